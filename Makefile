@@ -1,0 +1,43 @@
+# Needs Python >= 3.11 and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Make .venv with everything pinned in requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show the result
+	@$(BIN)/python -m workers.demo
+
+up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
+	@$(BIN)/python -m workers.up
+
+test: $(READY)  ## Run every test (a real Valkey and real workers, no Docker)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(READY)  ## Lint, format check and strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## Measure the enqueue rate, the workers' CPU per job and memory
+	@$(BIN)/python -m benchmarks
+
+lock:  ## Pin the dependencies again (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header \
+		--extra worker --extra dev --upgrade -o requirements.lock pyproject.toml
+
+clean:  ## Remove what make made
+	rm -rf .venv .voicequeue build dist .mypy_cache .ruff_cache .pytest_cache

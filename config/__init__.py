@@ -1,0 +1,1 @@
+"""Every knob: the settings, Celery's and Flower's configuration. Only `workers` reads them."""

@@ -1,0 +1,68 @@
+"""Celery's configuration, and why: docs/why.md tells what was measured.
+
+In short: countdown polls are held by workers for up to half a minute, so the visibility timeout
+is far above that; a lost message is found again by the pulse long before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Queue
+
+from config.settings import Settings
+
+BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
+    "visibility_timeout": 180,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "unacked_mutex_expire": 60,
+    "socket_timeout": 30,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+    "retry_on_timeout": False,
+}
+
+#: One queue for each kind of work: POSTs, polls, and what other Celery clients send us.
+ROUTES: dict[str, dict[str, str]] = {
+    "*.submit": {"queue": "submit"},
+    "*.poll": {"queue": "poll"},
+    "voicequeue.enqueue": {"queue": "intake"},
+}
+
+QUEUES = ("submit", "poll", "intake")
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """What `app.conf` takes."""
+    return {
+        "broker_url": settings.redis_url,
+        "broker_transport_options": BROKER_TRANSPORT_OPTIONS,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # Celery's default gives up after 0.6 s, and the message is gone with it.
+        "task_publish_retry_policy": {
+            "max_retries": 30,
+            "interval_start": 0.5,
+            "interval_step": 0.5,
+            "interval_max": 3,
+        },
+        "task_queues": [Queue(name) for name in QUEUES],
+        "task_routes": ROUTES,
+        "task_default_queue": "intake",
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_acks_on_timeout": True,
+        "task_ignore_result": True,
+        "task_soft_time_limit": 60,
+        "task_time_limit": 75,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_disable_rate_limits": True,
+        "worker_max_tasks_per_child": 1000,
+        "worker_send_task_events": True,
+    }

@@ -1,0 +1,89 @@
+"""The settings, from the environment and `.env`. A bad value names itself and says what is allowed."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class BadSettings(SystemExit):
+    """A setting has a value that is not allowed; the text names it."""
+
+
+class Settings(BaseSettings):
+    """Read once, never changed. Times are in seconds and may be fractions."""
+
+    model_config = SettingsConfigDict(env_prefix="VOICEQUEUE_", env_file=".env", extra="ignore", frozen=True)
+
+    #: The one Redis (or Valkey) for jobs and messages. Give it a database of its own.
+    redis_url: str = Field("redis://localhost:6379/0", validation_alias="REDIS_URL")
+    #: The key of the account that pays.
+    musicapi_key: SecretStr = Field(SecretStr(""), validation_alias="MUSICAPI_KEY")
+    musicapi_base_url: str = Field(
+        "https://api.musicapi.ai", validation_alias="MUSICAPI_BASE_URL", pattern=r"^https?://[^\s/]+"
+    )
+    #: Every key in Redis begins with it; two queues in one Redis need two.
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")] = "voicequeue"
+
+    #: Jobs that may be with upstream at once.
+    max_in_flight: Count = 100
+    #: Jobs that one Celery message carries at most.
+    chunk: Annotated[int, Field(ge=1, le=500)] = 25
+    #: Calls to upstream at once in one worker process.
+    http_threads: Annotated[int, Field(ge=1, le=128)] = 8
+
+    #: Two polls of one task are this far apart, at least and at most. Above 25 s a poll could
+    #: outlive the broker's patience with messages that wait.
+    poll_min_s: Seconds = 15.0
+    poll_max_s: Annotated[float, Field(gt=0, le=60)] = 25.0
+
+    #: How long upstream may take for a stage before the job fails with the code `deadline`.
+    voice_deadline_s: Seconds = 900.0
+    music_deadline_s: Seconds = 1800.0
+
+    #: How often each worker admits jobs from the backlog, and looks for work that nobody does.
+    pulse_s: Seconds = 1.0
+    reconcile_s: Seconds = 5.0
+    #: How long after its due time a job is taken for forgotten.
+    stale_s: Seconds = 10.0
+    #: How long one POST may take, claim to answer, before it counts as lost.
+    charge_lease_s: Seconds = 90.0
+    #: One call to upstream: to connect, and to answer in full.
+    connect_timeout_s: Seconds = 5.0
+    answer_timeout_s: Seconds = 30.0
+    #: How long nothing is charged after upstream said "slow down" or could not be reached.
+    cooldown_s: Seconds = 5.0
+    #: How long nothing is charged after upstream said that the account cannot pay, or the key is wrong.
+    credits_every_s: Seconds = 60.0
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings. Ends the process with a readable text if one is bad."""
+    try:
+        found = Settings()
+    except ValidationError as error:
+        raise BadSettings(explain(error)) from None
+    if found.poll_min_s > found.poll_max_s:
+        raise BadSettings(
+            f"VOICEQUEUE_POLL_MIN_S: {found.poll_min_s:g} is more than VOICEQUEUE_POLL_MAX_S, {found.poll_max_s:g}"
+        )
+    return found
+
+
+def explain(error: ValidationError) -> str:
+    """One line for each bad setting, by the name it has in the environment, without its value."""
+    return "\n".join(
+        f"{_environment_name(str(detail['loc'][0]))}: {detail['msg']}"
+        for detail in error.errors(include_url=False, include_input=False)
+    )
+
+
+def _environment_name(field: str) -> str:
+    return field.upper() if field.upper() == field else f"VOICEQUEUE_{field.upper()}"

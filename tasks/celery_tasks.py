@@ -1,0 +1,73 @@
+"""The Celery tasks: thin shells around `tasks.steps`.
+
+A message carries job ids and nothing else; it is a hint that these jobs may have something to do.
+Submit tasks are acknowledged early and polls late: after a crash a POST is never redelivered, a
+poll may be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, Task
+
+from tasks import steps
+from tasks.intake import HiddenArguments, accept
+from tasks.services import Services
+from voicequeue.errors import InvalidJob, KeyConflict
+from voicequeue.job import Stage
+
+#: How a submit task meets a crash: not at all. The record and the pulse decide what follows.
+SUBMIT: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False, "retry_on_worker_lost": False}
+
+#: A poll is free: it is tried again until the job's own deadline ends it.
+POLL: dict[str, Any] = {"max_retries": None, "retry_on_worker_lost": True, "default_retry_delay": 1}
+
+#: A job that cannot be taken is the sender's mistake, not a defect to print a traceback for.
+INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (InvalidJob, KeyConflict)}
+
+
+def submit_name(stage: Stage) -> str:
+    """The name of the task that sends a stage's POSTs."""
+    return f"{stage}.submit"
+
+
+def poll_name(stage: Stage) -> str:
+    """The name of the task that asks about a stage."""
+    return f"{stage}.poll"
+
+
+def register(app: Celery, services: Callable[[], Services]) -> None:
+    """Define the tasks on `app`; `services` gives those of the process that runs them."""
+    for stage in Stage:
+        _register_submit(app, services, stage)
+        _register_poll(app, services, stage)
+    _register_intake(app, services)
+
+
+def _register_submit(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
+    @app.task(bind=True, name=submit_name(stage), **SUBMIT)
+    def submit(self: Task[..., None], job_ids: list[str]) -> None:
+        done = steps.submit(services(), stage, job_ids)
+        if done.pending:
+            app.send_task(poll_name(stage), args=(done.pending,), countdown=done.poll_in)
+        if done.left:
+            self.apply_async(args=(done.left,))
+
+
+def _register_poll(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
+    @app.task(bind=True, name=poll_name(stage), **POLL)
+    def poll(self: Task[..., None], job_ids: list[str]) -> None:
+        done = steps.poll(services(), stage, job_ids)
+        if done.to_music:
+            app.send_task(submit_name(Stage.MUSIC), args=(done.to_music,))
+        if done.waiting:
+            raise self.retry(args=(done.waiting,), countdown=done.again_in)
+
+
+def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
+    @app.task(bind=True, name="voicequeue.enqueue", **INTAKE)
+    def enqueue(self: Task[..., str], job: dict[str, Any]) -> str:
+        return accept(services().store, job, message_id=self.request.id or "", now=time.time())

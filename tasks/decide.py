@@ -1,0 +1,125 @@
+"""What follows from upstream's answers. Pure: a claim and an answer in, a decision out.
+
+The poll, the webhook and the pulse share these, so that a job's fate does not depend on who asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from tasks.musicapi import (
+    CannotPay,
+    Cost,
+    Moderated,
+    MusicReady,
+    Reading,
+    Refused,
+    SlowDown,
+    TaskFailed,
+    Unauthorized,
+    UpstreamError,
+    VoiceReady,
+)
+from voicequeue import records
+from voicequeue.flow import Patience
+from voicequeue.job import PRICES, Code, Failure, Move, Stage, State
+from voicequeue.store import Charged, Claimed
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """The gate is to be closed until then (Unix seconds), for everybody."""
+
+    reason: str
+    detail: str
+    until: float
+
+
+def accepted(claim: Charged, task_id: str, now: float, poll_in: float) -> Move:
+    """Upstream took the order: the credits are spent, and the task is to be asked about."""
+    fields = {records.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
+    return _from_charging(claim)(State.PENDING, due=now + poll_in, fields=fields, credits=PRICES[claim.stage])
+
+
+def not_accepted(claim: Charged, error: UpstreamError, now: float) -> Move:
+    """Upstream did not take the order, or did not say: nothing is ever sent again blindly."""
+    if error.cost is Cost.UNKNOWN:
+        return _from_charging(claim)(State.UNSURE, reason=error.message)
+    if isinstance(error, Refused):
+        code = Code.MODERATED if isinstance(error, Moderated) else Code.REFUSED
+        failure = Failure(code, claim.stage, error.message)
+        return _from_charging(claim)(State.FAILED, reason=code, fields=_failure_fields(failure, now))
+    return _from_charging(claim)(State.QUEUED, reason=error.message)
+
+
+def lost(job_id: str, version: int, stage: Stage) -> Move:
+    """A worker died while charging: the POST may have been sent."""
+    return Move(job_id, version, State.CHARGING, stage, State.UNSURE, reason="the worker died while charging")
+
+
+def closure(error: UpstreamError, now: float, patience: Patience) -> Closure | None:
+    """What an error means for everybody else's charges."""
+    match error:
+        case SlowDown(retry_after=wait):
+            return Closure("cooldown", error.message, now + (patience.cooldown_s if wait is None else wait))
+        case CannotPay():
+            return Closure("out_of_credits", error.message, now + patience.account_s)
+        case Unauthorized():
+            return Closure("unauthorized", error.message, now + patience.account_s)
+        case Refused():
+            return None
+    if error.cost is Cost.UNKNOWN:
+        return None
+    return Closure("upstream_down", error.message, now + patience.cooldown_s)
+
+
+def read(claim: Claimed, reading: Reading, now: float, deadline: float) -> Move | None:
+    """The move that a poll's answer leads to; None to ask again later."""
+    match reading:
+        case VoiceReady() if claim.stage is Stage.VOICE:
+            return _voice_ready(claim, reading, now)
+        case MusicReady() if claim.stage is Stage.MUSIC:
+            fields = {"clips": records.clips_text(reading.clips), "settled": f"{now:.6f}"}
+            return _from_pending(claim)(State.SUCCEEDED, fields=fields)
+        case TaskFailed():
+            return _failed_pending(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message), now)
+    return overdue(claim, now, deadline)
+
+
+def unread(claim: Claimed, error: UpstreamError, now: float, deadline: float) -> Move | None:
+    """The move that a poll without an answer leads to: asking is free, so mostly None, again later."""
+    if isinstance(error, Refused):
+        return _failed_pending(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, error.message), now)
+    return overdue(claim, now, deadline)
+
+
+def overdue(claim: Claimed, now: float, deadline: float) -> Move | None:
+    """The move for a stage that took too long; None while it has time left."""
+    if now - claim.since <= deadline:
+        return None
+    message = f"not ready {deadline:g} s after it was ordered"
+    return _failed_pending(claim, Failure(Code.DEADLINE, claim.stage, message), now)
+
+
+def _voice_ready(claim: Claimed, ready: VoiceReady, now: float) -> Move:
+    fields: dict[str, str | None] = {"persona_id": ready.persona_id, "voice_name": ready.name}
+    if claim.next_stage is None:
+        return _from_pending(claim)(State.SUCCEEDED, fields={**fields, "settled": f"{now:.6f}"})
+    return _from_pending(claim)(State.ADMITTED, to_stage=claim.next_stage, due=now, fields=fields)
+
+
+def _failed_pending(claim: Claimed, failure: Failure, now: float) -> Move:
+    return _from_pending(claim)(State.FAILED, reason=failure.code, fields=_failure_fields(failure, now))
+
+
+def _failure_fields(failure: Failure, now: float) -> dict[str, str | None]:
+    return {"failure": records.failure_text(failure), "settled": f"{now:.6f}"}
+
+
+def _from_pending(claim: Claimed) -> partial[Move]:
+    return partial(Move, claim.job_id, claim.version, State.PENDING, claim.stage)
+
+
+def _from_charging(claim: Charged) -> partial[Move]:
+    return partial(Move, claim.job_id, claim.version, State.CHARGING, claim.stage)

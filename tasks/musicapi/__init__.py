@@ -1,0 +1,37 @@
+"""The client of MusicAPI, the paid upstream.
+
+Every answer becomes a reading (`readings`) or an error (`errors`) that says two things for
+certain: whether it was charged, and what to do.
+"""
+
+from tasks.musicapi.client import MusicApi
+from tasks.musicapi.errors import (
+    CannotPay,
+    Cost,
+    Moderated,
+    NoAnswer,
+    Refused,
+    SlowDown,
+    Unauthorized,
+    Unavailable,
+    UpstreamError,
+)
+from tasks.musicapi.readings import MusicReady, NotReady, Reading, TaskFailed, VoiceReady
+
+__all__ = [
+    "CannotPay",
+    "Cost",
+    "Moderated",
+    "MusicApi",
+    "MusicReady",
+    "NoAnswer",
+    "NotReady",
+    "Reading",
+    "Refused",
+    "SlowDown",
+    "TaskFailed",
+    "Unauthorized",
+    "Unavailable",
+    "UpstreamError",
+    "VoiceReady",
+]

@@ -1,0 +1,174 @@
+"""The HTTP calls: create a voice, create a song, ask for a task, ask for the credits."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from ssl import SSLCertVerificationError
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
+
+from tasks.musicapi import readings
+from tasks.musicapi.errors import NoAnswer, Unavailable, UpstreamError, from_answer
+from tasks.musicapi.readings import Reading
+from voicequeue.song import Song
+
+#: An answer larger than this is not the contract's.
+BODY_MAX = 2_000_000
+
+
+class MusicApi:
+    """One account at MusicAPI. Safe to share between threads; one per process.
+
+    A POST is sent at most once: nothing here ever repeats a request. `connect_s` and `answer_s`
+    bound a call in seconds, the latter from the first byte sent to the last one read, so that an
+    answer which drips cannot hold a thread for ever.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        *,
+        connect_s: float = 5.0,
+        answer_s: float = 30.0,
+        connections: int = 16,
+    ) -> None:
+        self._base = base_url.rstrip("/")
+        self._answer_s = answer_s
+        self._timeout = (connect_s, answer_s)
+        session = requests.Session()
+        # Requests go straight to the session's adapter: the session's own layer looks up proxies,
+        # netrc and cookies anew for each call, which costs more than the call.
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
+        session.mount(self._base, adapter)
+        self._session, self._adapter = session, adapter
+        probe = requests.Request("GET", self._base)
+        self._settings = session.merge_environment_settings(self._base, {}, True, None, None)
+        self._headers = dict(session.prepare_request(probe).headers) | {
+            "Authorization": f"Bearer {key}",
+            "Accept": "application/json",
+        }
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._session.close()
+
+    def create_voice(self, audio_url: str) -> str:
+        """Order a voice (4 credits); gives upstream's task id. Raises UpstreamError."""
+        return self._order("/api/v1/sonic/create-voice", {"audio_url": audio_url})
+
+    def create_music(self, persona_id: str, song: Song) -> str:
+        """Order a song (15 credits, two clips); gives upstream's task id. Raises UpstreamError."""
+        return self._order("/api/v1/sonic/create", persona_music(persona_id, song))
+
+    def task(self, task_id: str) -> Reading:
+        """What became of an order (free). Raises UpstreamError."""
+        body = self._call("GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}")
+        found = readings.reading(body)
+        if found is None:
+            raise NoAnswer("the answer is none that the contract knows")
+        return found
+
+    def credits(self) -> int:
+        """Credits left on the account (free). Raises UpstreamError."""
+        left = readings.credits_left(self._call("GET", "/api/v1/get-credits"))
+        if left is None:
+            raise NoAnswer("the answer names no credits")
+        return left
+
+    def _order(self, path: str, body: dict[str, Any]) -> str:
+        task_id = readings.accepted(self._call("POST", path, body))
+        if task_id is None:
+            raise NoAnswer("the answer carries no task_id")
+        return task_id
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        status, headers, raw = self._send(method, path, body)
+        try:
+            answer = json.loads(raw)
+        except ValueError:
+            answer = None
+        if 200 <= status < 300 and answer is not None:
+            return answer
+        raise from_answer(status, answer, headers, time.time())
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any, bytes]:
+        """Send one request and read its whole answer: status, headers, body."""
+        give_up = time.monotonic() + self._answer_s
+        try:
+            answer = self._adapter.send(
+                self._prepared(method, path, body),
+                stream=True,
+                timeout=self._timeout,
+                **self._settings_for_send(),
+            )
+            return answer.status_code, answer.headers, _read(answer, give_up)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise _transport_error(error) from None
+
+    def _prepared(self, method: str, path: str, body: dict[str, Any] | None) -> requests.PreparedRequest:
+        request = requests.PreparedRequest()
+        request.method, request.url = method, self._base + path
+        headers = self._headers
+        if body is not None:
+            request.body = json.dumps(body, ensure_ascii=False).encode()
+            headers = headers | {"Content-Type": "application/json", "Content-Length": str(len(request.body))}
+        request.headers = requests.structures.CaseInsensitiveDict(headers)
+        return request
+
+    def _settings_for_send(self) -> dict[str, Any]:
+        return {name: self._settings[name] for name in ("verify", "cert", "proxies")}
+
+
+def persona_music(persona_id: str, song: Song) -> dict[str, Any]:
+    """The body that orders a song."""
+    fields = song.model_dump(exclude_none=True, exclude={"description"})
+    if song.description is not None:
+        fields["gpt_description_prompt"] = song.description
+    return {"task_type": "persona_music", "persona_id": persona_id, **fields}
+
+
+def _read(answer: requests.Response, give_up: float) -> bytes:
+    """The body, within the time and size allowed. A body cut short is an error, not an answer."""
+    body = bytearray()
+    raw = answer.raw
+    try:
+        while piece := raw.read1(65_536, decode_content=True):
+            body += piece
+            if len(body) > BODY_MAX:
+                raise NoAnswer("the answer is too large")
+            if time.monotonic() > give_up:
+                raise NoAnswer("the answer took too long")
+    except BaseException:
+        raw.close()
+        raise
+    raw.release_conn()
+    return bytes(body)
+
+
+def _transport_error(error: Exception) -> UpstreamError:
+    """Unavailable only where the request cannot have left: everything else may have been charged."""
+    causes = tuple(_causes(error))
+    if isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError):
+        return Unavailable("no connection in time" if isinstance(error, requests.ConnectTimeout) else "no proxy")
+    if any(isinstance(cause, NewConnectionError) for cause in causes):
+        return Unavailable("no connection")
+    if any(isinstance(cause, SSLCertVerificationError) for cause in causes):
+        return Unavailable("upstream's certificate does not hold")
+    if isinstance(error, requests.ReadTimeout | ReadTimeoutError | TimeoutError):
+        return NoAnswer("no answer in time")
+    return NoAnswer("the connection was lost")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it wraps: requests and urllib3 pass causes on as `reason` or first argument."""
+    cause: Any = error
+    while isinstance(cause, BaseException):
+        yield cause
+        cause = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)

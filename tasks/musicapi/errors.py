@@ -1,0 +1,135 @@
+"""What upstream's answers mean when they are not what was asked for.
+
+    UpstreamError
+     ├── Refused         NO       never again: this request is wrong        (400 and the like)
+     │    └── Moderated  NO       never again: this text is not allowed     (403, moderation)
+     ├── Unauthorized    NO       mend the key                              (401)
+     ├── CannotPay       NO       pay, then again                           (402, 403 credits, subscription)
+     ├── SlowDown        NO       slow down, then again                     (429)
+     ├── Unavailable     NO       again later                               (no connection, a proxy's 4xx)
+     └── NoAnswer        UNKNOWN  a GET: again later; a POST: find out      (reset, time-out, 5xx, unreadable)
+
+The middle column is `cost`: whether credits were charged.
+Their texts quote upstream's words, never our URL, key or body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any, ClassVar
+
+#: How much of upstream's text is kept.
+MESSAGE_MAX = 500
+
+
+class Cost(Enum):
+    """Whether a POST cost credits."""
+
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+class UpstreamError(Exception):
+    """Base of the tree; `message` is upstream's text, or what happened in our words."""
+
+    cost: ClassVar[Cost] = Cost.NO
+
+    def __init__(self, message: str) -> None:
+        self.message = message[:MESSAGE_MAX]
+        super().__init__(self.message)
+
+
+class Refused(UpstreamError):
+    """The request is wrong and will never succeed."""
+
+
+class Moderated(Refused):
+    """The text is refused: copyrighted or inappropriate."""
+
+
+class Unauthorized(UpstreamError):
+    """The key is wrong: no call will succeed until somebody mends it."""
+
+
+class CannotPay(UpstreamError):
+    """Credits or subscription are missing: no charge will succeed until they are there."""
+
+
+class SlowDown(UpstreamError):
+    """Too many calls or tasks at once; `retry_after` in seconds where upstream says it."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unavailable(UpstreamError):
+    """The request never reached the API."""
+
+
+class NoAnswer(UpstreamError):
+    """The request may have arrived, but no readable answer came back."""
+
+    cost = Cost.UNKNOWN
+
+
+def from_answer(status: int, body: Any, headers: Mapping[str, str], now: float) -> UpstreamError:
+    """The error that an HTTP answer other than a success stands for.
+
+    `body` is the parsed JSON, or None where there was none (a proxy's page, say).
+    """
+    message = message_of(body) or f"HTTP {status}"
+    if status in (301, 302, 307, 308):
+        return Unavailable(f"HTTP {status}: the base URL leads elsewhere")
+    if status >= 500 or status < 400:
+        return NoAnswer(f"HTTP {status}: {message}" if body is not None else f"HTTP {status} without a readable body")
+    if status == 429:
+        return SlowDown(message, retry_after(headers.get("Retry-After"), now))
+    if status in (401, 407):
+        return Unauthorized(message)
+    if status in (402, 403):
+        return _forbidden(status, message, body)
+    # 404 and 405 speak of the address, not of the job: a wrong base URL must not fail every job.
+    if body is None or status in (404, 405, 408):
+        return Unavailable(f"HTTP {status}: {message}")
+    return Refused(message)
+
+
+def _forbidden(status: int, message: str, body: Any) -> UpstreamError:
+    text = message.lower()
+    if status == 402 or "credit" in text or "subscription" in text:
+        return CannotPay(message)
+    if "content" in text or text.startswith(("the lyrics", "the song description")):
+        return Moderated(message)
+    return Unauthorized(message) if body is not None else Unavailable("HTTP 403 without a readable body")
+
+
+def message_of(body: Any) -> str | None:
+    """The text in an answer: `error` or `message`, which may itself be an object with a message."""
+    if not isinstance(body, dict):
+        return None
+    for name in ("error", "message", "detail"):
+        found = body.get(name)
+        if isinstance(found, dict):
+            found = found.get("message")
+        if isinstance(found, str) and found.strip():
+            return found.strip()[:MESSAGE_MAX]
+    return None
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait, from a Retry-After header in either of its forms; None if there is none."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now)

@@ -1,0 +1,27 @@
+"""What the steps work with, handed down by the process that runs them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from tasks.musicapi import MusicApi
+from voicequeue.flow import Patience, PollPlan
+from voicequeue.job import Stage
+from voicequeue.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One process's store, upstream, threads and times."""
+
+    store: Store
+    upstream: MusicApi
+    threads: Executor
+    plan: PollPlan
+    patience: Patience
+    #: How long upstream may take for a stage, in seconds.
+    deadlines: Mapping[Stage, float]
+    clock: Callable[[], float] = field(default=time.time)

@@ -1,0 +1,161 @@
+"""The steps of a job's way through upstream, as plain functions over a chunk of job ids.
+
+One job's trouble never touches the others of its chunk: errors are caught, judged and written
+per job. A step may run twice, late or after a crash: claims make what is done already a no-op.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from tasks import decide
+from tasks.musicapi import NoAnswer, Refused, UpstreamError
+from tasks.services import Services
+from voicequeue.job import Job, Move, Stage, State
+from voicequeue.store import Charged, Claimed
+
+log = logging.getLogger("voicequeue")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of a chunk: orders that upstream took, when to ask about them (in seconds), and
+    the ids for which the time did not suffice."""
+
+    pending: list[str] = field(default_factory=list)
+    poll_in: float = 0.0
+    left: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What became of a chunk: ids to ask again (`again_in` seconds) and ids whose song is next."""
+
+    waiting: list[str] = field(default_factory=list)
+    again_in: float = 0.0
+    to_music: list[str] = field(default_factory=list)
+
+
+def submit(services: Services, stage: Stage, job_ids: Sequence[str]) -> Submitted:
+    """Send the POST of `stage` for each job that is admitted to it, once."""
+    enough = services.clock() + services.patience.submit_s
+    poll_in = services.plan.delay()
+    outcomes = _each(services, partial(_submit_one, services, stage, poll_in, enough), job_ids)
+    by_id = list(zip(job_ids, outcomes, strict=True))
+    return Submitted(
+        pending=[job_id for job_id, state in by_id if state is State.PENDING],
+        poll_in=poll_in,
+        left=[job_id for job_id, state in by_id if state is State.ADMITTED],
+    )
+
+
+def _submit_one(services: Services, stage: Stage, poll_in: float, enough: float, job_id: str) -> State | None:
+    """The state it left the job in; ADMITTED if there was no time to begin; None if nothing was to do."""
+    now = services.clock()
+    if now > enough:
+        return State.ADMITTED
+    claim = services.store.charge(job_id, stage, secrets.token_hex(8), now, lease=services.patience.charge_s)
+    if claim is None:
+        return None
+    move = _order(services, claim, poll_in)
+    return move.to if _settle_claim(services, claim, move) else None
+
+
+def _order(services: Services, claim: Charged, poll_in: float) -> Move:
+    """Send the POST and judge its answer."""
+    try:
+        task_id = _post(services, claim)
+    except UpstreamError as error:
+        now = services.clock()
+        if closure := decide.closure(error, now, services.patience):
+            services.store.close_gate(closure.reason, closure.detail, now, closure.until)
+        return decide.not_accepted(claim, error, now)
+    return decide.accepted(claim, task_id, services.clock(), poll_in)
+
+
+def _post(services: Services, claim: Charged) -> str:
+    if claim.stage is Stage.VOICE and claim.spec.audio_url is not None:
+        return services.upstream.create_voice(claim.spec.audio_url)
+    if claim.stage is Stage.MUSIC and claim.persona_id is not None and claim.spec.song is not None:
+        return services.upstream.create_music(claim.persona_id, claim.spec.song)
+    raise Refused(f"the record lacks what the {claim.stage} stage needs")
+
+
+def _settle_claim(services: Services, claim: Charged, move: Move) -> bool:
+    """Write what the POST led to. The answer may come so late that the claim has run out: a
+    task_id is taken up all the same, for it was paid."""
+    now = services.clock()
+    [written] = services.store.apply([move], now)
+    if written or move.to is not State.PENDING:
+        return written
+    [job] = services.store.get([claim.job_id])
+    if job is None or job.state is not State.UNSURE or job.attempt != claim.attempt:
+        log.error("job %s: %s was ordered as %s, but the job has moved on", claim.job_id, claim.stage, move.fields)
+        return False
+    return services.store.apply([_resolved(job, move)], now)[0]
+
+
+def _resolved(job: Job, move: Move) -> Move:
+    return Move(
+        job.id,
+        job.version,
+        State.UNSURE,
+        job.stage,
+        State.PENDING,
+        due=move.due,
+        reason="the answer came late",
+        fields=move.fields,
+        credits=move.credits,
+    )
+
+
+def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
+    """Ask upstream about each job that is due, and write what it says."""
+    claims = services.store.claim(job_ids, stage, services.clock(), lease=services.patience.poll_s)
+    moves = _each(services, partial(_poll_one, services), claims)
+    decided = [move for move in moves if move is not None]
+    waiting = [claim for claim, move in zip(claims, moves, strict=True) if move is None]
+    written = services.store.apply(decided, services.clock())
+    made = [move for move, done in zip(decided, written, strict=True) if done]
+    again_in = services.plan.delay()
+    return Polled(
+        waiting=services.store.plan(waiting, services.clock() + again_in),
+        again_in=again_in,
+        to_music=[move.job_id for move in made if move.to is State.ADMITTED],
+    )
+
+
+def _poll_one(services: Services, claim: Claimed) -> Move | None:
+    deadline = services.deadlines[claim.stage]
+    try:
+        reading = services.upstream.task(claim.task_id)
+    except UpstreamError as error:
+        if not isinstance(error, NoAnswer):
+            log.warning("job %s: asking about its %s: %s", claim.job_id, claim.stage, error)
+        return decide.unread(claim, error, services.clock(), deadline)
+    return decide.read(claim, reading, services.clock(), deadline)
+
+
+def _each(services: Services, work: Callable[[T], R | None], chunk: Sequence[T]) -> list[R | None]:
+    """Do the work for each of the chunk on the process's threads; None where it went wrong.
+
+    What goes wrong here (Redis away for long, a defect) leaves the record as it stands, and the
+    pulse looks after it when its time is up.
+    """
+
+    def guarded(item: T) -> R | None:
+        try:
+            return work(item)
+        except Exception:
+            log.exception("%s left to the pulse", item.job_id if isinstance(item, Claimed) else item)
+            return None
+
+    return list(services.threads.map(guarded, chunk))

@@ -1,0 +1,52 @@
+"""Put voice-creation jobs into Redis, and ask what became of them.
+
+>>> from voicequeue import VoiceQueue, VoiceJob, Song
+>>> queue = VoiceQueue("redis://localhost:6379/0")
+>>> job = queue.enqueue(VoiceJob(audio_url="https://example.com/ana.wav", song=Song(prompt="[Verse] ...")))
+>>> queue.wait(job.id).persona_id
+"""
+
+from voicequeue.errors import (
+    InvalidJob,
+    KeyConflict,
+    NotAllowed,
+    Problem,
+    StoreUnreachable,
+    UnknownBatch,
+    UnknownJob,
+    VoiceQueueError,
+)
+from voicequeue.job import Charge, Clip, Code, Failure, Job, Stage, State, Step
+from voicequeue.queue import Batch, Receipt, Rejection, Status, VoiceQueue
+from voicequeue.song import Song, UnknownModelWarning
+from voicequeue.spec import Priority, VoiceJob
+from voicequeue.store import Gate
+
+__all__ = [
+    "Batch",
+    "Charge",
+    "Clip",
+    "Code",
+    "Failure",
+    "Gate",
+    "InvalidJob",
+    "Job",
+    "KeyConflict",
+    "NotAllowed",
+    "Priority",
+    "Problem",
+    "Receipt",
+    "Rejection",
+    "Song",
+    "Stage",
+    "State",
+    "Status",
+    "Step",
+    "StoreUnreachable",
+    "UnknownBatch",
+    "UnknownJob",
+    "UnknownModelWarning",
+    "VoiceJob",
+    "VoiceQueue",
+    "VoiceQueueError",
+]

@@ -1,0 +1,45 @@
+"""The `voicequeue` command.
+
+Exit codes: 0 fine, 1 something failed, 2 wrong usage or input, 3 Redis or upstream unreachable.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+from dotenv import load_dotenv
+
+from voicequeue.cli import bulk, change, show, watch
+from voicequeue.cli.terminal import complain
+from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
+from voicequeue.song import UnknownModelWarning
+
+app = typer.Typer(
+    name="voicequeue",
+    help="Turn recordings into singing voices: put jobs in, watch them, take the songs out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (bulk, show, watch, change):
+    module.add_to(app)
+
+
+def main() -> None:
+    """Run the command and end the process with its exit code."""
+    load_dotenv(".env")
+    warnings.simplefilter("once", UnknownModelWarning)
+    warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
+    try:
+        app()
+    except StoreUnreachable as error:
+        complain(f"{error}. Is REDIS_URL right?")
+        sys.exit(3)
+    except NotAllowed as error:
+        complain(str(error))
+        sys.exit(1)
+    except VoiceQueueError as error:
+        complain(str(error))
+        sys.exit(2)

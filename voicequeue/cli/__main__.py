@@ -1,0 +1,3 @@
+from voicequeue.cli import main
+
+main()

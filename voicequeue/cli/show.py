@@ -1,0 +1,148 @@
+"""`status`, `jobs`, `job`: what became of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from voicequeue.cli.terminal import AsJson, BatchArgument, JobId, coloured, out, plain_table, print_json, queue, safe
+from voicequeue.job import Job, State, Step, charges, iso
+from voicequeue.queue import Status
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(status)
+    app.command()(jobs)
+    app.command()(job)
+
+
+def status(batch: BatchArgument = None, as_json: AsJson = False) -> None:
+    """The queue at a glance, or one batch of it."""
+    with queue() as found:
+        now = found.status(batch)
+    if as_json:
+        print_json(status_json(now, batch))
+    else:
+        print_status(now, batch)
+
+
+def status_json(now: Status, batch: str | None) -> dict[str, Any]:
+    """What scripts may rely on."""
+    gate = now.gate
+    return {
+        "batch": batch,
+        "states": {state.value: count for state, count in now.states.items()},
+        "gate": {
+            "open": gate.open,
+            "reason": gate.reason,
+            "detail": gate.detail,
+            "since": iso(gate.since),
+            "until": iso(gate.until),
+        },
+        "in_flight": now.in_flight,
+        "credits": now.credits,
+        "workers": now.workers,
+    }
+
+
+def print_status(now: Status, batch: str | None) -> None:
+    """The same for a person."""
+    counts = "  ".join(f"{coloured(state)} {count:,}" for state, count in now.states.items() if count)
+    out.print(f"[bold]{safe(batch) if batch else 'all jobs'}[/]  {counts or 'nothing yet'}")
+    if now.gate.open:
+        gate = "[green]open[/]"
+    else:
+        until = f", until {_clock(now.gate.until)}" if now.gate.until else ""
+        gate = f"[red]closed[/]: {now.gate.reason}{until} ({safe(now.gate.detail)})"
+    workers = f"{now.workers} alive" if now.workers else "[red]none alive[/]"
+    out.print(f"gate {gate}   in flight {now.in_flight:,}   workers {workers}   credits spent {now.credits:,}")
+
+
+def jobs(
+    batch: BatchArgument = None,
+    state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs: a batch in the order it came, a state by the latest to enter it."""
+    with queue() as found:
+        page = list(islice(found.jobs(state=state, batch=batch), limit))
+    if as_json:
+        print_json([each.as_dict() for each in page])
+        return
+    table = plain_table("id", "state", "stage", "name", "persona", "credits", "what happened")
+    for each in page:
+        table.add_row(*_job_row(each))
+    out.print(table)
+
+
+def _job_row(each: Job) -> tuple[str, ...]:
+    name = each.spec.name or each.voice_name or (each.spec.song and each.spec.song.title) or ""
+    happened = f"{each.failure.code}: {each.failure.message}" if each.failure else ""
+    persona = each.persona_id or ""
+    return each.id, coloured(each.state), each.stage, safe(name), safe(persona), str(each.credits), safe(happened)
+
+
+def job(job_id: JobId, as_json: AsJson = False) -> None:
+    """One job: where it stands, its timeline, its charges and its songs."""
+    with queue() as found:
+        each = found.get(job_id)
+        timeline = found.timeline(job_id)
+    if as_json:
+        print_json({**each.as_dict(), "timeline": [_step_json(step) for step in timeline]})
+        return
+    print_job(each, as_json=False)
+    out.print()
+    print_timeline(timeline)
+
+
+def print_job(each: Job, *, as_json: bool) -> None:
+    """One job as it stands."""
+    if as_json:
+        print_json(each.as_dict())
+        return
+    out.print(f"[bold]{each.id}[/]  {coloured(each.state)}  {each.stage}")
+    facts = {
+        "name": each.spec.name,
+        "batch": each.spec.batch,
+        "recording": each.spec.audio_url,
+        "voice": f"{each.persona_id} {each.voice_name or ''}".strip() if each.persona_id else None,
+        "failure": f"{each.failure.code} ({each.failure.stage}): {each.failure.message}" if each.failure else None,
+        "credits": each.credits,
+    }
+    for fact, value in facts.items():
+        if value is not None:
+            out.print(f"  {fact:<10} {safe(value)}", soft_wrap=True)
+    for clip in each.clips:
+        seconds = f"{clip.duration:.0f} s" if clip.duration else ""
+        out.print(f"  {'song':<10} {safe(clip.title or clip.clip_id)}  {seconds}  {safe(clip.audio_url or clip.state)}")
+
+
+def print_timeline(timeline: list[Step]) -> None:
+    """Every move, and every charge."""
+    table = plain_table("when", "state", "stage", "why")
+    for step in timeline:
+        task = f"upstream task {step.task_id}" if step.task_id else ""
+        table.add_row(_clock(step.at), coloured(step.state), step.stage, safe(" ".join((step.reason, task)).strip()))
+    out.print(table)
+    for charge in charges(timeline):
+        out.print(f"charge {charge.attempt}: {charge.stage} at {_clock(charge.at)}, then {coloured(charge.outcome)}")
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    return {
+        "at": iso(step.at),
+        "state": step.state.value,
+        "stage": step.stage.value,
+        "reason": step.reason,
+        "attempt": step.attempt,
+        "task_id": step.task_id,
+    }
+
+
+def _clock(at: float | None) -> str:
+    return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")

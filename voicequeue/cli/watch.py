@@ -1,0 +1,132 @@
+"""`watch`: a live view that ends when everything has settled."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from voicequeue.cli.terminal import COLOURS, BatchArgument, coloured, out, plain_table, queue, safe
+from voicequeue.job import State
+from voicequeue.queue import Batch, VoiceQueue
+
+#: Throughput is told over this many seconds.
+WINDOW_S = 60.0
+
+SETTLED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(watch)
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast jobs settle, over the last minute."""
+
+    seen: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def note(self, now: float, settled: int) -> None:
+        """Take down how many have settled by now."""
+        self.seen.append((now, settled))
+        while len(self.seen) > 2 and now - self.seen[0][0] > WINDOW_S:
+            self.seen.popleft()
+
+    @property
+    def per_s(self) -> float:
+        """Jobs settled a second; 0 before there is anything to tell."""
+        (start, before), (end, after) = self.seen[0], self.seen[-1]
+        return (after - before) / (end - start) if end > start else 0.0
+
+
+def watch(
+    batch: BatchArgument = None,
+    every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks.")] = 0.5,
+    timeout: Annotated[float | None, typer.Option(help="Give up after this many seconds.")] = None,
+) -> None:
+    """Watch a batch (or all of them) until it has settled.
+
+    Ends with 0 if every job succeeded, else with 1.
+    """
+    with queue() as jobs:
+        last = follow(jobs, batch, every=every, timeout=timeout)
+    succeeded = all(found.states[State.SUCCEEDED] == found.total for found in last)
+    raise typer.Exit(0 if succeeded else 1)
+
+
+def follow(jobs: VoiceQueue, batch: str | None, *, every: float, timeout: float | None = None) -> list[Batch]:
+    """Show the batches live until they have settled; gives them as they stood at the end."""
+    views = _looks(jobs, batch, every, timeout)
+    found: list[Batch] = []
+    if not out.is_terminal:
+        for found, _ in views:
+            out.print("; ".join(_line(each) for each in found), soft_wrap=True)
+        return found
+    with Live(console=out, auto_refresh=False) as live:
+        for found, paces in views:
+            live.update(Group(*(_view(each, paces[each.name]) for each in found)), refresh=True)
+    return found
+
+
+def _looks(
+    jobs: VoiceQueue, batch: str | None, every: float, timeout: float | None
+) -> Iterator[tuple[list[Batch], dict[str, Pace]]]:
+    """The batches each time they have changed (or time has passed), up to when they have settled."""
+    paces: dict[str, Pace] = {}
+    end = None if timeout is None else time.monotonic() + timeout
+    before: list[Batch] | None = None
+    while True:
+        found = [jobs.batch(batch)] if batch is not None else jobs.batches()
+        for each in found:
+            paces.setdefault(each.name, Pace()).note(time.monotonic(), _settled(each))
+        if found != before or out.is_terminal:
+            yield found, paces
+        before = found
+        if all(each.is_settled for each in found) or (end is not None and time.monotonic() > end):
+            return
+        time.sleep(every)
+
+
+def _settled(batch: Batch) -> int:
+    return sum(batch.states[state] for state in SETTLED)
+
+
+def _line(batch: Batch) -> str:
+    counts = ", ".join(f"{count} {state}" for state, count in batch.states.items() if count)
+    return f"{safe(batch.name)}: {counts}, {batch.credits:,} credits"
+
+
+def _view(batch: Batch, pace: Pace) -> RenderableType:
+    settled, total = _settled(batch), batch.total
+    head = Table.grid(padding=(0, 2))
+    head.add_row(
+        Text(batch.name, style="bold"),
+        ProgressBar(total=max(total, 1), completed=settled, width=40),
+        f"{settled:,} of {total:,}",
+        _pace_text(pace, total - settled),
+        f"{batch.credits:,} credits",
+    )
+    table = plain_table("", "", "")
+    table.show_header = False
+    widest = max(1, *batch.states.values())
+    for state, count in batch.states.items():
+        bar = Text("█" * round(30 * count / widest) or ("▏" if count else ""), style=COLOURS[state])
+        table.add_row(coloured(state), f"{count:>7,}" if count else f"{'·':>7}", bar)
+    return Group(head, table, "")
+
+
+def _pace_text(pace: Pace, left: int) -> str:
+    if not pace.per_s:
+        return "…"
+    minutes, seconds = divmod(round(left / pace.per_s), 60)
+    return f"{pace.per_s * 60:,.0f} a minute, {minutes}:{seconds:02} left"

@@ -1,0 +1,97 @@
+"""What can go wrong for a caller.
+
+    VoiceQueueError
+     ├── InvalidJob      (also a ValueError)   the job itself is wrong; names each field
+     ├── KeyConflict     (also a ValueError)   the idempotency key stands for another job
+     ├── UnknownJob      (also a LookupError)  no job has this id
+     ├── UnknownBatch    (also a LookupError)  no batch has this name
+     ├── NotAllowed                            the job's state does not allow this
+     └── StoreUnreachable                      Redis does not answer
+
+None of their texts quotes a URL, a lyric or a secret: they may be logged anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic import ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One field of a job that is wrong, and what is allowed there.
+
+    `field` is a dotted path such as ``song.title``; empty where the job as a whole is wrong.
+    """
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class VoiceQueueError(Exception):
+    """Base of everything that this package raises."""
+
+
+class InvalidJob(VoiceQueueError, ValueError):
+    """The job cannot be enqueued; `problems` names every field that is wrong."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+    @classmethod
+    def from_validation(cls, error: ValidationError) -> InvalidJob:
+        """The same errors as pydantic's, without the values that were given."""
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        return cls([Problem(_dotted(detail["loc"]), _sentence(detail["msg"])) for detail in details])
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _sentence(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+class KeyConflict(VoiceQueueError, ValueError):
+    """The idempotency key belongs to a job with other content; `job_id` names that job."""
+
+    def __init__(self, key: str, job_id: str) -> None:
+        self.key, self.job_id = key, job_id
+        super().__init__(
+            f"key: {key!r} already stands for job {job_id}, whose content is different; "
+            "use another key, or the same content"
+        )
+
+
+class UnknownJob(VoiceQueueError, LookupError):
+    """No job has this id (never enqueued here, or past retention)."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"no job {job_id!r}")
+
+
+class UnknownBatch(VoiceQueueError, LookupError):
+    """No job was ever enqueued into a batch of this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"no batch {name!r}")
+
+
+class NotAllowed(VoiceQueueError):
+    """The job's state does not allow what was asked for."""
+
+
+class StoreUnreachable(VoiceQueueError):
+    """Redis did not answer; nothing can be said of what was asked for."""

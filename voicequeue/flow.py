@@ -1,0 +1,37 @@
+"""When to ask, how long to wait: the numbers of flow control. Pure; all times in seconds."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PollPlan:
+    """Polls of one task are `min_s` to `max_s` apart, spread evenly so that they do not come in waves."""
+
+    min_s: float = 15.0
+    max_s: float = 25.0
+    chance: random.Random = field(default_factory=random.Random, repr=False)
+
+    def delay(self) -> float:
+        """How long to wait before the next poll."""
+        return self.chance.uniform(self.min_s, self.max_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long things may take before somebody else looks after them."""
+
+    #: One POST, claim to answer; after it a silent charge is unsure.
+    charge_s: float = 90.0
+    #: One round of polls; after it another worker may ask about the same jobs.
+    poll_s: float = 90.0
+    #: Beyond its due time, before the pulse hands a job out again.
+    stale_s: float = 10.0
+    #: Starting new POSTs within one submit task; the rest goes into a task of its own.
+    submit_s: float = 20.0
+    #: How long the gate stays closed after a 429 without Retry-After, or a failed connection.
+    cooldown_s: float = 5.0
+    #: How long it stays closed when the account cannot pay or the key is wrong.
+    account_s: float = 60.0

@@ -1,0 +1,213 @@
+"""A job's life: its states, its stages, the moves between them, and the record of one job.
+
+Pure: no I/O; times are Unix seconds and come from the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from voicequeue.spec import VoiceJob
+
+
+class Stage(StrEnum):
+    """What upstream is paid for: first the voice, then the song."""
+
+    VOICE = "voice"
+    MUSIC = "music"
+
+
+#: Credits that one POST of a stage costs.
+PRICES: Mapping[Stage, int] = {Stage.VOICE: 4, Stage.MUSIC: 15}
+
+
+class State(StrEnum):
+    """Where a job stands; docs/concepts.md tells each state's story."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    ADMITTED = "admitted"
+    CHARGING = "charging"
+    PENDING = "pending"
+    UNSURE = "unsure"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+#: Nothing happens any more unless somebody asks for it.
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+#: Holds a slot: counted against the in-flight limit.
+IN_FLIGHT = frozenset({State.ADMITTED, State.CHARGING, State.PENDING})
+
+#: Every legal move. The store refuses any other.
+MOVES: Mapping[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
+    State.QUEUED: frozenset({State.ADMITTED, State.FAILED, State.CANCELLED}),
+    State.ADMITTED: frozenset({State.CHARGING, State.QUEUED, State.FAILED, State.CANCELLED}),
+    State.CHARGING: frozenset({State.PENDING, State.ADMITTED, State.QUEUED, State.UNSURE, State.FAILED}),
+    State.PENDING: frozenset({State.ADMITTED, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
+    State.UNSURE: frozenset({State.PENDING, State.ADMITTED, State.FAILED}),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset({State.QUEUED, State.PENDING}),
+    State.CANCELLED: frozenset(),
+}
+
+
+class Code(StrEnum):
+    """Why a job failed. A closed set: scripts may rely on it."""
+
+    REFUSED = "refused"  # upstream says the request is wrong
+    MODERATED = "moderated"  # upstream refuses the text
+    UPSTREAM_FAILED = "upstream_failed"  # upstream took the credits and then failed
+    DEADLINE = "deadline"  # upstream took too long; its task may still finish
+    EXPIRED = "expired"  # not started in time
+    ABANDONED = "abandoned"  # a person gave up on an unsure charge
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why and where a job failed; `message` is upstream's own words where there are any."""
+
+    code: Code
+    stage: Stage
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One song of a job, as upstream gave it; `duration` in seconds."""
+
+    clip_id: str
+    state: str
+    title: str | None = None
+    audio_url: str | None = None
+    image_url: str | None = None
+    duration: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step in a job's life: applied if the job still stands at `version`, else not at all.
+
+    `due` is when the job next needs somebody (Unix seconds), for the states in flight.
+    `fields` are written to the record; None removes one. `credits` were spent for certain.
+    """
+
+    job_id: str
+    version: int
+    state: State
+    stage: Stage
+    to: State
+    to_stage: Stage | None = None
+    due: float | None = None
+    reason: str = ""
+    fields: Mapping[str, str | None] = field(default_factory=dict)
+    credits: int = 0
+
+    def __post_init__(self) -> None:
+        if self.to not in MOVES[self.state]:
+            raise ValueError(f"no move leads from {self.state} to {self.to}")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a job's timeline: a move that was made, `at` in Unix seconds."""
+
+    at: float
+    state: State
+    stage: Stage
+    reason: str = ""
+    attempt: int = 0
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One POST that costs credits, and the state it led to (`charging` while it is open)."""
+
+    at: float
+    stage: Stage
+    attempt: int
+    outcome: State
+    task_id: str | None = None
+
+
+def charges(timeline: list[Step]) -> list[Charge]:
+    """The charges in a timeline: each step into `charging`, with the step that answered it."""
+    answers = [*timeline[1:], None]
+    return [
+        Charge(
+            at=step.at,
+            stage=step.stage,
+            attempt=step.attempt,
+            outcome=State.CHARGING if answer is None else answer.state,
+            task_id=None if answer is None else answer.task_id,
+        )
+        for step, answer in zip(timeline, answers, strict=True)
+        if step.state is State.CHARGING
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The record of one job, as it stood when it was read. Times are Unix seconds."""
+
+    id: str
+    version: int
+    state: State
+    stage: Stage
+    spec: VoiceJob
+    created_at: float
+    updated_at: float
+    settled_at: float | None = None
+    attempt: int = 0
+    credits: int = 0
+    persona_id: str | None = None
+    voice_name: str | None = None
+    clips: tuple[Clip, ...] = ()
+    failure: Failure | None = None
+    task_ids: Mapping[Stage, str] = field(default_factory=dict)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing happens to this job any more by itself."""
+        return self.state in FINAL
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command line and HTTP show; scripts may rely on its names."""
+        return {
+            "id": self.id,
+            "key": self.spec.key,
+            "batch": self.spec.batch,
+            "name": self.spec.name,
+            "priority": self.spec.priority.value,
+            "state": self.state.value,
+            "stage": self.stage.value,
+            "audio_url": self.spec.audio_url,
+            "persona_id": self.persona_id,
+            "voice_name": self.voice_name,
+            "clips": [_as_dict(clip) for clip in self.clips],
+            "failure": _as_dict(self.failure) if self.failure else None,
+            "credits": self.credits,
+            "created_at": iso(self.created_at),
+            "settled_at": iso(self.settled_at),
+            "metadata": self.spec.metadata,
+        }
+
+
+def _as_dict(record: Clip | Failure) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def iso(at: float | None) -> str | None:
+    """Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,320 @@
+"""The producer's face of the queue: put jobs in, ask what became of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from voicequeue.errors import (
+    InvalidJob,
+    KeyConflict,
+    NotAllowed,
+    StoreUnreachable,
+    UnknownBatch,
+    UnknownJob,
+    VoiceQueueError,
+)
+from voicequeue.job import MOVES, Code, Job, Move, State, Step
+from voicequeue.spec import VoiceJob, parse
+from voicequeue.store import DEFAULT_PREFIX, UNREACHABLE, Gate, Outcome, Store, connect
+
+#: Jobs written by one call to Redis.
+CHUNK = 500
+
+#: What `enqueue` takes: a job, or its fields as a mapping (JSON, a row).
+Enqueueable = VoiceJob | Mapping[str, Any]
+
+DEFAULT_URL = "redis://localhost:6379/0"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One of many jobs that could not be enqueued; `index` is its place among those given, from 0."""
+
+    index: int
+    error: VoiceQueueError
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What became of many jobs: how many were new, were there already, and could not be taken.
+
+    `credits` is what the new ones will cost. `rejections` stays empty where `on_reject` took them.
+    """
+
+    new: int = 0
+    known: int = 0
+    rejected: int = 0
+    credits: int = 0
+    rejections: list[Rejection] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A named set of jobs: how many stand in each state, and the credits they spent."""
+
+    name: str
+    states: dict[State, int]
+    credits: int
+
+    @property
+    def total(self) -> int:
+        """All jobs that were ever put into it."""
+        return sum(self.states.values())
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every job is final or waits for a person (`unsure`)."""
+        resting = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
+        return self.total == sum(self.states[state] for state in resting)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The queue, or one batch of it, at a glance."""
+
+    states: dict[State, int]
+    gate: Gate
+    in_flight: int
+    credits: int
+    workers: int
+
+
+class VoiceQueue:
+    """The queue behind one Redis.
+
+    It needs Redis alone. Every method raises `StoreUnreachable` if Redis does not answer.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, prefix: str = DEFAULT_PREFIX) -> None:
+        self._redis = connect(url)
+        self._store = Store(self._redis, prefix)
+
+    def __enter__(self) -> VoiceQueue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        self._redis.close()
+
+    # ── putting in ─────────────────────────────────────────────────────────────────────────────
+
+    def enqueue(self, job: Enqueueable) -> Job:
+        """Put one job into the backlog, or find the one that its key already stands for.
+
+        Raises InvalidJob, KeyConflict.
+        """
+        spec = parse(job)
+        job_id = spec.id()
+        with _reachable():
+            [outcome] = self._store.enqueue([(job_id, spec)], time.time())
+        if outcome is Outcome.CONFLICT:
+            raise KeyConflict(spec.key or "", job_id)
+        return self.get(job_id)
+
+    def enqueue_many(
+        self, jobs: Iterable[Enqueueable], *, on_reject: Callable[[Rejection], None] | None = None
+    ) -> Receipt:
+        """Put any number of jobs into the backlog; memory stays flat however many there are.
+
+        A job that cannot be taken is given to `on_reject` (without it: kept in the receipt), and
+        the others go on. Calling again after a fault is safe for jobs that have a key.
+        """
+        receipt = Receipt()
+        reject = on_reject or receipt.rejections.append
+        numbered = enumerate(jobs)
+        while chunk := list(islice(numbered, CHUNK)):
+            self._enqueue_chunk(chunk, receipt, reject)
+        return receipt
+
+    def _enqueue_chunk(
+        self, chunk: list[tuple[int, Enqueueable]], receipt: Receipt, reject: Callable[[Rejection], None]
+    ) -> None:
+        taken: list[tuple[int, str, VoiceJob]] = []
+        for index, given in chunk:
+            try:
+                spec = parse(given)
+            except InvalidJob as error:
+                receipt.rejected += 1
+                reject(Rejection(index, error))
+            else:
+                taken.append((index, spec.id(), spec))
+        with _reachable():
+            outcomes = self._store.enqueue([(job_id, spec) for _, job_id, spec in taken], time.time())
+        for (index, job_id, spec), outcome in zip(taken, outcomes, strict=True):
+            if outcome is Outcome.NEW:
+                receipt.new += 1
+                receipt.credits += spec.credits
+            elif outcome is Outcome.KNOWN:
+                receipt.known += 1
+            else:
+                receipt.rejected += 1
+                reject(Rejection(index, KeyConflict(spec.key or "", job_id)))
+
+    # ── asking ─────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, job_id: str) -> Job:
+        """The job as it stands now. Raises UnknownJob."""
+        with _reachable():
+            [job] = self._store.get([job_id])
+        if job is None:
+            raise UnknownJob(job_id)
+        return job
+
+    def timeline(self, job_id: str) -> list[Step]:
+        """Every move of the job, oldest first. Raises UnknownJob."""
+        with _reachable():
+            steps = self._store.timeline(job_id)
+        if not steps:
+            raise UnknownJob(job_id)
+        return steps
+
+    def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
+        """Wait until the job is final or `unsure`, and give it. Raises UnknownJob, TimeoutError.
+
+        `timeout` in seconds; None waits for ever.
+        """
+        give_up = None if timeout is None else time.monotonic() + timeout
+        with _reachable():
+            after = self._store.last_event()
+        while True:
+            job = self.get(job_id)
+            if job.is_final or job.state is State.UNSURE:
+                return job
+            after = self._next_event_of(job_id, after, give_up)
+
+    def _next_event_of(self, job_id: str, after: str, give_up: float | None) -> str:
+        """Wait for an event of this job; every few seconds return anyway, lest a trimmed one be missed."""
+        look_again = time.monotonic() + 5
+        while (now := time.monotonic()) < look_again:
+            if give_up is not None and now >= give_up:
+                raise TimeoutError(f"job {job_id} has not settled yet")
+            until = look_again if give_up is None else min(look_again, give_up)
+            with _reachable():
+                events = self._store.events(after, wait_s=until - now)
+            for event_id, fields in events:
+                after = event_id
+                if fields["id"] == job_id:
+                    return after
+        return after
+
+    def jobs(self, *, state: State | str | None = None, batch: str | None = None) -> Iterator[Job]:
+        """Jobs of a batch in the order they came, or of a state, the latest to enter it first.
+
+        Read a page at a time. Raises UnknownBatch.
+        """
+        wanted = None if state is None else State(state)
+        if batch is not None:
+            self.batch(batch)
+        with _reachable():
+            ids = self._store.ids(state=wanted, batch=batch)
+            while page := list(islice(ids, CHUNK)):
+                yield from (job for job in self._store.get(page) if job is not None)
+
+    def batch(self, name: str) -> Batch:
+        """A batch as it stands now. Raises UnknownBatch."""
+        with _reachable():
+            if not self._store.has_batch(name):
+                raise UnknownBatch(name)
+            return Batch(name, self._store.counts(name), self._store.credits(name))
+
+    def batches(self) -> list[Batch]:
+        """Every batch, the newest first."""
+        with _reachable():
+            names = self._store.batches()
+        return [self.batch(name) for name in names]
+
+    def status(self, batch: str | None = None) -> Status:
+        """The whole queue at a glance, or one batch of it. Raises UnknownBatch."""
+        if batch is not None:
+            self.batch(batch)
+        now = time.time()
+        with _reachable():
+            return Status(
+                states=self._store.counts(batch),
+                gate=self._store.gate(now),
+                in_flight=self._store.in_flight(),
+                credits=self._store.credits(batch),
+                workers=len(self._store.workers(since=now - 15)),
+            )
+
+    # ── changing ───────────────────────────────────────────────────────────────────────────────
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job. What upstream already works on was paid; it goes on there. Raises NotAllowed."""
+        return self._change(job_id, _cancelled)
+
+    def retry(self, job_id: str) -> Job:
+        """Let a failed job go on at the first stage that has no result. Raises NotAllowed.
+
+        What was paid and may still come is asked for again, free; nothing that has a result is
+        bought again.
+        """
+        return self._change(job_id, _retried)
+
+    def _change(self, job_id: str, decide: Callable[[Job, float], Move]) -> Job:
+        while True:
+            now = time.time()
+            move = decide(self.get(job_id), now)
+            with _reachable():
+                [written] = self._store.apply([move], now)
+            if written:
+                return self.get(job_id)
+
+
+#: Why a job in this state cannot be cancelled, where it is not simply over.
+_WHY_NOT = {
+    State.CHARGING: "its request is on the way to upstream at this moment; try again in a second",
+    State.UNSURE: "it may have been charged, which has to be settled first",
+}
+
+
+def _cancelled(job: Job, now: float) -> Move:
+    if State.CANCELLED not in MOVES[job.state]:
+        why = _WHY_NOT.get(job.state, f"it is {job.state} already")
+        raise NotAllowed(f"job {job.id} cannot be cancelled: {why}")
+    reason = "cancelled; upstream goes on, the credits are spent" if job.state is State.PENDING else "cancelled"
+    return Move(
+        job.id,
+        job.version,
+        job.state,
+        job.stage,
+        State.CANCELLED,
+        reason=reason,
+        fields={"settled": str(now)},
+    )
+
+
+def _retried(job: Job, now: float) -> Move:
+    if job.state is not State.FAILED:
+        raise NotAllowed(f"only a failed job can be retried; job {job.id} is {job.state}")
+    cleared: dict[str, str | None] = {"failure": None, "settled": None}
+    if job.failure is not None and job.failure.code is Code.DEADLINE and job.stage in job.task_ids:
+        # Paid for, and perhaps finished meanwhile: asking is free.
+        fields = {**cleared, "since": str(now)}
+        return Move(
+            job.id,
+            job.version,
+            job.state,
+            job.stage,
+            State.PENDING,
+            due=now,
+            reason="retry: ask again",
+            fields=fields,
+        )
+    return Move(job.id, job.version, job.state, job.stage, State.QUEUED, reason="retry", fields=cleared)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except UNREACHABLE as error:
+        raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}") from error

@@ -1,0 +1,93 @@
+"""Between a job's record as it lies in Redis (a hash of strings) and a `Job`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from voicequeue.job import Clip, Code, Failure, Job, Move, Stage, State, Step
+from voicequeue.spec import VoiceJob
+
+
+def job(job_id: str, record: Mapping[str, str]) -> Job:
+    """The job that a record's fields describe."""
+    spec = VoiceJob.model_validate_json(record["spec"])
+    settled, created = record.get("settled"), float(record["created"])
+    return Job(
+        id=job_id,
+        version=int(record["v"]),
+        state=State(record["state"]),
+        stage=Stage(record["stage"]),
+        spec=spec,
+        created_at=created,
+        updated_at=float(record.get("updated", created)),
+        settled_at=float(settled) if settled else None,
+        attempt=int(record.get("attempt", 0)),
+        credits=int(record.get("credits", 0)),
+        persona_id=record.get("persona_id", spec.persona_id),
+        voice_name=record.get("voice_name"),
+        clips=clips(record.get("clips")),
+        failure=failure(record.get("failure")),
+        task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
+    )
+
+
+def task_field(stage: Stage) -> str:
+    """Where a stage's upstream task id stands in the record."""
+    return f"{stage}.task"
+
+
+def clips(text: str | None) -> tuple[Clip, ...]:
+    """The clips in a record's field."""
+    return tuple(Clip(**clip) for clip in json.loads(text)) if text else ()
+
+
+def clips_text(found: tuple[Clip, ...]) -> str:
+    """The clips as a record's field."""
+    return json.dumps([asdict(clip) for clip in found], ensure_ascii=False, separators=(",", ":"))
+
+
+def failure(text: str | None) -> Failure | None:
+    """The failure in a record's field."""
+    if not text:
+        return None
+    parts = json.loads(text)
+    return Failure(Code(parts["code"]), Stage(parts["stage"]), parts["message"])
+
+
+def failure_text(found: Failure) -> str:
+    """The failure as a record's field."""
+    return json.dumps(asdict(found), ensure_ascii=False, separators=(",", ":"))
+
+
+def step(text: str) -> Step:
+    """One line of a timeline."""
+    line = json.loads(text)
+    return Step(
+        at=float(line["at"]),
+        state=State(line["state"]),
+        stage=Stage(line["stage"]),
+        reason=line.get("reason", ""),
+        attempt=line.get("attempt", 0),
+        task_id=line.get("task_id"),
+    )
+
+
+def move_text(move: Move) -> dict[str, Any]:
+    """A move as `apply.lua` takes it; what is absent stays out, for Lua's null is not nil."""
+    stage = move.to_stage or move.stage
+    line: dict[str, Any] = {
+        "id": move.job_id,
+        "v": move.version,
+        "to": move.to,
+        "stage": stage,
+        "credits": move.credits,
+        "set": {name: value for name, value in move.fields.items() if value is not None},
+        "unset": [name for name, value in move.fields.items() if value is None],
+        "task_id": move.fields.get(task_field(move.stage)),
+        "due": move.due,
+        "reason": move.reason or None,
+    }
+    return {name: value for name, value in line.items() if value is not None}

@@ -1,0 +1,26 @@
+-- apply: write moves that Python decided on, each if its job still stands at the version it was decided for.
+-- KEYS  root
+-- ARGV  now, JSON list of {id, v, to, stage, due, reason, set = {field: value}, unset = [field], credits, task_id}
+-- RETURNS  for each move 1 = written, 0 = the job had moved on
+local now = ARGV[1]
+local written = {}
+
+local function spend(id, batch, stage, credits)
+  redis.call('HINCRBY', key('job:' .. id), 'credits', credits)
+  redis.call('HINCRBY', key('counters'), stage .. '.charges', 1)
+  redis.call('HINCRBY', key('counters'), stage .. '.credits', credits)
+  if batch then redis.call('HINCRBY', key('batch:' .. batch), 'credits', credits) end
+end
+
+for i, m in ipairs(cjson.decode(ARGV[2])) do
+  local job_key = key('job:' .. m.id)
+  written[i] = 0
+  if redis.call('HGET', job_key, 'v') == tostring(m.v) then
+    for field, value in pairs(m.set) do redis.call('HSET', job_key, field, value) end
+    for _, field in ipairs(m.unset) do redis.call('HDEL', job_key, field) end
+    local batch = move(m.id, m, now)
+    if m.credits > 0 then spend(m.id, batch, m.stage, m.credits) end
+    written[i] = 1
+  end
+end
+return written

@@ -1,0 +1,161 @@
+"""What a caller asks for: one voice, and the song to sing with it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from base64 import b32encode
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from voicequeue.errors import InvalidJob
+from voicequeue.job import PRICES, Stage
+from voicequeue.song import Song
+
+METADATA_MAX_KEYS = 50
+METADATA_MAX_CHARS = 8_000
+
+_URL_MAX = 2_048
+_BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Priority(StrEnum):
+    """Who goes first when slots are scarce."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    BULK = "bulk"
+
+    @property
+    def rank(self) -> int:
+        """0 for what goes first."""
+        return _RANKS[self]
+
+
+_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
+
+
+def _http_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", text)
+    except ValueError:  # brackets that are no IPv6 address, and the like
+        fits = False
+    if not fits:
+        raise ValueError("must be an http:// or https:// URL")
+    if len(text) > _URL_MAX:
+        raise ValueError(f"has {len(text):,} characters; at most {_URL_MAX:,} are allowed")
+    return text
+
+
+def batch_name(text: str) -> str:
+    """`text`, or ValueError: names are part of URLs and Redis keys."""
+    if not _BATCH.fullmatch(text):
+        raise ValueError(
+            "must be 1 to 100 of the letters A-Z and a-z, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
+    return text
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class VoiceJob(BaseModel):
+    """One voice, made from `audio_url` or given as `persona_id` (exactly one), and the song to sing.
+
+    `audio_url` must be a public MP3 or WAV of one clear speaker, longer than 10 s. With a
+    `persona_id` the voice stage is skipped. `key` makes enqueueing idempotent: the same key with
+    the same content is the same job. `metadata` is yours; it is kept and given back.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    audio_url: HttpUrl | None = None
+    persona_id: Name | None = None
+    song: Song | None = None
+    name: Name | None = None
+    batch: Annotated[str, AfterValidator(batch_name)] | None = None
+    priority: Priority = Priority.NORMAL
+    key: Name | None = None
+    callback_url: HttpUrl | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    max_credits: Annotated[int, Field(ge=0)] | None = None
+
+    @field_validator("metadata")
+    @classmethod
+    def _bounded_and_sorted(cls, metadata: dict[str, str]) -> dict[str, str]:
+        if len(metadata) > METADATA_MAX_KEYS:
+            raise ValueError(f"has {len(metadata)} entries; at most {METADATA_MAX_KEYS} are allowed")
+        size = sum(len(name) + len(value) for name, value in metadata.items())
+        if size > METADATA_MAX_CHARS:
+            raise ValueError(f"has {size:,} characters in all; at most {METADATA_MAX_CHARS:,} are allowed")
+        return dict(sorted(metadata.items()))
+
+    @model_validator(mode="after")
+    def _is_one_job(self) -> VoiceJob:
+        if (self.audio_url is None) == (self.persona_id is None):
+            raise ValueError("exactly one of audio_url and persona_id is required")
+        if self.persona_id is not None and self.song is None:
+            raise ValueError("song is required with a persona_id: the voice is there already")
+        if self.max_credits is not None and self.max_credits < self.credits:
+            raise ValueError(f"max_credits: {self.max_credits} is less than the {self.credits} credits this costs")
+        return self
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages this job goes through, in order."""
+        made = (Stage.VOICE,) if self.persona_id is None else ()
+        return (*made, Stage.MUSIC) if self.song is not None else made
+
+    @property
+    def credits(self) -> int:
+        """What upstream charges when each stage is paid once."""
+        return sum(PRICES[stage] for stage in self.stages)
+
+    def content(self) -> str:
+        """Canonical JSON: equal content gives equal text, in any process and release."""
+        return self.model_dump_json(exclude_defaults=True)
+
+    def id(self) -> str:
+        """The job's id: 16 letters and digits, made from the key where there is one, else random.
+
+        One key thus names one job without an index of keys, whoever enqueues it.
+        """
+        if self.key is None:
+            return _base32(secrets.token_bytes(10))
+        return _base32(blake2b(self.key.encode(), digest_size=10).digest())
+
+    def with_row_key(self) -> VoiceJob:
+        """The same job with a key of its batch and content, if it has none: a file's row."""
+        if self.key is not None:
+            return self
+        digest = blake2b(self.content().encode(), digest_size=10).digest()
+        return self.model_copy(update={"key": f"row-{_base32(digest)}"})
+
+
+def parse(given: VoiceJob | Any) -> VoiceJob:
+    """The job that a mapping describes (JSON, a row). Raises InvalidJob, which names each field."""
+    if isinstance(given, VoiceJob):
+        return given
+    try:
+        return VoiceJob.model_validate(given)
+    except ValidationError as error:
+        raise InvalidJob.from_validation(error) from None
+
+
+def _base32(digest: bytes) -> str:
+    return b32encode(digest).decode().lower()

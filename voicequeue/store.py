@@ -1,0 +1,309 @@
+"""The jobs' records in Redis: the one place that reads and writes them.
+
+Python owns which moves are legal (`voicequeue.job`); the Lua scripts compare and write. Every
+method takes `now` in Unix seconds where time matters. The key map stands in
+`scripts/lib/record.lua`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+from typing import Any, cast
+
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
+from redis.retry import Retry
+
+from voicequeue import records, scripts
+from voicequeue.job import Job, Move, Stage, State, Step
+from voicequeue.spec import VoiceJob
+
+#: What redis-py raises while Redis is away, restarting, or reading its file.
+UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError)
+
+DEFAULT_PREFIX = "voicequeue"
+
+#: A claim may come this much before its time (seconds): clocks of two machines differ a little.
+EARLY_S = 0.05
+
+_PAGE = 500
+
+
+def connect(url: str, *, retries: int = 3) -> Redis:
+    """A client for the jobs' Redis. Between two of the `retries` it waits up to 1 s."""
+    return Redis.from_url(
+        url,
+        decode_responses=True,
+        protocol=2,  # answers keep one shape whatever the server and redis-py prefer
+        socket_connect_timeout=5,
+        socket_timeout=10,
+        health_check_interval=25,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries, UNREACHABLE),
+    )
+
+
+class Outcome(IntEnum):
+    """What became of one job that was enqueued."""
+
+    NEW = 1
+    KNOWN = 0
+    CONFLICT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """A claim to send one POST, which `charging` was written for."""
+
+    job_id: str
+    version: int
+    stage: Stage
+    attempt: int
+    spec: VoiceJob
+    persona_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim to ask upstream about one job; `since` is when the stage was paid (Unix seconds)."""
+
+    job_id: str
+    version: int
+    stage: Stage
+    task_id: str
+    since: float
+    next_stage: Stage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A job in flight that nobody looked after in time."""
+
+    job_id: str
+    version: int
+    state: State
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Whether admission is held back, why, and until when (Unix seconds; None: till somebody opens it)."""
+
+    open: bool
+    reason: str | None = None
+    detail: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+class Store:
+    """Job records under one prefix of one Redis. Safe to share between threads."""
+
+    def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX) -> None:
+        self._redis = redis
+        self._root = f"{{{prefix}}}:"
+        self._scripts: dict[str, Any] = {}
+
+    # ── writing ────────────────────────────────────────────────────────────────────────────────
+
+    def enqueue(self, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> list[Outcome]:
+        """Write (id, job) pairs to the backlog, in order; a job that is there already is left alone."""
+        arguments: list[str | int | float] = [now]
+        for job_id, spec in jobs:
+            first, *later = spec.stages
+            after = later[0] if later else ""
+            arguments += (job_id, spec.content(), spec.priority.rank, spec.batch or "", first, after)
+        return [Outcome(code) for code in self._run("enqueue", *arguments)]
+
+    def admit(self, now: float, *, limit: int, at_most: int = 1000) -> dict[Stage, list[str]]:
+        """Take jobs from the head of the backlog, up to `limit` in flight, by the stage they stand at."""
+        flat = self._run("admit", now, limit, at_most)
+        admitted: dict[Stage, list[str]] = {}
+        for job_id, stage in _rows(flat, 2):
+            admitted.setdefault(Stage(stage), []).append(job_id)
+        return admitted
+
+    def charge(self, job_id: str, stage: Stage, holder: str, now: float, *, lease: float) -> Charged | None:
+        """Claim one job for its POST; None if there is nothing to send (any more, or for now).
+
+        `holder` is a token of this very claim: asking again with it gives the same answer.
+        """
+        found = self._run("charge", now, job_id, stage, holder, now + lease)
+        if found is None or found == "closed":
+            return None
+        version, attempt, content, persona_id = found
+        spec = VoiceJob.model_validate_json(content)
+        return Charged(job_id, int(version), stage, int(attempt), spec, persona_id or spec.persona_id)
+
+    def claim(self, job_ids: Iterable[str], stage: Stage, now: float, *, lease: float) -> list[Claimed]:
+        """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""
+        flat = self._run("claim", now + EARLY_S, stage, now + lease, *job_ids)
+        return [
+            Claimed(job_id, int(version), stage, task_id, float(since), Stage(after) if after else None)
+            for job_id, version, task_id, since, after in _rows(flat, 5)
+        ]
+
+    def apply(self, moves: Sequence[Move], now: float) -> list[bool]:
+        """Make moves, each whole or not at all; False where the job had moved on meanwhile."""
+        if not moves:
+            return []
+        lines = json.dumps([records.move_text(move) for move in moves], ensure_ascii=False)
+        return [bool(written) for written in self._run("apply", now, lines)]
+
+    def plan(self, claims: Iterable[Claimed], due: float) -> list[str]:
+        """Put off jobs that are not ready until `due`; gives the ids that still wait."""
+        pairs = [part for claim in claims for part in (claim.job_id, claim.version)]
+        return cast(list[str], self._run("plan", due, *pairs)) if pairs else []
+
+    def overdue(self, now: float, *, patience: float, at_most: int = 1000) -> list[Overdue]:
+        """Jobs in flight whose time passed `patience` seconds ago; each is given to one caller."""
+        return [
+            Overdue(job_id, int(version), State(state), Stage(stage))
+            for job_id, version, state, stage in _rows(self._run("overdue", now, patience, at_most), 4)
+        ]
+
+    def close_gate(self, reason: str, detail: str, now: float, until: float | None = None) -> None:
+        """Hold admission back, till `until` or (None) till somebody opens it."""
+        fields: dict[str, str | float] = {"reason": reason, "detail": detail, "since": now}
+        if until is not None:
+            fields["until"] = until
+        with self._redis.pipeline() as pipe:
+            pipe.delete(self._key("gate"))
+            pipe.hset(self._key("gate"), mapping=cast(Any, fields))
+            pipe.execute()
+
+    def heard(self, worker: str, now: float) -> None:
+        """Note that a worker's pulse beats."""
+        self._redis.zadd(self._key("pulses"), {worker: now})
+
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, job_ids: Sequence[str]) -> list[Job | None]:
+        """The jobs of these ids, in their order; None where there is none."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(self._key(f"job:{job_id}"))
+            found = pipe.execute()
+        return [records.job(job_id, record) if record else None for job_id, record in zip(job_ids, found, strict=True)]
+
+    def timeline(self, job_id: str) -> list[Step]:
+        """The moves of a job, oldest first, from its enqueueing on."""
+        record = self._key(f"job:{job_id}")
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hget(record, "created")
+            pipe.lrange(self._key(f"timeline:{job_id}"), 0, -1)
+            created, lines = pipe.execute()
+        steps = [records.step(line) for line in lines]
+        if created is None:
+            return steps
+        # Enqueueing is told from the record itself: a million queued jobs need no timelines.
+        first = steps[0].stage if steps else Stage(cast(str, self._redis.hget(record, "stage")))
+        return [Step(at=float(created), state=State.QUEUED, stage=first, reason="enqueued"), *steps]
+
+    def ids(self, *, state: State | None = None, batch: str | None = None) -> Iterator[str]:
+        """Ids of a batch in the order they came, of the backlog from its head, of any other state by
+        when they entered it (latest first)."""
+        if batch is not None:
+            found = self._pages(self._key(f"batch:{batch}:jobs"), False)
+            return found if state is None else self._in_state(found, state)
+        states = [state] if state is not None else list(State)
+        return (job_id for each in states for job_id in self._pages(*self._index(each)))
+
+    def counts(self, batch: str | None = None) -> dict[State, int]:
+        """How many jobs stand in each state, of one batch or of all."""
+        if batch is not None:
+            record = cast(dict[str, str], self._redis.hgetall(self._key(f"batch:{batch}")))
+            return {state: int(record.get(state, 0)) for state in State}
+        with self._redis.pipeline(transaction=False) as pipe:
+            for state in State:
+                pipe.zcard(self._index(state)[0])
+            return dict(zip(State, pipe.execute(), strict=True))
+
+    def credits(self, batch: str | None = None) -> int:
+        """Credits spent for certain, by one batch or in all."""
+        if batch is not None:
+            return int(self._redis.hget(self._key(f"batch:{batch}"), "credits") or 0)
+        spent = self._redis.hmget(self._key("counters"), [f"{stage}.credits" for stage in Stage])
+        return sum(int(amount or 0) for amount in cast(list[str | None], spent))
+
+    def batches(self) -> list[str]:
+        """Names of all batches, the newest first."""
+        return cast(list[str], self._redis.zrange(self._key("batches"), 0, -1, desc=True))
+
+    def has_batch(self, name: str) -> bool:
+        """Whether any job was ever enqueued into this batch."""
+        return self._redis.zscore(self._key("batches"), name) is not None
+
+    def in_flight(self) -> int:
+        """How many slots are taken."""
+        return self._redis.zcard(self._key("flight"))
+
+    def gate(self, now: float) -> Gate:
+        """Whether admission is held back, and why."""
+        record = cast(dict[str, str], self._redis.hgetall(self._key("gate")))
+        until = float(record["until"]) if "until" in record else None
+        if not record or (until is not None and until <= now):
+            return Gate(open=True)
+        return Gate(False, record["reason"], record["detail"], float(record["since"]), until)
+
+    def workers(self, since: float) -> list[str]:
+        """Workers whose pulse was heard after `since`."""
+        return cast(list[str], self._redis.zrange(self._key("pulses"), f"({since}", "+inf", byscore=True))
+
+    def last_event(self) -> str:
+        """The id of the newest event, to read on from."""
+        newest = cast(list[Any], self._redis.xrevrange(self._key("events"), count=1))
+        return cast(str, newest[0][0]) if newest else "0-0"
+
+    def events(self, after: str, *, wait_s: float) -> list[tuple[str, dict[str, str]]]:
+        """Events after that id, waiting up to `wait_s` for the first; [] if none came."""
+        key = self._key("events")
+        answer = cast(list[Any], self._redis.xread({key: after}, block=max(1, round(wait_s * 1000)), count=1000))
+        return [(event_id, fields) for _, page in answer or [] for event_id, fields in page]
+
+    # ── below ──────────────────────────────────────────────────────────────────────────────────
+
+    def _key(self, name: str) -> str:
+        return self._root + name
+
+    def _index(self, state: State) -> tuple[str, bool]:
+        """The sorted set of a state's ids, and whether it is read from its end."""
+        return (self._key("backlog"), False) if state is State.QUEUED else (self._key(f"state:{state}"), True)
+
+    def _run(self, name: str, *arguments: str | float) -> Any:
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self._redis.register_script(scripts.source(name))
+        return script(keys=[self._root], args=arguments)
+
+    def _pages(self, key: str, latest_first: bool) -> Iterator[str]:
+        """Every member of a sorted set by its score, a page at a time, though it change meanwhile."""
+        start, end = ("+inf", "-inf") if latest_first else ("-inf", "+inf")
+        cursor: float | str = start
+        tied = 0  # members already told that share the cursor's score
+        while page := cast(
+            list[tuple[str, float]],
+            self._redis.zrange(
+                key, cursor, end, desc=latest_first, withscores=True, byscore=True, offset=tied, num=_PAGE
+            ),
+        ):
+            yield from (member for member, _ in page)
+            last = page[-1][1]
+            tied = sum(score == last for _, score in page) + (tied if last == cursor else 0)
+            cursor = last
+
+    def _in_state(self, job_ids: Iterator[str], state: State) -> Iterator[str]:
+        while page := list(islice(job_ids, _PAGE)):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in page:
+                    pipe.hget(self._key(f"job:{job_id}"), "state")
+                states = pipe.execute()
+            yield from (job_id for job_id, found in zip(page, states, strict=True) if found == state)
+
+
+def _rows(flat: list[str], width: int) -> Iterator[tuple[str, ...]]:
+    return zip(*[iter(flat)] * width, strict=True)

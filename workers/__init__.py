@@ -1,0 +1,1 @@
+"""The processes: the Celery app and its pulse, and the one-machine stack."""

@@ -1,0 +1,16 @@
+"""The Celery app: `celery -A workers.app worker` works as it is and consumes every queue."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from config.celeryconfig import configuration
+from config.settings import settings
+from tasks.celery_tasks import register
+from workers.pulse import PulseStep
+from workers.services import services
+
+app = Celery("voicequeue", set_as_current=True)
+app.conf.update(configuration(settings()))
+app.steps["worker"].add(PulseStep)
+register(app, services)

@@ -1,0 +1,91 @@
+"""`make demo`: a dozen sample voices through the whole pipeline, shown live."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.prompt import Confirm
+from rich.table import Table
+
+from config.settings import Settings, settings
+from voicequeue import Batch, Job, State, VoiceJob, VoiceQueue
+from voicequeue.cli.terminal import coloured, out, safe
+from voicequeue.cli.watch import follow
+from voicequeue.rows import Rows
+from workers.stack import HOME, ROOT, Addresses, Stack
+from workers.supervisor import Supervisor
+
+WORKERS = 2
+SAMPLE = ROOT / "samples" / "voices.csv"
+
+#: How long the simulated work may take (seconds); a real account takes minutes.
+PATIENCE_S = 55.0
+
+
+def main() -> int:
+    """Run it; 0 if every job succeeded."""
+    chosen = settings()
+    batch = f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    jobs = sample(batch)
+    if not _agreed(chosen, jobs):
+        out.print("nothing was spent")
+        return 1
+    with Supervisor(say=out.print) as supervisor:
+        try:
+            with out.status("starting Valkey, the simulator, two workers and Flower"):
+                addresses = Stack(supervisor, chosen, home=HOME / "demo").start(workers=WORKERS)
+            last = _run(addresses, chosen, batch, jobs)
+        except TimeoutError as error:
+            out.print(f"[red]{error}[/]")
+            return 1
+        with out.status("stopping"):
+            supervisor.stop()
+    return 0 if last.states[State.SUCCEEDED] == last.total == len(jobs) else 1
+
+
+def sample(batch: str) -> list[VoiceJob]:
+    """The bundled voices, as jobs of this batch."""
+    with SAMPLE.open("rb") as file:
+        return [row.job(batch) for row in Rows(file)]
+
+
+def _agreed(chosen: Settings, jobs: list[VoiceJob]) -> bool:
+    """A person at a terminal is asked before credits of a real account are spent."""
+    real = bool(chosen.musicapi_key.get_secret_value())
+    here = urlsplit(chosen.musicapi_base_url).hostname in ("localhost", "127.0.0.1", "::1")
+    if not real or here or not sys.stdin.isatty():
+        return True
+    cost = sum(job.credits for job in jobs)
+    return Confirm.ask(f"MUSICAPI_KEY is set: this spends up to {cost} credits of that account. Go on?", default=False)
+
+
+def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> Batch:
+    upstream = f"the simulator at {at.simulator}" if at.simulator else chosen.musicapi_base_url
+    out.print(f"{WORKERS} workers on {upstream}, Flower at {at.flower}, Redis at {at.redis}\n")
+    began = time.monotonic()
+    with VoiceQueue(at.redis, prefix=chosen.prefix) as queue:
+        receipt = queue.enqueue_many(jobs)
+        out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
+        [last] = follow(queue, batch, every=0.2, timeout=PATIENCE_S if at.simulator else None)
+        _show(list(queue.jobs(batch=batch)))
+    seconds = time.monotonic() - began
+    out.print(f"\n[bold]{last.states[State.SUCCEEDED]} of {last.total} succeeded[/] in {seconds:.0f} s", end=", ")
+    out.print(f"{last.credits} credits spent")
+    return last
+
+
+def _show(jobs: list[Job]) -> None:
+    table = Table("voice", "persona", "songs", title="What came out", title_justify="left", expand=False)
+    for job in jobs:
+        songs = "\n".join(f"{safe(clip.title)} {clip.duration:.0f} s  {safe(clip.audio_url)}" for clip in job.clips)
+        what = songs or (safe(job.failure.message) if job.failure else coloured(job.state))
+        table.add_row(safe(job.spec.name or job.voice_name), safe(job.persona_id or ""), what)
+    Console(width=max(out.width, 150), highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The pulse: what every live worker does beside its tasks, so that no single process can be lost.
+
+Each beat admits jobs from the backlog and hands them out; every few beats it looks for jobs whose
+time has passed without anybody caring. Two pulses at once do no harm: the store's scripts give
+each job to one of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from celery import Celery, bootsteps
+
+from config.settings import settings
+from tasks import decide
+from tasks.celery_tasks import poll_name, submit_name
+from tasks.services import Services
+from voicequeue.job import Stage, State
+from voicequeue.store import Overdue
+from workers.services import build
+
+log = logging.getLogger("voicequeue.pulse")
+
+#: Gives task `name` to some worker, for these job ids.
+HandOut = Callable[[str, list[str]], None]
+
+
+class Pulse:
+    """Admits and reconciles; `worker` is the name it is heard under."""
+
+    def __init__(self, services: Services, hand_out: HandOut, *, worker: str, limit: int, chunk: int) -> None:
+        self._services = services
+        self._hand_out = hand_out
+        self._worker = worker
+        self._limit = limit
+        self._chunk = chunk
+
+    def admit(self) -> None:
+        """Fill the free slots from the backlog and hand out what was admitted."""
+        now = self._services.clock()
+        self._services.store.heard(self._worker, now)
+        for stage, job_ids in self._services.store.admit(now, limit=self._limit).items():
+            self._in_chunks(submit_name(stage), job_ids)
+
+    def reconcile(self) -> None:
+        """Look after jobs in flight that nobody has looked after in time."""
+        now = self._services.clock()
+        overdue = self._services.store.overdue(now, patience=self._services.patience.stale_s)
+        if not overdue:
+            return
+        log.info("%d jobs were overdue", len(overdue))
+        self._give_up_charges([job for job in overdue if job.state is State.CHARGING], now)
+        for stage in Stage:
+            self._in_chunks(submit_name(stage), _ids(overdue, State.ADMITTED, stage))
+            self._in_chunks(poll_name(stage), _ids(overdue, State.PENDING, stage))
+
+    def _give_up_charges(self, silent: Sequence[Overdue], now: float) -> None:
+        moves = [decide.lost(job.job_id, job.version, job.stage) for job in silent]
+        for job, written in zip(silent, self._services.store.apply(moves, now), strict=True):
+            if written:
+                log.warning("job %s: its worker died while charging the %s: unsure", job.job_id, job.stage)
+
+    def _in_chunks(self, task: str, job_ids: list[str]) -> None:
+        for chunk in _chunks(job_ids, self._chunk):
+            self._hand_out(task, chunk)
+
+
+def _ids(overdue: Iterable[Overdue], state: State, stage: Stage) -> list[str]:
+    return [job.job_id for job in overdue if job.state is state and job.stage is stage]
+
+
+def _chunks(job_ids: list[str], size: int) -> Iterator[list[str]]:
+    return (job_ids[start : start + size] for start in range(0, len(job_ids), size))
+
+
+class PulseStep(bootsteps.StartStopStep):
+    """Beats in a thread of the worker's main process, from start to stop, whatever the broker does."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, worker: Any) -> None:
+        """Begin to beat."""
+        self._thread = threading.Thread(target=self._run, args=(worker.app, worker.hostname), name="pulse", daemon=True)
+        self._thread.start()
+
+    def stop(self, worker: Any) -> None:
+        """Beat no more: nothing new is begun while the worker's tasks end."""
+        self.terminate(worker)
+
+    def terminate(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
+        """The same, before a cold shutdown."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def _run(self, app: Celery, worker: str) -> None:
+        chosen = settings()
+        pulse = Pulse(
+            build(chosen),
+            lambda task, job_ids: _publish(app, task, job_ids),
+            worker=worker,
+            limit=chosen.max_in_flight,
+            chunk=chosen.chunk,
+        )
+        beats_to_reconcile = max(1, round(chosen.reconcile_s / chosen.pulse_s))
+        beat = 0
+        while not self._stop.wait(chosen.pulse_s):
+            beat += 1
+            _survive(pulse.admit)
+            if beat % beats_to_reconcile == 0:
+                _survive(pulse.reconcile)
+
+
+def _publish(app: Celery, task: str, job_ids: list[str]) -> None:
+    app.send_task(task, args=(job_ids,))
+
+
+def _survive(step: Callable[[], None]) -> None:
+    try:
+        step()
+    except Exception as error:  # the next beat tries again; what was claimed comes back as overdue
+        log.warning("pulse: %s failed: %s: %s", step.__name__, type(error).__name__, error)

