@@ -8,7 +8,7 @@ method takes `now` in Unix seconds where time matters. The key map stands in
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
+from redis.exceptions import BusyLoadingError, ConnectionError, NoScriptError, TimeoutError
 from redis.retry import Retry
 
 from voicequeue import records, scripts
@@ -106,7 +106,6 @@ class Store:
     def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX) -> None:
         self._redis = redis
         self._root = f"{{{prefix}}}:"
-        self._scripts: dict[str, Any] = {}
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
@@ -275,10 +274,12 @@ class Store:
         return (self._key("backlog"), False) if state is State.QUEUED else (self._key(f"state:{state}"), True)
 
     def _run(self, name: str, *arguments: str | float) -> Any:
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self._redis.register_script(scripts.source(name))
-        return script(keys=[self._root], args=arguments)
+        script = scripts.load(name)
+        command = cast(Callable[..., Any], self._redis.execute_command)
+        try:
+            return command("EVALSHA", script.sha, 1, self._root, *arguments)
+        except NoScriptError:  # a Redis that has not seen it yet, or was restarted
+            return command("EVAL", script.source, 1, self._root, *arguments)
 
     def _pages(self, key: str, latest_first: bool) -> Iterator[str]:
         """Every member of a sorted set by its score, a page at a time, though it change meanwhile."""

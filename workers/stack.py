@@ -69,11 +69,13 @@ PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_S": "0.8", "VOICEQUEUE_POLL_MAX_
 class Stack:
     """Starts what is needed, in order, and waits until each part answers."""
 
-    def __init__(self, supervisor: Supervisor, settings: Settings, *, home: Path = HOME) -> None:
+    def __init__(
+        self, supervisor: Supervisor, settings: Settings, *, home: Path = HOME, env: Mapping[str, str] | None = None
+    ) -> None:
         self._supervisor = supervisor
         self._settings = settings
         self._home = home
-        self._env = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
+        self._env = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}", **(env or {})}
 
     def start(self, *, workers: int) -> Addresses:
         """Start everything. Raises TimeoutError, which names the log to read."""
@@ -82,12 +84,9 @@ class Stack:
         simulator = control = None
         if not self._settings.musicapi_key.get_secret_value():
             simulator, control = self.start_simulator(DIALS)
-            self._env |= {"MUSICAPI_BASE_URL": simulator, "MUSICAPI_KEY": "simulator"}
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
         flower = self.start_flower()
-        for number in range(1, workers + 1):
-            self.start_worker(f"worker.{number}")
-        _wait(lambda: self._beating(redis) >= workers, f"the workers do not start; their logs: {self._home / 'log'}")
+        self.start_workers(workers)
         _wait(lambda: _answers(flower), f"Flower does not start; its log: {self._log('flower')}")
         return Addresses(redis, flower, simulator, control)
 
@@ -100,7 +99,7 @@ class Stack:
         configuration = str(ROOT / "config" / "valkey.conf")
         command = [binary, configuration, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
         self._add("valkey", command, foundation=True)
-        url = f"redis://127.0.0.1:{port}/0"
+        url = self._env["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
         _wait(lambda: _pings(url), f"Valkey does not start; its log: {self._log('valkey')}")
         return url
 
@@ -112,11 +111,16 @@ class Stack:
         self._add("simulator", command)
         url = f"http://127.0.0.1:{control}"
         _wait(lambda: _answers(f"{url}/healthz"), f"the simulator does not start; its log: {self._log('simulator')}")
-        return f"http://127.0.0.1:{port}", url
+        self._env |= {"MUSICAPI_BASE_URL": f"http://127.0.0.1:{port}", "MUSICAPI_KEY": "simulator"}
+        return self._env["MUSICAPI_BASE_URL"], url
 
-    def start_worker(self, name: str) -> None:
-        """Start one worker as the Procfile does."""
-        self._add(name, procfile()["worker"])
+    def start_workers(self, count: int) -> list[str]:
+        """Start workers as the Procfile does, and wait until their pulses beat; gives their names here."""
+        names = [f"worker.{number}" for number in range(1, count + 1)]
+        for name in names:
+            self._add(name, procfile()["worker"])
+        _wait(lambda: self._beating() >= count, f"the workers do not start; their logs: {self._home / 'log'}")
+        return names
 
     def start_flower(self) -> str:
         """Start Flower as the Procfile does; gives its address."""
@@ -132,8 +136,8 @@ class Stack:
     def _log(self, name: str) -> Path:
         return self._home / "log" / f"{name}.log"
 
-    def _beating(self, redis: str) -> int:
-        with VoiceQueue(redis, prefix=self._settings.prefix) as queue:
+    def _beating(self) -> int:
+        with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix) as queue:
             return queue.status().workers
 
 

@@ -22,6 +22,17 @@ from voicequeue.song import Song
 BODY_MAX = 2_000_000
 
 
+class _OneHost(HTTPAdapter):
+    """Keeps the one connection pool at hand, instead of finding it anew for each request."""
+
+    _pool: Any = None
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+        return self._pool
+
+
 class MusicApi:
     """One account at MusicAPI. Safe to share between threads; one per process.
 
@@ -45,7 +56,7 @@ class MusicApi:
         session = requests.Session()
         # Requests go straight to the session's adapter: the session's own layer looks up proxies,
         # netrc and cookies anew for each call, which costs more than the call.
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
+        adapter = _OneHost(pool_connections=1, pool_maxsize=connections, max_retries=0)
         session.mount(self._base, adapter)
         self._session, self._adapter = session, adapter
         probe = requests.Request("GET", self._base)

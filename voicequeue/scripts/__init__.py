@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from hashlib import sha1
 from importlib.resources import files
+
+_SHARED = "lib/record.lua"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's whole text, and the name that Redis knows it by."""
+
+    source: str
+    sha: str
 
 
 @cache
-def source(name: str) -> str:
-    """The whole text of the script called `name`."""
+def load(name: str) -> Script:
+    """The script called `name`."""
     folder = files(__name__)
-    return "\n".join((folder / part).read_text(encoding="utf-8") for part in ("lib/record.lua", f"{name}.lua"))
+    source = "\n".join((folder / part).read_text(encoding="utf-8") for part in (_SHARED, f"{name}.lua"))
+    return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())

@@ -1,0 +1,1 @@
+"""The same work, measured: `python -m benchmarks` (or `make bench`)."""

@@ -1,0 +1,52 @@
+"""`make bench`: measure on this machine and print a table."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import enqueueing, ingesting, pipeline
+from config.settings import Settings
+from workers.stack import Stack
+from workers.supervisor import Supervisor
+
+PARTS = ("enqueueing", "pipeline", "ingesting")
+
+
+def main() -> int:
+    """Run the parts that were asked for, each with a fresh Valkey."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them by default")
+    parser.add_argument("--rows", type=int, default=ingesting.ROWS, help="rows that `ingesting` ingests")
+    options = parser.parse_args()
+    console = Console(highlight=False)
+    table = Table("what", "measured", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
+    for part in options.parts or PARTS:
+        with tempfile.TemporaryDirectory() as folder, Supervisor(say=console.print) as supervisor:
+            with console.status(part):
+                found = _measure(part, supervisor, Path(folder), options.rows)
+        for name, value in found.items():
+            table.add_row(name, f"{value:,.0f}" if value >= 100 else f"{value:.2f}")
+        table.add_section()
+    console.print(table)
+    return 0
+
+
+def _measure(part: str, supervisor: Supervisor, folder: Path, rows: int) -> dict[str, float]:
+    stack = Stack(supervisor, Settings(), home=folder, env=pipeline.PACE)
+    url = stack.start_valkey()
+    if part == "enqueueing":
+        return enqueueing.measure(url)
+    if part == "ingesting":
+        return ingesting.measure(url, folder, rows)
+    return pipeline.measure(url, stack, supervisor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

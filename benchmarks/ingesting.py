@@ -1,0 +1,44 @@
+"""A million rows through `voicequeue ingest`, and the producer's memory while it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.load import write_csv
+
+ROWS = 1_000_000
+
+
+def measure(url: str, folder: Path, rows: int = ROWS) -> dict[str, float]:
+    """Rows a second, and the producer's memory (MB) after a tenth of the time and at its peak."""
+    file = folder / "rows.csv"
+    write_csv(file, rows)
+    command = [sys.executable, "-m", "voicequeue.cli", "ingest", str(file), "--batch", "million", "--json"]
+    began = time.perf_counter()
+    with subprocess.Popen(command, env={**os.environ, "REDIS_URL": url}, stdout=subprocess.PIPE) as producer:
+        sizes = _watch(psutil.Process(producer.pid))
+        answer = producer.stdout.read() if producer.stdout else b""
+    taken = json.loads(answer)
+    if taken["new"] != rows:
+        raise RuntimeError(f"ingest took {taken}, not {rows} rows")
+    early = sizes[len(sizes) // 10]
+    return {
+        "rows ingested a second": rows / (time.perf_counter() - began),
+        "producer's memory after a tenth, MB": early / 1e6,
+        "producer's memory at its peak, MB": max(sizes) / 1e6,
+    }
+
+
+def _watch(process: psutil.Process) -> list[int]:
+    sizes = []
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        sizes.append(process.memory_info().rss)
+        time.sleep(0.2)
+    return sizes

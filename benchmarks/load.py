@@ -1,0 +1,30 @@
+"""The jobs that benchmarks use: a typical song, about 600 bytes a job."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from voicequeue import Song, VoiceJob
+
+LYRICS = "[Verse]\n" + "la la la a line of the song, as long as lines are\n" * 8
+
+SONG = Song(prompt=LYRICS, title="A song", tags="warm folk, acoustic guitar")
+
+
+def jobs(count: int, batch: str) -> Iterator[VoiceJob]:
+    """Jobs with a song each, all different, with keys as bulk imports have them."""
+    for number in range(count):
+        url = f"https://recordings.example/{batch}/{number:07}.wav"
+        yield VoiceJob(audio_url=url, song=SONG, batch=batch, key=f"{batch}-{number}")
+
+
+def write_csv(path: Path, count: int) -> None:
+    """A file of that many voices with songs."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["audio_url", "title", "prompt", "tags", "mv", "metadata.row"])
+        for number in range(count):
+            url = f"https://recordings.example/voices/{number:07}.wav"
+            rows.writerow([url, SONG.title, SONG.prompt, SONG.tags, SONG.mv, number])

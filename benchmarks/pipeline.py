@@ -1,0 +1,73 @@
+"""Jobs with songs through two workers: what the workers' processes cost for each finished job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import psutil
+import requests
+
+from benchmarks.load import jobs
+from voicequeue import State, VoiceQueue
+from workers.stack import Stack
+from workers.supervisor import Supervisor
+
+JOBS = 500
+WORKERS = 2
+
+#: Upstream is ready after a second and asked every half to whole one.
+DIALS: Mapping[str, object] = {"voice_s": 1, "music_s": 1, "jitter": 0, "credits": 100_000_000}
+PACE: Mapping[str, str] = {
+    "VOICEQUEUE_POLL_MIN_S": "0.5",
+    "VOICEQUEUE_POLL_MAX_S": "1",
+    "VOICEQUEUE_MAX_IN_FLIGHT": str(JOBS),
+}
+
+
+def measure(url: str, stack: Stack, supervisor: Supervisor, count: int = JOBS) -> dict[str, float]:
+    """CPU of all worker processes (user + system, ms) and calls to upstream, for each finished job."""
+    _, control = stack.start_simulator(DIALS)
+    names = stack.start_workers(WORKERS)
+    pids = [pid for name in names if (pid := supervisor.pid(name)) is not None]
+    with VoiceQueue(url) as queue:
+        _run(queue, "warm", 100)
+        calls, cpu, began = _calls(control), _cpu(pids), time.perf_counter()
+        _run(queue, "timed", count)
+        seconds, cpu = time.perf_counter() - began, _cpu(pids) - cpu
+        ledger = requests.get(f"{control}/ledger", timeout=5).json()
+    if ledger["double_charges"]:
+        raise RuntimeError(f"charged twice: {ledger['double_charges']}")
+    return {
+        "CPU of all workers, ms a finished job": cpu * 1000 / count,
+        "calls to upstream, a finished job": (_calls(control) - calls) / count,
+        "jobs finished a second": count / seconds,
+        "memory of all workers, MB": _memory(pids) / 1e6,
+    }
+
+
+def _run(queue: VoiceQueue, batch: str, count: int) -> None:
+    queue.enqueue_many(jobs(count, batch))
+    give_up = time.monotonic() + 120
+    while (found := queue.batch(batch)).states[State.SUCCEEDED] < count:
+        if time.monotonic() > give_up or found.states[State.FAILED] or found.states[State.UNSURE]:
+            raise RuntimeError(f"not every job succeeded: {found}")
+        time.sleep(0.05)
+
+
+def _calls(control: str) -> int:
+    return int(sum(requests.get(f"{control}/ledger", timeout=5).json()["calls"].values()))
+
+
+def _family(pids: Sequence[int]) -> list[psutil.Process]:
+    mains = [psutil.Process(pid) for pid in pids]
+    return mains + [child for main in mains for child in main.children(recursive=True)]
+
+
+def _cpu(pids: Sequence[int]) -> float:
+    """Seconds, children that have ended included."""
+    return sum(sum(process.cpu_times()[:4]) for process in _family(pids))
+
+
+def _memory(pids: Sequence[int]) -> int:
+    return int(sum(process.memory_full_info().uss for process in _family(pids)))
