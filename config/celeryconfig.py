@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from config.settings import Settings
 
@@ -48,7 +48,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "interval_step": 0.5,
             "interval_max": 3,
         },
-        "task_queues": [Queue(name) for name in QUEUES],
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         "task_routes": ROUTES,
         "task_default_queue": "intake",
         "task_acks_late": True,

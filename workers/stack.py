@@ -5,6 +5,7 @@ What the environment names (REDIS_URL, MUSICAPI_KEY) is used; the rest is starte
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -106,12 +107,13 @@ class Stack:
     def start_simulator(self, dials: Mapping[str, object]) -> tuple[str, str]:
         """Start the stand-in for MusicAPI; gives its address and that of its controls."""
         port, control = free_port(), free_port()
-        settings = [part for name, value in dials.items() for part in ("--dial", f"{name}={value}")]
+        settings = [f"--dial={name}={json.dumps(value)}" for name, value in dials.items()]
         command = [sys.executable, "-m", "simulator", "--port", str(port), "--control-port", str(control), *settings]
         self._add("simulator", command)
         url = f"http://127.0.0.1:{control}"
         _wait(lambda: _answers(f"{url}/healthz"), f"the simulator does not start; its log: {self._log('simulator')}")
-        self._env |= {"MUSICAPI_BASE_URL": f"http://127.0.0.1:{port}", "MUSICAPI_KEY": "simulator"}
+        self._env["MUSICAPI_BASE_URL"] = f"http://127.0.0.1:{port}"
+        self._env.setdefault("MUSICAPI_KEY", "any")
         return self._env["MUSICAPI_BASE_URL"], url
 
     def start_workers(self, count: int) -> list[str]:

@@ -1,0 +1,84 @@
+"""The command line: `python -m simulator`."""
+
+import argparse
+import asyncio
+import json
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+
+from simulator.api import Api
+from simulator.clock import steady_clock
+from simulator.control import Control
+from simulator.dials import MEANINGS, BadDial, Dials
+from simulator.doors import Door
+from simulator.musicapi import MusicApi
+from simulator.webhooks import Postman
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code: 0 after a signal, 1 when a port is taken."""
+    options = _parser().parse_args(arguments)
+    try:
+        dials = Dials().changed(dict(options.dial))
+    except BadDial as error:
+        _parser().error(str(error))
+    _allow_many_connections()
+    try:
+        asyncio.run(_run(dials, options.host, options.port, options.control_port))
+    except OSError as error:
+        print(f"simulator: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(dials: Dials, host: str, port: int, control_port: int) -> None:
+    clock, stop = steady_clock(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    music_api = MusicApi(dials)
+    postman = Postman(music_api, clock)
+    api_door = Door(Api(music_api, postman, clock).app(), host, port)
+    control_door = Door(Control(music_api, postman, clock, api_door).app(), host, control_port)
+    await api_door.open()
+    await control_door.open()
+    print(f"simulator: api {api_door.url} control {control_door.url}", flush=True)
+    await stop.wait()
+    await asyncio.gather(api_door.close(), control_door.close(), postman.close())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m simulator",
+        description="A stand-in for MusicAPI.",
+        epilog="dials:\n" + "\n".join(f"  {name:18}{meaning}" for name, meaning in MEANINGS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8900, help="of the API; 0 is a free one (default: 8900)")
+    parser.add_argument("--control-port", type=int, default=8901, help="0 is a free one (default: 8901)")
+    parser.add_argument(
+        "--dial", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON or a bare word"
+    )
+    return parser
+
+
+def _setting(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _allow_many_connections() -> None:
+    # The usual soft limit of 1,024 open files is under what a thousand clients and the webhooks need.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The API as its clients see it: the routes of the contract over HTTP, with the faults that the dials ask for."""
+
+import asyncio
+import json
+
+from aiohttp import web
+
+from simulator.answers import Answer
+from simulator.clips import MEDIA
+from simulator.clock import Clock
+from simulator.faults import Fault
+from simulator.ledger import Task
+from simulator.musicapi import MusicApi
+from simulator.orders import Body, Kind, Order
+from simulator.webhooks import Postman
+from simulator.wire import deliver
+
+
+class Api:
+    """The handlers of the API's listener."""
+
+    def __init__(self, music_api: MusicApi, postman: Postman, clock: Clock) -> None:
+        self._music_api = music_api
+        self._postman = postman
+        self._clock = clock
+
+    def app(self) -> web.Application:
+        """The routes."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.post("/api/v1/sonic/create-voice", self.create_voice),
+                web.post("/api/v1/sonic/create", self.create_music),
+                web.get("/api/v1/sonic/task/{task_id}", self.task),
+                web.get("/api/v1/sonic/task{slash:/?}", self.no_task),
+                web.get("/api/v1/get-credits", self.credits),
+                web.get("/media/{clip_id}.{suffix}", self.media),
+            ]
+        )
+        return app
+
+    async def create_voice(self, request: web.Request) -> web.StreamResponse:
+        """POST: 4 credits."""
+        return await self._create(request, "voice")
+
+    async def create_music(self, request: web.Request) -> web.StreamResponse:
+        """POST: 15 credits."""
+        return await self._create(request, "music")
+
+    async def task(self, request: web.Request) -> web.StreamResponse:
+        """GET: what became of a task."""
+        if denied := self._arrived(request, "task"):
+            return await self._send(request, denied)
+        fault = self._music_api.fault(self._music_api.dials.get_faults, request.path)
+        answer = self._music_api.poll(request.match_info["task_id"], self._clock())
+        return await self._send(request, answer, fault)
+
+    async def no_task(self, request: web.Request) -> web.StreamResponse:
+        """GET without a task id: 400."""
+        denied = self._arrived(request, "task")
+        return await self._send(request, denied or self._music_api.refused(400, "missing task id."))
+
+    async def credits(self, request: web.Request) -> web.StreamResponse:
+        """GET: the credits left."""
+        if denied := self._arrived(request, "credits"):
+            return await self._send(request, denied)
+        fault = self._music_api.fault(self._music_api.dials.get_faults, request.path)
+        if fault and fault.kind == "lost_task":
+            fault = None
+        return await self._send(request, self._music_api.credits(), fault)
+
+    async def media(self, request: web.Request) -> web.StreamResponse:
+        """GET: the file behind a clip's link; no token needed, no fault ever."""
+        if request.match_info["suffix"] not in MEDIA:
+            raise web.HTTPNotFound
+        content_type, body = MEDIA[request.match_info["suffix"]]
+        return web.Response(body=body, content_type=content_type)
+
+    async def _create(self, request: web.Request, kind: Kind) -> web.StreamResponse:
+        if denied := self._arrived(request, f"create_{kind}"):
+            return await self._send(request, denied)
+        body = _json_object(await request.read())
+        if body is None:
+            return await self._send(request, self._music_api.refused(400, "The request body must be a JSON object."))
+        order = Order(kind, body, base=f"{request.scheme}://{request.host}")
+        return await self._fill(request, order)
+
+    async def _fill(self, request: web.Request, order: Order) -> web.StreamResponse:
+        fault = self._music_api.fault(self._music_api.dials.post_faults, order.fingerprint)
+        if fault and not fault.after:
+            return await self._send(request, Answer(200, {}), fault)
+        answer, task = self._music_api.create(order, self._clock())
+        if task is None:
+            return await self._send(request, answer)
+        self._postman.plan(task)
+        return await self._send(request, answer, fault, task)
+
+    def _arrived(self, request: web.Request, call: str) -> Answer | None:
+        """Count a call; the refusal it gets when its token is not right."""
+        self._music_api.ledger.calls[call] += 1
+        key = self._music_api.dials.api_key
+        header = request.headers.get("Authorization")
+        if header is None:
+            return self._music_api.refused(401, "Authorization header is missing.")
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            return self._music_api.refused(401, "Invalid authorization format. It must be: Bearer <api key>.")
+        if key is not None and token.strip() != key:
+            return self._music_api.refused(401, "Invalid API key.")
+        return None
+
+    async def _send(
+        self, request: web.Request, answer: Answer, fault: Fault | None = None, task: Task | None = None
+    ) -> web.StreamResponse:
+        """Answer a call, as a fault lets it; note what the client was given."""
+        music_api, ledger = self._music_api, self._music_api.ledger
+        if music_api.dials.latency_s:
+            await asyncio.sleep(music_api.dials.latency_s)
+        if fault:
+            ledger.faults[fault.name] += 1
+            answer = music_api.spoilt(fault, answer, self._clock())
+        response = await deliver(request, answer, fault.kind if fault else "", music_api.dials.drip_s)
+        ledger.statuses[answer.status] += 1
+        if task and (fault is None or fault.tells_the_answer):
+            task.answered = True
+        return response
+
+
+def _json_object(raw: bytes) -> Body | None:
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None

@@ -1,0 +1,81 @@
+"""The two clips of a song: what each says at a moment of its task's life, and the files their links lead to."""
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from simulator.chance import Chance, derived_uuid
+from simulator.ledger import Task
+
+#: Shares of a task's time after which its clips leave `pending`, start streaming, and the first one is done.
+RUNS_AT, STREAMS_AT, FIRST_DONE_AT = 0.3, 0.7, 0.9
+
+#: A clip's duration depends on its task alone, not on the simulator's seed.
+_DURATIONS = Chance(0)
+
+
+def moment_of(share: float, task: Task) -> float:
+    """When this share of a task's time is over (Unix seconds)."""
+    return task.at + share * (task.ready_at - task.at)
+
+
+def streams_from(task: Task) -> float:
+    """When a task's clips start streaming (Unix seconds)."""
+    return moment_of(STREAMS_AT, task)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip of a task. Everything about it follows from the task's id, so nothing of it is stored."""
+
+    task: Task
+    number: int
+
+    def at(self, moment: float) -> dict[str, object]:
+        """The clip as the API shows it at a moment (Unix seconds), with all fields of the contract."""
+        state = self.state(moment)
+        song, done = self.task.song, state == "succeeded"
+        clip_id = derived_uuid(self.task.task_id, "clip", self.number)
+        media = f"{self.task.base}/media/{clip_id}"
+        return {
+            "clip_id": clip_id,
+            "title": song.title,
+            "tags": song.tags,
+            "lyrics": song.lyrics,
+            "image_url": f"{media}.png" if done else "",
+            "audio_url": f"{media}.mp3" if done or state == "streaming" else "",
+            "video_url": f"{media}.mp4" if done else "",
+            "created_at": datetime.fromtimestamp(self.task.at, UTC).isoformat(timespec="milliseconds"),
+            "mv": song.mv,
+            "duration": self._duration(clip_id) if done else None,
+            "state": state,
+        }
+
+    def state(self, moment: float) -> str:
+        """pending, running, streaming, succeeded or failed. The first clip of a song may be done before the second."""
+        task = self.task
+        if moment >= task.ready_at:
+            return "failed" if task.fails or (task.clip_fails and self.number == 1) else "succeeded"
+        # Moments are compared, not shares: at streams_from itself, to the last bit, a clip streams.
+        if moment < moment_of(RUNS_AT, task):
+            return "pending"
+        # What fails never streams, and a voice has nothing to stream.
+        if moment < streams_from(task) or task.fails or task.kind == "voice":
+            return "running"
+        return "succeeded" if moment >= moment_of(FIRST_DONE_AT, task) and self.number == 0 else "streaming"
+
+    def _duration(self, clip_id: str) -> float:
+        return round(120 + 80 * _DURATIONS.fraction(clip_id), 2)
+
+
+# A second of silence: frames of MPEG 1 layer III, 128 kbit/s, 44.1 kHz, whose empty side information says "nothing".
+_MP3 = (b"\xff\xfb\x90\xc4" + bytes(413)) * 38
+# One pixel.
+_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+# The file type box that every MP4 starts with.
+_MP4 = bytes.fromhex("00000018667479706d703432000000006d70343269736f6d")
+
+#: The files behind a clip's links, by suffix: content type and bytes.
+MEDIA = {"mp3": ("audio/mpeg", _MP3), "png": ("image/png", _PNG), "mp4": ("video/mp4", _MP4)}

@@ -1,0 +1,102 @@
+"""The dials: everything about the stand-in that can be turned, before the start and while it runs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from simulator.checks import Check, choice, flag, number, odds, or_null, text, whole
+from simulator.faults import GET_FAULTS, POST_FAULTS
+
+T = TypeVar("T")
+
+PENDING_SHAPES = ("not_ready_200", "not_ready_202", "clips_pending")
+CODE_SHAPES = ("number", "string", "absent")
+TASK_ID_PLACES = ("top", "data")
+ERROR_PLACES = ("error", "message")
+CLIPS_SHAPES = ("list", "object")
+FAILURE_SHAPES = ("clips", "object", "answer")
+RETRY_AFTER_FORMS = ("seconds", "date")
+WEBHOOKS = ("once", "twice", "late", "out_of_order", "never")
+
+
+class BadDial(ValueError):
+    """A dial that does not exist, or a value it cannot be set to. The text names the dial and what is allowed."""
+
+
+def dial(default: T, check: Check, meaning: str) -> T:
+    """A dial's field: its value at the start, what it may be set to, and what it does (units included)."""
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"check": check, "meaning": meaning})  # type: ignore[return-value]
+    return field(default=default, metadata={"check": check, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Dials:
+    """One setting of all dials. It never changes: turning a dial makes another one."""
+
+    voice_s: float = dial(2.0, number(), "seconds until a voice is ready (the median)")
+    music_s: float = dial(4.0, number(), "seconds until a song is ready (the median)")
+    jitter: float = dial(0.0, number(0, 5), "how far those spread: sigma of a log-normal, 0 is exact")
+    seed: int | None = dial(None, or_null(whole()), "same seed, same calls: same ids, durations, faults; null: anew")
+    latency_s: float = dial(0.0, number(), "seconds that every answer of the API takes, after any charge")
+
+    credits: int = dial(10_000, whole(), "credits left at the start and after a reset; setting it sets what is left")
+    extra_credits: int = dial(0, whole(), "of what is left, up to this many are shown as extra_credits")
+    subscription: bool = dial(True, flag(), "false: every charge is refused with 403, no active subscription")
+    api_key: str | None = dial(None, or_null(text()), "the one right bearer token; null: any is right")
+
+    concurrency: int | None = dial(None, or_null(whole()), "tasks in progress at once, beyond it 429; null: no limit")
+    rate_per_minute: float | None = dial(None, or_null(number(0.001)), "POSTs a minute, beyond it 429; null: no limit")
+    rate_burst: int | None = dial(None, or_null(whole(1)), "POSTs of that rate at once; null: a minute's worth")
+    retry_after: float | None = dial(
+        None, or_null(number()), "seconds in Retry-After of a 429; null: no header, or the real wait for the rate"
+    )
+    retry_after_form: str = dial("seconds", choice(*RETRY_AFTER_FORMS), "how Retry-After is written")
+
+    pending_shape: str = dial("not_ready_200", choice(*PENDING_SHAPES, "mixed"), "how a poll says: still working")
+    code_shape: str = dial("number", choice(*CODE_SHAPES, "mixed"), "`code` in the answer to a POST")
+    task_id_place: str = dial("top", choice(*TASK_ID_PLACES, "mixed"), "where the answer to a POST has its task_id")
+    error_place: str = dial("error", choice(*ERROR_PLACES, "mixed"), "which key holds the text of a refusal")
+    clips_shape: str = dial(
+        "list", choice(*CLIPS_SHAPES, "mixed"), "`data` of a finished song: [...] or {clips: [...]}"
+    )
+
+    voice_failure: float = dial(0.0, number(0, 1), "probability that a voice fails (it stays charged)")
+    music_failure: float = dial(0.0, number(0, 1), "probability that a song fails (it stays charged)")
+    clip_failure: float = dial(0.0, number(0, 1), "probability that one of a song's two clips fails")
+    failure_shape: str = dial("object", choice(*FAILURE_SHAPES, "mixed"), "how a poll says: failed")
+    fail_match: str | None = dial(None, or_null(text()), "a task whose audio_url, title or text has this in it fails")
+    stall_match: str | None = dial(None, or_null(text()), "such a task never gets ready by itself")
+    moderate_match: str | None = dial(None, or_null(text()), "such a request is refused with 403 by moderation")
+
+    webhook: str = dial("once", choice(*WEBHOOKS), "how the webhooks of a task arrive")
+    webhook_delay_s: float = dial(
+        5.0, number(), "seconds by which the late, the second or the outdated webhook comes after"
+    )
+
+    post_faults: Mapping[str, float] = dial({}, odds(POST_FAULTS), "fault: probability, for each POST")
+    get_faults: Mapping[str, float] = dial({}, odds(GET_FAULTS), "fault: probability, for each poll and get-credits")
+    drip_s: float = dial(1.0, number(), "seconds between two bytes of a dripping answer")
+
+    def changed(self, values: Mapping[str, object]) -> "Dials":
+        """These dials with some turned to other values, as JSON gives them. Raises BadDial and changes nothing."""
+        for name, value in values.items():
+            _require(name, value)
+        turned: dict[str, Any] = dict(values)
+        return replace(self, **turned)
+
+    def as_json(self) -> dict[str, object]:
+        """All dials by name."""
+        return {name: getattr(self, name) for name in CHECKS}
+
+
+CHECKS: dict[str, Check] = {each.name: each.metadata["check"] for each in fields(Dials)}
+MEANINGS: dict[str, str] = {each.name: each.metadata["meaning"] for each in fields(Dials)}
+
+
+def _require(name: str, value: object) -> None:
+    if name not in CHECKS:
+        raise BadDial(f"{name}: there is no such dial; there are {', '.join(CHECKS)}")
+    if not CHECKS[name].accepts(value):
+        raise BadDial(f"{name}: it must be {CHECKS[name].allowed}, not {json.dumps(value)}")

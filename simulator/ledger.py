@@ -1,0 +1,111 @@
+"""What was asked, what was charged and what became of it. Pure bookkeeping: no clock, no sockets, no chance."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+from simulator.orders import Hook, Kind, Song
+
+#: What one call costs, in credits.
+PRICES: dict[Kind, int] = {"voice": 4, "music": 15}
+#: The calls that are counted.
+CALLS = ("create_voice", "create_music", "task", "credits")
+#: The counts of webhooks: sent is delivered (answered with 2xx) plus failed plus those that wait for their answer.
+WEBHOOK_COUNTS = ("sent", "delivered", "failed")
+
+
+@dataclass(slots=True)
+class Task:
+    """One charge and the task it paid for. Times are Unix seconds; base is the API's URL as its client knows it."""
+
+    task_id: str
+    kind: Kind
+    subject: str
+    fingerprint: str
+    at: float
+    ready_at: float
+    base: str
+    song: Song
+    hook: Hook | None = None
+    fails: bool = False
+    clip_fails: bool = False
+    answered: bool = False
+    polls: int = 0
+
+    def as_charge(self) -> dict[str, object]:
+        """The task as the ledger shows it."""
+        return {
+            "task_id": self.task_id,
+            "kind": self.kind,
+            "subject": self.subject,
+            "fingerprint": self.fingerprint,
+            "credits": PRICES[self.kind],
+            "at": self.at,
+            "answered": self.answered,
+        }
+
+
+class Ledger:
+    """The account: its credits, its tasks and counts of all that happened."""
+
+    def __init__(self, credits_left: int) -> None:
+        self.credits_left = credits_left
+        self.credits_spent = 0
+        self.tasks: dict[str, Task] = {}
+        self.calls: Counter[str] = Counter(dict.fromkeys(CALLS, 0))
+        self.statuses: Counter[int] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.webhooks: Counter[str] = Counter(dict.fromkeys(WEBHOOK_COUNTS, 0))
+        #: How often each thing was asked for: makes the n-th time a draw of its own.
+        self.asked: Counter[str] = Counter()
+        # (ready_at, task_id) of tasks in progress, soonest first; emptied when asked, so no task needs a timer.
+        self._working: list[tuple[float, str]] = []
+
+    def charge(self, task: Task) -> None:
+        """Take the credits of a task and keep it."""
+        self.credits_left -= PRICES[task.kind]
+        self.credits_spent += PRICES[task.kind]
+        self.tasks[task.task_id] = task
+        heappush(self._working, (task.ready_at, task.task_id))
+
+    def count(self, what: str) -> int:
+        """Note that something was asked for once more; how often that is by now."""
+        self.asked[what] += 1
+        return self.asked[what]
+
+    def in_progress(self, now: float) -> int:
+        """How many tasks are charged and not ready."""
+        while self._working and self._working[0][0] <= now:
+            heappop(self._working)
+        return len(self._working)
+
+    def settle(self, task: Task, now: float, *, fails: bool) -> bool:
+        """Make a task ready or failed now. False, and nothing changes, when it was ready before."""
+        if task.ready_at <= now:
+            return False
+        self._working.remove((task.ready_at, task.task_id))
+        heapify(self._working)
+        task.ready_at = now
+        task.fails = fails
+        return True
+
+    def as_json(self, *, charges: bool = True) -> dict[str, object]:
+        """The whole ledger; without its charges it stays small."""
+        shown = [task.as_charge() for task in self.tasks.values()] if charges else []
+        return {
+            "credits_spent": self.credits_spent,
+            "credits_left": self.credits_left,
+            "calls": self.calls,
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "faults": self.faults,
+            "webhooks": self.webhooks,
+            "charged": len(self.tasks),
+            "double_charges": repeated(task.fingerprint for task in self.tasks.values()),
+            "charges": shown,
+        }
+
+
+def repeated(values: Iterable[str]) -> list[str]:
+    """The values that occur more than once, in the order of their first occurrence."""
+    return [value for value, count in Counter(values).items() if count > 1]

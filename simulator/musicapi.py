@@ -1,0 +1,166 @@
+"""What MusicAPI decides: what is refused, what is charged, what a poll is told. No sockets; time is an argument."""
+
+import math
+from collections.abc import Mapping
+from operator import attrgetter
+
+from simulator import answers
+from simulator.answers import Answer, Json
+from simulator.chance import Chance
+from simulator.dials import (
+    CLIPS_SHAPES,
+    CODE_SHAPES,
+    ERROR_PLACES,
+    FAILURE_SHAPES,
+    PENDING_SHAPES,
+    TASK_ID_PLACES,
+    Dials,
+)
+from simulator.faults import Fault, drawn, spoilt
+from simulator.ledger import PRICES, Ledger, Task
+from simulator.limits import Rate
+from simulator.orders import Order
+from simulator.rules import objection, wrong_with
+
+# The dials of each kind: seconds until ready, and the probability of failure.
+_VOICE_DIALS = attrgetter("voice_s", "voice_failure")
+_MUSIC_DIALS = attrgetter("music_s", "music_failure")
+
+
+class MusicApi:
+    """One account at MusicAPI. All times are Unix seconds."""
+
+    def __init__(self, dials: Dials) -> None:
+        self.dials = dials
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the start: no tasks, no charges, the credits of the dial, the first draw. The dials stay."""
+        self.ledger = Ledger(self.dials.credits)
+        self.chance = Chance(self.dials.seed)
+        self._rate = Rate()
+
+    def turn(self, values: Mapping[str, object]) -> None:
+        """Set some dials, all or none. Raises BadDial."""
+        self.dials = self.dials.changed(values)
+        if "credits" in values:
+            self.ledger.credits_left = self.dials.credits
+        if "seed" in values:
+            self.chance = Chance(self.dials.seed)
+
+    def fault(self, table: Mapping[str, float], what: str) -> Fault | None:
+        """The fault that this call meets, if any: the n-th call for the same thing always draws the same."""
+        nth = self.ledger.count(what)
+        return drawn(table, self.chance.fraction("fault", what, nth)) if table else None
+
+    def create(self, order: Order, now: float) -> tuple[Answer, Task | None]:
+        """Charge for a voice or a song, or refuse. The task comes with the answer if and only if it was charged."""
+        if refusal := self._refusal(order, now):
+            return refusal, None
+        task = self._task(order, now)
+        self.ledger.charge(task)
+        code = self._shape(self.dials.code_shape, CODE_SHAPES, "code", task.task_id)
+        place = self._shape(self.dials.task_id_place, TASK_ID_PLACES, "place", task.task_id)
+        return answers.created(task.task_id, code, place), task
+
+    def poll(self, task_id: str, now: float) -> Answer:
+        """What a poll of this task is told at this moment."""
+        task = self.ledger.tasks.get(task_id)
+        if task is None:
+            return self.task_not_found()
+        task.polls += 1
+        if now >= task.ready_at:
+            return Answer(200, self.result(task))
+        shape = self._shape(self.dials.pending_shape, PENDING_SHAPES, "pending", task_id, task.polls)
+        if shape == "clips_pending":
+            return Answer(200, answers.clips_at(task, now))
+        return answers.not_ready(202 if shape == "not_ready_202" else 200)
+
+    def result(self, task: Task) -> Json:
+        """The body of a settled task: the same for every poll and for its webhook."""
+        if task.fails:
+            shape = self._shape(self.dials.failure_shape, FAILURE_SHAPES, "failure", task.task_id)
+            return answers.failed(task, shape)
+        if task.kind == "voice":
+            return answers.voice_ready(task)
+        return answers.song_ready(task, self._shape(self.dials.clips_shape, CLIPS_SHAPES, "clips", task.task_id))
+
+    def credits(self) -> Answer:
+        """What is left, split into credits and extra_credits; both count."""
+        left = self.ledger.credits_left
+        extra = min(left, self.dials.extra_credits)
+        return Answer(200, {"credits": left - extra, "extra_credits": extra})
+
+    def refused(self, status: int, text: str) -> Answer:
+        """A refusal with its text where the dial says."""
+        return answers.refused(status, text, self._error_place(text))
+
+    def task_not_found(self) -> Answer:
+        """What a poll of an unknown task is told."""
+        return self.refused(400, "task not found.")
+
+    def spoilt(self, fault: Fault, answer: Answer, now: float) -> Answer:
+        """What is answered in place of this answer by a call that meets a fault."""
+        match fault.kind:
+            case "rate_limited":
+                return self.slow_down("Too many requests. Please slow down.", now)
+            case "lost_task":
+                return self.task_not_found()
+        return spoilt(fault, answer)
+
+    def slow_down(self, text: str, now: float, wait: float | None = None) -> Answer:
+        """A 429. Its Retry-After is the dial's; with none there, the whole seconds of a wait that is known."""
+        seconds = self.dials.retry_after
+        if seconds is None and wait is not None:
+            seconds = math.ceil(wait)
+        header = answers.retry_after(seconds, self.dials.retry_after_form, now)
+        return answers.refused(429, text, self._error_place(text), header)
+
+    def _refusal(self, order: Order, now: float) -> Answer | None:
+        if wait := self._wait_for_rate(now):
+            return self.slow_down("Rate limit exceeded. Please slow down.", now, wait)
+        if text := wrong_with(order):
+            return self.refused(400, text)
+        if text := objection(order, self.dials.moderate_match):
+            return self.refused(403, text)
+        if not self.dials.subscription:
+            return self.refused(403, "You do not have an active subscription. Please subscribe to a plan.")
+        if self.ledger.credits_left < PRICES[order.kind]:
+            return self.refused(403, "The remaining credits are not enough. Please top up your credits.")
+        if self._is_full(now):
+            return self.slow_down("Too many tasks in progress. Please wait for one to finish.", now)
+        return None
+
+    def _wait_for_rate(self, now: float) -> float:
+        rate = self.dials.rate_per_minute
+        return self._rate.wait(now, rate, self.dials.rate_burst) if rate is not None else 0.0
+
+    def _is_full(self, now: float) -> bool:
+        # Asked even without a limit: it also drops the finished tasks from the heap.
+        limit, working = self.dials.concurrency, self.ledger.in_progress(now)
+        return limit is not None and working >= limit
+
+    def _task(self, order: Order, now: float) -> Task:
+        dials, chance = self.dials, self.chance
+        median, odds = _VOICE_DIALS(dials) if order.kind == "voice" else _MUSIC_DIALS(dials)
+        what = (order.fingerprint, self.ledger.count(f"charge {order.fingerprint}"))
+        stalls = order.mentions(dials.stall_match)
+        return Task(
+            task_id=chance.uuid("task", *what),
+            kind=order.kind,
+            subject=order.subject,
+            fingerprint=order.fingerprint,
+            at=now,
+            ready_at=math.inf if stalls else now + chance.spread(median, dials.jitter, "time", *what),
+            base=order.base,
+            song=order.song,
+            hook=order.hook,
+            fails=bool(order.mentions(dials.fail_match)) or chance.fraction("fail", *what) < odds,
+            clip_fails=chance.fraction("clip", *what) < dials.clip_failure,
+        )
+
+    def _error_place(self, text: str) -> str:
+        return self._shape(self.dials.error_place, ERROR_PLACES, "error", text)
+
+    def _shape(self, dial: str, shapes: tuple[str, ...], *what: object) -> str:
+        return self.chance.pick(shapes, *what) if dial == "mixed" else dial

@@ -1,0 +1,97 @@
+"""Run the simulator from a test or a benchmark: a process of its own, its dials and its ledger within reach."""
+
+import json
+import subprocess
+import sys
+from http.client import HTTPConnection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+_CHECKOUT = Path(__file__).parent.parent
+_PATIENCE_S = 30
+
+
+class Refused(RuntimeError):
+    """The control port said no; the text says why."""
+
+
+class Simulator:
+    """A running simulator on free ports. Use it in a `with` block, or call `stop`."""
+
+    def __init__(self, **dials: object) -> None:
+        settings = [f"--dial={name}={json.dumps(value)}" for name, value in dials.items()]
+        command = [sys.executable, "-m", "simulator", "--port=0", "--control-port=0", *settings]
+        self.process = subprocess.Popen(command, cwd=_CHECKOUT, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        #: Base URLs, without a slash at the end.
+        self.api_url, self.control_url = self._announced()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.stop()
+
+    def dials(self) -> dict[str, Any]:
+        """All dials by name."""
+        return self.control("GET", "/dials")
+
+    def turn(self, **dials: object) -> None:
+        """Set some dials. Raises Refused for an unknown one or a bad value, and then nothing is set."""
+        self.control("PATCH", "/dials", dials)
+
+    def ledger(self, *, charges: bool = True) -> dict[str, Any]:
+        """What was called, charged and delivered; without the charges it stays small."""
+        return self.control("GET", f"/ledger?charges={charges:d}")
+
+    def reset(self) -> None:
+        """Forget all that happened; the dials stay."""
+        self.control("POST", "/reset")
+
+    def add_credits(self, number: int) -> None:
+        """Top up the account."""
+        self.control("POST", "/credits", {"add": number})
+
+    def refuse(self, for_s: float) -> None:
+        """Refuse connections to the API from now on, for so many seconds."""
+        self.control("POST", "/refuse", {"for_s": for_s})
+
+    def finish(self, task_id: str) -> None:
+        """Make a task in progress ready now."""
+        self.control("POST", f"/tasks/{task_id}/finish")
+
+    def fail(self, task_id: str) -> None:
+        """Make a task in progress fail now."""
+        self.control("POST", f"/tasks/{task_id}/fail")
+
+    def control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """One call to the control port; its JSON object. Raises Refused with the text of any error."""
+        connection = HTTPConnection(urlsplit(self.control_url).netloc, timeout=_PATIENCE_S)
+        try:
+            connection.request(method, path, body=None if body is None else json.dumps(body))
+            answer = connection.getresponse()
+            told: dict[str, Any] = json.loads(answer.read())
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise Refused(told["error"])
+        return told
+
+    def stop(self) -> int:
+        """End the process; its exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(_PATIENCE_S)
+        finally:
+            self.process.kill()
+            if self.process.stdout:
+                self.process.stdout.close()
+
+    def _announced(self) -> tuple[str, str]:
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        if not line:
+            self.stop()
+            raise Refused("the simulator did not start; its standard error says why")
+        _, _, api_url, _, control_url = line.split()
+        return api_url, control_url

@@ -1,0 +1,115 @@
+"""The real thing: Valkey, the simulator and workers as processes, started by the Procfile's commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from config.settings import Settings
+from voicequeue import Song, State, VoiceJob, VoiceQueue
+from workers.stack import Stack
+from workers.supervisor import Supervisor
+
+#: Everything takes fractions of a second, and the account is rich.
+FAST: Mapping[str, str] = {
+    "VOICEQUEUE_POLL_MIN_S": "0.3",
+    "VOICEQUEUE_POLL_MAX_S": "0.5",
+    "VOICEQUEUE_PULSE_S": "0.1",
+    "VOICEQUEUE_RECONCILE_S": "0.3",
+    "VOICEQUEUE_STALE_S": "1",
+    "VOICEQUEUE_CHARGE_LEASE_S": "4",
+    "VOICEQUEUE_COOLDOWN_S": "0.3",
+    "VOICEQUEUE_CHUNK": "10",
+}
+DIALS: Mapping[str, object] = {"voice_s": 0.5, "music_s": 0.5, "jitter": 0.3, "credits": 1_000_000}
+
+SECRET = "key-that-nobody-may-see"
+LYRICS = "[Verse]\nlyrics that nobody may see"
+
+
+@dataclass(frozen=True)
+class House:
+    """A running stack, and what tests ask of it."""
+
+    stack: Stack
+    supervisor: Supervisor
+    redis_url: str
+    control: str
+    workers: list[str]
+    home: Path
+
+    def queue(self) -> VoiceQueue:
+        """A producer's connection."""
+        return VoiceQueue(self.redis_url)
+
+    def dial(self, **dials: object) -> None:
+        """Turn the simulator's dials."""
+        requests.patch(f"{self.control}/dials", json=dials, timeout=5).raise_for_status()
+
+    def ledger(self) -> dict[str, Any]:
+        """What the simulator was called for and charged."""
+        answer: dict[str, Any] = requests.get(f"{self.control}/ledger", timeout=5).json()
+        return answer
+
+    def logs(self) -> str:
+        """All that the workers have said."""
+        return "".join((self.home / "log" / f"{name}.log").read_text() for name in self.workers)
+
+
+Build = Callable[..., House]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Build]:
+    """Builds a house with as many workers as are asked for; it stands until the test ends."""
+    with ExitStack() as standing:
+
+        def _build(*, workers: int = 2, dials: Mapping[str, object] | None = None, **env: str) -> House:
+            supervisor = standing.enter_context(Supervisor())
+            settings = Settings(_env_file=None)
+            stack = Stack(supervisor, settings, home=tmp_path, env={**FAST, "MUSICAPI_KEY": SECRET, **env})
+            redis_url = stack.start_valkey()
+            _, control = stack.start_simulator({**DIALS, **(dials or {})})
+            return House(stack, supervisor, redis_url, control, stack.start_workers(workers), tmp_path)
+
+        yield _build
+
+
+def jobs(count: int, batch: str = "voices") -> list[VoiceJob]:
+    """Voices with a song each."""
+    return [
+        VoiceJob(
+            audio_url=f"https://recordings.example/{batch}/{number}.wav",
+            song=Song(title=f"Song {number}", prompt=LYRICS),
+            batch=batch,
+            key=f"{batch}-{number}",
+        )
+        for number in range(count)
+    ]
+
+
+def settled(queue: VoiceQueue, batch: str = "voices") -> bool:
+    """Whether every job of the batch is final or unsure."""
+    return queue.batch(batch).is_settled
+
+
+def nothing_lost_nothing_paid_twice(house: House, count: int, batch: str = "voices") -> dict[State, int]:
+    """The invariants that hold whatever was killed; gives the states."""
+    ledger = house.ledger()
+    assert ledger["double_charges"] == []
+    with house.queue() as queue:
+        found = list(queue.jobs(batch=batch))
+        states = queue.batch(batch).states
+    assert len(found) == count
+    assert {job.state for job in found} <= {State.SUCCEEDED, State.UNSURE}
+    assert all(job.clips and job.persona_id for job in found if job.state is State.SUCCEEDED)
+    assert states == {state: sum(job.state is state for job in found) for state in State}
+    sure = sum(job.credits for job in found)
+    assert sure <= ledger["credits_spent"] <= sure + 15 * states[State.UNSURE]
+    return states

@@ -1,0 +1,81 @@
+"""What was paid is not paid again, and nothing is lost, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
+from tests.conftest import eventually
+from voicequeue import State, VoiceQueue
+
+COUNT = 100
+
+
+def in_the_thick_of_it(queue: VoiceQueue) -> bool:
+    """Jobs are everywhere: being charged or waiting for voices, and others for their songs."""
+    states = queue.batch("voices").states
+    return states[State.CHARGING] > 0 and states[State.PENDING] > COUNT // 4
+
+
+def kill(house: House, program: str, *, whole_group: bool) -> None:
+    """SIGKILL a program, alone or with its children, and see that it is another process afterwards."""
+    pid = house.supervisor.pid(program)
+    assert pid is not None
+    if whole_group:
+        os.killpg(pid, signal.SIGKILL)
+    else:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: house.supervisor.pid(program) not in (None, pid), otherwise=f"{program} did not come back")
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["with its children", "alone"])
+def test_a_killed_worker_loses_no_job_and_pays_for_none_twice(build: Build, whole_group: bool) -> None:
+    """SIGKILL in the thick of it: every job succeeds, or is unsure where its POST was on the way."""
+    house = build(workers=2, dials={"latency_s": 0.05})
+    with house.queue() as queue:
+        queue.enqueue_many(jobs(COUNT))
+        eventually(lambda: in_the_thick_of_it(queue))
+        kill(house, "worker.1", whole_group=whole_group)
+        eventually(lambda: settled(queue), within_s=60, otherwise=str(queue.batch("voices")))
+
+    states = nothing_lost_nothing_paid_twice(house, COUNT)
+
+    threads = 2 * 8  # what one worker can have on the way at once
+    assert states[State.UNSURE] <= threads
+
+
+def test_the_only_worker_is_killed_and_its_successor_finishes(build: Build) -> None:
+    """With nobody left, the worker that is started again finds everything in the records."""
+    house = build(workers=1, dials={"latency_s": 0.05})
+    with house.queue() as queue:
+        queue.enqueue_many(jobs(COUNT))
+        eventually(lambda: in_the_thick_of_it(queue))
+        kill(house, "worker.1", whole_group=True)
+        eventually(lambda: settled(queue), within_s=60, otherwise=str(queue.batch("voices")))
+
+    nothing_lost_nothing_paid_twice(house, COUNT)
+
+
+def test_a_killed_valkey_comes_back_on_its_file_and_nothing_is_lost(build: Build) -> None:
+    """SIGKILL of Valkey: workers wait or are started again; every answer that was paid for is kept."""
+    house = build(workers=2, dials={"latency_s": 0.05})
+    with house.queue() as queue:
+        queue.enqueue_many(jobs(COUNT))
+        eventually(lambda: in_the_thick_of_it(queue))
+    kill(house, "valkey", whole_group=False)
+    with house.queue() as queue:
+        eventually(lambda: _settled_if_it_answers(queue), within_s=60)
+
+    nothing_lost_nothing_paid_twice(house, COUNT)
+
+
+def _settled_if_it_answers(queue: VoiceQueue) -> bool:
+    from voicequeue import StoreUnreachable
+
+    try:
+        return settled(queue)
+    except StoreUnreachable:
+        return False

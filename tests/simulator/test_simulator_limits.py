@@ -1,0 +1,106 @@
+"""The account's limits: credits, subscription, tasks at once, calls a minute."""
+
+import socket
+import time
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import requests
+
+from simulator.limits import Rate
+from simulator.process import Simulator
+
+VOICE = "/api/v1/sonic/create-voice"
+
+
+def record(api: requests.Session, number: int = 0) -> requests.Response:
+    """The answer to a POST for one more voice."""
+    return api.post(VOICE, json={"audio_url": f"https://example.com/{number}.mp3"})
+
+
+def test_a_charge_beyond_the_credits_is_refused(simulator: Simulator, api: requests.Session) -> None:
+    """HTTP 403 until somebody tops up; the credits never go below nothing."""
+    simulator.turn(credits=7)
+    answers = [record(api, number) for number in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 403]
+    assert answers[1].json()["error"].startswith("The remaining credits are not enough. ")
+
+    simulator.add_credits(1)
+
+    assert record(api, 2).status_code == 200
+    assert simulator.ledger()["credits_left"] == 0
+
+
+def test_an_account_without_subscription_is_charged_nothing(simulator: Simulator, api: requests.Session) -> None:
+    """HTTP 403 with the text of its own."""
+    simulator.turn(subscription=False)
+    answer = record(api)
+    assert (answer.status_code, answer.json()["error"][:42]) == (403, "You do not have an active subscription. Pl")
+
+
+def test_tasks_beyond_the_concurrency_are_refused(simulator: Simulator, api: requests.Session) -> None:
+    """HTTP 429 while too many are in progress; a settled one makes room."""
+    simulator.turn(voice_s=1000, concurrency=2)
+    answers = [record(api, number) for number in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert "Retry-After" not in answers[2].headers
+
+    simulator.fail(answers[0].json()["task_id"])
+
+    assert [record(api, number).status_code for number in (3, 4)] == [200, 429]
+
+
+def test_tasks_that_got_ready_make_room(simulator: Simulator, api: requests.Session) -> None:
+    """Only tasks in progress count, without anybody asking for the ready ones."""
+    simulator.turn(voice_s=0, concurrency=1)
+    assert [record(api, number).status_code for number in range(5)] == [200] * 5
+
+
+def test_posts_beyond_the_rate_are_refused_with_the_wait(simulator: Simulator, api: requests.Session) -> None:
+    """HTTP 429; without a dial for it Retry-After is the real wait in whole seconds. Polls do not count."""
+    simulator.turn(rate_per_minute=30, rate_burst=2)
+    assert [api.get("/api/v1/get-credits").status_code for _ in range(5)] == [200] * 5
+    answers = [record(api, number) for number in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].headers["Retry-After"] == "2"
+
+
+def test_the_rate_lets_calls_through_as_time_goes_by() -> None:
+    """A burst is let through at once, then one call for each share of a minute."""
+    rate = Rate()
+    waits = [rate.wait(now, 60, 2) for now in (0, 0, 0, 0.5, 1, 1)]
+    assert waits == [0, 0, 1, 0.5, 0, 1]
+
+
+def test_retry_after_comes_in_both_forms(simulator: Simulator, api: requests.Session) -> None:
+    """Seconds (fractions too, if the dial says so), or the date when they are over."""
+    simulator.turn(concurrency=0, retry_after=0.25)
+    assert record(api).headers["Retry-After"] == "0.25"
+
+    simulator.turn(retry_after=90, retry_after_form="date")
+
+    again_at = parsedate_to_datetime(record(api).headers["Retry-After"]).timestamp()
+    assert 89 <= again_at - time.time() <= 91
+
+
+def test_every_answer_takes_the_latency(simulator: Simulator, api: requests.Session) -> None:
+    """Polls and charges alike."""
+    simulator.turn(latency_s=0.1)
+    started_at = time.monotonic()
+    assert record(api).status_code == 200
+    assert api.get("/api/v1/get-credits").status_code == 200
+    assert time.monotonic() - started_at >= 0.2
+
+
+def test_five_hundred_connections_are_served_at_once(simulator: Simulator) -> None:
+    """They are opened and asked before the first answer is read, and every one gets its answer."""
+    address = urlsplit(simulator.api_url)
+    request = b"GET /api/v1/get-credits HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nConnection: close\r\n\r\n"
+    sockets = [socket.create_connection((address.hostname, address.port), timeout=10) for _ in range(500)]
+    for each in sockets:
+        each.sendall(request)
+    answers = []
+    for each in sockets:
+        with each, each.makefile("rb") as stream:
+            answers.append(stream.readline())
+    assert set(answers) == {b"HTTP/1.1 200 OK\r\n"}
