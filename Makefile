@@ -35,9 +35,11 @@ check: $(READY)  ## Lint, format check and strict types
 bench: $(READY)  ## Measure the enqueue rate, the workers' CPU per job and memory
 	@$(BIN)/python -m benchmarks
 
+PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
+
 lock:  ## Pin the dependencies again (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header \
-		--extra worker --extra dev --upgrade -o requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra worker --extra dev -o requirements.lock pyproject.toml
+	$(PIN) --extra worker --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 
 clean:  ## Remove what make made
 	rm -rf .venv .voicequeue build dist .mypy_cache .ruff_cache .pytest_cache

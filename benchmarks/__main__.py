@@ -28,9 +28,9 @@ def main() -> int:
     console = Console(highlight=False)
     table = Table("what", "measured", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
     for part in options.parts or PARTS:
+        console.print(f"measuring {part} …")
         with tempfile.TemporaryDirectory() as folder, Supervisor(say=console.print) as supervisor:
-            with console.status(part):
-                found = _measure(part, supervisor, Path(folder), options.rows)
+            found = _measure(part, supervisor, Path(folder), options.rows)
         for name, value in found.items():
             table.add_row(name, f"{value:,.0f}" if value >= 100 else f"{value:.2f}")
         table.add_section()

@@ -17,26 +17,23 @@ SINGLE = 2_000
 
 
 def measure(url: str) -> dict[str, float]:
-    """Jobs a second (medians of interleaved rounds) and bytes a job in Redis."""
+    """Jobs a second and bytes a job in Redis: medians of rounds in which all ways take turns."""
     client = connect(url)
-    rates: dict[str, list[float]] = {}
-    sizes: list[float] = []
     with VoiceQueue(url) as queue:
-        for _ in range(ROUNDS):
-            many = list(jobs(BULK, "bulk"))
-            before = _used(client)
-            rates.setdefault("enqueue_many, jobs a second", []).append(_rate(BULK, lambda: queue.enqueue_many(many)))
-            sizes.append((_used(client) - before) / BULK)
-            few = list(jobs(SINGLE, "single"))
-            rates.setdefault("enqueue, jobs a second", []).append(
-                _rate(SINGLE, lambda: [queue.enqueue(job) for job in few])
-            )
-            client.flushall()
-            rates.setdefault("raw pipelined SET of the same bytes, a second", []).append(
-                _rate(BULK, lambda: _raw(client, many))
-            )
-            client.flushall()
-    return {**{name: statistics.median(each) for name, each in rates.items()}, "Redis, bytes a job": min(sizes)}
+        rounds = [_round(queue, client) for _ in range(ROUNDS)]
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+
+
+def _round(queue: VoiceQueue, client: Any) -> dict[str, float]:
+    many, few = list(jobs(BULK, "bulk")), list(jobs(SINGLE, "single"))
+    client.flushall()
+    before = _used(client)
+    found = {"enqueue_many, jobs a second": _rate(BULK, lambda: queue.enqueue_many(many))}
+    found["Redis, bytes a job"] = (_used(client) - before) / BULK
+    found["enqueue, jobs a second"] = _rate(SINGLE, lambda: [queue.enqueue(job) for job in few])
+    found["raw pipelined SET of the same bytes, a second"] = _rate(BULK, lambda: _raw(client, many))
+    client.flushall()
+    return found
 
 
 def _raw(client: Any, many: list[Any]) -> None:

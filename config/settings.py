@@ -65,7 +65,12 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The process's settings. Ends the process with a readable text if one is bad."""
+    """The process's settings, read once. Raises BadSettings."""
+    return load()
+
+
+def load() -> Settings:
+    """The settings as they stand in the environment now. Raises BadSettings, which ends the process."""
     try:
         found = Settings()
     except ValidationError as error:

@@ -275,7 +275,7 @@ class Store:
 
     def _run(self, name: str, *arguments: str | float) -> Any:
         script = scripts.load(name)
-        command = cast(Callable[..., Any], self._redis.execute_command)
+        command: Callable[..., Any] = self._redis.execute_command
         try:
             return command("EVALSHA", script.sha, 1, self._root, *arguments)
         except NoScriptError:  # a Redis that has not seen it yet, or was restarted

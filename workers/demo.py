@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from datetime import datetime
@@ -13,17 +14,19 @@ from rich.table import Table
 
 from config.settings import Settings, settings
 from voicequeue import Batch, Job, State, VoiceJob, VoiceQueue
+from voicequeue.cli.show import print_status
 from voicequeue.cli.terminal import coloured, out, safe
 from voicequeue.cli.watch import follow
 from voicequeue.rows import Rows
-from workers.stack import HOME, ROOT, Addresses, Stack
+from workers.stack import HOME, ROOT, Addresses, HomeInUse, Stack, alone_in
 from workers.supervisor import Supervisor
 
 WORKERS = 2
 SAMPLE = ROOT / "samples" / "voices.csv"
 
-#: How long the simulated work may take (seconds); a real account takes minutes.
-PATIENCE_S = 55.0
+#: How long the work may take (seconds), on the simulator and with a real account.
+SIMULATED_S = 55.0
+REAL_S = 1800.0
 
 
 def main() -> int:
@@ -34,16 +37,15 @@ def main() -> int:
     if not _agreed(chosen, jobs):
         out.print("nothing was spent")
         return 1
-    with Supervisor(say=out.print) as supervisor:
-        try:
+    home = HOME / "demo"
+    try:
+        with alone_in(home), Supervisor(say=out.print) as supervisor:
             with out.status("starting Valkey, the simulator, two workers and Flower"):
-                addresses = Stack(supervisor, chosen, home=HOME / "demo").start(workers=WORKERS)
+                addresses = Stack(supervisor, chosen, home=home).start_all(workers=WORKERS)
             last = _run(addresses, chosen, batch, jobs)
-        except TimeoutError as error:
-            out.print(f"[red]{error}[/]")
-            return 1
-        with out.status("stopping"):
-            supervisor.stop()
+    except (TimeoutError, HomeInUse) as error:
+        out.print(f"[red]{error}[/]", soft_wrap=True)
+        return 1
     return 0 if last.states[State.SUCCEEDED] == last.total == len(jobs) else 1
 
 
@@ -65,13 +67,16 @@ def _agreed(chosen: Settings, jobs: list[VoiceJob]) -> bool:
 
 def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> Batch:
     upstream = f"the simulator at {at.simulator}" if at.simulator else chosen.musicapi_base_url
-    out.print(f"{WORKERS} workers on {upstream}, Flower at {at.flower}, Redis at {at.redis}\n")
+    out.print(f"{WORKERS} workers on {upstream}, Flower at {at.flower}, Redis at {at.redis}\n", soft_wrap=True)
     began = time.monotonic()
     with VoiceQueue(at.redis, prefix=chosen.prefix) as queue:
         receipt = queue.enqueue_many(jobs)
         out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
-        [last] = follow(queue, batch, every=0.2, timeout=PATIENCE_S if at.simulator else None)
+        patience = float(os.environ.get("VOICEQUEUE_DEMO_S", SIMULATED_S if at.simulator else REAL_S))
+        [last] = follow(queue, batch, every=0.2, timeout=patience)
         _show(list(queue.jobs(batch=batch)))
+        if not last.is_settled:
+            print_status(queue.status(batch), batch)
     seconds = time.monotonic() - began
     out.print(f"\n[bold]{last.states[State.SUCCEEDED]} of {last.total} succeeded[/] in {seconds:.0f} s", end=", ")
     out.print(f"{last.credits} credits spent")

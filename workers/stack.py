@@ -5,13 +5,15 @@ What the environment names (REDIS_URL, MUSICAPI_KEY) is used; the rest is starte
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from workers.supervisor import Program, Supervisor
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Where the embedded Valkey keeps its file, and every process its log.
-HOME = ROOT / ".voicequeue"
+HOME = Path(os.environ.get("VOICEQUEUE_HOME") or ROOT / ".voicequeue")
 
 #: A process that is not up after this long (seconds) will not come up.
 START_S = 40.0
@@ -67,6 +69,22 @@ DIALS: Mapping[str, object] = {"voice_s": 3, "music_s": 5, "jitter": 0.3}
 PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_S": "0.8", "VOICEQUEUE_POLL_MAX_S": "1.2"}
 
 
+class HomeInUse(Exception):
+    """Another stack runs from the same folder; two Valkeys on one file would destroy it."""
+
+
+@contextmanager
+def alone_in(home: Path) -> Iterator[None]:
+    """Keep other stacks out of `home` meanwhile. Raises HomeInUse."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise HomeInUse(f"another stack runs from {home}; end it, or set VOICEQUEUE_HOME") from None
+        yield
+
+
 class Stack:
     """Starts what is needed, in order, and waits until each part answers."""
 
@@ -78,7 +96,7 @@ class Stack:
         self._home = home
         self._env = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}", **(env or {})}
 
-    def start(self, *, workers: int) -> Addresses:
+    def start_all(self, *, workers: int) -> Addresses:
         """Start everything. Raises TimeoutError, which names the log to read."""
         redis = self._settings.redis_url if "redis_url" in self._settings.model_fields_set else self.start_valkey()
         self._env["REDIS_URL"] = redis
@@ -88,7 +106,7 @@ class Stack:
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
         flower = self.start_flower()
         self.start_workers(workers)
-        _wait(lambda: _answers(flower), f"Flower does not start; its log: {self._log('flower')}")
+        self.wait_for_flower(flower)
         return Addresses(redis, flower, simulator, control)
 
     def start_valkey(self) -> str:
@@ -99,7 +117,7 @@ class Stack:
         binary = str(get_binary_path())
         configuration = str(ROOT / "config" / "valkey.conf")
         command = [binary, configuration, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
-        self._add("valkey", command, foundation=True)
+        self.start("valkey", command, foundation=True)
         url = self._env["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
         _wait(lambda: _pings(url), f"Valkey does not start; its log: {self._log('valkey')}")
         return url
@@ -109,7 +127,7 @@ class Stack:
         port, control = free_port(), free_port()
         settings = [f"--dial={name}={json.dumps(value)}" for name, value in dials.items()]
         command = [sys.executable, "-m", "simulator", "--port", str(port), "--control-port", str(control), *settings]
-        self._add("simulator", command)
+        self.start("simulator", command)
         url = f"http://127.0.0.1:{control}"
         _wait(lambda: _answers(f"{url}/healthz"), f"the simulator does not start; its log: {self._log('simulator')}")
         self._env["MUSICAPI_BASE_URL"] = f"http://127.0.0.1:{port}"
@@ -120,7 +138,7 @@ class Stack:
         """Start workers as the Procfile does, and wait until their pulses beat; gives their names here."""
         names = [f"worker.{number}" for number in range(1, count + 1)]
         for name in names:
-            self._add(name, procfile()["worker"])
+            self.start(name, procfile()["worker"])
         _wait(lambda: self._beating() >= count, f"the workers do not start; their logs: {self._home / 'log'}")
         return names
 
@@ -128,10 +146,15 @@ class Stack:
         """Start Flower as the Procfile does; gives its address."""
         port = free_port(5555)
         self._env["FLOWER_PORT"] = str(port)
-        self._add("flower", procfile()["flower"])
+        self.start("flower", procfile()["flower"])
         return f"http://127.0.0.1:{port}"
 
-    def _add(self, name: str, command: list[str] | str, *, foundation: bool = False) -> None:
+    def wait_for_flower(self, flower: str) -> None:
+        """Wait until Flower answers; it takes seconds, in which others can start."""
+        _wait(lambda: _answers(flower), f"Flower does not start; its log: {self._log('flower')}")
+
+    def start(self, name: str, command: list[str] | str, *, foundation: bool = False) -> None:
+        """Start one program with this stack's environment."""
         program = Program(name, command, self._log(name), env=self._env, cwd=ROOT, foundation=foundation)
         self._supervisor.add(program)
 

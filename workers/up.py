@@ -9,7 +9,7 @@ import threading
 from rich.console import Console
 
 from config.settings import settings
-from workers.stack import HOME, Addresses, Stack
+from workers.stack import HOME, Addresses, HomeInUse, Stack, alone_in
 from workers.supervisor import Supervisor
 
 WORKERS = 2
@@ -22,15 +22,15 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Supervisor(say=console.print) as supervisor:
-        try:
-            addresses = Stack(supervisor, chosen).start(workers=WORKERS)
-        except TimeoutError as error:
-            console.print(f"[red]{error}[/]")
-            return 1
-        console.print(_welcome(addresses))
-        stop.wait()
-        console.print("stopping …")
+    try:
+        with alone_in(HOME), Supervisor(say=console.print) as supervisor:
+            addresses = Stack(supervisor, chosen).start_all(workers=WORKERS)
+            console.print(_welcome(addresses), soft_wrap=True)
+            stop.wait()
+            console.print("stopping …")
+    except (TimeoutError, HomeInUse) as error:
+        console.print(f"[red]{error}[/]", soft_wrap=True)
+        return 1
     return 0
 
 

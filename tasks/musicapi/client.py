@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from ssl import SSLCertVerificationError
 from typing import Any
 from urllib.parse import quote
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from tasks.musicapi import readings
+from tasks.musicapi.connections import OneHost, why_not_opened
 from tasks.musicapi.errors import NoAnswer, Unavailable, UpstreamError, from_answer
 from tasks.musicapi.readings import Reading
 from voicequeue.song import Song
@@ -21,16 +19,8 @@ from voicequeue.song import Song
 #: An answer larger than this is not the contract's.
 BODY_MAX = 2_000_000
 
-
-class _OneHost(HTTPAdapter):
-    """Keeps the one connection pool at hand, instead of finding it anew for each request."""
-
-    _pool: Any = None
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        if self._pool is None:
-            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
-        return self._pool
+#: A key shorter than this is a test's: it hides nothing, and may be part of any word.
+SECRET_MIN = 8
 
 
 class MusicApi:
@@ -50,18 +40,24 @@ class MusicApi:
         answer_s: float = 30.0,
         connections: int = 16,
     ) -> None:
+        # Found here, for later it would cost a charge each time; and unnamed, for the key is a secret.
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("the key has a line break, or other characters that no header may carry")
         self._base = base_url.rstrip("/")
+        self._key = key.encode()
         self._answer_s = answer_s
         self._timeout = (connect_s, answer_s)
         session = requests.Session()
         # Requests go straight to the session's adapter: the session's own layer looks up proxies,
         # netrc and cookies anew for each call, which costs more than the call.
-        adapter = _OneHost(pool_connections=1, pool_maxsize=connections, max_retries=0)
+        adapter = OneHost(pool_connections=1, pool_maxsize=connections, max_retries=0)
         session.mount(self._base, adapter)
         self._session, self._adapter = session, adapter
-        probe = requests.Request("GET", self._base)
-        self._settings = session.merge_environment_settings(self._base, {}, True, None, None)
-        self._headers = dict(session.prepare_request(probe).headers) | {
+        probe = session.prepare_request(requests.Request("GET", self._base))
+        settings = session.merge_environment_settings(self._base, {}, True, None, None)
+        self._settings: dict[str, Any] = {name: settings[name] for name in ("verify", "cert", "proxies")}
+        adapter.look_up(probe, **self._settings)
+        self._headers = dict(probe.headers) | {
             "Authorization": f"Bearer {key}",
             "Accept": "application/json",
         }
@@ -101,13 +97,13 @@ class MusicApi:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         status, headers, raw = self._send(method, path, body)
-        try:
-            answer = json.loads(raw)
-        except ValueError:
-            answer = None
-        if 200 <= status < 300 and answer is not None:
+        if 200 <= status < 300 and (answer := _parsed(raw)) is not None:
             return answer
-        raise from_answer(status, answer, headers, time.time())
+        raise from_answer(status, _parsed(self._without_key(raw)), headers, time.time())
+
+    def _without_key(self, raw: bytes) -> bytes:
+        """What upstream says of an error may be shown anywhere, and may quote the key."""
+        return raw.replace(self._key, b"(key)") if len(self._key) >= SECRET_MIN else raw
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any, bytes]:
         """Send one request and read its whole answer: status, headers, body."""
@@ -117,7 +113,7 @@ class MusicApi:
                 self._prepared(method, path, body),
                 stream=True,
                 timeout=self._timeout,
-                **self._settings_for_send(),
+                **self._settings,
             )
             return answer.status_code, answer.headers, _read(answer, give_up)
         except (requests.RequestException, HTTPError, OSError) as error:
@@ -133,9 +129,6 @@ class MusicApi:
         request.headers = requests.structures.CaseInsensitiveDict(headers)
         return request
 
-    def _settings_for_send(self) -> dict[str, Any]:
-        return {name: self._settings[name] for name in ("verify", "cert", "proxies")}
-
 
 def persona_music(persona_id: str, song: Song) -> dict[str, Any]:
     """The body that orders a song."""
@@ -143,6 +136,14 @@ def persona_music(persona_id: str, song: Song) -> dict[str, Any]:
     if song.description is not None:
         fields["gpt_description_prompt"] = song.description
     return {"task_type": "persona_music", "persona_id": persona_id, **fields}
+
+
+def _parsed(raw: bytes) -> Any:
+    """The JSON of an answer; None where there is none."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _read(answer: requests.Response, give_up: float) -> bytes:
@@ -154,7 +155,7 @@ def _read(answer: requests.Response, give_up: float) -> bytes:
             body += piece
             if len(body) > BODY_MAX:
                 raise NoAnswer("the answer is too large")
-            if time.monotonic() > give_up:
+            if time.monotonic() > give_up and raw.length_remaining != 0:
                 raise NoAnswer("the answer took too long")
     except BaseException:
         raw.close()
@@ -165,21 +166,8 @@ def _read(answer: requests.Response, give_up: float) -> bytes:
 
 def _transport_error(error: Exception) -> UpstreamError:
     """Unavailable only where the request cannot have left: everything else may have been charged."""
-    causes = tuple(_causes(error))
-    if isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError):
-        return Unavailable("no connection in time" if isinstance(error, requests.ConnectTimeout) else "no proxy")
-    if any(isinstance(cause, NewConnectionError) for cause in causes):
-        return Unavailable("no connection")
-    if any(isinstance(cause, SSLCertVerificationError) for cause in causes):
-        return Unavailable("upstream's certificate does not hold")
+    if why := why_not_opened(error):
+        return Unavailable(why)
     if isinstance(error, requests.ReadTimeout | ReadTimeoutError | TimeoutError):
         return NoAnswer("no answer in time")
     return NoAnswer("the connection was lost")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it wraps: requests and urllib3 pass causes on as `reason` or first argument."""
-    cause: Any = error
-    while isinstance(cause, BaseException):
-        yield cause
-        cause = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)

@@ -15,6 +15,8 @@ Their texts quote upstream's words, never our URL, key or body.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -23,6 +25,9 @@ from typing import Any, ClassVar
 
 #: How much of upstream's text is kept.
 MESSAGE_MAX = 500
+
+#: How upstream begins, or what it says, where it refuses a text.
+_MODERATION = re.compile(r"^the (lyrics|song description)\b|\b(copyrighted|inappropriate) content\b")
 
 
 class Cost(Enum):
@@ -81,30 +86,35 @@ def from_answer(status: int, body: Any, headers: Mapping[str, str], now: float) 
 
     `body` is the parsed JSON, or None where there was none (a proxy's page, say).
     """
-    message = message_of(body) or f"HTTP {status}"
+    text = message_of(body)
+    message = text or f"HTTP {status}"
+    said = f"HTTP {status}: {text}" if text else f"HTTP {status} without a readable text"
     if status in (301, 302, 307, 308):
         return Unavailable(f"HTTP {status}: the base URL leads elsewhere")
     if status >= 500 or status < 400:
-        return NoAnswer(f"HTTP {status}: {message}" if body is not None else f"HTTP {status} without a readable body")
+        return NoAnswer(said)
     if status == 429:
         return SlowDown(message, retry_after(headers.get("Retry-After"), now))
     if status in (401, 407):
         return Unauthorized(message)
     if status in (402, 403):
-        return _forbidden(status, message, body)
+        return _forbidden(status, message, said, body)
     # 404 and 405 speak of the address, not of the job: a wrong base URL must not fail every job.
     if body is None or status in (404, 405, 408):
-        return Unavailable(f"HTTP {status}: {message}")
+        return Unavailable(said)
     return Refused(message)
 
 
-def _forbidden(status: int, message: str, body: Any) -> UpstreamError:
+def _forbidden(status: int, message: str, said: str, body: Any) -> UpstreamError:
     text = message.lower()
+    # First: what moderation quotes may speak of credits too, and is one job's trouble, not the account's.
+    if _MODERATION.search(text):
+        return Moderated(message)
     if status == 402 or "credit" in text or "subscription" in text:
         return CannotPay(message)
-    if "content" in text or text.startswith(("the lyrics", "the song description")):
+    if "content" in text:
         return Moderated(message)
-    return Unauthorized(message) if body is not None else Unavailable("HTTP 403 without a readable body")
+    return Unauthorized(message) if body is not None else Unavailable(said)
 
 
 def message_of(body: Any) -> str | None:
@@ -115,9 +125,17 @@ def message_of(body: Any) -> str | None:
         found = body.get(name)
         if isinstance(found, dict):
             found = found.get("message")
-        if isinstance(found, str) and found.strip():
-            return found.strip()[:MESSAGE_MAX]
+        if text := text_of(found):
+            return text[:MESSAGE_MAX]
     return None
+
+
+def text_of(value: Any) -> str | None:
+    """A string that has something in it, fit to be stored; None for anything else."""
+    if not isinstance(value, str):
+        return None
+    # JSON may escape half a character, which no encoding takes.
+    return value.strip().encode(errors="replace").decode() or None
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -125,7 +143,8 @@ def retry_after(value: str | None, now: float) -> float | None:
     if value is None:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

@@ -6,10 +6,11 @@ None of them raises on a strange body: they give None, which means that it canno
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from tasks.musicapi.errors import message_of
+from tasks.musicapi.errors import message_of, text_of
 from voicequeue.job import Clip
 
 _WORKING = frozenset({"not_ready", "pending", "running", "streaming", "queued", "processing", "submitted"})
@@ -52,9 +53,8 @@ def accepted(body: Any) -> str | None:
     if not isinstance(body, dict):
         return None
     for place in (body, body.get("data")):
-        task_id = place.get("task_id") if isinstance(place, dict) else None
-        if isinstance(task_id, str) and task_id.strip():
-            return task_id.strip()
+        if isinstance(place, dict) and (task_id := text_of(place.get("task_id"))):
+            return task_id
     return None
 
 
@@ -63,7 +63,7 @@ def credits_left(body: Any) -> int | None:
     if not isinstance(body, dict):
         return None
     left, extra = body.get("credits"), body.get("extra_credits")
-    return int(left + (extra if _is_number(extra) else 0)) if _is_number(left) else None
+    return int(left) + (int(extra) if _is_number(extra) else 0) if _is_number(left) else None
 
 
 def reading(body: Any) -> Reading | None:
@@ -72,68 +72,67 @@ def reading(body: Any) -> Reading | None:
         return None
     found = body.get("data")
     if isinstance(found, list):
-        return _clips_reading(found)
+        return _clips_reading(found) or _state_reading(body)
     if isinstance(found, dict):
         return _object_reading(found) or _state_reading(body)
     return _state_reading(body)
 
 
 def _object_reading(found: dict[str, Any]) -> Reading | None:
-    persona = found.get("persona_id")
-    if isinstance(persona, str) and persona.strip():
-        return VoiceReady(persona.strip(), _text(found.get("name")))
-    if isinstance(found.get("clips"), list) and (clips := _clips_reading(found["clips"])):
+    if persona := text_of(found.get("persona_id")):
+        return VoiceReady(persona, text_of(found.get("name")))
+    if isinstance(found.get("clips"), list) and (clips := _clips_reading(found["clips"], _state(found))):
         return clips
     return _state_reading(found)
 
 
 def _state_reading(found: dict[str, Any]) -> Reading | None:
     """From an object that carries only a word: `state` or `status`, or the `type` of a wait."""
-    words = {str(found.get(name)).lower() for name in ("state", "status")}
+    words = {_word(found.get("state")), _word(found.get("status"))}
     if words & _FAILED:
         return TaskFailed(_reason(found))
     return NotReady() if words & _WORKING or found.get("type") == "not_ready" else None
 
 
-def _clips_reading(found: list[Any]) -> Reading | None:
-    if not found or not all(isinstance(clip, dict) and _text(clip.get("clip_id")) for clip in found):
-        # A failed task may list bare states without clip ids.
-        return _bare_states(found)
-    clips = tuple(_clip(clip) for clip in found)
-    states = {clip.state for clip in clips}
-    if not states <= _FAILED | _DONE:
-        return NotReady()
-    return MusicReady(clips) if states & _DONE else TaskFailed(_reason(*found))
-
-
-def _bare_states(found: list[Any]) -> Reading | None:
-    readings = [_state_reading(clip) for clip in found if isinstance(clip, dict)]
-    if not readings or None in readings:
+def _clips_reading(found: list[Any], common: str = "") -> Reading | None:
+    """From a list of clips. One that failed, or is not begun, may be a bare state without an id;
+    one without a state is in the `common` one."""
+    if not found or not all(isinstance(clip, dict) for clip in found):
         return None
-    failed = next((each for each in readings if isinstance(each, TaskFailed)), None)
-    return failed if all(isinstance(each, TaskFailed) for each in readings) else NotReady()
+    states = {_state(clip) or common for clip in found}
+    clips = tuple(_clip(clip, common) for clip in found if text_of(clip.get("clip_id")))
+    if states <= _FAILED:
+        return TaskFailed(_reason(*found))
+    if states <= _FAILED | _DONE:
+        return MusicReady(clips) if any(clip.state in _DONE for clip in clips) else None
+    return NotReady() if clips or states & _WORKING else None
 
 
 def _reason(*found: dict[str, Any]) -> str:
-    messages = (message_of(each) or _text(each.get("error_message")) or _text(each.get("reason")) for each in found)
+    messages = (message_of(each) or text_of(each.get("error_message")) or text_of(each.get("reason")) for each in found)
     return next((message for message in messages if message), "upstream gives no reason")
 
 
-def _clip(found: dict[str, Any]) -> Clip:
+def _clip(found: dict[str, Any], common: str) -> Clip:
     duration = found.get("duration")
     return Clip(
-        clip_id=str(found["clip_id"]),
-        state=str(found.get("state", "")).lower(),
-        title=_text(found.get("title")),
-        audio_url=_text(found.get("audio_url")),
-        image_url=_text(found.get("image_url")),
+        clip_id=text_of(found["clip_id"]) or "",
+        state=_state(found) or common,
+        title=text_of(found.get("title")),
+        audio_url=text_of(found.get("audio_url")),
+        image_url=text_of(found.get("image_url")),
         duration=float(duration) if _is_number(duration) else None,
     )
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
+def _state(found: dict[str, Any]) -> str:
+    return _word(found.get("state")) or _word(found.get("status"))
+
+
+def _word(value: Any) -> str:
+    return value.strip().lower() if isinstance(value, str) else ""
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # JSON's true is an int to Python, and its parser lets pass NaN, Infinity and numbers too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.conftest import eventually
-from voicequeue import State, VoiceQueue
+from voicequeue import State, StoreUnreachable, VoiceQueue
 
 COUNT = 100
 
@@ -73,8 +73,6 @@ def test_a_killed_valkey_comes_back_on_its_file_and_nothing_is_lost(build: Build
 
 
 def _settled_if_it_answers(queue: VoiceQueue) -> bool:
-    from voicequeue import StoreUnreachable
-
     try:
         return settled(queue)
     except StoreUnreachable:

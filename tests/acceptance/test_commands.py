@@ -1,0 +1,68 @@
+"""The commands that people run first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import eventually
+from voicequeue import VoiceQueue
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """A bare environment in which the embedded defaults hold, with a folder of the test's own."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "MUSICAPI_KEY")}
+    return {**kept, "VOICEQUEUE_HOME": str(home), **more}
+
+
+def demo(home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """What `make demo` runs."""
+    command = [sys.executable, "-m", "workers.demo"]
+    env = environment(home, **more)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=110, check=False)
+
+
+def test_the_demo_shows_a_dozen_voices_become_songs(tmp_path: Path) -> None:
+    """`make demo`: exit code 0, twelve of twelve, links and what was spent."""
+    done = demo(tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 of 12 succeeded" in done.stdout
+    assert "228 credits spent" in done.stdout
+    assert done.stdout.count("/media/") == 24
+
+
+def test_the_demo_says_so_when_jobs_do_not_succeed(tmp_path: Path) -> None:
+    """No upstream is no success: the exit code tells, the gate says why, and nothing hangs."""
+    done = demo(tmp_path, MUSICAPI_KEY="x", MUSICAPI_BASE_URL="http://127.0.0.1:9", VOICEQUEUE_DEMO_S="5")
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "0 of 12 succeeded" in done.stdout
+    assert "upstream_down" in done.stdout
+
+
+def test_up_stays_up_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+    """`make up`: prints where everything is, serves, and takes all its processes with it."""
+    command = [sys.executable, "-m", "workers.up"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as stack:
+        lines: list[str] = []
+        assert stack.stdout is not None
+        while "Ctrl-C" not in (line := stack.stdout.readline()):
+            assert line, lines
+            lines.append(line)
+        [redis_url] = [line.split("=", 1)[1].strip() for line in lines if "export REDIS_URL=" in line]
+        with VoiceQueue(redis_url) as queue:
+            assert queue.status().workers == 2
+        stack.send_signal(signal.SIGINT)
+        assert stack.wait(40) == 0
+    eventually(lambda: not still_running(tmp_path))
+
+
+def still_running(home: Path) -> list[str]:
+    """Processes whose command names the folder."""
+    return subprocess.run(["pgrep", "-f", str(home)], capture_output=True, text=True, check=False).stdout.split()

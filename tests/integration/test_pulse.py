@@ -1,0 +1,154 @@
+"""The pulse as plain steps: what it hands out, and what it finds forgotten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+from tasks.musicapi import MusicApi
+from tasks.services import Services
+from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue
+from voicequeue.flow import Patience, PollPlan
+from voicequeue.job import Move
+from voicequeue.records import task_field
+from voicequeue.store import Store
+from workers.pulse import Pulse
+
+SONG = Song(prompt="la la")
+
+
+@dataclass
+class Clock:
+    """Time that passes when the test says so."""
+
+    now: float = field(default_factory=time.time)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Bench:
+    """A pulse, and what it handed out."""
+
+    pulse: Pulse
+    store: Store
+    clock: Clock
+    handed_out: list[tuple[str, list[str]]]
+
+
+@pytest.fixture
+def bench(store: Store) -> Iterator[Bench]:
+    """A pulse with ten slots and chunks of four, whose messages are written down."""
+    clock = Clock()
+    handed_out: list[tuple[str, list[str]]] = []
+    with ThreadPoolExecutor(1) as threads:
+        services = Services(
+            store=store,
+            upstream=MusicApi("http://127.0.0.1:9", "key"),  # the pulse never calls upstream
+            threads=threads,
+            plan=PollPlan(1, 1),
+            patience=Patience(stale_s=10),
+            deadlines=dict.fromkeys(Stage, 60.0),
+            clock=clock,
+        )
+        pulse = Pulse(services, lambda task, ids: handed_out.append((task, ids)), worker="w1", limit=10, chunk=4)
+        yield Bench(pulse, store, clock, handed_out)
+
+
+def enqueue(queue: VoiceQueue, count: int) -> list[str]:
+    """Voices with songs, in the backlog."""
+    return [
+        queue.enqueue(VoiceJob(audio_url=f"https://a.example/{number}.wav", song=SONG)).id for number in range(count)
+    ]
+
+
+def test_a_beat_fills_the_slots_and_hands_out_chunks(bench: Bench, queue: VoiceQueue) -> None:
+    """Ten slots are filled in order, in chunks of at most four; the rest stays queued."""
+    ids = enqueue(queue, 12)
+
+    bench.pulse.admit()
+    bench.pulse.admit()
+
+    assert bench.handed_out == [("voice.submit", ids[0:4]), ("voice.submit", ids[4:8]), ("voice.submit", ids[8:10])]
+    assert queue.status().states[State.QUEUED] == 2
+
+
+def test_jobs_that_need_no_voice_are_handed_out_as_songs(bench: Bench, queue: VoiceQueue) -> None:
+    """Voices and songs never share a message."""
+    voice = queue.enqueue(VoiceJob(audio_url="https://a.example/1.wav"))
+    song = queue.enqueue(VoiceJob(persona_id="p1", song=SONG))
+
+    bench.pulse.admit()
+
+    assert sorted(bench.handed_out) == [("music.submit", [song.id]), ("voice.submit", [voice.id])]
+
+
+def test_a_lost_submit_message_is_handed_out_again(bench: Bench, queue: VoiceQueue) -> None:
+    """An admitted job that nobody charged is given to a worker again, once per patience."""
+    ids = enqueue(queue, 2)
+    bench.pulse.admit()
+    bench.handed_out.clear()
+
+    bench.clock.now += 9
+    bench.pulse.reconcile()
+    assert bench.handed_out == []
+
+    bench.clock.now += 2
+    bench.pulse.reconcile()
+    bench.pulse.reconcile()
+    assert [(task, sorted(found)) for task, found in bench.handed_out] == [("voice.submit", sorted(ids))]
+
+
+def test_a_lost_poll_message_is_handed_out_again_and_can_be_claimed(bench: Bench, queue: VoiceQueue) -> None:
+    """A pending job whose poll never came is polled after all."""
+    [job_id] = enqueue(queue, 1)
+    make_pending(bench, job_id, due=bench.clock.now + 20)
+
+    bench.clock.now += 31
+    bench.pulse.reconcile()
+
+    assert bench.handed_out == [("voice.poll", [job_id])]
+    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now, lease=5)
+
+
+def test_a_silent_charge_becomes_unsure_and_is_handed_out_to_nobody(bench: Bench, queue: VoiceQueue) -> None:
+    """A worker that died while charging leaves a job of which nobody knows whether it was paid."""
+    [job_id] = enqueue(queue, 1)
+    bench.pulse.admit()
+    bench.store.charge(job_id, Stage.VOICE, "a worker that dies", bench.clock.now, lease=30)
+    bench.handed_out.clear()
+
+    bench.clock.now += 41
+    bench.pulse.reconcile()
+    bench.clock.now += 1000
+    bench.pulse.reconcile()
+
+    assert queue.get(job_id).state is State.UNSURE
+    assert "died" in queue.timeline(job_id)[-1].reason
+    assert bench.handed_out == []
+    assert queue.status().in_flight == 0
+
+
+def test_a_pulse_is_heard(bench: Bench, queue: VoiceQueue) -> None:
+    """Status counts workers by their pulses."""
+    assert queue.status().workers == 0
+
+    bench.pulse.admit()
+
+    assert queue.status().workers == 1
+
+
+def make_pending(bench: Bench, job_id: str, *, due: float) -> None:
+    """Take a queued job through its charge."""
+    bench.pulse.admit()
+    bench.handed_out.clear()
+    claim = bench.store.charge(job_id, Stage.VOICE, "holder", bench.clock.now, lease=30)
+    assert claim is not None
+    fields = {task_field(Stage.VOICE): "t1", "since": str(bench.clock.now)}
+    move = Move(job_id, claim.version, State.CHARGING, Stage.VOICE, State.PENDING, due=due, fields=fields, credits=4)
+    assert bench.store.apply([move], bench.clock.now) == [True]

@@ -1,0 +1,69 @@
+"""The small supervisor, on real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import eventually
+from workers.stack import HomeInUse, alone_in
+from workers.supervisor import Program, Supervisor
+
+SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
+
+
+def test_what_dies_is_started_again_and_said(tmp_path: Path) -> None:
+    """A killed program is another process soon after, and the supervisor tells why and where its log is."""
+    said: list[str] = []
+    with Supervisor(said.append, look_every_s=0.02) as supervisor:
+        supervisor.add(Program("sleeper", SLEEPER, tmp_path / "log" / "sleeper.log"))
+        first = supervisor.pid("sleeper")
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: supervisor.pid("sleeper") not in (None, first))
+    assert said == [f"sleeper died (SIGKILL), again in 0.2 s; its log: {tmp_path / 'log' / 'sleeper.log'}"]
+
+
+def test_what_keeps_dying_is_started_ever_more_rarely(tmp_path: Path) -> None:
+    """The wait grows with each death in a row, and the output of all tries is in the log."""
+    said: list[str] = []
+    failing = [sys.executable, "-c", "print('no luck', flush=True); raise SystemExit(3)"]
+    with Supervisor(said.append, look_every_s=0.02) as supervisor:
+        supervisor.add(Program("failing", failing, tmp_path / "failing.log"))
+        eventually(lambda: len(said) >= 3)
+    assert [line.split("; ")[0] for line in said[:3]] == [
+        f"failing died (exit code 3), again in {wait} s" for wait in ("0.2", "0.5", "1")
+    ]
+    assert (tmp_path / "failing.log").read_text().count("no luck") >= 3
+
+
+def test_foundations_end_last(tmp_path: Path) -> None:
+    """A program that others stand on outlives them."""
+    ended = tmp_path / "ended"
+    script = (
+        "import signal, sys, pathlib\n"
+        "def end(*_):\n"
+        "    with pathlib.Path(sys.argv[1]).open('a') as file: file.write(sys.argv[2] + '\\n')\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('ready', flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    with Supervisor(look_every_s=0.02) as supervisor:
+        for name, foundation in (("base", True), ("worker", False)):
+            command = [sys.executable, "-c", script, str(ended), name]
+            supervisor.add(Program(name, command, tmp_path / f"{name}.log", foundation=foundation))
+        eventually(lambda: all("ready" in (tmp_path / f"{name}.log").read_text() for name in ("base", "worker")))
+    assert ended.read_text().split() == ["worker", "base"]
+
+
+def test_two_stacks_never_share_a_folder(tmp_path: Path) -> None:
+    """Two Valkeys on one append-only file would destroy it, so the second stack is told to go elsewhere."""
+    with alone_in(tmp_path), pytest.raises(HomeInUse, match="VOICEQUEUE_HOME"), alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        pass

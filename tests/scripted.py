@@ -1,0 +1,123 @@
+"""An upstream that follows a script, byte for byte: for what the simulator cannot do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+#: A piece of an answer that hangs up instead of sending anything.
+HANG_UP = b""
+
+#: A client that says nothing for so long (seconds) is left alone.
+_PATIENCE_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it came; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body, which is JSON."""
+        return json.loads(self.body)
+
+
+#: Gives the pieces of an answer to a request, which are sent one after the other.
+Script = Callable[[Request], Iterable[bytes]]
+
+
+def answer(body: object, *, status: str = "200 OK", headers: Iterable[str] = ()) -> bytes:
+    """A whole answer: JSON, or text that is sent as it stands."""
+    payload = (body if isinstance(body, str) else json.dumps(body)).encode()
+    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(payload)}", *headers]
+    return "\r\n".join([*head, "", ""]).encode() + payload
+
+
+class Scripted:
+    """Listens on a free port and answers each request as the script says; connections are kept open."""
+
+    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
+        self._script = script
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, name="scripted")]
+        #: Every request, in the order they came.
+        self.requests: list[Request] = []
+        #: How many connections were opened.
+        self.accepted = 0
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at the end."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        # Closing alone would not wake up the thread that accepts.
+        _shut(self._listener)
+        self._threads[0].join()
+        for connection in self._open:
+            _shut(connection)
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.settimeout(_PATIENCE_S)
+                self.accepted += 1
+                self._open.append(connection)
+                thread = threading.Thread(target=self._serve, args=(connection,), name="scripted connection")
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        """Answer until either side hangs up."""
+        with suppress(OSError), self._secured(connection) as secured, secured.makefile("rb") as incoming:
+            while request := _read(incoming):
+                self.requests.append(request)
+                for piece in self._script(request):
+                    if piece == HANG_UP:
+                        return
+                    secured.sendall(piece)
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        if self._tls is None:
+            return connection
+        try:
+            return self._tls.wrap_socket(connection, server_side=True)
+        except OSError:
+            connection.close()
+            raise
+
+
+def _read(incoming: BinaryIO) -> Request | None:
+    method, _, rest = incoming.readline().decode().partition(" ")
+    headers: dict[str, str] = {}
+    while line := incoming.readline().decode().strip():
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    body = incoming.read(int(headers.get("content-length", 0)))
+    return Request(method, rest.partition(" ")[0], headers, body) if method else None
+
+
+def _shut(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()

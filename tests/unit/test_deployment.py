@@ -1,0 +1,73 @@
+"""The files that run it elsewhere: Procfile, compose file, image."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config.celeryconfig import configuration
+from config.settings import Settings
+from workers.stack import procfile
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """The compose file's services."""
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    return found
+
+
+def test_the_compose_file_follows_the_compose_specification() -> None:
+    """Checked against the specification's own schema."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed here")
+def test_compose_itself_reads_the_file() -> None:
+    """Where docker-compose is there, it resolves every variable and anchor."""
+    env = {**os.environ, "MUSICAPI_KEY": "k", "FLOWER_BASIC_AUTH": "a:b"}
+    command = ["docker-compose", "-f", str(COMPOSE), "config"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(yaml.safe_load(done.stdout)["services"]) == {"worker", "flower", "valkey"}
+
+
+def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) -> None:
+    """The same processes, with the same commands but for their names and log level."""
+    assert set(services) == {*procfile(), "valkey"}
+    assert " ".join(services["flower"]["command"]) == procfile()["flower"].removeprefix("exec ")
+    image_runs = (ROOT / "Dockerfile").read_text(encoding="utf-8").rsplit("CMD ", 1)[1]
+    expected = procfile()["worker"].removeprefix("exec ").replace("-n worker-$$@%h ", "")
+    assert yaml.safe_load(image_runs) == expected.split()
+
+
+def test_the_compose_valkey_is_durable_and_never_evicts(services: dict[str, Any]) -> None:
+    """A lost record may be lost money."""
+    lines = (ROOT / "config" / "valkey.conf").read_text(encoding="utf-8").splitlines()
+    assert {"appendonly yes", "maxmemory-policy noeviction"} <= set(lines)
+    assert any(volume.startswith("./config/valkey.conf:") for volume in services["valkey"]["volumes"])
+    assert any(volume.endswith(":/data") for volume in services["valkey"]["volumes"])
+
+
+def test_a_worker_gets_more_time_to_stop_than_a_task_may_take(services: dict[str, Any]) -> None:
+    """Docker's SIGKILL must never cut a POST in two."""
+    hard_limit = configuration(Settings(_env_file=None))["task_time_limit"]
+    assert int(services["worker"]["stop_grace_period"].removesuffix("s")) > hard_limit
+
+
+def test_flower_is_never_published_without_a_login(services: dict[str, Any]) -> None:
+    """Outside localhost it needs FLOWER_BASIC_AUTH, or compose refuses to start."""
+    assert services["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
+    assert all(port.startswith("127.0.0.1:") for port in services["flower"]["ports"])

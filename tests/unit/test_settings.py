@@ -1,0 +1,85 @@
+"""The settings: what they take, what they say, and that the documents know them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from config.celeryconfig import BROKER_TRANSPORT_OPTIONS, configuration
+from config.settings import BadSettings, Settings, explain, load
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting is given, neither in the environment nor in a file."""
+    for name in environment_names():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def environment_names() -> list[str]:
+    """Every setting, as the environment knows it."""
+    return [
+        str(field.validation_alias) if field.validation_alias else f"VOICEQUEUE_{name.upper()}"
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("VOICEQUEUE_MAX_IN_FLIGHT", "0", "greater than or equal to 1"),
+        ("VOICEQUEUE_MAX_IN_FLIGHT", "many", "valid integer"),
+        ("VOICEQUEUE_POLL_MAX_S", "61", "less than or equal to 60"),
+        ("VOICEQUEUE_PREFIX", "{x}", "pattern"),
+        ("MUSICAPI_BASE_URL", "api.musicapi.ai", "pattern"),
+    ],
+)
+def test_a_bad_setting_names_itself_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    """The error has the environment's name for the setting, and not its value."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValidationError) as error:
+        Settings()
+
+    text = explain(error.value)
+    assert text.startswith(f"{name}: ")
+    assert says in text
+
+
+def test_polls_that_are_never_due_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least time between polls is not above the most."""
+    monkeypatch.setenv("VOICEQUEUE_POLL_MIN_S", "30")
+
+    with pytest.raises(BadSettings, match="VOICEQUEUE_POLL_MIN_S: 30 is more than VOICEQUEUE_POLL_MAX_S, 25"):
+        load()
+
+
+def test_times_may_be_fractions_of_a_second_and_a_file_is_read(tmp_path: Path) -> None:
+    """`.env` in the working folder counts."""
+    (tmp_path / ".env").write_text("VOICEQUEUE_PULSE_S=0.05\nMUSICAPI_KEY=secret-key\n")
+
+    found = load()
+
+    assert found.pulse_s == 0.05
+    assert found.musicapi_key.get_secret_value() == "secret-key"
+    assert "secret-key" not in repr(found)
+
+
+def test_every_setting_is_in_the_documents() -> None:
+    """Nobody has to read the code to find a knob."""
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert [name for name in environment_names() if f"`{name}`" not in text] == []
+
+
+def test_no_countdown_outlives_the_brokers_patience() -> None:
+    """A message that a worker holds longer than the visibility timeout would run twice."""
+    longest = max(meta.le for meta in Settings.model_fields["poll_max_s"].metadata if hasattr(meta, "le"))
+    assert longest * 3 <= BROKER_TRANSPORT_OPTIONS["visibility_timeout"]
+    assert "worker_eta_task_limit" not in configuration(Settings())
