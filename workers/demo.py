@@ -8,12 +8,10 @@ import time
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from rich.console import Console
 from rich.prompt import Confirm
-from rich.table import Table
 
 from config.settings import Settings, settings
-from voicequeue import Batch, Job, State, VoiceJob, VoiceQueue
+from voicequeue import Batch, Clip, Job, State, VoiceJob, VoiceQueue
 from voicequeue.cli.show import print_status
 from voicequeue.cli.terminal import coloured, out, safe
 from voicequeue.cli.watch import follow
@@ -67,7 +65,7 @@ def _agreed(chosen: Settings, jobs: list[VoiceJob]) -> bool:
 
 def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> Batch:
     upstream = f"the simulator at {at.simulator}" if at.simulator else chosen.musicapi_base_url
-    out.print(f"{WORKERS} workers on {upstream}, Flower at {at.flower}, Redis at {at.redis}\n", soft_wrap=True)
+    out.print(f"{WORKERS} workers on {upstream}\nFlower {at.flower}   Redis {at.redis}\n", soft_wrap=True)
     began = time.monotonic()
     with VoiceQueue(at.redis, prefix=chosen.prefix) as queue:
         receipt = queue.enqueue_many(jobs)
@@ -84,12 +82,20 @@ def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> B
 
 
 def _show(jobs: list[Job]) -> None:
-    table = Table("voice", "persona", "songs", title="What came out", title_justify="left", expand=False)
+    """The table of personas and songs; lines are not broken, so that links can be clicked."""
+    width = max(len(job.spec.name or job.voice_name or job.id) for job in jobs)
     for job in jobs:
-        songs = "\n".join(f"{safe(clip.title)} {clip.duration:.0f} s  {safe(clip.audio_url)}" for clip in job.clips)
-        what = songs or (safe(job.failure.message) if job.failure else coloured(job.state))
-        table.add_row(safe(job.spec.name or job.voice_name), safe(job.persona_id or ""), what)
-    Console(width=max(out.width, 150), highlight=False).print(table)
+        name = f"{safe(job.spec.name or job.voice_name or job.id):<{width}}"
+        voice = f"persona {safe(job.persona_id)}" if job.persona_id else coloured(job.state)
+        why = f"  {safe(job.failure.message)}" if job.failure else ""
+        out.print(f"[bold]{name}[/]  {voice}{why}", soft_wrap=True)
+        for clip in job.clips:
+            out.print(f"{'':<{width}}  {_length(clip)}  {safe(clip.title)}  {safe(clip.audio_url)}", soft_wrap=True)
+
+
+def _length(clip: Clip) -> str:
+    minutes, seconds = divmod(round(clip.duration or 0), 60)
+    return f"{minutes}:{seconds:02}"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ from voicequeue.queue import Batch, VoiceQueue
 #: Throughput is told over this many seconds.
 WINDOW_S = 60.0
 
+#: Shown although no job stands there.
+ALWAYS_SHOWN = (State.QUEUED, State.PENDING, State.UNSURE, State.SUCCEEDED, State.FAILED)
+
 SETTLED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
 
 
@@ -120,6 +123,8 @@ def _view(batch: Batch, pace: Pace) -> RenderableType:
     table.show_header = False
     widest = max(1, *batch.states.values())
     for state, count in batch.states.items():
+        if not count and state not in ALWAYS_SHOWN:
+            continue
         bar = Text("█" * round(30 * count / widest) or ("▏" if count else ""), style=COLOURS[state])
         table.add_row(coloured(state), f"{count:>7,}" if count else f"{'·':>7}", bar)
     return Group(head, table, "")
