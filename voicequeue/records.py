@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from voicequeue.job import Clip, Code, Failure, Job, Move, Stage, State, Step
-from voicequeue.spec import VoiceJob
+from voicequeue.spec import stored
 
 
 def job(job_id: str, record: Mapping[str, str]) -> Job:
     """The job that a record's fields describe."""
-    spec = VoiceJob.model_validate_json(record["spec"])
+    spec = stored(record["spec"])
     settled, created = record.get("settled"), float(record["created"])
     return Job(
         id=job_id,

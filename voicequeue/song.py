@@ -24,6 +24,9 @@ SHORT_MODELS = frozenset({"sonic-v3-5", "sonic-v4"})
 #: Versions that upstream documents or that were seen in the wild.
 KNOWN_MODELS = SHORT_MODELS | {"sonic-v4-5", "sonic-v4-5-plus", "sonic-v5", "sonic-v5-5"}
 
+#: The validation context of a job that was accepted before: nobody needs to be warned again.
+STORED = "stored"
+
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -64,10 +67,10 @@ class Song(BaseModel):
 
     @field_validator("mv")
     @classmethod
-    def _is_a_sonic_model(cls, mv: str) -> str:
+    def _is_a_sonic_model(cls, mv: str, info: ValidationInfo) -> str:
         if not mv.startswith("sonic-"):
             raise ValueError(f"must be a sonic model: {', '.join(sorted(KNOWN_MODELS))}")
-        if mv not in KNOWN_MODELS:
+        if mv not in KNOWN_MODELS and info.context != STORED:
             warnings.warn(f"mv: {mv!r} is not a model this release knows", UnknownModelWarning, stacklevel=2)
         return mv
 

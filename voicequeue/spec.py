@@ -23,7 +23,7 @@ from pydantic import (
 
 from voicequeue.errors import InvalidJob
 from voicequeue.job import PRICES, Stage
-from voicequeue.song import Song
+from voicequeue.song import STORED, Song
 
 METADATA_MAX_KEYS = 50
 METADATA_MAX_CHARS = 8_000
@@ -155,6 +155,11 @@ def parse(given: VoiceJob | Any) -> VoiceJob:
         return VoiceJob.model_validate(given)
     except ValidationError as error:
         raise InvalidJob.from_validation(error) from None
+
+
+def stored(content: str) -> VoiceJob:
+    """The job whose `content()` this is."""
+    return VoiceJob.model_validate_json(content, context=STORED)
 
 
 def _base32(digest: bytes) -> str:

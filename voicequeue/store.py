@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from voicequeue import records, scripts
 from voicequeue.job import Job, Move, Stage, State, Step
-from voicequeue.spec import VoiceJob
+from voicequeue.spec import VoiceJob, stored
 
 #: What redis-py raises while Redis is away, restarting, or reading its file.
 UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError)
@@ -135,7 +135,7 @@ class Store:
         if found is None or found == "closed":
             return None
         version, attempt, content, persona_id = found
-        spec = VoiceJob.model_validate_json(content)
+        spec = stored(content)
         return Charged(job_id, int(version), stage, int(attempt), spec, persona_id or spec.persona_id)
 
     def claim(self, job_ids: Iterable[str], stage: Stage, now: float, *, lease: float) -> list[Claimed]:
@@ -176,8 +176,11 @@ class Store:
             pipe.execute()
 
     def heard(self, worker: str, now: float) -> None:
-        """Note that a worker's pulse beats."""
-        self._redis.zadd(self._key("pulses"), {worker: now})
+        """Note that a worker's pulse beats; those not heard for a day are forgotten."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(self._key("pulses"), {worker: now})
+            pipe.zremrangebyscore(self._key("pulses"), "-inf", now - 86_400)
+            pipe.execute()
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 

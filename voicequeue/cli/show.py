@@ -119,7 +119,8 @@ def print_job(each: Job, *, as_json: bool) -> None:
             out.print(f"  {fact:<10} {safe(value)}", soft_wrap=True)
     for clip in each.clips:
         seconds = f"{clip.duration:.0f} s" if clip.duration else ""
-        out.print(f"  {'song':<10} {safe(clip.title or clip.clip_id)}  {seconds}  {safe(clip.audio_url or clip.state)}")
+        link = safe(clip.audio_url or clip.state)
+        out.print(f"  {'song':<10} {safe(clip.title or clip.clip_id)}  {seconds}  {link}", soft_wrap=True)
 
 
 def print_timeline(timeline: list[Step]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,10 @@ from voicequeue.job import State
 from voicequeue.queue import DEFAULT_URL, VoiceQueue
 from voicequeue.store import DEFAULT_PREFIX
 
-out = Console(highlight=False)
+#: Columns where nobody looks at a terminal: lines for grep and less are not broken.
+UNBROKEN = 400
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else UNBROKEN)
 err = Console(stderr=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
