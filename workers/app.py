@@ -7,9 +7,11 @@ from celery import Celery
 from config.celeryconfig import configuration
 from config.settings import settings
 from tasks.celery_tasks import register
+from workers import broker
 from workers.pulse import PulseStep
 from workers.services import services
 
+broker.install()
 app = Celery("voicequeue", set_as_current=True)
 app.conf.update(configuration(settings()))
 app.steps["worker"].add(PulseStep)

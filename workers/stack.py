@@ -31,6 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Where the embedded Valkey keeps its file, and every process its log.
 HOME = Path(os.environ.get("VOICEQUEUE_HOME") or ROOT / ".voicequeue")
 
+#: Where people expect them.
+VALKEY_PORT = 6379
+FLOWER_PORT = 5555
+
 #: A process that is not up after this long (seconds) will not come up.
 START_S = 40.0
 
@@ -98,20 +102,24 @@ class Stack:
 
     def start_all(self, *, workers: int) -> Addresses:
         """Start everything. Raises TimeoutError, which names the log to read."""
-        redis = self._settings.redis_url if "redis_url" in self._settings.model_fields_set else self.start_valkey()
+        redis = (
+            self._settings.redis_url
+            if "redis_url" in self._settings.model_fields_set
+            else self.start_valkey(VALKEY_PORT)
+        )
         self._env["REDIS_URL"] = redis
         simulator = control = None
         if not self._settings.musicapi_key.get_secret_value():
             simulator, control = self.start_simulator(DIALS)
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
-        flower = self.start_flower()
+        flower = self.start_flower(FLOWER_PORT)
         self.start_workers(workers)
         self.wait_for_flower(flower)
         return Addresses(redis, flower, simulator, control)
 
-    def start_valkey(self) -> str:
-        """Start the embedded Valkey on its append-only file; gives its URL."""
-        port = free_port(6379)
+    def start_valkey(self, port: int | None = None) -> str:
+        """Start the embedded Valkey on its append-only file, at this port if it is free; gives its URL."""
+        port = free_port(port)
         data = self._home / "valkey"
         data.mkdir(parents=True, exist_ok=True)
         binary = str(get_binary_path())
@@ -142,9 +150,9 @@ class Stack:
         _wait(lambda: self._beating() >= count, f"the workers do not start; their logs: {self._home / 'log'}")
         return names
 
-    def start_flower(self) -> str:
-        """Start Flower as the Procfile does; gives its address."""
-        port = free_port(5555)
+    def start_flower(self, port: int | None = None) -> str:
+        """Start Flower as the Procfile does, at this port if it is free; gives its address."""
+        port = free_port(port)
         self._env["FLOWER_PORT"] = str(port)
         self.start("flower", procfile()["flower"])
         return f"http://127.0.0.1:{port}"

@@ -72,6 +72,22 @@ def test_a_killed_valkey_comes_back_on_its_file_and_nothing_is_lost(build: Build
     nothing_lost_nothing_paid_twice(house, COUNT)
 
 
+def test_a_worker_that_holds_polls_survives_a_restart_of_valkey(build: Build) -> None:
+    """Holding countdown polls is a worker's normal state: it stays alive, and gives them back itself."""
+    house = build(workers=1, dials={"voice_s": 2}, VOICEQUEUE_POLL_MIN_S="3", VOICEQUEUE_POLL_MAX_S="3.5")
+    with house.queue() as queue:
+        queue.enqueue_many(jobs(10))
+        eventually(lambda: queue.batch("voices").states[State.PENDING] == 10)
+    worker = house.supervisor.pid("worker.1")
+    kill(house, "valkey", whole_group=False)
+    with house.queue() as queue:
+        eventually(lambda: _settled_if_it_answers(queue), within_s=60)
+
+    assert house.supervisor.pid("worker.1") == worker
+    assert "giving back" in house.logs()
+    assert nothing_lost_nothing_paid_twice(house, 10)[State.SUCCEEDED] == 10
+
+
 def _settled_if_it_answers(queue: VoiceQueue) -> bool:
     try:
         return settled(queue)

@@ -1,0 +1,89 @@
+"""kombu's Redis transport, with a guard for the moment when Redis goes away.
+
+Seen with kombu 5.7.0: when the connection is lost while a worker holds messages (countdown polls:
+always), closing the dead channel tries to give them back through it, which ends the worker's main
+process. Here a channel that has lost its connection closes quietly, and what it held is given back
+as soon as another channel stands. Nothing would be lost without that either (the visibility
+timeout, and the pulse), but messages from other apps would wait for minutes.
+
+It reaches into kombu, which is therefore pinned; a new version needs another look.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from queue import Empty
+from typing import Any
+
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import RedisError
+
+log = logging.getLogger("voicequeue.broker")
+
+#: What closing a dead channel raises: redis-py's errors, sockets', and kombu's own stumbling over
+#: connections that it has already taken away.
+DEAD = (RedisError, OSError, AttributeError)
+
+#: Delivery tags that a dead channel of this process could not give back.
+_orphans: deque[str] = deque()
+
+
+class QoS(kombu_redis.QoS):
+    """Gives messages back when it can, and remembers those that it could not."""
+
+    _delivered: OrderedDict[str, Any]
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Give back all that is held; through a dead channel, later."""
+        try:
+            super().restore_unacked(client)
+        except DEAD:
+            _orphans.extend(self._delivered)
+            self._delivered.clear()
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """The regular look for messages that nobody acknowledged: orphans first."""
+        if _orphans:
+            log.info("giving back %d messages that were held when the connection was lost", len(_orphans))
+        while _orphans:
+            self.restore_by_tag(_orphans[0])
+            _orphans.popleft()
+        super().restore_visible(*args, **kwargs)
+
+
+class Channel(kombu_redis.Channel):
+    """A channel whose end is quiet, whatever its connection is like."""
+
+    QoS = QoS
+    _in_poll: Any
+    _brpop_read: Any
+
+    def close(self) -> None:
+        """Close; what a dead connection says meanwhile is of no interest."""
+        if self._in_poll:
+            try:
+                self._brpop_read()
+            except Empty:
+                pass
+            except DEAD as error:
+                log.debug("the last read of a closing channel: %r", error)
+        self._in_poll = None
+        super().close()
+
+
+class Transport(kombu_redis.Transport):
+    """What `install` puts behind redis:// URLs."""
+
+    Channel = Channel
+
+
+def install() -> None:
+    """Use this transport for every broker URL of this process that begins with redis:// or rediss://.
+
+    By the table of aliases and not by `broker_transport`, whose name would show up as the scheme of
+    the broker's URL in logs and in Flower, which then knows no queues.
+    """
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
