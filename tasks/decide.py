@@ -5,7 +5,7 @@ The poll, the webhook and the pulse share these, so that a job's fate does not d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tasks.musicapi import (
@@ -23,8 +23,11 @@ from tasks.musicapi import (
 )
 from voicequeue import records
 from voicequeue.flow import Patience
-from voicequeue.job import PRICES, Code, Failure, Move, Stage, State
+from voicequeue.job import PRICES, Code, Failure, Job, Move, Stage, State
 from voicequeue.store import Charged, Claimed
+
+#: The longest Retry-After that is believed, in seconds.
+COOLDOWN_MAX_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,15 @@ def not_accepted(claim: Charged, error: UpstreamError, now: float) -> Move:
     return _from_charging(claim)(State.QUEUED, reason=error.message)
 
 
+def late(job: Job, move: Move) -> Move | None:
+    """The same answer for a job that went unsure before it came; None if it makes nothing surer."""
+    if move.to is State.UNSURE:
+        return None
+    # Certainly not charged: the job keeps its slot and is sent again.
+    to, due = (State.ADMITTED, job.updated_at) if move.to is State.QUEUED else (move.to, move.due)
+    return replace(move, version=job.version, state=State.UNSURE, to=to, due=due, reason="the answer came late")
+
+
 def lost(job_id: str, version: int, stage: Stage) -> Move:
     """A worker died while charging: the POST may have been sent."""
     return Move(job_id, version, State.CHARGING, stage, State.UNSURE, reason="the worker died while charging")
@@ -62,7 +74,7 @@ def closure(error: UpstreamError, now: float, patience: Patience) -> Closure | N
     """What an error means for everybody else's charges."""
     match error:
         case SlowDown(retry_after=wait):
-            return Closure("cooldown", error.message, now + (patience.cooldown_s if wait is None else wait))
+            return Closure("cooldown", error.message, now + min(wait or patience.cooldown_s, COOLDOWN_MAX_S))
         case CannotPay():
             return Closure("out_of_credits", error.message, now + patience.account_s)
         case Unauthorized():
@@ -74,7 +86,7 @@ def closure(error: UpstreamError, now: float, patience: Patience) -> Closure | N
     return Closure("upstream_down", error.message, now + patience.cooldown_s)
 
 
-def read(claim: Claimed, reading: Reading, now: float, deadline: float) -> Move | None:
+def read(claim: Claimed, reading: Reading, now: float) -> Move | None:
     """The move that a poll's answer leads to; None to ask again later."""
     match reading:
         case VoiceReady() if claim.stage is Stage.VOICE:
@@ -84,21 +96,19 @@ def read(claim: Claimed, reading: Reading, now: float, deadline: float) -> Move 
             return _from_pending(claim)(State.SUCCEEDED, fields=fields)
         case TaskFailed():
             return _failed_pending(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message), now)
-    return overdue(claim, now, deadline)
+    return None
 
 
-def unread(claim: Claimed, error: UpstreamError, now: float, deadline: float) -> Move | None:
-    """The move that a poll without an answer leads to: asking is free, so mostly None, again later."""
-    if isinstance(error, Refused):
-        return _failed_pending(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, error.message), now)
-    return overdue(claim, now, deadline)
+def overdue(claim: Claimed, now: float, deadline: float, said: str = "") -> Move | None:
+    """The move for a stage that took too long; None while it has time left.
 
-
-def overdue(claim: Claimed, now: float, deadline: float) -> Move | None:
-    """The move for a stage that took too long; None while it has time left."""
+    Nothing but this ends a stage that was paid and of which upstream says nothing, not even "task
+    not found" (a key of another account says that of every task): retrying it asks again, free.
+    `said` is what upstream said last.
+    """
     if now - claim.since <= deadline:
         return None
-    message = f"not ready {deadline:g} s after it was ordered"
+    message = f"not ready {deadline:g} s after it was ordered" + (f"; upstream says: {said}" if said else "")
     return _failed_pending(claim, Failure(Code.DEADLINE, claim.stage, message), now)
 
 

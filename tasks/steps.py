@@ -16,7 +16,8 @@ from typing import TypeVar
 from tasks import decide
 from tasks.musicapi import NoAnswer, Refused, UpstreamError
 from tasks.services import Services
-from voicequeue.job import Job, Move, Stage, State
+from voicequeue.job import Move, Stage, State
+from voicequeue.records import task_field
 from voicequeue.store import Charged, Claimed
 
 log = logging.getLogger("voicequeue")
@@ -82,66 +83,63 @@ def _order(services: Services, claim: Charged, poll_in: float) -> Move:
 
 
 def _post(services: Services, claim: Charged) -> str:
-    if claim.stage is Stage.VOICE and claim.spec.audio_url is not None:
-        return services.upstream.create_voice(claim.spec.audio_url)
-    if claim.stage is Stage.MUSIC and claim.persona_id is not None and claim.spec.song is not None:
-        return services.upstream.create_music(claim.persona_id, claim.spec.song)
+    try:
+        spec = claim.spec()
+    except ValueError:
+        raise Refused("this release cannot read the job's record") from None
+    if claim.stage is Stage.VOICE and spec.audio_url is not None:
+        return services.upstream.create_voice(spec.audio_url)
+    persona_id = claim.persona_id or spec.persona_id
+    if claim.stage is Stage.MUSIC and persona_id is not None and spec.song is not None:
+        return services.upstream.create_music(persona_id, spec.song)
     raise Refused(f"the record lacks what the {claim.stage} stage needs")
 
 
 def _settle_claim(services: Services, claim: Charged, move: Move) -> bool:
-    """Write what the POST led to. The answer may come so late that the claim has run out: a
-    task_id is taken up all the same, for it was paid."""
+    """Write what the POST led to, also when the answer came after the claim had run out."""
     now = services.clock()
-    [written] = services.store.apply([move], now)
-    if written or move.to is not State.PENDING:
-        return written
+    if services.store.apply([move], now) == [True]:
+        return True
     [job] = services.store.get([claim.job_id])
-    if job is None or job.state is not State.UNSURE or job.attempt != claim.attempt:
-        log.error("job %s: %s was ordered as %s, but the job has moved on", claim.job_id, claim.stage, move.fields)
-        return False
-    return services.store.apply([_resolved(job, move)], now)[0]
-
-
-def _resolved(job: Job, move: Move) -> Move:
-    return Move(
-        job.id,
-        job.version,
-        State.UNSURE,
-        job.stage,
-        State.PENDING,
-        due=move.due,
-        reason="the answer came late",
-        fields=move.fields,
-        credits=move.credits,
-    )
+    if job is not None and job.attempt == claim.attempt:
+        if job.state is move.to and job.task_ids.get(claim.stage) == move.fields.get(task_field(claim.stage)):
+            return True  # it was written; only Redis's answer was lost
+        if job.state is State.UNSURE and (better := decide.late(job, move)):
+            return services.store.apply([better], now) == [True]
+    log.error("job %s: %s: the job has moved on from %s", claim.job_id, claim.stage, dict(move.fields) or move.reason)
+    return False
 
 
 def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
     """Ask upstream about each job that is due, and write what it says."""
     claims = services.store.claim(job_ids, stage, services.clock(), lease=services.patience.poll_s)
-    moves = _each(services, partial(_poll_one, services), claims)
-    decided = [move for move in moves if move is not None]
-    waiting = [claim for claim, move in zip(claims, moves, strict=True) if move is None]
-    written = services.store.apply(decided, services.clock())
-    made = [move for move, done in zip(decided, written, strict=True) if done]
-    again_in = services.plan.delay()
+    answers = zip(claims, _each(services, partial(_poll_one, services), claims), strict=True)
+    now, again_in = services.clock(), services.plan.delay()
+    waiting: list[Claimed] = []
+    moves: list[Move] = []
+    for claim, answer in answers:
+        # Where asking went wrong for any reason, the deadline holds all the same.
+        move = answer or decide.overdue(claim, now, services.deadlines[stage])
+        if move is None:
+            waiting.append(claim)
+        else:
+            moves.append(move)
+    made = [move for move, written in zip(moves, services.store.apply(moves, now), strict=True) if written]
     return Polled(
-        waiting=services.store.plan(waiting, services.clock() + again_in),
+        waiting=services.store.plan(waiting, now + again_in),
         again_in=again_in,
         to_music=[move.job_id for move in made if move.to is State.ADMITTED],
     )
 
 
 def _poll_one(services: Services, claim: Claimed) -> Move | None:
-    deadline = services.deadlines[claim.stage]
     try:
         reading = services.upstream.task(claim.task_id)
     except UpstreamError as error:
         if not isinstance(error, NoAnswer):
             log.warning("job %s: asking about its %s: %s", claim.job_id, claim.stage, error)
-        return decide.unread(claim, error, services.clock(), deadline)
-    return decide.read(claim, reading, services.clock(), deadline)
+        return decide.overdue(claim, services.clock(), services.deadlines[claim.stage], error.message)
+    return decide.read(claim, reading, services.clock())
 
 
 def _each(services: Services, work: Callable[[T], R | None], chunk: Sequence[T]) -> list[R | None]:

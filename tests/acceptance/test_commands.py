@@ -44,7 +44,13 @@ def test_the_demo_shows_a_dozen_voices_become_songs(tmp_path: Path) -> None:
 
 def test_the_demo_says_so_when_jobs_do_not_succeed(tmp_path: Path) -> None:
     """No upstream is no success: the exit code tells, the gate says why, and nothing hangs."""
-    done = demo(tmp_path, MUSICAPI_KEY="x", MUSICAPI_BASE_URL="http://127.0.0.1:9", VOICEQUEUE_DEMO_S="5", VOICEQUEUE_COOLDOWN_S="60")
+    done = demo(
+        tmp_path,
+        MUSICAPI_KEY="x",
+        MUSICAPI_BASE_URL="http://127.0.0.1:9",
+        VOICEQUEUE_DEMO_S="5",
+        VOICEQUEUE_COOLDOWN_S="60",
+    )
 
     assert done.returncode == 1, done.stdout + done.stderr
     assert "0 of 12 succeeded" in done.stdout

@@ -1,4 +1,4 @@
-"""A real simulator process, shared by the tests of this folder and put back to its start before each of them."""
+"""A client of the simulator."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,22 +24,6 @@ class Client(requests.Session):
         """As requests does it; the URL may be a path."""
         kwargs.setdefault("timeout", 10)
         return super().request(method, urljoin(self._base_url, str(url)), *args, **kwargs)
-
-
-@pytest.fixture(scope="session")
-def shared_simulator() -> Iterator[tuple[Simulator, dict[str, Any]]]:
-    """The process and the dials it started with."""
-    with Simulator() as simulator:
-        yield simulator, simulator.dials()
-
-
-@pytest.fixture
-def simulator(shared_simulator: tuple[Simulator, dict[str, Any]]) -> Simulator:
-    """A simulator as it is after its start."""
-    running, dials = shared_simulator
-    running.turn(**dials)
-    running.reset()
-    return running
 
 
 @pytest.fixture

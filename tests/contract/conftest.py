@@ -1,0 +1,45 @@
+"""The client of MusicAPI, as the workers use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tasks.musicapi import MusicApi, UpstreamError
+
+#: The account's key; no text may ever have it in it.
+KEY = "key-of-the-account"
+
+Connect = Callable[..., MusicApi]
+
+
+#: What the environment can say about the way to upstream.
+ROUTES = [name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())]
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
+    """Makes clients of a base URL that know of no proxy; they are closed when the test ends."""
+    for name in ROUTES:
+        monkeypatch.delenv(name, raising=False)
+    with ExitStack() as clients:
+
+        def _connect(base_url: str, **options: float) -> MusicApi:
+            client = MusicApi(base_url, KEY, **{"connect_s": 5.0, "answer_s": 10.0, **options})  # type: ignore[arg-type]
+            clients.callback(client.close)
+            return client
+
+        yield _connect
+
+
+def trouble(call: Callable[[], object]) -> UpstreamError:
+    """The error that a call ends with, which gives away neither the key nor an address."""
+    with pytest.raises(UpstreamError) as caught:
+        call()
+    text = repr(caught.value) + str(caught.value)
+    assert KEY not in text
+    assert "://" not in text
+    assert "127.0.0.1" not in text
+    return caught.value

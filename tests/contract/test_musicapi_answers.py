@@ -1,0 +1,199 @@
+"""What the client makes of answers, byte for byte: those that travel strangely, and those that no API should give."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.faults import GARBAGE
+from tasks.musicapi import (
+    Cost,
+    NoAnswer,
+    NotReady,
+    Refused,
+    SlowDown,
+    Unauthorized,
+    Unavailable,
+    UpstreamError,
+    VoiceReady,
+)
+from tasks.musicapi.client import BODY_MAX
+from tests.contract.conftest import KEY, Connect, trouble
+from tests.scripted import HANG_UP, Request, Scripted, answer, one_answer
+
+AUDIO_URL = "https://recordings.example/anna.mp3"
+ACCEPTED = answer({"code": 200, "message": "success", "task_id": "t1"})
+PAGE = "<html><h1>We will be back soon</h1></html>"
+
+#: The patience (seconds) of a client that meets an answer which never ends.
+HASTY_S = 0.3
+
+
+# ── answers that can be read ───────────────────────────────────────────────────────────────────
+
+
+def compressed(body: object) -> tuple[bytes, ...]:
+    """A gzipped answer that comes byte by byte."""
+    payload = gzip.compress(json.dumps(body).encode())
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(payload)}\r\n\r\n"
+    return (head.encode(), *(bytes((byte,)) for byte in payload))
+
+
+CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"tas\r\nd\r\nk_id": "t1" }\r\n0\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (ACCEPTED,),
+        (answer({"task_id": "t1"}, status="201 Created"),),
+        (answer({"task_id": "t1"}, status="202 Accepted"),),
+        (answer({"task_id": "t1"}, headers=["Content-Type: text/html", "Set-Cookie: a=b; Path=/"]),),
+        (answer({"task_id": "t1"}, headers=["Connection: close"]), HANG_UP),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"task_id": "t1"}', HANG_UP),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", ACCEPTED),
+        tuple(bytes((byte,)) for byte in ACCEPTED),
+        (CHUNKED,),
+        (CHUNKED[:60], CHUNKED[60:]),
+        compressed({"task_id": "t1"}),
+    ],
+    ids=[
+        "plain",
+        "201",
+        "202",
+        "cookies",
+        "connection closed after it",
+        "no length",
+        "100 first",
+        "byte by byte",
+        "chunked",
+        "chunked in pieces",
+        "gzipped byte by byte",
+    ],
+)
+def test_an_answer_is_read_however_it_travels(connect: Connect, pieces: tuple[bytes, ...]) -> None:
+    """An order that was paid for is not lost to a proxy's habits, and the next call works too."""
+    with Scripted(one_answer(*pieces)) as upstream:
+        client = connect(upstream.url)
+        assert [client.create_voice(AUDIO_URL), client.create_voice(AUDIO_URL)] == ["t1", "t1"]
+
+
+def test_a_poll_is_read_with_any_success(connect: Connect) -> None:
+    """202 with `not_ready`, and a persona that comes with 201."""
+    with Scripted(one_answer(answer({"type": "not_ready"}, status="202 Accepted"))) as upstream:
+        assert connect(upstream.url).task("t1") == NotReady()
+    with Scripted(one_answer(answer({"data": {"persona_id": "p1"}}, status="201 Created"))) as upstream:
+        assert connect(upstream.url).task("t1") == VoiceReady("p1", None)
+
+
+# ── answers that cannot ────────────────────────────────────────────────────────────────────────
+
+
+LOST: dict[str, tuple[bytes, ...]] = {
+    "closed before the answer": (HANG_UP,),
+    "half a status line": (b"HTTP/1.1 20", HANG_UP),
+    "half of the headers": (ACCEPTED[:30], HANG_UP),
+    "half of the body": (ACCEPTED[:-10], HANG_UP),
+    "half of the chunks": (CHUNKED[:-20], HANG_UP),
+    "a chunk of no size": (CHUNKED.replace(b"5\r\n", b"x\r\n"), HANG_UP),
+    "two lengths": (answer({"task_id": "t1"}, headers=["Content-Length: 7"]), HANG_UP),
+    "no HTTP": (b"220 mail.example ESMTP\r\n", HANG_UP),
+    "too many headers": (answer({"task_id": "t1"}, headers=[f"X-{n}: 1" for n in range(200)]), HANG_UP),
+    "gzip that is none": (answer({"task_id": "t1"}, headers=["Content-Encoding: gzip"]),),
+    "an oversized body": (answer('"' + "x" * BODY_MAX + '"'),),
+    "a body nested too deep": (answer("[" * 100_000),),
+    "half a character": (answer("").replace(b"Length: 0", b"Length: 2") + b'"\xc3',),
+    "no content": (answer("", status="204 No Content"),),
+    "see other": (answer("", status="303 See Other", headers=["Location: /task/t1"]),),
+    "not modified": (answer("", status="304 Not Modified"),),
+    "a page with 200": (answer(PAGE),),
+    "a page with 500": (answer(PAGE, status="500 Internal Server Error"),),
+    "a page with 503": (answer(PAGE, status="503 Service Unavailable", headers=["Retry-After: 5"]),),
+    "504 with JSON": (answer({"error": "Gateway timeout."}, status="504 Gateway Timeout"),),
+    "a refusal with 200": (answer({"code": 403, "message": "The remaining credits are not enough."}),),
+    **{f"garbage {body!r}": (answer(body),) for body in GARBAGE},
+}
+
+
+@pytest.mark.parametrize("pieces", LOST.values(), ids=LOST)
+def test_an_answer_that_was_lost_may_have_cost_something(connect: Connect, pieces: tuple[bytes, ...]) -> None:
+    """The request had left: the cost is unknown, it is sent once, and polls have no answer either."""
+    with Scripted(one_answer(*pieces)) as upstream:
+        client = connect(upstream.url)
+        error = trouble(lambda: client.create_voice(AUDIO_URL))
+        assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
+        assert len(upstream.requests) == 1
+        assert type(trouble(lambda: client.task("t1"))) is NoAnswer
+        assert type(trouble(client.credits)) is NoAnswer
+
+
+@pytest.mark.parametrize("endless", [b" ", b"X: 1\r\n"], ids=["body", "headers"])
+def test_an_answer_that_never_ends_is_given_up(connect: Connect, endless: bytes) -> None:
+    """However it drips: a thread is not held for ever, and the cost is unknown."""
+    over = threading.Event()
+
+    def drip(_: Request) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n" if b":" in endless else b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+        while not over.wait(0.01):
+            yield endless
+
+    with Scripted(drip) as upstream:
+        error = trouble(lambda: connect(upstream.url, answer_s=HASTY_S).create_voice(AUDIO_URL))
+        over.set()
+    assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
+    assert len(upstream.requests) == 1
+
+
+UNCHARGED: dict[str, tuple[bytes, type[UpstreamError]]] = {
+    "moved for good": (answer("", status="301 Moved Permanently", headers=["Location: /elsewhere"]), Unavailable),
+    "found elsewhere": (answer("", status="302 Found", headers=["Location: /elsewhere"]), Unavailable),
+    "moved for now": (answer("", status="307 Temporary Redirect", headers=["Location: /elsewhere"]), Unavailable),
+    "moved, as it is": (answer("", status="308 Permanent Redirect", headers=["Location: /elsewhere"]), Unavailable),
+    "a page with 400": (answer(PAGE, status="400 Bad Request"), Unavailable),
+    "a page with 403": (answer(PAGE, status="403 Forbidden"), Unavailable),
+    "a page with 404": (answer(PAGE, status="404 Not Found"), Unavailable),
+    "404 with JSON": (answer({"error": "Not found."}, status="404 Not Found"), Unavailable),
+    "405 with JSON": (answer({"error": "Method not allowed."}, status="405 Method Not Allowed"), Unavailable),
+    "a page with 413": (answer(PAGE, status="413 Content Too Large"), Unavailable),
+    "a page with 429": (answer(PAGE, status="429 Too Many Requests", headers=["Retry-After: 7"]), SlowDown),
+    "a page with 401": (answer(PAGE, status="401 Unauthorized"), Unauthorized),
+    "400 with JSON of no text": (answer("[]", status="400 Bad Request"), Refused),
+}
+
+
+@pytest.mark.parametrize(("piece", "expected"), UNCHARGED.values(), ids=UNCHARGED)
+def test_an_answer_that_says_no_cost_nothing(connect: Connect, piece: bytes, expected: type[UpstreamError]) -> None:
+    """Nobody follows it elsewhere, and nobody sends it again."""
+    with Scripted(one_answer(piece)) as upstream:
+        error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL))
+    assert (type(error), error.cost) == (expected, Cost.NO)
+    assert len(upstream.requests) == 1
+
+
+def test_a_key_that_upstream_quotes_is_not_passed_on(connect: Connect) -> None:
+    """What upstream says of an error is shown to operators and kept in records."""
+    body = {"error": f"Invalid API key: {KEY}", "type": "unauthorized"}
+    with Scripted(one_answer(answer(body, status="401 Unauthorized"))) as upstream:
+        error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL))
+    assert error.message == "Invalid API key: (key)"
+
+
+def test_no_text_that_quotes_the_key_gets_through(connect: Connect) -> None:
+    """Whatever stands around it, and whatever the status."""
+    said = [b""]
+    with Scripted(lambda _: said) as upstream:
+        client = connect(upstream.url)
+
+        @settings(max_examples=60)
+        @given(st.sampled_from([301, 400, 401, 402, 403, 404, 422, 429, 500, 503]), st.text(), st.text())
+        def quoted(status: int, before: str, after: str) -> None:
+            said[0] = answer({"message": before + KEY + after}, status=f"{status} Trouble")
+            trouble(lambda: client.create_voice(AUDIO_URL))
+
+        quoted()

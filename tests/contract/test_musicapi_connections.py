@@ -1,0 +1,105 @@
+"""Connections that do not come about: nothing was sent, so nothing was charged."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tasks.musicapi import Cost, NoAnswer, Unavailable
+from tests.contract.conftest import Connect, trouble
+from tests.scripted import HANG_UP, Scripted, answer, one_answer
+
+AUDIO_URL = "https://recordings.example/anna.mp3"
+ACCEPTED = answer({"task_id": "t1"})
+
+#: The patience (seconds) of a client that meets somebody who does not answer.
+HASTY_S = 0.3
+
+
+def unavailable(call: Callable[[], object]) -> str:
+    """The text of a call that certainly cost nothing."""
+    error = trouble(call)
+    assert (type(error), error.cost) == (Unavailable, Cost.NO)
+    return error.message
+
+
+def test_a_refused_connection_cost_nothing(connect: Connect) -> None:
+    """Nobody listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    assert unavailable(lambda: connect(f"http://127.0.0.1:{port}").create_voice(AUDIO_URL)) == "no connection"
+
+
+@contextmanager
+def full_house() -> Iterator[str]:
+    """The URL of a listener that lets nobody in any more."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, socket.socket() as first:
+        address = listener.getsockname()
+        first.connect(address)
+        yield f"http://127.0.0.1:{address[1]}"
+
+
+def test_a_connection_that_is_never_accepted_cost_nothing(connect: Connect) -> None:
+    """It is given up after its own, shorter patience."""
+    with full_house() as url:
+        message = unavailable(lambda: connect(url, connect_s=HASTY_S).create_voice(AUDIO_URL))
+    assert message == "no connection in time"
+
+
+def test_a_certificate_that_nobody_signed_cost_nothing(connect: Connect) -> None:
+    """The request never leaves, and no text tells whose certificate it was."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(Path(__file__).with_name("self_signed.pem"))
+    with Scripted(one_answer(ACCEPTED), tls=tls) as upstream:
+        message = unavailable(lambda: connect(upstream.url).create_voice(AUDIO_URL))
+    assert message == "upstream's certificate does not hold"
+    assert upstream.requests == []
+
+
+def test_a_tls_handshake_that_fails_cost_nothing(connect: Connect) -> None:
+    """There was no connection that a request could have been sent over: none agreed on, none in time."""
+    without_certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with Scripted(one_answer(ACCEPTED), tls=without_certificate) as upstream:
+        assert unavailable(lambda: connect(upstream.url).create_voice(AUDIO_URL)) == "no connection"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        message = unavailable(lambda: connect(url, connect_s=HASTY_S).create_voice(AUDIO_URL))
+        assert message == "no connection in time"
+
+
+@pytest.fixture
+def through_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes clients that are made after it go through the proxy of this URL."""
+
+    def set_proxy(url: str) -> None:
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, url)
+
+    return set_proxy
+
+
+def test_an_answer_that_a_proxy_lost_may_have_cost_something(
+    connect: Connect, through_proxy: Callable[[str], None]
+) -> None:
+    """The proxy may have passed the request on before it hung up."""
+    with Scripted(one_answer(HANG_UP)) as proxy:
+        through_proxy(proxy.url)
+        error = trouble(lambda: connect("http://musicapi.example").create_voice(AUDIO_URL))
+    assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
+    assert [request.path for request in proxy.requests] == ["http://musicapi.example/api/v1/sonic/create-voice"]
+
+
+def test_a_proxy_that_opens_no_tunnel_cost_nothing(connect: Connect, through_proxy: Callable[[str], None]) -> None:
+    """Neither one that refuses the connection nor one that refuses to connect."""
+    with Scripted(one_answer(answer("", status="502 Bad Gateway"))) as proxy:
+        through_proxy(proxy.url)
+        unavailable(lambda: connect("https://musicapi.example").create_voice(AUDIO_URL))
+    assert [request.method for request in proxy.requests] == ["CONNECT"]
+
+    unavailable(lambda: connect("https://musicapi.example").create_voice(AUDIO_URL))

@@ -1,0 +1,331 @@
+"""The submit step: what is ordered is paid once, and one job's trouble is its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from simulator.process import Simulator
+from tasks.steps import Submitted
+from tests.conftest import eventually
+from tests.integration.conftest import (
+    PATIENCE,
+    POLL_S,
+    SONG,
+    THREADS,
+    Bench,
+    Build,
+    audio_of,
+    books_agree,
+    voice,
+    voices,
+)
+from tests.scripted import HANG_UP, Request, Scripted, answer
+from voicequeue import Stage, State, VoiceJob
+from voicequeue.job import Code
+from voicequeue.store import connect
+
+
+def charges(simulator: Simulator) -> list[tuple[str, str]]:
+    """The kind and the subject of every charge."""
+    return [(charge["kind"], charge["subject"]) for charge in simulator.ledger()["charges"]]
+
+
+# ── the way it should go ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator: Simulator) -> None:
+    """Voice, persona, song, clips: each step hands on to the next, and 19 credits are spent and counted."""
+    job_id = voice().id()
+
+    assert bench.ordered(voice()) == [job_id]
+    assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
+    assert bench.submit(Stage.MUSIC, [job_id]) == Submitted([job_id], poll_in=POLL_S)
+    done = bench.poll_when_due(Stage.MUSIC, [job_id])
+
+    job = bench.job(job_id)
+    assert (done.waiting, done.to_music) == ([], [])
+    assert (job.state, job.credits, job.voice_name, len(job.clips)) == (State.SUCCEEDED, 19, "Anna", 2)
+    assert charges(simulator) == [("voice", "https://recordings.example/anna.mp3"), ("music", job.persona_id)]
+    assert {charge["task_id"] for charge in simulator.ledger()["charges"]} == set(job.task_ids.values())
+    assert bench.story(job_id) == [
+        State.QUEUED,
+        State.ADMITTED,
+        State.CHARGING,
+        State.PENDING,
+        State.ADMITTED,
+        State.CHARGING,
+        State.PENDING,
+        State.SUCCEEDED,
+    ]
+    assert books_agree(bench, simulator)
+    assert bench.store.in_flight() == 0
+
+
+def test_a_job_with_a_persona_goes_to_its_song_at_once(bench: Bench, simulator: Simulator) -> None:
+    """No voice is made, and none is paid."""
+    spec = VoiceJob(persona_id="p1", song=SONG)
+    [job_id] = bench.ordered(spec)
+
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+
+    assert bench.job(job_id).state is State.SUCCEEDED
+    assert charges(simulator) == [("music", "p1")]
+    assert books_agree(bench, simulator)
+
+
+def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
+    """The message's countdown and the record speak of the same moment."""
+    [job_id] = bench.admitted(voice())
+
+    assert bench.submit(Stage.VOICE, [job_id]) == Submitted([job_id], poll_in=POLL_S, left=[])
+
+    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S - 1, lease=1) == []
+    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease=1) != []
+
+
+def test_a_task_id_is_written_before_the_rest_of_its_chunk_is_answered(build: Build) -> None:
+    """A worker that dies now has lost nothing that was paid for."""
+    first, second = voice("first"), voice("second")
+    stored_in_time: list[bool] = []
+
+    def in_order(request: Request) -> Iterator[bytes]:
+        if audio_of(request) == "second":
+            eventually(lambda: bench.job(first.id()).state is State.PENDING)
+            stored_in_time.append(bench.job(first.id()).task_ids == {Stage.VOICE: "task of first"})
+        yield answer({"task_id": f"task of {audio_of(request)}"})
+
+    with Scripted(in_order) as upstream:
+        bench = build(upstream.url)
+        bench.ordered(first, second)
+
+    assert stored_in_time == [True]
+
+
+def test_the_orders_of_a_chunk_are_with_upstream_at_the_same_time(build: Build) -> None:
+    """As many as there are threads: none is answered before all of them have come."""
+    all_there = threading.Barrier(THREADS, timeout=20)
+
+    def together(request: Request) -> Iterator[bytes]:
+        all_there.wait()
+        yield answer({"task_id": f"task of {audio_of(request)}"})
+
+    with Scripted(together) as upstream:
+        bench = build(upstream.url)
+        job_ids = bench.ordered(*voices(2 * THREADS))
+
+    assert [bench.job(job_id).task_ids[Stage.VOICE] for job_id in job_ids] == [
+        f"task of voice-{number}" for number in range(2 * THREADS)
+    ]
+
+
+# ── once ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_message_that_comes_again_finds_nothing_to_do(bench: Bench, simulator: Simulator) -> None:
+    """Twice in one chunk, twice in a row, or of the other stage: each job is charged once."""
+    first, second = job_ids = bench.admitted(*voices(2))
+
+    assert bench.submit(Stage.MUSIC, job_ids) == Submitted(poll_in=POLL_S)
+    done = bench.submit(Stage.VOICE, [first, second, first, "nobody"])
+    assert bench.submit(Stage.VOICE, job_ids) == Submitted(poll_in=POLL_S)
+
+    assert sorted(done.pending) == sorted(job_ids)
+    assert len(charges(simulator)) == 2
+    assert books_agree(bench, simulator)
+
+
+def test_two_workers_with_the_same_chunk_charge_each_job_once(bench: Bench, simulator: Simulator) -> None:
+    """Each job is one worker's, and each worker polls its own."""
+    job_ids = bench.admitted(*voices(12))
+    both = threading.Barrier(2)
+
+    def work() -> Submitted:
+        with ThreadPoolExecutor(4) as threads:
+            other = replace(bench, services=replace(bench.services, threads=threads))
+            both.wait()
+            return other.submit(Stage.VOICE, job_ids)
+
+    with ThreadPoolExecutor(2) as workers:
+        outcomes = [each.result() for each in [workers.submit(work), workers.submit(work)]]
+
+    assert sorted(outcomes[0].pending + outcomes[1].pending) == sorted(job_ids)
+    assert len(charges(simulator)) == 12
+    assert books_agree(bench, simulator)
+
+
+def test_an_order_whose_answer_was_lost_is_unsure_and_never_sent_again(bench: Bench, simulator: Simulator) -> None:
+    """The ledger shows the charge; the message comes again, and nothing follows from it."""
+    simulator.turn(post_faults={"reset_after": 1})
+    job_ids = bench.admitted(*voices(3))
+
+    first = bench.submit(Stage.VOICE, job_ids)
+    simulator.turn(post_faults={})
+    again = bench.submit(Stage.VOICE, job_ids)
+
+    assert first == again == Submitted(poll_in=POLL_S)
+    assert bench.states(job_ids) == [State.UNSURE] * 3
+    assert len(charges(simulator)) == 3
+    assert simulator.ledger()["double_charges"] == []
+    assert (bench.store.credits(), bench.store.in_flight()) == (0, 0)
+    assert bench.store.gate(bench.clock.now).open
+    assert bench.admit() == {}
+
+
+# ── one job's trouble ──────────────────────────────────────────────────────────────────────────
+
+ANSWERS = {
+    "fine": answer({"task_id": "t1"}),
+    "refused": answer({"error": "The audio is too short."}, status="400 Bad Request"),
+    "moderated": answer({"error": "The audio contains inappropriate content: hate."}, status="403 Forbidden"),
+    "lost": HANG_UP,
+    "unreadable": answer("OK"),
+    "also-fine": answer({"data": {"task_id": "t2"}}),
+}
+
+
+def test_one_jobs_trouble_does_not_touch_its_chunk_mates(build: Build) -> None:
+    """Each job of a chunk has its own fate, and each was asked for once."""
+    specs = [voice(name) for name in ANSWERS]
+    with Scripted(lambda request: [ANSWERS[audio_of(request)]]) as upstream:
+        bench = build(upstream.url)
+        job_ids = bench.admitted(*specs)
+        done = bench.submit(Stage.VOICE, job_ids)
+
+    assert dict(zip(ANSWERS, bench.states(job_ids), strict=True)) == {
+        "fine": State.PENDING,
+        "refused": State.FAILED,
+        "moderated": State.FAILED,
+        "lost": State.UNSURE,
+        "unreadable": State.UNSURE,
+        "also-fine": State.PENDING,
+    }
+    assert done.pending == [job_ids[0], job_ids[-1]]
+    assert sorted(audio_of(request) for request in upstream.requests) == sorted(ANSWERS)
+    assert bench.store.credits() == 2 * 4
+
+
+def test_a_refused_job_has_failed_with_upstreams_words(build: Build) -> None:
+    """Code, stage and message are there for whoever asks; nothing was paid."""
+    refused, moderated = voice("refused"), voice("moderated")
+    with Scripted(lambda request: [ANSWERS[audio_of(request)]]) as upstream:
+        bench = build(upstream.url)
+        bench.submit(Stage.VOICE, bench.admitted(refused, moderated))
+
+    failures = [bench.job(spec.id()).failure for spec in (refused, moderated)]
+    assert [failure and (failure.code, failure.stage, failure.message) for failure in failures] == [
+        (Code.REFUSED, Stage.VOICE, "The audio is too short."),
+        (Code.MODERATED, Stage.VOICE, "The audio contains inappropriate content: hate."),
+    ]
+    assert bench.job(refused.id()).settled_at == bench.clock.now
+    assert bench.store.gate(bench.clock.now).open
+
+
+def test_a_record_that_cannot_be_read_does_not_touch_its_chunk_mates(
+    bench: Bench, simulator: Simulator, valkey_url: str, prefix: str
+) -> None:
+    """A defect of one job is logged and left to the pulse; nothing is sent for it."""
+    first, spoilt, last = job_ids = bench.admitted(*voices(3))
+    with connect(valkey_url) as redis:
+        redis.hset(f"{{{prefix}}}:job:{spoilt}", "spec", "{")
+
+    assert bench.submit(Stage.VOICE, job_ids).pending == [first, last]
+
+    assert len(charges(simulator)) == 2
+    assert books_agree(bench, simulator)
+
+
+# ── everybody's trouble ────────────────────────────────────────────────────────────────────────
+
+CLOSINGS: dict[str, tuple[dict[str, object], str, float]] = {
+    "429": ({"concurrency": 0}, "cooldown", PATIENCE.cooldown_s),
+    "429 with Retry-After": ({"concurrency": 0, "retry_after": 30}, "cooldown", 30),
+    "no credits": ({"credits": 3}, "out_of_credits", PATIENCE.account_s),
+    "no subscription": ({"subscription": False}, "out_of_credits", PATIENCE.account_s),
+    "a wrong key": ({"api_key": "another key"}, "unauthorized", PATIENCE.account_s),
+}
+
+
+@pytest.mark.parametrize(("dials", "reason", "for_s"), CLOSINGS.values(), ids=CLOSINGS)
+def test_what_meets_everybody_closes_the_gate_and_fails_nobody(
+    bench: Bench, simulator: Simulator, dials: dict[str, object], reason: str, for_s: float
+) -> None:
+    """The job is queued again, and is charged once when the time has come and the trouble is over."""
+    before = simulator.dials()
+    simulator.turn(**dials)
+    [job_id] = bench.admitted(voice())
+
+    assert bench.submit(Stage.VOICE, [job_id]) == Submitted(poll_in=POLL_S)
+
+    now, job = bench.clock.now, bench.job(job_id)
+    gate = bench.store.gate(now)
+    assert (job.state, job.failure, job.credits, bench.store.in_flight()) == (State.QUEUED, None, 0, 0)
+    assert (gate.open, gate.reason, gate.until) == (False, reason, now + for_s)
+    assert gate.detail
+    assert bench.admit() == {}
+
+    simulator.turn(**before)
+    bench.clock.now += for_s
+    assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == [job_id]
+    assert len(charges(simulator)) == 1
+    assert books_agree(bench, simulator)
+
+
+def test_an_upstream_that_is_away_closes_the_gate_for_a_while(bench: Bench, build: Build, simulator: Simulator) -> None:
+    """A refused connection cost nothing: the job waits in the backlog."""
+    with Scripted(lambda _: []) as gone:
+        pass
+    away = replace(bench, services=replace(bench.services, upstream=build(gone.url).services.upstream))
+    [job_id] = away.admitted(voice())
+
+    away.submit(Stage.VOICE, [job_id])
+
+    gate = bench.store.gate(bench.clock.now)
+    assert (bench.job(job_id).state, gate.reason, gate.detail) == (State.QUEUED, "upstream_down", "no connection")
+    bench.clock.now += PATIENCE.cooldown_s
+    assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == [job_id]
+    assert books_agree(bench, simulator)
+
+
+def test_behind_a_closed_gate_nothing_is_sent(bench: Bench, simulator: Simulator) -> None:
+    """Jobs that were admitted before it closed go back to the backlog, in their order."""
+    job_ids = bench.admitted(*voices(5))
+    bench.store.close_gate("paused", "by a person", bench.clock.now)
+
+    assert bench.submit(Stage.VOICE, job_ids) == Submitted(poll_in=POLL_S)
+
+    assert bench.states(job_ids) == [State.QUEUED] * 5
+    assert simulator.ledger()["calls"]["create_voice"] == 0
+    assert list(bench.store.ids(state=State.QUEUED)) == job_ids
+    assert bench.store.in_flight() == 0
+
+
+def test_a_limit_that_is_met_amid_a_chunk_holds_back_the_rest(bench: Bench, simulator: Simulator) -> None:
+    """What upstream took is pending, all else is queued again; nothing fails and nothing is paid twice."""
+    simulator.turn(concurrency=2, voice_s=60)
+    job_ids = bench.admitted(*voices(8))
+
+    done = bench.submit(Stage.VOICE, job_ids)
+
+    states = bench.states(job_ids)
+    assert (states.count(State.PENDING), states.count(State.QUEUED), len(done.pending)) == (2, 6, 2)
+    simulator.turn(concurrency=None)
+    bench.clock.now += PATIENCE.cooldown_s
+    assert len(bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending) == 6
+    assert len(charges(simulator)) == 8
+    assert books_agree(bench, simulator)
+
+
+def test_what_there_was_no_time_for_is_left_as_it_was(bench: Bench, simulator: Simulator) -> None:
+    """A task that took too long hands on the rest of its chunk, and nothing was sent for it."""
+    job_ids = bench.admitted(*voices(3))
+
+    assert bench.patient(submit_s=-1).submit(Stage.VOICE, job_ids) == Submitted(poll_in=POLL_S, left=job_ids)
+
+    assert bench.states(job_ids) == [State.ADMITTED] * 3
+    assert simulator.ledger()["calls"]["create_voice"] == 0
+    assert bench.submit(Stage.VOICE, job_ids).pending == job_ids

@@ -1,0 +1,253 @@
+"""The poll step: every answer settles its job or asks again, and what was paid for is not lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from simulator.faults import GET_FAULTS
+from simulator.process import Simulator
+from tasks.steps import Polled
+from tests.integration.conftest import DEADLINE_S, POLL_S, SONG, Bench, Build, books_agree, voice, voices
+from tests.scripted import Request, Scripted, answer
+from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue
+from voicequeue.job import Code
+
+
+def asked(simulator: Simulator) -> int:
+    """How many polls upstream got."""
+    return int(simulator.ledger(charges=False)["calls"]["task"])
+
+
+def why(job: Job) -> tuple[Code, Stage] | None:
+    """Why and where a job failed."""
+    return (job.failure.code, job.failure.stage) if job.failure else None
+
+
+# ── not ready ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_not_ready_is_planned_and_a_second_message_finds_nothing_due(
+    bench: Bench, simulator: Simulator
+) -> None:
+    """Messages never multiply: one asks, the other ends; when the time has come, one asks again."""
+    simulator.turn(voice_s=60)
+    job_ids = bench.ordered(*voices(3))
+    bench.clock.now += POLL_S
+
+    assert bench.poll(Stage.VOICE, job_ids) == Polled(waiting=job_ids, again_in=POLL_S)
+    assert bench.poll(Stage.VOICE, job_ids) == Polled(again_in=POLL_S)
+    assert asked(simulator) == 3
+
+    assert bench.poll_when_due(Stage.VOICE, job_ids).waiting == job_ids
+    assert asked(simulator) == 6
+    assert bench.states(job_ids) == [State.PENDING] * 3
+
+
+def test_a_poll_that_comes_early_asks_nothing(bench: Bench, simulator: Simulator) -> None:
+    """Nor does one of the other stage, or for a job that nobody knows."""
+    job_ids = bench.ordered(*voices(2))
+
+    assert bench.poll(Stage.VOICE, job_ids) == Polled(again_in=POLL_S)
+    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "nobody"]) == Polled(again_in=POLL_S)
+    assert asked(simulator) == 0
+
+
+def test_two_workers_with_the_same_chunk_ask_about_each_job_once(bench: Bench, simulator: Simulator) -> None:
+    """A job that one of them asks about is not due for the other."""
+    simulator.turn(voice_s=60)
+    job_ids = bench.ordered(*voices(10))
+    bench.clock.now += POLL_S
+    both = threading.Barrier(2)
+
+    def work() -> Polled:
+        with ThreadPoolExecutor(4) as threads:
+            other = replace(bench, services=replace(bench.services, threads=threads))
+            both.wait()
+            return other.poll(Stage.VOICE, job_ids)
+
+    with ThreadPoolExecutor(2) as workers:
+        outcomes = [each.result() for each in [workers.submit(work), workers.submit(work)]]
+
+    assert sorted(outcomes[0].waiting + outcomes[1].waiting) == sorted(job_ids)
+    assert asked(simulator) == 10
+
+
+def test_a_poll_whose_worker_died_is_made_by_another_one(bench: Bench) -> None:
+    """It had claimed the job; when its time is over the job is due again."""
+    job_ids = bench.ordered(voice(song=None))
+    bench.clock.now += POLL_S
+    assert bench.store.claim(job_ids, Stage.VOICE, bench.clock.now, lease=90)
+
+    bench.clock.now += 80
+    bench.poll(Stage.VOICE, job_ids)
+    assert bench.states(job_ids) == [State.PENDING]
+    bench.clock.now += 10
+    bench.poll(Stage.VOICE, job_ids)
+    assert bench.states(job_ids) == [State.SUCCEEDED]
+
+
+@pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault not in ("lost_task", "hang", "drip")])
+def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulator, fault: str) -> None:
+    """Asking is free: no trouble of the way fails a job, and none closes the gate."""
+    job_ids = bench.ordered(*voices(2))
+    simulator.turn(get_faults={fault: 1})
+
+    assert bench.poll_when_due(Stage.VOICE, job_ids) == Polled(waiting=job_ids, again_in=POLL_S)
+
+    assert bench.store.gate(bench.clock.now).open
+    simulator.turn(get_faults={})
+    assert bench.poll_when_due(Stage.VOICE, job_ids).to_music == job_ids
+
+
+# ── settled ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_voice_without_a_song_has_succeeded_with_its_persona(bench: Bench, simulator: Simulator) -> None:
+    """Nothing more is ordered, and its slot is free."""
+    [job_id] = bench.ordered(voice(song=None))
+
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+
+    job = bench.job(job_id)
+    assert (job.state, job.credits, job.voice_name) == (State.SUCCEEDED, 4, "Anna")
+    assert job.persona_id
+    assert job.settled_at == bench.clock.now
+    assert bench.store.in_flight() == 0
+    assert books_agree(bench, simulator)
+
+
+@pytest.mark.parametrize("shape", ["clips", "object", "answer"])
+def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
+    bench: Bench, simulator: Simulator, shape: str
+) -> None:
+    """The credits are spent all the same, and are counted."""
+    simulator.turn(voice_failure=1, failure_shape=shape)
+    [job_id] = bench.ordered(voice())
+
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+
+    job = bench.job(job_id)
+    assert (job.state, why(job)) == (State.FAILED, (Code.UPSTREAM_FAILED, Stage.VOICE))
+    assert job.failure is not None
+    assert ("no clear speaker" in job.failure.message) == (shape != "clips")
+    assert bench.store.in_flight() == 0
+    assert books_agree(bench, simulator)
+
+
+def test_each_job_of_a_chunk_has_its_own_answer(bench: Bench, simulator: Simulator) -> None:
+    """One is ready, one failed, one is still worked on."""
+    simulator.turn(fail_match="bad", stall_match="slow")
+    good, bad, slow = job_ids = bench.ordered(voice("good"), voice("bad"), voice("slow"))
+
+    done = bench.poll_when_due(Stage.VOICE, job_ids)
+
+    assert done == Polled(waiting=[slow], again_in=POLL_S, to_music=[good])
+    assert bench.states([good, bad, slow]) == [State.ADMITTED, State.FAILED, State.PENDING]
+
+
+def test_an_answer_for_a_job_that_was_cancelled_meanwhile_is_dropped(build: Build, queue: VoiceQueue) -> None:
+    """Nothing is ordered for it any more, though its voice is there."""
+
+    def cancelling(request: Request) -> Iterator[bytes]:
+        if request.method == "GET":
+            queue.cancel(voice().id())
+        yield answer({"task_id": "t1", "data": {"persona_id": "p1"}})
+
+    with Scripted(cancelling) as upstream:
+        bench = build(upstream.url)
+        [job_id] = bench.ordered(voice())
+        assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+
+    assert bench.job(job_id).state is State.CANCELLED
+    assert bench.submit(Stage.MUSIC, [job_id]).pending == []
+
+
+def test_an_answer_for_a_job_that_was_cancelled_is_not_asked_for(
+    bench: Bench, simulator: Simulator, queue: VoiceQueue
+) -> None:
+    """The message that was on its way finds nothing to do."""
+    [job_id] = bench.ordered(voice())
+    queue.cancel(job_id)
+
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+    assert asked(simulator) == 0
+    assert books_agree(bench, simulator)
+
+
+# ── deadlines and retries ──────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_past_its_deadline_is_asked_about_again_by_a_retry_and_pays_nothing(
+    bench: Bench, simulator: Simulator, queue: VoiceQueue
+) -> None:
+    """Its task may have finished meanwhile: what was paid for is taken."""
+    simulator.turn(music_s=60)
+    [job_id] = bench.ordered(VoiceJob(persona_id="p1", song=SONG))
+    hasty = replace(bench, services=replace(bench.services, deadlines=dict.fromkeys(Stage, POLL_S)))
+    assert hasty.poll_when_due(Stage.MUSIC, [job_id]).waiting == [job_id]
+    assert hasty.poll_when_due(Stage.MUSIC, [job_id]).waiting == []
+    assert why(bench.job(job_id)) == (Code.DEADLINE, Stage.MUSIC)
+    assert bench.store.in_flight() == 0
+
+    retried = queue.retry(job_id)
+    [charge] = simulator.ledger()["charges"]
+    simulator.finish(charge["task_id"])
+    bench.poll(Stage.MUSIC, [job_id])
+
+    job = bench.job(job_id)
+    assert (retried.state, retried.failure) == (State.PENDING, None)
+    assert (job.state, len(job.clips), job.failure, job.credits) == (State.SUCCEEDED, 2, None, 15)
+    assert simulator.ledger()["charged"] == 1
+    assert books_agree(bench, simulator)
+
+
+def test_a_result_that_comes_after_the_deadline_is_still_taken(bench: Bench) -> None:
+    """Nobody asked for long, and it is there: the deadline is for what is not."""
+    [job_id] = bench.ordered(voice(song=None))
+    bench.clock.now += 10 * DEADLINE_S
+
+    bench.poll(Stage.VOICE, [job_id])
+
+    assert bench.job(job_id).state is State.SUCCEEDED
+
+
+def test_an_upstream_that_does_not_answer_until_the_deadline_fails_the_job(bench: Bench, simulator: Simulator) -> None:
+    """It is the deadline that ends a job, not a number of polls."""
+    [job_id] = bench.ordered(voice())
+    simulator.turn(get_faults={"error": 1})
+    for _ in range(3):
+        assert bench.poll_when_due(Stage.VOICE, [job_id]).waiting == [job_id]
+
+    bench.clock.now += DEADLINE_S
+    assert bench.poll(Stage.VOICE, [job_id]).waiting == []
+
+    assert why(bench.job(job_id)) == (Code.DEADLINE, Stage.VOICE)
+
+
+def test_a_retry_after_a_song_failed_pays_for_the_song_and_not_for_the_voice(
+    bench: Bench, simulator: Simulator, queue: VoiceQueue
+) -> None:
+    """It resumes at the first stage that has no result."""
+    simulator.turn(music_failure=1)
+    [job_id] = bench.ordered(voice())
+    bench.poll_when_due(Stage.VOICE, [job_id])
+    bench.submit(Stage.MUSIC, [job_id])
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+    failed = bench.job(job_id)
+    assert why(failed) == (Code.UPSTREAM_FAILED, Stage.MUSIC)
+
+    simulator.turn(music_failure=0)
+    queue.retry(job_id)
+    assert bench.admit() == {Stage.MUSIC: [job_id]}
+    bench.submit(Stage.MUSIC, [job_id])
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+
+    job = bench.job(job_id)
+    assert (job.state, job.persona_id, job.credits) == (State.SUCCEEDED, failed.persona_id, 4 + 15 + 15)
+    assert [charge["kind"] for charge in simulator.ledger()["charges"]] == ["voice", "music", "music"]
+    assert bench.store.credits() == simulator.ledger()["credits_spent"]

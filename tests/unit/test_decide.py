@@ -1,0 +1,218 @@
+"""What follows from each answer: the move that is made, and whether everybody has to wait."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tasks import decide
+from tasks.decide import Closure
+from tasks.musicapi import (
+    CannotPay,
+    Moderated,
+    MusicReady,
+    NoAnswer,
+    NotReady,
+    Reading,
+    Refused,
+    SlowDown,
+    TaskFailed,
+    Unauthorized,
+    Unavailable,
+    UpstreamError,
+    VoiceReady,
+)
+from voicequeue import Song, VoiceJob, records
+from voicequeue.flow import Patience
+from voicequeue.job import PRICES, Clip, Code, Failure, Move, Stage, State
+from voicequeue.store import Charged, Claimed
+
+NOW = 1_800_000_000.0
+DEADLINE = 900.0
+PATIENCE = Patience(cooldown_s=5, account_s=60)
+SPEC = VoiceJob(audio_url="https://recordings.example/anna.mp3", song=Song(prompt="la la"))
+CLIPS = (Clip("c1", "succeeded", "Song", "https://cdn.example/1.mp3", None, 120.5), Clip("c2", "failed"))
+
+BOTH_STAGES = pytest.mark.parametrize("stage", list(Stage))
+
+
+def charged(stage: Stage) -> Charged:
+    """A claim to send a POST."""
+    return Charged("j1", 3, stage, 1, SPEC.content(), None if stage is Stage.VOICE else "p1")
+
+
+def claimed(stage: Stage, *, since: float = NOW - 30, song_is_next: bool = False) -> Claimed:
+    """A claim to ask about a task."""
+    return Claimed("j1", 5, stage, "t1", since, Stage.MUSIC if song_is_next else None)
+
+
+def failure(move: Move | None) -> Failure:
+    """The failure that a move to `failed` writes, which settles the job."""
+    assert move is not None
+    assert move.to is State.FAILED
+    assert move.fields["settled"] == f"{NOW:.6f}"
+    found = records.failure(move.fields["failure"])
+    assert found is not None
+    assert move.reason == found.code
+    return found
+
+
+# ── after a POST ───────────────────────────────────────────────────────────────────────────────
+
+
+@BOTH_STAGES
+def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) -> None:
+    """The task id, the time it was paid, the credits and the first poll are one write."""
+    move = decide.accepted(charged(stage), "t1", NOW, 20)
+
+    assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
+    assert (move.to, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
+    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}"}
+
+
+@BOTH_STAGES
+@pytest.mark.parametrize(("error", "code"), [(Refused("no"), Code.REFUSED), (Moderated("no"), Code.MODERATED)])
+def test_a_refused_order_fails_its_job(stage: Stage, error: UpstreamError, code: Code) -> None:
+    """For good, with upstream's words and no credits."""
+    move = decide.not_accepted(charged(stage), error, NOW)
+
+    assert failure(move) == Failure(code, stage, "no")
+    assert (move.state, move.credits, move.due) == (State.CHARGING, 0, None)
+
+
+@BOTH_STAGES
+@pytest.mark.parametrize("error", [Unauthorized("no"), CannotPay("no"), SlowDown("no"), Unavailable("no")])
+def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, error: UpstreamError) -> None:
+    """The job did nothing wrong: it goes back to the backlog, and nothing is written but the reason."""
+    move = decide.not_accepted(charged(stage), error, NOW)
+
+    assert move == Move("j1", 3, State.CHARGING, stage, State.QUEUED, reason="no")
+
+
+@BOTH_STAGES
+def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
+    """Nobody sends it again, and nothing is counted as spent."""
+    move = decide.not_accepted(charged(stage), NoAnswer("the connection was lost"), NOW)
+
+    assert move == Move("j1", 3, State.CHARGING, stage, State.UNSURE, reason="the connection was lost")
+
+
+@BOTH_STAGES
+def test_a_charge_that_nobody_answers_for_is_unsure(stage: Stage) -> None:
+    """A worker that died while charging may have sent its POST."""
+    move = decide.lost("j1", 3, stage)
+
+    assert (move.state, move.stage, move.to) == (State.CHARGING, stage, State.UNSURE)
+    assert "died" in move.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (SlowDown("slow", 30), Closure("cooldown", "slow", NOW + 30)),
+        (SlowDown("slow", 0), Closure("cooldown", "slow", NOW + 5)),
+        (SlowDown("slow", 1e9), Closure("cooldown", "slow", NOW + 3600)),
+        (SlowDown("slow"), Closure("cooldown", "slow", NOW + 5)),
+        (CannotPay("pay"), Closure("out_of_credits", "pay", NOW + 60)),
+        (Unauthorized("key"), Closure("unauthorized", "key", NOW + 60)),
+        (Unavailable("no connection"), Closure("upstream_down", "no connection", NOW + 5)),
+        (Refused("no"), None),
+        (Moderated("no"), None),
+        (NoAnswer("lost"), None),
+    ],
+)
+def test_the_gate_closes_for_what_would_meet_everybody(error: UpstreamError, expected: Closure | None) -> None:
+    """With the reason, upstream's words and until when; one job's own trouble closes it for nobody."""
+    assert decide.closure(error, NOW, PATIENCE) == expected
+
+
+# ── after a poll ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_ready_voice_without_a_song_is_the_result() -> None:
+    """The job has succeeded, and is settled."""
+    move = decide.read(claimed(Stage.VOICE), VoiceReady("p1", "Anna"), NOW)
+
+    fields = {"persona_id": "p1", "voice_name": "Anna", "settled": f"{NOW:.6f}"}
+    assert move == Move("j1", 5, State.PENDING, Stage.VOICE, State.SUCCEEDED, fields=fields)
+
+
+def test_a_ready_voice_with_a_song_goes_on_to_the_song_at_once() -> None:
+    """The persona is kept, and the job holds its slot."""
+    move = decide.read(claimed(Stage.VOICE, song_is_next=True), VoiceReady("p1", None), NOW)
+
+    fields = {"persona_id": "p1", "voice_name": None}
+    assert move == Move(
+        "j1", 5, State.PENDING, Stage.VOICE, State.ADMITTED, to_stage=Stage.MUSIC, due=NOW, fields=fields
+    )
+
+
+def test_a_ready_song_is_the_result() -> None:
+    """Both clips are kept, the one that failed too."""
+    move = decide.read(claimed(Stage.MUSIC), MusicReady(CLIPS), NOW)
+
+    assert move is not None
+    assert (move.state, move.stage, move.to) == (State.PENDING, Stage.MUSIC, State.SUCCEEDED)
+    assert records.clips(move.fields["clips"]) == CLIPS
+    assert move.fields["settled"] == f"{NOW:.6f}"
+
+
+@BOTH_STAGES
+def test_a_failed_task_fails_its_job(stage: Stage) -> None:
+    """With upstream's reason, and the stage that failed."""
+    move = decide.read(claimed(stage), TaskFailed("no clear speaker"), NOW)
+
+    assert failure(move) == Failure(Code.UPSTREAM_FAILED, stage, "no clear speaker")
+
+
+def asked_again(stage: Stage) -> list[Reading]:
+    """Readings that settle nothing in this stage: the other stage's result is none of ours."""
+    return [NotReady(), MusicReady(CLIPS) if stage is Stage.VOICE else VoiceReady("p1", None)]
+
+
+@BOTH_STAGES
+def test_what_settles_nothing_is_asked_again(stage: Stage) -> None:
+    """Not ready, or the other stage's result."""
+    for reading in asked_again(stage):
+        assert decide.read(claimed(stage), reading, NOW) is None
+
+
+@BOTH_STAGES
+def test_a_stage_has_time_until_its_deadline(stage: Stage) -> None:
+    """To the last moment of it; then it fails with what upstream said last."""
+    assert decide.overdue(claimed(stage, since=NOW - DEADLINE), NOW, DEADLINE) is None
+    late = claimed(stage, since=NOW - DEADLINE - 0.01)
+    told = Failure(Code.DEADLINE, stage, "not ready 900 s after it was ordered")
+    assert failure(decide.overdue(late, NOW, DEADLINE)) == told
+    said = failure(decide.overdue(late, NOW, DEADLINE, "task not found."))
+    assert said.message == f"{told.message}; upstream says: task not found."
+
+
+@BOTH_STAGES
+def test_a_result_that_comes_after_the_deadline_is_still_taken(stage: Stage) -> None:
+    """It was paid for; a failure too is told as it is."""
+    late = claimed(stage, since=NOW - 10 * DEADLINE)
+    ready: Reading = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
+
+    taken = decide.read(late, ready, NOW)
+
+    assert taken is not None
+    assert taken.to is State.SUCCEEDED
+    assert failure(decide.read(late, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
+
+
+@BOTH_STAGES
+def test_every_decision_can_be_written(stage: Stage) -> None:
+    """A move is text for Redis: no decision holds anything else."""
+    moves = [
+        decide.accepted(charged(stage), "t1", NOW, 20),
+        decide.not_accepted(charged(stage), Refused("no"), NOW),
+        decide.not_accepted(charged(stage), NoAnswer("lost"), NOW),
+        decide.lost("j1", 3, stage),
+        decide.overdue(claimed(stage, since=0), NOW, DEADLINE),
+    ]
+    for move in moves:
+        assert move is not None
+        line = records.move_text(move)
+        assert json.loads(json.dumps(line)) == line
