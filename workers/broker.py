@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import Empty
 from typing import Any
 
@@ -54,11 +56,26 @@ class QoS(kombu_redis.QoS):
 
 
 class Channel(kombu_redis.Channel):
-    """A channel whose end is quiet, whatever its connection is like."""
+    """A channel whose end is quiet, whatever its connection is like, and which keeps its client.
+
+    kombu makes a client anew for each command, at more than the command's cost.
+    """
 
     QoS = QoS
+    pool: Any
+    _create_client: Any
     _in_poll: Any
     _brpop_read: Any
+    _kept: Any = None
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """A client for one command or more; a new one only where the pool is new (a fork, a lost connection)."""
+        if client is None:
+            if self._kept is None or self._kept.connection_pool is not self.pool:
+                self._kept = self._create_client()
+            client = self._kept
+        yield client
 
     def close(self) -> None:
         """Close; what a dead connection says meanwhile is of no interest."""
