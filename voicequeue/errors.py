@@ -6,9 +6,10 @@
      ├── UnknownJob      (also a LookupError)  no job has this id
      ├── UnknownBatch    (also a LookupError)  no batch has this name
      ├── NotAllowed                            the job's state does not allow this
-     └── StoreUnreachable                      Redis does not answer
+     └── StoreUnreachable                      Redis does not answer, or refuses
 
-None of their texts quotes a URL, a lyric or a secret: they may be logged anywhere.
+None of their texts quotes a URL, a lyric or a secret: they may be logged anywhere. What they are made
+from are their `args`, so that they can be pickled and sent between processes.
 """
 
 from __future__ import annotations
@@ -39,13 +40,20 @@ class Problem:
 class VoiceQueueError(Exception):
     """Base of everything that this package raises."""
 
+    def __repr__(self) -> str:
+        """The text as well: it is this that Celery logs and Flower shows."""
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 class InvalidJob(VoiceQueueError, ValueError):
     """The job cannot be enqueued; `problems` names every field that is wrong."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(tuple(problems))
         self.problems = tuple(problems)
-        super().__init__("; ".join(map(str, self.problems)))
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.problems))
 
     @classmethod
     def from_validation(cls, error: ValidationError) -> InvalidJob:
@@ -66,9 +74,12 @@ class KeyConflict(VoiceQueueError, ValueError):
     """The idempotency key belongs to a job with other content; `job_id` names that job."""
 
     def __init__(self, key: str, job_id: str) -> None:
+        super().__init__(key, job_id)
         self.key, self.job_id = key, job_id
-        super().__init__(
-            f"key: {key!r} already stands for job {job_id}, whose content is different; "
+
+    def __str__(self) -> str:
+        return (
+            f"key: {self.key!r} already stands for job {self.job_id}, whose content is different; "
             "use another key, or the same content"
         )
 
@@ -77,16 +88,22 @@ class UnknownJob(VoiceQueueError, LookupError):
     """No job has this id (never enqueued here, or past retention)."""
 
     def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
         self.job_id = job_id
-        super().__init__(f"no job {job_id!r}")
+
+    def __str__(self) -> str:
+        return f"no job {self.job_id!r}"
 
 
 class UnknownBatch(VoiceQueueError, LookupError):
     """No job was ever enqueued into a batch of this name."""
 
     def __init__(self, name: str) -> None:
+        super().__init__(name)
         self.name = name
-        super().__init__(f"no batch {name!r}")
+
+    def __str__(self) -> str:
+        return f"no batch {self.name!r}"
 
 
 class NotAllowed(VoiceQueueError):
@@ -94,4 +111,4 @@ class NotAllowed(VoiceQueueError):
 
 
 class StoreUnreachable(VoiceQueueError):
-    """Redis did not answer; nothing can be said of what was asked for."""
+    """Redis did not answer, or refused (out of memory, read only); nothing can be said of what was asked for."""

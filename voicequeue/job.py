@@ -114,6 +114,8 @@ class Move:
     def __post_init__(self) -> None:
         if self.to not in MOVES[self.state]:
             raise ValueError(f"no move leads from {self.state} to {self.to}")
+        if (self.due is not None) != (self.to in IN_FLIGHT):
+            raise ValueError(f"due belongs to a job in flight, and only to one: {self.to}, {self.due}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def charges(timeline: list[Step]) -> list[Charge]:
             outcome=State.CHARGING if answer is None else answer.state,
             task_id=None if answer is None else answer.task_id,
         )
-        for step, answer in zip(timeline, answers, strict=True)
+        for step, answer in zip(timeline, answers, strict=False)
         if step.state is State.CHARGING
     ]
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from voicequeue.errors import (
     InvalidJob,
     KeyConflict,
@@ -87,7 +89,8 @@ class Status:
 class VoiceQueue:
     """The queue behind one Redis.
 
-    It needs Redis alone. Every method raises `StoreUnreachable` if Redis does not answer.
+    It needs Redis alone. Every method raises `StoreUnreachable` if Redis does not answer, or refuses.
+    Raises ValueError for a `url` or a `prefix` that cannot be one.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, prefix: str = DEFAULT_PREFIX) -> None:
@@ -208,11 +211,14 @@ class VoiceQueue:
     def jobs(self, *, state: State | str | None = None, batch: str | None = None) -> Iterator[Job]:
         """Jobs of a batch in the order they came, or of a state, the latest to enter it first.
 
-        Read a page at a time. Raises UnknownBatch.
+        Read a page at a time. Raises UnknownBatch, at once.
         """
         wanted = None if state is None else State(state)
         if batch is not None:
             self.batch(batch)
+        return self._read(wanted, batch)
+
+    def _read(self, wanted: State | None, batch: str | None) -> Iterator[Job]:
         with _reachable():
             ids = self._store.ids(state=wanted, batch=batch)
             while page := list(islice(ids, CHUNK)):
@@ -318,3 +324,6 @@ def _reachable() -> Iterator[None]:
         yield
     except UNREACHABLE as error:
         raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}") from error
+    except ResponseError as error:  # out of memory, read only, no such database …
+        words, _, _ = str(error).partition(", with args")
+        raise StoreUnreachable(f"Redis refuses: {words}") from error

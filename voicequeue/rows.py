@@ -5,10 +5,11 @@ A row's columns are the fields of `VoiceJob` and, flat beside them, those of its
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -23,7 +24,12 @@ METADATA = "metadata."
 #: What a file of rejected rows has in front, so that it can be mended and ingested as it is.
 REJECTED_COLUMNS = ("line", "reason")
 
-DELIMITERS = ",;\t|: "
+DELIMITERS = ",;\t|"
+
+#: The one column of a JSON Lines file, and of the file of its rejected rows.
+JSON_COLUMNS = ("row",)
+
+_KNOWN = frozenset((*JOB_COLUMNS, *SONG_COLUMNS, *REJECTED_COLUMNS))
 
 _SNIFF_BYTES = 65_536
 
@@ -34,12 +40,16 @@ class UnreadableFile(VoiceQueueError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as it stood in the file; `line` is where it begins, from 1."""
+    """One row as it stood in the file; `line` is where it begins, from 1.
+
+    `more` are cells beyond the last column: kept, lest a row that was cut could pass for a whole one.
+    """
 
     line: int
     cells: Mapping[str, str]
     fields: Mapping[str, Any] | None  # None: it cannot be read at all
     trouble: str = ""
+    more: tuple[str, ...] = ()
 
     def job(self, batch: str) -> VoiceJob:
         """The job that the row describes, with a key of its own. Raises InvalidJob."""
@@ -52,6 +62,23 @@ class Row:
             raise InvalidJob(problems) from None
 
 
+class _Borrowed(io.RawIOBase):
+    """Somebody else's file, seekable or not: it is read here, and closed by its owner."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        # What is there at once: the rows of a pipe do not wait for one another.
+        self._read: Callable[[int], bytes | None] = getattr(file, "read1", file.read)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._read(len(buffer)) or b""
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
 class Rows:
     """The rows of an open file. Raises UnreadableFile before the first row, if at all.
 
@@ -59,12 +86,13 @@ class Rows:
     """
 
     def __init__(self, raw: BinaryIO) -> None:
-        stream = io.BufferedReader(raw, _SNIFF_BYTES) if isinstance(raw, io.RawIOBase) else raw
-        start = stream.peek(_SNIFF_BYTES) if isinstance(stream, io.BufferedReader) else b""
+        stream = io.BufferedReader(_Borrowed(raw), _SNIFF_BYTES)
+        start = stream.peek(_SNIFF_BYTES)
+        _check_start(start)
         # What is not UTF-8 is kept as such, and rejects its own row only.
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
-            self.columns: tuple[str, ...] = ("row",)
+        if _begins(start, b"{"):
+            self.columns: tuple[str, ...] = JSON_COLUMNS
             self._rows = _json_rows(text)
         else:
             self.columns, self._rows = _csv_rows(text)
@@ -73,31 +101,52 @@ class Rows:
         return self._rows
 
 
+def _begins(start: bytes, sign: bytes) -> bool:
+    return start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(sign)
+
+
+def _check_start(start: bytes) -> None:
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UnreadableFile("the file is UTF-16; save it as UTF-8")
+    if _begins(start, b"["):
+        raise UnreadableFile("the file is one JSON array; write each job as a JSON object on a line of its own")
+
+
 def _csv_rows(text: io.TextIOWrapper) -> tuple[tuple[str, ...], Iterator[Row]]:
-    header = text.readline()
+    header = text.readline(_SNIFF_BYTES)
     if not header.strip():
         raise UnreadableFile("the file is empty: its first line must name the columns")
     delimiter = _delimiter(header)
-    columns = tuple(name.strip() for name in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True)))
-    _check_columns(columns)
-    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True)
+    columns = _names(header, delimiter)
     kept = tuple(name for name in columns if name not in REJECTED_COLUMNS)
+    if kept != JSON_COLUMNS:
+        _check_columns(columns)
+    # Strict: a quote that is never closed must not swallow the rows after it as one song's lyrics.
+    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
     return kept, _read_csv(reader, columns)
 
 
 def _delimiter(header: str) -> str:
-    try:
-        return csv.Sniffer().sniff(header, DELIMITERS).delimiter
-    except csv.Error:
-        return ","  # one column
+    """The one under which most columns have a name that is known; a comma where there is but one column."""
+    return max(DELIMITERS, key=lambda delimiter: sum(map(_is_known, _names(header, delimiter))))
+
+
+def _names(header: str, delimiter: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True)))
+
+
+def _is_known(column: str) -> bool:
+    return column in _KNOWN or _is_metadata(column)
 
 
 def _check_columns(columns: tuple[str, ...]) -> None:
-    allowed = {*JOB_COLUMNS, *SONG_COLUMNS, *REJECTED_COLUMNS}
-    unknown = [name for name in columns if name not in allowed and not _is_metadata(name)]
+    unknown = [name for name in columns if not _is_known(name)]
+    if any("://" in name for name in unknown):
+        raise UnreadableFile("the first line must name the columns; it holds a URL")
     if unknown:
         known = ", ".join((*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"))
-        raise UnreadableFile(f"unknown column {', '.join(map(repr, unknown))}; allowed are {known}")
+        named = ", ".join(repr(name[:60]) for name in unknown)
+        raise UnreadableFile(f"unknown column {named}; allowed are {known}")
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise UnreadableFile(f"column {', '.join(map(repr, twice))} is there twice")
@@ -118,7 +167,7 @@ def _read_csv(reader: Any, columns: tuple[str, ...]) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(line, {}, None, f"not readable as CSV: {error}")
+            yield Row(line, {}, None, _csv_trouble(error, line, 1 + reader.line_num))
             continue
         finally:
             ended = 1 + reader.line_num
@@ -131,24 +180,33 @@ def _csv_row(line: int, columns: tuple[str, ...], values: list[str]) -> Row:
     cells = {name: value for name, value in pairs.items() if name not in REJECTED_COLUMNS}
     if len(values) > len(columns):
         trouble = f"has {len(values)} cells, but the header names {len(columns)}; quote cells that hold the delimiter"
-        return Row(line, cells, None, trouble)
-    return Row(line, cells, {name: value for name, value in cells.items() if value.strip()})
+        return Row(line, cells, None, trouble, tuple(values[len(columns) :]))
+    if any("\0" in value for value in values):
+        return Row(line, cells, None, "holds NUL bytes, which are no text")
+    if tuple(cells) == JSON_COLUMNS:
+        return _json_row(line, cells["row"])
+    return Row(line, cells, {name: value.strip() for name, value in cells.items() if value.strip()})
+
+
+def _csv_trouble(error: csv.Error, first: int, last: int) -> str:
+    if last > first:
+        return f"lines {first} to {last} are not readable as CSV: {error}; is a quote opened and never closed?"
+    return f"not readable as CSV: {error}"
 
 
 def _json_rows(text: io.TextIOWrapper) -> Iterator[Row]:
-    for line, row in enumerate(text, start=1):
-        if not row.strip():
-            continue
-        cells = {"row": row.strip()}
-        try:
-            fields = json.loads(row)
-        except ValueError as error:
-            yield Row(line, cells, None, f"not readable as JSON: {error}")
-            continue
-        if isinstance(fields, dict):
-            yield Row(line, cells, fields)
-        else:
-            yield Row(line, cells, None, "must be a JSON object")
+    return (_json_row(line, row.strip()) for line, row in enumerate(text, start=1) if row.strip())
+
+
+def _json_row(line: int, text: str) -> Row:
+    cells = {"row": text}
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:  # the latter: brackets in brackets in brackets …
+        return Row(line, cells, None, f"not readable as JSON: {error}")
+    if isinstance(fields, dict):
+        return Row(line, cells, fields)
+    return Row(line, cells, None, "must be a JSON object")
 
 
 def _nested(fields: Mapping[str, Any], batch: str) -> dict[str, Any]:
@@ -166,7 +224,7 @@ def _nested(fields: Mapping[str, Any], batch: str) -> dict[str, Any]:
         else:
             job[name] = value
     for name, found in (("song", song), ("metadata", metadata)):
-        if found:
-            inner = job.get(name)
-            job[name] = {**(inner if isinstance(inner, Mapping) else {}), **found}
+        inner = job.get(name) or {}
+        if found and isinstance(inner, Mapping):  # anything else is left for `parse` to refuse
+            job[name] = {**inner, **found}
     return job

@@ -61,7 +61,7 @@ class Song(BaseModel):
     @classmethod
     def _derive_custom_mode(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("custom_mode") is None:
-            described_only = bool(given.get("description")) and not given.get("prompt")
+            described_only = _says_something(given.get("description")) and not _says_something(given.get("prompt"))
             return {**given, "custom_mode": not described_only}
         return given
 
@@ -98,6 +98,10 @@ class Song(BaseModel):
         if self.custom_mode and not (self.prompt or self.make_instrumental or self.auto_lyrics):
             raise ValueError("prompt is required in custom mode, unless make_instrumental or auto_lyrics is true")
         return self
+
+
+def _says_something(text: Any) -> bool:
+    return bool(text.strip() if isinstance(text, str) else text)
 
 
 def _within(text: str | None, info: ValidationInfo, *, short: int, long: int) -> str | None:

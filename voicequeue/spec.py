@@ -29,6 +29,7 @@ METADATA_MAX_KEYS = 50
 METADATA_MAX_CHARS = 8_000
 
 _URL_MAX = 2_048
+_NOT_IN_URLS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -51,10 +52,10 @@ _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 def _http_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", text)
-    except ValueError:  # brackets that are no IPv6 address, and the like
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that are no IPv6 address, a port out of range, and the like
         fits = False
-    if not fits:
+    if not fits or _NOT_IN_URLS.search(text):
         raise ValueError("must be an http:// or https:// URL")
     if len(text) > _URL_MAX:
         raise ValueError(f"has {len(text):,} characters; at most {_URL_MAX:,} are allowed")

@@ -8,6 +8,7 @@ method takes `now` in Unix seconds where time matters. The key map stands in
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -33,18 +34,27 @@ EARLY_S = 0.05
 
 _PAGE = 500
 
+#: What may stand in a key's hash tag.
+_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+
 
 def connect(url: str, *, retries: int = 3) -> Redis:
-    """A client for the jobs' Redis. Between two of the `retries` it waits up to 1 s."""
-    return Redis.from_url(
-        url,
-        decode_responses=True,
-        protocol=2,  # answers keep one shape whatever the server and redis-py prefer
-        socket_connect_timeout=5,
-        socket_timeout=10,
-        health_check_interval=25,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries, UNREACHABLE),
-    )
+    """A client for the jobs' Redis. Between two of the `retries` it waits up to 1 s.
+
+    Raises ValueError if `url` is no Redis URL, without quoting it: there may be a password in it.
+    """
+    try:
+        return Redis.from_url(
+            url,
+            decode_responses=True,
+            protocol=2,  # answers keep one shape whatever the server and redis-py prefer
+            socket_connect_timeout=5,
+            socket_timeout=10,
+            health_check_interval=25,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries, UNREACHABLE),
+        )
+    except ValueError:
+        raise ValueError("the Redis URL must look like redis://[user:password@]host:port/database") from None
 
 
 class Outcome(IntEnum):
@@ -57,14 +67,21 @@ class Outcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """A claim to send one POST, which `charging` was written for."""
+    """A claim to send one POST, which `charging` was written for.
+
+    `persona_id` is the voice that this job has made; `content` is what `spec` reads.
+    """
 
     job_id: str
     version: int
     stage: Stage
     attempt: int
-    spec: VoiceJob
+    content: str
     persona_id: str | None
+
+    def spec(self) -> VoiceJob:
+        """What was asked for. Raises ValueError for a record of a release with other rules."""
+        return stored(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +121,8 @@ class Store:
     """Job records under one prefix of one Redis. Safe to share between threads."""
 
     def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise ValueError("the prefix must be 1 to 40 of the letters A-Z and a-z, digits, '.', '_' and '-'")
         self._redis = redis
         self._root = f"{{{prefix}}}:"
 
@@ -135,8 +154,7 @@ class Store:
         if found is None or found == "closed":
             return None
         version, attempt, content, persona_id = found
-        spec = stored(content)
-        return Charged(job_id, int(version), stage, int(attempt), spec, persona_id or spec.persona_id)
+        return Charged(job_id, int(version), stage, int(attempt), content, persona_id)
 
     def claim(self, job_ids: Iterable[str], stage: Stage, now: float, *, lease: float) -> list[Claimed]:
         """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""
@@ -166,14 +184,8 @@ class Store:
         ]
 
     def close_gate(self, reason: str, detail: str, now: float, until: float | None = None) -> None:
-        """Hold admission back, till `until` or (None) till somebody opens it."""
-        fields: dict[str, str | float] = {"reason": reason, "detail": detail, "since": now}
-        if until is not None:
-            fields["until"] = until
-        with self._redis.pipeline() as pipe:
-            pipe.delete(self._key("gate"))
-            pipe.hset(self._key("gate"), mapping=cast(Any, fields))
-            pipe.execute()
+        """Hold admission back, till `until` or (None) till somebody opens it; never for less than it is."""
+        self._run("close", now, reason, detail, "" if until is None else until)
 
     def heard(self, worker: str, now: float) -> None:
         """Note that a worker's pulse beats; those not heard for a day are forgotten."""
@@ -238,7 +250,7 @@ class Store:
 
     def has_batch(self, name: str) -> bool:
         """Whether any job was ever enqueued into this batch."""
-        return self._redis.zscore(self._key("batches"), name) is not None
+        return self._redis.zscore(self._key("batches"), _encodable(name)) is not None
 
     def in_flight(self) -> int:
         """How many slots are taken."""
@@ -270,7 +282,7 @@ class Store:
     # ── below ──────────────────────────────────────────────────────────────────────────────────
 
     def _key(self, name: str) -> str:
-        return self._root + name
+        return self._root + _encodable(name)
 
     def _index(self, state: State) -> tuple[str, bool]:
         """The sorted set of a state's ids, and whether it is read from its end."""
@@ -279,26 +291,30 @@ class Store:
     def _run(self, name: str, *arguments: str | float) -> Any:
         script = scripts.load(name)
         command: Callable[..., Any] = self._redis.execute_command
+        given = [_encodable(each) if isinstance(each, str) else each for each in arguments]
         try:
-            return command("EVALSHA", script.sha, 1, self._root, *arguments)
+            return command("EVALSHA", script.sha, 1, self._root, *given)
         except NoScriptError:  # a Redis that has not seen it yet, or was restarted
-            return command("EVAL", script.source, 1, self._root, *arguments)
+            return command("EVAL", script.source, 1, self._root, *given)
 
     def _pages(self, key: str, latest_first: bool) -> Iterator[str]:
         """Every member of a sorted set by its score, a page at a time, though it change meanwhile."""
-        start, end = ("+inf", "-inf") if latest_first else ("-inf", "+inf")
-        cursor: float | str = start
-        tied = 0  # members already told that share the cursor's score
-        while page := cast(
-            list[tuple[str, float]],
-            self._redis.zrange(
-                key, cursor, end, desc=latest_first, withscores=True, byscore=True, offset=tied, num=_PAGE
-            ),
-        ):
-            yield from (member for member, _ in page)
+        cursor, end = ("+inf", "-inf") if latest_first else ("-inf", "+inf")
+        told: set[str] = set()  # members already told that share the cursor's score
+        while True:
+            page = cast(
+                list[tuple[str, float]],
+                self._redis.zrange(
+                    key, cursor, end, desc=latest_first, withscores=True, byscore=True, offset=0, num=_PAGE + len(told)
+                ),
+            )
+            fresh = [member for member, _ in page if member not in told]
+            if not fresh:
+                return
+            yield from fresh
             last = page[-1][1]
-            tied = sum(score == last for _, score in page) + (tied if last == cursor else 0)
-            cursor = last
+            told = {member for member, score in page if score == last}
+            cursor = repr(last)
 
     def _in_state(self, job_ids: Iterator[str], state: State) -> Iterator[str]:
         while page := list(islice(job_ids, _PAGE)):
@@ -307,6 +323,11 @@ class Store:
                     pipe.hget(self._key(f"job:{job_id}"), "state")
                 states = pipe.execute()
             yield from (job_id for job_id, found in zip(page, states, strict=True) if found == state)
+
+
+def _encodable(text: str) -> str:
+    """`text`, with '?' for what UTF-8 has no bytes for: half a pair in upstream's words, an odd id."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _rows(flat: list[str], width: int) -> Iterator[tuple[str, ...]]:

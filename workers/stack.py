@@ -127,7 +127,8 @@ class Stack:
         command = [binary, configuration, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
         self.start("valkey", command, foundation=True)
         url = self._env["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
-        _wait(lambda: _pings(url), f"Valkey does not start; its log: {self._log('valkey')}")
+        # Ours, and not one that took the port a moment before: its jobs would be a stranger's.
+        _wait(lambda: _serves(url, self._supervisor.pid("valkey")), f"Valkey does not start; its log: {self._log('valkey')}")
         return url
 
     def start_simulator(self, dials: Mapping[str, object]) -> tuple[str, str]:
@@ -174,12 +175,14 @@ class Stack:
             return queue.status().workers
 
 
-def _pings(url: str) -> bool:
+def _serves(url: str, pid: int | None) -> bool:
+    """Whether this very process answers there, with its file read."""
     try:
         with Redis.from_url(url, socket_timeout=1) as client:
-            return bool(client.ping())
+            found: dict[str, int] = client.info()
     except RedisError:
         return False
+    return found["process_id"] == pid and not found["loading"]
 
 
 def _answers(url: str) -> bool:

@@ -17,7 +17,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from voicequeue.cli.show import print_job
-from voicequeue.cli.terminal import AsJson, complain, err, out, print_json, queue
+from voicequeue.cli.terminal import AsJson, complain, err, json_text, out, print_json, printable, queue, writable
 from voicequeue.errors import InvalidJob, Problem, VoiceQueueError
 from voicequeue.job import Job, State
 from voicequeue.queue import CHUNK, Receipt, Rejection
@@ -145,10 +145,10 @@ class Rejects:
         """Write one row, with its line and the reason."""
         self.count += 1
         if self._file is None:
-            self._file = self.path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+            self._file = writable(self.path)
             csv.writer(self._file).writerow([*REJECTED_COLUMNS, *self._columns])
         cells = [row.cells.get(column, "") for column in self._columns]
-        csv.writer(self._file).writerow([row.line, error, *cells])
+        csv.writer(self._file).writerow([row.line, error, *cells, *row.more])
 
 
 class Intake:
@@ -232,14 +232,15 @@ def export(
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
     format: Annotated[Format, typer.Option(help="CSV for people, JSON Lines for programs.")] = Format.CSV,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file, instead of standard output.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write jobs with what was asked for and what came of it."""
     with queue() as jobs, ExitStack() as stack:
         found = jobs.jobs(state=state, batch=batch)
-        first = next(found, None)  # an unknown batch must not leave an empty file behind
-        file = sys.stdout if output is None else stack.enter_context(output.open("w", encoding="utf-8", newline=""))
-        write = _json_line if format is Format.JSONL else _csv_line
-        if format is Format.CSV:
+        first = next(found, None)  # a Redis that is away must not leave an empty file behind
+        file = sys.stdout if output is None else stack.enter_context(writable(output))
+        write = _json_line if as_json or format is Format.JSONL else _csv_line
+        if write is _csv_line:
             csv.writer(file).writerow(CSV_COLUMNS)
         if first is not None:
             write(file, first)
@@ -254,7 +255,7 @@ def exported(job: Job) -> dict[str, Any]:
 
 
 def _json_line(file: TextIO, job: Job) -> None:
-    file.write(json.dumps(exported(job), ensure_ascii=False) + "\n")
+    file.write(json_text(exported(job)) + "\n")
 
 
 def _csv_line(file: TextIO, job: Job) -> None:
@@ -269,4 +270,8 @@ def _csv_line(file: TextIO, job: Job) -> None:
         record |= {f"failure_{name}": value for name, value in record["failure"].items()}
     for name in ("metadata", "song"):
         record[name] = json.dumps(record[name], ensure_ascii=False) if record[name] else ""
-    csv.writer(file).writerow([record.get(column, "") for column in CSV_COLUMNS])
+    csv.writer(file).writerow([_cell(record.get(column, "")) for column in CSV_COLUMNS])
+
+
+def _cell(value: Any) -> Any:
+    return printable(value, keep="\n\t") if isinstance(value, str) else value

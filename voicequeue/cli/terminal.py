@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from voicequeue.errors import VoiceQueueError
 from voicequeue.job import State
 from voicequeue.queue import DEFAULT_URL, VoiceQueue
 from voicequeue.store import DEFAULT_PREFIX
@@ -19,8 +22,12 @@ from voicequeue.store import DEFAULT_PREFIX
 #: Columns where nobody looks at a terminal: lines for grep and less are not broken.
 UNBROKEN = 400
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else UNBROKEN)
-err = Console(stderr=True, highlight=False)
+# Nothing in a caller's text means anything here: no markup (see `safe`), no :emoji:.
+out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else UNBROKEN)
+err = Console(stderr=True, highlight=False, emoji=False)
+
+#: What a terminal obeys and JSON may hold as it is: C1 controls, changes of direction, half pairs.
+_OBEYED = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 BatchArgument = Annotated[str | None, typer.Argument(help="A batch; all jobs without it.", show_default=False)]
@@ -39,10 +46,25 @@ COLOURS = {
 }
 
 
+class CannotBegin(VoiceQueueError):
+    """A setting or a file that the command needs is not usable; the text says which."""
+
+
 def queue() -> VoiceQueue:
     """The queue that REDIS_URL and VOICEQUEUE_PREFIX name."""
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
-    return VoiceQueue(url, prefix=os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX)
+    try:
+        return VoiceQueue(url, prefix=os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX)
+    except ValueError as error:
+        raise CannotBegin(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None
+
+
+def writable(path: Path) -> TextIO:
+    """The file, open to write CSV or JSON Lines to."""
+    try:
+        return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise CannotBegin(f"{path}: {error.strerror}") from None
 
 
 def coloured(state: State) -> str:
@@ -52,12 +74,22 @@ def coloured(state: State) -> str:
 
 def safe(text: object) -> str:
     """Text of somebody else's, with nothing in it that the terminal would obey."""
-    return escape("".join(letter if letter.isprintable() else " " for letter in str(text)))
+    return escape(printable(str(text)))
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """`text` with spaces for what is no letter or sign (line ends too, unless in `keep`)."""
+    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)
+
+
+def json_text(value: Any) -> str:
+    """One line of JSON; a terminal may show it as it is."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def print_json(value: Any) -> None:
     """One JSON document, for scripts."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(json_text(value))
 
 
 def complain(text: str) -> None:

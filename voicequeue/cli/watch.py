@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from voicequeue.cli.terminal import COLOURS, BatchArgument, coloured, out, plain_table, queue, safe
+from voicequeue.cli.terminal import COLOURS, AsJson, BatchArgument, coloured, out, plain_table, print_json, queue, safe
 from voicequeue.job import State
 from voicequeue.queue import Batch, VoiceQueue
 
@@ -56,24 +56,31 @@ def watch(
     batch: BatchArgument = None,
     every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks.")] = 0.5,
     timeout: Annotated[float | None, typer.Option(help="Give up after this many seconds.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Watch a batch (or all of them) until it has settled.
+    """Watch a batch (or all jobs) until it has settled.
 
-    Ends with 0 if every job succeeded, else with 1.
+    Ends with 0 if every job succeeded, else with 1. With --json: a line for every change.
     """
     with queue() as jobs:
-        last = follow(jobs, batch, every=every, timeout=timeout)
+        last = follow(jobs, batch, every=every, timeout=timeout, as_json=as_json)
     succeeded = all(found.states[State.SUCCEEDED] == found.total for found in last)
     raise typer.Exit(0 if succeeded else 1)
 
 
-def follow(jobs: VoiceQueue, batch: str | None, *, every: float, timeout: float | None = None) -> list[Batch]:
+def follow(
+    jobs: VoiceQueue, batch: str | None, *, every: float, timeout: float | None = None, as_json: bool = False
+) -> list[Batch]:
     """Show the batches live until they have settled; gives them as they stood at the end."""
-    views = _looks(jobs, batch, every, timeout)
+    live_view = out.is_terminal and not as_json
+    views = _looks(jobs, batch, every, timeout, each_time=live_view)
     found: list[Batch] = []
-    if not out.is_terminal:
+    if not live_view:
         for found, _ in views:
-            out.print("; ".join(_line(each) for each in found), soft_wrap=True)
+            if as_json:
+                print_json([_batch_json(each) for each in found])
+            else:
+                out.print("; ".join(_line(each) for each in found), soft_wrap=True)
         return found
     with Live(console=out, auto_refresh=False) as live:
         for found, paces in views:
@@ -82,22 +89,44 @@ def follow(jobs: VoiceQueue, batch: str | None, *, every: float, timeout: float 
 
 
 def _looks(
-    jobs: VoiceQueue, batch: str | None, every: float, timeout: float | None
+    jobs: VoiceQueue, batch: str | None, every: float, timeout: float | None, *, each_time: bool
 ) -> Iterator[tuple[list[Batch], dict[str, Pace]]]:
-    """The batches each time they have changed (or time has passed), up to when they have settled."""
+    """The batches when they have changed (or `each_time`), up to when they have settled."""
     paces: dict[str, Pace] = {}
     end = None if timeout is None else time.monotonic() + timeout
     before: list[Batch] | None = None
     while True:
-        found = [jobs.batch(batch)] if batch is not None else jobs.batches()
+        found = [jobs.batch(batch)] if batch is not None else _all(jobs)
         for each in found:
             paces.setdefault(each.name, Pace()).note(time.monotonic(), _settled(each))
-        if found != before or out.is_terminal:
+        if found != before or each_time:
             yield found, paces
         before = found
         if all(each.is_settled for each in found) or (end is not None and time.monotonic() > end):
             return
         time.sleep(every)
+
+
+def _all(jobs: VoiceQueue) -> list[Batch]:
+    """Every batch, and the jobs that are in none as if they were one."""
+    batches, whole = jobs.batches(), jobs.status()
+    # The batches were read a moment before: what moved meanwhile must not count below nothing.
+    alone = {
+        state: max(0, count - sum(batch.states[state] for batch in batches)) for state, count in whole.states.items()
+    }
+    spent = max(0, whole.credits - sum(batch.credits for batch in batches))
+    rest = Batch("(no batch)", alone, spent)
+    return [*batches, rest] if rest.total else batches
+
+
+def _batch_json(batch: Batch) -> dict[str, Any]:
+    return {
+        "batch": batch.name,
+        "states": {state.value: count for state, count in batch.states.items()},
+        "total": batch.total,
+        "settled": batch.is_settled,
+        "credits": batch.credits,
+    }
 
 
 def _settled(batch: Batch) -> int:

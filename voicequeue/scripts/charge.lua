@@ -9,9 +9,10 @@ local job = redis.call('HMGET', job_key, 'state', 'stage', 'holder')
 
 local function claimed() return redis.call('HMGET', job_key, 'v', 'attempt', 'spec', 'persona_id') end
 
+if job[2] ~= stage then return nil end
 -- Asked twice by the same holder: the first answer was lost on its way.
 if job[1] == 'charging' and job[3] == holder then return claimed() end
-if job[1] ~= 'admitted' or job[2] ~= stage then return nil end
+if job[1] ~= 'admitted' then return nil end
 if gate_closed(now) then
   move(id, { to = 'queued', stage = stage, reason = 'gate closed' }, now)
   return 'closed'

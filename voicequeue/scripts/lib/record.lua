@@ -21,8 +21,9 @@ local function key(name) return root .. name end
 
 local EVENTS_KEPT = 20000
 
--- A rank is worth more than any age: 10^10 seconds are three centuries.
-local function backlog_score(rank, created) return rank * 1e10 + created end
+-- A rank is worth more than any age: 10^9 seconds are thirty years. Not more, or the microseconds
+-- that keep jobs of one call in order would be lost in rounding.
+local function backlog_score(rank, created) return rank * 1e9 + created end
 
 local function gate_closed(now)
   local gate = redis.call('HMGET', key('gate'), 'reason', 'until')

@@ -1,0 +1,392 @@
+"""The command: jobs in, one by one or by the file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.conftest import eventually
+from tests.jobs import LYRICS, URL, numbered
+from tests.store.conftest import Command
+from tests.store.life import NOW, accepted, charging, dump, failed, make, one
+from voicequeue import Code, State, VoiceQueue
+from voicequeue.queue import CHUNK
+from voicequeue.store import Store
+
+A, B, C, D = (f"https://recordings.example/{letter}.wav" for letter in "abcd")
+
+
+def rejected(path: Path) -> list[dict[str, str]]:
+    """The rows of a file of rejected rows."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, *lines: str) -> Path:
+    """A file with these lines."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+# ── enqueue ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_is_enqueued_by_its_options(command: Command, queue: VoiceQueue) -> None:
+    """Every field of a job has one; the song is JSON; metadata may be repeated."""
+    ended = command(
+        "enqueue", "--audio-url", URL, "--song", json.dumps({"prompt": LYRICS}), "--name", "Ana", "--batch", "b",
+        "--priority", "high", "--key", "k", "--metadata", "a=1", "--metadata", "b=x=y", "--callback-url", A,
+        "--max-credits", 19, "--json",
+    )  # fmt: skip
+
+    assert (ended.code, ended.err) == (0, "")
+    spec = queue.get(ended.json()["id"]).spec
+    assert (spec.name, spec.batch, spec.priority, spec.key) == ("Ana", "b", "high", "k")
+    assert (spec.metadata, spec.callback_url, spec.max_credits) == ({"a": "1", "b": "x=y"}, A, 19)
+    assert spec.song is not None
+    assert spec.song.prompt == LYRICS
+
+
+def test_a_job_that_was_enqueued_is_shown(command: Command, queue: VoiceQueue) -> None:
+    """For a person: its id and where it stands; for a script: what `job` would tell."""
+    for_people = command("enqueue", "--audio-url", URL, "--name", "Ana")
+    for_scripts = command("enqueue", "--audio-url", URL, "--json")
+
+    [named] = [job for job in queue.jobs() if job.spec.name]
+    assert for_people.out.startswith(f"{named.id}  queued  voice\n")
+    assert for_scripts.json() == queue.get(for_scripts.json()["id"]).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "exactly one of audio_url and persona_id"),
+        (["--audio-url", URL, "--persona-id", "p"], "exactly one of audio_url and persona_id"),
+        (["--persona-id", "p"], "song is required"),
+        (["--audio-url", "nowhere"], "audio_url: must be an http"),
+        (["--audio-url", URL, "--song", "{"], "song: is not readable as JSON"),
+        (["--audio-url", URL, "--song", '"la"'], "song: "),
+        (["--audio-url", URL, "--song", '{"prompt": "la", "mv": "chirp"}'], "song.mv: must be a sonic model"),
+        (["--audio-url", URL, "--metadata", "a"], "metadata: must be NAME=VALUE, not 'a'"),
+        (["--audio-url", URL, "--metadata", "=a"], "metadata: must be NAME=VALUE"),
+        (["--audio-url", URL, "--batch", "a b"], "batch: must be 1 to 100"),
+        (["--audio-url", URL, "--max-credits", "3"], "max_credits: 3 is less than the 4"),
+        (["--audio-url", URL, "--max-credits", "x"], "--max-credits"),
+        (["--audio-url", URL, "--priority", "urgent"], "'high'"),
+        (["--audio-url", URL, "--name", "\udcff"], "name: "),
+        (["--recording", URL], "--recording"),
+    ],
+)
+def test_wrong_input_is_told_on_standard_error(
+    command: Command, redis: Redis, prefix: str, options: list[str], told: str
+) -> None:
+    """Exit code 2, the option or the field by its name, and nothing is enqueued."""
+    ended = command("enqueue", *options)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert "Traceback" not in ended.err
+    assert dump(redis, prefix) == {}
+
+
+def test_the_same_key_is_the_same_job(command: Command) -> None:
+    """The same content gives the same id; other content exits with 2 and names the key."""
+    first = command("enqueue", "--audio-url", URL, "--key", "k", "--json").json()
+
+    assert command("enqueue", "--audio-url", URL, "--key", "k", "--json").json() == first
+    conflict = command("enqueue", "--audio-url", A, "--key", "k")
+    assert conflict.code == 2
+    assert "key: 'k'" in conflict.err
+
+
+@pytest.mark.parametrize(("state", "code"), [(State.SUCCEEDED, 0), (State.FAILED, 1), (State.UNSURE, 1)])
+def test_waiting_tells_by_its_exit_code_whether_the_job_succeeded(
+    command: Command, store: Store, state: State, code: int
+) -> None:
+    """Failed, and unsure, are 1."""
+
+    def settle() -> None:
+        eventually(lambda: store.admit(NOW, limit=1))
+        [job_id] = store.ids()
+        charging(store, job_id)
+        if state is State.UNSURE:
+            make(store, one(store, job_id), State.UNSURE)
+        elif state is State.FAILED:
+            failed(store, one(store, job_id), Code.REFUSED)
+        else:
+            make(store, accepted(store, job_id), State.SUCCEEDED)
+
+    with ThreadPoolExecutor(1) as thread:
+        settling = thread.submit(settle)
+        ended = command("enqueue", "--audio-url", URL, "--wait", "--json")
+        settling.result()
+
+    assert (ended.code, ended.json()["state"]) == (code, state)
+
+
+def test_a_model_that_nobody_knows_is_a_note(command: Command) -> None:
+    """The job goes on."""
+    ended = command("enqueue", "--audio-url", URL, "--song", '{"prompt": "la", "mv": "sonic-v77"}')
+
+    assert ended.code == 0
+    assert ended.err == "note: mv: 'sonic-v77' is not a model this release knows\n"
+
+
+# ── ingest: a file with everything wrong ──────────────────────────────────────────────────────────
+
+HEADER = "audio_url,persona_id,name,mv,prompt,style_weight,max_credits,key"
+BAD_ROWS = {
+    4: (",,Bea,,,,,", "exactly one of audio_url and persona_id"),
+    5: (f"{B},,Cy,chirp-v4,la,,,", "mv: must be a sonic model"),
+    6: (f'{B},,Di,sonic-v4,"{"x" * 3_001}",,,', "prompt: has 3,001 characters; sonic-v4 takes at most 3,000"),
+    7: (f"{B},p-1,Ed,,la,,,", "exactly one of audio_url and persona_id"),
+    8: (f"{B},,Fe,,la,loud,,", "style_weight: "),
+    9: (f"{B},,Gi,,la,,ten,", "max_credits: "),
+    10: ("ftp://x/y.wav,,Hu,,la,,,", "audio_url: must be an http"),
+    11: (f"{B},,Ib,,la,,,,,more", "has 10 cells, but the header names 8"),
+    12: (f"{B},,Jo,,other,,,taken", "key: 'taken' already stands for job"),
+    13: (f'{B},,"Ka"x,,la,,,', "not readable as CSV"),
+}
+LINES = [
+    HEADER,
+    f"{A},,Ana,sonic-v5,la,0.5,20,",
+    f"{A},,Abe,,,,,taken",
+    *(row for row, _ in BAD_ROWS.values()),
+    f'{C},,Last,,"two',
+    'lines",,,',
+    f"{D},,,",
+]
+
+
+@pytest.fixture
+def voices(at_home: Path) -> Path:
+    """A file with good rows around bad ones."""
+    return write(at_home / "voices.csv", *LINES)
+
+
+def test_the_good_rows_of_a_bad_file_are_enqueued(command: Command, queue: VoiceQueue, voices: Path) -> None:
+    """In their order, before, between and after the bad ones; the exit code tells that some were bad."""
+    ended = command("ingest", voices, "--batch", "spring")
+
+    assert ended.code == 1
+    assert [job.spec.name for job in queue.jobs(batch="spring")] == ["Ana", "Abe", "Last", None]
+    assert "4 new, 0 known already, 10 rejected" in ended.out
+    assert f"{voices}.rejected.csv" in ended.err
+
+
+def test_every_bad_row_is_explained_with_its_line(command: Command, voices: Path) -> None:
+    """In FILE.rejected.csv, with its cells as they stood."""
+    command("ingest", voices, "--batch", "spring")
+
+    rows = rejected(voices.with_name("voices.csv.rejected.csv"))
+    assert sorted(int(row["line"]) for row in rows) == sorted(BAD_ROWS)
+    for row in rows:
+        text, reason = BAD_ROWS[int(row["line"])]
+        assert reason in row["reason"]
+        [given] = csv.DictReader([HEADER, text])
+        assert int(row["line"]) == 13 or {name: row[name] for name in HEADER.split(",")} == {
+            name: given[name] for name in HEADER.split(",")
+        }
+
+
+def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, voices: Path) -> None:
+    """Nothing is paid twice because somebody ran it twice."""
+    command("ingest", voices, "--batch", "spring")
+    before = list(queue.jobs())
+
+    ended = command("ingest", voices, "--batch", "spring", "--json")
+
+    assert ended.json() == {
+        "new": 0,
+        "known": 4,
+        "rejected": 10,
+        "credits": 0,
+        "rejected_file": f"{voices}.rejected.csv",
+    }
+    assert list(queue.jobs()) == before
+
+
+def test_a_mended_file_of_rejected_rows_can_be_ingested_as_it_is(
+    command: Command, queue: VoiceQueue, voices: Path
+) -> None:
+    """Its first two columns are passed over, and what is still bad is explained once more."""
+    command("ingest", voices, "--batch", "spring")
+    file = voices.with_name("voices.csv.rejected.csv")
+    text = file.read_text(encoding="utf-8").replace("chirp-v4", "sonic-v5").replace("loud", "0.5")
+    file.write_text(text, encoding="utf-8")
+
+    ended = command("ingest", file, "--batch", "spring", "--json")
+
+    assert (ended.code, ended.json()["new"], ended.json()["rejected"]) == (1, 2, 8)
+    assert {job.spec.name for job in queue.jobs(batch="spring")} == {"Ana", "Abe", "Last", None, "Cy", "Fe"}
+    again = rejected(file.with_name(f"{file.name}.rejected.csv"))
+    assert list(again[0]) == ["line", "reason", *HEADER.split(",")]
+
+
+def test_rejected_json_lines_can_be_mended_and_ingested_too(command: Command, queue: VoiceQueue, at_home: Path) -> None:
+    """Each stands whole beside its line and reason."""
+    lines = [json.dumps({"audio_url": A}), '{"audio_url": ', json.dumps({"audio_url": B, "titel": "T", "prompt": "la"})]
+    file = write(at_home / "voices.jsonl", *lines)
+
+    ended = command("ingest", file, "--batch", "spring", "--json")
+
+    assert (ended.code, ended.json()["new"]) == (1, 1)
+    bad = at_home / "voices.jsonl.rejected.csv"
+    assert [(row["line"], row["row"]) for row in rejected(bad)] == [("2", lines[1].strip()), ("3", lines[2])]
+    assert "titel" in rejected(bad)[1]["reason"]
+    bad.write_text(bad.read_text().replace('""titel""', '""title""'))
+    assert command("ingest", bad, "--batch", "spring", "--json").json()["new"] == 1
+    assert {job.spec.audio_url for job in queue.jobs()} == {A, B}
+
+
+def test_bytes_that_are_not_utf8_are_given_back_as_they_were(command: Command, at_home: Path) -> None:
+    """In the file of rejected rows, so that they can be mended by what made them."""
+    file = at_home / "voices.csv"
+    file.write_bytes(b"audio_url,name\n" + A.encode() + b",Bj\xf6rn\n")
+
+    command("ingest", file, "--batch", "spring")
+
+    assert b",Bj\xf6rn" in (at_home / "voices.csv.rejected.csv").read_bytes()
+
+
+def test_a_conflict_late_in_a_long_file_names_its_own_line(command: Command, queue: VoiceQueue, at_home: Path) -> None:
+    """Rows are written by the chunk, and yet each rejection is of the right row."""
+    queue.enqueue_many(numbered(CHUNK * 3))
+    bad = {7, CHUNK - 1, CHUNK, CHUNK * 2 + 3}
+    rows = [f"https://recordings.example/{'other' if n in bad else n}.wav,key-{n}" for n in range(CHUNK * 3)]
+    rows.insert(CHUNK + 9, "nowhere,key")
+    file = write(at_home / "voices.csv", "audio_url,key", *rows)
+
+    command("ingest", file, "--batch", "spring")
+
+    told = {int(row["line"]): row["key"] for row in rejected(at_home / "voices.csv.rejected.csv")}
+    assert len(told) == CHUNK * 3 + 1
+    assert all(rows[line - 2].endswith(f",{key}") for line, key in told.items())
+
+
+# ── ingest: files ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"audio_url,name\n{A},Ana\n{B},Bo\n", "".join(json.dumps({"audio_url": url}) + "\n" for url in (A, B))],
+    ids=["CSV", "JSON Lines"],
+)
+def test_standard_input_is_a_file_as_well(command: Command, queue: VoiceQueue, text: str) -> None:
+    """By the name `-`; its format is found by itself."""
+    ended = command("ingest", "-", "--batch", "spring", stdin=text.encode())
+
+    assert (ended.code, ended.err) == (0, "")
+    assert [job.spec.audio_url for job in queue.jobs(batch="spring")] == [A, B]
+
+
+def test_rejected_rows_of_standard_input_have_a_file_too(command: Command, at_home: Path) -> None:
+    """In the working folder."""
+    ended = command("ingest", "-", "--batch", "spring", "--json", stdin=f"audio_url\n{A}\nnowhere\n".encode())
+
+    assert ended.code == 1
+    assert ended.json()["rejected_file"] == "stdin.rejected.csv"
+    assert rejected(at_home / "stdin.rejected.csv")[0]["line"] == "3"
+
+
+def test_a_named_pipe_is_a_file_as_well(command: Command, queue: VoiceQueue, at_home: Path) -> None:
+    """It has no size and cannot be sought."""
+    pipe = at_home / "pipe.csv"
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_text, args=(f"audio_url\n{A}\n",))
+    writing.start()
+
+    assert command("ingest", pipe, "--batch", "spring").code == 0
+    writing.join()
+    assert queue.batch("spring").total == 1
+
+
+def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> None:
+    """A header alone is no error, and there is no file of rejected rows."""
+    file = write(at_home / "voices.csv", "audio_url")
+
+    ended = command("ingest", file, "--batch", "spring", "--json")
+
+    assert ended.code == 0
+    assert ended.json() == {"new": 0, "known": 0, "rejected": 0, "credits": 0, "rejected_file": None}
+    assert list(at_home.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["audio_url,promt", f"{A},la"], "unknown column 'promt'"),
+        (["audio_url,name,name", f"{A},a,b"], "column 'name' is there twice"),
+        (["name", "Ana"], "audio_url or persona_id is required"),
+        ([], "empty"),
+    ],
+)
+def test_a_file_that_cannot_be_taken_is_refused_as_a_whole(
+    command: Command, redis: Redis, prefix: str, at_home: Path, lines: list[str], told: str
+) -> None:
+    """Exit code 2 before any row: nothing is enqueued, and no file is written."""
+    file = write(at_home / "voices.csv", *lines)
+
+    ended = command("ingest", file, "--batch", "spring")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert dump(redis, prefix) == {}
+    assert list(at_home.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nosuchfile.csv", "--batch", "b"], "nosuchfile.csv: No such file"),
+        ([".", "--batch", "b"], "Is a directory"),
+        (["-", "--batch", "a b"], "batch: must be 1 to 100"),
+        (["-"], "--batch"),
+        ([], "Missing argument"),
+    ],
+)
+def test_a_file_or_a_batch_that_cannot_be_is_told(command: Command, arguments: list[str], told: str) -> None:
+    """Exit code 2, without a trace of Python."""
+    ended = command("ingest", *arguments)
+
+    assert ended.code == 2
+    assert told in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_rejected_rows_that_cannot_be_written_stop_the_ingestion(command: Command, at_home: Path) -> None:
+    """They are not dropped silently: exit code 2, and the file is named."""
+    file = write(at_home / "voices.csv", "audio_url", A, "nowhere")
+    (at_home / "voices.csv.rejected.csv").mkdir()
+
+    ended = command("ingest", file, "--batch", "spring")
+
+    assert ended.code == 2
+    assert "voices.csv.rejected.csv: Is a directory" in ended.err
+
+
+def test_a_row_that_is_there_twice_is_one_job(command: Command, at_home: Path) -> None:
+    """Also within one file."""
+    file = write(at_home / "voices.csv", "audio_url", A, A)
+
+    receipt = command("ingest", file, "--batch", "spring", "--json").json()
+
+    assert (receipt["new"], receipt["known"], receipt["credits"]) == (1, 1, 4)
+
+
+def test_an_export_of_rejected_rows_keeps_their_line_ends(command: Command, at_home: Path) -> None:
+    """Lyrics of several lines come back as one cell."""
+    file = write(at_home / "voices.csv", "audio_url,prompt", 'nowhere,"[Verse]', "la", 'la"')
+
+    command("ingest", file, "--batch", "spring")
+
+    [row] = csv.DictReader(io.StringIO((at_home / "voices.csv.rejected.csv").read_text()))
+    assert row["prompt"] == "[Verse]\nla\nla"

@@ -1,0 +1,114 @@
+"""What can go wrong for a caller: one tree of errors, whose texts may be logged anywhere."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from voicequeue import (
+    InvalidJob,
+    KeyConflict,
+    NotAllowed,
+    Problem,
+    StoreUnreachable,
+    UnknownBatch,
+    UnknownJob,
+    VoiceQueueError,
+    errors,
+)
+from voicequeue.spec import parse
+
+EACH = [
+    InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")]),
+    KeyConflict("order-7", "abcdefgh"),
+    UnknownJob("abcdefgh"),
+    UnknownBatch("spring"),
+    NotAllowed("no"),
+    StoreUnreachable("Redis does not answer"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [(InvalidJob, ValueError), (KeyConflict, ValueError), (UnknownJob, LookupError), (UnknownBatch, LookupError)],
+)
+def test_an_error_is_also_what_python_calls_it(kind: type[Exception], builtin: type[Exception]) -> None:
+    """Code that knows nothing of us catches a wrong value or a failed look-up by its usual name."""
+    assert issubclass(kind, builtin)
+
+
+def test_one_class_catches_them_all() -> None:
+    """Whoever asks for our errors gets each of them."""
+    assert all(isinstance(error, VoiceQueueError) for error in EACH)
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    """Every error is drawn there, and nothing else is."""
+    drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
+
+    assert drawn == {type(error).__name__ for error in EACH}
+    assert drawn == {kind.__name__ for kind in VoiceQueueError.__subclasses__() if kind.__module__ == errors.__name__}
+
+
+@pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
+def test_an_error_survives_its_way_between_processes(error: VoiceQueueError) -> None:
+    """Pickled or copied it says the same and knows the same: process pools and Celery send errors so."""
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert vars(twin) == vars(error)
+
+
+def test_an_invalid_job_names_every_field_that_is_wrong() -> None:
+    """By its dotted path; what concerns the whole job stands without one."""
+    error = InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")])
+
+    assert str(error) == "song.title: is too long; is odd"
+    assert error.problems == (Problem("song.title", "is too long"), Problem("", "is odd"))
+
+
+def test_a_key_conflict_names_the_key_and_the_job_that_has_it() -> None:
+    """The caller can look at that job, or choose another key."""
+    error = KeyConflict("order-7", "abcdefgh")
+
+    assert "'order-7'" in str(error)
+    assert error.key == "order-7"
+    assert error.job_id in str(error)
+
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"audio_url": f"ftp://{SECRET}"},
+        {"audio_url": f"https://x.example/{SECRET}/" + "x" * 2_100},
+        {"callback_url": f"{SECRET}://x"},
+        {"song": {"prompt": SECRET * 1_000}},
+        {"song": {"prompt": "la", "title": SECRET * 20}},
+        {"song": {"prompt": "la", "style_weight": SECRET}},
+        {"song": {"prompt": "la", "vocal_gender": SECRET}},
+        {"song": {"prompt": "la", "mv": SECRET}},
+        {"song": SECRET},
+        {"name": SECRET * 50},
+        {"priority": SECRET},
+        {"max_credits": SECRET},
+        {"metadata": {"token": [SECRET]}},
+        {"metadata": SECRET},
+        {"persona_id": SECRET},
+    ],
+)
+def test_the_text_of_an_error_quotes_no_value(fields: dict[str, Any]) -> None:
+    """A URL may carry a token, lyrics are somebody's: neither is in what gets logged."""
+    with pytest.raises(InvalidJob) as caught:
+        parse({"audio_url": "https://x.example/a.wav", **fields})
+
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__

@@ -1,0 +1,207 @@
+"""A job's life: which moves are legal, and what a timeline tells."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.jobs import sung, voice
+from voicequeue import Charge, Clip, Code, Failure, Job, Stage, State, Step
+from voicequeue.job import FINAL, IN_FLIGHT, MOVES, PRICES, Move, charges, iso
+
+PAIRS = list(itertools.product(State, State))
+LEGAL = [(state, to) for state, to in PAIRS if to in MOVES[state]]
+ILLEGAL = [(state, to) for state, to in PAIRS if to not in MOVES[state]]
+
+
+def move(state: State, to: State, due: float | None) -> Move:
+    """That move of some job."""
+    return Move("job", 1, state, Stage.VOICE, to, due=due)
+
+
+# ── moves ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("state", "to"), LEGAL)
+def test_a_legal_move_can_be_made(state: State, to: State) -> None:
+    """With a due time if it leads into flight, without one if it does not."""
+    assert move(state, to, 1.0 if to in IN_FLIGHT else None).to is to
+
+
+@pytest.mark.parametrize(("state", "to"), ILLEGAL)
+def test_an_illegal_move_cannot_even_be_written_down(state: State, to: State) -> None:
+    """The refusal names both states."""
+    with pytest.raises(ValueError, match=f"no move leads from {state} to {to}"):
+        move(state, to, 1.0 if to in IN_FLIGHT else None)
+
+
+@pytest.mark.parametrize(("state", "to"), LEGAL)
+def test_a_job_in_flight_has_a_due_time_and_no_other_has_one(state: State, to: State) -> None:
+    """A job in flight without one would never be looked after again."""
+    with pytest.raises(ValueError, match="due"):
+        move(state, to, None if to in IN_FLIGHT else 1.0)
+
+
+def test_every_state_has_its_moves() -> None:
+    """The map of moves leaves no state out."""
+    assert set(MOVES) == set(State)
+
+
+def test_a_final_state_is_left_by_nothing_but_a_retry() -> None:
+    """Succeeded and cancelled are for ever; failed goes on in the line, or asks again."""
+    assert {state: MOVES[state] for state in FINAL} == {
+        State.SUCCEEDED: frozenset(),
+        State.CANCELLED: frozenset(),
+        State.FAILED: {State.QUEUED, State.PENDING},
+    }
+
+
+def test_every_other_state_leads_to_an_end() -> None:
+    """From wherever a job stands, moves lead to success, to failure, and none leads into a trap."""
+    for state in set(State) - FINAL:
+        reached = _reachable_from(state)
+        assert {State.SUCCEEDED, State.FAILED} <= reached
+
+
+def _reachable_from(state: State) -> set[State]:
+    seen, edge = {state}, {state}
+    while edge := {to for each in edge for to in MOVES[each]} - seen:
+        seen |= edge
+    return seen
+
+
+def test_credits_can_be_charged_from_one_state_only() -> None:
+    """Only an admitted job can begin to charge."""
+    assert {state for state in State if State.CHARGING in MOVES[state]} == {State.ADMITTED}
+
+
+def test_what_may_have_been_charged_is_never_put_back_in_the_line() -> None:
+    """An unsure job is not sent again unless somebody says so, and cannot be cancelled meanwhile."""
+    assert MOVES[State.UNSURE] == {State.PENDING, State.ADMITTED, State.FAILED}
+    assert State.CANCELLED not in MOVES[State.CHARGING]
+
+
+def test_a_final_job_holds_no_slot() -> None:
+    """No state is both final and in flight."""
+    assert not FINAL & IN_FLIGHT
+
+
+def test_every_stage_has_a_price() -> None:
+    """As MusicAPI's pages say: 4 credits for a voice, 15 for a song."""
+    assert PRICES == {Stage.VOICE: 4, Stage.MUSIC: 15}
+
+
+# ── charges ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def steps(*told: tuple[State, Stage, int, str | None]) -> list[Step]:
+    """A timeline with a step each second."""
+    return [
+        Step(float(at), state, stage, attempt=attempt, task_id=task)
+        for at, (state, stage, attempt, task) in enumerate(told)
+    ]
+
+
+def test_a_charge_is_a_step_into_charging_and_the_step_that_answered_it() -> None:
+    """Each with its stage, its attempt, what came of it and the task that upstream named."""
+    timeline = steps(
+        (State.QUEUED, Stage.VOICE, 0, None),
+        (State.ADMITTED, Stage.VOICE, 0, None),
+        (State.CHARGING, Stage.VOICE, 1, None),
+        (State.QUEUED, Stage.VOICE, 1, None),
+        (State.ADMITTED, Stage.VOICE, 1, None),
+        (State.CHARGING, Stage.VOICE, 2, None),
+        (State.PENDING, Stage.VOICE, 2, "task-v"),
+        (State.ADMITTED, Stage.MUSIC, 2, None),
+        (State.CHARGING, Stage.MUSIC, 3, None),
+        (State.UNSURE, Stage.MUSIC, 3, None),
+    )
+
+    assert charges(timeline) == [
+        Charge(2.0, Stage.VOICE, 1, State.QUEUED),
+        Charge(5.0, Stage.VOICE, 2, State.PENDING, "task-v"),
+        Charge(8.0, Stage.MUSIC, 3, State.UNSURE),
+    ]
+
+
+def test_a_charge_without_an_answer_is_still_charging() -> None:
+    """Its request is on the way, or its worker is dead; nobody knows yet."""
+    timeline = steps((State.ADMITTED, Stage.VOICE, 0, None), (State.CHARGING, Stage.VOICE, 1, None))
+
+    assert charges(timeline) == [Charge(1.0, Stage.VOICE, 1, State.CHARGING)]
+
+
+def test_a_timeline_without_charges_has_none() -> None:
+    """A job that was queued and cancelled cost nothing."""
+    timeline = steps((State.QUEUED, Stage.VOICE, 0, None), (State.CANCELLED, Stage.VOICE, 0, None))
+
+    assert charges(timeline) == []
+    assert charges([]) == []
+
+
+# ── the record ────────────────────────────────────────────────────────────────────────────────────
+
+
+def job(state: State) -> Job:
+    """A record in that state."""
+    return Job("abc", 3, state, Stage.MUSIC, sung(), created_at=1_760_000_000.0, updated_at=1_760_000_001.0)
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_job_is_final_in_the_final_states_only(state: State) -> None:
+    """Succeeded, failed and cancelled; an unsure one still waits for somebody."""
+    assert job(state).is_final is (state in {State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+
+def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
+    """Every name of it, and how times, clips and a failure are told."""
+    done = Job(
+        "abc",
+        9,
+        State.FAILED,
+        Stage.MUSIC,
+        voice(key="k", batch="b", name="Ana", metadata={"row": "7"}),
+        created_at=1_760_000_000.0,
+        updated_at=1_760_000_005.0,
+        settled_at=1_760_000_005.4567,
+        credits=19,
+        persona_id="p-1",
+        voice_name="ana",
+        clips=(Clip("c-1", "succeeded", "A song", "https://cdn.example/1.mp3", None, 61.5),),
+        failure=Failure(Code.UPSTREAM_FAILED, Stage.MUSIC, "no"),
+    )
+
+    assert done.as_dict() == {
+        "id": "abc",
+        "key": "k",
+        "batch": "b",
+        "name": "Ana",
+        "priority": "normal",
+        "state": "failed",
+        "stage": "music",
+        "audio_url": "https://recordings.example/ana.wav",
+        "persona_id": "p-1",
+        "voice_name": "ana",
+        "clips": [
+            {
+                "clip_id": "c-1",
+                "state": "succeeded",
+                "title": "A song",
+                "audio_url": "https://cdn.example/1.mp3",
+                "image_url": None,
+                "duration": 61.5,
+            }
+        ],
+        "failure": {"code": "upstream_failed", "stage": "music", "message": "no"},
+        "credits": 19,
+        "created_at": "2025-10-09T08:53:20.000Z",
+        "settled_at": "2025-10-09T08:53:25.456Z",
+        "metadata": {"row": "7"},
+    }
+
+
+def test_a_time_is_told_in_utc_to_the_millisecond() -> None:
+    """Whatever the machine's time zone; no time is None."""
+    assert iso(0.0015) == "1970-01-01T00:00:00.001Z"
+    assert iso(None) is None

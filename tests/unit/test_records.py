@@ -1,0 +1,125 @@
+"""Between a record as it lies in Redis and a `Job`: nothing is lost, and nothing is made up."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.jobs import SONG, sung, voice
+from voicequeue import Clip, Code, Failure, Job, Stage, State, Step, VoiceJob, records
+from voicequeue.job import Move
+
+QUEUED = {"spec": voice().content(), "state": "queued", "stage": "voice", "v": "1", "created": "1760000000.5"}
+
+texts = st.text(st.characters(codec="utf-8"))
+
+
+def test_a_record_just_enqueued_is_a_job_with_nothing_done() -> None:
+    """No attempt, no credits, no result; last updated when it was created."""
+    assert records.job("abc", QUEUED) == Job(
+        "abc", 1, State.QUEUED, Stage.VOICE, voice(), created_at=1_760_000_000.5, updated_at=1_760_000_000.5
+    )
+
+
+def test_a_record_with_everything_is_a_job_with_everything() -> None:
+    """Every field of a record that has been through both stages arrives."""
+    clips, failure = (Clip("c-1", "succeeded", "T", None, None, 2.5),), Failure(Code.DEADLINE, Stage.MUSIC, "late")
+    record = {
+        **QUEUED,
+        "spec": sung().content(),
+        "state": "failed",
+        "stage": "music",
+        "v": "12",
+        "updated": "1760000009",
+        "settled": "1760000008.25",
+        "attempt": "3",
+        "credits": "19",
+        "voice.task": "t-1",
+        "music.task": "t-2",
+        "persona_id": "p-1",
+        "voice_name": "ana",
+        "clips": records.clips_text(clips),
+        "failure": records.failure_text(failure),
+        "rank": "1",
+        "holder": "h",
+    }
+
+    assert records.job("abc", record) == Job(
+        "abc",
+        12,
+        State.FAILED,
+        Stage.MUSIC,
+        sung(),
+        created_at=1_760_000_000.5,
+        updated_at=1_760_000_009.0,
+        settled_at=1_760_000_008.25,
+        attempt=3,
+        credits=19,
+        persona_id="p-1",
+        voice_name="ana",
+        clips=clips,
+        failure=failure,
+        task_ids={Stage.VOICE: "t-1", Stage.MUSIC: "t-2"},
+    )
+
+
+def test_a_persona_that_was_given_is_the_jobs_persona() -> None:
+    """With no voice stage nothing else would ever write it."""
+    spec = VoiceJob(persona_id="p-9", song=SONG)
+
+    assert records.job("abc", {**QUEUED, "spec": spec.content(), "stage": "music"}).persona_id == "p-9"
+
+
+@given(st.lists(st.builds(Clip, texts, texts, title=texts, audio_url=texts, duration=st.floats(0, 1e6)), max_size=3))
+def test_clips_come_back_as_they_were(clips: list[Clip]) -> None:
+    """Whatever upstream calls its songs."""
+    assert records.clips(records.clips_text(tuple(clips))) == tuple(clips)
+
+
+@given(st.builds(Failure, st.sampled_from(Code), st.sampled_from(Stage), texts))
+def test_a_failure_comes_back_as_it_was(failure: Failure) -> None:
+    """Whatever words upstream chose."""
+    assert records.failure(records.failure_text(failure)) == failure
+
+
+def test_nothing_written_is_nothing_read() -> None:
+    """A job without clips or failure has none."""
+    assert records.clips(None) == ()
+    assert records.failure(None) is None
+
+
+def test_a_line_of_a_timeline_is_a_step() -> None:
+    """With everything in it, and with the least that a script writes."""
+    whole = {"at": "7.5", "state": "pending", "stage": "voice", "reason": "r", "attempt": 2, "task_id": "t"}
+    least = {"at": "7.5", "state": "admitted", "stage": "music"}
+
+    assert records.step(json.dumps(whole)) == Step(7.5, State.PENDING, Stage.VOICE, "r", 2, "t")
+    assert records.step(json.dumps(least)) == Step(7.5, State.ADMITTED, Stage.MUSIC)
+
+
+def test_a_move_is_told_to_lua_without_nulls() -> None:
+    """What is absent stays out; fields that are to go are named apart; the stage's task is in the timeline."""
+    fields = {"voice.task": "t-1", "since": "7", "failure": None}
+    move = Move("abc", 4, State.CHARGING, Stage.VOICE, State.PENDING, due=9.0, fields=fields, credits=4)
+
+    assert records.move_text(move) == {
+        "id": "abc",
+        "v": 4,
+        "to": "pending",
+        "stage": "voice",
+        "credits": 4,
+        "set": {"voice.task": "t-1", "since": "7"},
+        "unset": ["failure"],
+        "task_id": "t-1",
+        "due": 9.0,
+    }
+
+
+def test_a_move_to_another_stage_names_the_new_one() -> None:
+    """The stage that a job goes on to is the one that its record says afterwards."""
+    move = Move("abc", 5, State.PENDING, Stage.VOICE, State.ADMITTED, to_stage=Stage.MUSIC, due=9.0, reason="next")
+
+    assert records.move_text(move)["stage"] == "music"
+    assert records.move_text(move)["reason"] == "next"

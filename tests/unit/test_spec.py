@@ -1,0 +1,318 @@
+"""A job as it is asked for: what is allowed, and that its content and its id never change."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.jobs import LYRICS, SONG, URL, problems, sung, voice
+from voicequeue import InvalidJob, Priority, Stage, VoiceJob
+from voicequeue.song import KNOWN_MODELS
+from voicequeue.spec import METADATA_MAX_CHARS, METADATA_MAX_KEYS, parse, stored
+
+PERSONA = "0c9bd1e0-1111-2222-3333-444455556666"
+
+GOOD_URLS = [
+    "https://recordings.example/ana.wav",
+    "http://recordings.example:8080/a%20b.mp3?token=x&y=[1]#t",
+    "HTTPS://RECORDINGS.example/",
+    "https://[2001:db8::1]/ana.wav",
+    "https://user:secret@recordings.example/ana.wav",
+    "https://aufnahmen.example/größe.wav",
+]
+BAD_URLS = [
+    "recordings.example/ana.wav",
+    "ftp://recordings.example/ana.wav",
+    "file:///etc/passwd",
+    "https://",
+    "https:///ana.wav",
+    "https://[2001:db8::1/ana.wav",
+    "https://recordings.example:99999/ana.wav",
+    "https://recordings.example:port/ana.wav",
+    "https://recordings.example/a b.wav",
+    "https://recordings.example/a\nb.wav",
+    "https://recordings.example/\x00.wav",
+    "https://recordings.example/\x1b[31m.wav",
+    "javascript:alert(1)",
+    "",
+]
+
+
+# ── a voice or a persona ──────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_has_a_recording_or_a_persona_and_never_both() -> None:
+    """Neither and both are refused with the same words, for the job as a whole."""
+    both_or_neither = {"": "exactly one of audio_url and persona_id is required"}
+
+    assert problems(persona_id=PERSONA, song={"prompt": LYRICS}) == both_or_neither
+    assert problems(audio_url=None) == both_or_neither
+    assert VoiceJob(persona_id=PERSONA, song=SONG).persona_id == PERSONA
+
+
+def test_a_persona_without_a_song_is_refused() -> None:
+    """There would be nothing to do, and nothing to pay for."""
+    assert "song is required" in problems(audio_url=None, persona_id=PERSONA)[""]
+
+
+@pytest.mark.parametrize(
+    ("job", "stages", "price"),
+    [
+        (voice(), (Stage.VOICE,), 4),
+        (sung(), (Stage.VOICE, Stage.MUSIC), 19),
+        (VoiceJob(persona_id=PERSONA, song=SONG), (Stage.MUSIC,), 15),
+    ],
+)
+def test_a_job_knows_its_stages_and_what_they_cost(job: VoiceJob, stages: tuple[Stage, ...], price: int) -> None:
+    """4 credits for a voice, 15 for a song; a persona skips the voice stage."""
+    assert job.stages == stages
+    assert job.credits == price
+
+
+# ── fields ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("url", GOOD_URLS)
+def test_an_http_url_is_taken_as_it_is(url: str) -> None:
+    """Upstream gets exactly what the caller gave."""
+    assert voice(audio_url=url, callback_url=url).audio_url == url
+
+
+@pytest.mark.parametrize("field", ["audio_url", "callback_url"])
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_anything_else_is_no_url(field: str, url: str) -> None:
+    """The message names the field and what is allowed, and does not quote the value."""
+    assert problems(**{field: url}) == {field: "must be an http:// or https:// URL"}
+
+
+def test_a_url_has_at_most_2048_characters() -> None:
+    """Exactly at the limit is fine; one over names the limit."""
+    base = "https://recordings.example/"
+    voice(audio_url=base.ljust(2_048, "x"))
+
+    assert problems(audio_url=base.ljust(2_049, "x")) == {
+        "audio_url": "has 2,049 characters; at most 2,048 are allowed"
+    }
+
+
+@pytest.mark.parametrize("name", ["a", "7", "spring-2026_v1.2", "x" * 100])
+def test_a_batch_name_fits_urls_and_keys(name: str) -> None:
+    """Letters, digits, dot, underscore and hyphen, up to 100."""
+    assert voice(batch=name).batch == name
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101, "-a", ".a", "a b", "a/b", "a:jobs", "ä", "a\nb", "{a}", "[red]"])
+def test_any_other_batch_name_is_refused(name: str) -> None:
+    """The message names the field and says what is allowed."""
+    found = problems(batch=name)
+
+    assert list(found) == ["batch"]
+    assert "1 to 100" in found["batch"]
+
+
+@pytest.mark.parametrize("field", ["name", "key", "persona_id"])
+def test_names_have_1_to_200_characters(field: str) -> None:
+    """Exactly at the limit is fine; nothing, or one over, names the field."""
+    given = {"audio_url": None, "song": SONG} if field == "persona_id" else {}
+    parse({"audio_url": URL, **given, field: "x" * 200})
+
+    assert "200" in problems(**given, **{field: "x" * 201})[field]
+    assert field in problems(**given, **{field: "  "})
+
+
+def test_metadata_has_at_most_50_entries() -> None:
+    """Exactly at the limit is fine; one over names the field and the limit."""
+    voice(metadata={str(n): "x" for n in range(METADATA_MAX_KEYS)})
+
+    found = problems(metadata={str(n): "x" for n in range(METADATA_MAX_KEYS + 1)})
+
+    assert found == {"metadata": "has 51 entries; at most 50 are allowed"}
+
+
+def test_metadata_has_at_most_8000_characters_names_included() -> None:
+    """Exactly at the limit is fine; one over names the field and the limit."""
+    voice(metadata={"k": "x" * (METADATA_MAX_CHARS - 1)})
+
+    found = problems(metadata={"k": "x" * METADATA_MAX_CHARS})
+
+    assert found == {"metadata": "has 8,001 characters in all; at most 8,000 are allowed"}
+
+
+def test_metadata_holds_text_only() -> None:
+    """A number or a nested object names its entry: it would not come back as it was given."""
+    assert list(problems(metadata={"n": 5})) == ["metadata.n"]
+    assert list(problems(metadata={"o": {"a": "b"}})) == ["metadata.o"]
+    assert list(problems(metadata="artist=ana")) == ["metadata"]
+
+
+def test_max_credits_must_cover_what_the_job_costs() -> None:
+    """Exactly the price is enough; one less is refused and names both numbers."""
+    assert sung(max_credits=19).max_credits == 19
+
+    found = problems(song={"prompt": LYRICS}, max_credits=18)
+
+    assert found == {"": "max_credits: 18 is less than the 19 credits this costs"}
+
+
+@pytest.mark.parametrize("wrong", [-1, "many", 4.5])
+def test_max_credits_is_a_whole_number(wrong: object) -> None:
+    """Anything else names the field."""
+    assert list(problems(max_credits=wrong)) == ["max_credits"]
+
+
+def test_a_priority_is_one_of_three() -> None:
+    """High before normal before bulk; any other word names the field and the three."""
+    assert sorted(Priority, key=lambda priority: priority.rank) == [Priority.HIGH, Priority.NORMAL, Priority.BULK]
+
+    found = problems(priority="urgent")
+
+    assert all(f"'{priority}'" in found["priority"] for priority in Priority)
+
+
+def test_a_field_that_jobs_do_not_have_is_refused_by_its_name() -> None:
+    """A typing error in a field's name is an error, not a job without that field."""
+    assert list(problems(audio_ulr=URL)) == ["audio_ulr"]
+
+
+def test_text_that_utf8_cannot_hold_is_refused() -> None:
+    """Half a surrogate pair could be neither stored nor sent."""
+    assert list(problems(name="\ud800")) == ["name"]
+
+
+@pytest.mark.parametrize("given", [None, 7, "https://recordings.example/ana.wav", [URL]])
+def test_what_is_no_object_is_no_job(given: object) -> None:
+    """One kind of error, whatever was given."""
+    with pytest.raises(InvalidJob):
+        parse(given)
+
+
+def test_a_job_cannot_be_changed() -> None:
+    """Two threads may share one."""
+    with pytest.raises(ValueError, match="frozen"):
+        voice().name = "another"  # type: ignore[misc]
+
+
+def test_a_job_is_parsed_once() -> None:
+    """What is a job already is given back as it is."""
+    job = sung()
+
+    assert parse(job) is job
+
+
+# ── content and id ────────────────────────────────────────────────────────────────────────────────
+
+texts = st.text(st.characters(codec="utf-8"), max_size=40)
+names = texts.filter(lambda text: bool(text.strip()))
+urls = st.from_regex(r"https?://[a-z]{1,9}\.example(:[1-9][0-9]{0,3})?/[!-~]{0,30}", fullmatch=True)
+weights = st.floats(0, 1)
+singing = st.one_of(
+    st.fixed_dictionaries({"prompt": names}),
+    st.fixed_dictionaries({"description": names}),
+    st.fixed_dictionaries({"make_instrumental": st.just(True)}),
+    st.fixed_dictionaries({"auto_lyrics": st.just(True), "custom_mode": st.just(True)}),
+)
+styling = st.fixed_dictionaries(
+    {},
+    optional={
+        "mv": st.sampled_from(sorted(KNOWN_MODELS - {"sonic-v3-5", "sonic-v4"})),
+        "title": texts,
+        "tags": texts,
+        "negative_tags": texts,
+        "vocal_gender": st.sampled_from("fm"),
+        "style_weight": weights,
+        "weirdness_constraint": weights,
+        "audio_weight": weights,
+    },
+)
+songs = st.builds(lambda words, style: {**style, **words}, singing, styling)
+sources = st.one_of(
+    st.fixed_dictionaries({"audio_url": urls}, optional={"song": songs}),
+    st.fixed_dictionaries({"persona_id": names, "song": songs}),
+)
+extras = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": names,
+        "batch": st.from_regex(r"[a-z][a-z0-9._-]{0,9}", fullmatch=True),
+        "priority": st.sampled_from(Priority),
+        "callback_url": urls,
+        "metadata": st.dictionaries(texts, texts, max_size=4),
+        "max_credits": st.integers(19, 10**6),
+    },
+)
+fields_of_jobs = st.builds(lambda source, extra: {**source, **extra}, sources, extras)
+
+
+@given(fields_of_jobs)
+def test_a_job_comes_back_from_its_content_as_it_was(fields: dict[str, Any]) -> None:
+    """What Redis holds is the whole job, and reading it changes nothing."""
+    job = parse(fields)
+
+    assert stored(job.content()) == job
+    assert parse(json.loads(job.content())) == job
+    assert stored(job.content()).content() == job.content()
+
+
+@given(fields_of_jobs, st.randoms(use_true_random=False))
+def test_equal_jobs_have_equal_content_whatever_the_order_of_their_fields(
+    fields: dict[str, Any], chance: random.Random
+) -> None:
+    """The content decides whether a key means the same job, so no accident of writing may change it."""
+    assert parse(_shuffled(fields, chance)).content() == parse(fields).content()
+
+
+def _shuffled(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    pairs = [(name, _shuffled(value, chance) if isinstance(value, dict) else value) for name, value in fields.items()]
+    chance.shuffle(pairs)
+    return dict(pairs)
+
+
+@given(fields_of_jobs, names.filter(lambda key: len(key.strip()) <= 200))
+def test_a_key_names_one_id(fields: dict[str, Any], key: str) -> None:
+    """The id follows from the key alone, in any process, whatever the content."""
+    first, second = parse({**fields, "key": key}), voice(key=key)
+
+    assert first.id() == first.id() == second.id()
+    assert re.fullmatch("[a-z2-7]{16}", first.id())
+
+
+def test_ids_and_contents_are_what_earlier_releases_made() -> None:
+    """Records and keys outlive a release: the same key must find the same job after an upgrade."""
+    job = sung(key="order-7", metadata={"b": "2", "a": "1"})
+
+    assert job.id() == "f66nxdviltvr7rei"
+    assert job.content() == (
+        f'{{"audio_url":"{URL}","song":{{"custom_mode":true,"title":"A song","prompt":"[Verse]\\nla la la"}},'
+        '"key":"order-7","metadata":{"a":"1","b":"2"}}'
+    )
+    assert voice(batch="b").with_row_key().key == "row-x7btanwlk7ns4cbu"
+
+
+def test_a_job_without_a_key_gets_a_new_id_each_time() -> None:
+    """Two such jobs are two jobs."""
+    assert len({voice().id() for _ in range(100)}) == 100
+
+
+def test_keys_that_differ_have_ids_that_differ() -> None:
+    """No two of many keys meet in one id."""
+    assert len({voice(key=f"key-{n}").id() for n in range(1_000)}) == 1_000
+
+
+def test_a_row_gets_a_key_of_its_batch_and_content() -> None:
+    """The same row of the same batch is the same job; another batch or another word is another."""
+    job = sung(batch="spring").with_row_key()
+
+    assert job.key == sung(batch="spring").with_row_key().key
+    assert job.key != sung(batch="summer").with_row_key().key
+    assert job.key != sung(batch="spring", name="Ana").with_row_key().key
+
+
+def test_a_row_keeps_a_key_of_its_own() -> None:
+    """A key that the caller gave is never replaced."""
+    assert sung(key="mine").with_row_key().key == "mine"
