@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,7 +19,9 @@ class BadSettings(SystemExit):
 class Settings(BaseSettings):
     """Read once, never changed. Times are in seconds and may be fractions."""
 
-    model_config = SettingsConfigDict(env_prefix="VOICEQUEUE_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="VOICEQUEUE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     #: The one Redis (or Valkey) for jobs and messages. Give it a database of its own.
     redis_url: str = Field("redis://localhost:6379/0", validation_alias="REDIS_URL")
@@ -30,6 +32,17 @@ class Settings(BaseSettings):
     )
     #: Every key in Redis begins with it; two queues in one Redis need two.
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")] = "voicequeue"
+
+    #: Where upstream reaches the gateway; without it there are no webhooks.
+    public_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+[^\s?#]*$")] | None = None
+    #: Signs webhook URLs and everything else that only we may make.
+    secret: SecretStr = SecretStr("")
+
+    #: What becomes of an unsure job of which nothing is heard: wait for a person, or order again (and
+    #: perhaps pay twice).
+    unsure: Literal["review", "resubmit"] = "review"
+    #: How long after an answer was lost that is decided: webhooks may still come.
+    unsure_grace_s: Seconds = 1800.0
 
     #: Jobs that may be with upstream at once.
     max_in_flight: Count = 100
@@ -75,6 +88,8 @@ def load() -> Settings:
         found = Settings()
     except ValidationError as error:
         raise BadSettings(explain(error)) from None
+    if found.public_url and not found.secret.get_secret_value():
+        raise BadSettings("VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL; any long random text")
     if found.poll_min_s > found.poll_max_s:
         raise BadSettings(
             f"VOICEQUEUE_POLL_MIN_S: {found.poll_min_s:g} is more than VOICEQUEUE_POLL_MAX_S, {found.poll_max_s:g}"

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from tasks.musicapi import MusicApi
+from tasks.webhooks import Webhooks
 from voicequeue.flow import Patience, PollPlan
 from voicequeue.job import Stage
 from voicequeue.store import Store
@@ -24,4 +25,6 @@ class Services:
     patience: Patience
     #: How long upstream may take for a stage, in seconds.
     deadlines: Mapping[Stage, float]
+    #: None where upstream cannot reach us.
+    webhooks: Webhooks | None = None
     clock: Callable[[], float] = field(default=time.time)

@@ -87,11 +87,12 @@ def _post(services: Services, claim: Charged) -> str:
         spec = claim.spec()
     except ValueError:
         raise Refused("this release cannot read the job's record") from None
+    webhook = services.webhooks.of(claim) if services.webhooks else None
     if claim.stage is Stage.VOICE and spec.audio_url is not None:
-        return services.upstream.create_voice(spec.audio_url)
+        return services.upstream.create_voice(spec.audio_url, webhook)
     persona_id = claim.persona_id or spec.persona_id
     if claim.stage is Stage.MUSIC and persona_id is not None and spec.song is not None:
-        return services.upstream.create_music(persona_id, spec.song)
+        return services.upstream.create_music(persona_id, spec.song, webhook)
     raise Refused(f"the record lacks what the {claim.stage} stage needs")
 
 
@@ -126,7 +127,7 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
             moves.append(move)
     made = [move for move, written in zip(moves, services.store.apply(moves, now), strict=True) if written]
     return Polled(
-        waiting=services.store.plan(waiting, now + again_in),
+        waiting=services.store.plan([(claim.job_id, claim.version) for claim in waiting], now + again_in),
         again_in=again_in,
         to_music=[move.job_id for move in made if move.to is State.ADMITTED],
     )

@@ -6,21 +6,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from redis.exceptions import ResponseError
 
+from voicequeue import changes
 from voicequeue.errors import (
     InvalidJob,
     KeyConflict,
-    NotAllowed,
     StoreUnreachable,
     UnknownBatch,
     UnknownJob,
     VoiceQueueError,
 )
-from voicequeue.job import MOVES, Code, Job, Move, State, Step
+from voicequeue.job import Job, Move, State, Step
 from voicequeue.spec import VoiceJob, parse
 from voicequeue.store import DEFAULT_PREFIX, UNREACHABLE, Gate, Outcome, Store, connect
 
@@ -255,7 +256,7 @@ class VoiceQueue:
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job. What upstream already works on was paid; it goes on there. Raises NotAllowed."""
-        return self._change(job_id, _cancelled)
+        return self._change(job_id, changes.cancel)
 
     def retry(self, job_id: str) -> Job:
         """Let a failed job go on at the first stage that has no result. Raises NotAllowed.
@@ -263,7 +264,26 @@ class VoiceQueue:
         What was paid and may still come is asked for again, free; nothing that has a result is
         bought again.
         """
-        return self._change(job_id, _retried)
+        return self._change(job_id, changes.retry)
+
+    def retry_as_read(self, jobs: Iterable[Job]) -> list[bool]:
+        """Retry many failed jobs as they were when they were read; False for one that has changed since."""
+        now = time.time()
+        moves = [changes.retry(job, now) for job in jobs]
+        with _reachable():
+            return [written for page in _pages(moves) for written in self._store.apply(page, now)]
+
+    def take_up(self, job_id: str, task_id: str) -> Job:
+        """Give an unsure job the task id of its order: it was charged, and is asked about. Raises NotAllowed."""
+        return self._change(job_id, partial(changes.take_up, task_id=task_id))
+
+    def order_again(self, job_id: str) -> Job:
+        """Send the request of an unsure job again, which may cost its stage a second time. Raises NotAllowed."""
+        return self._change(job_id, changes.order_again)
+
+    def abandon(self, job_id: str) -> Job:
+        """Give up on an unsure job: it fails with the code `abandoned`. Raises NotAllowed."""
+        return self._change(job_id, changes.abandon)
 
     def _change(self, job_id: str, decide: Callable[[Job, float], Move]) -> Job:
         while True:
@@ -275,47 +295,8 @@ class VoiceQueue:
                 return self.get(job_id)
 
 
-#: Why a job in this state cannot be cancelled, where it is not simply over.
-_WHY_NOT = {
-    State.CHARGING: "its request is on the way to upstream at this moment; try again in a second",
-    State.UNSURE: "it may have been charged, which has to be settled first",
-}
-
-
-def _cancelled(job: Job, now: float) -> Move:
-    if State.CANCELLED not in MOVES[job.state]:
-        why = _WHY_NOT.get(job.state, f"it is {job.state} already")
-        raise NotAllowed(f"job {job.id} cannot be cancelled: {why}")
-    reason = "cancelled; upstream goes on, the credits are spent" if job.state is State.PENDING else "cancelled"
-    return Move(
-        job.id,
-        job.version,
-        job.state,
-        job.stage,
-        State.CANCELLED,
-        reason=reason,
-        fields={"settled": str(now)},
-    )
-
-
-def _retried(job: Job, now: float) -> Move:
-    if job.state is not State.FAILED:
-        raise NotAllowed(f"only a failed job can be retried; job {job.id} is {job.state}")
-    cleared: dict[str, str | None] = {"failure": None, "settled": None}
-    if job.failure is not None and job.failure.code is Code.DEADLINE and job.stage in job.task_ids:
-        # Paid for, and perhaps finished meanwhile: asking is free.
-        fields = {**cleared, "since": str(now)}
-        return Move(
-            job.id,
-            job.version,
-            job.state,
-            job.stage,
-            State.PENDING,
-            due=now,
-            reason="retry: ask again",
-            fields=fields,
-        )
-    return Move(job.id, job.version, job.state, job.stage, State.QUEUED, reason="retry", fields=cleared)
+def _pages(moves: list[Move]) -> Iterator[list[Move]]:
+    return (moves[start : start + CHUNK] for start in range(0, len(moves), CHUNK))
 
 
 @contextmanager

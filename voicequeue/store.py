@@ -171,10 +171,15 @@ class Store:
         lines = json.dumps([records.move_text(move) for move in moves], ensure_ascii=False)
         return [bool(written) for written in self._run("apply", now, lines)]
 
-    def plan(self, claims: Iterable[Claimed], due: float) -> list[str]:
-        """Put off jobs that are not ready until `due`; gives the ids that still wait."""
-        pairs = [part for claim in claims for part in (claim.job_id, claim.version)]
+    def plan(self, jobs: Iterable[tuple[str, int]], due: float) -> list[str]:
+        """Say when pending jobs, given as (id, version), are due; gives the ids that still wait."""
+        pairs = [part for job in jobs for part in job]
         return cast(list[str], self._run("plan", due, *pairs)) if pairs else []
+
+    def unsure_since(self, before: float, *, at_most: int = 1000) -> list[str]:
+        """Ids of jobs that went unsure before then, the longest first."""
+        key = self._key(f"state:{State.UNSURE}")
+        return cast(list[str], self._redis.zrange(key, "-inf", before, byscore=True, offset=0, num=at_most))
 
     def overdue(self, now: float, *, patience: float, at_most: int = 1000) -> list[Overdue]:
         """Jobs in flight whose time passed `patience` seconds ago; each is given to one caller."""

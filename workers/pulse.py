@@ -18,6 +18,7 @@ from config.settings import settings
 from tasks import decide
 from tasks.celery_tasks import poll_name, submit_name
 from tasks.services import Services
+from voicequeue import changes
 from voicequeue.job import Stage, State
 from voicequeue.store import Overdue
 from workers.services import build
@@ -29,14 +30,29 @@ HandOut = Callable[[str, list[str]], None]
 
 
 class Pulse:
-    """Admits and reconciles; `worker` is the name it is heard under."""
+    """Admits and reconciles.
 
-    def __init__(self, services: Services, hand_out: HandOut, *, worker: str, limit: int, chunk: int) -> None:
+    `worker` is the name it is heard under, `limit` how many jobs may be in flight, `chunk` how many a
+    message carries. `resubmit_after` is the policy for unsure jobs: seconds after which they are
+    ordered again; None leaves them to a person.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        hand_out: HandOut,
+        *,
+        worker: str,
+        limit: int,
+        chunk: int,
+        resubmit_after: float | None = None,
+    ) -> None:
         self._services = services
         self._hand_out = hand_out
         self._worker = worker
         self._limit = limit
         self._chunk = chunk
+        self._resubmit_after = resubmit_after
 
     def admit(self) -> None:
         """Fill the free slots from the backlog and hand out what was admitted."""
@@ -46,16 +62,25 @@ class Pulse:
             self._in_chunks(submit_name(stage), job_ids)
 
     def reconcile(self) -> None:
-        """Look after jobs in flight that nobody has looked after in time."""
+        """Look after jobs in flight that nobody has looked after in time, and after unsure ones."""
         now = self._services.clock()
         overdue = self._services.store.overdue(now, patience=self._services.patience.stale_s)
-        if not overdue:
-            return
-        log.info("%d jobs were overdue", len(overdue))
-        self._give_up_charges([job for job in overdue if job.state is State.CHARGING], now)
+        if overdue:
+            log.info("%d jobs were overdue", len(overdue))
+            self._give_up_charges([job for job in overdue if job.state is State.CHARGING], now)
+            for stage in Stage:
+                self._in_chunks(submit_name(stage), _ids(overdue, State.ADMITTED, stage))
+                self._in_chunks(poll_name(stage), _ids(overdue, State.PENDING, stage))
+        if self._resubmit_after is not None:
+            self._order_again(now, unsure_before=now - self._resubmit_after)
+
+    def _order_again(self, now: float, *, unsure_before: float) -> None:
+        store = self._services.store
+        jobs = [job for job in store.get(store.unsure_since(unsure_before)) if job and job.state is State.UNSURE]
+        moves = [changes.order_again(job, now, reason="the policy ordered it again") for job in jobs]
+        ordered = [job for job, written in zip(jobs, store.apply(moves, now), strict=True) if written]
         for stage in Stage:
-            self._in_chunks(submit_name(stage), _ids(overdue, State.ADMITTED, stage))
-            self._in_chunks(poll_name(stage), _ids(overdue, State.PENDING, stage))
+            self._in_chunks(submit_name(stage), [job.id for job in ordered if job.stage is stage])
 
     def _give_up_charges(self, silent: Sequence[Overdue], now: float) -> None:
         moves = [decide.lost(job.job_id, job.version, job.stage) for job in silent]
@@ -109,6 +134,7 @@ class PulseStep(bootsteps.StartStopStep):
             worker=worker,
             limit=chosen.max_in_flight,
             chunk=chosen.chunk,
+            resubmit_after=chosen.unsure_grace_s if chosen.unsure == "resubmit" else None,
         )
         beats_to_reconcile = max(1, round(chosen.reconcile_s / chosen.pulse_s))
         beat = 0

@@ -9,6 +9,7 @@ from functools import lru_cache
 from config.settings import Settings, settings
 from tasks.musicapi import MusicApi
 from tasks.services import Services
+from tasks.webhooks import Webhooks
 from voicequeue.flow import Patience, PollPlan
 from voicequeue.job import Stage
 from voicequeue.store import Store, connect
@@ -41,8 +42,14 @@ def build(chosen: Settings) -> Services:
         threads=ThreadPoolExecutor(chosen.http_threads, thread_name_prefix="upstream"),
         plan=PollPlan(chosen.poll_min_s, chosen.poll_max_s),
         patience=_patience(chosen),
+        webhooks=webhooks(chosen),
         deadlines={Stage.VOICE: chosen.voice_deadline_s, Stage.MUSIC: chosen.music_deadline_s},
     )
+
+
+def webhooks(chosen: Settings) -> Webhooks | None:
+    """How upstream reaches us, if it can."""
+    return Webhooks(chosen.public_url, chosen.secret.get_secret_value()) if chosen.public_url else None
 
 
 def _patience(chosen: Settings) -> Patience:

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import socket
 import sys
 import time
@@ -34,6 +35,7 @@ HOME = Path(os.environ.get("VOICEQUEUE_HOME") or ROOT / ".voicequeue")
 #: Where people expect them.
 VALKEY_PORT = 6379
 FLOWER_PORT = 5555
+WEB_PORT = 8000
 
 #: A process that is not up after this long (seconds) will not come up.
 START_S = 40.0
@@ -44,6 +46,7 @@ class Addresses:
     """Where everything is; `simulator` and its `control` are None with a real account."""
 
     redis: str
+    web: str
     flower: str
     simulator: str | None
     control: str | None
@@ -112,10 +115,11 @@ class Stack:
         if not self._settings.musicapi_key.get_secret_value():
             simulator, control = self.start_simulator(DIALS)
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
+        web = self.start_web(WEB_PORT, webhooks=simulator is not None)
         flower = self.start_flower(FLOWER_PORT)
         self.start_workers(workers)
         self.wait_for_flower(flower)
-        return Addresses(redis, flower, simulator, control)
+        return Addresses(redis, web, flower, simulator, control)
 
     def start_valkey(self, port: int | None = None) -> str:
         """Start the embedded Valkey on its append-only file, at this port if it is free; gives its URL."""
@@ -128,7 +132,10 @@ class Stack:
         self.start("valkey", command, foundation=True)
         url = self._env["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
         # Ours, and not one that took the port a moment before: its jobs would be a stranger's.
-        _wait(lambda: _serves(url, self._supervisor.pid("valkey")), f"Valkey does not start; its log: {self._log('valkey')}")
+        _wait(
+            lambda: _serves(url, self._supervisor.pid("valkey")),
+            f"Valkey does not start; its log: {self._log('valkey')}",
+        )
         return url
 
     def start_simulator(self, dials: Mapping[str, object]) -> tuple[str, str]:
@@ -150,6 +157,20 @@ class Stack:
             self.start(name, procfile()["worker"])
         _wait(lambda: self._beating() >= count, f"the workers do not start; their logs: {self._home / 'log'}")
         return names
+
+    def start_web(self, port: int | None = None, *, webhooks: bool) -> str:
+        """Start the gateway as the Procfile does, at this port if it is free; gives its address.
+
+        With `webhooks` the workers that start from now on tell upstream to call it.
+        """
+        port = free_port(port)
+        address = f"http://127.0.0.1:{port}"
+        if webhooks:
+            self._env |= {"VOICEQUEUE_PUBLIC_URL": address, "VOICEQUEUE_SECRET": _secret(self._home)}
+        self._env["PORT"] = str(port)
+        self.start("web", procfile()["web"])
+        _wait(lambda: _answers(f"{address}/healthz"), f"the gateway does not start; its log: {self._log('web')}")
+        return address
 
     def start_flower(self, port: int | None = None) -> str:
         """Start Flower as the Procfile does, at this port if it is free; gives its address."""
@@ -173,6 +194,15 @@ class Stack:
     def _beating(self) -> int:
         with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix) as queue:
             return queue.status().workers
+
+
+def _secret(home: Path) -> str:
+    """This folder's secret, the same each time: webhooks of yesterday's orders still hold."""
+    file = home / "secret"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(32), encoding="ascii")
+    return file.read_text(encoding="ascii")
 
 
 def _serves(url: str, pid: int | None) -> bool:

@@ -39,6 +39,7 @@ def _welcome(at: Addresses) -> str:
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
         f"  Flower  {at.flower}\n"
+        f"  gateway {at.web}\n"
         f"  Redis   {at.redis}\n"
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"

@@ -4,7 +4,7 @@ Every answer becomes a reading (`readings`) or an error (`errors`) that says two
 certain: whether it was charged, and what to do.
 """
 
-from tasks.musicapi.client import MusicApi
+from tasks.musicapi.client import MusicApi, Webhook
 from tasks.musicapi.errors import (
     CannotPay,
     Cost,
@@ -34,4 +34,5 @@ __all__ = [
     "Unavailable",
     "UpstreamError",
     "VoiceReady",
+    "Webhook",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
@@ -24,6 +25,14 @@ BODY_MAX = 2_000_000
 
 #: A key shorter than this is a test's: it hides nothing, and may be part of any word.
 SECRET_MIN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where upstream shall say that an order has settled, and what it signs that with."""
+
+    url: str
+    secret: str = field(repr=False)
 
 
 class MusicApi:
@@ -69,13 +78,15 @@ class MusicApi:
         """Close the pooled connections."""
         self._session.close()
 
-    def create_voice(self, audio_url: str) -> str:
+    def create_voice(self, audio_url: str, webhook: Webhook | None = None) -> str:
         """Order a voice (4 credits); gives upstream's task id. Raises UpstreamError."""
-        return self._call("POST", "/api/v1/sonic/create-voice", readings.accepted, {"audio_url": audio_url})
+        body = {"audio_url": audio_url, **_webhook_fields(webhook)}
+        return self._call("POST", "/api/v1/sonic/create-voice", readings.accepted, body)
 
-    def create_music(self, persona_id: str, song: Song) -> str:
+    def create_music(self, persona_id: str, song: Song, webhook: Webhook | None = None) -> str:
         """Order a song (15 credits, two clips); gives upstream's task id. Raises UpstreamError."""
-        return self._call("POST", "/api/v1/sonic/create", readings.accepted, persona_music(persona_id, song))
+        body = {**persona_music(persona_id, song), **_webhook_fields(webhook)}
+        return self._call("POST", "/api/v1/sonic/create", readings.accepted, body)
 
     def task(self, task_id: str) -> Reading:
         """What became of an order (free). Raises UpstreamError."""
@@ -119,6 +130,10 @@ class MusicApi:
             headers = headers | {"Content-Type": "application/json", "Content-Length": str(len(request.body))}
         request.headers = requests.structures.CaseInsensitiveDict(headers)
         return request
+
+
+def _webhook_fields(webhook: Webhook | None) -> dict[str, str]:
+    return {} if webhook is None else {"webhook_url": webhook.url, "webhook_secret": webhook.secret}
 
 
 def persona_music(persona_id: str, song: Song) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class House:
     control: str
     workers: list[str]
     home: Path
+    web: str | None = None
 
     def queue(self) -> VoiceQueue:
         """A producer's connection."""
@@ -70,13 +71,16 @@ def build(tmp_path: Path) -> Iterator[Build]:
     """Builds a house with as many workers as are asked for; it stands until the test ends."""
     with ExitStack() as standing:
 
-        def _build(*, workers: int = 2, dials: Mapping[str, object] | None = None, **env: str) -> House:
+        def _build(
+            *, workers: int = 2, web: bool = False, dials: Mapping[str, object] | None = None, **env: str
+        ) -> House:
             supervisor = standing.enter_context(Supervisor())
             settings = Settings(_env_file=None)
             stack = Stack(supervisor, settings, home=tmp_path, env={**FAST, "MUSICAPI_KEY": SECRET, **env})
             redis_url = stack.start_valkey()
             _, control = stack.start_simulator({**DIALS, **(dials or {})})
-            return House(stack, supervisor, redis_url, control, stack.start_workers(workers), tmp_path)
+            address = stack.start_web(webhooks=True) if web else None
+            return House(stack, supervisor, redis_url, control, stack.start_workers(workers), tmp_path, address)
 
         yield _build
 

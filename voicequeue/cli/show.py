@@ -56,7 +56,7 @@ def print_status(now: Status, batch: str | None) -> None:
     if now.gate.open:
         gate = "[green]open[/]"
     else:
-        until = f", until {_clock(now.gate.until)}" if now.gate.until else ""
+        until = f", until {clock(now.gate.until)}" if now.gate.until else ""
         gate = f"[red]closed[/]: {now.gate.reason}{until} ({safe(now.gate.detail)})"
     workers = f"{now.workers} alive" if now.workers else "[red]none alive[/]"
     out.print(f"gate {gate}   in flight {now.in_flight:,}   workers {workers}   credits spent {now.credits:,}")
@@ -128,10 +128,10 @@ def print_timeline(timeline: list[Step]) -> None:
     table = plain_table("when", "state", "stage", "why")
     for step in timeline:
         task = f"upstream task {step.task_id}" if step.task_id else ""
-        table.add_row(_clock(step.at), coloured(step.state), step.stage, safe(" ".join((step.reason, task)).strip()))
+        table.add_row(clock(step.at), coloured(step.state), step.stage, safe(" ".join((step.reason, task)).strip()))
     out.print(table)
     for charge in charges(timeline):
-        out.print(f"charge {charge.attempt}: {charge.stage} at {_clock(charge.at)}, then {coloured(charge.outcome)}")
+        out.print(f"charge {charge.attempt}: {charge.stage} at {clock(charge.at)}, then {coloured(charge.outcome)}")
 
 
 def _step_json(step: Step) -> dict[str, Any]:
@@ -145,5 +145,6 @@ def _step_json(step: Step) -> dict[str, Any]:
     }
 
 
-def _clock(at: float | None) -> str:
+def clock(at: float | None) -> str:
+    """Unix seconds as a person here reads them."""
     return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")

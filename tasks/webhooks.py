@@ -1,0 +1,56 @@
+"""Webhooks of upstream: where it shall send them, and what one of them leads to."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tasks.musicapi import Webhook
+from voicequeue import changes, signing
+from voicequeue.job import Job, Stage, State
+from voicequeue.store import Charged, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Webhooks:
+    """Where upstream reaches the gateway, and the secret that everything is derived from."""
+
+    public_url: str
+    secret: str = field(repr=False)
+
+    def of(self, claim: Charged) -> Webhook:
+        """The address and the secret for one order: nobody else can make them."""
+        token = signing.webhook_token(self.secret, claim.job_id, claim.stage, claim.attempt)
+        path = f"/hooks/musicapi/{claim.job_id}/{claim.stage}"
+        url = f"{self.public_url.rstrip('/')}{path}?attempt={claim.attempt}&token={token}"
+        return Webhook(url, signing.webhook_secret(self.secret, claim.job_id))
+
+
+class Hint(Enum):
+    """What a webhook led to."""
+
+    POLL = "poll"  # ask upstream about the job at once
+    NOTHING = "nothing"  # it came twice, late, or of an order that does not count any more
+    UNKNOWN = "unknown"  # there is no such job
+
+
+def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | None) -> Hint:
+    """Take a webhook, whose sender is known, for a hint: it decides nothing by itself.
+
+    It gives back a task id that we lost with the answer to our POST; the poll that follows decides.
+    """
+    now = time.time()
+    [job] = store.get([job_id])
+    if job is None:
+        return Hint.UNKNOWN
+    if job.stage is not stage:
+        return Hint.NOTHING
+    if job.state in (State.UNSURE, State.CHARGING) and job.attempt == attempt and task_id is not None:
+        taken_up = changes.take_up(job, now, task_id=task_id, reason="a webhook told the task id")
+        return Hint.POLL if store.apply([taken_up], now) == [True] else Hint.NOTHING
+    return Hint.POLL if _can_be_asked(job) and store.plan([(job.id, job.version)], now) else Hint.NOTHING
+
+
+def _can_be_asked(job: Job) -> bool:
+    return job.state is State.PENDING and job.stage in job.task_ids

@@ -1,0 +1,119 @@
+"""The command: one job in."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis import Redis
+
+from tests.conftest import eventually
+from tests.jobs import LYRICS, URL
+from tests.store.conftest import Command
+from tests.store.life import NOW, accepted, charging, dump, failed, make, one
+from voicequeue import Code, State, VoiceQueue
+from voicequeue.store import Store
+
+A, B, C, D = (f"https://recordings.example/{letter}.wav" for letter in "abcd")
+
+
+def test_a_job_is_enqueued_by_its_options(command: Command, queue: VoiceQueue) -> None:
+    """Every field of a job has one; the song is JSON; metadata may be repeated."""
+    ended = command(
+        "enqueue", "--audio-url", URL, "--song", json.dumps({"prompt": LYRICS}), "--name", "Ana", "--batch", "b",
+        "--priority", "high", "--key", "k", "--metadata", "a=1", "--metadata", "b=x=y", "--callback-url", A,
+        "--max-credits", 19, "--json",
+    )  # fmt: skip
+
+    assert (ended.code, ended.err) == (0, "")
+    spec = queue.get(ended.json()["id"]).spec
+    assert (spec.name, spec.batch, spec.priority, spec.key) == ("Ana", "b", "high", "k")
+    assert (spec.metadata, spec.callback_url, spec.max_credits) == ({"a": "1", "b": "x=y"}, A, 19)
+    assert spec.song is not None
+    assert spec.song.prompt == LYRICS
+
+
+def test_a_job_that_was_enqueued_is_shown(command: Command, queue: VoiceQueue) -> None:
+    """For a person: its id and where it stands; for a script: what `job` would tell."""
+    for_people = command("enqueue", "--audio-url", URL, "--name", "Ana")
+    for_scripts = command("enqueue", "--audio-url", URL, "--json")
+
+    [named] = [job for job in queue.jobs() if job.spec.name]
+    assert for_people.out.startswith(f"{named.id}  queued  voice\n")
+    assert for_scripts.json() == queue.get(for_scripts.json()["id"]).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "exactly one of audio_url and persona_id"),
+        (["--audio-url", URL, "--persona-id", "p"], "exactly one of audio_url and persona_id"),
+        (["--persona-id", "p"], "song is required"),
+        (["--audio-url", "nowhere"], "audio_url: must be an http"),
+        (["--audio-url", URL, "--song", "{"], "song: is not readable as JSON"),
+        (["--audio-url", URL, "--song", '"la"'], "song: "),
+        (["--audio-url", URL, "--song", '{"prompt": "la", "mv": "chirp"}'], "song.mv: must be a sonic model"),
+        (["--audio-url", URL, "--metadata", "a"], "metadata: must be NAME=VALUE, not 'a'"),
+        (["--audio-url", URL, "--metadata", "=a"], "metadata: must be NAME=VALUE"),
+        (["--audio-url", URL, "--batch", "a b"], "batch: must be 1 to 100"),
+        (["--audio-url", URL, "--max-credits", "3"], "max_credits: 3 is less than the 4"),
+        (["--audio-url", URL, "--max-credits", "x"], "--max-credits"),
+        (["--audio-url", URL, "--priority", "urgent"], "'high'"),
+        (["--audio-url", URL, "--name", "\udcff"], "name: "),
+        (["--recording", URL], "--recording"),
+    ],
+)
+def test_wrong_input_is_told_on_standard_error(
+    command: Command, redis: Redis, prefix: str, options: list[str], told: str
+) -> None:
+    """Exit code 2, the option or the field by its name, and nothing is enqueued."""
+    ended = command("enqueue", *options)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert "Traceback" not in ended.err
+    assert dump(redis, prefix) == {}
+
+
+def test_the_same_key_is_the_same_job(command: Command) -> None:
+    """The same content gives the same id; other content exits with 2 and names the key."""
+    first = command("enqueue", "--audio-url", URL, "--key", "k", "--json").json()
+
+    assert command("enqueue", "--audio-url", URL, "--key", "k", "--json").json() == first
+    conflict = command("enqueue", "--audio-url", A, "--key", "k")
+    assert conflict.code == 2
+    assert "key: 'k'" in conflict.err
+
+
+@pytest.mark.parametrize(("state", "code"), [(State.SUCCEEDED, 0), (State.FAILED, 1), (State.UNSURE, 1)])
+def test_waiting_tells_by_its_exit_code_whether_the_job_succeeded(
+    command: Command, store: Store, state: State, code: int
+) -> None:
+    """Failed, and unsure, are 1."""
+
+    def settle() -> None:
+        eventually(lambda: store.admit(NOW, limit=1))
+        [job_id] = store.ids()
+        charging(store, job_id)
+        if state is State.UNSURE:
+            make(store, one(store, job_id), State.UNSURE)
+        elif state is State.FAILED:
+            failed(store, one(store, job_id), Code.REFUSED)
+        else:
+            make(store, accepted(store, job_id), State.SUCCEEDED)
+
+    with ThreadPoolExecutor(1) as thread:
+        settling = thread.submit(settle)
+        ended = command("enqueue", "--audio-url", URL, "--wait", "--json")
+        settling.result()
+
+    assert (ended.code, ended.json()["state"]) == (code, state)
+
+
+def test_a_model_that_nobody_knows_is_a_note(command: Command) -> None:
+    """The job goes on."""
+    ended = command("enqueue", "--audio-url", URL, "--song", '{"prompt": "la", "mv": "sonic-v77"}')
+
+    assert ended.code == 0
+    assert ended.err == "note: mv: 'sonic-v77' is not a model this release knows\n"

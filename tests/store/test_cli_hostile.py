@@ -1,0 +1,66 @@
+"""The command and what others wrote: neither callers nor upstream can speak to the terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.jobs import sung
+from tests.store.conftest import Command
+from tests.store.life import NOW, brought_to, make
+from voicequeue import Clip, Code, Failure, Job, Stage, State, records
+from voicequeue.store import Store
+
+#: What a caller, or upstream, might write to take over a terminal, or to look like something else.
+HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b31m\u202e\u2066\r\n[bold]bold[/bold] [/] [link=x]:fire: \\"
+
+
+@pytest.fixture
+def hostile(store: Store) -> Job:
+    """A job whose every text was written to take over a terminal."""
+    job = brought_to(store, State.PENDING, sung(name=HOSTILE, key=HOSTILE, metadata={HOSTILE: HOSTILE}, batch="b"))
+    clip = Clip(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    failure = Failure(Code.UPSTREAM_FAILED, Stage.VOICE, HOSTILE)
+    store.close_gate("cooldown", HOSTILE, NOW)
+    return make(
+        store,
+        job,
+        State.FAILED,
+        reason=HOSTILE,
+        fields={
+            "persona_id": HOSTILE,
+            "voice_name": HOSTILE,
+            "clips": records.clips_text((clip,)),
+            "failure": records.failure_text(failure),
+        },
+    )
+
+
+COMMANDS = [["job", "ID"], ["jobs"], ["status"], ["watch", "b"], ["export"], ["cancel", "ID"], ["cancel", HOSTILE]]
+
+
+@pytest.mark.parametrize("arguments", [*COMMANDS, *([*each, "--json"] for each in COMMANDS)], ids=" ".join)
+def test_text_of_others_does_not_reach_the_terminal_as_commands(
+    command: Command, hostile: Job, arguments: list[str]
+) -> None:
+    """No escape, no control character, no change of direction: neither in text nor in JSON."""
+    ended = command(*(hostile.id if part == "ID" else part for part in arguments))
+
+    shown = (ended.out + ended.err).replace("\r\n", "\n") if arguments[0] == "export" else ended.out + ended.err
+    assert [letter for letter in shown if not letter.isprintable() and letter != "\n"] == []
+
+
+@pytest.mark.parametrize("arguments", [["job", "ID"], ["jobs"]], ids=" ".join)
+def test_text_of_others_is_shown_as_it_was_written(command: Command, hostile: Job, arguments: list[str]) -> None:
+    """It is no markup, and names no emoji."""
+    out = command(*(hostile.id if part == "ID" else part for part in arguments)).out
+
+    assert "[bold]bold[/bold] [/] [link=x]:fire:" in out
+
+
+def test_json_gives_the_text_of_others_back_exactly(command: Command, hostile: Job) -> None:
+    """Escaped on its way, and whole again for whoever reads it."""
+    told = command("job", hostile.id, "--json").json()
+
+    assert told["name"] == HOSTILE
+    assert told["metadata"] == {HOSTILE: HOSTILE}
+    assert command("export", "--json").json()["failure"]["message"] == HOSTILE

@@ -1,0 +1,166 @@
+"""The command: `watch`, which ends when everything has settled, and `export`, which tells what came of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import LYRICS, URL, voice
+from tests.store.conftest import Command
+from tests.store.life import NOW, REACHABLE, brought_to, failed, make, song_of
+from voicequeue import Code, State, VoiceQueue
+from voicequeue.job import iso
+from voicequeue.store import Store
+
+# ── watch ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [(State.SUCCEEDED, 0), (State.FAILED, 1), (State.CANCELLED, 1), (State.UNSURE, 1)]
+)
+def test_watching_a_settled_batch_ends_at_once(command: Command, store: Store, state: State, code: int) -> None:
+    """With 0 if every job succeeded, else with 1."""
+    brought_to(store, state, voice(batch="b"))
+    brought_to(store, State.SUCCEEDED, voice(batch="b"))
+
+    ended = command("watch", "b")
+
+    assert ended.code == code
+    assert state in ended.out
+
+
+@pytest.mark.parametrize("state", [state for state in REACHABLE if state not in (State.UNSURE,)])
+def test_watching_without_a_batch_watches_jobs_without_a_batch_too(
+    command: Command, store: Store, state: State
+) -> None:
+    """A lone job is not passed over as if everything had succeeded."""
+    job = brought_to(store, state, voice())
+
+    ended = command("watch", "--timeout", 0, "--json")
+
+    assert ended.code == (0 if state is State.SUCCEEDED else 1)
+    [batch] = json.loads(ended.out.splitlines()[-1])
+    assert (batch["batch"], batch["total"], batch["states"][state], batch["credits"]) == (
+        "(no batch)",
+        1,
+        1,
+        job.credits,
+    )
+
+
+def test_watching_follows_the_jobs_until_they_have_settled(command: Command, store: Store) -> None:
+    """A line for every change; the last one has them all settled."""
+    first, second = (brought_to(store, State.PENDING, voice(batch="b")) for _ in range(2))
+    with ThreadPoolExecutor(1) as thread:
+
+        def settle() -> None:
+            make(store, first, State.SUCCEEDED)
+            make(store, second, State.SUCCEEDED)
+
+        settling = thread.submit(settle)
+        ended = command("watch", "b", "--every", 0.05, "--json")
+        settling.result()
+
+    last = json.loads(ended.out.splitlines()[-1])
+    assert ended.code == 0
+    assert last == [
+        {
+            "batch": "b",
+            "states": {**{state.value: 0 for state in State}, "succeeded": 2},
+            "total": 2,
+            "settled": True,
+            "credits": 8,
+        }
+    ]
+
+
+def test_watching_ends_after_its_timeout(command: Command, queue: VoiceQueue) -> None:
+    """With 1, for not everything has succeeded."""
+    queue.enqueue(voice(batch="b"))
+
+    ended = command("watch", "b", "--timeout", 0.05, "--every", 0.05)
+
+    assert (ended.code, ended.out) == (1, "b: 1 queued, 0 credits\n")
+
+
+def test_watching_nothing_ends_at_once(command: Command) -> None:
+    """There is nothing that did not succeed."""
+    assert command("watch").code == 0
+
+
+# ── export ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_export_for_people_has_one_row_for_each_job(command: Command, store: Store) -> None:
+    """With what was asked for, what came of it, and both songs side by side."""
+    job = song_of(store, batch="b", name="Ana", key="k", metadata={"row": "7"})
+    pending = brought_to(store, State.PENDING, voice(batch="b"), now=NOW + 1)
+    lost = failed(store, pending, Code.UPSTREAM_FAILED, NOW + 5)
+
+    done, other = csv.DictReader(io.StringIO(command("export", "--batch", "b").out))
+
+    assert json.loads(done.pop("song")) == {"mv": "sonic-v5", "custom_mode": True, "title": "A song", "prompt": LYRICS}
+    assert done == {
+        "id": job.id, "key": "k", "batch": "b", "name": "Ana", "priority": "normal", "state": "succeeded",
+        "stage": "music", "audio_url": URL, "persona_id": "p-1", "voice_name": "ana",
+        "song_1_url": "https://cdn.example/1.mp3", "song_1_title": "First, take", "song_1_duration": "61.5",
+        "song_2_url": "https://cdn.example/2.mp3", "song_2_title": "", "song_2_duration": "",
+        "failure_code": "", "failure_stage": "", "failure_message": "", "credits": "19",
+        "created_at": iso(NOW), "settled_at": iso(NOW + 60), "metadata": '{"row": "7"}',
+    }  # fmt: skip
+    assert (other["id"], other["failure_code"], other["failure_stage"], other["failure_message"], other["song"]) == (
+        lost.id,
+        "upstream_failed",
+        "voice",
+        "no",
+        "",
+    )
+
+
+@pytest.mark.parametrize("how", [["--format", "jsonl"], ["--json"]])
+def test_an_export_for_programs_has_one_line_for_each_job(command: Command, store: Store, how: list[str]) -> None:
+    """As `job` would tell it, and the song that was asked for."""
+    jobs = [song_of(store, batch="b"), brought_to(store, State.QUEUED, voice(batch="b"), now=NOW + 1)]
+
+    lines = [json.loads(line) for line in command("export", "--batch", "b", *how).out.splitlines()]
+
+    assert lines == [
+        {**jobs[0].as_dict(), "song": {"mv": "sonic-v5", "custom_mode": True, "title": "A song", "prompt": LYRICS}},
+        {**jobs[1].as_dict(), "song": None},
+    ]
+
+
+def test_an_export_can_be_written_to_a_file(command: Command, store: Store, at_home: Path) -> None:
+    """The same bytes as on standard output, which stays empty."""
+    song_of(store, name="Åse")
+    on_screen = command("export").out
+
+    ended = command("export", "--output", at_home / "jobs.csv")
+
+    assert (ended.code, ended.out) == (0, "")
+    assert (at_home / "jobs.csv").read_bytes().decode() == on_screen
+
+
+def test_an_export_of_nothing_has_its_header(command: Command) -> None:
+    """A state without jobs is no error."""
+    ended = command("export", "--state", "failed")
+
+    assert ended.code == 0
+    assert ended.out.startswith("id,key,batch,")
+    assert len(ended.out.splitlines()) == 1
+    assert command("export", "--state", "failed", "--format", "jsonl").out == ""
+
+
+@pytest.mark.parametrize("arguments", [["--batch", "nosuchbatch", "-o", "jobs.csv"], ["-o", "nosuchfolder/jobs.csv"]])
+def test_an_export_that_cannot_be_leaves_no_file(command: Command, at_home: Path, arguments: list[str]) -> None:
+    """Exit code 2, without a trace of Python."""
+    ended = command("export", *arguments)
+
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+    assert list(at_home.iterdir()) == []

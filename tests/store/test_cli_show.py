@@ -1,0 +1,184 @@
+"""The command: where jobs stand, for people and for scripts."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from tests.jobs import URL, numbered, sung, voice
+from tests.store.conftest import Command
+from tests.store.life import NOW, REACHABLE, brought_to, failed, one, song_of
+from voicequeue import Code, State, VoiceQueue
+from voicequeue.cli import app
+from voicequeue.job import iso
+from voicequeue.store import Store
+
+# ── --json everywhere ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+def test_every_command_speaks_json(name: str) -> None:
+    """Scripts never have to read what is meant for people."""
+    found = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+
+    assert "--json" in {option for parameter in found.params for option in parameter.opts}
+
+
+# ── status ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_status_has_a_shape_that_scripts_may_rely_on(command: Command, store: Store) -> None:
+    """States, gate, slots, credits and workers, of the whole queue or of a batch."""
+    brought_to(store, State.PENDING, voice(batch="b"))
+    brought_to(store, State.QUEUED)
+
+    assert command("status", "--json").json() == {
+        "batch": None,
+        "states": {**{state.value: 0 for state in State}, "pending": 1, "queued": 1},
+        "gate": {"open": True, "reason": None, "detail": None, "since": None, "until": None},
+        "in_flight": 1,
+        "credits": 4,
+        "workers": 0,
+    }
+    of_batch = command("status", "b", "--json").json()
+    assert (of_batch["batch"], of_batch["states"]["pending"], of_batch["states"]["queued"]) == ("b", 1, 0)
+
+
+def test_a_closed_gate_is_told_with_its_reason(command: Command, store: Store) -> None:
+    """Why nothing goes on is the first thing that an operator needs to know."""
+    store.close_gate("paused", "by [Ana]", NOW)
+
+    assert command("status", "--json").json()["gate"] == {
+        "open": False,
+        "reason": "paused",
+        "detail": "by [Ana]",
+        "since": iso(NOW),
+        "until": None,
+    }
+    assert "closed: paused (by [Ana])" in command("status").out
+
+
+def test_an_empty_queue_has_a_status(command: Command) -> None:
+    """It says that there is nothing yet, and that no worker is alive."""
+    ended = command("status")
+
+    assert ended.code == 0
+    assert "nothing yet" in ended.out
+    assert "none alive" in ended.out
+
+
+# ── jobs, job ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_jobs_are_listed_as_json(command: Command, queue: VoiceQueue) -> None:
+    """As each would be told alone; by batch, by state, and no more than asked for."""
+    queue.enqueue_many(numbered(60, batch="b"))
+
+    everything = command("jobs", "b", "--limit", 100, "--json").json()
+
+    assert everything == [job.as_dict() for job in queue.jobs(batch="b")]
+    assert command("jobs", "b", "--limit", 2, "--json").json() == everything[:2]
+    assert len(command("jobs", "--json").json()) == 50
+    assert command("jobs", "--state", "failed", "--json").json() == []
+
+
+def test_a_line_of_the_list_is_not_broken_for_a_pipe(command: Command, store: Store) -> None:
+    """`grep` finds the whole of a job in one line."""
+    job = failed(store, brought_to(store, State.PENDING, sung(name="A" * 60)), Code.UPSTREAM_FAILED)
+
+    [line] = [line for line in command("jobs").out.splitlines() if job.id in line]
+
+    assert "A" * 60 in line
+    assert "upstream_failed: no" in line
+
+
+def test_a_job_has_a_shape_that_scripts_may_rely_on(command: Command, store: Store) -> None:
+    """The record, and its timeline."""
+    job = song_of(store)
+
+    told = command("job", job.id, "--json").json()
+
+    timeline = told.pop("timeline")
+    assert told == job.as_dict()
+    assert [step["state"] for step in timeline] == [
+        "queued", "admitted", "charging", "pending", "admitted", "charging", "pending", "succeeded",
+    ]  # fmt: skip
+    assert timeline[3] == {
+        "at": iso(NOW),
+        "state": "pending",
+        "stage": "voice",
+        "reason": "",
+        "attempt": 1,
+        "task_id": f"task-voice-{job.id}",
+    }
+
+
+def test_a_job_is_told_to_a_person_with_its_charges_and_songs(command: Command, store: Store) -> None:
+    """Each charge with what came of it; each song with a link that is not broken."""
+    job = song_of(store, name="Ana", batch="b")
+
+    told = command("job", job.id).out
+
+    for part in ("Ana", "b", URL, "p-1 ana", "First, take  62 s  https://cdn.example/1.mp3", "c-2", "19"):
+        assert part in told
+    assert "charge 1: voice at" in told
+    assert "charge 2: music at" in told
+    assert told.count("then pending") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["job", "nosuchjob"], "no job 'nosuchjob'"),
+        (["job", "\udcff"], "no job"),
+        (["retry", "nosuchjob"], "no job 'nosuchjob'"),
+        (["cancel", "nosuchjob"], "no job 'nosuchjob'"),
+        (["jobs", "nosuchbatch"], "no batch 'nosuchbatch'"),
+        (["status", "nosuchbatch"], "no batch 'nosuchbatch'"),
+        (["status", "\udcff"], "no batch"),
+        (["watch", "nosuchbatch"], "no batch 'nosuchbatch'"),
+        (["export", "--batch", "nosuchbatch"], "no batch 'nosuchbatch'"),
+        (["jobs", "--state", "nosuchstate"], "'queued'"),
+        (["jobs", "--limit", "0"], "--limit"),
+        (["nosuchcommand"], "nosuchcommand"),
+    ],
+)
+def test_a_question_about_nothing_exits_with_2(command: Command, arguments: list[str], told: str) -> None:
+    """The text says what nobody knows, on standard error alone."""
+    ended = command(*arguments)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_job_in_every_state_can_be_shown(command: Command, store: Store) -> None:
+    """By every command that shows jobs."""
+    jobs = [brought_to(store, state, sung(batch="b")) for state in REACHABLE]
+    for job in jobs:
+        assert one(store, job.id).state in command("job", job.id).out
+    assert all(command(name, "b").code == 0 for name in ("status", "jobs"))
+    assert len(command("jobs", "--json").json()) == len(jobs)
+
+
+# ── retry, cancel ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_is_cancelled(command: Command, queue: VoiceQueue) -> None:
+    """It is shown as it stands then; a second time exits with 1 and says why."""
+    job = queue.enqueue(voice())
+
+    assert command("cancel", job.id, "--json").json()["state"] == "cancelled"
+    again = command("cancel", job.id)
+    assert (again.code, again.out) == (1, "")
+    assert "cancelled already" in again.err
+
+
+def test_a_failed_job_is_retried(command: Command, store: Store) -> None:
+    """It is shown as it stands then; a job that has not failed exits with 1 and says why."""
+    job = brought_to(store, State.FAILED)
+
+    assert command("retry", job.id, "--json").json()["state"] == "queued"
+    again = command("retry", job.id)
+    assert (again.code, again.out) == (1, "")
+    assert "only a failed job" in again.err

@@ -1,0 +1,53 @@
+"""Tokens and signatures of webhooks. Pure: secrets and times are arguments.
+
+Everything is derived from one secret (`VOICEQUEUE_SECRET`) with HMAC-SHA256, so nothing has to be
+stored: neither the token in the URL that upstream calls, nor the secret that it signs with.
+"""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import sha256
+
+#: How far upstream's clock and ours may differ, and how long a webhook is taken (seconds).
+TOLERANCE_S = 300.0
+
+#: Digits of a timestamp; more are no date.
+_TIMESTAMP_MAX = 12
+
+
+def derive(secret: str, *parts: str) -> str:
+    """64 hex digits that only the holder of `secret` can make for these parts.
+
+    Each part is led by its length: no two lists of parts give the same text.
+    """
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hmac.new(secret.encode(), text.encode(errors="surrogatepass"), sha256).hexdigest()
+
+
+def webhook_token(secret: str, job_id: str, stage: str, attempt: int) -> str:
+    """What stands in the URL that upstream calls about one order."""
+    return derive(secret, "webhook token", job_id, stage, str(attempt))[:40]
+
+
+def webhook_secret(secret: str, job_id: str) -> str:
+    """What upstream signs its webhooks about one job with."""
+    return derive(secret, "webhook secret", job_id)
+
+
+def holds(expected: str, given: str) -> bool:
+    """Whether they are the same, in constant time, whatever was given."""
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape"))
+
+
+def upstream_signature(secret: str, timestamp: str, body: bytes) -> str:
+    """What upstream writes into `X-Webhook-Signature`. Source: its webhook guide."""
+    return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, sha256).hexdigest()
+
+
+def upstream_signed(secret: str, *, timestamp: str, signature: str, body: bytes, now: float) -> bool:
+    """Whether upstream sent this very body, lately. `timestamp` is Unix seconds, as the header has it."""
+    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _TIMESTAMP_MAX):
+        return False
+    fresh = abs(now - int(timestamp)) <= TOLERANCE_S
+    return holds(upstream_signature(secret, timestamp, body), signature) and fresh

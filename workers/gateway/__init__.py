@@ -1,0 +1,1 @@
+"""The HTTP gateway: `uvicorn workers.gateway.app:app`."""

@@ -1,0 +1,35 @@
+"""Whether the gateway lives, and whether the queue behind it does."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter, HTTPException
+
+from voicequeue.store import UNREACHABLE, Store
+
+#: A worker whose pulse was not heard for this long (seconds) is taken for dead.
+PULSE_S = 15.0
+
+
+def router(store: Store) -> APIRouter:
+    """The routes that load balancers ask."""
+    routes = APIRouter()
+
+    @routes.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """This process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz")
+    def readyz() -> dict[str, int | str]:
+        """Redis answers, and a worker's pulse was heard lately."""
+        try:
+            workers = len(store.workers(since=time.time() - PULSE_S))
+        except UNREACHABLE:
+            raise HTTPException(503, "Redis does not answer") from None
+        if not workers:
+            raise HTTPException(503, "no worker's pulse was heard lately")
+        return {"status": "ok", "workers": workers}
+
+    return routes

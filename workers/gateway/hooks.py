@@ -1,0 +1,90 @@
+"""Webhooks of upstream, checked before anything is believed.
+
+What costs nothing is checked first: a forged token is refused before the body is read, a forged
+signature before Redis is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, HTTPException, Request
+from starlette.concurrency import run_in_threadpool
+
+from tasks import webhooks
+from tasks.musicapi import readings
+from tasks.webhooks import Hint
+from voicequeue import signing
+from voicequeue.job import Stage
+from voicequeue.store import Store
+
+#: Larger than anything that the contract knows (bytes).
+BODY_MAX = 256 * 1024
+
+#: Publishes one immediate poll.
+PollNow = Callable[[Stage, str], None]
+
+
+def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
+    """The routes that upstream calls; `secret` is the one that the URLs were made with."""
+    routes = APIRouter()
+
+    @routes.post("/hooks/musicapi/{job_id}/{stage}")
+    async def musicapi(
+        request: Request,
+        job_id: str,
+        stage: Stage,
+        attempt: int = 0,
+        token: str = "",
+        x_webhook_timestamp: Annotated[str, Header()] = "",
+        x_webhook_signature: Annotated[str, Header()] = "",
+    ) -> dict[str, str]:
+        """A hint that an order has settled: its job is asked about at once."""
+        if not (secret and signing.holds(signing.webhook_token(secret, job_id, stage, attempt), token)):
+            raise HTTPException(401, "the token is not of this order")
+        body = await _body(request)
+        if not signing.upstream_signed(
+            signing.webhook_secret(secret, job_id),
+            timestamp=x_webhook_timestamp,
+            signature=x_webhook_signature,
+            body=body,
+            now=time.time(),
+        ):
+            raise HTTPException(401, "the signature does not hold")
+        hint = await run_in_threadpool(_take, store, poll_now, job_id, stage, attempt, _task_id(body))
+        if hint is Hint.UNKNOWN:
+            raise HTTPException(404, "no such job")
+        return {"hint": hint.value}
+
+    return routes
+
+
+def _take(store: Store, poll_now: PollNow, job_id: str, stage: Stage, attempt: int, task_id: str | None) -> Hint:
+    hint = webhooks.take(store, job_id, stage, attempt, task_id)
+    if hint is Hint.POLL:
+        poll_now(stage, job_id)
+    return hint
+
+
+async def _body(request: Request) -> bytes:
+    """The raw body, of which no more is read than is allowed."""
+    declared = request.headers.get("Content-Length", "0")
+    if declared.isdigit() and int(declared[:20]) > BODY_MAX:
+        raise HTTPException(413, f"at most {BODY_MAX} bytes are taken")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > BODY_MAX:
+            raise HTTPException(413, f"at most {BODY_MAX} bytes are taken")
+    return bytes(body)
+
+
+def _task_id(body: bytes) -> str | None:
+    try:
+        told: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return readings.accepted(told)
