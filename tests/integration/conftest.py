@@ -116,7 +116,7 @@ def build(store: Store) -> Iterator[Build]:
             threads = standing.enter_context(ThreadPoolExecutor(THREADS))
             plan = PollPlan(POLL_S, POLL_S)
             deadlines = dict.fromkeys(Stage, DEADLINE_S)
-            return Bench(Services(store, upstream, threads, plan, PATIENCE, deadlines, clock), clock)
+            return Bench(Services(store, upstream, threads, plan, PATIENCE, deadlines, clock=clock), clock)
 
         yield _build
 

@@ -227,7 +227,7 @@ def test_a_job_that_is_not_ready_is_due_again_when_it_was_planned(store: Store) 
     job_ids = pending(store, 2)
     claims = store.claim(job_ids, Stage.VOICE, DUE, lease=90)
 
-    assert store.plan(claims, DUE + 20) == job_ids
+    assert store.plan([(claim.job_id, claim.version) for claim in claims], DUE + 20) == job_ids
     assert store.claim(job_ids, Stage.VOICE, DUE + 19, lease=90) == []
     assert len(store.claim(job_ids, Stage.VOICE, DUE + 20, lease=90)) == 2
 
@@ -238,7 +238,7 @@ def test_a_job_that_moved_on_is_not_planned(store: Store, redis: Redis, prefix: 
     claims = store.claim([moved_on, waits], Stage.VOICE, DUE, lease=90)
     make(store, one(store, moved_on), State.SUCCEEDED)
 
-    assert store.plan(claims, DUE + 20) == [waits]
+    assert store.plan([(claim.job_id, claim.version) for claim in claims], DUE + 20) == [waits]
     everything_agrees(redis, prefix)
 
 

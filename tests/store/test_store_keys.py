@@ -28,7 +28,7 @@ def whole_life(store: Store, batch: str = "b") -> Job:
         accepted(store, job_id)
         store.overdue(NOW + 10, patience=10)
         claims = store.claim([job_id], stage, NOW + 10, lease=90)
-        store.plan(claims, NOW)
+        store.plan([(claim.job_id, claim.version) for claim in claims], NOW)
         if stage is Stage.VOICE:
             make(store, one(store, job_id), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
     return make(store, one(store, job_id), State.SUCCEEDED)

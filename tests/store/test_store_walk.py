@@ -111,7 +111,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @rule()
         def plan(self) -> None:
-            self.store.plan(self.claims, self.now + 10)
+            self.store.plan([(claim.job_id, claim.version) for claim in self.claims], self.now + 10)
             self.claims = []
 
         @rule()
