@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench lock clean
+.PHONY: help setup demo up test torture check bench lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 
 test: $(READY)  ## Run every test (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+torture: $(READY)  ## Kill everything, again and again, then compare the books: SECONDS=180 SEED=7
+	@$(BIN)/python -m tests.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 check: $(READY)  ## Lint, format check and strict types
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from tasks import steps
 from tasks.intake import HiddenArguments, accept
 from tasks.services import Services
 from voicequeue.errors import InvalidJob, KeyConflict
-from voicequeue.job import Stage
+from voicequeue.stage import Stage
 
 #: How a submit task meets a crash: not at all. The record and the pulse decide what follows.
 SUBMIT: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False, "retry_on_worker_lost": False}

@@ -23,7 +23,8 @@ from tasks.musicapi import (
 )
 from voicequeue import records
 from voicequeue.flow import Patience
-from voicequeue.job import PRICES, Code, Failure, Job, Move, Stage, State
+from voicequeue.job import Code, Failure, Job, Move, State
+from voicequeue.stage import PRICES, Stage
 from voicequeue.store import Charged, Claimed
 
 #: The longest Retry-After that is believed, in seconds.

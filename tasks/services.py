@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tasks.musicapi import MusicApi
 from tasks.webhooks import Webhooks
 from voicequeue.flow import Patience, PollPlan
-from voicequeue.job import Stage
+from voicequeue.stage import Stage
 from voicequeue.store import Store
 
 

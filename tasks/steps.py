@@ -16,8 +16,9 @@ from typing import TypeVar
 from tasks import decide
 from tasks.musicapi import NoAnswer, Refused, UpstreamError
 from tasks.services import Services
-from voicequeue.job import Move, Stage, State
+from voicequeue.job import Move, State
 from voicequeue.records import task_field
+from voicequeue.stage import Stage
 from voicequeue.store import Charged, Claimed
 
 log = logging.getLogger("voicequeue")

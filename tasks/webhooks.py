@@ -8,7 +8,8 @@ from enum import Enum
 
 from tasks.musicapi import Webhook
 from voicequeue import changes, signing
-from voicequeue.job import Job, Stage, State
+from voicequeue.job import Job, State
+from voicequeue.stage import Stage
 from voicequeue.store import Charged, Store
 
 

@@ -16,10 +16,11 @@ from voicequeue.errors import (
     UnknownJob,
     VoiceQueueError,
 )
-from voicequeue.job import Charge, Clip, Code, Failure, Job, Stage, State, Step
+from voicequeue.job import Charge, Clip, Code, Failure, Job, State, Step, charges
 from voicequeue.queue import Batch, Receipt, Rejection, Status, VoiceQueue
 from voicequeue.song import Song, UnknownModelWarning
 from voicequeue.spec import Priority, VoiceJob
+from voicequeue.stage import Stage
 from voicequeue.store import Gate
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "VoiceJob",
     "VoiceQueue",
     "VoiceQueueError",
+    "charges",
 ]

@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import partial
 
 from voicequeue.errors import NotAllowed
-from voicequeue.job import MOVES, PRICES, Code, Failure, Job, Move, State
+from voicequeue.job import MOVES, Code, Failure, Job, Move, State
 from voicequeue.records import failure_text, task_field
+from voicequeue.stage import PRICES
 
 #: Why a job in this state cannot be cancelled, where it is not simply over.
 _WHY_NOT_CANCEL = {

@@ -9,21 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from voicequeue.spec import VoiceJob
-
-
-class Stage(StrEnum):
-    """What upstream is paid for: first the voice, then the song."""
-
-    VOICE = "voice"
-    MUSIC = "music"
-
-
-#: Credits that one POST of a stage costs.
-PRICES: Mapping[Stage, int] = {Stage.VOICE: 4, Stage.MUSIC: 15}
+from voicequeue.spec import VoiceJob
+from voicequeue.stage import Stage
 
 
 class State(StrEnum):

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from voicequeue.job import Clip, Code, Failure, Job, Move, Stage, State, Step
+from voicequeue.job import Clip, Code, Failure, Job, Move, State, Step
 from voicequeue.spec import stored
+from voicequeue.stage import Stage
 
 
 def job(job_id: str, record: Mapping[str, str]) -> Job:

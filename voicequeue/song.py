@@ -24,6 +24,9 @@ SHORT_MODELS = frozenset({"sonic-v3-5", "sonic-v4"})
 #: Versions that upstream documents or that were seen in the wild.
 KNOWN_MODELS = SHORT_MODELS | {"sonic-v4-5", "sonic-v4-5-plus", "sonic-v5", "sonic-v5-5"}
 
+#: The model of a song that names none.
+DEFAULT_MODEL = "sonic-v5"
+
 #: The validation context of a job that was accepted before: nobody needs to be warned again.
 STORED = "stored"
 
@@ -43,8 +46,10 @@ class Song(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    mv: Annotated[str, StringConstraints(max_length=40)] = "sonic-v5"
-    custom_mode: bool | None = None  # never None once validated
+    # These two are filled in before anything is checked. So they always differ from their defaults here,
+    # are always stored, and a job keeps its model when a release prefers another one.
+    mv: Annotated[str, StringConstraints(max_length=40)] = ""
+    custom_mode: bool | None = None
     title: Annotated[str, StringConstraints(max_length=80)] | None = None
     prompt: str | None = None  # the lyrics, with section tags
     description: Annotated[str, StringConstraints(max_length=400)] | None = None
@@ -59,11 +64,13 @@ class Song(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _derive_custom_mode(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("custom_mode") is None:
-            described_only = _says_something(given.get("description")) and not _says_something(given.get("prompt"))
-            return {**given, "custom_mode": not described_only}
-        return given
+    def _fill_in(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        filled = {**given, "mv": given.get("mv") or DEFAULT_MODEL}
+        if filled.get("custom_mode") is None:
+            filled["custom_mode"] = not _is_only_described(given)
+        return filled
 
     @field_validator("mv")
     @classmethod
@@ -98,6 +105,10 @@ class Song(BaseModel):
         if self.custom_mode and not (self.prompt or self.make_instrumental or self.auto_lyrics):
             raise ValueError("prompt is required in custom mode, unless make_instrumental or auto_lyrics is true")
         return self
+
+
+def _is_only_described(given: dict[str, Any]) -> bool:
+    return _says_something(given.get("description")) and not _says_something(given.get("prompt"))
 
 
 def _says_something(text: Any) -> bool:

@@ -22,8 +22,8 @@ from pydantic import (
 )
 
 from voicequeue.errors import InvalidJob
-from voicequeue.job import PRICES, Stage
 from voicequeue.song import STORED, Song
+from voicequeue.stage import PRICES, Stage
 
 METADATA_MAX_KEYS = 50
 METADATA_MAX_CHARS = 8_000

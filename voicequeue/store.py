@@ -21,8 +21,9 @@ from redis.exceptions import BusyLoadingError, ConnectionError, NoScriptError, T
 from redis.retry import Retry
 
 from voicequeue import records, scripts
-from voicequeue.job import Job, Move, Stage, State, Step
+from voicequeue.job import Job, Move, State, Step
 from voicequeue.spec import VoiceJob, stored
+from voicequeue.stage import Stage
 
 #: What redis-py raises while Redis is away, restarting, or reading its file.
 UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError)

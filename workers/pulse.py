@@ -19,7 +19,8 @@ from tasks import decide
 from tasks.celery_tasks import poll_name, submit_name
 from tasks.services import Services
 from voicequeue import changes
-from voicequeue.job import Stage, State
+from voicequeue.job import State
+from voicequeue.stage import Stage
 from voicequeue.store import Overdue
 from workers.services import build
 

@@ -11,7 +11,7 @@ from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tasks.webhooks import Webhooks
 from voicequeue.flow import Patience, PollPlan
-from voicequeue.job import Stage
+from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 
 #: Up to about a minute of Redis being away: a task id that was paid for must not be dropped.

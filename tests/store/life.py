@@ -11,7 +11,8 @@ from redis import Redis
 
 from tests.jobs import sung
 from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob, records
-from voicequeue.job import IN_FLIGHT, PRICES, Move
+from voicequeue.job import IN_FLIGHT, Move
+from voicequeue.stage import PRICES
 from voicequeue.store import Charged, Store
 
 NOW = 1_760_000_000.0

@@ -12,7 +12,8 @@ from redis import Redis
 from tests.jobs import SONG, URL
 from tests.store.life import NOW, dump, everything_agrees, one
 from voicequeue import Job, Priority, Stage, State, VoiceJob, records
-from voicequeue.job import IN_FLIGHT, MOVES, PRICES, Move
+from voicequeue.job import IN_FLIGHT, MOVES, Move
+from voicequeue.stage import PRICES
 from voicequeue.store import Claimed, Outcome, Store
 
 walks = itertools.count()

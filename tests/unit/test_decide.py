@@ -25,7 +25,8 @@ from tasks.musicapi import (
 )
 from voicequeue import Song, VoiceJob, records
 from voicequeue.flow import Patience
-from voicequeue.job import PRICES, Clip, Code, Failure, Move, Stage, State
+from voicequeue.job import Clip, Code, Failure, Move, State
+from voicequeue.stage import PRICES, Stage
 from voicequeue.store import Charged, Claimed
 
 NOW = 1_800_000_000.0

@@ -8,7 +8,8 @@ import pytest
 
 from tests.jobs import sung, voice
 from voicequeue import Charge, Clip, Code, Failure, Job, Stage, State, Step
-from voicequeue.job import FINAL, IN_FLIGHT, MOVES, PRICES, Move, charges, iso
+from voicequeue.job import FINAL, IN_FLIGHT, MOVES, Move, charges, iso
+from voicequeue.stage import PRICES
 
 PAIRS = list(itertools.product(State, State))
 LEGAL = [(state, to) for state, to in PAIRS if to in MOVES[state]]

@@ -288,7 +288,8 @@ def test_ids_and_contents_are_what_earlier_releases_made() -> None:
 
     assert job.id() == "f66nxdviltvr7rei"
     assert job.content() == (
-        f'{{"audio_url":"{URL}","song":{{"custom_mode":true,"title":"A song","prompt":"[Verse]\\nla la la"}},'
+        f'{{"audio_url":"{URL}","song":{{"mv":"sonic-v5","custom_mode":true,"title":"A song",'
+        '"prompt":"[Verse]\\nla la la"},'
         '"key":"order-7","metadata":{"a":"1","b":"2"}}'
     )
     assert voice(batch="b").with_row_key().key == "row-x7btanwlk7ns4cbu"

@@ -74,7 +74,7 @@ def enqueue(
         if wait:
             job = jobs.wait(job.id)
         print_job(job, as_json=as_json)
-    raise typer.Exit(int(job.state in (State.FAILED, State.UNSURE, State.CANCELLED)))
+    raise typer.Exit(int(wait and job.state is not State.SUCCEEDED))
 
 
 def _json_object(field: str, text: str | None) -> Any:

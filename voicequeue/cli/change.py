@@ -9,8 +9,9 @@ import typer
 from voicequeue import changes
 from voicequeue.cli.show import clock, print_job
 from voicequeue.cli.terminal import AsJson, JobId, coloured, out, plain_table, print_json, queue, safe
-from voicequeue.job import PRICES, Code, Job, State, iso
+from voicequeue.job import Code, Job, State, iso
 from voicequeue.queue import VoiceQueue
+from voicequeue.stage import PRICES
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

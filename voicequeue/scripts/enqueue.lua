@@ -16,12 +16,10 @@ end
 local function line_up(id, at, created, rank, batch)
   line[#line + 1] = backlog_score(tonumber(rank), at)
   line[#line + 1] = id
-  if batch ~= '' then
-    local members = came[batch] or {}
-    members[#members + 1] = created
-    members[#members + 1] = id
-    came[batch] = members
-  end
+  local members = came[batch] or {}
+  members[#members + 1] = created
+  members[#members + 1] = id
+  came[batch] = members
 end
 
 for a = 2, #ARGV, FIELDS do
@@ -40,9 +38,11 @@ end
 if #line > 0 then redis.call('ZADD', key('backlog'), unpack(line)) end
 for batch, members in pairs(came) do
   local count = #members / 2
-  redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(members))
-  redis.call('ZADD', key('batches'), 'NX', now, batch)
-  redis.call('HINCRBY', key('batch:' .. batch), 'queued', count)
+  if batch ~= '' then
+    redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(members))
+    redis.call('ZADD', key('batches'), 'NX', now, batch)
+    redis.call('HINCRBY', key('batch:' .. batch), 'queued', count)
+  end
   announce('', batch, 'queued', '', count .. ' enqueued')
 end
 return outcomes

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from config.settings import Settings, settings
 from tasks.celery_tasks import poll_name
-from voicequeue.job import Stage
+from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 from workers.app import app as celery
 from workers.gateway import health, hooks

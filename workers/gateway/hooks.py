@@ -18,7 +18,7 @@ from tasks import webhooks
 from tasks.musicapi import readings
 from tasks.webhooks import Hint
 from voicequeue import signing
-from voicequeue.job import Stage
+from voicequeue.stage import Stage
 from voicequeue.store import Store
 
 #: Larger than anything that the contract knows (bytes).

@@ -13,7 +13,8 @@
 --   batch:<name>:jobs zset its ids; score = when they came
 --   counters       hash    <stage>.charges, <stage>.credits: for ever
 --   gate           hash    reason, detail, since, until
---   events         stream  every move: id, batch, state, stage, reason
+--   events         stream  every move: id, batch, state, stage, reason; enqueueing as one event a call and
+--                          batch, without an id
 --   pulses         zset    worker names; score = when each was last heard
 -- Times are Unix seconds, given by the caller.
 local root = KEYS[1]

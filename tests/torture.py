@@ -1,0 +1,252 @@
+"""`make torture`: everything that can die dies, again and again; then the ledger and the records are compared.
+
+    make torture SECONDS=180 SEED=7
+
+Seeded, so that a run can be repeated (as far as real processes let themselves be repeated).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from config.settings import Settings
+from voicequeue import Job, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
+from voicequeue.audit import audit
+from voicequeue.store import DEFAULT_PREFIX, connect
+from workers.stack import Stack
+from workers.supervisor import Supervisor
+
+ENV = {
+    "VOICEQUEUE_POLL_MIN_S": "0.3",
+    "VOICEQUEUE_POLL_MAX_S": "0.6",
+    "VOICEQUEUE_PULSE_S": "0.1",
+    "VOICEQUEUE_RECONCILE_S": "0.3",
+    "VOICEQUEUE_STALE_S": "1",
+    "VOICEQUEUE_CHARGE_LEASE_S": "6",
+    "VOICEQUEUE_ANSWER_TIMEOUT_S": "2",
+    "VOICEQUEUE_COOLDOWN_S": "0.3",
+    "VOICEQUEUE_CHUNK": "10",
+}
+CHARGED = ("reset_after", "hang_after", "error_after", "html_after", "garbage_after", "no_task_id_after", "cut_after")
+FREE = ("reset_before", "hang_before", "error_before", "html_before", "garbage_before", "rate_limited")
+POST_FAULTS = dict.fromkeys((*CHARGED, *FREE), 0.006)
+GET_FAULTS = dict.fromkeys(("reset", "hang", "error", "html", "garbage", "cut", "rate_limited"), 0.01)
+DIALS = {
+    "voice_s": 0.7, "music_s": 0.7, "jitter": 0.5, "credits": 10_000_000, "latency_s": 0.02, "webhook_delay_s": 3,
+    "pending_shape": "mixed", "code_shape": "mixed", "task_id_place": "mixed", "clips_shape": "mixed",
+    "post_faults": POST_FAULTS, "get_faults": GET_FAULTS,
+}  # fmt: skip
+
+#: How long after the last fault everything must have come to rest, in seconds.
+REST_S = 60.0
+
+
+@dataclass
+class Torture:
+    """One run."""
+
+    seconds: float
+    seed: int
+    webhooks: bool
+    supervisor: Supervisor
+    stack: Stack
+    home: Path
+    done: Counter[str] = field(default_factory=Counter)
+    enqueued: int = 0
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.redis_url = self.stack.start_valkey()
+        dials = {**DIALS, "seed": self.seed, "webhook": "twice" if self.webhooks else "never"}
+        _, self.control = self.stack.start_simulator(dials)
+        if self.webhooks:
+            self.stack.start_web(webhooks=True)
+        self.workers = self.stack.start_workers(2)
+
+    def run(self) -> list[str]:
+        """Torture, let everything come to rest, and say what is wrong."""
+        deeds = [self.kill_worker, self.kill_child, self.end_worker, self.freeze_worker, self.kill_valkey]
+        deeds += [self.cut_connections, self.refuse]
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            self.enqueue(self.chance.randint(5, 25))
+            deed = self.chance.choice(deeds)
+            deed()
+            self.done[deed.__name__] += 1
+            time.sleep(self.chance.uniform(0.5, 2.5))
+        faults = self.ledger()["faults"]
+        self.dial(post_faults={}, get_faults={})
+        rested = self.come_to_rest()
+        return [*([] if rested else ["jobs are still on their way"]), *self.check(), *self.told(faults)]
+
+    # ── what is done ───────────────────────────────────────────────────────────────────────────
+
+    def enqueue(self, count: int) -> None:
+        """Put more voices in; every one has a key, so trying again is safe."""
+        numbers = range(self.enqueued, self.enqueued + count)
+        voices = [
+            VoiceJob(
+                audio_url=f"https://recordings.example/{number}.wav",
+                song=Song(prompt="la la", title=f"Song {number}"),
+                batch="torture",
+                key=f"torture-{number}",
+            )
+            for number in numbers
+        ]
+        while True:
+            with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
+                queue.enqueue_many(voices)
+                self.enqueued += count
+                return
+
+    def kill_worker(self) -> None:
+        """SIGKILL of a worker, with its children or without."""
+        if pid := self.worker():
+            with contextlib.suppress(ProcessLookupError):
+                self.chance.choice([os.kill, os.killpg])(pid, signal.SIGKILL)
+
+    def kill_child(self) -> None:
+        """SIGKILL of one prefork child."""
+        with contextlib.suppress(psutil.Error):
+            if (pid := self.worker()) and (children := psutil.Process(pid).children()):
+                self.chance.choice(children).kill()
+
+    def end_worker(self) -> None:
+        """SIGTERM of a worker, as a deploy does."""
+        if pid := self.worker():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def freeze_worker(self) -> None:
+        """SIGSTOP for a while: what it does afterwards may be late."""
+        if pid := self.worker():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGSTOP)
+                time.sleep(self.chance.uniform(0.5, 8))
+                os.killpg(pid, signal.SIGCONT)
+
+    def kill_valkey(self) -> None:
+        """SIGKILL of Valkey, which comes back on its file."""
+        if pid := self.supervisor.pid("valkey"):
+            os.kill(pid, signal.SIGKILL)
+
+    def cut_connections(self) -> None:
+        """Every connection to Valkey is cut."""
+        with contextlib.suppress(Exception), connect(self.redis_url) as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+            client.client_kill_filter(_type="pubsub")
+
+    def refuse(self) -> None:
+        """Upstream refuses connections for a while."""
+        requests.post(f"{self.control}/refuse", json={"for_s": self.chance.uniform(0.3, 2)}, timeout=10)
+
+    def worker(self) -> int | None:
+        """One of the workers, if it is alive."""
+        return self.supervisor.pid(self.chance.choice(self.workers))
+
+    # ── what must hold ─────────────────────────────────────────────────────────────────────────
+
+    def come_to_rest(self) -> bool:
+        """Whether every job is final or unsure in time."""
+        return _eventually(self.batch_rests, REST_S)
+
+    def batch_rests(self) -> bool:
+        """Whether nothing is on its way any more."""
+        with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
+            return queue.batch("torture").is_settled
+        return False
+
+    def check(self) -> list[str]:
+        """The invariants, from the simulator's ledger and the records."""
+        with VoiceQueue(self.redis_url) as queue, connect(self.redis_url) as client:
+            jobs = list(queue.jobs(batch="torture"))
+            reasons = {job.id: queue.timeline(job.id)[-1].reason for job in jobs if job.state is State.UNSURE}
+            findings = audit(client, DEFAULT_PREFIX)
+        ledger = self.ledger()
+        findings += [f"charged twice: {fingerprint}" for fingerprint in ledger["double_charges"]]
+        findings += [f"job {job_id} is unsure without a reason" for job_id, reason in reasons.items() if not reason]
+        findings += [f"job {job.id} failed: {job.failure}" for job in jobs if job.state is State.FAILED]
+        if len(jobs) != self.enqueued:
+            findings.append(f"{self.enqueued} jobs were enqueued, {len(jobs)} are there")
+        self.states = Counter(str(job.state) for job in jobs)
+        return findings + list(_unequal(jobs, ledger))
+
+    def told(self, faults: dict[str, int]) -> Iterator[str]:
+        """Print what was done; nothing of it is a finding."""
+        print(f"seed {self.seed}, {self.seconds:g} s, webhooks {'on' if self.webhooks else 'off'}")
+        print(f"jobs {self.enqueued}: {dict(self.states)}")
+        print(f"deeds {dict(self.done)}")
+        print(f"faults {sum(faults.values())}: {faults}")
+        yield from ()
+
+    def ledger(self) -> dict[str, Any]:
+        """The simulator's books."""
+        answer: dict[str, Any] = requests.get(f"{self.control}/ledger", timeout=60).json()
+        return answer
+
+    def dial(self, **dials: object) -> None:
+        """Turn the simulator's dials."""
+        requests.patch(f"{self.control}/dials", json=dials, timeout=10).raise_for_status()
+
+
+def _unequal(jobs: list[Job], ledger: dict[str, Any]) -> Iterator[str]:
+    """Where our books and the simulator's differ; an unsure job may have been charged for its stage."""
+    paid = {charge["subject"]: 0 for charge in ledger["charges"]}
+    for charge in ledger["charges"]:
+        paid[charge["subject"]] += charge["credits"]
+    for job in jobs:
+        spent = paid.get(job.spec.audio_url or "", 0) + (paid.get(job.persona_id, 0) if job.persona_id else 0)
+        if job.state is State.UNSURE:
+            if spent - job.credits not in (0, 4, 15):
+                yield f"job {job.id} is unsure: {job.credits} credits in its record, {spent} in the ledger"
+        elif spent != job.credits:
+            yield f"job {job.id}: {job.credits} credits in its record, {spent} in the ledger"
+
+
+def _eventually(holds: Callable[[], bool], within_s: float) -> bool:
+    give_up = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def torture(*, seconds: float, seed: int, webhooks: bool, home: Path, say: Callable[[str], None]) -> list[str]:
+    """One run in a folder of its own; what is wrong, in words."""
+    with Supervisor(say) as supervisor:
+        stack = Stack(supervisor, Settings(_env_file=None), home=home, env=ENV)
+        return Torture(seconds, seed, webhooks, supervisor, stack, home).run()
+
+
+def main() -> int:
+    """Run it from the command line: with webhooks for an even seed, without for an odd one."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))
+    options = parser.parse_args()
+    home = Path(tempfile.mkdtemp(prefix="torture-"))
+    print(f"seed {options.seed}; logs: {home / 'log'}", flush=True)
+    webhooks = options.seed % 2 == 0
+    findings = torture(seconds=options.seconds, seed=options.seed, webhooks=webhooks, home=home, say=lambda _: None)
+    print("\n".join(findings) or "nothing lost, nothing charged twice, the books agree")
+    return int(bool(findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
