@@ -1,0 +1,85 @@
+"""`retry` by filter and `review`: how many, what it costs, and nothing without a yes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.jobs import sung
+from tests.store.conftest import Command
+from tests.store.life import brought_to, failed, one
+from voicequeue import Code, State
+from voicequeue.store import Store
+
+
+@pytest.fixture
+def broken(store: Store) -> dict[Code, str]:
+    """A batch with a job that took too long and one that upstream failed; their ids."""
+    ids = {}
+    for code in (Code.DEADLINE, Code.UPSTREAM_FAILED):
+        pending = brought_to(store, State.PENDING, sung(batch="b", key=code.value))
+        ids[code] = failed(store, pending, code).id
+    return ids
+
+
+def test_a_dry_run_says_how_many_and_what_it_costs(command: Command, store: Store, broken: dict[Code, str]) -> None:
+    """What may still come is asked about free; the other pays for voice and song. Nothing changes."""
+    told = command("retry", "--batch", "b", "--dry-run", "--json").json()
+
+    assert told == {"found": 2, "retried": 0, "credits": 19}
+    assert {one(store, job_id).state for job_id in broken.values()} == {State.FAILED}
+
+
+def test_without_a_yes_nothing_is_retried(command: Command, store: Store, broken: dict[Code, str]) -> None:
+    """The question tells how many jobs and credits; no answer is no."""
+    asked = command("retry", "--batch", "b", stdin=b"n\n")
+
+    assert asked.code == 1
+    assert "retry 2 jobs, for up to 19 credits?" in asked.err
+    assert {one(store, job_id).state for job_id in broken.values()} == {State.FAILED}
+
+
+def test_a_filter_takes_only_what_it_names(command: Command, store: Store, broken: dict[Code, str]) -> None:
+    """By code: the late one is asked about again, the other stays failed."""
+    told = command("retry", "--batch", "b", "--code", "deadline", "--yes", "--json").json()
+
+    assert told == {"found": 1, "retried": 1, "credits": 0}
+    assert one(store, broken[Code.DEADLINE]).state is State.PENDING
+    assert one(store, broken[Code.UPSTREAM_FAILED]).state is State.FAILED
+
+
+def test_review_lists_what_is_at_stake(command: Command, store: Store) -> None:
+    """Which job, which stage, since when, and why."""
+    unsure = brought_to(store, State.UNSURE, sung(batch="b"))
+
+    shown = command("review").out
+
+    for expected in (unsure.id, "voice", "4 credits", "no answer"):
+        assert expected in shown
+    [listed] = command("review", "--json").json()
+    assert (listed["id"], listed["reason"]) == (unsure.id, "no answer")
+
+
+def test_resubmitting_asks_first(command: Command, store: Store) -> None:
+    """It may be charged twice: without a yes the job stays unsure."""
+    unsure = brought_to(store, State.UNSURE, sung())
+
+    asked = command("review", unsure.id, "--resubmit", stdin=b"n\n")
+
+    assert asked.code == 1
+    assert "If it was charged, 4 credits more" in asked.err
+    assert one(store, unsure.id).state is State.UNSURE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("review", "x"),
+        ("review", "--abandon"),
+        ("review", "x", "--abandon", "--resubmit"),
+        ("retry",),
+        ("retry", "x", "--batch", "b"),
+    ],
+)
+def test_what_is_not_clear_is_refused(command: Command, arguments: tuple[str, ...]) -> None:
+    """A decision about money is never guessed."""
+    assert command(*arguments).code == 2
