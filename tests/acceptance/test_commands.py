@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import eventually
@@ -76,4 +77,5 @@ def test_up_stays_up_and_ends_on_ctrl_c(tmp_path: Path) -> None:
 
 def still_running(home: Path) -> list[str]:
     """Processes whose command names the folder."""
-    return subprocess.run(["pgrep", "-f", str(home)], capture_output=True, text=True, check=False).stdout.split()
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return [command for command in commands if str(home) in command]
