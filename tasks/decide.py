@@ -66,6 +66,12 @@ def late(job: Job, move: Move) -> Move | None:
     return replace(move, version=job.version, state=State.UNSURE, to=to, due=due, reason="the answer came late")
 
 
+def not_sent(claim: Charged) -> Move:
+    """The claim ran out before anything was sent, for its process was frozen meanwhile: somebody may
+    have decided to order again, so it is too late for this one to."""
+    return _from_charging(claim)(State.QUEUED, reason="the claim ran out before anything was sent")
+
+
 def lost(job_id: str, version: int, stage: Stage) -> Move:
     """A worker died while charging: the POST may have been sent."""
     return Move(job_id, version, State.CHARGING, stage, State.UNSURE, reason="the worker died while charging")

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from redis.exceptions import RedisError
+
 from tasks import decide
 from tasks.musicapi import NoAnswer, Refused, UpstreamError
 from tasks.services import Services
@@ -73,6 +75,8 @@ def _submit_one(services: Services, stage: Stage, poll_in: float, enough: float,
 
 def _order(services: Services, claim: Charged, poll_in: float) -> Move:
     """Send the POST and judge its answer."""
+    if services.clock() >= claim.until:
+        return decide.not_sent(claim)
     try:
         task_id = _post(services, claim)
     except UpstreamError as error:
@@ -154,8 +158,10 @@ def _each(services: Services, work: Callable[[T], R | None], chunk: Sequence[T])
     def guarded(item: T) -> R | None:
         try:
             return work(item)
-        except Exception:
-            log.exception("%s left to the pulse", item.job_id if isinstance(item, Claimed) else item)
+        except Exception as error:
+            job_id = item.job_id if isinstance(item, Claimed) else item
+            # Redis quotes what it was sent: of its errors the name must do.
+            log.error("job %s left to the pulse: %r", job_id, type(error), exc_info=not isinstance(error, RedisError))
             return None
 
     return list(services.threads.map(guarded, chunk))

@@ -70,6 +70,7 @@ class Outcome(IntEnum):
 class Charged:
     """A claim to send one POST, which `charging` was written for.
 
+    It holds `until` then (Unix seconds); later somebody else may have decided over the job.
     `persona_id` is the voice that this job has made; `content` is what `spec` reads.
     """
 
@@ -79,6 +80,7 @@ class Charged:
     attempt: int
     content: str
     persona_id: str | None
+    until: float
 
     def spec(self) -> VoiceJob:
         """What was asked for. Raises ValueError for a record of a release with other rules."""
@@ -155,7 +157,7 @@ class Store:
         if found is None or found == "closed":
             return None
         version, attempt, content, persona_id = found
-        return Charged(job_id, int(version), stage, int(attempt), content, persona_id)
+        return Charged(job_id, int(version), stage, int(attempt), content, persona_id, now + lease)
 
     def claim(self, job_ids: Iterable[str], stage: Stage, now: float, *, lease: float) -> list[Claimed]:
         """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""

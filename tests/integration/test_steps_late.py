@@ -6,10 +6,12 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain, repeat
 
 import pytest
 
-from tasks import decide
+from tasks import decide, steps
 from tasks.steps import Submitted
 from tests.conftest import eventually
 from tests.integration.conftest import PATIENCE, POLL_S, Bench, Build, voice
@@ -106,3 +108,26 @@ def test_a_late_answer_that_says_nothing_leaves_the_job_unsure(build: Build) -> 
 
     assert bench.job(job_id).state is State.UNSURE
     assert bench.store.credits() == 0
+
+
+def test_a_process_that_was_frozen_after_its_claim_sends_nothing(build: Build) -> None:
+    """Somebody may have ordered again meanwhile: the late one leaves it, and the job goes back in line."""
+    with Scripted(lambda _: [answer({"task_id": "never"})]) as upstream:
+        bench = build(upstream.url)
+        [job_id] = bench.admitted(voice())
+        frozen = replace(bench.services, clock=Thawed(bench.clock.now, PATIENCE.charge_s))
+        steps.submit(frozen, Stage.VOICE, [job_id])
+        assert upstream.requests == []
+
+    assert bench.job(job_id).state is State.QUEUED
+    assert bench.store.gate(bench.clock.now).open
+
+
+class Thawed:
+    """A clock that stands still for the first looks, and then has jumped: the claim was made before."""
+
+    def __init__(self, now: float, jump_s: float) -> None:
+        self._times = chain([now, now], repeat(now + jump_s))
+
+    def __call__(self) -> float:
+        return next(self._times)

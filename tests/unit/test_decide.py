@@ -40,7 +40,7 @@ BOTH_STAGES = pytest.mark.parametrize("stage", list(Stage))
 
 def charged(stage: Stage) -> Charged:
     """A claim to send a POST."""
-    return Charged("j1", 3, stage, 1, SPEC.content(), None if stage is Stage.VOICE else "p1")
+    return Charged("j1", 3, stage, 1, SPEC.content(), None if stage is Stage.VOICE else "p1", NOW + 90)
 
 
 def claimed(stage: Stage, *, since: float = NOW - 30, song_is_next: bool = False) -> Claimed:
