@@ -27,7 +27,8 @@ import requests
 from config.settings import Settings
 from voicequeue import Job, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.audit import audit
-from voicequeue.store import DEFAULT_PREFIX, connect
+from voicequeue.stage import PRICES
+from voicequeue.store import DEFAULT_PREFIX, UNREACHABLE, connect
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 
@@ -86,13 +87,15 @@ class Torture:
         while time.monotonic() < end:
             self.enqueue(self.chance.randint(5, 25))
             deed = self.chance.choice(deeds)
-            deed()
-            self.done[deed.__name__] += 1
+            if deed():  # a worker that is down already cannot be killed, and does not count
+                self.done[deed.__name__] += 1
             time.sleep(self.chance.uniform(0.5, 2.5))
         faults = self.ledger()["faults"]
         self.dial(post_faults={}, get_faults={})
         rested = self.come_to_rest()
-        return [*([] if rested else ["jobs are still on their way"]), *self.check(), *self.told(faults)]
+        findings = ([] if rested else ["jobs are still on their way"]) + self.check()
+        self.tell(faults)
+        return findings
 
     # ── what is done ───────────────────────────────────────────────────────────────────────────
 
@@ -114,46 +117,59 @@ class Torture:
                 self.enqueued += count
                 return
 
-    def kill_worker(self) -> None:
+    def kill_worker(self) -> bool:
         """SIGKILL of a worker, with its children or without."""
+        return self.signalled(self.chance.choice([os.kill, os.killpg]), signal.SIGKILL)
+
+    def end_worker(self) -> bool:
+        """SIGTERM of a worker, as a deploy does."""
+        return self.signalled(os.kill, signal.SIGTERM)
+
+    def signalled(self, send: Callable[[int, int], None], number: signal.Signals) -> bool:
+        """Whether one of the workers was alive to get the signal."""
         if pid := self.worker():
             with contextlib.suppress(ProcessLookupError):
-                self.chance.choice([os.kill, os.killpg])(pid, signal.SIGKILL)
+                send(pid, number)
+                return True
+        return False
 
-    def kill_child(self) -> None:
+    def kill_child(self) -> bool:
         """SIGKILL of one prefork child."""
         with contextlib.suppress(psutil.Error):
             if (pid := self.worker()) and (children := psutil.Process(pid).children()):
                 self.chance.choice(children).kill()
+                return True
+        return False
 
-    def end_worker(self) -> None:
-        """SIGTERM of a worker, as a deploy does."""
-        if pid := self.worker():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-
-    def freeze_worker(self) -> None:
+    def freeze_worker(self) -> bool:
         """SIGSTOP for a while: what it does afterwards may be late."""
         if pid := self.worker():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGSTOP)
                 time.sleep(self.chance.uniform(0.5, 8))
                 os.killpg(pid, signal.SIGCONT)
+                return True
+        return False
 
-    def kill_valkey(self) -> None:
+    def kill_valkey(self) -> bool:
         """SIGKILL of Valkey, which comes back on its file."""
         if pid := self.supervisor.pid("valkey"):
             os.kill(pid, signal.SIGKILL)
+            return True
+        return False
 
-    def cut_connections(self) -> None:
-        """Every connection to Valkey is cut."""
-        with contextlib.suppress(Exception), connect(self.redis_url) as client:
-            client.client_kill_filter(_type="normal", skipme=True)
-            client.client_kill_filter(_type="pubsub")
+    def cut_connections(self) -> bool:
+        """Every connection to Valkey is cut, while it lives."""
+        with contextlib.suppress(*UNREACHABLE), connect(self.redis_url) as client:
+            cut = client.client_kill_filter(_type="normal", skipme=True) + client.client_kill_filter(_type="pubsub")
+            return bool(cut)
+        return False
 
-    def refuse(self) -> None:
+    def refuse(self) -> bool:
         """Upstream refuses connections for a while."""
-        requests.post(f"{self.control}/refuse", json={"for_s": self.chance.uniform(0.3, 2)}, timeout=10)
+        for_s = self.chance.uniform(0.3, 2)
+        requests.post(f"{self.control}/refuse", json={"for_s": for_s}, timeout=10).raise_for_status()
+        return True
 
     def worker(self) -> int | None:
         """One of the workers, if it is alive."""
@@ -186,13 +202,12 @@ class Torture:
         self.states = Counter(str(job.state) for job in jobs)
         return findings + list(_unequal(jobs, ledger))
 
-    def told(self, faults: dict[str, int]) -> Iterator[str]:
-        """Print what was done; nothing of it is a finding."""
+    def tell(self, faults: dict[str, int]) -> None:
+        """Print what was done."""
         print(f"seed {self.seed}, {self.seconds:g} s, webhooks {'on' if self.webhooks else 'off'}")
         print(f"jobs {self.enqueued}: {dict(self.states)}")
         print(f"deeds {dict(self.done)}")
         print(f"faults {sum(faults.values())}: {faults}")
-        yield from ()
 
     def ledger(self) -> dict[str, Any]:
         """The simulator's books."""
@@ -212,7 +227,7 @@ def _unequal(jobs: list[Job], ledger: dict[str, Any]) -> Iterator[str]:
     for job in jobs:
         spent = paid.get(job.spec.audio_url or "", 0) + (paid.get(job.persona_id, 0) if job.persona_id else 0)
         if job.state is State.UNSURE:
-            if spent - job.credits not in (0, 4, 15):
+            if spent - job.credits not in (0, PRICES[job.stage]):
                 yield f"job {job.id} is unsure: {job.credits} credits in its record, {spent} in the ledger"
         elif spent != job.credits:
             yield f"job {job.id}: {job.credits} credits in its record, {spent} in the ledger"
