@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     voice_deadline_s: Seconds = 900.0
     music_deadline_s: Seconds = 1800.0
 
+    #: How long after its order a result that nobody waits for any more (cancelled, past its deadline) is
+    #: still looked for, and kept.
+    late_s: Seconds = 86_400.0
+
     #: How often each worker admits jobs from the backlog, and looks for work that nobody does.
     pulse_s: Seconds = 1.0
     reconcile_s: Seconds = 5.0

@@ -21,7 +21,7 @@ from tasks.musicapi import (
     UpstreamError,
     VoiceReady,
 )
-from voicequeue import records
+from voicequeue import flow, records
 from voicequeue.flow import Patience
 from voicequeue.job import Code, Failure, Job, Move, State
 from voicequeue.stage import PRICES, Stage
@@ -95,14 +95,31 @@ def closure(error: UpstreamError, now: float, patience: Patience) -> Closure | N
 
 def read(claim: Claimed, reading: Reading, now: float) -> Move | None:
     """The move that a poll's answer leads to; None to ask again later."""
+    if claim.state is not State.PENDING:
+        return _read_late(claim, reading)
     match reading:
         case VoiceReady() if claim.stage is Stage.VOICE:
             return _voice_ready(claim, reading, now)
         case MusicReady() if claim.stage is Stage.MUSIC:
             fields = {"clips": records.clips_text(reading.clips), "settled": f"{now:.6f}"}
-            return _from_pending(claim)(State.SUCCEEDED, fields=fields)
+            return _from(claim)(State.SUCCEEDED, fields=fields)
         case TaskFailed():
-            return _failed_pending(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message), now)
+            return _failed(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message), now)
+    return None
+
+
+def _read_late(claim: Claimed, reading: Reading) -> Move | None:
+    """What comes after a job failed or was cancelled is kept, and changes nothing else."""
+    stays = partial(_from(claim), claim.state)
+    match reading:
+        case VoiceReady() if claim.stage is Stage.VOICE:
+            return stays(reason="the voice came late, and is kept", fields=_voice_fields(reading))
+        case MusicReady() if claim.stage is Stage.MUSIC:
+            return stays(reason="the song came late, and is kept", fields={"clips": records.clips_text(reading.clips)})
+        case TaskFailed():
+            failure = Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message)
+            fields = {"failure": records.failure_text(failure)} if claim.state is State.FAILED else {}
+            return stays(reason=f"upstream failed it: {reading.message}", fields=fields)
     return None
 
 
@@ -115,27 +132,34 @@ def overdue(claim: Claimed, now: float, deadline: float, said: str = "") -> Move
     """
     if now - claim.since <= deadline:
         return None
+    if claim.state is not State.PENDING:
+        return _from(claim)(claim.state, reason=f"nothing came in {deadline:g} s; it is not looked for any more")
     message = f"not ready {deadline:g} s after it was ordered" + (f"; upstream says: {said}" if said else "")
-    return _failed_pending(claim, Failure(Code.DEADLINE, claim.stage, message), now)
+    look_again = now + flow.look_again(now - claim.since)
+    return _failed(claim, Failure(Code.DEADLINE, claim.stage, message), now, look_again)
 
 
 def _voice_ready(claim: Claimed, ready: VoiceReady, now: float) -> Move:
-    fields: dict[str, str | None] = {"persona_id": ready.persona_id, "voice_name": ready.name}
+    fields = _voice_fields(ready)
     if claim.next_stage is None:
-        return _from_pending(claim)(State.SUCCEEDED, fields={**fields, "settled": f"{now:.6f}"})
-    return _from_pending(claim)(State.ADMITTED, to_stage=claim.next_stage, due=now, fields=fields)
+        return _from(claim)(State.SUCCEEDED, fields={**fields, "settled": f"{now:.6f}"})
+    return _from(claim)(State.ADMITTED, to_stage=claim.next_stage, due=now, fields=fields)
 
 
-def _failed_pending(claim: Claimed, failure: Failure, now: float) -> Move:
-    return _from_pending(claim)(State.FAILED, reason=failure.code, fields=_failure_fields(failure, now))
+def _voice_fields(ready: VoiceReady) -> dict[str, str | None]:
+    return {"persona_id": ready.persona_id, "voice_name": ready.name}
+
+
+def _failed(claim: Claimed, failure: Failure, now: float, look_again: float | None = None) -> Move:
+    return _from(claim)(State.FAILED, reason=failure.code, due=look_again, fields=_failure_fields(failure, now))
 
 
 def _failure_fields(failure: Failure, now: float) -> dict[str, str | None]:
     return {"failure": records.failure_text(failure), "settled": f"{now:.6f}"}
 
 
-def _from_pending(claim: Claimed) -> partial[Move]:
-    return partial(Move, claim.job_id, claim.version, State.PENDING, claim.stage)
+def _from(claim: Claimed) -> partial[Move]:
+    return partial(Move, claim.job_id, claim.version, claim.state, claim.stage)
 
 
 def _from_charging(claim: Charged) -> partial[Move]:

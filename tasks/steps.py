@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from tasks import decide
 from tasks.musicapi import NoAnswer, Refused, UpstreamError
 from tasks.services import Services
+from voicequeue import flow
 from voicequeue.job import Move, State
 from voicequeue.records import task_field
 from voicequeue.stage import Stage
@@ -125,11 +126,14 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
     moves: list[Move] = []
     for claim, answer in answers:
         # Where asking went wrong for any reason, the deadline holds all the same.
-        move = answer or decide.overdue(claim, now, services.deadlines[stage])
-        if move is None:
-            waiting.append(claim)
-        else:
+        move = answer or decide.overdue(claim, now, _deadline(services, claim))
+        if move is not None:
             moves.append(move)
+        elif claim.state is State.PENDING:
+            waiting.append(claim)
+        else:  # the pulse asks again in its time
+            later = now + max(again_in, flow.look_again(now - claim.since))
+            services.store.plan([(claim.job_id, claim.version)], later)
     made = [move for move, written in zip(moves, services.store.apply(moves, now), strict=True) if written]
     return Polled(
         waiting=services.store.plan([(claim.job_id, claim.version) for claim in waiting], now + again_in),
@@ -144,8 +148,13 @@ def _poll_one(services: Services, claim: Claimed) -> Move | None:
     except UpstreamError as error:
         if not isinstance(error, NoAnswer):
             log.warning("job %s: asking about its %s: %s", claim.job_id, claim.stage, error)
-        return decide.overdue(claim, services.clock(), services.deadlines[claim.stage], error.message)
+        return decide.overdue(claim, services.clock(), _deadline(services, claim), error.message)
     return decide.read(claim, reading, services.clock())
+
+
+def _deadline(services: Services, claim: Claimed) -> float:
+    """How long after its order a result is waited for, or at least kept if it comes."""
+    return services.deadlines[claim.stage] if claim.state is State.PENDING else services.patience.late_s
 
 
 def _each(services: Services, work: Callable[[T], R | None], chunk: Sequence[T]) -> list[R | None]:

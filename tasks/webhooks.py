@@ -8,7 +8,7 @@ from enum import Enum
 
 from tasks.musicapi import Webhook
 from voicequeue import changes, signing
-from voicequeue.job import Job, State
+from voicequeue.job import MAY_BE_LATE, Code, Job, State
 from voicequeue.stage import Stage
 from voicequeue.store import Charged, Store
 
@@ -26,6 +26,10 @@ class Webhooks:
         path = f"/hooks/musicapi/{claim.job_id}/{claim.stage}"
         url = f"{self.public_url.rstrip('/')}{path}?attempt={claim.attempt}&token={token}"
         return Webhook(url, signing.webhook_secret(self.secret, claim.job_id))
+
+
+#: States in which upstream may have an order of ours that it has not delivered.
+MAY_BE_ASKED = MAY_BE_LATE | {State.PENDING}
 
 
 class Hint(Enum):
@@ -50,8 +54,15 @@ def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | N
     if job.state in (State.UNSURE, State.CHARGING) and job.attempt == attempt and task_id is not None:
         taken_up = changes.take_up(job, now, task_id=task_id, reason="a webhook told the task id")
         return Hint.POLL if store.apply([taken_up], now) == [True] else Hint.NOTHING
+    if _was_given_up(job) and job.attempt == attempt and task_id is not None:
+        found = changes.found_late(job, now, task_id=task_id)
+        return Hint.POLL if store.apply([found], now) == [True] else Hint.NOTHING
     return Hint.POLL if _can_be_asked(job) and store.plan([(job.id, job.version)], now) else Hint.NOTHING
 
 
+def _was_given_up(job: Job) -> bool:
+    return job.failure is not None and job.failure.code is Code.ABANDONED and job.stage not in job.task_ids
+
+
 def _can_be_asked(job: Job) -> bool:
-    return job.state is State.PENDING and job.stage in job.task_ids
+    return job.state in MAY_BE_ASKED and job.may_still_come

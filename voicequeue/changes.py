@@ -10,7 +10,7 @@ from functools import partial
 from voicequeue.errors import NotAllowed
 from voicequeue.job import MOVES, Code, Failure, Job, Move, State
 from voicequeue.records import failure_text, task_field
-from voicequeue.stage import PRICES
+from voicequeue.stage import PRICES, Stage
 
 #: Why a job in this state cannot be cancelled, where it is not simply over.
 _WHY_NOT_CANCEL = {
@@ -21,27 +21,49 @@ _WHY_NOT_CANCEL = {
 
 def cancel(job: Job, now: float) -> Move:
     """Nothing more is done for it here; what upstream was paid for goes on there."""
-    if State.CANCELLED not in MOVES[job.state]:
+    if job.state is State.CANCELLED or State.CANCELLED not in MOVES[job.state]:
         why = _WHY_NOT_CANCEL.get(job.state, f"it is {job.state} already")
         raise NotAllowed(f"job {job.id} cannot be cancelled: {why}")
-    reason = "cancelled; upstream goes on, the credits are spent" if job.state is State.PENDING else "cancelled"
-    return _move(job)(State.CANCELLED, reason=reason, fields={"settled": f"{now:.6f}"})
+    cancelled = partial(_move(job), State.CANCELLED, fields={"settled": f"{now:.6f}"})
+    if job.state is State.PENDING:
+        return cancelled(reason="cancelled; upstream goes on, and what comes is kept", due=now)
+    return cancelled(reason="cancelled")
 
 
-def retry(job: Job, now: float) -> Move:
-    """A failed job goes on at the stage that has no result: asked again where it was paid, else queued."""
+def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
+    """A failed job goes on at the first stage that has no result.
+
+    Where upstream has the order of that stage, it is asked again, free, unless `resubmit` says to
+    order anew.
+    """
     if job.state is not State.FAILED:
         raise NotAllowed(f"only a failed job can be retried; job {job.id} is {job.state}")
     cleared: dict[str, str | None] = {"failure": None, "settled": None}
-    if can_be_asked_again(job):
+    if job.has_result:
+        return _go_on(job, now, cleared)
+    if job.may_still_come and not resubmit:
         fields = {**cleared, "since": f"{now:.6f}"}
         return _move(job)(State.PENDING, due=now, reason="retry: ask again", fields=fields)
-    return _move(job)(State.QUEUED, reason="retry", fields=cleared)
+    reason = "retry: order again" if pays_again(job, resubmit=resubmit) else "retry"
+    return _move(job)(State.QUEUED, reason=reason, fields={**cleared, task_field(job.stage): None})
 
 
-def can_be_asked_again(job: Job) -> bool:
-    """Whether retrying this failed job is free: its order may still come, or has come meanwhile."""
-    return job.failure is not None and job.failure.code is Code.DEADLINE and job.stage in job.task_ids
+def _go_on(job: Job, now: float, cleared: dict[str, str | None]) -> Move:
+    """With the result that came late."""
+    if later := _stages_from(job)[1:]:
+        return _move(job)(State.QUEUED, to_stage=later[0], reason="retry: the result came late", fields=cleared)
+    fields = {**cleared, "settled": f"{now:.6f}"}
+    return _move(job)(State.SUCCEEDED, reason="retry: the result came late", fields=fields)
+
+
+def pays_again(job: Job, *, resubmit: bool = False) -> bool:
+    """Whether retrying a failed job orders a stage that was charged, or may have been."""
+    if job.has_result or (job.may_still_come and not resubmit):
+        return False
+    return job.failure is not None and job.failure.code in _PAID
+
+
+_PAID = frozenset({Code.DEADLINE, Code.UPSTREAM_FAILED, Code.ABANDONED})
 
 
 def take_up(job: Job, now: float, *, task_id: str, reason: str = "somebody gave the task id") -> Move:
@@ -66,6 +88,13 @@ def abandon(job: Job, now: float) -> Move:
     )
 
 
+def found_late(job: Job, now: float, *, task_id: str) -> Move:
+    """The task id of an order that somebody had given up: it was charged, and what comes is kept."""
+    fields = {task_field(job.stage): task_id, "since": f"{now:.6f}"}
+    reason = "a webhook told the task id; what comes is kept"
+    return _move(job)(job.state, due=now, reason=reason, fields=fields, credits=PRICES[job.stage])
+
+
 def _must_be(job: Job, *states: State) -> None:
     if job.state not in states:
         raise NotAllowed(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
@@ -75,7 +104,12 @@ def _move(job: Job) -> partial[Move]:
     return partial(Move, job.id, job.version, job.state, job.stage)
 
 
-def cost(job: Job) -> int:
-    """Credits that going on from here may cost: of the stage where it stands, and those after it."""
-    rest = job.spec.stages[job.spec.stages.index(job.stage) :]
-    return sum(PRICES[stage] for stage in rest)
+def cost(job: Job, *, resubmit: bool = False) -> int:
+    """Credits that retrying a failed job may still cost, the stages after this one included."""
+    free = job.has_result or (job.may_still_come and not resubmit)
+    return sum(PRICES[stage] for stage in _stages_from(job)[int(free) :])
+
+
+def _stages_from(job: Job) -> tuple[Stage, ...]:
+    """The stage where the job stands, and those after it."""
+    return job.spec.stages[job.spec.stages.index(job.stage) :]

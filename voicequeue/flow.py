@@ -19,6 +19,14 @@ class PollPlan:
         return self.chance.uniform(self.min_s, self.max_s)
 
 
+def look_again(waited: float) -> float:
+    """How long to wait before asking again for a result that nobody waits for any more.
+
+    Half as long as was waited for it so far: a dozen questions in a day.
+    """
+    return waited / 2
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long things may take before somebody else looks after them."""
@@ -31,6 +39,8 @@ class Patience:
     stale_s: float = 10.0
     #: Starting new POSTs within one submit task; the rest goes into a task of its own.
     submit_s: float = 20.0
+    #: After its order, before a result that nobody waits for any more is looked for no longer.
+    late_s: float = 86_400.0
     #: How long the gate stays closed after a 429 without Retry-After, or a failed connection.
     cooldown_s: float = 5.0
     #: How long it stays closed when the account cannot pay or the key is wrong.

@@ -35,6 +35,9 @@ FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 #: Holds a slot: counted against the in-flight limit.
 IN_FLIGHT = frozenset({State.ADMITTED, State.CHARGING, State.PENDING})
 
+#: Over for us; where upstream was paid, its result may still come, and is kept.
+MAY_BE_LATE = frozenset({State.FAILED, State.CANCELLED})
+
 #: Every legal move. The store refuses any other.
 MOVES: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
@@ -44,8 +47,8 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.PENDING: frozenset({State.ADMITTED, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
     State.UNSURE: frozenset({State.PENDING, State.ADMITTED, State.FAILED}),
     State.SUCCEEDED: frozenset(),
-    State.FAILED: frozenset({State.QUEUED, State.PENDING}),
-    State.CANCELLED: frozenset(),
+    State.FAILED: frozenset({State.QUEUED, State.PENDING, State.SUCCEEDED, State.FAILED}),
+    State.CANCELLED: frozenset({State.CANCELLED}),
 }
 
 
@@ -55,7 +58,7 @@ class Code(StrEnum):
     REFUSED = "refused"  # upstream says the request is wrong
     MODERATED = "moderated"  # upstream refuses the text
     UPSTREAM_FAILED = "upstream_failed"  # upstream took the credits and then failed
-    DEADLINE = "deadline"  # upstream took too long; its task may still finish
+    DEADLINE = "deadline"  # upstream took too long; its task may still finish, and is then kept
     EXPIRED = "expired"  # not started in time
     ABANDONED = "abandoned"  # a person gave up on an unsure charge
 
@@ -85,7 +88,8 @@ class Clip:
 class Move:
     """One step in a job's life: applied if the job still stands at `version`, else not at all.
 
-    `due` is when the job next needs somebody (Unix seconds), for the states in flight.
+    `due` is when the job next needs somebody (Unix seconds): always in flight, and after a failure or
+    a cancellation where upstream was paid and its result may still come.
     `fields` are written to the record; None removes one. `credits` were spent for certain.
     """
 
@@ -103,8 +107,10 @@ class Move:
     def __post_init__(self) -> None:
         if self.to not in MOVES[self.state]:
             raise ValueError(f"no move leads from {self.state} to {self.to}")
-        if (self.due is not None) != (self.to in IN_FLIGHT):
-            raise ValueError(f"due belongs to a job in flight, and only to one: {self.to}, {self.due}")
+        if self.due is None and self.to in IN_FLIGHT:
+            raise ValueError(f"a job that is {self.to} must be looked after: due is missing")
+        if self.due is not None and self.to not in IN_FLIGHT | MAY_BE_LATE:
+            raise ValueError(f"of a job that is {self.to} nothing is to come: {self.due} is too much")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,17 @@ class Job:
     def is_final(self) -> bool:
         """Whether nothing happens to this job any more by itself."""
         return self.state in FINAL
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the stage where it stands has its result, which is never bought again."""
+        return bool(self.clips) if self.stage is Stage.MUSIC else self.persona_id is not None
+
+    @property
+    def may_still_come(self) -> bool:
+        """Whether upstream has the order of this stage and has neither delivered nor failed it."""
+        given_up = self.failure is None or self.failure.code in (Code.DEADLINE, Code.ABANDONED)
+        return given_up and self.stage in self.task_ids and not self.has_result
 
     def as_dict(self) -> dict[str, Any]:
         """The shape that the command line and HTTP show; scripts may rely on its names."""

@@ -255,21 +255,24 @@ class VoiceQueue:
     # ── changing ───────────────────────────────────────────────────────────────────────────────
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a job. What upstream already works on was paid; it goes on there. Raises NotAllowed."""
+        """Cancel a job. Raises NotAllowed.
+
+        What upstream already works on was paid and goes on there; if the result comes, the job keeps it.
+        """
         return self._change(job_id, changes.cancel)
 
-    def retry(self, job_id: str) -> Job:
+    def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
         """Let a failed job go on at the first stage that has no result. Raises NotAllowed.
 
-        What was paid and may still come is asked for again, free; nothing that has a result is
-        bought again.
+        What was paid and may still come is asked for again, free, unless `resubmit` says to order it
+        anew; nothing that has a result is bought again.
         """
-        return self._change(job_id, changes.retry)
+        return self._change(job_id, partial(changes.retry, resubmit=resubmit))
 
-    def retry_as_read(self, jobs: Iterable[Job]) -> list[bool]:
+    def retry_as_read(self, jobs: Iterable[Job], *, resubmit: bool = False) -> list[bool]:
         """Retry many failed jobs as they were when they were read; False for one that has changed since."""
         now = time.time()
-        moves = [changes.retry(job, now) for job in jobs]
+        moves = [changes.retry(job, now, resubmit=resubmit) for job in jobs]
         with _reachable():
             return [written for page in _pages(moves) for written in self._store.apply(page, now)]
 

@@ -89,10 +89,14 @@ class Charged:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A claim to ask upstream about one job; `since` is when the stage was paid (Unix seconds)."""
+    """A claim to ask upstream about one job; `since` is when the stage was paid (Unix seconds).
+
+    `state` is pending; or failed or cancelled, where only what comes late is still to be kept.
+    """
 
     job_id: str
     version: int
+    state: State
     stage: Stage
     task_id: str
     since: float
@@ -101,7 +105,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """A job in flight that nobody looked after in time."""
+    """A job of which something is to come, and that nobody looked after in time."""
 
     job_id: str
     version: int
@@ -163,8 +167,8 @@ class Store:
         """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""
         flat = self._run("claim", now + EARLY_S, stage, now + lease, *job_ids)
         return [
-            Claimed(job_id, int(version), stage, task_id, float(since), Stage(after) if after else None)
-            for job_id, version, task_id, since, after in _rows(flat, 5)
+            Claimed(job_id, int(version), State(state), stage, task_id, float(since), Stage(after) if after else None)
+            for job_id, version, state, task_id, since, after in _rows(flat, 6)
         ]
 
     def apply(self, moves: Sequence[Move], now: float) -> list[bool]:
@@ -175,7 +179,7 @@ class Store:
         return [bool(written) for written in self._run("apply", now, lines)]
 
     def plan(self, jobs: Iterable[tuple[str, int]], due: float) -> list[str]:
-        """Say when pending jobs, given as (id, version), are due; gives the ids that still wait."""
+        """Say when jobs, given as (id, version), are due to be asked about; gives the ids that still are."""
         pairs = [part for job in jobs for part in job]
         return cast(list[str], self._run("plan", due, *pairs)) if pairs else []
 
@@ -185,7 +189,7 @@ class Store:
         return cast(list[str], self._redis.zrange(key, "-inf", before, byscore=True, offset=0, num=at_most))
 
     def overdue(self, now: float, *, patience: float, at_most: int = 1000) -> list[Overdue]:
-        """Jobs in flight whose time passed `patience` seconds ago; each is given to one caller."""
+        """Jobs whose time passed `patience` seconds ago, each given to one caller."""
         return [
             Overdue(job_id, int(version), State(state), Stage(stage))
             for job_id, version, state, stage in _rows(self._run("overdue", now, patience, at_most), 4)

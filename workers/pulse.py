@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -19,7 +19,7 @@ from tasks import decide
 from tasks.celery_tasks import poll_name, submit_name
 from tasks.services import Services
 from voicequeue import changes
-from voicequeue.job import State
+from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, State
 from voicequeue.stage import Stage
 from voicequeue.store import Overdue
 from workers.services import build
@@ -66,12 +66,13 @@ class Pulse:
         """Look after jobs in flight that nobody has looked after in time, and after unsure ones."""
         now = self._services.clock()
         overdue = self._services.store.overdue(now, patience=self._services.patience.stale_s)
+        if forgotten := [job for job in overdue if job.state in IN_FLIGHT]:
+            log.info("%d jobs were overdue", len(forgotten))
         if overdue:
-            log.info("%d jobs were overdue", len(overdue))
             self._give_up_charges([job for job in overdue if job.state is State.CHARGING], now)
             for stage in Stage:
-                self._in_chunks(submit_name(stage), _ids(overdue, State.ADMITTED, stage))
-                self._in_chunks(poll_name(stage), _ids(overdue, State.PENDING, stage))
+                self._in_chunks(submit_name(stage), _ids(overdue, {State.ADMITTED}, stage))
+                self._in_chunks(poll_name(stage), _ids(overdue, {State.PENDING, *MAY_BE_LATE}, stage))
         if self._resubmit_after is not None:
             self._order_again(now, unsure_before=now - self._resubmit_after)
 
@@ -94,8 +95,8 @@ class Pulse:
             self._hand_out(task, chunk)
 
 
-def _ids(overdue: Iterable[Overdue], state: State, stage: Stage) -> list[str]:
-    return [job.job_id for job in overdue if job.state is state and job.stage is stage]
+def _ids(overdue: Iterable[Overdue], states: Set[State], stage: Stage) -> list[str]:
+    return [job.job_id for job in overdue if job.state in states and job.stage is stage]
 
 
 def _chunks(job_ids: list[str], size: int) -> Iterator[list[str]]:

@@ -57,6 +57,7 @@ def _patience(chosen: Settings) -> Patience:
         charge_s=chosen.charge_lease_s,
         poll_s=chosen.charge_lease_s,
         stale_s=chosen.stale_s,
+        late_s=chosen.late_s,
         cooldown_s=chosen.cooldown_s,
         account_s=chosen.credits_every_s,
     )

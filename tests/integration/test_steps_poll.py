@@ -167,18 +167,6 @@ def test_an_answer_for_a_job_that_was_cancelled_meanwhile_is_dropped(build: Buil
     assert bench.submit(Stage.MUSIC, [job_id]).pending == []
 
 
-def test_an_answer_for_a_job_that_was_cancelled_is_not_asked_for(
-    bench: Bench, simulator: Simulator, queue: VoiceQueue
-) -> None:
-    """The message that was on its way finds nothing to do."""
-    [job_id] = bench.ordered(voice())
-    queue.cancel(job_id)
-
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
-    assert asked(simulator) == 0
-    assert books_agree(bench, simulator)
-
-
 # ── deadlines and retries ──────────────────────────────────────────────────────────────────────
 
 

@@ -22,10 +22,10 @@ def broken(store: Store) -> dict[Code, str]:
 
 
 def test_a_dry_run_says_how_many_and_what_it_costs(command: Command, store: Store, broken: dict[Code, str]) -> None:
-    """What may still come is asked about free; the other pays for voice and song. Nothing changes."""
+    """What may still come is asked about free, its song is to be paid; the other pays for both. Nothing changes."""
     told = command("retry", "--batch", "b", "--dry-run", "--json").json()
 
-    assert told == {"found": 2, "retried": 0, "credits": 19}
+    assert told == {"found": 2, "retried": 0, "credits": 34}
     assert {one(store, job_id).state for job_id in broken.values()} == {State.FAILED}
 
 
@@ -34,7 +34,7 @@ def test_without_a_yes_nothing_is_retried(command: Command, store: Store, broken
     asked = command("retry", "--batch", "b", stdin=b"n\n")
 
     assert asked.code == 1
-    assert "retry 2 jobs, for up to 19 credits?" in asked.err
+    assert "retry 2 jobs, for up to 34 credits, 4 of them for what was paid before?" in asked.err
     assert {one(store, job_id).state for job_id in broken.values()} == {State.FAILED}
 
 
@@ -42,9 +42,30 @@ def test_a_filter_takes_only_what_it_names(command: Command, store: Store, broke
     """By code: the late one is asked about again, the other stays failed."""
     told = command("retry", "--batch", "b", "--code", "deadline", "--yes", "--json").json()
 
-    assert told == {"found": 1, "retried": 1, "credits": 0}
+    assert told == {"found": 1, "retried": 1, "credits": 15}
     assert one(store, broken[Code.DEADLINE]).state is State.PENDING
     assert one(store, broken[Code.UPSTREAM_FAILED]).state is State.FAILED
+
+
+def test_ordering_anew_says_what_it_costs_and_asks(command: Command, store: Store, broken: dict[Code, str]) -> None:
+    """`--resubmit` pays again where asking would be free: nothing happens without a yes."""
+    late = broken[Code.DEADLINE]
+
+    asked = command("retry", late, "--resubmit", stdin=b"n\n")
+    assert asked.code == 1
+    assert "for up to 19 credits, 4 of them for what was paid before?" in asked.err
+    assert one(store, late).state is State.FAILED
+
+    assert command("retry", late, "--resubmit", "--yes", "--json").json()["state"] == "queued"
+
+
+def test_one_job_is_retried_without_a_question_where_nothing_is_paid_twice(
+    command: Command, broken: dict[Code, str]
+) -> None:
+    """Asking again is free; what upstream failed was paid, and is asked about first."""
+    assert command("retry", broken[Code.DEADLINE], "--json").json()["state"] == "pending"
+    assert command("retry", broken[Code.UPSTREAM_FAILED]).code == 1
+    assert command("retry", broken[Code.UPSTREAM_FAILED], "-y", "--json").json()["state"] == "queued"
 
 
 def test_review_lists_what_is_at_stake(command: Command, store: Store) -> None:

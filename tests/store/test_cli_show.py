@@ -178,7 +178,7 @@ def test_a_failed_job_is_retried(command: Command, store: Store) -> None:
     """It is shown as it stands then; a job that has not failed exits with 1 and says why."""
     job = brought_to(store, State.FAILED)
 
-    assert command("retry", job.id, "--json").json()["state"] == "queued"
+    assert command("retry", job.id, "--yes", "--json").json()["state"] == "queued"
     again = command("retry", job.id)
     assert (again.code, again.out) == (1, "")
     assert "only a failed job" in again.err

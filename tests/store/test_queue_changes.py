@@ -33,7 +33,8 @@ def test_a_job_can_be_cancelled_before_it_settles(queue: VoiceQueue, store: Stor
     assert (cancelled.state, cancelled.credits) == (State.CANCELLED, job.credits)
     assert cancelled.settled_at is not None
     assert store.in_flight() == 0
-    assert ("credits are spent" in queue.timeline(job.id)[-1].reason) is (state is State.PENDING)
+    assert ("what comes is kept" in queue.timeline(job.id)[-1].reason) is (state is State.PENDING)
+    assert cancelled.may_still_come is (state is State.PENDING)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def _cancelling(queue: VoiceQueue, job: Job, told: list[object]) -> None:
 # ── retry ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("code", [code for code in Code if code is not Code.DEADLINE])
+@pytest.mark.parametrize("code", [code for code in Code if code not in (Code.DEADLINE, Code.ABANDONED)])
 def test_a_failed_job_goes_back_to_the_stage_that_failed(queue: VoiceQueue, store: Store, code: Code) -> None:
     """Its failure is taken away; it is charged again for that stage."""
     job = failed(store, brought_to(store, State.PENDING), code)
@@ -90,7 +91,8 @@ def test_a_failed_job_goes_back_to_the_stage_that_failed(queue: VoiceQueue, stor
     again = queue.retry(job.id)
 
     assert (again.state, again.stage, again.failure, again.settled_at) == (State.QUEUED, Stage.VOICE, None, None)
-    assert queue.timeline(job.id)[-1].reason == "retry"
+    assert again.task_ids == {}
+    assert queue.timeline(job.id)[-1].reason == ("retry: order again" if code is Code.UPSTREAM_FAILED else "retry")
 
 
 def test_a_voice_that_was_made_is_not_bought_again(queue: VoiceQueue, store: Store) -> None:

@@ -152,7 +152,7 @@ def test_a_job_is_claimed_when_it_is_due_and_not_before(store: Store) -> None:
 
     assert store.claim([job_id], Stage.VOICE, DUE - 1, lease=90) == []
     assert store.claim([job_id], Stage.VOICE, DUE, lease=90) == [
-        Claimed(job_id, one(store, job_id).version, Stage.VOICE, f"task-voice-{job_id}", NOW, None)
+        Claimed(job_id, one(store, job_id).version, State.PENDING, Stage.VOICE, f"task-voice-{job_id}", NOW, None)
     ]
 
 

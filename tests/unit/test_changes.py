@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.jobs import sung
-from voicequeue import Code, Failure, Job, NotAllowed, Stage, State, changes
+from voicequeue import Clip, Code, Failure, Job, NotAllowed, Stage, State, changes
 
 NOW = 1_795_000_000.0
 
@@ -49,11 +49,48 @@ def test_only_an_unsure_job_can_be_reviewed(state: State) -> None:
         changes.abandon(job(state), NOW)
 
 
-def test_retrying_costs_what_is_still_to_be_paid() -> None:
-    """Both stages from the voice on, one from the song on; nothing where asking again is enough."""
-    late = Failure(Code.DEADLINE, Stage.MUSIC, "late")
+def failed(stage: Stage, code: Code, *, known: bool = True, **more: object) -> Job:
+    """A job that failed there, whose task id is known or not."""
+    task_ids = {stage: "t1"} if known else {}
+    return job(State.FAILED, stage, failure=Failure(code, stage, "no"), task_ids=task_ids, **more)
 
-    assert changes.cost(job(State.FAILED)) == 19
-    assert changes.cost(job(State.FAILED, Stage.MUSIC)) == 15
-    assert changes.can_be_asked_again(job(State.FAILED, Stage.MUSIC, failure=late, task_ids={Stage.MUSIC: "t1"}))
-    assert not changes.can_be_asked_again(job(State.FAILED, Stage.MUSIC, failure=late))
+
+@pytest.mark.parametrize(
+    ("broken", "cost", "cost_resubmitted", "again"),
+    [
+        (failed(Stage.VOICE, Code.REFUSED, known=False), 19, 19, False),
+        (failed(Stage.VOICE, Code.UPSTREAM_FAILED), 19, 19, True),
+        (failed(Stage.MUSIC, Code.UPSTREAM_FAILED, persona_id="p"), 15, 15, True),
+        (failed(Stage.VOICE, Code.ABANDONED, known=False), 19, 19, True),
+        (failed(Stage.VOICE, Code.DEADLINE), 15, 19, False),
+        (failed(Stage.MUSIC, Code.DEADLINE, persona_id="p"), 0, 15, False),
+        (failed(Stage.VOICE, Code.DEADLINE, persona_id="p"), 15, 15, False),
+        (failed(Stage.VOICE, Code.ABANDONED), 15, 19, False),
+    ],
+)
+def test_retrying_costs_what_is_still_to_be_paid(broken: Job, cost: int, cost_resubmitted: int, again: bool) -> None:
+    """Nothing for a stage that has its result, nor for one that upstream can be asked about; the stages after it."""
+    assert changes.cost(broken) == cost
+    assert changes.cost(broken, resubmit=True) == cost_resubmitted
+    assert changes.pays_again(broken) is again
+    assert changes.pays_again(broken, resubmit=True) is (
+        not broken.has_result and broken.failure is not None and (broken.failure.code is not Code.REFUSED)
+    )
+
+
+def test_a_result_that_came_late_is_taken_up() -> None:
+    """A voice leads to its song, a song to the end; nothing is asked or paid."""
+    voice = changes.retry(failed(Stage.VOICE, Code.DEADLINE, persona_id="p"), NOW)
+    song = changes.retry(failed(Stage.MUSIC, Code.DEADLINE, persona_id="p", clips=(Clip("c", "succeeded"),)), NOW)
+
+    assert (voice.to, voice.to_stage, voice.due) == (State.QUEUED, Stage.MUSIC, None)
+    assert (song.to, song.credits, song.fields["settled"]) == (State.SUCCEEDED, 0, f"{NOW:.6f}")
+
+
+def test_ordering_anew_forgets_the_old_order() -> None:
+    """What the next charge leads to is not mixed up with it."""
+    late = failed(Stage.VOICE, Code.DEADLINE)
+
+    assert changes.retry(late, NOW).to is State.PENDING
+    move = changes.retry(late, NOW, resubmit=True)
+    assert (move.to, move.reason, move.fields["voice.task"]) == (State.QUEUED, "retry: order again", None)

@@ -26,6 +26,7 @@ from tasks.musicapi import (
 from voicequeue import Song, VoiceJob, records
 from voicequeue.flow import Patience
 from voicequeue.job import Clip, Code, Failure, Move, State
+from voicequeue.records import clips_text
 from voicequeue.stage import PRICES, Stage
 from voicequeue.store import Charged, Claimed
 
@@ -43,9 +44,11 @@ def charged(stage: Stage) -> Charged:
     return Charged("j1", 3, stage, 1, SPEC.content(), None if stage is Stage.VOICE else "p1", NOW + 90)
 
 
-def claimed(stage: Stage, *, since: float = NOW - 30, song_is_next: bool = False) -> Claimed:
+def claimed(
+    stage: Stage, *, since: float = NOW - 30, song_is_next: bool = False, state: State = State.PENDING
+) -> Claimed:
     """A claim to ask about a task."""
-    return Claimed("j1", 5, stage, "t1", since, Stage.MUSIC if song_is_next else None)
+    return Claimed("j1", 5, state, stage, "t1", since, Stage.MUSIC if song_is_next else None)
 
 
 def failure(move: Move | None) -> Failure:
@@ -201,6 +204,58 @@ def test_a_result_that_comes_after_the_deadline_is_still_taken(stage: Stage) -> 
     assert taken is not None
     assert taken.to is State.SUCCEEDED
     assert failure(decide.read(late, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
+
+
+@BOTH_STAGES
+def test_after_a_deadline_it_is_asked_about_in_growing_intervals(stage: Stage) -> None:
+    """Half as long as was waited for it already."""
+    move = decide.overdue(claimed(stage, since=NOW - 1000), NOW, DEADLINE)
+
+    assert move is not None
+    assert move.due == NOW + 500
+
+
+@BOTH_STAGES
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+def test_what_comes_after_all_was_over_is_kept_and_changes_nothing_else(stage: Stage, state: State) -> None:
+    """The job stays failed or cancelled, and holds what was paid for."""
+    over = claimed(stage, state=state, song_is_next=stage is Stage.VOICE)
+    ready: Reading = VoiceReady("p1", "Anna") if stage is Stage.VOICE else MusicReady(CLIPS)
+
+    move = decide.read(over, ready, NOW)
+
+    assert move is not None
+    assert (move.state, move.to, move.to_stage, move.due, move.credits) == (state, state, None, None, 0)
+    expected = {"persona_id": "p1", "voice_name": "Anna"} if stage is Stage.VOICE else {"clips": clips_text(CLIPS)}
+    assert move.fields == expected
+    for reading in asked_again(stage):
+        assert decide.read(over, reading, NOW) is None
+
+
+@BOTH_STAGES
+def test_what_upstream_fails_after_all_was_over_is_not_asked_about_again(stage: Stage) -> None:
+    """A failed job now says so: retrying it would pay anew. A cancelled one only notes it."""
+    failed = decide.read(claimed(stage, state=State.FAILED), TaskFailed("no speaker"), NOW)
+    cancelled = decide.read(claimed(stage, state=State.CANCELLED), TaskFailed("no speaker"), NOW)
+
+    assert failed is not None
+    assert cancelled is not None
+    told = records.failure(failed.fields["failure"])
+    assert told == Failure(Code.UPSTREAM_FAILED, stage, "no speaker")
+    assert (failed.due, cancelled.due, dict(cancelled.fields)) == (None, None, {})
+
+
+@BOTH_STAGES
+def test_a_result_is_not_looked_for_for_ever(stage: Stage) -> None:
+    """When its time is over the job stays as it is, and its timeline says why nobody asks any more."""
+    over = claimed(stage, state=State.CANCELLED, since=NOW - 86_401)
+
+    move = decide.overdue(over, NOW, 86_400)
+
+    assert move is not None
+    assert (move.to, move.due) == (State.CANCELLED, None)
+    assert "86400 s" in move.reason
+    assert decide.overdue(claimed(stage, state=State.CANCELLED, since=NOW - 86_399), NOW, 86_400) is None
 
 
 @BOTH_STAGES

@@ -8,7 +8,7 @@ import pytest
 
 from tests.jobs import sung, voice
 from voicequeue import Charge, Clip, Code, Failure, Job, Stage, State, Step
-from voicequeue.job import FINAL, IN_FLIGHT, MOVES, Move, charges, iso
+from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, MOVES, Move, charges, iso
 from voicequeue.stage import PRICES
 
 PAIRS = list(itertools.product(State, State))
@@ -37,11 +37,18 @@ def test_an_illegal_move_cannot_even_be_written_down(state: State, to: State) ->
         move(state, to, 1.0 if to in IN_FLIGHT else None)
 
 
-@pytest.mark.parametrize(("state", "to"), LEGAL)
-def test_a_job_in_flight_has_a_due_time_and_no_other_has_one(state: State, to: State) -> None:
+@pytest.mark.parametrize(("state", "to"), [(state, to) for state, to in LEGAL if to not in MAY_BE_LATE])
+def test_a_job_in_flight_has_a_due_time_and_none_has_one_that_needs_nobody(state: State, to: State) -> None:
     """A job in flight without one would never be looked after again."""
-    with pytest.raises(ValueError, match="due"):
+    with pytest.raises(ValueError, match=f"a job that is {to}"):
         move(state, to, None if to in IN_FLIGHT else 1.0)
+
+
+@pytest.mark.parametrize(("state", "to"), [(state, to) for state, to in LEGAL if to in MAY_BE_LATE])
+def test_a_job_that_is_over_has_a_due_time_where_its_result_may_still_come(state: State, to: State) -> None:
+    """Failed or cancelled: with one where upstream was paid, else without."""
+    assert move(state, to, 1.0).due == 1.0
+    assert move(state, to, None).due is None
 
 
 def test_every_state_has_its_moves() -> None:
@@ -50,11 +57,14 @@ def test_every_state_has_its_moves() -> None:
 
 
 def test_a_final_state_is_left_by_nothing_but_a_retry() -> None:
-    """Succeeded and cancelled are for ever; failed goes on in the line, or asks again."""
+    """Succeeded and cancelled are for ever; failed goes on in the line, asks again, or has its result already.
+
+    What moves from a state to itself only notes what came late.
+    """
     assert {state: MOVES[state] for state in FINAL} == {
         State.SUCCEEDED: frozenset(),
-        State.CANCELLED: frozenset(),
-        State.FAILED: {State.QUEUED, State.PENDING},
+        State.CANCELLED: {State.CANCELLED},
+        State.FAILED: {State.QUEUED, State.PENDING, State.SUCCEEDED, State.FAILED},
     }
 
 

@@ -8,7 +8,7 @@ import typer
 
 from voicequeue import changes
 from voicequeue.cli.show import clock, print_job
-from voicequeue.cli.terminal import AsJson, JobId, coloured, out, plain_table, print_json, queue, safe
+from voicequeue.cli.terminal import AsJson, JobId, coloured, complain, out, plain_table, print_json, queue, safe
 from voicequeue.job import Code, Job, State, iso
 from voicequeue.queue import VoiceQueue
 from voicequeue.stage import PRICES
@@ -27,6 +27,9 @@ def retry(
     job_id: Annotated[str | None, typer.Argument(help="One failed job.", show_default=False)] = None,
     batch: Annotated[str | None, typer.Option(help="Failed jobs of this batch.")] = None,
     code: Annotated[Code | None, typer.Option(help="Jobs that failed with this code.")] = None,
+    resubmit: Annotated[
+        bool, typer.Option("--resubmit", help="Order anew, and pay, also where upstream could be asked again.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many, and what it costs.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -35,19 +38,34 @@ def retry(
     if (job_id is None) == (batch is None and code is None):
         raise typer.BadParameter("give either a job's id, or --batch or --code")
     with queue() as jobs:
-        if job_id is not None:
-            print_job(jobs.retry(job_id), as_json=as_json)
-            return
         # A frozen list: jobs that fail from now on are not meant.
-        failed = [job for job in jobs.jobs(state=State.FAILED, batch=batch) if code in (None, _code(job))]
-        cost = sum(0 if changes.can_be_asked_again(job) else changes.cost(job) for job in failed)
+        if job_id is not None:
+            failed = [_failed(jobs.get(job_id))]
+        else:
+            failed = [job for job in jobs.jobs(state=State.FAILED, batch=batch) if code in (None, _code(job))]
+        cost = sum(changes.cost(job, resubmit=resubmit) for job in failed)
         if dry_run or not failed:
             _tell(len(failed), 0, cost, as_json=as_json)
             return
-        if not yes:
-            typer.confirm(f"retry {len(failed):,} jobs, for up to {cost:,} credits?", abort=True, err=True)
-        retried = sum(jobs.retry_as_read(failed))
+        again = sum(PRICES[job.stage] for job in failed if changes.pays_again(job, resubmit=resubmit))
+        if not yes and (job_id is None or again):
+            _confirm_retry(len(failed), cost, again)
+        retried = sum(jobs.retry_as_read(failed, resubmit=resubmit))
+        if job_id is not None:
+            print_job(jobs.get(job_id), as_json=as_json)
+            raise typer.Exit(int(not retried))
     _tell(len(failed), retried, cost, as_json=as_json)
+
+
+def _failed(job: Job) -> Job:
+    """The job, if it can be retried. Raises NotAllowed."""
+    changes.retry(job, job.updated_at)
+    return job
+
+
+def _confirm_retry(count: int, cost: int, again: int) -> None:
+    of_it = f", {again:,} of them for what was paid before" if again else ""
+    typer.confirm(f"retry {count:,} jobs, for up to {cost:,} credits{of_it}?", abort=True, err=True)
 
 
 def _code(job: Job) -> Code | None:
@@ -62,9 +80,12 @@ def _tell(found: int, retried: int, cost: int, *, as_json: bool) -> None:
 
 
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
-    """Cancel a job. Credits that were spent stay spent."""
+    """Cancel a job. What was paid stays paid; its result is kept if it still comes."""
     with queue() as jobs:
-        print_job(jobs.cancel(job_id), as_json=as_json)
+        cancelled = jobs.cancel(job_id)
+    print_job(cancelled, as_json=as_json)
+    if cancelled.may_still_come:
+        complain(f"upstream goes on with its {cancelled.stage}, which was paid; what comes is kept on the job")
 
 
 def review(

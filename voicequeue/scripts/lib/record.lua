@@ -8,6 +8,7 @@
 --   backlog        zset    ids in state queued; score = rank and age, the head has the lowest
 --   state:<state>  zset    ids in any other state; score = when they entered it
 --   flight         zset    ids that hold a slot; score = when they next need somebody
+--   late           zset    ids, failed or cancelled, whose paid order may still deliver; score = when to ask
 --   batches        zset    batch names; score = when the first job came
 --   batch:<name>   hash    number of jobs by state; credits
 --   batch:<name>:jobs zset its ids; score = when they came
@@ -46,13 +47,15 @@ local function reindex(id, batch, from, to, now)
   end
 end
 
--- Slot or place in the line: `due` where the new state is in flight, the backlog where it is queued.
+-- Where it stands when a job of this state next needs somebody; nil where none ever does.
+local DUE = { admitted = 'flight', charging = 'flight', pending = 'flight', failed = 'late', cancelled = 'late' }
+local function due_key(state) return DUE[state] and key(DUE[state]) end
+
+-- Slot or place in the line: `due` where somebody is to look after it, the backlog where it is queued.
 local function place(id, from, to, due, rank, created)
-  if due then
-    redis.call('ZADD', key('flight'), due, id)
-  else
-    redis.call('ZREM', key('flight'), id)
-  end
+  local before, after = due_key(from), due and due_key(to)
+  if before and before ~= after then redis.call('ZREM', before, id) end
+  if after then redis.call('ZADD', after, due, id) end
   if to == 'queued' then
     redis.call('ZADD', key('backlog'), backlog_score(rank, created), id)
   elseif from == 'queued' then
