@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from voicequeue import changes
+from voicequeue.balance import Balance
 from voicequeue.errors import (
     InvalidJob,
     KeyConflict,
@@ -224,6 +225,11 @@ class VoiceQueue:
             ids = self._store.ids(state=wanted, batch=batch)
             while page := list(islice(ids, CHUNK)):
                 yield from (job for job in self._store.get(page) if job is not None)
+
+    def balances(self) -> list[Balance]:
+        """What upstream said was left on the account in the last days, oldest first."""
+        with _reachable():
+            return self._store.balances()
 
     def batch(self, name: str) -> Batch:
         """A batch as it stands now. Raises UnknownBatch."""

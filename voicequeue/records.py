@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from voicequeue.balance import Balance
 from voicequeue.job import Clip, Code, Failure, Job, Move, State, Step
 from voicequeue.spec import stored
 from voicequeue.stage import Stage
@@ -61,6 +62,12 @@ def failure(text: str | None) -> Failure | None:
 def failure_text(found: Failure) -> str:
     """The failure as a record's field."""
     return json.dumps(asdict(found), ensure_ascii=False, separators=(",", ":"))
+
+
+def balance(text: str) -> Balance:
+    """One look at the account."""
+    line = json.loads(text)
+    return Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
 
 
 def step(text: str) -> Step:

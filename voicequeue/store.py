@@ -21,6 +21,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, NoScriptError, T
 from redis.retry import Retry
 
 from voicequeue import records, scripts
+from voicequeue.balance import Balance
 from voicequeue.job import Job, Move, State, Step
 from voicequeue.spec import VoiceJob, stored
 from voicequeue.stage import Stage
@@ -199,6 +200,14 @@ class Store:
         """Hold admission back, till `until` or (None) till somebody opens it; never for less than it is."""
         self._run("close", now, reason, detail, "" if until is None else until)
 
+    def turn(self, name: str, *, every: float) -> bool:
+        """Whether it is the caller's turn to do what one worker does for all, once in `every` seconds."""
+        return bool(self._redis.set(self._key(f"turn:{name}"), "taken", nx=True, px=max(1, round(every * 1000))))
+
+    def note_balance(self, credits: int, *, spent_before: int, asked: float, now: float) -> int:
+        """Note the credits that upstream said are left, asked about when `credits()` were spent; gives our count."""
+        return int(self._run("balance", now, asked, credits, spent_before))
+
     def heard(self, worker: str, now: float) -> None:
         """Note that a worker's pulse beats; those not heard for a day are forgotten."""
         with self._redis.pipeline(transaction=False) as pipe:
@@ -255,6 +264,11 @@ class Store:
             return int(self._redis.hget(self._key(f"batch:{batch}"), "credits") or 0)
         spent = self._redis.hmget(self._key("counters"), [f"{stage}.credits" for stage in Stage])
         return sum(int(amount or 0) for amount in cast(list[str | None], spent))
+
+    def balances(self) -> list[Balance]:
+        """What upstream said was left on the account in the last days, oldest first."""
+        lines = cast(list[str], self._redis.lrange(self._key("balances"), 0, -1))
+        return [records.balance(line) for line in lines]
 
     def batches(self) -> list[str]:
         """Names of all batches, the newest first."""

@@ -17,6 +17,7 @@ from celery import Celery, bootsteps
 from config.settings import settings
 from tasks import decide
 from tasks.celery_tasks import poll_name, submit_name
+from tasks.musicapi import UpstreamError
 from tasks.services import Services
 from voicequeue import changes
 from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, State
@@ -34,7 +35,8 @@ class Pulse:
     """Admits and reconciles.
 
     `worker` is the name it is heard under, `limit` how many jobs may be in flight, `chunk` how many a
-    message carries. `resubmit_after` is the policy for unsure jobs: seconds after which they are
+    message carries, `credits_every` how often (seconds) the account's credits are asked for.
+    `resubmit_after` is the policy for unsure jobs: seconds after which they are
     ordered again; None leaves them to a person.
     """
 
@@ -46,6 +48,7 @@ class Pulse:
         worker: str,
         limit: int,
         chunk: int,
+        credits_every: float = 60.0,
         resubmit_after: float | None = None,
     ) -> None:
         self._services = services
@@ -53,6 +56,7 @@ class Pulse:
         self._worker = worker
         self._limit = limit
         self._chunk = chunk
+        self._credits_every = credits_every
         self._resubmit_after = resubmit_after
 
     def admit(self) -> None:
@@ -61,6 +65,21 @@ class Pulse:
         self._services.store.heard(self._worker, now)
         for stage, job_ids in self._services.store.admit(now, limit=self._limit).items():
             self._in_chunks(submit_name(stage), job_ids)
+
+    def look_at_the_account(self) -> None:
+        """Ask upstream what is left, where it is this worker's turn; the beat does not wait for the answer."""
+        if self._services.store.turn("balance", every=self._credits_every):
+            self._services.threads.submit(_survive, self._note_balance)
+
+    def _note_balance(self) -> None:
+        store, clock = self._services.store, self._services.clock
+        asked, spent_before = clock(), store.credits()
+        try:
+            left = self._services.upstream.credits()
+        except UpstreamError as error:
+            log.info("the account's credits cannot be asked for: %s", error)
+            return
+        store.note_balance(left, spent_before=spent_before, asked=asked, now=clock())
 
     def reconcile(self) -> None:
         """Look after jobs in flight that nobody has looked after in time, and after unsure ones."""
@@ -136,12 +155,14 @@ class PulseStep(bootsteps.StartStopStep):
             worker=worker,
             limit=chosen.max_in_flight,
             chunk=chosen.chunk,
+            credits_every=chosen.credits_every_s,
             resubmit_after=chosen.unsure_grace_s if chosen.unsure == "resubmit" else None,
         )
         beats_to_reconcile = max(1, round(chosen.reconcile_s / chosen.pulse_s))
         beat = 0
         while not self._stop.wait(chosen.pulse_s):
             beat += 1
+            _survive(pulse.look_at_the_account)
             _survive(pulse.admit)
             if beat % beats_to_reconcile == 0:
                 _survive(pulse.reconcile)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from simulator.process import Simulator
 from tasks.musicapi import MusicApi
 from tasks.services import Services
+from tests.conftest import eventually
 from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.flow import Patience, PollPlan
 from voicequeue.job import Move
@@ -42,14 +44,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench(store: Store) -> Iterator[Bench]:
+def bench(store: Store, simulator: Simulator) -> Iterator[Bench]:
     """A pulse with ten slots and chunks of four, whose messages are written down."""
     clock = Clock()
     handed_out: list[tuple[str, list[str]]] = []
     with ThreadPoolExecutor(1) as threads:
         services = Services(
             store=store,
-            upstream=MusicApi("http://127.0.0.1:9", "key"),  # the pulse never calls upstream
+            upstream=MusicApi(simulator.api_url, "key"),
             threads=threads,
             plan=PollPlan(1, 1),
             patience=Patience(stale_s=10),
@@ -152,3 +154,27 @@ def make_pending(bench: Bench, job_id: str, *, due: float) -> None:
     fields = {task_field(Stage.VOICE): "t1", "since": str(bench.clock.now)}
     move = Move(job_id, claim.version, State.CHARGING, Stage.VOICE, State.PENDING, due=due, fields=fields, credits=4)
     assert bench.store.apply([move], bench.clock.now) == [True]
+
+
+# ── the account ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_account_is_looked_at_by_one_of_all_workers(bench: Bench, simulator: Simulator) -> None:
+    """Once in its time, and what upstream says is noted."""
+    simulator.turn(credits=321)
+
+    for _ in range(3):
+        bench.pulse.look_at_the_account()
+
+    eventually(bench.store.balances)
+    assert [balance.credits for balance in bench.store.balances()] == [321]
+    assert simulator.ledger(charges=False)["calls"]["credits"] == 1
+
+
+def test_an_account_that_cannot_be_looked_at_is_looked_at_later(bench: Bench, simulator: Simulator) -> None:
+    """Upstream's trouble is not the pulse's."""
+    simulator.turn(get_faults={"error": 1})
+    bench.pulse.look_at_the_account()
+    eventually(lambda: simulator.ledger(charges=False)["calls"]["credits"])
+
+    assert bench.store.balances() == []

@@ -6,7 +6,7 @@ import pytest
 
 from tests.jobs import sung
 from tests.store.conftest import Command
-from tests.store.life import brought_to, failed, one
+from tests.store.life import NOW, brought_to, failed, one
 from voicequeue import Code, State
 from voicequeue.store import Store
 
@@ -78,6 +78,22 @@ def test_review_lists_what_is_at_stake(command: Command, store: Store) -> None:
         assert expected in shown
     [listed] = command("review", "--json").json()
     assert (listed["id"], listed["reason"]) == (unsure.id, "no answer")
+
+
+def test_review_shows_what_the_account_tells(command: Command, store: Store) -> None:
+    """Credits before and after the charge, and what left meanwhile that no record knows of."""
+    store.note_balance(1_000, spent_before=0, asked=NOW - 60, now=NOW - 59)
+    unsure = brought_to(store, State.UNSURE, sung())
+    [known] = command("review", "--json").json()
+    assert (known["credits_before"], known["credits_unexplained"], known["at_stake"]) == (None, None, 4)
+
+    store.note_balance(996, spent_before=0, asked=NOW + 60, now=NOW + 61)
+
+    shown = command("review").out
+    assert unsure.id in shown
+    assert "1,000 → 996, 4 unexplained" in shown
+    [known] = command("review", "--json").json()
+    assert (known["credits_before"], known["credits_after"], known["credits_unexplained"]) == (1_000, 996, 4)
 
 
 def test_resubmitting_asks_first(command: Command, store: Store) -> None:

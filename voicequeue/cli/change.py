@@ -1,4 +1,4 @@
-"""`retry`, `cancel`, `review`: change what becomes of jobs."""
+"""`retry` and `cancel`: change what becomes of jobs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from typing import Annotated
 import typer
 
 from voicequeue import changes
-from voicequeue.cli.show import clock, print_job
-from voicequeue.cli.terminal import AsJson, JobId, coloured, complain, out, plain_table, print_json, queue, safe
-from voicequeue.job import Code, Job, State, iso
-from voicequeue.queue import VoiceQueue
+from voicequeue.cli.show import print_job
+from voicequeue.cli.terminal import AsJson, JobId, Yes, complain, out, print_json, queue
+from voicequeue.job import Code, Job, State
 from voicequeue.stage import PRICES
-
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(retry)
     app.command()(cancel)
-    app.command()(review)
 
 
 def retry(
@@ -86,54 +82,3 @@ def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     print_job(cancelled, as_json=as_json)
     if cancelled.may_still_come:
         complain(f"upstream goes on with its {cancelled.stage}, which was paid; what comes is kept on the job")
-
-
-def review(
-    job_id: Annotated[str | None, typer.Argument(help="One unsure job.", show_default=False)] = None,
-    task_id: Annotated[str | None, typer.Option(help="It was charged: upstream's task id.")] = None,
-    resubmit: Annotated[bool, typer.Option("--resubmit", help="Order it again; it may be charged twice.")] = False,
-    abandon: Annotated[bool, typer.Option("--abandon", help="Give it up.")] = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """List the jobs of which nobody knows whether they were charged, or settle one of them."""
-    given = [bool(task_id), resubmit, abandon]
-    if sum(given) > 1 or (job_id is None) == any(given):
-        raise typer.BadParameter("give a job's id with one of --task-id, --resubmit and --abandon, or nothing")
-    with queue() as jobs:
-        if job_id is None:
-            _list(jobs, as_json=as_json)
-            return
-        if task_id:
-            settled = jobs.take_up(job_id, task_id)
-        elif abandon:
-            settled = jobs.abandon(job_id)
-        else:
-            _confirm(jobs.get(job_id), yes=yes)
-            settled = jobs.order_again(job_id)
-        print_job(settled, as_json=as_json)
-
-
-def _confirm(job: Job, *, yes: bool) -> None:
-    if not yes:
-        question = f"order the {job.stage} of job {job.id} again? If it was charged, {PRICES[job.stage]} credits more"
-        typer.confirm(question, abort=True, err=True)
-
-
-def _list(jobs: VoiceQueue, *, as_json: bool) -> None:
-    unsure = [(job, jobs.timeline(job.id)[-1]) for job in jobs.jobs(state=State.UNSURE)]
-    if as_json:
-        print_json([{**job.as_dict(), "reason": last.reason, "since": iso(last.at)} for job, last in unsure])
-        return
-    if not unsure:
-        out.print("no job is unsure")
-        return
-    table = plain_table("id", "stage", "at stake", "since", "what happened", "batch")
-    for job, last in unsure:
-        stake = f"{PRICES[job.stage]} credits"
-        table.add_row(job.id, job.stage, stake, clock(last.at), safe(last.reason), safe(job.spec.batch or ""))
-    out.print(table)
-    out.print(
-        "\nSettle each with [bold]voicequeue review ID[/] --task-id X (upstream has it), --resubmit or --abandon. "
-        f"None of them is sent again by itself; a webhook settles its job ({coloured(State.PENDING)})."
-    )

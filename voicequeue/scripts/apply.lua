@@ -9,6 +9,7 @@ local function spend(id, batch, stage, credits)
   redis.call('HINCRBY', key('job:' .. id), 'credits', credits)
   redis.call('HINCRBY', key('counters'), stage .. '.charges', 1)
   redis.call('HINCRBY', key('counters'), stage .. '.credits', credits)
+  if redis.call('EXISTS', key('account')) == 1 then redis.call('HINCRBY', key('account'), 'credits', -credits) end
   if batch then redis.call('HINCRBY', key('batch:' .. batch), 'credits', credits) end
 end
 

@@ -13,6 +13,9 @@
 --   batch:<name>   hash    number of jobs by state; credits
 --   batch:<name>:jobs zset its ids; score = when they came
 --   counters       hash    <stage>.charges, <stage>.credits: for ever
+--   account        hash    credits left by our count, at (when upstream said it last)
+--   balances       list    JSON: what upstream said was left, and what we had spent by then
+--   turn:<name>    string  whose turn it is to do something that one worker does for all
 --   gate           hash    reason, detail, since, until
 --   events         stream  every move: id, batch, state, stage, reason; enqueueing as one event a call and
 --                          batch, without an id
@@ -30,6 +33,11 @@ local function backlog_score(rank, created) return rank * 1e9 + created end
 local function gate_closed(now)
   local gate = redis.call('HMGET', key('gate'), 'reason', 'until')
   return gate[1] and (not gate[2] or tonumber(gate[2]) > tonumber(now))
+end
+
+local function credits_spent()
+  local spent = redis.call('HMGET', key('counters'), 'voice.credits', 'music.credits')
+  return tonumber(spent[1] or 0) + tonumber(spent[2] or 0)
 end
 
 local function announce(id, batch, state, stage, reason)

@@ -1,0 +1,65 @@
+"""The account as it is counted here, and as upstream says it is."""
+
+from __future__ import annotations
+
+from redis import Redis
+
+from tests.jobs import sung
+from tests.store.life import NOW, accepted, brought_to, charging, put
+from voicequeue import State
+from voicequeue.balance import Balance
+from voicequeue.store import Store
+
+
+def left(redis: Redis, prefix: str) -> int:
+    """Credits left by our count."""
+    return int(str(redis.hget(f"{{{prefix}}}:account", "credits")))
+
+
+def test_credits_are_counted_down_as_they_are_spent(store: Store, redis: Redis, prefix: str) -> None:
+    """From what upstream said last."""
+    assert store.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW) == 100
+
+    brought_to(store, State.PENDING, sung(batch="b"))
+
+    assert left(redis, prefix) == 96
+
+
+def test_what_is_spent_while_upstream_is_asked_is_taken_off(store: Store, redis: Redis, prefix: str) -> None:
+    """Nobody knows whether its answer knew of that: the next one will."""
+    brought_to(store, State.PENDING, sung())
+
+    assert store.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW) == 96
+
+    assert left(redis, prefix) == 96
+    assert [each.quiet for each in store.balances()] == [False]
+
+
+def test_without_an_answer_of_upstreams_nothing_is_counted(store: Store, redis: Redis, prefix: str) -> None:
+    """A count that begins at nothing would be wrong."""
+    brought_to(store, State.PENDING, sung())
+
+    assert redis.exists(f"{{{prefix}}}:account") == 0
+
+
+def test_a_balance_is_quiet_where_nothing_was_under_way(store: Store) -> None:
+    """While a request is on the way, what upstream says and what is counted do not belong together."""
+    store.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW)
+    [job_id] = put(store, sung())
+    store.admit(NOW, limit=1)
+    charging(store, job_id)
+    store.note_balance(96, spent_before=0, asked=NOW + 9, now=NOW + 10)
+    accepted(store, job_id)
+    store.note_balance(96, spent_before=4, asked=NOW + 19, now=NOW + 20)
+
+    assert store.balances() == [
+        Balance(NOW - 1, NOW, 100, 0, quiet=True),
+        Balance(NOW + 9, NOW + 10, 96, 0, quiet=False),
+        Balance(NOW + 19, NOW + 20, 96, 4, quiet=True),
+    ]
+
+
+def test_of_many_workers_one_gets_the_turn(store: Store) -> None:
+    """Until its time is over."""
+    assert [store.turn("balance", every=30) for _ in range(3)] == [True, False, False]
+    assert store.turn("another", every=30)
