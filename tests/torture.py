@@ -192,7 +192,7 @@ class Torture:
         with VoiceQueue(self.redis_url) as queue, connect(self.redis_url) as client:
             jobs = list(queue.jobs(batch="torture"))
             reasons = {job.id: queue.timeline(job.id)[-1].reason for job in jobs if job.state is State.UNSURE}
-            findings = audit(client, DEFAULT_PREFIX)
+            findings = [str(finding) for finding in audit(client, DEFAULT_PREFIX)]
         ledger = self.ledger()
         findings += [f"charged twice: {fingerprint}" for fingerprint in ledger["double_charges"]]
         findings += [f"job {job_id} is unsure without a reason" for job_id, reason in reasons.items() if not reason]

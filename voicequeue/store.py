@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, NoScriptError, TimeoutError
+from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 from redis.retry import Retry
 
 from voicequeue import records, scripts
@@ -262,7 +262,7 @@ class Store:
         """Credits spent for certain, by one batch or in all."""
         if batch is not None:
             return int(self._redis.hget(self._key(f"batch:{batch}"), "credits") or 0)
-        spent = self._redis.hmget(self._key("counters"), [f"{stage}.credits" for stage in Stage])
+        spent = self._redis.hmget(self._key("counters"), [f"{each}.credits" for each in (*Stage, "corrected")])
         return sum(int(amount or 0) for amount in cast(list[str | None], spent))
 
     def balances(self) -> list[Balance]:
@@ -276,7 +276,7 @@ class Store:
 
     def has_batch(self, name: str) -> bool:
         """Whether any job was ever enqueued into this batch."""
-        return self._redis.zscore(self._key("batches"), _encodable(name)) is not None
+        return self._redis.zscore(self._key("batches"), scripts.encodable(name)) is not None
 
     def in_flight(self) -> int:
         """How many slots are taken."""
@@ -308,20 +308,14 @@ class Store:
     # ── below ──────────────────────────────────────────────────────────────────────────────────
 
     def _key(self, name: str) -> str:
-        return self._root + _encodable(name)
+        return self._root + scripts.encodable(name)
 
     def _index(self, state: State) -> tuple[str, bool]:
         """The sorted set of a state's ids, and whether it is read from its end."""
         return (self._key("backlog"), False) if state is State.QUEUED else (self._key(f"state:{state}"), True)
 
     def _run(self, name: str, *arguments: str | float) -> Any:
-        script = scripts.load(name)
-        command: Callable[..., Any] = self._redis.execute_command
-        given = [_encodable(each) if isinstance(each, str) else each for each in arguments]
-        try:
-            return command("EVALSHA", script.sha, 1, self._root, *given)
-        except NoScriptError:  # a Redis that has not seen it yet, or was restarted
-            return command("EVAL", script.source, 1, self._root, *given)
+        return scripts.run(self._redis, name, self._root, *arguments)
 
     def _pages(self, key: str, latest_first: bool) -> Iterator[str]:
         """Every member of a sorted set by its score, a page at a time, though it change meanwhile."""
@@ -349,11 +343,6 @@ class Store:
                     pipe.hget(self._key(f"job:{job_id}"), "state")
                 states = pipe.execute()
             yield from (job_id for job_id, found in zip(page, states, strict=True) if found == state)
-
-
-def _encodable(text: str) -> str:
-    """`text`, with '?' for what UTF-8 has no bytes for: half a pair in upstream's words, an odd id."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _rows(flat: list[str], width: int) -> Iterator[tuple[str, ...]]:

@@ -12,7 +12,8 @@
 --   batches        zset    batch names; score = when the first job came
 --   batch:<name>   hash    number of jobs by state; credits
 --   batch:<name>:jobs zset its ids; score = when they came
---   counters       hash    <stage>.charges, <stage>.credits: for ever
+--   counters       hash    <stage>.charges, <stage>.credits: for ever; corrected.credits, what repairs added to
+--                          them; corrections, how often repairs corrected any counters
 --   account        hash    credits left by our count, at (when upstream said it last)
 --   balances       list    JSON: what upstream said was left, and what we had spent by then
 --   turn:<name>    string  whose turn it is to do something that one worker does for all
@@ -36,8 +37,8 @@ local function gate_closed(now)
 end
 
 local function credits_spent()
-  local spent = redis.call('HMGET', key('counters'), 'voice.credits', 'music.credits')
-  return tonumber(spent[1] or 0) + tonumber(spent[2] or 0)
+  local spent = redis.call('HMGET', key('counters'), 'voice.credits', 'music.credits', 'corrected.credits')
+  return tonumber(spent[1] or 0) + tonumber(spent[2] or 0) + tonumber(spent[3] or 0)
 end
 
 local function announce(id, batch, state, stage, reason)
@@ -69,6 +70,17 @@ local function place(id, from, to, due, rank, created)
   elseif from == 'queued' then
     redis.call('ZREM', key('backlog'), id)
   end
+end
+
+-- Where an id stands in an index that it is missing from, by its record.
+local function score_in(index, id, now)
+  local job = redis.call('HMGET', key('job:' .. id), 'rank', 'created', 'updated')
+  local created = job[2] or now
+  local kind = index:match('^[^:]+')
+  if kind == 'backlog' then return backlog_score(tonumber(job[1] or 0), tonumber(created)) end
+  if kind == 'state' then return job[3] or created end
+  if kind == 'batch' then return created end
+  return now -- when somebody is to look after it
 end
 
 -- move: one step in a job's life, everything that follows from it included. The caller has compared
