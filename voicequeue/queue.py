@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from voicequeue import changes
+from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
 from voicequeue.errors import (
     InvalidJob,
@@ -23,6 +24,7 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.job import Job, Move, State, Step
+from voicequeue.repair import repair
 from voicequeue.spec import VoiceJob, parse
 from voicequeue.store import DEFAULT_PREFIX, UNREACHABLE, Gate, Outcome, Store, connect
 
@@ -98,6 +100,7 @@ class VoiceQueue:
     def __init__(self, url: str = DEFAULT_URL, *, prefix: str = DEFAULT_PREFIX) -> None:
         self._redis = connect(url)
         self._store = Store(self._redis, prefix)
+        self._prefix = prefix
 
     def __enter__(self) -> VoiceQueue:
         return self
@@ -293,6 +296,18 @@ class VoiceQueue:
     def abandon(self, job_id: str) -> Job:
         """Give up on an unsure job: it fails with the code `abandoned`. Raises NotAllowed."""
         return self._change(job_id, changes.abandon)
+
+    # ── mending ────────────────────────────────────────────────────────────────────────────────
+
+    def audit(self) -> list[Finding]:
+        """Every index and counter that does not agree with the job records; none is what one hopes for."""
+        with _reachable():
+            return audit(self._redis, self._prefix)
+
+    def repair(self, findings: Sequence[Finding]) -> list[Finding]:
+        """Mend what `audit` found, and give what was mended; jobs that have moved on since are left alone."""
+        with _reachable():
+            return repair(self._redis, self._prefix, findings, time.time())
 
     def _change(self, job_id: str, decide: Callable[[Job, float], Move]) -> Job:
         while True:
