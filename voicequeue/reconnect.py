@@ -41,15 +41,13 @@ class _Call:
     give_up: float
     told: bool = False
 
-    def failed(self, error: Exception) -> None:
+    def failed(self) -> None:
         """Count it, and say once that this takes longer."""
         _thread.failures += 1
         now = time.monotonic()
         if not self.told and self.began + BRIEFLY_S <= now < self.give_up:
             self.told = True
-            log.warning(
-                "Redis does not answer (%s); trying for up to %.0f s more", type(error).__name__, self.give_up - now
-            )
+            log.warning("Redis does not answer; trying for up to %.0f s more", self.give_up - now)
 
     def answered(self) -> None:
         """Say so, if somebody was told that it does not."""
@@ -81,7 +79,8 @@ class KeepTrying(Retry):
     """Tries each call at least twice, and again until `wait_s` seconds have passed since it began."""
 
     def __init__(self, wait_s: float = 0.0) -> None:
-        super().__init__(_Backoff(base=0.05, cap=1), -1, UNREACHABLE)
+        # Older releases of redis-py let the sockets' own errors through to here.
+        super().__init__(_Backoff(base=0.05, cap=1), -1, (*UNREACHABLE, OSError))
         self._wait_s = max(wait_s, BRIEFLY_S)
 
     def call_with_retry(self, do: Callable[[], T], fail: Callable[..., Any], *more: Any, **named: Any) -> T:
@@ -106,7 +105,7 @@ def _ending(call: _Call, fail: Callable[..., Any], *, tries: int) -> Callable[..
         nonlocal failures
         failures += 1
         fail(error, *count)
-        call.failed(error)
+        call.failed()
         if isinstance(error, REFUSED) or (failures >= tries and time.monotonic() >= call.give_up):
             raise error
 

@@ -15,7 +15,7 @@ from tests.acceptance.test_webhooks import send, signed
 from tests.conftest import eventually
 from voicequeue import Stage, State, StoreUnreachable, VoiceQueue, signing
 
-COUNT = 300
+COUNT = 200
 LATER = 50
 
 
@@ -41,7 +41,7 @@ def test_redis_is_away_for_longer_than_a_charge_is_trusted(build: Build) -> None
     """Hundreds of jobs are on their way, POSTs among them. Who waits enqueues, who does not is told; afterwards
     the same workers finish everything: what upstream has answered meanwhile was kept, so that nothing is unsure.
     """
-    house = build(workers=2, dials={"latency_s": 0.2}, VOICEQUEUE_MAX_IN_FLIGHT="300", VOICEQUEUE_CHARGE_LEASE_S="2")
+    house = build(workers=2, dials={"latency_s": 0.1}, VOICEQUEUE_MAX_IN_FLIGHT="300", VOICEQUEUE_CHARGE_LEASE_S="2")
     before = pids(house)
     with (
         house.queue() as hasty,
@@ -74,7 +74,7 @@ def _is_busy(queue: VoiceQueue) -> bool:
 
 def test_a_worker_stays_the_same_process_when_redis_restarts(build: Build) -> None:
     """While it is idle, and again while its POSTs are on the way."""
-    house = build(workers=1, dials={"latency_s": 0.3})
+    house = build(workers=1, dials={"latency_s": 0.15})
     [before] = pids(house)
     with VoiceQueue(house.redis_url, wait_for_redis_s=60) as queue:
         restart_valkey(house)
