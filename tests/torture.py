@@ -27,8 +27,9 @@ import requests
 from config.settings import Settings
 from voicequeue import Job, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.audit import audit
+from voicequeue.reconnect import UNREACHABLE
 from voicequeue.stage import PRICES
-from voicequeue.store import DEFAULT_PREFIX, UNREACHABLE, connect
+from voicequeue.store import DEFAULT_PREFIX, connect
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 

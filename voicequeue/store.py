@@ -16,18 +16,13 @@ from itertools import islice
 from typing import Any, cast
 
 from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
-from redis.retry import Retry
 
 from voicequeue import records, scripts
 from voicequeue.balance import Balance
 from voicequeue.job import Job, Move, State, Step
+from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.spec import VoiceJob, stored
 from voicequeue.stage import Stage
-
-#: What redis-py raises while Redis is away, restarting, or reading its file.
-UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError)
 
 DEFAULT_PREFIX = "voicequeue"
 
@@ -40,8 +35,8 @@ _PAGE = 500
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 
 
-def connect(url: str, *, retries: int = 3) -> Redis:
-    """A client for the jobs' Redis. Between two of the `retries` it waits up to 1 s.
+def connect(url: str, *, wait_s: float = 0.0) -> Redis:
+    """A client for the jobs' Redis; each call keeps trying for `wait_s` seconds while Redis is away.
 
     Raises ValueError if `url` is no Redis URL, without quoting it: there may be a password in it.
     """
@@ -53,7 +48,7 @@ def connect(url: str, *, retries: int = 3) -> Redis:
             socket_connect_timeout=5,
             socket_timeout=10,
             health_check_interval=25,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries, UNREACHABLE),
+            retry=KeepTrying(wait_s),
         )
     except ValueError:
         raise ValueError("the Redis URL must look like redis://[user:password@]host:port/database") from None
@@ -137,13 +132,18 @@ class Store:
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
     def enqueue(self, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> list[Outcome]:
-        """Write (id, job) pairs to the backlog, in order; a job that is there already is left alone."""
+        """Write (id, job) pairs to the backlog, in order; a job that is there already is left alone.
+
+        A job that this very call has written is NEW, also where Redis's first answer was lost.
+        """
+        before = failures()
         arguments: list[str | int | float] = [now]
         for job_id, spec in jobs:
             first, *later = spec.stages
             after = later[0] if later else ""
             arguments += (job_id, spec.content(), spec.priority.rank, spec.batch or "", first, after)
-        return [Outcome(code) for code in self._run("enqueue", *arguments)]
+        outcomes = [Outcome(code) for code in self._run("enqueue", *arguments)]
+        return self._new_after_all(jobs, outcomes, now) if failures() > before else outcomes
 
     def admit(self, now: float, *, limit: int, at_most: int = 1000) -> dict[Stage, list[str]]:
         """Take jobs from the head of the backlog, up to `limit` in flight, by the stage they stand at."""
@@ -176,8 +176,10 @@ class Store:
         """Make moves, each whole or not at all; False where the job had moved on meanwhile."""
         if not moves:
             return []
+        before = failures()
         lines = json.dumps([records.move_text(move) for move in moves], ensure_ascii=False)
-        return [bool(written) for written in self._run("apply", now, lines)]
+        written = [bool(each) for each in self._run("apply", now, lines)]
+        return self._written_after_all(moves, written, now) if failures() > before else written
 
     def plan(self, jobs: Iterable[tuple[str, int]], due: float) -> list[str]:
         """Say when jobs, given as (id, version), are due to be asked about; gives the ids that still are."""
@@ -316,6 +318,28 @@ class Store:
 
     def _run(self, name: str, *arguments: str | float) -> Any:
         return scripts.run(self._redis, name, self._root, *arguments)
+
+    def _new_after_all(self, jobs: Sequence[tuple[str, VoiceJob]], found: list[Outcome], now: float) -> list[Outcome]:
+        """The outcomes, when they are those of a second try: what came at that very time came with the first."""
+        # Of a job that was given twice in one call only the first can be new.
+        places = {job_id: place for place, (job_id, _) in reversed(list(enumerate(jobs)))}
+        known = [job_id for job_id, place in places.items() if found[place] is Outcome.KNOWN]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in known:
+                pipe.hget(self._key(f"job:{job_id}"), "created")
+            came = pipe.execute()
+        latest = now + 1e-5 * len(jobs)  # the script sets jobs of one call microseconds apart
+        new = {places[job_id] for job_id, at in zip(known, came, strict=True) if now - 1e-6 < float(at) < latest}
+        return [Outcome.NEW if place in new else outcome for place, outcome in enumerate(found)]
+
+    def _written_after_all(self, moves: Sequence[Move], found: list[bool], now: float) -> list[bool]:
+        """What was written, when this was a second try: a job that took this step at that very time took it with us."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for move in moves:
+                pipe.hmget(self._key(f"job:{move.job_id}"), "v", "updated")
+            stand = pipe.execute()
+        ours = [(str(move.version + 1), now) == (v, float(at or 0)) for move, (v, at) in zip(moves, stand, strict=True)]
+        return [written or mine for written, mine in zip(found, ours, strict=True)]
 
     def _pages(self, key: str, latest_first: bool) -> Iterator[str]:
         """Every member of a sorted set by its score, a page at a time, though it change meanwhile."""

@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 something failed, 2 wrong usage or input, 3 Redis or upstr
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 
@@ -12,7 +13,7 @@ import typer
 from dotenv import load_dotenv
 
 from voicequeue.cli import bulk, change, doctor, review, show, watch
-from voicequeue.cli.terminal import complain
+from voicequeue.cli.terminal import ToldOnTheTerminal, complain
 from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
 from voicequeue.song import UnknownModelWarning
 
@@ -30,6 +31,7 @@ for module in (bulk, show, watch, change, review, doctor):
 def main() -> None:
     """Run the command and end the process with its exit code."""
     load_dotenv(".env")
+    _show_log()
     warnings.simplefilter("once", UnknownModelWarning)
     warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
     try:
@@ -43,3 +45,10 @@ def main() -> None:
     except VoiceQueueError as error:
         complain(str(error))
         sys.exit(2)
+
+
+def _show_log() -> None:
+    log = logging.getLogger("voicequeue")
+    log.setLevel(logging.INFO)
+    log.handlers = [ToldOnTheTerminal()]
+    log.propagate = False
