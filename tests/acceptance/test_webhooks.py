@@ -8,8 +8,10 @@ import signal
 import time
 from typing import Any
 
+import psutil
 import pytest
 import requests
+from redis import Redis
 
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.acceptance.test_pipeline import run
@@ -32,18 +34,38 @@ def test_lost_answers_are_found_again_by_webhooks(build: Build) -> None:
 
 
 def lose_the_answer(house: House) -> Job:
-    """Let the worker die after the charge, before it knows the task id; gives the job, unsure by now."""
-    with house.queue() as queue:
-        house.dial(post_faults={"hang_after": 1.0})
+    """Let the worker die when it has upstream's answer and is about to write the task id; gives the job, unsure by now.
+
+    The charge is held up on its way until Valkey writes nothing any more; so the worker has its answer and can
+    do nothing with it.
+    """
+    pid = house.supervisor.pid("worker.1")
+    assert pid is not None
+    with house.queue() as queue, Redis.from_url(house.redis_url) as redis:
+        house.dial(latency_s=1)
         queue.enqueue_many(jobs(1))
         eventually(lambda: house.ledger()["charges"])
-        pid = house.supervisor.pid("worker.1")
-        assert pid is not None
+        redis.client_pause(60_000, all=False)
+        eventually(lambda: house.ledger()["charges"][0]["answered"] and waits_to_write(redis, pid))
         os.killpg(pid, signal.SIGKILL)
-        house.dial(post_faults={})
+        redis.client_unpause()
+        house.dial(latency_s=0)
         eventually(lambda: queue.batch("voices").states[State.UNSURE] == 1, within_s=30)
         [job] = queue.jobs(state=State.UNSURE)
+    assert len(house.ledger()["charges"]) == 1
     return job
+
+
+def waits_to_write(redis: Redis, worker: int) -> bool:
+    """Whether a child of the worker, where the tasks run, has sent a script that is held up."""
+    ports = {
+        connection.laddr.port
+        for child in psutil.Process(worker).children()
+        for connection in child.net_connections("tcp")
+    }
+    clients = redis.client_list()
+    held = (client for client in clients if "b" in client["flags"] and client["cmd"].startswith("eval"))
+    return any(int(client["addr"].rpartition(":")[2]) in ports for client in held)
 
 
 def test_a_worker_that_dies_before_it_writes_the_task_id_is_helped_by_a_webhook(build: Build) -> None:
