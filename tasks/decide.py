@@ -5,39 +5,23 @@ The poll, the webhook and the pulse share these, so that a job's fate does not d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from tasks.musicapi import (
-    CannotPay,
     Cost,
     Moderated,
     MusicReady,
     Reading,
     Refused,
-    SlowDown,
     TaskFailed,
-    Unauthorized,
     UpstreamError,
     VoiceReady,
 )
 from voicequeue import flow, records
-from voicequeue.flow import Patience
+from voicequeue.claims import Charged, Claimed, Overdue
 from voicequeue.job import Code, Failure, Job, Move, State
 from voicequeue.stage import PRICES, Stage
-from voicequeue.store import Charged, Claimed
-
-#: The longest Retry-After that is believed, in seconds.
-COOLDOWN_MAX_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Closure:
-    """The gate is to be closed until then (Unix seconds), for everybody."""
-
-    reason: str
-    detail: str
-    until: float
 
 
 def accepted(claim: Charged, task_id: str, now: float, poll_in: float) -> Move:
@@ -77,20 +61,11 @@ def lost(job_id: str, version: int, stage: Stage) -> Move:
     return Move(job_id, version, State.CHARGING, stage, State.UNSURE, reason="the worker died while charging")
 
 
-def closure(error: UpstreamError, now: float, patience: Patience) -> Closure | None:
-    """What an error means for everybody else's charges."""
-    match error:
-        case SlowDown(retry_after=wait):
-            return Closure("cooldown", error.message, now + min(wait or patience.cooldown_s, COOLDOWN_MAX_S))
-        case CannotPay():
-            return Closure("out_of_credits", error.message, now + patience.account_s)
-        case Unauthorized():
-            return Closure("unauthorized", error.message, now + patience.account_s)
-        case Refused():
-            return None
-    if error.cost is Cost.UNKNOWN:
-        return None
-    return Closure("upstream_down", error.message, now + patience.cooldown_s)
+def expired(job: Overdue, now: float) -> Move:
+    """A job that nothing was ordered for in the time it was given."""
+    failure = Failure(Code.EXPIRED, job.stage, "nothing was ordered for it in the time it was given")
+    fields = _failure_fields(failure, now)
+    return Move(job.job_id, job.version, job.state, job.stage, State.FAILED, reason=failure.code, fields=fields)
 
 
 def read(claim: Claimed, reading: Reading, now: float) -> Move | None:

@@ -19,10 +19,10 @@ from tasks import decide
 from tasks.musicapi import NoAnswer, Refused, UpstreamError
 from tasks.services import Services
 from voicequeue import flow
+from voicequeue.claims import Charged, Claimed, Later
 from voicequeue.job import Move, State
 from voicequeue.records import task_field
 from voicequeue.stage import Stage
-from voicequeue.store import Charged, Claimed
 
 log = logging.getLogger("voicequeue")
 
@@ -32,12 +32,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What became of a chunk: orders that upstream took, when to ask about them (in seconds), and
-    the ids for which the time did not suffice."""
+    """What became of a chunk: orders that upstream took, when to ask about them (in seconds), the ids
+    for which the time or the submit rate did not suffice, and when to send those (in seconds)."""
 
     pending: list[str] = field(default_factory=list)
     poll_in: float = 0.0
     left: list[str] = field(default_factory=list)
+    left_in: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +59,19 @@ def submit(services: Services, stage: Stage, job_ids: Sequence[str]) -> Submitte
     return Submitted(
         pending=[job_id for job_id, state in by_id if state is State.PENDING],
         poll_in=poll_in,
-        left=[job_id for job_id, state in by_id if state is State.ADMITTED],
+        left=[job_id for job_id, state in by_id if isinstance(state, Later)],
+        left_in=max((state.seconds for state in outcomes if isinstance(state, Later)), default=0.0),
     )
 
 
-def _submit_one(services: Services, stage: Stage, poll_in: float, enough: float, job_id: str) -> State | None:
-    """The state it left the job in; ADMITTED if there was no time to begin; None if nothing was to do."""
+def _submit_one(services: Services, stage: Stage, poll_in: float, enough: float, job_id: str) -> State | Later | None:
+    """The state it left the job in; Later if it could not begin yet; None if nothing was to do."""
     now = services.clock()
     if now > enough:
-        return State.ADMITTED
+        return Later(0.0)
     claim = services.store.charge(job_id, stage, secrets.token_hex(8), now, lease=services.patience.charge_s)
-    if claim is None:
-        return None
+    if not isinstance(claim, Charged):
+        return claim
     move = _order(services, claim, poll_in)
     return move.to if _settle_claim(services, claim, move) else None
 
@@ -79,12 +81,9 @@ def _order(services: Services, claim: Charged, poll_in: float) -> Move:
     if services.clock() >= claim.until:
         return decide.not_sent(claim)
     try:
-        task_id = _post(services, claim)
+        task_id = services.health.of_order(partial(_post, services, claim))
     except UpstreamError as error:
-        now = services.clock()
-        if closure := decide.closure(error, now, services.patience):
-            services.store.close_gate(closure.reason, closure.detail, now, closure.until)
-        return decide.not_accepted(claim, error, now)
+        return decide.not_accepted(claim, error, services.clock())
     return decide.accepted(claim, task_id, services.clock(), poll_in)
 
 
@@ -144,7 +143,7 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
 
 def _poll_one(services: Services, claim: Claimed) -> Move | None:
     try:
-        reading = services.upstream.task(claim.task_id)
+        reading = services.health.of_question(partial(services.upstream.task, claim.task_id))
     except UpstreamError as error:
         if not isinstance(error, NoAnswer):
             log.warning("job %s: asking about its %s: %s", claim.job_id, claim.stage, error)

@@ -8,9 +8,10 @@ from enum import Enum
 
 from tasks.musicapi import Webhook
 from voicequeue import changes, signing
+from voicequeue.claims import Charged
 from voicequeue.job import MAY_BE_LATE, Code, Job, State
 from voicequeue.stage import Stage
-from voicequeue.store import Charged, Store
+from voicequeue.store import Store
 
 
 @dataclass(frozen=True, slots=True)

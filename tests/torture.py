@@ -27,8 +27,9 @@ import requests
 from config.settings import Settings
 from voicequeue import Job, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.audit import audit
+from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.stage import PRICES
-from voicequeue.store import DEFAULT_PREFIX, UNREACHABLE, connect
+from voicequeue.store import UNREACHABLE, connect
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 

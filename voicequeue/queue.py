@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from voicequeue import changes
 from voicequeue.balance import Balance
+from voicequeue.claims import Outcome
 from voicequeue.errors import (
     InvalidJob,
     KeyConflict,
@@ -22,15 +23,25 @@ from voicequeue.errors import (
     UnknownJob,
     VoiceQueueError,
 )
-from voicequeue.job import Job, Move, State, Step
+from voicequeue.gate import Limits
+from voicequeue.job import FINAL, Job, Move, State, Step
+from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.overview import Batch, Status
 from voicequeue.spec import VoiceJob, parse
-from voicequeue.store import DEFAULT_PREFIX, UNREACHABLE, Gate, Outcome, Store, connect
+from voicequeue.stage import Stage
+from voicequeue.store import UNREACHABLE, Store, connect
 
 #: Jobs written by one call to Redis.
 CHUNK = 500
 
 #: What `enqueue` takes: a job, or its fields as a mapping (JSON, a row).
 Enqueueable = VoiceJob | Mapping[str, Any]
+
+#: The pace is measured over so many seconds.
+PACE_S = 300.0
+
+#: What is still to be done by itself.
+UNSETTLED = frozenset(State) - FINAL - {State.UNSURE}
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -55,37 +66,6 @@ class Receipt:
     rejected: int = 0
     credits: int = 0
     rejections: list[Rejection] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A named set of jobs: how many stand in each state, and the credits they spent."""
-
-    name: str
-    states: dict[State, int]
-    credits: int
-
-    @property
-    def total(self) -> int:
-        """All jobs that were ever put into it."""
-        return sum(self.states.values())
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether every job is final or waits for a person (`unsure`)."""
-        resting = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
-        return self.total == sum(self.states[state] for state in resting)
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The queue, or one batch of it, at a glance."""
-
-    states: dict[State, int]
-    gate: Gate
-    in_flight: int
-    credits: int
-    workers: int
 
 
 class VoiceQueue:
@@ -229,14 +209,15 @@ class VoiceQueue:
     def balances(self) -> list[Balance]:
         """What upstream said was left on the account in the last days, oldest first."""
         with _reachable():
-            return self._store.balances()
+            return self._store.controls.balances()
 
     def batch(self, name: str) -> Batch:
         """A batch as it stands now. Raises UnknownBatch."""
         with _reachable():
-            if not self._store.has_batch(name):
-                raise UnknownBatch(name)
-            return Batch(name, self._store.counts(name), self._store.credits(name))
+            found = self._store.batch(name)
+        if found is None:
+            raise UnknownBatch(name)
+        return found
 
     def batches(self) -> list[Batch]:
         """Every batch, the newest first."""
@@ -248,15 +229,70 @@ class VoiceQueue:
         """The whole queue at a glance, or one batch of it. Raises UnknownBatch."""
         if batch is not None:
             self.batch(batch)
-        now = time.time()
+        now, store = time.time(), self._store
         with _reachable():
+            states = store.counts(batch)
+            pace = store.finished(now - PACE_S) * 60 / PACE_S
+            unsettled = sum(states[state] for state in UNSETTLED)
             return Status(
-                states=self._store.counts(batch),
-                gate=self._store.gate(now),
-                in_flight=self._store.in_flight(),
-                credits=self._store.credits(batch),
-                workers=len(self._store.workers(since=now - 15)),
+                states=states,
+                gate=store.controls.gate(now),
+                in_flight=store.in_flight(),
+                limit=store.controls.flow().limit,
+                credits=store.credits(batch),
+                workers=len(store.controls.workers(since=now - 15)),
+                account=store.controls.account(now),
+                backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
+                failures=store.failures(),
+                pace=pace,
+                seconds_left=unsettled * 60 / pace if pace else None,
             )
+
+    # ── steering ───────────────────────────────────────────────────────────────────────────────
+
+    def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, by: str = "") -> bool:
+        """Charge nothing more: of anything, of one stage, or of one batch. False if it was so already.
+
+        What is in flight is polled as ever. `by` is told to whoever asks why. Raises UnknownBatch.
+        """
+        with _reachable():
+            if batch is None:
+                return self._store.controls.pause(time.time(), stage=None if stage is None else Stage(stage), by=by)
+        return self.limit_batch(batch, paused=True)
+
+    def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
+        """Go on, and try what is held back for other reasons. False if nothing was. Raises UnknownBatch."""
+        with _reachable():
+            if batch is None:
+                return self._store.controls.resume(time.time(), stage=None if stage is None else Stage(stage))
+        return self.limit_batch(batch, paused=False)
+
+    def limits(self) -> Limits:
+        """As somebody set them while it runs; what nobody set shows as the default, for the workers know."""
+        with _reachable():
+            return self._store.controls.limits()
+
+    def set_limits(self, **limits: float | None) -> Limits:
+        """Set `in_flight`, `submit_rate` (POSTs a minute) or `credit_floor` for all workers, now; None goes
+        back to their settings. Raises ValueError."""
+        with _reachable():
+            self._store.controls.set_limits(**limits)
+            return self._store.controls.limits()
+
+    def limit_batch(
+        self,
+        name: str,
+        *,
+        paused: bool | None = None,
+        max_credits: int | None = None,
+        max_in_flight: int | None = None,
+    ) -> bool:
+        """Set what one batch may do, beginning with jobs that are admitted from now on; None leaves it as it is.
+
+        It may be set before the batch has jobs. False if all was so already.
+        """
+        with _reachable():
+            return self._store.limit_batch(name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight)
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────
 

@@ -57,7 +57,7 @@ class Bench:
 
     def admit(self) -> dict[Stage, list[str]]:
         """Admit all that is queued."""
-        return self.store.admit(self.clock.now, limit=100)
+        return self.store.admit(self.clock.now).by_stage
 
     def submit(self, stage: Stage, job_ids: Sequence[str]) -> steps.Submitted:
         """What the task `<stage>.submit` does."""

@@ -166,8 +166,8 @@ def test_the_account_is_looked_at_by_one_of_all_workers(bench: Bench, simulator:
     for _ in range(3):
         bench.pulse.look_at_the_account()
 
-    eventually(bench.store.balances)
-    assert [balance.credits for balance in bench.store.balances()] == [321]
+    eventually(bench.store.controls.balances)
+    assert [balance.credits for balance in bench.store.controls.balances()] == [321]
     assert simulator.ledger(charges=False)["calls"]["credits"] == 1
 
 
@@ -177,4 +177,4 @@ def test_an_account_that_cannot_be_looked_at_is_looked_at_later(bench: Bench, si
     bench.pulse.look_at_the_account()
     eventually(lambda: simulator.ledger(charges=False)["calls"]["credits"])
 
-    assert bench.store.balances() == []
+    assert bench.store.controls.balances() == []

@@ -172,7 +172,7 @@ def test_an_order_whose_answer_was_lost_is_unsure_and_never_sent_again(bench: Be
     assert len(charges(simulator)) == 3
     assert simulator.ledger()["double_charges"] == []
     assert (bench.store.credits(), bench.store.in_flight()) == (0, 0)
-    assert bench.store.gate(bench.clock.now).open
+    assert bench.store.controls.gate(bench.clock.now).open
     assert bench.admit() == {}
 
 
@@ -222,7 +222,7 @@ def test_a_refused_job_has_failed_with_upstreams_words(build: Build) -> None:
         (Code.MODERATED, Stage.VOICE, "The audio contains inappropriate content: hate."),
     ]
     assert bench.job(refused.id()).settled_at == bench.clock.now
-    assert bench.store.gate(bench.clock.now).open
+    assert bench.store.controls.gate(bench.clock.now).open
 
 
 def test_a_record_that_cannot_be_read_does_not_touch_its_chunk_mates(
@@ -262,7 +262,7 @@ def test_what_meets_everybody_closes_the_gate_and_fails_nobody(
     assert bench.submit(Stage.VOICE, [job_id]) == Submitted(poll_in=POLL_S)
 
     now, job = bench.clock.now, bench.job(job_id)
-    gate = bench.store.gate(now)
+    gate = bench.store.controls.gate(now)
     assert (job.state, job.failure, job.credits, bench.store.in_flight()) == (State.QUEUED, None, 0, 0)
     assert (gate.open, gate.reason, gate.until) == (False, reason, now + for_s)
     assert gate.detail
@@ -284,7 +284,7 @@ def test_an_upstream_that_is_away_closes_the_gate_for_a_while(bench: Bench, buil
 
     away.submit(Stage.VOICE, [job_id])
 
-    gate = bench.store.gate(bench.clock.now)
+    gate = bench.store.controls.gate(bench.clock.now)
     assert (bench.job(job_id).state, gate.reason, gate.detail) == (State.QUEUED, "upstream_down", "no connection")
     bench.clock.now += PATIENCE.cooldown_s
     assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == [job_id]
@@ -294,7 +294,7 @@ def test_an_upstream_that_is_away_closes_the_gate_for_a_while(bench: Bench, buil
 def test_behind_a_closed_gate_nothing_is_sent(bench: Bench, simulator: Simulator) -> None:
     """Jobs that were admitted before it closed go back to the backlog, in their order."""
     job_ids = bench.admitted(*voices(5))
-    bench.store.close_gate("paused", "by a person", bench.clock.now)
+    bench.store.controls.close("paused", "by a person", bench.clock.now)
 
     assert bench.submit(Stage.VOICE, job_ids) == Submitted(poll_in=POLL_S)
 

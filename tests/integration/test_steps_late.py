@@ -120,7 +120,7 @@ def test_a_process_that_was_frozen_after_its_claim_sends_nothing(build: Build) -
         assert upstream.requests == []
 
     assert bench.job(job_id).state is State.QUEUED
-    assert bench.store.gate(bench.clock.now).open
+    assert bench.store.controls.gate(bench.clock.now).open
 
 
 class Thawed:

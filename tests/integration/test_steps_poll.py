@@ -99,7 +99,7 @@ def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulat
 
     assert bench.poll_when_due(Stage.VOICE, job_ids) == Polled(waiting=job_ids, again_in=POLL_S)
 
-    assert bench.store.gate(bench.clock.now).open
+    assert bench.store.controls.gate(bench.clock.now).open
     simulator.turn(get_faults={})
     assert bench.poll_when_due(Stage.VOICE, job_ids).to_music == job_ids
 

@@ -11,9 +11,10 @@ from redis import Redis
 
 from tests.jobs import sung
 from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob, records
+from voicequeue.claims import Charged
 from voicequeue.job import IN_FLIGHT, Move
 from voicequeue.stage import PRICES
-from voicequeue.store import Charged, Store
+from voicequeue.store import Store
 
 NOW = 1_760_000_000.0
 
@@ -75,7 +76,7 @@ def brought_to(store: Store, state: State, spec: VoiceJob | None = None, now: fl
         return one(store, job_id)
     if state is State.CANCELLED:
         return make(store, one(store, job_id), State.CANCELLED, now)
-    store.admit(now, limit=1_000)
+    store.admit(now, at_most=1_000)
     if state is State.ADMITTED:
         return one(store, job_id)
     charging(store, job_id, now)

@@ -46,7 +46,7 @@ def test_the_status_has_a_shape_that_scripts_may_rely_on(command: Command, store
 
 def test_a_closed_gate_is_told_with_its_reason(command: Command, store: Store) -> None:
     """Why nothing goes on is the first thing that an operator needs to know."""
-    store.close_gate("paused", "by [Ana]", NOW)
+    store.controls.close("paused", "by [Ana]", NOW)
 
     assert command("status", "--json").json()["gate"] == {
         "open": False,

@@ -10,7 +10,8 @@ from redis import Redis
 from tests.jobs import SONG, numbered, sung, voice
 from tests.store.life import NOW, brought_to, dump, everything_agrees, failed, ids, make, one, put
 from voicequeue import Code, Priority, Stage, State, VoiceJob
-from voicequeue.store import Outcome, Store
+from voicequeue.claims import Outcome
+from voicequeue.store import Store
 
 
 def enqueue(store: Store, *specs: VoiceJob, now: float = NOW) -> list[Outcome]:
@@ -130,7 +131,7 @@ def test_a_decade_in_the_line_does_not_outweigh_a_priority(store: Store) -> None
 def test_a_job_that_comes_back_takes_its_old_place(store: Store) -> None:
     """A retry does not wait behind those that came later, nor among those of the same call."""
     first, second, third = put(store, *numbered(3))
-    store.admit(NOW, limit=2)
+    store.admit(NOW, at_most=2)
     store.charge(second, Stage.VOICE, "h", NOW, lease=9)
     failed(store, one(store, second), Code.REFUSED)
     make(store, one(store, second), State.QUEUED, now=NOW + 99)
@@ -160,8 +161,8 @@ def test_batches_are_told_the_newest_first(store: Store) -> None:
         put(store, voice(batch=name), now=NOW + at)
 
     assert store.batches() == ["autumn", "summer", "spring"]
-    assert store.has_batch("spring")
-    assert not store.has_batch("winter")
+    assert store.batch("spring")
+    assert not store.batch("winter")
 
 
 def test_the_indexes_agree_after_many_calls(store: Store, redis: Redis, prefix: str) -> None:

@@ -12,9 +12,10 @@ from redis import Redis
 from tests.jobs import SONG, URL
 from tests.store.life import NOW, dump, everything_agrees, one
 from voicequeue import Job, Priority, Stage, State, VoiceJob, records
+from voicequeue.claims import Claimed, Outcome
 from voicequeue.job import IN_FLIGHT, MOVES, Move
 from voicequeue.stage import PRICES
-from voicequeue.store import Claimed, Outcome, Store
+from voicequeue.store import Store
 
 walks = itertools.count()
 
@@ -67,12 +68,12 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         @rule(limit=st.integers(0, 6), at_most=st.integers(0, 4))
         def admit(self, limit: int, at_most: int) -> None:
             before = self.store.in_flight()
-            self.store.admit(self.now, limit=limit, at_most=at_most)
+            self.store.admit(self.now, at_most=at_most)
             assert self.store.in_flight() <= max(limit, before)
 
         @rule(seconds=st.sampled_from([0.5, 40.0]))
         def close_gate(self, seconds: float) -> None:
-            self.store.close_gate("cooldown", "", self.now, self.now + seconds)
+            self.store.controls.close("cooldown", "", self.now, self.now + seconds)
 
         @precondition(lambda self: self.specs)
         @rule(number=some, stage=st.sampled_from(Stage), holder=st.sampled_from("xy"))

@@ -24,11 +24,11 @@ from tasks.musicapi import (
     VoiceReady,
 )
 from voicequeue import Song, VoiceJob, records
+from voicequeue.claims import Charged, Claimed
 from voicequeue.flow import Patience
 from voicequeue.job import Clip, Code, Failure, Move, State
 from voicequeue.records import clips_text
 from voicequeue.stage import PRICES, Stage
-from voicequeue.store import Charged, Claimed
 
 NOW = 1_800_000_000.0
 DEADLINE = 900.0

@@ -11,7 +11,7 @@ import warnings
 import typer
 from dotenv import load_dotenv
 
-from voicequeue.cli import bulk, change, review, show, watch
+from voicequeue.cli import bulk, change, review, show, steer, watch
 from voicequeue.cli.terminal import complain
 from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
 from voicequeue.song import UnknownModelWarning
@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (bulk, show, watch, change, review):
+for module in (bulk, show, watch, change, review, steer):
     module.add_to(app)
 
 

@@ -1,0 +1,53 @@
+-- How one move is written, with everything that follows from it.
+
+local EVENTS_KEPT = 20000
+
+local function announce(id, batch, state, stage, reason)
+  redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_KEPT, '*',
+    'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '')
+end
+
+-- Where a job's state is written anew, the indexes and counters that follow from it are too.
+local function reindex(id, batch, from, to, now)
+  if from ~= 'queued' then redis.call('ZREM', key('state:' .. from), id) end
+  if to ~= 'queued' then redis.call('ZADD', key('state:' .. to), now, id) end
+  if batch and from ~= to then
+    redis.call('HINCRBY', key('batch:' .. batch), from, -1)
+    redis.call('HINCRBY', key('batch:' .. batch), to, 1)
+  end
+end
+
+-- Credits that are promised to jobs in flight.
+local function commit(batch, change)
+  if change == 0 then return end
+  redis.call('HINCRBY', key('counters'), 'committed', change)
+  if batch then redis.call('HINCRBY', key('batch:' .. batch), 'committed', change) end
+end
+
+-- Slot or place in the line: `due` where somebody is to look after it, the backlog where it is queued.
+local function place(id, from, job, m)
+  local before, after = due_key(from), m.due and due_key(m.to)
+  if before and before ~= after then redis.call('ZREM', before, id) end
+  if after then redis.call('ZADD', after, m.due, id) end
+  if from == 'queued' then leave_line(job.rank, job.batch, id) end
+  if m.to == 'queued' then join_line(job.rank, job.batch, m.stage, tonumber(job.created), id) end
+  if before == key('flight') and after ~= before then wake() end
+end
+
+-- move: one step in a job's life. The caller has compared the record with what the step was decided on.
+-- m = {to, stage, due, reason, task_id}.
+local function move(id, m, now)
+  local job_key = key('job:' .. id)
+  local found = redis.call('HMGET', job_key, 'state', 'stage', 'batch', 'rank', 'created', 'attempt', 'next')
+  local from, batch = found[1], found[3]
+  redis.call('HSET', job_key, 'state', m.to, 'stage', m.stage, 'updated', now)
+  redis.call('HINCRBY', job_key, 'v', 1)
+  reindex(id, batch, from, m.to, now)
+  commit(batch, committed(m.to, m.stage, found[7]) - committed(from, found[2], found[7]))
+  place(id, from, { batch = batch, rank = found[4], created = found[5] }, m)
+  redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
+    at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,
+    attempt = tonumber(found[6] or 0) }))
+  announce(id, batch, m.to, m.stage, m.reason)
+  return batch
+end
