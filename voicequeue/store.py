@@ -2,7 +2,7 @@
 
 Python owns which moves are legal (`voicequeue.job`); the Lua scripts compare and write. Every
 method takes `now` in Unix seconds where time matters. The key map stands in
-`scripts/lib/record.lua`.
+`scripts/lib/keys.lua`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ EARLY_S = 0.05
 
 _PAGE = 500
 
-#: Scores of queued voices begin here; what is below are songs. See scripts/lib/line.lua.
-VOICES_FROM = 4e9
+#: Queued songs stand so many seconds ahead of queued voices, below zero. See scripts/lib/line.lua.
+SONGS_AHEAD = 4e9
 
 
 def connect(url: str, *, retries: int = 3) -> Redis:
@@ -200,11 +200,11 @@ class Store:
                 key = self._line(priority, batch)
                 pipe.zcard(key)
                 pipe.zrange(key, 0, 0, withscores=True)
-                pipe.zrange(key, VOICES_FROM, "+inf", byscore=True, offset=0, num=1, withscores=True)
+                pipe.zrange(key, 0, "+inf", byscore=True, offset=0, num=1, withscores=True)
             found = iter(pipe.execute())
         sizes = zip(named, zip(*[found] * 3, strict=True), strict=True)
         return [
-            Line(priority, batch or None, count, min(score % VOICES_FROM for _, score in (*head, *voices)))
+            Line(priority, batch or None, count, min(score % SONGS_AHEAD for _, score in (*head, *voices)))
             for (priority, batch), (count, head, voices) in sizes
             if head
         ]

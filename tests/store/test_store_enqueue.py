@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, numbered, sung, voice
+from tests.jobs import SONG, URL, numbered, sung, voice
 from tests.store.life import NOW, brought_to, dump, everything_agrees, failed, ids, make, one, put
-from voicequeue import Code, Priority, Stage, State, VoiceJob
+from voicequeue import Code, Priority, Stage, State, VoiceJob, scripts
 from voicequeue.claims import Outcome
-from voicequeue.store import Store
+from voicequeue.store import SONGS_AHEAD, Store
 
 
 def enqueue(store: Store, *specs: VoiceJob, now: float = NOW) -> list[Outcome]:
@@ -138,6 +139,26 @@ def test_a_job_that_comes_back_takes_its_old_place(store: Store) -> None:
     make(store, one(store, first), State.QUEUED, now=NOW + 99)
 
     assert line(store) == [first, second, third]
+
+
+@pytest.mark.parametrize("now", [NOW, 1_234_567_890.123457, 3_999_999_999.0], ids=["now", "a crooked time", "2096"])
+@pytest.mark.parametrize("stage", Stage)
+def test_songs_stand_before_voices_and_both_keep_their_order(store: Store, stage: Stage, now: float) -> None:
+    """Whenever they came; a microsecond between two is not lost in rounding."""
+    spec: dict[str, str] = {"audio_url": URL} if stage is Stage.VOICE else {"persona_id": "p"}
+    [other] = put(store, sung() if stage is Stage.MUSIC else VoiceJob(persona_id="p", song=SONG), now=now - 1)
+
+    job_ids = put(store, *(VoiceJob(**spec, song=SONG, key=f"key-{n}") for n in range(500)), now=now)  # type: ignore[arg-type]
+
+    assert line(store) == ([other, *job_ids] if stage is Stage.VOICE else [*job_ids, other])
+    assert [each.oldest for each in store.lines()] == [pytest.approx(now - 1, abs=1e-6)]
+
+
+def test_songs_are_as_far_ahead_in_python_as_in_lua() -> None:
+    """The two that read and write scores agree."""
+    [told] = re.findall(r"local SONGS_AHEAD = (\S+)", scripts.load("enqueue").source)
+
+    assert float(told) == SONGS_AHEAD
 
 
 # ── batches ───────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ for a = 2, #ARGV, FIELDS do
     local at = now + count * 1e-6 -- a little apart: jobs of one call keep their order
     local created = string.format('%.6f', at)
     record(id, created, rank, batch, stage, next_stage)
-    add(lines, rank .. ':' .. batch, line_score(stage, at), id)
+    add(lines, rank .. ':' .. batch, line_score(stage, tonumber(created)), id)
     add(came, batch, created, id)
     if within ~= '' then redis.call('ZADD', key('expiry'), at + within, id) end
     count = count + 1

@@ -1,9 +1,10 @@
 -- The backlog: within a priority batches take turns, so a large one does not starve a small one.
 
--- Songs go before voices: what is begun is finished first. Not more than 4e9 (a date in 2096), or the
--- microseconds that keep jobs of one call in order would be lost in rounding.
-local VOICES_FROM = 4e9
-local function line_score(stage, created) return (stage == 'voice' and VOICES_FROM or 0) + created end
+-- Songs go before voices: what is begun is finished first. Their scores lie below zero (until a date in 2096);
+-- those of voices are their times as they are, or the microseconds that keep jobs of one call in order would be
+-- lost in rounding.
+local SONGS_AHEAD = 4e9
+local function line_score(stage, created) return created - (stage == 'music' and SONGS_AHEAD or 0) end
 
 local function line_key(rank, batch) return key('line:' .. rank .. ':' .. (batch or '')) end
 
@@ -30,6 +31,6 @@ end
 
 -- The head of a line, of those stages that are not paused.
 local function head_of(rank, batch, paused)
-  local from, to = paused.music and VOICES_FROM or '-inf', paused.voice and '(' .. VOICES_FROM or '+inf'
+  local from, to = paused.music and '0' or '-inf', paused.voice and '(0' or '+inf'
   return redis.call('ZRANGE', line_key(rank, batch), from, to, 'BYSCORE', 'LIMIT', 0, 1)[1]
 end
