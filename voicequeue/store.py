@@ -232,11 +232,9 @@ class Store:
 
     def batch(self, name: str) -> Batch | None:
         """A batch as it stands; None if no job was ever enqueued into it."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zscore(self._space.key("batches"), encodable(name))
-            pipe.hgetall(self._space.key(f"batch:{name}"))
-            known, record = pipe.execute()
-        return records.batch(name, record) if known is not None else None
+        if self._redis.zscore(self._space.key("batches"), encodable(name)) is None:
+            return None  # what lies under such a key may be something else
+        return records.batch(name, cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{name}"))))
 
     def in_flight(self) -> int:
         """How many slots are taken."""

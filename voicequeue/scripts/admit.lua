@@ -17,21 +17,13 @@ if gate == 'trial' then free = math.min(free, 1 - waiting - redis.call('ZCARD', 
 local credits, paused = credits_free(limits.floor), paused_stages()
 local admitted, short = { '' }, nil
 
-local function allowed(batch, cost)
-  if batch == '' then return true end
-  local set = redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'admitted',
-    'charging', 'pending', 'credits', 'committed')
-  local function n(i) return tonumber(set[i] or 0) end
-  return n(1) == 0 and not (set[2] and n(4) + n(5) + n(6) >= n(2)) and not (set[3] and n(7) + n(8) + cost > n(3))
-end
-
 -- Whether the batch whose turn it is has had it; nil where nothing can be paid any more.
 local function serve(rank, batch)
   local id = head_of(rank, batch, paused)
   if not id then return false end
   local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next')
   local cost = cost_from(job[1], job[2])
-  if not allowed(batch, cost) then return false end
+  if not batch_allows(batch, cost) then return false end
   if credits and credits < cost then short = cost return nil end
   move(id, { to = 'admitted', stage = job[1], due = ARGV[1] }, ARGV[1])
   to_the_back(rank, batch, 'XX')

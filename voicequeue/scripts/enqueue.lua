@@ -14,12 +14,6 @@ local function record(id, created, rank, batch, stage, next_stage)
   redis.call('HSET', key('job:' .. id), unpack(fields))
 end
 
-local function add(lists, name, ...)
-  local list = lists[name] or {}
-  for _, value in ipairs({ ... }) do list[#list + 1] = value end
-  lists[name] = list
-end
-
 for a = 2, #ARGV, FIELDS do
   local id, spec, rank, batch, stage, next_stage, within = unpack(ARGV, a, a + FIELDS - 1)
   if redis.call('HSETNX', key('job:' .. id), 'spec', spec) == 1 then
@@ -36,11 +30,12 @@ for a = 2, #ARGV, FIELDS do
   end
 end
 
-for line, members in pairs(lines) do
-  redis.call('ZADD', key('line:' .. line), unpack(members))
+for _, line in ipairs(lines) do
+  redis.call('ZADD', key('line:' .. line), unpack(lines[line]))
   to_the_back(line:sub(1, 1), line:sub(3), 'NX')
 end
-for batch, members in pairs(came) do
+for _, batch in ipairs(came) do
+  local members = came[batch]
   if batch ~= '' then
     redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(members))
     redis.call('ZADD', key('batches'), 'NX', now, batch)

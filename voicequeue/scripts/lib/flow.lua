@@ -118,6 +118,15 @@ local function credits_free(floor)
   return left and tonumber(left) - tonumber(redis.call('HGET', key('counters'), 'committed') or 0) - floor
 end
 
+-- Whether somebody's limits for a batch let one more of its jobs begin, which costs so much to its end.
+local function batch_allows(batch, cost)
+  if batch == '' then return true end
+  local set = redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'admitted',
+    'charging', 'pending', 'credits', 'committed')
+  local function n(i) return tonumber(set[i] or 0) end
+  return n(1) == 0 and not (set[2] and n(4) + n(5) + n(6) >= n(2)) and not (set[3] and n(7) + n(8) + cost > n(3))
+end
+
 -- Whether the next job cannot be paid, and since when. `free` slots left over say that nobody was refused.
 -- Gives 'short' or 'enough' where that is news.
 local function note_short(now, cost, free)

@@ -8,6 +8,15 @@ local function line_score(stage, created) return created - (stage == 'music' and
 
 local function line_key(rank, batch) return key('line:' .. rank .. ':' .. (batch or '')) end
 
+-- Lists by name, in the order in which the names came.
+local function add(lists, name, ...)
+  if not lists[name] then
+    lists[name] = {}
+    lists[#lists + 1] = name
+  end
+  for _, value in ipairs({ ... }) do table.insert(lists[name], value) end
+end
+
 -- There may be something to admit: of the pulses that wait, one is woken.
 local function wake()
   local queued = redis.call('EXISTS', key('turns:0'), key('turns:1'), key('turns:2')) > 0
