@@ -20,6 +20,9 @@ _PAGE = 1000
 #: What of a record the indexes follow.
 _FIELDS = ("state", "batch", "credits")
 
+#: What of a batch is counted from its records.
+_COUNTED = {*State, "credits"}
+
 
 @dataclass(slots=True)
 class _Truth:
@@ -77,8 +80,11 @@ def _read(redis: Redis, root: str, keys: list[str]) -> Iterator[tuple[str, list[
 
 
 def _index(redis: Redis, root: str, state: State, truth: _Truth) -> list[str]:
-    name = "backlog" if state is State.QUEUED else f"state:{state}"
-    return _compared(name, _members(redis, root + name), truth.states[state])
+    if state is State.QUEUED:
+        lines = list(redis.scan_iter(match=f"{root}line:*", count=_PAGE))
+        found: set[str] = set().union(*(_members(redis, line) for line in lines))
+        return _compared("line", found, truth.states[state])
+    return _compared(f"state:{state}", _members(redis, f"{root}state:{state}"), truth.states[state])
 
 
 def _members(redis: Redis, key: str) -> set[str]:
@@ -92,7 +98,7 @@ def _compared(name: str, found: set[str], expected: set[str]) -> list[str]:
 
 def _batch(redis: Redis, root: str, batch: str, counted: Counter[str]) -> list[str]:
     written = cast(dict[str, str], redis.hgetall(f"{root}batch:{batch}"))
-    found = Counter({name: int(value) for name, value in written.items() if int(value)})
+    found = Counter({name: int(value) for name, value in written.items() if name in _COUNTED and int(value)})
     if found == Counter({name: count for name, count in counted.items() if count}):
         return []
     return [f"batch {batch}: counts {dict(found)}, the records say {dict(counted)}"]

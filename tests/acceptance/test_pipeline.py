@@ -78,7 +78,7 @@ def test_no_credits_means_nothing_fails_and_all_goes_on_when_there_are_some(buil
     house = build(workers=1, dials={"credits": 0}, VOICEQUEUE_CREDITS_EVERY_S="0.5")
     with house.queue() as queue:
         queue.enqueue_many(jobs(5))
-        eventually(lambda: queue.status().gate.reason == "out_of_credits")
+        eventually(lambda: queue.status().gate.closed_for("out_of_credits"))
         assert queue.batch("voices").states[State.FAILED] == 0
         assert house.ledger()["charges"] == []
 

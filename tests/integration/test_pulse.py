@@ -14,6 +14,7 @@ from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tests.conftest import eventually
 from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue
+from voicequeue.claims import Charged
 from voicequeue.flow import Patience, PollPlan
 from voicequeue.job import Move
 from voicequeue.records import task_field
@@ -58,7 +59,8 @@ def bench(store: Store, simulator: Simulator) -> Iterator[Bench]:
             deadlines=dict.fromkeys(Stage, 60.0),
             clock=clock,
         )
-        pulse = Pulse(services, lambda task, ids: handed_out.append((task, ids)), worker="w1", limit=10, chunk=4)
+        pulse = Pulse(services, lambda task, ids: handed_out.append((task, ids)), worker="w1", chunk=4)
+        store.controls.set_limits(in_flight=10)
         yield Bench(pulse, store, clock, handed_out)
 
 
@@ -140,7 +142,7 @@ def test_a_pulse_is_heard(bench: Bench, queue: VoiceQueue) -> None:
     """Status counts workers by their pulses."""
     assert queue.status().workers == 0
 
-    bench.pulse.admit()
+    bench.pulse.heard()
 
     assert queue.status().workers == 1
 
@@ -150,7 +152,7 @@ def make_pending(bench: Bench, job_id: str, *, due: float) -> None:
     bench.pulse.admit()
     bench.handed_out.clear()
     claim = bench.store.charge(job_id, Stage.VOICE, "holder", bench.clock.now, lease=30)
-    assert claim is not None
+    assert isinstance(claim, Charged)
     fields = {task_field(Stage.VOICE): "t1", "since": str(bench.clock.now)}
     move = Move(job_id, claim.version, State.CHARGING, Stage.VOICE, State.PENDING, due=due, fields=fields, credits=4)
     assert bench.store.apply([move], bench.clock.now) == [True]

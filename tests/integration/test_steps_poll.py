@@ -12,7 +12,7 @@ import pytest
 from simulator.faults import GET_FAULTS
 from simulator.process import Simulator
 from tasks.steps import Polled
-from tests.integration.conftest import DEADLINE_S, POLL_S, SONG, Bench, Build, books_agree, voice, voices
+from tests.integration.conftest import DEADLINE_S, PATIENCE, POLL_S, SONG, Bench, Build, books_agree, voice, voices
 from tests.scripted import Request, Scripted, answer
 from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.job import Code
@@ -93,15 +93,20 @@ def test_a_poll_whose_worker_died_is_made_by_another_one(bench: Bench) -> None:
 
 @pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault not in ("lost_task", "hang", "drip")])
 def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulator, fault: str) -> None:
-    """Asking is free: no trouble of the way fails a job, and none closes the gate."""
+    """Asking is free: no trouble of the way fails a job or makes upstream bear fewer; "slow down" is for orders too."""
     job_ids = bench.ordered(*voices(2))
     simulator.turn(get_faults={fault: 1})
+    before = bench.store.controls.flow()
 
     assert bench.poll_when_due(Stage.VOICE, job_ids) == Polled(waiting=job_ids, again_in=POLL_S)
 
-    assert bench.store.controls.gate(bench.clock.now).open
+    slow = [("cooldown", bench.clock.now + PATIENCE.cooldown_s)] if fault == "rate_limited" else []
+    holds = bench.store.controls.gate(bench.clock.now).holds
+    assert [(hold.reason, hold.until) for hold in holds] == slow
+    assert bench.store.controls.flow() == before
     simulator.turn(get_faults={})
     assert bench.poll_when_due(Stage.VOICE, job_ids).to_music == job_ids
+    assert bench.store.controls.gate(bench.clock.now).open
 
 
 # ── settled ────────────────────────────────────────────────────────────────────────────────────

@@ -175,7 +175,7 @@ def test_a_persona_goes_to_its_song_at_once(queue: VoiceQueue, store: Store) -> 
     receipt = queue.enqueue_many([VoiceJob(persona_id="p", song=SONG)])
 
     assert receipt.credits == 15
-    assert list(store.admit(NOW, at_most=1)) == [Stage.MUSIC]
+    assert list(store.admit(NOW, at_most=1).by_stage) == [Stage.MUSIC]
 
 
 # ── get, wait ─────────────────────────────────────────────────────────────────────────────────────
@@ -326,4 +326,5 @@ def test_the_status_tells_the_whole_queue_or_one_batch(queue: VoiceQueue, store:
     assert (whole.states[State.PENDING], whole.states[State.UNSURE]) == (1, 1)
     assert (batch.states[State.PENDING], batch.states[State.UNSURE]) == (1, 0)
     assert (whole.in_flight, whole.credits, batch.credits, whole.workers) == (1, 4, 4, 1)
-    assert (whole.gate.open, whole.gate.reason, whole.gate.detail) == (False, "paused", "by Ana")
+    assert [(hold.reason, hold.detail) for hold in whole.gate.holds] == [("paused", "by Ana")]
+    assert not whole.gate.open

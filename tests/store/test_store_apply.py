@@ -94,7 +94,10 @@ def test_credits_are_counted_on_the_job_its_batch_and_in_all(store: Store, redis
     assert one(store, job.id).credits == store.credits("b") == 19
     assert store.credits() == 23
     counters = redis.hgetall(f"{{{prefix}}}:counters")
-    assert counters == {"voice.charges": "2", "voice.credits": "8", "music.charges": "1", "music.credits": "15"}
+    paid = {"voice.charges": "2", "voice.credits": "8", "music.charges": "1", "music.credits": "15"}
+    today = {f"day.{int(NOW // 86_400)}": "23"}
+    assert counters == {**paid, **today, "committed": "0", "turn": counters["turn"]}
+    everything_agrees(redis, prefix)
 
 
 def test_a_task_is_told_in_the_timeline(store: Store) -> None:

@@ -148,7 +148,7 @@ def test_songs_stand_before_voices_and_both_keep_their_order(store: Store, stage
     spec: dict[str, str] = {"audio_url": URL} if stage is Stage.VOICE else {"persona_id": "p"}
     [other] = put(store, sung() if stage is Stage.MUSIC else VoiceJob(persona_id="p", song=SONG), now=now - 1)
 
-    job_ids = put(store, *(VoiceJob(**spec, song=SONG, key=f"key-{n}") for n in range(500)), now=now)  # type: ignore[arg-type]
+    job_ids = put(store, *(VoiceJob(**spec, song=SONG, key=f"key-{n}") for n in range(500)), now=now)
 
     assert line(store) == ([other, *job_ids] if stage is Stage.VOICE else [*job_ids, other])
     assert [each.oldest for each in store.lines()] == [pytest.approx(now - 1, abs=1e-6)]

@@ -14,7 +14,8 @@ from tests.conftest import eventually
 from tests.jobs import numbered, sung, voice
 from tests.store.life import NOW, accepted, brought_to, charging, dump, everything_agrees, make, one, put
 from voicequeue import Job, Stage, State
-from voicequeue.store import DEFAULT_PREFIX, Store, connect
+from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.store import Store, connect
 
 
 def whole_life(store: Store, batch: str = "b") -> Job:
@@ -111,7 +112,7 @@ def test_scripts_are_loaded_again_by_themselves(store: Store, redis: Redis, pref
     for forget in (False, True, True):
         if forget:
             redis.script_flush()
-        assert len(store.admit(NOW, at_most=1)[Stage.VOICE]) == 1
+        assert len(store.admit(NOW, at_most=1).by_stage[Stage.VOICE]) == 1
 
     redis.script_flush()
     assert charging(store, job_ids[0]).attempt == 1

@@ -13,6 +13,7 @@ from tests.jobs import SONG, URL
 from tests.store.life import NOW, dump, everything_agrees, one
 from voicequeue import Job, Priority, Stage, State, VoiceJob, records
 from voicequeue.claims import Claimed, Outcome
+from voicequeue.gate import Limits
 from voicequeue.job import IN_FLIGHT, MOVES, Move
 from voicequeue.stage import PRICES
 from voicequeue.store import Store
@@ -68,7 +69,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         @rule(limit=st.integers(0, 6), at_most=st.integers(0, 4))
         def admit(self, limit: int, at_most: int) -> None:
             before = self.store.in_flight()
-            self.store.admit(self.now, at_most=at_most)
+            own = Store(redis, self.prefix, limits=Limits(in_flight=limit, first_in_flight=limit))
+            own.admit(self.now, at_most=at_most)
             assert self.store.in_flight() <= max(limit, before)
 
         @rule(seconds=st.sampled_from([0.5, 40.0]))
