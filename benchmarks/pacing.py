@@ -1,4 +1,4 @@
-"""An upstream that allows so many tasks at once and says nothing of it: the limit that finds itself, against fixed ones.
+"""An upstream that allows so many tasks at once and tells nobody: the limit that finds itself, against fixed ones.
 
 The same jobs, one setting after the other, at a scale that makes a minute of upstream's take seconds.
 """

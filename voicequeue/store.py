@@ -106,8 +106,18 @@ class Store:
         """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""
         flat = self._space.run("claim", now + EARLY_S, stage, now + lease, *job_ids)
         return [
-            Claimed(job_id, int(version), State(state), stage, task_id, float(since), Stage(after) if after else None)
-            for job_id, version, state, task_id, since, after in rows(flat, 6)
+            Claimed(
+                job_id,
+                int(version),
+                State(state),
+                stage,
+                task_id,
+                since=float(since),
+                asked=float(asked) if asked else None,
+                next_stage=Stage(after) if after else None,
+                model=model,
+            )
+            for job_id, version, state, task_id, since, asked, after, model in rows(flat, 8)
         ]
 
     def apply(self, moves: Sequence[Move], now: float) -> list[bool]:
@@ -117,10 +127,14 @@ class Store:
         lines = json.dumps([records.move_text(move) for move in moves], ensure_ascii=False)
         return [bool(written) for written in self._space.run("apply", f"{now:.6f}", lines, *self._limits)]
 
-    def plan(self, jobs: Iterable[tuple[str, int]], due: float) -> list[str]:
-        """Say when jobs, given as (id, version), are due to be asked about; gives the ids that still are."""
+    def plan(self, jobs: Iterable[tuple[str, int]], due: float, *, asked: float | None = None) -> list[str]:
+        """Say when jobs, given as (id, version), are due to be asked about; gives the ids that still are.
+
+        `asked` is when they were known not to be ready.
+        """
         pairs = [part for job in jobs for part in job]
-        return cast(list[str], self._space.run("plan", due, *pairs)) if pairs else []
+        not_ready = "" if asked is None else f"{asked:.6f}"
+        return cast(list[str], self._space.run("plan", f"{due:.6f}", not_ready, *pairs)) if pairs else []
 
     def unsure_since(self, before: float, *, at_most: int = 1000) -> list[str]:
         """Ids of jobs that went unsure before then, the longest first."""

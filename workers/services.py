@@ -10,8 +10,9 @@ from config.settings import Settings, settings
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tasks.webhooks import Webhooks
-from voicequeue.flow import Patience, PollPlan
+from voicequeue.flow import Patience
 from voicequeue.gate import Limits
+from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 

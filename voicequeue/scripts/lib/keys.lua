@@ -2,8 +2,8 @@
 --
 -- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them lie in one cluster slot:
 --   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
---                          later attempt, holder, since, credits, voice.task, music.task, persona_id,
---                          voice_name, clips, failure, settled
+--                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
+--                          voice.task, music.task, persona_id, voice_name, clips, failure, settled
 --   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
 --   line:<rank>:<batch> zset  ids in state queued, of one priority and batch ('' = none); the head has the
 --                          lowest score
@@ -24,6 +24,9 @@
 --   gate           hash    by reason, JSON: since, detail, till, times
 --   flow           hash    limit, ceiling, streak, patience, cut: how many jobs upstream lets us have in flight;
 --                          tat: the submit rate; failures: calls in a row that upstream did not answer
+--   spans:<kind>   list    "over within": how long the last orders of a stage and model took
+--   kinds          set     those kinds
+--   schedules      hash    by kind, JSON: the ages at which to ask
 --   limits         hash    what somebody set while it runs: in_flight, submit_rate, credit_floor
 --   turn:<name>    string  whose turn it is to do something that one worker does for all
 --   wake           list    an element, while there may be something to admit
