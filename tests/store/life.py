@@ -190,7 +190,7 @@ def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
         batches={name: +Counter({str(s): int(counts[s]) for s in State}) for name, counts in counted.items()},
         members={name: set(keys[f"{root}batch:{name}:jobs"]) for name in names},
         batch_credits=+Counter({name: int(counts["credits"]) for name, counts in counted.items()}),
-        credits=sum(int(spent.get(f"{stage}.credits", 0)) for stage in Stage),
+        credits=sum(int(spent.get(f"{each}.credits", 0)) for each in (*Stage, "corrected")),
     )
 
 

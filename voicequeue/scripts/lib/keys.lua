@@ -16,7 +16,8 @@
 --   batch:<name>   hash    number of jobs by state; credits, committed; what somebody set: max_credits,
 --                          max_in_flight, paused
 --   batch:<name>:jobs zset its ids; score = when they came
---   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; committed: credits that jobs
+--   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
+--                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
 --                          in flight are still going to spend; failed.<code>: jobs that failed so; turn
 --   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
 --                          next job cannot be paid)
