@@ -55,8 +55,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_acks_on_timeout": True,
         "task_ignore_result": True,
-        "task_soft_time_limit": 60,
-        "task_time_limit": 75,
+        # What a task does ends by itself, save for defects. A worker looks at its clock again when Redis is
+        # back: a limit shorter than the outage would then hit the child whatever it does, and with it
+        # answers that were paid for and are just being written.
+        "task_time_limit": 900,
         "task_serializer": "json",
         "accept_content": ["json"],
         "worker_prefetch_multiplier": 1,

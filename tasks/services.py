@@ -10,8 +10,10 @@ from functools import cached_property
 
 from tasks.health import Health
 from tasks.musicapi import MusicApi
+from tasks.polls import Polls
 from tasks.webhooks import Webhooks
-from voicequeue.flow import Patience, PollPlan
+from voicequeue.flow import Patience
+from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
 from voicequeue.store import Store
 
@@ -35,3 +37,8 @@ class Services:
     def health(self) -> Health:
         """What this process tells the others of upstream."""
         return Health(self.store.controls, self.patience, self.clock)
+
+    @cached_property
+    def polls(self) -> Polls:
+        """When this process asks upstream."""
+        return Polls(self.store.controls, self.plan)

@@ -28,8 +28,9 @@ from config.settings import Settings
 from voicequeue import Job, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.audit import audit
 from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.reconnect import UNREACHABLE
 from voicequeue.stage import PRICES
-from voicequeue.store import UNREACHABLE, connect
+from voicequeue.store import connect
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 
@@ -193,7 +194,7 @@ class Torture:
         with VoiceQueue(self.redis_url) as queue, connect(self.redis_url) as client:
             jobs = list(queue.jobs(batch="torture"))
             reasons = {job.id: queue.timeline(job.id)[-1].reason for job in jobs if job.state is State.UNSURE}
-            findings = audit(client, DEFAULT_PREFIX)
+            findings = [str(finding) for finding in audit(client, DEFAULT_PREFIX)]
         ledger = self.ledger()
         findings += [f"charged twice: {fingerprint}" for fingerprint in ledger["double_charges"]]
         findings += [f"job {job_id} is unsure without a reason" for job_id, reason in reasons.items() if not reason]

@@ -1,104 +1,210 @@
 """Whether the indexes and counters in Redis agree with the job records, which are the truth.
 
-Reads only, a page at a time, so that it may run beside the workers; what moves while it reads may
-show as a finding that is none the next time.
+Reads only, a page at a time, beside workers that go on. Nothing is told that merely moved while it was
+read: a job counts as misplaced if one transaction shows record and index apart, counters as wrong if
+they are off by the sum over all records of the same moment (see `voicequeue.books`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from redis import Redis
 
-from voicequeue.job import IN_FLIGHT, State
+from voicequeue.books import FIELDS, IS_COUNTED, IS_INDEX, Books, indexes, pages, record_of, tolerated
 
-_PAGE = 1000
-
-#: What of a record the indexes follow.
-_FIELDS = ("state", "batch", "credits")
-
-#: What of a batch is counted from its records.
-_COUNTED = {*State, "credits"}
+#: How often counters of batches that get new jobs all the time are looked at again.
+TRIES = 10
 
 
-@dataclass(slots=True)
-class _Truth:
-    """What the records say."""
-
-    states: dict[str, set[str]] = field(default_factory=lambda: {state: set() for state in State})
-    batches: dict[str, Counter[str]] = field(default_factory=dict)
-    credits: int = 0
+_KINDS = {True: "missing", False: "too much"}
 
 
-def audit(redis: Redis, prefix: str) -> list[str]:
-    """Every disagreement, in words; none is what one hopes for."""
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One disagreement, or what keeps the audit from telling; `str` gives it in words."""
+
+    @property
+    def kind(self) -> str:
+        """What findings are grouped by."""
+        raise NotImplementedError
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command shows; scripts may rely on its names."""
+        return {"kind": self.kind, **asdict(self), "text": str(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Misplaced(Finding):
+    """A job that an index misses (`belongs`) or has too much; `version` is its record's, '' where there is none."""
+
+    index: str
+    job_id: str
+    belongs: bool
+    version: str
+
+    @property
+    def kind(self) -> str:
+        """By index, those of all batches together."""
+        family, _, rest = self.index.partition(":")
+        index = "batch:*:jobs" if family == "batch" and rest else self.index
+        return f"{index}: {_KINDS[self.belongs]}"
+
+    def __str__(self) -> str:
+        return f"{self.index}: job {self.job_id} {_wrong(self.belongs)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted(Finding):
+    """A batch with jobs that the list of batches misses (`belongs`), or one without that it has."""
+
+    batch: str
+    belongs: bool
+
+    @property
+    def kind(self) -> str:
+        """All in one."""
+        return f"batches: {_KINDS[self.belongs]}"
+
+    def __str__(self) -> str:
+        return f"batches: batch {self.batch} {_wrong(self.belongs)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift(Finding):
+    """Counters that are off in one field; `corrections` is how often any had been corrected by then."""
+
+    counters: str
+    field: str
+    found: int
+    expected: int
+    corrections: str
+
+    @property
+    def kind(self) -> str:
+        """Those of all batches together."""
+        return "counters" if self.counters == "counters" else "batch:*: counters"
+
+    def __str__(self) -> str:
+        return f"{_named(self.counters)}: counts {self.found:,} {self.field}, the records say {self.expected:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear(Finding):
+    """Counters that could not be compared, because too much was going on."""
+
+    counters: str
+
+    @property
+    def kind(self) -> str:
+        """All in one."""
+        return "unclear"
+
+    def __str__(self) -> str:
+        return f"{_named(self.counters)}: too much happened while it was counted; ask again when it is calmer"
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown(Finding):
+    """A record in a state that this release does not know; where it belongs is not judged."""
+
+    job_id: str
+    state: str
+
+    @property
+    def kind(self) -> str:
+        """All in one."""
+        return "records"
+
+    def __str__(self) -> str:
+        return f"records: job {self.job_id} is in the state {self.state!r}, which this release does not know"
+
+
+def _wrong(belongs: bool) -> str:
+    return "is missing" if belongs else "does not belong there"
+
+
+def _named(counters: str) -> str:
+    return counters.replace(":", " ", 1)
+
+
+def audit(redis: Redis, prefix: str) -> list[Finding]:
+    """Every disagreement; none is what one hopes for."""
     root = f"{{{prefix}}}:"
-    truth = _truth(redis, root)
-    findings = [finding for state in State for finding in _index(redis, root, state, truth)]
-    flying = set().union(*(truth.states[state] for state in IN_FLIGHT))
-    findings += _compared("flight", _members(redis, f"{root}flight"), flying)
-    for batch, counted in truth.batches.items():
-        findings += _batch(redis, root, batch, counted)
-    spent = cast(list[str | None], redis.hmget(f"{root}counters", ["voice.credits", "music.credits"]))
-    if (total := sum(int(amount or 0) for amount in spent)) != truth.credits:
-        findings.append(f"counters: {total} credits spent, the records say {truth.credits}")
-    return findings
+    books = Books(redis, root)
+    books.read()
+    names = books.names()
+    findings: list[Finding] = [
+        Unknown(job_id, record.state) for job_id, record in books.records.items() if not record.is_known
+    ]
+    for index, job_ids in _suspects(books, names):
+        for page in pages(sorted(job_ids)):
+            findings += _misplaced(redis, root, index, page)
+    findings += _unlisted(redis, root, books)
+    return findings + list(_drifts(books, names))
 
 
-def _truth(redis: Redis, root: str) -> _Truth:
-    truth = _Truth()
-    for job_id, (state, batch, credits) in _records(redis, root):
-        truth.states[state].add(job_id)
-        truth.credits += int(credits or 0)
-        if batch:
-            counted = truth.batches.setdefault(batch, Counter())
-            counted[state] += 1
-            counted["credits"] += int(credits or 0)
-    return truth
+# ── indexes ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _records(redis: Redis, root: str) -> Iterator[tuple[str, list[Any]]]:
-    page: list[str] = []
-    # Braces of the hash tag mean nothing to a pattern; brackets would.
-    for key in redis.scan_iter(match=f"{root}job:*", count=_PAGE):
-        page.append(key)
-        if len(page) == _PAGE:
-            yield from _read(redis, root, page)
-            page = []
-    yield from _read(redis, root, page)
+def _suspects(books: Books, names: set[str]) -> Iterator[tuple[str, set[str]]]:
+    """By index, the ids that stood there when they should not, or the other way round; perhaps they only moved."""
+    expected: defaultdict[str, set[str]] = defaultdict(set)
+    for job_id, record in books.records.items():
+        for index in indexes(record):
+            expected[index].add(job_id)
+    for index in sorted(set(filter(IS_INDEX, names)) | expected.keys()):
+        yield index, expected.pop(index, set()) ^ books.members(index)
 
 
-def _read(redis: Redis, root: str, keys: list[str]) -> Iterator[tuple[str, list[Any]]]:
-    with redis.pipeline(transaction=False) as pipe:
-        for key in keys:
-            pipe.hmget(key, _FIELDS)
-        found = pipe.execute()
-    return ((key.removeprefix(f"{root}job:"), values) for key, values in zip(keys, found, strict=True))
+def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Iterator[Misplaced]:
+    """Those of the suspects of which record and index disagree at one moment."""
+    with redis.pipeline(transaction=True) as pipe:
+        for job_id in job_ids:
+            pipe.hmget(f"{root}job:{job_id}", "v", *FIELDS)
+            pipe.zscore(root + index, job_id)
+        answers = iter(pipe.execute())
+    for job_id, ((version, *values), score) in zip(job_ids, zip(answers, answers, strict=True), strict=True):
+        record = record_of(values)
+        if record and not record.is_known:
+            continue
+        belongs = record is not None and index in indexes(record)
+        may_stand = belongs or (record is not None and index in tolerated(record))
+        if (belongs and score is None) or (score is not None and not may_stand):
+            yield Misplaced(index, job_id, belongs, version or "")
 
 
-def _index(redis: Redis, root: str, state: State, truth: _Truth) -> list[str]:
-    if state is State.QUEUED:
-        lines = list(redis.scan_iter(match=f"{root}line:*", count=_PAGE))
-        found: set[str] = set().union(*(_members(redis, line) for line in lines))
-        return _compared("line", found, truth.states[state])
-    return _compared(f"state:{state}", _members(redis, f"{root}state:{state}"), truth.states[state])
+def _unlisted(redis: Redis, root: str, books: Books) -> Iterator[Unlisted]:
+    """Batches are listed when their first job comes, and for ever."""
+    having_jobs = {record.batch for record in books.records.values() if record.batch}
+    for batch in sorted(having_jobs ^ books.members("batches")):
+        listed = redis.zscore(f"{root}batches", batch) is not None
+        if batch in having_jobs:
+            if not listed:
+                yield Unlisted(batch, belongs=True)
+        elif listed and not books.has_jobs(batch):
+            yield Unlisted(batch, belongs=False)
 
 
-def _members(redis: Redis, key: str) -> set[str]:
-    return {member for member, _ in redis.zscan_iter(key, count=_PAGE)}
+# ── counters ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _compared(name: str, found: set[str], expected: set[str]) -> list[str]:
-    findings = [f"{name}: job {job_id} is missing" for job_id in sorted(expected - found)]
-    return findings + [f"{name}: job {job_id} does not belong there" for job_id in sorted(found - expected)]
+def _drifts(books: Books, names: Iterable[str]) -> Iterator[Drift | Unclear]:
+    undecided = set(filter(IS_COUNTED, names)) | books.sums.keys()
+    for _ in range(TRIES):
+        books.read_new()
+        for page in pages(sorted(undecided), 200):
+            for counters, found in books.look(page).items():
+                undecided.discard(counters)
+                yield from _drift(books, counters, found)
+    yield from (Unclear(counters) for counters in sorted(undecided))
 
 
-def _batch(redis: Redis, root: str, batch: str, counted: Counter[str]) -> list[str]:
-    written = cast(dict[str, str], redis.hgetall(f"{root}batch:{batch}"))
-    found = Counter({name: int(value) for name, value in written.items() if name in _COUNTED and int(value)})
-    if found == Counter({name: count for name, count in counted.items() if count}):
-        return []
-    return [f"batch {batch}: counts {dict(found)}, the records say {dict(counted)}"]
+def _drift(books: Books, counters: str, found: dict[str, int]) -> Iterator[Drift]:
+    expected = books.sums[counters]
+    for field in sorted(found.keys() | expected.keys()):
+        if found.get(field, 0) != expected[field]:
+            yield Drift(counters, field, found.get(field, 0), expected[field], books.corrections)

@@ -57,7 +57,8 @@ class Charged:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A claim to ask upstream about one job; `since` is when the stage was paid (Unix seconds).
+    """A claim to ask upstream about one job; `since` is when the stage was paid, `asked` when it was last not
+    ready (Unix seconds), `model` the song's.
 
     `state` is pending; or failed or cancelled, where only what comes late is still to be kept.
     """
@@ -68,7 +69,9 @@ class Claimed:
     stage: Stage
     task_id: str
     since: float
-    next_stage: Stage | None
+    next_stage: Stage | None = None
+    asked: float | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

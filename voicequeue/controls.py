@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from voicequeue import records
 from voicequeue.balance import Balance
 from voicequeue.gate import Account, Gate, Hold, Limits, Reason
 from voicequeue.keyspace import Keyspace
+from voicequeue.polling import REMEMBERED, Span
 from voicequeue.stage import Stage
 
 #: The longest that an upstream which does not answer is left alone before one job is tried (seconds).
@@ -136,6 +138,35 @@ class Controls:
             committed=int(committed or 0),
             spent_today=int(today or 0),
         )
+
+    # ── how long upstream takes ────────────────────────────────────────────────────────────────
+
+    def note_spans(self, kind: str, spans: Sequence[Span]) -> None:
+        """Note how long orders of that kind took."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            key = self._space.key(f"spans:{kind}")
+            pipe.lpush(key, *[f"{span.over:.3f} {span.within:.3f}" for span in spans])
+            pipe.ltrim(key, 0, REMEMBERED - 1)
+            pipe.sadd(self._space.key("kinds"), kind)
+            pipe.execute()
+
+    def spans(self, kind: str) -> list[Span]:
+        """How long the last orders of that kind took, the latest first."""
+        lines = cast(list[str], self._redis.lrange(self._space.key(f"spans:{kind}"), 0, -1))
+        return [Span(*map(float, line.split())) for line in lines]
+
+    def kinds(self) -> list[str]:
+        """Of which something was noted."""
+        return sorted(cast(set[str], self._redis.smembers(self._space.key("kinds"))))
+
+    def set_schedule(self, kind: str, ages: Sequence[float]) -> None:
+        """When to ask about orders of that kind, for all workers."""
+        self._redis.hset(self._space.key("schedules"), kind, json.dumps([round(age, 3) for age in ages]))
+
+    def schedules(self) -> dict[str, list[float]]:
+        """By kind: the ages (seconds) at which to ask."""
+        found = cast(dict[str, str], self._redis.hgetall(self._space.key("schedules")))
+        return {kind: json.loads(ages) for kind, ages in found.items()}
 
     # ── the pulses ─────────────────────────────────────────────────────────────────────────────
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 from redis import Redis
-from redis.exceptions import NoScriptError
 
 from voicequeue import scripts
 
@@ -30,17 +29,11 @@ class Keyspace:
 
     def key(self, name: str) -> str:
         """The key of that name."""
-        return self._root + encodable(name)
+        return self._root + scripts.encodable(name)
 
     def run(self, script: str, *arguments: str | float) -> Any:
         """Run a script; what it returns stands in its header."""
-        found = scripts.load(script)
-        command: Callable[..., Any] = self.redis.execute_command
-        given = [encodable(each) if isinstance(each, str) else each for each in arguments]
-        try:
-            return command("EVALSHA", found.sha, 1, self._root, *given)
-        except NoScriptError:  # a Redis that has not seen it yet, or was restarted
-            return command("EVAL", found.source, 1, self._root, *given)
+        return scripts.run(self.redis, script, self._root, *arguments)
 
     def pages(self, key: str, *, latest_first: bool = False) -> Iterator[str]:
         """Every member of a sorted set by its score, a page at a time, though it change meanwhile."""
@@ -60,11 +53,6 @@ class Keyspace:
             last = page[-1][1]
             told = {member for member, score in page if score == last}
             cursor = repr(last)
-
-
-def encodable(text: str) -> str:
-    """`text`, with '?' for what UTF-8 has no bytes for: half a pair in upstream's words, an odd id."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def rows(flat: list[str], width: int) -> Iterator[tuple[str, ...]]:

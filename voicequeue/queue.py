@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from voicequeue import changes
+from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
 from voicequeue.claims import Outcome
 from voicequeue.errors import (
@@ -27,9 +28,11 @@ from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.overview import Batch, Status
+from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
+from voicequeue.repair import repair
 from voicequeue.spec import VoiceJob, parse
 from voicequeue.stage import Stage
-from voicequeue.store import UNREACHABLE, Store, connect
+from voicequeue.store import Store, connect
 
 #: Jobs written by one call to Redis.
 CHUNK = 500
@@ -72,12 +75,19 @@ class VoiceQueue:
     """The queue behind one Redis.
 
     It needs Redis alone. Every method raises `StoreUnreachable` if Redis does not answer, or refuses.
-    Raises ValueError for a `url` or a `prefix` that cannot be one.
+    With `wait_for_redis_s` each call to a Redis that is away, restarting or reading its file is tried
+    again for that many seconds first (without: for half a second); `math.inf` tries for ever. A job is
+    written once however often its call is tried, and counted as new by the call that wrote it.
+
+    Raises ValueError for a `url`, a `prefix` or a time that cannot be one.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, prefix: str = DEFAULT_PREFIX) -> None:
-        self._redis = connect(url)
+    def __init__(self, url: str = DEFAULT_URL, *, prefix: str = DEFAULT_PREFIX, wait_for_redis_s: float = 0.0) -> None:
+        if not wait_for_redis_s >= 0:
+            raise ValueError("the seconds to wait for Redis must be a number, 0 or more")
+        self._redis = connect(url, wait_s=wait_for_redis_s)
         self._store = Store(self._redis, prefix)
+        self._prefix = prefix
 
     def __enter__(self) -> VoiceQueue:
         return self
@@ -164,9 +174,13 @@ class VoiceQueue:
     def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
         """Wait until the job is final or `unsure`, and give it. Raises UnknownJob, TimeoutError.
 
-        `timeout` in seconds; None waits for ever.
+        `timeout` in seconds; None waits for ever. A Redis that is away is not waited for any longer.
         """
         give_up = None if timeout is None else time.monotonic() + timeout
+        with no_later_than(give_up):
+            return self._wait(job_id, give_up)
+
+    def _wait(self, job_id: str, give_up: float | None) -> Job:
         with _reachable():
             after = self._store.last_event()
         while True:
@@ -201,10 +215,13 @@ class VoiceQueue:
         return self._read(wanted, batch)
 
     def _read(self, wanted: State | None, batch: str | None) -> Iterator[Job]:
+        ids = self._store.ids(state=wanted, batch=batch)
+        while page := self._page(ids):
+            yield from (job for job in page if job is not None)
+
+    def _page(self, ids: Iterator[str]) -> list[Job | None]:
         with _reachable():
-            ids = self._store.ids(state=wanted, batch=batch)
-            while page := list(islice(ids, CHUNK)):
-                yield from (job for job in self._store.get(page) if job is not None)
+            return self._store.get(list(islice(ids, CHUNK)))
 
     def balances(self) -> list[Balance]:
         """What upstream said was left on the account in the last days, oldest first."""
@@ -330,6 +347,18 @@ class VoiceQueue:
         """Give up on an unsure job: it fails with the code `abandoned`. Raises NotAllowed."""
         return self._change(job_id, changes.abandon)
 
+    # ── mending ────────────────────────────────────────────────────────────────────────────────
+
+    def audit(self) -> list[Finding]:
+        """Every index and counter that does not agree with the job records; none is what one hopes for."""
+        with _reachable():
+            return audit(self._redis, self._prefix)
+
+    def repair(self, findings: Sequence[Finding]) -> list[Finding]:
+        """Mend what `audit` found, and give what was mended; jobs that have moved on since are left alone."""
+        with _reachable():
+            return repair(self._redis, self._prefix, findings, time.time())
+
     def _change(self, job_id: str, decide: Callable[[Job, float], Move]) -> Job:
         while True:
             now = time.time()
@@ -346,10 +375,14 @@ def _pages(moves: list[Move]) -> Iterator[list[Move]]:
 
 @contextmanager
 def _reachable() -> Iterator[None]:
+    began = time.monotonic()
     try:
         yield
+    except REFUSED as error:
+        raise StoreUnreachable(f"Redis refuses: {type(error).__name__}") from error
     except UNREACHABLE as error:
-        raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}") from error
+        tried = f"tried for {time.monotonic() - began:.0f} s"
+        raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}, {tried}") from error
     except ResponseError as error:  # out of memory, read only, no such database …
         words, _, _ = str(error).partition(", with args")
         raise StoreUnreachable(f"Redis refuses: {words}") from error

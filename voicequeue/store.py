@@ -13,22 +13,18 @@ from itertools import islice
 from typing import Any, cast
 
 from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
-from redis.retry import Retry
 
 from voicequeue import records
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
 from voicequeue.controls import Controls
 from voicequeue.gate import Limits
 from voicequeue.job import Job, Move, State, Step
-from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, encodable, rows
+from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.overview import Batch, Line
+from voicequeue.reconnect import KeepTrying, failures
+from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob
 from voicequeue.stage import Stage
-
-#: What redis-py raises while Redis is away, restarting, or reading its file.
-UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError)
 
 #: A claim may come this much before its time (seconds): clocks of two machines differ a little.
 EARLY_S = 0.05
@@ -39,8 +35,8 @@ _PAGE = 500
 SONGS_AHEAD = 4e9
 
 
-def connect(url: str, *, retries: int = 3) -> Redis:
-    """A client for the jobs' Redis. Between two of the `retries` it waits up to 1 s.
+def connect(url: str, *, wait_s: float = 0.0) -> Redis:
+    """A client for the jobs' Redis; each call keeps trying for `wait_s` seconds while Redis is away.
 
     Raises ValueError if `url` is no Redis URL, without quoting it: there may be a password in it.
     """
@@ -52,7 +48,7 @@ def connect(url: str, *, retries: int = 3) -> Redis:
             socket_connect_timeout=5,
             socket_timeout=10,
             health_check_interval=25,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries, UNREACHABLE),
+            retry=KeepTrying(wait_s),
         )
     except ValueError:
         raise ValueError("the Redis URL must look like redis://[user:password@]host:port/database") from None
@@ -71,14 +67,19 @@ class Store:
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
     def enqueue(self, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> list[Outcome]:
-        """Write (id, job) pairs to the backlog, in order; a job that is there already is left alone."""
+        """Write (id, job) pairs to the backlog, in order; a job that is there already is left alone.
+
+        A job that this very call has written is NEW, also where Redis's first answer was lost.
+        """
+        before = failures()
         arguments: list[str | int | float] = [f"{now:.6f}"]
         for job_id, spec in jobs:
             first, *later = spec.stages
             after = later[0] if later else ""
             within = "" if spec.start_within_s is None else spec.start_within_s
             arguments += (job_id, spec.content(), spec.priority.rank, spec.batch or "", first, after, within)
-        return [Outcome(code) for code in self._space.run("enqueue", *arguments)]
+        outcomes = [Outcome(code) for code in self._space.run("enqueue", *arguments)]
+        return self._new_after_all(jobs, outcomes, now) if failures() > before else outcomes
 
     def admit(self, now: float, *, at_most: int = 1000) -> Admitted:
         """Take jobs from the backlog into flight, whose turn it is and as many as the limits allow."""
@@ -106,21 +107,37 @@ class Store:
         """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""
         flat = self._space.run("claim", now + EARLY_S, stage, now + lease, *job_ids)
         return [
-            Claimed(job_id, int(version), State(state), stage, task_id, float(since), Stage(after) if after else None)
-            for job_id, version, state, task_id, since, after in rows(flat, 6)
+            Claimed(
+                job_id,
+                int(version),
+                State(state),
+                stage,
+                task_id,
+                since=float(since),
+                asked=float(asked) if asked else None,
+                next_stage=Stage(after) if after else None,
+                model=model,
+            )
+            for job_id, version, state, task_id, since, asked, after, model in rows(flat, 8)
         ]
 
     def apply(self, moves: Sequence[Move], now: float) -> list[bool]:
         """Make moves, each whole or not at all; False where the job had moved on meanwhile."""
         if not moves:
             return []
+        before = failures()
         lines = json.dumps([records.move_text(move) for move in moves], ensure_ascii=False)
-        return [bool(written) for written in self._space.run("apply", f"{now:.6f}", lines, *self._limits)]
+        written = [bool(each) for each in self._space.run("apply", f"{now:.6f}", lines, *self._limits)]
+        return self._written_after_all(moves, written, now) if failures() > before else written
 
-    def plan(self, jobs: Iterable[tuple[str, int]], due: float) -> list[str]:
-        """Say when jobs, given as (id, version), are due to be asked about; gives the ids that still are."""
+    def plan(self, jobs: Iterable[tuple[str, int]], due: float, *, asked: float | None = None) -> list[str]:
+        """Say when jobs, given as (id, version), are due to be asked about; gives the ids that still are.
+
+        `asked` is when they were known not to be ready.
+        """
         pairs = [part for job in jobs for part in job]
-        return cast(list[str], self._space.run("plan", due, *pairs)) if pairs else []
+        not_ready = "" if asked is None else f"{asked:.6f}"
+        return cast(list[str], self._space.run("plan", f"{due:.6f}", not_ready, *pairs)) if pairs else []
 
     def unsure_since(self, before: float, *, at_most: int = 1000) -> list[str]:
         """Ids of jobs that went unsure before then, the longest first."""
@@ -223,7 +240,8 @@ class Store:
         """Credits spent for certain, by one batch or in all."""
         if batch is not None:
             return int(self._redis.hget(self._space.key(f"batch:{batch}"), "credits") or 0)
-        spent = self._redis.hmget(self._space.key("counters"), [f"{stage}.credits" for stage in Stage])
+        counted = [f"{each}.credits" for each in (*Stage, "corrected")]
+        spent = self._redis.hmget(self._space.key("counters"), counted)
         return sum(int(amount or 0) for amount in cast(list[str | None], spent))
 
     def batches(self) -> list[str]:
@@ -265,6 +283,28 @@ class Store:
 
     def _line(self, priority: Priority, batch: str) -> str:
         return self._space.key(f"line:{priority.rank}:{batch}")
+
+    def _new_after_all(self, jobs: Sequence[tuple[str, VoiceJob]], found: list[Outcome], now: float) -> list[Outcome]:
+        """The outcomes, when they are those of a second try: what came at that very time came with the first."""
+        # Of a job that was given twice in one call only the first can be new.
+        places = {job_id: place for place, (job_id, _) in reversed(list(enumerate(jobs)))}
+        known = [job_id for job_id, place in places.items() if found[place] is Outcome.KNOWN]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in known:
+                pipe.hget(self._space.key(f"job:{job_id}"), "created")
+            came = pipe.execute()
+        latest = now + 1e-5 * len(jobs)  # the script sets jobs of one call microseconds apart
+        new = {places[job_id] for job_id, at in zip(known, came, strict=True) if now - 1e-6 < float(at) < latest}
+        return [Outcome.NEW if place in new else outcome for place, outcome in enumerate(found)]
+
+    def _written_after_all(self, moves: Sequence[Move], found: list[bool], now: float) -> list[bool]:
+        """What was written, when this was a second try: a job that took this step at that very time took it with us."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for move in moves:
+                pipe.hmget(self._space.key(f"job:{move.job_id}"), "v", "updated")
+            stand = pipe.execute()
+        ours = [[str(move.version + 1), f"{now:.6f}"] == found for move, found in zip(moves, stand, strict=True)]
+        return [written or mine for written, mine in zip(found, ours, strict=True)]
 
     def _in_state(self, job_ids: Iterator[str], state: State) -> Iterator[str]:
         while page := list(islice(job_ids, _PAGE)):

@@ -12,7 +12,7 @@ from workers.pulse import PulseStep
 from workers.services import services
 
 broker.install()
-app = Celery("voicequeue", set_as_current=True)
+app = Celery("voicequeue", amqp=broker.Amqp, set_as_current=True)
 app.conf.update(configuration(settings()))
 app.steps["worker"].add(PulseStep)
 register(app, services)

@@ -96,6 +96,14 @@ class Pulse:
             return
         store.controls.note_balance(left, spent_before=spent_before, asked=asked, now=clock())
 
+    def plan_polls(self) -> None:
+        """Place the polls by how long upstream took of late, where it is this worker's turn."""
+        controls, plan = self._services.store.controls, self._services.plan
+        if controls.turn("schedules", every=plan.min_s):
+            for kind in controls.kinds():
+                if ages := plan.schedule(controls.spans(kind)):
+                    controls.set_schedule(kind, ages)
+
     def reconcile(self) -> None:
         """Look after jobs in flight that nobody has looked after in time, and after unsure ones."""
         now = self._services.clock()
@@ -179,6 +187,7 @@ class PulseStep(bootsteps.StartStopStep):
             if heard.due():
                 _survive(pulse.heard)
                 _survive(pulse.look_at_the_account)
+                _survive(pulse.plan_polls)
             if reconciled.due():
                 _survive(pulse.reconcile)
             if not _survive(partial(pulse.beat, chosen.pulse_s)):

@@ -10,13 +10,15 @@ from config.settings import Settings, settings
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tasks.webhooks import Webhooks
-from voicequeue.flow import Patience, PollPlan
+from voicequeue.flow import Patience
 from voicequeue.gate import Limits
+from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 
-#: Up to about a minute of Redis being away: a task id that was paid for must not be dropped.
-STORE_RETRIES = 60
+#: How long (seconds) each call keeps trying while Redis is away: a task id that was paid for must not
+#: be dropped. Threads outlive the time limit of their task; only what else they could do waits.
+STORE_WAIT_S = 600.0
 
 
 def services() -> Services:
@@ -32,7 +34,7 @@ def _services_of(pid: int) -> Services:  # noqa: ARG001  the key of the cache
 def build(chosen: Settings) -> Services:
     """Services as the settings say."""
     return Services(
-        store=Store(connect(chosen.redis_url, retries=STORE_RETRIES), chosen.prefix, limits=limits(chosen)),
+        store=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix, limits=limits(chosen)),
         upstream=MusicApi(
             chosen.musicapi_base_url,
             chosen.musicapi_key.get_secret_value(),

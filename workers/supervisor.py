@@ -11,7 +11,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +51,7 @@ class Keeper:
         self._deaths = 0
         self._started = 0.0
         self._start_again = 0.0
+        self._held = False
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -59,7 +61,7 @@ class Keeper:
 
     def look(self) -> None:
         """Start the program if it is not running and its time has come."""
-        if self.pid is not None:
+        if self.pid is not None or self._held:
             return
         if self._process is not None:
             self._bury(self._process)
@@ -93,6 +95,21 @@ class Keeper:
         self._process = None
         how = _signal_name(-process.returncode) if process.returncode < 0 else f"exit code {process.returncode}"
         self._say(f"{self.program.name} died ({how}), again in {wait:g} s; its log: {self.program.log}")
+
+    def hold(self) -> None:
+        """Kill the process, and start no other before `let_go`."""
+        self._held = True
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def let_go(self) -> None:
+        """Start the program again, at once."""
+        self._held = False
+        self._process = None
+        self._start_again = 0.0
+        self.look()
 
     def ask_to_end(self) -> None:
         """Ask the process to end, if one runs."""
@@ -140,6 +157,18 @@ class Supervisor:
         """The process that runs a program now; None while it is down."""
         with self._lock:
             return self._keepers[name].pid
+
+    @contextmanager
+    def held_down(self, name: str) -> Iterator[None]:
+        """Kill a program (SIGKILL) and keep it away meanwhile, as an outage would."""
+        keeper = self._keepers[name]
+        with self._lock:
+            keeper.hold()
+        try:
+            yield
+        finally:
+            with self._lock:
+                keeper.let_go()
 
     def stop(self) -> None:
         """End every program, foundations last."""

@@ -9,11 +9,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.conftest import eventually
 from voicequeue import State
 
 ROOT = Path(__file__).parents[2]
+
+#: They share one house.
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+
+@pytest.fixture(scope="module")
+def standing(build_for_all: Build) -> House:
+    """Two workers and room for many jobs; it looks for credits often."""
+    return build_for_all(VOICEQUEUE_MAX_IN_FLIGHT="200", VOICEQUEUE_CREDITS_EVERY_S="0.5")
+
+
+@pytest.fixture
+def house(standing: House) -> House:
+    """The house, for one test."""
+    return standing.renew()
 
 
 def run(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -23,9 +40,8 @@ def run(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=90, check=False)
 
 
-def test_a_csv_of_voices_goes_in_and_personas_and_songs_come_out(build: Build) -> None:
+def test_a_csv_of_voices_goes_in_and_personas_and_songs_come_out(house: House) -> None:
     """Ingest, watch and export do the whole job; a second ingest adds nothing."""
-    house = build()
     sample = str(ROOT / "samples" / "voices.csv")
 
     first = json.loads(run(house, "ingest", sample, "--batch", "sample", "--json").stdout)
@@ -46,43 +62,41 @@ def test_a_csv_of_voices_goes_in_and_personas_and_songs_come_out(build: Build) -
     nothing_lost_nothing_paid_twice(house, 12, "sample")
 
 
-def test_the_export_for_people_lists_every_voice_with_its_links(build: Build) -> None:
+def test_the_export_for_people_lists_every_voice_with_its_links(house: House) -> None:
     """CSV export has one line a job, with the songs' links, names and lengths."""
-    house = build(workers=1)
     with house.queue() as queue:
-        queue.enqueue_many(jobs(3))
-        eventually(lambda: settled(queue), within_s=40)
+        queue.enqueue_many(jobs(3, "people"))
+        eventually(lambda: settled(queue, "people"), within_s=40)
 
-    rows = list(csv.DictReader(run(house, "export", "--batch", "voices").stdout.splitlines()))
+    rows = list(csv.DictReader(run(house, "export", "--batch", "people").stdout.splitlines()))
 
     assert [row["state"] for row in rows] == ["succeeded"] * 3
     assert all(row["song_1_url"].startswith("http") and row["persona_id"] for row in rows)
 
 
-def test_many_jobs_through_two_workers_are_each_paid_once(build: Build) -> None:
+def test_many_jobs_through_two_workers_are_each_paid_once(house: House) -> None:
     """The ledger shows one voice and one song for each job, and our books agree with it."""
-    house = build(VOICEQUEUE_MAX_IN_FLIGHT="200")
     with house.queue() as queue:
-        queue.enqueue_many(jobs(200))
-        eventually(lambda: settled(queue), within_s=60)
+        queue.enqueue_many(jobs(200, "many"))
+        eventually(lambda: settled(queue, "many"), within_s=60)
 
-    states = nothing_lost_nothing_paid_twice(house, 200)
+    states = nothing_lost_nothing_paid_twice(house, 200, "many")
 
     kinds = [charge["kind"] for charge in house.ledger()["charges"]]
     assert states[State.SUCCEEDED] == 200
     assert (kinds.count("voice"), kinds.count("music")) == (200, 200)
 
 
-def test_no_credits_means_nothing_fails_and_all_goes_on_when_there_are_some(build: Build) -> None:
+def test_no_credits_means_nothing_fails_and_all_goes_on_when_there_are_some(house: House) -> None:
     """Out of credits closes the gate; jobs stay queued, and finish once the account can pay."""
-    house = build(workers=1, dials={"credits": 0}, VOICEQUEUE_CREDITS_EVERY_S="0.5")
+    house.dial(credits=0)
     with house.queue() as queue:
-        queue.enqueue_many(jobs(5))
+        queue.enqueue_many(jobs(5, "poor"))
         eventually(lambda: queue.status().gate.closed_for("out_of_credits"))
-        assert queue.batch("voices").states[State.FAILED] == 0
+        assert queue.batch("poor").states[State.FAILED] == 0
         assert house.ledger()["charges"] == []
 
         house.dial(credits=1000)
-        eventually(lambda: settled(queue), within_s=40)
+        eventually(lambda: settled(queue, "poor"), within_s=40)
 
-    assert nothing_lost_nothing_paid_twice(house, 5)[State.SUCCEEDED] == 5
+    assert nothing_lost_nothing_paid_twice(house, 5, "poor")[State.SUCCEEDED] == 5

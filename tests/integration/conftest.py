@@ -16,7 +16,8 @@ from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tests.scripted import Request
 from voicequeue import Job, Song, Stage, State, VoiceJob
-from voicequeue.flow import Patience, PollPlan
+from voicequeue.flow import Patience
+from voicequeue.polling import PollPlan
 from voicequeue.store import Store
 
 SONG = Song(prompt="[Verse]\nla la", title="La")

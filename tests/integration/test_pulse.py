@@ -15,8 +15,9 @@ from tasks.services import Services
 from tests.conftest import eventually
 from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.claims import Charged
-from voicequeue.flow import Patience, PollPlan
+from voicequeue.flow import Patience
 from voicequeue.job import Move
+from voicequeue.polling import PollPlan
 from voicequeue.records import task_field
 from voicequeue.store import Store
 from workers.pulse import Pulse

@@ -41,6 +41,23 @@ def test_what_keeps_dying_is_started_ever_more_rarely(tmp_path: Path) -> None:
     assert (tmp_path / "failing.log").read_text().count("no luck") >= 3
 
 
+def test_what_is_held_down_stays_down_and_comes_back_at_once_afterwards(tmp_path: Path) -> None:
+    """An outage for as long as it is wanted, which is no death in a row; the others are looked after meanwhile."""
+    said: list[str] = []
+    with Supervisor(said.append, look_every_s=0.02) as supervisor:
+        for name in ("away", "alive"):
+            supervisor.add(Program(name, SLEEPER, tmp_path / f"{name}.log"))
+        alive = supervisor.pid("alive")
+        assert alive is not None
+        with supervisor.held_down("away"):
+            assert supervisor.pid("away") is None
+            os.kill(alive, signal.SIGKILL)
+            eventually(lambda: supervisor.pid("alive") not in (None, alive))
+            assert supervisor.pid("away") is None
+        assert supervisor.pid("away") is not None
+    assert [line.split()[0] for line in said] == ["alive"]
+
+
 def test_foundations_end_last(tmp_path: Path) -> None:
     """A program that others stand on outlives them."""
     ended = tmp_path / "ended"

@@ -36,6 +36,7 @@ EVERY = [
     ["watch"],
     ["retry", "x"],
     ["cancel", "x"],
+    ["doctor", "--audit"],
 ]
 
 

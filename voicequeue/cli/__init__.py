@@ -5,14 +5,15 @@ Exit codes: 0 fine, 1 something failed, 2 wrong usage or input, 3 Redis or upstr
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 
 import typer
 from dotenv import load_dotenv
 
-from voicequeue.cli import bulk, change, review, show, steer, watch
-from voicequeue.cli.terminal import complain
+from voicequeue.cli import bulk, change, doctor, review, show, steer, watch
+from voicequeue.cli.terminal import ToldOnTheTerminal, complain
 from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
 from voicequeue.song import UnknownModelWarning
 
@@ -23,13 +24,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (bulk, show, watch, change, review, steer):
+for module in (bulk, show, watch, change, review, steer, doctor):
     module.add_to(app)
 
 
 def main() -> None:
     """Run the command and end the process with its exit code."""
     load_dotenv(".env")
+    _show_log()
     warnings.simplefilter("once", UnknownModelWarning)
     warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
     try:
@@ -43,3 +45,10 @@ def main() -> None:
     except VoiceQueueError as error:
         complain(str(error))
         sys.exit(2)
+
+
+def _show_log() -> None:
+    log = logging.getLogger("voicequeue")
+    log.setLevel(logging.INFO)
+    log.handlers = [ToldOnTheTerminal()]
+    log.propagate = False

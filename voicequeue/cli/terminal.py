@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import re
 import sys
@@ -53,12 +55,29 @@ class CannotBegin(VoiceQueueError):
 
 
 def queue() -> VoiceQueue:
-    """The queue that REDIS_URL and VOICEQUEUE_PREFIX name."""
+    """The queue that REDIS_URL and VOICEQUEUE_PREFIX name; VOICEQUEUE_WAIT_FOR_REDIS_S says how patient it is."""
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
+    prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
+    wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
     try:
-        return VoiceQueue(url, prefix=os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX)
+        return VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s))
     except ValueError as error:
-        raise CannotBegin(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None
+        raise CannotBegin(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # which the queue refuses in its words
+
+
+class ToldOnTheTerminal(logging.Handler):
+    """Shows what the library has to say meanwhile: that Redis is waited for."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line on standard error."""
+        complain(record.getMessage())
 
 
 def writable(path: Path) -> TextIO:

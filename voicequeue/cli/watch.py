@@ -19,6 +19,7 @@ from voicequeue.cli.terminal import COLOURS, AsJson, BatchArgument, coloured, ou
 from voicequeue.job import State
 from voicequeue.overview import Batch
 from voicequeue.queue import VoiceQueue
+from voicequeue.reconnect import no_later_than
 
 #: Throughput is told over this many seconds.
 WINDOW_S = 60.0
@@ -97,7 +98,8 @@ def _looks(
     end = None if timeout is None else time.monotonic() + timeout
     before: list[Batch] | None = None
     while True:
-        found = [jobs.batch(batch)] if batch is not None else _all(jobs)
+        with no_later_than(end):
+            found = [jobs.batch(batch)] if batch is not None else _all(jobs)
         for each in found:
             paces.setdefault(each.name, Pace()).note(time.monotonic(), _settled(each))
         if found != before or each_time:

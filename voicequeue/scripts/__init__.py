@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis import Redis
 
 #: In this order: each relies on those before it.
 _SHARED = ("lib/keys.lua", "lib/line.lua", "lib/flow.lua", "lib/move.lua")
@@ -25,3 +33,19 @@ def load(name: str) -> Script:
     folder = files(__name__)
     source = "\n".join((folder / part).read_text(encoding="utf-8") for part in (*_SHARED, f"{name}.lua"))
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def run(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:
+    """What the script called `name` returns; `root` is what every key begins with."""
+    script = load(name)
+    command: Callable[..., Any] = redis.execute_command
+    given = [encodable(each) if isinstance(each, str) else each for each in arguments]
+    try:
+        return command("EVALSHA", script.sha, 1, root, *given)
+    except NoScriptError:  # a Redis that has not seen it yet, or was restarted
+        return command("EVAL", script.source, 1, root, *given)
+
+
+def encodable(text: str) -> str:
+    """`text`, with '?' for what UTF-8 has no bytes for: half a pair in upstream's words, an odd id."""
+    return text if text.isascii() else text.encode(errors="replace").decode()

@@ -27,7 +27,7 @@ for i, m in ipairs(cjson.decode(ARGV[2])) do
     for _, field in ipairs(m.unset) do redis.call('HDEL', job_key, field) end
     local batch = move(m.id, m, now)
     count_failure(job[3], -1)
-    count_failure(m.set.failure or (m.to == 'failed' and job[3]), 1)
+    count_failure(redis.call('HGET', job_key, 'failure'), 1)
     if m.credits > 0 then spend(m.id, batch, m.stage, m.credits) end
     if m.credits > 0 and job[2] == 'charging' then proven(now) grow(limits) end
     written[i] = 1

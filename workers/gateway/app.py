@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI
+from kombu.exceptions import OperationalError
 
 from config.settings import Settings, settings
 from tasks.celery_tasks import poll_name
@@ -11,19 +14,26 @@ from voicequeue.store import Store, connect
 from workers.app import app as celery
 from workers.gateway import health, hooks
 
+log = logging.getLogger("voicequeue.gateway")
+
+#: How long (seconds) a webhook waits while Redis is away: nobody knows whether upstream sends it again.
+HOOK_WAIT_S = 5.0
+
 
 def build(chosen: Settings) -> FastAPI:
     """The gateway as the settings say."""
     gateway = FastAPI(title="voicequeue", openapi_url=None)
-    store = Store(connect(chosen.redis_url), chosen.prefix)
-    gateway.include_router(hooks.router(store, chosen.secret.get_secret_value(), _poll_now))
-    gateway.include_router(health.router(store))
+    patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix)
+    gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now))
+    gateway.include_router(health.router(Store(connect(chosen.redis_url), chosen.prefix)))
     return gateway
 
 
 def _poll_now(stage: Stage, job_id: str) -> None:
-    # Where the message is lost, the pulse finds the job overdue.
-    celery.send_task(poll_name(stage), args=([job_id],), retry=False)
+    try:
+        celery.send_task(poll_name(stage), args=([job_id],), retry=False)
+    except OperationalError:
+        log.warning("job %s: no message could be sent; the pulse finds it overdue", job_id)
 
 
 app = build(settings())

@@ -6,7 +6,8 @@ import time
 
 from fastapi import APIRouter, HTTPException
 
-from voicequeue.store import UNREACHABLE, Store
+from voicequeue.reconnect import UNREACHABLE
+from voicequeue.store import Store
 
 #: A worker whose pulse was not heard for this long (seconds) is taken for dead.
 PULSE_S = 15.0

@@ -18,6 +18,7 @@ from tasks import webhooks
 from tasks.musicapi import readings
 from tasks.webhooks import Hint
 from voicequeue import signing
+from voicequeue.reconnect import UNREACHABLE
 from voicequeue.stage import Stage
 from voicequeue.store import Store
 
@@ -54,7 +55,10 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
             now=time.time(),
         ):
             raise HTTPException(401, "the signature does not hold")
-        hint = await run_in_threadpool(_take, store, poll_now, job_id, stage, attempt, _task_id(body))
+        try:
+            hint = await run_in_threadpool(_take, store, poll_now, job_id, stage, attempt, _task_id(body))
+        except UNREACHABLE:
+            raise HTTPException(503, "Redis does not answer", {"Retry-After": "60"}) from None
         if hint is Hint.UNKNOWN:
             raise HTTPException(404, "no such job")
         return {"hint": hint.value}

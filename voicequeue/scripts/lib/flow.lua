@@ -108,8 +108,8 @@ local function rate_wait(now, rate)
 end
 
 local function credits_spent()
-  local spent = redis.call('HMGET', key('counters'), 'voice.credits', 'music.credits')
-  return tonumber(spent[1] or 0) + tonumber(spent[2] or 0)
+  local spent = redis.call('HMGET', key('counters'), 'voice.credits', 'music.credits', 'corrected.credits')
+  return tonumber(spent[1] or 0) + tonumber(spent[2] or 0) + tonumber(spent[3] or 0)
 end
 
 -- Credits above the floor that no job in flight is going to spend; nil where upstream has not said yet.

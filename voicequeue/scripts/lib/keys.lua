@@ -2,8 +2,8 @@
 --
 -- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them lie in one cluster slot:
 --   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
---                          later attempt, holder, since, credits, voice.task, music.task, persona_id,
---                          voice_name, clips, failure, settled
+--                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
+--                          voice.task, music.task, persona_id, voice_name, clips, failure, settled
 --   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
 --   line:<rank>:<batch> zset  ids in state queued, of one priority and batch ('' = none); the head has the
 --                          lowest score
@@ -16,7 +16,8 @@
 --   batch:<name>   hash    number of jobs by state; credits, committed; what somebody set: max_credits,
 --                          max_in_flight, paused
 --   batch:<name>:jobs zset its ids; score = when they came
---   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; committed: credits that jobs
+--   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
+--                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
 --                          in flight are still going to spend; failed.<code>: jobs that failed so; turn
 --   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
 --                          next job cannot be paid)
@@ -24,6 +25,9 @@
 --   gate           hash    by reason, JSON: since, detail, till, times
 --   flow           hash    limit, ceiling, streak, patience, cut: how many jobs upstream lets us have in flight;
 --                          tat: the submit rate; failures: calls in a row that upstream did not answer
+--   spans:<kind>   list    "over within": how long the last orders of a stage and model took
+--   kinds          set     those kinds
+--   schedules      hash    by kind, JSON: the ages at which to ask
 --   limits         hash    what somebody set while it runs: in_flight, submit_rate, credit_floor
 --   turn:<name>    string  whose turn it is to do something that one worker does for all
 --   wake           list    an element, while there may be something to admit

@@ -51,3 +51,24 @@ local function move(id, m, now)
   announce(id, batch, m.to, m.stage, m.reason)
   return batch
 end
+
+-- mend: put an id into an index where its record says it belongs (1), or take it out (0). Gives 1 where it was wrong.
+local function mend(index, id, belongs, now)
+  local rank, batch = index:match('^line:(%d):(.*)$')
+  local was = redis.call('ZSCORE', key(index), id) and 1 or 0
+  if was == belongs then return 0 end
+  if belongs == 0 then
+    if rank then leave_line(rank, batch, id) else redis.call('ZREM', key(index), id) end
+    return 1
+  end
+  local job = redis.call('HMGET', key('job:' .. id), 'created', 'updated', 'stage')
+  local created = job[1] or now
+  if rank then
+    join_line(rank, batch, job[3], tonumber(created), id)
+  else
+    local by_kind = { state = job[2] or created, batch = created }
+    -- In any other it stands by when somebody is to look after it.
+    redis.call('ZADD', key(index), by_kind[index:match('^[^:]+')] or now, id)
+  end
+  return 1
+end

@@ -1,0 +1,118 @@
+"""Redis goes away and comes back: nobody has to do anything about it, and nothing was lost or paid twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
+from tests.acceptance.test_webhooks import send, signed
+from tests.conftest import eventually
+from voicequeue import Stage, State, StoreUnreachable, VoiceQueue, signing
+
+COUNT = 200
+LATER = 50
+
+
+def pids(house: House) -> list[int | None]:
+    """The workers' processes."""
+    return [house.supervisor.pid(name) for name in house.workers]
+
+
+def looked_in_vain(house: House) -> int:
+    """How often the workers have looked for the broker while it was away."""
+    return house.logs().count("Cannot connect to redis")
+
+
+def restart_valkey(house: House) -> None:
+    """SIGKILL, and up again as soon as the supervisor sees it."""
+    pid = house.supervisor.pid("valkey")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: house.supervisor.pid("valkey") not in (None, pid))
+
+
+def test_redis_is_away_for_longer_than_a_charge_is_trusted(build: Build) -> None:
+    """Hundreds of jobs are on their way, POSTs among them. Who waits enqueues, who does not is told; afterwards
+    the same workers finish everything: what upstream has answered meanwhile was kept, so that nothing is unsure.
+    """
+    house = build(workers=2, dials={"latency_s": 0.1}, VOICEQUEUE_MAX_IN_FLIGHT="300", VOICEQUEUE_CHARGE_LEASE_S="2")
+    before = pids(house)
+    with (
+        house.queue() as hasty,
+        VoiceQueue(house.redis_url, wait_for_redis_s=60) as patient,
+        ThreadPoolExecutor(1) as aside,
+    ):
+        patient.enqueue_many(jobs(COUNT))
+        eventually(lambda: _is_busy(patient))
+        with house.supervisor.held_down("valkey"):
+            waiting = aside.submit(patient.enqueue_many, jobs(LATER, "later"))
+            with pytest.raises(StoreUnreachable):
+                hasty.enqueue_many(jobs(LATER, "never"))
+            # After 0, 0.5, 1.5 and 3 s: longer than the lease of a charge, and than what Celery would try by itself.
+            eventually(lambda: looked_in_vain(house) >= 4 * len(house.workers))
+            assert not waiting.done()
+        assert waiting.result(30).new == LATER
+        eventually(lambda: settled(patient) and settled(patient, "later"), within_s=60)
+        assert [batch.name for batch in patient.batches()] == ["later", "voices"]
+
+    assert pids(house) == before
+    assert nothing_lost_nothing_paid_twice(house, COUNT, spent_elsewhere=LATER * 19)[State.SUCCEEDED] == COUNT
+    assert nothing_lost_nothing_paid_twice(house, LATER, "later", spent_elsewhere=COUNT * 19)[State.SUCCEEDED] == LATER
+
+
+def _is_busy(queue: VoiceQueue) -> bool:
+    """POSTs are on the way, and orders are with upstream."""
+    states = queue.batch("voices").states
+    return states[State.CHARGING] >= 8 and states[State.PENDING] > 50
+
+
+def test_a_worker_stays_the_same_process_when_redis_restarts(build: Build) -> None:
+    """While it is idle, and again while its POSTs are on the way."""
+    house = build(workers=1, dials={"latency_s": 0.15})
+    [before] = pids(house)
+    with VoiceQueue(house.redis_url, wait_for_redis_s=60) as queue:
+        restart_valkey(house)
+        queue.enqueue_many(jobs(5, "after"))
+        eventually(lambda: settled(queue, "after"), within_s=40)
+        assert pids(house) == [before]
+
+        queue.enqueue_many(jobs(60))
+        eventually(lambda: queue.batch("voices").states[State.CHARGING] >= 8)
+        restart_valkey(house)
+        eventually(lambda: settled(queue), within_s=60)
+
+    assert pids(house) == [before]
+    assert nothing_lost_nothing_paid_twice(house, 60, spent_elsewhere=5 * 19)[State.SUCCEEDED] == 60
+
+
+def test_a_webhook_waits_for_redis_and_says_so_if_it_does_not_come(build: Build) -> None:
+    """Nobody knows whether upstream sends it again: it is taken when Redis is back soon, and refused with 503
+    when it is not, without a traceback in the log for each."""
+    house = build(workers=1, web=True, dials={"voice_s": 600, "webhook": "never"})
+    with house.queue() as queue:
+        queue.enqueue_many(jobs(1))
+        eventually(lambda: queue.batch("voices").states[State.PENDING] == 1)
+        [job] = queue.jobs(batch="voices")
+    secret = (house.home / "secret").read_text()
+    token = signing.webhook_token(secret, job.id, Stage.VOICE, 1)
+    path = f"/hooks/musicapi/{job.id}/voice?attempt=1&token={token}"
+    body = b'{"task_id": "another"}'
+
+    def hook() -> int:
+        return send(house, path, body, signed(secret, job.id, body, time.time()))
+
+    with ThreadPoolExecutor(1) as aside:
+        with house.supervisor.held_down("valkey"):
+            assert hook() == 503
+            waiting = aside.submit(hook)
+            assert requests.get(f"{house.web}/readyz", timeout=10).status_code == 503
+            assert not waiting.done()
+        assert waiting.result(30) == 200
+
+    assert "Traceback" not in (house.home / "log" / "web.log").read_text()

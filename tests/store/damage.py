@@ -1,0 +1,123 @@
+"""Damage to the indexes and counters of a store, one deed each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from redis import Redis
+
+from tests.jobs import sung, voice
+from tests.store.life import brought_to, put
+from voicequeue import State
+from voicequeue.store import Store
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A store to do damage to: it has a job of batch `b` in every state that a whole life passes."""
+
+    redis: Redis
+    root: str
+    jobs: dict[State, str]
+
+    def key(self, name: str) -> str:
+        """The key of that name."""
+        return self.root + name
+
+
+def whole(redis: Redis, store: Store, prefix: str) -> Damaged:
+    """The store, still sound."""
+    # From the last to the first: who is brought further must not be passed by somebody who waits.
+    states = [State.SUCCEEDED, State.FAILED, State.UNSURE, State.PENDING, State.CHARGING, State.ADMITTED]
+    jobs = {state: brought_to(store, state, sung(batch="b", key=state)).id for state in states}
+    jobs[State.CANCELLED] = brought_to(store, State.CANCELLED, voice(batch="b", key="cancelled")).id
+    [jobs[State.QUEUED]] = put(store, voice(batch="b", key="queued"))
+    put(store, voice(key="alone"))
+    return Damaged(redis, f"{{{prefix}}}:", jobs)
+
+
+def without(index: str, state: State) -> Callable[[Damaged], str]:
+    """The job in that state goes missing from the index."""
+
+    def deed(store: Damaged) -> str:
+        assert store.redis.zrem(store.key(index), store.jobs[state]) == 1
+        return f"{index}: job {store.jobs[state]} is missing"
+
+    return deed
+
+
+def also(index: str, state: State | None) -> Callable[[Damaged], str]:
+    """The job in that state (None: one without a record) stands in the index as well."""
+
+    def deed(store: Damaged) -> str:
+        job_id = "ghost" if state is None else store.jobs[state]
+        assert store.redis.zadd(store.key(index), {job_id: 1}) == 1
+        return f"{index}: job {job_id} does not belong there"
+
+    return deed
+
+
+def counted(counters: str, field: str, by: int, words: str) -> Callable[[Damaged], str]:
+    """A counter is off."""
+
+    def deed(store: Damaged) -> str:
+        found = store.redis.hincrby(store.key(counters), field, by)
+        return words.format(found=found, right=found - by)
+
+    return deed
+
+
+def unlisted(store: Damaged) -> str:
+    """A batch with jobs is not listed."""
+    assert store.redis.zrem(store.key("batches"), "b") == 1
+    return "batches: batch b is missing"
+
+
+def listed(store: Damaged) -> str:
+    """A batch is listed that has no jobs."""
+    store.redis.zadd(store.key("batches"), {"empty": 1})
+    store.redis.hset(store.key("batch:empty"), "credits", 0)
+    return "batches: batch empty does not belong there"
+
+
+DEEDS: dict[str, Callable[[Damaged], str]] = {
+    "queued, not in its line": without("line:1:b", State.QUEUED),
+    "pending, not in flight": without("flight", State.PENDING),
+    "pending, not in its state": without("state:pending", State.PENDING),
+    "unsure, not in its state": without("state:unsure", State.UNSURE),
+    "failed, not in its batch": without("batch:b:jobs", State.FAILED),
+    "a ghost in a line": also("line:1:b", None),
+    "a ghost in a line of its own": also("line:0:", None),
+    "a ghost in flight": also("flight", None),
+    "a ghost in a state": also("state:failed", None),
+    "a ghost among those that may be late": also("late", None),
+    "a ghost in a batch": also("batch:b:jobs", None),
+    "a ghost in a batch of its own": also("batch:other:jobs", None),
+    "succeeded and in flight": also("flight", State.SUCCEEDED),
+    "admitted and in the line": also("line:1:b", State.ADMITTED),
+    "queued in a line of another priority": also("line:2:b", State.QUEUED),
+    "failed and cancelled": also("state:cancelled", State.FAILED),
+    "queued and waited for": also("late", State.QUEUED),
+    "in two batches": also("batch:other:jobs", State.QUEUED),
+    "a batch counts one too many": counted(
+        "batch:b", "succeeded", 1, "batch b: counts {found} succeeded, the records say {right}"
+    ),
+    "a batch counts less than nothing": counted(
+        "batch:b", "waiting", -2, "batch b: counts {found} waiting, the records say {right}"
+    ),
+    "a batch spent more": counted("batch:b", "credits", 4, "batch b: counts {found} credits, the records say {right}"),
+    "a batch has promised less": counted(
+        "batch:b", "committed", -15, "batch b: counts {found} committed, the records say {right}"
+    ),
+    "more was promised": counted(
+        "counters", "committed", 4, "counters: counts {found} committed, the records say {right}"
+    ),
+    "one too many has failed": counted(
+        "counters", "failed.refused", 1, "counters: counts 1 failed.refused, the records say 0"
+    ),
+    "a batch that is none counts": counted("batch:x", "queued", 3, "batch x: counts 3 queued, the records say 0"),
+    "more was spent": counted("counters", "music.credits", 15, "counters: counts 27 credits, the records say 12"),
+    "a batch is not listed": unlisted,
+    "an empty batch is listed": listed,
+}

@@ -1,0 +1,12 @@
+-- correct: add to counters, but not if somebody has corrected any since they were compared: it would count twice.
+-- KEYS  root
+-- ARGV  how often counters had been corrected then; then for each: counters, field, amount
+-- RETURNS  1 = done, 0 = somebody was faster
+if (redis.call('HGET', key('counters'), 'corrections') or '0') ~= ARGV[1] then return 0 end
+redis.call('HINCRBY', key('counters'), 'corrections', 1)
+for a = 2, #ARGV, 3 do
+  redis.call('HINCRBY', key(ARGV[a]), ARGV[a + 1], ARGV[a + 2])
+  -- What was spent by then stands in them too, wrongly: rather nothing is told of an unsure charge than that.
+  if ARGV[a + 1] == 'corrected.credits' then redis.call('DEL', key('balances')) end
+end
+return 1
