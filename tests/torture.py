@@ -25,7 +25,7 @@ import psutil
 import requests
 
 from config.settings import Settings
-from voicequeue import Job, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
+from voicequeue import Job, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.audit import audit
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.reconnect import UNREACHABLE
@@ -84,7 +84,7 @@ class Torture:
     def run(self) -> list[str]:
         """Torture, let everything come to rest, and say what is wrong."""
         deeds = [self.kill_worker, self.kill_child, self.end_worker, self.freeze_worker, self.kill_valkey]
-        deeds += [self.cut_connections, self.refuse]
+        deeds += [self.cut_connections, self.refuse, self.cancel]
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             self.enqueue(self.chance.randint(5, 25))
@@ -172,6 +172,14 @@ class Torture:
         for_s = self.chance.uniform(0.3, 2)
         requests.post(f"{self.control}/refuse", json={"for_s": for_s}, timeout=10).raise_for_status()
         return True
+
+    def cancel(self) -> bool:
+        """Somebody cancels a job that upstream works on, if one can be had."""
+        with contextlib.suppress(StoreUnreachable, NotAllowed), VoiceQueue(self.redis_url) as queue:
+            for job in queue.jobs(state=State.PENDING):
+                queue.cancel(job.id)
+                return True
+        return False
 
     def worker(self) -> int | None:
         """One of the workers, if it is alive."""

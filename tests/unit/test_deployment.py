@@ -60,9 +60,9 @@ def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) ->
 
 
 def test_the_compose_valkey_is_durable_and_never_evicts(services: dict[str, Any]) -> None:
-    """A lost record may be lost money."""
+    """A lost record may be lost money: what was confirmed is on the disk."""
     lines = (ROOT / "config" / "valkey.conf").read_text(encoding="utf-8").splitlines()
-    assert {"appendonly yes", "maxmemory-policy noeviction"} <= set(lines)
+    assert {"appendonly yes", "appendfsync always", "maxmemory-policy noeviction"} <= set(lines)
     assert any(volume.startswith("./config/valkey.conf:") for volume in services["valkey"]["volumes"])
     assert any(volume.endswith(":/data") for volume in services["valkey"]["volumes"])
 
