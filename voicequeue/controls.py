@@ -20,6 +20,9 @@ TROUBLE_MAX_S = 60.0
 
 DAY_S = 86_400
 
+#: A wait must end before the connection takes Redis for dead.
+_WAIT_MAX_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -191,8 +194,8 @@ class Controls:
         return cast(list[str], found)
 
     def woken(self, within: float) -> bool:
-        """Wait until there may be something to admit, at most so many seconds; of many who wait one is woken."""
-        return self._redis.blpop([self._space.key("wake")], timeout=within) is not None
+        """Wait until there may be something to admit, at most so many seconds (and 5); of many who wait one is woken."""
+        return self._redis.blpop([self._space.key("wake")], timeout=min(within, _WAIT_MAX_S)) is not None
 
 
 #: What somebody may set while it runs: the least, and whether it is a whole number.
