@@ -194,7 +194,7 @@ class Controls:
         return cast(list[str], found)
 
     def woken(self, within: float) -> bool:
-        """Wait until there may be something to admit, at most so many seconds (and 5); of many who wait one is woken."""
+        """Wait until there may be something to admit, at most so many seconds (and 5); of many one is woken."""
         return self._redis.blpop([self._space.key("wake")], timeout=min(within, _WAIT_MAX_S)) is not None
 
 
