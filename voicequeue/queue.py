@@ -260,7 +260,7 @@ class VoiceQueue:
                 workers=len(store.controls.workers(since=now - 15)),
                 account=store.controls.account(now),
                 backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
-                failures=store.failures(),
+                failures=store.failures() if batch is None else {},
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
             )
