@@ -152,8 +152,8 @@ class Store:
         key = self._space.key(f"batch:{batch_name(name)}")
         before = {"paused": "0"} | cast(dict[str, str], self._redis.hgetall(key))
         wanted = {field: str(int(value)) for field, value in given.items() if value is not None}
-        if wanted:
-            self._redis.hset(key, mapping=wanted)
+        for field, value in wanted.items():
+            self._redis.hset(key, field, value)
         return any(before.get(field) != value for field, value in wanted.items())
 
     def expired(self, now: float, *, at_most: int = 1000) -> list[Overdue]:
