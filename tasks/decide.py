@@ -10,6 +10,7 @@ from functools import partial
 
 from tasks.musicapi import (
     Cost,
+    Forbidden,
     Moderated,
     MusicReady,
     Reading,
@@ -36,7 +37,11 @@ def not_accepted(claim: Charged, error: UpstreamError, now: float) -> Move:
     """Upstream did not take the order, or did not say: nothing is ever sent again blindly."""
     if error.cost is Cost.UNKNOWN:
         return _from_charging(claim)(State.UNSURE, reason=error.message)
-    if isinstance(error, Refused):
+    if isinstance(error, Forbidden) and not claim.others_taken:
+        # Of the account, or of this job? The others go first, which will tell.
+        to_the_back: dict[str, str | None] = {"forbidden": f"{now:.6f}", "lined": f"{now:.6f}"}
+        return _from_charging(claim)(State.QUEUED, reason=error.message, fields=to_the_back)
+    if isinstance(error, Refused | Forbidden):
         code = Code.MODERATED if isinstance(error, Moderated) else Code.REFUSED
         failure = Failure(code, claim.stage, error.message)
         return _from_charging(claim)(State.FAILED, reason=code, fields=_failure_fields(failure, now))

@@ -22,9 +22,14 @@ _WHY_NOT_CANCEL = {
 }
 
 
+def can_be_cancelled(job: Job) -> bool:
+    """Whether it is not over, nor in the middle of being charged."""
+    return job.state is not State.CANCELLED and State.CANCELLED in MOVES[job.state]
+
+
 def cancel(job: Job, now: float) -> Move:
     """Nothing more is done for it here; what upstream was paid for goes on there."""
-    if job.state is State.CANCELLED or State.CANCELLED not in MOVES[job.state]:
+    if not can_be_cancelled(job):
         why = _WHY_NOT_CANCEL.get(job.state, f"it is {job.state} already")
         raise NotAllowed(f"job {job.id} cannot be cancelled: {why}")
     cancelled = partial(_move(job), State.CANCELLED, fields={"settled": f"{now:.6f}"})

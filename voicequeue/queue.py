@@ -320,6 +320,13 @@ class VoiceQueue:
         """
         return self._change(job_id, changes.cancel)
 
+    def cancel_as_read(self, jobs: Iterable[Job]) -> list[bool]:
+        """Cancel many jobs as they were when they were read; False for one that has moved since."""
+        now = time.time()
+        moves = [changes.cancel(job, now) for job in jobs]
+        with _reachable():
+            return [written for page in _pages(moves) for written in self._store.apply(page, now)]
+
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
         """Let a failed job go on at the first stage that has no result. Raises NotAllowed.
 

@@ -100,8 +100,8 @@ class Store:
             return None
         if len(found) == 1:
             return Later(float(found[0]))
-        version, attempt, content, persona_id = found
-        return Charged(job_id, int(version), stage, int(attempt), content, persona_id, now + lease)
+        version, attempt, content, persona_id, others = found
+        return Charged(job_id, int(version), stage, int(attempt), content, persona_id, now + lease, bool(others))
 
     def claim(self, job_ids: Iterable[str], stage: Stage, now: float, *, lease: float) -> list[Claimed]:
         """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""

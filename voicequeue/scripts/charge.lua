@@ -1,13 +1,18 @@
 -- charge: claim one admitted job for its POST. After this nobody else may send it.
 -- KEYS  root
 -- ARGV  now, id, stage, holder (a token of this claim), due (when the claim runs out), then the limits
--- RETURNS  {v, attempt, spec, persona_id}; {seconds} = too many POSTs this minute, come again then;
+-- RETURNS  {v, attempt, spec, persona_id, 1 = upstream took others since it forbade this one}; {seconds} = too many POSTs this minute, come again then;
 --          'closed' = the gate is closed, the job is queued again; nil = there is nothing to do (any more)
 local now, id, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local job_key = key('job:' .. id)
 local job = redis.call('HMGET', job_key, 'state', 'stage', 'holder')
 
-local function claimed() return redis.call('HMGET', job_key, 'v', 'attempt', 'spec', 'persona_id') end
+local function claimed()
+  local found = redis.call('HMGET', job_key, 'v', 'attempt', 'spec', 'persona_id', 'forbidden')
+  local took = found[5] and redis.call('HGET', key('flow'), 'took')
+  found[5] = took and tonumber(took) > tonumber(found[5]) and 1 or 0
+  return found
+end
 
 if job[2] ~= stage then return nil end
 -- Asked twice by the same holder: the first answer was lost on its way.

@@ -47,6 +47,7 @@ end
 
 -- Upstream has taken an order: what was on trial is over.
 local function proven(now)
+  redis.call('HSET', key('flow'), 'took', now)
   if redis.call('EXISTS', key('gate')) == 1 and gate_of(now) == 'trial' then
     redis.call('HDEL', key('gate'), 'out_of_credits', 'unauthorized', 'upstream_down')
     wake()

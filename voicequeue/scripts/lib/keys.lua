@@ -3,6 +3,7 @@
 -- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them lie in one cluster slot:
 --   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
 --                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
+--                          forbidden (when upstream forbade it), lined (when it joined the line anew),
 --                          voice.task, music.task, persona_id, voice_name, clips, failure, settled
 --   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
 --   line:<rank>:<batch> zset  ids in state queued, of one priority and batch ('' = none); the head has the
@@ -24,7 +25,7 @@
 --   balances       list    JSON: what upstream said was left, and what we had spent by then
 --   gate           hash    by reason, JSON: since, detail, till, times
 --   flow           hash    limit, ceiling, streak, patience, cut: how many jobs upstream lets us have in flight;
---                          tat: the submit rate; failures: calls in a row that upstream did not answer
+--                          tat: the submit rate; took: when upstream took an order last; failures: calls in a row that upstream did not answer
 --   spans:<kind>   list    "over within": how long the last orders of a stage and model took
 --   kinds          set     those kinds
 --   schedules      hash    by kind, JSON: the ages at which to ask

@@ -30,7 +30,7 @@ local function place(id, from, job, m)
   if before and before ~= after then redis.call('ZREM', before, id) end
   if after then redis.call('ZADD', after, m.due, id) end
   if from == 'queued' then leave_line(job.rank, job.batch, id) end
-  if m.to == 'queued' then join_line(job.rank, job.batch, m.stage, tonumber(job.created), id) end
+  if m.to == 'queued' then join_line(job.rank, job.batch, m.stage, tonumber(job.since), id) end
   if before == key('flight') and after ~= before then wake() end
   if FINAL[m.to] then redis.call('ZREM', key('expiry'), id) end
 end
@@ -39,13 +39,13 @@ end
 -- m = {to, stage, due, reason, task_id}.
 local function move(id, m, now)
   local job_key = key('job:' .. id)
-  local found = redis.call('HMGET', job_key, 'state', 'stage', 'batch', 'rank', 'created', 'attempt', 'next')
+  local found = redis.call('HMGET', job_key, 'state', 'stage', 'batch', 'rank', 'created', 'attempt', 'next', 'lined')
   local from, batch = found[1], found[3]
   redis.call('HSET', job_key, 'state', m.to, 'stage', m.stage, 'updated', now)
   redis.call('HINCRBY', job_key, 'v', 1)
   reindex(id, batch, from, m.to, now)
   commit(batch, committed(m.to, m.stage, found[7]) - committed(from, found[2], found[7]))
-  place(id, from, { batch = batch, rank = found[4], created = found[5] }, m)
+  place(id, from, { batch = batch, rank = found[4], since = found[8] or found[5] }, m)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,
     attempt = tonumber(found[6] or 0) }))
@@ -62,10 +62,10 @@ local function mend(index, id, belongs, now)
     if rank then leave_line(rank, batch, id) else redis.call('ZREM', key(index), id) end
     return 1
   end
-  local job = redis.call('HMGET', key('job:' .. id), 'created', 'updated', 'stage')
+  local job = redis.call('HMGET', key('job:' .. id), 'created', 'updated', 'stage', 'lined')
   local created = job[1] or now
   if rank then
-    join_line(rank, batch, job[3], tonumber(created), id)
+    join_line(rank, batch, job[3], tonumber(job[4] or created), id)
   else
     local by_kind = { state = job[2] or created, batch = created }
     -- In any other it stands by when somebody is to look after it.
