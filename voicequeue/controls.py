@@ -93,15 +93,17 @@ class Controls:
     # ── the limits ─────────────────────────────────────────────────────────────────────────────
 
     def limits(self) -> Limits:
-        """As they are now."""
-        set_now = cast(dict[str, str], self._redis.hgetall(self._space.key("limits")))
-        own = self.settings
-        rate = float(set_now.get("submit_rate", own.submit_rate or 0))
+        """As they are now: what somebody set, or else the workers' settings, or (nobody worked yet) our own."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(self._space.key("settings"))
+            pipe.hgetall(self._space.key("limits"))
+            of_workers, set_now = pipe.execute()
+        found = self.settings.as_text() | of_workers | set_now
         return Limits(
-            in_flight=int(set_now.get("in_flight", own.in_flight)),
-            first_in_flight=own.first_in_flight,
-            submit_rate=rate or None,
-            credit_floor=int(set_now.get("credit_floor", own.credit_floor)),
+            in_flight=int(found["in_flight"]),
+            first_in_flight=int(found["first_in_flight"]),
+            submit_rate=float(found["submit_rate"]) or None,
+            credit_floor=int(found["credit_floor"]),
         )
 
     def set_limits(self, **given: float | None) -> None:
@@ -181,9 +183,10 @@ class Controls:
         return bool(self._redis.set(self._space.key(f"turn:{name}"), "taken", nx=True, px=max(1, round(every * 1000))))
 
     def heard(self, worker: str, now: float) -> None:
-        """Note that a worker's pulse beats; those not heard for a day are forgotten."""
+        """Note that a worker's pulse beats, and its settings; those not heard for a day are forgotten."""
         key = self._space.key("pulses")
         with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hset(self._space.key("settings"), mapping=cast(dict[Any, Any], self.settings.as_text()))
             pipe.zadd(key, {worker: now})
             pipe.zremrangebyscore(key, "-inf", now - DAY_S)
             pipe.execute()

@@ -285,7 +285,7 @@ class VoiceQueue:
             return self._store.controls.resume(time.time(), stage=None if stage is None else Stage(stage))
 
     def limits(self) -> Limits:
-        """As somebody set them while it runs; what nobody set shows as the default, for the workers know."""
+        """As somebody set them while it runs, or else as the workers' settings say."""
         with _reachable():
             return self._store.controls.limits()
 

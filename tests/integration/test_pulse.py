@@ -229,17 +229,16 @@ def test_a_beat_admits_what_nothing_woke_it_for(bench: Bench, queue: VoiceQueue)
 
 
 def test_a_slot_that_is_free_again_is_filled_by_the_next_beat(bench: Bench, queue: VoiceQueue) -> None:
-    """At once."""
-    ids = enqueue(queue, 11)
+    """Though nothing woke it."""
+    ids = enqueue(queue, 12)
     bench.pulse.beat(0.01)
     bench.handed_out.clear()
 
-    queue.cancel(ids[0])
-    began = time.monotonic()
-    bench.pulse.beat(4.0)
+    for job_id in ids[:2]:
+        queue.cancel(job_id)
+    bench.pulse.beat(0.01)
 
-    assert time.monotonic() - began < 3
-    assert bench.handed_out == [("voice.submit", [ids[10]])]
+    assert bench.handed_out == [("voice.submit", ids[10:])]
 
 
 # ── credits ────────────────────────────────────────────────────────────────────────────────────

@@ -177,7 +177,7 @@ def test_the_status_tells_everything_at_a_glance(command: Command, busy: Store) 
     [hold] = told["gate"]["holds"]
     assert (told["gate"]["open"], hold["reason"], hold["trial"]) == (False, "cooldown", False)
     assert hold["until"] is not None
-    assert (told["in_flight"], told["limit"]) == (1, 10)
+    assert (told["in_flight"], told["limit"]) == (1, 50)
     assert [(line["priority"], line["count"]) for line in told["backlog"]] == [("high", 1), ("normal", 4)]
     assert told["backlog"][1]["oldest"] < told["backlog"][0]["oldest"]
     assert told["per_minute"] == pytest.approx(0.2)
@@ -200,7 +200,7 @@ def test_the_status_tells_everything_to_a_person(command: Command, busy: Store) 
         "(429)",
         "backlog    high 1, the oldest for 61 s",
         "backlog    normal 4, the oldest for 2 h",
-        "in flight  1 of 10; 0.2 succeed a minute, about 30 min to go",
+        "in flight  1 of 50; 0.2 succeed a minute, about 30 min to go",
         "credits    1,500 left (15 of them for jobs in flight); 12 spent today; 12 spent in all",
         "failed     upstream_failed 1",
         "workers    1 alive",

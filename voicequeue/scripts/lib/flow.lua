@@ -81,7 +81,6 @@ local function grow(limits)
   if limit >= limits.most or used < limit / 2 then return end
   if limit < ceiling then
     redis.call('HSET', key('flow'), 'limit', limit + 1)
-    wake()
   elseif used < limit then
     return
   elseif streak + 1 < patience then
@@ -89,7 +88,6 @@ local function grow(limits)
   else
     redis.call('HSET', key('flow'), 'limit', limit + 1, 'ceiling', limit + 1, 'streak', 0,
       'patience', math.max(PATIENCE_MIN, math.floor(patience / 2)))
-    wake()
   end
 end
 

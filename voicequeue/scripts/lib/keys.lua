@@ -29,6 +29,7 @@
 --   spans:<kind>   list    "over within": how long the last orders of a stage and model took
 --   kinds          set     those kinds
 --   schedules      hash    by kind, JSON: the ages at which to ask
+--   settings       hash    the limits in the workers' settings, for whoever asks
 --   limits         hash    what somebody set while it runs: in_flight, submit_rate, credit_floor
 --   turn:<name>    string  whose turn it is to do something that one worker does for all
 --   wake           list    an element, while there may be something to admit
