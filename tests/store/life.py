@@ -172,7 +172,7 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
         if record["state"] == State.QUEUED:
             ahead = SONGS_AHEAD if record["stage"] == Stage.MUSIC else 0
             line = lines.setdefault(f"{record['rank']}:{record.get('batch', '')}", {})
-            line[job_id] = float(record["created"]) - ahead
+            line[job_id] = float(record.get("lined", record["created"])) - ahead
         if batch := record.get("batch"):
             batches.setdefault(batch, Counter())[record["state"]] += 1
             members.setdefault(batch, set()).add(job_id)

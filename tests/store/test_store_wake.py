@@ -70,7 +70,7 @@ def test_what_is_admitted_wakes_nobody_afterwards(store: Store) -> None:
 
 @pytest.mark.parametrize("to", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
 def test_a_slot_that_is_free_again_wakes_nobody(store: Store, to: State) -> None:
-    """The next beat fills all that are free by then: many jobs in one message instead of one in each."""
+    """The next beat fills it, many at once: else each job that ends would cost an admission."""
     job = brought_to(store, State.PENDING)
     put(store, *numbered(1))
     awake(store)
@@ -78,9 +78,10 @@ def test_a_slot_that_is_free_again_wakes_nobody(store: Store, to: State) -> None
     make(store, job, to)
 
     assert not awake(store)
+    assert len(store.admit(NOW).by_stage[Stage.VOICE]) == 1
 
 
-def test_a_job_that_keeps_its_slot_wakes_nobody(store: Store) -> None:
+def test_a_job_that_goes_on_wakes_nobody(store: Store) -> None:
     """On its way from stage to stage."""
     job = brought_to(store, State.PENDING, sung())
     put(store, *numbered(1))
