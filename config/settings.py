@@ -44,8 +44,14 @@ class Settings(BaseSettings):
     #: How long after an answer was lost that is decided: webhooks may still come.
     unsure_grace_s: Seconds = 1800.0
 
-    #: Jobs that may be with upstream at once.
+    #: Jobs that may be with upstream at once, at most; how many it bears is found out, beginning with
+    #: `first_in_flight`.
     max_in_flight: Count = 100
+    first_in_flight: Count = 10
+    #: POSTs a minute, of all workers together; without it as many as upstream takes.
+    submit_rate: Annotated[float, Field(gt=0)] | None = None
+    #: Credits that are left on the account.
+    credit_floor: Annotated[int, Field(ge=0)] = 0
     #: Jobs that one Celery message carries at most.
     chunk: Annotated[int, Field(ge=1, le=500)] = 25
     #: Calls to upstream at once in one worker process.
@@ -76,7 +82,7 @@ class Settings(BaseSettings):
     answer_timeout_s: Seconds = 30.0
     #: How long nothing is charged after upstream said "slow down" or could not be reached.
     cooldown_s: Seconds = 5.0
-    #: How long nothing is charged after upstream said that the account cannot pay, or the key is wrong.
+    #: How often upstream is asked what is left on the account.
     credits_every_s: Seconds = 60.0
 
 

@@ -54,7 +54,7 @@ def _register_submit(app: Celery, services: Callable[[], Services], stage: Stage
         if done.pending:
             app.send_task(poll_name(stage), args=(done.pending,), countdown=done.poll_in)
         if done.left:
-            self.apply_async(args=(done.left,))
+            self.apply_async(args=(done.left,), countdown=done.left_in)
 
 
 def _register_poll(app: Celery, services: Callable[[], Services], stage: Stage) -> None:

@@ -5,44 +5,32 @@ The poll, the webhook and the pulse share these, so that a job's fate does not d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from tasks.musicapi import (
-    CannotPay,
     Cost,
+    Forbidden,
     Moderated,
     MusicReady,
     Reading,
     Refused,
-    SlowDown,
     TaskFailed,
-    Unauthorized,
     UpstreamError,
     VoiceReady,
 )
 from voicequeue import flow, records
-from voicequeue.flow import Patience
+from voicequeue.claims import Charged, Claimed, Overdue
 from voicequeue.job import Code, Failure, Job, Move, State
 from voicequeue.stage import PRICES, Stage
-from voicequeue.store import Charged, Claimed
-
-#: The longest Retry-After that is believed, in seconds.
-COOLDOWN_MAX_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Closure:
-    """The gate is to be closed until then (Unix seconds), for everybody."""
-
-    reason: str
-    detail: str
-    until: float
-
-
-def accepted(claim: Charged, task_id: str, now: float, poll_in: float) -> Move:
+def accepted(claim: Charged, task_id: str, now: float, poll_in: float, model: str = "") -> Move:
     """Upstream took the order: the credits are spent, and the task is to be asked about."""
-    fields = {records.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
+    fields: dict[str, str | None] = {records.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
+    fields |= {"asked": None, "forbidden": None}  # of this stage nothing is known yet, nor of the next
+    if model:
+        fields["model"] = model
     return _from_charging(claim)(State.PENDING, due=now + poll_in, fields=fields, credits=PRICES[claim.stage])
 
 
@@ -50,7 +38,11 @@ def not_accepted(claim: Charged, error: UpstreamError, now: float) -> Move:
     """Upstream did not take the order, or did not say: nothing is ever sent again blindly."""
     if error.cost is Cost.UNKNOWN:
         return _from_charging(claim)(State.UNSURE, reason=error.message)
-    if isinstance(error, Refused):
+    if isinstance(error, Forbidden) and not claim.others_taken:
+        # Of the account, or of this job? The others go first, which will tell.
+        to_the_back: dict[str, str | None] = {"forbidden": f"{now:.6f}", "lined": f"{now:.6f}"}
+        return _from_charging(claim)(State.QUEUED, reason=error.message, fields=to_the_back)
+    if isinstance(error, Refused | Forbidden):
         code = Code.MODERATED if isinstance(error, Moderated) else Code.REFUSED
         failure = Failure(code, claim.stage, error.message)
         return _from_charging(claim)(State.FAILED, reason=code, fields=_failure_fields(failure, now))
@@ -77,20 +69,11 @@ def lost(job_id: str, version: int, stage: Stage) -> Move:
     return Move(job_id, version, State.CHARGING, stage, State.UNSURE, reason="the worker died while charging")
 
 
-def closure(error: UpstreamError, now: float, patience: Patience) -> Closure | None:
-    """What an error means for everybody else's charges."""
-    match error:
-        case SlowDown(retry_after=wait):
-            return Closure("cooldown", error.message, now + min(wait or patience.cooldown_s, COOLDOWN_MAX_S))
-        case CannotPay():
-            return Closure("out_of_credits", error.message, now + patience.account_s)
-        case Unauthorized():
-            return Closure("unauthorized", error.message, now + patience.account_s)
-        case Refused():
-            return None
-    if error.cost is Cost.UNKNOWN:
-        return None
-    return Closure("upstream_down", error.message, now + patience.cooldown_s)
+def expired(job: Overdue, now: float) -> Move:
+    """A job that nothing was ordered for in the time it was given."""
+    failure = Failure(Code.EXPIRED, job.stage, "nothing was ordered for it in the time it was given")
+    fields = _failure_fields(failure, now)
+    return Move(job.job_id, job.version, job.state, job.stage, State.FAILED, reason=failure.code, fields=fields)
 
 
 def read(claim: Claimed, reading: Reading, now: float) -> Move | None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from celery.worker.request import Request
 
+from voicequeue.claims import Outcome
 from voicequeue.errors import KeyConflict
 from voicequeue.spec import parse
-from voicequeue.store import Outcome, Store
+from voicequeue.store import Store
 
 HIDDEN = "(hidden: a job may hold URLs and lyrics)"
 

@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from tasks.health import Health
 from tasks.musicapi import MusicApi
+from tasks.polls import Polls
 from tasks.webhooks import Webhooks
-from voicequeue.flow import Patience, PollPlan
+from voicequeue.flow import Patience
+from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
 from voicequeue.store import Store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Services:
     """One process's store, upstream, threads and times."""
 
@@ -28,3 +32,13 @@ class Services:
     #: None where upstream cannot reach us.
     webhooks: Webhooks | None = None
     clock: Callable[[], float] = field(default=time.time)
+
+    @cached_property
+    def health(self) -> Health:
+        """What this process tells the others of upstream."""
+        return Health(self.store.controls, self.patience, self.clock)
+
+    @cached_property
+    def polls(self) -> Polls:
+        """When this process asks upstream."""
+        return Polls(self.store.controls, self.plan)

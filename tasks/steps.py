@@ -17,12 +17,14 @@ from redis.exceptions import RedisError
 
 from tasks import decide
 from tasks.musicapi import NoAnswer, Refused, UpstreamError
+from tasks.polls import kind_of
 from tasks.services import Services
 from voicequeue import flow
+from voicequeue.claims import Charged, Claimed, Later
 from voicequeue.job import Move, State
 from voicequeue.records import task_field
+from voicequeue.spec import VoiceJob
 from voicequeue.stage import Stage
-from voicequeue.store import Charged, Claimed
 
 log = logging.getLogger("voicequeue")
 
@@ -32,12 +34,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What became of a chunk: orders that upstream took, when to ask about them (in seconds), and
-    the ids for which the time did not suffice."""
+    """What became of a chunk: orders that upstream took, when to ask about them (in seconds), the ids
+    for which the time or the submit rate did not suffice, and when to send those (in seconds)."""
 
     pending: list[str] = field(default_factory=list)
     poll_in: float = 0.0
     left: list[str] = field(default_factory=list)
+    left_in: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,47 +55,68 @@ class Polled:
 def submit(services: Services, stage: Stage, job_ids: Sequence[str]) -> Submitted:
     """Send the POST of `stage` for each job that is admitted to it, once."""
     enough = services.clock() + services.patience.submit_s
-    poll_in = services.plan.delay()
-    outcomes = _each(services, partial(_submit_one, services, stage, poll_in, enough), job_ids)
-    by_id = list(zip(job_ids, outcomes, strict=True))
+    outcomes = _each(services, partial(_submit_one, services, stage, enough), job_ids)
+    pending = [found for found in outcomes if isinstance(found, Pending)]
+    # One message asks about all of them, so they are due together, as soon as the first of them is.
+    poll_in = min((found.poll_in for found in pending), default=0.0)
+    services.store.plan(
+        [(found.job_id, found.version) for found in pending if found.poll_in > poll_in], services.clock() + poll_in
+    )
+    later = {job_id: found for job_id, found in zip(job_ids, outcomes, strict=True) if isinstance(found, Later)}
     return Submitted(
-        pending=[job_id for job_id, state in by_id if state is State.PENDING],
+        pending=[found.job_id for found in pending],
         poll_in=poll_in,
-        left=[job_id for job_id, state in by_id if state is State.ADMITTED],
+        left=list(later),
+        left_in=max((found.seconds for found in later.values()), default=0.0),
     )
 
 
-def _submit_one(services: Services, stage: Stage, poll_in: float, enough: float, job_id: str) -> State | None:
-    """The state it left the job in; ADMITTED if there was no time to begin; None if nothing was to do."""
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A job that upstream took, the version it stands at now, and when to ask about it (seconds)."""
+
+    job_id: str
+    version: int
+    poll_in: float
+
+
+def _submit_one(services: Services, stage: Stage, enough: float, job_id: str) -> Pending | Later | None:
+    """Later if it could not begin yet; None if nothing was to do, or upstream did not take it."""
     now = services.clock()
     if now > enough:
-        return State.ADMITTED
+        return Later(0.0)
     claim = services.store.charge(job_id, stage, secrets.token_hex(8), now, lease=services.patience.charge_s)
-    if claim is None:
+    if not isinstance(claim, Charged):
+        return claim
+    move = _order(services, claim)
+    written = _settle_claim(services, claim, move)
+    if not written or move.to is not State.PENDING or move.due is None:
         return None
-    move = _order(services, claim, poll_in)
-    return move.to if _settle_claim(services, claim, move) else None
+    return Pending(job_id, move.version + 1, move.due - services.clock())
 
 
-def _order(services: Services, claim: Charged, poll_in: float) -> Move:
+def _order(services: Services, claim: Charged) -> Move:
     """Send the POST and judge its answer."""
     if services.clock() >= claim.until:
         return decide.not_sent(claim)
     try:
-        task_id = _post(services, claim)
+        spec = _readable(claim)
+        task_id = services.health.of_order(partial(_post, services, claim, spec))
     except UpstreamError as error:
-        now = services.clock()
-        if closure := decide.closure(error, now, services.patience):
-            services.store.close_gate(closure.reason, closure.detail, now, closure.until)
-        return decide.not_accepted(claim, error, now)
-    return decide.accepted(claim, task_id, services.clock(), poll_in)
+        return decide.not_accepted(claim, error, services.clock())
+    model = spec.song.mv if spec.song and claim.stage is Stage.MUSIC else ""
+    poll_in = services.polls.after(0.0, kind_of(claim.stage, model))
+    return decide.accepted(claim, task_id, services.clock(), poll_in, model)
 
 
-def _post(services: Services, claim: Charged) -> str:
+def _readable(claim: Charged) -> VoiceJob:
     try:
-        spec = claim.spec()
+        return claim.spec()
     except ValueError:
         raise Refused("this release cannot read the job's record") from None
+
+
+def _post(services: Services, claim: Charged, spec: VoiceJob) -> str:
     webhook = services.webhooks.of(claim) if services.webhooks else None
     if claim.stage is Stage.VOICE and spec.audio_url is not None:
         return services.upstream.create_voice(spec.audio_url, webhook)
@@ -121,35 +145,57 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
     """Ask upstream about each job that is due, and write what it says."""
     claims = services.store.claim(job_ids, stage, services.clock(), lease=services.patience.poll_s)
     answers = zip(claims, _each(services, partial(_poll_one, services), claims), strict=True)
-    now, again_in = services.clock(), services.plan.delay()
+    now = services.clock()
     waiting: list[Claimed] = []
+    silent: list[Claimed] = []
     moves: list[Move] = []
     for claim, answer in answers:
         # Where asking went wrong for any reason, the deadline holds all the same.
-        move = answer or decide.overdue(claim, now, _deadline(services, claim))
+        move = (answer and answer.move) or decide.overdue(claim, now, _deadline(services, claim))
         if move is not None:
             moves.append(move)
         elif claim.state is State.PENDING:
-            waiting.append(claim)
+            (waiting if answer and answer.heard else silent).append(claim)
         else:  # the pulse asks again in its time
-            later = now + max(again_in, flow.look_again(now - claim.since))
+            later = now + max(services.plan.delay(), flow.look_again(now - claim.since))
             services.store.plan([(claim.job_id, claim.version)], later)
     made = [move for move, written in zip(moves, services.store.apply(moves, now), strict=True) if written]
-    return Polled(
-        waiting=services.store.plan([(claim.job_id, claim.version) for claim in waiting], now + again_in),
-        again_in=again_in,
-        to_music=[move.job_id for move in made if move.to is State.ADMITTED],
-    )
+    ready = {move.job_id for move in made if move.to in (State.ADMITTED, State.SUCCEEDED)}
+    services.polls.learn([claim for claim in claims if claim.job_id in ready and claim.state is State.PENDING], now)
+    again_in = _until_next(services, [*waiting, *silent], now)
+    planned = services.store.plan(_versions(waiting), now + again_in, asked=now)
+    planned += services.store.plan(_versions(silent), now + again_in)
+    to_music = [move.job_id for move in made if move.to is State.ADMITTED]
+    return Polled(waiting=planned, again_in=again_in, to_music=to_music)
 
 
-def _poll_one(services: Services, claim: Claimed) -> Move | None:
+def _until_next(services: Services, waiting: Sequence[Claimed], now: float) -> float:
+    """When to ask about these again: together, as soon as it is time for the first of them."""
+    times = [services.polls.after(now - claim.since, kind_of(claim.stage, claim.model)) for claim in waiting]
+    return min(times, default=0.0)
+
+
+def _versions(claims: Sequence[Claimed]) -> list[tuple[str, int]]:
+    return [(claim.job_id, claim.version) for claim in claims]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a poll led to (None: it is not ready), and whether upstream was heard at all."""
+
+    move: Move | None
+    heard: bool
+
+
+def _poll_one(services: Services, claim: Claimed) -> Answer:
     try:
-        reading = services.upstream.task(claim.task_id)
+        reading = services.health.of_question(partial(services.upstream.task, claim.task_id))
     except UpstreamError as error:
         if not isinstance(error, NoAnswer):
             log.warning("job %s: asking about its %s: %s", claim.job_id, claim.stage, error)
-        return decide.overdue(claim, services.clock(), _deadline(services, claim), error.message)
-    return decide.read(claim, reading, services.clock())
+        late = decide.overdue(claim, services.clock(), _deadline(services, claim), error.message)
+        return Answer(late, heard=False)
+    return Answer(decide.read(claim, reading, services.clock()), heard=True)
 
 
 def _deadline(services: Services, claim: Claimed) -> float:

@@ -8,9 +8,10 @@ from enum import Enum
 
 from tasks.musicapi import Webhook
 from voicequeue import changes, signing
+from voicequeue.claims import Charged
 from voicequeue.job import MAY_BE_LATE, Code, Job, State
 from voicequeue.stage import Stage
-from voicequeue.store import Charged, Store
+from voicequeue.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ class Webhooks:
 
 #: States in which upstream may have an order of ours that it has not delivered.
 MAY_BE_ASKED = MAY_BE_LATE | {State.PENDING}
+
+
+#: An order that a webhook speaks of was not ready so long ago (seconds), as far as anybody knows.
+JUST_S = 1.0
 
 
 class Hint(Enum):
@@ -57,7 +62,11 @@ def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | N
     if _was_given_up(job) and job.attempt == attempt and task_id is not None:
         found = changes.found_late(job, now, task_id=task_id)
         return Hint.POLL if store.apply([found], now) == [True] else Hint.NOTHING
-    return Hint.POLL if _can_be_asked(job) and store.plan([(job.id, job.version)], now) else Hint.NOTHING
+    return (
+        Hint.POLL
+        if _can_be_asked(job) and store.plan([(job.id, job.version)], now, asked=now - JUST_S)
+        else Hint.NOTHING
+    )
 
 
 def _was_given_up(job: Job) -> bool:

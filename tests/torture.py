@@ -27,9 +27,10 @@ import requests
 from config.settings import Settings
 from voicequeue import Job, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.audit import audit
+from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.reconnect import UNREACHABLE
 from voicequeue.stage import PRICES
-from voicequeue.store import DEFAULT_PREFIX, connect
+from voicequeue.store import connect
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 

@@ -16,23 +16,28 @@ from voicequeue.errors import (
     UnknownJob,
     VoiceQueueError,
 )
+from voicequeue.gate import Account, Gate, Hold, Limits
 from voicequeue.job import Charge, Clip, Code, Failure, Job, State, Step, charges
-from voicequeue.queue import Batch, Receipt, Rejection, Status, VoiceQueue
+from voicequeue.overview import Batch, Line, Status
+from voicequeue.queue import Receipt, Rejection, VoiceQueue
 from voicequeue.song import Song, UnknownModelWarning
 from voicequeue.spec import Priority, VoiceJob
 from voicequeue.stage import Stage
-from voicequeue.store import Gate
 
 __all__ = [
+    "Account",
     "Batch",
     "Charge",
     "Clip",
     "Code",
     "Failure",
     "Gate",
+    "Hold",
     "InvalidJob",
     "Job",
     "KeyConflict",
+    "Limits",
+    "Line",
     "NotAllowed",
     "Priority",
     "Problem",

@@ -6,6 +6,7 @@ be at one and the same moment.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from redis import Redis
 
 from voicequeue import scripts
 from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, State
+from voicequeue.stage import PRICES, Stage
 
 T = TypeVar("T")
 
@@ -32,6 +34,10 @@ class Record(NamedTuple):
     state: str
     batch: str
     credits: int
+    rank: str
+    stage: str
+    next_stage: str
+    code: str
 
     @property
     def is_known(self) -> bool:
@@ -42,7 +48,7 @@ class Record(NamedTuple):
 # ── the rules: a further index or counter is a line here ──────────────────────────────────────────
 
 #: The sorted sets of ids.
-IS_INDEX = re.compile(r"backlog|flight|late|state:.+|batch:[^:]+:jobs").fullmatch
+IS_INDEX = re.compile(r"line:\d:.*|flight|late|state:.+|batch:[^:]+:jobs").fullmatch
 
 #: The hashes of counters.
 IS_COUNTED = re.compile(r"counters|batch:[^:]+").fullmatch
@@ -50,7 +56,7 @@ IS_COUNTED = re.compile(r"counters|batch:[^:]+").fullmatch
 
 def indexes(record: Record) -> Iterator[str]:
     """Where the job's id must stand."""
-    yield "backlog" if record.state == State.QUEUED else f"state:{record.state}"
+    yield f"line:{record.rank}:{record.batch}" if record.state == State.QUEUED else f"state:{record.state}"
     if record.state in IN_FLIGHT:
         yield "flight"
     if record.batch:
@@ -66,28 +72,49 @@ def tolerated(record: Record) -> Iterator[str]:
 def counts(record: Record) -> Iterator[tuple[str, str, int]]:
     """What the job adds: counters, field, amount."""
     yield "counters", "credits", record.credits
+    yield "counters", "committed", _committed(record)
+    if record.code:
+        yield "counters", f"failed.{record.code}", 1
     if record.batch:
         yield f"batch:{record.batch}", record.state, 1
         yield f"batch:{record.batch}", "credits", record.credits
+        yield f"batch:{record.batch}", "committed", _committed(record)
+
+
+def _committed(record: Record) -> int:
+    """Credits that a job in flight is still going to spend; scripts/lib/keys.lua says the same."""
+    if record.state not in IN_FLIGHT:
+        return 0
+    later = PRICES[Stage(record.next_stage)] if record.stage == Stage.VOICE and record.next_stage else 0
+    return later + (0 if record.state == State.PENDING else PRICES[Stage(record.stage)])
+
+
+#: What else stands in these hashes: no sum over jobs, but what somebody set.
+_SET = frozenset({"paused", "max_credits", "max_in_flight"})
 
 
 def told(counters: str, written: dict[str, str]) -> dict[str, int]:
     """What counters say, by the fields that `counts` gives; those of all stages are one sum."""
-    amounts = {field: int(amount) for field, amount in written.items()}
+    amounts = {field: int(amount) for field, amount in written.items() if field not in _SET}
     if counters != "counters":
         return amounts
-    return {"credits": sum(amount for field, amount in amounts.items() if field.endswith(".credits"))}
+    kept = {field: amount for field, amount in amounts.items() if field == "committed" or field.startswith("failed.")}
+    return kept | {"credits": sum(amount for field, amount in amounts.items() if field.endswith(".credits"))}
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
-_FIELDS = ("state", "batch", "credits")
+#: What of a record is read for that.
+FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure")
 
 
 def record_of(values: Sequence[str | None]) -> Record | None:
-    """The record from its `_FIELDS`; None where there is none."""
-    state, batch, credits = values
-    return None if values == [None] * len(_FIELDS) else Record(state or "", batch or "", int(credits or 0))
+    """The record from its `FIELDS`; None where there is none."""
+    state, batch, credits, rank, stage, next_stage, failure = values
+    if values == [None] * len(FIELDS):
+        return None
+    code = json.loads(failure)["code"] if failure else ""
+    return Record(state or "", batch or "", int(credits or 0), rank or "", stage or "", next_stage or "", code)
 
 
 class Books:
@@ -140,7 +167,7 @@ class Books:
 
     def _follow(self, names: Sequence[str]) -> dict[str, list[str]] | None:
         """The counters, of the moment up to which moves were followed; None while there are more of them."""
-        asked = [self._known, PAGE, len(_FIELDS), *_FIELDS, *names]
+        asked = [self._known, PAGE, len(FIELDS), *FIELDS, *names]
         seen = scripts.run(self._redis, "look", self._root, *asked)
         if seen is None:
             self.is_torn = True
@@ -163,7 +190,7 @@ class Books:
     def _read(self, job_ids: Sequence[str]) -> None:
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
-                pipe.hmget(f"{self._root}job:{job_id}", _FIELDS)
+                pipe.hmget(f"{self._root}job:{job_id}", FIELDS)
             for job_id, values in zip(job_ids, pipe.execute(), strict=True):
                 self._put(job_id, record_of(values))
 

@@ -12,6 +12,9 @@ from voicequeue.job import MOVES, Code, Failure, Job, Move, State
 from voicequeue.records import failure_text, task_field
 from voicequeue.stage import PRICES, Stage
 
+#: As the time when an order was last not ready: nobody knows how long it is under way already.
+UNKNOWN = "0"
+
 #: Why a job in this state cannot be cancelled, where it is not simply over.
 _WHY_NOT_CANCEL = {
     State.CHARGING: "its request is on the way to upstream at this moment; try again in a second",
@@ -19,9 +22,14 @@ _WHY_NOT_CANCEL = {
 }
 
 
+def can_be_cancelled(job: Job) -> bool:
+    """Whether it is not over, nor in the middle of being charged."""
+    return job.state is not State.CANCELLED and State.CANCELLED in MOVES[job.state]
+
+
 def cancel(job: Job, now: float) -> Move:
     """Nothing more is done for it here; what upstream was paid for goes on there."""
-    if job.state is State.CANCELLED or State.CANCELLED not in MOVES[job.state]:
+    if not can_be_cancelled(job):
         why = _WHY_NOT_CANCEL.get(job.state, f"it is {job.state} already")
         raise NotAllowed(f"job {job.id} cannot be cancelled: {why}")
     cancelled = partial(_move(job), State.CANCELLED, fields={"settled": f"{now:.6f}"})
@@ -42,7 +50,7 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
     if job.has_result:
         return _go_on(job, now, cleared)
     if job.may_still_come and not resubmit:
-        fields = {**cleared, "since": f"{now:.6f}"}
+        fields = {**cleared, "since": f"{now:.6f}", "asked": UNKNOWN}
         return _move(job)(State.PENDING, due=now, reason="retry: ask again", fields=fields)
     reason = "retry: order again" if pays_again(job, resubmit=resubmit) else "retry"
     return _move(job)(State.QUEUED, reason=reason, fields={**cleared, task_field(job.stage): None})
@@ -69,7 +77,7 @@ _PAID = frozenset({Code.DEADLINE, Code.UPSTREAM_FAILED, Code.ABANDONED})
 def take_up(job: Job, now: float, *, task_id: str, reason: str = "somebody gave the task id") -> Move:
     """The task id of an order whose answer was lost: it was charged, and is asked about."""
     _must_be(job, State.UNSURE, State.CHARGING)
-    fields = {task_field(job.stage): task_id, "since": f"{now:.6f}"}
+    fields = {task_field(job.stage): task_id, "since": f"{now:.6f}", "asked": UNKNOWN}
     return _move(job)(State.PENDING, due=now, reason=reason, fields=fields, credits=PRICES[job.stage])
 
 
@@ -90,7 +98,7 @@ def abandon(job: Job, now: float) -> Move:
 
 def found_late(job: Job, now: float, *, task_id: str) -> Move:
     """The task id of an order that somebody had given up: it was charged, and what comes is kept."""
-    fields = {task_field(job.stage): task_id, "since": f"{now:.6f}"}
+    fields = {task_field(job.stage): task_id, "since": f"{now:.6f}", "asked": UNKNOWN}
     reason = "a webhook told the task id; what comes is kept"
     return _move(job)(job.state, due=now, reason=reason, fields=fields, credits=PRICES[job.stage])
 

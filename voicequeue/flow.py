@@ -1,22 +1,8 @@
-"""When to ask, how long to wait: the numbers of flow control. Pure; all times in seconds."""
+"""How long to wait before somebody else looks after things. Pure; all times in seconds."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True, slots=True)
-class PollPlan:
-    """Polls of one task are `min_s` to `max_s` apart, spread evenly so that they do not come in waves."""
-
-    min_s: float = 15.0
-    max_s: float = 25.0
-    chance: random.Random = field(default_factory=random.Random, repr=False)
-
-    def delay(self) -> float:
-        """How long to wait before the next poll."""
-        return self.chance.uniform(self.min_s, self.max_s)
+from dataclasses import dataclass
 
 
 def look_again(waited: float) -> float:

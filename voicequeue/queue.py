@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from voicequeue import changes
 from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
+from voicequeue.claims import Outcome
 from voicequeue.errors import (
     InvalidJob,
     KeyConflict,
@@ -23,17 +24,27 @@ from voicequeue.errors import (
     UnknownJob,
     VoiceQueueError,
 )
-from voicequeue.job import Job, Move, State, Step
+from voicequeue.gate import Limits
+from voicequeue.job import FINAL, Job, Move, State, Step
+from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.overview import Batch, Status
 from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
 from voicequeue.repair import repair
 from voicequeue.spec import VoiceJob, parse
-from voicequeue.store import DEFAULT_PREFIX, Gate, Outcome, Store, connect
+from voicequeue.stage import Stage
+from voicequeue.store import Store, connect
 
 #: Jobs written by one call to Redis.
 CHUNK = 500
 
 #: What `enqueue` takes: a job, or its fields as a mapping (JSON, a row).
 Enqueueable = VoiceJob | Mapping[str, Any]
+
+#: The pace is measured over so many seconds.
+PACE_S = 300.0
+
+#: What is still to be done by itself.
+UNSETTLED = frozenset(State) - FINAL - {State.UNSURE}
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -58,37 +69,6 @@ class Receipt:
     rejected: int = 0
     credits: int = 0
     rejections: list[Rejection] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A named set of jobs: how many stand in each state, and the credits they spent."""
-
-    name: str
-    states: dict[State, int]
-    credits: int
-
-    @property
-    def total(self) -> int:
-        """All jobs that were ever put into it."""
-        return sum(self.states.values())
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether every job is final or waits for a person (`unsure`)."""
-        resting = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
-        return self.total == sum(self.states[state] for state in resting)
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The queue, or one batch of it, at a glance."""
-
-    states: dict[State, int]
-    gate: Gate
-    in_flight: int
-    credits: int
-    workers: int
 
 
 class VoiceQueue:
@@ -246,14 +226,15 @@ class VoiceQueue:
     def balances(self) -> list[Balance]:
         """What upstream said was left on the account in the last days, oldest first."""
         with _reachable():
-            return self._store.balances()
+            return self._store.controls.balances()
 
     def batch(self, name: str) -> Batch:
         """A batch as it stands now. Raises UnknownBatch."""
         with _reachable():
-            if not self._store.has_batch(name):
-                raise UnknownBatch(name)
-            return Batch(name, self._store.counts(name), self._store.credits(name))
+            found = self._store.batch(name)
+        if found is None:
+            raise UnknownBatch(name)
+        return found
 
     def batches(self) -> list[Batch]:
         """Every batch, the newest first."""
@@ -265,15 +246,70 @@ class VoiceQueue:
         """The whole queue at a glance, or one batch of it. Raises UnknownBatch."""
         if batch is not None:
             self.batch(batch)
-        now = time.time()
+        now, store = time.time(), self._store
         with _reachable():
+            states = store.counts(batch)
+            pace = store.finished(now - PACE_S) * 60 / PACE_S
+            unsettled = sum(states[state] for state in UNSETTLED)
             return Status(
-                states=self._store.counts(batch),
-                gate=self._store.gate(now),
-                in_flight=self._store.in_flight(),
-                credits=self._store.credits(batch),
-                workers=len(self._store.workers(since=now - 15)),
+                states=states,
+                gate=store.controls.gate(now),
+                in_flight=store.in_flight(),
+                limit=store.controls.flow().limit,
+                credits=store.credits(batch),
+                workers=len(store.controls.workers(since=now - 15)),
+                account=store.controls.account(now),
+                backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
+                failures=store.failures() if batch is None else {},
+                pace=pace,
+                seconds_left=unsettled * 60 / pace if pace else None,
             )
+
+    # ── steering ───────────────────────────────────────────────────────────────────────────────
+
+    def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, by: str = "") -> bool:
+        """Charge nothing more: of anything, of one stage, or of one batch. False if it was so already.
+
+        What is in flight is polled as ever. `by` is told to whoever asks why. Raises UnknownBatch.
+        """
+        if batch is not None:
+            return self.limit_batch(self.batch(batch).name, paused=True)
+        with _reachable():
+            return self._store.controls.pause(time.time(), stage=None if stage is None else Stage(stage), by=by)
+
+    def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
+        """Go on, and try what is held back for other reasons. False if nothing was. Raises UnknownBatch."""
+        if batch is not None:
+            return self.limit_batch(self.batch(batch).name, paused=False)
+        with _reachable():
+            return self._store.controls.resume(time.time(), stage=None if stage is None else Stage(stage))
+
+    def limits(self) -> Limits:
+        """As somebody set them while it runs, or else as the workers' settings say."""
+        with _reachable():
+            return self._store.controls.limits()
+
+    def set_limits(self, **limits: float | None) -> Limits:
+        """Set `in_flight`, `submit_rate` (POSTs a minute) or `credit_floor` for all workers, now; None goes
+        back to their settings. Raises ValueError."""
+        with _reachable():
+            self._store.controls.set_limits(**limits)
+            return self._store.controls.limits()
+
+    def limit_batch(
+        self,
+        name: str,
+        *,
+        paused: bool | None = None,
+        max_credits: int | None = None,
+        max_in_flight: int | None = None,
+    ) -> bool:
+        """Set what one batch may do, beginning with jobs that are admitted from now on; None leaves it as it is.
+
+        It may be set before the batch has jobs. False if all was so already. Raises ValueError.
+        """
+        with _reachable():
+            return self._store.limit_batch(name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight)
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────
 
@@ -283,6 +319,13 @@ class VoiceQueue:
         What upstream already works on was paid and goes on there; if the result comes, the job keeps it.
         """
         return self._change(job_id, changes.cancel)
+
+    def cancel_as_read(self, jobs: Iterable[Job]) -> list[bool]:
+        """Cancel many jobs as they were when they were read; False for one that has moved since."""
+        now = time.time()
+        moves = [changes.cancel(job, now) for job in jobs]
+        with _reachable():
+            return [written for page in _pages(moves) for written in self._store.apply(page, now)]
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
         """Let a failed job go on at the first stage that has no result. Raises NotAllowed.

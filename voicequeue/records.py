@@ -9,6 +9,7 @@ from typing import Any
 
 from voicequeue.balance import Balance
 from voicequeue.job import Clip, Code, Failure, Job, Move, State, Step
+from voicequeue.overview import Batch
 from voicequeue.spec import stored
 from voicequeue.stage import Stage
 
@@ -62,6 +63,18 @@ def failure(text: str | None) -> Failure | None:
 def failure_text(found: Failure) -> str:
     """The failure as a record's field."""
     return json.dumps(asdict(found), ensure_ascii=False, separators=(",", ":"))
+
+
+def batch(name: str, record: Mapping[str, str]) -> Batch:
+    """The batch that a record's fields describe."""
+    limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight") if limit in record}
+    paused = record.get("paused", "0") == "1"
+    return Batch(name, states(record), int(record.get("credits", 0)), paused=paused, **limits)
+
+
+def states(record: Mapping[str, str]) -> dict[State, int]:
+    """How many jobs of a batch stand in each state."""
+    return {state: int(record.get(state, 0)) for state in State}
 
 
 def balance(text: str) -> Balance:

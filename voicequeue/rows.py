@@ -17,7 +17,7 @@ from voicequeue.errors import InvalidJob, Problem, VoiceQueueError
 from voicequeue.song import Song
 from voicequeue.spec import VoiceJob, parse
 
-JOB_COLUMNS = ("audio_url", "persona_id", "name", "key", "priority", "callback_url", "max_credits")
+JOB_COLUMNS = ("audio_url", "persona_id", "name", "key", "priority", "callback_url", "max_credits", "start_within_s")
 SONG_COLUMNS = tuple(Song.model_fields)
 METADATA = "metadata."
 
@@ -51,15 +51,21 @@ class Row:
     trouble: str = ""
     more: tuple[str, ...] = ()
 
-    def job(self, batch: str) -> VoiceJob:
-        """The job that the row describes, with a key of its own. Raises InvalidJob."""
+    def job(self, batch: str, *, start_within_s: float | None = None) -> VoiceJob:
+        """The job that the row describes, with a key of its own. Raises InvalidJob.
+
+        `start_within_s` is for rows that say nothing of it themselves, and no part of the key.
+        """
         if self.fields is None:
             raise InvalidJob([Problem("", self.trouble)])
         try:
-            return parse(_nested(self.fields, batch)).with_row_key()
+            job = parse(_nested(self.fields, batch)).with_row_key()
         except InvalidJob as error:
             problems = [Problem(problem.field.removeprefix("song."), problem.message) for problem in error.problems]
             raise InvalidJob(problems) from None
+        if start_within_s is None or job.start_within_s is not None:
+            return job
+        return job.model_copy(update={"start_within_s": start_within_s})
 
 
 class _Borrowed(io.RawIOBase):

@@ -80,7 +80,8 @@ class VoiceJob(BaseModel):
 
     `audio_url` must be a public MP3 or WAV of one clear speaker, longer than 10 s. With a
     `persona_id` the voice stage is skipped. `key` makes enqueueing idempotent: the same key with
-    the same content is the same job. `metadata` is yours; it is kept and given back.
+    the same content is the same job. `metadata` is yours; it is kept and given back. A job for which
+    nothing was ordered `start_within_s` seconds after it was enqueued fails with the code `expired`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
@@ -95,6 +96,7 @@ class VoiceJob(BaseModel):
     callback_url: HttpUrl | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     max_credits: Annotated[int, Field(ge=0)] | None = None
+    start_within_s: Annotated[float, Field(gt=0)] | None = None
 
     @field_validator("metadata")
     @classmethod

@@ -2,37 +2,37 @@
 
 Python owns which moves are legal (`voicequeue.job`); the Lua scripts compare and write. Every
 method takes `now` in Unix seconds where time matters. The key map stands in
-`scripts/lib/record.lua`.
+`scripts/lib/keys.lua`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from itertools import islice
 from typing import Any, cast
 
 from redis import Redis
 
-from voicequeue import records, scripts
-from voicequeue.balance import Balance
+from voicequeue import records
+from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
+from voicequeue.controls import Controls
+from voicequeue.gate import Limits
 from voicequeue.job import Job, Move, State, Step
+from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
+from voicequeue.overview import Batch, Line
 from voicequeue.reconnect import KeepTrying, failures
-from voicequeue.spec import VoiceJob, stored
+from voicequeue.scripts import encodable
+from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import Stage
-
-DEFAULT_PREFIX = "voicequeue"
 
 #: A claim may come this much before its time (seconds): clocks of two machines differ a little.
 EARLY_S = 0.05
 
 _PAGE = 500
 
-#: What may stand in a key's hash tag.
-_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+#: Queued songs stand so many seconds ahead of queued voices, below zero. See scripts/lib/line.lua.
+SONGS_AHEAD = 4e9
 
 
 def connect(url: str, *, wait_s: float = 0.0) -> Redis:
@@ -54,80 +54,15 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
         raise ValueError("the Redis URL must look like redis://[user:password@]host:port/database") from None
 
 
-class Outcome(IntEnum):
-    """What became of one job that was enqueued."""
-
-    NEW = 1
-    KNOWN = 0
-    CONFLICT = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Charged:
-    """A claim to send one POST, which `charging` was written for.
-
-    It holds `until` then (Unix seconds); later somebody else may have decided over the job.
-    `persona_id` is the voice that this job has made; `content` is what `spec` reads.
-    """
-
-    job_id: str
-    version: int
-    stage: Stage
-    attempt: int
-    content: str
-    persona_id: str | None
-    until: float
-
-    def spec(self) -> VoiceJob:
-        """What was asked for. Raises ValueError for a record of a release with other rules."""
-        return stored(self.content)
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A claim to ask upstream about one job; `since` is when the stage was paid (Unix seconds).
-
-    `state` is pending; or failed or cancelled, where only what comes late is still to be kept.
-    """
-
-    job_id: str
-    version: int
-    state: State
-    stage: Stage
-    task_id: str
-    since: float
-    next_stage: Stage | None
-
-
-@dataclass(frozen=True, slots=True)
-class Overdue:
-    """A job of which something is to come, and that nobody looked after in time."""
-
-    job_id: str
-    version: int
-    state: State
-    stage: Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Whether admission is held back, why, and until when (Unix seconds; None: till somebody opens it)."""
-
-    open: bool
-    reason: str | None = None
-    detail: str | None = None
-    since: float | None = None
-    until: float | None = None
-
-
 class Store:
-    """Job records under one prefix of one Redis. Safe to share between threads."""
+    """Job records under one prefix of one Redis, and (`controls`) what holds them back. Safe to share
+    between threads. `limits` are this process's settings."""
 
-    def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX) -> None:
-        if not _PREFIX.fullmatch(prefix):
-            raise ValueError("the prefix must be 1 to 40 of the letters A-Z and a-z, digits, '.', '_' and '-'")
+    def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None) -> None:
+        self._space = Keyspace(redis, prefix)
         self._redis = redis
-        self._root = f"{{{prefix}}}:"
+        self.controls = Controls(self._space, limits)
+        self._limits = self.controls.settings.arguments()
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
@@ -137,39 +72,53 @@ class Store:
         A job that this very call has written is NEW, also where Redis's first answer was lost.
         """
         before = failures()
-        arguments: list[str | int | float] = [now]
+        arguments: list[str | int | float] = [f"{now:.6f}"]
         for job_id, spec in jobs:
             first, *later = spec.stages
             after = later[0] if later else ""
-            arguments += (job_id, spec.content(), spec.priority.rank, spec.batch or "", first, after)
-        outcomes = [Outcome(code) for code in self._run("enqueue", *arguments)]
+            within = "" if spec.start_within_s is None else spec.start_within_s
+            arguments += (job_id, spec.content(), spec.priority.rank, spec.batch or "", first, after, within)
+        outcomes = [Outcome(code) for code in self._space.run("enqueue", *arguments)]
         return self._new_after_all(jobs, outcomes, now) if failures() > before else outcomes
 
-    def admit(self, now: float, *, limit: int, at_most: int = 1000) -> dict[Stage, list[str]]:
-        """Take jobs from the head of the backlog, up to `limit` in flight, by the stage they stand at."""
-        flat = self._run("admit", now, limit, at_most)
-        admitted: dict[Stage, list[str]] = {}
-        for job_id, stage in _rows(flat, 2):
-            admitted.setdefault(Stage(stage), []).append(job_id)
-        return admitted
+    def admit(self, now: float, *, at_most: int = 1000) -> Admitted:
+        """Take jobs from the backlog into flight, whose turn it is and as many as the limits allow."""
+        news, *flat = self._space.run("admit", f"{now:.6f}", at_most, *self._limits)
+        by_stage: dict[Stage, list[str]] = {}
+        for job_id, stage in rows(flat, 2):
+            by_stage.setdefault(Stage(stage), []).append(job_id)
+        return Admitted(by_stage, news)
 
-    def charge(self, job_id: str, stage: Stage, holder: str, now: float, *, lease: float) -> Charged | None:
-        """Claim one job for its POST; None if there is nothing to send (any more, or for now).
+    def charge(self, job_id: str, stage: Stage, holder: str, now: float, *, lease: float) -> Charged | Later | None:
+        """Claim one job for its POST; Later if the submit rate says so; None if there is nothing to send
+        (any more, or while the gate is closed).
 
         `holder` is a token of this very claim: asking again with it gives the same answer.
         """
-        found = self._run("charge", now, job_id, stage, holder, now + lease)
+        found = self._space.run("charge", f"{now:.6f}", job_id, stage, holder, now + lease, *self._limits)
         if found is None or found == "closed":
             return None
-        version, attempt, content, persona_id = found
-        return Charged(job_id, int(version), stage, int(attempt), content, persona_id, now + lease)
+        if len(found) == 1:
+            return Later(float(found[0]))
+        version, attempt, content, persona_id, others = found
+        return Charged(job_id, int(version), stage, int(attempt), content, persona_id, now + lease, bool(others))
 
     def claim(self, job_ids: Iterable[str], stage: Stage, now: float, *, lease: float) -> list[Claimed]:
         """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""
-        flat = self._run("claim", now + EARLY_S, stage, now + lease, *job_ids)
+        flat = self._space.run("claim", now + EARLY_S, stage, now + lease, *job_ids)
         return [
-            Claimed(job_id, int(version), State(state), stage, task_id, float(since), Stage(after) if after else None)
-            for job_id, version, state, task_id, since, after in _rows(flat, 6)
+            Claimed(
+                job_id,
+                int(version),
+                State(state),
+                stage,
+                task_id,
+                since=float(since),
+                asked=float(asked) if asked else None,
+                next_stage=Stage(after) if after else None,
+                model=model,
+            )
+            for job_id, version, state, task_id, since, asked, after, model in rows(flat, 8)
         ]
 
     def apply(self, moves: Sequence[Move], now: float) -> list[bool]:
@@ -178,44 +127,46 @@ class Store:
             return []
         before = failures()
         lines = json.dumps([records.move_text(move) for move in moves], ensure_ascii=False)
-        written = [bool(each) for each in self._run("apply", now, lines)]
+        written = [bool(each) for each in self._space.run("apply", f"{now:.6f}", lines, *self._limits)]
         return self._written_after_all(moves, written, now) if failures() > before else written
 
-    def plan(self, jobs: Iterable[tuple[str, int]], due: float) -> list[str]:
-        """Say when jobs, given as (id, version), are due to be asked about; gives the ids that still are."""
+    def plan(self, jobs: Iterable[tuple[str, int]], due: float, *, asked: float | None = None) -> list[str]:
+        """Say when jobs, given as (id, version), are due to be asked about; gives the ids that still are.
+
+        `asked` is when they were known not to be ready.
+        """
         pairs = [part for job in jobs for part in job]
-        return cast(list[str], self._run("plan", due, *pairs)) if pairs else []
+        not_ready = "" if asked is None else f"{asked:.6f}"
+        return cast(list[str], self._space.run("plan", f"{due:.6f}", not_ready, *pairs)) if pairs else []
 
     def unsure_since(self, before: float, *, at_most: int = 1000) -> list[str]:
         """Ids of jobs that went unsure before then, the longest first."""
-        key = self._key(f"state:{State.UNSURE}")
+        key = self._space.key(f"state:{State.UNSURE}")
         return cast(list[str], self._redis.zrange(key, "-inf", before, byscore=True, offset=0, num=at_most))
+
+    def limit_batch(self, name: str, **given: int | None) -> bool:
+        """Set `paused`, `max_credits` or `max_in_flight` of a batch; None leaves it. False if all was so already.
+
+        Raises ValueError for what cannot be a batch's name.
+        """
+        key = self._space.key(f"batch:{batch_name(name)}")
+        before = {"paused": "0"} | cast(dict[str, str], self._redis.hgetall(key))
+        wanted = {field: str(int(value)) for field, value in given.items() if value is not None}
+        for field, value in wanted.items():
+            self._redis.hset(key, field, value)
+        return any(before.get(field) != value for field, value in wanted.items())
+
+    def expired(self, now: float, *, at_most: int = 1000) -> list[Overdue]:
+        """Jobs that should have begun by now and are still queued; each given to one caller, for a minute."""
+        found = rows(self._space.run("expired", f"{now:.6f}", at_most), 3)
+        return [Overdue(job_id, int(version), State.QUEUED, Stage(stage)) for job_id, version, stage in found]
 
     def overdue(self, now: float, *, patience: float, at_most: int = 1000) -> list[Overdue]:
         """Jobs whose time passed `patience` seconds ago, each given to one caller."""
         return [
             Overdue(job_id, int(version), State(state), Stage(stage))
-            for job_id, version, state, stage in _rows(self._run("overdue", now, patience, at_most), 4)
+            for job_id, version, state, stage in rows(self._space.run("overdue", now, patience, at_most), 4)
         ]
-
-    def close_gate(self, reason: str, detail: str, now: float, until: float | None = None) -> None:
-        """Hold admission back, till `until` or (None) till somebody opens it; never for less than it is."""
-        self._run("close", now, reason, detail, "" if until is None else until)
-
-    def turn(self, name: str, *, every: float) -> bool:
-        """Whether it is the caller's turn to do what one worker does for all, once in `every` seconds."""
-        return bool(self._redis.set(self._key(f"turn:{name}"), "taken", nx=True, px=max(1, round(every * 1000))))
-
-    def note_balance(self, credits: int, *, spent_before: int, asked: float, now: float) -> int:
-        """Note the credits that upstream said are left, asked about when `credits()` were spent; gives our count."""
-        return int(self._run("balance", now, asked, credits, spent_before))
-
-    def heard(self, worker: str, now: float) -> None:
-        """Note that a worker's pulse beats; those not heard for a day are forgotten."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(self._key("pulses"), {worker: now})
-            pipe.zremrangebyscore(self._key("pulses"), "-inf", now - 86_400)
-            pipe.execute()
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
@@ -223,16 +174,16 @@ class Store:
         """The jobs of these ids, in their order; None where there is none."""
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
-                pipe.hgetall(self._key(f"job:{job_id}"))
+                pipe.hgetall(self._space.key(f"job:{job_id}"))
             found = pipe.execute()
         return [records.job(job_id, record) if record else None for job_id, record in zip(job_ids, found, strict=True)]
 
     def timeline(self, job_id: str) -> list[Step]:
         """The moves of a job, oldest first, from its enqueueing on."""
-        record = self._key(f"job:{job_id}")
+        record = self._space.key(f"job:{job_id}")
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hget(record, "created")
-            pipe.lrange(self._key(f"timeline:{job_id}"), 0, -1)
+            pipe.lrange(self._space.key(f"timeline:{job_id}"), 0, -1)
             created, lines = pipe.execute()
         steps = [records.step(line) for line in lines]
         if created is None:
@@ -245,79 +196,95 @@ class Store:
         """Ids of a batch in the order they came, of the backlog from its head, of any other state by
         when they entered it (latest first)."""
         if batch is not None:
-            found = self._pages(self._key(f"batch:{batch}:jobs"), False)
+            found = self._space.pages(self._space.key(f"batch:{batch}:jobs"))
             return found if state is None else self._in_state(found, state)
         states = [state] if state is not None else list(State)
-        return (job_id for each in states for job_id in self._pages(*self._index(each)))
+        return (job_id for each in states for job_id in self._of_state(each))
 
     def counts(self, batch: str | None = None) -> dict[State, int]:
         """How many jobs stand in each state, of one batch or of all."""
         if batch is not None:
-            record = cast(dict[str, str], self._redis.hgetall(self._key(f"batch:{batch}")))
-            return {state: int(record.get(state, 0)) for state in State}
+            return records.states(cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{batch}"))))
         with self._redis.pipeline(transaction=False) as pipe:
             for state in State:
-                pipe.zcard(self._index(state)[0])
-            return dict(zip(State, pipe.execute(), strict=True))
+                pipe.zcard(self._space.key(f"state:{state}"))
+            counted = dict(zip(State, pipe.execute(), strict=True))
+        return counted | {State.QUEUED: sum(line.count for line in self.lines())}
+
+    def lines(self) -> list[Line]:
+        """The backlog: what goes first comes first."""
+        named = [(priority, batch) for priority in Priority for batch in self._turns(priority)]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for priority, batch in named:
+                key = self._line(priority, batch)
+                pipe.zcard(key)
+                pipe.zrange(key, 0, 0, withscores=True)
+                pipe.zrange(key, 0, "+inf", byscore=True, offset=0, num=1, withscores=True)
+            found = iter(pipe.execute())
+        sizes = zip(named, zip(*[found] * 3, strict=True), strict=True)
+        return [
+            Line(priority, batch or None, count, min(score % SONGS_AHEAD for _, score in (*head, *voices)))
+            for (priority, batch), (count, head, voices) in sizes
+            if head
+        ]
+
+    def failures(self) -> dict[str, int]:
+        """How many jobs stand failed, by code."""
+        counters = cast(dict[str, str], self._redis.hgetall(self._space.key("counters")))
+        by_code = {name.removeprefix("failed."): int(n) for name, n in counters.items() if name.startswith("failed.")}
+        return {code: count for code, count in by_code.items() if count}
+
+    def finished(self, since: float) -> int:
+        """How many jobs have succeeded since then, and stand so."""
+        return self._redis.zcount(self._space.key(f"state:{State.SUCCEEDED}"), since, "+inf")
 
     def credits(self, batch: str | None = None) -> int:
         """Credits spent for certain, by one batch or in all."""
         if batch is not None:
-            return int(self._redis.hget(self._key(f"batch:{batch}"), "credits") or 0)
-        spent = self._redis.hmget(self._key("counters"), [f"{each}.credits" for each in (*Stage, "corrected")])
+            return int(self._redis.hget(self._space.key(f"batch:{batch}"), "credits") or 0)
+        counted = [f"{each}.credits" for each in (*Stage, "corrected")]
+        spent = self._redis.hmget(self._space.key("counters"), counted)
         return sum(int(amount or 0) for amount in cast(list[str | None], spent))
-
-    def balances(self) -> list[Balance]:
-        """What upstream said was left on the account in the last days, oldest first."""
-        lines = cast(list[str], self._redis.lrange(self._key("balances"), 0, -1))
-        return [records.balance(line) for line in lines]
 
     def batches(self) -> list[str]:
         """Names of all batches, the newest first."""
-        return cast(list[str], self._redis.zrange(self._key("batches"), 0, -1, desc=True))
+        return cast(list[str], self._redis.zrange(self._space.key("batches"), 0, -1, desc=True))
 
-    def has_batch(self, name: str) -> bool:
-        """Whether any job was ever enqueued into this batch."""
-        return self._redis.zscore(self._key("batches"), scripts.encodable(name)) is not None
+    def batch(self, name: str) -> Batch | None:
+        """A batch as it stands; None if no job was ever enqueued into it."""
+        if self._redis.zscore(self._space.key("batches"), encodable(name)) is None:
+            return None  # what lies under such a key may be something else
+        return records.batch(name, cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{name}"))))
 
     def in_flight(self) -> int:
         """How many slots are taken."""
-        return self._redis.zcard(self._key("flight"))
-
-    def gate(self, now: float) -> Gate:
-        """Whether admission is held back, and why."""
-        record = cast(dict[str, str], self._redis.hgetall(self._key("gate")))
-        until = float(record["until"]) if "until" in record else None
-        if not record or (until is not None and until <= now):
-            return Gate(open=True)
-        return Gate(False, record["reason"], record["detail"], float(record["since"]), until)
-
-    def workers(self, since: float) -> list[str]:
-        """Workers whose pulse was heard after `since`."""
-        return cast(list[str], self._redis.zrange(self._key("pulses"), f"({since}", "+inf", byscore=True))
+        return self._redis.zcard(self._space.key("flight"))
 
     def last_event(self) -> str:
         """The id of the newest event, to read on from."""
-        newest = cast(list[Any], self._redis.xrevrange(self._key("events"), count=1))
+        newest = cast(list[Any], self._redis.xrevrange(self._space.key("events"), count=1))
         return cast(str, newest[0][0]) if newest else "0-0"
 
     def events(self, after: str, *, wait_s: float) -> list[tuple[str, dict[str, str]]]:
         """Events after that id, waiting up to `wait_s` for the first; [] if none came."""
-        key = self._key("events")
+        key = self._space.key("events")
         answer = cast(list[Any], self._redis.xread({key: after}, block=max(1, round(wait_s * 1000)), count=1000))
         return [(event_id, fields) for _, page in answer or [] for event_id, fields in page]
 
-    # ── below ──────────────────────────────────────────────────────────────────────────────────
+    def _of_state(self, state: State) -> Iterator[str]:
+        if state is not State.QUEUED:
+            yield from self._space.pages(self._space.key(f"state:{state}"), latest_first=True)
+            return
+        for priority in Priority:
+            for batch in self._turns(priority):
+                yield from self._space.pages(self._line(priority, batch))
 
-    def _key(self, name: str) -> str:
-        return self._root + scripts.encodable(name)
+    def _turns(self, priority: Priority) -> list[str]:
+        """Batches that have queued jobs of this priority ('' for those of none), whose turn is first, first."""
+        return cast(list[str], self._redis.zrange(self._space.key(f"turns:{priority.rank}"), 0, -1))
 
-    def _index(self, state: State) -> tuple[str, bool]:
-        """The sorted set of a state's ids, and whether it is read from its end."""
-        return (self._key("backlog"), False) if state is State.QUEUED else (self._key(f"state:{state}"), True)
-
-    def _run(self, name: str, *arguments: str | float) -> Any:
-        return scripts.run(self._redis, name, self._root, *arguments)
+    def _line(self, priority: Priority, batch: str) -> str:
+        return self._space.key(f"line:{priority.rank}:{batch}")
 
     def _new_after_all(self, jobs: Sequence[tuple[str, VoiceJob]], found: list[Outcome], now: float) -> list[Outcome]:
         """The outcomes, when they are those of a second try: what came at that very time came with the first."""
@@ -326,7 +293,7 @@ class Store:
         known = [job_id for job_id, place in places.items() if found[place] is Outcome.KNOWN]
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in known:
-                pipe.hget(self._key(f"job:{job_id}"), "created")
+                pipe.hget(self._space.key(f"job:{job_id}"), "created")
             came = pipe.execute()
         latest = now + 1e-5 * len(jobs)  # the script sets jobs of one call microseconds apart
         new = {places[job_id] for job_id, at in zip(known, came, strict=True) if now - 1e-6 < float(at) < latest}
@@ -336,38 +303,15 @@ class Store:
         """What was written, when this was a second try: a job that took this step at that very time took it with us."""
         with self._redis.pipeline(transaction=False) as pipe:
             for move in moves:
-                pipe.hmget(self._key(f"job:{move.job_id}"), "v", "updated")
+                pipe.hmget(self._space.key(f"job:{move.job_id}"), "v", "updated")
             stand = pipe.execute()
-        ours = [(str(move.version + 1), now) == (v, float(at or 0)) for move, (v, at) in zip(moves, stand, strict=True)]
+        ours = [[str(move.version + 1), f"{now:.6f}"] == found for move, found in zip(moves, stand, strict=True)]
         return [written or mine for written, mine in zip(found, ours, strict=True)]
-
-    def _pages(self, key: str, latest_first: bool) -> Iterator[str]:
-        """Every member of a sorted set by its score, a page at a time, though it change meanwhile."""
-        cursor, end = ("+inf", "-inf") if latest_first else ("-inf", "+inf")
-        told: set[str] = set()  # members already told that share the cursor's score
-        while True:
-            page = cast(
-                list[tuple[str, float]],
-                self._redis.zrange(
-                    key, cursor, end, desc=latest_first, withscores=True, byscore=True, offset=0, num=_PAGE + len(told)
-                ),
-            )
-            fresh = [member for member, _ in page if member not in told]
-            if not fresh:
-                return
-            yield from fresh
-            last = page[-1][1]
-            told = {member for member, score in page if score == last}
-            cursor = repr(last)
 
     def _in_state(self, job_ids: Iterator[str], state: State) -> Iterator[str]:
         while page := list(islice(job_ids, _PAGE)):
             with self._redis.pipeline(transaction=False) as pipe:
                 for job_id in page:
-                    pipe.hget(self._key(f"job:{job_id}"), "state")
+                    pipe.hget(self._space.key(f"job:{job_id}"), "state")
                 states = pipe.execute()
             yield from (job_id for job_id, found in zip(page, states, strict=True) if found == state)
-
-
-def _rows(flat: list[str], width: int) -> Iterator[tuple[str, ...]]:
-    return zip(*[iter(flat)] * width, strict=True)

@@ -1,15 +1,17 @@
 """The pulse: what every live worker does beside its tasks, so that no single process can be lost.
 
-Each beat admits jobs from the backlog and hands them out; every few beats it looks for jobs whose
-time has passed without anybody caring. Two pulses at once do no harm: the store's scripts give
-each job to one of them.
+Each beat admits jobs from the backlog and hands them out, at once where something wakes it; every few
+seconds it looks for jobs whose time has passed without anybody caring. Two pulses at once do no
+harm: the store's scripts give each job to one of them.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from functools import partial
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -20,9 +22,9 @@ from tasks.celery_tasks import poll_name, submit_name
 from tasks.musicapi import UpstreamError
 from tasks.services import Services
 from voicequeue import changes
+from voicequeue.claims import Overdue
 from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, State
 from voicequeue.stage import Stage
-from voicequeue.store import Overdue
 from workers.services import build
 
 log = logging.getLogger("voicequeue.pulse")
@@ -31,13 +33,16 @@ log = logging.getLogger("voicequeue.pulse")
 HandOut = Callable[[str, list[str]], None]
 
 
+#: Between two beats (seconds), so that jobs which come one by one are admitted together.
+REST_S = 0.02
+
+
 class Pulse:
     """Admits and reconciles.
 
-    `worker` is the name it is heard under, `limit` how many jobs may be in flight, `chunk` how many a
-    message carries, `credits_every` how often (seconds) the account's credits are asked for.
-    `resubmit_after` is the policy for unsure jobs: seconds after which they are
-    ordered again; None leaves them to a person.
+    `worker` is the name it is heard under, `chunk` how many jobs a message carries, `credits_every` how
+    often (seconds) the account's credits are asked for. `resubmit_after` is the policy for unsure jobs:
+    seconds after which they are ordered again; None leaves them to a person.
     """
 
     def __init__(
@@ -46,7 +51,6 @@ class Pulse:
         hand_out: HandOut,
         *,
         worker: str,
-        limit: int,
         chunk: int,
         credits_every: float = 60.0,
         resubmit_after: float | None = None,
@@ -54,32 +58,51 @@ class Pulse:
         self._services = services
         self._hand_out = hand_out
         self._worker = worker
-        self._limit = limit
         self._chunk = chunk
         self._credits_every = credits_every
         self._resubmit_after = resubmit_after
 
+    def beat(self, within: float) -> None:
+        """Wait until there may be something to admit, at most so many seconds, and admit it."""
+        self._services.store.controls.woken(within)
+        self.admit()
+
+    def heard(self) -> None:
+        """Say that this worker lives."""
+        self._services.store.controls.heard(self._worker, self._services.clock())
+
     def admit(self) -> None:
         """Fill the free slots from the backlog and hand out what was admitted."""
-        now = self._services.clock()
-        self._services.store.heard(self._worker, now)
-        for stage, job_ids in self._services.store.admit(now, limit=self._limit).items():
+        admitted = self._services.store.admit(self._services.clock())
+        for stage, job_ids in admitted.by_stage.items():
             self._in_chunks(submit_name(stage), job_ids)
+        if admitted.news == "short":
+            log.warning("the credits do not suffice for the next job: nothing more is begun until there are more")
+        elif admitted.news == "enough":
+            log.info("there are credits again: it goes on")
 
     def look_at_the_account(self) -> None:
         """Ask upstream what is left, where it is this worker's turn; the beat does not wait for the answer."""
-        if self._services.store.turn("balance", every=self._credits_every):
+        if self._services.store.controls.turn("balance", every=self._credits_every):
             self._services.threads.submit(_survive, self._note_balance)
 
     def _note_balance(self) -> None:
         store, clock = self._services.store, self._services.clock
         asked, spent_before = clock(), store.credits()
         try:
-            left = self._services.upstream.credits()
+            left = self._services.health.of_question(self._services.upstream.credits)
         except UpstreamError as error:
             log.info("the account's credits cannot be asked for: %s", error)
             return
-        store.note_balance(left, spent_before=spent_before, asked=asked, now=clock())
+        store.controls.note_balance(left, spent_before=spent_before, asked=asked, now=clock())
+
+    def plan_polls(self) -> None:
+        """Place the polls by how long upstream took of late, where it is this worker's turn."""
+        controls, plan = self._services.store.controls, self._services.plan
+        if controls.turn("schedules", every=plan.min_s):
+            for kind in controls.kinds():
+                if ages := plan.schedule(controls.spans(kind)):
+                    controls.set_schedule(kind, ages)
 
     def reconcile(self) -> None:
         """Look after jobs in flight that nobody has looked after in time, and after unsure ones."""
@@ -92,6 +115,8 @@ class Pulse:
             for stage in Stage:
                 self._in_chunks(submit_name(stage), _ids(overdue, {State.ADMITTED}, stage))
                 self._in_chunks(poll_name(stage), _ids(overdue, {State.PENDING, *MAY_BE_LATE}, stage))
+        if expired := self._services.store.expired(now):
+            self._services.store.apply([decide.expired(job, now) for job in expired], now)
         if self._resubmit_after is not None:
             self._order_again(now, unsure_before=now - self._resubmit_after)
 
@@ -153,27 +178,48 @@ class PulseStep(bootsteps.StartStopStep):
             build(chosen),
             lambda task, job_ids: _publish(app, task, job_ids),
             worker=worker,
-            limit=chosen.max_in_flight,
             chunk=chosen.chunk,
             credits_every=chosen.credits_every_s,
             resubmit_after=chosen.unsure_grace_s if chosen.unsure == "resubmit" else None,
         )
-        beats_to_reconcile = max(1, round(chosen.reconcile_s / chosen.pulse_s))
-        beat = 0
-        while not self._stop.wait(chosen.pulse_s):
-            beat += 1
-            _survive(pulse.look_at_the_account)
-            _survive(pulse.admit)
-            if beat % beats_to_reconcile == 0:
+        heard, reconciled = Every(chosen.pulse_s), Every(chosen.reconcile_s)
+        while not self._stop.is_set():
+            if heard.due():
+                _survive(pulse.heard)
+                _survive(pulse.look_at_the_account)
+                _survive(pulse.plan_polls)
+            if reconciled.due():
                 _survive(pulse.reconcile)
+            if not _survive(partial(pulse.beat, chosen.pulse_s)):
+                self._stop.wait(chosen.pulse_s)
+            self._stop.wait(min(REST_S, chosen.pulse_s))
+
+
+class Every:
+    """Says once in so many seconds that it is time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
 
 
 def _publish(app: Celery, task: str, job_ids: list[str]) -> None:
     app.send_task(task, args=(job_ids,))
 
 
-def _survive(step: Callable[[], None]) -> None:
+def _survive(step: Callable[[], None]) -> bool:
+    """Whether the step was made."""
     try:
         step()
     except Exception as error:  # the next beat tries again; what was claimed comes back as overdue
-        log.warning("pulse: %s failed: %s: %s", step.__name__, type(error).__name__, error)
+        log.warning("pulse: a beat failed: %s: %s", type(error).__name__, error)
+        return False
+    return True

@@ -10,7 +10,9 @@ from config.settings import Settings, settings
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tasks.webhooks import Webhooks
-from voicequeue.flow import Patience, PollPlan
+from voicequeue.flow import Patience
+from voicequeue.gate import Limits
+from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 
@@ -32,7 +34,7 @@ def _services_of(pid: int) -> Services:  # noqa: ARG001  the key of the cache
 def build(chosen: Settings) -> Services:
     """Services as the settings say."""
     return Services(
-        store=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix),
+        store=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix, limits=limits(chosen)),
         upstream=MusicApi(
             chosen.musicapi_base_url,
             chosen.musicapi_key.get_secret_value(),
@@ -51,6 +53,11 @@ def build(chosen: Settings) -> Services:
 def webhooks(chosen: Settings) -> Webhooks | None:
     """How upstream reaches us, if it can."""
     return Webhooks(chosen.public_url, chosen.secret.get_secret_value()) if chosen.public_url else None
+
+
+def limits(chosen: Settings) -> Limits:
+    """How much is charged at most."""
+    return Limits(chosen.max_in_flight, chosen.first_in_flight, chosen.submit_rate, chosen.credit_floor)
 
 
 def _patience(chosen: Settings) -> Patience:

@@ -8,6 +8,7 @@ from tasks.musicapi.client import MusicApi, Webhook
 from tasks.musicapi.errors import (
     CannotPay,
     Cost,
+    Forbidden,
     Moderated,
     NoAnswer,
     Refused,
@@ -21,6 +22,7 @@ from tasks.musicapi.readings import MusicReady, NotReady, Reading, TaskFailed, V
 __all__ = [
     "CannotPay",
     "Cost",
+    "Forbidden",
     "Moderated",
     "MusicApi",
     "MusicReady",

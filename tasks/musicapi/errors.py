@@ -4,6 +4,7 @@
      ├── Refused         NO       never again: this request is wrong        (400 and the like)
      │    └── Moderated  NO       never again: this text is not allowed     (403, moderation)
      ├── Unauthorized    NO       mend the key                              (401)
+     ├── Forbidden       NO       somebody must look                        (403 that says nothing known)
      ├── CannotPay       NO       pay, then again                           (402, 403 credits, subscription)
      ├── SlowDown        NO       slow down, then again                     (429)
      ├── Unavailable     NO       again later                               (no connection, a proxy's 4xx)
@@ -57,6 +58,10 @@ class Moderated(Refused):
 
 class Unauthorized(UpstreamError):
     """The key is wrong: no call will succeed until somebody mends it."""
+
+
+class Forbidden(UpstreamError):
+    """Upstream does not let us, in words that the contract does not know: of the account, or of this job."""
 
 
 class CannotPay(UpstreamError):
@@ -114,7 +119,7 @@ def _forbidden(status: int, message: str, said: str, body: Any) -> UpstreamError
         return CannotPay(message)
     if "content" in text:
         return Moderated(message)
-    return Unauthorized(message) if body is not None else Unavailable(said)
+    return Forbidden(message) if body is not None else Unavailable(said)
 
 
 def message_of(body: Any) -> str | None:

@@ -92,7 +92,7 @@ def test_no_credits_means_nothing_fails_and_all_goes_on_when_there_are_some(hous
     house.dial(credits=0)
     with house.queue() as queue:
         queue.enqueue_many(jobs(5, "poor"))
-        eventually(lambda: queue.status().gate.reason == "out_of_credits")
+        eventually(lambda: queue.status().gate.closed_for("out_of_credits"))
         assert queue.batch("poor").states[State.FAILED] == 0
         assert house.ledger()["charges"] == []
 

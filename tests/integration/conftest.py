@@ -16,7 +16,8 @@ from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tests.scripted import Request
 from voicequeue import Job, Song, Stage, State, VoiceJob
-from voicequeue.flow import Patience, PollPlan
+from voicequeue.flow import Patience
+from voicequeue.polling import PollPlan
 from voicequeue.store import Store
 
 SONG = Song(prompt="[Verse]\nla la", title="La")
@@ -57,7 +58,7 @@ class Bench:
 
     def admit(self) -> dict[Stage, list[str]]:
         """Admit all that is queued."""
-        return self.store.admit(self.clock.now, limit=100)
+        return self.store.admit(self.clock.now).by_stage
 
     def submit(self, stage: Stage, job_ids: Sequence[str]) -> steps.Submitted:
         """What the task `<stage>.submit` does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -130,9 +130,9 @@ def test_a_message_that_comes_again_finds_nothing_to_do(bench: Bench, simulator:
     """Twice in one chunk, twice in a row, or of the other stage: each job is charged once."""
     first, second = job_ids = bench.admitted(*voices(2))
 
-    assert bench.submit(Stage.MUSIC, job_ids) == Submitted(poll_in=POLL_S)
+    assert bench.submit(Stage.MUSIC, job_ids) == Submitted()
     done = bench.submit(Stage.VOICE, [first, second, first, "nobody"])
-    assert bench.submit(Stage.VOICE, job_ids) == Submitted(poll_in=POLL_S)
+    assert bench.submit(Stage.VOICE, job_ids) == Submitted()
 
     assert sorted(done.pending) == sorted(job_ids)
     assert len(charges(simulator)) == 2
@@ -167,12 +167,12 @@ def test_an_order_whose_answer_was_lost_is_unsure_and_never_sent_again(bench: Be
     simulator.turn(post_faults={})
     again = bench.submit(Stage.VOICE, job_ids)
 
-    assert first == again == Submitted(poll_in=POLL_S)
+    assert first == again == Submitted()
     assert bench.states(job_ids) == [State.UNSURE] * 3
     assert len(charges(simulator)) == 3
     assert simulator.ledger()["double_charges"] == []
     assert (bench.store.credits(), bench.store.in_flight()) == (0, 0)
-    assert bench.store.gate(bench.clock.now).open
+    assert bench.store.controls.gate(bench.clock.now).open
     assert bench.admit() == {}
 
 
@@ -222,7 +222,7 @@ def test_a_refused_job_has_failed_with_upstreams_words(build: Build) -> None:
         (Code.MODERATED, Stage.VOICE, "The audio contains inappropriate content: hate."),
     ]
     assert bench.job(refused.id()).settled_at == bench.clock.now
-    assert bench.store.gate(bench.clock.now).open
+    assert bench.store.controls.gate(bench.clock.now).open
 
 
 def test_a_record_that_cannot_be_read_does_not_touch_its_chunk_mates(
@@ -241,62 +241,94 @@ def test_a_record_that_cannot_be_read_does_not_touch_its_chunk_mates(
 
 # ── everybody's trouble ────────────────────────────────────────────────────────────────────────
 
-CLOSINGS: dict[str, tuple[dict[str, object], str, float]] = {
-    "429": ({"concurrency": 0}, "cooldown", PATIENCE.cooldown_s),
-    "429 with Retry-After": ({"concurrency": 0, "retry_after": 30}, "cooldown", 30),
-    "no credits": ({"credits": 3}, "out_of_credits", PATIENCE.account_s),
-    "no subscription": ({"subscription": False}, "out_of_credits", PATIENCE.account_s),
-    "a wrong key": ({"api_key": "another key"}, "unauthorized", PATIENCE.account_s),
+
+def wait(bench: Bench, seconds: float) -> None:
+    """Its time passes."""
+    bench.clock.now += seconds
+
+
+def ask_for_the_balance(bench: Bench, _: float) -> None:
+    """What the pulse does each minute."""
+    now, spent = bench.clock.now, bench.store.credits()
+    bench.store.controls.note_balance(bench.services.upstream.credits(), spent_before=spent, asked=now, now=now)
+
+
+def resume(bench: Bench, _: float) -> None:
+    """Somebody mended the key."""
+    bench.store.controls.resume(bench.clock.now)
+
+
+#: Dials, the reason, until when it holds by itself, and what ends it.
+CLOSINGS: dict[str, tuple[dict[str, object], str, float | None, Callable[[Bench, float], None]]] = {
+    "429": ({"concurrency": 0}, "cooldown", PATIENCE.cooldown_s, wait),
+    "429 with Retry-After": ({"concurrency": 0, "retry_after": 30}, "cooldown", 30, wait),
+    "no credits": ({"credits": 3}, "out_of_credits", None, ask_for_the_balance),
+    "no subscription": ({"subscription": False}, "out_of_credits", None, ask_for_the_balance),
+    "a wrong key": ({"api_key": "another key"}, "unauthorized", None, resume),
 }
 
 
-@pytest.mark.parametrize(("dials", "reason", "for_s"), CLOSINGS.values(), ids=CLOSINGS)
+@pytest.mark.parametrize(("dials", "reason", "for_s", "end"), CLOSINGS.values(), ids=CLOSINGS)
 def test_what_meets_everybody_closes_the_gate_and_fails_nobody(
-    bench: Bench, simulator: Simulator, dials: dict[str, object], reason: str, for_s: float
+    bench: Bench,
+    simulator: Simulator,
+    dials: dict[str, object],
+    reason: str,
+    for_s: float | None,
+    end: Callable[[Bench, float], None],
 ) -> None:
     """The job is queued again, and is charged once when the time has come and the trouble is over."""
     before = simulator.dials()
     simulator.turn(**dials)
     [job_id] = bench.admitted(voice())
 
-    assert bench.submit(Stage.VOICE, [job_id]) == Submitted(poll_in=POLL_S)
+    assert bench.submit(Stage.VOICE, [job_id]) == Submitted()
 
     now, job = bench.clock.now, bench.job(job_id)
-    gate = bench.store.gate(now)
+    [hold] = bench.store.controls.gate(now).holds
     assert (job.state, job.failure, job.credits, bench.store.in_flight()) == (State.QUEUED, None, 0, 0)
-    assert (gate.open, gate.reason, gate.until) == (False, reason, now + for_s)
-    assert gate.detail
+    assert (hold.reason, hold.since, hold.until) == (reason, now, for_s and now + for_s)
+    assert hold.detail
+    assert bench.admit() == {}
+    bench.clock.now += 1e6 if for_s is None else for_s - 0.01
     assert bench.admit() == {}
 
     simulator.turn(**before)
-    bench.clock.now += for_s
+    end(bench, 0.01)
     assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == [job_id]
+    assert bench.store.controls.gate(bench.clock.now).open
     assert len(charges(simulator)) == 1
     assert books_agree(bench, simulator)
 
 
 def test_an_upstream_that_is_away_closes_the_gate_for_a_while(bench: Bench, build: Build, simulator: Simulator) -> None:
-    """A refused connection cost nothing: the job waits in the backlog."""
+    """A refused connection cost nothing: the job waits in the backlog. Five in a row, and one job is tried later."""
     with Scripted(lambda _: []) as gone:
         pass
     away = replace(bench, services=replace(bench.services, upstream=build(gone.url).services.upstream))
-    [job_id] = away.admitted(voice())
+    job_ids = away.admitted(*voices(5))
 
-    away.submit(Stage.VOICE, [job_id])
+    away.submit(Stage.VOICE, job_ids[:4])
+    assert bench.states(job_ids) == [State.QUEUED] * 4 + [State.ADMITTED]
+    assert bench.store.controls.gate(bench.clock.now).open
+    away.submit(Stage.VOICE, job_ids[4:])
 
-    gate = bench.store.gate(bench.clock.now)
-    assert (bench.job(job_id).state, gate.reason, gate.detail) == (State.QUEUED, "upstream_down", "no connection")
+    [hold] = bench.store.controls.gate(bench.clock.now).holds
+    assert bench.states(job_ids) == [State.QUEUED] * 5
+    assert (hold.reason, hold.detail) == ("upstream_down", "no connection")
+    assert bench.admit() == {}
     bench.clock.now += PATIENCE.cooldown_s
-    assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == [job_id]
+    assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == job_ids[:1]
+    assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == job_ids[1:]
     assert books_agree(bench, simulator)
 
 
 def test_behind_a_closed_gate_nothing_is_sent(bench: Bench, simulator: Simulator) -> None:
     """Jobs that were admitted before it closed go back to the backlog, in their order."""
     job_ids = bench.admitted(*voices(5))
-    bench.store.close_gate("paused", "by a person", bench.clock.now)
+    bench.store.controls.close("paused", "by a person", bench.clock.now)
 
-    assert bench.submit(Stage.VOICE, job_ids) == Submitted(poll_in=POLL_S)
+    assert bench.submit(Stage.VOICE, job_ids) == Submitted()
 
     assert bench.states(job_ids) == [State.QUEUED] * 5
     assert simulator.ledger()["calls"]["create_voice"] == 0
@@ -307,15 +339,21 @@ def test_behind_a_closed_gate_nothing_is_sent(bench: Bench, simulator: Simulator
 def test_a_limit_that_is_met_amid_a_chunk_holds_back_the_rest(bench: Bench, simulator: Simulator) -> None:
     """What upstream took is pending, all else is queued again; nothing fails and nothing is paid twice."""
     simulator.turn(concurrency=2, voice_s=60)
-    job_ids = bench.admitted(*voices(8))
+    job_ids = bench.admitted(*(voice(f"voice-{number}", song=None) for number in range(8)))
 
     done = bench.submit(Stage.VOICE, job_ids)
 
     states = bench.states(job_ids)
     assert (states.count(State.PENDING), states.count(State.QUEUED), len(done.pending)) == (2, 6, 2)
-    simulator.turn(concurrency=None)
-    bench.clock.now += PATIENCE.cooldown_s
-    assert len(bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending) == 6
+    assert bench.store.controls.flow().limit in (1, 2)
+    simulator.turn(concurrency=None, voice_s=0)
+    for charge in simulator.ledger()["charges"]:
+        simulator.finish(charge["task_id"])
+    for _ in range(8):
+        bench.clock.now += POLL_S
+        bench.poll(Stage.VOICE, job_ids)
+        bench.submit(Stage.VOICE, bench.admit().get(Stage.VOICE, []))
+    assert bench.states(job_ids) == [State.SUCCEEDED] * 8
     assert len(charges(simulator)) == 8
     assert books_agree(bench, simulator)
 
@@ -324,7 +362,7 @@ def test_what_there_was_no_time_for_is_left_as_it_was(bench: Bench, simulator: S
     """A task that took too long hands on the rest of its chunk, and nothing was sent for it."""
     job_ids = bench.admitted(*voices(3))
 
-    assert bench.patient(submit_s=-1).submit(Stage.VOICE, job_ids) == Submitted(poll_in=POLL_S, left=job_ids)
+    assert bench.patient(submit_s=-1).submit(Stage.VOICE, job_ids) == Submitted(left=job_ids)
 
     assert bench.states(job_ids) == [State.ADMITTED] * 3
     assert simulator.ledger()["calls"]["create_voice"] == 0

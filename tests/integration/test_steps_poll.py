@@ -12,7 +12,7 @@ import pytest
 from simulator.faults import GET_FAULTS
 from simulator.process import Simulator
 from tasks.steps import Polled
-from tests.integration.conftest import DEADLINE_S, POLL_S, SONG, Bench, Build, books_agree, voice, voices
+from tests.integration.conftest import DEADLINE_S, PATIENCE, POLL_S, SONG, Bench, Build, books_agree, voice, voices
 from tests.scripted import Request, Scripted, answer
 from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.job import Code
@@ -40,7 +40,7 @@ def test_what_is_not_ready_is_planned_and_a_second_message_finds_nothing_due(
     bench.clock.now += POLL_S
 
     assert bench.poll(Stage.VOICE, job_ids) == Polled(waiting=job_ids, again_in=POLL_S)
-    assert bench.poll(Stage.VOICE, job_ids) == Polled(again_in=POLL_S)
+    assert bench.poll(Stage.VOICE, job_ids) == Polled()
     assert asked(simulator) == 3
 
     assert bench.poll_when_due(Stage.VOICE, job_ids).waiting == job_ids
@@ -52,8 +52,8 @@ def test_a_poll_that_comes_early_asks_nothing(bench: Bench, simulator: Simulator
     """Nor does one of the other stage, or for a job that nobody knows."""
     job_ids = bench.ordered(*voices(2))
 
-    assert bench.poll(Stage.VOICE, job_ids) == Polled(again_in=POLL_S)
-    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "nobody"]) == Polled(again_in=POLL_S)
+    assert bench.poll(Stage.VOICE, job_ids) == Polled()
+    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "nobody"]) == Polled()
     assert asked(simulator) == 0
 
 
@@ -93,15 +93,20 @@ def test_a_poll_whose_worker_died_is_made_by_another_one(bench: Bench) -> None:
 
 @pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault not in ("lost_task", "hang", "drip")])
 def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulator, fault: str) -> None:
-    """Asking is free: no trouble of the way fails a job, and none closes the gate."""
+    """Asking is free: no trouble of the way fails a job or makes upstream bear fewer; "slow down" is for orders too."""
     job_ids = bench.ordered(*voices(2))
     simulator.turn(get_faults={fault: 1})
+    before = bench.store.controls.flow()
 
     assert bench.poll_when_due(Stage.VOICE, job_ids) == Polled(waiting=job_ids, again_in=POLL_S)
 
-    assert bench.store.gate(bench.clock.now).open
+    slow = [("cooldown", bench.clock.now + PATIENCE.cooldown_s)] if fault == "rate_limited" else []
+    holds = bench.store.controls.gate(bench.clock.now).holds
+    assert [(hold.reason, hold.until) for hold in holds] == slow
+    assert bench.store.controls.flow() == before
     simulator.turn(get_faults={})
     assert bench.poll_when_due(Stage.VOICE, job_ids).to_music == job_ids
+    assert bench.store.controls.gate(bench.clock.now).open
 
 
 # ── settled ────────────────────────────────────────────────────────────────────────────────────
@@ -111,7 +116,7 @@ def test_a_voice_without_a_song_has_succeeded_with_its_persona(bench: Bench, sim
     """Nothing more is ordered, and its slot is free."""
     [job_id] = bench.ordered(voice(song=None))
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
 
     job = bench.job(job_id)
     assert (job.state, job.credits, job.voice_name) == (State.SUCCEEDED, 4, "Anna")
@@ -129,7 +134,7 @@ def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
     simulator.turn(voice_failure=1, failure_shape=shape)
     [job_id] = bench.ordered(voice())
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
 
     job = bench.job(job_id)
     assert (job.state, why(job)) == (State.FAILED, (Code.UPSTREAM_FAILED, Stage.VOICE))
@@ -161,7 +166,7 @@ def test_an_answer_for_a_job_that_was_cancelled_meanwhile_is_dropped(build: Buil
     with Scripted(cancelling) as upstream:
         bench = build(upstream.url)
         [job_id] = bench.ordered(voice())
-        assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+        assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
 
     assert bench.job(job_id).state is State.CANCELLED
     assert bench.submit(Stage.MUSIC, [job_id]).pending == []

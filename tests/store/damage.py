@@ -68,6 +68,18 @@ def counted(counters: str, field: str, by: int, words: str) -> Callable[[Damaged
     return deed
 
 
+def without_turn(store: Damaged) -> str:
+    """A batch has queued jobs and no turn: they would wait for ever."""
+    assert store.redis.zrem(store.key("turns:1"), "b") == 1
+    return "turns:1: batch b is missing"
+
+
+def also_turn(store: Damaged) -> str:
+    """A batch has a turn and nothing queued."""
+    store.redis.zadd(store.key("turns:2"), {"idle": 1})
+    return "turns:2: batch idle does not belong there"
+
+
 def unlisted(store: Damaged) -> str:
     """A batch with jobs is not listed."""
     assert store.redis.zrem(store.key("batches"), "b") == 1
@@ -82,19 +94,21 @@ def listed(store: Damaged) -> str:
 
 
 DEEDS: dict[str, Callable[[Damaged], str]] = {
-    "queued, not in the backlog": without("backlog", State.QUEUED),
+    "queued, not in its line": without("line:1:b", State.QUEUED),
     "pending, not in flight": without("flight", State.PENDING),
     "pending, not in its state": without("state:pending", State.PENDING),
     "unsure, not in its state": without("state:unsure", State.UNSURE),
     "failed, not in its batch": without("batch:b:jobs", State.FAILED),
-    "a ghost in the backlog": also("backlog", None),
+    "a ghost in a line": also("line:1:b", None),
+    "a ghost in a line of its own": also("line:0:", None),
     "a ghost in flight": also("flight", None),
     "a ghost in a state": also("state:failed", None),
     "a ghost among those that may be late": also("late", None),
     "a ghost in a batch": also("batch:b:jobs", None),
     "a ghost in a batch of its own": also("batch:other:jobs", None),
     "succeeded and in flight": also("flight", State.SUCCEEDED),
-    "admitted and in the backlog": also("backlog", State.ADMITTED),
+    "admitted and in the line": also("line:1:b", State.ADMITTED),
+    "queued in a line of another priority": also("line:2:b", State.QUEUED),
     "failed and cancelled": also("state:cancelled", State.FAILED),
     "queued and waited for": also("late", State.QUEUED),
     "in two batches": also("batch:other:jobs", State.QUEUED),
@@ -105,8 +119,19 @@ DEEDS: dict[str, Callable[[Damaged], str]] = {
         "batch:b", "waiting", -2, "batch b: counts {found} waiting, the records say {right}"
     ),
     "a batch spent more": counted("batch:b", "credits", 4, "batch b: counts {found} credits, the records say {right}"),
+    "a batch has promised less": counted(
+        "batch:b", "committed", -15, "batch b: counts {found} committed, the records say {right}"
+    ),
+    "more was promised": counted(
+        "counters", "committed", 4, "counters: counts {found} committed, the records say {right}"
+    ),
+    "one too many has failed": counted(
+        "counters", "failed.refused", 1, "counters: counts 1 failed.refused, the records say 0"
+    ),
     "a batch that is none counts": counted("batch:x", "queued", 3, "batch x: counts 3 queued, the records say 0"),
     "more was spent": counted("counters", "music.credits", 15, "counters: counts 27 credits, the records say 12"),
+    "a batch has no turn": without_turn,
+    "a batch has a turn and no line": also_turn,
     "a batch is not listed": unlisted,
     "an empty batch is listed": listed,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from redis import Redis
 
 from tests.jobs import sung
 from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob, records
-from voicequeue.job import IN_FLIGHT, Move
+from voicequeue.claims import Charged
+from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, Move
 from voicequeue.stage import PRICES
-from voicequeue.store import Charged, Store
+from voicequeue.store import SONGS_AHEAD, Store
 
 NOW = 1_760_000_000.0
 
@@ -50,7 +52,7 @@ def make(store: Store, job: Job, to: State, now: float = NOW, **rest: Any) -> Jo
 def charging(store: Store, job_id: str, now: float = NOW, *, lease: float = 90.0) -> Charged:
     """Claim an admitted job for its POST."""
     claim = store.charge(job_id, one(store, job_id).stage, "holder", now, lease=lease)
-    assert claim is not None
+    assert isinstance(claim, Charged)
     return claim
 
 
@@ -75,7 +77,7 @@ def brought_to(store: Store, state: State, spec: VoiceJob | None = None, now: fl
         return one(store, job_id)
     if state is State.CANCELLED:
         return make(store, one(store, job_id), State.CANCELLED, now)
-    store.admit(now, limit=1_000)
+    store.admit(now, at_most=1_000)
     if state is State.ADMITTED:
         return one(store, job_id)
     charging(store, job_id, now)
@@ -143,60 +145,117 @@ def _value(redis: Redis, key: str) -> Any:
 class Told:
     """What the indexes and counters of a prefix say, or ought to say by the records."""
 
-    backlog: set[str]
+    lines: dict[str, dict[str, float]]
+    turns: dict[str, set[str]]
     flight: set[str]
     states: dict[str, set[str]]
     batches: dict[str, Counter[str]]
     members: dict[str, set[str]]
     batch_credits: Counter[str]
+    batch_committed: Counter[str]
     credits: int
+    committed: int
+    failures: Counter[str]
 
 
 def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
     """What follows from a full scan of the records alone."""
-    found = {key.rpartition(":")[2]: record for key, record in keys.items() if key.startswith(f"{{{prefix}}}:job:")}
+    found = the_records(keys, prefix)
+    lines: dict[str, dict[str, float]] = {}
     states: dict[str, set[str]] = {}
     batches: dict[str, Counter[str]] = {}
     members: dict[str, set[str]] = {}
     credits: Counter[str] = Counter()
+    committed: Counter[str] = Counter()
     for job_id, record in found.items():
         states.setdefault(record["state"], set()).add(job_id)
+        if record["state"] == State.QUEUED:
+            ahead = SONGS_AHEAD if record["stage"] == Stage.MUSIC else 0
+            line = lines.setdefault(f"{record['rank']}:{record.get('batch', '')}", {})
+            line[job_id] = float(record.get("lined", record["created"])) - ahead
         if batch := record.get("batch"):
             batches.setdefault(batch, Counter())[record["state"]] += 1
             members.setdefault(batch, set()).add(job_id)
             credits[batch] += int(record.get("credits", 0))
+            committed[batch] += promised(record)
+    failed = [json.loads(record["failure"]) for record in found.values() if "failure" in record]
+    states.pop(State.QUEUED, None)
+    spent = sum(int(record.get("credits", 0)) for record in found.values())
     return Told(
-        backlog=states.pop(State.QUEUED, set()),
+        lines=lines,
+        turns={str(rank): {line[2:] for line in lines if line[0] == str(rank)} for rank in range(3)},
         flight={job_id for job_id, record in found.items() if record["state"] in IN_FLIGHT},
         states=states,
         batches=batches,
         members=members,
         batch_credits=+credits,
-        credits=sum(int(record.get("credits", 0)) for record in found.values()),
+        batch_committed=+committed,
+        credits=spent,
+        committed=sum(map(promised, found.values())),
+        failures=Counter(failure["code"] for failure in failed),
     )
+
+
+def the_records(keys: dict[str, Any], prefix: str) -> dict[str, dict[str, str]]:
+    """All records, by their ids."""
+    root = f"{{{prefix}}}:job:"
+    return {key.removeprefix(root): record for key, record in keys.items() if key.startswith(root)}
+
+
+def promised(record: dict[str, str]) -> int:
+    """Credits that a job is still going to spend while it is in flight."""
+    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
+    stages = begun if "next" in record else begun[:1]
+    still = {State.ADMITTED: stages, State.CHARGING: stages, State.PENDING: stages[1:]}
+    return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
 
 
 def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
     """What the sorted sets, the batch hashes and the counters say."""
     root = f"{{{prefix}}}:"
-    names = keys.get(f"{root}batches", {})
-    counted = {name: Counter(keys[f"{root}batch:{name}"]) for name in names}
-    spent = keys.get(f"{root}counters", {})
+    counted = {
+        key.removeprefix(f"{root}batch:"): Counter(record)
+        for key, record in keys.items()
+        if key.startswith(f"{root}batch:") and not key.endswith(":jobs") and any(int(record.get(s, 0)) for s in State)
+    }
+    assert set(counted) == set(keys.get(f"{root}batches", ()))
+    counters = {name: int(value) for name, value in keys.get(f"{root}counters", {}).items()}
+    states = {state: set(keys.get(f"{root}state:{state}", ())) for state in State}
+    failures = {name.removeprefix("failed."): value for name, value in counters.items() if name.startswith("failed.")}
+    assert min(failures.values(), default=0) >= 0
     return Told(
-        backlog=set(keys.get(f"{root}backlog", ())),
+        lines={key.removeprefix(f"{root}line:"): line for key, line in keys.items() if key.startswith(f"{root}line:")},
+        turns={str(rank): set(keys.get(f"{root}turns:{rank}", ())) for rank in range(3)},
         flight=set(keys.get(f"{root}flight", ())),
-        states={state: set(keys[f"{root}state:{state}"]) for state in State if f"{root}state:{state}" in keys},
+        states={state: members for state, members in states.items() if members},
         batches={name: +Counter({str(s): int(counts[s]) for s in State}) for name, counts in counted.items()},
-        members={name: set(keys[f"{root}batch:{name}:jobs"]) for name in names},
+        members={name: set(keys[f"{root}batch:{name}:jobs"]) for name in counted},
         batch_credits=+Counter({name: int(counts["credits"]) for name, counts in counted.items()}),
-        credits=sum(int(spent.get(f"{each}.credits", 0)) for each in (*Stage, "corrected")),
+        batch_committed=+Counter({name: int(counts["committed"]) for name, counts in counted.items()}),
+        credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected")),
+        committed=counters.get("committed", 0),
+        failures=+Counter(failures),
     )
 
 
 def everything_agrees(redis: Redis, prefix: str) -> None:
-    """The indexes and counters say what the records say."""
+    """The indexes and counters say what the records say; what is to be looked after is what may be."""
     keys = dump(redis, prefix)
     assert by_the_indexes(keys, prefix) == by_the_records(keys, prefix)
+    counters = {name: int(value) for name, value in keys.get(f"{{{prefix}}}:counters", {}).items()}
+    if "corrections" not in counters:  # no repair says on which day something was spent
+        days = sum(value for name, value in counters.items() if name.startswith("day."))
+        assert days == sum(counters.get(f"{stage}.credits", 0) for stage in Stage)
+    found = the_records(keys, prefix)
+    late = keys.get(f"{{{prefix}}}:late", {})
+    assert {found[job_id]["state"] for job_id in late} <= MAY_BE_LATE
+    expiry = set(keys.get(f"{{{prefix}}}:expiry", ()))
+    bounded = {job_id for job_id, record in found.items() if "start_within_s" in json.loads(record["spec"])}
+    moves = {job_id: keys.get(f"{{{prefix}}}:timeline:{job_id}", ()) for job_id in found}
+    ended = {job_id for job_id in found if FINAL & {json.loads(line)["state"] for line in moves[job_id]}}
+    begun = {job_id for job_id, record in found.items() if "credits" in record or record["state"] == State.PENDING}
+    over = {job_id for job_id in found if found[job_id]["state"] in FINAL}
+    assert bounded - ended - begun <= expiry <= bounded - over
 
 
 def ids(jobs: Iterable[Job | None]) -> list[str]:

@@ -90,7 +90,8 @@ def test_any_damage_together_is_mended(valkey_url: str, deeds: list[str], how_ma
 def test_indexes_that_are_gone_altogether_come_back_as_they_were(redis: Redis, prefix: str, damaged: Damaged) -> None:
     """With every score, but in flight: there a job is due now, so that the pulse looks after it."""
     before = dump(redis, prefix)
-    gone = ["backlog", "flight", "batches", "batch:b", "batch:b:jobs", "counters"]
+    lines = ["line:1:", "line:1:b"]
+    gone = [*lines, "turns:1", "flight", "batches", "batch:b", "batch:b:jobs", "counters"]
     redis.delete(*(damaged.key(name) for name in gone), *(damaged.key(f"state:{state}") for state in State))
 
     mended(redis, prefix)
@@ -98,7 +99,7 @@ def test_indexes_that_are_gone_altogether_come_back_as_they_were(redis: Redis, p
     everything_agrees(redis, prefix)
     after = dump(redis, prefix)
     assert set(after[damaged.key("flight")].values()) == {NOW + 9}
-    for name in ("backlog", "batches", "batch:b:jobs", *(f"state:{state}" for state in damaged.jobs)):
+    for name in (*lines, "batches", "batch:b:jobs", *(f"state:{state}" for state in damaged.jobs)):
         if name != "state:queued":
             assert after[damaged.key(name)] == pytest.approx(before[damaged.key(name)], abs=1e-5)
 
@@ -162,7 +163,7 @@ def test_balances_that_knew_wrong_sums_are_forgotten(redis: Redis, store: Store,
     """What was spent stands in them: no conclusion about an unsure charge is drawn from that any more."""
     brought_to(store, State.PENDING, voice(batch="b"))
     balances = f"{{{prefix}}}:balances"
-    store.note_balance(100, spent_before=4, asked=NOW, now=NOW)
+    store.controls.note_balance(100, spent_before=4, asked=NOW, now=NOW)
     redis.hincrby(f"{{{prefix}}}:batch:b", "credits", 4)
     mended(redis, prefix)
     assert redis.llen(balances) == 1
@@ -172,8 +173,8 @@ def test_balances_that_knew_wrong_sums_are_forgotten(redis: Redis, store: Store,
 
     assert redis.llen(balances) == 0
     assert store.credits() == 4
-    store.note_balance(100, spent_before=store.credits(), asked=NOW, now=NOW)
-    assert [balance.quiet for balance in store.balances()] == [True]
+    store.controls.note_balance(100, spent_before=store.credits(), asked=NOW, now=NOW)
+    assert [balance.quiet for balance in store.controls.balances()] == [True]
 
 
 def test_a_drift_is_mended_although_the_jobs_move_on(redis: Redis, store: Store, prefix: str) -> None:
@@ -199,7 +200,7 @@ def whole_lives(store: Store, number: int, stop: threading.Event, made: list[int
             return
         [job_id] = put(store, voice(batch=f"b{number}", key=f"{store_key}-{job_number}"))
         while one(store, job_id).state is State.QUEUED and not stop.is_set():
-            store.admit(NOW, limit=1_000_000)
+            store.admit(NOW)
         if one(store, job_id).state is not State.ADMITTED:
             return
         charging(store, job_id)
@@ -304,11 +305,11 @@ def test_the_sums_follow_what_moves_after_the_records_were_read(redis: Redis, st
     books = Books(redis, f"{{{prefix}}}:")
     books.read()
     make(store, job, State.SUCCEEDED)
-    store.admit(NOW, limit=2_000, at_most=1_200)
+    store.admit(NOW, at_most=1_200)
 
     looked = books.look(["batch:b"])
 
-    expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4}
+    expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4, "committed": 4_800}
     assert (+Counter(looked["batch:b"]), +books.sums["batch:b"]) == (expected, expected)
 
 

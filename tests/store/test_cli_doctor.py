@@ -79,11 +79,11 @@ def test_findings_for_scripts(command: Command, damaged: Damaged) -> None:
 def test_many_findings_of_a_kind_are_counted(command: Command, redis: Redis, store: Store, prefix: str) -> None:
     """Fifty are shown."""
     put(store, *numbered(60))
-    redis.delete(f"{{{prefix}}}:backlog")
+    redis.delete(f"{{{prefix}}}:line:1:")
 
     told = command("doctor", "--audit")
 
-    assert "backlog: missing  60" in told.out
+    assert "line:1:: missing  60" in told.out
     assert told.out.count("is missing") == 50
     assert "… and 10 more" in told.out
 

@@ -93,7 +93,7 @@ def test_waiting_tells_by_its_exit_code_whether_the_job_succeeded(
     """Failed, and unsure, are 1."""
 
     def settle() -> None:
-        eventually(lambda: store.admit(NOW, limit=1))
+        eventually(lambda: store.admit(NOW, at_most=1).by_stage)
         [job_id] = store.ids()
         charging(store, job_id)
         if state is State.UNSURE:

@@ -20,7 +20,7 @@ def hostile(store: Store) -> Job:
     job = brought_to(store, State.PENDING, sung(name=HOSTILE, key=HOSTILE, metadata={HOSTILE: HOSTILE}, batch="b"))
     clip = Clip(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
     failure = Failure(Code.UPSTREAM_FAILED, Stage.VOICE, HOSTILE)
-    store.close_gate("cooldown", HOSTILE, NOW)
+    store.controls.close("cooldown", HOSTILE, NOW)
     return make(
         store,
         job,

@@ -82,12 +82,12 @@ def test_review_lists_what_is_at_stake(command: Command, store: Store) -> None:
 
 def test_review_shows_what_the_account_tells(command: Command, store: Store) -> None:
     """Credits before and after the charge, and what left meanwhile that no record knows of."""
-    store.note_balance(1_000, spent_before=0, asked=NOW - 60, now=NOW - 59)
+    store.controls.note_balance(1_000, spent_before=0, asked=NOW - 60, now=NOW - 59)
     unsure = brought_to(store, State.UNSURE, sung())
     [known] = command("review", "--json").json()
     assert (known["credits_before"], known["credits_unexplained"], known["at_stake"]) == (None, None, 4)
 
-    store.note_balance(996, spent_before=0, asked=NOW + 60, now=NOW + 61)
+    store.controls.note_balance(996, spent_before=0, asked=NOW + 60, now=NOW + 61)
 
     shown = command("review").out
     assert unsure.id in shown

@@ -28,16 +28,25 @@ def test_every_command_speaks_json(name: str) -> None:
 
 
 def test_the_status_has_a_shape_that_scripts_may_rely_on(command: Command, store: Store) -> None:
-    """States, gate, slots, credits and workers, of the whole queue or of a batch."""
+    """States, gate, slots, backlog, pace, credits, failures and workers, of the whole queue or of a batch."""
     brought_to(store, State.PENDING, voice(batch="b"))
     brought_to(store, State.QUEUED)
 
     assert command("status", "--json").json() == {
         "batch": None,
         "states": {**{state.value: 0 for state in State}, "pending": 1, "queued": 1},
-        "gate": {"open": True, "reason": None, "detail": None, "since": None, "until": None},
+        "gate": {"open": True, "holds": []},
         "in_flight": 1,
+        "limit": 10,
+        "backlog": [{"priority": "normal", "count": 1, "oldest": iso(NOW)}],
+        "per_minute": 0.0,
+        "seconds_left": None,
         "credits": 4,
+        "credits_left": None,
+        "credits_left_at": None,
+        "credits_committed": 0,
+        "credits_today": 0,
+        "failed": {},
         "workers": 0,
     }
     of_batch = command("status", "b", "--json").json()
@@ -46,14 +55,11 @@ def test_the_status_has_a_shape_that_scripts_may_rely_on(command: Command, store
 
 def test_a_closed_gate_is_told_with_its_reason(command: Command, store: Store) -> None:
     """Why nothing goes on is the first thing that an operator needs to know."""
-    store.close_gate("paused", "by [Ana]", NOW)
+    store.controls.close("paused", "by [Ana]", NOW)
 
     assert command("status", "--json").json()["gate"] == {
         "open": False,
-        "reason": "paused",
-        "detail": "by [Ana]",
-        "since": iso(NOW),
-        "until": None,
+        "holds": [{"reason": "paused", "detail": "by [Ana]", "since": iso(NOW), "until": None, "trial": False}],
     }
     assert "closed: paused (by [Ana])" in command("status").out
 

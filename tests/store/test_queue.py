@@ -175,7 +175,7 @@ def test_a_persona_goes_to_its_song_at_once(queue: VoiceQueue, store: Store) -> 
     receipt = queue.enqueue_many([VoiceJob(persona_id="p", song=SONG)])
 
     assert receipt.credits == 15
-    assert list(store.admit(NOW, limit=1)) == [Stage.MUSIC]
+    assert list(store.admit(NOW, at_most=1).by_stage) == [Stage.MUSIC]
 
 
 # ── get, wait ─────────────────────────────────────────────────────────────────────────────────────
@@ -224,7 +224,7 @@ def test_waiting_goes_on_while_the_job_moves(queue: VoiceQueue, store: Store, re
         waiting = thread.submit(queue.wait, job.id, timeout=30)
         for stage in Stage:
             eventually(lambda: _somebody_waits(redis))
-            store.admit(NOW, limit=1)
+            store.admit(NOW, at_most=1)
             charging(store, job.id)
             pending = accepted(store, job.id)
             if stage is Stage.VOICE:
@@ -317,13 +317,14 @@ def test_the_status_tells_the_whole_queue_or_one_batch(queue: VoiceQueue, store:
     """States, slots, credits, the gate and the workers that are alive."""
     brought_to(store, State.PENDING, voice(batch="b"))
     brought_to(store, State.UNSURE, voice())
-    store.close_gate("paused", "by Ana", time.time())
-    store.heard("one@host", time.time())
-    store.heard("dead@host", time.time() - 60)
+    store.controls.close("paused", "by Ana", time.time())
+    store.controls.heard("one@host", time.time())
+    store.controls.heard("dead@host", time.time() - 60)
 
     whole, batch = queue.status(), queue.status("b")
 
     assert (whole.states[State.PENDING], whole.states[State.UNSURE]) == (1, 1)
     assert (batch.states[State.PENDING], batch.states[State.UNSURE]) == (1, 0)
     assert (whole.in_flight, whole.credits, batch.credits, whole.workers) == (1, 4, 4, 1)
-    assert (whole.gate.open, whole.gate.reason, whole.gate.detail) == (False, "paused", "by Ana")
+    assert [(hold.reason, hold.detail) for hold in whole.gate.holds] == [("paused", "by Ana")]
+    assert not whole.gate.open

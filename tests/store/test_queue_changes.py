@@ -106,7 +106,7 @@ def test_a_voice_that_was_made_is_not_bought_again(queue: VoiceQueue, store: Sto
     again = queue.retry(made.id)
 
     assert (again.state, again.stage, again.persona_id, again.credits) == (State.QUEUED, Stage.MUSIC, "p", 19)
-    store.admit(NOW, limit=1)
+    store.admit(NOW, at_most=1)
     assert charging(store, made.id).stage is Stage.MUSIC
 
 

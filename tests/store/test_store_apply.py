@@ -94,7 +94,10 @@ def test_credits_are_counted_on_the_job_its_batch_and_in_all(store: Store, redis
     assert one(store, job.id).credits == store.credits("b") == 19
     assert store.credits() == 23
     counters = redis.hgetall(f"{{{prefix}}}:counters")
-    assert counters == {"voice.charges": "2", "voice.credits": "8", "music.charges": "1", "music.credits": "15"}
+    paid = {"voice.charges": "2", "voice.credits": "8", "music.charges": "1", "music.credits": "15"}
+    today = {f"day.{int(NOW // 86_400)}": "23"}
+    assert counters == {**paid, **today, "committed": "0", "turn": counters["turn"]}
+    everything_agrees(redis, prefix)
 
 
 def test_a_task_is_told_in_the_timeline(store: Store) -> None:
@@ -123,7 +126,7 @@ def test_words_that_utf8_cannot_hold_are_written_all_the_same(store: Store) -> N
 def test_many_moves_are_made_in_one_call(store: Store, redis: Redis, prefix: str) -> None:
     """Each is told in its place whether it was made."""
     job_ids = put(store, *numbered(300, batch="b"))
-    store.admit(NOW, limit=300)
+    store.admit(NOW, at_most=300)
     moves = [move(one(store, job_id), State.CANCELLED) for job_id in job_ids]
     make(store, one(store, job_ids[7]), State.QUEUED)
 
@@ -196,7 +199,7 @@ def test_of_two_moves_of_one_job_in_one_call_the_first_is_made(store: Store) -> 
 def test_of_two_that_move_a_job_at_once_exactly_one_does(store: Store, valkey_url: str, prefix: str) -> None:
     """A poll and a webhook, say: the credits are counted once, and one line is in each timeline."""
     job_ids = put(store, *numbered(60))
-    store.admit(NOW, limit=60)
+    store.admit(NOW, at_most=60)
     claims = [charging(store, job_id) for job_id in job_ids]
     moves = [
         Move(c.job_id, c.version, State.CHARGING, c.stage, State.PENDING, due=NOW, credits=4, fields={"since": "1"})

@@ -18,7 +18,7 @@ def left(redis: Redis, prefix: str) -> int:
 
 def test_credits_are_counted_down_as_they_are_spent(store: Store, redis: Redis, prefix: str) -> None:
     """From what upstream said last."""
-    assert store.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW) == 100
+    assert store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW) == 100
 
     brought_to(store, State.PENDING, sung(batch="b"))
 
@@ -29,10 +29,10 @@ def test_what_is_spent_while_upstream_is_asked_is_taken_off(store: Store, redis:
     """Nobody knows whether its answer knew of that: the next one will."""
     brought_to(store, State.PENDING, sung())
 
-    assert store.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW) == 96
+    assert store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW) == 96
 
     assert left(redis, prefix) == 96
-    assert [each.quiet for each in store.balances()] == [False]
+    assert [each.quiet for each in store.controls.balances()] == [False]
 
 
 def test_without_an_answer_of_upstreams_nothing_is_counted(store: Store, redis: Redis, prefix: str) -> None:
@@ -44,15 +44,15 @@ def test_without_an_answer_of_upstreams_nothing_is_counted(store: Store, redis: 
 
 def test_a_balance_is_quiet_where_nothing_was_under_way(store: Store) -> None:
     """While a request is on the way, what upstream says and what is counted do not belong together."""
-    store.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW)
+    store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW)
     [job_id] = put(store, sung())
-    store.admit(NOW, limit=1)
+    store.admit(NOW, at_most=1)
     charging(store, job_id)
-    store.note_balance(96, spent_before=0, asked=NOW + 9, now=NOW + 10)
+    store.controls.note_balance(96, spent_before=0, asked=NOW + 9, now=NOW + 10)
     accepted(store, job_id)
-    store.note_balance(96, spent_before=4, asked=NOW + 19, now=NOW + 20)
+    store.controls.note_balance(96, spent_before=4, asked=NOW + 19, now=NOW + 20)
 
-    assert store.balances() == [
+    assert store.controls.balances() == [
         Balance(NOW - 1, NOW, 100, 0, quiet=True),
         Balance(NOW + 9, NOW + 10, 96, 0, quiet=False),
         Balance(NOW + 19, NOW + 20, 96, 4, quiet=True),
@@ -61,5 +61,5 @@ def test_a_balance_is_quiet_where_nothing_was_under_way(store: Store) -> None:
 
 def test_of_many_workers_one_gets_the_turn(store: Store) -> None:
     """Until its time is over."""
-    assert [store.turn("balance", every=30) for _ in range(3)] == [True, False, False]
-    assert store.turn("another", every=30)
+    assert [store.controls.turn("balance", every=30) for _ in range(3)] == [True, False, False]
+    assert store.controls.turn("another", every=30)

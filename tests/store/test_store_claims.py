@@ -23,9 +23,10 @@ from tests.store.life import (
     put,
 )
 from voicequeue import Stage, State, VoiceJob
+from voicequeue.claims import Charged, Claimed, Overdue
 from voicequeue.job import IN_FLIGHT
 from voicequeue.spec import stored
-from voicequeue.store import EARLY_S, Charged, Claimed, Overdue, Store, connect
+from voicequeue.store import EARLY_S, Store, connect
 
 DUE = NOW + 20
 
@@ -33,7 +34,7 @@ DUE = NOW + 20
 def pending(store: Store, count: int = 1, **fields: object) -> list[str]:
     """Jobs that wait for their voices, due in 20 s."""
     job_ids = put(store, *numbered(count, **fields))
-    store.admit(NOW, limit=count)
+    store.admit(NOW, at_most=count)
     for job_id in job_ids:
         charging(store, job_id)
         accepted(store, job_id, due=DUE)
@@ -76,7 +77,7 @@ def test_a_charge_for_a_song_carries_the_persona(store: Store) -> None:
     made = brought_to(store, State.PENDING)
     make(store, made, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p-made"})
     [given] = put(store, VoiceJob(persona_id="p-given", song=SONG))
-    store.admit(NOW, limit=9)
+    store.admit(NOW, at_most=9)
 
     assert charging(store, made.id).persona_id == "p-made"
     assert stored(charging(store, given).content).persona_id == "p-given"
@@ -131,7 +132,7 @@ def test_a_job_that_nobody_knows_charges_nothing(store: Store, redis: Redis, pre
 def test_of_two_that_charge_at_once_exactly_one_does(store: Store, valkey_url: str, prefix: str) -> None:
     """For each of many jobs, whatever the order in which the two come."""
     job_ids = put(store, *numbered(100))
-    store.admit(NOW, limit=100)
+    store.admit(NOW, at_most=100)
 
     def charge(own: Store, number: int) -> list[str]:
         order = job_ids if number else job_ids[::-1]
@@ -296,7 +297,7 @@ def test_the_longest_overdue_come_first_and_no_more_than_asked_for(store: Store)
     """So that after an outage the pulse works through them."""
     job_ids = put(store, *numbered(5))
     for at in range(5):
-        store.admit(NOW + at, limit=at + 1)
+        store.admit(NOW + at, at_most=at + 1)
 
     found = store.overdue(NOW + 60, patience=10, at_most=3)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, numbered, sung, voice
+from tests.jobs import SONG, URL, numbered, sung, voice
 from tests.store.life import NOW, brought_to, dump, everything_agrees, failed, ids, make, one, put
-from voicequeue import Code, Priority, Stage, State, VoiceJob
-from voicequeue.store import Outcome, Store
+from voicequeue import Code, Priority, Stage, State, VoiceJob, scripts
+from voicequeue.claims import Outcome
+from voicequeue.store import SONGS_AHEAD, Store
 
 
 def enqueue(store: Store, *specs: VoiceJob, now: float = NOW) -> list[Outcome]:
@@ -130,13 +132,33 @@ def test_a_decade_in_the_line_does_not_outweigh_a_priority(store: Store) -> None
 def test_a_job_that_comes_back_takes_its_old_place(store: Store) -> None:
     """A retry does not wait behind those that came later, nor among those of the same call."""
     first, second, third = put(store, *numbered(3))
-    store.admit(NOW, limit=2)
+    store.admit(NOW, at_most=2)
     store.charge(second, Stage.VOICE, "h", NOW, lease=9)
     failed(store, one(store, second), Code.REFUSED)
     make(store, one(store, second), State.QUEUED, now=NOW + 99)
     make(store, one(store, first), State.QUEUED, now=NOW + 99)
 
     assert line(store) == [first, second, third]
+
+
+@pytest.mark.parametrize("now", [NOW, 1_234_567_890.123457, 3_999_999_999.0], ids=["now", "a crooked time", "2096"])
+@pytest.mark.parametrize("stage", Stage)
+def test_songs_stand_before_voices_and_both_keep_their_order(store: Store, stage: Stage, now: float) -> None:
+    """Whenever they came; a microsecond between two is not lost in rounding."""
+    spec: dict[str, str] = {"audio_url": URL} if stage is Stage.VOICE else {"persona_id": "p"}
+    [other] = put(store, sung() if stage is Stage.MUSIC else VoiceJob(persona_id="p", song=SONG), now=now - 1)
+
+    job_ids = put(store, *(VoiceJob(**spec, song=SONG, key=f"key-{n}") for n in range(500)), now=now)
+
+    assert line(store) == ([other, *job_ids] if stage is Stage.VOICE else [*job_ids, other])
+    assert [each.oldest for each in store.lines()] == [pytest.approx(now - 1, abs=1e-6)]
+
+
+def test_songs_are_as_far_ahead_in_python_as_in_lua() -> None:
+    """The two that read and write scores agree."""
+    [told] = re.findall(r"local SONGS_AHEAD = (\S+)", scripts.load("enqueue").source)
+
+    assert float(told) == SONGS_AHEAD
 
 
 # ── batches ───────────────────────────────────────────────────────────────────────────────────────
@@ -160,8 +182,8 @@ def test_batches_are_told_the_newest_first(store: Store) -> None:
         put(store, voice(batch=name), now=NOW + at)
 
     assert store.batches() == ["autumn", "summer", "spring"]
-    assert store.has_batch("spring")
-    assert not store.has_batch("winter")
+    assert store.batch("spring")
+    assert not store.batch("winter")
 
 
 def test_the_indexes_agree_after_many_calls(store: Store, redis: Redis, prefix: str) -> None:

@@ -14,15 +14,16 @@ from tests.conftest import eventually
 from tests.jobs import numbered, sung, voice
 from tests.store.life import NOW, accepted, brought_to, charging, dump, everything_agrees, make, one, put
 from voicequeue import Job, Stage, State
-from voicequeue.store import DEFAULT_PREFIX, Store, connect
+from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.store import Store, connect
 
 
 def whole_life(store: Store, batch: str = "b") -> Job:
     """A job on its way through every script, both stages, to its success."""
     [job_id] = put(store, sung(batch=batch, key=f"key-of-{batch}"))
-    store.heard("one@host", NOW)
-    store.close_gate("cooldown", "429", NOW - 9, NOW - 8)
-    store.admit(NOW, limit=1)
+    store.controls.heard("one@host", NOW)
+    store.controls.close("cooldown", "429", NOW - 9, NOW - 8)
+    store.admit(NOW, at_most=1)
     for stage in Stage:
         charging(store, job_id)
         accepted(store, job_id)
@@ -46,10 +47,10 @@ def test_two_prefixes_do_not_see_each_other(store: Store, redis: Redis, prefix: 
     assert other.get([job.id]) == [None]
     assert (other.batches(), other.counts()[State.ADMITTED], other.in_flight()) == ([], 0, 0)
     brought_to(other, State.SUCCEEDED, voice(key="k", batch="b"))
-    other.close_gate("paused", "", NOW)
+    other.controls.close("paused", "", NOW)
 
     assert dump(redis, prefix) == before
-    assert store.gate(NOW).open
+    assert store.controls.gate(NOW).open
     assert store.credits() == 0
 
 
@@ -111,7 +112,7 @@ def test_scripts_are_loaded_again_by_themselves(store: Store, redis: Redis, pref
     for forget in (False, True, True):
         if forget:
             redis.script_flush()
-        assert len(store.admit(NOW, limit=10, at_most=1)[Stage.VOICE]) == 1
+        assert len(store.admit(NOW, at_most=1).by_stage[Stage.VOICE]) == 1
 
     redis.script_flush()
     assert charging(store, job_ids[0]).attempt == 1

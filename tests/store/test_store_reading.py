@@ -31,7 +31,7 @@ def test_an_odd_name_is_one_that_nobody_has(store: Store, odd: str) -> None:
 
     assert store.get([odd]) == [None]
     assert store.timeline(odd) == []
-    assert not store.has_batch(odd)
+    assert not store.batch(odd)
 
 
 # ── lists ─────────────────────────────────────────────────────────────────────────────────────────
@@ -62,7 +62,7 @@ def test_a_list_of_many_pages_has_each_job_once(store: Store, at_once: bool) -> 
     """Also where more jobs than fill a page entered the state in the same moment."""
     job_ids = put(store, *numbered(1_800, batch="b"))
     for at in range(0, 1_800, 100):
-        store.admit(NOW if at_once else NOW + at, limit=1_800, at_most=100)
+        store.admit(NOW if at_once else NOW + at, at_most=100)
 
     assert sorted(store.ids(state=State.ADMITTED)) == sorted(job_ids)
     assert list(store.ids(batch="b")) == job_ids
@@ -157,14 +157,14 @@ def test_the_stream_of_events_is_trimmed(store: Store, redis: Redis, prefix: str
 
 def test_a_worker_is_alive_while_it_is_heard(store: Store) -> None:
     """Each counts once, however often it was heard; long silent ones are forgotten."""
-    store.heard("one@host", NOW)
-    store.heard("two@host", NOW + 1)
-    store.heard("one@host", NOW + 2)
+    store.controls.heard("one@host", NOW)
+    store.controls.heard("two@host", NOW + 1)
+    store.controls.heard("one@host", NOW + 2)
 
-    assert store.workers(since=NOW + 1) == ["one@host"]
-    assert store.workers(since=NOW) == ["two@host", "one@host"]
-    store.heard("three@host", NOW + 90_000)
-    assert store.workers(since=0) == ["three@host"]
+    assert store.controls.workers(since=NOW + 1) == ["one@host"]
+    assert store.controls.workers(since=NOW) == ["two@host", "one@host"]
+    store.controls.heard("three@host", NOW + 90_000)
+    assert store.controls.workers(since=0) == ["three@host"]
 
 
 # ── the connection ────────────────────────────────────────────────────────────────────────────────

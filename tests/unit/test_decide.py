@@ -7,7 +7,6 @@ import json
 import pytest
 
 from tasks import decide
-from tasks.decide import Closure
 from tasks.musicapi import (
     CannotPay,
     Moderated,
@@ -24,15 +23,13 @@ from tasks.musicapi import (
     VoiceReady,
 )
 from voicequeue import Song, VoiceJob, records
-from voicequeue.flow import Patience
+from voicequeue.claims import Charged, Claimed, Overdue
 from voicequeue.job import Clip, Code, Failure, Move, State
 from voicequeue.records import clips_text
 from voicequeue.stage import PRICES, Stage
-from voicequeue.store import Charged, Claimed
 
 NOW = 1_800_000_000.0
 DEADLINE = 900.0
-PATIENCE = Patience(cooldown_s=5, account_s=60)
 SPEC = VoiceJob(audio_url="https://recordings.example/anna.mp3", song=Song(prompt="la la"))
 CLIPS = (Clip("c1", "succeeded", "Song", "https://cdn.example/1.mp3", None, 120.5), Clip("c2", "failed"))
 
@@ -72,7 +69,7 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
     assert (move.to, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
-    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}"}
+    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", "asked": None, "forbidden": None}
 
 
 @BOTH_STAGES
@@ -111,24 +108,15 @@ def test_a_charge_that_nobody_answers_for_is_unsure(stage: Stage) -> None:
     assert "died" in move.reason
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (SlowDown("slow", 30), Closure("cooldown", "slow", NOW + 30)),
-        (SlowDown("slow", 0), Closure("cooldown", "slow", NOW + 5)),
-        (SlowDown("slow", 1e9), Closure("cooldown", "slow", NOW + 3600)),
-        (SlowDown("slow"), Closure("cooldown", "slow", NOW + 5)),
-        (CannotPay("pay"), Closure("out_of_credits", "pay", NOW + 60)),
-        (Unauthorized("key"), Closure("unauthorized", "key", NOW + 60)),
-        (Unavailable("no connection"), Closure("upstream_down", "no connection", NOW + 5)),
-        (Refused("no"), None),
-        (Moderated("no"), None),
-        (NoAnswer("lost"), None),
-    ],
-)
-def test_the_gate_closes_for_what_would_meet_everybody(error: UpstreamError, expected: Closure | None) -> None:
-    """With the reason, upstream's words and until when; one job's own trouble closes it for nobody."""
-    assert decide.closure(error, NOW, PATIENCE) == expected
+@BOTH_STAGES
+def test_a_job_that_did_not_begin_in_its_time_expires(stage: Stage) -> None:
+    """It fails where it stands in the line, and is settled."""
+    move = decide.expired(Overdue("j1", 3, State.QUEUED, stage), NOW)
+
+    assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.QUEUED, stage)
+    assert (move.reason, move.credits, move.due) == (Code.EXPIRED, 0, None)
+    found = failure(move)
+    assert (found.code, found.stage) == (Code.EXPIRED, stage)
 
 
 # ── after a poll ───────────────────────────────────────────────────────────────────────────────
@@ -267,6 +255,7 @@ def test_every_decision_can_be_written(stage: Stage) -> None:
         decide.not_accepted(charged(stage), NoAnswer("lost"), NOW),
         decide.lost("j1", 3, stage),
         decide.overdue(claimed(stage, since=0), NOW, DEADLINE),
+        decide.expired(Overdue("j1", 3, State.QUEUED, stage), NOW),
     ]
     for move in moves:
         assert move is not None

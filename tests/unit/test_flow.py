@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from voicequeue.flow import Patience, PollPlan
+from voicequeue.flow import Patience
+from voicequeue.polling import PollPlan
 
 
 def test_polls_are_as_far_apart_as_upstream_asks() -> None:

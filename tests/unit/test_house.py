@@ -31,9 +31,10 @@ ALLOWED = {
 
 MODULES = [path.relative_to(ROOT) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
 LUA = sorted((ROOT / "voicequeue" / "scripts").glob("*.lua"))
+SHARED = sorted((ROOT / "voicequeue" / "scripts" / "lib").glob("*.lua"))
 
 #: The modules that run scripts.
-RUN_BY = ("store", "books", "repair")
+RUN_BY = ("store", "controls", "books", "repair")
 
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
 
@@ -180,13 +181,23 @@ def test_a_script_does_one_thing(script: Path) -> None:
     assert not [line for line in code if "KEYS[" in line]
 
 
-def test_every_script_is_run_by_the_store_or_the_audit() -> None:
+def test_every_script_is_run_by_the_store_the_controls_or_the_audit() -> None:
     """None lies there unused, and none that is asked for is missing."""
     text = "".join((ROOT / "voicequeue" / f"{name}.py").read_text(encoding="utf-8") for name in RUN_BY)
 
-    assert set(re.findall(r'run\([^"()]*"(\w+)"', text)) == {script.stem for script in LUA}
+    assert set(re.findall(r'\brun\([^"()]*"(\w+)"', text)) == {script.stem for script in LUA}
     for script in LUA:
         assert scripts.load(script.stem).source.endswith(script.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("part", SHARED, ids=lambda path: path.name)
+def test_what_scripts_share_is_led_by_what_it_is_for(part: Path) -> None:
+    """Each part of `lib/` begins with a comment, and only the key map names KEYS."""
+    text = part.read_text(encoding="utf-8")
+
+    assert text.startswith("-- ")
+    assert ("KEYS[" in text) is (part.name == "keys.lua")
+    assert text in scripts.load("admit").source
 
 
 # ── what is committed ─────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tasks.musicapi import (
     CannotPay,
     Cost,
+    Forbidden,
     Moderated,
     NoAnswer,
     Refused,
@@ -37,7 +38,7 @@ ROWS: list[tuple[int, str, type[UpstreamError]]] = [
     (401, "Authorization header is missing.", Unauthorized),
     (401, "Invalid authorization format.", Unauthorized),
     (407, "Proxy authentication required.", Unauthorized),
-    (403, "The key is not allowed to do this.", Unauthorized),
+    (403, "The key is not allowed to do this.", Forbidden),
     (402, "Payment required.", CannotPay),
     (403, "The remaining credits are not enough. Please top up your credits.", CannotPay),
     (403, "You do not have an active subscription. Please subscribe to a plan.", CannotPay),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -26,6 +27,22 @@ from voicequeue.song import Song
 from voicequeue.spec import Priority, VoiceJob, batch_name, parse
 
 SONG_OPTIONS = tuple(Song.model_fields)
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
+
+
+def span(text: str) -> float:
+    """Seconds, from `90s`, `30m`, `24h` or `7d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", text.strip())
+    if not found or not float(found[1]):
+        raise typer.BadParameter("must be a number with s, m, h or d, such as 24h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+StartBy = Annotated[
+    float | None,
+    typer.Option(parser=span, metavar="24h", help="Fails with the code `expired` if nothing was ordered by then."),
+]
 
 
 class Format(StrEnum):
@@ -53,6 +70,7 @@ def enqueue(
     metadata: Annotated[list[str] | None, typer.Option(help="Yours, as NAME=VALUE; may be repeated.")] = None,
     callback_url: Annotated[str | None, typer.Option(help="Kept on the job.")] = None,
     max_credits: Annotated[int | None, typer.Option(help="The most it may cost.")] = None,
+    start_by: StartBy = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has settled.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -68,6 +86,7 @@ def enqueue(
         "metadata": _pairs(metadata or []),
         "callback_url": callback_url,
         "max_credits": max_credits,
+        "start_within_s": start_by,
     }
     with queue() as jobs:
         job = jobs.enqueue(parse(given))
@@ -96,6 +115,9 @@ def _pairs(pairs: list[str]) -> dict[str, str]:
 def ingest(
     file: Annotated[str, typer.Argument(help="CSV or JSON Lines; - is standard input.", show_default=False)],
     batch: Annotated[str, typer.Option(help="The batch that the rows belong to.", show_default=False)],
+    max_credits: Annotated[int | None, typer.Option(min=0, help="The most the whole batch may spend.")] = None,
+    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Its jobs with upstream at once, at most.")] = None,
+    start_by: StartBy = None,
     as_json: AsJson = False,
 ) -> None:
     """Put every row of a file into the queue. Running it again adds nothing.
@@ -112,7 +134,10 @@ def ingest(
         rows = Rows(raw)
         rejects = stack.enter_context(Rejects(source.with_name(f"{source.name}.rejected.csv"), rows.columns))
         size = None if file == "-" else source.stat().st_size
-        intake = Intake(rows, batch, rejects)
+        if max_credits is not None or max_in_flight is not None:
+            with queue() as jobs:
+                jobs.limit_batch(batch, max_credits=max_credits, max_in_flight=max_in_flight)
+        intake = Intake(rows, batch, rejects, start_by)
         receipt = intake.run(stack.enter_context(_progress(size)), raw, size)
     _report(receipt, rejects, as_json=as_json)
     raise typer.Exit(int(receipt.rejected > 0))
@@ -154,9 +179,10 @@ class Rejects:
 class Intake:
     """Rows on their way into the queue."""
 
-    def __init__(self, rows: Rows, batch: str, rejects: Rejects) -> None:
+    def __init__(self, rows: Rows, batch: str, rejects: Rejects, start_within_s: float | None) -> None:
         self._rows = rows
         self._batch = batch
+        self._start_within_s = start_within_s
         self._rejects = rejects
         # The queue takes whole chunks and then says which it rejected: those rows are still here.
         self._recent: deque[Row] = deque(maxlen=CHUNK)
@@ -181,7 +207,7 @@ class Intake:
     def _jobs(self) -> Iterator[VoiceJob]:
         for row in self._rows:
             try:
-                job = row.job(self._batch)
+                job = row.job(self._batch, start_within_s=self._start_within_s)
             except InvalidJob as error:
                 self._rejects.add(row, error)
                 continue

@@ -8,7 +8,7 @@ import typer
 
 from voicequeue import changes
 from voicequeue.cli.show import print_job
-from voicequeue.cli.terminal import AsJson, JobId, Yes, complain, out, print_json, queue
+from voicequeue.cli.terminal import AsJson, Yes, complain, out, print_json, queue
 from voicequeue.job import Code, Job, State
 from voicequeue.stage import PRICES
 
@@ -75,10 +75,36 @@ def _tell(found: int, retried: int, cost: int, *, as_json: bool) -> None:
         out.print(f"{found:,} failed jobs found, {retried:,} retried; up to {cost:,} credits")
 
 
-def cancel(job_id: JobId, as_json: AsJson = False) -> None:
-    """Cancel a job. What was paid stays paid; its result is kept if it still comes."""
+def cancel(
+    job_id: Annotated[str | None, typer.Argument(help="One job.", show_default=False)] = None,
+    batch: Annotated[str | None, typer.Option(help="Every job of this batch that is not over.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel jobs. What was paid stays paid; its result is kept if it still comes."""
+    if (job_id is None) == (batch is None):
+        raise typer.BadParameter("give either a job's id, or --batch")
+    if job_id is None:
+        _cancel_batch(batch or "", dry_run=dry_run, yes=yes, as_json=as_json)
+        return
     with queue() as jobs:
         cancelled = jobs.cancel(job_id)
     print_job(cancelled, as_json=as_json)
     if cancelled.may_still_come:
         complain(f"upstream goes on with its {cancelled.stage}, which was paid; what comes is kept on the job")
+
+
+def _cancel_batch(batch: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    with queue() as jobs:
+        # A frozen list: jobs that come from now on are not meant.
+        found = [job for job in jobs.jobs(batch=batch) if changes.can_be_cancelled(job)]
+        paid = sum(job.state is State.PENDING for job in found)
+        if found and not (dry_run or yes):
+            question = f"cancel {len(found):,} jobs, {paid:,} of them with upstream, which were paid?"
+            typer.confirm(question, abort=True, err=True)
+        cancelled = 0 if dry_run else sum(jobs.cancel_as_read(found))
+    if as_json:
+        print_json({"found": len(found), "cancelled": cancelled, "paid": paid})
+    else:
+        out.print(f"{len(found):,} jobs found that are not over, {cancelled:,} cancelled; {paid:,} are with upstream")

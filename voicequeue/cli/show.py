@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import datetime
-from itertools import islice
+from itertools import groupby, islice
 from typing import Annotated, Any
 
 import typer
 
 from voicequeue.cli.terminal import AsJson, BatchArgument, JobId, coloured, out, plain_table, print_json, queue, safe
+from voicequeue.gate import Account, Hold
 from voicequeue.job import Job, State, Step, charges, iso
-from voicequeue.queue import Status
+from voicequeue.overview import Line, Status
+from voicequeue.spec import Priority
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,21 +36,42 @@ def status(batch: BatchArgument = None, as_json: AsJson = False) -> None:
 
 def status_json(now: Status, batch: str | None) -> dict[str, Any]:
     """What scripts may rely on."""
-    gate = now.gate
     return {
         "batch": batch,
         "states": {state.value: count for state, count in now.states.items()},
-        "gate": {
-            "open": gate.open,
-            "reason": gate.reason,
-            "detail": gate.detail,
-            "since": iso(gate.since),
-            "until": iso(gate.until),
-        },
+        "gate": {"open": now.gate.open, "holds": [_hold_json(hold) for hold in now.gate.holds]},
         "in_flight": now.in_flight,
+        "limit": now.limit,
+        "backlog": [_waiting_json(priority, lines) for priority, lines in _by_priority(now.backlog)],
+        "per_minute": now.pace,
+        "seconds_left": now.seconds_left,
         "credits": now.credits,
+        "credits_left": now.account.left,
+        "credits_left_at": iso(now.account.at),
+        "credits_committed": now.account.committed,
+        "credits_today": now.account.spent_today,
+        "failed": now.failures,
         "workers": now.workers,
     }
+
+
+def _hold_json(hold: Hold) -> dict[str, Any]:
+    return {
+        "reason": hold.reason,
+        "detail": hold.detail,
+        "since": iso(hold.since),
+        "until": iso(hold.until),
+        "trial": hold.trial,
+    }
+
+
+def _waiting_json(priority: Priority, lines: list[Line]) -> dict[str, Any]:
+    oldest = min(line.oldest for line in lines)
+    return {"priority": priority.value, "count": sum(line.count for line in lines), "oldest": iso(oldest)}
+
+
+def _by_priority(backlog: tuple[Line, ...]) -> Iterator[tuple[Priority, list[Line]]]:
+    return ((priority, list(lines)) for priority, lines in groupby(backlog, key=lambda line: line.priority))
 
 
 def print_status(now: Status, batch: str | None) -> None:
@@ -54,12 +79,43 @@ def print_status(now: Status, batch: str | None) -> None:
     counts = "  ".join(f"{coloured(state)} {count:,}" for state, count in now.states.items() if count)
     out.print(f"[bold]{safe(batch) if batch else 'all jobs'}[/]  {counts or 'nothing yet'}")
     if now.gate.open:
-        gate = "[green]open[/]"
-    else:
-        until = f", until {clock(now.gate.until)}" if now.gate.until else ""
-        gate = f"[red]closed[/]: {now.gate.reason}{until} ({safe(now.gate.detail)})"
-    workers = f"{now.workers} alive" if now.workers else "[red]none alive[/]"
-    out.print(f"gate {gate}   in flight {now.in_flight:,}   workers {workers}   credits spent {now.credits:,}")
+        out.print("gate       [green]open[/]")
+    for hold in now.gate.holds:
+        out.print(f"gate       [red]closed[/]: {safe(hold.reason)}{_until(hold)}{_in_brackets(hold.detail)}")
+    for priority, lines in _by_priority(now.backlog):
+        oldest = span(time.time() - min(line.oldest for line in lines))
+        out.print(f"backlog    {priority} {sum(line.count for line in lines):,}, the oldest for {oldest}")
+    left = f", about {span(now.seconds_left)} to go" if now.seconds_left else ""
+    out.print(f"in flight  {now.in_flight:,} of {now.limit:,}; {now.pace:,.1f} succeed a minute{left}")
+    out.print(f"credits    {_account(now.account)}; {now.credits:,} spent{' by this batch' if batch else ' in all'}")
+    if now.failures:
+        out.print("failed     " + ", ".join(f"{code} {count:,}" for code, count in sorted(now.failures.items())))
+    out.print(f"workers    {f'{now.workers} alive' if now.workers else '[red]none alive[/]'}")
+
+
+def _until(hold: Hold) -> str:
+    if hold.trial:
+        return ", one job is tried"
+    return f" until {clock(hold.until)}" if hold.until else ""
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({safe(text)})" if text else ""
+
+
+def _account(account: Account) -> str:
+    if account.left is None:
+        return f"left: not asked yet; {account.spent_today:,} spent today"
+    promised = f" ({account.committed:,} of them for jobs in flight)" if account.committed else ""
+    return f"{account.left:,} left{promised}; {account.spent_today:,} spent today"
+
+
+def span(seconds: float) -> str:
+    """So long, as people say it."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def jobs(

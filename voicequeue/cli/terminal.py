@@ -18,8 +18,8 @@ from rich.table import Table
 
 from voicequeue.errors import VoiceQueueError
 from voicequeue.job import State
+from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.queue import DEFAULT_URL, VoiceQueue
-from voicequeue.store import DEFAULT_PREFIX
 
 #: Columns where nobody looks at a terminal: lines for grep and less are not broken.
 UNBROKEN = 400
@@ -32,6 +32,7 @@ err = Console(stderr=True, highlight=False, emoji=False)
 _OBEYED = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 BatchArgument = Annotated[str | None, typer.Argument(help="A batch; all jobs without it.", show_default=False)]
 JobId = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from voicequeue.cli.terminal import COLOURS, AsJson, BatchArgument, coloured, out, plain_table, print_json, queue, safe
 from voicequeue.job import State
-from voicequeue.queue import Batch, VoiceQueue
+from voicequeue.overview import Batch
+from voicequeue.queue import VoiceQueue
 from voicequeue.reconnect import no_later_than
 
 #: Throughput is told over this many seconds.

@@ -1,4 +1,4 @@
-"""The Lua scripts: one action a file, loaded once, each led by the shared `lib/record.lua`."""
+"""The Lua scripts: one action a file, loaded once, each led by the shared ones in `lib/`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-_SHARED = "lib/record.lua"
+#: In this order: each relies on those before it.
+_SHARED = ("lib/keys.lua", "lib/line.lua", "lib/flow.lua", "lib/move.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Script:
 def load(name: str) -> Script:
     """The script called `name`."""
     folder = files(__name__)
-    source = "\n".join((folder / part).read_text(encoding="utf-8") for part in (_SHARED, f"{name}.lua"))
+    source = "\n".join((folder / part).read_text(encoding="utf-8") for part in (*_SHARED, f"{name}.lua"))
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -1,17 +1,45 @@
--- admit: take jobs from the head of the backlog into flight, as many as there are slots.
+-- admit: take jobs from the backlog into flight: by priority, within it batches by turns, as many as there are
+-- slots, POSTs a minute and credits for.
 -- KEYS  root
--- ARGV  now, in-flight limit, most to take in this call
--- RETURNS  flat list: id, stage, id, stage, …
-local now = ARGV[1]
-if gate_closed(now) then return {} end
-local free = math.min(tonumber(ARGV[2]) - redis.call('ZCARD', key('flight')), tonumber(ARGV[3]))
-if free <= 0 then return {} end
+-- ARGV  now, most to take in this call, then the limits
+-- RETURNS  'short' or 'enough' where that has changed since the last call, else ''; then id, stage, id, stage, …
+local now, limits = tonumber(ARGV[1]), limits_from(3)
+local gate = gate_of(now)
+redis.call('DEL', key('wake'))
+if gate == 'closed' then return { '' } end
 
-local admitted = {}
-for _, id in ipairs(redis.call('ZRANGE', key('backlog'), 0, free - 1)) do
-  local stage = redis.call('HGET', key('job:' .. id), 'stage')
-  move(id, { to = 'admitted', stage = stage, due = now }, now)
+local waiting = redis.call('ZCARD', key('state:admitted'))
+local free = math.min(limit_now(limits) - redis.call('ZCARD', key('flight')), tonumber(ARGV[2]))
+-- What cannot leave within seconds need not hold a slot.
+if limits.rate then free = math.min(free, math.ceil(limits.rate / 20) - waiting) end
+if gate == 'trial' then free = math.min(free, 1 - waiting - redis.call('ZCARD', key('state:charging'))) end
+
+local credits, paused = credits_free(limits.floor), paused_stages()
+local admitted, short = { '' }, nil
+
+-- Whether the batch whose turn it is has had it; nil where nothing can be paid any more.
+local function serve(rank, batch)
+  local id = head_of(rank, batch, paused)
+  if not id then return false end
+  local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next')
+  local cost = cost_from(job[1], job[2])
+  if not batch_allows(batch, cost) then return false end
+  if credits and credits < cost then short = cost return nil end
+  move(id, { to = 'admitted', stage = job[1], due = ARGV[1] }, ARGV[1])
+  to_the_back(rank, batch, 'XX')
   admitted[#admitted + 1] = id
-  admitted[#admitted + 1] = stage
+  admitted[#admitted + 1] = job[1]
+  credits, free = credits and credits - cost, free - 1
+  return true
 end
+
+for rank = 0, 2 do
+  local passed = 0
+  while free > 0 and not short do
+    local batch = redis.call('ZRANGE', key('turns:' .. rank), passed, passed)[1]
+    if not batch then break end
+    if not serve(rank, batch) then passed = passed + 1 end
+  end
+end
+admitted[1] = note_short(now, short, free)
 return admitted

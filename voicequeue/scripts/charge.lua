@@ -1,23 +1,34 @@
 -- charge: claim one admitted job for its POST. After this nobody else may send it.
 -- KEYS  root
--- ARGV  now, id, stage, holder (a token of this claim), due (when the claim runs out)
--- RETURNS  {v, attempt, spec, persona_id}; 'closed' = the gate is closed, the job is queued again;
---          nil = there is nothing to do (any more)
-local now, id, stage, holder = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- ARGV  now, id, stage, holder (a token of this claim), due (when the claim runs out), then the limits
+-- RETURNS  {v, attempt, spec, persona_id, 1 = upstream took others since it forbade this one}; {seconds} = too many POSTs this minute, come again then;
+--          'closed' = the gate is closed, the job is queued again; nil = there is nothing to do (any more)
+local now, id, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local job_key = key('job:' .. id)
 local job = redis.call('HMGET', job_key, 'state', 'stage', 'holder')
 
-local function claimed() return redis.call('HMGET', job_key, 'v', 'attempt', 'spec', 'persona_id') end
+local function claimed()
+  local found = redis.call('HMGET', job_key, 'v', 'attempt', 'spec', 'persona_id', 'forbidden')
+  local took = found[5] and redis.call('HGET', key('flow'), 'took')
+  found[5] = took and tonumber(took) > tonumber(found[5]) and 1 or 0
+  return found
+end
 
 if job[2] ~= stage then return nil end
 -- Asked twice by the same holder: the first answer was lost on its way.
 if job[1] == 'charging' and job[3] == holder then return claimed() end
 if job[1] ~= 'admitted' then return nil end
-if gate_closed(now) then
-  move(id, { to = 'queued', stage = stage, reason = 'gate closed' }, now)
+local gate = gate_of(now, stage)
+if gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0) then
+  move(id, { to = 'queued', stage = stage, reason = 'gate closed' }, ARGV[1])
   return 'closed'
+end
+local wait = rate_wait(now, limits_from(6).rate)
+if wait > 0 then
+  redis.call('ZADD', key('flight'), now + wait, id)
+  return { tostring(wait) }
 end
 redis.call('HINCRBY', job_key, 'attempt', 1)
 redis.call('HSET', job_key, 'holder', holder)
-move(id, { to = 'charging', stage = stage, due = ARGV[5] }, now)
+move(id, { to = 'charging', stage = stage, due = ARGV[5] }, ARGV[1])
 return claimed()

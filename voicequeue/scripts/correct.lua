@@ -7,6 +7,6 @@ redis.call('HINCRBY', key('counters'), 'corrections', 1)
 for a = 2, #ARGV, 3 do
   redis.call('HINCRBY', key(ARGV[a]), ARGV[a + 1], ARGV[a + 2])
   -- What was spent by then stands in them too, wrongly: rather nothing is told of an unsure charge than that.
-  if ARGV[a] == 'counters' then redis.call('DEL', key('balances')) end
+  if ARGV[a + 1] == 'corrected.credits' then redis.call('DEL', key('balances')) end
 end
 return 1

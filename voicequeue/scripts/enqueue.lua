@@ -1,10 +1,11 @@
 -- enqueue: write many new jobs at once; a job that is there already is left as it is.
 -- KEYS  root
--- ARGV  now, then for each job: id, spec (canonical JSON), rank, batch ('' = none), stage, next stage ('' = none)
+-- ARGV  now, then for each job: id, spec (canonical JSON), rank, batch ('' = none), stage, next stage ('' = none),
+--       seconds in which it must begin ('' = any)
 -- RETURNS  for each job 1 = new, 0 = known (same content), -1 = the id stands for other content
-local FIELDS = 6
+local FIELDS = 7
 local now = tonumber(ARGV[1])
-local outcomes, line, came = {}, {}, {}
+local outcomes, count, came, lines = {}, 0, {}, {}
 
 local function record(id, created, rank, batch, stage, next_stage)
   local fields = { 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created }
@@ -13,36 +14,34 @@ local function record(id, created, rank, batch, stage, next_stage)
   redis.call('HSET', key('job:' .. id), unpack(fields))
 end
 
-local function line_up(id, at, created, rank, batch)
-  line[#line + 1] = backlog_score(tonumber(rank), at)
-  line[#line + 1] = id
-  local members = came[batch] or {}
-  members[#members + 1] = created
-  members[#members + 1] = id
-  came[batch] = members
-end
-
 for a = 2, #ARGV, FIELDS do
-  local id, spec, rank, batch, stage, next_stage = unpack(ARGV, a, a + FIELDS - 1)
+  local id, spec, rank, batch, stage, next_stage, within = unpack(ARGV, a, a + FIELDS - 1)
   if redis.call('HSETNX', key('job:' .. id), 'spec', spec) == 1 then
-    local at = now + #line * 1e-6 -- a little apart: jobs of one call keep their order
+    local at = now + count * 1e-6 -- a little apart: jobs of one call keep their order
     local created = string.format('%.6f', at)
     record(id, created, rank, batch, stage, next_stage)
-    line_up(id, at, created, rank, batch)
+    add(lines, rank .. ':' .. batch, line_score(stage, tonumber(created)), id)
+    add(came, batch, created, id)
+    if within ~= '' then redis.call('ZADD', key('expiry'), at + within, id) end
+    count = count + 1
     outcomes[#outcomes + 1] = 1
   else
     outcomes[#outcomes + 1] = redis.call('HGET', key('job:' .. id), 'spec') == spec and 0 or -1
   end
 end
 
-if #line > 0 then redis.call('ZADD', key('backlog'), unpack(line)) end
-for batch, members in pairs(came) do
-  local count = #members / 2
+for _, line in ipairs(lines) do
+  redis.call('ZADD', key('line:' .. line), unpack(lines[line]))
+  to_the_back(line:sub(1, 1), line:sub(3), 'NX')
+end
+for _, batch in ipairs(came) do
+  local members = came[batch]
   if batch ~= '' then
     redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(members))
     redis.call('ZADD', key('batches'), 'NX', now, batch)
-    redis.call('HINCRBY', key('batch:' .. batch), 'queued', count)
+    redis.call('HINCRBY', key('batch:' .. batch), 'queued', #members / 2)
   end
-  announce('', batch, 'queued', '', count .. ' enqueued')
+  announce('', batch, 'queued', '', #members / 2 .. ' enqueued')
 end
+if count > 0 then wake() end
 return outcomes

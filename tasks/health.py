@@ -1,0 +1,90 @@
+"""What upstream's answers mean for everybody's charges: who must wait, and how long."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from tasks.musicapi import CannotPay, Forbidden, NoAnswer, SlowDown, Unauthorized, Unavailable, UpstreamError
+from voicequeue.controls import Controls
+from voicequeue.flow import Patience
+from voicequeue.gate import Reason
+
+log = logging.getLogger("voicequeue")
+
+T = TypeVar("T")
+
+#: The longest Retry-After that is believed, in seconds.
+COOLDOWN_MAX_S = 3600.0
+
+
+class Health:
+    """Tells all workers what this process learns from its calls. Safe to share between threads."""
+
+    def __init__(self, controls: Controls, patience: Patience, clock: Callable[[], float]) -> None:
+        self._controls = controls
+        self._patience = patience
+        self._clock = clock
+        self._trouble = False
+
+    def of_order(self, call: Callable[[], T]) -> T:
+        """Make a call that costs credits. Raises what it raises."""
+        return self._made(call, self._slow_down)
+
+    def of_question(self, call: Callable[[], T]) -> T:
+        """Make a call that is free. Raises what it raises."""
+        return self._made(call, self._pause)
+
+    def _made(self, call: Callable[[], T], slowly: Callable[[SlowDown, float], bool]) -> T:
+        try:
+            answer = call()
+        except UpstreamError as error:
+            self._heed(error, slowly)
+            raise
+        self._answered()
+        return answer
+
+    def _heed(self, error: UpstreamError, slowly: Callable[[SlowDown, float], bool]) -> None:
+        """Close the gate where the error is everybody's, and say so once."""
+        now = self._clock()
+        match error:
+            case SlowDown():
+                if slowly(error, now):
+                    log.warning("upstream says: slow down (%s)", error)
+            case CannotPay():
+                if self._controls.close(Reason.OUT_OF_CREDITS, error.message, now):
+                    log.error(
+                        "nothing is charged until the account can pay: %s. Add credits; it goes on by itself", error
+                    )
+            case Forbidden():
+                if self._controls.close(Reason.UNAUTHORIZED, error.message, now, now + self._patience.account_s):
+                    log.error("nothing is charged, upstream forbids it: %s. One job is tried each minute", error)
+            case Unauthorized():
+                if self._controls.close(Reason.UNAUTHORIZED, error.message, now):
+                    log.error(
+                        "nothing is charged, the key is wrong: %s. Mend MUSICAPI_KEY, restart the workers, "
+                        "then: voicequeue resume",
+                        error,
+                    )
+            case Unavailable() | NoAnswer():
+                self._trouble = True
+                if self._controls.trouble(error.message, now, wait=self._patience.cooldown_s):
+                    log.error("nothing is charged, upstream does not answer: %s. It is tried again by itself", error)
+            case _:
+                self._answered()
+
+    def _slow_down(self, error: SlowDown, now: float) -> bool:
+        return self._controls.slow_down(error.message, now, wait=self._wait(error))
+
+    def _pause(self, error: SlowDown, now: float) -> bool:
+        return self._controls.close(Reason.COOLDOWN, error.message, now, now + self._wait(error))
+
+    def _wait(self, error: SlowDown) -> float:
+        return min(error.retry_after or self._patience.cooldown_s, COOLDOWN_MAX_S)
+
+    def _answered(self) -> None:
+        """Whatever it said, it is there."""
+        if self._trouble:
+            self._trouble = False
+            self._controls.recovered()

@@ -1,0 +1,47 @@
+"""When this process asks upstream: by the schedules that all workers share, and learning from its answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from voicequeue.claims import Claimed
+from voicequeue.controls import Controls
+from voicequeue.polling import PollPlan, Span
+from voicequeue.stage import Stage
+
+#: A countdown longer than this (seconds) could outlive the broker's patience with messages that wait: an
+#: order that takes longer is asked about once in between.
+COUNTDOWN_MAX_S = 120.0
+
+
+def kind_of(stage: Stage, model: str = "") -> str:
+    """Orders of one stage, and for songs of one model, take about as long."""
+    return f"{stage}:{model}" if model else stage
+
+
+class Polls:
+    """The schedules, read anew every few seconds. Safe to share between threads."""
+
+    def __init__(self, controls: Controls, plan: PollPlan) -> None:
+        self._controls = controls
+        self._plan = plan
+        self._schedules: dict[str, list[float]] = {}
+        self._read_again = 0.0
+
+    def after(self, age: float, kind: str) -> float:
+        """How long to wait before an order of that age is asked about, in seconds."""
+        if time.monotonic() >= self._read_again:
+            self._read_again = time.monotonic() + self._plan.gap_s
+            self._schedules = self._controls.schedules()
+        return min(COUNTDOWN_MAX_S, self._plan.after(age, self._schedules.get(kind, ())))
+
+    def learn(self, ready: Iterable[Claimed], now: float) -> None:
+        """Note how long these orders took, which are ready now."""
+        spans: dict[str, list[Span]] = {}
+        for claim in ready:
+            over = 0.0 if claim.asked is None else claim.asked - claim.since
+            if 0 <= over < now - claim.since:  # else nobody knows when it was ordered
+                spans.setdefault(kind_of(claim.stage, claim.model), []).append(Span(over, now - claim.since))
+        for kind, found in spans.items():
+            self._controls.note_spans(kind, found)

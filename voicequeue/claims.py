@@ -1,0 +1,86 @@
+"""What the store gives to those who work on jobs: claims, and what became of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from voicequeue.job import State
+from voicequeue.spec import VoiceJob, stored
+from voicequeue.stage import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Jobs that have a slot now, by the stage they stand at. `news` is `short` where the next job cannot be
+    paid since now, `enough` where it can again."""
+
+    by_stage: dict[Stage, list[str]]
+    news: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The submit rate allows no POST for so many seconds."""
+
+    seconds: float
+
+
+class Outcome(IntEnum):
+    """What became of one job that was enqueued."""
+
+    NEW = 1
+    KNOWN = 0
+    CONFLICT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """A claim to send one POST, which `charging` was written for.
+
+    It holds `until` then (Unix seconds); later somebody else may have decided over the job.
+    `persona_id` is the voice that this job has made; `content` is what `spec` reads. `others_taken`:
+    upstream took other orders since it forbade this one.
+    """
+
+    job_id: str
+    version: int
+    stage: Stage
+    attempt: int
+    content: str
+    persona_id: str | None
+    until: float
+    others_taken: bool = False
+
+    def spec(self) -> VoiceJob:
+        """What was asked for. Raises ValueError for a record of a release with other rules."""
+        return stored(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim to ask upstream about one job; `since` is when the stage was paid, `asked` when it was last not
+    ready (Unix seconds), `model` the song's.
+
+    `state` is pending; or failed or cancelled, where only what comes late is still to be kept.
+    """
+
+    job_id: str
+    version: int
+    state: State
+    stage: Stage
+    task_id: str
+    since: float
+    next_stage: Stage | None = None
+    asked: float | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A job of which something is to come, and that nobody looked after in time."""
+
+    job_id: str
+    version: int
+    state: State
+    stage: Stage

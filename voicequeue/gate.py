@@ -1,0 +1,85 @@
+"""What holds charges back: the gate and its reasons, the limits, the account. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why nothing is charged."""
+
+    PAUSED = "paused"
+    OUT_OF_CREDITS = "out_of_credits"
+    UNAUTHORIZED = "unauthorized"
+    COOLDOWN = "cooldown"
+    UPSTREAM_DOWN = "upstream_down"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One reason, since when, and until when (Unix seconds; None: till somebody or the account opens it).
+
+    `reason` is one of `Reason`, or `paused.<stage>`. On `trial` one job at a time is let through; the
+    reason is gone as soon as upstream takes it.
+    """
+
+    reason: str
+    detail: str
+    since: float
+    until: float | None = None
+    trial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """All that holds charges back at the moment."""
+
+    holds: tuple[Hold, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing does."""
+        return not self.holds
+
+    def closed_for(self, reason: str) -> Hold | None:
+        """The hold for that reason, if there is one."""
+        return next((hold for hold in self.holds if hold.reason == reason), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is charged at most: jobs in flight, POSTs a minute (None: any), credits that are not touched.
+
+    How many jobs upstream bears at once is found out, beginning with `first_in_flight`.
+    """
+
+    in_flight: int = 100
+    first_in_flight: int = 10
+    submit_rate: float | None = None
+    credit_floor: int = 0
+
+    def arguments(self) -> tuple[float | str, ...]:
+        """As the scripts take them."""
+        rate = "" if self.submit_rate is None else self.submit_rate
+        return (self.in_flight, self.first_in_flight, rate, self.credit_floor)
+
+    def as_text(self) -> dict[str, str]:
+        """By name, as they are written down for others; 0 POSTs a minute is any."""
+        return {
+            "in_flight": str(self.in_flight),
+            "first_in_flight": str(self.first_in_flight),
+            "submit_rate": f"{self.submit_rate or 0:g}",
+            "credit_floor": str(self.credit_floor),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Credits `left` by our count (None: upstream has not said yet, `at` is when it did last), and those
+    `committed` to jobs in flight; spent today (UTC)."""
+
+    left: int | None = None
+    at: float | None = None
+    committed: int = 0
+    spent_today: int = 0

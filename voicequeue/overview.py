@@ -1,0 +1,63 @@
+"""The queue, a batch and the backlog at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from voicequeue.gate import Account, Gate
+from voicequeue.job import State
+from voicequeue.spec import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The queued jobs of one priority and batch (None: of none); `oldest` in Unix seconds."""
+
+    priority: Priority
+    batch: str | None
+    count: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A named set of jobs: how many stand in each state, the credits they spent, and what somebody set for it."""
+
+    name: str
+    states: dict[State, int]
+    credits: int
+    paused: bool = False
+    max_credits: int | None = None
+    max_in_flight: int | None = None
+
+    @property
+    def total(self) -> int:
+        """All jobs that were ever put into it."""
+        return sum(self.states.values())
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every job is final or waits for a person (`unsure`)."""
+        resting = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
+        return self.total == sum(self.states[state] for state in resting)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The queue, or one batch of it, at a glance (`failures`, by code, are counted for all jobs together only).
+
+    `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
+    `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by).
+    """
+
+    states: dict[State, int]
+    gate: Gate
+    in_flight: int
+    limit: int
+    credits: int
+    workers: int
+    account: Account
+    backlog: tuple[Line, ...]
+    failures: dict[str, int]
+    pace: float
+    seconds_left: float | None

@@ -1,0 +1,150 @@
+-- What holds charges back: the gate, the limit of jobs in flight, the submit rate, the credits left.
+
+-- Reasons that end with a trial: when their time is over, one job at a time is let through, until upstream
+-- has taken one.
+local TRIED = { out_of_credits = true, unauthorized = true, upstream_down = true }
+
+-- 'open', 'trial' or 'closed', for one stage or (nil) for all.
+local function gate_of(now, stage)
+  local state, gate = 'open', redis.call('HGETALL', key('gate'))
+  for g = 1, #gate, 2 do
+    local reason, till = gate[g], cjson.decode(gate[g + 1]).till
+    local over = till and tonumber(till) <= tonumber(now)
+    if over and TRIED[reason] then
+      state = 'trial'
+    elseif over then
+      redis.call('HDEL', key('gate'), reason)
+    elseif reason:sub(1, 7) ~= 'paused.' or reason == 'paused.' .. (stage or '') then
+      return 'closed'
+    end
+  end
+  return state
+end
+
+local function paused_stages()
+  return {
+    voice = redis.call('HEXISTS', key('gate'), 'paused.voice') == 1,
+    music = redis.call('HEXISTS', key('gate'), 'paused.music') == 1,
+  }
+end
+
+-- What holds for that reason, be it on trial; nothing where it is over.
+local function hold_of(reason, now)
+  local entry = redis.call('HGET', key('gate'), reason)
+  local hold = entry and cjson.decode(entry) or nil
+  local over = hold and hold.till and tonumber(hold.till) <= tonumber(now)
+  return (not over or TRIED[reason]) and hold or nil
+end
+
+-- close_gate: for this reason as well, for the longer of the two if it holds already. Gives what held before.
+local function close_gate(reason, now, detail, till)
+  local before = hold_of(reason, now)
+  if before and till and (not before.till or tonumber(before.till) > tonumber(till)) then till = before.till end
+  redis.call('HSET', key('gate'), reason, cjson.encode({
+    since = before and before.since or now, detail = detail, till = till, times = (before and before.times or 0) + 1 }))
+  return before
+end
+
+-- Upstream has taken an order: what was on trial is over.
+local function proven(now)
+  redis.call('HSET', key('flow'), 'took', now)
+  if redis.call('EXISTS', key('gate')) == 1 and gate_of(now) == 'trial' then
+    redis.call('HDEL', key('gate'), 'out_of_credits', 'unauthorized', 'upstream_down')
+    wake()
+  end
+  redis.call('HDEL', key('flow'), 'failures')
+end
+
+-- The settings of the caller, four ARGV from `a` on: most jobs in flight, how many at first, POSTs a minute
+-- ('' = any), credits that are not touched. What somebody set while it runs goes before them.
+local function limits_from(a)
+  local set = redis.call('HMGET', key('limits'), 'in_flight', 'submit_rate', 'credit_floor')
+  local rate = tonumber(set[2] or ARGV[a + 2])
+  return { most = tonumber(set[1] or ARGV[a]), first = tonumber(ARGV[a + 1]), rate = rate ~= 0 and rate or nil,
+    floor = tonumber(set[3] or ARGV[a + 3]) }
+end
+
+-- How many jobs upstream lets us have at once is found out: up by one with each order that it takes while
+-- all slots are used, until it says "slow down"; then halved, and quickly back up to where it was well.
+-- Beyond that one more is tried after `patience` orders, of which each failure makes four times as many.
+local PATIENCE_MIN, PATIENCE_MAX = 8, 400
+
+local function limit_now(limits)
+  return math.min(limits.most, tonumber(redis.call('HGET', key('flow'), 'limit') or limits.first))
+end
+
+local function grow(limits)
+  local flow = redis.call('HMGET', key('flow'), 'limit', 'ceiling', 'streak', 'patience')
+  local limit, ceiling = tonumber(flow[1] or limits.first), tonumber(flow[2] or limits.most)
+  local streak, patience = tonumber(flow[3] or 0), tonumber(flow[4] or PATIENCE_MIN)
+  local used = redis.call('ZCARD', key('flight'))
+  if limit >= limits.most or used < limit / 2 then return end
+  if limit < ceiling then
+    redis.call('HSET', key('flow'), 'limit', limit + 1)
+  elseif used < limit then
+    return
+  elseif streak + 1 < patience then
+    redis.call('HSET', key('flow'), 'streak', streak + 1)
+  else
+    redis.call('HSET', key('flow'), 'limit', limit + 1, 'ceiling', limit + 1, 'streak', 0,
+      'patience', math.max(PATIENCE_MIN, math.floor(patience / 2)))
+  end
+end
+
+-- One cut for all the answers of one moment: those of orders that left before the cut say nothing new.
+local function cut(now, well, pause)
+  local flow = redis.call('HMGET', key('flow'), 'cut', 'patience')
+  if flow[1] and tonumber(now) < tonumber(flow[1]) + pause then return end
+  local ceiling = math.max(1, well)
+  redis.call('HSET', key('flow'), 'limit', math.max(1, math.floor(ceiling / 2)), 'ceiling', ceiling, 'streak', 0,
+    'cut', now, 'patience', flow[1] and math.min(PATIENCE_MAX, 4 * tonumber(flow[2])) or ceiling)
+end
+
+-- Seconds until the next POST may leave, at `rate` a minute with up to a second's worth (at least one) at once;
+-- 0 takes it.
+local function rate_wait(now, rate)
+  if not rate then return 0 end
+  local each = 60 / rate
+  local free_at = math.max(tonumber(redis.call('HGET', key('flow'), 'tat') or 0), now)
+  local wait = free_at - now - math.max(0, 1 - each)
+  if wait > 1e-6 then return wait end
+  redis.call('HSET', key('flow'), 'tat', free_at + each)
+  return 0
+end
+
+local function credits_spent()
+  local spent = redis.call('HMGET', key('counters'), 'voice.credits', 'music.credits', 'corrected.credits')
+  return tonumber(spent[1] or 0) + tonumber(spent[2] or 0) + tonumber(spent[3] or 0)
+end
+
+-- Credits above the floor that no job in flight is going to spend; nil where upstream has not said yet.
+local function credits_free(floor)
+  local left = redis.call('HGET', key('account'), 'credits')
+  return left and tonumber(left) - tonumber(redis.call('HGET', key('counters'), 'committed') or 0) - floor
+end
+
+-- Whether somebody's limits for a batch let one more of its jobs begin, which costs so much to its end.
+local function batch_allows(batch, cost)
+  if batch == '' then return true end
+  local set = redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'admitted',
+    'charging', 'pending', 'credits', 'committed')
+  local function n(i) return tonumber(set[i] or 0) end
+  return n(1) == 0 and not (set[2] and n(4) + n(5) + n(6) >= n(2)) and not (set[3] and n(7) + n(8) + cost > n(3))
+end
+
+-- Whether the next job cannot be paid, and since when. `free` slots left over say that nobody was refused.
+-- Gives 'short' or 'enough' where that is news.
+local function note_short(now, cost, free)
+  local known = redis.call('HEXISTS', key('account'), 'short') == 1
+  if cost then
+    local short = known and cjson.decode(redis.call('HGET', key('account'), 'short')) or { since = now }
+    short.cost = cost
+    redis.call('HSET', key('account'), 'short', cjson.encode(short))
+    return known and '' or 'short'
+  end
+  if known and free > 0 then
+    redis.call('HDEL', key('account'), 'short')
+    return 'enough'
+  end
+  return ''
+end

@@ -1,0 +1,62 @@
+-- Shared by every script: the key map, and what follows from a job's state.
+--
+-- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them lie in one cluster slot:
+--   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
+--                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
+--                          forbidden (when upstream forbade it), lined (when it joined the line anew),
+--                          voice.task, music.task, persona_id, voice_name, clips, failure, settled
+--   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
+--   line:<rank>:<batch> zset  ids in state queued, of one priority and batch ('' = none); the head has the
+--                          lowest score
+--   turns:<rank>   zset    batches that have such a line; score = whose turn it is
+--   state:<state>  zset    ids in any other state; score = when they entered it
+--   flight         zset    ids that hold a slot; score = when they next need somebody
+--   late           zset    ids, failed or cancelled, whose paid order may still deliver; score = when to ask
+--   expiry         zset    ids that must have begun by then, until they are over or seen to have begun
+--   batches        zset    batch names; score = when the first job came
+--   batch:<name>   hash    number of jobs by state; credits, committed; what somebody set: max_credits,
+--                          max_in_flight, paused
+--   batch:<name>:jobs zset its ids; score = when they came
+--   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
+--                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
+--                          in flight are still going to spend; failed.<code>: jobs that failed so; turn
+--   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
+--                          next job cannot be paid)
+--   balances       list    JSON: what upstream said was left, and what we had spent by then
+--   gate           hash    by reason, JSON: since, detail, till, times
+--   flow           hash    limit, ceiling, streak, patience, cut: how many jobs upstream lets us have in flight;
+--                          tat: the submit rate; took: when upstream took an order last; failures: calls in a row that upstream did not answer
+--   spans:<kind>   list    "over within": how long the last orders of a stage and model took
+--   kinds          set     those kinds
+--   schedules      hash    by kind, JSON: the ages at which to ask
+--   settings       hash    the limits in the workers' settings, for whoever asks
+--   limits         hash    what somebody set while it runs: in_flight, submit_rate, credit_floor
+--   turn:<name>    string  whose turn it is to do something that one worker does for all
+--   wake           list    an element, while there may be something to admit
+--   events         stream  every move: id, batch, state, stage, reason; enqueueing as one event a call and
+--                          batch, without an id
+--   pulses         zset    worker names; score = when each was last heard
+-- Times are Unix seconds, given by the caller.
+local root = KEYS[1]
+local function key(name) return root .. name end
+
+-- What upstream takes for a stage; voicequeue/stage.py says the same.
+local PRICE = { voice = 4, music = 15 }
+
+-- Credits from a stage on, to the job's end.
+local function cost_from(stage, next_stage)
+  return PRICE[stage] + (stage == 'voice' and next_stage and PRICE[next_stage] or 0)
+end
+
+-- Credits that a job is still going to spend while it is in flight.
+local function committed(state, stage, next_stage)
+  if state == 'admitted' or state == 'charging' then return cost_from(stage, next_stage) end
+  if state == 'pending' then return cost_from(stage, next_stage) - PRICE[stage] end
+  return 0
+end
+
+local FINAL = { succeeded = true, failed = true, cancelled = true }
+
+-- Where it stands when a job of this state next needs somebody; nil where none ever does.
+local DUE = { admitted = 'flight', charging = 'flight', pending = 'flight', failed = 'late', cancelled = 'late' }
+local function due_key(state) return DUE[state] and key(DUE[state]) end

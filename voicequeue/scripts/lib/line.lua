@@ -1,0 +1,45 @@
+-- The backlog: within a priority batches take turns, so a large one does not starve a small one.
+
+-- Songs go before voices: what is begun is finished first. Their scores lie below zero (until a date in 2096);
+-- those of voices are their times as they are, or the microseconds that keep jobs of one call in order would be
+-- lost in rounding.
+local SONGS_AHEAD = 4e9
+local function line_score(stage, created) return created - (stage == 'music' and SONGS_AHEAD or 0) end
+
+local function line_key(rank, batch) return key('line:' .. rank .. ':' .. (batch or '')) end
+
+-- Lists by name, in the order in which the names came.
+local function add(lists, name, ...)
+  if not lists[name] then
+    lists[name] = {}
+    lists[#lists + 1] = name
+  end
+  for _, value in ipairs({ ... }) do table.insert(lists[name], value) end
+end
+
+-- There may be something to admit: of the pulses that wait, one is woken.
+local function wake()
+  local queued = redis.call('EXISTS', key('turns:0'), key('turns:1'), key('turns:2')) > 0
+  if queued and redis.call('EXISTS', key('wake')) == 0 then redis.call('RPUSH', key('wake'), 1) end
+end
+
+local function to_the_back(rank, batch, how)
+  redis.call('ZADD', key('turns:' .. rank), how, redis.call('HINCRBY', key('counters'), 'turn', 1), batch or '')
+end
+
+local function join_line(rank, batch, stage, created, id)
+  redis.call('ZADD', line_key(rank, batch), line_score(stage, created), id)
+  to_the_back(rank, batch, 'NX')
+  wake()
+end
+
+local function leave_line(rank, batch, id)
+  redis.call('ZREM', line_key(rank, batch), id)
+  if redis.call('EXISTS', line_key(rank, batch)) == 0 then redis.call('ZREM', key('turns:' .. rank), batch or '') end
+end
+
+-- The head of a line, of those stages that are not paused.
+local function head_of(rank, batch, paused)
+  local from, to = paused.music and '0' or '-inf', paused.voice and '(0' or '+inf'
+  return redis.call('ZRANGE', line_key(rank, batch), from, to, 'BYSCORE', 'LIMIT', 0, 1)[1]
+end

@@ -1,0 +1,74 @@
+-- How one move is written, with everything that follows from it.
+
+local EVENTS_KEPT = 20000
+
+local function announce(id, batch, state, stage, reason)
+  redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_KEPT, '*',
+    'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '')
+end
+
+-- Where a job's state is written anew, the indexes and counters that follow from it are too.
+local function reindex(id, batch, from, to, now)
+  if from ~= 'queued' then redis.call('ZREM', key('state:' .. from), id) end
+  if to ~= 'queued' then redis.call('ZADD', key('state:' .. to), now, id) end
+  if batch and from ~= to then
+    redis.call('HINCRBY', key('batch:' .. batch), from, -1)
+    redis.call('HINCRBY', key('batch:' .. batch), to, 1)
+  end
+end
+
+-- Credits that are promised to jobs in flight.
+local function commit(batch, change)
+  if change == 0 then return end
+  redis.call('HINCRBY', key('counters'), 'committed', change)
+  if batch then redis.call('HINCRBY', key('batch:' .. batch), 'committed', change) end
+end
+
+-- Slot or place in the line: `due` where somebody is to look after it, the backlog where it is queued.
+local function place(id, from, job, m)
+  local before, after = due_key(from), m.due and due_key(m.to)
+  if before and before ~= after then redis.call('ZREM', before, id) end
+  if after then redis.call('ZADD', after, m.due, id) end
+  if from == 'queued' then leave_line(job.rank, job.batch, id) end
+  if m.to == 'queued' then join_line(job.rank, job.batch, m.stage, tonumber(job.since), id) end
+  if FINAL[m.to] then redis.call('ZREM', key('expiry'), id) end
+end
+
+-- move: one step in a job's life. The caller has compared the record with what the step was decided on.
+-- m = {to, stage, due, reason, task_id}.
+local function move(id, m, now)
+  local job_key = key('job:' .. id)
+  local found = redis.call('HMGET', job_key, 'state', 'stage', 'batch', 'rank', 'created', 'attempt', 'next', 'lined')
+  local from, batch = found[1], found[3]
+  redis.call('HSET', job_key, 'state', m.to, 'stage', m.stage, 'updated', now)
+  redis.call('HINCRBY', job_key, 'v', 1)
+  reindex(id, batch, from, m.to, now)
+  commit(batch, committed(m.to, m.stage, found[7]) - committed(from, found[2], found[7]))
+  place(id, from, { batch = batch, rank = found[4], since = found[8] or found[5] }, m)
+  redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
+    at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,
+    attempt = tonumber(found[6] or 0) }))
+  announce(id, batch, m.to, m.stage, m.reason)
+  return batch
+end
+
+-- mend: put an id into an index where its record says it belongs (1), or take it out (0). Gives 1 where it was wrong.
+local function mend(index, id, belongs, now)
+  local rank, batch = index:match('^line:(%d):(.*)$')
+  local was = redis.call('ZSCORE', key(index), id) and 1 or 0
+  if was == belongs then return 0 end
+  if belongs == 0 then
+    if rank then leave_line(rank, batch, id) else redis.call('ZREM', key(index), id) end
+    return 1
+  end
+  local job = redis.call('HMGET', key('job:' .. id), 'created', 'updated', 'stage', 'lined')
+  local created = job[1] or now
+  if rank then
+    join_line(rank, batch, job[3], tonumber(job[4] or created), id)
+  else
+    local by_kind = { state = job[2] or created, batch = created }
+    -- In any other it stands by when somebody is to look after it.
+    redis.call('ZADD', key(index), by_kind[index:match('^[^:]+')] or now, id)
+  end
+  return 1
+end
