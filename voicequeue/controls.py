@@ -186,9 +186,7 @@ class Controls:
         """Note that a worker's pulse beats, and its settings; those not heard for a day are forgotten."""
         key = self._space.key("pulses")
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(
-                self._space.key("settings"), items=[part for pair in self.settings.as_text().items() for part in pair]
-            )
+            pipe.hset(self._space.key("settings"), mapping=cast(dict[Any, Any], self.settings.as_text()))
             pipe.zadd(key, {worker: now})
             pipe.zremrangebyscore(key, "-inf", now - DAY_S)
             pipe.execute()

@@ -228,8 +228,8 @@ def test_a_beat_admits_what_nothing_woke_it_for(bench: Bench, queue: VoiceQueue)
     assert bench.handed_out == [("voice.submit", [job_id])]
 
 
-def test_slots_that_are_free_again_are_filled_by_the_next_beat(bench: Bench, queue: VoiceQueue) -> None:
-    """All of them, in one message."""
+def test_a_slot_that_is_free_again_is_filled_by_the_next_beat(bench: Bench, queue: VoiceQueue) -> None:
+    """Though nothing woke it."""
     ids = enqueue(queue, 12)
     bench.pulse.beat(0.01)
     bench.handed_out.clear()

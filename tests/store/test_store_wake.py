@@ -70,7 +70,7 @@ def test_what_is_admitted_wakes_nobody_afterwards(store: Store) -> None:
 
 @pytest.mark.parametrize("to", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
 def test_a_slot_that_is_free_again_wakes_nobody(store: Store, to: State) -> None:
-    """The next beat fills all that are free by then: many jobs in one message instead of one in each."""
+    """The next beat fills it, many at once: else each job that ends would cost an admission."""
     job = brought_to(store, State.PENDING)
     put(store, *numbered(1))
     awake(store)
