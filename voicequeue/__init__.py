@@ -6,6 +6,7 @@
 >>> queue.wait(job.id).persona_id
 """
 
+from voicequeue.aio import AsyncVoiceQueue
 from voicequeue.errors import (
     InvalidJob,
     KeyConflict,
@@ -17,7 +18,7 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.gate import Account, Gate, Hold, Limits
-from voicequeue.job import Charge, Clip, Code, Failure, Job, State, Step, charges
+from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step, charges
 from voicequeue.overview import Batch, Line, Status
 from voicequeue.queue import Receipt, Rejection, VoiceQueue
 from voicequeue.song import Song, UnknownModelWarning
@@ -26,10 +27,12 @@ from voicequeue.stage import Stage
 
 __all__ = [
     "Account",
+    "AsyncVoiceQueue",
     "Batch",
     "Charge",
     "Clip",
     "Code",
+    "Event",
     "Failure",
     "Gate",
     "Hold",

@@ -25,7 +25,7 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.gate import Limits
-from voicequeue.job import FINAL, Job, Move, State, Step
+from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.overview import Batch, Status
 from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
@@ -42,6 +42,9 @@ Enqueueable = VoiceJob | Mapping[str, Any]
 
 #: The pace is measured over so many seconds.
 PACE_S = 300.0
+
+#: One look for events takes so long (seconds) at most.
+_LISTEN_S = 5.0
 
 #: What is still to be done by itself.
 UNSETTLED = frozenset(State) - FINAL - {State.UNSURE}
@@ -198,11 +201,33 @@ class VoiceQueue:
             until = look_again if give_up is None else min(look_again, give_up)
             with _reachable():
                 events = self._store.events(after, wait_s=until - now)
-            for event_id, fields in events:
-                after = event_id
-                if fields["id"] == job_id:
+            for event in events:
+                after = event.id
+                if event.job_id == job_id:
                     return after
         return after
+
+    def last_event(self) -> str:
+        """The id of the newest event, to hear on from."""
+        with _reachable():
+            return self._store.last_event()
+
+    def events(self, after: str, *, wait_s: float = 0.0) -> list[Event]:
+        """Moves of all jobs after that event, waiting up to `wait_s` seconds for the first; [] if none came.
+
+        The last 20,000 or so can be heard.
+        """
+        with _reachable():
+            return self._store.events(after, wait_s=wait_s)
+
+    def watch(self, *, batch: str | None = None, after: str | None = None) -> Iterator[Event]:
+        """Every move from now on, or from that event on, for ever; of one batch or of all jobs."""
+        heard = self.last_event() if after is None else after
+        while True:
+            for event in self.events(heard, wait_s=_LISTEN_S):
+                heard = event.id
+                if batch in (None, event.batch):
+                    yield event
 
     def jobs(self, *, state: State | str | None = None, batch: str | None = None) -> Iterator[Job]:
         """Jobs of a batch in the order they came, or of a state, the latest to enter it first.

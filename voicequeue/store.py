@@ -18,7 +18,7 @@ from voicequeue import records
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
 from voicequeue.controls import Controls
 from voicequeue.gate import Limits
-from voicequeue.job import Job, Move, State, Step
+from voicequeue.job import Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.overview import Batch, Line
 from voicequeue.reconnect import KeepTrying, failures
@@ -265,11 +265,11 @@ class Store:
         newest = cast(list[Any], self._redis.xrevrange(self._space.key("events"), count=1))
         return cast(str, newest[0][0]) if newest else "0-0"
 
-    def events(self, after: str, *, wait_s: float) -> list[tuple[str, dict[str, str]]]:
+    def events(self, after: str, *, wait_s: float) -> list[Event]:
         """Events after that id, waiting up to `wait_s` for the first; [] if none came."""
         key = self._space.key("events")
         answer = cast(list[Any], self._redis.xread({key: after}, block=max(1, round(wait_s * 1000)), count=1000))
-        return [(event_id, fields) for _, page in answer or [] for event_id, fields in page]
+        return [records.event(event_id, fields) for _, page in answer or [] for event_id, fields in page]
 
     def _of_state(self, state: State) -> Iterator[str]:
         if state is not State.QUEUED:
