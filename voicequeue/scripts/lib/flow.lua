@@ -71,7 +71,11 @@ local function grow(limits)
   local flow = redis.call('HMGET', key('flow'), 'limit', 'ceiling', 'streak', 'patience')
   local limit, ceiling = tonumber(flow[1] or limits.first), tonumber(flow[2] or limits.most)
   local streak, patience = tonumber(flow[3] or 0), tonumber(flow[4] or PATIENCE_MIN)
-  local used = redis.call('ZCARD', key('flight'))
+  local used, held = redis.call('ZCARD', key('flight')), redis.call('ZCARD', key('state:pending'))
+  if held > ceiling then -- others were still on their way when upstream said "slow down", and it took them
+    ceiling = held
+    redis.call('HSET', key('flow'), 'ceiling', ceiling)
+  end
   if limit >= limits.most or used < limit / 2 then return end
   if limit < ceiling then
     redis.call('HSET', key('flow'), 'limit', limit + 1)
@@ -93,7 +97,7 @@ local function cut(now, well, pause)
   if flow[1] and tonumber(now) < tonumber(flow[1]) + pause then return end
   local ceiling = math.max(1, well)
   redis.call('HSET', key('flow'), 'limit', math.max(1, math.floor(ceiling / 2)), 'ceiling', ceiling, 'streak', 0,
-    'cut', now, 'patience', flow[1] and math.min(PATIENCE_MAX, 4 * tonumber(flow[2])) or ceiling)
+    'cut', now, 'patience', math.min(PATIENCE_MAX, math.max(PATIENCE_MIN, 4 * (flow[2] or ceiling))))
 end
 
 -- Seconds until the next POST may leave, at `rate` a minute with up to a second's worth (at least one) at once;
