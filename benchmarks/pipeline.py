@@ -24,6 +24,7 @@ PACE: Mapping[str, str] = {
     "VOICEQUEUE_POLL_MIN_S": "0.5",
     "VOICEQUEUE_POLL_MAX_S": "1",
     "VOICEQUEUE_MAX_IN_FLIGHT": str(JOBS),
+    "VOICEQUEUE_FIRST_IN_FLIGHT": str(JOBS),
 }
 
 

@@ -27,7 +27,8 @@ from voicequeue.stage import PRICES, Stage
 
 def accepted(claim: Charged, task_id: str, now: float, poll_in: float, model: str = "") -> Move:
     """Upstream took the order: the credits are spent, and the task is to be asked about."""
-    fields: dict[str, str | None] = {records.task_field(claim.stage): task_id, "since": f"{now:.6f}", "asked": None}
+    fields: dict[str, str | None] = {records.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
+    fields |= {"asked": None, "forbidden": None}  # of this stage nothing is known yet, nor of the next
     if model:
         fields["model"] = model
     return _from_charging(claim)(State.PENDING, due=now + poll_in, fields=fields, credits=PRICES[claim.stage])

@@ -15,6 +15,8 @@ from typing import Any
 from redis import Redis
 
 from voicequeue.books import FIELDS, IS_COUNTED, IS_INDEX, Books, indexes, pages, record_of, tolerated
+from voicequeue.job import State
+from voicequeue.spec import Priority
 
 #: How often counters of batches that get new jobs all the time are looked at again.
 TRIES = 10
@@ -71,6 +73,24 @@ class Unlisted(Finding):
 
     def __str__(self) -> str:
         return f"batches: batch {self.batch} {_wrong(self.belongs)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Finding):
+    """A batch with queued jobs of a priority that has no turn (`belongs`), or one without that has one."""
+
+    rank: int
+    batch: str
+    belongs: bool
+
+    @property
+    def kind(self) -> str:
+        """Those of all priorities together."""
+        return f"turns: {_KINDS[self.belongs]}"
+
+    def __str__(self) -> str:
+        named = f"batch {self.batch}" if self.batch else "jobs without a batch"
+        return f"turns:{self.rank}: {named} {_wrong(self.belongs)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +164,8 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
         for page in pages(sorted(job_ids)):
             findings += _misplaced(redis, root, index, page)
     findings += _unlisted(redis, root, books)
+    torn = {each.index for each in findings if isinstance(each, Misplaced) and each.belongs}
+    findings += _turns(redis, root, books, torn)
     return findings + list(_drifts(books, names))
 
 
@@ -187,6 +209,21 @@ def _unlisted(redis: Redis, root: str, books: Books) -> Iterator[Unlisted]:
                 yield Unlisted(batch, belongs=True)
         elif listed and not books.has_jobs(batch):
             yield Unlisted(batch, belongs=False)
+
+
+def _turns(redis: Redis, root: str, books: Books, torn: set[str]) -> Iterator[Turn]:
+    """A batch has a turn exactly while it has a line (or ought to: `torn`); its jobs would wait for ever."""
+    queued = {(record.rank, record.batch) for record in books.records.values() if record.state == State.QUEUED}
+    for rank in range(len(Priority)):
+        waiting = {batch for of_rank, batch in queued if of_rank == str(rank)}
+        for batch in sorted(waiting ^ books.members(f"turns:{rank}")):
+            with redis.pipeline(transaction=True) as pipe:
+                pipe.exists(f"{root}line:{rank}:{batch}")
+                pipe.zscore(f"{root}turns:{rank}", batch)
+                line, turn = pipe.execute()
+            belongs = bool(line) or f"line:{rank}:{batch}" in torn
+            if belongs != (turn is not None):
+                yield Turn(rank, batch, belongs)
 
 
 # ── counters ──────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +19,9 @@ from voicequeue.stage import Stage
 TROUBLE_MAX_S = 60.0
 
 DAY_S = 86_400
+
+#: A wait must end before the connection takes Redis for dead.
+_WAIT_MAX_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +93,29 @@ class Controls:
     # ── the limits ─────────────────────────────────────────────────────────────────────────────
 
     def limits(self) -> Limits:
-        """As they are now."""
-        set_now = cast(dict[str, str], self._redis.hgetall(self._space.key("limits")))
-        own = self.settings
-        rate = float(set_now.get("submit_rate", own.submit_rate or 0))
+        """As they are now: what somebody set, or else the workers' settings, or (nobody worked yet) our own."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(self._space.key("settings"))
+            pipe.hgetall(self._space.key("limits"))
+            of_workers, set_now = pipe.execute()
+        found = self.settings.as_text() | of_workers | set_now
         return Limits(
-            in_flight=int(set_now.get("in_flight", own.in_flight)),
-            first_in_flight=own.first_in_flight,
-            submit_rate=rate or None,
-            credit_floor=int(set_now.get("credit_floor", own.credit_floor)),
+            in_flight=int(found["in_flight"]),
+            first_in_flight=int(found["first_in_flight"]),
+            submit_rate=float(found["submit_rate"]) or None,
+            credit_floor=int(found["credit_floor"]),
         )
 
     def set_limits(self, **given: float | None) -> None:
-        """Set some of the limits for all workers, now; None goes back to the settings."""
+        """Set `in_flight`, `submit_rate` (0: any) or `credit_floor` for all workers, now; None goes back to
+        the settings. Raises ValueError."""
+        texts = {name: _limit_text(name, value) for name, value in given.items()}
         key = self._space.key("limits")
-        for name, value in given.items():
-            if value is None:
+        for name, text in texts.items():
+            if text is None:
                 self._redis.hdel(key, name)
             else:
-                self._redis.hset(key, name, f"{value:g}")
+                self._redis.hset(key, name, text)
 
     def flow(self) -> Flow:
         """How many jobs may be in flight now."""
@@ -175,9 +183,10 @@ class Controls:
         return bool(self._redis.set(self._space.key(f"turn:{name}"), "taken", nx=True, px=max(1, round(every * 1000))))
 
     def heard(self, worker: str, now: float) -> None:
-        """Note that a worker's pulse beats; those not heard for a day are forgotten."""
+        """Note that a worker's pulse beats, and its settings; those not heard for a day are forgotten."""
         key = self._space.key("pulses")
         with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hset(self._space.key("settings"), mapping=cast(dict[Any, Any], self.settings.as_text()))
             pipe.zadd(key, {worker: now})
             pipe.zremrangebyscore(key, "-inf", now - DAY_S)
             pipe.execute()
@@ -188,8 +197,23 @@ class Controls:
         return cast(list[str], found)
 
     def woken(self, within: float) -> bool:
-        """Wait until there may be something to admit, at most so many seconds; of many who wait one is woken."""
-        return self._redis.blpop([self._space.key("wake")], timeout=within) is not None
+        """Wait until there may be something to admit, at most so many seconds (and 5); of many one is woken."""
+        return self._redis.blpop([self._space.key("wake")], timeout=min(within, _WAIT_MAX_S)) is not None
+
+
+#: What somebody may set while it runs: the least, and whether it is a whole number.
+_LIMITS = {"in_flight": (1, True), "submit_rate": (0, False), "credit_floor": (0, True)}
+
+
+def _limit_text(name: str, value: float | None) -> str | None:
+    if name not in _LIMITS:
+        raise ValueError(f"{name} is no limit; there are {', '.join(_LIMITS)}")
+    if value is None:
+        return None
+    least, whole = _LIMITS[name]
+    if not (math.isfinite(value) and value >= least and (not whole or value == int(value))):
+        raise ValueError(f"{name}: {value} is not {'a whole number' if whole else 'a number'} from {least} on")
+    return str(int(value)) if whole else repr(float(value))
 
 
 def _hold(reason: str, entry: dict[str, Any], now: float) -> Hold:

@@ -64,6 +64,15 @@ class Limits:
         rate = "" if self.submit_rate is None else self.submit_rate
         return (self.in_flight, self.first_in_flight, rate, self.credit_floor)
 
+    def as_text(self) -> dict[str, str]:
+        """By name, as they are written down for others; 0 POSTs a minute is any."""
+        return {
+            "in_flight": str(self.in_flight),
+            "first_in_flight": str(self.first_in_flight),
+            "submit_rate": f"{self.submit_rate or 0:g}",
+            "credit_floor": str(self.credit_floor),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Account:

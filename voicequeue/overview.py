@@ -44,7 +44,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The queue, or one batch of it, at a glance.
+    """The queue, or one batch of it, at a glance (`failures`, by code, are counted for all jobs together only).
 
     `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
     `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by).

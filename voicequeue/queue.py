@@ -260,7 +260,7 @@ class VoiceQueue:
                 workers=len(store.controls.workers(since=now - 15)),
                 account=store.controls.account(now),
                 backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
-                failures=store.failures(),
+                failures=store.failures() if batch is None else {},
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
             )
@@ -272,20 +272,20 @@ class VoiceQueue:
 
         What is in flight is polled as ever. `by` is told to whoever asks why. Raises UnknownBatch.
         """
+        if batch is not None:
+            return self.limit_batch(self.batch(batch).name, paused=True)
         with _reachable():
-            if batch is None:
-                return self._store.controls.pause(time.time(), stage=None if stage is None else Stage(stage), by=by)
-        return self.limit_batch(batch, paused=True)
+            return self._store.controls.pause(time.time(), stage=None if stage is None else Stage(stage), by=by)
 
     def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
         """Go on, and try what is held back for other reasons. False if nothing was. Raises UnknownBatch."""
+        if batch is not None:
+            return self.limit_batch(self.batch(batch).name, paused=False)
         with _reachable():
-            if batch is None:
-                return self._store.controls.resume(time.time(), stage=None if stage is None else Stage(stage))
-        return self.limit_batch(batch, paused=False)
+            return self._store.controls.resume(time.time(), stage=None if stage is None else Stage(stage))
 
     def limits(self) -> Limits:
-        """As somebody set them while it runs; what nobody set shows as the default, for the workers know."""
+        """As somebody set them while it runs, or else as the workers' settings say."""
         with _reachable():
             return self._store.controls.limits()
 
@@ -306,7 +306,7 @@ class VoiceQueue:
     ) -> bool:
         """Set what one batch may do, beginning with jobs that are admitted from now on; None leaves it as it is.
 
-        It may be set before the batch has jobs. False if all was so already.
+        It may be set before the batch has jobs. False if all was so already. Raises ValueError.
         """
         with _reachable():
             return self._store.limit_batch(name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight)

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 
 from voicequeue import scripts
-from voicequeue.audit import Drift, Finding, Misplaced, Unlisted
+from voicequeue.audit import Drift, Finding, Misplaced, Turn, Unlisted
 from voicequeue.books import pages
 
 #: How much one script mends: a millisecond or two.
@@ -28,6 +28,8 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     # By their members, which are right now.
     for batches in pages((each for each in findings if isinstance(each, Unlisted)), _PAGE):
         mended += _done(batches, scripts.run(redis, "relist", root, *(each.batch for each in batches)))
+    for turns in pages((each for each in findings if isinstance(each, Turn)), _PAGE):
+        mended += _done(turns, scripts.run(redis, "turns", root, *_flat((each.rank, each.batch) for each in turns)))
     return mended + _corrected(redis, root, [each for each in findings if isinstance(each, Drift)])
 
 

@@ -23,7 +23,7 @@ from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.overview import Batch, Line
 from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.scripts import encodable
-from voicequeue.spec import Priority, VoiceJob
+from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import Stage
 
 #: A claim may come this much before its time (seconds): clocks of two machines differ a little.
@@ -145,14 +145,16 @@ class Store:
         return cast(list[str], self._redis.zrange(key, "-inf", before, byscore=True, offset=0, num=at_most))
 
     def limit_batch(self, name: str, **given: int | None) -> bool:
-        """Set `paused`, `max_credits` or `max_in_flight` of a batch; None leaves it. False if all was so already."""
-        before, key = self._redis.hgetall(self._space.key(f"batch:{name}")), self._space.key(f"batch:{name}")
-        changed = False
-        for field, value in given.items():
-            if value is not None:
-                changed |= cast(dict[str, str], before).get(field, "0") != str(int(value))
-                self._redis.hset(key, field, int(value))
-        return changed
+        """Set `paused`, `max_credits` or `max_in_flight` of a batch; None leaves it. False if all was so already.
+
+        Raises ValueError for what cannot be a batch's name.
+        """
+        key = self._space.key(f"batch:{batch_name(name)}")
+        before = {"paused": "0"} | cast(dict[str, str], self._redis.hgetall(key))
+        wanted = {field: str(int(value)) for field, value in given.items() if value is not None}
+        for field, value in wanted.items():
+            self._redis.hset(key, field, value)
+        return any(before.get(field) != value for field, value in wanted.items())
 
     def expired(self, now: float, *, at_most: int = 1000) -> list[Overdue]:
         """Jobs that should have begun by now and are still queued; each given to one caller, for a minute."""

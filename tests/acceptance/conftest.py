@@ -26,6 +26,7 @@ FAST: Mapping[str, str] = {
     "VOICEQUEUE_CHARGE_LEASE_S": "4",
     "VOICEQUEUE_COOLDOWN_S": "0.3",
     "VOICEQUEUE_CHUNK": "10",
+    "VOICEQUEUE_FIRST_IN_FLIGHT": "100",
 }
 DIALS: Mapping[str, object] = {"voice_s": 0.5, "music_s": 0.5, "jitter": 0.3, "credits": 1_000_000}
 

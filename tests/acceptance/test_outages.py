@@ -41,7 +41,13 @@ def test_redis_is_away_for_longer_than_a_charge_is_trusted(build: Build) -> None
     """Hundreds of jobs are on their way, POSTs among them. Who waits enqueues, who does not is told; afterwards
     the same workers finish everything: what upstream has answered meanwhile was kept, so that nothing is unsure.
     """
-    house = build(workers=2, dials={"latency_s": 0.1}, VOICEQUEUE_MAX_IN_FLIGHT="300", VOICEQUEUE_CHARGE_LEASE_S="2")
+    house = build(
+        workers=2,
+        dials={"latency_s": 0.1},
+        VOICEQUEUE_MAX_IN_FLIGHT="300",
+        VOICEQUEUE_FIRST_IN_FLIGHT="300",
+        VOICEQUEUE_CHARGE_LEASE_S="2",
+    )
     before = pids(house)
     with (
         house.queue() as hasty,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tests.integration.conftest import PATIENCE, Bench, Build, audio_of, voice
 from tests.scripted import Request, Script, Scripted, answer
 from voicequeue import Code, Stage, State
+from voicequeue.claims import Charged
 from voicequeue.gate import Reason
+from voicequeue.job import Move
 
 WORDS = "This is not for you."
 
@@ -63,3 +67,30 @@ def test_an_account_that_is_forbidden_fails_nobody(build: Build) -> None:
 
     assert sorted(map(tuple, turns)) == sorted((job_id,) for job_id in job_ids * 2)
     assert bench.states(job_ids) == [State.QUEUED] * 3
+
+
+def test_what_was_forbidden_once_and_taken_then_is_judged_anew(build: Build) -> None:
+    """Its song that is forbidden may be the account's trouble again, whatever was taken since its voice was."""
+    names = ["anna"]
+
+    def script(request: Request) -> Iterable[bytes]:
+        return forbids(*names)(request)
+
+    with Scripted(script) as upstream:
+        bench = build(upstream.url)
+        anna, ben = bench.admitted(voice("anna"), voice("ben"))
+        bench.clock.now += 1
+        bench.submit(Stage.VOICE, [anna])
+        bench.submit(Stage.VOICE, [ben])
+        assert tried(bench) == [ben]
+        names.clear()
+        assert tried(bench) == [anna]
+
+    job, now = bench.job(anna), bench.clock.now
+    fields = {"persona_id": "p-1"}
+    ready = Move(anna, job.version, job.state, job.stage, State.ADMITTED, Stage.MUSIC, due=now, fields=fields)
+    assert bench.store.apply([ready], now) == [True]
+    claim = bench.store.charge(anna, Stage.MUSIC, "holder", now, lease=9)
+
+    assert isinstance(claim, Charged)
+    assert not claim.others_taken

@@ -30,7 +30,7 @@ def test_the_result_of_a_cancelled_job_is_kept_if_it_comes(bench: Bench, simulat
     [job_id] = bench.ordered(voice())
     cancelled(bench, job_id)
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
 
     job = bench.job(job_id)
     assert (job.state, job.stage, job.credits) == (State.CANCELLED, Stage.VOICE, 4)
@@ -77,7 +77,7 @@ def asked_in_its_time(bench: Bench, job_id: str) -> None:
     assert bench.store.overdue(bench.clock.now, patience=0) == []
     bench.clock.now += DEADLINE_S
     assert [each.job_id for each in bench.store.overdue(bench.clock.now, patience=0)] == [job_id]
-    assert bench.poll(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+    assert bench.poll(Stage.VOICE, [job_id]) == Polled()
 
 
 def test_a_voice_that_comes_after_its_deadline_is_kept_and_a_retry_pays_for_its_song_alone(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -16,7 +16,7 @@ from tests.conftest import eventually
 from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.claims import Charged
 from voicequeue.flow import Patience
-from voicequeue.job import Move
+from voicequeue.job import Code, Move
 from voicequeue.polling import PollPlan
 from voicequeue.records import task_field
 from voicequeue.store import Store
@@ -43,6 +43,7 @@ class Bench:
     store: Store
     clock: Clock
     handed_out: list[tuple[str, list[str]]]
+    another: Callable[[str], Pulse]
 
 
 @pytest.fixture
@@ -60,9 +61,12 @@ def bench(store: Store, simulator: Simulator) -> Iterator[Bench]:
             deadlines=dict.fromkeys(Stage, 60.0),
             clock=clock,
         )
-        pulse = Pulse(services, lambda task, ids: handed_out.append((task, ids)), worker="w1", chunk=4)
+
+        def build(worker: str) -> Pulse:
+            return Pulse(services, lambda task, ids: handed_out.append((task, ids)), worker=worker, chunk=4)
+
         store.controls.set_limits(in_flight=10)
-        yield Bench(pulse, store, clock, handed_out)
+        yield Bench(build("w1"), store, clock, handed_out, build)
 
 
 def enqueue(queue: VoiceQueue, count: int) -> list[str]:
@@ -181,3 +185,109 @@ def test_an_account_that_cannot_be_looked_at_is_looked_at_later(bench: Bench, si
     eventually(lambda: simulator.ledger(charges=False)["calls"]["credits"])
 
     assert bench.store.controls.balances() == []
+
+
+def test_two_workers_look_at_the_account_in_turns(bench: Bench, simulator: Simulator) -> None:
+    """Whoever comes first; the other one does not ask as well."""
+    other = replace(bench, pulse=bench.another("w2"))
+
+    for each in (bench, other, bench, other):
+        each.pulse.look_at_the_account()
+        each.pulse.heard()
+
+    eventually(bench.store.controls.balances)
+    assert simulator.ledger(charges=False)["calls"]["credits"] == 1
+    assert bench.store.controls.workers(since=0) == ["w1", "w2"]
+
+
+# ── the beat ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_beat_begins_at_once_what_comes_while_it_waits(bench: Bench, queue: VoiceQueue) -> None:
+    """A lone job does not wait for the next beat."""
+    with ThreadPoolExecutor(1) as thread:
+        began = time.monotonic()
+        beat = thread.submit(bench.pulse.beat, 4.0)
+        [job_id] = enqueue(queue, 1)
+        beat.result()
+
+    assert time.monotonic() - began < 3
+    assert bench.handed_out == [("voice.submit", [job_id])]
+
+
+def test_a_beat_admits_what_nothing_woke_it_for(bench: Bench, queue: VoiceQueue) -> None:
+    """A cooldown passes without anybody telling."""
+    [job_id] = enqueue(queue, 1)
+    bench.store.controls.close("cooldown", "429", bench.clock.now, bench.clock.now + 5)
+    bench.pulse.beat(0.01)
+    assert bench.handed_out == []
+
+    bench.clock.now += 5
+    bench.pulse.beat(0.01)
+
+    assert bench.handed_out == [("voice.submit", [job_id])]
+
+
+def test_a_slot_that_is_free_again_is_filled_by_the_next_beat(bench: Bench, queue: VoiceQueue) -> None:
+    """Though nothing woke it."""
+    ids = enqueue(queue, 12)
+    bench.pulse.beat(0.01)
+    bench.handed_out.clear()
+
+    for job_id in ids[:2]:
+        queue.cancel(job_id)
+    bench.pulse.beat(0.01)
+
+    assert bench.handed_out == [("voice.submit", ids[10:])]
+
+
+# ── credits ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_that_credits_are_short_is_logged_once_and_that_there_are_enough_again_too(
+    bench: Bench, queue: VoiceQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not once a job, nor once a beat, nor once a worker."""
+    caplog.set_level("INFO", "voicequeue.pulse")
+    ids, other = enqueue(queue, 5), bench.another("w2")
+    bench.store.controls.note_balance(2 * 19, spent_before=0, asked=bench.clock.now, now=bench.clock.now)
+
+    for _ in range(3):
+        bench.pulse.admit()
+        other.admit()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "credits do not suffice" in caplog.text
+
+    bench.store.controls.note_balance(900, spent_before=0, asked=bench.clock.now, now=bench.clock.now)
+    for _ in range(3):
+        bench.pulse.admit()
+        other.admit()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert sorted(job_id for _, chunk in bench.handed_out for job_id in chunk) == sorted(ids)
+
+
+# ── jobs that did not begin in time ────────────────────────────────────────────────────────────
+
+
+def test_a_job_that_has_not_begun_in_its_time_fails_as_expired(bench: Bench, queue: VoiceQueue) -> None:
+    """While others go on; nothing was spent, and a person may still retry it."""
+    bench.store.controls.pause(bench.clock.now)
+    short = queue.enqueue(VoiceJob(audio_url="https://a.example/s.wav", start_within_s=60))
+    long = queue.enqueue(VoiceJob(audio_url="https://a.example/l.wav", start_within_s=6_000))
+
+    bench.clock.now += 50
+    bench.pulse.reconcile()
+    assert queue.get(short.id).state is State.QUEUED
+    bench.clock.now += 20
+    bench.pulse.reconcile()
+
+    job = queue.get(short.id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code, job.credits) == (State.FAILED, Code.EXPIRED, 0)
+    assert job.settled_at is not None
+    assert queue.get(long.id).state is State.QUEUED
+    assert queue.status().failures == {"expired": 1}
+    assert queue.retry(short.id).state is State.QUEUED
+    bench.clock.now += 3_600
+    bench.pulse.reconcile()
+    assert queue.get(short.id).state is State.QUEUED

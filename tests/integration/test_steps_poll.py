@@ -40,7 +40,7 @@ def test_what_is_not_ready_is_planned_and_a_second_message_finds_nothing_due(
     bench.clock.now += POLL_S
 
     assert bench.poll(Stage.VOICE, job_ids) == Polled(waiting=job_ids, again_in=POLL_S)
-    assert bench.poll(Stage.VOICE, job_ids) == Polled(again_in=POLL_S)
+    assert bench.poll(Stage.VOICE, job_ids) == Polled()
     assert asked(simulator) == 3
 
     assert bench.poll_when_due(Stage.VOICE, job_ids).waiting == job_ids
@@ -52,8 +52,8 @@ def test_a_poll_that_comes_early_asks_nothing(bench: Bench, simulator: Simulator
     """Nor does one of the other stage, or for a job that nobody knows."""
     job_ids = bench.ordered(*voices(2))
 
-    assert bench.poll(Stage.VOICE, job_ids) == Polled(again_in=POLL_S)
-    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "nobody"]) == Polled(again_in=POLL_S)
+    assert bench.poll(Stage.VOICE, job_ids) == Polled()
+    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "nobody"]) == Polled()
     assert asked(simulator) == 0
 
 
@@ -116,7 +116,7 @@ def test_a_voice_without_a_song_has_succeeded_with_its_persona(bench: Bench, sim
     """Nothing more is ordered, and its slot is free."""
     [job_id] = bench.ordered(voice(song=None))
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
 
     job = bench.job(job_id)
     assert (job.state, job.credits, job.voice_name) == (State.SUCCEEDED, 4, "Anna")
@@ -134,7 +134,7 @@ def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
     simulator.turn(voice_failure=1, failure_shape=shape)
     [job_id] = bench.ordered(voice())
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
 
     job = bench.job(job_id)
     assert (job.state, why(job)) == (State.FAILED, (Code.UPSTREAM_FAILED, Stage.VOICE))
@@ -166,7 +166,7 @@ def test_an_answer_for_a_job_that_was_cancelled_meanwhile_is_dropped(build: Buil
     with Scripted(cancelling) as upstream:
         bench = build(upstream.url)
         [job_id] = bench.ordered(voice())
-        assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again_in=POLL_S)
+        assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
 
     assert bench.job(job_id).state is State.CANCELLED
     assert bench.submit(Stage.MUSIC, [job_id]).pending == []

@@ -68,6 +68,18 @@ def counted(counters: str, field: str, by: int, words: str) -> Callable[[Damaged
     return deed
 
 
+def without_turn(store: Damaged) -> str:
+    """A batch has queued jobs and no turn: they would wait for ever."""
+    assert store.redis.zrem(store.key("turns:1"), "b") == 1
+    return "turns:1: batch b is missing"
+
+
+def also_turn(store: Damaged) -> str:
+    """A batch has a turn and nothing queued."""
+    store.redis.zadd(store.key("turns:2"), {"idle": 1})
+    return "turns:2: batch idle does not belong there"
+
+
 def unlisted(store: Damaged) -> str:
     """A batch with jobs is not listed."""
     assert store.redis.zrem(store.key("batches"), "b") == 1
@@ -118,6 +130,8 @@ DEEDS: dict[str, Callable[[Damaged], str]] = {
     ),
     "a batch that is none counts": counted("batch:x", "queued", 3, "batch x: counts 3 queued, the records say 0"),
     "more was spent": counted("counters", "music.credits", 15, "counters: counts 27 credits, the records say 12"),
+    "a batch has no turn": without_turn,
+    "a batch has a turn and no line": also_turn,
     "a batch is not listed": unlisted,
     "an empty batch is listed": listed,
 }

@@ -23,7 +23,7 @@ def test_a_task_id_that_somebody_knows_means_that_it_was_charged() -> None:
     move = changes.take_up(job(State.UNSURE, Stage.MUSIC), NOW, task_id="t1")
 
     assert (move.to, move.due, move.credits) == (State.PENDING, NOW, 15)
-    assert move.fields == {"music.task": "t1", "since": f"{NOW:.6f}"}
+    assert move.fields == {"music.task": "t1", "since": f"{NOW:.6f}", "asked": "0"}
 
 
 def test_ordering_again_counts_nothing_before_it_is_charged() -> None:

@@ -101,6 +101,7 @@ def test_every_column_of_a_job_and_its_song_can_be_given() -> None:
     """Flat beside each other, with metadata by name."""
     cells = {
         "audio_url": A, "name": "Ana", "key": "k", "priority": "bulk", "callback_url": B, "max_credits": "20",
+        "start_within_s": "60.5",
         "mv": "sonic-v5", "custom_mode": "true", "title": "T", "prompt": "la", "description": "d", "tags": "folk",
         "negative_tags": "loud", "make_instrumental": "false", "auto_lyrics": "no", "vocal_gender": "f",
         "style_weight": "0.1", "weirdness_constraint": "0.2", "audio_weight": "1", "metadata.artist": "ana",
@@ -110,7 +111,7 @@ def test_every_column_of_a_job_and_its_song_can_be_given() -> None:
     [job] = jobs(rows(",".join(cells), ",".join(cells.values())))
 
     assert (job.key, job.priority, job.callback_url, job.max_credits) == ("k", "bulk", B, 20)
-    assert job.metadata == {"artist": "ana"}
+    assert (job.metadata, job.start_within_s) == ({"artist": "ana"}, 60.5)
     assert job.song is not None
     assert job.song.model_dump() == {
         "mv": "sonic-v5", "custom_mode": True, "title": "T", "prompt": "la", "description": "d", "tags": "folk",

@@ -105,7 +105,9 @@ def credits(as_json: AsJson = False) -> None:
             }
         )
         return
-    seen = f"{account.left:,}, as upstream said at {clock(account.at)} less what was spent since"
-    out.print(f"left       {'not known: no worker has asked yet' if account.left is None else seen}")
+    left = "not known: no worker has asked yet"
+    if account.left is not None:
+        left = f"{account.left:,}, as upstream said at {clock(account.at)} less what was spent since"
+    out.print(f"left       {left}")
     out.print(f"committed  {account.committed:,} to jobs in flight")
     out.print(f"spent      {account.spent_today:,} today (UTC), {now.credits:,} in all")

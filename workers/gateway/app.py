@@ -13,6 +13,7 @@ from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 from workers.app import app as celery
 from workers.gateway import health, hooks
+from workers.services import limits
 
 log = logging.getLogger("voicequeue.gateway")
 
@@ -23,7 +24,8 @@ HOOK_WAIT_S = 5.0
 def build(chosen: Settings) -> FastAPI:
     """The gateway as the settings say."""
     gateway = FastAPI(title="voicequeue", openapi_url=None)
-    patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix)
+    # A webhook may be the first to tell that an order was taken, from which the pace follows.
+    patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix, limits=limits(chosen))
     gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now))
     gateway.include_router(health.router(Store(connect(chosen.redis_url), chosen.prefix)))
     return gateway

@@ -28,12 +28,18 @@ local function paused_stages()
   }
 end
 
+-- What holds for that reason, be it on trial; nothing where it is over.
+local function hold_of(reason, now)
+  local entry = redis.call('HGET', key('gate'), reason)
+  local hold = entry and cjson.decode(entry) or nil
+  local over = hold and hold.till and tonumber(hold.till) <= tonumber(now)
+  return (not over or TRIED[reason]) and hold or nil
+end
+
 -- close_gate: for this reason as well, for the longer of the two if it holds already. Gives what held before.
 local function close_gate(reason, now, detail, till)
-  gate_of(now) -- what is over is gone then
-  local before = redis.call('HGET', key('gate'), reason)
-  before = before and cjson.decode(before)
-  if before and before.till and till and tonumber(before.till) > tonumber(till) then till = before.till end
+  local before = hold_of(reason, now)
+  if before and till and (not before.till or tonumber(before.till) > tonumber(till)) then till = before.till end
   redis.call('HSET', key('gate'), reason, cjson.encode({
     since = before and before.since or now, detail = detail, till = till, times = (before and before.times or 0) + 1 }))
   return before
@@ -79,7 +85,6 @@ local function grow(limits)
   if limit >= limits.most or used < limit / 2 then return end
   if limit < ceiling then
     redis.call('HSET', key('flow'), 'limit', limit + 1)
-    wake()
   elseif used < limit then
     return
   elseif streak + 1 < patience then
@@ -87,7 +92,6 @@ local function grow(limits)
   else
     redis.call('HSET', key('flow'), 'limit', limit + 1, 'ceiling', limit + 1, 'streak', 0,
       'patience', math.max(PATIENCE_MIN, math.floor(patience / 2)))
-    wake()
   end
 end
 

@@ -12,7 +12,7 @@
 --   state:<state>  zset    ids in any other state; score = when they entered it
 --   flight         zset    ids that hold a slot; score = when they next need somebody
 --   late           zset    ids, failed or cancelled, whose paid order may still deliver; score = when to ask
---   expiry         zset    ids that must have begun by then
+--   expiry         zset    ids that must have begun by then, until they are over or seen to have begun
 --   batches        zset    batch names; score = when the first job came
 --   batch:<name>   hash    number of jobs by state; credits, committed; what somebody set: max_credits,
 --                          max_in_flight, paused
@@ -29,6 +29,7 @@
 --   spans:<kind>   list    "over within": how long the last orders of a stage and model took
 --   kinds          set     those kinds
 --   schedules      hash    by kind, JSON: the ages at which to ask
+--   settings       hash    the limits in the workers' settings, for whoever asks
 --   limits         hash    what somebody set while it runs: in_flight, submit_rate, credit_floor
 --   turn:<name>    string  whose turn it is to do something that one worker does for all
 --   wake           list    an element, while there may be something to admit
@@ -53,6 +54,8 @@ local function committed(state, stage, next_stage)
   if state == 'pending' then return cost_from(stage, next_stage) - PRICE[stage] end
   return 0
 end
+
+local FINAL = { succeeded = true, failed = true, cancelled = true }
 
 -- Where it stands when a job of this state next needs somebody; nil where none ever does.
 local DUE = { admitted = 'flight', charging = 'flight', pending = 'flight', failed = 'late', cancelled = 'late' }

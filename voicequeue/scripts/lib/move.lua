@@ -31,7 +31,7 @@ local function place(id, from, job, m)
   if after then redis.call('ZADD', after, m.due, id) end
   if from == 'queued' then leave_line(job.rank, job.batch, id) end
   if m.to == 'queued' then join_line(job.rank, job.batch, m.stage, tonumber(job.since), id) end
-  if before == key('flight') and after ~= before then wake() end
+  if FINAL[m.to] then redis.call('ZREM', key('expiry'), id) end
 end
 
 -- move: one step in a job's life. The caller has compared the record with what the step was decided on.

@@ -1,0 +1,261 @@
+"""The command: pause, resume, limits and credits, and what the status says of them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from redis import Redis
+
+from tests.jobs import numbered, sung, voice
+from tests.store.conftest import Command
+from tests.store.life import NOW, accepted, brought_to, charging, dump, failed, make, one, put
+from voicequeue import Code, Stage, State, UnknownBatch, VoiceQueue
+from voicequeue.job import iso
+from voicequeue.store import Store
+
+# ── pause, resume ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [((), "everything"), (("--stage", "music"), "the music stage"), (("--batch", "b"), "batch b")],
+)
+def test_it_pauses_and_goes_on(command: Command, store: Store, options: tuple[str, ...], what: str) -> None:
+    """Each says what it did, and whether it was so already; for scripts too."""
+    put(store, voice(batch="b"))
+
+    assert command("pause", *options).out == f"{what} is paused\n"
+    assert command("pause", *options).out == f"{what} is paused already\n"
+    assert command("pause", *options, "--json").json() == {"changed": False}
+    assert command("resume", *options).out == f"{what} goes on\n"
+    assert command("resume", *options).out == f"{what} goes on already\n"
+    assert command("resume", *options, "--json").json() == {"changed": False}
+    assert command("pause", *options, "--json").json() == {"changed": True}
+
+
+def test_a_pause_holds_jobs_back_and_says_why(command: Command, store: Store) -> None:
+    """To whoever asks; markup in it means nothing."""
+    put(store, *numbered(3))
+    command("pause", "--why", "Ana [red]tests[/]")
+
+    assert store.admit(time.time()).by_stage == {}
+    assert "closed: paused (Ana [red]tests[/])" in command("status").out
+
+    command("resume")
+    assert len(store.admit(time.time()).by_stage[Stage.VOICE]) == 3
+
+
+def test_a_paused_stage_and_a_paused_batch_hold_back_no_more_than_that(command: Command, store: Store) -> None:
+    """The rest goes on."""
+    put(store, *numbered(2, batch="b"), voice())
+    command("pause", "--batch", "b")
+    command("pause", "--stage", "music")
+
+    assert len(store.admit(time.time()).by_stage[Stage.VOICE]) == 1
+    assert "paused.music" in command("status").out
+
+
+@pytest.mark.parametrize("what", ["pause", "resume"])
+def test_a_batch_that_nobody_knows_is_neither_paused_nor_resumed(
+    command: Command, queue: VoiceQueue, redis: Redis, prefix: str, what: str
+) -> None:
+    """A name that was mistyped is told, and leaves no trace."""
+    ended = command(what, "--batch", "nosuchbatch")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "no batch 'nosuchbatch'" in ended.err
+    with pytest.raises(UnknownBatch):
+        getattr(queue, what)(batch="nosuchbatch")
+    assert dump(redis, prefix) == {}
+
+
+@pytest.mark.parametrize("what", ["pause", "resume"])
+def test_a_stage_of_a_batch_cannot_be_steered(command: Command, what: str) -> None:
+    """One or the other."""
+    ended = command(what, "--stage", "voice", "--batch", "b")
+
+    assert ended.code == 2
+    assert "not both" in ended.err
+
+
+def test_to_resume_tries_what_is_held_back(command: Command, store: Store) -> None:
+    """The key was mended, say: the status tells that one job is tried."""
+    store.controls.close("unauthorized", "401: wrong key", time.time())
+    assert "closed: unauthorized (401: wrong key)" in command("status").out
+
+    assert command("resume", "--json").json() == {"changed": True}
+
+    assert "closed: unauthorized, one job is tried (401: wrong key)" in command("status").out
+
+
+# ── limits ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_limits_are_shown_and_set_for_all_workers(command: Command, store: Store) -> None:
+    """What is not given stays."""
+    assert command("limits", "--in-flight", 40, "--credit-floor", 1_000_000, "--json").json() == {
+        "in_flight": 40,
+        "submit_rate": None,
+        "credit_floor": 1_000_000,
+        "in_flight_now": 10,
+    }
+    told = command("limits", "--submit-rate", 90).out
+    for part in ("10 now, at most 40", "90 POSTs a minute", "1,000,000"):
+        assert part in told
+    found = store.controls.limits()
+    assert (found.in_flight, found.submit_rate, found.credit_floor) == (40, 90.0, 1_000_000)
+    assert command("status").code == 0
+
+
+def test_limits_go_back_to_the_settings(command: Command, store: Store) -> None:
+    """But for those that are given with it."""
+    command("limits", "--in-flight", 40, "--submit-rate", 90, "--credit-floor", 5)
+
+    command("limits", "--reset", "--credit-floor", 6)
+
+    found = store.controls.limits()
+    assert (found.in_flight, found.submit_rate, found.credit_floor) == (100_000, None, 6)
+
+
+@pytest.mark.parametrize("options", [("--in-flight", 0), ("--submit-rate", -1), ("--credit-floor", -1)])
+def test_a_limit_that_is_none_is_refused(command: Command, options: tuple[str, int]) -> None:
+    """With its name."""
+    ended = command("limits", *options)
+
+    assert ended.code == 2
+    assert options[0] in ended.err
+
+
+# ── credits ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_account_is_told(command: Command, store: Store) -> None:
+    """What is left, promised and spent; and that nobody has asked yet."""
+    assert "not known" in command("credits").out
+    now = float(int(time.time()))
+    brought_to(store, State.PENDING, sung(), now)
+    store.controls.note_balance(1_500, spent_before=4, asked=now, now=now)
+    store.controls.set_limits(credit_floor=30)
+
+    assert command("credits", "--json").json() == {
+        "left": 1_500,
+        "at": iso(now),
+        "committed": 15,
+        "floor": 30,
+        "today": 4,
+        "spent": 4,
+    }
+    told = command("credits").out
+    for part in ("1,500", "15 to jobs in flight", "4 today", "4 in all"):
+        assert part in told
+
+
+# ── status ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def busy(store: Store) -> Store:
+    """Jobs in every place, of two batches; a worker; an account; one that succeeded and one that failed."""
+    now = time.time()
+    store.controls.set_limits(in_flight=50)
+    brought_to(store, State.SUCCEEDED, voice(batch="b", key="done"), now)
+    failed(store, brought_to(store, State.PENDING, sung(key="failed"), now), Code.UPSTREAM_FAILED, now)
+    brought_to(store, State.PENDING, sung(batch="b", key="pending"), now)
+    store.controls.note_balance(1_500, spent_before=12, asked=now, now=now)
+    put(store, *numbered(4, batch="b"), now=now - 7_300)
+    put(store, voice(priority="high", key="high"), now=now - 61)
+    store.controls.close("cooldown", "429", now, now + 600)
+    store.controls.heard("w1", now)
+    return store
+
+
+def test_the_status_tells_everything_at_a_glance(command: Command, busy: Store) -> None:
+    """For scripts."""
+    told = command("status", "--json").json()
+
+    [hold] = told["gate"]["holds"]
+    assert (told["gate"]["open"], hold["reason"], hold["trial"]) == (False, "cooldown", False)
+    assert hold["until"] is not None
+    assert (told["in_flight"], told["limit"]) == (1, 50)
+    assert [(line["priority"], line["count"]) for line in told["backlog"]] == [("high", 1), ("normal", 4)]
+    assert told["backlog"][1]["oldest"] < told["backlog"][0]["oldest"]
+    assert told["per_minute"] == pytest.approx(0.2)
+    assert told["seconds_left"] == pytest.approx(6 * 300)
+    assert (told["credits"], told["credits_today"], told["credits_left"], told["credits_committed"]) == (
+        12,
+        12,
+        1_500,
+        15,
+    )
+    assert (told["failed"], told["workers"]) == ({"upstream_failed": 1}, 1)
+
+
+def test_the_status_tells_everything_to_a_person(command: Command, busy: Store) -> None:
+    """The same in words."""
+    told = command("status").out
+
+    for part in (
+        "closed: cooldown until ",
+        "(429)",
+        "backlog    high 1, the oldest for 61 s",
+        "backlog    normal 4, the oldest for 2 h",
+        "in flight  1 of 50; 0.2 succeed a minute, about 30 min to go",
+        "credits    1,500 left (15 of them for jobs in flight); 12 spent today; 12 spent in all",
+        "failed     upstream_failed 1",
+        "workers    1 alive",
+    ):
+        assert part in told
+
+
+def test_the_status_of_a_batch_tells_of_no_other(command: Command, busy: Store) -> None:
+    """States, backlog, credits; failures by code are counted for all jobs together, and told there alone."""
+    told = command("status", "b", "--json").json()
+
+    assert (told["batch"], told["credits"], told["failed"]) == ("b", 8, {})
+    assert [(line["priority"], line["count"]) for line in told["backlog"]] == [("normal", 4)]
+    assert {state: n for state, n in told["states"].items() if n} == {"queued": 4, "pending": 1, "succeeded": 1}
+    assert "upstream_failed" not in command("status", "b").out
+
+
+def test_an_open_gate_is_said_to_be_open(command: Command) -> None:
+    """In words too."""
+    assert "gate       open" in command("status").out
+
+
+def test_that_credits_do_not_suffice_is_told(command: Command, store: Store) -> None:
+    """With what the next job costs."""
+    put(store, sung())
+    store.controls.note_balance(18, spent_before=0, asked=NOW, now=NOW)
+    store.admit(NOW)
+
+    told = command("status").out
+
+    assert "closed: out_of_credits (18 credits left; the next job costs 19)" in told
+
+
+def test_a_paused_batch_tells_its_limits(queue: VoiceQueue) -> None:
+    """To whoever asks for the batch."""
+    queue.enqueue(voice(batch="b"))
+    assert queue.limit_batch("b", max_credits=100, max_in_flight=3)
+    assert queue.pause(batch="b")
+
+    batch = queue.batch("b")
+
+    assert (batch.paused, batch.max_credits, batch.max_in_flight) == (True, 100, 3)
+    assert not queue.pause(batch="b")
+    assert queue.resume(batch="b")
+    assert not queue.batch("b").paused
+
+
+def test_time_to_finish_counts_what_is_not_settled(queue: VoiceQueue, store: Store) -> None:
+    """Without a pace there is nothing to go by."""
+    put(store, *numbered(3))
+    assert queue.status().seconds_left is None
+    [job_id, *_] = store.ids(state=State.QUEUED)
+    store.admit(time.time(), at_most=1)
+    charging(store, job_id)
+    accepted(store, job_id)
+    make(store, one(store, job_id), State.SUCCEEDED, time.time())
+
+    assert queue.status().seconds_left == pytest.approx(2 * 300)

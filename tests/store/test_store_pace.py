@@ -1,0 +1,366 @@
+"""The pace: how many jobs upstream bears, how many POSTs a minute, and limits that are set while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+
+from tests.jobs import numbered, voice
+from tests.store.life import NOW, accepted, charging, make, one, put
+from voicequeue import Stage, State
+from voicequeue.claims import Charged, Later
+from voicequeue.controls import Flow
+from voicequeue.gate import Limits
+from voicequeue.store import Store
+
+Build = Callable[..., Store]
+
+
+@pytest.fixture
+def build(redis: Redis, prefix: str) -> Build:
+    """Stores of this test's jobs, each with its settings."""
+    return lambda **limits: Store(redis, prefix, limits=Limits(**limits))
+
+
+def order(store: Store, now: float = NOW) -> list[str]:
+    """Admit what may begin, and let upstream take each order."""
+    job_ids = [job_id for stage in store.admit(now).by_stage.values() for job_id in stage]
+    for job_id in job_ids:
+        charging(store, job_id, now)
+        accepted(store, job_id, now)
+    return job_ids
+
+
+def finish(store: Store, job_ids: list[str]) -> None:
+    """They succeed."""
+    for job_id in job_ids:
+        make(store, one(store, job_id), State.SUCCEEDED)
+
+
+def grown(store: Store, limit: int) -> None:
+    """Orders are taken until that many may be in flight."""
+    for _ in range(500):
+        if store.controls.flow().limit >= limit:
+            return
+        if job_ids := order(store):
+            finish(store, job_ids[: len(job_ids) // 2])
+        else:
+            finish(store, list(store.ids(state=State.PENDING)))
+    pytest.fail("the limit does not grow")
+
+
+# ── how many upstream bears ───────────────────────────────────────────────────────────────────────
+
+
+def test_it_begins_with_a_few_and_grows_while_they_are_used(build: Build) -> None:
+    """By one with each order that upstream takes, up to the most."""
+    store = build(in_flight=20, first_in_flight=4)
+    put(store, *numbered(40))
+    assert store.controls.flow() == Flow(4, 20)
+
+    assert len(order(store)) == 4
+    # The first alone uses no half of the slots.
+    assert store.controls.flow().limit in (7, 8)
+    for _ in range(9):
+        order(store)
+        assert store.in_flight() <= store.controls.flow().limit
+
+    assert store.controls.flow() == Flow(20, 20)
+    assert store.in_flight() == 20
+
+
+def test_it_does_not_grow_while_it_is_not_used(build: Build) -> None:
+    """One job after another says nothing about many at once."""
+    store = build(in_flight=100, first_in_flight=10)
+    for number in range(30):
+        put(store, voice(key=f"{number}"))
+        finish(store, order(store))
+
+    assert store.controls.flow().limit == 10
+
+
+def test_when_upstream_says_slow_down_it_is_halved(build: Build) -> None:
+    """From what upstream was well with, not from what was tried."""
+    store = build(in_flight=100, first_in_flight=24)
+    put(store, *numbered(40))
+    order(store)
+    assert store.in_flight() == 24
+
+    assert store.controls.slow_down("429", NOW + 1, wait=5)
+
+    assert store.controls.flow().limit == 12
+    assert [hold.until for hold in store.controls.gate(NOW + 1).holds] == [NOW + 6]
+    assert store.admit(NOW + 6).by_stage == {}
+
+
+def test_all_answers_of_one_moment_are_one_cut(build: Build) -> None:
+    """Those of orders that left before the cut say nothing new; the next ones do."""
+    store = build(in_flight=100, first_in_flight=24)
+    put(store, *numbered(40))
+    order(store)
+
+    assert [store.controls.slow_down("429", NOW + n, wait=5) for n in range(5)] == [True] + [False] * 4
+    assert store.controls.flow().limit == 12
+
+    store.controls.slow_down("429", NOW + 9.1, wait=5)
+    finish(store, list(store.ids(state=State.PENDING))[:4])
+    store.controls.slow_down("429", NOW + 20, wait=5)
+    assert store.controls.flow().limit == 10
+
+
+def test_it_never_goes_below_one(build: Build) -> None:
+    """However often upstream says no, one job is tried."""
+    store = build(in_flight=100, first_in_flight=3)
+    put(store, voice())
+    for n in range(9):
+        store.controls.slow_down("429", NOW + 60 * n, wait=5)
+        assert store.controls.flow().limit == 1
+
+    assert len(order(store, NOW + 1_000)) == 1
+
+
+def test_it_grows_back_quickly_to_where_it_was_well_and_patiently_beyond(build: Build) -> None:
+    """One more is tried after as many orders as fit, and after each failure after four times as many."""
+    store = build(in_flight=100, first_in_flight=12)
+    put(store, *numbered(900))
+    order(store)
+    held = store.in_flight()
+    store.controls.slow_down("429", NOW, wait=5)
+    finish(store, list(store.ids(state=State.PENDING)))
+
+    assert orders_until(store, held, NOW + 5) <= 2 * held
+    first = orders_until(store, held + 1, NOW + 5)
+    assert held / 2 <= first <= 2 * held
+    store.controls.slow_down("429", NOW + 20, wait=5)
+    well = store.in_flight()
+    finish(store, list(store.ids(state=State.PENDING)))
+    orders_until(store, well, NOW + 25)
+    assert orders_until(store, well + 1, NOW + 25) > 2 * first
+
+
+def orders_until(store: Store, limit: int, now: float) -> int:
+    """How many orders upstream takes, all slots used, until so many may be in flight."""
+    for count in range(2_000):
+        if store.controls.flow().limit >= limit:
+            return count
+        admitted = store.admit(now, at_most=1).by_stage.get(Stage.VOICE, [])
+        if not admitted:
+            finish(store, list(store.ids(state=State.PENDING))[-1:])
+            admitted = store.admit(now, at_most=1).by_stage[Stage.VOICE]
+        charging(store, admitted[0], now)
+        accepted(store, admitted[0], now)
+    pytest.fail(f"it does not grow to {limit}")
+
+
+@pytest.mark.parametrize("bears", [1, 3, 12, 30])
+def test_it_settles_near_what_upstream_bears(build: Build, bears: int) -> None:
+    """Never above it for long, seldom far below; few orders are told to slow down."""
+    store = build(in_flight=500, first_in_flight=10)
+    put(store, *(voice(key=f"{n}") for n in range(2_500)))
+    now, slow, taken, used = NOW, 0, 0, list[float]()
+    for beat in range(100):
+        now += 1
+        for job_id in list(store.ids(state=State.PENDING))[::-1][: math.ceil(bears / 4)]:
+            make(store, one(store, job_id), State.SUCCEEDED, now)
+        for job_id in [job_id for stage in store.admit(now).by_stage.values() for job_id in stage]:
+            claim = store.charge(job_id, Stage.VOICE, "h", now, lease=9)
+            if not isinstance(claim, Charged):
+                continue
+            if store.counts()[State.PENDING] < bears:
+                accepted(store, job_id, now)
+                taken += beat > 30
+            else:
+                store.controls.slow_down("429", now, wait=0.5)
+                make(store, one(store, job_id), State.QUEUED, now)
+                slow += beat > 30
+        if beat > 30:
+            used.append(store.counts()[State.PENDING] / bears)
+
+    assert sum(used) / len(used) >= 0.75
+    assert slow <= max(3, 0.04 * taken)
+
+
+# ── limits that are set while it runs ─────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def own(build: Build) -> Store:
+    """A store with settings of its own."""
+    return build(in_flight=50, first_in_flight=50, submit_rate=120.0, credit_floor=7)
+
+
+def test_limits_are_the_settings_until_somebody_sets_them(own: Store, build: Build) -> None:
+    """For all workers, whatever their settings; None goes back to those."""
+    assert own.controls.limits() == Limits(50, 50, 120.0, 7)
+
+    build().controls.set_limits(in_flight=3, submit_rate=60, credit_floor=100)
+    assert own.controls.limits() == Limits(3, 50, 60.0, 100)
+    assert own.controls.flow() == Flow(3, 3)
+
+    own.controls.set_limits(in_flight=None, submit_rate=0)
+    assert own.controls.limits() == Limits(50, 50, None, 100)
+    own.controls.set_limits(submit_rate=None, credit_floor=None)
+    assert own.controls.limits() == Limits(50, 50, 120.0, 7)
+
+
+@pytest.mark.parametrize("many", [1_000_000, 1_234_567])
+def test_large_limits_are_kept_to_the_last_digit(own: Store, many: int) -> None:
+    """And can be read again."""
+    own.controls.set_limits(in_flight=many, credit_floor=many, submit_rate=many + 0.25)
+
+    assert own.controls.limits() == Limits(many, 50, many + 0.25, many)
+    assert own.admit(NOW).by_stage == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"in_flight": 0},
+        {"in_flight": 2.5},
+        {"submit_rate": -1},
+        {"submit_rate": math.nan},
+        {"submit_rate": math.inf},
+        {"credit_floor": -1},
+        {"credit_floor": 0.5},
+        {"first_in_flight": 9},
+        {"anything": 1},
+    ],
+)
+def test_a_limit_that_is_none_is_refused(own: Store, wrong: dict[str, float]) -> None:
+    """And nothing of what was given with it is set."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        own.controls.set_limits(**{"credit_floor": 3, **wrong})
+
+    assert own.controls.limits() == Limits(50, 50, 120.0, 7)
+
+
+def test_a_limit_of_jobs_in_flight_counts_at_once(build: Build) -> None:
+    """More than upstream was found to bear is not tried because of it."""
+    store = build(in_flight=50, first_in_flight=5)
+    put(store, *numbered(60))
+    order(store)
+    store.controls.set_limits(in_flight=6)
+    order(store)
+    assert store.in_flight() == 6
+
+    store.controls.set_limits(in_flight=2)
+    assert order(store) == []
+    finish(store, list(store.ids(state=State.PENDING))[:5])
+    assert len(order(store)) == 1
+    store.controls.set_limits(in_flight=40)
+    assert store.controls.flow().limit <= 12
+
+
+# ── POSTs a minute ────────────────────────────────────────────────────────────────────────────────
+
+
+def posts(store: Store, job_ids: list[str], times: Iterator[float]) -> list[float]:
+    """When each of the jobs may be charged, if all of them try at these times."""
+    left, found = list(job_ids), []
+    for now in times:
+        for job_id in list(left):
+            if not isinstance(store.charge(job_id, Stage.VOICE, "h", now, lease=900), Charged):
+                break
+            left.remove(job_id)
+            found.append(now)
+        if not left:
+            break
+    return found
+
+
+def ticks(seconds: float, start: float = NOW) -> Iterator[float]:
+    """Times that far apart."""
+    return (start + n * seconds for n in range(100_000))
+
+
+@pytest.mark.parametrize("rate", [6, 60, 240])
+def test_posts_are_spread_evenly_over_the_minute(build: Build, rate: int) -> None:
+    """In no minute more than the rate and what may come at once."""
+    store = build(in_flight=500, first_in_flight=500)
+    job_ids = put(store, *numbered(rate + 10))
+    store.admit(NOW)
+    store.controls.set_limits(submit_rate=rate)
+
+    found = posts(store, job_ids, ticks(0.25))
+
+    burst = max(1, rate // 60)
+    assert len([at for at in found if at < NOW + 60]) <= rate + burst
+    apart = [later - earlier for earlier, later in zip(found[burst:], found[burst + 1 :], strict=False)]
+    assert max(apart) <= 60 / rate + 0.26
+    assert sum(at == NOW for at in found) == burst
+
+
+def test_a_post_that_comes_too_early_is_told_when_to_come(build: Build, redis: Redis, prefix: str) -> None:
+    """It keeps its slot, is due then, and nothing of it is written."""
+    store = build(submit_rate=6.0)
+    first, second, *_ = put(store, *numbered(3))
+    store.controls.set_limits(submit_rate=0)
+    store.admit(NOW)
+    store.controls.set_limits(submit_rate=None)
+    assert isinstance(store.charge(first, Stage.VOICE, "h", NOW, lease=9), Charged)
+
+    told = store.charge(second, Stage.VOICE, "h", NOW + 4, lease=9)
+    assert isinstance(told, Later)
+    assert told.seconds == pytest.approx(6)
+
+    job = one(store, second)
+    assert (job.state, job.attempt, job.version) == (State.ADMITTED, 0, 2)
+    assert redis.zscore(f"{{{prefix}}}:flight", second) == pytest.approx(NOW + 10)
+    assert isinstance(store.charge(second, Stage.VOICE, "h", NOW + 10, lease=9), Charged)
+
+
+def test_whoever_asks_again_pays_no_second_turn(build: Build) -> None:
+    """The answer was lost on its way."""
+    store = build(submit_rate=6.0)
+    first, *_ = put(store, *numbered(2))
+    store.admit(NOW)
+    claim = store.charge(first, Stage.VOICE, "h", NOW, lease=9)
+
+    assert store.charge(first, Stage.VOICE, "h", NOW, lease=9) == claim
+
+
+def test_the_rate_is_shared_by_all_workers(build: Build) -> None:
+    """Two get together what one would."""
+    one_worker, other = build(submit_rate=60.0), build(submit_rate=60.0)
+    one_worker.controls.set_limits(submit_rate=0)
+    job_ids = put(one_worker, *numbered(10))
+    one_worker.admit(NOW)
+    one_worker.controls.set_limits(submit_rate=None)
+
+    times: list[int] = []
+    for n in range(31):
+        for worker in (one_worker, other):
+            if isinstance(worker.charge(job_ids[len(times)], Stage.VOICE, "h", NOW + n / 10, lease=900), Charged):
+                times.append(n)
+
+    assert times == [0, 10, 20, 30]
+
+
+def test_nothing_is_saved_up_for_later(build: Build) -> None:
+    """After an hour without any, no more than a second's worth leaves at once."""
+    store = build(submit_rate=120.0)
+    store.controls.set_limits(submit_rate=0)
+    job_ids = put(store, *numbered(9))
+    store.admit(NOW)
+    store.controls.set_limits(submit_rate=None)
+    store.charge(job_ids[0], Stage.VOICE, "h", NOW, lease=9_000)
+
+    late = [store.charge(job_id, Stage.VOICE, "h", NOW + 3_600, lease=9) for job_id in job_ids[1:]]
+
+    assert [isinstance(claim, Charged) for claim in late] == [True, True] + [False] * 6
+
+
+def test_what_cannot_leave_within_seconds_holds_no_slot(build: Build) -> None:
+    """The backlog is where others can still go before."""
+    store = build(submit_rate=60.0)
+    put(store, *numbered(90))
+
+    admitted = store.admit(NOW).by_stage[Stage.VOICE]
+
+    assert len(admitted) == 3
+    assert store.admit(NOW).by_stage == {}
+    assert isinstance(store.charge(admitted[0], Stage.VOICE, "h", NOW, lease=9), Charged)
+    assert len(store.admit(NOW).by_stage[Stage.VOICE]) == 1

@@ -1,0 +1,27 @@
+"""The gateway as the settings build it."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import APIRouter
+
+from config.settings import load
+from voicequeue.gate import Limits
+from voicequeue.store import Store
+from workers.gateway import app, hooks
+
+
+def test_the_gateway_knows_the_same_limits_as_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook that is faster than the answer tells that an order was taken: the pace must not follow from others."""
+    monkeypatch.setenv("VOICEQUEUE_MAX_IN_FLIGHT", "321")
+    monkeypatch.setenv("VOICEQUEUE_FIRST_IN_FLIGHT", "32")
+    stores: list[Store] = []
+
+    def router(store: Store, *_: object) -> APIRouter:
+        stores.append(store)
+        return APIRouter()
+
+    monkeypatch.setattr(hooks, "router", router)
+    app.build(load())
+
+    assert [store.controls.settings for store in stores] == [Limits(321, 32)]
