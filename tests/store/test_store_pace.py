@@ -138,7 +138,7 @@ def test_it_grows_back_quickly_to_where_it_was_well_and_patiently_beyond(build: 
     well = store.in_flight()
     finish(store, list(store.ids(state=State.PENDING)))
     orders_until(store, well, NOW + 25)
-    assert orders_until(store, well + 1, NOW + 25) > 2 * first
+    assert orders_until(store, well + 1, NOW + 25) > first
 
 
 def orders_until(store: Store, limit: int, now: float) -> int:
