@@ -14,11 +14,11 @@ import requests
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.acceptance.test_pipeline import run
 from tests.conftest import eventually
-from voicequeue import State, VoiceJob, VoiceQueue
+from voicequeue import Event, State, VoiceJob, VoiceQueue
 from voicequeue.job import IN_FLIGHT
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace
 from voicequeue.spec import Priority
-from voicequeue.store import Store, connect
+from voicequeue.store import connect
 
 #: They share one house.
 pytestmark = pytest.mark.xdist_group("flow")
@@ -84,14 +84,7 @@ def charged(house: House, batch: str, kind: str = "voice") -> list[float]:
 
 def moves(house: House, batch: str) -> list[tuple[str, str, str]]:
     """Of all moves of that batch's jobs, in the very order they were written: id, state, stage."""
-    client = connect(house.redis_url)
-    events = Store(client).events("0-0", wait_s=0.001)
-    found = []
-    while events:
-        found += [(each["id"], each["state"], each["stage"]) for _, each in events if each["batch"] == batch]
-        events = Store(client).events(events[-1][0], wait_s=0.001)
-    client.close()
-    return found
+    return [(each.job_id, each.state, each.stage or "") for each in events(house) if each.batch == batch]
 
 
 def most_in_flight(house: House, batch: str) -> int:
@@ -260,23 +253,19 @@ def test_a_lone_high_job_goes_before_all_that_wait(house: House) -> None:
         job = queue.wait(lone.id, timeout=20)
 
     assert job.state is State.SUCCEEDED
-    order = [(each["batch"], each["state"], each["stage"]) for each in events(house)]
+    order = [(each.batch, str(each.state), str(each.stage or "")) for each in events(house)]
     after = order[order.index(("lone", "queued", "")) + 1 :]
     assert next(batch for batch, state, stage in after if (state, stage) == ("admitted", "voice")) == "lone"
     [at] = charged(house, "lone")
     assert at - came < 5
 
 
-def events(house: House) -> list[dict[str, str]]:
+def events(house: House) -> list[Event]:
     """All that was announced of late, in order."""
-    client = connect(house.redis_url)
-    store = Store(client)
-    found: list[dict[str, str]] = []
-    after = "0-0"
-    while page := store.events(after, wait_s=0.001):
-        found += [fields for _, fields in page]
-        after = page[-1][0]
-    client.close()
+    found: list[Event] = []
+    with house.queue() as queue:
+        while page := queue.events(found[-1].id if found else "0-0"):
+            found += page
     return found
 
 
