@@ -183,6 +183,23 @@ def test_it_settles_near_what_upstream_bears(build: Build, bears: int) -> None:
     assert slow <= max(3, 0.04 * taken)
 
 
+@pytest.mark.parametrize(("after_s", "at_least", "at_most"), [(60, 32, 100), (700, 1, 16)], ids=["soon", "calm since"])
+def test_after_a_calm_time_more_is_tried_soon(build: Build, after_s: float, at_least: int, at_most: int) -> None:
+    """What held upstream back at the time may be over: ten minutes later filling all slots once is enough."""
+    store = build(in_flight=50, first_in_flight=8)
+    put(store, *numbered(300))
+    ceiling = len(order(store))
+    store.controls.slow_down("429", NOW, wait=1)
+    orders = 0
+    while store.controls.flow().limit <= ceiling:
+        is_back = store.controls.flow().limit == ceiling
+        finish(store, list(store.ids(state=State.PENDING)))
+        orders += is_back * len(order(store, NOW + after_s))
+
+    assert ceiling == 8
+    assert at_least <= orders <= at_most
+
+
 # ── limits that are set while it runs ─────────────────────────────────────────────────────────────
 
 

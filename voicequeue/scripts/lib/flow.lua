@@ -67,17 +67,19 @@ end
 -- How many jobs upstream lets us have at once is found out: up by one with each order that it takes while
 -- all slots are used, until it says "slow down"; then halved, and quickly back up to where it was well.
 -- Beyond that one more is tried after `patience` orders: at first as many as fill all slots four times over. Each
--- trial that goes well halves it, each that fails makes four times as many.
-local PATIENCE, PATIENCE_MAX = 4, 400
+-- trial that goes well halves it, each that fails makes four times as many. After so many calm seconds filling all
+-- slots once is enough: what held upstream back then may be over.
+local PATIENCE, PATIENCE_MAX, CALM_S = 4, 400, 600
 
 local function limit_now(limits)
   return math.min(limits.most, tonumber(redis.call('HGET', key('flow'), 'limit') or limits.first))
 end
 
-local function grow(limits)
-  local flow = redis.call('HMGET', key('flow'), 'limit', 'ceiling', 'streak', 'patience')
+local function grow(limits, now)
+  local flow = redis.call('HMGET', key('flow'), 'limit', 'ceiling', 'streak', 'patience', 'cut')
   local limit, ceiling = tonumber(flow[1] or limits.first), tonumber(flow[2] or limits.most)
   local streak, patience = tonumber(flow[3] or 0), tonumber(flow[4] or PATIENCE)
+  if flow[5] and now - tonumber(flow[5]) >= CALM_S then patience = math.min(patience, limit) end
   local used, held = redis.call('ZCARD', key('flight')), redis.call('ZCARD', key('state:pending'))
   if held > ceiling then -- others were still on their way when upstream said "slow down", and it took them
     ceiling = held
