@@ -40,6 +40,7 @@ end
 local function close_gate(reason, now, detail, till)
   local before = hold_of(reason, now)
   if before and till and (not before.till or tonumber(before.till) > tonumber(till)) then till = before.till end
+  if before and detail == '' then detail = before.detail end
   redis.call('HSET', key('gate'), reason, cjson.encode({
     since = before and before.since or now, detail = detail, till = till, times = (before and before.times or 0) + 1 }))
   return before
