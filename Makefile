@@ -40,8 +40,8 @@ check: $(READY)  ## Lint, format check and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## Measure the enqueue rate, the workers' CPU per job and memory
-	@$(BIN)/python -m benchmarks
+bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing" for the rest
+	@$(BIN)/python -m benchmarks $(PARTS)
 
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
