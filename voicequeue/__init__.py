@@ -21,6 +21,7 @@ from voicequeue.gate import Account, Gate, Hold, Limits
 from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step, charges
 from voicequeue.overview import Batch, Line, Status
 from voicequeue.queue import Receipt, Rejection, VoiceQueue
+from voicequeue.rejects import RejectedMessage
 from voicequeue.song import Song, UnknownModelWarning
 from voicequeue.spec import Priority, VoiceJob
 from voicequeue.stage import Stage
@@ -45,6 +46,7 @@ __all__ = [
     "Priority",
     "Problem",
     "Receipt",
+    "RejectedMessage",
     "Rejection",
     "Song",
     "Stage",

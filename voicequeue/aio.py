@@ -20,6 +20,7 @@ from voicequeue.job import Event, Job, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.overview import Batch, Status
 from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, Receipt, Rejection, VoiceQueue
+from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.stage import Stage
 
 T = TypeVar("T")
@@ -175,6 +176,14 @@ class AsyncVoiceQueue:
     async def balances(self) -> list[Balance]:
         """What upstream said was left on the account in the last days, oldest first."""
         return await self._call(self._queue.balances)
+
+    async def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
+        """Messages from other Celery clients that became no job, the newest first."""
+        return await self._call(self._queue.rejects, limit)
+
+    async def clear_rejects(self) -> list[RejectedMessage]:
+        """Keep the rejected messages no longer; gives them for the last time."""
+        return await self._call(self._queue.clear_rejects)
 
     async def batch(self, name: str) -> Batch:
         """A batch as it stands now."""

@@ -29,6 +29,7 @@ from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.overview import Batch, Status
 from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
+from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
 from voicequeue.spec import VoiceJob, parse
 from voicequeue.stage import Stage
@@ -253,6 +254,16 @@ class VoiceQueue:
         with _reachable():
             return self._store.controls.balances()
 
+    def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
+        """Messages from other Celery clients that became no job, the newest first; the last 1,000 are kept."""
+        with _reachable():
+            return self._store.rejects.latest(limit)
+
+    def clear_rejects(self) -> list[RejectedMessage]:
+        """Keep the rejected messages no longer; gives them for the last time."""
+        with _reachable():
+            return self._store.rejects.take()
+
     def batch(self, name: str) -> Batch:
         """A batch as it stands now. Raises UnknownBatch."""
         with _reachable():
@@ -286,6 +297,7 @@ class VoiceQueue:
                 account=store.controls.account(now),
                 backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
                 failures=store.failures() if batch is None else {},
+                rejects=store.rejects.count() if batch is None else 0,
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
             )

@@ -68,6 +68,7 @@ def status_json(now: Status, batch: str | None) -> dict[str, Any]:
         "credits_committed": now.account.committed,
         "credits_today": now.account.spent_today,
         "failed": now.failures,
+        "rejects": now.rejects,
         "workers": now.workers,
     }
 
@@ -108,6 +109,8 @@ def print_status(now: Status, batch: str | None) -> None:
     out.print(f"credits    {_account(now.account)}; {now.credits:,} spent{' by this batch' if batch else ' in all'}")
     if now.failures:
         out.print("failed     " + ", ".join(f"{code} {count:,}" for code, count in sorted(now.failures.items())))
+    if now.rejects:
+        out.print(f"rejected   {now.rejects:,} messages, see: voicequeue rejects")
     out.print(f"workers    {f'{now.workers} alive' if now.workers else '[red]none alive[/]'}")
 
 
