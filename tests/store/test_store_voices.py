@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, sung, voice
+from tests.jobs import sung, voice
 from tests.store.life import NOW, accepted, charging, everything_agrees, failed, ids, make, one, put
 from voicequeue import Code, Job, Stage, State, VoiceJob
 from voicequeue.claims import Outcome
@@ -15,7 +15,7 @@ URL = "https://recordings.example/ana.wav"
 
 
 @pytest.fixture(autouse=True)
-def _agreed(redis: Redis, prefix: str, store: Store) -> object:  # noqa: ARG001  the store is there before
+def _agreed(redis: Redis, prefix: str, store: Store) -> object:
     yield
     everything_agrees(redis, prefix)
 
