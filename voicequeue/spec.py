@@ -182,8 +182,11 @@ class VoiceJob(BaseModel):
         return f"url-{_hex(self.audio_url)}" if self.audio_url is not None else ""
 
     def content(self) -> str:
-        """Canonical JSON: equal content gives equal text, in any process and release."""
-        return self.model_dump_json(exclude_defaults=True)
+        """Canonical JSON: equal content gives equal text, in any process and release.
+
+        Without the recording's hash, which a preflight may find out later: it makes no other job.
+        """
+        return self.model_dump_json(exclude_defaults=True, exclude={"audio_sha256"})
 
     def id(self) -> str:
         """The job's id: 16 letters and digits, made from the key where there is one, else random.

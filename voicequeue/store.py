@@ -85,7 +85,7 @@ class Store:
             within = "" if spec.start_within_s is None else spec.start_within_s
             shares = spec.shares(reuse=self._reuse)
             arguments += (job_id, spec.content(), spec.priority.rank, spec.batch or "", first, after, within)
-            arguments += (shares, spec.recording() if shares else "")
+            arguments += (shares, spec.recording() if shares else "", spec.audio_sha256 or "")
         outcomes = [Outcome(code) for code in self._space.run("enqueue", *arguments)]
         return self._new_after_all(jobs, outcomes, now) if failures() > before else outcomes
 

@@ -307,3 +307,21 @@ def test_an_unsure_voice_is_waited_for(store: Store) -> None:
 
     assert one(store, b).state is State.WAITING
     assert ids(store.get(list(store.ids(state=State.WAITING)))) == [b]
+
+
+def test_a_hash_that_is_learnt_later_makes_no_other_job(store: Store) -> None:
+    """A file that was ingested, and is ingested again with a preflight, adds nothing."""
+    put(store, sung(key="a"))
+    again = sung(key="a", audio_sha256="a" * 64)
+
+    assert store.enqueue([(again.id(), again)], NOW) == [Outcome.KNOWN]
+
+
+def test_a_voice_is_known_by_the_content_of_its_recording(store: Store) -> None:
+    """Whoever makes it with the hash known makes it for every URL with that content."""
+    [a] = put(store, voice(key="a", audio_sha256="a" * 64))
+    voiced(store, ordered(store, a))
+
+    [b] = put(store, sung(key="b", audio_url="https://mirror.example/x.wav", audio_sha256="a" * 64, reuse=True))
+
+    assert one(store, b).persona_id == f"persona-of-{a}"

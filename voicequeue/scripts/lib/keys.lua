@@ -4,7 +4,7 @@
 --   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
 --                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
 --                          forbidden (when upstream forbade it), lined (when it joined the line anew),
---                          shares (the id of the voice that it shares with others),
+--                          shares (the id of the voice that it shares with others), sha256 (of the recording),
 --                          voice.task, music.task, persona_id, voice_name, clips, failure, settled
 --   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
 --   line:<rank>:<batch> zset  ids in state queued, of one priority and batch ('' = none); the head has the

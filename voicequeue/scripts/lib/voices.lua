@@ -78,11 +78,11 @@ end
 
 -- The persona of a job has come: whoever may share it has it from now on.
 local function voice_made(id, now)
-  local job = fields_of('job:' .. id, { 'spec', 'shares', 'persona_id', 'voice_name' })
+  local job = fields_of('job:' .. id, { 'spec', 'sha256', 'shares', 'persona_id', 'voice_name' })
   local asked = cjson.decode(job.spec)
   if not asked.audio_url then return end
   local voices = { 'url-' .. redis.sha1hex(asked.audio_url) }
-  if asked.audio_sha256 then voices[#voices + 1] = 'sha256-' .. asked.audio_sha256 end
+  if job.sha256 then voices[#voices + 1] = 'sha256-' .. job.sha256 end
   if job.shares and job.shares:sub(1, 6) == 'named-' then voices[#voices + 1] = job.shares end
   redis.call('ZADD', key('voices'), now, voices[1])
   for _, voice in ipairs(voices) do
