@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     answer_timeout_s: Seconds = 30.0
     #: How long nothing is charged after upstream said "slow down" or could not be reached.
     cooldown_s: Seconds = 5.0
+    #: Whether jobs that do not say so themselves share their voice with others on the same recording, also with
+    #: those made before.
+    reuse: bool = False
     #: How often upstream is asked what is left on the account.
     credits_every_s: Seconds = 60.0
 

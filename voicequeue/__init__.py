@@ -25,6 +25,7 @@ from voicequeue.rejects import RejectedMessage
 from voicequeue.song import Song, UnknownModelWarning
 from voicequeue.spec import Priority, VoiceJob
 from voicequeue.stage import Stage
+from voicequeue.voices import Persona
 
 __all__ = [
     "Account",
@@ -43,6 +44,7 @@ __all__ = [
     "Limits",
     "Line",
     "NotAllowed",
+    "Persona",
     "Priority",
     "Problem",
     "Receipt",

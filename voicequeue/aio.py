@@ -22,6 +22,7 @@ from voicequeue.overview import Batch, Status
 from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, Receipt, Rejection, VoiceQueue
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.stage import Stage
+from voicequeue.voices import Persona
 
 T = TypeVar("T")
 
@@ -41,9 +42,10 @@ class AsyncVoiceQueue:
         *,
         prefix: str = DEFAULT_PREFIX,
         wait_for_redis_s: float = 0.0,
+        reuse: bool = False,
         threads: int = 8,
     ) -> None:
-        self._queue = VoiceQueue(url, prefix=prefix, wait_for_redis_s=wait_for_redis_s)
+        self._queue = VoiceQueue(url, prefix=prefix, wait_for_redis_s=wait_for_redis_s, reuse=reuse)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="voicequeue")
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._listener: asyncio.Task[None] | None = None
@@ -185,6 +187,21 @@ class AsyncVoiceQueue:
         """Keep the rejected messages no longer; gives them for the last time."""
         return await self._call(self._queue.clear_rejects)
 
+    async def personas(self) -> AsyncIterator[Persona]:
+        """The voices that were made, the latest first."""
+        found = self._queue.personas()
+        while page := await self._call(_page, found):
+            for persona in page:
+                yield persona
+
+    async def forget_persona(self, persona_id: str) -> bool:
+        """Take this voice for no further job."""
+        return await self._call(self._queue.forget_persona, persona_id)
+
+    async def waits_for(self, job: Job) -> str | None:
+        """The id of the job that makes the voice which a waiting one is to have."""
+        return await self._call(self._queue.waits_for, job)
+
     async def batch(self, name: str) -> Batch:
         """A batch as it stands now."""
         return await self._call(self._queue.batch, name)
@@ -285,5 +302,5 @@ async def _chunks(jobs: Iterable[Enqueueable] | AsyncIterable[Enqueueable]) -> A
         yield chunk
 
 
-def _page(found: Iterator[Job]) -> list[Job]:
+def _page(found: Iterator[T]) -> list[T]:
     return list(islice(found, CHUNK))

@@ -32,8 +32,9 @@ from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
 from voicequeue.spec import VoiceJob, parse
-from voicequeue.stage import Stage
+from voicequeue.stage import PRICES, Stage
 from voicequeue.store import Store, connect
+from voicequeue.voices import Persona
 
 #: Jobs written by one call to Redis.
 CHUNK = 500
@@ -83,14 +84,23 @@ class VoiceQueue:
     again for that many seconds first (without: for half a second); `math.inf` tries for ever. A job is
     written once however often its call is tried, and counted as new by the call that wrote it.
 
+    With `reuse` jobs that do not say share their voice with others on the same recording.
+
     Raises ValueError for a `url`, a `prefix` or a time that cannot be one.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, prefix: str = DEFAULT_PREFIX, wait_for_redis_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        prefix: str = DEFAULT_PREFIX,
+        wait_for_redis_s: float = 0.0,
+        reuse: bool = False,
+    ) -> None:
         if not wait_for_redis_s >= 0:
             raise ValueError("the seconds to wait for Redis must be a number, 0 or more")
         self._redis = connect(url, wait_s=wait_for_redis_s)
-        self._store = Store(self._redis, prefix)
+        self._store = Store(self._redis, prefix, reuse=reuse)
         self._prefix = prefix
 
     def __enter__(self) -> VoiceQueue:
@@ -148,9 +158,9 @@ class VoiceQueue:
         with _reachable():
             outcomes = self._store.enqueue([(job_id, spec) for _, job_id, spec in taken], time.time())
         for (index, job_id, spec), outcome in zip(taken, outcomes, strict=True):
-            if outcome is Outcome.NEW:
+            if outcome.is_new:
                 receipt.new += 1
-                receipt.credits += spec.credits
+                receipt.credits += spec.credits - (PRICES[Stage.VOICE] if outcome is Outcome.SHARES else 0)
             elif outcome is Outcome.KNOWN:
                 receipt.known += 1
             else:
@@ -263,6 +273,29 @@ class VoiceQueue:
         """Keep the rejected messages no longer; gives them for the last time."""
         with _reachable():
             return self._store.rejects.take()
+
+    def personas(self) -> Iterator[Persona]:
+        """The voices that were made, the latest first. Read a page at a time."""
+        found = self._store.voices.made()
+        while page := self._personas(found):
+            yield from page
+
+    @staticmethod
+    def _personas(found: Iterator[Persona]) -> list[Persona]:
+        with _reachable():
+            return list(islice(found, CHUNK))
+
+    def forget_persona(self, persona_id: str) -> bool:
+        """Take this voice for no further job, for upstream does not know it any more. False if none has it."""
+        with _reachable():
+            return self._store.voices.forget(persona_id) > 0
+
+    def waits_for(self, job: Job) -> str | None:
+        """The id of the job that makes the voice which a waiting one is to have; None where none does."""
+        if job.state is not State.WAITING or job.shares is None:
+            return None
+        with _reachable():
+            return self._store.voices.maker(job.shares)
 
     def batch(self, name: str) -> Batch:
         """A batch as it stands now. Raises UnknownBatch."""

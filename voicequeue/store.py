@@ -26,6 +26,7 @@ from voicequeue.rejects import Rejects
 from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import Stage
+from voicequeue.voices import Voices
 
 #: A claim may come this much before its time (seconds): clocks of two machines differ a little.
 EARLY_S = 0.05
@@ -57,8 +58,8 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 
 class Store:
     """Job records under one prefix of one Redis; `controls` is what holds them back, `rejects` the messages that
-    became no job. Safe to share between threads. `limits` are this process's settings; `reuse` holds for jobs
-    that do not say whether a voice made from the same recording serves them."""
+    became no job, `voices` what was made. Safe to share between threads. `limits` are this process's settings;
+    `reuse` holds for jobs that do not say whether a voice made from the same recording serves them."""
 
     def __init__(
         self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None, reuse: bool = False
@@ -67,6 +68,7 @@ class Store:
         self._redis = redis
         self.controls = Controls(self._space, limits)
         self.rejects = Rejects(self._space)
+        self.voices = Voices(self._space)
         self._limits = self.controls.settings.arguments()
         self._reuse = reuse
 

@@ -34,7 +34,9 @@ def _services_of(pid: int) -> Services:  # noqa: ARG001  the key of the cache
 def build(chosen: Settings) -> Services:
     """Services as the settings say."""
     return Services(
-        store=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix, limits=limits(chosen)),
+        store=Store(
+            connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix, limits=limits(chosen), reuse=chosen.reuse
+        ),
         upstream=MusicApi(
             chosen.musicapi_base_url,
             chosen.musicapi_key.get_secret_value(),

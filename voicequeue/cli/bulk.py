@@ -45,6 +45,12 @@ StartBy = Annotated[
 ]
 
 
+Reuse = Annotated[
+    bool | None,
+    typer.Option("--reuse/--no-reuse", help="Take the voice made before from the same recording, if there is one."),
+]
+
+
 class Format(StrEnum):
     """How results are written."""
 
@@ -64,6 +70,8 @@ def enqueue(
     persona_id: Annotated[str | None, typer.Option(help="A voice made before, instead of --audio-url.")] = None,
     song: Annotated[str | None, typer.Option(help="The song as JSON: " + ", ".join(SONG_OPTIONS))] = None,
     name: Annotated[str | None, typer.Option(help="A name for the voice.")] = None,
+    voice: Annotated[str | None, typer.Option(help="Jobs of one batch that name the same voice share it.")] = None,
+    reuse: Reuse = None,
     batch: Annotated[str | None, typer.Option(help="The batch it belongs to.")] = None,
     priority: Annotated[Priority, typer.Option(help="Who goes first.")] = Priority.NORMAL,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same job.")] = None,
@@ -80,6 +88,8 @@ def enqueue(
         "persona_id": persona_id,
         "song": _json_object("song", song),
         "name": name,
+        "voice": voice,
+        "reuse": reuse,
         "batch": batch,
         "priority": priority,
         "key": key,

@@ -169,10 +169,13 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
     with queue() as found:
         each = found.get(job_id)
         timeline = found.timeline(job_id)
+        maker = found.waits_for(each)
     if as_json:
         print_json({**each.as_dict(), "timeline": [_step_json(step) for step in timeline]})
         return
     print_job(each, as_json=False)
+    if maker is not None:
+        out.print(f"  {'waits for':<10} the voice that job {safe(maker)} makes", soft_wrap=True)
     out.print()
     print_timeline(timeline)
 

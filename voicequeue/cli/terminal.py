@@ -55,14 +55,27 @@ class CannotBegin(VoiceQueueError):
 
 
 def queue() -> VoiceQueue:
-    """The queue that REDIS_URL and VOICEQUEUE_PREFIX name; VOICEQUEUE_WAIT_FOR_REDIS_S says how patient it is."""
+    """The queue that REDIS_URL and VOICEQUEUE_PREFIX name; VOICEQUEUE_WAIT_FOR_REDIS_S says how patient it is,
+    VOICEQUEUE_REUSE whether jobs share voices."""
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
     try:
-        return VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s))
+        return VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=_switch("VOICEQUEUE_REUSE"))
     except ValueError as error:
         raise CannotBegin(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
+
+
+_SWITCH = {"": False, "0": False, "false": False, "no": False, "off": False} | dict.fromkeys(
+    ("1", "true", "yes", "on"), True
+)
+
+
+def _switch(name: str) -> bool:
+    given = os.environ.get(name, "").strip().lower()
+    if given not in _SWITCH:
+        raise CannotBegin(f"{name}: must be true or false")
+    return _SWITCH[given]
 
 
 def _number(text: str) -> float:
