@@ -14,6 +14,7 @@ from typing import Any
 
 from redis import Redis
 
+from voicequeue import scripts
 from voicequeue.books import FIELDS, IS_COUNTED, IS_INDEX, Books, indexes, pages, record_of, tolerated
 from voicequeue.job import State
 from voicequeue.spec import Priority
@@ -94,6 +95,22 @@ class Turn(Finding):
 
 
 @dataclass(frozen=True, slots=True)
+class Unmade(Finding):
+    """A voice that jobs wait for, `job_id` for one, and that nobody makes."""
+
+    voice: str
+    job_id: str
+
+    @property
+    def kind(self) -> str:
+        """All in one."""
+        return "voices"
+
+    def __str__(self) -> str:
+        return f"voices: {self.voice} is waited for, and nobody makes it"
+
+
+@dataclass(frozen=True, slots=True)
 class Drift(Finding):
     """Counters that are off in one field; `corrections` is how often any had been corrected by then."""
 
@@ -166,6 +183,7 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
     findings += _unlisted(redis, root, books)
     torn = {each.index for each in findings if isinstance(each, Misplaced) and each.belongs}
     findings += _turns(redis, root, books, torn)
+    findings += _unmade(redis, root, books)
     return findings + list(_drifts(books, names))
 
 
@@ -224,6 +242,14 @@ def _turns(redis: Redis, root: str, books: Books, torn: set[str]) -> Iterator[Tu
             belongs = bool(line) or f"line:{rank}:{batch}" in torn
             if belongs != (turn is not None):
                 yield Turn(rank, batch, belongs)
+
+
+def _unmade(redis: Redis, root: str, books: Books) -> Iterator[Unmade]:
+    """Each is judged at one moment by itself."""
+    waiting = {record.shares: job_id for job_id, record in books.records.items() if record.state == State.WAITING}
+    for page in pages(sorted(waiting.items())):
+        wrong = scripts.run(redis, "unmade", root, 0, 0, *(part for pair in page for part in pair))
+        yield from (Unmade(*pair) for pair, is_so in zip(page, wrong, strict=True) if is_so)
 
 
 # ── counters ──────────────────────────────────────────────────────────────────────────────────────

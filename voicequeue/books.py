@@ -118,6 +118,8 @@ def record_of(values: Sequence[str | None]) -> Record | None:
         return None
     code = json.loads(failure)["code"] if failure else ""
     spent = int(credits or 0)
+    # Of no other state it is asked for; and records that are alike are kept once.
+    shares = shares if state == State.WAITING else None
     return Record(state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 
 from voicequeue import scripts
-from voicequeue.audit import Drift, Finding, Misplaced, Turn, Unlisted
+from voicequeue.audit import Drift, Finding, Misplaced, Turn, Unlisted, Unmade
 from voicequeue.books import pages
 
 #: How much one script mends: a millisecond or two.
@@ -30,6 +30,10 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
         mended += _done(batches, scripts.run(redis, "relist", root, *(each.batch for each in batches)))
     for turns in pages((each for each in findings if isinstance(each, Turn)), _PAGE):
         mended += _done(turns, scripts.run(redis, "turns", root, *_flat((each.rank, each.batch) for each in turns)))
+    for voices in pages((each for each in findings if isinstance(each, Unmade)), 1):  # many may wait for each
+        mended += _done(
+            voices, scripts.run(redis, "unmade", root, now, 1, *_flat((each.voice, each.job_id) for each in voices))
+        )
     return mended + _corrected(redis, root, [each for each in findings if isinstance(each, Drift)])
 
 

@@ -34,6 +34,7 @@ def whole(redis: Redis, store: Store, prefix: str) -> Damaged:
     jobs[State.CANCELLED] = brought_to(store, State.CANCELLED, voice(batch="b", key="cancelled")).id
     [jobs[State.QUEUED]] = put(store, voice(batch="b", key="queued"))
     put(store, voice(key="alone"))
+    [_, jobs[State.WAITING]] = put(store, *(sung(batch="b", key=key, reuse=True) for key in ("maker", "waits")))
     return Damaged(redis, f"{{{prefix}}}:", jobs)
 
 
@@ -93,6 +94,29 @@ def listed(store: Damaged) -> str:
     return "batches: batch empty does not belong there"
 
 
+def shared_voice(store: Damaged) -> str:
+    """The voice that a job waits for."""
+    return str(store.redis.hget(store.key(f"job:{store.jobs[State.WAITING]}"), "shares"))
+
+
+def not_waiting(store: Damaged) -> str:
+    """A job that waits for a voice is not told when it is there."""
+    assert store.redis.zrem(store.key(f"waiting:{shared_voice(store)}"), store.jobs[State.WAITING]) == 1
+    return f"waiting:{shared_voice(store)}: job {store.jobs[State.WAITING]} is missing"
+
+
+def unmade(store: Damaged) -> str:
+    """Nobody makes a voice that a job waits for: it would wait for ever."""
+    assert store.redis.hdel(store.key(f"voice:{shared_voice(store)}"), "maker") == 1
+    return f"voices: {shared_voice(store)} is waited for, and nobody makes it"
+
+
+def made_by_a_ghost(store: Damaged) -> str:
+    """Somebody makes it who is not there."""
+    store.redis.hset(store.key(f"voice:{shared_voice(store)}"), "maker", "ghost")
+    return f"voices: {shared_voice(store)} is waited for, and nobody makes it"
+
+
 DEEDS: dict[str, Callable[[Damaged], str]] = {
     "queued, not in its line": without("line:1:b", State.QUEUED),
     "pending, not in flight": without("flight", State.PENDING),
@@ -130,6 +154,10 @@ DEEDS: dict[str, Callable[[Damaged], str]] = {
     ),
     "a batch that is none counts": counted("batch:x", "queued", 3, "batch x: counts 3 queued, the records say 0"),
     "more was spent": counted("counters", "music.credits", 15, "counters: counts 27 credits, the records say 12"),
+    "waiting, and not told": not_waiting,
+    "waiting for a voice that nobody makes": unmade,
+    "waiting for a voice that a ghost makes": made_by_a_ghost,
+    "a ghost that waits for a voice": also("waiting:named-x", None),
     "a batch has no turn": without_turn,
     "a batch has a turn and no line": also_turn,
     "a batch is not listed": unlisted,
