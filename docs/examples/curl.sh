@@ -1,0 +1,14 @@
+#!/bin/sh
+# curl: one voice over HTTP, and its song. Needs VOICEQUEUE_URL, and VOICEQUEUE_KEY where the gateway asks for API keys.
+set -eu
+url=${VOICEQUEUE_URL:-http://127.0.0.1:8000}
+call() { curl --silent --show-error --fail-with-body ${VOICEQUEUE_KEY:+--oauth2-bearer "$VOICEQUEUE_KEY"} "$@"; }
+
+job=$(call "$url/v1/jobs" --json '{
+  "audio_url": "https://example.com/ana.wav",
+  "song": {"title": "Harbour Lights", "prompt": "[Verse]\nThe harbour lights are counting ships"}
+}' --header 'Idempotency-Key: curl-example-1')
+id=$(printf %s "$job" | sed 's/.*"id": *"\([a-z0-9]*\)".*/\1/')
+
+until call "$url/v1/jobs/$id" | grep -E '"state": *"(succeeded|failed|cancelled|unsure)"' >/dev/null; do sleep 1; done
+call "$url/v1/jobs/$id"

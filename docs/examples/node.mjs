@@ -1,0 +1,33 @@
+// Node, without any package: one voice over HTTP, and its song.
+//
+//     node docs/examples/node.mjs
+//
+// Needs VOICEQUEUE_URL, and VOICEQUEUE_KEY where the gateway asks for API keys.
+
+const url = process.env.VOICEQUEUE_URL ?? 'http://127.0.0.1:8000'
+const key = process.env.VOICEQUEUE_KEY
+const headers = { 'content-type': 'application/json', ...(key && { authorization: `Bearer ${key}` }) }
+
+async function call(path, options = {}) {
+  const response = await fetch(url + path, { ...options, headers: { ...headers, ...options.headers } })
+  const answer = await response.json()
+  if (!response.ok) throw new Error(`${answer.title}: ${JSON.stringify(answer.errors ?? answer.detail)}`)
+  return answer
+}
+
+const job = await call('/v1/jobs', {
+  method: 'POST',
+  headers: { 'idempotency-key': 'node-example-1' },
+  body: JSON.stringify({
+    audio_url: 'https://example.com/ana.wav',
+    song: { title: 'Harbour Lights', prompt: '[Verse]\nThe harbour lights are counting ships' },
+  }),
+})
+console.log(`${job.id} is ${job.state}; it will cost ${job.estimated_credits} credits`)
+
+let now = job
+while (!['succeeded', 'failed', 'cancelled', 'unsure'].includes(now.state)) {
+  await new Promise((resolve) => setTimeout(resolve, 1000))
+  now = await call(`/v1/jobs/${job.id}`)
+}
+console.log(now.state, ...now.clips.map((clip) => clip.audio_url))
