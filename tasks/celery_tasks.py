@@ -14,6 +14,7 @@ from typing import Any
 from celery import Celery, Task
 
 from tasks import steps
+from tasks.callbacks.deliver import Desk, deliver
 from tasks.intake import HiddenArguments, accept
 from tasks.services import Services
 from voicequeue.errors import InvalidJob, KeyConflict
@@ -29,6 +30,10 @@ POLL: dict[str, Any] = {"max_retries": None, "retry_on_worker_lost": True, "defa
 INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (InvalidJob, KeyConflict)}
 
 
+#: The name of the task that delivers callbacks.
+DELIVER = "callback.deliver"
+
+
 def submit_name(stage: Stage) -> str:
     """The name of the task that sends a stage's POSTs."""
     return f"{stage}.submit"
@@ -39,12 +44,13 @@ def poll_name(stage: Stage) -> str:
     return f"{stage}.poll"
 
 
-def register(app: Celery, services: Callable[[], Services]) -> None:
-    """Define the tasks on `app`; `services` gives those of the process that runs them."""
+def register(app: Celery, services: Callable[[], Services], desk: Callable[[], Desk]) -> None:
+    """Define the tasks on `app`; `services` and `desk` give those of the process that runs them."""
     for stage in Stage:
         _register_submit(app, services, stage)
         _register_poll(app, services, stage)
     _register_intake(app, services)
+    _register_deliver(app, desk)
 
 
 def _register_submit(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
@@ -71,3 +77,9 @@ def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
     @app.task(bind=True, name="voicequeue.enqueue", **INTAKE)
     def enqueue(self: Task[..., str], job: dict[str, Any]) -> str:
         return accept(services().store, job, message_id=self.request.id or "", now=time.time())
+
+
+def _register_deliver(app: Celery, desk: Callable[[], Desk]) -> None:
+    @app.task(name=DELIVER)
+    def deliver_callbacks(callback_ids: list[str]) -> None:
+        deliver(desk(), callback_ids)

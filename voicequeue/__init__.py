@@ -6,6 +6,7 @@
 >>> queue.wait(job.id).persona_id
 """
 
+from voicequeue.callbacks import Callback
 from voicequeue.errors import (
     InvalidJob,
     KeyConflict,
@@ -27,6 +28,7 @@ from voicequeue.stage import Stage
 __all__ = [
     "Account",
     "Batch",
+    "Callback",
     "Charge",
     "Clip",
     "Code",

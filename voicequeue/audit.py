@@ -14,7 +14,8 @@ from typing import Any
 
 from redis import Redis
 
-from voicequeue.books import FIELDS, IS_COUNTED, IS_INDEX, Books, indexes, pages, record_of, tolerated
+from voicequeue import scripts
+from voicequeue.books import FIELDS, IS_COUNTED, IS_INDEX, Books, callbacks, indexes, pages, record_of, tolerated
 from voicequeue.job import State
 from voicequeue.spec import Priority
 
@@ -143,6 +144,22 @@ class Unknown(Finding):
         return f"records: job {self.job_id} is in the state {self.state!r}, which this release does not know"
 
 
+@dataclass(frozen=True, slots=True)
+class Stray(Finding):
+    """A callback that would never be delivered, and why."""
+
+    callback_id: str
+    wrong: str
+
+    @property
+    def kind(self) -> str:
+        """All in one."""
+        return "callbacks"
+
+    def __str__(self) -> str:
+        return f"callbacks: {self.callback_id} {self.wrong}"
+
+
 def _wrong(belongs: bool) -> str:
     return "is missing" if belongs else "does not belong there"
 
@@ -166,6 +183,7 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
     findings += _unlisted(redis, root, books)
     torn = {each.index for each in findings if isinstance(each, Misplaced) and each.belongs}
     findings += _turns(redis, root, books, torn)
+    findings += _strays(redis, root)
     return findings + list(_drifts(books, names))
 
 
@@ -224,6 +242,13 @@ def _turns(redis: Redis, root: str, books: Books, torn: set[str]) -> Iterator[Tu
             belongs = bool(line) or f"line:{rank}:{batch}" in torn
             if belongs != (turn is not None):
                 yield Turn(rank, batch, belongs)
+
+
+def _strays(redis: Redis, root: str) -> Iterator[Stray]:
+    """Each is judged at one moment by itself."""
+    for page in pages(sorted(callbacks(redis, root)), 200):
+        wrong = scripts.run(redis, "stray", root, 0, 0, *page)
+        yield from (Stray(callback_id, what) for callback_id, what in zip(page, wrong, strict=True) if what)
 
 
 # ── counters ──────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from voicequeue.gate import Account, Gate
 from voicequeue.job import State
@@ -40,6 +41,16 @@ class Batch:
         """Whether every job is final or waits for a person (`unsure`)."""
         resting = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
         return self.total == sum(self.states[state] for state in resting)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command line and callbacks show; scripts may rely on its names."""
+        return {
+            "batch": self.name,
+            "states": {state.value: count for state, count in self.states.items()},
+            "total": self.total,
+            "settled": self.is_settled,
+            "credits": self.credits,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 
 from voicequeue import scripts
-from voicequeue.audit import Drift, Finding, Misplaced, Turn, Unlisted
+from voicequeue.audit import Drift, Finding, Misplaced, Stray, Turn, Unlisted
 from voicequeue.books import pages
 
 #: How much one script mends: a millisecond or two.
@@ -30,6 +30,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
         mended += _done(batches, scripts.run(redis, "relist", root, *(each.batch for each in batches)))
     for turns in pages((each for each in findings if isinstance(each, Turn)), _PAGE):
         mended += _done(turns, scripts.run(redis, "turns", root, *_flat((each.rank, each.batch) for each in turns)))
+    for strays in pages((each for each in findings if isinstance(each, Stray)), _PAGE):
+        wrong = scripts.run(redis, "stray", root, now, 1, *(each.callback_id for each in strays))
+        mended += _done(strays, [1 if what else 0 for what in wrong])
     return mended + _corrected(redis, root, [each for each in findings if isinstance(each, Drift)])
 
 

@@ -49,7 +49,8 @@ class Priority(StrEnum):
 _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
-def _http_url(text: str) -> str:
+def http_url(text: str) -> str:
+    """`text`, or ValueError."""
     try:
         parts = urlsplit(text)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -71,7 +72,7 @@ def batch_name(text: str) -> str:
     return text
 
 
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 from redis import Redis
 
 from voicequeue import records
+from voicequeue.callbacks import Callbacks
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
 from voicequeue.controls import Controls
 from voicequeue.gate import Limits
@@ -55,13 +56,14 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 
 
 class Store:
-    """Job records under one prefix of one Redis, and (`controls`) what holds them back. Safe to share
-    between threads. `limits` are this process's settings."""
+    """Job records under one prefix of one Redis, and (`controls`) what holds them back, and (`callbacks`) who
+    is told of them. Safe to share between threads. `limits` are this process's settings."""
 
     def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None) -> None:
         self._space = Keyspace(redis, prefix)
         self._redis = redis
         self.controls = Controls(self._space, limits)
+        self.callbacks = Callbacks(self._space)
         self._limits = self.controls.settings.arguments()
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────

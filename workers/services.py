@@ -7,10 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from config.settings import Settings, settings
+from tasks.callbacks.addresses import Allowed
+from tasks.callbacks.connections import Times
+from tasks.callbacks.courier import Courier
+from tasks.callbacks.deliver import Desk
+from tasks.callbacks.hosts import Hosts
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tasks.webhooks import Webhooks
-from voicequeue.flow import Patience
+from voicequeue import signing
+from voicequeue.flow import CallbackPatience, Patience
 from voicequeue.gate import Limits
 from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
@@ -21,6 +27,10 @@ from voicequeue.store import Store, connect
 STORE_WAIT_S = 600.0
 
 
+#: Callbacks on their way at once, in one process.
+CALLBACK_THREADS = 32
+
+
 def services() -> Services:
     """This process's services. A forked child builds its own: sockets and threads are not shared."""
     return _services_of(os.getpid())
@@ -29,6 +39,16 @@ def services() -> Services:
 @lru_cache(maxsize=1)
 def _services_of(pid: int) -> Services:  # noqa: ARG001  the key of the cache
     return build(settings())
+
+
+def desk() -> Desk:
+    """What this process delivers callbacks with."""
+    return _desk_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _desk_of(pid: int) -> Desk:  # noqa: ARG001  the key of the cache
+    return build_desk(settings())
 
 
 def build(chosen: Settings) -> Services:
@@ -48,6 +68,36 @@ def build(chosen: Settings) -> Services:
         webhooks=webhooks(chosen),
         deadlines={Stage.VOICE: chosen.voice_deadline_s, Stage.MUSIC: chosen.music_deadline_s},
     )
+
+
+def build_desk(chosen: Settings) -> Desk:
+    """What callbacks are delivered with, as the settings say."""
+    return Desk(
+        callbacks=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix).callbacks,
+        courier=Courier(
+            callback_secrets(chosen),
+            allowed=Allowed.of(chosen.callback_allow),
+            times=Times(chosen.callback_connect_s, chosen.callback_answer_s),
+        ),
+        hosts=Hosts(rest_s=chosen.callback_rest_s),
+        threads=ThreadPoolExecutor(CALLBACK_THREADS, thread_name_prefix="callback"),
+        patience=CallbackPatience(
+            chosen.callback_first_s,
+            chosen.callback_max_s,
+            chosen.callback_for_s,
+            # In the worst case one begins when its lane's time is nearly over, behind other chunks' lanes.
+            lease_s=6 * chosen.callback_answer_s,
+            lane_s=chosen.callback_answer_s,
+        ),
+    )
+
+
+def callback_secrets(chosen: Settings) -> list[str]:
+    """What callbacks are signed with; nothing where no secret is set."""
+    if own := chosen.callback_secret.get_secret_value().split():
+        return own
+    common = chosen.secret.get_secret_value()
+    return [signing.callback_secret(common)] if common else []
 
 
 def webhooks(chosen: Settings) -> Webhooks | None:

@@ -118,6 +118,7 @@ class Stack:
         web = self.start_web(WEB_PORT, webhooks=simulator is not None)
         flower = self.start_flower(FLOWER_PORT)
         self.start_workers(workers)
+        self.start_callbacks()
         self.wait_for_flower(flower)
         return Addresses(redis, web, flower, simulator, control)
 
@@ -158,6 +159,10 @@ class Stack:
         _wait(lambda: self._beating() >= count, f"the workers do not start; their logs: {self._home / 'log'}")
         return names
 
+    def start_callbacks(self) -> None:
+        """Start what delivers callbacks, as the Procfile does; nothing waits for it."""
+        self.start("callbacks", procfile()["callbacks"])
+
     def start_web(self, port: int | None = None, *, webhooks: bool) -> str:
         """Start the gateway as the Procfile does, at this port if it is free; gives its address.
 
@@ -166,7 +171,8 @@ class Stack:
         port = free_port(port)
         address = f"http://127.0.0.1:{port}"
         if webhooks:
-            self._env |= {"VOICEQUEUE_PUBLIC_URL": address, "VOICEQUEUE_SECRET": _secret(self._home)}
+            secret = self._settings.secret.get_secret_value() or _secret(self._home)
+            self._env |= {"VOICEQUEUE_PUBLIC_URL": address, "VOICEQUEUE_SECRET": secret}
         self._env["PORT"] = str(port)
         self.start("web", procfile()["web"])
         _wait(lambda: _answers(f"{address}/healthz"), f"the gateway does not start; its log: {self._log('web')}")

@@ -1,0 +1,73 @@
+-- Callbacks: what a caller is to be told, written with the move that it tells of.
+
+local TOLD = { succeeded = true, failed = true, unsure = true }
+local RESTING = { succeeded = true, failed = true, cancelled = true, unsure = true }
+local UNSETTLED = { 'waiting', 'queued', 'admitted', 'charging', 'pending' }
+local ALL_STATES = { 'waiting', 'queued', 'admitted', 'charging', 'pending', 'unsure', 'succeeded', 'failed', 'cancelled' }
+
+-- What of a job's record is told as it stood then; what was asked for does not change.
+local AS_IT_STOOD = { 'state', 'stage', 'v', 'created', 'updated', 'settled', 'attempt', 'credits', 'persona_id',
+  'voice_name', 'clips', 'failure' }
+
+-- Of what is told of one job or batch only the first is due; whatever is next waits for it.
+local function line_up(subject, due)
+  local line = redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 1)
+  if line[2] then redis.call('ZADD', key('callbacks:pending'), '+inf', line[2]) end
+  if line[1] then redis.call('ZADD', key('callbacks:pending'), due, line[1]) end
+  return line[1]
+end
+
+local function await(id, subject, seq, now)
+  redis.call('ZADD', key('callbacks:of:' .. subject), seq, id)
+  local first = redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 0)[1]
+  if first == id then line_up(subject, now) else redis.call('ZADD', key('callbacks:pending'), '+inf', id) end
+end
+
+-- It is over, or given up: the next one of its job or batch is due.
+local function leave_callbacks(id, subject, now)
+  redis.call('ZREM', key('callbacks:pending'), id)
+  redis.call('ZREM', key('callbacks:out'), id)
+  if redis.call('ZREM', key('callbacks:of:' .. subject), id) == 1 then line_up(subject, now) end
+end
+
+local function call_back(id, about, now)
+  redis.call('HSET', key('callback:' .. id), 'subject', about.subject, 'seq', about.seq, 'type', about.type,
+    'at', now, 'data', cjson.encode(about.data), 'batch', about.batch or '')
+  await(id, about.subject, about.seq, now)
+end
+
+-- The fields that are there, by name.
+local function fields_of(name, fields)
+  local found, values = {}, redis.call('HMGET', key(name), unpack(fields))
+  for i, field in ipairs(fields) do found[field] = values[i] or nil end
+  return found
+end
+
+local function has_callback_url(id)
+  local spec = redis.call('HGET', key('job:' .. id), 'spec')
+  if not (spec and spec:find('"callback_url"', 1, true)) then return false end
+  local readable, asked = pcall(cjson.decode, spec)
+  return readable and asked.callback_url ~= nil
+end
+
+local function tell_of_job(id, batch, to, v, now)
+  if not has_callback_url(id) then return end
+  call_back(id .. '-' .. v .. '-' .. math.floor(now), { subject = 'job:' .. id, seq = v, type = 'job.' .. to,
+    data = fields_of('job:' .. id, AS_IT_STOOD), batch = batch }, now)
+end
+
+local function tell_of_batch(batch, now)
+  local found = redis.call('HMGET', key('batch:' .. batch), 'callback_url', unpack(UNSETTLED))
+  if not found[1] then return end
+  for i = 2, #UNSETTLED + 1 do if tonumber(found[i] or 0) > 0 then return end end
+  local times = redis.call('HINCRBY', key('batch:' .. batch), 'settlings', 1)
+  local data = fields_of('batch:' .. batch, { 'credits', unpack(ALL_STATES) })
+  call_back('batch-' .. redis.sha1hex(batch):sub(1, 16) .. '-' .. times .. '-' .. math.floor(now),
+    { subject = 'batch:' .. batch, seq = times, type = 'batch.settled', data = data, batch = batch }, now)
+end
+
+-- A job has moved from one state to another: whoever asked for it is told. v is the version that it stands at.
+local function tell(id, batch, from, to, v, now)
+  if TOLD[to] then tell_of_job(id, batch, to, v, now) end
+  if batch and RESTING[to] and not RESTING[from] then tell_of_batch(batch, now) end
+end
