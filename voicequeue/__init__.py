@@ -6,6 +6,7 @@
 >>> queue.wait(job.id).persona_id
 """
 
+from voicequeue.aio import AsyncVoiceQueue
 from voicequeue.callbacks import Callback
 from voicequeue.errors import (
     InvalidJob,
@@ -18,20 +19,23 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.gate import Account, Gate, Hold, Limits
-from voicequeue.job import Charge, Clip, Code, Failure, Job, State, Step, charges
+from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step, charges
 from voicequeue.overview import Batch, Line, Status
 from voicequeue.queue import Receipt, Rejection, VoiceQueue
+from voicequeue.rejects import RejectedMessage
 from voicequeue.song import Song, UnknownModelWarning
 from voicequeue.spec import Priority, VoiceJob
 from voicequeue.stage import Stage
 
 __all__ = [
     "Account",
+    "AsyncVoiceQueue",
     "Batch",
     "Callback",
     "Charge",
     "Clip",
     "Code",
+    "Event",
     "Failure",
     "Gate",
     "Hold",
@@ -44,6 +48,7 @@ __all__ = [
     "Priority",
     "Problem",
     "Receipt",
+    "RejectedMessage",
     "Rejection",
     "Song",
     "Stage",

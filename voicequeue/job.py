@@ -126,6 +126,21 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """A move that was just made, as everybody may hear of it. `id` says where to hear on from.
+
+    `job_id` is empty, and `stage` None, where many jobs were enqueued at once; `reason` tells how many.
+    """
+
+    id: str
+    job_id: str
+    batch: str | None
+    state: State
+    stage: Stage | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """One POST that costs credits, and the state it led to (`charging` while it is open)."""
 

@@ -55,10 +55,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The queue, or one batch of it, at a glance (`failures`, by code, are counted for all jobs together only).
+    """The queue, or one batch of it, at a glance (`failures`, by code, and `rejects` are counted for all jobs
+    together only).
 
     `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
-    `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by).
+    `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by);
+    `rejects` how many messages became no job.
     """
 
     states: dict[State, int]
@@ -72,3 +74,4 @@ class Status:
     failures: dict[str, int]
     pace: float
     seconds_left: float | None
+    rejects: int = 0

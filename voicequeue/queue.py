@@ -26,10 +26,11 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.gate import Limits
-from voicequeue.job import FINAL, Job, Move, State, Step
+from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.overview import Batch, Status
 from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
+from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
 from voicequeue.spec import VoiceJob, parse
 from voicequeue.stage import Stage
@@ -43,6 +44,9 @@ Enqueueable = VoiceJob | Mapping[str, Any]
 
 #: The pace is measured over so many seconds.
 PACE_S = 300.0
+
+#: One look for events takes so long (seconds) at most.
+_LISTEN_S = 5.0
 
 #: What is still to be done by itself.
 UNSETTLED = frozenset(State) - FINAL - {State.UNSURE}
@@ -199,11 +203,33 @@ class VoiceQueue:
             until = look_again if give_up is None else min(look_again, give_up)
             with _reachable():
                 events = self._store.events(after, wait_s=until - now)
-            for event_id, fields in events:
-                after = event_id
-                if fields["id"] == job_id:
+            for event in events:
+                after = event.id
+                if event.job_id == job_id:
                     return after
         return after
+
+    def last_event(self) -> str:
+        """The id of the newest event, to hear on from."""
+        with _reachable():
+            return self._store.last_event()
+
+    def events(self, after: str, *, wait_s: float = 0.0) -> list[Event]:
+        """Moves of all jobs after that event, waiting up to `wait_s` seconds for the first; [] if none came.
+
+        The last 20,000 or so can be heard.
+        """
+        with _reachable():
+            return self._store.events(after, wait_s=wait_s)
+
+    def watch(self, *, batch: str | None = None, after: str | None = None) -> Iterator[Event]:
+        """Every move from now on, or from that event on, for ever; of one batch or of all jobs."""
+        heard = self.last_event() if after is None else after
+        while True:
+            for event in self.events(heard, wait_s=_LISTEN_S):
+                heard = event.id
+                if batch in (None, event.batch):
+                    yield event
 
     def jobs(self, *, state: State | str | None = None, batch: str | None = None) -> Iterator[Job]:
         """Jobs of a batch in the order they came, or of a state, the latest to enter it first.
@@ -228,6 +254,16 @@ class VoiceQueue:
         """What upstream said was left on the account in the last days, oldest first."""
         with _reachable():
             return self._store.controls.balances()
+
+    def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
+        """Messages from other Celery clients that became no job, the newest first; the last 1,000 are kept."""
+        with _reachable():
+            return self._store.rejects.latest(limit)
+
+    def clear_rejects(self) -> list[RejectedMessage]:
+        """Keep the rejected messages no longer; gives them for the last time."""
+        with _reachable():
+            return self._store.rejects.take()
 
     def batch(self, name: str) -> Batch:
         """A batch as it stands now. Raises UnknownBatch."""
@@ -262,6 +298,7 @@ class VoiceQueue:
                 account=store.controls.account(now),
                 backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
                 failures=store.failures() if batch is None else {},
+                rejects=store.rejects.count() if batch is None else 0,
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
             )

@@ -58,17 +58,24 @@ def procfile() -> dict[str, str]:
     return dict(match.groups() for line in lines if (match := re.match(r"(\w+):\s*(.+)", line)))  # type: ignore[misc]
 
 
+#: Below those that systems give to outgoing connections, one of which might take it a moment later.
+PORTS = range(20_000, 32_000)
+
+
 def free_port(wanted: int | None = None) -> int:
     """The port that was wanted if it is free, else any that is."""
-    for port in (wanted, 0) if wanted else (0,):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no port is free")
+    others = secrets.SystemRandom().sample(PORTS, 100)
+    return next(port for port in ([wanted] if wanted else []) + others if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 #: The simulator works faster than upstream does, and is asked more often.

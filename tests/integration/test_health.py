@@ -185,3 +185,17 @@ def test_what_was_over_and_begins_anew_is_told_anew(
     met(health, Health.of_order, SlowDown("slow", 5))
 
     assert len(logged(caplog)) == 2
+
+
+def test_a_key_that_is_still_wrong_after_a_resume_is_told_again(
+    health: Health, clock: Clock, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever thought to have mended it learns that they have not; the orders beside it say nothing more."""
+    for _ in range(3):
+        met(health, CALLS["an order"], Unauthorized("Invalid API key."))
+    store.controls.resume(clock.now)
+    clock.now += 1
+    for _ in range(3):
+        met(health, CALLS["an order"], Unauthorized("Invalid API key."))
+
+    assert caplog.text.count("the key is wrong") == 2

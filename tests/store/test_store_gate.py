@@ -135,7 +135,7 @@ def test_a_job_that_upstream_refuses_leaves_the_next_to_be_tried(store: Store, r
 
 
 def test_a_failed_trial_closes_the_gate_again(store: Store) -> None:
-    """Which is no news."""
+    """Which is news to whoever has let it be tried."""
     put(store, *numbered(3))
     store.controls.close("unauthorized", "401", NOW)
     store.controls.resume(NOW + 9)
@@ -143,6 +143,7 @@ def test_a_failed_trial_closes_the_gate_again(store: Store) -> None:
     [job_id] = store.ids(state=State.ADMITTED)
     charging(store, job_id, NOW + 10)
 
+    assert store.controls.close("unauthorized", "401 still", NOW + 11)
     assert not store.controls.close("unauthorized", "401 still", NOW + 11)
     make(store, one(store, job_id), State.QUEUED, NOW + 11)
 

@@ -44,6 +44,7 @@
 --   callbacks:out  zset    ids that were handed out and not claimed yet; score = until when
 --   callbacks:undelivered zset ids; score = when they were given up
 --   couriers       zset    names of the workers that deliver them; score = when each was last heard
+--   rejects        list    JSON: messages that became no job: at, message_id, task, reason, job
 --   pulses         zset    worker names; score = when each was last heard
 -- Times are Unix seconds, given by the caller.
 local root = KEYS[1]
