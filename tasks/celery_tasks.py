@@ -16,7 +16,7 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from tasks import steps
-from tasks.callbacks.deliver import Desk, deliver
+from tasks.callbacks.deliver import CallbackServices, deliver
 from tasks.intake import ENQUEUE, HiddenArguments, take
 from tasks.services import Services
 from voicequeue.errors import InvalidJob, KeyConflict
@@ -34,7 +34,6 @@ INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (InvalidJob, Key
 #: After so many seconds a job that Redis refused (out of memory, read only) is tried again.
 TRY_AGAIN_S = 1.0
 
-
 #: The name of the task that delivers callbacks.
 DELIVER = "callback.deliver"
 
@@ -49,13 +48,13 @@ def poll_name(stage: Stage) -> str:
     return f"{stage}.poll"
 
 
-def register(app: Celery, services: Callable[[], Services], desk: Callable[[], Desk]) -> None:
-    """Define the tasks on `app`; `services` and `desk` give those of the process that runs them."""
+def register(app: Celery, services: Callable[[], Services], callbacks: Callable[[], CallbackServices]) -> None:
+    """Define the tasks on `app`; `services` and `callbacks` give those of the process that runs them."""
     for stage in Stage:
         _register_submit(app, services, stage)
         _register_poll(app, services, stage)
     _register_intake(app, services)
-    _register_deliver(app, desk)
+    _register_deliver(app, callbacks)
 
 
 def _register_submit(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
@@ -90,7 +89,7 @@ def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
             raise Reject(f"Redis refuses: {type(error).__name__}", requeue=True) from None
 
 
-def _register_deliver(app: Celery, desk: Callable[[], Desk]) -> None:
+def _register_deliver(app: Celery, callbacks: Callable[[], CallbackServices]) -> None:
     @app.task(name=DELIVER)
     def deliver_callbacks(callback_ids: list[str]) -> None:
-        deliver(desk(), callback_ids)
+        deliver(callbacks(), callback_ids)

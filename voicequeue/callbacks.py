@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -16,6 +17,7 @@ from typing import Any, cast
 from voicequeue import records
 from voicequeue.job import iso
 from voicequeue.keyspace import Keyspace, rows
+from voicequeue.overview import CallbackCounts
 from voicequeue.spec import batch_name, http_url, stored
 
 #: Callbacks that may be handed out and not claimed yet, in all.
@@ -70,16 +72,8 @@ class Callback:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """How many callbacks are pending (`waiting`: of those, behind an earlier one of their job), were given up,
-    and were ever delivered; how many workers deliver them."""
-
-    pending: int
-    waiting: int
-    undelivered: int
-    delivered: int
-    couriers: int
+class Undeliverable(Exception):
+    """There is nothing (any more) that could be sent; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +97,36 @@ class Call:
         return name if kind == "job" else None
 
     def url(self) -> str:
-        """Where it goes; '' if nobody says so any more. Raises ValueError for a record of other rules."""
-        if self.job_id is None or not self.asked:
-            return self.asked
-        return stored(self.asked).callback_url or ""
+        """Where it goes. Raises Undeliverable."""
+        url = self._url() if self.job_id is not None and self.asked else self.asked
+        if not url:
+            raise Undeliverable("the job, or the URL that its batch had, is gone")
+        return url
+
+    def _url(self) -> str | None:
+        with _readable():
+            return stored(self.asked).callback_url
 
     def body(self) -> bytes:
-        """The payload, the same at each try. Raises ValueError for a record of other rules."""
-        payload = {"type": self.type, "timestamp": iso(self.at), "data": self._data()}
-        return json.dumps(payload, separators=(",", ":")).encode()
+        """The payload, the same at each try. Raises Undeliverable."""
+        with _readable():
+            payload = {"type": self.type, "timestamp": iso(self.at), "data": self._data()}
+            return json.dumps(payload, separators=(",", ":")).encode()
 
     def _data(self) -> dict[str, Any]:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.told).items()}
         if self.job_id is None:
             return records.batch(self.batch, record).as_dict()
         return records.job(self.job_id, {**record, "spec": self.asked}).as_dict()
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """A record of other rules must not be tried for ever."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise Undeliverable("this release cannot read the job's record") from None
 
 
 class Callbacks:
@@ -162,16 +171,16 @@ class Callbacks:
         """Try these at once, also those that were given up; False for what is not there (any more)."""
         return [bool(each) for each in self._space.run("recall", f"{now:.6f}", *ids)] if ids else []
 
-    def heard(self, courier: str, now: float) -> None:
+    def heard(self, worker: str, now: float) -> None:
         """Note that a worker delivers callbacks; those not heard for a day are forgotten."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(self._space.key("couriers"), {courier: now})
-            pipe.zremrangebyscore(self._space.key("couriers"), "-inf", now - DAY_S)
+            pipe.zadd(self._space.key("callbacks:pulses"), {worker: now})
+            pipe.zremrangebyscore(self._space.key("callbacks:pulses"), "-inf", now - DAY_S)
             pipe.execute()
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────
 
-    def counted(self, couriers_since: float) -> Counted:
+    def counted(self, workers_since: float) -> CallbackCounts:
         """How many there are."""
         pending = self._space.key("callbacks:pending")
         with self._redis.pipeline(transaction=False) as pipe:
@@ -179,9 +188,9 @@ class Callbacks:
             pipe.zcount(pending, "+inf", "+inf")
             pipe.zcard(self._space.key("callbacks:undelivered"))
             pipe.hget(self._space.key("counters"), "callbacks.delivered")
-            pipe.zcount(self._space.key("couriers"), f"({couriers_since}", "+inf")
+            pipe.zcount(self._space.key("callbacks:pulses"), f"({workers_since}", "+inf")
             found = pipe.execute()
-        return Counted(*(int(each or 0) for each in found))
+        return CallbackCounts(*(int(each or 0) for each in found))
 
     def pending(self) -> Iterator[Callback]:
         """Those to be delivered, whose time comes first, first; read a page at a time."""
@@ -194,15 +203,21 @@ class Callbacks:
     def _read(self, name: str) -> Iterator[Callback]:
         ids = self._space.pages(self._space.key(name))
         while page := list(islice(ids, _PAGE)):
-            with self._redis.pipeline(transaction=False) as pipe:
-                for callback_id in page:
-                    pipe.hgetall(self._space.key(f"callback:{callback_id}"))
-                    pipe.zscore(self._space.key("callbacks:pending"), callback_id)
-                    pipe.zscore(self._space.key("callbacks:undelivered"), callback_id)
-                found = iter(pipe.execute())
-            for callback_id, record, due, given_up in zip(page, found, found, found, strict=False):
-                if record:
-                    yield _callback(callback_id, record, due, given_up)
+            yield from self.get(page)
+
+    def get(self, ids: Sequence[str]) -> list[Callback]:
+        """Those of them that are not delivered."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for callback_id in ids:
+                pipe.hgetall(self._space.key(f"callback:{callback_id}"))
+                pipe.zscore(self._space.key("callbacks:pending"), callback_id)
+                pipe.zscore(self._space.key("callbacks:undelivered"), callback_id)
+            found = iter(pipe.execute())
+        return [
+            _callback(callback_id, record, due, given_up)
+            for callback_id, record, due, given_up in zip(ids, found, found, found, strict=False)
+            if record
+        ]
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 

@@ -54,9 +54,21 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class CallbackCounts:
+    """How many callbacks are pending (`waiting`: of those, behind an earlier one of their job), were given up,
+    and were ever delivered; how many workers deliver them."""
+
+    pending: int = 0
+    waiting: int = 0
+    undelivered: int = 0
+    delivered: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """The queue, or one batch of it, at a glance (`failures`, by code, and `rejects` are counted for all jobs
-    together only).
+    """The queue, or one batch of it, at a glance (`failures`, by code, `rejects` and `callbacks` are counted for
+    all jobs together only).
 
     `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
     `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by);
@@ -75,3 +87,4 @@ class Status:
     pace: float
     seconds_left: float | None
     rejects: int = 0
+    callbacks: CallbackCounts = CallbackCounts()

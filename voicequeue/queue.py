@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from voicequeue import changes
 from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
-from voicequeue.callbacks import Callback, Counted
+from voicequeue.callbacks import Callback
 from voicequeue.claims import Outcome
 from voicequeue.errors import (
     InvalidJob,
@@ -28,7 +28,7 @@ from voicequeue.errors import (
 from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.overview import Batch, Status
+from voicequeue.overview import Batch, CallbackCounts, Status
 from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
@@ -299,6 +299,7 @@ class VoiceQueue:
                 backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
                 failures=store.failures() if batch is None else {},
                 rejects=store.rejects.count() if batch is None else 0,
+                callbacks=store.callbacks.counted(now - 15) if batch is None else CallbackCounts(),
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
             )
@@ -350,7 +351,7 @@ class VoiceQueue:
             return self._store.limit_batch(name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight)
 
     def call_back_batch(self, name: str, url: str | None) -> None:
-        """Where it is told each time that all jobs of this batch have come to rest; None: nowhere.
+        """Where it is told, from now on, each time that all jobs of this batch have come to rest; None: nowhere.
 
         It may be set before the batch has jobs. Raises ValueError.
         """
@@ -370,7 +371,12 @@ class VoiceQueue:
         with _reachable():
             return list(islice(found, CHUNK))
 
-    def callbacks_counted(self) -> Counted:
+    def callback(self, callback_id: str) -> Callback | None:
+        """One callback; None once it is delivered."""
+        with _reachable():
+            return next(iter(self._store.callbacks.get([callback_id])), None)
+
+    def callback_counts(self) -> CallbackCounts:
         """How many callbacks there are."""
         with _reachable():
             return self._store.callbacks.counted(time.time() - 15)

@@ -34,6 +34,7 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         clips=clips(record.get("clips")),
         failure=failure(record.get("failure")),
         task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
+        callback_id=record.get("callback"),
     )
 
 

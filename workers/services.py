@@ -7,17 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from config.settings import Settings, settings
-from tasks.callbacks.addresses import Allowed
-from tasks.callbacks.connections import Times
-from tasks.callbacks.courier import Courier
-from tasks.callbacks.deliver import Desk
+from tasks.callbacks.deliver import CallbackServices
 from tasks.callbacks.hosts import Hosts
+from tasks.callbacks.sender import Sender
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tasks.webhooks import Webhooks
 from voicequeue import signing
 from voicequeue.flow import CallbackPatience, Patience
 from voicequeue.gate import Limits
+from voicequeue.net.addresses import Allowed
+from voicequeue.net.connections import Times
 from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
@@ -25,7 +25,6 @@ from voicequeue.store import Store, connect
 #: How long (seconds) each call keeps trying while Redis is away: a task id that was paid for must not
 #: be dropped. Threads outlive the time limit of their task; only what else they could do waits.
 STORE_WAIT_S = 600.0
-
 
 #: Callbacks on their way at once, in one process.
 CALLBACK_THREADS = 32
@@ -41,14 +40,14 @@ def _services_of(pid: int) -> Services:  # noqa: ARG001  the key of the cache
     return build(settings())
 
 
-def desk() -> Desk:
+def callback_services() -> CallbackServices:
     """What this process delivers callbacks with."""
-    return _desk_of(os.getpid())
+    return _callback_services_of(os.getpid())
 
 
 @lru_cache(maxsize=1)
-def _desk_of(pid: int) -> Desk:  # noqa: ARG001  the key of the cache
-    return build_desk(settings())
+def _callback_services_of(pid: int) -> CallbackServices:  # noqa: ARG001  the key of the cache
+    return build_callbacks(settings())
 
 
 def build(chosen: Settings) -> Services:
@@ -70,13 +69,13 @@ def build(chosen: Settings) -> Services:
     )
 
 
-def build_desk(chosen: Settings) -> Desk:
+def build_callbacks(chosen: Settings) -> CallbackServices:
     """What callbacks are delivered with, as the settings say."""
-    return Desk(
+    return CallbackServices(
         callbacks=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix).callbacks,
-        courier=Courier(
+        sender=Sender(
             callback_secrets(chosen),
-            allowed=Allowed.of(chosen.callback_allow),
+            allowed=Allowed.of(chosen.callback_allow, setting="VOICEQUEUE_CALLBACK_ALLOW"),
             times=Times(chosen.callback_connect_s, chosen.callback_answer_s),
         ),
         hosts=Hosts(rest_s=chosen.callback_rest_s),

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from voicequeue import signing
-from voicequeue.callbacks import Callback, Counted
+from voicequeue.callbacks import Callback
 from voicequeue.cli.show import clock
 from voicequeue.cli.terminal import AsJson, CannotBegin, out, plain_table, print_json, queue, safe
+from voicequeue.overview import CallbackCounts
 from voicequeue.queue import VoiceQueue
 
 #: How many of a kind are shown to a person; scripts get all.
@@ -68,11 +69,11 @@ def _redeliver(found: VoiceQueue, ids: list[str] | None, batch: str | None, *, a
 
 
 def _list(found: VoiceQueue, *, as_json: bool) -> None:
-    counted = found.callbacks_counted()
+    counted = found.callback_counts()
     if as_json:
         print_json(
             {
-                "counts": {name: getattr(counted, name) for name in Counted.__slots__},
+                "counts": {name: getattr(counted, name) for name in CallbackCounts.__slots__},
                 "pending": [each.as_dict() for each in found.callbacks()],
                 "undelivered": [each.as_dict() for each in found.callbacks(undelivered=True)],
             }
@@ -84,8 +85,8 @@ def _list(found: VoiceQueue, *, as_json: bool) -> None:
     out.print(
         f"{counted.pending:,} pending{waiting}, {counted.undelivered:,} undelivered, {counted.delivered:,} delivered"
     )
-    alive = f"{counted.couriers} alive" if counted.couriers else "[red]none alive[/]; start the process `callbacks`"
-    out.print(f"couriers   {alive}")
+    alive = f"{counted.workers} alive" if counted.workers else "[red]none alive[/]; start the process `callbacks`"
+    out.print(f"workers    {alive}")
 
 
 def _table(name: str, count: int, found: list[Callback]) -> None:

@@ -10,24 +10,23 @@ local AS_IT_STOOD = { 'state', 'stage', 'v', 'created', 'updated', 'settled', 'a
   'voice_name', 'clips', 'failure' }
 
 -- Of what is told of one job or batch only the first is due; whatever is next waits for it.
-local function line_up(subject, due)
-  local line = redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 1)
-  if line[2] then redis.call('ZADD', key('callbacks:pending'), '+inf', line[2]) end
-  if line[1] then redis.call('ZADD', key('callbacks:pending'), due, line[1]) end
-  return line[1]
-end
-
 local function await(id, subject, seq, now)
   redis.call('ZADD', key('callbacks:of:' .. subject), seq, id)
-  local first = redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 0)[1]
-  if first == id then line_up(subject, now) else redis.call('ZADD', key('callbacks:pending'), '+inf', id) end
+  local line = redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 1)
+  redis.call('ZADD', key('callbacks:pending'), line[1] == id and now or '+inf', id)
+  if line[1] == id and line[2] then redis.call('ZADD', key('callbacks:pending'), '+inf', line[2]) end
 end
 
 -- It is over, or given up: the next one of its job or batch is due.
 local function leave_callbacks(id, subject, now)
   redis.call('ZREM', key('callbacks:pending'), id)
   redis.call('ZREM', key('callbacks:out'), id)
-  if redis.call('ZREM', key('callbacks:of:' .. subject), id) == 1 then line_up(subject, now) end
+  redis.call('ZREM', key('callbacks:of:' .. subject), id)
+  local first = redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 0)[1]
+  -- Any other score says that somebody is at it, or when it is to be tried again.
+  if first and redis.call('ZSCORE', key('callbacks:pending'), first) == 'inf' then
+    redis.call('ZADD', key('callbacks:pending'), now, first)
+  end
 end
 
 local function call_back(id, about, now)
@@ -52,14 +51,18 @@ end
 
 local function tell_of_job(id, batch, to, v, now)
   if not has_callback_url(id) then return end
-  call_back(id .. '-' .. v .. '-' .. math.floor(now), { subject = 'job:' .. id, seq = v, type = 'job.' .. to,
+  local callback = id .. '-' .. v .. '-' .. math.floor(now)
+  redis.call('HSET', key('job:' .. id), 'callback', callback)
+  call_back(callback, { subject = 'job:' .. id, seq = v, type = 'job.' .. to,
     data = fields_of('job:' .. id, AS_IT_STOOD), batch = batch }, now)
 end
 
-local function tell_of_batch(batch, now)
-  local found = redis.call('HMGET', key('batch:' .. batch), 'callback_url', unpack(UNSETTLED))
+local function tell_of_batch(batch, from, now)
+  local found = redis.call('HMGET', key('batch:' .. batch), 'callback_url', 'unsure', unpack(UNSETTLED))
   if not found[1] then return end
-  for i = 2, #UNSETTLED + 1 do if tonumber(found[i] or 0) > 0 then return end end
+  -- It was told already that all rests: again only when nothing waits for a person any more.
+  if RESTING[from] and tonumber(found[2] or 0) > 0 then return end
+  for i = 3, #UNSETTLED + 2 do if tonumber(found[i] or 0) > 0 then return end end
   local times = redis.call('HINCRBY', key('batch:' .. batch), 'settlings', 1)
   local data = fields_of('batch:' .. batch, { 'credits', unpack(ALL_STATES) })
   call_back('batch-' .. redis.sha1hex(batch):sub(1, 16) .. '-' .. times .. '-' .. math.floor(now),
@@ -69,5 +72,5 @@ end
 -- A job has moved from one state to another: whoever asked for it is told. v is the version that it stands at.
 local function tell(id, batch, from, to, v, now)
   if TOLD[to] then tell_of_job(id, batch, to, v, now) end
-  if batch and RESTING[to] and not RESTING[from] then tell_of_batch(batch, now) end
+  if batch and RESTING[to] and (from == 'unsure' or not RESTING[from]) then tell_of_batch(batch, from, now) end
 end

@@ -4,7 +4,8 @@
 --   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
 --                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
 --                          forbidden (when upstream forbade it), lined (when it joined the line anew),
---                          voice.task, music.task, persona_id, voice_name, clips, failure, settled
+--                          voice.task, music.task, persona_id, voice_name, clips, failure, settled,
+--                          callback (id of the last one that tells of it)
 --   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
 --   line:<rank>:<batch> zset  ids in state queued, of one priority and batch ('' = none); the head has the
 --                          lowest score
@@ -43,7 +44,7 @@
 --   callbacks:pending zset ids; score = when to try, +inf while they wait for an earlier one
 --   callbacks:out  zset    ids that were handed out and not claimed yet; score = until when
 --   callbacks:undelivered zset ids; score = when they were given up
---   couriers       zset    names of the workers that deliver them; score = when each was last heard
+--   callbacks:pulses zset  names of the workers that deliver them; score = when each was last heard
 --   rejects        list    JSON: messages that became no job: at, message_id, task, reason, job
 --   pulses         zset    worker names; score = when each was last heard
 -- Times are Unix seconds, given by the caller.

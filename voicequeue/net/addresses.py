@@ -1,12 +1,13 @@
-"""Where callbacks may go: to addresses of the public network, and to what was allowed. Pure."""
+"""Where requests may go: to addresses of the public network, and to what was allowed. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 #: The part of IPv6 that is given out for the public network.
 _PUBLIC_6 = IPv6Network("2000::/3")
@@ -16,19 +17,23 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 #: IPv4 networks that lead nowhere public, and that older Pythons do not all know.
 _NOT_PUBLIC_4 = tuple(
-    map(ip_network, ("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15"))
+    map(IPv4Network, ("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15"))
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What somebody has allowed beyond the public network: names of hosts, and networks."""
+    """What somebody has allowed beyond the public network: names of hosts, and networks.
 
+    `setting` is what the reader of a refusal would have to change.
+    """
+
+    setting: str
     hosts: frozenset[str] = frozenset()
-    networks: tuple[object, ...] = ()
+    networks: tuple[Network, ...] = ()
 
     @classmethod
-    def of(cls, entries: str) -> Allowed:
+    def of(cls, entries: str, *, setting: str) -> Allowed:
         """From names, addresses and CIDRs, separated by commas or spaces."""
         hosts, networks = set(), []
         for entry in entries.replace(",", " ").split():
@@ -36,7 +41,7 @@ class Allowed:
                 networks.append(ip_network(entry.strip("[]"), strict=False))
             except ValueError:
                 hosts.add(_name(entry))
-        return cls(frozenset(hosts), tuple(networks))
+        return cls(setting, frozenset(hosts), tuple(networks))
 
     def why_not(self, host: str, address: str) -> str | None:
         """Why nothing is sent to that address, which the name `host` led to; None if it may be."""
@@ -44,12 +49,10 @@ class Allowed:
             return None
         found = ip_address(address)
         meant = tuple(_meant(found))
-        if any(self._allows(each) for each in (found, *meant)):
+        if any(each in network for each in (found, *meant) for network in self.networks):
             return None
-        return next((why for each in meant if (why := _why_not(each))), None)
-
-    def _allows(self, address: Address) -> bool:
-        return any(address in network for network in self.networks)  # type: ignore[operator]
+        why = next((why for each in meant if (why := _why_not(each))), None)
+        return why and f"its host leads to {why}, which {self.setting} does not name"
 
 
 def _name(host: str) -> str:

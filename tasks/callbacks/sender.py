@@ -12,13 +12,14 @@ from importlib.metadata import version
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from standardwebhooks import Webhook
 
-from tasks.callbacks import connections
-from tasks.callbacks.addresses import Allowed
-from tasks.callbacks.connections import NotDelivered, Refused, Times
-from voicequeue.callbacks import Call
+from voicequeue.callbacks import Call, Undeliverable
+from voicequeue.net.addresses import Allowed
+from voicequeue.net.connections import Refused, Target, Times, Unanswered, request
 
 #: A receiver that says so, or does not answer, is not there for anybody.
 _NOT_THERE = frozenset({429, 502, 503, 504})
+
+_AGENT = f"voicequeue/{version('voicequeue')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Never:
 Answer = Delivered | Again | Never
 
 
-class Courier:
+class Sender:
     """Signs and sends. Safe to share between threads.
 
     Each of the `secrets` (`whsec_…`) signs, so that a receiver may go over from one to the other.
@@ -62,32 +63,28 @@ class Courier:
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
 
-    def host(self, url: str) -> str:
-        """Where it goes, for those who count by that. Raises Refused."""
-        return "{}:{}".format(*connections.place(connections.parsed(url)))
-
-    def send(self, call: Call, url: str, now: float) -> Answer:
+    def send(self, call: Call, target: Target, now: float) -> Answer:
         """Try it once."""
         if not self._signers:
-            return Again("nothing can be signed: set VOICEQUEUE_SECRET")
+            return Again("nothing can be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
         try:
-            body = call.body()
-        except ValueError:
-            return Never("this release cannot read the job's record")
-        try:
-            reply = connections.post(
-                connections.parsed(url),
-                body,
-                self.headers(call.id, body, now),
-                allowed=self._allowed,
-                times=self._times,
-                tls=self._tls,
-            )
-        except Refused as error:
-            return Never(f"refused: {error}")
-        except NotDelivered as error:
+            return self._send(target, call.id, call.body(), now)
+        except (Undeliverable, Refused) as error:
+            return Never(str(error))
+        except Unanswered as error:
             return Again(str(error), host_is_there=False)
-        return judged(reply.status, reply.retry_after)
+
+    def _send(self, target: Target, callback_id: str, body: bytes, now: float) -> Answer:
+        with request(
+            "POST",
+            target,
+            headers=self.headers(callback_id, body, now),
+            body=body,
+            allowed=self._allowed,
+            times=self._times,
+            tls=self._tls,
+        ) as response:
+            return judged(response.status, _seconds(response.headers.get("Retry-After")))
 
     def headers(self, callback_id: str, body: bytes, now: float) -> dict[str, str]:
         """What the receiver verifies. Source: the Standard Webhooks spec."""
@@ -95,7 +92,7 @@ class Courier:
         signatures = [signer.sign(callback_id, at, body.decode()) for signer in self._signers]
         return {
             "Content-Type": "application/json",
-            "User-Agent": f"voicequeue/{version('voicequeue')}",
+            "User-Agent": _AGENT,
             "webhook-id": callback_id,
             "webhook-timestamp": str(int(now)),
             "webhook-signature": " ".join(signatures),
@@ -111,3 +108,7 @@ def judged(status: int, retry_after: float | None) -> Answer:
     if 300 <= status < 400:
         return Again(f"HTTP {status}: redirects are not followed")
     return Again(f"HTTP {status}", status not in _NOT_THERE, retry_after or 0.0)
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
