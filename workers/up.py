@@ -36,9 +36,7 @@ def main() -> int:
 
 def _welcome(at: Addresses, chosen: Settings) -> str:
     own_secret = chosen.secret.get_secret_value() or chosen.callback_secret.get_secret_value()
-    callbacks = (
-        "" if own_secret else f"  export VOICEQUEUE_SECRET=$(cat {HOME / 'secret'})  # callbacks are signed with it\n"
-    )
+    signed = "" if own_secret else f"  export VOICEQUEUE_SECRET=$(cat {HOME / 'secret'})  # signs the callbacks\n"
     upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
