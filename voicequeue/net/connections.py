@@ -130,6 +130,8 @@ def request(
             with _told_in_our_words(line):
                 connection.request(method, target.path, body, {**headers, **login})
                 answer = connection.getresponse()
+                if line.is_cut:  # headers that were cut read like headers that have ended
+                    raise TimeoutError
             yield Response(answer.status, answer.headers, answer, line)
         finally:
             connection.close()
