@@ -142,9 +142,12 @@ class Torture:
         if pid is None:
             return False
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, self.chance.choice([signal.SIGKILL, signal.SIGSTOP]))
-            time.sleep(self.chance.uniform(0.5, 8))
-            os.killpg(pid, signal.SIGCONT)
+            if self.chance.random() < 0.5:
+                os.killpg(pid, signal.SIGKILL)
+            else:
+                os.killpg(pid, signal.SIGSTOP)
+                time.sleep(self.chance.uniform(0.5, 5))
+                os.killpg(pid, signal.SIGCONT)
         return True
 
     def end_worker(self) -> bool:
