@@ -44,8 +44,8 @@ class CallbackPatience:
     #: Since it could first be delivered, before it is given up.
     for_s: float = 86_400.0
     #: A claim, before somebody else may try.
-    lease_s: float = 60.0
-    #: Trying one host's callbacks within one task; the rest is for another.
+    lease_s: float = 40.0
+    #: After a claim no try begins later than this; the rest is for another task.
     lane_s: float = 10.0
 
     def next_try(self, since: float, tries: int, now: float, *, at_least: float = 0.0) -> float | None:

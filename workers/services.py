@@ -84,8 +84,8 @@ def build_callbacks(chosen: Settings) -> CallbackServices:
             chosen.callback_first_s,
             chosen.callback_max_s,
             chosen.callback_for_s,
-            # In the worst case one begins when its lane's time is nearly over, behind other chunks' lanes.
-            lease_s=6 * chosen.callback_answer_s,
+            # A try begins within `lane_s` of its claim, and is over within one `answer_s`: the rest is for pauses.
+            lease_s=4 * chosen.callback_answer_s,
             lane_s=chosen.callback_answer_s,
         ),
     )

@@ -38,6 +38,7 @@ class CallbackServices:
 def deliver(services: CallbackServices, ids: Sequence[str]) -> None:
     """Try each of these that is still to be delivered."""
     lanes: dict[str, list[tuple[Call, Target]]] = {}
+    enough = time.monotonic() + services.patience.lane_s
     for call in services.callbacks.claim(ids, services.clock(), lease=services.patience.lease_s):
         try:
             target = Target.of(call.url())
@@ -45,12 +46,14 @@ def deliver(services: CallbackServices, ids: Sequence[str]) -> None:
             _give_up(services, call, str(error), tried=False)
         else:
             lanes.setdefault(f"{target.host}:{target.port}", []).append((call, target))
-    list(services.threads.map(partial(_lane, services), lanes, lanes.values()))
+    list(services.threads.map(partial(_lane, services, enough), lanes, lanes.values()))
 
 
-def _lane(services: CallbackServices, host: str, calls: Iterable[tuple[Call, Target]]) -> None:
-    """One host's callbacks, one after the other; what the time does not suffice for is due at once, again."""
-    enough = time.monotonic() + services.patience.lane_s
+def _lane(services: CallbackServices, enough: float, host: str, calls: Iterable[tuple[Call, Target]]) -> None:
+    """One host's callbacks, one after the other; what is not begun by then is due at once, again.
+
+    Its claim would run out, and somebody else send it as well.
+    """
     for call, target in calls:
         try:
             if time.monotonic() > enough:

@@ -157,7 +157,7 @@ def test_a_receiver_that_says_nothing_is_left_in_time() -> None:
     """It takes the request and is silent."""
 
     def silent(_: Request) -> Iterator[bytes]:
-        time.sleep(1)
+        time.sleep(0.5)
         yield HANG_UP
 
     with Scripted(silent) as receiver, pytest.raises(Unanswered, match="no answer within"):

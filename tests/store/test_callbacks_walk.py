@@ -115,4 +115,4 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
 def test_no_callback_is_lost_and_each_jobs_come_in_order(redis: Redis) -> None:
     """Moves, lost messages, dead processes, claims that ran out, redeliveries."""
-    run_state_machine_as_test(walk_on(redis), settings=settings(max_examples=25, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(walk_on(redis), settings=settings(max_examples=15, stateful_step_count=40, deadline=None))
