@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from tasks.callbacks.hosts import LATER_MAX_S, Hosts
 
 NOW = 1_000.0
@@ -16,7 +18,7 @@ def failing(hosts: Hosts, host: str, times: int, now: float = NOW) -> None:
 
 def test_a_host_gets_few_at_once_and_the_others_none_the_less() -> None:
     """Who comes too early is told to come again, each at a time of its own."""
-    hosts = Hosts(at_once=2)
+    hosts = Hosts(wait_s=0, at_once=2)
 
     assert [hosts.enter("a", NOW) for _ in range(2)] == [None, None]
     later = [hosts.enter("a", NOW) for _ in range(3)]
@@ -28,9 +30,38 @@ def test_a_host_gets_few_at_once_and_the_others_none_the_less() -> None:
     assert hosts.enter("a", NOW) is None
 
 
+def test_who_finds_no_room_at_a_brisk_host_waits_a_moment_for_it() -> None:
+    """Being put off would cost a whole round."""
+    hosts = Hosts(at_once=1, wait_s=20)
+    assert hosts.enter("a", NOW) is None
+    entered: list[float | None] = []
+    waiting = threading.Thread(target=lambda: entered.append(hosts.enter("a", NOW)))
+    waiting.start()
+
+    hosts.leave("a", NOW, is_there=True, took=0.1)
+    waiting.join(10)
+
+    assert entered == [None]
+
+
+def test_nobody_waits_at_a_host_that_has_become_slow() -> None:
+    """Those who wait already go away at once."""
+    hosts = Hosts(at_once=2, wait_s=20, slow_at_once=1)
+    assert [hosts.enter("a", NOW) for _ in range(2)] == [None, None]
+    entered: list[float | None] = []
+    waiting = threading.Thread(target=lambda: entered.append(hosts.enter("a", NOW)))
+    waiting.start()
+
+    hosts.leave("a", NOW, is_there=False)
+    waiting.join(10)
+
+    assert entered
+    assert entered != [None]
+
+
 def test_a_host_that_does_not_answer_is_left_alone_and_then_tried_with_one() -> None:
     """After three failures in a row; when its rest is over one is let through, until one arrives."""
-    hosts = Hosts(failures=3, rest_s=30)
+    hosts = Hosts(wait_s=0, failures=3, rest_s=30)
     failing(hosts, "a", 3)
 
     assert (hosts.enter("a", NOW + 29.9) or 0) >= NOW + 30
@@ -42,7 +73,7 @@ def test_a_host_that_does_not_answer_is_left_alone_and_then_tried_with_one() -> 
 
 def test_an_answer_in_between_makes_it_a_host_that_is_there() -> None:
     """Failures count in a row alone."""
-    hosts = Hosts(failures=3)
+    hosts = Hosts(wait_s=0, failures=3)
     for _ in range(3):
         failing(hosts, "a", 2)
         assert hosts.enter("a", NOW) is None
@@ -53,7 +84,7 @@ def test_an_answer_in_between_makes_it_a_host_that_is_there() -> None:
 
 def test_slow_hosts_share_few_places_among_all_of_them() -> None:
     """However many there are; a brisk one finds its place."""
-    hosts = Hosts(slow_at_once=3)
+    hosts = Hosts(wait_s=0, slow_at_once=3)
     for number in range(10):
         assert hosts.enter(f"slow-{number}", NOW) is None
         hosts.leave(f"slow-{number}", NOW, is_there=True, took=5)
@@ -68,7 +99,7 @@ def test_slow_hosts_share_few_places_among_all_of_them() -> None:
 
 def test_nobody_is_put_off_for_long() -> None:
     """However many wait for a host that is slow."""
-    hosts = Hosts(at_once=1, rest_s=30)
+    hosts = Hosts(wait_s=0, at_once=1, rest_s=30)
     assert hosts.enter("a", NOW) is None
     hosts.leave("a", NOW, is_there=True, took=60)
     assert hosts.enter("a", NOW) is None
@@ -81,7 +112,7 @@ def test_nobody_is_put_off_for_long() -> None:
 
 def test_hosts_without_number_are_not_remembered_without_end() -> None:
     """Those that are still to be left alone are."""
-    hosts = Hosts(failures=1, rest_s=30)
+    hosts = Hosts(wait_s=0, failures=1, rest_s=30)
     for number in range(3_000):
         failing(hosts, f"gone-{number}", 1, NOW + number)
 
