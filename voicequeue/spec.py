@@ -81,8 +81,9 @@ class VoiceJob(BaseModel):
 
     `audio_url` must be a public MP3 or WAV of one clear speaker, longer than 10 s. With a
     `persona_id` the voice stage is skipped. `key` makes enqueueing idempotent: the same key with
-    the same content is the same job. `metadata` is yours; it is kept and given back. A job for which
-    nothing was ordered `start_within_s` seconds after it was enqueued fails with the code `expired`.
+    the same content is the same job. `metadata` is yours; it is kept and given back. `callback_url`
+    is told when the job has succeeded, failed or become unsure. A job for which nothing was ordered
+    `start_within_s` seconds after it was enqueued fails with the code `expired`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)

@@ -60,23 +60,28 @@ def _lane(services: CallbackServices, enough: float, host: str, calls: Iterable[
                 services.callbacks.later(call.id, services.clock(), services.clock(), tried=False)
             else:
                 _try(services, host, call, target)
-        except Exception as error:
+        except RedisError as error:
             # It is due again when its claim has run out. Redis quotes what it was sent: the name must do.
-            log.error("callback %s: %r", call.id, type(error), exc_info=not isinstance(error, RedisError))
+            log.error("callback %s: %s", call.id, type(error).__name__)
 
 
 def _try(services: CallbackServices, host: str, call: Call, target: Target) -> None:
     if (later := services.hosts.enter(host, services.clock())) is not None:
         _put_off(services, call, later)
         return
-    answer: Answer = Again("the try was cut short")
     began = time.monotonic()
-    try:
-        answer = services.sender.send(call, target, services.clock())
-    finally:
-        is_there = not isinstance(answer, Again) or answer.host_is_there
-        services.hosts.leave(host, services.clock(), is_there=is_there, took=time.monotonic() - began)
+    answer = _sent(services, call, target)
+    is_there = not isinstance(answer, Again) or answer.host_is_there
+    services.hosts.leave(host, services.clock(), is_there=is_there, took=time.monotonic() - began)
     _settle(services, call, answer)
+
+
+def _sent(services: CallbackServices, call: Call, target: Target) -> Answer:
+    try:
+        return services.sender.send(call, target, services.clock())
+    except Exception as error:  # a defect of ours: it counts as a try, or it would be tried for ever
+        log.exception("callback %s", call.id)
+        return Again(f"a defect of voicequeue: {type(error).__name__}")
 
 
 def _put_off(services: CallbackServices, call: Call, later: float) -> None:

@@ -409,6 +409,22 @@ def test_a_defect_leaves_a_trace_without_a_secret_or_a_url(
     ]
 
 
+def test_what_nobody_has_thought_of_counts_as_a_try(
+    office: Office, listen: Listen, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, tried again, and given up in the end; its host keeps its places."""
+    receiver = listen(OK)
+    sender = Sender([SECRET], allowed=Allowed.of("", setting="S"), times=Times(), certificates="no such file")
+    office.settle(receiver.url)
+
+    replace(office, services=replace(office.services, sender=sender)).run()
+
+    [pending] = office.store.callbacks.pending()
+    assert (pending.tries, pending.reason) == (1, "a defect of voicequeue: FileNotFoundError")
+    assert f"callback {pending.id}" in caplog.text
+    assert office.services.hosts.enter(receiver.url, office.clock.now) is None
+
+
 # ── the pulse ─────────────────────────────────────────────────────────────────────────────────────
 
 

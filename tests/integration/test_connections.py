@@ -51,7 +51,9 @@ def test_a_url_leads_to_a_host_and_a_path(url: str, expected: Target) -> None:
     assert Target.of(url) == expected
 
 
-@pytest.mark.parametrize("url", ["", "hooks.example", "ftp://h/", "http://", "http://[::1", "http://h:99999/", "//h/"])
+@pytest.mark.parametrize(
+    "url", ["", "hooks.example", "ftp://h/", "http://", "http://[::1", "http://h:99999/", "//h/", "http://a\0b/"]
+)
 def test_a_url_that_leads_nowhere_is_refused(url: str) -> None:
     """The text does not repeat it."""
     with pytest.raises(Refused, match=r"^the URL (cannot be read|is neither http:// nor https://)$"):
@@ -189,8 +191,9 @@ def test_an_answer_that_breaks_off_is_none(pieces: list[bytes], why: str) -> Non
 
 def test_a_host_that_nobody_knows_and_one_that_refuses_are_told_apart() -> None:
     """Neither text names the host."""
-    with pytest.raises(Unanswered, match=r"^its host is not (known|found in time)$"):
-        get("http://nobody.invalid/")
+    for host in ("nobody.invalid", "a" * 70):
+        with pytest.raises(Unanswered, match=r"^its host is not (known|found in time)$"):
+            get(f"http://{host}/")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(Unanswered, match=r"^no connection: ConnectionRefusedError$"):
