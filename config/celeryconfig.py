@@ -29,8 +29,11 @@ ROUTES: dict[str, dict[str, str]] = {
     "*.submit": {"queue": "submit"},
     "*.poll": {"queue": "poll"},
     "voicequeue.enqueue": {"queue": "intake"},
+    "callback.deliver": {"queue": "callbacks"},
 }
 
+#: What a worker consumes unless it is told otherwise. Not callbacks: they wait for other people's servers, and
+#: have a process of their own, lest polls wait behind them.
 QUEUES = ("submit", "poll", "intake")
 
 

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from functools import cache
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _secrets(given: SecretStr) -> SecretStr:
+    for each in given.get_secret_value().split():
+        begins, _, encoded = each.partition("whsec_")
+        try:
+            size = len(b64decode(encoded, validate=True))
+        except ValueError:
+            size = 0
+        if begins or not 24 <= size <= 64:
+            raise ValueError("must be whsec_ and 24 to 64 bytes in base64; several are separated by spaces")
+    return given
+
+
+def _hosts_and_networks(given: str) -> str:
+    for each in given.replace(",", " ").split():
+        try:
+            ip_network(each.strip("[]"), strict=False)
+        except ValueError:
+            if set(each) & set("/:@%*[]"):
+                raise ValueError("must be names of hosts, addresses or networks such as 10.1.0.0/16") from None
+    return given
 
 
 class BadSettings(SystemExit):
@@ -87,6 +111,20 @@ class Settings(BaseSettings):
     reuse: bool = False
     #: How often upstream is asked what is left on the account.
     credits_every_s: Seconds = 60.0
+
+    #: What callbacks are signed with, by the Standard Webhooks spec; without it, what follows from `secret`.
+    callback_secret: Annotated[SecretStr, AfterValidator(_secrets)] = SecretStr("")
+    #: Hosts and networks that callbacks may go to although they are not public.
+    callback_allow: Annotated[str, AfterValidator(_hosts_and_networks)] = ""
+    #: How long callbacks that fail are tried, how long after the first failure, and at most how far apart.
+    callback_for_s: Seconds = 86_400.0
+    callback_first_s: Seconds = 5.0
+    callback_max_s: Seconds = 3600.0
+    #: One try: to connect, and the whole of it.
+    callback_connect_s: Seconds = 3.0
+    callback_answer_s: Seconds = 10.0
+    #: How long a receiver that does not answer is left alone by all callbacks.
+    callback_rest_s: Seconds = 30.0
 
 
 @cache

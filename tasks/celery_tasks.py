@@ -16,6 +16,7 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from tasks import steps
+from tasks.callbacks.deliver import CallbackServices, deliver
 from tasks.intake import ENQUEUE, HiddenArguments, take
 from tasks.services import Services
 from voicequeue.errors import InvalidJob, KeyConflict
@@ -33,6 +34,9 @@ INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (InvalidJob, Key
 #: After so many seconds a job that Redis refused (out of memory, read only) is tried again.
 TRY_AGAIN_S = 1.0
 
+#: The name of the task that delivers callbacks.
+DELIVER = "callback.deliver"
+
 
 def submit_name(stage: Stage) -> str:
     """The name of the task that sends a stage's POSTs."""
@@ -44,12 +48,13 @@ def poll_name(stage: Stage) -> str:
     return f"{stage}.poll"
 
 
-def register(app: Celery, services: Callable[[], Services]) -> None:
-    """Define the tasks on `app`; `services` gives those of the process that runs them."""
+def register(app: Celery, services: Callable[[], Services], callbacks: Callable[[], CallbackServices]) -> None:
+    """Define the tasks on `app`; `services` and `callbacks` give those of the process that runs them."""
     for stage in Stage:
         _register_submit(app, services, stage)
         _register_poll(app, services, stage)
     _register_intake(app, services)
+    _register_deliver(app, callbacks)
 
 
 def _register_submit(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
@@ -82,3 +87,9 @@ def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
             # What Redis said is not logged with it: it may quote the job.
             time.sleep(TRY_AGAIN_S)
             raise Reject(f"Redis refuses: {type(error).__name__}", requeue=True) from None
+
+
+def _register_deliver(app: Celery, callbacks: Callable[[], CallbackServices]) -> None:
+    @app.task(name=DELIVER)
+    def deliver_callbacks(callback_ids: list[str]) -> None:
+        deliver(callbacks(), callback_ids)

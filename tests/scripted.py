@@ -50,12 +50,12 @@ def one_answer(*pieces: bytes) -> Script:
 
 
 class Scripted:
-    """Listens on a free port and answers each request as the script says; connections are kept open."""
+    """Answers each request as the script says, on a port of its own (or that one); connections are kept open."""
 
-    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._script = script
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         #: The base URL, without a slash at the end.
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: list[socket.socket] = []

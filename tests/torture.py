@@ -25,6 +25,7 @@ import psutil
 import requests
 
 from config.settings import Settings
+from tests.told import Told, expected
 from voicequeue import Job, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.audit import audit
 from voicequeue.keyspace import DEFAULT_PREFIX
@@ -45,6 +46,12 @@ ENV = {
     "VOICEQUEUE_ANSWER_TIMEOUT_S": "2",
     "VOICEQUEUE_COOLDOWN_S": "0.3",
     "VOICEQUEUE_CHUNK": "10",
+    "VOICEQUEUE_SECRET": "a secret of this house",
+    "VOICEQUEUE_CALLBACK_ALLOW": "127.0.0.1",
+    "VOICEQUEUE_CALLBACK_FIRST_S": "0.2",
+    "VOICEQUEUE_CALLBACK_MAX_S": "1",
+    "VOICEQUEUE_CALLBACK_REST_S": "0.3",
+    "VOICEQUEUE_CALLBACK_ANSWER_S": "0.7",
 }
 CHARGED = ("reset_after", "hang_after", "error_after", "html_after", "garbage_after", "no_task_id_after", "cut_after")
 FREE = ("reset_before", "hang_before", "error_before", "html_before", "garbage_before", "rate_limited")
@@ -70,6 +77,7 @@ class Torture:
     supervisor: Supervisor
     stack: Stack
     home: Path
+    told: Told
     done: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
 
@@ -80,12 +88,15 @@ class Torture:
         _, self.control = self.stack.start_simulator(dials)
         if self.webhooks:
             self.stack.start_web(webhooks=True)
+        self.stack.start_callbacks()
         self.workers = self.stack.start_workers(2)
+        with VoiceQueue(self.redis_url) as queue:
+            queue.call_back_batch("torture", f"{self.told.receiver.url}/batch")
 
     def run(self) -> list[str]:
         """Torture, let everything come to rest, and say what is wrong."""
         deeds = [self.kill_worker, self.kill_child, self.end_worker, self.freeze_worker, self.kill_valkey]
-        deeds += [self.cut_connections, self.refuse, self.cancel]
+        deeds += [self.cut_connections, self.refuse, self.cancel, self.kill_callbacks]
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             self.enqueue(self.chance.randint(5, 25))
@@ -96,7 +107,7 @@ class Torture:
         faults = self.ledger()["faults"]
         self.dial(post_faults={}, get_faults={})
         rested = self.come_to_rest()
-        findings = ([] if rested else ["jobs are still on their way"]) + self.check()
+        findings = ([] if rested else ["jobs are still on their way"]) + self.check() + self.check_callbacks()
         self.tell(faults)
         return findings
 
@@ -111,6 +122,7 @@ class Torture:
                 song=Song(prompt="la la", title=f"Song {number}"),
                 batch="torture",
                 key=f"torture-{number}",
+                callback_url=f"{self.told.receiver.url}/jobs",
             )
             for number in numbers
         ]
@@ -123,6 +135,20 @@ class Torture:
     def kill_worker(self) -> bool:
         """SIGKILL of a worker, with its children or without."""
         return self.signalled(self.chance.choice([os.kill, os.killpg]), signal.SIGKILL)
+
+    def kill_callbacks(self) -> bool:
+        """SIGKILL, or a freeze, of the process that delivers callbacks."""
+        pid = self.supervisor.pid("callbacks")
+        if pid is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            if self.chance.random() < 0.5:
+                os.killpg(pid, signal.SIGKILL)
+            else:
+                os.killpg(pid, signal.SIGSTOP)
+                time.sleep(self.chance.uniform(0.5, 5))
+                os.killpg(pid, signal.SIGCONT)
+        return True
 
     def end_worker(self) -> bool:
         """SIGTERM of a worker, as a deploy does."""
@@ -189,7 +215,8 @@ class Torture:
     # ── what must hold ─────────────────────────────────────────────────────────────────────────
 
     def come_to_rest(self) -> bool:
-        """Whether every job is final or unsure in the end: as long as it goes on, it is waited for."""
+        """Whether every job is final or unsure in the end, and every callback delivered: as long as it goes on, it
+        is waited for."""
         left, give_up = self.unsettled(), time.monotonic() + REST_S
         while left and time.monotonic() < give_up:
             time.sleep(0.1)
@@ -198,11 +225,11 @@ class Torture:
         return not left
 
     def unsettled(self) -> int:
-        """How many jobs are on their way; as many as there are, where Redis does not tell."""
+        """How many jobs and callbacks are on their way; more than there are, where Redis does not tell."""
         with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
             batch = queue.batch("torture")
-            return sum(batch.states[state] for state in UNSETTLED)
-        return self.enqueued
+            return sum(batch.states[state] for state in UNSETTLED) + queue.callback_counts().pending
+        return 3 * self.enqueued
 
     def check(self) -> list[str]:
         """The invariants, from the simulator's ledger and the records."""
@@ -219,10 +246,29 @@ class Torture:
         self.states = Counter(str(job.state) for job in jobs)
         return findings + list(_unequal(jobs, ledger))
 
+    def check_callbacks(self) -> list[str]:
+        """Each job was told all that its timeline says, in order, and nothing else."""
+        with VoiceQueue(self.redis_url) as queue:
+            ought = {job.id: expected(queue.timeline(job.id)) for job in queue.jobs(batch="torture")}
+            given_up = [str(each) for each in queue.callbacks(undelivered=True)]
+            states = queue.batch("torture").states
+        of_jobs = self.told.of_jobs
+        wrong = [
+            f"job {job_id} was told {of_jobs.get(job_id, [])} instead of {ought.get(job_id, [])}"
+            for job_id in {**ought, **of_jobs}
+            if of_jobs.get(job_id, []) != ought.get(job_id, [])
+        ]
+        if self.told.last_batch != states:
+            wrong.append(f"the batch was told as {self.told.last_batch}")
+        if self.told.unsigned:
+            wrong.append(f"{self.told.unsigned} callbacks had no signature that holds")
+        return wrong + given_up
+
     def tell(self, faults: dict[str, int]) -> None:
         """Print what was done."""
         print(f"seed {self.seed}, {self.seconds:g} s, webhooks {'on' if self.webhooks else 'off'}")
         print(f"jobs {self.enqueued}: {dict(self.states)}")
+        print(f"callbacks {sum(map(len, self.told.of_jobs.values()))}, came {self.told.came}")
         print(f"deeds {dict(self.done)}")
         print(f"faults {sum(faults.values())}: {faults}")
 
@@ -252,9 +298,10 @@ def _unequal(jobs: list[Job], ledger: dict[str, Any]) -> Iterator[str]:
 
 def torture(*, seconds: float, seed: int, webhooks: bool, home: Path, say: Callable[[str], None]) -> list[str]:
     """One run in a folder of its own; what is wrong, in words."""
-    with Supervisor(say) as supervisor:
+    told = Told(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
+    with told.receiver, Supervisor(say) as supervisor:
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env=ENV)
-        return Torture(seconds, seed, webhooks, supervisor, stack, home).run()
+        return Torture(seconds, seed, webhooks, supervisor, stack, home, told).run()
 
 
 def main() -> int:

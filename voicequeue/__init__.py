@@ -7,6 +7,7 @@
 """
 
 from voicequeue.aio import AsyncVoiceQueue
+from voicequeue.callbacks import Callback
 from voicequeue.errors import (
     InvalidJob,
     KeyConflict,
@@ -19,7 +20,7 @@ from voicequeue.errors import (
 )
 from voicequeue.gate import Account, Gate, Hold, Limits
 from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step, charges
-from voicequeue.overview import Batch, Line, Status
+from voicequeue.overview import Batch, CallbackCounts, Line, Status
 from voicequeue.queue import Receipt, Rejection, VoiceQueue
 from voicequeue.rejects import RejectedMessage
 from voicequeue.song import Song, UnknownModelWarning
@@ -31,6 +32,8 @@ __all__ = [
     "Account",
     "AsyncVoiceQueue",
     "Batch",
+    "Callback",
+    "CallbackCounts",
     "Charge",
     "Clip",
     "Code",

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 from voicequeue.audit import Finding
 from voicequeue.balance import Balance
+from voicequeue.callbacks import Callback
 from voicequeue.errors import StoreUnreachable
 from voicequeue.gate import Limits
 from voicequeue.job import Event, Job, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.overview import Batch, Status
+from voicequeue.overview import Batch, CallbackCounts, Status
 from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, Receipt, Rejection, VoiceQueue
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.stage import Stage
@@ -244,6 +245,31 @@ class AsyncVoiceQueue:
         return await self._call(
             self._queue.limit_batch, name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight
         )
+
+    async def call_back_batch(self, name: str, url: str | None) -> None:
+        """Where it is told, from now on, each time that all jobs of this batch have come to rest; None: nowhere."""
+        await self._call(self._queue.call_back_batch, name, url)
+
+    # ── callbacks ──────────────────────────────────────────────────────────────────────────────
+
+    async def callbacks(self, *, undelivered: bool = False) -> AsyncIterator[Callback]:
+        """Callbacks that are pending, whose time comes first, first; or those that were given up."""
+        found = await self._call(self._queue.callbacks, undelivered=undelivered)
+        while page := await self._call(_page, found):
+            for callback in page:
+                yield callback
+
+    async def callback(self, callback_id: str) -> Callback | None:
+        """One callback; None once it is delivered."""
+        return await self._call(self._queue.callback, callback_id)
+
+    async def callback_counts(self) -> CallbackCounts:
+        """How many callbacks there are."""
+        return await self._call(self._queue.callback_counts)
+
+    async def redeliver(self, callback_ids: Iterable[str]) -> int:
+        """Deliver callbacks that were given up, or are pending, now; gives how many there were of them."""
+        return await self._call(self._queue.redeliver, callback_ids)
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────
 

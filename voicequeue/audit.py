@@ -15,7 +15,7 @@ from typing import Any
 from redis import Redis
 
 from voicequeue import scripts
-from voicequeue.books import FIELDS, IS_COUNTED, IS_INDEX, Books, indexes, pages, record_of, tolerated
+from voicequeue.books import FIELDS, IS_COUNTED, IS_INDEX, Books, callbacks, indexes, pages, record_of, tolerated
 from voicequeue.job import State
 from voicequeue.spec import Priority
 
@@ -160,6 +160,22 @@ class Unknown(Finding):
         return f"records: job {self.job_id} is in the state {self.state!r}, which this release does not know"
 
 
+@dataclass(frozen=True, slots=True)
+class Stray(Finding):
+    """A callback that would never be delivered, and why."""
+
+    callback_id: str
+    wrong: str
+
+    @property
+    def kind(self) -> str:
+        """All in one."""
+        return "callbacks"
+
+    def __str__(self) -> str:
+        return f"callbacks: {self.callback_id} {self.wrong}"
+
+
 def _wrong(belongs: bool) -> str:
     return "is missing" if belongs else "does not belong there"
 
@@ -184,6 +200,7 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
     torn = {each.index for each in findings if isinstance(each, Misplaced) and each.belongs}
     findings += _turns(redis, root, books, torn)
     findings += _unmade(redis, root, books)
+    findings += _strays(redis, root)
     return findings + list(_drifts(books, names))
 
 
@@ -250,6 +267,13 @@ def _unmade(redis: Redis, root: str, books: Books) -> Iterator[Unmade]:
     for page in pages(sorted(waiting.items())):
         wrong = scripts.run(redis, "unmade", root, 0, 0, *(part for pair in page for part in pair))
         yield from (Unmade(*pair) for pair, is_so in zip(page, wrong, strict=True) if is_so)
+
+
+def _strays(redis: Redis, root: str) -> Iterator[Stray]:
+    """Each is judged at one moment by itself."""
+    for page in pages(sorted(callbacks(redis, root)), 200):
+        wrong = scripts.run(redis, "stray", root, 0, 0, *page)
+        yield from (Stray(callback_id, what) for callback_id, what in zip(page, wrong, strict=True) if what)
 
 
 # ── counters ──────────────────────────────────────────────────────────────────────────────────────

@@ -93,7 +93,7 @@ def _committed(record: Record) -> int:
 
 
 #: What else stands in these hashes: no sum over jobs, but what somebody set.
-_SET = frozenset({"paused", "max_credits", "max_in_flight"})
+_SET = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "settlings"})
 
 
 def told(counters: str, written: dict[str, str]) -> dict[str, int]:
@@ -211,6 +211,13 @@ class Books:
     def _add(self, record: Record, times: int) -> None:
         for counters, field, amount in counts(record):
             self.sums[counters][field] += times * amount
+
+
+def callbacks(redis: Redis, root: str) -> set[str]:
+    """The ids of all callbacks, be it that one has no record or stands nowhere."""
+    listed = [redis.zscan_iter(f"{root}callbacks:{name}", count=PAGE) for name in ("pending", "undelivered")]
+    records = redis.scan_iter(match=f"{root}callback:*", count=PAGE)
+    return {member for each in listed for member, _ in each} | {key.removeprefix(f"{root}callback:") for key in records}
 
 
 def pages(found: Iterable[T], size: int = PAGE) -> Iterator[list[T]]:

@@ -176,7 +176,10 @@ def charges(timeline: list[Step]) -> list[Charge]:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The record of one job, as it stood when it was read. Times are Unix seconds."""
+    """The record of one job, as it stood when it was read. Times are Unix seconds.
+
+    `callback_id` is that of the last callback which tells of it.
+    """
 
     id: str
     version: int
@@ -194,6 +197,7 @@ class Job:
     failure: Failure | None = None
     shares: str | None = None
     task_ids: Mapping[Stage, str] = field(default_factory=dict)
+    callback_id: str | None = None
 
     @property
     def is_final(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from voicequeue.gate import Account, Gate
 from voicequeue.job import State
@@ -41,11 +42,33 @@ class Batch:
         resting = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
         return self.total == sum(self.states[state] for state in resting)
 
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command line and callbacks show; scripts may rely on its names."""
+        return {
+            "batch": self.name,
+            "states": {state.value: count for state, count in self.states.items()},
+            "total": self.total,
+            "settled": self.is_settled,
+            "credits": self.credits,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackCounts:
+    """How many callbacks are pending (`waiting`: of those, behind an earlier one of their job), were given up,
+    and were ever delivered; how many workers deliver them."""
+
+    pending: int = 0
+    waiting: int = 0
+    undelivered: int = 0
+    delivered: int = 0
+    workers: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The queue, or one batch of it, at a glance (`failures`, by code, and `rejects` are counted for all jobs
-    together only).
+    """The queue, or one batch of it, at a glance (`failures`, by code, `rejects` and `callbacks` are counted for
+    all jobs together only).
 
     `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
     `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by);
@@ -64,3 +87,4 @@ class Status:
     pace: float
     seconds_left: float | None
     rejects: int = 0
+    callbacks: CallbackCounts = CallbackCounts()

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from voicequeue import changes
 from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
+from voicequeue.callbacks import Callback
 from voicequeue.claims import Outcome
 from voicequeue.errors import (
     InvalidJob,
@@ -27,7 +28,7 @@ from voicequeue.errors import (
 from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.overview import Batch, Status
+from voicequeue.overview import Batch, CallbackCounts, Status
 from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
@@ -331,6 +332,7 @@ class VoiceQueue:
                 backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
                 failures=store.failures() if batch is None else {},
                 rejects=store.rejects.count() if batch is None else 0,
+                callbacks=store.callbacks.counted(now - 15) if batch is None else CallbackCounts(),
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
             )
@@ -380,6 +382,45 @@ class VoiceQueue:
         """
         with _reachable():
             return self._store.limit_batch(name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight)
+
+    def call_back_batch(self, name: str, url: str | None) -> None:
+        """Where it is told, from now on, each time that all jobs of this batch have come to rest; None: nowhere.
+
+        It may be set before the batch has jobs. Raises ValueError.
+        """
+        with _reachable():
+            self._store.callbacks.set_batch_url(name, url)
+
+    # ── callbacks ──────────────────────────────────────────────────────────────────────────────
+
+    def callbacks(self, *, undelivered: bool = False) -> Iterator[Callback]:
+        """Callbacks that are pending, whose time comes first, first; or those that were given up."""
+        found = self._store.callbacks.undelivered() if undelivered else self._store.callbacks.pending()
+        while page := self._callback_page(found):
+            yield from page
+
+    @staticmethod
+    def _callback_page(found: Iterator[Callback]) -> list[Callback]:
+        with _reachable():
+            return list(islice(found, CHUNK))
+
+    def callback(self, callback_id: str) -> Callback | None:
+        """One callback; None once it is delivered."""
+        with _reachable():
+            return next(iter(self._store.callbacks.get([callback_id])), None)
+
+    def callback_counts(self) -> CallbackCounts:
+        """How many callbacks there are."""
+        with _reachable():
+            return self._store.callbacks.counted(time.time() - 15)
+
+    def redeliver(self, callback_ids: Iterable[str]) -> int:
+        """Deliver callbacks that were given up, or are pending, now; gives how many there were of them."""
+        rest, found = iter(callback_ids), 0
+        while page := list(islice(rest, CHUNK)):
+            with _reachable():
+                found += sum(self._store.callbacks.redeliver(page, time.time()))
+        return found
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────
 

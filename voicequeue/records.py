@@ -35,6 +35,7 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         failure=failure(record.get("failure")),
         shares=record.get("shares"),
         task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
+        callback_id=record.get("callback"),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 
 from voicequeue import scripts
-from voicequeue.audit import Drift, Finding, Misplaced, Turn, Unlisted, Unmade
+from voicequeue.audit import Drift, Finding, Misplaced, Stray, Turn, Unlisted, Unmade
 from voicequeue.books import pages
 
 #: How much one script mends: a millisecond or two.
@@ -34,6 +34,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
         mended += _done(
             voices, scripts.run(redis, "unmade", root, now, 1, *_flat((each.voice, each.job_id) for each in voices))
         )
+    for strays in pages((each for each in findings if isinstance(each, Stray)), _PAGE):
+        wrong = scripts.run(redis, "stray", root, now, 1, *(each.callback_id for each in strays))
+        mended += _done(strays, [1 if what else 0 for what in wrong])
     return mended + _corrected(redis, root, [each for each in findings if isinstance(each, Drift)])
 
 

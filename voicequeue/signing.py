@@ -7,6 +7,7 @@ stored: neither the token in the URL that upstream calls, nor the secret that it
 from __future__ import annotations
 
 import hmac
+from base64 import b64encode
 from hashlib import sha256
 
 #: How far upstream's clock and ours may differ, and how long a webhook is taken (seconds).
@@ -33,6 +34,11 @@ def webhook_token(secret: str, job_id: str, stage: str, attempt: int) -> str:
 def webhook_secret(secret: str, job_id: str) -> str:
     """What upstream signs its webhooks about one job with."""
     return derive(secret, "webhook secret", job_id)
+
+
+def callback_secret(secret: str) -> str:
+    """What callbacks are signed with where no other secret is set, as receivers are given it."""
+    return "whsec_" + b64encode(bytes.fromhex(derive(secret, "callback secret"))).decode()
 
 
 def holds(expected: str, given: str) -> bool:

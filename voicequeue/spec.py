@@ -53,7 +53,8 @@ class Priority(StrEnum):
 _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
-def _http_url(text: str) -> str:
+def http_url(text: str) -> str:
+    """`text`, or ValueError."""
     try:
         parts = urlsplit(text)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -75,7 +76,7 @@ def batch_name(text: str) -> str:
     return text
 
 
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -84,8 +85,9 @@ class VoiceJob(BaseModel):
 
     `audio_url` must be a public MP3 or WAV of one clear speaker, longer than 10 s. With a
     `persona_id` the voice stage is skipped. `key` makes enqueueing idempotent: the same key with
-    the same content is the same job. `metadata` is yours; it is kept and given back. A job for which
-    nothing was ordered `start_within_s` seconds after it was enqueued fails with the code `expired`.
+    the same content is the same job. `metadata` is yours; it is kept and given back. `callback_url`
+    is told when the job has succeeded, failed or become unsure. A job for which nothing was ordered
+    `start_within_s` seconds after it was enqueued fails with the code `expired`.
 
     A voice may be made once and sung with often. With several `songs` this stands for as many jobs (see `each`).
     Jobs of one batch that name the same `voice` share it, and those with `reuse` that have the same recording

@@ -15,6 +15,7 @@ from typing import Any, cast
 from redis import Redis
 
 from voicequeue import records
+from voicequeue.callbacks import Callbacks
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
 from voicequeue.controls import Controls
 from voicequeue.gate import Limits
@@ -57,9 +58,10 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 
 
 class Store:
-    """Job records under one prefix of one Redis; `controls` is what holds them back, `rejects` the messages that
-    became no job, `voices` what was made. Safe to share between threads. `limits` are this process's settings;
-    `reuse` holds for jobs that do not say whether a voice made from the same recording serves them."""
+    """Job records under one prefix of one Redis; `controls` is what holds them back, `callbacks` who is told of
+    them, `rejects` the messages that became no job, `voices` what was made. Safe to share between threads. `limits`
+    are this process's settings; `reuse` holds for jobs that do not say whether a voice made from the same recording
+    serves them."""
 
     def __init__(
         self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None, reuse: bool = False
@@ -67,6 +69,7 @@ class Store:
         self._space = Keyspace(redis, prefix)
         self._redis = redis
         self.controls = Controls(self._space, limits)
+        self.callbacks = Callbacks(self._space)
         self.rejects = Rejects(self._space)
         self.voices = Voices(self._space)
         self._limits = self.controls.settings.arguments()

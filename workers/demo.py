@@ -39,7 +39,7 @@ def main() -> int:
     try:
         with alone_in(home), Supervisor(say=out.print) as supervisor:
             with out.status("starting Valkey, the simulator, two workers and Flower"):
-                addresses = Stack(supervisor, chosen, home=home).start_all(workers=WORKERS)
+                addresses = Stack(supervisor, chosen, home=home).start_all(workers=WORKERS, callbacks=False)
             last = _run(addresses, chosen, batch, jobs)
     except (TimeoutError, HomeInUse) as error:
         out.print(f"[red]{error}[/]", soft_wrap=True)

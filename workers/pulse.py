@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from celery import Celery, bootsteps
 
+from config.celeryconfig import QUEUES
 from config.settings import settings
 from tasks import decide
 from tasks.celery_tasks import poll_name, submit_name
@@ -84,7 +85,7 @@ class Pulse:
     def look_at_the_account(self) -> None:
         """Ask upstream what is left, where it is this worker's turn; the beat does not wait for the answer."""
         if self._services.store.controls.turn("balance", every=self._credits_every):
-            self._services.threads.submit(_survive, self._note_balance)
+            self._services.threads.submit(survive, self._note_balance)
 
     def _note_balance(self) -> None:
         store, clock = self._services.store, self._services.clock
@@ -137,7 +138,7 @@ class Pulse:
                 log.warning("job %s: its worker died while charging the %s: unsure", job.job_id, job.stage)
 
     def _in_chunks(self, task: str, job_ids: list[str]) -> None:
-        for chunk in _chunks(job_ids, self._chunk):
+        for chunk in chunks(job_ids, self._chunk):
             self._hand_out(task, chunk)
 
 
@@ -145,23 +146,35 @@ def _ids(overdue: Iterable[Overdue], states: Set[State], stage: Stage) -> list[s
     return [job.job_id for job in overdue if job.state in states and job.stage is stage]
 
 
-def _chunks(job_ids: list[str], size: int) -> Iterator[list[str]]:
+def chunks(job_ids: list[str], size: int) -> Iterator[list[str]]:
+    """The ids, so many at a time."""
     return (job_ids[start : start + size] for start in range(0, len(job_ids), size))
 
 
-class PulseStep(bootsteps.StartStopStep):
+class Beating(bootsteps.StartStopStep):
     """Beats in a thread of the worker's main process, from start to stop, whatever the broker does."""
 
     requires = ("celery.worker.components:Pool",)
 
+    #: Only workers that consume one of these carry it.
+    queues: ClassVar[Set[str]] = frozenset()
+
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        self._stop = threading.Event()
+        self.stopping = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def include_if(self, worker: Any) -> bool:
+        """Whether this worker consumes such a queue."""
+        return bool(self.queues & set(worker.app.amqp.queues.consume_from))
+
+    def run(self, app: Celery, worker: str) -> None:
+        """Beat until `stopping` is set; `worker` is this worker's name."""
+        raise NotImplementedError
 
     def start(self, worker: Any) -> None:
         """Begin to beat."""
-        self._thread = threading.Thread(target=self._run, args=(worker.app, worker.hostname), name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self.run, args=(worker.app, worker.hostname), name="pulse", daemon=True)
         self._thread.start()
 
     def stop(self, worker: Any) -> None:
@@ -170,31 +183,38 @@ class PulseStep(bootsteps.StartStopStep):
 
     def terminate(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
         """The same, before a cold shutdown."""
-        self._stop.set()
+        self.stopping.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
-    def _run(self, app: Celery, worker: str) -> None:
+
+class PulseStep(Beating):
+    """The pulse of a worker that works on jobs."""
+
+    queues = frozenset(QUEUES)
+
+    def run(self, app: Celery, worker: str) -> None:
+        """Beat until the worker stops."""
         chosen = settings()
         pulse = Pulse(
             build(chosen),
-            lambda task, job_ids: _publish(app, task, job_ids),
+            partial(publish, app),
             worker=worker,
             chunk=chosen.chunk,
             credits_every=chosen.credits_every_s,
             resubmit_after=chosen.unsure_grace_s if chosen.unsure == "resubmit" else None,
         )
         heard, reconciled = Every(chosen.pulse_s), Every(chosen.reconcile_s)
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             if heard.due():
-                _survive(pulse.heard)
-                _survive(pulse.look_at_the_account)
-                _survive(pulse.plan_polls)
+                survive(pulse.heard)
+                survive(pulse.look_at_the_account)
+                survive(pulse.plan_polls)
             if reconciled.due():
-                _survive(pulse.reconcile)
-            if not _survive(partial(pulse.beat, chosen.pulse_s)):
-                self._stop.wait(chosen.pulse_s)
-            self._stop.wait(min(REST_S, chosen.pulse_s))
+                survive(pulse.reconcile)
+            if not survive(partial(pulse.beat, chosen.pulse_s)):
+                self.stopping.wait(chosen.pulse_s)
+            self.stopping.wait(min(REST_S, chosen.pulse_s))
 
 
 class Every:
@@ -213,11 +233,12 @@ class Every:
         return True
 
 
-def _publish(app: Celery, task: str, job_ids: list[str]) -> None:
+def publish(app: Celery, task: str, job_ids: list[str]) -> None:
+    """Send a message that carries ids and nothing else."""
     app.send_task(task, args=(job_ids,))
 
 
-def _survive(step: Callable[[], None]) -> bool:
+def survive(step: Callable[[], None]) -> bool:
     """Whether the step was made."""
     try:
         step()

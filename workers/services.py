@@ -7,11 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from config.settings import Settings, settings
+from tasks.callbacks.deliver import CallbackServices
+from tasks.callbacks.hosts import Hosts
+from tasks.callbacks.sender import Sender
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tasks.webhooks import Webhooks
-from voicequeue.flow import Patience
+from voicequeue import signing
+from voicequeue.flow import CallbackPatience, Patience
 from voicequeue.gate import Limits
+from voicequeue.net.addresses import Allowed
+from voicequeue.net.connections import Times
 from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
@@ -19,6 +25,9 @@ from voicequeue.store import Store, connect
 #: How long (seconds) each call keeps trying while Redis is away: a task id that was paid for must not
 #: be dropped. Threads outlive the time limit of their task; only what else they could do waits.
 STORE_WAIT_S = 600.0
+
+#: Callbacks on their way at once, in one process.
+CALLBACK_THREADS = 32
 
 
 def services() -> Services:
@@ -29,6 +38,16 @@ def services() -> Services:
 @lru_cache(maxsize=1)
 def _services_of(pid: int) -> Services:  # noqa: ARG001  the key of the cache
     return build(settings())
+
+
+def callback_services() -> CallbackServices:
+    """What this process delivers callbacks with."""
+    return _callback_services_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _callback_services_of(pid: int) -> CallbackServices:  # noqa: ARG001  the key of the cache
+    return build_callbacks(settings())
 
 
 def build(chosen: Settings) -> Services:
@@ -50,6 +69,36 @@ def build(chosen: Settings) -> Services:
         webhooks=webhooks(chosen),
         deadlines={Stage.VOICE: chosen.voice_deadline_s, Stage.MUSIC: chosen.music_deadline_s},
     )
+
+
+def build_callbacks(chosen: Settings) -> CallbackServices:
+    """What callbacks are delivered with, as the settings say."""
+    return CallbackServices(
+        callbacks=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix).callbacks,
+        sender=Sender(
+            callback_secrets(chosen),
+            allowed=Allowed.of(chosen.callback_allow, setting="VOICEQUEUE_CALLBACK_ALLOW"),
+            times=Times(chosen.callback_connect_s, chosen.callback_answer_s),
+        ),
+        hosts=Hosts(rest_s=chosen.callback_rest_s),
+        threads=ThreadPoolExecutor(CALLBACK_THREADS, thread_name_prefix="callback"),
+        patience=CallbackPatience(
+            chosen.callback_first_s,
+            chosen.callback_max_s,
+            chosen.callback_for_s,
+            # A try begins within `lane_s` of its claim, and is over within one `answer_s`: the rest is for pauses.
+            lease_s=4 * chosen.callback_answer_s,
+            lane_s=chosen.callback_answer_s,
+        ),
+    )
+
+
+def callback_secrets(chosen: Settings) -> list[str]:
+    """What callbacks are signed with; nothing where no secret is set."""
+    if own := chosen.callback_secret.get_secret_value().split():
+        return own
+    common = chosen.secret.get_secret_value()
+    return [signing.callback_secret(common)] if common else []
 
 
 def webhooks(chosen: Settings) -> Webhooks | None:

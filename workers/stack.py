@@ -110,8 +110,8 @@ class Stack:
         self._home = home
         self._env = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}", **(env or {})}
 
-    def start_all(self, *, workers: int) -> Addresses:
-        """Start everything. Raises TimeoutError, which names the log to read."""
+    def start_all(self, *, workers: int, callbacks: bool = True) -> Addresses:
+        """Start everything, or all but what delivers callbacks. Raises TimeoutError, which names the log to read."""
         redis = (
             self._settings.redis_url
             if "redis_url" in self._settings.model_fields_set
@@ -125,6 +125,8 @@ class Stack:
         web = self.start_web(WEB_PORT, webhooks=simulator is not None)
         flower = self.start_flower(FLOWER_PORT)
         self.start_workers(workers)
+        if callbacks:
+            self.start_callbacks()
         self.wait_for_flower(flower)
         return Addresses(redis, web, flower, simulator, control)
 
@@ -165,6 +167,11 @@ class Stack:
         _wait(lambda: self._beating() >= count, f"the workers do not start; their logs: {self._home / 'log'}")
         return names
 
+    def start_callbacks(self) -> None:
+        """Start what delivers callbacks, as the Procfile does; nothing waits for it."""
+        self._env.setdefault("VOICEQUEUE_SECRET", self._secret())
+        self.start("callbacks", procfile()["callbacks"])
+
     def start_web(self, port: int | None = None, *, webhooks: bool) -> str:
         """Start the gateway as the Procfile does, at this port if it is free; gives its address.
 
@@ -173,7 +180,8 @@ class Stack:
         port = free_port(port)
         address = f"http://127.0.0.1:{port}"
         if webhooks:
-            self._env |= {"VOICEQUEUE_PUBLIC_URL": address, "VOICEQUEUE_SECRET": _secret(self._home)}
+            self._env["VOICEQUEUE_PUBLIC_URL"] = address
+            self._env.setdefault("VOICEQUEUE_SECRET", self._secret())
         self._env["PORT"] = str(port)
         self.start("web", procfile()["web"])
         _wait(lambda: _answers(f"{address}/healthz"), f"the gateway does not start; its log: {self._log('web')}")
@@ -194,6 +202,9 @@ class Stack:
         """Start one program with this stack's environment."""
         program = Program(name, command, self._log(name), env=self._env, cwd=ROOT, foundation=foundation)
         self._supervisor.add(program)
+
+    def _secret(self) -> str:
+        return self._settings.secret.get_secret_value() or _secret(self._home)
 
     def _log(self, name: str) -> Path:
         return self._home / "log" / f"{name}.log"

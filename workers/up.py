@@ -8,7 +8,7 @@ import threading
 
 from rich.console import Console
 
-from config.settings import settings
+from config.settings import Settings, settings
 from workers.stack import HOME, Addresses, HomeInUse, Stack, alone_in
 from workers.supervisor import Supervisor
 
@@ -25,7 +25,7 @@ def main() -> int:
     try:
         with alone_in(HOME), Supervisor(say=console.print) as supervisor:
             addresses = Stack(supervisor, chosen).start_all(workers=WORKERS)
-            console.print(_welcome(addresses), soft_wrap=True)
+            console.print(_welcome(addresses, chosen), soft_wrap=True)
             stop.wait()
             console.print("stopping …")
     except (TimeoutError, HomeInUse) as error:
@@ -34,7 +34,9 @@ def main() -> int:
     return 0
 
 
-def _welcome(at: Addresses) -> str:
+def _welcome(at: Addresses, chosen: Settings) -> str:
+    own_secret = chosen.secret.get_secret_value() or chosen.callback_secret.get_secret_value()
+    signed = "" if own_secret else f"  export VOICEQUEUE_SECRET=$(cat {HOME / 'secret'})  # signs the callbacks\n"
     upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
@@ -44,6 +46,7 @@ def _welcome(at: Addresses) -> str:
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"
         f"  export REDIS_URL={at.redis}\n"
+        f"{signed}"
         "  .venv/bin/voicequeue ingest samples/voices.csv --batch mine && .venv/bin/voicequeue watch mine\n"
         "Ctrl-C ends it."
     )

@@ -54,7 +54,7 @@ def called_back(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=204)
 
 
-def voice(request: HttpRequest, job_id: str) -> JsonResponse:
+def voice(_request: HttpRequest, job_id: str) -> JsonResponse:
     return JsonResponse({"songs": finished.get(job_id)})
 
 

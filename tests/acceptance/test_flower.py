@@ -141,8 +141,8 @@ def test_logs_say_what_happens_without_saying_what_was_asked(house: House) -> No
     assert SECRET not in house.logs()
 
 
-def test_a_worker_started_without_any_option_does_everything(build: Build) -> None:
-    """`celery -A workers.app worker` works as it is and consumes every queue."""
+def test_a_worker_started_without_any_option_brings_jobs_to_their_end(build: Build) -> None:
+    """`celery -A workers.app worker` works as it is and consumes every queue but `callbacks`."""
     house = build(workers=0)
     house.stack.start("plain", "exec celery -A workers.app worker")
     with house.queue() as queue:

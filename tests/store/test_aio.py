@@ -126,6 +126,24 @@ def test_every_move_can_be_watched(valkey_url: str, prefix: str, store: Store) -
     run(valkey_url, prefix, use)
 
 
+def test_callbacks_are_seen_and_sent_again(valkey_url: str, prefix: str, store: Store) -> None:
+    """Those that are pending, and those that were given up."""
+    job = brought_to(store, State.FAILED, voice(callback_url="https://hooks.example/"))
+
+    async def use(queue: AsyncVoiceQueue) -> None:
+        [pending] = [each async for each in queue.callbacks()]
+        assert pending == await queue.callback(pending.id)
+        store.callbacks.give_up(pending.id, NOW, "HTTP 410", tried=True)
+        assert [each.id async for each in queue.callbacks(undelivered=True)] == [job.callback_id]
+        assert (await queue.callback_counts()).undelivered == 1
+        assert await queue.redeliver([pending.id, "gone"]) == 1
+        await queue.call_back_batch("b", "https://hooks.example/")
+        with pytest.raises(ValueError, match="must be"):
+            await queue.call_back_batch("b", "hooks")
+
+    run(valkey_url, prefix, use)
+
+
 def test_a_redis_that_is_away_is_told_and_blocks_nobody() -> None:
     """The loop goes on meanwhile."""
 

@@ -15,7 +15,7 @@ import yaml
 from config.celeryconfig import configuration
 from config.settings import Settings
 from voicequeue.flow import Patience
-from workers.services import STORE_WAIT_S
+from workers.services import STORE_WAIT_S, build_callbacks
 from workers.stack import procfile
 
 ROOT = Path(__file__).parents[2]
@@ -43,13 +43,15 @@ def test_compose_itself_reads_the_file() -> None:
     command = ["docker-compose", "-f", str(COMPOSE), "config"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(yaml.safe_load(done.stdout)["services"]) == {"worker", "web", "flower", "valkey"}
+    assert set(yaml.safe_load(done.stdout)["services"]) == {"worker", "callbacks", "web", "flower", "valkey"}
 
 
 def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) -> None:
     """The same processes, with the same commands but for their names and log level."""
     assert set(services) == {*procfile(), "valkey"}
     assert " ".join(services["flower"]["command"]) == procfile()["flower"].removeprefix("exec ")
+    callbacks = procfile()["callbacks"].removeprefix("exec ").replace("-n callbacks-$$@%h ", "")
+    assert " ".join(services["callbacks"]["command"]) == callbacks
     web = procfile()["web"].removeprefix("exec ")
     assert " ".join(services["web"]["command"]) == web.replace("${WEB_ADDRESS:-127.0.0.1}", "0.0.0.0").replace(
         "${PORT:-8000}", "8000"
@@ -72,6 +74,15 @@ def test_a_worker_gets_more_time_to_stop_than_a_submit_task_may_take(services: d
     settings = Settings(_env_file=None)
     longest = Patience().submit_s + settings.connect_timeout_s + settings.answer_timeout_s
     assert int(services["worker"]["stop_grace_period"].removesuffix("s")) > longest
+
+
+def test_what_delivers_callbacks_gets_more_time_to_stop_than_a_task_may_take(services: dict[str, Any]) -> None:
+    """The last try is begun in time, and ends in its own; the claim holds until then."""
+    settings = Settings(_env_file=None)
+    patience = build_callbacks(settings).patience
+    longest = patience.lane_s + settings.callback_answer_s
+    assert int(services["callbacks"]["stop_grace_period"].removesuffix("s")) > longest
+    assert patience.lease_s > longest
 
 
 def test_no_time_limit_ends_a_task_that_waits_for_redis() -> None:

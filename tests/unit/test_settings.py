@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS, configuration
 from config.settings import BadSettings, Settings, explain, load
+from voicequeue import signing
+from workers.services import callback_secrets
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +39,11 @@ def environment_names() -> list[str]:
         ("VOICEQUEUE_POLL_MAX_S", "61", "less than or equal to 60"),
         ("VOICEQUEUE_PREFIX", "{x}", "pattern"),
         ("MUSICAPI_BASE_URL", "api.musicapi.ai", "pattern"),
+        ("VOICEQUEUE_CALLBACK_SECRET", "whsec_c2hvcnQ=", "24 to 64 bytes"),
+        ("VOICEQUEUE_CALLBACK_SECRET", f"whsec_{'YWFh' * 8} YWFhYWFh", "24 to 64 bytes"),
+        ("VOICEQUEUE_CALLBACK_ALLOW", "https://inner.example", "names of hosts"),
+        ("VOICEQUEUE_CALLBACK_ALLOW", "10.0.0.0/33", "names of hosts"),
+        ("VOICEQUEUE_CALLBACK_ALLOW", "*.inner.example", "names of hosts"),
     ],
 )
 def test_a_bad_setting_names_itself_and_what_is_allowed(
@@ -51,6 +58,25 @@ def test_a_bad_setting_names_itself_and_what_is_allowed(
     text = explain(error.value)
     assert text.startswith(f"{name}: ")
     assert says in text
+
+
+def test_callbacks_take_several_secrets_and_whatever_may_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets separated by spaces, each as receivers are given it; names, addresses and networks."""
+    secrets = f"whsec_{'YWFh' * 8} {signing.callback_secret('x')}"
+    monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", secrets)
+    monkeypatch.setenv("VOICEQUEUE_CALLBACK_ALLOW", "inner.example, 10.0.0.0/8 [::1],127.0.0.1")
+
+    assert callback_secrets(Settings()) == secrets.split()
+    assert secrets not in repr(Settings())
+
+
+def test_callbacks_are_signed_with_what_follows_from_the_common_secret_where_none_is_their_own() -> None:
+    """The same each time, and not the common secret; without any nothing can be signed."""
+    [derived] = callback_secrets(Settings(secret=SecretStr("common")))
+
+    assert derived == signing.callback_secret("common") != signing.callback_secret("another")
+    assert callback_secrets(Settings(callback_secret=SecretStr(derived))) == [derived]
+    assert callback_secrets(Settings()) == []
 
 
 def test_polls_that_are_never_due_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +24,7 @@ from voicequeue.job import Job, State
 from voicequeue.queue import CHUNK, Receipt, Rejection
 from voicequeue.rows import REJECTED_COLUMNS, Row, Rows, UnreadableFile
 from voicequeue.song import Song
-from voicequeue.spec import Priority, VoiceJob, batch_name, parse
+from voicequeue.spec import Priority, VoiceJob, batch_name, http_url, parse
 
 SONG_OPTIONS = tuple(Song.model_fields)
 
@@ -76,7 +76,7 @@ def enqueue(
     priority: Annotated[Priority, typer.Option(help="Who goes first.")] = Priority.NORMAL,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same job.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="Yours, as NAME=VALUE; may be repeated.")] = None,
-    callback_url: Annotated[str | None, typer.Option(help="Kept on the job.")] = None,
+    callback_url: Annotated[str | None, typer.Option(help="Told when it has settled, or is unsure.")] = None,
     max_credits: Annotated[int | None, typer.Option(help="The most it may cost.")] = None,
     start_by: StartBy = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has settled.")] = False,
@@ -127,6 +127,7 @@ def ingest(
     batch: Annotated[str, typer.Option(help="The batch that the rows belong to.", show_default=False)],
     max_credits: Annotated[int | None, typer.Option(min=0, help="The most the whole batch may spend.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Its jobs with upstream at once, at most.")] = None,
+    callback_url: Annotated[str | None, typer.Option(help="Told when the whole batch has settled.")] = None,
     start_by: StartBy = None,
     as_json: AsJson = False,
 ) -> None:
@@ -134,23 +135,37 @@ def ingest(
 
     Rows that cannot be taken go to FILE.rejected.csv with line and reason; the others go on.
     """
-    try:
-        batch_name(batch)
-    except ValueError as error:
-        raise InvalidJob([Problem("batch", str(error))]) from None
+    _checked("batch", batch_name, batch)
+    if callback_url is not None:
+        _checked("callback_url", http_url, callback_url)
     source = Path("stdin") if file == "-" else Path(file)
     with ExitStack() as stack:
         raw = cast(BinaryIO, sys.stdin.buffer) if file == "-" else stack.enter_context(_opened(source))
         rows = Rows(raw)
         rejects = stack.enter_context(Rejects(source.with_name(f"{source.name}.rejected.csv"), rows.columns))
         size = None if file == "-" else source.stat().st_size
-        if max_credits is not None or max_in_flight is not None:
-            with queue() as jobs:
-                jobs.limit_batch(batch, max_credits=max_credits, max_in_flight=max_in_flight)
+        _set_batch(batch, callback_url, max_credits=max_credits, max_in_flight=max_in_flight)
         intake = Intake(rows, batch, rejects, start_by)
         receipt = intake.run(stack.enter_context(_progress(size)), raw, size)
     _report(receipt, rejects, as_json=as_json)
     raise typer.Exit(int(receipt.rejected > 0))
+
+
+def _checked(field: str, check: Callable[[str], str], given: str) -> None:
+    try:
+        check(given)
+    except ValueError as error:
+        raise InvalidJob([Problem(field, str(error))]) from None
+
+
+def _set_batch(batch: str, callback_url: str | None, *, max_credits: int | None, max_in_flight: int | None) -> None:
+    """Before its first job comes."""
+    if callback_url is None and max_credits is None and max_in_flight is None:
+        return
+    with queue() as jobs:
+        jobs.limit_batch(batch, max_credits=max_credits, max_in_flight=max_in_flight)
+        if callback_url is not None:
+            jobs.call_back_batch(batch, callback_url)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from voicequeue.callbacks import Callback
 from voicequeue.cli.terminal import AsJson, BatchArgument, JobId, coloured, out, plain_table, print_json, queue, safe
 from voicequeue.gate import Account, Hold
 from voicequeue.job import Job, State, Step, charges, iso
-from voicequeue.overview import Batch, Line, Status
+from voicequeue.overview import Batch, CallbackCounts, Line, Status
 from voicequeue.spec import Priority
 
 
@@ -69,6 +70,7 @@ def status_json(now: Status, batch: str | None) -> dict[str, Any]:
         "credits_today": now.account.spent_today,
         "failed": now.failures,
         "rejects": now.rejects,
+        "callbacks": {"pending": now.callbacks.pending, "undelivered": now.callbacks.undelivered},
         "workers": now.workers,
     }
 
@@ -111,7 +113,14 @@ def print_status(now: Status, batch: str | None) -> None:
         out.print("failed     " + ", ".join(f"{code} {count:,}" for code, count in sorted(now.failures.items())))
     if now.rejects:
         out.print(f"rejected   {now.rejects:,} messages, see: voicequeue rejects")
+    if now.callbacks.pending or now.callbacks.undelivered:
+        out.print(f"callbacks  {_callbacks(now.callbacks)}")
     out.print(f"workers    {f'{now.workers} alive' if now.workers else '[red]none alive[/]'}")
+
+
+def _callbacks(counts: CallbackCounts) -> str:
+    nobody = "" if counts.workers else " [red]and nobody delivers them[/]"
+    return f"{counts.pending:,} pending{nobody}, {counts.undelivered:,} undelivered, see: voicequeue callbacks"
 
 
 def _until(hold: Hold) -> str:
@@ -170,14 +179,25 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
         each = found.get(job_id)
         timeline = found.timeline(job_id)
         maker = found.waits_for(each)
+        told = found.callback(each.callback_id) if each.callback_id else None
     if as_json:
-        print_json({**each.as_dict(), "timeline": [_step_json(step) for step in timeline]})
+        callback = {"id": each.callback_id, "delivered": told is None} if each.callback_id else None
+        print_json({**each.as_dict(), "callback": callback, "timeline": [_step_json(step) for step in timeline]})
         return
     print_job(each, as_json=False)
     if maker is not None:
         out.print(f"  {'waits for':<10} the voice that job {safe(maker)} makes", soft_wrap=True)
+    if each.callback_id:
+        out.print(f"  {'callback':<10} {each.callback_id} {_told(told)}", soft_wrap=True)
     out.print()
     print_timeline(timeline)
+
+
+def _told(callback: Callback | None) -> str:
+    if callback is None:
+        return "[green]delivered[/]"
+    became = "pending" if callback.given_up_at is None else "[red]undelivered[/]"
+    return became + _in_brackets(callback.reason)
 
 
 def print_job(each: Job, *, as_json: bool) -> None:

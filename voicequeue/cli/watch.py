@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
@@ -80,7 +80,7 @@ def follow(
     if not live_view:
         for found, _ in views:
             if as_json:
-                print_json([_batch_json(each) for each in found])
+                print_json([each.as_dict() for each in found])
             else:
                 out.print("; ".join(_line(each) for each in found), soft_wrap=True)
         return found
@@ -120,16 +120,6 @@ def _all(jobs: VoiceQueue) -> list[Batch]:
     spent = max(0, whole.credits - sum(batch.credits for batch in batches))
     rest = Batch("(no batch)", alone, spent)
     return [*batches, rest] if rest.total else batches
-
-
-def _batch_json(batch: Batch) -> dict[str, Any]:
-    return {
-        "batch": batch.name,
-        "states": {state.value: count for state, count in batch.states.items()},
-        "total": batch.total,
-        "settled": batch.is_settled,
-        "credits": batch.credits,
-    }
 
 
 def _settled(batch: Batch) -> int:

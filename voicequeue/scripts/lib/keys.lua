@@ -5,7 +5,8 @@
 --                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
 --                          forbidden (when upstream forbade it), lined (when it joined the line anew),
 --                          shares (the id of the voice that it shares with others), sha256 (of the recording),
---                          voice.task, music.task, persona_id, voice_name, clips, failure, settled
+--                          voice.task, music.task, persona_id, voice_name, clips, failure, settled,
+--                          callback (id of the last one that tells of it)
 --   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
 --   line:<rank>:<batch> zset  ids in state queued, of one priority and batch ('' = none); the head has the
 --                          lowest score
@@ -22,11 +23,12 @@
 --   expiry         zset    ids that must have begun by then, until they are over or seen to have begun
 --   batches        zset    batch names; score = when the first job came
 --   batch:<name>   hash    number of jobs by state; credits, committed; what somebody set: max_credits,
---                          max_in_flight, paused
+--                          max_in_flight, paused, callback_url; settlings: how often its callback was written
 --   batch:<name>:jobs zset its ids; score = when they came
 --   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
 --                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
---                          in flight are still going to spend; failed.<code>: jobs that failed so; turn
+--                          in flight are still going to spend; failed.<code>: jobs that failed so; turn;
+--                          callbacks.delivered
 --   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
 --                          next job cannot be paid)
 --   balances       list    JSON: what upstream said was left, and what we had spent by then
@@ -42,6 +44,14 @@
 --   wake           list    an element, while there may be something to admit
 --   events         stream  every move: id, batch, state, stage, reason; enqueueing as one event a call and
 --                          batch, without an id
+--   callback:<id>  hash    what a caller is still to be told: subject (job:<id> or batch:<name>), seq (its order
+--                          there), type, at, data (JSON: the record as it stood), batch; later tries, reason,
+--                          since (when somebody wanted it delivered again). Gone when it is delivered
+--   callbacks:of:<subject> zset ids that are pending; score = seq. Only the first is due, the others wait for it
+--   callbacks:pending zset ids; score = when to try, +inf while they wait for an earlier one
+--   callbacks:out  zset    ids that were handed out and not claimed yet; score = until when
+--   callbacks:undelivered zset ids; score = when they were given up
+--   callbacks:pulses zset  names of the workers that deliver them; score = when each was last heard
 --   rejects        list    JSON: messages that became no job: at, message_id, task, reason, job
 --   pulses         zset    worker names; score = when each was last heard
 -- Times are Unix seconds, given by the caller.

@@ -60,7 +60,7 @@ local function move(id, m, now)
     'shares')
   local from, batch = found[1], found[3]
   redis.call('HSET', job_key, 'state', m.to, 'stage', m.stage, 'updated', now)
-  redis.call('HINCRBY', job_key, 'v', 1)
+  local v = redis.call('HINCRBY', job_key, 'v', 1)
   reindex(id, batch, from, m.to, now)
   commit(batch, committed(m.to, m.stage, found[7]) - committed(from, found[2], found[7]))
   place(id, from, { batch = batch, rank = found[4], since = found[8] or found[5], shares = found[9] }, m)
@@ -68,6 +68,7 @@ local function move(id, m, now)
     at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,
     attempt = tonumber(found[6] or 0) }))
   announce(id, batch, m.to, m.stage, m.reason)
+  if from ~= m.to then tell(id, batch, from, m.to, v, now) end
   return batch
 end
 

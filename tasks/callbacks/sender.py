@@ -1,0 +1,114 @@
+"""One callback: signed by the Standard Webhooks spec, sent, and what the answer means."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from standardwebhooks import Webhook
+
+from voicequeue.callbacks import Call, Undeliverable
+from voicequeue.net.addresses import Allowed
+from voicequeue.net.connections import Refused, Target, Times, Unanswered, request
+
+#: A receiver that says so, or does not answer, is not there for anybody.
+_NOT_THERE = frozenset({429, 502, 503, 504})
+
+_AGENT = f"voicequeue/{version('voicequeue')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The receiver has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """It failed, for now. `host_is_there` says whether the receiver can take others; `after` (seconds) is
+    when it wants to be tried again."""
+
+    reason: str
+    host_is_there: bool = True
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """No further try would do better."""
+
+    reason: str
+
+
+Answer = Delivered | Again | Never
+
+
+class Sender:
+    """Signs and sends. Safe to share between threads.
+
+    Each of the `secrets` (`whsec_…`) signs, so that a receiver may go over from one to the other.
+    """
+
+    def __init__(self, secrets: Sequence[str], *, allowed: Allowed, times: Times, certificates: str = "") -> None:
+        self._signers = [Webhook(secret) for secret in secrets]
+        self._allowed = allowed
+        self._times = times
+        self._certificates = certificates
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
+
+    def send(self, call: Call, target: Target, now: float) -> Answer:
+        """Try it once."""
+        if not self._signers:
+            return Again("nothing can be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
+        try:
+            return self._send(target, call.id, call.body(), now)
+        except (Undeliverable, Refused) as error:
+            return Never(str(error))
+        except Unanswered as error:
+            return Again(str(error), host_is_there=False)
+
+    def _send(self, target: Target, callback_id: str, body: bytes, now: float) -> Answer:
+        with request(
+            "POST",
+            target,
+            headers=self.headers(callback_id, body, now),
+            body=body,
+            allowed=self._allowed,
+            times=self._times,
+            tls=self._tls,
+        ) as response:
+            return judged(response.status, _seconds(response.headers.get("Retry-After")))
+
+    def headers(self, callback_id: str, body: bytes, now: float) -> dict[str, str]:
+        """What the receiver verifies. Source: the Standard Webhooks spec."""
+        at = datetime.fromtimestamp(int(now), UTC)  # the library reads any other zone wrongly
+        signatures = [signer.sign(callback_id, at, body.decode()) for signer in self._signers]
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": _AGENT,
+            "webhook-id": callback_id,
+            "webhook-timestamp": str(int(now)),
+            "webhook-signature": " ".join(signatures),
+        }
+
+
+def judged(status: int, retry_after: float | None) -> Answer:
+    """What the receiver's answer means."""
+    if 200 <= status < 300:
+        return Delivered()
+    if status == 410:
+        return Never("HTTP 410: the receiver wants no more of it")
+    if 300 <= status < 400:
+        return Again(f"HTTP {status}: redirects are not followed")
+    return Again(f"HTTP {status}", status not in _NOT_THERE, retry_after or 0.0)
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None

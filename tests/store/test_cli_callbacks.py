@@ -1,0 +1,137 @@
+"""The command: what callers are still to be told, what they could not be, and how it is told again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import voice
+from tests.store.conftest import Command
+from tests.store.life import NOW, brought_to
+from voicequeue import Job, State, VoiceQueue, signing
+from voicequeue.job import iso
+from voicequeue.store import Store
+
+HOOK = "https://hooks.example/voices"
+
+
+def failed(store: Store, **fields: str) -> Job:
+    """A job that failed, whose caller wants to be told."""
+    return brought_to(store, State.FAILED, voice(callback_url=HOOK, **fields))
+
+
+def given_up(store: Store, **fields: str) -> Job:
+    """One whose caller could not be told."""
+    job = failed(store, **fields)
+    assert job.callback_id
+    store.callbacks.hand_out(NOW, patience=60)
+    store.callbacks.claim([job.callback_id], NOW, lease=60)
+    store.callbacks.give_up(job.callback_id, NOW + 1, "HTTP [500]", tried=True)
+    return job
+
+
+def test_callbacks_have_a_shape_that_scripts_may_rely_on(command: Command, store: Store) -> None:
+    """Those that are pending and those that were given up, and how many there are."""
+    lost, waits = given_up(store, batch="b"), failed(store)
+    common = {"type": "job.failed", "at": iso(NOW)}
+
+    assert command("callbacks", "--json").json() == {
+        "counts": {"pending": 1, "waiting": 0, "undelivered": 1, "delivered": 0, "workers": 0},
+        "pending": [
+            {
+                **common, "id": waits.callback_id, "job": waits.id, "batch": None, "tries": 0, "reason": None,
+                "due": iso(NOW), "undelivered_at": None,
+            }
+        ],
+        "undelivered": [
+            {
+                **common, "id": lost.callback_id, "job": lost.id, "batch": "b", "tries": 1, "reason": "HTTP [500]",
+                "due": None, "undelivered_at": iso(NOW + 1),
+            }
+        ],
+    }  # fmt: skip
+
+
+def test_a_person_sees_the_reasons_and_that_nobody_delivers(command: Command, store: Store) -> None:
+    """And the numbers; the status tells as much in one line."""
+    job = given_up(store)
+    failed(store)
+
+    told = command("callbacks").out
+    for part in (job.callback_id, "HTTP [500]", "1 pending, 1 undelivered, 0 delivered", "none alive"):
+        assert part is not None
+        assert part in told
+    line = "callbacks  1 pending and nobody delivers them, 1 undelivered, see: voicequeue callbacks"
+    assert line in command("status").out
+    assert command("status", "--json").json()["callbacks"] == {"pending": 1, "undelivered": 1}
+    store.callbacks.heard("w", time.time())
+    assert "callbacks  1 pending, 1 undelivered" in command("status").out
+
+
+def test_a_status_without_callbacks_does_not_speak_of_them(command: Command, store: Store) -> None:
+    """Nor does that of a batch."""
+    failed(store, batch="b")
+
+    assert "callbacks" not in command("status", "b").out
+    store.callbacks.delivered(next(store.callbacks.pending()).id, NOW)
+    assert "callbacks" not in command("status").out
+
+
+def test_a_job_tells_what_became_of_its_callback(command: Command, store: Store) -> None:
+    """Undelivered with the reason, pending, delivered; nothing where nobody asked for one."""
+    job = given_up(store)
+
+    assert f"{job.callback_id} undelivered (HTTP [500])" in command("job", job.id).out
+    command("callbacks", "--redeliver", job.callback_id)
+    assert f"{job.callback_id} pending" in command("job", job.id).out
+    assert command("job", job.id, "--json").json()["callback"] == {"id": job.callback_id, "delivered": False}
+    store.callbacks.delivered(job.callback_id or "", NOW)
+    assert f"{job.callback_id} delivered" in command("job", job.id).out
+    assert "callback" not in command("job", brought_to(store, State.FAILED).id).out
+
+
+def test_what_was_given_up_is_delivered_again_by_id_by_batch_or_altogether(command: Command, store: Store) -> None:
+    """It says how many, and what is not there."""
+    ids = [given_up(store, batch=batch).callback_id for batch in "aabc"]
+
+    ended = command("callbacks", "--redeliver", ids[0], "--redeliver", "gone", "--json")
+    assert (ended.code, ended.json()) == (1, {"redelivered": 1, "missing": 1})
+    assert command("callbacks", "--batch", "a", "--json").json() == {"redelivered": 1, "missing": 0}
+    assert "2 callbacks are delivered now" in command("callbacks", "--all-undelivered").out
+    assert store.callbacks.counted(NOW).pending == 4
+    assert command("callbacks", "--all-undelivered").out.startswith("0 callbacks")
+
+
+@pytest.mark.parametrize("options", [("--batch", "b", "--all-undelivered"), ("--redeliver", "x", "--secret")])
+def test_only_one_thing_is_done_at_a_time(command: Command, options: tuple[str, ...]) -> None:
+    """Wrong usage says so."""
+    assert command("callbacks", *options).code == 2
+
+
+def test_the_secret_that_receivers_need_is_printed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of its own, or what follows from the common one."""
+    monkeypatch.delenv("VOICEQUEUE_CALLBACK_SECRET", raising=False)
+    monkeypatch.delenv("VOICEQUEUE_SECRET", raising=False)
+    assert command("callbacks", "--secret").code == 2
+
+    monkeypatch.setenv("VOICEQUEUE_SECRET", "common")
+    assert command("callbacks", "--secret").out.strip() == signing.callback_secret("common")
+    monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", "whsec_bmV3 whsec_b2xk")
+    assert command("callbacks", "--secret").out.strip() == "whsec_bmV3"
+
+
+def test_a_batch_is_ingested_with_a_url_that_is_told_when_it_has_settled(
+    command: Command, store: Store, queue: VoiceQueue, at_home: Path
+) -> None:
+    """A URL that is none is said before anything is enqueued."""
+    (at_home / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")
+
+    assert command("ingest", "voices.csv", "--batch", "b", "--callback-url", "hooks").code == 2
+    assert list(queue.batches()) == []
+    assert command("ingest", "voices.csv", "--batch", "b", "--callback-url", HOOK).code == 0
+    [job] = queue.jobs(batch="b")
+    queue.cancel(job.id)
+    [callback] = queue.callbacks()
+    assert (callback.type, callback.batch, callback.job_id) == ("batch.settled", "b", None)

@@ -1,0 +1,272 @@
+"""One HTTP request to an address that was checked, which ends in its time whatever the other side does.
+
+The name is resolved here, once, and the connection is opened to the very address that was checked; so
+a name that leads elsewhere a moment later gains nothing. No proxy is used and no redirect followed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from voicequeue.net.addresses import Allowed
+
+_PORTS = {"http": 80, "https": 443}
+
+#: What may stand in a path or query as it is; the rest is quoted.
+_AS_IT_IS = "%/:=&?~#+!$,;'@()*[]"
+
+_NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f]")
+
+_PIECE = 65_536
+
+
+class Refused(Exception):
+    """It leads to where nothing is sent; the text says why, and names no URL."""
+
+
+class Unanswered(Exception):
+    """Nobody answered, or not to the end; the text says why, and names no URL."""
+
+
+class TooLarge(Exception):
+    """More came than was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long it may take, in seconds: to find the host and connect, and the whole of it."""
+
+    connect_s: float = 3.0
+    whole_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a URL leads: `path` as it is sent, `login` as the header that says who asks."""
+
+    is_secure: bool
+    host: str
+    port: int
+    path: str
+    login: str | None = None
+
+    @classmethod
+    def of(cls, url: str) -> Target:
+        """Raises Refused."""
+        try:
+            found = urlsplit(url)
+            port, host = found.port, found.hostname
+        except ValueError:
+            raise Refused("the URL cannot be read") from None
+        if host and _NOT_IN_HOSTS.search(host):
+            raise Refused("the URL cannot be read")
+        if found.scheme not in _PORTS or not host:
+            raise Refused("the URL is neither http:// nor https://")
+        path = quote(found.path or "/", safe=_AS_IT_IS) + (f"?{quote(found.query, safe=_AS_IT_IS)}" * bool(found.query))
+        return cls(found.scheme == "https", host, port or _PORTS[found.scheme], path, _login(found))
+
+
+def _login(found: Any) -> str | None:
+    if found.username is None:
+        return None
+    pair = f"{unquote(found.username)}:{unquote(found.password or '')}"
+    return "Basic " + b64encode(pair.encode()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """How an answer begins, and its body, to be read while the request stands."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    _answer: http.client.HTTPResponse
+    _line: _Line
+
+    def pieces(self, *, at_most: int) -> Iterator[bytes]:
+        """The body as it comes, of so many bytes at most. Raises TooLarge, Unanswered."""
+        came = 0
+        while piece := self._piece():
+            came += len(piece)
+            if came > at_most:
+                raise TooLarge(f"more than {at_most:,} bytes came")
+            yield piece
+
+    def _piece(self) -> bytes:
+        with _told_in_our_words(self._line):
+            piece = self._answer.read1(_PIECE)
+            # A connection that was cut reads like one that was closed.
+            if not piece and (self._line.is_cut or self._answer.length):
+                raise http.client.IncompleteRead(b"")
+            return piece
+
+
+@contextmanager
+def request(
+    method: str,
+    target: Target,
+    *,
+    headers: Mapping[str, str],
+    allowed: Allowed,
+    times: Times,
+    tls: ssl.SSLContext,
+    body: bytes | None = None,
+) -> Iterator[Response]:
+    """Send it, and give the answer as soon as its headers are there. Raises Refused, Unanswered.
+
+    `times` hold until the end of the block; what was not read by then is not read any more.
+    """
+    login = {} if target.login is None else {"Authorization": target.login}
+    line = _Line(allowed, times)
+    connection = _connection(target, line, tls)
+    with line.cut_in_time():
+        try:
+            with _told_in_our_words(line):
+                connection.request(method, target.path, body, {**headers, **login})
+                answer = connection.getresponse()
+                if line.is_cut:  # headers that were cut read like headers that have ended
+                    raise TimeoutError
+            yield Response(answer.status, answer.headers, answer, line)
+        finally:
+            connection.close()
+
+
+@dataclass(slots=True)
+class _Line:
+    """The way to the other side, cut when its time is over."""
+
+    allowed: Allowed
+    times: Times
+    is_cut: bool = False
+    _held: list[socket.socket] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def cut_in_time(self) -> Iterator[None]:
+        # A read's own timeout begins anew with each byte that drips in.
+        timer = threading.Timer(self.times.whole_s, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            with self._lock:
+                while self._held:
+                    self._held.pop().close()
+
+    def opened(self, host: str, port: int) -> socket.socket:
+        """A connection to an address of that host that may be sent to. Raises Refused, Unanswered."""
+        give_up = time.monotonic() + self.times.connect_s
+        found = _resolved(host, port, self.times.connect_s)
+        whys = [self.allowed.why_not(host, str(address[0])) for *_, address in found]
+        if None not in whys:
+            raise Refused(whys[0])
+        failed: OSError | None = None
+        for (family, kind, protocol, _, address), why in zip(found, whys, strict=True):
+            if why is None:
+                try:
+                    return self._connected(socket.socket(family, kind, protocol), host, address, give_up)
+                except OSError as error:
+                    failed = error
+        raise Unanswered(_why_not_connected(failed))
+
+    def _connected(self, end: socket.socket, host: str, address: Any, give_up: float) -> socket.socket:
+        try:
+            end.settimeout(max(0.01, give_up - time.monotonic()))
+            end.connect(address)
+            if why := self.allowed.why_not(host, str(end.getpeername()[0])):
+                raise Refused(why)
+            end.settimeout(self.times.whole_s)
+            self._hold(end)
+        except BaseException:
+            end.close()
+            raise
+        return end
+
+    def _hold(self, end: socket.socket) -> None:
+        with self._lock:
+            self._held.append(end.dup())  # TLS takes the socket itself away
+        if self.is_cut:
+            self._cut()
+
+    def _cut(self) -> None:
+        with self._lock:
+            self.is_cut = True
+            for end in self._held:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+
+def _resolved(host: str, port: int, within: float) -> list[Any]:
+    """The host's addresses. A resolver has no time limit of its own that we could set: a thread waits for it."""
+    found: Future[list[Any]] = Future()
+
+    def resolve() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, ValueError) as error:
+            found.set_exception(error)
+
+    threading.Thread(target=resolve, name="resolver", daemon=True).start()
+    try:
+        return found.result(within)
+    except TimeoutError:
+        raise Unanswered("its host is not found in time") from None
+    except (OSError, ValueError):
+        raise Unanswered("its host is not known") from None
+
+
+class _Plain(http.client.HTTPConnection):
+    def __init__(self, host: str, port: int, opened: Callable[[str, int], socket.socket]) -> None:
+        super().__init__(host, port)
+        self._opened = opened
+
+    def connect(self) -> None:
+        self.sock = self._opened(self.host, self.port)
+
+
+class _Secure(_Plain):
+    default_port = 443
+
+    def __init__(
+        self, host: str, port: int, opened: Callable[[str, int], socket.socket], context: ssl.SSLContext
+    ) -> None:
+        super().__init__(host, port, opened)
+        self._tls = context
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+
+
+def _connection(to: Target, line: _Line, tls: ssl.SSLContext) -> _Plain:
+    return _Secure(to.host, to.port, line.opened, tls) if to.is_secure else _Plain(to.host, to.port, line.opened)
+
+
+@contextmanager
+def _told_in_our_words(line: _Line) -> Iterator[None]:
+    """Neither the URL nor what the other side says stands in a reason."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError:
+        raise Unanswered("its certificate does not hold") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if line.is_cut or isinstance(error, TimeoutError):
+            raise Unanswered(f"no answer within {line.times.whole_s:g} s") from None
+        raise Unanswered(f"no answer: {type(error).__name__}") from None
+
+
+def _why_not_connected(error: OSError | None) -> str:
+    return "no connection in time" if isinstance(error, TimeoutError) else f"no connection: {type(error).__name__}"
