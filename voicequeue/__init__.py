@@ -7,6 +7,7 @@
 """
 
 from voicequeue.errors import (
+    BadCursor,
     InvalidJob,
     KeyConflict,
     NotAllowed,
@@ -14,23 +15,34 @@ from voicequeue.errors import (
     StoreUnreachable,
     UnknownBatch,
     UnknownJob,
+    UnknownPlan,
     VoiceQueueError,
 )
+from voicequeue.events import Event
 from voicequeue.gate import Account, Gate, Hold, Limits
 from voicequeue.job import Charge, Clip, Code, Failure, Job, State, Step, charges
+from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, Line, Status
-from voicequeue.queue import Receipt, Rejection, VoiceQueue
+from voicequeue.plans import Action, Done, Plan
+from voicequeue.queue import VoiceQueue
+from voicequeue.receipts import Entry, Placed, Receipt, Rejection
 from voicequeue.song import Song, UnknownModelWarning
 from voicequeue.spec import Priority, VoiceJob
 from voicequeue.stage import Stage
 
 __all__ = [
     "Account",
+    "Action",
+    "BadCursor",
     "Batch",
     "Charge",
     "Clip",
     "Code",
+    "Done",
+    "Entry",
+    "Event",
     "Failure",
+    "Filter",
     "Gate",
     "Hold",
     "InvalidJob",
@@ -39,6 +51,9 @@ __all__ = [
     "Limits",
     "Line",
     "NotAllowed",
+    "Page",
+    "Placed",
+    "Plan",
     "Priority",
     "Problem",
     "Receipt",
@@ -52,6 +67,7 @@ __all__ = [
     "UnknownBatch",
     "UnknownJob",
     "UnknownModelWarning",
+    "UnknownPlan",
     "VoiceJob",
     "VoiceQueue",
     "VoiceQueueError",

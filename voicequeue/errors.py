@@ -5,6 +5,8 @@
      ├── KeyConflict     (also a ValueError)   the idempotency key stands for another job
      ├── UnknownJob      (also a LookupError)  no job has this id
      ├── UnknownBatch    (also a LookupError)  no batch has this name
+     ├── UnknownPlan     (also a LookupError)  no plan has this token (any more)
+     ├── BadCursor       (also a ValueError)   the cursor is none that a page ended with
      ├── NotAllowed                            the job's state does not allow this
      └── StoreUnreachable                      Redis does not answer, or refuses
 
@@ -104,6 +106,20 @@ class UnknownBatch(VoiceQueueError, LookupError):
 
     def __str__(self) -> str:
         return f"no batch {self.name!r}"
+
+
+class UnknownPlan(VoiceQueueError, LookupError):
+    """No plan of this kind has this token, or its hour is over."""
+
+    def __str__(self) -> str:
+        return "no such plan: its hour is over, or it is another action's"
+
+
+class BadCursor(VoiceQueueError, ValueError):
+    """The cursor is none that a page of this list ended with."""
+
+    def __str__(self) -> str:
+        return "is no cursor that a page of this list ended with"
 
 
 class NotAllowed(VoiceQueueError):

@@ -124,6 +124,17 @@ class Step:
     attempt: int = 0
     task_id: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command line and HTTP show."""
+        return {
+            "at": iso(self.at),
+            "state": self.state.value,
+            "stage": self.stage.value,
+            "reason": self.reason,
+            "attempt": self.attempt,
+            "task_id": self.task_id,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
 
-from redis.exceptions import ResponseError
-
-from voicequeue import changes
+from voicequeue import changes, events, listing, plans
 from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
 from voicequeue.claims import Outcome
 from voicequeue.errors import (
     InvalidJob,
     KeyConflict,
-    StoreUnreachable,
     UnknownBatch,
     UnknownJob,
-    VoiceQueueError,
 )
+from voicequeue.events import Event
 from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, Status
-from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
+from voicequeue.plans import Action, Done, Plan
+from voicequeue.reachable import reachable
+from voicequeue.receipts import Entry, Placed, Receipt, Rejection
+from voicequeue.reconnect import no_later_than
 from voicequeue.repair import repair
 from voicequeue.spec import VoiceJob, parse
 from voicequeue.stage import Stage
@@ -47,28 +46,6 @@ PACE_S = 300.0
 UNSETTLED = frozenset(State) - FINAL - {State.UNSURE}
 
 DEFAULT_URL = "redis://localhost:6379/0"
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """One of many jobs that could not be enqueued; `index` is its place among those given, from 0."""
-
-    index: int
-    error: VoiceQueueError
-
-
-@dataclass(slots=True)
-class Receipt:
-    """What became of many jobs: how many were new, were there already, and could not be taken.
-
-    `credits` is what the new ones will cost. `rejections` stays empty where `on_reject` took them.
-    """
-
-    new: int = 0
-    known: int = 0
-    rejected: int = 0
-    credits: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
 
 
 class VoiceQueue:
@@ -106,13 +83,39 @@ class VoiceQueue:
 
         Raises InvalidJob, KeyConflict.
         """
-        spec = parse(job)
-        job_id = spec.id()
-        with _reachable():
-            [outcome] = self._store.enqueue([(job_id, spec)], time.time())
-        if outcome is Outcome.CONFLICT:
-            raise KeyConflict(spec.key or "", job_id)
-        return self.get(job_id)
+        return self.get(self._enqueued(job)[0])
+
+    def place(self, job: Enqueueable) -> Placed:
+        """The same, and tell whether it is new and where it stands. Raises InvalidJob, KeyConflict."""
+        job_id, new = self._enqueued(job)
+        found = self.get(job_id)
+        with reachable():
+            ahead = self._store.lookup.ahead(job_id, found.spec.priority, found.spec.batch or "")
+        return Placed(found, new, None if ahead is None else ahead + 1)
+
+    def _enqueued(self, job: Enqueueable) -> tuple[str, bool]:
+        [entry] = self.enqueue_at_once([job])
+        if entry.error is not None:
+            raise entry.error
+        return entry.job_id, entry.new
+
+    def enqueue_at_once(self, jobs: Sequence[Enqueueable]) -> list[Entry]:
+        """Put some jobs into the backlog with one call to Redis; gives what became of each, in their order."""
+        entries: list[Entry | None] = []
+        taken: list[tuple[int, str, VoiceJob]] = []
+        for index, given in enumerate(jobs):
+            try:
+                spec = parse(given)
+            except InvalidJob as error:
+                entries.append(Entry(error=error))
+            else:
+                entries.append(None)
+                taken.append((index, spec.id(), spec))
+        with reachable():
+            outcomes = self._store.enqueue([(job_id, spec) for _, job_id, spec in taken], time.time())
+        for (index, job_id, spec), outcome in zip(taken, outcomes, strict=True):
+            entries[index] = _entry(job_id, spec, outcome)
+        return [entry for entry in entries if entry is not None]
 
     def enqueue_many(
         self, jobs: Iterable[Enqueueable], *, on_reject: Callable[[Rejection], None] | None = None
@@ -132,32 +135,22 @@ class VoiceQueue:
     def _enqueue_chunk(
         self, chunk: list[tuple[int, Enqueueable]], receipt: Receipt, reject: Callable[[Rejection], None]
     ) -> None:
-        taken: list[tuple[int, str, VoiceJob]] = []
-        for index, given in chunk:
-            try:
-                spec = parse(given)
-            except InvalidJob as error:
+        entries = self.enqueue_at_once([given for _, given in chunk])
+        for (index, _), entry in zip(chunk, entries, strict=True):
+            if entry.error is not None:
                 receipt.rejected += 1
-                reject(Rejection(index, error))
-            else:
-                taken.append((index, spec.id(), spec))
-        with _reachable():
-            outcomes = self._store.enqueue([(job_id, spec) for _, job_id, spec in taken], time.time())
-        for (index, job_id, spec), outcome in zip(taken, outcomes, strict=True):
-            if outcome is Outcome.NEW:
+                reject(Rejection(index, entry.error))
+            elif entry.new:
                 receipt.new += 1
-                receipt.credits += spec.credits
-            elif outcome is Outcome.KNOWN:
-                receipt.known += 1
+                receipt.credits += entry.credits
             else:
-                receipt.rejected += 1
-                reject(Rejection(index, KeyConflict(spec.key or "", job_id)))
+                receipt.known += 1
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────
 
     def get(self, job_id: str) -> Job:
         """The job as it stands now. Raises UnknownJob."""
-        with _reachable():
+        with reachable():
             [job] = self._store.get([job_id])
         if job is None:
             raise UnknownJob(job_id)
@@ -165,7 +158,7 @@ class VoiceQueue:
 
     def timeline(self, job_id: str) -> list[Step]:
         """Every move of the job, oldest first. Raises UnknownJob."""
-        with _reachable():
+        with reachable():
             steps = self._store.timeline(job_id)
         if not steps:
             raise UnknownJob(job_id)
@@ -181,7 +174,7 @@ class VoiceQueue:
             return self._wait(job_id, give_up)
 
     def _wait(self, job_id: str, give_up: float | None) -> Job:
-        with _reachable():
+        with reachable():
             after = self._store.last_event()
         while True:
             job = self.get(job_id)
@@ -196,7 +189,7 @@ class VoiceQueue:
             if give_up is not None and now >= give_up:
                 raise TimeoutError(f"job {job_id} has not settled yet")
             until = look_again if give_up is None else min(look_again, give_up)
-            with _reachable():
+            with reachable():
                 events = self._store.events(after, wait_s=until - now)
             for event_id, fields in events:
                 after = event_id
@@ -220,17 +213,49 @@ class VoiceQueue:
             yield from (job for job in page if job is not None)
 
     def _page(self, ids: Iterator[str]) -> list[Job | None]:
-        with _reachable():
+        with reachable():
             return self._store.get(list(islice(ids, CHUNK)))
+
+    def find(self, wanted: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[Job]:
+        """A page of the jobs that match, from where `cursor` of the page before says.
+
+        It may hold fewer than `limit`, even none, and yet not be the last: that one has no cursor.
+        Raises UnknownBatch, BadCursor.
+        """
+        if wanted.batch is not None:
+            self.batch(wanted.batch)
+        with reachable():
+            return listing.page(self._store, wanted, limit=limit, cursor=cursor)
+
+    def find_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
+        """A page of the batches, the newest first. Raises BadCursor."""
+        with reachable():
+            return listing.batches(self._store, limit=limit, cursor=cursor)
+
+    def events(self, after: str, *, count: int = 1_000) -> list[Event]:
+        """Up to so many events after the one of that id (`0-0`: from the oldest that is kept on), at once."""
+        with reachable():
+            found = self._store.lookup.events_after(after, count=count)
+        return [events.event(event_id, fields) for event_id, fields in found]
+
+    def event_span(self) -> tuple[str, str]:
+        """The ids of the oldest event that is kept and of the newest; `0-0` twice where there is none."""
+        with reachable():
+            return self._store.lookup.oldest_event(), self._store.last_event()
+
+    def new_event(self, after: str, *, within_s: float) -> bool:
+        """Whether there is an event after that id, waiting for it at most so long (and 5 s)."""
+        with reachable():
+            return bool(self._store.events(after, wait_s=min(within_s, 5.0)))
 
     def balances(self) -> list[Balance]:
         """What upstream said was left on the account in the last days, oldest first."""
-        with _reachable():
+        with reachable():
             return self._store.controls.balances()
 
     def batch(self, name: str) -> Batch:
         """A batch as it stands now. Raises UnknownBatch."""
-        with _reachable():
+        with reachable():
             found = self._store.batch(name)
         if found is None:
             raise UnknownBatch(name)
@@ -238,7 +263,7 @@ class VoiceQueue:
 
     def batches(self) -> list[Batch]:
         """Every batch, the newest first."""
-        with _reachable():
+        with reachable():
             names = self._store.batches()
         return [self.batch(name) for name in names]
 
@@ -247,7 +272,7 @@ class VoiceQueue:
         if batch is not None:
             self.batch(batch)
         now, store = time.time(), self._store
-        with _reachable():
+        with reachable():
             states = store.counts(batch)
             pace = store.finished(now - PACE_S) * 60 / PACE_S
             unsettled = sum(states[state] for state in UNSETTLED)
@@ -274,25 +299,25 @@ class VoiceQueue:
         """
         if batch is not None:
             return self.limit_batch(self.batch(batch).name, paused=True)
-        with _reachable():
+        with reachable():
             return self._store.controls.pause(time.time(), stage=None if stage is None else Stage(stage), by=by)
 
     def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
         """Go on, and try what is held back for other reasons. False if nothing was. Raises UnknownBatch."""
         if batch is not None:
             return self.limit_batch(self.batch(batch).name, paused=False)
-        with _reachable():
+        with reachable():
             return self._store.controls.resume(time.time(), stage=None if stage is None else Stage(stage))
 
     def limits(self) -> Limits:
         """As somebody set them while it runs, or else as the workers' settings say."""
-        with _reachable():
+        with reachable():
             return self._store.controls.limits()
 
     def set_limits(self, **limits: float | None) -> Limits:
         """Set `in_flight`, `submit_rate` (POSTs a minute) or `credit_floor` for all workers, now; None goes
         back to their settings. Raises ValueError."""
-        with _reachable():
+        with reachable():
             self._store.controls.set_limits(**limits)
             return self._store.controls.limits()
 
@@ -308,7 +333,7 @@ class VoiceQueue:
 
         It may be set before the batch has jobs. False if all was so already. Raises ValueError.
         """
-        with _reachable():
+        with reachable():
             return self._store.limit_batch(name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight)
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────
@@ -324,7 +349,7 @@ class VoiceQueue:
         """Cancel many jobs as they were when they were read; False for one that has moved since."""
         now = time.time()
         moves = [changes.cancel(job, now) for job in jobs]
-        with _reachable():
+        with reachable():
             return [written for page in _pages(moves) for written in self._store.apply(page, now)]
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
@@ -339,8 +364,23 @@ class VoiceQueue:
         """Retry many failed jobs as they were when they were read; False for one that has changed since."""
         now = time.time()
         moves = [changes.retry(job, now, resubmit=resubmit) for job in jobs]
-        with _reachable():
+        with reachable():
             return [written for page in _pages(moves) for written in self._store.apply(page, now)]
+
+    def plan(self, action: Action | str, wanted: Filter, *, resubmit: bool = False) -> Plan:
+        """Freeze the list of jobs that `cancel` or `retry` would be done to, and say what that costs.
+
+        Nothing is changed before `carry_out`. Raises UnknownBatch.
+        """
+        if wanted.batch is not None:
+            self.batch(wanted.batch)
+        with reachable():
+            return plans.draw_up(self._store, Action(action), wanted, time.time(), resubmit=resubmit)
+
+    def carry_out(self, action: Action | str, token: str) -> Done:
+        """Do what was planned to each job of that list that has not changed since. Raises UnknownPlan."""
+        with reachable():
+            return plans.carry_out(self._store, Action(action), token, time.time())
 
     def take_up(self, job_id: str, task_id: str) -> Job:
         """Give an unsure job the task id of its order: it was charged, and is asked about. Raises NotAllowed."""
@@ -358,38 +398,29 @@ class VoiceQueue:
 
     def audit(self) -> list[Finding]:
         """Every index and counter that does not agree with the job records; none is what one hopes for."""
-        with _reachable():
+        with reachable():
             return audit(self._redis, self._prefix)
 
     def repair(self, findings: Sequence[Finding]) -> list[Finding]:
         """Mend what `audit` found, and give what was mended; jobs that have moved on since are left alone."""
-        with _reachable():
+        with reachable():
             return repair(self._redis, self._prefix, findings, time.time())
 
     def _change(self, job_id: str, decide: Callable[[Job, float], Move]) -> Job:
         while True:
             now = time.time()
             move = decide(self.get(job_id), now)
-            with _reachable():
+            with reachable():
                 [written] = self._store.apply([move], now)
             if written:
                 return self.get(job_id)
 
 
+def _entry(job_id: str, spec: VoiceJob, outcome: Outcome) -> Entry:
+    if outcome is Outcome.CONFLICT:
+        return Entry(job_id, error=KeyConflict(spec.key or "", job_id))
+    return Entry(job_id, new=outcome is Outcome.NEW, credits=spec.credits)
+
+
 def _pages(moves: list[Move]) -> Iterator[list[Move]]:
     return (moves[start : start + CHUNK] for start in range(0, len(moves), CHUNK))
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    began = time.monotonic()
-    try:
-        yield
-    except REFUSED as error:
-        raise StoreUnreachable(f"Redis refuses: {type(error).__name__}") from error
-    except UNREACHABLE as error:
-        tried = f"tried for {time.monotonic() - began:.0f} s"
-        raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}, {tried}") from error
-    except ResponseError as error:  # out of memory, read only, no such database …
-        words, _, _ = str(error).partition(", with args")
-        raise StoreUnreachable(f"Redis refuses: {words}") from error

@@ -20,6 +20,7 @@ from voicequeue.controls import Controls
 from voicequeue.gate import Limits
 from voicequeue.job import Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
+from voicequeue.lookup import Lookup
 from voicequeue.overview import Batch, Line
 from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.scripts import encodable
@@ -55,13 +56,14 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 
 
 class Store:
-    """Job records under one prefix of one Redis, and (`controls`) what holds them back. Safe to share
-    between threads. `limits` are this process's settings."""
+    """Job records under one prefix of one Redis, (`controls`) what holds them back and (`lookup`) how they are
+    listed. Safe to share between threads. `limits` are this process's settings."""
 
     def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None) -> None:
         self._space = Keyspace(redis, prefix)
         self._redis = redis
         self.controls = Controls(self._space, limits)
+        self.lookup = Lookup(self._space)
         self._limits = self.controls.settings.arguments()
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────

@@ -34,7 +34,7 @@ LUA = sorted((ROOT / "voicequeue" / "scripts").glob("*.lua"))
 SHARED = sorted((ROOT / "voicequeue" / "scripts" / "lib").glob("*.lua"))
 
 #: The modules that run scripts.
-RUN_BY = ("store", "controls", "books", "repair")
+RUN_BY = ("store", "controls", "lookup", "books", "repair")
 
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
 

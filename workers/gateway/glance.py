@@ -1,0 +1,50 @@
+"""Batches, and the queue at a glance."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from voicequeue import VoiceQueue
+from voicequeue.apikeys import Scope
+from workers.gateway import shapes
+from workers.gateway.access import Access
+from workers.gateway.jobs import Cursor, Limit
+from workers.gateway.openapi import described, problems
+
+
+def router(queue: VoiceQueue, access: Access) -> APIRouter:
+    """The routes that count."""
+    routes = APIRouter(tags=["batches and status"], dependencies=access.needs(Scope.READ))
+
+    @routes.get(
+        "/v1/batches",
+        responses={200: described(shapes.Batches, "A page."), **problems(401, 403, 422, 503)},
+    )
+    async def batches(limit: Limit = 100, cursor: Cursor = None) -> JSONResponse:
+        """Batches, the newest first, a page at a time."""
+        page = await run_in_threadpool(queue.find_batches, limit=limit, cursor=cursor)
+        return JSONResponse({"batches": [batch.as_dict() for batch in page.items], "next": page.cursor})
+
+    @routes.get(
+        "/v1/batches/{name}",
+        responses={200: described(shapes.Batch, "The batch."), **problems(401, 403, 404, 422, 503)},
+    )
+    async def batch(name: str) -> JSONResponse:
+        """A batch: how many of its jobs stand where, and what they spent."""
+        return JSONResponse((await run_in_threadpool(queue.batch, name)).as_dict())
+
+    @routes.get(
+        "/v1/status",
+        responses={200: described(shapes.Status, "The queue."), **problems(401, 403, 404, 422, 503)},
+    )
+    async def status(
+        batch: Annotated[shapes.BatchName | None, Query(description="one batch of it")] = None,
+    ) -> JSONResponse:
+        """The whole queue at a glance, or one batch of it: states, gate, slots, backlog, credits, workers."""
+        return JSONResponse((await run_in_threadpool(queue.status, batch)).as_dict(batch))
+
+    return routes
