@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import enqueueing, ingesting, pipeline
+from benchmarks import enqueueing, http, ingesting, pipeline
 from config.settings import Settings
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 
-PARTS = ("enqueueing", "pipeline", "ingesting")
+PARTS = ("enqueueing", "http", "pipeline", "ingesting")
 
 
 def main() -> int:
@@ -45,6 +45,8 @@ def _measure(part: str, supervisor: Supervisor, folder: Path, rows: int) -> dict
         return enqueueing.measure(url)
     if part == "ingesting":
         return ingesting.measure(url, folder, rows)
+    if part == "http":
+        return http.measure(stack, supervisor)
     return pipeline.measure(url, stack, supervisor)
 
 

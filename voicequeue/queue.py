@@ -243,10 +243,11 @@ class VoiceQueue:
         with reachable():
             return self._store.lookup.oldest_event(), self._store.last_event()
 
-    def new_event(self, after: str, *, within_s: float) -> bool:
-        """Whether there is an event after that id, waiting for it at most so long (and 5 s)."""
+    def event_since(self, after: str, *, within_s: float) -> str:
+        """The id of an event after that one, waiting for it at most so long (and 5 s); that id where none came."""
         with reachable():
-            return bool(self._store.events(after, wait_s=min(within_s, 5.0)))
+            found = self._store.events(after, wait_s=min(within_s, 5.0))
+        return found[-1][0] if found else after
 
     def balances(self) -> list[Balance]:
         """What upstream said was left on the account in the last days, oldest first."""

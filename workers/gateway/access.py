@@ -12,6 +12,7 @@ from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from voicequeue.apikeys import ApiKey, Scope, holder
+from workers.gateway.openapi import known_query
 from workers.gateway.problems import Refusal
 
 #: Says that somebody passed the request on, for somebody whose address nobody can vouch for.
@@ -39,8 +40,8 @@ class Access:
         return not self._keys
 
     def needs(self, scope: Scope) -> list[Dependency]:
-        """What routes depend on that need this scope."""
-        return [Depends(self._check(scope))]
+        """What routes depend on that need this scope: nothing else is looked at before."""
+        return [Depends(self._check(scope)), Depends(known_query)]
 
     def _check(self, scope: Scope) -> Callable[..., Awaitable[None]]:
         async def check(

@@ -72,16 +72,19 @@ class Tail:
                 self._watch = None
 
     async def _look(self) -> None:
-        last = ""
+        told = last = ""
         while True:
             try:
-                last = last or (await run_in_threadpool(self._queue.event_span))[1]
-                if await run_in_threadpool(self._queue.new_event, last, within_s=2.0):
-                    last = ""
-                    self._moved.set()
-                    self._moved = asyncio.Event()
+                if last:
+                    last = await run_in_threadpool(self._queue.event_since, last, within_s=2.0)
+                else:
+                    _, last = await run_in_threadpool(self._queue.event_span)
             except StoreUnreachable:
                 await asyncio.sleep(1)
+            if last != told:
+                told = last
+                self._moved.set()
+                self._moved = asyncio.Event()
             await asyncio.sleep(_PAUSE_S)
 
 

@@ -16,7 +16,6 @@ from workers.gateway.access import Access
 from workers.gateway.openapi import described, json_body, problems
 
 _METADATA = "metadata."
-_LISTED = frozenset({"state", "stage", "batch", "code", "since", "limit", "cursor"})
 
 Limit = Annotated[int, Query(ge=1, le=500, description="how many at most")]
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
@@ -53,6 +52,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         "/v1/jobs",
         dependencies=access.needs(Scope.READ),
         responses={200: described(shapes.Jobs, "A page."), **problems(401, 403, 404, 422, 503)},
+        openapi_extra={"x-free-query": [_METADATA]},
     )
     async def jobs(
         request: Request,
@@ -127,8 +127,5 @@ def _keyed(given: Any, key: str | None) -> Any:
 
 
 def _metadata(query: Mapping[str, str]) -> dict[str, str]:
-    """What `metadata.NAME=VALUE` asks for; a name that is no filter must not be taken for none."""
-    unknown = [name for name in query if name not in _LISTED and not name.startswith(_METADATA)]
-    if unknown:
-        raise InvalidJob([Problem(name[:100], "is no filter") for name in unknown])
+    """What `metadata.NAME=VALUE` asks for."""
     return {name.removeprefix(_METADATA): value for name, value in query.items() if name.startswith(_METADATA)}

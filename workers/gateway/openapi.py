@@ -7,12 +7,12 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from voicequeue import VoiceJob
+from voicequeue import InvalidJob, Problem, VoiceJob
 from workers.gateway import shapes
 from workers.gateway.problems import MEDIA_TYPE
 
@@ -60,6 +60,16 @@ def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
         "examples": {name: {"value": value} for name, value in examples.items()},
     }
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def known_query(request: Request) -> None:
+    """Refuse what the route does not know: a typing error must not pass for nothing. Raises InvalidJob."""
+    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
+    known = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
+    free = tuple(operation.get("x-free-query", ()))
+    unknown = [name for name in request.query_params if name not in known and not name.startswith(free)]
+    if unknown:
+        raise InvalidJob([Problem(name[:100], "is no parameter here") for name in unknown])
 
 
 def install(app: FastAPI) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from voicequeue import Code, Filter, Priority, Stage, State
 from voicequeue.plans import Action
@@ -41,11 +41,16 @@ EXAMPLE_ORDER: dict[str, Any] = {
 BatchName = Annotated[str, StringConstraints(pattern=BATCH_PATTERN)]
 
 
-def _aware(at: datetime) -> datetime:
+def _moment(given: Any) -> datetime:
+    """From ISO 8601 alone: a bare number might be meant in seconds or in milliseconds."""
+    try:
+        at = datetime.fromisoformat(given)
+    except (TypeError, ValueError):
+        raise ValueError("must be ISO 8601, such as 2026-03-01T09:30:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-Since = Annotated[datetime, AfterValidator(_aware)]
+Since = Annotated[datetime, BeforeValidator(_moment)]
 
 
 class Wanted(BaseModel):
