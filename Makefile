@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+NODE := tests/node/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test torture check bench lock clean
@@ -9,7 +10,7 @@ READY := .venv/.ready
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## Make .venv with everything pinned in requirements.lock
+setup: $(READY) $(NODE)  ## Make .venv with everything pinned in requirements.lock
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -18,13 +19,17 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# For one test, with Node from a wheel; without npm's registry that test fails and says so.
+$(NODE): tests/node/package-lock.json | $(READY)
+	@-$(BIN)/python -m tests.node
+
 demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show the result
 	@$(BIN)/python -m workers.demo
 
 up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.up
 
-test: $(READY)  ## Run every test (a real Valkey and real workers, no Docker)
+test: $(READY) $(NODE)  ## Run every test (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 torture: $(READY)  ## Kill everything, again and again, then compare the books: SECONDS=180 SEED=7
@@ -35,8 +40,8 @@ check: $(READY)  ## Lint, format check and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## Measure the enqueue rate, the workers' CPU per job and memory
-	@$(BIN)/python -m benchmarks
+bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing" for the rest
+	@$(BIN)/python -m benchmarks $(PARTS)
 
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
@@ -45,4 +50,4 @@ lock:  ## Pin the dependencies again (needs uv)
 	$(PIN) --extra worker --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 
 clean:  ## Remove what make made
-	rm -rf .venv .voicequeue build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .voicequeue tests/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache

@@ -11,30 +11,38 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import enqueueing, http, ingesting, pipeline
+from benchmarks import enqueueing, gateway, ingesting, pacing, pipeline, polling
 from config.settings import Settings
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 
-PARTS = ("enqueueing", "http", "pipeline", "ingesting")
+PARTS = ("enqueueing", "gateway", "pipeline", "ingesting")
+
+#: These take minutes, and have to be asked for.
+LONG = {"polling": polling.tables, "pacing": pacing.tables}
 
 
 def main() -> int:
     """Run the parts that were asked for, each with a fresh Valkey."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them by default")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, *LONG, []], help=f"by default {', '.join(PARTS)}")
     parser.add_argument("--rows", type=int, default=ingesting.ROWS, help="rows that `ingesting` ingests")
     options = parser.parse_args()
     console = Console(highlight=False)
     table = Table("what", "measured", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
     for part in options.parts or PARTS:
         console.print(f"measuring {part} …")
+        if part in LONG:
+            for shown in LONG[part]():
+                console.print(shown)
+            continue
         with tempfile.TemporaryDirectory() as folder, Supervisor(say=console.print) as supervisor:
             found = _measure(part, supervisor, Path(folder), options.rows)
         for name, value in found.items():
             table.add_row(name, f"{value:,.0f}" if value >= 100 else f"{value:.2f}")
         table.add_section()
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     return 0
 
 
@@ -45,8 +53,8 @@ def _measure(part: str, supervisor: Supervisor, folder: Path, rows: int) -> dict
         return enqueueing.measure(url)
     if part == "ingesting":
         return ingesting.measure(url, folder, rows)
-    if part == "http":
-        return http.measure(stack, supervisor)
+    if part == "gateway":
+        return gateway.measure(stack, supervisor)
     return pipeline.measure(url, stack, supervisor)
 
 

@@ -67,4 +67,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_disable_rate_limits": True,
         "worker_max_tasks_per_child": 1000,
         "worker_send_task_events": True,
+        # Keeps what is no task of ours, where Celery would drop it and log all of it.
+        "worker_consumer": "workers.consumer:Consumer",
     }

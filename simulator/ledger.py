@@ -1,5 +1,6 @@
 """What was asked, what was charged and what became of it. Pure bookkeeping: no clock, no sockets, no chance."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Task:
             "fingerprint": self.fingerprint,
             "credits": PRICES[self.kind],
             "at": self.at,
+            "ready_at": None if math.isinf(self.ready_at) else self.ready_at,
+            "polls": self.polls,
             "answered": self.answered,
         }
 

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, Task
+from celery.exceptions import Reject
+from redis.exceptions import RedisError
 
 from tasks import steps
-from tasks.intake import HiddenArguments, accept
+from tasks.intake import ENQUEUE, HiddenArguments, take
 from tasks.services import Services
 from voicequeue.errors import InvalidJob, KeyConflict
 from voicequeue.stage import Stage
@@ -27,6 +29,9 @@ POLL: dict[str, Any] = {"max_retries": None, "retry_on_worker_lost": True, "defa
 
 #: A job that cannot be taken is the sender's mistake, not a defect to print a traceback for.
 INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (InvalidJob, KeyConflict)}
+
+#: After so many seconds a job that Redis refused (out of memory, read only) is tried again.
+TRY_AGAIN_S = 1.0
 
 
 def submit_name(stage: Stage) -> str:
@@ -68,6 +73,12 @@ def _register_poll(app: Celery, services: Callable[[], Services], stage: Stage) 
 
 
 def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
-    @app.task(bind=True, name="voicequeue.enqueue", **INTAKE)
-    def enqueue(self: Task[..., str], job: dict[str, Any]) -> str:
-        return accept(services().store, job, message_id=self.request.id or "", now=time.time())
+    @app.task(bind=True, name=ENQUEUE, **INTAKE)
+    def enqueue(self: Task[..., str], *args: Any, **kwargs: Any) -> str:
+        try:
+            return take(services().store, args, kwargs, message_id=self.request.id or "", now=time.time())
+        except RedisError as error:
+            # A task that fails is acknowledged, and its message gone; this one goes back into its queue.
+            # What Redis said is not logged with it: it may quote the job.
+            time.sleep(TRY_AGAIN_S)
+            raise Reject(f"Redis refuses: {type(error).__name__}", requeue=True) from None

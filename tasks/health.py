@@ -47,30 +47,30 @@ class Health:
 
     def _heed(self, error: UpstreamError, slowly: Callable[[SlowDown, float], bool]) -> None:
         """Close the gate where the error is everybody's, and say so once."""
-        now = self._clock()
+        now, why = self._clock(), error.message.rstrip(".")
         match error:
             case SlowDown():
                 if slowly(error, now):
-                    log.warning("upstream says: slow down (%s)", error)
+                    log.warning("upstream says: slow down (%s)", why)
             case CannotPay():
                 if self._controls.close(Reason.OUT_OF_CREDITS, error.message, now):
                     log.error(
-                        "nothing is charged until the account can pay: %s. Add credits; it goes on by itself", error
+                        "nothing is charged until the account can pay: %s. Add credits; it goes on by itself", why
                     )
             case Forbidden():
                 if self._controls.close(Reason.UNAUTHORIZED, error.message, now, now + self._patience.account_s):
-                    log.error("nothing is charged, upstream forbids it: %s. One job is tried each minute", error)
+                    log.error("nothing is charged, upstream forbids it: %s. One job is tried each minute", why)
             case Unauthorized():
                 if self._controls.close(Reason.UNAUTHORIZED, error.message, now):
                     log.error(
                         "nothing is charged, the key is wrong: %s. Mend MUSICAPI_KEY, restart the workers, "
                         "then: voicequeue resume",
-                        error,
+                        why,
                     )
             case Unavailable() | NoAnswer():
                 self._trouble = True
                 if self._controls.trouble(error.message, now, wait=self._patience.cooldown_s):
-                    log.error("nothing is charged, upstream does not answer: %s. It is tried again by itself", error)
+                    log.error("nothing is charged, upstream does not answer: %s. It is tried again by itself", why)
             case _:
                 self._answered()
 

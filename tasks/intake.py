@@ -1,17 +1,29 @@
-"""The Celery message door: `voicequeue.enqueue`, for any Celery client in any language."""
+"""The Celery message door: `voicequeue.enqueue`, for any Celery client in any language.
+
+A message becomes a job, or it is kept among the rejected ones with the reason; it is never dropped.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery.worker.request import Request
+from redis.exceptions import RedisError
 
 from voicequeue.claims import Outcome
-from voicequeue.errors import KeyConflict
+from voicequeue.errors import InvalidJob, KeyConflict, Problem
+from voicequeue.rejects import RejectedMessage
 from voicequeue.spec import parse
 from voicequeue.store import Store
 
+#: What the door is called.
+ENQUEUE = "voicequeue.enqueue"
+
 HIDDEN = "(hidden: a job may hold URLs and lyrics)"
+
+#: What senders cannot choose: how a message is shown, and after what time its task is killed.
+_OURS: dict[str, Any] = {"shadow": None, "timelimit": None, "argsrepr": HIDDEN, "kwargsrepr": HIDDEN}
 
 
 class HiddenArguments(Request):
@@ -20,13 +32,43 @@ class HiddenArguments(Request):
     Everywhere else they are job ids; here the sender put the whole job into the message.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._argsrepr = self._kwargsrepr = HIDDEN
-        self.request_dict.update(argsrepr=HIDDEN, kwargsrepr=HIDDEN)
+    def __init__(self, message: Any, *, headers: Mapping[str, Any] | None = None, **more: Any) -> None:
+        theirs = dict(message.headers if headers is None else headers)
+        super().__init__(message, headers=theirs | _OURS, **more)
 
 
-def accept(store: Store, job: Any, *, message_id: str, now: float) -> str:
+def take(store: Store, args: Sequence[Any], named: Mapping[str, Any], *, message_id: str, now: float) -> str:
+    """Enqueue the job of a message, or keep it as rejected and say why; gives the job's id.
+
+    Raises InvalidJob, KeyConflict, and RedisError where neither could be written.
+    """
+    given: Any = {"args": list(args), "kwargs": dict(named)}
+    try:
+        given = only_argument(args, named)
+        return accept(store, given, message_id=message_id, now=now)
+    except RedisError:
+        raise
+    except Exception as error:
+        known = isinstance(error, InvalidJob | KeyConflict)
+        reason = str(error) if known else f"a defect of voicequeue: {type(error).__name__}"
+        store.rejects.add(RejectedMessage(now, message_id, ENQUEUE, reason, given))
+        raise
+
+
+def only_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The job: the argument `job`, or the only one. Raises InvalidJob."""
+    problems = [Problem(str(name), "is no argument; there is one, job") for name in named if name != "job"]
+    if len(args) + ("job" in named) != 1:
+        problems.append(Problem("job", "must be given once, as the argument job or as the only one"))
+    if problems:
+        raise InvalidJob(problems)
+    job = named["job"] if "job" in named else args[0]
+    if not isinstance(job, Mapping):
+        raise InvalidJob([Problem("job", 'must be an object such as {"audio_url": "https://…"}')])
+    return job
+
+
+def accept(store: Store, job: Mapping[str, Any], *, message_id: str, now: float) -> str:
     """Enqueue the job of a message; gives its id. Raises InvalidJob, KeyConflict.
 
     A message may be delivered twice: without a key of its own the job takes the message's id.

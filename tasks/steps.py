@@ -16,7 +16,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from tasks import decide
-from tasks.musicapi import NoAnswer, Refused, UpstreamError
+from tasks.musicapi import Refused, UpstreamError
 from tasks.polls import kind_of
 from tasks.services import Services
 from voicequeue import flow
@@ -191,7 +191,7 @@ def _poll_one(services: Services, claim: Claimed) -> Answer:
     try:
         reading = services.health.of_question(partial(services.upstream.task, claim.task_id))
     except UpstreamError as error:
-        if not isinstance(error, NoAnswer):
+        if isinstance(error, Refused):  # anything else is everybody's, and was told once
             log.warning("job %s: asking about its %s: %s", claim.job_id, claim.stage, error)
         late = decide.overdue(claim, services.clock(), _deadline(services, claim), error.message)
         return Answer(late, heard=False)

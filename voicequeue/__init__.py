@@ -6,6 +6,7 @@
 >>> queue.wait(job.id).persona_id
 """
 
+from voicequeue.aio import AsyncVoiceQueue
 from voicequeue.errors import (
     BadCursor,
     InvalidJob,
@@ -18,14 +19,14 @@ from voicequeue.errors import (
     UnknownPlan,
     VoiceQueueError,
 )
-from voicequeue.events import Event
 from voicequeue.gate import Account, Gate, Hold, Limits
-from voicequeue.job import Charge, Clip, Code, Failure, Job, State, Step, charges
+from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step, charges
 from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, Line, Status
 from voicequeue.plans import Action, Done, Plan
 from voicequeue.queue import VoiceQueue
 from voicequeue.receipts import Entry, Placed, Receipt, Rejection
+from voicequeue.rejects import RejectedMessage
 from voicequeue.song import Song, UnknownModelWarning
 from voicequeue.spec import Priority, VoiceJob
 from voicequeue.stage import Stage
@@ -33,6 +34,7 @@ from voicequeue.stage import Stage
 __all__ = [
     "Account",
     "Action",
+    "AsyncVoiceQueue",
     "BadCursor",
     "Batch",
     "Charge",
@@ -57,6 +59,7 @@ __all__ = [
     "Priority",
     "Problem",
     "Receipt",
+    "RejectedMessage",
     "Rejection",
     "Song",
     "Stage",

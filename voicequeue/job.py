@@ -137,6 +137,37 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """A move that was just made, as everybody may hear of it. `id` says where to hear on from.
+
+    `job_id` is empty, and `stage` None, where many jobs were enqueued at once; `reason` tells how many.
+    """
+
+    id: str
+    job_id: str
+    batch: str | None
+    state: State
+    stage: Stage | None
+    reason: str = ""
+
+    @property
+    def at(self) -> float:
+        """When (Unix seconds, to the millisecond)."""
+        return int(self.id.partition("-")[0]) / 1000
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that HTTP shows; there `job_id` is null where many jobs were enqueued at once."""
+        return {
+            "at": iso(self.at),
+            "job_id": self.job_id or None,
+            "batch": self.batch,
+            "state": self.state.value,
+            "stage": self.stage.value if self.stage else None,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """One POST that costs credits, and the state it led to (`charging` while it is open)."""
 

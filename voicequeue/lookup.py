@@ -70,15 +70,10 @@ class Lookup:
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────
 
-    def oldest_event(self) -> str:
-        """The id of the oldest event that is still kept."""
+    def first_event(self) -> str:
+        """The id of the oldest event that is kept."""
         oldest = cast(list[Any], self._redis.xrange(self._space.key("events"), count=1))
         return cast(str, oldest[0][0]) if oldest else "0-0"
-
-    def events_after(self, after: str, *, count: int) -> list[tuple[str, dict[str, str]]]:
-        """Up to so many events after that id, at once."""
-        key = self._space.key("events")
-        return cast(list[tuple[str, dict[str, str]]], self._redis.xrange(key, min=f"({after}", count=count))
 
     # ── plans ──────────────────────────────────────────────────────────────────────────────────
 

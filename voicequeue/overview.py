@@ -60,10 +60,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The queue, or one batch of it, at a glance (`failures`, by code, are counted for all jobs together only).
+    """The queue, or one batch of it, at a glance (`failures`, by code, and `rejects` are counted for all jobs
+    together only).
 
     `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
-    `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by).
+    `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by);
+    `rejects` how many messages became no job.
     """
 
     states: dict[State, int]
@@ -77,6 +79,7 @@ class Status:
     failures: dict[str, int]
     pace: float
     seconds_left: float | None
+    rejects: int = 0
 
     def as_dict(self, batch: str | None) -> dict[str, Any]:
         """The shape that the command line and HTTP show; scripts may rely on its names."""
@@ -95,6 +98,7 @@ class Status:
             "credits_committed": self.account.committed,
             "credits_today": self.account.spent_today,
             "failed": self.failures,
+            "rejects": self.rejects,
             "workers": self.workers,
         }
 

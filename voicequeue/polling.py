@@ -142,7 +142,8 @@ class _Grid:
 @dataclass(frozen=True, slots=True)
 class PollPlan:
     """When to ask about an order. Before enough is known, polls are `min_s` to `max_s` apart, spread evenly so
-    that they do not come in waves; then they follow a schedule."""
+    that they do not come in waves; then they follow a schedule. Where the two are the same, polls are
+    exactly that far apart for ever."""
 
     min_s: float = 15.0
     max_s: float = 25.0
@@ -154,7 +155,7 @@ class PollPlan:
 
     def after(self, age: float, ages: Sequence[float]) -> float:
         """How long to wait before the next poll of an order of that age, by this schedule (empty: none yet)."""
-        if not ages:
+        if not ages or self.is_fixed:
             return self.delay()
         # A little off each time: that spreads the polls, and tells what lies between them.
         off = self.chance.uniform(-self.gap_s, self.gap_s) / 4
@@ -165,10 +166,15 @@ class PollPlan:
 
     def schedule(self, spans: Sequence[Span]) -> list[float]:
         """The ages at which to ask, from how long the last orders took; none where that is not enough."""
-        if len(spans) < ENOUGH:
+        if len(spans) < ENOUGH or self.is_fixed:
             return []
         late_s = (self.min_s + self.max_s) / 2 * 0.92  # what polls in the middle of the two would give at worst
         return schedule(fit(spans), gap_s=self.gap_s, late_s=late_s, apart_s=self.max_s)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether somebody wants polls at one interval, whatever is known."""
+        return self.min_s == self.max_s
 
     @property
     def gap_s(self) -> float:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from voicequeue import changes, events, listing, plans
+from voicequeue import changes, listing, plans
 from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
 from voicequeue.claims import Outcome
@@ -18,9 +18,8 @@ from voicequeue.errors import (
     UnknownBatch,
     UnknownJob,
 )
-from voicequeue.events import Event
 from voicequeue.gate import Limits
-from voicequeue.job import FINAL, Job, Move, State, Step
+from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, Status
@@ -28,6 +27,7 @@ from voicequeue.plans import Action, Done, Plan
 from voicequeue.reachable import reachable
 from voicequeue.receipts import Entry, Placed, Receipt, Rejection
 from voicequeue.reconnect import no_later_than
+from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
 from voicequeue.spec import VoiceJob, parse
 from voicequeue.stage import Stage
@@ -41,6 +41,9 @@ Enqueueable = VoiceJob | Mapping[str, Any]
 
 #: The pace is measured over so many seconds.
 PACE_S = 300.0
+
+#: One look for events takes so long (seconds) at most.
+_LISTEN_S = 5.0
 
 #: What is still to be done by itself.
 UNSETTLED = frozenset(State) - FINAL - {State.UNSURE}
@@ -191,11 +194,38 @@ class VoiceQueue:
             until = look_again if give_up is None else min(look_again, give_up)
             with reachable():
                 events = self._store.events(after, wait_s=until - now)
-            for event_id, fields in events:
-                after = event_id
-                if fields["id"] == job_id:
+            for event in events:
+                after = event.id
+                if event.job_id == job_id:
                     return after
         return after
+
+    def first_event(self) -> str:
+        """The id of the oldest event that can still be heard; `0-0` where there is none."""
+        with reachable():
+            return self._store.lookup.first_event()
+
+    def last_event(self) -> str:
+        """The id of the newest event, to hear on from; `0-0` where there is none."""
+        with reachable():
+            return self._store.last_event()
+
+    def events(self, after: str, *, wait_s: float = 0.0) -> list[Event]:
+        """Moves of all jobs after that event, waiting up to `wait_s` seconds for the first; [] if none came.
+
+        The last 20,000 or so can be heard.
+        """
+        with reachable():
+            return self._store.events(after, wait_s=wait_s)
+
+    def watch(self, *, batch: str | None = None, after: str | None = None) -> Iterator[Event]:
+        """Every move from now on, or from that event on, for ever; of one batch or of all jobs."""
+        heard = self.last_event() if after is None else after
+        while True:
+            for event in self.events(heard, wait_s=_LISTEN_S):
+                heard = event.id
+                if batch in (None, event.batch):
+                    yield event
 
     def jobs(self, *, state: State | str | None = None, batch: str | None = None) -> Iterator[Job]:
         """Jobs of a batch in the order they came, or of a state, the latest to enter it first.
@@ -232,27 +262,20 @@ class VoiceQueue:
         with reachable():
             return listing.batches(self._store, limit=limit, cursor=cursor)
 
-    def events(self, after: str, *, count: int = 1_000) -> list[Event]:
-        """Up to so many events after the one of that id (`0-0`: from the oldest that is kept on), at once."""
-        with reachable():
-            found = self._store.lookup.events_after(after, count=count)
-        return [events.event(event_id, fields) for event_id, fields in found]
-
-    def event_span(self) -> tuple[str, str]:
-        """The ids of the oldest event that is kept and of the newest; `0-0` twice where there is none."""
-        with reachable():
-            return self._store.lookup.oldest_event(), self._store.last_event()
-
-    def event_since(self, after: str, *, within_s: float) -> str:
-        """The id of an event after that one, waiting for it at most so long (and 5 s); that id where none came."""
-        with reachable():
-            found = self._store.events(after, wait_s=min(within_s, 5.0))
-        return found[-1][0] if found else after
-
     def balances(self) -> list[Balance]:
         """What upstream said was left on the account in the last days, oldest first."""
         with reachable():
             return self._store.controls.balances()
+
+    def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
+        """Messages from other Celery clients that became no job, the newest first; the last 1,000 are kept."""
+        with reachable():
+            return self._store.rejects.latest(limit)
+
+    def clear_rejects(self) -> list[RejectedMessage]:
+        """Keep the rejected messages no longer; gives them for the last time."""
+        with reachable():
+            return self._store.rejects.take()
 
     def batch(self, name: str) -> Batch:
         """A batch as it stands now. Raises UnknownBatch."""
@@ -287,6 +310,7 @@ class VoiceQueue:
                 account=store.controls.account(now),
                 backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
                 failures=store.failures() if batch is None else {},
+                rejects=store.rejects.count() if batch is None else 0,
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
             )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from voicequeue.balance import Balance
-from voicequeue.job import Clip, Code, Failure, Job, Move, State, Step
+from voicequeue.job import Clip, Code, Event, Failure, Job, Move, State, Step
 from voicequeue.overview import Batch
 from voicequeue.spec import stored
 from voicequeue.stage import Stage
@@ -105,6 +105,12 @@ def balance(text: str) -> Balance:
     """One look at the account."""
     line = json.loads(text)
     return Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
+
+
+def event(event_id: str, fields: Mapping[str, str]) -> Event:
+    """One entry of the stream."""
+    stage = Stage(fields["stage"]) if fields["stage"] else None
+    return Event(event_id, fields["id"], fields["batch"] or None, State(fields["state"]), stage, fields["reason"])
 
 
 def step(text: str) -> Step:

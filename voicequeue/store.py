@@ -18,11 +18,12 @@ from voicequeue import records
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
 from voicequeue.controls import Controls
 from voicequeue.gate import Limits
-from voicequeue.job import Job, Move, State, Step
+from voicequeue.job import Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.lookup import Lookup
 from voicequeue.overview import Batch, Line
 from voicequeue.reconnect import KeepTrying, failures
+from voicequeue.rejects import Rejects
 from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import Stage
@@ -56,14 +57,15 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 
 
 class Store:
-    """Job records under one prefix of one Redis, (`controls`) what holds them back and (`lookup`) how they are
-    listed. Safe to share between threads. `limits` are this process's settings."""
+    """Job records under one prefix of one Redis; `controls` is what holds them back, `lookup` how they are listed,
+    `rejects` the messages that became no job. Safe to share between threads. `limits` are this process's settings."""
 
     def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None) -> None:
         self._space = Keyspace(redis, prefix)
         self._redis = redis
         self.controls = Controls(self._space, limits)
         self.lookup = Lookup(self._space)
+        self.rejects = Rejects(self._space)
         self._limits = self.controls.settings.arguments()
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
@@ -267,11 +269,11 @@ class Store:
         newest = cast(list[Any], self._redis.xrevrange(self._space.key("events"), count=1))
         return cast(str, newest[0][0]) if newest else "0-0"
 
-    def events(self, after: str, *, wait_s: float) -> list[tuple[str, dict[str, str]]]:
+    def events(self, after: str, *, wait_s: float) -> list[Event]:
         """Events after that id, waiting up to `wait_s` for the first; [] if none came."""
         key = self._space.key("events")
         answer = cast(list[Any], self._redis.xread({key: after}, block=max(1, round(wait_s * 1000)), count=1000))
-        return [(event_id, fields) for _, page in answer or [] for event_id, fields in page]
+        return [records.event(event_id, fields) for _, page in answer or [] for event_id, fields in page]
 
     def _of_state(self, state: State) -> Iterator[str]:
         if state is not State.QUEUED:

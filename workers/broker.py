@@ -6,6 +6,11 @@ process. Here a channel that has lost its connection closes quietly, and what it
 as soon as another channel stands. Nothing would be lost without that either (the visibility
 timeout, and the pulse), but messages from other apps would wait for minutes.
 
+What other programs write into a queue is made sound before kombu opens it (workers/envelope.py): an envelope
+that cannot be opened would end the worker. And a Redis that is out of memory takes no record of what a worker
+holds, which ends the worker, too, and with it every message that it then takes: here they are held all the
+same, and given back when there is memory again.
+
 And its connections are opened again within 3 s of Redis's return, where kombu would wait up to 30 s.
 
 It reaches into kombu, which is therefore pinned; a new version needs another look.
@@ -13,6 +18,7 @@ It reaches into kombu, which is therefore pinned; a new version needs another lo
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -22,15 +28,20 @@ from typing import Any
 
 from celery.app.amqp import AMQP
 from kombu import Connection as KombuConnection
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+
+from workers.envelope import sound, unreadable
 
 log = logging.getLogger("voicequeue.broker")
 
 #: What closing a dead channel raises: redis-py's errors, sockets', and kombu's own stumbling over
 #: connections that it has already taken away.
 DEAD = (RedisError, OSError, AttributeError)
+
+#: The queue into which other programs write.
+FOREIGN = "intake"
 
 #: Delivery tags that a dead channel of this process could not give back.
 _orphans: deque[str] = deque()
@@ -40,6 +51,56 @@ class QoS(kombu_redis.QoS):
     """Gives messages back when it can, and remembers those that it could not."""
 
     _delivered: OrderedDict[str, Any]
+    channel: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Tags of messages that Redis had no memory to keep, and of those that it had none to take back.
+        self._unwritten: set[str] = set()
+        self._unreturned: deque[str] = deque()
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Hold a message; where Redis refuses to note it, in this process alone."""
+        try:
+            super().append(message, delivery_tag)
+        except ResponseError:
+            self._unwritten.add(delivery_tag)
+            virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """It is done."""
+        super().ack(delivery_tag)
+        self._unwritten.discard(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Put it away, or back; where Redis refuses it, later, and meanwhile it counts as held."""
+        try:
+            super().reject(delivery_tag, requeue=requeue)
+        except ResponseError:
+            self._unreturned.append(delivery_tag)
+        else:
+            self._unwritten.discard(delivery_tag)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Put it back into its queue, from Redis or from this process."""
+        if tag not in self._unwritten:
+            super().restore_by_tag(tag, client, leftmost)
+            return
+        message = self._delivered[tag]
+        where = message.delivery_info
+        with self.pipe_or_acquire(client=client) as pipe:
+            self.channel._do_restore_message(message._raw, where["exchange"], where["routing_key"], pipe, leftmost)
+            pipe.execute()
+        self._unwritten.discard(tag)
+
+    def _give_back(self) -> None:
+        """What Redis refused to take back, if it takes it now."""
+        while self._unreturned:
+            try:
+                self.restore_by_tag(self._unreturned[0], leftmost=True)
+            except ResponseError:
+                return
+            virtual.QoS.ack(self, self._unreturned.popleft())
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give back all that is held; through a dead channel, later."""
@@ -56,6 +117,7 @@ class QoS(kombu_redis.QoS):
         while _orphans:
             self.restore_by_tag(_orphans[0])
             _orphans.popleft()
+        self._give_back()
         super().restore_visible(*args, **kwargs)
 
 
@@ -69,7 +131,7 @@ class Channel(kombu_redis.Channel):
     pool: Any
     _create_client: Any
     _in_poll: Any
-    _brpop_read: Any
+    connection: Any
     _kept: Any = None
 
     @contextmanager
@@ -80,6 +142,16 @@ class Channel(kombu_redis.Channel):
                 self._kept = self._create_client()
             client = self._kept
         yield client
+
+    def _brpop_read(self, **options: Any) -> Any:
+        """Read the message that came; one that is no JSON is delivered as what it is."""
+        try:
+            return super()._brpop_read(**options)  # type: ignore[misc]  # kombu's types leave it out
+        except json.JSONDecodeError as error:
+            self.connection._deliver(unreadable(error.doc, "the envelope is no JSON", FOREIGN), FOREIGN)
+        except RecursionError:
+            self.connection._deliver(unreadable("", "the envelope is nested too deeply", FOREIGN), FOREIGN)
+        return True
 
     def close(self) -> None:
         """Close; what a dead connection says meanwhile is of no interest."""
@@ -98,6 +170,10 @@ class Transport(kombu_redis.Transport):
     """What `install` puts behind redis:// URLs."""
 
     Channel = Channel
+
+    def _deliver(self, message: Any, queue: str | None) -> None:
+        """Hand a message on, once it can be opened."""
+        super()._deliver(sound(message, queue or FOREIGN), queue)
 
 
 class Connection(KombuConnection):

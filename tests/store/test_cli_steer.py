@@ -86,7 +86,7 @@ def test_to_resume_tries_what_is_held_back(command: Command, store: Store) -> No
 
     assert command("resume", "--json").json() == {"changed": True}
 
-    assert "closed: unauthorized, one job is tried (401: wrong key)" in command("status").out
+    assert "on trial: unauthorized, one job at a time is tried (401: wrong key)" in command("status").out
 
 
 # ── limits ────────────────────────────────────────────────────────────────────────────────────────

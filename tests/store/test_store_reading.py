@@ -10,7 +10,7 @@ from redis import Redis
 
 from tests.jobs import numbered, sung, voice
 from tests.store.life import NOW, REACHABLE, brought_to, make, one, put
-from voicequeue import Stage, State
+from voicequeue import Event, Stage, State
 from voicequeue.store import Store, connect
 
 
@@ -117,11 +117,11 @@ def test_every_move_is_an_event(store: Store) -> None:
     start = store.last_event()
     job = brought_to(store, State.UNSURE, sung(batch="b"))
 
-    told = [fields for _, fields in store.events(start, wait_s=0)]
+    first, *others = store.events(start, wait_s=0)
 
-    assert told[0] == {"id": "", "batch": "b", "state": "queued", "stage": "", "reason": "1 enqueued"}
-    assert [fields["state"] for fields in told[1:]] == ["admitted", "charging", "unsure"]
-    assert told[-1] == {"id": job.id, "batch": "b", "state": "unsure", "stage": "voice", "reason": "no answer"}
+    assert first == Event(first.id, "", "b", State.QUEUED, None, "1 enqueued")
+    assert [event.state for event in others] == [State.ADMITTED, State.CHARGING, State.UNSURE]
+    assert others[-1] == Event(store.last_event(), job.id, "b", State.UNSURE, Stage.VOICE, "no answer")
 
 
 def test_events_are_read_on_from_any_of_them(store: Store) -> None:
@@ -130,9 +130,9 @@ def test_events_are_read_on_from_any_of_them(store: Store) -> None:
     brought_to(store, State.PENDING)
     first, *others = store.events(start, wait_s=0)
 
-    assert [fields["state"] for _, fields in (first, *others)] == ["queued", "admitted", "charging", "pending"]
-    assert store.events(first[0], wait_s=0) == others
-    assert store.last_event() == others[-1][0]
+    assert [event.state for event in (first, *others)] == ["queued", "admitted", "charging", "pending"]
+    assert store.events(first.id, wait_s=0) == others
+    assert store.last_event() == others[-1].id
 
 
 def test_waiting_for_events_ends_when_there_are_none(store: Store) -> None:

@@ -81,6 +81,17 @@ def test_a_slot_that_is_free_again_wakes_nobody(store: Store, to: State) -> None
     assert len(store.admit(NOW).by_stage[Stage.VOICE]) == 1
 
 
+def test_a_slot_that_is_free_again_wakes_for_a_job_of_high_priority(store: Store) -> None:
+    """It waits for no beat."""
+    job = brought_to(store, State.PENDING)
+    put(store, voice(priority="high", key="high"))
+    awake(store)
+
+    make(store, job, State.SUCCEEDED)
+
+    assert awake(store)
+
+
 def test_a_job_that_goes_on_wakes_nobody(store: Store) -> None:
     """On its way from stage to stage."""
     job = brought_to(store, State.PENDING, sung())

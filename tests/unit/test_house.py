@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -37,6 +38,7 @@ SHARED = sorted((ROOT / "voicequeue" / "scripts" / "lib").glob("*.lua"))
 RUN_BY = ("store", "controls", "lookup", "books", "repair")
 
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
+NODE_LOCK = ROOT / "tests" / "node" / "package-lock.json"
 
 
 def imported(module: Path) -> Iterator[str]:
@@ -247,3 +249,14 @@ def test_every_pinned_package_has_its_hashes_and_no_host(lock: Path) -> None:
     for entry in entries:
         assert re.match(r"[A-Za-z0-9_.-]+==[^\s;]+( ; [^\\]+)? \\\n", entry), entry.splitlines()[0]
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry.splitlines()[0]
+
+
+def test_every_package_for_node_has_its_hash_and_no_host() -> None:
+    """npm, too, checks what a mirror sends, and is told none."""
+    packages = json.loads(NODE_LOCK.read_text(encoding="utf-8"))["packages"]
+    ours, *theirs = packages.values()
+
+    assert (ROOT / "tests" / "node" / "package.json").is_file()
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in ours["dependencies"].values())
+    assert theirs
+    assert not [each for each in theirs if "resolved" in each or not each["integrity"].startswith("sha512-")]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from voicequeue.cli.terminal import AsJson, BatchArgument, JobId, coloured, out, plain_table, print_json, queue, safe
 from voicequeue.gate import Account, Hold
 from voicequeue.job import Job, State, Step, charges
-from voicequeue.overview import Status, by_priority
+from voicequeue.overview import Batch, Status, by_priority
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,10 +26,27 @@ def status(batch: BatchArgument = None, as_json: AsJson = False) -> None:
     """The queue at a glance, or one batch of it."""
     with queue() as found:
         now = found.status(batch)
+        whole = found.batch(batch) if batch else None
     if as_json:
-        print_json(now.as_dict(batch))
-    else:
-        print_status(now, batch)
+        print_json({**now.as_dict(batch), **(_limits_json(whole) if whole else {})})
+        return
+    print_status(now, batch)
+    if whole and (told := _limits_of(whole)):
+        out.print(f"the batch  {told}")
+
+
+def _limits_json(whole: Batch) -> dict[str, Any]:
+    return {"paused": whole.paused, "max_credits": whole.max_credits, "max_in_flight": whole.max_in_flight}
+
+
+def _limits_of(batch: Batch) -> str:
+    """What somebody set for it alone."""
+    set_for_it = {
+        "[red]is paused[/]": batch.paused,
+        f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
+        f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
+    }
+    return ", ".join(told for told, holds in set_for_it.items() if holds)
 
 
 def print_status(now: Status, batch: str | None) -> None:
@@ -39,7 +56,8 @@ def print_status(now: Status, batch: str | None) -> None:
     if now.gate.open:
         out.print("gate       [green]open[/]")
     for hold in now.gate.holds:
-        out.print(f"gate       [red]closed[/]: {safe(hold.reason)}{_until(hold)}{_in_brackets(hold.detail)}")
+        shut = "[yellow]on trial[/]" if hold.trial else "[red]closed[/]"
+        out.print(f"gate       {shut}: {safe(hold.reason)}{_until(hold)}{_in_brackets(hold.detail)}")
     for priority, lines in by_priority(now.backlog):
         oldest = span(time.time() - min(line.oldest for line in lines))
         out.print(f"backlog    {priority} {sum(line.count for line in lines):,}, the oldest for {oldest}")
@@ -48,12 +66,14 @@ def print_status(now: Status, batch: str | None) -> None:
     out.print(f"credits    {_account(now.account)}; {now.credits:,} spent{' by this batch' if batch else ' in all'}")
     if now.failures:
         out.print("failed     " + ", ".join(f"{code} {count:,}" for code, count in sorted(now.failures.items())))
+    if now.rejects:
+        out.print(f"rejected   {now.rejects:,} messages, see: voicequeue rejects")
     out.print(f"workers    {f'{now.workers} alive' if now.workers else '[red]none alive[/]'}")
 
 
 def _until(hold: Hold) -> str:
     if hold.trial:
-        return ", one job is tried"
+        return ", one job at a time is tried"
     return f" until {clock(hold.until)}" if hold.until else ""
 
 

@@ -29,7 +29,7 @@ for i, m in ipairs(cjson.decode(ARGV[2])) do
     count_failure(job[3], -1)
     count_failure(redis.call('HGET', job_key, 'failure'), 1)
     if m.credits > 0 then spend(m.id, batch, m.stage, m.credits) end
-    if m.credits > 0 and job[2] == 'charging' then proven(now) grow(limits) end
+    if m.credits > 0 and job[2] == 'charging' then proven(now) grow(limits, now) end
     written[i] = 1
   end
 end

@@ -15,7 +15,6 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import Event, InvalidJob, Problem, StoreUnreachable, VoiceQueue
 from voicequeue.apikeys import Scope
-from voicequeue.events import place
 from workers.gateway import shapes
 from workers.gateway.access import Access
 from workers.gateway.openapi import problems
@@ -27,9 +26,11 @@ HEARTBEAT_S = 15.0
 #: Followers of one process at once.
 FOLLOWERS_MAX = 200
 
-#: Events read at once, and the least time (seconds) between two looks: in a burst they come by the hundred.
-_CHUNK = 500
+#: One look for events waits so long (seconds), and so much lies between two: in a burst they come by the hundred.
+_LISTEN_S = 2.0
 _PAUSE_S = 0.05
+
+_NO_ID = "must be an event's id, such as 1760000000000-0"
 
 _EXAMPLE = (
     "id: 1760000000000-0\nevent: job\n"
@@ -76,9 +77,10 @@ class Tail:
         while True:
             try:
                 if last:
-                    last = await run_in_threadpool(self._queue.event_since, last, within_s=2.0)
+                    found = await run_in_threadpool(self._queue.events, last, wait_s=_LISTEN_S)
+                    last = found[-1].id if found else last
                 else:
-                    _, last = await run_in_threadpool(self._queue.event_span)
+                    last = await run_in_threadpool(self._queue.last_event)
             except StoreUnreachable:
                 await asyncio.sleep(1)
             if last != told:
@@ -125,7 +127,7 @@ def router(queue: VoiceQueue, access: Access, *, heartbeat_s: float = HEARTBEAT_
 
 def _start(queue: VoiceQueue, last: str | None) -> tuple[str, bool]:
     """After which event to begin, and whether some before it may have been missed."""
-    oldest, newest = queue.event_span()
+    newest = queue.last_event()
     if last is None:
         return newest, False
     try:
@@ -134,7 +136,18 @@ def _start(queue: VoiceQueue, last: str | None) -> tuple[str, bool]:
         raise InvalidJob([Problem("Last-Event-ID", str(error))]) from None
     if wanted > place(newest):  # of another Redis, or of one that was emptied
         return newest, True
-    return last, place("0-0") < wanted < place(oldest)
+    return last, place("0-0") < wanted < place(queue.first_event())
+
+
+def place(event_id: str) -> tuple[int, int]:
+    """An event's place among all, to be compared. Raises ValueError for what is no event's id."""
+    at, dash, number = event_id.partition("-")
+    if not (dash and at.isascii() and at.isdigit() and number.isascii() and number.isdigit() and len(event_id) <= 40):
+        raise ValueError(_NO_ID)
+    found = int(at), int(number)
+    if max(found) >= 2**64:
+        raise ValueError(_NO_ID)
+    return found
 
 
 async def _told(
@@ -162,7 +175,7 @@ async def _told(
 
 async def _after(queue: VoiceQueue, after: str) -> list[Event]:
     try:
-        return await run_in_threadpool(queue.events, after, count=_CHUNK)
+        return await run_in_threadpool(queue.events, after)
     except StoreUnreachable:
         return []  # the heart beats on; Redis is asked again then
 

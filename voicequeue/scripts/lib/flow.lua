@@ -40,6 +40,7 @@ end
 local function close_gate(reason, now, detail, till)
   local before = hold_of(reason, now)
   if before and till and (not before.till or tonumber(before.till) > tonumber(till)) then till = before.till end
+  if before and detail == '' then detail = before.detail end
   redis.call('HSET', key('gate'), reason, cjson.encode({
     since = before and before.since or now, detail = detail, till = till, times = (before and before.times or 0) + 1 }))
   return before
@@ -66,18 +67,25 @@ end
 
 -- How many jobs upstream lets us have at once is found out: up by one with each order that it takes while
 -- all slots are used, until it says "slow down"; then halved, and quickly back up to where it was well.
--- Beyond that one more is tried after `patience` orders, of which each failure makes four times as many.
-local PATIENCE_MIN, PATIENCE_MAX = 8, 400
+-- Beyond that one more is tried after `patience` orders: at first as many as fill all slots four times over. Each
+-- trial that goes well halves it, each that fails makes four times as many. After so many calm seconds filling all
+-- slots once is enough: what held upstream back then may be over.
+local PATIENCE, PATIENCE_MAX, CALM_S = 4, 400, 600
 
 local function limit_now(limits)
   return math.min(limits.most, tonumber(redis.call('HGET', key('flow'), 'limit') or limits.first))
 end
 
-local function grow(limits)
-  local flow = redis.call('HMGET', key('flow'), 'limit', 'ceiling', 'streak', 'patience')
+local function grow(limits, now)
+  local flow = redis.call('HMGET', key('flow'), 'limit', 'ceiling', 'streak', 'patience', 'cut')
   local limit, ceiling = tonumber(flow[1] or limits.first), tonumber(flow[2] or limits.most)
-  local streak, patience = tonumber(flow[3] or 0), tonumber(flow[4] or PATIENCE_MIN)
-  local used = redis.call('ZCARD', key('flight'))
+  local streak, patience = tonumber(flow[3] or 0), tonumber(flow[4] or PATIENCE)
+  if flow[5] and now - tonumber(flow[5]) >= CALM_S then patience = math.min(patience, limit) end
+  local used, held = redis.call('ZCARD', key('flight')), redis.call('ZCARD', key('state:pending'))
+  if held > ceiling then -- others were still on their way when upstream said "slow down", and it took them
+    ceiling = held
+    redis.call('HSET', key('flow'), 'ceiling', ceiling)
+  end
   if limit >= limits.most or used < limit / 2 then return end
   if limit < ceiling then
     redis.call('HSET', key('flow'), 'limit', limit + 1)
@@ -87,17 +95,19 @@ local function grow(limits)
     redis.call('HSET', key('flow'), 'streak', streak + 1)
   else
     redis.call('HSET', key('flow'), 'limit', limit + 1, 'ceiling', limit + 1, 'streak', 0,
-      'patience', math.max(PATIENCE_MIN, math.floor(patience / 2)))
+      'patience', math.max(1, math.floor(patience / 2)))
   end
 end
 
 -- One cut for all the answers of one moment: those of orders that left before the cut say nothing new.
 local function cut(now, well, pause)
-  local flow = redis.call('HMGET', key('flow'), 'cut', 'patience')
+  local flow = redis.call('HMGET', key('flow'), 'cut', 'patience', 'limit', 'ceiling')
   if flow[1] and tonumber(now) < tonumber(flow[1]) + pause then return end
-  local ceiling = math.max(1, well)
+  local ceiling, limit = math.max(1, well), tonumber(flow[3] or 0)
+  -- Below what was well it says that less is well by now, and at one that even one is too much: no trial failed.
+  local tried = limit > 1 and limit >= tonumber(flow[4] or limit + 1)
   redis.call('HSET', key('flow'), 'limit', math.max(1, math.floor(ceiling / 2)), 'ceiling', ceiling, 'streak', 0,
-    'cut', now, 'patience', flow[1] and math.min(PATIENCE_MAX, 4 * tonumber(flow[2])) or ceiling)
+    'cut', now, 'patience', math.min(PATIENCE_MAX, PATIENCE * math.max(ceiling, tried and flow[2] or 1)))
 end
 
 -- Seconds until the next POST may leave, at `rate` a minute with up to a second's worth (at least one) at once;

@@ -37,6 +37,7 @@
 --   wake           list    an element, while there may be something to admit
 --   events         stream  every move: id, batch, state, stage, reason; enqueueing as one event a call and
 --                          batch, without an id
+--   rejects        list    JSON: messages that became no job: at, message_id, task, reason, job
 --   pulses         zset    worker names; score = when each was last heard
 -- Times are Unix seconds, given by the caller.
 local root = KEYS[1]

@@ -31,6 +31,8 @@ local function place(id, from, job, m)
   if after then redis.call('ZADD', after, m.due, id) end
   if from == 'queued' then leave_line(job.rank, job.batch, id) end
   if m.to == 'queued' then join_line(job.rank, job.batch, m.stage, tonumber(job.since), id) end
+  -- A free slot is filled by the next beat, many at once; but who comes with high priority waits for no beat.
+  if before == key('flight') and after ~= before and redis.call('EXISTS', key('turns:0')) == 1 then wake() end
   if FINAL[m.to] then redis.call('ZREM', key('expiry'), id) end
 end
 

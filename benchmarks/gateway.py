@@ -30,7 +30,7 @@ def measure(stack: Stack, supervisor: Supervisor) -> dict[str, float]:
         raise RuntimeError("the gateway is not there")
     gateway = psutil.Process(pid)
     before = gateway.memory_info().rss
-    command = [sys.executable, "-m", "benchmarks.http", f"{web}/v1/batches/http/jobs"]
+    command = [sys.executable, "-m", "benchmarks.gateway", f"{web}/v1/batches/posted/jobs"]
     sizes = []
     # The client is a process of its own, so that neither takes the other's time.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as client:
@@ -49,7 +49,7 @@ def measure(stack: Stack, supervisor: Supervisor) -> dict[str, float]:
 
 def post(url: str) -> dict[str, float]:
     """Send all rows and count what comes back."""
-    body = "".join(job.model_dump_json(exclude_defaults=True, exclude={"batch"}) + "\n" for job in jobs(ROWS, "http"))
+    body = "".join(job.model_dump_json(exclude_defaults=True, exclude={"batch"}) + "\n" for job in jobs(ROWS, "posted"))
     began = time.perf_counter()
     headers = {"Content-Type": "application/x-ndjson"}
     with requests.post(url, _pieces(body.encode()), headers=headers, stream=True, timeout=300) as answer:

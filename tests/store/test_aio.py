@@ -1,0 +1,143 @@
+"""The queue for event loops: the same surface, and nothing that blocks the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from tests.jobs import numbered, voice
+from tests.store.life import NOW, brought_to, make, one
+from voicequeue import AsyncVoiceQueue, KeyConflict, Rejection, State, StoreUnreachable, UnknownJob, VoiceQueue
+from voicequeue.spec import VoiceJob
+from voicequeue.store import Store
+from workers.stack import free_port
+
+
+def public(kind: type) -> dict[str, Callable[..., Any]]:
+    """The methods that callers use, by name."""
+    return {name: method for name, method in inspect.getmembers(kind, callable) if not name.startswith("_")}
+
+
+def test_it_has_the_same_surface() -> None:
+    """Every method, with the same arguments; a line of words for each."""
+    blocking, awaited = public(VoiceQueue), public(AsyncVoiceQueue)
+
+    assert set(awaited) == set(blocking)
+    for name, method in awaited.items():
+        assert list(inspect.signature(method).parameters) == list(inspect.signature(blocking[name]).parameters), name
+        assert inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method), name
+        assert method.__doc__
+
+
+def run(url: str, prefix: str, use: Callable[[AsyncVoiceQueue], Coroutine[Any, Any, None]]) -> None:
+    """Use a queue on an event loop."""
+
+    async def main() -> None:
+        async with AsyncVoiceQueue(url, prefix=prefix) as queue:
+            await use(queue)
+
+    asyncio.run(main())
+
+
+def test_jobs_go_in_and_are_asked_about(valkey_url: str, prefix: str) -> None:
+    """One by one, many at once, from either kind of iterable."""
+
+    async def more() -> AsyncIterator[VoiceJob]:
+        for number in range(1_200):
+            yield voice(batch="c", key=f"c{number}")
+
+    async def use(queue: AsyncVoiceQueue) -> None:
+        job = await queue.enqueue(voice(key="k"))
+        assert await queue.get(job.id) == job
+        assert (await queue.enqueue_many(numbered(600, batch="b"))).new == 600
+        assert (await queue.enqueue_many(more())).new == 1_200
+        assert [each.spec.batch async for each in queue.jobs(batch="c")] == ["c"] * 1_200
+        assert [batch.name for batch in await queue.batches()] == ["c", "b"]
+        assert (await queue.status()).states[State.QUEUED] == 1_801
+        assert (await queue.cancel(job.id)).state is State.CANCELLED
+        assert len(await queue.timeline(job.id)) == 2
+        with pytest.raises(UnknownJob):
+            await queue.get("nobody")
+
+    run(valkey_url, prefix, use)
+
+
+def test_what_cannot_be_taken_is_told_by_its_place_among_all(valkey_url: str, prefix: str) -> None:
+    """Also beyond the first chunk, on the loop's own thread."""
+    given: list[Any] = [*numbered(700), {"audio_url": "no"}, voice(key="last"), {"song": {}}]
+    told: list[Rejection] = []
+
+    async def use(queue: AsyncVoiceQueue) -> None:
+        receipt = await queue.enqueue_many(given, on_reject=told.append)
+        assert (receipt.rejected, receipt.rejections) == (2, [])
+        assert len((await queue.enqueue_many(given)).rejections) == 2
+        with pytest.raises(KeyConflict):
+            await queue.enqueue(voice(key="last", name="another"))
+
+    run(valkey_url, prefix, use)
+
+    assert [rejection.index for rejection in told] == [700, 702]
+
+
+def test_many_wait_at_once_and_each_is_told(valkey_url: str, prefix: str, store: Store) -> None:
+    """More than there are threads, while the loop goes on."""
+    jobs = [brought_to(store, State.PENDING, voice(key=f"k{number}")) for number in range(40)]
+
+    async def use(queue: AsyncVoiceQueue) -> None:
+        waiting = [asyncio.create_task(queue.wait(job.id, timeout=20)) for job in jobs]
+        await asyncio.sleep(0)
+        for job in jobs:
+            await asyncio.to_thread(make, store, one(store, job.id), State.SUCCEEDED, NOW)
+        began = time.monotonic()
+        assert [(await each).state for each in waiting] == [State.SUCCEEDED] * 40
+        assert time.monotonic() - began < 4  # less than a look that no event has brought
+
+    run(valkey_url, prefix, use)
+
+
+def test_waiting_ends_in_time(valkey_url: str, prefix: str, store: Store) -> None:
+    """With the job's name."""
+    job = brought_to(store, State.PENDING)
+
+    async def use(queue: AsyncVoiceQueue) -> None:
+        with pytest.raises(TimeoutError, match=job.id):
+            await queue.wait(job.id, timeout=0.05)
+
+    run(valkey_url, prefix, use)
+
+
+def test_every_move_can_be_watched(valkey_url: str, prefix: str, store: Store) -> None:
+    """Of one batch, from an event on."""
+
+    async def use(queue: AsyncVoiceQueue) -> None:
+        after = await queue.last_event()
+        await queue.enqueue(voice(batch="a", key="a"))
+        job = await queue.enqueue(voice(batch="b", key="b"))
+        await queue.cancel(job.id)
+        events = queue.watch(batch="b", after=after)
+        told = [await anext(events), await anext(events)]
+        assert [(event.job_id, event.state) for event in told] == [("", State.QUEUED), (job.id, State.CANCELLED)]
+
+    run(valkey_url, prefix, use)
+
+
+def test_a_redis_that_is_away_is_told_and_blocks_nobody() -> None:
+    """The loop goes on meanwhile."""
+
+    async def main() -> None:
+        async with AsyncVoiceQueue(f"redis://127.0.0.1:{free_port()}/0") as queue:
+            asking = asyncio.create_task(queue.status())
+            turns = 0
+            while not asking.done():
+                await asyncio.sleep(0.01)
+                turns += 1
+            assert turns > 5
+            with pytest.raises(StoreUnreachable):
+                await asking
+
+    asyncio.run(main())

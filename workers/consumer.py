@@ -1,0 +1,92 @@
+"""Celery's consumer, for queues into which other programs write.
+
+Celery drops what is no task of its own, and logs all that was in it. Here it is kept among the
+rejected messages with the reason, and the log has its name and id alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import signals
+from celery.worker.consumer import Consumer as CeleryConsumer
+from redis.exceptions import RedisError
+
+from voicequeue.reconnect import no_later_than
+from voicequeue.rejects import RejectedMessage
+from workers.envelope import fault, name_and_id
+from workers.services import services
+
+log = logging.getLogger("voicequeue.consumer")
+
+#: What a sender's odd headers may raise in Celery before a task begins.
+ODD = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
+
+#: The event loop waits no longer (seconds) for Redis; after so many it tries to note the message again.
+WAIT_S = 1.0
+AGAIN_S = 2.0
+
+
+class Consumer(CeleryConsumer):
+    """Looks at each message before Celery does."""
+
+    timer: Any
+    strategies: Any
+    connection_errors: Any
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """What is called with each message."""
+        take = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> None:
+            if reason := self._fault(message):
+                self.refuse(message, reason)
+                return
+            try:
+                take(message)
+            except ODD as error:
+                self.refuse(message, f"its headers or options cannot be used: {type(error).__name__}")
+
+        return on_task_received
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002  Celery's signature
+        """Celery cannot make a request of it."""
+        self.refuse(message, "its headers or options cannot be used")
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """kombu cannot open it: a compression that is not there, for instance."""
+        self.refuse(message, f"the body cannot be decoded: {type(exc).__name__}")
+
+    def _fault(self, message: Any) -> str:
+        try:
+            payload = message.payload if message.content_type == "application/json" else None
+        except Exception as error:  # whatever a body may raise
+            return f"the body cannot be decoded: {type(error).__name__}"
+        return fault(message.headers, message.content_type, payload, known=self.strategies, now=time.time())
+
+    def refuse(self, message: Any, reason: str) -> None:
+        """Keep the message among the rejected ones; only then does it leave its queue."""
+        rejected = _rejected(message, reason)
+        try:
+            with no_later_than(time.monotonic() + WAIT_S):
+                services().store.rejects.add(rejected)
+        except RedisError as error:
+            log.warning("a message cannot be noted as rejected yet: %s", type(error).__name__)
+            self.timer.call_after(AGAIN_S, self.refuse, (message, reason))
+            return
+        log.warning("rejected message %r to task %r: %s", rejected.message_id[:60], rejected.task[:60], reason)
+        message.reject_log_error(log, self.connection_errors)
+        signals.task_rejected.send(sender=self, message=message, exc=None)
+
+
+def _rejected(message: Any, reason: str) -> RejectedMessage:
+    """What is kept of it: of the job, what can be read."""
+    try:
+        payload: Any = message.payload
+    except Exception:  # it is why the message is rejected
+        payload = None
+    name, message_id = name_and_id(message.headers, payload)
+    return RejectedMessage(time.time(), message_id, name, reason, message.body if payload is None else payload)
