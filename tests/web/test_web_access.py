@@ -23,11 +23,14 @@ ROUTES = [
     ("GET", "/v1/batches", Scope.READ),
     ("GET", "/v1/batches/b", Scope.READ),
     ("GET", "/v1/status", Scope.READ),
+    ("GET", "/v1/rejects", Scope.READ),
     ("GET", "/v1/events", Scope.READ),
     ("POST", "/v1/jobs/x/cancel", Scope.OPERATE),
     ("POST", "/v1/jobs/x/retry", Scope.OPERATE),
     ("POST", "/v1/cancel", Scope.OPERATE),
     ("POST", "/v1/retry", Scope.OPERATE),
+    ("POST", "/v1/pause", Scope.OPERATE),
+    ("POST", "/v1/resume", Scope.OPERATE),
 ]
 EACH = pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 

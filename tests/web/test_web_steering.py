@@ -9,7 +9,7 @@ import pytest
 from tests.jobs import numbered, sung, voice
 from tests.store.life import NOW, brought_to, failed, make, one, put
 from tests.web.conftest import Gateway, problem
-from voicequeue import Code, State, VoiceQueue
+from voicequeue import Code, RejectedMessage, State, VoiceQueue
 from voicequeue.store import Store
 
 # ── one ───────────────────────────────────────────────────────────────────────────────────────────
@@ -192,3 +192,42 @@ def test_the_status_is_that_of_the_command_line(gateway: Gateway, store: Store) 
     assert gateway.get("/v1/status?batch=b")["states"]["queued"] == 1
     assert gateway.get("/v1/status")["gate"] == {"open": True, "holds": []}
     problem(gateway("GET", "/v1/status?batch=c"), 404, "unknown_batch")
+
+
+def test_messages_that_became_no_job_are_told_the_newest_first(gateway: Gateway, store: Store) -> None:
+    """As the command line tells them."""
+    for number in range(3):
+        store.rejects.add(RejectedMessage(NOW, f"m{number}", "voicequeue.enqueue", "no job", {"audio_url": "x"}))
+
+    found = gateway.get("/v1/rejects?limit=2")["rejects"]
+
+    assert found == [each.as_dict() for each in store.rejects.latest(2)]
+    assert [each["message_id"] for each in found] == ["m2", "m1"]
+    assert gateway.get("/v1/status")["rejects"] == 3
+
+
+# ── pause and resume ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_everything_or_one_stage_is_paused_and_resumed(gateway: Gateway) -> None:
+    """The status tells it, and why; doing it again changes nothing."""
+    changed = [gateway.post(f"/v1/pause{query}").json()["changed"] for query in ("?why=lunch", "", "?stage=music")]
+    held = gateway.get("/v1/status")["gate"]["holds"]
+    resumed = [gateway.post(f"/v1/resume{query}").json()["changed"] for query in ("?stage=music", "", "")]
+
+    assert (changed, resumed) == ([True, False, True], [True, True, False])
+    assert {hold["reason"]: hold["detail"] for hold in held} == {"paused": "lunch", "paused.music": ""}
+    assert gateway.get("/v1/status")["gate"]["open"]
+
+
+def test_one_batch_is_paused_and_resumed(gateway: Gateway, store: Store) -> None:
+    """The others go on; a stage of a batch cannot be paused."""
+    put(store, voice(batch="b"))
+
+    assert gateway.post("/v1/pause?batch=b").json() == {"changed": True}
+    assert gateway.get("/v1/batches/b")["paused"]
+    assert gateway.get("/v1/status")["gate"]["open"]
+    assert gateway.post("/v1/resume?batch=b").json() == {"changed": True}
+
+    problem(gateway.post("/v1/pause?batch=nowhere"), 404, "unknown_batch")
+    assert problem(gateway.post("/v1/pause?batch=b&stage=voice"), 422, "invalid").keys() == {"stage", "batch"}

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import VoiceQueue
 from voicequeue.apikeys import Scope
+from voicequeue.rejects import KEPT
 from workers.gateway import shapes
 from workers.gateway.access import Access
 from workers.gateway.jobs import Cursor, Limit
@@ -46,5 +47,15 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
     ) -> JSONResponse:
         """The whole queue at a glance, or one batch of it: states, gate, slots, backlog, credits, workers."""
         return JSONResponse((await run_in_threadpool(queue.status, batch)).as_dict(batch))
+
+    @routes.get(
+        "/v1/rejects", responses={200: described(shapes.Rejects, "The newest."), **problems(401, 403, 422, 503)}
+    )
+    async def rejects(
+        limit: Annotated[int, Query(ge=1, le=KEPT, description="how many at most")] = 100,
+    ) -> JSONResponse:
+        """Messages of Celery clients that became no job, each with the reason."""
+        found = await run_in_threadpool(queue.rejects, limit)
+        return JSONResponse({"rejects": [each.as_dict() for each in found]})
 
     return routes

@@ -250,7 +250,30 @@ class Status(_Answer):
     credits_committed: int
     credits_today: int
     failed: dict[str, int]
+    rejects: int
     workers: int
+
+
+class RejectedMessage(_Answer):
+    """A Celery message that became no job, and why. `job` is what was given, or the beginning of its text."""
+
+    at: datetime
+    message_id: str
+    task: str
+    reason: str
+    job: Any
+
+
+class Rejects(_Answer):
+    """Rejected messages, the newest first."""
+
+    rejects: list[RejectedMessage]
+
+
+class Changed(_Answer):
+    """False: it was so already."""
+
+    changed: bool
 
 
 class FieldError(_Answer):

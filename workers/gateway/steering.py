@@ -1,15 +1,15 @@
-"""Cancel and retry: one job at once, many by a plan."""
+"""Cancel and retry: one job at once, many by a plan. Pause and resume."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import Action, Done, InvalidJob, Plan, Problem, VoiceQueue
+from voicequeue import Action, Done, InvalidJob, Plan, Problem, Stage, VoiceQueue
 from voicequeue.apikeys import Scope
 from voicequeue.job import iso
 from workers.gateway import bodies, shapes
@@ -23,10 +23,15 @@ _FIRST_AND_THEN = {
 }
 _ERRORS = problems(400, 401, 403, 404, 413, 415, 422, 503)
 _OF_ONE = {200: described(shapes.Job, "The job as it stands now."), **problems(401, 403, 404, 409, 422, 503)}
+_OF_PAUSE = {200: described(shapes.Changed, "It is so now."), **problems(401, 403, 404, 422, 503)}
 _OF_MANY: dict[int | str, dict[str, Any]] = {
     200: {"model": shapes.Plan | shapes.Done, "description": "For a filter a plan, for a token what became of it."},
     **_ERRORS,
 }
+
+PausedStage = Annotated[Stage | None, Query(description="only this stage")]
+PausedBatch = Annotated[shapes.BatchName | None, Query(description="only this batch")]
+Why = Annotated[str, Query(max_length=200, description="told to whoever asks")]
 
 
 def router(queue: VoiceQueue, access: Access) -> APIRouter:
@@ -58,7 +63,26 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         order = bodies.checked(RetryOrder, await bodies.read_json(request))
         return JSONResponse(await run_in_threadpool(_followed, queue, Action.RETRY, order, order.resubmit))
 
+    @routes.post("/v1/pause", responses=_OF_PAUSE)
+    async def pause(stage: PausedStage = None, batch: PausedBatch = None, why: Why = "") -> JSONResponse:
+        """Charge nothing more till it is resumed: of anything, of one stage, or of one batch."""
+        _one_of(stage, batch)
+        changed = await run_in_threadpool(queue.pause, stage=stage, batch=batch, by=why)
+        return JSONResponse({"changed": changed})
+
+    @routes.post("/v1/resume", responses=_OF_PAUSE)
+    async def resume(stage: PausedStage = None, batch: PausedBatch = None) -> JSONResponse:
+        """Go on with what was paused, and try at once what is held back for other reasons."""
+        _one_of(stage, batch)
+        return JSONResponse({"changed": await run_in_threadpool(queue.resume, stage=stage, batch=batch)})
+
     return routes
+
+
+def _one_of(stage: Stage | None, batch: str | None) -> None:
+    if stage is not None and batch is not None:
+        wrong = partial(Problem, message="give a stage or a batch, not both")
+        raise InvalidJob([wrong("stage"), wrong("batch")])
 
 
 def _followed(queue: VoiceQueue, action: Action, order: Order, resubmit: bool = False) -> dict[str, Any]:
