@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import enqueueing, ingesting, pacing, pipeline, polling
+from benchmarks import enqueueing, gateway, ingesting, pacing, pipeline, polling
 from config.settings import Settings
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 
-PARTS = ("enqueueing", "pipeline", "ingesting")
+PARTS = ("enqueueing", "gateway", "pipeline", "ingesting")
 
 #: These take minutes, and have to be asked for.
 LONG = {"polling": polling.tables, "pacing": pacing.tables}
@@ -53,6 +53,8 @@ def _measure(part: str, supervisor: Supervisor, folder: Path, rows: int) -> dict
         return enqueueing.measure(url)
     if part == "ingesting":
         return ingesting.measure(url, folder, rows)
+    if part == "gateway":
+        return gateway.measure(stack, supervisor)
     return pipeline.measure(url, stack, supervisor)
 
 

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     #: Signs webhook URLs and everything else that only we may make.
     secret: SecretStr = SecretStr("")
 
+    #: Who may call the gateway's /v1: name:scope+scope:hash, separated by commas, as `voicequeue keys new`
+    #: prints them. Without any it answers this machine alone.
+    api_keys: SecretStr = SecretStr("")
+
     #: What becomes of an unsure job of which nothing is heard: wait for a person, or order again (and
     #: perhaps pay twice).
     unsure: Literal["review", "resubmit"] = "review"

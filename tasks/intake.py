@@ -11,8 +11,8 @@ from typing import Any
 from celery.worker.request import Request
 from redis.exceptions import RedisError
 
-from voicequeue.claims import Outcome
 from voicequeue.errors import InvalidJob, KeyConflict, Problem
+from voicequeue.receipts import entered
 from voicequeue.rejects import RejectedMessage
 from voicequeue.spec import parse
 from voicequeue.store import Store
@@ -76,8 +76,8 @@ def accept(store: Store, job: Mapping[str, Any], *, message_id: str, now: float)
     spec = parse(job)
     if spec.key is None:
         spec = spec.model_copy(update={"key": f"message-{message_id}"})
-    job_id = spec.id()
-    [outcome] = store.enqueue([(job_id, spec)], now)
-    if outcome is Outcome.CONFLICT:
-        raise KeyConflict(spec.key or "", job_id)
-    return job_id
+    jobs = [(each.id(), each) for each in spec.each()]
+    entry = entered(jobs, store.enqueue(jobs, now))
+    if entry.error is not None:
+        raise entry.error
+    return entry.job_id

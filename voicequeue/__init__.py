@@ -9,6 +9,7 @@
 from voicequeue.aio import AsyncVoiceQueue
 from voicequeue.callbacks import Callback
 from voicequeue.errors import (
+    BadCursor,
     InvalidJob,
     KeyConflict,
     NotAllowed,
@@ -16,12 +17,16 @@ from voicequeue.errors import (
     StoreUnreachable,
     UnknownBatch,
     UnknownJob,
+    UnknownPlan,
     VoiceQueueError,
 )
 from voicequeue.gate import Account, Gate, Hold, Limits
 from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step, charges
+from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, CallbackCounts, Line, Status
-from voicequeue.queue import Receipt, Rejection, VoiceQueue
+from voicequeue.plans import Action, Done, Plan
+from voicequeue.queue import VoiceQueue
+from voicequeue.receipts import Entry, Placed, Receipt, Rejection
 from voicequeue.rejects import RejectedMessage
 from voicequeue.song import Song, UnknownModelWarning
 from voicequeue.spec import Priority, VoiceJob
@@ -30,15 +35,20 @@ from voicequeue.voices import Persona
 
 __all__ = [
     "Account",
+    "Action",
     "AsyncVoiceQueue",
+    "BadCursor",
     "Batch",
     "Callback",
     "CallbackCounts",
     "Charge",
     "Clip",
     "Code",
+    "Done",
+    "Entry",
     "Event",
     "Failure",
+    "Filter",
     "Gate",
     "Hold",
     "InvalidJob",
@@ -47,7 +57,10 @@ __all__ = [
     "Limits",
     "Line",
     "NotAllowed",
+    "Page",
     "Persona",
+    "Placed",
+    "Plan",
     "Priority",
     "Problem",
     "Receipt",
@@ -62,6 +75,7 @@ __all__ = [
     "UnknownBatch",
     "UnknownJob",
     "UnknownModelWarning",
+    "UnknownPlan",
     "VoiceJob",
     "VoiceQueue",
     "VoiceQueueError",

@@ -19,8 +19,11 @@ from voicequeue.errors import StoreUnreachable
 from voicequeue.gate import Limits
 from voicequeue.job import Event, Job, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, CallbackCounts, Status
-from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, Receipt, Rejection, VoiceQueue
+from voicequeue.plans import Action, Done, Plan
+from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, VoiceQueue
+from voicequeue.receipts import Entry, Placed, Receipt, Rejection
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.stage import Stage
 from voicequeue.voices import Persona
@@ -72,6 +75,14 @@ class AsyncVoiceQueue:
     async def enqueue(self, job: Enqueueable) -> Job:
         """Put one job into the backlog, or find the one that its key already stands for."""
         return await self._call(self._queue.enqueue, job)
+
+    async def place(self, job: Enqueueable) -> Placed:
+        """The same, and tell whether it is new and where it stands."""
+        return await self._call(self._queue.place, job)
+
+    async def enqueue_at_once(self, jobs: Sequence[Enqueueable]) -> list[Entry]:
+        """Put some jobs into the backlog with one call to Redis; gives what became of each, in their order."""
+        return await self._call(self._queue.enqueue_at_once, jobs)
 
     async def enqueue_many(
         self,
@@ -152,6 +163,10 @@ class AsyncVoiceQueue:
                 for moved in self._waiting.get(event.job_id, ()):
                     moved.set()
 
+    async def first_event(self) -> str:
+        """The id of the oldest event that can still be heard."""
+        return await self._call(self._queue.first_event)
+
     async def last_event(self) -> str:
         """The id of the newest event, to hear on from."""
         return await self._call(self._queue.last_event)
@@ -175,6 +190,14 @@ class AsyncVoiceQueue:
         while page := await self._call(_page, found):
             for job in page:
                 yield job
+
+    async def find(self, wanted: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[Job]:
+        """A page of the jobs that match, from where `cursor` of the page before says."""
+        return await self._call(self._queue.find, wanted, limit=limit, cursor=cursor)
+
+    async def find_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
+        """A page of the batches, the newest first."""
+        return await self._call(self._queue.find_batches, limit=limit, cursor=cursor)
 
     async def balances(self) -> list[Balance]:
         """What upstream said was left on the account in the last days, oldest first."""
@@ -288,6 +311,14 @@ class AsyncVoiceQueue:
     async def retry_as_read(self, jobs: Iterable[Job], *, resubmit: bool = False) -> list[bool]:
         """Retry many failed jobs as they were when they were read."""
         return await self._call(self._queue.retry_as_read, jobs, resubmit=resubmit)
+
+    async def plan(self, action: Action | str, wanted: Filter, *, resubmit: bool = False) -> Plan:
+        """Freeze the list of jobs that `cancel` or `retry` would be done to, and say what that costs."""
+        return await self._call(self._queue.plan, action, wanted, resubmit=resubmit)
+
+    async def carry_out(self, action: Action | str, token: str) -> Done:
+        """Do what was planned to each job of that list that has not changed since."""
+        return await self._call(self._queue.carry_out, action, token)
 
     async def take_up(self, job_id: str, task_id: str) -> Job:
         """Give an unsure job the task id of its order."""

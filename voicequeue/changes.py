@@ -22,9 +22,13 @@ _WHY_NOT_CANCEL = {
 }
 
 
+#: Not over, nor in the middle of being charged.
+CANCELLABLE = tuple(state for state in State if state is not State.CANCELLED and State.CANCELLED in MOVES[state])
+
+
 def can_be_cancelled(job: Job) -> bool:
     """Whether it is not over, nor in the middle of being charged."""
-    return job.state is not State.CANCELLED and State.CANCELLED in MOVES[job.state]
+    return job.state in CANCELLABLE
 
 
 def cancel(job: Job, now: float) -> Move:

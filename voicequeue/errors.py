@@ -5,6 +5,8 @@
      ├── KeyConflict     (also a ValueError)   the idempotency key stands for another job
      ├── UnknownJob      (also a LookupError)  no job has this id
      ├── UnknownBatch    (also a LookupError)  no batch has this name
+     ├── UnknownPlan     (also a LookupError)  no plan has this token (any more)
+     ├── BadCursor       (also a ValueError)   the cursor is none that a page ended with
      ├── NotAllowed                            the job's state does not allow this
      └── StoreUnreachable                      Redis does not answer, or refuses
 
@@ -14,6 +16,7 @@ from are their `args`, so that they can be pickled and sent between processes.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydantic import ValidationError
+
+
+_NAMED = re.compile(r"([a-z][a-z0-9_]*): ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +65,15 @@ class InvalidJob(VoiceQueueError, ValueError):
     def from_validation(cls, error: ValidationError) -> InvalidJob:
         """The same errors as pydantic's, without the values that were given."""
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        return cls([Problem(_dotted(detail["loc"]), _sentence(detail["msg"])) for detail in details])
+        return cls([_problem(detail["loc"], detail["msg"].removeprefix("Value error, ")) for detail in details])
 
 
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
-
-
-def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _problem(location: tuple[int | str, ...], message: str) -> Problem:
+    """What is wrong with the whole may begin with the field that it is about."""
+    field = ".".join(map(str, location))
+    if not field and (named := _NAMED.match(message)):
+        field, message = named[1], message.removeprefix(named[0])
+    return Problem(field, message)
 
 
 class KeyConflict(VoiceQueueError, ValueError):
@@ -104,6 +110,20 @@ class UnknownBatch(VoiceQueueError, LookupError):
 
     def __str__(self) -> str:
         return f"no batch {self.name!r}"
+
+
+class UnknownPlan(VoiceQueueError, LookupError):
+    """No plan of this kind has this token, or its hour is over."""
+
+    def __str__(self) -> str:
+        return "no such plan: its hour is over, or it is another action's"
+
+
+class BadCursor(VoiceQueueError, ValueError):
+    """The cursor is none that a page of this list ended with."""
+
+    def __str__(self) -> str:
+        return "is no cursor that a page of this list ended with"
 
 
 class NotAllowed(VoiceQueueError):

@@ -131,6 +131,17 @@ class Step:
     attempt: int = 0
     task_id: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command line and HTTP show."""
+        return {
+            "at": iso(self.at),
+            "state": self.state.value,
+            "stage": self.stage.value,
+            "reason": self.reason,
+            "attempt": self.attempt,
+            "task_id": self.task_id,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -145,6 +156,22 @@ class Event:
     state: State
     stage: Stage | None
     reason: str = ""
+
+    @property
+    def at(self) -> float:
+        """When (Unix seconds, to the millisecond)."""
+        return int(self.id.partition("-")[0]) / 1000
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that HTTP shows; there `job_id` is null where many jobs were enqueued at once."""
+        return {
+            "at": iso(self.at),
+            "job_id": self.job_id or None,
+            "batch": self.batch,
+            "state": self.state.value,
+            "stage": self.stage.value if self.stage else None,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from voicequeue.gate import Account, Gate
-from voicequeue.job import State
+from voicequeue.gate import Account, Gate, Hold
+from voicequeue.job import State, iso
 from voicequeue.spec import Priority
 
 
@@ -43,7 +45,7 @@ class Batch:
         return self.total == sum(self.states[state] for state in resting)
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command line and callbacks show; scripts may rely on its names."""
+        """The shape that the command line, HTTP and callbacks show; scripts may rely on its names."""
         return {
             "batch": self.name,
             "states": {state.value: count for state, count in self.states.items()},
@@ -51,6 +53,10 @@ class Batch:
             "settled": self.is_settled,
             "credits": self.credits,
         }
+
+    def limits(self) -> dict[str, Any]:
+        """What somebody set for it, in the shape that the command line and HTTP show."""
+        return {"paused": self.paused, "max_credits": self.max_credits, "max_in_flight": self.max_in_flight}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +94,45 @@ class Status:
     seconds_left: float | None
     rejects: int = 0
     callbacks: CallbackCounts = CallbackCounts()
+
+    def as_dict(self, batch: str | None) -> dict[str, Any]:
+        """The shape that the command line and HTTP show; scripts may rely on its names."""
+        return {
+            "batch": batch,
+            "states": {state.value: count for state, count in self.states.items()},
+            "gate": {"open": self.gate.open, "holds": [_hold_dict(hold) for hold in self.gate.holds]},
+            "in_flight": self.in_flight,
+            "limit": self.limit,
+            "backlog": [_waiting_dict(priority, lines) for priority, lines in by_priority(self.backlog)],
+            "per_minute": self.pace,
+            "seconds_left": self.seconds_left,
+            "credits": self.credits,
+            "credits_left": self.account.left,
+            "credits_left_at": iso(self.account.at),
+            "credits_committed": self.account.committed,
+            "credits_today": self.account.spent_today,
+            "failed": self.failures,
+            "rejects": self.rejects,
+            "callbacks": {"pending": self.callbacks.pending, "undelivered": self.callbacks.undelivered},
+            "workers": self.workers,
+        }
+
+
+def _hold_dict(hold: Hold) -> dict[str, Any]:
+    return {
+        "reason": hold.reason,
+        "detail": hold.detail,
+        "since": iso(hold.since),
+        "until": iso(hold.until),
+        "trial": hold.trial,
+    }
+
+
+def _waiting_dict(priority: Priority, lines: list[Line]) -> dict[str, Any]:
+    oldest = min(line.oldest for line in lines)
+    return {"priority": priority.value, "count": sum(line.count for line in lines), "oldest": iso(oldest)}
+
+
+def by_priority(backlog: tuple[Line, ...]) -> Iterator[tuple[Priority, list[Line]]]:
+    """The backlog's lines, those of one priority together."""
+    return ((priority, list(lines)) for priority, lines in groupby(backlog, key=lambda line: line.priority))

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
-from redis.exceptions import ResponseError
-
-from voicequeue import changes
+from voicequeue import changes, listing, plans
 from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
 from voicequeue.callbacks import Callback
-from voicequeue.claims import Outcome
 from voicequeue.errors import (
     InvalidJob,
-    KeyConflict,
-    StoreUnreachable,
     UnknownBatch,
     UnknownJob,
-    VoiceQueueError,
 )
 from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, CallbackCounts, Status
-from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
+from voicequeue.plans import Action, Done, Plan
+from voicequeue.reachable import reachable
+from voicequeue.receipts import Entry, Placed, Receipt, Rejection, entered
+from voicequeue.reconnect import no_later_than
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
 from voicequeue.spec import VoiceJob, parse
-from voicequeue.stage import PRICES, Stage
+from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 from voicequeue.voices import Persona
+
+T = TypeVar("T")
 
 #: Jobs written by one call to Redis.
 CHUNK = 500
@@ -53,28 +51,6 @@ _LISTEN_S = 5.0
 UNSETTLED = frozenset(State) - FINAL - {State.UNSURE}
 
 DEFAULT_URL = "redis://localhost:6379/0"
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """One of many jobs that could not be enqueued; `index` is its place among those given, from 0."""
-
-    index: int
-    error: VoiceQueueError
-
-
-@dataclass(slots=True)
-class Receipt:
-    """What became of many jobs: how many were new, were there already, and could not be taken.
-
-    `credits` is what the new ones will cost. `rejections` stays empty where `on_reject` took them.
-    """
-
-    new: int = 0
-    known: int = 0
-    rejected: int = 0
-    credits: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
 
 
 class VoiceQueue:
@@ -119,15 +95,37 @@ class VoiceQueue:
     def enqueue(self, job: Enqueueable) -> Job:
         """Put one job into the backlog, or find the one that its key already stands for.
 
-        Raises InvalidJob, KeyConflict.
+        With several songs it is several jobs, of which the one that makes the voice is given. Raises InvalidJob,
+        KeyConflict.
         """
-        spec = parse(job)
-        job_id = spec.id()
-        with _reachable():
-            [outcome] = self._store.enqueue([(job_id, spec)], time.time())
-        if outcome is Outcome.CONFLICT:
-            raise KeyConflict(spec.key or "", job_id)
-        return self.get(job_id)
+        return self.get(self._enqueued(job).job_id)
+
+    def place(self, job: Enqueueable) -> Placed:
+        """The same, and tell whether it is new, where it stands and what it costs. Raises InvalidJob, KeyConflict."""
+        entry = self._enqueued(job)
+        found = self.get(entry.job_id)
+        with reachable():
+            ahead = self._store.lookup.ahead(found.id, found.spec.priority, found.spec.batch or "")
+        cost = entry.credits if entry.new else parse(job).credits
+        return Placed(found, entry.new > 0, None if ahead is None else ahead + 1, cost, entry.job_ids[1:])
+
+    def _enqueued(self, job: Enqueueable) -> Entry:
+        [entry] = self.enqueue_at_once([job])
+        if entry.error is not None:
+            raise entry.error
+        return entry
+
+    def enqueue_at_once(self, jobs: Sequence[Enqueueable]) -> list[Entry]:
+        """Put some jobs into the backlog, with one call to Redis for each 500; gives what became of each, in their
+        order."""
+        orders = [_order(given) for given in jobs]
+        flat = [job for order in orders if not isinstance(order, InvalidJob) for job in order]
+        with reachable():
+            told = iter([each for page in _pages(flat) for each in self._store.enqueue(page, time.time())])
+        return [
+            Entry(error=order) if isinstance(order, InvalidJob) else entered(order, list(islice(told, len(order))))
+            for order in orders
+        ]
 
     def enqueue_many(
         self, jobs: Iterable[Enqueueable], *, on_reject: Callable[[Rejection], None] | None = None
@@ -147,32 +145,17 @@ class VoiceQueue:
     def _enqueue_chunk(
         self, chunk: list[tuple[int, Enqueueable]], receipt: Receipt, reject: Callable[[Rejection], None]
     ) -> None:
-        taken: list[tuple[int, str, VoiceJob]] = []
-        for index, given in chunk:
-            try:
-                spec = parse(given)
-            except InvalidJob as error:
-                receipt.rejected += 1
-                reject(Rejection(index, error))
-            else:
-                taken.append((index, spec.id(), spec))
-        with _reachable():
-            outcomes = self._store.enqueue([(job_id, spec) for _, job_id, spec in taken], time.time())
-        for (index, job_id, spec), outcome in zip(taken, outcomes, strict=True):
-            if outcome.is_new:
-                receipt.new += 1
-                receipt.credits += spec.credits - (PRICES[Stage.VOICE] if outcome is Outcome.SHARES else 0)
-            elif outcome is Outcome.KNOWN:
-                receipt.known += 1
-            else:
-                receipt.rejected += 1
-                reject(Rejection(index, KeyConflict(spec.key or "", job_id)))
+        entries = self.enqueue_at_once([given for _, given in chunk])
+        for (index, _), entry in zip(chunk, entries, strict=True):
+            receipt.add(entry)
+            if entry.error is not None:
+                reject(Rejection(index, entry.error))
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────
 
     def get(self, job_id: str) -> Job:
         """The job as it stands now. Raises UnknownJob."""
-        with _reachable():
+        with reachable():
             [job] = self._store.get([job_id])
         if job is None:
             raise UnknownJob(job_id)
@@ -180,7 +163,7 @@ class VoiceQueue:
 
     def timeline(self, job_id: str) -> list[Step]:
         """Every move of the job, oldest first. Raises UnknownJob."""
-        with _reachable():
+        with reachable():
             steps = self._store.timeline(job_id)
         if not steps:
             raise UnknownJob(job_id)
@@ -196,7 +179,7 @@ class VoiceQueue:
             return self._wait(job_id, give_up)
 
     def _wait(self, job_id: str, give_up: float | None) -> Job:
-        with _reachable():
+        with reachable():
             after = self._store.last_event()
         while True:
             job = self.get(job_id)
@@ -211,7 +194,7 @@ class VoiceQueue:
             if give_up is not None and now >= give_up:
                 raise TimeoutError(f"job {job_id} has not settled yet")
             until = look_again if give_up is None else min(look_again, give_up)
-            with _reachable():
+            with reachable():
                 events = self._store.events(after, wait_s=until - now)
             for event in events:
                 after = event.id
@@ -219,9 +202,14 @@ class VoiceQueue:
                     return after
         return after
 
+    def first_event(self) -> str:
+        """The id of the oldest event that can still be heard; `0-0` where there is none."""
+        with reachable():
+            return self._store.lookup.first_event()
+
     def last_event(self) -> str:
-        """The id of the newest event, to hear on from."""
-        with _reachable():
+        """The id of the newest event, to hear on from; `0-0` where there is none."""
+        with reachable():
             return self._store.last_event()
 
     def events(self, after: str, *, wait_s: float = 0.0) -> list[Event]:
@@ -229,7 +217,7 @@ class VoiceQueue:
 
         The last 20,000 or so can be heard.
         """
-        with _reachable():
+        with reachable():
             return self._store.events(after, wait_s=wait_s)
 
     def watch(self, *, batch: str | None = None, after: str | None = None) -> Iterator[Event]:
@@ -257,22 +245,38 @@ class VoiceQueue:
             yield from (job for job in page if job is not None)
 
     def _page(self, ids: Iterator[str]) -> list[Job | None]:
-        with _reachable():
+        with reachable():
             return self._store.get(list(islice(ids, CHUNK)))
+
+    def find(self, wanted: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[Job]:
+        """A page of the jobs that match, from where `cursor` of the page before says.
+
+        It may hold fewer than `limit`, even none, and yet not be the last: that one has no cursor.
+        Raises UnknownBatch, BadCursor.
+        """
+        if wanted.batch is not None:
+            self.batch(wanted.batch)
+        with reachable():
+            return listing.page(self._store, wanted, limit=limit, cursor=cursor)
+
+    def find_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
+        """A page of the batches, the newest first. Raises BadCursor."""
+        with reachable():
+            return listing.batches(self._store, limit=limit, cursor=cursor)
 
     def balances(self) -> list[Balance]:
         """What upstream said was left on the account in the last days, oldest first."""
-        with _reachable():
+        with reachable():
             return self._store.controls.balances()
 
     def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
         """Messages from other Celery clients that became no job, the newest first; the last 1,000 are kept."""
-        with _reachable():
+        with reachable():
             return self._store.rejects.latest(limit)
 
     def clear_rejects(self) -> list[RejectedMessage]:
         """Keep the rejected messages no longer; gives them for the last time."""
-        with _reachable():
+        with reachable():
             return self._store.rejects.take()
 
     def personas(self) -> Iterator[Persona]:
@@ -283,24 +287,24 @@ class VoiceQueue:
 
     @staticmethod
     def _personas(found: Iterator[Persona]) -> list[Persona]:
-        with _reachable():
+        with reachable():
             return list(islice(found, CHUNK))
 
     def forget_persona(self, persona_id: str) -> bool:
         """Take this voice for no further job, for upstream does not know it any more. False if none has it."""
-        with _reachable():
+        with reachable():
             return self._store.voices.forget(persona_id) > 0
 
     def waits_for(self, job: Job) -> str | None:
         """The id of the job that makes the voice which a waiting one is to have; None where none does."""
         if job.state is not State.WAITING or job.shares is None:
             return None
-        with _reachable():
+        with reachable():
             return self._store.voices.maker(job.shares)
 
     def batch(self, name: str) -> Batch:
         """A batch as it stands now. Raises UnknownBatch."""
-        with _reachable():
+        with reachable():
             found = self._store.batch(name)
         if found is None:
             raise UnknownBatch(name)
@@ -308,7 +312,7 @@ class VoiceQueue:
 
     def batches(self) -> list[Batch]:
         """Every batch, the newest first."""
-        with _reachable():
+        with reachable():
             names = self._store.batches()
         return [self.batch(name) for name in names]
 
@@ -317,7 +321,7 @@ class VoiceQueue:
         if batch is not None:
             self.batch(batch)
         now, store = time.time(), self._store
-        with _reachable():
+        with reachable():
             states = store.counts(batch)
             pace = store.finished(now - PACE_S) * 60 / PACE_S
             unsettled = sum(states[state] for state in UNSETTLED)
@@ -346,25 +350,25 @@ class VoiceQueue:
         """
         if batch is not None:
             return self.limit_batch(self.batch(batch).name, paused=True)
-        with _reachable():
+        with reachable():
             return self._store.controls.pause(time.time(), stage=None if stage is None else Stage(stage), by=by)
 
     def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
         """Go on, and try what is held back for other reasons. False if nothing was. Raises UnknownBatch."""
         if batch is not None:
             return self.limit_batch(self.batch(batch).name, paused=False)
-        with _reachable():
+        with reachable():
             return self._store.controls.resume(time.time(), stage=None if stage is None else Stage(stage))
 
     def limits(self) -> Limits:
         """As somebody set them while it runs, or else as the workers' settings say."""
-        with _reachable():
+        with reachable():
             return self._store.controls.limits()
 
     def set_limits(self, **limits: float | None) -> Limits:
         """Set `in_flight`, `submit_rate` (POSTs a minute) or `credit_floor` for all workers, now; None goes
         back to their settings. Raises ValueError."""
-        with _reachable():
+        with reachable():
             self._store.controls.set_limits(**limits)
             return self._store.controls.limits()
 
@@ -380,7 +384,7 @@ class VoiceQueue:
 
         It may be set before the batch has jobs. False if all was so already. Raises ValueError.
         """
-        with _reachable():
+        with reachable():
             return self._store.limit_batch(name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight)
 
     def call_back_batch(self, name: str, url: str | None) -> None:
@@ -388,7 +392,7 @@ class VoiceQueue:
 
         It may be set before the batch has jobs. Raises ValueError.
         """
-        with _reachable():
+        with reachable():
             self._store.callbacks.set_batch_url(name, url)
 
     # ── callbacks ──────────────────────────────────────────────────────────────────────────────
@@ -401,24 +405,24 @@ class VoiceQueue:
 
     @staticmethod
     def _callback_page(found: Iterator[Callback]) -> list[Callback]:
-        with _reachable():
+        with reachable():
             return list(islice(found, CHUNK))
 
     def callback(self, callback_id: str) -> Callback | None:
         """One callback; None once it is delivered."""
-        with _reachable():
+        with reachable():
             return next(iter(self._store.callbacks.get([callback_id])), None)
 
     def callback_counts(self) -> CallbackCounts:
         """How many callbacks there are."""
-        with _reachable():
+        with reachable():
             return self._store.callbacks.counted(time.time() - 15)
 
     def redeliver(self, callback_ids: Iterable[str]) -> int:
         """Deliver callbacks that were given up, or are pending, now; gives how many there were of them."""
         rest, found = iter(callback_ids), 0
         while page := list(islice(rest, CHUNK)):
-            with _reachable():
+            with reachable():
                 found += sum(self._store.callbacks.redeliver(page, time.time()))
         return found
 
@@ -435,7 +439,7 @@ class VoiceQueue:
         """Cancel many jobs as they were when they were read; False for one that has moved since."""
         now = time.time()
         moves = [changes.cancel(job, now) for job in jobs]
-        with _reachable():
+        with reachable():
             return [written for page in _pages(moves) for written in self._store.apply(page, now)]
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
@@ -450,8 +454,23 @@ class VoiceQueue:
         """Retry many failed jobs as they were when they were read; False for one that has changed since."""
         now = time.time()
         moves = [changes.retry(job, now, resubmit=resubmit) for job in jobs]
-        with _reachable():
+        with reachable():
             return [written for page in _pages(moves) for written in self._store.apply(page, now)]
+
+    def plan(self, action: Action | str, wanted: Filter, *, resubmit: bool = False) -> Plan:
+        """Freeze the list of jobs that `cancel` or `retry` would be done to, and say what that costs.
+
+        Nothing is changed before `carry_out`. Raises UnknownBatch.
+        """
+        if wanted.batch is not None:
+            self.batch(wanted.batch)
+        with reachable():
+            return plans.draw_up(self._store, Action(action), wanted, time.time(), resubmit=resubmit)
+
+    def carry_out(self, action: Action | str, token: str) -> Done:
+        """Do what was planned to each job of that list that has not changed since. Raises UnknownPlan."""
+        with reachable():
+            return plans.carry_out(self._store, Action(action), token, time.time())
 
     def take_up(self, job_id: str, task_id: str) -> Job:
         """Give an unsure job the task id of its order: it was charged, and is asked about. Raises NotAllowed."""
@@ -469,38 +488,31 @@ class VoiceQueue:
 
     def audit(self) -> list[Finding]:
         """Every index and counter that does not agree with the job records; none is what one hopes for."""
-        with _reachable():
+        with reachable():
             return audit(self._redis, self._prefix)
 
     def repair(self, findings: Sequence[Finding]) -> list[Finding]:
         """Mend what `audit` found, and give what was mended; jobs that have moved on since are left alone."""
-        with _reachable():
+        with reachable():
             return repair(self._redis, self._prefix, findings, time.time())
 
     def _change(self, job_id: str, decide: Callable[[Job, float], Move]) -> Job:
         while True:
             now = time.time()
             move = decide(self.get(job_id), now)
-            with _reachable():
+            with reachable():
                 [written] = self._store.apply([move], now)
             if written:
                 return self.get(job_id)
 
 
-def _pages(moves: list[Move]) -> Iterator[list[Move]]:
-    return (moves[start : start + CHUNK] for start in range(0, len(moves), CHUNK))
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    began = time.monotonic()
+def _order(given: Enqueueable) -> list[tuple[str, VoiceJob]] | InvalidJob:
+    """The jobs that were asked for, with their ids."""
     try:
-        yield
-    except REFUSED as error:
-        raise StoreUnreachable(f"Redis refuses: {type(error).__name__}") from error
-    except UNREACHABLE as error:
-        tried = f"tried for {time.monotonic() - began:.0f} s"
-        raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}, {tried}") from error
-    except ResponseError as error:  # out of memory, read only, no such database …
-        words, _, _ = str(error).partition(", with args")
-        raise StoreUnreachable(f"Redis refuses: {words}") from error
+        return [(job.id(), job) for job in parse(given).each()]
+    except InvalidJob as error:
+        return error
+
+
+def _pages(found: list[T]) -> Iterator[list[T]]:
+    return (found[start : start + CHUNK] for start in range(0, len(found), CHUNK))

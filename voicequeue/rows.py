@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, BinaryIO
 
 from voicequeue.errors import InvalidJob, Problem, VoiceQueueError
@@ -32,6 +33,9 @@ JSON_COLUMNS = ("row",)
 _KNOWN = frozenset((*JOB_COLUMNS, *SONG_COLUMNS, *REJECTED_COLUMNS))
 
 _SNIFF_BYTES = 65_536
+
+#: The most characters of one row: no file, however it is made, fills the memory.
+ROW_MAX = 1_048_576
 
 
 class UnreadableFile(VoiceQueueError, ValueError):
@@ -107,6 +111,43 @@ class Rows:
         return self._rows
 
 
+class _Lines:
+    """The lines of a text for one row after the other, which `begin` begins; none gets more than ROW_MAX.
+    `number` lines after the header were read.
+
+    Raises _TooLong instead of giving a row's further lines; the rest of a line that is too long is passed over.
+    """
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self.number = 0
+        self._read = text.readline
+        self.begin()
+
+    def begin(self) -> None:
+        """What comes next belongs to a new row."""
+        self._left = ROW_MAX
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._read(ROW_MAX + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self._left -= len(line)
+        if self._left < 0:
+            while line and not line.endswith("\n"):
+                line = self._read(ROW_MAX)
+            raise _TooLong
+        return line
+
+
+class _TooLong(csv.Error):
+    def __str__(self) -> str:
+        return f"a row has more than {ROW_MAX:,} characters"
+
+
 def _begins(start: bytes, sign: bytes) -> bool:
     return start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(sign)
 
@@ -128,8 +169,9 @@ def _csv_rows(text: io.TextIOWrapper) -> tuple[tuple[str, ...], Iterator[Row]]:
     if kept != JSON_COLUMNS:
         _check_columns(columns)
     # Strict: a quote that is never closed must not swallow the rows after it as one song's lyrics.
-    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
-    return kept, _read_csv(reader, columns)
+    lines = _Lines(text)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    return kept, _read_csv(reader, lines, columns)
 
 
 def _delimiter(header: str) -> str:
@@ -164,19 +206,20 @@ def _is_metadata(column: str) -> bool:
     return column.startswith(METADATA) and len(column) > len(METADATA)
 
 
-def _read_csv(reader: Any, columns: tuple[str, ...]) -> Iterator[Row]:
+def _read_csv(reader: Any, lines: _Lines, columns: tuple[str, ...]) -> Iterator[Row]:
     ended = 1  # the header
     while True:
         line = ended + 1
+        lines.begin()
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(line, {}, None, _csv_trouble(error, line, 1 + reader.line_num))
+            yield Row(line, {}, None, _csv_trouble(error, line, 1 + lines.number))
             continue
         finally:
-            ended = 1 + reader.line_num
+            ended = 1 + lines.number
         if any(value.strip() for value in values):
             yield _csv_row(line, columns, values)
 
@@ -201,7 +244,18 @@ def _csv_trouble(error: csv.Error, first: int, last: int) -> str:
 
 
 def _json_rows(text: io.TextIOWrapper) -> Iterator[Row]:
-    return (_json_row(line, row.strip()) for line, row in enumerate(text, start=1) if row.strip())
+    lines = _Lines(text)
+    for number in count(1):
+        lines.begin()
+        try:
+            row = next(lines).strip()
+        except StopIteration:
+            return
+        except _TooLong as error:
+            yield Row(number, {}, None, str(error))
+            continue
+        if row:
+            yield _json_row(number, row)
 
 
 def _json_row(line: int, text: str) -> Row:

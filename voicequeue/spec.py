@@ -34,7 +34,9 @@ _KEY_MAX_OF_SONGS = 190
 
 _URL_MAX = 2_048
 _NOT_IN_URLS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
-_BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+BATCH_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+_BATCH = re.compile(BATCH_PATTERN)
 
 
 class Priority(StrEnum):
@@ -110,7 +112,7 @@ class VoiceJob(BaseModel):
     callback_url: HttpUrl | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     max_credits: Annotated[int, Field(ge=0)] | None = None
-    start_within_s: Annotated[float, Field(gt=0)] | None = None
+    start_within_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @field_validator("metadata")
     @classmethod

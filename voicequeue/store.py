@@ -21,6 +21,7 @@ from voicequeue.controls import Controls
 from voicequeue.gate import Limits
 from voicequeue.job import Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
+from voicequeue.lookup import Lookup
 from voicequeue.overview import Batch, Line
 from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.rejects import Rejects
@@ -58,10 +59,10 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 
 
 class Store:
-    """Job records under one prefix of one Redis; `controls` is what holds them back, `callbacks` who is told of
-    them, `rejects` the messages that became no job, `voices` what was made. Safe to share between threads. `limits`
-    are this process's settings; `reuse` holds for jobs that do not say whether a voice made from the same recording
-    serves them."""
+    """Job records under one prefix of one Redis; `controls` is what holds them back, `lookup` how they are listed,
+    `callbacks` who is told of them, `rejects` the messages that became no job, `voices` what was made. Safe to share
+    between threads. `limits` are this process's settings; `reuse` holds for jobs that do not say whether a voice made
+    from the same recording serves them."""
 
     def __init__(
         self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None, reuse: bool = False
@@ -70,6 +71,7 @@ class Store:
         self._redis = redis
         self.controls = Controls(self._space, limits)
         self.callbacks = Callbacks(self._space)
+        self.lookup = Lookup(self._space)
         self.rejects = Rejects(self._space)
         self.voices = Voices(self._space)
         self._limits = self.controls.settings.arguments()

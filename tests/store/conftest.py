@@ -1,4 +1,4 @@
-"""What the tests of the store share beside the store: Redis as it is, and the command."""
+"""What the tests of the store share beside the store: the command."""
 
 from __future__ import annotations
 
@@ -6,24 +6,14 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis
 
 from voicequeue.cli import main
-from voicequeue.store import connect
-
-
-@pytest.fixture
-def redis(valkey_url: str) -> Iterator[Redis]:
-    """A client that sees every key."""
-    client = connect(valkey_url)
-    yield client
-    client.close()
 
 
 @dataclass(frozen=True)

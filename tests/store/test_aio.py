@@ -12,7 +12,17 @@ import pytest
 
 from tests.jobs import numbered, voice
 from tests.store.life import NOW, brought_to, make, one
-from voicequeue import AsyncVoiceQueue, KeyConflict, Rejection, State, StoreUnreachable, UnknownJob, VoiceQueue
+from voicequeue import (
+    Action,
+    AsyncVoiceQueue,
+    Filter,
+    KeyConflict,
+    Rejection,
+    State,
+    StoreUnreachable,
+    UnknownJob,
+    VoiceQueue,
+)
 from voicequeue.spec import VoiceJob
 from voicequeue.store import Store
 from workers.stack import free_port
@@ -63,6 +73,24 @@ def test_jobs_go_in_and_are_asked_about(valkey_url: str, prefix: str) -> None:
         assert len(await queue.timeline(job.id)) == 2
         with pytest.raises(UnknownJob):
             await queue.get("nobody")
+
+    run(valkey_url, prefix, use)
+
+
+def test_jobs_are_placed_found_and_changed_by_plan(valkey_url: str, prefix: str) -> None:
+    """What the gateway is made of, for gateways of one's own."""
+
+    async def use(queue: AsyncVoiceQueue) -> None:
+        assert (await queue.place(voice(batch="b", key="k"))).position == 1
+        entries = await queue.enqueue_at_once([voice(batch="b", key="k"), voice(batch="b", key="l")])
+        assert [entry.new for entry in entries] == [False, True]
+        page = await queue.find(Filter(batch="b"), limit=1)
+        assert [job.spec.key for job in page.items] == ["k"]
+        assert [job.spec.key for job in (await queue.find(Filter(batch="b"), cursor=page.cursor)).items] == ["l"]
+        assert [batch.name for batch in (await queue.find_batches()).items] == ["b"]
+        plan = await queue.plan(Action.CANCEL, Filter(batch="b"))
+        assert (await queue.carry_out(Action.CANCEL, plan.token)).changed == plan.found == 2
+        assert await queue.first_event() <= await queue.last_event()
 
     run(valkey_url, prefix, use)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import typer
 
@@ -16,10 +18,22 @@ from voicequeue.store import Store
 # ── --json everywhere ─────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+def commands(group: Any) -> dict[str, Any]:
+    """Every command, those of groups by both names."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        inner = commands(command) if hasattr(command, "commands") else None
+        found |= {f"{name} {each}": what for each, what in inner.items()} if inner else {name: command}
+    return found
+
+
+ALL = commands(typer.main.get_command(app))
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
 def test_every_command_speaks_json(name: str) -> None:
     """Scripts never have to read what is meant for people."""
-    found = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    found = ALL[name]
 
     assert "--json" in {option for parameter in found.params for option in parameter.opts}
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from voicequeue import (
+    BadCursor,
     InvalidJob,
     KeyConflict,
     NotAllowed,
@@ -17,12 +18,15 @@ from voicequeue import (
     StoreUnreachable,
     UnknownBatch,
     UnknownJob,
+    UnknownPlan,
     VoiceQueueError,
     errors,
 )
 from voicequeue.spec import parse
 
 EACH = [
+    UnknownPlan(),
+    BadCursor(),
     InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")]),
     KeyConflict("order-7", "abcdefgh"),
     UnknownJob("abcdefgh"),

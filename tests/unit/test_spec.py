@@ -157,7 +157,7 @@ def test_max_credits_must_cover_what_the_job_costs() -> None:
 
     found = problems(song={"prompt": LYRICS}, max_credits=18)
 
-    assert found == {"": "max_credits: 18 is less than the 19 credits this costs"}
+    assert found == {"max_credits": "18 is less than the 19 credits this costs"}
 
 
 @pytest.mark.parametrize("wrong", [-1, "many", 4.5])

@@ -21,7 +21,8 @@ from voicequeue.cli.show import print_job
 from voicequeue.cli.terminal import AsJson, complain, err, json_text, out, print_json, printable, queue, writable
 from voicequeue.errors import InvalidJob, Problem, VoiceQueueError
 from voicequeue.job import Job, State
-from voicequeue.queue import CHUNK, Receipt, Rejection
+from voicequeue.queue import CHUNK
+from voicequeue.receipts import Receipt, Rejection
 from voicequeue.rows import REJECTED_COLUMNS, Row, Rows, UnreadableFile
 from voicequeue.song import Song
 from voicequeue.spec import Priority, VoiceJob, batch_name, http_url, parse

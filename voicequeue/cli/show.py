@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import datetime
-from itertools import groupby, islice
-from typing import Annotated, Any
+from itertools import islice
+from typing import Annotated
 
 import typer
 
 from voicequeue.callbacks import Callback
 from voicequeue.cli.terminal import AsJson, BatchArgument, JobId, coloured, out, plain_table, print_json, queue, safe
 from voicequeue.gate import Account, Hold
-from voicequeue.job import Job, State, Step, charges, iso
-from voicequeue.overview import Batch, CallbackCounts, Line, Status
-from voicequeue.spec import Priority
+from voicequeue.job import Job, State, Step, charges
+from voicequeue.overview import Batch, CallbackCounts, Status, by_priority
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,15 +29,11 @@ def status(batch: BatchArgument = None, as_json: AsJson = False) -> None:
         now = found.status(batch)
         whole = found.batch(batch) if batch else None
     if as_json:
-        print_json({**status_json(now, batch), **(_limits_json(whole) if whole else {})})
+        print_json({**now.as_dict(batch), **(whole.limits() if whole else {})})
         return
     print_status(now, batch)
     if whole and (told := _limits_of(whole)):
         out.print(f"the batch  {told}")
-
-
-def _limits_json(batch: Batch) -> dict[str, Any]:
-    return {"paused": batch.paused, "max_credits": batch.max_credits, "max_in_flight": batch.max_in_flight}
 
 
 def _limits_of(batch: Batch) -> str:
@@ -52,48 +46,6 @@ def _limits_of(batch: Batch) -> str:
     return ", ".join(told for told, holds in set_for_it.items() if holds)
 
 
-def status_json(now: Status, batch: str | None) -> dict[str, Any]:
-    """What scripts may rely on."""
-    return {
-        "batch": batch,
-        "states": {state.value: count for state, count in now.states.items()},
-        "gate": {"open": now.gate.open, "holds": [_hold_json(hold) for hold in now.gate.holds]},
-        "in_flight": now.in_flight,
-        "limit": now.limit,
-        "backlog": [_waiting_json(priority, lines) for priority, lines in _by_priority(now.backlog)],
-        "per_minute": now.pace,
-        "seconds_left": now.seconds_left,
-        "credits": now.credits,
-        "credits_left": now.account.left,
-        "credits_left_at": iso(now.account.at),
-        "credits_committed": now.account.committed,
-        "credits_today": now.account.spent_today,
-        "failed": now.failures,
-        "rejects": now.rejects,
-        "callbacks": {"pending": now.callbacks.pending, "undelivered": now.callbacks.undelivered},
-        "workers": now.workers,
-    }
-
-
-def _hold_json(hold: Hold) -> dict[str, Any]:
-    return {
-        "reason": hold.reason,
-        "detail": hold.detail,
-        "since": iso(hold.since),
-        "until": iso(hold.until),
-        "trial": hold.trial,
-    }
-
-
-def _waiting_json(priority: Priority, lines: list[Line]) -> dict[str, Any]:
-    oldest = min(line.oldest for line in lines)
-    return {"priority": priority.value, "count": sum(line.count for line in lines), "oldest": iso(oldest)}
-
-
-def _by_priority(backlog: tuple[Line, ...]) -> Iterator[tuple[Priority, list[Line]]]:
-    return ((priority, list(lines)) for priority, lines in groupby(backlog, key=lambda line: line.priority))
-
-
 def print_status(now: Status, batch: str | None) -> None:
     """The same for a person."""
     counts = "  ".join(f"{coloured(state)} {count:,}" for state, count in now.states.items() if count)
@@ -103,7 +55,7 @@ def print_status(now: Status, batch: str | None) -> None:
     for hold in now.gate.holds:
         shut = "[yellow]on trial[/]" if hold.trial else "[red]closed[/]"
         out.print(f"gate       {shut}: {safe(hold.reason)}{_until(hold)}{_in_brackets(hold.detail)}")
-    for priority, lines in _by_priority(now.backlog):
+    for priority, lines in by_priority(now.backlog):
         oldest = span(time.time() - min(line.oldest for line in lines))
         out.print(f"backlog    {priority} {sum(line.count for line in lines):,}, the oldest for {oldest}")
     left = f", about {span(now.seconds_left)} to go" if now.seconds_left else ""
@@ -182,7 +134,7 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
         told = found.callback(each.callback_id) if each.callback_id else None
     if as_json:
         callback = {"id": each.callback_id, "delivered": told is None} if each.callback_id else None
-        print_json({**each.as_dict(), "callback": callback, "timeline": [_step_json(step) for step in timeline]})
+        print_json({**each.as_dict(), "callback": callback, "timeline": [step.as_dict() for step in timeline]})
         return
     print_job(each, as_json=False)
     if maker is not None:
@@ -232,17 +184,6 @@ def print_timeline(timeline: list[Step]) -> None:
     out.print(table)
     for charge in charges(timeline):
         out.print(f"charge {charge.attempt}: {charge.stage} at {clock(charge.at)}, then {coloured(charge.outcome)}")
-
-
-def _step_json(step: Step) -> dict[str, Any]:
-    return {
-        "at": iso(step.at),
-        "state": step.state.value,
-        "stage": step.stage.value,
-        "reason": step.reason,
-        "attempt": step.attempt,
-        "task_id": step.task_id,
-    }
 
 
 def clock(at: float | None) -> str:

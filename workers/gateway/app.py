@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from kombu.exceptions import OperationalError
 
-from config.settings import Settings, settings
+from config.settings import BadSettings, Settings, settings
 from tasks.celery_tasks import poll_name
+from voicequeue import VoiceQueue, apikeys
+from voicequeue.apikeys import ApiKey
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 from workers.app import app as celery
-from workers.gateway import health, hooks
+from workers.gateway import bulk, events, glance, health, hooks, jobs, openapi, problems, steering
+from workers.gateway.access import Access
 from workers.services import limits
 
 log = logging.getLogger("voicequeue.gateway")
@@ -23,12 +30,42 @@ HOOK_WAIT_S = 5.0
 
 def build(chosen: Settings) -> FastAPI:
     """The gateway as the settings say."""
-    gateway = FastAPI(title="voicequeue", openapi_url=None)
+    queue, access = VoiceQueue(chosen.redis_url, prefix=chosen.prefix), Access(keys(chosen))
+    gateway = FastAPIOffline(
+        title="voicequeue",
+        version=version("voicequeue"),
+        redoc_url=None,
+        static_url="/docs/static",
+        lifespan=_lifespan(queue, access),
+    )
+    problems.install(gateway)
+    openapi.install(gateway)
+    for routes in (jobs, bulk, glance, steering, events):
+        gateway.include_router(routes.router(queue, access))
     # A webhook may be the first to tell that an order was taken, from which the pace follows.
     patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix, limits=limits(chosen))
-    gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now))
+    gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now), include_in_schema=False)
     gateway.include_router(health.router(Store(connect(chosen.redis_url), chosen.prefix)))
     return gateway
+
+
+def keys(chosen: Settings) -> tuple[ApiKey, ...]:
+    """The API keys that are configured. Raises BadSettings."""
+    try:
+        return apikeys.parse(chosen.api_keys.get_secret_value())
+    except ValueError as error:
+        raise BadSettings(f"VOICEQUEUE_API_KEYS: {error}") from None
+
+
+def _lifespan(queue: VoiceQueue, access: Access) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if access.is_local_only:
+            log.warning("VOICEQUEUE_API_KEYS is not set: /v1 answers this machine alone (see docs/http.md)")
+        with queue:
+            yield
+
+    return lifespan
 
 
 def _poll_now(stage: Stage, job_id: str) -> None:

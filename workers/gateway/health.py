@@ -8,6 +8,7 @@ from fastapi import APIRouter, HTTPException
 
 from voicequeue.reconnect import UNREACHABLE
 from voicequeue.store import Store
+from workers.gateway.openapi import problems
 
 #: A worker whose pulse was not heard for this long (seconds) is taken for dead.
 PULSE_S = 15.0
@@ -15,14 +16,14 @@ PULSE_S = 15.0
 
 def router(store: Store) -> APIRouter:
     """The routes that load balancers ask."""
-    routes = APIRouter()
+    routes = APIRouter(tags=["health"])
 
     @routes.get("/healthz")
     def healthz() -> dict[str, str]:
         """This process answers."""
         return {"status": "ok"}
 
-    @routes.get("/readyz")
+    @routes.get("/readyz", responses=problems(503))
     def readyz() -> dict[str, int | str]:
         """Redis answers, and a worker's pulse was heard lately."""
         try:

@@ -21,6 +21,7 @@ from voicequeue import signing
 from voicequeue.reconnect import UNREACHABLE
 from voicequeue.stage import Stage
 from voicequeue.store import Store
+from workers.gateway import bodies
 
 #: Larger than anything that the contract knows (bytes).
 BODY_MAX = 256 * 1024
@@ -46,7 +47,7 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
         """A hint that an order has settled: its job is asked about at once."""
         if not (secret and signing.holds(signing.webhook_token(secret, job_id, stage, attempt), token)):
             raise HTTPException(401, "the token is not of this order")
-        body = await _body(request)
+        body = await bodies.read(request, BODY_MAX)
         if not signing.upstream_signed(
             signing.webhook_secret(secret, job_id),
             timestamp=x_webhook_timestamp,
@@ -71,19 +72,6 @@ def _take(store: Store, poll_now: PollNow, job_id: str, stage: Stage, attempt: i
     if hint is Hint.POLL:
         poll_now(stage, job_id)
     return hint
-
-
-async def _body(request: Request) -> bytes:
-    """The raw body, of which no more is read than is allowed."""
-    declared = request.headers.get("Content-Length", "0")
-    if declared.isdigit() and int(declared[:20]) > BODY_MAX:
-        raise HTTPException(413, f"at most {BODY_MAX} bytes are taken")
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > BODY_MAX:
-            raise HTTPException(413, f"at most {BODY_MAX} bytes are taken")
-    return bytes(body)
 
 
 def _task_id(body: bytes) -> str | None:

@@ -41,6 +41,8 @@
 --   settings       hash    the limits in the workers' settings, for whoever asks
 --   limits         hash    what somebody set while it runs: in_flight, submit_rate, credit_floor
 --   turn:<name>    string  whose turn it is to do something that one worker does for all
+--   plan:<token>   list    what somebody may do at once: JSON of what and to how many, then "id version" for
+--                          each job; gone after an hour
 --   wake           list    an element, while there may be something to admit
 --   events         stream  every move: id, batch, state, stage, reason; enqueueing as one event a call and
 --                          batch, without an id

@@ -1,0 +1,86 @@
+"""Rows POSTed to one gateway process as NDJSON: how fast, and that process's memory while they come."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import psutil
+
+from benchmarks.load import jobs
+from workers.stack import Stack
+from workers.supervisor import Supervisor
+
+ROWS = 100_000
+
+#: Bytes that the client sends at once.
+_PIECE = 1 << 16
+
+#: The gateway's memory is looked at whenever so many outcomes have come.
+_LOOK = 1_000
+
+
+def measure(stack: Stack, supervisor: Supervisor) -> dict[str, float]:
+    """Rows a second, until every outcome is there; outcomes that came before the last row went out; the
+    gateway's memory in MB."""
+    url = stack.start_web(webhooks=False)
+    pid = supervisor.pid("web")
+    # The client is a process of its own, so that neither takes the other's time.
+    command = [sys.executable, "-m", "benchmarks.gateway", url, str(pid)]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    if found.pop("new") != ROWS:
+        raise RuntimeError(f"the gateway did not take {ROWS:,} rows")
+    return found
+
+
+def post(url: str, gateway: psutil.Process) -> dict[str, float]:
+    """Send all rows from one thread while another counts what comes back."""
+    body = b"".join(
+        job.model_dump_json(exclude_defaults=True, exclude={"batch"}).encode() + b"\n" for job in jobs(ROWS, "posted")
+    )
+    sizes = [gateway.memory_info().rss]
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=120)
+    sent_at: list[float] = []
+    began = time.perf_counter()
+    connection.putrequest("POST", "/v1/batches/posted/jobs")
+    connection.putheader("Content-Type", "application/x-ndjson")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    sender = threading.Thread(target=_send, args=(connection, body, sent_at))
+    sender.start()
+    early, last = 0, b""
+    for outcomes, last in enumerate(connection.getresponse(), start=1):  # noqa: B007  the last is the summary
+        early += not sent_at
+        if outcomes % _LOOK == 0:
+            sizes.append(gateway.memory_info().rss)
+    seconds = time.perf_counter() - began
+    sender.join()
+    return {
+        "new": json.loads(last)["summary"]["new"],
+        "gateway, rows POSTed a second": ROWS / seconds,
+        "gateway, outcomes that came before the last row was sent": early,
+        "gateway, MB of memory before": sizes[0] / 1e6,
+        "gateway, MB of memory after a tenth": sizes[ROWS // 10 // _LOOK] / 1e6,
+        "gateway, MB of memory at its peak": max(sizes) / 1e6,
+    }
+
+
+def _send(connection: HTTPConnection, body: bytes, sent_at: list[float]) -> None:
+    for piece in _pieces(body):
+        connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+    connection.send(b"0\r\n\r\n")
+    sent_at.append(time.perf_counter())
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    return (body[start : start + _PIECE] for start in range(0, len(body), _PIECE))
+
+
+if __name__ == "__main__":
+    print(json.dumps(post(sys.argv[1], psutil.Process(int(sys.argv[2])))))

@@ -1,0 +1,1 @@
+"""The HTTP API: the gateway on a real Valkey, over real sockets."""

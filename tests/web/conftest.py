@@ -1,0 +1,116 @@
+"""The gateway in this process, behind a real uvicorn on a real socket; each test gets an app of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from config.settings import Settings
+from tests.conftest import eventually
+from voicequeue import apikeys
+from voicequeue.apikeys import Scope as KeyScope
+from workers.gateway.app import build
+from workers.stack import free_port
+
+#: Keys that all tests know, with every scope and with one each.
+KEYS = {"all": apikeys.new("all", KeyScope), **{scope.value: apikeys.new(scope, [scope]) for scope in KeyScope}}
+SETTING = ",".join(configured.line() for _, configured in KEYS.values())
+
+
+class Stage:
+    """What the server shows at the moment, and from which address its requests seem to come."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+        self.client: tuple[str, int] | None = ("127.0.0.1", 5)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None
+        await self.app({**scope, "client": self.client}, receive, send)
+
+
+class Gateway:
+    """A gateway and a client of it."""
+
+    def __init__(self, url: str, stage: Stage) -> None:
+        self.url, self.stage = url, stage
+        self._session = requests.Session()
+
+    def __call__(self, method: str, path: str, *, key: str | None = "all", **more: Any) -> requests.Response:
+        """Ask; with the key of that name (None: without any)."""
+        given = {} if key is None else {"Authorization": f"Bearer {KEYS[key][0]}"}
+        headers = {**given, **more.pop("headers", {})}
+        return self._session.request(method, self.url + path, headers=headers, timeout=20, **more)
+
+    def get(self, path: str, **more: Any) -> Any:
+        """The JSON that a GET gives."""
+        answer = self("GET", path, **more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, body: Any = None, **more: Any) -> requests.Response:
+        """POST JSON."""
+        return self("POST", path, json=body, **more)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[tuple[str, Stage]]:
+    """A uvicorn that lives as long as the test process."""
+    stage = Stage()
+    port = free_port()
+    running = uvicorn.Server(uvicorn.Config(stage, port=port, lifespan="off", log_config=None, access_log=False))
+    thread = threading.Thread(target=lambda: asyncio.run(running.serve()), daemon=True)
+    thread.start()
+    eventually(lambda: running.started)
+    yield f"http://127.0.0.1:{port}", stage
+    running.should_exit = running.force_exit = True
+    thread.join(10)
+
+
+#: Builds the gateway of this test, with these settings.
+Build = Callable[..., Gateway]
+
+
+@pytest.fixture
+def build_gateway(server: tuple[str, Stage], valkey_url: str, prefix: str) -> Iterator[Build]:
+    """Shows a gateway on this test's jobs."""
+    url, stage = server
+
+    def shown(**settings: Any) -> Gateway:
+        chosen: dict[str, Any] = {"REDIS_URL": valkey_url, "prefix": prefix, "api_keys": SETTING, **settings}
+        stage.app = build(Settings(_env_file=None, **chosen))
+        stage.client = ("127.0.0.1", 5)
+        return Gateway(url, stage)
+
+    yield shown
+    stage.app = None
+
+
+@pytest.fixture
+def gateway(build_gateway: Build) -> Gateway:
+    """A gateway with keys."""
+    return build_gateway()
+
+
+def app_of(gateway: Gateway) -> FastAPI:
+    """The app itself."""
+    assert isinstance(gateway.stage.app, FastAPI)
+    return gateway.stage.app
+
+
+def problem(answer: requests.Response, status: int, code: str) -> dict[str, str]:
+    """What is wrong with which field, of an answer that must be that problem."""
+    assert answer.headers["Content-Type"] == "application/problem+json", answer.text
+    told = answer.json()
+    assert (answer.status_code, told["status"], told["code"]) == (status, status, code), answer.text
+    assert told["title"]
+    assert told["detail"]
+    return {each["field"]: each["message"] for each in told.get("errors", [])}

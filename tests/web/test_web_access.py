@@ -1,0 +1,190 @@
+"""Who may call: keys, their scopes, and a gateway without any."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.web.conftest import KEYS, SETTING, Build, Gateway, app_of, problem
+from voicequeue import apikeys
+from voicequeue.apikeys import Scope
+
+#: Every route, with the scope that it needs.
+ROUTES = [
+    ("POST", "/v1/jobs", Scope.ENQUEUE),
+    ("POST", "/v1/batches/b/jobs", Scope.ENQUEUE),
+    ("GET", "/v1/jobs", Scope.READ),
+    ("GET", "/v1/jobs/x", Scope.READ),
+    ("GET", "/v1/batches", Scope.READ),
+    ("GET", "/v1/batches/b", Scope.READ),
+    ("GET", "/v1/status", Scope.READ),
+    ("GET", "/v1/rejects", Scope.READ),
+    ("GET", "/v1/events", Scope.READ),
+    ("POST", "/v1/jobs/x/cancel", Scope.OPERATE),
+    ("POST", "/v1/jobs/x/retry", Scope.OPERATE),
+    ("POST", "/v1/cancel", Scope.OPERATE),
+    ("POST", "/v1/retry", Scope.OPERATE),
+    ("POST", "/v1/pause", Scope.OPERATE),
+    ("POST", "/v1/resume", Scope.OPERATE),
+]
+EACH = pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+
+
+def test_every_route_is_among_those_tested(gateway: Gateway) -> None:
+    """A route that is new is tested for its scope too."""
+    described = {
+        (method.upper(), path.replace("{job_id}", "x").replace("{name}", "b"))
+        for path, methods in app_of(gateway).openapi()["paths"].items()
+        for method in methods
+        if path.startswith("/v1")
+    }
+
+    assert described == {(method, path) for method, path, _ in ROUTES}
+
+
+@EACH
+def test_no_key_and_a_wrong_key_are_told_the_same(gateway: Gateway, method: str, path: str, scope: Scope) -> None:
+    """401 before anything else of the request is looked at, byte for byte the same."""
+    wrong = [
+        {},
+        {"Authorization": "Bearer vq_wrong"},
+        {"Authorization": f"Bearer {KEYS['all'][0]}x"},
+        {"Authorization": "Bearer " + KEYS["all"][1].digest},
+        {"Authorization": "Basic " + KEYS["all"][0]},
+        {"Authorization": "Bearer s\xe9same"},
+    ]
+
+    answers = [gateway(method, path, key=None, headers=headers, data=b"{" * 9) for headers in wrong]
+
+    for answer in answers:
+        problem(answer, 401, "unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert len({answer.content for answer in answers}) == 1
+
+
+@EACH
+def test_a_key_without_the_scope_is_told_which_it_needs(gateway: Gateway, method: str, path: str, scope: Scope) -> None:
+    """403, also where there is no such job: what is there is nobody's business."""
+    for other in set(Scope) - {scope}:
+        answer = gateway(method, path, key=other.value, data=b"{" * 9)
+        problem(answer, 403, "forbidden")
+        assert f'scope="{scope}"' in answer.headers["WWW-Authenticate"]
+
+
+@EACH
+def test_a_key_with_the_scope_comes_through(gateway: Gateway, method: str, path: str, scope: Scope) -> None:
+    """To whatever the route has to say."""
+    answer = gateway(method, path, key=scope.value, stream=True)
+    answer.close()
+
+    assert answer.status_code not in (401, 403)
+
+
+def test_what_others_call_needs_no_key(gateway: Gateway) -> None:
+    """Load balancers, upstream, and whoever reads the description."""
+    for path in ("/healthz", "/docs", "/openapi.json"):
+        assert gateway("GET", path, key=None).status_code == 200
+    assert gateway("GET", "/readyz", key=None).status_code == 503  # no worker
+
+
+@pytest.mark.parametrize(
+    "given", ["", "vq_unknown", KEYS["all"][0], KEYS["operate"][0]], ids=["none", "unknown", "first", "last"]
+)
+def test_every_hash_is_compared_whoever_asks(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same work, in constant time, for no key, an unknown one, the first and the last."""
+    compared: list[tuple[int, int]] = []
+    real = hmac.compare_digest
+
+    def watched(one: str, other: str) -> bool:
+        compared.append((len(one), len(other)))
+        return real(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    apikeys.holder(apikeys.parse(SETTING), given)
+
+    assert compared == [(64, 64)] * len(KEYS)
+
+
+# ── without any key ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def keyless(build_gateway: Build) -> Gateway:
+    """A gateway for which no key is configured."""
+    return build_gateway(api_keys="")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+def test_without_keys_this_machine_is_answered(keyless: Gateway, host: str) -> None:
+    """By any of its local addresses."""
+    keyless.stage.client = (host, 9)
+
+    assert keyless("GET", "/v1/status", key=None).status_code == 200
+
+
+@pytest.mark.parametrize("client", [("192.0.2.7", 9), ("10.0.0.1", 9), ("::ffff:10.0.0.1", 9), ("testclient", 9), None])
+def test_without_keys_nobody_else_is(keyless: Gateway, client: tuple[str, int] | None) -> None:
+    """Whatever headers they send; and the answer says what to do."""
+    keyless.stage.client = client
+
+    for headers in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"Host": "localhost"}):
+        answer = keyless("GET", "/v1/status", key=None, headers=headers)
+        problem(answer, 403, "local_only")
+        assert "VOICEQUEUE_API_KEYS" in answer.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"X-Real-IP": "127.0.0.1"},
+        {"Via": "1.1 proxy"},
+        {"Host": "voices.example"},
+        {"Host": "127.0.0.1.voices.example"},
+        {"Host": "[::"},
+        {"Origin": "https://voices.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_without_keys_proxies_and_pages_of_other_sites_are_not_this_machine(
+    keyless: Gateway, headers: Mapping[str, str]
+) -> None:
+    """Their connections come from here, their requests don't."""
+    problem(keyless("POST", "/v1/jobs/x/cancel", key=None, headers=headers), 403, "local_only")
+
+
+def test_without_keys_a_page_of_this_machine_may_ask(keyless: Gateway) -> None:
+    """The /docs, for one."""
+    assert keyless("GET", "/v1/status", key=None, headers={"Origin": keyless.url}).status_code == 200
+
+
+def test_with_keys_it_does_not_matter_from_where(gateway: Gateway) -> None:
+    """The key counts alone."""
+    gateway.stage.client = ("192.0.2.7", 9)
+
+    assert gateway("GET", "/v1/status", headers={"Host": "voices.example", "Via": "1.1 x"}).status_code == 200
+    problem(gateway("GET", "/v1/status", key=None), 401, "unauthorized")
+
+
+@pytest.mark.parametrize(("setting", "warned"), [("", True), (SETTING, False)], ids=["without", "with"])
+def test_the_start_says_that_only_this_machine_is_answered(
+    build_gateway: Build, caplog: pytest.LogCaptureFixture, setting: str, warned: bool
+) -> None:
+    """Once, with the name of the setting; and nothing where there are keys."""
+    app = app_of(build_gateway(api_keys=setting))
+
+    async def started() -> None:
+        async with app.router.lifespan_context(app):
+            pass
+
+    with caplog.at_level(logging.WARNING, logger="voicequeue.gateway"):
+        asyncio.run(started())
+
+    told: list[Any] = [record.getMessage() for record in caplog.records if "VOICEQUEUE_API_KEYS" in record.getMessage()]
+    assert len(told) == warned

@@ -1,0 +1,216 @@
+"""Lists of jobs and batches, filtered, a page at a time: a cursor tells where the next one begins."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from voicequeue.errors import BadCursor
+from voicequeue.job import Code, Job, State
+from voicequeue.overview import Batch
+from voicequeue.records import Glance
+from voicequeue.stage import Stage
+from voicequeue.store import Store
+
+T = TypeVar("T")
+
+#: Jobs read by one call to Redis.
+CHUNK = 500
+
+#: Jobs looked at for one page. Where few match, a page may end with less than was asked for.
+LOOKED_AT = 10_000
+
+_STATES = {state: place for place, state in enumerate(State)}
+_INDEX = re.compile(
+    r"state:(?P<state>\w+)|line:(?P<rank>[0-2]):(?P<of>[\w.-]*)|batch:(?P<batch>[\w.-]+):jobs", re.ASCII
+)
+_MEMBER = re.compile(r"[\w.-]*", re.ASCII)
+_SCORE = re.compile(r"(-?\d+(\.\d+)?(e[+-]?\d+)?)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs: each that all of these are true of. `since` (Unix seconds): its last move was then or later."""
+
+    state: State | None = None
+    stage: Stage | None = None
+    batch: str | None = None
+    code: Code | None = None
+    since: float | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def fits(self, glance: Glance | None) -> bool:
+        """Whether all is true of the job but what its metadata say."""
+        return (
+            glance is not None
+            and self.state in (None, glance.state)
+            and self.stage in (None, glance.stage)
+            and self.batch in (None, glance.batch)
+            and self.code in (None, glance.code)
+            and (self.since is None or glance.updated >= self.since)
+        )
+
+    def matches(self, job: Job) -> bool:
+        """Whether the job's metadata hold what is asked for."""
+        return all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some of a list, and where to go on (None: that was all)."""
+
+    items: tuple[T, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in which index a page ended; without a member before the index's first."""
+
+    index: str
+    member: str = ""
+    score: str = ""
+
+    @property
+    def after(self) -> tuple[str, str] | None:
+        """Member and score that came last."""
+        return (self.member, self.score) if self.member else None
+
+    def text(self) -> str:
+        """As a cursor."""
+        parts = json.dumps([self.index, self.member, self.score], separators=(",", ":"))
+        return urlsafe_b64encode(parts.encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> Place:
+    """The place that a cursor names. Raises BadCursor."""
+    try:
+        parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
+        index, member, score = (part if isinstance(part, str) else "\0" for part in parts)
+    except (ValueError, TypeError, RecursionError):
+        raise BadCursor from None
+    known = index == "batches" or _order(index) is not None
+    if not (known and _MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
+        raise BadCursor
+    return Place(index, member, score) if score else Place(index)
+
+
+def batches(store: Store, *, limit: int, cursor: str | None = None) -> Page[Batch]:
+    """Batches, the newest first."""
+    place = _place(cursor) if cursor else Place("batches")
+    if place.index != "batches":
+        raise BadCursor
+    found = store.lookup.walk("batches", place.after, limit, latest_first=True)
+    named = (store.batch(name) for name, _ in found)
+    end = Place("batches", *found[-1]).text() if len(found) == limit else None
+    return Page(tuple(batch for batch in named if batch is not None), end)
+
+
+def page(store: Store, wanted: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
+    """Up to `limit` jobs; fewer, even none, where few of many match. Raises BadCursor.
+
+    A batch is told in the order it came, a state by the latest to enter it, the backlog by priority, batch
+    and age, and all jobs state by state. A job that moves meanwhile may be told twice.
+    """
+    found: list[Job] = []
+    looked_at = 0
+    places = _places(store, wanted, cursor)
+    for start in places:
+        place: Place | None = start
+        while place is not None:
+            jobs, place, seen = _some(store, wanted, place, limit - len(found))
+            found += jobs
+            looked_at += seen
+            if len(found) >= limit or looked_at >= LOOKED_AT:
+                after = place or next(places, None)
+                return Page(tuple(found), after.text() if after else None)
+    return Page(tuple(found), None)
+
+
+def matching(store: Store, wanted: Filter) -> Iterator[Job]:
+    """All such jobs, each once though it move meanwhile."""
+    told: set[str] = set()
+    cursor: str | None = None
+    while True:
+        some = page(store, wanted, limit=CHUNK, cursor=cursor)
+        for job in some.items:
+            if job.id not in told:
+                told.add(job.id)
+                yield job
+        if (cursor := some.cursor) is None:
+            return
+
+
+def _some(store: Store, wanted: Filter, place: Place, room: int) -> tuple[list[Job], Place | None, int]:
+    """What fits of an index's next members, up to `room`; where to go on in it, and how many were looked at."""
+    latest_first = place.index.startswith("state:")
+    chunk = CHUNK if _is_picky(wanted) else min(CHUNK, room)
+    members = store.lookup.walk(place.index, place.after, chunk, latest_first=latest_first)
+    if not members:
+        return [], None, 0
+    glances = store.lookup.glance([job_id for job_id, _ in members])
+    fitting = [job_id for (job_id, _), glance in zip(members, glances, strict=True) if wanted.fits(glance)]
+    jobs = [job for job in store.get(fitting) if job is not None and wanted.matches(job)] if fitting else []
+    places = {job_id: Place(place.index, job_id, score) for job_id, score in members}
+    if len(jobs) > room or (len(jobs) == room and len(members) == chunk):
+        return jobs[:room], places[jobs[room - 1].id], len(members)
+    last_id, last_score = members[-1]
+    # In a state the latest come first: from here on all came before that time.
+    over = len(members) < chunk or (latest_first and wanted.since is not None and float(last_score) < wanted.since)
+    return jobs, None if over else places[last_id], len(members)
+
+
+def _is_picky(wanted: Filter) -> bool:
+    """Whether few may match of what stands in the indexes."""
+    return wanted != Filter(state=wanted.state, batch=wanted.batch) or (
+        wanted.batch is not None and wanted.state not in (None, State.QUEUED)
+    )
+
+
+def _places(store: Store, wanted: Filter, cursor: str | None) -> Iterator[Place]:
+    """Where to look, one index after the other, from the cursor on."""
+    indexes = _indexes(store, wanted)
+    if cursor is None:
+        return (Place(index) for index in indexes)
+    start = _place(cursor)
+    if not _may_hold(start.index, wanted):
+        raise BadCursor
+    # A line that has emptied meanwhile still has its place among the others.
+    later = [Place(index) for index in indexes if (_order(index) or ()) > (_order(start.index) or ())]
+    return iter([start, *later])
+
+
+def _indexes(store: Store, wanted: Filter) -> list[str]:
+    if wanted.batch is not None and wanted.state is not State.QUEUED:
+        return [f"batch:{wanted.batch}:jobs"]
+    found: list[str] = []
+    for state in [wanted.state] if wanted.state else list(State):
+        if state is State.QUEUED:
+            found += [f"line:{priority.rank}:{batch}" for priority, batch in store.lookup.lines(wanted.batch)]
+        else:
+            found.append(f"state:{state}")
+    return found
+
+
+def _may_hold(index: str, wanted: Filter) -> bool:
+    """Whether a page of this filter may have ended there."""
+    found = _INDEX.fullmatch(index)
+    if found is None:
+        return False
+    if found["batch"] is not None:
+        return wanted.batch == found["batch"]
+    return wanted.batch is None or (wanted.state is State.QUEUED and found["of"] == wanted.batch)
+
+
+def _order(index: str) -> tuple[int, int, str] | None:
+    """Indexes stand in this order; None for what is none of them."""
+    found = _INDEX.fullmatch(index)
+    if found is None:
+        return None
+    if found["state"] is not None:
+        return (_STATES[State(found["state"])], 0, "") if found["state"] in list(State) else None
+    return (_STATES[State.QUEUED], int(found["rank"] or 0), found["of"] or "")

@@ -1,0 +1,59 @@
+"""Request bodies, of which no more is read than is allowed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from workers.gateway.problems import Refusal, invalid
+
+#: More than any job takes (bytes).
+BODY_MAX = 256 * 1024
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read(request: Request, at_most: int = BODY_MAX) -> bytes:
+    """The raw body. Raises Refusal."""
+    declared = request.headers.get("Content-Length", "0")
+    if declared.isdigit() and int(declared[:20]) > at_most:
+        raise Refusal(413, f"at most {at_most} bytes are taken")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > at_most:
+            raise Refusal(413, f"at most {at_most} bytes are taken")
+    return bytes(body)
+
+
+def must_be(request: Request, *types: str) -> None:
+    """The body's type is one of these, and nothing is packed. Raises Refusal."""
+    given = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if given not in types or request.headers.get("Content-Encoding", "identity") != "identity":
+        allowed = " or ".join(each for each in types if each)
+        raise Refusal(415, f"the body must be {allowed}, and say so in Content-Type; it must not be compressed")
+
+
+async def read_json(request: Request) -> Any:
+    """The JSON document that the body is. Raises Refusal."""
+    must_be(request, "application/json")
+    body = await read(request)
+    try:
+        return json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"not readable as JSON: {error}", code="unreadable") from None
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def checked(model: type[Model], given: Any) -> Model:
+    """`given` as the model has it. Raises InvalidJob."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise invalid(error) from None

@@ -1,0 +1,156 @@
+"""Many jobs in one request: rows stream in, what became of each streams out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from voicequeue import VoiceQueue, VoiceQueueError, apikeys
+from workers.gateway import bodies, problems, shapes
+from workers.gateway.access import Access
+from workers.gateway.intake import Gone, Intake
+from workers.gateway.openapi import problems as described_problems
+from workers.gateway.outbox import Outbox
+
+#: Requests of one process that bring rows at once; each has a thread of its own.
+AT_ONCE = 8
+
+#: Nobody takes what is sent for so long (seconds): they are given up.
+UNREAD_S = 60.0
+
+MEDIA_TYPE = "application/x-ndjson"
+ROW_TYPES = (MEDIA_TYPE, "application/ndjson", "application/jsonl", "text/csv", "")
+
+_ROWS = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"type": "string"},
+                "example": '{"audio_url": "https://example.com/ana.wav", "name": "Ana"}\n'
+                '{"audio_url": "https://example.com/bo.wav", "name": "Bo"}\n',
+            },
+            "text/csv": {
+                "schema": {"type": "string"},
+                "example": "audio_url,name\nhttps://example.com/ana.wav,Ana\nhttps://example.com/bo.wav,Bo\n",
+            },
+        },
+    }
+}
+_OUTCOMES = (
+    '{"line": 1, "outcome": "new", "id": "k5v2yj3q7m6xw4ra"}\n'
+    '{"line": 2, "outcome": "rejected", "errors": [{"field": "audio_url", "message": "must be an http:// or '
+    'https:// URL"}]}\n'
+    '{"summary": {"complete": true, "new": 1, "known": 0, "rejected": 1, "credits": 4}}\n'
+)
+
+
+class Outcomes(StrEnum):
+    """Which rows are told of."""
+
+    ALL = "all"
+    REJECTED = "rejected"
+
+
+def router(queue: VoiceQueue, access: Access) -> APIRouter:
+    """The route that takes rows."""
+    routes = APIRouter(tags=["batches and status"], dependencies=access.needs(apikeys.Scope.ENQUEUE))
+    threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rows")
+    busy: set[Rows] = set()
+
+    @routes.post(
+        "/v1/batches/{name}/jobs",
+        status_code=200,
+        response_class=Rows,
+        responses={
+            200: {
+                "description": "A line of JSON for each row, as it is taken, and a summary at the end.",
+                "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": _OUTCOMES}},
+            },
+            **described_problems(401, 403, 415, 422, 503),
+        },
+        openapi_extra=_ROWS,
+    )
+    async def rows(
+        request: Request,
+        name: Annotated[shapes.BatchName, Path(description="the batch that the rows belong to")],
+        outcomes: Annotated[Outcomes, Query(description="of which rows to tell")] = Outcomes.ALL,
+    ) -> Response:
+        """Put every row into the queue: JSON Lines, or CSV whose first line names the columns.
+
+        Sending rows again adds nothing: a row without a key gets one of its batch and content. The answer
+        begins while rows still come in; one without a summary, or whose summary is not complete, did not
+        take all: send the rows again.
+        """
+        bodies.must_be(request, *ROW_TYPES)
+        if len(busy) >= AT_ONCE:
+            raise problems.Refusal(503, f"{AT_ONCE} requests bring rows already")
+        return Rows(queue, name, threads, busy, all_told=outcomes is Outcomes.ALL)
+
+    return routes
+
+
+class Rows(Response):
+    """Takes the rows of the request that it answers."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self, queue: VoiceQueue, batch: str, threads: ThreadPoolExecutor, busy: set[Rows], *, all_told: bool
+    ) -> None:
+        super().__init__(headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._queue, self._batch, self._all_told = queue, batch, all_told
+        self._threads, self._busy = threads, busy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take the rows and tell what became of them, both at once."""
+        self._busy.add(self)
+        outbox = Outbox()
+        intake = Intake(self._queue, self._batch, receive, outbox, all_told=self._all_told)
+        working = asyncio.get_running_loop().run_in_executor(self._threads, intake.run)
+        try:
+            await self._tell(outbox, working, scope, receive, send)
+        except (TimeoutError, Gone):
+            pass  # there is nobody to tell
+        finally:
+            intake.stop()
+            working.add_done_callback(partial(self._free, outbox))
+
+    async def _tell(
+        self, outbox: Outbox, working: asyncio.Future[None], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        pieces = outbox.pieces()
+        first = await anext(pieces, None)
+        if first is None:
+            try:
+                await working
+            except VoiceQueueError as error:
+                await problems.answer(problems.told(error))(scope, receive, send)
+                return
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for piece in _from(first, pieces):
+            await asyncio.wait_for(send({"type": "http.response.body", "body": piece, "more_body": True}), UNREAD_S)
+        await working
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _free(self, outbox: Outbox, working: asyncio.Future[None]) -> None:
+        self._busy.discard(self)
+        outbox.close()
+        if not working.cancelled():
+            working.exception()  # told already, or there is nobody to tell
+
+
+async def _from(first: bytes | None, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first is not None:
+        yield first
+    async for piece in rest:
+        yield piece

@@ -1,0 +1,132 @@
+"""One job in; jobs and their timelines out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from voicequeue import Code, Filter, InvalidJob, Job, Placed, Problem, Stage, State, VoiceQueue
+from voicequeue.apikeys import Scope
+from workers.gateway import bodies, shapes
+from workers.gateway.access import Access
+from workers.gateway.openapi import described, json_body, problems
+
+_METADATA = "metadata."
+
+Limit = Annotated[int, Query(ge=1, le=500, description="how many at most")]
+Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
+
+
+def router(queue: VoiceQueue, access: Access) -> APIRouter:
+    """The routes of jobs."""
+    routes = APIRouter(tags=["jobs"])
+
+    @routes.post(
+        "/v1/jobs",
+        status_code=202,
+        dependencies=access.needs(Scope.ENQUEUE),
+        responses={
+            202: described(shapes.Placed, "It is in the queue now."),
+            200: described(shapes.Placed, "The key stands for this very job already; nothing was added."),
+            **problems(400, 401, 403, 409, 413, 415, 422, 503),
+        },
+        openapi_extra=json_body("VoiceJob", {"a voice and a song": shapes.EXAMPLE_ORDER}),
+    )
+    async def enqueue(
+        request: Request,
+        idempotency_key: Annotated[
+            str | None, Header(min_length=1, max_length=200, description="the job's `key`, as it is, without quotes")
+        ] = None,
+    ) -> JSONResponse:
+        """Put one job into the queue. With an Idempotency-Key (or `key`), sending it again adds nothing."""
+        given = _keyed(await bodies.read_json(request), idempotency_key)
+        placed = await run_in_threadpool(queue.place, given)
+        headers = {"Location": f"/v1/jobs/{placed.job.id}", "ETag": etag(placed.job)}
+        return JSONResponse(_placed(placed), 202 if placed.new else 200, headers)
+
+    @routes.get(
+        "/v1/jobs",
+        dependencies=access.needs(Scope.READ),
+        responses={200: described(shapes.Jobs, "A page."), **problems(401, 403, 404, 422, 503)},
+        openapi_extra={"x-free-query": [_METADATA]},
+    )
+    async def jobs(
+        request: Request,
+        state: State | None = None,
+        stage: Stage | None = None,
+        batch: Annotated[shapes.BatchName | None, Query()] = None,
+        code: Annotated[Code | None, Query(description="why it failed")] = None,
+        since: Annotated[shapes.Since | None, Query(description="its last move was then or later")] = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> JSONResponse:
+        """Jobs, a page at a time. `metadata.NAME=VALUE` filters by metadata.
+
+        A batch comes in the order it was enqueued, a state by the latest to enter it, the backlog by
+        priority, batch and age, all jobs state by state. A page may hold fewer than `limit`, even none,
+        while `next` is there; a job that moves meanwhile may be told twice.
+        """
+        at = None if since is None else since.timestamp()
+        wanted = Filter(state, stage, batch, code, at, _metadata(request.query_params))
+        page = await run_in_threadpool(queue.find, wanted, limit=limit, cursor=cursor)
+        return JSONResponse({"jobs": [job.as_dict() for job in page.items], "next": page.cursor})
+
+    @routes.get(
+        "/v1/jobs/{job_id}",
+        dependencies=access.needs(Scope.READ),
+        responses={
+            200: described(shapes.Told, "The job, and every move it made."),
+            304: {"description": "It is still as If-None-Match says."},
+            **problems(401, 403, 404, 422, 503),
+        },
+    )
+    async def job(
+        job_id: str, if_none_match: Annotated[str | None, Header(description="the ETag of an answer before")] = None
+    ) -> Response:
+        """A job as it stands, with its timeline."""
+        found = await run_in_threadpool(queue.get, job_id)
+        headers = {"ETag": etag(found), "Cache-Control": "private, no-cache"}
+        if if_none_match is not None and _is_same(headers["ETag"], if_none_match):
+            return Response(status_code=304, headers=headers)
+        # The timeline after the job: it may know more than the tag tells, never less.
+        steps = await run_in_threadpool(queue.timeline, job_id)
+        return JSONResponse({**found.as_dict(), "timeline": [step.as_dict() for step in steps]}, headers=headers)
+
+    return routes
+
+
+def etag(job: Job) -> str:
+    """Another one with each move; and for another job that has come by the same id."""
+    return f'"{round(job.created_at * 1e6):x}-{job.version}"'
+
+
+def _is_same(tag: str, header: str) -> bool:
+    given = {each.strip().removeprefix("W/") for each in header.split(",")}
+    return bool({tag, "*"} & given)
+
+
+def _placed(placed: Placed) -> dict[str, Any]:
+    return {
+        **placed.job.as_dict(),
+        "further": list(placed.further),
+        "estimated_credits": placed.credits,
+        "position": placed.position,
+    }
+
+
+def _keyed(given: Any, key: str | None) -> Any:
+    """The job with the key from the header, which must not say otherwise than the body."""
+    if key is None or not isinstance(given, dict):
+        return given
+    if given.get("key") not in (None, key):
+        raise InvalidJob([Problem("key", "is not the Idempotency-Key of the header; give one of them")])
+    return {**given, "key": key}
+
+
+def _metadata(query: Mapping[str, str]) -> dict[str, str]:
+    """What `metadata.NAME=VALUE` asks for."""
+    return {name.removeprefix(_METADATA): value for name, value in query.items() if name.startswith(_METADATA)}
