@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pydantic import ValidationError
 
@@ -65,7 +65,13 @@ class InvalidJob(VoiceQueueError, ValueError):
     def from_validation(cls, error: ValidationError) -> InvalidJob:
         """The same errors as pydantic's, without the values that were given."""
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        return cls([_problem(detail["loc"], detail["msg"].removeprefix("Value error, ")) for detail in details])
+        return cls([_problem(detail["loc"], _words(detail)) for detail in details])
+
+
+def _words(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "is not known here"
+    return str(detail["msg"]).removeprefix("Value error, ")
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> Problem:

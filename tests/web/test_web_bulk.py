@@ -219,3 +219,28 @@ def test_redis_going_away_in_the_middle_is_told_at_the_end(
     assert len(outcomes) == 500
     assert (summary["complete"], summary["new"]) == (False, 500)
     assert (summary["problem"]["status"], summary["problem"]["code"]) == (503, "store_unreachable")
+
+
+def test_a_batch_is_set_up_before_its_rows_come(gateway: Gateway, queue: VoiceQueue) -> None:
+    """Who is told of it, and its limits; what is not named stays as it is."""
+    url = "https://shop.example/told"
+    for settings in ({"callback_url": url, "max_credits": 100}, {"max_in_flight": 2}, {}):
+        assert gateway("PATCH", "/v1/batches/spring", json=settings).status_code == 204
+    queue.enqueue({"audio_url": "https://a.example/a.wav", "batch": "spring"})
+
+    batch = queue.batch("spring")
+    assert (batch.max_credits, batch.max_in_flight) == (100, 2)
+    queue.cancel(next(queue.jobs(batch="spring")).id)
+    assert [each.type for each in queue.callbacks()] == ["batch.settled"]
+
+    assert gateway("PATCH", "/v1/batches/spring", json={"callback_url": None}).status_code == 204
+    queue.cancel(queue.enqueue({"audio_url": "https://a.example/b.wav", "batch": "spring"}).id)
+    assert len(list(queue.callbacks())) == 1
+
+
+def test_what_a_batch_cannot_be_set_to_is_told(gateway: Gateway) -> None:
+    """By its field."""
+    answer = gateway("PATCH", "/v1/batches/spring", json={"callback_url": "ftp://x", "max_in_flight": 0, "pace": 1})
+
+    assert answer.status_code == 422
+    assert {error["field"] for error in answer.json()["errors"]} == {"callback_url", "max_in_flight", "pace"}

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +18,7 @@ from voicequeue import VoiceQueue, VoiceQueueError, apikeys
 from workers.gateway import bodies, problems, shapes
 from workers.gateway.access import Access
 from workers.gateway.intake import Gone, Intake
+from workers.gateway.openapi import json_body
 from workers.gateway.openapi import problems as described_problems
 from workers.gateway.outbox import Outbox
 
@@ -95,7 +97,29 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
             raise problems.Refusal(503, f"{AT_ONCE} requests bring rows already")
         return Rows(queue, name, threads, busy, all_told=outcomes is Outcomes.ALL)
 
+    @routes.patch(
+        "/v1/batches/{name}",
+        status_code=204,
+        response_class=Response,
+        responses={204: {"description": "So it is now."}, **described_problems(400, 401, 403, 413, 415, 422, 503)},
+        openapi_extra=json_body(
+            "BatchSettings",
+            {"be told, and spend no more than that": {"callback_url": "https://shop.example/told", "max_credits": 500}},
+        ),
+    )
+    async def settings(request: Request, name: Annotated[shapes.BatchName, Path(description="the batch")]) -> Response:
+        """Set what holds for a batch, also before it has jobs: who is told when it has settled, and its limits."""
+        wanted = bodies.checked(shapes.BatchSettings, await bodies.read_json(request))
+        await run_in_threadpool(_set, queue, name, wanted)
+        return Response(status_code=204)
+
     return routes
+
+
+def _set(queue: VoiceQueue, name: str, wanted: shapes.BatchSettings) -> None:
+    queue.limit_batch(name, max_credits=wanted.given("max_credits"), max_in_flight=wanted.given("max_in_flight"))
+    if "callback_url" in wanted.model_fields_set:
+        queue.call_back_batch(name, wanted.callback_url)
 
 
 class Rows(Response):

@@ -19,7 +19,7 @@ from workers.gateway.problems import MEDIA_TYPE
 _REF = "#/components/schemas/{model}"
 
 #: Described here, for their bodies are read by hand: the key is checked before anything is read.
-_MODELS: tuple[type[BaseModel], ...] = (VoiceJob, shapes.Order, shapes.RetryOrder, shapes.Problem)
+_MODELS: tuple[type[BaseModel], ...] = (VoiceJob, shapes.BatchSettings, shapes.Order, shapes.RetryOrder, shapes.Problem)
 
 DESCRIPTION = """Put voice-creation jobs into the queue, ask what became of them, follow them, steer them.
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from voicequeue import Code, Filter, Priority, Stage, State
 from voicequeue.plans import Action
-from voicequeue.spec import BATCH_PATTERN
+from voicequeue.spec import BATCH_PATTERN, HttpUrl
 
 EXAMPLE_JOB: dict[str, Any] = {
     "id": "k5v2yj3q7m6xw4ra",
@@ -84,6 +84,22 @@ class RetryOrder(Order):
     """The same; `resubmit` orders anew, and pays, also where upstream could be asked again."""
 
     resubmit: bool = False
+
+
+class BatchSettings(BaseModel):
+    """What holds for a batch as a whole, beginning now; what is not there stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    callback_url: HttpUrl | None = Field(None, description="told each time the batch has come to rest; null: nobody")
+    max_credits: Annotated[int, Field(strict=True, ge=0, le=10**12, description="the most that it may spend")] = 0
+    max_in_flight: Annotated[
+        int, Field(strict=True, ge=1, le=10**6, description="its jobs with upstream at once, at most")
+    ] = 1
+
+    def given(self, field: str) -> Any:
+        """What is to be set there; None where nothing is."""
+        return getattr(self, field) if field in self.model_fields_set else None
 
 
 class _Answer(BaseModel):
