@@ -94,6 +94,8 @@ class VoiceQueue:
         found = self.get(job_id)
         with reachable():
             ahead = self._store.lookup.ahead(job_id, found.spec.priority, found.spec.batch or "")
+        if ahead is None and found.state is State.QUEUED:  # it was admitted in between
+            found = self.get(job_id)
         return Placed(found, new, None if ahead is None else ahead + 1)
 
     def _enqueued(self, job: Enqueueable) -> tuple[str, bool]:
