@@ -40,7 +40,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     401: ("a valid API key is needed", "unauthorized", ()),
     403: ("this needs a key with the scope enqueue", "forbidden", ()),
     404: ("no job 'k5v2yj3q7m6xw4ra'", "unknown_job", ()),
-    409: ("a succeeded job cannot be retried", "not_allowed", ()),
+    409: ("only a failed job can be retried; job k5v2yj3q7m6xw4ra is succeeded", "not_allowed", ()),
     413: ("at most 262144 bytes are taken", "too_large", ()),
     415: ("the body must be application/json, and say so in Content-Type", "unsupported_media_type", ()),
     422: (
