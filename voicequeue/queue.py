@@ -106,6 +106,8 @@ class VoiceQueue:
         found = self.get(entry.job_id)
         with reachable():
             ahead = self._store.lookup.ahead(found.id, found.spec.priority, found.spec.batch or "")
+        if ahead is None and found.state is State.QUEUED:  # it was admitted in between
+            found = self.get(found.id)
         cost = entry.credits if entry.new else parse(job).credits
         return Placed(found, entry.new > 0, None if ahead is None else ahead + 1, cost, entry.job_ids[1:])
 

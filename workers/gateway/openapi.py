@@ -14,25 +14,42 @@ from pydantic.json_schema import models_json_schema
 
 from voicequeue import InvalidJob, Problem, VoiceJob
 from workers.gateway import shapes
-from workers.gateway.problems import MEDIA_TYPE
+from workers.gateway.problems import MEDIA_TYPE, content
 
 _REF = "#/components/schemas/{model}"
 
-#: Described here, for their bodies are read by hand: the key is checked before anything is read.
-_MODELS: tuple[type[BaseModel], ...] = (VoiceJob, shapes.BatchSettings, shapes.Order, shapes.RetryOrder, shapes.Problem)
+#: Described here: bodies that are read by hand, for the key is checked before anything is read; and what has nulls in
+#: its examples, which FastAPI leaves out.
+_MODELS: tuple[type[BaseModel], ...] = (
+    VoiceJob,
+    shapes.BatchSettings,
+    shapes.Order,
+    shapes.RetryOrder,
+    shapes.Problem,
+    shapes.Job,
+    shapes.Placed,
+)
 
 DESCRIPTION = """Put voice-creation jobs into the queue, ask what became of them, follow them, steer them.
 
 Send an API key as `Authorization: Bearer KEY` (`voicequeue keys new` makes one). Errors are problem+json
 (RFC 9457): `code` is for scripts, `errors` name each field that is wrong."""
 
-_EXAMPLE = {
-    "type": "about:blank",
-    "title": "Unprocessable Entity",
-    "status": 422,
-    "detail": "some fields are not allowed so",
-    "code": "invalid",
-    "errors": [{"field": "song.title", "message": "String should have at most 80 characters"}],
+#: Detail and code of a typical problem, and the fields that it names.
+_EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
+    400: ("not readable as JSON: Expecting value: line 1 column 1 (char 0)", "unreadable", ()),
+    401: ("a valid API key is needed", "unauthorized", ()),
+    403: ("this needs a key with the scope enqueue", "forbidden", ()),
+    404: ("no job 'k5v2yj3q7m6xw4ra'", "unknown_job", ()),
+    409: ("only a failed job can be retried; job k5v2yj3q7m6xw4ra is succeeded", "not_allowed", ()),
+    413: ("at most 262144 bytes are taken", "too_large", ()),
+    415: ("the body must be application/json, and say so in Content-Type", "unsupported_media_type", ()),
+    422: (
+        "some fields are not allowed so",
+        "invalid",
+        (Problem("song.title", "String should have at most 80 characters"),),
+    ),
+    503: ("Redis does not answer: ConnectionError, tried for 1 s", "store_unreachable", ()),
 }
 
 
@@ -47,19 +64,18 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _problem(status: int) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": {"$ref": _REF.format(model="Problem")}}
-    if status == 422:
-        content["example"] = _EXAMPLE
-    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: content}}
+    detail, code, errors = _EXAMPLES[status]
+    told = {"schema": {"$ref": _REF.format(model="Problem")}, "example": content(status, detail, code, errors)}
+    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: told}}
 
 
 def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
     """A request body of that shape, with examples."""
-    content = {
+    given = {
         "schema": {"$ref": _REF.format(model=model)},
         "examples": {name: {"value": value} for name, value in examples.items()},
     }
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    return {"requestBody": {"required": True, "content": {"application/json": given}}}
 
 
 def known_query(request: Request) -> None:
@@ -82,5 +98,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         found = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
         _, models = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
         found["components"]["schemas"] |= models["$defs"]
+        for operation in (each for methods in found["paths"].values() for each in methods.values()):
+            operation["summary"] = operation["description"].partition("\n")[0].partition(". ")[0].rstrip(".")
         app.openapi_schema = found
     return app.openapi_schema

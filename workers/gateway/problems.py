@@ -130,10 +130,11 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = getattr(error, "code", None) or _CODES.get(error.status_code)
     code = code or HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    detail = "there is no such path; /docs lists them" if error.detail == "Not Found" else error.detail
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(sorted(_methods(request))) or headers.get("Allow", "")
-    return answer(content(error.status_code, error.detail, code, getattr(error, "errors", ())), headers)
+    return answer(content(error.status_code, detail, code, getattr(error, "errors", ())), headers)
 
 
 def _methods(request: Request) -> set[str]:
