@@ -38,6 +38,7 @@ class Record(NamedTuple):
     stage: str
     next_stage: str
     code: str
+    shares: str
 
     @property
     def is_known(self) -> bool:
@@ -48,7 +49,7 @@ class Record(NamedTuple):
 # ── the rules: a further index or counter is a line here ──────────────────────────────────────────
 
 #: The sorted sets of ids.
-IS_INDEX = re.compile(r"line:\d:.*|flight|late|state:.+|batch:[^:]+:jobs").fullmatch
+IS_INDEX = re.compile(r"line:\d:.*|flight|late|state:.+|waiting:.+|batch:[^:]+:jobs").fullmatch
 
 #: The hashes of counters.
 IS_COUNTED = re.compile(r"counters|batch:[^:]+").fullmatch
@@ -59,6 +60,8 @@ def indexes(record: Record) -> Iterator[str]:
     yield f"line:{record.rank}:{record.batch}" if record.state == State.QUEUED else f"state:{record.state}"
     if record.state in IN_FLIGHT:
         yield "flight"
+    if record.state == State.WAITING:
+        yield f"waiting:{record.shares}"
     if record.batch:
         yield f"batch:{record.batch}:jobs"
 
@@ -105,16 +108,17 @@ def told(counters: str, written: dict[str, str]) -> dict[str, int]:
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
 #: What of a record is read for that.
-FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure")
+FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure", "shares")
 
 
 def record_of(values: Sequence[str | None]) -> Record | None:
     """The record from its `FIELDS`; None where there is none."""
-    state, batch, credits, rank, stage, next_stage, failure = values
+    state, batch, credits, rank, stage, next_stage, failure, shares = values
     if values == [None] * len(FIELDS):
         return None
     code = json.loads(failure)["code"] if failure else ""
-    return Record(state or "", batch or "", int(credits or 0), rank or "", stage or "", next_stage or "", code)
+    spent = int(credits or 0)
+    return Record(state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
 
 
 class Books:
@@ -179,8 +183,8 @@ class Books:
         return dict(zip(names, counters, strict=True)) if is_all else None
 
     def names(self) -> set[str]:
-        """Every key but those of single jobs (job:<id>, timeline:<id>), without the root."""
-        found = self._redis.scan_iter(match=f"{self._root}[^jt]*", count=PAGE)
+        """Every key but those of single jobs and voices (job:<id>, timeline:<id>, voice:<id>), without the root."""
+        found = self._redis.scan_iter(match=f"{self._root}[^jtv]*", count=PAGE)
         return {key.removeprefix(self._root) for key in found}
 
     def members(self, index: str) -> set[str]:

@@ -27,11 +27,18 @@ class Later:
 
 
 class Outcome(IntEnum):
-    """What became of one job that was enqueued."""
+    """What became of one job that was enqueued. SHARES: it is new, and somebody else pays for its voice."""
 
     NEW = 1
+    SHARES = 2
     KNOWN = 0
     CONFLICT = -1
+    OTHER_VOICE = -2
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was not there before."""
+        return self in (Outcome.NEW, Outcome.SHARES)
 
 
 @dataclass(frozen=True, slots=True)

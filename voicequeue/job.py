@@ -38,9 +38,9 @@ IN_FLIGHT = frozenset({State.ADMITTED, State.CHARGING, State.PENDING})
 #: Over for us; where upstream was paid, its result may still come, and is kept.
 MAY_BE_LATE = frozenset({State.FAILED, State.CANCELLED})
 
-#: Every legal move. The store refuses any other.
+#: Every legal move that is decided on one job alone. The store refuses any other.
 MOVES: Mapping[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
+    State.WAITING: frozenset({State.FAILED, State.CANCELLED}),
     State.QUEUED: frozenset({State.ADMITTED, State.FAILED, State.CANCELLED}),
     State.ADMITTED: frozenset({State.CHARGING, State.QUEUED, State.FAILED, State.CANCELLED}),
     State.CHARGING: frozenset({State.PENDING, State.ADMITTED, State.QUEUED, State.UNSURE, State.FAILED}),
@@ -49,6 +49,13 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset({State.QUEUED, State.PENDING, State.SUCCEEDED, State.FAILED}),
     State.CANCELLED: frozenset({State.CANCELLED}),
+}
+
+#: What the store makes of jobs that share a voice, in the script that makes the move of the one that makes it.
+WITH_THE_VOICE: Mapping[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED}),
+    State.QUEUED: frozenset({State.WAITING, State.QUEUED, State.SUCCEEDED}),
+    State.FAILED: frozenset({State.WAITING}),
 }
 
 
@@ -188,6 +195,7 @@ class Job:
     voice_name: str | None = None
     clips: tuple[Clip, ...] = ()
     failure: Failure | None = None
+    shares: str | None = None
     task_ids: Mapping[Stage, str] = field(default_factory=dict)
     callback_id: str | None = None
 

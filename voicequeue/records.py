@@ -33,6 +33,7 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         voice_name=record.get("voice_name"),
         clips=clips(record.get("clips")),
         failure=failure(record.get("failure")),
+        shares=record.get("shares"),
         task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
         callback_id=record.get("callback"),
     )

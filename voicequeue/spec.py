@@ -6,7 +6,7 @@ import re
 import secrets
 from base64 import b32encode
 from enum import StrEnum
-from hashlib import blake2b
+from hashlib import blake2b, sha1
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -27,6 +27,10 @@ from voicequeue.stage import PRICES, Stage
 
 METADATA_MAX_KEYS = 50
 METADATA_MAX_CHARS = 8_000
+SONGS_MAX = 100
+
+#: Each further song's job has the key with "#2", "#3", … behind it.
+_KEY_MAX_OF_SONGS = 190
 
 _URL_MAX = 2_048
 _NOT_IN_URLS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
@@ -83,6 +87,10 @@ class VoiceJob(BaseModel):
     `persona_id` the voice stage is skipped. `key` makes enqueueing idempotent: the same key with
     the same content is the same job. `metadata` is yours; it is kept and given back. A job for which
     nothing was ordered `start_within_s` seconds after it was enqueued fails with the code `expired`.
+
+    A voice may be made once and sung with often. With several `songs` this stands for as many jobs (see `each`).
+    Jobs of one batch that name the same `voice` share it, and those with `reuse` that have the same recording
+    (by `audio_sha256` where it is given, else by `audio_url`), also with what was made before.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
@@ -90,6 +98,10 @@ class VoiceJob(BaseModel):
     audio_url: HttpUrl | None = None
     persona_id: Name | None = None
     song: Song | None = None
+    songs: Annotated[tuple[Song, ...], Field(max_length=SONGS_MAX)] = ()
+    voice: Name | None = None
+    reuse: bool | None = None
+    audio_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     name: Name | None = None
     batch: Annotated[str, AfterValidator(batch_name)] | None = None
     priority: Priority = Priority.NORMAL
@@ -113,8 +125,16 @@ class VoiceJob(BaseModel):
     def _is_one_job(self) -> VoiceJob:
         if (self.audio_url is None) == (self.persona_id is None):
             raise ValueError("exactly one of audio_url and persona_id is required")
-        if self.persona_id is not None and self.song is None:
+        if self.song is not None and self.songs:
+            raise ValueError("songs: give song or songs, not both")
+        if self.persona_id is not None and not (self.song or self.songs):
             raise ValueError("song is required with a persona_id: the voice is there already")
+        if self.persona_id is not None:
+            for name in ("voice", "reuse", "audio_sha256"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: is not for a persona_id, which is a voice already")
+        if len(self.songs) > 1 and self.key is not None and len(self.key) > _KEY_MAX_OF_SONGS:
+            raise ValueError(f"key: at most {_KEY_MAX_OF_SONGS} characters are allowed with songs")
         if self.max_credits is not None and self.max_credits < self.credits:
             raise ValueError(f"max_credits: {self.max_credits} is less than the {self.credits} credits this costs")
         return self
@@ -127,12 +147,47 @@ class VoiceJob(BaseModel):
 
     @property
     def credits(self) -> int:
-        """What upstream charges when each stage is paid once."""
-        return sum(PRICES[stage] for stage in self.stages)
+        """What upstream charges when each stage is paid once, for all of its songs."""
+        return sum(PRICES[stage] for stage in self.stages) + len(self.songs) * PRICES[Stage.MUSIC]
+
+    def each(self) -> tuple[VoiceJob, ...]:
+        """The jobs that this stands for: one for each song. The first makes the voice that all sing with."""
+        if not self.songs:
+            return (self,)
+        voice = self.voice
+        if voice is None and self.persona_id is None and len(self.songs) > 1:
+            voice = f"of {self.key or _base32(secrets.token_bytes(10))}"
+        return tuple(
+            self.model_copy(
+                update={"song": song, "songs": (), "voice": voice, "key": self._key_of(number), "max_credits": None}
+            )
+            for number, song in enumerate(self.songs, start=1)
+        )
+
+    def _key_of(self, number: int) -> str | None:
+        return self.key if self.key is None or number == 1 else f"{self.key}#{number}"
+
+    def shares(self, *, reuse: bool = False) -> str:
+        """The id of the voice that this job shares with others; '' if it makes one of its own.
+
+        `reuse` holds for a job that does not say.
+        """
+        if self.audio_url is None:
+            return ""
+        if reuse if self.reuse is None else self.reuse:
+            return f"sha256-{self.audio_sha256}" if self.audio_sha256 else self.recording()
+        return f"named-{_hex(self.batch or '', self.voice)}" if self.voice is not None else ""
+
+    def recording(self) -> str:
+        """The id of the voice made from this very URL; '' where there is none. scripts/lib/voices.lua says the same."""
+        return f"url-{_hex(self.audio_url)}" if self.audio_url is not None else ""
 
     def content(self) -> str:
-        """Canonical JSON: equal content gives equal text, in any process and release."""
-        return self.model_dump_json(exclude_defaults=True)
+        """Canonical JSON: equal content gives equal text, in any process and release.
+
+        Without the recording's hash, which a preflight may find out later: it makes no other job.
+        """
+        return self.model_dump_json(exclude_defaults=True, exclude={"audio_sha256"})
 
     def id(self) -> str:
         """The job's id: 16 letters and digits, made from the key where there is one, else random.
@@ -164,6 +219,10 @@ def parse(given: VoiceJob | Any) -> VoiceJob:
 def stored(content: str) -> VoiceJob:
     """The job whose `content()` this is."""
     return VoiceJob.model_validate_json(content, context=STORED)
+
+
+def _hex(*parts: str) -> str:
+    return sha1("\0".join(parts).encode(), usedforsecurity=False).hexdigest()
 
 
 def _base32(digest: bytes) -> str:

@@ -59,15 +59,18 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 class Store:
     """Job records under one prefix of one Redis; `controls` is what holds them back, `callbacks` who is told of
     them, `rejects` the messages that became no job. Safe to share between threads. `limits` are this process's
-    settings."""
+    settings; `reuse` holds for jobs that do not say whether a voice made from the same recording serves them."""
 
-    def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None, reuse: bool = False
+    ) -> None:
         self._space = Keyspace(redis, prefix)
         self._redis = redis
         self.controls = Controls(self._space, limits)
         self.callbacks = Callbacks(self._space)
         self.rejects = Rejects(self._space)
         self._limits = self.controls.settings.arguments()
+        self._reuse = reuse
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
@@ -82,7 +85,9 @@ class Store:
             first, *later = spec.stages
             after = later[0] if later else ""
             within = "" if spec.start_within_s is None else spec.start_within_s
+            shares = spec.shares(reuse=self._reuse)
             arguments += (job_id, spec.content(), spec.priority.rank, spec.batch or "", first, after, within)
+            arguments += (shares, spec.recording() if shares else "", spec.audio_sha256 or "")
         outcomes = [Outcome(code) for code in self._space.run("enqueue", *arguments)]
         return self._new_after_all(jobs, outcomes, now) if failures() > before else outcomes
 
@@ -162,9 +167,14 @@ class Store:
         return any(before.get(field) != value for field, value in wanted.items())
 
     def expired(self, now: float, *, at_most: int = 1000) -> list[Overdue]:
-        """Jobs that should have begun by now and are still queued; each given to one caller, for a minute."""
-        found = rows(self._space.run("expired", f"{now:.6f}", at_most), 3)
-        return [Overdue(job_id, int(version), State.QUEUED, Stage(stage)) for job_id, version, stage in found]
+        """Jobs that should have begun by now and are queued or waiting; each given to one caller, for a minute."""
+        found = rows(self._space.run("expired", f"{now:.6f}", at_most), 4)
+        return [Overdue(job_id, int(version), State(state), Stage(stage)) for job_id, version, state, stage in found]
+
+    def release(self, now: float) -> int:
+        """Let jobs go on, or fail, whose voice is there, or failed, and that one script was not enough for; gives
+        how many: there may be more."""
+        return int(self._space.run("release", f"{now:.6f}"))
 
     def overdue(self, now: float, *, patience: float, at_most: int = 1000) -> list[Overdue]:
         """Jobs whose time passed `patience` seconds ago, each given to one caller."""
@@ -298,11 +308,15 @@ class Store:
         known = [job_id for job_id, place in places.items() if found[place] is Outcome.KNOWN]
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in known:
-                pipe.hget(self._space.key(f"job:{job_id}"), "created")
-            came = pipe.execute()
+                pipe.hmget(self._space.key(f"job:{job_id}"), "created", "stage", "state")
+            came = cast(list[list[str]], pipe.execute())
         latest = now + 1e-5 * len(jobs)  # the script sets jobs of one call microseconds apart
-        new = {places[job_id] for job_id, at in zip(known, came, strict=True) if now - 1e-6 < float(at) < latest}
-        return [Outcome.NEW if place in new else outcome for place, outcome in enumerate(found)]
+        ours = {
+            places[job_id]: _as_it_came(jobs[places[job_id]][1], stage, state)
+            for job_id, (at, stage, state) in zip(known, came, strict=True)
+            if now - 1e-6 < float(at) < latest
+        }
+        return [ours.get(place, outcome) for place, outcome in enumerate(found)]
 
     def _written_after_all(self, moves: Sequence[Move], found: list[bool], now: float) -> list[bool]:
         """What was written, when this was a second try: a job that took this step at that very time took it with us."""
@@ -320,3 +334,8 @@ class Store:
                     pipe.hget(self._space.key(f"job:{job_id}"), "state")
                 states = pipe.execute()
             yield from (job_id for job_id, found in zip(page, states, strict=True) if found == state)
+
+
+def _as_it_came(spec: VoiceJob, stage: str, state: str) -> Outcome:
+    """What enqueueing it came to, from where it stands a moment later."""
+    return Outcome.SHARES if state == State.WAITING or stage != spec.stages[0] else Outcome.NEW

@@ -118,6 +118,8 @@ class Pulse:
                 self._in_chunks(poll_name(stage), _ids(overdue, {State.PENDING, *MAY_BE_LATE}, stage))
         if expired := self._services.store.expired(now):
             self._services.store.apply([decide.expired(job, now) for job in expired], now)
+        while self._services.store.release(now):
+            pass
         if self._resubmit_after is not None:
             self._order_again(now, unsure_before=now - self._resubmit_after)
 

@@ -136,6 +136,8 @@ def _value(redis: Redis, key: str) -> Any:
             return dict(cast(list[tuple[str, float]], redis.zrange(key, 0, -1, withscores=True)))
         case "list":
             return redis.lrange(key, 0, -1)
+        case "set":
+            return redis.smembers(key)
         case "stream":
             return redis.xrange(key)
     raise AssertionError(f"{key} is a {kind}")
@@ -149,6 +151,7 @@ class Told:
     turns: dict[str, set[str]]
     flight: set[str]
     states: dict[str, set[str]]
+    waiting: dict[str, set[str]]
     batches: dict[str, Counter[str]]
     members: dict[str, set[str]]
     batch_credits: Counter[str]
@@ -163,6 +166,7 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
     found = the_records(keys, prefix)
     lines: dict[str, dict[str, float]] = {}
     states: dict[str, set[str]] = {}
+    waiting: dict[str, set[str]] = {}
     batches: dict[str, Counter[str]] = {}
     members: dict[str, set[str]] = {}
     credits: Counter[str] = Counter()
@@ -173,6 +177,8 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
             ahead = SONGS_AHEAD if record["stage"] == Stage.MUSIC else 0
             line = lines.setdefault(f"{record['rank']}:{record.get('batch', '')}", {})
             line[job_id] = float(record.get("lined", record["created"])) - ahead
+        if record["state"] == State.WAITING:
+            waiting.setdefault(record["shares"], set()).add(job_id)
         if batch := record.get("batch"):
             batches.setdefault(batch, Counter())[record["state"]] += 1
             members.setdefault(batch, set()).add(job_id)
@@ -186,6 +192,7 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
         turns={str(rank): {line[2:] for line in lines if line[0] == str(rank)} for rank in range(3)},
         flight={job_id for job_id, record in found.items() if record["state"] in IN_FLIGHT},
         states=states,
+        waiting=waiting,
         batches=batches,
         members=members,
         batch_credits=+credits,
@@ -228,6 +235,9 @@ def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
         turns={str(rank): set(keys.get(f"{root}turns:{rank}", ())) for rank in range(3)},
         flight=set(keys.get(f"{root}flight", ())),
         states={state: members for state, members in states.items() if members},
+        waiting={
+            key.removeprefix(f"{root}waiting:"): set(keys[key]) for key in keys if key.startswith(f"{root}waiting:")
+        },
         batches={name: +Counter({str(s): int(counts[s]) for s in State}) for name, counts in counted.items()},
         members={name: set(keys[f"{root}batch:{name}:jobs"]) for name in counted},
         batch_credits=+Counter({name: int(counts["credits"]) for name, counts in counted.items()}),
@@ -247,6 +257,7 @@ def everything_agrees(redis: Redis, prefix: str) -> None:
         days = sum(value for name, value in counters.items() if name.startswith("day."))
         assert days == sum(counters.get(f"{stage}.credits", 0) for stage in Stage)
     found = the_records(keys, prefix)
+    somebody_makes_each_voice_that_is_waited_for(keys, prefix)
     late = keys.get(f"{{{prefix}}}:late", {})
     assert {found[job_id]["state"] for job_id in late} <= MAY_BE_LATE
     expiry = set(keys.get(f"{{{prefix}}}:expiry", ()))
@@ -256,6 +267,22 @@ def everything_agrees(redis: Redis, prefix: str) -> None:
     begun = {job_id for job_id, record in found.items() if "credits" in record or record["state"] == State.PENDING}
     over = {job_id for job_id in found if found[job_id]["state"] in FINAL}
     assert bounded - ended - begun <= expiry <= bounded - over
+
+
+def somebody_makes_each_voice_that_is_waited_for(keys: dict[str, Any], prefix: str) -> None:
+    """One that is not over, or that upstream was paid for; unless it is known what becomes of those who wait."""
+    root = f"{{{prefix}}}:"
+    found = the_records(keys, prefix)
+    for key in keys:
+        voice = key.removeprefix(f"{root}waiting:")
+        if voice == key or voice in keys.get(f"{root}voices:due", ()):
+            continue
+        record = keys[f"{root}voice:{voice}"]
+        assert "persona_id" not in record
+        maker = found[record["maker"]]
+        assert maker["stage"] == Stage.VOICE
+        paid = maker["state"] == State.CANCELLED and record["maker"] in keys.get(f"{root}late", {})
+        assert paid or State(maker["state"]) not in FINAL | {State.WAITING}
 
 
 def ids(jobs: Iterable[Job | None]) -> list[str]:

@@ -24,20 +24,22 @@ from voicequeue.store import Store
 walks = itertools.count()
 
 specs = st.builds(
-    lambda source, song, key, batch, priority, within: VoiceJob(
+    lambda source, song, key, batch, priority, within, shared: VoiceJob(
         **source,
+        **({} if "persona_id" in source else shared),
         song=SONG if song or "persona_id" in source else None,
         key=key,
         batch=batch,
         priority=priority,
         start_within_s=within,
     ),
-    source=st.sampled_from([{"audio_url": URL}, {"persona_id": "p"}]),
+    source=st.sampled_from([{"audio_url": URL}, {"audio_url": f"{URL}?2"}, {"persona_id": "p"}]),
     song=st.booleans(),
     key=st.sampled_from([None, None, "a", "b"]),
     batch=st.sampled_from([None, "spring", "summer"]),
     priority=st.sampled_from(Priority),
     within=st.sampled_from([None, None, 20.0, 100.0]),
+    shared=st.sampled_from([{}, {}, {"reuse": True}, {"voice": "ana"}]),
 )
 some = st.integers(0, 10**6)
 stages = st.sampled_from([None, *Stage])
@@ -74,8 +76,11 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         def enqueue(self, jobs: list[VoiceJob]) -> None:
             pairs = [(spec.id(), spec) for spec in jobs]
             for (job_id, spec), outcome in zip(pairs, self.store.enqueue(pairs, self.now), strict=True):
+                if outcome is Outcome.OTHER_VOICE:
+                    assert spec.voice
+                    continue
                 standing = self.specs.setdefault(job_id, spec)
-                if outcome is not Outcome.NEW:
+                if not outcome.is_new:
                     assert (outcome is Outcome.KNOWN) == (standing == spec)
 
         @rule(seconds=st.sampled_from([0.0, 1.0, 30.0]))
@@ -150,6 +155,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 fields["failure"] = records.failure_text(Failure(code, job.stage, "no"))
             elif job.state is State.FAILED:
                 fields["failure"] = None
+            if job.state is State.PENDING and job.stage is Stage.VOICE and to in (State.ADMITTED, State.SUCCEEDED):
+                fields |= {"persona_id": f"p-{job.id}", "voice_name": "ana"}
             if to is State.PENDING:
                 fields |= {records.task_field(job.stage): "t", "since": str(self.now)}
             return fields
@@ -175,7 +182,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         def expire(self) -> None:
             for found in self.store.expired(self.now):
                 job = one(self.store, found.job_id)
-                assert (job.version, job.state, job.stage) == (found.version, State.QUEUED, found.stage)
+                assert (job.version, job.state, job.stage) == (found.version, found.state, found.stage)
+                assert job.state in (State.QUEUED, State.WAITING)
                 assert job.credits == 0
                 assert job.created_at + (job.spec.start_within_s or 1e9) <= self.now + 1e-5
                 self.make(job, State.FAILED, late=False)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 #: In this order: each relies on those before it.
-_SHARED = ("lib/keys.lua", "lib/line.lua", "lib/flow.lua", "lib/callbacks.lua", "lib/move.lua")
+_SHARED = tuple(f"lib/{name}.lua" for name in ("keys", "line", "flow", "callbacks", "move", "voices"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,21 +14,25 @@ local function spend(id, batch, stage, credits)
   if batch then redis.call('HINCRBY', key('batch:' .. batch), 'credits', credits) end
 end
 
-local function count_failure(failure, by)
-  if failure then redis.call('HINCRBY', key('counters'), 'failed.' .. cjson.decode(failure).code, by) end
-end
-
 for i, m in ipairs(cjson.decode(ARGV[2])) do
   local job_key = key('job:' .. m.id)
-  local job = redis.call('HMGET', job_key, 'v', 'state', 'failure')
+  local job = redis.call('HMGET', job_key, 'v', 'state', 'failure', 'shares')
+  local shares = m.stage == 'voice' and job[4]
   written[i] = 0
   if job[1] == tostring(m.v) then
     for field, value in pairs(m.set) do redis.call('HSET', job_key, field, value) end
     for _, field in ipairs(m.unset) do redis.call('HDEL', job_key, field) end
+    -- A job that is retried waits where another makes the voice by now.
+    if shares and m.to == 'queued' and FINAL[job[2]] and not makes(shares, '', m.id) then m.to = 'waiting' end
     local batch = move(m.id, m, now)
     count_failure(job[3], -1)
     count_failure(redis.call('HGET', job_key, 'failure'), 1)
     if m.credits > 0 then spend(m.id, batch, m.stage, m.credits) end
+    if m.set.persona_id then
+      voice_made(m.id, now)
+    elseif shares then
+      voice_follows(m.id, shares, m, now)
+    end
     if m.credits > 0 and job[2] == 'charging' then proven(now) grow(limits, now) end
     written[i] = 1
   end

@@ -1,28 +1,26 @@
 -- enqueue: write many new jobs at once; a job that is there already is left as it is.
 -- KEYS  root
 -- ARGV  now, then for each job: id, spec (canonical JSON), rank, batch ('' = none), stage, next stage ('' = none),
---       seconds in which it must begin ('' = any)
--- RETURNS  for each job 1 = new, 0 = known (same content), -1 = the id stands for other content
-local FIELDS = 7
+--       seconds in which it must begin ('' = any), voice that it shares ('' = none), voice by its URL,
+--       hash of the recording ('' = not known)
+-- RETURNS  for each job 1 = new, 2 = new and sings with a voice that is there or made by another, 0 = known (same
+--          content), -1 = the id stands for other content, -2 = the voice's name stands for another recording
+local FIELDS = 10
 local now = tonumber(ARGV[1])
-local outcomes, count, came, lines = {}, 0, {}, {}
-
-local function record(id, created, rank, batch, stage, next_stage)
-  local fields = { 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created }
-  if batch ~= '' then fields[11] = 'batch'; fields[12] = batch end
-  if next_stage ~= '' then fields[#fields + 1] = 'next'; fields[#fields + 1] = next_stage end
-  redis.call('HSET', key('job:' .. id), unpack(fields))
-end
+local outcomes, count, came, lines, shared = {}, 0, {}, {}, {}
 
 for a = 2, #ARGV, FIELDS do
-  local id, spec, rank, batch, stage, next_stage, within = unpack(ARGV, a, a + FIELDS - 1)
-  if redis.call('HSETNX', key('job:' .. id), 'spec', spec) == 1 then
+  local id, spec, rank, batch, stage, next_stage, within, shares, url, sha256 = unpack(ARGV, a, a + FIELDS - 1)
+  if is_other_recording(shares, url) then
+    outcomes[#outcomes + 1] = -2
+  elseif redis.call('HSETNX', key('job:' .. id), 'spec', spec) == 1 then
     local at = now + count * 1e-6 -- a little apart: jobs of one call keep their order
     local created = string.format('%.6f', at)
-    record(id, created, rank, batch, stage, next_stage)
+    new_record(id, created, rank, batch, stage, next_stage, shares, sha256)
     add(lines, rank .. ':' .. batch, line_score(stage, tonumber(created)), id)
     add(came, batch, created, id)
     if within ~= '' then redis.call('ZADD', key('expiry'), at + within, id) end
+    if shares ~= '' then shared[#shared + 1] = { id = id, voice = shares, url = url, place = #outcomes + 1 } end
     count = count + 1
     outcomes[#outcomes + 1] = 1
   else
@@ -43,5 +41,6 @@ for _, batch in ipairs(came) do
   end
   announce('', batch, 'queued', '', #members / 2 .. ' enqueued')
 end
+for _, job in ipairs(shared) do outcomes[job.place] = share(job, ARGV[1]) end
 if count > 0 then wake() end
 return outcomes

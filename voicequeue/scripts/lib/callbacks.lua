@@ -35,13 +35,6 @@ local function call_back(id, about, now)
   await(id, about.subject, about.seq, now)
 end
 
--- The fields that are there, by name.
-local function fields_of(name, fields)
-  local found, values = {}, redis.call('HMGET', key(name), unpack(fields))
-  for i, field in ipairs(fields) do found[field] = values[i] or nil end
-  return found
-end
-
 local function has_callback_url(id)
   local spec = redis.call('HGET', key('job:' .. id), 'spec')
   if not (spec and spec:find('"callback_url"', 1, true)) then return false end

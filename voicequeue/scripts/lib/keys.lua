@@ -4,6 +4,7 @@
 --   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
 --                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
 --                          forbidden (when upstream forbade it), lined (when it joined the line anew),
+--                          shares (the id of the voice that it shares with others), sha256 (of the recording),
 --                          voice.task, music.task, persona_id, voice_name, clips, failure, settled,
 --                          callback (id of the last one that tells of it)
 --   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
@@ -13,6 +14,12 @@
 --   state:<state>  zset    ids in any other state; score = when they entered it
 --   flight         zset    ids that hold a slot; score = when they next need somebody
 --   late           zset    ids, failed or cancelled, whose paid order may still deliver; score = when to ask
+--   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): maker, the
+--                          job that makes it; then persona_id, name, job (who made it), at, audio_url; failure
+--                          (JSON) while jobs that waited for it are failed with it; recording, of a named one
+--   waiting:<voice> zset   ids that wait for it; score = when they came
+--   voices         zset    voices by URL that are there; score = when they came
+--   voices:due     set     voices that some still wait for although it is decided what becomes of them
 --   expiry         zset    ids that must have begun by then, until they are over or seen to have begun
 --   batches        zset    batch names; score = when the first job came
 --   batch:<name>   hash    number of jobs by state; credits, committed; what somebody set: max_credits,
@@ -50,6 +57,13 @@
 -- Times are Unix seconds, given by the caller.
 local root = KEYS[1]
 local function key(name) return root .. name end
+
+-- The fields that are there, by name.
+local function fields_of(name, fields)
+  local found, values = {}, redis.call('HMGET', key(name), unpack(fields))
+  for i, field in ipairs(fields) do found[field] = values[i] or nil end
+  return found
+end
 
 -- What upstream takes for a stage; voicequeue/stage.py says the same.
 local PRICE = { voice = 4, music = 15 }

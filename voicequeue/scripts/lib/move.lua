@@ -7,6 +7,16 @@ local function announce(id, batch, state, stage, reason)
     'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '')
 end
 
+-- A job as it is written first, beside its spec; what is '' stays out.
+local function new_record(id, created, rank, batch, stage, next_stage, shares, sha256)
+  local fields = { 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created }
+  if batch ~= '' then fields[11] = 'batch'; fields[12] = batch end
+  if next_stage ~= '' then fields[#fields + 1] = 'next'; fields[#fields + 1] = next_stage end
+  if shares ~= '' then fields[#fields + 1] = 'shares'; fields[#fields + 1] = shares end
+  if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
+  redis.call('HSET', key('job:' .. id), unpack(fields))
+end
+
 -- Where a job's state is written anew, the indexes and counters that follow from it are too.
 local function reindex(id, batch, from, to, now)
   if from ~= 'queued' then redis.call('ZREM', key('state:' .. from), id) end
@@ -30,23 +40,30 @@ local function place(id, from, job, m)
   if before and before ~= after then redis.call('ZREM', before, id) end
   if after then redis.call('ZADD', after, m.due, id) end
   if from == 'queued' then leave_line(job.rank, job.batch, id) end
+  if from == 'waiting' and job.shares then redis.call('ZREM', key('waiting:' .. job.shares), id) end
+  if m.to == 'waiting' then redis.call('ZADD', key('waiting:' .. job.shares), job.since, id) end
   if m.to == 'queued' then join_line(job.rank, job.batch, m.stage, tonumber(job.since), id) end
   -- A free slot is filled by the next beat, many at once; but who comes with high priority waits for no beat.
   if before == key('flight') and after ~= before and redis.call('EXISTS', key('turns:0')) == 1 then wake() end
   if FINAL[m.to] then redis.call('ZREM', key('expiry'), id) end
 end
 
+local function count_failure(failure, by)
+  if failure then redis.call('HINCRBY', key('counters'), 'failed.' .. cjson.decode(failure).code, by) end
+end
+
 -- move: one step in a job's life. The caller has compared the record with what the step was decided on.
 -- m = {to, stage, due, reason, task_id}.
 local function move(id, m, now)
   local job_key = key('job:' .. id)
-  local found = redis.call('HMGET', job_key, 'state', 'stage', 'batch', 'rank', 'created', 'attempt', 'next', 'lined')
+  local found = redis.call('HMGET', job_key, 'state', 'stage', 'batch', 'rank', 'created', 'attempt', 'next', 'lined',
+    'shares')
   local from, batch = found[1], found[3]
   redis.call('HSET', job_key, 'state', m.to, 'stage', m.stage, 'updated', now)
   local v = redis.call('HINCRBY', job_key, 'v', 1)
   reindex(id, batch, from, m.to, now)
   commit(batch, committed(m.to, m.stage, found[7]) - committed(from, found[2], found[7]))
-  place(id, from, { batch = batch, rank = found[4], since = found[8] or found[5] }, m)
+  place(id, from, { batch = batch, rank = found[4], since = found[8] or found[5], shares = found[9] }, m)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,
     attempt = tonumber(found[6] or 0) }))
@@ -69,7 +86,7 @@ local function mend(index, id, belongs, now)
   if rank then
     join_line(rank, batch, job[3], tonumber(job[4] or created), id)
   else
-    local by_kind = { state = job[2] or created, batch = created }
+    local by_kind = { state = job[2] or created, batch = created, waiting = created }
     -- In any other it stands by when somebody is to look after it.
     redis.call('ZADD', key(index), by_kind[index:match('^[^:]+')] or now, id)
   end

@@ -1,0 +1,327 @@
+"""Voices that several jobs share: one makes it, the others wait for its persona and pay for their songs alone."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from tests.jobs import sung, voice
+from tests.store.life import NOW, accepted, charging, everything_agrees, failed, ids, make, one, put
+from voicequeue import Code, Job, Stage, State, VoiceJob
+from voicequeue.claims import Outcome
+from voicequeue.store import Store
+
+URL = "https://recordings.example/ana.wav"
+
+
+@pytest.fixture(autouse=True)
+def _agreed(redis: Redis, prefix: str, store: Store) -> object:
+    yield
+    everything_agrees(redis, prefix)
+
+
+def shared(count: int, **fields: object) -> list[VoiceJob]:
+    """Songs on one recording that share its voice."""
+    return [sung(key=f"song-{n}", **{"reuse": True, **fields}) for n in range(count)]
+
+
+def ordered(store: Store, job_id: str) -> Job:
+    """The job's voice is ordered, and paid."""
+    store.admit(NOW)
+    charging(store, job_id)
+    return accepted(store, job_id)
+
+
+def voiced(store: Store, job: Job, now: float = NOW) -> Job:
+    """The persona has come."""
+    fields: dict[str, str | None] = {"persona_id": f"persona-of-{job.id}", "voice_name": "Ana"}
+    if job.spec.song is None:
+        return make(store, job, State.SUCCEEDED, now, fields={**fields, "settled": str(now)})
+    return make(store, job, State.ADMITTED, now, to_stage=Stage.MUSIC, fields=fields)
+
+
+# ── who makes it ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_first_makes_the_voice_and_the_others_wait(store: Store) -> None:
+    """However they come: in one call or another, in one batch or several."""
+    a, b = put(store, *shared(2, batch="spring"))
+    [c] = put(store, sung(key="another", reuse=True, batch="summer"))
+
+    assert [one(store, job_id).state for job_id in (a, b, c)] == [State.QUEUED, State.WAITING, State.WAITING]
+
+
+def test_enqueueing_says_who_does_not_pay_for_a_voice(store: Store) -> None:
+    """New, but cheaper; and known as ever when it comes again."""
+    specs = shared(3)
+    pairs = [(spec.id(), spec) for spec in specs]
+
+    assert store.enqueue(pairs, NOW) == [Outcome.NEW, Outcome.SHARES, Outcome.SHARES]
+    assert store.enqueue(pairs, NOW + 1) == [Outcome.KNOWN] * 3
+
+
+def test_jobs_that_do_not_ask_for_it_share_nothing(store: Store) -> None:
+    """Each makes a voice of its own, as ever."""
+    assert all(one(store, job_id).state is State.QUEUED for job_id in put(store, sung(key="a"), sung(key="b")))
+
+
+def test_other_recordings_are_other_voices(store: Store) -> None:
+    """By URL, and by content where that is known."""
+    by_url = put(store, sung(key="a", reuse=True), sung(key="b", reuse=True, audio_url=f"{URL}?2"))
+    hashes = ("1" * 64, "2" * 64)
+    by_content = put(store, *(sung(key=each, reuse=True, audio_sha256=each) for each in hashes))
+
+    assert all(one(store, job_id).state is State.QUEUED for job_id in (*by_url, *by_content))
+
+
+def test_the_same_content_behind_two_urls_is_one_voice(store: Store) -> None:
+    """The hash decides where there is one."""
+    same = {"reuse": True, "audio_sha256": "a" * 64}
+    a, b = put(store, sung(key="a", **same), sung(key="b", audio_url="https://mirror.example/x.wav", **same))
+
+    assert [one(store, a).state, one(store, b).state] == [State.QUEUED, State.WAITING]
+
+
+def test_a_name_is_one_voice_within_its_batch(store: Store) -> None:
+    """In another batch it is another voice."""
+    a, b, c = put(
+        store,
+        sung(key="a", voice="ana", batch="spring"),
+        sung(key="b", voice="ana", batch="spring"),
+        sung(key="c", voice="ana", batch="summer"),
+    )
+
+    assert [one(store, each).state for each in (a, b, c)] == [State.QUEUED, State.WAITING, State.QUEUED]
+
+
+def test_a_name_stands_for_one_recording(store: Store) -> None:
+    """Another one under the same name is told, and not enqueued."""
+    put(store, sung(key="a", voice="ana"))
+    other = sung(key="b", voice="ana", audio_url=f"{URL}?2")
+
+    assert store.enqueue([(other.id(), other)], NOW) == [Outcome.OTHER_VOICE]
+    assert store.get([other.id()]) == [None]
+
+
+def test_a_setting_makes_jobs_share_that_do_not_say(redis: Redis, prefix: str, store: Store) -> None:
+    """And a job that says no has its own voice."""
+    sharing = Store(redis, prefix, reuse=True)
+    a, b, c = put(sharing, sung(key="a"), sung(key="b"), sung(key="c", reuse=False))
+
+    assert [one(store, each).state for each in (a, b, c)] == [State.QUEUED, State.WAITING, State.QUEUED]
+
+
+# ── when it is there ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_all_go_on_in_the_move_that_stores_the_persona(store: Store) -> None:
+    """Queued for their songs, with the persona; nobody else pays for a voice."""
+    a, b, c = put(store, *shared(3))
+    voiced(store, ordered(store, a), NOW + 60)
+
+    for job in (one(store, b), one(store, c)):
+        assert (job.state, job.stage) == (State.QUEUED, Stage.MUSIC)
+        assert (job.persona_id, job.voice_name) == (f"persona-of-{a}", "Ana")
+    assert store.timeline(b)[-1].reason == f"sings with the voice of job {a}"
+    assert store.credits() == 4
+
+
+def test_a_song_that_waited_is_charged_with_the_persona_it_was_given(store: Store) -> None:
+    """Its claim names it, and costs a song."""
+    a, b = put(store, *shared(2))
+    voiced(store, ordered(store, a))
+    store.admit(NOW)
+
+    claim = charging(store, b)
+
+    assert (claim.stage, claim.persona_id) == (Stage.MUSIC, f"persona-of-{a}")
+
+
+def test_a_voice_alone_that_was_waited_for_is_there(store: Store) -> None:
+    """A job without a song has then all that it asked for."""
+    a, b = put(store, voice(key="a", reuse=True), voice(key="b", reuse=True))
+    voiced(store, ordered(store, a), NOW + 60)
+
+    job = one(store, b)
+    assert (job.state, job.persona_id, job.settled_at) == (State.SUCCEEDED, f"persona-of-{a}", NOW + 60)
+
+
+def test_a_voice_made_before_is_taken(store: Store) -> None:
+    """Also one whose job did not ask to share: it costs a song, or nothing."""
+    [a] = put(store, sung(key="a"))
+    voiced(store, ordered(store, a))
+
+    song, alone = sung(key="b", reuse=True), voice(key="c", reuse=True)
+    outcomes = store.enqueue([(song.id(), song), (alone.id(), alone)], NOW + 9)
+
+    assert outcomes == [Outcome.SHARES, Outcome.SHARES]
+    assert (one(store, song.id()).state, one(store, song.id()).stage) == (State.QUEUED, Stage.MUSIC)
+    assert one(store, alone.id()).state is State.SUCCEEDED
+
+
+def test_a_voice_made_before_is_known_by_its_url_when_its_content_is_looked_at_later(store: Store) -> None:
+    """A preflight that tells the hash makes no second voice of it."""
+    [a] = put(store, voice(key="a"))
+    voiced(store, ordered(store, a))
+
+    [b] = put(store, sung(key="b", reuse=True, audio_sha256="a" * 64))
+
+    assert one(store, b).persona_id == f"persona-of-{a}"
+
+
+def test_who_is_about_to_make_a_voice_that_has_come_meanwhile_takes_it(store: Store) -> None:
+    """One made by a job that did not ask to share, while the other was still in the backlog."""
+    [a] = put(store, voice(key="a"))
+    b, c = (put(store, sung(key=key, reuse=True))[0] for key in ("b", "c"))
+    store.controls.set_limits(in_flight=1)
+    made = ordered(store, a)
+    voiced(store, made)
+
+    assert [one(store, each).stage for each in (b, c)] == [Stage.MUSIC, Stage.MUSIC]
+    assert store.credits() == 4
+
+
+def test_more_than_one_script_lets_go_are_let_go_by_the_pulse(store: Store) -> None:
+    """No script holds Redis up for a whole catalogue."""
+    jobs = put(store, *shared(1_201))
+    voiced(store, ordered(store, jobs[0]))
+    assert store.counts()[State.WAITING] == 700
+
+    rounds = [store.release(NOW), store.release(NOW), store.release(NOW)]
+
+    assert rounds == [500, 200, 0]
+    assert store.counts()[State.WAITING] == 0
+
+
+# ── when it is not ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("code", [Code.REFUSED, Code.UPSTREAM_FAILED, Code.DEADLINE, Code.ABANDONED])
+def test_who_waits_fails_with_the_voice(store: Store, code: Code) -> None:
+    """With its code, and a message that names the job which made it; nobody pays to fail again."""
+    a, b, c = put(store, *shared(3))
+    failed(store, ordered(store, a), code, NOW + 5)
+
+    for job in (one(store, b), one(store, c)):
+        assert job.state is State.FAILED
+        assert job.failure is not None
+        assert (job.failure.code, job.failure.stage) == (code, Stage.VOICE)
+        assert job.failure.message == f"the voice it shares, made by job {a}: no"
+        assert job.settled_at == NOW + 5
+    assert store.failures() == {code: 3}
+
+
+def test_a_song_that_fails_is_nobody_elses_trouble(store: Store) -> None:
+    """The voice is there; the others sing with it."""
+    a, b = put(store, *shared(2))
+    failed(store, voiced(store, ordered(store, a)), Code.MODERATED)
+
+    assert one(store, b).state is State.QUEUED
+
+
+def test_the_next_makes_the_voice_where_the_first_is_cancelled_before_it_was_paid(store: Store) -> None:
+    """One customer's change of mind is not another's."""
+    a, b, c = put(store, *shared(3))
+    make(store, one(store, a), State.CANCELLED)
+
+    assert [one(store, each).state for each in (b, c)] == [State.QUEUED, State.WAITING]
+    assert "makes the voice" in store.timeline(b)[-1].reason
+
+
+def test_the_next_makes_the_voice_where_the_first_expired(store: Store) -> None:
+    """That was its own limit."""
+    a, b = put(store, *shared(2))
+    failed(store, one(store, a), Code.EXPIRED)
+
+    assert one(store, b).state is State.QUEUED
+
+
+def test_a_voice_that_was_paid_for_is_waited_for_although_its_job_was_cancelled(store: Store) -> None:
+    """Upstream goes on with it, and what comes serves the others."""
+    a, b = put(store, *shared(2))
+    cancelled = make(store, ordered(store, a), State.CANCELLED, due=NOW + 5)
+    assert one(store, b).state is State.WAITING
+
+    make(store, cancelled, State.CANCELLED, fields={"persona_id": "p-late"})
+
+    assert (one(store, b).state, one(store, b).persona_id) == (State.QUEUED, "p-late")
+
+
+def test_the_next_makes_the_voice_where_nothing_came_of_a_cancelled_one(store: Store) -> None:
+    """It is not looked for any more."""
+    a, b = put(store, *shared(2))
+    cancelled = make(store, ordered(store, a), State.CANCELLED, due=NOW + 5)
+    make(store, cancelled, State.CANCELLED, reason="nothing came")
+
+    assert (one(store, b).state, one(store, b).stage) == (State.QUEUED, Stage.VOICE)
+
+
+def test_a_voice_that_comes_after_its_deadline_serves_whoever_comes_then(store: Store) -> None:
+    """And whoever failed with it, when they are retried."""
+    a, b = put(store, *shared(2))
+    late = failed(store, ordered(store, a), Code.DEADLINE)
+    make(store, late, State.FAILED, fields={"persona_id": "p-late"})
+    retried = make(store, one(store, b), State.QUEUED, fields={"failure": None, "settled": None})
+
+    assert (retried.state, retried.stage, retried.persona_id) == (State.QUEUED, Stage.MUSIC, "p-late")
+
+
+def test_of_those_that_are_retried_the_first_makes_the_voice_again(store: Store) -> None:
+    """And the others wait for it, as they did."""
+    a, b, c = put(store, *shared(3))
+    failed(store, ordered(store, a), Code.UPSTREAM_FAILED)
+    cleared: dict[str, str | None] = {"failure": None, "settled": None}
+    states = [make(store, one(store, each), State.QUEUED, fields=cleared).state for each in (b, a, c)]
+
+    assert states == [State.QUEUED, State.WAITING, State.WAITING]
+    assert store.failures() == {}
+
+
+def test_a_voice_that_is_asked_for_again_is_waited_for(store: Store) -> None:
+    """A retry after the deadline pays nothing; whoever comes meanwhile makes no second one."""
+    [a] = put(store, *shared(1))
+    late = failed(store, ordered(store, a), Code.DEADLINE)
+    make(store, late, State.PENDING, fields={"failure": None, "settled": None, "since": str(NOW)})
+
+    [b] = put(store, sung(key="another", reuse=True))
+
+    assert one(store, b).state is State.WAITING
+
+
+def test_who_waits_can_be_cancelled_and_expire(store: Store) -> None:
+    """They are jobs like any other."""
+    a, b, c = put(store, *shared(2), sung(key="hurry", reuse=True, start_within_s=5))
+    make(store, one(store, b), State.CANCELLED)
+
+    assert [(job.job_id, job.state) for job in store.expired(NOW + 6)] == [(c, State.WAITING)]
+    failed(store, one(store, c), Code.EXPIRED)
+    assert one(store, a).state is State.QUEUED
+
+
+def test_an_unsure_voice_is_waited_for(store: Store) -> None:
+    """Until somebody says what became of it."""
+    a, b = put(store, *shared(2))
+    store.admit(NOW)
+    charging(store, a)
+    make(store, one(store, a), State.UNSURE)
+
+    assert one(store, b).state is State.WAITING
+    assert ids(store.get(list(store.ids(state=State.WAITING)))) == [b]
+
+
+def test_a_hash_that_is_learnt_later_makes_no_other_job(store: Store) -> None:
+    """A file that was ingested, and is ingested again with a preflight, adds nothing."""
+    put(store, sung(key="a"))
+    again = sung(key="a", audio_sha256="a" * 64)
+
+    assert store.enqueue([(again.id(), again)], NOW) == [Outcome.KNOWN]
+
+
+def test_a_voice_is_known_by_the_content_of_its_recording(store: Store) -> None:
+    """Whoever makes it with the hash known makes it for every URL with that content."""
+    [a] = put(store, voice(key="a", audio_sha256="a" * 64))
+    voiced(store, ordered(store, a))
+
+    [b] = put(store, sung(key="b", audio_url="https://mirror.example/x.wav", audio_sha256="a" * 64, reuse=True))
+
+    assert one(store, b).persona_id == f"persona-of-{a}"
