@@ -14,6 +14,7 @@ from voicequeue.errors import (
     NotAllowed,
     Problem,
     StoreUnreachable,
+    UnfitAudio,
     UnknownBatch,
     UnknownJob,
     VoiceQueueError,
@@ -21,6 +22,7 @@ from voicequeue.errors import (
 from voicequeue.gate import Account, Gate, Hold, Limits
 from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step, charges
 from voicequeue.overview import Batch, Line, Status
+from voicequeue.preview import Foreseen
 from voicequeue.queue import Receipt, Rejection, VoiceQueue
 from voicequeue.rejects import RejectedMessage
 from voicequeue.song import Song, UnknownModelWarning
@@ -37,6 +39,7 @@ __all__ = [
     "Code",
     "Event",
     "Failure",
+    "Foreseen",
     "Gate",
     "Hold",
     "InvalidJob",
@@ -56,6 +59,7 @@ __all__ = [
     "Status",
     "Step",
     "StoreUnreachable",
+    "UnfitAudio",
     "UnknownBatch",
     "UnknownJob",
     "UnknownModelWarning",

@@ -20,6 +20,7 @@ from voicequeue.gate import Limits
 from voicequeue.job import Event, Job, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.overview import Batch, CallbackCounts, Status
+from voicequeue.preview import Foreseen
 from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, Receipt, Rejection, VoiceQueue
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.stage import Stage
@@ -93,6 +94,13 @@ class AsyncVoiceQueue:
             receipt.rejected += part.rejected
             receipt.credits += part.credits
         return receipt
+
+    async def preview(self, jobs: Iterable[Enqueueable]) -> AsyncIterator[Foreseen]:
+        """What `enqueue_many` would do with each of these jobs, in their order, without doing it."""
+        found = self._queue.preview(jobs)
+        while page := await self._call(_page, found):
+            for foreseen in page:
+                yield foreseen
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────
 

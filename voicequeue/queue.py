@@ -29,6 +29,7 @@ from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.overview import Batch, CallbackCounts, Status
+from voicequeue.preview import Foreseen
 from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
@@ -157,6 +158,18 @@ class VoiceQueue:
             else:
                 receipt.rejected += 1
                 reject(Rejection(index, KeyConflict(spec.key or "", job_id)))
+
+    def preview(self, jobs: Iterable[Enqueueable]) -> Iterator[Foreseen]:
+        """What `enqueue_many` would do with each of these jobs, in their order, without doing it.
+
+        One round trip for 500 jobs. What shares a voice that is there, or made by an earlier job, costs its song alone.
+        """
+        preview, rest = self._store.preview(), iter(jobs)
+        while chunk := list(islice(rest, CHUNK)):
+            given = [_parsed(job) for job in chunk]
+            with _reachable():
+                found = iter(preview.foresee([spec for spec in given if isinstance(spec, VoiceJob)]))
+            yield from (next(found) if isinstance(spec, VoiceJob) else Foreseen(error=spec) for spec in given)
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────
 
@@ -452,6 +465,13 @@ class VoiceQueue:
                 [written] = self._store.apply([move], now)
             if written:
                 return self.get(job_id)
+
+
+def _parsed(given: Enqueueable) -> VoiceJob | InvalidJob:
+    try:
+        return parse(given)
+    except InvalidJob as error:
+        return error
 
 
 def _pages(moves: list[Move]) -> Iterator[list[Move]]:

@@ -15,6 +15,7 @@ from voicequeue import (
     NotAllowed,
     Problem,
     StoreUnreachable,
+    UnfitAudio,
     UnknownBatch,
     UnknownJob,
     VoiceQueueError,
@@ -24,6 +25,7 @@ from voicequeue.spec import parse
 
 EACH = [
     InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")]),
+    UnfitAudio("too_short", "5.0 s long; more than 10 s are needed"),
     KeyConflict("order-7", "abcdefgh"),
     UnknownJob("abcdefgh"),
     UnknownBatch("spring"),
