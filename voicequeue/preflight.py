@@ -139,6 +139,8 @@ class Recordings:
         reader = AudioReader()
         came = 0
         try:
+            if (_announced(response) or 0) > self._rules.max_bytes:
+                raise TooLarge
             for piece in _plain(response, self._rules.max_bytes):
                 reader.feed(piece)
                 came += len(piece)
@@ -178,9 +180,14 @@ def _check_status(status: int) -> None:
     raise _Passing(told) if status >= 500 or status in (408, 425, 429) else told
 
 
+def _announced(response: Response) -> int | None:
+    text = response.headers.get("Content-Length") or ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 def _cut_after(came: int, response: Response) -> str:
-    announced = response.headers.get("Content-Length")
-    of = f" of {int(announced):,}" if announced and announced.isdecimal() else ""
+    announced = _announced(response)
+    of = "" if announced is None else f" of {announced:,}"
     return f"truncated: the connection ended after {came:,}{of} bytes"
 
 
@@ -215,13 +222,26 @@ def _unpacked(pieces: Iterator[bytes], at_most: int) -> Iterator[bytes]:
 
 
 @dataclass(slots=True)
+class _Outcome:
+    """What a recording is, once it is known: a future alone takes ten times the memory."""
+
+    coming: Future[Audio | UnfitAudio] | None
+    found: Audio | UnfitAudio | None = None
+
+    def get(self) -> Audio | UnfitAudio | None:
+        if self.coming is not None:
+            self.found, self.coming = self.coming.result(), None
+        return self.found
+
+
+@dataclass(slots=True)
 class Preflight:
     """Looks at many recordings: a few at once, a few of one host, each URL once. End it with `close`."""
 
     rules: Rules = field(default_factory=Rules)
     _recordings: Recordings = field(init=False)
     _lanes: Lanes = field(init=False)
-    _known: OrderedDict[str, Future[Audio | UnfitAudio]] = field(init=False, default_factory=OrderedDict)
+    _known: OrderedDict[str, _Outcome] = field(init=False, default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         self._recordings = Recordings(self.rules)
@@ -242,7 +262,7 @@ class Preflight:
 
         At most 1,000 items are read ahead.
         """
-        ahead: deque[tuple[T, Future[Audio | UnfitAudio] | None]] = deque()
+        ahead: deque[tuple[T, _Outcome | None]] = deque()
         for item in items:
             where = url(item)
             ahead.append((item, None if where is None else self._look(where)))
@@ -251,18 +271,18 @@ class Preflight:
         while ahead:
             yield _with_outcome(*ahead.popleft())
 
-    def _look(self, url: str) -> Future[Audio | UnfitAudio]:
+    def _look(self, url: str) -> _Outcome:
         known = self._known.get(url)
         if known is None:
-            known = self._lanes.submit(_host(url), partial(self._recordings.outcome, url))
+            known = _Outcome(self._lanes.submit(_host(url), partial(self._recordings.outcome, url)))
             self._known[url] = known
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return known
 
 
-def _with_outcome(item: T, found: Future[Audio | UnfitAudio] | None) -> tuple[T, Audio | UnfitAudio | None]:
-    return item, None if found is None else found.result()
+def _with_outcome(item: T, found: _Outcome | None) -> tuple[T, Audio | UnfitAudio | None]:
+    return item, None if found is None else found.get()
 
 
 def _host(url: str) -> str:

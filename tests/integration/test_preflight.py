@@ -108,7 +108,8 @@ BAD: dict[str, tuple[bytes | Iterable[bytes] | Script, str, str]] = {
     ),
     "no URL": (redirect("file:///etc/passwd"), "forbidden_address", "redirected: the URL is neither http:// nor"),
     "a loop": (redirect("/a.mp3"), "redirects", "more than 5 redirects"),
-    "huge": (chain([HEADERS.replace(b"1000000", b"9000000"), GOOD], repeat(bytes(65_536))), "too_large", "2,000,000"),
+    "told to be huge": (HEADERS.replace(b"1000000", b"9000000"), "too_large", "larger than 2,000,000 bytes"),
+    "huge": (chain([b"HTTP/1.1 200 OK\r\n\r\n", GOOD], repeat(bytes(65_536))), "too_large", "2,000,000"),
     "a bomb": (
         sent(gzip.compress(GOOD[:44] + bytes(9_000_000)), "Content-Encoding: gzip"),
         "too_large",

@@ -215,6 +215,21 @@ def killed(file: Path, *options: str, after: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+def test_who_interrupts_it_is_told_how_to_go_on(at_home: Path) -> None:
+    """Ctrl-C ends it at once."""
+    file = write(at_home / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(MANY)))
+    command = [VOICEQUEUE, "ingest", str(file), "--batch", "spring"]
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        eventually(Progress.path(file).exists)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+
+    assert process.returncode not in (0, -signal.SIGINT)
+    assert "the same command with --resume goes on" in told
+    assert "Traceback" not in told
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_a_killed_ingestion_goes_on_and_each_row_is_taken_once(
     command: Command, queue: VoiceQueue, at_home: Path, packed: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,13 +34,12 @@ class Outlook:
         self.problems = sorted([*self.problems, (item.row.line, str(error))])[:TOLD]
 
 
-def foreseen(found: Iterator[Item], jobs: VoiceQueue, told: Callable[[int], None]) -> Outlook:
-    """What all of them would come to; `told` is called as they are done."""
+def foreseen(found: Iterator[Item], jobs: VoiceQueue) -> Outlook:
+    """What all of them would come to."""
     outlook, asked = Outlook(), deque[Item]()
 
     def given() -> Iterator[VoiceJob]:
         for item in found:
-            told(1)
             if item.error is not None:
                 outlook.reject(item, item.error)
             for job in item.job.each() if item.job else ():

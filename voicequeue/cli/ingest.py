@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
@@ -25,6 +27,9 @@ from voicequeue.queue import CHUNK, VoiceQueue
 from voicequeue.rows import Rows, UnreadableFile
 from voicequeue.spec import batch_name, http_url
 from voicequeue.unpacked import unpacked
+
+_PIECE = 1_048_576
+_SHOWN_EVERY_S = 0.1
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,11 +66,14 @@ def ingest(
         jobs = stack.enter_context(queue())
         look = stack.enter_context(Preflight(audio_rules())) if preflight else None
         found = items(source.rows, batch, start_by)
+        if look is not None:
+            found = looked_at(found, jobs, look)
         if dry_run:
-            rejected = _dry_run(source, jobs, looked_at(found, jobs, look) if look else found, as_json=as_json)
+            rejected = _dry_run(source, jobs, found, as_json=as_json)
         else:
             _limit(jobs, batch, callback_url, max_credits=max_credits, max_in_flight=max_in_flight)
-            rejected = _ingest(source, jobs, batch, found, look, resume=resume, as_json=as_json)
+            chunk = LOOKED_AT if look else CHUNK
+            rejected = _ingest(source, jobs, batch, found, chunk=chunk, resume=resume, as_json=as_json)
     raise typer.Exit(int(rejected > 0))
 
 
@@ -88,30 +96,34 @@ def _limit(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The rows, where they come from, and how far they were read. `size` is None for what cannot be read twice."""
+    """The rows, and where they come from; `is_file`: they can be read a second time."""
 
     path: Path
     rows: Rows
-    raw: BinaryIO
-    size: int | None
+    is_file: bool
 
-    @contextmanager
-    def shown(self) -> Iterator[Callable[[int], None]]:
-        """A bar while it is read; it is told how many rows were just done."""
+    def shown(self, found: Iterator[Item]) -> Generator[Item, None, None]:
+        """The same items, with a bar on the terminal as they pass."""
+        if not err.is_terminal:
+            yield from found
+            return
         counting = bars.TextColumn("{task.fields[rows]:,} rows")
-        left = () if self.size is None else (bars.TimeRemainingColumn(),)
+        left = (bars.TimeRemainingColumn(),) if self.is_file else ()
         columns = (bars.SpinnerColumn(), bars.TextColumn("{task.description}"), bars.BarColumn(), counting, *left)
-        with bars.Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
-            task = bar.add_task("ingesting", total=self.size, rows=0)
-            done = 0
+        with bars.Progress(*columns, console=err, transient=True) as bar:
+            task = bar.add_task("ingesting", total=self._lines(), completed=self.rows.lines, rows=0)
+            due = 0.0
+            for rows, item in enumerate(found, start=1):
+                if (now := time.monotonic()) >= due:
+                    bar.update(task, completed=item.lines, rows=rows)
+                    due = now + _SHOWN_EVERY_S
+                yield item
 
-            def tell(count: int) -> None:
-                nonlocal done
-                done += count
-                if count > 1 or done % CHUNK == 0:
-                    bar.update(task, completed=done if self.size is None else self.raw.tell(), rows=done)
-
-            yield tell
+    def _lines(self) -> int | None:
+        if not self.is_file:
+            return None
+        with self.path.open("rb") as file:
+            return sum(piece.count(b"\n") for piece in iter(partial(unpacked(file).read, _PIECE), b""))
 
 
 @contextmanager
@@ -120,15 +132,14 @@ def _opened(file: str) -> Iterator[Source]:
         try:
             path = Path("stdin" if file == "-" else file)
             raw = cast(BinaryIO, sys.stdin.buffer) if file == "-" else stack.enter_context(path.open("rb"))
-            size = path.stat().st_size if file != "-" and path.is_file() else None
         except OSError as error:
             raise UnreadableFile(f"{path}: {error.strerror}") from None
-        yield Source(path, Rows(unpacked(raw)), raw, size)
+        yield Source(path, Rows(unpacked(raw)), file != "-" and path.is_file())
 
 
 def _dry_run(source: Source, jobs: VoiceQueue, found: Iterator[Item], *, as_json: bool) -> int:
-    with source.shown() as told:
-        outlook = dry_run.foreseen(found, jobs, told)
+    with closing(source.shown(found)) as shown:
+        outlook = dry_run.foreseen(shown, jobs)
     dry_run.report(outlook, dry_run.Means.of(jobs), as_json=as_json)
     return outlook.counts.rejected
 
@@ -138,8 +149,8 @@ def _ingest(
     jobs: VoiceQueue,
     batch: str,
     found: Iterator[Item],
-    look: Preflight | None,
     *,
+    chunk: int,
     resume: bool,
     as_json: bool,
 ) -> int:
@@ -149,19 +160,15 @@ def _ingest(
     rejects = Rejects(
         source.path.with_name(f"{source.path.name}.rejected.csv"), source.rows.columns, kept=progress.rejected_bytes
     )
-    kept_at = None if source.size is None else source.path
-    with rejects, source.shown() as told, _told_how_to_go_on(progress, kept_at):
-        intake = Intake(jobs, rejects, progress, kept_at)
-        if look is None:
-            intake.run(found, told)
-        else:
-            intake.run(looked_at(found, jobs, look), told, chunk=LOOKED_AT)
+    kept_at = source.path if source.is_file else None
+    with rejects, _told_how_to_go_on(progress, kept_at), closing(source.shown(found)) as shown:
+        Intake(jobs, rejects, progress, kept_at).run(shown, chunk=chunk)
     _report(progress, rejects.path, begun_after, as_json=as_json)
     return progress.counts.rejected
 
 
 def _progress(source: Source, jobs: VoiceQueue, batch: str, *, resume: bool) -> Progress:
-    if source.size is None:
+    if not source.is_file:
         if resume:
             raise CannotResume("--resume needs a file that can be read a second time")
         return Progress(batch, {})

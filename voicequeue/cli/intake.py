@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -144,11 +144,10 @@ class Intake:
         self._progress = progress
         self._source = source
 
-    def run(self, found: Iterator[Item], told: Callable[[int], None], *, chunk: int = CHUNK) -> None:
-        """All of them; `told` is called with how many were just done."""
+    def run(self, found: Iterator[Item], *, chunk: int = CHUNK) -> None:
+        """All of them, so many at a time."""
         while part := list(islice(found, chunk)):
             self._put(part)
-            told(len(part))
         self._rejects.saved()
         if self._source is not None:
             Progress.path(self._source).unlink(missing_ok=True)
