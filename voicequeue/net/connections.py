@@ -7,6 +7,7 @@ a name that leads elsewhere a moment later gains nothing. No proxy is used and n
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -25,6 +26,8 @@ _PORTS = {"http": 80, "https": 443}
 
 #: What may stand in a path or query as it is; the rest is quoted.
 _AS_IT_IS = "%/:=&?~#+!$,;'@()*[]"
+
+_NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f]")
 
 _PIECE = 65_536
 
@@ -82,6 +85,8 @@ class Target:
             port, host = found.port, found.hostname
         except ValueError:
             raise Refused("the URL cannot be read") from None
+        if host and _NOT_IN_HOSTS.search(host):
+            raise Refused("the URL cannot be read")
         if found.scheme not in _PORTS or not host:
             raise Refused("the URL is neither http:// nor https://")
         path = quote(found.path or "/", safe=_AS_IT_IS) + (f"?{quote(found.query, safe=_AS_IT_IS)}" * bool(found.query))
@@ -267,7 +272,7 @@ def _resolved(host: str, port: int, within: float) -> list[Any]:
     def resolve() -> None:
         try:
             found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             found.set_exception(error)
 
     threading.Thread(target=resolve, name="resolver", daemon=True).start()
@@ -275,7 +280,7 @@ def _resolved(host: str, port: int, within: float) -> list[Any]:
         return found.result(within)
     except TimeoutError:
         raise Unanswered("its host is not found in time") from None
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):
         raise Unanswered("its host is not known") from None
 
 
