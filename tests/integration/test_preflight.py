@@ -147,7 +147,11 @@ def test_a_private_address_is_not_connected_to() -> None:
         assert server.accepted == 0
 
 
-@pytest.mark.parametrize("first", [sent(b"", status="503 Service Unavailable"), sent(GOOD, length=60_000), b"\r\n"])
+@pytest.mark.parametrize(
+    "first",
+    [sent(b"", status="503 Service Unavailable"), sent(GOOD, length=60_000), b"\r\n"],
+    ids=["503", "cut", "no HTTP"],
+)
 def test_trouble_that_passes_does_not_count(first: bytes) -> None:
     """It is tried once more."""
 

@@ -376,9 +376,10 @@ def test_rejected_rows_of_an_earlier_run_are_not_mistaken_for_this_ones(command:
 PLAIN = b"audio_url\nhttps://a.example/1.wav\nhttps://a.example/2.wav\n"
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(PLAIN), gzip.compress(PLAIN[:20]) + gzip.compress(PLAIN[20:])])
-def test_gzip_is_found_by_content(command: Command, queue: VoiceQueue, at_home: Path, packed: bytes) -> None:
+@pytest.mark.parametrize("parts", [[PLAIN], [PLAIN[:20], PLAIN[20:]]], ids=["one part", "two parts"])
+def test_gzip_is_found_by_content(command: Command, queue: VoiceQueue, at_home: Path, parts: list[bytes]) -> None:
     """Whatever the file's name, also on standard input, also in several parts."""
+    packed = b"".join(map(gzip.compress, parts))
     (at_home / "voices.csv").write_bytes(packed)
 
     assert command("ingest", "voices.csv", "--batch", "a").code == 0
