@@ -31,6 +31,9 @@ LONGER_THAN_S = 10.0
 
 REDIRECTS = 5
 
+#: A server that says when it wants to be asked again is waited for so long (seconds) at most.
+PATIENT_S = 30.0
+
 #: So many items are looked at ahead of the one that is given next, and so many answers are remembered.
 WINDOW, REMEMBERED = 1_000, 10_000
 
@@ -61,11 +64,11 @@ class Rules:
 
 
 class _Passing(Exception):
-    """It may be better in a moment; `unfit` is what it is if not."""
+    """It may be better in a moment, or `after` so many seconds; `unfit` is what it is if not."""
 
-    def __init__(self, unfit: UnfitAudio) -> None:
+    def __init__(self, unfit: UnfitAudio, after: float = 0.0) -> None:
         super().__init__(unfit)
-        self.unfit = unfit
+        self.unfit, self.after = unfit, after
 
 
 class Recordings:
@@ -91,8 +94,8 @@ class Recordings:
         """What is there, if it is fit for a voice. Raises UnfitAudio."""
         try:
             return self._look(url)
-        except _Passing:
-            self._closed.wait(self._rules.again_s)
+        except _Passing as error:
+            self._closed.wait(max(self._rules.again_s, min(error.after, PATIENT_S)))
         try:
             return self._look(url)
         except _Passing as error:
@@ -132,14 +135,14 @@ class Recordings:
             location = response.headers.get("Location")
             if response.status in _REDIRECTED and location:
                 return _elsewhere(url, location)
-            _check_status(response.status)
+            _check_status(response)
             return self._read(response)
 
     def _read(self, response: Response) -> Audio:
         reader = AudioReader()
         came = 0
         try:
-            if (_announced(response) or 0) > self._rules.max_bytes:
+            if (_number(response, "Content-Length") or 0) > self._rules.max_bytes:
                 raise TooLarge
             for piece in _plain(response, self._rules.max_bytes):
                 reader.feed(piece)
@@ -173,20 +176,23 @@ def _elsewhere(url: str, location: str) -> str:
         raise Refused("the URL cannot be read") from None
 
 
-def _check_status(status: int) -> None:
+def _check_status(response: Response) -> None:
+    status = response.status
     if status == 200:
         return
     told = UnfitAudio("http_error", f"HTTP {status}{_MEANINGS.get(status, '')}")
-    raise _Passing(told) if status >= 500 or status in (408, 425, 429) else told
+    if status >= 500 or status in (408, 425, 429):
+        raise _Passing(told, _number(response, "Retry-After") or 0)
+    raise told
 
 
-def _announced(response: Response) -> int | None:
-    text = response.headers.get("Content-Length") or ""
+def _number(response: Response, header: str) -> int | None:
+    text = response.headers.get(header) or ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _cut_after(came: int, response: Response) -> str:
-    announced = _announced(response)
+    announced = _number(response, "Content-Length")
     of = "" if announced is None else f" of {announced:,}"
     return f"truncated: the connection ended after {came:,}{of} bytes"
 

@@ -160,6 +160,15 @@ def test_trouble_that_passes_does_not_count(first: bytes) -> None:
     assert looked_at(lambda _: [next(answers), HANG_UP]).size == len(GOOD)
 
 
+def test_who_says_when_to_come_again_is_taken_at_their_word() -> None:
+    """A host that wants to be asked less often is."""
+    answers = chain([sent(b"", "Retry-After: 1", status="429 Too Many Requests")], repeat(sent(GOOD)))
+    begun = time.monotonic()
+
+    assert looked_at(lambda _: [next(answers)]).size == len(GOOD)
+    assert time.monotonic() - begun >= 1
+
+
 def test_trouble_that_stays_counts() -> None:
     """After two tries."""
     with serving({"/a.mp3": sent(b"", status="503 Service Unavailable")}) as server:
