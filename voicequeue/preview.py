@@ -22,8 +22,10 @@ class Foreseen:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What Redis holds that concerns one job."""
+    """What Redis holds that concerns one job, and which voice it shares."""
 
+    job_id: str
+    shares: str
     content: str | None
     recording: str | None = None
     is_made: bool = False
@@ -50,18 +52,21 @@ class Preview:
 
     def _read(self, specs: Sequence[VoiceJob]) -> list[_Found]:
         """One round trip. scripts/enqueue.lua looks at the same."""
-        sharing = [spec.shares(reuse=self._reuse) for spec in specs]
+        named = [(spec.id(), spec.shares(reuse=self._reuse)) for spec in specs]
         with self._space.redis.pipeline(transaction=False) as pipe:
-            for spec, shares in zip(specs, sharing, strict=True):
-                pipe.hget(self._space.key(f"job:{spec.id()}"), "spec")
+            for spec, (job_id, shares) in zip(specs, named, strict=True):
+                pipe.hget(self._space.key(f"job:{job_id}"), "spec")
                 if shares:
                     pipe.hmget(self._space.key(f"voice:{shares}"), "persona_id", "maker", "recording")
                     pipe.hget(self._space.key(f"voice:{spec.recording()}"), "persona_id")
             answers = iter(pipe.execute())
-        return [_found(next(answers), *((next(answers), next(answers)) if shares else ())) for shares in sharing]
+        return [
+            _found(job_id, shares, next(answers), *((next(answers), next(answers)) if shares else ()))
+            for job_id, shares in named
+        ]
 
     def _one(self, spec: VoiceJob, found: _Found) -> Foreseen:
-        job_id, shares, content = spec.id(), spec.shares(reuse=self._reuse), spec.content()
+        job_id, shares, content = found.job_id, found.shares, spec.content()
         if shares.startswith("named-"):
             recording = found.recording or self._recordings.setdefault(shares, spec.recording())
             if recording != spec.recording():
@@ -76,11 +81,13 @@ class Preview:
         return Foreseen(is_new=True, credits=spec.credits - is_made * PRICES[Stage.VOICE])
 
 
-def _found(content: str | None, voice: list[str | None] | None = None, by_url: str | None = None) -> _Found:
+def _found(
+    job_id: str, shares: str, content: str | None, voice: list[str | None] | None = None, by_url: str | None = None
+) -> _Found:
     if voice is None:
-        return _Found(content)
+        return _Found(job_id, shares, content)
     persona_id, maker, recording = voice
-    return _Found(content, recording, bool(persona_id or maker or by_url))
+    return _Found(job_id, shares, content, recording, bool(persona_id or maker or by_url))
 
 
 def _together(parts: list[Foreseen]) -> Foreseen:
