@@ -11,22 +11,25 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import enqueueing, gateway, ingesting, pacing, pipeline, polling
+from benchmarks import enqueueing, gateway, ingesting, pacing, pipeline, polling, preflight
 from config.settings import Settings
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 
 PARTS = ("enqueueing", "gateway", "pipeline", "ingesting")
 
-#: These take minutes, and have to be asked for.
+#: These take minutes, and have to be asked for; the former give tables of their own.
 LONG = {"polling": polling.tables, "pacing": pacing.tables}
+ASKED_FOR = ("preflight",)
 
 
 def main() -> int:
     """Run the parts that were asked for, each with a fresh Valkey."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, *LONG, []], help=f"by default {', '.join(PARTS)}")
-    parser.add_argument("--rows", type=int, default=ingesting.ROWS, help="rows that `ingesting` ingests")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, *LONG, *ASKED_FOR, []], help=f"by default {', '.join(PARTS)}"
+    )
+    parser.add_argument("--rows", type=int, default=ingesting.ROWS, help="rows that `ingesting` and `preflight` ingest")
     options = parser.parse_args()
     console = Console(highlight=False)
     table = Table("what", "measured", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
@@ -55,6 +58,8 @@ def _measure(part: str, supervisor: Supervisor, folder: Path, rows: int) -> dict
         return ingesting.measure(url, folder, rows)
     if part == "gateway":
         return gateway.measure(stack, supervisor)
+    if part == "preflight":
+        return preflight.measure(url, folder, rows)
     return pipeline.measure(url, stack, supervisor)
 
 

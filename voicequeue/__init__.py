@@ -15,6 +15,7 @@ from voicequeue.errors import (
     NotAllowed,
     Problem,
     StoreUnreachable,
+    UnfitAudio,
     UnknownBatch,
     UnknownJob,
     UnknownPlan,
@@ -25,6 +26,7 @@ from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step,
 from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, CallbackCounts, Line, Status
 from voicequeue.plans import Action, Done, Plan
+from voicequeue.preview import Foreseen
 from voicequeue.queue import VoiceQueue
 from voicequeue.receipts import Entry, Placed, Receipt, Rejection
 from voicequeue.rejects import RejectedMessage
@@ -49,6 +51,7 @@ __all__ = [
     "Event",
     "Failure",
     "Filter",
+    "Foreseen",
     "Gate",
     "Hold",
     "InvalidJob",
@@ -72,6 +75,7 @@ __all__ = [
     "Status",
     "Step",
     "StoreUnreachable",
+    "UnfitAudio",
     "UnknownBatch",
     "UnknownJob",
     "UnknownModelWarning",

@@ -22,6 +22,7 @@ from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, CallbackCounts, Status
 from voicequeue.plans import Action, Done, Plan
+from voicequeue.preview import Foreseen
 from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, VoiceQueue
 from voicequeue.receipts import Entry, Placed, Receipt, Rejection
 from voicequeue.rejects import KEPT, RejectedMessage
@@ -106,6 +107,13 @@ class AsyncVoiceQueue:
             receipt.rejected += part.rejected
             receipt.credits += part.credits
         return receipt
+
+    async def preview(self, jobs: Iterable[Enqueueable]) -> AsyncIterator[Foreseen]:
+        """What `enqueue_many` would do with each of these jobs, in their order, without doing it."""
+        found = self._queue.preview(jobs)
+        while page := await self._call(_page, found):
+            for foreseen in page:
+                yield foreseen
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────
 

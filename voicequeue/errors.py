@@ -2,6 +2,7 @@
 
     VoiceQueueError
      ├── InvalidJob      (also a ValueError)   the job itself is wrong; names each field
+     ├── UnfitAudio      (also a ValueError)   the recording is none that upstream takes
      ├── KeyConflict     (also a ValueError)   the idempotency key stands for another job
      ├── UnknownJob      (also a LookupError)  no job has this id
      ├── UnknownBatch    (also a LookupError)  no batch has this name
@@ -80,6 +81,17 @@ def _problem(location: tuple[int | str, ...], message: str) -> Problem:
     if not field and (named := _NAMED.match(message)):
         field, message = named[1], message.removeprefix(named[0])
     return Problem(field, message)
+
+
+class UnfitAudio(VoiceQueueError, ValueError):
+    """A recording that upstream would not take, or that nobody can fetch; `kind` is one word, for counting."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(kind, reason)
+        self.kind, self.reason = kind, reason
+
+    def __str__(self) -> str:
+        return f"audio_url: {self.reason}"
 
 
 class KeyConflict(VoiceQueueError, ValueError):

@@ -23,6 +23,7 @@ from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, CallbackCounts, Status
 from voicequeue.plans import Action, Done, Plan
+from voicequeue.preview import Foreseen
 from voicequeue.reachable import reachable
 from voicequeue.receipts import Entry, Placed, Receipt, Rejection, entered
 from voicequeue.reconnect import no_later_than
@@ -152,6 +153,18 @@ class VoiceQueue:
             receipt.add(entry)
             if entry.error is not None:
                 reject(Rejection(index, entry.error))
+
+    def preview(self, jobs: Iterable[Enqueueable]) -> Iterator[Foreseen]:
+        """What `enqueue_many` would do with each of these jobs, in their order, without doing it.
+
+        One round trip for 500 jobs. What shares a voice that is there, or made by an earlier job, costs its song alone.
+        """
+        preview, rest = self._store.preview(), iter(jobs)
+        while chunk := list(islice(rest, CHUNK)):
+            given = [_parsed(job) for job in chunk]
+            with reachable():
+                found = iter(preview.foresee([spec for spec in given if isinstance(spec, VoiceJob)]))
+            yield from (next(found) if isinstance(spec, VoiceJob) else Foreseen(error=spec) for spec in given)
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────
 
@@ -506,6 +519,13 @@ class VoiceQueue:
                 [written] = self._store.apply([move], now)
             if written:
                 return self.get(job_id)
+
+
+def _parsed(given: Enqueueable) -> VoiceJob | InvalidJob:
+    try:
+        return parse(given)
+    except InvalidJob as error:
+        return error
 
 
 def _order(given: Enqueueable) -> list[tuple[str, VoiceJob]] | InvalidJob:

@@ -11,14 +11,16 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, BinaryIO
 
 from voicequeue.errors import InvalidJob, Problem, VoiceQueueError
 from voicequeue.song import Song
 from voicequeue.spec import VoiceJob, parse
 
-JOB_COLUMNS = ("audio_url", "persona_id", "name", "key", "priority", "callback_url", "max_credits", "start_within_s")
+JOB_COLUMNS = (
+    "audio_url", "persona_id", "voice", "reuse", "audio_sha256", "name", "key", "priority", "callback_url",
+    "max_credits", "start_within_s",
+)  # fmt: skip
 SONG_COLUMNS = tuple(Song.model_fields)
 METADATA = "metadata."
 
@@ -101,14 +103,24 @@ class Rows:
         _check_start(start)
         # What is not UTF-8 is kept as such, and rejects its own row only.
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        self._lines = _Lines(text)
         if _begins(start, b"{"):
             self.columns: tuple[str, ...] = JSON_COLUMNS
-            self._rows = _json_rows(text)
+            self._rows = _json_rows(self._lines)
         else:
-            self.columns, self._rows = _csv_rows(text)
+            self.columns, self._rows = _csv_rows(text, self._lines)
 
     def __iter__(self) -> Iterator[Row]:
         return self._rows
+
+    @property
+    def lines(self) -> int:
+        """How many lines were read; that of a CSV's column names does not count."""
+        return self._lines.number
+
+    def pass_over(self, lines: int) -> None:
+        """Begin after so many lines, as `lines` told them, without a look at what they hold."""
+        self._lines.pass_over(lines)
 
 
 class _Lines:
@@ -126,6 +138,14 @@ class _Lines:
     def begin(self) -> None:
         """What comes next belongs to a new row."""
         self._left = ROW_MAX
+
+    def pass_over(self, count: int) -> None:
+        """So many lines were read before."""
+        for _ in range(count):
+            line = self._read(ROW_MAX + 1)
+            while len(line) > ROW_MAX and not line.endswith("\n"):
+                line = self._read(ROW_MAX + 1)
+        self.number += count
 
     def __iter__(self) -> _Lines:
         return self
@@ -159,7 +179,7 @@ def _check_start(start: bytes) -> None:
         raise UnreadableFile("the file is one JSON array; write each job as a JSON object on a line of its own")
 
 
-def _csv_rows(text: io.TextIOWrapper) -> tuple[tuple[str, ...], Iterator[Row]]:
+def _csv_rows(text: io.TextIOWrapper, lines: _Lines) -> tuple[tuple[str, ...], Iterator[Row]]:
     header = text.readline(_SNIFF_BYTES)
     if not header.strip():
         raise UnreadableFile("the file is empty: its first line must name the columns")
@@ -169,7 +189,6 @@ def _csv_rows(text: io.TextIOWrapper) -> tuple[tuple[str, ...], Iterator[Row]]:
     if kept != JSON_COLUMNS:
         _check_columns(columns)
     # Strict: a quote that is never closed must not swallow the rows after it as one song's lyrics.
-    lines = _Lines(text)
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     return kept, _read_csv(reader, lines, columns)
 
@@ -207,9 +226,8 @@ def _is_metadata(column: str) -> bool:
 
 
 def _read_csv(reader: Any, lines: _Lines, columns: tuple[str, ...]) -> Iterator[Row]:
-    ended = 1  # the header
     while True:
-        line = ended + 1
+        line = lines.number + 2  # after the header
         lines.begin()
         try:
             values = next(reader)
@@ -218,8 +236,6 @@ def _read_csv(reader: Any, lines: _Lines, columns: tuple[str, ...]) -> Iterator[
         except csv.Error as error:
             yield Row(line, {}, None, _csv_trouble(error, line, 1 + lines.number))
             continue
-        finally:
-            ended = 1 + lines.number
         if any(value.strip() for value in values):
             yield _csv_row(line, columns, values)
 
@@ -243,19 +259,18 @@ def _csv_trouble(error: csv.Error, first: int, last: int) -> str:
     return f"not readable as CSV: {error}"
 
 
-def _json_rows(text: io.TextIOWrapper) -> Iterator[Row]:
-    lines = _Lines(text)
-    for number in count(1):
+def _json_rows(lines: _Lines) -> Iterator[Row]:
+    while True:
         lines.begin()
         try:
             row = next(lines).strip()
         except StopIteration:
             return
         except _TooLong as error:
-            yield Row(number, {}, None, str(error))
+            yield Row(lines.number, {}, None, str(error))
             continue
         if row:
-            yield _json_row(number, row)
+            yield _json_row(lines.number, row)
 
 
 def _json_row(line: int, text: str) -> Row:

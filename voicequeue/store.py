@@ -23,6 +23,7 @@ from voicequeue.job import Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.lookup import Lookup
 from voicequeue.overview import Batch, Line
+from voicequeue.preview import Preview
 from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.rejects import Rejects
 from voicequeue.scripts import encodable
@@ -189,6 +190,10 @@ class Store:
         ]
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
+
+    def preview(self) -> Preview:
+        """Foresees what enqueueing would come to."""
+        return Preview(self._space, reuse=self._reuse)
 
     def get(self, job_ids: Sequence[str]) -> list[Job | None]:
         """The jobs of these ids, in their order; None where there is none."""

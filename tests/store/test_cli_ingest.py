@@ -101,8 +101,10 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
         "new": 0,
         "known": 4,
         "rejected": 10,
+        "reasons": {"invalid_row": 9, "key_conflict": 1},
         "credits": 0,
         "rejected_file": f"{voices}.rejected.csv",
+        "resumed_after": None,
     }
     assert list(queue.jobs()) == before
 
@@ -209,7 +211,15 @@ def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> No
     ended = command("ingest", file, "--batch", "spring", "--json")
 
     assert ended.code == 0
-    assert ended.json() == {"new": 0, "known": 0, "rejected": 0, "credits": 0, "rejected_file": None}
+    assert ended.json() == {
+        "new": 0,
+        "known": 0,
+        "rejected": 0,
+        "reasons": {},
+        "credits": 0,
+        "rejected_file": None,
+        "resumed_after": None,
+    }
     assert list(at_home.iterdir()) == [file]
 
 

@@ -325,3 +325,13 @@ def test_a_voice_is_known_by_the_content_of_its_recording(store: Store) -> None:
     [b] = put(store, sung(key="b", audio_url="https://mirror.example/x.wav", audio_sha256="a" * 64, reuse=True))
 
     assert one(store, b).persona_id == f"persona-of-{a}"
+
+
+def test_a_name_means_no_voice_that_others_made_of_the_recording(store: Store) -> None:
+    """That is for those who ask to reuse it."""
+    [a] = put(store, voice(key="a"))
+    voiced(store, ordered(store, a))
+
+    [b] = put(store, sung(key="b", voice="ana", batch="b"))
+
+    assert (one(store, b).state, one(store, b).stage) == (State.QUEUED, Stage.VOICE)

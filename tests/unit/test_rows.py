@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.unit.files import A, B, C, jobs, refused, rows, trouble
+from tests.unit.files import A, B, C, file, jobs, refused, rows, trouble
 from voicequeue import VoiceJob
 from voicequeue.rows import JOB_COLUMNS, SONG_COLUMNS, Rows
 
@@ -101,7 +101,7 @@ def test_every_column_of_a_job_and_its_song_can_be_given() -> None:
     """Flat beside each other, with metadata by name."""
     cells = {
         "audio_url": A, "name": "Ana", "key": "k", "priority": "bulk", "callback_url": B, "max_credits": "20",
-        "start_within_s": "60.5",
+        "start_within_s": "60.5", "voice": "ana", "reuse": "yes", "audio_sha256": "0a" * 32,
         "mv": "sonic-v5", "custom_mode": "true", "title": "T", "prompt": "la", "description": "d", "tags": "folk",
         "negative_tags": "loud", "make_instrumental": "false", "auto_lyrics": "no", "vocal_gender": "f",
         "style_weight": "0.1", "weirdness_constraint": "0.2", "audio_weight": "1", "metadata.artist": "ana",
@@ -112,6 +112,7 @@ def test_every_column_of_a_job_and_its_song_can_be_given() -> None:
 
     assert (job.key, job.priority, job.callback_url, job.max_credits) == ("k", "bulk", B, 20)
     assert (job.metadata, job.start_within_s) == ({"artist": "ana"}, 60.5)
+    assert (job.voice, job.reuse, job.audio_sha256) == ("ana", True, "0a" * 32)
     assert job.song is not None
     assert job.song.model_dump() == {
         "mv": "sonic-v5", "custom_mode": True, "title": "T", "prompt": "la", "description": "d", "tags": "folk",
@@ -254,3 +255,25 @@ def test_a_problem_of_the_song_is_told_by_its_column() -> None:
     [row] = rows("audio_url,prompt,title,metadata.a", f"{A},la,{'x' * 81},{'x' * 9_000}")
 
     assert [problem.partition(":")[0] for problem in trouble(row).split("; ")][:2] == ["title", "metadata"]
+
+
+# ── going on in the middle ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["audio_url,prompt", f'{A},"two', 'lines"', "", f"{B},la", f'{C},"cut', "never closed"],
+        ['{"audio_url": "a"}', "", "{", '{"audio_url": "b"}'],
+    ],
+    ids=["CSV", "JSON Lines"],
+)
+def test_reading_goes_on_after_any_row(lines: list[str]) -> None:
+    """With the lines read until then one has the same rows as without an interruption, by their own numbers."""
+    whole = Rows(file(*lines))
+    read = [(row, whole.lines) for row in whole]
+
+    for place, (_, lines_read) in enumerate(read):
+        rest = Rows(file(*lines))
+        rest.pass_over(lines_read)
+        assert [(row, rest.lines) for row in rest] == read[place + 1 :]

@@ -12,7 +12,20 @@ import warnings
 import typer
 from dotenv import load_dotenv
 
-from voicequeue.cli import bulk, callbacks, change, doctor, keys, personas, rejects, review, show, steer, watch
+from voicequeue.cli import (
+    bulk,
+    callbacks,
+    change,
+    doctor,
+    ingest,
+    keys,
+    personas,
+    rejects,
+    review,
+    show,
+    steer,
+    watch,
+)
 from voicequeue.cli.terminal import ToldOnTheTerminal, complain
 from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
 from voicequeue.song import UnknownModelWarning
@@ -24,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (bulk, show, watch, change, review, rejects, callbacks, personas, steer, doctor, keys):
+for module in (bulk, ingest, show, watch, change, review, rejects, callbacks, personas, steer, doctor, keys):
     module.add_to(app)
 
 

@@ -189,3 +189,9 @@ def print_timeline(timeline: list[Step]) -> None:
 def clock(at: float | None) -> str:
     """Unix seconds as a person here reads them."""
     return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def print_reasons(reasons: dict[str, int]) -> None:
+    """How many rows were rejected for what, the most first."""
+    for reason, count in sorted(reasons.items(), key=lambda each: -each[1]):
+        out.print(f"  {count:>7,}  {safe(reason.replace('_', ' '))}")

@@ -2,4 +2,5 @@
 
 - `addresses`: where they may go
 - `connections`: how they get there
+- `lanes`: how many at once
 """

@@ -40,16 +40,31 @@ class Unanswered(Exception):
     """Nobody answered, or not to the end; the text says why, and names no URL."""
 
 
+class TooSlow(Unanswered):
+    """It came so slowly that it was not waited for."""
+
+
+class CutOff(Unanswered):
+    """The answer ended before its end."""
+
+
 class TooLarge(Exception):
     """More came than was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long it may take, in seconds: to find the host and connect, and the whole of it."""
+    """How long it may take, in seconds: to find the host and connect, and the whole of it.
+
+    `answer_s`: until the answer's headers are there (None: as long as the whole). With `least_speed` (bytes a
+    second) a body that came more slowly for `slow_s` seconds is not waited for any longer.
+    """
 
     connect_s: float = 3.0
     whole_s: float = 10.0
+    answer_s: float | None = None
+    least_speed: float = 0.0
+    slow_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +114,7 @@ class Response:
         came = 0
         while piece := self._piece():
             came += len(piece)
+            self._line.has_come(len(piece))
             if came > at_most:
                 raise TooLarge(f"more than {at_most:,} bytes came")
             yield piece
@@ -135,9 +151,11 @@ def request(
             with _told_in_our_words(line):
                 connection.request(method, target.path, body, {**headers, **login})
                 answer = connection.getresponse()
+            with answer:  # which holds the connection as well, where the other side is to end it
                 if line.is_cut:  # headers that were cut read like headers that have ended
-                    raise TimeoutError
-            yield Response(answer.status, answer.headers, answer, line)
+                    raise line.why_cut()
+                line.is_answered()
+                yield Response(answer.status, answer.headers, answer, line)
         finally:
             connection.close()
 
@@ -150,21 +168,60 @@ class _Line:
     times: Times
     is_cut: bool = False
     _held: list[socket.socket] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _turn: threading.Condition = field(default_factory=threading.Condition)
+    _is_over: bool = False
+    _until: float = 0.0
+    _over: float = 0.0
+    _is_begun: bool = False
 
     @contextmanager
     def cut_in_time(self) -> Iterator[None]:
         # A read's own timeout begins anew with each byte that drips in.
-        timer = threading.Timer(self.times.whole_s, self._cut)
-        timer.daemon = True
-        timer.start()
+        self._over = time.monotonic() + self.times.whole_s
+        self._until = min(self._over, time.monotonic() + (self.times.answer_s or self.times.whole_s))
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
         try:
             yield
         finally:
-            timer.cancel()
-            with self._lock:
+            with self._turn:
+                self._is_over = True
+                self._turn.notify()
                 while self._held:
                     self._held.pop().close()
+
+    def is_answered(self) -> None:
+        """The headers are there; now for the body."""
+        self._is_begun = True
+        self._wait_until(time.monotonic() + self.times.slow_s if self.times.least_speed else self._over)
+
+    def has_come(self, count: int) -> None:
+        """So many bytes of the body: they buy time, but never more than `slow_s` of it."""
+        if self.times.least_speed:
+            bought = self._until + count / self.times.least_speed
+            self._wait_until(min(time.monotonic() + self.times.slow_s, bought))
+
+    def why_cut(self) -> Unanswered:
+        """What to tell when it was cut."""
+        times = self.times
+        if self._is_begun and self._until < self._over:
+            return TooSlow(f"less than {times.least_speed / 1000:g} kB a second came for {times.slow_s:g} s")
+        return Unanswered(f"no answer within {(not self._is_begun and times.answer_s) or times.whole_s:g} s")
+
+    def _wait_until(self, until: float) -> None:
+        with self._turn:
+            is_sooner = until < self._until
+            self._until = min(until, self._over)
+            if is_sooner:
+                self._turn.notify()
+
+    def _watch(self) -> None:
+        with self._turn:
+            while not self._is_over:
+                left = self._until - time.monotonic()
+                if left <= 0:
+                    self._cut()
+                    return
+                self._turn.wait(left)
 
     def opened(self, host: str, port: int) -> socket.socket:
         """A connection to an address of that host that may be sent to. Raises Refused, Unanswered."""
@@ -196,17 +253,16 @@ class _Line:
         return end
 
     def _hold(self, end: socket.socket) -> None:
-        with self._lock:
+        with self._turn:
             self._held.append(end.dup())  # TLS takes the socket itself away
-        if self.is_cut:
-            self._cut()
+            if self.is_cut:
+                self._cut()
 
     def _cut(self) -> None:
-        with self._lock:
-            self.is_cut = True
-            for end in self._held:
-                with suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
+        self.is_cut = True
+        for end in self._held:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def _resolved(host: str, port: int, within: float) -> list[Any]:
@@ -264,7 +320,9 @@ def _told_in_our_words(line: _Line) -> Iterator[None]:
         raise Unanswered("its certificate does not hold") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         if line.is_cut or isinstance(error, TimeoutError):
-            raise Unanswered(f"no answer within {line.times.whole_s:g} s") from None
+            raise line.why_cut() from None
+        if isinstance(error, http.client.IncompleteRead | ConnectionResetError):
+            raise CutOff(f"no answer: {type(error).__name__}") from None
         raise Unanswered(f"no answer: {type(error).__name__}") from None
 
 

@@ -5,11 +5,14 @@ local AT_ONCE = 500
 
 local function voice_key(voice) return key('voice:' .. voice) end
 
+-- Within a batch, and not by its recording: what others made of that is not meant.
+local function is_named(voice) return voice:sub(1, 6) == 'named-' end
+
 -- makes: whether this job is to make the voice: it is not there, and nobody else makes it. `url` is the voice that
 -- is known by the recording's URL alone, and serves just as well.
 local function makes(voice, url, id)
   local known = redis.call('HMGET', voice_key(voice), 'persona_id', 'maker')
-  if not known[1] and url ~= '' and url ~= voice then
+  if not known[1] and url ~= '' and url ~= voice and not is_named(voice) then
     local made = redis.call('HGETALL', voice_key(url))
     if made[1] and redis.call('HEXISTS', voice_key(url), 'persona_id') == 1 then
       redis.call('HSET', voice_key(voice), unpack(made))
@@ -24,7 +27,7 @@ end
 
 -- Whether this name of a voice stands for another recording already; if it stands for none yet, it does for this one.
 local function is_other_recording(voice, url)
-  if voice:sub(1, 6) ~= 'named-' then return false end
+  if not is_named(voice) then return false end
   redis.call('HSETNX', voice_key(voice), 'recording', url)
   return redis.call('HGET', voice_key(voice), 'recording') ~= url
 end
@@ -83,7 +86,7 @@ local function voice_made(id, now)
   if not asked.audio_url then return end
   local voices = { 'url-' .. redis.sha1hex(asked.audio_url) }
   if job.sha256 then voices[#voices + 1] = 'sha256-' .. job.sha256 end
-  if job.shares and job.shares:sub(1, 6) == 'named-' then voices[#voices + 1] = job.shares end
+  if job.shares and is_named(job.shares) then voices[#voices + 1] = job.shares end
   redis.call('ZADD', key('voices'), now, voices[1])
   for _, voice in ipairs(voices) do
     local maker = redis.call('HGET', voice_key(voice), 'maker')
