@@ -124,3 +124,18 @@ def test_json_lines_may_hold_several_songs(command: Command) -> None:
 
     assert (first["new"], first["credits"]) == (2, 34)
     assert (second["new"], second["known"]) == (0, 2)
+
+
+def test_rows_of_a_file_reuse_what_was_made_before_when_they_are_told_to(command: Command) -> None:
+    """The option holds for rows that do not say; it is no part of their keys."""
+    rows = b"audio_url,title,prompt,reuse\n" + b"".join(
+        b"https://a.example/a.wav,Song %d,la la,%s\n" % (number, reuse)
+        for number, reuse in enumerate((b"", b"", b"no"))
+    )
+
+    foreseen = command("ingest", "-", "--batch", "b", "--reuse", "--dry-run", "--json", stdin=rows).json()
+    first = command("ingest", "-", "--batch", "b", "--reuse", "--json", stdin=rows).json()
+    again = command("ingest", "-", "--batch", "b", "--json", stdin=rows).json()
+
+    assert foreseen["credits"] == first["credits"] == 2 * 4 + 3 * 15
+    assert (again["new"], again["known"]) == (0, 3)

@@ -16,7 +16,7 @@ from rich import progress as bars
 
 from voicequeue.cli import dry_run
 from voicequeue.cli.audio_rules import audio_rules
-from voicequeue.cli.bulk import StartBy
+from voicequeue.cli.bulk import Reuse, StartBy
 from voicequeue.cli.intake import LOOKED_AT, Intake, Item, Rejects, items, looked_at
 from voicequeue.cli.show import print_reasons
 from voicequeue.cli.terminal import AsJson, complain, err, out, print_json, queue
@@ -50,6 +50,7 @@ def ingest(
     max_credits: Annotated[int | None, typer.Option(min=0, help="The most the whole batch may spend.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Its jobs with upstream at once, at most.")] = None,
     callback_url: Annotated[str | None, typer.Option(help="Told when the whole batch has settled.")] = None,
+    reuse: Reuse = None,
     start_by: StartBy = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +64,7 @@ def ingest(
     if dry_run and resume:
         raise typer.BadParameter("--dry-run looks at the whole file; leave out --resume")
     with _opened(file) as source, ExitStack() as stack:
-        jobs = stack.enter_context(queue())
+        jobs = stack.enter_context(queue(reuse=reuse))
         look = stack.enter_context(Preflight(audio_rules())) if preflight else None
         found = items(source.rows, batch, start_by)
         if look is not None:

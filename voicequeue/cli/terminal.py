@@ -54,14 +54,17 @@ class CannotBegin(VoiceQueueError):
     """A setting or a file that the command needs is not usable; the text says which."""
 
 
-def queue() -> VoiceQueue:
-    """The queue that REDIS_URL and VOICEQUEUE_PREFIX name; VOICEQUEUE_WAIT_FOR_REDIS_S says how patient it is,
-    VOICEQUEUE_REUSE whether jobs share voices."""
+def queue(*, reuse: bool | None = None) -> VoiceQueue:
+    """The queue that REDIS_URL and VOICEQUEUE_PREFIX name; VOICEQUEUE_WAIT_FOR_REDIS_S says how patient it is.
+
+    Whether jobs that do not say share voices: `reuse`, or else VOICEQUEUE_REUSE.
+    """
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
+    reuse = _switch("VOICEQUEUE_REUSE") if reuse is None else reuse
     try:
-        return VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=_switch("VOICEQUEUE_REUSE"))
+        return VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
     except ValueError as error:
         raise CannotBegin(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
 
