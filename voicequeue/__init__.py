@@ -7,6 +7,7 @@
 """
 
 from voicequeue.aio import AsyncVoiceQueue
+from voicequeue.archive import ToArchive
 from voicequeue.callbacks import Callback
 from voicequeue.errors import (
     InvalidJob,
@@ -19,7 +20,7 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.gate import Account, Gate, Hold, Limits
-from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step, charges
+from voicequeue.job import ArchivedFile, Charge, Clip, Code, Event, Failure, InArchive, Job, State, Step, charges
 from voicequeue.overview import Batch, Line, Status
 from voicequeue.queue import Receipt, Rejection, VoiceQueue
 from voicequeue.rejects import RejectedMessage
@@ -29,6 +30,7 @@ from voicequeue.stage import Stage
 
 __all__ = [
     "Account",
+    "ArchivedFile",
     "AsyncVoiceQueue",
     "Batch",
     "Callback",
@@ -39,6 +41,7 @@ __all__ = [
     "Failure",
     "Gate",
     "Hold",
+    "InArchive",
     "InvalidJob",
     "Job",
     "KeyConflict",
@@ -56,6 +59,7 @@ __all__ = [
     "Status",
     "Step",
     "StoreUnreachable",
+    "ToArchive",
     "UnknownBatch",
     "UnknownJob",
     "UnknownModelWarning",

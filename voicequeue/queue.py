@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from voicequeue import changes
+from voicequeue.archive import ToArchive
 from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
 from voicequeue.callbacks import Callback
@@ -28,7 +29,7 @@ from voicequeue.errors import (
 from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.overview import Batch, CallbackCounts, Status
+from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.reconnect import REFUSED, UNREACHABLE, no_later_than
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
@@ -300,6 +301,7 @@ class VoiceQueue:
                 failures=store.failures() if batch is None else {},
                 rejects=store.rejects.count() if batch is None else 0,
                 callbacks=store.callbacks.counted(now - 15) if batch is None else CallbackCounts(),
+                archive=store.archive.counted(now - 15) if batch is None else ArchiveCounts(),
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
             )
@@ -388,6 +390,41 @@ class VoiceQueue:
             with _reachable():
                 found += sum(self._store.callbacks.redeliver(page, time.time()))
         return found
+
+    # ── archive ────────────────────────────────────────────────────────────────────────────────
+
+    def archive(self, *, failed: bool = False) -> Iterator[ToArchive]:
+        """Jobs whose songs are to be archived, whose time comes first, first; or those that were given up."""
+        found = self._store.archive.failed() if failed else self._store.archive.pending()
+        while page := self._archive_page(found):
+            yield from page
+
+    @staticmethod
+    def _archive_page(found: Iterator[ToArchive]) -> list[ToArchive]:
+        with _reachable():
+            return list(islice(found, CHUNK))
+
+    def archive_counts(self) -> ArchiveCounts:
+        """Of how many jobs the songs are to be archived, were given up, and were archived."""
+        with _reachable():
+            return self._store.archive.counted(time.time() - 15)
+
+    def archive_again(self, job_ids: Iterable[str]) -> int:
+        """Archive the songs of these jobs from now on, be it that they were given up or never meant to be; gives
+        how many are to be archived now: not those without songs, nor those that are archived."""
+        rest, found = iter(job_ids), 0
+        while page := list(islice(rest, CHUNK)):
+            with _reachable():
+                found += sum(self._store.archive.again(page, time.time()))
+        return found
+
+    def archive_missing(self, batch: str | None = None) -> int:
+        """Archive all songs that were never meant to be: those that came before there was an archive.
+
+        Gives how many jobs that are, of one batch or of all. Raises UnknownBatch.
+        """
+        having_songs = (each for state in FINAL for each in self.jobs(state=state, batch=batch) if each.clips)
+        return self.archive_again(each.id for each in having_songs if each.archive is None)
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────
 

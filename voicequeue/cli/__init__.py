@@ -12,7 +12,7 @@ import warnings
 import typer
 from dotenv import load_dotenv
 
-from voicequeue.cli import bulk, callbacks, change, doctor, rejects, review, show, steer, watch
+from voicequeue.cli import archive, bulk, callbacks, change, doctor, rejects, review, show, steer, watch
 from voicequeue.cli.terminal import ToldOnTheTerminal, complain
 from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
 from voicequeue.song import UnknownModelWarning
@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (bulk, show, watch, change, review, rejects, callbacks, steer, doctor):
+for module in (bulk, show, watch, change, review, rejects, callbacks, archive, steer, doctor):
     module.add_to(app)
 
 

@@ -14,7 +14,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -43,10 +43,17 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long it may take, in seconds: to find the host and connect, and the whole of it."""
+    """How long it may take, in seconds: to find the host and connect, the whole of it, and (None: as long) that
+    nothing comes."""
 
     connect_s: float = 3.0
     whole_s: float = 10.0
+    silent_s: float | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """How long one read may take."""
+        return self.whole_s if self.silent_s is None else min(self.whole_s, self.silent_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +132,13 @@ def request(
     login = {} if target.login is None else {"Authorization": target.login}
     line = _Line(allowed, times)
     connection = _connection(target, line, tls)
-    with line.cut_in_time():
-        try:
-            with _told_in_our_words(line):
-                connection.request(method, target.path, body, {**headers, **login})
-                answer = connection.getresponse()
+    with line.cut_in_time(), closing(connection):
+        with _told_in_our_words(line):
+            connection.request(method, target.path, body, {**headers, **login})
+            answer = connection.getresponse()
+        # It outlives its connection where the other side wants to close that.
+        with closing(answer):
             yield Response(answer.status, answer.headers, answer, line)
-        finally:
-            connection.close()
 
 
 @dataclass(slots=True)
@@ -181,7 +187,7 @@ class _Line:
             end.connect(address)
             if why := self.allowed.why_not(host, str(end.getpeername()[0])):
                 raise Refused(why)
-            end.settimeout(self.times.whole_s)
+            end.settimeout(self.times.patience_s)
             self._hold(end)
         except BaseException:
             end.close()
@@ -257,7 +263,8 @@ def _told_in_our_words(line: _Line) -> Iterator[None]:
         raise Unanswered("its certificate does not hold") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         if line.is_cut or isinstance(error, TimeoutError):
-            raise Unanswered(f"no answer within {line.times.whole_s:g} s") from None
+            waited = line.times.whole_s if line.is_cut else line.times.patience_s
+            raise Unanswered(f"no answer within {waited:.3g} s") from None
         raise Unanswered(f"no answer: {type(error).__name__}") from None
 
 
