@@ -26,6 +26,9 @@ SAMPLE = ROOT / "samples" / "voices.csv"
 SIMULATED_S = 55.0
 REAL_S = 1800.0
 
+#: How long songs are waited for that are on their way into the archive (seconds).
+ARCHIVED_S = 20.0
+
 
 def main() -> int:
     """Run it; 0 if every job succeeded."""
@@ -72,6 +75,8 @@ def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> B
         out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
         patience = float(os.environ.get("VOICEQUEUE_DEMO_S", SIMULATED_S if at.simulator else REAL_S))
         [last] = follow(queue, batch, every=0.2, timeout=patience)
+        if chosen.archive.get_secret_value():
+            _wait_for_the_archive(queue)
         _show(list(queue.jobs(batch=batch)))
         if not last.is_settled:
             print_status(queue.status(batch), batch)
@@ -79,6 +84,15 @@ def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> B
     out.print(f"\n[bold]{last.states[State.SUCCEEDED]} of {last.total} succeeded[/] in {seconds:.0f} s", end=", ")
     out.print(f"{last.credits} credits spent")
     return last
+
+
+def _wait_for_the_archive(queue: VoiceQueue) -> None:
+    """The songs are kept a moment after they came."""
+    give_up = time.monotonic() + ARCHIVED_S
+    while queue.archive_counts().pending and time.monotonic() < give_up:
+        time.sleep(0.2)
+    counted = queue.archive_counts()
+    out.print(f"{counted.files:,} files in the archive" + (", and more to come" if counted.pending else ""))
 
 
 def _show(jobs: list[Job]) -> None:

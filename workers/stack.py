@@ -121,7 +121,7 @@ class Stack:
         simulator = control = None
         if not self._settings.musicapi_key.get_secret_value():
             simulator, control = self.start_simulator(DIALS)
-            self._env.setdefault("VOICEQUEUE_AUDIO_ALLOW", os.environ.get("VOICEQUEUE_AUDIO_ALLOW", "127.0.0.1"))
+            self._env.setdefault("VOICEQUEUE_AUDIO_ALLOW", f"{self._settings.audio_allow} 127.0.0.1".strip())
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
         web = self.start_web(WEB_PORT, webhooks=simulator is not None)
         flower = self.start_flower(FLOWER_PORT)

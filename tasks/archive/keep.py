@@ -121,6 +121,8 @@ def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Fa
         return _Failure(f"{file}: {error}", error.for_good, error.after)
     except Unusable as error:
         return _Failure(f"{file}: {error}")
+    except OSError as error:
+        return _Failure(f"{file}: it finds no room on this machine: {os.strerror(error.errno or 0)}")
     kept = ArchivedFile(link, came.size, came.sha256)
     services.archive.kept(claim, file.clip.clip_id, file.part, kept, services.clock(), lease=services.patience.lease_s)
     return None

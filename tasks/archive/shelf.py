@@ -49,6 +49,8 @@ class Shelf:
     @classmethod
     def at(cls, url: str) -> Shelf:
         """The place of an fsspec URL, or a folder's path. Raises Unusable."""
+        if not url:
+            raise Unusable("VOICEQUEUE_ARCHIVE is not set")
         try:
             files, root = fsspec.core.url_to_fs(url)
             parts = urlsplit(url)
@@ -89,7 +91,11 @@ class Shelf:
         if _is_local(self.files):
             _to_the_disk(beside)
             os.replace(beside, to)  # noqa: PTH105  as everywhere here, paths are fsspec's
-            _to_the_disk(folder)
+            # The folders may be new as well.
+            for above in (folder, *Path(folder).parents):
+                _to_the_disk(str(above))
+                if str(above) == self.root:
+                    break
             return
         if self.files.exists(to):
             self.files.rm_file(to)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
-from redis import Redis
 from s3fs import S3FileSystem
 
 from simulator.media import file_of
 from simulator.process import Simulator
-from tasks.archive import keep as step
-from tasks.archive.fetcher import Bounds, Fetcher
+from tasks.archive.fetcher import Bounds, Download, Fetcher
 from tasks.archive.keep import ArchiveServices, keep, sweep
 from tasks.archive.shelf import Shelf, Unusable
 from tests.integration.conftest import Clock
@@ -201,21 +200,18 @@ def test_what_one_try_could_fetch_the_next_one_does_not(keeper: Keeper) -> None:
     assert second.clips[0].archived_audio == first.clips[0].archived_audio
 
 
-def test_a_claim_that_is_somebody_elses_by_now_writes_nothing(keeper: Keeper, tmp_path: Path, valkey_url: str) -> None:
+def test_a_claim_that_is_somebody_elses_by_now_writes_nothing(keeper: Keeper, tmp_path: Path) -> None:
     """Whoever was frozen in the middle of a file leaves what has become of it since."""
     job = keeper.song("c")
-    with connect(valkey_url) as elsewhere:
-        other = Store(elsewhere, keeper.store._space._root.strip("{}:"))
 
-        class Frozen(Fetcher):
-            def fetch(self, url: str, into: Any) -> Any:
-                came = super().fetch(url, into)
-                keeper.clock.now += 61
-                other.archive.claim(job.id, "another", keeper.clock.now, lease=60)
-                return came
+    class Frozen(Fetcher):
+        def fetch(self, url: str, into: BinaryIO) -> Download:
+            came = super().fetch(url, into)
+            keeper.clock.now += 61
+            keeper.store.archive.claim(job.id, "another", keeper.clock.now, lease=60)
+            return came
 
-        frozen = replace(keeper.services, fetcher=Frozen(allowed=HERE, bounds=Bounds()))
-        keep(frozen, [job.id])
+    keep(replace(keeper.services, fetcher=Frozen(allowed=HERE, bounds=Bounds())), [job.id])
 
     assert lying_in(tmp_path) == {}
     assert one(keeper.store, job.id).clips[0].archived_audio is None
@@ -226,7 +222,7 @@ def test_a_claim_holds_as_long_as_somebody_is_at_it(keeper: Keeper, simulator: S
     """A slow file outlasts the time that a claim holds by itself."""
     simulator.turn(media_s=0.6)
     quick = replace(keeper.services.patience, lease_s=0.3)
-    real = replace(keeper.services, patience=quick, clock=step.time.time)
+    real = replace(keeper.services, patience=quick, clock=time.time)
     job = keeper.song("c")
 
     keep(real, [job.id])
@@ -375,19 +371,13 @@ def test_links_carry_no_credentials() -> None:
     assert Shelf.at("memory://user:secret@songs/a?key=secret").link == "memory://songs/a"
 
 
-def test_a_record_that_this_release_cannot_read_is_given_up(keeper: Keeper, redis_of: Callable[[str], Redis]) -> None:
+def test_a_record_that_this_release_cannot_read_is_given_up(keeper: Keeper, valkey_url: str, prefix: str) -> None:
     """And does not come back for ever."""
     job = keeper.song("c")
-    redis_of(job.id).hset(keeper.store._space.key(f"job:{job.id}"), "clips", "not JSON")
+    with connect(valkey_url) as redis:
+        redis.hset(f"{{{prefix}}}:job:{job.id}", "clips", "not JSON")
 
     keep(keeper.services, [job.id])
 
     [given_up] = keeper.store.archive.failed()
     assert given_up.reason == "this release cannot read the job's record"
-    redis_of(job.id).hset(keeper.store._space.key(f"job:{job.id}"), "clips", "[]")
-
-
-@pytest.fixture
-def redis_of(keeper: Keeper) -> Callable[[str], Redis]:
-    """The Redis that a job lies in."""
-    return lambda _: keeper.store._redis

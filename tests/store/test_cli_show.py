@@ -48,6 +48,7 @@ def test_the_status_has_a_shape_that_scripts_may_rely_on(command: Command, store
         "credits_today": 0,
         "failed": {},
         "rejects": 0,
+        "archive": {"pending": 0, "failed": 0},
         "workers": 0,
     }
     of_batch = command("status", "b", "--json").json()

@@ -37,6 +37,9 @@ def environment_names() -> list[str]:
         ("VOICEQUEUE_POLL_MAX_S", "61", "less than or equal to 60"),
         ("VOICEQUEUE_PREFIX", "{x}", "pattern"),
         ("MUSICAPI_BASE_URL", "api.musicapi.ai", "pattern"),
+        ("VOICEQUEUE_ARCHIVE", "../songs", "must be a folder, or a URL that fsspec knows"),
+        ("VOICEQUEUE_ARCHIVE", "simplecache::s3://bucket", "must be a folder, or a URL that fsspec knows"),
+        ("VOICEQUEUE_AUDIO_ALLOW", "http://cdn", "must be names of hosts"),
     ],
 )
 def test_a_bad_setting_names_itself_and_what_is_allowed(
