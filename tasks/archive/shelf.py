@@ -6,11 +6,12 @@ beside its place and then moved there.
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,9 @@ _NAME_MAX = 100
 
 #: They show an upload when it is complete, and know no folders.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "tos", "memory"})
+
+#: Bytes that an upload holds in memory, where that can be said; smaller files go at once.
+_PIECE = 8 * 2**20
 
 
 class Unusable(Exception):
@@ -74,7 +78,7 @@ class Shelf:
         to = "/".join([self.root.rstrip("/"), *place])
         with _in_our_words():
             if _OBJECT_STORES & set(_protocols(self.files)):
-                self.files.put_file(str(file), to)
+                self.files.put_file(str(file), to, **_how(_protocols(self.files), to))
             else:
                 self._put_beside(file, to)
             found, expected = self.files.info(to)["size"], file.stat().st_size
@@ -93,7 +97,8 @@ class Shelf:
             os.replace(beside, to)  # noqa: PTH105  as everywhere here, paths are fsspec's
             # The folders may be new as well.
             for above in (folder, *Path(folder).parents):
-                _to_the_disk(str(above))
+                with suppress(OSError):  # some kinds of mounts know no such thing
+                    _to_the_disk(str(above))
                 if str(above) == self.root:
                     break
             return
@@ -107,6 +112,16 @@ class Shelf:
             left = path.rpartition("/")[2]
             if left.startswith(f".{name}.") and left.endswith(".part"):
                 self.files.rm_file(path)
+
+
+def _how(protocols: tuple[str, ...], name: str) -> dict[str, Any]:
+    """With the type that a browser plays, and little memory; each package has words of its own for it."""
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    if "s3" in protocols:
+        return {"ContentType": kind, "chunksize": _PIECE, "max_concurrency": 1}
+    if "gs" in protocols:
+        return {"content_type": kind, "chunksize": _PIECE}
+    return {}
 
 
 def _protocols(files: Any) -> tuple[str, ...]:

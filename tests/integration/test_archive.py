@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ from simulator.process import Simulator
 from tasks.archive.fetcher import Bounds, Download, Fetcher
 from tasks.archive.keep import ArchiveServices, keep, sweep
 from tasks.archive.shelf import Shelf, Unusable
+from tests.conftest import eventually
 from tests.integration.conftest import Clock
 from tests.scripted import Scripted
 from tests.store.life import NOW, everything_agrees, one, song_of
@@ -148,7 +150,7 @@ def test_finished_songs_lie_there_whole(keeper: Keeper, shelf: Shelf) -> None:
 
 def test_a_song_larger_than_one_part_of_an_upload_is_whole(keeper: Keeper, simulator: Simulator, bucket: str) -> None:
     """S3 takes it in pieces, and shows it when it has all of them."""
-    simulator.turn(media_bytes=12_000_000)
+    simulator.turn(media_bytes=20_000_000)
     shelf = Shelf.at(bucket)
 
     [job] = keeper.with_shelf(shelf).keep(keeper.song("c"))
@@ -158,6 +160,7 @@ def test_a_song_larger_than_one_part_of_an_upload_is_whole(keeper: Keeper, simul
     found = shelf.files.cat_file(f"{shelf.root}/_/{job.id}/c.mp3")
     assert (len(found), sha256(found).hexdigest()) == (file.size, file.sha256)
     assert file.url == f"s3://songs/kept/_/{job.id}/c.mp3"
+    assert shelf.files.info(f"{shelf.root}/_/{job.id}/c.mp3")["ContentType"] == "audio/mpeg"
 
 
 def test_nothing_but_whole_files_is_left(keeper: Keeper, tmp_path: Path) -> None:
@@ -219,14 +222,20 @@ def test_a_claim_that_is_somebody_elses_by_now_writes_nothing(keeper: Keeper, tm
 
 
 def test_a_claim_holds_as_long_as_somebody_is_at_it(keeper: Keeper, simulator: Simulator) -> None:
-    """A slow file outlasts the time that a claim holds by itself."""
-    simulator.turn(media_s=0.6)
-    quick = replace(keeper.services.patience, lease_s=0.3)
-    real = replace(keeper.services, patience=quick, clock=time.time)
-    job = keeper.song("c")
+    """A slow file outlasts the time that a claim holds by itself, and is handed to nobody else."""
+    simulator.turn(media_s=1.4)
+    patience = replace(keeper.services.patience, lease_s=0.8)
+    job = song_of(keeper.store, (Clip("c", "succeeded", None, f"{keeper.links}/0.mp3"),))
+    handed_out = []
 
-    keep(real, [job.id])
+    with ThreadPoolExecutor(1) as thread:
+        kept = thread.submit(keep, replace(keeper.services, patience=patience, clock=time.time), [job.id])
+        eventually(lambda: simulator.ledger()["media"]["asked"])
+        while not kept.done():
+            handed_out += keeper.store.archive.hand_out(time.time(), patience=60)
+            time.sleep(0.05)
 
+    assert handed_out == []
     assert one(keeper.store, job.id).archive is InArchive.DONE
 
 

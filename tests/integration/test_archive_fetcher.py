@@ -127,6 +127,7 @@ def test_a_cut_download_begins_again_where_it_cannot_go_on(told: tuple[str, ...]
     [
         pytest.param(lambda: rest(7, f"ETag: {ETAG}"), id="from elsewhere on"),
         pytest.param(lambda: rest(len(BODY) // 2, 'ETag: "two"'), id="of another file"),
+        pytest.param(lambda: rest(len(BODY) // 2).replace(b"/10240", b"/10241"), id="of a longer file"),
         pytest.param(lambda: head("206 Partial Content", "Content-Length: 3") + b"abc", id="of nowhere"),
     ],
 )
