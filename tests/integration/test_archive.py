@@ -336,6 +336,18 @@ def test_a_place_that_cannot_be_written_to_is_tried_again_later(keeper: Keeper, 
     assert str(tmp_path) not in pending.reason
 
 
+def test_a_machine_without_room_for_a_file_tries_again_later(
+    keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its temporary folder is full, or gone."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    [job] = keeper.keep(keeper.song("c"))
+    [pending] = keeper.store.archive.pending()
+
+    assert job.archive is InArchive.PENDING
+    assert "it finds no room on this machine: No such file or directory" in pending.reason
+
+
 def test_what_somebody_left_who_was_killed_is_cleared_away(keeper: Keeper, tmp_path: Path) -> None:
     """Half a file beside its place; one of another song that somebody is at stays."""
     job = keeper.song("c")
@@ -365,7 +377,11 @@ def test_spooled_files_of_the_dead_are_swept_after_a_day(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("nothing-known://user:secret@host/x", "ValueError"), ("sftp://user:secret@host/x", "paramiko")],
+    [
+        ("nothing-known://user:secret@host/x", "ValueError"),
+        ("sftp://user:secret@host/x", "paramiko"),
+        ("", "VOICEQUEUE_ARCHIVE is not set"),
+    ],
 )
 def test_a_place_that_cannot_be_used_says_why_and_not_its_credentials(url: str, says: str) -> None:
     """An fsspec URL may hold them."""
