@@ -5,6 +5,7 @@ A try may end at any point: what was put and recorded by then is not fetched aga
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
@@ -30,9 +31,9 @@ log = logging.getLogger("voicequeue")
 #: Where the jobs of no batch lie; no batch can have this name.
 NO_BATCH = "_"
 
-#: Files on their way are called so; those of a process that was killed are removed after a day.
+#: Files on their way are called so, and locked by whoever is at it; what a dead process left is removed.
 SPOOLED = "voicequeue-song-"
-_DAY_S = 86_400
+_JUST_MADE_S = 60
 
 _FAILED = frozenset({"failed", "error"})
 
@@ -170,17 +171,19 @@ def _held(services: ArchiveServices, claim: Fetch) -> Iterator[None]:
 def _spooled() -> Iterator[Path]:
     """A file of one's own on this machine, for as long as the block lasts."""
     handle, name = tempfile.mkstemp(prefix=SPOOLED)
-    os.close(handle)
     file = Path(name)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield file
     finally:
         file.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def sweep(now: float) -> None:
-    """Remove what processes left on this machine that were killed long ago."""
+    """Remove what processes left on this machine that were killed."""
     for file in Path(tempfile.gettempdir()).glob(f"{SPOOLED}*"):
-        with suppress(OSError):  # somebody else's, or just gone
-            if file.stat().st_mtime < now - _DAY_S:
+        with suppress(OSError), file.open("rb") as held:  # somebody is at it, or it is just gone
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(held.fileno()).st_mtime < now - _JUST_MADE_S:
                 file.unlink()

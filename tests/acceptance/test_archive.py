@@ -25,11 +25,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def standing(build_for_all: Build, folder: Path) -> House:
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where they are on their way."""
+    return tmp_path_factory.mktemp("spool")
+
+
+@pytest.fixture(scope="module")
+def standing(build_for_all: Build, folder: Path, spool: Path) -> House:
     """A worker, and one that archives."""
     house = build_for_all(
         workers=1,
         VOICEQUEUE_ARCHIVE=str(folder),
+        TMPDIR=str(spool),
         VOICEQUEUE_AUDIO_ALLOW="127.0.0.1",
         VOICEQUEUE_ARCHIVE_FIRST_S="0.2",
         VOICEQUEUE_ARCHIVE_MAX_S="0.5",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import time
@@ -20,7 +21,7 @@ from s3fs import S3FileSystem
 from simulator.media import file_of
 from simulator.process import Simulator
 from tasks.archive.fetcher import Bounds, Download, Fetcher
-from tasks.archive.keep import ArchiveServices, keep, sweep
+from tasks.archive.keep import SPOOLED, ArchiveServices, keep, sweep
 from tasks.archive.shelf import Shelf, Unusable
 from tests.conftest import eventually
 from tests.integration.conftest import Clock
@@ -361,18 +362,21 @@ def test_what_somebody_left_who_was_killed_is_cleared_away(keeper: Keeper, tmp_p
     assert set(lying_in(folder)) == {"c.mp3", "c.png", ".other.mp3.0123abcd.part"}
 
 
-def test_spooled_files_of_the_dead_are_swept_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the living are not."""
+def test_spooled_files_of_the_dead_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that somebody holds, or has just made, are not."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    old, new, other = (tmp_path / name for name in ("voicequeue-song-1", "voicequeue-song-2", "theirs"))
-    for path in (old, new, other):
+    dead, held, new = (tmp_path / f"{SPOOLED}{name}" for name in ("dead", "held", "new"))
+    other = tmp_path / "theirs"
+    for path in (dead, held, new, other):
         path.touch()
-    for path in (old, other):
+    for path in (dead, held, other):
         os.utime(path, (1_000, 1_000))
 
-    sweep(new.stat().st_mtime + 60)
+    with held.open("rb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        sweep(new.stat().st_mtime + 1)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs", "voicequeue-song-2"]
+    assert set(tmp_path.iterdir()) == {held, new, other}
 
 
 @pytest.mark.parametrize(
