@@ -118,7 +118,10 @@ def test_a_process_that_is_killed_in_the_middle_of_songs_leaves_no_half_of_them(
 
 def test_nothing_of_a_job_but_its_id_stands_in_messages_and_logs(house: House) -> None:
     """Neither a link nor the place, which may hold credentials."""
+    with house.queue() as queue:
+        queue.enqueue_many(jobs(1, "told"))
+        eventually(lambda: settled(queue, "told") and archived(queue, "told"))
     log = (house.home / "log" / "archive.log").read_text()
 
-    assert "song.archive" in log
+    assert "Task song.archive[" in log
     assert not [word for word in (SECRET, "/media/", "http://", "lyrics") if word in log.replace(house.redis_url, "")]
