@@ -14,7 +14,8 @@ WORKDIR /app
 COPY requirements-worker.lock .
 RUN pip install --require-hashes -r requirements-worker.lock
 COPY --from=build /build/dist/*.whl /tmp/
-RUN pip install --no-deps /tmp/*.whl && useradd --create-home --uid 10001 voicequeue
+RUN pip install --no-deps /tmp/*.whl && useradd --create-home --uid 10001 voicequeue \
+    && install --directory --owner voicequeue /archive
 COPY tasks tasks
 COPY workers workers
 COPY config config

@@ -30,10 +30,11 @@ ROUTES: dict[str, dict[str, str]] = {
     "*.poll": {"queue": "poll"},
     "voicequeue.enqueue": {"queue": "intake"},
     "callback.deliver": {"queue": "callbacks"},
+    "song.archive": {"queue": "archive"},
 }
 
-#: What a worker consumes unless it is told otherwise. Not callbacks: they wait for other people's servers, and
-#: have a process of their own, lest polls wait behind them.
+#: What a worker consumes unless it is told otherwise. Neither callbacks nor the archive: they wait for other
+#: people's servers, and have processes of their own, lest polls wait behind them.
 QUEUES = ("submit", "poll", "intake")
 
 

@@ -36,6 +36,13 @@ def _hosts_and_networks(given: str) -> str:
     return given
 
 
+def _storage(given: SecretStr) -> SecretStr:
+    text = given.get_secret_value()
+    if any(letter.isspace() for letter in text) or "::" in text or ".." in text.split("/"):
+        raise ValueError("must be a folder, or a URL that fsspec knows such as s3://bucket/songs")
+    return given
+
+
 class BadSettings(SystemExit):
     """A setting has a value that is not allowed; the text names it."""
 
@@ -129,6 +136,23 @@ class Settings(BaseSettings):
     callback_answer_s: Seconds = 10.0
     #: How long a receiver that does not answer is left alone by all callbacks.
     callback_rest_s: Seconds = 30.0
+
+    #: Where finished songs and covers are kept: a folder, or any other fsspec URL (which may hold credentials).
+    archive: Annotated[SecretStr, AfterValidator(_storage)] = SecretStr("")
+    #: Hosts and networks that songs may be fetched from although they are not public.
+    audio_allow: Annotated[str, AfterValidator(_hosts_and_networks)] = ""
+    #: How long songs that cannot be fetched are tried, how long after the first failure, and at most how far apart.
+    archive_for_s: Seconds = 259_200.0
+    archive_first_s: Seconds = 30.0
+    archive_max_s: Seconds = 21_600.0
+    #: One file: to connect, the silence that is borne, the whole of it, bytes a second, and its size in bytes.
+    archive_connect_s: Seconds = 5.0
+    archive_silent_s: Seconds = 20.0
+    archive_file_s: Seconds = 600.0
+    archive_slowest: Annotated[float, Field(ge=0)] = 4096.0
+    archive_max_bytes: Count = 200_000_000
+    #: How soon another process goes on with what one that died was at.
+    archive_lease_s: Seconds = 60.0
 
 
 @cache

@@ -6,14 +6,14 @@ import json
 from aiohttp import web
 
 from simulator.answers import Answer
-from simulator.clips import MEDIA
 from simulator.clock import Clock
 from simulator.faults import Fault
 from simulator.ledger import Task
+from simulator.media import TYPES, file_of
 from simulator.musicapi import MusicApi
 from simulator.orders import Body, Kind, Order
 from simulator.webhooks import Postman
-from simulator.wire import deliver
+from simulator.wire import deliver, deliver_file
 
 
 class Api:
@@ -70,11 +70,22 @@ class Api:
         return await self._send(request, self._music_api.credits(), fault)
 
     async def media(self, request: web.Request) -> web.StreamResponse:
-        """GET: the file behind a clip's link; no token needed, no fault ever."""
-        if request.match_info["suffix"] not in MEDIA:
+        """GET: the file behind a clip's link, or a part of it; no token needed."""
+        clip_id, suffix = request.match_info["clip_id"], request.match_info["suffix"]
+        if suffix not in TYPES:
             raise web.HTTPNotFound
-        content_type, body = MEDIA[request.match_info["suffix"]]
-        return web.Response(body=body, content_type=content_type)
+        dials, ledger = self._music_api.dials, self._music_api.ledger
+        ledger.media["asked"] += 1
+        if dials.media_redirect is not None:
+            raise web.HTTPFound(dials.media_redirect)
+        fault = self._music_api.fault(dials.media_faults, request.path)
+        if fault:
+            ledger.faults[f"media.{fault.name}"] += 1
+        file = file_of(clip_id, suffix, dials.media_bytes)
+        how = fault.kind if fault else ""
+        response = await deliver_file(request, file, how, seconds=dials.media_s, ranges=dials.media_ranges)
+        ledger.media["whole" if response.status == 200 else "parts"] += 1
+        return response
 
     async def _create(self, request: web.Request, kind: Kind) -> web.StreamResponse:
         if denied := self._arrived(request, f"create_{kind}"):

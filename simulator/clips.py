@@ -1,6 +1,5 @@
-"""The two clips of a song: what each says at a moment of its task's life, and the files their links lead to."""
+"""The two clips of a song: what each says at a moment of its task's life."""
 
-import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -66,16 +65,3 @@ class Clip:
 
     def _duration(self, clip_id: str) -> float:
         return round(120 + 80 * _DURATIONS.fraction(clip_id), 2)
-
-
-# A second of silence: frames of MPEG 1 layer III, 128 kbit/s, 44.1 kHz, whose empty side information says "nothing".
-_MP3 = (b"\xff\xfb\x90\xc4" + bytes(413)) * 38
-# One pixel.
-_PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-# The file type box that every MP4 starts with.
-_MP4 = bytes.fromhex("00000018667479706d703432000000006d70343269736f6d")
-
-#: The files behind a clip's links, by suffix: content type and bytes.
-MEDIA = {"mp3": ("audio/mpeg", _MP3), "png": ("image/png", _PNG), "mp4": ("video/mp4", _MP4)}

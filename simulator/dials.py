@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from simulator.checks import Check, choice, flag, number, odds, or_null, text, whole
-from simulator.faults import GET_FAULTS, POST_FAULTS
+from simulator.faults import GET_FAULTS, MEDIA_FAULTS, POST_FAULTS
 
 T = TypeVar("T")
 
@@ -78,6 +78,12 @@ class Dials:
     post_faults: Mapping[str, float] = dial({}, odds(POST_FAULTS), "fault: probability, for each POST")
     get_faults: Mapping[str, float] = dial({}, odds(GET_FAULTS), "fault: probability, for each poll and get-credits")
     drip_s: float = dial(1.0, number(), "seconds between two bytes of a dripping answer")
+
+    media_bytes: int = dial(16_000, whole(1), "about how many bytes the audio behind a link has")
+    media_s: float = dial(0.0, number(), "seconds that a file takes to arrive")
+    media_ranges: bool = dial(True, flag(), "false: always the whole file, whatever part of it was asked for")
+    media_redirect: str | None = dial(None, or_null(text()), "where every link leads instead")
+    media_faults: Mapping[str, float] = dial({}, odds(MEDIA_FAULTS), "fault: probability, for each file")
 
     def changed(self, values: Mapping[str, object]) -> "Dials":
         """These dials with some turned to other values, as JSON gives them. Raises BadDial and changes nothing."""

@@ -17,6 +17,9 @@ POST_FAULTS = (
 #: Faults a GET can meet. `lost_task` strikes polls alone.
 GET_FAULTS = ("reset", "hang", "error", "html", "garbage", "drip", "cut", "rate_limited", "lost_task")
 
+#: Faults the file behind a link can meet. With `overlong` its length is said to be more than what comes.
+MEDIA_FAULTS = ("reset", "hang", "error", "page", "cut", "overlong", "lost")
+
 #: Bodies that come with HTTP 200 and are not the contract's: not JSON, cut short, no object, an object of others.
 GARBAGE = ("OK", '{"code": 200, "mess', "", "null", "[]", '{"ok": true}')
 

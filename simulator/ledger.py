@@ -60,6 +60,8 @@ class Ledger:
         self.statuses: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
         self.webhooks: Counter[str] = Counter(dict.fromkeys(WEBHOOK_COUNTS, 0))
+        #: Files that were asked for, and those sent to their end, as a whole or as the part that was asked for.
+        self.media: Counter[str] = Counter(asked=0, whole=0, parts=0)
         #: How often each thing was asked for: makes the n-th time a draw of its own.
         self.asked: Counter[str] = Counter()
         # (ready_at, task_id) of tasks in progress, soonest first; emptied when asked, so no task needs a timer.
@@ -103,6 +105,7 @@ class Ledger:
             "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
             "faults": self.faults,
             "webhooks": self.webhooks,
+            "media": self.media,
             "charged": len(self.tasks),
             "double_charges": repeated(task.fingerprint for task in self.tasks.values()),
             "charges": shown,

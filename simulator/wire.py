@@ -1,4 +1,4 @@
-"""How an answer reaches the client: whole, a byte at a time, cut off, or not at all."""
+"""How an answer or a file reaches the client: whole, a byte at a time, cut off, or not at all."""
 
 import asyncio
 import socket
@@ -8,6 +8,7 @@ from typing import Never
 from aiohttp import web
 
 from simulator.answers import Answer
+from simulator.media import File
 
 #: Linger on, for no time: closing the socket then sends a TCP reset in place of a proper end.
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -34,6 +35,55 @@ async def deliver(request: web.Request, answer: Answer, how: str, drip_s: float)
     await response.prepare(request)
     await response.write_eof()
     return response
+
+
+async def deliver_file(
+    request: web.Request, file: File, how: str, *, seconds: float = 0.0, ranges: bool = True
+) -> web.StreamResponse:
+    """Send a file; from where it was asked for on, if `ranges` and it is still the same. Returns as `deliver` does."""
+    match how:
+        case "reset":
+            return await _reset(request)
+        case "hang":
+            return await _client_gone()
+        case "error" | "lost":
+            return web.Response(status=502 if how == "error" else 404)
+        case "page":
+            return web.Response(text="<html><body>We will be back soon</body></html>", content_type="text/html")
+    begin = _begin(request, file) if ranges else 0
+    if begin > len(file.body):
+        return web.Response(status=416, headers={"Content-Range": f"bytes */{len(file.body)}"})
+    response = web.StreamResponse(status=206 if begin else 200, headers={"ETag": file.etag})
+    if begin:
+        response.headers["Content-Range"] = f"bytes {begin}-{len(file.body) - 1}/{len(file.body)}"
+    body = file.body[begin:]
+    response.content_type = file.content_type
+    response.content_length = len(body) + (1_000 if how == "overlong" else 0)
+    await response.prepare(request)
+    await _at_leisure(response, body[: len(body) // 2] if how == "cut" else body, seconds)
+    if how in ("cut", "overlong"):
+        _transport(request).close()
+        await _client_gone()
+    await response.write_eof()
+    return response
+
+
+def _begin(request: web.Request, file: File) -> int:
+    """The first byte that is wanted; 0 is the whole file."""
+    if request.headers.get("If-Range", file.etag) != file.etag:
+        return 0
+    try:
+        return max(0, request.http_range.start or 0)
+    except ValueError:
+        return 0
+
+
+async def _at_leisure(response: web.StreamResponse, body: bytes, seconds: float) -> None:
+    pieces = 20 if seconds else 1
+    size = -(-len(body) // pieces) or 1
+    for start in range(0, len(body), size):
+        await asyncio.sleep(seconds / pieces)
+        await response.write(body[start : start + size])
 
 
 async def _drip(request: web.Request, answer: Answer, pause_s: float) -> web.StreamResponse:

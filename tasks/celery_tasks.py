@@ -16,6 +16,7 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from tasks import steps
+from tasks.archive.keep import ArchiveServices, keep
 from tasks.callbacks.deliver import CallbackServices, deliver
 from tasks.intake import ENQUEUE, HiddenArguments, take
 from tasks.services import Services
@@ -38,6 +39,10 @@ TRY_AGAIN_S = 1.0
 DELIVER = "callback.deliver"
 
 
+#: The name of the task that archives songs.
+ARCHIVE = "song.archive"
+
+
 def submit_name(stage: Stage) -> str:
     """The name of the task that sends a stage's POSTs."""
     return f"{stage}.submit"
@@ -48,13 +53,19 @@ def poll_name(stage: Stage) -> str:
     return f"{stage}.poll"
 
 
-def register(app: Celery, services: Callable[[], Services], callbacks: Callable[[], CallbackServices]) -> None:
-    """Define the tasks on `app`; `services` and `callbacks` give those of the process that runs them."""
+def register(
+    app: Celery,
+    services: Callable[[], Services],
+    callbacks: Callable[[], CallbackServices],
+    archive: Callable[[], ArchiveServices],
+) -> None:
+    """Define the tasks on `app`; `services`, `callbacks` and `archive` give those of the process that runs them."""
     for stage in Stage:
         _register_submit(app, services, stage)
         _register_poll(app, services, stage)
     _register_intake(app, services)
     _register_deliver(app, callbacks)
+    _register_archive(app, archive)
 
 
 def _register_submit(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
@@ -93,3 +104,10 @@ def _register_deliver(app: Celery, callbacks: Callable[[], CallbackServices]) ->
     @app.task(name=DELIVER)
     def deliver_callbacks(callback_ids: list[str]) -> None:
         deliver(callbacks(), callback_ids)
+
+
+def _register_archive(app: Celery, archive: Callable[[], ArchiveServices]) -> None:
+    # Acknowledged early as well: songs take longer than the broker waits, and the record decides anyway.
+    @app.task(name=ARCHIVE, **SUBMIT)
+    def archive_songs(job_ids: list[str]) -> None:
+        keep(archive(), job_ids)

@@ -7,6 +7,7 @@
 """
 
 from voicequeue.aio import AsyncVoiceQueue
+from voicequeue.archive import ToArchive
 from voicequeue.callbacks import Callback
 from voicequeue.errors import (
     BadCursor,
@@ -22,7 +23,7 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.gate import Account, Gate, Hold, Limits
-from voicequeue.job import Charge, Clip, Code, Event, Failure, Job, State, Step, charges
+from voicequeue.job import ArchivedFile, Charge, Clip, Code, Event, Failure, InArchive, Job, State, Step, charges
 from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, CallbackCounts, Line, Status
 from voicequeue.plans import Action, Done, Plan
@@ -38,6 +39,7 @@ from voicequeue.voices import Persona
 __all__ = [
     "Account",
     "Action",
+    "ArchivedFile",
     "AsyncVoiceQueue",
     "BadCursor",
     "Batch",
@@ -54,6 +56,7 @@ __all__ = [
     "Foreseen",
     "Gate",
     "Hold",
+    "InArchive",
     "InvalidJob",
     "Job",
     "KeyConflict",
@@ -75,6 +78,7 @@ __all__ = [
     "Status",
     "Step",
     "StoreUnreachable",
+    "ToArchive",
     "UnfitAudio",
     "UnknownBatch",
     "UnknownJob",

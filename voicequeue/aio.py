@@ -12,6 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
+from voicequeue.archive import ToArchive
 from voicequeue.audit import Finding
 from voicequeue.balance import Balance
 from voicequeue.callbacks import Callback
@@ -20,7 +21,7 @@ from voicequeue.gate import Limits
 from voicequeue.job import Event, Job, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.listing import Filter, Page
-from voicequeue.overview import Batch, CallbackCounts, Status
+from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.plans import Action, Done, Plan
 from voicequeue.preview import Foreseen
 from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, VoiceQueue
@@ -301,6 +302,27 @@ class AsyncVoiceQueue:
     async def redeliver(self, callback_ids: Iterable[str]) -> int:
         """Deliver callbacks that were given up, or are pending, now; gives how many there were of them."""
         return await self._call(self._queue.redeliver, callback_ids)
+
+    # ── archive ────────────────────────────────────────────────────────────────────────────────
+
+    async def archive(self, *, failed: bool = False) -> AsyncIterator[ToArchive]:
+        """Jobs whose songs are to be archived, whose time comes first, first; or those that were given up."""
+        found = await self._call(self._queue.archive, failed=failed)
+        while page := await self._call(_page, found):
+            for each in page:
+                yield each
+
+    async def archive_counts(self) -> ArchiveCounts:
+        """Of how many jobs the songs are to be archived, were given up, and were archived."""
+        return await self._call(self._queue.archive_counts)
+
+    async def archive_again(self, job_ids: Iterable[str]) -> int:
+        """Archive the songs of these jobs from now on; gives how many are to be archived now."""
+        return await self._call(self._queue.archive_again, job_ids)
+
+    async def archive_missing(self, batch: str | None = None) -> int:
+        """Archive all songs that were never meant to be; gives how many jobs that are."""
+        return await self._call(self._queue.archive_missing, batch)
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────
 

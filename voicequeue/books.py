@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from redis import Redis
 
 from voicequeue import scripts
-from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, State
+from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, InArchive, State
 from voicequeue.stage import PRICES, Stage
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ class Record(NamedTuple):
     next_stage: str
     code: str
     shares: str
+    archive: str
 
     @property
     def is_known(self) -> bool:
@@ -49,7 +50,9 @@ class Record(NamedTuple):
 # ── the rules: a further index or counter is a line here ──────────────────────────────────────────
 
 #: The sorted sets of ids.
-IS_INDEX = re.compile(r"line:\d:.*|flight|late|state:.+|waiting:.+|batch:[^:]+:jobs").fullmatch
+IS_INDEX = re.compile(
+    r"line:\d:.*|flight|late|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
+).fullmatch
 
 #: The hashes of counters.
 IS_COUNTED = re.compile(r"counters|batch:[^:]+").fullmatch
@@ -62,6 +65,8 @@ def indexes(record: Record) -> Iterator[str]:
         yield "flight"
     if record.state == State.WAITING:
         yield f"waiting:{record.shares}"
+    if record.archive in (InArchive.PENDING, InArchive.FAILED):
+        yield f"archive:{record.archive}"
     if record.batch:
         yield f"batch:{record.batch}:jobs"
 
@@ -108,19 +113,20 @@ def told(counters: str, written: dict[str, str]) -> dict[str, int]:
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
 #: What of a record is read for that.
-FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure", "shares")
+FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure", "shares", "archive")
 
 
 def record_of(values: Sequence[str | None]) -> Record | None:
     """The record from its `FIELDS`; None where there is none."""
-    state, batch, credits, rank, stage, next_stage, failure, shares = values
+    state, batch, credits, rank, stage, next_stage, failure, shares, archive = values
     if values == [None] * len(FIELDS):
         return None
     code = json.loads(failure)["code"] if failure else ""
     spent = int(credits or 0)
     # Of no other state it is asked for; and records that are alike are kept once.
     shares = shares if state == State.WAITING else None
-    return Record(state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
+    known = (state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
+    return Record(*known, archive or "")
 
 
 class Books:

@@ -34,19 +34,15 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class CallbackPatience:
-    """How often, and for how long, a callback is tried."""
+class Tries:
+    """How often, and for how long, what fails is tried."""
 
     #: Between the first try and the second; each further wait is three times as long,
     first_s: float = 5.0
     #: up to this one.
     most_s: float = 3600.0
-    #: Since it could first be delivered, before it is given up.
+    #: Since it could first be done, before it is given up.
     for_s: float = 86_400.0
-    #: A claim, before somebody else may try.
-    lease_s: float = 40.0
-    #: After a claim no try begins later than this; the rest is for another task.
-    lane_s: float = 10.0
 
     def next_try(self, since: float, tries: int, now: float, *, at_least: float = 0.0) -> float | None:
         """When to try again after so many tries that failed; None to give up.
@@ -58,3 +54,26 @@ class CallbackPatience:
             return None
         wait = min(self.most_s, self.first_s * 3.0 ** min(tries - 1, 50))
         return min(end, now + min(self.most_s, max(wait, at_least)))
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackPatience(Tries):
+    """How often, and for how long, a callback is tried."""
+
+    #: A claim, before somebody else may try.
+    lease_s: float = 40.0
+    #: After a claim no try begins later than this; the rest is for another task.
+    lane_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePatience(Tries):
+    """How often, and for how long, a job's songs are tried."""
+
+    #: A claim that its holder does not renew any more, before somebody else may try.
+    lease_s: float = 60.0
+
+    @property
+    def handed_out_s(self) -> float:
+        """Before a message that nobody has begun with counts as lost."""
+        return 5 * self.lease_s

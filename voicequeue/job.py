@@ -6,7 +6,7 @@ Pure: no I/O; times are Unix seconds and come from the caller.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -79,9 +79,34 @@ class Failure:
     message: str
 
 
+class InArchive(StrEnum):
+    """Where the songs of a job stand on their way into the archive."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Part(StrEnum):
+    """What of a clip is archived."""
+
+    AUDIO = "audio"
+    IMAGE = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedFile:
+    """A file that lies whole in the archive: where, its `size` in bytes, its SHA-256 in hex."""
+
+    url: str
+    size: int
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One song of a job, as upstream gave it; `duration` in seconds."""
+    """One song of a job, as upstream gave it; `duration` in seconds. Upstream's links die, those of what was
+    archived don't."""
 
     clip_id: str
     state: str
@@ -89,6 +114,8 @@ class Clip:
     audio_url: str | None = None
     image_url: str | None = None
     duration: float | None = None
+    archived_audio: ArchivedFile | None = None
+    archived_image: ArchivedFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +232,8 @@ def charges(timeline: list[Step]) -> list[Charge]:
 class Job:
     """The record of one job, as it stood when it was read. Times are Unix seconds.
 
-    `callback_id` is that of the last callback which tells of it.
+    `callback_id` is that of the last callback which tells of it; `archive` is None where its songs are
+    not to be archived.
     """
 
     id: str
@@ -225,6 +253,7 @@ class Job:
     shares: str | None = None
     task_ids: Mapping[Stage, str] = field(default_factory=dict)
     callback_id: str | None = None
+    archive: InArchive | None = None
 
     @property
     def is_final(self) -> bool:
@@ -255,17 +284,14 @@ class Job:
             "audio_url": self.spec.audio_url,
             "persona_id": self.persona_id,
             "voice_name": self.voice_name,
-            "clips": [_as_dict(clip) for clip in self.clips],
-            "failure": _as_dict(self.failure) if self.failure else None,
+            "clips": [asdict(clip) for clip in self.clips],
+            "archive": self.archive.value if self.archive else None,
+            "failure": asdict(self.failure) if self.failure else None,
             "credits": self.credits,
             "created_at": iso(self.created_at),
             "settled_at": iso(self.settled_at),
             "metadata": self.spec.metadata,
         }
-
-
-def _as_dict(record: Clip | Failure) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def iso(at: float | None) -> str | None:

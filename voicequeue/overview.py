@@ -72,9 +72,21 @@ class CallbackCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveCounts:
+    """Of how many jobs the songs are to be archived, were given up, and were ever archived, in how many `files`;
+    how many workers archive."""
+
+    pending: int = 0
+    failed: int = 0
+    jobs: int = 0
+    files: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """The queue, or one batch of it, at a glance (`failures`, by code, `rejects` and `callbacks` are counted for
-    all jobs together only).
+    """The queue, or one batch of it, at a glance (`failures`, by code, `rejects`, `callbacks` and `archive` are
+    counted for all jobs together only).
 
     `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
     `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by);
@@ -94,6 +106,7 @@ class Status:
     seconds_left: float | None
     rejects: int = 0
     callbacks: CallbackCounts = CallbackCounts()
+    archive: ArchiveCounts = ArchiveCounts()
 
     def as_dict(self, batch: str | None) -> dict[str, Any]:
         """The shape that the command line and HTTP show; scripts may rely on its names."""
@@ -114,6 +127,7 @@ class Status:
             "failed": self.failures,
             "rejects": self.rejects,
             "callbacks": {"pending": self.callbacks.pending, "undelivered": self.callbacks.undelivered},
+            "archive": {"pending": self.archive.pending, "failed": self.archive.failed},
             "workers": self.workers,
         }
 

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from voicequeue import changes, listing, plans
+from voicequeue.archive import ToArchive
 from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
 from voicequeue.callbacks import Callback
@@ -21,7 +22,7 @@ from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.listing import Filter, Page
-from voicequeue.overview import Batch, CallbackCounts, Status
+from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.plans import Action, Done, Plan
 from voicequeue.preview import Foreseen
 from voicequeue.reachable import reachable
@@ -352,6 +353,7 @@ class VoiceQueue:
                 failures=store.failures() if batch is None else {},
                 rejects=store.rejects.count() if batch is None else 0,
                 callbacks=store.callbacks.counted(now - 15) if batch is None else CallbackCounts(),
+                archive=store.archive.counted(now - 15) if batch is None else ArchiveCounts(),
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
             )
@@ -440,6 +442,41 @@ class VoiceQueue:
             with reachable():
                 found += sum(self._store.callbacks.redeliver(page, time.time()))
         return found
+
+    # ── archive ────────────────────────────────────────────────────────────────────────────────
+
+    def archive(self, *, failed: bool = False) -> Iterator[ToArchive]:
+        """Jobs whose songs are to be archived, whose time comes first, first; or those that were given up."""
+        found = self._store.archive.failed() if failed else self._store.archive.pending()
+        while page := self._archive_page(found):
+            yield from page
+
+    @staticmethod
+    def _archive_page(found: Iterator[ToArchive]) -> list[ToArchive]:
+        with reachable():
+            return list(islice(found, CHUNK))
+
+    def archive_counts(self) -> ArchiveCounts:
+        """Of how many jobs the songs are to be archived, were given up, and were archived."""
+        with reachable():
+            return self._store.archive.counted(time.time() - 15)
+
+    def archive_again(self, job_ids: Iterable[str]) -> int:
+        """Archive the songs of these jobs from now on, be it that they were given up or never meant to be; gives
+        how many are to be archived now: not those without songs, nor those that are archived."""
+        rest, found = iter(job_ids), 0
+        while page := list(islice(rest, CHUNK)):
+            with reachable():
+                found += sum(self._store.archive.again(page, time.time()))
+        return found
+
+    def archive_missing(self, batch: str | None = None) -> int:
+        """Archive all songs that were never meant to be: those that came before there was an archive.
+
+        Gives how many jobs that are, of one batch or of all. Raises UnknownBatch.
+        """
+        having_songs = (each for state in FINAL for each in self.jobs(state=state, batch=batch) if each.clips)
+        return self.archive_again(each.id for each in having_songs if each.archive is None)
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from voicequeue.balance import Balance
-from voicequeue.job import Clip, Code, Event, Failure, Job, Move, State, Step
+from voicequeue.job import ArchivedFile, Clip, Code, Event, Failure, InArchive, Job, Move, Part, State, Step
 from voicequeue.overview import Batch
 from voicequeue.spec import stored
 from voicequeue.stage import Stage
+
+_OF_UPSTREAM = tuple(each.name for each in fields(Clip) if not each.name.startswith("archived_"))
 
 
 def job(job_id: str, record: Mapping[str, str]) -> Job:
@@ -31,11 +33,12 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         credits=int(record.get("credits", 0)),
         persona_id=record.get("persona_id", spec.persona_id),
         voice_name=record.get("voice_name"),
-        clips=clips(record.get("clips")),
+        clips=tuple(_archived(clip, record) for clip in clips(record.get("clips"))),
         failure=failure(record.get("failure")),
         shares=record.get("shares"),
         task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
         callback_id=record.get("callback"),
+        archive=InArchive(record["archive"]) if "archive" in record else None,
     )
 
 
@@ -74,8 +77,23 @@ def clips(text: str | None) -> tuple[Clip, ...]:
 
 
 def clips_text(found: tuple[Clip, ...]) -> str:
-    """The clips as a record's field."""
-    return json.dumps([asdict(clip) for clip in found], ensure_ascii=False, separators=(",", ":"))
+    """The clips as a record's field; what was archived of them has fields of its own."""
+    lines = [{name: getattr(clip, name) for name in _OF_UPSTREAM} for clip in found]
+    return json.dumps(lines, ensure_ascii=False, separators=(",", ":"))
+
+
+def archived_field(part: Part, clip_id: str) -> str:
+    """Where in the record it stands that a part of a clip was archived."""
+    return f"archived.{part}.{clip_id}"
+
+
+def _archived(clip: Clip, record: Mapping[str, str]) -> Clip:
+    audio, image = (_file(record.get(archived_field(part, clip.clip_id))) for part in (Part.AUDIO, Part.IMAGE))
+    return replace(clip, archived_audio=audio, archived_image=image) if audio or image else clip
+
+
+def _file(text: str | None) -> ArchivedFile | None:
+    return ArchivedFile(**json.loads(text)) if text else None
 
 
 def failure(text: str | None) -> Failure | None:
@@ -128,8 +146,11 @@ def step(text: str) -> Step:
     )
 
 
-def move_text(move: Move) -> dict[str, Any]:
-    """A move as `apply.lua` takes it; what is absent stays out, for Lua's null is not nil."""
+def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
+    """A move as `apply.lua` takes it; what is absent stays out, for Lua's null is not nil.
+
+    `archive`: if it brings songs, they are to be archived.
+    """
     stage = move.to_stage or move.stage
     line: dict[str, Any] = {
         "id": move.job_id,
@@ -142,5 +163,6 @@ def move_text(move: Move) -> dict[str, Any]:
         "task_id": move.fields.get(task_field(move.stage)),
         "due": move.due,
         "reason": move.reason or None,
+        "archive": True if archive and move.fields.get("clips") else None,
     }
     return {name: value for name, value in line.items() if value is not None}

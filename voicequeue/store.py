@@ -15,6 +15,7 @@ from typing import Any, cast
 from redis import Redis
 
 from voicequeue import records
+from voicequeue.archive import Archive
 from voicequeue.callbacks import Callbacks
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
 from voicequeue.controls import Controls
@@ -61,22 +62,31 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 
 class Store:
     """Job records under one prefix of one Redis; `controls` is what holds them back, `lookup` how they are listed,
-    `callbacks` who is told of them, `rejects` the messages that became no job, `voices` what was made. Safe to share
-    between threads. `limits` are this process's settings; `reuse` holds for jobs that do not say whether a voice made
-    from the same recording serves them."""
+    `callbacks` who is told of them, `archive` whose songs are kept, `rejects` the messages that became no job,
+    `voices` what was made. Safe to share between threads. `limits` are this process's settings; `reuse` holds for
+    jobs that do not say whether a voice made from the same recording serves them; with `archives` the songs that it
+    writes are to be archived."""
 
     def __init__(
-        self, redis: Redis, prefix: str = DEFAULT_PREFIX, *, limits: Limits | None = None, reuse: bool = False
+        self,
+        redis: Redis,
+        prefix: str = DEFAULT_PREFIX,
+        *,
+        limits: Limits | None = None,
+        reuse: bool = False,
+        archives: bool = False,
     ) -> None:
         self._space = Keyspace(redis, prefix)
         self._redis = redis
         self.controls = Controls(self._space, limits)
         self.callbacks = Callbacks(self._space)
         self.lookup = Lookup(self._space)
+        self.archive = Archive(self._space)
         self.rejects = Rejects(self._space)
         self.voices = Voices(self._space)
         self._limits = self.controls.settings.arguments()
         self._reuse = reuse
+        self._archives = archives
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
@@ -142,7 +152,7 @@ class Store:
         if not moves:
             return []
         before = failures()
-        lines = json.dumps([records.move_text(move) for move in moves], ensure_ascii=False)
+        lines = json.dumps([records.move_text(move, archive=self._archives) for move in moves], ensure_ascii=False)
         written = [bool(each) for each in self._space.run("apply", f"{now:.6f}", lines, *self._limits)]
         return self._written_after_all(moves, written, now) if failures() > before else written
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from rich.prompt import Confirm
 
 from config.settings import Settings, settings
-from voicequeue import Batch, Clip, Job, State, VoiceJob, VoiceQueue
+from voicequeue import Batch, Clip, InArchive, Job, State, VoiceJob, VoiceQueue
 from voicequeue.cli.show import print_status
 from voicequeue.cli.terminal import coloured, out, safe
 from voicequeue.cli.watch import follow
@@ -25,6 +25,9 @@ SAMPLE = ROOT / "samples" / "voices.csv"
 #: How long the work may take (seconds), on the simulator and with a real account.
 SIMULATED_S = 55.0
 REAL_S = 1800.0
+
+#: How long songs are waited for that are on their way into the archive (seconds).
+ARCHIVED_S = 20.0
 
 
 def main() -> int:
@@ -72,6 +75,8 @@ def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> B
         out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
         patience = float(os.environ.get("VOICEQUEUE_DEMO_S", SIMULATED_S if at.simulator else REAL_S))
         [last] = follow(queue, batch, every=0.2, timeout=patience)
+        if chosen.archive.get_secret_value():
+            _wait_for_the_archive(queue, batch)
         _show(list(queue.jobs(batch=batch)))
         if not last.is_settled:
             print_status(queue.status(batch), batch)
@@ -79,6 +84,16 @@ def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> B
     out.print(f"\n[bold]{last.states[State.SUCCEEDED]} of {last.total} succeeded[/] in {seconds:.0f} s", end=", ")
     out.print(f"{last.credits} credits spent")
     return last
+
+
+def _wait_for_the_archive(queue: VoiceQueue, batch: str) -> None:
+    """The songs are kept a moment after they came."""
+    give_up = time.monotonic() + ARCHIVED_S
+    while any(job.archive is InArchive.PENDING for job in queue.jobs(batch=batch)) and time.monotonic() < give_up:
+        time.sleep(0.2)
+    clips = [clip for job in queue.jobs(batch=batch) for clip in job.clips]
+    files = [file for clip in clips for file in (clip.archived_audio, clip.archived_image) if file]
+    out.print(f"{len(files)} files in the archive, {sum(file.size for file in files):,} bytes\n")
 
 
 def _show(jobs: list[Job]) -> None:

@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from config.settings import Settings, settings
+from tasks.archive.fetcher import Bounds, Fetcher
+from tasks.archive.keep import ArchiveServices
+from tasks.archive.shelf import Shelf
 from tasks.callbacks.deliver import CallbackServices
 from tasks.callbacks.hosts import Hosts
 from tasks.callbacks.sender import Sender
@@ -14,7 +17,7 @@ from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tasks.webhooks import Webhooks
 from voicequeue import signing
-from voicequeue.flow import CallbackPatience, Patience
+from voicequeue.flow import ArchivePatience, CallbackPatience, Patience
 from voicequeue.gate import Limits
 from voicequeue.net.addresses import Allowed
 from voicequeue.net.connections import Times
@@ -50,11 +53,25 @@ def _callback_services_of(pid: int) -> CallbackServices:  # noqa: ARG001  the ke
     return build_callbacks(settings())
 
 
+def archive_services() -> ArchiveServices:
+    """What this process archives with. Raises Unusable."""
+    return _archive_services_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _archive_services_of(pid: int) -> ArchiveServices:  # noqa: ARG001  the key of the cache
+    return build_archive(settings())
+
+
 def build(chosen: Settings) -> Services:
     """Services as the settings say."""
     return Services(
         store=Store(
-            connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix, limits=limits(chosen), reuse=chosen.reuse
+            connect(chosen.redis_url, wait_s=STORE_WAIT_S),
+            chosen.prefix,
+            limits=limits(chosen),
+            reuse=chosen.reuse,
+            archives=bool(chosen.archive.get_secret_value()),
         ),
         upstream=MusicApi(
             chosen.musicapi_base_url,
@@ -89,6 +106,27 @@ def build_callbacks(chosen: Settings) -> CallbackServices:
             # A try begins within `lane_s` of its claim, and is over within one `answer_s`: the rest is for pauses.
             lease_s=4 * chosen.callback_answer_s,
             lane_s=chosen.callback_answer_s,
+        ),
+    )
+
+
+def build_archive(chosen: Settings) -> ArchiveServices:
+    """What songs are archived with, as the settings say. Raises Unusable."""
+    return ArchiveServices(
+        archive=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix).archive,
+        fetcher=Fetcher(
+            allowed=Allowed.of(chosen.audio_allow, setting="VOICEQUEUE_AUDIO_ALLOW"),
+            bounds=Bounds(
+                chosen.archive_max_bytes,
+                chosen.archive_file_s,
+                chosen.archive_connect_s,
+                chosen.archive_silent_s,
+                chosen.archive_slowest,
+            ),
+        ),
+        shelf=Shelf.at(chosen.archive.get_secret_value()),
+        patience=ArchivePatience(
+            chosen.archive_first_s, chosen.archive_max_s, chosen.archive_for_s, chosen.archive_lease_s
         ),
     )
 

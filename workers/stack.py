@@ -121,12 +121,15 @@ class Stack:
         simulator = control = None
         if not self._settings.musicapi_key.get_secret_value():
             simulator, control = self.start_simulator(DIALS)
+            self._env.setdefault("VOICEQUEUE_AUDIO_ALLOW", f"{self._settings.audio_allow} 127.0.0.1".strip())
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
         web = self.start_web(WEB_PORT, webhooks=simulator is not None)
         flower = self.start_flower(FLOWER_PORT)
         self.start_workers(workers)
         if callbacks:
             self.start_callbacks()
+        if self._settings.archive.get_secret_value():
+            self.start_archive()
         self.wait_for_flower(flower)
         return Addresses(redis, web, flower, simulator, control)
 
@@ -171,6 +174,10 @@ class Stack:
         """Start what delivers callbacks, as the Procfile does; nothing waits for it."""
         self._env.setdefault("VOICEQUEUE_SECRET", self._secret())
         self.start("callbacks", procfile()["callbacks"])
+
+    def start_archive(self) -> None:
+        """Start what archives songs, as the Procfile does; nothing waits for it."""
+        self.start("archive", procfile()["archive"])
 
     def start_web(self, port: int | None = None, *, webhooks: bool) -> str:
         """Start the gateway as the Procfile does, at this port if it is free; gives its address.

@@ -82,7 +82,7 @@ def test_the_links_of_a_clip_lead_to_files(simulator: Simulator, api: requests.S
 
     audio, image, video = (requests.get(clip[f"{name}_url"], timeout=5) for name in ("audio", "image", "video"))
 
-    assert (audio.headers["Content-Type"], audio.content[:2]) == ("audio/mpeg", b"\xff\xfb")
+    assert (audio.headers["Content-Type"], audio.content[:3]) == ("audio/mpeg", b"ID3")
     assert (image.headers["Content-Type"], image.content[1:4]) == ("image/png", b"PNG")
     assert (video.headers["Content-Type"], video.content[4:8]) == ("video/mp4", b"ftyp")
 

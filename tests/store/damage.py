@@ -136,6 +136,8 @@ DEEDS: dict[str, Callable[[Damaged], str]] = {
     "failed and cancelled": also("state:cancelled", State.FAILED),
     "queued and waited for": also("late", State.QUEUED),
     "in two batches": also("batch:other:jobs", State.QUEUED),
+    "a ghost to be archived": also("archive:pending", None),
+    "never to be archived, and given up": also("archive:failed", State.SUCCEEDED),
     "a batch counts one too many": counted(
         "batch:b", "succeeded", 1, "batch b: counts {found} succeeded, the records say {right}"
     ),

@@ -99,7 +99,7 @@ CLIPS = (
 )
 
 
-def song_of(store: Store, **fields: Any) -> Job:
+def song_of(store: Store, songs: tuple[Clip, ...] = CLIPS, **fields: Any) -> Job:
     """A job with two clips, both stages paid."""
     made = make(
         store,
@@ -109,7 +109,7 @@ def song_of(store: Store, **fields: Any) -> Job:
         fields={"persona_id": "p-1", "voice_name": "ana"},
     )
     charging(store, made.id)
-    clips = records.clips_text(CLIPS)
+    clips = records.clips_text(songs)
     return make(
         store, accepted(store, made.id), State.SUCCEEDED, NOW + 60, fields={"clips": clips, "settled": str(NOW + 60)}
     )
@@ -258,6 +258,9 @@ def everything_agrees(redis: Redis, prefix: str) -> None:
         assert days == sum(counters.get(f"{stage}.credits", 0) for stage in Stage)
     found = the_records(keys, prefix)
     somebody_makes_each_voice_that_is_waited_for(keys, prefix)
+    for index in ("pending", "failed"):
+        stand = {job_id for job_id, record in found.items() if record.get("archive") == index}
+        assert stand == set(keys.get(f"{{{prefix}}}:archive:{index}", ()))
     late = keys.get(f"{{{prefix}}}:late", {})
     assert {found[job_id]["state"] for job_id in late} <= MAY_BE_LATE
     expiry = set(keys.get(f"{{{prefix}}}:expiry", ()))

@@ -70,6 +70,9 @@ def test_jobs_go_in_and_are_asked_about(valkey_url: str, prefix: str) -> None:
         assert [batch.name for batch in await queue.batches()] == ["c", "b"]
         assert (await queue.status()).states[State.QUEUED] == 1_801
         assert (await queue.cancel(job.id)).state is State.CANCELLED
+        assert (await queue.archive_counts()).pending == await queue.archive_missing() == 0
+        assert [each async for each in queue.archive()] == []
+        assert await queue.archive_again([job.id]) == 0
         assert len(await queue.timeline(job.id)) == 2
         with pytest.raises(UnknownJob):
             await queue.get("nobody")

@@ -109,6 +109,7 @@ def test_an_export_for_people_has_one_row_for_each_job(command: Command, store: 
         "id": job.id, "key": "k", "batch": "b", "name": "Ana", "priority": "normal", "state": "succeeded",
         "stage": "music", "audio_url": URL, "persona_id": "p-1", "voice_name": "ana",
         "song_1_url": "https://cdn.example/1.mp3", "song_1_title": "First, take", "song_1_duration": "61.5",
+        "song_1_archived": "", "song_1_cover_archived": "", "song_2_archived": "", "song_2_cover_archived": "",
         "song_2_url": "https://cdn.example/2.mp3", "song_2_title": "", "song_2_duration": "",
         "failure_code": "", "failure_stage": "", "failure_message": "", "credits": "19",
         "created_at": iso(NOW), "settled_at": iso(NOW + 60), "metadata": '{"row": "7"}',

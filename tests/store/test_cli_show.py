@@ -63,6 +63,7 @@ def test_the_status_has_a_shape_that_scripts_may_rely_on(command: Command, store
         "failed": {},
         "rejects": 0,
         "callbacks": {"pending": 0, "undelivered": 0},
+        "archive": {"pending": 0, "failed": 0},
         "workers": 0,
     }
     of_batch = command("status", "b", "--json").json()

@@ -43,15 +43,16 @@ def test_compose_itself_reads_the_file() -> None:
     command = ["docker-compose", "-f", str(COMPOSE), "config"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(yaml.safe_load(done.stdout)["services"]) == {"worker", "callbacks", "web", "flower", "valkey"}
+    assert set(yaml.safe_load(done.stdout)["services"]) == {"worker", "callbacks", "archive", "web", "flower", "valkey"}
 
 
 def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) -> None:
     """The same processes, with the same commands but for their names and log level."""
     assert set(services) == {*procfile(), "valkey"}
     assert " ".join(services["flower"]["command"]) == procfile()["flower"].removeprefix("exec ")
-    callbacks = procfile()["callbacks"].removeprefix("exec ").replace("-n callbacks-$$@%h ", "")
-    assert " ".join(services["callbacks"]["command"]) == callbacks
+    for name in ("callbacks", "archive"):
+        command = procfile()[name].removeprefix("exec ").replace(f"-n {name}-$$@%h ", "")
+        assert " ".join(services[name]["command"]) == command
     web = procfile()["web"].removeprefix("exec ")
     assert " ".join(services["web"]["command"]) == web.replace("${WEB_ADDRESS:-127.0.0.1}", "0.0.0.0").replace(
         "${PORT:-8000}", "8000"

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from tests.jobs import sung, voice
-from voicequeue import Charge, Clip, Code, Failure, Job, Stage, State, Step
+from voicequeue import ArchivedFile, Charge, Clip, Code, Failure, InArchive, Job, Stage, State, Step
 from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, MOVES, Move, charges, iso
 from voicequeue.stage import PRICES
 
@@ -179,7 +179,18 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
         credits=19,
         persona_id="p-1",
         voice_name="ana",
-        clips=(Clip("c-1", "succeeded", "A song", "https://cdn.example/1.mp3", None, 61.5),),
+        clips=(
+            Clip(
+                "c-1",
+                "succeeded",
+                "A song",
+                "https://cdn.example/1.mp3",
+                None,
+                61.5,
+                ArchivedFile("s3://songs/b/abc/c-1.mp3", 976_000, "5" * 64),
+            ),
+        ),
+        archive=InArchive.FAILED,
         failure=Failure(Code.UPSTREAM_FAILED, Stage.MUSIC, "no"),
     )
 
@@ -202,8 +213,11 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
                 "audio_url": "https://cdn.example/1.mp3",
                 "image_url": None,
                 "duration": 61.5,
+                "archived_audio": {"url": "s3://songs/b/abc/c-1.mp3", "size": 976_000, "sha256": "5" * 64},
+                "archived_image": None,
             }
         ],
+        "archive": "failed",
         "failure": {"code": "upstream_failed", "stage": "music", "message": "no"},
         "credits": 19,
         "created_at": "2025-10-09T08:53:20.000Z",

@@ -44,6 +44,9 @@ def environment_names() -> list[str]:
         ("VOICEQUEUE_CALLBACK_ALLOW", "https://inner.example", "names of hosts"),
         ("VOICEQUEUE_CALLBACK_ALLOW", "10.0.0.0/33", "names of hosts"),
         ("VOICEQUEUE_CALLBACK_ALLOW", "*.inner.example", "names of hosts"),
+        ("VOICEQUEUE_ARCHIVE", "../songs", "must be a folder, or a URL that fsspec knows"),
+        ("VOICEQUEUE_ARCHIVE", "simplecache::s3://bucket", "must be a folder, or a URL that fsspec knows"),
+        ("VOICEQUEUE_AUDIO_ALLOW", "http://cdn", "must be names of hosts"),
     ],
 )
 def test_a_bad_setting_names_itself_and_what_is_allowed(

@@ -13,6 +13,7 @@ import typer
 from dotenv import load_dotenv
 
 from voicequeue.cli import (
+    archive,
     bulk,
     callbacks,
     change,
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (bulk, ingest, show, watch, change, review, rejects, callbacks, personas, steer, doctor, keys):
+for module in (bulk, ingest, show, watch, change, review, rejects, callbacks, archive, personas, steer, doctor, keys):
     module.add_to(app)
 
 

@@ -117,7 +117,8 @@ def _pairs(pairs: list[str]) -> dict[str, str]:
 
 CSV_COLUMNS = (
     "id", "key", "batch", "name", "priority", "state", "stage", "audio_url", "persona_id", "voice_name",
-    "song_1_url", "song_1_title", "song_1_duration", "song_2_url", "song_2_title", "song_2_duration",
+    "song_1_url", "song_1_title", "song_1_duration", "song_1_archived", "song_1_cover_archived",
+    "song_2_url", "song_2_title", "song_2_duration", "song_2_archived", "song_2_cover_archived",
     "failure_code", "failure_stage", "failure_message", "credits", "created_at", "settled_at", "metadata", "song",
 )  # fmt: skip
 
@@ -160,6 +161,8 @@ def _csv_line(file: TextIO, job: Job) -> None:
             f"song_{number}_url": clip.audio_url,
             f"song_{number}_title": clip.title,
             f"song_{number}_duration": clip.duration,
+            f"song_{number}_archived": clip.archived_audio.url if clip.archived_audio else "",
+            f"song_{number}_cover_archived": clip.archived_image.url if clip.archived_image else "",
         }
     if job.failure:
         record |= {f"failure_{name}": value for name, value in record["failure"].items()}

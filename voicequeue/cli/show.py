@@ -12,8 +12,8 @@ import typer
 from voicequeue.callbacks import Callback
 from voicequeue.cli.terminal import AsJson, BatchArgument, JobId, coloured, out, plain_table, print_json, queue, safe
 from voicequeue.gate import Account, Hold
-from voicequeue.job import Job, State, Step, charges
-from voicequeue.overview import Batch, CallbackCounts, Status, by_priority
+from voicequeue.job import Clip, InArchive, Job, State, Step, charges
+from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status, by_priority
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,12 +67,19 @@ def print_status(now: Status, batch: str | None) -> None:
         out.print(f"rejected   {now.rejects:,} messages, see: voicequeue rejects")
     if now.callbacks.pending or now.callbacks.undelivered:
         out.print(f"callbacks  {_callbacks(now.callbacks)}")
+    if now.archive.pending or now.archive.failed:
+        out.print(f"archive    {_archive(now.archive)}")
     out.print(f"workers    {f'{now.workers} alive' if now.workers else '[red]none alive[/]'}")
 
 
 def _callbacks(counts: CallbackCounts) -> str:
     nobody = "" if counts.workers else " [red]and nobody delivers them[/]"
     return f"{counts.pending:,} pending{nobody}, {counts.undelivered:,} undelivered, see: voicequeue callbacks"
+
+
+def _archive(counts: ArchiveCounts) -> str:
+    nobody = "" if counts.workers or not counts.pending else " [red]and nobody archives them[/]"
+    return f"songs of {counts.pending:,} jobs pending{nobody}, of {counts.failed:,} failed, see: voicequeue archive"
 
 
 def _until(hold: Hold) -> str:
@@ -170,9 +177,18 @@ def print_job(each: Job, *, as_json: bool) -> None:
         if value is not None:
             out.print(f"  {fact:<10} {safe(value)}", soft_wrap=True)
     for clip in each.clips:
-        seconds = f"{clip.duration:.0f} s" if clip.duration else ""
-        link = safe(clip.audio_url or clip.state)
-        out.print(f"  {'song':<10} {safe(clip.title or clip.clip_id)}  {seconds}  {link}", soft_wrap=True)
+        _print_song(clip)
+    if each.archive not in (None, InArchive.DONE):
+        out.print(f"  {'archive':<10} {each.archive}, see: voicequeue archive")
+
+
+def _print_song(clip: Clip) -> None:
+    seconds = f"{clip.duration:.0f} s" if clip.duration else ""
+    link = safe(clip.audio_url or clip.state)
+    out.print(f"  {'song':<10} {safe(clip.title or clip.clip_id)}  {seconds}  {link}", soft_wrap=True)
+    for file in (clip.archived_audio, clip.archived_image):
+        if file is not None:
+            out.print(f"  {'archived':<10} {safe(file.url)}  {file.size:,} bytes", soft_wrap=True)
 
 
 def print_timeline(timeline: list[Step]) -> None:

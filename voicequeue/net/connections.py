@@ -56,8 +56,8 @@ class TooLarge(Exception):
 class Times:
     """How long it may take, in seconds: to find the host and connect, and the whole of it.
 
-    `answer_s`: until the answer's headers are there (None: as long as the whole). With `least_speed` (bytes a
-    second) a body that came more slowly for `slow_s` seconds is not waited for any longer.
+    `answer_s`: until the answer's headers are there, `silent_s`: that nothing comes (None: as long as the whole). With
+    `least_speed` (bytes a second) a body that came more slowly for `slow_s` seconds is not waited for any longer.
     """
 
     connect_s: float = 3.0
@@ -65,6 +65,12 @@ class Times:
     answer_s: float | None = None
     least_speed: float = 0.0
     slow_s: float = 5.0
+    silent_s: float | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """How long one read may take."""
+        return self.whole_s if self.silent_s is None else min(self.whole_s, self.silent_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +251,7 @@ class _Line:
             end.connect(address)
             if why := self.allowed.why_not(host, str(end.getpeername()[0])):
                 raise Refused(why)
-            end.settimeout(self.times.whole_s)
+            end.settimeout(self.times.patience_s)
             self._hold(end)
         except BaseException:
             end.close()
@@ -319,8 +325,10 @@ def _told_in_our_words(line: _Line) -> Iterator[None]:
     except ssl.SSLCertVerificationError:
         raise Unanswered("its certificate does not hold") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if line.is_cut or isinstance(error, TimeoutError):
+        if line.is_cut or (isinstance(error, TimeoutError) and line.times.silent_s is None):
             raise line.why_cut() from None
+        if isinstance(error, TimeoutError):
+            raise Unanswered(f"no answer within {line.times.patience_s:.3g} s") from None
         if isinstance(error, http.client.IncompleteRead | ConnectionResetError):
             raise CutOff(f"no answer: {type(error).__name__}") from None
         raise Unanswered(f"no answer: {type(error).__name__}") from None

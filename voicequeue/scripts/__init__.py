@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 #: In this order: each relies on those before it.
-_SHARED = tuple(f"lib/{name}.lua" for name in ("keys", "line", "flow", "callbacks", "move", "voices"))
+_SHARED = tuple(f"lib/{name}.lua" for name in ("keys", "line", "flow", "callbacks", "archive", "move", "voices"))
 
 
 @dataclass(frozen=True, slots=True)

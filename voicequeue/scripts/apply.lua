@@ -1,6 +1,7 @@
 -- apply: write moves that Python decided on, each if its job still stands at the version it was decided for.
 -- KEYS  root
--- ARGV  now, JSON list of moves, then the limits. A move is {id, v, to, stage, due, reason, set = {field: value}, unset = [field], credits, task_id}
+-- ARGV  now, JSON list of moves, then the limits. A move is {id, v, to, stage, due, reason, set = {field: value}, unset = [field], credits, task_id,
+--       archive = its songs are to be archived}
 -- RETURNS  for each move 1 = written, 0 = the job had moved on
 local now, limits = ARGV[1], limits_from(3)
 local written = {}
@@ -28,6 +29,7 @@ for i, m in ipairs(cjson.decode(ARGV[2])) do
     count_failure(job[3], -1)
     count_failure(redis.call('HGET', job_key, 'failure'), 1)
     if m.credits > 0 then spend(m.id, batch, m.stage, m.credits) end
+    if m.archive then to_be_archived(m.id, now) end
     if m.set.persona_id then
       voice_made(m.id, now)
     elseif shares then

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from voicequeue import Code, Filter, Priority, Stage, State
+from voicequeue import Code, Filter, InArchive, Priority, Stage, State
 from voicequeue.plans import Action
 from voicequeue.spec import BATCH_PATTERN, HttpUrl
 
@@ -23,6 +23,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "persona_id": None,
     "voice_name": None,
     "clips": [],
+    "archive": None,
     "failure": None,
     "credits": 0,
     "created_at": "2026-03-01T09:30:00.000Z",
@@ -106,8 +107,16 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class ArchivedFile(_Answer):
+    """A file in the archive: its size in bytes, and its hash."""
+
+    url: str
+    size: int
+    sha256: str
+
+
 class Clip(_Answer):
-    """One song."""
+    """One song: upstream's links, which do not live for ever, and those of the archive."""
 
     clip_id: str
     state: str
@@ -115,6 +124,8 @@ class Clip(_Answer):
     audio_url: str | None
     image_url: str | None
     duration: float | None
+    archived_audio: ArchivedFile | None
+    archived_image: ArchivedFile | None
 
 
 class Failure(_Answer):
@@ -141,6 +152,7 @@ class Job(_Answer):
     persona_id: str | None
     voice_name: str | None
     clips: list[Clip]
+    archive: InArchive | None
     failure: Failure | None
     credits: int
     created_at: datetime
@@ -260,6 +272,13 @@ class Callbacks(_Answer):
     undelivered: int
 
 
+class Archive(_Answer):
+    """Jobs whose songs are still to be archived, and those whose songs were given up."""
+
+    pending: int
+    failed: int
+
+
 class Status(_Answer):
     """The queue, or one batch of it, at a glance."""
 
@@ -279,6 +298,7 @@ class Status(_Answer):
     failed: dict[str, int]
     rejects: int
     callbacks: Callbacks
+    archive: Archive
     workers: int
 
 

@@ -6,7 +6,9 @@
 --                          forbidden (when upstream forbade it), lined (when it joined the line anew),
 --                          shares (the id of the voice that it shares with others), sha256 (of the recording),
 --                          voice.task, music.task, persona_id, voice_name, clips, failure, settled,
---                          callback (id of the last one that tells of it)
+--                          callback (id of the last one that tells of it); archive (pending, done, failed), of one
+--                          that is not done archive.since, archive.tries, archive.reason, archive.holder (while
+--                          somebody is at it); archived.audio.<clip>, archived.image.<clip> (JSON: url, size, sha256)
 --   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
 --   line:<rank>:<batch> zset  ids in state queued, of one priority and batch ('' = none); the head has the
 --                          lowest score
@@ -28,7 +30,7 @@
 --   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
 --                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
 --                          in flight are still going to spend; failed.<code>: jobs that failed so; turn;
---                          callbacks.delivered
+--                          callbacks.delivered, archive.files, archive.jobs: how many were archived
 --   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
 --                          next job cannot be paid)
 --   balances       list    JSON: what upstream said was left, and what we had spent by then
@@ -54,6 +56,10 @@
 --   callbacks:out  zset    ids that were handed out and not claimed yet; score = until when
 --   callbacks:undelivered zset ids; score = when they were given up
 --   callbacks:pulses zset  names of the workers that deliver them; score = when each was last heard
+--   archive:pending zset   ids whose songs are to be archived; score = when to try
+--   archive:out    zset    ids that were handed out and not claimed yet; score = until when
+--   archive:failed zset    ids whose songs were given up; score = when
+--   archive:pulses zset    names of the workers that archive; score = when each was last heard
 --   rejects        list    JSON: messages that became no job: at, message_id, task, reason, job
 --   pulses         zset    worker names; score = when each was last heard
 -- Times are Unix seconds, given by the caller.

@@ -77,6 +77,8 @@ local function mend(index, id, belongs, now)
   local rank, batch = index:match('^line:(%d):(.*)$')
   local was = redis.call('ZSCORE', key(index), id) and 1 or 0
   if was == belongs then return 0 end
+  local stands = index:match('^archive:(%a+)$') -- it changes without a move
+  if stands and (redis.call('HGET', key('job:' .. id), 'archive') == stands) ~= (belongs == 1) then return 0 end
   if belongs == 0 then
     if rank then leave_line(rank, batch, id) else redis.call('ZREM', key(index), id) end
     return 1

@@ -1,0 +1,189 @@
+"""The step behind `song.archive`: each song and cover of a job is fetched once, checked, and put where it stays.
+
+A try may end at any point: what was put and recorded by then is not fetched again, the rest is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from tasks.archive.fetcher import Fetcher, NotFetched
+from tasks.archive.kinds import ending
+from tasks.archive.shelf import Shelf, Unusable, safe
+from voicequeue import flow
+from voicequeue.archive import Archive, Fetch
+from voicequeue.job import ArchivedFile, Clip, Job, Part
+
+log = logging.getLogger("voicequeue")
+
+#: Where the jobs of no batch lie; no batch can have this name.
+NO_BATCH = "_"
+
+#: Files on their way are called so, and locked by whoever is at it; what a dead process left is removed.
+SPOOLED = "voicequeue-song-"
+_JUST_MADE_S = 60
+
+_FAILED = frozenset({"failed", "error"})
+
+
+@dataclass(frozen=True)
+class ArchiveServices:
+    """What one process archives with."""
+
+    archive: Archive
+    fetcher: Fetcher
+    shelf: Shelf
+    patience: flow.ArchivePatience
+    clock: Callable[[], float] = field(default=time.time)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One file of a job that is still to be fetched."""
+
+    clip: Clip
+    part: Part
+    url: str
+
+    def __str__(self) -> str:
+        return f"{self.part} of the song {self.clip.clip_id}"
+
+
+def wanted(job: Job) -> list[Wanted]:
+    """Audio and cover of each song that succeeded, less what is archived already."""
+    found: dict[tuple[str, Part], Wanted] = {}
+    for clip in job.clips:
+        links = ((Part.AUDIO, clip.audio_url, clip.archived_audio), (Part.IMAGE, clip.image_url, clip.archived_image))
+        for part, url, archived in links:
+            if url and archived is None and clip.state not in _FAILED:
+                found.setdefault((clip.clip_id, part), Wanted(clip, part, url))
+    return list(found.values())
+
+
+def keep(services: ArchiveServices, job_ids: Sequence[str]) -> None:
+    """Try the songs of each of these jobs that are still to be archived."""
+    for job_id in job_ids:
+        try:
+            _keep_job(services, job_id)
+        except Exception as error:
+            # It is due again when its claim has run out. Redis quotes what it was sent: the name must do.
+            log.error("job %s: its songs: %r", job_id, type(error), exc_info=not isinstance(error, RedisError))
+
+
+def _keep_job(services: ArchiveServices, job_id: str) -> None:
+    holder = secrets.token_hex(8)
+    claim = services.archive.claim(job_id, holder, services.clock(), lease=services.patience.lease_s)
+    if claim is None:
+        return
+    try:
+        job = claim.job()
+    except ValueError as error:
+        _give_up(services, claim, str(error))
+        return
+    with _held(services, claim):
+        failures = [failure for each in wanted(job) if (failure := _try(services, claim, job, each)) is not None]
+    _settle(services, claim, failures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    reason: str
+    for_good: bool = False
+    after: float = 0.0
+
+
+def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
+    """One file, from its link to its place and its record; None if all went well."""
+    try:
+        with _spooled() as spool:
+            with spool.open("w+b") as into:
+                came = services.fetcher.fetch(file.url, into)
+            name = ending(file.part, came.beginning)
+            if name is None:
+                return _Failure(f"{file}: what came is no {file.part}")
+            # Whoever was frozen meanwhile must not overwrite what somebody else has put there since.
+            if not services.archive.renew(claim, services.clock(), lease=services.patience.lease_s):
+                return None
+            folders = (safe(job.spec.batch or NO_BATCH), safe(job.id))
+            link = services.shelf.put(spool, *folders, f"{safe(file.clip.clip_id)}.{name}")
+    except NotFetched as error:
+        return _Failure(f"{file}: {error}", error.for_good, error.after)
+    except Unusable as error:
+        return _Failure(f"{file}: {error}")
+    except OSError as error:
+        return _Failure(f"{file}: it finds no room on this machine: {os.strerror(error.errno or 0)}")
+    kept = ArchivedFile(link, came.size, came.sha256)
+    services.archive.kept(claim, file.clip.clip_id, file.part, kept, services.clock(), lease=services.patience.lease_s)
+    return None
+
+
+def _settle(services: ArchiveServices, claim: Fetch, failures: Sequence[_Failure]) -> None:
+    now = services.clock()
+    if not failures:
+        services.archive.done(claim, now)
+        return
+    reason = "; ".join(failure.reason for failure in failures)
+    after = max(failure.after for failure in failures)
+    due = services.patience.next_try(claim.since, claim.tries + 1, now, at_least=after)
+    if due is None or all(failure.for_good for failure in failures):
+        _give_up(services, claim, reason)
+    else:
+        services.archive.later(claim, now, due, reason)
+
+
+def _give_up(services: ArchiveServices, claim: Fetch, reason: str) -> None:
+    if services.archive.give_up(claim, services.clock(), reason):
+        log.warning("job %s: its songs are not archived: %s", claim.job_id, reason)
+
+
+@contextmanager
+def _held(services: ArchiveServices, claim: Fetch) -> Iterator[None]:
+    """Nobody else takes the job meanwhile, however long a file takes; who is frozen or dead holds it no longer."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(services.patience.lease_s / 3):
+            with suppress(RedisError):
+                services.archive.renew(claim, services.clock(), lease=services.patience.lease_s)
+
+    thread = threading.Thread(target=renew, name="archive claim", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def _spooled() -> Iterator[Path]:
+    """A file of one's own on this machine, for as long as the block lasts."""
+    handle, name = tempfile.mkstemp(prefix=SPOOLED)
+    file = Path(name)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def sweep(now: float) -> None:
+    """Remove what processes left on this machine that were killed."""
+    for file in Path(tempfile.gettempdir()).glob(f"{SPOOLED}*"):
+        with suppress(OSError), file.open("rb") as held:  # somebody is at it, or it is just gone
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(held.fileno()).st_mtime < now - _JUST_MADE_S:
+                file.unlink()

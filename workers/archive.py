@@ -1,0 +1,65 @@
+"""The pulse of a worker that archives songs: hands out the jobs that are due, and says that it lives.
+
+Only such workers carry it: where there is none, no messages pile up.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from celery import Celery
+
+from config.settings import Settings, settings
+from tasks.archive.keep import ArchiveServices, sweep
+from tasks.archive.shelf import Unusable
+from tasks.celery_tasks import ARCHIVE
+from workers.pulse import Beating, HandOut, publish, survive
+from workers.services import build_archive
+
+log = logging.getLogger("voicequeue.pulse")
+
+
+class ArchivePulse:
+    """Hands out jobs whose songs are to be archived; `worker` is the name it is heard under."""
+
+    def __init__(self, services: ArchiveServices, give: HandOut, *, worker: str) -> None:
+        self._services = services
+        self._give = give
+        self._worker = worker
+
+    def beat(self) -> None:
+        """Say that this worker lives, and hand out what is due."""
+        now, archive = self._services.clock(), self._services.archive
+        archive.heard(self._worker, now)
+        # A message each: the slow songs of one job hold up no other.
+        for job_id in archive.hand_out(now, patience=self._services.patience.handed_out_s):
+            self._give(ARCHIVE, [job_id])
+
+
+class ArchiveStep(Beating):
+    """Beats in a thread of each worker that consumes the queue `archive`."""
+
+    queues = frozenset({"archive"})
+
+    def run(self, app: Celery, worker: str) -> None:
+        """Beat until the worker stops."""
+        chosen = settings()
+        if (services := _services(chosen)) is None:
+            return
+        sweep(services.clock())
+        pulse = ArchivePulse(services, partial(publish, app), worker=worker)
+        while not self.stopping.is_set():
+            survive(pulse.beat)
+            self.stopping.wait(chosen.pulse_s)
+
+
+def _services(chosen: Settings) -> ArchiveServices | None:
+    if not chosen.archive.get_secret_value():
+        log.warning("nothing is archived: VOICEQUEUE_ARCHIVE is not set")
+        return None
+    try:
+        return build_archive(chosen)
+    except Unusable as error:
+        log.error("nothing is archived: %s", error)
+        return None
