@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Tests wait more than they compute: one process more than there are processors.
+AT_ONCE ?= $(shell expr 1 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 NODE := tests/node/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
@@ -30,7 +32,7 @@ up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.up
 
 test: $(READY) $(NODE)  ## Run every test (a real Valkey and real workers, no Docker)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n $(AT_ONCE)
 
 torture: $(READY)  ## Kill everything, again and again, then compare the books: SECONDS=180 SEED=7
 	@$(BIN)/python -m tests.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

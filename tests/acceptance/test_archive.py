@@ -14,9 +14,6 @@ from tests.acceptance.conftest import SECRET, Build, House, jobs, nothing_lost_n
 from tests.conftest import eventually
 from voicequeue import ArchivedFile, InArchive, State, VoiceQueue
 
-#: They share one house.
-pytestmark = pytest.mark.xdist_group("archive")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -29,9 +29,6 @@ from tests.scripted import Request, Script, Scripted, answer, one_answer
 from voicequeue import Job, State, VoiceJob, VoiceQueue, signing
 from workers.stack import free_port
 
-#: They share one house.
-pytestmark = pytest.mark.xdist_group("callbacks")
-
 COMMON = "a secret that everybody here knows"
 SECRET = signing.callback_secret(COMMON)
 GUIDE = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text(encoding="utf-8")

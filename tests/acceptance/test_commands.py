@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.conftest import eventually
 from voicequeue import VoiceQueue
@@ -17,7 +16,6 @@ from voicequeue import VoiceQueue
 ROOT = Path(__file__).parents[2]
 
 #: They want the ports that people expect: one after the other.
-pytestmark = pytest.mark.xdist_group("commands")
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

@@ -17,9 +17,6 @@ from tests.acceptance.messages import NAME, SECRET_JOB, envelope, push
 from tests.conftest import eventually
 from voicequeue import RejectedMessage, VoiceQueue
 
-#: They share one house.
-pytestmark = pytest.mark.xdist_group("door")
-
 GOOD = {"audio_url": "https://recordings.example/good.wav"}
 
 

@@ -24,9 +24,6 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SECRET = "what signs callbacks here"
 ORDER = {"audio_url": "https://example.com/ana.wav", "song": {"prompt": "[Verse]\nla la", "title": "La"}}
 
-#: They share one house.
-pytestmark = pytest.mark.xdist_group("callbacks")
-
 
 @pytest.fixture(scope="module")
 def house(build_for_all: Build) -> House:

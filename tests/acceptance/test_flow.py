@@ -20,9 +20,6 @@ from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace
 from voicequeue.spec import Priority
 from voicequeue.store import connect
 
-#: They share one house.
-pytestmark = pytest.mark.xdist_group("flow")
-
 #: Upstream is quick, and the dials that other tests do not know are as they are at first.
 AS_AT_FIRST = {
     "voice_s": 0.2,

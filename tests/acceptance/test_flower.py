@@ -17,9 +17,6 @@ from voicequeue import State, VoiceQueue
 
 LOGIN = ("operator", "pass-word")
 
-#: They share one house.
-pytestmark = pytest.mark.xdist_group("flower")
-
 
 @pytest.fixture(scope="module")
 def standing(build_for_all: Build) -> House:

@@ -18,9 +18,6 @@ from tests.conftest import eventually
 from tests.node import MISSING, MODULES, NODE, environment
 from voicequeue import State
 
-#: They share one house.
-pytestmark = pytest.mark.xdist_group("door")
-
 GUIDE = (Path(__file__).parents[2] / "docs" / "messages.md").read_text(encoding="utf-8")
 
 

@@ -17,9 +17,6 @@ from voicequeue import State
 
 ROOT = Path(__file__).parents[2]
 
-#: They share one house.
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 
 @pytest.fixture(scope="module")
 def standing(build_for_all: Build) -> House:

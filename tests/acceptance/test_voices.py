@@ -11,9 +11,6 @@ from tests.acceptance.test_pipeline import run
 from tests.conftest import eventually
 from voicequeue import Song, State, VoiceJob
 
-#: They share one house.
-pytestmark = pytest.mark.xdist_group("voices")
-
 
 @pytest.fixture(scope="module")
 def standing(build_for_all: Build) -> House:
