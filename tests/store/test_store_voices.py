@@ -103,6 +103,35 @@ def test_a_name_stands_for_one_recording(store: Store) -> None:
     assert store.get([other.id()]) == [None]
 
 
+def test_who_comes_with_a_higher_priority_makes_the_voice_that_another_has_not_begun(store: Store) -> None:
+    """It would else wait behind the whole backlog of a lower one; what both cost together stays the same."""
+    [a] = put(store, sung(key="a", reuse=True, priority="bulk"))
+    b = sung(key="b", reuse=True, priority="high")
+
+    assert store.enqueue([(b.id(), b)], NOW) == [Outcome.SHARES]
+    assert [one(store, each).state for each in (a, b.id())] == [State.WAITING, State.QUEUED]
+    assert store.timeline(a)[-1].reason == f"job {b.id()} makes the voice sooner"
+
+
+def test_a_voice_whose_maker_has_a_slot_is_left_to_it(store: Store) -> None:
+    """It comes sooner than any other could make it."""
+    [a] = put(store, sung(key="a", reuse=True, priority="bulk"))
+    store.admit(NOW)
+    [b] = put(store, sung(key="b", reuse=True, priority="high"))
+
+    assert [one(store, each).state for each in (a, b)] == [State.ADMITTED, State.WAITING]
+
+
+@pytest.mark.parametrize("limit", [{"paused": 1}, {"max_credits": 18}])
+def test_a_batch_that_may_begin_nothing_keeps_no_voice_from_another(store: Store, limit: dict[str, int]) -> None:
+    """Whoever may begin makes it; those of the same batch wait with it."""
+    [a] = put(store, sung(key="a", reuse=True, batch="held"))
+    store.limit_batch("held", **limit)
+    b, c = put(store, sung(key="b", reuse=True, batch="held"), sung(key="c", reuse=True, batch="free"))
+
+    assert [one(store, each).state for each in (a, b, c)] == [State.WAITING, State.WAITING, State.QUEUED]
+
+
 def test_a_setting_makes_jobs_share_that_do_not_say(redis: Redis, prefix: str, store: Store) -> None:
     """And a job that says no has its own voice."""
     sharing = Store(redis, prefix, reuse=True)

@@ -87,10 +87,26 @@ local function learn(voice, url, now)
   settle_waiting(voice, now)
 end
 
+-- yields: whether the job that is to make the voice is still in the backlog and leaves it to this one, which comes
+-- sooner: it has a higher priority, or the other's batch may begin nothing (it is paused, or its credits are spent).
+local function yields(voice, id, now)
+  local maker = redis.call('HGET', voice_key(voice), 'maker')
+  local its = maker and fields_of('job:' .. maker, { 'state', 'rank', 'batch', 'next' })
+  if not its or its.state ~= 'queued' then return false end
+  local mine = fields_of('job:' .. id, { 'rank', 'batch', 'next' })
+  local function may_begin(job) return batch_allows(job.batch or '', cost_from('voice', job.next)) end
+  local is_held = not may_begin(its)
+  if not may_begin(mine) or not (is_held or mine.rank < its.rank) then return false end
+  redis.call('HSET', voice_key(voice), 'maker', id)
+  move(maker, { to = 'waiting', stage = 'voice', reason = 'job ' .. id .. ' makes the voice sooner' }, now)
+  return true
+end
+
 -- A new job makes the voice that it shares (1), or waits for it if somebody else does, or has (2).
 local function share(job, now)
   learn(job.voice, job.url, now)
   if makes(job.voice, job.id) then return 1 end
+  if yields(job.voice, job.id, now) then return 2 end -- the other one's order counts the voice
   move(job.id, { to = 'waiting', stage = 'voice', reason = 'shares a voice' }, now)
   takes(job.id, job.voice, now)
   return 2
