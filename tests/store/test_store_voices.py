@@ -399,6 +399,16 @@ def test_where_all_are_retried_after_the_deadline_the_paid_order_is_asked_about_
     assert [one(store, each).state for each in (a, b)] == [State.PENDING, State.WAITING]
 
 
+def test_a_paid_order_that_is_asked_about_again_takes_the_place_of_one_that_is_not_begun(store: Store) -> None:
+    """Whoever failed with it was retried before it was."""
+    a, b = put(store, *shared(2))
+    failed(store, ordered(store, a), Code.DEADLINE)
+    for each in (b, a):
+        store.apply([changes.retry(one(store, each), NOW + 9)], NOW + 9)
+
+    assert [one(store, each).state for each in (a, b)] == [State.PENDING, State.WAITING]
+
+
 def test_who_waits_can_be_cancelled_and_expire(store: Store) -> None:
     """They are jobs like any other."""
     a, b, c = put(store, *shared(2), sung(key="hurry", reuse=True, start_within_s=5))

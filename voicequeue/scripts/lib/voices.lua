@@ -87,6 +87,12 @@ local function learn(voice, url, now)
   settle_waiting(voice, now)
 end
 
+-- This job makes the voice from now on, and not the one in the backlog that was to; that one waits.
+local function make_instead(voice, maker, id, now)
+  redis.call('HSET', voice_key(voice), 'maker', id)
+  move(maker, { to = 'waiting', stage = 'voice', reason = 'job ' .. id .. ' makes the voice sooner' }, now)
+end
+
 -- yields: whether the job that is to make the voice is still in the backlog and leaves it to this one, which comes
 -- sooner: it has a higher priority, or the other's batch may begin nothing (it is paused, or its credits are spent).
 local function yields(voice, id, now)
@@ -97,8 +103,7 @@ local function yields(voice, id, now)
   local function may_begin(job) return batch_allows(job.batch or '', cost_from('voice', job.next)) end
   local is_held = not may_begin(its)
   if not may_begin(mine) or not (is_held or mine.rank < its.rank) then return false end
-  redis.call('HSET', voice_key(voice), 'maker', id)
-  move(maker, { to = 'waiting', stage = 'voice', reason = 'job ' .. id .. ' makes the voice sooner' }, now)
+  make_instead(voice, maker, id, now)
   return true
 end
 
@@ -142,6 +147,11 @@ local function voice_follows(id, voice, m, now)
   if not FINAL[m.to] then
     if m.to ~= 'waiting' then redis.call('HSETNX', voice_key(voice), 'maker', id) end
     if m.to == 'waiting' then takes(id, voice, now) end
+    -- Its order was paid, and is asked about again: nobody need pay for another.
+    local is_paid = m.to == 'pending' and maker and maker ~= id
+    if is_paid and redis.call('HGET', key('job:' .. maker), 'state') == 'queued' then
+      make_instead(voice, maker, id, now)
+    end
   elseif maker == id and not (m.to == 'cancelled' and m.due) then
     redis.call('HDEL', voice_key(voice), 'maker')
     local failure = m.to == 'failed' and cjson.decode(redis.call('HGET', key('job:' .. id), 'failure'))
