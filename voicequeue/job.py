@@ -55,6 +55,7 @@ MOVES: Mapping[State, frozenset[State]] = {
 WITH_THE_VOICE: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED}),
     State.QUEUED: frozenset({State.WAITING, State.QUEUED, State.SUCCEEDED}),
+    State.ADMITTED: frozenset({State.QUEUED, State.SUCCEEDED}),
     State.FAILED: frozenset({State.WAITING}),
 }
 
@@ -145,6 +146,15 @@ class Move:
             raise ValueError(f"a job that is {self.to} must be looked after: due is missing")
         if self.due is not None and self.to not in IN_FLIGHT | MAY_BE_LATE:
             raise ValueError(f"of a job that is {self.to} nothing is to come: {self.due} is too much")
+
+    @property
+    def goes_first(self) -> bool:
+        """Whether it is made before others that are made with it.
+
+        Who waits would else get the voice to make of one that is cancelled with him; and who asks again for a voice
+        that was paid would find somebody else about to pay for it.
+        """
+        return self.state is State.WAITING or self.to is State.PENDING
 
 
 @dataclass(frozen=True, slots=True)

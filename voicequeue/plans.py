@@ -70,10 +70,11 @@ class Done:
 def draw_up(store: Store, action: Action, wanted: Filter, now: float, *, resubmit: bool = False) -> Plan:
     """Freeze the list of jobs that match and that the action may be done to; nothing is changed yet."""
     jobs = _open(store, action, wanted)
-    lines: list[str] = []
+    lines: list[tuple[bool, str]] = []
     sums: Counter[str] = Counter()
     for job in islice(jobs, MOST):
-        lines.append(f"{job.id} {job.version}")
+        goes_first = _move(action, job, now, resubmit=resubmit).goes_first
+        lines.append((goes_first, f"{job.id} {job.version}"))
         sums.update(_stakes(action, job, resubmit=resubmit))
     plan = Plan(
         token=secrets.token_urlsafe(16),
@@ -86,7 +87,8 @@ def draw_up(store: Store, action: Action, wanted: Filter, now: float, *, resubmi
         expires_at=now + KEPT_S,
         complete=next(jobs, None) is None,
     )
-    store.lookup.keep_plan(plan.token, [json.dumps(asdict(plan)), *lines], for_s=KEPT_S)
+    lines.sort(key=lambda line: not line[0])
+    store.lookup.keep_plan(plan.token, [json.dumps(asdict(plan)), *(line for _, line in lines)], for_s=KEPT_S)
     return plan
 
 

@@ -492,7 +492,7 @@ class VoiceQueue:
         now = time.time()
         moves = [changes.cancel(job, now) for job in jobs]
         with reachable():
-            return [written for page in _pages(moves) for written in self._store.apply(page, now)]
+            return self._store.apply(moves, now)
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
         """Let a failed job go on at the first stage that has no result. Raises NotAllowed.
@@ -507,7 +507,7 @@ class VoiceQueue:
         now = time.time()
         moves = [changes.retry(job, now, resubmit=resubmit) for job in jobs]
         with reachable():
-            return [written for page in _pages(moves) for written in self._store.apply(page, now)]
+            return self._store.apply(moves, now)
 
     def plan(self, action: Action | str, wanted: Filter, *, resubmit: bool = False) -> Plan:
         """Freeze the list of jobs that `cancel` or `retry` would be done to, and say what that costs.

@@ -20,7 +20,7 @@ from voicequeue.callbacks import Callbacks
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
 from voicequeue.controls import Controls
 from voicequeue.gate import Limits
-from voicequeue.job import Event, Job, Move, State, Step
+from voicequeue.job import WITH_THE_VOICE, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.lookup import Lookup
 from voicequeue.overview import Batch, Line
@@ -149,8 +149,14 @@ class Store:
 
     def apply(self, moves: Sequence[Move], now: float) -> list[bool]:
         """Make moves, each whole or not at all; False where the job had moved on meanwhile."""
-        if not moves:
-            return []
+        order = sorted(range(len(moves)), key=lambda place: not moves[place].goes_first)
+        written: dict[int, bool] = {}
+        for start in range(0, len(order), _PAGE):
+            page = order[start : start + _PAGE]
+            written.update(zip(page, self._apply([moves[place] for place in page], now), strict=True))
+        return [written[place] for place in range(len(moves))]
+
+    def _apply(self, moves: Sequence[Move], now: float) -> list[bool]:
         before = failures()
         lines = json.dumps([records.move_text(move, archive=self._archives) for move in moves], ensure_ascii=False)
         written = [bool(each) for each in self._space.run("apply", f"{now:.6f}", lines, *self._limits)]
@@ -342,9 +348,9 @@ class Store:
         """What was written, when this was a second try: a job that took this step at that very time took it with us."""
         with self._redis.pipeline(transaction=False) as pipe:
             for move in moves:
-                pipe.hmget(self._space.key(f"job:{move.job_id}"), "v", "updated")
+                pipe.hmget(self._space.key(f"job:{move.job_id}"), "v", "updated", "state")
             stand = pipe.execute()
-        ours = [[str(move.version + 1), f"{now:.6f}"] == found for move, found in zip(moves, stand, strict=True)]
+        ours = [_is_made(move, stood, now) for move, stood in zip(moves, stand, strict=True)]
         return [written or mine for written, mine in zip(found, ours, strict=True)]
 
     def _in_state(self, job_ids: Iterator[str], state: State) -> Iterator[str]:
@@ -354,6 +360,13 @@ class Store:
                     pipe.hget(self._space.key(f"job:{job_id}"), "state")
                 states = pipe.execute()
             yield from (job_id for job_id, found in zip(page, states, strict=True) if found == state)
+
+
+def _is_made(move: Move, stood: Sequence[str | None], now: float) -> bool:
+    """Whether a job stands as after this move. One that shares a voice may have been moved on in the same script."""
+    version, updated, state = stood
+    at_once = int(version or 0) > move.version and updated == f"{now:.6f}"
+    return at_once and state in {move.to, *WITH_THE_VOICE.get(move.to, ())}
 
 
 def _as_it_came(spec: VoiceJob, stage: str, state: str) -> Outcome:

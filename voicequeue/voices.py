@@ -46,10 +46,22 @@ class Voices:
         return (persona for _, persona in self._made())
 
     def forget(self, persona_id: str) -> int:
-        """No job takes this persona any more, but those that have it already; gives how many recordings it stood
-        for."""
-        found = [voice for voice, persona in self._made() if persona.persona_id == persona_id]
-        return sum(self._space.run("forget", voice) for voice in found)
+        """No job takes this persona any more, but those that have it already; gives by how many voices (a URL, a
+        content, a name) it was known.
+
+        It may stand where no list leads: by its content or name when the URL has had a newer one since.
+        """
+        root, known = self._space.key("voice:"), 0
+        keys = cast(Iterator[str], self._redis.scan_iter(match=f"{root}*", count=_PAGE))
+        while page := list(islice(keys, _PAGE)):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for key in page:
+                    pipe.hget(key, "persona_id")
+                found = [
+                    key.removeprefix(root) for key, has in zip(page, pipe.execute(), strict=True) if has == persona_id
+                ]
+            known += sum(self._space.run("forget", voice, persona_id) for voice in found)
+        return known
 
     def maker(self, voice: str) -> str | None:
         """The id of the job that makes the voice which others share; None where none does."""

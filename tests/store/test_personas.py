@@ -56,6 +56,23 @@ def test_a_persona_that_is_forgotten_is_taken_no_more(store: Store, queue: Voice
     assert [(one(store, each).state, one(store, each).stage) for each in (c, d)] == [(State.QUEUED, Stage.VOICE)] * 2
 
 
+def test_a_persona_is_forgotten_by_every_name_that_leads_to_it(store: Store, queue: VoiceQueue) -> None:
+    """Also where its URL has a newer one since, and where a content was learnt after it was made."""
+    [a] = put(store, sung(key="a", voice="ana", batch="spring"))
+    voiced(store, ordered(store, a))
+    put(store, sung(key="b", reuse=True, audio_sha256="a" * 64))
+    made(store, "newer")
+
+    assert queue.forget_persona(f"persona-of-{a}")
+
+    by_name, by_content = put(
+        store,
+        sung(key="c", voice="ana", batch="spring"),
+        sung(key="d", reuse=True, audio_sha256="a" * 64, audio_url=OTHER),
+    )
+    assert [one(store, each).stage for each in (by_name, by_content)] == [Stage.VOICE] * 2
+
+
 def test_a_waiting_job_says_whose_voice_it_waits_for(store: Store, queue: VoiceQueue) -> None:
     """An honest answer to "where is my voice?"."""
     a, b = put(store, sung(key="a", reuse=True), sung(key="b", reuse=True))

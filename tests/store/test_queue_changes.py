@@ -8,7 +8,7 @@ import time
 import pytest
 from redis import Redis
 
-from tests.jobs import voice
+from tests.jobs import SONG, voice
 from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, dump, failed, make
 from voicequeue import (
     Code,
@@ -17,7 +17,9 @@ from voicequeue import (
     Stage,
     State,
     VoiceQueue,
+    plans,
 )
+from voicequeue.listing import Filter
 from voicequeue.store import Store
 
 # ── cancel ────────────────────────────────────────────────────────────────────────────────────────
@@ -58,6 +60,28 @@ def test_a_job_that_cannot_be_cancelled_says_why(
         queue.cancel(job.id)
 
     assert dump(redis, prefix) == before
+
+
+@pytest.mark.parametrize("wanted", [Filter(batch="spring"), Filter()])
+def test_a_plan_cancels_whoever_waits_before_the_one_that_makes_the_voice(
+    queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, wanted: Filter
+) -> None:
+    """Or the next would be given the voice to make, and no longer be as the plan knows it; also across its pages."""
+    monkeypatch.setattr(plans, "CHUNK", 1)
+    queue.enqueue({"audio_url": "https://a.example/b.wav", "songs": [SONG] * 4, "batch": "spring"})
+
+    done = queue.carry_out("cancel", queue.plan("cancel", wanted).token)
+
+    assert (done.found, done.changed) == (4, 4)
+    assert queue.status().states[State.CANCELLED] == 4
+
+
+def test_all_jobs_of_a_voice_are_cancelled_together(queue: VoiceQueue) -> None:
+    """In the order in which they came, over more than one page."""
+    orders = [{"audio_url": f"https://a.example/{n}.wav", "songs": [SONG] * 100, "batch": "b"} for n in range(6)]
+    queue.enqueue_many(orders)
+
+    assert all(queue.cancel_as_read(queue.jobs(batch="b")))
 
 
 def test_of_two_that_cancel_at_once_one_does(queue: VoiceQueue) -> None:

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from config.settings import Settings
-from tests.jobs import numbered, voice
+from tests.jobs import numbered, sung, voice
 from tests.losing import LosingWay, losing_way
 from tests.store.conftest import Command
-from tests.store.life import brought_to
-from voicequeue import Job, State, StoreUnreachable, VoiceJob, VoiceQueue
+from tests.store.life import brought_to, failed, one, put, song_of
+from voicequeue import Code, Job, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.queue import CHUNK
 from voicequeue.store import Store
 from workers.stack import Stack
@@ -377,3 +377,30 @@ def test_a_patience_that_cannot_be_exits_with_2(command: Command, monkeypatch: p
     assert (ended.code, ended.out) == (2, "")
     assert "VOICEQUEUE_WAIT_FOR_REDIS_S" in ended.err
     assert "0 or more" in ended.err
+
+
+def test_a_retry_that_goes_on_with_a_voice_at_once_is_told_as_made_though_the_answer_was_lost(
+    queue: VoiceQueue, unlucky: VoiceQueue, store: Store, way: LosingWay
+) -> None:
+    """The one script waits for the voice, and finds it there."""
+    [job_id] = put(store, sung(key="retried", reuse=True))
+    failed(store, one(store, job_id), Code.REFUSED)
+    song_of(store)
+    way.lose_the_answer_to("EVALSHA")
+
+    retried = unlucky.retry(job_id)
+
+    assert way.lost == 1
+    assert (retried.state, retried.persona_id) == (State.QUEUED, "p-1")
+
+
+def test_a_change_that_the_job_moved_away_from_is_not_told_as_made_though_the_answer_was_lost(
+    queue: VoiceQueue, unlucky: VoiceQueue, way: LosingWay
+) -> None:
+    """A job moved in the same script, but elsewhere."""
+    first, second = (queue.enqueue(voice(key=key, reuse=True)) for key in ("first", "second"))
+    stale = replace(queue.get(second.id), version=queue.get(second.id).version - 1)
+    way.lose_the_answer_to("EVALSHA")
+
+    assert unlucky.cancel_as_read([queue.get(first.id), stale]) == [True, False]
+    assert queue.get(second.id).state is State.QUEUED

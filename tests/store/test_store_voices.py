@@ -6,8 +6,8 @@ import pytest
 from redis import Redis
 
 from tests.jobs import sung, voice
-from tests.store.life import NOW, accepted, charging, everything_agrees, failed, ids, make, one, put
-from voicequeue import Code, Job, Stage, State, VoiceJob
+from tests.store.life import NOW, accepted, charging, everything_agrees, failed, ids, make, move, one, put
+from voicequeue import Code, Job, Stage, State, VoiceJob, changes
 from voicequeue.claims import Outcome
 from voicequeue.store import Store
 
@@ -103,6 +103,35 @@ def test_a_name_stands_for_one_recording(store: Store) -> None:
     assert store.get([other.id()]) == [None]
 
 
+def test_who_comes_with_a_higher_priority_makes_the_voice_that_another_has_not_begun(store: Store) -> None:
+    """It would else wait behind the whole backlog of a lower one; what both cost together stays the same."""
+    [a] = put(store, sung(key="a", reuse=True, priority="bulk"))
+    b = sung(key="b", reuse=True, priority="high")
+
+    assert store.enqueue([(b.id(), b)], NOW) == [Outcome.SHARES]
+    assert [one(store, each).state for each in (a, b.id())] == [State.WAITING, State.QUEUED]
+    assert store.timeline(a)[-1].reason == f"job {b.id()} makes the voice sooner"
+
+
+def test_a_voice_whose_maker_has_a_slot_is_left_to_it(store: Store) -> None:
+    """It comes sooner than any other could make it."""
+    [a] = put(store, sung(key="a", reuse=True, priority="bulk"))
+    store.admit(NOW)
+    [b] = put(store, sung(key="b", reuse=True, priority="high"))
+
+    assert [one(store, each).state for each in (a, b)] == [State.ADMITTED, State.WAITING]
+
+
+@pytest.mark.parametrize("limit", [{"paused": 1}, {"max_credits": 18}])
+def test_a_batch_that_may_begin_nothing_keeps_no_voice_from_another(store: Store, limit: dict[str, int]) -> None:
+    """Whoever may begin makes it; those of the same batch wait with it."""
+    [a] = put(store, sung(key="a", reuse=True, batch="held"))
+    store.limit_batch("held", **limit)
+    b, c = put(store, sung(key="b", reuse=True, batch="held"), sung(key="c", reuse=True, batch="free"))
+
+    assert [one(store, each).state for each in (a, b, c)] == [State.WAITING, State.WAITING, State.QUEUED]
+
+
 def test_a_setting_makes_jobs_share_that_do_not_say(redis: Redis, prefix: str, store: Store) -> None:
     """And a job that says no has its own voice."""
     sharing = Store(redis, prefix, reuse=True)
@@ -191,6 +220,71 @@ def test_more_than_one_script_lets_go_are_let_go_by_the_pulse(store: Store) -> N
 
     assert rounds == [500, 200, 0]
     assert store.counts()[State.WAITING] == 0
+
+
+def test_a_voice_that_came_while_its_maker_had_a_slot_is_not_paid_for_again(store: Store) -> None:
+    """Made by a job that did not ask to share: the claim that was to pay for a second one finds it."""
+    a, (b, c) = put(store, voice(key="a"))[0], put(store, *shared(2))
+    store.admit(NOW)
+    charging(store, a)
+    voiced(store, accepted(store, a))
+    assert one(store, b).state is State.ADMITTED
+
+    assert store.charge(b, Stage.VOICE, "holder", NOW, lease=9) is None
+
+    assert [(one(store, each).state, one(store, each).stage) for each in (b, c)] == [(State.QUEUED, Stage.MUSIC)] * 2
+    assert store.credits() == 4
+
+
+def test_a_voice_that_is_there_is_sung_with_although_another_is_being_made(store: Store) -> None:
+    """By the job that had paid for its own already when this one came."""
+    [a] = put(store, voice(key="a"))
+    [b] = put(store, *shared(1))
+    store.admit(NOW)
+    charging(store, b)
+    voiced(store, ordered(store, a))
+    accepted(store, b)
+
+    [c] = put(store, sung(key="c", reuse=True))
+
+    assert (one(store, c).state, one(store, c).persona_id) == (State.QUEUED, f"persona-of-{a}")
+
+
+def test_the_maker_of_a_content_whose_url_was_made_meanwhile_takes_that_voice(store: Store) -> None:
+    """And so does everybody who waited for it."""
+    same = {"reuse": True, "audio_sha256": "a" * 64}
+    other, first = put(store, voice(key="other"), sung(key="first", **same))
+    [second] = put(store, sung(key="second", audio_url="https://mirror.example/x.wav", **same))
+    voiced(store, ordered(store, other))
+    [third] = put(store, sung(key="third", **same))
+
+    store.charge(first, Stage.VOICE, "holder", NOW, lease=9)
+
+    assert [one(store, each).stage for each in (first, second, third)] == [Stage.MUSIC] * 3
+    assert store.credits() == 4
+
+
+def test_who_comes_while_many_are_let_go_does_not_let_go_more_of_them(store: Store) -> None:
+    """That is the pulse's: a call that enqueues hundreds would hold Redis up for hundreds of thousands."""
+    jobs = put(store, *shared(1_201))
+    voiced(store, ordered(store, jobs[0]))
+
+    late = put(store, *(sung(key=f"late-{n}", reuse=True) for n in range(3)))
+
+    assert {one(store, each).state for each in late} == {State.QUEUED}
+    assert store.counts()[State.WAITING] == 700
+
+
+def test_one_script_lets_go_no_more_than_that_for_however_many_voices(store: Store) -> None:
+    """Two voices that come together are bounded as one is."""
+    urls = (URL, f"{URL}?2")
+    specs = [sung(key=f"{url}-{n}", audio_url=url, reuse=True) for url in urls for n in range(400)]
+    jobs = put(store, *specs)
+    made = [ordered(store, jobs[place]) for place in (0, 400)]
+    store.apply([move(job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}) for job in made], NOW)
+
+    assert store.counts()[State.WAITING] == 298
+    assert [store.release(NOW), store.release(NOW)] == [298, 0]
 
 
 # ── when it is not ────────────────────────────────────────────────────────────────────────────────
@@ -286,6 +380,33 @@ def test_a_voice_that_is_asked_for_again_is_waited_for(store: Store) -> None:
     [b] = put(store, sung(key="another", reuse=True))
 
     assert one(store, b).state is State.WAITING
+
+
+def test_who_is_over_together_with_the_maker_is_not_made_to_make_the_voice(store: Store) -> None:
+    """All of them expire, or are cancelled: nobody is left to pay for it."""
+    jobs = [one(store, each) for each in put(store, *shared(3))]
+
+    assert store.apply([move(job, State.CANCELLED) for job in jobs], NOW) == [True] * 3
+
+
+def test_where_all_are_retried_after_the_deadline_the_paid_order_is_asked_about_first(store: Store) -> None:
+    """In whatever order they are named: nobody pays for the voice a second time."""
+    a, b = put(store, *shared(2))
+    failed(store, ordered(store, a), Code.DEADLINE)
+
+    store.apply([changes.retry(one(store, each), NOW + 9) for each in (b, a)], NOW + 9)
+
+    assert [one(store, each).state for each in (a, b)] == [State.PENDING, State.WAITING]
+
+
+def test_a_paid_order_that_is_asked_about_again_takes_the_place_of_one_that_is_not_begun(store: Store) -> None:
+    """Whoever failed with it was retried before it was."""
+    a, b = put(store, *shared(2))
+    failed(store, ordered(store, a), Code.DEADLINE)
+    for each in (b, a):
+        store.apply([changes.retry(one(store, each), NOW + 9)], NOW + 9)
+
+    assert [one(store, each).state for each in (a, b)] == [State.PENDING, State.WAITING]
 
 
 def test_who_waits_can_be_cancelled_and_expire(store: Store) -> None:

@@ -24,7 +24,7 @@ for i, m in ipairs(cjson.decode(ARGV[2])) do
     for field, value in pairs(m.set) do redis.call('HSET', job_key, field, value) end
     for _, field in ipairs(m.unset) do redis.call('HDEL', job_key, field) end
     -- A job that is retried waits where another makes the voice by now.
-    if shares and m.to == 'queued' and FINAL[job[2]] and not makes(shares, '', m.id) then m.to = 'waiting' end
+    if shares and m.to == 'queued' and FINAL[job[2]] and not makes(shares, m.id) then m.to = 'waiting' end
     local batch = move(m.id, m, now)
     count_failure(job[3], -1)
     count_failure(redis.call('HGET', job_key, 'failure'), 1)

@@ -5,7 +5,7 @@
 --          'closed' = the gate is closed, the job is queued again; nil = there is nothing to do (any more)
 local now, id, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local job_key = key('job:' .. id)
-local job = redis.call('HMGET', job_key, 'state', 'stage', 'holder')
+local job = redis.call('HMGET', job_key, 'state', 'stage', 'holder', 'shares')
 
 local function claimed()
   local found = redis.call('HMGET', job_key, 'v', 'attempt', 'spec', 'persona_id', 'forbidden')
@@ -18,6 +18,8 @@ if job[2] ~= stage then return nil end
 -- Asked twice by the same holder: the first answer was lost on its way.
 if job[1] == 'charging' and job[3] == holder then return claimed() end
 if job[1] ~= 'admitted' then return nil end
+-- The voice has come from elsewhere since it was admitted: it is not paid for twice.
+if stage == 'voice' and job[4] and takes(id, job[4], ARGV[1]) then return nil end
 local gate = gate_of(now, stage)
 if gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0) then
   move(id, { to = 'queued', stage = stage, reason = 'gate closed' }, ARGV[1])

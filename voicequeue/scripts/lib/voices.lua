@@ -1,24 +1,16 @@
 -- Voices that are made once and sung with often: one job makes each, the others wait for its persona.
 
--- Jobs that are let go, or failed, in one go; the rest is for the pulse.
-local AT_ONCE = 500
+-- Jobs that one script may still let go, or fail, for whatever many voices; the rest is for the pulse.
+local room = 500
 
 local function voice_key(voice) return key('voice:' .. voice) end
 
 -- Within a batch, and not by its recording: what others made of that is not meant.
 local function is_named(voice) return voice:sub(1, 6) == 'named-' end
 
--- makes: whether this job is to make the voice: it is not there, and nobody else makes it. `url` is the voice that
--- is known by the recording's URL alone, and serves just as well.
-local function makes(voice, url, id)
+-- makes: whether this job is to make the voice: it is not there, and nobody else makes it.
+local function makes(voice, id)
   local known = redis.call('HMGET', voice_key(voice), 'persona_id', 'maker')
-  if not known[1] and url ~= '' and url ~= voice and not is_named(voice) then
-    local made = redis.call('HGETALL', voice_key(url))
-    if made[1] and redis.call('HEXISTS', voice_key(url), 'persona_id') == 1 then
-      redis.call('HSET', voice_key(voice), unpack(made))
-      return false
-    end
-  end
   if known[1] or known[2] then return known[2] == id end
   redis.call('HSET', voice_key(voice), 'maker', id)
   redis.call('HDEL', voice_key(voice), 'failure')
@@ -53,29 +45,75 @@ end
 -- the first of them makes it.
 local function settle_waiting(voice, now)
   local made = fields_of('voice:' .. voice, { 'persona_id', 'name', 'job', 'maker', 'failure' })
-  local ids = redis.call('ZRANGE', key('waiting:' .. voice), 0, AT_ONCE - 1)
-  if made.maker then ids = {} end
-  if not made.maker and not made.persona_id and not made.failure and ids[1] then
-    redis.call('HSET', voice_key(voice), 'maker', ids[1])
-    move(ids[1], { to = 'queued', stage = 'voice', reason = 'makes the voice, for nobody else does any more' }, now)
-    ids = {}
+  local decided = made.persona_id or (made.failure and not made.maker)
+  local ids = {}
+  if decided and room > 0 then
+    ids = redis.call('ZRANGE', key('waiting:' .. voice), 0, room - 1)
+    room = room - #ids
+  elseif not decided and not made.maker then
+    local first = redis.call('ZRANGE', key('waiting:' .. voice), 0, 0)[1]
+    if first then
+      redis.call('HSET', voice_key(voice), 'maker', first)
+      move(first, { to = 'queued', stage = 'voice', reason = 'makes the voice, for nobody else does any more' }, now)
+    end
   end
   for _, id in ipairs(ids) do
     if made.persona_id then release(id, made, now) else fail_with(id, made.failure, now) end
   end
-  if #ids == AT_ONCE then
-    redis.call('SADD', key('voices:due'), voice)
-  else
-    redis.call('SREM', key('voices:due'), voice)
-  end
+  local is_due = decided and redis.call('EXISTS', key('waiting:' .. voice)) == 1
+  redis.call(is_due and 'SADD' or 'SREM', key('voices:due'), voice)
   return #ids
+end
+
+-- takes: whether the voice is there, and a job that has not paid for one goes on with it. Who was to make it leaves
+-- that, and those who waited for him go on too.
+local function takes(id, voice, now)
+  local made = fields_of('voice:' .. voice, { 'persona_id', 'name', 'job', 'maker' })
+  if not made.persona_id then return false end
+  release(id, made, now)
+  if made.maker == id then
+    redis.call('HDEL', voice_key(voice), 'maker')
+    settle_waiting(voice, now)
+  end
+  return true
+end
+
+-- A voice that is known by its recording's URL alone so far serves just as well.
+local function learn(voice, url, now)
+  if is_named(voice) or url == voice or redis.call('HEXISTS', voice_key(voice), 'persona_id') == 1 then return end
+  if redis.call('HEXISTS', voice_key(url), 'persona_id') == 0 then return end
+  redis.call('HSET', voice_key(voice), unpack(redis.call('HGETALL', voice_key(url))))
+  redis.call('HDEL', voice_key(voice), 'maker', 'failure')
+  settle_waiting(voice, now)
+end
+
+-- This job makes the voice from now on, and not the one in the backlog that was to; that one waits.
+local function make_instead(voice, maker, id, now)
+  redis.call('HSET', voice_key(voice), 'maker', id)
+  move(maker, { to = 'waiting', stage = 'voice', reason = 'job ' .. id .. ' makes the voice sooner' }, now)
+end
+
+-- yields: whether the job that is to make the voice is still in the backlog and leaves it to this one, which comes
+-- sooner: it has a higher priority, or the other's batch may begin nothing (it is paused, or its credits are spent).
+local function yields(voice, id, now)
+  local maker = redis.call('HGET', voice_key(voice), 'maker')
+  local its = maker and fields_of('job:' .. maker, { 'state', 'rank', 'batch', 'next' })
+  if not its or its.state ~= 'queued' then return false end
+  local mine = fields_of('job:' .. id, { 'rank', 'batch', 'next' })
+  local function may_begin(job) return batch_allows(job.batch or '', cost_from('voice', job.next)) end
+  local is_held = not may_begin(its)
+  if not may_begin(mine) or not (is_held or mine.rank < its.rank) then return false end
+  make_instead(voice, maker, id, now)
+  return true
 end
 
 -- A new job makes the voice that it shares (1), or waits for it if somebody else does, or has (2).
 local function share(job, now)
-  if makes(job.voice, job.url, job.id) then return 1 end
+  learn(job.voice, job.url, now)
+  if makes(job.voice, job.id) then return 1 end
+  if yields(job.voice, job.id, now) then return 2 end -- the other one's order counts the voice
   move(job.id, { to = 'waiting', stage = 'voice', reason = 'shares a voice' }, now)
-  settle_waiting(job.voice, now)
+  takes(job.id, job.voice, now)
   return 2
 end
 
@@ -108,7 +146,12 @@ local function voice_follows(id, voice, m, now)
   local maker = redis.call('HGET', voice_key(voice), 'maker')
   if not FINAL[m.to] then
     if m.to ~= 'waiting' then redis.call('HSETNX', voice_key(voice), 'maker', id) end
-    if m.to == 'waiting' then settle_waiting(voice, now) end
+    if m.to == 'waiting' then takes(id, voice, now) end
+    -- Its order was paid, and is asked about again: nobody need pay for another.
+    local is_paid = m.to == 'pending' and maker and maker ~= id
+    if is_paid and redis.call('HGET', key('job:' .. maker), 'state') == 'queued' then
+      make_instead(voice, maker, id, now)
+    end
   elseif maker == id and not (m.to == 'cancelled' and m.due) then
     redis.call('HDEL', voice_key(voice), 'maker')
     local failure = m.to == 'failed' and cjson.decode(redis.call('HGET', key('job:' .. id), 'failure'))
