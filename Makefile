@@ -48,8 +48,8 @@ bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="pol
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
 lock:  ## Pin the dependencies again (needs uv)
-	$(PIN) --upgrade --extra worker --extra s3 --extra dev -o requirements.lock pyproject.toml
-	$(PIN) --extra worker --constraint requirements.lock -o requirements-worker.lock pyproject.toml
+	$(PIN) --upgrade --extra worker --extra s3 --extra otel --extra dev -o requirements.lock pyproject.toml
+	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 
 clean:  ## Remove what make made
 	rm -rf .venv .voicequeue tests/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache
