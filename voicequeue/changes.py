@@ -70,7 +70,8 @@ def _go_on(job: Job, now: float, cleared: dict[str, str | None]) -> Move:
 
 def pays_again(job: Job, *, resubmit: bool = False) -> bool:
     """Whether retrying a failed job orders a stage that was charged, or may have been."""
-    if job.has_result or (job.may_still_come and not resubmit):
+    failed_with_another = job.attempt == 0  # the voice that it shares was charged to that one
+    if failed_with_another or job.has_result or (job.may_still_come and not resubmit):
         return False
     return job.failure is not None and job.failure.code in _PAID
 

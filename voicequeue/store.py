@@ -198,6 +198,11 @@ class Store:
         how many: there may be more."""
         return int(self._space.run("release", f"{now:.6f}"))
 
+    def hasten(self, now: float, *, at_most: int = 200) -> int:
+        """Let jobs that wait for a voice make it, where its maker may not begin and they may; gives how many. Looks at
+        so many of those who wait, at the others when it is called again."""
+        return int(self._space.run("hasten", f"{now:.6f}", at_most))
+
     def overdue(self, now: float, *, patience: float, at_most: int = 1000) -> list[Overdue]:
         """Jobs whose time passed `patience` seconds ago, each given to one caller."""
         return [

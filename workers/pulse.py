@@ -120,6 +120,7 @@ class Pulse:
             self._services.store.apply([decide.expired(job, now) for job in expired], now)
         while self._services.store.release(now):
             pass
+        self._services.store.hasten(now)
         if self._resubmit_after is not None:
             self._order_again(now, unsure_before=now - self._resubmit_after)
 

@@ -291,3 +291,18 @@ def test_a_job_that_has_not_begun_in_its_time_fails_as_expired(bench: Bench, que
     bench.clock.now += 3_600
     bench.pulse.reconcile()
     assert queue.get(short.id).state is State.QUEUED
+
+
+def test_a_voice_whose_maker_is_held_back_is_made_by_one_who_waits(bench: Bench, queue: VoiceQueue) -> None:
+    """Somebody paused the first one's batch; the other's goes on."""
+    held, free = (
+        queue.enqueue(VoiceJob(audio_url="https://a.example/1.wav", song=SONG, reuse=True, batch=batch))
+        for batch in ("held", "free")
+    )
+    queue.pause(batch="held")
+
+    bench.pulse.reconcile()
+    bench.pulse.admit()
+
+    assert bench.handed_out == [("voice.submit", [free.id])]
+    assert [job.state for job in map(queue.get, (held.id, free.id))] == [State.WAITING, State.ADMITTED]

@@ -132,6 +132,23 @@ def test_a_batch_that_may_begin_nothing_keeps_no_voice_from_another(store: Store
     assert [one(store, each).state for each in (a, b, c)] == [State.WAITING, State.WAITING, State.QUEUED]
 
 
+def test_a_batch_that_is_held_later_keeps_no_voice_from_those_who_wait(store: Store) -> None:
+    """The pulse finds them, page after page; whose own batch is held is passed over."""
+    [a] = put(store, sung(key="a", reuse=True, batch="held"))
+    waiting = put(store, *(sung(key=f"{batch}-{n}", reuse=True, batch=batch) for batch in ("held", "free") for n in "12"))
+    assert store.hasten(NOW, at_most=10) == 0
+    store.limit_batch("held", paused=True)
+
+    rounds = [store.hasten(NOW, at_most=2) for _ in range(3)]
+
+    assert sum(rounds) == 1
+    assert one(store, a).state is State.WAITING
+    assert sorted(one(store, each).state for each in waiting) == [State.QUEUED, *[State.WAITING] * 3]
+    [maker] = [each for each in waiting[2:] if one(store, each).state is State.QUEUED]
+    voiced(store, ordered(store, maker))
+    assert {one(store, each).stage for each in (a, *waiting)} == {Stage.MUSIC}
+
+
 def test_a_setting_makes_jobs_share_that_do_not_say(redis: Redis, prefix: str, store: Store) -> None:
     """And a job that says no has its own voice."""
     sharing = Store(redis, prefix, reuse=True)

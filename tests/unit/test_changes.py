@@ -78,6 +78,11 @@ def test_retrying_costs_what_is_still_to_be_paid(broken: Job, cost: int, cost_re
     )
 
 
+def test_who_failed_with_another_jobs_voice_has_paid_for_none() -> None:
+    """What was charged was that one's; retrying this one pays for the first time."""
+    assert not changes.pays_again(failed(Stage.VOICE, Code.UPSTREAM_FAILED, known=False, attempt=0))
+
+
 def test_a_result_that_came_late_is_taken_up() -> None:
     """A voice leads to its song, a song to the end; nothing is asked or paid."""
     voice = changes.retry(failed(Stage.VOICE, Code.DEADLINE, persona_id="p"), NOW)

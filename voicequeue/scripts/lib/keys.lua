@@ -36,7 +36,9 @@
 --   balances       list    JSON: what upstream said was left, and what we had spent by then
 --   gate           hash    by reason, JSON: since, detail, till, times
 --   flow           hash    limit, ceiling, streak, patience, cut: how many jobs upstream lets us have in flight;
---                          tat: the submit rate; took: when upstream took an order last; failures: calls in a row that upstream did not answer
+--                          tat: the submit rate; took: when upstream took an order last; failures: calls in a row that
+--                          upstream did not answer; looked: how many of those who wait for a voice this round has
+--                          looked at
 --   spans:<kind>   list    "over within": how long the last orders of a stage and model took
 --   kinds          set     those kinds
 --   schedules      hash    by kind, JSON: the ages at which to ask
