@@ -135,7 +135,9 @@ def test_a_batch_that_may_begin_nothing_keeps_no_voice_from_another(store: Store
 def test_a_batch_that_is_held_later_keeps_no_voice_from_those_who_wait(store: Store) -> None:
     """The pulse finds them, page after page; whose own batch is held is passed over."""
     [a] = put(store, sung(key="a", reuse=True, batch="held"))
-    waiting = put(store, *(sung(key=f"{batch}-{n}", reuse=True, batch=batch) for batch in ("held", "free") for n in "12"))
+    waiting = put(
+        store, *(sung(key=f"{batch}-{n}", reuse=True, batch=batch) for batch in ("held", "free") for n in "12")
+    )
     assert store.hasten(NOW, at_most=10) == 0
     store.limit_batch("held", paused=True)
 
