@@ -5,14 +5,15 @@ READY := .venv/.ready
 # Tests wait more than they compute: one process more than there are processors.
 AT_ONCE ?= $(shell expr 1 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 NODE := tests/node/node_modules/.package-lock.json
+BROWSER := .venv/.browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test torture check bench lock clean
+.PHONY: help setup demo up test screenshots torture check bench lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) $(NODE)  ## Make .venv with everything pinned in requirements.lock
+setup: $(READY) $(NODE) $(BROWSER)  ## Make .venv with everything pinned in requirements.lock
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -25,14 +26,21 @@ $(READY): requirements.lock pyproject.toml
 $(NODE): tests/node/package-lock.json | $(READY)
 	@-$(BIN)/python -m tests.node
 
+# For the tests of pages: Debian's chromium, where there is no browser yet and apt-get may install one.
+$(BROWSER): | $(READY)
+	@-$(BIN)/python -m tests.browser && touch $@
+
 demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show the result
 	@$(BIN)/python -m workers.demo
 
 up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.up
 
-test: $(READY) $(NODE)  ## Run every test (a real Valkey and real workers, no Docker)
+test: $(READY) $(NODE) $(BROWSER)  ## Run every test (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n $(AT_ONCE)
+
+screenshots: $(READY) $(BROWSER)  ## Take the pictures in docs/images again
+	@$(BIN)/python -m tests.screenshots
 
 torture: $(READY)  ## Kill everything, again and again, then compare the books: SECONDS=180 SEED=7
 	@$(BIN)/python -m tests.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

@@ -1,16 +1,23 @@
-"""Flower's configuration: `celery -A workers.app flower --conf=config/flowerconfig.py`.
+"""Flower's configuration: `celery -A workers.app flower --conf=config/flowerconfig.py`; docs/flower.md."""
 
-FLOWER_BASIC_AUTH (user:password, several separated by commas) sets a login.
-"""
+from config.flower import format_task, load
 
-import os
+__all__ = ["format_task"]  # by which Flower shows each task
 
-address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
-port = int(os.environ.get("FLOWER_PORT", "5555"))
-basic_auth = os.environ.get("FLOWER_BASIC_AUTH", "").split(",") if os.environ.get("FLOWER_BASIC_AUTH") else []
+_chosen = load()
 
-#: Flower shows; what is done to jobs is done with `voicequeue`.
-read_only = True
-#: By itself it keeps 100,000 tasks in memory; history lives in the job records.
-max_tasks = 20_000
-tasks_columns = "name,uuid,state,args,received,runtime,worker,retries"
+address = _chosen.address
+port = _chosen.port
+basic_auth = _chosen.logins()
+url_prefix = _chosen.url_prefix.strip("/")
+read_only = _chosen.read_only
+
+persistent = True
+db = str(_chosen.db)
+_chosen.db.parent.mkdir(parents=True, exist_ok=True)
+state_save_interval = _chosen.state_save_interval
+max_tasks = _chosen.max_tasks
+# Workers are named by their process: each one that was restarted leaves a name behind.
+purge_offline_workers = 3600
+
+tasks_columns = "name,args,uuid,state,retries,received,runtime,worker"

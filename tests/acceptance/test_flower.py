@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 from celery import Celery
+from playwright.sync_api import Browser, Error, Page, expect
 from redis import Redis
 
 from tests.acceptance.conftest import LYRICS, SECRET, Build, House, jobs, settled
+from tests.acceptance.proxy import behind_a_proxy
 from tests.conftest import eventually
 from voicequeue import State, VoiceQueue
+from workers.stack import free_port, procfile
 
 LOGIN = ("operator", "pass-word")
+PASSWORD = "redis-pass-word"
+
+#: What nobody reads in Flower, in a log or in the broker.
+HIDDEN = (SECRET, PASSWORD, LOGIN[1], "recordings.example", LYRICS.splitlines()[1], "Song 1")
 
 
 @pytest.fixture(scope="module")
 def standing(build_for_all: Build) -> House:
-    """One worker."""
-    return build_for_all(workers=1, FLOWER_BASIC_AUTH=":".join(LOGIN))
+    """One worker; Redis asks for a password."""
+    return build_for_all(
+        workers=1, password=PASSWORD, FLOWER_BASIC_AUTH=":".join(LOGIN), FLOWER_STATE_SAVE_INTERVAL="200"
+    )
 
 
 @pytest.fixture
@@ -39,6 +51,17 @@ def flower(standing: House) -> str:
     return flower
 
 
+@pytest.fixture(scope="module")
+def done(standing: House, flower: str) -> list[str]:
+    """The ids of jobs that are done, in chunks, and known to Flower."""
+    with standing.queue() as queue:
+        queue.enqueue_many(jobs(12, "looked-at"))
+        eventually(lambda: settled(queue, "looked-at"), within_s=40)
+        ids = [job.id for job in queue.jobs(batch="looked-at")]
+    eventually(lambda: shown_ids(flower) >= set(ids))
+    return ids
+
+
 def flower_tasks(flower: str) -> dict[str, dict[str, Any]]:
     """The tasks that Flower knows."""
     answer = requests.get(f"{flower}/api/tasks", params={"limit": 1000}, auth=LOGIN, timeout=5)
@@ -47,28 +70,35 @@ def flower_tasks(flower: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def worker_of(flower: str) -> str:
+    """The one worker that Flower knows, and has asked who it is."""
+    url = f"{flower}/api/workers"
+    eventually(lambda: requests.get(url, params={"refresh": 1}, auth=LOGIN, timeout=5).json())
+    [worker] = requests.get(url, auth=LOGIN, timeout=5).json()
+    return str(worker)
+
+
 def everything_shown(house: House, flower: str) -> str:
-    """All that Flower shows and the workers log."""
-    pages = [
-        requests.get(f"{flower}{page}", auth=LOGIN, timeout=5).text for page in ("/workers", "/tasks", "/api/tasks")
-    ]
-    details = [requests.get(f"{flower}/task/{task}", auth=LOGIN, timeout=5).text for task in flower_tasks(flower)]
-    return "\n".join([*pages, *details, house.logs()])
+    """All that Flower shows, on every page and in its API, and the workers log."""
+    paths = ["/workers", "/tasks", "/broker", "/metrics", "/api/tasks", "/api/workers", "/api/queues/length"]
+    paths += [f"/worker/{worker_of(flower)}"]
+    for task in flower_tasks(flower):
+        paths += [f"/task/{task}", f"/api/task/info/{task}"]
+    answers = [requests.get(f"{flower}{path}", auth=LOGIN, timeout=5) for path in paths]
+    assert {answer.status_code for answer in answers} == {200}
+    return "\n".join([*(answer.text for answer in answers), house.logs()])
 
 
-def test_flower_shows_tasks_by_name_with_job_ids_and_no_secret_url_or_lyric(house: House, flower: str) -> None:
+def test_flower_shows_tasks_by_name_with_job_ids_and_no_secret_url_or_lyric(
+    house: House, flower: str, done: list[str]
+) -> None:
     """An operator sees which job a task is about; what a customer wrote or pays with is nowhere."""
-    with house.queue() as queue:
-        queue.enqueue_many(jobs(12, "shown"))
-        eventually(lambda: settled(queue, "shown"), within_s=40)
-        ids = {job.id for job in queue.jobs(batch="shown")}
-    eventually(lambda: shown_ids(flower) >= ids)
-
+    assert shown_ids(flower) >= set(done)
     names = {task["name"] for task in flower_tasks(flower).values()}
     shown = everything_shown(house, flower)
 
     assert names - {"voicequeue.enqueue"} == {"voice.submit", "voice.poll", "music.submit", "music.poll"}
-    for forbidden in (SECRET, "recordings.example", LYRICS.splitlines()[1], "Song 1"):
+    for forbidden in HIDDEN:
         assert forbidden not in shown
     assert requests.get(f"{flower}/tasks", timeout=5).status_code == 401
 
@@ -145,3 +175,103 @@ def test_a_worker_started_without_any_option_brings_jobs_to_their_end(build: Bui
     with house.queue() as queue:
         queue.enqueue_many(jobs(3))
         eventually(lambda: settled(queue), within_s=60)
+
+
+# ── in a browser ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab of somebody who knows the login; nothing in it goes wrong."""
+    context = browser.new_context(http_credentials={"username": LOGIN[0], "password": LOGIN[1]})
+    tab = context.new_page()
+    troubles: list[str] = []
+    tab.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    yield tab
+    context.close()
+    assert troubles == []
+
+
+def test_flower_asks_for_the_login(browser: Browser, flower: str) -> None:
+    """Without it, or with another password, nothing is shown."""
+    with browser.new_context() as nobody, pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
+        nobody.new_page().goto(f"{flower}/tasks")
+    with browser.new_context(http_credentials={"username": LOGIN[0], "password": "another"}) as stranger:
+        answer = stranger.new_page().goto(f"{flower}/tasks")
+        assert answer is not None
+        assert (answer.status, answer.header_value("www-authenticate")) == (401, 'Basic realm="flower"')
+
+
+def test_flower_shows_the_workers(page: Page, flower: str) -> None:
+    """By name, and that they are there."""
+    page.goto(f"{flower}/workers")
+
+    expect(page.get_by_role("link", name="worker-")).to_have_count(1)
+    expect(page.get_by_text("Online")).not_to_have_count(0)
+
+
+def test_flower_lists_tasks_with_stage_and_job_ids_and_finds_those_of_a_job(
+    page: Page, flower: str, done: list[str]
+) -> None:
+    """Whatever place a job has in its chunk; the task's own page names all of them."""
+    page.goto(f"{flower}/tasks")
+    rows = page.locator("#tasks-table tbody tr")
+    expect(rows.filter(has_text="voice.submit").filter(has_text="voice, job")).not_to_have_count(0)
+
+    for job_id in (done[0], done[-1]):
+        page.get_by_role("searchbox").fill(job_id)
+        known = {uuid for uuid, task in flower_tasks(flower).items() if job_id in task["args"]}
+        expect(rows).to_have_count(min(len(known), 10))
+        expect(page.locator(".dataTables_info")).to_contain_text(f"of {len(known)} tasks")
+        rows.first.locator("a[href*='/task/']").click()
+        expect(page.locator("#task-page")).to_contain_text(job_id)
+        page.go_back()
+
+
+def test_flower_keeps_its_history_though_it_is_killed(page: Page, house: House, flower: str, done: list[str]) -> None:
+    """The supervisor starts it again, and what it knew is there."""
+    before = {uuid for uuid, task in flower_tasks(flower).items() if done[0] in task["args"]}
+    saved = house.home / "flower"
+    begun = max(file.stat().st_mtime for file in saved.iterdir())
+    eventually(lambda: max((file.stat().st_mtime for file in saved.glob("state*")), default=0) > begun)
+
+    pid = house.supervisor.pid("flower")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: house.supervisor.pid("flower") not in (None, pid))
+    house.stack.wait_for_flower(flower)
+
+    assert before <= set(flower_tasks(flower))
+    page.goto(f"{flower}/tasks")
+    page.get_by_role("searchbox").fill(done[0])
+    expect(page.locator("#tasks-table tbody tr").filter(has_text="voice.submit")).not_to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["worker/shutdown/{worker}", "worker/queue/cancel-consumer/{worker}?queue=poll", "task/send-task/voice.poll"],
+)
+def test_flower_only_shows(house: House, flower: str, path: str) -> None:
+    """Whoever may look may not stop a worker or send tasks."""
+    url = f"{flower}/api/{path.format(worker=worker_of(flower))}"
+
+    answer = requests.post(url, json={}, auth=LOGIN, timeout=5)
+
+    assert answer.status_code == 403
+
+
+def test_flower_works_behind_a_proxy_with_a_prefix(page: Page, house: House, done: list[str]) -> None:
+    """Its pages, what they load and where they lead."""
+    port = free_port()
+    setting = f"FLOWER_URL_PREFIX=ops/flower FLOWER_PORT={port} FLOWER_DB={house.home}/behind/state"
+    house.stack.start("behind", f"{setting} {procfile()['flower']}")
+    house.stack.wait_for_flower(f"http://127.0.0.1:{port}/ops/flower")
+    with behind_a_proxy("/ops/flower/", port) as address:
+        page.goto(f"{address}/ops/flower/")
+        page.get_by_role("link", name="Tasks").click()
+        expect(page).to_have_url(f"{address}/ops/flower/tasks")
+        expect(page.locator("#tasks-table")).to_be_visible()
+        page.get_by_role("link", name="Workers").click()
+        page.get_by_role("link", name="worker-").click()
+        expect(page.get_by_text("Pool")).not_to_have_count(0)
