@@ -12,9 +12,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.settings import BadSettings, explain
 
-#: So many ids stand in a line of the list; the task's own page has all of them.
-SHOWN = 3
-
 _ID = re.compile(r"'([^'\s]+)'")
 
 
@@ -84,13 +81,5 @@ def format_task(task: Any) -> Any:
         task.args, task.kwargs = "a job from a message", ""
     elif ids:
         what = {"callback": "callback", "song": "job"}.get(stage, f"{stage}, job")
-        task.args = _counted(what, ids)
-        task.kwargs = " ".join(ids) if len(ids) > SHOWN else ""
+        task.args, task.kwargs = f"{what}{'s' if len(ids) > 1 else ''} {' '.join(ids)}", ""
     return task
-
-
-def _counted(what: str, ids: list[str]) -> str:
-    if len(ids) == 1:
-        return f"{what} {ids[0]}"
-    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    return f"{what}s {' '.join(ids[:SHOWN])}{more}"

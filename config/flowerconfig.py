@@ -20,4 +20,4 @@ max_tasks = _chosen.max_tasks
 # Workers are named by their process: each one that was restarted leaves a name behind.
 purge_offline_workers = 3600
 
-tasks_columns = "name,args,uuid,state,retries,received,runtime,worker"
+tasks_columns = "name,args,state,retries,received,runtime,worker,uuid"

@@ -190,6 +190,8 @@ class Amqp(AMQP):
     """Celery's part for messages, with these connections."""
 
     Connection = Connection
+    #: Long enough for the ids of the longest chunk: Flower finds a job's tasks by them.
+    argsrepr_maxsize = 500 * 24
 
 
 def install() -> None:

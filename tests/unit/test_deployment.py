@@ -95,6 +95,13 @@ def test_no_time_limit_ends_a_task_that_waits_for_redis() -> None:
     assert limits["task_time_limit"] > longest
 
 
+def test_flower_keeps_its_history_on_a_volume(services: dict[str, Any]) -> None:
+    """A new image does not forget what the last one has seen; the folder is the user's."""
+    assert services["flower"]["environment"]["FLOWER_DB"].startswith("/flower/")
+    assert "flower:/flower" in services["flower"]["volumes"]
+    assert "--owner voicequeue /archive /flower" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
 def test_flower_is_never_published_without_a_login(services: dict[str, Any]) -> None:
     """Outside localhost it needs FLOWER_BASIC_AUTH, or compose refuses to start."""
     assert services["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")

@@ -1,0 +1,120 @@
+"""`make screenshots`: the pictures in docs/images, of a stack at work on the simulator."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+from playwright.sync_api import Browser, Page, expect
+
+from config.settings import Settings
+from tests.browser import started
+from voicequeue import Song, State, VoiceJob, VoiceQueue
+from workers.stack import ROOT, Stack
+from workers.supervisor import Supervisor
+
+IMAGES = ROOT / "docs" / "images"
+SIZE = {"width": 1500, "height": 720}
+
+#: As fast as `make up` with the simulator; some orders fail, and the account is not the limit.
+PACE = {
+    "VOICEQUEUE_POLL_MIN_S": "0.8",
+    "VOICEQUEUE_POLL_MAX_S": "1.2",
+    "VOICEQUEUE_FIRST_IN_FLIGHT": "24",
+    "VOICEQUEUE_CHUNK": "8",
+    "FLOWER_STATE_SAVE_INTERVAL": "0",
+}
+DIALS = {"voice_s": 2.5, "music_s": 4, "jitter": 0.3, "credits": 5_000, "seed": 7}
+
+VERSE = "[Verse]\nlanterns on the water\n[Chorus]\ncarry me home"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A stack in the middle of its work."""
+
+    redis_url: str
+    flower: str
+
+
+@contextmanager
+def at_work() -> Iterator[Scene]:
+    """Two batches: one that is done but for what failed, one on its way."""
+    with tempfile.TemporaryDirectory() as folder, Supervisor(say=print) as supervisor:
+        stack = Stack(supervisor, Settings(_env_file=None), home=Path(folder), env=PACE)
+        redis_url = stack.start_valkey()
+        stack.start_simulator(DIALS)
+        flower = stack.start_flower()
+        stack.start_workers(2)
+        stack.wait_for_flower(flower)
+        with VoiceQueue(redis_url) as queue:
+            queue.enqueue_many(_jobs(30, "autumn-choir"))
+            _until(lambda: queue.batch("autumn-choir").is_settled)
+            queue.enqueue_many(_jobs(60, "winter-release"))
+            _until(lambda: queue.batch("winter-release").states[State.SUCCEEDED] >= 10)
+        yield Scene(redis_url, flower)
+
+
+def _jobs(count: int, batch: str) -> list[VoiceJob]:
+    return [
+        VoiceJob(
+            audio_url=f"https://recordings.example/{batch}/{number:03}.wav",
+            song=Song(title=f"Lanterns {number}", tags="folk, warm", prompt=VERSE),
+            key=f"{batch}-{number}",
+            batch=batch,
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def _until(holds: Callable[[], bool], within_s: float = 120.0) -> None:
+    give_up = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > give_up:
+            raise TimeoutError("the stack does not get there")
+        time.sleep(0.05)
+
+
+def flower(browser: Browser, scene: Scene) -> None:
+    """Flower's workers, its tasks, one of them."""
+    _until(lambda: len(requests.get(f"{scene.flower}/workers", params={"json": 1}, timeout=5).json()["data"]) >= 2)
+    page = _page(browser)
+    page.goto(f"{scene.flower}/workers")
+    expect(page.get_by_text("Online").first).to_be_visible()
+    _take(page, "flower-workers")
+    page.goto(f"{scene.flower}/tasks")
+    rows = page.locator("#tasks-table tbody tr")
+    expect(rows.filter(has_text="RETRY")).not_to_have_count(0)
+    _take(page, "flower-tasks")
+    with_many = rows.filter(has_text="jobs")
+    expect(with_many).not_to_have_count(0)
+    with_many.last.locator("a[href*='/task/']").click()
+    expect(page.locator("#task-page")).to_be_visible()
+    _take(page, "flower-task")
+    page.close()
+
+
+def _page(browser: Browser) -> Page:
+    return browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
+
+
+def _take(page: Page, name: str) -> None:
+    page.wait_for_load_state("networkidle")
+    path = IMAGES / f"{name}.png"
+    page.screenshot(path=path)
+    print(path.relative_to(ROOT))
+
+
+def main() -> None:
+    """Take them all."""
+    with started() as browser, at_work() as scene:
+        flower(browser, scene)
+
+
+if __name__ == "__main__":
+    main()

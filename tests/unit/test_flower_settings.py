@@ -1,0 +1,60 @@
+"""Flower's settings, and how it shows a task."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from config.flower import format_task, load, open_to_all
+from config.settings import BadSettings
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_on_this_machine_flower_needs_no_login(address: str) -> None:
+    """Nobody else gets there."""
+    assert not open_to_all(address, "")
+
+
+@pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "10.0.0.7", "flower.internal"])
+def test_anywhere_else_flower_does_not_start_without_a_login(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """It names the setting, and what it takes."""
+    assert open_to_all(address, "")
+    assert not open_to_all(address, "me:long")
+    if address:  # in the environment an empty value is none
+        monkeypatch.setenv("FLOWER_ADDRESS", address)
+        with pytest.raises(BadSettings, match="FLOWER_BASIC_AUTH: is required"):
+            load()
+        monkeypatch.setenv("FLOWER_BASIC_AUTH", "me:long,you:longer")
+        assert load().logins() == ["me:long", "you:longer"]
+
+
+@pytest.mark.parametrize("login", ["me", "me:", ":secret", "me:long,you"])
+def test_a_login_that_is_none_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
+    """Half of it may be a password."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", login)
+
+    with pytest.raises(BadSettings) as refused:
+        load()
+
+    assert str(refused.value) == "FLOWER_BASIC_AUTH: must be user:password, several separated by commas"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "shown"),
+    [
+        ("voice.submit", "(['aaaa'],)", "voice, job aaaa"),
+        ("music.poll", "[['aaaa', 'bbbb']]", "music, jobs aaaa bbbb"),
+        ("music.poll", "(['aaaa', 'bbbb', 'cc...", "music, jobs aaaa bbbb"),
+        ("callback.deliver", "(['cb_1'],)", "callback cb_1"),
+        ("song.archive", "(['aaaa', 'bbbb'],)", "jobs aaaa bbbb"),
+        ("voicequeue.enqueue", "'(hidden)'", "a job from a message"),
+        ("celery.ping", "()", "()"),
+        (None, None, None),
+    ],
+)
+def test_a_task_is_shown_by_its_stage_and_the_ids_of_its_jobs(name: str, args: str, shown: str) -> None:
+    """Instead of raw arguments; what is none of ours stays as it is."""
+    task = format_task(SimpleNamespace(name=name, args=args, kwargs="{}"))
+
+    assert task.args == shown
