@@ -59,10 +59,11 @@ def open_to_all(address: str, basic_auth: str) -> bool:
         return True
 
 
-def load() -> FlowerSettings:
-    """The settings as they stand in the environment now. Raises BadSettings, which ends the process."""
+def load(**given: str) -> FlowerSettings:
+    """The settings as they stand in the environment now, but for what is `given`. Raises BadSettings, which ends the
+    process."""
     try:
-        found = FlowerSettings()
+        found = FlowerSettings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise BadSettings(explain(error, prefix="FLOWER_")) from None
     if open_to_all(found.address, found.basic_auth.get_secret_value()):

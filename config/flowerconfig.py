@@ -1,10 +1,13 @@
 """Flower's configuration: `celery -A workers.app flower --conf=config/flowerconfig.py`; docs/flower.md."""
 
+from tornado.options import options
+
 from config.flower import format_task, load
 
 __all__ = ["format_task"]  # by which Flower shows each task
 
-_chosen = load()
+# What the command line says goes before all that stands here.
+_chosen = load(**({"address": options.address} if getattr(options, "address", None) else {}))
 
 address = _chosen.address
 port = _chosen.port

@@ -9,6 +9,7 @@ from voicequeue.claims import Claimed
 from voicequeue.controls import Controls
 from voicequeue.polling import PollPlan, Span
 from voicequeue.stage import Stage
+from voicequeue.tally import Tally
 
 #: A countdown longer than this (seconds) could outlive the broker's patience with messages that wait: an
 #: order that takes longer is asked about once in between.
@@ -23,8 +24,9 @@ def kind_of(stage: Stage, model: str = "") -> str:
 class Polls:
     """The schedules, read anew every few seconds. Safe to share between threads."""
 
-    def __init__(self, controls: Controls, plan: PollPlan) -> None:
+    def __init__(self, controls: Controls, plan: PollPlan, tally: Tally) -> None:
         self._controls = controls
+        self._tally = tally
         self._plan = plan
         self._schedules: dict[str, list[float]] = {}
         self._read_again = 0.0
@@ -43,5 +45,7 @@ class Polls:
             over = 0.0 if claim.asked is None else claim.asked - claim.since
             if 0 <= over < now - claim.since:  # else nobody knows when it was ordered
                 spans.setdefault(kind_of(claim.stage, claim.model), []).append(Span(over, now - claim.since))
+                self._tally.measure("stage", claim.stage, now - claim.since)
+                self._tally.measure("lateness", claim.stage, now - claim.since - over)
         for kind, found in spans.items():
             self._controls.note_spans(kind, found)

@@ -41,4 +41,4 @@ class Services:
     @cached_property
     def polls(self) -> Polls:
         """When this process asks upstream."""
-        return Polls(self.store.controls, self.plan)
+        return Polls(self.store.controls, self.plan, self.store.tally)

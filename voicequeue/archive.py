@@ -21,8 +21,6 @@ from voicequeue.overview import ArchiveCounts
 #: Jobs that may be handed out and not claimed yet, in all.
 OUT_MAX = 64
 
-DAY_S = 86_400
-
 _PAGE = 500
 
 
@@ -132,13 +130,6 @@ class Archive:
     def again(self, job_ids: Sequence[str], now: float) -> list[bool]:
         """Archive the songs of these from now on; False for what has none, or whose are archived."""
         return [bool(each) for each in self._space.run("refetch", f"{now:.6f}", *job_ids)] if job_ids else []
-
-    def heard(self, worker: str, now: float) -> None:
-        """Note that a worker archives; those not heard for a day are forgotten."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(self._space.key("archive:pulses"), {worker: now})
-            pipe.zremrangebyscore(self._space.key("archive:pulses"), "-inf", now - DAY_S)
-            pipe.execute()
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────
 

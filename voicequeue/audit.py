@@ -123,7 +123,7 @@ class Drift(Finding):
     @property
     def kind(self) -> str:
         """Those of all batches together."""
-        return "counters" if self.counters == "counters" else "batch:*: counters"
+        return "batch:*: counters" if self.counters.startswith("batch:") else self.counters
 
     def __str__(self) -> str:
         return f"{_named(self.counters)}: counts {self.found:,} {self.field}, the records say {self.expected:,}"

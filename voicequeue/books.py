@@ -55,7 +55,7 @@ IS_INDEX = re.compile(
 ).fullmatch
 
 #: The hashes of counters.
-IS_COUNTED = re.compile(r"counters|batch:[^:]+").fullmatch
+IS_COUNTED = re.compile(r"counters|stands|batch:[^:]+").fullmatch
 
 
 def indexes(record: Record) -> Iterator[str]:
@@ -81,6 +81,8 @@ def counts(record: Record) -> Iterator[tuple[str, str, int]]:
     """What the job adds: counters, field, amount."""
     yield "counters", "credits", record.credits
     yield "counters", "committed", _committed(record)
+    if record.state != State.QUEUED:
+        yield "stands", f"{record.state}:{record.stage}", 1
     if record.code:
         yield "counters", f"failed.{record.code}", 1
     if record.batch:

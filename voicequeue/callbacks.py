@@ -23,8 +23,6 @@ from voicequeue.spec import batch_name, http_url, stored
 #: Callbacks that may be handed out and not claimed yet, in all.
 OUT_MAX = 500
 
-DAY_S = 86_400
-
 _PAGE = 500
 
 #: Nobody looks at it before an earlier one of its job is over.
@@ -170,13 +168,6 @@ class Callbacks:
     def redeliver(self, ids: Sequence[str], now: float) -> list[bool]:
         """Try these at once, also those that were given up; False for what is not there (any more)."""
         return [bool(each) for each in self._space.run("recall", f"{now:.6f}", *ids)] if ids else []
-
-    def heard(self, worker: str, now: float) -> None:
-        """Note that a worker delivers callbacks; those not heard for a day are forgotten."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(self._space.key("callbacks:pulses"), {worker: now})
-            pipe.zremrangebyscore(self._space.key("callbacks:pulses"), "-inf", now - DAY_S)
-            pipe.execute()
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────
 

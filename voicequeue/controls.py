@@ -182,19 +182,9 @@ class Controls:
         """Whether it is the caller's turn to do what one worker does for all, once in `every` seconds."""
         return bool(self._redis.set(self._space.key(f"turn:{name}"), "taken", nx=True, px=max(1, round(every * 1000))))
 
-    def heard(self, worker: str, now: float) -> None:
-        """Note that a worker's pulse beats, and its settings; those not heard for a day are forgotten."""
-        key = self._space.key("pulses")
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(self._space.key("settings"), mapping=cast(dict[Any, Any], self.settings.as_text()))
-            pipe.zadd(key, {worker: now})
-            pipe.zremrangebyscore(key, "-inf", now - DAY_S)
-            pipe.execute()
-
-    def workers(self, since: float) -> list[str]:
-        """Workers whose pulse was heard after `since`."""
-        found = self._redis.zrange(self._space.key("pulses"), f"({since}", "+inf", byscore=True)
-        return cast(list[str], found)
+    def note_settings(self) -> None:
+        """Note this worker's settings, for whoever asks."""
+        self._redis.hset(self._space.key("settings"), mapping=cast(dict[Any, Any], self.settings.as_text()))
 
     def woken(self, within: float) -> bool:
         """Wait until there may be something to admit, at most so many seconds (and 5); of many one is woken."""

@@ -14,12 +14,14 @@ from voicequeue.spec import Priority
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The queued jobs of one priority and batch (None: of none); `oldest` in Unix seconds."""
+    """The queued jobs of one priority and batch (None: of none), `songs` of which have their voice; `oldest` in Unix
+    seconds."""
 
     priority: Priority
     batch: str | None
     count: int
     oldest: float
+    songs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -347,7 +347,7 @@ class VoiceQueue:
                 in_flight=store.in_flight(),
                 limit=store.controls.flow().limit,
                 credits=store.credits(batch),
-                workers=len(store.controls.workers(since=now - 15)),
+                workers=len(store.pulses["worker"].since(now - 15)),
                 account=store.controls.account(now),
                 backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
                 failures=store.failures() if batch is None else {},

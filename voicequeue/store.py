@@ -25,11 +25,13 @@ from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.lookup import Lookup
 from voicequeue.overview import Batch, Line
 from voicequeue.preview import Preview
+from voicequeue.pulses import KINDS, Pulses
 from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.rejects import Rejects
 from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import Stage
+from voicequeue.tally import Tally
 from voicequeue.voices import Voices
 
 #: A claim may come this much before its time (seconds): clocks of two machines differ a little.
@@ -63,9 +65,9 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 class Store:
     """Job records under one prefix of one Redis; `controls` is what holds them back, `lookup` how they are listed,
     `callbacks` who is told of them, `archive` whose songs are kept, `rejects` the messages that became no job,
-    `voices` what was made. Safe to share between threads. `limits` are this process's settings; `reuse` holds for
-    jobs that do not say whether a voice made from the same recording serves them; with `archives` the songs that it
-    writes are to be archived."""
+    `voices` what was made, `pulses` which processes live, `tally` what they count beside the records. Safe to share
+    between threads. `limits` are this process's settings; `reuse` holds for jobs that do not say whether a voice made
+    from the same recording serves them; with `archives` the songs that it writes are to be archived."""
 
     def __init__(
         self,
@@ -84,6 +86,8 @@ class Store:
         self.archive = Archive(self._space)
         self.rejects = Rejects(self._space)
         self.voices = Voices(self._space)
+        self.tally = Tally(self._space)
+        self.pulses = {kind: Pulses(self._space, kind) for kind in KINDS}
         self._limits = self.controls.settings.arguments()
         self._reuse = reuse
         self._archives = archives
@@ -264,15 +268,38 @@ class Store:
             for priority, batch in named:
                 key = self._line(priority, batch)
                 pipe.zcard(key)
+                pipe.zcount(key, "-inf", "(0")
                 pipe.zrange(key, 0, 0, withscores=True)
                 pipe.zrange(key, 0, "+inf", byscore=True, offset=0, num=1, withscores=True)
             found = iter(pipe.execute())
-        sizes = zip(named, zip(*[found] * 3, strict=True), strict=True)
+        sizes = zip(named, zip(*[found] * 4, strict=True), strict=True)
         return [
-            Line(priority, batch or None, count, min(score % SONGS_AHEAD for _, score in (*head, *voices)))
-            for (priority, batch), (count, head, voices) in sizes
+            Line(priority, batch or None, count, min(score % SONGS_AHEAD for _, score in (*head, *voices)), songs)
+            for (priority, batch), (count, songs, head, voices) in sizes
             if head
         ]
+
+    def stands(self) -> dict[tuple[State, Stage], int]:
+        """How many jobs stand where, but for those that are queued: see `lines`."""
+        places = [(state, stage) for state in State if state is not State.QUEUED for stage in Stage]
+        found = self._redis.hmget(self._space.key("stands"), [f"{state}:{stage}" for state, stage in places])
+        counts = (int(count or 0) for count in cast(list[str | None], found))
+        return dict(zip(places, counts, strict=True))
+
+    def oldest(self, state: State) -> float | None:
+        """When the job entered that state (any but queued) which is in it longest; None where none is."""
+        first = cast(
+            list[tuple[str, float]], self._redis.zrange(self._space.key(f"state:{state}"), 0, 0, withscores=True)
+        )
+        return first[0][1] if first else None
+
+    def charged(self) -> dict[Stage, tuple[int, int]]:
+        """How many orders of each stage were charged, and the credits that they cost."""
+        wanted = [f"{stage}.{what}" for stage in Stage for what in ("charges", "credits")]
+        found = map(
+            int, (n or 0 for n in cast(list[str | None], self._redis.hmget(self._space.key("counters"), wanted)))
+        )
+        return dict(zip(Stage, zip(found, found, strict=True), strict=True))
 
     def failures(self) -> dict[str, int]:
         """How many jobs stand failed, by code."""

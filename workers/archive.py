@@ -6,7 +6,9 @@ Only such workers carry it: where there is none, no messages pile up.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from celery import Celery
 
@@ -14,6 +16,7 @@ from config.settings import Settings, settings
 from tasks.archive.keep import ArchiveServices, sweep
 from tasks.archive.shelf import Unusable
 from tasks.celery_tasks import ARCHIVE
+from workers.facts import facts
 from workers.pulse import Beating, HandOut, publish, survive
 from workers.services import build_archive
 
@@ -21,17 +24,21 @@ log = logging.getLogger("voicequeue.pulse")
 
 
 class ArchivePulse:
-    """Hands out jobs whose songs are to be archived; `worker` is the name it is heard under."""
+    """Hands out jobs whose songs are to be archived; `worker` is the name it is heard under, with
+    these facts."""
 
-    def __init__(self, services: ArchiveServices, give: HandOut, *, worker: str) -> None:
+    def __init__(
+        self, services: ArchiveServices, give: HandOut, *, worker: str, facts: Mapping[str, Any] | None = None
+    ) -> None:
         self._services = services
         self._give = give
         self._worker = worker
+        self._facts = facts
 
     def beat(self) -> None:
         """Say that this worker lives, and hand out what is due."""
         now, archive = self._services.clock(), self._services.archive
-        archive.heard(self._worker, now)
+        self._services.pulses.heard(self._worker, now, self._facts)
         # A message each: the slow songs of one job hold up no other.
         for job_id in archive.hand_out(now, patience=self._services.patience.handed_out_s):
             self._give(ARCHIVE, [job_id])
@@ -48,7 +55,7 @@ class ArchiveStep(Beating):
         if (services := _services(chosen)) is None:
             return
         sweep(services.clock())
-        pulse = ArchivePulse(services, partial(publish, app), worker=worker)
+        pulse = ArchivePulse(services, partial(publish, app), worker=worker, facts=facts(chosen))
         while not self.stopping.is_set():
             survive(pulse.beat)
             self.stopping.wait(chosen.pulse_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from voicequeue import changes
 from voicequeue.claims import Overdue
 from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, State
 from voicequeue.stage import Stage
+from workers.facts import facts
 from workers.services import build
 
 log = logging.getLogger("voicequeue.pulse")
@@ -41,9 +42,9 @@ REST_S = 0.02
 class Pulse:
     """Admits and reconciles.
 
-    `worker` is the name it is heard under, `chunk` how many jobs a message carries, `credits_every` how
-    often (seconds) the account's credits are asked for. `resubmit_after` is the policy for unsure jobs:
-    seconds after which they are ordered again; None leaves them to a person.
+    `worker` is the name it is heard under, with these `facts`, `chunk` how many jobs a message carries,
+    `credits_every` how often (seconds) the account's credits are asked for. `resubmit_after` is the policy for
+    unsure jobs: seconds after which they are ordered again; None leaves them to a person.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Pulse:
         chunk: int,
         credits_every: float = 60.0,
         resubmit_after: float | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self._services = services
         self._hand_out = hand_out
@@ -62,6 +64,7 @@ class Pulse:
         self._chunk = chunk
         self._credits_every = credits_every
         self._resubmit_after = resubmit_after
+        self._facts = facts
 
     def beat(self, within: float) -> None:
         """Wait until there may be something to admit, at most so many seconds, and admit it."""
@@ -69,8 +72,10 @@ class Pulse:
         self.admit()
 
     def heard(self) -> None:
-        """Say that this worker lives."""
-        self._services.store.controls.heard(self._worker, self._services.clock())
+        """Say that this worker lives, and what it works with."""
+        store = self._services.store
+        store.controls.note_settings()
+        store.pulses["worker"].heard(self._worker, self._services.clock(), self._facts)
 
     def admit(self) -> None:
         """Fill the free slots from the backlog and hand out what was admitted."""
@@ -204,6 +209,7 @@ class PulseStep(Beating):
             chunk=chosen.chunk,
             credits_every=chosen.credits_every_s,
             resubmit_after=chosen.unsure_grace_s if chosen.unsure == "resubmit" else None,
+            facts=facts(chosen),
         )
         heard, reconciled = Every(chosen.pulse_s), Every(chosen.reconcile_s)
         while not self.stopping.is_set():

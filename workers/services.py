@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from config.settings import Settings, settings
 from tasks.archive.fetcher import Bounds, Fetcher
@@ -24,6 +24,7 @@ from voicequeue.net.connections import Times
 from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
+from voicequeue.tally import Tally
 
 #: How long (seconds) each call keeps trying while Redis is away: a task id that was paid for must not
 #: be dropped. Threads outlive the time limit of their task; only what else they could do waits.
@@ -65,20 +66,22 @@ def _archive_services_of(pid: int) -> ArchiveServices:  # noqa: ARG001  the key 
 
 def build(chosen: Settings) -> Services:
     """Services as the settings say."""
+    store = Store(
+        connect(chosen.redis_url, wait_s=STORE_WAIT_S),
+        chosen.prefix,
+        limits=limits(chosen),
+        reuse=chosen.reuse,
+        archives=bool(chosen.archive.get_secret_value()),
+    )
     return Services(
-        store=Store(
-            connect(chosen.redis_url, wait_s=STORE_WAIT_S),
-            chosen.prefix,
-            limits=limits(chosen),
-            reuse=chosen.reuse,
-            archives=bool(chosen.archive.get_secret_value()),
-        ),
+        store=store,
         upstream=MusicApi(
             chosen.musicapi_base_url,
             chosen.musicapi_key.get_secret_value(),
             connect_s=chosen.connect_timeout_s,
             answer_s=chosen.answer_timeout_s,
             connections=chosen.http_threads,
+            heard=partial(_tell, store.tally),
         ),
         threads=ThreadPoolExecutor(chosen.http_threads, thread_name_prefix="upstream"),
         plan=PollPlan(chosen.poll_min_s, chosen.poll_max_s),
@@ -88,10 +91,18 @@ def build(chosen: Settings) -> Services:
     )
 
 
+def _tell(tally: Tally, operation: str, outcome: str, seconds: float) -> None:
+    tally.count("call", operation, outcome)
+    tally.measure("call", operation, seconds)
+
+
 def build_callbacks(chosen: Settings) -> CallbackServices:
     """What callbacks are delivered with, as the settings say."""
+    store = Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix)
     return CallbackServices(
-        callbacks=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix).callbacks,
+        callbacks=store.callbacks,
+        pulses=store.pulses["callbacks"],
+        tried=partial(store.tally.count, "try"),
         sender=Sender(
             callback_secrets(chosen),
             allowed=Allowed.of(chosen.callback_allow, setting="VOICEQUEUE_CALLBACK_ALLOW"),
@@ -112,8 +123,10 @@ def build_callbacks(chosen: Settings) -> CallbackServices:
 
 def build_archive(chosen: Settings) -> ArchiveServices:
     """What songs are archived with, as the settings say. Raises Unusable."""
+    store = Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix)
     return ArchiveServices(
-        archive=Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix).archive,
+        archive=store.archive,
+        pulses=store.pulses["archive"],
         fetcher=Fetcher(
             allowed=Allowed.of(chosen.audio_allow, setting="VOICEQUEUE_AUDIO_ALLOW"),
             bounds=Bounds(

@@ -25,6 +25,7 @@ from tasks.archive.shelf import Shelf, Unusable, safe
 from voicequeue import flow
 from voicequeue.archive import Archive, Fetch
 from voicequeue.job import ArchivedFile, Clip, Job, Part
+from voicequeue.pulses import Pulses
 
 log = logging.getLogger("voicequeue")
 
@@ -43,6 +44,7 @@ class ArchiveServices:
     """What one process archives with."""
 
     archive: Archive
+    pulses: Pulses
     fetcher: Fetcher
     shelf: Shelf
     patience: flow.ArchivePatience

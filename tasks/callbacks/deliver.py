@@ -19,6 +19,7 @@ from tasks.callbacks.sender import Again, Answer, Delivered, Never, Sender
 from voicequeue import flow
 from voicequeue.callbacks import Call, Callbacks, Undeliverable
 from voicequeue.net.connections import Refused, Target
+from voicequeue.pulses import Pulses
 
 log = logging.getLogger("voicequeue")
 
@@ -28,11 +29,14 @@ class CallbackServices:
     """What one process delivers callbacks with."""
 
     callbacks: Callbacks
+    pulses: Pulses
     sender: Sender
     hosts: Hosts
     threads: Executor
     patience: flow.CallbackPatience
     clock: Callable[[], float] = field(default=time.time)
+    #: Told of each try by its outcome: delivered, again, never.
+    tried: Callable[[str], None] = lambda _: None
 
 
 def deliver(services: CallbackServices, ids: Sequence[str]) -> None:
@@ -72,6 +76,7 @@ def _try(services: CallbackServices, host: str, call: Call, target: Target) -> N
     began = time.monotonic()
     answer = _sent(services, call, target)
     is_there = not isinstance(answer, Again) or answer.host_is_there
+    services.tried(type(answer).__name__.lower())
     services.hosts.leave(host, services.clock(), is_there=is_there, took=time.monotonic() - began)
     _settle(services, call, answer)
 

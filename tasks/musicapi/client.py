@@ -20,6 +20,9 @@ from voicequeue.song import Song
 
 T = TypeVar("T")
 
+#: Told of each call: the operation, what came of it ("ok", or the kind of the error), and the seconds it took.
+Heard = Callable[[str, str, float], None]
+
 #: An answer larger than this is not the contract's.
 BODY_MAX = 2_000_000
 
@@ -51,6 +54,7 @@ class MusicApi:
         connect_s: float = 5.0,
         answer_s: float = 30.0,
         connections: int = 16,
+        heard: Heard | None = None,
     ) -> None:
         # Found here, for later it would cost a charge each time; and unnamed, for the key is a secret.
         if not (key.isascii() and key.isprintable()):
@@ -58,6 +62,7 @@ class MusicApi:
         self._base = base_url.rstrip("/")
         self._key = key.encode()
         self._answer_s = answer_s
+        self._heard = heard or _nobody
         self._timeout = (connect_s, answer_s)
         session = requests.Session()
         # Requests go straight to the session's adapter: the session's own layer looks up proxies,
@@ -81,23 +86,41 @@ class MusicApi:
     def create_voice(self, audio_url: str, webhook: Webhook | None = None) -> str:
         """Order a voice (4 credits); gives upstream's task id. Raises UpstreamError."""
         body = {"audio_url": audio_url, **_webhook_fields(webhook)}
-        return self._call("POST", "/api/v1/sonic/create-voice", readings.accepted, body)
+        return self._call("create_voice", "POST", "/api/v1/sonic/create-voice", readings.accepted, body)
 
     def create_music(self, persona_id: str, song: Song, webhook: Webhook | None = None) -> str:
         """Order a song (15 credits, two clips); gives upstream's task id. Raises UpstreamError."""
         body = {**persona_music(persona_id, song), **_webhook_fields(webhook)}
-        return self._call("POST", "/api/v1/sonic/create", readings.accepted, body)
+        return self._call("persona_music", "POST", "/api/v1/sonic/create", readings.accepted, body)
 
     def task(self, task_id: str) -> Reading:
         """What became of an order (free). Raises UpstreamError."""
-        return cast(Reading, self._call("GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", readings.reading))
+        path = f"/api/v1/sonic/task/{quote(task_id, safe='')}"
+        return cast(Reading, self._call("task", "GET", path, readings.reading))
 
     def credits(self) -> int:
         """Credits left on the account (free). Raises UpstreamError."""
-        return self._call("GET", "/api/v1/get-credits", readings.credits_left)
+        return self._call("get_credits", "GET", "/api/v1/get-credits", readings.credits_left)
 
-    def _call(self, method: str, path: str, read: Callable[[Any], T | None], body: dict[str, Any] | None = None) -> T:
+    def _call(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        read: Callable[[Any], T | None],
+        body: dict[str, Any] | None = None,
+    ) -> T:
         """What `read` finds in the answer; it gives None for what it cannot read."""
+        began, outcome = time.monotonic(), "ok"
+        try:
+            return self._answer(method, path, read, body)
+        except UpstreamError as error:
+            outcome = error.kind
+            raise
+        finally:
+            self._heard(operation, outcome, time.monotonic() - began)
+
+    def _answer(self, method: str, path: str, read: Callable[[Any], T | None], body: dict[str, Any] | None) -> T:
         status, headers, raw = self._send(method, path, body)
         if 200 <= status < 300 and (found := read(_parsed(raw))) is not None:
             return found
@@ -130,6 +153,10 @@ class MusicApi:
             headers = headers | {"Content-Type": "application/json", "Content-Length": str(len(request.body))}
         request.headers = requests.structures.CaseInsensitiveDict(headers)
         return request
+
+
+def _nobody(operation: str, outcome: str, seconds: float) -> None:
+    """Where nobody wants to hear of calls."""
 
 
 def _webhook_fields(webhook: Webhook | None) -> dict[str, str]:

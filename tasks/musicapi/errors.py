@@ -42,6 +42,11 @@ class UpstreamError(Exception):
     """Base of the tree; `message` is upstream's text, or what happened in our words."""
 
     cost: ClassVar[Cost] = Cost.NO
+    #: By which calls that ended so are counted.
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        cls.kind = re.sub(r"\B([A-Z])", r"_\1", cls.__name__).lower()
 
     def __init__(self, message: str) -> None:
         self.message = message[:MESSAGE_MAX]

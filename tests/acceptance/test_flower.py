@@ -127,6 +127,23 @@ def test_any_celery_client_can_enqueue_and_its_message_shows_nothing(house: Hous
     assert LYRICS.splitlines()[1] not in shown
 
 
+def test_a_message_that_waits_for_its_time_shows_nothing_either(house: House) -> None:
+    """Flower asks the worker what it holds, and shows all of the answer."""
+    job = {"audio_url": "https://recordings.example/later.wav", "batch": "later"}
+    with Celery(broker=house.redis_url) as client, house.queue() as queue:
+        client.send_task("voicequeue.enqueue", kwargs={"job": job}, queue="intake", task_id="later", countdown=3)
+        held: dict[str, Any] = {}
+
+        def is_held() -> bool:
+            held.update(client.control.inspect(timeout=0.3).scheduled() or {})
+            return "later" in str(held)
+
+        eventually(is_held)
+        eventually(lambda: "later" in names_of_batches(queue) and settled(queue, "later"))
+
+    assert "recordings.example" not in str(held)
+
+
 def names_of_batches(queue: VoiceQueue) -> list[str]:
     """All batches."""
     return [batch.name for batch in queue.batches()]

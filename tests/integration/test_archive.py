@@ -83,7 +83,9 @@ def keeper(store: Store, simulator: Simulator, tmp_path: Path) -> Keeper:
     clock = Clock(NOW + 60)
     fetcher = Fetcher(allowed=HERE, bounds=Bounds())
     patience = ArchivePatience(first_s=30, most_s=3_600, for_s=86_400, lease_s=60)
-    services = ArchiveServices(store.archive, fetcher, Shelf.at(str(tmp_path / "songs")), patience, clock)
+    services = ArchiveServices(
+        store.archive, store.pulses["archive"], fetcher, Shelf.at(str(tmp_path / "songs")), patience, clock
+    )
     return Keeper(services, store, clock, f"{simulator.api_url}/media")
 
 

@@ -80,7 +80,11 @@ def office(store: Store) -> Iterator[Office]:
     allowed = Allowed.of("127.0.0.1", setting="VOICEQUEUE_CALLBACK_ALLOW")
     sender = Sender([SECRET], allowed=allowed, times=Times(0.5, 0.5))
     with ThreadPoolExecutor(8) as threads:
-        yield Office(CallbackServices(store.callbacks, sender, Hosts(), threads, PATIENCE, clock), store, clock)
+        yield Office(
+            CallbackServices(store.callbacks, store.pulses["callbacks"], sender, Hosts(), threads, PATIENCE, clock),
+            store,
+            clock,
+        )
 
 
 @pytest.fixture

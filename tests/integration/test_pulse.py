@@ -197,7 +197,7 @@ def test_two_workers_look_at_the_account_in_turns(bench: Bench, simulator: Simul
 
     eventually(bench.store.controls.balances)
     assert simulator.ledger(charges=False)["calls"]["credits"] == 1
-    assert bench.store.controls.workers(since=0) == ["w1", "w2"]
+    assert [heard.name for heard in bench.store.pulses["worker"].since(0)] == ["w1", "w2"]
 
 
 # ── the beat ───────────────────────────────────────────────────────────────────────────────────

@@ -119,6 +119,8 @@ def test_a_state_of_another_release_is_told_and_left_alone(redis: Redis, prefix:
     redis.hset(damaged.key(f"job:{job_id}"), "state", "resting")
     redis.hincrby(damaged.key("batch:b"), "unsure", -1)
     redis.hincrby(damaged.key("batch:b"), "resting", 1)
+    redis.hincrby(damaged.key("stands"), "unsure:voice", -1)
+    redis.hincrby(damaged.key("stands"), "resting:voice", 1)
     before = dump(redis, prefix)
 
     [found] = audit(redis, prefix)

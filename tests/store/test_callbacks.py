@@ -389,11 +389,11 @@ def test_a_move_is_made_though_the_content_cannot_be_read(store: Store, redis: R
 
 def test_the_workers_that_deliver_are_counted_while_they_are_heard(store: Store) -> None:
     """Those of long ago are forgotten."""
-    store.callbacks.heard("a", NOW)
-    store.callbacks.heard("b", NOW + 20)
+    store.pulses["callbacks"].heard("a", NOW)
+    store.pulses["callbacks"].heard("b", NOW + 20)
 
     assert store.callbacks.counted(NOW + 5).workers == 1
-    store.callbacks.heard("b", NOW + 90_000)
+    store.pulses["callbacks"].heard("b", NOW + 90_000)
     assert store.callbacks.counted(0).workers == 1
 
 

@@ -66,7 +66,7 @@ def test_a_person_sees_the_reasons_and_that_nobody_delivers(command: Command, st
     line = "callbacks  1 pending and nobody delivers them, 1 undelivered, see: voicequeue callbacks"
     assert line in command("status").out
     assert command("status", "--json").json()["callbacks"] == {"pending": 1, "undelivered": 1}
-    store.callbacks.heard("w", time.time())
+    store.pulses["callbacks"].heard("w", time.time())
     assert "callbacks  1 pending, 1 undelivered" in command("status").out
 
 

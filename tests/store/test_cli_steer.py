@@ -166,7 +166,8 @@ def busy(store: Store) -> Store:
     put(store, *numbered(4, batch="b"), now=now - 7_300)
     put(store, voice(priority="high", key="high"), now=now - 61)
     store.controls.close("cooldown", "429", now, now + 600)
-    store.controls.heard("w1", now)
+    store.controls.note_settings()
+    store.pulses["worker"].heard("w1", now)
     return store
 
 

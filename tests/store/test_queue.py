@@ -318,8 +318,8 @@ def test_the_status_tells_the_whole_queue_or_one_batch(queue: VoiceQueue, store:
     brought_to(store, State.PENDING, voice(batch="b"))
     brought_to(store, State.UNSURE, voice())
     store.controls.close("paused", "by Ana", time.time())
-    store.controls.heard("one@host", time.time())
-    store.controls.heard("dead@host", time.time() - 60)
+    store.pulses["worker"].heard("one@host", time.time())
+    store.pulses["worker"].heard("dead@host", time.time() - 60)
 
     whole, batch = queue.status(), queue.status("b")
 

@@ -21,7 +21,7 @@ from voicequeue.store import Store, connect
 def whole_life(store: Store, batch: str = "b") -> Job:
     """A job on its way through every script, both stages, to its success."""
     [job_id] = put(store, sung(batch=batch, key=f"key-of-{batch}"))
-    store.controls.heard("one@host", NOW)
+    store.pulses["worker"].heard("one@host", NOW)
     store.controls.close("cooldown", "429", NOW - 9, NOW - 8)
     store.admit(NOW, at_most=1)
     for stage in Stage:

@@ -157,14 +157,14 @@ def test_the_stream_of_events_is_trimmed(store: Store, redis: Redis, prefix: str
 
 def test_a_worker_is_alive_while_it_is_heard(store: Store) -> None:
     """Each counts once, however often it was heard; long silent ones are forgotten."""
-    store.controls.heard("one@host", NOW)
-    store.controls.heard("two@host", NOW + 1)
-    store.controls.heard("one@host", NOW + 2)
+    store.pulses["worker"].heard("one@host", NOW)
+    store.pulses["worker"].heard("two@host", NOW + 1)
+    store.pulses["worker"].heard("one@host", NOW + 2)
 
-    assert store.controls.workers(since=NOW + 1) == ["one@host"]
-    assert store.controls.workers(since=NOW) == ["two@host", "one@host"]
-    store.controls.heard("three@host", NOW + 90_000)
-    assert store.controls.workers(since=0) == ["three@host"]
+    assert [heard.name for heard in store.pulses["worker"].since(NOW + 1)] == ["one@host"]
+    assert [heard.name for heard in store.pulses["worker"].since(NOW)] == ["two@host", "one@host"]
+    store.pulses["worker"].heard("three@host", NOW + 90_000)
+    assert [heard.name for heard in store.pulses["worker"].since(0)] == ["three@host"]
 
 
 # ── the connection ────────────────────────────────────────────────────────────────────────────────

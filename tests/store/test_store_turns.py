@@ -129,8 +129,8 @@ def test_the_backlog_is_told_by_priority_and_batch(store: Store) -> None:
 
     assert store.lines() == [
         Line(Priority.HIGH, None, 2, NOW + 1),
-        Line(Priority.NORMAL, "a", 4, NOW - 50),
-        Line(Priority.NORMAL, "b", 1, NOW + 7),
+        Line(Priority.NORMAL, "a", 4, NOW - 50, songs=1),
+        Line(Priority.NORMAL, "b", 1, NOW + 7, songs=1),
     ]
     assert store.counts()[State.QUEUED] == 7
 

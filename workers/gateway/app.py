@@ -18,7 +18,7 @@ from voicequeue.apikeys import ApiKey
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 from workers.app import app as celery
-from workers.gateway import bulk, events, glance, health, hooks, jobs, openapi, problems, steering
+from workers.gateway import bulk, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
 from workers.gateway.access import Access
 from workers.services import limits
 
@@ -45,7 +45,9 @@ def build(chosen: Settings) -> FastAPI:
     # A webhook may be the first to tell that an order was taken, from which the pace follows.
     patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix, limits=limits(chosen))
     gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now), include_in_schema=False)
-    gateway.include_router(health.router(Store(connect(chosen.redis_url), chosen.prefix)))
+    store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
+    gateway.include_router(health.router(store))
+    gateway.include_router(metrics.router(store, access))
     return gateway
 
 

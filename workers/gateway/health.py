@@ -27,7 +27,7 @@ def router(store: Store) -> APIRouter:
     def readyz() -> dict[str, int | str]:
         """Redis answers, and a worker's pulse was heard lately."""
         try:
-            workers = len(store.controls.workers(since=time.time() - PULSE_S))
+            workers = len(store.pulses["worker"].since(time.time() - PULSE_S))
         except UNREACHABLE:
             raise HTTPException(503, "Redis does not answer") from None
         if not workers:

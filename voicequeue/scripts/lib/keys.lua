@@ -31,6 +31,9 @@
 --                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
 --                          in flight are still going to spend; failed.<code>: jobs that failed so; turn;
 --                          callbacks.delivered, archive.files, archive.jobs: how many were archived
+--   stands         hash    <state>:<stage>: how many jobs stand there; those that are queued the lines tell
+--   tally          hash    what processes count beside the records: call:<operation>:<outcome>, tries:<outcome>;
+--                          <what>.le:<of>:<bound>, how often it took so long; <what>.sum:<of> (voicequeue/tally.py)
 --   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
 --                          next job cannot be paid)
 --   balances       list    JSON: what upstream said was left, and what we had spent by then
@@ -57,13 +60,13 @@
 --   callbacks:pending zset ids; score = when to try, +inf while they wait for an earlier one
 --   callbacks:out  zset    ids that were handed out and not claimed yet; score = until when
 --   callbacks:undelivered zset ids; score = when they were given up
---   callbacks:pulses zset  names of the workers that deliver them; score = when each was last heard
 --   archive:pending zset   ids whose songs are to be archived; score = when to try
 --   archive:out    zset    ids that were handed out and not claimed yet; score = until when
 --   archive:failed zset    ids whose songs were given up; score = when
---   archive:pulses zset    names of the workers that archive; score = when each was last heard
 --   rejects        list    JSON: messages that became no job: at, message_id, task, reason, job
---   pulses         zset    worker names; score = when each was last heard
+--   pulses         zset    worker names; score = when each was last heard; callbacks:pulses, archive:pulses and
+--                          gateway:pulses: of those who deliver callbacks, archive songs, are the gateway
+--   pulses:facts   hash    by worker name, JSON: what it runs with; callbacks:pulses:facts, …
 -- Times are Unix seconds, given by the caller.
 local root = KEYS[1]
 local function key(name) return root .. name end

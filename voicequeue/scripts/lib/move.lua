@@ -17,6 +17,11 @@ local function new_record(id, created, rank, batch, stage, next_stage, shares, s
   redis.call('HSET', key('job:' .. id), unpack(fields))
 end
 
+-- How many jobs stand where, but for the backlog, whose lines tell it.
+local function stand(state, stage, change)
+  if state ~= 'queued' then redis.call('HINCRBY', key('stands'), state .. ':' .. stage, change) end
+end
+
 -- Where a job's state is written anew, the indexes and counters that follow from it are too.
 local function reindex(id, batch, from, to, now)
   if from ~= 'queued' then redis.call('ZREM', key('state:' .. from), id) end
@@ -62,6 +67,10 @@ local function move(id, m, now)
   redis.call('HSET', job_key, 'state', m.to, 'stage', m.stage, 'updated', now)
   local v = redis.call('HINCRBY', job_key, 'v', 1)
   reindex(id, batch, from, m.to, now)
+  if from ~= m.to or found[2] ~= m.stage then
+    stand(from, found[2], -1)
+    stand(m.to, m.stage, 1)
+  end
   commit(batch, committed(m.to, m.stage, found[7]) - committed(from, found[2], found[7]))
   place(id, from, { batch = batch, rank = found[4], since = found[8] or found[5], shares = found[9] }, m)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
