@@ -6,6 +6,7 @@ READY := .venv/.ready
 AT_ONCE ?= $(shell expr 1 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 NODE := tests/node/node_modules/.package-lock.json
 BROWSER := .venv/.browser
+PROMTOOL := .venv/.promtool
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test screenshots torture check bench lock clean
@@ -13,7 +14,7 @@ BROWSER := .venv/.browser
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) $(NODE) $(BROWSER)  ## Make .venv with everything pinned in requirements.lock
+setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Make .venv with everything pinned in requirements.lock
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -26,6 +27,10 @@ $(READY): requirements.lock pyproject.toml
 $(NODE): tests/node/package-lock.json | $(READY)
 	@-$(BIN)/python -m tests.node
 
+# For the tests of the alert rules: Debian's, if it is not there.
+$(PROMTOOL): | $(READY)
+	@-$(BIN)/python -m tests.promtool && touch $@
+
 # For the tests of pages: Debian's chromium, where there is no browser yet and apt-get may install one.
 $(BROWSER): | $(READY)
 	@-$(BIN)/python -m tests.browser && touch $@
@@ -36,7 +41,7 @@ demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show
 up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.up
 
-test: $(READY) $(NODE) $(BROWSER)  ## Run every test (a real Valkey and real workers, no Docker)
+test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n $(AT_ONCE)
 
 screenshots: $(READY) $(BROWSER)  ## Take the pictures in docs/images again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celery import Celery
+from celery.signals import worker_process_shutdown, worker_shutdown
 
 from config.celeryconfig import configuration
 from config.settings import settings
@@ -11,10 +12,12 @@ from workers import broker
 from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
 from workers.pulse import PulseStep
-from workers.services import archive_services, callback_services, services
+from workers.services import archive_services, callback_services, last_words, services
 
 broker.install()
 app = Celery("voicequeue", amqp=broker.Amqp, set_as_current=True)
 app.conf.update(configuration(settings()))
 app.steps["worker"].update({PulseStep, CallbackStep, ArchiveStep})
 register(app, services, callback_services, archive_services)
+for signal in (worker_process_shutdown, worker_shutdown):
+    signal.connect(last_words)

@@ -64,6 +64,14 @@ def _archive_services_of(pid: int) -> ArchiveServices:  # noqa: ARG001  the key 
     return build_archive(settings())
 
 
+def last_words(**_: object) -> None:
+    """What this process has counted and not told yet, before it ends; as Celery's signals call it."""
+    if _services_of.cache_info().currsize:
+        services().store.tally.flush()
+    if _callback_services_of.cache_info().currsize:
+        callback_services().tally.flush()
+
+
 def build(chosen: Settings) -> Services:
     """Services as the settings say."""
     store = Store(
@@ -102,7 +110,7 @@ def build_callbacks(chosen: Settings) -> CallbackServices:
     return CallbackServices(
         callbacks=store.callbacks,
         pulses=store.pulses["callbacks"],
-        tried=partial(store.tally.count, "try"),
+        tally=store.tally,
         sender=Sender(
             callback_secrets(chosen),
             allowed=Allowed.of(chosen.callback_allow, setting="VOICEQUEUE_CALLBACK_ALLOW"),

@@ -20,6 +20,7 @@ from voicequeue import flow
 from voicequeue.callbacks import Call, Callbacks, Undeliverable
 from voicequeue.net.connections import Refused, Target
 from voicequeue.pulses import Pulses
+from voicequeue.tally import Tally
 
 log = logging.getLogger("voicequeue")
 
@@ -30,13 +31,12 @@ class CallbackServices:
 
     callbacks: Callbacks
     pulses: Pulses
+    tally: Tally
     sender: Sender
     hosts: Hosts
     threads: Executor
     patience: flow.CallbackPatience
     clock: Callable[[], float] = field(default=time.time)
-    #: Told of each try by its outcome: delivered, again, never.
-    tried: Callable[[str], None] = lambda _: None
 
 
 def deliver(services: CallbackServices, ids: Sequence[str]) -> None:
@@ -76,7 +76,7 @@ def _try(services: CallbackServices, host: str, call: Call, target: Target) -> N
     began = time.monotonic()
     answer = _sent(services, call, target)
     is_there = not isinstance(answer, Again) or answer.host_is_there
-    services.tried(type(answer).__name__.lower())
+    services.tally.count("try", type(answer).__name__.lower())
     services.hosts.leave(host, services.clock(), is_there=is_there, took=time.monotonic() - began)
     _settle(services, call, answer)
 

@@ -81,7 +81,9 @@ def office(store: Store) -> Iterator[Office]:
     sender = Sender([SECRET], allowed=allowed, times=Times(0.5, 0.5))
     with ThreadPoolExecutor(8) as threads:
         yield Office(
-            CallbackServices(store.callbacks, store.pulses["callbacks"], sender, Hosts(), threads, PATIENCE, clock),
+            CallbackServices(
+                store.callbacks, store.pulses["callbacks"], store.tally, sender, Hosts(), threads, PATIENCE, clock
+            ),
             store,
             clock,
         )

@@ -43,12 +43,12 @@ def test_compose_itself_reads_the_file() -> None:
     command = ["docker-compose", "-f", str(COMPOSE), "config"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(yaml.safe_load(done.stdout)["services"]) == {"worker", "callbacks", "archive", "web", "flower", "valkey"}
+    assert set(yaml.safe_load(done.stdout)["services"]) >= {*procfile(), "valkey"}
 
 
 def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) -> None:
     """The same processes, with the same commands but for their names and log level."""
-    assert set(services) == {*procfile(), "valkey"}
+    assert set(services) == {*procfile(), "valkey", "prometheus", "grafana"}
     assert " ".join(services["flower"]["command"]) == procfile()["flower"].removeprefix("exec ")
     for name in ("callbacks", "archive"):
         command = procfile()[name].removeprefix("exec ").replace(f"-n {name}-$$@%h ", "")
@@ -93,6 +93,18 @@ def test_no_time_limit_ends_a_task_that_waits_for_redis() -> None:
     longest = STORE_WAIT_S + Patience().submit_s + settings.connect_timeout_s + settings.answer_timeout_s
     assert "task_soft_time_limit" not in limits
     assert limits["task_time_limit"] > longest
+
+
+def test_monitoring_is_there_for_who_asks_and_on_this_machine_alone(services: dict[str, Any]) -> None:
+    """With its rules, its dashboard and a key of its own."""
+    for name in ("prometheus", "grafana"):
+        assert services[name]["profiles"] == ["monitoring"]
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
+        assert not services[name]["image"].endswith("latest")
+        for volume in services[name]["volumes"]:
+            source = volume.partition(":")[0]
+            assert not source.startswith("./") or (ROOT / source).exists()
+    assert services["prometheus"]["secrets"] == ["metrics_key"]
 
 
 def test_flower_keeps_its_history_on_a_volume(services: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ ROUTES = [
     ("GET", "/v1/status", Scope.READ),
     ("GET", "/v1/rejects", Scope.READ),
     ("GET", "/v1/events", Scope.READ),
+    ("GET", "/metrics", Scope.READ),
     ("POST", "/v1/jobs/x/cancel", Scope.OPERATE),
     ("POST", "/v1/jobs/x/retry", Scope.OPERATE),
     ("POST", "/v1/cancel", Scope.OPERATE),
@@ -42,7 +43,7 @@ def test_every_route_is_among_those_tested(gateway: Gateway) -> None:
         (method.upper(), path.replace("{job_id}", "x").replace("{name}", "b"))
         for path, methods in app_of(gateway).openapi()["paths"].items()
         for method in methods
-        if path.startswith("/v1")
+        if path.startswith("/v1") or path == "/metrics"
     }
 
     assert described == {(method, path) for method, path, _ in ROUTES}

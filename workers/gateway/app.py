@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
+import socket
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
 
 from config.settings import BadSettings, Settings, settings
 from tasks.celery_tasks import poll_name
@@ -18,6 +24,7 @@ from voicequeue.apikeys import ApiKey
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 from workers.app import app as celery
+from workers.facts import facts
 from workers.gateway import bulk, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
 from workers.gateway.access import Access
 from workers.services import limits
@@ -27,16 +34,21 @@ log = logging.getLogger("voicequeue.gateway")
 #: How long (seconds) a webhook waits while Redis is away: nobody knows whether upstream sends it again.
 HOOK_WAIT_S = 5.0
 
+#: How often (seconds) this process says that it lives.
+HEARD_EVERY_S = 5.0
+
 
 def build(chosen: Settings) -> FastAPI:
     """The gateway as the settings say."""
     queue, access = VoiceQueue(chosen.redis_url, prefix=chosen.prefix), Access(keys(chosen))
+    store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
+    named, known = f"gateway-{os.getpid()}@{socket.gethostname()}", facts(chosen)
     gateway = FastAPIOffline(
         title="voicequeue",
         version=version("voicequeue"),
         redoc_url=None,
         static_url="/docs/static",
-        lifespan=_lifespan(queue, access),
+        lifespan=_lifespan(queue, access, lambda: store.pulses["gateway"].heard(named, time.time(), known)),
     )
     problems.install(gateway)
     openapi.install(gateway)
@@ -45,7 +57,6 @@ def build(chosen: Settings) -> FastAPI:
     # A webhook may be the first to tell that an order was taken, from which the pace follows.
     patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix, limits=limits(chosen))
     gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now), include_in_schema=False)
-    store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
     gateway.include_router(health.router(store))
     gateway.include_router(metrics.router(store, access))
     return gateway
@@ -59,15 +70,27 @@ def keys(chosen: Settings) -> tuple[ApiKey, ...]:
         raise BadSettings(f"VOICEQUEUE_API_KEYS: {error}") from None
 
 
-def _lifespan(queue: VoiceQueue, access: Access) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    queue: VoiceQueue, access: Access, heard: Callable[[], None]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if access.is_local_only:
             log.warning("VOICEQUEUE_API_KEYS is not set: /v1 answers this machine alone (see docs/http.md)")
+        alive = asyncio.create_task(_say_so(heard))
         with queue:
             yield
+        alive.cancel()
 
     return lifespan
+
+
+async def _say_so(heard: Callable[[], None]) -> None:
+    """That this process lives, every few seconds; where Redis is away, as soon as it is back."""
+    while True:
+        with suppress(RedisError):
+            await run_in_threadpool(heard)
+        await asyncio.sleep(HEARD_EVERY_S)
 
 
 def _poll_now(stage: Stage, job_id: str) -> None:
