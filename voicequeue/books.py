@@ -105,11 +105,19 @@ _SET = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "set
 
 def told(counters: str, written: dict[str, str]) -> dict[str, int]:
     """What counters say, by the fields that `counts` gives; those of all stages are one sum."""
-    amounts = {field: int(amount) for field, amount in written.items() if field not in _SET}
+    amounts = {field: _number(amount) for field, amount in written.items() if field not in _SET}
     if counters != "counters":
         return amounts
     kept = {field: amount for field, amount in amounts.items() if field == "committed" or field.startswith("failed.")}
     return kept | {"credits": sum(amount for field, amount in amounts.items() if field.endswith(".credits"))}
+
+
+def _number(written: str) -> int:
+    """What is no number counts nothing."""
+    try:
+        return int(written)
+    except ValueError:
+        return 0
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────

@@ -38,17 +38,27 @@ class Pulses:
         self._kind = kind
         self._heard = keyspace.key(KINDS[kind])
         self._facts = keyspace.key(f"{KINDS[kind]}:facts")
+        self._ahead = 0.0
 
     def heard(self, name: str, now: float, facts: Mapping[str, Any] | None = None) -> None:
-        """Note that a process lives; those not heard for a day are forgotten."""
+        """Note that a process lives, and by how many seconds its clock was ahead of Redis's when it was heard before;
+        those not heard for a day are forgotten."""
+        told = {**(facts or {}), "ahead": round(self._ahead, 1)}
         with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
             pipe.zadd(self._heard, {name: now})
-            pipe.hset(self._facts, name, json.dumps(dict(facts or {})))
+            pipe.hset(self._facts, name, json.dumps(told))
             pipe.zrange(self._heard, "-inf", now - DAY_S, byscore=True)
-            *_, gone = pipe.execute()
+            (seconds, microseconds), *_, gone = pipe.execute()
+        self._ahead = now - seconds - microseconds / 1e6
         if gone:
             self._redis.zrem(self._heard, *gone)
             self._redis.hdel(self._facts, *gone)
+
+    def gone(self, name: str) -> None:
+        """Note that a process has ended by itself: nobody need wait for it."""
+        self._redis.zrem(self._heard, name)
+        self._redis.hdel(self._facts, name)
 
     def since(self, at: float) -> list[Heard]:
         """Those that were heard after that, whoever is silent longest first."""

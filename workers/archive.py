@@ -35,6 +35,10 @@ class ArchivePulse:
         self._worker = worker
         self._facts = facts
 
+    def gone(self) -> None:
+        """Say that this worker ends."""
+        self._services.pulses.gone(self._worker)
+
     def beat(self) -> None:
         """Say that this worker lives, and hand out what is due."""
         now, archive = self._services.clock(), self._services.archive
@@ -59,6 +63,7 @@ class ArchiveStep(Beating):
         while not self.stopping.is_set():
             survive(pulse.beat)
             self.stopping.wait(chosen.pulse_s)
+        survive(pulse.gone)
 
 
 def _services(chosen: Settings) -> ArchiveServices | None:

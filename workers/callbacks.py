@@ -36,6 +36,10 @@ class CallbackPulse:
         self._worker = worker
         self._facts = facts
 
+    def gone(self) -> None:
+        """Say that this worker ends."""
+        self._services.pulses.gone(self._worker)
+
     def beat(self) -> None:
         """Say that this worker lives, and hand out what is due."""
         now = self._services.clock()
@@ -58,3 +62,4 @@ class CallbackStep(Beating):
         while not self.stopping.is_set():
             survive(pulse.beat)
             self.stopping.wait(chosen.pulse_s)
+        survive(pulse.gone)

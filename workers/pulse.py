@@ -77,6 +77,10 @@ class Pulse:
         store.controls.note_settings()
         store.pulses["worker"].heard(self._worker, self._services.clock(), self._facts)
 
+    def gone(self) -> None:
+        """Say that this worker ends."""
+        self._services.store.pulses["worker"].gone(self._worker)
+
     def admit(self) -> None:
         """Fill the free slots from the backlog and hand out what was admitted."""
         admitted = self._services.store.admit(self._services.clock())
@@ -222,6 +226,7 @@ class PulseStep(Beating):
             if not survive(partial(pulse.beat, chosen.pulse_s)):
                 self.stopping.wait(chosen.pulse_s)
             self.stopping.wait(min(REST_S, chosen.pulse_s))
+        survive(pulse.gone)
 
 
 class Every:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import socket
 import sys
 import time
@@ -132,6 +133,16 @@ class Stack:
             self.start_archive()
         self.wait_for_flower(flower_at)
         return Addresses(redis, web, flower_at, simulator, control)
+
+    def write_environment(self) -> Path:
+        """A file that gives a shell the environment of the processes, for the person at it alone; its path."""
+        names = ("REDIS_URL", "MUSICAPI_BASE_URL", "MUSICAPI_KEY", "VOICEQUEUE_PUBLIC_URL", "VOICEQUEUE_SECRET")
+        found = {name: value for name, value in self._env.items() if name in (*names, "VOICEQUEUE_AUDIO_ALLOW")}
+        file = self._home / "env"
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+        file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in found.items()))
+        return file
 
     def start_valkey(self, port: int | None = None) -> str:
         """Start the embedded Valkey on its append-only file, at this port if it is free; gives its URL."""

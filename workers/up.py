@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from pathlib import Path
 
 from rich.console import Console
 
 from config import flower
-from config.settings import Settings, settings
+from config.settings import settings
 from workers.stack import HOME, Addresses, HomeInUse, Stack, alone_in
 from workers.supervisor import Supervisor
 
@@ -25,8 +26,9 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         with alone_in(HOME), Supervisor(say=console.print) as supervisor:
-            addresses = Stack(supervisor, chosen).start_all(workers=WORKERS)
-            console.print(_welcome(addresses, chosen), soft_wrap=True)
+            stack = Stack(supervisor, chosen)
+            addresses = stack.start_all(workers=WORKERS)
+            console.print(_welcome(addresses, stack.write_environment()), soft_wrap=True)
             stop.wait()
             console.print("stopping …")
     except (TimeoutError, HomeInUse) as error:
@@ -40,9 +42,7 @@ def _login() -> str:
     return f" (log in as {' or '.join(users)}, with the password in FLOWER_BASIC_AUTH)" if users else ""
 
 
-def _welcome(at: Addresses, chosen: Settings) -> str:
-    own_secret = chosen.secret.get_secret_value() or chosen.callback_secret.get_secret_value()
-    signed = "" if own_secret else f"  export VOICEQUEUE_SECRET=$(cat {HOME / 'secret'})  # signs the callbacks\n"
+def _welcome(at: Addresses, environment: Path) -> str:
     upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
@@ -51,11 +51,15 @@ def _welcome(at: Addresses, chosen: Settings) -> str:
         f"  Redis   {at.redis}\n"
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"
-        f"  export REDIS_URL={at.redis}\n"
-        f"{signed}"
+        f"  . {_short(environment)}   # the same settings there\n"
         "  .venv/bin/voicequeue ingest samples/voices.csv --batch mine && .venv/bin/voicequeue watch mine\n"
+        "  .venv/bin/voicequeue doctor\n"
         "Ctrl-C ends it."
     )
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 
 from tests.conftest import eventually
-from voicequeue import VoiceQueue
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,9 +64,11 @@ def test_up_stays_up_and_ends_on_ctrl_c(tmp_path: Path) -> None:
         while "Ctrl-C" not in (line := stack.stdout.readline()):
             assert line, lines
             lines.append(line)
-        [redis_url] = [line.split("=", 1)[1].strip() for line in lines if "export REDIS_URL=" in line]
-        with VoiceQueue(redis_url) as queue:
-            assert queue.status().workers == 2
+        [sourced] = [line.split("#")[0].strip() for line in lines if line.strip().startswith(". ")]
+        doctor = f"{sourced} && {Path(sys.executable).parent}/voicequeue doctor --strict"
+        looked = subprocess.run(doctor, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert looked.returncode == 0, looked.stdout + looked.stderr
+        assert "2 alive: worker-" in looked.stdout
         stack.send_signal(signal.SIGINT)
         assert stack.wait(40) == 0
     eventually(lambda: not still_running(tmp_path))

@@ -153,6 +153,19 @@ def test_a_slot_that_somebody_plans_meanwhile_keeps_its_time(redis: Redis, store
     assert redis.zscore(f"{{{prefix}}}:flight", job.id) == NOW
 
 
+def test_a_counter_that_is_no_number_counts_nothing_and_is_mended(redis: Redis, prefix: str, damaged: Damaged) -> None:
+    """Somebody's hand was in it."""
+    for name in ("batch:b", "stands"):
+        field = "failed" if name == "batch:b" else "failed:voice"
+        redis.hset(damaged.key(name), field, "many")
+
+    findings = audit(redis, prefix)
+    repair(redis, prefix, findings, NOW)
+
+    assert {str(each).partition(":")[0] for each in findings} == {"batch b", "stands"}
+    assert audit(redis, prefix) == []
+
+
 def test_two_repairs_at_once_correct_once(redis: Redis, prefix: str, damaged: Damaged) -> None:
     """Both have found the same; the second must not add it again, nor must one that is sent twice."""
     redis.hincrby(damaged.key("batch:b"), "succeeded", 5)

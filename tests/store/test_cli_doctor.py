@@ -130,7 +130,7 @@ def test_what_cannot_be_mended_is_left_and_ends_with_1(command: Command, redis: 
     assert "in the state 'resting'" in told.out
 
 
-@pytest.mark.parametrize("arguments", [(), ("--repair",), ("--repair", "--yes", "--json")])
+@pytest.mark.parametrize("arguments", [("--repair",), ("--repair", "--yes", "--json")])
 def test_it_must_be_told_what_to_check(command: Command, arguments: tuple[str, ...]) -> None:
     """Wrong usage, which names the option."""
     ended = command("doctor", *arguments)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from voicequeue.audit import Finding
+from voicequeue.cli.examine import examine
 from voicequeue.cli.terminal import AsJson, Yes, err, out, print_json, queue, safe
 from voicequeue.queue import VoiceQueue
 
@@ -23,17 +24,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    audit: Annotated[bool, typer.Option("--audit", help="Compare indexes and counters with the job records.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what the audit finds.")] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Compare indexes and counters with the job records instead.")
+    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="With --audit: mend what it finds.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as well.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the store: do the indexes and counters in Redis agree with the job records?
+    """Is everything as it should be: settings, Redis, upstream, the public URL, processes, versions?
 
-    Safe while workers run. Ends with 0 if all is sound (or was mended), else with 1.
+    It says what to do about each finding. Safe while workers run. Ends with 0 if all is sound (or was mended), with 1
+    if something is wrong, with 3 if Redis or upstream cannot be reached.
     """
+    if repair and not audit:
+        raise typer.BadParameter("--repair mends what --audit finds: give both")
     if not audit:
-        raise typer.BadParameter("say what to check: --audit, and --repair with it to mend what that finds")
+        raise typer.Exit(examine(strict=strict, as_json=as_json))
     with queue() as jobs:
         findings = jobs.audit()
         if not repair:

@@ -5,6 +5,8 @@
 if (redis.call('HGET', key('counters'), 'corrections') or '0') ~= ARGV[1] then return 0 end
 redis.call('HINCRBY', key('counters'), 'corrections', 1)
 for a = 2, #ARGV, 3 do
+  local written = redis.call('HGET', key(ARGV[a]), ARGV[a + 1])
+  if written and not written:match('^-?%d+$') then redis.call('HDEL', key(ARGV[a]), ARGV[a + 1]) end -- counts nothing
   redis.call('HINCRBY', key(ARGV[a]), ARGV[a + 1], ARGV[a + 2])
   -- What was spent by then stands in them too, wrongly: rather nothing is told of an unsure charge than that.
   if ARGV[a + 1] == 'corrected.credits' then redis.call('DEL', key('balances')) end

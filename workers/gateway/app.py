@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import socket
-import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
-from starlette.concurrency import run_in_threadpool
 
 from config.settings import BadSettings, Settings, settings
 from tasks.celery_tasks import poll_name
@@ -27,6 +22,7 @@ from workers.app import app as celery
 from workers.facts import facts
 from workers.gateway import bulk, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
 from workers.gateway.access import Access
+from workers.gateway.alive import alive
 from workers.services import limits
 
 log = logging.getLogger("voicequeue.gateway")
@@ -34,21 +30,17 @@ log = logging.getLogger("voicequeue.gateway")
 #: How long (seconds) a webhook waits while Redis is away: nobody knows whether upstream sends it again.
 HOOK_WAIT_S = 5.0
 
-#: How often (seconds) this process says that it lives.
-HEARD_EVERY_S = 5.0
-
 
 def build(chosen: Settings) -> FastAPI:
     """The gateway as the settings say."""
     queue, access = VoiceQueue(chosen.redis_url, prefix=chosen.prefix), Access(keys(chosen))
     store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
-    named, known = f"gateway-{os.getpid()}@{socket.gethostname()}", facts(chosen)
     gateway = FastAPIOffline(
         title="voicequeue",
         version=version("voicequeue"),
         redoc_url=None,
         static_url="/docs/static",
-        lifespan=_lifespan(queue, access, lambda: store.pulses["gateway"].heard(named, time.time(), known)),
+        lifespan=_lifespan(queue, access, partial(alive, store.pulses["gateway"], facts(chosen))),
     )
     problems.install(gateway)
     openapi.install(gateway)
@@ -71,26 +63,17 @@ def keys(chosen: Settings) -> tuple[ApiKey, ...]:
 
 
 def _lifespan(
-    queue: VoiceQueue, access: Access, heard: Callable[[], None]
+    queue: VoiceQueue, access: Access, living: Callable[[], AbstractAsyncContextManager[None]]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if access.is_local_only:
             log.warning("VOICEQUEUE_API_KEYS is not set: /v1 answers this machine alone (see docs/http.md)")
-        alive = asyncio.create_task(_say_so(heard))
         with queue:
-            yield
-        alive.cancel()
+            async with living():
+                yield
 
     return lifespan
-
-
-async def _say_so(heard: Callable[[], None]) -> None:
-    """That this process lives, every few seconds; where Redis is away, as soon as it is back."""
-    while True:
-        with suppress(RedisError):
-            await run_in_threadpool(heard)
-        await asyncio.sleep(HEARD_EVERY_S)
 
 
 def _poll_now(stage: Stage, job_id: str) -> None:

@@ -1,0 +1,106 @@
+"""`doctor` without `--audit`: is the deployment sound, and what is to be done if it is not."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from redis.exceptions import RedisError
+from rich.markup import escape
+
+from voicequeue import checkup
+from voicequeue.checkup import Level, Remark
+from voicequeue.cli.terminal import CannotBegin, out, print_json
+from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.queue import DEFAULT_URL
+from voicequeue.store import Store, connect
+
+MARKS = {
+    Level.FINE: "[green]✓[/]",
+    Level.NOTE: "[blue]i[/]",
+    Level.WARNING: "[yellow]![/]",
+    Level.ERROR: "[red]✗[/]",
+    Level.UNREACHABLE: "[red]?[/]",
+}
+
+#: The worst comes last.
+ORDER = (Level.FINE, Level.NOTE, Level.WARNING, Level.ERROR, Level.UNREACHABLE)
+
+ELSEWHERE = Remark(
+    "settings",
+    Level.NOTE,
+    "settings, upstream, the public URL and Flower were not looked at: this is not where the workers run",
+    "run it in their checkout or image",
+)
+
+
+def examine(*, strict: bool, as_json: bool) -> int:
+    """Look at everything, tell it, and give the exit code."""
+    found = sorted(_found(), key=lambda remark: ORDER.index(remark.level))
+    if as_json:
+        print_json({"sound": _code(found, strict=strict) == 0, "remarks": [each.as_dict() for each in found]})
+    else:
+        _print(found)
+    return _code(found, strict=strict)
+
+
+def _code(found: list[Remark], *, strict: bool) -> int:
+    levels = {remark.level for remark in found}
+    if Level.UNREACHABLE in levels:
+        return 3
+    return int(Level.ERROR in levels or (strict and Level.WARNING in levels))
+
+
+def _found() -> Iterator[Remark]:
+    house = _house()
+    yield from (house.remarks() if house else [ELSEWHERE])
+    url = os.environ.get("REDIS_URL") or DEFAULT_URL
+    try:
+        with connect(url) as redis:
+            store = Store(redis, os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX)
+            facts = checkup.look(redis, store)
+    except RedisError as error:
+        todo = "is REDIS_URL right, and does it run?"
+        yield Remark("redis", Level.UNREACHABLE, f"Redis does not answer: {type(error).__name__}", todo)
+        return
+    except ValueError as error:
+        raise CannotBegin(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None
+    if house and any(heard.facts for heard in facts.heard):
+        facts = _beside(house, facts)
+    yield from checkup.remarks(facts)
+
+
+def _beside(house: ModuleType, facts: checkup.Facts) -> checkup.Facts:
+    """With this shell among the processes: what it would start has the settings that it has."""
+    try:
+        return replace(facts, heard=[*facts.heard, house.here()])
+    except SystemExit:  # its settings are bad, which was told
+        return facts
+
+
+def _house() -> ModuleType | None:
+    """What looks at the rest, where the processes' own code is: in a checkout, or in its image."""
+    if (Path.cwd() / "workers" / "doctor.py").is_file():
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module("workers.doctor")
+    except ImportError:
+        return None
+
+
+def _print(found: list[Remark]) -> None:
+    for remark in found:
+        out.print(f"{MARKS[remark.level]} [bold]{remark.check}[/]  {escape(remark.what)}", soft_wrap=True)
+        if remark.todo:
+            out.print(f"    → {escape(remark.todo)}", soft_wrap=True)
+    bad = sum(remark.level in (Level.ERROR, Level.UNREACHABLE) for remark in found)
+    warned = sum(remark.level is Level.WARNING for remark in found)
+    if bad or warned:
+        out.print(f"\n[bold]{bad} to mend, {warned} to look at[/]")
+    else:
+        out.print("\n[bold green]sound[/]; voicequeue doctor --audit compares the indexes with the records")
