@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     #: prints them. Without any it answers this machine alone.
     api_keys: SecretStr = SecretStr("")
 
+    #: How processes log: `auto` is JSON where standard error is no terminal.
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
     #: What becomes of an unsure job of which nothing is heard: wait for a person, or order again (and
     #: perhaps pay twice).
     unsure: Literal["review", "resubmit"] = "review"

@@ -5,6 +5,7 @@ A message becomes a job, or it is kept among the rejected ones with the reason; 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from voicequeue.receipts import entered
 from voicequeue.rejects import RejectedMessage
 from voicequeue.spec import parse
 from voicequeue.store import Store
+
+log = logging.getLogger("voicequeue")
 
 #: What the door is called.
 ENQUEUE = "voicequeue.enqueue"
@@ -84,4 +87,5 @@ def accept(store: Store, job: Mapping[str, Any], *, message_id: str, now: float)
     entry = entered(jobs, store.enqueue(jobs, now))
     if entry.error is not None:
         raise entry.error
+    log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "door": "message", "at": now})
     return entry.job_id

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -88,11 +89,20 @@ def _submit_one(services: Services, stage: Stage, enough: float, job_id: str) ->
     claim = services.store.charge(job_id, stage, secrets.token_hex(8), now, lease=services.patience.charge_s)
     if not isinstance(claim, Charged):
         return claim
+    began = time.monotonic()
     move = _order(services, claim)
+    _tell_order(claim, move, time.monotonic() - began)
     written = _settle_claim(services, claim, move)
     if not written or move.to is not State.PENDING or move.due is None:
         return None
     return Pending(job_id, move.version + 1, move.due - services.clock())
+
+
+def _tell_order(claim: Charged, move: Move, seconds: float) -> None:
+    about = {"job": claim.job_id, "stage": str(claim.stage), "attempt": claim.attempt, "outcome": str(move.to)}
+    known = {"task_id": move.fields.get(task_field(claim.stage)), "reason": move.reason}
+    said = {name: value for name, value in known.items() if value}
+    log.info("ordered", extra={**about, **said, "duration": round(seconds, 3)})
 
 
 def _order(services: Services, claim: Charged) -> Move:
@@ -137,7 +147,8 @@ def _settle_claim(services: Services, claim: Charged, move: Move) -> bool:
             return True  # it was written; only Redis's answer was lost
         if job.state is State.UNSURE and (better := decide.late(job, move)):
             return services.store.apply([better], now) == [True]
-    log.error("job %s: %s: the job has moved on from %s", claim.job_id, claim.stage, dict(move.fields) or move.reason)
+    late = dict(move.fields) or move.reason
+    log.error("the job has moved on from %s", late, extra={"job": claim.job_id, "stage": str(claim.stage)})
     return False
 
 
@@ -192,7 +203,7 @@ def _poll_one(services: Services, claim: Claimed) -> Answer:
         reading = services.health.of_question(partial(services.upstream.task, claim.task_id))
     except UpstreamError as error:
         if isinstance(error, Refused):  # anything else is everybody's, and was told once
-            log.warning("job %s: asking about its %s: %s", claim.job_id, claim.stage, error)
+            log.warning("asking about it: %s", error, extra={"job": claim.job_id, "stage": str(claim.stage)})
         late = decide.overdue(claim, services.clock(), _deadline(services, claim), error.message)
         return Answer(late, heard=False)
     return Answer(decide.read(claim, reading, services.clock()), heard=True)
@@ -216,7 +227,8 @@ def _each(services: Services, work: Callable[[T], R | None], chunk: Sequence[T])
         except Exception as error:
             job_id = item.job_id if isinstance(item, Claimed) else item
             # Redis quotes what it was sent: of its errors the name must do.
-            log.error("job %s left to the pulse: %r", job_id, type(error), exc_info=not isinstance(error, RedisError))
+            defect = not isinstance(error, RedisError)
+            log.error("left to the pulse: %s", type(error).__name__, exc_info=defect, extra={"job": job_id})
             return None
 
     return list(services.threads.map(guarded, chunk))

@@ -184,7 +184,8 @@ class Step:
 class Event:
     """A move that was just made, as everybody may hear of it. `id` says where to hear on from.
 
-    `job_id` is empty, and `stage` None, where many jobs were enqueued at once; `reason` tells how many.
+    `job_id` is empty, and `stage` None, where many jobs were enqueued at once; `reason` tells how many. `took` is
+    how long (seconds) the job stood where it was before.
     """
 
     id: str
@@ -193,6 +194,7 @@ class Event:
     state: State
     stage: Stage | None
     reason: str = ""
+    took: float | None = None
 
     @property
     def at(self) -> float:

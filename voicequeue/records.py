@@ -130,7 +130,8 @@ def balance(text: str) -> Balance:
 def event(event_id: str, fields: Mapping[str, str]) -> Event:
     """One entry of the stream."""
     stage = Stage(fields["stage"]) if fields["stage"] else None
-    return Event(event_id, fields["id"], fields["batch"] or None, State(fields["state"]), stage, fields["reason"])
+    took = float(fields["took"]) if fields.get("took") else None
+    return Event(event_id, fields["id"], fields["batch"] or None, State(fields["state"]), stage, fields["reason"], took)
 
 
 def step(text: str) -> Step:

@@ -31,6 +31,7 @@ from voicequeue.rejects import Rejects
 from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import Stage
+from voicequeue.story import Story
 from voicequeue.tally import Tally
 from voicequeue.voices import Voices
 
@@ -65,9 +66,10 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
 class Store:
     """Job records under one prefix of one Redis; `controls` is what holds them back, `lookup` how they are listed,
     `callbacks` who is told of them, `archive` whose songs are kept, `rejects` the messages that became no job,
-    `voices` what was made, `pulses` which processes live, `tally` what they count beside the records. Safe to share
-    between threads. `limits` are this process's settings; `reuse` holds for jobs that do not say whether a voice made
-    from the same recording serves them; with `archives` the songs that it writes are to be archived."""
+    `voices` what was made, `pulses` which processes live, `tally` what they count beside the records, `story` which
+    moves were logged. Safe to share between threads. `limits` are this process's settings; `reuse` holds for jobs
+    that do not say whether a voice made from the same recording serves them; with `archives` the songs that it writes
+    are to be archived."""
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Store:
         self.rejects = Rejects(self._space)
         self.voices = Voices(self._space)
         self.tally = Tally(self._space)
+        self.story = Story(self._space)
         self.pulses = {kind: Pulses(self._space, kind) for kind in KINDS}
         self._limits = self.controls.settings.arguments()
         self._reuse = reuse

@@ -24,7 +24,7 @@ from tasks.musicapi import UpstreamError
 from tasks.services import Services
 from voicequeue import changes
 from voicequeue.claims import Overdue
-from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, State
+from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, Event, State
 from voicequeue.stage import Stage
 from workers.facts import facts
 from workers.services import build
@@ -91,6 +91,10 @@ class Pulse:
         elif admitted.news == "enough":
             log.info("there are credits again: it goes on")
 
+    def tell(self) -> None:
+        """Log every move that nobody has logged yet, whoever made it."""
+        self._services.store.story.tell(told)
+
     def look_at_the_account(self) -> None:
         """Ask upstream what is left, where it is this worker's turn; the beat does not wait for the answer."""
         if self._services.store.controls.turn("balance", every=self._credits_every):
@@ -119,7 +123,7 @@ class Pulse:
         now = self._services.clock()
         overdue = self._services.store.overdue(now, patience=self._services.patience.stale_s)
         if forgotten := [job for job in overdue if job.state in IN_FLIGHT]:
-            log.info("%d jobs were overdue", len(forgotten))
+            log.info("jobs were overdue", extra={"count": len(forgotten)})
         if overdue:
             self._give_up_charges([job for job in overdue if job.state is State.CHARGING], now)
             for stage in Stage:
@@ -145,11 +149,28 @@ class Pulse:
         moves = [decide.lost(job.job_id, job.version, job.stage) for job in silent]
         for job, written in zip(silent, self._services.store.apply(moves, now), strict=True):
             if written:
-                log.warning("job %s: its worker died while charging the %s: unsure", job.job_id, job.stage)
+                log.warning(
+                    "its worker died while charging: unsure", extra={"job": job.job_id, "stage": str(job.stage)}
+                )
 
     def _in_chunks(self, task: str, job_ids: list[str]) -> None:
         for chunk in chunks(job_ids, self._chunk):
             self._hand_out(task, chunk)
+
+
+#: Where each move is told; the others say what they do for it.
+moves = logging.getLogger("voicequeue.move")
+
+#: Moves that somebody may want to look at.
+_NOTABLE = {State.UNSURE: logging.WARNING, State.FAILED: logging.WARNING}
+
+
+def told(event: Event) -> None:
+    """Log one move."""
+    about = {"job": event.job_id, "batch": event.batch, "stage": event.stage, "reason": event.reason}
+    known = {name: str(value) for name, value in about.items() if value}
+    took = {} if event.took is None else {"duration": event.took}
+    moves.log(_NOTABLE.get(event.state, logging.INFO), event.state, extra={**known, **took, "at": event.at})
 
 
 def _ids(overdue: Iterable[Overdue], states: Set[State], stage: Stage) -> list[str]:
@@ -221,6 +242,7 @@ class PulseStep(Beating):
                 survive(pulse.heard)
                 survive(pulse.look_at_the_account)
                 survive(pulse.plan_polls)
+                survive(pulse.tell)
             if reconciled.due():
                 survive(pulse.reconcile)
             if not survive(partial(pulse.beat, chosen.pulse_s)):

@@ -81,7 +81,8 @@ def keep(services: ArchiveServices, job_ids: Sequence[str]) -> None:
             _keep_job(services, job_id)
         except Exception as error:
             # It is due again when its claim has run out. Redis quotes what it was sent: the name must do.
-            log.error("job %s: its songs: %r", job_id, type(error), exc_info=not isinstance(error, RedisError))
+            defect = not isinstance(error, RedisError)
+            log.error("its songs: %s", type(error).__name__, exc_info=defect, extra={"job": job_id})
 
 
 def _keep_job(services: ArchiveServices, job_id: str) -> None:
@@ -135,6 +136,7 @@ def _settle(services: ArchiveServices, claim: Fetch, failures: Sequence[_Failure
     now = services.clock()
     if not failures:
         services.archive.done(claim, now)
+        log.info("archived", extra={"job": claim.job_id})
         return
     reason = "; ".join(failure.reason for failure in failures)
     after = max(failure.after for failure in failures)
@@ -147,7 +149,7 @@ def _settle(services: ArchiveServices, claim: Fetch, failures: Sequence[_Failure
 
 def _give_up(services: ArchiveServices, claim: Fetch, reason: str) -> None:
     if services.archive.give_up(claim, services.clock(), reason):
-        log.warning("job %s: its songs are not archived: %s", claim.job_id, reason)
+        log.warning("its songs are not archived: %s", reason, extra={"job": claim.job_id})
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -66,7 +66,7 @@ def _lane(services: CallbackServices, enough: float, host: str, calls: Iterable[
                 _try(services, host, call, target)
         except RedisError as error:
             # It is due again when its claim has run out. Redis quotes what it was sent: the name must do.
-            log.error("callback %s: %s", call.id, type(error).__name__)
+            log.error("left to its next time: %s", type(error).__name__, extra=_about(call))
 
 
 def _try(services: CallbackServices, host: str, call: Call, target: Target) -> None:
@@ -76,16 +76,26 @@ def _try(services: CallbackServices, host: str, call: Call, target: Target) -> N
     began = time.monotonic()
     answer = _sent(services, call, target)
     is_there = not isinstance(answer, Again) or answer.host_is_there
+    took = time.monotonic() - began
     services.tally.count("try", type(answer).__name__.lower())
-    services.hosts.leave(host, services.clock(), is_there=is_there, took=time.monotonic() - began)
+    services.hosts.leave(host, services.clock(), is_there=is_there, took=took)
+    log.info("callback %s", _TOLD[type(answer)], extra={**_about(call), "duration": round(took, 3)})
     _settle(services, call, answer)
+
+
+_TOLD: Mapping[type, str] = {Delivered: "delivered", Again: "failed", Never: "refused"}
+
+
+def _about(call: Call) -> dict[str, object]:
+    of = {"batch": call.batch} if call.job_id is None else {"job": call.job_id}
+    return {**of, "callback": call.id, "type": call.type, "tries": call.tries + 1}
 
 
 def _sent(services: CallbackServices, call: Call, target: Target) -> Answer:
     try:
         return services.sender.send(call, target, services.clock())
     except Exception as error:  # a defect of ours: it counts as a try, or it would be tried for ever
-        log.exception("callback %s", call.id)
+        log.exception("a defect", extra=_about(call))
         return Again(f"a defect of voicequeue: {type(error).__name__}")
 
 
@@ -115,4 +125,4 @@ def _settle(services: CallbackServices, call: Call, answer: Answer) -> None:
 
 def _give_up(services: CallbackServices, call: Call, reason: str, *, tried: bool = True) -> None:
     if services.callbacks.give_up(call.id, services.clock(), reason, tried=tried):
-        log.warning("callback %s (%s): undelivered: %s", call.id, call.type, reason)
+        log.warning("callback undelivered: %s", reason, extra=_about(call))

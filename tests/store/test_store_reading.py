@@ -121,7 +121,7 @@ def test_every_move_is_an_event(store: Store) -> None:
 
     assert first == Event(first.id, "", "b", State.QUEUED, None, "1 enqueued")
     assert [event.state for event in others] == [State.ADMITTED, State.CHARGING, State.UNSURE]
-    assert others[-1] == Event(store.last_event(), job.id, "b", State.UNSURE, Stage.VOICE, "no answer")
+    assert others[-1] == Event(store.last_event(), job.id, "b", State.UNSURE, Stage.VOICE, "no answer", took=0.0)
 
 
 def test_events_are_read_on_from_any_of_them(store: Store) -> None:

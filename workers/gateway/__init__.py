@@ -1,1 +1,1 @@
-"""The HTTP gateway: `uvicorn workers.gateway.app:app`."""
+"""The HTTP gateway: `uvicorn workers.gateway.asgi:app`."""

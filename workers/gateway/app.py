@@ -1,4 +1,4 @@
-"""The gateway's process: `uvicorn workers.gateway.app:app`."""
+"""The gateway as the settings say; its process is workers/gateway/asgi.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from kombu.exceptions import OperationalError
 
-from config.settings import BadSettings, Settings, settings
+from config.settings import BadSettings, Settings
 from tasks.celery_tasks import poll_name
 from voicequeue import VoiceQueue, apikeys
 from voicequeue.apikeys import ApiKey
@@ -23,6 +23,7 @@ from workers.facts import facts
 from workers.gateway import bulk, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
 from workers.gateway.access import Access
 from workers.gateway.alive import alive
+from workers.gateway.requests_log import RequestLog
 from workers.services import limits
 
 log = logging.getLogger("voicequeue.gateway")
@@ -42,6 +43,7 @@ def build(chosen: Settings) -> FastAPI:
         static_url="/docs/static",
         lifespan=_lifespan(queue, access, partial(alive, store.pulses["gateway"], facts(chosen))),
     )
+    gateway.add_middleware(RequestLog)
     problems.install(gateway)
     openapi.install(gateway)
     for routes in (jobs, bulk, glance, steering, events):
@@ -80,7 +82,4 @@ def _poll_now(stage: Stage, job_id: str) -> None:
     try:
         celery.send_task(poll_name(stage), args=([job_id],), retry=False)
     except OperationalError:
-        log.warning("job %s: no message could be sent; the pulse finds it overdue", job_id)
-
-
-app = build(settings())
+        log.warning("no message could be sent; the pulse finds it overdue", extra={"job": job_id})

@@ -7,6 +7,7 @@ signature before Redis is asked.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -22,6 +23,8 @@ from voicequeue.reconnect import UNREACHABLE
 from voicequeue.stage import Stage
 from voicequeue.store import Store
 from workers.gateway import bodies
+
+log = logging.getLogger("voicequeue.gateway")
 
 #: Larger than anything that the contract knows (bytes).
 BODY_MAX = 256 * 1024
@@ -60,6 +63,8 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
             hint = await run_in_threadpool(_take, store, poll_now, job_id, stage, attempt, _task_id(body))
         except UNREACHABLE:
             raise HTTPException(503, "Redis does not answer", {"Retry-After": "60"}) from None
+        about = {"job": job_id, "stage": str(stage), "attempt": attempt, "hint": hint.value}
+        log.info("webhook", extra=about)
         if hint is Hint.UNKNOWN:
             raise HTTPException(404, "no such job")
         return {"hint": hint.value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from voicequeue.apikeys import Scope
 from workers.gateway import bodies, shapes
 from workers.gateway.access import Access
 from workers.gateway.openapi import described, json_body, problems
+
+log = logging.getLogger("voicequeue.gateway")
 
 _METADATA = "metadata."
 
@@ -45,6 +48,9 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         """Put one job into the queue. With an Idempotency-Key (or `key`), sending it again adds nothing."""
         given = _keyed(await bodies.read_json(request), idempotency_key)
         placed = await run_in_threadpool(queue.place, given)
+        if placed.new:
+            about = {"job": placed.job.id, "batch": placed.job.spec.batch, "door": "http"}
+            log.info("queued", extra={**about, "at": placed.job.created_at})
         headers = {"Location": f"/v1/jobs/{placed.job.id}", "ETag": etag(placed.job)}
         return JSONResponse(_placed(placed), 202 if placed.new else 200, headers)
 

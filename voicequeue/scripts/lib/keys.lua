@@ -51,7 +51,8 @@
 --   plan:<token>   list    what somebody may do at once: JSON of what and to how many, then "id version" for
 --                          each job; gone after an hour
 --   wake           list    an element, while there may be something to admit
---   events         stream  every move: id, batch, state, stage, reason; enqueueing as one event a call and
+--   told           string  the last of them that was logged
+--   events         stream  every move: id, batch, state, stage, reason, took (seconds before it); enqueueing as one event a call and
 --                          batch, without an id
 --   callback:<id>  hash    what a caller is still to be told: subject (job:<id> or batch:<name>), seq (its order
 --                          there), type, at, data (JSON: the record as it stood), batch; later tries, reason,

@@ -2,9 +2,9 @@
 
 local EVENTS_KEPT = 20000
 
-local function announce(id, batch, state, stage, reason)
+local function announce(id, batch, state, stage, reason, took)
   redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_KEPT, '*',
-    'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '')
+    'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '', 'took', took or '')
 end
 
 -- A job as it is written first, beside its spec; what is '' stays out.
@@ -62,7 +62,7 @@ end
 local function move(id, m, now)
   local job_key = key('job:' .. id)
   local found = redis.call('HMGET', job_key, 'state', 'stage', 'batch', 'rank', 'created', 'attempt', 'next', 'lined',
-    'shares')
+    'shares', 'updated')
   local from, batch = found[1], found[3]
   redis.call('HSET', job_key, 'state', m.to, 'stage', m.stage, 'updated', now)
   local v = redis.call('HINCRBY', job_key, 'v', 1)
@@ -76,7 +76,7 @@ local function move(id, m, now)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,
     attempt = tonumber(found[6] or 0) }))
-  announce(id, batch, m.to, m.stage, m.reason)
+  announce(id, batch, m.to, m.stage, m.reason, string.format('%.3f', now - (found[10] or found[5] or now)))
   if from ~= m.to then tell(id, batch, from, m.to, v, now) end
   return batch
 end
