@@ -59,6 +59,7 @@ def take(store: Store, args: Sequence[Any], named: Mapping[str, Any], *, message
         known = isinstance(error, InvalidJob | KeyConflict)
         reason = str(error) if known else f"a defect of voicequeue: {type(error).__name__}"
         store.rejects.add(RejectedMessage(now, message_id, ENQUEUE, reason, given))
+        log.warning("rejected: %s", reason, extra={"message_id": message_id})
         raise
 
 

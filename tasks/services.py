@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -32,6 +33,8 @@ class Services:
     #: None where upstream cannot reach us.
     webhooks: Webhooks | None = None
     clock: Callable[[], float] = field(default=time.time)
+    #: What one call about a job is done within: a span, where traces are on.
+    span: Callable[..., AbstractContextManager[None]] = lambda *_, **__: nullcontext()
 
     @cached_property
     def health(self) -> Health:

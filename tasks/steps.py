@@ -90,7 +90,8 @@ def _submit_one(services: Services, stage: Stage, enough: float, job_id: str) ->
     if not isinstance(claim, Charged):
         return claim
     began = time.monotonic()
-    move = _order(services, claim)
+    with services.span("order", job=claim.job_id, stage=str(claim.stage)):
+        move = _order(services, claim)
     _tell_order(claim, move, time.monotonic() - began)
     written = _settle_claim(services, claim, move)
     if not written or move.to is not State.PENDING or move.due is None:
@@ -200,7 +201,8 @@ class Answer:
 
 def _poll_one(services: Services, claim: Claimed) -> Answer:
     try:
-        reading = services.health.of_question(partial(services.upstream.task, claim.task_id))
+        with services.span("poll", job=claim.job_id, stage=str(claim.stage)):
+            reading = services.health.of_question(partial(services.upstream.task, claim.task_id))
     except UpstreamError as error:
         if isinstance(error, Refused):  # anything else is everybody's, and was told once
             log.warning("asking about it: %s", error, extra={"job": claim.job_id, "stage": str(claim.stage)})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutdown
 
-from config import logs
+from config import logs, tracing
 from config.celeryconfig import configuration
 from config.settings import settings
 from tasks.celery_tasks import register
@@ -21,5 +21,6 @@ app.conf.update(configuration(settings()))
 app.steps["worker"].update({PulseStep, CallbackStep, ArchiveStep})
 register(app, services, callback_services, archive_services)
 setup_logging.connect(lambda **_: logs.configure(settings()), weak=False)
+worker_process_init.connect(lambda **_: tracing.of_tasks("worker"), weak=False)
 for signal in (worker_process_shutdown, worker_shutdown):
     signal.connect(last_words)

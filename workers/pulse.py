@@ -170,7 +170,7 @@ def told(event: Event) -> None:
     about = {"job": event.job_id, "batch": event.batch, "stage": event.stage, "reason": event.reason}
     known = {name: str(value) for name, value in about.items() if value}
     took = {} if event.took is None else {"duration": event.took}
-    moves.log(_NOTABLE.get(event.state, logging.INFO), event.state, extra={**known, **took, "at": event.at})
+    moves.log(_NOTABLE.get(event.state, logging.INFO), event.state, extra={**known, **took, "at": event.moment})
 
 
 def _ids(overdue: Iterable[Overdue], states: Set[State], stage: Stage) -> list[str]:

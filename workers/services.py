@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
+from config import tracing
 from config.settings import Settings, settings
 from tasks.archive.fetcher import Bounds, Fetcher
 from tasks.archive.keep import ArchiveServices
@@ -95,6 +96,7 @@ def build(chosen: Settings) -> Services:
         plan=PollPlan(chosen.poll_min_s, chosen.poll_max_s),
         patience=_patience(chosen),
         webhooks=webhooks(chosen),
+        span=tracing.spans(),
         deadlines={Stage.VOICE: chosen.voice_deadline_s, Stage.MUSIC: chosen.music_deadline_s},
     )
 

@@ -120,5 +120,5 @@ def test_nothing_of_a_job_but_its_id_stands_in_messages_and_logs(house: House) -
         eventually(lambda: settled(queue, "told") and archived(queue, "told"))
     log = (house.home / "log" / "archive.log").read_text()
 
-    assert "Task song.archive[" in log
+    assert '"event": "archived"' in log
     assert not [word for word in (SECRET, "/media/", "http://", "lyrics") if word in log.replace(house.redis_url, "")]

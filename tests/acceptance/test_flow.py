@@ -125,7 +125,7 @@ def test_credits_for_40_of_100_jobs_make_40_and_the_rest_waits_until_there_are_m
         assert (states[State.SUCCEEDED], states[State.QUEUED], states[State.FAILED]) == (40, 60, 0)
         assert "out_of_credits" in run(house, "status").stdout
         assert house.ledger()["credits_spent"] == 760
-        assert (counts("the credits do not suffice"), counts("ERROR")) == (1, 0)
+        assert (counts("the credits do not suffice"), counts('"level": "error"')) == (1, 0)
 
         requests.post(f"{house.control}/credits", json={"add": 60 * 19}, timeout=5).raise_for_status()
         eventually(lambda: settled(queue, "poor"), within_s=40)
@@ -144,7 +144,7 @@ def test_credits_that_somebody_else_spends_are_missed_once_and_nothing_fails(hou
         eventually(lambda: queue.status().gate.closed_for("out_of_credits") and queue.status().in_flight == 0)
         some_time_passes(queue)
         assert queue.batch("robbed").states[State.QUEUED] == 20
-        assert counts("ERROR") + counts("the credits do not suffice") == 1, house.logs()
+        assert counts('"level": "error"') + counts("the credits do not suffice") == 1, house.logs()
 
         house.dial(credits=1_000)
         eventually(lambda: settled(queue, "robbed"), within_s=40)
@@ -160,7 +160,7 @@ def test_a_wrong_key_fails_nothing_and_says_what_to_do_once(house: House) -> Non
         queue.enqueue_many(jobs(20, "locked"))
         eventually(lambda: queue.batch("locked").states[State.PENDING] >= 5)
         house.dial(api_key="another")
-        eventually(lambda: queue.status().gate.closed_for("unauthorized") and counts("ERROR"))
+        eventually(lambda: queue.status().gate.closed_for("unauthorized") and counts('"level": "error"'))
         eventually(lambda: not (stuck(queue, State.ADMITTED) or stuck(queue, State.CHARGING)))
         asked, before = house.ledger()["calls"]["task"], house.ledger()["charged"]
         eventually(lambda: house.ledger()["calls"]["task"] > asked + 20)
@@ -168,7 +168,7 @@ def test_a_wrong_key_fails_nothing_and_says_what_to_do_once(house: House) -> Non
         assert "unauthorized" in run(house, "status").stdout
         assert queue.batch("locked").states[State.FAILED] == 0
         assert house.ledger()["charged"] == before
-        assert (counts("ERROR"), counts("voicequeue resume"), counts("asking about")) == (1, 1, 0)
+        assert (counts('"level": "error"'), counts("voicequeue resume"), counts("asking about")) == (1, 1, 0)
 
         house.dial(api_key=None)
         assert run(house, "resume").returncode == 0

@@ -6,10 +6,11 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import requests
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.acceptance.conftest import LYRICS, SECRET, Build, House
 from tests.conftest import eventually
@@ -22,7 +23,14 @@ AUDIO = "https://recordings.example/told.wav?signature=recording-secret"
 
 
 @pytest.fixture(scope="module")
-def house(build_for_all: Build) -> House:
+def collector() -> Iterator[Scripted]:
+    """What traces are sent to."""
+    with Scripted(one_answer(answer(""))) as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def house(build_for_all: Build, collector: Scripted) -> House:
     """Two workers, the gateway with webhooks, and what delivers callbacks to this machine."""
     house = build_for_all(
         workers=2,
@@ -31,6 +39,8 @@ def house(build_for_all: Build) -> House:
         VOICEQUEUE_SECRET=COMMON,
         VOICEQUEUE_CALLBACK_ALLOW="localhost",
         VOICEQUEUE_CALLBACK_FIRST_S="0.2",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="100",
     )
     house.stack.start_callbacks()
     with house.queue() as queue:
@@ -143,3 +153,49 @@ def test_no_line_tells_a_secret_and_every_line_is_json(house: House, receiver: S
     for hidden in (SECRET, COMMON, PASSWORD, AUDIO, "secret", "nobody may see", "forged-token"):
         assert hidden not in told
     assert {"ordered", "request", "pending"} <= {line["event"] for line in lines}
+
+
+# ── traces ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Span(NamedTuple):
+    """A piece of work as the collector was told of it."""
+
+    process: str
+    name: str
+    about: dict[str, str]
+    trace: str
+
+
+def spans(collector: Scripted) -> list[Span]:
+    """All that came there."""
+    found = []
+    for request in list(collector.requests):
+        for process in ExportTraceServiceRequest.FromString(request.body).resource_spans:
+            known = {each.key: each.value.string_value for each in process.resource.attributes}
+            for each in (span for scope in process.scope_spans for span in scope.spans):
+                about = {attribute.key: attribute.value.string_value for attribute in each.attributes}
+                found.append(Span(known["service.name"], each.name, about, each.trace_id.hex()))
+    return found
+
+
+def test_traces_go_where_the_environment_says(house: House, receiver: Scripted, collector: Scripted) -> None:
+    """Of the gateway's requests and of each call about a job, by its id; its lines in the log name the trace."""
+    job_id = order(house, receiver, "traced")
+    eventually(lambda: is_told(house, job_id), within_s=30)
+
+    def about() -> list[Span]:
+        return [span for span in spans(collector) if span.about.get("voicequeue.job") == job_id]
+
+    eventually(lambda: {(span.name, span.about["voicequeue.stage"]) for span in about()} >= {
+        ("order", "voice"), ("poll", "voice"), ("order", "music"), ("poll", "music")
+    })  # fmt: skip
+    eventually(lambda: any(f"/hooks/musicapi/{job_id}/voice" in str(span.about) for span in spans(collector)))
+
+    assert {span.process for span in about()} == {"voicequeue-worker"}
+    assert {span.process for span in spans(collector)} == {"voicequeue-worker", "voicequeue-gateway"}
+    [line] = [each for each in story(house, job_id) if each["event"] == "queued" and "request" in each]
+    assert line["trace_id"] in {span.trace for span in spans(collector) if span.name == "POST /v1/jobs"}
+    told = str(spans(collector))
+    for hidden in (SECRET, COMMON, PASSWORD, AUDIO, "secret", "nobody may see", "token="):
+        assert hidden not in told

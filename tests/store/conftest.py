@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -51,6 +52,8 @@ def command(at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
             main()
+        log = logging.getLogger("voicequeue")  # what the command made of it is not other tests'
+        log.handlers, log.propagate, log.level = [], True, logging.NOTSET
         told = capsys.readouterr()
         return Ended(int(ended.value.code or 0), told.out, told.err)
 
