@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import platform
 import time
 from collections.abc import Mapping
@@ -11,34 +9,36 @@ from importlib.metadata import version
 from typing import Any
 
 from config.settings import Settings
+from voicequeue import signing
 
 _STARTED = time.time()
 
 
 def facts(chosen: Settings) -> Mapping[str, Any]:
-    """Versions, when it started (Unix seconds), and marks of the settings that must be the same everywhere.
-
-    A mark tells whether two settings are the same, and nothing else: it is made with the queue's secret.
-    """
+    """Versions, when it started (Unix seconds), and marks of the settings that must be the same everywhere."""
     return {
         "version": version("voicequeue"),
         "celery": version("celery"),
         "python": platform.python_version(),
         "started": _STARTED,
-        "marks": {
-            "VOICEQUEUE_SECRET": _mark(chosen, "secret"),
-            "MUSICAPI_KEY": _mark(chosen, chosen.musicapi_key.get_secret_value()),
-            "MUSICAPI_BASE_URL": _mark(chosen, chosen.musicapi_base_url),
-            "VOICEQUEUE_PUBLIC_URL": _mark(chosen, chosen.public_url or ""),
-            "VOICEQUEUE_UNSURE": _mark(chosen, chosen.unsure),
-            "VOICEQUEUE_REUSE": _mark(chosen, str(chosen.reuse)),
-            "VOICEQUEUE_ARCHIVE": _mark(chosen, chosen.archive.get_secret_value()),
-        },
+        "marks": _marks(chosen),
     }
 
 
-def _mark(chosen: Settings, value: str) -> str:
-    # Slow to try values on: who reads Redis shall not guess a key by it.
-    salt = b"voicequeue.facts" + chosen.secret.get_secret_value().encode()
-    key = hashlib.scrypt(value.encode(), salt=salt, n=2**12, r=8, p=1, dklen=16)
-    return hmac.new(key, b"mark", "sha256").hexdigest()[:12]
+def _marks(chosen: Settings) -> dict[str, str]:
+    """They tell whether two settings are the same, and nothing else, as long as nobody knows the queue's secret; where
+    there is none, of other secrets nothing is told at all."""
+    secret = chosen.secret.get_secret_value()
+    open_to_all = {
+        "VOICEQUEUE_SECRET": secret,
+        "MUSICAPI_BASE_URL": chosen.musicapi_base_url,
+        "VOICEQUEUE_PUBLIC_URL": chosen.public_url or "",
+        "VOICEQUEUE_UNSURE": chosen.unsure,
+        "VOICEQUEUE_REUSE": str(chosen.reuse),
+    }
+    kept = {
+        "MUSICAPI_KEY": chosen.musicapi_key.get_secret_value(),
+        "VOICEQUEUE_ARCHIVE": chosen.archive.get_secret_value(),
+    }
+    told = open_to_all | (kept if secret else {})
+    return {name: signing.derive(secret, "mark", name, value)[:12] for name, value in told.items()}
