@@ -30,6 +30,13 @@ CHATTY = ("celery.worker.strategy", "celery.app.trace", "kombu", "amqp", "urllib
 #: Servers that bring handlers of their own.
 GUESTS = ("uvicorn", "uvicorn.error", "celery", "celery.task", "celery.redirected")
 
+#: What our lines carry beside their text; what libraries attach to theirs (Celery: arguments of tasks) stays out.
+FIELDS = (
+    *("job", "batch", "stage", "attempt", "outcome", "reason", "duration", "task_id", "at"),
+    *("callback", "type", "tries", "hint", "door", "message_id", "count"),
+    *("method", "path", "status"),
+)
+
 Line = MutableMapping[str, Any]
 
 
@@ -56,7 +63,7 @@ def formatter(chosen: Settings, *, in_json: bool) -> ProcessorFormatter:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        ExtraAdder(),
+        ExtraAdder(allow=FIELDS),
         _where_and_when,
         _trace,
     ]
@@ -107,8 +114,8 @@ class Redactor:
 
 
 def _secrets(chosen: Settings) -> Iterator[str]:
-    kept = (chosen.musicapi_key, chosen.secret, chosen.callback_secret, chosen.archive)
-    texts = [part for each in kept for part in each.get_secret_value().split()]
+    whole = (chosen.musicapi_key, chosen.secret, chosen.archive)
+    texts = [each.get_secret_value() for each in whole] + chosen.callback_secret.get_secret_value().split()
     for url in (chosen.redis_url, chosen.archive.get_secret_value()):
         password = urlsplit(url).password or ""
         texts += [password, unquote(password)]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
@@ -33,7 +31,12 @@ SECRET_MIN = 32
 #: A job that is nobody's: a gateway of ours that believes the signature says that it does not know it.
 NOBODY = "doctor"
 
-_DOCUMENTED = Path(__file__).parents[1] / "docs" / "configuration.md"
+#: What only the command line and the stack on one machine read.
+_BESIDE = {"VOICEQUEUE_WAIT_FOR_REDIS_S", "VOICEQUEUE_HOME", "VOICEQUEUE_DEMO_S"}
+_AUDIO = (
+    *("ALLOW", "MAX_MB", "MAX_S", "CONNECT_S", "ANSWER_S", "WHOLE_S"),
+    *("LEAST_KB_S", "SLOW_S", "AGAIN_S", "AT_ONCE", "PER_HOST"),
+)
 
 
 def remarks() -> Iterator[Remark]:
@@ -58,21 +61,20 @@ def here() -> Heard:
     return Heard("doctor", "this shell", time.time(), facts(load()))
 
 
+def known_settings() -> set[str]:
+    """Every name that some process of ours reads; a test compares it with the docs."""
+    audio = {f"VOICEQUEUE_AUDIO_{name}" for name in _AUDIO}
+    return {f"VOICEQUEUE_{name.upper()}" for name in Settings.model_fields} | _BESIDE | audio
+
+
 def _unknown(environment: Mapping[str, str]) -> Iterator[Remark]:
     """Names that look like settings and are none: a typing error keeps a default in place."""
-    known = {f"VOICEQUEUE_{name.upper()}" for name in Settings.model_fields} | _documented()
-    known |= {f"FLOWER_{name.upper()}" for name in flower.FlowerSettings.model_fields}
+    known = known_settings()
     for name in sorted(environment):
         if name.startswith("VOICEQUEUE_") and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(name, sorted(known), n=1)
             todo = f"did you mean {close[0]}?" if close else "docs/configuration.md has them all"
             yield Remark("settings", Level.WARNING, f"{name} is no setting", todo)
-
-
-def _documented() -> set[str]:
-    """Also those that only the command line or the stack reads; an image has no docs, and needs none of them."""
-    text = _DOCUMENTED.read_text(encoding="utf-8") if _DOCUMENTED.exists() else ""
-    return set(re.findall(r"VOICEQUEUE_[A-Z_]+[A-Z]", text))
 
 
 def _secrets(chosen: Settings) -> Iterator[Remark]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pydantic import SecretStr, ValidationError
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS, configuration
 from config.settings import BadSettings, Settings, explain, load
 from voicequeue import signing
+from workers.doctor import known_settings
 from workers.services import callback_secrets
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +122,12 @@ def test_no_countdown_outlives_the_brokers_patience() -> None:
     longest = max(meta.le for meta in Settings.model_fields["poll_max_s"].metadata if hasattr(meta, "le"))
     assert longest * 3 <= BROKER_TRANSPORT_OPTIONS["visibility_timeout"]
     assert "worker_eta_task_limit" not in configuration(Settings())
+
+
+def test_the_doctor_knows_every_setting_that_the_documents_name() -> None:
+    """Else it would call one a typing error; the other way round, one would be documented nowhere."""
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(VOICEQUEUE_[A-Z_]+)`", page))
+    by_other_names = {"VOICEQUEUE_REDIS_URL", "VOICEQUEUE_MUSICAPI_KEY", "VOICEQUEUE_MUSICAPI_BASE_URL"}
+
+    assert named == known_settings() - by_other_names

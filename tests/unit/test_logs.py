@@ -1,0 +1,87 @@
+"""What a line looks like, and what never stands in one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from config.logs import FIELDS, HIDDEN, formatter
+from config.settings import Settings
+
+SETTINGS = {
+    "MUSICAPI_KEY": "the-key-of-the-account",
+    "REDIS_URL": "redis://me:pass%40word-1@redis.internal:6379/0",
+    "secret": "the secret of the queue",
+    "archive": "s3://key:archive-password@bucket/songs",
+}
+
+Write = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def write() -> Write:
+    """Gives the line that a record becomes."""
+    to_json = formatter(Settings(_env_file=None, **SETTINGS), in_json=True)  # type: ignore[arg-type]
+
+    def written(
+        text: str, *about: object, level: int = logging.INFO, error: Any = None, **extra: Any
+    ) -> dict[str, Any]:
+        record = logging.getLogger("voicequeue").makeRecord(
+            "voicequeue", level, __file__, 1, text, about, error, extra=extra
+        )
+        return json.loads(to_json.format(record))
+
+    return written
+
+
+def test_a_line_tells_event_level_time_process_and_what_it_is_about(write: Write) -> None:
+    """Under names of their own, the time in UTC."""
+    line = write("ordered", job="j1", stage="voice", duration=0.5, at=1_760_000_000.25)
+
+    assert (line["event"], line["level"], line["job"], line["stage"], line["duration"]) == (
+        "ordered", "info", "j1", "voice", 0.5
+    )  # fmt: skip
+    assert line["timestamp"] == "2025-10-09T08:53:20.250000Z"
+    assert line["pid"] > 0
+
+
+@pytest.mark.parametrize(
+    "secret", ["the-key-of-the-account", "the secret of the queue", "pass%40word-1", "pass@word-1", "archive-password"]
+)
+def test_what_the_settings_keep_secret_is_hidden_wherever_it_stands(write: Write, secret: str) -> None:
+    """In the text, in a field, in a traceback."""
+    assert write("it said %s, twice: %s", secret, secret)["event"] == f"it said {HIDDEN}, twice: {HIDDEN}"
+    assert write("x", reason=f"({secret})")["reason"] == f"({HIDDEN})"
+    try:
+        raise ValueError(secret)
+    except ValueError:
+        line = write("a defect", level=logging.ERROR, error=sys.exc_info())
+    assert "ValueError" in line["exception"]
+    assert secret not in str(line)
+
+
+def test_what_libraries_attach_to_their_lines_stays_out(write: Write) -> None:
+    """Celery attaches the arguments of tasks."""
+    line = write("Task failed", data={"args": "https://recordings.example/1.wav"}, audio_url="https://a.example/x")
+
+    assert "example" not in str(line)
+    assert not {"data", "audio_url"} & set(FIELDS)
+
+
+def test_on_a_terminal_it_is_text() -> None:
+    """For whoever looks on."""
+    to_text = formatter(Settings(_env_file=None), in_json=False)
+    record = logging.makeLogRecord(
+        {"msg": "ordered", "levelname": "INFO", "levelno": 20, "name": "voicequeue", "job": "j1"}
+    )
+
+    told = to_text.format(record)
+
+    assert "ordered" in told
+    assert "j1" in told
+    assert not told.startswith("{")
