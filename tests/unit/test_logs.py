@@ -34,7 +34,8 @@ def write() -> Write:
         record = logging.getLogger("voicequeue").makeRecord(
             "voicequeue", level, __file__, 1, text, about, error, extra=extra
         )
-        return json.loads(to_json.format(record))
+        line: dict[str, Any] = json.loads(to_json.format(record))
+        return line
 
     return written
 
