@@ -25,11 +25,12 @@ SIZE = {"width": 1500, "height": 720}
 PACE = {
     "VOICEQUEUE_POLL_MIN_S": "0.8",
     "VOICEQUEUE_POLL_MAX_S": "1.2",
+    "VOICEQUEUE_MAX_IN_FLIGHT": "24",
     "VOICEQUEUE_FIRST_IN_FLIGHT": "24",
     "VOICEQUEUE_CHUNK": "8",
     "FLOWER_STATE_SAVE_INTERVAL": "0",
 }
-DIALS = {"voice_s": 2.5, "music_s": 4, "jitter": 0.3, "credits": 5_000, "seed": 7}
+DIALS = {"voice_s": 2.5, "music_s": 4, "jitter": 0.3, "credits": 5_000, "seed": 7, "fail_match": "/007.wav"}
 
 VERSE = "[Verse]\nlanterns on the water\n[Chorus]\ncarry me home"
 
@@ -40,6 +41,7 @@ class Scene:
 
     redis_url: str
     flower: str
+    page: str
 
 
 @contextmanager
@@ -49,6 +51,7 @@ def at_work() -> Iterator[Scene]:
         stack = Stack(supervisor, Settings(_env_file=None), home=Path(folder), env=PACE)
         redis_url = stack.start_valkey()
         stack.start_simulator(DIALS)
+        page = stack.start_web(webhooks=False)
         flower = stack.start_flower()
         stack.start_workers(2)
         stack.wait_for_flower(flower)
@@ -57,7 +60,7 @@ def at_work() -> Iterator[Scene]:
             _until(lambda: queue.batch("autumn-choir").is_settled)
             queue.enqueue_many(_jobs(60, "winter-release"))
             _until(lambda: queue.batch("winter-release").states[State.SUCCEEDED] >= 10)
-        yield Scene(redis_url, flower)
+        yield Scene(redis_url, flower, page)
 
 
 def _jobs(count: int, batch: str) -> list[VoiceJob]:
@@ -81,7 +84,10 @@ def _until(holds: Callable[[], bool], within_s: float = 120.0) -> None:
 
 
 def flower(browser: Browser, scene: Scene) -> None:
-    """Flower's workers, its tasks, one of them."""
+    """Flower's workers, its tasks, one of them, while another batch is on its way."""
+    with VoiceQueue(scene.redis_url) as queue:
+        queue.enqueue_many(_jobs(40, "spring-tour"))
+        _until(lambda: queue.batch("spring-tour").states[State.PENDING] >= 10)
     _until(lambda: len(requests.get(f"{scene.flower}/workers", params={"json": 1}, timeout=5).json()["data"]) >= 2)
     page = _page(browser)
     page.goto(f"{scene.flower}/workers")
@@ -99,6 +105,28 @@ def flower(browser: Browser, scene: Scene) -> None:
     page.close()
 
 
+def job_page(browser: Browser, scene: Scene) -> None:
+    """The list of jobs, one batch, one job; the list in the dark and on a phone."""
+    with VoiceQueue(scene.redis_url) as queue:
+        done = next(queue.jobs(state=State.SUCCEEDED))
+    page = _page(browser)
+    page.goto(scene.page)
+    _take(page, "page-jobs")
+    page.goto(f"{scene.page}/?batch=winter-release")
+    _take(page, "page-batch")
+    page.goto(f"{scene.page}/job/{done.id}")
+    _take(page, "page-job")
+    page.close()
+    page = browser.new_page(viewport=SIZE, color_scheme="dark")  # type: ignore[arg-type]
+    page.goto(scene.page)
+    _take(page, "page-dark")
+    page.close()
+    page = browser.new_page(viewport={"width": 390, "height": 780})
+    page.goto(scene.page)
+    _take(page, "page-phone")
+    page.close()
+
+
 def _page(browser: Browser) -> Page:
     return browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
 
@@ -113,6 +141,7 @@ def _take(page: Page, name: str) -> None:
 def main() -> None:
     """Take them all."""
     with started() as browser, at_work() as scene:
+        job_page(browser, scene)
         flower(browser, scene)
 
 

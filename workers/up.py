@@ -47,7 +47,7 @@ def _welcome(at: Addresses, environment: Path) -> str:
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
         f"  Flower  {at.flower}{_login()}\n"
-        f"  gateway {at.web}\n"
+        f"  gateway {at.web} (the job page; the API is at /docs)\n"
         f"  Redis   {at.redis}\n"
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"

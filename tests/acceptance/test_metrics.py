@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import requests
+from playwright.sync_api import Browser, expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.conftest import LYRICS, SECRET, Build, House
@@ -124,3 +125,35 @@ def test_the_numbers_agree_with_the_records_and_the_ledger(house: House) -> None
 
     for hidden in (SECRET, "recordings.example", "nobody may see", "Song fine"):
         assert hidden not in text
+
+
+# ── the job page, on the same jobs ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_job_page_is_shown_without_a_complaint(house: House, browser: Browser, width: int, scheme: str) -> None:
+    """By a real browser, at a desk and on a phone: every kind of page, each within its width."""
+    troubles: list[str] = []
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    page = context.new_page()
+    page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+
+    page.goto(f"{house.web}/")
+    page.get_by_role("link", name="succeeded").click()
+    expect(page.locator("tbody tr")).not_to_have_count(0)
+    page.locator("tbody a[href^='/job/']").first.click()
+    expect(page.get_by_role("heading", name="Timeline")).to_be_visible()
+    expect(page.locator("audio")).to_have_count(2)
+    page.get_by_role("searchbox").fill("all")
+    page.get_by_role("searchbox").press("Enter")
+    expect(page.get_by_role("heading", name="Batch all")).to_be_visible()
+    page.get_by_role("link", name="Batches").click()
+    expect(page.get_by_role("heading", name="Batches")).to_be_visible()
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+    assert troubles == []

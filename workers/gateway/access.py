@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import Annotated
@@ -13,6 +14,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from voicequeue.apikeys import ApiKey, Scope, holder
 from workers.gateway.openapi import known_query
+from workers.gateway.page import session
+from workers.gateway.page.session import Visitor
 from workers.gateway.problems import Refusal
 
 #: Says that somebody passed the request on, for somebody whose address nobody can vouch for.
@@ -42,6 +45,18 @@ class Access:
     def needs(self, scope: Scope) -> list[Dependency]:
         """What routes depend on that need this scope: nothing else is looked at before."""
         return [Depends(self._check(scope)), Depends(known_query)]
+
+    def visitor(self, request: Request, remembered: str) -> Visitor | None:
+        """Who looks at the page, by the cookie of a login; None: nobody known. Raises Refusal."""
+        if self.is_local_only:
+            _must_be_local(request)
+            return session.HERE
+        return session.visitor(self._keys, remembered, time.time())
+
+    def login(self, given: str) -> str | None:
+        """What remembers a login with this key; None where there is no such key."""
+        key = holder(self._keys, given)
+        return None if key is None else session.cookie(key, time.time())
 
     def _check(self, scope: Scope) -> Callable[..., Awaitable[None]]:
         async def check(

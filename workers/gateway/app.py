@@ -23,6 +23,7 @@ from workers.facts import facts
 from workers.gateway import bulk, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
 from workers.gateway.access import Access
 from workers.gateway.alive import alive
+from workers.gateway.page import routes as pages
 from workers.gateway.requests_log import RequestLog
 from workers.services import limits
 
@@ -53,6 +54,9 @@ def build(chosen: Settings) -> FastAPI:
     gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now), include_in_schema=False)
     gateway.include_router(health.router(store))
     gateway.include_router(metrics.router(store, access))
+    gateway.include_router(pages.router(queue, access))
+    gateway.mount("/static", pages.files())
+    gateway.add_exception_handler(pages.LoginNeeded, pages.to_the_login)
     return gateway
 
 

@@ -1,0 +1,248 @@
+"""The job page as HTML: what it shows, to whom, and that nothing a caller wrote becomes part of it."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import requests
+
+from tests.jobs import sung
+from tests.store.life import brought_to, failed, put, song_of
+from tests.web.conftest import KEYS, Build, Gateway
+from voicequeue import Code, Song, State, VoiceJob, apikeys
+from voicequeue.store import Store
+
+EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+class Seen(HTMLParser):
+    """The elements and the text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep it."""
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        """Keep it."""
+        self.text = " ".join([self.text, *data.split()])
+
+    def links(self) -> list[str]:
+        """Where it leads."""
+        return [str(attrs["href"]) for tag, attrs in self.elements if tag == "a" and "href" in attrs]
+
+
+@pytest.fixture
+def local(build_gateway: Build) -> Gateway:
+    """A gateway without keys, asked by this machine."""
+    return build_gateway(api_keys="")
+
+
+def seen(gateway: Gateway, path: str, *, status: int = 200, **more: Any) -> Seen:
+    """The page."""
+    answer = gateway("GET", path, key=None, **more)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    return Seen(answer.text)
+
+
+# ── what it shows ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_list_shows_jobs_and_the_summary(local: Gateway, store: Store) -> None:
+    """What stands where, and a way to each job."""
+    job = failed(store, brought_to(store, State.PENDING, sung(batch="spring", name="Ana")), Code.UPSTREAM_FAILED)
+    [queued] = put(store, sung(key="another"))
+
+    page = seen(local, "/")
+
+    assert {f"/job/{job.id}", f"/job/{queued}", "/batches"} <= set(page.links())
+    for part in ("queued 1", "failed 1", "gate open", "Ana", "upstream_failed", "spring"):
+        assert part in page.text
+
+
+def test_filters_stand_in_the_url(local: Gateway, store: Store) -> None:
+    """By state and by batch; what is none shows everything."""
+    b = brought_to(store, State.PENDING, sung(key="b", batch="summer"))
+    [a] = put(store, sung(key="a", batch="spring"))
+
+    assert [each for each in seen(local, "/?state=queued").links() if "/job/" in each] == [f"/job/{a}"]
+    assert [each for each in seen(local, "/?batch=summer").links() if "/job/" in each] == [f"/job/{b.id}"]
+    assert [each for each in seen(local, "/?batch=summer&state=queued").links() if "/job/" in each] == []
+    assert len([each for each in seen(local, "/?state=nonsense").links() if "/job/" in each]) == 2
+    assert "spring" in seen(local, "/?batch=spring").text
+
+
+def test_a_long_list_goes_on(local: Gateway, store: Store) -> None:
+    """By a link to the next page, with the filter kept; no job twice, none missing."""
+    ids = put(store, *(sung(key=str(n), batch="many") for n in range(120)))
+    found, path = [], "/?batch=many"
+    while path:
+        page = seen(local, path)
+        found += [each.removeprefix("/job/") for each in page.links() if "/job/" in each]
+        path = next((f"/{each}" for each in page.links() if "cursor=" in each), "")
+
+    assert sorted(found) == sorted(ids)
+
+
+@pytest.mark.parametrize("of", ["job", "batch"])
+def test_a_search_leads_to_the_job_or_the_batch_of_that_name(local: Gateway, store: Store, of: str) -> None:
+    """And says so where there is none."""
+    [job_id] = put(store, sung(batch="spring"))
+    sought = job_id if of == "job" else "spring"
+
+    answer = local("GET", "/", key=None, params={"q": f" {sought} "}, allow_redirects=False)
+
+    assert (answer.status_code, answer.headers["Location"]) == (
+        303, f"/job/{job_id}" if of == "job" else "/?batch=spring"
+    )  # fmt: skip
+    assert "no job and no batch is called 'nothing'" in seen(local, "/?q=nothing").text
+    assert "no job and no batch is called" in seen(local, "/?q=%00%ff../").text
+
+
+def test_a_job_shows_its_timeline_its_charges_and_its_songs(local: Gateway, store: Store) -> None:
+    """With players for what can be played."""
+    job = song_of(store, batch="spring", metadata={"shop": "Lisbon"})
+
+    page = seen(local, f"/job/{job.id}")
+
+    assert [attrs["src"] for tag, attrs in page.elements if tag == "audio"] == [clip.audio_url for clip in job.clips]
+    for part in ("succeeded", "19 spent", "p-1", "First, take", "1:01", "Lisbon", "charging", "pending", "la la"):
+        assert part in page.text
+
+
+def test_batches_show_how_far_they_are(local: Gateway, store: Store) -> None:
+    """Newest first, each with a way to its jobs."""
+    put(store, sung(key="a", batch="spring"), sung(key="b", batch="spring"))
+
+    page = seen(local, "/batches")
+
+    assert "/?batch=spring" in page.links()
+    assert "spring 2 0 0 0 0" in page.text
+
+
+def test_what_is_not_there_is_said_to_be_so(local: Gateway) -> None:
+    """As a page, not as JSON."""
+    assert "no job" in seen(local, "/job/nothing", status=404).text
+    assert "batch" in seen(local, "/?batch=nothing").text
+    assert seen(local, "/?cursor=nonsense").text
+    assert seen(local, "/batches?cursor=nonsense", status=422).text
+
+
+def test_nothing_that_a_caller_or_upstream_wrote_becomes_part_of_the_page(local: Gateway, store: Store) -> None:
+    """Every field that takes text, and a link that would run something."""
+    spec = VoiceJob(
+        audio_url="https://a.example/x.wav?" + "a=<b>'\"", key=f"k{EVIL}", name=EVIL[:60], batch="b",
+        song=Song(title=EVIL[:80], prompt=EVIL, tags=EVIL), metadata={"<i>": EVIL},
+    )  # fmt: skip
+    job = failed(store, brought_to(store, State.PENDING, spec), Code.UPSTREAM_FAILED)
+    failure = '{"code": "upstream_failed", "stage": "voice", "message": "<script>alert(2)</script>"}'
+    clips = (
+        '[{"clip_id": "c", "state": "succeeded", "title": "<svg onload=alert(3)>", "audio_url": "javascript:alert(4)",'
+        ' "image_url": "data:text/html,x", "duration": 3}]'
+    )
+    space = store._space
+    space.redis.hset(space.key(f"job:{job.id}"), mapping={"failure": failure, "clips": clips})
+
+    for path in ("/", "/batches", f"/job/{job.id}", "/?batch=b", f"/?q={EVIL}", f"/login?onward={EVIL}"):
+        answer = local("GET", path, key=None)
+        page = Seen(answer.text)
+        assert not {"script", "svg", "i", "b>"} & {tag for tag, _ in page.elements}
+        for tag, attrs in page.elements:
+            assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
+            values = [str(attrs.get(name) or "") for name in ("href", "src", "action")]
+            assert not [value for value in values if value.startswith(("javascript", "data"))]
+
+
+# ── to whom ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def logged_in(gateway: Gateway, key: str, onward: str = "/") -> requests.Response:
+    """What a login with that key leads to."""
+    return requests.post(f"{gateway.url}/login", data={"key": key, "onward": onward}, allow_redirects=False, timeout=10)
+
+
+def test_with_keys_the_page_asks_for_a_login_and_leads_on_to_where_one_wanted_to_go(
+    gateway: Gateway, store: Store
+) -> None:
+    """The key goes into a form, and a cookie that no script reads remembers it."""
+    [job_id] = put(store, sung())
+    sent = gateway("GET", f"/job/{job_id}", key=None, allow_redirects=False)
+    assert (sent.status_code, sent.headers["Location"]) == (303, f"/login?onward=%2Fjob%2F{job_id}")
+
+    answer = logged_in(gateway, KEYS["read"][0], f"/job/{job_id}")
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/job/{job_id}")
+    said = answer.headers["Set-Cookie"]
+    assert all(part in said for part in ("HttpOnly", "SameSite=strict", "Max-Age="))
+    assert KEYS["read"][0] not in said
+    assert job_id in seen(gateway, f"/job/{job_id}", cookies=answer.cookies).text
+
+
+@pytest.mark.parametrize(
+    "onward", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "x\n"]
+)
+def test_a_login_leads_nowhere_else(gateway: Gateway, onward: str) -> None:
+    """A link to the login is no way to another site."""
+    assert logged_in(gateway, KEYS["read"][0], onward).headers["Location"] == "/"
+
+
+def test_a_wrong_key_is_refused_and_not_shown_again(gateway: Gateway) -> None:
+    """Nothing is remembered."""
+    answer = logged_in(gateway, "vq_wrong")
+
+    assert answer.status_code == 401
+    assert "Set-Cookie" not in answer.headers
+    assert "no such key" in answer.text
+    assert "vq_wrong" not in answer.text
+
+
+def test_a_key_that_may_not_read_sees_nothing(gateway: Gateway) -> None:
+    """It may log in, and is told what is missing."""
+    answer = gateway("GET", "/", key=None, cookies=logged_in(gateway, KEYS["enqueue"][0]).cookies)
+
+    assert answer.status_code == 403
+    assert "scope read" in answer.text
+
+
+@pytest.mark.parametrize("change", ["altered", "of another", "over", "garbage", "empty"])
+def test_a_cookie_that_is_not_ours_is_no_login(build_gateway: Build, change: str) -> None:
+    """Altered, of a key that is configured otherwise by now, over, or no cookie of ours at all."""
+    gateway = build_gateway()
+    name, until, signature = logged_in(gateway, KEYS["read"][0]).cookies["voicequeue"].rsplit(".", 2)
+    given = {
+        "altered": f"all.{until}.{signature}",
+        "of another": f"{name}.{until}.{signature}",
+        "over": f"{name}.{int(until) - 90_000}.{signature}",
+        "garbage": '"x.y.z',
+        "empty": "",
+    }[change]
+    if change == "of another":
+        gateway = build_gateway(api_keys=apikeys.new(name, apikeys.Scope)[1].line())
+
+    answer = gateway("GET", "/", key=None, cookies={"voicequeue": given}, allow_redirects=False)
+
+    assert answer.status_code == 303
+
+
+def test_after_the_logout_nothing_is_remembered(gateway: Gateway) -> None:
+    """The cookie is taken back."""
+    answer = requests.post(f"{gateway.url}/logout", allow_redirects=False, timeout=10)
+
+    assert answer.headers["Location"] == "/login"
+    assert 'voicequeue=""' in answer.headers["Set-Cookie"]
+
+
+def test_without_keys_this_machine_alone_is_answered(local: Gateway) -> None:
+    """As the rest of the gateway."""
+    local.stage.client = ("203.0.113.9", 5)
+
+    assert local("GET", "/", key=None).status_code == 403
