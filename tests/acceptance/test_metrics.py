@@ -157,3 +157,20 @@ def test_the_job_page_is_shown_without_a_complaint(house: House, browser: Browse
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
     assert troubles == []
+
+
+def test_the_job_page_follows_what_moves(house: House, browser: Browser) -> None:
+    """Without being loaded again: a job comes, goes its way, and its end is there."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{house.web}/?q=")
+    page.evaluate("window.isTheSame = true")
+    with house.queue() as queue:
+        queue.resume()
+        job = queue.enqueue(spec("watched", priority="high"))
+        row = page.locator("tbody tr").filter(has_text=job.id)
+        expect(row).to_be_visible(timeout=15_000)
+        expect(row.get_by_text("succeeded")).to_be_visible(timeout=30_000)
+
+    assert page.evaluate("window.isTheSame")
+    context.close()

@@ -155,7 +155,8 @@ def test_nothing_that_a_caller_or_upstream_wrote_becomes_part_of_the_page(local:
     for path in ("/", "/batches", f"/job/{job.id}", "/?batch=b", f"/?q={EVIL}", f"/login?onward={EVIL}"):
         answer = local("GET", path, key=None)
         page = Seen(answer.text)
-        assert not {"script", "svg", "i", "b>"} & {tag for tag, _ in page.elements}
+        assert not {"svg", "i", "b>"} & {tag for tag, _ in page.elements}
+        assert {attrs.get("src") for tag, attrs in page.elements if tag == "script"} <= {"/static/live.js"}
         for tag, attrs in page.elements:
             assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
             values = [str(attrs.get(name) or "") for name in ("href", "src", "action")]
@@ -239,6 +240,16 @@ def test_after_the_logout_nothing_is_remembered(gateway: Gateway) -> None:
 
     assert answer.headers["Location"] == "/login"
     assert 'voicequeue=""' in answer.headers["Set-Cookie"]
+
+
+def test_what_moves_is_told_only_to_those_who_are_logged_in(gateway: Gateway) -> None:
+    """It begins at once, and ends when nobody listens any more."""
+    assert gateway("GET", "/live", key=None, allow_redirects=False).status_code == 303
+
+    cookies = logged_in(gateway, KEYS["read"][0]).cookies
+    with requests.get(f"{gateway.url}/live", cookies=cookies, stream=True, timeout=10) as told:
+        assert told.headers["Content-Type"].startswith("text/event-stream")
+        assert next(told.iter_lines()) == b": it is told when something moves"
 
 
 def test_without_keys_this_machine_alone_is_answered(local: Gateway) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,11 +20,15 @@ from starlette.staticfiles import StaticFiles
 from voicequeue import Filter, State, VoiceQueue, VoiceQueueError
 from voicequeue.apikeys import Scope
 from workers.gateway.access import Access
+from workers.gateway.events import FOLLOWERS_MAX, HEARTBEAT_S, EventStream, Tail
 from workers.gateway.page import session
 from workers.gateway.page.session import COOKIE, Visitor
 from workers.gateway.problems import Refusal
 
 HERE = Path(__file__).parent
+
+#: What moves within so many seconds is shown at once.
+TOGETHER_S = 1.0
 
 #: Jobs and batches on one page.
 ROWS = 50
@@ -130,7 +135,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
     """The routes of the page."""
     pages = Pages(queue, access)
     routes = APIRouter(include_in_schema=False)
-    routes.include_router(_inside(pages))
+    routes.include_router(_inside(pages, Tail(queue)))
 
     @routes.get("/login")
     def login(request: Request, onward: str = "/") -> Response:
@@ -156,7 +161,23 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
     return routes
 
 
-def _inside(pages: Pages) -> APIRouter:
+async def _moves(tail: Tail) -> AsyncIterator[str]:
+    """That something has moved, once for all that moved in a while; the page asks what."""
+    yield ": it is told when something moves\n\n"
+    async with tail.followed():
+        moved = tail.next_move()
+        while True:
+            try:
+                await asyncio.wait_for(moved.wait(), HEARTBEAT_S)
+            except TimeoutError:
+                yield ": nothing new\n\n"
+                continue
+            moved = tail.next_move()
+            yield "event: moved\ndata: {}\n\n"
+            await asyncio.sleep(TOGETHER_S)
+
+
+def _inside(pages: Pages, tail: Tail) -> APIRouter:
     """What only those see who may read."""
     routes = APIRouter(dependencies=[Depends(pages.admit)])
 
@@ -164,6 +185,12 @@ def _inside(pages: Pages) -> APIRouter:
     async def jobs(request: Request, state: str = "", batch: str = "", q: str = "", cursor: Cursor = None) -> Response:
         known = state if state in set(State) else ""
         return await pages.jobs(request, {"state": known, "batch": batch, "q": q}, cursor)
+
+    @routes.get("/live", response_class=EventStream)
+    async def live() -> EventStream:
+        if tail.followers >= FOLLOWERS_MAX:
+            raise Refusal(503, f"{FOLLOWERS_MAX} follow already")
+        return EventStream(_moves(tail), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     @routes.get("/job/{job_id}")
     def job(request: Request, job_id: str) -> Response:

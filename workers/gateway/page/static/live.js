@@ -1,0 +1,45 @@
+// Keeps the page as things are: when something moves it is fetched again, and what has changed takes its place.
+"use strict";
+
+const PARTS = ["#summary", "#main"];
+let isFetching = false;
+let isStale = false;
+
+// Nothing is taken away from under somebody's hands: a song that plays, text that is marked, what was opened.
+function isInUse() {
+  const plays = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
+  return document.hidden || plays || document.querySelector("details[open]") || String(getSelection()) !== "";
+}
+
+function put(part, fresh) {
+  const now = document.querySelector(part);
+  const then = fresh.querySelector(part);
+  if (!now || !then || now.innerHTML === then.innerHTML) return;
+  const focused = now.contains(document.activeElement) && document.activeElement.getAttribute("href");
+  now.innerHTML = then.innerHTML;
+  if (focused) now.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+}
+
+async function refresh() {
+  if (isFetching || isInUse()) {
+    isStale = true;
+    return;
+  }
+  isFetching = true;
+  isStale = false;
+  try {
+    const answer = await fetch(location.href, { cache: "no-store" });
+    if (answer.redirected) location.assign(answer.url); // the login is over
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (answer.ok && !isInUse()) PARTS.forEach((part) => put(part, fresh));
+  } catch {
+    isStale = true; // the gateway is away; its stream says when it is back
+  } finally {
+    isFetching = false;
+  }
+}
+
+const moves = new EventSource("/live");
+moves.addEventListener("moved", refresh);
+moves.addEventListener("open", () => isStale && refresh());
+setInterval(() => isStale && refresh(), 2000);
