@@ -6,9 +6,7 @@ Only such workers carry it: where there is none, no messages pile up.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from celery import Celery
 
@@ -17,34 +15,18 @@ from tasks.archive.keep import ArchiveServices, sweep
 from tasks.archive.shelf import Unusable
 from tasks.celery_tasks import ARCHIVE
 from workers.facts import facts
-from workers.pulse import Beating, HandOut, publish, survive
+from workers.pulse import Beating, SidePulse, publish
 from workers.services import build_archive
 
 log = logging.getLogger("voicequeue.pulse")
 
 
-class ArchivePulse:
-    """Hands out jobs whose songs are to be archived; `worker` is the name it is heard under, with
-    these facts."""
+class ArchivePulse(SidePulse[ArchiveServices]):
+    """Hands out jobs whose songs are to be archived."""
 
-    def __init__(
-        self, services: ArchiveServices, give: HandOut, *, worker: str, facts: Mapping[str, Any] | None = None
-    ) -> None:
-        self._services = services
-        self._give = give
-        self._worker = worker
-        self._facts = facts
-
-    def gone(self) -> None:
-        """Say that this worker ends."""
-        self._services.pulses.gone(self._worker)
-
-    def beat(self) -> None:
-        """Say that this worker lives, and hand out what is due."""
-        now, archive = self._services.clock(), self._services.archive
-        self._services.pulses.heard(self._worker, now, self._facts)
-        # A message each: the slow songs of one job hold up no other.
-        for job_id in archive.hand_out(now, patience=self._services.patience.handed_out_s):
+    def hand_out(self, now: float) -> None:
+        """A message each: the slow songs of one job hold up no other."""
+        for job_id in self._services.archive.hand_out(now, patience=self._services.patience.handed_out_s):
             self._give(ARCHIVE, [job_id])
 
 
@@ -60,10 +42,7 @@ class ArchiveStep(Beating):
             return
         sweep(services.clock())
         pulse = ArchivePulse(services, partial(publish, app), worker=worker, facts=facts(chosen))
-        while not self.stopping.is_set():
-            survive(pulse.beat)
-            self.stopping.wait(chosen.pulse_s)
-        survive(pulse.gone)
+        pulse.beat_until(self.stopping, chosen.pulse_s)
 
 
 def _services(chosen: Settings) -> ArchiveServices | None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from celery import Celery, bootsteps
 
@@ -25,6 +25,7 @@ from tasks.services import Services
 from voicequeue import changes
 from voicequeue.claims import Overdue
 from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, Event, State
+from voicequeue.pulses import Pulses
 from voicequeue.stage import Stage
 from workers.facts import facts
 from workers.services import build
@@ -217,6 +218,48 @@ class Beating(bootsteps.StartStopStep):
         self.stopping.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
+
+
+class Living(Protocol):
+    """What a process beside the workers works with."""
+
+    @property
+    def pulses(self) -> Pulses:
+        """Where it is heard."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What time it is (Unix seconds)."""
+
+
+S = TypeVar("S", bound=Living)
+
+
+class SidePulse(Generic[S]):
+    """The pulse of a process beside the workers; `worker` is the name it is heard under, with these `facts`."""
+
+    def __init__(self, services: S, give: HandOut, *, worker: str, facts: Mapping[str, Any] | None = None) -> None:
+        self._services = services
+        self._give = give
+        self._worker = worker
+        self._facts = facts
+
+    def hand_out(self, now: float) -> None:
+        """Give what is due to some process."""
+        raise NotImplementedError
+
+    def beat(self) -> None:
+        """Say that this process lives, and hand out what is due."""
+        now = self._services.clock()
+        self._services.pulses.heard(self._worker, now, self._facts)
+        self.hand_out(now)
+
+    def beat_until(self, stopping: threading.Event, every: float) -> None:
+        """Once in so many seconds; at the end it says that it is over."""
+        while not stopping.is_set():
+            survive(self.beat)
+            stopping.wait(every)
+        survive(partial(self._services.pulses.gone, self._worker))
 
 
 class PulseStep(Beating):
