@@ -197,3 +197,16 @@ def prefix(prefix: str, valkey_url: str) -> Iterator[str]:
     client = connect(valkey_url)
     client.flushdb()
     client.close()
+
+
+def test_a_process_that_ends_by_itself_is_not_waited_for(store: Store) -> None:
+    """It is gone at once, with what it said of itself."""
+    pulses = store.pulses["archive"]
+    pulses.heard("one@host", NOW, {"version": "1"})
+    pulses.heard("two@host", NOW)
+
+    pulses.gone("one@host")
+
+    assert [heard.name for heard in pulses.since(0)] == ["two@host"]
+    pulses.heard("one@host", NOW)
+    assert "version" not in pulses.since(0)[-1].facts
