@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, cast
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from voicequeue.gate import Gate, Reason
 from voicequeue.job import State
@@ -110,7 +110,7 @@ def _config(redis: Redis) -> dict[str, str]:
     """Where a managed Redis does not tell its configuration, nothing."""
     try:
         return cast(dict[str, str], redis.config_get("appendonly", "appendfsync"))
-    except (ResponseError, RedisError):
+    except ResponseError:
         return {}
 
 

@@ -124,7 +124,7 @@ def test_an_id_that_is_none_is_refused(gateway: Gateway, last: str) -> None:
 
 def test_the_heart_beats_when_nothing_happens(gateway: Gateway, queue: VoiceQueue) -> None:
     """With the id up to which all was told."""
-    routes = events.router(queue, Access(()), heartbeat_s=0.05)
+    routes = events.router(queue, Access(()), events.Tail(queue), heartbeat_s=0.05)
     app = FastAPI()
     app.include_router(routes)
     gateway.stage.app = app

@@ -206,6 +206,11 @@ def test_a_wrong_key_is_refused_and_not_shown_again(gateway: Gateway) -> None:
     assert "vq_wrong" not in answer.text
 
 
+def test_a_login_of_any_size_is_bounded(gateway: Gateway) -> None:
+    """Nobody is known yet who sends it."""
+    assert logged_in(gateway, "x" * 100_000).status_code == 413
+
+
 def test_a_key_that_may_not_read_sees_nothing(gateway: Gateway) -> None:
     """It may log in, and is told what is missing."""
     answer = gateway("GET", "/", key=None, cookies=logged_in(gateway, KEYS["enqueue"][0]).cookies)

@@ -13,10 +13,10 @@ from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from voicequeue.apikeys import ApiKey, Scope, holder
+from workers.gateway import session
 from workers.gateway.openapi import known_query
-from workers.gateway.page import session
-from workers.gateway.page.session import Visitor
 from workers.gateway.problems import Refusal
+from workers.gateway.session import Visitor
 
 #: Says that somebody passed the request on, for somebody whose address nobody can vouch for.
 PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")

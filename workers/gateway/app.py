@@ -23,6 +23,7 @@ from workers.facts import facts
 from workers.gateway import bulk, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
 from workers.gateway.access import Access
 from workers.gateway.alive import alive
+from workers.gateway.events import Tail
 from workers.gateway.page import routes as pages
 from workers.gateway.requests_log import RequestLog
 from workers.services import limits
@@ -47,14 +48,16 @@ def build(chosen: Settings) -> FastAPI:
     gateway.add_middleware(RequestLog)
     problems.install(gateway)
     openapi.install(gateway)
-    for routes in (jobs, bulk, glance, steering, events):
+    for routes in (jobs, bulk, glance, steering):
         gateway.include_router(routes.router(queue, access))
+    tail = Tail(queue)
+    gateway.include_router(events.router(queue, access, tail))
     # A webhook may be the first to tell that an order was taken, from which the pace follows.
     patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix, limits=limits(chosen))
     gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now), include_in_schema=False)
     gateway.include_router(health.router(store))
     gateway.include_router(metrics.router(store, access))
-    gateway.include_router(pages.router(queue, access))
+    gateway.include_router(pages.router(queue, access, tail))
     gateway.mount("/static", pages.files())
     gateway.add_exception_handler(pages.LoginNeeded, pages.to_the_login)
     return gateway

@@ -90,10 +90,9 @@ class Tail:
             await asyncio.sleep(_PAUSE_S)
 
 
-def router(queue: VoiceQueue, access: Access, *, heartbeat_s: float = HEARTBEAT_S) -> APIRouter:
+def router(queue: VoiceQueue, access: Access, tail: Tail, *, heartbeat_s: float = HEARTBEAT_S) -> APIRouter:
     """The route that tells what happens."""
     routes = APIRouter(tags=["events"], dependencies=access.needs(Scope.READ))
-    tail = Tail(queue)
 
     @routes.get(
         "/v1/events",

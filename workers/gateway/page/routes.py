@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,16 +19,19 @@ from starlette.staticfiles import StaticFiles
 
 from voicequeue import Filter, State, VoiceQueue, VoiceQueueError
 from voicequeue.apikeys import Scope
+from workers.gateway import bodies, session
 from workers.gateway.access import Access
 from workers.gateway.events import FOLLOWERS_MAX, HEARTBEAT_S, EventStream, Tail
-from workers.gateway.page import session
-from workers.gateway.page.session import COOKIE, Visitor
 from workers.gateway.problems import Refusal
+from workers.gateway.session import COOKIE, Visitor
 
 HERE = Path(__file__).parent
 
 #: What moves within so many seconds is shown at once.
 TOGETHER_S = 1.0
+
+#: More than a login has (bytes).
+FORM_MAX = 4_096
 
 #: Jobs and batches on one page.
 ROWS = 50
@@ -131,22 +134,26 @@ class Pages:
         return answer
 
 
-def router(queue: VoiceQueue, access: Access) -> APIRouter:
+def router(queue: VoiceQueue, access: Access, tail: Tail) -> APIRouter:
     """The routes of the page."""
     pages = Pages(queue, access)
     routes = APIRouter(include_in_schema=False)
-    routes.include_router(_inside(pages, Tail(queue)))
+    routes.include_router(_inside(pages, tail))
 
     @routes.get("/login")
     def login(request: Request, onward: str = "/") -> Response:
         return pages.rendered(request, "login.html", onward=_own(onward))
 
     @routes.post("/login")
-    def log_in(request: Request, key: Annotated[str, Form()] = "", onward: Annotated[str, Form()] = "/") -> Response:
+    async def log_in(request: Request) -> Response:
+        given = dict(parse_qsl((await bodies.read(request, FORM_MAX)).decode(errors="replace")))
+        key, onward = given.get("key", ""), given.get("onward", "/")
         remembered = access.login(key)
         if remembered is None:
             trouble = "no such key"
-            return pages.rendered(request, "login.html", status=401, onward=_own(onward), trouble=trouble)
+            return await run_in_threadpool(
+                pages.rendered, request, "login.html", status=401, onward=_own(onward), trouble=trouble
+            )
         answer = RedirectResponse(_own(onward), 303, headers=HEADERS)
         secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
         answer.set_cookie(COOKIE, remembered, max_age=session.HOLDS_S, httponly=True, samesite="strict", secure=secure)

@@ -29,7 +29,7 @@ async function refresh() {
   isStale = false;
   try {
     const answer = await fetch(location.href, { cache: "no-store" });
-    if (answer.redirected) location.assign(answer.url); // the login is over
+    if (answer.redirected) return location.assign(answer.url); // the login is over
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (answer.ok && !isInUse()) PARTS.forEach((part) => put(part, fresh));
   } catch {
