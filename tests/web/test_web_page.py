@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import requests
+from redis import Redis
 
 from tests.jobs import sung
 from tests.store.life import brought_to, failed, put, song_of
@@ -79,6 +80,16 @@ def test_filters_stand_in_the_url(local: Gateway, store: Store) -> None:
     assert [each for each in seen(local, "/?batch=summer&state=queued").links() if "/job/" in each] == []
     assert len([each for each in seen(local, "/?state=nonsense").links() if "/job/" in each]) == 2
     assert "spring" in seen(local, "/?batch=spring").text
+
+
+def test_a_job_that_moves_while_the_list_is_read_stands_there_once(
+    local: Gateway, store: Store, redis: Redis, prefix: str
+) -> None:
+    """As it would be met in two states: here in two indexes."""
+    job = brought_to(store, State.PENDING, sung())
+    redis.zadd(f"{{{prefix}}}:state:unsure", {job.id: 1})
+
+    assert [each for each in seen(local, "/").links() if "/job/" in each] == [f"/job/{job.id}"]
 
 
 def test_a_long_list_goes_on(local: Gateway, store: Store) -> None:

@@ -101,10 +101,12 @@ class Pages:
             trouble = str(error)
         if wanted["q"]:
             trouble = f"no job and no batch is called {wanted['q']!r}"
+        # States are read one after the other: a job that moves meanwhile is met twice, the second time further on.
+        shown = list({job.id: job for job in page.items}.values()) if page else []
         given = {name: value for name, value in wanted.items() if value}
         onward = page and page.cursor and "?" + urlencode({**given, "cursor": page.cursor})
         return self.rendered(
-            request, "jobs.html", page=page, batch=batch, wanted=wanted, onward=onward, trouble=trouble
+            request, "jobs.html", shown=shown, batch=batch, wanted=wanted, onward=onward, trouble=trouble
         )
 
     def job(self, request: Request, job_id: str) -> Response:
