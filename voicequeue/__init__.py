@@ -31,9 +31,11 @@ from voicequeue.preview import Foreseen
 from voicequeue.queue import VoiceQueue
 from voicequeue.receipts import Entry, Placed, Receipt, Rejection
 from voicequeue.rejects import RejectedMessage
+from voicequeue.review import Unsure
 from voicequeue.song import Song, UnknownModelWarning
 from voicequeue.spec import Priority, VoiceJob
 from voicequeue.stage import Stage
+from voicequeue.trend import Stretch
 from voicequeue.voices import Persona
 
 __all__ = [
@@ -78,12 +80,14 @@ __all__ = [
     "Status",
     "Step",
     "StoreUnreachable",
+    "Stretch",
     "ToArchive",
     "UnfitAudio",
     "UnknownBatch",
     "UnknownJob",
     "UnknownModelWarning",
     "UnknownPlan",
+    "Unsure",
     "VoiceJob",
     "VoiceQueue",
     "VoiceQueueError",

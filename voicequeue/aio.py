@@ -27,7 +27,9 @@ from voicequeue.preview import Foreseen
 from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, VoiceQueue
 from voicequeue.receipts import Entry, Placed, Receipt, Rejection
 from voicequeue.rejects import KEPT, RejectedMessage
+from voicequeue.review import Unsure
 from voicequeue.stage import Stage
+from voicequeue.trend import Stretch
 from voicequeue.voices import Persona
 
 T = TypeVar("T")
@@ -212,6 +214,21 @@ class AsyncVoiceQueue:
         """What upstream said was left on the account in the last days, oldest first."""
         return await self._call(self._queue.balances)
 
+    async def unsure(self) -> AsyncIterator[Unsure]:
+        """The jobs of which nobody knows whether they were charged, each with what is known of it."""
+        found = self._queue.unsure()
+        while page := await self._call(_page, found):
+            for each in page:
+                yield each
+
+    async def review(self, job_id: str) -> Unsure:
+        """What is known of an unsure job."""
+        return await self._call(self._queue.review, job_id)
+
+    async def trend(self, *, span_s: float = 3600.0, stretches: int = 60) -> list[Stretch]:
+        """How many jobs were finished in the last `span_s` seconds, and how long they took; the oldest first."""
+        return await self._call(self._queue.trend, span_s=span_s, stretches=stretches)
+
     async def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
         """Messages from other Celery clients that became no job, the newest first."""
         return await self._call(self._queue.rejects, limit)
@@ -270,10 +287,10 @@ class AsyncVoiceQueue:
         name: str,
         *,
         paused: bool | None = None,
-        max_credits: int | None = None,
-        max_in_flight: int | None = None,
+        max_credits: float | None = None,
+        max_in_flight: float | None = None,
     ) -> bool:
-        """Set what one batch may do; None leaves it as it is."""
+        """Set what one batch may do; None leaves it as it is, `math.inf` sets no limit."""
         return await self._call(
             self._queue.limit_batch, name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight
         )

@@ -7,12 +7,11 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from voicequeue.errors import BadCursor
 from voicequeue.job import Code, Job, State
 from voicequeue.overview import Batch
-from voicequeue.records import Glance
 from voicequeue.stage import Stage
 from voicequeue.store import Store
 
@@ -34,7 +33,11 @@ _SCORE = re.compile(r"(-?\d+(\.\d+)?(e[+-]?\d+)?)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs: each that all of these are true of. `since` (Unix seconds): its last move was then or later."""
+    """Which jobs: each that all of these are true of.
+
+    `since` (Unix seconds): its last move was then or later. `called`: that very text is its key, its name, the title
+    of its song, the id or name of its voice, one of upstream's task ids, or the value of one of its metadata.
+    """
 
     state: State | None = None
     stage: Stage | None = None
@@ -42,21 +45,39 @@ class Filter:
     code: Code | None = None
     since: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-
-    def fits(self, glance: Glance | None) -> bool:
-        """Whether all is true of the job but what its metadata say."""
-        return (
-            glance is not None
-            and self.state in (None, glance.state)
-            and self.stage in (None, glance.stage)
-            and self.batch in (None, glance.batch)
-            and self.code in (None, glance.code)
-            and (self.since is None or glance.updated >= self.since)
-        )
+    called: str | None = None
 
     def matches(self, job: Job) -> bool:
-        """Whether the job's metadata hold what is asked for."""
-        return all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
+        """Whether its metadata hold what is asked for, and it is called so; the rest scripts/sift.lua has seen."""
+        has_all = all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
+        return has_all and (self.called is None or self.called in _names(job))
+
+    def sifted(self) -> dict[str, Any]:
+        """As scripts/sift.lua takes it."""
+        wanted: dict[str, Any] = {
+            "state": self.state,
+            "stage": self.stage,
+            "batch": self.batch,
+            "code": self.code,
+            "since": self.since,
+        }
+        if self.metadata:
+            wanted["parts"] = [_json(value) for value in self.metadata.values()]
+        if self.called is not None:
+            wanted["called"] = {"is": self.called, "part": _json(self.called)}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _names(job: Job) -> tuple[str | None, ...]:
+    spec = job.spec
+    title = spec.song.title if spec.song else None
+    given = (spec.key, spec.name, title, job.persona_id, job.voice_name)
+    return (*given, *job.task_ids.values(), *spec.metadata.values())
+
+
+def _json(text: str) -> str:
+    """As it stands in a spec's content."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +170,16 @@ def _some(store: Store, wanted: Filter, place: Place, room: int) -> tuple[list[J
     """What fits of an index's next members, up to `room`; where to go on in it, and how many were looked at."""
     latest_first = place.index.startswith("state:")
     chunk = CHUNK if _is_picky(wanted) else min(CHUNK, room)
-    members = store.lookup.walk(place.index, place.after, chunk, latest_first=latest_first)
-    if not members:
-        return [], None, 0
-    glances = store.lookup.glance([job_id for job_id, _ in members])
-    fitting = [job_id for (job_id, _), glance in zip(members, glances, strict=True) if wanted.fits(glance)]
-    jobs = [job for job in store.get(fitting) if job is not None and wanted.matches(job)] if fitting else []
-    places = {job_id: Place(place.index, job_id, score) for job_id, score in members}
-    if len(jobs) > room or (len(jobs) == room and len(members) == chunk):
-        return jobs[:room], places[jobs[room - 1].id], len(members)
-    last_id, last_score = members[-1]
+    looked_at, last, fitting = store.lookup.sift(
+        place.index, place.after, chunk, wanted.sifted(), latest_first=latest_first
+    )
+    jobs = [job for job in store.get([job_id for job_id, _ in fitting]) if job is not None and wanted.matches(job)]
+    if len(jobs) > room or (len(jobs) == room and looked_at == chunk):
+        end = jobs[room - 1].id
+        return jobs[:room], Place(place.index, end, dict(fitting)[end]), looked_at
     # In a state the latest come first: from here on all came before that time.
-    over = len(members) < chunk or (latest_first and wanted.since is not None and float(last_score) < wanted.since)
-    return jobs, None if over else places[last_id], len(members)
+    over = looked_at < chunk or (latest_first and wanted.since is not None and float(last[1]) < wanted.since)
+    return jobs, None if over else Place(place.index, *last), looked_at
 
 
 def _is_picky(wanted: Filter) -> bool:

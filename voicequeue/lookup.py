@@ -1,13 +1,12 @@
-"""What lists, pages and plans read in Redis: places in indexes, glances at records, events that were."""
+"""What lists, pages and plans read in Redis: places in indexes, jobs that fit, events that were."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from voicequeue import records
 from voicequeue.keyspace import Keyspace, rows
-from voicequeue.records import Glance
 from voicequeue.spec import Priority
 
 _PAGE = 500
@@ -30,12 +29,21 @@ class Lookup:
         flat = self._space.run("walk", index, int(latest_first), score, member, count)
         return cast(list[tuple[str, str]], list(rows(flat, 2)))
 
-    def glance(self, job_ids: Sequence[str]) -> list[Glance | None]:
-        """What lists are filtered by, without reading whole jobs; None where there is none."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.hmget(self._space.key(f"job:{job_id}"), records.GLANCED)
-            return [records.glance(found) for found in pipe.execute()]
+    def sift(
+        self,
+        index: str,
+        after: tuple[str, str] | None,
+        count: int,
+        wanted: Mapping[str, Any],
+        *,
+        latest_first: bool = False,
+    ) -> tuple[int, tuple[str, str], list[tuple[str, str]]]:
+        """Look at so many jobs of an index, after those where another page ended: how many there were, the last of
+        them, and those that may be `wanted` (scripts/sift.lua tells how); each as (member, score)."""
+        member, score = after or ("", "")
+        asked = json.dumps(wanted, ensure_ascii=False)
+        looked, last, at, *flat = self._space.run("sift", index, int(latest_first), score, member, count, asked)
+        return int(looked), (last, at), cast(list[tuple[str, str]], list(rows(flat, 2)))
 
     def lines(self, batch: str | None = None) -> list[tuple[Priority, str]]:
         """Where queued jobs stand, in the order of the names: priority and batch ('' for none)."""

@@ -10,6 +10,7 @@ from typing import Any
 from voicequeue.gate import Account, Gate, Hold
 from voicequeue.job import State, iso
 from voicequeue.spec import Priority
+from voicequeue.stage import PRICES, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,11 @@ class Status:
     rejects: int = 0
     callbacks: CallbackCounts = CallbackCounts()
     archive: ArchiveCounts = ArchiveCounts()
+
+    @property
+    def backlog_credits(self) -> int:
+        """What the queued jobs cost at most: each with a song, and with a voice unless it has one."""
+        return sum(line.count * sum(PRICES.values()) - line.songs * PRICES[Stage.VOICE] for line in self.backlog)
 
     def as_dict(self, batch: str | None) -> dict[str, Any]:
         """The shape that the command line and HTTP show; scripts may rely on its names."""

@@ -15,6 +15,7 @@ from voicequeue.balance import Balance
 from voicequeue.callbacks import Callback
 from voicequeue.errors import (
     InvalidJob,
+    NotAllowed,
     UnknownBatch,
     UnknownJob,
 )
@@ -30,9 +31,11 @@ from voicequeue.receipts import Entry, Placed, Receipt, Rejection, entered
 from voicequeue.reconnect import no_later_than
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.repair import repair
+from voicequeue.review import Unsure, known
 from voicequeue.spec import VoiceJob, parse
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
+from voicequeue.trend import Stretch
 from voicequeue.voices import Persona
 
 T = TypeVar("T")
@@ -285,6 +288,26 @@ class VoiceQueue:
         with reachable():
             return self._store.controls.balances()
 
+    def unsure(self) -> Iterator[Unsure]:
+        """The jobs of which nobody knows whether they were charged, each with what is known of it."""
+        balances = self.balances()
+        for job in self.jobs(state=State.UNSURE):
+            if (found := known(job, self.timeline(job.id), balances)) is not None:
+                yield found
+
+    def review(self, job_id: str) -> Unsure:
+        """What is known of an unsure job. Raises UnknownJob, NotAllowed."""
+        job = self.get(job_id)
+        found = known(job, self.timeline(job_id), self.balances())
+        if job.state is not State.UNSURE or found is None:
+            raise NotAllowed(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
+        return found
+
+    def trend(self, *, span_s: float = 3600.0, stretches: int = 60) -> list[Stretch]:
+        """How many jobs were finished in the last `span_s` seconds, and how long they took; the oldest first."""
+        with reachable():
+            return self._store.trend(time.time(), span_s=span_s, stretches=stretches)
+
     def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
         """Messages from other Celery clients that became no job, the newest first; the last 1,000 are kept."""
         with reachable():
@@ -394,10 +417,11 @@ class VoiceQueue:
         name: str,
         *,
         paused: bool | None = None,
-        max_credits: int | None = None,
-        max_in_flight: int | None = None,
+        max_credits: float | None = None,
+        max_in_flight: float | None = None,
     ) -> bool:
-        """Set what one batch may do, beginning with jobs that are admitted from now on; None leaves it as it is.
+        """Set what one batch may do, beginning with jobs that are admitted from now on; None leaves it as it is,
+        `math.inf` sets no limit.
 
         It may be set before the batch has jobs. False if all was so already. Raises ValueError.
         """

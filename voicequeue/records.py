@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from voicequeue.balance import Balance
@@ -40,30 +40,6 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         callback_id=record.get("callback"),
         archive=InArchive(record["archive"]) if "archive" in record else None,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """What lists of jobs are filtered by; `updated` in Unix seconds."""
-
-    state: State
-    stage: Stage
-    batch: str | None
-    code: Code | None
-    updated: float
-
-
-#: The fields of a record that `glance` takes, in this order.
-GLANCED = ("state", "stage", "batch", "failure", "updated", "created")
-
-
-def glance(found: Sequence[str | None]) -> Glance | None:
-    """The same from a record's fields; None where there is no record."""
-    state, stage, batch, failed, updated, created = found
-    if state is None or stage is None or created is None:
-        return None
-    code = Code(json.loads(failed)["code"]) if failed else None
-    return Glance(State(state), Stage(stage), batch or None, code, float(updated or created))
 
 
 def task_field(stage: Stage) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from math import inf
 from typing import Any, cast
 
 from redis import Redis
@@ -33,6 +34,7 @@ from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import Stage
 from voicequeue.story import Story
 from voicequeue.tally import Tally
+from voicequeue.trend import Stretch, trend
 from voicequeue.voices import Voices
 
 #: A claim may come this much before its time (seconds): clocks of two machines differ a little.
@@ -183,16 +185,22 @@ class Store:
         key = self._space.key(f"state:{State.UNSURE}")
         return cast(list[str], self._redis.zrange(key, "-inf", before, byscore=True, offset=0, num=at_most))
 
-    def limit_batch(self, name: str, **given: int | None) -> bool:
-        """Set `paused`, `max_credits` or `max_in_flight` of a batch; None leaves it. False if all was so already.
+    def limit_batch(self, name: str, **given: float | None) -> bool:
+        """Set `paused`, `max_credits` or `max_in_flight` of a batch; None leaves it, `math.inf` sets no limit. False
+        if all was so already.
 
         Raises ValueError for what cannot be a batch's name.
         """
         key = self._space.key(f"batch:{batch_name(name)}")
         before = {"paused": "0"} | cast(dict[str, str], self._redis.hgetall(key))
-        wanted = {field: str(int(value)) for field, value in given.items() if value is not None}
+        wanted = {
+            field: None if value == inf else str(int(value)) for field, value in given.items() if value is not None
+        }
         for field, value in wanted.items():
-            self._redis.hset(key, field, value)
+            if value is None:
+                self._redis.hdel(key, field)
+            else:
+                self._redis.hset(key, field, value)
         return any(before.get(field) != value for field, value in wanted.items())
 
     def expired(self, now: float, *, at_most: int = 1000) -> list[Overdue]:
@@ -288,6 +296,10 @@ class Store:
         found = self._redis.hmget(self._space.key("stands"), [f"{state}:{stage}" for state, stage in places])
         counts = (int(count or 0) for count in cast(list[str | None], found))
         return dict(zip(places, counts, strict=True))
+
+    def trend(self, now: float, *, span_s: float, stretches: int) -> list[Stretch]:
+        """How many jobs were finished over time, and how long they took."""
+        return trend(self._space, now, span_s=span_s, stretches=stretches)
 
     def oldest(self, state: State) -> float | None:
         """When the job entered that state (any but queued) which is in it longest; None where none is."""

@@ -100,6 +100,12 @@ def gateway(build_gateway: Build) -> Gateway:
     return build_gateway()
 
 
+@pytest.fixture
+def local(build_gateway: Build) -> Gateway:
+    """A gateway without keys, asked by this machine."""
+    return build_gateway(api_keys="")
+
+
 def app_of(gateway: Gateway) -> FastAPI:
     """The app itself."""
     assert isinstance(gateway.stage.app, FastAPI)

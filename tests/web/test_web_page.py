@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
-from typing import Any
+import json
 
 import pytest
 import requests
 from redis import Redis
 
 from tests.jobs import sung
-from tests.store.life import brought_to, failed, put, song_of
+from tests.store.life import NOW, brought_to, failed, put, song_of
 from tests.web.conftest import KEYS, Build, Gateway
+from tests.web.seen import Person, Seen, logged_in, seen
 from voicequeue import Code, Song, State, VoiceJob, apikeys
 from voicequeue.store import Store
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
-
-
-class Seen(HTMLParser):
-    """The elements and the text of a page."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep it."""
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        """Keep it."""
-        self.text = " ".join([self.text, *data.split()])
-
-    def links(self) -> list[str]:
-        """Where it leads."""
-        return [str(attrs["href"]) for tag, attrs in self.elements if tag == "a" and "href" in attrs]
-
-
-@pytest.fixture
-def local(build_gateway: Build) -> Gateway:
-    """A gateway without keys, asked by this machine."""
-    return build_gateway(api_keys="")
-
-
-def seen(gateway: Gateway, path: str, *, status: int = 200, **more: Any) -> Seen:
-    """The page."""
-    answer = gateway("GET", path, key=None, **more)
-    assert answer.status_code == status, answer.text
-    assert answer.headers["Content-Type"].startswith("text/html")
-    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-    return Seen(answer.text)
 
 
 # ── what it shows ─────────────────────────────────────────────────────────────────────────────────
@@ -115,8 +78,8 @@ def test_a_search_leads_to_the_job_or_the_batch_of_that_name(local: Gateway, sto
     assert (answer.status_code, answer.headers["Location"]) == (
         303, f"/job/{job_id}" if of == "job" else "/?batch=spring"
     )  # fmt: skip
-    assert "no job and no batch is called 'nothing'" in seen(local, "/?q=nothing").text
-    assert "no job and no batch is called" in seen(local, "/?q=%00%ff../").text
+    assert "No job and no batch is called nothing" in seen(local, "/?q=nothing").text
+    assert "No job and no batch is called" in seen(local, "/?q=%00%ff../").text
 
 
 def test_a_job_shows_its_timeline_its_charges_and_its_songs(local: Gateway, store: Store) -> None:
@@ -163,11 +126,32 @@ def test_nothing_that_a_caller_or_upstream_wrote_becomes_part_of_the_page(local:
     space = store._space
     space.redis.hset(space.key(f"job:{job.id}"), mapping={"failure": failure, "clips": clips})
 
-    for path in ("/", "/batches", f"/job/{job.id}", "/?batch=b", f"/?q={EVIL}", f"/login?onward={EVIL}"):
+    unsure = brought_to(store, State.UNSURE, sung(key=f"u{EVIL}", metadata={"a": EVIL}))
+    space.redis.lset(
+        space.key(f"timeline:{unsure.id}"),
+        -1,
+        json.dumps({"at": 1, "state": "unsure", "stage": "voice", "reason": EVIL}),
+    )
+    store.controls.pause(NOW, by=EVIL)
+    own = [f"/job/{job.id}{end}" for end in ("", "/retry")] + [f"/job/{unsure.id}{end}" for end in ("", "/review")]
+
+    for path in (
+        "/",
+        "/batches",
+        "/controls",
+        *own,
+        "/?batch=b",
+        f"/?q={EVIL}",
+        f"/?batch={EVIL}",
+        f"/login?onward={EVIL}",
+    ):
         answer = local("GET", path, key=None)
         page = Seen(answer.text)
         assert not {"svg", "i", "b>"} & {tag for tag, _ in page.elements}
-        assert {attrs.get("src") for tag, attrs in page.elements if tag == "script"} <= {"/static/live.js"}
+        assert {attrs.get("src") for tag, attrs in page.elements if tag == "script"} <= {
+            "/static/live.js",
+            "/static/keys.js",
+        }
         for tag, attrs in page.elements:
             assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
             values = [str(attrs.get(name) or "") for name in ("href", "src", "action")]
@@ -175,11 +159,6 @@ def test_nothing_that_a_caller_or_upstream_wrote_becomes_part_of_the_page(local:
 
 
 # ── to whom ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def logged_in(gateway: Gateway, key: str, onward: str = "/") -> requests.Response:
-    """What a login with that key leads to."""
-    return requests.post(f"{gateway.url}/login", data={"key": key, "onward": onward}, allow_redirects=False, timeout=10)
 
 
 def test_with_keys_the_page_asks_for_a_login_and_leads_on_to_where_one_wanted_to_go(
@@ -251,11 +230,13 @@ def test_a_cookie_that_is_not_ours_is_no_login(build_gateway: Build, change: str
 
 
 def test_after_the_logout_nothing_is_remembered(gateway: Gateway) -> None:
-    """The cookie is taken back."""
-    answer = requests.post(f"{gateway.url}/logout", allow_redirects=False, timeout=10)
+    """The cookie is taken back; no other site can have somebody logged out."""
+    person = Person(gateway, "read")
 
-    assert answer.headers["Location"] == "/login"
-    assert 'voicequeue=""' in answer.headers["Set-Cookie"]
+    assert person.post("/logout", {}).status_code == 403
+    person.submit(person.page("/"), "Log out read")
+
+    assert person.session.cookies.get("voicequeue") is None
 
 
 def test_what_moves_is_told_only_to_those_who_are_logged_in(gateway: Gateway) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from voicequeue.balance import Around, Balance, around
+from voicequeue.balance import Around
 from voicequeue.cli.show import clock, print_job
 from voicequeue.cli.terminal import AsJson, Yes, coloured, out, plain_table, print_json, queue, safe
-from voicequeue.job import Job, State, Step, iso
-from voicequeue.queue import VoiceQueue
+from voicequeue.job import Job, State
+from voicequeue.review import Unsure
 from voicequeue.stage import PRICES
 
 
@@ -35,7 +33,7 @@ def review(
         raise typer.BadParameter("give a job's id with one of --task-id, --resubmit and --abandon, or nothing")
     with queue() as jobs:
         if job_id is None:
-            _list(_unsure(jobs), as_json=as_json)
+            _list(list(jobs.unsure()), as_json=as_json)
             return
         if task_id:
             settled = jobs.take_up(job_id, task_id)
@@ -53,37 +51,6 @@ def _confirm(job: Job, *, yes: bool) -> None:
         typer.confirm(question, abort=True, err=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Unsure:
-    """One of them, with what is known: its last step, and the account before and after."""
-
-    job: Job
-    last: Step
-    account: Around | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """What scripts may rely on."""
-        return {
-            **self.job.as_dict(),
-            "reason": self.last.reason,
-            "since": iso(self.last.at),
-            "at_stake": PRICES[self.job.stage],
-            "credits_before": self.account.before.credits if self.account else None,
-            "credits_after": self.account.after.credits if self.account else None,
-            "credits_unexplained": self.account.unexplained if self.account else None,
-        }
-
-
-def _unsure(jobs: VoiceQueue) -> list[Unsure]:
-    balances = jobs.balances()
-    return [_known(job, jobs.timeline(job.id), balances) for job in jobs.jobs(state=State.UNSURE)]
-
-
-def _known(job: Job, timeline: Sequence[Step], balances: Sequence[Balance]) -> Unsure:
-    charging, last = timeline[-2:]
-    return Unsure(job, last, around(balances, charging.at, last.at))
-
-
 def _list(found: list[Unsure], *, as_json: bool) -> None:
     if as_json:
         print_json([each.as_dict() for each in found])
@@ -94,7 +61,7 @@ def _list(found: list[Unsure], *, as_json: bool) -> None:
     table = plain_table("id", "stage", "at stake", "since", "what happened", "account", "batch")
     for each in found:
         job, last = each.job, each.last
-        stake = f"{PRICES[job.stage]} credits"
+        stake = f"{each.at_stake} credits"
         row = (job.id, job.stage, stake, clock(last.at), safe(last.reason), _account(each.account))
         table.add_row(*row, safe(job.spec.batch or ""))
     out.print(table)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from redis import Redis
 
 #: In this order: each relies on those before it.
-_SHARED = tuple(f"lib/{name}.lua" for name in ("keys", "line", "flow", "callbacks", "archive", "move", "voices"))
+_SHARED = tuple(
+    f"lib/{name}.lua" for name in ("keys", "line", "flow", "callbacks", "archive", "move", "voices", "walk")
+)
 
 
 @dataclass(frozen=True, slots=True)

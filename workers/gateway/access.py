@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
@@ -34,8 +35,9 @@ _LOCAL_ONLY = (
 class Access:
     """Checks each request against the configured keys."""
 
-    def __init__(self, keys: Sequence[ApiKey]) -> None:
+    def __init__(self, keys: Sequence[ApiKey], *, secret: str = "") -> None:
         self._keys = tuple(keys)
+        self._here = session.local(secret or secrets.token_hex())
 
     @property
     def is_local_only(self) -> bool:
@@ -50,7 +52,7 @@ class Access:
         """Who looks at the page, by the cookie of a login; None: nobody known. Raises Refusal."""
         if self.is_local_only:
             _must_be_local(request)
-            return session.HERE
+            return self._here
         return session.visitor(self._keys, remembered, time.time())
 
     def login(self, given: str) -> str | None:

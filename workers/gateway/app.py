@@ -24,6 +24,7 @@ from workers.gateway import bulk, events, glance, health, hooks, jobs, metrics, 
 from workers.gateway.access import Access
 from workers.gateway.alive import alive
 from workers.gateway.events import Tail
+from workers.gateway.page import frame
 from workers.gateway.page import routes as pages
 from workers.gateway.requests_log import RequestLog
 from workers.services import limits
@@ -36,7 +37,10 @@ HOOK_WAIT_S = 5.0
 
 def build(chosen: Settings) -> FastAPI:
     """The gateway as the settings say."""
-    queue, access = VoiceQueue(chosen.redis_url, prefix=chosen.prefix), Access(keys(chosen))
+    queue, access = (
+        VoiceQueue(chosen.redis_url, prefix=chosen.prefix),
+        Access(keys(chosen), secret=chosen.secret.get_secret_value()),
+    )
     store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
     gateway = FastAPIOffline(
         title="voicequeue",
@@ -59,7 +63,7 @@ def build(chosen: Settings) -> FastAPI:
     gateway.include_router(metrics.router(store, access))
     gateway.include_router(pages.router(queue, access, tail))
     gateway.mount("/static", pages.files())
-    gateway.add_exception_handler(pages.LoginNeeded, pages.to_the_login)
+    gateway.add_exception_handler(frame.LoginNeeded, pages.to_the_login)
     return gateway
 
 

@@ -117,7 +117,8 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
 
 
 def _set(queue: VoiceQueue, name: str, wanted: shapes.BatchSettings) -> None:
-    queue.limit_batch(name, max_credits=wanted.given("max_credits"), max_in_flight=wanted.given("max_in_flight"))
+    credits, in_flight = wanted.limit("max_credits"), wanted.limit("max_in_flight")
+    queue.limit_batch(name, max_credits=credits, max_in_flight=in_flight)
     if "callback_url" in wanted.model_fields_set:
         queue.call_back_batch(name, wanted.callback_url)
 

@@ -67,6 +67,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         batch: Annotated[shapes.BatchName | None, Query()] = None,
         code: Annotated[Code | None, Query(description="why it failed")] = None,
         since: Annotated[shapes.Since | None, Query(description="its last move was then or later")] = None,
+        called: Annotated[str | None, Query(max_length=500, description=shapes.CALLED)] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> JSONResponse:
@@ -77,7 +78,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         while `next` is there; a job that moves meanwhile may be told twice.
         """
         at = None if since is None else since.timestamp()
-        wanted = Filter(state, stage, batch, code, at, _metadata(request.query_params))
+        wanted = Filter(state, stage, batch, code, at, _metadata(request.query_params), called)
         page = await run_in_threadpool(queue.find, wanted, limit=limit, cursor=cursor)
         return JSONResponse({"jobs": [job.as_dict() for job in page.items], "next": page.cursor})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -39,6 +40,12 @@ EXAMPLE_ORDER: dict[str, Any] = {
     "metadata": {"customer": "17"},
 }
 
+#: What `called` looks for.
+CALLED = (
+    "exactly this is its key, its name, its song's title, the id or name of its voice, one of upstream's task ids, or "
+    "the value of one of its metadata"
+)
+
 BatchName = Annotated[str, StringConstraints(pattern=BATCH_PATTERN)]
 
 
@@ -65,11 +72,12 @@ class Wanted(BaseModel):
     code: Code | None = Field(None, description="why it failed")
     since: Since | None = Field(None, description="its last move was then or later; ISO 8601")
     metadata: dict[str, str] = Field(default_factory=dict)
+    called: str | None = Field(None, max_length=500, description=CALLED)
 
     def filter(self) -> Filter:
         """As the queue takes it."""
         since = None if self.since is None else self.since.timestamp()
-        return Filter(self.state, self.stage, self.batch, self.code, since, self.metadata)
+        return Filter(self.state, self.stage, self.batch, self.code, since, self.metadata, self.called)
 
 
 class Order(BaseModel):
@@ -93,14 +101,19 @@ class BatchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     callback_url: HttpUrl | None = Field(None, description="told each time the batch has come to rest; null: nobody")
-    max_credits: Annotated[int, Field(strict=True, ge=0, le=10**12, description="the most that it may spend")] = 0
-    max_in_flight: Annotated[
-        int, Field(strict=True, ge=1, le=10**6, description="its jobs with upstream at once, at most")
-    ] = 1
+    max_credits: Annotated[int, Field(strict=True, ge=0, le=10**12)] | None = Field(
+        None, description="the most that it may spend; null: any"
+    )
+    max_in_flight: Annotated[int, Field(strict=True, ge=1, le=10**6)] | None = Field(
+        None, description="its jobs with upstream at once, at most; null: any"
+    )
 
-    def given(self, field: str) -> Any:
-        """What is to be set there; None where nothing is."""
-        return getattr(self, field) if field in self.model_fields_set else None
+    def limit(self, name: str) -> float | None:
+        """A limit as the queue takes it: None leaves it, and null is none."""
+        if name not in self.model_fields_set:
+            return None
+        value: float | None = getattr(self, name)
+        return inf if value is None else value
 
 
 class _Answer(BaseModel):

@@ -5,10 +5,14 @@ const PARTS = ["#summary", "#main"];
 let isFetching = false;
 let isStale = false;
 
-// Nothing is taken away from under somebody's hands: a song that plays, text that is marked, what was opened.
+const main = document.querySelector("#main");
+
+// Nothing is taken away from under somebody's hands: a song that plays, text that is marked, what was opened or filled in.
 function isInUse() {
   const plays = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
-  return document.hidden || plays || document.querySelector("details[open]") || String(getSelection()) !== "";
+  const filled = [...main.querySelectorAll("input")].some((input) => input.value !== input.defaultValue);
+  const held = document.activeElement.closest("#main form") || main.querySelector("details[open]");
+  return document.hidden || plays || filled || held || String(getSelection()) !== "";
 }
 
 function put(part, fresh) {
@@ -39,7 +43,14 @@ async function refresh() {
   }
 }
 
-const moves = new EventSource("/live");
-moves.addEventListener("moved", refresh);
-moves.addEventListener("open", () => isStale && refresh());
-setInterval(() => isStale && refresh(), 2000);
+// A question stays as it was asked.
+if (!("still" in main.dataset)) {
+  const moves = new EventSource("/live");
+  moves.addEventListener("moved", refresh);
+  moves.addEventListener("open", () => isStale && refresh());
+  setInterval(() => isStale && refresh(), 2000);
+}
+
+// A search that has found nothing yet goes on by itself.
+const onward = document.querySelector("a[data-search-on]");
+if (onward) location.replace(onward.href);

@@ -1,0 +1,25 @@
+// Keys: / search, j and k through the rows, ? what there is.
+"use strict";
+
+function step(by) {
+  const links = [...document.querySelectorAll("tbody tr > td:first-child a")];
+  if (!links.length) return;
+  const now = links.indexOf(document.activeElement);
+  const next = now < 0 && by < 0 ? links.length - 1 : Math.min(links.length - 1, Math.max(0, now + by));
+  links[next].focus();
+  links[next].scrollIntoView({ block: "nearest" });
+}
+
+const KEYS = {
+  "/": () => document.querySelector("input[type=search]").focus(),
+  "?": () => document.querySelector("#help").showModal(),
+  j: () => step(1),
+  k: () => step(-1),
+};
+
+document.addEventListener("keydown", (event) => {
+  const writes = event.target.closest("input, textarea, select, dialog[open]");
+  if (writes || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+  event.preventDefault();
+  KEYS[event.key]();
+});
