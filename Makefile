@@ -23,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# For one test, with Node from a wheel; without npm's registry that test fails and says so.
+# For some tests, with Node from a wheel; without npm's registry they fail and say so.
 $(NODE): tests/node/package-lock.json | $(READY)
 	@-$(BIN)/python -m tests.node
 

@@ -34,7 +34,7 @@ GUESTS = ("uvicorn", "uvicorn.error", "celery", "celery.task", "celery.redirecte
 FIELDS = (
     *("job", "batch", "stage", "attempt", "outcome", "reason", "duration", "task_id", "at"),
     *("callback", "type", "tries", "hint", "door", "message_id", "count"),
-    *("method", "path", "status"),
+    *("method", "path", "status", "who"),
 )
 
 Line = MutableMapping[str, Any]

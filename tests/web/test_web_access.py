@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import eventually
 from tests.web.conftest import KEYS, SETTING, Build, Gateway, app_of, problem
+from tests.web.seen import Person
 from voicequeue import apikeys
 from voicequeue.apikeys import Scope
 
@@ -190,3 +192,17 @@ def test_the_start_says_that_only_this_machine_is_answered(
 
     told: list[Any] = [record.getMessage() for record in caplog.records if "VOICEQUEUE_API_KEYS" in record.getMessage()]
     assert len(told) == warned
+
+
+def test_the_log_tells_whose_key_it_was(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """By its name; on the page the one of the login."""
+    caplog.set_level("INFO", logger="voicequeue.http")
+    person = Person(gateway, "operate")
+
+    gateway("GET", "/v1/status", key="read")
+    gateway("GET", "/v1/status", key=None)
+    person.post("/do/pause", {})
+
+    wanted = {("/v1/status", "read"), ("/v1/status", None), ("/do/pause", "operate")}
+    # A line is written when its answer is out.
+    eventually(lambda: wanted <= {(line.__dict__.get("path"), line.__dict__.get("who")) for line in caplog.records})

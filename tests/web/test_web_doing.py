@@ -159,7 +159,7 @@ def test_many_failed_jobs_are_retried_by_a_plan(person: Person, store: Store) ->
     lost = failed(store, brought_to(store, State.PENDING, sung(batch="spring", key="l")), Code.UPSTREAM_FAILED)
 
     page = person.page("/?batch=spring&state=failed&code=refused")
-    plan = person.submit(page, "Retry these that failed…")
+    plan = person.submit(page, "Retry those that failed…")
     assert "Retry 3 jobs?" in plan.text
     assert "up to 57 credits" in plan.text
     assert all(one(store, job.id).state is State.FAILED for job in some)
@@ -185,9 +185,9 @@ def test_what_has_moved_on_since_the_plan_is_left_alone(person: Person, store: S
 
 def test_a_plan_of_nothing_says_so(person: Person, store: Store) -> None:
     """There is no button then."""
-    brought_to(store, State.SUCCEEDED)
+    brought_to(store, State.SUCCEEDED, sung(name="Ana"))
 
-    plan = person.submit(person.page("/"), "Retry all that failed…")
+    plan = person.submit(person.page("/?q=Ana"), "Retry those that failed…")
 
     assert "Retry 0 jobs?" in plan.text
     assert not [form for form in plan.forms if form["action"] == "/do/carry-out"]
@@ -197,7 +197,7 @@ def test_what_it_would_cost_to_order_anew_is_told_before(person: Person, store: 
     """Where upstream could be asked again for nothing."""
     failed(store, brought_to(store, State.PENDING), Code.DEADLINE)
 
-    plan = person.submit(person.page("/?state=failed"), "Retry these that failed…")
+    plan = person.submit(person.page("/?state=failed"), "Retry those that failed…")
     anew = person.submit(plan, "What would it cost to order all of them anew?")
 
     assert "up to 15 credits" in plan.text

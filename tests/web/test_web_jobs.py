@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.jobs import LYRICS, URL, numbered, sung, voice
-from tests.store.life import NOW, brought_to, failed, make, one, song_of
+from tests.store.life import NOW, brought_to, failed, make, one, put, song_of
 from tests.web.conftest import Build, Gateway, problem
-from voicequeue import Code, State, VoiceQueue
+from voicequeue import Code, Song, Stage, State, VoiceQueue
 from voicequeue.job import iso
 from voicequeue.store import Store
 
@@ -237,6 +237,21 @@ def test_lists_are_filtered(gateway: Gateway, mixed: dict[str, str], query: str,
 def test_a_filter_that_is_none_is_named(gateway: Gateway, query: str, field: str) -> None:
     """A typing error must not list every job; a cursor leads to indexes of jobs alone."""
     assert problem(gateway("GET", f"/v1/jobs?{query}"), 422, "invalid").keys() == {field}
+
+
+@pytest.mark.parametrize("of", ["key", "name", "title", "persona", "voice", "task", "metadata"])
+def test_jobs_are_found_by_what_they_are_called(gateway: Gateway, store: Store, of: str) -> None:
+    """Exactly so, whichever of them it is; what only contains it, or says it elsewhere, is another."""
+    title = 'Say "lá"'
+    song = Song(title=title, prompt="p-1 Ana k-1 17")
+    job = song_of(store, key="k-1", name="Ana", song=song, metadata={"order": "17"})
+    put(store, sung(key="k-11", name="Ana 2", metadata={"order": "171"}, song=Song(prompt='p-1, "k-1" or "17"')))
+    called = {"key": "k-1", "name": "Ana", "title": title, "metadata": "17"}
+    given = {"persona": job.persona_id, "voice": job.voice_name, "task": job.task_ids[Stage.MUSIC]}
+
+    found = gateway.get("/v1/jobs", params={"called": {**called, **given}[of]})
+
+    assert [each["id"] for each in found["jobs"]] == [job.id]
 
 
 def test_a_batch_that_never_was_is_a_404(gateway: Gateway) -> None:

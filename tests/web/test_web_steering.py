@@ -191,6 +191,20 @@ def test_batches_are_counted_and_listed_the_newest_first(gateway: Gateway, store
     problem(gateway("GET", "/v1/batches/nowhere"), 404, "unknown_batch")
 
 
+def test_a_limit_of_a_batch_is_set_left_and_taken_away(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+    """What is not there stays as it is; null is none."""
+    put(store, voice(batch="b"))
+
+    def set_so(**limits: int | None) -> tuple[int | None, int | None]:
+        answer = gateway("PATCH", "/v1/batches/b", json=limits)
+        assert answer.status_code == 204, answer.text
+        return queue.batch("b").max_credits, queue.batch("b").max_in_flight
+
+    assert set_so(max_credits=9, max_in_flight=2) == (9, 2)
+    assert set_so(max_in_flight=3) == (9, 3)
+    assert set_so(max_credits=None) == (None, 3)
+
+
 def test_the_status_is_that_of_the_command_line(gateway: Gateway, store: Store) -> None:
     """Of all jobs, or of one batch."""
     put(store, voice(batch="b"), voice())

@@ -67,11 +67,12 @@ class Access:
             if self.is_local_only:
                 _must_be_local(request)
             else:
-                self._must_hold(scope, "" if given is None else given.credentials)
+                request.state.who = self._must_hold(scope, "" if given is None else given.credentials)
 
         return check
 
-    def _must_hold(self, scope: Scope, given: str) -> None:
+    def _must_hold(self, scope: Scope, given: str) -> str:
+        """The name of the key."""
         # One way for all: no key, an unknown one and a wrong one cost the same and are told the same.
         key = holder(self._keys, given)
         if key is None:
@@ -79,6 +80,7 @@ class Access:
         if scope not in key.scopes:
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
             raise Refusal(403, f"this needs a key with the scope {scope}", headers={"WWW-Authenticate": challenge})
+        return key.name
 
 
 def _must_be_local(request: Request) -> None:

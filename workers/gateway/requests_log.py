@@ -55,4 +55,6 @@ class RequestLog:
     def _tell(scope: Scope, status: int, seconds: float) -> None:
         level = logging.DEBUG if scope["path"] in _ROUTINE else logging.INFO
         about = {"method": scope["method"], "path": scope["path"], "status": status, "duration": round(seconds, 3)}
-        log.log(level, "request", extra=about)
+        # The name of the API key, where one was given or remembered; workers/gateway/access.py notes it.
+        known = {"who": who} if (who := scope.get("state", {}).get("who")) else {}
+        log.log(level, "request", extra={**about, **known})

@@ -37,7 +37,7 @@ TOLD, TOLD_S = "voicequeue_told", 60
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; media-src http: https:; img-src 'self' http: https:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }

@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import Code, Filter, State, VoiceQueue, VoiceQueueError
+from voicequeue import Code, Filter, State, VoiceQueue, VoiceQueueError, charges
 from voicequeue.changes import can_be_cancelled
+from voicequeue.stage import PRICES
 from workers.gateway.events import FOLLOWERS_MAX, HEARTBEAT_S, EventStream, Tail
 from workers.gateway.page.frame import Frame
 from workers.gateway.page.picture import SPANS, drawn
@@ -67,7 +68,8 @@ class Reading:
         job, timeline = self._queue.get(job_id), self._queue.timeline(job_id)
         callback = self._queue.callback(job.callback_id) if job.callback_id else None
         about = {"maker": self._queue.waits_for(job), "callback": callback, "cancellable": can_be_cancelled(job)}
-        return self._frame.rendered(request, "job.html", {"job": job, "timeline": timeline, **about})
+        paid = {"charges": charges(timeline), "prices": PRICES}
+        return self._frame.rendered(request, "job.html", {"job": job, "timeline": timeline, **about, **paid})
 
     def batches(self, request: Request, cursor: str | None) -> Response:
         """The batches, the newest first, and how far each is. Raises BadCursor."""

@@ -38,6 +38,11 @@ def spoken(seconds: float | None) -> str:
     return f"{rest} s"
 
 
+def roughly(seconds: float | None) -> str:
+    """A time in its largest unit alone; '' for none."""
+    return " ".join(spoken(seconds).split()[:2])
+
+
 def length(seconds: float | None) -> str:
     """A song's length; '' where it is not known."""
     return "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
@@ -58,6 +63,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "moment": moment,
     "ago": ago,
     "spoken": spoken,
+    "roughly": roughly,
     "length_of": length,
     "web": web,
     "count": count,
