@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import enqueueing, gateway, ingesting, pacing, pipeline, polling, preflight, scraping
+from benchmarks import enqueueing, gateway, ingesting, pacing, paging, pipeline, polling, preflight, scraping
 from config.settings import Settings
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 
-PARTS = ("enqueueing", "gateway", "scraping", "pipeline", "ingesting")
+PARTS = ("enqueueing", "gateway", "scraping", "paging", "pipeline", "ingesting")
 
 #: These take minutes, and have to be asked for; the former give tables of their own.
 LONG = {"polling": polling.tables, "pacing": pacing.tables}
@@ -60,6 +60,8 @@ def _measure(part: str, supervisor: Supervisor, folder: Path, rows: int) -> dict
         return gateway.measure(stack, supervisor)
     if part == "scraping":
         return scraping.measure(url, stack)
+    if part == "paging":
+        return paging.measure(url, stack)
     if part == "preflight":
         return preflight.measure(url, folder, rows)
     return pipeline.measure(url, stack, supervisor)

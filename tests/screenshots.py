@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,10 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from config.settings import Settings
+from tests import terminal
 from tests.browser import started
-from voicequeue import Song, State, VoiceJob, VoiceQueue
+from voicequeue import Job, Song, State, VoiceJob, VoiceQueue
+from voicequeue.store import Store
 from workers.stack import ROOT, Stack
 from workers.supervisor import Supervisor
 
@@ -106,9 +109,9 @@ def flower(browser: Browser, scene: Scene) -> None:
 
 
 def job_page(browser: Browser, scene: Scene) -> None:
-    """The list of jobs, one batch, one job; the list in the dark and on a phone."""
+    """The list of jobs, one batch, one job, what is asked and controlled; the list in the dark and on a phone."""
     with VoiceQueue(scene.redis_url) as queue:
-        done = next(queue.jobs(state=State.SUCCEEDED))
+        done, broken = (next(queue.jobs(state=state)) for state in (State.SUCCEEDED, State.FAILED))
     page = _page(browser)
     page.goto(scene.page)
     _take(page, "page-jobs")
@@ -116,6 +119,10 @@ def job_page(browser: Browser, scene: Scene) -> None:
     _take(page, "page-batch")
     page.goto(f"{scene.page}/job/{done.id}")
     _take(page, "page-job")
+    page.goto(f"{scene.page}/job/{broken.id}/retry")
+    _take(page, "page-retry")
+    page.goto(f"{scene.page}/controls")
+    _take(page, "page-controls")
     page.close()
     page = browser.new_page(viewport=SIZE, color_scheme="dark")  # type: ignore[arg-type]
     page.goto(scene.page)
@@ -125,6 +132,23 @@ def job_page(browser: Browser, scene: Scene) -> None:
     page.goto(scene.page)
     _take(page, "page-phone")
     page.close()
+
+
+def watch(browser: Browser, scene: Scene) -> None:
+    """`voicequeue watch` on a terminal, in the middle of a batch."""
+    with VoiceQueue(scene.redis_url) as queue:
+        queue.enqueue_many(_jobs(60, "summer-nights"))
+        _until(lambda: queue.batch("summer-nights").states[State.SUCCEEDED] >= 1)
+        begun = time.monotonic()
+
+        def is_half_way() -> bool:
+            return queue.batch("summer-nights").states[State.SUCCEEDED] >= 25 and time.monotonic() > begun + 2
+
+        command = [str(Path(sys.executable).with_name("voicequeue")), "watch", "summer-nights"]
+        written = terminal.written_by(command, {"REDIS_URL": scene.redis_url}, until=is_half_way)
+    path = IMAGES / "watch.png"
+    terminal.taken(browser, written, "voicequeue watch summer-nights", path)
+    print(path.relative_to(ROOT))
 
 
 def _page(browser: Browser) -> Page:
@@ -138,11 +162,40 @@ def _take(page: Page, name: str) -> None:
     print(path.relative_to(ROOT))
 
 
+def over_time(browser: Browser, scene: Scene) -> None:
+    """How it went in the last hour, of jobs that were finished all along it."""
+    with VoiceQueue(scene.redis_url) as queue:
+        _until(lambda: all(batch.is_settled for batch in queue.batches()))
+        store = queue._store
+        _spread_over(store, [job for state in (State.SUCCEEDED, State.FAILED) for job in queue.jobs(state=state)])
+    page = browser.new_page(viewport={**SIZE, "height": 1060})  # type: ignore[arg-type]
+    page.goto(f"{scene.page}/trend")
+    _take(page, "page-trend")
+    page.close()
+
+
+def _spread_over(store: Store, jobs: list[Job], span_s: float = 3_300.0) -> None:
+    """Let finished jobs look as if they had come one after the other: a stack that works for a minute shows little."""
+    now, redis, key = time.time(), store._redis, store._space.key
+    for place, job in enumerate(sorted(jobs, key=lambda job: job.settled_at or 0)):
+        settled = now - span_s * (1 - place / len(jobs))
+        waited = 60 + 240 * place / len(jobs) + 40 * (place * 7 % 11) / 11
+        fields = {
+            "created": settled - waited - 180,
+            "settled": settled,
+            "since": settled - 100 - 60 * (place * 5 % 7) / 7,
+        }
+        redis.hset(key(f"job:{job.id}"), mapping={name: f"{at:.6f}" for name, at in fields.items()})
+        redis.zadd(key(f"state:{job.state}"), {job.id: settled})
+
+
 def main() -> None:
     """Take them all."""
     with started() as browser, at_work() as scene:
         job_page(browser, scene)
+        watch(browser, scene)
         flower(browser, scene)
+        over_time(browser, scene)
 
 
 if __name__ == "__main__":
