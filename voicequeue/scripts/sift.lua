@@ -5,10 +5,8 @@
 --       somewhere in the spec), called (is: the whole of a field that upstream gave; part: a text in the spec)
 -- RETURNS  how many were looked at, the last of them and its score, then the members and scores that fit. What
 --       stands in a spec may stand there for something else: the caller reads those jobs.
-local wanted = cjson.decode(ARGV[6])
-
 -- Each test takes some fields of the record, and only those that are asked for are read: there are many jobs.
-local fields, tests = { 'created' }, {}
+local wanted, fields, tests = cjson.decode(ARGV[6]), { 'created' }, {}
 
 local function test(names, holds)
   local first = #fields + 1
@@ -38,9 +36,8 @@ if wanted.called then
 end
 
 local function fits(record)
-  if not record[1] then return false end
   for _, holds in ipairs(tests) do
-    if not holds(record) then return false end
+    if not (record[1] and holds(record)) then return false end
   end
   return true
 end
@@ -49,8 +46,7 @@ local page = page_of(key(ARGV[1]), ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(AR
 local found = { #page / 2, page[#page - 1] or '', page[#page] or '' }
 for i = 1, #page, 2 do
   if #tests == 0 or fits(redis.call('HMGET', root .. 'job:' .. page[i], unpack(fields))) then
-    found[#found + 1] = page[i]
-    found[#found + 1] = page[i + 1]
+    found[#found + 1], found[#found + 2] = page[i], page[i + 1]
   end
 end
 return found
