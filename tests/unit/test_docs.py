@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,11 +141,33 @@ def test_a_link_to_a_file_that_is_not_there_ends_it() -> None:
         site.named("the [processes](../Profile)", "why.md")
 
 
+def built(configuration: Path, into: Path) -> subprocess.CompletedProcess[str]:
+    """The site made into a folder. `--quiet` would hide warnings from `strict` as well."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(configuration), "--site-dir", str(into)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "concepts.md#nowhere", "#nowhere", "/concepts.md", "../nowhere.md"])
+def test_a_broken_link_ends_it(tmp_path: Path, link: str) -> None:
+    """A page, a heading or a file that is not there, or a path that is not relative."""
+    docs = tmp_path / "docs"
+    shutil.copytree(DOCS, docs)
+    with (docs / "why.md").open("a", encoding="utf-8") as page:
+        page.write(f"\n[there]({link})\n")
+    configuration = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    configuration |= {"docs_dir": str(docs), "hooks": [str(ROOT / "config" / "site.py")]}
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
+
+    done = built(tmp_path / "mkdocs.yml", tmp_path / "site")
+
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if "why.md" in line and link in line] != []
+
+
 def test_the_site_is_made_without_a_broken_link_and_asks_nobody_for_anything(tmp_path: Path) -> None:
     """No script, style or font of its pages comes from elsewhere."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = built(ROOT / "mkdocs.yml", tmp_path)
+    assert done.returncode == 0, done.stderr
 
     pages = {page.relative_to(tmp_path).as_posix(): page.read_text("utf-8") for page in tmp_path.rglob("*.html")}
     loaded = (
