@@ -9,7 +9,7 @@ BROWSER := .venv/.browser
 PROMTOOL := .venv/.promtool
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test screenshots torture check bench lock clean
+.PHONY: help setup demo up test docs screenshots torture check bench lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n $(AT_ONCE)
 
+docs: $(READY)  ## Make the documentation site in build/docs; a broken link ends it
+	@$(BIN)/python -m config.reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
+	@echo "build/docs/index.html; with its search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
+
 screenshots: $(READY) $(BROWSER)  ## Take the pictures in docs/images again
 	@$(BIN)/python -m tests.screenshots
 
@@ -61,7 +66,7 @@ bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="pol
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
 lock:  ## Pin the dependencies again (needs uv)
-	$(PIN) --upgrade --extra worker --extra s3 --extra otel --extra dev -o requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra worker --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
 	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 
 clean:  ## Remove what make made

@@ -30,19 +30,26 @@ class FlowerSettings(BaseSettings):
         env_prefix="FLOWER_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    address: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535)] = 5555
-    #: user:password, several separated by commas.
-    basic_auth: Annotated[SecretStr, AfterValidator(_logins)] = SecretStr("")
-    #: Where a reverse proxy shows it, such as `flower` for https://example.com/flower/.
-    url_prefix: Annotated[str, Field(pattern=r"^[\w./-]*$")] = ""
-    #: Whether it only shows. What is done to jobs is done with `voicequeue`.
-    read_only: bool = True
-    #: The file that its history is kept in.
-    db: Path = Path(".voicequeue/flower/state")
-    #: How many tasks it remembers, and how often (milliseconds) it saves them.
-    max_tasks: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    state_save_interval: Annotated[int, Field(ge=0)] = 30_000
+    address: str = Field("127.0.0.1", description="where Flower listens; beyond this machine it needs a login")
+    port: int = Field(5555, ge=0, le=65_535, description="its port")
+    basic_auth: Annotated[SecretStr, AfterValidator(_logins)] = Field(
+        SecretStr(""),
+        description="who may look at [Flower](flower.md): `user:password`, several separated by commas. Without it "
+        "Flower starts on this machine alone",
+    )
+    url_prefix: str = Field(
+        "",
+        pattern=r"^[\w./-]*$",
+        description="the path under which a reverse proxy shows it, such as `flower`",
+    )
+    read_only: bool = Field(
+        True, description="whether it only shows; false lets everybody with a login stop workers and send tasks"
+    )
+    db: Path = Field(Path(".voicequeue/flower/state"), description="the file that its history is kept in")
+    max_tasks: int = Field(20_000, ge=1, le=1_000_000, description="how many tasks it remembers")
+    state_save_interval: int = Field(
+        30_000, ge=0, description="how often (milliseconds) it saves them; 0: only when it ends"
+    )
 
     def logins(self) -> list[str]:
         """Who may look; nobody in particular where it is empty."""

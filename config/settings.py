@@ -48,115 +48,176 @@ class BadSettings(SystemExit):
 
 
 class Settings(BaseSettings):
-    """Read once, never changed. Times are in seconds and may be fractions."""
+    """Read once, never changed. Times are in seconds and may be fractions.
+
+    What each one means stands in docs/configuration.md, which config/reference.py makes of these fields.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="VOICEQUEUE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    #: The one Redis (or Valkey) for jobs and messages. Give it a database of its own.
-    redis_url: str = Field("redis://localhost:6379/0", validation_alias="REDIS_URL")
-    #: The key of the account that pays.
-    musicapi_key: SecretStr = Field(SecretStr(""), validation_alias="MUSICAPI_KEY")
-    musicapi_base_url: str = Field(
-        "https://api.musicapi.ai", validation_alias="MUSICAPI_BASE_URL", pattern=r"^https?://[^\s/]+"
+    # Redis and MusicAPI
+    redis_url: str = Field(
+        "redis://localhost:6379/0",
+        validation_alias="REDIS_URL",
+        description="the one Redis or Valkey, for jobs and messages; give it a database of its own",
     )
-    #: Every key in Redis begins with it; two queues in one Redis need two.
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")] = "voicequeue"
+    prefix: str = Field(
+        "voicequeue",
+        pattern=r"^[A-Za-z0-9_.-]{1,40}$",
+        description="begins every key of the jobs in Redis; two queues in one Redis need two",
+    )
+    musicapi_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="MUSICAPI_KEY",
+        description="the key of the account that pays; workers need it",
+    )
+    musicapi_base_url: str = Field(
+        "https://api.musicapi.ai",
+        validation_alias="MUSICAPI_BASE_URL",
+        pattern=r"^https?://[^\s/]+",
+        description="where MusicAPI is",
+    )
+    connect_timeout_s: Seconds = Field(5.0, description="how long one call to MusicAPI may take to connect")
+    answer_timeout_s: Seconds = Field(30.0, description="how long it may take until it is answered in full")
 
-    #: Where upstream reaches the gateway; without it there are no webhooks.
-    public_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+[^\s?#]*$")] | None = None
-    #: Signs webhook URLs and everything else that only we may make.
-    secret: SecretStr = SecretStr("")
+    # Gateway
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
+        description="where MusicAPI reaches the gateway (`web`); without it there are no webhooks",
+    )
+    secret: SecretStr = Field(
+        SecretStr(""),
+        description="any long random text; signs the webhook URLs, and callbacks unless they have a secret of their "
+        "own. Required with the public URL, and the same for every process",
+    )
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="who may call `/v1` of the gateway: `name:scope+scope:hash`, separated by commas, as `voicequeue "
+        "keys new` prints them ([HTTP](http.md#keys)); without any only this machine is answered",
+    )
 
-    #: Who may call the gateway's /v1: name:scope+scope:hash, separated by commas, as `voicequeue keys new`
-    #: prints them. Without any it answers this machine alone.
-    api_keys: SecretStr = SecretStr("")
+    # Pace
+    max_in_flight: Count = Field(
+        100, description="jobs that may be with upstream at once, at most; how many it bears is found out"
+    )
+    first_in_flight: Count = Field(10, description="how many may be at first")
+    submit_rate: float | None = Field(
+        None, gt=0, description="POSTs a minute, of all workers together; without it as many as upstream takes"
+    )
+    credit_floor: int = Field(0, ge=0, description="credits that are left on the account")
+    credits_every_s: Seconds = Field(
+        60.0,
+        description="how often the account's credits are asked for, by one worker for all: so soon it goes on when "
+        'credits were added. After "forbidden" in words that nobody knows one job is tried as often',
+    )
+    cooldown_s: Seconds = Field(
+        5.0,
+        description='how long nothing is charged after "slow down" (unless it says how long), and at first after five '
+        "calls in a row without an answer",
+    )
+    chunk: int = Field(25, ge=1, le=500, description="job ids in one Celery message, at most")
+    http_threads: int = Field(8, ge=1, le=128, description="calls to upstream at once in one worker process")
 
-    #: How processes log: `auto` is JSON where standard error is no terminal.
-    log_format: Literal["auto", "json", "text"] = "auto"
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    # Jobs
+    reuse: bool = Field(
+        False,
+        description="whether jobs that do not say so themselves [share their voice](voices.md) with others on the "
+        "same recording, also with those made before",
+    )
+    voice_deadline_s: Seconds = Field(
+        900.0, description="how long upstream may take for a voice before the job fails with `deadline`"
+    )
+    music_deadline_s: Seconds = Field(1800.0, description="how long it may take for a song")
+    late_s: Seconds = Field(
+        86_400.0,
+        description="how long after its order a result that nobody waits for any more (cancelled, past its deadline) "
+        "is still looked for, and kept",
+    )
+    charge_lease_s: Seconds = Field(
+        90.0, description="how long a POST may take, claim to answer, before the job is `unsure`"
+    )
+    unsure: Literal["review", "resubmit"] = Field(
+        "review",
+        description="what becomes of an unsure job of which nothing is heard: `review` waits for a person, `resubmit` "
+        "orders it again and may pay twice",
+    )
+    unsure_grace_s: Seconds = Field(1800.0, description="how long `resubmit` waits for a webhook")
 
-    #: What becomes of an unsure job of which nothing is heard: wait for a person, or order again (and
-    #: perhaps pay twice).
-    unsure: Literal["review", "resubmit"] = "review"
-    #: How long after an answer was lost that is decided: webhooks may still come.
-    unsure_grace_s: Seconds = 1800.0
+    # Polling. Above 25 s a poll could outlive the broker's patience with messages that wait.
+    poll_min_s: Seconds = Field(
+        15.0,
+        description="two polls of one order are at least so far apart until enough is known to plan them, "
+        "[later](operations.md#planned-polls) at least a third of it. As much as `VOICEQUEUE_POLL_MAX_S`: always so "
+        "far apart, nothing is planned",
+    )
+    poll_max_s: float = Field(25.0, gt=0, le=60, description="two polls of one order are at most so far apart")
+    pulse_s: Seconds = Field(1.0, description="how often each worker admits jobs from the backlog")
+    reconcile_s: Seconds = Field(5.0, description="how often each worker looks for overdue jobs")
+    stale_s: Seconds = Field(10.0, description="how long past its time a job is overdue")
 
-    #: Jobs that may be with upstream at once, at most; how many it bears is found out, beginning with
-    #: `first_in_flight`.
-    max_in_flight: Count = 100
-    first_in_flight: Count = 10
-    #: POSTs a minute, of all workers together; without it as many as upstream takes.
-    submit_rate: Annotated[float, Field(gt=0)] | None = None
-    #: Credits that are left on the account.
-    credit_floor: Annotated[int, Field(ge=0)] = 0
-    #: Jobs that one Celery message carries at most.
-    chunk: Annotated[int, Field(ge=1, le=500)] = 25
-    #: Calls to upstream at once in one worker process.
-    http_threads: Annotated[int, Field(ge=1, le=128)] = 8
+    # Callbacks
+    callback_secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
+        SecretStr(""),
+        description="signs [callbacks](callbacks.md#the-secret): `whsec_` and 24 to 64 bytes in base64; several are "
+        "separated by spaces, and each signs. Without it, what follows from `VOICEQUEUE_SECRET` does",
+    )
+    callback_allow: Annotated[str, AfterValidator(_hosts_and_networks)] = Field(
+        "",
+        description="hosts, addresses and networks that callbacks may go to [although they are not "
+        "public](callbacks.md#where-callbacks-may-go)",
+    )
+    callback_for_s: Seconds = Field(
+        86_400.0, description="how long a callback that fails is tried before it is kept as undelivered"
+    )
+    callback_first_s: Seconds = Field(
+        5.0, description="how long after the first failure it is tried again; then each time three times as long"
+    )
+    callback_max_s: Seconds = Field(3600.0, description="the longest time between two tries")
+    callback_connect_s: Seconds = Field(3.0, description="how long one try may take to find the receiver and connect")
+    callback_answer_s: Seconds = Field(10.0, description="how long one try may take in all")
+    callback_rest_s: Seconds = Field(
+        30.0, description="how long a receiver is left alone that did not answer three times in a row"
+    )
 
-    #: Two polls of one task are this far apart, at least and at most. Above 25 s a poll could
-    #: outlive the broker's patience with messages that wait.
-    poll_min_s: Seconds = 15.0
-    poll_max_s: Annotated[float, Field(gt=0, le=60)] = 25.0
+    # Archive
+    archive: Annotated[SecretStr, AfterValidator(_storage)] = Field(
+        SecretStr(""),
+        description="where finished songs and covers are [kept](archive.md): a folder, or any other "
+        "[fsspec](https://filesystem-spec.readthedocs.io) URL such as `s3://bucket/songs` (which may hold "
+        "credentials). The same for every process. Without it they are not",
+    )
+    audio_allow: Annotated[str, AfterValidator(_hosts_and_networks)] = Field(
+        "",
+        description="hosts, addresses and networks (`10.1.0.0/16`), separated by commas or spaces, from which songs "
+        "are [archived](archive.md) and recordings are [looked at](bulk.md#what-preflight-looks-at) although they are "
+        "not public",
+    )
+    archive_for_s: Seconds = Field(
+        259_200.0, description="how long songs that cannot be fetched or put away are tried: three days"
+    )
+    archive_first_s: Seconds = Field(
+        30.0, description="how long after the first failure, then three times as long each time"
+    )
+    archive_max_s: Seconds = Field(21_600.0, description="the longest time between two tries")
+    archive_connect_s: Seconds = Field(5.0, description="how long one file may take to connect")
+    archive_silent_s: Seconds = Field(20.0, description="the longest silence that is borne while a file comes")
+    archive_file_s: Seconds = Field(600.0, description="how long one file may take in all")
+    archive_slowest: float = Field(
+        4096.0, ge=0, description="bytes a second under which a download is given up for now, after 20 s; 0: never"
+    )
+    archive_max_bytes: Count = Field(200_000_000, description="what has more bytes is not fetched")
+    archive_lease_s: Seconds = Field(
+        60.0, description="how soon another process goes on with a job when the one that was at it has died"
+    )
 
-    #: How long upstream may take for a stage before the job fails with the code `deadline`.
-    voice_deadline_s: Seconds = 900.0
-    music_deadline_s: Seconds = 1800.0
-
-    #: How long after its order a result that nobody waits for any more (cancelled, past its deadline) is
-    #: still looked for, and kept.
-    late_s: Seconds = 86_400.0
-
-    #: How often each worker admits jobs from the backlog, and looks for work that nobody does.
-    pulse_s: Seconds = 1.0
-    reconcile_s: Seconds = 5.0
-    #: How long after its due time a job is taken for forgotten.
-    stale_s: Seconds = 10.0
-    #: How long one POST may take, claim to answer, before it counts as lost.
-    charge_lease_s: Seconds = 90.0
-    #: One call to upstream: to connect, and to answer in full.
-    connect_timeout_s: Seconds = 5.0
-    answer_timeout_s: Seconds = 30.0
-    #: How long nothing is charged after upstream said "slow down" or could not be reached.
-    cooldown_s: Seconds = 5.0
-    #: Whether jobs that do not say so themselves share their voice with others on the same recording, also with
-    #: those made before.
-    reuse: bool = False
-    #: How often upstream is asked what is left on the account.
-    credits_every_s: Seconds = 60.0
-
-    #: What callbacks are signed with, by the Standard Webhooks spec; without it, what follows from `secret`.
-    callback_secret: Annotated[SecretStr, AfterValidator(_secrets)] = SecretStr("")
-    #: Hosts and networks that callbacks may go to although they are not public.
-    callback_allow: Annotated[str, AfterValidator(_hosts_and_networks)] = ""
-    #: How long callbacks that fail are tried, how long after the first failure, and at most how far apart.
-    callback_for_s: Seconds = 86_400.0
-    callback_first_s: Seconds = 5.0
-    callback_max_s: Seconds = 3600.0
-    #: One try: to connect, and the whole of it.
-    callback_connect_s: Seconds = 3.0
-    callback_answer_s: Seconds = 10.0
-    #: How long a receiver that does not answer is left alone by all callbacks.
-    callback_rest_s: Seconds = 30.0
-
-    #: Where finished songs and covers are kept: a folder, or any other fsspec URL (which may hold credentials).
-    archive: Annotated[SecretStr, AfterValidator(_storage)] = SecretStr("")
-    #: Hosts and networks that songs may be fetched from although they are not public.
-    audio_allow: Annotated[str, AfterValidator(_hosts_and_networks)] = ""
-    #: How long songs that cannot be fetched are tried, how long after the first failure, and at most how far apart.
-    archive_for_s: Seconds = 259_200.0
-    archive_first_s: Seconds = 30.0
-    archive_max_s: Seconds = 21_600.0
-    #: One file: to connect, the silence that is borne, the whole of it, bytes a second, and its size in bytes.
-    archive_connect_s: Seconds = 5.0
-    archive_silent_s: Seconds = 20.0
-    archive_file_s: Seconds = 600.0
-    archive_slowest: Annotated[float, Field(ge=0)] = 4096.0
-    archive_max_bytes: Count = 200_000_000
-    #: How soon another process goes on with what one that died was at.
-    archive_lease_s: Seconds = 60.0
+    # Logs
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="how processes [log](logs.md); `auto` is JSON where standard error is no terminal"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged at least")
 
 
 @cache

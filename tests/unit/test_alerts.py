@@ -123,12 +123,16 @@ def _case(trouble: dict[str, str], expected: set[str]) -> dict[str, Any]:
 
 def test_every_alert_says_what_to_do(firing: dict[str, set[str]]) -> None:
     """In a place that is there."""
-    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 
     for rule in ALERTS:
         assert {"summary", "description", "runbook"} == set(rule["annotations"])
-        assert rule["annotations"]["runbook"] == f"docs/metrics.md#{rule['alert'].lower()}"
-        assert f"### {rule['alert']}\n" in page
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+        section = page.partition(f"### {rule['alert']}\n")[2].partition("\n#")[0]
+        assert [part for part in ("**It means**", "**Look at**", "**Do**") if part not in section] == []
+        row = f"| [{rule['alert']}](runbook.md#{rule['alert'].lower()}) | {rule['labels']['severity']} |"
+        assert row in table
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
 
 
