@@ -9,7 +9,7 @@ import typer
 
 from tests.jobs import URL, numbered, sung, voice
 from tests.store.conftest import Command
-from tests.store.life import NOW, REACHABLE, brought_to, failed, one, song_of
+from tests.store.life import NOW, REACHABLE, brought_to, failed, one, put, song_of
 from voicequeue import Code, State, VoiceQueue
 from voicequeue.cli import app
 from voicequeue.job import iso
@@ -205,3 +205,25 @@ def test_a_failed_job_is_retried(command: Command, store: Store) -> None:
     again = command("retry", job.id)
     assert (again.code, again.out) == (1, "")
     assert "only a failed job" in again.err
+
+
+@pytest.mark.parametrize("name", ["status", "jobs", "watch"])
+def test_a_batch_is_named_with_or_without_the_option(command: Command, store: Store, name: str) -> None:
+    """Other commands have it as an option alone; two different ones are a mistake."""
+    brought_to(store, State.SUCCEEDED, sung(batch="b"))
+    brought_to(store, State.SUCCEEDED, sung(key="other"))
+
+    told = [command(name, *given, "--json").out for given in (["b"], ["--batch", "b"], ["b", "--batch", "b"])]
+    wrong = command(name, "b", "--batch", "c")
+
+    assert told[0] == told[1] == told[2] != command(name, "--json").out
+    assert (wrong.code, "names another batch" in wrong.err) == (2, True)
+
+
+def test_jobs_are_found_by_what_they_are_called(command: Command, store: Store) -> None:
+    """As the page finds them."""
+    ids = put(store, sung(key="a", metadata={"order": "4711"}), sung(key="b", name="4711"), sung(key="47112"))
+
+    found = command("jobs", "--called", "4711", "--json").json()
+
+    assert {job["id"] for job in found} == set(ids[:2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Annotated
@@ -10,10 +11,24 @@ from typing import Annotated
 import typer
 
 from voicequeue.callbacks import Callback
-from voicequeue.cli.terminal import AsJson, BatchArgument, JobId, coloured, out, plain_table, print_json, queue, safe
+from voicequeue.cli.terminal import (
+    AsJson,
+    BatchArgument,
+    BatchToo,
+    JobId,
+    coloured,
+    one_batch,
+    out,
+    plain_table,
+    print_json,
+    queue,
+    safe,
+)
 from voicequeue.gate import Account, Hold
 from voicequeue.job import Clip, InArchive, Job, State, Step, charges
+from voicequeue.listing import Filter
 from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status, by_priority
+from voicequeue.queue import VoiceQueue
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,8 +38,9 @@ def add_to(app: typer.Typer) -> None:
     app.command()(job)
 
 
-def status(batch: BatchArgument = None, as_json: AsJson = False) -> None:
+def status(batch: BatchArgument = None, of: BatchToo = None, as_json: AsJson = False) -> None:
     """The queue at a glance, or one batch of it."""
+    batch = one_batch(batch, of)
     with queue() as found:
         now = found.status(batch)
         whole = found.batch(batch) if batch else None
@@ -109,13 +125,17 @@ def span(seconds: float) -> str:
 
 def jobs(
     batch: BatchArgument = None,
+    of: BatchToo = None,
+    called: Annotated[
+        str | None, typer.Option(help="Only jobs with exactly this key, name, title, persona, task id or metadata.")
+    ] = None,
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List jobs: a batch in the order it came, a state by the latest to enter it."""
     with queue() as found:
-        page = list(islice(found.jobs(state=state, batch=batch), limit))
+        page = list(islice(_found(found, Filter(state=state, batch=one_batch(batch, of), called=called)), limit))
     if as_json:
         print_json([each.as_dict() for each in page])
         return
@@ -123,6 +143,19 @@ def jobs(
     for each in page:
         table.add_row(*_job_row(each))
     out.print(table)
+
+
+def _found(jobs: VoiceQueue, wanted: Filter) -> Iterator[Job]:
+    """All such jobs, read a page at a time."""
+    if wanted.called is None:
+        yield from jobs.jobs(state=wanted.state, batch=wanted.batch)
+        return
+    cursor: str | None = None
+    while True:
+        page = jobs.find(wanted, cursor=cursor)
+        yield from page.items
+        if (cursor := page.cursor) is None:
+            return
 
 
 def _job_row(each: Job) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 BatchArgument = Annotated[str | None, typer.Argument(help="A batch; all jobs without it.", show_default=False)]
+BatchToo = Annotated[str | None, typer.Option("--batch", help="The same, as other commands have it.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
 
 COLOURS = {
@@ -52,6 +53,13 @@ COLOURS = {
 
 class CannotBegin(VoiceQueueError):
     """A setting or a file that the command needs is not usable; the text says which."""
+
+
+def one_batch(batch: str | None, of: str | None) -> str | None:
+    """The batch that was named in either way."""
+    if batch is not None and of is not None and batch != of:
+        raise typer.BadParameter(f"--batch names another batch than {batch}")
+    return batch if of is None else of
 
 
 def queue(*, reuse: bool | None = None) -> VoiceQueue:

@@ -15,7 +15,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from voicequeue.cli.terminal import COLOURS, AsJson, BatchArgument, coloured, out, plain_table, print_json, queue, safe
+from voicequeue.cli.terminal import (
+    COLOURS,
+    AsJson,
+    BatchArgument,
+    BatchToo,
+    coloured,
+    one_batch,
+    out,
+    plain_table,
+    print_json,
+    queue,
+    safe,
+)
 from voicequeue.job import State
 from voicequeue.overview import Batch
 from voicequeue.queue import VoiceQueue
@@ -56,6 +68,7 @@ class Pace:
 
 def watch(
     batch: BatchArgument = None,
+    of: BatchToo = None,
     every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks.")] = 0.5,
     timeout: Annotated[float | None, typer.Option(help="Give up after this many seconds.")] = None,
     as_json: AsJson = False,
@@ -65,7 +78,7 @@ def watch(
     Ends with 0 if every job succeeded, else with 1. With --json: a line for every change.
     """
     with queue() as jobs:
-        last = follow(jobs, batch, every=every, timeout=timeout, as_json=as_json)
+        last = follow(jobs, one_batch(batch, of), every=every, timeout=timeout, as_json=as_json)
     succeeded = all(found.states[State.SUCCEEDED] == found.total for found in last)
     raise typer.Exit(0 if succeeded else 1)
 
