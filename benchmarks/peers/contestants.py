@@ -46,17 +46,29 @@ class Contestant:
         return self.name == OURS
 
 
-def _celery() -> Contestant:
-    worker = f"celery -A celery_app worker --concurrency {PROCESSES} -l WARNING --without-gossip --without-mingle"
-    return _peer("celery", [worker], f"prefork, {PROCESSES} children; a task a step, polls by `retry`")
-
-
-def _saq() -> Contestant:
-    return _peer("saq", [f"saq saq_app.settings --workers {PROCESSES}"], _coroutines())
-
-
-def _coroutines(more: str = "") -> str:
-    return f"{PROCESSES} processes, 100 jobs at once in each; a coroutine a job, sleeps between polls{more}"
+def _peers() -> tuple[Contestant, ...]:
+    celery = f"celery -A celery_app worker --concurrency {PROCESSES} -l WARNING --without-gossip --without-mingle"
+    rq = "rq worker --quiet --with-scheduler -w rq.worker.SimpleWorker -S json -u $RACE_REDIS --disable-job-desc-logging"
+    taskiq = f"taskiq worker taskiq_app:broker --workers {PROCESSES} --max-async-tasks 100 --log-level WARNING"
+    steps, coroutines = "a task a step", f"{PROCESSES} processes of 100 coroutines, one a job, which sleep between polls"
+    return (
+        _peer("celery", [celery], f"prefork, {PROCESSES} children; {steps}, polls by `retry`"),
+        _peer(
+            "dramatiq",
+            [f"dramatiq dramatiq_app --processes {PROCESSES} --threads 8"],
+            f"{PROCESSES} processes of 8 threads; {steps}, polls by `Retry`",
+        ),
+        _peer("rq", [rq] * PROCESSES, f"{PROCESSES} `SimpleWorker`s; {steps}, polls by `enqueue_in` and its scheduler"),
+        _peer(
+            "huey",
+            [f"huey_consumer huey_app.huey -k process -w {PROCESSES} --no-periodic --quiet"],
+            f"{PROCESSES} processes; {steps}, polls by `RetryTask` and its scheduler",
+        ),
+        _peer("arq", ["arq arq_app.WorkerSettings --custom-log-dict arq_app.LOG"] * PROCESSES, coroutines),
+        _peer("taskiq", [taskiq], coroutines),
+        _peer("saq", [f"saq saq_app.settings --workers {PROCESSES}"], coroutines),
+        _peer("streaq", [f"streaq run streaq_app:worker --workers {PROCESSES}"], coroutines),
+    )
 
 
 def _peer(name: str, workers: Sequence[str], how: str) -> Contestant:
@@ -82,7 +94,7 @@ def _ours() -> Contestant:
 
 
 #: In the table's order.
-CONTESTANTS: tuple[Contestant, ...] = (_ours(), _celery(), _saq())
+CONTESTANTS: tuple[Contestant, ...] = (_ours(), *_peers())
 
 
 def pins() -> dict[str, list[str]]:

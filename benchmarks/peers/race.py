@@ -50,8 +50,12 @@ PAUSES = {"drain": (0.0, 0.05), "trickle": (0.5, 0.5)}
 #: voicequeue has no "at once": its polls are this far apart (seconds).
 OURS_S = {"drain": 0.01, "trickle": 0.5}
 
+#: Workers have this long (seconds) to come up before there is work: a sweep at the start of one may take a job
+#: that another has just begun for lost.
+START_S = 2.0
+
 #: Nobody needs longer than this (seconds) for what a run asks of it.
-PATIENCE_S = 90.0
+PATIENCE_S = 40.0
 
 Figures = dict[str, float]
 
@@ -198,6 +202,7 @@ def _floor(jobs: int) -> Figures:
 
 
 def _warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int) -> None:
+    time.sleep(START_S)
     producer.tell("many", count, "warm")
     _wait(contestant, ground, crew, "warm", count)
     ground.reset()
