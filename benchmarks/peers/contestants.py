@@ -48,9 +48,14 @@ class Contestant:
 
 def _peers() -> tuple[Contestant, ...]:
     celery = f"celery -A celery_app worker --concurrency {PROCESSES} -l WARNING --without-gossip --without-mingle"
-    rq = "rq worker --quiet --with-scheduler -w rq.worker.SimpleWorker -S json -u $RACE_REDIS --disable-job-desc-logging"
+    rq = (
+        "rq worker --quiet --with-scheduler -w rq.worker.SimpleWorker -S json -u $RACE_REDIS --disable-job-desc-logging"
+    )
     taskiq = f"taskiq worker taskiq_app:broker --workers {PROCESSES} --max-async-tasks 100 --log-level WARNING"
-    steps, coroutines = "a task a step", f"{PROCESSES} processes of 100 coroutines, one a job, which sleep between polls"
+    steps, coroutines = (
+        "a task a step",
+        f"{PROCESSES} processes of 100 coroutines, one a job, which sleep between polls",
+    )
     return (
         _peer("celery", [celery], f"prefork, {PROCESSES} children; {steps}, polls by `retry`"),
         _peer(

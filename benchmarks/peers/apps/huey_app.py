@@ -1,4 +1,4 @@
-"""huey: a task for each step; a poll that found nothing raises `RetryTask`, which its scheduler looks at every second."""
+"""huey: a task for each step; a poll that found nothing raises `RetryTask`, for the scheduler to see within a second."""
 
 from __future__ import annotations
 
