@@ -65,7 +65,7 @@ def main() -> int:
 def _race(console: Console, options: argparse.Namespace) -> None:
     """Run the peers; only figures of all of them are kept."""
     standings, floor = race.run(options.rounds, options.jobs, options.only, console.print)
-    console.print(report.table(standings, floor))
+    console.print(report.markdown(standings, floor), markup=False, soft_wrap=True)
     if not options.only:
         for path in report.save(standings, floor, rounds=options.rounds, jobs=options.jobs):
             console.print(f"written: {path.relative_to(ROOT)}")

@@ -11,8 +11,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from benchmarks.peers.contestants import OURS, version
 from benchmarks.peers.race import Figures, Standing
 from workers.stack import ROOT
@@ -55,16 +53,6 @@ COLUMNS = (
 
 #: What the plot shows; calls and lateness differ little, and are in the table.
 PLOTTED = tuple(column for column in COLUMNS if "call" not in column.name and "late" not in column.name)
-
-
-def table(standings: Sequence[Standing], floor: Figures) -> Table:
-    """For the terminal."""
-    found = Table("", *(column.title for column in COLUMNS))
-    for row in _rows(standings, floor):
-        found.add_row(*row)
-    for line in _troubles(standings):
-        found.caption = f"{found.caption or ''}{line}\n"
-    return found
 
 
 def save(standings: Sequence[Standing], floor: Figures, *, rounds: int, jobs: int) -> list[Path]:

@@ -1,4 +1,4 @@
-"""huey: a task for each step; a poll that found nothing raises `RetryTask`, for the scheduler to see within a second."""
+"""huey: a task for each step; a poll that found nothing raises `RetryTask`; its scheduler looks every second."""
 
 from __future__ import annotations
 
