@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import enqueueing, gateway, ingesting, pacing, paging, pipeline, polling, preflight, scraping
+from benchmarks.peers import contestants, race, report
 from config.settings import Settings
-from workers.stack import Stack
+from workers.stack import ROOT, Stack
 from workers.supervisor import Supervisor
 
 PARTS = ("enqueueing", "gateway", "scraping", "paging", "pipeline", "ingesting")
 
 #: These take minutes, and have to be asked for; the former give tables of their own.
 LONG = {"polling": polling.tables, "pacing": pacing.tables}
-ASKED_FOR = ("preflight",)
+ASKED_FOR = ("preflight", "peers")
 
 
 def main() -> int:
@@ -30,11 +31,23 @@ def main() -> int:
         "parts", nargs="*", choices=[*PARTS, *LONG, *ASKED_FOR, []], help=f"by default {', '.join(PARTS)}"
     )
     parser.add_argument("--rows", type=int, default=ingesting.ROWS, help="rows that `ingesting` and `preflight` ingest")
+    parser.add_argument("--rounds", type=int, default=race.ROUNDS, help="of `peers`")
+    parser.add_argument("--jobs", type=int, default=race.JOBS, help="that each contestant of `peers` drains")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=[each.name for each in contestants.CONTESTANTS],
+        help="of `peers`",
+    )
     options = parser.parse_args()
     console = Console(highlight=False)
     table = Table("what", "measured", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
     for part in options.parts or PARTS:
         console.print(f"measuring {part} …")
+        if part == "peers":
+            _race(console, options)
+            continue
         if part in LONG:
             for shown in LONG[part]():
                 console.print(shown)
@@ -47,6 +60,15 @@ def main() -> int:
     if table.row_count:
         console.print(table)
     return 0
+
+
+def _race(console: Console, options: argparse.Namespace) -> None:
+    """Run the peers; only figures of all of them are kept."""
+    standings, floor = race.run(options.rounds, options.jobs, options.only, console.print)
+    console.print(report.markdown(standings, floor), markup=False, soft_wrap=True)
+    if not options.only:
+        for path in report.save(standings, floor, rounds=options.rounds, jobs=options.jobs):
+            console.print(f"written: {path.relative_to(ROOT)}")
 
 
 def _measure(part: str, supervisor: Supervisor, folder: Path, rows: int) -> dict[str, float]:

@@ -1,0 +1,64 @@
+"""huey: a task for each step; a poll that found nothing raises `RetryTask`; its scheduler looks every second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import calls
+from huey import RedisHuey
+from huey.exceptions import RetryTask
+from redis import Redis
+from work import AGAIN_S, FIRST_S, REDIS_URL, Job, result_of, serve
+
+huey = RedisHuey("race", url=REDIS_URL, results=False)
+redis = Redis.from_url(REDIS_URL)
+
+
+@huey.task()
+def voice(job: Job) -> None:
+    """Order a voice."""
+    _send(poll_voice, job, calls.order_voice(job))
+
+
+@huey.task()
+def poll_voice(job: Job, task_id: str) -> None:
+    """Ask for the voice, then go on to the song."""
+    found = calls.poll(task_id)
+    if found is None:
+        raise RetryTask(delay=AGAIN_S)
+    song(job, found["persona_id"])
+
+
+@huey.task()
+def song(job: Job, persona_id: str) -> None:
+    """Order a song."""
+    _send(poll_song, job, calls.order_song(job, persona_id))
+
+
+@huey.task()
+def poll_song(job: Job, task_id: str) -> None:
+    """Ask for the song, and keep it."""
+    found = calls.poll(task_id)
+    if found is None:
+        raise RetryTask(delay=AGAIN_S)
+    redis.hset(*result_of(job, found))
+
+
+def _send(task: Any, job: Job, task_id: str) -> None:
+    if FIRST_S:
+        task.schedule(args=(job, task_id), delay=FIRST_S)
+    else:
+        task(job, task_id)
+
+
+def many(jobs: Iterator[Job]) -> None:
+    """Enqueue all of them: huey has no call for many."""
+    for job in jobs:
+        voice(job)
+
+
+if __name__ == "__main__":
+    import huey_app  # a task's name has its module's in it, which is not `__main__` to the workers
+
+    serve(huey_app.voice, huey_app.many)
