@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Tests wait more than they compute: one process more than there are processors.
-AT_ONCE ?= $(shell expr 1 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
+# Tests wait more than they compute: two processes more than there are processors.
+AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 NODE := tests/node/node_modules/.package-lock.json
 BROWSER := .venv/.browser
 PROMTOOL := .venv/.promtool
