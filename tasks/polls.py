@@ -33,7 +33,7 @@ class Polls:
 
     def after(self, age: float, kind: str) -> float:
         """How long to wait before an order of that age is asked about, in seconds."""
-        if time.monotonic() >= self._read_again:
+        if time.monotonic() >= self._read_again and not self._plan.is_fixed:
             self._read_again = time.monotonic() + self._plan.gap_s
             self._schedules = self._controls.schedules()
         return min(COUNTDOWN_MAX_S, self._plan.after(age, self._schedules.get(kind, ())))

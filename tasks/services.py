@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from tasks.hands import Hands
 from tasks.health import Health
 from tasks.musicapi import MusicApi
 from tasks.polls import Polls
@@ -25,7 +25,7 @@ class Services:
 
     store: Store
     upstream: MusicApi
-    threads: Executor
+    hands: Hands
     plan: PollPlan
     patience: Patience
     #: How long upstream may take for a stage, in seconds.

@@ -233,4 +233,4 @@ def _each(services: Services, work: Callable[[T], R | None], chunk: Sequence[T])
             log.error("left to the pulse: %s", type(error).__name__, exc_info=defect, extra={"job": job_id})
             return None
 
-    return list(services.threads.map(guarded, chunk))
+    return services.hands.each(guarded, chunk)

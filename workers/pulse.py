@@ -36,8 +36,9 @@ log = logging.getLogger("voicequeue.pulse")
 HandOut = Callable[[str, list[str]], None]
 
 
-#: Between two beats (seconds), so that jobs which come one by one are admitted together.
-REST_S = 0.02
+#: Between two beats, as a part of the time between two at rest: jobs that come one by one are admitted together, and
+#: share their messages from there on.
+REST = 1 / 2
 
 
 class Pulse:
@@ -99,7 +100,7 @@ class Pulse:
     def look_at_the_account(self) -> None:
         """Ask upstream what is left, where it is this worker's turn; the beat does not wait for the answer."""
         if self._services.store.controls.turn("balance", every=self._credits_every):
-            self._services.threads.submit(survive, self._note_balance)
+            self._services.hands.submit(survive, self._note_balance)
 
     def _note_balance(self) -> None:
         store, clock = self._services.store, self._services.clock
@@ -290,7 +291,7 @@ class PulseStep(Beating):
                 survive(pulse.reconcile)
             if not survive(partial(pulse.beat, chosen.pulse_s)):
                 self.stopping.wait(chosen.pulse_s)
-            self.stopping.wait(min(REST_S, chosen.pulse_s))
+            self.stopping.wait(chosen.pulse_s * REST)
         survive(pulse.gone)
 
 

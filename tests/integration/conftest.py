@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +11,7 @@ import pytest
 
 from simulator.process import Simulator
 from tasks import steps
+from tasks.hands import Hands
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tests.scripted import Request
@@ -114,10 +114,10 @@ def build(store: Store) -> Iterator[Build]:
             clock = Clock()
             upstream = MusicApi(base_url, "key-of-the-account", connect_s=5, answer_s=10, connections=THREADS)
             standing.callback(upstream.close)
-            threads = standing.enter_context(ThreadPoolExecutor(THREADS))
+            hands = standing.enter_context(Hands(THREADS))
             plan = PollPlan(POLL_S, POLL_S)
             deadlines = dict.fromkeys(Stage, DEADLINE_S)
-            return Bench(Services(store, upstream, threads, plan, PATIENCE, deadlines, clock=clock), clock)
+            return Bench(Services(store, upstream, hands, plan, PATIENCE, deadlines, clock=clock), clock)
 
         yield _build
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from simulator.process import Simulator
+from tasks.hands import Hands
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tests.conftest import eventually
@@ -51,11 +52,11 @@ def bench(store: Store, simulator: Simulator) -> Iterator[Bench]:
     """A pulse with ten slots and chunks of four, whose messages are written down."""
     clock = Clock()
     handed_out: list[tuple[str, list[str]]] = []
-    with ThreadPoolExecutor(1) as threads:
+    with Hands(1) as hands:
         services = Services(
             store=store,
             upstream=MusicApi(simulator.api_url, "key"),
-            threads=threads,
+            hands=hands,
             plan=PollPlan(1, 1),
             patience=Patience(stale_s=10),
             deadlines=dict.fromkeys(Stage, 60.0),

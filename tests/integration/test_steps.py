@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from simulator.process import Simulator
+from tasks.hands import Hands
 from tasks.steps import Submitted
 from tests.conftest import eventually
 from tests.integration.conftest import (
@@ -145,8 +146,8 @@ def test_two_workers_with_the_same_chunk_charge_each_job_once(bench: Bench, simu
     both = threading.Barrier(2)
 
     def work() -> Submitted:
-        with ThreadPoolExecutor(4) as threads:
-            other = replace(bench, services=replace(bench.services, threads=threads))
+        with Hands(4) as hands:
+            other = replace(bench, services=replace(bench.services, hands=hands))
             both.wait()
             return other.submit(Stage.VOICE, job_ids)
 

@@ -11,6 +11,7 @@ import pytest
 
 from simulator.faults import GET_FAULTS
 from simulator.process import Simulator
+from tasks.hands import Hands
 from tasks.steps import Polled
 from tests.integration.conftest import DEADLINE_S, PATIENCE, POLL_S, SONG, Bench, Build, books_agree, voice, voices
 from tests.scripted import Request, Scripted, answer
@@ -65,8 +66,8 @@ def test_two_workers_with_the_same_chunk_ask_about_each_job_once(bench: Bench, s
     both = threading.Barrier(2)
 
     def work() -> Polled:
-        with ThreadPoolExecutor(4) as threads:
-            other = replace(bench, services=replace(bench.services, threads=threads))
+        with Hands(4) as hands:
+            other = replace(bench, services=replace(bench.services, hands=hands))
             both.wait()
             return other.poll(Stage.VOICE, job_ids)
 
