@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import requests
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from tasks.musicapi import readings
@@ -63,21 +64,22 @@ class MusicApi:
         self._key = key.encode()
         self._answer_s = answer_s
         self._heard = heard or _nobody
-        self._timeout = (connect_s, answer_s)
+        self._timeout = Timeout(connect=connect_s, read=answer_s)
         session = requests.Session()
-        # Requests go straight to the session's adapter: the session's own layer looks up proxies,
-        # netrc and cookies anew for each call, which costs more than the call.
+        # A session looks up proxies, netrc and cookies anew for each call, and its adapter wraps what urllib3 gives:
+        # both cost as much as the call. So the session says once how upstream is reached, and calls go to that pool.
         adapter = OneHost(pool_connections=1, pool_maxsize=connections, max_retries=0)
         session.mount(self._base, adapter)
-        self._session, self._adapter = session, adapter
+        self._session = session
         probe = session.prepare_request(requests.Request("GET", self._base))
         settings = session.merge_environment_settings(self._base, {}, True, None, None)
-        self._settings: dict[str, Any] = {name: settings[name] for name in ("verify", "cert", "proxies")}
-        adapter.look_up(probe, **self._settings)
+        self._pool = adapter.look_up(probe, **{name: settings[name] for name in ("verify", "cert", "proxies")})
+        self._root = adapter.request_url(probe, settings["proxies"]).rstrip("/")
         self._headers = dict(probe.headers) | {
             "Authorization": f"Bearer {key}",
             "Accept": "application/json",
         }
+        self._headers_of_body = self._headers | {"Content-Type": "application/json"}
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -134,25 +136,21 @@ class MusicApi:
         """Send one request and read its whole answer: status, headers, body."""
         give_up = time.monotonic() + self._answer_s
         try:
-            answer = self._adapter.send(
-                self._prepared(method, path, body),
-                stream=True,
+            answer = self._pool.urlopen(
+                method,
+                self._root + path,
+                body=None if body is None else json.dumps(body, ensure_ascii=False).encode(),
+                headers=self._headers if body is None else self._headers_of_body,
+                redirect=False,
+                assert_same_host=False,
+                retries=False,
                 timeout=self._timeout,
-                **self._settings,
+                preload_content=False,
+                decode_content=False,
             )
-            return answer.status_code, answer.headers, _read(answer, give_up)
-        except (requests.RequestException, HTTPError, OSError) as error:
+            return answer.status, answer.headers, _read(answer, give_up)
+        except (HTTPError, OSError) as error:
             raise _transport_error(error) from None
-
-    def _prepared(self, method: str, path: str, body: dict[str, Any] | None) -> requests.PreparedRequest:
-        request = requests.PreparedRequest()
-        request.method, request.url = method, self._base + path
-        headers = self._headers
-        if body is not None:
-            request.body = json.dumps(body, ensure_ascii=False).encode()
-            headers = headers | {"Content-Type": "application/json", "Content-Length": str(len(request.body))}
-        request.headers = requests.structures.CaseInsensitiveDict(headers)
-        return request
 
 
 def _nobody(operation: str, outcome: str, seconds: float) -> None:
@@ -179,10 +177,9 @@ def _parsed(raw: bytes) -> Any:
         return None
 
 
-def _read(answer: requests.Response, give_up: float) -> bytes:
+def _read(raw: BaseHTTPResponse, give_up: float) -> bytes:
     """The body, within the time and size allowed. A body cut short is an error, not an answer."""
     body = bytearray()
-    raw = answer.raw
     try:
         while piece := raw.read1(65_536, decode_content=True):
             body += piece
@@ -201,6 +198,6 @@ def _transport_error(error: Exception) -> UpstreamError:
     """Unavailable only where the request cannot have left: everything else may have been charged."""
     if why := why_not_opened(error):
         return Unavailable(why)
-    if isinstance(error, requests.ReadTimeout | ReadTimeoutError | TimeoutError):
+    if isinstance(error, ReadTimeoutError | TimeoutError):
         return NoAnswer("no answer in time")
     return NoAnswer("the connection was lost")

@@ -43,9 +43,7 @@ _POOLS = {"http": _PlainPool, "https": _SecurePool}
 
 
 class OneHost(HTTPAdapter):
-    """An adapter for one host: keeps its connection pool at hand, instead of finding it anew for each request."""
-
-    _pool: Any = None
+    """An adapter for one host, which gives the pool of connections to it."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """As requests does it, with connections of ours."""
@@ -59,16 +57,11 @@ class OneHost(HTTPAdapter):
             manager.pool_classes_by_scheme = _POOLS
         return manager
 
-    def look_up(self, request: PreparedRequest, *, verify: Any, cert: Any, proxies: Any) -> None:
-        """Make the pool. Raises OSError where a certificate file is not there."""
+    def look_up(self, request: PreparedRequest, *, verify: Any, cert: Any, proxies: Any) -> Any:
+        """The pool. Raises OSError where a certificate file is not there."""
         pool = self.get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         self.cert_verify(pool, request.url, verify, cert)  # type: ignore[no-untyped-call]
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        """The one pool."""
-        if self._pool is None:
-            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
-        return self._pool
+        return pool
 
 
 def why_not_opened(error: BaseException) -> str | None:
