@@ -41,6 +41,10 @@ HandOut = Callable[[str, list[str]], None]
 REST = 1 / 2
 
 
+#: Polls are planned anew after so many times the longest time between two.
+REPLANNED = 4
+
+
 class Pulse:
     """Admits and reconciles.
 
@@ -113,9 +117,10 @@ class Pulse:
         store.controls.note_balance(left, spent_before=spent_before, asked=asked, now=clock())
 
     def plan_polls(self) -> None:
-        """Place the polls by how long upstream took of late, where it is this worker's turn."""
+        """Place the polls by how long upstream took of late, where it is this worker's turn: of the last 200 orders few
+        are new when another poll is due, and a plan costs as much as fifty polls."""
         controls, plan = self._services.store.controls, self._services.plan
-        if controls.turn("schedules", every=plan.min_s):
+        if controls.turn("schedules", every=REPLANNED * plan.max_s):
             for kind in controls.kinds():
                 if ages := plan.schedule(controls.spans(kind)):
                     controls.set_schedule(kind, ages)

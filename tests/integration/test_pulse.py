@@ -18,7 +18,7 @@ from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.claims import Charged
 from voicequeue.flow import Patience
 from voicequeue.job import Code, Move
-from voicequeue.polling import PollPlan
+from voicequeue.polling import ENOUGH, PollPlan, Span
 from voicequeue.records import task_field
 from voicequeue.store import Store
 from workers.pulse import Pulse
@@ -307,3 +307,20 @@ def test_a_voice_whose_maker_is_held_back_is_made_by_one_who_waits(bench: Bench,
 
     assert bench.handed_out == [("voice.submit", [free.id])]
     assert [job.state for job in map(queue.get, (held.id, free.id))] == [State.WAITING, State.ADMITTED]
+
+
+def test_polls_are_planned_by_one_worker_from_what_all_have_seen(bench: Bench) -> None:
+    """Once in a while: the next to look finds that it is not his turn."""
+    controls = bench.store.controls
+    one, other = bench.another("w2"), bench.another("w3")
+    for pulse in (one, other):
+        pulse._services = replace(pulse._services, plan=PollPlan(1, 2))
+    controls.note_spans("voice", [Span(9, 10)] * ENOUGH)
+
+    one.plan_polls()
+    controls.note_spans("music", [Span(19, 20)] * ENOUGH)
+    other.plan_polls()
+
+    [first, *_] = controls.schedules()["voice"]
+    assert 9 < first < 12
+    assert controls.schedules().keys() == {"voice"}
