@@ -17,7 +17,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 #: If nothing was done for so long (seconds), another thread joins.
-MOMENT_S = 0.003
+MOMENT_S = 0.02
 
 
 class Hands(ThreadPoolExecutor):
