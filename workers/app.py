@@ -13,8 +13,8 @@ from workers import broker
 from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
 from workers.pulse import PulseStep
+from workers.retries import brief_retries
 from workers.services import archive_services, callback_services, last_words, services
-from workers.tracing import trace_polls
 
 broker.install()
 app = Celery("voicequeue", amqp=broker.Amqp, set_as_current=True)
@@ -23,6 +23,6 @@ app.steps["worker"].update({PulseStep, CallbackStep, ArchiveStep})
 register(app, services, callback_services, archive_services)
 setup_logging.connect(lambda **_: logs.configure(settings()), weak=False)
 worker_process_init.connect(lambda **_: tracing.of_tasks("worker"), weak=False)
-worker_process_init.connect(lambda **_: trace_polls(app), weak=False)
+worker_process_init.connect(lambda **_: brief_retries(app), weak=False)
 for signal in (worker_process_shutdown, worker_shutdown):
     signal.connect(last_words)

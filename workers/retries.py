@@ -30,7 +30,7 @@ class Brief(TraceInfo):
             return super().handle_retry(*args, **kwargs)
 
 
-def trace_polls(app: Celery) -> None:
+def brief_retries(app: Celery) -> None:
     """Let the polls of this process be traced so; after Celery has made its own tracers."""
     for stage in Stage:
         task = app.tasks[poll_name(stage)]

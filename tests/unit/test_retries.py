@@ -11,7 +11,7 @@ from celery.exceptions import Retry
 
 from tasks.celery_tasks import poll_name
 from voicequeue.stage import Stage
-from workers.tracing import trace_polls
+from workers.retries import brief_retries
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def app() -> Celery:
         def poll(self: Task[..., None], job_ids: list[str]) -> None:
             deep(self, 20)
 
-    trace_polls(app)
+    brief_retries(app)
     return app
 
 
