@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -39,6 +40,9 @@ from voicequeue.trend import Stretch
 from voicequeue.voices import Persona
 
 T = TypeVar("T")
+
+#: The jobs that were asked for, with their ids; or what is wrong with what was asked for.
+Order = list[tuple[str, VoiceJob]] | InvalidJob
 
 #: Jobs written by one call to Redis.
 CHUNK = 500
@@ -125,7 +129,9 @@ class VoiceQueue:
     def enqueue_at_once(self, jobs: Sequence[Enqueueable]) -> list[Entry]:
         """Put some jobs into the backlog, with one call to Redis for each 500; gives what became of each, in their
         order."""
-        orders = [_order(given) for given in jobs]
+        return self._put([_order(given) for given in jobs])
+
+    def _put(self, orders: Sequence[Order]) -> list[Entry]:
         flat = [job for order in orders if not isinstance(order, InvalidJob) for job in order]
         with reachable():
             told = iter([each for page in _pages(flat) for each in self._store.enqueue(page, time.time())])
@@ -142,21 +148,32 @@ class VoiceQueue:
         A job that cannot be taken is given to `on_reject` (without it: kept in the receipt), and
         the others go on. Calling again after a fault is safe for jobs that have a key.
         """
-        receipt = Receipt()
+        receipt, begun = Receipt(), 0
         reject = on_reject or receipt.rejections.append
-        numbered = enumerate(jobs)
-        while chunk := list(islice(numbered, CHUNK)):
-            self._enqueue_chunk(chunk, receipt, reject)
+        for entries in self._enqueued_chunks(iter(jobs)):
+            for index, entry in enumerate(entries, start=begun):
+                receipt.add(entry)
+                if entry.error is not None:
+                    reject(Rejection(index, entry.error))
+            begun += len(entries)
         return receipt
 
-    def _enqueue_chunk(
-        self, chunk: list[tuple[int, Enqueueable]], receipt: Receipt, reject: Callable[[Rejection], None]
-    ) -> None:
-        entries = self.enqueue_at_once([given for _, given in chunk])
-        for (index, _), entry in zip(chunk, entries, strict=True):
-            receipt.add(entry)
-            if entry.error is not None:
-                reject(Rejection(index, entry.error))
+    def _enqueued_chunks(self, jobs: Iterator[Enqueueable]) -> Iterator[list[Entry]]:
+        """What became of each of the jobs; while Redis takes some, the next are made ready."""
+        chunk = list(islice(jobs, CHUNK))
+        if len(chunk) < CHUNK:
+            yield self.enqueue_at_once(chunk)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="enqueue") as sender:
+            sent: Future[list[Entry]] | None = None
+            while chunk:
+                orders = [_order(given) for given in chunk]
+                before, sent = sent, sender.submit(self._put, orders)
+                if before is not None:
+                    yield before.result()
+                chunk = list(islice(jobs, CHUNK))
+            if sent is not None:
+                yield sent.result()
 
     def preview(self, jobs: Iterable[Enqueueable]) -> Iterator[Foreseen]:
         """What `enqueue_many` would do with each of these jobs, in their order, without doing it.
@@ -589,8 +606,7 @@ def _parsed(given: Enqueueable) -> VoiceJob | InvalidJob:
         return error
 
 
-def _order(given: Enqueueable) -> list[tuple[str, VoiceJob]] | InvalidJob:
-    """The jobs that were asked for, with their ids."""
+def _order(given: Enqueueable) -> Order:
     try:
         return [(job.id(), job) for job in parse(given).each()]
     except InvalidJob as error:

@@ -62,6 +62,9 @@ class Entry:
 
 def entered(jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[Outcome]) -> Entry:
     """What became of one order's jobs, each of which the store has told of."""
+    if len(jobs) == 1 and outcomes[0] is Outcome.NEW:  # nearly all
+        [(job_id, spec)] = jobs
+        return Entry((job_id,), 1, spec.credits)
     told = list(zip(jobs, outcomes, strict=True))
     return Entry(
         tuple(job_id for job_id, _ in jobs),

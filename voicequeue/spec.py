@@ -151,7 +151,8 @@ class VoiceJob(BaseModel):
     @property
     def credits(self) -> int:
         """What upstream charges when each stage is paid once, for all of its songs."""
-        return sum(PRICES[stage] for stage in self.stages) + len(self.songs) * PRICES[Stage.MUSIC]
+        songs = len(self.songs) + (self.song is not None)
+        return (PRICES[Stage.VOICE] if self.persona_id is None else 0) + songs * PRICES[Stage.MUSIC]
 
     def each(self) -> tuple[VoiceJob, ...]:
         """The jobs that this stands for: one for each song. The first makes the voice that all sing with."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from math import inf
 from typing import Any, cast
 
@@ -105,16 +105,23 @@ class Store:
         A job that this very call has written is NEW, also where Redis's first answer was lost.
         """
         before = failures()
-        arguments: list[str | int | float] = [f"{now:.6f}"]
+        # Most jobs of a call are of one kind, and it is told once.
+        kinds: dict[tuple[str | int | float, ...], int] = {}
+        of_jobs: list[str | int] = []
         for job_id, spec in jobs:
-            first, *later = spec.stages
-            after = later[0] if later else ""
-            within = "" if spec.start_within_s is None else spec.start_within_s
-            shares = spec.shares(reuse=self._reuse)
-            arguments += (job_id, spec.content(), spec.priority.rank, spec.batch or "", first, after, within)
-            arguments += (shares, spec.recording() if shares else "", spec.audio_sha256 or "")
+            of_jobs += (job_id, spec.content(), kinds.setdefault(self._kind(spec), len(kinds)))
+        arguments = (f"{now:.6f}", len(kinds), *chain.from_iterable(kinds), *of_jobs)
         outcomes = [Outcome(code) for code in self._space.run("enqueue", *arguments)]
         return self._new_after_all(jobs, outcomes, now) if failures() > before else outcomes
+
+    def _kind(self, spec: VoiceJob) -> tuple[str | int | float, ...]:
+        """What scripts/enqueue.lua is told of a job beside its id and content."""
+        first, *later = spec.stages
+        after = later[0] if later else ""
+        within = "" if spec.start_within_s is None else spec.start_within_s
+        shares = spec.shares(reuse=self._reuse)
+        recording = spec.recording() if shares else ""
+        return (spec.priority.rank, spec.batch or "", first, after, within, shares, recording, spec.audio_sha256 or "")
 
     def admit(self, now: float, *, at_most: int = 1000) -> Admitted:
         """Take jobs from the backlog into flight, whose turn it is and as many as the limits allow."""

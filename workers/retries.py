@@ -33,5 +33,9 @@ class Brief(TraceInfo):
 def brief_retries(app: Celery) -> None:
     """Let the polls of this process be traced so; after Celery has made its own tracers."""
     for stage in Stage:
-        task = app.tasks[poll_name(stage)]
-        task.__trace__ = build_tracer(task.name, task, app.loader, app=app, Info=Brief)
+        brief(app, app.tasks[poll_name(stage)])
+
+
+def brief(app: Celery, task: Any) -> None:
+    """Let one task be traced so."""
+    task.__trace__ = build_tracer(task.name, task, app.loader, app=app, Info=Brief)

@@ -1,16 +1,17 @@
 -- enqueue: write many new jobs at once; a job that is there already is left as it is.
 -- KEYS  root
--- ARGV  now, then for each job: id, spec (canonical JSON), rank, batch ('' = none), stage, next stage ('' = none),
+-- ARGV  now, how many kinds of jobs there are; for each kind: rank, batch ('' = none), stage, next stage ('' = none),
 --       seconds in which it must begin ('' = any), voice that it shares ('' = none), voice by its URL,
---       hash of the recording ('' = not known)
+--       hash of the recording ('' = not known); then for each job: id, spec (canonical JSON), its kind (from 0 on)
 -- RETURNS  for each job 1 = new, 2 = new and sings with a voice that is there or made by another, 0 = known (same
 --          content), -1 = the id stands for other content, -2 = the voice's name stands for another recording
-local FIELDS = 10
+local FIELDS, KINDS = 8, 3
 local now = tonumber(ARGV[1])
 local outcomes, count, came, lines, shared = {}, 0, {}, {}, {}
 
-for a = 2, #ARGV, FIELDS do
-  local id, spec, rank, batch, stage, next_stage, within, shares, url, sha256 = unpack(ARGV, a, a + FIELDS - 1)
+for a = KINDS + FIELDS * tonumber(ARGV[2]), #ARGV, 3 do
+  local id, spec, kind = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2])
+  local rank, batch, stage, next_stage, within, shares, url, sha256 = unpack(ARGV, kind, kind + FIELDS - 1)
   if is_other_recording(shares, url) then
     outcomes[#outcomes + 1] = -2
   elseif redis.call('HSETNX', key('job:' .. id), 'spec', spec) == 1 then
