@@ -12,7 +12,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import enqueueing, gateway, growth, ingesting, pacing, paging, pipeline, polling, preflight, scraping
+from benchmarks import (
+    enqueueing,
+    gateway,
+    growth,
+    in_flight,
+    ingesting,
+    pacing,
+    paging,
+    pipeline,
+    polling,
+    preflight,
+    scraping,
+)
 from benchmarks.peers import contestants, race, report
 from config.settings import Settings
 from workers.stack import ROOT, Stack
@@ -25,6 +37,7 @@ LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "polling": lambda _: polling.tables(),
     "pacing": lambda _: pacing.tables(),
     "growth": lambda options: growth.tables(options.up_to),
+    "flight_ours": lambda options: in_flight.tables(options.up_to),
 }
 ASKED_FOR = ("preflight", "peers")
 
@@ -36,7 +49,9 @@ def main() -> int:
         "parts", nargs="*", choices=[*PARTS, *LONG, *ASKED_FOR, []], help=f"by default {', '.join(PARTS)}"
     )
     parser.add_argument("--rows", type=int, default=ingesting.ROWS, help="rows that `ingesting` and `preflight` ingest")
-    parser.add_argument("--up-to", type=int, default=growth.UP_TO, help="jobs, of `growth`; 1000000 takes minutes")
+    parser.add_argument(
+        "--up-to", type=int, default=growth.UP_TO, help="jobs, of `growth` (1000000 takes minutes) and of `flight_ours`"
+    )
     parser.add_argument("--rounds", type=int, default=race.ROUNDS, help="of `peers`")
     parser.add_argument("--jobs", type=int, default=race.JOBS, help="that each contestant of `peers` drains")
     parser.add_argument(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +26,7 @@ from config.celeryconfig import QUEUES, configuration
 from config.settings import Settings
 from simulator.process import Simulator
 from tasks.celery_tasks import register
+from tasks.hands import Hands
 from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State, scripts
 from voicequeue.tally import Tally
@@ -48,11 +48,10 @@ ASKED: Mapping[str, int] = {
     "charge": 2 * JOBS,
     "apply": 2 * JOBS + 8,  # each order as soon as it is taken, and what the polls of a chunk found
     "claim": 8,
-    # How long the orders of each chunk took, and when to ask: what polls are planned by.
+    # How long the orders of each chunk took: what polls are planned by.
     "LPUSH": 8,
     "LTRIM": 8,
     "SADD": 8,
-    "HGETALL": 2,
     # What the process has counted, told once.
     "MULTI": 1,
     "HINCRBY": 4,
@@ -68,7 +67,6 @@ SENT: Mapping[str, int] = {"voice.submit": 4, "voice.poll": 4, "music.submit": 4
 POLL_ASKED: Mapping[str, int] = {
     "claim": 4,
     "plan": 4,
-    "HGETALL": 1,
     "MULTI": 1,
     "HINCRBY": 4,
     "HINCRBYFLOAT": 4,
@@ -170,7 +168,8 @@ class Crew:
 def crew(bench: Bench, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
     """A worker that has done one job, so that connections stand; scripts are loaded, and nothing is in its queues.
 
-    One thread makes its calls, and nothing in it looks at the real time: what it asks for is the same each time.
+    It makes its calls one after the other, and nothing in it looks at the real time: what it asks for is the same each
+    time.
     """
     monkeypatch.setattr("tasks.polls.time", SimpleNamespace(monotonic=bench.clock))
     monkeypatch.setattr(Tally, "_soon", lambda _: None)
@@ -179,8 +178,8 @@ def crew(bench: Bench, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterato
     app.conf.update(
         {**configuration(Settings(_env_file=None)), "broker_url": "memory://here", "broker_transport_options": {}}
     )
-    with ThreadPoolExecutor(1) as threads:
-        services = replace(bench.services, threads=threads)
+    with Hands(1) as hands:
+        services = replace(bench.services, hands=hands)
         register(app, lambda: services, _nobody, _nobody)
         found = Crew(bench, Pulse(services, partial(publish, app), worker="w", chunk=CHUNK), app)
         found.take_the_rest()
