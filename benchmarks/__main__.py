@@ -23,6 +23,7 @@ from benchmarks import (
     pipeline,
     polling,
     preflight,
+    processes,
     scraping,
 )
 from benchmarks.peers import contestants, race, report
@@ -38,6 +39,7 @@ LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "pacing": lambda _: pacing.tables(),
     "growth": lambda options: growth.tables(options.up_to),
     "flight_ours": lambda options: in_flight.tables(options.up_to),
+    "processes": lambda _: processes.tables(),
 }
 ASKED_FOR = ("preflight", "peers")
 
