@@ -6,12 +6,26 @@ import argparse
 import platform
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import enqueueing, gateway, ingesting, pacing, paging, pipeline, polling, preflight, scraping
+from benchmarks import (
+    enqueueing,
+    gateway,
+    growth,
+    in_flight,
+    ingesting,
+    pacing,
+    paging,
+    pipeline,
+    polling,
+    preflight,
+    processes,
+    scraping,
+)
 from benchmarks.peers import contestants, race, report
 from config.settings import Settings
 from workers.stack import ROOT, Stack
@@ -20,7 +34,13 @@ from workers.supervisor import Supervisor
 PARTS = ("enqueueing", "gateway", "scraping", "paging", "pipeline", "ingesting")
 
 #: These take minutes, and have to be asked for; the former give tables of their own.
-LONG = {"polling": polling.tables, "pacing": pacing.tables}
+LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
+    "polling": lambda _: polling.tables(),
+    "pacing": lambda _: pacing.tables(),
+    "growth": lambda options: growth.tables(options.up_to),
+    "flight_ours": lambda options: in_flight.tables(options.up_to),
+    "processes": lambda _: processes.tables(),
+}
 ASKED_FOR = ("preflight", "peers")
 
 
@@ -31,6 +51,9 @@ def main() -> int:
         "parts", nargs="*", choices=[*PARTS, *LONG, *ASKED_FOR, []], help=f"by default {', '.join(PARTS)}"
     )
     parser.add_argument("--rows", type=int, default=ingesting.ROWS, help="rows that `ingesting` and `preflight` ingest")
+    parser.add_argument(
+        "--up-to", type=int, default=growth.UP_TO, help="jobs, of `growth` (1000000 takes minutes) and of `flight_ours`"
+    )
     parser.add_argument("--rounds", type=int, default=race.ROUNDS, help="of `peers`")
     parser.add_argument("--jobs", type=int, default=race.JOBS, help="that each contestant of `peers` drains")
     parser.add_argument(
@@ -49,7 +72,7 @@ def main() -> int:
             _race(console, options)
             continue
         if part in LONG:
-            for shown in LONG[part]():
+            for shown in LONG[part](options):
                 console.print(shown)
             continue
         with tempfile.TemporaryDirectory() as folder, Supervisor(say=console.print) as supervisor:

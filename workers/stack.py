@@ -183,8 +183,12 @@ class Stack:
         names = [f"worker.{number}" for number in range(1, count + 1)]
         for name in names:
             self.start(name, procfile()["worker"])
-        _wait(lambda: self._beating() >= count, f"the workers do not start; their logs: {self._home / 'log'}")
+        self.wait_for_workers(count)
         return names
+
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until so many workers' pulses beat."""
+        _wait(lambda: self._beating() >= count, f"the workers do not start; their logs: {self._home / 'log'}")
 
     def start_callbacks(self) -> None:
         """Start what delivers callbacks, as the Procfile does; nothing waits for it."""
