@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import enqueueing, gateway, ingesting, pacing, paging, pipeline, polling, preflight, scraping
-from benchmarks.peers import contestants, race, report
+from benchmarks.peers import contestants, flight, race, report
 from config.settings import Settings
 from workers.stack import ROOT, Stack
 from workers.supervisor import Supervisor
@@ -21,7 +21,7 @@ PARTS = ("enqueueing", "gateway", "scraping", "paging", "pipeline", "ingesting")
 
 #: These take minutes, and have to be asked for; the former give tables of their own.
 LONG = {"polling": polling.tables, "pacing": pacing.tables}
-ASKED_FOR = ("preflight", "peers")
+ASKED_FOR = ("preflight", "peers", "flight")
 
 
 def main() -> int:
@@ -38,8 +38,9 @@ def main() -> int:
         action="append",
         default=[],
         choices=[each.name for each in contestants.CONTESTANTS],
-        help="of `peers`",
+        help="of `peers` and `flight`",
     )
+    parser.add_argument("--in-flight", type=int, default=flight.JOBS, help="jobs of `flight`")
     options = parser.parse_args()
     console = Console(highlight=False)
     table = Table("what", "measured", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
@@ -47,6 +48,9 @@ def main() -> int:
         console.print(f"measuring {part} …")
         if part == "peers":
             _race(console, options)
+            continue
+        if part == "flight":
+            _fly(console, options)
             continue
         if part in LONG:
             for shown in LONG[part]():
@@ -68,6 +72,15 @@ def _race(console: Console, options: argparse.Namespace) -> None:
     console.print(report.markdown(standings, floor), markup=False, soft_wrap=True)
     if not options.only:
         for path in report.save(standings, floor, rounds=options.rounds, jobs=options.jobs):
+            console.print(f"written: {path.relative_to(ROOT)}")
+
+
+def _fly(console: Console, options: argparse.Namespace) -> None:
+    """Get jobs into flight; only figures of all contestants are kept."""
+    flights = flight.run(options.in_flight, options.only, console.print)
+    console.print(report.flights_markdown(flights), markup=False, soft_wrap=True)
+    if not options.only and options.in_flight == flight.JOBS:
+        for path in report.save_flights(flights, options.in_flight):
             console.print(f"written: {path.relative_to(ROOT)}")
 
 

@@ -1,0 +1,91 @@
+"""What jobs cost that are in flight: their voices are ordered, none is ready, each is asked about every 20 s.
+
+Measured at the moment when upstream has seen the last order: the memory of all worker processes, and what Valkey
+holds more than before. Where a coroutine does a whole job there have to be as many coroutines as jobs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.peers.contestants import CONTESTANTS, Contestant, NotInstalled, install
+from benchmarks.peers.crew import Crew
+from benchmarks.peers.ground import Ground, Heat, on_ground, producing, working
+from benchmarks.peers.race import START_S
+
+#: Jobs in flight, and seconds that ten thousand may take until all are; fewer and more in proportion.
+JOBS, PATIENCE_S = 10_000, 90.0
+
+#: Seconds from an order to its first poll and from a poll to the next, as in production; and until it is ready.
+POLLS_S, READY_S = 20.0, 36_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """What was found: how many were in flight after how long, and what they took (bytes)."""
+
+    contestant: Contestant
+    jobs: int = 0
+    seconds: float = 0.0
+    idle: int = 0  # the workers' memory before there was work
+    memory: int = 0  # and with all in flight
+    redis: int = 0  # by which Valkey has grown
+    trouble: str = ""
+
+    @property
+    def each(self) -> float:
+        """Bytes of a job, in the workers and in Valkey together."""
+        return (self.memory - self.idle + self.redis) / self.jobs if self.jobs else 0.0
+
+
+def run(jobs: int, only: Sequence[str], say: Callable[[str], None]) -> list[Flight]:
+    """Let all contestants, or those named, get so many jobs into flight, one after the other."""
+    return [_flown(each, jobs, say) for each in CONTESTANTS if not only or each.name in only]
+
+
+def patience_s(jobs: int) -> float:
+    """Seconds that so many jobs may take."""
+    return PATIENCE_S * max(jobs / JOBS, 0.1)
+
+
+def _flown(contestant: Contestant, jobs: int, say: Callable[[str], None]) -> Flight:
+    say(f"in flight: {contestant.name}")
+    try:
+        install(contestant)
+        return _fly(contestant, jobs)
+    except NotInstalled as error:
+        return Flight(contestant, trouble=f"not installed: {error}")
+    except (RuntimeError, OSError) as error:
+        return Flight(contestant, trouble=f"failed: {error}")
+
+
+def _fly(contestant: Contestant, jobs: int) -> Flight:
+    heat = Heat(ready=(READY_S, READY_S), first_s=POLLS_S, again_s=POLLS_S, ours_s=POLLS_S, coroutines=jobs)
+    with (
+        on_ground(contestant, heat) as ground,
+        working(contestant, ground) as crew,
+        producing(contestant, ground) as producer,
+    ):
+        time.sleep(START_S)
+        idle, used = crew.memory(), ground.used()
+        began = time.perf_counter()
+        producer.tell("many", jobs, "flight")
+        trouble = _wait(ground, crew, jobs, began + patience_s(jobs))
+        seconds, memory, grown = time.perf_counter() - began, crew.memory(), ground.used() - used
+        report = ground.report()
+        if report["doubles"] or report["strays"]:
+            trouble += f" doubles {report['doubles']}, strays {report['strays']}"
+        return Flight(contestant, report["voices"], seconds, idle, memory, grown, trouble.strip())
+
+
+def _wait(ground: Ground, crew: Crew, jobs: int, give_up: float) -> str:
+    """Wait until upstream has seen all orders; why it has not, else nothing."""
+    while (seen := ground.report()["voices"]) < jobs:
+        if not crew.is_alive():
+            return f"a worker has died: {ground.last_words()}"
+        if time.perf_counter() > give_up:
+            return f"{seen:,} of {jobs:,} after {patience_s(jobs):g} s"
+        time.sleep(0.2)
+    return ""
