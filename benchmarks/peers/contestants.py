@@ -46,6 +46,7 @@ class Contestant:
     env: Mapping[str, str] = field(default_factory=dict)
     manner: str = ""  # what tells it from another of the same peer
     is_whole: bool = False  # whether a job is one coroutine, which holds its place until the job is done
+    most: int = 1_000_000  # coroutines that a process can have
 
     @property
     def is_ours(self) -> bool:
@@ -58,6 +59,9 @@ class Contestant:
         name = f"{self.peer} {version(self)}".strip()
         return f"{name}, {self.manner}" if self.manner else name
 
+
+#: Each coroutine of saq that waits for a job holds a connection, and Valkey takes 10,000 of them by default.
+SAQ_MOST = 4_800
 
 #: How those work that have two ways.
 STEPS, WHOLE = "a task a step", "a coroutine a job"
@@ -98,7 +102,8 @@ def _asyncio_peers() -> Iterator[Contestant]:
     yield _in_steps("taskiq", [taskiq, scheduler], polls)
     yield _in_steps("saq", [saq], "polls by `scheduled`, looked at once a second at most")
     yield _in_steps("streaq", [streaq], "polls by `StreaqRetry`, looked at every half second")
-    yield from (_whole("arq", arq), _whole("taskiq", [taskiq]), _whole("saq", [saq]), _whole("streaq", [streaq]))
+    yield from (_whole("arq", arq), _whole("taskiq", [taskiq]))
+    yield from (replace(_whole("saq", [saq]), most=SAQ_MOST), _whole("streaq", [streaq]))
 
 
 def _in_steps(name: str, workers: Sequence[str], polls: str) -> Contestant:

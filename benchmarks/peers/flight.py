@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from redis import Redis
+
 from benchmarks.peers.contestants import CONTESTANTS, Contestant, NotInstalled, install
 from benchmarks.peers.crew import Crew
 from benchmarks.peers.ground import Ground, Heat, on_ground, producing, working
@@ -51,33 +53,43 @@ def patience_s(jobs: int) -> float:
 
 
 def _flown(contestant: Contestant, jobs: int, say: Callable[[str], None]) -> Flight:
-    say(f"in flight: {contestant.name}")
     try:
         install(contestant)
-        return _fly(contestant, jobs)
+        found = _fly(contestant, jobs)
     except NotInstalled as error:
-        return Flight(contestant, trouble=f"not installed: {error}")
+        found = Flight(contestant, trouble=f"not installed: {error}")
     except (RuntimeError, OSError) as error:
-        return Flight(contestant, trouble=f"failed: {error}")
+        found = Flight(contestant, trouble=f"failed: {error}")
+    say(f"{contestant.name}: {found.jobs:,} in flight after {found.seconds:.0f} s {found.trouble}")
+    return found
 
 
 def _fly(contestant: Contestant, jobs: int) -> Flight:
-    heat = Heat(ready=(READY_S, READY_S), first_s=POLLS_S, again_s=POLLS_S, ours_s=POLLS_S, coroutines=jobs)
+    coroutines = min(jobs, contestant.most)
+    heat = Heat(ready=(READY_S, READY_S), first_s=POLLS_S, again_s=POLLS_S, ours_s=POLLS_S, coroutines=coroutines)
     with (
         on_ground(contestant, heat) as ground,
+        Redis.from_url(ground.redis) as client,
         working(contestant, ground) as crew,
         producing(contestant, ground) as producer,
     ):
         time.sleep(START_S)
-        idle, used = crew.memory(), ground.used()
+        idle, used = crew.memory(), _used(client)
         began = time.perf_counter()
-        producer.tell("many", jobs, "flight")
-        trouble = _wait(ground, crew, jobs, began + patience_s(jobs))
-        seconds, memory, grown = time.perf_counter() - began, crew.memory(), ground.used() - used
+        try:
+            producer.tell("many", jobs, "flight")
+            trouble = _wait(ground, crew, jobs, began + patience_s(jobs))
+        except RuntimeError as error:
+            trouble = f"{error}: {ground.last_words()}"
+        seconds, memory, grown = time.perf_counter() - began, crew.memory(), _used(client) - used
         report = ground.report()
         if report["doubles"] or report["strays"]:
-            trouble += f" doubles {report['doubles']}, strays {report['strays']}"
-        return Flight(contestant, report["voices"], seconds, idle, memory, grown, trouble.strip())
+            trouble += f"; doubles {report['doubles']}, strays {report['strays']}"
+        return Flight(contestant, report["voices"], seconds, idle, memory, grown, trouble.strip("; "))
+
+
+def _used(client: Redis) -> int:
+    return int(client.info("memory")["used_memory"])
 
 
 def _wait(ground: Ground, crew: Crew, jobs: int, give_up: float) -> str:

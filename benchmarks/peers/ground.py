@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from redis import Redis
 
 from benchmarks.load import SONG
 from benchmarks.peers.contestants import COROUTINES, Contestant
@@ -54,11 +53,6 @@ class Ground:
     def reset(self) -> None:
         """Have upstream forget what it saw."""
         requests.get(f"{self.upstream}/reset", timeout=5)
-
-    def used(self) -> int:
-        """Bytes that Valkey holds."""
-        with Redis.from_url(self.redis) as client:
-            return int(client.info("memory")["used_memory"])
 
     def last_words(self) -> str:
         """The last line that the contestant wrote."""
