@@ -50,9 +50,10 @@ class Ground:
         found: dict[str, Any] = requests.get(f"{self.upstream}/report", timeout=20).json()
         return found
 
-    def reset(self) -> None:
-        """Have upstream forget what it saw."""
-        requests.get(f"{self.upstream}/reset", timeout=5)
+    def reset(self, ready: tuple[float, float]) -> None:
+        """Have upstream forget what it saw; orders take so long from now on (seconds)."""
+        low, high = ready
+        requests.get(f"{self.upstream}/reset/{low}/{high}", timeout=5)
 
     def last_words(self) -> str:
         """The last line that the contestant wrote."""

@@ -119,7 +119,7 @@ def _drain(contestant: Contestant, jobs: int) -> Figures:
         working(contestant, ground) as crew,
         producing(contestant, ground) as producer,
     ):
-        _warm_up(contestant, ground, crew, producer, WARM_DRAIN)
+        _warm_up(contestant, ground, crew, producer, WARM_DRAIN, DRAIN)
         crew.hold()
         producer.tell("many", jobs, "drain")
         cpu, began = crew.cpu(), time.perf_counter()
@@ -143,7 +143,7 @@ def _trickle(contestant: Contestant) -> tuple[Figures, list[float]]:
         working(contestant, ground) as crew,
         producing(contestant, ground) as producer,
     ):
-        _warm_up(contestant, ground, crew, producer, WARM_TRICKLE)
+        _warm_up(contestant, ground, crew, producer, WARM_TRICKLE, TRICKLE)
         cpu, began = crew.cpu(), time.perf_counter()
         producer.tell("one", TRICKLING, "trickle", APART_S)
         _wait(contestant, ground, crew, "trickle", TRICKLING)
@@ -172,11 +172,12 @@ def _floor(jobs: int) -> Figures:
     }
 
 
-def _warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int) -> None:
+def _warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int, heat: Heat) -> None:
+    ground.reset((0.0, 0.0))
     time.sleep(START_S)
     producer.tell("many", count, "warm")
     _wait(contestant, ground, crew, "warm", count)
-    ground.reset()
+    ground.reset(heat.ready)
 
 
 def _wait(contestant: Contestant, ground: Ground, crew: Crew, batch: str, count: int) -> int:

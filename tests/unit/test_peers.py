@@ -60,6 +60,17 @@ def test_an_order_is_not_ready_before_its_time() -> None:
     assert (upstream.report()["polls"], upstream.report()["unseen"]) == (1, 1)
 
 
+def test_a_reset_forgets_what_was_seen_and_sets_how_long_orders_take() -> None:
+    """So everybody warms up with orders that are ready at once."""
+    upstream = Upstream(0.0, 0.0)
+    order_voice(upstream)
+
+    ask(upstream, "GET", "/reset/60/90")
+
+    assert upstream.report()["voices"] == 0
+    assert isinstance(reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}")), NotReady)
+
+
 def test_what_is_done_twice_is_counted() -> None:
     """A second order for one recording, and a poll for a result that was seen."""
     upstream = Upstream(0.0, 0.0)
