@@ -60,7 +60,7 @@ check: $(READY)  ## Lint, format check and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing preflight growth flight_ours processes peers" for the rest
+bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing preflight growth flight_ours processes peers flight" for the rest
 	@$(BIN)/python -m benchmarks $(PARTS)
 
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header

@@ -26,7 +26,7 @@ from benchmarks import (
     processes,
     scraping,
 )
-from benchmarks.peers import contestants, race, report
+from benchmarks.peers import contestants, flight, race, report
 from config.settings import Settings
 from workers.stack import ROOT, Stack
 from workers.supervisor import Supervisor
@@ -41,7 +41,7 @@ LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "flight_ours": lambda options: in_flight.tables(options.up_to),
     "processes": lambda _: processes.tables(),
 }
-ASKED_FOR = ("preflight", "peers")
+ASKED_FOR = ("preflight", "peers", "flight")
 
 
 def main() -> int:
@@ -61,8 +61,9 @@ def main() -> int:
         action="append",
         default=[],
         choices=[each.name for each in contestants.CONTESTANTS],
-        help="of `peers`",
+        help="of `peers` and `flight`",
     )
+    parser.add_argument("--in-flight", type=int, default=flight.JOBS, help="jobs of `flight`")
     options = parser.parse_args()
     console = Console(highlight=False)
     table = Table("what", "measured", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
@@ -70,6 +71,9 @@ def main() -> int:
         console.print(f"measuring {part} …")
         if part == "peers":
             _race(console, options)
+            continue
+        if part == "flight":
+            _fly(console, options)
             continue
         if part in LONG:
             for shown in LONG[part](options):
@@ -91,6 +95,15 @@ def _race(console: Console, options: argparse.Namespace) -> None:
     console.print(report.markdown(standings, floor), markup=False, soft_wrap=True)
     if not options.only:
         for path in report.save(standings, floor, rounds=options.rounds, jobs=options.jobs):
+            console.print(f"written: {path.relative_to(ROOT)}")
+
+
+def _fly(console: Console, options: argparse.Namespace) -> None:
+    """Get jobs into flight; only figures of all contestants are kept."""
+    flights = flight.run(options.in_flight, options.only, console.print)
+    console.print(report.flights_markdown(flights), markup=False, soft_wrap=True)
+    if not options.only and options.in_flight == flight.JOBS:
+        for path in report.save_flights(flights, options.in_flight):
             console.print(f"written: {path.relative_to(ROOT)}")
 
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from workers.stack import ROOT, procfile
 
 HERE = Path(__file__).resolve().parent
 APPS = HERE / "apps"
+LOCKS = HERE / "locks"
 
 #: The peers' environments; `make clean` removes them.
 HOME = ROOT / "build" / "peers"
 
 #: Worker processes of each contestant.
 PROCESSES = 2
+
+#: Coroutines at once in each process of those that have them.
+COROUTINES = 100
 
 #: The one that the others are compared with.
 OURS = "voicequeue"
@@ -30,20 +34,37 @@ class NotInstalled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One queue. Commands are relative to `bin`, where its programs are."""
+    """One queue, and one way to work with it. Commands are relative to `bin`, where its programs are."""
 
-    name: str
+    name: str  # for `--only` and the plot
+    peer: str  # whose app, environment and pins it has
     workers: Sequence[str]  # one shell command for each process that is started
     producer: str
     how: str  # how it runs, for the table's notes
     bin: Path
     cwd: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    manner: str = ""  # what tells it from another of the same peer
+    is_whole: bool = False  # whether a job is one coroutine, which holds its place until the job is done
+    most: int = 1_000_000  # coroutines that a process can have
 
     @property
     def is_ours(self) -> bool:
         """Whether it is voicequeue."""
         return self.name == OURS
+
+    @property
+    def title(self) -> str:
+        """What the table calls it."""
+        name = f"{self.peer} {version(self)}".strip()
+        return f"{name}, {self.manner}" if self.manner else name
+
+
+#: Each coroutine of saq that waits for a job holds a connection, and Valkey takes 10,000 of them by default.
+SAQ_MOST = 4_800
+
+#: How those work that have two ways.
+STEPS, WHOLE = "a task a step", "a coroutine a job"
 
 
 def _peers() -> tuple[Contestant, ...]:
@@ -51,38 +72,58 @@ def _peers() -> tuple[Contestant, ...]:
     rq = (
         "rq worker --quiet --with-scheduler -w rq.worker.SimpleWorker -S json -u $RACE_REDIS --disable-job-desc-logging"
     )
-    taskiq = f"taskiq worker taskiq_app:broker --workers {PROCESSES} --max-async-tasks 100 --log-level WARNING"
-    steps, coroutines = (
-        "a task a step",
-        f"{PROCESSES} processes of 100 coroutines, one a job, which sleep between polls",
-    )
     return (
-        _peer("celery", [celery], f"prefork, {PROCESSES} children; {steps}, polls by `retry`"),
+        _peer("celery", [celery], f"prefork, {PROCESSES} children; {STEPS}, polls by `retry`"),
         _peer(
             "dramatiq",
             [f"dramatiq dramatiq_app --processes {PROCESSES} --threads 8"],
-            f"{PROCESSES} processes of 8 threads; {steps}, polls by `Retry`",
+            f"{PROCESSES} processes of 8 threads; {STEPS}, polls by `Retry`",
         ),
-        _peer("rq", [rq] * PROCESSES, f"{PROCESSES} `SimpleWorker`s; {steps}, polls by `enqueue_in` and its scheduler"),
+        _peer("rq", [rq] * PROCESSES, f"{PROCESSES} `SimpleWorker`s; {STEPS}, polls by `enqueue_in` and its scheduler"),
         _peer(
             "huey",
             [f"huey_consumer huey_app.huey -k process -w {PROCESSES} --no-periodic --quiet"],
-            f"{PROCESSES} processes; {steps}, polls by `RetryTask` and its scheduler",
+            f"{PROCESSES} processes; {STEPS}, polls by `RetryTask` and its scheduler",
         ),
-        _peer("arq", ["arq arq_app.WorkerSettings --custom-log-dict arq_app.LOG"] * PROCESSES, coroutines),
-        _peer("taskiq", [taskiq], coroutines),
-        _peer("saq", [f"saq saq_app.settings --workers {PROCESSES}"], coroutines),
-        _peer("streaq", [f"streaq run streaq_app:worker --workers {PROCESSES}"], coroutines),
+        *_asyncio_peers(),
     )
 
 
+def _asyncio_peers() -> Iterator[Contestant]:
+    arq = ["arq arq_app.WorkerSettings --custom-log-dict arq_app.LOG"] * PROCESSES
+    taskiq = (
+        f"taskiq worker taskiq_app:broker --workers {PROCESSES} --max-async-tasks $RACE_COROUTINES --log-level WARNING"
+    )
+    scheduler = "taskiq scheduler taskiq_app:scheduler --update-interval 1 --loop-interval 1 --log-level WARNING"
+    saq, streaq = f"saq saq_app.settings --workers {PROCESSES}", f"streaq run streaq_app:worker --workers {PROCESSES}"
+    polls = "polls by `Retry`, looked for ten times a second"
+    yield _in_steps("arq", arq, polls)
+    polls = "polls by `schedule_by_time`, which its scheduler, a third process, looks at once a second at most"
+    yield _in_steps("taskiq", [taskiq, scheduler], polls)
+    yield _in_steps("saq", [saq], "polls by `scheduled`, looked at once a second at most")
+    yield _in_steps("streaq", [streaq], "polls by `StreaqRetry`, looked at every half second")
+    yield from (_whole("arq", arq), _whole("taskiq", [taskiq]))
+    yield from (replace(_whole("saq", [saq]), most=SAQ_MOST), _whole("streaq", [streaq]))
+
+
+def _in_steps(name: str, workers: Sequence[str], polls: str) -> Contestant:
+    peer = _peer(name, workers, f"{PROCESSES} processes of {COROUTINES} coroutines, one a step; {polls}")
+    return replace(peer, name=f"{name}-steps", manner=STEPS, env={"RACE_STEPS": "1"})
+
+
+def _whole(name: str, workers: Sequence[str]) -> Contestant:
+    how = f"{PROCESSES} processes of {COROUTINES} coroutines, one a job, which sleep between polls"
+    return replace(_peer(name, workers, how), manner=WHOLE, is_whole=True)
+
+
 def _peer(name: str, workers: Sequence[str], how: str) -> Contestant:
-    return Contestant(name, workers, f"python {name}_app.py", how, HOME / name / "bin", APPS)
+    return Contestant(name, name, workers, f"python {name}_app.py", how, HOME / name / "bin", APPS)
 
 
 def _ours() -> Contestant:
     worker = procfile()["worker"].removeprefix("exec ")
     return Contestant(
+        OURS,
         OURS,
         [f"{worker} --concurrency {PROCESSES}"],
         "python -m benchmarks.peers.ours",
@@ -98,7 +139,7 @@ def _ours() -> Contestant:
     )
 
 
-#: In the table's order.
+#: In the table's order: those that keep each step in Redis, then those that keep it in a coroutine.
 CONTESTANTS: tuple[Contestant, ...] = (_ours(), *_peers())
 
 
@@ -109,24 +150,30 @@ def pins() -> dict[str, list[str]]:
     return {name: requirements for name, *requirements in words}
 
 
+def lock(peer: str) -> Path:
+    """The file of all that a peer's environment gets, what its requirements require included."""
+    return LOCKS / f"{peer}.txt"
+
+
 def version(contestant: Contestant) -> str:
     """The release that runs, as it is pinned."""
     if contestant.is_ours:
         return ""
-    return pins()[contestant.name][0].partition("==")[2]
+    return pins()[contestant.peer][0].partition("==")[2]
 
 
 def install(contestant: Contestant) -> None:
     """Make the peer's environment, unless it is there with the same pins. Raises NotInstalled."""
     if contestant.is_ours:
         return
-    home, wanted = HOME / contestant.name, pins()[contestant.name]
-    mark = home / "pins"
-    if mark.exists() and mark.read_text(encoding="utf-8").split() == wanted:
+    home, wanted, locked = HOME / contestant.peer, pins()[contestant.peer], lock(contestant.peer)
+    mark, marked = home / "pins", "\n".join([*wanted, locked.read_text(encoding="utf-8")])
+    if mark.exists() and mark.read_text(encoding="utf-8") == marked:
         return
     _run([sys.executable, "-m", "venv", "--clear", str(home)])
-    _run([str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *wanted])
-    mark.write_text("\n".join(wanted), encoding="utf-8")
+    pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--constraint", str(locked), *wanted])
+    mark.write_text(marked, encoding="utf-8")
 
 
 def _run(command: Sequence[str]) -> None:

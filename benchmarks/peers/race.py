@@ -9,27 +9,19 @@ A run has three heats, each on a Valkey and an upstream of its own:
 
 from __future__ import annotations
 
-import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import requests
 from redis import Redis
 
-from benchmarks.load import SONG
 from benchmarks.peers.contestants import CONTESTANTS, OURS, Contestant, NotInstalled, install
-from benchmarks.peers.crew import Crew, Producer, environment
-from config.settings import Settings
-from tasks.musicapi.client import persona_music
+from benchmarks.peers.crew import Crew, Producer
+from benchmarks.peers.ground import Ground, Heat, on_ground, producing, working
 from voicequeue import State, VoiceQueue
-from workers.stack import Stack, free_port
-from workers.supervisor import Supervisor
 
 ROUNDS = 3
 
@@ -38,23 +30,16 @@ JOBS = 400
 MANY = 4
 
 #: Jobs that warm up connections and imports.
-WARM = {"drain": 40, "trickle": 8}
+WARM_DRAIN, WARM_TRICKLE = 40, 8
 
 #: Jobs that trickle in, and the seconds between two of them.
-TRICKLE, APART_S = 30, 0.1
+TRICKLING, APART_S = 100, 0.1
 
-#: Valkey's file lies in memory where that can be: what is compared is queues, not what else the disk has to do.
-MEMORY = Path("/dev/shm")
+DRAIN = Heat(ready=(0.0, 0.0), first_s=0.0, again_s=0.05, ours_s=0.01)
+TRICKLE = Heat(ready=(0.75, 1.25), first_s=0.5, again_s=0.5, ours_s=0.5)
 
-#: Seconds that orders take, and from an order to its first poll and from a poll to the next.
-READY = {"drain": (0.0, 0.0), "trickle": (0.75, 1.25)}
-PAUSES = {"drain": (0.0, 0.05), "trickle": (0.5, 0.5)}
-
-#: voicequeue has no "at once": its polls are this far apart (seconds).
-OURS_S = {"drain": 0.01, "trickle": 0.5}
-
-#: Workers have this long (seconds) to come up before there is work: a sweep at the start of one may take a job
-#: that another has just begun for lost.
+#: Workers have this long (seconds) to come up before there is work, so that nobody's start is measured. A sweep at the
+#: start of one that takes a job for lost which another has just begun would do harm; it is suspected, not shown.
 START_S = 1.5
 
 #: Nobody needs longer than this (seconds) for what a run asks of it.
@@ -82,25 +67,6 @@ class Standing:
             cuts = statistics.quantiles(self.lateness, n=20)
             found |= {"late_p50_s": statistics.median(self.lateness), "late_p95_s": cuts[-1]}
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """Where a heat is run: a fresh Valkey and a fresh upstream."""
-
-    redis: str
-    upstream: str
-    log: Path
-    env: dict[str, str]
-
-    def report(self) -> dict[str, Any]:
-        """What upstream saw since the last reset."""
-        found: dict[str, Any] = requests.get(f"{self.upstream}/report", timeout=5).json()
-        return found
-
-    def reset(self) -> None:
-        """Have upstream forget what it saw."""
-        requests.get(f"{self.upstream}/reset", timeout=5)
 
 
 def run(rounds: int, jobs: int, only: Sequence[str], say: Callable[[str], None]) -> tuple[list[Standing], Figures]:
@@ -140,7 +106,7 @@ def _take_turn(standing: Standing, jobs: int, number: int) -> None:
 
 
 def _enqueue(contestant: Contestant, jobs: int) -> Figures:
-    with _ground(contestant, "drain") as ground, _producer(contestant, ground) as producer:
+    with on_ground(contestant, DRAIN) as ground, producing(contestant, ground) as producer:
         producer.tell("one", 10, "warm")
         one = producer.tell("one", jobs, "one")["seconds"]
         many = producer.tell("many", MANY * jobs, "many")["seconds"]
@@ -149,11 +115,11 @@ def _enqueue(contestant: Contestant, jobs: int) -> Figures:
 
 def _drain(contestant: Contestant, jobs: int) -> Figures:
     with (
-        _ground(contestant, "drain") as ground,
-        _crew(contestant, ground) as crew,
-        _producer(contestant, ground) as producer,
+        on_ground(contestant, DRAIN) as ground,
+        working(contestant, ground) as crew,
+        producing(contestant, ground) as producer,
     ):
-        _warm_up(contestant, ground, crew, producer, WARM["drain"])
+        _warm_up(contestant, ground, crew, producer, WARM_DRAIN, DRAIN)
         crew.hold()
         producer.tell("many", jobs, "drain")
         cpu, began = crew.cpu(), time.perf_counter()
@@ -173,19 +139,19 @@ def _drain(contestant: Contestant, jobs: int) -> Figures:
 
 def _trickle(contestant: Contestant) -> tuple[Figures, list[float]]:
     with (
-        _ground(contestant, "trickle") as ground,
-        _crew(contestant, ground) as crew,
-        _producer(contestant, ground) as producer,
+        on_ground(contestant, TRICKLE) as ground,
+        working(contestant, ground) as crew,
+        producing(contestant, ground) as producer,
     ):
-        _warm_up(contestant, ground, crew, producer, WARM["trickle"])
+        _warm_up(contestant, ground, crew, producer, WARM_TRICKLE, TRICKLE)
         cpu, began = crew.cpu(), time.perf_counter()
-        producer.tell("one", TRICKLE, "trickle", APART_S)
-        _wait(contestant, ground, crew, "trickle", TRICKLE)
+        producer.tell("one", TRICKLING, "trickle", APART_S)
+        _wait(contestant, ground, crew, "trickle", TRICKLING)
         seconds, cpu = time.perf_counter() - began, crew.cpu() - cpu
-        report = _checked(ground, TRICKLE)
+        report = _checked(ground, TRICKLING)
         figures = {
-            "trickle_cpu_ms": cpu * 1000 / TRICKLE,
-            "trickle_calls": _calls(report) / TRICKLE,
+            "trickle_cpu_ms": cpu * 1000 / TRICKLING,
+            "trickle_calls": _calls(report) / TRICKLING,
             "trickle_s": seconds,
         }
         return figures, report["lateness"]
@@ -194,7 +160,7 @@ def _trickle(contestant: Contestant) -> tuple[Figures, list[float]]:
 def _floor(jobs: int) -> Figures:
     """What nobody can go below: the calls alone, and the bytes alone."""
     ours = next(each for each in CONTESTANTS if each.name == OURS)
-    with _ground(ours, "drain") as ground, _producer(ours, ground) as producer:
+    with on_ground(ours, DRAIN) as ground, producing(ours, ground) as producer:
         producer.tell("calls", 20, "warm")
         calls = producer.tell("calls", jobs, "floor")
         sent = producer.tell("bytes", MANY * jobs, "floor")
@@ -206,11 +172,12 @@ def _floor(jobs: int) -> Figures:
     }
 
 
-def _warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int) -> None:
+def _warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int, heat: Heat) -> None:
+    ground.reset((0.0, 0.0))
     time.sleep(START_S)
     producer.tell("many", count, "warm")
     _wait(contestant, ground, crew, "warm", count)
-    ground.reset()
+    ground.reset(heat.ready)
 
 
 def _wait(contestant: Contestant, ground: Ground, crew: Crew, batch: str, count: int) -> int:
@@ -219,7 +186,7 @@ def _wait(contestant: Contestant, ground: Ground, crew: Crew, batch: str, count:
     with _done(contestant, ground, batch) as done:
         while done() < count:
             if not crew.is_alive():
-                raise RuntimeError(f"a worker has died: {_last_words(ground.log)}")
+                raise RuntimeError(f"a worker has died: {ground.last_words()}")
             if time.monotonic() > give_up:
                 raise TimeoutError(f"{done()} of {count} jobs after {PATIENCE_S:g} s")
             if time.monotonic() > look:
@@ -255,76 +222,3 @@ def _told(report: dict[str, Any]) -> str:
 
 def _calls(report: dict[str, Any]) -> float:
     return float(sum(report[name] for name in ("voices", "songs", "polls", "credits")))
-
-
-def _last_words(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:200] if lines else "it said nothing"
-
-
-@contextmanager
-def _ground(contestant: Contestant, heat: str) -> Iterator[Ground]:
-    place = MEMORY if MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=place) as folder, Supervisor(say=print) as supervisor:
-        home = Path(folder)
-        stack = Stack(supervisor, Settings(), home=home)
-        redis = stack.start_valkey()
-        upstream = _start_upstream(stack, READY[heat])
-        env = _env(contestant, heat, redis, upstream)
-        yield Ground(redis, upstream, home / "contestant.log", environment(env, contestant.bin))
-
-
-def _start_upstream(stack: Stack, ready: tuple[float, float]) -> str:
-    port = free_port()
-    low, high = ready
-    stack.start("upstream", f"exec python -m benchmarks.peers.upstream --port {port} --ready {low} {high}")
-    url = f"http://127.0.0.1:{port}"
-    give_up = time.monotonic() + 20
-    while True:
-        try:
-            requests.get(f"{url}/reset", timeout=1)
-        except requests.RequestException:
-            if time.monotonic() > give_up:
-                raise TimeoutError("the upstream does not start") from None
-            time.sleep(0.02)
-        else:
-            return url
-
-
-def _env(contestant: Contestant, heat: str, redis: str, upstream: str) -> dict[str, str]:
-    first, again = PAUSES[heat]
-    song = {name: value for name, value in persona_music("", SONG).items() if name != "persona_id"}
-    env = {
-        "RACE_REDIS": redis,
-        "RACE_UPSTREAM": upstream,
-        "RACE_FIRST_S": str(first),
-        "RACE_AGAIN_S": str(again),
-        "RACE_SONG": json.dumps(song),
-        **contestant.env,
-    }
-    if contestant.is_ours:
-        env |= {
-            "REDIS_URL": redis,
-            "MUSICAPI_BASE_URL": upstream,
-            "VOICEQUEUE_POLL_MIN_S": str(OURS_S[heat]),
-            "VOICEQUEUE_POLL_MAX_S": str(OURS_S[heat]),
-        }
-    return env
-
-
-@contextmanager
-def _crew(contestant: Contestant, ground: Ground) -> Iterator[Crew]:
-    crew = Crew(contestant.workers, env=ground.env, cwd=contestant.cwd, log=ground.log)
-    try:
-        yield crew
-    finally:
-        crew.end()
-
-
-@contextmanager
-def _producer(contestant: Contestant, ground: Ground) -> Iterator[Producer]:
-    producer = Producer(contestant.producer, env=ground.env, cwd=contestant.cwd, log=ground.log)
-    try:
-        yield producer
-    finally:
-        producer.end()

@@ -1,4 +1,4 @@
-"""The race's figures as a table, as JSON and as a plot of bars."""
+"""The figures as tables, as JSON and as a plot of bars."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.contestants import OURS, version
+from benchmarks.peers.contestants import OURS, Contestant, version
+from benchmarks.peers.flight import Flight
 from benchmarks.peers.race import Figures, Standing
 from workers.stack import ROOT
 
@@ -72,7 +73,7 @@ def markdown(standings: Sequence[Standing], floor: Figures) -> str:
     """The table, how each contestant ran, and who did not."""
     lines = [f"| | {' | '.join(column.title for column in COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
     lines += [f"| {' | '.join(row)} |" for row in _rows(standings, floor)]
-    lines += ["", *(f"- {_named(each)}: {each.contestant.how}." for each in standings)]
+    lines += ["", *(f"- {_named(each.contestant)}: {each.contestant.how}." for each in standings)]
     troubles = _troubles(standings)
     return "\n".join([*lines, *([""] if troubles else []), *(f"- {line}" for line in troubles)]) + "\n"
 
@@ -80,9 +81,7 @@ def markdown(standings: Sequence[Standing], floor: Figures) -> str:
 def figures(standings: Sequence[Standing], floor: Figures, *, rounds: int, jobs: int) -> dict[str, Any]:
     """All that is known, for programs."""
     return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        **_machine(),
         "rounds": rounds,
         "jobs": jobs,
         "floor": floor,
@@ -97,6 +96,52 @@ def figures(standings: Sequence[Standing], floor: Figures, *, rounds: int, jobs:
             for each in standings
         },
     }
+
+
+def save_flights(flights: Sequence[Flight], jobs: int) -> list[Path]:
+    """Write the table and the figures of jobs in flight; gives the files."""
+    RESULTS.mkdir(exist_ok=True)
+    found = {each.contestant.name: _flight_figures(each) for each in flights}
+    files = {
+        RESULTS / "flight.md": flights_markdown(flights),
+        RESULTS / "flight.json": json.dumps({**_machine(), "jobs": jobs, "contestants": found}, indent=2) + "\n",
+    }
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def flights_markdown(flights: Sequence[Flight]) -> str:
+    """The table of jobs in flight, and who did not get all of them there."""
+    titles = ("in flight", "after, s", "workers before, MB", "workers, MB", "Valkey, MB", "a job, kB")
+    lines = [f"| | {' | '.join(titles)} |", f"|---|{'---|' * len(titles)}"]
+    lines += [f"| {' | '.join(_flight_row(each))} |" for each in flights]
+    troubles = [f"- {_named(each.contestant)}: {each.trouble}." for each in flights if each.trouble]
+    return "\n".join([*lines, *([""] if troubles else []), *troubles]) + "\n"
+
+
+def _flight_row(flight: Flight) -> list[str]:
+    name = _named(flight.contestant)
+    if not flight.jobs:
+        return [name, *[""] * 6]
+    sizes = [f"{size / 1e6:,.0f}" for size in (flight.idle, flight.memory, flight.redis)]
+    return [name, f"{flight.jobs:,}", f"{flight.seconds:.0f}", *sizes, f"{flight.each / 1e3:.1f}"]
+
+
+def _flight_figures(flight: Flight) -> dict[str, Any]:
+    return {
+        "version": version(flight.contestant),
+        "in_flight": flight.jobs,
+        "seconds": flight.seconds,
+        "workers_before": flight.idle,
+        "workers": flight.memory,
+        "valkey": flight.redis,
+        "trouble": flight.trouble,
+    }
+
+
+def _machine() -> dict[str, Any]:
+    return {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
 
 
 def plot(standings: Sequence[Standing]) -> str:
@@ -115,7 +160,7 @@ def plot(standings: Sequence[Standing]) -> str:
 
 
 #: The plot's measures, in its own units.
-_WIDTH, _TOP, _BAR, _LABEL, _VALUE = 420, 26, 19, 84, 52
+_WIDTH, _TOP, _BAR, _LABEL, _VALUE = 430, 26, 19, 96, 52
 _COLOURS = {True: "#c2410c", False: "#94a3b8"}
 
 
@@ -140,14 +185,13 @@ def _panel(column: Column, medians: Mapping[str, Figures], *, x: int, y: int) ->
 def _rows(standings: Sequence[Standing], floor: Figures) -> Iterator[list[str]]:
     for each in standings:
         found = each.medians()
-        yield [_named(each), *(column.shown(found) for column in COLUMNS)]
+        yield [_named(each.contestant), *(column.shown(found) for column in COLUMNS)]
     yield [FLOOR, *(column.shown(floor) for column in COLUMNS)]
 
 
-def _named(standing: Standing) -> str:
-    name = standing.contestant.name
-    return f"**{name}**" if name == OURS else f"{name} {version(standing.contestant)}"
+def _named(contestant: Contestant) -> str:
+    return f"**{contestant.title}**" if contestant.is_ours else contestant.title
 
 
 def _troubles(standings: Sequence[Standing]) -> list[str]:
-    return [f"{_named(each)}: {trouble}." for each in standings for trouble in each.troubles]
+    return [f"{_named(each.contestant)}: {trouble}." for each in standings for trouble in each.troubles]

@@ -2,7 +2,7 @@
 
 It answers the contract's calls in their plainest shapes. An order is ready after a time between two
 bounds. What it saw is at `/report`: orders, polls, how late the poll was that saw a result first, and
-everything that a job did twice or not at all.
+everything that a job did twice or not at all; `/reset` forgets it, `/reset/LOW/HIGH` sets the bounds too.
 """
 
 from __future__ import annotations
@@ -70,6 +70,10 @@ class Upstream:
             return 200, _CREDITS
         if path == b"/report":
             return 200, json.dumps(self.report()).encode()
+        if path.startswith(b"/reset/"):
+            self._low, self._high = map(float, path[7:].split(b"/"))
+            self.counts = Counts()
+            return 200, b"{}"
         if path == b"/reset":
             self.counts = Counts()
             return 200, b"{}"

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.peers import report
-from benchmarks.peers.contestants import APPS, CONTESTANTS, OURS, pins
+from benchmarks.peers.contestants import APPS, CONTESTANTS, STEPS, lock, pins
+from benchmarks.peers.flight import Flight, patience_s
 from benchmarks.peers.race import Standing
 from benchmarks.peers.upstream import Upstream
 from tasks.musicapi import MusicReady, NotReady, VoiceReady
@@ -59,6 +60,17 @@ def test_an_order_is_not_ready_before_its_time() -> None:
     assert (upstream.report()["polls"], upstream.report()["unseen"]) == (1, 1)
 
 
+def test_a_reset_forgets_what_was_seen_and_sets_how_long_orders_take() -> None:
+    """So everybody warms up with orders that are ready at once."""
+    upstream = Upstream(0.0, 0.0)
+    order_voice(upstream)
+
+    ask(upstream, "GET", "/reset/60/90")
+
+    assert upstream.report()["voices"] == 0
+    assert isinstance(reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}")), NotReady)
+
+
 def test_what_is_done_twice_is_counted() -> None:
     """A second order for one recording, and a poll for a result that was seen."""
     upstream = Upstream(0.0, 0.0)
@@ -83,13 +95,27 @@ def test_a_call_that_nobody_should_make_is_counted(path: str) -> None:
 
 
 def test_every_peer_has_an_app_and_exact_pins() -> None:
-    """What runs is what the table says."""
-    peers = [each.name for each in CONTESTANTS if each.name != OURS]
+    """What runs is what the table says, and so is what it requires in turn."""
+    peers = {each.peer for each in CONTESTANTS if not each.is_ours}
 
-    assert sorted(pins()) == sorted(peers)
+    assert set(pins()) == peers
     for name, requirements in pins().items():
         assert (APPS / f"{name}_app.py").is_file()
         assert all(re.fullmatch(r"[a-z0-9-]+(\[[a-z,]+\])?==[0-9.]+", each) for each in requirements), name
+        locked = lock(name).read_text(encoding="utf-8").splitlines()
+        assert all(re.fullmatch(r"[\w.-]+==[0-9.]+(post\d+)?", each) for each in locked), name
+        assert {re.sub(r"\[.*\]", "", each) for each in requirements} <= {each.lower() for each in locked}, name
+
+
+def test_a_peer_that_has_two_ways_runs_both() -> None:
+    """Under names of their own, which the table tells apart too; the same program picks by its environment."""
+    names = [each.name for each in CONTESTANTS]
+
+    assert len({*names}) == len({each.title for each in CONTESTANTS}) == len(names)
+    for whole in (each for each in CONTESTANTS if each.is_whole):
+        steps = next(each for each in CONTESTANTS if each.name == f"{whole.name}-steps")
+        assert (steps.peer, steps.manner, steps.producer) == (whole.peer, STEPS, whole.producer)
+        assert steps.env != whole.env
 
 
 def test_who_could_not_run_stands_in_the_table_with_the_reason() -> None:
@@ -99,8 +125,28 @@ def test_who_could_not_run_stands_in_the_table_with_the_reason() -> None:
 
     found = report.markdown(standings, FIGURES)
 
-    assert f"| {other.name}" in found
+    assert f"| {other.title}" in found
     assert "not installed: no such release." in found
+
+
+def test_who_did_not_get_all_jobs_into_flight_stands_in_the_table_with_what_it_got() -> None:
+    """Memory is that of those it got, for a job too."""
+    ours, other = CONTESTANTS[0], CONTESTANTS[1]
+    flights = [
+        Flight(ours, 10_000, 20.0, idle=100_000_000, memory=180_000_000, redis=20_000_000),
+        Flight(other, 9_600, 90.0, memory=96_000_000, trouble="400 were not in flight when its time was over"),
+    ]
+
+    found = report.flights_markdown(flights)
+
+    assert f"| **{ours.title}** | 10,000 | 20 | 100 | 180 | 20 | 10.0 |" in found
+    assert f"| {other.title} | 9,600 | 90 | 0 | 96 | 0 | 10.0 |" in found
+    assert f"- {other.title}: 400 were not" in found
+
+
+def test_more_jobs_may_take_longer_to_get_into_flight() -> None:
+    """In proportion, with some seconds for few."""
+    assert [patience_s(jobs) for jobs in (100, 10_000, 100_000)] == [9.0, 90.0, 900.0]
 
 
 def test_the_plot_has_a_bar_for_each_contestant_in_each_panel() -> None:

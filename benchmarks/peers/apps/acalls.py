@@ -1,4 +1,4 @@
-"""The whole of a job with aiohttp, as one coroutine: orders, and sleeps between polls."""
+"""Upstream's calls with aiohttp, and the whole of a job as one coroutine that sleeps between polls."""
 
 from __future__ import annotations
 
@@ -6,26 +6,46 @@ import asyncio
 from typing import Any
 
 import aiohttp
-from work import AGAIN_S, CONCURRENCY, FIRST_S, UPSTREAM, Job, found_in, song_body, voice_body
+from work import AGAIN_S, FIRST_S, UPSTREAM, Job, found_in, song_body, voice_body
+
+#: Connections of one process.
+CONNECTIONS = 100
 
 
 def open_session() -> aiohttp.ClientSession:
     """A session for the whole process; it keeps its connections."""
     return aiohttp.ClientSession(
         UPSTREAM,
-        connector=aiohttp.TCPConnector(limit=CONCURRENCY),
+        connector=aiohttp.TCPConnector(limit=CONNECTIONS),
         headers={"Authorization": "Bearer any"},
         timeout=aiohttp.ClientTimeout(30),
     )
 
 
+async def order_voice(session: aiohttp.ClientSession, job: Job) -> str:
+    """Order a voice; gives the task's id."""
+    return await _post(session, "create-voice", voice_body(job))
+
+
+async def order_song(session: aiohttp.ClientSession, job: Job, persona_id: str) -> str:
+    """Order a song; gives the task's id."""
+    return await _post(session, "create", song_body(job, persona_id))
+
+
+async def poll(session: aiohttp.ClientSession, task_id: str) -> Any:
+    """The result of a task; None while it is not ready."""
+    async with session.get(f"/api/v1/sonic/task/{task_id}") as answer:
+        answer.raise_for_status()
+        return found_in(await answer.json())
+
+
 async def sing(session: aiohttp.ClientSession, job: Job) -> Any:
     """A voice, then a song with it; gives the clips."""
-    voice = await _result(session, await _order(session, "create-voice", voice_body(job)))
-    return await _result(session, await _order(session, "create", song_body(job, voice["persona_id"])))
+    voice = await _result(session, await order_voice(session, job))
+    return await _result(session, await order_song(session, job, voice["persona_id"]))
 
 
-async def _order(session: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> str:
+async def _post(session: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> str:
     async with session.post(f"/api/v1/sonic/{path}", json=body) as answer:
         answer.raise_for_status()
         return (await answer.json())["task_id"]
@@ -36,8 +56,6 @@ async def _result(session: aiohttp.ClientSession, task_id: str) -> Any:
     while True:
         if pause:
             await asyncio.sleep(pause)
-        async with session.get(f"/api/v1/sonic/task/{task_id}") as answer:
-            answer.raise_for_status()
-            if (found := found_in(await answer.json())) is not None:
-                return found
+        if (found := await poll(session, task_id)) is not None:
+            return found
         pause = AGAIN_S

@@ -1,4 +1,4 @@
-"""arq: one coroutine for each job."""
+"""arq: one coroutine for each job, or a task for each step, whose poll raises `Retry` until there is something."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import acalls
 import uvloop
-from acalls import open_session, sing
-from arq import create_pool
+from arq import Retry, create_pool, func
 from arq.connections import ArqRedis, RedisSettings
-from work import CONCURRENCY, REDIS_URL, Job, in_slices, result_of, serve_async
+from work import AGAIN_S, CONCURRENCY, FIRST_S, REDIS_URL, STEPS, Job, in_slices, result_of, serve_async
 
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 SETTINGS = RedisSettings.from_dsn(REDIS_URL)
@@ -19,21 +19,52 @@ SETTINGS = RedisSettings.from_dsn(REDIS_URL)
 #: By default it writes a line for each job; the others are quiet too.
 LOG = {"version": 1, "loggers": {"arq": {"level": "WARNING"}}}
 
+#: By default five, of which each poll is one.
+TRIES = 1_000_000
+
 
 async def run(ctx: dict[str, Any], job: Job) -> None:
     """A job from its start to its end."""
-    await ctx["redis"].hset(*result_of(job, await sing(ctx["session"], job)))
+    await ctx["redis"].hset(*result_of(job, await acalls.sing(ctx["session"], job)))
+
+
+async def voice(ctx: dict[str, Any], job: Job) -> None:
+    """Order a voice."""
+    task_id = await acalls.order_voice(ctx["session"], job)
+    await ctx["redis"].enqueue_job("poll_voice", job, task_id, _defer_by=FIRST_S)
+
+
+async def poll_voice(ctx: dict[str, Any], job: Job, task_id: str) -> None:
+    """Ask for the voice, then go on to the song."""
+    found = await acalls.poll(ctx["session"], task_id)
+    if found is None:
+        raise Retry(defer=AGAIN_S)
+    await ctx["redis"].enqueue_job("song", job, found["persona_id"])
+
+
+async def song(ctx: dict[str, Any], job: Job, persona_id: str) -> None:
+    """Order a song."""
+    task_id = await acalls.order_song(ctx["session"], job, persona_id)
+    await ctx["redis"].enqueue_job("poll_song", job, task_id, _defer_by=FIRST_S)
+
+
+async def poll_song(ctx: dict[str, Any], job: Job, task_id: str) -> None:
+    """Ask for the song, and keep it."""
+    found = await acalls.poll(ctx["session"], task_id)
+    if found is None:
+        raise Retry(defer=AGAIN_S)
+    await ctx["redis"].hset(*result_of(job, found))
 
 
 async def startup(ctx: dict[str, Any]) -> None:
     """Open the session."""
-    ctx["session"] = open_session()
+    ctx["session"] = acalls.open_session()
 
 
 class WorkerSettings:
     """What arq's worker reads."""
 
-    functions = (run,)
+    functions = (run, voice, func(poll_voice, max_tries=TRIES), song, func(poll_song, max_tries=TRIES))
     on_startup = startup
     redis_settings = SETTINGS
     max_jobs = CONCURRENCY
@@ -43,7 +74,7 @@ class WorkerSettings:
 
 async def one(pool: ArqRedis, job: Job) -> None:
     """Enqueue one."""
-    await pool.enqueue_job("run", job)
+    await pool.enqueue_job("voice" if STEPS else "run", job)
 
 
 async def many(pool: ArqRedis, jobs: Iterator[Job]) -> None:

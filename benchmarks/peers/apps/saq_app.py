@@ -1,34 +1,80 @@
-"""saq: one coroutine for each job."""
+"""saq: one coroutine for each job, or a task for each step, whose poll comes again by `scheduled`.
+
+What is scheduled its workers look at once a second.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
-from acalls import open_session, sing
+import acalls
 from saq import Queue
-from work import CONCURRENCY, REDIS_URL, Job, in_slices, result_of, serve_async
+from work import AGAIN_S, CONCURRENCY, FIRST_S, REDIS_URL, STEPS, Job, in_slices, result_of, serve_async
 
 queue = Queue.from_url(REDIS_URL)
+
+#: The first task of a job. A whole job has no time limit; by that of a step (seconds) its sweep knows one whose
+#: worker is gone, which may then be tried again. All are forgotten when they are done.
+FIRST = "voice" if STEPS else "run"
+OPTIONS = {"timeout": 60, "retries": 3, "ttl": -1} if STEPS else {"timeout": 0, "ttl": -1}
 
 
 async def startup(ctx: dict[str, Any]) -> None:
     """Open the session."""
-    ctx["session"] = open_session()
+    ctx["session"] = acalls.open_session()
 
 
 async def run(ctx: dict[str, Any], *, work: Job) -> None:
     """A job from its start to its end."""
-    await queue.redis.hset(*result_of(work, await sing(ctx["session"], work)))
+    await queue.redis.hset(*result_of(work, await acalls.sing(ctx["session"], work)))
 
 
-settings = {"queue": queue, "functions": [run], "concurrency": CONCURRENCY, "startup": startup}
+async def voice(ctx: dict[str, Any], *, work: Job) -> None:
+    """Order a voice."""
+    await _later(FIRST_S, "poll_voice", work=work, task_id=await acalls.order_voice(ctx["session"], work))
+
+
+async def poll_voice(ctx: dict[str, Any], *, work: Job, task_id: str) -> None:
+    """Ask for the voice, then go on to the song."""
+    found = await acalls.poll(ctx["session"], task_id)
+    if found is None:
+        await _later(AGAIN_S, "poll_voice", work=work, task_id=task_id)
+    else:
+        await _later(0, "song", work=work, persona_id=found["persona_id"])
+
+
+async def song(ctx: dict[str, Any], *, work: Job, persona_id: str) -> None:
+    """Order a song."""
+    await _later(FIRST_S, "poll_song", work=work, task_id=await acalls.order_song(ctx["session"], work, persona_id))
+
+
+async def poll_song(ctx: dict[str, Any], *, work: Job, task_id: str) -> None:
+    """Ask for the song, and keep it."""
+    found = await acalls.poll(ctx["session"], task_id)
+    if found is None:
+        await _later(AGAIN_S, "poll_song", work=work, task_id=task_id)
+    else:
+        await queue.redis.hset(*result_of(work, found))
+
+
+async def _later(seconds: float, name: str, **kwargs: Any) -> None:
+    await queue.enqueue(name, scheduled=time.time() + seconds if seconds else 0, **OPTIONS, **kwargs)
+
+
+settings = {
+    "queue": queue,
+    "functions": [run, voice, poll_voice, song, poll_song],
+    "concurrency": CONCURRENCY,
+    "startup": startup,
+}
 
 
 async def one(job: Job) -> None:
-    """Enqueue one: without a time limit, and forgotten when it is done."""
-    await queue.enqueue("run", work=job, timeout=0, ttl=-1)
+    """Enqueue one."""
+    await _later(0, FIRST, work=job)
 
 
 async def many(jobs: Iterator[Job]) -> None:

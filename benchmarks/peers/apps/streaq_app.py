@@ -1,4 +1,7 @@
-"""streaQ: one coroutine for each job."""
+"""streaQ: one coroutine for each job, or a task for each step, whose poll raises `StreaqRetry`.
+
+What is delayed its workers look at every half second.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,26 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from itertools import islice
 
-from acalls import open_session, sing
+import acalls
 from aiohttp import ClientSession
 from streaq import Worker
-from work import CONCURRENCY, REDIS_URL, Job, result_of, serve_async
+from streaq.types import StreaqRetry
+from work import AGAIN_S, CONCURRENCY, FIRST_S, REDIS_URL, STEPS, Job, result_of, serve_async
 
 #: Jobs in one call of `enqueue_many`.
 SLICE = 500
+
+FIRST, AGAIN = timedelta(seconds=FIRST_S) or None, timedelta(seconds=AGAIN_S)
 
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[ClientSession]:
     """The session, while the worker lives."""
     logging.getLogger("streaq").setLevel(logging.WARNING)  # a line for each job otherwise; the others are quiet too
-    async with open_session() as session:
+    async with acalls.open_session() as session:
         yield session
 
 
@@ -36,19 +43,56 @@ worker = Worker(
 @worker.task(ttl=0)
 async def run(job: Job) -> None:
     """A job from its start to its end; its result is kept by us, not by the queue."""
-    field, name, value = result_of(job, await sing(worker.context, job))
+    await _keep(job, await acalls.sing(worker.context, job))
+
+
+@worker.task(ttl=0)
+async def voice(job: Job) -> None:
+    """Order a voice."""
+    await poll_voice.enqueue(job, await acalls.order_voice(worker.context, job)).start(delay=FIRST)
+
+
+@worker.task(ttl=0, max_tries=None, silent=True)  # it logs a traceback for each retry otherwise
+async def poll_voice(job: Job, task_id: str) -> None:
+    """Ask for the voice, then go on to the song."""
+    found = await acalls.poll(worker.context, task_id)
+    if found is None:
+        raise StreaqRetry(delay=AGAIN)
+    await song.enqueue(job, found["persona_id"])
+
+
+@worker.task(ttl=0)
+async def song(job: Job, persona_id: str) -> None:
+    """Order a song."""
+    await poll_song.enqueue(job, await acalls.order_song(worker.context, job, persona_id)).start(delay=FIRST)
+
+
+@worker.task(ttl=0, max_tries=None, silent=True)
+async def poll_song(job: Job, task_id: str) -> None:
+    """Ask for the song, and keep it."""
+    found = await acalls.poll(worker.context, task_id)
+    if found is None:
+        raise StreaqRetry(delay=AGAIN)
+    await _keep(job, found)
+
+
+async def _keep(job: Job, clips: object) -> None:
+    field, name, value = result_of(job, clips)
     await worker.redis.hset(field, {name: value})
+
+
+first = voice if STEPS else run
 
 
 async def many(jobs: Iterator[Job]) -> None:
     """Enqueue some in each call."""
-    while some := [run.enqueue(job) for job in islice(jobs, SLICE)]:
+    while some := [first.enqueue(job) for job in islice(jobs, SLICE)]:
         await worker.enqueue_many(some)
 
 
 async def one(job: Job) -> None:
     """Enqueue one."""
-    await run.enqueue(job)
+    await first.enqueue(job)
 
 
 async def main() -> None:

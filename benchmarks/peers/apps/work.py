@@ -22,8 +22,11 @@ UPSTREAM = os.environ["RACE_UPSTREAM"]
 FIRST_S = float(os.environ["RACE_FIRST_S"])
 AGAIN_S = float(os.environ["RACE_AGAIN_S"])
 
-#: Jobs at once in one process of an asyncio worker.
-CONCURRENCY = 100
+#: Coroutines at once in one process of an asyncio worker.
+CONCURRENCY = int(os.environ["RACE_COROUTINES"])
+
+#: How the asyncio queues do a job: as a task a step, or the whole of it as one coroutine.
+STEPS = os.environ.get("RACE_STEPS") == "1"
 
 #: The body that orders a song, without the voice.
 SONG: dict[str, Any] = json.loads(os.environ["RACE_SONG"])
