@@ -24,7 +24,7 @@ from redis import Redis
 from rich.table import Table
 
 from benchmarks.load import jobs
-from benchmarks.peers.race import MEMORY
+from benchmarks.peers.ground import MEMORY
 from config.settings import Settings
 from tasks import decide
 from tasks.musicapi import VoiceReady

@@ -14,12 +14,10 @@ from typing import Any
 import psutil
 import requests
 
+from benchmarks.peers.ground import MEMORY
 from config.settings import Settings
 from workers.stack import Stack, free_port, procfile
 from workers.supervisor import Supervisor
-
-#: Valkey's file lies in memory where that can be: what is measured is not the disk.
-MEMORY = Path("/dev/shm")
 
 #: As many jobs in flight as there are, and only what is worth a warning in the log.
 _ENV = {
