@@ -113,7 +113,7 @@ def save_flights(flights: Sequence[Flight], jobs: int) -> list[Path]:
 
 def flights_markdown(flights: Sequence[Flight]) -> str:
     """The table of jobs in flight, and who did not get all of them there."""
-    titles = ("in flight", "after, s", "workers before, MB", "workers, MB", "Valkey, MB", "a job, kB")
+    titles = ("in flight", "after, s", "workers before, MB", "workers, MB", "Valkey, MB", "together, MB")
     lines = [f"| | {' | '.join(titles)} |", f"|---|{'---|' * len(titles)}"]
     lines += [f"| {' | '.join(_flight_row(each))} |" for each in flights]
     troubles = [f"- {_named(each.contestant)}: {each.trouble}." for each in flights if each.trouble]
@@ -124,8 +124,8 @@ def _flight_row(flight: Flight) -> list[str]:
     name = _named(flight.contestant)
     if not flight.jobs:
         return [name, *[""] * 6]
-    sizes = [f"{size / 1e6:,.0f}" for size in (flight.idle, flight.memory, flight.redis)]
-    return [name, f"{flight.jobs:,}", f"{flight.seconds:.0f}", *sizes, f"{flight.each / 1e3:.1f}"]
+    sizes = (flight.idle, flight.memory, flight.redis, flight.together)
+    return [name, f"{flight.jobs:,}", f"{flight.seconds:.0f}", *(f"{size / 1e6:,.0f}" for size in sizes)]
 
 
 def _flight_figures(flight: Flight) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_who_could_not_run_stands_in_the_table_with_the_reason() -> None:
 
 
 def test_who_did_not_get_all_jobs_into_flight_stands_in_the_table_with_what_it_got() -> None:
-    """Memory is that of those it got, for a job too."""
+    """Memory is that of those it got."""
     ours, other = CONTESTANTS[0], CONTESTANTS[1]
     flights = [
         Flight(ours, 10_000, 20.0, idle=100_000_000, memory=180_000_000, redis=20_000_000),
@@ -139,8 +139,8 @@ def test_who_did_not_get_all_jobs_into_flight_stands_in_the_table_with_what_it_g
 
     found = report.flights_markdown(flights)
 
-    assert f"| **{ours.title}** | 10,000 | 20 | 100 | 180 | 20 | 10.0 |" in found
-    assert f"| {other.title} | 9,600 | 90 | 0 | 96 | 0 | 10.0 |" in found
+    assert f"| **{ours.title}** | 10,000 | 20 | 100 | 180 | 20 | 200 |" in found
+    assert f"| {other.title} | 9,600 | 90 | 0 | 96 | 0 | 96 |" in found
     assert f"- {other.title}: 400 were not" in found
 
 
