@@ -69,6 +69,12 @@ def lost(job_id: str, version: int, stage: Stage) -> Move:
     return Move(job_id, version, State.CHARGING, stage, State.UNSURE, reason="the worker died while charging")
 
 
+def unheard(job: Overdue, now: float) -> Move:
+    """A claim was lost on its way to who asked for it, and given up before he asked again: he has sent nothing."""
+    reason = "the claim never arrived, so nothing was sent"
+    return Move(job.job_id, job.version, State.UNSURE, job.stage, State.ADMITTED, due=now, reason=reason)
+
+
 def expired(job: Overdue, now: float) -> Move:
     """A job that nothing was ordered for in the time it was given."""
     failure = Failure(Code.EXPIRED, job.stage, "nothing was ordered for it in the time it was given")

@@ -21,7 +21,7 @@ from tasks.musicapi import Refused, UpstreamError
 from tasks.polls import kind_of
 from tasks.services import Services
 from voicequeue import flow
-from voicequeue.claims import Charged, Claimed, Later
+from voicequeue.claims import Charged, Claimed, Later, Overdue
 from voicequeue.job import Move, State
 from voicequeue.records import task_field
 from voicequeue.spec import VoiceJob
@@ -87,6 +87,9 @@ def _submit_one(services: Services, stage: Stage, enough: float, job_id: str) ->
     if now > enough:
         return Later(0.0)
     claim = services.store.charge(job_id, stage, secrets.token_hex(8), now, lease=services.patience.charge_s)
+    if isinstance(claim, Overdue):
+        [again] = services.store.apply([decide.unheard(claim, now)], now)
+        return Later(0.0) if again else None
     if not isinstance(claim, Charged):
         return claim
     began = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ class LosingWay:
 
     to: tuple[str, int]
     marker: bytes | None = None
+    meanwhile: Callable[[], object] = int
     lost: int = 0
     _listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
 
@@ -24,9 +25,9 @@ class LosingWay:
         """What a client takes for Redis."""
         return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
 
-    def lose_the_answer_to(self, marker: str) -> None:
-        """From now on, once."""
-        self.marker = marker.encode()
+    def lose_the_answer_to(self, marker: str, meanwhile: Callable[[], object] = int) -> None:
+        """From now on, once; `meanwhile` happens before it can be asked again."""
+        self.marker, self.meanwhile = marker.encode(), meanwhile
 
     def run(self) -> None:
         """Serve until the listener is closed."""
@@ -48,6 +49,7 @@ class LosingWay:
                 answer = redis.recv(1_000_000)
                 if self.marker is not None and self.marker in asked:
                     self.marker, self.lost = None, self.lost + 1
+                    self.meanwhile()
                     return
                 client.sendall(answer)
 

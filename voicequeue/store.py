@@ -131,17 +131,22 @@ class Store:
             by_stage.setdefault(Stage(stage), []).append(job_id)
         return Admitted(by_stage, news)
 
-    def charge(self, job_id: str, stage: Stage, holder: str, now: float, *, lease: float) -> Charged | Later | None:
+    def charge(
+        self, job_id: str, stage: Stage, holder: str, now: float, *, lease: float
+    ) -> Charged | Later | Overdue | None:
         """Claim one job for its POST; Later if the submit rate says so; None if there is nothing to send
         (any more, or while the gate is closed).
 
-        `holder` is a token of this very claim: asking again with it gives the same answer.
+        `holder` is a token of this very claim: asking again with it gives the same answer, or Overdue if the job
+        has gone unsure in between. That changes nothing: of two askings, the one that comes late may be the first.
         """
         found = self._space.run("charge", f"{now:.6f}", job_id, stage, holder, now + lease, *self._limits)
         if found is None or found == "closed":
             return None
         if len(found) == 1:
             return Later(float(found[0]))
+        if len(found) == 2:
+            return Overdue(job_id, int(found[0]), State.UNSURE, stage)
         version, attempt, content, persona_id, others = found
         return Charged(job_id, int(version), stage, int(attempt), content, persona_id, now + lease, bool(others))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from simulator.process import Simulator
+from tasks import decide
 from tasks.hands import Hands
 from tasks.steps import Submitted
 from tests.conftest import eventually
@@ -25,10 +27,13 @@ from tests.integration.conftest import (
     voice,
     voices,
 )
+from tests.losing import losing_way
 from tests.scripted import HANG_UP, Request, Scripted, answer
-from voicequeue import Stage, State, VoiceJob
+from voicequeue import Limits, Stage, State, VoiceJob
 from voicequeue.job import Code
-from voicequeue.store import connect
+from voicequeue.store import Store, connect
+
+MANY = Limits(in_flight=1000, first_in_flight=1000)
 
 
 def charges(simulator: Simulator) -> list[tuple[str, str]]:
@@ -175,6 +180,36 @@ def test_an_order_whose_answer_was_lost_is_unsure_and_never_sent_again(bench: Be
     assert (bench.store.credits(), bench.store.in_flight()) == (0, 0)
     assert bench.store.controls.gate(bench.clock.now).open
     assert bench.admit() == {}
+
+
+def test_a_claim_that_never_arrived_is_asked_for_anew_when_the_job_is_unsure_by_then(
+    bench: Bench, simulator: Simulator, valkey_url: str, prefix: str
+) -> None:
+    """Redis was away for longer than the claim was trusted. Who asked for it knows that nothing was sent."""
+    [first, job_id] = bench.admitted(voice("first"), voice())
+    bench.submit(Stage.VOICE, [first])  # Redis knows the scripts
+
+    def given_up() -> None:
+        job = bench.job(job_id)
+        assert bench.store.apply([decide.lost(job_id, job.version, Stage.VOICE)], bench.clock.now) == [True]
+
+    with losing_way(valkey_url) as way, closing(connect(way.url)) as client:
+        unlucky = replace(bench, services=replace(bench.services, store=Store(client, prefix, limits=MANY)))
+        way.lose_the_answer_to(job_id, given_up)
+        done = unlucky.submit(Stage.VOICE, [job_id])
+
+    assert way.lost == 1
+    assert done == Submitted(left=[job_id])
+    assert charges(simulator) == [("voice", "https://recordings.example/first.mp3")]
+    assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
+    assert bench.story(job_id)[2:] == [
+        State.CHARGING,
+        State.UNSURE,
+        State.ADMITTED,
+        State.CHARGING,
+        State.PENDING,
+    ]
+    assert books_agree(bench, simulator)
 
 
 # ── one job's trouble ──────────────────────────────────────────────────────────────────────────

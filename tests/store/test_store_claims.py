@@ -83,6 +83,19 @@ def test_a_charge_for_a_song_carries_the_persona(store: Store) -> None:
     assert stored(charging(store, given).content).persona_id == "p-given"
 
 
+def test_who_asks_again_when_the_job_is_unsure_by_then_is_told_so(store: Store, redis: Redis, prefix: str) -> None:
+    """Redis was away for longer than the claim was trusted. Only the holder knows that nothing was sent, so
+    nothing changes: what he asked at first may arrive after the POST."""
+    job = brought_to(store, State.CHARGING)
+    unsure = make(store, job, State.UNSURE)
+    before = dump(redis, prefix)
+
+    again = store.charge(job.id, Stage.VOICE, "holder", NOW + 1, lease=90)
+
+    assert again == Overdue(job.id, unsure.version, State.UNSURE, Stage.VOICE)
+    assert dump(redis, prefix) == before
+
+
 def test_the_same_holder_gets_the_same_answer_again(store: Store, redis: Redis, prefix: str) -> None:
     """An answer that was lost on its way from Redis costs no second attempt; nothing else changes."""
     job = brought_to(store, State.ADMITTED)
@@ -109,7 +122,8 @@ def test_only_an_admitted_job_can_be_charged(store: Store, redis: Redis, prefix:
     before = dump(redis, prefix)
 
     assert store.charge(job.id, Stage.VOICE, "late", NOW + 1, lease=90) is None
-    assert state is State.CHARGING or store.charge(job.id, Stage.VOICE, "holder", NOW + 1, lease=90) is None
+    may_know = state in (State.CHARGING, State.UNSURE)
+    assert may_know or store.charge(job.id, Stage.VOICE, "holder", NOW + 1, lease=90) is None
     assert dump(redis, prefix) == before
 
 
