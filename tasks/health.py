@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
 
 from tasks.musicapi import CannotPay, Forbidden, NoAnswer, SlowDown, Unauthorized, Unavailable, UpstreamError
 from voicequeue.controls import Controls
@@ -12,8 +11,6 @@ from voicequeue.flow import Patience
 from voicequeue.gate import Reason
 
 log = logging.getLogger("voicequeue")
-
-T = TypeVar("T")
 
 #: The longest Retry-After that is believed, in seconds.
 COOLDOWN_MAX_S = 3600.0
@@ -28,22 +25,19 @@ class Health:
         self._clock = clock
         self._trouble = False
 
-    def of_order(self, call: Callable[[], T]) -> T:
-        """Make a call that costs credits. Raises what it raises."""
-        return self._made(call, self._slow_down)
+    def of_order(self, found: object) -> None:
+        """Hear what came of a call that costs credits: what was answered, or the error."""
+        self._hear(found, self._slow_down)
 
-    def of_question(self, call: Callable[[], T]) -> T:
-        """Make a call that is free. Raises what it raises."""
-        return self._made(call, self._pause)
+    def of_question(self, found: object) -> None:
+        """Hear what came of a call that is free."""
+        self._hear(found, self._pause)
 
-    def _made(self, call: Callable[[], T], slowly: Callable[[SlowDown, float], bool]) -> T:
-        try:
-            answer = call()
-        except UpstreamError as error:
-            self._heed(error, slowly)
-            raise
-        self._answered()
-        return answer
+    def _hear(self, found: object, slowly: Callable[[SlowDown, float], bool]) -> None:
+        if isinstance(found, UpstreamError):
+            self._heed(found, slowly)
+        else:
+            self._answered()
 
     def _heed(self, error: UpstreamError, slowly: Callable[[SlowDown, float], bool]) -> None:
         """Close the gate where the error is everybody's, and say so once."""

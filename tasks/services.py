@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tasks.hands import Hands
 from tasks.health import Health
 from tasks.musicapi import MusicApi
 from tasks.polls import Polls
@@ -21,11 +20,10 @@ from voicequeue.store import Store
 
 @dataclass(frozen=True)
 class Services:
-    """One process's store, upstream, threads and times."""
+    """One process's store, upstream and times."""
 
     store: Store
     upstream: MusicApi
-    hands: Hands
     plan: PollPlan
     patience: Patience
     #: How long upstream may take for a stage, in seconds.

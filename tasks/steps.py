@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 from redis.exceptions import RedisError
 
 from tasks import decide
-from tasks.musicapi import Refused, UpstreamError
+from tasks.musicapi import Exchange, Reading, Refused, Told, UpstreamError, calls
+from tasks.musicapi.calls import Call
 from tasks.polls import kind_of
 from tasks.services import Services
 from voicequeue import flow
@@ -28,9 +29,6 @@ from voicequeue.spec import VoiceJob
 from voicequeue.stage import Stage
 
 log = logging.getLogger("voicequeue")
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +52,45 @@ class Polled:
 
 
 def submit(services: Services, stage: Stage, job_ids: Sequence[str]) -> Submitted:
-    """Send the POST of `stage` for each job that is admitted to it, once."""
+    """Send the POST of `stage` for each job that is admitted to it, once.
+
+    No more are claimed than are sent at once. What upstream answers is written as soon as somebody hears of it,
+    together with whatever else was answered by then, and as many others are claimed.
+    """
+    job_ids = list(dict.fromkeys(job_ids))
     enough = services.clock() + services.patience.submit_s
-    outcomes = _each(services, partial(_submit_one, services, stage, enough), job_ids)
-    pending = [found for found in outcomes if isinstance(found, Pending)]
+    orders = Exchange[Order, str](services.upstream, partial(_span, services, stage, "order"))
+    ids, later, pending = deque(job_ids), dict[str, float](), dict[str, Pending]()
+    while ids or orders.is_open:
+        if services.clock() > enough:
+            later |= dict.fromkeys(ids, 0.0)
+            ids.clear()
+        wave = [ids.popleft() for _ in range(min(orders.free, len(ids)))]
+        with _left_to_the_pulse(wave):
+            later |= _order(services, stage, wave, orders)
+        pending |= {found.job_id: found for found in _settle(services, orders.told())}
     # One message asks about all of them, so they are due together, as soon as the first of them is.
-    poll_in = min((found.poll_in for found in pending), default=0.0)
+    poll_in = min((found.poll_in for found in pending.values()), default=0.0)
     services.store.plan(
-        [(found.job_id, found.version) for found in pending if found.poll_in > poll_in], services.clock() + poll_in
+        [(found.job_id, found.version) for found in pending.values() if found.poll_in > poll_in],
+        services.clock() + poll_in,
     )
-    later = {job_id: found for job_id, found in zip(job_ids, outcomes, strict=True) if isinstance(found, Later)}
-    return Submitted(
-        pending=[found.job_id for found in pending],
-        poll_in=poll_in,
-        left=list(later),
-        left_in=max((found.seconds for found in later.values()), default=0.0),
-    )
+    taken = [job_id for job_id in job_ids if job_id in pending]
+    left = [job_id for job_id in job_ids if job_id in later]
+    return Submitted(taken, poll_in, left, left_in=max(later.values(), default=0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A POST that is on its way; of a song its model."""
+
+    claim: Charged
+    model: str = ""
+
+    @property
+    def job_id(self) -> str:
+        """Whose it is."""
+        return self.claim.job_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,46 +102,41 @@ class Pending:
     poll_in: float
 
 
-def _submit_one(services: Services, stage: Stage, enough: float, job_id: str) -> Pending | Later | None:
-    """Later if it could not begin yet; None if nothing was to do, or upstream did not take it."""
+def _order(services: Services, stage: Stage, job_ids: list[str], orders: Exchange[Order, str]) -> dict[str, float]:
+    """Claim jobs and begin their POSTs; gives those that could not begin yet, with the seconds to wait."""
+    if not job_ids:
+        return {}
     now = services.clock()
-    if now > enough:
-        return Later(0.0)
-    claim = services.store.charge(job_id, stage, secrets.token_hex(8), now, lease=services.patience.charge_s)
-    if isinstance(claim, Overdue):
-        [again] = services.store.apply([decide.unheard(claim, now)], now)
-        return Later(0.0) if again else None
-    if not isinstance(claim, Charged):
-        return claim
-    began = time.monotonic()
-    with services.span("order", job=claim.job_id, stage=str(claim.stage)):
-        move = _order(services, claim)
-    _tell_order(claim, move, time.monotonic() - began)
-    written = _settle_claim(services, claim, move)
-    if not written or move.to is not State.PENDING or move.due is None:
-        return None
-    return Pending(job_id, move.version + 1, move.due - services.clock())
+    found = services.store.charge(job_ids, stage, secrets.token_hex(8), now, lease=services.patience.charge_s)
+    posts: list[tuple[Order, Call[str]]] = []
+    moves: list[tuple[Charged, Move]] = []
+    for claim in found:
+        if isinstance(claim, Charged):
+            with _left_to_the_pulse([claim.job_id]):
+                try:
+                    posts.append(_post(services, claim))
+                except Refused as error:
+                    moves.append((claim, decide.not_accepted(claim, error, now)))
+    if services.clock() >= now + services.patience.charge_s:
+        moves += [(order.claim, decide.not_sent(order.claim)) for order, _ in posts]
+        posts.clear()
+    orders.begin(posts)
+    _write(services, moves)
+    unheard = [decide.unheard(claim, now) for claim in found if isinstance(claim, Overdue)]
+    anew = [move.job_id for move, made in zip(unheard, services.store.apply(unheard, now), strict=True) if made]
+    waits = zip(job_ids, found, strict=True)
+    return {job_id: wait.seconds for job_id, wait in waits if isinstance(wait, Later)} | dict.fromkeys(anew, 0.0)
 
 
-def _tell_order(claim: Charged, move: Move, seconds: float) -> None:
-    about = {"job": claim.job_id, "stage": str(claim.stage), "attempt": claim.attempt, "outcome": str(move.to)}
-    known = {"task_id": move.fields.get(task_field(claim.stage)), "reason": move.reason}
-    said = {name: value for name, value in known.items() if value}
-    log.info("ordered", extra={**about, **said, "duration": round(seconds, 3)})
-
-
-def _order(services: Services, claim: Charged) -> Move:
-    """Send the POST and judge its answer."""
-    if services.clock() >= claim.until:
-        return decide.not_sent(claim)
-    try:
-        spec = _readable(claim)
-        task_id = services.health.of_order(partial(_post, services, claim, spec))
-    except UpstreamError as error:
-        return decide.not_accepted(claim, error, services.clock())
-    model = spec.song.mv if spec.song and claim.stage is Stage.MUSIC else ""
-    poll_in = services.polls.after(0.0, kind_of(claim.stage, model))
-    return decide.accepted(claim, task_id, services.clock(), poll_in, model)
+def _post(services: Services, claim: Charged) -> tuple[Order, Call[str]]:
+    spec = _readable(claim)
+    webhook = services.webhooks.of(claim) if services.webhooks else None
+    if claim.stage is Stage.VOICE and spec.audio_url is not None:
+        return Order(claim), calls.create_voice(spec.audio_url, webhook)
+    persona_id = claim.persona_id or spec.persona_id
+    if claim.stage is Stage.MUSIC and persona_id is not None and spec.song is not None:
+        return Order(claim, spec.song.mv), calls.create_music(persona_id, spec.song, webhook)
+    raise Refused(f"the record lacks what the {claim.stage} stage needs")
 
 
 def _readable(claim: Charged) -> VoiceJob:
@@ -130,27 +146,50 @@ def _readable(claim: Charged) -> VoiceJob:
         raise Refused("this release cannot read the job's record") from None
 
 
-def _post(services: Services, claim: Charged, spec: VoiceJob) -> str:
-    webhook = services.webhooks.of(claim) if services.webhooks else None
-    if claim.stage is Stage.VOICE and spec.audio_url is not None:
-        return services.upstream.create_voice(spec.audio_url, webhook)
-    persona_id = claim.persona_id or spec.persona_id
-    if claim.stage is Stage.MUSIC and persona_id is not None and spec.song is not None:
-        return services.upstream.create_music(persona_id, spec.song, webhook)
-    raise Refused(f"the record lacks what the {claim.stage} stage needs")
+def _settle(services: Services, told: Sequence[Told[Order, str]]) -> list[Pending]:
+    """Write what came of POSTs; gives those that upstream took."""
+    moves: list[tuple[Charged, Move]] = []
+    for each in told:
+        with _left_to_the_pulse([each.of.job_id]):
+            moves.append((each.of.claim, _judged(services, each)))
+    return _write(services, moves)
 
 
-def _settle_claim(services: Services, claim: Charged, move: Move) -> bool:
-    """Write what the POST led to, also when the answer came after the claim had run out."""
-    now = services.clock()
-    if services.store.apply([move], now) == [True]:
-        return True
+def _judged(services: Services, told: Told[Order, str]) -> Move:
+    claim, found = told.of.claim, told.result
+    services.health.of_order(found)
+    if isinstance(found, UpstreamError):
+        move = decide.not_accepted(claim, found, services.clock())
+    else:
+        poll_in = services.polls.after(0.0, kind_of(claim.stage, told.of.model))
+        move = decide.accepted(claim, found, services.clock(), poll_in, told.of.model)
+    about = {"job": claim.job_id, "stage": str(claim.stage), "attempt": claim.attempt, "outcome": str(move.to)}
+    known = {"task_id": move.fields.get(task_field(claim.stage)), "reason": move.reason}
+    said = {name: value for name, value in known.items() if value}
+    log.info("ordered", extra={**about, **said, "duration": round(told.seconds, 3)})
+    return move
+
+
+def _write(services: Services, moves: Sequence[tuple[Charged, Move]]) -> list[Pending]:
+    """Write what POSTs led to, also where an answer came after its claim had run out."""
+    if not moves:
+        return []
+    pending: list[Pending] = []
+    with _left_to_the_pulse([claim.job_id for claim, _ in moves]):
+        done = services.store.apply([move for _, move in moves], services.clock())
+        for (claim, move), written in zip(moves, done, strict=True):
+            if (written or _write_late(services, claim, move)) and move.to is State.PENDING and move.due is not None:
+                pending.append(Pending(claim.job_id, move.version + 1, move.due - services.clock()))
+    return pending
+
+
+def _write_late(services: Services, claim: Charged, move: Move) -> bool:
     [job] = services.store.get([claim.job_id])
     if job is not None and job.attempt == claim.attempt:
         if job.state is move.to and job.task_ids.get(claim.stage) == move.fields.get(task_field(claim.stage)):
             return True  # it was written; only Redis's answer was lost
         if job.state is State.UNSURE and (better := decide.late(job, move)):
-            return services.store.apply([better], now) == [True]
+            return services.store.apply([better], services.clock()) == [True]
     late = dict(move.fields) or move.reason
     log.error("the job has moved on from %s", late, extra={"job": claim.job_id, "stage": str(claim.stage)})
     return False
@@ -159,12 +198,13 @@ def _settle_claim(services: Services, claim: Charged, move: Move) -> bool:
 def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
     """Ask upstream about each job that is due, and write what it says."""
     claims = services.store.claim(job_ids, stage, services.clock(), lease=services.patience.poll_s)
-    answers = zip(claims, _each(services, partial(_poll_one, services), claims), strict=True)
+    answers = _asked(services, stage, claims)
     now = services.clock()
     waiting: list[Claimed] = []
     silent: list[Claimed] = []
     moves: list[Move] = []
-    for claim, answer in answers:
+    for claim in claims:
+        answer = answers.get(claim.job_id)
         # Where asking went wrong for any reason, the deadline holds all the same.
         move = (answer and answer.move) or decide.overdue(claim, now, _deadline(services, claim))
         if move is not None:
@@ -202,16 +242,27 @@ class Answer:
     heard: bool
 
 
-def _poll_one(services: Services, claim: Claimed) -> Answer:
-    try:
-        with services.span("poll", job=claim.job_id, stage=str(claim.stage)):
-            reading = services.health.of_question(partial(services.upstream.task, claim.task_id))
-    except UpstreamError as error:
-        if isinstance(error, Refused):  # anything else is everybody's, and was told once
-            log.warning("asking about it: %s", error, extra={"job": claim.job_id, "stage": str(claim.stage)})
-        late = decide.overdue(claim, services.clock(), _deadline(services, claim), error.message)
-        return Answer(late, heard=False)
-    return Answer(decide.read(claim, reading, services.clock()), heard=True)
+def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> dict[str, Answer]:
+    """What upstream says about each job; those of which it could not be asked are not among them."""
+    questions = Exchange[Claimed, Reading](services.upstream, partial(_span, services, stage, "poll"))
+    questions.begin([(claim, calls.task(claim.task_id)) for claim in claims])
+    answers: dict[str, Answer] = {}
+    while questions.is_open:
+        for told in questions.told():
+            with _left_to_the_pulse([told.of.job_id]):
+                answers[told.of.job_id] = _heard(services, told)
+    return answers
+
+
+def _heard(services: Services, told: Told[Claimed, Reading]) -> Answer:
+    claim, found = told.of, told.result
+    services.health.of_question(found)
+    if not isinstance(found, UpstreamError):
+        return Answer(decide.read(claim, found, services.clock()), heard=True)
+    if isinstance(found, Refused):  # anything else is everybody's, and was told once
+        log.warning("asking about it: %s", found, extra={"job": claim.job_id, "stage": str(claim.stage)})
+    late = decide.overdue(claim, services.clock(), _deadline(services, claim), found.message)
+    return Answer(late, heard=False)
 
 
 def _deadline(services: Services, claim: Claimed) -> float:
@@ -219,21 +270,18 @@ def _deadline(services: Services, claim: Claimed) -> float:
     return services.deadlines[claim.stage] if claim.state is State.PENDING else services.patience.late_s
 
 
-def _each(services: Services, work: Callable[[T], R | None], chunk: Sequence[T]) -> list[R | None]:
-    """Do the work for each of the chunk on the process's threads; None where it went wrong.
+def _span(services: Services, stage: Stage, name: str, of: Order | Claimed) -> AbstractContextManager[None]:
+    return services.span(name, job=of.job_id, stage=str(stage))
 
-    What goes wrong here (Redis away for long, a defect) leaves the record as it stands, and the
-    pulse looks after it when its time is up.
-    """
 
-    def guarded(item: T) -> R | None:
-        try:
-            return work(item)
-        except Exception as error:
-            job_id = item.job_id if isinstance(item, Claimed) else item
-            # Redis quotes what it was sent: of its errors the name must do.
-            defect = not isinstance(error, RedisError)
+@contextmanager
+def _left_to_the_pulse(job_ids: Sequence[str]) -> Iterator[None]:
+    """What goes wrong here (Redis away for long, a defect) leaves the records as they stand, and the pulse looks
+    after them when their time is up."""
+    try:
+        yield
+    except Exception as error:
+        # Redis quotes what it was sent: of its errors the name must do.
+        defect = not isinstance(error, RedisError)
+        for job_id in job_ids:
             log.error("left to the pulse: %s", type(error).__name__, exc_info=defect, extra={"job": job_id})
-            return None
-
-    return services.hands.each(guarded, chunk)

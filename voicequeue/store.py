@@ -132,23 +132,17 @@ class Store:
         return Admitted(by_stage, news)
 
     def charge(
-        self, job_id: str, stage: Stage, holder: str, now: float, *, lease: float
-    ) -> Charged | Later | Overdue | None:
-        """Claim one job for its POST; Later if the submit rate says so; None if there is nothing to send
+        self, job_ids: Sequence[str], stage: Stage, holder: str, now: float, *, lease: float
+    ) -> list[Charged | Later | Overdue | None]:
+        """Claim jobs for their POSTs; for each Later if the submit rate says so, None if there is nothing to send
         (any more, or while the gate is closed).
 
-        `holder` is a token of this very claim: asking again with it gives the same answer, or Overdue if the job
+        `holder` is a token of this very asking: asking again with it gives the same answer, or Overdue if the job
         has gone unsure in between. That changes nothing: of two askings, the one that comes late may be the first.
         """
-        found = self._space.run("charge", f"{now:.6f}", job_id, stage, holder, now + lease, *self._limits)
-        if found is None or found == "closed":
-            return None
-        if len(found) == 1:
-            return Later(float(found[0]))
-        if len(found) == 2:
-            return Overdue(job_id, int(found[0]), State.UNSURE, stage)
-        version, attempt, content, persona_id, others = found
-        return Charged(job_id, int(version), stage, int(attempt), content, persona_id, now + lease, bool(others))
+        until = now + lease
+        found = self._space.run("charge", f"{now:.6f}", stage, holder, until, *self._limits, *job_ids)
+        return [_charge(job_id, stage, until, told) for job_id, told in zip(job_ids, found, strict=True)]
 
     def claim(self, job_ids: Iterable[str], stage: Stage, now: float, *, lease: float) -> list[Claimed]:
         """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""
@@ -419,6 +413,17 @@ class Store:
                     pipe.hget(self._space.key(f"job:{job_id}"), "state")
                 states = pipe.execute()
             yield from (job_id for job_id, found in zip(page, states, strict=True) if found == state)
+
+
+def _charge(job_id: str, stage: Stage, until: float, told: list[Any] | None) -> Charged | Later | Overdue | None:
+    match told:
+        case [version, attempt, content, persona_id, others]:
+            return Charged(job_id, int(version), stage, int(attempt), content, persona_id, until, bool(others))
+        case [version, "unsure"]:
+            return Overdue(job_id, int(version), State.UNSURE, stage)
+        case [seconds]:
+            return Later(float(seconds))
+    return None
 
 
 def _is_made(move: Move, stood: Sequence[str | None], now: float) -> bool:

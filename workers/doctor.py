@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -103,8 +104,8 @@ def _upstream(chosen: Settings) -> Remark:
         what = "MUSICAPI_BASE_URL begins with http:// : the key goes over the network for everybody to read"
         return Remark("upstream", Level.ERROR, what, "https://")
     try:
-        api = MusicApi(base, key, connect_s=PATIENCE_S, answer_s=PATIENCE_S)
-        left = api.credits()
+        with closing(MusicApi(base, key, connect_s=PATIENCE_S, answer_s=PATIENCE_S)) as api:
+            left = api.credits()
     except Unauthorized:
         todo = "mend MUSICAPI_KEY, restart the workers, then: voicequeue resume"
         return Remark("upstream", Level.ERROR, "MusicAPI does not accept MUSICAPI_KEY", todo)

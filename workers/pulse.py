@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -71,6 +72,7 @@ class Pulse:
         self._credits_every = credits_every
         self._resubmit_after = resubmit_after
         self._facts = facts
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="account")
 
     def beat(self, within: float) -> None:
         """Wait until there may be something to admit, at most so many seconds, and admit it."""
@@ -104,16 +106,18 @@ class Pulse:
     def look_at_the_account(self) -> None:
         """Ask upstream what is left, where it is this worker's turn; the beat does not wait for the answer."""
         if self._services.store.controls.turn("balance", every=self._credits_every):
-            self._services.hands.submit(survive, self._note_balance)
+            self._aside.submit(survive, self._note_balance)
 
     def _note_balance(self) -> None:
         store, clock = self._services.store, self._services.clock
         asked, spent_before = clock(), store.credits()
         try:
-            left = self._services.health.of_question(self._services.upstream.credits)
+            left = self._services.upstream.credits()
         except UpstreamError as error:
+            self._services.health.of_question(error)
             log.info("the account's credits cannot be asked for: %s", error)
             return
+        self._services.health.of_question(left)
         store.controls.note_balance(left, spent_before=spent_before, asked=asked, now=clock())
 
     def plan_polls(self) -> None:

@@ -14,7 +14,6 @@ from tasks.archive.shelf import Shelf
 from tasks.callbacks.deliver import CallbackServices
 from tasks.callbacks.hosts import Hosts
 from tasks.callbacks.sender import Sender
-from tasks.hands import Hands
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tasks.webhooks import Webhooks
@@ -93,7 +92,6 @@ def build(chosen: Settings) -> Services:
             connections=chosen.http_threads,
             heard=partial(_tell, store.tally),
         ),
-        hands=Hands(chosen.http_threads, name="upstream"),
         plan=PollPlan(chosen.poll_min_s, chosen.poll_max_s),
         patience=_patience(chosen),
         webhooks=webhooks(chosen),

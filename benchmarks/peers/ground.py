@@ -17,7 +17,7 @@ from benchmarks.load import SONG
 from benchmarks.peers.contestants import COROUTINES, Contestant
 from benchmarks.peers.crew import Crew, Producer, environment
 from config.settings import Settings
-from tasks.musicapi.client import persona_music
+from tasks.musicapi.calls import persona_music
 from workers.stack import Stack, free_port
 from workers.supervisor import Supervisor
 

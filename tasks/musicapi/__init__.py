@@ -4,7 +4,8 @@ Every answer becomes a reading (`readings`) or an error (`errors`) that says two
 certain: whether it was charged, and what to do.
 """
 
-from tasks.musicapi.client import MusicApi, Webhook
+from tasks.musicapi.calls import Webhook
+from tasks.musicapi.client import MusicApi
 from tasks.musicapi.errors import (
     CannotPay,
     Cost,
@@ -17,11 +18,13 @@ from tasks.musicapi.errors import (
     Unavailable,
     UpstreamError,
 )
+from tasks.musicapi.exchange import Exchange, Told
 from tasks.musicapi.readings import MusicReady, NotReady, Reading, TaskFailed, VoiceReady
 
 __all__ = [
     "CannotPay",
     "Cost",
+    "Exchange",
     "Forbidden",
     "Moderated",
     "MusicApi",
@@ -32,6 +35,7 @@ __all__ = [
     "Refused",
     "SlowDown",
     "TaskFailed",
+    "Told",
     "Unauthorized",
     "Unavailable",
     "UpstreamError",

@@ -1,50 +1,41 @@
-"""The HTTP calls: create a voice, create a song, ask for a task, ask for the credits."""
+"""The client: one account at MusicAPI."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
-from urllib.parse import quote
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
-import requests
-from urllib3 import BaseHTTPResponse, Timeout
-from urllib3.exceptions import HTTPError, ReadTimeoutError
-
-from tasks.musicapi import readings
-from tasks.musicapi.connections import OneHost, why_not_opened
-from tasks.musicapi.errors import NoAnswer, Unavailable, UpstreamError, from_answer
+from tasks.musicapi import calls
+from tasks.musicapi.calls import Call, Webhook
+from tasks.musicapi.errors import UpstreamError, from_answer
 from tasks.musicapi.readings import Reading
+from tasks.musicapi.wire import Route, Wire
 from voicequeue.song import Song
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 #: Told of each call: the operation, what came of it ("ok", or the kind of the error), and the seconds it took.
 Heard = Callable[[str, str, float], None]
 
-#: An answer larger than this is not the contract's.
-BODY_MAX = 2_000_000
+#: What each request says beside what all do.
+_HEADERS: dict[str, dict[str, str]] = {"GET": {}, "POST": {"Content-Type": "application/json"}}
 
 #: A key shorter than this is a test's: it hides nothing, and may be part of any word.
 SECRET_MIN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Webhook:
-    """Where upstream shall say that an order has settled, and what it signs that with."""
-
-    url: str
-    secret: str = field(repr=False)
-
-
 class MusicApi:
     """One account at MusicAPI. Safe to share between threads; one per process.
 
-    A POST is sent at most once: nothing here ever repeats a request. Times are in seconds:
+    A POST is sent at most once: nothing here ever repeats one. Times are in seconds:
     `connect_s` to open a connection, `answer_s` for any silence of upstream's and for the whole of a
-    body, so that an answer which drips does not hold a thread for ever.
+    body, so that an answer which drips does not hold a step for ever. `connections`: of the calls that
+    are begun together so many are made at once.
     """
 
     def __init__(
@@ -60,113 +51,96 @@ class MusicApi:
         # Found here, for later it would cost a charge each time; and unnamed, for the key is a secret.
         if not (key.isascii() and key.isprintable()):
             raise ValueError("the key has a line break, or other characters that no header may carry")
-        self._base = base_url.rstrip("/")
         self._key = key.encode()
-        self._answer_s = answer_s
         self._heard = heard or _nobody
-        self._timeout = Timeout(connect=connect_s, read=answer_s)
-        session = requests.Session()
-        # A session looks up proxies, netrc and cookies anew for each call, and its adapter wraps what urllib3 gives:
-        # both cost as much as the call. So the session says once how upstream is reached, and calls go to that pool.
-        adapter = OneHost(pool_connections=1, pool_maxsize=connections, max_retries=0)
-        session.mount(self._base, adapter)
-        self._session = session
-        probe = session.prepare_request(requests.Request("GET", self._base))
-        settings = session.merge_environment_settings(self._base, {}, True, None, None)
-        self._pool = adapter.look_up(probe, **{name: settings[name] for name in ("verify", "cert", "proxies")})
-        self._root = adapter.request_url(probe, settings["proxies"]).rstrip("/")
-        self._headers = dict(probe.headers) | {
-            "Authorization": f"Bearer {key}",
-            "Accept": "application/json",
-        }
-        self._headers_of_body = self._headers | {"Content-Type": "application/json"}
+        self.connections = connections
+        headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
+        self._wire = Wire(Route.to(base_url), headers, connect_s=connect_s, answer_s=answer_s)
+        self._lines: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         """Close the pooled connections."""
-        self._session.close()
+        self._wire.close()
 
     def create_voice(self, audio_url: str, webhook: Webhook | None = None) -> str:
         """Order a voice (4 credits); gives upstream's task id. Raises UpstreamError."""
-        body = {"audio_url": audio_url, **_webhook_fields(webhook)}
-        return self._call("create_voice", "POST", "/api/v1/sonic/create-voice", readings.accepted, body)
+        return self.make(calls.create_voice(audio_url, webhook))
 
     def create_music(self, persona_id: str, song: Song, webhook: Webhook | None = None) -> str:
         """Order a song (15 credits, two clips); gives upstream's task id. Raises UpstreamError."""
-        body = {**persona_music(persona_id, song), **_webhook_fields(webhook)}
-        return self._call("persona_music", "POST", "/api/v1/sonic/create", readings.accepted, body)
+        return self.make(calls.create_music(persona_id, song, webhook))
 
     def task(self, task_id: str) -> Reading:
         """What became of an order (free). Raises UpstreamError."""
-        path = f"/api/v1/sonic/task/{quote(task_id, safe='')}"
-        return cast(Reading, self._call("task", "GET", path, readings.reading))
+        return self.make(calls.task(task_id))
 
     def credits(self) -> int:
         """Credits left on the account (free). Raises UpstreamError."""
-        return self._call("get_credits", "GET", "/api/v1/get-credits", readings.credits_left)
+        return self.make(calls.credits_left())
 
-    def _call(
+    def make(self, call: Call[T]) -> T:
+        """Make one call, and wait for what its answer says. Raises UpstreamError."""
+        return self._wire.start(self._make(call)).result()
+
+    def begin(
         self,
-        operation: str,
-        method: str,
-        path: str,
-        read: Callable[[Any], T | None],
-        body: dict[str, Any] | None = None,
-    ) -> T:
-        """What `read` finds in the answer; it gives None for what it cannot read."""
+        begun: Iterable[tuple[K, Call[T]]],
+        told: Callable[[K, T | Exception, float], object],
+        within: Callable[[K], AbstractContextManager[None]],
+    ) -> None:
+        """Make these calls, `connections` of them at once; each `within` that. `told` of what the answer says, or of
+        the error, and of the seconds that it took, on a thread of ours: it must be quick."""
+        self._wire.soon(self._begin, list(begun), told, within)
+
+    def _begin(self, begun: list[tuple[K, Call[T]]], *how: Any) -> None:
+        left = iter(begun)
+        for _ in range(min(len(begun), self.connections)):
+            line = asyncio.get_running_loop().create_task(self._line(left, *how))
+            self._lines.add(line)
+            line.add_done_callback(self._lines.discard)
+
+    async def _line(
+        self,
+        left: Iterator[tuple[K, Call[T]]],
+        told: Callable[[K, T | Exception, float], object],
+        within: Callable[[K], AbstractContextManager[None]],
+    ) -> None:
+        """Make one call after the other; other lines take theirs from the same."""
+        for key, call in left:
+            began = time.monotonic()
+            found: T | Exception
+            try:
+                with within(key):
+                    found = await self._make(call)
+            except Exception as error:
+                found = error
+            told(key, found, time.monotonic() - began)
+
+    async def _make(self, call: Call[T]) -> T:
         began, outcome = time.monotonic(), "ok"
         try:
-            return self._answer(method, path, read, body)
+            return await self._answer(call)
         except UpstreamError as error:
             outcome = error.kind
             raise
         finally:
-            self._heard(operation, outcome, time.monotonic() - began)
+            self._heard(call.operation, outcome, time.monotonic() - began)
 
-    def _answer(self, method: str, path: str, read: Callable[[Any], T | None], body: dict[str, Any] | None) -> T:
-        status, headers, raw = self._send(method, path, body)
-        if 200 <= status < 300 and (found := read(_parsed(raw))) is not None:
+    async def _answer(self, call: Call[T]) -> T:
+        """What `read` finds in the answer; it gives None for what it cannot read."""
+        body = None if call.body is None else json.dumps(call.body, ensure_ascii=False).encode()
+        got = await self._wire.send(call.method, call.path, _HEADERS[call.method], body)
+        if 200 <= got.status < 300 and (found := call.read(_parsed(got.body))) is not None:
             return found
-        raise from_answer(status, _parsed(self._without_key(raw)), headers, time.time())
+        raise from_answer(got.status, _parsed(self._without_key(got.body)), got.headers, time.time())
 
     def _without_key(self, raw: bytes) -> bytes:
         """What upstream says beside the contract may be shown anywhere, and may quote the key."""
         return raw.replace(self._key, b"(key)") if len(self._key) >= SECRET_MIN else raw
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any, bytes]:
-        """Send one request and read its whole answer: status, headers, body."""
-        give_up = time.monotonic() + self._answer_s
-        try:
-            answer = self._pool.urlopen(
-                method,
-                self._root + path,
-                body=None if body is None else json.dumps(body, ensure_ascii=False).encode(),
-                headers=self._headers if body is None else self._headers_of_body,
-                redirect=False,
-                assert_same_host=False,
-                retries=False,
-                timeout=self._timeout,
-                preload_content=False,
-                decode_content=False,
-            )
-            return answer.status, answer.headers, _read(answer, give_up)
-        except (HTTPError, OSError) as error:
-            raise _transport_error(error) from None
-
 
 def _nobody(operation: str, outcome: str, seconds: float) -> None:
     """Where nobody wants to hear of calls."""
-
-
-def _webhook_fields(webhook: Webhook | None) -> dict[str, str]:
-    return {} if webhook is None else {"webhook_url": webhook.url, "webhook_secret": webhook.secret}
-
-
-def persona_music(persona_id: str, song: Song) -> dict[str, Any]:
-    """The body that orders a song."""
-    fields = song.model_dump(exclude_none=True, exclude={"description"})
-    if song.description is not None:
-        fields["gpt_description_prompt"] = song.description
-    return {"task_type": "persona_music", "persona_id": persona_id, **fields}
 
 
 def _parsed(raw: bytes) -> Any:
@@ -175,29 +149,3 @@ def _parsed(raw: bytes) -> Any:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return None
-
-
-def _read(raw: BaseHTTPResponse, give_up: float) -> bytes:
-    """The body, within the time and size allowed. A body cut short is an error, not an answer."""
-    body = bytearray()
-    try:
-        while piece := raw.read1(65_536, decode_content=True):
-            body += piece
-            if len(body) > BODY_MAX:
-                raise NoAnswer("the answer is too large")
-            if time.monotonic() > give_up and raw.length_remaining != 0:
-                raise NoAnswer("the answer took too long")
-    except BaseException:
-        raw.close()
-        raise
-    raw.release_conn()
-    return bytes(body)
-
-
-def _transport_error(error: Exception) -> UpstreamError:
-    """Unavailable only where the request cannot have left: everything else may have been charged."""
-    if why := why_not_opened(error):
-        return Unavailable(why)
-    if isinstance(error, ReadTimeoutError | TimeoutError):
-        return NoAnswer("no answer in time")
-    return NoAnswer("the connection was lost")

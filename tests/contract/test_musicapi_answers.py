@@ -23,7 +23,7 @@ from tasks.musicapi import (
     UpstreamError,
     VoiceReady,
 )
-from tasks.musicapi.client import BODY_MAX
+from tasks.musicapi.wire import BODY_MAX
 from tests.contract.conftest import KEY, Connect, trouble
 from tests.scripted import HANG_UP, Request, Scripted, answer, one_answer
 

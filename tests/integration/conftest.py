@@ -11,7 +11,6 @@ import pytest
 
 from simulator.process import Simulator
 from tasks import steps
-from tasks.hands import Hands
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tests.scripted import Request
@@ -114,10 +113,9 @@ def build(store: Store) -> Iterator[Build]:
             clock = Clock()
             upstream = MusicApi(base_url, "key-of-the-account", connect_s=5, answer_s=10, connections=THREADS)
             standing.callback(upstream.close)
-            hands = standing.enter_context(Hands(THREADS))
             plan = PollPlan(POLL_S, POLL_S)
             deadlines = dict.fromkeys(Stage, DEADLINE_S)
-            return Bench(Services(store, upstream, hands, plan, PATIENCE, deadlines, clock=clock), clock)
+            return Bench(Services(store, upstream, plan, PATIENCE, deadlines, clock=clock), clock)
 
         yield _build
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -26,7 +26,7 @@ from config.celeryconfig import QUEUES, configuration
 from config.settings import Settings
 from simulator.process import Simulator
 from tasks.celery_tasks import register
-from tasks.hands import Hands
+from tasks.musicapi import MusicApi
 from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State, scripts
 from voicequeue.tally import Tally
@@ -165,7 +165,7 @@ class Crew:
 
 
 @pytest.fixture
-def crew(bench: Bench, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
+def crew(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
     """A worker that has done one job, so that connections stand; scripts are loaded, and nothing is in its queues.
 
     It makes its calls one after the other, and nothing in it looks at the real time: what it asks for is the same each
@@ -178,8 +178,8 @@ def crew(bench: Bench, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterato
     app.conf.update(
         {**configuration(Settings(_env_file=None)), "broker_url": "memory://here", "broker_transport_options": {}}
     )
-    with Hands(1) as hands:
-        services = replace(bench.services, hands=hands)
+    with closing(MusicApi(simulator.api_url, "key", connections=1)) as upstream:
+        services = replace(bench.services, upstream=upstream)
         register(app, lambda: services, _nobody, _nobody)
         found = Crew(bench, Pulse(services, partial(publish, app), worker="w", chunk=CHUNK), app)
         found.take_the_rest()

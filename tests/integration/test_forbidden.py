@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tests.integration.conftest import PATIENCE, Bench, Build, audio_of, voice
 from tests.scripted import Request, Script, Scripted, answer
+from tests.store.life import charge
 from voicequeue import Code, Stage, State
 from voicequeue.claims import Charged
 from voicequeue.gate import Reason
@@ -91,7 +92,7 @@ def test_what_was_forbidden_once_and_taken_then_is_judged_anew(build: Build) -> 
     fields = {"persona_id": "p-1"}
     ready = Move(anna, job.version, job.state, job.stage, State.ADMITTED, Stage.MUSIC, due=now, fields=fields)
     assert bench.store.apply([ready], now) == [True]
-    claim = bench.store.charge(anna, Stage.MUSIC, "holder", now, lease=9)
+    claim = charge(bench.store, anna, Stage.MUSIC, "holder", now, lease=9)
 
     assert isinstance(claim, Charged)
     assert not claim.others_taken

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from simulator.process import Simulator
-from tasks.hands import Hands
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tests.conftest import eventually
+from tests.store.life import charge
 from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.claims import Charged
 from voicequeue.flow import Patience
@@ -52,15 +53,9 @@ def bench(store: Store, simulator: Simulator) -> Iterator[Bench]:
     """A pulse with ten slots and chunks of four, whose messages are written down."""
     clock = Clock()
     handed_out: list[tuple[str, list[str]]] = []
-    with Hands(1) as hands:
+    with closing(MusicApi(simulator.api_url, "key")) as upstream:
         services = Services(
-            store=store,
-            upstream=MusicApi(simulator.api_url, "key"),
-            hands=hands,
-            plan=PollPlan(1, 1),
-            patience=Patience(stale_s=10),
-            deadlines=dict.fromkeys(Stage, 60.0),
-            clock=clock,
+            store, upstream, PollPlan(1, 1), Patience(stale_s=10), dict.fromkeys(Stage, 60.0), clock=clock
         )
 
         def build(worker: str) -> Pulse:
@@ -130,7 +125,7 @@ def test_a_silent_charge_becomes_unsure_and_is_handed_out_to_nobody(bench: Bench
     """A worker that died while charging leaves a job of which nobody knows whether it was paid."""
     [job_id] = enqueue(queue, 1)
     bench.pulse.admit()
-    bench.store.charge(job_id, Stage.VOICE, "a worker that dies", bench.clock.now, lease=30)
+    charge(bench.store, job_id, Stage.VOICE, "a worker that dies", bench.clock.now, lease=30)
     bench.handed_out.clear()
 
     bench.clock.now += 41
@@ -157,7 +152,7 @@ def make_pending(bench: Bench, job_id: str, *, due: float) -> None:
     """Take a queued job through its charge."""
     bench.pulse.admit()
     bench.handed_out.clear()
-    claim = bench.store.charge(job_id, Stage.VOICE, "holder", bench.clock.now, lease=30)
+    claim = charge(bench.store, job_id, Stage.VOICE, "holder", bench.clock.now, lease=30)
     assert isinstance(claim, Charged)
     fields = {task_field(Stage.VOICE): "t1", "since": str(bench.clock.now)}
     move = Move(job_id, claim.version, State.CHARGING, Stage.VOICE, State.PENDING, due=due, fields=fields, credits=4)

@@ -12,7 +12,6 @@ import pytest
 
 from simulator.process import Simulator
 from tasks import decide
-from tasks.hands import Hands
 from tasks.steps import Submitted
 from tests.conftest import eventually
 from tests.integration.conftest import (
@@ -151,10 +150,8 @@ def test_two_workers_with_the_same_chunk_charge_each_job_once(bench: Bench, simu
     both = threading.Barrier(2)
 
     def work() -> Submitted:
-        with Hands(4) as hands:
-            other = replace(bench, services=replace(bench.services, hands=hands))
-            both.wait()
-            return other.submit(Stage.VOICE, job_ids)
+        both.wait()
+        return bench.submit(Stage.VOICE, job_ids)
 
     with ThreadPoolExecutor(2) as workers:
         outcomes = [each.result() for each in [workers.submit(work), workers.submit(work)]]

@@ -127,7 +127,7 @@ class Thawed:
     """A clock that stands still for the first looks, and then has jumped: the claim was made before."""
 
     def __init__(self, now: float, jump_s: float) -> None:
-        self._times = chain([now, now], repeat(now + jump_s))
+        self._times = chain([now, now, now], repeat(now + jump_s))
 
     def __call__(self) -> float:
         return next(self._times)

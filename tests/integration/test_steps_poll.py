@@ -11,7 +11,6 @@ import pytest
 
 from simulator.faults import GET_FAULTS
 from simulator.process import Simulator
-from tasks.hands import Hands
 from tasks.steps import Polled
 from tests.integration.conftest import DEADLINE_S, PATIENCE, POLL_S, SONG, Bench, Build, books_agree, voice, voices
 from tests.scripted import Request, Scripted, answer
@@ -66,10 +65,8 @@ def test_two_workers_with_the_same_chunk_ask_about_each_job_once(bench: Bench, s
     both = threading.Barrier(2)
 
     def work() -> Polled:
-        with Hands(4) as hands:
-            other = replace(bench, services=replace(bench.services, hands=hands))
-            both.wait()
-            return other.poll(Stage.VOICE, job_ids)
+        both.wait()
+        return bench.poll(Stage.VOICE, job_ids)
 
     with ThreadPoolExecutor(2) as workers:
         outcomes = [each.result() for each in [workers.submit(work), workers.submit(work)]]

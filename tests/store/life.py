@@ -12,7 +12,7 @@ from redis import Redis
 
 from tests.jobs import sung
 from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob, records
-from voicequeue.claims import Charged
+from voicequeue.claims import Charged, Later, Overdue
 from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, Move
 from voicequeue.stage import PRICES
 from voicequeue.store import SONGS_AHEAD, Store
@@ -49,9 +49,17 @@ def make(store: Store, job: Job, to: State, now: float = NOW, **rest: Any) -> Jo
     return one(store, job.id)
 
 
+def charge(
+    store: Store, job_id: str, stage: Stage, holder: str, now: float, *, lease: float
+) -> Charged | Later | Overdue | None:
+    """Ask for the claim of one job."""
+    [found] = store.charge([job_id], stage, holder, now, lease=lease)
+    return found
+
+
 def charging(store: Store, job_id: str, now: float = NOW, *, lease: float = 90.0) -> Charged:
     """Claim an admitted job for its POST."""
-    claim = store.charge(job_id, one(store, job_id).stage, "holder", now, lease=lease)
+    claim = charge(store, job_id, one(store, job_id).stage, "holder", now, lease=lease)
     assert isinstance(claim, Charged)
     return claim
 

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from tests.jobs import SONG, numbered, voice
-from tests.store.life import NOW, accepted, charging, dump, everything_agrees, make, one, put
+from tests.store.life import NOW, accepted, charge, charging, dump, everything_agrees, make, one, put
 from voicequeue import Gate, Hold, Stage, State, VoiceJob
 from voicequeue.claims import Admitted
 from voicequeue.gate import Limits
@@ -180,7 +180,7 @@ def test_a_closed_gate_turns_an_admitted_job_back(store: Store, redis: Redis, pr
     store.admit(NOW, at_most=1)
     store.controls.close("out_of_credits", "403", NOW, NOW + 60)
 
-    assert store.charge(first, Stage.VOICE, "h", NOW + 1, lease=9) is None
+    assert charge(store, first, Stage.VOICE, "h", NOW + 1, lease=9) is None
 
     job = one(store, first)
     assert (job.state, job.attempt) == (State.QUEUED, 0)

@@ -15,6 +15,7 @@ from tests.store.life import (
     REACHABLE,
     accepted,
     brought_to,
+    charge,
     charging,
     dump,
     everything_agrees,
@@ -63,7 +64,7 @@ def test_a_charge_is_written_before_anything_is_sent(store: Store, redis: Redis,
     """The claim carries all that the POST needs; the record says `charging`, with its attempt."""
     job = brought_to(store, State.ADMITTED)
 
-    claim = store.charge(job.id, Stage.VOICE, "h", NOW + 1, lease=90)
+    claim = charge(store, job.id, Stage.VOICE, "h", NOW + 1, lease=90)
 
     assert claim == Charged(job.id, job.version + 1, Stage.VOICE, 1, sung().content(), None, NOW + 91)
     now = one(store, job.id)
@@ -90,19 +91,29 @@ def test_who_asks_again_when_the_job_is_unsure_by_then_is_told_so(store: Store, 
     unsure = make(store, job, State.UNSURE)
     before = dump(redis, prefix)
 
-    again = store.charge(job.id, Stage.VOICE, "holder", NOW + 1, lease=90)
+    again = charge(store, job.id, Stage.VOICE, "holder", NOW + 1, lease=90)
 
     assert again == Overdue(job.id, unsure.version, State.UNSURE, Stage.VOICE)
     assert dump(redis, prefix) == before
 
 
+def test_a_job_that_is_named_twice_in_one_asking_is_claimed_once(store: Store) -> None:
+    """One claim is one POST."""
+    first, second = put(store, *numbered(2))
+    store.admit(NOW, at_most=2)
+
+    found = store.charge([first, second, first], Stage.VOICE, "h", NOW, lease=90)
+
+    assert [isinstance(each, Charged) for each in found] == [True, True, False]
+
+
 def test_the_same_holder_gets_the_same_answer_again(store: Store, redis: Redis, prefix: str) -> None:
     """An answer that was lost on its way from Redis costs no second attempt; nothing else changes."""
     job = brought_to(store, State.ADMITTED)
-    first = store.charge(job.id, Stage.VOICE, "h", NOW, lease=90)
+    first = charge(store, job.id, Stage.VOICE, "h", NOW, lease=90)
     before = dump(redis, prefix)
 
-    assert store.charge(job.id, Stage.VOICE, "h", NOW + 1, lease=89) == first
+    assert charge(store, job.id, Stage.VOICE, "h", NOW + 1, lease=89) == first
     assert dump(redis, prefix) == before
 
 
@@ -111,7 +122,7 @@ def test_another_holder_gets_nothing(store: Store, redis: Redis, prefix: str) ->
     job = brought_to(store, State.CHARGING)
     before = dump(redis, prefix)
 
-    assert store.charge(job.id, Stage.VOICE, "another", NOW + 1, lease=90) is None
+    assert charge(store, job.id, Stage.VOICE, "another", NOW + 1, lease=90) is None
     assert dump(redis, prefix) == before
 
 
@@ -121,9 +132,9 @@ def test_only_an_admitted_job_can_be_charged(store: Store, redis: Redis, prefix:
     job = brought_to(store, state)
     before = dump(redis, prefix)
 
-    assert store.charge(job.id, Stage.VOICE, "late", NOW + 1, lease=90) is None
+    assert charge(store, job.id, Stage.VOICE, "late", NOW + 1, lease=90) is None
     may_know = state in (State.CHARGING, State.UNSURE)
-    assert may_know or store.charge(job.id, Stage.VOICE, "holder", NOW + 1, lease=90) is None
+    assert may_know or charge(store, job.id, Stage.VOICE, "holder", NOW + 1, lease=90) is None
     assert dump(redis, prefix) == before
 
 
@@ -133,13 +144,13 @@ def test_a_message_of_another_stage_charges_nothing(store: Store, redis: Redis, 
     make(store, job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
     before = dump(redis, prefix)
 
-    assert store.charge(job.id, Stage.VOICE, "h", NOW + 1, lease=90) is None
+    assert charge(store, job.id, Stage.VOICE, "h", NOW + 1, lease=90) is None
     assert dump(redis, prefix) == before
 
 
 def test_a_job_that_nobody_knows_charges_nothing(store: Store, redis: Redis, prefix: str) -> None:
     """A message may outlive its job."""
-    assert store.charge("nosuchjob", Stage.VOICE, "h", NOW, lease=90) is None
+    assert charge(store, "nosuchjob", Stage.VOICE, "h", NOW, lease=90) is None
     assert dump(redis, prefix) == {}
 
 
@@ -148,11 +159,11 @@ def test_of_two_that_charge_at_once_exactly_one_does(store: Store, valkey_url: s
     job_ids = put(store, *numbered(100))
     store.admit(NOW, at_most=100)
 
-    def charge(own: Store, number: int) -> list[str]:
+    def claimed(own: Store, number: int) -> list[str]:
         order = job_ids if number else job_ids[::-1]
-        return [each for each in order if own.charge(each, Stage.VOICE, f"h{number}", NOW, lease=9)]
+        return [each for each in order if charge(own, each, Stage.VOICE, f"h{number}", NOW, lease=9)]
 
-    one_got, other_got = both(valkey_url, prefix, charge)
+    one_got, other_got = both(valkey_url, prefix, claimed)
 
     assert sorted(one_got + other_got) == sorted(job_ids)
     assert {job.attempt for job in store.get(job_ids) if job} == {1}

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from tests.jobs import SONG, URL, numbered, sung, voice
-from tests.store.life import NOW, brought_to, dump, everything_agrees, failed, ids, make, one, put
+from tests.store.life import NOW, brought_to, charge, dump, everything_agrees, failed, ids, make, one, put
 from voicequeue import Code, Priority, Stage, State, VoiceJob, scripts
 from voicequeue.claims import Outcome
 from voicequeue.store import SONGS_AHEAD, Store
@@ -133,7 +133,7 @@ def test_a_job_that_comes_back_takes_its_old_place(store: Store) -> None:
     """A retry does not wait behind those that came later, nor among those of the same call."""
     first, second, third = put(store, *numbered(3))
     store.admit(NOW, at_most=2)
-    store.charge(second, Stage.VOICE, "h", NOW, lease=9)
+    charge(store, second, Stage.VOICE, "h", NOW, lease=9)
     failed(store, one(store, second), Code.REFUSED)
     make(store, one(store, second), State.QUEUED, now=NOW + 99)
     make(store, one(store, first), State.QUEUED, now=NOW + 99)

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from tests.jobs import numbered, sung
-from tests.store.life import NOW, accepted, brought_to, charging, everything_agrees, make, one, put
+from tests.store.life import NOW, accepted, brought_to, charge, charging, everything_agrees, make, one, put
 from voicequeue import Hold, Stage, State
 from voicequeue.claims import Admitted
 from voicequeue.controls import TROUBLE_MAX_S
@@ -158,7 +158,7 @@ def test_of_jobs_that_were_admitted_before_one_is_charged_on_trial(store: Store,
     admitted(store, NOW)
     store.controls.close(reason, "no", NOW, NOW + 60)
 
-    first, *others = [store.charge(job_id, Stage.VOICE, "h", NOW + 60, lease=9) for job_id in job_ids]
+    first, *others = [charge(store, job_id, Stage.VOICE, "h", NOW + 60, lease=9) for job_id in job_ids]
 
     assert first is not None
     assert others == [None, None, None]

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from tests.jobs import numbered, voice
-from tests.store.life import NOW, accepted, charging, make, one, put
+from tests.store.life import NOW, accepted, charge, charging, make, one, put
 from voicequeue import Stage, State
 from voicequeue.claims import Charged, Later
 from voicequeue.controls import Flow
@@ -166,7 +166,7 @@ def test_it_settles_near_what_upstream_bears(build: Build, bears: int) -> None:
         for job_id in list(store.ids(state=State.PENDING))[::-1][: math.ceil(bears / 4)]:
             make(store, one(store, job_id), State.SUCCEEDED, now)
         for job_id in [job_id for stage in store.admit(now).by_stage.values() for job_id in stage]:
-            claim = store.charge(job_id, Stage.VOICE, "h", now, lease=9)
+            claim = charge(store, job_id, Stage.VOICE, "h", now, lease=9)
             if not isinstance(claim, Charged):
                 continue
             if store.counts()[State.PENDING] < bears:
@@ -279,7 +279,7 @@ def posts(store: Store, job_ids: list[str], times: Iterator[float]) -> list[floa
     left, found = list(job_ids), []
     for now in times:
         for job_id in list(left):
-            if not isinstance(store.charge(job_id, Stage.VOICE, "h", now, lease=900), Charged):
+            if not isinstance(charge(store, job_id, Stage.VOICE, "h", now, lease=900), Charged):
                 break
             left.remove(job_id)
             found.append(now)
@@ -317,16 +317,16 @@ def test_a_post_that_comes_too_early_is_told_when_to_come(build: Build, redis: R
     store.controls.set_limits(submit_rate=0)
     store.admit(NOW)
     store.controls.set_limits(submit_rate=None)
-    assert isinstance(store.charge(first, Stage.VOICE, "h", NOW, lease=9), Charged)
+    assert isinstance(charge(store, first, Stage.VOICE, "h", NOW, lease=9), Charged)
 
-    told = store.charge(second, Stage.VOICE, "h", NOW + 4, lease=9)
+    told = charge(store, second, Stage.VOICE, "h", NOW + 4, lease=9)
     assert isinstance(told, Later)
     assert told.seconds == pytest.approx(6)
 
     job = one(store, second)
     assert (job.state, job.attempt, job.version) == (State.ADMITTED, 0, 2)
     assert redis.zscore(f"{{{prefix}}}:flight", second) == pytest.approx(NOW + 10)
-    assert isinstance(store.charge(second, Stage.VOICE, "h", NOW + 10, lease=9), Charged)
+    assert isinstance(charge(store, second, Stage.VOICE, "h", NOW + 10, lease=9), Charged)
 
 
 def test_whoever_asks_again_pays_no_second_turn(build: Build) -> None:
@@ -334,9 +334,9 @@ def test_whoever_asks_again_pays_no_second_turn(build: Build) -> None:
     store = build(submit_rate=6.0)
     first, *_ = put(store, *numbered(2))
     store.admit(NOW)
-    claim = store.charge(first, Stage.VOICE, "h", NOW, lease=9)
+    claim = charge(store, first, Stage.VOICE, "h", NOW, lease=9)
 
-    assert store.charge(first, Stage.VOICE, "h", NOW, lease=9) == claim
+    assert charge(store, first, Stage.VOICE, "h", NOW, lease=9) == claim
 
 
 def test_the_rate_is_shared_by_all_workers(build: Build) -> None:
@@ -350,7 +350,7 @@ def test_the_rate_is_shared_by_all_workers(build: Build) -> None:
     times: list[int] = []
     for n in range(31):
         for worker in (one_worker, other):
-            if isinstance(worker.charge(job_ids[len(times)], Stage.VOICE, "h", NOW + n / 10, lease=900), Charged):
+            if isinstance(charge(worker, job_ids[len(times)], Stage.VOICE, "h", NOW + n / 10, lease=900), Charged):
                 times.append(n)
 
     assert times == [0, 10, 20, 30]
@@ -363,9 +363,9 @@ def test_nothing_is_saved_up_for_later(build: Build) -> None:
     job_ids = put(store, *numbered(9))
     store.admit(NOW)
     store.controls.set_limits(submit_rate=None)
-    store.charge(job_ids[0], Stage.VOICE, "h", NOW, lease=9_000)
+    charge(store, job_ids[0], Stage.VOICE, "h", NOW, lease=9_000)
 
-    late = [store.charge(job_id, Stage.VOICE, "h", NOW + 3_600, lease=9) for job_id in job_ids[1:]]
+    late = [charge(store, job_id, Stage.VOICE, "h", NOW + 3_600, lease=9) for job_id in job_ids[1:]]
 
     assert [isinstance(claim, Charged) for claim in late] == [True, True] + [False] * 6
 
@@ -379,5 +379,5 @@ def test_what_cannot_leave_within_seconds_holds_no_slot(build: Build) -> None:
 
     assert len(admitted) == 3
     assert store.admit(NOW).by_stage == {}
-    assert isinstance(store.charge(admitted[0], Stage.VOICE, "h", NOW, lease=9), Charged)
+    assert isinstance(charge(store, admitted[0], Stage.VOICE, "h", NOW, lease=9), Charged)
     assert len(store.admit(NOW).by_stage[Stage.VOICE]) == 1

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from tests.jobs import SONG, sung, voice
-from tests.store.life import NOW, accepted, charging, dump, everything_agrees, make, one, put
+from tests.store.life import NOW, accepted, charge, charging, dump, everything_agrees, make, one, put
 from voicequeue import Priority, Stage, State, VoiceJob
 from voicequeue.claims import Admitted
 from voicequeue.overview import Line
@@ -268,7 +268,7 @@ def test_while_songs_are_paused_voices_go_on_and_their_songs_wait(store: Store, 
     charging(store, job_id)
     make(store, accepted(store, job_id), State.ADMITTED, to_stage=Stage.MUSIC)
 
-    assert store.charge(job_id, Stage.MUSIC, "h", NOW, lease=9) is None
+    assert charge(store, job_id, Stage.MUSIC, "h", NOW, lease=9) is None
 
     assert (one(store, job_id).state, store.in_flight()) == (State.QUEUED, 0)
     moves = len(store.timeline(job_id))

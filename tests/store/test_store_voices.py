@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from tests.jobs import sung, voice
-from tests.store.life import NOW, accepted, charging, everything_agrees, failed, ids, make, move, one, put
+from tests.store.life import NOW, accepted, charge, charging, everything_agrees, failed, ids, make, move, one, put
 from voicequeue import Code, Job, Stage, State, VoiceJob, changes
 from voicequeue.claims import Outcome
 from voicequeue.store import Store
@@ -249,7 +249,7 @@ def test_a_voice_that_came_while_its_maker_had_a_slot_is_not_paid_for_again(stor
     voiced(store, accepted(store, a))
     assert one(store, b).state is State.ADMITTED
 
-    assert store.charge(b, Stage.VOICE, "holder", NOW, lease=9) is None
+    assert charge(store, b, Stage.VOICE, "holder", NOW, lease=9) is None
 
     assert [(one(store, each).state, one(store, each).stage) for each in (b, c)] == [(State.QUEUED, Stage.MUSIC)] * 2
     assert store.credits() == 4
@@ -277,7 +277,7 @@ def test_the_maker_of_a_content_whose_url_was_made_meanwhile_takes_that_voice(st
     voiced(store, ordered(store, other))
     [third] = put(store, sung(key="third", **same))
 
-    store.charge(first, Stage.VOICE, "holder", NOW, lease=9)
+    charge(store, first, Stage.VOICE, "holder", NOW, lease=9)
 
     assert [one(store, each).stage for each in (first, second, third)] == [Stage.MUSIC] * 3
     assert store.credits() == 4

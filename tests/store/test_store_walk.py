@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from redis import Redis
 
 from tests.jobs import SONG, URL
-from tests.store.life import NOW, dump, everything_agrees, one, promised, the_records
+from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, the_records
 from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob, records
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome
 from voicequeue.gate import Limits, Reason
@@ -94,7 +94,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             sending = self.store.counts()[State.CHARGING]
             rate = self.store.controls.limits().submit_rate
             again = job.state is State.CHARGING
-            claim = self.store.charge(job.id, stage, holder, self.now, lease=20)
+            claim = charge(self.store, job.id, stage, holder, self.now, lease=20)
             assert claim is None or (job.stage is stage and job.state in {State.ADMITTED, State.CHARGING})
             if isinstance(claim, Later):
                 assert rate
@@ -126,7 +126,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 State.PENDING: State.ADMITTED if job.stage is not job.spec.stages[-1] else State.SUCCEEDED,
             }
             if job.state is State.ADMITTED:
-                self.store.charge(job.id, job.stage, "x", self.now, lease=20)
+                charge(self.store, job.id, job.stage, "x", self.now, lease=20)
             elif job.state in ways:
                 self.make(job, ways[job.state], late=False)
 
