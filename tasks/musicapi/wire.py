@@ -17,6 +17,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import aiohttp
+import uvloop
 from requests import Session
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.util import make_headers
@@ -82,7 +83,7 @@ class Wire:
         self._route = route
         self._answer_s = answer_s
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=answer_s)
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
         self._session = self.start(self._open(headers)).result()
