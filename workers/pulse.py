@@ -42,6 +42,9 @@ HandOut = Callable[[str, list[str]], None]
 REST = 1 / 2
 
 
+#: Jobs that one script admits: Redis does nothing else meanwhile.
+AT_ONCE = 500
+
 #: Polls are planned anew after so many times the longest time between two.
 REPLANNED = 4
 
@@ -91,13 +94,18 @@ class Pulse:
 
     def admit(self) -> None:
         """Fill the free slots from the backlog and hand out what was admitted."""
-        admitted = self._services.store.admit(self._services.clock())
+        while self._admit_some() == AT_ONCE:
+            pass
+
+    def _admit_some(self) -> int:
+        admitted = self._services.store.admit(self._services.clock(), at_most=AT_ONCE)
         for stage, job_ids in admitted.by_stage.items():
             self._in_chunks(submit_name(stage), job_ids)
         if admitted.news == "short":
             log.warning("the credits do not suffice for the next job: nothing more is begun until there are more")
         elif admitted.news == "enough":
             log.info("there are credits again: it goes on")
+        return sum(map(len, admitted.by_stage.values()))
 
     def tell(self) -> None:
         """Log every move that nobody has logged yet, whoever made it."""

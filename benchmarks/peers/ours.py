@@ -10,12 +10,16 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.load import SONG, jobs
-from tasks.musicapi import MusicApi, VoiceReady
+from config.settings import Settings
+from tasks.musicapi import Exchange, MusicApi, Reading, UpstreamError, VoiceReady, calls
+from tasks.musicapi.calls import Call
 from voicequeue import VoiceQueue
 from voicequeue.store import connect
+
+T = TypeVar("T")
 
 #: Jobs in one pipeline.
 SLICE = 500
@@ -56,13 +60,35 @@ def _one_by_one(queue: VoiceQueue, count: int, batch: str, apart_s: float) -> No
 
 
 def _calls(count: int, batch: str) -> None:
-    upstream = MusicApi(os.environ["RACE_UPSTREAM"], "any")
-    for job in jobs(count, batch):
-        voice = upstream.task(upstream.create_voice(str(job.audio_url)))
-        if not isinstance(voice, VoiceReady):
-            raise RuntimeError(f"upstream is to be ready at once, not {voice}")
-        upstream.task(upstream.create_music(voice.persona_id, SONG))
+    """As many at once as a worker makes, chunk by chunk, and nothing else."""
+    chosen = Settings()
+    upstream = MusicApi(os.environ["RACE_UPSTREAM"], "any", connections=chosen.http_threads)
+    urls = [str(job.audio_url) for job in jobs(count, batch)]
+    for start in range(0, count, chosen.chunk):
+        orders = _all(upstream, [calls.create_voice(url) for url in urls[start : start + chosen.chunk]])
+        voices = [_voice(reading) for reading in _all(upstream, [calls.task(order) for order in orders])]
+        orders = _all(upstream, [calls.create_music(persona_id, SONG) for persona_id in voices])
+        _all(upstream, [calls.task(order) for order in orders])
     upstream.close()
+
+
+def _all(upstream: MusicApi, made: list[Call[T]]) -> list[T]:
+    """What the answers to all of them say, in their order."""
+    exchange = Exchange[int, T](upstream)
+    exchange.begin(list(enumerate(made)))
+    found: dict[int, T] = {}
+    while exchange.is_open:
+        for told in exchange.told():
+            if isinstance(told.result, UpstreamError):
+                raise told.result
+            found[told.of] = told.result
+    return [found[place] for place in range(len(made))]
+
+
+def _voice(reading: Reading) -> str:
+    if not isinstance(reading, VoiceReady):
+        raise RuntimeError(f"upstream is to be ready at once, not {reading}")
+    return reading.persona_id
 
 
 def _bytes(url: str, count: int, batch: str) -> None:

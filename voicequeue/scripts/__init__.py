@@ -20,6 +20,9 @@ _SHARED = tuple(
     f"lib/{name}.lua" for name in ("keys", "line", "flow", "callbacks", "archive", "move", "voices", "walk")
 )
 
+#: What each does at last.
+_END = "local outcome = action() write_sums() return outcome"
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -33,7 +36,8 @@ class Script:
 def load(name: str) -> Script:
     """The script called `name`."""
     folder = files(__name__)
-    source = "\n".join((folder / part).read_text(encoding="utf-8") for part in (*_SHARED, f"{name}.lua"))
+    *shared, action = ((folder / part).read_text(encoding="utf-8") for part in (*_SHARED, f"{name}.lua"))
+    source = "\n".join((*shared, "local function action()", action, "end", _END))
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

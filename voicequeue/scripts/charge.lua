@@ -6,10 +6,11 @@
 --          {v, 'unsure'}: the same holder asks so late that the claim was given up meanwhile
 --          {seconds}: too many POSTs this minute, come again then
 --          nil: there is nothing to do (any more), or the gate is closed and the job is queued again
-local now, stage, holder, rate = tonumber(ARGV[1]), ARGV[2], ARGV[3], limits_from(5).rate
+local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local rate, gate = limits_from(5).rate, gate_of(now, stage)
 
-local function claimed(job_key)
-  local found = redis.call('HMGET', job_key, 'v', 'attempt', 'spec', 'persona_id', 'forbidden')
+local function claimed(id)
+  local found = redis.call('HMGET', key('job:' .. id), 'v', 'attempt', 'spec', 'persona_id', 'forbidden')
   local took = found[5] and redis.call('HGET', key('flow'), 'took')
   found[5] = took and tonumber(took) > tonumber(found[5]) and 1 or 0
   return found
@@ -20,18 +21,18 @@ local function charge(id)
   -- Twice in one asking is no lost answer: one claim is one POST.
   if asked[id] then return false end
   asked[id] = true
-  local job_key = key('job:' .. id)
-  local job = redis.call('HMGET', job_key, 'state', 'stage', 'holder', 'shares')
-  if job[2] ~= stage then return false end
-  -- Asked twice by the same holder: the first answer was lost on its way.
-  if job[1] == 'charging' and job[3] == holder then return claimed(job_key) end
-  if job[1] == 'unsure' and job[3] == holder then return { redis.call('HGET', job_key, 'v'), 'unsure' } end
-  if job[1] ~= 'admitted' then return false end
+  local job = record(id)
+  if job.stage ~= stage then return false end
+  if job.state == 'charging' or job.state == 'unsure' then
+    -- Asked twice by the same holder: the first answer was lost on its way.
+    if redis.call('HGET', key('job:' .. id), 'holder') ~= holder then return false end
+    return job.state == 'charging' and claimed(id) or { job.v, 'unsure' }
+  end
+  if job.state ~= 'admitted' then return false end
   -- The voice has come from elsewhere since it was admitted: it is not paid for twice.
-  if stage == 'voice' and job[4] and takes(id, job[4], ARGV[1]) then return false end
-  local gate = gate_of(now, stage)
+  if stage == 'voice' and job.shares and takes(id, job.shares, ARGV[1]) then return false end
   if gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0) then
-    move(id, { to = 'queued', stage = stage, reason = 'gate closed' }, ARGV[1])
+    move(id, { to = 'queued', stage = stage, reason = 'gate closed' }, ARGV[1], job)
     return false
   end
   local wait = rate_wait(now, rate)
@@ -39,10 +40,9 @@ local function charge(id)
     redis.call('ZADD', key('flight'), now + wait, id)
     return { tostring(wait) }
   end
-  redis.call('HINCRBY', job_key, 'attempt', 1)
-  redis.call('HSET', job_key, 'holder', holder)
-  move(id, { to = 'charging', stage = stage, due = ARGV[4] }, ARGV[1])
-  return claimed(job_key)
+  local set = { attempt = (job.attempt or 0) + 1, holder = holder }
+  move(id, { to = 'charging', stage = stage, due = ARGV[4], set = set }, ARGV[1], job)
+  return claimed(id)
 end
 
 local found = {}

@@ -51,11 +51,12 @@ local function tell_of_job(id, batch, to, v, now)
 end
 
 local function tell_of_batch(batch, from, now)
-  local found = redis.call('HMGET', key('batch:' .. batch), 'callback_url', 'unsure', unpack(UNSETTLED))
-  if not found[1] then return end
+  if redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 0 then return end
+  write_sums()
+  local found = redis.call('HMGET', key('batch:' .. batch), 'unsure', unpack(UNSETTLED))
   -- It was told already that all rests: again only when nothing waits for a person any more.
-  if RESTING[from] and tonumber(found[2] or 0) > 0 then return end
-  for i = 3, #UNSETTLED + 2 do if tonumber(found[i] or 0) > 0 then return end end
+  if RESTING[from] and tonumber(found[1] or 0) > 0 then return end
+  for i = 2, #UNSETTLED + 1 do if tonumber(found[i] or 0) > 0 then return end end
   local times = redis.call('HINCRBY', key('batch:' .. batch), 'settlings', 1)
   local data = fields_of('batch:' .. batch, { 'credits', unpack(ALL_STATES) })
   call_back('batch-' .. redis.sha1hex(batch):sub(1, 16) .. '-' .. times .. '-' .. math.floor(now),

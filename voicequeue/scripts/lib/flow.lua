@@ -76,26 +76,28 @@ local function limit_now(limits)
   return math.min(limits.most, tonumber(redis.call('HGET', key('flow'), 'limit') or limits.first))
 end
 
-local function grow(limits, now)
+local function grow(limits, now, orders)
   local flow = redis.call('HMGET', key('flow'), 'limit', 'ceiling', 'streak', 'patience', 'cut')
   local limit, ceiling = tonumber(flow[1] or limits.first), tonumber(flow[2] or limits.most)
   local streak, patience = tonumber(flow[3] or 0), tonumber(flow[4] or PATIENCE)
   if flow[5] and now - tonumber(flow[5]) >= CALM_S then patience = math.min(patience, limit) end
   local used, held = redis.call('ZCARD', key('flight')), redis.call('ZCARD', key('state:pending'))
-  if held > ceiling then -- others were still on their way when upstream said "slow down", and it took them
-    ceiling = held
-    redis.call('HSET', key('flow'), 'ceiling', ceiling)
+  local known = { limit = limit, ceiling = ceiling, streak = streak }
+  -- Others were still on their way when upstream said "slow down", and it took them.
+  ceiling = math.max(ceiling, held)
+  for _ = 1, orders do
+    if limit >= limits.most or used < limit / 2 or (limit >= ceiling and used < limit) then break end
+    if limit < ceiling then
+      limit = limit + 1
+    elseif streak + 1 < patience then
+      streak = streak + 1
+    else
+      limit, ceiling, streak, patience = limit + 1, limit + 1, 0, math.max(1, math.floor(patience / 2))
+      redis.call('HSET', key('flow'), 'patience', patience)
+    end
   end
-  if limit >= limits.most or used < limit / 2 then return end
-  if limit < ceiling then
-    redis.call('HSET', key('flow'), 'limit', limit + 1)
-  elseif used < limit then
-    return
-  elseif streak + 1 < patience then
-    redis.call('HSET', key('flow'), 'streak', streak + 1)
-  else
-    redis.call('HSET', key('flow'), 'limit', limit + 1, 'ceiling', limit + 1, 'streak', 0,
-      'patience', math.max(1, math.floor(patience / 2)))
+  for field, value in pairs({ limit = limit, ceiling = ceiling, streak = streak }) do
+    if value ~= known[field] then redis.call('HSET', key('flow'), field, value) end
   end
 end
 
@@ -136,10 +138,14 @@ end
 -- Whether somebody's limits for a batch let one more of its jobs begin, which costs so much to its end.
 local function batch_allows(batch, cost)
   if batch == '' then return true end
-  local set = redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'admitted',
-    'charging', 'pending', 'credits', 'committed')
-  local function n(i) return tonumber(set[i] or 0) end
-  return n(1) == 0 and not (set[2] and n(4) + n(5) + n(6) >= n(2)) and not (set[3] and n(7) + n(8) + cost > n(3))
+  local set = redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits')
+  if tonumber(set[1] or 0) ~= 0 then return false end
+  if not (set[2] or set[3]) then return true end
+  write_sums()
+  local known = redis.call('HMGET', key('batch:' .. batch), 'admitted', 'charging', 'pending', 'credits', 'committed')
+  local function n(i) return tonumber(known[i] or 0) end
+  return not (set[2] and n(1) + n(2) + n(3) >= tonumber(set[2]))
+    and not (set[3] and n(4) + n(5) + cost > tonumber(set[3]))
 end
 
 -- Whether the next job cannot be paid, and since when. `free` slots left over say that nobody was refused.

@@ -79,6 +79,23 @@ local function fields_of(name, fields)
   return found
 end
 
+-- Counters that grow, written when the script ends or reads some of them: what its moves count is added up before.
+local sums = {}
+
+local function add_up(name, field, by)
+  sums[name] = sums[name] or {}
+  sums[name][field] = (sums[name][field] or 0) + by
+end
+
+local function write_sums()
+  for name, fields in pairs(sums) do
+    for field, by in pairs(fields) do
+      if by ~= 0 then redis.call('HINCRBY', key(name), field, by) end
+    end
+  end
+  sums = {}
+end
+
 -- What upstream takes for a stage; voicequeue/stage.py says the same.
 local PRICE = { voice = 4, music = 15 }
 

@@ -23,6 +23,13 @@ local function wake()
   if queued and redis.call('EXISTS', key('wake')) == 0 then redis.call('RPUSH', key('wake'), 1) end
 end
 
+-- Whether somebody waits who waits for no beat.
+local urgent
+local function is_urgent()
+  if urgent == nil then urgent = redis.call('EXISTS', key('turns:0')) == 1 end
+  return urgent
+end
+
 local function to_the_back(rank, batch, how)
   redis.call('ZADD', key('turns:' .. rank), how, redis.call('HINCRBY', key('counters'), 'turn', 1), batch or '')
 end

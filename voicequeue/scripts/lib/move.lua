@@ -19,7 +19,7 @@ end
 
 -- How many jobs stand where, but for the backlog, whose lines tell it.
 local function stand(state, stage, change)
-  if state ~= 'queued' then redis.call('HINCRBY', key('stands'), state .. ':' .. stage, change) end
+  if state ~= 'queued' then add_up('stands', state .. ':' .. stage, change) end
 end
 
 -- Where a job's state is written anew, the indexes and counters that follow from it are too.
@@ -27,16 +27,15 @@ local function reindex(id, batch, from, to, now)
   if from ~= 'queued' then redis.call('ZREM', key('state:' .. from), id) end
   if to ~= 'queued' then redis.call('ZADD', key('state:' .. to), now, id) end
   if batch and from ~= to then
-    redis.call('HINCRBY', key('batch:' .. batch), from, -1)
-    redis.call('HINCRBY', key('batch:' .. batch), to, 1)
+    add_up('batch:' .. batch, from, -1)
+    add_up('batch:' .. batch, to, 1)
   end
 end
 
 -- Credits that are promised to jobs in flight.
 local function commit(batch, change)
-  if change == 0 then return end
-  redis.call('HINCRBY', key('counters'), 'committed', change)
-  if batch then redis.call('HINCRBY', key('batch:' .. batch), 'committed', change) end
+  add_up('counters', 'committed', change)
+  if batch then add_up('batch:' .. batch, 'committed', change) end
 end
 
 -- Slot or place in the line: `due` where somebody is to look after it, the backlog where it is queued.
@@ -46,39 +45,51 @@ local function place(id, from, job, m)
   if after then redis.call('ZADD', after, m.due, id) end
   if from == 'queued' then leave_line(job.rank, job.batch, id) end
   if from == 'waiting' and job.shares then redis.call('ZREM', key('waiting:' .. job.shares), id) end
-  if m.to == 'waiting' then redis.call('ZADD', key('waiting:' .. job.shares), job.since, id) end
-  if m.to == 'queued' then join_line(job.rank, job.batch, m.stage, tonumber(job.since), id) end
+  local since = job.lined or job.created
+  if m.to == 'waiting' then redis.call('ZADD', key('waiting:' .. job.shares), since, id) end
+  if m.to == 'queued' then join_line(job.rank, job.batch, m.stage, tonumber(since), id) end
   -- A free slot is filled by the next beat, many at once; but who comes with high priority waits for no beat.
-  if before == key('flight') and after ~= before and redis.call('EXISTS', key('turns:0')) == 1 then wake() end
+  if before == key('flight') and after ~= before and is_urgent() then wake() end
   if FINAL[m.to] then redis.call('ZREM', key('expiry'), id) end
 end
 
 local function count_failure(failure, by)
-  if failure then redis.call('HINCRBY', key('counters'), 'failed.' .. cjson.decode(failure).code, by) end
+  if failure then add_up('counters', 'failed.' .. cjson.decode(failure).code, by) end
 end
 
+-- What a move needs to know of a job.
+local KNOWN = { 'state', 'stage', 'v', 'batch', 'rank', 'created', 'updated', 'attempt', 'next', 'lined', 'shares',
+  'failure', 'credits' }
+local function record(id) return fields_of('job:' .. id, KNOWN) end
+
 -- move: one step in a job's life. The caller has compared the record with what the step was decided on.
--- m = {to, stage, due, reason, task_id}.
-local function move(id, m, now)
-  local job_key = key('job:' .. id)
-  local found = redis.call('HMGET', job_key, 'state', 'stage', 'batch', 'rank', 'created', 'attempt', 'next', 'lined',
-    'shares', 'updated')
-  local from, batch = found[1], found[3]
-  redis.call('HSET', job_key, 'state', m.to, 'stage', m.stage, 'updated', now)
-  local v = redis.call('HINCRBY', job_key, 'v', 1)
-  reindex(id, batch, from, m.to, now)
-  if from ~= m.to or found[2] ~= m.stage then
-    stand(from, found[2], -1)
+-- m = {to, stage, due, reason, task_id, set = {field: value}, unset = [field]}; `job` is its record, if the caller has
+-- read it, and says afterwards what stands there then of the fields that were set. Gives the job's batch.
+local function move(id, m, now, job)
+  job = job or record(id)
+  local from, stage, since = job.state, job.stage, job.updated or job.created or now
+  local written = { 'state', m.to, 'stage', m.stage, 'updated', now, 'v', job.v + 1 }
+  for field, value in pairs(m.set or {}) do
+    job[field] = value
+    written[#written + 1] = field
+    written[#written + 1] = value
+  end
+  redis.call('HSET', key('job:' .. id), unpack(written))
+  for _, field in ipairs(m.unset or {}) do job[field] = nil end
+  if m.unset and m.unset[1] then redis.call('HDEL', key('job:' .. id), unpack(m.unset)) end
+  reindex(id, job.batch, from, m.to, now)
+  if from ~= m.to or stage ~= m.stage then
+    stand(from, stage, -1)
     stand(m.to, m.stage, 1)
   end
-  commit(batch, committed(m.to, m.stage, found[7]) - committed(from, found[2], found[7]))
-  place(id, from, { batch = batch, rank = found[4], since = found[8] or found[5], shares = found[9] }, m)
+  commit(job.batch, committed(m.to, m.stage, job.next) - committed(from, stage, job.next))
+  place(id, from, job, m)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,
-    attempt = tonumber(found[6] or 0) }))
-  announce(id, batch, m.to, m.stage, m.reason, string.format('%.3f', now - (found[10] or found[5] or now)))
-  if from ~= m.to then tell(id, batch, from, m.to, v, now) end
-  return batch
+    attempt = tonumber(job.attempt or 0) }))
+  announce(id, job.batch, m.to, m.stage, m.reason, string.format('%.3f', now - since))
+  if from ~= m.to then tell(id, job.batch, from, m.to, job.v + 1, now) end
+  return job.batch
 end
 
 -- mend: put an id into an index where its record says it belongs (1), or take it out (0). Gives 1 where it was wrong.
