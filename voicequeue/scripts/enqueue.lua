@@ -9,23 +9,33 @@ local FIELDS, KINDS = 8, 3
 local now = tonumber(ARGV[1])
 local outcomes, count, came, lines, shared = {}, 0, {}, {}, {}
 
-for a = KINDS + FIELDS * tonumber(ARGV[2]), #ARGV, 3 do
+-- Mostly none of them is there, which one look at all of them tells.
+local first, keys, written = KINDS + FIELDS * tonumber(ARGV[2]), {}, {}
+for a = first, #ARGV, 3 do keys[#keys + 1] = key('job:' .. ARGV[a]) end
+local some_are_there = #keys > 0 and redis.call('EXISTS', unpack(keys)) > 0
+
+local function known(id)
+  return written[id] or (some_are_there and redis.call('HGET', key('job:' .. id), 'spec'))
+end
+
+for a = first, #ARGV, 3 do
   local id, spec, kind = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2])
   local rank, batch, stage, next_stage, within, shares, url, sha256 = unpack(ARGV, kind, kind + FIELDS - 1)
   if is_other_recording(shares, url) then
     outcomes[#outcomes + 1] = -2
-  elseif redis.call('HSETNX', key('job:' .. id), 'spec', spec) == 1 then
+  elseif known(id) then
+    outcomes[#outcomes + 1] = known(id) == spec and 0 or -1
+  else
+    written[id] = spec
     local at = now + count * 1e-6 -- a little apart: jobs of one call keep their order
     local created = string.format('%.6f', at)
-    new_record(id, created, rank, batch, stage, next_stage, shares, sha256)
+    new_record(id, spec, created, rank, batch, stage, next_stage, shares, sha256)
     add(lines, rank .. ':' .. batch, line_score(stage, tonumber(created)), id)
     add(came, batch, created, id)
     if within ~= '' then redis.call('ZADD', key('expiry'), at + within, id) end
     if shares ~= '' then shared[#shared + 1] = { id = id, voice = shares, url = url, place = #outcomes + 1 } end
     count = count + 1
     outcomes[#outcomes + 1] = 1
-  else
-    outcomes[#outcomes + 1] = redis.call('HGET', key('job:' .. id), 'spec') == spec and 0 or -1
   end
 end
 

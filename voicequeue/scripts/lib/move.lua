@@ -7,10 +7,10 @@ local function announce(id, batch, state, stage, reason, took)
     'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '', 'took', took or '')
 end
 
--- A job as it is written first, beside its spec; what is '' stays out.
-local function new_record(id, created, rank, batch, stage, next_stage, shares, sha256)
-  local fields = { 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created }
-  if batch ~= '' then fields[11] = 'batch'; fields[12] = batch end
+-- A job as it is written first; what is '' stays out.
+local function new_record(id, spec, created, rank, batch, stage, next_stage, shares, sha256)
+  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created }
+  if batch ~= '' then fields[13] = 'batch'; fields[14] = batch end
   if next_stage ~= '' then fields[#fields + 1] = 'next'; fields[#fields + 1] = next_stage end
   if shares ~= '' then fields[#fields + 1] = 'shares'; fields[#fields + 1] = shares end
   if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
