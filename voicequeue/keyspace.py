@@ -35,6 +35,10 @@ class Keyspace:
         """Run a script; what it returns stands in its header."""
         return scripts.run(self.redis, script, self._root, *arguments)
 
+    def call(self, script: str, *arguments: str | float) -> scripts.Call:
+        """A script that is run while its caller does something else."""
+        return scripts.Call(self.redis, script, self._root, *arguments)
+
     def pages(self, key: str, *, latest_first: bool = False) -> Iterator[str]:
         """Every member of a sorted set by its score, a page at a time, though it change meanwhile."""
         cursor, end = ("+inf", "-inf") if latest_first else ("-inf", "+inf")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -129,16 +128,7 @@ class VoiceQueue:
     def enqueue_at_once(self, jobs: Sequence[Enqueueable]) -> list[Entry]:
         """Put some jobs into the backlog, with one call to Redis for each 500; gives what became of each, in their
         order."""
-        return self._put([_order(given) for given in jobs])
-
-    def _put(self, orders: Sequence[Order]) -> list[Entry]:
-        flat = [job for order in orders if not isinstance(order, InvalidJob) for job in order]
-        with reachable():
-            told = iter([each for page in _pages(flat) for each in self._store.enqueue(page, time.time())])
-        return [
-            Entry(error=order) if isinstance(order, InvalidJob) else entered(order, list(islice(told, len(order))))
-            for order in orders
-        ]
+        return _Chunk(self._store, jobs).entries()
 
     def enqueue_many(
         self, jobs: Iterable[Enqueueable], *, on_reject: Callable[[Rejection], None] | None = None
@@ -160,20 +150,18 @@ class VoiceQueue:
 
     def _enqueued_chunks(self, jobs: Iterator[Enqueueable]) -> Iterator[list[Entry]]:
         """What became of each of the jobs; while Redis takes some, the next are made ready."""
-        chunk = list(islice(jobs, CHUNK))
-        if len(chunk) < CHUNK:
-            yield self.enqueue_at_once(chunk)
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="enqueue") as sender:
-            sent: Future[list[Entry]] | None = None
-            while chunk:
-                orders = [_order(given) for given in chunk]
-                before, sent = sent, sender.submit(self._put, orders)
+        sent: _Chunk | None = None
+        try:
+            while chunk := list(islice(jobs, CHUNK)):
+                ready = _Chunk(self._store, chunk)
+                before, sent = sent, None
                 if before is not None:
-                    yield before.result()
-                chunk = list(islice(jobs, CHUNK))
-            if sent is not None:
-                yield sent.result()
+                    yield before.entries()
+                ready.begin()
+                sent = ready
+        finally:
+            last = sent.entries() if sent is not None else []
+        yield last
 
     def preview(self, jobs: Iterable[Enqueueable]) -> Iterator[Foreseen]:
         """What `enqueue_many` would do with each of these jobs, in their order, without doing it.
@@ -597,6 +585,29 @@ class VoiceQueue:
                 [written] = self._store.apply([move], now)
             if written:
                 return self.get(job_id)
+
+
+class _Chunk:
+    """Jobs of one call, of which any may be none or, with several songs, many."""
+
+    def __init__(self, store: Store, jobs: Sequence[Enqueueable]) -> None:
+        self._orders = [_order(given) for given in jobs]
+        flat = [job for order in self._orders if not isinstance(order, InvalidJob) for job in order]
+        self._pages = [store.enqueueing(page, time.time()) for page in _pages(flat)]
+
+    def begin(self) -> None:
+        """Have Redis take what it takes at once."""
+        if self._pages:
+            self._pages[0].begin()
+
+    def entries(self) -> list[Entry]:
+        """What became of each. Raises StoreUnreachable."""
+        with reachable():
+            told = iter([outcome for page in self._pages for outcome in page.outcomes()])
+        return [
+            Entry(error=order) if isinstance(order, InvalidJob) else entered(order, list(islice(told, len(order))))
+            for order in self._orders
+        ]
 
 
 def _parsed(given: Enqueueable) -> VoiceJob | InvalidJob:

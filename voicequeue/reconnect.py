@@ -123,6 +123,11 @@ def no_later_than(give_up: float | None) -> Iterator[None]:
         _thread.limit = before
 
 
+def lost() -> None:
+    """Count an answer of this thread that was lost outside of a call."""
+    _thread.failures += 1
+
+
 def failures() -> int:
     """How many tries of this thread have failed so far; more after a call means that its first answer may be lost."""
     return _thread.failures

@@ -8,14 +8,14 @@ method takes `now` in Unix seconds where time matters. The key map stands in
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from math import inf
 from typing import Any, cast
 
 from redis import Redis
 
-from voicequeue import records
+from voicequeue import records, scripts
 from voicequeue.archive import Archive
 from voicequeue.callbacks import Callbacks
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
@@ -65,6 +65,22 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
         raise ValueError("the Redis URL must look like redis://[user:password@]host:port/database") from None
 
 
+class Enqueueing:
+    """Jobs on their way into the backlog."""
+
+    def __init__(self, call: scripts.Call, after_all: Callable[[list[Outcome]], list[Outcome]]) -> None:
+        self._call, self._after_all = call, after_all
+
+    def begin(self) -> None:
+        """Have Redis take them."""
+        self._call.begin()
+
+    def outcomes(self) -> list[Outcome]:
+        """What became of each of them; waits for it."""
+        found = [Outcome(code) for code in self._call.result()]
+        return self._after_all(found) if self._call.is_second_try() else found
+
+
 class Store:
     """Job records under one prefix of one Redis; `controls` is what holds them back, `lookup` how they are listed,
     `callbacks` who is told of them, `archive` whose songs are kept, `rejects` the messages that became no job,
@@ -104,15 +120,21 @@ class Store:
 
         A job that this very call has written is NEW, also where Redis's first answer was lost.
         """
-        before = failures()
+        return self.enqueueing(jobs, now).outcomes()
+
+    def enqueueing(self, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> Enqueueing:
+        """The same, while the caller does something else."""
         # Most jobs of a call are of one kind, and it is told once.
         kinds: dict[tuple[str | int | float, ...], int] = {}
         of_jobs: list[str | int] = []
         for job_id, spec in jobs:
             of_jobs += (job_id, spec.content(), kinds.setdefault(self._kind(spec), len(kinds)))
-        arguments = (f"{now:.6f}", len(kinds), *chain.from_iterable(kinds), *of_jobs)
-        outcomes = [Outcome(code) for code in self._space.run("enqueue", *arguments)]
-        return self._new_after_all(jobs, outcomes, now) if failures() > before else outcomes
+        call = self._space.call("enqueue", f"{now:.6f}", len(kinds), *chain.from_iterable(kinds), *of_jobs)
+
+        def after_all(found: list[Outcome]) -> list[Outcome]:
+            return self._new_after_all(jobs, found, now)
+
+        return Enqueueing(call, after_all)
 
     def _kind(self, spec: VoiceJob) -> tuple[str | int | float, ...]:
         """What scripts/enqueue.lua is told of a job beside its id and content."""

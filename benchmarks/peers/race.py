@@ -26,7 +26,7 @@ from voicequeue import State, VoiceQueue
 ROUNDS = 3
 
 #: Jobs that are drained; `enqueue` takes as many one by one, and four times as many at once.
-JOBS = 400
+JOBS = 1000
 MANY = 4
 
 #: Jobs that warm up connections and imports.
@@ -43,7 +43,7 @@ TRICKLE = Heat(ready=(0.75, 1.25), first_s=0.5, again_s=0.5, ours_s=0.5)
 START_S = 1.5
 
 #: Nobody needs longer than this (seconds) for what a run asks of it.
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 
 Figures = dict[str, float]
 

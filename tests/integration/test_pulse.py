@@ -121,6 +121,19 @@ def test_a_lost_poll_message_is_handed_out_again_and_can_be_claimed(bench: Bench
     assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now, lease=5)
 
 
+def test_a_beat_fills_all_slots_also_where_one_script_does_not(
+    bench: Bench, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would wake it for the rest."""
+    monkeypatch.setattr("workers.pulse.AT_ONCE", 3)
+    enqueue(queue, 12)
+
+    bench.pulse.admit()
+
+    assert sum(len(job_ids) for _, job_ids in bench.handed_out) == 10
+    assert queue.status().states[State.QUEUED] == 2
+
+
 def test_a_silent_charge_becomes_unsure_and_is_handed_out_to_nobody(bench: Bench, queue: VoiceQueue) -> None:
     """A worker that died while charging leaves a job of which nobody knows whether it was paid."""
     [job_id] = enqueue(queue, 1)
