@@ -101,9 +101,9 @@ def _stage(plan: PollPlan, stage: Stage, sigma: float, count: int) -> list[Seen]
         if number % RELEARN == 0:
             ages = plan.schedule(spans[-REMEMBERED:])
         took = takes.quantile(chance.random())
-        polls, over, age = 1, 0.0, plan.after(0.0, ages)
+        polls, over, age = 1, 0.0, plan.after(0.0, ages, plan.luck())
         while age < took:
-            polls, over, age = polls + 1, age, age + plan.after(age, ages)
+            polls, over, age = polls + 1, age, age + plan.after(age, ages, plan.luck())
         spans.append(Span(over, age))
         seen.append(Seen(stage, polls, age - took))
     return seen[UNCOUNTED:]

@@ -31,12 +31,16 @@ class Polls:
         self._schedules: dict[str, list[float]] = {}
         self._read_again = 0.0
 
-    def after(self, age: float, kind: str) -> float:
+    def luck(self) -> float:
+        """What orders that are asked about together share."""
+        return self._plan.luck()
+
+    def after(self, age: float, kind: str, luck: float) -> float:
         """How long to wait before an order of that age is asked about, in seconds."""
         if time.monotonic() >= self._read_again and not self._plan.is_fixed:
             self._read_again = time.monotonic() + self._plan.gap_s
             self._schedules = self._controls.schedules()
-        return min(COUNTDOWN_MAX_S, self._plan.after(age, self._schedules.get(kind, ())))
+        return min(COUNTDOWN_MAX_S, self._plan.after(age, self._schedules.get(kind, ()), luck))
 
     def learn(self, ready: Iterable[Claimed], now: float) -> None:
         """Note how long these orders took, which are ready now."""

@@ -57,7 +57,7 @@ def submit(services: Services, stage: Stage, job_ids: Sequence[str]) -> Submitte
     No more are claimed than are sent at once. What upstream answers is written as soon as somebody hears of it,
     together with whatever else was answered by then, and as many others are claimed.
     """
-    job_ids = list(dict.fromkeys(job_ids))
+    job_ids, luck = list(dict.fromkeys(job_ids)), services.polls.luck()
     enough = services.clock() + services.patience.submit_s
     orders = Exchange[Order, str](services.upstream, partial(_span, services, stage, "order"))
     ids, later, pending = deque(job_ids), dict[str, float](), dict[str, Pending]()
@@ -68,7 +68,7 @@ def submit(services: Services, stage: Stage, job_ids: Sequence[str]) -> Submitte
         wave = [ids.popleft() for _ in range(min(orders.free, len(ids)))]
         with _left_to_the_pulse(wave):
             later |= _order(services, stage, wave, orders)
-        pending |= {found.job_id: found for found in _settle(services, orders.told())}
+        pending |= {found.job_id: found for found in _settle(services, luck, orders.told())}
     # One message asks about all of them, so they are due together, as soon as the first of them is.
     poll_in = min((found.poll_in for found in pending.values()), default=0.0)
     services.store.plan(
@@ -146,22 +146,22 @@ def _readable(claim: Charged) -> VoiceJob:
         raise Refused("this release cannot read the job's record") from None
 
 
-def _settle(services: Services, told: Sequence[Told[Order, str]]) -> list[Pending]:
+def _settle(services: Services, luck: float, told: Sequence[Told[Order, str]]) -> list[Pending]:
     """Write what came of POSTs; gives those that upstream took."""
     moves: list[tuple[Charged, Move]] = []
     for each in told:
         with _left_to_the_pulse([each.of.job_id]):
-            moves.append((each.of.claim, _judged(services, each)))
+            moves.append((each.of.claim, _judged(services, luck, each)))
     return _write(services, moves)
 
 
-def _judged(services: Services, told: Told[Order, str]) -> Move:
+def _judged(services: Services, luck: float, told: Told[Order, str]) -> Move:
     claim, found = told.of.claim, told.result
     services.health.of_order(found)
     if isinstance(found, UpstreamError):
         move = decide.not_accepted(claim, found, services.clock())
     else:
-        poll_in = services.polls.after(0.0, kind_of(claim.stage, told.of.model))
+        poll_in = services.polls.after(0.0, kind_of(claim.stage, told.of.model), luck)
         move = decide.accepted(claim, found, services.clock(), poll_in, told.of.model)
     about = {"job": claim.job_id, "stage": str(claim.stage), "attempt": claim.attempt, "outcome": str(move.to)}
     known = {"task_id": move.fields.get(task_field(claim.stage)), "reason": move.reason}
@@ -212,7 +212,7 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
         elif claim.state is State.PENDING:
             (waiting if answer and answer.heard else silent).append(claim)
         else:  # the pulse asks again in its time
-            later = now + max(services.plan.delay(), flow.look_again(now - claim.since))
+            later = now + max(services.plan.delay(services.polls.luck()), flow.look_again(now - claim.since))
             services.store.plan([(claim.job_id, claim.version)], later)
     made = [move for move, written in zip(moves, services.store.apply(moves, now), strict=True) if written]
     ready = {move.job_id for move in made if move.to in (State.ADMITTED, State.SUCCEEDED)}
@@ -226,7 +226,8 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
 
 def _until_next(services: Services, waiting: Sequence[Claimed], now: float) -> float:
     """When to ask about these again: together, as soon as it is time for the first of them."""
-    times = [services.polls.after(now - claim.since, kind_of(claim.stage, claim.model)) for claim in waiting]
+    luck = services.polls.luck()
+    times = [services.polls.after(now - claim.since, kind_of(claim.stage, claim.model), luck) for claim in waiting]
     return min(times, default=0.0)
 
 

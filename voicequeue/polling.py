@@ -149,19 +149,24 @@ class PollPlan:
     max_s: float = 25.0
     chance: random.Random = field(default_factory=random.Random, repr=False)
 
-    def delay(self) -> float:
-        """How long to wait before the next poll where nothing is known."""
-        return self.chance.uniform(self.min_s, self.max_s)
+    def luck(self) -> float:
+        """Chance, from 0 to 1. Orders that are asked about together share it: by the luck of each, the first of many
+        would always be early."""
+        return self.chance.random()
 
-    def after(self, age: float, ages: Sequence[float]) -> float:
+    def delay(self, luck: float) -> float:
+        """How long to wait before the next poll where nothing is known."""
+        return self.min_s + (self.max_s - self.min_s) * luck
+
+    def after(self, age: float, ages: Sequence[float], luck: float) -> float:
         """How long to wait before the next poll of an order of that age, by this schedule (empty: none yet)."""
         if not ages or self.is_fixed:
-            return self.delay()
+            return self.delay(luck)
         # A little off each time: that spreads the polls, and tells what lies between them.
-        off = self.chance.uniform(-self.gap_s, self.gap_s) / 4
+        off = self.gap_s * (luck - 0.5) / 2
         coming = next((planned + off for planned in ages if planned + off > age + self.gap_s / 2), None)
         if coming is None:
-            return self.chance.uniform((self.min_s + self.max_s) / 2, self.max_s)
+            return self.delay((1 + luck) / 2)
         return max(self.gap_s, coming - age)
 
     def schedule(self, spans: Sequence[Span]) -> list[float]:

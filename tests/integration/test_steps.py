@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -30,6 +31,7 @@ from tests.losing import losing_way
 from tests.scripted import HANG_UP, Request, Scripted, answer
 from voicequeue import Limits, Stage, State, VoiceJob
 from voicequeue.job import Code
+from voicequeue.polling import PollPlan
 from voicequeue.store import Store, connect
 
 MANY = Limits(in_flight=1000, first_in_flight=1000)
@@ -91,6 +93,15 @@ def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
 
     assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S - 1, lease=1) == []
     assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease=1) != []
+
+
+def test_orders_that_are_asked_about_together_wait_as_long_as_one_would(bench: Bench) -> None:
+    """The first of many draws would always be early, and all would be asked about with it."""
+    plan = PollPlan(10, 20, Random(7))
+    drawn = replace(bench, services=replace(bench.services, plan=plan))
+    job_ids = drawn.admitted(*voices(12))
+
+    assert drawn.submit(Stage.VOICE, job_ids).poll_in == pytest.approx(10 + 10 * Random(7).random())
 
 
 def test_a_task_id_is_written_before_the_rest_of_its_chunk_is_answered(build: Build) -> None:
