@@ -22,9 +22,6 @@ T = TypeVar("T")
 #: Told of each call: the operation, what came of it ("ok", or the kind of the error), and the seconds it took.
 Heard = Callable[[str, str, float], None]
 
-#: What each request says beside what all do.
-_HEADERS: dict[str, dict[str, str]] = {"GET": {}, "POST": {"Content-Type": "application/json"}}
-
 #: A key shorter than this is a test's: it hides nothing, and may be part of any word.
 SECRET_MIN = 8
 
@@ -54,8 +51,9 @@ class MusicApi:
         self._key = key.encode()
         self._heard = heard or _nobody
         self.connections = connections
-        headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
-        self._wire = Wire(Route.to(base_url), headers, connect_s=connect_s, answer_s=answer_s)
+        common = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
+        self._headers = {"GET": common, "POST": {**common, "Content-Type": "application/json"}}
+        self._wire = Wire(Route.to(base_url), connect_s=connect_s, answer_s=answer_s)
         self._lines: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -129,7 +127,7 @@ class MusicApi:
     async def _answer(self, call: Call[T]) -> T:
         """What `read` finds in the answer; it gives None for what it cannot read."""
         body = None if call.body is None else json.dumps(call.body, ensure_ascii=False).encode()
-        got = await self._wire.send(call.method, call.path, _HEADERS[call.method], body)
+        got = await self._wire.send(call.method, call.path, self._headers[call.method], body)
         if 200 <= got.status < 300 and (found := call.read(_parsed(got.body))) is not None:
             return found
         raise from_answer(got.status, _parsed(self._without_key(got.body)), got.headers, time.time())

@@ -79,14 +79,15 @@ class Wire:
     """Sends requests over kept connections, each once. Times are in seconds: `connect_s` to open a connection,
     `answer_s` for any silence and for the whole of an answer."""
 
-    def __init__(self, route: Route, headers: Mapping[str, str], *, connect_s: float, answer_s: float) -> None:
+    def __init__(self, route: Route, *, connect_s: float, answer_s: float) -> None:
         self._route = route
+        self._plain_login = route.proxy_login if route.tls is None else {}
         self._answer_s = answer_s
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=answer_s)
         self._loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
-        self._session = self.start(self._open(headers)).result()
+        self._session = self.start(self._open()).result()
 
     def close(self) -> None:
         """Close the connections; what is on its way is lost."""
@@ -112,7 +113,7 @@ class Wire:
                 method,
                 URL(self._route.root + path, encoded=True),
                 data=body,
-                headers=headers,
+                headers={**headers, **self._plain_login},
                 allow_redirects=False,
                 proxy=self._route.proxy,
                 proxy_headers=self._route.proxy_login,
@@ -125,12 +126,10 @@ class Wire:
         except (aiohttp.ClientError, OSError, ValueError):
             raise NoAnswer("the connection was lost") from None
 
-    async def _open(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-        route = self._route
-        plainly_proxied = route.proxy_login if route.tls is None else {}
+    async def _open(self) -> aiohttp.ClientSession:
+        # Without headers of its own: a session says those to a proxy as well, and the key is none of its business.
         return aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=route.tls or True),
-            headers={**headers, **plainly_proxied},
+            connector=_Connector(limit=0, ssl=self._route.tls or True),
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
         )

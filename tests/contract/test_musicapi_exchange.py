@@ -1,0 +1,152 @@
+"""Many calls at once: who begins them hears of each once, with what came of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tasks.musicapi import Exchange, MusicApi, Refused, calls
+from tasks.musicapi.calls import Call
+from tests.contract.conftest import Connect
+from tests.scripted import Request, Scripted, answer
+
+NUMBERS = range(9)
+
+
+def order(number: int) -> tuple[int, Call[str]]:
+    """The call that orders a voice of this number's recording."""
+    return number, calls.create_voice(f"https://recordings.example/{number}.mp3")
+
+
+def echo(request: Request) -> Iterator[bytes]:
+    """An order's task id is the URL that it came with."""
+    yield answer({"task_id": request.json()["audio_url"]})
+
+
+def told(exchange: Exchange[int, Any]) -> dict[int, Any]:
+    """What came of all calls, by what they were for."""
+    found: dict[int, Any] = {}
+    while exchange.is_open:
+        for each in exchange.told():
+            assert each.of not in found
+            assert each.seconds >= 0
+            found[each.of] = each.found
+    return found
+
+
+def test_each_call_is_told_of_once_with_its_own_answer(connect: Connect) -> None:
+    """Also those that are begun while others are on their way."""
+    with Scripted(echo) as upstream:
+        exchange = Exchange[int, str](connect(upstream.url, connections=4))
+        exchange.begin([order(number) for number in NUMBERS[:5]])
+        exchange.begin([order(number) for number in NUMBERS[5:]])
+        found = told(exchange)
+
+    assert found == {number: f"https://recordings.example/{number}.mp3" for number in NUMBERS}
+    assert exchange.told() == []
+
+
+def test_as_many_calls_are_made_at_once_as_there_are_connections(connect: Connect) -> None:
+    """All three must be there before any is answered, and nobody else comes meanwhile."""
+    everybody = threading.Barrier(3, timeout=10)
+
+    def together(request: Request) -> Iterator[bytes]:
+        everybody.wait()
+        yield from echo(request)
+
+    with Scripted(together) as upstream:
+        exchange = Exchange[int, str](connect(upstream.url, connections=3))
+        assert exchange.free == 3
+        exchange.begin([order(number) for number in NUMBERS])
+        assert exchange.free == 0
+        assert len(told(exchange)) == 9
+        assert exchange.free == 3
+
+    assert upstream.accepted == 3
+
+
+def test_what_goes_wrong_with_one_is_told_of_that_one(connect: Connect) -> None:
+    """Upstream's error as a result, a defect of ours as the exception that it is."""
+
+    def second_is_refused(request: Request) -> Iterator[bytes]:
+        refused = request.json()["audio_url"].endswith("/1.mp3")
+        yield answer({"error": "no"}, status="400 Bad Request") if refused else next(echo(request))
+
+    def defect(_: Any) -> str:
+        raise KeyError("a defect")
+
+    with Scripted(second_is_refused) as upstream:
+        exchange = Exchange[int, str](connect(upstream.url))
+        exchange.begin([order(0), order(1), (2, Call("create_voice", "POST", "/", defect, {"audio_url": "x"}))])
+        results: dict[int, Any] = {}
+        while exchange.is_open:
+            for each in exchange.told():
+                try:
+                    results[each.of] = each.result
+                except KeyError:
+                    results[each.of] = "raised"
+
+    assert results[0] == "https://recordings.example/0.mp3"
+    assert isinstance(results[1], Refused)
+    assert results[2] == "raised"
+
+
+def test_each_call_is_made_within_what_is_given_for_it(connect: Connect) -> None:
+    """Spans of traces, say."""
+    within: list[tuple[str, int]] = []
+
+    @contextmanager
+    def noted(number: int) -> Iterator[None]:
+        within.append(("in", number))
+        yield
+        within.append(("out", number))
+
+    with Scripted(echo) as upstream:
+        exchange = Exchange[int, str](connect(upstream.url, connections=1), noted)
+        exchange.begin([order(0), order(1)])
+        told(exchange)
+
+    assert within == [("in", 0), ("out", 0), ("in", 1), ("out", 1)]
+
+
+# ── the way there ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_gets_its_login_and_nobody_else_does(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Of the environment's URL; upstream's key goes beside it only where the proxy is to pass on the request."""
+
+    def refuse(request: Request) -> Iterator[bytes]:
+        yield answer({"error": "no"}, status="400 Bad Request")
+
+    with Scripted(refuse) as proxy:
+        monkeypatch.setenv(f"{scheme}_proxy", proxy.url.replace("://", "://anna:s%40cret@"))
+        client = connect(f"{scheme}://musicapi.example")
+        for _ in range(2):
+            with pytest.raises(Exception, match=r"no connection|no"):
+                client.credits()
+
+    assert {request.headers["proxy-authorization"] for request in proxy.requests} == {"Basic YW5uYTpzQGNyZXQ="}
+    assert {request.method for request in proxy.requests} == {"CONNECT" if scheme == "https" else "GET"}
+    assert all(("authorization" in request.headers) == (scheme == "http") for request in proxy.requests)
+
+
+def test_a_proxy_of_another_kind_is_refused_at_the_start(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the first charge."""
+    monkeypatch.setenv("https_proxy", "socks5://proxy.example:1080")
+    with pytest.raises(ValueError, match="not by socks5://"):
+        connect("https://musicapi.example")
+
+
+def test_a_client_is_closed_with_its_thread() -> None:
+    """Nothing stays behind."""
+    before = set(threading.enumerate())
+    MusicApi("http://127.0.0.1:9", "any").close()
+
+    assert set(threading.enumerate()) == before
