@@ -37,8 +37,8 @@ log = logging.getLogger("voicequeue.pulse")
 HandOut = Callable[[str, list[str]], None]
 
 
-#: Between two beats, as a part of the time between two at rest: jobs that come one by one are admitted together, and
-#: share their messages from there on.
+#: After a beat that something woke, as a part of the time between two that nothing does: jobs that come one by one are
+#: admitted together, and share their messages from there on.
 REST = 1 / 2
 
 
@@ -77,10 +77,13 @@ class Pulse:
         self._facts = facts
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="account")
 
-    def beat(self, within: float) -> None:
-        """Wait until there may be something to admit, at most so many seconds, and admit it."""
-        self._services.store.controls.woken(within)
+    def beat(self, within: float, rest: Callable[[float], object] = time.sleep) -> None:
+        """Wait until there may be something to admit, at most so many seconds, and admit it; then rest, if something
+        came."""
+        woken = self._services.store.controls.woken(within)
         self.admit()
+        if woken:
+            rest(within * REST)
 
     def heard(self) -> None:
         """Say that this worker lives, and what it works with."""
@@ -306,9 +309,8 @@ class PulseStep(Beating):
                 survive(pulse.tell)
             if reconciled.due():
                 survive(pulse.reconcile)
-            if not survive(partial(pulse.beat, chosen.pulse_s)):
+            if not survive(partial(pulse.beat, chosen.pulse_s, self.stopping.wait)):
                 self.stopping.wait(chosen.pulse_s)
-            self.stopping.wait(chosen.pulse_s * REST)
         survive(pulse.gone)
 
 
