@@ -42,6 +42,9 @@ TRICKLE = Heat(ready=(0.75, 1.25), first_s=0.5, again_s=0.5, ours_s=0.5)
 #: start of one that takes a job for lost which another has just begun would do harm; it is suspected, not shown.
 START_S = 1.5
 
+#: Between warming up and what is measured (seconds): whatever follows a job has been done by then.
+SETTLED_S = 1.0
+
 #: Nobody needs longer than this (seconds) for what a run asks of it.
 PATIENCE_S = 60.0
 
@@ -177,6 +180,7 @@ def _warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Produ
     time.sleep(START_S)
     producer.tell("many", count, "warm")
     _wait(contestant, ground, crew, "warm", count)
+    time.sleep(SETTLED_S)
     ground.reset(heat.ready)
 
 
