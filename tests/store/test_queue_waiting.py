@@ -200,6 +200,14 @@ def test_waiting_ends_when_its_time_is_over(nowhere: str, caplog: pytest.LogCapt
     assert line.startswith("Redis does not answer; trying for up to ")
 
 
+def test_who_enqueues_many_waits_once(nowhere: str) -> None:
+    """Not once for sending them and once more for the answer."""
+    began = time.monotonic()
+    with VoiceQueue(nowhere, wait_for_redis_s=3) as queue, pytest.raises(StoreUnreachable):
+        queue.enqueue_many(numbered(3))
+    assert 3 <= time.monotonic() - began < 5.5
+
+
 def test_a_jobs_timeout_ends_the_waiting_for_redis_as_well(nowhere: str) -> None:
     """Who waits a second for a job does not wait a minute for its Redis; nothing can be said of the job."""
     began = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from voicequeue.reconnect import UNREACHABLE, failures, lost
+from voicequeue.reconnect import UNREACHABLE, failures, lost, no_later_than
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,10 +67,11 @@ class Call:
         self._failures = failures()
 
     def begin(self) -> None:
-        """Send it, on a connection that is its own until the result is read."""
+        """Send it, on a connection that is its own until the result is read. Where Redis is away, that waits for it."""
         connection: Any = None
         try:
-            connection = self._redis.connection_pool.get_connection()
+            with no_later_than(time.monotonic()):
+                connection = self._redis.connection_pool.get_connection()
             connection.send_command("EVALSHA", self._script.sha, 1, self._root, *self._given)
         except (*UNREACHABLE, OSError):
             self._lost(connection)
