@@ -366,7 +366,8 @@ class VoiceQueue:
             self.batch(batch)
         now, store = time.time(), self._store
         with reachable():
-            states = store.counts(batch)
+            lines = store.lines(batch)
+            states = store.counts(batch, lines)
             pace = store.finished(now - PACE_S) * 60 / PACE_S
             unsettled = sum(states[state] for state in UNSETTLED)
             return Status(
@@ -377,7 +378,7 @@ class VoiceQueue:
                 credits=store.credits(batch),
                 workers=len(store.pulses["worker"].since(now - 15)),
                 account=store.controls.account(now),
-                backlog=tuple(line for line in store.lines() if batch in (None, line.batch)),
+                backlog=tuple(lines),
                 failures=store.failures() if batch is None else {},
                 rejects=store.rejects.count() if batch is None else 0,
                 callbacks=store.callbacks.counted(now - 15) if batch is None else CallbackCounts(),

@@ -290,19 +290,20 @@ class Store:
         states = [state] if state is not None else list(State)
         return (job_id for each in states for job_id in self._of_state(each))
 
-    def counts(self, batch: str | None = None) -> dict[State, int]:
-        """How many jobs stand in each state, of one batch or of all."""
+    def counts(self, batch: str | None = None, lines: Sequence[Line] | None = None) -> dict[State, int]:
+        """How many jobs stand in each state, of one batch or of all; with the `lines`, if the caller knows them."""
         if batch is not None:
             return records.states(cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{batch}"))))
         with self._redis.pipeline(transaction=False) as pipe:
             for state in State:
                 pipe.zcard(self._space.key(f"state:{state}"))
             counted = dict(zip(State, pipe.execute(), strict=True))
-        return counted | {State.QUEUED: sum(line.count for line in self.lines())}
+        return counted | {State.QUEUED: sum(line.count for line in (self.lines() if lines is None else lines))}
 
-    def lines(self) -> list[Line]:
-        """The backlog: what goes first comes first."""
-        named = [(priority, batch) for priority in Priority for batch in self._turns(priority)]
+    def lines(self, batch: str | None = None) -> list[Line]:
+        """The backlog, or what one batch has in it: what goes first comes first."""
+        every = [(priority, each) for priority in Priority for each in self._turns(priority)]
+        named = [line for line in every if batch in (None, line[1])]
         with self._redis.pipeline(transaction=False) as pipe:
             for priority, batch in named:
                 key = self._line(priority, batch)
