@@ -305,8 +305,8 @@ class Store:
         every = [(priority, each) for priority in Priority for each in self._turns(priority)]
         named = [line for line in every if batch in (None, line[1])]
         with self._redis.pipeline(transaction=False) as pipe:
-            for priority, batch in named:
-                key = self._line(priority, batch)
+            for line in named:
+                key = self._line(*line)
                 pipe.zcard(key)
                 pipe.zcount(key, "-inf", "(0")
                 pipe.zrange(key, 0, 0, withscores=True)
@@ -314,8 +314,8 @@ class Store:
             found = iter(pipe.execute())
         sizes = zip(named, zip(*[found] * 4, strict=True), strict=True)
         return [
-            Line(priority, batch or None, count, min(score % SONGS_AHEAD for _, score in (*head, *voices)), songs)
-            for (priority, batch), (count, songs, head, voices) in sizes
+            Line(priority, name or None, count, min(score % SONGS_AHEAD for _, score in (*head, *voices)), songs)
+            for (priority, name), (count, songs, head, voices) in sizes
             if head
         ]
 
