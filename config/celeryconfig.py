@@ -69,7 +69,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_prefetch_count_reduction": False,
         "worker_disable_rate_limits": True,
-        "worker_max_tasks_per_child": 1000,
+        "worker_max_tasks_per_child": 10_000,
         "worker_send_task_events": True,
         # Keeps what is no task of ours, where Celery would drop it and log all of it.
         "worker_consumer": "workers.consumer:Consumer",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutdown
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
 
 from config import logs, tracing
 from config.celeryconfig import configuration
@@ -22,6 +24,9 @@ app.conf.update(configuration(settings()))
 app.steps["worker"].update({PulseStep, CallbackStep, ArchiveStep})
 register(app, services, callback_services, archive_services)
 setup_logging.connect(lambda **_: logs.configure(settings()), weak=False)
+# What stood before the work began is never collected: looking at it would cost each time, and in a child its own copy.
+worker_ready.connect(lambda **_: gc.freeze(), weak=False)
+worker_process_init.connect(lambda **_: gc.freeze(), weak=False)
 worker_process_init.connect(lambda **_: tracing.of_tasks("worker"), weak=False)
 worker_process_init.connect(lambda **_: brief_retries(app), weak=False)
 for signal in (worker_process_shutdown, worker_shutdown):

@@ -7,6 +7,7 @@ harm: the store's scripts give each job to one of them.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -41,6 +42,10 @@ HandOut = Callable[[str, list[str]], None]
 #: admitted together, and share their messages from there on.
 REST = 1 / 2
 
+
+#: What Celery leaves of each message lies in cycles: so often (seconds) they are cleared, for Python itself waits until
+#: they are a quarter of all there is.
+TIDY_S = 10.0
 
 #: Jobs that one script admits: Redis does nothing else meanwhile.
 AT_ONCE = 500
@@ -300,7 +305,7 @@ class PulseStep(Beating):
             resubmit_after=chosen.unsure_grace_s if chosen.unsure == "resubmit" else None,
             facts=facts(chosen),
         )
-        heard, reconciled = Every(chosen.pulse_s), Every(chosen.reconcile_s)
+        heard, reconciled, tidied = Every(chosen.pulse_s), Every(chosen.reconcile_s), Every(TIDY_S)
         while not self.stopping.is_set():
             if heard.due():
                 survive(pulse.heard)
@@ -309,6 +314,8 @@ class PulseStep(Beating):
                 survive(pulse.tell)
             if reconciled.due():
                 survive(pulse.reconcile)
+            if tidied.due():
+                gc.collect()
             if not survive(partial(pulse.beat, chosen.pulse_s, self.stopping.wait)):
                 self.stopping.wait(chosen.pulse_s)
         survive(pulse.gone)
