@@ -9,23 +9,16 @@ local FIELDS, KINDS = 8, 3
 local now = tonumber(ARGV[1])
 local outcomes, count, came, lines, shared = {}, 0, {}, {}, {}
 
--- Mostly none of them is there, which one look at all of them tells.
-local first, keys, written = KINDS + FIELDS * tonumber(ARGV[2]), {}, {}
-for a = first, #ARGV, 3 do keys[#keys + 1] = key('job:' .. ARGV[a]) end
-local some_are_there = #keys > 0 and redis.call('EXISTS', unpack(keys)) > 0
-
-local function known(id)
-  return written[id] or (some_are_there and redis.call('HGET', key('job:' .. id), 'spec'))
-end
+local first = KINDS + FIELDS * tonumber(ARGV[2])
+local known, written = specs_known(first), {}
 
 for a = first, #ARGV, 3 do
   local id, spec, kind = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2])
   local rank, batch, stage, next_stage, within, shares, url, sha256 = unpack(ARGV, kind, kind + FIELDS - 1)
-  if is_other_recording(shares, url) then
-    outcomes[#outcomes + 1] = -2
-  elseif known(id) then
-    outcomes[#outcomes + 1] = known(id) == spec and 0 or -1
-  else
+  local there = written[id] or known(id)
+  local outcome = is_other_recording(shares, url) and -2 or there and (there == spec and 0 or -1) or 1
+  outcomes[#outcomes + 1] = outcome
+  if outcome == 1 then
     written[id] = spec
     local at = now + count * 1e-6 -- a little apart: jobs of one call keep their order
     local created = string.format('%.6f', at)
@@ -33,9 +26,8 @@ for a = first, #ARGV, 3 do
     add(lines, rank .. ':' .. batch, line_score(stage, tonumber(created)), id)
     add(came, batch, created, id)
     if within ~= '' then redis.call('ZADD', key('expiry'), at + within, id) end
-    if shares ~= '' then shared[#shared + 1] = { id = id, voice = shares, url = url, place = #outcomes + 1 } end
+    if shares ~= '' then shared[#shared + 1] = { id = id, voice = shares, url = url, place = #outcomes } end
     count = count + 1
-    outcomes[#outcomes + 1] = 1
   end
 end
 

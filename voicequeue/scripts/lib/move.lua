@@ -7,6 +7,15 @@ local function announce(id, batch, state, stage, reason, took)
     'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '', 'took', took or '')
 end
 
+-- Of each third ARGV from `a` on, which are ids: gives what tells the spec that is there. Mostly there is none of any, which
+-- one look at all of them tells.
+local function specs_known(a)
+  local keys = {}
+  for i = a, #ARGV, 3 do keys[#keys + 1] = key('job:' .. ARGV[i]) end
+  local some = #keys > 0 and redis.call('EXISTS', unpack(keys)) > 0
+  return function(id) return some and redis.call('HGET', key('job:' .. id), 'spec') end
+end
+
 -- A job as it is written first; what is '' stays out.
 local function new_record(id, spec, created, rank, batch, stage, next_stage, shares, sha256)
   local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created }
