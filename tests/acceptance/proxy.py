@@ -2,58 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
-from aiohttp import ClientSession, web
-
-from workers.stack import free_port
+import requests
 
 #: They belong to one connection, not to the message.
-_HOP = {"transfer-encoding", "connection", "keep-alive", "content-encoding", "content-length"}
+_HOP = {"transfer-encoding", "connection", "keep-alive", "content-encoding", "content-length", "date", "server"}
 
 
 @contextmanager
 def behind_a_proxy(prefix: str, port: int) -> Iterator[str]:
     """A proxy whose `prefix` leads to that port of this machine; its address."""
-    address, up, down = free_port(), threading.Event(), threading.Event()
-    # In a thread with a loop of its own: the browser's driver has one in this thread.
-    thread = threading.Thread(target=lambda: asyncio.run(_passing_on(prefix, port, address, up, down)))
-    thread.start()
-    assert up.wait(timeout=10)
-    try:
-        yield f"http://127.0.0.1:{address}"
-    finally:
-        down.set()
-        thread.join()
 
+    class PassingOn(BaseHTTPRequestHandler):
+        """Each connection has one request; a browser's, made ahead without one, is closed after a second."""
 
-async def _passing_on(prefix: str, port: int, address: int, up: threading.Event, down: threading.Event) -> None:
-    runner = await _started(prefix, port, address)
-    up.set()
-    await asyncio.to_thread(down.wait)
-    await runner.cleanup()
+        timeout = 1
 
+        def do_GET(self) -> None:
+            self._pass_on(b"")
 
-async def _started(prefix: str, port: int, address: int) -> web.AppRunner:
-    app = web.Application()
+        def do_POST(self) -> None:
+            self._pass_on(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
-    async def passed_on(request: web.Request) -> web.Response:
-        async with ClientSession() as session:
-            answer = await session.request(
-                request.method,
-                f"http://127.0.0.1:{port}{request.rel_url}",
-                headers=request.headers,
-                data=await request.read(),
-                allow_redirects=False,
-            )
-            headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in _HOP]
-            return web.Response(status=answer.status, headers=headers, body=await answer.read())
+        def _pass_on(self, body: bytes) -> None:
+            if not self.path.startswith(prefix):
+                self.send_error(404)
+                return
+            url = f"http://127.0.0.1:{port}{self.path}"
+            headers = dict(self.headers)
+            answer = requests.request(self.command, url, headers=headers, data=body, allow_redirects=False, timeout=10)
+            self.send_response_only(answer.status_code)
+            for name, value in answer.headers.items():
+                if name.lower() not in _HOP:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
 
-    app.router.add_route("*", prefix + "{rest:.*}", passed_on)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", address).start()
-    return runner
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing: the test says what was wrong."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), PassingOn) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()

@@ -8,11 +8,14 @@ import signal
 import pytest
 from redis import Redis
 
+from config.settings import Settings
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.conftest import eventually
 from voicequeue import State, StoreUnreachable, VoiceQueue
 
 COUNT = 100
+#: Calls that one worker can have on the way at once: those of each of its two children.
+ON_THE_WAY = 2 * Settings.model_fields["http_threads"].default
 
 
 def in_the_thick_of_it(queue: VoiceQueue) -> bool:
@@ -44,8 +47,7 @@ def test_a_killed_worker_loses_no_job_and_pays_for_none_twice(build: Build, whol
 
     states = nothing_lost_nothing_paid_twice(house, COUNT)
 
-    threads = 2 * 8  # what one worker can have on the way at once
-    assert states[State.UNSURE] <= threads
+    assert states[State.UNSURE] <= ON_THE_WAY
 
 
 def test_the_only_worker_is_killed_and_its_successor_finishes(build: Build) -> None:

@@ -76,10 +76,16 @@ def much_goes_wrong(house: House, queue: VoiceQueue) -> list[Job]:
     return list(queue.jobs(batch="all"))
 
 
-def test_the_numbers_agree_with_the_records_and_the_ledger(house: House) -> None:
+@pytest.fixture(scope="module")
+def jobs(house: House) -> list[Job]:
+    """What became of all jobs of the house."""
+    with house.queue() as queue:
+        return much_goes_wrong(house, queue)
+
+
+def test_the_numbers_agree_with_the_records_and_the_ledger(house: House, jobs: list[Job]) -> None:
     """Every one that can be known from there, after failures, retries, cancels and lost answers."""
     with house.queue() as queue:
-        jobs = much_goes_wrong(house, queue)
         findings = queue.audit()
     ledger = house.ledger()
     calls = dict(zip(("create_voice", "persona_music", "task", "get_credits"), ledger["calls"].values(), strict=True))
@@ -132,6 +138,7 @@ def test_the_numbers_agree_with_the_records_and_the_ledger(house: House) -> None
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.usefixtures("jobs")
 def test_the_job_page_is_shown_without_a_complaint(house: House, browser: Browser, width: int, scheme: str) -> None:
     """By a real browser, at a desk and on a phone: every kind of page, each within its width."""
     troubles: list[str] = []
