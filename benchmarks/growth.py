@@ -8,6 +8,7 @@ voice; as many others are enqueued for them, so that the backlog stays as long a
 from __future__ import annotations
 
 import math
+import secrets
 import statistics
 import tempfile
 import time
@@ -29,7 +30,7 @@ from config.settings import Settings
 from tasks import decide
 from tasks.musicapi import VoiceReady
 from voicequeue import Filter, Limits, VoiceJob, VoiceQueue
-from voicequeue.claims import Charged
+from voicequeue.claims import Charged, Planned
 from voicequeue.job import Move, State
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.stage import Stage
@@ -209,14 +210,12 @@ def _a_chunk(bench: Bench, coming: Iterator[VoiceJob], taken: dict[str, list[flo
         return done
 
     admitted = timed("admit 25", lambda: store.admit(now, at_most=CHUNK)).by_stage[Stage.VOICE]
-    claims: list[Charged] = [
-        timed("charge 1", partial(store.charge, job_id, Stage.VOICE, f"of {job_id}", now, lease=90))
-        for job_id in admitted
-    ]
-    for number, claim in enumerate(claims):
-        accepted = decide.accepted(claim, f"task-{number}", now, 0.0)
-        timed("apply 1: accepted", partial(store.apply, [accepted], now))
-    timed("plan 25", lambda: store.plan([(claim.job_id, claim.version + 1) for claim in claims], now, asked=now))
+    holder = secrets.token_hex(8)
+    claims: list[Charged] = timed("charge 25", lambda: store.charge(admitted, Stage.VOICE, holder, now, lease=90))
+    accepted = [decide.accepted(claim, f"task-{number}", now, 0.0) for number, claim in enumerate(claims)]
+    timed("apply 25: accepted", lambda: store.apply(accepted, now))
+    looks = [Planned(claim.job_id, claim.version + 1, due=now, asked=now) for claim in claims]
+    timed("plan 25", partial(store.plan, looks))
     asked = timed("claim 25", lambda: store.claim(admitted, Stage.VOICE, now, lease=90))
     moves = [move for each in asked if (move := decide.read(each, VoiceReady("persona", "A voice"), now))]
     timed("apply 25: ready", lambda: store.apply(moves, now))

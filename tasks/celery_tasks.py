@@ -84,8 +84,10 @@ def _register_poll(app: Celery, services: Callable[[], Services], stage: Stage) 
         done = steps.poll(services(), stage, job_ids)
         if done.to_music:
             app.send_task(submit_name(Stage.MUSIC), args=(done.to_music,))
-        if done.waiting:
-            raise self.retry(args=(done.waiting,), countdown=done.again_in)
+        for later in done.again[1:]:
+            self.apply_async(args=(later.job_ids,), countdown=later.seconds)
+        if done.again:
+            raise self.retry(args=(done.again[0].job_ids,), countdown=done.again[0].seconds)
 
 
 def _register_intake(app: Celery, services: Callable[[], Services]) -> None:

@@ -26,6 +26,8 @@ class Services:
     upstream: MusicApi
     plan: PollPlan
     patience: Patience
+    #: The most jobs that one message carries.
+    chunk: int
     #: How long upstream may take for a stage, in seconds.
     deadlines: Mapping[Stage, float]
     #: None where upstream cannot reach us.

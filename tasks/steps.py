@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
+from operator import attrgetter
 
 from redis.exceptions import RedisError
 
@@ -22,7 +24,7 @@ from tasks.musicapi.calls import Call
 from tasks.polls import kind_of
 from tasks.services import Services
 from voicequeue import flow
-from voicequeue.claims import Charged, Claimed, Later, Overdue
+from voicequeue.claims import Charged, Claimed, Later, Overdue, Planned
 from voicequeue.job import Move, State
 from voicequeue.records import task_field
 from voicequeue.spec import VoiceJob
@@ -43,11 +45,18 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Polled:
-    """What became of a chunk: ids to ask again (`again_in` seconds) and ids whose song is next."""
+class Round:
+    """Jobs that are to be asked about together, in so many seconds."""
 
-    waiting: list[str] = field(default_factory=list)
-    again_in: float = 0.0
+    job_ids: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What became of a chunk: when to ask again about which, the soonest first, and ids whose song is next."""
+
+    again: list[Round] = field(default_factory=list)
     to_music: list[str] = field(default_factory=list)
 
 
@@ -71,10 +80,8 @@ def submit(services: Services, stage: Stage, job_ids: Sequence[str]) -> Submitte
         pending |= {found.job_id: found for found in _settle(services, luck, orders.told())}
     # One message asks about all of them, so they are due together, as soon as the first of them is.
     poll_in = min((found.poll_in for found in pending.values()), default=0.0)
-    services.store.plan(
-        [(found.job_id, found.version) for found in pending.values() if found.poll_in > poll_in],
-        services.clock() + poll_in,
-    )
+    due = services.clock() + poll_in
+    services.store.plan(Planned(each.job_id, each.version, due) for each in pending.values() if each.poll_in > poll_in)
     taken = [job_id for job_id in job_ids if job_id in pending]
     left = [job_id for job_id in job_ids if job_id in later]
     return Submitted(taken, poll_in, left, left_in=max(later.values(), default=0.0))
@@ -196,13 +203,15 @@ def _write_late(services: Services, claim: Charged, move: Move) -> bool:
 
 
 def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
-    """Ask upstream about each job that is due, and write what it says."""
-    claims = services.store.claim(job_ids, stage, services.clock(), lease=services.patience.poll_s)
+    """Ask upstream about each job that is due, and about others of the stage that are due by then; write what it
+    says."""
+    near_s, lease = services.plan.near_s, services.patience.poll_s
+    claims = services.store.claim(job_ids, stage, services.clock(), lease=lease, near=near_s, most=services.chunk)
     answers = _asked(services, stage, claims)
-    now = services.clock()
-    waiting: list[Claimed] = []
-    silent: list[Claimed] = []
+    now, luck = services.clock(), services.polls.luck()
     moves: list[Move] = []
+    waiting: list[Planned] = []
+    abandoned: list[Planned] = []
     for claim in claims:
         answer = answers.get(claim.job_id)
         # Where asking went wrong for any reason, the deadline holds all the same.
@@ -210,29 +219,30 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
         if move is not None:
             moves.append(move)
         elif claim.state is State.PENDING:
-            (waiting if answer and answer.heard else silent).append(claim)
+            due = now + services.polls.after(now - claim.since, kind_of(claim.stage, claim.model), luck)
+            not_ready = now if answer and answer.heard else None
+            waiting.append(Planned(claim.job_id, claim.version, due, not_ready))
         else:  # the pulse asks again in its time
-            later = now + max(services.plan.delay(services.polls.luck()), flow.look_again(now - claim.since))
-            services.store.plan([(claim.job_id, claim.version)], later)
+            due = now + max(services.plan.delay(luck), flow.look_again(now - claim.since))
+            abandoned.append(Planned(claim.job_id, claim.version, due))
     made = [move for move, written in zip(moves, services.store.apply(moves, now), strict=True) if written]
     ready = {move.job_id for move in made if move.to in (State.ADMITTED, State.SUCCEEDED)}
     services.polls.learn([claim for claim in claims if claim.job_id in ready and claim.state is State.PENDING], now)
-    again_in = _until_next(services, [*waiting, *silent], now)
-    planned = services.store.plan(_versions(waiting), now + again_in, asked=now)
-    planned += services.store.plan(_versions(silent), now + again_in)
+    rounds = _together(waiting, near_s)
+    planned = set(services.store.plan(chain(abandoned, *rounds)))
+    again = [Round([look.job_id for look in looks if look.job_id in planned], looks[0].due - now) for looks in rounds]
     to_music = [move.job_id for move in made if move.to is State.ADMITTED]
-    return Polled(waiting=planned, again_in=again_in, to_music=to_music)
+    return Polled(again=[each for each in again if each.job_ids], to_music=to_music)
 
 
-def _until_next(services: Services, waiting: Sequence[Claimed], now: float) -> float:
-    """When to ask about these again: together, as soon as it is time for the first of them."""
-    luck = services.polls.luck()
-    times = [services.polls.after(now - claim.since, kind_of(claim.stage, claim.model), luck) for claim in waiting]
-    return min(times, default=0.0)
-
-
-def _versions(claims: Sequence[Claimed]) -> list[tuple[str, int]]:
-    return [(claim.job_id, claim.version) for claim in claims]
+def _together(looks: Iterable[Planned], near_s: float) -> list[list[Planned]]:
+    """Those that are due soon after one another, at the time of the first of them; the soonest first."""
+    rounds: list[list[Planned]] = []
+    for look in sorted(looks, key=attrgetter("due")):
+        if not rounds or look.due > rounds[-1][0].due + near_s:
+            rounds.append([])
+        rounds[-1].append(look)
+    return [[replace(look, due=looks[0].due) for look in looks] for looks in rounds]
 
 
 @dataclass(frozen=True, slots=True)

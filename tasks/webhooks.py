@@ -8,7 +8,7 @@ from enum import Enum
 
 from tasks.musicapi import Webhook
 from voicequeue import changes, signing
-from voicequeue.claims import Charged
+from voicequeue.claims import Charged, Planned
 from voicequeue.job import MAY_BE_LATE, Code, Job, State
 from voicequeue.stage import Stage
 from voicequeue.store import Store
@@ -64,7 +64,7 @@ def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | N
         return Hint.POLL if store.apply([found], now) == [True] else Hint.NOTHING
     return (
         Hint.POLL
-        if _can_be_asked(job) and store.plan([(job.id, job.version)], now, asked=now - JUST_S)
+        if _can_be_asked(job) and store.plan([Planned(job.id, job.version, due=now, asked=now - JUST_S)])
         else Hint.NOTHING
     )
 

@@ -84,6 +84,17 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """A job, at that version, is to be asked about when it is `due`; `asked` is when it was known not to be ready (Unix
+    seconds)."""
+
+    job_id: str
+    version: int
+    due: float
+    asked: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Overdue:
     """A job of which something is to come, and that nobody looked after in time."""
 

@@ -182,6 +182,11 @@ class PollPlan:
         return self.min_s == self.max_s
 
     @property
+    def near_s(self) -> float:
+        """Polls that are planned within so many seconds of one another are made together, at the first one's time."""
+        return self.gap_s / 4
+
+    @property
     def gap_s(self) -> float:
         """The least between two planned polls: a third of what is asked for without a plan."""
         return self.min_s / 3

@@ -18,7 +18,7 @@ from redis import Redis
 from voicequeue import records, scripts
 from voicequeue.archive import Archive
 from voicequeue.callbacks import Callbacks
-from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue
+from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue, Planned
 from voicequeue.controls import Controls
 from voicequeue.gate import Limits
 from voicequeue.job import WITH_THE_VOICE, Event, Job, Move, State, Step
@@ -166,9 +166,15 @@ class Store:
         found = self._space.run("charge", f"{now:.6f}", stage, holder, until, *self._limits, *job_ids)
         return [_charge(job_id, stage, until, told) for job_id, told in zip(job_ids, found, strict=True)]
 
-    def claim(self, job_ids: Iterable[str], stage: Stage, now: float, *, lease: float) -> list[Claimed]:
-        """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds."""
-        flat = self._space.run("claim", now + EARLY_S, stage, now + lease, *job_ids)
+    def claim(
+        self, job_ids: Sequence[str], stage: Stage, now: float, *, lease: float, near: float = 0.0, most: int = 0
+    ) -> list[Claimed]:
+        """Those of the jobs that are due to be asked about; nobody else gets them for `lease` seconds.
+
+        With them come others of the stage that are due within `near` seconds: as many as make `most` with those named.
+        """
+        others = max(0, most - len(job_ids))
+        flat = self._space.run("claim", now + EARLY_S, stage, now + lease, now + EARLY_S + near, others, *job_ids)
         return [
             Claimed(
                 job_id,
@@ -199,14 +205,19 @@ class Store:
         written = [bool(each) for each in self._space.run("apply", f"{now:.6f}", lines, *self._limits)]
         return self._written_after_all(moves, written, now) if failures() > before else written
 
-    def plan(self, jobs: Iterable[tuple[str, int]], due: float, *, asked: float | None = None) -> list[str]:
-        """Say when jobs, given as (id, version), are due to be asked about; gives the ids that still are.
-
-        `asked` is when they were known not to be ready.
-        """
-        pairs = [part for job in jobs for part in job]
-        not_ready = "" if asked is None else f"{asked:.6f}"
-        return cast(list[str], self._space.run("plan", f"{due:.6f}", not_ready, *pairs)) if pairs else []
+    def plan(self, looks: Iterable[Planned]) -> list[str]:
+        """Say when jobs are to be asked about; gives the ids of those that still are."""
+        given = [
+            part
+            for look in looks
+            for part in (
+                look.job_id,
+                look.version,
+                f"{look.due:.6f}",
+                "" if look.asked is None else f"{look.asked:.6f}",
+            )
+        ]
+        return cast(list[str], self._space.run("plan", *given)) if given else []
 
     def unsure_since(self, before: float, *, at_most: int = 1000) -> list[str]:
         """Ids of jobs that went unsure before then, the longest first."""

@@ -94,6 +94,7 @@ def build(chosen: Settings) -> Services:
         ),
         plan=PollPlan(chosen.poll_min_s, chosen.poll_max_s),
         patience=_patience(chosen),
+        chunk=chosen.chunk,
         webhooks=webhooks(chosen),
         span=tracing.spans(),
         deadlines={Stage.VOICE: chosen.voice_deadline_s, Stage.MUSIC: chosen.music_deadline_s},

@@ -27,6 +27,8 @@ PATIENCE = Patience(charge_s=90, poll_s=90, cooldown_s=5, account_s=60)
 DEADLINE_S = 900.0
 #: How many jobs of a chunk are with upstream at once.
 THREADS = 4
+#: The most jobs that one message carries.
+CHUNK = 10
 
 
 @dataclass
@@ -115,7 +117,7 @@ def build(store: Store) -> Iterator[Build]:
             standing.callback(upstream.close)
             plan = PollPlan(POLL_S, POLL_S)
             deadlines = dict.fromkeys(Stage, DEADLINE_S)
-            return Bench(Services(store, upstream, plan, PATIENCE, deadlines, clock=clock), clock)
+            return Bench(Services(store, upstream, plan, PATIENCE, CHUNK, deadlines, clock=clock), clock)
 
         yield _build
 

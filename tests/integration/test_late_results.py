@@ -51,7 +51,7 @@ def test_a_cancelled_job_is_asked_about_ever_more_rarely(bench: Bench, simulator
         bench.clock.now += POLL_S
         late = bench.store.overdue(bench.clock.now, patience=0)
         assert [each.state for each in late] in ([], [State.CANCELLED])
-        assert bench.poll(Stage.VOICE, [each.job_id for each in late]).waiting == []
+        assert bench.poll(Stage.VOICE, [each.job_id for each in late]).again == []
 
     assert 5 <= asked(simulator) <= 15
     assert bench.store.overdue(bench.clock.now + 1e6, patience=0) == []

@@ -55,7 +55,7 @@ def bench(store: Store, simulator: Simulator) -> Iterator[Bench]:
     handed_out: list[tuple[str, list[str]]] = []
     with closing(MusicApi(simulator.api_url, "key")) as upstream:
         services = Services(
-            store, upstream, PollPlan(1, 1), Patience(stale_s=10), dict.fromkeys(Stage, 60.0), clock=clock
+            store, upstream, PollPlan(1, 1), Patience(stale_s=10), 4, dict.fromkeys(Stage, 60.0), clock=clock
         )
 
         def build(worker: str) -> Pulse:

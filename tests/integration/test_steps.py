@@ -55,7 +55,7 @@ def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator:
     done = bench.poll_when_due(Stage.MUSIC, [job_id])
 
     job = bench.job(job_id)
-    assert (done.waiting, done.to_music) == ([], [])
+    assert (done.again, done.to_music) == ([], [])
     assert (job.state, job.credits, job.voice_name, len(job.clips)) == (State.SUCCEEDED, 19, "Anna", 2)
     assert charges(simulator) == [("voice", "https://recordings.example/anna.mp3"), ("music", job.persona_id)]
     assert {charge["task_id"] for charge in simulator.ledger()["charges"]} == set(job.task_ids.values())

@@ -6,21 +6,28 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from simulator.faults import GET_FAULTS
 from simulator.process import Simulator
-from tasks.steps import Polled
+from tasks.steps import Polled, Round
 from tests.integration.conftest import DEADLINE_S, PATIENCE, POLL_S, SONG, Bench, Build, books_agree, voice, voices
 from tests.scripted import Request, Scripted, answer
 from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.job import Code
+from voicequeue.polling import PollPlan
 
 
 def asked(simulator: Simulator) -> int:
     """How many polls upstream got."""
     return int(simulator.ledger(charges=False)["calls"]["task"])
+
+
+def asked_again(done: Polled) -> list[str]:
+    """Ids that are to be asked about again, at whatever time."""
+    return [job_id for each in done.again for job_id in each.job_ids]
 
 
 def why(job: Job) -> tuple[Code, Stage] | None:
@@ -39,13 +46,44 @@ def test_what_is_not_ready_is_planned_and_a_second_message_finds_nothing_due(
     job_ids = bench.ordered(*voices(3))
     bench.clock.now += POLL_S
 
-    assert bench.poll(Stage.VOICE, job_ids) == Polled(waiting=job_ids, again_in=POLL_S)
+    assert bench.poll(Stage.VOICE, job_ids) == Polled(again=[Round(job_ids, POLL_S)])
     assert bench.poll(Stage.VOICE, job_ids) == Polled()
     assert asked(simulator) == 3
 
-    assert bench.poll_when_due(Stage.VOICE, job_ids).waiting == job_ids
+    assert asked_again(bench.poll_when_due(Stage.VOICE, job_ids)) == job_ids
     assert asked(simulator) == 6
     assert bench.states(job_ids) == [State.PENDING] * 3
+
+
+def test_what_is_due_at_about_the_same_time_shares_a_message_from_then_on(bench: Bench, simulator: Simulator) -> None:
+    """Jobs that came one by one; the second one's message finds that it was asked for already."""
+    simulator.turn(voice_s=60)
+    first, second = bench.ordered(voice("a")), bench.ordered(voice("b"))
+    bench.clock.now += POLL_S
+
+    assert bench.poll(Stage.VOICE, first) == Polled(again=[Round([*first, *second], POLL_S)])
+    assert bench.poll(Stage.VOICE, second) == Polled()
+    assert asked(simulator) == 2
+
+
+def test_what_is_due_at_different_times_parts(build: Build, simulator: Simulator) -> None:
+    """Each is asked about when it is its time: what shared a message before may be of different ages."""
+    simulator.turn(voice_s=600)
+    plain = build(simulator.api_url)
+    plain.store.controls.set_schedule("voice", [40, 60, 100])
+    bench = Bench(replace(plain.services, plan=PollPlan(12, 20, Random(1))), plain.clock)
+    old = bench.ordered(voice("a"), voice("b"))
+    bench.clock.now += 30
+    young = bench.ordered(voice("c"))
+    bench.clock.now += 42
+
+    rounds = bench.poll(Stage.VOICE, [*young, *old]).again
+
+    assert [each.job_ids for each in rounds] == [young, old]
+    assert [each.seconds for each in rounds] == [pytest.approx(18, abs=1), pytest.approx(28, abs=1)]
+    assert [bench.poll(Stage.VOICE, each.job_ids) for each in rounds] == [Polled(), Polled()]
+    bench.clock.now += rounds[0].seconds
+    assert asked_again(bench.poll(Stage.VOICE, young)) == young
 
 
 def test_a_poll_that_comes_early_asks_nothing(bench: Bench, simulator: Simulator) -> None:
@@ -71,7 +109,7 @@ def test_two_workers_with_the_same_chunk_ask_about_each_job_once(bench: Bench, s
     with ThreadPoolExecutor(2) as workers:
         outcomes = [each.result() for each in [workers.submit(work), workers.submit(work)]]
 
-    assert sorted(outcomes[0].waiting + outcomes[1].waiting) == sorted(job_ids)
+    assert sorted(asked_again(outcomes[0]) + asked_again(outcomes[1])) == sorted(job_ids)
     assert asked(simulator) == 10
 
 
@@ -96,7 +134,7 @@ def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulat
     simulator.turn(get_faults={fault: 1})
     before = bench.store.controls.flow()
 
-    assert bench.poll_when_due(Stage.VOICE, job_ids) == Polled(waiting=job_ids, again_in=POLL_S)
+    assert bench.poll_when_due(Stage.VOICE, job_ids) == Polled(again=[Round(job_ids, POLL_S)])
 
     slow = [("cooldown", bench.clock.now + PATIENCE.cooldown_s)] if fault == "rate_limited" else []
     holds = bench.store.controls.gate(bench.clock.now).holds
@@ -149,7 +187,7 @@ def test_each_job_of_a_chunk_has_its_own_answer(bench: Bench, simulator: Simulat
 
     done = bench.poll_when_due(Stage.VOICE, job_ids)
 
-    assert done == Polled(waiting=[slow], again_in=POLL_S, to_music=[good])
+    assert done == Polled(again=[Round([slow], POLL_S)], to_music=[good])
     assert bench.states([good, bad, slow]) == [State.ADMITTED, State.FAILED, State.PENDING]
 
 
@@ -180,8 +218,8 @@ def test_a_job_past_its_deadline_is_asked_about_again_by_a_retry_and_pays_nothin
     simulator.turn(music_s=60)
     [job_id] = bench.ordered(VoiceJob(persona_id="p1", song=SONG))
     hasty = replace(bench, services=replace(bench.services, deadlines=dict.fromkeys(Stage, POLL_S)))
-    assert hasty.poll_when_due(Stage.MUSIC, [job_id]).waiting == [job_id]
-    assert hasty.poll_when_due(Stage.MUSIC, [job_id]).waiting == []
+    assert asked_again(hasty.poll_when_due(Stage.MUSIC, [job_id])) == [job_id]
+    assert hasty.poll_when_due(Stage.MUSIC, [job_id]).again == []
     assert why(bench.job(job_id)) == (Code.DEADLINE, Stage.MUSIC)
     assert bench.store.in_flight() == 0
 
@@ -212,10 +250,10 @@ def test_an_upstream_that_does_not_answer_until_the_deadline_fails_the_job(bench
     [job_id] = bench.ordered(voice())
     simulator.turn(get_faults={"error": 1})
     for _ in range(3):
-        assert bench.poll_when_due(Stage.VOICE, [job_id]).waiting == [job_id]
+        assert asked_again(bench.poll_when_due(Stage.VOICE, [job_id])) == [job_id]
 
     bench.clock.now += DEADLINE_S
-    assert bench.poll(Stage.VOICE, [job_id]).waiting == []
+    assert bench.poll(Stage.VOICE, [job_id]).again == []
 
     assert why(bench.job(job_id)) == (Code.DEADLINE, Stage.VOICE)
 

@@ -24,7 +24,7 @@ from tests.store.life import (
     put,
 )
 from voicequeue import Stage, State, VoiceJob
-from voicequeue.claims import Charged, Claimed, Overdue
+from voicequeue.claims import Charged, Claimed, Overdue, Planned
 from voicequeue.job import IN_FLIGHT
 from voicequeue.spec import stored
 from voicequeue.store import EARLY_S, Store, connect
@@ -222,10 +222,50 @@ def test_only_those_that_wait_for_that_stage_are_claimed(store: Store, redis: Re
     assert dump(redis, prefix) == before
 
 
+def ids(claims: list[Claimed]) -> list[str]:
+    """Whose they are."""
+    return [claim.job_id for claim in claims]
+
+
+def test_others_that_are_due_about_now_are_claimed_along(store: Store) -> None:
+    """The soonest first, and as many as make a full message; those of the other stage are not among them."""
+    mine, soon, now, late, overdue, elsewhere = pending(store, 6)
+    dues = {soon: DUE + 4, now: DUE, late: DUE + 6, overdue: DUE - 6}
+    store.plan(Planned(job_id, one(store, job_id).version, due) for job_id, due in dues.items())
+    make(store, one(store, elsewhere), State.ADMITTED, to_stage=Stage.MUSIC, due=DUE)
+
+    def claimed(*, most: int) -> list[str]:
+        return ids(store.claim([mine], Stage.VOICE, DUE, lease=90, near=5, most=most))
+
+    assert claimed(most=3) == [mine, now, soon]
+    assert claimed(most=9) == []
+    assert ids(store.claim([now, late], Stage.VOICE, DUE + 90, lease=90)) == [now, late]
+
+
+def test_no_more_are_claimed_along_than_make_a_message(store: Store) -> None:
+    """What is left over has messages of its own."""
+    job_ids = pending(store, 5)
+
+    full = ids(store.claim(job_ids[:1], Stage.VOICE, DUE, lease=90, near=5, most=3))
+    others = [job_id for job_id in job_ids if job_id not in full]
+
+    assert len(full) == 3
+    assert ids(store.claim(others[:1], Stage.VOICE, DUE, lease=90, near=5, most=1)) == others[:1]
+    assert ids(store.claim(others, Stage.VOICE, DUE, lease=90, near=5, most=1)) == others[1:]
+
+
+def test_a_message_that_has_nothing_to_ask_claims_nothing_along(store: Store) -> None:
+    """It ends, and the others are left to theirs."""
+    mine, _ = pending(store, 2)
+    store.claim([mine], Stage.VOICE, DUE, lease=90)
+
+    assert store.claim([mine], Stage.VOICE, DUE, lease=90, near=5, most=9) == []
+
+
 def test_no_ids_are_no_claims(store: Store) -> None:
     """An empty chunk is allowed."""
     assert store.claim([], Stage.VOICE, NOW, lease=90) == []
-    assert store.plan([], NOW) == []
+    assert store.plan([]) == []
 
 
 def test_of_two_that_claim_at_once_each_job_goes_to_one(store: Store, valkey_url: str, prefix: str) -> None:
@@ -253,7 +293,7 @@ def test_a_job_that_is_not_ready_is_due_again_when_it_was_planned(store: Store) 
     job_ids = pending(store, 2)
     claims = store.claim(job_ids, Stage.VOICE, DUE, lease=90)
 
-    assert store.plan([(claim.job_id, claim.version) for claim in claims], DUE + 20) == job_ids
+    assert store.plan(Planned(claim.job_id, claim.version, DUE + 20) for claim in claims) == job_ids
     assert store.claim(job_ids, Stage.VOICE, DUE + 19, lease=90) == []
     assert len(store.claim(job_ids, Stage.VOICE, DUE + 20, lease=90)) == 2
 
@@ -264,7 +304,7 @@ def test_a_job_that_moved_on_is_not_planned(store: Store, redis: Redis, prefix: 
     claims = store.claim([moved_on, waits], Stage.VOICE, DUE, lease=90)
     make(store, one(store, moved_on), State.SUCCEEDED)
 
-    assert store.plan([(claim.job_id, claim.version) for claim in claims], DUE + 20) == [waits]
+    assert store.plan(Planned(claim.job_id, claim.version, DUE + 20) for claim in claims) == [waits]
     everything_agrees(redis, prefix)
 
 

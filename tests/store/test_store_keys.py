@@ -14,6 +14,7 @@ from tests.conftest import eventually
 from tests.jobs import numbered, sung, voice
 from tests.store.life import NOW, accepted, brought_to, charging, dump, everything_agrees, make, one, put
 from voicequeue import Job, Stage, State
+from voicequeue.claims import Planned
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.store import Store, connect
 
@@ -29,7 +30,7 @@ def whole_life(store: Store, batch: str = "b") -> Job:
         accepted(store, job_id)
         store.overdue(NOW + 10, patience=10)
         claims = store.claim([job_id], stage, NOW + 10, lease=90)
-        store.plan([(claim.job_id, claim.version) for claim in claims], NOW)
+        store.plan(Planned(claim.job_id, claim.version, NOW) for claim in claims)
         if stage is Stage.VOICE:
             make(store, one(store, job_id), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
     return make(store, one(store, job_id), State.SUCCEEDED)

@@ -15,7 +15,7 @@ from redis import Redis
 from tests.jobs import SONG, URL
 from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, the_records
 from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob, records
-from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome
+from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Planned
 from voicequeue.gate import Limits, Reason
 from voicequeue.job import IN_FLIGHT, MOVES, Move
 from voicequeue.stage import PRICES
@@ -163,13 +163,13 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         # ── asking ────────────────────────────────────────────────────────────────────────────
 
-        @rule(stage=st.sampled_from(Stage))
-        def claim(self, stage: Stage) -> None:
-            self.claims += self.store.claim(list(self.specs), stage, self.now, lease=20)
+        @rule(stage=st.sampled_from(Stage), named=st.integers(0, 9), near=st.sampled_from([0.0, 5.0]))
+        def claim(self, stage: Stage, named: int, near: float) -> None:
+            self.claims += self.store.claim(list(self.specs)[:named], stage, self.now, lease=20, near=near, most=9)
 
         @rule()
         def plan(self) -> None:
-            self.store.plan([(claim.job_id, claim.version) for claim in self.claims], self.now + 10)
+            self.store.plan(Planned(claim.job_id, claim.version, self.now + 10) for claim in self.claims)
             self.claims = []
 
         @rule()
