@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         description='how long nothing is charged after "slow down" (unless it says how long), and at first after five '
         "calls in a row without an answer",
     )
-    chunk: int = Field(50, ge=1, le=500, description="job ids in one Celery message, at most")
+    chunk: int = Field(100, ge=1, le=500, description="job ids in one Celery message, at most")
     http_threads: int = Field(16, ge=1, le=128, description="calls to upstream at once in one worker process")
 
     # Jobs

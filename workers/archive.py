@@ -35,7 +35,7 @@ class ArchiveStep(Beating):
 
     queues = frozenset({"archive"})
 
-    def run(self, app: Celery, worker: str) -> None:
+    def run(self, app: Celery, worker: str, processes: int) -> None:  # noqa: ARG002  it does not matter here
         """Beat until the worker stops."""
         chosen = settings()
         if (services := _services(chosen)) is None:

@@ -38,7 +38,7 @@ class CallbackStep(Beating):
 
     queues = frozenset({"callbacks"})
 
-    def run(self, app: Celery, worker: str) -> None:
+    def run(self, app: Celery, worker: str, processes: int) -> None:  # noqa: ARG002  it does not matter here
         """Beat until the worker stops."""
         chosen = settings()
         if not callback_secrets(chosen):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import ceil
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from celery import Celery, bootsteps
@@ -43,9 +44,13 @@ HandOut = Callable[[str, list[str]], None]
 REST = 1 / 2
 
 
+#: The fact that says how many processes do a worker's tasks; a worker counts that was heard so many seconds ago.
+PROCESSES, HEARD_S = "processes", 15.0
+
+
 #: What Celery leaves of each message lies in cycles: so often (seconds) they are cleared, for Python itself waits until
 #: they are a quarter of all there is.
-TIDY_S = 10.0
+TIDY_S = 2.0
 
 #: Jobs that one script admits: Redis does nothing else meanwhile.
 AT_ONCE = 500
@@ -57,9 +62,10 @@ REPLANNED = 4
 class Pulse:
     """Admits and reconciles.
 
-    `worker` is the name it is heard under, with these `facts`, `chunk` how many jobs a message carries,
-    `credits_every` how often (seconds) the account's credits are asked for. `resubmit_after` is the policy for
-    unsure jobs: seconds after which they are ordered again; None leaves them to a person.
+    `worker` is the name it is heard under, with these `facts`; `chunk` the most jobs that a message carries, and
+    `at_once` how many of them a process works on at once; `credits_every` how often (seconds) the account's credits
+    are asked for. `resubmit_after` is the policy for unsure jobs: seconds after which they are ordered again; None
+    leaves them to a person.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Pulse:
         *,
         worker: str,
         chunk: int,
+        at_once: int = 1,
         credits_every: float = 60.0,
         resubmit_after: float | None = None,
         facts: Mapping[str, Any] | None = None,
@@ -77,6 +84,8 @@ class Pulse:
         self._hand_out = hand_out
         self._worker = worker
         self._chunk = chunk
+        self._at_once = at_once
+        self._processes = 1
         self._credits_every = credits_every
         self._resubmit_after = resubmit_after
         self._facts = facts
@@ -94,7 +103,9 @@ class Pulse:
         """Say that this worker lives, and what it works with."""
         store = self._services.store
         store.controls.note_settings()
-        store.pulses["worker"].heard(self._worker, self._services.clock(), self._facts)
+        workers, now = store.pulses["worker"], self._services.clock()
+        workers.heard(self._worker, now, self._facts)
+        self._processes = sum(each.facts.get(PROCESSES, 1) for each in workers.since(now - HEARD_S))
 
     def gone(self) -> None:
         """Say that this worker ends."""
@@ -181,8 +192,12 @@ class Pulse:
                 )
 
     def _in_chunks(self, task: str, job_ids: list[str]) -> None:
-        for chunk in chunks(job_ids, self._chunk):
+        for chunk in chunks(job_ids, self._share_of(len(job_ids))):
             self._hand_out(task, chunk)
+
+    def _share_of(self, count: int) -> int:
+        """How many of so many jobs share a message: none waits for others as long as some process has nothing to do."""
+        return min(self._chunk, max(self._at_once, ceil(count / self._processes)))
 
 
 #: Where each move is told; the others say what they do for it.
@@ -226,13 +241,14 @@ class Beating(bootsteps.StartStopStep):
         """Whether this worker consumes such a queue."""
         return bool(self.queues & set(worker.app.amqp.queues.consume_from))
 
-    def run(self, app: Celery, worker: str) -> None:
-        """Beat until `stopping` is set; `worker` is this worker's name."""
+    def run(self, app: Celery, worker: str, processes: int) -> None:
+        """Beat until `stopping` is set; `worker` is this worker's name, and `processes` do its tasks."""
         raise NotImplementedError
 
     def start(self, worker: Any) -> None:
         """Begin to beat."""
-        self._thread = threading.Thread(target=self.run, args=(worker.app, worker.hostname), name="pulse", daemon=True)
+        known = (worker.app, worker.hostname, worker.concurrency)
+        self._thread = threading.Thread(target=self.run, args=known, name="pulse", daemon=True)
         self._thread.start()
 
     def stop(self, worker: Any) -> None:
@@ -293,7 +309,7 @@ class PulseStep(Beating):
 
     queues = frozenset(QUEUES)
 
-    def run(self, app: Celery, worker: str) -> None:
+    def run(self, app: Celery, worker: str, processes: int) -> None:
         """Beat until the worker stops."""
         chosen = settings()
         pulse = Pulse(
@@ -301,9 +317,10 @@ class PulseStep(Beating):
             partial(publish, app),
             worker=worker,
             chunk=chosen.chunk,
+            at_once=chosen.http_threads,
             credits_every=chosen.credits_every_s,
             resubmit_after=chosen.unsure_grace_s if chosen.unsure == "resubmit" else None,
-            facts=facts(chosen),
+            facts={**facts(chosen), PROCESSES: processes},
         )
         heard, reconciled, tidied = Every(chosen.pulse_s), Every(chosen.reconcile_s), Every(TIDY_S)
         while not self.stopping.is_set():

@@ -33,7 +33,7 @@ from voicequeue.tally import Tally
 from workers.pulse import Pulse, publish
 from workers.stack import free_port
 
-JOBS, CHUNK, AT_ONCE = 100, 50, 16
+JOBS, CHUNK, AT_ONCE = 100, 100, 16
 
 #: What clients send to keep a connection, and what ends the count.
 UPKEEP = {"PING", "CLIENT", "SELECT", "HELLO", "ECHO"}
@@ -45,13 +45,13 @@ UPKEEP = {"PING", "CLIENT", "SELECT", "HELLO", "ECHO"}
 ASKED: Mapping[str, int] = {
     "enqueue": 1,
     "admit": 1,
-    "charge": 16,  # as many at once as are sent: 16, 16, 16 and 2 of a chunk
-    "apply": 16 + 4,  # the orders that were taken meanwhile, and what the polls of a chunk found
-    "claim": 4,
+    "charge": 14,  # as many at once as are sent: six times 16, and 4 of a chunk
+    "apply": 14 + 2,  # the orders that were taken meanwhile, and what the polls of a chunk found
+    "claim": 2,
     # How long the orders of each chunk took: what polls are planned by.
-    "LPUSH": 4,
-    "LTRIM": 4,
-    "SADD": 4,
+    "LPUSH": 2,
+    "LTRIM": 2,
+    "SADD": 2,
     # What the process has counted, told once.
     "MULTI": 1,
     "HINCRBY": 4,
@@ -59,21 +59,21 @@ ASKED: Mapping[str, int] = {
     "EXEC": 1,
 }
 #: The calls that these scripts make in turn.
-INSIDE: Mapping[str, int] = {"enqueue": 108, "admit": 1_316, "charge": 1_664, "apply": 4_442, "claim": 600}
+INSIDE: Mapping[str, int] = {"enqueue": 108, "admit": 1_316, "charge": 1_656, "apply": 4_405, "claim": 600}
 #: And the messages: one for each chunk and step.
-SENT: Mapping[str, int] = {"voice.submit": 2, "voice.poll": 2, "music.submit": 2, "music.poll": 2}
+SENT: Mapping[str, int] = {"voice.submit": 1, "voice.poll": 1, "music.submit": 1, "music.poll": 1}
 
 #: Asking once about a hundred orders, none of which is ready.
 POLL_ASKED: Mapping[str, int] = {
-    "claim": 2,
-    "plan": 2,
+    "claim": 1,
+    "plan": 1,
     "MULTI": 1,
     "HINCRBY": 4,
     "HINCRBYFLOAT": 4,
     "EXEC": 1,
 }
 POLL_INSIDE: Mapping[str, int] = {"claim": 300, "plan": 300}
-POLL_SENT: Mapping[str, int] = {"voice.poll": 2}
+POLL_SENT: Mapping[str, int] = {"voice.poll": 1}
 
 #: All that a worker's pulse does in five seconds where there is nothing to do, once.
 REST_ASKED: Mapping[str, int] = {
@@ -86,7 +86,9 @@ REST_ASKED: Mapping[str, int] = {
     "HSET": 2,
     "TIME": 1,
     "ZADD": 1,
-    "ZRANGE": 1,
+    "ZRANGE": 2,
+    # How many processes there are, for sharing jobs out.
+    "HGETALL": 1,
     # Its turn to plan polls, and to tell of moves.
     "SET": 2,
     "SMEMBERS": 1,
@@ -180,7 +182,7 @@ def crew(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.M
         {**configuration(Settings(_env_file=None)), "broker_url": "memory://here", "broker_transport_options": {}}
     )
     with closing(MusicApi(simulator.api_url, "key", connections=AT_ONCE)) as upstream:
-        services = replace(bench.services, upstream=upstream)
+        services = replace(bench.services, upstream=upstream, chunk=CHUNK)
         register(app, lambda: services, _nobody, _nobody)
         found = Crew(bench, Pulse(services, partial(publish, app), worker="w", chunk=CHUNK), app)
         found.take_the_rest()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from voicequeue.job import Code, Move
 from voicequeue.polling import ENOUGH, PollPlan, Span
 from voicequeue.records import task_field
 from voicequeue.store import Store
-from workers.pulse import Pulse
+from workers.pulse import HEARD_S, PROCESSES, Pulse
 
 SONG = Song(prompt="la la")
 
@@ -45,7 +46,7 @@ class Bench:
     store: Store
     clock: Clock
     handed_out: list[tuple[str, list[str]]]
-    another: Callable[[str], Pulse]
+    another: Callable[..., Pulse]
 
 
 @pytest.fixture
@@ -58,8 +59,8 @@ def bench(store: Store, simulator: Simulator) -> Iterator[Bench]:
             store, upstream, PollPlan(1, 1), Patience(stale_s=10), 4, dict.fromkeys(Stage, 60.0), clock=clock
         )
 
-        def build(worker: str) -> Pulse:
-            return Pulse(services, lambda task, ids: handed_out.append((task, ids)), worker=worker, chunk=4)
+        def build(worker: str, **more: Any) -> Pulse:
+            return Pulse(services, lambda task, ids: handed_out.append((task, ids)), worker=worker, chunk=4, **more)
 
         store.controls.set_limits(in_flight=10)
         yield Bench(build("w1"), store, clock, handed_out, build)
@@ -81,6 +82,32 @@ def test_a_beat_fills_the_slots_and_hands_out_chunks(bench: Bench, queue: VoiceQ
 
     assert bench.handed_out == [("voice.submit", ids[0:4]), ("voice.submit", ids[4:8]), ("voice.submit", ids[8:10])]
     assert queue.status().states[State.QUEUED] == 2
+
+
+def test_a_few_jobs_are_shared_out_among_all_processes(bench: Bench, queue: VoiceQueue) -> None:
+    """Of every worker that lives; a full message would leave some of them with nothing to do."""
+    old, other = bench.another("w0", facts={PROCESSES: 8}), bench.another("w2", facts={PROCESSES: 2})
+    mine = bench.another("w3", facts={PROCESSES: 3})
+    old.heard()
+    bench.clock.now += HEARD_S + 1
+    other.heard()
+    mine.heard()
+    ids = enqueue(queue, 9)
+
+    mine.admit()
+
+    assert [chunk for _, chunk in bench.handed_out] == [ids[0:2], ids[2:4], ids[4:6], ids[6:8], ids[8:]]
+
+
+def test_what_one_process_does_at_once_shares_a_message(bench: Bench, queue: VoiceQueue) -> None:
+    """However many others have nothing to do."""
+    pulse = bench.another("w2", facts={PROCESSES: 20}, at_once=3)
+    pulse.heard()
+    ids = enqueue(queue, 7)
+
+    pulse.admit()
+
+    assert [chunk for _, chunk in bench.handed_out] == [ids[0:3], ids[3:6], ids[6:]]
 
 
 def test_jobs_that_need_no_voice_are_handed_out_as_songs(bench: Bench, queue: VoiceQueue) -> None:

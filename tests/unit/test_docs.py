@@ -80,7 +80,7 @@ def test_every_setting_stands_once_in_a_section_and_says_what_it_means() -> None
         ("VOICEQUEUE_PUBLIC_URL", "", "`http://` or `https://` URL"),
         ("VOICEQUEUE_SUBMIT_RATE", "", "number > 0"),
         ("VOICEQUEUE_MAX_IN_FLIGHT", "100", "whole number ≥ 1"),
-        ("VOICEQUEUE_CHUNK", "50", "whole number from 1 to 500"),
+        ("VOICEQUEUE_CHUNK", "100", "whole number from 1 to 500"),
         ("VOICEQUEUE_POLL_MAX_S", "25", "number > 0, ≤ 60"),
         ("VOICEQUEUE_UNSURE", "`review`", "`review` or `resubmit`"),
         ("VOICEQUEUE_REUSE", "`false`", "`true` or `false`"),
