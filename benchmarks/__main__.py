@@ -25,6 +25,7 @@ from benchmarks import (
     preflight,
     processes,
     scraping,
+    steady,
 )
 from benchmarks.peers import contestants, flight, race, report
 from config.settings import Settings
@@ -40,6 +41,7 @@ LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "growth": lambda options: growth.tables(options.up_to),
     "flight_ours": lambda options: in_flight.tables(options.up_to),
     "processes": lambda _: processes.tables(),
+    "steady": lambda _: steady.tables(),
 }
 ASKED_FOR = ("preflight", "peers", "flight")
 

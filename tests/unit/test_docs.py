@@ -19,6 +19,7 @@ from config.settings import Settings
 from voicequeue.cli.audio_rules import audio_rules
 from voicequeue.job import MOVES, WITH_THE_VOICE, State
 from voicequeue.preflight import Rules
+from voicequeue.rows import JOB_COLUMNS, SONG_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -47,6 +48,17 @@ def test_the_drawing_shows_every_state() -> None:
 
     assert boxes == {"start", *State}
     assert names == {*State}
+
+
+# ── files ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_reference_names_every_column_of_a_file_once() -> None:
+    """And none that is not taken."""
+    told = (DOCS / "reference.md").read_text(encoding="utf-8").partition("| column | meaning |")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in told.splitlines() if line.startswith("| `")]
+
+    assert sorted(re.findall(r"`([^`]+)`", " ".join(cells))) == sorted([*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"])
 
 
 # ── the settings ──────────────────────────────────────────────────────────────────────────────────
