@@ -127,7 +127,7 @@ def _ours() -> Contestant:
         OURS,
         [f"{worker} --concurrency {PROCESSES}"],
         "python -m benchmarks.peers.ours",
-        f"prefork, {PROCESSES} children, 16 calls each at once; a task for up to 50 jobs, polls by `retry`",
+        f"prefork, {PROCESSES} children, 16 calls each at once; a task for up to 100 jobs, polls by `retry`",
         Path(sys.executable).parent,
         ROOT,
         {
