@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import psutil
 import requests
 
-from benchmarks.peers.ground import MEMORY
+from benchmarks.peers.ground import MEMORY, start_upstream
 from config.settings import Settings
 from workers.stack import Stack, free_port, procfile
 from workers.supervisor import Supervisor
@@ -90,9 +89,7 @@ def standing(
             env={**_ENV, "MUSICAPI_BASE_URL": upstream, **(env or {})},
         )
         redis = stack.start_valkey()
-        low, high = ready
-        stack.start("upstream", f"exec python -m benchmarks.peers.upstream --port {port} --ready {low} {high}")
-        _wait_for(upstream)
+        start_upstream(stack, ready, port)
         count = children or os.cpu_count() or 1
         names = [f"worker.{number}" for number in range(1, workers + 1)]
         for name in names:
@@ -104,16 +101,3 @@ def standing(
             upstream,
             {what: Crew([pid for name in of if (pid := supervisor.pid(name))]) for what, of in members.items()},
         )
-
-
-def _wait_for(upstream: str) -> None:
-    give_up = time.monotonic() + 20
-    while True:
-        try:
-            requests.get(f"{upstream}/reset", timeout=1)
-        except requests.RequestException:
-            if time.monotonic() > give_up:
-                raise TimeoutError("the upstream does not start") from None
-            time.sleep(0.02)
-        else:
-            return

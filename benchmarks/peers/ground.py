@@ -69,7 +69,9 @@ def on_ground(contestant: Contestant, heat: Heat) -> Iterator[Ground]:
         home = Path(folder)
         stack = Stack(supervisor, Settings(), home=home)
         redis = stack.start_valkey()
-        upstream = _start_upstream(stack, heat.ready)
+        port = free_port()
+        start_upstream(stack, heat.ready, port)
+        upstream = f"http://127.0.0.1:{port}"
         env = _env(contestant, heat, redis, upstream)
         yield Ground(redis, upstream, home / "contestant.log", environment(env, contestant.bin))
 
@@ -94,21 +96,20 @@ def producing(contestant: Contestant, ground: Ground) -> Iterator[Producer]:
         producer.end()
 
 
-def _start_upstream(stack: Stack, ready: tuple[float, float]) -> str:
-    port = free_port()
+def start_upstream(stack: Stack, ready: tuple[float, float], port: int) -> None:
+    """Start the upstream whose orders take so long (shortest and longest, in seconds) and wait until it answers."""
     low, high = ready
     stack.start("upstream", f"exec python -m benchmarks.peers.upstream --port {port} --ready {low} {high}")
-    url = f"http://127.0.0.1:{port}"
     give_up = time.monotonic() + 20
     while True:
         try:
-            requests.get(f"{url}/reset", timeout=1)
+            requests.get(f"http://127.0.0.1:{port}/reset", timeout=1)
         except requests.RequestException:
             if time.monotonic() > give_up:
                 raise TimeoutError("the upstream does not start") from None
             time.sleep(0.02)
         else:
-            return url
+            return
 
 
 def _env(contestant: Contestant, heat: Heat, redis: str, upstream: str) -> dict[str, str]:
