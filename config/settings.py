@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from functools import cache
 from ipaddress import ip_network
+from math import inf
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -145,6 +146,12 @@ class Settings(BaseSettings):
         "orders it again and may pay twice",
     )
     unsure_grace_s: Seconds = Field(1800.0, description="how long `resubmit` waits for a webhook")
+    keep_days: float = Field(
+        inf,
+        gt=0,
+        description="how long [jobs are kept](operations.md#how-long-jobs-are-kept) that are over, and with them their "
+        "keys: whoever enqueues the same again after that pays again",
+    )
 
     # Polling. Above 25 s a poll could outlive the broker's patience with messages that wait.
     poll_min_s: Seconds = Field(

@@ -235,7 +235,7 @@ def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Itera
 
 
 def _unlisted(redis: Redis, root: str, books: Books) -> Iterator[Unlisted]:
-    """Batches are listed when their first job comes, and for ever."""
+    """Batches are listed when their first job comes, until their last one is purged."""
     having_jobs = {record.batch for record in books.records.values() if record.batch}
     for batch in sorted(having_jobs ^ books.members("batches")):
         listed = redis.zscore(f"{root}batches", batch) is not None

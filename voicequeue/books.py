@@ -104,12 +104,14 @@ _SET = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "set
 
 
 def told(counters: str, written: dict[str, str]) -> dict[str, int]:
-    """What counters say, by the fields that `counts` gives; those of all stages are one sum."""
+    """What counters say of the records that are there, by the fields that `counts` gives; credits of all stages are one
+    sum."""
     amounts = {field: _number(amount) for field, amount in written.items() if field not in _SET}
+    purged = amounts.pop("purged.credits", 0)
     if counters != "counters":
-        return amounts
+        return amounts | ({"credits": amounts.get("credits", 0) - purged} if purged else {})
     kept = {field: amount for field, amount in amounts.items() if field == "committed" or field.startswith("failed.")}
-    return kept | {"credits": sum(amount for field, amount in amounts.items() if field.endswith(".credits"))}
+    return kept | {"credits": sum(amount for field, amount in amounts.items() if field.endswith(".credits")) - purged}
 
 
 def _number(written: str) -> int:
@@ -153,8 +155,7 @@ class Books:
         self._root = root
         self._alike: dict[Record, Record] = {}  # a million records are a few dozen different ones
         self._grown: set[str] = set()
-        newest = cast(list[Any], redis.xrevrange(f"{root}events", count=1))
-        self._known = newest[0][0] if newest else "0-0"
+        self._known = [_newest(redis, f"{root}{stream}") for stream in ("events", "purged")]
 
     def read(self) -> None:
         """Read every record, and follow those that move meanwhile."""
@@ -177,7 +178,7 @@ class Books:
         return any(self.records[job_id].batch == batch for job_id in job_ids & self.records.keys())
 
     def look(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Follow all moves, and give those of the counters that can be compared with `sums` now.
+        """Follow all moves and purges, and give those of the counters that can be compared with `sums` now.
 
         Not yet among them are those of a batch that has new jobs.
         """
@@ -189,12 +190,12 @@ class Books:
 
     def _follow(self, names: Sequence[str]) -> dict[str, list[str]] | None:
         """The counters, of the moment up to which moves were followed; None while there are more of them."""
-        asked = [self._known, PAGE, len(FIELDS), *FIELDS, *names]
+        asked: list[str | int] = [*self._known, PAGE, len(FIELDS), *FIELDS, *names]
         seen = scripts.run(self._redis, "look", self._root, *asked)
         if seen is None:
             self.is_torn = True
             return None
-        self._known, is_all, moved, grown, self.corrections, counters = seen
+        *self._known, is_all, moved, grown, self.corrections, counters = seen
         for job_id, values in _pairs(moved):
             self._put(job_id, record_of(values))
         self._grown.update(grown)
@@ -227,6 +228,12 @@ class Books:
     def _add(self, record: Record, times: int) -> None:
         for counters, field, amount in counts(record):
             self.sums[counters][field] += times * amount
+
+
+def _newest(redis: Redis, stream: str) -> str:
+    """The id of the last entry; '0-0' where there is none."""
+    newest = cast(list[Any], redis.xrevrange(stream, count=1))
+    return cast(str, newest[0][0]) if newest else "0-0"
 
 
 def callbacks(redis: Redis, root: str) -> set[str]:

@@ -38,7 +38,7 @@ class Batch:
 
     @property
     def total(self) -> int:
-        """All jobs that were ever put into it."""
+        """All its jobs that are kept."""
         return sum(self.states.values())
 
     @property

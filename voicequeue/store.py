@@ -252,6 +252,15 @@ class Store:
         how many: there may be more."""
         return int(self._space.run("release", f"{now:.6f}"))
 
+    def purge(self, before: float, *, at_most: int = 100) -> int:
+        """Let go of jobs that were over before then (Unix seconds), and of callbacks that were given up before. Looks
+        at so many of each state, and gives how many are gone: there may be more.
+
+        Jobs for which something is still to be done stay. Keys of those that go are free again; what they spent stays
+        counted.
+        """
+        return int(self._space.run("purge", f"{before:.6f}", at_most))
+
     def hasten(self, now: float, *, at_most: int = 200) -> int:
         """Let jobs that wait for a voice make it, where its maker may not begin and they may; gives how many. Looks at
         so many of those who wait, at the others when it is called again."""
@@ -282,14 +291,14 @@ class Store:
         """The moves of a job, oldest first, from its enqueueing on."""
         record = self._space.key(f"job:{job_id}")
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hget(record, "created")
+            pipe.hmget(record, "created", "stage")
             pipe.lrange(self._space.key(f"timeline:{job_id}"), 0, -1)
-            created, lines = pipe.execute()
+            (created, stage), lines = pipe.execute()
         steps = [records.step(line) for line in lines]
         if created is None:
             return steps
         # Enqueueing is told from the record itself: a million queued jobs need no timelines.
-        first = steps[0].stage if steps else Stage(cast(str, self._redis.hget(record, "stage")))
+        first = steps[0].stage if steps else Stage(stage)
         return [Step(at=float(created), state=State.QUEUED, stage=first, reason="enqueued"), *steps]
 
     def ids(self, *, state: State | None = None, batch: str | None = None) -> Iterator[str]:

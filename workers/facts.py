@@ -35,6 +35,7 @@ def _marks(chosen: Settings) -> dict[str, str]:
         "VOICEQUEUE_PUBLIC_URL": chosen.public_url or "",
         "VOICEQUEUE_UNSURE": chosen.unsure,
         "VOICEQUEUE_REUSE": str(chosen.reuse),
+        "VOICEQUEUE_KEEP_DAYS": str(chosen.keep_days),
     }
     kept = {
         "MUSICAPI_KEY": chosen.musicapi_key.get_secret_value(),

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from celery import Celery, bootsteps
@@ -55,6 +55,12 @@ TIDY_S = 2.0
 #: Jobs that one script admits: Redis does nothing else meanwhile.
 AT_ONCE = 500
 
+#: Seconds of a day.
+DAY_S = 86_400.0
+
+#: Seconds in which jobs are let go of at most, each time that the pulse looks: it has more to do.
+PURGING_S = 0.2
+
 #: Polls are planned anew after so many times the longest time between two.
 REPLANNED = 4
 
@@ -65,7 +71,7 @@ class Pulse:
     `worker` is the name it is heard under, with these `facts`; `chunk` the most jobs that a message carries, and
     `at_once` how many of them a process works on at once; `credits_every` how often (seconds) the account's credits
     are asked for. `resubmit_after` is the policy for unsure jobs: seconds after which they are ordered again; None
-    leaves them to a person.
+    leaves them to a person. `keep` is how long (seconds) jobs are kept that are over.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Pulse:
         at_once: int = 1,
         credits_every: float = 60.0,
         resubmit_after: float | None = None,
+        keep: float = inf,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self._services = services
@@ -88,6 +95,7 @@ class Pulse:
         self._processes = 1
         self._credits_every = credits_every
         self._resubmit_after = resubmit_after
+        self._keep = keep
         self._facts = facts
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="account")
 
@@ -174,6 +182,13 @@ class Pulse:
         self._services.store.hasten(now)
         if self._resubmit_after is not None:
             self._order_again(now, unsure_before=now - self._resubmit_after)
+
+    def purge(self) -> None:
+        """Let go of jobs that have been over for longer than they are kept: as many as there is time for."""
+        enough = time.monotonic() + PURGING_S
+        while self._keep < inf and self._services.store.purge(self._services.clock() - self._keep):
+            if time.monotonic() > enough:
+                break
 
     def _order_again(self, now: float, *, unsure_before: float) -> None:
         store = self._services.store
@@ -320,6 +335,7 @@ class PulseStep(Beating):
             at_once=chosen.http_threads,
             credits_every=chosen.credits_every_s,
             resubmit_after=chosen.unsure_grace_s if chosen.unsure == "resubmit" else None,
+            keep=chosen.keep_days * DAY_S,
             facts={**facts(chosen), PROCESSES: processes},
         )
         heard, reconciled, tidied = Every(chosen.pulse_s), Every(chosen.reconcile_s), Every(TIDY_S)
@@ -331,6 +347,7 @@ class PulseStep(Beating):
                 survive(pulse.tell)
             if reconciled.due():
                 survive(pulse.reconcile)
+                survive(pulse.purge)
             if tidied.due():
                 gc.collect()
             if not survive(partial(pulse.beat, chosen.pulse_s, self.stopping.wait)):

@@ -231,7 +231,9 @@ def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
     counted = {
         key.removeprefix(f"{root}batch:"): Counter(record)
         for key, record in keys.items()
-        if key.startswith(f"{root}batch:") and not key.endswith(":jobs") and any(int(record.get(s, 0)) for s in State)
+        if key.startswith(f"{root}batch:")
+        and not key.endswith((":jobs", ":voices"))
+        and any(int(record.get(s, 0)) for s in State)
     }
     assert set(counted) == set(keys.get(f"{root}batches", ()))
     counters = {name: int(value) for name, value in keys.get(f"{root}counters", {}).items()}
@@ -248,9 +250,12 @@ def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
         },
         batches={name: +Counter({str(s): int(counts[s]) for s in State}) for name, counts in counted.items()},
         members={name: set(keys[f"{root}batch:{name}:jobs"]) for name in counted},
-        batch_credits=+Counter({name: int(counts["credits"]) for name, counts in counted.items()}),
+        batch_credits=+Counter(
+            {name: int(counts["credits"]) - int(counts["purged.credits"]) for name, counts in counted.items()}
+        ),
         batch_committed=+Counter({name: int(counts["committed"]) for name, counts in counted.items()}),
-        credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected")),
+        credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected"))
+        - counters.get("purged.credits", 0),
         committed=counters.get("committed", 0),
         failures=+Counter(failures),
     )

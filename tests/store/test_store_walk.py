@@ -17,7 +17,7 @@ from tests.store.life import NOW, charge, dump, everything_agrees, one, promised
 from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob, records
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Planned
 from voicequeue.gate import Limits, Reason
-from voicequeue.job import IN_FLIGHT, MOVES, Move
+from voicequeue.job import FINAL, IN_FLIGHT, MOVES, Move
 from voicequeue.stage import PRICES
 from voicequeue.store import Store
 
@@ -187,6 +187,19 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 assert job.credits == 0
                 assert job.created_at + (job.spec.start_within_s or 1e9) <= self.now + 1e-5
                 self.make(job, State.FAILED, late=False)
+
+        @rule(age=st.sampled_from([-1.0, 0.0, 30.0]))
+        def purge(self, age: float) -> None:
+            """Jobs that have been over for so long, but for those whose paid order may still deliver, and no others."""
+            late: Any = redis.zrange(f"{{{self.prefix}}}:late", 0, -1)
+            over = {
+                job_id
+                for job_id, record in self.books().items()
+                if record["state"] in FINAL and float(record["updated"]) < self.now - age
+            }
+            assert self.store.purge(self.now - age) == len(over - set(late))
+            self.specs = {job_id: spec for job_id, spec in self.specs.items() if job_id not in over - set(late)}
+            self.claims = [claim for claim in self.claims if claim.job_id in self.specs]
 
         # ── holding back ──────────────────────────────────────────────────────────────────────
 

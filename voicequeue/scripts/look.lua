@@ -1,27 +1,35 @@
--- look: counters, and the records of all jobs that have moved since an event, as of one moment.
+-- look: counters, and the records of all jobs that have moved, or were purged, since an entry of each of these streams,
+-- as of one moment.
 -- KEYS  root
--- ARGV  id of that event ('0-0' = there was none), most events to follow, number of fields, fields of a record,
---       then names of counters
--- RETURNS  {id of the last event followed, 1 = that was all, {id, {field, …}, …} of the jobs that moved,
+-- ARGV  id of that event, of that purge ('0-0' = there was none), most of each to follow, number of fields, fields of a
+--       record, then names of counters
+-- RETURNS  {ids of the last event and purge followed, 1 = that was all, {id, {field, …}, …} of those jobs,
 --          {batches that got new jobs}, how often counters were corrected, {{field, amount, …} of each counters}};
---          nil = the event is gone, and others may be with it
-local known, most, fields = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local events = redis.call('XRANGE', key('events'), known, '+', 'COUNT', most)
-if known ~= '0-0' and (not events[1] or events[1][1] ~= known) then return nil end
+--          nil = such an entry is gone, and others may be with it
+local most, fields = tonumber(ARGV[3]), tonumber(ARGV[4])
+local moved, grown, told, is_all = {}, {}, { [''] = true }, true
 
-local moved, grown, told = {}, {}, { [''] = true }
-for i = known == '0-0' and 1 or 2, #events do
-  local id, batch = events[i][2][2], events[i][2][4] -- in the order that they were announced in
-  if not told[id] then
-    told[id] = true
-    moved[#moved + 1] = id
-    moved[#moved + 1] = redis.call('HMGET', key('job:' .. id), unpack(ARGV, 4, 3 + fields))
+-- Gives the id of the last entry that was followed; nil where those after the known one cannot all be there.
+local function follow(stream, known)
+  local entries = redis.call('XRANGE', key(stream), known, '+', 'COUNT', most)
+  if known ~= '0-0' and (not entries[1] or entries[1][1] ~= known) then return nil end
+  for i = known == '0-0' and 1 or 2, #entries do
+    local id, batch = entries[i][2][2], entries[i][2][4] -- in the order that they were announced in
+    if not told[id] then
+      told[id] = true
+      moved[#moved + 1] = id
+      moved[#moved + 1] = redis.call('HMGET', key('job:' .. id), unpack(ARGV, 5, 4 + fields))
+    end
+    if id == '' and batch ~= '' then grown[#grown + 1] = batch end
   end
-  if id == '' and batch ~= '' then grown[#grown + 1] = batch end
+  is_all = is_all and #entries < most
+  return #entries > 0 and entries[#entries][1] or known
 end
 
+local event, purged = follow('events', ARGV[1]), follow('purged', ARGV[2])
+if not (event and purged) then return nil end
+
 local counters = {}
-for a = 4 + fields, #ARGV do counters[#counters + 1] = redis.call('HGETALL', key(ARGV[a])) end
+for a = 5 + fields, #ARGV do counters[#counters + 1] = redis.call('HGETALL', key(ARGV[a])) end
 local corrections = redis.call('HGET', key('counters'), 'corrections') or '0'
-local last = #events > 0 and events[#events][1] or known
-return { last, #events < most and 1 or 0, moved, grown, corrections, counters }
+return { event, purged, is_all and 1 or 0, moved, grown, corrections, counters }

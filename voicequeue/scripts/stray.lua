@@ -18,10 +18,10 @@ local function judge(id)
     if pending or given_up then return 'has no record', function() drop(id) end end
     return ''
   end
+  if given_up and not pending then return '' end -- its job may have been purged, some time before it is
   if subject:sub(1, 4) == 'job:' and redis.call('EXISTS', key(subject)) == 0 then
     return 'tells of a job that is not there', function() drop(id) leave_callbacks(id, subject, now) end
   end
-  if given_up and not pending then return '' end
   local line = key('callbacks:of:' .. subject)
   local first = redis.call('ZRANGE', line, 0, 0)[1]
   if first and redis.call('EXISTS', key('callback:' .. first)) == 0 then

@@ -23,14 +23,17 @@
 --   voices         zset    voices by URL that are there; score = when they came
 --   voices:due     set     voices that some still wait for although it is decided what becomes of them
 --   expiry         zset    ids that must have begun by then, until they are over or seen to have begun
---   batches        zset    batch names; score = when the first job came
---   batch:<name>   hash    number of jobs by state; credits, committed; what somebody set: max_credits,
---                          max_in_flight, paused, callback_url; settlings: how often its callback was written
+--   batches        zset    names of batches that have jobs; score = when the first one came
+--   batch:<name>   hash    number of jobs by state; credits, committed; purged.credits: what purged jobs are among
+--                          those credits; what somebody set: max_credits, max_in_flight, paused, callback_url;
+--                          settlings: how often its callback was written
 --   batch:<name>:jobs zset its ids; score = when they came
+--   batch:<name>:voices set  voices that are known by a name in it
 --   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
 --                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
 --                          in flight are still going to spend; failed.<code>: jobs that failed so; turn;
---                          callbacks.delivered, archive.files, archive.jobs: how many were archived
+--                          callbacks.delivered, archive.files, archive.jobs: how many were archived; purged.jobs,
+--                          purged.credits: how many were purged, and what they had spent
 --   stands         hash    <state>:<stage>: how many jobs stand there; those that are queued the lines tell
 --   tally          hash    what processes count beside the records: call:<operation>:<outcome>, tries:<outcome>;
 --                          <what>.le:<of>:<bound>, how often it took so long; <what>.sum:<of> (voicequeue/tally.py)
@@ -54,6 +57,7 @@
 --   told           string  the last of them that was logged
 --   events         stream  every move: id, batch, state, stage, reason, took (seconds before it); enqueueing as one event a call and
 --                          batch, without an id
+--   purged         stream  jobs that are not kept any more: id, batch
 --   callback:<id>  hash    what a caller is still to be told: subject (job:<id> or batch:<name>), seq (its order
 --                          there), type, at, data (JSON: the record as it stood), batch; later tries, reason,
 --                          since (when somebody wanted it delivered again). Gone when it is delivered

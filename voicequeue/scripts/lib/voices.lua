@@ -17,10 +17,13 @@ local function makes(voice, id)
   return true
 end
 
--- Whether this name of a voice stands for another recording already; if it stands for none yet, it does for this one.
-local function is_other_recording(voice, url)
+-- Whether this name of a voice stands for another recording already; if it stands for none yet, it does for this one,
+-- as long as its batch is there.
+local function is_other_recording(voice, url, batch)
   if not is_named(voice) then return false end
-  redis.call('HSETNX', voice_key(voice), 'recording', url)
+  if redis.call('HSETNX', voice_key(voice), 'recording', url) == 1 and batch ~= '' then
+    redis.call('SADD', key('batch:' .. batch .. ':voices'), voice)
+  end
   return redis.call('HGET', voice_key(voice), 'recording') ~= url
 end
 

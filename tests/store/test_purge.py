@@ -1,0 +1,352 @@
+"""Jobs that are not kept any more: they go with all that only they needed, and nothing that is still of use does."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from redis import Redis
+
+from tests.jobs import numbered, sung, voice
+from tests.store.life import (
+    NOW,
+    accepted,
+    brought_to,
+    charging,
+    dump,
+    everything_agrees,
+    failed,
+    make,
+    one,
+    put,
+    song_of,
+)
+from voicequeue import Code, Stage, State, VoiceQueue, changes
+from voicequeue.audit import audit
+from voicequeue.books import Books
+from voicequeue.callbacks import Undeliverable
+from voicequeue.claims import Outcome
+from voicequeue.job import FINAL
+from voicequeue.overview import Batch
+from voicequeue.store import Store, connect
+
+OVER = sorted(FINAL)
+LATER = NOW + 1_000
+
+
+@pytest.fixture(autouse=True)
+def _agreed(redis: Redis, prefix: str, store: Store) -> object:
+    yield
+    everything_agrees(redis, prefix)
+    assert audit(redis, prefix) == []
+
+
+def about(redis: Redis, prefix: str, job_id: str) -> set[str]:
+    """Where Redis knows the job, but for what was told of it."""
+    told = {f"{{{prefix}}}:events", f"{{{prefix}}}:purged"}
+    return {key for key, value in dump(redis, prefix).items() if job_id in f"{key} {value}"} - told
+
+
+# ── what goes ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("state", OVER)
+def test_a_job_that_has_been_over_for_long_goes_without_a_trace(
+    redis: Redis, store: Store, prefix: str, state: State
+) -> None:
+    """Record, timeline, and wherever it was listed; what was spent stays counted."""
+    job = brought_to(store, state, voice(batch="spring", start_within_s=60))
+    spent = store.credits()
+
+    assert store.purge(NOW + 1) == 1
+
+    assert store.get([job.id]) == [None]
+    assert store.timeline(job.id) == []
+    assert list(store.ids()) == []
+    assert about(redis, prefix, job.id) <= {f"{{{prefix}}}:voice:{job.spec.recording()}"}
+    assert store.stands() == dict.fromkeys(store.stands(), 0)
+    assert store.failures() == {}
+    assert (store.credits(), store.charged()[Stage.VOICE]) == (spent, (spent // 4, spent))
+
+
+def test_what_an_index_has_that_does_not_belong_there_is_left_to_the_audit(
+    redis: Redis, store: Store, prefix: str
+) -> None:
+    """The record is the truth, not the list."""
+    job = brought_to(store, State.PENDING)
+    listed = f"{{{prefix}}}:state:succeeded"
+    redis.zadd(listed, {job.id: NOW, "ghost": NOW})
+
+    assert store.purge(LATER) == 0
+    assert one(store, job.id) == job
+    redis.zrem(listed, job.id, "ghost")
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - FINAL - {State.WAITING}))
+def test_what_is_not_over_stays_however_old_it_is(store: Store, state: State) -> None:
+    """Unsure ones too: somebody has to look at them."""
+    job = brought_to(store, state)
+
+    assert store.purge(NOW + 10**9) == 0
+    assert one(store, job.id) == job
+
+
+def test_it_counts_from_the_last_move(store: Store) -> None:
+    """Not from when it came, nor from when it was over first."""
+    job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED, NOW + 10)
+    assert store.purge(NOW + 10) == 0
+
+    store.apply([changes.retry(job, NOW + 20)], NOW + 20)
+    cancelled = make(store, one(store, job.id), State.CANCELLED, NOW + 30)
+
+    assert store.purge(NOW + 30) == 0
+    assert store.purge(NOW + 30.001) == 1
+    assert cancelled.version > job.version
+
+
+def test_one_call_looks_at_some_and_the_next_ones_at_the_rest(store: Store) -> None:
+    """Redis does nothing else meanwhile. The oldest go first."""
+    jobs = [make(store, one(store, each), State.CANCELLED, NOW + n) for n, each in enumerate(put(store, *numbered(7)))]
+
+    assert store.purge(LATER, at_most=3) == 3
+    assert set(store.ids()) == {job.id for job in jobs[3:]}
+    assert [store.purge(LATER, at_most=3) for _ in range(3)] == [3, 1, 0]
+
+
+def test_the_key_of_a_job_that_went_is_free_again(store: Store) -> None:
+    """For the same content, and for another."""
+    brought_to(store, State.SUCCEEDED, voice(key="ana"))
+    store.purge(LATER)
+
+    again = voice(key="ana", name="Another Ana")
+
+    assert store.enqueue([(again.id(), again)], LATER) == [Outcome.NEW]
+    assert one(store, again.id()).credits == 0
+
+
+# ── what keeps a job ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_whose_paid_order_may_still_deliver_stays(store: Store) -> None:
+    """Until nobody asks any more."""
+    pending = brought_to(store, State.PENDING)
+    store.apply([changes.cancel(pending, NOW)], NOW)
+
+    assert store.purge(LATER) == 0
+
+    make(store, one(store, pending.id), State.CANCELLED)
+    assert store.purge(LATER) == 1
+
+
+def test_a_job_of_which_somebody_is_to_be_told_stays(store: Store) -> None:
+    """Until the callback was delivered."""
+    brought_to(store, State.SUCCEEDED, voice(callback_url="https://hooks.example/"))
+    [callback] = store.callbacks.hand_out(LATER, patience=60)
+
+    assert store.purge(LATER) == 0
+
+    store.callbacks.delivered(callback, LATER)
+    assert store.purge(LATER) == 1
+
+
+def test_a_job_stays_until_its_batch_was_told_of(queue: VoiceQueue, store: Store) -> None:
+    """What is sent there needs the batch."""
+    queue.call_back_batch("spring", "https://hooks.example/")
+    brought_to(store, State.SUCCEEDED, voice(batch="spring"))
+    [callback] = store.callbacks.hand_out(LATER, patience=60)
+
+    assert store.purge(LATER) == 0
+
+    store.callbacks.delivered(callback, LATER)
+    assert store.purge(LATER) == 1
+
+
+def test_a_job_whose_songs_are_to_be_archived_stays(redis: Redis, prefix: str) -> None:
+    """Until they are, or were given up."""
+    store = Store(redis, prefix, archives=True)
+    kept, given_up = song_of(store, key="a"), song_of(store, key="b")
+    assert store.purge(LATER) == 0
+
+    claims = [store.archive.claim(job.id, "me", LATER, lease=60) for job in (kept, given_up)]
+    done, failed = filter(None, claims)
+    assert store.archive.done(done, LATER)
+    assert store.archive.give_up(failed, LATER, "the link is gone")
+
+    assert store.purge(LATER) == 2
+
+
+# ── what is kept of it ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_voice_that_was_bought_outlives_its_job(store: Store) -> None:
+    """A new song on the same recording sings with it and pays for no voice."""
+    song = song_of(store, reuse=True)
+    assert store.purge(LATER) == 1
+
+    [again] = put(store, sung(reuse=True), now=LATER)
+
+    assert (one(store, again).stage, one(store, again).persona_id) == (Stage.MUSIC, song.persona_id)
+    assert [(each.persona_id, each.job_id) for each in store.voices.made()] == [(song.persona_id, song.id)]
+
+
+def test_a_job_that_left_its_voice_to_others_leaves_nobody_waiting(store: Store) -> None:
+    """Who was to make it was cancelled and went; whoever comes next makes it."""
+    [first] = put(store, sung(key="first", reuse=True))
+    store.apply([changes.cancel(one(store, first), NOW)], NOW)
+    assert store.purge(LATER) == 1
+
+    [second] = put(store, sung(key="second", reuse=True), now=LATER)
+
+    assert one(store, second).state is State.QUEUED
+
+
+# ── batches ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def batch(store: Store, name: str = "spring") -> Batch:
+    """It is there."""
+    found = store.batch(name)
+    assert found is not None
+    return found
+
+
+def test_a_batch_tells_of_the_jobs_that_are_kept_and_of_all_that_was_spent(store: Store) -> None:
+    """So its limit of credits holds for all of them."""
+    store.limit_batch("spring", max_credits=20)
+    song_of(store, batch="spring", key="a")
+    put(store, sung(batch="spring", key="b"), now=LATER)
+
+    assert store.purge(LATER) == 1
+
+    assert (batch(store).total, batch(store).credits) == (1, 19)
+    assert store.admit(LATER).by_stage == {}
+
+
+def test_a_batch_goes_with_its_last_job(redis: Redis, store: Store, prefix: str) -> None:
+    """With all that it had."""
+    for spec in numbered(2, batch="spring"):
+        brought_to(store, State.SUCCEEDED, spec.model_copy(update={"voice": spec.key}))
+
+    store.purge(LATER, at_most=1)
+    assert store.batches() == ["spring"]
+    store.purge(LATER)
+
+    assert (store.batches(), store.batch("spring")) == ([], None)
+    assert [key for key in dump(redis, prefix) if ":batch:" in key] == []
+
+
+def test_limits_of_a_batch_outlive_its_jobs(store: Store) -> None:
+    """What was spent of them too: the next ones of that name pay from the rest."""
+    store.limit_batch("spring", max_credits=20)
+    song_of(store, batch="spring", key="a")
+    store.purge(LATER)
+
+    put(store, sung(batch="spring", key="b"), now=LATER)
+
+    assert (batch(store).max_credits, batch(store).total, batch(store).credits) == (20, 1, 19)
+    assert store.admit(LATER).by_stage == {}
+
+
+def test_the_name_of_a_voice_is_free_again_when_its_batch_has_gone(store: Store) -> None:
+    """It may stand for another recording in the next batch of that name; not as long as jobs of the batch are kept."""
+    song_of(store, batch="spring", voice="ana", key="a")
+    [kept] = put(store, voice(batch="spring", audio_url="https://recordings.example/kept.wav"), now=LATER)
+    other = sung(batch="spring", voice="ana", audio_url="https://recordings.example/another.wav")
+    store.purge(LATER)
+    assert store.enqueue([(other.id(), other)], LATER) == [Outcome.OTHER_VOICE]
+
+    make(store, one(store, kept), State.CANCELLED, LATER)
+    store.purge(LATER + 1)
+
+    assert store.enqueue([(other.id(), other)], LATER) == [Outcome.NEW]
+
+
+# ── callbacks that were given up ──────────────────────────────────────────────────────────────────
+
+
+def test_a_callback_that_was_given_up_so_long_ago_goes(redis: Redis, store: Store, prefix: str) -> None:
+    """Its job may have gone before: then it says why it cannot be sent, and is nothing that the audit minds."""
+    brought_to(store, State.SUCCEEDED, voice(callback_url="https://hooks.example/"))
+    [callback] = store.callbacks.hand_out(NOW, patience=60)
+    store.callbacks.give_up(callback, LATER, "410", tried=True)
+
+    assert store.purge(LATER) == 1
+    assert audit(redis, prefix) == []
+    store.callbacks.redeliver([callback], LATER)
+    [call] = store.callbacks.claim(store.callbacks.hand_out(LATER, patience=60), LATER, lease=60)
+    with pytest.raises(Undeliverable, match="the job, or the URL that its batch had, is gone"):
+        call.url()
+    store.callbacks.give_up(callback, LATER, "the job is gone", tried=False)
+
+    assert store.purge(LATER + 1) == 1
+    assert [key for key in dump(redis, prefix) if ":callback" in key] == []
+
+
+# ── the audit beside it ───────────────────────────────────────────────────────────────────────────
+
+
+def test_the_sums_follow_what_goes_after_the_records_were_read(redis: Redis, store: Store, prefix: str) -> None:
+    """However many."""
+    jobs = [brought_to(store, State.SUCCEEDED, spec) for spec in numbered(120, batch="b")]
+    put(store, voice(batch="b"), now=LATER)
+    books = Books(redis, f"{{{prefix}}}:")
+    books.read()
+    while store.purge(LATER):
+        pass
+
+    looked = books.look(["batch:b", "counters", "stands"])
+
+    assert looked["counters"]["credits"] == books.sums["counters"]["credits"] == 0
+    assert looked["batch:b"]["succeeded"] == books.sums["batch:b"]["succeeded"] == 0
+    assert looked["stands"]["succeeded:voice"] == books.sums["stands"]["succeeded:voice"] == 0
+    assert not books.records.keys() & {job.id for job in jobs}
+
+
+def test_a_sound_store_has_no_findings_while_jobs_go(valkey_url: str, redis: Redis, prefix: str) -> None:
+    """One goes at a time, while others come and are over."""
+    stop, gone = threading.Event(), list[int]()
+
+    def come_and_go() -> None:
+        with connect(valkey_url) as own:
+            store = Store(own, prefix)
+            while not stop.is_set():
+                [job_id] = put(store, voice())
+                make(store, one(store, job_id), State.CANCELLED)
+                gone.append(store.purge(NOW + 1, at_most=1))
+
+    store = Store(redis, prefix)
+    for spec in numbered(200, batch="b"):
+        brought_to(store, State.SUCCEEDED, spec)
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(5):
+            before = len(gone)
+            assert audit(redis, prefix) == []
+            assert len(gone) > before
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_upstream_says_of_an_order_whose_job_went_changes_nothing(store: Store) -> None:
+    """A worker had claimed the job before it went."""
+    pending = brought_to(store, State.PENDING)
+    late = changes.cancel(pending, NOW)
+    make(store, pending, State.CANCELLED)
+    store.purge(LATER)
+
+    assert store.apply([late], LATER) == [False]
+    assert store.get([pending.id]) == [None]
+
+
+def test_an_accepted_order_outlives_no_purge_of_its_neighbours(store: Store) -> None:
+    """Of a batch whose other jobs are over only those go."""
+    over, flying = put(store, *numbered(2, batch="b"))
+    make(store, one(store, over), State.CANCELLED)
+    store.admit(NOW)
+    charging(store, flying)
+    accepted(store, flying)
+
+    assert store.purge(LATER) == 1
+    assert list(store.ids(batch="b")) == [flying]
