@@ -357,8 +357,8 @@ class VoiceQueue:
     def batches(self) -> list[Batch]:
         """Every batch, the newest first."""
         with reachable():
-            names = self._store.batches()
-        return [self.batch(name) for name in names]
+            # One may be purged while they are read.
+            return [found for name in self._store.batches() if (found := self._store.batch(name)) is not None]
 
     def status(self, batch: str | None = None) -> Status:
         """The whole queue at a glance, or one batch of it. Raises UnknownBatch."""

@@ -365,6 +365,10 @@ class Store:
         )
         return dict(zip(Stage, zip(found, found, strict=True), strict=True))
 
+    def purged(self) -> int:
+        """How many jobs were ever let go of."""
+        return int(self._redis.hget(self._space.key("counters"), "purged.jobs") or 0)
+
     def failures(self) -> dict[str, int]:
         """How many jobs stand failed, by code."""
         counters = cast(dict[str, str], self._redis.hgetall(self._space.key("counters")))

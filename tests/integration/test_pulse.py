@@ -179,6 +179,40 @@ def test_a_silent_charge_becomes_unsure_and_is_handed_out_to_nobody(bench: Bench
     assert queue.status().in_flight == 0
 
 
+def test_jobs_that_have_been_over_for_longer_than_they_are_kept_go(bench: Bench, queue: VoiceQueue) -> None:
+    """All of them, however many scripts it takes; by default none ever does."""
+    keeping = bench.another("w2", keep=60.0)
+    for job_id in enqueue(queue, 250):
+        queue.cancel(job_id)
+    [stays] = enqueue(queue, 1)
+    bench.clock.now += 50
+    keeping.purge()
+    assert queue.status().states[State.CANCELLED] == 250
+    bench.clock.now += 20
+
+    bench.pulse.purge()
+    assert queue.status().states[State.CANCELLED] == 250
+    keeping.purge()
+
+    assert [job.id for job in queue.jobs()] == [stays]
+    assert bench.store.purged() == 250
+
+
+def test_letting_go_of_jobs_leaves_time_for_all_else(
+    bench: Bench, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left goes the next time."""
+    monkeypatch.setattr("workers.pulse.PURGING_S", 0.0)
+    keeping = bench.another("w2", keep=60.0)
+    for job_id in enqueue(queue, 250):
+        queue.cancel(job_id)
+    bench.clock.now += 70
+
+    keeping.purge()
+
+    assert 0 < queue.status().states[State.CANCELLED] < 250
+
+
 def test_a_pulse_is_heard(bench: Bench, queue: VoiceQueue) -> None:
     """Status counts workers by their pulses."""
     assert queue.status().workers == 0
