@@ -164,6 +164,12 @@ def _persistence(facts: Facts) -> Iterator[Remark]:
         yield fine("persistence", "append-only file, written before it is confirmed")
 
 
+_MORE_ROOM = (
+    "give Redis more memory, or keep jobs that are over for less long (VOICEQUEUE_KEEP_DAYS): full, it takes no jobs, "
+    "and no task ids"
+)
+
+
 def _memory(info: Mapping[str, Any]) -> Iterator[Remark]:
     policy, most = str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0))
     if policy != "noeviction":
@@ -176,7 +182,7 @@ def _memory(info: Mapping[str, Any]) -> Iterator[Remark]:
     said = f"{used / 1e6:,.0f} MB of {whole / 1e6:,.0f} MB are used"
     if share > 0.8:
         level = Level.ERROR if share > 0.95 else Level.WARNING
-        yield Remark("memory", level, said, "give Redis more memory: full, it takes no jobs, and no task ids")
+        yield Remark("memory", level, said, _MORE_ROOM)
     else:
         yield fine("memory", said)
 

@@ -30,9 +30,9 @@ class MusicApi:
     """One account at MusicAPI. Safe to share between threads; one per process.
 
     A POST is sent at most once: nothing here ever repeats one. Times are in seconds:
-    `connect_s` to open a connection, `answer_s` for any silence of upstream's and for the whole of a
-    body, so that an answer which drips does not hold a step for ever. `connections`: of the calls that
-    are begun together so many are made at once.
+    `connect_s` to open a connection, `answer_s` for any silence of upstream's, and both together for all of a
+    call, so that an answer which drips does not hold a step for ever. `connections`: of the calls that are begun
+    together so many are made at once.
     """
 
     def __init__(

@@ -77,13 +77,12 @@ class Answer:
 
 class Wire:
     """Sends requests over kept connections, each once. Times are in seconds: `connect_s` to open a connection,
-    `answer_s` for any silence and for the whole of an answer."""
+    `answer_s` for any silence; both together are the most that a request may take, however its answer drips."""
 
     def __init__(self, route: Route, *, connect_s: float, answer_s: float) -> None:
         self._route = route
         self._plain_login = route.proxy_login if route.tls is None else {}
-        self._answer_s = answer_s
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=answer_s)
+        self._timeout = aiohttp.ClientTimeout(total=connect_s + answer_s, connect=connect_s, sock_read=answer_s)
         self._loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
@@ -107,7 +106,6 @@ class Wire:
     async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         """On the wire's thread: send one request and read its whole answer. Raises Unavailable only where the request
         cannot have left, NoAnswer otherwise: everything else may have been charged."""
-        give_up = self._loop.time() + self._answer_s
         try:
             async with self._session.request(
                 method,
@@ -118,7 +116,7 @@ class Wire:
                 proxy=self._route.proxy,
                 proxy_headers=self._route.proxy_login,
             ) as answer:
-                return Answer(answer.status, answer.headers, await self._whole(answer, give_up))
+                return Answer(answer.status, answer.headers, await _whole(answer))
         except _NotOpened as error:
             raise Unavailable(error.why) from None
         except TimeoutError:
@@ -134,16 +132,15 @@ class Wire:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def _whole(self, answer: aiohttp.ClientResponse, give_up: float) -> bytes:
-        """The body, within the time and size allowed. A body cut short is an error, not an answer."""
-        body = bytearray()
-        async for piece in answer.content.iter_any():
-            body += piece
-            if len(body) > BODY_MAX:
-                raise NoAnswer("the answer is too large")
-            if self._loop.time() > give_up and not answer.content.is_eof():
-                raise NoAnswer("the answer took too long")
-        return bytes(body)
+
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, within the size allowed. A body cut short is an error, not an answer."""
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > BODY_MAX:
+            raise NoAnswer("the answer is too large")
+    return bytes(body)
 
 
 class _NotOpened(aiohttp.ClientConnectionError):

@@ -133,18 +133,18 @@ def test_an_answer_that_was_lost_may_have_cost_something(connect: Connect, piece
         assert type(trouble(client.credits)) is NoAnswer
 
 
-@pytest.mark.parametrize("endless", [b" ", b"X: 1\r\n"], ids=["body", "headers"])
+@pytest.mark.parametrize("endless", [b" ", b"X: 1\r\n", b"-"], ids=["body", "headers", "a header"])
 def test_an_answer_that_never_ends_is_given_up(connect: Connect, endless: bytes) -> None:
     """However it drips: a thread is not held for ever, and the cost is unknown."""
     over = threading.Event()
 
     def drip(_: Request) -> Iterator[bytes]:
-        yield b"HTTP/1.1 200 OK\r\n" if b":" in endless else b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
-        while not over.wait(0.01):
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" if endless == b" " else b"HTTP/1.1 200 OK\r\nX"
+        while not over.wait(0.05):
             yield endless
 
     with Scripted(drip) as upstream:
-        error = trouble(lambda: connect(upstream.url, answer_s=HASTY_S).create_voice(AUDIO_URL))
+        error = trouble(lambda: connect(upstream.url, connect_s=HASTY_S, answer_s=HASTY_S).create_voice(AUDIO_URL))
         over.set()
     assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
     assert len(upstream.requests) == 1

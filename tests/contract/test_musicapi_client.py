@@ -258,7 +258,7 @@ def _balance(client: MusicApi) -> int | None:
 
 def patience(fault: str) -> dict[str, float]:
     """How a client meets a fault: hastily where no answer comes, or too slowly."""
-    return {"answer_s": HASTY_S} if fault.startswith(("hang", "drip")) else {}
+    return {"connect_s": HASTY_S, "answer_s": HASTY_S} if fault.startswith(("hang", "drip")) else {}
 
 
 @pytest.mark.parametrize("stage", list(Stage))

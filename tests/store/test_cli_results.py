@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.jobs import LYRICS, URL, voice
 from tests.store.conftest import Command
-from tests.store.life import NOW, REACHABLE, brought_to, failed, make, song_of
+from tests.store.life import CLIPS, NOW, REACHABLE, brought_to, failed, make, song_of
 from voicequeue import Code, State, VoiceQueue
 from voicequeue.job import iso
 from voicequeue.store import Store
@@ -121,6 +122,19 @@ def test_an_export_for_people_has_one_row_for_each_job(command: Command, store: 
         "no",
         "",
     )
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", " \t=1", "\r=1"])
+def test_no_cell_of_an_export_for_people_is_a_formula(command: Command, store: Store, text: str) -> None:
+    """Titles come from anybody; a spreadsheet shows what begins with ' as it stands. Programs get it unchanged."""
+    song_of(store, (replace(CLIPS[0], title=text),), name=text)
+
+    [row] = csv.DictReader(io.StringIO(command("export").out))
+    [line] = command("export", "--format", "jsonl").out.splitlines()
+
+    assert row["song_1_title"] == f"'{text}".replace("\r", " ")
+    assert row["name"] == f"'{text.strip()}"
+    assert json.loads(line)["clips"][0]["title"] == text
 
 
 @pytest.mark.parametrize("how", [["--format", "jsonl"], ["--json"]])

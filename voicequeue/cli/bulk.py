@@ -122,6 +122,9 @@ CSV_COLUMNS = (
     "failure_code", "failure_stage", "failure_message", "credits", "created_at", "settled_at", "metadata", "song",
 )  # fmt: skip
 
+#: What a cell begins with that a spreadsheet program calculates.
+_FORMULA = ("=", "+", "-", "@")
+
 
 def export(
     batch: Annotated[str | None, typer.Option(help="Only this batch.")] = None,
@@ -172,4 +175,8 @@ def _csv_line(file: TextIO, job: Job) -> None:
 
 
 def _cell(value: Any) -> Any:
-    return printable(value, keep="\n\t") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    shown = printable(value, keep="\n\t")
+    # Names and titles are other people's words.
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
