@@ -248,6 +248,12 @@ def load() -> Settings:
     return found
 
 
+def names() -> frozenset[str]:
+    """What the settings are called in the environment."""
+    fields = Settings.model_fields.items()
+    return frozenset(_environment_name(str(field.validation_alias or name), "VOICEQUEUE_") for name, field in fields)
+
+
 def explain(error: ValidationError, *, prefix: str = "VOICEQUEUE_") -> str:
     """One line for each bad setting, by the name it has in the environment, without its value."""
     return "\n".join(

