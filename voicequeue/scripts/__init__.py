@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: In this order: each relies on those before it.
 _SHARED = tuple(
-    f"lib/{name}.lua" for name in ("keys", "line", "flow", "callbacks", "archive", "move", "voices", "walk")
+    f"lib/{name}.lua" for name in ("keys", "line", "flow", "callbacks", "archive", "move", "voices", "batch", "walk")
 )
 
 #: What each does at last.

@@ -16,25 +16,6 @@ local function is_needed(id, job)
   return told > 0 or job.archive == 'pending' or redis.call('ZSCORE', key('late'), id)
 end
 
--- The last job of a batch has gone: so does the batch, but for limits that somebody set and what was spent of them.
-local function end_batch(batch)
-  write_sums()
-  redis.call('ZREM', key('batches'), batch)
-  for _, voice in ipairs(redis.call('SMEMBERS', key('batch:' .. batch .. ':voices'))) do
-    redis.call('DEL', voice_key(voice))
-  end
-  redis.call('DEL', key('batch:' .. batch .. ':voices'))
-  local limits = redis.call('HMGET', key('batch:' .. batch), 'max_credits', 'max_in_flight', 'paused')
-  if not (limits[1] or limits[2] or tonumber(limits[3] or 0) ~= 0) then redis.call('DEL', key('batch:' .. batch)) end
-end
-
-local function leave_batch(batch, id, state, credits)
-  redis.call('ZREM', key('batch:' .. batch .. ':jobs'), id)
-  add_up('batch:' .. batch, state, -1)
-  add_up('batch:' .. batch, 'purged.credits', credits)
-  if redis.call('EXISTS', key('batch:' .. batch .. ':jobs')) == 0 then end_batch(batch) end
-end
-
 local function purge(id, job)
   local credits = tonumber(job.credits or 0)
   redis.call('DEL', key('job:' .. id), key('timeline:' .. id))
