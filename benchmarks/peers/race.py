@@ -26,7 +26,7 @@ from voicequeue import State, VoiceQueue
 ROUNDS = 3
 
 #: Jobs that are drained; `enqueue` takes as many one by one, and four times as many at once.
-JOBS = 3000
+JOBS = 1000
 MANY = 4
 
 #: Jobs that warm up connections and imports.
