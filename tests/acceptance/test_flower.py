@@ -249,9 +249,11 @@ def test_flower_lists_tasks_with_stage_and_job_ids_and_finds_those_of_a_job(
 
 
 def saved_at(house: House) -> float:
-    """When Flower saved what it knows; 0 where it is just at it."""
+    """When Flower saved what it knows, all files of it; 0 where it is just at it. Before they have their names they are
+    `state.tmp…`, and nothing is saved yet."""
     with suppress(FileNotFoundError):
-        return max((file.stat().st_mtime for file in (house.home / "flower").glob("state*")), default=0.0)
+        files = [file for file in (house.home / "flower").glob("state*") if ".tmp" not in file.name]
+        return min((file.stat().st_mtime for file in files), default=0.0)
     return 0.0
 
 
