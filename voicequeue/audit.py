@@ -236,8 +236,10 @@ def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Itera
 
 def _unlisted(redis: Redis, root: str, books: Books) -> Iterator[Unlisted]:
     """Batches are listed when their first job comes, until their last one is purged."""
+    listed_then = books.members("batches")
+    books.look([])  # jobs may have gone since they were read, and batches with them
     having_jobs = {record.batch for record in books.records.values() if record.batch}
-    for batch in sorted(having_jobs ^ books.members("batches")):
+    for batch in sorted(having_jobs ^ listed_then):
         listed = redis.zscore(f"{root}batches", batch) is not None
         if batch in having_jobs:
             if not listed:

@@ -122,7 +122,7 @@ class UnknownJob(VoiceQueueError, LookupError):
 
 
 class UnknownBatch(VoiceQueueError, LookupError):
-    """No job was ever enqueued into a batch of this name."""
+    """No batch of this name has jobs (that are kept)."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -91,4 +91,4 @@ class Progress:
 
 
 def _advice(why: str) -> str:
-    return f"{why}; ingest it without --resume: rows that are known already are passed over"
+    return f"{why}; ingest it without --resume: rows whose jobs are kept are passed over (--dry-run tells how many)"

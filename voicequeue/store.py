@@ -21,7 +21,7 @@ from voicequeue.callbacks import Callbacks
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue, Planned
 from voicequeue.controls import Controls
 from voicequeue.gate import Limits
-from voicequeue.job import WITH_THE_VOICE, Event, Job, Move, State, Step
+from voicequeue.job import FINAL, WITH_THE_VOICE, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.lookup import Lookup
 from voicequeue.overview import Batch, Line
@@ -252,14 +252,21 @@ class Store:
         how many: there may be more."""
         return int(self._space.run("release", f"{now:.6f}"))
 
-    def purge(self, before: float, *, at_most: int = 100) -> int:
-        """Let go of jobs that were over before then (Unix seconds), and of callbacks that were given up before. Looks
-        at so many of each state, and gives how many are gone: there may be more.
+    def purge(self, now: float, *, keep: float, at_most: int = 100) -> Iterator[int]:
+        """Let go of jobs that have been over for more than `keep` seconds, and of callbacks that were given up so long
+        ago. Each step looks at so many and gives how many are gone; whoever stops between two may go on later.
 
         Jobs for which something is still to be done stay. Keys of those that go are free again; what they spent stays
         counted.
         """
-        return int(self._space.run("purge", f"{before:.6f}", at_most))
+        for state in sorted(FINAL):
+            looked, stay = at_most, 0
+            while looked == at_most:
+                looked, gone = map(int, self._space.run("purge", f"{now:.6f}", keep, state, stay, at_most))
+                stay += looked - gone
+                yield gone
+        while gone := int(self._space.run("discard", f"{now:.6f}", keep, at_most)):
+            yield gone
 
     def hasten(self, now: float, *, at_most: int = 200) -> int:
         """Let jobs that wait for a voice make it, where its maker may not begin and they may; gives how many. Looks at
@@ -365,9 +372,11 @@ class Store:
         )
         return dict(zip(Stage, zip(found, found, strict=True), strict=True))
 
-    def purged(self) -> int:
-        """How many jobs were ever let go of."""
-        return int(self._redis.hget(self._space.key("counters"), "purged.jobs") or 0)
+    def purged(self) -> dict[State, int]:
+        """How many jobs were ever let go of, by the final state that they stood in."""
+        states = sorted(FINAL)
+        found = self._redis.hmget(self._space.key("counters"), [f"purged.{state}" for state in states])
+        return dict(zip(states, (int(count or 0) for count in cast(list[str | None], found)), strict=True))
 
     def failures(self) -> dict[str, int]:
         """How many jobs stand failed, by code."""
@@ -392,7 +401,7 @@ class Store:
         return cast(list[str], self._redis.zrange(self._space.key("batches"), 0, -1, desc=True))
 
     def batch(self, name: str) -> Batch | None:
-        """A batch as it stands; None if no job was ever enqueued into it."""
+        """A batch as it stands; None if it has no jobs (that are kept)."""
         if self._redis.zscore(self._space.key("batches"), encodable(name)) is None:
             return None  # what lies under such a key may be something else
         return records.batch(name, cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{name}"))))

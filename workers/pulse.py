@@ -96,6 +96,7 @@ class Pulse:
         self._credits_every = credits_every
         self._resubmit_after = resubmit_after
         self._keep = keep
+        self._purging: Iterator[int] = iter(())
         self._facts = facts
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="account")
 
@@ -184,11 +185,14 @@ class Pulse:
             self._order_again(now, unsure_before=now - self._resubmit_after)
 
     def purge(self) -> None:
-        """Let go of jobs that have been over for longer than they are kept: as many as there is time for."""
+        """Let go of jobs that have been over for longer than they are kept: as many as there is time for. The next time
+        it goes on from there."""
         enough = time.monotonic() + PURGING_S
-        while self._keep < inf and self._services.store.purge(self._services.clock() - self._keep):
+        for _ in self._purging:
             if time.monotonic() > enough:
-                break
+                return
+        if self._keep < inf:
+            self._purging = self._services.store.purge(self._services.clock(), keep=self._keep)
 
     def _order_again(self, now: float, *, unsure_before: float) -> None:
         store = self._services.store

@@ -16,7 +16,7 @@ from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tests.conftest import eventually
 from tests.store.life import charge
-from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue
+from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue, changes
 from voicequeue.claims import Charged
 from voicequeue.flow import Patience
 from voicequeue.job import Code, Move
@@ -179,23 +179,27 @@ def test_a_silent_charge_becomes_unsure_and_is_handed_out_to_nobody(bench: Bench
     assert queue.status().in_flight == 0
 
 
+def over(bench: Bench, queue: VoiceQueue, count: int, *, since_s: float) -> None:
+    """Jobs that were cancelled so long ago."""
+    for job_id in enqueue(queue, count):
+        bench.store.apply([changes.cancel(queue.get(job_id), 0.0)], bench.clock.now - since_s)
+
+
 def test_jobs_that_have_been_over_for_longer_than_they_are_kept_go(bench: Bench, queue: VoiceQueue) -> None:
     """All of them, however many scripts it takes; by default none ever does."""
     keeping = bench.another("w2", keep=60.0)
-    for job_id in enqueue(queue, 250):
-        queue.cancel(job_id)
+    over(bench, queue, 250, since_s=70)
     [stays] = enqueue(queue, 1)
-    bench.clock.now += 50
-    keeping.purge()
-    assert queue.status().states[State.CANCELLED] == 250
-    bench.clock.now += 20
+    queue.cancel(stays)
 
-    bench.pulse.purge()
-    assert queue.status().states[State.CANCELLED] == 250
-    keeping.purge()
+    for pulse in (bench.pulse, bench.pulse):
+        pulse.purge()
+    assert queue.status().states[State.CANCELLED] == 251
+    for pulse in (keeping, keeping):
+        pulse.purge()
 
     assert [job.id for job in queue.jobs()] == [stays]
-    assert bench.store.purged() == 250
+    assert bench.store.purged()[State.CANCELLED] == 250
 
 
 def test_letting_go_of_jobs_leaves_time_for_all_else(
@@ -204,13 +208,14 @@ def test_letting_go_of_jobs_leaves_time_for_all_else(
     """What is left goes the next time."""
     monkeypatch.setattr("workers.pulse.PURGING_S", 0.0)
     keeping = bench.another("w2", keep=60.0)
-    for job_id in enqueue(queue, 250):
-        queue.cancel(job_id)
-    bench.clock.now += 70
+    over(bench, queue, 250, since_s=70)
 
-    keeping.purge()
+    left = []
+    for _ in range(5):
+        keeping.purge()
+        left.append(queue.status().states[State.CANCELLED])
 
-    assert 0 < queue.status().states[State.CANCELLED] < 250
+    assert left == [250, 150, 50, 0, 0]
 
 
 def test_a_pulse_is_heard(bench: Bench, queue: VoiceQueue) -> None:

@@ -231,9 +231,7 @@ def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
     counted = {
         key.removeprefix(f"{root}batch:"): Counter(record)
         for key, record in keys.items()
-        if key.startswith(f"{root}batch:")
-        and not key.endswith((":jobs", ":voices"))
-        and any(int(record.get(s, 0)) for s in State)
+        if key.startswith(f"{root}batch:") and not key.endswith(":jobs") and any(int(record.get(s, 0)) for s in State)
     }
     assert set(counted) == set(keys.get(f"{root}batches", ()))
     counters = {name: int(value) for name, value in keys.get(f"{root}counters", {}).items()}

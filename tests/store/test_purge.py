@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from itertools import islice
 
 import pytest
 from redis import Redis
@@ -29,10 +31,19 @@ from voicequeue.callbacks import Undeliverable
 from voicequeue.claims import Outcome
 from voicequeue.job import FINAL
 from voicequeue.overview import Batch
+from voicequeue.repair import repair
 from voicequeue.store import Store, connect
 
 OVER = sorted(FINAL)
 LATER = NOW + 1_000
+
+#: How long jobs are kept here (seconds).
+KEPT_S = 50.0
+
+
+def purge(store: Store, before: float, **more: int) -> int:
+    """Let go of what was over before then; how many were."""
+    return sum(store.purge(before + KEPT_S, keep=KEPT_S, **more))
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +70,7 @@ def test_a_job_that_has_been_over_for_long_goes_without_a_trace(
     job = brought_to(store, state, voice(batch="spring", start_within_s=60))
     spent = store.credits()
 
-    assert store.purge(NOW + 1) == 1
+    assert purge(store, NOW + 1) == 1
 
     assert store.get([job.id]) == [None]
     assert store.timeline(job.id) == []
@@ -78,7 +89,7 @@ def test_what_an_index_has_that_does_not_belong_there_is_left_to_the_audit(
     listed = f"{{{prefix}}}:state:succeeded"
     redis.zadd(listed, {job.id: NOW, "ghost": NOW})
 
-    assert store.purge(LATER) == 0
+    assert purge(store, LATER) == 0
     assert one(store, job.id) == job
     redis.zrem(listed, job.id, "ghost")
 
@@ -88,20 +99,20 @@ def test_what_is_not_over_stays_however_old_it_is(store: Store, state: State) ->
     """Unsure ones too: somebody has to look at them."""
     job = brought_to(store, state)
 
-    assert store.purge(NOW + 10**9) == 0
+    assert purge(store, NOW + 10**9) == 0
     assert one(store, job.id) == job
 
 
 def test_it_counts_from_the_last_move(store: Store) -> None:
     """Not from when it came, nor from when it was over first."""
     job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED, NOW + 10)
-    assert store.purge(NOW + 10) == 0
+    assert purge(store, NOW + 10) == 0
 
     store.apply([changes.retry(job, NOW + 20)], NOW + 20)
     cancelled = make(store, one(store, job.id), State.CANCELLED, NOW + 30)
 
-    assert store.purge(NOW + 30) == 0
-    assert store.purge(NOW + 30.001) == 1
+    assert purge(store, NOW + 30) == 0
+    assert purge(store, NOW + 30.001) == 1
     assert cancelled.version > job.version
 
 
@@ -109,15 +120,17 @@ def test_one_call_looks_at_some_and_the_next_ones_at_the_rest(store: Store) -> N
     """Redis does nothing else meanwhile. The oldest go first."""
     jobs = [make(store, one(store, each), State.CANCELLED, NOW + n) for n, each in enumerate(put(store, *numbered(7)))]
 
-    assert store.purge(LATER, at_most=3) == 3
+    steps = store.purge(LATER + KEPT_S, keep=KEPT_S, at_most=3)
+
+    assert next(steps) == 3
     assert set(store.ids()) == {job.id for job in jobs[3:]}
-    assert [store.purge(LATER, at_most=3) for _ in range(3)] == [3, 1, 0]
+    assert list(steps) == [3, 1, 0, 0]
 
 
 def test_the_key_of_a_job_that_went_is_free_again(store: Store) -> None:
     """For the same content, and for another."""
     brought_to(store, State.SUCCEEDED, voice(key="ana"))
-    store.purge(LATER)
+    purge(store, LATER)
 
     again = voice(key="ana", name="Another Ana")
 
@@ -133,10 +146,10 @@ def test_a_job_whose_paid_order_may_still_deliver_stays(store: Store) -> None:
     pending = brought_to(store, State.PENDING)
     store.apply([changes.cancel(pending, NOW)], NOW)
 
-    assert store.purge(LATER) == 0
+    assert purge(store, LATER) == 0
 
     make(store, one(store, pending.id), State.CANCELLED)
-    assert store.purge(LATER) == 1
+    assert purge(store, LATER) == 1
 
 
 def test_a_job_of_which_somebody_is_to_be_told_stays(store: Store) -> None:
@@ -144,10 +157,10 @@ def test_a_job_of_which_somebody_is_to_be_told_stays(store: Store) -> None:
     brought_to(store, State.SUCCEEDED, voice(callback_url="https://hooks.example/"))
     [callback] = store.callbacks.hand_out(LATER, patience=60)
 
-    assert store.purge(LATER) == 0
+    assert purge(store, LATER) == 0
 
     store.callbacks.delivered(callback, LATER)
-    assert store.purge(LATER) == 1
+    assert purge(store, LATER) == 1
 
 
 def test_a_job_stays_until_its_batch_was_told_of(queue: VoiceQueue, store: Store) -> None:
@@ -156,24 +169,24 @@ def test_a_job_stays_until_its_batch_was_told_of(queue: VoiceQueue, store: Store
     brought_to(store, State.SUCCEEDED, voice(batch="spring"))
     [callback] = store.callbacks.hand_out(LATER, patience=60)
 
-    assert store.purge(LATER) == 0
+    assert purge(store, LATER) == 0
 
     store.callbacks.delivered(callback, LATER)
-    assert store.purge(LATER) == 1
+    assert purge(store, LATER) == 1
 
 
 def test_a_job_whose_songs_are_to_be_archived_stays(redis: Redis, prefix: str) -> None:
     """Until they are, or were given up."""
     store = Store(redis, prefix, archives=True)
     kept, given_up = song_of(store, key="a"), song_of(store, key="b")
-    assert store.purge(LATER) == 0
+    assert purge(store, LATER) == 0
 
     claims = [store.archive.claim(job.id, "me", LATER, lease=60) for job in (kept, given_up)]
     done, failed = filter(None, claims)
     assert store.archive.done(done, LATER)
     assert store.archive.give_up(failed, LATER, "the link is gone")
 
-    assert store.purge(LATER) == 2
+    assert purge(store, LATER) == 2
 
 
 # ── what is kept of it ────────────────────────────────────────────────────────────────────────────
@@ -182,7 +195,7 @@ def test_a_job_whose_songs_are_to_be_archived_stays(redis: Redis, prefix: str) -
 def test_a_voice_that_was_bought_outlives_its_job(store: Store) -> None:
     """A new song on the same recording sings with it and pays for no voice."""
     song = song_of(store, reuse=True)
-    assert store.purge(LATER) == 1
+    assert purge(store, LATER) == 1
 
     [again] = put(store, sung(reuse=True), now=LATER)
 
@@ -194,7 +207,7 @@ def test_a_job_that_left_its_voice_to_others_leaves_nobody_waiting(store: Store)
     """Who was to make it was cancelled and went; whoever comes next makes it."""
     [first] = put(store, sung(key="first", reuse=True))
     store.apply([changes.cancel(one(store, first), NOW)], NOW)
-    assert store.purge(LATER) == 1
+    assert purge(store, LATER) == 1
 
     [second] = put(store, sung(key="second", reuse=True), now=LATER)
 
@@ -217,7 +230,7 @@ def test_a_batch_tells_of_the_jobs_that_are_kept_and_of_all_that_was_spent(store
     song_of(store, batch="spring", key="a")
     put(store, sung(batch="spring", key="b"), now=LATER)
 
-    assert store.purge(LATER) == 1
+    assert purge(store, LATER) == 1
 
     assert (batch(store).total, batch(store).credits) == (1, 19)
     assert store.admit(LATER).by_stage == {}
@@ -226,21 +239,36 @@ def test_a_batch_tells_of_the_jobs_that_are_kept_and_of_all_that_was_spent(store
 def test_a_batch_goes_with_its_last_job(redis: Redis, store: Store, prefix: str) -> None:
     """With all that it had."""
     for spec in numbered(2, batch="spring"):
-        brought_to(store, State.SUCCEEDED, spec.model_copy(update={"voice": spec.key}))
+        brought_to(store, State.SUCCEEDED, spec)
 
-    store.purge(LATER, at_most=1)
+    steps = store.purge(LATER + KEPT_S, keep=KEPT_S, at_most=1)
+    while not next(steps):
+        pass
     assert store.batches() == ["spring"]
-    store.purge(LATER)
+    assert sum(steps) == 1
 
     assert (store.batches(), store.batch("spring")) == ([], None)
     assert [key for key in dump(redis, prefix) if ":batch:" in key] == []
+
+
+def test_where_a_batch_is_told_of_outlives_its_jobs(queue: VoiceQueue, store: Store) -> None:
+    """Those that are still to come are told of there as well."""
+    queue.call_back_batch("spring", "https://hooks.example/")
+    brought_to(store, State.CANCELLED, voice(batch="spring"))
+    [callback] = store.callbacks.hand_out(LATER, patience=60)
+    store.callbacks.delivered(callback, LATER)
+    purge(store, LATER)
+
+    brought_to(store, State.SUCCEEDED, voice(batch="spring"), now=LATER)
+
+    assert len(store.callbacks.hand_out(LATER, patience=60)) == 1
 
 
 def test_limits_of_a_batch_outlive_its_jobs(store: Store) -> None:
     """What was spent of them too: the next ones of that name pay from the rest."""
     store.limit_batch("spring", max_credits=20)
     song_of(store, batch="spring", key="a")
-    store.purge(LATER)
+    purge(store, LATER)
 
     put(store, sung(batch="spring", key="b"), now=LATER)
 
@@ -248,39 +276,89 @@ def test_limits_of_a_batch_outlive_its_jobs(store: Store) -> None:
     assert store.admit(LATER).by_stage == {}
 
 
-def test_the_name_of_a_voice_is_free_again_when_its_batch_has_gone(store: Store) -> None:
-    """It may stand for another recording in the next batch of that name; not as long as jobs of the batch are kept."""
-    song_of(store, batch="spring", voice="ana", key="a")
-    [kept] = put(store, voice(batch="spring", audio_url="https://recordings.example/kept.wav"), now=LATER)
-    other = sung(batch="spring", voice="ana", audio_url="https://recordings.example/another.wav")
-    store.purge(LATER)
+@pytest.mark.parametrize("name", [None, "spring"])
+def test_the_name_of_a_voice_is_free_again_when_no_job_of_it_is_kept(
+    redis: Redis, store: Store, prefix: str, name: str | None
+) -> None:
+    """It may stand for another recording then, in a batch of that name or without one."""
+    song_of(store, batch=name, voice="ana", key="a")
+    [kept] = put(store, sung(batch=name, voice="ana", key="b"), now=LATER)
+    other = sung(batch=name, voice="ana", key="c", audio_url="https://recordings.example/another.wav")
+    assert purge(store, LATER) == 1
     assert store.enqueue([(other.id(), other)], LATER) == [Outcome.OTHER_VOICE]
 
     make(store, one(store, kept), State.CANCELLED, LATER)
-    store.purge(LATER + 1)
+    assert purge(store, LATER + 1) == 1
 
+    assert [key for key in dump(redis, prefix) if ":voice:named-" in key] == []
     assert store.enqueue([(other.id(), other)], LATER) == [Outcome.NEW]
+
+
+def test_a_voice_that_was_never_made_leaves_nothing_behind(redis: Redis, store: Store, prefix: str) -> None:
+    """That it failed was of use to those who waited for it."""
+    failed(store, brought_to(store, State.PENDING, voice(reuse=True)), Code.UPSTREAM_FAILED)
+
+    assert purge(store, LATER) == 1
+    assert [key for key in dump(redis, prefix) if ":voice:" in key] == []
+
+
+def test_many_jobs_that_stay_keep_none_from_going(store: Store) -> None:
+    """However old they are."""
+    for number in range(7):
+        brought_to(store, State.SUCCEEDED, voice(callback_url="https://hooks.example/", key=f"told-{number}"))
+    free = [make(store, one(store, each), State.SUCCEEDED, NOW + 1) for each in pending(store, 3)]
+
+    assert sum(store.purge(LATER + KEPT_S, keep=KEPT_S, at_most=2)) == 3
+    assert not {job.id for job in free} & set(store.ids())
+
+
+def pending(store: Store, count: int) -> list[str]:
+    """Ordered voices."""
+    return [brought_to(store, State.PENDING, spec).id for spec in numbered(count)]
+
+
+def test_a_clock_that_is_ahead_lets_nothing_go_too_early(store: Store) -> None:
+    """Redis's own counts, if it is behind the worker's."""
+    job = brought_to(store, State.SUCCEEDED, now=time.time())
+
+    assert sum(store.purge(time.time() + 10**6, keep=10**5)) == 0
+    assert one(store, job.id) == job
 
 
 # ── callbacks that were given up ──────────────────────────────────────────────────────────────────
 
 
-def test_a_callback_that_was_given_up_so_long_ago_goes(redis: Redis, store: Store, prefix: str) -> None:
-    """Its job may have gone before: then it says why it cannot be sent, and is nothing that the audit minds."""
+def test_a_callback_that_was_given_up_so_long_ago_goes_and_then_its_job(
+    redis: Redis, store: Store, prefix: str
+) -> None:
+    """Until then somebody may have it sent again."""
     brought_to(store, State.SUCCEEDED, voice(callback_url="https://hooks.example/"))
     [callback] = store.callbacks.hand_out(NOW, patience=60)
     store.callbacks.give_up(callback, LATER, "410", tried=True)
 
-    assert store.purge(LATER) == 1
-    assert audit(redis, prefix) == []
-    store.callbacks.redeliver([callback], LATER)
+    assert purge(store, LATER) == 0
+    assert (purge(store, LATER + 1), purge(store, LATER + 1)) == (1, 1)
+
+    assert list(store.ids()) == []
+    assert [key for key in dump(redis, prefix) if ":callback" in key] == []
+
+
+def test_an_earlier_callback_of_a_job_that_went_says_why_it_cannot_be_sent(store: Store) -> None:
+    """Only the last one keeps its job."""
+    unsure = brought_to(store, State.UNSURE, voice(callback_url="https://hooks.example/"))
+    [doubt] = store.callbacks.hand_out(NOW, patience=60)
+    store.callbacks.give_up(doubt, LATER, "410", tried=True)
+    store.apply([changes.abandon(unsure, NOW)], NOW)
+    [end] = store.callbacks.hand_out(LATER, patience=60)
+    store.callbacks.delivered(end, LATER)
+    assert purge(store, LATER) == 1
+
+    store.callbacks.redeliver([doubt], LATER)
+
     [call] = store.callbacks.claim(store.callbacks.hand_out(LATER, patience=60), LATER, lease=60)
     with pytest.raises(Undeliverable, match="the job, or the URL that its batch had, is gone"):
         call.url()
-    store.callbacks.give_up(callback, LATER, "the job is gone", tried=False)
-
-    assert store.purge(LATER + 1) == 1
-    assert [key for key in dump(redis, prefix) if ":callback" in key] == []
+    store.callbacks.give_up(doubt, LATER, "the job is gone", tried=False)
 
 
 # ── the audit beside it ───────────────────────────────────────────────────────────────────────────
@@ -292,8 +370,7 @@ def test_the_sums_follow_what_goes_after_the_records_were_read(redis: Redis, sto
     put(store, voice(batch="b"), now=LATER)
     books = Books(redis, f"{{{prefix}}}:")
     books.read()
-    while store.purge(LATER):
-        pass
+    purge(store, LATER)
 
     looked = books.look(["batch:b", "counters", "stands"])
 
@@ -301,6 +378,52 @@ def test_the_sums_follow_what_goes_after_the_records_were_read(redis: Redis, sto
     assert looked["batch:b"]["succeeded"] == books.sums["batch:b"]["succeeded"] == 0
     assert looked["stands"]["succeeded:voice"] == books.sums["stands"]["succeeded:voice"] == 0
     assert not books.records.keys() & {job.id for job in jobs}
+
+
+def test_more_that_went_than_can_be_followed_makes_the_books_worth_nothing(
+    redis: Redis, store: Store, prefix: str
+) -> None:
+    """Also where none had ever gone before they were opened."""
+    brought_to(store, State.SUCCEEDED)
+    books = Books(redis, f"{{{prefix}}}:")
+    books.read()
+    with redis.pipeline(transaction=False) as pipe:
+        for number in range(20_200):
+            pipe.xadd(f"{{{prefix}}}:purged", {"id": f"job-{number}", "batch": ""}, maxlen=20_000, approximate=True)
+        pipe.execute()
+
+    books.look([])
+
+    assert books.is_torn
+
+
+def test_a_batch_that_goes_while_it_is_audited_is_no_finding(
+    redis: Redis, store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is on no list any more, and had jobs when they were read."""
+    brought_to(store, State.SUCCEEDED, voice(batch="b"))
+    names = Books.names
+
+    def gone_when_the_records_were_read(books: Books) -> set[str]:
+        purge(store, LATER)
+        return names(books)
+
+    monkeypatch.setattr(Books, "names", gone_when_the_records_were_read)
+
+    assert audit(redis, prefix) == []
+    assert store.batches() == []
+
+
+def test_a_batch_that_went_is_not_mended(redis: Redis, store: Store, prefix: str) -> None:
+    """Its counters were wrong when it was there; the next batch of that name begins at nothing."""
+    brought_to(store, State.SUCCEEDED, voice(batch="b"))
+    redis.hincrby(f"{{{prefix}}}:batch:b", "credits", -3)
+    found = audit(redis, prefix)
+    purge(store, LATER)
+
+    repair(redis, prefix, found, LATER)
+
+    assert [key for key in dump(redis, prefix) if ":batch:" in key] == []
 
 
 def test_a_sound_store_has_no_findings_while_jobs_go(valkey_url: str, redis: Redis, prefix: str) -> None:
@@ -313,7 +436,7 @@ def test_a_sound_store_has_no_findings_while_jobs_go(valkey_url: str, redis: Red
             while not stop.is_set():
                 [job_id] = put(store, voice())
                 make(store, one(store, job_id), State.CANCELLED)
-                gone.append(store.purge(NOW + 1, at_most=1))
+                gone.extend(islice(store.purge(NOW + 1 + KEPT_S, keep=KEPT_S, at_most=1), 4))
 
     store = Store(redis, prefix)
     for spec in numbered(200, batch="b"):
@@ -336,7 +459,7 @@ def test_what_upstream_says_of_an_order_whose_job_went_changes_nothing(store: St
     pending = brought_to(store, State.PENDING)
     late = changes.cancel(pending, NOW)
     make(store, pending, State.CANCELLED)
-    store.purge(LATER)
+    purge(store, LATER)
 
     assert store.apply([late], LATER) == [False]
     assert store.get([pending.id]) == [None]
@@ -350,5 +473,5 @@ def test_an_accepted_order_outlives_no_purge_of_its_neighbours(store: Store) -> 
     charging(store, flying)
     accepted(store, flying)
 
-    assert store.purge(LATER) == 1
+    assert purge(store, LATER) == 1
     assert list(store.ids(batch="b")) == [flying]

@@ -54,7 +54,7 @@ def ingest(
     start_by: StartBy = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put every row of a file into the queue. Running it again adds nothing.
+    """Put every row of a file into the queue. Running it again adds nothing, as long as its jobs are kept.
 
     Rows that cannot be taken go to FILE.rejected.csv with line and reason; the others go on.
     """
@@ -182,7 +182,8 @@ def _progress(source: Source, jobs: VoiceQueue, batch: str, *, resume: bool) -> 
             jobs.get(progress.last_job)
         except UnknownJob:
             raise CannotResume(
-                f"this queue does not hold what {Progress.path(source.path)} tells of; ingest it without --resume"
+                f"this queue does not hold what {Progress.path(source.path)} tells of. Without --resume, rows whose "
+                "jobs are not kept any more (VOICEQUEUE_KEEP_DAYS) are paid again: --dry-run tells how many are known"
             ) from None
     return progress
 

@@ -16,7 +16,7 @@ for a = first, #ARGV, 3 do
   local id, spec, kind = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2])
   local rank, batch, stage, next_stage, within, shares, url, sha256 = unpack(ARGV, kind, kind + FIELDS - 1)
   local there = written[id] or known(id)
-  local outcome = is_other_recording(shares, url, batch) and -2 or there and (there == spec and 0 or -1) or 1
+  local outcome = is_other_recording(shares, url) and -2 or there and (there == spec and 0 or -1) or 1
   outcomes[#outcomes + 1] = outcome
   if outcome == 1 then
     written[id] = spec

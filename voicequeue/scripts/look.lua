@@ -13,6 +13,8 @@ local moved, grown, told, is_all = {}, {}, { [''] = true }, true
 local function follow(stream, known)
   local entries = redis.call('XRANGE', key(stream), known, '+', 'COUNT', most)
   if known ~= '0-0' and (not entries[1] or entries[1][1] ~= known) then return nil end
+  -- There was none then, and by now the first ones may have been trimmed.
+  if known == '0-0' and redis.call('XLEN', key(stream)) >= EVENTS_KEPT then return nil end
   for i = known == '0-0' and 1 or 2, #entries do
     local id, batch = entries[i][2][2], entries[i][2][4] -- in the order that they were announced in
     if not told[id] then

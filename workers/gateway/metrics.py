@@ -106,7 +106,8 @@ def _jobs(store: Store, lines: list[Line]) -> Iterator[Metric]:
     yield _gauge(
         "failed_jobs", "Jobs that stand failed, by code.", (({"code": c}, n) for c, n in store.failures().items())
     )
-    yield _counter("purged_jobs", "Jobs that are not kept any more.", [({}, store.purged())])
+    purged = store.purged()
+    yield _counter("purged_jobs", "Jobs that are not kept any more.", (({"state": s}, n) for s, n in purged.items()))
 
 
 def _ages(store: Store, lines: list[Line], now: float) -> Iterator[Metric]:

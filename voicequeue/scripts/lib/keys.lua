@@ -18,7 +18,8 @@
 --   late           zset    ids, failed or cancelled, whose paid order may still deliver; score = when to ask
 --   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): maker, the
 --                          job that makes it; then persona_id, name, job (who made it), at, audio_url; failure
---                          (JSON) while jobs that waited for it are failed with it; recording, of a named one
+--                          (JSON) while jobs that waited for it are failed with it; of a named one recording, and
+--                          jobs: how many share it
 --   waiting:<voice> zset   ids that wait for it; score = when they came
 --   voices         zset    voices by URL that are there; score = when they came
 --   voices:due     set     voices that some still wait for although it is decided what becomes of them
@@ -28,12 +29,11 @@
 --                          those credits; what somebody set: max_credits, max_in_flight, paused, callback_url;
 --                          settlings: how often its callback was written
 --   batch:<name>:jobs zset its ids; score = when they came
---   batch:<name>:voices set  voices that are known by a name in it
 --   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
 --                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
 --                          in flight are still going to spend; failed.<code>: jobs that failed so; turn;
---                          callbacks.delivered, archive.files, archive.jobs: how many were archived; purged.jobs,
---                          purged.credits: how many were purged, and what they had spent
+--                          callbacks.delivered, archive.files, archive.jobs: how many were archived; purged.<state>:
+--                          how many were purged; purged.credits: what they had spent
 --   stands         hash    <state>:<stage>: how many jobs stand there; those that are queued the lines tell
 --   tally          hash    what processes count beside the records: call:<operation>:<outcome>, tries:<outcome>;
 --                          <what>.le:<of>:<bound>, how often it took so long; <what>.sum:<of> (voicequeue/tally.py)

@@ -18,11 +18,11 @@ local function makes(voice, id)
 end
 
 -- Whether this name of a voice stands for another recording already; if it stands for none yet, it does for this one,
--- as long as its batch is there.
-local function is_other_recording(voice, url, batch)
+-- as long as jobs of that name are kept.
+local function is_other_recording(voice, url)
   if not is_named(voice) then return false end
-  if redis.call('HSETNX', voice_key(voice), 'recording', url) == 1 and batch ~= '' then
-    redis.call('SADD', key('batch:' .. batch .. ':voices'), voice)
+  if redis.call('HSETNX', voice_key(voice), 'recording', url) == 1 then
+    redis.call('HSET', voice_key(voice), 'jobs', 0)
   end
   return redis.call('HGET', voice_key(voice), 'recording') ~= url
 end
@@ -110,8 +110,20 @@ local function yields(voice, id, now)
   return true
 end
 
+-- A job that shared the voice is purged. With the last one of its name the name is free again; of any other voice only
+-- what was made is kept.
+local function leave_voice(voice)
+  local known = redis.call('HMGET', voice_key(voice), 'jobs', 'persona_id', 'maker')
+  local left = known[1] and redis.call('HINCRBY', voice_key(voice), 'jobs', -1)
+  local is_of_use = is_named(voice) or known[2] or known[3] or redis.call('EXISTS', key('waiting:' .. voice)) == 1
+  if left == 0 or not is_of_use then redis.call('DEL', voice_key(voice)) end
+end
+
 -- A new job makes the voice that it shares (1), or waits for it if somebody else does, or has (2).
 local function share(job, now)
+  if redis.call('HEXISTS', voice_key(job.voice), 'jobs') == 1 then
+    redis.call('HINCRBY', voice_key(job.voice), 'jobs', 1)
+  end
   learn(job.voice, job.url, now)
   if makes(job.voice, job.id) then return 1 end
   if yields(job.voice, job.id, now) then return 2 end -- the other one's order counts the voice
