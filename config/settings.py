@@ -248,10 +248,13 @@ def load() -> Settings:
     return found
 
 
-def names() -> frozenset[str]:
-    """What the settings are called in the environment."""
-    fields = Settings.model_fields.items()
-    return frozenset(_environment_name(str(field.validation_alias or name), "VOICEQUEUE_") for name, field in fields)
+def open_names() -> frozenset[str]:
+    """What the settings that are no secrets are called in the environment."""
+    return frozenset(
+        _environment_name(str(field.validation_alias or name), "VOICEQUEUE_")
+        for name, field in Settings.model_fields.items()
+        if field.annotation is not SecretStr
+    )
 
 
 def explain(error: ValidationError, *, prefix: str = "VOICEQUEUE_") -> str:

@@ -28,7 +28,7 @@ from tasks.services import Services
 from voicequeue import changes
 from voicequeue.claims import Overdue
 from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, Event, State
-from voicequeue.pulses import Pulses
+from voicequeue.pulses import DAY_S, Pulses
 from voicequeue.stage import Stage
 from workers.facts import facts
 from workers.services import build
@@ -54,9 +54,6 @@ TIDY_S = 2.0
 
 #: Jobs that one script admits: Redis does nothing else meanwhile.
 AT_ONCE = 500
-
-#: Seconds of a day.
-DAY_S = 86_400.0
 
 #: Seconds in which jobs are let go of at most, each time that the pulse looks: it has more to do.
 PURGING_S = 0.2

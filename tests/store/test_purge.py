@@ -152,21 +152,15 @@ def test_a_job_whose_paid_order_may_still_deliver_stays(store: Store) -> None:
     assert purge(store, LATER) == 1
 
 
-def test_a_job_of_which_somebody_is_to_be_told_stays(store: Store) -> None:
-    """Until the callback was delivered."""
-    brought_to(store, State.SUCCEEDED, voice(callback_url="https://hooks.example/"))
-    [callback] = store.callbacks.hand_out(LATER, patience=60)
-
-    assert purge(store, LATER) == 0
-
-    store.callbacks.delivered(callback, LATER)
-    assert purge(store, LATER) == 1
-
-
-def test_a_job_stays_until_its_batch_was_told_of(queue: VoiceQueue, store: Store) -> None:
-    """What is sent there needs the batch."""
-    queue.call_back_batch("spring", "https://hooks.example/")
-    brought_to(store, State.SUCCEEDED, voice(batch="spring"))
+@pytest.mark.parametrize("told_of", ["job", "batch"])
+def test_a_job_stays_until_somebody_was_told_of_it_and_of_its_batch(
+    queue: VoiceQueue, store: Store, told_of: str
+) -> None:
+    """What is sent needs them."""
+    hook = "https://hooks.example/"
+    if told_of == "batch":
+        queue.call_back_batch("spring", hook)
+    brought_to(store, State.SUCCEEDED, voice(batch="spring", callback_url=hook if told_of == "job" else None))
     [callback] = store.callbacks.hand_out(LATER, patience=60)
 
     assert purge(store, LATER) == 0
