@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from _pytest.nodeid import NodeId
 from hypothesis import settings
 from playwright.sync_api import Browser
 from redis import Redis
@@ -46,6 +48,16 @@ def pytest_configure() -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByHouse:
     """With more than one process; the largest modules come first."""
     return ByHouse(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of tests that are called alike several processes run one, and nobody hears of the others: so none are."""
+    for item in items:
+        # Of the tests that schemathesis makes of one, one for each operation, pytest 9.2 drops what tells them apart.
+        if item.parent is not None and not item.nodeid.endswith(item.name):
+            item._id = NodeId.parse(f"{item.parent.nodeid}::{item.name}")
+    if alike := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
+        raise pytest.UsageError(f"several tests are called {', '.join(alike)}")
 
 
 @pytest.fixture(scope="session")
