@@ -40,8 +40,17 @@ class Answer:
 
 def created(task_id: str, code_shape: str, place: str) -> Answer:
     """The answer to a POST that was charged."""
-    told: Json = {"task_id": task_id} if place == "top" else {"data": {"task_id": task_id}}
-    return Answer(200, {**_CODES[code_shape], "message": "success", **told})
+    given: int | str = int(task_id) if task_id.isdecimal() else task_id
+    places: dict[str, Json] = {
+        "top": {"task_id": given},
+        "data": {"data": {"task_id": given}},
+        "camel": {"taskId": given},
+        "data_id": {"data": {"id": given}},
+        "data_text": {"data": task_id},
+        "data_list": {"data": [{"task_id": given}]},
+        "list": {"task_ids": [given]},
+    }
+    return Answer(200, {**_CODES[code_shape], "message": "success", **places[place]})
 
 
 def refused(status: int, text: str, place: str = "error", headers: Mapping[str, str] | None = None) -> Answer:
@@ -59,9 +68,26 @@ def success(result: object) -> Json:
     return {"code": 200, "data": result, "message": "success"}
 
 
-def voice_ready(task: Task) -> Json:
+def voice_ready(task: Task, shape: str = "data") -> Json:
     """A finished voice. Its persona_id belongs to the task: every poll gives the same."""
-    return success({"persona_id": derived_uuid(task.task_id, "persona"), "name": voice_name(task.subject)})
+    voice = _voice(task)
+    match shape:
+        case "top":
+            return {"code": 200, "message": "success", **voice}
+        case "list":
+            return success([voice])
+        case "state":
+            return {"status": "SUCCESS", "data": voice}
+    return success(voice)
+
+
+def voice_early(task: Task, state: str) -> Json:
+    """A voice that is in progress or failed, and shows its persona_id all the same."""
+    return success({**_voice(task), "state": state})
+
+
+def _voice(task: Task) -> Json:
+    return {"persona_id": derived_uuid(task.task_id, "persona"), "name": voice_name(task.subject)}
 
 
 def clips_at(task: Task, moment: float) -> Json:
@@ -69,10 +95,21 @@ def clips_at(task: Task, moment: float) -> Json:
     return success([clip.at(moment) for clip in _clips(task)])
 
 
-def song_ready(task: Task, shape: str) -> Json:
-    """A finished song: its clips as a list, or as an object with a state of its own."""
-    clips = [clip.at(task.ready_at) for clip in _clips(task)]
-    return success(clips if shape == "list" else {"state": "succeeded", "clips": clips})
+def song_ready(task: Task, shape: str, moment: float) -> Json:
+    """A finished song at a moment (Unix seconds): its clips in one of the shapes that they are seen in."""
+    clips = [clip.at(moment) for clip in _clips(task)]
+    match shape:
+        case "object":
+            return success({"state": "succeeded", "clips": clips})
+        case "top":
+            return {"code": 200, "message": "success", "clips": clips}
+        case "songs":
+            return {"status": "SUCCESS", "data": {"songs": clips}}
+        case "result":
+            return {"success": True, "result": clips}
+        case "id":
+            return success([{"id" if name == "clip_id" else name: clip[name] for name in clip} for clip in clips])
+    return success(clips)
 
 
 def failed(task: Task, shape: str) -> Json:
@@ -82,7 +119,13 @@ def failed(task: Task, shape: str) -> Json:
             return clips_at(task, task.ready_at)
         case "object":
             return success({"state": "failed", "error": _FAILURES[task.kind]})
-    return {"status": "error", "message": _FAILURES[task.kind]}
+        case "success_false":
+            return {"success": False, "error": {"message": _FAILURES[task.kind]}}
+        case "code_500":
+            return {"code": 500, "message": _FAILURES[task.kind]}
+        case "answer":
+            return {"status": "error", "message": _FAILURES[task.kind]}
+    return success({"state": shape, "error": _FAILURES[task.kind]})
 
 
 def voice_name(audio_url: str) -> str:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from simulator.answers import Answer
 from simulator.clock import Clock
-from simulator.faults import Fault
+from simulator.faults import TASK_FAULTS, Fault
 from simulator.ledger import Task
 from simulator.media import TYPES, file_of
 from simulator.musicapi import MusicApi
@@ -65,7 +65,7 @@ class Api:
         if denied := self._arrived(request, "credits"):
             return await self._send(request, denied)
         fault = self._music_api.fault(self._music_api.dials.get_faults, request.path)
-        if fault and fault.kind == "lost_task":
+        if fault and fault.kind in TASK_FAULTS:
             fault = None
         return await self._send(request, self._music_api.credits(), fault)
 

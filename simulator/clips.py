@@ -33,7 +33,7 @@ class Clip:
     def at(self, moment: float) -> dict[str, object]:
         """The clip as the API shows it at a moment (Unix seconds), with all fields of the contract."""
         state = self.state(moment)
-        song, done = self.task.song, state == "succeeded"
+        song, done = self.task.song, state == "succeeded" and moment >= self.task.links_at
         clip_id = derived_uuid(self.task.task_id, "clip", self.number)
         media = f"{self.task.base}/media/{clip_id}"
         return {
@@ -54,7 +54,7 @@ class Clip:
         """pending, running, streaming, succeeded or failed. The first clip of a song may be done before the second."""
         task = self.task
         if moment >= task.ready_at:
-            return "failed" if task.fails or (task.clip_fails and self.number == 1) else "succeeded"
+            return self._last_state()
         # Moments are compared, not shares: at streams_from itself, to the last bit, a clip streams.
         if moment < moment_of(RUNS_AT, task):
             return "pending"
@@ -62,6 +62,14 @@ class Clip:
         if moment < streams_from(task) or task.fails or task.kind == "voice":
             return "running"
         return "succeeded" if moment >= moment_of(FIRST_DONE_AT, task) and self.number == 0 else "streaming"
+
+    def _last_state(self) -> str:
+        task = self.task
+        if task.fails:
+            return "failed"
+        if self.number == 1 and (task.clip_fails or task.clip_stalls):
+            return "running" if task.clip_stalls else task.clip_word
+        return "succeeded"
 
     def _duration(self, clip_id: str) -> float:
         return round(120 + 80 * _DURATIONS.fraction(clip_id), 2)

@@ -7,15 +7,28 @@ from typing import Any, TypeVar
 
 from simulator.checks import Check, choice, flag, number, odds, or_null, text, whole
 from simulator.faults import GET_FAULTS, MEDIA_FAULTS, POST_FAULTS
+from simulator.refusals import LIMITS, REFUSALS
 
 T = TypeVar("T")
 
 PENDING_SHAPES = ("not_ready_200", "not_ready_202", "clips_pending")
 CODE_SHAPES = ("number", "string", "absent")
-TASK_ID_PLACES = ("top", "data")
+TASK_ID_PLACES = ("top", "data", "camel", "data_id", "data_text", "data_list", "list")
 ERROR_PLACES = ("error", "message")
-CLIPS_SHAPES = ("list", "object")
-FAILURE_SHAPES = ("clips", "object", "answer")
+VOICE_SHAPES = ("data", "top", "list", "state")
+CLIPS_SHAPES = ("list", "object", "top", "songs", "result", "id")
+FAILURE_SHAPES = (
+    "clips",
+    "object",
+    "answer",
+    "success_false",
+    "code_500",
+    "cancelled",
+    "timeout",
+    "expired",
+    "rejected",
+)
+CLIP_WORDS = ("failed", "cancelled", "moderated")
 RETRY_AFTER_FORMS = ("seconds", "date")
 WEBHOOKS = ("once", "twice", "late", "out_of_order", "never")
 
@@ -43,6 +56,8 @@ class Dials:
 
     credits: int = dial(10_000, whole(), "credits left at the start and after a reset; setting it sets what is left")
     extra_credits: int = dial(0, whole(), "of what is left, up to this many are shown as extra_credits")
+    voice_credits: int = dial(4, whole(), "credits that a voice costs")
+    music_credits: int = dial(15, whole(), "credits that a song costs")
     subscription: bool = dial(True, flag(), "false: every charge is refused with 403, no active subscription")
     api_key: str | None = dial(None, or_null(text()), "the one right bearer token; null: any is right")
 
@@ -53,18 +68,32 @@ class Dials:
         None, or_null(number()), "seconds in Retry-After of a 429; null: no header, or the real wait for the rate"
     )
     retry_after_form: str = dial("seconds", choice(*RETRY_AFTER_FORMS), "how Retry-After is written")
+    limit_with: str = dial("429", choice(*LIMITS, "mixed"), "how a limit of the rate or of the tasks is put into words")
+
+    refuse_match: str | None = dial(None, or_null(text()), "a POST with this in it is refused as refuse_with says")
+    refuse_with: str = dial("persona_not_found", choice(*REFUSALS), "the refusal of such a POST")
+    refuse_polls_match: str | None = dial(
+        None, or_null(text()), "polls of such a task are always answered as refuse_polls_with says"
+    )
+    refuse_polls_with: str = dial("key_401", choice(*REFUSALS), "the answer to such a poll")
+    credits_with: str | None = dial(None, or_null(choice(*REFUSALS)), "the answer to every get-credits, if any")
 
     pending_shape: str = dial("not_ready_200", choice(*PENDING_SHAPES, "mixed"), "how a poll says: still working")
     code_shape: str = dial("number", choice(*CODE_SHAPES, "mixed"), "`code` in the answer to a POST")
     task_id_place: str = dial("top", choice(*TASK_ID_PLACES, "mixed"), "where the answer to a POST has its task_id")
+    task_id_number: bool = dial(False, flag(), "true: task ids are numbers, not UUIDs")
     error_place: str = dial("error", choice(*ERROR_PLACES, "mixed"), "which key holds the text of a refusal")
-    clips_shape: str = dial(
-        "list", choice(*CLIPS_SHAPES, "mixed"), "`data` of a finished song: [...] or {clips: [...]}"
-    )
+    voice_shape: str = dial("data", choice(*VOICE_SHAPES, "mixed"), "where a finished voice has its persona_id")
+    early_persona: bool = dial(False, flag(), "true: a voice in progress, or failed, shows its persona_id as well")
+    clips_shape: str = dial("list", choice(*CLIPS_SHAPES, "mixed"), "where a finished song has its clips")
 
     voice_failure: float = dial(0.0, number(0, 1), "probability that a voice fails (it stays charged)")
     music_failure: float = dial(0.0, number(0, 1), "probability that a song fails (it stays charged)")
     clip_failure: float = dial(0.0, number(0, 1), "probability that one of a song's two clips fails")
+    clip_word: str = dial("failed", choice(*CLIP_WORDS, "mixed"), "the state of such a clip")
+    clip_stall: float = dial(0.0, number(0, 1), "probability that one of a song's two clips runs for ever")
+    link_late: float = dial(0.0, number(0, 1), "probability that the links of a song come later than its success")
+    link_delay_s: float = dial(2.0, number(), "seconds by which they come later")
     failure_shape: str = dial("object", choice(*FAILURE_SHAPES, "mixed"), "how a poll says: failed")
     fail_match: str | None = dial(None, or_null(text()), "a task whose audio_url, title or text has this in it fails")
     stall_match: str | None = dial(None, or_null(text()), "such a task never gets ready by itself")

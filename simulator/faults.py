@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from simulator.answers import Answer, Json
+from simulator.refusals import REFUSALS
 
 #: Faults a POST can meet. `…_before` strikes before the charge, `…_after` when the credits are gone.
 POST_FAULTS = (
@@ -13,9 +14,18 @@ POST_FAULTS = (
     "drip_after",
     "cut_after",
     "rate_limited",
+    "rate_in_body",
+    "rate_403",
 )
 #: Faults a GET can meet. `lost_task` strikes polls alone.
-GET_FAULTS = ("reset", "hang", "error", "html", "garbage", "drip", "cut", "rate_limited", "lost_task")
+#: `false_failure` says that the task failed, which the next poll may take back.
+GET_FAULTS = (
+    *("reset", "hang", "error", "html", "garbage", "drip", "cut", "rate_limited", "lost_task"),
+    *("key_401", "style_403", "subscription_403", "false_failure"),
+)
+
+#: Faults of a GET that are about a task: get-credits meets none of them.
+TASK_FAULTS = ("lost_task", "false_failure")
 
 #: Faults the file behind a link can meet. With `overlong` its length is said to be more than what comes.
 MEDIA_FAULTS = ("reset", "hang", "error", "page", "cut", "overlong", "lost")
@@ -63,15 +73,25 @@ def spoilt(fault: Fault, answer: Answer) -> Answer:
             return _PAGES[int(fault.roll * len(_PAGES))]
         case "garbage":
             return Answer(200, GARBAGE[int(fault.roll * len(GARBAGE))])
+        case "false_failure":
+            return _FALSE_FAILURES[int(fault.roll * len(_FALSE_FAILURES))]
+        case name if name in REFUSALS:
+            return REFUSALS[name]
         case "no_task_id" if isinstance(answer.body, dict):
             return replace(answer, body=_without_task_id(answer.body))
     return answer
 
 
 def _without_task_id(body: Json) -> Json:
-    rest = {key: value for key, value in body.items() if key != "task_id"}
+    rest = {key: value for key, value in body.items() if key not in ("task_id", "taskId", "task_ids")}
     return {**rest, "data": {}} if "data" in rest else rest
 
+
+_FALSE_FAILURES = (
+    Answer(200, {"status": "error", "message": "Server busy, try again later"}),
+    Answer(200, {"code": 200, "data": {"state": "failed", "error": "A worker was lost."}, "message": "success"}),
+    Answer(200, {"success": False, "error": {"message": "The task was interrupted."}}),
+)
 
 _PAGES = tuple(
     Answer(status, _ERROR_PAGE.format(title), content_type="text/html")

@@ -8,8 +8,6 @@ from heapq import heapify, heappop, heappush
 
 from simulator.orders import Hook, Kind, Song
 
-#: What one call costs, in credits.
-PRICES: dict[Kind, int] = {"voice": 4, "music": 15}
 #: The calls that are counted.
 CALLS = ("create_voice", "create_music", "task", "credits")
 #: The counts of webhooks: sent is delivered (answered with 2xx) plus failed plus those that wait for their answer.
@@ -18,7 +16,11 @@ WEBHOOK_COUNTS = ("sent", "delivered", "failed")
 
 @dataclass(slots=True)
 class Task:
-    """One charge and the task it paid for. Times are Unix seconds; base is the API's URL as its client knows it."""
+    """One charge and the task it paid for. Times are Unix seconds; base is the API's URL as its client knows it.
+
+    The second of two clips may fail, with `clip_word` as its state, or stall; links are there from `links_at` on.
+    `poll_refusal` names the answer to every poll of it, if it has one.
+    """
 
     task_id: str
     kind: Kind
@@ -28,9 +30,14 @@ class Task:
     ready_at: float
     base: str
     song: Song
+    credits: int = 0
     hook: Hook | None = None
     fails: bool = False
     clip_fails: bool = False
+    clip_word: str = "failed"
+    clip_stalls: bool = False
+    links_at: float = 0.0
+    poll_refusal: str = ""
     answered: bool = False
     polls: int = 0
 
@@ -41,7 +48,7 @@ class Task:
             "kind": self.kind,
             "subject": self.subject,
             "fingerprint": self.fingerprint,
-            "credits": PRICES[self.kind],
+            "credits": self.credits,
             "at": self.at,
             "ready_at": None if math.isinf(self.ready_at) else self.ready_at,
             "polls": self.polls,
@@ -69,8 +76,8 @@ class Ledger:
 
     def charge(self, task: Task) -> None:
         """Take the credits of a task and keep it."""
-        self.credits_left -= PRICES[task.kind]
-        self.credits_spent += PRICES[task.kind]
+        self.credits_left -= task.credits
+        self.credits_spent += task.credits
         self.tasks[task.task_id] = task
         heappush(self._working, (task.ready_at, task.task_id))
 

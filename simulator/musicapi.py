@@ -8,18 +8,21 @@ from simulator import answers
 from simulator.answers import Answer, Json
 from simulator.chance import Chance
 from simulator.dials import (
+    CLIP_WORDS,
     CLIPS_SHAPES,
     CODE_SHAPES,
     ERROR_PLACES,
     FAILURE_SHAPES,
     PENDING_SHAPES,
     TASK_ID_PLACES,
+    VOICE_SHAPES,
     Dials,
 )
 from simulator.faults import Fault, drawn, spoilt
-from simulator.ledger import PRICES, Ledger, Task
+from simulator.ledger import Ledger, Task
 from simulator.limits import Rate
-from simulator.orders import Order
+from simulator.orders import Kind, Order
+from simulator.refusals import LIMITS, REFUSALS
 from simulator.rules import objection, wrong_with
 
 # The dials of each kind: seconds until ready, and the probability of failure.
@@ -69,24 +72,33 @@ class MusicApi:
         if task is None:
             return self.task_not_found()
         task.polls += 1
+        if task.poll_refusal:
+            return REFUSALS[task.poll_refusal]
         if now >= task.ready_at:
-            return Answer(200, self.result(task))
+            return Answer(200, self.result(task, now))
+        if self.dials.early_persona and task.kind == "voice":
+            return Answer(200, answers.voice_early(task, "running"))
         shape = self._shape(self.dials.pending_shape, PENDING_SHAPES, "pending", task_id, task.polls)
         if shape == "clips_pending":
             return Answer(200, answers.clips_at(task, now))
         return answers.not_ready(202 if shape == "not_ready_202" else 200)
 
-    def result(self, task: Task) -> Json:
-        """The body of a settled task: the same for every poll and for its webhook."""
+    def result(self, task: Task, now: float) -> Json:
+        """The body of a settled task: the same for every poll and for its webhook, but for links that come later."""
+        if task.fails and task.kind == "voice" and self.dials.early_persona:
+            return answers.voice_early(task, "failed")
         if task.fails:
             shape = self._shape(self.dials.failure_shape, FAILURE_SHAPES, "failure", task.task_id)
             return answers.failed(task, shape)
         if task.kind == "voice":
-            return answers.voice_ready(task)
-        return answers.song_ready(task, self._shape(self.dials.clips_shape, CLIPS_SHAPES, "clips", task.task_id))
+            return answers.voice_ready(task, self._shape(self.dials.voice_shape, VOICE_SHAPES, "voice", task.task_id))
+        shape = self._shape(self.dials.clips_shape, CLIPS_SHAPES, "clips", task.task_id)
+        return answers.song_ready(task, shape, max(now, task.ready_at))
 
     def credits(self) -> Answer:
         """What is left, split into credits and extra_credits; both count."""
+        if self.dials.credits_with:
+            return REFUSALS[self.dials.credits_with]
         left = self.ledger.credits_left
         extra = min(left, self.dials.extra_credits)
         return Answer(200, {"credits": left - extra, "extra_credits": extra})
@@ -108,6 +120,11 @@ class MusicApi:
                 return self.task_not_found()
         return spoilt(fault, answer)
 
+    def _limited(self, text: str, now: float, wait: float | None = None) -> Answer:
+        """A refusal by a limit, in the words of the dial."""
+        name = self._shape(self.dials.limit_with, LIMITS, "limit", self.ledger.count("limit"))
+        return self.slow_down(text, now, wait) if name == "429" else REFUSALS[name]
+
     def slow_down(self, text: str, now: float, wait: float | None = None) -> Answer:
         """A 429. Its Retry-After is the dial's; with none there, the whole seconds of a wait that is known."""
         seconds = self.dials.retry_after
@@ -118,17 +135,19 @@ class MusicApi:
 
     def _refusal(self, order: Order, now: float) -> Answer | None:
         if wait := self._wait_for_rate(now):
-            return self.slow_down("Rate limit exceeded. Please slow down.", now, wait)
+            return self._limited("Rate limit exceeded. Please slow down.", now, wait)
         if text := wrong_with(order):
             return self.refused(400, text)
+        if order.mentions(self.dials.refuse_match):
+            return REFUSALS[self.dials.refuse_with]
         if text := objection(order, self.dials.moderate_match):
             return self.refused(403, text)
         if not self.dials.subscription:
             return self.refused(403, "You do not have an active subscription. Please subscribe to a plan.")
-        if self.ledger.credits_left < PRICES[order.kind]:
+        if self.ledger.credits_left < self._price(order.kind):
             return self.refused(403, "The remaining credits are not enough. Please top up your credits.")
         if self._is_full(now):
-            return self.slow_down("Too many tasks in progress. Please wait for one to finish.", now)
+            return self._limited("Too many tasks in progress. Please wait for one to finish.", now)
         return None
 
     def _wait_for_rate(self, now: float) -> float:
@@ -140,23 +159,39 @@ class MusicApi:
         limit, working = self.dials.concurrency, self.ledger.in_progress(now)
         return limit is not None and working >= limit
 
+    def _price(self, kind: Kind) -> int:
+        return self.dials.voice_credits if kind == "voice" else self.dials.music_credits
+
+    def _task_id(self, *what: object) -> str:
+        """A UUID, or a number that a JSON reader keeps exactly."""
+        task_id = self.chance.uuid("task", *what)
+        return str(int(task_id.replace("-", "")[:12], 16) + 10**15) if self.dials.task_id_number else task_id
+
     def _task(self, order: Order, now: float) -> Task:
         dials, chance = self.dials, self.chance
         median, odds = _VOICE_DIALS(dials) if order.kind == "voice" else _MUSIC_DIALS(dials)
         what = (order.fingerprint, self.ledger.count(f"charge {order.fingerprint}"))
-        stalls = order.mentions(dials.stall_match)
+        ready_at = now + chance.spread(median, dials.jitter, "time", *what)
+        if order.mentions(dials.stall_match):
+            ready_at = math.inf
+        is_late = chance.fraction("links", *what) < dials.link_late
         return Task(
-            task_id=chance.uuid("task", *what),
+            task_id=self._task_id(*what),
             kind=order.kind,
             subject=order.subject,
             fingerprint=order.fingerprint,
             at=now,
-            ready_at=math.inf if stalls else now + chance.spread(median, dials.jitter, "time", *what),
+            ready_at=ready_at,
+            credits=self._price(order.kind),
             base=order.base,
             song=order.song,
             hook=order.hook,
             fails=bool(order.mentions(dials.fail_match)) or chance.fraction("fail", *what) < odds,
             clip_fails=chance.fraction("clip", *what) < dials.clip_failure,
+            clip_word=self._shape(dials.clip_word, CLIP_WORDS, "word", *what),
+            clip_stalls=chance.fraction("stall", *what) < dials.clip_stall,
+            links_at=ready_at + dials.link_delay_s if is_late else 0.0,
+            poll_refusal=dials.refuse_polls_with if order.mentions(dials.refuse_polls_match) else "",
         )
 
     def _error_place(self, text: str) -> str:

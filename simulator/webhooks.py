@@ -135,7 +135,9 @@ class Postman:
             return False
 
     def _body(self, task: Task, event: Event) -> Json:
-        told = self._music_api.result(task) if event.final else answers.clips_at(task, streams_from(task))
+        told = (
+            self._music_api.result(task, self._clock()) if event.final else answers.clips_at(task, streams_from(task))
+        )
         return {**told, "task_id": task.task_id, "platform": "musicapi"}
 
     def _client(self) -> aiohttp.ClientSession:

@@ -60,6 +60,12 @@ def looks_like(kind: str, seen: Seen) -> bool:
             return seen.status == 429
         case "no_task_id":
             return bool(seen.json() == {"code": 200, "message": "success"})
+        case "rate_in_body":
+            return seen.status == 200 and bool(seen.json()["code"] == 429)
+        case "rate_403" | "style_403" | "subscription_403" | "key_401":
+            return seen.status == int(kind[-3:])
+        case "false_failure":
+            return seen.status == 200 and any(word in seen.json() for word in ("status", "success", "data"))
         case "lost_task":
             return seen.status == 400 and bool(seen.json()["error"] == "task not found.")
     return kind == "drip" and seen.status == 200
