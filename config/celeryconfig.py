@@ -38,11 +38,16 @@ ROUTES: dict[str, dict[str, str]] = {
 QUEUES = ("submit", "poll", "intake")
 
 
+def celery_root(prefix: str) -> str:
+    """Return what every key and channel of Celery begins with: queues in one Redis have nothing in common."""
+    return f"{{{prefix}}}:celery:"
+
+
 def configuration(settings: Settings) -> dict[str, Any]:
     """What `app.conf` takes."""
     return {
         "broker_url": settings.redis_url,
-        "broker_transport_options": BROKER_TRANSPORT_OPTIONS,
+        "broker_transport_options": {**BROKER_TRANSPORT_OPTIONS, "global_keyprefix": celery_root(settings.prefix)},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # Celery's default gives up after 0.6 s, and the message is gone with it.

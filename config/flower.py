@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.settings import BadSettings, explain
 
+#: Where the histories of all queues are kept, each in a folder of its own.
+HISTORIES = Path(".voicequeue/flower")
+
 _ID = re.compile(r"'([^'\s]+)'")
 
 
@@ -45,11 +48,19 @@ class FlowerSettings(BaseSettings):
     read_only: bool = Field(
         True, description="whether it only shows; false lets everybody with a login stop workers and send tasks"
     )
-    db: Path = Field(Path(".voicequeue/flower/state"), description="the file that its history is kept in")
+    db: Path | None = Field(
+        None,
+        description="the file that its history is kept in; without it `.voicequeue/flower/PREFIX/state`, one for each "
+        "queue",
+    )
     max_tasks: int = Field(20_000, ge=1, le=1_000_000, description="how many tasks it remembers")
     state_save_interval: int = Field(
         30_000, ge=0, description="how often (milliseconds) it saves them; 0: only when it ends"
     )
+
+    def history(self, prefix: str) -> Path:
+        """Return the file for the history of the queue with this prefix."""
+        return self.db or HISTORIES / prefix / "state"
 
     def logins(self) -> list[str]:
         """Who may look; nobody in particular where it is empty."""

@@ -3,6 +3,7 @@
 from tornado.options import options
 
 from config.flower import format_task, load
+from config.settings import settings
 
 __all__ = ["format_task"]  # by which Flower shows each task
 
@@ -16,8 +17,9 @@ url_prefix = _chosen.url_prefix.strip("/")
 read_only = _chosen.read_only
 
 persistent = True
-db = str(_chosen.db)
-_chosen.db.parent.mkdir(parents=True, exist_ok=True)
+_history = _chosen.history(settings().prefix)
+_history.parent.mkdir(parents=True, exist_ok=True)
+db = str(_history)
 state_save_interval = _chosen.state_save_interval
 max_tasks = _chosen.max_tasks
 # Workers are named by their process: each one that was restarted leaves a name behind.

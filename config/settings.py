@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     prefix: str = Field(
         "voicequeue",
         pattern=r"^[A-Za-z0-9_.-]{1,40}$",
-        description="begins every key of the jobs in Redis; two queues in one Redis need two",
+        description="begins every key in Redis, of jobs and of messages; two queues in one Redis database need two",
     )
     musicapi_key: SecretStr = Field(
         SecretStr(""),

@@ -84,7 +84,7 @@ class Facts:
         return [heard for heard in self.heard if heard.kind == kind]
 
 
-#: Celery's queues, as messages lie in Redis.
+#: Celery's queues; their keys begin with `keyspace.celery_root`.
 QUEUES = ("submit", "poll", "intake", "callbacks", "archive")
 
 
@@ -102,7 +102,7 @@ def look(redis: Redis, store: Store) -> Facts:
         callbacks=store.callbacks.counted(now - GONE_S),
         archive=store.archive.counted(now - GONE_S),
         rejects=store.rejects.count(),
-        messages={name: redis.llen(name) for name in QUEUES if redis.type(name) == "list"},
+        messages=store.messages(QUEUES),
     )
 
 

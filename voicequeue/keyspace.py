@@ -15,14 +15,19 @@ DEFAULT_PREFIX = "voicequeue"
 _PAGE = 500
 
 #: What may stand in a key's hash tag.
-_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+PREFIX = r"[A-Za-z0-9_.-]{1,40}"
+
+
+def celery_root(prefix: str) -> str:
+    """Return what the keys of Celery begin with; config/celeryconfig.py sets the same."""
+    return f"{{{prefix}}}:celery:"
 
 
 class Keyspace:
     """All that lies under one prefix; scripts/lib/keys.lua tells what that is."""
 
     def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX) -> None:
-        if not _PREFIX.fullmatch(prefix):
+        if not re.fullmatch(PREFIX, prefix):
             raise ValueError("the prefix must be 1 to 40 of the letters A-Z and a-z, digits, '.', '_' and '-'")
         self.redis = redis
         self._root = f"{{{prefix}}}:"

@@ -353,6 +353,13 @@ class Store:
         counts = (int(count or 0) for count in cast(list[str | None], found))
         return dict(zip(places, counts, strict=True))
 
+    def messages(self, queues: Sequence[str]) -> dict[str, int]:
+        """Count the messages that lie in each of these queues of Celery."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.llen(self._space.key(f"celery:{queue}"))
+            return dict(zip(queues, pipe.execute(), strict=True))
+
     def trend(self, now: float, *, span_s: float, stretches: int) -> list[Stretch]:
         """How many jobs were finished over time, and how long they took."""
         return trend(self._space, now, span_s=span_s, stretches=stretches)

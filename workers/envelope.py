@@ -27,7 +27,11 @@ _YEAR_3000 = 32_503_680_000
 
 
 def sound(raw: Any, queue: str) -> dict[str, Any]:
-    """The envelope, with what may be left out; one that cannot be opened as one that says so."""
+    """The envelope, with what may be left out; one that cannot be opened as one that says so.
+
+    It belongs to the queue that it came from, whatever it says: a sender without kombu's `global_keyprefix` names the
+    queue's whole key, and kombu would return the message to a queue that does not exist.
+    """
     if not isinstance(raw, dict):
         return unreadable(json.dumps(raw), "the envelope is no JSON object", queue)
     properties = raw.get("properties")
@@ -35,9 +39,7 @@ def sound(raw: Any, queue: str) -> dict[str, Any]:
     if wrong:
         return unreadable(json.dumps(raw), f"the envelope: {wrong}", queue)
     found = {"delivery_tag": str(uuid4()), **(properties or {})}
-    where = found.get("delivery_info") or {}
-    found["delivery_info"] = {**where, **({} if "routing_key" in where else {"exchange": "", "routing_key": queue})}
-    found["delivery_info"].setdefault("exchange", "")
+    found["delivery_info"] = {**(found.get("delivery_info") or {}), "exchange": "", "routing_key": queue}
     return {**raw, "headers": raw.get("headers") or {}, "properties": found}
 
 

@@ -229,7 +229,9 @@ class Stack:
         """Start Flower as the Procfile does, at this port if it is free; gives its address."""
         port = free_port(port)
         self._env["FLOWER_PORT"] = str(port)
-        self._env.setdefault("FLOWER_DB", os.environ.get("FLOWER_DB") or str(self._home / "flower" / "state"))
+        self._env.setdefault(
+            "FLOWER_DB", os.environ.get("FLOWER_DB") or str(self._home / "flower" / self._settings.prefix / "state")
+        )
         prefix = self._env.get("FLOWER_URL_PREFIX") or flower.load().url_prefix
         self.start("flower", procfile()["flower"])
         return f"http://127.0.0.1:{port}/{prefix.strip('/')}".rstrip("/")

@@ -14,6 +14,7 @@ from redis import Redis
 
 from config.settings import Settings
 from voicequeue import Song, State, VoiceJob, VoiceQueue
+from voicequeue.keyspace import DEFAULT_PREFIX
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 
@@ -46,10 +47,11 @@ class House:
     workers: list[str]
     home: Path
     web: str | None = None
+    prefix: str = DEFAULT_PREFIX
 
     def queue(self) -> VoiceQueue:
         """A producer's connection."""
-        return VoiceQueue(self.redis_url)
+        return VoiceQueue(self.redis_url, prefix=self.prefix)
 
     def dial(self, **dials: object) -> None:
         """Turn the simulator's dials."""
@@ -81,17 +83,26 @@ def _builder(standing: ExitStack, home: Path) -> Build:
         web: bool = False,
         password: str | None = None,
         dials: Mapping[str, object] | None = None,
+        beside: House | None = None,
+        prefix: str = DEFAULT_PREFIX,
         **env: str,
     ) -> House:
         supervisor = standing.enter_context(Supervisor())
-        stack = Stack(supervisor, Settings(_env_file=None), home=home, env={**FAST, "MUSICAPI_KEY": SECRET, **env})
-        redis_url = stack.start_valkey()
+        place = home / prefix if beside else home
+        stack = Stack(
+            supervisor,
+            Settings(_env_file=None, prefix=prefix),
+            home=place,
+            env={**FAST, "MUSICAPI_KEY": SECRET, "VOICEQUEUE_PREFIX": prefix, **env},
+        )
+        redis_url = beside.redis_url if beside else stack.start_valkey()
+        stack.use_redis(redis_url)
         if password:
             redis_url = _protected(redis_url, password)
             stack.use_redis(redis_url)
         _, control = stack.start_simulator({**DIALS, **(dials or {})})
         address = stack.start_web(webhooks=True) if web else None
-        return House(stack, supervisor, redis_url, control, stack.start_workers(workers), home, address)
+        return House(stack, supervisor, redis_url, control, stack.start_workers(workers), place, address, prefix)
 
     return _build
 
@@ -105,7 +116,8 @@ def _protected(redis_url: str, password: str) -> str:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Iterator[Build]:
-    """Builds a house with as many workers as are asked for; it stands until the test ends."""
+    """Build a house with that many workers, in the database of the house `beside` if one is given; it runs until the
+    test ends."""
     with ExitStack() as standing:
         yield _builder(standing, tmp_path)
 

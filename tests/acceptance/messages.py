@@ -8,9 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from celery import Celery
 from redis import Redis
 
+from voicequeue.keyspace import DEFAULT_PREFIX, celery_root
+
+#: The queue for other programs, its key in Redis, and where kombu keeps the messages that workers hold.
 INTAKE = "intake"
+INTAKE_KEY = f"{celery_root(DEFAULT_PREFIX)}{INTAKE}"
+UNACKED_KEY = f"{celery_root(DEFAULT_PREFIX)}unacked"
+
 NAME = "voicequeue.enqueue"
 
 #: What nobody may see in a log or in Flower.
@@ -41,7 +48,12 @@ def envelope(
     }
 
 
+def plain_client(redis_url: str, prefix: str = DEFAULT_PREFIX) -> Celery:
+    """Return a Celery client as docs/messages.md sets it up."""
+    return Celery(broker=redis_url, broker_transport_options={"global_keyprefix": celery_root(prefix)})
+
+
 def push(redis: Redis, *messages: Any) -> None:
     """Write them, texts as they are and everything else as JSON."""
     for message in messages:
-        redis.lpush(INTAKE, message if isinstance(message, str | bytes) else json.dumps(message))
+        redis.lpush(INTAKE_KEY, message if isinstance(message, str | bytes) else json.dumps(message))

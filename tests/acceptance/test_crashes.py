@@ -10,6 +10,7 @@ from redis import Redis
 
 from config.settings import Settings
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
+from tests.acceptance.messages import UNACKED_KEY
 from tests.conftest import eventually
 from voicequeue import State, StoreUnreachable, VoiceQueue
 
@@ -95,7 +96,7 @@ def test_a_worker_that_holds_polls_survives_a_restart_of_valkey(build: Build) ->
 def messages_held(house: House) -> int:
     """Messages that a worker has taken and not acknowledged."""
     with Redis.from_url(house.redis_url) as redis:
-        return int(redis.hlen("unacked"))
+        return int(redis.hlen(UNACKED_KEY))
 
 
 def _settled_if_it_answers(queue: VoiceQueue) -> bool:

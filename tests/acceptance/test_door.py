@@ -9,11 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from celery import Celery
 from redis import Redis
 
 from tests.acceptance.conftest import Build, House, settled
-from tests.acceptance.messages import NAME, SECRET_JOB, envelope, push
+from tests.acceptance.messages import INTAKE_KEY, NAME, SECRET_JOB, UNACKED_KEY, envelope, plain_client, push
 from tests.conftest import eventually
 from voicequeue import RejectedMessage, VoiceQueue
 
@@ -121,7 +120,7 @@ def test_whatever_is_no_job_is_kept_with_the_reason_and_the_worker_goes_on(
     told = " | ".join(each.reason for each in found)
     assert [case for case, (_, reason) in BAD.items() if reason not in told] == []
     assert len(queue.rejects()) == len(BAD)
-    eventually(lambda: (redis.llen("intake"), redis.hlen("unacked")) == (0, 0))
+    eventually(lambda: (redis.llen(INTAKE_KEY), redis.hlen(UNACKED_KEY)) == (0, 0))
     assert house.supervisor.pid("worker.1") == worker
 
 
@@ -177,7 +176,7 @@ def body_of(message: dict[str, Any]) -> Any:
 
 def test_a_key_that_stands_for_another_job_is_told(queue: VoiceQueue, house: House) -> None:
     """The message is kept as it was given, and the job that was there goes on."""
-    with Celery(broker=house.redis_url) as client:
+    with plain_client(house.redis_url) as client:
         for name in ("first", "second"):
             job = {**GOOD, "key": "k", "name": name, "batch": "conflict"}
             client.send_task(NAME, kwargs={"job": job}, queue="intake", task_id=name)
@@ -208,14 +207,14 @@ def total(queue: VoiceQueue, batch: str) -> int:
 def test_what_comes_while_redis_is_out_of_memory_is_tried_again(house: House, queue: VoiceQueue, redis: Redis) -> None:
     """Jobs, and messages to be rejected: nothing is lost, nothing is done twice, and the worker stays."""
     worker = house.supervisor.pid("worker.1")
-    eventually(lambda: redis.hlen("unacked") == 0)
+    eventually(lambda: redis.hlen(UNACKED_KEY) == 0)
     later = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat()
     push(redis, envelope([[], {"job": GOOD | {"batch": "full"}}, {}], headers={"eta": later}))
-    eventually(lambda: redis.hlen("unacked") == 1)
+    eventually(lambda: redis.hlen(UNACKED_KEY) == 1)
     with redis.pipeline() as at_once:  # so that they are there when Redis is full
         for _ in range(5):
-            at_once.lpush("intake", json.dumps(envelope([[], {"job": GOOD | {"batch": "full"}}, {}])))
-        at_once.lpush("intake", json.dumps(envelope(headers={"task": "unknown"})))
+            at_once.lpush(INTAKE_KEY, json.dumps(envelope([[], {"job": GOOD | {"batch": "full"}}, {}])))
+        at_once.lpush(INTAKE_KEY, json.dumps(envelope(headers={"task": "unknown"})))
         at_once.config_set("maxmemory", 1)
         at_once.execute()
     eventually(lambda: house.logs().count("Redis refuses: ") >= 3)
@@ -223,7 +222,7 @@ def test_what_comes_while_redis_is_out_of_memory_is_tried_again(house: House, qu
     redis.config_set("maxmemory", 0)
 
     eventually(lambda: total(queue, "full") == 6 and len(queue.rejects()) == 1)
-    eventually(lambda: (redis.llen("intake"), redis.hlen("unacked")) == (0, 0))
+    eventually(lambda: (redis.llen(INTAKE_KEY), redis.hlen(UNACKED_KEY)) == (0, 0))
     eventually(lambda: settled(queue, "full"))
     assert (total(queue, "full"), len(queue.rejects())) == (6, 1)
     assert house.supervisor.pid("worker.1") == worker

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import requests
-from celery import Celery
 from playwright.sync_api import Browser, Error, Page, expect
 from redis import Redis
 
 from tests.acceptance.conftest import LYRICS, SECRET, Build, House, jobs, settled
+from tests.acceptance.messages import UNACKED_KEY, plain_client
 from tests.acceptance.proxy import behind_a_proxy
 from tests.conftest import eventually
 from voicequeue import State, VoiceQueue
@@ -114,7 +114,7 @@ def shown_ids(flower: str) -> set[str]:
 def test_any_celery_client_can_enqueue_and_its_message_shows_nothing(house: House, flower: str) -> None:
     """A plain client sends the task by name; the job finishes, once, though it was sent twice."""
     job = {"audio_url": "https://recordings.example/a.wav", "song": {"prompt": LYRICS}, "batch": "door"}
-    with Celery(broker=house.redis_url) as client, house.queue() as queue:
+    with plain_client(house.redis_url) as client, house.queue() as queue:
         for _ in range(2):
             client.send_task("voicequeue.enqueue", kwargs={"job": job}, queue="intake", task_id="one-message")
         client.send_task("voicequeue.enqueue", kwargs={"job": {**job, "mv": "x"}}, queue="intake")
@@ -132,7 +132,7 @@ def test_any_celery_client_can_enqueue_and_its_message_shows_nothing(house: Hous
 def test_a_message_that_waits_for_its_time_shows_nothing_either(house: House) -> None:
     """Flower asks the worker what it holds, and shows all of the answer."""
     job = {"audio_url": "https://recordings.example/later.wav", "batch": "later"}
-    with Celery(broker=house.redis_url) as client, house.queue() as queue:
+    with plain_client(house.redis_url) as client, house.queue() as queue:
         client.send_task("voicequeue.enqueue", kwargs={"job": job}, queue="intake", task_id="later", countdown=3)
         held: dict[str, Any] = {}
 
@@ -170,7 +170,7 @@ def test_messages_in_the_broker_carry_ids_alone(house: House) -> None:
 
 def held_messages(redis: Redis) -> str:
     """Messages in the broker that workers hold and have not acknowledged, headers and decoded bodies."""
-    texts = list(map(str, redis.hvals("unacked")))
+    texts = list(map(str, redis.hvals(UNACKED_KEY)))
     bodies = [base64.b64decode(json.loads(text)[0]["body"]).decode() for text in texts]
     return "\n".join([*texts, *bodies])
 
@@ -252,7 +252,7 @@ def saved_at(house: House) -> float:
     """When Flower saved what it knows, all files of it; 0 where it is just at it. Before they have their names they are
     `state.tmp…`, and nothing is saved yet."""
     with suppress(FileNotFoundError):
-        files = [file for file in (house.home / "flower").glob("state*") if ".tmp" not in file.name]
+        files = [file for file in (house.home / "flower" / house.prefix).glob("state*") if ".tmp" not in file.name]
         return min((file.stat().st_mtime for file in files), default=0.0)
     return 0.0
 

@@ -73,7 +73,7 @@ def test_celery_nodes_own_way_to_send_is_understood(house: House, tmp_path: Path
     """`sendTask` and a task's `applyAsync` and `delay`, with ids that it makes up, while the program goes on."""
     program = """
         const { createClient } = require("celery-node");
-        const client = createClient(process.env.REDIS_URL, process.env.REDIS_URL, "intake");
+        const client = createClient(process.env.REDIS_URL, process.env.REDIS_URL, "{voicequeue}:celery:intake");
         const job = (name) => ({ audio_url: `https://example.com/${name}.wav`, batch: "sent-by-node" });
         client.sendTask("voicequeue.enqueue", [], { job: job("ana") });
         client.createTask("voicequeue.enqueue").applyAsync([], { job: job("ben") });
@@ -98,6 +98,6 @@ def test_a_message_by_hand_as_the_guide_says_becomes_a_job_that_finishes(house: 
     if not tag:
         message = re.sub(r'"delivery_tag": "[^"]*",', "", message)
     with Redis.from_url(house.redis_url) as redis:
-        redis.lpush("intake", message)
+        redis.lpush("{voicequeue}:celery:intake", message)
 
     finished(house, "by-hand")

@@ -260,7 +260,7 @@ def test_work_that_lies_around_is_named(setup: Setup) -> None:
     """A closed gate, jobs that somebody must look at, messages that pile up."""
     setup.store.controls.close("unauthorized", "401", time.time())
     setup.redis.zadd("{voicequeue}:state:unsure", {"j1": time.time()})
-    setup.redis.rpush(QUEUES[0], *["x"] * 1_001)
+    setup.redis.rpush(f"{{voicequeue}}:celery:{QUEUES[0]}", *["x"] * 1_001)
 
     told = {each["check"]: each["what"] for each in setup.told()[1]}
 

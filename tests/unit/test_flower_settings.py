@@ -40,6 +40,13 @@ def test_a_login_that_is_none_is_refused_and_not_repeated(monkeypatch: pytest.Mo
     assert str(refused.value) == "FLOWER_BASIC_AUTH: must be user:password, several separated by commas"
 
 
+def test_each_queue_has_a_history_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two Flowers on one machine, in one folder: neither shows or overwrites what the other has seen."""
+    assert load().history("a") != load().history("b")
+    monkeypatch.setenv("FLOWER_DB", "/var/lib/flower/state")
+    assert str(load().history("a")) == "/var/lib/flower/state"
+
+
 @pytest.mark.parametrize(
     ("name", "args", "shown"),
     [

@@ -13,7 +13,7 @@ from types import ModuleType
 from redis.exceptions import RedisError
 from rich.markup import escape
 
-from voicequeue import checkup
+from voicequeue import checkup, neighbours
 from voicequeue.checkup import Level, Remark
 from voicequeue.cli.terminal import CannotBegin, out, print_json
 from voicequeue.keyspace import DEFAULT_PREFIX
@@ -60,10 +60,12 @@ def _found() -> Iterator[Remark]:
     house = _house()
     yield from (house.remarks() if house else [ELSEWHERE])
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
+    prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     try:
         with connect(url) as redis:
-            store = Store(redis, os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX)
+            store = Store(redis, prefix)
             facts = checkup.look(redis, store)
+            beside = neighbours.look(redis, prefix)
     except RedisError as error:
         todo = "is REDIS_URL right, and does it run?"
         yield Remark("redis", Level.UNREACHABLE, f"Redis does not answer: {type(error).__name__}", todo)
@@ -73,6 +75,7 @@ def _found() -> Iterator[Remark]:
     if house and any(heard.facts for heard in facts.heard):
         facts = _beside(house, facts)
     yield from checkup.remarks(facts)
+    yield from neighbours.remarks(beside)
 
 
 def _beside(house: ModuleType, facts: checkup.Facts) -> checkup.Facts:
