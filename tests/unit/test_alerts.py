@@ -109,9 +109,29 @@ def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path: Path, firi
     promtool("test", "rules", told)
 
 
-def _case(trouble: dict[str, str], expected: set[str]) -> dict[str, Any]:
+def test_a_queue_that_is_well_hides_no_trouble_of_another(tmp_path: Path, firing: dict[str, set[str]]) -> None:
+    """One Prometheus scrapes the gateways of several queues: each alert is about one of them."""
+    cases = []
+    for trouble, expected in firing.items():
+        case = _case(_of_instance("b", {**CALM, **TROUBLE.get(trouble, {})}), expected, calm=_of_instance("a", CALM))
+        cases.append(case)
+    told = tmp_path / "cases.yml"
+    told.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
+
+    promtool("test", "rules", told)
+
+
+def _of_instance(name: str, series: dict[str, str]) -> dict[str, str]:
+    """The same series, scraped from that gateway."""
+    return {
+        f'{metric.removesuffix("}")}{"," if "{" in metric else "{"}instance="{name}"}}': values
+        for metric, values in series.items()
+    }
+
+
+def _case(trouble: dict[str, str], expected: set[str], *, calm: dict[str, str] = CALM) -> dict[str, Any]:
     """Which alerts fire is asked for as Prometheus tells it itself: by the series ALERTS."""
-    series = [{"series": name, "values": values} for name, values in {**CALM, **trouble}.items()]
+    series = [{"series": name, "values": values} for name, values in {**calm, **trouble}.items()]
     firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
     samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(expected)]
     return {
@@ -161,15 +181,17 @@ def test_every_number_that_rules_dashboard_and_docs_name_exists(store: Store) ->
 
 
 def test_the_dashboard_is_one_that_grafana_loads() -> None:
-    """Panels with queries on the provisioned source, side by side on its grid."""
+    """Panels with queries on the provisioned source, of one gateway, side by side on its grid."""
     dashboard = json.loads((CONFIG / "grafana" / "dashboards" / "voicequeue.json").read_text(encoding="utf-8"))
     source = yaml.safe_load((CONFIG / "grafana" / "datasources.yml").read_text(encoding="utf-8"))["datasources"][0]
 
+    assert [each["name"] for each in dashboard["templating"]["list"]] == ["gateway"]
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         assert panel["title"]
         assert panel["datasource"]["uid"] == source["uid"]
-        assert all(target["expr"] for target in panel["targets"])
+        for target in panel["targets"]:
+            assert target["expr"].count("voicequeue_") == target["expr"].count('{instance="$gateway"')
         at = panel["gridPos"]
         cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
         assert at["x"] + at["w"] <= 24
