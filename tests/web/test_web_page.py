@@ -210,10 +210,10 @@ def test_a_key_that_may_not_read_sees_nothing(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("change", ["altered", "of another", "over", "garbage", "empty"])
-def test_a_cookie_that_is_not_ours_is_no_login(build_gateway: Build, change: str) -> None:
+def test_a_cookie_that_is_not_ours_is_no_login(build_gateway: Build, prefix: str, change: str) -> None:
     """Altered, of a key that is configured otherwise by now, over, or no cookie of ours at all."""
     gateway = build_gateway()
-    name, until, signature = logged_in(gateway, KEYS["read"][0]).cookies["voicequeue"].rsplit(".", 2)
+    name, until, signature = logged_in(gateway, KEYS["read"][0]).cookies[prefix].rsplit(".", 2)
     given = {
         "altered": f"all.{until}.{signature}",
         "of another": f"{name}.{until}.{signature}",
@@ -224,19 +224,28 @@ def test_a_cookie_that_is_not_ours_is_no_login(build_gateway: Build, change: str
     if change == "of another":
         gateway = build_gateway(api_keys=apikeys.new(name, apikeys.Scope)[1].line())
 
-    answer = gateway("GET", "/", key=None, cookies={"voicequeue": given}, allow_redirects=False)
+    answer = gateway("GET", "/", key=None, cookies={prefix: given}, allow_redirects=False)
 
     assert answer.status_code == 303
 
 
-def test_after_the_logout_nothing_is_remembered(gateway: Gateway) -> None:
+def test_after_the_logout_nothing_is_remembered(gateway: Gateway, prefix: str) -> None:
     """The cookie is taken back; no other site can have somebody logged out."""
     person = Person(gateway, "read")
 
     assert person.post("/logout", {}).status_code == 403
     person.submit(person.page("/"), "Log out read")
 
-    assert person.session.cookies.get("voicequeue") is None
+    assert person.session.cookies.get(prefix) is None
+
+
+def test_a_login_to_one_queue_does_not_end_that_to_another_on_the_same_host(build_gateway: Build, prefix: str) -> None:
+    """Browsers keep one set of cookies for all ports of a host."""
+    names = set()
+    for queue in (prefix, f"{prefix}-2"):
+        names |= set(logged_in(build_gateway(prefix=queue), KEYS["read"][0]).cookies.keys())
+
+    assert names == {prefix, f"{prefix}-2"}
 
 
 def test_what_moves_is_told_only_to_those_who_are_logged_in(gateway: Gateway) -> None:

@@ -14,6 +14,7 @@ from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from voicequeue.apikeys import ApiKey, Scope, holder
+from voicequeue.keyspace import DEFAULT_PREFIX
 from workers.gateway import session
 from workers.gateway.openapi import known_query
 from workers.gateway.problems import Refusal
@@ -33,9 +34,10 @@ _LOCAL_ONLY = (
 
 
 class Access:
-    """Checks each request against the configured keys."""
+    """Checks each request against the configured keys; `cookie` is the name of the cookie that remembers a login."""
 
-    def __init__(self, keys: Sequence[ApiKey], *, secret: str = "") -> None:
+    def __init__(self, keys: Sequence[ApiKey], *, secret: str = "", cookie: str = DEFAULT_PREFIX) -> None:
+        self.cookie = cookie
         self._keys = tuple(keys)
         self._here = session.local(secret or secrets.token_hex())
 

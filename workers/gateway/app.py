@@ -39,7 +39,8 @@ def build(chosen: Settings) -> FastAPI:
     """The gateway as the settings say."""
     queue, access = (
         VoiceQueue(chosen.redis_url, prefix=chosen.prefix),
-        Access(keys(chosen), secret=chosen.secret.get_secret_value()),
+        # Browsers keep one set of cookies for all ports of a host: each queue needs a name of its own.
+        Access(keys(chosen), secret=chosen.secret.get_secret_value(), cookie=chosen.prefix),
     )
     store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
     gateway = FastAPIOffline(

@@ -11,8 +11,6 @@ from voicequeue.apikeys import ApiKey, Scope
 #: How long a login holds (seconds).
 HOLDS_S = 12 * 3600
 
-COOKIE = "voicequeue"
-
 
 @dataclass(frozen=True, slots=True)
 class Visitor:

@@ -23,15 +23,15 @@ from workers.gateway import bodies, problems
 from workers.gateway.access import Access
 from workers.gateway.page import words
 from workers.gateway.problems import Refusal
-from workers.gateway.session import COOKIE, Visitor
+from workers.gateway.session import Visitor
 
 HERE = Path(__file__).parent
 
 #: More than any form has (bytes).
 FORM_MAX = 8_192
 
-#: Remembers, for the next page, what was done; and how long (seconds).
-TOLD, TOLD_S = "voicequeue_told", 60
+#: How long (seconds) is remembered, for the next page, what was done.
+TOLD_S = 60
 
 #: Nothing but the page's own files runs or is shown in it; songs and covers come from wherever they lie.
 HEADERS = {
@@ -59,6 +59,7 @@ class Frame:
     def __init__(self, queue: VoiceQueue, access: Access) -> None:
         self._queue = queue
         self._access = access
+        self._told = f"{access.cookie}_told"
         found = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
         found.filters.update(words.FILTERS)
         self._templates = Jinja2Templates(env=found)
@@ -67,7 +68,7 @@ class Frame:
 
     async def admit(self, request: Request) -> None:
         """Note who looks, as `request.state.visitor`. Raises LoginNeeded, Refusal."""
-        found = self._access.visitor(request, request.cookies.get(COOKIE, ""))
+        found = self._access.visitor(request, request.cookies.get(self._access.cookie, ""))
         if found is None:
             raise LoginNeeded(f"{request.url.path}?{request.url.query}".rstrip("?") if request.method == "GET" else "/")
         request.state.who = found.name
@@ -96,14 +97,14 @@ class Frame:
         who: Visitor | None = getattr(request.state, "visitor", None)
         may_read = who is not None and who.may(Scope.READ)
         summary = self._queue.status() if may_read and not getattr(request.state, "is_away", False) else None
-        told = unquote(request.cookies.get(TOLD, ""))
+        told = unquote(request.cookies.get(self._told, ""))
         about = {"who": who, "status": summary, "states": list(State), "now": time.time(), "told": told, "trouble": ""}
         may = {"operates": who is not None and who.may(Scope.OPERATE)}
         answer: Response = self._templates.TemplateResponse(
             request, name, {**about, **may, **(more or {})}, status_code=status, headers=HEADERS
         )
         if told:
-            answer.delete_cookie(TOLD)
+            answer.delete_cookie(self._told)
         return answer
 
     def trouble(self, request: Request, error: Exception) -> Response:
@@ -122,7 +123,7 @@ class Frame:
     def done(self, place: str, told: str) -> Response:
         """On to another page, which tells what was done."""
         answer = RedirectResponse(place, 303, headers=HEADERS)
-        answer.set_cookie(TOLD, quote(told[:1_000]), max_age=TOLD_S, httponly=True, samesite="strict")
+        answer.set_cookie(self._told, quote(told[:1_000]), max_age=TOLD_S, httponly=True, samesite="strict")
         return answer
 
     def route(self) -> type[APIRoute]:

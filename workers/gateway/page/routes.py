@@ -16,7 +16,6 @@ from workers.gateway.events import Tail
 from workers.gateway.page import doing, reading
 from workers.gateway.page.frame import FORM_MAX, HEADERS, HERE, Frame, LoginNeeded
 from workers.gateway.page.words import own_path
-from workers.gateway.session import COOKIE
 
 
 def router(queue: VoiceQueue, access: Access, tail: Tail) -> APIRouter:
@@ -40,14 +39,16 @@ def router(queue: VoiceQueue, access: Access, tail: Tail) -> APIRouter:
             return await run_in_threadpool(frame.rendered, request, "login.html", about, status=401)
         answer = RedirectResponse(onward, 303, headers=HEADERS)
         secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
-        answer.set_cookie(COOKIE, remembered, max_age=session.HOLDS_S, httponly=True, samesite="strict", secure=secure)
+        answer.set_cookie(
+            access.cookie, remembered, max_age=session.HOLDS_S, httponly=True, samesite="strict", secure=secure
+        )
         return answer
 
     @routes.post("/logout", dependencies=[Depends(frame.admit)])
     async def log_out(request: Request) -> Response:
         await frame.form(request)
         answer = RedirectResponse("/login", 303, headers=HEADERS)
-        answer.delete_cookie(COOKIE)
+        answer.delete_cookie(access.cookie)
         return answer
 
     return routes
