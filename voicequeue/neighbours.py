@@ -14,6 +14,7 @@ from typing import Any
 
 from redis import Redis
 from redis.client import NEVER_DECODE
+from redis.exceptions import NoPermissionError
 
 from voicequeue.checkup import GONE_S, QUEUES, Level, Remark, fine
 from voicequeue.keyspace import PREFIX, Keyspace, celery_root
@@ -46,11 +47,15 @@ _PRIORITY = re.compile(r"\x06\x16\d$")
 
 @dataclass(frozen=True, slots=True)
 class OtherQueue:
-    """Another queue in the same database: how many workers were heard, and whether it has more than messages."""
+    """Another queue in the same database: how many workers were heard (None: Redis does not let this user see that),
+    and whether it has more than messages."""
 
     prefix: str
-    workers: int
-    has_records: bool
+    workers: int | None = None
+    has_records: bool = True
+
+    def __str__(self) -> str:
+        return self.prefix if self.workers is None else f"{self.prefix} ({self.workers} workers alive)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ def look(redis: Redis, prefix: str) -> Neighbours:
     databases = redis.info("keyspace")
     return Neighbours(
         f"{celery_root(prefix)}intake",
-        queues=_described(redis, keys.queues),
+        queues=[_described(redis, prefix) for prefix in islice(sorted(keys.queues), LOOKED_INTO)],
         unread=unread,
         celery=keys.celery - unread.keys(),
         foreign=foreign - unread.keys() - keys.celery,
@@ -145,21 +150,21 @@ def _unread(redis: Redis, keys: Iterable[str]) -> dict[str, int]:
     with redis.pipeline(transaction=False) as pipe:
         for key in asked:
             pipe.type(key)
-        lists = [key for key, kind in zip(asked, pipe.execute(), strict=True) if kind == "list"]
+        # A user of this queue alone may not ask for the type of other keys.
+        kinds = pipe.execute(raise_on_error=False)
+    lists = [key for key, kind in zip(asked, kinds, strict=True) if kind == "list"]
     return {key: redis.llen(key) for key in lists if _ENQUEUE in (_raw(redis, "LINDEX", key, -1) or b"")}
 
 
-def _described(redis: Redis, prefixes: Iterable[str]) -> list[OtherQueue]:
+def _described(redis: Redis, prefix: str) -> OtherQueue:
+    space = Keyspace(redis, prefix)
+    records = [space.key(name) for name in ("events", *KINDS.values())]
     seconds, _ = redis.time()
-    spaces = {prefix: Keyspace(redis, prefix) for prefix in islice(sorted(prefixes), LOOKED_INTO)}
-    return [
-        OtherQueue(
-            prefix,
-            len(Pulses(space, "worker").since(seconds - GONE_S)),
-            bool(redis.exists(space.key("events"), *map(space.key, KINDS.values()))),
-        )
-        for prefix, space in spaces.items()
-    ]
+    try:
+        workers = Pulses(space, "worker").since(seconds - GONE_S)
+        return OtherQueue(prefix, len(workers), bool(redis.exists(*records)))
+    except NoPermissionError:
+        return OtherQueue(prefix)
 
 
 # ── what it means ─────────────────────────────────────────────────────────────────────────────────
@@ -194,7 +199,7 @@ def remarks(found: Neighbours) -> Iterator[Remark]:
 
 def _of_queues(found: Neighbours) -> Iterator[Remark]:
     looked_at = f" ({found.seen:,} of {found.keys:,} keys were looked at)" if found.seen < found.keys else ""
-    others = [f"{queue.prefix} ({queue.workers} workers alive)" for queue in found.queues if queue.has_records]
+    others = [str(queue) for queue in found.queues if queue.has_records]
     if others:
         yield fine("database", f"it holds other queues, apart from this one: {', '.join(others)}{looked_at}")
     elif not (found.queues or found.unread or found.celery or found.foreign):

@@ -24,14 +24,22 @@ from workers import broker
 
 
 @pytest.fixture
-def app(valkey_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
-    """A Celery app as workers have it, with messages that come back at once."""
+def user_url(valkey_url: str, redis: Redis, prefix: str) -> str:
+    """The URL for a user to whom Redis refuses all keys but those of this test's queue."""
+    keys = [f"{{{prefix}}}:*"]
+    redis.acl_setuser(prefix, enabled=True, nopass=True, keys=keys, channels=["*"], categories=["+@all"])
+    return valkey_url.replace("//", f"//{prefix}:any@")
+
+
+@pytest.fixture
+def app(user_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """A Celery app as workers have it, for a user of one queue, with messages that come back at once."""
     for scheme in ("redis", "rediss"):
         monkeypatch.setitem(TRANSPORT_ALIASES, scheme, TRANSPORT_ALIASES[scheme])
     broker.install()
     monkeypatch.setattr("celery._state._on_app_finalizers", set())  # tasks of other apps are theirs
     with Celery("test", amqp=broker.Amqp, set_as_current=False) as found:
-        found.conf.update(configuration(Settings(_env_file=None, REDIS_URL=valkey_url, prefix=prefix)))
+        found.conf.update(configuration(Settings(_env_file=None, REDIS_URL=user_url, prefix=prefix)))
         found.conf.broker_transport_options |= {"visibility_timeout": 0}
         yield found
 

@@ -319,6 +319,18 @@ def test_jobs_that_no_worker_will_read_are_named(setup: Setup, durable: str) -> 
     assert of_the_database(setup, "note") == []
 
 
+def test_a_user_of_one_queue_alone_is_told_what_redis_lets_it_see(setup: Setup, durable: str) -> None:
+    """An ACL for its keys is enough for all that the doctor asks."""
+    keys = ["{voicequeue}:*"]
+    setup.redis.acl_setuser("one", enabled=True, nopass=True, keys=keys, channels=["*"], categories=["+@all"])
+    Store(setup.redis, "other").pulses["worker"].heard("w1", time.time())
+    setup.redis.rpush("list", "any")
+    setup.env("REDIS_URL", durable.replace("//", "//one:any@"))
+
+    assert "other" in of_the_database(setup, "fine")[0]
+    assert of_the_database(setup, "note") == ["1 keys of other programs are in this database: list"]
+
+
 def test_of_many_keys_some_are_looked_at_and_that_is_said(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis has other work."""
     monkeypatch.setattr(neighbours, "SEARCH_S", 0)

@@ -98,7 +98,7 @@ def test_every_setting_stands_once_in_a_section_and_says_what_it_means() -> None
         ("VOICEQUEUE_REUSE", "`false`", "`true` or `false`"),
         ("VOICEQUEUE_ARCHIVE_FOR_S", "259200", "number > 0"),
         ("VOICEQUEUE_ARCHIVE_SLOWEST", "4096", "number ≥ 0"),
-        ("FLOWER_DB", "`.voicequeue/flower/state`", "path"),
+        ("FLOWER_DB", "", "path"),
     ],
 )
 def test_what_is_allowed_is_told_in_words(name: str, default: str, allowed: str) -> None:
