@@ -139,7 +139,10 @@ class _Keys:
             elif queue and queue[2] and _PRIORITY.sub("", queue[2]) not in QUEUES:
                 self.unexpected.add(key)
             elif binding := _BINDING.search(key):
-                self.celery.update(name for name in binding.groups() if name and not name.endswith(_CELERYS_OWN))
+                name = binding[1] or ""
+                # A sender without a prefix of its own names a queue of ours by its whole key.
+                if name and not name.endswith(_CELERYS_OWN) and not name.startswith(celery_root(self._prefix)):
+                    self.celery.add(name)
             elif not key.startswith(f"{{{self._prefix}}}:"):
                 self._rest.add(key)
 

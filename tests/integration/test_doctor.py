@@ -290,6 +290,7 @@ def test_what_shares_the_database_is_named(setup: Setup, durable: str) -> None:
         Store(redis, "other").pulses["worker"].heard("w1", time.time())
         redis.set(b"\xff\x1b[2J", "binary")
         client.send_task("theirs", queue="orders")
+        client.send_task(ENQUEUE, queue="{voicequeue}:celery:intake")
         another.set("{voicequeue}:job:1", "")
 
         setup.env("REDIS_URL", unshared)

@@ -72,6 +72,7 @@
 --   pulses         zset    worker names; score = when each was last heard; callbacks:pulses, archive:pulses and
 --                          gateway:pulses: of those who deliver callbacks, archive songs, are the gateway
 --   pulses:facts   hash    by worker name, JSON: what it runs with; callbacks:pulses:facts, …
+--   celery:<name>          Celery's own, written by kombu alone: its queues (lists), unacked, bindings; channels too
 -- Times are Unix seconds, given by the caller.
 local root = KEYS[1]
 local function key(name) return root .. name end
