@@ -106,7 +106,9 @@ class Settings(BaseSettings):
     )
     first_in_flight: Count = Field(10, description="how many may be at first")
     submit_rate: float | None = Field(
-        None, gt=0, description="POSTs a minute, of all workers together; without it as many as upstream takes"
+        None,
+        ge=0.01,
+        description="POSTs a minute, of all workers together; without it as many as upstream takes",
     )
     credit_floor: int = Field(0, ge=0, description="credits that are left on the account")
     credits_every_s: Seconds = Field(

@@ -10,7 +10,6 @@ from functools import partial
 
 from tasks.musicapi import (
     Cost,
-    Forbidden,
     Moderated,
     MusicReady,
     Reading,
@@ -21,6 +20,7 @@ from tasks.musicapi import (
 )
 from voicequeue import flow, records
 from voicequeue.claims import Charged, Claimed, Overdue
+from voicequeue.gate import Refusal
 from voicequeue.job import Code, Failure, Job, Move, State
 from voicequeue.stage import PRICES, Stage
 
@@ -28,21 +28,22 @@ from voicequeue.stage import PRICES, Stage
 def accepted(claim: Charged, task_id: str, now: float, poll_in: float, model: str = "") -> Move:
     """Upstream took the order: the credits are spent, and the task is to be asked about."""
     fields: dict[str, str | None] = {records.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
-    fields |= {"asked": None, "forbidden": None}  # of this stage nothing is known yet, nor of the next
+    fields["asked"] = None  # of this stage nothing is known yet
     if model:
         fields["model"] = model
     return _from_charging(claim)(State.PENDING, due=now + poll_in, fields=fields, credits=PRICES[claim.stage])
 
 
-def not_accepted(claim: Charged, error: UpstreamError, now: float) -> Move:
-    """Upstream did not take the order, or did not say: nothing is ever sent again blindly."""
+def not_accepted(claim: Charged, error: UpstreamError, now: float, refusal: Refusal | None = None) -> Move:
+    """Upstream did not take the order, or did not say: nothing is ever sent again blindly.
+
+    `refusal`: it may be meant for others too. Which it is shows when others are sent, so the store decides.
+    """
     if error.cost is Cost.UNKNOWN:
         return _from_charging(claim)(State.UNSURE, reason=error.message)
-    if isinstance(error, Forbidden) and not claim.others_taken:
-        # Of the account, or of this job? The others go first, which will tell.
-        to_the_back: dict[str, str | None] = {"forbidden": f"{now:.6f}", "lined": f"{now:.6f}"}
-        return _from_charging(claim)(State.QUEUED, reason=error.message, fields=to_the_back)
-    if isinstance(error, Refused | Forbidden):
+    if refusal is not None:
+        return _from_charging(claim)(State.QUEUED, reason=error.message, refused=refusal)
+    if isinstance(error, Refused):
         code = Code.MODERATED if isinstance(error, Moderated) else Code.REFUSED
         failure = Failure(code, claim.stage, error.message)
         return _from_charging(claim)(State.FAILED, reason=code, fields=_failure_fields(failure, now))
@@ -55,7 +56,8 @@ def late(job: Job, move: Move) -> Move | None:
         return None
     # Certainly not charged: the job keeps its slot and is sent again.
     to, due = (State.ADMITTED, job.updated_at) if move.to is State.QUEUED else (move.to, move.due)
-    return replace(move, version=job.version, state=State.UNSURE, to=to, due=due, reason="the answer came late")
+    reason = "the answer came late"
+    return replace(move, version=job.version, state=State.UNSURE, to=to, due=due, reason=reason, refused=None)
 
 
 def not_sent(claim: Charged) -> Move:

@@ -164,9 +164,9 @@ def _settle(services: Services, luck: float, told: Sequence[Told[Order, str]]) -
 
 def _judged(services: Services, luck: float, told: Told[Order, str]) -> Move:
     claim, found = told.of.claim, told.result
-    services.health.of_order(found)
+    refusal = services.health.of_order(claim.job_id, found)
     if isinstance(found, UpstreamError):
-        move = decide.not_accepted(claim, found, services.clock())
+        move = decide.not_accepted(claim, found, services.clock(), refusal)
     else:
         poll_in = services.polls.after(0.0, kind_of(claim.stage, told.of.model), luck)
         move = decide.accepted(claim, found, services.clock(), poll_in, told.of.model)
@@ -183,8 +183,10 @@ def _write(services: Services, moves: Sequence[tuple[Charged, Move]]) -> list[Pe
         return []
     pending: list[Pending] = []
     with _left_to_the_pulse([claim.job_id for claim, _ in moves]):
-        done = services.store.apply([move for _, move in moves], services.clock())
+        done = services.store.write([move for _, move in moves], services.clock())
         for (claim, move), written in zip(moves, done, strict=True):
+            if written and move.refused:
+                services.health.tell(claim.job_id, move.refused, written)
             if (written or _write_late(services, claim, move)) and move.to is State.PENDING and move.due is not None:
                 pending.append(Pending(claim.job_id, move.version + 1, move.due - services.clock()))
     return pending
@@ -258,20 +260,25 @@ def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> dict[
     questions = Exchange[Claimed, Reading](services.upstream, partial(_span, services, stage, "poll"))
     questions.begin([(claim, calls.task(claim.task_id)) for claim in claims])
     answers: dict[str, Answer] = {}
+    results: dict[Claimed, Reading | UpstreamError] = {}
     while questions.is_open:
         for told in questions.told():
             with _left_to_the_pulse([told.of.job_id]):
-                answers[told.of.job_id] = _heard(services, told)
+                results[told.of] = told.result
+                answers[told.of.job_id] = _heard(services, told.of, told.result)
+    # Of what nobody waits for any more, silence says nothing of upstream.
+    current = {claim.job_id: found for claim, found in results.items() if claim.state is State.PENDING}
+    with _left_to_the_pulse(list(current)):
+        alone = services.health.of_questions(current)
+        for claim, found in results.items():
+            if claim.job_id in alone or isinstance(found, Refused):
+                log.warning("asking about it: %s", found, extra={"job": claim.job_id, "stage": str(claim.stage)})
     return answers
 
 
-def _heard(services: Services, told: Told[Claimed, Reading]) -> Answer:
-    claim, found = told.of, told.result
-    services.health.of_question(found)
+def _heard(services: Services, claim: Claimed, found: Reading | UpstreamError) -> Answer:
     if not isinstance(found, UpstreamError):
         return Answer(decide.read(claim, found, services.clock()), heard=True)
-    if isinstance(found, Refused):  # anything else is everybody's, and was told once
-        log.warning("asking about it: %s", found, extra={"job": claim.job_id, "stage": str(claim.stage)})
     late = decide.overdue(claim, services.clock(), _deadline(services, claim), found.message)
     return Answer(late, heard=False)
 

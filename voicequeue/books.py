@@ -40,6 +40,7 @@ class Record(NamedTuple):
     code: str
     shares: str
     archive: str
+    refused: str
 
     @property
     def is_known(self) -> bool:
@@ -51,7 +52,7 @@ class Record(NamedTuple):
 
 #: The sorted sets of ids.
 IS_INDEX = re.compile(
-    r"line:\d:.*|flight|late|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
+    r"line:\d:.*|flight|late|refused|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
 ).fullmatch
 
 #: The hashes of counters.
@@ -63,6 +64,8 @@ def indexes(record: Record) -> Iterator[str]:
     yield f"line:{record.rank}:{record.batch}" if record.state == State.QUEUED else f"state:{record.state}"
     if record.state in IN_FLIGHT:
         yield "flight"
+    if record.refused:
+        yield "refused"
     if record.state == State.WAITING:
         yield f"waiting:{record.shares}"
     if record.archive in (InArchive.PENDING, InArchive.FAILED):
@@ -125,12 +128,12 @@ def _number(written: str) -> int:
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
 #: What of a record is read for that.
-FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure", "shares", "archive")
+FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure", "shares", "archive", "refused")
 
 
 def record_of(values: Sequence[str | None]) -> Record | None:
     """The record from its `FIELDS`; None where there is none."""
-    state, batch, credits, rank, stage, next_stage, failure, shares, archive = values
+    state, batch, credits, rank, stage, next_stage, failure, shares, archive, refused = values
     if values == [None] * len(FIELDS):
         return None
     code = json.loads(failure)["code"] if failure else ""
@@ -138,7 +141,7 @@ def record_of(values: Sequence[str | None]) -> Record | None:
     # Of no other state it is asked for; and records that are alike are kept once.
     shares = shares if state == State.WAITING else None
     known = (state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
-    return Record(*known, archive or "")
+    return Record(*known, archive or "", "refused" if refused else "")
 
 
 class Books:

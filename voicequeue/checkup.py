@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from voicequeue.gate import Gate, Reason
 from voicequeue.job import State
-from voicequeue.overview import ArchiveCounts, CallbackCounts
+from voicequeue.overview import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.pulses import Heard
 from voicequeue.store import Store
 
@@ -28,6 +28,9 @@ APART_S, FAR_APART_S = 2.0, 10.0
 
 #: Messages of one queue that nobody should have to wait behind.
 PILED_UP = 1_000
+
+#: So many jobs that upstream refuses are named.
+REFUSED_NAMED = 5
 
 #: What the scripts and kombu need.
 OLDEST = {"Redis": (6, 2), "Valkey": (7, 2)}
@@ -77,6 +80,7 @@ class Facts:
     callbacks: CallbackCounts = field(default_factory=CallbackCounts)
     archive: ArchiveCounts = field(default_factory=ArchiveCounts)
     rejects: int = 0
+    refused: Sequence[RefusedJob] = ()
     messages: Mapping[str, int] = field(default_factory=dict)
 
     def of_kind(self, kind: str) -> list[Heard]:
@@ -102,6 +106,7 @@ def look(redis: Redis, store: Store) -> Facts:
         callbacks=store.callbacks.counted(now - GONE_S),
         archive=store.archive.counted(now - GONE_S),
         rejects=store.rejects.count(),
+        refused=store.controls.refused(),
         messages=store.messages(QUEUES),
     )
 
@@ -300,6 +305,12 @@ def _work(facts: Facts) -> Iterator[Remark]:
         yield Remark("gate", level, told, _TODO.get(hold.reason.partition(".")[0], ""))
     if facts.gate.open:
         yield fine("gate", "open")
+    for job in facts.refused[:REFUSED_NAMED]:
+        what = f"upstream refuses job {job.job_id} while it takes others, {job.times:,} times by now ({job.message})"
+        yield Remark("jobs", Level.WARNING, what, "look at what it asks for; it fails by itself if that goes on")
+    if len(facts.refused) > REFUSED_NAMED:
+        what = f"upstream refuses {len(facts.refused) - REFUSED_NAMED:,} more jobs"
+        yield Remark("jobs", Level.WARNING, what, "voicequeue status")
     for count, level, what, todo in (
         (facts.states.get(State.UNSURE, 0), Level.WARNING, "jobs may have been charged", "voicequeue review"),
         (facts.callbacks.undelivered, Level.WARNING, "callbacks were given up", "voicequeue callbacks"),

@@ -46,8 +46,7 @@ class Charged:
     """A claim to send one POST, which `charging` was written for.
 
     It holds `until` then (Unix seconds); later somebody else may have decided over the job.
-    `persona_id` is the voice that this job has made; `content` is what `spec` reads. `others_taken`:
-    upstream took other orders since it forbade this one.
+    `persona_id` is the voice that this job has made; `content` is what `spec` reads.
     """
 
     job_id: str
@@ -57,7 +56,6 @@ class Charged:
     content: str
     persona_id: str | None
     until: float
-    others_taken: bool = False
 
     def spec(self) -> VoiceJob:
         """What was asked for. Raises ValueError for a record of a release with other rules."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import chain
 from typing import Any, cast
 
 from voicequeue import records
 from voicequeue.balance import Balance
-from voicequeue.gate import Account, Gate, Hold, Limits, Reason
+from voicequeue.gate import SUBMIT_RATE_MIN, Account, Effect, Gate, Hold, Limits, Reason
 from voicequeue.keyspace import Keyspace
+from voicequeue.overview import RefusedJob
 from voicequeue.polling import REMEMBERED, Span
 from voicequeue.stage import Stage
 
@@ -20,8 +22,22 @@ TROUBLE_MAX_S = 60.0
 
 DAY_S = 86_400
 
+#: Of so many jobs that upstream refuses is looked which it refuses alone.
+REFUSED_READ = 500
+
 #: A wait must end before the connection takes Redis for dead.
 _WAIT_MAX_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A call that upstream did not answer, or refused to. `about` is what it asked about, '' where that is of no
+    concern: there is no connection, or it does not know the key. `wait_s`: for so long upstream asked us to wait."""
+
+    about: str
+    reason: Reason
+    detail: str
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +63,37 @@ class Controls:
         """Hold charges back for this reason; False if it held them back already."""
         return bool(self._space.run("close", f"{now:.6f}", reason, detail, "" if until is None else f"{until:.6f}"))
 
-    def slow_down(self, detail: str, now: float, *, wait: float) -> bool:
-        """Upstream said so: nothing is charged for `wait` seconds, then by fewer at once; False if that was known."""
-        return bool(self._space.run("slow", f"{now:.6f}", detail, wait))
+    def trouble(self, troubles: Sequence[Trouble], now: float, *, wait: float) -> list[Effect]:
+        """Note calls that upstream did not answer, or refused; gives for each what follows for orders. ALONE: it was
+        the only one.
 
-    def trouble(self, detail: str, now: float, *, wait: float) -> bool:
-        """Upstream did not answer; whether that was once too often, and the gate is closed now.
-
-        First for `wait` seconds, then for longer, up to a minute.
+        If the gate closes, then first for `wait` seconds, after trials that failed for longer, up to a minute.
         """
-        return bool(self._space.run("trouble", f"{now:.6f}", detail, wait, TROUBLE_MAX_S))
+        calls: list[tuple[str | float, ...]] = [astuple(trouble) for trouble in troubles]
+        codes = self._space.run("trouble", f"{now:.6f}", wait, TROUBLE_MAX_S, *chain.from_iterable(calls))
+        return [Effect(code) for code in codes]
 
     def recovered(self) -> None:
         """Upstream answers: what it did not is forgotten."""
         self._redis.hdel(self._space.key("flow"), "failures")
+        self._redis.delete(self._space.key(f"unanswered:{Reason.UPSTREAM_DOWN}"))
+
+    def refused(self, batch: str | None = None) -> list[RefusedJob]:
+        """The jobs, or the first of them, that upstream refuses while it takes others."""
+        found = cast(
+            list[tuple[str, float]],
+            self._redis.zrange(self._space.key("refused"), 0, REFUSED_READ - 1, withscores=True),
+        )
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id, _ in found:
+                pipe.hmget(self._space.key(f"job:{job_id}"), "refused", "stage", "batch")
+            answers = pipe.execute()
+        jobs = [
+            records.refused(job_id, until, record)
+            for (job_id, until), (*record, of) in zip(found, answers, strict=True)
+            if batch is None or of == batch
+        ]
+        return [job for job in jobs if job]
 
     def pause(self, now: float, *, stage: Stage | None = None, by: str = "") -> bool:
         """Charge nothing more, or nothing of one stage, till `resume`; False if it was so already."""
@@ -191,8 +224,8 @@ class Controls:
         return self._redis.blpop([self._space.key("wake")], timeout=min(within, _WAIT_MAX_S)) is not None
 
 
-#: What somebody may set while it runs: the least, and whether it is a whole number.
-_LIMITS = {"in_flight": (1, True), "submit_rate": (0, False), "credit_floor": (0, True)}
+#: What somebody may set while it runs: the least, and whether it is a whole number. A submit rate of 0 is none.
+_LIMITS = {"in_flight": (1, True), "submit_rate": (SUBMIT_RATE_MIN, False), "credit_floor": (0, True)}
 
 
 def _limit_text(name: str, value: float | None) -> str | None:
@@ -201,8 +234,10 @@ def _limit_text(name: str, value: float | None) -> str | None:
     if value is None:
         return None
     least, whole = _LIMITS[name]
-    if not (math.isfinite(value) and value >= least and (not whole or value == int(value))):
-        raise ValueError(f"{name}: {value} is not {'a whole number' if whole else 'a number'} from {least} on")
+    is_off = name == "submit_rate" and value == 0
+    if not (is_off or (math.isfinite(value) and value >= least and (not whole or value == int(value)))):
+        off = ", or 0 for any" if name == "submit_rate" else ""
+        raise ValueError(f"{name}: {value} is not {'a whole number' if whole else 'a number'} from {least} on{off}")
     return str(int(value)) if whole else repr(float(value))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+
+#: POSTs a minute, at the least; scripts/lib/flow.lua and config/settings.py say the same.
+SUBMIT_RATE_MIN = 0.01
 
 
 class Reason(StrEnum):
@@ -16,9 +19,40 @@ class Reason(StrEnum):
     UPSTREAM_DOWN = "upstream_down"
 
 
+class Effect(IntEnum):
+    """What follows for all orders from a call that upstream refused or did not answer: since now one at a time is
+    tried, or nothing is charged. ALONE: it concerns this call only, so far."""
+
+    ALONE = 0
+    NONE = 1
+    ON_TRIAL = 2
+    CLOSED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Upstream refused an order in words that may be meant for every order, or for this one alone; nothing was charged.
+
+    The store decides which (scripts/lib/refused.lua). Times are in seconds: if it is meant for all nothing is charged
+    for `pause_s`, then for longer, up to `most_s` (None: until an operator resumes). The job itself is sent again after
+    `pause_s`, then later, up to `rest_s`, and not before `wait_s`, for which upstream asked. Refused `tries` times
+    while upstream took others, it fails.
+    """
+
+    reason: Reason
+    message: str
+    pause_s: float
+    most_s: float | None
+    rest_s: float
+    wait_s: float = 0.0
+    tries: int = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """One reason, since when, and until when (Unix seconds; None: till somebody or the account opens it).
+
+    `detail` has upstream's words, and names the job that they were said to.
 
     `reason` is one of `Reason`, or `paused.<stage>`. On `trial` one job at a time is let through; the
     reason is gone as soon as upstream takes it.

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from voicequeue.gate import Refusal
 from voicequeue.spec import VoiceJob
 from voicequeue.stage import Stage
 
@@ -125,7 +126,8 @@ class Move:
 
     `due` is when the job next needs somebody (Unix seconds): always in flight, and after a failure or
     a cancellation where upstream was paid and its result may still come.
-    `fields` are written to the record; None removes one. `credits` were spent for certain.
+    `fields` are written to the record; None removes one. `credits` were spent for certain. Of an order that upstream
+    `refused` the store decides what follows: the job is queued again, or fails.
     """
 
     job_id: str
@@ -138,6 +140,7 @@ class Move:
     reason: str = ""
     fields: Mapping[str, str | None] = field(default_factory=dict)
     credits: int = 0
+    refused: Refusal | None = None
 
     def __post_init__(self) -> None:
         if self.to not in MOVES[self.state]:

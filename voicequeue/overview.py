@@ -87,13 +87,37 @@ class ArchiveCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedJob:
+    """A job whose order upstream refuses while it takes others, in these words.
+
+    It was refused `times` in a row, and is not sent again before `until` (Unix seconds).
+    """
+
+    job_id: str
+    stage: Stage
+    message: str
+    times: int
+    until: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command line and HTTP show."""
+        return {
+            "job_id": self.job_id,
+            "stage": self.stage.value,
+            "message": self.message,
+            "times": self.times,
+            "until": iso(self.until),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The queue, or one batch of it, at a glance (`failures`, by code, `rejects`, `callbacks` and `archive` are
     counted for all jobs together only).
 
     `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
     `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by);
-    `rejects` how many messages became no job.
+    `rejects` how many messages became no job; `refused` the first jobs that upstream refuses while it takes others.
     """
 
     states: dict[State, int]
@@ -110,6 +134,7 @@ class Status:
     rejects: int = 0
     callbacks: CallbackCounts = CallbackCounts()
     archive: ArchiveCounts = ArchiveCounts()
+    refused: tuple[RefusedJob, ...] = ()
 
     @property
     def backlog_credits(self) -> int:
@@ -134,6 +159,7 @@ class Status:
             "credits_today": self.account.spent_today,
             "failed": self.failures,
             "rejects": self.rejects,
+            "refused": [job.as_dict() for job in self.refused],
             "callbacks": {"pending": self.callbacks.pending, "undelivered": self.callbacks.undelivered},
             "archive": {"pending": self.archive.pending, "failed": self.archive.failed},
             "workers": self.workers,

@@ -380,6 +380,7 @@ class VoiceQueue:
                 account=store.controls.account(now),
                 backlog=tuple(lines),
                 failures=store.failures() if batch is None else {},
+                refused=tuple(store.controls.refused(batch)),
                 rejects=store.rejects.count() if batch is None else 0,
                 callbacks=store.callbacks.counted(now - 15) if batch is None else CallbackCounts(),
                 archive=store.archive.counted(now - 15) if batch is None else ArchiveCounts(),

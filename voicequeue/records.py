@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
 from voicequeue.balance import Balance
+from voicequeue.gate import Refusal
 from voicequeue.job import ArchivedFile, Clip, Code, Event, Failure, InArchive, Job, Move, Part, State, Step
-from voicequeue.overview import Batch
+from voicequeue.overview import Batch, RefusedJob
 from voicequeue.spec import stored
 from voicequeue.stage import Stage
 
@@ -123,6 +124,30 @@ def step(text: str) -> Step:
     )
 
 
+def _refusal(move: Move, refusal: Refusal) -> dict[str, Any]:
+    """A refused order as `lib/refused.lua` takes it; without `most` nothing but an operator opens the gate."""
+    line: dict[str, Any] = {
+        "reason": refusal.reason,
+        "words": refusal.message,
+        "detail": f"{refusal.message} (job {move.job_id})",
+        "failure": failure_text(Failure(Code.REFUSED, move.stage, refusal.message)),
+        "pause": refusal.pause_s,
+        "rest": refusal.rest_s,
+        "wait": refusal.wait_s,
+        "tries": refusal.tries,
+    }
+    return line if refusal.most_s is None else {**line, "most": refusal.most_s}
+
+
+def refused(job_id: str, until: float, record: Sequence[str | None]) -> RefusedJob | None:
+    """The job, if its `refused` and `stage` say that upstream refuses it while it takes others."""
+    text, stage = record
+    known: dict[str, Any] = json.loads(text) if text else {"own": 0}
+    if not known["own"] or stage is None:
+        return None
+    return RefusedJob(job_id, Stage(stage), known["words"], known["times"], until)
+
+
 def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
     """A move as `apply.lua` takes it; what is absent stays out, for Lua's null is not nil.
 
@@ -141,5 +166,6 @@ def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
         "due": move.due,
         "reason": move.reason or None,
         "archive": True if archive and move.fields.get("clips") else None,
+        "refused": _refusal(move, move.refused) if move.refused else None,
     }
     return {name: value for name, value in line.items() if value is not None}

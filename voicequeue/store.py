@@ -20,7 +20,7 @@ from voicequeue.archive import Archive
 from voicequeue.callbacks import Callbacks
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue, Planned
 from voicequeue.controls import Controls
-from voicequeue.gate import Limits
+from voicequeue.gate import Effect, Limits
 from voicequeue.job import FINAL, WITH_THE_VOICE, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.lookup import Lookup
@@ -192,17 +192,23 @@ class Store:
 
     def apply(self, moves: Sequence[Move], now: float) -> list[bool]:
         """Make moves, each whole or not at all; False where the job had moved on meanwhile."""
+        return [effect is not None for effect in self.write(moves, now)]
+
+    def write(self, moves: Sequence[Move], now: float) -> list[Effect | None]:
+        """Make moves likewise; gives what follows for others from an order that upstream refused, None where the job
+        had moved on."""
         order = sorted(range(len(moves)), key=lambda place: not moves[place].goes_first)
-        written: dict[int, bool] = {}
+        written: dict[int, Effect | None] = {}
         for start in range(0, len(order), _PAGE):
             page = order[start : start + _PAGE]
             written.update(zip(page, self._apply([moves[place] for place in page], now), strict=True))
         return [written[place] for place in range(len(moves))]
 
-    def _apply(self, moves: Sequence[Move], now: float) -> list[bool]:
+    def _apply(self, moves: Sequence[Move], now: float) -> list[Effect | None]:
         before = failures()
         lines = json.dumps([records.move_text(move, archive=self._archives) for move in moves], ensure_ascii=False)
-        written = [bool(each) for each in self._space.run("apply", f"{now:.6f}", lines, *self._limits)]
+        codes = self._space.run("apply", f"{now:.6f}", lines, *self._limits)
+        written = [Effect(code) if code else None for code in codes]
         return self._written_after_all(moves, written, now) if failures() > before else written
 
     def plan(self, looks: Iterable[Planned]) -> list[str]:
@@ -460,14 +466,14 @@ class Store:
         }
         return [ours.get(place, outcome) for place, outcome in enumerate(found)]
 
-    def _written_after_all(self, moves: Sequence[Move], found: list[bool], now: float) -> list[bool]:
+    def _written_after_all(self, moves: Sequence[Move], found: list[Effect | None], now: float) -> list[Effect | None]:
         """What was written, when this was a second try: a job that took this step at that very time took it with us."""
         with self._redis.pipeline(transaction=False) as pipe:
             for move in moves:
                 pipe.hmget(self._space.key(f"job:{move.job_id}"), "v", "updated", "state")
             stand = pipe.execute()
         ours = [_is_made(move, stood, now) for move, stood in zip(moves, stand, strict=True)]
-        return [written or mine for written, mine in zip(found, ours, strict=True)]
+        return [written or (Effect.NONE if mine else None) for written, mine in zip(found, ours, strict=True)]
 
     def _in_state(self, job_ids: Iterator[str], state: State) -> Iterator[str]:
         while page := list(islice(job_ids, _PAGE)):
@@ -480,8 +486,8 @@ class Store:
 
 def _charge(job_id: str, stage: Stage, until: float, told: list[Any] | None) -> Charged | Later | Overdue | None:
     match told:
-        case [version, attempt, content, persona_id, others]:
-            return Charged(job_id, int(version), stage, int(attempt), content, persona_id, until, bool(others))
+        case [version, attempt, content, persona_id]:
+            return Charged(job_id, int(version), stage, int(attempt), content, persona_id, until)
         case [version, "unsure"]:
             return Overdue(job_id, int(version), State.UNSURE, stage)
         case [seconds]:
@@ -493,7 +499,8 @@ def _is_made(move: Move, stood: Sequence[str | None], now: float) -> bool:
     """Whether a job stands as after this move. One that shares a voice may have been moved on in the same script."""
     version, updated, state = stood
     at_once = int(version or 0) > move.version and updated == f"{now:.6f}"
-    return at_once and state in {move.to, *WITH_THE_VOICE.get(move.to, ())}
+    refused = {State.FAILED} if move.refused else set()
+    return at_once and state in {move.to, *WITH_THE_VOICE.get(move.to, ()), *refused}
 
 
 def _as_it_came(spec: VoiceJob, stage: str, state: str) -> Outcome:

@@ -147,10 +147,10 @@ class Pulse:
         try:
             left = self._services.upstream.credits()
         except UpstreamError as error:
-            self._services.health.of_question(error)
+            self._services.health.of_balance(error)
             log.info("the account's credits cannot be asked for: %s", error)
             return
-        self._services.health.of_question(left)
+        self._services.health.of_balance(left)
         store.controls.note_balance(left, spent_before=spent_before, asked=asked, now=clock())
 
     def plan_polls(self) -> None:

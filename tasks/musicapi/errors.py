@@ -7,7 +7,8 @@
      ├── Forbidden       NO       somebody must look                        (403 that says nothing known)
      ├── CannotPay       NO       pay, then again                           (402, 403 credits, subscription)
      ├── SlowDown        NO       slow down, then again                     (429)
-     ├── Unavailable     NO       again later                               (no connection, a proxy's 4xx)
+     ├── Unavailable     NO       again later                               (404, a proxy's 4xx)
+     │    └── NoConnection NO     again later                               (it could not be opened)
      └── NoAnswer        UNKNOWN  a GET: again later; a POST: find out      (reset, time-out, 5xx, unreadable)
 
 The middle column is `cost`: whether credits were charged.
@@ -46,7 +47,8 @@ class UpstreamError(Exception):
     kind: ClassVar[str]
 
     def __init_subclass__(cls) -> None:
-        cls.kind = re.sub(r"\B([A-Z])", r"_\1", cls.__name__).lower()
+        if "kind" not in vars(cls):
+            cls.kind = re.sub(r"\B([A-Z])", r"_\1", cls.__name__).lower()
 
     def __init__(self, message: str) -> None:
         self.message = message[:MESSAGE_MAX]
@@ -83,6 +85,12 @@ class SlowDown(UpstreamError):
 
 class Unavailable(UpstreamError):
     """The request never reached the API."""
+
+
+class NoConnection(Unavailable):
+    """No connection could be opened: that says nothing of the request."""
+
+    kind = Unavailable.kind
 
 
 class NoAnswer(UpstreamError):

@@ -23,7 +23,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.util import make_headers
 from yarl import URL
 
-from tasks.musicapi.errors import NoAnswer, Unavailable
+from tasks.musicapi.errors import NoAnswer, NoConnection
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class Wire:
         self._loop.call_soon_threadsafe(work, *given)
 
     async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        """On the wire's thread: send one request and read its whole answer. Raises Unavailable only where the request
+        """On the wire's thread: send one request and read its whole answer. Raises NoConnection only where the request
         cannot have left, NoAnswer otherwise: everything else may have been charged."""
         try:
             async with self._session.request(
@@ -118,7 +118,7 @@ class Wire:
             ) as answer:
                 return Answer(answer.status, answer.headers, await _whole(answer))
         except _NotOpened as error:
-            raise Unavailable(error.why) from None
+            raise NoConnection(error.why) from None
         except TimeoutError:
             raise NoAnswer("no answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError):

@@ -13,6 +13,7 @@ from redis import Redis
 from tests.jobs import sung
 from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob, records
 from voicequeue.claims import Charged, Later, Overdue
+from voicequeue.gate import Effect, Reason, Refusal
 from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, Move
 from voicequeue.stage import PRICES
 from voicequeue.store import SONGS_AHEAD, Store
@@ -70,6 +71,30 @@ def accepted(store: Store, job_id: str, now: float = NOW, *, due: float | None =
     fields = {records.task_field(job.stage): f"task-{job.stage}-{job_id}", "since": str(now)}
     due = now if due is None else due
     return make(store, job, State.PENDING, now, due=due, fields=fields, credits=PRICES[job.stage])
+
+
+#: Waits of a refusal in tests, in seconds.
+PAUSE_S, MOST_S = 5.0, 60.0
+
+
+def refused(
+    store: Store,
+    job_id: str,
+    reason: Reason | str = Reason.UNAUTHORIZED,
+    now: float = NOW,
+    *,
+    words: str = "no",
+    **rest: Any,
+) -> Effect | None:
+    """Upstream refused the order of a job that is being charged; what follows for the others."""
+    refusal = Refusal(Reason(reason), words, **{"pause_s": PAUSE_S, "most_s": MOST_S, "rest_s": MOST_S, **rest})
+    [effect] = store.write([move(one(store, job_id), State.QUEUED, reason=words, refused=refusal)], now)
+    return effect
+
+
+def slowed(store: Store, job_id: str, now: float = NOW, **waits: float) -> Effect | None:
+    """Upstream said "slow down" of that job's order."""
+    return refused(store, job_id, Reason.COOLDOWN, now, words="429", **{"rest_s": 300.0, "tries": 8, **waits})
 
 
 def failed(store: Store, job: Job, code: Code, now: float = NOW) -> Job:
@@ -269,6 +294,9 @@ def everything_agrees(redis: Redis, prefix: str) -> None:
         assert days == sum(counters.get(f"{stage}.credits", 0) for stage in Stage)
     found = the_records(keys, prefix)
     somebody_makes_each_voice_that_is_waited_for(keys, prefix)
+    doubted = {job_id for job_id, record in found.items() if "refused" in record}
+    assert doubted == set(keys.get(f"{{{prefix}}}:refused", ()))
+    assert all(found[job_id]["state"] in ("queued", "admitted", "charging") for job_id in doubted)
     for index in ("pending", "failed"):
         stand = {job_id for job_id, record in found.items() if record.get("archive") == index}
         assert stand == set(keys.get(f"{{{prefix}}}:archive:{index}", ()))

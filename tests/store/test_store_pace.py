@@ -9,11 +9,11 @@ import pytest
 from redis import Redis
 
 from tests.jobs import numbered, voice
-from tests.store.life import NOW, accepted, charge, charging, make, one, put
+from tests.store.life import NOW, accepted, charge, charging, make, one, put, slowed
 from voicequeue import Stage, State
 from voicequeue.claims import Charged, Later
 from voicequeue.controls import Flow
-from voicequeue.gate import Limits
+from voicequeue.gate import Effect, Limits
 from voicequeue.store import Store
 
 Build = Callable[..., Store]
@@ -38,6 +38,21 @@ def finish(store: Store, job_ids: list[str]) -> None:
     """They succeed."""
     for job_id in job_ids:
         make(store, one(store, job_id), State.SUCCEEDED)
+
+
+def sent(store: Store, count: int, now: float = NOW) -> list[str]:
+    """That many more orders are on their way, whatever the limit says."""
+    job_ids = put(store, *(voice(key=f"sent-{now}-{number}") for number in range(count)))
+    for job_id in job_ids:
+        make(store, one(store, job_id), State.ADMITTED, now)
+        charging(store, job_id, now)
+    return job_ids
+
+
+def slow(store: Store, now: float = NOW, **waits: float) -> None:
+    """Upstream says "slow down" of two orders that are on their way."""
+    for job_id in sent(store, 2, now):
+        slowed(store, job_id, now, **waits)
 
 
 def grown(store: Store, limit: int) -> None:
@@ -89,7 +104,7 @@ def test_when_upstream_says_slow_down_it_is_halved(build: Build) -> None:
     order(store)
     assert store.in_flight() == 24
 
-    assert store.controls.slow_down("429", NOW + 1, wait=5)
+    slow(store, NOW + 1)
 
     assert store.controls.flow().limit == 12
     assert [hold.until for hold in store.controls.gate(NOW + 1).holds] == [NOW + 6]
@@ -102,12 +117,14 @@ def test_all_answers_of_one_moment_are_one_cut(build: Build) -> None:
     put(store, *numbered(40))
     order(store)
 
-    assert store.controls.slow_down("429", NOW, wait=5)
+    first, second, *others = sent(store, 6)
+    assert slowed(store, first) is Effect.CLOSED
+    slowed(store, second)
     finish(store, list(store.ids(state=State.PENDING))[:4])
-    assert [store.controls.slow_down("429", NOW + n, wait=5) for n in range(1, 5)] == [False] * 4
+    assert [slowed(store, job_id, NOW + n) for n, job_id in enumerate(others, 1)] == [Effect.NONE] * 4
     assert store.controls.flow().limit == 12
 
-    store.controls.slow_down("429", NOW + 20, wait=5)
+    slow(store, NOW + 20)
     assert store.controls.flow().limit == 10
 
 
@@ -116,7 +133,7 @@ def test_it_never_goes_below_one(build: Build) -> None:
     store = build(in_flight=100, first_in_flight=3)
     put(store, voice())
     for n in range(9):
-        store.controls.slow_down("429", NOW + 60 * n, wait=5)
+        slow(store, NOW + 60 * n)
         assert store.controls.flow().limit == 1
 
     assert len(order(store, NOW + 1_000)) == 1
@@ -128,13 +145,13 @@ def test_it_grows_back_quickly_to_where_it_was_well_and_patiently_beyond(build: 
     put(store, *numbered(900))
     order(store)
     held = store.in_flight()
-    store.controls.slow_down("429", NOW, wait=5)
+    slow(store)
     finish(store, list(store.ids(state=State.PENDING)))
 
     assert orders_until(store, held, NOW + 5) <= 2 * held
     first = orders_until(store, held + 1, NOW + 5)
     assert 2 * held <= first <= 5 * held
-    store.controls.slow_down("429", NOW + 20, wait=5)
+    slow(store, NOW + 20)
     well = store.in_flight()
     finish(store, list(store.ids(state=State.PENDING)))
     orders_until(store, well, NOW + 25)
@@ -173,8 +190,7 @@ def test_it_settles_near_what_upstream_bears(build: Build, bears: int) -> None:
                 accepted(store, job_id, now)
                 taken += beat > 30
             else:
-                store.controls.slow_down("429", now, wait=0.5)
-                make(store, one(store, job_id), State.QUEUED, now)
+                slowed(store, job_id, now, pause_s=0.5)
                 slow += beat > 30
         if beat > 30:
             used.append(store.counts()[State.PENDING] / bears)
@@ -189,7 +205,7 @@ def test_after_a_calm_time_more_is_tried_soon(build: Build, after_s: float, at_l
     store = build(in_flight=50, first_in_flight=8)
     put(store, *numbered(300))
     ceiling = len(order(store))
-    store.controls.slow_down("429", NOW, wait=1)
+    slow(store, NOW, pause_s=1)
     orders = 0
     while store.controls.flow().limit <= ceiling:
         is_back = store.controls.flow().limit == ceiling

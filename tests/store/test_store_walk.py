@@ -13,15 +13,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from redis import Redis
 
 from tests.jobs import SONG, URL
-from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, the_records
+from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, refused, the_records
 from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob, records
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Planned
+from voicequeue.controls import Trouble
 from voicequeue.gate import Limits, Reason
 from voicequeue.job import FINAL, IN_FLIGHT, MOVES, Move
 from voicequeue.stage import PRICES
 from voicequeue.store import Store
 
 walks = itertools.count()
+
+#: Reasons that upstream's answers give.
+_REFUSED = (Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED, Reason.UPSTREAM_DOWN, Reason.COOLDOWN)
 
 specs = st.builds(
     lambda source, song, key, batch, priority, within, shared: VoiceJob(
@@ -231,15 +235,21 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             names = {"paused", "paused.voice", "paused.music"} if stage is None else {f"paused.{stage}"}
             assert not names & self.record("gate").keys()
 
-        @rule()
-        def slow_down(self) -> None:
-            before = self.store.controls.flow()
-            self.store.controls.slow_down("429", self.now, wait=5)
+        @precondition(lambda self: self.specs)
+        @rule(number=some, reason=st.sampled_from([*_REFUSED]), tries=st.integers(1, 2))
+        def refuse(self, number: int, reason: Reason, tries: int) -> None:
+            """Upstream refuses an order that is on its way: it is sent again, or has failed."""
+            before, charging = self.store.controls.flow(), sorted(self.store.ids(state=State.CHARGING))
+            if not charging:
+                return
+            job_id = charging[number % len(charging)]
+            refused(self.store, job_id, reason, self.now, tries=tries)
+            assert one(self.store, job_id).state in (State.QUEUED, State.FAILED)
             assert self.store.controls.flow().limit <= max(before.limit, self.store.counts()[State.PENDING])
 
-        @rule()
-        def trouble(self) -> None:
-            self.store.controls.trouble("502", self.now, wait=5)
+        @rule(about=st.sampled_from(["", "a", "b"]), reason=st.sampled_from([*_REFUSED]))
+        def trouble(self, about: str, reason: Reason) -> None:
+            self.store.controls.trouble([Trouble(about, reason, "502", 5.0)], self.now, wait=5)
 
         @rule()
         def recovered(self) -> None:
@@ -331,10 +341,11 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             """Whether the head of that line, of the stages that are not paused, is held back by nothing of its own."""
             key = f"{{{self.prefix}}}:line:{priority.rank}:{batch or ''}"
             line: Any = redis.zrange(key, 0, -1, withscores=True)
+            resting: Any = redis.zrange(f"{{{self.prefix}}}:refused", f"({self.now}", "+inf", byscore=True)
             heads = [
                 job_id
                 for job_id, score in line
-                if not gate.closed_for(f"paused.{Stage.MUSIC if score < 0 else Stage.VOICE}")
+                if not gate.closed_for(f"paused.{Stage.MUSIC if score < 0 else Stage.VOICE}") and job_id not in resting
             ]
             if not heads or batch is None:
                 return bool(heads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Annotated
@@ -27,8 +27,11 @@ from voicequeue.cli.terminal import (
 from voicequeue.gate import Account, Hold
 from voicequeue.job import Clip, InArchive, Job, State, Step, charges
 from voicequeue.listing import Filter
-from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status, by_priority
+from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
 from voicequeue.queue import VoiceQueue
+
+#: So many jobs that upstream refuses are named.
+REFUSED_SHOWN = 5
 
 
 def add_to(app: typer.Typer) -> None:
@@ -71,6 +74,7 @@ def print_status(now: Status, batch: str | None) -> None:
     for hold in now.gate.holds:
         shut = "[yellow]on trial[/]" if hold.trial else "[red]closed[/]"
         out.print(f"gate       {shut}: {safe(hold.reason)}{_until(hold)}{_in_brackets(hold.detail)}")
+    _print_refused(now.refused)
     for priority, lines in by_priority(now.backlog):
         oldest = span(time.time() - min(line.oldest for line in lines))
         out.print(f"backlog    {priority} {sum(line.count for line in lines):,}, the oldest for {oldest}")
@@ -86,6 +90,15 @@ def print_status(now: Status, batch: str | None) -> None:
     if now.archive.pending or now.archive.failed:
         out.print(f"archive    {_archive(now.archive)}")
     out.print(f"workers    {f'{now.workers} alive' if now.workers else '[red]none alive[/]'}")
+
+
+def _print_refused(jobs: Sequence[RefusedJob]) -> None:
+    """Jobs that upstream refuses while it takes others."""
+    for job in jobs[:REFUSED_SHOWN]:
+        said = f"{job.times:,} times while others are taken{_in_brackets(job.message)}"
+        out.print(f"refused    job {job.job_id}, {said}; again at {clock(job.until)}")
+    if len(jobs) > REFUSED_SHOWN:
+        out.print(f"refused    {len(jobs) - REFUSED_SHOWN:,} more jobs")
 
 
 def _callbacks(counts: CallbackCounts) -> str:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
 #: In this order: each relies on those before it.
-_SHARED = tuple(
-    f"lib/{name}.lua" for name in ("keys", "line", "flow", "callbacks", "archive", "move", "voices", "batch", "walk")
-)
+_PARTS = ("keys", "line", "flow", "refused", "callbacks", "archive", "move", "voices", "batch", "walk")
+_SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)
 
 #: What each does at last.
 _END = "local outcome = action() write_sums() return outcome"

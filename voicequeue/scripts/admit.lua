@@ -1,10 +1,11 @@
 -- admit: take jobs from the backlog into flight: by priority, within it batches by turns, as many as there are
--- slots, POSTs a minute and credits for.
+-- slots, POSTs a minute and credits for. On trial that is one that was not refused yet, if there is any; and after a
+-- trial that failed one from the other end of the backlog, for jobs that are alike often lie together.
 -- KEYS  root
 -- ARGV  now, most to take in this call, then the limits
 -- RETURNS  'short' or 'enough' where that has changed since the last call, else ''; then id, stage, id, stage, …
 local now, limits = tonumber(ARGV[1]), limits_from(3)
-local gate = gate_of(now)
+local gate, failed = gate_of(now)
 redis.call('DEL', key('wake'))
 if gate == 'closed' then return { '' } end
 
@@ -14,12 +15,12 @@ local free = math.min(limit_now(limits) - redis.call('ZCARD', key('flight')), to
 if limits.rate then free = math.min(free, math.ceil(limits.rate / 20) - waiting) end
 if gate == 'trial' then free = math.min(free, 1 - waiting - redis.call('ZCARD', key('state:charging'))) end
 
-local credits, paused = credits_free(limits.floor), paused_stages()
+local credits, paused, from_end = credits_free(limits.floor), paused_stages(), failed % 2 == 1
 local admitted, short = { '' }, nil
 
 -- Whether the batch whose turn it is has had it; nil where nothing can be paid any more.
-local function serve(rank, batch)
-  local id = head_of(rank, batch, paused)
+local function serve(rank, batch, head_of)
+  local id = head_of(rank, batch)
   if not id then return false end
   local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next')
   local cost = cost_from(job[1], job[2])
@@ -33,13 +34,18 @@ local function serve(rank, batch)
   return true
 end
 
-for rank = 0, 2 do
-  local passed = 0
-  while free > 0 and not short do
-    local batch = redis.call('ZRANGE', key('turns:' .. rank), passed, passed)[1]
-    if not batch then break end
-    if not serve(rank, batch) then passed = passed + 1 end
+local function serve_all(head_of)
+  for n = 0, 2 do
+    local rank, passed = from_end and 2 - n or n, 0
+    while free > 0 and not short do
+      local batch = redis.call('ZRANGE', key('turns:' .. rank), passed, passed)[1]
+      if not batch then break end
+      if not serve(rank, batch, head_of) then passed = passed + 1 end
+    end
   end
 end
+
+if gate == 'trial' then serve_all(heads(paused, passing(now, true), from_end)) end
+serve_all(heads(paused, passing(now, false), from_end))
 admitted[1] = note_short(now, short, free)
 return admitted

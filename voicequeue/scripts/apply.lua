@@ -1,10 +1,13 @@
 -- apply: write moves that Python decided on, each if its job still stands at the version it was decided for.
 -- KEYS  root
 -- ARGV  now, JSON list of moves, then the limits. A move is {id, v, to, stage, due, reason, set = {field: value}, unset = [field], credits, task_id,
---       archive = its songs are to be archived}
--- RETURNS  for each move 1 = written, 0 = the job had moved on
-local now, limits = ARGV[1], limits_from(3)
-local written, taken = {}, 0
+--       archive = its songs are to be archived, refused = upstream refused its order (lib/refused.lua)}
+-- RETURNS  for each move 1 = written, 0 = the job had moved on; of a refused order 2 = others are on trial since, 3 = nothing
+--          is charged since
+local now, limits, moves = ARGV[1], limits_from(3), cjson.decode(ARGV[2])
+local written, taken, count = {}, {}, 0
+local mixed, told = false, false -- upstream took orders; it answered questions
+for _, m in ipairs(moves) do mixed = mixed or m.credits > 0 end
 
 local counts_down = redis.call('EXISTS', key('account')) == 1
 local function spend(batch, stage, credits)
@@ -15,7 +18,7 @@ local function spend(batch, stage, credits)
   if batch then add_up('batch:' .. batch, 'credits', credits) end
 end
 
-for i, m in ipairs(cjson.decode(ARGV[2])) do
+for i, m in ipairs(moves) do
   local job = record(m.id)
   local state, failure, shares = job.state, job.failure, m.stage == 'voice' and job.shares
   written[i] = 0
@@ -25,8 +28,10 @@ for i, m in ipairs(cjson.decode(ARGV[2])) do
     if m.credits > 0 then
       m.set.credits = (job.credits or 0) + m.credits
       spend(job.batch, m.stage, m.credits)
-      if state == 'charging' then taken = taken + 1 end
+      if state == 'charging' then taken[m.stage], count = (taken[m.stage] or 0) + 1, count + 1 end
     end
+    written[i] = m.refused and state == 'charging' and judge(m.id, m, job, now, mixed) or 1
+    told = told or (state == 'pending' and (m.to == 'succeeded' or m.to == 'admitted'))
     move(m.id, m, now, job)
     count_failure(failure, -1)
     count_failure(job.failure, 1)
@@ -36,8 +41,11 @@ for i, m in ipairs(cjson.decode(ARGV[2])) do
     elseif shares then
       voice_follows(m.id, shares, m, now)
     end
-    written[i] = 1
   end
 end
-if taken > 0 then proven(now) grow(limits, now, taken) end
+if told then answered() end
+if count > 0 then
+  proven(now, taken)
+  grow(limits, now, count)
+end
 return written

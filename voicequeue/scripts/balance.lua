@@ -13,12 +13,16 @@ redis.call('LTRIM', key('balances'), -BALANCES_KEPT, -1)
 local left = credits - (spent - spent_before)
 redis.call('HSET', key('account'), 'credits', left, 'at', now)
 
--- An account that can pay again is tried with one job.
-local closed = redis.call('HGET', key('gate'), 'out_of_credits')
-if closed and left - limits_from(5).floor >= PRICE.voice then
-  closed = cjson.decode(closed)
+-- An account that can pay again is tried with one job, and so is a key that upstream knows.
+answered()
+local function try(reason, is_tried)
+  local closed = redis.call('HGET', key('gate'), reason)
+  closed = closed and cjson.decode(closed)
+  if not closed or not is_tried(closed) then return end
   closed.till = now
-  redis.call('HSET', key('gate'), 'out_of_credits', cjson.encode(closed))
+  redis.call('HSET', key('gate'), reason, cjson.encode(closed))
 end
+try('out_of_credits', function() return left - limits_from(5).floor >= PRICE.voice end)
+try('unauthorized', function(closed) return not closed.till end)
 wake()
 return left

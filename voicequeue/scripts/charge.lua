@@ -2,19 +2,14 @@
 -- KEYS  root
 -- ARGV  now, stage, holder (a token of this asking), due (when the claims run out), the four limits, ids
 -- RETURNS  for each id one of
---          {v, attempt, spec, persona_id, 1 = upstream took others since it forbade this one}: claimed
+--          {v, attempt, spec, persona_id}: claimed
 --          {v, 'unsure'}: the same holder asks so late that the claim was given up meanwhile
 --          {seconds}: too many POSTs this minute, come again then
 --          nil: there is nothing to do (any more), or the gate is closed and the job is queued again
 local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local rate, gate = limits_from(5).rate, gate_of(now, stage)
 
-local function claimed(id)
-  local found = redis.call('HMGET', key('job:' .. id), 'v', 'attempt', 'spec', 'persona_id', 'forbidden')
-  local took = found[5] and redis.call('HGET', key('flow'), 'took')
-  found[5] = took and tonumber(took) > tonumber(found[5]) and 1 or 0
-  return found
-end
+local function claimed(id) return redis.call('HMGET', key('job:' .. id), 'v', 'attempt', 'spec', 'persona_id') end
 
 local asked = {}
 local function charge(id)

@@ -1,14 +1,28 @@
--- trouble: a call that upstream did not answer. Many in a row close the gate, the next time for longer.
+-- trouble: calls that upstream did not answer, or refused in words that are not of the task they ask about. What it says
+-- of one task alone is that task's. Without an answer many calls in a row close the gate, the next time for longer.
 -- KEYS  root
--- ARGV  now, detail, seconds to keep it closed at first, most
--- RETURNS  1 = this closed the gate, 0 = it did not
+-- ARGV  now, seconds to keep it closed at first, most; then for each: what was asked about (an id; '' = it holds for
+--       whatever is asked), reason, detail, seconds that upstream asks for
+-- RETURNS  for each 0 = it is the only one, 1 = others too; 2 = orders are on trial since, 3 = nothing is charged since
 local IN_A_ROW = 5
-local now, pause, pause_max = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local failures = redis.call('HINCRBY', key('flow'), 'failures', 1)
-local before = redis.call('HGET', key('gate'), 'upstream_down')
-before = before and cjson.decode(before)
-if before and tonumber(before.till) > now then return 0 end -- calls that had left before it closed
-if not before and failures < IN_A_ROW then return 0 end
-local wait = math.min(pause_max, pause * 2 ^ (before and before.times or 0))
-close_gate('upstream_down', ARGV[1], ARGV[2], string.format('%.6f', now + wait))
-return before and 0 or 1
+local now, pause, most, news = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), {}
+
+local function note(about, reason, detail, wait)
+  local unanswered = key('unanswered:' .. reason)
+  redis.call('SADD', unanswered, about == '' and 'any' or about)
+  local agreed = about == '' or redis.call('SCARD', unanswered) > 1
+  if reason == 'upstream_down' then
+    local failures = redis.call('HINCRBY', key('flow'), 'failures', 1)
+    if agreed and (failures >= IN_A_ROW or hold_of(reason, now)) then
+      return hold_back(reason, ARGV[1], detail, pause, most) and 3 or 1
+    end
+  elseif agreed and reason == 'cooldown' then
+    return close_gate(reason, ARGV[1], detail, string.format('%.6f', now + wait)) and 1 or 3
+  elseif agreed then
+    return on_trial(reason, ARGV[1], detail) and 2 or 1
+  end
+  return agreed and 1 or 0
+end
+
+for a = 4, #ARGV, 4 do news[#news + 1] = note(ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]) end
+return news

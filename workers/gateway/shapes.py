@@ -292,6 +292,16 @@ class Archive(_Answer):
     failed: int
 
 
+class RefusedJob(_Answer):
+    """A job whose order MusicAPI refuses while it takes others."""
+
+    job_id: str
+    stage: Stage
+    message: str
+    times: int
+    until: datetime
+
+
 class Status(_Answer):
     """The queue, or one batch of it, at a glance."""
 
@@ -310,6 +320,7 @@ class Status(_Answer):
     credits_today: int
     failed: dict[str, int]
     rejects: int
+    refused: list[RefusedJob]
     callbacks: Callbacks
     archive: Archive
     workers: int

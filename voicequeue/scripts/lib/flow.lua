@@ -4,21 +4,21 @@
 -- has taken one.
 local TRIED = { out_of_credits = true, unauthorized = true, upstream_down = true }
 
--- 'open', 'trial' or 'closed', for one stage or (nil) for all.
+-- 'open', 'trial' or 'closed', for one stage or (nil) for all; of a trial how many have failed before.
 local function gate_of(now, stage)
-  local state, gate = 'open', redis.call('HGETALL', key('gate'))
+  local state, failed, gate = 'open', 0, redis.call('HGETALL', key('gate'))
   for g = 1, #gate, 2 do
-    local reason, till = gate[g], cjson.decode(gate[g + 1]).till
-    local over = till and tonumber(till) <= tonumber(now)
+    local reason, hold = gate[g], cjson.decode(gate[g + 1])
+    local over = hold.till and tonumber(hold.till) <= tonumber(now)
     if over and TRIED[reason] then
-      state = 'trial'
+      state, failed = 'trial', math.max(failed, hold.times)
     elseif over then
       redis.call('HDEL', key('gate'), reason)
     elseif reason:sub(1, 7) ~= 'paused.' or reason == 'paused.' .. (stage or '') then
-      return 'closed'
+      return 'closed', 0
     end
   end
-  return state
+  return state, failed
 end
 
 local function paused_stages()
@@ -46,23 +46,53 @@ local function close_gate(reason, now, detail, till)
   return before
 end
 
--- Upstream has taken an order: what was on trial is over.
-local function proven(now)
-  redis.call('HSET', key('flow'), 'took', now)
-  if redis.call('EXISTS', key('gate')) == 1 and gate_of(now) == 'trial' then
-    redis.call('HDEL', key('gate'), 'out_of_credits', 'unauthorized', 'upstream_down')
-    wake()
-  end
-  redis.call('HDEL', key('flow'), 'failures')
+-- on_trial: one order at a time, until upstream takes one; where the gate is closed for this reason, it stays so.
+-- Gives whether that is new.
+local function on_trial(reason, now, detail)
+  if hold_of(reason, now) then return false end
+  redis.call('HSET', key('gate'), reason, cjson.encode({ since = now, detail = detail, till = now, times = 0 }))
+  return true
 end
+
+-- hold_back: nothing is charged for `pause` seconds, for twice as long after each trial that failed, at most for `most`
+-- (nil: until an operator resumes). Orders that left before it closed make it no longer. Gives whether that is new.
+local function hold_back(reason, now, detail, pause, most)
+  local before = hold_of(reason, now)
+  if before and not (before.till and tonumber(before.till) <= tonumber(now)) then return false end
+  local wait = most and math.min(most, pause * 2 ^ (before and before.times or 0))
+  close_gate(reason, now, detail, wait and string.format('%.6f', now + wait))
+  return not before or before.times == 0 or not most
+end
+
+-- The trial is over, if no order was refused that speaks for it.
+local function end_trial(reason)
+  local entry = redis.call('HGET', key('gate'), reason)
+  if not entry or cjson.decode(entry).times > 0 or redis.call('EXISTS', key('refused:' .. reason)) == 1 then return end
+  redis.call('HDEL', key('gate'), reason)
+  wake()
+end
+
+-- Upstream has answered a question: what it did not answer before was not meant for all.
+local REASONS = { 'out_of_credits', 'unauthorized', 'upstream_down', 'cooldown' }
+local function answered()
+  local keys = {}
+  for i, reason in ipairs(REASONS) do keys[i] = key('unanswered:' .. reason) end
+  if redis.call('DEL', unpack(keys)) == 0 then return end
+  redis.call('HDEL', key('flow'), 'failures')
+  end_trial('unauthorized')
+  end_trial('out_of_credits')
+end
+
+-- POSTs a minute, at the least; voicequeue/gate.py says the same.
+local RATE_MIN = 0.01
 
 -- The settings of the caller, four ARGV from `a` on: most jobs in flight, how many at first, POSTs a minute
 -- ('' = any), credits that are not touched. What somebody set while it runs goes before them.
 local function limits_from(a)
   local set = redis.call('HMGET', key('limits'), 'in_flight', 'submit_rate', 'credit_floor')
-  local rate = tonumber(set[2] or ARGV[a + 2])
-  return { most = tonumber(set[1] or ARGV[a]), first = tonumber(ARGV[a + 1]), rate = rate ~= 0 and rate or nil,
-    floor = tonumber(set[3] or ARGV[a + 3]) }
+  local rate = tonumber(set[2] or ARGV[a + 2]) or 0
+  return { most = tonumber(set[1] or ARGV[a]), first = tonumber(ARGV[a + 1]),
+    rate = rate > 0 and math.max(rate, RATE_MIN) or nil, floor = tonumber(set[3] or ARGV[a + 3]) }
 end
 
 -- How many jobs upstream lets us have at once is found out: up by one with each order that it takes while
@@ -117,7 +147,9 @@ end
 local function rate_wait(now, rate)
   if not rate then return 0 end
   local each = 60 / rate
-  local free_at = math.max(tonumber(redis.call('HGET', key('flow'), 'tat') or 0), now)
+  -- What was written at another rate, or by a clock that was ahead, holds nothing up for longer than this rate would.
+  local tat = math.min(tonumber(redis.call('HGET', key('flow'), 'tat') or 0), now + math.max(1, each))
+  local free_at = math.max(tat, now)
   local wait = free_at - now - math.max(0, 1 - each)
   if wait > 1e-6 then return wait end
   redis.call('HSET', key('flow'), 'tat', free_at + each)

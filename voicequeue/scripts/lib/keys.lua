@@ -3,7 +3,8 @@
 -- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them lie in one cluster slot:
 --   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
 --                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
---                          forbidden (when upstream forbade it), lined (when it joined the line anew),
+--                          lined (when it joined the line anew), refused (JSON, while upstream refuses its order in
+--                          words that may be meant for every order: times, own, takes, at, words),
 --                          shares (the id of the voice that it shares with others), sha256 (of the recording),
 --                          voice.task, music.task, persona_id, voice_name, clips, failure, settled,
 --                          callback (id of the last one that tells of it); archive (pending, done, failed), of one
@@ -14,6 +15,11 @@
 --                          lowest score
 --   turns:<rank>   zset    batches that have such a line; score = whose turn it is
 --   state:<state>  zset    ids in any other state; score = when they entered it
+--   refused        zset    ids whose record says `refused`; score = when the order may be sent again
+--   refused:<reason> set   those of them that were refused for that reason since upstream last took an order
+--   slowed         zset    ids that upstream said "slow down" of, for ten minutes; score = when
+--   unanswered:<reason> set what was not answered, or refused, since upstream last answered a question: ids,
+--                          `balance`, `any`
 --   flight         zset    ids that hold a slot; score = when they next need somebody
 --   late           zset    ids, failed or cancelled, whose paid order may still deliver; score = when to ask
 --   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): maker, the
@@ -42,8 +48,8 @@
 --   balances       list    JSON: what upstream said was left, and what we had spent by then
 --   gate           hash    by reason, JSON: since, detail, till, times
 --   flow           hash    limit, ceiling, streak, patience, cut: how many jobs upstream lets us have in flight;
---                          tat: the submit rate; took: when upstream took an order last; failures: calls in a row that
---                          upstream did not answer; looked: how many of those who wait for a voice this round has
+--                          tat: the submit rate; took: when upstream took an order last; takes.<stage>: how many it
+--                          took; failures: calls in a row that upstream did not answer; looked: how many of those who wait for a voice this round has
 --                          looked at
 --   spans:<kind>   list    "over within": how long the last orders of a stage and model took
 --   kinds          set     those kinds

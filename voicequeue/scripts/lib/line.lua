@@ -45,8 +45,24 @@ local function leave_line(rank, batch, id)
   if redis.call('EXISTS', line_key(rank, batch)) == 0 then redis.call('ZREM', key('turns:' .. rank), batch or '') end
 end
 
--- The head of a line, of those stages that are not paused.
-local function head_of(rank, batch, paused)
-  local from, to = paused.music and '0' or '-inf', paused.voice and '(0' or '+inf'
-  return redis.call('ZRANGE', line_key(rank, batch), from, to, 'BYSCORE', 'LIMIT', 0, 1)[1]
+-- heads: gives the head of each line (or its end), of those stages that are not paused, but for the jobs that are
+-- passed over. Whoever takes it from the line may ask for the next.
+local PAGE = 50
+local function heads(paused, is_passed, from_end)
+  local low, high = paused.music and '0' or '-inf', paused.voice and '(0' or '+inf'
+  local read, passed = from_end and 'ZREVRANGEBYSCORE' or 'ZRANGEBYSCORE', {}
+  if from_end then low, high = high, low end
+  return function(rank, batch)
+    local line = line_key(rank, batch)
+    local place, ids = passed[line] or 0, nil
+    repeat
+      local count = place > 0 and PAGE or 1 -- hardly ever is any passed over
+      ids = redis.call(read, line, low, high, 'LIMIT', place, count)
+      for _, id in ipairs(ids) do
+        if not is_passed(id) then return id end
+        place = place + 1
+        passed[line] = place
+      end
+    until #ids < count
+  end
 end

@@ -68,8 +68,11 @@ end
 
 -- What a move needs to know of a job.
 local KNOWN = { 'state', 'stage', 'v', 'batch', 'rank', 'created', 'updated', 'attempt', 'next', 'lined', 'shares',
-  'failure', 'credits' }
+  'failure', 'credits', 'refused' }
 local function record(id) return fields_of('job:' .. id, KNOWN) end
+
+-- The states of a job whose order may still be sent.
+local TO_BE_SENT = { queued = true, admitted = true, charging = true }
 
 -- move: one step in a job's life. The caller has compared the record with what the step was decided on.
 -- m = {to, stage, due, reason, task_id, set = {field: value}, unset = [field]}; `job` is its record, if the caller has
@@ -86,6 +89,7 @@ local function move(id, m, now, job)
   redis.call('HSET', key('job:' .. id), unpack(written))
   for _, field in ipairs(m.unset or {}) do job[field] = nil end
   if m.unset and m.unset[1] then redis.call('HDEL', key('job:' .. id), unpack(m.unset)) end
+  if job.refused and not (TO_BE_SENT[m.to] and m.stage == stage) then forgive(id) end
   reindex(id, job.batch, from, m.to, now)
   if from ~= m.to or stage ~= m.stage then
     stand(from, stage, -1)
@@ -117,7 +121,7 @@ local function mend(index, id, belongs, now)
   if rank then
     join_line(rank, batch, job[3], tonumber(job[4] or created), id)
   else
-    local by_kind = { state = job[2] or created, batch = created, waiting = created }
+    local by_kind = { state = job[2] or created, batch = created, waiting = created, refused = 0 }
     -- In any other it stands by when somebody is to look after it.
     redis.call('ZADD', key(index), by_kind[index:match('^[^:]+')] or now, id)
   end
