@@ -1,98 +1,123 @@
-"""A 403 in words that nobody knows: of the account, or of this job? Others go first, which tells."""
+"""Refusals in words that may be meant for all: one job's never stop the others, whatever upstream calls it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import pytest
 
-from tests.integration.conftest import PATIENCE, Bench, Build, audio_of, voice
+from tests.integration.conftest import Bench, Build, audio_of, voice
 from tests.scripted import Request, Script, Scripted, answer
-from tests.store.life import charge
 from voicequeue import Code, Stage, State
-from voicequeue.claims import Charged
 from voicequeue.gate import Reason
-from voicequeue.job import Move
 
-WORDS = "This is not for you."
+#: What upstream or something before it says of one job: status line, body, headers; and the words that are kept.
+SAYINGS = {
+    "no such persona": ("404 Not Found", {"error": "persona not found"}, [], "HTTP 404: persona not found"),
+    "a firewall's page": ("403 Forbidden", "<html>no</html>", [], "HTTP 403 without a readable text"),
+    "too large": ("413 Too Large", "<html>no</html>", [], "HTTP 413 without a readable text"),
+    "unknown words": ("403 Forbidden", {"error": "This is not for you."}, [], "This is not for you."),
+    "the model": (
+        "403 Forbidden",
+        {"error": "Your subscription does not include the model sonic-v9."},
+        [],
+        "Your subscription does not include the model sonic-v9.",
+    ),
+    "payment": ("402 Payment Required", {"error": "Pay for this one."}, [], "Pay for this one."),
+    "the key": ("401 Unauthorized", {"error": "Not your persona."}, [], "Not your persona."),
+    "busy": ("429 Too Many", {"error": "This persona is busy"}, ["Retry-After: 1000000000"], "This persona is busy"),
+}
 
 
-def forbids(*names: str) -> Script:
-    """Upstream forbids the voices of these names, and takes any other."""
+def refuses(saying: str, *names: str) -> Script:
+    """Upstream refuses the voices of these names so, and takes any other."""
+    status, body, headers, _ = SAYINGS[saying]
 
     def script(request: Request) -> list[bytes]:
+        if request.method == "GET":
+            return [answer({"type": "not_ready"})]
         if audio_of(request) in names:
-            return [answer({"error": WORDS}, status="403 Forbidden")]
+            return [answer(body, status=status, headers=headers)]
         return [answer({"task_id": f"task-{audio_of(request)}"})]
 
     return script
 
 
-def tried(bench: Bench) -> list[str]:
-    """The jobs that are let through when the gate's time is over, and sent."""
-    bench.clock.now += PATIENCE.account_s + 1
+def beat(bench: Bench, seconds: float = 1.0) -> list[str]:
+    """Time passes; what is admitted then is sent, one after the other."""
+    bench.clock.now += seconds
     job_ids = bench.admit().get(Stage.VOICE, [])
-    for job_id in job_ids:  # at once, one that is forbidden might close the gate before the other is sent
+    for job_id in job_ids:
         bench.submit(Stage.VOICE, [job_id])
     return job_ids
 
 
-def test_a_job_that_alone_is_forbidden_fails_when_others_were_taken(build: Build) -> None:
-    """It goes to the back, another is tried, the gate opens; forbidden once more, it fails with upstream's words."""
-    with Scripted(forbids("anna")) as upstream:
+@pytest.mark.parametrize("saying", SAYINGS)
+def test_one_job_that_upstream_refuses_does_not_hold_the_others_up(build: Build, saying: str) -> None:
+    """Twenty others are sent after six seconds at most; it is tried a few times, is named meanwhile, and fails with
+    upstream's words."""
+    with Scripted(refuses(saying, "poison")) as upstream:
         bench = build(upstream.url)
-        anna, *others = bench.admitted(voice("anna"), voice("ben"), voice("cleo"))
-        bench.clock.now += 1
-        bench.submit(Stage.VOICE, [anna])
-        assert bench.store.controls.gate(bench.clock.now).closed_for(Reason.UNAUTHORIZED)
-        bench.submit(Stage.VOICE, others)
-        assert bench.states([anna, *others]) == [State.QUEUED] * 3
+        bench.store.controls.note_balance(10_000, spent_before=0, asked=bench.clock.now, now=bench.clock.now)
+        bench.store.controls.set_limits(in_flight=500)
+        poison, *good = bench.admitted(voice("poison"), *(voice(f"good-{n}") for n in range(20)))
+        bench.submit(Stage.VOICE, [poison])
+        [hold] = bench.store.controls.gate(bench.clock.now).holds
+        assert f"(job {poison})" in hold.detail
+        bench.submit(Stage.VOICE, good)
+        for _ in range(6):  # a cooldown takes five seconds
+            beat(bench)
+        assert bench.states(good) == [State.PENDING] * 20
 
-        assert tried(bench) == others[:1]
-        assert bench.store.controls.gate(bench.clock.now).open
-        assert tried(bench) == [others[1], anna]
+        seconds, is_named = 0, False
+        while bench.job(poison).state is not State.FAILED:
+            seconds += 10
+            assert seconds < 3_600
+            more = voice(f"more-{seconds}")
+            bench.store.enqueue([(more.id(), more)], bench.clock.now)
+            beat(bench, 10)
+            is_named |= [job.job_id for job in bench.store.controls.refused()] == [poison]
 
-    failure = bench.job(anna).failure
+    failure = bench.job(poison).failure
     assert failure is not None
-    assert (failure.code, failure.message) == (Code.REFUSED, WORDS)
-    assert bench.states(others) == [State.PENDING] * 2
+    assert (failure.code, failure.message) == (Code.REFUSED, SAYINGS[saying][-1])
+    assert is_named
+    posts = [audio_of(request) for request in upstream.requests if request.method == "POST"]
+    assert posts.count("poison") <= 10
 
 
 def test_an_account_that_is_forbidden_fails_nobody(build: Build) -> None:
-    """One after the other is tried, and goes to the back; when it is allowed again, all goes on."""
-    names = ("anna", "ben", "cleo")
-    with Scripted(forbids(*names)) as upstream:
+    """One after the other is tried, more and more seldom; when it is allowed again, all goes on."""
+    names = [f"v{n}" for n in range(5)]
+    with Scripted(refuses("unknown words", *names)) as upstream:
         bench = build(upstream.url)
         job_ids = bench.admitted(*map(voice, names))
-        bench.submit(Stage.VOICE, job_ids[:1])
-        bench.submit(Stage.VOICE, job_ids[1:])
+        bench.submit(Stage.VOICE, job_ids)
+        for _ in range(600):
+            beat(bench)
 
-        turns = [tried(bench) for _ in range(6)]
+        posts = len(upstream.requests)
+        assert bench.store.controls.gate(bench.clock.now).closed_for(Reason.UNAUTHORIZED)
+        assert posts < 25
+        assert bench.states(job_ids) == [State.QUEUED] * 5
 
-    assert sorted(map(tuple, turns)) == sorted((job_id,) for job_id in job_ids * 2)
-    assert bench.states(job_ids) == [State.QUEUED] * 3
 
+def test_jobs_of_whose_tasks_upstream_says_nothing_hold_no_order_up(build: Build) -> None:
+    """They are asked about to their deadline, and fail with its words; others are ordered all the time."""
 
-def test_what_was_forbidden_once_and_taken_then_is_judged_anew(build: Build) -> None:
-    """Its song that is forbidden may be the account's trouble again, whatever was taken since its voice was."""
-    names = ["anna"]
-
-    def script(request: Request) -> Iterable[bytes]:
-        return forbids(*names)(request)
+    def script(request: Request) -> list[bytes]:
+        if request.method == "POST":
+            return [answer({"task_id": f"task-{audio_of(request)}"})]
+        if request.path.endswith("task-poison"):
+            return [answer({"error": "You may not see this."}, status="401 Unauthorized")]
+        return [answer({"type": "not_ready"})]
 
     with Scripted(script) as upstream:
         bench = build(upstream.url)
-        anna, ben = bench.admitted(voice("anna"), voice("ben"))
-        bench.clock.now += 1
-        bench.submit(Stage.VOICE, [anna])
-        bench.submit(Stage.VOICE, [ben])
-        assert tried(bench) == [ben]
-        names.clear()
-        assert tried(bench) == [anna]
+        [poison] = bench.ordered(voice("poison"))
+        while bench.job(poison).state is State.PENDING:
+            bench.poll_when_due(Stage.VOICE, [poison])
+            assert bench.store.controls.gate(bench.clock.now).open
 
-    job, now = bench.job(anna), bench.clock.now
-    fields = {"persona_id": "p-1"}
-    ready = Move(anna, job.version, job.state, job.stage, State.ADMITTED, Stage.MUSIC, due=now, fields=fields)
-    assert bench.store.apply([ready], now) == [True]
-    claim = charge(bench.store, anna, Stage.MUSIC, "holder", now, lease=9)
-
-    assert isinstance(claim, Charged)
-    assert not claim.others_taken
+    failure = bench.job(poison).failure
+    assert failure is not None
+    assert failure.code is Code.DEADLINE
+    assert "You may not see this." in failure.message

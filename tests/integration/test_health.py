@@ -1,4 +1,4 @@
-"""What upstream's answers mean for everybody's charges: the gate, the limit, and one line in the log."""
+"""What upstream's answers mean for the orders of all jobs: the gate, and one line in the log."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.health import COOLDOWN_MAX_S, Health
+from tasks.health import COOLDOWN_MAX_S, SLOW_TRIES, Health
 from tasks.musicapi import (
     CannotPay,
     Forbidden,
     Moderated,
     NoAnswer,
+    NoConnection,
+    NotReady,
     Refused,
     SlowDown,
     Unauthorized,
@@ -20,14 +22,28 @@ from tasks.musicapi import (
     UpstreamError,
 )
 from tests.integration.conftest import PATIENCE, Clock
-from voicequeue.gate import Hold
+from voicequeue.controls import TROUBLE_MAX_S
+from voicequeue.gate import Effect, Hold, Reason, Refusal
 from voicequeue.store import Store
 
-Tell = Callable[[Health, object], None]
+#: Tells of a call about a job.
+Tell = Callable[[Health, str, object], object]
 
 #: The two kinds of calls: those that cost credits and those that are free.
-CALLS: dict[str, Tell] = {"an order": Health.of_order, "a question": Health.of_question}
+CALLS: dict[str, Tell] = {
+    "an order": Health.of_order,
+    "a question": lambda health, job_id, found: health.of_questions({job_id: found}),
+}
 OF_BOTH = pytest.mark.parametrize("tell", CALLS.values(), ids=CALLS)
+
+#: Errors in words that may be meant for all; of no order or task in particular.
+WORDS = [
+    SlowDown("slow", 30),
+    CannotPay("pay"),
+    Unauthorized("key"),
+    Forbidden("no"),
+    Unavailable("HTTP 404: persona not found"),
+]
 
 
 @pytest.fixture
@@ -47,42 +63,148 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     return [(record.levelno, record.getMessage()) for record in caplog.records]
 
 
-@OF_BOTH
+# ── orders ────────────────────────────────────────────────────────────────────────────────────────
+
+
 @pytest.mark.parametrize(
-    ("error", "reason", "for_s", "level", "told"),
+    ("error", "refusal"),
     [
-        (SlowDown("slow", 30), "cooldown", 30.0, logging.WARNING, "slow down"),
-        (SlowDown("slow", 0), "cooldown", PATIENCE.cooldown_s, logging.WARNING, "slow down"),
-        (SlowDown("slow", 1e9), "cooldown", COOLDOWN_MAX_S, logging.WARNING, "slow down"),
-        (SlowDown("slow"), "cooldown", PATIENCE.cooldown_s, logging.WARNING, "slow down"),
-        (CannotPay("pay"), "out_of_credits", None, logging.ERROR, "Add credits"),
-        (Unauthorized("key"), "unauthorized", None, logging.ERROR, "voicequeue resume"),
-        (Forbidden("no"), "unauthorized", PATIENCE.account_s, logging.ERROR, "forbids"),
+        (SlowDown("slow", 30), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=30, tries=SLOW_TRIES)),
+        (SlowDown("slow", 1e9), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=300, tries=SLOW_TRIES)),
+        (SlowDown("slow"), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, tries=SLOW_TRIES)),
+        (CannotPay("pay"), Refusal(Reason.OUT_OF_CREDITS, "pay", 5, 60, 60)),
+        (Forbidden("no"), Refusal(Reason.UNAUTHORIZED, "no", 5, 60, 60)),
+        (Unauthorized("key"), Refusal(Reason.UNAUTHORIZED, "key", 5, None, 60)),
+        (Unavailable("HTTP 404"), Refusal(Reason.UPSTREAM_DOWN, "HTTP 404", 5, TROUBLE_MAX_S, TROUBLE_MAX_S)),
     ],
 )
-def test_what_would_meet_everybody_closes_the_gate_and_is_told_once(
-    health: Health,
-    store: Store,
-    clock: Clock,
-    caplog: pytest.LogCaptureFixture,
-    tell: Tell,
-    error: UpstreamError,
-    reason: str,
-    for_s: float | None,
-    level: int,
-    told: str,
+def test_the_store_decides_for_whom_a_refused_order_is_meant(
+    health: Health, store: Store, clock: Clock, error: UpstreamError, refusal: Refusal
 ) -> None:
-    """With the reason, upstream's words and until when; the next ones of the same say nothing new."""
-    until = None if for_s is None else clock.now + for_s
+    """By what it knows of others; nothing is closed before. No Retry-After is believed beyond five minutes."""
+    assert health.of_order("job-1", error) == refusal
+    assert COOLDOWN_MAX_S == 300
 
-    for _ in range(3):
-        tell(health, error)
+    assert store.controls.gate(clock.now).open
 
-    assert store.controls.gate(clock.now).holds == (Hold(reason, error.message, clock.now, until),)
-    [(at, text)] = logged(caplog)
-    assert at == level
-    assert told in text
-    assert error.message in text
+
+@pytest.mark.parametrize(
+    ("error", "level", "text"),
+    [
+        (SlowDown("slow."), logging.WARNING, "slow down"),
+        (CannotPay("pay."), logging.ERROR, "Add credits"),
+        (Unauthorized("key."), logging.ERROR, "voicequeue resume"),
+        (Forbidden("no."), logging.ERROR, "forbids"),
+        (Unavailable("HTTP 404."), logging.ERROR, "does not answer"),
+    ],
+)
+def test_what_closes_the_gate_is_logged_with_the_job_that_it_was_said_to(
+    health: Health, caplog: pytest.LogCaptureFixture, error: UpstreamError, level: int, text: str
+) -> None:
+    """And upstream's words; what changes nothing for others is not."""
+    refusal = health.of_order("job-1", error)
+    assert refusal is not None
+    for effect in Effect:
+        health.tell("job-1", refusal, effect)
+
+    (trial_level, trial), (closed_level, closed) = logged(caplog)
+    assert (trial_level, closed_level) == (logging.WARNING, level)
+    assert "One order at a time is tried" in trial
+    assert text in closed
+    assert all(error.message.rstrip(".") in said for said in (trial, closed))
+    assert {record.__dict__["job"] for record in caplog.records} == {"job-1"}
+
+
+# ── questions ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("error", [*WORDS, NoAnswer("HTTP 502")])
+def test_what_upstream_says_of_one_task_closes_nothing(
+    health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, error: UpstreamError
+) -> None:
+    """However often; whoever asks may name the job."""
+    for _ in range(20):
+        assert health.of_questions({"job-1": error}) == {"job-1"}
+
+    assert store.controls.gate(clock.now).open
+    assert logged(caplog) == []
+
+
+@pytest.mark.parametrize("error", [*WORDS, NoAnswer("HTTP 502")])
+def test_what_upstream_says_of_some_tasks_while_it_tells_of_others_closes_nothing(
+    health: Health, store: Store, clock: Clock, error: UpstreamError
+) -> None:
+    """Be they many."""
+    for _ in range(20):
+        found: dict[str, object] = {"job-1": error, "job-2": error, "job-3": NotReady()}
+        assert health.of_questions(found) == {"job-1", "job-2"}
+
+    assert store.controls.gate(clock.now).open
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Unauthorized("key"), Reason.UNAUTHORIZED),
+        (Forbidden("no"), Reason.UNAUTHORIZED),
+        (CannotPay("pay"), Reason.OUT_OF_CREDITS),
+    ],
+)
+def test_what_upstream_refuses_of_several_tasks_is_tried_with_an_order(
+    health: Health, store: Store, clock: Clock, error: UpstreamError, reason: Reason
+) -> None:
+    """Only orders can tell whether orders are refused; when it tells of a task again, it was nothing."""
+    assert health.of_questions({"job-1": error, "job-2": error}) == {"job-1"}
+    [hold] = store.controls.gate(clock.now).holds
+    assert (hold.reason, hold.trial, hold.detail) == (reason, True, f"{error.message} (job job-2)")
+
+    store.controls.note_balance(900, spent_before=0, asked=clock.now, now=clock.now)
+
+    assert store.controls.gate(clock.now).open
+
+
+def test_questions_about_several_tasks_that_come_too_fast_are_a_cooldown(
+    health: Health, store: Store, clock: Clock
+) -> None:
+    """That questions come too fast says nothing about how many jobs upstream bears."""
+    before = store.controls.flow()
+
+    health.of_questions({"job-1": SlowDown("slow", 30), "job-2": SlowDown("slow", 30)})
+
+    held = Hold("cooldown", "slow (job job-2)", clock.now, clock.now + 30)
+    assert store.controls.gate(clock.now).holds == (held,)
+    assert store.controls.flow() == before
+
+
+# ── the balance ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("error", [*WORDS[:2], *WORDS[3:], NoAnswer("HTTP 502")])
+def test_a_balance_that_cannot_be_asked_for_closes_nothing(
+    health: Health, store: Store, clock: Clock, error: UpstreamError
+) -> None:
+    """Orders go on without it."""
+    for _ in range(20):
+        health.of_balance(error)
+
+    assert store.controls.gate(clock.now).open
+
+
+def test_a_balance_that_upstream_does_not_tell_to_this_key_is_tried_with_an_order(
+    health: Health, store: Store, clock: Clock
+) -> None:
+    """The key may be wrong; when it is told the balance again, it was nothing."""
+    health.of_balance(Unauthorized("key"))
+    assert store.controls.gate(clock.now).holds == (
+        Hold("unauthorized", "key (get-credits)", clock.now, clock.now, trial=True),
+    )
+
+    store.controls.note_balance(900, spent_before=0, asked=clock.now, now=clock.now)
+
+    assert store.controls.gate(clock.now).open
+
+
+# ── no answer ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @OF_BOTH
@@ -91,39 +213,29 @@ def test_one_jobs_own_trouble_closes_the_gate_for_nobody(
     health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, tell: Tell, error: UpstreamError
 ) -> None:
     """However often."""
-    for _ in range(9):
-        tell(health, error)
+    for n in range(9):
+        assert not tell(health, f"job-{n}", error)
 
     assert store.controls.gate(clock.now).open
     assert logged(caplog) == []
 
 
-def test_only_slow_orders_lower_the_limit(health: Health, store: Store, clock: Clock) -> None:
-    """That questions come too fast says nothing about how many jobs upstream bears."""
-    before = store.controls.flow()
-
-    health.of_question(SlowDown("slow"))
-    assert store.controls.flow() == before
-
-    health.of_order(SlowDown("slow"))
-    assert store.controls.flow().limit == 1
-
-
 @OF_BOTH
-@pytest.mark.parametrize("error", [Unavailable("no connection"), NoAnswer("HTTP 502")])
+@pytest.mark.parametrize("error", [NoConnection("no connection"), NoAnswer("HTTP 502")])
 def test_five_calls_in_a_row_without_an_answer_close_the_gate(
     health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, tell: Tell, error: UpstreamError
 ) -> None:
     """For a while, after which one job is tried; it is told once."""
-    for _ in range(4):
-        tell(health, error)
+    for n in range(4):
+        tell(health, f"job-{n}", error)
     assert store.controls.gate(clock.now).open
     assert logged(caplog) == []
 
-    for _ in range(3):
-        tell(health, error)
+    for n in range(4, 7):
+        tell(health, f"job-{n}", error)
 
-    held = Hold("upstream_down", error.message, clock.now, clock.now + PATIENCE.cooldown_s)
+    detail = f"{error.message} (job job-4)"
+    held = Hold("upstream_down", detail, clock.now, clock.now + PATIENCE.cooldown_s)
     assert store.controls.gate(clock.now).holds == (held,)
     [(level, text)] = logged(caplog)
     assert level == logging.ERROR
@@ -132,14 +244,27 @@ def test_five_calls_in_a_row_without_an_answer_close_the_gate(
     assert [hold.trial for hold in store.controls.gate(clock.now).holds] == [True]
 
 
+def test_without_a_connection_it_is_of_no_concern_what_was_asked_about(
+    health: Health, store: Store, clock: Clock
+) -> None:
+    """One task alone, or the balance, tells it as well as many."""
+    for _ in range(4):
+        health.of_questions({"job-1": NoConnection("no connection")})
+    assert store.controls.gate(clock.now).open
+
+    health.of_balance(NoConnection("no connection"))
+
+    assert store.controls.gate(clock.now).closed_for(Reason.UPSTREAM_DOWN)
+
+
 @OF_BOTH
-@pytest.mark.parametrize("answer", ["a task id", Refused("no"), Moderated("no")], ids=["fine", "refused", "moderated"])
+@pytest.mark.parametrize("answer", [NotReady(), Refused("no"), Moderated("no")], ids=["fine", "refused", "moderated"])
 def test_any_answer_ends_the_row(health: Health, store: Store, clock: Clock, tell: Tell, answer: object) -> None:
     """Whatever it says: upstream is there."""
     for _ in range(3):
-        for _ in range(4):
-            tell(health, NoAnswer("HTTP 502"))
-        tell(health, answer)
+        for n in range(4):
+            tell(health, f"job-{n}", NoAnswer("HTTP 502"))
+        tell(health, "job-9", answer)
 
     assert store.controls.gate(clock.now).open
 
@@ -148,32 +273,7 @@ def test_what_upstream_does_not_answer_counts_for_all_processes_together(
     health: Health, store: Store, clock: Clock
 ) -> None:
     """Five workers with one failure each know what one with five knows."""
-    for _ in range(5):
-        Health(store.controls, PATIENCE, clock).of_order(Unavailable("no connection"))
+    for n in range(5):
+        Health(store.controls, PATIENCE, clock).of_order(f"job-{n}", NoConnection("no connection"))
 
     assert store.controls.gate(clock.now).closed_for("upstream_down")
-
-
-def test_what_was_over_and_begins_anew_is_told_anew(
-    health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Once for each time that it begins."""
-    health.of_order(SlowDown("slow", 5))
-    clock.now += 5
-    health.of_order(SlowDown("slow", 5))
-
-    assert len(logged(caplog)) == 2
-
-
-def test_a_key_that_is_still_wrong_after_a_resume_is_told_again(
-    health: Health, clock: Clock, store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whoever thought to have mended it learns that they have not; the orders beside it say nothing more."""
-    for _ in range(3):
-        health.of_order(Unauthorized("Invalid API key."))
-    store.controls.resume(clock.now)
-    clock.now += 1
-    for _ in range(3):
-        health.of_order(Unauthorized("Invalid API key."))
-
-    assert caplog.text.count("the key is wrong") == 2

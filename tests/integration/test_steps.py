@@ -306,8 +306,8 @@ def resume(bench: Bench, _: float) -> None:
 CLOSINGS: dict[str, tuple[dict[str, object], str, float | None, Callable[[Bench, float], None]]] = {
     "429": ({"concurrency": 0}, "cooldown", PATIENCE.cooldown_s, wait),
     "429 with Retry-After": ({"concurrency": 0, "retry_after": 30}, "cooldown", 30, wait),
-    "no credits": ({"credits": 3}, "out_of_credits", None, ask_for_the_balance),
-    "no subscription": ({"subscription": False}, "out_of_credits", None, ask_for_the_balance),
+    "no credits": ({"credits": 3}, "out_of_credits", PATIENCE.cooldown_s, ask_for_the_balance),
+    "no subscription": ({"subscription": False}, "out_of_credits", PATIENCE.cooldown_s, ask_for_the_balance),
     "a wrong key": ({"api_key": "another key"}, "unauthorized", None, resume),
 }
 
@@ -321,28 +321,37 @@ def test_what_meets_everybody_closes_the_gate_and_fails_nobody(
     for_s: float | None,
     end: Callable[[Bench, float], None],
 ) -> None:
-    """The job is queued again, and is charged once when the time has come and the trouble is over."""
+    """The jobs are queued again, and are charged once when the time has come and the trouble is over."""
     before = simulator.dials()
     simulator.turn(**dials)
-    [job_id] = bench.admitted(voice())
+    job_ids = bench.admitted(*voices(2))
 
-    assert bench.submit(Stage.VOICE, [job_id]) == Submitted()
+    assert bench.submit(Stage.VOICE, job_ids) == Submitted()
 
-    now, job = bench.clock.now, bench.job(job_id)
+    now = bench.clock.now
     [hold] = bench.store.controls.gate(now).holds
-    assert (job.state, job.failure, job.credits, bench.store.in_flight()) == (State.QUEUED, None, 0, 0)
+    for job in map(bench.job, job_ids):
+        assert (job.state, job.failure, job.credits) == (State.QUEUED, None, 0)
+    assert bench.store.in_flight() == 0
     assert (hold.reason, hold.since, hold.until) == (reason, now, for_s and now + for_s)
-    assert hold.detail
+    assert any(f"(job {job_id})" in hold.detail for job_id in job_ids)
     assert bench.admit() == {}
     bench.clock.now += 1e6 if for_s is None else for_s - 0.01
     assert bench.admit() == {}
 
     simulator.turn(**before)
     end(bench, 0.01)
-    assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == [job_id]
+    bench.clock.now += PATIENCE.account_s
+    pending = [job_id for _ in job_ids for job_id in bench.submit(Stage.VOICE, _admitted(bench)).pending]
+    assert pending  # after "slow down" only one is sent at once
     assert bench.store.controls.gate(bench.clock.now).open
-    assert len(charges(simulator)) == 1
+    assert len(charges(simulator)) == len(pending)
     assert books_agree(bench, simulator)
+
+
+def _admitted(bench: Bench) -> list[str]:
+    """The voices that may be sent now."""
+    return bench.admit().get(Stage.VOICE, [])
 
 
 def test_an_upstream_that_is_away_closes_the_gate_for_a_while(bench: Bench, build: Build, simulator: Simulator) -> None:
@@ -359,7 +368,7 @@ def test_an_upstream_that_is_away_closes_the_gate_for_a_while(bench: Bench, buil
 
     [hold] = bench.store.controls.gate(bench.clock.now).holds
     assert bench.states(job_ids) == [State.QUEUED] * 5
-    assert (hold.reason, hold.detail) == ("upstream_down", "no connection")
+    assert (hold.reason, hold.detail) == ("upstream_down", f"no connection (job {job_ids[4]})")
     assert bench.admit() == {}
     bench.clock.now += PATIENCE.cooldown_s
     assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == job_ids[:1]

@@ -62,6 +62,7 @@ def test_the_status_has_a_shape_that_scripts_may_rely_on(command: Command, store
         "credits_today": 0,
         "failed": {},
         "rejects": 0,
+        "refused": [],
         "callbacks": {"pending": 0, "undelivered": 0},
         "archive": {"pending": 0, "failed": 0},
         "workers": 0,

@@ -13,7 +13,7 @@ from tests.store.life import NOW, accepted, charge, charging, make, one, put, sl
 from voicequeue import Stage, State
 from voicequeue.claims import Charged, Later
 from voicequeue.controls import Flow
-from voicequeue.gate import Effect, Limits
+from voicequeue.gate import SUBMIT_RATE_MIN, Effect, Limits
 from voicequeue.store import Store
 
 Build = Callable[..., Store]
@@ -248,9 +248,32 @@ def test_large_limits_are_kept_to_the_last_digit(own: Store, many: int) -> None:
     assert own.admit(NOW).by_stage == {}
 
 
+def test_a_rate_that_was_far_too_low_holds_nothing_up_when_another_is_set(
+    own: Store, redis: Redis, prefix: str
+) -> None:
+    """Neither one that an earlier release let in, nor the time of the next POST that follows from it."""
+    first, second, third = put(own, *numbered(3))
+    redis.hset(f"{{{prefix}}}:limits", "submit_rate", "1e-320")
+    for job_id in (first, second, third):
+        make(own, one(own, job_id), State.ADMITTED)
+    assert isinstance(charge(own, first, Stage.VOICE, "h", NOW, lease=9), Charged)
+    wait = charge(own, second, Stage.VOICE, "h", NOW, lease=9)
+    assert isinstance(wait, Later)
+    assert wait.seconds == pytest.approx(60 / SUBMIT_RATE_MIN)
+
+    own.controls.set_limits(submit_rate=60)
+    wait = charge(own, second, Stage.VOICE, "h", NOW, lease=9)
+    assert isinstance(wait, Later)
+    assert wait.seconds <= 1
+    own.controls.set_limits(submit_rate=0)
+    assert isinstance(charge(own, third, Stage.VOICE, "h", NOW, lease=9), Charged)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"submit_rate": 1e-320},
+        {"submit_rate": 0.009},
         {"in_flight": 0},
         {"in_flight": 2.5},
         {"submit_rate": -1},

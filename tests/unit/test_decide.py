@@ -69,7 +69,7 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
     assert (move.to, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
-    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", "asked": None, "forbidden": None}
+    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", "asked": None}
 
 
 @BOTH_STAGES

@@ -90,7 +90,7 @@ def test_every_setting_stands_once_in_a_section_and_says_what_it_means() -> None
     [
         ("REDIS_URL", "`redis://localhost:6379/0`", "text"),
         ("VOICEQUEUE_PUBLIC_URL", "", "`http://` or `https://` URL"),
-        ("VOICEQUEUE_SUBMIT_RATE", "", "number > 0"),
+        ("VOICEQUEUE_SUBMIT_RATE", "", "number ≥ 0.01"),
         ("VOICEQUEUE_MAX_IN_FLIGHT", "100", "whole number ≥ 1"),
         ("VOICEQUEUE_CHUNK", "100", "whole number from 1 to 500"),
         ("VOICEQUEUE_POLL_MAX_S", "25", "number > 0, ≤ 60"),

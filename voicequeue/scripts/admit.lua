@@ -15,7 +15,8 @@ local free = math.min(limit_now(limits) - redis.call('ZCARD', key('flight')), to
 if limits.rate then free = math.min(free, math.ceil(limits.rate / 20) - waiting) end
 if gate == 'trial' then free = math.min(free, 1 - waiting - redis.call('ZCARD', key('state:charging'))) end
 
-local credits, paused, from_end = credits_free(limits.floor), paused_stages(), failed % 2 == 1
+local credits, paused = credits_free(limits.floor), paused_stages()
+local from_end = failed % 2 == 1 and redis.call('EXISTS', key('refused')) == 1
 local admitted, short = { '' }, nil
 
 -- Whether the batch whose turn it is has had it; nil where nothing can be paid any more.
@@ -34,9 +35,9 @@ local function serve(rank, batch, head_of)
   return true
 end
 
-local function serve_all(head_of)
+local function serve_all(head_of, reversed)
   for n = 0, 2 do
-    local rank, passed = from_end and 2 - n or n, 0
+    local rank, passed = reversed and 2 - n or n, 0
     while free > 0 and not short do
       local batch = redis.call('ZRANGE', key('turns:' .. rank), passed, passed)[1]
       if not batch then break end
@@ -45,7 +46,7 @@ local function serve_all(head_of)
   end
 end
 
-if gate == 'trial' then serve_all(heads(paused, passing(now, true), from_end)) end
+if gate == 'trial' then serve_all(heads(paused, passing(now, true), from_end), from_end) end
 serve_all(heads(paused, passing(now, false), from_end))
 admitted[1] = note_short(now, short, free)
 return admitted

@@ -5,9 +5,8 @@
 -- RETURNS  for each move 1 = written, 0 = the job had moved on; of a refused order 2 = others are on trial since, 3 = nothing
 --          is charged since
 local now, limits, moves = ARGV[1], limits_from(3), cjson.decode(ARGV[2])
-local written, taken, count = {}, {}, 0
-local mixed, told = false, false -- upstream took orders; it answered questions
-for _, m in ipairs(moves) do mixed = mixed or m.credits > 0 end
+local written, taken, told = {}, {}, false
+local mixed = is_taken_any(moves)
 
 local counts_down = redis.call('EXISTS', key('account')) == 1
 local function spend(batch, stage, credits)
@@ -28,7 +27,7 @@ for i, m in ipairs(moves) do
     if m.credits > 0 then
       m.set.credits = (job.credits or 0) + m.credits
       spend(job.batch, m.stage, m.credits)
-      if state == 'charging' then taken[m.stage], count = (taken[m.stage] or 0) + 1, count + 1 end
+      if state == 'charging' then taken[m.stage] = (taken[m.stage] or 0) + 1 end
     end
     written[i] = m.refused and state == 'charging' and judge(m.id, m, job, now, mixed) or 1
     told = told or (state == 'pending' and (m.to == 'succeeded' or m.to == 'admitted'))
@@ -44,8 +43,5 @@ for i, m in ipairs(moves) do
   end
 end
 if told then answered() end
-if count > 0 then
-  proven(now, taken)
-  grow(limits, now, count)
-end
+if next(taken) then proven(limits, now, taken) end
 return written

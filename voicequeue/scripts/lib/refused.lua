@@ -4,24 +4,24 @@
 -- How often a job is refused at most (times `tries`) although upstream took others only at first.
 local LONG = 4
 
--- Whether a job is passed over now: it rests after a refusal; or (`untried`) was refused since upstream took an order.
+-- Gives whether a job is passed over now: it rests after a refusal, or (`untried`) was refused at all.
 local function passing(now, untried)
   if redis.call('EXISTS', key('refused')) == 0 then return function() return false end end
   return function(id)
     local rests = redis.call('ZSCORE', key('refused'), id)
-    if not rests then return false end
-    for _, reason in ipairs(untried and REASONS or {}) do
-      if redis.call('SISMEMBER', key('refused:' .. reason), id) == 1 then return true end
-    end
-    return tonumber(rests) > now
+    return rests and (untried or tonumber(rests) > now)
   end
 end
 
 -- Upstream has taken orders, so many of each stage: what was refused before was not everybody's, what was on trial is
 -- over.
-local function proven(now, taken)
+local function proven(limits, now, taken)
+  local count = 0
   redis.call('HSET', key('flow'), 'took', now)
-  for stage, orders in pairs(taken) do redis.call('HINCRBY', key('flow'), 'takes.' .. stage, orders) end
+  for stage, orders in pairs(taken) do
+    redis.call('HINCRBY', key('flow'), 'takes.' .. stage, orders)
+    count = count + orders
+  end
   if redis.call('EXISTS', key('gate')) == 1 and gate_of(now) == 'trial' then
     redis.call('HDEL', key('gate'), 'out_of_credits', 'unauthorized', 'upstream_down')
     wake()
@@ -30,6 +30,13 @@ local function proven(now, taken)
   local keys = { key('unanswered:upstream_down') }
   for _, reason in ipairs(REASONS) do keys[#keys + 1] = key('refused:' .. reason) end
   redis.call('DEL', unpack(keys))
+  grow(limits, now, count)
+end
+
+-- Whether upstream took any of the orders that were answered together.
+local function is_taken_any(moves)
+  for _, m in ipairs(moves) do if m.credits > 0 then return true end end
+  return false
 end
 
 -- The job's order is not refused any more, or not to be sent: a trial that was for it alone is over.
