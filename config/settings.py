@@ -114,12 +114,12 @@ class Settings(BaseSettings):
     credits_every_s: Seconds = Field(
         60.0,
         description="how often the account's credits are asked for, by one worker for all: so soon it goes on when "
-        'credits were added. After "forbidden" in words that nobody knows one job is tried as often',
+        'credits were added. After "forbidden" or "pay" one job is tried as often, at the least',
     )
     cooldown_s: Seconds = Field(
         5.0,
-        description='how long nothing is charged after "slow down" (unless it says how long), and at first after five '
-        "calls in a row without an answer",
+        description='how long nothing is charged after "slow down" (unless it says how long, and to two jobs), and at '
+        "first after five calls in a row without an answer, or two jobs that were refused alike",
     )
     chunk: int = Field(100, ge=1, le=500, description="job ids in one Celery message, at most")
     http_threads: int = Field(16, ge=1, le=128, description="calls to upstream at once in one worker process")

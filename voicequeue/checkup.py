@@ -296,13 +296,10 @@ def _not_the_same(name: str, groups: Sequence[Sequence[Heard]]) -> Remark:
 
 def _work(facts: Facts) -> Iterator[Remark]:
     for hold in facts.gate.holds:
-        told = (
-            f"the gate is closed: {hold.reason} ({hold.detail})"
-            if hold.detail
-            else f"the gate is closed: {hold.reason}"
-        )
-        level = Level.ERROR if hold.reason == Reason.UNAUTHORIZED else Level.WARNING
-        yield Remark("gate", level, told, _TODO.get(hold.reason.partition(".")[0], ""))
+        stands = "on trial" if hold.trial else "closed"
+        what = f"the gate is {stands}: {hold.reason}" + (f" ({hold.detail})" if hold.detail else "")
+        level = Level.ERROR if hold.reason == Reason.UNAUTHORIZED and not hold.trial else Level.WARNING
+        yield Remark("gate", level, what, _TODO.get(hold.reason.partition(".")[0], ""))
     if facts.gate.open:
         yield fine("gate", "open")
     for job in facts.refused[:REFUSED_NAMED]:

@@ -144,7 +144,8 @@ def test_credits_that_somebody_else_spends_are_missed_once_and_nothing_fails(hou
         eventually(lambda: queue.status().gate.closed_for("out_of_credits") and queue.status().in_flight == 0)
         some_time_passes(queue)
         assert queue.batch("robbed").states[State.QUEUED] == 20
-        assert counts('"level": "error"') + counts("the credits do not suffice") == 1, house.logs()
+        assert counts('"level": "error"') == 1, house.logs()
+        assert counts("the credits do not suffice") <= 1  # which is so, as soon as upstream has told the balance
 
         house.dial(credits=1_000)
         eventually(lambda: settled(queue, "robbed"), within_s=40)

@@ -23,6 +23,8 @@ from simulator.process import Simulator
 from tasks.intake import ENQUEUE
 from tests.conftest import eventually
 from tests.integration.rewriting import Rewriting
+from tests.jobs import voice
+from tests.store.life import accepted, charging, one, put, refused
 from voicequeue import neighbours
 from voicequeue.checkup import QUEUES
 from voicequeue.cli.examine import examine
@@ -340,6 +342,23 @@ def test_of_many_keys_some_are_looked_at_and_that_is_said(setup: Setup, monkeypa
     [said] = of_the_database(setup, "fine")
 
     assert re.search(r"\(1,\d{3} of 3,\d{3} keys were looked at\)", said)
+
+
+def test_a_job_that_upstream_refuses_while_it_takes_others_is_named(setup: Setup) -> None:
+    """With its words; the gate that was put on trial for it is open."""
+    poison, other = put(setup.store, voice(key="poison"), voice(key="other"), now=time.time())
+    for now in (time.time(), time.time() + 60):
+        setup.store.admit(now)
+        charging(setup.store, poison, now)
+        refused(setup.store, poison, now=now, words="persona not found")
+        if one(setup.store, other).state is not State.PENDING:
+            setup.store.admit(now)
+            charging(setup.store, other, now)
+            accepted(setup.store, other, now)
+
+    [named] = [each["what"] for each in setup.told()[1] if each["check"] == "jobs"]
+
+    assert named == f"upstream refuses job {poison} while it takes others, 2 times by now (persona not found)"
 
 
 def test_a_person_reads_what_to_do_below_each_finding(setup: Setup) -> None:

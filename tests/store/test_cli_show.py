@@ -9,7 +9,7 @@ import typer
 
 from tests.jobs import URL, numbered, sung, voice
 from tests.store.conftest import Command
-from tests.store.life import NOW, REACHABLE, brought_to, failed, one, put, song_of
+from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, failed, one, put, refused, song_of
 from voicequeue import Code, State, VoiceQueue
 from voicequeue.cli import app
 from voicequeue.job import iso
@@ -80,6 +80,32 @@ def test_a_closed_gate_is_told_with_its_reason(command: Command, store: Store) -
         "holds": [{"reason": "paused", "detail": "by [Ana]", "since": iso(NOW), "until": None, "trial": False}],
     }
     assert "closed: paused (by [Ana])" in command("status").out
+
+
+def test_a_job_that_upstream_refuses_while_it_takes_others_is_named(command: Command, store: Store) -> None:
+    """With its words, as text and as JSON; of its batch and of all, not of others."""
+    poison, other = put(store, voice(key="poison", batch="b"), voice(key="other"))
+    for n, now in enumerate((NOW, NOW + 60)):
+        store.admit(now)
+        charging(store, poison, now)
+        refused(store, poison, now=now, words="HTTP 404: [persona] not found")
+        if n == 0:
+            store.admit(now)
+            charging(store, other, now)
+            accepted(store, other, now)
+
+    named = command("status", "--json").json()["refused"]
+    assert named == [
+        {
+            "job_id": poison,
+            "stage": "voice",
+            "message": "HTTP 404: [persona] not found",
+            "times": 2,
+            "until": iso(NOW + 70),
+        }
+    ]
+    assert command("status", "b", "--json").json()["refused"] == named
+    assert f"job {poison}, 2 times while others are taken (HTTP 404: [persona] not found)" in command("status").out
 
 
 def test_an_empty_queue_has_a_status(command: Command) -> None:

@@ -118,8 +118,10 @@ def test_limits_go_back_to_the_settings(command: Command, store: Store) -> None:
     assert (found.in_flight, found.submit_rate, found.credit_floor) == (100_000, None, 6)
 
 
-@pytest.mark.parametrize("options", [("--in-flight", 0), ("--submit-rate", -1), ("--credit-floor", -1)])
-def test_a_limit_that_is_none_is_refused(command: Command, options: tuple[str, int]) -> None:
+@pytest.mark.parametrize(
+    "options", [("--in-flight", 0), ("--submit-rate", -1), ("--submit-rate", 1e-320), ("--credit-floor", -1)]
+)
+def test_a_limit_that_is_none_is_refused(command: Command, options: tuple[str, float]) -> None:
     """With its name."""
     ended = command("limits", *options)
 

@@ -195,6 +195,7 @@ def test_it_settles_near_what_upstream_bears(build: Build, bears: int) -> None:
         if beat > 30:
             used.append(store.counts()[State.PENDING] / bears)
 
+    assert store.counts()[State.FAILED] == 0
     assert sum(used) / len(used) >= 0.75
     assert slow <= max(3, 0.04 * taken)
 

@@ -8,7 +8,7 @@ import typer
 
 from voicequeue.cli.show import clock
 from voicequeue.cli.terminal import AsJson, BatchOption, out, print_json, queue, safe
-from voicequeue.gate import Limits
+from voicequeue.gate import SUBMIT_RATE_MIN, Limits
 from voicequeue.job import iso
 from voicequeue.stage import Stage
 
@@ -62,9 +62,15 @@ def _tell(what: str, changed: bool, *, as_json: bool) -> None:
         out.print(safe(what if changed else f"{what} already"))
 
 
+def _rate(value: float | None) -> float | None:
+    if value and not value >= SUBMIT_RATE_MIN:
+        raise typer.BadParameter(f"{value:g} is below {SUBMIT_RATE_MIN}; 0 is any")
+    return value
+
+
 def limits(
     in_flight: Annotated[int | None, typer.Option(min=1, help="Jobs with upstream at once, at most.")] = None,
-    submit_rate: Annotated[float | None, typer.Option(min=0, help="POSTs a minute; 0 is any.")] = None,
+    submit_rate: Annotated[float | None, typer.Option(callback=_rate, help="POSTs a minute; 0 is any.")] = None,
     credit_floor: Annotated[int | None, typer.Option(min=0, help="Credits that are not touched.")] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Go back to the workers' settings.")] = False,
     as_json: AsJson = False,
