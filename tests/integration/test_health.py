@@ -154,9 +154,9 @@ def test_what_upstream_refuses_of_several_tasks_is_tried_with_an_order(
     health: Health, store: Store, clock: Clock, error: UpstreamError, reason: Reason
 ) -> None:
     """Only orders can tell whether orders are refused; when it tells of a task again, it was nothing."""
-    assert health.of_questions({"job-1": error, "job-2": error}) == {"job-1"}
+    assert health.of_questions({"job-1": error, "job-2": error}) == set()
     [hold] = store.controls.gate(clock.now).holds
-    assert (hold.reason, hold.trial, hold.detail) == (reason, True, f"{error.message} (job job-2)")
+    assert (hold.reason, hold.trial, hold.detail) == (reason, True, f"{error.message} (job job-1)")
 
     store.controls.note_balance(900, spent_before=0, asked=clock.now, now=clock.now)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import SecretStr, ValidationError
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS, configuration
 from config.settings import BadSettings, Settings, explain, load
 from voicequeue import signing
+from voicequeue.gate import SUBMIT_RATE_MIN
 from workers.doctor import known_settings
 from workers.services import callback_secrets
 
@@ -131,3 +133,13 @@ def test_the_doctor_knows_every_setting_that_the_documents_name() -> None:
     by_other_names = {"VOICEQUEUE_REDIS_URL", "VOICEQUEUE_MUSICAPI_KEY", "VOICEQUEUE_MUSICAPI_BASE_URL"}
 
     assert named == known_settings() - by_other_names
+
+
+def test_the_least_submit_rate_is_the_same_everywhere() -> None:
+    """In the settings, for whoever sets it while it runs, and for the scripts."""
+    flow = (files("voicequeue.scripts") / "lib" / "flow.lua").read_text(encoding="utf-8")
+
+    assert f"local RATE_MIN = {SUBMIT_RATE_MIN:g}\n" in flow
+    assert Settings(_env_file=None, submit_rate=SUBMIT_RATE_MIN).submit_rate == SUBMIT_RATE_MIN
+    with pytest.raises(ValidationError):
+        Settings(_env_file=None, submit_rate=SUBMIT_RATE_MIN / 2)

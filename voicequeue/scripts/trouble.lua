@@ -7,10 +7,8 @@
 local IN_A_ROW = 5
 local now, pause, most, news = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), {}
 
-local function note(about, reason, detail, wait)
-  local unanswered = key('unanswered:' .. reason)
-  redis.call('SADD', unanswered, about == '' and 'any' or about)
-  local agreed = about == '' or redis.call('SCARD', unanswered) > 1
+local function judge(about, reason, detail, wait)
+  local agreed = about == '' or redis.call('SCARD', key('unanswered:' .. reason)) > 1
   if reason == 'upstream_down' then
     local failures = redis.call('HINCRBY', key('flow'), 'failures', 1)
     if agreed and (failures >= IN_A_ROW or hold_of(reason, now)) then
@@ -24,5 +22,6 @@ local function note(about, reason, detail, wait)
   return agreed and 1 or 0
 end
 
-for a = 4, #ARGV, 4 do news[#news + 1] = note(ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]) end
+for a = 4, #ARGV, 4 do redis.call('SADD', key('unanswered:' .. ARGV[a + 1]), ARGV[a] == '' and 'any' or ARGV[a]) end
+for a = 4, #ARGV, 4 do news[#news + 1] = judge(ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]) end
 return news
