@@ -5,7 +5,7 @@
 -- RETURNS  for each move 1 = written, 0 = the job had moved on; of a refused order 2 = others are on trial since, 3 = nothing
 --          is charged since
 local now, limits, moves = ARGV[1], limits_from(3), cjson.decode(ARGV[2])
-local written, taken, told = {}, {}, false
+local written, taken, is_answered = {}, {}, false
 local mixed = is_taken_any(moves)
 
 local counts_down = redis.call('EXISTS', key('account')) == 1
@@ -30,7 +30,7 @@ for i, m in ipairs(moves) do
       if state == 'charging' then taken[m.stage] = (taken[m.stage] or 0) + 1 end
     end
     written[i] = m.refused and state == 'charging' and judge(m.id, m, job, now, mixed) or 1
-    told = told or (state == 'pending' and (m.to == 'succeeded' or m.to == 'admitted'))
+    is_answered = is_answered or (state == 'pending' and (m.to == 'succeeded' or m.to == 'admitted'))
     move(m.id, m, now, job)
     count_failure(failure, -1)
     count_failure(job.failure, 1)
@@ -42,6 +42,6 @@ for i, m in ipairs(moves) do
     end
   end
 end
-if told then answered() end
+if is_answered then answered() end
 if next(taken) then proven(limits, now, taken) end
 return written

@@ -46,7 +46,7 @@ local function leave_line(rank, batch, id)
 end
 
 -- heads: gives the head of each line (or its end), of those stages that are not paused, but for the jobs that are
--- passed over. Whoever takes it from the line may ask for the next.
+-- passed over; again for the next one, when the caller has taken that from the line.
 local PAGE = 50
 local function heads(paused, is_passed, from_end)
   local low, high = paused.music and '0' or '-inf', paused.voice and '(0' or '+inf'

@@ -13,8 +13,7 @@ local function passing(now, untried)
   end
 end
 
--- Upstream has taken orders, so many of each stage: what was refused before was not everybody's, what was on trial is
--- over.
+-- Upstream has taken orders, so many of each stage: what it refused before was not meant for all, and trials are over.
 local function proven(limits, now, taken)
   local count = 0
   redis.call('HSET', key('flow'), 'took', now)
