@@ -94,7 +94,8 @@ def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
     @app.task(bind=True, name=ENQUEUE, **INTAKE)
     def enqueue(self: Task[..., str], *args: Any, **kwargs: Any) -> str:
         try:
-            return take(services().store, args, kwargs, message_id=self.request.id or "", now=time.time())
+            store = services().store
+            return take(store, args, kwargs, message_id=self.request.id or "", now=store.clock())
         except RedisError as error:
             # A task that fails is acknowledged, and its message gone; this one goes back into its queue.
             # What Redis said is not logged with it: it may quote the job.

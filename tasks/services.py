@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from tasks.health import Health
 from tasks.musicapi import MusicApi
 from tasks.polls import Polls
 from tasks.webhooks import Webhooks
+from voicequeue.clock import Clock
 from voicequeue.flow import Patience
 from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
@@ -30,9 +30,10 @@ class Services:
     chunk: int
     #: How long upstream may take for a stage, in seconds.
     deadlines: Mapping[Stage, float]
+    #: The queue's time (voicequeue/clock.py).
+    clock: Clock
     #: None where upstream cannot reach us.
     webhooks: Webhooks | None = None
-    clock: Callable[[], float] = field(default=time.time)
     #: What one call about a job is done within: a span, where traces are on.
     span: Callable[..., AbstractContextManager[None]] = lambda *_, **__: nullcontext()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -50,7 +49,7 @@ def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | N
 
     It gives back a task id that we lost with the answer to our POST; the poll that follows decides.
     """
-    now = time.time()
+    now = store.clock()
     [job] = store.get([job_id])
     if job is None:
         return Hint.UNKNOWN

@@ -117,7 +117,8 @@ class Status:
 
     `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
     `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by);
-    `rejects` how many messages became no job; `refused` the first jobs that upstream refuses while it takes others.
+    `rejects` how many messages became no job; `refused` the first jobs that upstream refuses while it takes others;
+    `at` when it was read, by the queue's time.
     """
 
     states: dict[State, int]
@@ -135,6 +136,7 @@ class Status:
     callbacks: CallbackCounts = CallbackCounts()
     archive: ArchiveCounts = ArchiveCounts()
     refused: tuple[RefusedJob, ...] = ()
+    at: float = 0.0
 
     @property
     def backlog_credits(self) -> int:

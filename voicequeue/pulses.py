@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -22,7 +23,7 @@ KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A process of that kind and name, when it was heard last (Unix seconds, by its clock), and its facts."""
+    """A process of that kind and name, when it was heard last (Unix seconds, the queue's time), and its facts."""
 
     kind: str
     name: str
@@ -38,19 +39,16 @@ class Pulses:
         self._kind = kind
         self._heard = keyspace.key(KINDS[kind])
         self._facts = keyspace.key(f"{KINDS[kind]}:facts")
-        self._ahead = 0.0
 
     def heard(self, name: str, now: float, facts: Mapping[str, Any] | None = None) -> None:
-        """Note that a process lives, and by how many seconds its clock was ahead of Redis's when it was heard before;
-        those not heard for a day are forgotten."""
-        told = {**(facts or {}), "ahead": round(self._ahead, 1)}
+        """Note that a process lives, and by how many seconds the clock of its host is ahead of the queue's time, which
+        is `now`; those not heard for a day are forgotten."""
+        told = {**(facts or {}), "ahead": round(time.time() - now, 1)}
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.time()
             pipe.zadd(self._heard, {name: now})
             pipe.hset(self._facts, name, json.dumps(told))
             pipe.zrange(self._heard, "-inf", now - DAY_S, byscore=True)
-            (seconds, microseconds), *_, gone = pipe.execute()
-        self._ahead = now - seconds - microseconds / 1e6
+            *_, gone = pipe.execute()
         if gone:
             self._redis.zrem(self._heard, *gone)
             self._redis.hdel(self._facts, *gone)

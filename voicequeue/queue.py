@@ -311,7 +311,7 @@ class VoiceQueue:
     def trend(self, *, span_s: float = 3600.0, stretches: int = 60) -> list[Stretch]:
         """How many jobs were finished in the last `span_s` seconds, and how long they took; the oldest first."""
         with reachable():
-            return self._store.trend(time.time(), span_s=span_s, stretches=stretches)
+            return self._store.trend(self._now(), span_s=span_s, stretches=stretches)
 
     def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
         """Messages from other Celery clients that became no job, the newest first; the last 1,000 are kept."""
@@ -364,7 +364,7 @@ class VoiceQueue:
         """The whole queue at a glance, or one batch of it. Raises UnknownBatch."""
         if batch is not None:
             self.batch(batch)
-        now, store = time.time(), self._store
+        now, store = self._now(), self._store
         with reachable():
             lines = store.lines(batch)
             states = store.counts(batch, lines)
@@ -386,6 +386,7 @@ class VoiceQueue:
                 archive=store.archive.counted(now - 15) if batch is None else ArchiveCounts(),
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
+                at=now,
             )
 
     # ── steering ───────────────────────────────────────────────────────────────────────────────
@@ -398,14 +399,14 @@ class VoiceQueue:
         if batch is not None:
             return self.limit_batch(self.batch(batch).name, paused=True)
         with reachable():
-            return self._store.controls.pause(time.time(), stage=None if stage is None else Stage(stage), by=by)
+            return self._store.controls.pause(self._now(), stage=None if stage is None else Stage(stage), by=by)
 
     def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
         """Go on, and try what is held back for other reasons. False if nothing was. Raises UnknownBatch."""
         if batch is not None:
             return self.limit_batch(self.batch(batch).name, paused=False)
         with reachable():
-            return self._store.controls.resume(time.time(), stage=None if stage is None else Stage(stage))
+            return self._store.controls.resume(self._now(), stage=None if stage is None else Stage(stage))
 
     def limits(self) -> Limits:
         """As somebody set them while it runs, or else as the workers' settings say."""
@@ -464,14 +465,14 @@ class VoiceQueue:
     def callback_counts(self) -> CallbackCounts:
         """How many callbacks there are."""
         with reachable():
-            return self._store.callbacks.counted(time.time() - 15)
+            return self._store.callbacks.counted(self._now() - 15)
 
     def redeliver(self, callback_ids: Iterable[str]) -> int:
         """Deliver callbacks that were given up, or are pending, now; gives how many there were of them."""
         rest, found = iter(callback_ids), 0
         while page := list(islice(rest, CHUNK)):
             with reachable():
-                found += sum(self._store.callbacks.redeliver(page, time.time()))
+                found += sum(self._store.callbacks.redeliver(page, self._now()))
         return found
 
     # ── archive ────────────────────────────────────────────────────────────────────────────────
@@ -490,7 +491,7 @@ class VoiceQueue:
     def archive_counts(self) -> ArchiveCounts:
         """Of how many jobs the songs are to be archived, were given up, and were archived."""
         with reachable():
-            return self._store.archive.counted(time.time() - 15)
+            return self._store.archive.counted(self._now() - 15)
 
     def archive_again(self, job_ids: Iterable[str]) -> int:
         """Archive the songs of these jobs from now on, be it that they were given up or never meant to be; gives
@@ -498,7 +499,7 @@ class VoiceQueue:
         rest, found = iter(job_ids), 0
         while page := list(islice(rest, CHUNK)):
             with reachable():
-                found += sum(self._store.archive.again(page, time.time()))
+                found += sum(self._store.archive.again(page, self._now()))
         return found
 
     def archive_missing(self, batch: str | None = None) -> int:
@@ -520,7 +521,7 @@ class VoiceQueue:
 
     def cancel_as_read(self, jobs: Iterable[Job]) -> list[bool]:
         """Cancel many jobs as they were when they were read; False for one that has moved since."""
-        now = time.time()
+        now = self._now()
         moves = [changes.cancel(job, now) for job in jobs]
         with reachable():
             return self._store.apply(moves, now)
@@ -535,7 +536,7 @@ class VoiceQueue:
 
     def retry_as_read(self, jobs: Iterable[Job], *, resubmit: bool = False) -> list[bool]:
         """Retry many failed jobs as they were when they were read; False for one that has changed since."""
-        now = time.time()
+        now = self._now()
         moves = [changes.retry(job, now, resubmit=resubmit) for job in jobs]
         with reachable():
             return self._store.apply(moves, now)
@@ -548,12 +549,12 @@ class VoiceQueue:
         if wanted.batch is not None:
             self.batch(wanted.batch)
         with reachable():
-            return plans.draw_up(self._store, Action(action), wanted, time.time(), resubmit=resubmit)
+            return plans.draw_up(self._store, Action(action), wanted, self._now(), resubmit=resubmit)
 
     def carry_out(self, action: Action | str, token: str) -> Done:
         """Do what was planned to each job of that list that has not changed since. Raises UnknownPlan."""
         with reachable():
-            return plans.carry_out(self._store, Action(action), token, time.time())
+            return plans.carry_out(self._store, Action(action), token, self._now())
 
     def take_up(self, job_id: str, task_id: str) -> Job:
         """Give an unsure job the task id of its order: it was charged, and is asked about. Raises NotAllowed."""
@@ -577,11 +578,16 @@ class VoiceQueue:
     def repair(self, findings: Sequence[Finding]) -> list[Finding]:
         """Mend what `audit` found, and give what was mended; jobs that have moved on since are left alone."""
         with reachable():
-            return repair(self._redis, self._prefix, findings, time.time())
+            return repair(self._redis, self._prefix, findings, self._now())
+
+    def _now(self) -> float:
+        """Return the queue's time. Raises StoreUnreachable."""
+        with reachable():
+            return self._store.clock()
 
     def _change(self, job_id: str, decide: Callable[[Job, float], Move]) -> Job:
         while True:
-            now = time.time()
+            now = self._now()
             move = decide(self.get(job_id), now)
             with reachable():
                 [written] = self._store.apply([move], now)
@@ -595,7 +601,8 @@ class _Chunk:
     def __init__(self, store: Store, jobs: Sequence[Enqueueable]) -> None:
         self._orders = [_order(given) for given in jobs]
         flat = [job for order in self._orders if not isinstance(order, InvalidJob) for job in order]
-        self._pages = [store.enqueueing(page, time.time()) for page in _pages(flat)]
+        with reachable():
+            self._pages = [store.enqueueing(page, store.clock()) for page in _pages(flat)]
 
     def begin(self) -> None:
         """Have Redis take what it takes at once."""

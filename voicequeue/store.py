@@ -19,6 +19,7 @@ from voicequeue import records, scripts
 from voicequeue.archive import Archive
 from voicequeue.callbacks import Callbacks
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue, Planned
+from voicequeue.clock import RedisClock
 from voicequeue.controls import Controls
 from voicequeue.gate import Effect, Limits
 from voicequeue.job import FINAL, WITH_THE_VOICE, Event, Job, Move, State, Step
@@ -100,6 +101,7 @@ class Store:
     ) -> None:
         self._space = Keyspace(redis, prefix)
         self._redis = redis
+        self.clock = RedisClock(redis)
         self.controls = Controls(self._space, limits)
         self.callbacks = Callbacks(self._space)
         self.lookup = Lookup(self._space)

@@ -6,6 +6,7 @@ Only such workers carry it: where there is none, no messages pile up.
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 
 from celery import Celery
@@ -40,7 +41,7 @@ class ArchiveStep(Beating):
         chosen = settings()
         if (services := _services(chosen)) is None:
             return
-        sweep(services.clock())
+        sweep(time.time())
         pulse = ArchivePulse(services, partial(publish, app), worker=worker, facts=facts(chosen))
         pulse.beat_until(self.stopping, chosen.pulse_s)
 

@@ -92,9 +92,9 @@ class Consumer(CeleryConsumer):
 
     def refuse(self, message: Any, reason: str) -> None:
         """Keep the message among the rejected ones; only then does it leave its queue."""
-        rejected = _rejected(message, reason)
         try:
             with no_later_than(time.monotonic() + WAIT_S):
+                rejected = _rejected(message, reason)
                 services().store.rejects.add(rejected)
         except RedisError as error:
             log.warning("a message cannot be noted as rejected yet: %s", type(error).__name__)
@@ -112,4 +112,4 @@ def _rejected(message: Any, reason: str) -> RejectedMessage:
     except Exception:  # it is why the message is rejected
         payload = None
     name, message_id = name_and_id(message.headers, payload)
-    return RejectedMessage(time.time(), message_id, name, reason, message.body if payload is None else payload)
+    return RejectedMessage(services().clock(), message_id, name, reason, message.body if payload is None else payload)

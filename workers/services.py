@@ -92,6 +92,7 @@ def build(chosen: Settings) -> Services:
             connections=chosen.http_threads,
             heard=partial(_tell, store.tally),
         ),
+        clock=store.clock,
         plan=PollPlan(chosen.poll_min_s, chosen.poll_max_s),
         patience=_patience(chosen),
         chunk=chosen.chunk,
@@ -111,6 +112,7 @@ def build_callbacks(chosen: Settings) -> CallbackServices:
     store = Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix)
     return CallbackServices(
         callbacks=store.callbacks,
+        clock=store.clock,
         pulses=store.pulses["callbacks"],
         tally=store.tally,
         sender=Sender(
@@ -136,6 +138,7 @@ def build_archive(chosen: Settings) -> ArchiveServices:
     store = Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix)
     return ArchiveServices(
         archive=store.archive,
+        clock=store.clock,
         pulses=store.pulses["archive"],
         fetcher=Fetcher(
             allowed=Allowed.of(chosen.audio_allow, setting="VOICEQUEUE_AUDIO_ALLOW"),

@@ -11,10 +11,9 @@ import os
 import secrets
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -24,6 +23,7 @@ from tasks.archive.kinds import ending
 from tasks.archive.shelf import Shelf, Unusable, safe
 from voicequeue import flow
 from voicequeue.archive import Archive, Fetch
+from voicequeue.clock import Clock
 from voicequeue.job import ArchivedFile, Clip, Job, Part
 from voicequeue.pulses import Pulses
 
@@ -48,7 +48,8 @@ class ArchiveServices:
     fetcher: Fetcher
     shelf: Shelf
     patience: flow.ArchivePatience
-    clock: Callable[[], float] = field(default=time.time)
+    #: The queue's time (voicequeue/clock.py).
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from redis.exceptions import RedisError
@@ -18,6 +18,7 @@ from tasks.callbacks.hosts import Hosts
 from tasks.callbacks.sender import Again, Answer, Delivered, Never, Sender
 from voicequeue import flow
 from voicequeue.callbacks import Call, Callbacks, Undeliverable
+from voicequeue.clock import Clock
 from voicequeue.net.connections import Refused, Target
 from voicequeue.pulses import Pulses
 from voicequeue.tally import Tally
@@ -36,7 +37,8 @@ class CallbackServices:
     hosts: Hosts
     threads: Executor
     patience: flow.CallbackPatience
-    clock: Callable[[], float] = field(default=time.time)
+    #: The queue's time (voicequeue/clock.py).
+    clock: Clock
 
 
 def deliver(services: CallbackServices, ids: Sequence[str]) -> None:
@@ -93,7 +95,7 @@ def _about(call: Call) -> dict[str, object]:
 
 def _sent(services: CallbackServices, call: Call, target: Target) -> Answer:
     try:
-        return services.sender.send(call, target, services.clock())
+        return services.sender.send(call, target, time.time())  # receivers compare it with their clocks
     except Exception as error:  # a defect of ours: it counts as a try, or it would be tried for ever
         log.exception("a defect", extra=_about(call))
         return Again(f"a defect of voicequeue: {type(error).__name__}")

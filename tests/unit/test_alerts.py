@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +203,7 @@ def test_a_scrape_names_no_batch_and_no_job(store: Store) -> None:
     before = len(exposed(store))
     put(store, *(sung(key=f"k{n}", batch=f"secret-{n}", audio_url=f"https://a.example/{n}.wav") for n in range(50)))
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Numbers(store, clock=time.time))
+    registry.register(Numbers(store))
     text = generate_latest(registry).decode()
 
     assert len(exposed(store)) == before

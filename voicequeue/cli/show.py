@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
@@ -76,7 +75,7 @@ def print_status(now: Status, batch: str | None) -> None:
         out.print(f"gate       {shut}: {safe(hold.reason)}{_until(hold)}{_in_brackets(hold.detail)}")
     _print_refused(now.refused)
     for priority, lines in by_priority(now.backlog):
-        oldest = span(time.time() - min(line.oldest for line in lines))
+        oldest = span(now.at - min(line.oldest for line in lines))
         out.print(f"backlog    {priority} {sum(line.count for line in lines):,}, the oldest for {oldest}")
     left = f", about {span(now.seconds_left)} to go" if now.seconds_left else ""
     out.print(f"in flight  {now.in_flight:,} of {now.limit:,}; {now.pace:,.1f} succeed a minute{left}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
+from voicequeue.clock import Clock
 from voicequeue.pulses import Pulses
 
 #: How often (seconds).
@@ -20,10 +20,10 @@ EVERY_S = 5.0
 
 
 @asynccontextmanager
-async def alive(pulses: Pulses, facts: Mapping[str, Any]) -> AsyncIterator[None]:
+async def alive(pulses: Pulses, clock: Clock, facts: Mapping[str, Any]) -> AsyncIterator[None]:
     """Say so meanwhile, and that it is over at the end; where Redis is away, when it is back."""
     name = f"gateway-{os.getpid()}@{socket.gethostname()}"
-    saying = asyncio.create_task(_say_so(pulses, name, facts))
+    saying = asyncio.create_task(_say_so(lambda: pulses.heard(name, clock(), facts)))
     try:
         yield
     finally:
@@ -32,8 +32,8 @@ async def alive(pulses: Pulses, facts: Mapping[str, Any]) -> AsyncIterator[None]
             await run_in_threadpool(pulses.gone, name)
 
 
-async def _say_so(pulses: Pulses, name: str, facts: Mapping[str, Any]) -> None:
+async def _say_so(heartbeat: Callable[[], None]) -> None:
     while True:
         with suppress(RedisError):
-            await run_in_threadpool(pulses.heard, name, time.time(), facts)
+            await run_in_threadpool(heartbeat)
         await asyncio.sleep(EVERY_S)

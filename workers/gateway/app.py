@@ -48,7 +48,7 @@ def build(chosen: Settings) -> FastAPI:
         version=version("voicequeue"),
         redoc_url=None,
         static_url="/docs/static",
-        lifespan=_lifespan(queue, access, partial(alive, store.pulses["gateway"], facts(chosen))),
+        lifespan=_lifespan(queue, access, partial(alive, store.pulses["gateway"], store.clock, facts(chosen))),
     )
     gateway.add_middleware(RequestLog)
     problems.install(gateway)

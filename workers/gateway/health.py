@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from fastapi import APIRouter, HTTPException
 
 from voicequeue.reconnect import UNREACHABLE
@@ -27,7 +25,7 @@ def router(store: Store) -> APIRouter:
     def readyz() -> dict[str, int | str]:
         """Redis answers, and a worker's pulse was heard lately."""
         try:
-            workers = len(store.pulses["worker"].since(time.time() - PULSE_S))
+            workers = len(store.pulses["worker"].since(store.clock() - PULSE_S))
         except UNREACHABLE:
             raise HTTPException(503, "Redis does not answer") from None
         if not workers:

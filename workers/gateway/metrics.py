@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
 from fastapi import APIRouter, Request, Response
@@ -68,13 +67,12 @@ def router(store: Store, access: Access) -> APIRouter:
 class Numbers(Collector):
     """Everything that is told of one queue."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, as they are now. Nothing that is read for them grows with the number of jobs."""
-        store, now = self._store, self._clock()
+        store, now = self._store, self._store.clock()
         yield _gauge("info", "The gateway's version.", [({"version": version("voicequeue")}, 1)])
         lines = store.lines()
         yield from _jobs(store, lines)

@@ -98,7 +98,8 @@ class Frame:
         may_read = who is not None and who.may(Scope.READ)
         summary = self._queue.status() if may_read and not getattr(request.state, "is_away", False) else None
         told = unquote(request.cookies.get(self._told, ""))
-        about = {"who": who, "status": summary, "states": list(State), "now": time.time(), "told": told, "trouble": ""}
+        now = time.time() if summary is None else summary.at
+        about = {"who": who, "status": summary, "states": list(State), "now": now, "told": told, "trouble": ""}
         may = {"operates": who is not None and who.may(Scope.OPERATE)}
         answer: Response = self._templates.TemplateResponse(
             request, name, {**about, **may, **(more or {})}, status_code=status, headers=HEADERS
