@@ -14,6 +14,7 @@ from typing import Any, cast
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from voicequeue import signing
 from voicequeue.gate import Gate, Reason
 from voicequeue.job import State
 from voicequeue.overview import ArchiveCounts, CallbackCounts, RefusedJob
@@ -23,8 +24,11 @@ from voicequeue.store import Store
 #: A process that was not heard for so long (seconds) is not there.
 GONE_S = 15.0
 
-#: Clocks that are apart by so much (seconds) are remarked upon; by so much, jobs are given up or held too long.
-APART_S, FAR_APART_S = 2.0, 10.0
+#: Clocks that differ by more (seconds) are reported. Beyond `signing.TOLERANCE_S` signatures are refused.
+APART_S = 2.0
+
+#: Processes that sign, or check signatures, by their host's clock.
+_SIGNING = frozenset({"gateway", "callbacks"})
 
 #: Messages of one queue that nobody should have to wait behind.
 PILED_UP = 1_000
@@ -193,16 +197,17 @@ def _memory(info: Mapping[str, Any]) -> Iterator[Remark]:
 
 
 def _clocks(facts: Facts) -> Iterator[Remark]:
-    apart = {"this machine": facts.ahead}
-    for heard in facts.heard:
-        apart[heard.name] = float(heard.facts.get("ahead", 0.0))
-    wrong = {name: by for name, by in apart.items() if abs(by) > APART_S}
-    for name, by in wrong.items():
+    here = Heard("doctor", "this machine", 0.0, {"ahead": facts.ahead})
+    wrong = [heard for heard in (here, *facts.heard) if abs(heard.ahead) > APART_S]
+    for heard in wrong:
+        is_refused = heard.kind in _SIGNING and abs(heard.ahead) > signing.TOLERANCE_S
+        direction = "ahead of" if heard.ahead > 0 else "behind"
+        what = f"the clock of {heard.name} is {abs(heard.ahead):,.0f} s {direction} Redis's"
         yield Remark(
             "clock",
-            Level.ERROR if abs(by) > FAR_APART_S else Level.WARNING,
-            f"the clock of {name} is {abs(by):,.0f} s {'ahead of' if by > 0 else 'behind'} Redis's",
-            "synchronize the clocks (chrony, systemd-timesyncd): deadlines, leases and webhooks go by them",
+            Level.ERROR if is_refused else Level.WARNING,
+            f"{what}: signatures of webhooks and callbacks are refused" if is_refused else what,
+            "synchronize the clocks (chrony, systemd-timesyncd): jobs go by Redis's clock, logs and signatures do not",
         )
     if not wrong:
         yield fine("clock", "all clocks agree")

@@ -30,6 +30,11 @@ class Heard:
     at: float
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def ahead(self) -> float:
+        """Return by how many seconds its host's clock is ahead of Redis's; negative where it is behind."""
+        return float(self.facts.get("ahead", 0.0))
+
 
 class Pulses:
     """The processes of one kind. Safe to share between threads."""

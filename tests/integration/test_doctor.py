@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,9 +70,11 @@ class Setup:
     env: Callable[[str, str], None]
     capsys: pytest.CaptureFixture[str]
 
-    def heard(self, kind: str = "worker", name: str = "w1", **more: Any) -> None:
-        """A process lives, with the settings of this environment and what else it says."""
-        self.store.pulses[kind].heard(name, time.time(), {**facts(load()), **more})
+    def heard(self, kind: str = "worker", name: str = "w1", seconds_ahead: float = 0, **more: Any) -> None:
+        """A process lives, with the settings of this environment, a clock that is ahead and what else it says."""
+        with pytest.MonkeyPatch.context() as host:
+            host.setattr("voicequeue.pulses.time", SimpleNamespace(time=lambda: time.time() + seconds_ahead))
+            self.store.pulses[kind].heard(name, self.store.clock(), {**facts(load()), **more})
 
     def told(self, *, strict: bool = False) -> tuple[int, list[dict[str, str]]]:
         """The exit code, and what is not fine."""
@@ -132,9 +135,8 @@ def with_a_wrong_key(setup: Setup) -> None:
 
 
 def with_a_clock_that_is_off(setup: Setup) -> None:
-    """A worker's."""
-    for _ in range(2):
-        setup.store.pulses["worker"].heard("w1", time.time() + 61, facts(load()))
+    """The gateway's, by more than webhooks may be old."""
+    setup.heard("gateway", "g1", seconds_ahead=-301)
 
 
 def without_a_worker(setup: Setup) -> None:
@@ -175,7 +177,7 @@ def with_another_secret(setup: Setup) -> None:
         (without_persistence, "persistence", "a restart forgets", "appendonly yes"),
         (with_eviction, "eviction", "allkeys-lru", "maxmemory-policy noeviction"),
         (with_a_wrong_key, "upstream", "does not accept MUSICAPI_KEY", "voicequeue resume"),
-        (with_a_clock_that_is_off, "clock", "the clock of w1 is 61 s ahead", "chrony"),
+        (with_a_clock_that_is_off, "clock", "the clock of g1 is 301 s behind", "chrony"),
         (without_a_worker, "workers", "no worker was heard", "celery -A workers.app worker"),
         (with_an_unreachable_public_url, "public url", "nobody answers", "does `web` run"),
         (without_a_secret, "settings", "VOICEQUEUE_SECRET: is required", "in the environment or in .env"),
@@ -200,6 +202,30 @@ def test_what_is_broken_is_named_with_what_to_do(
     assert what in remark["what"]
     assert todo in remark["todo"]
     assert all(hidden not in str(remark) for hidden in (SECRET, KEY, "another-key"))
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(61, "61 s ahead of"), (-61, "61 s behind")])
+def test_a_process_whose_clock_is_off_lives_and_is_named(setup: Setup, seconds: float, said: str) -> None:
+    """Ahead or behind: jobs go by Redis's clock, so this is no error; logs go by the host's, so it is a warning."""
+    setup.redis.delete("{voicequeue}:pulses")
+    setup.heard(name="w2", seconds_ahead=seconds)
+
+    code, remarks = setup.told()
+
+    assert code == 0
+    [remark] = remarks
+    assert (remark["check"], remark["level"]) == ("clock", "warning")
+    assert remark["what"] == f"the clock of w2 is {said} Redis's"
+
+
+def test_a_shell_whose_clock_is_off_is_named(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the doctor says of the others does not depend on it."""
+    monkeypatch.setattr("voicequeue.checkup.time", SimpleNamespace(time=lambda: time.time() - 90))
+
+    code, [remark] = setup.told()
+
+    assert code == 0
+    assert remark["what"] == "the clock of this machine is 90 s behind Redis's"
 
 
 def test_a_redis_that_is_too_old_is_named(setup: Setup, durable: str) -> None:
