@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from itertools import islice
 
 import pytest
@@ -309,14 +308,6 @@ def test_many_jobs_that_stay_keep_none_from_going(store: Store) -> None:
 def pending(store: Store, count: int) -> list[str]:
     """Ordered voices."""
     return [brought_to(store, State.PENDING, spec).id for spec in numbered(count)]
-
-
-def test_a_clock_that_is_ahead_lets_nothing_go_too_early(store: Store) -> None:
-    """Redis's own counts, if it is behind the worker's."""
-    job = brought_to(store, State.SUCCEEDED, now=time.time())
-
-    assert sum(store.purge(time.time() + 10**6, keep=10**5)) == 0
-    assert one(store, job.id) == job
 
 
 # ── callbacks that were given up ──────────────────────────────────────────────────────────────────

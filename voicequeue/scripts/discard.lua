@@ -2,8 +2,7 @@
 -- KEYS  root
 -- ARGV  now, how long they are kept (seconds), most to let go of
 -- RETURNS  how many are gone
-local now = math.min(tonumber(ARGV[1]), tonumber(redis.call('TIME')[1]))
-local before = string.format('(%.6f', now - tonumber(ARGV[2]))
+local before = string.format('(%.6f', tonumber(ARGV[1]) - tonumber(ARGV[2]))
 local ids = redis.call('ZRANGEBYSCORE', key('callbacks:undelivered'), '-inf', before, 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(ids) do
   redis.call('ZREM', key('callbacks:undelivered'), id)

@@ -3,10 +3,8 @@
 -- KEYS  root
 -- ARGV  now, how long jobs are kept (seconds), the state, how many of the oldest to pass over, most to look at
 -- RETURNS  how many were looked at, and how many of them are gone
-local keep, state, from, most = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
--- Nothing goes too early because one worker's clock is ahead.
-local now = math.min(tonumber(ARGV[1]), tonumber(redis.call('TIME')[1]))
-local before = string.format('(%.6f', now - keep)
+local state, from, most = ARGV[3], ARGV[4], ARGV[5]
+local before = string.format('(%.6f', tonumber(ARGV[1]) - tonumber(ARGV[2]))
 
 -- Something is still to be done for it: its paid order may deliver, somebody is to be told of it or of its batch, or may
 -- have that sent again, its songs are to be archived.

@@ -79,7 +79,7 @@
 --                          gateway:pulses: of those who deliver callbacks, archive songs, are the gateway
 --   pulses:facts   hash    by worker name, JSON: what it runs with; callbacks:pulses:facts, …
 --   celery:<name>          Celery's own, written by kombu alone: its queues (lists), unacked, bindings; channels too
--- Times are Unix seconds, given by the caller.
+-- Times are Unix seconds by Redis's clock, given by the caller (voicequeue/clock.py).
 local root = KEYS[1]
 local function key(name) return root .. name end
 
