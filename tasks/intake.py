@@ -25,8 +25,15 @@ ENQUEUE = "voicequeue.enqueue"
 
 HIDDEN = "(hidden: a job may hold URLs and lyrics)"
 
-#: What senders cannot choose: how a message is shown, and after what time its task is killed.
-_OURS: dict[str, Any] = {"shadow": None, "timelimit": None, "argsrepr": HIDDEN, "kwargsrepr": HIDDEN}
+#: What senders cannot choose: how a message is shown, and after what time its task is killed. Whether it has expired is
+#: decided when it is received (workers/envelope.py), by the queue's time; Celery would go by this host's, and drop it.
+_OURS: dict[str, Any] = {
+    "shadow": None,
+    "timelimit": None,
+    "expires": None,
+    "argsrepr": HIDDEN,
+    "kwargsrepr": HIDDEN,
+}
 
 
 class HiddenArguments(Request):

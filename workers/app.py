@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
 
 from config import logs, tracing
@@ -14,12 +13,13 @@ from tasks.celery_tasks import register
 from workers import broker
 from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
+from workers.clock import App, event_loop_time
 from workers.pulse import PulseStep
 from workers.retries import brief_retries
 from workers.services import archive_services, callback_services, last_words, services
 
-broker.install()
-app = Celery("voicequeue", amqp=broker.Amqp, set_as_current=True)
+broker.install(event_loop_time)
+app = App("voicequeue", amqp=broker.Amqp, set_as_current=True)
 app.conf.update(configuration(settings()))
 app.steps["worker"].update({PulseStep, CallbackStep, ArchiveStep})
 register(app, services, callback_services, archive_services)

@@ -11,6 +11,9 @@ that cannot be opened would end the worker. And a Redis that is out of memory ta
 holds, which ends the worker, too, and with it every message that it then takes: here they are held all the
 same, and given back when there is memory again.
 
+How long a message has been held is measured by the queue's time: by the hosts' clocks, one that is minutes ahead
+would take all messages from the others, again and again.
+
 And its connections are opened again within 3 s of Redis's return, where kombu would wait up to 30 s.
 
 It reaches into kombu, which is therefore pinned; a new version needs another look.
@@ -32,6 +35,7 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError, ResponseError
 
+from voicequeue.clock import Clock
 from workers.envelope import sound, unreadable
 
 log = logging.getLogger("voicequeue.broker")
@@ -194,7 +198,7 @@ class Amqp(AMQP):
     argsrepr_maxsize = 500 * 24
 
 
-def install() -> None:
+def install(clock: Clock) -> None:
     """Use this transport for every broker URL of this process that begins with redis:// or rediss://.
 
     By the table of aliases and not by `broker_transport`, whose name would show up as the scheme of
@@ -202,3 +206,5 @@ def install() -> None:
     """
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+    # By this kombu notes since when a message is held, and by another host's whether that is too long.
+    kombu_redis.time = clock  # type: ignore[attr-defined]  # it is imported there

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import signals
@@ -19,6 +20,7 @@ from redis.exceptions import RedisError
 
 from voicequeue.reconnect import no_later_than
 from voicequeue.rejects import RejectedMessage
+from workers.clock import WAIT_S, event_loop_time, timer_time
 from workers.envelope import fault, name_and_id
 from workers.services import services
 
@@ -27,8 +29,7 @@ log = logging.getLogger("voicequeue.consumer")
 #: What a sender's odd headers may raise in Celery before a task begins.
 ODD = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 
-#: The event loop waits no longer (seconds) for Redis; after so many it tries to note the message again.
-WAIT_S = 1.0
+#: After so many seconds the event loop tries to note the message again.
 AGAIN_S = 2.0
 
 
@@ -44,6 +45,12 @@ class Consumer(CeleryConsumer):
     strategies: Any
     connection_errors: Any
     _will_tell = False
+
+    def update_strategies(self) -> None:
+        """Prepare what takes each task's messages. Their `eta` is the queue's time, not this host's."""
+        super().update_strategies()
+        for name, take in self.strategies.items():
+            self.strategies[name] = partial(take, to_timestamp=timer_time)
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # Celery has no types
         """There is something to tell."""
@@ -88,7 +95,7 @@ class Consumer(CeleryConsumer):
             payload = message.payload if message.content_type == "application/json" else None
         except Exception as error:  # whatever a body may raise
             return f"the body cannot be decoded: {type(error).__name__}"
-        return fault(message.headers, message.content_type, payload, known=self.strategies, now=time.time())
+        return fault(message.headers, message.content_type, payload, known=self.strategies, now=event_loop_time())
 
     def refuse(self, message: Any, reason: str) -> None:
         """Keep the message among the rejected ones; only then does it leave its queue."""
@@ -112,4 +119,4 @@ def _rejected(message: Any, reason: str) -> RejectedMessage:
     except Exception:  # it is why the message is rejected
         payload = None
     name, message_id = name_and_id(message.headers, payload)
-    return RejectedMessage(services().clock(), message_id, name, reason, message.body if payload is None else payload)
+    return RejectedMessage(event_loop_time(), message_id, name, reason, message.body if payload is None else payload)
