@@ -1,0 +1,35 @@
+"""Hosts whose clocks are off, or are changed while they run: for processes that tests and `make torture` start."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+#: Python imports `sitecustomize.py` from here by itself.
+FOLDER = Path(__file__).parent
+
+
+class SkewedClock:
+    """The clock of one host; its processes run with `environment`."""
+
+    def __init__(self, file: Path, ahead: float = 0.0) -> None:
+        self._file = file
+        self.set(ahead)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs in its environment to have this clock."""
+        path = os.pathsep.join(filter(None, (str(FOLDER), os.environ.get("PYTHONPATH", ""))))
+        return {"PYTHONPATH": path, "SKEWED_CLOCK": str(self._file)}
+
+    def command(self, command: str) -> str:
+        """Return a shell command that runs this one with this clock."""
+        exports = (f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
+        return f"export {' '.join(exports)}; {command}"
+
+    def set(self, ahead: float) -> None:
+        """Put the clock so many seconds ahead, or behind; running processes follow within 20 ms."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{ahead}", encoding="ascii")
+        new.replace(self._file)
