@@ -281,11 +281,15 @@ class Store:
         so many of those who wait, at the others when it is called again."""
         return int(self._space.run("hasten", f"{now:.6f}", at_most))
 
-    def overdue(self, now: float, *, patience: float, at_most: int = 1000) -> list[Overdue]:
-        """Jobs whose time passed `patience` seconds ago, each given to one caller."""
+    def overdue(self, now: float, *, patience: float, at_most: int = 1000, longest: float = 86_400.0) -> list[Overdue]:
+        """Jobs whose time passed `patience` seconds ago, each given to one caller.
+
+        Jobs in flight that are put off for more than `longest` seconds are due after that: their time was noted before
+        Redis's clock was set back.
+        """
         return [
             Overdue(job_id, int(version), State(state), Stage(stage))
-            for job_id, version, state, stage in rows(self._space.run("overdue", now, patience, at_most), 4)
+            for job_id, version, state, stage in rows(self._space.run("overdue", now, patience, at_most, longest), 4)
         ]
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────

@@ -24,6 +24,7 @@ from config.settings import settings
 from tasks import decide
 from tasks.celery_tasks import poll_name, submit_name
 from tasks.musicapi import UpstreamError
+from tasks.polls import COUNTDOWN_MAX_S
 from tasks.services import Services
 from voicequeue import changes
 from voicequeue.claims import Overdue
@@ -165,7 +166,9 @@ class Pulse:
     def reconcile(self) -> None:
         """Look after jobs in flight that nobody has looked after in time, and after unsure ones."""
         now = self._services.clock()
-        overdue = self._services.store.overdue(now, patience=self._services.patience.stale_s)
+        patience = self._services.patience
+        longest = max(COUNTDOWN_MAX_S, patience.charge_s, patience.poll_s)
+        overdue = self._services.store.overdue(now, patience=patience.stale_s, longest=longest)
         if forgotten := [job for job in overdue if job.state in IN_FLIGHT]:
             log.info("jobs were overdue", extra={"count": len(forgotten)})
         if overdue:

@@ -16,6 +16,8 @@ local function claim(id, by)
   local at = told and redis.call('ZSCORE', told, id)
   if at and tonumber(at) <= by and job[1] == stage and job[4] then
     redis.call('ZADD', told, due, id)
+    local since = without_idle_time(id, job[3], now - at)
+    if since then job[5], job[6] = since, '0' end
     claimed[#claimed + 1] = id
     for f = 2, FIELDS do claimed[#claimed + 1] = job[f] or '' end
   end

@@ -2,7 +2,8 @@
 --
 -- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them lie in one cluster slot:
 --   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
---                          later attempt, holder, since, asked (when it was not ready yet), model, credits,
+--                          later attempt, holder, since (when it was ordered, or later: see IDLE_S), asked (when it
+--                          was not ready yet; 0 = not known), model, credits,
 --                          lined (when it joined the line anew), refused (JSON, while upstream refuses its order in
 --                          words that may be meant for every order: times, own, takes, at, words),
 --                          shares (the id of the voice that it shares with others), sha256 (of the recording),
@@ -127,3 +128,12 @@ local FINAL = { succeeded = true, failed = true, cancelled = true }
 -- Where it stands when a job of this state next needs somebody; nil where none ever does.
 local DUE = { admitted = 'flight', charging = 'flight', pending = 'flight', failed = 'late', cancelled = 'late' }
 local function due_key(state) return DUE[state] and key(DUE[state]) end
+
+-- The time (seconds) in which nothing asked about an order that was due, because nothing ran or because Redis's clock was
+-- set forward, does not count towards its deadline: it is as if it was ordered later. How long it takes is unknown then.
+local IDLE_S = 120
+local function without_idle_time(id, state, overdue_s)
+  if state ~= 'pending' or overdue_s < IDLE_S then return nil end
+  redis.call('HSET', key('job:' .. id), 'asked', 0)
+  return redis.call('HINCRBYFLOAT', key('job:' .. id), 'since', overdue_s)
+end
