@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 import pytest
 
@@ -73,6 +74,14 @@ class Bench:
         """The same, once the time of the next poll has come."""
         self.clock.now += POLL_S
         return self.poll(stage, job_ids)
+
+    def poll_for(self, stage: Stage, job_ids: Sequence[str], seconds: float) -> steps.Polled:
+        """Poll regularly until so much time has passed, and give what the last poll came to."""
+        polled, times = steps.Polled(), ceil(seconds / (10 * POLL_S))
+        for _ in range(times):
+            self.clock.now += seconds / times
+            polled = self.poll(stage, job_ids)
+        return polled
 
     def ordered(self, *specs: VoiceJob) -> list[str]:
         """Jobs whose first stage upstream has accepted."""

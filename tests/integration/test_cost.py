@@ -97,7 +97,7 @@ REST_ASKED: Mapping[str, int] = {
     "XRANGE": 1,
     "DEL": 1,
 }
-REST_INSIDE: Mapping[str, int] = {"admit": 14, "overdue": 2, "expired": 1, "release": 1, "hasten": 3}
+REST_INSIDE: Mapping[str, int] = {"admit": 14, "overdue": 3, "expired": 1, "release": 1, "hasten": 3}
 
 
 @dataclass

@@ -62,8 +62,7 @@ def past_its_deadline(bench: Bench, simulator: Simulator) -> str:
     """A job whose voice upstream did not make in time; the simulator is done with it the moment after."""
     simulator.turn(voice_s=600)
     [job_id] = bench.ordered(voice())
-    bench.clock.now += DEADLINE_S + 1
-    bench.poll(Stage.VOICE, [job_id])
+    bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S + 1)
     failure = bench.job(job_id).failure
     assert failure is not None
     assert failure.code is Code.DEADLINE

@@ -148,6 +148,20 @@ def test_a_lost_poll_message_is_handed_out_again_and_can_be_claimed(bench: Bench
     assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now, lease=5)
 
 
+def test_a_pending_job_is_polled_within_minutes_after_redis_clock_was_set_back(bench: Bench, queue: VoiceQueue) -> None:
+    """Whoever's message it was came too early; the pulse does not wait until the time has come again."""
+    [job_id] = enqueue(queue, 1)
+    make_pending(bench, job_id, due=bench.clock.now + 20)
+
+    bench.clock.now -= 3_600
+    bench.pulse.reconcile()
+    bench.clock.now += 140
+    bench.pulse.reconcile()
+
+    assert bench.handed_out == [("voice.poll", [job_id])]
+    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now, lease=5)
+
+
 def test_a_beat_fills_all_slots_also_where_one_script_does_not(
     bench: Bench, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -236,13 +236,14 @@ def test_a_job_past_its_deadline_is_asked_about_again_by_a_retry_and_pays_nothin
 
 
 def test_a_result_that_comes_after_the_deadline_is_still_taken(bench: Bench) -> None:
-    """Nobody asked for long, and it is there: the deadline is for what is not."""
+    """Nobody asked for long, and it is there: the deadline is for what is not. How long it took is not known."""
     [job_id] = bench.ordered(voice(song=None))
     bench.clock.now += 10 * DEADLINE_S
 
     bench.poll(Stage.VOICE, [job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
+    assert bench.store.controls.spans(Stage.VOICE) == []
 
 
 def test_an_upstream_that_does_not_answer_until_the_deadline_fails_the_job(bench: Bench, simulator: Simulator) -> None:
@@ -252,8 +253,46 @@ def test_an_upstream_that_does_not_answer_until_the_deadline_fails_the_job(bench
     for _ in range(3):
         assert asked_again(bench.poll_when_due(Stage.VOICE, [job_id])) == [job_id]
 
-    bench.clock.now += DEADLINE_S
-    assert bench.poll(Stage.VOICE, [job_id]).again == []
+    assert bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S).again == []
+
+    assert why(bench.job(job_id)) == (Code.DEADLINE, Stage.VOICE)
+
+
+@pytest.mark.parametrize("handed_out", [False, True], ids=["by its message", "by the pulse"])
+@pytest.mark.parametrize("asked_before", [0, 3])
+def test_when_redis_clock_is_set_an_hour_ahead_a_paid_order_still_has_all_its_time(
+    bench: Bench, simulator: Simulator, asked_before: int, handed_out: bool
+) -> None:
+    """Time in which nothing asked is not upstream's; so it is after an hour without a worker."""
+    simulator.turn(voice_s=600)
+    [job_id] = bench.ordered(voice(song=None))
+    for _ in range(asked_before):
+        bench.poll_when_due(Stage.VOICE, [job_id])
+    bench.clock.now += 3_600
+    if handed_out:
+        assert [job.job_id for job in bench.store.overdue(bench.clock.now, patience=10)] == [job_id]
+    left_s = DEADLINE_S - (asked_before + 2) * POLL_S
+
+    assert asked_again(bench.poll(Stage.VOICE, [job_id])) == [job_id]
+    assert asked_again(bench.poll_for(Stage.VOICE, [job_id], left_s)) == [job_id]
+    simulator.finish(simulator.ledger()["charges"][0]["task_id"])
+    bench.poll_when_due(Stage.VOICE, [job_id])
+
+    assert bench.job(job_id).state is State.SUCCEEDED
+    [span] = bench.store.controls.spans(Stage.VOICE)
+    assert span.within <= DEADLINE_S
+
+
+def test_after_redis_clock_was_set_ahead_the_deadline_ends_an_order_all_the_same(
+    bench: Bench, simulator: Simulator
+) -> None:
+    """It has its time once, not for ever."""
+    simulator.turn(voice_s=6_000)
+    [job_id] = bench.ordered(voice(song=None))
+    bench.clock.now += 3_600
+    bench.poll(Stage.VOICE, [job_id])
+
+    bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S)
 
     assert why(bench.job(job_id)) == (Code.DEADLINE, Stage.VOICE)
 

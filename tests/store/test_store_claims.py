@@ -329,6 +329,18 @@ def test_a_job_that_holds_no_slot_is_never_overdue(store: Store, state: State) -
     assert store.overdue(NOW + 1e6, patience=10) == []
 
 
+@pytest.mark.parametrize("state", [state for state in REACHABLE if state in IN_FLIGHT])
+def test_when_redis_clock_is_set_back_a_job_in_flight_waits_no_longer_than_any_does(store: Store, state: State) -> None:
+    """Its time was noted an hour ahead of what is the time now; without a look it would be frozen for that hour. It is
+    not looked after earlier than it might be otherwise: its POST may be on the way."""
+    job = brought_to(store, state)
+    back = NOW - 3_600
+
+    assert store.overdue(back, patience=10, longest=120) == []
+    assert store.overdue(back + 129, patience=10, longest=120) == []
+    assert [found.job_id for found in store.overdue(back + 131, patience=10, longest=120)] == [job.id]
+
+
 def test_an_overdue_job_is_given_to_one_caller_at_a_time(store: Store) -> None:
     """The next one gets it after another patience, if still nobody looked after it."""
     brought_to(store, State.ADMITTED)
