@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tasks.musicapi import calls
 from tasks.musicapi.calls import Call, Webhook
-from tasks.musicapi.errors import UpstreamError, from_answer
+from tasks.musicapi.errors import UpstreamError, answered_at, from_answer
 from tasks.musicapi.readings import Reading
 from tasks.musicapi.wire import Route, Wire
 from voicequeue.song import Song
@@ -130,7 +130,8 @@ class MusicApi:
         got = await self._wire.send(call.method, call.path, self._headers[call.method], body)
         if 200 <= got.status < 300 and (found := call.read(_parsed(got.body))) is not None:
             return found
-        raise from_answer(got.status, _parsed(self._without_key(got.body)), got.headers, time.time())
+        now = answered_at(got.headers, time.time())
+        raise from_answer(got.status, _parsed(self._without_key(got.body)), got.headers, now)
 
     def _without_key(self, raw: bytes) -> bytes:
         """What upstream says beside the contract may be shown anywhere, and may quote the key."""

@@ -170,3 +170,12 @@ def retry_after(value: str | None, now: float) -> float | None:
     except ValueError:
         return None
     return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now)
+
+
+def answered_at(headers: Mapping[str, str], now: float) -> float:
+    """Return when an answer was made by its sender's clock, which may differ from ours; `now` if it does not say."""
+    try:
+        at = parsedate_to_datetime(headers.get("Date", ""))
+    except ValueError:
+        return now
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -36,7 +37,7 @@ def app(user_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """A Celery app as workers have it, for a user of one queue, with messages that come back at once."""
     for scheme in ("redis", "rediss"):
         monkeypatch.setitem(TRANSPORT_ALIASES, scheme, TRANSPORT_ALIASES[scheme])
-    broker.install()
+    broker.install(time.time)
     monkeypatch.setattr("celery._state._on_app_finalizers", set())  # tasks of other apps are theirs
     with Celery("test", amqp=broker.Amqp, set_as_current=False) as found:
         found.conf.update(configuration(Settings(_env_file=None, REDIS_URL=user_url, prefix=prefix)))

@@ -21,7 +21,7 @@ from tasks.musicapi import (
     Unavailable,
     UpstreamError,
 )
-from tasks.musicapi.errors import MESSAGE_MAX, from_answer, message_of, retry_after, text_of
+from tasks.musicapi.errors import MESSAGE_MAX, answered_at, from_answer, message_of, retry_after, text_of
 from tests.unit.test_readings import ANY_JSON
 
 NOW = 1_800_000_000.0
@@ -205,3 +205,16 @@ def test_an_answer_that_may_have_cost_something_is_never_taken_for_free(status: 
     """Money: below 400 (but for redirects that nobody follows) and from 500 on, the cost is unknown."""
     unknown = (status < 400 and status not in (301, 302, 307, 308)) or status >= 500
     assert from_answer(status, body, {}, NOW).cost is (Cost.UNKNOWN if unknown else Cost.NO)
+
+
+@pytest.mark.parametrize("ahead", [-90.0, 0.0, 3_600.0])
+def test_a_date_to_come_again_is_compared_with_the_date_of_the_answer(ahead: float) -> None:
+    """Both are of one clock; ours may be wrong."""
+    headers = {"Date": formatdate(NOW, usegmt=True), "Retry-After": formatdate(NOW + 30, usegmt=True)}
+    assert retry_after(headers["Retry-After"], answered_at(headers, NOW + ahead)) == 30.0
+
+
+@pytest.mark.parametrize("headers", [{}, {"Date": ""}, {"Date": "now"}])
+def test_an_answer_without_a_date_is_of_now(headers: dict[str, str]) -> None:
+    """Ours is better than none."""
+    assert answered_at(headers, NOW) == NOW
