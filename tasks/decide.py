@@ -12,6 +12,8 @@ from tasks.musicapi import (
     Cost,
     Moderated,
     MusicReady,
+    NoAnswer,
+    NotReady,
     Reading,
     Refused,
     TaskFailed,
@@ -20,6 +22,7 @@ from tasks.musicapi import (
 )
 from voicequeue import flow, records
 from voicequeue.claims import Charged, Claimed, Overdue
+from voicequeue.clip import Clip, merged
 from voicequeue.gate import Refusal
 from voicequeue.job import Code, Failure, Job, Move, State
 from voicequeue.stage import PRICES, Stage
@@ -28,7 +31,7 @@ from voicequeue.stage import PRICES, Stage
 def accepted(claim: Charged, task_id: str, now: float, poll_in: float, model: str = "") -> Move:
     """Upstream took the order: the credits are spent, and the task is to be asked about."""
     fields: dict[str, str | None] = {records.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
-    fields["asked"] = None  # of this stage nothing is known yet
+    fields |= {"asked": None, "answer": None}  # of this stage nothing is known yet
     if model:
         fields["model"] = model
     return _from_charging(claim)(State.PENDING, due=now + poll_in, fields=fields, credits=PRICES[claim.stage])
@@ -40,7 +43,8 @@ def not_accepted(claim: Charged, error: UpstreamError, now: float, refusal: Refu
     `refusal`: it may be meant for others too. Which it is shows when others are sent, so the store decides.
     """
     if error.cost is Cost.UNKNOWN:
-        return _from_charging(claim)(State.UNSURE, reason=error.message)
+        answer = error.answer if isinstance(error, NoAnswer) else None
+        return _from_charging(claim)(State.UNSURE, reason=error.message, fields={"answer": answer})
     if refusal is not None:
         return _from_charging(claim)(State.QUEUED, reason=error.message, refused=refusal)
     if isinstance(error, Refused):
@@ -68,7 +72,8 @@ def not_sent(claim: Charged) -> Move:
 
 def lost(job_id: str, version: int, stage: Stage) -> Move:
     """A worker died while charging: the POST may have been sent."""
-    return Move(job_id, version, State.CHARGING, stage, State.UNSURE, reason="the worker died while charging")
+    reason = "the worker died while charging"
+    return Move(job_id, version, State.CHARGING, stage, State.UNSURE, reason=reason, fields={"answer": None})
 
 
 def unheard(job: Overdue, now: float) -> Move:
@@ -87,26 +92,25 @@ def expired(job: Overdue, now: float) -> Move:
 def read(claim: Claimed, reading: Reading, now: float) -> Move | None:
     """The move that a poll's answer leads to; None to ask again later."""
     if claim.state is not State.PENDING:
-        return _read_late(claim, reading)
+        return _read_late(claim, reading, now)
     match reading:
         case VoiceReady() if claim.stage is Stage.VOICE:
             return _voice_ready(claim, reading, now)
         case MusicReady() if claim.stage is Stage.MUSIC:
-            fields = {"clips": records.clips_text(reading.clips), "settled": f"{now:.6f}"}
-            return _from(claim)(State.SUCCEEDED, fields=fields)
+            return _sung(claim, merged(claim.clips, reading.clips), now)
         case TaskFailed():
             return _failed(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message), now)
     return None
 
 
-def _read_late(claim: Claimed, reading: Reading) -> Move | None:
-    """What comes after a job failed or was cancelled is kept, and changes nothing else."""
+def _read_late(claim: Claimed, reading: Reading, now: float) -> Move | None:
+    """What comes after a job was over is kept, and changes nothing else."""
     stays = partial(_from(claim), claim.state)
     match reading:
         case VoiceReady() if claim.stage is Stage.VOICE:
             return stays(reason="the voice came late, and is kept", fields=_voice_fields(reading))
-        case MusicReady() if claim.stage is Stage.MUSIC:
-            return stays(reason="the song came late, and is kept", fields={"clips": records.clips_text(reading.clips)})
+        case MusicReady() | NotReady() if claim.stage is Stage.MUSIC:
+            return _sung_late(claim, merged(claim.clips, reading.clips), now)
         case TaskFailed():
             failure = Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message)
             fields = {"failure": records.failure_text(failure)} if claim.state is State.FAILED else {}
@@ -114,20 +118,49 @@ def _read_late(claim: Claimed, reading: Reading) -> Move | None:
     return None
 
 
-def overdue(claim: Claimed, now: float, deadline: float, said: str = "") -> Move | None:
+def _sung_late(claim: Claimed, clips: tuple[Clip, ...], now: float) -> Move | None:
+    """Songs that came after a job was over; None where none did. The rest of them is asked for further on."""
+    is_all = not any(clip.is_missing for clip in clips)
+    finished = {clip.clip_id for clip in clips if clip.is_finished}
+    if not finished or (finished == {clip.clip_id for clip in claim.clips if clip.is_finished} and not is_all):
+        return None
+    return _from(claim)(
+        claim.state,
+        due=None if is_all else now + flow.look_again(now - claim.since),
+        reason="the song came late, and is kept" if is_all else "a part of the song came late, and is kept",
+        fields={"clips": records.clips_text(clips)},
+    )
+
+
+def overdue(
+    claim: Claimed, now: float, deadline: float, *, said: str = "", reading: Reading | None = None
+) -> Move | None:
     """The move for a stage that took too long; None while it has time left.
 
     Nothing but this ends a stage that was paid and of which upstream says nothing, not even "task
     not found" (a key of another account says that of every task): retrying it asks again, free.
-    `said` is what upstream said last.
+    `said` is what upstream said last, `reading` what its last answer was read as: the songs that are there are the
+    result, and the others are asked for further on.
     """
     if now - claim.since <= deadline:
         return None
     if claim.state is not State.PENDING:
         return _from(claim)(claim.state, reason=f"nothing came in {deadline:g} s; it is not looked for any more")
     message = f"not ready {deadline:g} s after it was ordered" + (f"; upstream says: {said}" if said else "")
-    look_again = now + flow.look_again(now - claim.since)
-    return _failed(claim, Failure(Code.DEADLINE, claim.stage, message), now, look_again)
+    clips = merged(claim.clips, reading.clips) if isinstance(reading, NotReady) else claim.clips
+    if any(clip.is_finished for clip in clips):
+        return _sung(claim, clips, now)
+    move = _failed(claim, Failure(Code.DEADLINE, claim.stage, message), now, now + flow.look_again(now - claim.since))
+    return replace(move, fields={**move.fields, "clips": records.clips_text(clips)}) if clips else move
+
+
+def _sung(claim: Claimed, clips: tuple[Clip, ...], now: float) -> Move:
+    """The songs are there, or some of them are: the others are asked for further on."""
+    fields = {"clips": records.clips_text(clips), "settled": f"{now:.6f}"}
+    if not any(clip.is_missing for clip in clips):
+        return _from(claim)(State.SUCCEEDED, fields=fields)
+    look_again, reason = now + flow.look_again(now - claim.since), "a part of the song is missing, and is asked for"
+    return _from(claim)(State.SUCCEEDED, due=look_again, reason=reason, fields=fields)
 
 
 def _voice_ready(claim: Claimed, ready: VoiceReady, now: float) -> Move:

@@ -199,7 +199,8 @@ def _write_late(services: Services, claim: Charged, move: Move) -> bool:
             return True  # it was written; only Redis's answer was lost
         if job.state is State.UNSURE and (better := decide.late(job, move)):
             return services.store.apply([better], services.clock()) == [True]
-    late = dict(move.fields) or move.reason
+    # What upstream answered is for the record alone.
+    late = {name: value for name, value in move.fields.items() if name != "answer"} or move.reason
     log.error("the job has moved on from %s", late, extra={"job": claim.job_id, "stage": str(claim.stage)})
     return False
 
@@ -217,7 +218,7 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
     for claim in claims:
         answer = answers.get(claim.job_id)
         # Where asking went wrong for any reason, the deadline holds all the same.
-        move = (answer and answer.move) or decide.overdue(claim, now, _deadline(services, claim))
+        move = answer.move if answer else decide.overdue(claim, now, _deadline(services, claim))
         if move is not None:
             moves.append(move)
         elif claim.state is State.PENDING:
@@ -228,7 +229,8 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
             due = now + max(services.plan.delay(luck), flow.look_again(now - claim.since))
             abandoned.append(Planned(claim.job_id, claim.version, due))
     made = [move for move, written in zip(moves, services.store.apply(moves, now), strict=True) if written]
-    ready = {move.job_id for move in made if move.to in (State.ADMITTED, State.SUCCEEDED)}
+    # A song of which a part is still missing does not tell how long songs take.
+    ready = {move.job_id for move in made if move.to is State.ADMITTED or (move.to is State.SUCCEEDED and not move.due)}
     services.polls.learn([claim for claim in claims if claim.job_id in ready and claim.state is State.PENDING], now)
     rounds = _together(waiting, near_s)
     planned = set(services.store.plan(chain(abandoned, *rounds)))
@@ -258,7 +260,7 @@ class Answer:
 def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> dict[str, Answer]:
     """What upstream says about each job; those of which it could not be asked are not among them."""
     questions = Exchange[Claimed, Reading](services.upstream, partial(_span, services, stage, "poll"))
-    questions.begin([(claim, calls.task(claim.task_id)) for claim in claims])
+    questions.begin([(claim, calls.task(claim.task_id, stage)) for claim in claims])
     answers: dict[str, Answer] = {}
     results: dict[Claimed, Reading | UpstreamError] = {}
     while questions.is_open:
@@ -277,10 +279,10 @@ def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> dict[
 
 
 def _heard(services: Services, claim: Claimed, found: Reading | UpstreamError) -> Answer:
+    now, deadline = services.clock(), _deadline(services, claim)
     if not isinstance(found, UpstreamError):
-        return Answer(decide.read(claim, found, services.clock()), heard=True)
-    late = decide.overdue(claim, services.clock(), _deadline(services, claim), found.message)
-    return Answer(late, heard=False)
+        return Answer(decide.read(claim, found, now) or decide.overdue(claim, now, deadline, reading=found), heard=True)
+    return Answer(decide.overdue(claim, now, deadline, said=found.message), heard=False)
 
 
 def _deadline(services: Services, claim: Claimed) -> float:

@@ -54,12 +54,17 @@ ENV = {
     "VOICEQUEUE_CALLBACK_ANSWER_S": "0.7",
 }
 CHARGED = ("reset_after", "hang_after", "error_after", "html_after", "garbage_after", "no_task_id_after", "cut_after")
-FREE = ("reset_before", "hang_before", "error_before", "html_before", "garbage_before", "rate_limited")
+FREE = (
+    "reset_before", "hang_before", "error_before", "html_before", "garbage_before",
+    "rate_limited", "rate_in_body", "rate_403",
+)  # fmt: skip
 POST_FAULTS = dict.fromkeys((*CHARGED, *FREE), 0.006)
 GET_FAULTS = dict.fromkeys(("reset", "hang", "error", "html", "garbage", "cut", "rate_limited"), 0.01)
 DIALS = {
     "voice_s": 0.7, "music_s": 0.7, "jitter": 0.5, "credits": 10_000_000, "latency_s": 0.02, "webhook_delay_s": 3,
     "pending_shape": "mixed", "code_shape": "mixed", "task_id_place": "mixed", "clips_shape": "mixed",
+    "voice_shape": "mixed", "early_persona": True, "link_late": 0.2, "link_delay_s": 1, "clip_failure": 0.1,
+    "clip_word": "mixed",
     "post_faults": POST_FAULTS, "get_faults": GET_FAULTS,
 }  # fmt: skip
 

@@ -9,6 +9,7 @@
 from voicequeue.aio import AsyncVoiceQueue
 from voicequeue.archive import ToArchive
 from voicequeue.callbacks import Callback
+from voicequeue.clip import ArchivedFile, Clip
 from voicequeue.errors import (
     BadCursor,
     InvalidJob,
@@ -23,7 +24,7 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.gate import Account, Gate, Hold, Limits
-from voicequeue.job import ArchivedFile, Charge, Clip, Code, Event, Failure, InArchive, Job, State, Step, charges
+from voicequeue.job import Charge, Code, Event, Failure, InArchive, Job, State, Step, charges
 from voicequeue.listing import Filter, Page
 from voicequeue.overview import Batch, CallbackCounts, Line, Status
 from voicequeue.plans import Action, Done, Plan

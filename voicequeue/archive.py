@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Any, cast
 
 from voicequeue import records
-from voicequeue.job import ArchivedFile, Job, Part, iso
+from voicequeue.clip import ArchivedFile
+from voicequeue.job import Job, Part, iso
 from voicequeue.keyspace import Keyspace, rows
 from voicequeue.overview import ArchiveCounts
 

@@ -46,8 +46,10 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
     """A failed job goes on at the first stage that has no result.
 
     Where upstream has the order of that stage, it is asked again, free, unless `resubmit` says to
-    order anew.
+    order anew. Of a job that succeeded without all of its songs the others are asked for, free.
     """
+    if job.state is State.SUCCEEDED and job.is_incomplete and job.may_still_come and not resubmit:
+        return _ask_for_the_rest(job, now)
     if job.state is not State.FAILED:
         raise NotAllowed(f"only a failed job can be retried; job {job.id} is {job.state}")
     cleared: dict[str, str | None] = {"failure": None, "settled": None}
@@ -57,7 +59,14 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
         fields = {**cleared, "since": f"{now:.6f}", "asked": UNKNOWN}
         return _move(job)(State.PENDING, due=now, reason="retry: ask again", fields=fields)
     reason = "retry: order again" if pays_again(job, resubmit=resubmit) else "retry"
-    return _move(job)(State.QUEUED, reason=reason, fields={**cleared, task_field(job.stage): None})
+    # Songs that an order named and never gave are not those of the next one.
+    fields = {**cleared, task_field(job.stage): None, **({"clips": None} if job.clips else {})}
+    return _move(job)(State.QUEUED, reason=reason, fields=fields)
+
+
+def _ask_for_the_rest(job: Job, now: float) -> Move:
+    fields = {"since": f"{now:.6f}", "asked": UNKNOWN}
+    return _move(job)(job.state, due=now, reason="retry: ask for the songs that are missing", fields=fields)
 
 
 def _go_on(job: Job, now: float, cleared: dict[str, str | None]) -> Move:
@@ -65,7 +74,8 @@ def _go_on(job: Job, now: float, cleared: dict[str, str | None]) -> Move:
     if later := _stages_from(job)[1:]:
         return _move(job)(State.QUEUED, to_stage=later[0], reason="retry: the result came late", fields=cleared)
     fields = {**cleared, "settled": f"{now:.6f}"}
-    return _move(job)(State.SUCCEEDED, reason="retry: the result came late", fields=fields)
+    due = now if job.is_incomplete else None
+    return _move(job)(State.SUCCEEDED, due=due, reason="retry: the result came late", fields=fields)
 
 
 def pays_again(job: Job, *, resubmit: bool = False) -> bool:
@@ -82,7 +92,7 @@ _PAID = frozenset({Code.DEADLINE, Code.UPSTREAM_FAILED, Code.ABANDONED})
 def take_up(job: Job, now: float, *, task_id: str, reason: str = "somebody gave the task id") -> Move:
     """The task id of an order whose answer was lost: it was charged, and is asked about."""
     _must_be(job, State.UNSURE, State.CHARGING)
-    fields = {task_field(job.stage): task_id, "since": f"{now:.6f}", "asked": UNKNOWN}
+    fields = {task_field(job.stage): task_id, "since": f"{now:.6f}", "asked": UNKNOWN, "answer": None}
     return _move(job)(State.PENDING, due=now, reason=reason, fields=fields, credits=PRICES[job.stage])
 
 

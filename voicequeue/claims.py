@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from voicequeue.clip import Clip
 from voicequeue.job import State
 from voicequeue.spec import VoiceJob, stored
 from voicequeue.stage import Stage
@@ -65,9 +66,9 @@ class Charged:
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """A claim to ask upstream about one job; `since` is when the stage was paid, `asked` when it was last not
-    ready (Unix seconds), `model` the song's.
+    ready (Unix seconds), `model` the song's, `clips` are the songs that are known already.
 
-    `state` is pending; or failed or cancelled, where only what comes late is still to be kept.
+    `state` is pending; or a final one, where only what comes late is still to be kept.
     """
 
     job_id: str
@@ -79,6 +80,7 @@ class Claimed:
     next_stage: Stage | None = None
     asked: float | None = None
     model: str = ""
+    clips: tuple[Clip, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from voicequeue.clip import Clip
 from voicequeue.gate import Refusal
 from voicequeue.spec import VoiceJob
 from voicequeue.stage import Stage
@@ -36,8 +37,8 @@ FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 #: Holds a slot: counted against the in-flight limit.
 IN_FLIGHT = frozenset({State.ADMITTED, State.CHARGING, State.PENDING})
 
-#: Over for us; where upstream was paid, its result may still come, and is kept.
-MAY_BE_LATE = frozenset({State.FAILED, State.CANCELLED})
+#: Over for us; where upstream was paid, its result, or the rest of it, may still come, and is kept.
+MAY_BE_LATE = FINAL
 
 #: Every legal move that is decided on one job alone. The store refuses any other.
 MOVES: Mapping[State, frozenset[State]] = {
@@ -47,7 +48,7 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.CHARGING: frozenset({State.PENDING, State.ADMITTED, State.QUEUED, State.UNSURE, State.FAILED}),
     State.PENDING: frozenset({State.ADMITTED, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
     State.UNSURE: frozenset({State.PENDING, State.ADMITTED, State.FAILED}),
-    State.SUCCEEDED: frozenset(),
+    State.SUCCEEDED: frozenset({State.SUCCEEDED}),
     State.FAILED: frozenset({State.QUEUED, State.PENDING, State.SUCCEEDED, State.FAILED}),
     State.CANCELLED: frozenset({State.CANCELLED}),
 }
@@ -97,35 +98,11 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ArchivedFile:
-    """A file that lies whole in the archive: where, its `size` in bytes, its SHA-256 in hex."""
-
-    url: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One song of a job, as upstream gave it; `duration` in seconds. Upstream's links die, those of what was
-    archived don't."""
-
-    clip_id: str
-    state: str
-    title: str | None = None
-    audio_url: str | None = None
-    image_url: str | None = None
-    duration: float | None = None
-    archived_audio: ArchivedFile | None = None
-    archived_image: ArchivedFile | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Move:
     """One step in a job's life: applied if the job still stands at `version`, else not at all.
 
-    `due` is when the job next needs somebody (Unix seconds): always in flight, and after a failure or
-    a cancellation where upstream was paid and its result may still come.
+    `due` is when the job next needs somebody (Unix seconds): always in flight, and where it is over if upstream was
+    paid and its result, or a part of it, may still come.
     `fields` are written to the record; None removes one. `credits` were spent for certain. Of an order that upstream
     `refused` the store decides what follows: the job is queued again, or fails.
     """
@@ -253,7 +230,8 @@ class Job:
     """The record of one job, as it stood when it was read. Times are Unix seconds.
 
     `callback_id` is that of the last callback which tells of it; `archive` is None where its songs are
-    not to be archived.
+    not to be archived. `answer` is the beginning of what upstream answered to its last order, where that could not
+    be read.
     """
 
     id: str
@@ -274,6 +252,7 @@ class Job:
     task_ids: Mapping[Stage, str] = field(default_factory=dict)
     callback_id: str | None = None
     archive: InArchive | None = None
+    answer: str | None = None
 
     @property
     def is_final(self) -> bool:
@@ -283,13 +262,20 @@ class Job:
     @property
     def has_result(self) -> bool:
         """Whether the stage where it stands has its result, which is never bought again."""
-        return bool(self.clips) if self.stage is Stage.MUSIC else self.persona_id is not None
+        if self.stage is Stage.MUSIC:
+            return any(clip.is_finished for clip in self.clips)
+        return self.persona_id is not None
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether upstream has named songs whose links it has not given."""
+        return any(clip.is_missing for clip in self.clips)
 
     @property
     def may_still_come(self) -> bool:
-        """Whether upstream has the order of this stage and has neither delivered nor failed it."""
+        """Whether upstream has the order of this stage and has neither delivered all of it nor failed it."""
         given_up = self.failure is None or self.failure.code in (Code.DEADLINE, Code.ABANDONED)
-        return given_up and self.stage in self.task_ids and not self.has_result
+        return given_up and self.stage in self.task_ids and (self.is_incomplete or not self.has_result)
 
     def as_dict(self) -> dict[str, Any]:
         """The shape that the command line and HTTP show; scripts may rely on its names."""
@@ -305,6 +291,7 @@ class Job:
             "persona_id": self.persona_id,
             "voice_name": self.voice_name,
             "clips": [asdict(clip) for clip in self.clips],
+            "incomplete": self.is_incomplete,
             "archive": self.archive.value if self.archive else None,
             "failure": asdict(self.failure) if self.failure else None,
             "credits": self.credits,

@@ -8,13 +8,15 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from voicequeue.balance import Balance
+from voicequeue.clip import ArchivedFile, Clip
 from voicequeue.gate import Refusal
-from voicequeue.job import ArchivedFile, Clip, Code, Event, Failure, InArchive, Job, Move, Part, State, Step
+from voicequeue.job import Code, Event, Failure, InArchive, Job, Move, Part, State, Step
 from voicequeue.overview import Batch, RefusedJob
 from voicequeue.spec import stored
 from voicequeue.stage import Stage
 
-_OF_UPSTREAM = tuple(each.name for each in fields(Clip) if not each.name.startswith("archived_"))
+#: What of a clip is upstream's.
+OF_UPSTREAM = tuple(each.name for each in fields(Clip) if not each.name.startswith("archived_"))
 
 
 def job(job_id: str, record: Mapping[str, str]) -> Job:
@@ -40,6 +42,7 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
         callback_id=record.get("callback"),
         archive=InArchive(record["archive"]) if "archive" in record else None,
+        answer=record.get("answer"),
     )
 
 
@@ -49,13 +52,14 @@ def task_field(stage: Stage) -> str:
 
 
 def clips(text: str | None) -> tuple[Clip, ...]:
-    """The clips in a record's field."""
-    return tuple(Clip(**clip) for clip in json.loads(text)) if text else ()
+    """The clips in a record's field; of a release with other fields, those that this one knows."""
+    lines = json.loads(text) if text else []
+    return tuple(Clip(**{name: clip[name] for name in OF_UPSTREAM if name in clip}) for clip in lines)
 
 
 def clips_text(found: tuple[Clip, ...]) -> str:
     """The clips as a record's field; what was archived of them has fields of its own."""
-    lines = [{name: getattr(clip, name) for name in _OF_UPSTREAM} for clip in found]
+    lines = [{name: value for name in OF_UPSTREAM if (value := getattr(clip, name)) is not None} for clip in found]
     return json.dumps(lines, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -151,7 +155,7 @@ def refused(job_id: str, until: float, record: Sequence[str | None]) -> RefusedJ
 def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
     """A move as `apply.lua` takes it; what is absent stays out, for Lua's null is not nil.
 
-    `archive`: if it brings songs, they are to be archived.
+    `archive`: if it brings songs that are there, they are to be archived.
     """
     stage = move.to_stage or move.stage
     line: dict[str, Any] = {
@@ -165,7 +169,7 @@ def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
         "task_id": move.fields.get(task_field(move.stage)),
         "due": move.due,
         "reason": move.reason or None,
-        "archive": True if archive and move.fields.get("clips") else None,
+        "archive": True if archive and any(clip.is_finished for clip in clips(move.fields.get("clips"))) else None,
         "refused": _refusal(move, move.refused) if move.refused else None,
     }
     return {name: value for name, value in line.items() if value is not None}

@@ -14,7 +14,7 @@ from voicequeue.stage import PRICES
 @dataclass(frozen=True, slots=True)
 class Unsure:
     """An unsure job: its last step, which says what happened, and the account before and after (None: nothing is
-    known of it)."""
+    known of it). What upstream answered, where that could not be read, is the job's `answer`."""
 
     job: Job
     last: Step
@@ -30,6 +30,7 @@ class Unsure:
         return {
             **self.job.as_dict(),
             "reason": self.last.reason,
+            "answer": self.job.answer,
             "since": iso(self.last.at),
             "at_stake": self.at_stake,
             "credits_before": self.account.before.credits if self.account else None,

@@ -188,8 +188,9 @@ class Store:
                 asked=float(asked) if asked else None,
                 next_stage=Stage(after) if after else None,
                 model=model,
+                clips=records.clips(clips),
             )
-            for job_id, version, state, task_id, since, asked, after, model in rows(flat, 8)
+            for job_id, version, state, task_id, since, asked, after, model, clips in rows(flat, 9)
         ]
 
     def apply(self, moves: Sequence[Move], now: float) -> list[bool]:

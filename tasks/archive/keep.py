@@ -6,6 +6,7 @@ A try may end at any point: what was put and recorded by then is not fetched aga
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import secrets
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -23,9 +25,11 @@ from tasks.archive.kinds import ending
 from tasks.archive.shelf import Shelf, Unusable, safe
 from voicequeue import flow
 from voicequeue.archive import Archive, Fetch
+from voicequeue.clip import ArchivedFile, Clip
 from voicequeue.clock import Clock
-from voicequeue.job import ArchivedFile, Clip, Job, Part
+from voicequeue.job import Job, Part
 from voicequeue.pulses import Pulses
+from voicequeue.records import OF_UPSTREAM
 
 log = logging.getLogger("voicequeue")
 
@@ -35,8 +39,6 @@ NO_BATCH = "_"
 #: Files on their way are called so, and locked by whoever is at it; what a dead process left is removed.
 SPOOLED = "voicequeue-song-"
 _JUST_MADE_S = 60
-
-_FAILED = frozenset({"failed", "error"})
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,12 @@ class Wanted:
 
 
 def wanted(job: Job) -> list[Wanted]:
-    """Audio and cover of each song that succeeded, less what is archived already."""
+    """Audio and cover of each song that is there, less what is archived already."""
     found: dict[tuple[str, Part], Wanted] = {}
     for clip in job.clips:
         links = ((Part.AUDIO, clip.audio_url, clip.archived_audio), (Part.IMAGE, clip.image_url, clip.archived_image))
         for part, url, archived in links:
-            if url and archived is None and clip.state not in _FAILED:
+            if url and archived is None and clip.is_finished:
                 found.setdefault((clip.clip_id, part), Wanted(clip, part, url))
     return list(found.values())
 
@@ -98,7 +100,7 @@ def _keep_job(services: ArchiveServices, job_id: str) -> None:
         return
     with _held(services, claim):
         failures = [failure for each in wanted(job) if (failure := _try(services, claim, job, each)) is not None]
-    _settle(services, claim, failures)
+    _settle(services, claim, failures + missing(job))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,11 @@ class _Failure:
     reason: str
     for_good: bool = False
     after: float = 0.0
+
+
+def missing(job: Job) -> list[_Failure]:
+    """What keeps the job from being archived as a whole: songs of which upstream has given no link yet."""
+    return [_Failure(f"song {clip.clip_id}: no link yet") for clip in job.clips if clip.is_missing]
 
 
 def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
@@ -122,6 +129,8 @@ def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Fa
                 return None
             folders = (safe(job.spec.batch or NO_BATCH), safe(job.id))
             link = services.shelf.put(spool, *folders, f"{safe(file.clip.clip_id)}.{name}")
+        if file.part is Part.AUDIO:
+            _put_beside(services.shelf, job, file.clip, *folders)
     except NotFetched as error:
         return _Failure(f"{file}: {error}", error.for_good, error.after)
     except Unusable as error:
@@ -131,6 +140,21 @@ def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Fa
     kept = ArchivedFile(link, came.size, came.sha256)
     services.archive.kept(claim, file.clip.clip_id, file.part, kept, services.clock(), lease=services.patience.lease_s)
     return None
+
+
+def _put_beside(shelf: Shelf, job: Job, clip: Clip, *folders: str) -> None:
+    """All that is known of a song, as JSON beside its audio: it outlives the job's record."""
+    with _spooled() as spool:
+        spool.write_text(json.dumps(described(job, clip), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        shelf.put(spool, *folders, f"{safe(clip.clip_id)}.json")
+
+
+def described(job: Job, clip: Clip) -> dict[str, Any]:
+    """A song as upstream gave it, and the job that it is of."""
+    spec = job.spec
+    of_it = {"job": job.id, "key": spec.key, "batch": spec.batch, "name": spec.name, "metadata": spec.metadata}
+    voice = {"persona_id": job.persona_id, "voice_name": job.voice_name}
+    return {**of_it, **voice, **{field: getattr(clip, field) for field in OF_UPSTREAM}}
 
 
 def _settle(services: ArchiveServices, claim: Fetch, failures: Sequence[_Failure]) -> None:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from tasks.musicapi import readings
 from tasks.musicapi.readings import Reading
 from voicequeue.song import Song
+from voicequeue.stage import Stage
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request, and how its answer is read: `read` gives None for what it cannot read."""
+    """One request, and how its answer is read: `read` gives None for what it cannot read. `secrets` are those that
+    its body carries: what the answer quotes of them is shown to no one."""
 
     operation: str
     method: str
     path: str
     read: Callable[[Any], T | None]
     body: dict[str, Any] | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +37,28 @@ class Webhook:
     url: str
     secret: str = field(repr=False)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The signing secret, and those that the URL carries."""
+        return self.secret, *re.findall(r"[?&]token=([^&#]+)", self.url)
+
 
 def create_voice(audio_url: str, webhook: Webhook | None = None) -> Call[str]:
     """Order a voice (4 credits); gives upstream's task id."""
     body = {"audio_url": audio_url, **_webhook_fields(webhook)}
-    return Call("create_voice", "POST", "/api/v1/sonic/create-voice", readings.accepted, body)
+    return Call("create_voice", "POST", "/api/v1/sonic/create-voice", readings.accepted, body, _secrets(webhook))
 
 
 def create_music(persona_id: str, song: Song, webhook: Webhook | None = None) -> Call[str]:
     """Order a song (15 credits, two clips); gives upstream's task id."""
     body = {**persona_music(persona_id, song), **_webhook_fields(webhook)}
-    return Call("persona_music", "POST", "/api/v1/sonic/create", readings.accepted, body)
+    return Call("persona_music", "POST", "/api/v1/sonic/create", readings.accepted, body, _secrets(webhook))
 
 
-def task(task_id: str) -> Call[Reading]:
-    """What became of an order (free)."""
-    return Call("task", "GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", readings.reading)
+def task(task_id: str, stage: Stage | None = None) -> Call[Reading]:
+    """What became of an order of that stage (free)."""
+    read = partial(readings.reading, stage=stage)
+    return Call("task", "GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", read)
 
 
 def credits_left() -> Call[int]:
@@ -57,6 +68,10 @@ def credits_left() -> Call[int]:
 
 def _webhook_fields(webhook: Webhook | None) -> dict[str, str]:
     return {} if webhook is None else {"webhook_url": webhook.url, "webhook_secret": webhook.secret}
+
+
+def _secrets(webhook: Webhook | None) -> tuple[str, ...]:
+    return () if webhook is None else webhook.secrets
 
 
 def persona_music(persona_id: str, song: Song) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from tasks.musicapi import calls
 from tasks.musicapi.calls import Call, Webhook
-from tasks.musicapi.errors import UpstreamError, answered_at, from_answer
+from tasks.musicapi.errors import NoAnswer, UpstreamError, answered_at, from_answer
 from tasks.musicapi.readings import Reading
 from tasks.musicapi.wire import Route, Wire
 from voicequeue.song import Song
@@ -24,6 +25,9 @@ Heard = Callable[[str, str, float], None]
 
 #: A key shorter than this is a test's: it hides nothing, and may be part of any word.
 SECRET_MIN = 8
+
+#: So many characters of an answer that cannot be read are kept for a person.
+EXCERPT_MAX = 500
 
 
 class MusicApi:
@@ -130,12 +134,27 @@ class MusicApi:
         got = await self._wire.send(call.method, call.path, self._headers[call.method], body)
         if 200 <= got.status < 300 and (found := call.read(_parsed(got.body))) is not None:
             return found
-        now = answered_at(got.headers, time.time())
-        raise from_answer(got.status, _parsed(self._without_key(got.body)), got.headers, now)
+        body, now = self._without_secrets(got.body, call.secrets), answered_at(got.headers, time.time())
+        error = from_answer(got.status, _parsed(body), got.headers, now)
+        if isinstance(error, NoAnswer):
+            error.answer = excerpt(body)
+        raise error
 
-    def _without_key(self, raw: bytes) -> bytes:
-        """What upstream says beside the contract may be shown anywhere, and may quote the key."""
-        return raw.replace(self._key, b"(key)") if len(self._key) >= SECRET_MIN else raw
+    def _without_secrets(self, raw: bytes, secrets: Iterable[str]) -> bytes:
+        """What upstream says beside the contract may be shown to others, and may quote the key and what it was sent."""
+        named = [(self._key, b"(key)"), *((secret.encode(), b"(secret)") for secret in secrets)]
+        for secret, name in named:
+            if len(secret) >= SECRET_MIN:
+                for written in {secret, secret.replace(b"/", rb"\/"), quote(secret, safe="").encode()}:
+                    raw = raw.replace(written, name)
+        return raw
+
+
+def excerpt(raw: bytes) -> str | None:
+    """The beginning of an answer, in characters that can be shown on one line; None where nothing came."""
+    shown = "".join(each if each.isprintable() else " " for each in raw[: 8 * EXCERPT_MAX].decode(errors="replace"))
+    text = " ".join(shown.split())
+    return (text if len(text) <= EXCERPT_MAX else f"{text[: EXCERPT_MAX - 1]}…") or None
 
 
 def _nobody(operation: str, outcome: str, seconds: float) -> None:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from simulator.faults import GARBAGE
 from tasks.musicapi import (
+    CannotPay,
     Cost,
+    Moderated,
     NoAnswer,
     NotReady,
     Refused,
@@ -22,7 +24,9 @@ from tasks.musicapi import (
     Unavailable,
     UpstreamError,
     VoiceReady,
+    Webhook,
 )
+from tasks.musicapi.client import EXCERPT_MAX
 from tasks.musicapi.wire import BODY_MAX
 from tests.contract.conftest import KEY, Connect, trouble
 from tests.scripted import HANG_UP, Request, Scripted, answer, one_answer
@@ -116,7 +120,7 @@ LOST: dict[str, tuple[bytes, ...]] = {
     "a page with 500": (answer(PAGE, status="500 Internal Server Error"),),
     "a page with 503": (answer(PAGE, status="503 Service Unavailable", headers=["Retry-After: 5"]),),
     "504 with JSON": (answer({"error": "Gateway timeout."}, status="504 Gateway Timeout"),),
-    "a refusal with 200": (answer({"code": 403, "message": "The remaining credits are not enough."}),),
+    "a trouble of its own with 200": (answer({"code": 500, "message": "Internal error."}),),
     **{f"garbage {body!r}": (answer(body),) for body in GARBAGE},
 }
 
@@ -131,6 +135,64 @@ def test_an_answer_that_was_lost_may_have_cost_something(connect: Connect, piece
         assert len(upstream.requests) == 1
         assert type(trouble(lambda: client.task("t1"))) is NoAnswer
         assert type(trouble(client.credits)) is NoAnswer
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"code": 400, "message": "The prompt is empty."}, Refused),
+        ({"code": "403", "message": "The remaining credits are not enough."}, CannotPay),
+        ({"code": 403, "message": "The lyrics contain copyrighted content: x"}, Moderated),
+        ({"code": 429, "message": "Queue is full"}, SlowDown),
+        ({"success": False, "error": {"message": "The prompt is empty."}}, Refused),
+    ],
+)
+def test_a_refusal_with_a_success_cost_nothing(connect: Connect, body: object, expected: type[UpstreamError]) -> None:
+    """It is read as the status that it names, and sent once."""
+    with Scripted(one_answer(answer(body))) as upstream:
+        error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL))
+        assert (type(error), error.cost, len(upstream.requests)) == (expected, Cost.NO, 1)
+
+
+@pytest.mark.parametrize(
+    "body", [{"taskId": "t1"}, {"task_ids": ["t1"]}, {"data": "t1"}, {"code": 429, "task_id": "t1"}]
+)
+def test_an_order_that_has_a_task_was_charged_whatever_else_is_said(connect: Connect, body: object) -> None:
+    """Wherever its id is."""
+    with Scripted(one_answer(answer(body))) as upstream:
+        assert connect(upstream.url).create_voice(AUDIO_URL) == "t1"
+
+
+WEBHOOK = Webhook("https://me.example/hooks/j1?attempt=1&token=0123456789abcdef/+", "secret-of-the-webhook")
+
+
+def test_what_cannot_be_read_is_kept_for_a_person_without_our_secrets(connect: Connect) -> None:
+    """Its beginning, on one line; neither the key nor what the request carried is in it."""
+
+    def quoting(request: Request) -> Iterator[bytes]:
+        told = {"we got": request.json(), "with": request.headers["authorization"]}
+        slashed = json.dumps(told).replace("/", "\\/")
+        yield answer(f"<html>\n\x00We will be back\u2028 soon {json.dumps(told)} {slashed}" + "x" * 2_000)
+
+    with Scripted(quoting) as upstream:
+        error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL, WEBHOOK))
+
+    assert isinstance(error, NoAnswer)
+    assert error.answer is not None
+    assert error.answer.startswith('<html> We will be back soon {"we got"')
+    assert (len(error.answer), error.answer.isprintable()) == (EXCERPT_MAX, True)
+    for secret in (KEY, WEBHOOK.secret, "0123456789abcdef"):
+        assert secret not in error.answer + error.message
+    assert error.answer.count("(secret)") == 4
+
+
+def test_where_nothing_came_nothing_is_kept(connect: Connect) -> None:
+    """An empty answer, or none."""
+    for pieces in [(answer(""),), (HANG_UP,)]:
+        with Scripted(one_answer(*pieces)) as upstream:
+            error = trouble(lambda url=upstream.url: connect(url).create_voice(AUDIO_URL))  # type: ignore[misc]
+        assert isinstance(error, NoAnswer)
+        assert error.answer is None
 
 
 @pytest.mark.parametrize("endless", [b" ", b"X: 1\r\n", b"-"], ids=["body", "headers", "a header"])

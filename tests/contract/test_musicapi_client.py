@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
-from simulator.faults import GET_FAULTS, POST_FAULTS
+from simulator.dials import CLIPS_SHAPES, FAILURE_SHAPES, TASK_ID_PLACES, VOICE_SHAPES
+from simulator.faults import GET_FAULTS, POST_FAULTS, TASK_FAULTS
 from simulator.process import Simulator
 from tasks.musicapi import (
     CannotPay,
     Cost,
+    Forbidden,
     Moderated,
     MusicApi,
     MusicReady,
     NoAnswer,
+    NoConnection,
     NotReady,
     Refused,
     SlowDown,
@@ -57,7 +60,7 @@ def sent(simulator: Simulator) -> int:
 # ── what is ordered comes ──────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("place", ["top", "data"])
+@pytest.mark.parametrize("place", TASK_ID_PLACES)
 @pytest.mark.parametrize("code", ["number", "string", "absent"])
 @pytest.mark.parametrize("stage", list(Stage))
 def test_an_order_gives_its_task_id_in_every_shape(
@@ -81,7 +84,7 @@ def test_a_task_in_progress_is_not_ready_in_every_shape(
     """Whether upstream says so with 200, with 202 or with clips."""
     simulator.turn(pending_shape=shape, voice_s=60, music_s=60)
 
-    assert client.task(order(client, stage)) == NotReady()
+    assert isinstance(client.task(order(client, stage)), NotReady)
 
 
 def test_a_finished_voice_is_its_persona(simulator: Simulator, client: MusicApi) -> None:
@@ -96,7 +99,7 @@ def test_a_finished_voice_is_its_persona(simulator: Simulator, client: MusicApi)
     assert client.task(task_id) == found
 
 
-@pytest.mark.parametrize("shape", ["list", "object"])
+@pytest.mark.parametrize("shape", CLIPS_SHAPES)
 def test_a_finished_song_is_its_two_clips(simulator: Simulator, client: MusicApi, shape: str) -> None:
     """With links, titles and lengths, as a list or in an object."""
     simulator.turn(music_s=0, clips_shape=shape)
@@ -118,12 +121,34 @@ def test_one_clip_of_two_is_a_finished_song(simulator: Simulator, client: MusicA
     assert [clip.state for clip in found.clips] == ["succeeded", "failed"]
 
 
-@pytest.mark.parametrize("shape", ["clips", "object", "answer"])
+def test_a_song_is_not_finished_before_its_links_are_there(simulator: Simulator, client: MusicApi) -> None:
+    """Though each of its clips says that it has succeeded."""
+    simulator.turn(music_s=0, link_late=1, link_delay_s=0.5)
+    task_id = order(client, Stage.MUSIC)
+
+    found = client.task(task_id)
+    assert isinstance(found, NotReady)
+    assert [(clip.state, clip.audio_url) for clip in found.clips] == [("succeeded", None)] * 2
+
+    eventually(lambda: isinstance(client.task(task_id), MusicReady))
+
+
+def test_a_clip_that_never_settles_keeps_its_song_from_being_finished(simulator: Simulator, client: MusicApi) -> None:
+    """The one that is there is named with its link."""
+    simulator.turn(music_s=0, clip_stall=1)
+
+    found = client.task(order(client, Stage.MUSIC))
+
+    assert isinstance(found, NotReady)
+    assert sorted((clip.state, clip.is_finished) for clip in found.clips) == [("running", False), ("succeeded", True)]
+
+
+@pytest.mark.parametrize("shape", FAILURE_SHAPES)
 @pytest.mark.parametrize("stage", list(Stage))
 def test_a_failed_task_is_failed_in_every_shape(
     simulator: Simulator, client: MusicApi, stage: Stage, shape: str
 ) -> None:
-    """As clips, as an object or as the whole answer, with upstream's reason where it gives one."""
+    """As clips, as an object or as the whole answer, in whatever words, with upstream's reason where it gives one."""
     simulator.turn(voice_s=0, music_s=0, voice_failure=1, music_failure=1, failure_shape=shape)
 
     found = client.task(order(client, stage))
@@ -172,6 +197,56 @@ def test_a_refusal_costs_nothing_and_is_not_sent_again(
     assert text in error.message
     assert sent(simulator) == 1
     assert simulator.ledger()["credits_spent"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("credits_400", CannotPay),
+        ("rate_403", SlowDown),
+        ("queue_403", SlowDown),
+        ("rate_400", SlowDown),
+        ("review_403", Moderated),
+        ("rate_in_body", SlowDown),
+        ("forbidden_in_body", Forbidden),
+        ("bad_request_in_body", Refused),
+        ("false_in_body", Refused),
+        ("firewall_403", Unavailable),
+        ("firewall_413", Unavailable),
+    ],
+)
+def test_a_refusal_in_other_words_or_in_the_body_costs_nothing(
+    simulator: Simulator, client: MusicApi, name: str, expected: type[UpstreamError]
+) -> None:
+    """What it says counts, wherever it says it."""
+    simulator.turn(refuse_match="anna", refuse_with=name)
+
+    error = trouble(lambda: order(client))
+
+    assert (type(error), error.cost) == (expected, Cost.NO)
+
+
+@pytest.mark.parametrize("shape", VOICE_SHAPES)
+def test_a_finished_voice_is_read_in_every_shape(simulator: Simulator, client: MusicApi, shape: str) -> None:
+    """And one in progress, or failed, is not taken for finished though its persona is shown."""
+    simulator.turn(voice_s=0, voice_shape=shape)
+    assert isinstance(client.task(order(client)), VoiceReady)
+
+    simulator.turn(voice_s=60, early_persona=True)
+    assert isinstance(client.task(order(client)), NotReady)
+    simulator.turn(voice_s=0, voice_failure=1)
+    assert isinstance(client.task(order(client)), TaskFailed)
+
+
+@pytest.mark.parametrize("word", ["failed", "cancelled", "moderated"])
+def test_a_twin_that_ended_in_other_words_keeps_no_song_back(simulator: Simulator, client: MusicApi, word: str) -> None:
+    """The song is there with the clip that succeeded."""
+    simulator.turn(music_s=0, clip_failure=1, clip_word=word)
+
+    found = client.task(order(client, Stage.MUSIC))
+
+    assert isinstance(found, MusicReady)
+    assert sorted(clip.state for clip in found.clips) == sorted(["succeeded", word])
 
 
 def test_moderated_lyrics_about_credits_are_not_taken_for_an_empty_account(
@@ -240,7 +315,7 @@ def test_a_refused_connection_costs_nothing_and_passes(simulator: Simulator, cli
 
     error = trouble(lambda: order(client))
 
-    assert type(error) is Unavailable
+    assert type(error) is NoConnection
     assert error.cost is Cost.NO
     assert sent(simulator) == 1
     eventually(lambda: _balance(client) == 10_000 - 4)
@@ -266,13 +341,13 @@ def patience(fault: str) -> dict[str, float]:
 def test_a_post_that_meets_a_fault_is_sent_once_and_judged_by_what_is_known(
     simulator: Simulator, connect: Connect, fault: str, stage: Stage
 ) -> None:
-    """Only a 429 is known to have cost nothing; all else may have, and the ledger says what it did."""
+    """Only a rate limit is known to have cost nothing; all else may have, and the ledger says what it did."""
     simulator.turn(post_faults={fault: 1}, drip_s=0.05)
 
     error = trouble(lambda: order(connect(simulator.api_url, **patience(fault)), stage))
 
-    assert type(error) is (SlowDown if fault == "rate_limited" else NoAnswer)
-    assert error.cost is (Cost.NO if fault == "rate_limited" else Cost.UNKNOWN)
+    is_limited = fault.startswith("rate_")
+    assert (type(error), error.cost) == ((SlowDown, Cost.NO) if is_limited else (NoAnswer, Cost.UNKNOWN))
     charged = PRICES[stage] if fault.endswith("_after") else 0
     eventually(lambda: simulator.ledger()["credits_spent"] == charged)
     assert sent(simulator) == 1
@@ -289,10 +364,17 @@ def test_an_answer_that_drips_is_read_whole_by_a_patient_client(simulator: Simul
 
 def expected_of_get(fault: str) -> type[UpstreamError]:
     """The error of a GET that meets a fault."""
-    return {"rate_limited": SlowDown, "lost_task": Refused}.get(fault, NoAnswer)
+    said: dict[str, type[UpstreamError]] = {
+        "rate_limited": SlowDown,
+        "lost_task": Refused,
+        "key_401": Unauthorized,
+        "style_403": Forbidden,
+        "subscription_403": CannotPay,
+    }
+    return said.get(fault, NoAnswer)
 
 
-@pytest.mark.parametrize("fault", GET_FAULTS)
+@pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault != "false_failure"])
 def test_a_poll_that_meets_a_fault_has_its_error_and_can_be_made_again(
     simulator: Simulator, connect: Connect, fault: str
 ) -> None:
@@ -309,7 +391,7 @@ def test_a_poll_that_meets_a_fault_has_its_error_and_can_be_made_again(
     assert isinstance(client.task(task_id), VoiceReady)
 
 
-@pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault != "lost_task"])
+@pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault not in TASK_FAULTS])
 def test_a_balance_that_meets_a_fault_has_its_error(simulator: Simulator, connect: Connect, fault: str) -> None:
     """No balance is made up."""
     client = connect(simulator.api_url, **patience(fault))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.musicapi import Cost, NoAnswer, Unavailable
+from tasks.musicapi import Cost, NoAnswer, NoConnection
 from tests.contract.conftest import Connect, trouble
 from tests.scripted import HANG_UP, Scripted, answer, one_answer
 
@@ -24,7 +24,7 @@ HASTY_S = 0.3
 def unavailable(call: Callable[[], object]) -> str:
     """The text of a call that certainly cost nothing."""
     error = trouble(call)
-    assert (type(error), error.cost) == (Unavailable, Cost.NO)
+    assert (type(error), error.cost) == (NoConnection, Cost.NO)
     return error.message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import stat
 import time
@@ -22,12 +23,12 @@ from simulator.media import file_of
 from simulator.process import Simulator
 from tasks.archive.fetcher import Bounds, Download, Fetcher
 from tasks.archive.keep import SPOOLED, ArchiveServices, keep, sweep
-from tasks.archive.shelf import Shelf, Unusable
+from tasks.archive.shelf import Shelf, Unusable, safe
 from tests.conftest import eventually
 from tests.integration.conftest import Clock
 from tests.scripted import Scripted
-from tests.store.life import NOW, everything_agrees, one, song_of
-from voicequeue import Clip, InArchive, Job
+from tests.store.life import NOW, everything_agrees, make, one, song_of
+from voicequeue import Clip, InArchive, Job, State, records
 from voicequeue.flow import ArchivePatience
 from voicequeue.net.addresses import Allowed
 from voicequeue.store import Store, connect
@@ -170,8 +171,54 @@ def test_nothing_but_whole_files_is_left(keeper: Keeper, tmp_path: Path) -> None
     """In their folder; whoever may read the folder may read them."""
     [job] = keeper.keep(keeper.song("c"))
 
-    assert set(lying_in(tmp_path / "songs")) == {f"_/{job.id}/c.mp3", f"_/{job.id}/c.png"}
+    assert set(lying_in(tmp_path / "songs")) == {f"_/{job.id}/c.{ending}" for ending in ("mp3", "png", "json")}
     assert stat.S_IMODE((tmp_path / "songs" / "_" / job.id / "c.mp3").stat().st_mode) & 0o044 == 0o044
+
+
+def test_what_is_known_of_a_song_lies_beside_its_audio(keeper: Keeper, tmp_path: Path) -> None:
+    """With the job that it is of: it is there when the job's record is long gone."""
+    more: dict[str, Any] = {
+        "tags": "calm, pop",
+        "lyrics": "Ü la",
+        "mv": "sonic-v5",
+        "video_url": f"{keeper.links}/0.mp4",
+    }
+    song = Clip("c", "succeeded", "T", f"{keeper.links}/0.mp3", duration=60.0, created_at="2026-03-01", **more)
+    [job] = keeper.keep(song_of(keeper.store, (song,), batch="spring", name="Ana", metadata={"customer": "17"}))
+
+    told = json.loads((tmp_path / "songs" / "spring" / job.id / "c.json").read_text(encoding="utf-8"))
+    assert told == {
+        **{"job": job.id, "key": None, "batch": "spring", "name": "Ana", "metadata": {"customer": "17"}},
+        **{
+            "persona_id": "p-1",
+            "voice_name": "ana",
+            "clip_id": "c",
+            "state": "succeeded",
+            "title": "T",
+            "duration": 60.0,
+        },
+        **{"audio_url": song.audio_url, "image_url": None, "created_at": "2026-03-01", "gpt_description_prompt": None},
+        **more,
+    }
+
+
+def test_a_job_is_archived_when_all_of_its_songs_are_there(keeper: Keeper) -> None:
+    """A song without its link keeps it pending; what is there is kept at once, and a streamed part is no song."""
+    [first, second] = (Clip(name, "succeeded", audio_url=f"{keeper.links}/{name}.mp3") for name in "01")
+    waiting = replace(second, state="streaming")
+    job = song_of(keeper.store, (first, waiting))
+
+    [partly] = keeper.keep(job)
+    assert partly.archive is InArchive.PENDING
+    assert [clip.archived_audio is not None for clip in partly.clips] == [True, False]
+    [listed] = keeper.store.archive.pending()
+    assert "song 1: no link yet" in listed.reason
+
+    fields = {"clips": records.clips_text((first, second))}
+    whole = make(keeper.store, partly, State.SUCCEEDED, keeper.clock.now, fields=fields)
+    [whole] = keeper.keep(whole)
+    assert whole.archive is InArchive.DONE
+    assert [clip.archived_audio is not None for clip in whole.clips] == [True, True]
 
 
 # ── once ──────────────────────────────────────────────────────────────────────────────────────────
@@ -314,7 +361,9 @@ def test_no_name_leaves_its_folder(keeper: Keeper, tmp_path: Path, clip_id: str)
     folder = tmp_path / "songs" / "_" / job.id
     assert job.archive is InArchive.DONE
     assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} == {folder}
-    assert sorted(lying_in(folder).values()) == sorted([served(0, "mp3"), served(0, "png")])
+    lying = lying_in(folder)
+    assert sorted(lying) == sorted(f"{safe(clip_id)}.{ending}" for ending in ("mp3", "png", "json"))
+    assert {served(0, "mp3"), served(0, "png")} < set(lying.values())
 
 
 def test_the_place_itself_takes_plain_names_alone(tmp_path: Path) -> None:
@@ -361,7 +410,7 @@ def test_what_somebody_left_who_was_killed_is_cleared_away(keeper: Keeper, tmp_p
 
     keeper.keep(job)
 
-    assert set(lying_in(folder)) == {"c.mp3", "c.png", ".other.mp3.0123abcd.part"}
+    assert set(lying_in(folder)) == {"c.mp3", "c.png", "c.json", ".other.mp3.0123abcd.part"}
 
 
 def test_spooled_files_of_the_dead_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,8 @@ def test_watching_nothing_ends_at_once(command: Command) -> None:
 
 def test_an_export_for_people_has_one_row_for_each_job(command: Command, store: Store) -> None:
     """With what was asked for, what came of it, and both songs side by side."""
-    job = song_of(store, batch="b", name="Ana", key="k", metadata={"row": "7"})
+    songs = (replace(CLIPS[0], lyrics="[Verse]\nla", tags="calm, pop"), CLIPS[1])
+    job = song_of(store, songs, batch="b", name="Ana", key="k", metadata={"row": "7"})
     pending = brought_to(store, State.PENDING, voice(batch="b"), now=NOW + 1)
     lost = failed(store, pending, Code.UPSTREAM_FAILED, NOW + 5)
 
@@ -112,6 +113,12 @@ def test_an_export_for_people_has_one_row_for_each_job(command: Command, store: 
         "song_1_url": "https://cdn.example/1.mp3", "song_1_title": "First, take", "song_1_duration": "61.5",
         "song_1_archived": "", "song_1_cover_archived": "", "song_2_archived": "", "song_2_cover_archived": "",
         "song_2_url": "https://cdn.example/2.mp3", "song_2_title": "", "song_2_duration": "",
+        "incomplete": "no", "song_1_clip_id": "c-1", "song_2_clip_id": "c-2", "song_1_state": "succeeded",
+        "song_2_state": "succeeded", "song_1_image_url": "https://cdn.example/1.jpg", "song_2_image_url": "",
+        "song_1_lyrics": "[Verse]\nla", "song_1_tags": "calm, pop",
+        **{f"song_2_{field}": "" for field in ("lyrics", "tags")},
+        **{f"song_{number}_{field}": "" for number in (1, 2)
+           for field in ("video_url", "mv", "created_at", "gpt_description_prompt")},
         "failure_code": "", "failure_stage": "", "failure_message": "", "credits": "19",
         "created_at": iso(NOW), "settled_at": iso(NOW + 60), "metadata": '{"row": "7"}',
     }  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 
 from tests.jobs import sung
 from tests.store.conftest import Command
-from tests.store.life import NOW, brought_to, failed, one
+from tests.store.life import NOW, brought_to, failed, make, one
 from voicequeue import Code, State
 from voicequeue.store import Store
 
@@ -78,6 +78,19 @@ def test_review_lists_what_is_at_stake(command: Command, store: Store) -> None:
         assert expected in shown
     [listed] = command("review", "--json").json()
     assert (listed["id"], listed["reason"]) == (unsure.id, "no answer")
+
+
+def test_review_shows_what_upstream_answered(command: Command, store: Store) -> None:
+    """Where it could not be read: a person may find the task in it. The job shows it, too."""
+    answer = '{"order": "[bold]seven[/]"}'
+    charging = brought_to(store, State.CHARGING, sung())
+    unsure = make(store, charging, State.UNSURE, reason="HTTP 200: success", fields={"answer": answer})
+
+    assert f"{unsure.id} was answered: {answer}" in command("review").out
+    assert answer in command("job", unsure.id).out
+    [listed] = command("review", "--json").json()
+    assert listed["answer"] == answer
+    assert command("job", unsure.id, "--json").json()["answer"] == answer
 
 
 def test_review_shows_what_the_account_tells(command: Command, store: Store) -> None:

@@ -149,7 +149,7 @@ def test_a_job_has_a_shape_that_scripts_may_rely_on(command: Command, store: Sto
     told = command("job", job.id, "--json").json()
 
     timeline = told.pop("timeline")
-    assert told == {**job.as_dict(), "callback": None}
+    assert told == {**job.as_dict(), "answer": None, "callback": None}
     assert [step["state"] for step in timeline] == [
         "queued", "admitted", "charging", "pending", "admitted", "charging", "pending", "succeeded",
     ]  # fmt: skip

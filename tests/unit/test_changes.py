@@ -10,6 +10,7 @@ from tests.jobs import sung
 from voicequeue import Clip, Code, Failure, Job, NotAllowed, Stage, State, changes
 
 NOW = 1_795_000_000.0
+SONG = Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3")
 
 
 def job(state: State, stage: Stage = Stage.VOICE, **more: object) -> Job:
@@ -23,7 +24,7 @@ def test_a_task_id_that_somebody_knows_means_that_it_was_charged() -> None:
     move = changes.take_up(job(State.UNSURE, Stage.MUSIC), NOW, task_id="t1")
 
     assert (move.to, move.due, move.credits) == (State.PENDING, NOW, 15)
-    assert move.fields == {"music.task": "t1", "since": f"{NOW:.6f}", "asked": "0"}
+    assert move.fields == {"music.task": "t1", "since": f"{NOW:.6f}", "asked": "0", "answer": None}
 
 
 def test_ordering_again_counts_nothing_before_it_is_charged() -> None:
@@ -86,10 +87,42 @@ def test_who_failed_with_another_jobs_voice_has_paid_for_none() -> None:
 def test_a_result_that_came_late_is_taken_up() -> None:
     """A voice leads to its song, a song to the end; nothing is asked or paid."""
     voice = changes.retry(failed(Stage.VOICE, Code.DEADLINE, persona_id="p"), NOW)
-    song = changes.retry(failed(Stage.MUSIC, Code.DEADLINE, persona_id="p", clips=(Clip("c", "succeeded"),)), NOW)
+    song = changes.retry(failed(Stage.MUSIC, Code.DEADLINE, persona_id="p", clips=(SONG,)), NOW)
 
     assert (voice.to, voice.to_stage, voice.due) == (State.QUEUED, Stage.MUSIC, None)
     assert (song.to, song.credits, song.fields["settled"]) == (State.SUCCEEDED, 0, f"{NOW:.6f}")
+
+
+def test_the_songs_that_are_missing_of_one_that_succeeded_are_asked_for_free() -> None:
+    """It stays succeeded, and is asked about at once; nothing is ordered again, also where somebody says so."""
+    rest = (SONG, Clip("d", "running"))
+    incomplete = replace(failed(Stage.MUSIC, Code.DEADLINE, clips=rest), state=State.SUCCEEDED, failure=None)
+
+    move = changes.retry(incomplete, NOW)
+
+    assert (move.to, move.due, move.credits, changes.cost(incomplete)) == (State.SUCCEEDED, NOW, 0, 0)
+    with pytest.raises(NotAllowed):
+        changes.retry(incomplete, NOW, resubmit=True)
+    with pytest.raises(NotAllowed):
+        changes.retry(replace(incomplete, clips=(SONG, Clip("d", "failed"))), NOW)
+
+
+def test_songs_that_were_named_and_never_came_are_no_result() -> None:
+    """A retry asks again, free; ordering anew forgets them."""
+    late = failed(Stage.MUSIC, Code.DEADLINE, clips=(Clip("c", "succeeded"), Clip("d", "running")))
+
+    assert (changes.retry(late, NOW).to, changes.cost(late)) == (State.PENDING, 0)
+    anew = changes.retry(late, NOW, resubmit=True)
+    assert (anew.to, anew.fields["clips"]) == (State.QUEUED, None)
+
+
+def test_a_part_of_a_song_that_came_late_is_taken_up_and_the_rest_asked_for() -> None:
+    """A link that is there is a result."""
+    part = failed(Stage.MUSIC, Code.DEADLINE, clips=(SONG, Clip("d", "running")))
+
+    move = changes.retry(part, NOW)
+
+    assert (move.to, move.due, changes.cost(part)) == (State.SUCCEEDED, NOW, 0)
 
 
 def test_ordering_anew_forgets_the_old_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,8 @@ from tasks.musicapi import (
 )
 from voicequeue import Song, VoiceJob, records
 from voicequeue.claims import Charged, Claimed, Overdue
-from voicequeue.job import Clip, Code, Failure, Move, State
+from voicequeue.clip import Clip
+from voicequeue.job import Code, Failure, Move, State
 from voicequeue.records import clips_text
 from voicequeue.stage import PRICES, Stage
 
@@ -32,6 +34,7 @@ NOW = 1_800_000_000.0
 DEADLINE = 900.0
 SPEC = VoiceJob(audio_url="https://recordings.example/anna.mp3", song=Song(prompt="la la"))
 CLIPS = (Clip("c1", "succeeded", "Song", "https://cdn.example/1.mp3", None, 120.5), Clip("c2", "failed"))
+SECOND = Clip("c2", "succeeded", "Song", "https://cdn.example/2.mp3")
 
 BOTH_STAGES = pytest.mark.parametrize("stage", list(Stage))
 
@@ -42,10 +45,15 @@ def charged(stage: Stage) -> Charged:
 
 
 def claimed(
-    stage: Stage, *, since: float = NOW - 30, song_is_next: bool = False, state: State = State.PENDING
+    stage: Stage,
+    *,
+    since: float = NOW - 30,
+    song_is_next: bool = False,
+    state: State = State.PENDING,
+    clips: tuple[Clip, ...] = (),
 ) -> Claimed:
     """A claim to ask about a task."""
-    return Claimed("j1", 5, state, stage, "t1", since, Stage.MUSIC if song_is_next else None)
+    return Claimed("j1", 5, state, stage, "t1", since, Stage.MUSIC if song_is_next else None, clips=clips)
 
 
 def failure(move: Move | None) -> Failure:
@@ -69,7 +77,7 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
     assert (move.to, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
-    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", "asked": None}
+    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", "asked": None, "answer": None}
 
 
 @BOTH_STAGES
@@ -93,10 +101,12 @@ def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, erro
 
 @BOTH_STAGES
 def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
-    """Nobody sends it again, and nothing is counted as spent."""
-    move = decide.not_accepted(charged(stage), NoAnswer("the connection was lost"), NOW)
+    """It is never sent again by itself, and nothing is counted as spent; the answer is kept for a person."""
+    for answer in (None, "<html>Bad gateway"):
+        move = decide.not_accepted(charged(stage), NoAnswer("HTTP 502", answer), NOW)
 
-    assert move == Move("j1", 3, State.CHARGING, stage, State.UNSURE, reason="the connection was lost")
+        kept = {"answer": answer}
+        assert move == Move("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
 
 
 @BOTH_STAGES
@@ -177,7 +187,7 @@ def test_a_stage_has_time_until_its_deadline(stage: Stage) -> None:
     late = claimed(stage, since=NOW - DEADLINE - 0.01)
     told = Failure(Code.DEADLINE, stage, "not ready 900 s after it was ordered")
     assert failure(decide.overdue(late, NOW, DEADLINE)) == told
-    said = failure(decide.overdue(late, NOW, DEADLINE, "task not found."))
+    said = failure(decide.overdue(late, NOW, DEADLINE, said="task not found."))
     assert said.message == f"{told.message}; upstream says: task not found."
 
 
@@ -201,6 +211,61 @@ def test_after_a_deadline_it_is_asked_about_in_growing_intervals(stage: Stage) -
 
     assert move is not None
     assert move.due == NOW + 500
+
+
+# ── songs of which a part is missing ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("twin", ["running", "streaming", "succeeded", "a word of next year"])
+def test_at_the_deadline_the_songs_that_are_there_are_the_result(twin: str) -> None:
+    """A paid song with its link is a success; the other one is asked for further on."""
+    there = (CLIPS[0], Clip("c2", twin))
+    late = claimed(Stage.MUSIC, since=NOW - 1000)
+
+    move = decide.overdue(late, NOW, DEADLINE, reading=NotReady(there))
+
+    assert move is not None
+    assert (move.to, move.due) == (State.SUCCEEDED, NOW + 500)
+    assert records.clips(move.fields["clips"]) == there
+    assert decide.read(late, NotReady(there), NOW) is None
+
+
+def test_at_the_deadline_songs_without_any_link_are_kept_with_the_failure() -> None:
+    """The job fails with `deadline`; the songs that upstream named are kept and asked for."""
+    named = (Clip("c1", "succeeded"), Clip("c2", "succeeded"))
+
+    move = decide.overdue(claimed(Stage.MUSIC, since=NOW - 1000), NOW, DEADLINE, reading=NotReady(named))
+
+    assert failure(move).code is Code.DEADLINE
+    assert move is not None
+    assert (records.clips(move.fields["clips"]), move.due) == (named, NOW + 500)
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
+def test_songs_that_come_one_by_one_after_all_was_over_are_kept_as_they_come(state: State) -> None:
+    """Until all are there; an answer that brings nothing is not written, and no link is lost that was known."""
+    none = claimed(Stage.MUSIC, state=state, since=NOW - 1000)
+    first = decide.read(none, NotReady((CLIPS[0], Clip("c2", "running"))), NOW)
+    assert first is not None
+    assert (first.to, first.due, "part" in first.reason) == (state, NOW + 500, True)
+
+    known = replace(none, clips=records.clips(first.fields["clips"]))
+    assert decide.read(known, NotReady((Clip("c1", "succeeded"), Clip("c2", "streaming"))), NOW) is None
+    both = decide.read(known, MusicReady((Clip("c1", "succeeded"), SECOND)), NOW)
+
+    assert both is not None
+    assert (both.to, both.due) == (state, None)
+    assert records.clips(both.fields["clips"]) == (CLIPS[0], SECOND)
+
+
+def test_a_twin_that_fails_after_all_was_over_is_not_asked_for_any_more() -> None:
+    """No song came, and none is missing any longer."""
+    known = (CLIPS[0], Clip("c2", "running"))
+
+    move = decide.read(claimed(Stage.MUSIC, state=State.SUCCEEDED, clips=known), MusicReady(CLIPS), NOW)
+
+    assert move is not None
+    assert (move.to, move.due, records.clips(move.fields["clips"])) == (State.SUCCEEDED, None, CLIPS)
 
 
 @BOTH_STAGES

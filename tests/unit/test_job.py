@@ -57,12 +57,12 @@ def test_every_state_has_its_moves() -> None:
 
 
 def test_a_final_state_is_left_by_nothing_but_a_retry() -> None:
-    """Succeeded and cancelled are for ever; failed goes on in the line, asks again, or has its result already.
+    """Succeeded and cancelled stay so; failed goes on in the line, asks again, or has its result already.
 
     What moves from a state to itself only notes what came late.
     """
     assert {state: MOVES[state] for state in FINAL} == {
-        State.SUCCEEDED: frozenset(),
+        State.SUCCEEDED: {State.SUCCEEDED},
         State.CANCELLED: {State.CANCELLED},
         State.FAILED: {State.QUEUED, State.PENDING, State.SUCCEEDED, State.FAILED},
     }
@@ -188,6 +188,8 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
                 None,
                 61.5,
                 ArchivedFile("s3://songs/b/abc/c-1.mp3", 976_000, "5" * 64),
+                tags="calm",
+                mv="sonic-v5",
             ),
         ),
         archive=InArchive.FAILED,
@@ -215,8 +217,15 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
                 "duration": 61.5,
                 "archived_audio": {"url": "s3://songs/b/abc/c-1.mp3", "size": 976_000, "sha256": "5" * 64},
                 "archived_image": None,
+                "video_url": None,
+                "tags": "calm",
+                "lyrics": None,
+                "mv": "sonic-v5",
+                "created_at": None,
+                "gpt_description_prompt": None,
             }
         ],
+        "incomplete": False,
         "archive": "failed",
         "failure": {"code": "upstream_failed", "stage": "music", "message": "no"},
         "credits": 19,

@@ -72,7 +72,12 @@ def test_a_persona_that_was_given_is_the_jobs_persona() -> None:
     assert records.job("abc", {**QUEUED, "spec": spec.content(), "stage": "music"}).persona_id == "p-9"
 
 
-@given(st.lists(st.builds(Clip, texts, texts, title=texts, audio_url=texts, duration=st.floats(0, 1e6)), max_size=3))
+clips = st.builds(
+    Clip, texts, texts, title=texts, audio_url=texts, duration=st.floats(0, 1e6), lyrics=texts, mv=st.none() | texts
+)
+
+
+@given(st.lists(clips, max_size=3))
 def test_clips_come_back_as_they_were(clips: list[Clip]) -> None:
     """Whatever upstream calls its songs."""
     assert records.clips(records.clips_text(tuple(clips))) == tuple(clips)
@@ -82,6 +87,27 @@ def test_clips_come_back_as_they_were(clips: list[Clip]) -> None:
 def test_a_failure_comes_back_as_it_was(failure: Failure) -> None:
     """Whatever words upstream chose."""
     assert records.failure(records.failure_text(failure)) == failure
+
+
+def test_clips_of_other_releases_are_read_with_what_is_known_of_them() -> None:
+    """Of an older one without the later fields, of a newer one without those that this one does not know."""
+    older = '[{"clip_id": "c", "state": "succeeded", "title": null, "audio_url": "https://cdn.example/1.mp3"}]'
+    newer = '[{"clip_id": "c", "state": "succeeded", "tags": "calm", "of_next_year": 7}]'
+
+    assert records.clips(older) == (Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3"),)
+    assert records.clips(newer) == (Clip("c", "succeeded", tags="calm"),)
+
+
+def test_only_songs_that_are_there_are_to_be_archived() -> None:
+    """What was named without a link is archived when it comes."""
+
+    def archive(*found: Clip) -> object:
+        fields = {"clips": records.clips_text(found)}
+        move = Move("abc", 4, State.PENDING, Stage.MUSIC, State.SUCCEEDED, fields=fields)
+        return records.move_text(move, archive=True).get("archive")
+
+    assert archive(Clip("c", "succeeded"), Clip("d", "running", audio_url="https://cdn.example/stream")) is None
+    assert archive(Clip("c", "succeeded"), Clip("d", "succeeded", audio_url="https://cdn.example/1.mp3")) is True
 
 
 def test_nothing_written_is_nothing_read() -> None:

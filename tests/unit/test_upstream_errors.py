@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from email.utils import formatdate
 from typing import Any
 
@@ -21,7 +22,8 @@ from tasks.musicapi import (
     Unavailable,
     UpstreamError,
 )
-from tasks.musicapi.errors import MESSAGE_MAX, answered_at, from_answer, message_of, retry_after, text_of
+from tasks.musicapi.errors import answered_at, from_answer, refused_as, retry_after
+from tasks.musicapi.layers import MESSAGE_MAX, message_of, text_of
 from tests.unit.test_readings import ANY_JSON
 
 NOW = 1_800_000_000.0
@@ -50,6 +52,30 @@ ROWS: list[tuple[int, str, type[UpstreamError]]] = [
     (403, "The song description mentions a subscription to hate.", Moderated),
     (429, "Rate limit exceeded.", SlowDown),
     (429, "Too many tasks in progress.", SlowDown),
+    (403, "API QPS limit exceeded", SlowDown),
+    (403, "Queue is full", SlowDown),
+    (400, "Queue is full, please try again later.", SlowDown),
+    (400, "Too many requests.", SlowDown),
+    (403, "Too many concurrent tasks.", SlowDown),
+    (400, "You have reached the concurrency limit.", SlowDown),
+    (403, "Rate limit reached for your plan.", SlowDown),
+    (422, "The system is busy.", SlowDown),
+    (409, "Task limit exceeded, slow down.", SlowDown),
+    (402, "Too many requests.", SlowDown),
+    (400, "The remaining credits are not enough. Please top up your credits.", CannotPay),
+    (400, "Insufficient credits.", CannotPay),
+    (400, "You do not have an active subscription.", CannotPay),
+    (400, "Your balance is too low.", CannotPay),
+    (403, "Lyrics of wrong format.", Moderated),
+    (403, "The song did not pass the moderation review.", Moderated),
+    (400, "The lyrics contain copyrighted content: too many requests", Moderated),
+    (403, "The lyrics contain inappropriate content: the system is busy", Moderated),
+    (403, "The song description mentions that the queue is full.", Moderated),
+    (400, "The prompt has too many characters.", Refused),
+    (400, "Too many tags.", Refused),
+    (400, "The 'title' field is invalid: 'Queue is full'.", Refused),
+    (400, "The title 'No credits' is not allowed: you don't say 'busy' here.", Refused),
+    (400, 'The model does not exist: "rate limit".', Refused),
     (404, "Not found.", Unavailable),
     (405, "Method not allowed.", Unavailable),
     (408, "Request timeout.", Unavailable),
@@ -125,6 +151,12 @@ def test_a_proxys_page_is_the_trouble_of_no_single_job(status: int, expected: ty
         ({"error": {"message": "no"}}, "no"),
         ({"error": {"message": None}, "message": "no"}, "no"),
         ({"error": ["no"], "detail": "no"}, "no"),
+        ({"errorMessage": "no"}, "no"),
+        ({"msg": "no"}, "no"),
+        ({"errors": [{"message": "no"}]}, "no"),
+        ({"detail": [{"loc": ["body"], "msg": "no"}]}, "no"),
+        ({"code": 400, "data": {"error": "no"}}, "no"),
+        ({"message": "success", "data": {"error": "no"}}, "no"),
         ({"error": "half a \ud83d character"}, "half a ? character"),
         ({"error": 7}, None),
         ({}, None),
@@ -202,8 +234,10 @@ def test_no_answer_is_too_strange_for_an_error(status: int, body: Any, headers: 
 
 @given(st.integers(200, 599), ANY_JSON)
 def test_an_answer_that_may_have_cost_something_is_never_taken_for_free(status: int, body: Any) -> None:
-    """Money: below 400 (but for redirects that nobody follows) and from 500 on, the cost is unknown."""
-    unknown = (status < 400 and status not in (301, 302, 307, 308)) or status >= 500
+    """Money: below 400 (but for redirects that are not followed) and from 500 on, the cost is unknown; but for a 2xx
+    whose body refuses."""
+    refused = 200 <= status < 300 and refused_as(body) not in (None, *range(500, 600))
+    unknown = (status < 400 and status not in (301, 302, 307, 308) and not refused) or status >= 500
     assert from_answer(status, body, {}, NOW).cost is (Cost.UNKNOWN if unknown else Cost.NO)
 
 
@@ -218,3 +252,68 @@ def test_a_date_to_come_again_is_compared_with_the_date_of_the_answer(ahead: flo
 def test_an_answer_without_a_date_is_of_now(headers: dict[str, str]) -> None:
     """Ours is better than none."""
     assert answered_at(headers, NOW) == NOW
+
+
+# ── refusals that come with a success ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("code", "text", "expected"), [row for row in ROWS if row[0] >= 400])
+def test_a_refusal_in_the_body_is_read_as_the_status_that_it_names(
+    code: int, text: str, expected: type[UpstreamError]
+) -> None:
+    """As a number or as text, whatever it is called; it cost something or not as if HTTP had said it."""
+    for status, name in itertools.product((200, 201, 202), ("code", "status_code", "statusCode", "status")):
+        for written in (code, str(code)):
+            found = error(status, {name: written, "message": text})
+            assert (type(found), found.message.endswith(text)) == (expected, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"success": False, "message": "The prompt is empty."}, Refused),
+        ({"success": False, "error": {"message": "Too many requests"}}, SlowDown),
+        ({"success": "false", "error": {"code": 402, "message": "Pay first"}}, CannotPay),
+        ({"success": False, "message": "The remaining credits are not enough."}, CannotPay),
+        ({"status": "error", "message": "The lyrics contain copyrighted content: x"}, Moderated),
+        ({"status": "failed", "msg": "Invalid model"}, Refused),
+        ({"code": 40029, "message": "API QPS limit exceeded"}, SlowDown),
+        ({"code": -1, "message": "Insufficient credits"}, CannotPay),
+        ({"success": False}, Unavailable),
+        ({"status": "error", "code": 200}, Unavailable),
+    ],
+)
+def test_a_plain_no_in_the_body_cost_nothing(body: object, expected: type[UpstreamError]) -> None:
+    """By its words; without any nothing is known of the job, which is not refused for good."""
+    found = error(200, body)
+
+    assert (type(found), found.cost) == (expected, Cost.NO)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 500, "message": "Internal error"},
+        {"code": "503", "message": "Queue is full"},
+        {"success": False, "message": "Internal server error"},
+        {"success": False, "error": {"message": "Gateway timeout"}},
+        {"code": 40029, "message": "Something is wrong"},
+        {"message": "Too many requests"},
+        {"error": "Bad gateway."},
+        {"code": 200, "message": "success"},
+        {"code": 0},
+    ],
+)
+def test_what_is_no_plain_refusal_may_have_been_charged(body: object) -> None:
+    """Upstream's own trouble, a code of its own, a text without any: a person decides."""
+    found = error(200, body)
+
+    assert (type(found), found.cost) == (NoAnswer, Cost.UNKNOWN)
+
+
+def test_retry_after_is_read_of_a_rate_limit_in_other_words_too() -> None:
+    """As of a 429."""
+    for status, body in [(403, {"message": "Queue is full"}), (200, {"code": 429, "message": "slow"})]:
+        found = error(status, body, Retry_After="30")
+        assert isinstance(found, SlowDown)
+        assert found.retry_after == 30.0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import requests
 from redis import Redis
 
 from tests.jobs import sung
-from tests.store.life import NOW, brought_to, failed, put, song_of
+from tests.store.life import CLIPS, NOW, brought_to, failed, make, put, song_of
 from tests.web.conftest import KEYS, Build, Gateway
 from tests.web.seen import Person, Seen, logged_in, seen
-from voicequeue import Code, Song, State, VoiceJob, apikeys
+from voicequeue import Clip, Code, Song, State, VoiceJob, apikeys
 from voicequeue.store import Store
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -91,6 +92,38 @@ def test_a_job_shows_its_timeline_its_charges_and_its_songs(local: Gateway, stor
     assert [attrs["src"] for tag, attrs in page.elements if tag == "audio"] == [clip.audio_url for clip in job.clips]
     for part in ("succeeded", "19 spent", "p-1", "First, take", "1:01", "Lisbon", "charging", "pending", "la la"):
         assert part in page.text
+
+
+def test_a_job_shows_all_of_a_song_and_which_one_is_missing(local: Gateway, store: Store) -> None:
+    """The missing one can be asked for, free; of one that failed nothing is to come."""
+    known = replace(CLIPS[0], tags="calm, pop", lyrics="la la la", mv="sonic-v5", video_url="https://cdn.example/1.mp4")
+    job = song_of(store, (known, Clip("c-2", "running")))
+
+    page = seen(local, f"/job/{job.id}")
+
+    for part in (
+        "calm, pop",
+        "la la la",
+        "sonic-v5",
+        "video",
+        "running, no link yet",
+        "Not every song has its link yet",
+    ):
+        assert part in page.text
+    assert "https://cdn.example/1.mp4" in page.links()
+    assert f"/job/{job.id}/retry" in page.links()
+    assert "which is free" in seen(local, f"/job/{job.id}/retry").text
+    done = song_of(store, (known, Clip("c-2", "cancelled")), key="done")
+    assert f"/job/{done.id}/retry" not in seen(local, f"/job/{done.id}").links()
+
+
+def test_a_review_shows_what_upstream_answered(local: Gateway, store: Store) -> None:
+    """As text, whatever it is."""
+    answer = f"<html>{EVIL}"
+    unsure = make(store, brought_to(store, State.CHARGING, sung()), State.UNSURE, fields={"answer": answer})
+
+    for path in (f"/job/{unsure.id}", f"/job/{unsure.id}/review"):
+        assert " ".join(answer.split()) in seen(local, path).text
 
 
 def test_batches_show_how_far_they_are(local: Gateway, store: Store) -> None:

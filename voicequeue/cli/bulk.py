@@ -115,10 +115,16 @@ def _pairs(pairs: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in split}
 
 
+#: Of each song, besides its link, title, duration and files.
+_FURTHER = (
+    "clip_id", "state", "image_url", "video_url", "tags", "lyrics", "mv", "created_at", "gpt_description_prompt",
+)  # fmt: skip
+
 CSV_COLUMNS = (
     "id", "key", "batch", "name", "priority", "state", "stage", "audio_url", "persona_id", "voice_name",
     "song_1_url", "song_1_title", "song_1_duration", "song_1_archived", "song_1_cover_archived",
-    "song_2_url", "song_2_title", "song_2_duration", "song_2_archived", "song_2_cover_archived",
+    "song_2_url", "song_2_title", "song_2_duration", "song_2_archived", "song_2_cover_archived", "incomplete",
+    *(f"song_{number}_{field}" for number in (1, 2) for field in _FURTHER),
     "failure_code", "failure_stage", "failure_message", "credits", "created_at", "settled_at", "metadata", "song",
 )  # fmt: skip
 
@@ -158,7 +164,7 @@ def _json_line(file: TextIO, job: Job) -> None:
 
 
 def _csv_line(file: TextIO, job: Job) -> None:
-    record = exported(job)
+    record = exported(job) | {"incomplete": "yes" if job.is_incomplete else "no"}
     for number, clip in enumerate(job.clips[:2], start=1):
         record |= {
             f"song_{number}_url": clip.audio_url,
@@ -166,6 +172,7 @@ def _csv_line(file: TextIO, job: Job) -> None:
             f"song_{number}_duration": clip.duration,
             f"song_{number}_archived": clip.archived_audio.url if clip.archived_audio else "",
             f"song_{number}_cover_archived": clip.archived_image.url if clip.archived_image else "",
+            **{f"song_{number}_{field}": getattr(clip, field) for field in _FURTHER},
         }
     if job.failure:
         record |= {f"failure_{name}": value for name, value in record["failure"].items()}

@@ -65,6 +65,9 @@ def _list(found: list[Unsure], *, as_json: bool) -> None:
         row = (job.id, job.stage, stake, clock(last.at), safe(last.reason), _account(each.account))
         table.add_row(*row, safe(job.spec.batch or ""))
     out.print(table)
+    for each in found:
+        if each.job.answer:
+            out.print(f"{each.job.id} was answered: {safe(each.job.answer)}", soft_wrap=True)
     out.print(
         "\nSettle each with [bold]voicequeue review ID[/] --task-id X (upstream has it), --resubmit or --abandon. "
         f"None of them is sent again by itself; a webhook settles its job ({coloured(State.PENDING)})."

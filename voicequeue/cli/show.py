@@ -23,8 +23,9 @@ from voicequeue.cli.terminal import (
     queue,
     safe,
 )
+from voicequeue.clip import Clip
 from voicequeue.gate import Account, Hold
-from voicequeue.job import Clip, InArchive, Job, State, Step, charges
+from voicequeue.job import InArchive, Job, State, Step, charges
 from voicequeue.listing import Filter
 from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
 from voicequeue.queue import VoiceQueue
@@ -186,7 +187,8 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
         told = found.callback(each.callback_id) if each.callback_id else None
     if as_json:
         callback = {"id": each.callback_id, "delivered": told is None} if each.callback_id else None
-        print_json({**each.as_dict(), "callback": callback, "timeline": [step.as_dict() for step in timeline]})
+        steps = [step.as_dict() for step in timeline]
+        print_json({**each.as_dict(), "answer": each.answer, "callback": callback, "timeline": steps})
         return
     print_job(each, as_json=False)
     if maker is not None:
@@ -216,6 +218,7 @@ def print_job(each: Job, *, as_json: bool) -> None:
         "recording": each.spec.audio_url,
         "voice": f"{each.persona_id} {each.voice_name or ''}".strip() if each.persona_id else None,
         "failure": f"{each.failure.code} ({each.failure.stage}): {each.failure.message}" if each.failure else None,
+        "answer": each.answer,
         "credits": each.credits,
     }
     for fact, value in facts.items():
@@ -223,13 +226,15 @@ def print_job(each: Job, *, as_json: bool) -> None:
             out.print(f"  {fact:<10} {safe(value)}", soft_wrap=True)
     for clip in each.clips:
         _print_song(clip)
+    if each.state is State.SUCCEEDED and each.is_incomplete:
+        out.print(f"  {'missing':<10} not every song has its link yet; it is asked for: voicequeue retry {each.id}")
     if each.archive not in (None, InArchive.DONE):
         out.print(f"  {'archive':<10} {each.archive}, see: voicequeue archive")
 
 
 def _print_song(clip: Clip) -> None:
     seconds = f"{clip.duration:.0f} s" if clip.duration else ""
-    link = safe(clip.audio_url or clip.state)
+    link = safe(clip.audio_url or (f"{clip.state}, no link yet" if clip.is_missing else clip.state))
     out.print(f"  {'song':<10} {safe(clip.title or clip.clip_id)}  {seconds}  {link}", soft_wrap=True)
     for file in (clip.archived_audio, clip.archived_image):
         if file is not None:

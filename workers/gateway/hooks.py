@@ -84,4 +84,4 @@ def _task_id(body: bytes) -> str | None:
         told: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return readings.accepted(told)
+    return readings.task_id(told)

@@ -24,6 +24,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "persona_id": None,
     "voice_name": None,
     "clips": [],
+    "incomplete": False,
     "archive": None,
     "failure": None,
     "credits": 0,
@@ -129,7 +130,8 @@ class ArchivedFile(_Answer):
 
 
 class Clip(_Answer):
-    """One song: upstream's links, which do not live for ever, and those of the archive."""
+    """One song: upstream's links, which do not live for ever, and those of the archive. Without `audio_url` it failed,
+    or is missing still."""
 
     clip_id: str
     state: str
@@ -139,6 +141,12 @@ class Clip(_Answer):
     duration: float | None
     archived_audio: ArchivedFile | None
     archived_image: ArchivedFile | None
+    video_url: str | None
+    tags: str | None
+    lyrics: str | None
+    mv: str | None
+    created_at: str | None = Field(description="as upstream writes it")
+    gpt_description_prompt: str | None
 
 
 class Failure(_Answer):
@@ -165,6 +173,7 @@ class Job(_Answer):
     persona_id: str | None
     voice_name: str | None
     clips: list[Clip]
+    incomplete: bool = Field(description="upstream has named songs whose links it has not given")
     archive: InArchive | None
     failure: Failure | None
     credits: int

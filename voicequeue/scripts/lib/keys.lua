@@ -8,6 +8,7 @@
 --                          words that may be meant for every order: times, own, takes, at, words),
 --                          shares (the id of the voice that it shares with others), sha256 (of the recording),
 --                          voice.task, music.task, persona_id, voice_name, clips, failure, settled,
+--                          answer (the beginning of what upstream answered to its last order, where that cannot be read),
 --                          callback (id of the last one that tells of it); archive (pending, done, failed), of one
 --                          that is not done archive.since, archive.tries, archive.reason, archive.holder (while
 --                          somebody is at it); archived.audio.<clip>, archived.image.<clip> (JSON: url, size, sha256)
@@ -22,7 +23,8 @@
 --   unanswered:<reason> set what was not answered, or refused, since upstream last answered a question: ids,
 --                          `balance`, `any`
 --   flight         zset    ids that hold a slot; score = when they next need somebody
---   late           zset    ids, failed or cancelled, whose paid order may still deliver; score = when to ask
+--   late           zset    ids of jobs that are over and whose paid order may still deliver, or the rest of it; score = when
+--                          to ask
 --   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): maker, the
 --                          job that makes it; then persona_id, name, job (who made it), at, audio_url; failure
 --                          (JSON) while jobs that waited for it are failed with it; of a named one recording, and
@@ -126,7 +128,8 @@ end
 local FINAL = { succeeded = true, failed = true, cancelled = true }
 
 -- Where it stands when a job of this state next needs somebody; nil where none ever does.
-local DUE = { admitted = 'flight', charging = 'flight', pending = 'flight', failed = 'late', cancelled = 'late' }
+local DUE = { admitted = 'flight', charging = 'flight', pending = 'flight', succeeded = 'late', failed = 'late',
+  cancelled = 'late' }
 local function due_key(state) return DUE[state] and key(DUE[state]) end
 
 -- The time (seconds) in which nothing asked about an order that was due, because nothing ran or because Redis's clock was

@@ -1,0 +1,219 @@
+"""Answers as upstream gives them beside the contract, on their way through the steps into the record."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import DEADLINE_S, SONG, Bench, Build
+from tests.scripted import Request, Scripted, answer
+from voicequeue import Code, Stage, State, VoiceJob, VoiceQueue
+from voicequeue.flow import look_again
+
+LINK = "https://cdn.example/{}.mp3"
+SUNG = VoiceJob(persona_id="p1", song=SONG)
+
+
+class Upstream:
+    """Takes each order with that answer, and answers polls with what `task` says at that time."""
+
+    def __init__(self) -> None:
+        self.order: object = {"task_id": "t1"}
+        self.task: object = {"type": "not_ready"}
+
+    def __call__(self, request: Request) -> Iterator[bytes]:
+        """The answer to a request."""
+        said = self.order if request.method == "POST" else self.task
+        yield said if isinstance(said, bytes) else answer(said)
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    """What it answers."""
+    return Upstream()
+
+
+@pytest.fixture
+def bench(build: Build, upstream: Upstream) -> Iterator[Bench]:
+    """A worker, and an upstream that follows the test."""
+    with Scripted(upstream) as scripted:
+        yield build(scripted.url)
+
+
+def clip(name: str, state: str = "succeeded", *, link: str | None = None, **more: Any) -> dict[str, Any]:
+    """One clip, with its link or with an empty one."""
+    return {"clip_id": name, "state": state, "audio_url": LINK.format(name) if link is None else link, **more}
+
+
+def past_the_deadline(bench: Bench, job_id: str) -> None:
+    """Its time is over, and it is asked about once more."""
+    bench.clock.now += DEADLINE_S + 1
+    bench.poll(Stage.MUSIC, [job_id])
+
+
+def late(bench: Bench, job_id: str) -> None:
+    """The pulse asks about what may still come, when its time has come."""
+    bench.clock.now += look_again(DEADLINE_S + 1) + 1
+    assert [each.job_id for each in bench.store.overdue(bench.clock.now, patience=0)] == [job_id]
+    bench.poll(Stage.MUSIC, [job_id])
+
+
+@pytest.mark.parametrize("link", ["", None])
+def test_a_song_is_ready_when_every_clip_that_succeeded_has_its_link(
+    bench: Bench, upstream: Upstream, link: str | None
+) -> None:
+    """An empty link, or none, is asked for again."""
+    [job_id] = bench.ordered(SUNG)
+    bare = {**clip("b"), "audio_url": link}
+    for named in ([{**clip("a"), "audio_url": link}, bare], [clip("a"), bare]):
+        upstream.task = {"code": 200, "data": named}
+        assert bench.poll_when_due(Stage.MUSIC, [job_id]).again != []
+        assert bench.job(job_id).state is State.PENDING
+
+    upstream.task = {"code": 200, "data": [clip("a"), clip("b")]}
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+
+    job = bench.job(job_id)
+    assert (job.state, job.is_incomplete) == (State.SUCCEEDED, False)
+    assert [each.audio_url for each in job.clips] == [LINK.format("a"), LINK.format("b")]
+
+
+@pytest.mark.parametrize("twin", ["running", "streaming", "succeeded"])
+def test_at_the_deadline_a_song_that_is_there_is_the_result_and_its_twin_is_kept_when_it_comes(
+    bench: Bench, upstream: Upstream, queue: VoiceQueue, twin: str
+) -> None:
+    """The job has succeeded, says that a song is missing, and is asked about until it is there; all of it free."""
+    [job_id] = bench.ordered(SUNG)
+    upstream.task = {"data": [clip("a"), clip("b", twin, link="")]}
+    past_the_deadline(bench, job_id)
+    job = queue.get(job_id)
+    assert (job.state, job.credits, job.as_dict()["incomplete"]) == (State.SUCCEEDED, 15, True)
+    assert [each.audio_url for each in job.clips] == [LINK.format("a"), None]
+
+    late(bench, job_id)  # nothing came meanwhile
+    assert bench.job(job_id) == job
+
+    upstream.task = {"data": [clip("a"), clip("b")]}
+    assert queue.retry(job_id).state is State.SUCCEEDED
+    bench.clock.now = bench.job(job_id).updated_at + 1
+    bench.poll(Stage.MUSIC, [job_id])
+
+    whole = bench.job(job_id)
+    assert (whole.state, whole.is_incomplete, whole.credits) == (State.SUCCEEDED, False, 15)
+    assert bench.store.overdue(bench.clock.now + 1e6, patience=0) == []
+    assert bench.store.finished(0) == 1
+
+
+@pytest.mark.parametrize("twin", ["cancelled", "moderated", "a word of next year"])
+def test_a_twin_that_ended_in_whatever_words_keeps_no_song_back(bench: Bench, upstream: Upstream, twin: str) -> None:
+    """The job has succeeded at once."""
+    [job_id] = bench.ordered(SUNG)
+    upstream.task = {"data": [clip("a"), clip("b", twin, link="")]}
+
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+
+    assert bench.job(job_id).state is State.SUCCEEDED
+
+
+def test_songs_without_any_link_fail_at_the_deadline_and_are_taken_when_they_come(
+    bench: Bench, upstream: Upstream, queue: VoiceQueue
+) -> None:
+    """What upstream named is kept; what comes is, too, and a retry pays for nothing."""
+    [job_id] = bench.ordered(SUNG)
+    upstream.task = {"data": [clip("a", link=""), clip("b", link="")]}
+    past_the_deadline(bench, job_id)
+    failed = bench.job(job_id)
+    assert failed.failure is not None
+    assert (failed.failure.code, len(failed.clips), failed.has_result) == (Code.DEADLINE, 2, False)
+
+    upstream.task = {"data": [clip("a"), clip("b")]}
+    late(bench, job_id)
+
+    assert queue.retry(job_id).state is State.SUCCEEDED
+    assert bench.job(job_id).credits == 15
+
+
+@pytest.mark.parametrize("state", ["failed", "running"])
+def test_a_persona_of_a_voice_that_is_not_made_is_not_sung_with(bench: Bench, upstream: Upstream, state: str) -> None:
+    """The state counts, not the id beside it: no song is ordered."""
+    [job_id] = bench.ordered(VoiceJob(audio_url="https://recordings.example/anna.mp3", song=SONG))
+    upstream.task = {"code": 200, "data": {"persona_id": "p1", "state": state, "error": "no clear speaker"}}
+
+    assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == []
+
+    assert bench.job(job_id).persona_id is None
+
+
+def test_all_that_upstream_tells_of_a_song_is_kept(bench: Bench, upstream: Upstream) -> None:
+    """From its answer into the record."""
+    more = {"title": "T", "tags": "calm", "lyrics": "la", "video_url": "https://cdn.example/a.mp4", "mv": "sonic-v5"}
+    more |= {"image_url": "https://cdn.example/a.png", "created_at": "2026-03-01", "gpt_description_prompt": "sad"}
+    [job_id] = bench.ordered(SUNG)
+    upstream.task = {"data": [clip("a", duration=61.5, **more)]}
+
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+
+    [told] = bench.job(job_id).as_dict()["clips"]
+    assert {name: told[name] for name in more} == more
+
+
+# ── orders ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ({"code": 400, "message": "The prompt is empty."}, State.FAILED),
+        ({"code": "403", "message": "The lyrics contain copyrighted content: x"}, State.FAILED),
+        ({"success": False, "error": {"message": "The prompt is empty."}}, State.FAILED),
+        ({"code": 429, "message": "Too many requests"}, State.QUEUED),
+        ({"code": 402, "message": "Pay first"}, State.QUEUED),
+        (answer({"message": "API QPS limit exceeded"}, status="403 Forbidden"), State.QUEUED),
+        (answer({"message": "The remaining credits are not enough."}, status="400 Bad Request"), State.QUEUED),
+    ],
+)
+def test_a_refused_order_is_never_unsure(bench: Bench, upstream: Upstream, said: object, state: State) -> None:
+    """However it is refused: with an HTTP status or in the body of a success; nothing was charged."""
+    upstream.order = said
+    job_ids = bench.admitted(SUNG)
+
+    bench.submit(Stage.MUSIC, job_ids)
+
+    assert (bench.states(job_ids), bench.store.credits()) == ([state], 0)
+    holds = {hold.reason for hold in bench.store.controls.gate(bench.clock.now).holds}
+    assert not holds & {"unauthorized", "upstream_down"}
+
+
+@pytest.mark.parametrize("said", [{"taskId": 4711}, {"data": ["4711"]}, {"code": 400, "task_ids": ["4711"]}])
+def test_an_order_with_a_task_was_charged_in_whatever_shape(bench: Bench, upstream: Upstream, said: object) -> None:
+    """Its id is asked about."""
+    upstream.order = said
+
+    [job_id] = bench.ordered(SUNG)
+
+    assert (bench.job(job_id).task_ids, bench.job(job_id).credits) == ({Stage.MUSIC: "4711"}, 15)
+
+
+def test_an_answer_that_cannot_be_read_is_kept_for_the_person_who_reviews_it(
+    bench: Bench, upstream: Upstream, queue: VoiceQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the job until it is settled, and in no log: what upstream says may quote anything."""
+    caplog.set_level(logging.DEBUG)
+    upstream.order = {"code": 200, "message": "success", "order": "number seven", "for": "key-of-the-account"}
+    [job_id] = bench.admitted(SUNG)
+    bench.submit(Stage.MUSIC, [job_id])
+
+    answered = '{"code": 200, "message": "success", "order": "number seven", "for": "(key)"}'
+    assert bench.job(job_id).state is State.UNSURE
+    assert queue.review(job_id).as_dict()["answer"] == answered
+    assert "number seven" not in caplog.text + "".join(str(record.__dict__) for record in caplog.records)
+
+    queue.order_again(job_id)
+    upstream.order = answer("", status="502 Bad Gateway")
+    bench.clock.now = bench.job(job_id).updated_at + 1
+    bench.submit(Stage.MUSIC, [job_id])
+
+    assert (bench.job(job_id).state, bench.job(job_id).answer) == (State.UNSURE, None)
