@@ -9,10 +9,11 @@ import requests
 from redis import Redis
 
 from tests.jobs import sung
-from tests.store.life import NOW, brought_to, failed, put, song_of
+from tests.store.life import NOW, brought_to, charging, failed, make, put, song_of
 from tests.web.conftest import KEYS, Build, Gateway
 from tests.web.seen import Person, Seen, logged_in, seen
-from voicequeue import Code, Song, State, VoiceJob, apikeys
+from voicequeue import Code, Song, Stage, State, VoiceJob, apikeys
+from voicequeue.claims import ChargedOrder
 from voicequeue.store import Store
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -90,6 +91,18 @@ def test_a_job_shows_its_timeline_its_charges_and_its_songs(local: Gateway, stor
 
     assert [attrs["src"] for tag, attrs in page.elements if tag == "audio"] == [clip.audio_url for clip in job.clips]
     for part in ("succeeded", "19 spent", "p-1", "First, take", "1:01", "Lisbon", "charging", "pending", "la la"):
+        assert part in page.text
+
+
+def test_a_charge_that_was_found_later_shows_its_task(local: Gateway, store: Store) -> None:
+    """Its answer was lost, it was ordered again, and upstream named the first one afterwards."""
+    job = make(store, brought_to(store, State.UNSURE), State.ADMITTED)
+    charging(store, job.id)
+    store.book(ChargedOrder(job.id, Stage.VOICE, 1, "task-that-was-lost"), NOW, reason="named")
+
+    page = seen(local, f"/job/{job.id}")
+
+    for part in ("taken, as was found later", "task-that-was-lost", "4 spent"):
         assert part in page.text
 
 
