@@ -20,18 +20,19 @@ from tasks.musicapi import (
     UpstreamError,
     VoiceReady,
 )
-from voicequeue import flow, records
+from voicequeue import changes, flow, records
 from voicequeue.claims import Charged, Claimed, Overdue
 from voicequeue.clip import Clip, merged
 from voicequeue.gate import Refusal
-from voicequeue.job import Code, Failure, Job, Move, State
+from voicequeue.job import Code, Doubt, Failure, Job, Move, State
 from voicequeue.stage import PRICES, Stage
 
 
 def accepted(claim: Charged, task_id: str, now: float, poll_in: float, model: str = "") -> Move:
     """Upstream took the order: the credits are spent, and the task is to be asked about."""
     fields: dict[str, str | None] = {records.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
-    fields |= {"asked": None, "answer": None}  # of this stage nothing is known yet
+    # Of this stage nothing is known yet.
+    fields |= {"asked": None, "answer": None, **changes.UNDOUBTED}
     if model:
         fields["model"] = model
     return _from_charging(claim)(State.PENDING, due=now + poll_in, fields=fields, credits=PRICES[claim.stage])
@@ -83,38 +84,63 @@ def unheard(job: Overdue, now: float) -> Move:
 
 
 def expired(job: Overdue, now: float) -> Move:
-    """A job that nothing was ordered for in the time it was given."""
-    failure = Failure(Code.EXPIRED, job.stage, "nothing was ordered for it in the time it was given")
+    """A job that nothing was ordered for in the time it was given, or not again after its order was lost."""
+    message = "nothing was ordered for it in the time it was given"
+    if job.may_be_charged:
+        message = "not ordered again in the time it was given; its first order, which was lost, may have been charged"
+    failure = Failure(Code.EXPIRED, job.stage, message)
     fields = _failure_fields(failure, now)
     return Move(job.job_id, job.version, job.state, job.stage, State.FAILED, reason=failure.code, fields=fields)
 
 
-def read(claim: Claimed, reading: Reading, now: float) -> Move | None:
-    """The move that a poll's answer leads to; None to ask again later."""
+def read(claim: Claimed, reading: Reading, now: float, recheck_s: float = 0.0) -> Move | None:
+    """The move that a poll's answer leads to; None to ask again later.
+
+    A failure is final when upstream says so a second time, at least `recheck_s` after the first.
+    """
+    is_final = claim.doubt is not None and now - claim.doubt.at >= recheck_s
     if claim.state is not State.PENDING:
-        return _read_late(claim, reading, now)
+        return _read_late(claim, reading, now, is_final=is_final)
     match reading:
         case VoiceReady() if claim.stage is Stage.VOICE:
             return _voice_ready(claim, reading, now)
         case MusicReady() if claim.stage is Stage.MUSIC:
             return _sung(claim, merged(claim.clips, reading.clips), now)
-        case TaskFailed():
-            return _failed(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message), now)
+        case TaskFailed() if is_final:
+            return _failed_upstream(claim, reading, now, recheck_s)
     return None
 
 
-def _read_late(claim: Claimed, reading: Reading, now: float) -> Move | None:
-    """What comes after a job was over is kept, and changes nothing else."""
+def doubt(claim: Claimed, reading: Reading, now: float) -> Doubt | None:
+    """Return the failure that upstream reports, which it may take back."""
+    if not isinstance(reading, TaskFailed):
+        return None
+    return Doubt(claim.doubt.at if claim.doubt else now, reading.message)
+
+
+def _failed_upstream(claim: Claimed, reading: TaskFailed, now: float, recheck_s: float) -> Move:
+    """Fail the job, whose order is asked about ever more rarely; or queue it, where a retry is to order it again."""
+    if claim.reorder:
+        fields: dict[str, str | None] = {records.task_field(claim.stage): None, **changes.UNDOUBTED}
+        reason = f"upstream failed it: {reading.message}; to be ordered again"
+        return _from(claim)(State.QUEUED, reason=reason, fields=fields)
+    look_again = now + max(recheck_s, flow.look_again(now - claim.since))
+    return _failed(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message), now, look_again)
+
+
+def _read_late(claim: Claimed, reading: Reading, now: float, *, is_final: bool) -> Move | None:
+    """Return the move that keeps what came after a job was over; nothing else changes.
+
+    A failed one may still be retried, so what upstream says of a failure need not be the end of it.
+    """
     stays = partial(_from(claim), claim.state)
     match reading:
         case VoiceReady() if claim.stage is Stage.VOICE:
             return stays(reason="the voice came late, and is kept", fields=_voice_fields(reading))
         case MusicReady() | NotReady() if claim.stage is Stage.MUSIC:
             return _sung_late(claim, merged(claim.clips, reading.clips), now)
-        case TaskFailed():
-            failure = Failure(Code.UPSTREAM_FAILED, claim.stage, reading.message)
-            fields = {"failure": records.failure_text(failure)} if claim.state is State.FAILED else {}
-            return stays(reason=f"upstream failed it: {reading.message}", fields=fields)
+        case TaskFailed() if is_final and claim.state is State.CANCELLED:
+            return stays(reason=f"upstream failed it: {reading.message}")
     return None
 
 

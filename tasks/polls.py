@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from voicequeue import flow
 from voicequeue.claims import Claimed
 from voicequeue.controls import Controls
+from voicequeue.job import State
 from voicequeue.polling import PollPlan, Span
 from voicequeue.stage import Stage
 from voicequeue.tally import Tally
@@ -34,6 +36,18 @@ class Polls:
     def luck(self) -> float:
         """What orders that are asked about together share."""
         return self._plan.luck()
+
+    def wait(self, claim: Claimed, now: float, luck: float, *, is_doubted: bool) -> float:
+        """Return how long to wait before asking about this job again, in seconds.
+
+        Where upstream reports a failure, the plan says nothing any more; where the job is over, it is asked about ever
+        more rarely, unless others wait for it to end.
+        """
+        if claim.state is State.PENDING and not is_doubted:
+            return self.after(now - claim.since, kind_of(claim.stage, claim.model), luck)
+        if claim.state is State.FAILED or not is_doubted:
+            return max(self._plan.delay(luck), flow.look_again(now - claim.since))
+        return self._plan.delay(luck)
 
     def after(self, age: float, kind: str, luck: float) -> float:
         """How long to wait before an order of that age is asked about, in seconds."""

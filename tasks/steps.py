@@ -23,9 +23,9 @@ from tasks.musicapi import Exchange, Reading, Refused, Told, UpstreamError, call
 from tasks.musicapi.calls import Call
 from tasks.polls import kind_of
 from tasks.services import Services
-from voicequeue import flow
-from voicequeue.claims import Charged, Claimed, Later, Overdue, Planned
-from voicequeue.job import Move, State
+from voicequeue.claims import Charged, ChargedOrder, Claimed, Later, Overdue, Planned
+from voicequeue.job import Doubt, Move, State
+from voicequeue.orders import Named, name_order
 from voicequeue.records import task_field
 from voicequeue.spec import VoiceJob
 from voicequeue.stage import Stage
@@ -199,6 +199,11 @@ def _write_late(services: Services, claim: Charged, move: Move) -> bool:
             return True  # it was written; only Redis's answer was lost
         if job.state is State.UNSURE and (better := decide.late(job, move)):
             return services.store.apply([better], services.clock()) == [True]
+    if (task_id := move.fields.get(task_field(claim.stage))) is not None:
+        order = ChargedOrder(claim.job_id, claim.stage, claim.attempt, task_id)
+        named = name_order(services.store, order, services.clock(), reason="the answer came late")
+        if named is not Named.UNKNOWN:
+            return named is Named.TAKEN_UP
     # What upstream answered is for the record alone.
     late = {name: value for name, value in move.fields.items() if name != "answer"} or move.reason
     log.error("the job has moved on from %s", late, extra={"job": claim.job_id, "stage": str(claim.stage)})
@@ -218,16 +223,13 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
     for claim in claims:
         answer = answers.get(claim.job_id)
         # Where asking went wrong for any reason, the deadline holds all the same.
-        move = answer.move if answer else decide.overdue(claim, now, _deadline(services, claim))
+        move = answer.move if answer else decide.overdue(claim, now, _deadline(services, claim), said=_said(claim))
         if move is not None:
             moves.append(move)
         elif claim.state is State.PENDING:
-            due = now + services.polls.after(now - claim.since, kind_of(claim.stage, claim.model), luck)
-            not_ready = now if answer and answer.heard else None
-            waiting.append(Planned(claim.job_id, claim.version, due, not_ready))
+            waiting.append(_next_look(services, claim, answer, now, luck))
         else:  # the pulse asks again in its time
-            due = now + max(services.plan.delay(luck), flow.look_again(now - claim.since))
-            abandoned.append(Planned(claim.job_id, claim.version, due))
+            abandoned.append(_next_look(services, claim, answer, now, luck))
     made = [move for move, written in zip(moves, services.store.apply(moves, now), strict=True) if written]
     # A song of which a part is still missing does not tell how long songs take.
     ready = {move.job_id for move in made if move.to is State.ADMITTED or (move.to is State.SUCCEEDED and not move.due)}
@@ -251,10 +253,27 @@ def _together(looks: Iterable[Planned], near_s: float) -> list[list[Planned]]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a poll led to (None: it is not ready), and whether upstream was heard at all."""
+    """What a poll led to (None: it is not ready), whether upstream answered at all, and the failure that it reports."""
 
     move: Move | None
     heard: bool
+    doubt: Doubt | None = None
+
+
+def _said(claim: Claimed) -> str:
+    """Return what upstream said last of a failure, where it did."""
+    return claim.doubt.message if claim.doubt else ""
+
+
+def _next_look(services: Services, claim: Claimed, answer: Answer | None, now: float, luck: float) -> Planned:
+    """Return when to ask about a job again, with what upstream reports."""
+    doubt = answer.doubt if answer else claim.doubt
+    if doubt and not claim.doubt:
+        about = {"job": claim.job_id, "stage": str(claim.stage), "reason": doubt.message}
+        log.info("upstream says that it failed: it is asked again", extra=about)
+    asked = now if answer and answer.heard and claim.state is State.PENDING else None
+    due = now + services.polls.wait(claim, now, luck, is_doubted=doubt is not None)
+    return Planned(claim.job_id, claim.version, due, asked, doubt, keeps_doubt=claim.doubt is None)
 
 
 def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> dict[str, Answer]:
@@ -281,8 +300,11 @@ def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> dict[
 def _heard(services: Services, claim: Claimed, found: Reading | UpstreamError) -> Answer:
     now, deadline = services.clock(), _deadline(services, claim)
     if not isinstance(found, UpstreamError):
-        return Answer(decide.read(claim, found, now) or decide.overdue(claim, now, deadline, reading=found), heard=True)
-    return Answer(decide.overdue(claim, now, deadline, said=found.message), heard=False)
+        move = decide.read(claim, found, now, services.plan.recheck_s)
+        doubt = decide.doubt(claim, found, now)
+        late = decide.overdue(claim, now, deadline, said=doubt.message if doubt else "", reading=found)
+        return Answer(move or late, heard=True, doubt=doubt)
+    return Answer(decide.overdue(claim, now, deadline, said=found.message), heard=False, doubt=claim.doubt)
 
 
 def _deadline(services: Services, claim: Claimed) -> float:

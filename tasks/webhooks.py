@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tasks.musicapi import Webhook
-from voicequeue import changes, signing
-from voicequeue.claims import Charged, Planned
-from voicequeue.job import MAY_BE_LATE, Code, Job, State
+from voicequeue import signing
+from voicequeue.claims import Charged, ChargedOrder, Planned
+from voicequeue.job import MAY_BE_LATE, Job, State
+from voicequeue.orders import Named, name_order
 from voicequeue.stage import Stage
 from voicequeue.store import Store
 
@@ -40,7 +41,8 @@ class Hint(Enum):
     """What a webhook led to."""
 
     POLL = "poll"  # ask upstream about the job at once
-    NOTHING = "nothing"  # it came twice, late, or of an order that does not count any more
+    COUNTED = "counted"  # its order was lost and replaced: it was charged, and is counted
+    NOTHING = "nothing"  # it came twice, or late
     UNKNOWN = "unknown"  # there is no such job
 
 
@@ -50,26 +52,19 @@ def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | N
     It gives back a task id that we lost with the answer to our POST; the poll that follows decides.
     """
     now = store.clock()
+    if task_id is not None:
+        order = ChargedOrder(job_id, stage, attempt, task_id)
+        match name_order(store, order, now, reason="a webhook told the task id"):
+            case Named.TAKEN_UP:
+                return Hint.POLL
+            case Named.COUNTED:
+                return Hint.COUNTED
     [job] = store.get([job_id])
     if job is None:
         return Hint.UNKNOWN
-    if job.stage is not stage:
-        return Hint.NOTHING
-    if job.state in (State.UNSURE, State.CHARGING) and job.attempt == attempt and task_id is not None:
-        taken_up = changes.take_up(job, now, task_id=task_id, reason="a webhook told the task id")
-        return Hint.POLL if store.apply([taken_up], now) == [True] else Hint.NOTHING
-    if _was_given_up(job) and job.attempt == attempt and task_id is not None:
-        found = changes.found_late(job, now, task_id=task_id)
-        return Hint.POLL if store.apply([found], now) == [True] else Hint.NOTHING
-    return (
-        Hint.POLL
-        if _can_be_asked(job) and store.plan([Planned(job.id, job.version, due=now, asked=now - JUST_S)])
-        else Hint.NOTHING
-    )
-
-
-def _was_given_up(job: Job) -> bool:
-    return job.failure is not None and job.failure.code is Code.ABANDONED and job.stage not in job.task_ids
+    is_asked = job.stage is stage and _can_be_asked(job)
+    planned = is_asked and store.plan([Planned(job.id, job.version, due=now, asked=now - JUST_S)])
+    return Hint.POLL if planned else Hint.NOTHING
 
 
 def _can_be_asked(job: Job) -> bool:

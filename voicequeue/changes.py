@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from voicequeue.claims import ChargedOrder
 from voicequeue.errors import NotAllowed
-from voicequeue.job import MOVES, Code, Failure, Job, Move, State
-from voicequeue.records import failure_text, task_field
+from voicequeue.job import MAY_BE_LATE, MOVES, Code, Doubt, Failure, Job, Move, State
+from voicequeue.records import doubt_text, failure_text, lost_text, task_field
 from voicequeue.stage import PRICES, Stage
 
 #: As the time when an order was last not ready: nobody knows how long it is under way already.
 UNKNOWN = "0"
+
+#: The fields of a job of whose order upstream has reported no failure.
+UNDOUBTED: dict[str, str | None] = {"doubt": None, "reorder": None}
 
 #: Why a job in this state cannot be cancelled, where it is not simply over.
 _WHY_NOT_CANCEL = {
@@ -46,18 +50,21 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
     """A failed job goes on at the first stage that has no result.
 
     Where upstream has the order of that stage, it is asked again, free, unless `resubmit` says to
-    order anew. Of a job that succeeded without all of its songs the others are asked for, free.
+    order anew. Where it said that the order failed, and says so again, the stage is ordered anew. Of a job that
+    succeeded without all of its songs the others are asked for, free.
     """
     if job.state is State.SUCCEEDED and job.is_incomplete and job.may_still_come and not resubmit:
         return _ask_for_the_rest(job, now)
     if job.state is not State.FAILED:
         raise NotAllowed(f"only a failed job can be retried; job {job.id} is {job.state}")
-    cleared: dict[str, str | None] = {"failure": None, "settled": None}
+    cleared: dict[str, str | None] = {"failure": None, "settled": None, **UNDOUBTED}
     if job.has_result:
         return _go_on(job, now, cleared)
     if job.may_still_come and not resubmit:
-        fields = {**cleared, "since": f"{now:.6f}", "asked": UNKNOWN}
-        return _move(job)(State.PENDING, due=now, reason="retry: ask again", fields=fields)
+        reorders = _is_failed_upstream(job)
+        fields = {**cleared, "since": f"{now:.6f}", "asked": UNKNOWN, **(_reported(job) if reorders else {})}
+        reason = "retry: ask again, and order again if upstream has failed it" if reorders else "retry: ask again"
+        return _move(job)(State.PENDING, due=now, reason=reason, fields=fields)
     reason = "retry: order again" if pays_again(job, resubmit=resubmit) else "retry"
     # Songs that an order named and never gave are not those of the next one.
     fields = {**cleared, task_field(job.stage): None, **({"clips": None} if job.clips else {})}
@@ -67,6 +74,16 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
 def _ask_for_the_rest(job: Job, now: float) -> Move:
     fields = {"since": f"{now:.6f}", "asked": UNKNOWN}
     return _move(job)(job.state, due=now, reason="retry: ask for the songs that are missing", fields=fields)
+
+
+def _is_failed_upstream(job: Job) -> bool:
+    return job.failure is not None and job.failure.code is Code.UPSTREAM_FAILED
+
+
+def _reported(job: Job) -> dict[str, str | None]:
+    """Return the fields of a job that is ordered again as soon as upstream repeats that it has failed."""
+    message = job.failure.message if job.failure else ""
+    return {"doubt": doubt_text(Doubt(0.0, message)), "reorder": "1"}
 
 
 def _go_on(job: Job, now: float, cleared: dict[str, str | None]) -> Move:
@@ -81,41 +98,73 @@ def _go_on(job: Job, now: float, cleared: dict[str, str | None]) -> Move:
 def pays_again(job: Job, *, resubmit: bool = False) -> bool:
     """Whether retrying a failed job orders a stage that was charged, or may have been."""
     failed_with_another = job.attempt == 0  # the voice that it shares was charged to that one
-    if failed_with_another or job.has_result or (job.may_still_come and not resubmit):
+    if failed_with_another or job.has_result or _is_asked_alone(job, resubmit=resubmit):
         return False
-    return job.failure is not None and job.failure.code in _PAID
+    is_paid = job.failure is not None and job.failure.code in _PAID
+    return is_paid or job.may_still_come or job.stage in job.lost.values()
+
+
+def _is_asked_alone(job: Job, *, resubmit: bool) -> bool:
+    """Whether a retry asks upstream about this stage, and does not order it whatever the answer is."""
+    return job.may_still_come and not resubmit and not _is_failed_upstream(job)
 
 
 _PAID = frozenset({Code.DEADLINE, Code.UPSTREAM_FAILED, Code.ABANDONED})
 
 
-def take_up(job: Job, now: float, *, task_id: str, reason: str = "somebody gave the task id") -> Move:
-    """The task id of an order whose answer was lost: it was charged, and is asked about."""
+def lost_order(job: Job, task_id: str) -> ChargedOrder:
+    """Return the order that a person gives the task id of: the one that is unsure, or the last one that was lost."""
+    if task_id in job.orders.values():
+        raise NotAllowed(f"job {job.id} has this task already, and its charge is counted")
+    if job.state not in (State.UNSURE, State.CHARGING) and job.lost:
+        attempt = max(job.lost)
+        return ChargedOrder(job.id, job.lost[attempt], attempt, task_id)
     _must_be(job, State.UNSURE, State.CHARGING)
-    fields = {task_field(job.stage): task_id, "since": f"{now:.6f}", "asked": UNKNOWN, "answer": None}
-    return _move(job)(State.PENDING, due=now, reason=reason, fields=fields, credits=PRICES[job.stage])
+    return ChargedOrder(job.id, job.stage, job.attempt, task_id)
+
+
+def named(job: Job, order: ChargedOrder, now: float, *, reason: str) -> Move | None:
+    """Return the move of a job that continues with an order which upstream has named: charged, and to be asked about.
+
+    None where the job does without that order, because it has another one, or the result.
+    """
+    is_replaced = order.stage in job.task_ids or (job.state is State.CHARGING and job.attempt != order.attempt)
+    if job.stage is not order.stage or job.has_result or is_replaced:
+        return None
+    is_over = job.state in MAY_BE_LATE
+    # What was about to be ordered is, if upstream turns out to have failed this order.
+    reorders = job.state in (State.WAITING, State.QUEUED, State.ADMITTED)
+    fields: dict[str, str | None] = {task_field(order.stage): order.task_id, "since": f"{now:.6f}", "asked": UNKNOWN}
+    fields |= {"answer": None, **UNDOUBTED, **({"reorder": "1"} if reorders else {})}
+    if job.state is State.UNSURE and job.attempt != order.attempt:
+        fields["lost"] = _lost_too(job)
+    return _move(job)(
+        job.state if is_over else State.PENDING,
+        due=now,
+        reason=f"{reason}; what comes is kept" if is_over else reason,
+        fields=fields,
+        credits=PRICES[order.stage],
+        attempt=order.attempt,
+    )
 
 
 def order_again(job: Job, now: float, *, reason: str = "somebody ordered it again") -> Move:
     """Send the request of an unsure stage once more: if it was charged, it is charged twice."""
     _must_be(job, State.UNSURE)
-    return _move(job)(State.ADMITTED, due=now, reason=reason)
+    return _move(job)(State.ADMITTED, due=now, reason=reason, fields={"lost": _lost_too(job)})
 
 
 def abandon(job: Job, now: float) -> Move:
     """Give up on an unsure job."""
     _must_be(job, State.UNSURE)
     failure = Failure(Code.ABANDONED, job.stage, "given up: nobody knows whether it was charged")
-    return _move(job)(
-        State.FAILED, reason=Code.ABANDONED, fields={"failure": failure_text(failure), "settled": f"{now:.6f}"}
-    )
+    fields = {"failure": failure_text(failure), "settled": f"{now:.6f}", "lost": _lost_too(job)}
+    return _move(job)(State.FAILED, reason=Code.ABANDONED, fields=fields)
 
 
-def found_late(job: Job, now: float, *, task_id: str) -> Move:
-    """The task id of an order that somebody had given up: it was charged, and what comes is kept."""
-    fields = {task_field(job.stage): task_id, "since": f"{now:.6f}", "asked": UNKNOWN}
-    reason = "a webhook told the task id; what comes is kept"
-    return _move(job)(job.state, due=now, reason=reason, fields=fields, credits=PRICES[job.stage])
+def _lost_too(job: Job) -> str:
+    """Return the field of its lost orders, the last one among them."""
+    return lost_text({**job.lost, job.attempt: job.stage})
 
 
 def _must_be(job: Job, *states: State) -> None:
@@ -129,7 +178,7 @@ def _move(job: Job) -> partial[Move]:
 
 def cost(job: Job, *, resubmit: bool = False) -> int:
     """Credits that retrying a failed job may still cost, the stages after this one included."""
-    free = job.has_result or (job.may_still_come and not resubmit)
+    free = job.has_result or _is_asked_alone(job, resubmit=resubmit)
     return sum(PRICES[stage] for stage in _stages_from(job)[int(free) :])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from voicequeue.clip import Clip
-from voicequeue.job import State
+from voicequeue.job import Doubt, State
 from voicequeue.spec import VoiceJob, stored
 from voicequeue.stage import Stage
 
@@ -64,11 +64,22 @@ class Charged:
 
 
 @dataclass(frozen=True, slots=True)
+class ChargedOrder:
+    """A charge that upstream confirmed, and the task that it named for it."""
+
+    job_id: str
+    stage: Stage
+    attempt: int
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """A claim to ask upstream about one job; `since` is when the stage was paid, `asked` when it was last not
     ready (Unix seconds), `model` the song's, `clips` are the songs that are known already.
 
-    `state` is pending; or a final one, where only what comes late is still to be kept.
+    `state` is pending; or a final one, where only what comes late is still to be kept. `doubt`: upstream has said
+    that the order failed. `reorder`: it is ordered again if so.
     """
 
     job_id: str
@@ -81,24 +92,30 @@ class Claimed:
     asked: float | None = None
     model: str = ""
     clips: tuple[Clip, ...] = ()
+    doubt: Doubt | None = None
+    reorder: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A job, at that version, is to be asked about when it is `due`; `asked` is when it was known not to be ready (Unix
-    seconds)."""
+    seconds), `doubt` the failure that upstream reports. With `keeps_doubt` what it reported before stays noted."""
 
     job_id: str
     version: int
     due: float
     asked: float | None = None
+    doubt: Doubt | None = None
+    keeps_doubt: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """A job of which something is to come, and that nobody looked after in time."""
+    """A job of which something is to come, and that nobody looked after in time. `may_be_charged`: an order of it was
+    lost."""
 
     job_id: str
     version: int
     state: State
     stage: Stage
+    may_be_charged: bool = False

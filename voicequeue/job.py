@@ -6,7 +6,7 @@ Pure: no I/O; times are Unix seconds and come from the caller.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -42,11 +42,11 @@ MAY_BE_LATE = FINAL
 
 #: Every legal move that is decided on one job alone. The store refuses any other.
 MOVES: Mapping[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.FAILED, State.CANCELLED}),
-    State.QUEUED: frozenset({State.ADMITTED, State.FAILED, State.CANCELLED}),
-    State.ADMITTED: frozenset({State.CHARGING, State.QUEUED, State.FAILED, State.CANCELLED}),
+    State.WAITING: frozenset({State.PENDING, State.FAILED, State.CANCELLED}),
+    State.QUEUED: frozenset({State.ADMITTED, State.PENDING, State.FAILED, State.CANCELLED}),
+    State.ADMITTED: frozenset({State.CHARGING, State.QUEUED, State.PENDING, State.FAILED, State.CANCELLED}),
     State.CHARGING: frozenset({State.PENDING, State.ADMITTED, State.QUEUED, State.UNSURE, State.FAILED}),
-    State.PENDING: frozenset({State.ADMITTED, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
+    State.PENDING: frozenset({State.ADMITTED, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
     State.UNSURE: frozenset({State.PENDING, State.ADMITTED, State.FAILED}),
     State.SUCCEEDED: frozenset({State.SUCCEEDED}),
     State.FAILED: frozenset({State.QUEUED, State.PENDING, State.SUCCEEDED, State.FAILED}),
@@ -58,6 +58,7 @@ WITH_THE_VOICE: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED}),
     State.QUEUED: frozenset({State.WAITING, State.QUEUED, State.SUCCEEDED}),
     State.ADMITTED: frozenset({State.QUEUED, State.SUCCEEDED}),
+    State.PENDING: frozenset({State.WAITING}),
     State.FAILED: frozenset({State.WAITING}),
 }
 
@@ -67,7 +68,7 @@ class Code(StrEnum):
 
     REFUSED = "refused"  # upstream says the request is wrong
     MODERATED = "moderated"  # upstream refuses the text
-    UPSTREAM_FAILED = "upstream_failed"  # upstream took the credits and then failed
+    UPSTREAM_FAILED = "upstream_failed"  # upstream took the credits and then failed; what comes all the same is kept
     DEADLINE = "deadline"  # upstream took too long; its task may still finish, and is then kept
     EXPIRED = "expired"  # not started in time
     ABANDONED = "abandoned"  # a person gave up on an unsure charge
@@ -103,8 +104,9 @@ class Move:
 
     `due` is when the job next needs somebody (Unix seconds): always in flight, and where it is over if upstream was
     paid and its result, or a part of it, may still come.
-    `fields` are written to the record; None removes one. `credits` were spent for certain. Of an order that upstream
-    `refused` the store decides what follows: the job is queued again, or fails.
+    `fields` are written to the record; None removes one. `credits` were spent for certain, on the order of that
+    `attempt` (None: the job's latest); each order is counted once. Of an order that upstream `refused` the store
+    decides what follows: the job is queued again, or fails.
     """
 
     job_id: str
@@ -118,6 +120,7 @@ class Move:
     fields: Mapping[str, str | None] = field(default_factory=dict)
     credits: int = 0
     refused: Refusal | None = None
+    attempt: int | None = None
 
     def __post_init__(self) -> None:
         if self.to not in MOVES[self.state]:
@@ -135,6 +138,14 @@ class Move:
         that was paid would find somebody else about to pay for it.
         """
         return self.state is State.WAITING or self.to is State.PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A failure that upstream reported and may take back: first `at` that time (Unix seconds), in these words."""
+
+    at: float
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,19 +221,17 @@ class Charge:
 
 
 def charges(timeline: list[Step]) -> list[Charge]:
-    """The charges in a timeline: each step into `charging`, with the step that answered it."""
-    answers = [*timeline[1:], None]
-    return [
-        Charge(
-            at=step.at,
-            stage=step.stage,
-            attempt=step.attempt,
-            outcome=State.CHARGING if answer is None else answer.state,
-            task_id=None if answer is None else answer.task_id,
-        )
-        for step, answer in zip(timeline, answers, strict=False)
-        if step.state is State.CHARGING
-    ]
+    """Return the charges in a timeline: each step into `charging`, the step that answered it, and the task that was
+    named then or later."""
+    found: dict[int, Charge] = {}
+    for step in timeline:
+        charge = found.get(step.attempt)
+        if step.state is State.CHARGING and charge is None:
+            found[step.attempt] = Charge(step.at, step.stage, step.attempt, State.CHARGING)
+        elif charge is not None:
+            outcome = step.state if charge.outcome is State.CHARGING else charge.outcome
+            found[step.attempt] = replace(charge, outcome=outcome, task_id=charge.task_id or step.task_id)
+    return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +240,8 @@ class Job:
 
     `callback_id` is that of the last callback which tells of it; `archive` is None where its songs are
     not to be archived. `answer` is the beginning of what upstream answered to its last order, where that could not
-    be read.
+    be read. `orders` are upstream's tasks by attempt, of all orders that were charged; `lost` are the stages, by
+    attempt, of orders that may have been charged and were given up or sent again.
     """
 
     id: str
@@ -253,6 +263,8 @@ class Job:
     callback_id: str | None = None
     archive: InArchive | None = None
     answer: str | None = None
+    orders: Mapping[int, str] = field(default_factory=dict)
+    lost: Mapping[int, Stage] = field(default_factory=dict)
 
     @property
     def is_final(self) -> bool:
@@ -273,9 +285,9 @@ class Job:
 
     @property
     def may_still_come(self) -> bool:
-        """Whether upstream has the order of this stage and has neither delivered all of it nor failed it."""
-        given_up = self.failure is None or self.failure.code in (Code.DEADLINE, Code.ABANDONED)
-        return given_up and self.stage in self.task_ids and (self.is_incomplete or not self.has_result)
+        """Whether upstream has the order of this stage and has not delivered all of it. It may do so even after it said
+        that the order failed."""
+        return self.stage in self.task_ids and (self.is_incomplete or not self.has_result)
 
     def as_dict(self) -> dict[str, Any]:
         """The shape that the command line and HTTP show; scripts may rely on its names."""

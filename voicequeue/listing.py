@@ -72,7 +72,7 @@ def _names(job: Job) -> tuple[str | None, ...]:
     spec = job.spec
     title = spec.song.title if spec.song else None
     given = (spec.key, spec.name, title, job.persona_id, job.voice_name)
-    return (*given, *job.task_ids.values(), *spec.metadata.values())
+    return (*given, *job.orders.values(), *spec.metadata.values())
 
 
 def _json(text: str) -> str:

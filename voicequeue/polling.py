@@ -187,6 +187,11 @@ class PollPlan:
         return self.gap_s / 4
 
     @property
+    def recheck_s(self) -> float:
+        """How long after a task was first reported as failed (seconds) a second such answer makes that final."""
+        return 2 * self.gap_s
+
+    @property
     def gap_s(self) -> float:
         """The least between two planned polls: a third of what is asked for without a plan."""
         return self.min_s / 3

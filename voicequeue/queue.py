@@ -23,6 +23,7 @@ from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.listing import Filter, Page
+from voicequeue.orders import name_order
 from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.plans import Action, Done, Plan
 from voicequeue.preview import Foreseen
@@ -557,8 +558,15 @@ class VoiceQueue:
             return plans.carry_out(self._store, Action(action), token, self._now())
 
     def take_up(self, job_id: str, task_id: str) -> Job:
-        """Give an unsure job the task id of its order: it was charged, and is asked about. Raises NotAllowed."""
-        return self._change(job_id, partial(changes.take_up, task_id=task_id))
+        """Give a job the task id of its unsure order, or of one that was lost before. Raises NotAllowed.
+
+        Its charge is counted. The job continues with it, unless a newer order was sent.
+        """
+        order = changes.lost_order(self.get(job_id), task_id)
+        now = self._now()
+        with reachable():
+            name_order(self._store, order, now, reason="somebody gave the task id")
+        return self.get(job_id)
 
     def order_again(self, job_id: str) -> Job:
         """Send the request of an unsure job again, which may cost its stage a second time. Raises NotAllowed."""

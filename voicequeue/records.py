@@ -10,7 +10,7 @@ from typing import Any
 from voicequeue.balance import Balance
 from voicequeue.clip import ArchivedFile, Clip
 from voicequeue.gate import Refusal
-from voicequeue.job import Code, Event, Failure, InArchive, Job, Move, Part, State, Step
+from voicequeue.job import Code, Doubt, Event, Failure, InArchive, Job, Move, Part, State, Step
 from voicequeue.overview import Batch, RefusedJob
 from voicequeue.spec import stored
 from voicequeue.stage import Stage
@@ -43,7 +43,33 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         callback_id=record.get("callback"),
         archive=InArchive(record["archive"]) if "archive" in record else None,
         answer=record.get("answer"),
+        orders=(orders := _orders(record.get("orders"))),
+        lost={attempt: stage for attempt, stage in _lost(record.get("lost")).items() if attempt not in orders},
     )
+
+
+def _orders(text: str | None) -> dict[int, str]:
+    """Return upstream's tasks by attempt, of all orders that were charged, oldest first."""
+    return dict(sorted((int(attempt), task) for attempt, task in json.loads(text).items())) if text else {}
+
+
+def _lost(text: str | None) -> dict[int, Stage]:
+    return {int(attempt): Stage(stage) for attempt, stage in json.loads(text).items()} if text else {}
+
+
+def lost_text(lost: Mapping[int, Stage]) -> str:
+    """Return lost orders as a record's field."""
+    return json.dumps(lost)
+
+
+def doubt(text: str | None) -> Doubt | None:
+    """Return the failure that upstream reported, from a record's field."""
+    return Doubt(**json.loads(text)) if text else None
+
+
+def doubt_text(found: Doubt) -> str:
+    """Return it as a record's field."""
+    return json.dumps(asdict(found), ensure_ascii=False, separators=(",", ":"))
 
 
 def task_field(stage: Stage) -> str:
@@ -164,6 +190,7 @@ def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
         "to": move.to,
         "stage": stage,
         "credits": move.credits,
+        "attempt": move.attempt,
         "set": {name: value for name, value in move.fields.items() if value is not None},
         "unset": [name for name, value in move.fields.items() if value is None],
         "task_id": move.fields.get(task_field(move.stage)),

@@ -18,7 +18,7 @@ from redis import Redis
 from voicequeue import records, scripts
 from voicequeue.archive import Archive
 from voicequeue.callbacks import Callbacks
-from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Overdue, Planned
+from voicequeue.claims import Admitted, Charged, ChargedOrder, Claimed, Later, Outcome, Overdue, Planned
 from voicequeue.clock import RedisClock
 from voicequeue.controls import Controls
 from voicequeue.gate import Effect, Limits
@@ -32,7 +32,7 @@ from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.rejects import Rejects
 from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob, batch_name
-from voicequeue.stage import Stage
+from voicequeue.stage import PRICES, Stage
 from voicequeue.story import Story
 from voicequeue.tally import Tally
 from voicequeue.trend import Stretch, trend
@@ -189,8 +189,10 @@ class Store:
                 next_stage=Stage(after) if after else None,
                 model=model,
                 clips=records.clips(clips),
+                doubt=records.doubt(doubt),
+                reorder=bool(reorder),
             )
-            for job_id, version, state, task_id, since, asked, after, model, clips in rows(flat, 9)
+            for job_id, version, state, task_id, since, asked, after, model, clips, doubt, reorder in rows(flat, 11)
         ]
 
     def apply(self, moves: Sequence[Move], now: float) -> list[bool]:
@@ -214,6 +216,15 @@ class Store:
         written = [Effect(code) if code else None for code in codes]
         return self._written_after_all(moves, written, now) if failures() > before else written
 
+    def book(self, order: ChargedOrder, now: float, *, reason: str) -> bool | None:
+        """Count an order that upstream took, and that its job does without; the job stays as it is.
+
+        Returns False if it was counted before, None if there is no such job.
+        """
+        named = (order.job_id, order.stage, order.attempt, order.task_id, PRICES[order.stage], reason)
+        counted = self._space.run("book", f"{now:.6f}", *named)
+        return None if counted is None else bool(counted)
+
     def plan(self, looks: Iterable[Planned]) -> list[str]:
         """Say when jobs are to be asked about; gives the ids of those that still are."""
         given = [
@@ -224,6 +235,7 @@ class Store:
                 look.version,
                 f"{look.due:.6f}",
                 "" if look.asked is None else f"{look.asked:.6f}",
+                _doubt(look),
             )
         ]
         return cast(list[str], self._space.run("plan", *given)) if given else []
@@ -253,8 +265,11 @@ class Store:
 
     def expired(self, now: float, *, at_most: int = 1000) -> list[Overdue]:
         """Jobs that should have begun by now and are queued or waiting; each given to one caller, for a minute."""
-        found = rows(self._space.run("expired", f"{now:.6f}", at_most), 4)
-        return [Overdue(job_id, int(version), State(state), Stage(stage)) for job_id, version, state, stage in found]
+        found = rows(self._space.run("expired", f"{now:.6f}", at_most), 5)
+        return [
+            Overdue(job_id, int(version), State(state), Stage(stage), may_be_charged=bool(lost))
+            for job_id, version, state, stage, lost in found
+        ]
 
     def release(self, now: float) -> int:
         """Let jobs go on, or fail, whose voice is there, or failed, and that one script was not enough for; gives
@@ -500,6 +515,13 @@ def _charge(job_id: str, stage: Stage, until: float, told: list[Any] | None) -> 
         case [seconds]:
             return Later(float(seconds))
     return None
+
+
+def _doubt(look: Planned) -> str:
+    """Return what scripts/plan.lua makes of it."""
+    if look.doubt is None:
+        return "" if look.keeps_doubt else "-"
+    return records.doubt_text(look.doubt)
 
 
 def _is_made(move: Move, stood: Sequence[str | None], now: float) -> bool:

@@ -16,7 +16,7 @@ from redis import Redis
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.acceptance.test_pipeline import run
 from tests.conftest import eventually
-from voicequeue import Job, Stage, State, signing
+from voicequeue import Code, Job, Stage, State, VoiceJob, signing
 
 COUNT = 60
 
@@ -79,6 +79,76 @@ def test_a_worker_that_dies_before_it_writes_the_task_id_is_helped_by_a_webhook(
         assert "a webhook told the task id" in [step.reason for step in queue.timeline(job.id)]
 
     nothing_lost_nothing_paid_twice(house, 1)
+
+
+def webhook_of(house: House, job: Job, task_id: str) -> int:
+    """Send the webhook of a job's first order, as upstream does; its status."""
+    secret = (house.home / "secret").read_text()
+    token = signing.webhook_token(secret, job.id, Stage.VOICE, 1)
+    body = json.dumps({"task_id": task_id, "state": "succeeded"}).encode()
+    path = f"/hooks/musicapi/{job.id}/voice?attempt=1&token={token}"
+    return send(house, path, body, signed(secret, job.id, body, time.time()))
+
+
+def test_a_lost_order_that_a_webhook_names_after_it_was_ordered_again_is_used_or_counted(build: Build) -> None:
+    """Not sent again yet: nothing is. Sent again: both charges are counted. Expired meanwhile: a retry pays nothing.
+
+    In each case the credits of the job are those that upstream took for it.
+    """
+    house = build(workers=1, web=True, dials={"webhook": "never", "post_faults": {"reset_after": 1}})
+    waits, sent, late = (voice_job(name) for name in ("waits", "sent", "late"))
+    with house.queue() as queue, Redis.from_url(house.redis_url) as redis:
+        queue.enqueue_many([waits, sent, late])
+        eventually(lambda: queue.batch("voices").states[State.UNSURE] == 3)
+        first = {charge["subject"]: charge["task_id"] for charge in house.ledger()["charges"]}
+        house.dial(post_faults={})
+        queue.pause()
+        for job in (waits, late):
+            queue.order_again(job.id())
+        eventually(lambda: queue.batch("voices").states[State.QUEUED] == 2)
+        redis.zadd(f"{{{house.prefix}}}:expiry", {late.id(): time.time()})  # its time to begin is over
+        eventually(lambda: queue.get(late.id()).state is State.FAILED)
+        for job in (waits, late):
+            assert webhook_of(house, queue.get(job.id()), first[job.audio_url]) == 200
+        eventually(lambda: queue.get(waits.id()).state is State.SUCCEEDED and queue.get(late.id()).persona_id)
+        queue.resume()
+        queue.order_again(sent.id())
+        eventually(lambda: queue.get(sent.id()).state is State.SUCCEEDED)
+        for _ in range(2):
+            assert webhook_of(house, queue.get(sent.id()), first[sent.audio_url]) == 200
+
+        failure = queue.get(late.id()).failure
+        assert failure is not None
+        assert "may have been charged" in failure.message
+        assert queue.retry(late.id()).state is State.SUCCEEDED
+        assert [queue.get(job.id()).credits for job in (waits, sent, late)] == [4, 8, 4]
+        assert queue.status().credits == house.ledger()["credits_spent"] == 16
+        assert queue.timeline(sent.id())[-1].task_id == first[sent.audio_url]
+
+
+def voice_job(name: str) -> VoiceJob:
+    """A voice of that name, which must have begun within an hour."""
+    url = f"https://recordings.example/{name}.wav"
+    return VoiceJob(audio_url=url, batch="voices", key=name, start_within_s=3600)
+
+
+def test_a_failure_that_upstream_takes_back_costs_nothing(build: Build) -> None:
+    """Said once, the job waits; said again, it fails, and a retry asks before it pays."""
+    house = build(workers=1, dials={"get_faults": {"false_failure": 1}})
+    with house.queue() as queue:
+        queue.enqueue_many(jobs(1))
+        eventually(lambda: queue.batch("voices").states[State.FAILED] == 1, within_s=30)
+        [job] = queue.jobs(batch="voices")
+        assert job.failure is not None
+        assert job.failure.code is Code.UPSTREAM_FAILED
+        assert house.logs().count("upstream says that it failed") == 1
+        house.dial(get_faults={})
+
+        assert run(house, "retry", job.id, "--yes").returncode == 0
+
+        eventually(lambda: queue.batch("voices").states[State.SUCCEEDED] == 1, within_s=30)
+    nothing_lost_nothing_paid_twice(house, 1)
+    assert [charge["kind"] for charge in house.ledger()["charges"]] == ["voice", "music"]
 
 
 def test_without_webhooks_a_person_reviews_it_and_nothing_orders_it_again(build: Build) -> None:

@@ -14,7 +14,7 @@ from simulator.process import Simulator
 from tasks import steps
 from tasks.musicapi import MusicApi
 from tasks.services import Services
-from tests.scripted import Request
+from tests.scripted import Request, answer
 from voicequeue import Job, Song, Stage, State, VoiceJob
 from voicequeue.flow import Patience
 from voicequeue.polling import PollPlan
@@ -152,6 +152,29 @@ def books_agree(bench: Bench, simulator: Simulator) -> bool:
     """Whether we have counted all that upstream charged, and nothing was charged twice."""
     ledger = simulator.ledger()
     return bool(ledger["credits_spent"] == bench.store.credits()) and ledger["double_charges"] == []
+
+
+#: What upstream says of an order that it may make after all.
+BUSY = {"status": "error", "message": "Server busy, try again later"}
+NOT_READY = {"type": "not_ready", "error": "still in progress"}
+VOICE = {"code": 200, "data": {"persona_id": "p1", "name": "Anna"}, "message": "success"}
+SONGS = {"code": 200, "data": [{"clip_id": "c1", "state": "succeeded", "audio_url": "https://cdn.example/1.mp3"}]}
+
+
+class Saying:
+    """A script that takes each order under a task id of its own, and answers polls with these bodies in turn, with the
+    last one for ever."""
+
+    def __init__(self, *polls: object) -> None:
+        self.polls = list(polls)
+        self.orders = 0
+
+    def __call__(self, request: Request) -> Iterator[bytes]:
+        if request.method == "POST":
+            self.orders += 1
+            yield answer({"task_id": f"task {self.orders}"})
+        else:
+            yield answer(self.polls.pop(0) if len(self.polls) > 1 else self.polls[0])
 
 
 def audio_of(request: Request) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,8 @@ from simulator.process import Simulator
 from tasks import webhooks
 from tasks.steps import Polled
 from tasks.webhooks import Hint
-from tests.integration.conftest import DEADLINE_S, POLL_S, Bench, books_agree, voice
+from tests.integration.conftest import BUSY, DEADLINE_S, POLL_S, VOICE, Bench, Build, Saying, books_agree, voice
+from tests.scripted import Scripted
 from voicequeue import Code, Stage, State, VoiceQueue, changes
 from voicequeue.job import Move
 
@@ -111,6 +114,92 @@ def test_a_webhook_after_the_deadline_brings_the_question_at_once(bench: Bench, 
 
     assert bench.job(job_id).persona_id
     assert webhooks.take(bench.store, job_id, Stage.VOICE, 1, None) is Hint.NOTHING
+
+
+@contextmanager
+def failed_upstream(build: Build, *then: object) -> Iterator[tuple[Bench, str, Saying]]:
+    """A job of which upstream said twice that its voice failed, and what it says of it afterwards."""
+    script = Saying(BUSY, BUSY, *then)
+    with Scripted(script) as upstream:
+        bench = build(upstream.url)
+        [job_id] = bench.ordered(voice())
+        for _ in range(2):
+            bench.poll_when_due(Stage.VOICE, [job_id])
+        failure = bench.job(job_id).failure
+        assert failure is not None
+        assert failure.code is Code.UPSTREAM_FAILED
+        yield bench, job_id, script
+
+
+def test_what_upstream_failed_is_kept_if_it_comes_after_all(build: Build, queue: VoiceQueue) -> None:
+    """It is asked about in its time, by itself; retrying it then pays for the song alone."""
+    with failed_upstream(build, VOICE) as (bench, job_id, _):
+        asked_in_its_time(bench, job_id)
+
+    kept = bench.job(job_id)
+    assert (kept.state, kept.persona_id, changes.cost(kept)) == (State.FAILED, "p1", 15)
+    assert queue.retry(job_id).stage is Stage.MUSIC
+
+
+def test_what_upstream_says_of_a_failure_afterwards_changes_nothing(build: Build) -> None:
+    """It is asked about until its time is over, in growing intervals; nothing is written for each answer."""
+    with failed_upstream(build, BUSY) as (bench, job_id, _):
+        moves = len(bench.store.timeline(job_id))
+        for _ in range(2):
+            asked_in_its_time(bench, job_id)
+
+    assert len(bench.store.timeline(job_id)) == moves
+    assert bench.job(job_id).may_still_come
+
+
+def test_a_webhook_brings_the_question_whether_it_failed_indeed(build: Build) -> None:
+    """The voice that upstream said had failed is there: it need not wait for the next look."""
+    with failed_upstream(build, VOICE) as (bench, job_id, _):
+        assert webhooks.take(bench.store, job_id, Stage.VOICE, 1, "task 1") is Hint.POLL
+        replace(bench, services=replace(bench.services, clock=Now())).poll(Stage.VOICE, [job_id])
+
+    assert (bench.job(job_id).persona_id, bench.job(job_id).credits) == ("p1", 4)
+
+
+def test_retrying_what_upstream_failed_asks_before_it_orders(build: Build, queue: VoiceQueue) -> None:
+    """It is ready by now: the job goes on to its song, and the voice is not paid again."""
+    with failed_upstream(build, VOICE) as (bench, job_id, script):
+        assert queue.retry(job_id).state is State.PENDING
+        assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
+
+    assert (script.orders, bench.job(job_id).credits) == (1, 4)
+
+
+def test_a_retry_orders_again_when_upstream_repeats_that_it_failed(build: Build, queue: VoiceQueue) -> None:
+    """One such answer is enough. Of the new order it takes two, as ever."""
+    with failed_upstream(build, BUSY) as (bench, job_id, _):
+        queue.retry(job_id)
+        bench.poll_when_due(Stage.VOICE, [job_id])
+
+        again = bench.job(job_id)
+        assert (again.state, again.task_ids, again.orders) == (State.QUEUED, {}, {1: "task 1"})
+        bench.admit()
+        bench.submit(Stage.VOICE, [job_id])
+        bench.poll_when_due(Stage.VOICE, [job_id])
+
+    assert bench.job(job_id).state is State.PENDING
+    assert (bench.job(job_id).credits, bench.store.credits()) == (8, 8)
+
+
+def test_a_cancelled_job_that_upstream_failed_is_let_go_when_that_is_certain(
+    bench: Bench, simulator: Simulator
+) -> None:
+    """Soon: others that wait for its voice do not wait for a day."""
+    simulator.turn(voice_failure=1)
+    [job_id] = bench.ordered(voice())
+    cancelled(bench, job_id)
+
+    bench.poll_when_due(Stage.VOICE, [job_id])
+    assert bench.store.timeline(job_id)[-1].reason.startswith("cancelled")
+    bench.poll_when_due(Stage.VOICE, [job_id])
+
+    assert "upstream failed it" in bench.store.timeline(job_id)[-1].reason
+    assert bench.store.overdue(bench.clock.now + 1e6, patience=0) == []
 
 
 class Now:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, repeat
-
-import pytest
 
 from tasks import decide, steps
 from tasks.steps import Submitted
@@ -65,10 +62,8 @@ def test_an_answer_that_comes_after_its_claim_ran_out_is_taken_all_the_same(buil
     assert len(bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease=1)) == 1
 
 
-def test_an_answer_that_comes_after_a_person_ordered_again_changes_nothing(
-    build: Build, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The newer order stands; the log keeps the older one's task id, for it was paid too."""
+def test_an_answer_that_comes_after_a_person_ordered_again_is_counted(build: Build) -> None:
+    """The newer order stands; the older one's task id is kept on the job, for it was paid too."""
     held = Held(answer({"task_id": "late task"}))
     with Scripted(held) as upstream, ThreadPoolExecutor(1) as worker:
         bench = build(upstream.url)
@@ -76,22 +71,40 @@ def test_an_answer_that_comes_after_a_person_ordered_again_changes_nothing(
         submitted = worker.submit(bench.submit, Stage.VOICE, [job_id])
         eventually(lambda: upstream.requests)
         give_up_silent_charges(bench)
-        order_again(bench, job_id)
-        with caplog.at_level(logging.ERROR, "voicequeue"):
-            held.released.set()
-            assert submitted.result() == Submitted()
+        to_be_ordered_again(bench, job_id)
+        assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
+        held.released.set()
+        assert submitted.result() == Submitted()
 
     job = bench.job(job_id)
     assert (job.state, job.task_ids, job.attempt) == (State.PENDING, {Stage.VOICE: "task 2"}, 2)
-    assert "late task" in caplog.text
+    assert (job.orders, job.credits, bench.store.credits()) == ({1: "late task", 2: "task 2"}, 8, 8)
 
 
-def order_again(bench: Bench, job_id: str) -> None:
+def test_an_answer_that_comes_before_a_new_order_is_sent_is_taken_up(build: Build) -> None:
+    """A person ordered it again, but nothing was sent yet: nothing is sent, and it is paid once."""
+    held = Held(answer({"task_id": "late task"}))
+    with Scripted(held) as upstream, ThreadPoolExecutor(1) as worker:
+        bench = build(upstream.url)
+        [job_id] = bench.admitted(voice())
+        submitted = worker.submit(bench.submit, Stage.VOICE, [job_id])
+        eventually(lambda: upstream.requests)
+        give_up_silent_charges(bench)
+        to_be_ordered_again(bench, job_id)
+        held.released.set()
+        assert submitted.result().pending == [job_id]
+        assert bench.submit(Stage.VOICE, [job_id]) == Submitted()
+        assert len(upstream.requests) == 1
+
+    job = bench.job(job_id)
+    assert (job.state, job.task_ids, job.credits) == (State.PENDING, {Stage.VOICE: "late task"}, 4)
+
+
+def to_be_ordered_again(bench: Bench, job_id: str) -> None:
     """What a person does who knows that an unsure job was not charged."""
     job = bench.job(job_id)
     move = Move(job_id, job.version, State.UNSURE, job.stage, State.ADMITTED, due=bench.clock.now)
     assert bench.store.apply([move], bench.clock.now) == [True]
-    assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
 
 
 def test_a_late_answer_that_says_nothing_leaves_the_job_unsure(build: Build) -> None:

@@ -13,9 +13,25 @@ import pytest
 from simulator.faults import GET_FAULTS
 from simulator.process import Simulator
 from tasks.steps import Polled, Round
-from tests.integration.conftest import DEADLINE_S, PATIENCE, POLL_S, SONG, Bench, Build, books_agree, voice, voices
+from tests.integration.conftest import (
+    BUSY,
+    DEADLINE_S,
+    NOT_READY,
+    PATIENCE,
+    POLL_S,
+    SONG,
+    SONGS,
+    VOICE,
+    Bench,
+    Build,
+    Saying,
+    books_agree,
+    voice,
+    voices,
+)
 from tests.scripted import Request, Scripted, answer
-from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue
+from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue, changes
+from voicequeue.claims import Planned
 from voicequeue.job import Code
 from voicequeue.polling import PollPlan
 
@@ -170,6 +186,8 @@ def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
     simulator.turn(voice_failure=1, failure_shape=shape)
     [job_id] = bench.ordered(voice())
 
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again=[Round([job_id], POLL_S)])
+    assert bench.job(job_id).state is State.PENDING
     assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
 
     job = bench.job(job_id)
@@ -187,7 +205,8 @@ def test_each_job_of_a_chunk_has_its_own_answer(bench: Bench, simulator: Simulat
 
     done = bench.poll_when_due(Stage.VOICE, job_ids)
 
-    assert done == Polled(again=[Round([slow], POLL_S)], to_music=[good])
+    assert done == Polled(again=[Round([bad, slow], POLL_S)], to_music=[good])
+    assert bench.poll_when_due(Stage.VOICE, [bad, slow]) == Polled(again=[Round([slow], POLL_S)])
     assert bench.states([good, bad, slow]) == [State.ADMITTED, State.FAILED, State.PENDING]
 
 
@@ -206,6 +225,74 @@ def test_an_answer_for_a_job_that_was_cancelled_meanwhile_is_dropped(build: Buil
 
     assert bench.job(job_id).state is State.CANCELLED
     assert bench.submit(Stage.MUSIC, [job_id]).pending == []
+
+
+# ── failures that upstream may take back ───────────────────────────────────────────────────────
+
+
+def fails_for_certain(bench: Bench, stage: Stage, job_id: str) -> None:
+    """Upstream says that a job's order failed, and says so again."""
+    for state in (State.PENDING, State.FAILED):
+        bench.poll_when_due(stage, [job_id])
+        assert bench.job(job_id).state is state
+    assert why(bench.job(job_id)) == (Code.UPSTREAM_FAILED, stage)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_failure_that_upstream_takes_back_is_none(build: Build, stage: Stage) -> None:
+    """One answer says that the order failed, the next that it is ready: it is, and nothing is paid again."""
+    with Scripted(Saying(BUSY, VOICE if stage is Stage.VOICE else SONGS)) as upstream:
+        bench = build(upstream.url)
+        [job_id] = bench.ordered(voice(song=None) if stage is Stage.VOICE else VoiceJob(persona_id="p1", song=SONG))
+
+        assert asked_again(bench.poll_when_due(stage, [job_id])) == [job_id]
+
+        assert bench.job(job_id).state is State.PENDING
+        assert bench.poll_when_due(stage, [job_id]) == Polled()
+        assert bench.job(job_id).state is State.SUCCEEDED
+
+
+def test_reports_of_a_failure_count_only_if_nothing_else_was_said_between_them(build: Build) -> None:
+    """Each time that upstream says "not ready", what it said before is void; no answer changes nothing."""
+    unreadable = {"ok": True}
+    with Scripted(Saying(BUSY, NOT_READY, BUSY, NOT_READY, BUSY, unreadable, BUSY)) as upstream:
+        bench = build(upstream.url)
+        [job_id] = bench.ordered(voice())
+        for _ in range(6):
+            bench.poll_when_due(Stage.VOICE, [job_id])
+            assert bench.job(job_id).state is State.PENDING
+
+        bench.poll_when_due(Stage.VOICE, [job_id])
+
+        assert why(bench.job(job_id)) == (Code.UPSTREAM_FAILED, Stage.VOICE)
+
+
+def test_a_webhook_does_not_make_a_failure_certain_by_asking_at_once(bench: Bench, simulator: Simulator) -> None:
+    """However many come: it is the time between two answers that counts."""
+    simulator.turn(voice_failure=1)
+    [job_id] = bench.ordered(voice())
+    for _ in range(4):
+        bench.clock.now += 1
+        bench.store.plan([Planned(job_id, bench.job(job_id).version, due=bench.clock.now)])
+        bench.poll(Stage.VOICE, [job_id])
+
+    assert asked(simulator) == 4
+    assert bench.job(job_id).state is State.PENDING
+
+
+def test_a_failure_that_is_reported_at_the_deadline_is_told_with_it(bench: Bench, simulator: Simulator) -> None:
+    """Upstream said it once, and there is no time left to ask again: retrying it asks, and pays nothing."""
+    simulator.turn(voice_failure=1, failure_shape="object")
+    [job_id] = bench.ordered(voice())
+    bench.clock.now += DEADLINE_S + 1
+
+    bench.poll(Stage.VOICE, [job_id])
+
+    job = bench.job(job_id)
+    assert why(job) == (Code.DEADLINE, Stage.VOICE)
+    assert job.failure is not None
+    assert "no clear speaker" in job.failure.message
+    assert changes.cost(job) == 15
 
 
 # ── deadlines and retries ──────────────────────────────────────────────────────────────────────
@@ -305,12 +392,13 @@ def test_a_retry_after_a_song_failed_pays_for_the_song_and_not_for_the_voice(
     [job_id] = bench.ordered(voice())
     bench.poll_when_due(Stage.VOICE, [job_id])
     bench.submit(Stage.MUSIC, [job_id])
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    fails_for_certain(bench, Stage.MUSIC, job_id)
     failed = bench.job(job_id)
-    assert why(failed) == (Code.UPSTREAM_FAILED, Stage.MUSIC)
 
     simulator.turn(music_failure=0)
     queue.retry(job_id)
+    assert bench.poll_when_due(Stage.MUSIC, [job_id]) == Polled()
+    assert bench.job(job_id).task_ids.keys() == {Stage.VOICE}
     assert bench.admit() == {Stage.MUSIC: [job_id]}
     bench.submit(Stage.MUSIC, [job_id])
     bench.poll_when_due(Stage.MUSIC, [job_id])

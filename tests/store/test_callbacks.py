@@ -62,7 +62,7 @@ def delivered(store: Store, now: float = NOW) -> list[str]:
 
 def retried(store: Store, job: Job, now: float = NOW) -> Job:
     """The failed job is queued again."""
-    assert store.apply([changes.retry(job, now)], now) == [True]
+    assert store.apply([changes.retry(job, now, resubmit=True)], now) == [True]
     return one(store, job.id)
 
 

@@ -62,10 +62,17 @@ def test_ordering_anew_says_what_it_costs_and_asks(command: Command, store: Stor
 def test_one_job_is_retried_without_a_question_where_nothing_is_paid_twice(
     command: Command, broken: dict[Code, str]
 ) -> None:
-    """Asking again is free; what upstream failed was paid, and is asked about first."""
+    """Asking again is free. What upstream failed was paid, and may be paid again when upstream says so once more."""
     assert command("retry", broken[Code.DEADLINE], "--json").json()["state"] == "pending"
     assert command("retry", broken[Code.UPSTREAM_FAILED]).code == 1
-    assert command("retry", broken[Code.UPSTREAM_FAILED], "-y", "--json").json()["state"] == "queued"
+    assert command("retry", broken[Code.UPSTREAM_FAILED], "-y", "--json").json()["state"] == "pending"
+
+
+def test_ordering_anew_what_upstream_failed_asks_nothing(command: Command, broken: dict[Code, str]) -> None:
+    """`--resubmit` puts it in the line at once."""
+    failed_job = broken[Code.UPSTREAM_FAILED]
+
+    assert command("retry", failed_job, "--resubmit", "-y", "--json").json()["state"] == "queued"
 
 
 def test_review_lists_what_is_at_stake(command: Command, store: Store) -> None:

@@ -9,8 +9,9 @@ import typer
 
 from tests.jobs import URL, numbered, sung, voice
 from tests.store.conftest import Command
-from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, failed, one, put, refused, song_of
-from voicequeue import Code, State, VoiceQueue
+from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, failed, make, one, put, refused, song_of
+from voicequeue import Code, Stage, State, VoiceQueue
+from voicequeue.claims import ChargedOrder
 from voicequeue.cli import app
 from voicequeue.job import iso
 from voicequeue.store import Store
@@ -224,11 +225,23 @@ def test_a_job_is_cancelled(command: Command, queue: VoiceQueue) -> None:
     assert "cancelled already" in again.err
 
 
+def test_a_charge_that_was_found_later_is_told_with_its_task(command: Command, store: Store) -> None:
+    """Its order was lost and sent again, and upstream named the first one afterwards."""
+    job = make(store, brought_to(store, State.UNSURE), State.ADMITTED)
+    charging(store, job.id)
+    store.book(ChargedOrder(job.id, Stage.VOICE, 1, "lost-task"), NOW, reason="named")
+
+    told = command("job", job.id).out
+
+    assert "and upstream has it as task lost-task" in told
+    assert "charge 2" in told
+
+
 def test_a_failed_job_is_retried(command: Command, store: Store) -> None:
     """It is shown as it stands then; a job that has not failed exits with 1 and says why."""
     job = brought_to(store, State.FAILED)
 
-    assert command("retry", job.id, "--yes", "--json").json()["state"] == "queued"
+    assert command("retry", job.id, "--yes", "--json").json()["state"] == "pending"
     again = command("retry", job.id)
     assert (again.code, again.out) == (1, "")
     assert "only a failed job" in again.err

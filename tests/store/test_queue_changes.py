@@ -8,7 +8,7 @@ import time
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, voice
+from tests.jobs import SONG, sung, voice
 from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, dump, failed, make
 from voicequeue import (
     Code,
@@ -19,6 +19,7 @@ from voicequeue import (
     VoiceQueue,
     plans,
 )
+from voicequeue.job import Doubt
 from voicequeue.listing import Filter
 from voicequeue.store import Store
 
@@ -107,16 +108,29 @@ def _cancelling(queue: VoiceQueue, job: Job, told: list[object]) -> None:
 # ── retry ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("code", [code for code in Code if code not in (Code.DEADLINE, Code.ABANDONED)])
+@pytest.mark.parametrize("code", [Code.REFUSED, Code.MODERATED, Code.EXPIRED])
 def test_a_failed_job_goes_back_to_the_stage_that_failed(queue: VoiceQueue, store: Store, code: Code) -> None:
-    """Its failure is taken away; it is charged again for that stage."""
-    job = failed(store, brought_to(store, State.PENDING), code)
+    """Its failure is taken away; it is charged for that stage."""
+    job = failed(store, brought_to(store, State.CHARGING), code)
 
     again = queue.retry(job.id)
 
     assert (again.state, again.stage, again.failure, again.settled_at) == (State.QUEUED, Stage.VOICE, None, None)
-    assert again.task_ids == {}
-    assert queue.timeline(job.id)[-1].reason == ("retry: order again" if code is Code.UPSTREAM_FAILED else "retry")
+    assert queue.timeline(job.id)[-1].reason == "retry"
+
+
+def test_what_upstream_failed_is_asked_about_first_and_at_once_ordered_anew_if_wanted(
+    queue: VoiceQueue, store: Store
+) -> None:
+    """Upstream may have made it after all; `resubmit` pays in any case."""
+    asked, anew = (failed(store, brought_to(store, State.PENDING, sung(key=key)), Code.UPSTREAM_FAILED) for key in "ab")
+
+    assert (queue.retry(asked.id).state, queue.timeline(asked.id)[-1].task_id) == (State.PENDING, None)
+    [claim] = store.claim([asked.id], Stage.VOICE, time.time(), lease=90)
+    assert (claim.reorder, claim.doubt) == (True, Doubt(0.0, "no"))
+    again = queue.retry(anew.id, resubmit=True)
+    assert (again.state, again.task_ids) == (State.QUEUED, {})
+    assert queue.timeline(anew.id)[-1].reason == "retry: order again"
 
 
 def test_a_voice_that_was_made_is_not_bought_again(queue: VoiceQueue, store: Store) -> None:
@@ -127,7 +141,7 @@ def test_a_voice_that_was_made_is_not_bought_again(queue: VoiceQueue, store: Sto
     charging(store, made.id)
     failed(store, accepted(store, made.id), Code.UPSTREAM_FAILED)
 
-    again = queue.retry(made.id)
+    again = queue.retry(made.id, resubmit=True)
 
     assert (again.state, again.stage, again.persona_id, again.credits) == (State.QUEUED, Stage.MUSIC, "p", 19)
     store.admit(NOW, at_most=1)

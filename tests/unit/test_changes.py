@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.jobs import sung
-from voicequeue import Clip, Code, Failure, Job, NotAllowed, Stage, State, changes
+from voicequeue import Clip, Code, Failure, Job, NotAllowed, Stage, State, changes, records
+from voicequeue.claims import ChargedOrder
+from voicequeue.job import Doubt, Move
 
 NOW = 1_795_000_000.0
 SONG = Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3")
@@ -19,19 +21,72 @@ def job(state: State, stage: Stage = Stage.VOICE, **more: object) -> Job:
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def test_a_task_id_that_somebody_knows_means_that_it_was_charged() -> None:
-    """The job is pending, due at once, and its credits are counted."""
-    move = changes.take_up(job(State.UNSURE, Stage.MUSIC), NOW, task_id="t1")
+def named(known: Job, stage: Stage = Stage.VOICE, attempt: int = 1) -> Move | None:
+    """What it leads to that upstream names that order of the job."""
+    return changes.named(known, ChargedOrder(known.id, stage, attempt, "t9"), NOW, reason="why")
 
-    assert (move.to, move.due, move.credits) == (State.PENDING, NOW, 15)
-    assert move.fields == {"music.task": "t1", "since": f"{NOW:.6f}", "asked": "0", "answer": None}
+
+def test_a_task_id_that_is_known_at_last_means_that_it_was_charged() -> None:
+    """The job is pending, due at once, and its credits are counted."""
+    move = named(job(State.UNSURE, Stage.MUSIC), Stage.MUSIC)
+
+    assert move is not None
+    assert (move.to, move.due, move.credits, move.attempt) == (State.PENDING, NOW, 15, 1)
+    unknown_yet = dict.fromkeys(("answer", "doubt", "reorder"))
+    assert move.fields == {"music.task": "t9", "since": f"{NOW:.6f}", "asked": "0", **unknown_yet}
+
+
+WITHOUT_AN_ORDER = (State.WAITING, State.QUEUED, State.ADMITTED, State.UNSURE, State.FAILED, State.CANCELLED)
+
+
+@pytest.mark.parametrize("state", WITHOUT_AN_ORDER)
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_job_without_an_order_goes_on_with_the_one_that_is_named(state: State, attempt: int) -> None:
+    """In whatever state it is, and however many others were refused since; one that is over keeps what comes."""
+    move = named(job(state, attempt=attempt))
+
+    assert move is not None
+    is_over = state in (State.FAILED, State.CANCELLED)
+    assert move.to is (state if is_over else State.PENDING)
+    assert (move.attempt, move.due, move.credits) == (1, NOW, 4)
+    was_about_to_be_ordered = state in (State.WAITING, State.QUEUED, State.ADMITTED)
+    assert move.fields["reorder"] == ("1" if was_about_to_be_ordered else None)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        job(State.PENDING, attempt=2, task_ids={Stage.VOICE: "t2"}),
+        job(State.FAILED, attempt=2, task_ids={Stage.VOICE: "t2"}),
+        job(State.CHARGING, attempt=2),
+        job(State.SUCCEEDED, attempt=2, persona_id="p"),
+        job(State.QUEUED, Stage.MUSIC, persona_id="p"),
+        job(State.CHARGING, Stage.MUSIC, attempt=2, persona_id="p"),
+    ],
+    ids=lambda known: f"{known.state} at the {known.stage}" if isinstance(known, Job) else None,
+)
+def test_a_job_that_has_a_newer_order_or_the_result_does_without_the_one_that_is_named(known: Job) -> None:
+    """Its charge is counted, which is no move."""
+    assert named(known) is None
+
+
+def test_a_person_may_name_what_is_unsure_or_was_lost() -> None:
+    """The order that was sent last of those; never one that is known."""
+    assert changes.lost_order(job(State.UNSURE, attempt=2), "t9").attempt == 2
+    lost = job(State.PENDING, Stage.MUSIC, attempt=3, lost={1: Stage.VOICE, 2: Stage.VOICE})
+    assert changes.lost_order(lost, "t9") == ChargedOrder("j1", Stage.VOICE, 2, "t9")
+    with pytest.raises(NotAllowed, match="only an unsure job can be reviewed"):
+        changes.lost_order(job(State.PENDING), "t9")
+    with pytest.raises(NotAllowed, match="has this task already"):
+        changes.lost_order(replace(lost, orders={3: "t9"}), "t9")
 
 
 def test_ordering_again_counts_nothing_before_it_is_charged() -> None:
     """The job has its slot again; the next charge is counted when upstream takes it."""
-    move = changes.order_again(job(State.UNSURE), NOW)
+    move = changes.order_again(job(State.UNSURE, attempt=2, lost={1: Stage.VOICE}), NOW)
 
     assert (move.to, move.due, move.credits) == (State.ADMITTED, NOW, 0)
+    assert move.fields == {"lost": '{"1": "voice", "2": "voice"}'}
 
 
 def test_giving_up_is_a_failure_that_says_so() -> None:
@@ -67,6 +122,8 @@ def failed(stage: Stage, code: Code, *, known: bool = True, **more: object) -> J
         (failed(Stage.MUSIC, Code.DEADLINE, persona_id="p"), 0, 15, False),
         (failed(Stage.VOICE, Code.DEADLINE, persona_id="p"), 15, 15, False),
         (failed(Stage.VOICE, Code.ABANDONED), 15, 19, False),
+        (failed(Stage.VOICE, Code.EXPIRED), 15, 19, False),
+        (failed(Stage.VOICE, Code.EXPIRED, known=False, lost={1: Stage.VOICE}), 19, 19, True),
     ],
 )
 def test_retrying_costs_what_is_still_to_be_paid(broken: Job, cost: int, cost_resubmitted: int, again: bool) -> None:
@@ -123,6 +180,16 @@ def test_a_part_of_a_song_that_came_late_is_taken_up_and_the_rest_asked_for() ->
     move = changes.retry(part, NOW)
 
     assert (move.to, move.due, changes.cost(part)) == (State.SUCCEEDED, NOW, 0)
+
+
+def test_what_upstream_failed_is_asked_about_before_it_is_ordered_again() -> None:
+    """Which is free; the job says that it is to be ordered again as soon as upstream repeats it."""
+    move = changes.retry(failed(Stage.VOICE, Code.UPSTREAM_FAILED), NOW)
+
+    assert (move.to, move.due, move.fields["reorder"]) == (State.PENDING, NOW, "1")
+    assert records.doubt(move.fields["doubt"]) == Doubt(0.0, "no")
+    anew = changes.retry(failed(Stage.VOICE, Code.UPSTREAM_FAILED), NOW, resubmit=True)
+    assert (anew.to, anew.fields["voice.task"], anew.fields["reorder"]) == (State.QUEUED, None, None)
 
 
 def test_ordering_anew_forgets_the_old_order() -> None:

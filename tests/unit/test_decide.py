@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ from tasks.musicapi import (
 from voicequeue import Song, VoiceJob, records
 from voicequeue.claims import Charged, Claimed, Overdue
 from voicequeue.clip import Clip
-from voicequeue.job import Code, Failure, Move, State
+from voicequeue.job import Code, Doubt, Failure, Move, State
 from voicequeue.records import clips_text
 from voicequeue.stage import PRICES, Stage
 
@@ -45,15 +46,10 @@ def charged(stage: Stage) -> Charged:
 
 
 def claimed(
-    stage: Stage,
-    *,
-    since: float = NOW - 30,
-    song_is_next: bool = False,
-    state: State = State.PENDING,
-    clips: tuple[Clip, ...] = (),
+    stage: Stage, *, since: float = NOW - 30, song_is_next: bool = False, state: State = State.PENDING, **more: Any
 ) -> Claimed:
     """A claim to ask about a task."""
-    return Claimed("j1", 5, state, stage, "t1", since, Stage.MUSIC if song_is_next else None, clips=clips)
+    return Claimed("j1", 5, state, stage, "t1", since, Stage.MUSIC if song_is_next else None, **more)
 
 
 def failure(move: Move | None) -> Failure:
@@ -77,7 +73,8 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
     assert (move.to, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
-    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", "asked": None, "answer": None}
+    unknown_yet = dict.fromkeys(("answer", "asked", "doubt", "reorder"))
+    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", **unknown_yet}
 
 
 @BOTH_STAGES
@@ -116,6 +113,15 @@ def test_a_charge_that_nobody_answers_for_is_unsure(stage: Stage) -> None:
 
     assert (move.state, move.stage, move.to) == (State.CHARGING, stage, State.UNSURE)
     assert "died" in move.reason
+
+
+@BOTH_STAGES
+def test_a_job_whose_order_was_lost_does_not_say_that_nothing_was_ordered(stage: Stage) -> None:
+    """It expires all the same; its first order may have been charged."""
+    move = decide.expired(Overdue("j1", 3, State.QUEUED, stage, may_be_charged=True), NOW)
+
+    found = failure(move)
+    assert (found.code, "may have been charged" in found.message) == (Code.EXPIRED, True)
 
 
 @BOTH_STAGES
@@ -160,12 +166,56 @@ def test_a_ready_song_is_the_result() -> None:
     assert move.fields["settled"] == f"{NOW:.6f}"
 
 
+#: How long after the first report of a failure a second one is final.
+RECHECK_S = 10.0
+
+
 @BOTH_STAGES
-def test_a_failed_task_fails_its_job(stage: Stage) -> None:
-    """With upstream's reason, and the stage that failed."""
-    move = decide.read(claimed(stage), TaskFailed("no clear speaker"), NOW)
+def test_a_task_is_failed_when_upstream_says_so_twice_some_time_apart(stage: Stage) -> None:
+    """With upstream's reason, and the stage that failed; its order is still asked about."""
+    first = decide.doubt(claimed(stage), TaskFailed("busy"), NOW - RECHECK_S)
+    assert first == Doubt(NOW - RECHECK_S, "busy")
+    assert decide.read(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
+
+    again = claimed(stage, doubt=first)
+    move = decide.read(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
 
     assert failure(move) == Failure(Code.UPSTREAM_FAILED, stage, "no clear speaker")
+    assert move is not None
+    assert move.due == NOW + 15
+
+
+@BOTH_STAGES
+def test_failures_that_are_reported_at_once_are_one_report(stage: Stage) -> None:
+    """A webhook brings a question right after the first one: the time of the first report stays."""
+    again = claimed(stage, doubt=Doubt(NOW - RECHECK_S + 1, "busy"))
+
+    assert decide.read(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
+    assert decide.doubt(again, TaskFailed("still busy"), NOW) == Doubt(NOW - RECHECK_S + 1, "still busy")
+
+
+@BOTH_STAGES
+def test_any_other_answer_takes_a_reported_failure_back(stage: Stage) -> None:
+    """What is not ready, or ready, has not failed."""
+    doubted = claimed(stage, doubt=Doubt(NOW - 60, "busy"))
+    ready: Reading = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
+
+    assert decide.doubt(doubted, NotReady(), NOW) is None
+    taken = decide.read(doubted, ready, NOW, RECHECK_S)
+    assert taken is not None
+    assert taken.to is State.SUCCEEDED
+
+
+@BOTH_STAGES
+def test_what_is_to_be_ordered_again_is_queued_when_its_failure_is_certain(stage: Stage) -> None:
+    """It was retried: the old task is no longer asked about, and nothing more is counted."""
+    retried = claimed(stage, doubt=Doubt(0.0, "no"), reorder=True)
+
+    move = decide.read(retried, TaskFailed("no"), NOW, RECHECK_S)
+
+    assert move is not None
+    assert (move.to, move.due, move.credits) == (State.QUEUED, None, 0)
+    assert move.fields == {f"{stage}.task": None, "doubt": None, "reorder": None}
 
 
 def asked_again(stage: Stage) -> list[Reading]:
@@ -193,7 +243,7 @@ def test_a_stage_has_time_until_its_deadline(stage: Stage) -> None:
 
 @BOTH_STAGES
 def test_a_result_that_comes_after_the_deadline_is_still_taken(stage: Stage) -> None:
-    """It was paid for; a failure too is told as it is."""
+    """It was paid for; a failure that upstream repeats is reported as it is."""
     late = claimed(stage, since=NOW - 10 * DEADLINE)
     ready: Reading = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
@@ -201,7 +251,8 @@ def test_a_result_that_comes_after_the_deadline_is_still_taken(stage: Stage) -> 
 
     assert taken is not None
     assert taken.to is State.SUCCEEDED
-    assert failure(decide.read(late, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
+    doubted = replace(late, doubt=Doubt(NOW - 60, "no"))
+    assert failure(decide.read(doubted, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
 
 
 @BOTH_STAGES
@@ -286,16 +337,19 @@ def test_what_comes_after_all_was_over_is_kept_and_changes_nothing_else(stage: S
 
 
 @BOTH_STAGES
-def test_what_upstream_fails_after_all_was_over_is_not_asked_about_again(stage: Stage) -> None:
-    """A failed job now says so: retrying it would pay anew. A cancelled one only notes it."""
-    failed = decide.read(claimed(stage, state=State.FAILED), TaskFailed("no speaker"), NOW)
-    cancelled = decide.read(claimed(stage, state=State.CANCELLED), TaskFailed("no speaker"), NOW)
+def test_what_upstream_fails_after_all_was_over_may_still_come(stage: Stage) -> None:
+    """A failed job is asked about as before. A cancelled one, whose voice others may wait for, notes it in the end."""
+    doubt = Doubt(NOW - 60, "no speaker")
+    for state in (State.FAILED, State.CANCELLED):
+        assert decide.read(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S) is None
+    failed = decide.read(claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S)
+    cancelled = decide.read(
+        claimed(stage, state=State.CANCELLED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S
+    )
 
-    assert failed is not None
+    assert failed is None
     assert cancelled is not None
-    told = records.failure(failed.fields["failure"])
-    assert told == Failure(Code.UPSTREAM_FAILED, stage, "no speaker")
-    assert (failed.due, cancelled.due, dict(cancelled.fields)) == (None, None, {})
+    assert (cancelled.to, cancelled.due, dict(cancelled.fields)) == (State.CANCELLED, None, {})
 
 
 @BOTH_STAGES

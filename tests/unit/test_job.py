@@ -136,6 +136,23 @@ def test_a_charge_is_a_step_into_charging_and_the_step_that_answered_it() -> Non
     ]
 
 
+def test_a_task_that_is_named_later_belongs_to_its_own_charge() -> None:
+    """Also while the next one is on its way."""
+    timeline = steps(
+        (State.CHARGING, Stage.VOICE, 1, None),
+        (State.UNSURE, Stage.VOICE, 1, None),
+        (State.ADMITTED, Stage.VOICE, 1, None),
+        (State.CHARGING, Stage.VOICE, 2, None),
+        (State.CHARGING, Stage.VOICE, 1, "task-1"),
+        (State.PENDING, Stage.VOICE, 2, "task-2"),
+    )
+
+    assert charges(timeline) == [
+        Charge(0.0, Stage.VOICE, 1, State.UNSURE, "task-1"),
+        Charge(3.0, Stage.VOICE, 2, State.PENDING, "task-2"),
+    ]
+
+
 def test_a_charge_without_an_answer_is_still_charging() -> None:
     """Its request is on the way, or its worker is dead; nobody knows yet."""
     timeline = steps((State.ADMITTED, Stage.VOICE, 0, None), (State.CHARGING, Stage.VOICE, 1, None))

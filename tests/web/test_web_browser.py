@@ -214,8 +214,8 @@ def test_a_failed_job_is_found_understood_and_retried(local: Gateway, store: Sto
     expect(page.get_by_text("charged again: 4 credits")).to_be_visible()
     page.get_by_role("button", name="Retry, for up to 19 credits").click()
 
-    expect(page.get_by_role("status")).to_have_text("The job is queued now.")
-    assert one(store, job.id).state is State.QUEUED
+    expect(page.get_by_role("status")).to_have_text("The job is pending now.")
+    assert one(store, job.id).state is State.PENDING
 
 
 def test_many_are_retried_after_it_was_told_how_many(local: Gateway, store: Store, window: Window) -> None:
@@ -303,5 +303,5 @@ def test_somebody_who_may_operate_does_it_with_a_login(build_gateway: Build, sto
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("button", name="Retry, for").click()
 
-    expect(page.get_by_role("status")).to_have_text("The job is queued now.")
-    assert one(store, job.id).state is State.QUEUED
+    expect(page.get_by_role("status")).to_have_text("The job is pending now.")
+    assert one(store, job.id).state is State.PENDING

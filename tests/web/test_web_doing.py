@@ -45,10 +45,13 @@ def test_a_failed_job_is_retried_when_somebody_has_seen_what_it_costs(person: Pe
 
 
 def test_what_was_charged_before_is_said_to_be_charged_again(person: Person, store: Store) -> None:
-    """In so many credits."""
+    """In so many credits; and that MusicAPI is asked first, where it has an order."""
     job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED)
+    given_up = failed(store, brought_to(store, State.UNSURE, sung(key="other")), Code.ABANDONED)
 
-    assert "charged again: 4 credits" in person.page(f"/job/{job.id}/retry").text
+    asked_first, ordered = (person.page(f"/job/{each.id}/retry").text for each in (job, given_up))
+    assert all("charged again: 4 credits" in text for text in (asked_first, ordered))
+    assert ["asked once more" in text for text in (asked_first, ordered)] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tests.jobs import LYRICS, URL, numbered, sung, voice
 from tests.store.life import NOW, brought_to, failed, make, one, put, song_of
 from tests.web.conftest import Build, Gateway, problem
 from voicequeue import Code, Song, Stage, State, VoiceQueue
+from voicequeue.claims import ChargedOrder
 from voicequeue.job import iso
 from voicequeue.store import Store
 
@@ -128,6 +129,19 @@ def test_a_tag_holds_until_the_job_moves(gateway: Gateway, store: Store) -> None
     assert [(each.status_code, each.content) for each in same] == [(304, b"")] * 4
     assert moved.status_code == 200
     assert moved.headers["ETag"] != tag
+
+
+def test_a_tag_does_not_outlive_a_charge_that_is_found_later(gateway: Gateway, store: Store) -> None:
+    """It moves the job nowhere, but its credits and its timeline are others."""
+    job = brought_to(store, State.PENDING)
+    path = f"/v1/jobs/{job.id}"
+    tag = gateway("GET", path).headers["ETag"]
+
+    store.book(ChargedOrder(job.id, Stage.VOICE, 7, "t7"), NOW, reason="named")
+
+    found = gateway("GET", path, headers={"If-None-Match": tag})
+    assert (found.status_code, found.json()["credits"]) == (200, 8)
+    assert found.json()["timeline"][-1]["task_id"] == "t7"
 
 
 def test_a_job_that_is_not_there_is_a_404(gateway: Gateway) -> None:

@@ -10,10 +10,11 @@ import requests
 from redis import Redis
 
 from tests.jobs import sung
-from tests.store.life import CLIPS, NOW, brought_to, failed, make, put, song_of
+from tests.store.life import CLIPS, NOW, brought_to, charging, failed, make, put, song_of
 from tests.web.conftest import KEYS, Build, Gateway
 from tests.web.seen import Person, Seen, logged_in, seen
-from voicequeue import Clip, Code, Song, State, VoiceJob, apikeys
+from voicequeue import Clip, Code, Song, Stage, State, VoiceJob, apikeys
+from voicequeue.claims import ChargedOrder
 from voicequeue.store import Store
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -124,6 +125,18 @@ def test_a_review_shows_what_upstream_answered(local: Gateway, store: Store) -> 
 
     for path in (f"/job/{unsure.id}", f"/job/{unsure.id}/review"):
         assert " ".join(answer.split()) in seen(local, path).text
+
+
+def test_a_charge_that_was_found_later_shows_its_task(local: Gateway, store: Store) -> None:
+    """Its answer was lost, it was ordered again, and upstream named the first one afterwards."""
+    job = make(store, brought_to(store, State.UNSURE), State.ADMITTED)
+    charging(store, job.id)
+    store.book(ChargedOrder(job.id, Stage.VOICE, 1, "task-that-was-lost"), NOW, reason="named")
+
+    page = seen(local, f"/job/{job.id}")
+
+    for part in ("taken, as was found later", "task-that-was-lost", "4 spent"):
+        assert part in page.text
 
 
 def test_batches_show_how_far_they_are(local: Gateway, store: Store) -> None:

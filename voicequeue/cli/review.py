@@ -20,7 +20,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def review(
-    job_id: Annotated[str | None, typer.Argument(help="One unsure job.", show_default=False)] = None,
+    job_id: Annotated[
+        str | None,
+        typer.Argument(
+            help="One unsure job; with --task-id also one whose lost order was sent again or given up.",
+            show_default=False,
+        ),
+    ] = None,
     task_id: Annotated[str | None, typer.Option(help="It was charged: upstream's task id.")] = None,
     resubmit: Annotated[bool, typer.Option("--resubmit", help="Order it again; it may be charged twice.")] = False,
     abandon: Annotated[bool, typer.Option("--abandon", help="Give it up.")] = False,

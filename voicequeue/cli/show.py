@@ -249,7 +249,10 @@ def print_timeline(timeline: list[Step]) -> None:
         table.add_row(clock(step.at), coloured(step.state), step.stage, safe(" ".join((step.reason, task)).strip()))
     out.print(table)
     for charge in charges(timeline):
-        out.print(f"charge {charge.attempt}: {charge.stage} at {clock(charge.at)}, then {coloured(charge.outcome)}")
+        then = coloured(charge.outcome)
+        if charge.outcome is State.UNSURE and charge.task_id:
+            then += f", and upstream has it as task {safe(charge.task_id)}"
+        out.print(f"charge {charge.attempt}: {charge.stage} at {clock(charge.at)}, then {then}", soft_wrap=True)
 
 
 def clock(at: float | None) -> str:

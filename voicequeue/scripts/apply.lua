@@ -1,32 +1,26 @@
 -- apply: write moves that Python decided on, each if its job still stands at the version it was decided for.
 -- KEYS  root
 -- ARGV  now, JSON list of moves, then the limits. A move is {id, v, to, stage, due, reason, set = {field: value}, unset = [field], credits, task_id,
---       archive = its songs are to be archived, refused = upstream refused its order (lib/refused.lua)}
+--       attempt = the order that those are of, archive = its songs are to be archived, refused = upstream refused its order
+--       (lib/refused.lua)}
 -- RETURNS  for each move 1 = written, 0 = the job had moved on; of a refused order 2 = others are on trial since, 3 = nothing
 --          is charged since
 local now, limits, moves = ARGV[1], limits_from(3), cjson.decode(ARGV[2])
 local written, taken, is_answered = {}, {}, false
 local mixed = is_taken_any(moves)
 
-local counts_down = redis.call('EXISTS', key('account')) == 1
-local function spend(batch, stage, credits)
-  add_up('counters', stage .. '.charges', 1)
-  add_up('counters', stage .. '.credits', credits)
-  add_up('counters', 'day.' .. math.floor(now / 86400), credits)
-  if counts_down then add_up('account', 'credits', -credits) end
-  if batch then add_up('batch:' .. batch, 'credits', credits) end
-end
-
 for i, m in ipairs(moves) do
   local job = record(m.id)
   local state, failure, shares = job.state, job.failure, m.stage == 'voice' and job.shares
   written[i] = 0
   if job.v == tostring(m.v) then
-    -- A job that is retried waits where another makes the voice by now.
-    if shares and m.to == 'queued' and FINAL[state] and not makes(shares, m.id) then m.to = 'waiting' end
+    -- A job that is to be ordered again waits where another makes the voice by now.
+    local is_repeated = m.to == 'queued' and (FINAL[state] or state == 'pending')
+    if shares and is_repeated and not makes(shares, m.id) then m.to = 'waiting' end
     if m.credits > 0 then
-      m.set.credits = (job.credits or 0) + m.credits
-      spend(job.batch, m.stage, m.credits)
+      m.attempt = m.attempt or tonumber(job.attempt or 0)
+      local orders, credits = book(job, m, now)
+      if orders then m.set.orders, m.set.credits = orders, credits end
       if state == 'charging' then taken[m.stage] = (taken[m.stage] or 0) + 1 end
     end
     written[i] = m.refused and state == 'charging' and judge(m.id, m, job, now, mixed) or 1

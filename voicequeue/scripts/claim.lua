@@ -3,15 +3,15 @@
 -- A second message for the same job finds it not due and does nothing, so messages never multiply.
 -- KEYS  root
 -- ARGV  now, stage, due (until when nobody else may claim them), until when others are due soon, the most of them, then ids
--- RETURNS  flat list: id, v, state, task_id, since, asked, next, model, clips, id, …
+-- RETURNS  flat list: id, v, state, task_id, since, asked, next, model, clips, doubt, reorder, id, …
 local now, stage, due, soon, most = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local ASKED = { pending = true, succeeded = true, failed = true, cancelled = true }
-local FIELDS = 9
+local FIELDS = 11
 local claimed = {}
 
 local function claim(id, by)
   local job = redis.call('HMGET', key('job:' .. id), 'stage', 'v', 'state', stage .. '.task', 'since', 'asked', 'next',
-    'model', 'clips')
+    'model', 'clips', 'doubt', 'reorder')
   local told = ASKED[job[3]] and due_key(job[3])
   local at = told and redis.call('ZSCORE', told, id)
   if at and tonumber(at) <= by and job[1] == stage and job[4] then

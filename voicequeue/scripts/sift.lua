@@ -30,8 +30,8 @@ for _, part in ipairs(wanted.parts or {}) do
 end
 if wanted.called then
   local is, part = wanted.called.is, wanted.called.part
-  test({ 'persona_id', 'voice_name', 'voice.task', 'music.task', 'spec' }, function(persona, name, voice, music, spec)
-    return persona == is or name == is or voice == is or music == is or string.find(spec, part, 1, true)
+  test({ 'persona_id', 'voice_name', 'orders', 'spec' }, function(persona, name, orders, spec)
+    return persona == is or name == is or has_task(orders, is) or string.find(spec, part, 1, true)
   end)
 end
 

@@ -107,8 +107,8 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
 
 
 def etag(job: Job) -> str:
-    """Another one with each move; and for another job that has come by the same id."""
-    return f'"{round(job.created_at * 1e6):x}-{job.version}"'
+    """Another one with each move and each charge; and for another job that has come by the same id."""
+    return f'"{round(job.created_at * 1e6):x}-{job.version}-{len(job.orders)}"'
 
 
 def _is_same(tag: str, header: str) -> bool:

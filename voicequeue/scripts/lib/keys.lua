@@ -7,8 +7,12 @@
 --                          lined (when it joined the line anew), refused (JSON, while upstream refuses its order in
 --                          words that may be meant for every order: times, own, takes, at, words),
 --                          shares (the id of the voice that it shares with others), sha256 (of the recording),
---                          voice.task, music.task, persona_id, voice_name, clips, failure, settled,
+--                          voice.task, music.task (the order that is asked about), orders (JSON: upstream's task by
+--                          attempt, of each order that was charged), lost (JSON: stage by attempt, of orders that may
+--                          have been charged and were given up or sent again), doubt (JSON: since when upstream says that the order
+--                          failed, in which words), reorder (to be ordered again when that is certain),
 --                          answer (the beginning of what upstream answered to its last order, where that cannot be read),
+--                          persona_id, voice_name, clips, failure, settled,
 --                          callback (id of the last one that tells of it); archive (pending, done, failed), of one
 --                          that is not done archive.since, archive.tries, archive.reason, archive.holder (while
 --                          somebody is at it); archived.audio.<clip>, archived.image.<clip> (JSON: url, size, sha256)

@@ -68,14 +68,14 @@ end
 
 -- What a move needs to know of a job.
 local KNOWN = { 'state', 'stage', 'v', 'batch', 'rank', 'created', 'updated', 'attempt', 'next', 'lined', 'shares',
-  'failure', 'credits', 'refused' }
+  'failure', 'credits', 'orders', 'refused' }
 local function record(id) return fields_of('job:' .. id, KNOWN) end
 
 -- The states of a job whose order may still be sent.
 local TO_BE_SENT = { queued = true, admitted = true, charging = true }
 
 -- move: one step in a job's life. The caller has compared the record with what the step was decided on.
--- m = {to, stage, due, reason, task_id, set = {field: value}, unset = [field]}; `job` is its record, if the caller has
+-- m = {to, stage, due, reason, task_id, attempt, set = {field: value}, unset = [field]}; `job` is its record, if the caller has
 -- read it, and says afterwards what stands there then of the fields that were set. Gives the job's batch.
 local function move(id, m, now, job)
   job = job or record(id)
@@ -99,7 +99,7 @@ local function move(id, m, now, job)
   place(id, from, job, m)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,
-    attempt = tonumber(job.attempt or 0) }))
+    attempt = m.attempt or tonumber(job.attempt or 0) }))
   announce(id, job.batch, m.to, m.stage, m.reason, string.format('%.3f', now - since))
   if from ~= m.to then tell(id, job.batch, from, m.to, job.v + 1, now) end
   return job.batch

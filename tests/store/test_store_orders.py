@@ -1,0 +1,295 @@
+"""Orders whose answers were lost: one that upstream names is counted once, and used if nothing newer was sent."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tasks import decide, webhooks
+from tasks.webhooks import Hint
+from tests.jobs import sung, voice
+from tests.store.life import NOW, accepted, brought_to, charge, charging, everything_agrees, failed, make, one, put
+from voicequeue import Code, Job, NotAllowed, Stage, State, VoiceJob, VoiceQueue, changes, charges, orders
+from voicequeue.claims import ChargedOrder
+from voicequeue.listing import Filter
+from voicequeue.orders import Named
+from voicequeue.store import Store
+
+SPEC = sung(batch="b")
+
+
+def resubmitted(store: Store, spec: VoiceJob = SPEC) -> Job:
+    """A job whose first order was lost, and which was ordered again: nothing was sent yet."""
+    return applied(store, changes.order_again(brought_to(store, State.UNSURE, spec), NOW))
+
+
+def applied(store: Store, move: Any) -> Job:
+    """Make that move; the job as it stands then."""
+    assert store.apply([move], NOW) == [True]
+    return one(store, move.job_id)
+
+
+def sent_again(store: Store) -> Job:
+    """The second order is on its way."""
+    job = resubmitted(store)
+    charging(store, job.id)
+    return one(store, job.id)
+
+
+def not_taken_again(store: Store) -> Job:
+    """The second order was certainly not charged."""
+    return make(store, sent_again(store), State.QUEUED)
+
+
+def lost_again(store: Store) -> Job:
+    """The answer to the second order was lost as well."""
+    return make(store, sent_again(store), State.UNSURE)
+
+
+def expired(store: Store) -> Job:
+    """The job was not ordered again in its time."""
+    job = make(store, resubmitted(store, sung(batch="b", start_within_s=60)), State.QUEUED)
+    [overdue] = store.expired(NOW + 61)
+    assert (overdue.job_id, overdue.may_be_charged) == (job.id, True)
+    return applied(store, decide.expired(overdue, NOW + 61))
+
+
+def cancelled(store: Store) -> Job:
+    """It was cancelled before it was ordered again."""
+    return applied(store, changes.cancel(resubmitted(store), NOW))
+
+
+def abandoned(store: Store) -> Job:
+    """The first order was given up."""
+    return applied(store, changes.abandon(brought_to(store, State.UNSURE, SPEC), NOW))
+
+
+def refused_again(store: Store) -> Job:
+    """The second order was refused."""
+    return failed(store, sent_again(store), Code.REFUSED)
+
+
+def at_the_song(store: Store, job: Job) -> Job:
+    """Its voice is made, its song is next."""
+    return make(store, job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
+
+
+def taken_again(store: Store) -> Job:
+    """The second order was taken."""
+    return accepted(store, sent_again(store).id)
+
+
+def failed_again(store: Store) -> Job:
+    """The second order was taken, and upstream failed it."""
+    return failed(store, taken_again(store), Code.UPSTREAM_FAILED)
+
+
+def singing(store: Store) -> Job:
+    """The second voice is there, and its song is on its way."""
+    job = at_the_song(store, taken_again(store))
+    charging(store, job.id)
+    return one(store, job.id)
+
+
+def done(store: Store) -> Job:
+    """All is done."""
+    return make(store, accepted(store, singing(store).id), State.SUCCEEDED, fields={"clips": "[]"})
+
+
+Build = Callable[[Store], Job]
+
+
+def named_by_webhook(
+    store: Store, job: Job, *, task_id: str = "t1", stage: Stage = Stage.VOICE, attempt: int = 1
+) -> Hint:
+    """Send a webhook of the job's first order; what it led to."""
+    return webhooks.take(store, job.id, stage, attempt, task_id)
+
+
+@pytest.mark.parametrize(
+    "build", [resubmitted, not_taken_again, lost_again, expired, cancelled, abandoned, refused_again]
+)
+def test_a_job_that_has_no_order_goes_on_with_the_lost_one(
+    store: Store, redis: Redis, prefix: str, build: Build
+) -> None:
+    """Its charge is counted, nothing more is sent, and a retry of one that is over asks for it free."""
+    job = build(store)
+    assert (job.credits, store.credits()) == (0, 0)
+
+    assert named_by_webhook(store, job) is Hint.POLL
+
+    found = one(store, job.id)
+    assert found.state is (job.state if job.is_final else State.PENDING)
+    assert (found.task_ids, found.orders, found.credits) == ({Stage.VOICE: "t1"}, {1: "t1"}, 4)
+    assert (store.credits(), store.credits("b")) == (4, 4)
+    assert charge(store, job.id, Stage.VOICE, "another", NOW, lease=90) is None
+    if job.state is State.FAILED:
+        assert (changes.cost(found), changes.pays_again(found)) == (15, False)
+        assert changes.retry(found, NOW).to is State.PENDING
+    everything_agrees(redis, prefix)
+
+
+@pytest.mark.parametrize("build", [sent_again, taken_again, failed_again, singing, done])
+def test_a_job_with_a_newer_order_counts_the_lost_one_and_goes_on(
+    store: Store, redis: Redis, prefix: str, build: Build
+) -> None:
+    """The job, and a worker that has claimed it, is not disturbed; the charge and its task are shown."""
+    job = build(store)
+    spent = store.credits()
+
+    assert named_by_webhook(store, job) is Hint.COUNTED
+
+    found = one(store, job.id)
+    assert (found.version, found.state, found.stage, found.task_ids) == (
+        job.version,
+        job.state,
+        job.stage,
+        job.task_ids,
+    )
+    assert (found.orders[1], found.credits) == ("t1", job.credits + 4)
+    assert (store.credits(), store.credits("b")) == (spent + 4, spent + 4)
+    step = store.timeline(job.id)[-1]
+    assert (step.stage, step.attempt, step.task_id, step.state) == (Stage.VOICE, 1, "t1", job.state)
+    first, *_ = charges(store.timeline(job.id))
+    assert (first.attempt, first.outcome, first.task_id) == (1, State.UNSURE, "t1")
+    everything_agrees(redis, prefix)
+
+
+@pytest.mark.parametrize("build", [resubmitted, expired, taken_again, singing, done])
+def test_an_order_is_counted_once_however_often_it_is_named(store: Store, build: Build) -> None:
+    """One webhook after the other, and many at once."""
+    job = build(store)
+    spent = store.credits()
+    all_at_once = threading.Barrier(5)
+
+    def tell() -> None:
+        all_at_once.wait()
+        named_by_webhook(store, job)
+
+    threads = [threading.Thread(target=tell) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    named_by_webhook(store, job)
+
+    assert (store.credits(), store.credits("b")) == (spent + 4, spent + 4)
+    assert one(store, job.id).credits == job.credits + 4
+
+
+def test_an_order_that_is_known_is_taken_up_again_while_nothing_newer_was_sent(store: Store) -> None:
+    """Upstream failed it and a retry orders it again; then upstream says that it is ready: it is not paid twice."""
+    job = failed(store, brought_to(store, State.PENDING, SPEC), Code.UPSTREAM_FAILED)
+    applied(store, changes.retry(job, NOW, resubmit=True))
+
+    assert named_by_webhook(store, job, task_id=job.task_ids[Stage.VOICE]) is Hint.POLL
+
+    found = one(store, job.id)
+    assert (found.state, found.task_ids, found.credits) == (State.PENDING, job.task_ids, 4)
+
+
+@pytest.mark.parametrize(("stage", "attempt"), [(Stage.VOICE, 0), (Stage.VOICE, 3), (Stage.MUSIC, 3)])
+def test_what_was_never_sent_is_not_counted(store: Store, stage: Stage, attempt: int) -> None:
+    """Of a job with that id which was purged, say."""
+    job = taken_again(store)
+
+    assert named_by_webhook(store, job, stage=stage, attempt=attempt) in (Hint.POLL, Hint.NOTHING)
+    assert one(store, job.id).orders.keys() == {2}
+    assert webhooks.take(store, "purged", Stage.VOICE, 1, "t1") is Hint.UNKNOWN
+
+
+def test_a_job_that_waits_for_a_voice_goes_on_with_its_own(store: Store, redis: Redis, prefix: str) -> None:
+    """It was given up and retried, when another made the voice; its first order was charged after all."""
+    shared = {"voice": "ana", "batch": "b"}
+    first = applied(store, changes.abandon(brought_to(store, State.UNSURE, sung(**shared)), NOW))
+    put(store, sung(key="other", **shared))
+    assert applied(store, changes.retry(first, NOW)).state is State.WAITING
+
+    assert named_by_webhook(store, first) is Hint.POLL
+
+    assert one(store, first.id).state is State.PENDING
+    everything_agrees(redis, prefix)
+
+
+def test_what_is_to_be_ordered_again_waits_where_another_makes_its_voice(
+    store: Store, redis: Redis, prefix: str
+) -> None:
+    """A retry was asked for, upstream has failed the order, and another makes the voice by now."""
+    shared = {"voice": "ana", "batch": "b"}
+    broken = failed(store, brought_to(store, State.PENDING, sung(**shared)), Code.UPSTREAM_FAILED)
+    [other] = put(store, sung(key="other", **shared))
+    store.admit(NOW)
+    charging(store, other)
+    asked = applied(store, changes.retry(broken, NOW))
+
+    again = make(store, asked, State.QUEUED, fields={"voice.task": None, "doubt": None, "reorder": None})
+
+    assert (again.state, one(store, other).state) == (State.WAITING, State.CHARGING)
+    everything_agrees(redis, prefix)
+
+
+def test_an_order_is_found_by_its_task_also_when_it_was_replaced(queue: VoiceQueue, store: Store) -> None:
+    """Support knows nothing but upstream's id."""
+    job = taken_again(store)
+    named_by_webhook(store, job)
+
+    for task_id in one(store, job.id).orders.values():
+        assert [each.id for each in queue.find(Filter(called=task_id)).items] == [job.id]
+
+
+def test_a_person_may_name_an_order_after_it_was_sent_again(queue: VoiceQueue, store: Store) -> None:
+    """Not sent yet: the job goes on with it. A newer one is known: its charge is counted. Twice is an error."""
+    waiting, ordered = resubmitted(store), taken_again(store)
+
+    assert queue.take_up(waiting.id, "t1").state is State.PENDING
+    counted = queue.take_up(ordered.id, "t2")
+
+    assert (counted.state, counted.task_ids, counted.credits) == (State.PENDING, ordered.task_ids, 8)
+    for job, task_id in ((waiting, "t1"), (ordered, "t2")):
+        with pytest.raises(NotAllowed):
+            queue.take_up(job.id, task_id)
+
+
+def test_a_move_that_comes_between_is_decided_on_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is sent again while the webhook is looked at: it is counted, not lost."""
+    job = resubmitted(store)
+    read, first = store.get, iter([job.id])
+
+    def read_too_early(job_ids: Any) -> Any:
+        found = read(job_ids)
+        for job_id in first:
+            charging(store, job_id)
+        return found
+
+    monkeypatch.setattr(store, "get", read_too_early)
+
+    named = orders.name_order(store, ChargedOrder(job.id, Stage.VOICE, 1, "t1"), NOW, reason="named")
+
+    assert named is Named.COUNTED
+    assert one(store, job.id).credits == 4
+
+
+def test_a_batch_and_the_account_know_the_charge(store: Store) -> None:
+    """Also one without a batch; what the account is said to have left falls by it."""
+    store.controls.note_balance(100, spent_before=0, asked=NOW, now=NOW)
+    job = make(store, brought_to(store, State.UNSURE, voice()), State.ADMITTED)
+
+    named_by_webhook(store, job)
+
+    assert store.controls.account(NOW).left == 96
+
+
+def test_the_field_of_lost_orders_tells_stages_by_attempt(store: Store, redis: Redis, prefix: str) -> None:
+    """Until upstream names them."""
+    job = applied(store, changes.order_again(lost_again(store), NOW))
+    assert job.lost == {1: Stage.VOICE, 2: Stage.VOICE}
+    assert json.loads(str(redis.hget(f"{{{prefix}}}:job:{job.id}", "lost"))) == {"1": "voice", "2": "voice"}
+
+    named_by_webhook(store, job)
+
+    assert one(store, job.id).lost == {2: Stage.VOICE}
