@@ -8,34 +8,35 @@ from __future__ import annotations
 from functools import partial
 
 from voicequeue.errors import NotAllowed
-from voicequeue.job import MOVES, Code, Failure, Job, Move, State
+from voicequeue.job import MOVES, WHEN_CANCELLING, Code, Failure, Job, Move, State
 from voicequeue.records import failure_text, task_field
 from voicequeue.stage import PRICES, Stage
 
 #: As the time when an order was last not ready: nobody knows how long it is under way already.
 UNKNOWN = "0"
 
-#: Why a job in this state cannot be cancelled, where it is not simply over.
-_WHY_NOT_CANCEL = {
-    State.CHARGING: "its request is on the way to upstream at this moment; try again in a second",
-    State.UNSURE: "it may have been charged, which has to be settled first (voicequeue review)",
-}
-
-
 #: Not over, nor in the middle of being charged.
 CANCELLABLE = tuple(state for state in State if state is not State.CANCELLED and State.CANCELLED in MOVES[state])
 
+#: The order is on its way to upstream, or its answer was lost: the job can only be marked as to be cancelled.
+UNDER_WAY = tuple(WHEN_CANCELLING)
+
 
 def can_be_cancelled(job: Job) -> bool:
-    """Whether it is not over, nor in the middle of being charged."""
-    return job.state in CANCELLABLE
+    """Whether it is not over, nor to be cancelled already."""
+    return job.state in (*CANCELLABLE, *UNDER_WAY) and not job.cancelling
+
+
+def not_over(job: Job) -> Job:
+    """The job, if it can be cancelled, or is to be already. Raises NotAllowed."""
+    if job.state not in (*CANCELLABLE, *UNDER_WAY):
+        raise NotAllowed(f"job {job.id} cannot be cancelled: it is {job.state} already")
+    return job
 
 
 def cancel(job: Job, now: float) -> Move:
-    """Nothing more is done for it here; what upstream was paid for goes on there."""
-    if not can_be_cancelled(job):
-        why = _WHY_NOT_CANCEL.get(job.state, f"it is {job.state} already")
-        raise NotAllowed(f"job {job.id} cannot be cancelled: {why}")
+    """Nothing more is done for it here; what upstream was paid for goes on there. One that is under way is marked
+    instead."""
     cancelled = partial(_move(job), State.CANCELLED, fields={"settled": f"{now:.6f}"})
     if job.state is State.PENDING:
         return cancelled(reason="cancelled; upstream goes on, and what comes is kept", due=now)
@@ -87,18 +88,22 @@ def take_up(job: Job, now: float, *, task_id: str, reason: str = "somebody gave 
 
 
 def order_again(job: Job, now: float, *, reason: str = "somebody ordered it again") -> Move:
-    """Send the request of an unsure stage once more: if it was charged, it is charged twice."""
+    """Send the request of an unsure stage once more: if it was charged, it is charged twice.
+
+    Not for a job that is to be cancelled: who asked for that wants no further order. Given up, it can be retried.
+    """
     _must_be(job, State.UNSURE)
-    return _move(job)(State.ADMITTED, due=now, reason=reason)
+    if job.cancelling:
+        raise NotAllowed(f"job {job.id} is to be cancelled, and not ordered again; give it up, then it can be retried")
+    return _move(job)(State.ADMITTED, due=now, reason=reason, unsettled=PRICES[job.stage])
 
 
 def abandon(job: Job, now: float) -> Move:
     """Give up on an unsure job."""
     _must_be(job, State.UNSURE)
     failure = Failure(Code.ABANDONED, job.stage, "given up: nobody knows whether it was charged")
-    return _move(job)(
-        State.FAILED, reason=Code.ABANDONED, fields={"failure": failure_text(failure), "settled": f"{now:.6f}"}
-    )
+    fields = {"failure": failure_text(failure), "settled": f"{now:.6f}"}
+    return _move(job)(State.FAILED, reason=Code.ABANDONED, fields=fields, unsettled=PRICES[job.stage])
 
 
 def found_late(job: Job, now: float, *, task_id: str) -> Move:

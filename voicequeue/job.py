@@ -52,6 +52,12 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.CANCELLED: frozenset({State.CANCELLED}),
 }
 
+#: What the store makes of the move of a job whose cancelling was asked for while its order was under way.
+WHEN_CANCELLING: Mapping[State, frozenset[State]] = {
+    State.CHARGING: frozenset({State.CANCELLED}),
+    State.UNSURE: frozenset({State.CANCELLED}),
+}
+
 #: What the store makes of jobs that share a voice, in the script that makes the move of the one that makes it.
 WITH_THE_VOICE: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED}),
@@ -127,7 +133,8 @@ class Move:
     `due` is when the job next needs somebody (Unix seconds): always in flight, and after a failure or
     a cancellation where upstream was paid and its result may still come.
     `fields` are written to the record; None removes one. `credits` were spent for certain. Of an order that upstream
-    `refused` the store decides what follows: the job is queued again, or fails.
+    `refused` the store decides what follows: the job is queued again, or fails. `unsettled` are the credits of a lost
+    order which may have been charged, and which this move waits for no longer.
     """
 
     job_id: str
@@ -141,6 +148,7 @@ class Move:
     fields: Mapping[str, str | None] = field(default_factory=dict)
     credits: int = 0
     refused: Refusal | None = None
+    unsettled: int = 0
 
     def __post_init__(self) -> None:
         if self.to not in MOVES[self.state]:
@@ -253,7 +261,8 @@ class Job:
     """The record of one job, as it stood when it was read. Times are Unix seconds.
 
     `callback_id` is that of the last callback which tells of it; `archive` is None where its songs are
-    not to be archived.
+    not to be archived. `cancelling`: it is charging or unsure, and is cancelled as soon as it is known what became of
+    its order; no further stage is ordered for it.
     """
 
     id: str
@@ -274,6 +283,7 @@ class Job:
     task_ids: Mapping[Stage, str] = field(default_factory=dict)
     callback_id: str | None = None
     archive: InArchive | None = None
+    cancelling: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -300,6 +310,7 @@ class Job:
             "name": self.spec.name,
             "priority": self.spec.priority.value,
             "state": self.state.value,
+            "cancelling": self.cancelling,
             "stage": self.stage.value,
             "audio_url": self.spec.audio_url,
             "persona_id": self.persona_id,

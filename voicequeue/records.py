@@ -40,6 +40,7 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
         callback_id=record.get("callback"),
         archive=InArchive(record["archive"]) if "archive" in record else None,
+        cancelling="cancelling" in record,
     )
 
 
@@ -90,7 +91,8 @@ def batch(name: str, record: Mapping[str, str]) -> Batch:
     """The batch that a record's fields describe."""
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight") if limit in record}
     paused = record.get("paused", "0") == "1"
-    return Batch(name, states(record), int(record.get("credits", 0)), paused=paused, **limits)
+    spent, promised = int(record.get("credits", 0)), int(record.get("committed", 0))
+    return Batch(name, states(record), spent, paused=paused, committed=promised, **limits)
 
 
 def states(record: Mapping[str, str]) -> dict[State, int]:
@@ -160,6 +162,7 @@ def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
         "to": move.to,
         "stage": stage,
         "credits": move.credits,
+        "unsettled": move.unsettled or None,
         "set": {name: value for name, value in move.fields.items() if value is not None},
         "unset": [name for name, value in move.fields.items() if value is None],
         "task_id": move.fields.get(task_field(move.stage)),

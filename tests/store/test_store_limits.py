@@ -121,7 +121,9 @@ def test_lost_orders_are_promised_credits_of_the_account(store: Store) -> None:
     assert store.controls.account().committed == 19
 
 
-def test_a_batch_that_is_paused_orders_no_song_for_the_voices_that_come(store: Store, redis: Redis, prefix: str) -> None:
+def test_a_batch_that_is_paused_orders_no_song_for_the_voices_that_come(
+    store: Store, redis: Redis, prefix: str
+) -> None:
     """They stay first in their line, say why, and go on when it is resumed."""
     job_ids = pending_voices(store, 8)
     store.limit_batch("b", paused=True)

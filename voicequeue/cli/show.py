@@ -58,6 +58,7 @@ def _limits_of(batch: Batch) -> str:
     """What somebody set for it alone."""
     set_for_it = {
         "[red]is paused[/]": batch.paused,
+        f"has promised {batch.committed:,} credits to jobs that are in flight or unsure": batch.committed > 0,
         f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
         f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
     }
@@ -173,6 +174,7 @@ def _found(jobs: VoiceQueue, wanted: Filter) -> Iterator[Job]:
 def _job_row(each: Job) -> tuple[str, ...]:
     name = each.spec.name or each.voice_name or (each.spec.song and each.spec.song.title) or ""
     happened = f"{each.failure.code}: {each.failure.message}" if each.failure else ""
+    happened = "to be cancelled" if each.cancelling else happened
     persona = each.persona_id or ""
     return each.id, coloured(each.state), each.stage, safe(name), safe(persona), str(each.credits), safe(happened)
 
@@ -209,7 +211,8 @@ def print_job(each: Job, *, as_json: bool) -> None:
     if as_json:
         print_json(each.as_dict())
         return
-    out.print(f"[bold]{each.id}[/]  {coloured(each.state)}  {each.stage}")
+    cancelling = "  to be cancelled" if each.cancelling else ""
+    out.print(f"[bold]{each.id}[/]  {coloured(each.state)}  {each.stage}{cancelling}")
     facts = {
         "name": each.spec.name,
         "batch": each.spec.batch,

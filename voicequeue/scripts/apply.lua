@@ -1,8 +1,10 @@
 -- apply: write moves that Python decided on, each if its job still stands at the version it was decided for.
 -- KEYS  root
 -- ARGV  now, JSON list of moves, then the limits. A move is {id, v, to, stage, due, reason, set = {field: value}, unset = [field], credits, task_id,
---       archive = its songs are to be archived, refused = upstream refused its order (lib/refused.lua)}
--- RETURNS  for each move 1 = written, 0 = the job had moved on; of a refused order 2 = others are on trial since, 3 = nothing
+--       archive = its songs are to be archived, refused = upstream refused its order (lib/refused.lua), unsettled = credits
+--       of a lost order that this move waits for no longer}
+-- RETURNS  for each move 1 = written (of a job that is to be cancelled perhaps as another one), 0 = the job had moved on,
+--          or is to be cancelled and may not be ordered again; of a refused order 2 = others are on trial since, 3 = nothing
 --          is charged since
 local now, limits, moves = ARGV[1], limits_from(3), cjson.decode(ARGV[2])
 local written, taken, is_answered = {}, {}, false
@@ -21,7 +23,7 @@ for i, m in ipairs(moves) do
   local job = record(m.id)
   local state, failure, shares = job.state, job.failure, m.stage == 'voice' and job.shares
   written[i] = 0
-  if job.v == tostring(m.v) then
+  if job.v == tostring(m.v) and not is_withheld(job, m) then
     -- A job that is retried waits where another makes the voice by now.
     if shares and m.to == 'queued' and FINAL[state] and not makes(shares, m.id) then m.to = 'waiting' end
     if m.credits > 0 then
@@ -29,8 +31,10 @@ for i, m in ipairs(moves) do
       spend(job.batch, m.stage, m.credits)
       if state == 'charging' then taken[m.stage] = (taken[m.stage] or 0) + 1 end
     end
+    settle_lost(state, m)
     written[i] = m.refused and state == 'charging' and judge(m.id, m, job, now, mixed) or 1
     is_answered = is_answered or (state == 'pending' and (m.to == 'succeeded' or m.to == 'admitted'))
+    cancel_instead(job, m, now)
     move(m.id, m, now, job)
     count_failure(failure, -1)
     count_failure(job.failure, 1)

@@ -27,11 +27,8 @@ local function charge(id)
   if job.state ~= 'admitted' then return false end
   -- The voice has come from elsewhere since it was admitted: it is not paid for twice.
   if stage == 'voice' and job.shares and takes(id, job.shares, ARGV[1]) then return false end
-  if gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0) then
-    move(id, { to = 'queued', stage = stage, reason = 'gate closed' }, ARGV[1], job)
-    return false
-  end
-  local refused = charge_refused(job.batch, limits.floor)
+  local is_shut = gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0)
+  local refused = is_shut and 'gate closed' or charge_refused(job.batch, limits.floor)
   if refused then
     move(id, { to = 'queued', stage = stage, reason = refused }, ARGV[1], job)
     return false

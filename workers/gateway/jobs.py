@@ -107,8 +107,8 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
 
 
 def etag(job: Job) -> str:
-    """Another one with each move; and for another job that has come by the same id."""
-    return f'"{round(job.created_at * 1e6):x}-{job.version}"'
+    """Another one with each move, and when its cancelling is asked for; and for another job of the same id."""
+    return f'"{round(job.created_at * 1e6):x}-{job.version}{"-cancelling" if job.cancelling else ""}"'
 
 
 def _is_same(tag: str, header: str) -> bool:
