@@ -412,3 +412,24 @@ def test_polls_are_planned_by_one_worker_from_what_all_have_seen(bench: Bench) -
     [first, *_] = controls.schedules()["voice"]
     assert 9 < first < 12
     assert controls.schedules().keys() == {"voice"}
+
+
+def test_the_policy_orders_nothing_for_a_job_that_is_to_be_cancelled(bench: Bench, queue: VoiceQueue) -> None:
+    """It is given up when its time is over: the others are ordered again."""
+    ids = enqueue(queue, 2)
+    bench.pulse.admit()
+    for job_id in ids:
+        claim = charge(bench.store, job_id, Stage.VOICE, "w", bench.clock(), lease=90)
+        assert isinstance(claim, Charged)
+        lost = Move(job_id, claim.version, State.CHARGING, Stage.VOICE, State.UNSURE, reason="no answer")
+        assert bench.store.apply([lost], bench.clock()) == [True]
+    assert queue.cancel(ids[0]).cancelling
+    bench.handed_out.clear()
+    bench.clock.now += 61
+
+    bench.another("w2", resubmit_after=60).reconcile()
+
+    given_up = queue.get(ids[0])
+    assert given_up.failure is not None
+    assert (given_up.state, given_up.failure.code) == (State.FAILED, Code.ABANDONED)
+    assert bench.handed_out == [("voice.submit", [ids[1]])]

@@ -88,11 +88,11 @@ def test_credits_can_be_charged_from_one_state_only() -> None:
 
 
 def test_what_may_have_been_charged_is_never_put_back_in_the_line() -> None:
-    """An unsure job is sent again only if a person, or the policy, says so. Until it is known what became of its order it
-    can only be marked as to be cancelled."""
+    """An unsure job is sent again only if a person, or the policy, says so. Until it is known what became of its order
+    it can only be marked as to be cancelled."""
     assert MOVES[State.UNSURE] == {State.PENDING, State.ADMITTED, State.FAILED}
     assert State.CANCELLED not in MOVES[State.CHARGING]
-    assert WHEN_CANCELLING == {state: {State.CANCELLED} for state in (State.CHARGING, State.UNSURE)}
+    assert {state: {State.CANCELLED} for state in (State.CHARGING, State.UNSURE)} == WHEN_CANCELLING
 
 
 def test_a_final_job_holds_no_slot() -> None:

@@ -93,9 +93,7 @@ def cancel(
         cancelled = jobs.cancel(job_id)
     print_job(cancelled, as_json=as_json)
     if cancelled.cancelling:
-        complain(
-            f"{_UNDER_WAY[cancelled.state]}: cancelled as soon as that is known, and no further stage is ordered"
-        )
+        complain(f"{_UNDER_WAY[cancelled.state]}: cancelled as soon as that is known, and no further stage is ordered")
     elif cancelled.may_still_come:
         complain(f"upstream goes on with its {cancelled.stage}, which was paid; what comes is kept on the job")
 

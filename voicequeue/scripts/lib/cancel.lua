@@ -30,6 +30,7 @@ end
 local function cancel_instead(job, m, now)
   if not job.cancelling or m.to == 'unsure' then return end
   table.insert(m.unset, 'cancelling')
+  m.withdrawn = true
   if FINAL[m.to] then return end
   local is_paid = m.to == 'pending'
   m.reason = is_paid and 'cancelled; upstream took the order, and what comes is kept'
