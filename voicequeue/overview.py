@@ -162,6 +162,7 @@ class Status:
             "credits_left_at": iso(self.account.at),
             "credits_committed": self.account.committed,
             "credits_today": self.account.spent_today,
+            "credits_unexplained": self.account.drift.unexplained if self.account.drift else 0,
             "failed": self.failures,
             "rejects": self.rejects,
             "refused": [job.as_dict() for job in self.refused],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from voicequeue.balance import Balance
+from voicequeue.balance import Balance, Drift
 from voicequeue.gate import Refusal
 from voicequeue.job import ArchivedFile, Clip, Code, Event, Failure, InArchive, Job, Move, Part, State, Step
 from voicequeue.overview import Batch, RefusedJob
@@ -103,7 +103,21 @@ def states(record: Mapping[str, str]) -> dict[State, int]:
 def balance(text: str) -> Balance:
     """One look at the account."""
     line = json.loads(text)
-    return Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
+    seen = Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
+    return replace(seen, **{name: line.get(name, 0) for name in ("charging", "unsure", "unsettled", "voices", "songs")})
+
+
+def drift_text(found: Drift) -> str:
+    """What left the account uncounted, as a field."""
+    return json.dumps(asdict(found))
+
+
+def drift(text: str | None) -> Drift | None:
+    """What such a field says."""
+    if not text:
+        return None
+    line = json.loads(text)
+    return Drift(**{**line, "stage": Stage(line["stage"]) if line["stage"] else None})
 
 
 def event(event_id: str, fields: Mapping[str, str]) -> Event:

@@ -27,6 +27,7 @@ from tasks.musicapi import UpstreamError
 from tasks.polls import COUNTDOWN_MAX_S
 from tasks.services import Services
 from voicequeue import changes
+from voicequeue.balance import drift
 from voicequeue.claims import Overdue
 from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, Event, Job, Move, State
 from voicequeue.pulses import DAY_S, Pulses
@@ -153,6 +154,9 @@ class Pulse:
             return
         self._services.health.of_balance(left)
         store.controls.note_balance(left, spent_before=spent_before, asked=asked, now=clock())
+        found = drift(store.controls.balances())
+        if store.controls.note_drift(found):
+            log.warning("%s", found)
 
     def plan_polls(self) -> None:
         """Place the polls by how long upstream took of late, where it is this worker's turn: of the last 200 orders few

@@ -11,6 +11,8 @@ from tests.jobs import numbered, sung, voice
 from tests.store.conftest import Command
 from tests.store.life import NOW, accepted, brought_to, charging, dump, failed, make, one, put
 from voicequeue import Code, Stage, State, UnknownBatch, VoiceQueue
+from voicequeue.balance import Drift
+from voicequeue.checkup import Level, look, remarks
 from voicequeue.job import iso
 from voicequeue.store import Store
 
@@ -262,3 +264,22 @@ def test_time_to_finish_counts_what_is_not_settled(queue: VoiceQueue, store: Sto
     make(store, one(store, job_id), State.SUCCEEDED, time.time())
 
     assert queue.status().seconds_left == pytest.approx(2 * 300)
+
+
+def test_what_left_the_account_uncounted_is_told_wherever_one_looks(
+    command: Command, store: Store, redis: Redis
+) -> None:
+    """With the price that it seems to be; that another program uses the account is worth a note alone."""
+    text = "the account fell by 420 while 399 were counted: another user of the account, or a changed price"
+    store.controls.note_drift(Drift(NOW, 420, 399, 0, Stage.VOICE, 5))
+
+    assert f"{text} (5 instead of 4 a voice?)" in command("status").out
+    assert f"{text} (5 instead of 4 a voice?)" in command("credits").out
+    assert command("status", "--json").json()["credits_unexplained"] == 21
+    assert command("credits", "--json").json()["unexplained"] == 21
+    [remark] = [each for each in remarks(look(redis, store)) if each.check == "account"]
+    assert (remark.level, remark.what) == (Level.WARNING, f"{text} (5 instead of 4 a voice?)")
+
+    store.controls.note_drift(Drift(NOW, 420, 399))
+    [remark] = [each for each in remarks(look(redis, store)) if each.check == "account"]
+    assert (remark.level, remark.what) == (Level.NOTE, text)

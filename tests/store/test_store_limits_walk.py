@@ -104,9 +104,8 @@ class Life:
         if self.chance.random() < 0.2:
             failed(self.store, job, self.chance.choice([Code.UPSTREAM_FAILED, Code.DEADLINE]))
         elif job.stage is Stage.VOICE:
-            to = State.ADMITTED if job.spec.song else State.SUCCEEDED
-            about = {"to_stage": Stage.MUSIC} if job.spec.song else {}
-            make(self.store, job, to, fields={"persona_id": f"p-{job.id}"}, **about)
+            to, stage = (State.ADMITTED, Stage.MUSIC) if job.spec.song else (State.SUCCEEDED, None)
+            make(self.store, job, to, to_stage=stage, fields={"persona_id": f"p-{job.id}"})
         else:
             make(self.store, job, State.SUCCEEDED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from math import inf
 from typing import Any
 
 from hypothesis import Phase, settings
@@ -404,8 +405,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             for name in {str(spec.batch) for spec in self.specs.values() if spec.batch}:
                 batch = self.store.batch(name)
                 self.at_stake[name] += batch.credits if batch else 0
-                limit = batch and batch.max_credits
-                assert self.at_stake[name] <= before[name] or limit is None or self.at_stake[name] <= limit
+                limit = inf if batch is None or batch.max_credits is None else batch.max_credits
+                assert self.at_stake[name] <= max(before[name], limit)
 
         @invariant()
         def nothing_more_is_ordered_for_what_is_to_be_cancelled(self) -> None:

@@ -90,7 +90,7 @@ def test_what_is_under_way_is_marked(gateway: Gateway, store: Store) -> None:
     assert (done["changed"], done["marked"], done["moved_on"]) == (0, 1, 0)
     assert one(store, unsure.id).cancelling
     assert gateway("GET", f"/v1/jobs/{charging.id}", headers={"If-None-Match": tag}).status_code == 200
-    assert gateway.get("/v1/batches/b").json()["credits_committed"] == 8
+    assert gateway.get("/v1/batches/b")["credits_committed"] == 8
 
 
 def test_a_plan_says_what_it_costs(gateway: Gateway, store: Store) -> None:

@@ -81,6 +81,8 @@ def print_status(now: Status, batch: str | None) -> None:
     left = f", about {span(now.seconds_left)} to go" if now.seconds_left else ""
     out.print(f"in flight  {now.in_flight:,} of {now.limit:,}; {now.pace:,.1f} succeed a minute{left}")
     out.print(f"credits    {_account(now.account)}; {now.credits:,} spent{' by this batch' if batch else ' in all'}")
+    if now.account.drift:
+        out.print(f"           [yellow]{now.account.drift}[/]", soft_wrap=True)
     if now.failures:
         out.print("failed     " + ", ".join(f"{code} {count:,}" for code, count in sorted(now.failures.items())))
     if now.rejects:
@@ -124,7 +126,7 @@ def _in_brackets(text: str) -> str:
 def _account(account: Account) -> str:
     if account.left is None:
         return f"left: not asked yet; {account.spent_today:,} spent today"
-    promised = f" ({account.committed:,} of them for jobs in flight)" if account.committed else ""
+    promised = f" ({account.committed:,} of them for jobs in flight or unsure)" if account.committed else ""
     return f"{account.left:,} left{promised}; {account.spent_today:,} spent today"
 
 

@@ -321,8 +321,9 @@ class Status(_Answer):
     credits: int
     credits_left: int | None
     credits_left_at: datetime | None
-    credits_committed: int
+    credits_committed: int = Field(description="promised to jobs in flight, and to unsure ones")
     credits_today: int
+    credits_unexplained: int = Field(description="credits that left the account, and that no order explains")
     failed: dict[str, int]
     rejects: int
     refused: list[RefusedJob]

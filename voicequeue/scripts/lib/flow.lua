@@ -161,6 +161,12 @@ local function credits_spent()
   return tonumber(spent[1] or 0) + tonumber(spent[2] or 0) + tonumber(spent[3] or 0)
 end
 
+-- What the orders of jobs in this state cost, each at the stage where it is.
+local function credits_of(state)
+  local counts = redis.call('HMGET', key('stands'), state .. ':voice', state .. ':music')
+  return tonumber(counts[1] or 0) * PRICE.voice + tonumber(counts[2] or 0) * PRICE.music
+end
+
 -- Credits above the floor that are promised to no job; nil where upstream has not said yet.
 local function credits_free(floor)
   local left = redis.call('HGET', key('account'), 'credits')

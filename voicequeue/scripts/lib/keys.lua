@@ -47,8 +47,9 @@
 --   tally          hash    what processes count beside the records: call:<operation>:<outcome>, tries:<outcome>;
 --                          <what>.le:<of>:<bound>, how often it took so long; <what>.sum:<of> (voicequeue/tally.py)
 --   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
---                          next job cannot be paid)
---   balances       list    JSON: what upstream said was left, and what we had spent by then
+--                          next job cannot be paid), drift (JSON, while more has left it than was counted)
+--   balances       list    JSON: what upstream said was left; what we had spent by then, and for how many orders of
+--                          each stage; what orders cost that were under way, unsure, unsettled
 --   gate           hash    by reason, JSON: since, detail, till, times
 --   flow           hash    limit, ceiling, streak, patience, cut: how many jobs upstream lets us have in flight;
 --                          tat: the submit rate; took: when upstream took an order last; takes.<stage>: how many it
