@@ -428,8 +428,8 @@ class VoiceQueue:
         max_credits: float | None = None,
         max_in_flight: float | None = None,
     ) -> bool:
-        """Set what one batch may do, beginning with jobs that are admitted from now on; None leaves it as it is,
-        `math.inf` sets no limit.
+        """Set what one batch may do; it holds at each order from now on. None leaves it as it is, `math.inf` sets no
+        limit.
 
         It may be set before the batch has jobs. False if all was so already. Raises ValueError.
         """

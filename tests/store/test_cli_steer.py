@@ -149,6 +149,7 @@ def test_the_account_is_told(command: Command, store: Store) -> None:
         "floor": 30,
         "today": 4,
         "spent": 4,
+        "unexplained": 0,
     }
     told = command("credits").out
     for part in ("1,500", "15 to jobs in flight", "4 today", "4 in all"):
@@ -206,7 +207,7 @@ def test_the_status_tells_everything_to_a_person(command: Command, busy: Store) 
         "backlog    high 1, the oldest for 61 s",
         "backlog    normal 4, the oldest for 2 h",
         "in flight  1 of 50; 0.2 succeed a minute, about 30 min to go",
-        "credits    1,500 left (15 of them for jobs in flight); 12 spent today; 12 spent in all",
+        "credits    1,500 left (15 of them for jobs in flight or unsure); 12 spent today; 12 spent in all",
         "failed     upstream_failed 1",
         "workers    1 alive",
     ):

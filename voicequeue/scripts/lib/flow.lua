@@ -167,18 +167,27 @@ local function credits_of(state)
   return tonumber(counts[1] or 0) * PRICE.voice + tonumber(counts[2] or 0) * PRICE.music
 end
 
--- Credits above the floor that are promised to no job; nil where upstream has not said yet.
+-- Credits above the floor that are promised to no job; nil where upstream has not said yet. What is left is read once:
+-- no script that asks for it spends any.
+local account_credits
 local function credits_free(floor)
-  local left = redis.call('HGET', key('account'), 'credits')
-  if not left then return nil end
+  if account_credits == nil then account_credits = redis.call('HGET', key('account'), 'credits') end
+  if not account_credits then return nil end
   write_sums()
-  return tonumber(left) - tonumber(redis.call('HGET', key('counters'), 'committed') or 0) - floor
+  return tonumber(account_credits) - tonumber(redis.call('HGET', key('counters'), 'committed') or 0) - floor
+end
+
+-- What somebody set for a batch; read once by each script.
+local set_for = {}
+local function settings_of(batch)
+  set_for[batch] = set_for[batch] or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits')
+  return set_for[batch]
 end
 
 -- Why the limits of a batch do not allow so many slots and credits more; nil where they do.
 local function batch_refuses(batch, slots, cost)
   if batch == '' then return nil end
-  local set = redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits')
+  local set = settings_of(batch)
   if tonumber(set[1] or 0) ~= 0 then return 'the batch is paused' end
   if not (set[2] or set[3]) then return nil end
   write_sums()

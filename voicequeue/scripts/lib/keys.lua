@@ -38,9 +38,10 @@
 --                          settlings: how often its callback was written
 --   batch:<name>:jobs zset its ids; score = when they came
 --   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
---                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
---                          in flight are still going to spend, and unsure ones may; unsettled: what lost orders
---                          cost that were given up or sent again, if they were charged; failed.<code>: jobs that failed so; turn;
+--                          added to them; corrections, how often repairs corrected any counters; committed: credits
+--                          that jobs in flight are still going to spend, and unsure ones may; unsettled: what lost
+--                          orders cost, if they were charged, that were given up or sent again; failed.<code>: jobs
+--                          that failed so; turn;
 --                          callbacks.delivered, archive.files, archive.jobs: how many were archived; purged.<state>:
 --                          how many were purged; purged.credits: what they had spent
 --   stands         hash    <state>:<stage>: how many jobs stand there; those that are queued the lines tell
