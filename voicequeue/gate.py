@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from voicequeue.balance import Drift
+
 #: POSTs a minute, at the least; scripts/lib/flow.lua and config/settings.py say the same.
 SUBMIT_RATE_MIN = 0.01
-
-from voicequeue.balance import Drift
 
 
 class Reason(StrEnum):

@@ -22,6 +22,7 @@ from tests.store.life import (
     move,
     one,
     put,
+    slowed,
 )
 from voicequeue import Code, Job, NotAllowed, Stage, State, VoiceQueue, cancelling, changes
 from voicequeue.listing import Filter
@@ -99,6 +100,20 @@ def test_a_job_that_is_marked_and_refused_has_failed(store: Store) -> None:
     assert one(store, job.id).state is State.QUEUED
     store.admit(NOW)
     assert charging(store, job.id).attempt == 2
+
+
+def test_what_upstream_says_of_a_marked_job_holds_for_the_others(store: Store, redis: Redis, prefix: str) -> None:
+    """Orders are slowed down although the job that it was said to is cancelled, and nothing of its refusal stays."""
+    first, second = (brought_to(store, State.CHARGING, sung(key=key)) for key in "ab")
+    cancelling.cancel(store, [first, second], NOW)
+
+    for job in (first, second):
+        slowed(store, job.id)
+        assert one(store, job.id).state is State.CANCELLED
+
+    assert store.controls.gate(NOW).closed_for("cooldown")
+    assert store.controls.refused() == []
+    assert redis.exists(f"{{{prefix}}}:refused") == 0
 
 
 def test_a_job_that_is_marked_is_not_ordered_again(store: Store, queue: VoiceQueue) -> None:
