@@ -26,7 +26,7 @@ import requests
 
 from config.settings import Settings
 from tests.told import Told, expected
-from voicequeue import Job, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
+from voicequeue import Code, Job, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.audit import audit
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.queue import UNSETTLED
@@ -219,9 +219,10 @@ class Torture:
         return True
 
     def cancel(self) -> bool:
-        """Somebody cancels a job that upstream works on, if one can be had."""
+        """Somebody cancels a job that upstream works on, or is about to, or may be, if one can be had."""
+        state = self.chance.choice([State.PENDING, State.PENDING, State.CHARGING, State.UNSURE])
         with contextlib.suppress(StoreUnreachable, NotAllowed), VoiceQueue(self.redis_url) as queue:
-            for job in queue.jobs(state=State.PENDING):
+            for job in queue.jobs(state=state):
                 queue.cancel(job.id)
                 return True
         return False
@@ -255,6 +256,8 @@ class Torture:
                 with contextlib.suppress(NotAllowed):  # a webhook was quicker
                     if orders:
                         queue.take_up(job.id, orders[-1])
+                    elif job.cancelling:
+                        queue.abandon(job.id)
                     else:
                         queue.order_again(job.id)
 
@@ -274,7 +277,8 @@ class Torture:
         ledger = self.ledger()
         findings += [f"charged twice: {fingerprint}" for fingerprint in ledger["double_charges"]]
         findings += [f"job {job_id} is unsure without a reason" for job_id, reason in reasons.items() if not reason]
-        findings += [f"job {job.id} failed: {job.failure}" for job in jobs if job.state is State.FAILED]
+        failed = (job for job in jobs if job.failure and job.failure.code is not Code.ABANDONED)
+        findings += [f"job {job.id} failed: {job.failure}" for job in failed]
         if len(jobs) != self.enqueued:
             findings.append(f"{self.enqueued} jobs were enqueued, {len(jobs)} are there")
         self.states = Counter(str(job.state) for job in jobs)

@@ -347,8 +347,8 @@ class AsyncVoiceQueue:
         """Cancel a job."""
         return await self._call(self._queue.cancel, job_id)
 
-    async def cancel_as_read(self, jobs: Iterable[Job]) -> list[bool]:
-        """Cancel many jobs as they were when they were read."""
+    async def cancel_as_read(self, jobs: Iterable[Job]) -> list[Job]:
+        """Cancel many jobs, or mark them; gives them as they are then."""
         return await self._call(self._queue.cancel_as_read, jobs)
 
     async def retry(self, job_id: str, *, resubmit: bool = False) -> Job:

@@ -41,6 +41,7 @@ class Record(NamedTuple):
     shares: str
     archive: str
     refused: str
+    is_cancelling: bool
 
     @property
     def is_known(self) -> bool:
@@ -95,10 +96,11 @@ def counts(record: Record) -> Iterator[tuple[str, str, int]]:
 
 
 def _committed(record: Record) -> int:
-    """Credits that a job in flight is still going to spend; scripts/lib/keys.lua says the same."""
-    if record.state not in IN_FLIGHT:
+    """Credits that are promised to a job; scripts/lib/keys.lua says the same."""
+    if record.state not in IN_FLIGHT | {State.UNSURE}:
         return 0
-    later = PRICES[Stage(record.next_stage)] if record.stage == Stage.VOICE and record.next_stage else 0
+    is_last = record.stage != Stage.VOICE or not record.next_stage or record.is_cancelling
+    later = 0 if is_last else PRICES[Stage(record.next_stage)]
     return later + (0 if record.state == State.PENDING else PRICES[Stage(record.stage)])
 
 
@@ -128,12 +130,12 @@ def _number(written: str) -> int:
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
 #: What of a record is read for that.
-FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure", "shares", "archive", "refused")
+FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure", "shares", "archive", "refused", "cancelling")
 
 
 def record_of(values: Sequence[str | None]) -> Record | None:
     """The record from its `FIELDS`; None where there is none."""
-    state, batch, credits, rank, stage, next_stage, failure, shares, archive, refused = values
+    state, batch, credits, rank, stage, next_stage, failure, shares, archive, refused, cancelling = values
     if values == [None] * len(FIELDS):
         return None
     code = json.loads(failure)["code"] if failure else ""
@@ -141,7 +143,7 @@ def record_of(values: Sequence[str | None]) -> Record | None:
     # Of no other state it is asked for; and records that are alike are kept once.
     shares = shares if state == State.WAITING else None
     known = (state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
-    return Record(*known, archive or "", "refused" if refused else "")
+    return Record(*known, archive or "", "refused" if refused else "", bool(cancelling))
 
 
 class Books:

@@ -9,7 +9,7 @@ from functools import partial
 
 from voicequeue.claims import ChargedOrder
 from voicequeue.errors import NotAllowed
-from voicequeue.job import MAY_BE_LATE, MOVES, Code, Doubt, Failure, Job, Move, State
+from voicequeue.job import MAY_BE_LATE, MOVES, WHEN_CANCELLING, Code, Doubt, Failure, Job, Move, State
 from voicequeue.records import doubt_text, failure_text, lost_text, task_field
 from voicequeue.stage import PRICES, Stage
 
@@ -19,27 +19,28 @@ UNKNOWN = "0"
 #: The fields of a job of whose order upstream has reported no failure.
 UNDOUBTED: dict[str, str | None] = {"doubt": None, "reorder": None}
 
-#: Why a job in this state cannot be cancelled, where it is not simply over.
-_WHY_NOT_CANCEL = {
-    State.CHARGING: "its request is on the way to upstream at this moment; try again in a second",
-    State.UNSURE: "it may have been charged, which has to be settled first (voicequeue review)",
-}
-
-
 #: Not over, nor in the middle of being charged.
 CANCELLABLE = tuple(state for state in State if state is not State.CANCELLED and State.CANCELLED in MOVES[state])
 
+#: The order is on its way to upstream, or its answer was lost: the job can only be marked as to be cancelled.
+UNDER_WAY = tuple(WHEN_CANCELLING)
+
 
 def can_be_cancelled(job: Job) -> bool:
-    """Whether it is not over, nor in the middle of being charged."""
-    return job.state in CANCELLABLE
+    """Whether it is not over, nor to be cancelled already."""
+    return job.state in (*CANCELLABLE, *UNDER_WAY) and not job.cancelling
+
+
+def not_over(job: Job) -> Job:
+    """The job, if it can be cancelled, or is to be already. Raises NotAllowed."""
+    if job.state not in (*CANCELLABLE, *UNDER_WAY):
+        raise NotAllowed(f"job {job.id} cannot be cancelled: it is {job.state} already")
+    return job
 
 
 def cancel(job: Job, now: float) -> Move:
-    """Nothing more is done for it here; what upstream was paid for goes on there."""
-    if not can_be_cancelled(job):
-        why = _WHY_NOT_CANCEL.get(job.state, f"it is {job.state} already")
-        raise NotAllowed(f"job {job.id} cannot be cancelled: {why}")
+    """Nothing more is done for it here; what upstream was paid for goes on there. One that is under way is marked
+    instead."""
     cancelled = partial(_move(job), State.CANCELLED, fields={"settled": f"{now:.6f}"})
     if job.state is State.PENDING:
         return cancelled(reason="cancelled; upstream goes on, and what comes is kept", due=now)
@@ -136,7 +137,8 @@ def named(job: Job, order: ChargedOrder, now: float, *, reason: str) -> Move | N
     reorders = job.state in (State.WAITING, State.QUEUED, State.ADMITTED)
     fields: dict[str, str | None] = {task_field(order.stage): order.task_id, "since": f"{now:.6f}", "asked": UNKNOWN}
     fields |= {"answer": None, **UNDOUBTED, **({"reorder": "1"} if reorders else {})}
-    if job.state is State.UNSURE and job.attempt != order.attempt:
+    is_another = job.state is State.UNSURE and job.attempt != order.attempt
+    if is_another:
         fields["lost"] = _lost_too(job)
     return _move(job)(
         job.state if is_over else State.PENDING,
@@ -145,13 +147,21 @@ def named(job: Job, order: ChargedOrder, now: float, *, reason: str) -> Move | N
         fields=fields,
         credits=PRICES[order.stage],
         attempt=order.attempt,
+        unsettled=PRICES[order.stage] if is_another else 0,
     )
 
 
 def order_again(job: Job, now: float, *, reason: str = "somebody ordered it again") -> Move:
-    """Send the request of an unsure stage once more: if it was charged, it is charged twice."""
+    """Send the request of an unsure stage once more: if it was charged, it is charged twice.
+
+    Not for a job that is to be cancelled: who asked for that wants no further order. Given up, it can be retried.
+    """
     _must_be(job, State.UNSURE)
-    return _move(job)(State.ADMITTED, due=now, reason=reason, fields={"lost": _lost_too(job)})
+    if job.cancelling:
+        raise NotAllowed(f"job {job.id} is to be cancelled, and not ordered again; give it up, then it can be retried")
+    return _move(job)(
+        State.ADMITTED, due=now, reason=reason, fields={"lost": _lost_too(job)}, unsettled=PRICES[job.stage]
+    )
 
 
 def abandon(job: Job, now: float) -> Move:
@@ -159,7 +169,7 @@ def abandon(job: Job, now: float) -> Move:
     _must_be(job, State.UNSURE)
     failure = Failure(Code.ABANDONED, job.stage, "given up: nobody knows whether it was charged")
     fields = {"failure": failure_text(failure), "settled": f"{now:.6f}", "lost": _lost_too(job)}
-    return _move(job)(State.FAILED, reason=Code.ABANDONED, fields=fields)
+    return _move(job)(State.FAILED, reason=Code.ABANDONED, fields=fields, unsettled=PRICES[job.stage])
 
 
 def _lost_too(job: Job) -> str:

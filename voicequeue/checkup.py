@@ -15,6 +15,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from voicequeue import signing
+from voicequeue.balance import Drift
 from voicequeue.gate import Gate, Reason
 from voicequeue.job import State
 from voicequeue.overview import ArchiveCounts, CallbackCounts, RefusedJob
@@ -81,6 +82,7 @@ class Facts:
     heard: Sequence[Heard] = ()
     states: Mapping[State, int] = field(default_factory=dict)
     gate: Gate = field(default_factory=Gate)
+    drift: Drift | None = None
     callbacks: CallbackCounts = field(default_factory=CallbackCounts)
     archive: ArchiveCounts = field(default_factory=ArchiveCounts)
     rejects: int = 0
@@ -107,6 +109,7 @@ def look(redis: Redis, store: Store) -> Facts:
         heard=[heard for pulses in store.pulses.values() for heard in pulses.since(now - GONE_S)],
         states=store.counts(),
         gate=store.controls.gate(now),
+        drift=store.controls.account(now).drift,
         callbacks=store.callbacks.counted(now - GONE_S),
         archive=store.archive.counted(now - GONE_S),
         rejects=store.rejects.count(),
@@ -313,6 +316,10 @@ def _work(facts: Facts) -> Iterator[Remark]:
     if len(facts.refused) > REFUSED_NAMED:
         what = f"upstream refuses {len(facts.refused) - REFUSED_NAMED:,} more jobs"
         yield Remark("jobs", Level.WARNING, what, "voicequeue status")
+    if facts.drift is not None:
+        # Others may use the account as well; a price that is another one is a matter for somebody.
+        level = Level.NOTE if facts.drift.price is None else Level.WARNING
+        yield Remark("account", level, str(facts.drift), "docs/runbook.md#voicequeuecreditsunexplained")
     for count, level, what, todo in (
         (facts.states.get(State.UNSURE, 0), Level.WARNING, "jobs may have been charged", "voicequeue review"),
         (facts.callbacks.undelivered, Level.WARNING, "callbacks were given up", "voicequeue callbacks"),

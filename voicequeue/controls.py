@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, cast
 
 from voicequeue import records
-from voicequeue.balance import Balance
+from voicequeue.balance import Balance, Drift
 from voicequeue.gate import SUBMIT_RATE_MIN, Account, Effect, Gate, Hold, Limits, Reason
 from voicequeue.keyspace import Keyspace
 from voicequeue.overview import RefusedJob
@@ -118,7 +118,7 @@ class Controls:
 
     def _short(self, short: dict[str, Any]) -> Hold:
         account, floor = self.account(), self.limits().credit_floor
-        promised = f", {account.committed:,} of them promised to jobs in flight" if account.committed else ""
+        promised = f", {account.committed:,} of them promised to jobs in flight or unsure" if account.committed else ""
         above = f", {floor:,} are not to be touched" if floor else ""
         detail = f"{account.left or 0:,} credits left{promised}{above}; the next job costs {short['cost']}"
         return Hold(Reason.OUT_OF_CREDITS, detail, float(short["since"]))
@@ -167,17 +167,29 @@ class Controls:
         lines = cast(list[str], self._redis.lrange(self._space.key("balances"), 0, -1))
         return [records.balance(line) for line in lines]
 
+    def note_drift(self, found: Drift | None) -> bool:
+        """Note what left the account uncounted, if anything did; whether that is news, or the price that it seems to be
+        is."""
+        key = self._space.key("account")
+        known = records.drift(cast(str | None, self._redis.hget(key, "drift")))
+        if found is None:
+            self._redis.hdel(key, "drift")
+            return False
+        self._redis.hset(key, "drift", records.drift_text(found))
+        return known is None or found.price not in (None, known.price)
+
     def account(self, now: float = 0.0) -> Account:
         """The account by our count."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hmget(self._space.key("account"), "credits", "at")
+            pipe.hmget(self._space.key("account"), "credits", "at", "drift")
             pipe.hmget(self._space.key("counters"), "committed", f"day.{int(now // DAY_S)}")
-            (left, at), (committed, today) = pipe.execute()
+            (left, at, drift), (committed, today) = pipe.execute()
         return Account(
             left=None if left is None else int(left),
             at=None if at is None else float(at),
             committed=int(committed or 0),
             spent_today=int(today or 0),
+            drift=records.drift(drift),
         )
 
     # ── how long upstream takes ────────────────────────────────────────────────────────────────

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from voicequeue.balance import Drift
+
 #: POSTs a minute, at the least; scripts/lib/flow.lua and config/settings.py say the same.
 SUBMIT_RATE_MIN = 0.01
 
@@ -111,9 +113,11 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Account:
     """Credits `left` by our count (None: upstream has not said yet, `at` is when it did last), and those
-    `committed` to jobs in flight; spent today (UTC)."""
+    `committed` to jobs in flight and unsure ones; spent today (UTC); `drift` is what left it uncounted, if anything
+    did."""
 
     left: int | None = None
     at: float | None = None
     committed: int = 0
     spent_today: int = 0
+    drift: Drift | None = None

@@ -53,6 +53,12 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.CANCELLED: frozenset({State.CANCELLED}),
 }
 
+#: What the store makes of the move of a job whose cancelling was asked for while its order was under way.
+WHEN_CANCELLING: Mapping[State, frozenset[State]] = {
+    State.CHARGING: frozenset({State.CANCELLED}),
+    State.UNSURE: frozenset({State.CANCELLED}),
+}
+
 #: What the store makes of jobs that share a voice, in the script that makes the move of the one that makes it.
 WITH_THE_VOICE: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED}),
@@ -106,7 +112,8 @@ class Move:
     paid and its result, or a part of it, may still come.
     `fields` are written to the record; None removes one. `credits` were spent for certain, on the order of that
     `attempt` (None: the job's latest); each order is counted once. Of an order that upstream `refused` the store
-    decides what follows: the job is queued again, or fails.
+    decides what follows: the job is queued again, or fails. `unsettled` are the credits of a lost order which may have
+    been charged, and which this move waits for no longer.
     """
 
     job_id: str
@@ -121,6 +128,7 @@ class Move:
     credits: int = 0
     refused: Refusal | None = None
     attempt: int | None = None
+    unsettled: int = 0
 
     def __post_init__(self) -> None:
         if self.to not in MOVES[self.state]:
@@ -241,7 +249,8 @@ class Job:
     `callback_id` is that of the last callback which tells of it; `archive` is None where its songs are
     not to be archived. `answer` is the beginning of what upstream answered to its last order, where that could not
     be read. `orders` are upstream's tasks by attempt, of all orders that were charged; `lost` are the stages, by
-    attempt, of orders that may have been charged and were given up or sent again.
+    attempt, of orders that may have been charged and were given up or sent again. `cancelling`: it is charging or
+    unsure, and is cancelled as soon as it is known what became of its order; no further stage is ordered for it.
     """
 
     id: str
@@ -265,6 +274,7 @@ class Job:
     answer: str | None = None
     orders: Mapping[int, str] = field(default_factory=dict)
     lost: Mapping[int, Stage] = field(default_factory=dict)
+    cancelling: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -298,6 +308,7 @@ class Job:
             "name": self.spec.name,
             "priority": self.spec.priority.value,
             "state": self.state.value,
+            "cancelling": self.cancelling,
             "stage": self.stage.value,
             "audio_url": self.spec.audio_url,
             "persona_id": self.persona_id,

@@ -27,7 +27,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A named set of jobs: how many stand in each state, the credits they spent, and what somebody set for it."""
+    """A named set of jobs: how many stand in each state, the credits they spent and those that are `committed` to jobs
+    in flight and unsure ones, and what somebody set for it."""
 
     name: str
     states: dict[State, int]
@@ -35,6 +36,7 @@ class Batch:
     paused: bool = False
     max_credits: int | None = None
     max_in_flight: int | None = None
+    committed: int = 0
 
     @property
     def total(self) -> int:
@@ -55,6 +57,7 @@ class Batch:
             "total": self.total,
             "settled": self.is_settled,
             "credits": self.credits,
+            "credits_committed": self.committed,
         }
 
     def limits(self) -> dict[str, Any]:
@@ -159,6 +162,7 @@ class Status:
             "credits_left_at": iso(self.account.at),
             "credits_committed": self.account.committed,
             "credits_today": self.account.spent_today,
+            "credits_unexplained": self.account.drift.unexplained if self.account.drift else 0,
             "failed": self.failures,
             "rejects": self.rejects,
             "refused": [job.as_dict() for job in self.refused],

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import islice
 
-from voicequeue import changes, listing
+from voicequeue import cancelling, changes, listing
 from voicequeue.errors import UnknownPlan
-from voicequeue.job import Job, Move, State
+from voicequeue.job import Job, State
 from voicequeue.listing import CHUNK, Filter
 from voicequeue.stage import PRICES
 from voicequeue.store import Store
@@ -39,7 +39,8 @@ class Plan:
     """A frozen list of `found` jobs and what its `token` may do to them until `expires_at` (Unix seconds).
 
     A retry may cost up to `credits`, `again` of them for what was charged before; a cancel gives up `paid`
-    jobs that upstream works on. Not `complete`: there are more such jobs than one plan takes.
+    jobs that upstream works on, and marks `under_way` ones, which are charging or unsure. Not `complete`: there are
+    more such jobs than one plan takes.
     """
 
     token: str
@@ -49,22 +50,25 @@ class Plan:
     credits: int
     again: int
     paid: int
+    under_way: int
     expires_at: float
     complete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a plan: so many of the `found` jobs were changed, the others had moved on since."""
+    """What became of a plan: so many of the `found` jobs were changed, and of those that are charging or unsure so many
+    `marked` as to be cancelled; the others had moved on since."""
 
     action: Action
     found: int
     changed: int
+    marked: int = 0
 
     @property
     def moved_on(self) -> int:
         """Jobs that were left alone."""
-        return self.found - self.changed
+        return self.found - self.changed - self.marked
 
 
 def draw_up(store: Store, action: Action, wanted: Filter, now: float, *, resubmit: bool = False) -> Plan:
@@ -73,7 +77,7 @@ def draw_up(store: Store, action: Action, wanted: Filter, now: float, *, resubmi
     lines: list[tuple[bool, str]] = []
     sums: Counter[str] = Counter()
     for job in islice(jobs, MOST):
-        goes_first = _move(action, job, now, resubmit=resubmit).goes_first
+        goes_first = _goes_first(action, job, now, resubmit=resubmit)
         lines.append((goes_first, f"{job.id} {job.version}"))
         sums.update(_stakes(action, job, resubmit=resubmit))
     plan = Plan(
@@ -84,6 +88,7 @@ def draw_up(store: Store, action: Action, wanted: Filter, now: float, *, resubmi
         credits=sums["credits"],
         again=sums["again"],
         paid=sums["paid"],
+        under_way=sums["under_way"],
         expires_at=now + KEPT_S,
         complete=next(jobs, None) is None,
     )
@@ -93,29 +98,37 @@ def draw_up(store: Store, action: Action, wanted: Filter, now: float, *, resubmi
 
 
 def carry_out(store: Store, action: Action, token: str, now: float) -> Done:
-    """Do what the plan says to each of its jobs that is still as it was. Again does no harm. Raises UnknownPlan."""
+    """Retry each job of the plan that is still as it was, or cancel each that is not over, wherever it is by now. Again
+    does no harm. Raises UnknownPlan."""
     lines = store.lookup.plan(token) if _TOKEN.fullmatch(token) else iter(())
     head = json.loads(next(lines, "{}"))
     if head.get("action") != action:
         raise UnknownPlan
-    changed = 0
+    changed = marked = 0
     while page := list(islice(lines, CHUNK)):
         versions = {job_id: int(version) for job_id, version in map(str.split, page)}
-        same = [job for job in store.get(list(versions)) if job and job.version == versions[job.id]]
-        changed += sum(store.apply([_move(action, job, now, resubmit=head["resubmit"]) for job in same], now))
-    return Done(action, head["found"], changed)
+        jobs = [job for job in store.get(list(versions)) if job]
+        if action is Action.CANCEL:
+            cancelled = cancelling.cancel(store, [job for job in jobs if changes.can_be_cancelled(job)], now)
+            changed += sum(job.state is State.CANCELLED for job in cancelled)
+            marked += sum(job.cancelling for job in cancelled)
+        else:
+            same = [job for job in jobs if job.version == versions[job.id]]
+            moves = [changes.retry(job, now, resubmit=head["resubmit"]) for job in same]
+            changed += sum(store.apply(moves, now))
+    return Done(action, head["found"], changed, marked)
 
 
 def _open(store: Store, action: Action, wanted: Filter) -> Iterator[Job]:
     """The jobs that match and may be changed so."""
-    allowed = (State.FAILED,) if action is Action.RETRY else changes.CANCELLABLE
+    allowed = (State.FAILED,) if action is Action.RETRY else (*changes.CANCELLABLE, *changes.UNDER_WAY)
     states = [state for state in allowed if wanted.state in (None, state)]
     # A batch is walked once; of all jobs only the states that count.
     filters = [wanted] if wanted.batch and wanted.state is None else [replace(wanted, state=state) for state in states]
     told: set[str] = set()
     for each in filters:
         for job in listing.matching(store, each):
-            if job.state in states and job.id not in told:
+            if job.state in states and not job.cancelling and job.id not in told:
                 told.add(job.id)
                 yield job
 
@@ -123,12 +136,12 @@ def _open(store: Store, action: Action, wanted: Filter) -> Iterator[Job]:
 def _stakes(action: Action, job: Job, *, resubmit: bool) -> dict[str, int]:
     """What one job adds to the plan's sums."""
     if action is Action.CANCEL:
-        return {"paid": int(job.state is State.PENDING)}
+        return {"paid": int(job.state is State.PENDING), "under_way": int(job.state in changes.UNDER_WAY)}
     again = PRICES[job.stage] if changes.pays_again(job, resubmit=resubmit) else 0
     return {"credits": changes.cost(job, resubmit=resubmit), "again": again}
 
 
-def _move(action: Action, job: Job, now: float, *, resubmit: bool) -> Move:
+def _goes_first(action: Action, job: Job, now: float, *, resubmit: bool) -> bool:
     if action is Action.CANCEL:
-        return changes.cancel(job, now)
-    return changes.retry(job, now, resubmit=resubmit)
+        return job.state is State.WAITING
+    return changes.retry(job, now, resubmit=resubmit).goes_first

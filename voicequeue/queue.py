@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from voicequeue import changes, listing, plans
+from voicequeue import cancelling, changes, listing, plans
 from voicequeue.archive import ToArchive
 from voicequeue.audit import Finding, audit
 from voicequeue.balance import Balance
@@ -429,8 +429,8 @@ class VoiceQueue:
         max_credits: float | None = None,
         max_in_flight: float | None = None,
     ) -> bool:
-        """Set what one batch may do, beginning with jobs that are admitted from now on; None leaves it as it is,
-        `math.inf` sets no limit.
+        """Set what one batch may do; it holds at each order from now on. None leaves it as it is, `math.inf` sets no
+        limit.
 
         It may be set before the batch has jobs. False if all was so already. Raises ValueError.
         """
@@ -516,16 +516,27 @@ class VoiceQueue:
     def cancel(self, job_id: str) -> Job:
         """Cancel a job. Raises NotAllowed.
 
-        What upstream already works on was paid and goes on there; if the result comes, the job keeps it.
+        What upstream already works on was paid and goes on there; if the result comes, the job keeps it. A job whose
+        order is on its way, or was lost, is marked (`cancelling`): no further stage is ordered, and it is cancelled as
+        soon as it is known what became of the order.
         """
-        return self._change(job_id, changes.cancel)
+        while True:
+            now, job = self._now(), changes.not_over(self.get(job_id))
+            if job.cancelling:
+                return job
+            with reachable():
+                if job.state in changes.UNDER_WAY:
+                    [done] = self._store.withdraw([job], now)
+                else:
+                    [done] = self._store.apply([changes.cancel(job, now)], now)
+            if done:
+                return self.get(job_id)
 
-    def cancel_as_read(self, jobs: Iterable[Job]) -> list[bool]:
-        """Cancel many jobs as they were when they were read; False for one that has moved since."""
-        now = self._now()
-        moves = [changes.cancel(job, now) for job in jobs]
+    def cancel_as_read(self, jobs: Iterable[Job]) -> list[Job]:
+        """Cancel many jobs, or mark them as `cancel` does, also where they have moved on since they were read; what is
+        over stays so. Gives them as they are then."""
         with reachable():
-            return self._store.apply(moves, now)
+            return cancelling.cancel(self._store, list(jobs), self._now())
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
         """Let a failed job go on at the first stage that has no result. Raises NotAllowed.

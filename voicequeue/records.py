@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from voicequeue.balance import Balance
+from voicequeue.balance import Balance, Drift
 from voicequeue.clip import ArchivedFile, Clip
 from voicequeue.gate import Refusal
 from voicequeue.job import Code, Doubt, Event, Failure, InArchive, Job, Move, Part, State, Step
@@ -45,6 +45,7 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         answer=record.get("answer"),
         orders=(orders := _orders(record.get("orders"))),
         lost={attempt: stage for attempt, stage in _lost(record.get("lost")).items() if attempt not in orders},
+        cancelling="cancelling" in record,
     )
 
 
@@ -120,7 +121,8 @@ def batch(name: str, record: Mapping[str, str]) -> Batch:
     """The batch that a record's fields describe."""
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight") if limit in record}
     paused = record.get("paused", "0") == "1"
-    return Batch(name, states(record), int(record.get("credits", 0)), paused=paused, **limits)
+    spent, promised = int(record.get("credits", 0)), int(record.get("committed", 0))
+    return Batch(name, states(record), spent, paused=paused, committed=promised, **limits)
 
 
 def states(record: Mapping[str, str]) -> dict[State, int]:
@@ -131,7 +133,21 @@ def states(record: Mapping[str, str]) -> dict[State, int]:
 def balance(text: str) -> Balance:
     """One look at the account."""
     line = json.loads(text)
-    return Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
+    seen = Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
+    return replace(seen, **{name: line.get(name, 0) for name in ("charging", "unsure", "unsettled", "voices", "songs")})
+
+
+def drift_text(found: Drift) -> str:
+    """What left the account uncounted, as a field."""
+    return json.dumps(asdict(found))
+
+
+def drift(text: str | None) -> Drift | None:
+    """What such a field says."""
+    if not text:
+        return None
+    line = json.loads(text)
+    return Drift(**{**line, "stage": Stage(line["stage"]) if line["stage"] else None})
 
 
 def event(event_id: str, fields: Mapping[str, str]) -> Event:
@@ -191,6 +207,7 @@ def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
         "stage": stage,
         "credits": move.credits,
         "attempt": move.attempt,
+        "unsettled": move.unsettled or None,
         "set": {name: value for name, value in move.fields.items() if value is not None},
         "unset": [name for name, value in move.fields.items() if value is None],
         "task_id": move.fields.get(task_field(move.stage)),

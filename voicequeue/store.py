@@ -22,7 +22,7 @@ from voicequeue.claims import Admitted, Charged, ChargedOrder, Claimed, Later, O
 from voicequeue.clock import RedisClock
 from voicequeue.controls import Controls
 from voicequeue.gate import Effect, Limits
-from voicequeue.job import FINAL, WITH_THE_VOICE, Event, Job, Move, State, Step
+from voicequeue.job import FINAL, WHEN_CANCELLING, WITH_THE_VOICE, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.lookup import Lookup
 from voicequeue.overview import Batch, Line
@@ -224,6 +224,13 @@ class Store:
         named = (order.job_id, order.stage, order.attempt, order.task_id, PRICES[order.stage], reason)
         counted = self._space.run("book", f"{now:.6f}", *named)
         return None if counted is None else bool(counted)
+
+    def withdraw(self, jobs: Sequence[Job], now: float) -> list[bool]:
+        """Mark jobs that are charging or unsure as to be cancelled; False where one has moved on since it was read."""
+        if not jobs:
+            return []
+        named = [part for job in jobs for part in (job.id, job.version)]
+        return [bool(each) for each in self._space.run("withdraw", f"{now:.6f}", *named)]
 
     def plan(self, looks: Iterable[Planned]) -> list[str]:
         """Say when jobs are to be asked about; gives the ids of those that still are."""
@@ -525,11 +532,13 @@ def _doubt(look: Planned) -> str:
 
 
 def _is_made(move: Move, stood: Sequence[str | None], now: float) -> bool:
-    """Whether a job stands as after this move. One that shares a voice may have been moved on in the same script."""
+    """Whether a job stands as after this move. One that shares a voice may have been moved on in the same script, and
+    one that was to be cancelled is."""
     version, updated, state = stood
     at_once = int(version or 0) > move.version and updated == f"{now:.6f}"
     refused = {State.FAILED} if move.refused else set()
-    return at_once and state in {move.to, *WITH_THE_VOICE.get(move.to, ()), *refused}
+    instead = {*WITH_THE_VOICE.get(move.to, ()), *WHEN_CANCELLING.get(move.state, ())}
+    return at_once and state in {move.to, *instead, *refused}
 
 
 def _as_it_came(spec: VoiceJob, stage: str, state: str) -> Outcome:

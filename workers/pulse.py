@@ -27,8 +27,9 @@ from tasks.musicapi import UpstreamError
 from tasks.polls import COUNTDOWN_MAX_S
 from tasks.services import Services
 from voicequeue import changes
+from voicequeue.balance import drift
 from voicequeue.claims import Overdue
-from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, Event, State
+from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, Event, Job, Move, State
 from voicequeue.pulses import DAY_S, Pulses
 from voicequeue.stage import Stage
 from workers.facts import facts
@@ -153,6 +154,9 @@ class Pulse:
             return
         self._services.health.of_balance(left)
         store.controls.note_balance(left, spent_before=spent_before, asked=asked, now=clock())
+        found = drift(store.controls.balances())
+        if store.controls.note_drift(found):
+            log.warning("%s", found)
 
     def plan_polls(self) -> None:
         """Place the polls by how long upstream took of late, where it is this worker's turn: of the last 200 orders few
@@ -197,8 +201,9 @@ class Pulse:
     def _order_again(self, now: float, *, unsure_before: float) -> None:
         store = self._services.store
         jobs = [job for job in store.get(store.unsure_since(unsure_before)) if job and job.state is State.UNSURE]
-        moves = [changes.order_again(job, now, reason="the policy ordered it again") for job in jobs]
-        ordered = [job for job, written in zip(jobs, store.apply(moves, now), strict=True) if written]
+        moves = [_settled(job, now) for job in jobs]
+        made = zip(jobs, moves, store.apply(moves, now), strict=True)
+        ordered = [job for job, move, written in made if written and move.to is State.ADMITTED]
         for stage in Stage:
             self._in_chunks(submit_name(stage), [job.id for job in ordered if job.stage is stage])
 
@@ -217,6 +222,13 @@ class Pulse:
     def _share_of(self, count: int) -> int:
         """How many of so many jobs share a message: none waits for others as long as some process has nothing to do."""
         return min(self._chunk, max(self._at_once, ceil(count / self._processes)))
+
+
+def _settled(job: Job, now: float) -> Move:
+    """What the policy makes of an unsure job: it orders again, unless its cancelling was asked for."""
+    if job.cancelling:
+        return changes.abandon(job, now)
+    return changes.order_again(job, now, reason="the policy ordered it again")
 
 
 #: Where each move is told; the others say what they do for it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -40,6 +40,46 @@ def test_the_result_of_a_cancelled_job_is_kept_if_it_comes(bench: Bench, simulat
     assert job.persona_id
     assert bench.store.timeline(job_id)[-1].reason == "the voice came late, and is kept"
     assert bench.store.overdue(bench.clock.now + 1e6, patience=0) == []
+    assert books_agree(bench, simulator)
+
+
+def test_a_job_that_is_cancelled_while_its_order_was_lost_orders_no_song(bench: Bench, simulator: Simulator) -> None:
+    """A webhook names the task: the voice was charged, and is kept when it comes."""
+    simulator.turn(post_faults={"reset_after": 1})
+    [job_id] = bench.admitted(voice())
+    bench.submit(Stage.VOICE, [job_id])
+    assert bench.job(job_id).state is State.UNSURE
+    assert bench.store.withdraw([bench.job(job_id)], bench.clock.now) == [True]
+    [charge] = simulator.ledger()["charges"]
+
+    assert webhooks.take(bench.store, job_id, Stage.VOICE, 1, charge["task_id"]) is Hint.POLL
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+
+    job = bench.job(job_id)
+    assert (job.state, job.credits, bool(job.persona_id)) == (State.CANCELLED, 4, True)
+    assert bench.admit() == {}
+    assert books_agree(bench, simulator)
+
+
+def test_the_answer_to_a_job_that_is_cancelled_meanwhile_is_written(
+    bench: Bench, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The POST was on its way: its task is kept, the voice comes, and no song is ordered."""
+    [job_id] = bench.admitted(voice())
+    apply = bench.store.apply
+
+    def cancelled_before(moves: Sequence[Move], now: float) -> list[bool]:
+        monkeypatch.undo()
+        assert bench.store.withdraw([bench.job(job_id)], now) == [True]
+        return apply(moves, now)
+
+    monkeypatch.setattr(bench.store, "apply", cancelled_before)
+    bench.submit(Stage.VOICE, [job_id])
+    assert bench.job(job_id).state is State.CANCELLED
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+
+    assert bench.job(job_id).persona_id
+    assert bench.admit() == {}
     assert books_agree(bench, simulator)
 
 
@@ -213,7 +253,7 @@ def test_an_order_that_somebody_gave_up_is_found_again_by_its_webhook(
     bench: Bench, simulator: Simulator, queue: VoiceQueue
 ) -> None:
     """It was charged after all: the books say so, the voice is kept, and a retry pays for the song alone."""
-    simulator.turn(post_faults={"reset_after": 1})
+    simulator.turn(post_faults={"cut_after": 1})
     [job_id] = bench.admitted(voice())
     bench.submit(Stage.VOICE, [job_id])
     queue.abandon(job_id)
@@ -237,7 +277,7 @@ def test_a_webhook_of_another_order_tells_nothing_about_the_one_given_up(
     bench: Bench, simulator: Simulator, queue: VoiceQueue, attempt: int
 ) -> None:
     """Only the order that was given up can be the one that was charged."""
-    simulator.turn(post_faults={"reset_after": 1})
+    simulator.turn(post_faults={"cut_after": 1})
     [job_id] = bench.admitted(voice())
     bench.submit(Stage.VOICE, [job_id])
     queue.abandon(job_id)

@@ -412,3 +412,51 @@ def test_polls_are_planned_by_one_worker_from_what_all_have_seen(bench: Bench) -
     [first, *_] = controls.schedules()["voice"]
     assert 9 < first < 12
     assert controls.schedules().keys() == {"voice"}
+
+
+def test_the_policy_orders_nothing_for_a_job_that_is_to_be_cancelled(bench: Bench, queue: VoiceQueue) -> None:
+    """It is given up when its time is over: the others are ordered again."""
+    ids = enqueue(queue, 2)
+    bench.pulse.admit()
+    for job_id in ids:
+        claim = charge(bench.store, job_id, Stage.VOICE, "w", bench.clock(), lease=90)
+        assert isinstance(claim, Charged)
+        lost = Move(job_id, claim.version, State.CHARGING, Stage.VOICE, State.UNSURE, reason="no answer")
+        assert bench.store.apply([lost], bench.clock()) == [True]
+    assert queue.cancel(ids[0]).cancelling
+    bench.handed_out.clear()
+    bench.clock.now += 61
+
+    bench.another("w2", resubmit_after=60).reconcile()
+
+    given_up = queue.get(ids[0])
+    assert given_up.failure is not None
+    assert (given_up.state, given_up.failure.code) == (State.FAILED, Code.ABANDONED)
+    assert bench.handed_out == [("voice.submit", [ids[1]])]
+
+
+def test_a_price_that_has_changed_is_logged_once(
+    bench: Bench, queue: VoiceQueue, simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Upstream takes 5 credits a voice where 4 are counted: however often the account is looked at."""
+    ids = enqueue(queue, 5)
+    note = bench.pulse._note_balance
+    simulator.turn(credits=1_000)
+    note()
+    bench.pulse.admit()
+    for job_id in ids:
+        claim = charge(bench.store, job_id, Stage.VOICE, "w", bench.clock(), lease=90)
+        assert isinstance(claim, Charged)
+        job = queue.get(job_id)
+        taken = changes.take_up(job, bench.clock(), task_id="t")
+        assert bench.store.apply([taken], bench.clock()) == [True]
+    simulator.turn(credits=1_000 - 25)
+
+    for _ in range(3):
+        note()
+
+    [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == (
+        "the account fell by 25 while 20 were counted: another user of the account, or a changed price "
+        "(5 instead of 4 a voice?)"
+    )

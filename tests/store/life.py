@@ -243,10 +243,11 @@ def the_records(keys: dict[str, Any], prefix: str) -> dict[str, dict[str, str]]:
 
 
 def promised(record: dict[str, str]) -> int:
-    """Credits that a job is still going to spend while it is in flight."""
+    """Credits that a job is still going to spend while it is in flight, or may have spent while it is unsure."""
     begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
     stages = begun if "next" in record else begun[:1]
-    still = {State.ADMITTED: stages, State.CHARGING: stages, State.PENDING: stages[1:]}
+    ordered = stages[:1] if "cancelling" in record else stages
+    still = {State.ADMITTED: stages, State.CHARGING: ordered, State.UNSURE: ordered, State.PENDING: stages[1:]}
     return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
 
 

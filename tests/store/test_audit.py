@@ -115,11 +115,11 @@ def test_what_may_still_be_late_may_be_listed(redis: Redis, prefix: str, damaged
 
 def test_a_state_of_another_release_is_told_and_left_alone(redis: Redis, prefix: str, damaged: Damaged) -> None:
     """Whoever does not know it cannot say where the job belongs."""
-    job_id = damaged.jobs[State.UNSURE]
+    job_id = damaged.jobs[State.CANCELLED]
     redis.hset(damaged.key(f"job:{job_id}"), "state", "resting")
-    redis.hincrby(damaged.key("batch:b"), "unsure", -1)
+    redis.hincrby(damaged.key("batch:b"), "cancelled", -1)
     redis.hincrby(damaged.key("batch:b"), "resting", 1)
-    redis.hincrby(damaged.key("stands"), "unsure:voice", -1)
+    redis.hincrby(damaged.key("stands"), "cancelled:voice", -1)
     redis.hincrby(damaged.key("stands"), "resting:voice", 1)
     before = dump(redis, prefix)
 

@@ -157,6 +157,7 @@ def test_a_batch_is_told_of_when_its_last_job_has_come_to_rest(store: Store, que
             "total": 2,
             "settled": True,
             "credits": 0,
+            "credits_committed": 0,
         },
     }
     assert queue.batch("b").as_dict() == payload(call)["data"]

@@ -76,6 +76,7 @@ def test_watching_follows_the_jobs_until_they_have_settled(command: Command, sto
             "total": 2,
             "settled": True,
             "credits": 8,
+            "credits_committed": 0,
         }
     ]
 

@@ -61,6 +61,7 @@ def test_the_status_has_a_shape_that_scripts_may_rely_on(command: Command, store
         "credits_left_at": None,
         "credits_committed": 0,
         "credits_today": 0,
+        "credits_unexplained": 0,
         "failed": {},
         "rejects": 0,
         "refused": [],

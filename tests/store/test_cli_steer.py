@@ -11,6 +11,8 @@ from tests.jobs import numbered, sung, voice
 from tests.store.conftest import Command
 from tests.store.life import NOW, accepted, brought_to, charging, dump, failed, make, one, put
 from voicequeue import Code, Stage, State, UnknownBatch, VoiceQueue
+from voicequeue.balance import Drift
+from voicequeue.checkup import Level, look, remarks
 from voicequeue.job import iso
 from voicequeue.store import Store
 
@@ -147,6 +149,7 @@ def test_the_account_is_told(command: Command, store: Store) -> None:
         "floor": 30,
         "today": 4,
         "spent": 4,
+        "unexplained": 0,
     }
     told = command("credits").out
     for part in ("1,500", "15 to jobs in flight", "4 today", "4 in all"):
@@ -204,7 +207,7 @@ def test_the_status_tells_everything_to_a_person(command: Command, busy: Store) 
         "backlog    high 1, the oldest for 61 s",
         "backlog    normal 4, the oldest for 2 h",
         "in flight  1 of 50; 0.2 succeed a minute, about 30 min to go",
-        "credits    1,500 left (15 of them for jobs in flight); 12 spent today; 12 spent in all",
+        "credits    1,500 left (15 of them for jobs in flight or unsure); 12 spent today; 12 spent in all",
         "failed     upstream_failed 1",
         "workers    1 alive",
     ):
@@ -262,3 +265,22 @@ def test_time_to_finish_counts_what_is_not_settled(queue: VoiceQueue, store: Sto
     make(store, one(store, job_id), State.SUCCEEDED, time.time())
 
     assert queue.status().seconds_left == pytest.approx(2 * 300)
+
+
+def test_what_left_the_account_uncounted_is_told_wherever_one_looks(
+    command: Command, store: Store, redis: Redis
+) -> None:
+    """With the price that it seems to be; that another program uses the account is worth a note alone."""
+    text = "the account fell by 420 while 399 were counted: another user of the account, or a changed price"
+    store.controls.note_drift(Drift(NOW, 420, 399, 0, Stage.VOICE, 5))
+
+    assert f"{text} (5 instead of 4 a voice?)" in command("status").out
+    assert f"{text} (5 instead of 4 a voice?)" in command("credits").out
+    assert command("status", "--json").json()["credits_unexplained"] == 21
+    assert command("credits", "--json").json()["unexplained"] == 21
+    [remark] = [each for each in remarks(look(redis, store)) if each.check == "account"]
+    assert (remark.level, remark.what) == (Level.WARNING, f"{text} (5 instead of 4 a voice?)")
+
+    store.controls.note_drift(Drift(NOW, 420, 399))
+    [remark] = [each for each in remarks(look(redis, store)) if each.check == "account"]
+    assert (remark.level, remark.what) == (Level.NOTE, text)

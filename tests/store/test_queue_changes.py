@@ -43,8 +43,6 @@ def test_a_job_can_be_cancelled_before_it_settles(queue: VoiceQueue, store: Stor
 @pytest.mark.parametrize(
     ("state", "why"),
     [
-        (State.CHARGING, "on the way to upstream"),
-        (State.UNSURE, "may have been charged"),
         (State.SUCCEEDED, "succeeded already"),
         (State.FAILED, "failed already"),
         (State.CANCELLED, "cancelled already"),

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from tests.jobs import numbered, sung, voice
 from tests.losing import LosingWay, losing_way
 from tests.store.conftest import Command
 from tests.store.life import brought_to, failed, one, put, song_of
-from voicequeue import Code, Job, State, StoreUnreachable, VoiceJob, VoiceQueue
+from voicequeue import Code, Job, State, StoreUnreachable, VoiceJob, VoiceQueue, changes
 from voicequeue.queue import CHUNK
-from voicequeue.store import Store
+from voicequeue.store import Store, connect
 from workers.stack import Stack
 from workers.supervisor import Supervisor
 
@@ -403,12 +403,16 @@ def test_a_retry_that_goes_on_with_a_voice_at_once_is_told_as_made_though_the_an
 
 
 def test_a_change_that_the_job_moved_away_from_is_not_told_as_made_though_the_answer_was_lost(
-    queue: VoiceQueue, unlucky: VoiceQueue, way: LosingWay
+    queue: VoiceQueue, way: LosingWay, prefix: str
 ) -> None:
     """A job moved in the same script, but elsewhere."""
     first, second = (queue.enqueue(voice(key=key, reuse=True)) for key in ("first", "second"))
     stale = replace(queue.get(second.id), version=queue.get(second.id).version - 1)
-    way.lose_the_answer_to("EVALSHA")
+    now = time.time()
+    with closing(connect(way.url)) as redis:
+        moves = [changes.cancel(job, now) for job in (queue.get(first.id), stale)]
+        way.lose_the_answer_to("EVALSHA")
 
-    assert unlucky.cancel_as_read([queue.get(first.id), stale]) == [True, False]
+        assert Store(redis, prefix).apply(moves, now) == [True, False]
+
     assert queue.get(second.id).state is State.QUEUED

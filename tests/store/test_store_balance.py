@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from redis import Redis
 
 from tests.jobs import sung
-from tests.store.life import NOW, accepted, brought_to, charging, put
-from voicequeue import State
-from voicequeue.balance import Balance
+from tests.store.life import NOW, accepted, brought_to, charging, one, put
+from voicequeue import Stage, State, changes
+from voicequeue.balance import Balance, Drift
 from voicequeue.store import Store
 
 
@@ -54,9 +56,32 @@ def test_a_balance_is_quiet_where_nothing_was_under_way(store: Store) -> None:
 
     assert store.controls.balances() == [
         Balance(NOW - 1, NOW, 100, 0, quiet=True),
-        Balance(NOW + 9, NOW + 10, 96, 0, quiet=False),
-        Balance(NOW + 19, NOW + 20, 96, 4, quiet=True),
+        Balance(NOW + 9, NOW + 10, 96, 0, quiet=False, charging=4),
+        Balance(NOW + 19, NOW + 20, 96, 4, quiet=True, voices=1),
     ]
+
+
+def test_lost_orders_are_noted_with_the_balance(store: Store) -> None:
+    """While they are unsure; given up or sent again, for good, until one is found to have been charged."""
+    jobs = [brought_to(store, State.UNSURE) for _ in range(3)]
+    store.apply([changes.abandon(jobs[0], NOW), changes.order_again(jobs[1], NOW)], NOW)
+    store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW)
+    store.apply([changes.found_late(one(store, jobs[0].id), NOW, task_id="t")], NOW)
+    store.controls.note_balance(96, spent_before=4, asked=NOW + 9, now=NOW + 10)
+
+    assert [(each.unsure, each.unsettled, each.spent) for each in store.controls.balances()] == [(4, 8, 0), (4, 4, 4)]
+
+
+def test_what_left_the_account_uncounted_is_news_once(store: Store) -> None:
+    """And again when the price is known that it seems to be; what is explained after all is forgotten."""
+    found = Drift(NOW, 420, 399)
+    priced = replace(found, stage=Stage.VOICE, price=5)
+
+    assert [store.controls.note_drift(each) for each in (None, found, replace(found, fell=421))] == [False, True, False]
+    assert store.controls.account().drift == replace(found, fell=421)
+    assert [store.controls.note_drift(each) for each in (priced, priced, found)] == [True, False, False]
+    assert store.controls.note_drift(None) is False
+    assert store.controls.account().drift is None
 
 
 def test_of_many_workers_one_gets_the_turn(store: Store) -> None:

@@ -164,7 +164,7 @@ def test_an_order_that_upstream_did_not_let_pay_is_the_reason_that_is_told(store
         (State.ADMITTED, 19),
         (State.CHARGING, 19),
         (State.PENDING, 15),
-        (State.UNSURE, 0),
+        (State.UNSURE, 19),
         (State.SUCCEEDED, 0),
         (State.FAILED, 0),
         (State.CANCELLED, 0),
@@ -173,7 +173,7 @@ def test_an_order_that_upstream_did_not_let_pay_is_the_reason_that_is_told(store
 def test_what_a_job_is_still_going_to_spend_follows_from_where_it_stands(
     store: Store, redis: Redis, prefix: str, state: State, committed: int
 ) -> None:
-    """In flight alone; a stage that is paid is not promised any more."""
+    """In flight, or unsure, for its order may have been charged; a stage that is paid is not promised any more."""
     brought_to(store, state, sung(batch="b"))
 
     assert store.controls.account().committed == committed

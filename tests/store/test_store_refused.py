@@ -217,14 +217,21 @@ def test_a_job_that_cannot_be_paid_while_cheaper_ones_are_does_not_fail(store: S
     song = brought_to(store, State.PENDING, sung())
     make(store, song, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
     now = NOW
+
+    def balance(credits: int | None) -> None:
+        if credits is not None:
+            store.controls.note_balance(credits, spent_before=store.credits(), asked=now, now=now)
+
     for n in range(12):
         if one(store, song.id).state is State.QUEUED:
             make(store, one(store, song.id), State.ADMITTED, now)
+        balance(left and 99)  # as we count it: it would not be sent otherwise
         charging(store, song.id, now)
+        balance(left)
         refused(store, song.id, Reason.OUT_OF_CREDITS, now)
+        balance(left and 99)
         accepted(store, _sent(store, f"voice-{n}", now), now)
-        if left is not None:
-            store.controls.note_balance(left, spent_before=store.credits(), asked=now, now=now)
+        balance(left)
         now += 60
 
     assert one(store, song.id).state is State.QUEUED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from math import inf
 from typing import Any
 
 from hypothesis import Phase, settings
@@ -14,7 +15,7 @@ from redis import Redis
 
 from tests.jobs import SONG, URL
 from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, refused, the_records
-from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob, records
+from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob, cancelling, records
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Planned
 from voicequeue.controls import Trouble
 from voicequeue.gate import Limits, Reason
@@ -60,6 +61,10 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             self.now = NOW
             self.specs: dict[str, VoiceJob] = {}
             self.claims: list[Claimed] = []
+            #: What each batch had spent, or may have, after the last step.
+            self.at_stake: Counter[str] = Counter()
+            #: Jobs whose cancelling was asked for while an order was under way, and how many orders they had then.
+            self.withdrawn: dict[str, int] = {}
 
         def teardown(self) -> None:
             redis.flushdb()
@@ -106,6 +111,17 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             if isinstance(claim, Charged) and not again:
                 assert all(hold.trial or self.spares(hold.reason, stage) for hold in gate.holds)
                 assert sending == 0 or not any(hold.trial for hold in gate.holds)
+                self.every_limit_holds(job.spec.batch)
+
+        def every_limit_holds(self, name: str | None) -> None:
+            """An order leaves: the account pays for it and for all that may be charged, and so may its batch."""
+            account, limits = self.store.controls.account(), self.store.controls.limits()
+            assert account.left is None or account.left - account.committed >= limits.credit_floor
+            batch = self.store.batch(name) if name else None
+            if batch is not None:
+                assert not batch.paused
+                assert batch.max_in_flight is None or sum(batch.states[s] for s in IN_FLIGHT) <= batch.max_in_flight
+                assert batch.max_credits is None or batch.credits + batch.committed <= batch.max_credits
 
         def spares(self, reason: str, stage: Stage) -> bool:
             """Whether that hold lets a job of this stage be charged which has a slot already."""
@@ -134,8 +150,19 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             elif job.state in ways:
                 self.make(job, ways[job.state], late=False)
 
+        @precondition(lambda self: self.specs)
+        @rule(numbers=st.lists(some, min_size=1, max_size=4))
+        def cancel(self, numbers: list[int]) -> None:
+            """Nothing is left that goes on by itself, but what is under way."""
+            for job in cancelling.cancel(self.store, [self.job(number) for number in numbers], self.now):
+                assert job.state in FINAL or (job.cancelling and job.state in (State.CHARGING, State.UNSURE))
+                if job.cancelling:
+                    self.withdrawn.setdefault(job.id, job.attempt)
+
         def make(self, job: Job, to: State, *, late: bool) -> None:
-            paid = job.state is State.CHARGING and to is State.PENDING
+            if job.state is State.FAILED and not late:
+                self.withdrawn.pop(job.id, None)  # somebody wants it again
+            paid = job.state in (State.CHARGING, State.UNSURE) and to is State.PENDING
             made = Move(
                 job.id,
                 job.version - late,
@@ -204,6 +231,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             assert sum(self.store.purge(self.now - age + 60, keep=60, at_most=2)) == len(over - set(late))
             self.specs = {job_id: spec for job_id, spec in self.specs.items() if job_id not in over - set(late)}
             self.claims = [claim for claim in self.claims if claim.job_id in self.specs]
+            self.withdrawn = {job_id: n for job_id, n in self.withdrawn.items() if job_id in self.specs}
 
         # ── holding back ──────────────────────────────────────────────────────────────────────
 
@@ -365,6 +393,26 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         @invariant()
         def the_indexes_say_what_the_records_say(self) -> None:
             everything_agrees(redis, self.prefix)
+
+        @invariant()
+        def no_batch_passes_its_credits_whatever_lost_orders_cost(self) -> None:
+            """What it has spent, or may have, grows with orders alone that its limit allows."""
+            before, self.at_stake = self.at_stake, Counter()
+            for record in self.books().values():
+                if name := record.get("batch"):
+                    under_way = record["state"] in (State.CHARGING, State.UNSURE)
+                    self.at_stake[name] += under_way * PRICES[Stage(record["stage"])]
+            for name in {str(spec.batch) for spec in self.specs.values() if spec.batch}:
+                batch = self.store.batch(name)
+                self.at_stake[name] += batch.credits if batch else 0
+                limit = inf if batch is None or batch.max_credits is None else batch.max_credits
+                assert self.at_stake[name] <= max(before[name], limit)
+
+        @invariant()
+        def nothing_more_is_ordered_for_what_is_to_be_cancelled(self) -> None:
+            for job_id, record in self.books().items():
+                assert "cancelling" not in record or record["state"] in (State.CHARGING, State.UNSURE)
+                assert int(record.get("attempt", 0)) <= self.withdrawn.get(job_id, 10**6)
 
         @invariant()
         def no_job_is_lost(self) -> None:

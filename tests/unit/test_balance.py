@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from voicequeue.balance import Balance, around
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from voicequeue.balance import Balance, Drift, around, drift
 
 
 def seen(at: float, credits: int, spent: int, *, quiet: bool = True, took: float = 0.5) -> Balance:
@@ -42,3 +47,86 @@ def test_without_balances_nothing_is_known() -> None:
     """Or where those of that time are forgotten."""
     assert around([], begun=20, over=50) is None
     assert around([seen(70, 996, 0)], begun=20, over=50) is None
+
+
+# ── what was not counted ──────────────────────────────────────────────────────────────────────────
+
+
+def at(minute: int, credits: int, voices: int = 0, songs: int = 0, **more: Any) -> Balance:
+    """A balance of that minute, and the orders that were counted by then."""
+    spent = more.pop("spent", 4 * voices + 15 * songs)
+    seen_then = seen(60 * minute, credits, spent, quiet=more.get("charging", 0) == 0)
+    return replace(seen_then, voices=voices, songs=songs, **more)
+
+
+def test_what_was_counted_is_no_finding() -> None:
+    """While orders are under way, or spending and credits belong together."""
+    assert drift([]) is None
+    assert drift([at(0, 1000)]) is None
+    assert drift([at(0, 1000), at(1, 981, 1, 1), at(2, 981, 1, 1)]) is None
+    assert drift([at(0, 1000), at(1, 977, 1, 1, charging=4), at(2, 977, 2, 1)]) is None
+
+
+def test_a_voice_that_costs_5_is_noticed() -> None:
+    """Where voices alone were ordered the price is told; else that it may be one."""
+    voices = [at(0, 1000), at(1, 950, 10), at(2, 895, 21)]
+    assert str(drift(voices)) == (
+        "the account fell by 105 while 84 were counted: another user of the account, or a changed price "
+        "(5 instead of 4 a voice?)"
+    )
+
+    found = drift([at(0, 1000), at(1, 580, 21, 21)])
+    assert found is not None
+    assert (found.unexplained, found.price) == (21, None)
+    assert str(found) == (
+        "the account fell by 420 while 399 were counted: another user of the account, or a changed price"
+    )
+
+
+def test_a_song_that_costs_18_is_noticed_also_between_others() -> None:
+    """A price is inferred from at least three orders, all of which seem to have cost it."""
+    mixed = [at(0, 1000), at(1, 980, 5), at(2, 926, 5, 3), at(3, 922, 6, 3)]
+    assert (drift(mixed) or Drift(0, 0, 0)).price == 18
+    assert (drift([*mixed, at(4, 907, 6, 4)]) or Drift(0, 0, 0)).price is None
+    assert (drift([at(0, 1000), at(1, 964, 0, 2)]) or Drift(0, 0, 0)).price is None
+
+
+def test_what_others_spend_is_told_without_a_price() -> None:
+    """Since the time when it began."""
+    found = drift([at(0, 1000), at(1, 996, 1), at(2, 996, 1), at(3, 890, 2), at(4, 790, 2)])
+
+    assert found is not None
+    assert (found.since, found.fell, found.counted, found.price) == (120, 206, 4, None)
+
+
+@pytest.mark.parametrize("more", [5_000, 30])
+def test_a_balance_that_rises_is_no_finding_and_begins_a_new_count(more: int) -> None:
+    """A renewal, a top-up, or a refund."""
+    others = [at(0, 1000), at(1, 970)]
+    assert drift(others) is not None
+
+    renewed = [*others, at(2, 970 + more), at(3, 970 + more - 4, 1)]
+    assert drift(renewed) is None
+    found = drift([*renewed, at(4, 970 + more - 9, 1)])
+    assert found is not None
+    assert found.fell - found.counted == 5
+
+
+def test_lost_orders_explain_what_they_may_have_cost() -> None:
+    """While they are unsure, when they are counted later, and when they were given up or sent again."""
+    lost = [at(0, 1000), at(1, 996, unsure=4)]
+
+    assert drift(lost) is None
+    assert drift([*lost, at(2, 996, 1)]) is None
+    assert drift([*lost, at(2, 996, unsettled=4)]) is None
+    found = drift([*lost, at(2, 990, unsure=4)])
+    assert found is not None
+    assert (found.unexplained, found.lost) == (6, 4)
+    assert "and lost orders may have cost 4" in str(found)
+
+
+def test_upstream_may_count_an_order_later_than_we_do() -> None:
+    """By less than the time between two balances, under a load that never ends."""
+    late = [at(0, 1000), *(at(n, 1000 - 19 * 10 * n + 38, 10 * n, 10 * n, charging=4) for n in range(1, 9))]
+
+    assert drift([*late, at(9, 1000 - 19 * 80, 80, 80)]) is None

@@ -17,7 +17,7 @@ from config import reference, site
 from config.flower import FlowerSettings
 from config.settings import Settings
 from voicequeue.cli.audio_rules import audio_rules
-from voicequeue.job import MOVES, WITH_THE_VOICE, State
+from voicequeue.job import MOVES, WHEN_CANCELLING, WITH_THE_VOICE, State
 from voicequeue.preflight import Rules
 from voicequeue.rows import JOB_COLUMNS, SONG_COLUMNS
 
@@ -33,7 +33,8 @@ STATES = ElementTree.parse(DOCS / "images" / "states.svg")
 def test_the_drawing_shows_every_move_and_no_other() -> None:
     """Those that are decided on one job alone; how a job begins; and that it waits for another one's voice."""
     drawn = [(at.get("data-from"), at.get("data-to")) for at in STATES.iter() if at.get("data-from")]
-    legal = {(str(state), str(to)) for state, moves in MOVES.items() for to in moves}
+    moves_of_one = (*MOVES.items(), *WHEN_CANCELLING.items())
+    legal = {(str(state), str(to)) for state, moves in moves_of_one for to in moves}
     aside = {(State.QUEUED, State.WAITING), (State.WAITING, State.QUEUED)}
     assert all(to in WITH_THE_VOICE[state] for state, to in aside)
 

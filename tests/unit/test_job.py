@@ -8,7 +8,7 @@ import pytest
 
 from tests.jobs import sung, voice
 from voicequeue import ArchivedFile, Charge, Clip, Code, Failure, InArchive, Job, Stage, State, Step
-from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, MOVES, Move, charges, iso
+from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, MOVES, WHEN_CANCELLING, Move, charges, iso
 from voicequeue.stage import PRICES
 
 PAIRS = list(itertools.product(State, State))
@@ -88,9 +88,11 @@ def test_credits_can_be_charged_from_one_state_only() -> None:
 
 
 def test_what_may_have_been_charged_is_never_put_back_in_the_line() -> None:
-    """An unsure job is not sent again unless somebody says so, and cannot be cancelled meanwhile."""
+    """An unsure job is sent again only if a person, or the policy, says so. Until it is known what became of its order
+    it can only be marked as to be cancelled."""
     assert MOVES[State.UNSURE] == {State.PENDING, State.ADMITTED, State.FAILED}
     assert State.CANCELLED not in MOVES[State.CHARGING]
+    assert {state: {State.CANCELLED} for state in (State.CHARGING, State.UNSURE)} == WHEN_CANCELLING
 
 
 def test_a_final_job_holds_no_slot() -> None:
@@ -220,6 +222,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
         "name": "Ana",
         "priority": "normal",
         "state": "failed",
+        "cancelling": False,
         "stage": "music",
         "audio_url": "https://recordings.example/ana.wav",
         "persona_id": "p-1",

@@ -80,6 +80,23 @@ def test_a_job_is_cancelled_when_somebody_has_said_yes(person: Person, store: St
     assert one(store, job.id).state is State.CANCELLED
 
 
+def test_a_job_that_is_being_charged_is_marked(person: Person, store: Store) -> None:
+    """With why it is not cancelled at once; many by a plan as well."""
+    job, other = (brought_to(store, State.CHARGING, sung(batch="b", key=key)) for key in "ab")
+
+    question = person.page(f"/job/{job.id}/cancel")
+    assert "is being ordered" in question.text
+    answer = person.submit(question, "Cancel the job")
+    assert "No further stage is ordered for it" in answer.text
+    assert "to be cancelled" in person.page("/?batch=b").text
+    plan = person.submit(person.page("/?batch=b"), "Cancel these…")
+    assert "1 are being charged, or unsure" in plan.text
+    told = person.submit(plan, "Cancel 1 job").text
+
+    assert "0 of 1 jobs are cancelled. 1 are being charged or unsure: no further stage is ordered" in told
+    assert all(one(store, each.id).cancelling for each in (job, other))
+
+
 @pytest.mark.parametrize(
     ("button", "fields", "becomes"),
     [

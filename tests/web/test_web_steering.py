@@ -60,7 +60,7 @@ def carried_out(gateway: Gateway, plan: dict[str, Any]) -> tuple[int, int, int]:
 def test_a_plan_changes_nothing_and_its_token_exactly_what_it_listed(
     gateway: Gateway, queue: VoiceQueue, store: Store
 ) -> None:
-    """Jobs that came or moved since then are left alone."""
+    """Jobs that came since then are left alone; one that moved on meanwhile is cancelled where it is."""
     ids = put(store, *numbered(4, batch="b"))
     plan = planned(gateway, "cancel", filter={"batch": "b"})
     assert (plan["found"], plan["paid"], plan["complete"]) == (4, 0, True)
@@ -70,9 +70,27 @@ def test_a_plan_changes_nothing_and_its_token_exactly_what_it_listed(
 
     done = carried_out(gateway, plan)
 
-    assert done == (4, 3, 1)
-    assert [one(store, job_id).state for job_id in ids] == [State.ADMITTED] + [State.CANCELLED] * 3
+    assert done == (4, 4, 0)
+    assert [one(store, job_id).state for job_id in ids] == [State.CANCELLED] * 4
     assert queue.batch("b").states[State.QUEUED] == 1
+
+
+def test_what_is_under_way_is_marked(gateway: Gateway, store: Store) -> None:
+    """One job, or many by a plan: no further stage is ordered; the tag changes, for the job does."""
+    charging = brought_to(store, State.CHARGING, sung(batch="b", key="1"))
+    unsure = brought_to(store, State.UNSURE, sung(batch="b", key="2"))
+    tag = gateway("GET", f"/v1/jobs/{charging.id}").headers["ETag"]
+
+    answer = gateway.post(f"/v1/jobs/{charging.id}/cancel")
+    assert (answer.status_code, answer.json()["state"], answer.json()["cancelling"]) == (200, "charging", True)
+    plan = planned(gateway, "cancel", filter={"batch": "b"})
+    assert (plan["found"], plan["under_way"]) == (1, 1)
+    done = gateway.post("/v1/cancel", {"token": plan["token"]}).json()
+
+    assert (done["changed"], done["marked"], done["moved_on"]) == (0, 1, 0)
+    assert one(store, unsure.id).cancelling
+    assert gateway("GET", f"/v1/jobs/{charging.id}", headers={"If-None-Match": tag}).status_code == 200
+    assert gateway.get("/v1/batches/b")["credits_committed"] == 8
 
 
 def test_a_plan_says_what_it_costs(gateway: Gateway, store: Store) -> None:
@@ -113,14 +131,14 @@ def test_a_plan_may_be_carried_out_twice_without_harm(gateway: Gateway, store: S
 
 
 def test_every_job_that_is_not_over_can_be_meant(gateway: Gateway, queue: VoiceQueue, store: Store) -> None:
-    """An empty filter says so; what is over, or being charged, is not listed."""
+    """An empty filter says so; what is over is not listed, and what is under way is marked."""
     for state in (State.SUCCEEDED, State.UNSURE, State.CHARGING, State.PENDING, State.ADMITTED):
         brought_to(store, state, voice())
     put(store, voice())
 
     plan = planned(gateway, "cancel", filter={})
 
-    assert carried_out(gateway, plan) == (3, 3, 0)
+    assert carried_out(gateway, plan) == (5, 3, 0)
     assert queue.status().states[State.CANCELLED] == 3
 
 

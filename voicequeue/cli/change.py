@@ -82,7 +82,8 @@ def cancel(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel jobs. What was paid stays paid; its result is kept if it still comes."""
+    """Cancel jobs. What was paid stays paid; its result is kept if it still comes. A job whose order is on its way, or
+    may have been charged, is cancelled as soon as that is known: no further stage is ordered for it."""
     if (job_id is None) == (batch is None):
         raise typer.BadParameter("give either a job's id, or --batch")
     if job_id is None:
@@ -91,8 +92,17 @@ def cancel(
     with queue() as jobs:
         cancelled = jobs.cancel(job_id)
     print_job(cancelled, as_json=as_json)
-    if cancelled.may_still_come:
+    if cancelled.cancelling:
+        complain(f"{_UNDER_WAY[cancelled.state]}: cancelled as soon as that is known, and no further stage is ordered")
+    elif cancelled.may_still_come:
         complain(f"upstream goes on with its {cancelled.stage}, which was paid; what comes is kept on the job")
+
+
+#: What is said of a job that can only be marked.
+_UNDER_WAY = {
+    State.CHARGING: "its order is on its way to upstream",
+    State.UNSURE: "its order may have been charged (voicequeue review)",
+}
 
 
 def _cancel_batch(batch: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
@@ -103,8 +113,14 @@ def _cancel_batch(batch: str, *, dry_run: bool, yes: bool, as_json: bool) -> Non
         if found and not (dry_run or yes):
             question = f"cancel {len(found):,} jobs, {paid:,} of them with upstream, which were paid?"
             typer.confirm(question, abort=True, err=True)
-        cancelled = 0 if dry_run else sum(jobs.cancel_as_read(found))
+        done = found if dry_run else jobs.cancel_as_read(found)
+    cancelled = sum(job.state is State.CANCELLED for job in done)
+    under_way = sum(job.state in changes.UNDER_WAY for job in done)
     if as_json:
-        print_json({"found": len(found), "cancelled": cancelled, "paid": paid})
-    else:
-        out.print(f"{len(found):,} jobs found that are not over, {cancelled:,} cancelled; {paid:,} are with upstream")
+        marked = 0 if dry_run else under_way
+        print_json({"found": len(found), "cancelled": cancelled, "marked": marked, "paid": paid})
+        return
+    out.print(f"{len(found):,} jobs found that are not over, {cancelled:,} cancelled; {paid:,} are with upstream")
+    if under_way:
+        would = "would be" if dry_run else "will be"
+        out.print(f"{under_way:,} are being charged or unsure: no further stage {would} ordered for them")

@@ -106,7 +106,7 @@ def _suffices(cost: int, means: Means) -> str:
     if spendable is None:
         return "how many are left was not asked yet"
     left = f"{account.left or 0:,} were left at {clock(account.at)}"
-    less = {" are for jobs in flight": account.committed, " are the floor": means.floor}
+    less = {" are for jobs in flight or unsure": account.committed, " are the floor": means.floor}
     but = "".join(f", of which {credits:,}{what}" for what, credits in less.items() if credits)
     verdict = "[green]enough[/]" if spendable >= cost else f"[red]{cost - spendable:,} too few[/]"
     queued = f" ({means.unsettled:,} jobs that are queued or in flight are paid first)" if means.unsettled else ""

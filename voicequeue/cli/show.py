@@ -59,6 +59,7 @@ def _limits_of(batch: Batch) -> str:
     """What somebody set for it alone."""
     set_for_it = {
         "[red]is paused[/]": batch.paused,
+        f"has promised {batch.committed:,} credits to jobs that are in flight or unsure": batch.committed > 0,
         f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
         f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
     }
@@ -81,6 +82,8 @@ def print_status(now: Status, batch: str | None) -> None:
     left = f", about {span(now.seconds_left)} to go" if now.seconds_left else ""
     out.print(f"in flight  {now.in_flight:,} of {now.limit:,}; {now.pace:,.1f} succeed a minute{left}")
     out.print(f"credits    {_account(now.account)}; {now.credits:,} spent{' by this batch' if batch else ' in all'}")
+    if now.account.drift:
+        out.print(f"           [yellow]{now.account.drift}[/]", soft_wrap=True)
     if now.failures:
         out.print("failed     " + ", ".join(f"{code} {count:,}" for code, count in sorted(now.failures.items())))
     if now.rejects:
@@ -124,7 +127,7 @@ def _in_brackets(text: str) -> str:
 def _account(account: Account) -> str:
     if account.left is None:
         return f"left: not asked yet; {account.spent_today:,} spent today"
-    promised = f" ({account.committed:,} of them for jobs in flight)" if account.committed else ""
+    promised = f" ({account.committed:,} of them for jobs in flight or unsure)" if account.committed else ""
     return f"{account.left:,} left{promised}; {account.spent_today:,} spent today"
 
 
@@ -174,6 +177,7 @@ def _found(jobs: VoiceQueue, wanted: Filter) -> Iterator[Job]:
 def _job_row(each: Job) -> tuple[str, ...]:
     name = each.spec.name or each.voice_name or (each.spec.song and each.spec.song.title) or ""
     happened = f"{each.failure.code}: {each.failure.message}" if each.failure else ""
+    happened = "to be cancelled" if each.cancelling else happened
     persona = each.persona_id or ""
     return each.id, coloured(each.state), each.stage, safe(name), safe(persona), str(each.credits), safe(happened)
 
@@ -211,7 +215,8 @@ def print_job(each: Job, *, as_json: bool) -> None:
     if as_json:
         print_json(each.as_dict())
         return
-    out.print(f"[bold]{each.id}[/]  {coloured(each.state)}  {each.stage}")
+    cancelling = "  to be cancelled" if each.cancelling else ""
+    out.print(f"[bold]{each.id}[/]  {coloured(each.state)}  {each.stage}{cancelling}")
     facts = {
         "name": each.spec.name,
         "batch": each.spec.batch,

@@ -94,7 +94,8 @@ def _limits_json(now: Limits) -> dict[str, Any]:
 
 
 def credits(as_json: AsJson = False) -> None:
-    """The account: what is left, what is promised to jobs in flight, what was spent."""
+    """The account: what is left, what is promised to jobs in flight and unsure ones, what was spent, what left it
+    uncounted."""
     with queue() as jobs:
         now = jobs.status()
         floor = jobs.limits().credit_floor
@@ -108,6 +109,7 @@ def credits(as_json: AsJson = False) -> None:
                 "floor": floor,
                 "today": account.spent_today,
                 "spent": now.credits,
+                "unexplained": account.drift.unexplained if account.drift else 0,
             }
         )
         return
@@ -115,5 +117,8 @@ def credits(as_json: AsJson = False) -> None:
     if account.left is not None:
         left = f"{account.left:,}, as upstream said at {clock(account.at)} less what was spent since"
     out.print(f"left       {left}")
-    out.print(f"committed  {account.committed:,} to jobs in flight")
+    out.print(f"committed  {account.committed:,} to jobs in flight or unsure")
     out.print(f"spent      {account.spent_today:,} today (UTC), {now.credits:,} in all")
+    if account.drift:
+        since = clock(account.drift.since)
+        out.print(f"uncounted  {account.drift.unexplained:,} since {since}: {account.drift}", soft_wrap=True)

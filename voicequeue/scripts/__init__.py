@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     from redis import Redis
 
 #: In this order: each relies on those before it.
-_PARTS = ("keys", "line", "flow", "refused", "orders", "callbacks", "archive", "move", "voices", "batch", "walk")
+_PARTS = (
+    "keys",
+    "line",
+    "flow",
+    "refused",
+    "orders",
+    "callbacks",
+    "archive",
+    "move",
+    "cancel",
+    "voices",
+    "batch",
+    "walk",
+)
 _SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)
 
 #: What each does at last.

@@ -7,8 +7,11 @@ local BALANCES_KEPT = 3000 -- two days, one a minute
 local now, asked, credits, spent_before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local spent = credits_spent()
 local quiet = spent == spent_before and redis.call('ZCARD', key('state:charging')) == 0
+local orders = redis.call('HMGET', key('counters'), 'voice.charges', 'music.charges', 'unsettled')
 redis.call('RPUSH', key('balances'), cjson.encode({
-  asked = asked, at = now, credits = credits, spent = spent, quiet = quiet }))
+  asked = asked, at = now, credits = credits, spent = spent, quiet = quiet, charging = credits_of('charging'),
+  unsure = credits_of('unsure'), unsettled = tonumber(orders[3] or 0), voices = tonumber(orders[1] or 0),
+  songs = tonumber(orders[2] or 0) }))
 redis.call('LTRIM', key('balances'), -BALANCES_KEPT, -1)
 local left = credits - (spent - spent_before)
 redis.call('HSET', key('account'), 'credits', left, 'at', now)

@@ -5,9 +5,10 @@
 --          {v, attempt, spec, persona_id}: claimed
 --          {v, 'unsure'}: the same holder asks so late that the claim was given up meanwhile
 --          {seconds}: too many POSTs this minute, come again then
---          nil: there is nothing to do (any more), or the gate is closed and the job is queued again
+--          nil: there is nothing to do (any more), or it is queued again, for the gate is closed, or the limits of
+--          its batch or the credits left do not allow its POST (any more)
 local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local rate, gate = limits_from(5).rate, gate_of(now, stage)
+local limits, gate = limits_from(5), gate_of(now, stage)
 
 local function claimed(id) return redis.call('HMGET', key('job:' .. id), 'v', 'attempt', 'spec', 'persona_id') end
 
@@ -26,11 +27,13 @@ local function charge(id)
   if job.state ~= 'admitted' then return false end
   -- The voice has come from elsewhere since it was admitted: it is not paid for twice.
   if stage == 'voice' and job.shares and takes(id, job.shares, ARGV[1]) then return false end
-  if gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0) then
-    move(id, { to = 'queued', stage = stage, reason = 'gate closed' }, ARGV[1], job)
+  local is_shut = gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0)
+  local refused = is_shut and 'gate closed' or charge_refused(job.batch, limits.floor)
+  if refused then
+    move(id, { to = 'queued', stage = stage, reason = refused }, ARGV[1], job)
     return false
   end
-  local wait = rate_wait(now, rate)
+  local wait = rate_wait(now, limits.rate)
   if wait > 0 then
     redis.call('ZADD', key('flight'), now + wait, id)
     return { tostring(wait) }

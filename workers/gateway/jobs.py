@@ -107,8 +107,10 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
 
 
 def etag(job: Job) -> str:
-    """Another one with each move and each charge; and for another job that has come by the same id."""
-    return f'"{round(job.created_at * 1e6):x}-{job.version}-{len(job.orders)}"'
+    """Return a tag that changes with each move and each charge, and when cancelling is asked for; and for another job
+    of the same id."""
+    marked = "-cancelling" if job.cancelling else ""
+    return f'"{round(job.created_at * 1e6):x}-{job.version}-{len(job.orders)}{marked}"'
 
 
 def _is_same(tag: str, header: str) -> bool:

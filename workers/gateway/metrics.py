@@ -147,7 +147,13 @@ def _money(store: Store, now: float) -> Iterator[Metric]:
         "charges", "Orders that upstream charged.", (({"stage": stage}, n) for stage, (n, _) in charged.items())
     )
     yield _counter("credits_spent", "What they cost.", (({"stage": stage}, n) for stage, (_, n) in charged.items()))
-    yield _gauge("credits_committed", "Credits that jobs in flight are still to spend.", [({}, account.committed)])
+    promised = "Credits that are promised to jobs in flight and unsure ones."
+    yield _gauge("credits_committed", promised, [({}, account.committed)])
+    yield _gauge(
+        "credits_unexplained",
+        "Credits that left the account, and that no order explains.",
+        [({}, account.drift.unexplained if account.drift else 0)],
+    )
     yield _gauge("credits_floor", "Credits that are not touched.", [({}, store.controls.limits().credit_floor)])
     yield _gauge(
         "credits_left",

@@ -19,6 +19,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "name": "Ana",
     "priority": "normal",
     "state": "queued",
+    "cancelling": False,
     "stage": "voice",
     "audio_url": "https://example.com/ana.wav",
     "persona_id": None,
@@ -168,6 +169,7 @@ class Job(_Answer):
     name: str | None
     priority: Priority
     state: State
+    cancelling: bool = Field(description="charging or unsure, and cancelled as soon as its order's fate is known")
     stage: Stage
     audio_url: str | None
     persona_id: str | None
@@ -227,6 +229,7 @@ class Batch(_Answer):
     total: int
     settled: bool
     credits: int
+    credits_committed: int = Field(description="promised to its jobs in flight, and to unsure ones")
     paused: bool
     max_credits: int | None
     max_in_flight: int | None
@@ -249,16 +252,18 @@ class Plan(_Answer):
     credits: int = Field(description="what a retry costs at most")
     again: int = Field(description="credits of these for what was charged before")
     paid: int = Field(description="jobs of a cancel that upstream works on; they stay paid")
+    under_way: int = Field(description="jobs of a cancel that are charging or unsure; they will be marked")
     expires_at: datetime
     complete: bool = Field(description="false: there are more such jobs than one plan takes")
 
 
 class Done(_Answer):
-    """What became of a plan: jobs that had moved on since were left alone."""
+    """What became of a plan. Left alone: of a retry jobs that had moved on since, of a cancel those that were over."""
 
     action: Action
     found: int
     changed: int
+    marked: int = Field(description="charging or unsure jobs: no further stage is ordered, then they are cancelled")
     moved_on: int
 
 
@@ -325,8 +330,9 @@ class Status(_Answer):
     credits: int
     credits_left: int | None
     credits_left_at: datetime | None
-    credits_committed: int
+    credits_committed: int = Field(description="promised to jobs in flight, and to unsure ones")
     credits_today: int
+    credits_unexplained: int = Field(description="credits that left the account, and that no order explains")
     failed: dict[str, int]
     rejects: int
     refused: list[RefusedJob]

@@ -40,7 +40,11 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
 
     @routes.post("/v1/jobs/{job_id}/cancel", responses=_OF_ONE)
     async def cancel(job_id: str) -> JSONResponse:
-        """Cancel a job. What upstream already works on stays paid; if its result comes, the job keeps it."""
+        """Cancel a job. What upstream already works on stays paid; if its result comes, the job keeps it.
+
+        A job that is charging or unsure is marked (`cancelling`): it is cancelled as soon as it is known what became of
+        its order, and no further stage is ordered.
+        """
         return JSONResponse((await run_in_threadpool(queue.cancel, job_id)).as_dict())
 
     @routes.post("/v1/jobs/{job_id}/retry", responses=_OF_ONE)
@@ -53,7 +57,10 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
 
     @routes.post("/v1/cancel", responses=_OF_MANY, openapi_extra=json_body("Order", _FIRST_AND_THEN))
     async def cancel_many(request: Request) -> JSONResponse:
-        """Cancel many jobs: a filter gives a plan, its token carries it out, for exactly the jobs it listed."""
+        """Cancel many jobs: a filter gives a plan, its token carries it out, for exactly the jobs it listed.
+
+        Those that are charging or unsure are marked, as `/v1/jobs/{job_id}/cancel` does.
+        """
         order = bodies.checked(Order, await bodies.read_json(request))
         return JSONResponse(await run_in_threadpool(_followed, queue, Action.CANCEL, order))
 
@@ -103,10 +110,12 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "credits": plan.credits,
         "again": plan.again,
         "paid": plan.paid,
+        "under_way": plan.under_way,
         "expires_at": iso(plan.expires_at),
         "complete": plan.complete,
     }
 
 
 def _done(done: Done) -> dict[str, Any]:
-    return {"action": done.action.value, "found": done.found, "changed": done.changed, "moved_on": done.moved_on}
+    counts = {"found": done.found, "changed": done.changed, "marked": done.marked, "moved_on": done.moved_on}
+    return {"action": done.action.value, **counts}

@@ -161,23 +161,53 @@ local function credits_spent()
   return tonumber(spent[1] or 0) + tonumber(spent[2] or 0) + tonumber(spent[3] or 0)
 end
 
--- Credits above the floor that no job in flight is going to spend; nil where upstream has not said yet.
-local function credits_free(floor)
-  local left = redis.call('HGET', key('account'), 'credits')
-  return left and tonumber(left) - tonumber(redis.call('HGET', key('counters'), 'committed') or 0) - floor
+-- What the orders of jobs in this state cost, each at the stage where it is.
+local function credits_of(state)
+  local counts = redis.call('HMGET', key('stands'), state .. ':voice', state .. ':music')
+  return tonumber(counts[1] or 0) * PRICE.voice + tonumber(counts[2] or 0) * PRICE.music
 end
 
--- Whether somebody's limits for a batch let one more of its jobs begin, which costs so much to its end.
-local function batch_allows(batch, cost)
-  if batch == '' then return true end
-  local set = redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits')
-  if tonumber(set[1] or 0) ~= 0 then return false end
-  if not (set[2] or set[3]) then return true end
+-- Credits above the floor that are promised to no job; nil where upstream has not said yet. What is left is read once:
+-- no script that asks for it spends any.
+local account_credits
+local function credits_free(floor)
+  if account_credits == nil then account_credits = redis.call('HGET', key('account'), 'credits') end
+  if not account_credits then return nil end
+  write_sums()
+  return tonumber(account_credits) - tonumber(redis.call('HGET', key('counters'), 'committed') or 0) - floor
+end
+
+-- What somebody set for a batch; read once by each script.
+local set_for = {}
+local function settings_of(batch)
+  set_for[batch] = set_for[batch] or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits')
+  return set_for[batch]
+end
+
+-- Why the limits of a batch do not allow so many slots and credits more; nil where they do.
+local function batch_refuses(batch, slots, cost)
+  if batch == '' then return nil end
+  local set = settings_of(batch)
+  if tonumber(set[1] or 0) ~= 0 then return 'the batch is paused' end
+  if not (set[2] or set[3]) then return nil end
   write_sums()
   local known = redis.call('HMGET', key('batch:' .. batch), 'admitted', 'charging', 'pending', 'credits', 'committed')
   local function n(i) return tonumber(known[i] or 0) end
-  return not (set[2] and n(1) + n(2) + n(3) >= tonumber(set[2]))
-    and not (set[3] and n(4) + n(5) + cost > tonumber(set[3]))
+  if set[2] and n(1) + n(2) + n(3) + slots > tonumber(set[2]) then return 'the slots of the batch are taken' end
+  if set[3] and n(4) + n(5) + cost > tonumber(set[3]) then return 'the credits of the batch are promised' end
+end
+
+-- Whether a batch lets one more of its jobs begin, which costs so much to its end.
+local function batch_allows(batch, cost) return not batch_refuses(batch, 1, cost) end
+
+-- Why an admitted job may not be charged, although it has a slot and its cost is promised; nil where it may. It is
+-- asked before each POST: limits may have been lowered since, or credits may have gone elsewhere. Whatever is refused
+-- here is not admitted by the same limits.
+local function charge_refused(batch, floor)
+  local refused = batch_refuses(batch or '', 0, 0)
+  if refused then return refused end
+  local free = credits_free(floor)
+  if free and free < 0 then return 'the credits of the account are promised' end
 end
 
 -- Whether the next job cannot be paid, and since when. `free` slots left over say that nobody was refused.

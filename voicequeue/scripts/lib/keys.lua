@@ -6,6 +6,7 @@
 --                          was not ready yet; 0 = not known), model, credits,
 --                          lined (when it joined the line anew), refused (JSON, while upstream refuses its order in
 --                          words that may be meant for every order: times, own, takes, at, words),
+--                          cancelling (when its cancelling was asked for; while it is charging or unsure),
 --                          shares (the id of the voice that it shares with others), sha256 (of the recording),
 --                          voice.task, music.task (the order that is asked about), orders (JSON: upstream's task by
 --                          attempt, of each order that was charged), lost (JSON: stage by attempt, of orders that may
@@ -43,16 +44,19 @@
 --                          settlings: how often its callback was written
 --   batch:<name>:jobs zset its ids; score = when they came
 --   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
---                          added to them; corrections, how often repairs corrected any counters; committed: credits that jobs
---                          in flight are still going to spend; failed.<code>: jobs that failed so; turn;
+--                          added to them; corrections, how often repairs corrected any counters; committed: credits
+--                          that jobs in flight are still going to spend, and unsure ones may; unsettled: what lost
+--                          orders cost, if they were charged, that were given up or sent again; failed.<code>: jobs
+--                          that failed so; turn;
 --                          callbacks.delivered, archive.files, archive.jobs: how many were archived; purged.<state>:
 --                          how many were purged; purged.credits: what they had spent
 --   stands         hash    <state>:<stage>: how many jobs stand there; those that are queued the lines tell
 --   tally          hash    what processes count beside the records: call:<operation>:<outcome>, tries:<outcome>;
 --                          <what>.le:<of>:<bound>, how often it took so long; <what>.sum:<of> (voicequeue/tally.py)
 --   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
---                          next job cannot be paid)
---   balances       list    JSON: what upstream said was left, and what we had spent by then
+--                          next job cannot be paid), drift (JSON, while more has left it than was counted)
+--   balances       list    JSON: what upstream said was left; what we had spent by then, and for how many orders of
+--                          each stage; what orders cost that were under way, unsure, unsettled
 --   gate           hash    by reason, JSON: since, detail, till, times
 --   flow           hash    limit, ceiling, streak, patience, cut: how many jobs upstream lets us have in flight;
 --                          tat: the submit rate; took: when upstream took an order last; takes.<stage>: how many it
@@ -122,9 +126,11 @@ local function cost_from(stage, next_stage)
   return PRICE[stage] + (stage == 'voice' and next_stage and PRICE[next_stage] or 0)
 end
 
--- Credits that a job is still going to spend while it is in flight.
-local function committed(state, stage, next_stage)
-  if state == 'admitted' or state == 'charging' then return cost_from(stage, next_stage) end
+-- Credits that are promised to a job: what it is still going to spend in flight. An order that is on its way, or whose
+-- answer was lost, may be charged; after it no other is sent for a job that is to be cancelled.
+local function committed(state, stage, next_stage, cancelling)
+  if state == 'charging' or state == 'unsure' then return cost_from(stage, not cancelling and next_stage) end
+  if state == 'admitted' then return cost_from(stage, next_stage) end
   if state == 'pending' then return cost_from(stage, next_stage) - PRICE[stage] end
   return 0
 end

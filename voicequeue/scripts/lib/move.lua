@@ -41,7 +41,7 @@ local function reindex(id, batch, from, to, now)
   end
 end
 
--- Credits that are promised to jobs in flight.
+-- Credits that are promised to jobs.
 local function commit(batch, change)
   add_up('counters', 'committed', change)
   if batch then add_up('batch:' .. batch, 'committed', change) end
@@ -68,7 +68,7 @@ end
 
 -- What a move needs to know of a job.
 local KNOWN = { 'state', 'stage', 'v', 'batch', 'rank', 'created', 'updated', 'attempt', 'next', 'lined', 'shares',
-  'failure', 'credits', 'orders', 'refused' }
+  'failure', 'credits', 'orders', 'lost', 'refused', 'cancelling' }
 local function record(id) return fields_of('job:' .. id, KNOWN) end
 
 -- The states of a job whose order may still be sent.
@@ -80,6 +80,7 @@ local TO_BE_SENT = { queued = true, admitted = true, charging = true }
 local function move(id, m, now, job)
   job = job or record(id)
   local from, stage, since = job.state, job.stage, job.updated or job.created or now
+  local promised = committed(from, stage, job.next, job.cancelling)
   local written = { 'state', m.to, 'stage', m.stage, 'updated', now, 'v', job.v + 1 }
   for field, value in pairs(m.set or {}) do
     job[field] = value
@@ -95,7 +96,7 @@ local function move(id, m, now, job)
     stand(from, stage, -1)
     stand(m.to, m.stage, 1)
   end
-  commit(job.batch, committed(m.to, m.stage, job.next) - committed(from, stage, job.next))
+  commit(job.batch, committed(m.to, m.stage, job.next, job.cancelling) - promised)
   place(id, from, job, m)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,

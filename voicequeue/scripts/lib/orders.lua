@@ -19,12 +19,13 @@ local function has_task(orders, task_id)
   return false
 end
 
--- book: count an order of a job, whose record `job` is, by its attempt. Returns its fields orders and credits as they are
--- then; nil where it was counted before.
+-- book: count an order of a job, whose record `job` is, by its attempt; one that was lost, and given up or sent again, is
+-- unsettled no longer. Returns the fields orders and credits as they are then; nil where it was counted before.
 local function book(job, order, now)
   local orders, attempt = cjson.decode(job.orders or '{}'), tostring(order.attempt)
   if orders[attempt] then return nil end
   orders[attempt] = order.task_id or ''
+  if cjson.decode(job.lost or '{}')[attempt] then add_up('counters', 'unsettled', -order.credits) end
   spend(job.batch, order.stage, order.credits, now)
   return cjson.encode(orders), (job.credits or 0) + order.credits
 end

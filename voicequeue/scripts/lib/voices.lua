@@ -170,7 +170,9 @@ local function voice_follows(id, voice, m, now)
   elseif maker == id and not (m.to == 'cancelled' and m.due) then
     redis.call('HDEL', voice_key(voice), 'maker')
     local failure = m.to == 'failed' and cjson.decode(redis.call('HGET', key('job:' .. id), 'failure'))
-    if failure and failure.code ~= 'expired' then
+    -- Who was to be cancelled, and is given up, leaves it to the next as well.
+    local is_own = failure and (failure.code == 'expired' or (m.withdrawn and failure.code == 'abandoned'))
+    if failure and not is_own then
       failure.message = 'the voice it shares, made by job ' .. id .. ': ' .. failure.message
       redis.call('HSET', voice_key(voice), 'failure', cjson.encode(failure))
     end

@@ -32,7 +32,7 @@ class Doing:
         """Whether to retry or cancel this job. Raises UnknownJob, NotAllowed."""
         job = self._queue.get(job_id)
         if action is Action.CANCEL:
-            changes.cancel(job, 0.0)  # says why it cannot be, if so
+            changes.not_over(job)
             return self._frame.rendered(request, "cancel.html", {"job": job})
         changes.retry(job, 0.0)
         orders_anew = job.may_still_come
@@ -46,6 +46,8 @@ class Doing:
             job = self._queue.cancel(job_id)
         else:
             job = self._queue.retry(job_id, resubmit="resubmit" in form)
+        if job.cancelling:
+            return self._on_to(job, f"The job is {job.state.value}. No further stage is ordered for it.")
         return self._on_to(job, f"The job is {job.state.value} now.")
 
     def ask_review(self, request: Request, job_id: str) -> Response:
@@ -90,6 +92,8 @@ class Doing:
         action = _action(form)
         done = self._queue.carry_out(action, form.get("plan", ""))
         told = f"{done.changed:,} of {done.found:,} jobs {_PAST[action]}."
+        if done.marked:
+            told += f" {done.marked:,} are being charged or unsure: no further stage is ordered for them."
         if done.moved_on:
             told += f" {done.moved_on:,} had moved on meanwhile, and were left alone."
         given = {name: form[name] for name in ("batch",) if form.get(name)}

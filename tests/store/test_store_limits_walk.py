@@ -1,0 +1,191 @@
+"""Money never passes its limits, whatever sequence of loss, revival, pause, lower limit, cancelling and retry."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+
+import pytest
+from redis import Redis
+
+from tests.jobs import sung, voice
+from tests.store.life import NOW, accepted, charge, everything_agrees, failed, make, one, put
+from voicequeue import Code, Job, Stage, State, cancelling, changes
+from voicequeue.claims import Charged
+from voicequeue.gate import Limits
+from voicequeue.job import IN_FLIGHT
+from voicequeue.stage import PRICES
+from voicequeue.store import Store
+
+BATCHES = ("spring", "summer")
+FLOOR = 10
+
+
+class Life:
+    """Two batches of one account, and all that may happen to their jobs."""
+
+    def __init__(self, store: Store, seed: int) -> None:
+        self.store, self.chance = store, random.Random(seed)
+        self.count = 0
+        #: Credits that each batch has spent, or may have; the account's are under the empty name.
+        self.at_stake: Counter[str] = Counter()
+        #: How many orders there were for each job when its cancelling was asked for.
+        self.withdrawn: dict[str, int] = {}
+        #: Credits of orders that were given up, and turned out to have been charged.
+        self.found_late: Counter[str] = Counter()
+        self.charges = 0
+
+    def some(self, *states: State) -> Job | None:
+        """Any job in one of these states."""
+        found = [job_id for state in states for job_id in self.store.ids(state=state)]
+        return one(self.store, self.chance.choice(sorted(found))) if found else None
+
+    # ── what may happen ───────────────────────────────────────────────────────────────────────────
+
+    def enqueue(self) -> None:
+        self.count += 1
+        about = {"batch": self.chance.choice(BATCHES), "key": f"{self.count}"}
+        made = voice if self.chance.random() < 0.2 else sung
+        put(self.store, made(**about, **({"voice": "ana"} if self.chance.random() < 0.2 else {})))
+
+    def admit(self) -> None:
+        self.store.admit(NOW, at_most=self.chance.choice([1, 3, 50]))
+
+    def charge(self) -> None:
+        job = self.some(State.ADMITTED)
+        claim = job and charge(self.store, job.id, job.stage, f"{self.chance.random()}", NOW, lease=90)
+        if isinstance(claim, Charged):
+            assert job is not None
+            self.charges += 1
+            self.limits_hold(job.spec.batch or "")
+
+    def answer(self) -> None:
+        if (job := self.some(State.CHARGING)) is None:
+            return
+        match self.chance.randrange(6):
+            case 0 | 1:
+                accepted(self.store, job.id)
+            case 2 | 3:
+                make(self.store, job, State.UNSURE, reason="no answer")
+            case 4:
+                make(self.store, job, State.QUEUED, reason="slow down")
+            case 5:
+                failed(self.store, job, Code.REFUSED)
+
+    def settle(self) -> None:
+        """A webhook, a person, the policy or a late answer says what became of a lost order."""
+        if (job := self.some(State.UNSURE)) is None:
+            return
+        match self.chance.randrange(6):
+            case 0 | 1 | 2:
+                self.store.apply([changes.take_up(job, NOW, task_id="t")], NOW)
+            case 3:
+                self.store.apply([changes.abandon(job, NOW)], NOW)
+            case 4:
+                # Decided before its cancelling was asked for, perhaps.
+                again = changes.order_again(replace(job, cancelling=False), NOW)
+                assert self.store.apply([again], NOW) == [not job.cancelling]
+            case 5:
+                make(self.store, job, State.ADMITTED, reason="the answer came late")
+
+    def find_late(self) -> None:
+        """A webhook names the task of an order that was given up."""
+        job = self.some(State.FAILED)
+        if job and job.failure and job.failure.code is Code.ABANDONED and job.stage not in job.task_ids:
+            self.store.apply([changes.found_late(job, NOW, task_id="t")], NOW)
+            self.found_late[job.spec.batch or ""] += PRICES[job.stage]
+
+    def result(self) -> None:
+        if (job := self.some(State.PENDING)) is None:
+            return
+        if self.chance.random() < 0.2:
+            failed(self.store, job, self.chance.choice([Code.UPSTREAM_FAILED, Code.DEADLINE]))
+        elif job.stage is Stage.VOICE:
+            to, stage = (State.ADMITTED, Stage.MUSIC) if job.spec.song else (State.SUCCEEDED, None)
+            make(self.store, job, to, to_stage=stage, fields={"persona_id": f"p-{job.id}"})
+        else:
+            make(self.store, job, State.SUCCEEDED)
+
+    def retry(self) -> None:
+        if job := self.some(State.FAILED):
+            self.withdrawn.pop(job.id, None)
+            self.store.apply([changes.retry(job, NOW, resubmit=self.chance.random() < 0.5)], NOW)
+
+    def cancel(self) -> None:
+        states = [State.QUEUED, State.ADMITTED, State.CHARGING, State.PENDING, State.UNSURE, State.WAITING]
+        if job := self.some(self.chance.choice(states)):
+            [cancelled] = cancelling.cancel(self.store, [job], NOW)
+            self.withdrawn.setdefault(job.id, cancelled.attempt)
+
+    def limit(self) -> None:
+        limits = {
+            "paused": self.chance.choice([None, False, False, True]),
+            "max_credits": self.chance.choice([None, inf, inf, 60, 150, 300]),
+            "max_in_flight": self.chance.choice([None, inf, inf, 1, 4]),
+        }
+        self.store.limit_batch(self.chance.choice(BATCHES), **limits)
+
+    def balance(self) -> None:
+        """Others use the account, or pay for more."""
+        left = self.chance.choice([FLOOR + 60, FLOOR + 300, FLOOR + 900])
+        self.store.controls.note_balance(left, spent_before=self.store.credits(), asked=NOW, now=NOW)
+
+    # ── what holds always ─────────────────────────────────────────────────────────────────────────
+
+    def limits_hold(self, name: str) -> None:
+        """An order has just left, which its batch may pay, and the account: whatever lost orders turn out to cost."""
+        batch, account = self.store.batch(name), self.store.controls.account()
+        assert batch is not None
+        assert not batch.paused
+        assert batch.max_credits is None or batch.credits + batch.committed <= batch.max_credits
+        assert batch.max_in_flight is None or sum(batch.states[s] for s in IN_FLIGHT) <= batch.max_in_flight
+        assert account.left is None or account.left - account.committed >= FLOOR
+
+    def check(self) -> None:
+        """What a batch has spent, or may have, grows within its limit alone; nothing is ordered for a cancelled job."""
+        before, self.at_stake = self.at_stake, Counter()
+        for job in self.store.get(list(self.store.ids())):
+            assert job is not None
+            under_way = job.state in (State.CHARGING, State.UNSURE)
+            assert under_way or not job.cancelling
+            self.at_stake[job.spec.batch or ""] += job.credits + under_way * PRICES[job.stage]
+            assert job.attempt <= self.withdrawn.get(job.id, job.attempt)
+        for name in BATCHES:
+            batch = self.store.batch(name)
+            limit = inf if batch is None or batch.max_credits is None else batch.max_credits
+            assert self.at_stake[name] <= max(before[name] + self.found_late.pop(name, 0), limit)
+
+    def step(self) -> None:
+        """Anything."""
+        ways: list[tuple[Callable[[], None], int]] = [
+            (self.enqueue, 4),
+            (self.admit, 5),
+            (self.charge, 9),
+            (self.answer, 7),
+            (self.settle, 4),
+            (self.find_late, 1),
+            (self.result, 6),
+            (self.retry, 2),
+            (self.cancel, 1),
+            (self.limit, 2),
+            (self.balance, 1),
+        ]
+        [way] = self.chance.choices([way for way, _ in ways], [weight for _, weight in ways])
+        way()
+        self.check()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_money_never_passes_its_limits(redis: Redis, prefix: str, seed: int) -> None:
+    """Random walks through loss and revival, pauses, limits, credits that others take, cancelling and retries."""
+    limits = Limits(in_flight=30, first_in_flight=30, credit_floor=FLOOR)
+    life = Life(Store(redis, prefix, limits=limits), seed)
+
+    for _ in range(200):
+        life.step()
+
+    assert life.charges > 10
+    everything_agrees(redis, prefix)
