@@ -98,7 +98,8 @@ def read(claim: Claimed, reading: Reading, now: float, recheck_s: float = 0.0) -
 
     A failure is final when upstream says so a second time, at least `recheck_s` after the first.
     """
-    is_final = claim.doubt is not None and now - claim.doubt.at >= recheck_s
+    # Apart in either direction: Redis's clock may be set back in between.
+    is_final = claim.doubt is not None and abs(now - claim.doubt.at) >= recheck_s
     if claim.state is not State.PENDING:
         return _read_late(claim, reading, now, is_final=is_final)
     match reading:

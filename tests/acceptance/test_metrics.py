@@ -9,6 +9,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, expect
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 
 from tests.acceptance.conftest import LYRICS, SECRET, Build, House
 from tests.conftest import eventually
@@ -74,6 +75,8 @@ def much_goes_wrong(house: House, queue: VoiceQueue) -> list[Job]:
     queue.pause()
     queue.enqueue_many([spec(f"later-{n}", priority="bulk") for n in range(4)])
     queue.cancel(next(job.id for job in queue.jobs(state=State.QUEUED)))
+    with Redis.from_url(house.redis_url) as redis:
+        eventually(lambda: redis.zcard(f"{{{house.prefix}}}:late") == 0)
     return list(queue.jobs(batch="all"))
 
 
