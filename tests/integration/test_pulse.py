@@ -15,7 +15,7 @@ from simulator.process import Simulator
 from tasks.musicapi import MusicApi
 from tasks.services import Services
 from tests.conftest import eventually
-from tests.store.life import charge
+from tests.store.life import charge, named
 from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue, changes
 from voicequeue.claims import Charged
 from voicequeue.flow import Patience
@@ -448,7 +448,7 @@ def test_a_price_that_has_changed_is_logged_once(
         claim = charge(bench.store, job_id, Stage.VOICE, "w", bench.clock(), lease=90)
         assert isinstance(claim, Charged)
         job = queue.get(job_id)
-        taken = changes.take_up(job, bench.clock(), task_id="t")
+        taken = named(job, "t")
         assert bench.store.apply([taken], bench.clock()) == [True]
     simulator.turn(credits=1_000 - 25)
 

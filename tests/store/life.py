@@ -11,8 +11,8 @@ from typing import Any, cast
 from redis import Redis
 
 from tests.jobs import sung
-from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob, records
-from voicequeue.claims import Charged, Later, Overdue
+from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob, changes, records
+from voicequeue.claims import Charged, ChargedOrder, Later, Overdue
 from voicequeue.gate import Effect, Reason, Refusal
 from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, Move
 from voicequeue.stage import PRICES
@@ -331,3 +331,10 @@ def somebody_makes_each_voice_that_is_waited_for(keys: dict[str, Any], prefix: s
 def ids(jobs: Iterable[Job | None]) -> list[str]:
     """Their ids."""
     return [job.id for job in jobs if job is not None]
+
+
+def named(job: Job, task_id: str = "t") -> Move:
+    """Return the move of a job whose last order upstream names."""
+    move = changes.named(job, ChargedOrder(job.id, job.stage, job.attempt, task_id), NOW, reason="named")
+    assert move is not None
+    return move

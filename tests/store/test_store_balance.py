@@ -7,7 +7,7 @@ from dataclasses import replace
 from redis import Redis
 
 from tests.jobs import sung
-from tests.store.life import NOW, accepted, brought_to, charging, one, put
+from tests.store.life import NOW, accepted, brought_to, charging, named, one, put
 from voicequeue import Stage, State, changes
 from voicequeue.balance import Balance, Drift
 from voicequeue.store import Store
@@ -66,7 +66,7 @@ def test_lost_orders_are_noted_with_the_balance(store: Store) -> None:
     jobs = [brought_to(store, State.UNSURE) for _ in range(3)]
     store.apply([changes.abandon(jobs[0], NOW), changes.order_again(jobs[1], NOW)], NOW)
     store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW)
-    store.apply([changes.found_late(one(store, jobs[0].id), NOW, task_id="t")], NOW)
+    store.apply([named(one(store, jobs[0].id), "t")], NOW)
     store.controls.note_balance(96, spent_before=4, asked=NOW + 9, now=NOW + 10)
 
     assert [(each.unsure, each.unsettled, each.spent) for each in store.controls.balances()] == [(4, 8, 0), (4, 4, 4)]

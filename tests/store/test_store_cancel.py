@@ -20,6 +20,7 @@ from tests.store.life import (
     failed,
     make,
     move,
+    named,
     one,
     put,
     slowed,
@@ -50,7 +51,7 @@ def test_a_job_that_is_marked_is_cancelled_when_upstream_took_its_order(store: S
     """It is charged and counted, its task is kept and asked about; its song is not ordered."""
     job = marked(store, state)
 
-    taken = changes.take_up(job, NOW, task_id="t-1")
+    taken = named(job, "t-1")
     assert store.apply([taken], NOW) == [True]
 
     cancelled = one(store, job.id)
@@ -162,7 +163,7 @@ def test_a_move_that_became_a_cancelling_is_told_as_made_though_the_answer_was_l
         client = connect(way.url)
         way.lose_the_answer_to("EVALSHA")
 
-        assert Store(client, prefix).apply([changes.take_up(job, NOW, task_id="t-1")], NOW) == [True]
+        assert Store(client, prefix).apply([named(job, "t-1")], NOW) == [True]
 
         client.close()
     assert one(store, job.id).credits == 4
@@ -189,7 +190,7 @@ def test_who_waits_for_the_voice_of_a_marked_job_gets_it_where_it_was_paid(
 ) -> None:
     """As of one that is cancelled while upstream works on it."""
     maker, other = waiting
-    store.apply([changes.take_up(maker, NOW, task_id="t")], NOW)
+    store.apply([named(maker, "t")], NOW)
     assert one(store, other).state is State.WAITING
 
     make(store, one(store, maker.id), State.CANCELLED, fields={"persona_id": "p-late"})
@@ -238,7 +239,7 @@ def test_a_batch_is_cancelled_with_what_is_under_way(command: Command, store: St
     assert "20 jobs found that are not over, 9 cancelled; 0 are with upstream" in ended.out
     assert "11 are being charged or unsure: no further stage will be ordered for them" in ended.out
     for job_id in job_ids[:11]:
-        store.apply([changes.take_up(one(store, job_id), NOW, task_id="t")], NOW)
+        store.apply([named(one(store, job_id), "t")], NOW)
         make(store, one(store, job_id), State.CANCELLED, fields={"persona_id": f"p-{job_id}"})
     assert store.admit(NOW).by_stage == {}
     assert store.credits("b") == 11 * 4

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from tests.jobs import sung
-from tests.store.life import NOW, accepted, charge, charging, everything_agrees, make, one, put
+from tests.store.life import NOW, accepted, charge, charging, everything_agrees, make, named, one, put
 from tests.store.test_store_credits import left
 from voicequeue import Stage, State, changes
 from voicequeue.claims import Charged
@@ -28,7 +28,7 @@ def lost(store: Store, job_id: str) -> None:
 
 def revived(store: Store, job_id: str) -> None:
     """A webhook names the task of the lost order."""
-    assert store.apply([changes.take_up(one(store, job_id), NOW, task_id="t")], NOW) == [True]
+    assert store.apply([named(one(store, job_id), "t")], NOW) == [True]
 
 
 def voice_ready(store: Store, job_id: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from tests.jobs import sung, voice
-from tests.store.life import NOW, accepted, charge, everything_agrees, failed, make, one, put
+from tests.store.life import NOW, accepted, charge, everything_agrees, failed, make, named, one, put
 from voicequeue import Code, Job, Stage, State, cancelling, changes
 from voicequeue.claims import Charged
 from voicequeue.gate import Limits
@@ -81,7 +81,7 @@ class Life:
             return
         match self.chance.randrange(6):
             case 0 | 1 | 2:
-                self.store.apply([changes.take_up(job, NOW, task_id="t")], NOW)
+                self.store.apply([named(job, "t")], NOW)
             case 3:
                 self.store.apply([changes.abandon(job, NOW)], NOW)
             case 4:
@@ -95,7 +95,7 @@ class Life:
         """A webhook names the task of an order that was given up."""
         job = self.some(State.FAILED)
         if job and job.failure and job.failure.code is Code.ABANDONED and job.stage not in job.task_ids:
-            self.store.apply([changes.found_late(job, NOW, task_id="t")], NOW)
+            self.store.apply([named(job, "t")], NOW)
             self.found_late[job.spec.batch or ""] += PRICES[job.stage]
 
     def result(self) -> None:
