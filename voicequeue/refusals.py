@@ -49,6 +49,9 @@ _CODES: Mapping[type[ResponseError], str] = {
 _BEFORE: Final = r"(?:^|^Error running script.* -|because of: )"
 _REFUSAL: Final = re.compile(rf"{_BEFORE}((?:{'|'.join(CURES)})(?: .*|$))", re.DOTALL)
 
+#: What redis-py puts before the text of a command in a pipeline, with the command.
+_OF_PIPELINE: Final = "of pipeline caused error: "
+
 #: Where a script was refused, which nobody can look up.
 _PLACE: Final = re.compile(r" script: .*on @.*", re.DOTALL)
 
@@ -64,8 +67,8 @@ class RefusalError(RedisError):
 
 def refusal(error: ResponseError) -> RefusalError | None:
     """Return the refusal that an error answer is, or None if waiting does not mend it."""
-    code = _CODES.get(type(error))
-    found = _REFUSAL.search(f"{code} {error}" if code else str(error))
+    code, words = _CODES.get(type(error)), str(error).rpartition(_OF_PIPELINE)[2]
+    found = _REFUSAL.search(f"{code} {words}" if code else words)
     return RefusalError(_PLACE.sub("", found[1]).rstrip(".")) if found else None
 
 

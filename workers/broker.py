@@ -11,7 +11,8 @@ that cannot be opened would end the worker.
 
 A Redis that refuses writes for now (out of memory, a failover) would end the worker as well, and lose the message
 that it has just taken. Here a refusal is a lost connection, a channel opens once Redis takes writes again, and a
-message of which Redis took no note is held by this process until then.
+message of which Redis took no note is held by this process until then. (A Redis that is out of memory still hands
+messages out, so that consuming goes on.)
 
 How long a message has been held is measured by the queue's time: by the hosts' clocks, one that is minutes ahead
 would take all messages from the others, again and again.
@@ -36,11 +37,11 @@ from celery.app.amqp import AMQP
 from kombu import Connection as KombuConnection
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from voicequeue.clock import Clock
 from voicequeue.reconnect import UNREACHABLE
-from voicequeue.refusals import PlainConnection, RefusalError, SecureConnection
+from voicequeue.refusals import PlainConnection, RefusalError, SecureConnection, refusal
 from workers.envelope import sound, unreadable
 
 log = logging.getLogger("voicequeue.broker")
@@ -184,6 +185,13 @@ class Channel(kombu_redis.Channel):
         except RecursionError:
             self.connection._deliver(unreadable("", "the envelope is nested too deeply", FOREIGN), FOREIGN)
         return True
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Keep queues that expire. Raises RefusalError, also where one command of many was refused."""
+        try:
+            super().maybe_refresh_binding_expiry()  # type: ignore[misc]  # kombu's types leave it out
+        except ResponseError as error:
+            raise refusal(error) or error from None
 
     def close(self) -> None:
         """Close; what a dead connection says meanwhile is of no interest."""
