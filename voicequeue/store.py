@@ -118,6 +118,10 @@ class Store:
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
+    def write_nothing(self) -> None:
+        """Ask Redis to write, and change nothing. Raises RefusalError where it takes no writes for now."""
+        self._redis.setrange(self._space.key("nothing"), 0, "")
+
     def enqueue(self, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> list[Outcome]:
         """Write (id, job) pairs to the backlog, in order; a job that is there already is left alone.
 

@@ -14,6 +14,7 @@ from redis import Redis
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.acceptance.test_webhooks import send, signed
 from tests.conftest import eventually
+from tests.refusing import CODES, refusing
 from voicequeue import Job, Stage, State, StoreUnreachable, VoiceJob, VoiceQueue, signing
 
 COUNT = 200
@@ -103,42 +104,31 @@ LEASE_S = 2
 
 
 @pytest.fixture(scope="module")
-def refusing(build_for_all: Build) -> House:
+def unwilling(build_for_all: Build) -> House:
     """Two workers and a gateway, whose Redis will refuse; orders stay with upstream."""
     dials = {"latency_s": 1, "voice_s": 600, "webhook": "never"}
     return build_for_all(workers=2, web=True, dials=dials, VOICEQUEUE_CHARGE_LEASE_S=str(LEASE_S))
 
 
-#: How a Redis comes to refuse writes, and to take them again.
-REFUSALS = {
-    "READONLY": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
-    "NOREPLICAS": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
-    "OOM": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
-}
-
-
-@pytest.mark.parametrize("code", REFUSALS)
+@pytest.mark.parametrize("code", CODES)
 def test_a_redis_that_refuses_writes_while_posts_are_on_their_way_loses_none_of_them(
-    refusing: House, code: str
+    unwilling: House, code: str
 ) -> None:
     """Answers that were paid for are kept until Redis takes them, however long after the lease that is, so that no job
     is unsure. The workers' processes stay, and callers get a 503 that says what Redis refused, and why."""
-    house, (refuse, serve) = refusing, REFUSALS[code]
+    house = unwilling
     before, ordered = pids(house), len(house.ledger()["charges"])
     with Redis.from_url(house.redis_url) as redis, house.queue() as queue:
         queue.enqueue_many(voices(8, code))
         eventually(lambda: queue.batch(code).states[State.CHARGING] == 8)
-        redis.execute_command(refuse)
-        trusted_until = time.monotonic() + LEASE_S + 1
-        try:
+        with refusing(redis, code):
+            trusted_until = time.monotonic() + LEASE_S + 1
             eventually(lambda: len(house.ledger()["charges"]) == ordered + 8)
             said_no = requests.post(f"{house.web}/v1/jobs", json={"audio_url": "https://r.example/a.wav"}, timeout=10)
             with pytest.raises(StoreUnreachable, match=f"Redis refuses: {code} .*; "):
                 queue.pause()
             assert hook(house, next(queue.jobs(batch=code))) == 503
             eventually(lambda: time.monotonic() > trusted_until)
-        finally:
-            redis.execute_command(serve)
         eventually(lambda: queue.batch(code).states[State.PENDING] == 8)
         assert all(job.task_ids[Stage.VOICE] for job in queue.jobs(batch=code))
 
