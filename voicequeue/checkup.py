@@ -74,7 +74,7 @@ def fine(check: str, what: str) -> Remark:
 @dataclass(frozen=True)
 class Facts:
     """What was seen of a queue and its Redis. `config` is empty where the server does not tell it; `ahead` is by how
-    many seconds this machine's clock is; `refused` is how it answers a write."""
+    many seconds this machine's clock is; `write_refusal` is how it refuses writes."""
 
     info: Mapping[str, Any]
     config: Mapping[str, str]
@@ -87,7 +87,7 @@ class Facts:
     rejects: int = 0
     refused: Sequence[RefusedJob] = ()
     messages: Mapping[str, int] = field(default_factory=dict)
-    refused: RefusalError | None = None
+    write_refusal: RefusalError | None = None
 
     def of_kind(self, kind: str) -> list[Heard]:
         """The live processes of that kind."""
@@ -114,11 +114,11 @@ def look(redis: Redis, store: Store) -> Facts:
         rejects=store.rejects.count(),
         refused=store.controls.refused(),
         messages=store.messages(QUEUES),
-        refused=_refused(store),
+        write_refusal=_write_refusal(store),
     )
 
 
-def _refused(store: Store) -> RefusalError | None:
+def _write_refusal(store: Store) -> RefusalError | None:
     try:
         store.write_nothing()
     except RefusalError as error:
@@ -136,7 +136,7 @@ def _config(redis: Redis) -> dict[str, str]:
 
 def remarks(facts: Facts) -> Iterator[Remark]:
     """What is to be said of it."""
-    yield _server(facts.info, facts.refused)
+    yield _server(facts.info, facts.write_refusal)
     yield from _persistence(facts)
     yield from _memory(facts.info)
     yield from _clocks(facts)

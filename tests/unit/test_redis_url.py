@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from ssl import CERT_NONE
 from typing import Any
 
 import pytest
 from kombu import Connection
 from redis.connection import parse_url
 
-from config.settings import BadSettings, load
+from config.celeryconfig import configuration
+from config.settings import BadSettings, Settings, load
 from voicequeue import VoiceQueue
 from voicequeue.redis_url import validate_redis_url
 from voicequeue.store import connect
@@ -60,15 +62,20 @@ REFUSED = {
 
 @pytest.mark.parametrize("url", TAKEN)
 def test_what_is_taken_means_the_same_to_both_clients(url: str) -> None:
-    """Host, port, database, user and password: messages and jobs lie in one Redis."""
+    """Host, port, database, user, password and certificates: messages and jobs lie in one Redis."""
     jobs: dict[str, Any] = parse_url(validate_redis_url(url))  # type: ignore[no-untyped-call]
-    messages = Connection(url)
+    conf = configuration(Settings(_env_file=None, REDIS_URL=url))
+    messages = Connection(conf["broker_url"], ssl=conf["broker_use_ssl"])
 
     assert messages.hostname == jobs["host"]
     assert (messages.port or 6379) == jobs.get("port", 6379)
     assert int(messages.virtual_host.strip("/") or 0) == jobs.get("db", 0)
     assert (messages.userid, messages.password) == (jobs.get("username"), jobs.get("password"))
-    assert bool(messages.ssl) is url.startswith("rediss:")
+    if url.startswith("rediss:"):
+        assert isinstance(messages.ssl, dict)
+        assert messages.ssl["ssl_cert_reqs"] == (CERT_NONE if "none" in url else "required")
+    else:
+        assert not messages.ssl
 
 
 @pytest.mark.parametrize(("url", "said"), REFUSED.items())
