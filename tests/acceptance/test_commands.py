@@ -93,14 +93,22 @@ def started(name: str, home: Path, **env: str) -> subprocess.Popen[str]:
     )
 
 
+def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit code and all that it has said, once it has ended by itself."""
+    try:
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
 def test_a_redis_url_that_celery_would_misread_starts_no_process(tmp_path: Path) -> None:
     """Each ends at once and says in one line what is wrong, without the password: a worker would have taken messages
     from a stranger's Redis on this machine."""
     url = "redis+sentinel://:s3cr3t@sentinel:26379/mymaster"
     processes = [started(name, tmp_path, REDIS_URL=url) for name in ("worker", "flower", "web")]
-    for process in processes:
-        said, _ = process.communicate(timeout=30)
-        assert process.returncode == 1
+    for code, said in map(end_of, processes):
+        assert code == 1
         assert "REDIS_URL: the Redis URL must look like redis://" in said
         assert "s3cr3t" not in said
         assert "Traceback" not in said
@@ -109,10 +117,8 @@ def test_a_redis_url_that_celery_would_misread_starts_no_process(tmp_path: Path)
 
 def test_a_worker_whose_pulse_cannot_start_ends_and_says_why(tmp_path: Path, valkey_url: str) -> None:
     """It would take messages and archive nothing, and no other process would know of it."""
-    process = started("archive", tmp_path, REDIS_URL=valkey_url, VOICEQUEUE_ARCHIVE="nosuch://songs")
+    code, said = end_of(started("archive", tmp_path, REDIS_URL=valkey_url, VOICEQUEUE_ARCHIVE="nosuch://songs"))
 
-    said, _ = process.communicate(timeout=30)
-
-    assert process.returncode == 1
+    assert code == 1
     assert "the pulse cannot start, so the worker ends: Unusable: VOICEQUEUE_ARCHIVE cannot be used" in said
     assert "ready" not in said
