@@ -19,7 +19,7 @@ from voicequeue.gate import Gate, Reason
 from voicequeue.job import State
 from voicequeue.overview import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.pulses import Heard
-from voicequeue.refusals import RefusalError
+from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.store import Store
 
 #: A process that was not heard for so long (seconds) is not there.
@@ -87,7 +87,7 @@ class Facts:
     rejects: int = 0
     refused: Sequence[RefusedJob] = ()
     messages: Mapping[str, int] = field(default_factory=dict)
-    write_refusal: RefusalError | None = None
+    write_refusal: RedisRefusalError | None = None
 
     def of_kind(self, kind: str) -> list[Heard]:
         """The live processes of that kind."""
@@ -118,10 +118,10 @@ def look(redis: Redis, store: Store) -> Facts:
     )
 
 
-def _write_refusal(store: Store) -> RefusalError | None:
+def _write_refusal(store: Store) -> RedisRefusalError | None:
     try:
         store.write_nothing()
-    except RefusalError as error:
+    except RedisRefusalError as error:
         return error
     return None
 
@@ -145,7 +145,7 @@ def remarks(facts: Facts) -> Iterator[Remark]:
     yield from _work(facts)
 
 
-def _server(info: Mapping[str, Any], refused: RefusalError | None) -> Remark:
+def _server(info: Mapping[str, Any], refused: RedisRefusalError | None) -> Remark:
     product = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
     oldest = OLDEST[product]

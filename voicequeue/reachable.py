@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from voicequeue.errors import StoreUnreachable
 from voicequeue.reconnect import REFUSED, UNREACHABLE
-from voicequeue.refusals import RefusalError
+from voicequeue.redis_refusals import RedisRefusalError
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def reachable() -> Iterator[None]:
         yield
     except REFUSED as error:
         raise StoreUnreachable(f"Redis refuses: {type(error).__name__}") from error
-    except RefusalError as error:
+    except RedisRefusalError as error:
         tried = f"tried for {time.monotonic() - began:.0f} s"
         raise StoreUnreachable(f"Redis refuses: {error}; {error.cure}; {tried}") from error
     except UNREACHABLE as error:

@@ -19,14 +19,14 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ConnectionError, TimeoutError
 from redis.retry import Retry
 
-from voicequeue.refusals import RefusalError
+from voicequeue.redis_refusals import RedisRefusalError
 
 log = logging.getLogger("voicequeue")
 
 T = TypeVar("T")
 
 #: What is raised while Redis is away, restarting, reading its file, or refusing for now.
-UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError, RefusalError)
+UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError, RedisRefusalError)
 
 #: Those of them that waiting does not mend.
 REFUSED = (AuthenticationError, AuthorizationError)
@@ -45,11 +45,11 @@ class _Call:
 
     def failed(self, error: Exception) -> None:
         """Count it if Redis may have done what it was asked for, and say once that this takes longer."""
-        _thread.failures += not isinstance(error, RefusalError)
+        _thread.failures += not isinstance(error, RedisRefusalError)
         now = time.monotonic()
         if not self.told and self.began + BRIEFLY_S <= now < self.give_up:
             self.told = True
-            what = f"refuses ({error})" if isinstance(error, RefusalError) else "does not answer"
+            what = f"refuses ({error})" if isinstance(error, RedisRefusalError) else "does not answer"
             log.warning("Redis %s; trying for up to %.0f s more", what, self.give_up - now)
 
     def answered(self) -> None:

@@ -32,7 +32,7 @@ def validate_redis_url(url: str) -> str:
     """Return the URL. Raises ValueError where not every process can use it, without quoting it: there may be a
     password in it."""
     for problem in _problems(url):
-        raise ValueError(f"the Redis URL must look like {SHAPE}: {problem}")
+        raise ValueError(f"the Redis URL must look like {SHAPE}: {problem}") from None
     return url
 
 

@@ -29,8 +29,8 @@ from voicequeue.overview import Batch, Line
 from voicequeue.preview import Preview
 from voicequeue.pulses import KINDS, Pulses
 from voicequeue.reconnect import KeepTrying, failures
+from voicequeue.redis_refusals import PlainConnection, SecureConnection
 from voicequeue.redis_url import validate_redis_url
-from voicequeue.refusals import PlainConnection, SecureConnection
 from voicequeue.rejects import Rejects
 from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob, batch_name
@@ -119,7 +119,7 @@ class Store:
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
     def write_nothing(self) -> None:
-        """Ask Redis to write, and change nothing. Raises RefusalError where it takes no writes for now."""
+        """Ask Redis to write, and change nothing. Raises RedisRefusalError where it takes no writes for now."""
         self._redis.setrange(self._space.key("nothing"), 0, "")
 
     def enqueue(self, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> list[Outcome]:

@@ -41,7 +41,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from voicequeue.clock import Clock
 from voicequeue.reconnect import UNREACHABLE
-from voicequeue.refusals import PlainConnection, RefusalError, SecureConnection, refusal
+from voicequeue.redis_refusals import PlainConnection, RedisRefusalError, SecureConnection, redis_refusal
 from workers.envelope import sound, unreadable
 
 log = logging.getLogger("voicequeue.broker")
@@ -93,7 +93,7 @@ class QoS(kombu_redis.QoS):
     def _settle(self, settle: Callable[[], None], tag: str) -> None:
         try:
             settle()
-        except RefusalError:
+        except RedisRefusalError:
             self._unsettled.append(partial(self._settle, settle, tag))
         else:
             self._unwritten.discard(tag)
@@ -187,11 +187,11 @@ class Channel(kombu_redis.Channel):
         return True
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Keep queues that expire. Raises RefusalError, also where one command of many was refused."""
+        """Keep queues that expire. Raises RedisRefusalError, also where one command of many was refused."""
         try:
             super().maybe_refresh_binding_expiry()  # type: ignore[misc]  # kombu's types leave it out
         except ResponseError as error:
-            raise refusal(error) or error from None
+            raise redis_refusal(error) or error from None
 
     def close(self) -> None:
         """Close; what a dead connection says meanwhile is of no interest."""
@@ -210,7 +210,7 @@ class Transport(kombu_redis.Transport):
     """What `install` puts behind redis:// URLs."""
 
     Channel = Channel
-    connection_errors = (*kombu_redis.Transport.connection_errors, RefusalError)
+    connection_errors = (*kombu_redis.Transport.connection_errors, RedisRefusalError)
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         """Hand a message on, once it can be opened."""

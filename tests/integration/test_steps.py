@@ -33,7 +33,7 @@ from tests.scripted import HANG_UP, Request, Scripted, answer
 from voicequeue import Limits, Stage, State, VoiceJob
 from voicequeue.job import Code
 from voicequeue.polling import PollPlan
-from voicequeue.refusals import RefusalError
+from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.store import Store, connect
 
 MANY = Limits(in_flight=1000, first_in_flight=1000)
@@ -433,7 +433,7 @@ def test_an_answer_is_written_though_what_it_says_of_upstream_cannot_be(
     """It was paid for: the job has its task id, and the log as well."""
 
     def refuse(*_: object) -> None:
-        raise RefusalError("OOM command not allowed")
+        raise RedisRefusalError("OOM command not allowed")
 
     monkeypatch.setattr(bench.services.health, "of_order", refuse)
     [job_id] = bench.admitted(voice())

@@ -15,7 +15,7 @@ from tests.conftest import eventually
 from tests.jobs import numbered, voice
 from tests.refusing import CODES, refusing, url_of
 from voicequeue import RejectedMessage, State, StoreUnreachable, VoiceQueue
-from voicequeue.refusals import RefusalError
+from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.store import Store, connect
 
 REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
@@ -82,9 +82,9 @@ def test_a_redis_that_refuses_writes_for_now_is_told_soon_with_what_ends_it(unwi
             assert "script" not in str(caught.value)
         assert queue.status().states[State.QUEUED] == 0
         store = Store(connect(url_of(unwilling)))
-        with pytest.raises(RefusalError, match=f"^{code} "):
+        with pytest.raises(RedisRefusalError, match=f"^{code} "):
             store.pulses["worker"].heard("one", 1.0)
-        with pytest.raises(RefusalError, match=f"^{code} "):
+        with pytest.raises(RedisRefusalError, match=f"^{code} "):
             store.rejects.add(REJECTED)
 
 

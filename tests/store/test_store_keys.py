@@ -16,7 +16,7 @@ from tests.store.life import NOW, accepted, brought_to, charging, dump, everythi
 from voicequeue import Job, Stage, State
 from voicequeue.claims import Planned
 from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.refusals import RefusalError
+from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.store import Store, connect
 
 
@@ -91,7 +91,7 @@ def cluster() -> Iterator[Redis]:
 def _serves(client: Redis) -> bool:
     try:
         return client.get(f"{{{DEFAULT_PREFIX}}}:") is None
-    except RefusalError:
+    except RedisRefusalError:
         return False
 
 

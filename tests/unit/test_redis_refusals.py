@@ -13,7 +13,7 @@ from redis.exceptions import (
 )
 
 from voicequeue.reconnect import UNREACHABLE
-from voicequeue.refusals import CURES, RefusalError, refusal
+from voicequeue.redis_refusals import CURES, RedisRefusalError, redis_refusal
 
 OOM = "command not allowed when used memory > 'maxmemory'"
 READ_ONLY = "You can't write against a read only replica"
@@ -41,7 +41,7 @@ IN_A_SCRIPT = " script: 7f2a8f5c0c4f2f6f0e4f8f5c0c4f2f6f0e4f8f5c, on @user_scrip
 )
 def test_a_refusal_is_known_however_redis_words_it(error: ResponseError, words: str) -> None:
     """As an answer, from a script of Redis 6 or 7, in a pipeline, from EXEC. The text quotes no command."""
-    refused = refusal(error)
+    refused = redis_refusal(error)
 
     assert isinstance(refused, UNREACHABLE)
     assert str(refused) == words
@@ -63,10 +63,10 @@ def test_a_refusal_is_known_however_redis_words_it(error: ResponseError, words: 
 )
 def test_what_waiting_does_not_mend_is_no_refusal(error: ResponseError) -> None:
     """It is told at once."""
-    assert refusal(error) is None
+    assert redis_refusal(error) is None
 
 
 @pytest.mark.parametrize("code", CURES)
 def test_each_refusal_has_a_cure(code: str) -> None:
     """For the message that an operator reads."""
-    assert RefusalError(f"{code} whatever it says").cure == CURES[code]
+    assert RedisRefusalError(f"{code} whatever it says").cure == CURES[code]

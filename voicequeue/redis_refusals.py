@@ -56,7 +56,7 @@ _OF_PIPELINE: Final = "of pipeline caused error: "
 _PLACE: Final = re.compile(r" script: .*on @.*", re.DOTALL)
 
 
-class RefusalError(RedisError):
+class RedisRefusalError(RedisError):
     """Redis refused a command for now; the text is its own, and begins with the code."""
 
     @property
@@ -65,11 +65,11 @@ class RefusalError(RedisError):
         return CURES[str(self).partition(" ")[0]]
 
 
-def refusal(error: ResponseError) -> RefusalError | None:
+def redis_refusal(error: ResponseError) -> RedisRefusalError | None:
     """Return the refusal that an error answer is, or None if waiting does not mend it."""
     code, words = _CODES.get(type(error)), str(error).rpartition(_OF_PIPELINE)[2]
     found = _REFUSAL.search(f"{code} {words}" if code else words)
-    return RefusalError(_PLACE.sub("", found[1]).rstrip(".")) if found else None
+    return RedisRefusalError(_PLACE.sub("", found[1]).rstrip(".")) if found else None
 
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ else:
 
 class _EndedByRefusals(_Base):
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Read one answer. Raises RefusalError, and the connection is closed then."""
+        """Read one answer. Raises RedisRefusalError, and the connection is closed then."""
         try:
             return super().read_response(*args, **kwargs)
         except ResponseError as error:
-            if refused := refusal(error):
+            if refused := redis_refusal(error):
                 self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
                 raise refused from None
             raise
