@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from queue import Empty
 from typing import Any
@@ -24,8 +25,9 @@ def server() -> Iterator[Redis]:
 
 
 @pytest.fixture
-def redis(server: Redis) -> Redis:
-    """The same, with nothing in it."""
+def redis(server: Redis, monkeypatch: pytest.MonkeyPatch) -> Redis:
+    """The same, with nothing in it; messages are held by this host's time."""
+    monkeypatch.setattr("kombu.transport.redis.time", time.time)
     serve(server)
     server.flushdb()
     return server
