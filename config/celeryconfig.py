@@ -51,6 +51,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.redis_url,
         "broker_transport_options": {**BROKER_TRANSPORT_OPTIONS, "global_keyprefix": celery_root(settings.prefix)},
+        # kombu's default accepts any certificate, the jobs' client none that is not valid.
+        "broker_use_ssl": {"ssl_cert_reqs": "required"} if settings.redis_url.startswith("rediss:") else False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # Celery's default gives up after 0.6 s, and the message is gone with it.

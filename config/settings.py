@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from voicequeue.redis_url import validate_redis_url
+
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -59,10 +61,11 @@ class Settings(BaseSettings):
     )
 
     # Redis and MusicAPI
-    redis_url: str = Field(
+    redis_url: Annotated[str, AfterValidator(validate_redis_url)] = Field(
         "redis://localhost:6379/0",
         validation_alias="REDIS_URL",
-        description="the one Redis or Valkey, for jobs and messages; give it a database of its own",
+        description="the one Redis or Valkey, for jobs and messages; give it a database of its own. "
+        "`redis://[user:password@]host:port/database`, or `rediss://` for TLS",
     )
     prefix: str = Field(
         "voicequeue",

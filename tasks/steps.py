@@ -24,6 +24,7 @@ from tasks.musicapi.calls import Call
 from tasks.polls import kind_of
 from tasks.services import Services
 from voicequeue.claims import Charged, ChargedOrder, Claimed, Later, Overdue, Planned
+from voicequeue.gate import Refusal
 from voicequeue.job import Doubt, Move, State
 from voicequeue.orders import Named, name_order
 from voicequeue.records import task_field
@@ -164,7 +165,7 @@ def _settle(services: Services, luck: float, told: Sequence[Told[Order, str]]) -
 
 def _judged(services: Services, luck: float, told: Told[Order, str]) -> Move:
     claim, found = told.of.claim, told.result
-    refusal = services.health.of_order(claim.job_id, found)
+    refusal = _noted(services, claim, found)
     if isinstance(found, UpstreamError):
         move = decide.not_accepted(claim, found, services.clock(), refusal)
     else:
@@ -175,6 +176,17 @@ def _judged(services: Services, luck: float, told: Told[Order, str]) -> Move:
     said = {name: value for name, value in known.items() if value}
     log.info("ordered", extra={**about, **said, "duration": round(told.seconds, 3)})
     return move
+
+
+def _noted(services: Services, claim: Charged, found: str | UpstreamError) -> Refusal | None:
+    """Note what an answer says of upstream. Where Redis does not take that, the answer is written all the same: it may
+    have been paid for."""
+    try:
+        return services.health.of_order(claim.job_id, found)
+    except RedisError as error:
+        about = {"job": claim.job_id, "stage": str(claim.stage)}
+        log.warning("other workers cannot be told of the answer: %s", type(error).__name__, extra=about)
+        return None
 
 
 def _write(services: Services, moves: Sequence[tuple[Charged, Move]]) -> list[Pending]:

@@ -20,6 +20,7 @@ from voicequeue.gate import Gate, Reason
 from voicequeue.job import State
 from voicequeue.overview import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.pulses import Heard
+from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.store import Store
 
 #: A process that was not heard for so long (seconds) is not there.
@@ -74,7 +75,7 @@ def fine(check: str, what: str) -> Remark:
 @dataclass(frozen=True)
 class Facts:
     """What was seen of a queue and its Redis. `config` is empty where the server does not tell it; `ahead` is by how
-    many seconds this machine's clock is."""
+    many seconds this machine's clock is; `write_refusal` is how it refuses writes."""
 
     info: Mapping[str, Any]
     config: Mapping[str, str]
@@ -88,6 +89,7 @@ class Facts:
     rejects: int = 0
     refused: Sequence[RefusedJob] = ()
     messages: Mapping[str, int] = field(default_factory=dict)
+    write_refusal: RedisRefusalError | None = None
 
     def of_kind(self, kind: str) -> list[Heard]:
         """The live processes of that kind."""
@@ -115,7 +117,16 @@ def look(redis: Redis, store: Store) -> Facts:
         rejects=store.rejects.count(),
         refused=store.controls.refused(),
         messages=store.messages(QUEUES),
+        write_refusal=_write_refusal(store),
     )
+
+
+def _write_refusal(store: Store) -> RedisRefusalError | None:
+    try:
+        store.write_nothing()
+    except RedisRefusalError as error:
+        return error
+    return None
 
 
 def _config(redis: Redis) -> dict[str, str]:
@@ -128,7 +139,7 @@ def _config(redis: Redis) -> dict[str, str]:
 
 def remarks(facts: Facts) -> Iterator[Remark]:
     """What is to be said of it."""
-    yield _server(facts.info)
+    yield _server(facts.info, facts.write_refusal)
     yield from _persistence(facts)
     yield from _memory(facts.info)
     yield from _clocks(facts)
@@ -137,7 +148,7 @@ def remarks(facts: Facts) -> Iterator[Remark]:
     yield from _work(facts)
 
 
-def _server(info: Mapping[str, Any]) -> Remark:
+def _server(info: Mapping[str, Any], refused: RedisRefusalError | None) -> Remark:
     product = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
     oldest = OLDEST[product]
@@ -147,6 +158,8 @@ def _server(info: Mapping[str, Any]) -> Remark:
     if info.get("role", "master") != "master":
         todo = "let REDIS_URL name the primary"
         return Remark("redis", Level.ERROR, f"{product} {version} is a replica: nothing can be written there", todo)
+    if refused is not None:
+        return Remark("redis", Level.ERROR, f"{product} {version} refuses writes: {refused}", refused.cure)
     return fine("redis", f"{product} {version}")
 
 

@@ -66,9 +66,9 @@ class VoiceQueue:
     """The queue behind one Redis.
 
     It needs Redis alone. Every method raises `StoreUnreachable` if Redis does not answer, or refuses.
-    With `wait_for_redis_s` each call to a Redis that is away, restarting or reading its file is tried
-    again for that many seconds first (without: for half a second); `math.inf` tries for ever. A job is
-    written once however often its call is tried, and counted as new by the call that wrote it.
+    With `wait_for_redis_s` each call to a Redis that is away, restarting, reading its file or refusing for now (a
+    failover, no memory left) is tried again for that many seconds first (without: for half a second); `math.inf` tries
+    for ever. A job is written once however often its call is tried, and counted as new by the call that wrote it.
 
     With `reuse` jobs that do not say share their voice with others on the same recording.
 

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from voicequeue.errors import StoreUnreachable
 from voicequeue.reconnect import REFUSED, UNREACHABLE
+from voicequeue.redis_refusals import RedisRefusalError
 
 
 @contextmanager
@@ -20,9 +21,12 @@ def reachable() -> Iterator[None]:
         yield
     except REFUSED as error:
         raise StoreUnreachable(f"Redis refuses: {type(error).__name__}") from error
+    except RedisRefusalError as error:
+        tried = f"tried for {time.monotonic() - began:.0f} s"
+        raise StoreUnreachable(f"Redis refuses: {error}; {error.cure}; {tried}") from error
     except UNREACHABLE as error:
         tried = f"tried for {time.monotonic() - began:.0f} s"
         raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}, {tried}") from error
-    except ResponseError as error:  # out of memory, read only, no such database …
+    except ResponseError as error:  # no such database, no permission …
         words, _, _ = str(error).partition(", with args")
         raise StoreUnreachable(f"Redis refuses: {words}") from error

@@ -1,4 +1,4 @@
-"""How long a call to Redis keeps trying while Redis is away, restarting or reading its file.
+"""How long a call to Redis keeps trying while Redis is away, restarting, reading its file or refusing for now.
 
 By time and not by number of tries: redis-py tries to connect within what it tries, so that numbers
 multiply, and each try may take no time (refused) or seconds (frozen).
@@ -19,12 +19,14 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ConnectionError, TimeoutError
 from redis.retry import Retry
 
+from voicequeue.redis_refusals import RedisRefusalError
+
 log = logging.getLogger("voicequeue")
 
 T = TypeVar("T")
 
-#: What redis-py raises while Redis is away, restarting, or reading its file.
-UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError)
+#: What is raised while Redis is away, restarting, reading its file, or refusing for now.
+UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError, RedisRefusalError)
 
 #: Those of them that waiting does not mend.
 REFUSED = (AuthenticationError, AuthorizationError)
@@ -41,16 +43,17 @@ class _Call:
     give_up: float
     told: bool = False
 
-    def failed(self) -> None:
-        """Count it, and say once that this takes longer."""
-        _thread.failures += 1
+    def failed(self, error: Exception) -> None:
+        """Count it if Redis may have done what it was asked for, and say once that this takes longer."""
+        _thread.failures += not isinstance(error, RedisRefusalError)
         now = time.monotonic()
         if not self.told and self.began + BRIEFLY_S <= now < self.give_up:
             self.told = True
-            log.warning("Redis does not answer; trying for up to %.0f s more", self.give_up - now)
+            what = f"refuses ({error})" if isinstance(error, RedisRefusalError) else "does not answer"
+            log.warning("Redis %s; trying for up to %.0f s more", what, self.give_up - now)
 
     def answered(self) -> None:
-        """Say so, if somebody was told that it does not."""
+        """Log the end of what was logged."""
         if self.told:
             log.info("Redis answers again, after %.0f s", time.monotonic() - self.began)
 
@@ -105,7 +108,7 @@ def _ending(call: _Call, fail: Callable[..., Any], *, tries: int) -> Callable[..
         nonlocal failures
         failures += 1
         fail(error, *count)
-        call.failed()
+        call.failed(error)
         if isinstance(error, REFUSED) or (failures >= tries and time.monotonic() >= call.give_up):
             raise error
 

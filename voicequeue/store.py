@@ -29,6 +29,8 @@ from voicequeue.overview import Batch, Line
 from voicequeue.preview import Preview
 from voicequeue.pulses import KINDS, Pulses
 from voicequeue.reconnect import KeepTrying, failures
+from voicequeue.redis_refusals import PlainConnection, SecureConnection
+from voicequeue.redis_url import validate_redis_url
 from voicequeue.rejects import Rejects
 from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob, batch_name
@@ -48,22 +50,21 @@ SONGS_AHEAD = 4e9
 
 
 def connect(url: str, *, wait_s: float = 0.0) -> Redis:
-    """A client for the jobs' Redis; each call keeps trying for `wait_s` seconds while Redis is away.
+    """A client for the jobs' Redis; each call keeps trying for `wait_s` seconds while Redis is away or refuses.
 
-    Raises ValueError if `url` is no Redis URL, without quoting it: there may be a password in it.
+    Raises ValueError if `url` is no Redis URL that every process can use, without quoting it: there may be a password
+    in it.
     """
-    try:
-        return Redis.from_url(
-            url,
-            decode_responses=True,
-            protocol=2,  # answers keep one shape whatever the server and redis-py prefer
-            socket_connect_timeout=5,
-            socket_timeout=10,
-            health_check_interval=25,
-            retry=KeepTrying(wait_s),
-        )
-    except ValueError:
-        raise ValueError("the Redis URL must look like redis://[user:password@]host:port/database") from None
+    return Redis.from_url(
+        validate_redis_url(url),
+        connection_class=SecureConnection if url.startswith("rediss:") else PlainConnection,
+        decode_responses=True,
+        protocol=2,  # answers keep one shape whatever the server and redis-py prefer
+        socket_connect_timeout=5,
+        socket_timeout=10,
+        health_check_interval=25,
+        retry=KeepTrying(wait_s),
+    )
 
 
 class Enqueueing:
@@ -116,6 +117,10 @@ class Store:
         self._archives = archives
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
+
+    def write_nothing(self) -> None:
+        """Ask Redis to write, and change nothing. Raises RedisRefusalError where it takes no writes for now."""
+        self._redis.setrange(self._space.key("nothing"), 0, "")
 
     def enqueue(self, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> list[Outcome]:
         """Write (id, job) pairs to the backlog, in order; a job that is there already is left alone.

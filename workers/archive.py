@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 
 from celery import Celery
 
-from config.settings import Settings, settings
+from config.settings import settings
 from tasks.archive.keep import ArchiveServices, sweep
-from tasks.archive.shelf import Unusable
 from tasks.celery_tasks import ARCHIVE
 from workers.facts import facts
 from workers.pulse import Beating, SidePulse, publish
@@ -36,22 +36,13 @@ class ArchiveStep(Beating):
 
     queues = frozenset({"archive"})
 
-    def run(self, app: Celery, worker: str, processes: int) -> None:  # noqa: ARG002  it does not matter here
-        """Beat until the worker stops."""
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one is enough
+        """Build the pulse, where songs are archived. Raises Unusable."""
         chosen = settings()
-        if (services := _services(chosen)) is None:
-            return
+        if not chosen.archive.get_secret_value():
+            log.warning("nothing is archived: VOICEQUEUE_ARCHIVE is not set")
+            return None
+        services = build_archive(chosen)
         sweep(time.time())
         pulse = ArchivePulse(services, partial(publish, app), worker=worker, facts=facts(chosen))
-        pulse.beat_until(self.stopping, chosen.pulse_s)
-
-
-def _services(chosen: Settings) -> ArchiveServices | None:
-    if not chosen.archive.get_secret_value():
-        log.warning("nothing is archived: VOICEQUEUE_ARCHIVE is not set")
-        return None
-    try:
-        return build_archive(chosen)
-    except Unusable as error:
-        log.error("nothing is archived: %s", error)
-        return None
+        return partial(pulse.beat_until, self.stopping, chosen.pulse_s)

@@ -7,9 +7,12 @@ as soon as another channel stands. Nothing would be lost without that either (th
 timeout, and the pulse), but messages from other apps would wait for minutes.
 
 What other programs write into a queue is made sound before kombu opens it (workers/envelope.py): an envelope
-that cannot be opened would end the worker. And a Redis that is out of memory takes no record of what a worker
-holds, which ends the worker, too, and with it every message that it then takes: here they are held all the
-same, and given back when there is memory again.
+that cannot be opened would end the worker.
+
+A Redis that refuses writes for now (out of memory, a failover) would end the worker as well, and lose the message
+that it has just taken. Here a refusal is a lost connection, a channel opens once Redis takes writes again, and a
+message of which Redis took no note is held by this process until then. (A Redis that is out of memory still hands
+messages out, so that consuming goes on.)
 
 How long a message has been held is measured by the queue's time: by the hosts' clocks, one that is minutes ahead
 would take all messages from the others, again and again.
@@ -24,8 +27,9 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -36,6 +40,8 @@ from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError, ResponseError
 
 from voicequeue.clock import Clock
+from voicequeue.reconnect import UNREACHABLE
+from voicequeue.redis_refusals import PlainConnection, RedisRefusalError, SecureConnection, redis_refusal
 from workers.envelope import sound, unreadable
 
 log = logging.getLogger("voicequeue.broker")
@@ -47,71 +53,79 @@ DEAD = (RedisError, OSError, AttributeError)
 #: The queue into which other programs write.
 FOREIGN = "intake"
 
-#: Delivery tags that a dead channel of this process could not give back.
-_orphans: deque[str] = deque()
+#: A key that never exists, so that setting it where it exists is a write that changes nothing.
+PROBE = "unacked_probe"
+
+#: Delivery tags that a dead channel of this process could not give back, and the message where Redis has none.
+_orphans: deque[tuple[str, Any]] = deque()
 
 
 class QoS(kombu_redis.QoS):
     """Gives messages back when it can, and remembers those that it could not."""
 
     _delivered: OrderedDict[str, Any]
+    _remove_from_indices: Any
     channel: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Tags of messages that Redis had no memory to keep, and of those that it had none to take back.
+        #: Tags of messages of which Redis took no note.
         self._unwritten: set[str] = set()
-        self._unreturned: deque[str] = deque()
+        #: Acknowledgements and rejections that Redis refused.
+        self._unsettled: deque[Callable[[], None]] = deque()
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Hold a message; where Redis refuses to note it, in this process alone."""
+        """Hold a message; where Redis takes no note of it, in this process alone."""
         try:
             super().append(message, delivery_tag)
-        except ResponseError:
+        except (*UNREACHABLE, OSError):
             self._unwritten.add(delivery_tag)
             virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """It is done."""
-        super().ack(delivery_tag)
-        self._unwritten.discard(delivery_tag)
+        """It is done; where Redis refuses that, it counts as held until Redis takes it."""
+        self._settle(partial(super().ack, delivery_tag), delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put it away, or back; where Redis refuses it, later, and meanwhile it counts as held."""
+        """Put it away, or back; where Redis refuses that, as above."""
+        self._settle(partial(super().reject, delivery_tag, requeue=requeue), delivery_tag)
+
+    def _settle(self, settle: Callable[[], None], tag: str) -> None:
         try:
-            super().reject(delivery_tag, requeue=requeue)
-        except ResponseError:
-            self._unreturned.append(delivery_tag)
+            settle()
+        except RedisRefusalError:
+            self._unsettled.append(partial(self._settle, settle, tag))
         else:
-            self._unwritten.discard(delivery_tag)
+            self._unwritten.discard(tag)
+
+    def _settle_again(self) -> None:
+        """Acknowledge and reject what Redis refused before."""
+        for _ in range(len(self._unsettled)):
+            self._unsettled.popleft()()
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Put it back into its queue, from Redis or from this process."""
         if tag not in self._unwritten:
             super().restore_by_tag(tag, client, leftmost)
             return
-        message = self._delivered[tag]
-        where = message.delivery_info
-        with self.pipe_or_acquire(client=client) as pipe:
-            self.channel._do_restore_message(message._raw, where["exchange"], where["routing_key"], pipe, leftmost)
-            pipe.execute()
+        self._put_back(tag, self._delivered[tag], client, leftmost=leftmost)
         self._unwritten.discard(tag)
 
-    def _give_back(self) -> None:
-        """What Redis refused to take back, if it takes it now."""
-        while self._unreturned:
-            try:
-                self.restore_by_tag(self._unreturned[0], leftmost=True)
-            except ResponseError:
-                return
-            virtual.QoS.ack(self, self._unreturned.popleft())
+    def _put_back(self, tag: str, message: Any, client: Any = None, *, leftmost: bool = False) -> None:
+        """Put a message of this process into its queue."""
+        source = message.delivery_info
+        with self.pipe_or_acquire(client=client) as pipe:
+            self._remove_from_indices(tag, pipe)
+            self.channel._do_restore_message(message._raw, source["exchange"], source["routing_key"], pipe, leftmost)
+            pipe.execute()
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give back all that is held; through a dead channel, later."""
         try:
             super().restore_unacked(client)
         except DEAD:
-            _orphans.extend(self._delivered)
+            unwritten = self._unwritten
+            _orphans.extend((tag, held if tag in unwritten else None) for tag, held in self._delivered.items())
             self._delivered.clear()
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
@@ -119,24 +133,39 @@ class QoS(kombu_redis.QoS):
         if _orphans:
             log.info("giving back %d messages that were held when the connection was lost", len(_orphans))
         while _orphans:
-            self.restore_by_tag(_orphans[0])
+            tag, message = _orphans[0]
+            if message is None:
+                self.restore_by_tag(tag)
+            else:
+                self._put_back(tag, message)
             _orphans.popleft()
-        self._give_back()
+        self._settle_again()
         super().restore_visible(*args, **kwargs)
 
 
 class Channel(kombu_redis.Channel):
-    """A channel whose end is quiet, whatever its connection is like, and which keeps its client.
+    """A channel that opens where Redis takes writes, whose end is quiet, whatever its connection is like, and which
+    keeps its client.
 
     kombu makes a client anew for each command, at more than the command's cost.
     """
 
     QoS = QoS
+    connection_class = PlainConnection
+    connection_class_ssl = SecureConnection
     pool: Any
     _create_client: Any
     _in_poll: Any
     connection: Any
     _kept: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        try:
+            self.client.set(PROBE, "", xx=True)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
@@ -157,6 +186,13 @@ class Channel(kombu_redis.Channel):
             self.connection._deliver(unreadable("", "the envelope is nested too deeply", FOREIGN), FOREIGN)
         return True
 
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Keep queues that expire. Raises RedisRefusalError, also where one command of many was refused."""
+        try:
+            super().maybe_refresh_binding_expiry()  # type: ignore[misc]  # kombu's types leave it out
+        except ResponseError as error:
+            raise redis_refusal(error) or error from None
+
     def close(self) -> None:
         """Close; what a dead connection says meanwhile is of no interest."""
         if self._in_poll:
@@ -174,6 +210,7 @@ class Transport(kombu_redis.Transport):
     """What `install` puts behind redis:// URLs."""
 
     Channel = Channel
+    connection_errors = (*kombu_redis.Transport.connection_errors, RedisRefusalError)
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         """Hand a message on, once it can be opened."""

@@ -6,6 +6,7 @@ Only such workers carry it: where there is none, no messages pile up.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from celery import Celery
@@ -38,10 +39,10 @@ class CallbackStep(Beating):
 
     queues = frozenset({"callbacks"})
 
-    def run(self, app: Celery, worker: str, processes: int) -> None:  # noqa: ARG002  it does not matter here
-        """Beat until the worker stops."""
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one is enough
+        """Build the pulse."""
         chosen = settings()
         if not callback_secrets(chosen):
             log.warning("no callback can be signed: neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set")
         pulse = CallbackPulse(build_callbacks(chosen), partial(publish, app), worker=worker, facts=facts(chosen))
-        pulse.beat_until(self.stopping, chosen.pulse_s)
+        return partial(pulse.beat_until, self.stopping, chosen.pulse_s)

@@ -18,9 +18,11 @@ from math import ceil, inf
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from celery import Celery, bootsteps
+from celery.platforms import EX_FAILURE
+from celery.worker import state
 
 from config.celeryconfig import QUEUES
-from config.settings import settings
+from config.settings import Settings, settings
 from tasks import decide
 from tasks.celery_tasks import poll_name, submit_name
 from tasks.musicapi import UpstreamError
@@ -256,7 +258,8 @@ def chunks(job_ids: list[str], size: int) -> Iterator[list[str]]:
 
 
 class Beating(bootsteps.StartStopStep):
-    """Beats in a thread of the worker's main process, from start to stop, whatever the broker does."""
+    """Beats in a thread of the worker's main process, from start to stop, whatever the broker does. A worker whose
+    pulse cannot start, or ends before it, ends as well: it would take messages, and be alive to no other process."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -272,15 +275,28 @@ class Beating(bootsteps.StartStopStep):
         """Whether this worker consumes such a queue."""
         return bool(self.queues & set(worker.app.amqp.queues.consume_from))
 
-    def run(self, app: Celery, worker: str, processes: int) -> None:
-        """Beat until `stopping` is set; `worker` is this worker's name, and `processes` do its tasks."""
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:
+        """Return what beats until `stopping` is set, or None where there is nothing to do; `worker` is this worker's
+        name, and `processes` do its tasks."""
         raise NotImplementedError
 
     def start(self, worker: Any) -> None:
-        """Begin to beat."""
-        known = (worker.app, worker.hostname, worker.concurrency)
-        self._thread = threading.Thread(target=self.run, args=known, name="pulse", daemon=True)
-        self._thread.start()
+        """Begin to beat, before the worker takes a message."""
+        try:
+            beat = self.prepare(worker.app, worker.hostname, worker.concurrency)
+        except (Exception, SystemExit) as error:
+            log.critical("the pulse cannot start, so the worker ends: %s: %s", type(error).__name__, error)
+            raise SystemExit(EX_FAILURE) from None
+        if beat is not None:
+            self._thread = threading.Thread(target=self._run, args=(beat,), name="pulse", daemon=True)
+            self._thread.start()
+
+    def _run(self, beat: Callable[[], None]) -> None:
+        try:
+            beat()
+        except BaseException as error:
+            log.critical("the pulse has died, so the worker ends: %s", type(error).__name__, exc_info=True)
+            state.should_stop = EX_FAILURE  # type: ignore[assignment]  # a flag or an exit code
 
     def stop(self, worker: Any) -> None:
         """Beat no more: nothing new is begun while the worker's tasks end."""
@@ -340,8 +356,8 @@ class PulseStep(Beating):
 
     queues = frozenset(QUEUES)
 
-    def run(self, app: Celery, worker: str, processes: int) -> None:
-        """Beat until the worker stops."""
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
+        """Build the pulse."""
         chosen = settings()
         pulse = Pulse(
             build(chosen),
@@ -354,6 +370,10 @@ class PulseStep(Beating):
             keep=chosen.keep_days * DAY_S,
             facts={**facts(chosen), PROCESSES: processes},
         )
+        return partial(self._beat, pulse, chosen)
+
+    def _beat(self, pulse: Pulse, chosen: Settings) -> None:
+        """Beat until the worker stops."""
         heard, reconciled, tidied = Every(chosen.pulse_s), Every(chosen.reconcile_s), Every(TIDY_S)
         while not self.stopping.is_set():
             if heard.due():

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from tests.conftest import eventually
+from workers.stack import free_port, procfile
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,3 +82,43 @@ def still_running(home: Path) -> list[str]:
     """Processes whose command names the folder."""
     commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     return [command for command in commands if str(home) in command]
+
+
+def started(name: str, home: Path, **env: str) -> subprocess.Popen[str]:
+    """The process of that name as the Procfile starts it."""
+    command = f"PATH={Path(sys.executable).parent}:$PATH; {procfile()[name]}"
+    environ = environment(home, VOICEQUEUE_LOG_FORMAT="text", PORT=str(free_port()), **env)
+    return subprocess.Popen(
+        command, shell=True, cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit code and all that it has said, once it has ended by itself."""
+    try:
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def test_a_redis_url_that_celery_would_misread_starts_no_process(tmp_path: Path) -> None:
+    """Each ends at once and says in one line what is wrong, without the password: a worker would have taken messages
+    from a stranger's Redis on this machine."""
+    url = "redis+sentinel://:s3cr3t@sentinel:26379/mymaster"
+    processes = [started(name, tmp_path, REDIS_URL=url) for name in ("worker", "flower", "web")]
+    for code, said in map(end_of, processes):
+        assert code == 1
+        assert "REDIS_URL: the Redis URL must look like redis://" in said
+        assert "s3cr3t" not in said
+        assert "Traceback" not in said
+        assert "ready" not in said
+
+
+def test_a_worker_whose_pulse_cannot_start_ends_and_says_why(tmp_path: Path, valkey_url: str) -> None:
+    """It would take messages and archive nothing, and no other process would know of it."""
+    code, said = end_of(started("archive", tmp_path, REDIS_URL=valkey_url, VOICEQUEUE_ARCHIVE="nosuch://songs"))
+
+    assert code == 1
+    assert "the pulse cannot start, so the worker ends: Unusable: VOICEQUEUE_ARCHIVE cannot be used" in said
+    assert "ready" not in said

@@ -212,12 +212,13 @@ def test_what_comes_while_redis_is_out_of_memory_is_tried_again(house: House, qu
     push(redis, envelope([[], {"job": GOOD | {"batch": "full"}}, {}], headers={"eta": later}))
     eventually(lambda: redis.hlen(UNACKED_KEY) == 1)
     with redis.pipeline() as at_once:  # so that they are there when Redis is full
+        at_once.lpush(INTAKE_KEY, json.dumps(envelope(headers={"task": "unknown"})))
         for _ in range(5):
             at_once.lpush(INTAKE_KEY, json.dumps(envelope([[], {"job": GOOD | {"batch": "full"}}, {}])))
-        at_once.lpush(INTAKE_KEY, json.dumps(envelope(headers={"task": "unknown"})))
         at_once.config_set("maxmemory", 1)
         at_once.execute()
-    eventually(lambda: house.logs().count("Redis refuses: ") >= 3)
+    eventually(lambda: house.logs().count("cannot be noted as rejected yet") >= 1)
+    eventually(lambda: house.logs().count("Redis refuses (OOM ") >= 3)
 
     redis.config_set("maxmemory", 0)
 

@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from redis import Redis
 
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.acceptance.test_webhooks import send, signed
 from tests.conftest import eventually
-from voicequeue import Stage, State, StoreUnreachable, VoiceQueue, signing
+from tests.refusing import CODES, refusing
+from voicequeue import Job, Stage, State, StoreUnreachable, VoiceJob, VoiceQueue, signing
 
 COUNT = 200
 LATER = 50
@@ -97,6 +99,63 @@ def test_a_worker_stays_the_same_process_when_redis_restarts(build: Build) -> No
     assert nothing_lost_nothing_paid_twice(house, 60, spent_elsewhere=5 * 19)[State.SUCCEEDED] == 60
 
 
+#: How long a POST may take.
+LEASE_S = 2
+
+
+@pytest.fixture(scope="module")
+def unwilling(build_for_all: Build) -> House:
+    """Two workers and a gateway, whose Redis will refuse; orders stay with upstream."""
+    dials = {"latency_s": 1, "voice_s": 600, "webhook": "never"}
+    return build_for_all(workers=2, web=True, dials=dials, VOICEQUEUE_CHARGE_LEASE_S=str(LEASE_S))
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_redis_that_refuses_writes_while_posts_are_on_their_way_loses_none_of_them(
+    unwilling: House, code: str
+) -> None:
+    """Answers that were paid for are kept until Redis takes them, however long after the lease that is, so that no job
+    is unsure. The workers' processes stay, and callers get a 503 that says what Redis refused, and why."""
+    house = unwilling
+    before, ordered = pids(house), len(house.ledger()["charges"])
+    with Redis.from_url(house.redis_url) as redis, house.queue() as queue:
+        queue.enqueue_many(voices(8, code))
+        eventually(lambda: queue.batch(code).states[State.CHARGING] == 8)
+        with refusing(redis, code):
+            trusted_until = time.monotonic() + LEASE_S + 1
+            eventually(lambda: len(house.ledger()["charges"]) == ordered + 8)
+            said_no = requests.post(f"{house.web}/v1/jobs", json={"audio_url": "https://r.example/a.wav"}, timeout=10)
+            with pytest.raises(StoreUnreachable, match=f"Redis refuses: {code} .*; "):
+                queue.pause()
+            assert hook(house, next(queue.jobs(batch=code))) == 503
+            eventually(lambda: time.monotonic() > trusted_until)
+        eventually(lambda: queue.batch(code).states[State.PENDING] == 8)
+        assert all(job.task_ids[Stage.VOICE] for job in queue.jobs(batch=code))
+
+    assert pids(house) == before
+    assert (said_no.status_code, said_no.json()["code"]) == (503, "store_unreachable")
+    assert code in said_no.json()["detail"]
+    assert int(said_no.headers["Retry-After"]) > 0
+    assert house.ledger()["double_charges"] == []
+    assert "Traceback" not in (house.home / "log" / "web.log").read_text()
+
+
+def voices(count: int, batch: str) -> list[VoiceJob]:
+    """Voices without a song."""
+    return [
+        VoiceJob(audio_url=f"https://recordings.example/{batch}/{number}.wav", batch=batch) for number in range(count)
+    ]
+
+
+def hook(house: House, job: Job) -> int:
+    """The status of a webhook that names another task of the job."""
+    secret = (house.home / "secret").read_text()
+    token = signing.webhook_token(secret, job.id, Stage.VOICE, 1)
+    body = b'{"task_id": "another"}'
+    path = f"/hooks/musicapi/{job.id}/voice?attempt=1&token={token}"
+    return send(house, path, body, signed(secret, job.id, body, time.time()))
+
+
 def test_a_webhook_waits_for_redis_and_says_so_if_it_does_not_come(build: Build) -> None:
     """Nobody knows whether upstream sends it again: it is taken when Redis is back soon, and refused with 503
     when it is not, without a traceback in the log for each."""
@@ -105,18 +164,10 @@ def test_a_webhook_waits_for_redis_and_says_so_if_it_does_not_come(build: Build)
         queue.enqueue_many(jobs(1))
         eventually(lambda: queue.batch("voices").states[State.PENDING] == 1)
         [job] = queue.jobs(batch="voices")
-    secret = (house.home / "secret").read_text()
-    token = signing.webhook_token(secret, job.id, Stage.VOICE, 1)
-    path = f"/hooks/musicapi/{job.id}/voice?attempt=1&token={token}"
-    body = b'{"task_id": "another"}'
-
-    def hook() -> int:
-        return send(house, path, body, signed(secret, job.id, body, time.time()))
-
     with ThreadPoolExecutor(1) as aside:
         with house.supervisor.held_down("valkey"):
-            assert hook() == 503
-            waiting = aside.submit(hook)
+            assert hook(house, job) == 503
+            waiting = aside.submit(hook, house, job)
             assert requests.get(f"{house.web}/readyz", timeout=10).status_code == 503
             assert not waiting.done()
         assert waiting.result(30) == 200

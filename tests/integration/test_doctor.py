@@ -107,6 +107,7 @@ def setup(
     found = Setup(redis, Store(redis), monkeypatch.setenv, capsys)
     found.heard()
     yield found
+    redis.config_set("min-replicas-to-write", 0)
     redis.flushall()
     redis.config_set("maxmemory-policy", "noeviction")
     redis.config_set("appendfsync", "always")
@@ -126,6 +127,11 @@ def without_persistence(setup: Setup) -> None:
 def with_eviction(setup: Setup) -> None:
     """Its Redis throws away what was not used lately."""
     setup.redis.config_set("maxmemory-policy", "allkeys-lru")
+
+
+def with_too_few_replicas(setup: Setup) -> None:
+    """Its Redis confirms no write that is nowhere else."""
+    setup.redis.config_set("min-replicas-to-write", 1)
 
 
 def with_a_wrong_key(setup: Setup) -> None:
@@ -176,6 +182,7 @@ def with_another_secret(setup: Setup) -> None:
     [
         (without_persistence, "persistence", "a restart forgets", "appendonly yes"),
         (with_eviction, "eviction", "allkeys-lru", "maxmemory-policy noeviction"),
+        (with_too_few_replicas, "redis", "refuses writes: NOREPLICAS", "connect them"),
         (with_a_wrong_key, "upstream", "does not accept MUSICAPI_KEY", "voicequeue resume"),
         (with_a_clock_that_is_off, "clock", "the clock of g1 is 301 s behind", "chrony"),
         (without_a_worker, "workers", "no worker was heard", "celery -A workers.app worker"),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.worker import state
 
+from config.settings import BadSettings
 from simulator.process import Simulator
 from tasks.musicapi import MusicApi
 from tasks.services import Services
@@ -23,7 +26,7 @@ from voicequeue.job import Code, Move
 from voicequeue.polling import ENOUGH, PollPlan, Span
 from voicequeue.records import task_field
 from voicequeue.store import Store
-from workers.pulse import HEARD_S, PROCESSES, Pulse
+from workers.pulse import HEARD_S, PROCESSES, Beating, Pulse
 
 SONG = Song(prompt="la la")
 
@@ -460,3 +463,40 @@ def test_a_price_that_has_changed_is_logged_once(
         "the account fell by 25 while 20 were counted: another user of the account, or a changed price "
         "(5 instead of 4 a voice?)"
     )
+
+
+# ── a pulse that ends ──────────────────────────────────────────────────────────────────────────────
+
+
+class Failing(Beating):
+    """A pulse that raises: when it is built, or later."""
+
+    def __init__(self, *, later: bool) -> None:
+        super().__init__(SimpleNamespace())
+        self._later = later
+
+    def prepare(self, app: Any, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  it fails
+        """Build what fails, or fail."""
+        if not self._later:
+            raise BadSettings("REDIS_URL: is wrong")
+        return self._fail
+
+    def _fail(self) -> None:
+        raise RuntimeError("a defect")
+
+
+@pytest.mark.parametrize(("later", "says"), [(False, "BadSettings: REDIS_URL: is wrong"), (True, "RuntimeError")])
+def test_a_worker_ends_with_its_pulse_and_says_why(
+    later: bool, says: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take messages, and no other process would know that it lives."""
+    monkeypatch.setattr(state, "should_stop", None)
+    pulse, worker = Failing(later=later), SimpleNamespace(app=None, hostname="w1", concurrency=1)
+
+    with nullcontext() if later else pytest.raises(SystemExit, match="1"):
+        pulse.start(worker)
+
+    pulse.stop(worker)
+    assert state.should_stop == (1 if later else None)
+    [record] = caplog.records
+    assert record.getMessage().endswith(f"so the worker ends: {says}")

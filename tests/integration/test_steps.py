@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from tests.scripted import HANG_UP, Request, Scripted, answer
 from voicequeue import Limits, Stage, State, VoiceJob
 from voicequeue.job import Code
 from voicequeue.polling import PollPlan
+from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.store import Store, connect
 
 MANY = Limits(in_flight=1000, first_in_flight=1000)
@@ -420,3 +422,24 @@ def test_what_there_was_no_time_for_is_left_as_it_was(bench: Bench, simulator: S
     assert bench.states(job_ids) == [State.ADMITTED] * 3
     assert simulator.ledger()["calls"]["create_voice"] == 0
     assert bench.submit(Stage.VOICE, job_ids).pending == job_ids
+
+
+# ── a Redis that refuses ───────────────────────────────────────────────────────────────────────
+
+
+def test_an_answer_is_written_though_what_it_says_of_upstream_cannot_be(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was paid for: the job has its task id, and the log as well."""
+
+    def refuse(*_: object) -> None:
+        raise RedisRefusalError("OOM command not allowed")
+
+    monkeypatch.setattr(bench.services.health, "of_order", refuse)
+    [job_id] = bench.admitted(voice())
+
+    with caplog.at_level(logging.INFO, "voicequeue"):
+        assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
+
+    task_id = bench.job(job_id).task_ids[Stage.VOICE]
+    assert [vars(record)["task_id"] for record in caplog.records if record.message == "ordered"] == [task_id]

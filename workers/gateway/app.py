@@ -11,6 +11,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from config.settings import BadSettings, Settings
 from tasks.celery_tasks import poll_name
@@ -93,5 +94,5 @@ def _lifespan(
 def _poll_now(stage: Stage, job_id: str) -> None:
     try:
         celery.send_task(poll_name(stage), args=([job_id],), retry=False)
-    except OperationalError:
+    except (OperationalError, RedisError):
         log.warning("no message could be sent; the pulse finds it overdue", extra={"job": job_id})

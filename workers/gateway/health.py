@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, HTTPException
 
-from voicequeue.reconnect import UNREACHABLE
+from voicequeue.reachable import reachable
 from voicequeue.store import Store
 from workers.gateway.openapi import problems
 
@@ -24,10 +24,8 @@ def router(store: Store) -> APIRouter:
     @routes.get("/readyz", responses=problems(503))
     def readyz() -> dict[str, int | str]:
         """Redis answers, and a worker's pulse was heard lately."""
-        try:
+        with reachable():
             workers = len(store.pulses["worker"].since(store.clock() - PULSE_S))
-        except UNREACHABLE:
-            raise HTTPException(503, "Redis does not answer") from None
         if not workers:
             raise HTTPException(503, "no worker's pulse was heard lately")
         return {"status": "ok", "workers": workers}

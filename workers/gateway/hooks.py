@@ -18,8 +18,8 @@ from starlette.concurrency import run_in_threadpool
 from tasks import webhooks
 from tasks.musicapi import readings
 from tasks.webhooks import Hint
-from voicequeue import signing
-from voicequeue.reconnect import UNREACHABLE
+from voicequeue import StoreUnreachable, signing
+from voicequeue.reachable import reachable
 from voicequeue.stage import Stage
 from voicequeue.store import Store
 from workers.gateway import bodies
@@ -61,8 +61,8 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
             raise HTTPException(401, "the signature does not hold")
         try:
             hint = await run_in_threadpool(_take, store, poll_now, job_id, stage, attempt, _task_id(body))
-        except UNREACHABLE:
-            raise HTTPException(503, "Redis does not answer", {"Retry-After": "60"}) from None
+        except StoreUnreachable as error:
+            raise HTTPException(503, str(error), {"Retry-After": "60"}) from None
         about = {"job": job_id, "stage": str(stage), "attempt": attempt, "hint": hint.value}
         log.info("webhook", extra=about)
         if hint is Hint.UNKNOWN:
@@ -73,7 +73,8 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
 
 
 def _take(store: Store, poll_now: PollNow, job_id: str, stage: Stage, attempt: int, task_id: str | None) -> Hint:
-    hint = webhooks.take(store, job_id, stage, attempt, task_id)
+    with reachable():
+        hint = webhooks.take(store, job_id, stage, attempt, task_id)
     if hint is Hint.POLL:
         poll_now(stage, job_id)
     return hint

@@ -16,6 +16,7 @@ from voicequeue.apikeys import Scope
 from voicequeue.gate import Reason
 from voicequeue.job import State
 from voicequeue.overview import Line, by_priority
+from voicequeue.reachable import reachable
 from voicequeue.spec import Priority
 from voicequeue.stage import Stage
 from voicequeue.store import Store
@@ -59,7 +60,9 @@ def router(store: Store, access: Access) -> APIRouter:
     async def metrics(request: Request) -> Response:
         """Numbers for Prometheus, in its text format or OpenMetrics, as `Accept` says."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(await run_in_threadpool(encode, registry), headers={"Content-Type": content_type})
+        with reachable():
+            numbers = await run_in_threadpool(encode, registry)
+        return Response(numbers, headers={"Content-Type": content_type})
 
     return routes
 

@@ -1,0 +1,74 @@
+"""What a Redis URL may be: the same for the library, Celery's transport and the settings.
+
+Celery's transport reads URLs in its own way, and takes what it does not know for localhost: nothing is left to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+SHAPE: Final = "redis://[user:password@]host:port/database"
+
+#: Options of a rediss:// URL that redis-py and Celery's transport read alike; the values, where they are not paths.
+OPTIONS: Mapping[str, frozenset[str]] = {
+    "ssl_ca_certs": frozenset(),
+    "ssl_ca_path": frozenset(),
+    "ssl_cert_reqs": frozenset({"none", "optional", "required"}),
+    "ssl_certfile": frozenset(),
+    "ssl_check_hostname": frozenset({"false", "true"}),
+    "ssl_keyfile": frozenset(),
+}
+
+_DATABASE: Final = re.compile(r"(/([0-9]+)?)?")
+
+#: What ends the part before the host, and would be read as something else.
+_UNQUOTED: Final = re.compile(r"[\s\x00-\x1f\x7f;#\\]")
+
+
+def validate_redis_url(url: str) -> str:
+    """Return the URL. Raises ValueError where not every process can use it, without quoting it: there may be a
+    password in it."""
+    for problem in _problems(url):
+        raise ValueError(f"the Redis URL must look like {SHAPE}: {problem}") from None
+    return url
+
+
+def _problems(url: str) -> Iterator[str]:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in ("redis", "rediss"):
+        yield _scheme_problem(scheme if separator else "")
+        return
+    if _UNQUOTED.search(url):
+        yield "special characters in the user or password are percent-encoded"
+        return
+    try:
+        parts, port = urlsplit(url), urlsplit(url).port
+    except ValueError:
+        yield "the host or port cannot be read; special characters in the password are percent-encoded"
+        return
+    if not parts.hostname:
+        yield "it names no host"
+    if port == 0:
+        yield "the port is 1 to 65535"
+    if not _DATABASE.fullmatch(parts.path):
+        yield "the database is a whole number, 0 or more"
+    yield from _option_problems(parts)
+
+
+def _scheme_problem(scheme: str) -> str:
+    if scheme == "unix":
+        return "a Unix socket is not supported, because Celery's transport has no such URLs"
+    if "sentinel" in scheme or "cluster" in scheme:
+        return "Sentinel and Cluster are not supported; name the primary"
+    return "redis:// and rediss:// are supported"
+
+
+def _option_problems(parts: SplitResult) -> Iterator[str]:
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if parts.scheme != "rediss" or name not in OPTIONS:
+            yield f"no options are supported after a '?' but, for rediss://, {', '.join(OPTIONS)}"
+        elif not value or (OPTIONS[name] and value not in OPTIONS[name]):
+            yield f"{name} is {' or '.join(sorted(OPTIONS[name])) or 'the path of a file or folder'}"
