@@ -270,6 +270,10 @@ class Beating(bootsteps.StartStopStep):
         self._thread = threading.Thread(target=self.run, args=known, name="pulse", daemon=True)
         self._thread.start()
 
+    def close(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
+        """Begin nothing new from the moment that the worker stops."""
+        self.stopping.set()
+
     def stop(self, worker: Any) -> None:
         """Beat no more: nothing new is begun while the worker's tasks end."""
         self.terminate(worker)

@@ -96,13 +96,13 @@ class Keeper:
         how = _signal_name(-process.returncode) if process.returncode < 0 else f"exit code {process.returncode}"
         self._say(f"{self.program.name} died ({how}), again in {wait:g} s; its log: {self.program.log}")
 
-    def hold(self) -> None:
-        """Kill the process, and start no other before `let_go`."""
+    def hold(self, number: signal.Signals, *, whole_group: bool) -> subprocess.Popen[bytes] | None:
+        """Send the process this signal, and start no other before `let_go`; gives the process."""
         self._held = True
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+                (os.killpg if whole_group else os.kill)(self._process.pid, number)
+        return self._process
 
     def let_go(self) -> None:
         """Start the program again, at once."""
@@ -159,12 +159,16 @@ class Supervisor:
             return self._keepers[name].pid
 
     @contextmanager
-    def held_down(self, name: str) -> Iterator[None]:
-        """Kill a program (SIGKILL) and keep it away meanwhile, as an outage would."""
+    def held_down(
+        self, name: str, number: signal.Signals = signal.SIGKILL, *, whole_group: bool = True
+    ) -> Iterator[None]:
+        """End a program by this signal and keep it away meanwhile, as an outage would."""
         keeper = self._keepers[name]
         with self._lock:
-            keeper.hold()
+            process = keeper.hold(number, whole_group=whole_group)
         try:
+            if process is not None:
+                process.wait()
             yield
         finally:
             with self._lock:
