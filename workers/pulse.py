@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from math import ceil, inf
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -32,6 +33,7 @@ from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, Event, State
 from voicequeue.pulses import DAY_S, Pulses
 from voicequeue.stage import Stage
 from workers.facts import facts
+from workers.lifeline import lifeline
 from workers.services import build
 
 log = logging.getLogger("voicequeue.pulse")
@@ -119,8 +121,9 @@ class Pulse:
         self._services.store.pulses["worker"].gone(self._worker)
 
     def admit(self) -> None:
-        """Fill the free slots from the backlog and hand out what was admitted."""
-        while self._admit_some() == AT_ONCE:
+        """Fill the free slots from the backlog and hand out what was admitted; not what a worker gives back that
+        stops."""
+        while not self._services.stopping() and self._admit_some() == AT_ONCE:
             pass
 
     def _admit_some(self) -> int:
@@ -336,7 +339,7 @@ class PulseStep(Beating):
         """Beat until the worker stops."""
         chosen = settings()
         pulse = Pulse(
-            build(chosen),
+            replace(build(chosen), stopping=lifeline.is_cut),
             partial(publish, app),
             worker=worker,
             chunk=chosen.chunk,
@@ -347,7 +350,7 @@ class PulseStep(Beating):
             facts={**facts(chosen), PROCESSES: processes},
         )
         heard, reconciled, tidied = Every(chosen.pulse_s), Every(chosen.reconcile_s), Every(TIDY_S)
-        while not self.stopping.is_set():
+        while not (self.stopping.is_set() or lifeline.is_cut()):
             if heard.due():
                 survive(pulse.heard)
                 survive(pulse.look_at_the_account)
