@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from billiard.util import set_pdeathsig
+from billiard.util import set_pdeathsig  # type: ignore[attr-defined]  # its types leave it out
 from celery import bootsteps
 from celery.signals import task_postrun, task_prerun, worker_process_init, worker_shutting_down
 
@@ -91,7 +91,7 @@ lifeline = Lifeline()
 
 
 def shield_child() -> None:
-    """Leave the end of a child to its main process: no signal to the group cuts its task, nor does the other's death."""
+    """Leave the end of a child to its main process: neither a signal to the group nor the other's death cuts a task."""
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import eventually
-from workers.stack import HomeInUse, alone_in
+from workers.home import HomeInUse, alone_in
 from workers.supervisor import Program, Supervisor
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
