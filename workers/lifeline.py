@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from billiard.util import set_pdeathsig  # type: ignore[attr-defined]  # its types leave it out
@@ -45,6 +46,11 @@ class Lifeline:
         """Return whether this worker is stopping, so that no POST may begin."""
         return self._is_cut
 
+    @property
+    def is_held_here(self) -> bool:
+        """Whether this is the main process, which may do its tasks itself (`--pool solo`)."""
+        return self._main_pid == os.getpid()
+
     def hold(self) -> None:
         """Open the pipe in the main process, before its children are forked."""
         self._main_pid = os.getpid()
@@ -60,8 +66,6 @@ class Lifeline:
 
     def follow(self, on_orphaned: Callable[[], object]) -> None:
         """Follow the main process, in a child: end after the current task where the main process has died."""
-        if self._main_pid is None or self._main_pid == os.getpid():
-            return  # a child that was not forked has no pipe
         if self._write_end >= 0:
             os.close(self._write_end)
         task_prerun.connect(self._enter_task, weak=False)
@@ -75,10 +79,14 @@ class Lifeline:
         self._in_task.release()
 
     def _watch(self, on_orphaned: Callable[[], object]) -> None:
-        os.read(self._read_end, 1)  # returns when the pipe is closed
-        self._is_cut = True
+        if self._main_pid is None:  # this child was not forked: it has no pipe
+            self._main_pid = os.getppid()
+        else:
+            os.read(self._read_end, 1)  # returns when the pipe is closed
+            self._is_cut = True
         while os.getppid() == self._main_pid:
             time.sleep(ALIVE_CHECK_S)
+        self._is_cut = True
         self._in_task.acquire(timeout=ORPHANED_TASK_S)
         try:
             on_orphaned()
@@ -90,20 +98,23 @@ class Lifeline:
 lifeline = Lifeline()
 
 
-def shield_child() -> None:
-    """Leave the end of a child to its main process: neither a signal to the group nor the other's death cuts a task."""
+def shield() -> None:
+    """Leave the end of this child to its main process: no signal to the group, nor the other's death, cuts its task."""
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    try:
+    with suppress(OSError):  # not on Linux, where there is no such signal to begin with
         set_pdeathsig(0)
-    except OSError:  # not on Linux, where there is none to begin with
-        return
 
 
 def install(on_orphaned: Callable[[], object]) -> None:
     """Connect the lifeline to Celery's signals; `on_orphaned` is called before a child without a main process ends."""
-    worker_process_init.connect(lambda **_: shield_child(), weak=False)
-    worker_process_init.connect(lambda **_: lifeline.follow(on_orphaned), weak=False)
+
+    def begin_child(**_: object) -> None:
+        if not lifeline.is_held_here:
+            shield()
+            lifeline.follow(on_orphaned)
+
+    worker_process_init.connect(begin_child, weak=False)
     worker_shutting_down.connect(lambda **_: lifeline.cut(), weak=False)
 
 

@@ -23,7 +23,6 @@ STOPS = [
     (signal.SIGTERM, True),
     (signal.SIGHUP, True),
     (signal.SIGQUIT, True),
-    (signal.SIGINT, True),
     (signal.SIGKILL, False),
 ]
 
