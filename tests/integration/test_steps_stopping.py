@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tasks.steps import Round, Submitted
 from tests.conftest import eventually
-from tests.integration.conftest import DEADLINE_S, THREADS, Bench, Build, voices
+from tests.integration.conftest import POLL_S, THREADS, Bench, Build, voices
 from tests.scripted import Request, Scripted, answer
 from voicequeue import Stage, State
 
@@ -88,10 +88,11 @@ def test_what_was_not_asked_about_is_due_at_once_and_fails_of_no_deadline(build:
     slow.release.set()
     with Scripted(slow) as upstream, ThreadPoolExecutor(1) as worker:
         bench = stops(build(upstream.url), stop.is_set)
+        bench = replace(bench, services=replace(bench.services, deadlines=dict.fromkeys(Stage, POLL_S / 2)))
         job_ids = bench.ordered(*voices(2 * THREADS))
         upstream.requests.clear()
         slow.release.clear()
-        bench.clock.now += DEADLINE_S + 1
+        bench.clock.now += POLL_S
         polling = worker.submit(bench.poll, Stage.VOICE, job_ids)
         eventually(lambda: len(upstream.requests) == THREADS)
         stop.set()
