@@ -62,26 +62,28 @@ class Farewell:
 
     def __call__(self) -> None:
         """Look at where it stands; called again and again until the end."""
-        if self._signals.again.is_set() and not self._forced:
+        if self._forced:
+            return
+        if self._signals.again.is_set():
             self._forced = True
-            self._say(f"cutting {self._orders()}: they become unsure, see voicequeue review")
+            self._say(f"cutting {self._what_is_left()}: they become unsure, see voicequeue review")
             self._supervisor.force()
-        elif time.monotonic() > self._next_at and not self._forced:
+        elif time.monotonic() > self._next_at:
             self._next_at = time.monotonic() + PROGRESS_S
-            self._say(f"waiting for {self._orders()}; Ctrl-C again cuts them, although they may have been charged")
+            self._say(
+                f"waiting for {self._what_is_left()}; Ctrl-C again cuts them, although they may have been charged"
+            )
 
-    def _orders(self) -> str:
-        try:
+    def _what_is_left(self) -> str:
+        with suppress(StoreUnreachable):
             return f"{self._stack.orders_on_their_way()} orders on their way"
-        except StoreUnreachable:
-            return "orders on their way"
+        return "orders on their way"
 
 
 def main() -> int:
     """Start everything and stay up."""
     chosen = settings()
     console = Console(highlight=False)
-    signals = Signals()
 
     def say(text: str) -> None:
         with suppress(OSError):  # the terminal was closed
@@ -92,7 +94,7 @@ def main() -> int:
             alone_in(HOME, wait_s=chosen.stop_s + MARGIN_S, say=say) as lock,
             Supervisor(say, keeps=[lock.descriptor]) as supervisor,
         ):
-            stack = Stack(supervisor, chosen)
+            signals, stack = Signals(), Stack(supervisor, chosen)
             addresses = stack.start_all(workers=WORKERS)
             say(_welcome(addresses, stack.write_environment()))
             signals.stop.wait()
@@ -102,6 +104,8 @@ def main() -> int:
     except (TimeoutError, HomeInUse) as error:
         say(f"[red]{error}[/]")
         return 1
+    except KeyboardInterrupt:  # it waited for another stack
+        return 130
     return 0
 
 
