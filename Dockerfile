@@ -21,6 +21,6 @@ COPY workers workers
 COPY config config
 USER voicequeue
 
-# SIGTERM lets calls under way end; SIGQUIT would cut a POST in two.
+# At SIGTERM calls on their way are finished, and no new ones begin.
 STOPSIGNAL SIGTERM
 CMD ["celery", "-A", "workers.app", "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]

@@ -50,6 +50,10 @@ class BadSettings(SystemExit):
     """A setting has a value that is not allowed; the text names it."""
 
 
+#: Seconds beyond its last answer in which a stopping worker writes it and ends.
+STOP_MARGIN_S = 10.0
+
+
 class Settings(BaseSettings):
     """Read once, never changed. Times are in seconds and may be fractions.
 
@@ -85,6 +89,11 @@ class Settings(BaseSettings):
     )
     connect_timeout_s: Seconds = Field(5.0, description="how long one call to MusicAPI may take to connect")
     answer_timeout_s: Seconds = Field(30.0, description="how long it may take until it is answered in full")
+
+    @property
+    def stop_s(self) -> float:
+        """Seconds that a worker may take to stop: one POST that just began, its answer written, and a margin."""
+        return self.connect_timeout_s + self.answer_timeout_s + STOP_MARGIN_S
 
     # Gateway
     public_url: str | None = Field(

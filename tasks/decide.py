@@ -27,6 +27,12 @@ from voicequeue.gate import Refusal
 from voicequeue.job import Code, Doubt, Failure, Job, Move, State
 from voicequeue.stage import PRICES, Stage
 
+#: Why jobs are queued again that a worker did not begin.
+STOPPING = "its worker is stopping; nothing was sent"
+
+#: A process was frozen after its claim. Another worker may have decided to order again, so this one must not.
+TOO_LATE = "the claim ran out before anything was sent"
+
 
 def accepted(claim: Charged, task_id: str, now: float, poll_in: float, model: str = "") -> Move:
     """Upstream took the order: the credits are spent, and the task is to be asked about."""
@@ -65,10 +71,14 @@ def late(job: Job, move: Move) -> Move | None:
     return replace(move, version=job.version, state=State.UNSURE, to=to, due=due, reason=reason, refused=None)
 
 
-def not_sent(claim: Charged) -> Move:
-    """The claim ran out before anything was sent, for its process was frozen meanwhile: somebody may
-    have decided to order again, so it is too late for this one to."""
-    return _from_charging(claim)(State.QUEUED, reason="the claim ran out before anything was sent")
+def not_sent(claim: Charged, reason: str) -> Move:
+    """Queue a claimed job again for which nothing was sent."""
+    return _from_charging(claim)(State.QUEUED, reason=reason)
+
+
+def not_begun(job: Job) -> Move:
+    """Queue an admitted job again whose worker stops, so that another worker can take it at once."""
+    return Move(job.id, job.version, State.ADMITTED, job.stage, State.QUEUED, reason=STOPPING)
 
 
 def lost(job_id: str, version: int, stage: Stage) -> Move:

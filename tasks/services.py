@@ -34,6 +34,8 @@ class Services:
     clock: Clock
     #: None where upstream cannot reach us.
     webhooks: Webhooks | None = None
+    #: Whether this process is stopping: what is on its way is finished, nothing new is sent.
+    stopping: Callable[[], bool] = lambda: False
     #: What one call about a job is done within: a span, where traces are on.
     span: Callable[..., AbstractContextManager[None]] = lambda *_, **__: nullcontext()
 

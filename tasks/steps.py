@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +32,9 @@ from voicequeue.spec import VoiceJob
 from voicequeue.stage import Stage
 
 log = logging.getLogger("voicequeue")
+
+#: Seconds between two looks at whether the process stops, while jobs wait for answers to others.
+STOP_CHECK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +68,25 @@ def submit(services: Services, stage: Stage, job_ids: Sequence[str]) -> Submitte
     """Send the POST of `stage` for each job that is admitted to it, once.
 
     No more are claimed than are sent at once. What upstream answers is written as soon as somebody hears of it,
-    together with whatever else was answered by then, and as many others are claimed.
+    together with whatever else was answered by then, and as many others are claimed. A process that stops claims no
+    more: it queues the others again and waits for the answers to what it has sent.
     """
     job_ids, luck = list(dict.fromkeys(job_ids)), services.polls.luck()
     enough = services.clock() + services.patience.submit_s
     orders = Exchange[Order, str](services.upstream, partial(_span, services, stage, "order"))
     ids, later, pending = deque(job_ids), dict[str, float](), dict[str, Pending]()
     while ids or orders.is_open:
+        if services.stopping():
+            _give_back(services, stage, ids)
+            ids.clear()
         if services.clock() > enough:
             later |= dict.fromkeys(ids, 0.0)
             ids.clear()
         wave = [ids.popleft() for _ in range(min(orders.free, len(ids)))]
         with _left_to_the_pulse(wave):
             later |= _order(services, stage, wave, orders)
-        pending |= {found.job_id: found for found in _settle(services, luck, orders.told())}
+        answered = orders.told(within=STOP_CHECK_S if ids else None)
+        pending |= {found.job_id: found for found in _settle(services, luck, answered)}
     # One message asks about all of them, so they are due together, as soon as the first of them is.
     poll_in = min((found.poll_in for found in pending.values()), default=0.0)
     due = services.clock() + poll_in
@@ -125,8 +133,8 @@ def _order(services: Services, stage: Stage, job_ids: list[str], orders: Exchang
                     posts.append(_post(services, claim))
                 except Refused as error:
                     moves.append((claim, decide.not_accepted(claim, error, now)))
-    if services.clock() >= now + services.patience.charge_s:
-        moves += [(order.claim, decide.not_sent(order.claim)) for order, _ in posts]
+    if reason := _why_not(services, claimed_at=now):
+        moves += [(order.claim, decide.not_sent(order.claim, reason)) for order, _ in posts]
         posts.clear()
     orders.begin(posts)
     _write(services, moves)
@@ -134,6 +142,23 @@ def _order(services: Services, stage: Stage, job_ids: list[str], orders: Exchang
     anew = [move.job_id for move, made in zip(unheard, services.store.apply(unheard, now), strict=True) if made]
     waits = zip(job_ids, found, strict=True)
     return {job_id: wait.seconds for job_id, wait in waits if isinstance(wait, Later)} | dict.fromkeys(anew, 0.0)
+
+
+def _why_not(services: Services, *, claimed_at: float) -> str:
+    """Return why POSTs that were claimed then must not be sent any more; empty if they may."""
+    if services.clock() >= claimed_at + services.patience.charge_s:
+        return decide.TOO_LATE
+    return decide.STOPPING if services.stopping() else ""
+
+
+def _give_back(services: Services, stage: Stage, job_ids: Collection[str]) -> None:
+    """Queue jobs again that are still admitted to the stage."""
+    if not job_ids:
+        return
+    with _left_to_the_pulse(list(job_ids)):
+        jobs = [job for job in services.store.get(list(job_ids)) if job and job.stage is stage]
+        moves = [decide.not_begun(job) for job in jobs if job.state is State.ADMITTED]
+        services.store.apply(moves, services.clock())
 
 
 def _post(services: Services, claim: Charged) -> tuple[Order, Call[str]]:
@@ -227,12 +252,12 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
     says."""
     near_s, lease = services.plan.near_s, services.patience.poll_s
     claims = services.store.claim(job_ids, stage, services.clock(), lease=lease, near=near_s, most=services.chunk)
-    answers = _asked(services, stage, claims)
+    answers, not_asked = _asked(services, stage, claims)
     now, luck = services.clock(), services.polls.luck()
     moves: list[Move] = []
-    waiting: list[Planned] = []
-    abandoned: list[Planned] = []
-    for claim in claims:
+    waiting = [Planned(claim.job_id, claim.version, now) for claim in not_asked if claim.state is State.PENDING]
+    abandoned = [Planned(claim.job_id, claim.version, now) for claim in not_asked if claim.state is not State.PENDING]
+    for claim in claims[: len(claims) - len(not_asked)]:
         answer = answers.get(claim.job_id)
         # Where asking went wrong for any reason, the deadline holds all the same.
         move = answer.move if answer else decide.overdue(claim, now, _deadline(services, claim), said=_said(claim))
@@ -288,13 +313,15 @@ def _next_look(services: Services, claim: Claimed, answer: Answer | None, now: f
     return Planned(claim.job_id, claim.version, due, asked, doubt, keeps_doubt=claim.doubt is None)
 
 
-def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> dict[str, Answer]:
-    """What upstream says about each job; those of which it could not be asked are not among them."""
+def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> tuple[dict[str, Answer], list[Claimed]]:
+    """What upstream says about each job; those of which it could not be asked are not among them. Then the claims that
+    a process which stops did not begin to ask about, the last ones."""
     questions = Exchange[Claimed, Reading](services.upstream, partial(_span, services, stage, "poll"))
-    questions.begin([(claim, calls.task(claim.task_id, stage)) for claim in claims])
-    answers: dict[str, Answer] = {}
+    left, answers = deque(claims), dict[str, Answer]()
     results: dict[Claimed, Reading | UpstreamError] = {}
-    while questions.is_open:
+    while questions.is_open or (left and not services.stopping()):
+        wave = [left.popleft() for _ in range(0 if services.stopping() else min(questions.free, len(left)))]
+        questions.begin([(claim, calls.task(claim.task_id, stage)) for claim in wave])
         for told in questions.told():
             with _left_to_the_pulse([told.of.job_id]):
                 results[told.of] = told.result
@@ -306,7 +333,7 @@ def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> dict[
         for claim, found in results.items():
             if claim.job_id in alone or isinstance(found, Refused):
                 log.warning("asking about it: %s", found, extra={"job": claim.job_id, "stage": str(claim.stage)})
-    return answers
+    return answers, list(left)
 
 
 def _heard(services: Services, claim: Claimed, found: Reading | UpstreamError) -> Answer:

@@ -169,8 +169,9 @@ class Torture:
         return True
 
     def end_worker(self) -> bool:
-        """SIGTERM of a worker, as a deploy does."""
-        return self.signalled(os.kill, signal.SIGTERM)
+        """A stop of a worker, as a deploy, systemd or a closed terminal does it."""
+        number = self.chance.choice([signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+        return self.signalled(self.chance.choice([os.kill, os.killpg]), number)
 
     def signalled(self, send: Callable[[int, int], None], number: signal.Signals) -> bool:
         """Whether one of the workers was alive to get the signal."""

@@ -10,10 +10,11 @@ from config import logs, tracing
 from config.celeryconfig import configuration
 from config.settings import settings
 from tasks.celery_tasks import register
-from workers import broker
+from workers import broker, lifeline
 from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
 from workers.clock import App, event_loop_time
+from workers.lifeline import LifelineStep
 from workers.pulse import PulseStep
 from workers.retries import brief_retries
 from workers.services import archive_services, callback_services, last_words, services
@@ -21,7 +22,8 @@ from workers.services import archive_services, callback_services, last_words, se
 broker.install(event_loop_time)
 app = App("voicequeue", amqp=broker.Amqp, set_as_current=True)
 app.conf.update(configuration(settings()))
-app.steps["worker"].update({PulseStep, CallbackStep, ArchiveStep})
+app.steps["worker"].update({LifelineStep, PulseStep, CallbackStep, ArchiveStep})
+lifeline.install(last_words)
 register(app, services, callback_services, archive_services)
 setup_logging.connect(lambda **_: logs.configure(settings()), weak=False)
 # What stood before the work began is never collected: looking at it would cost each time, and in a child its own copy.

@@ -16,7 +16,8 @@ from voicequeue.cli.show import print_status
 from voicequeue.cli.terminal import coloured, out, safe
 from voicequeue.cli.watch import follow
 from voicequeue.rows import Rows
-from workers.stack import HOME, ROOT, Addresses, HomeInUse, Stack, alone_in
+from workers.home import MARGIN_S, HomeInUse, alone_in
+from workers.stack import HOME, ROOT, Addresses, Stack
 from workers.supervisor import Supervisor
 
 WORKERS = 2
@@ -40,7 +41,10 @@ def main() -> int:
         return 1
     home = HOME / "demo"
     try:
-        with alone_in(home), Supervisor(say=out.print) as supervisor:
+        with (
+            alone_in(home, wait_s=chosen.stop_s + MARGIN_S, say=out.print) as lock,
+            Supervisor(say=out.print, keeps=[lock.descriptor]) as supervisor,
+        ):
             with out.status("starting Valkey, the simulator, two workers and Flower"):
                 addresses = Stack(supervisor, chosen, home=home).start_all(workers=WORKERS, callbacks=False)
             last = _run(addresses, chosen, batch, jobs)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from math import ceil, inf
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -35,6 +36,7 @@ from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, Event, Job, Move, State
 from voicequeue.pulses import DAY_S, Pulses
 from voicequeue.stage import Stage
 from workers.facts import facts
+from workers.lifeline import lifeline
 from workers.services import build
 
 log = logging.getLogger("voicequeue.pulse")
@@ -122,8 +124,9 @@ class Pulse:
         self._services.store.pulses["worker"].gone(self._worker)
 
     def admit(self) -> None:
-        """Fill the free slots from the backlog and hand out what was admitted."""
-        while self._admit_some() == AT_ONCE:
+        """Fill the free slots from the backlog and hand out what was admitted; not what a worker gives back that
+        stops."""
+        while not self._services.stopping() and self._admit_some() == AT_ONCE:
             pass
 
     def _admit_some(self) -> int:
@@ -298,6 +301,10 @@ class Beating(bootsteps.StartStopStep):
             log.critical("the pulse has died, so the worker ends: %s", type(error).__name__, exc_info=True)
             state.should_stop = EX_FAILURE  # type: ignore[assignment]  # a flag or an exit code
 
+    def close(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
+        """Begin nothing new from the moment that the worker stops."""
+        self.stopping.set()
+
     def stop(self, worker: Any) -> None:
         """Beat no more: nothing new is begun while the worker's tasks end."""
         self.terminate(worker)
@@ -360,7 +367,7 @@ class PulseStep(Beating):
         """Build the pulse."""
         chosen = settings()
         pulse = Pulse(
-            build(chosen),
+            replace(build(chosen), stopping=lifeline.is_cut),
             partial(publish, app),
             worker=worker,
             chunk=chosen.chunk,
@@ -375,7 +382,7 @@ class PulseStep(Beating):
     def _beat(self, pulse: Pulse, chosen: Settings) -> None:
         """Beat until the worker stops."""
         heard, reconciled, tidied = Every(chosen.pulse_s), Every(chosen.reconcile_s), Every(TIDY_S)
-        while not self.stopping.is_set():
+        while not (self.stopping.is_set() or lifeline.is_cut()):
             if heard.due():
                 survive(pulse.heard)
                 survive(pulse.look_at_the_account)

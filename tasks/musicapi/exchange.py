@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
@@ -60,16 +60,14 @@ class Exchange(Generic[K, T]):
             self._open += len(calls)
             self._upstream.begin(calls, self._tell, self._within)
 
-    def told(self) -> list[Told[K, T]]:
-        """What came of calls since; waits for the first of them."""
-        if not self.is_open:
-            return []
-        found = [self._told.get()]
-        try:
-            while True:
+    def told(self, within: float | None = None) -> list[Told[K, T]]:
+        """What came of calls since; waits for the first of them, at most `within` seconds."""
+        found: list[Told[K, T]] = []
+        with suppress(Empty):
+            if self.is_open:
+                found.append(self._told.get(timeout=within))
+            while self.is_open:
                 found.append(self._told.get_nowait())
-        except Empty:
-            pass
         self._open -= len(found)
         return found
 

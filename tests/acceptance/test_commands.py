@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from simulator.process import Simulator
+from tests.acceptance.conftest import FAST, jobs
 from tests.conftest import eventually
+from voicequeue import State, VoiceQueue
 from workers.stack import free_port, procfile
 
 ROOT = Path(__file__).parents[2]
@@ -59,14 +65,9 @@ def test_the_demo_says_so_when_jobs_do_not_succeed(tmp_path: Path) -> None:
 def test_up_stays_up_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     """`make up`: prints where everything is, serves, and takes all its processes with it. Another shell gets the same
     settings by the file that it names, but for secrets that somebody gave."""
-    command, secret = [sys.executable, "-m", "workers.up"], "whsec_" + "c2VjcmV0" * 4
-    given = environment(tmp_path, VOICEQUEUE_KEEP_DAYS="30", VOICEQUEUE_CALLBACK_SECRET=secret)
-    with subprocess.Popen(command, cwd=ROOT, env=given, stdout=subprocess.PIPE, text=True) as stack:
-        lines: list[str] = []
-        assert stack.stdout is not None
-        while "Ctrl-C" not in (line := stack.stdout.readline()):
-            assert line, lines
-            lines.append(line)
+    secret = "whsec_" + "c2VjcmV0" * 4
+    with up(tmp_path, VOICEQUEUE_KEEP_DAYS="30", VOICEQUEUE_CALLBACK_SECRET=secret) as stack:
+        lines = said_until_it_is_up(stack)
         [sourced] = [line.split("#")[0].strip() for line in lines if line.strip().startswith(". ")]
         doctor = f"{sourced} && {Path(sys.executable).parent}/voicequeue doctor --strict"
         looked = subprocess.run(doctor, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -76,6 +77,64 @@ def test_up_stays_up_and_ends_on_ctrl_c(tmp_path: Path) -> None:
         stack.send_signal(signal.SIGINT)
         assert stack.wait(40) == 0
     eventually(lambda: not still_running(tmp_path))
+
+
+def test_up_that_is_killed_or_hung_up_leaves_nothing_that_pays_twice(tmp_path: Path) -> None:
+    """SIGKILL of `make up` with POSTs on their way: what it has started ends in order, POSTs first and Valkey last,
+    and the next one starts after that. When the terminal is closed it ends as it does at Ctrl-C. No order is charged
+    twice, none is unsure."""
+    with Simulator(latency_s=1.0, voice_s=0.5, music_s=60) as upstream:
+        env = {**FAST, "MUSICAPI_KEY": "key-of-the-account", "MUSICAPI_BASE_URL": upstream.api_url}
+        with up(tmp_path, **env, VOICEQUEUE_HTTP_THREADS="2") as first:
+            said_until_it_is_up(first)
+            with queue_of(tmp_path) as queue:
+                queue.enqueue_many(jobs(40))
+                eventually(lambda: queue.batch("voices").states[State.CHARGING])
+            left = psutil.Process(first.pid).children(recursive=True)
+            first.kill()
+        with up(tmp_path, **env, VOICEQUEUE_HTTP_THREADS="2") as second:
+            said_until_it_is_up(second)
+            assert [process for process in left if process.is_running()] == []
+            with queue_of(tmp_path) as queue:
+                eventually(lambda: queue.batch("voices").states[State.CHARGING])
+                assert queue.batch("voices").states[State.UNSURE] == 0
+            left = psutil.Process(second.pid).children(recursive=True)
+            second.send_signal(signal.SIGHUP)
+            assert second.wait(40) == 0
+        assert [process for process in left if process.is_running()] == []
+        ledger = upstream.ledger()
+    lines = "".join(log.read_text(encoding="utf-8") for log in (tmp_path / "log").glob("worker.*.log")).splitlines()
+    outcomes = [json.loads(line)["outcome"] for line in lines if '"event": "ordered"' in line]
+    assert outcomes == ["pending"] * len(ledger["charges"])
+    assert ledger["double_charges"] == []
+
+
+@contextmanager
+def up(home: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """What `make up` runs."""
+    command = [sys.executable, "-m", "workers.up"]
+    env = environment(home, **more)
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as stack:
+        try:
+            yield stack
+        finally:
+            stack.terminate()
+
+
+def said_until_it_is_up(stack: subprocess.Popen[str]) -> list[str]:
+    """What `make up` prints until it is up."""
+    lines: list[str] = []
+    assert stack.stdout is not None
+    while "Ctrl-C ends it" not in (line := stack.stdout.readline()):
+        assert line, lines
+        lines.append(line)
+    return lines
+
+
+def queue_of(home: Path) -> VoiceQueue:
+    """A connection to the Valkey of the stack in this folder."""
+    [url] = [line.partition("=")[2] for line in (home / "env").read_text().splitlines() if "REDIS_URL" in line]
+    return VoiceQueue(url)
 
 
 def still_running(home: Path) -> list[str]:

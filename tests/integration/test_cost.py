@@ -196,7 +196,9 @@ def crew(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.M
     app.close()
 
 
-def _all_told(exchange: Exchange[Any, Any], told: Callable[[Exchange[Any, Any]], list[Any]]) -> list[Any]:
+def _all_told(
+    exchange: Exchange[Any, Any], told: Callable[[Exchange[Any, Any]], list[Any]], within: float | None = None
+) -> list[Any]:
     found = told(exchange)
     while exchange.is_open:
         found += told(exchange)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import eventually
-from workers.stack import HomeInUse, alone_in
+from workers.home import HomeInUse, alone_in
 from workers.supervisor import Program, Supervisor
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
@@ -78,9 +80,75 @@ def test_foundations_end_last(tmp_path: Path) -> None:
     assert ended.read_text().split() == ["worker", "base"]
 
 
+#: A supervisor that is killed: a worker that leaves a child behind, what it needs, and the lock on a folder.
+KILLED = """
+import pathlib, signal, sys
+from workers.home import alone_in
+from workers.supervisor import Program, Supervisor
+
+home = pathlib.Path(sys.argv[1])
+with alone_in(home) as lock, Supervisor(keeps=[lock.descriptor]) as supervisor:
+    for name, foundation in (("base", True), ("worker", False)):
+        command = [sys.executable, "-c", sys.argv[2], str(home / "ended"), name]
+        supervisor.add(Program(name, command, home / f"{name}.log", foundation=foundation))
+    signal.pause()
+"""
+
+#: Takes its time to end. The worker has a child in a group of its own, which ends after it.
+SLOW_TO_END = """
+import os, pathlib, signal, sys, time
+def end(*_):
+    time.sleep(0.3)
+    with pathlib.Path(sys.argv[1]).open("a") as file: file.write(sys.argv[2] + "\\n")
+    os._exit(0)
+if sys.argv[2] == "worker" and (main := os.getpid()) and os.fork() == 0:
+    os.setpgid(0, 0)
+    while os.getppid() == main: time.sleep(0.02)
+    sys.argv[2] = "child"
+    end()
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+while True: signal.pause()
+"""
+
+
+def test_a_killed_supervisor_leaves_nothing_behind_and_foundations_end_last(tmp_path: Path) -> None:
+    """SIGKILL of the supervisor: its programs are asked to end, what they need ends when the last of their children is
+    gone, and meanwhile no other stack starts from the folder."""
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), SLOW_TO_END]) as supervisor:
+        logs = [tmp_path / f"{name}.log" for name in ("base", "worker")]
+        eventually(lambda: all(log.exists() and "ready" in log.read_text() for log in logs))
+        with pytest.raises(HomeInUse, match=f"process {supervisor.pid}"), alone_in(tmp_path, wait_s=9):
+            pass
+        supervisor.kill()
+    said: list[str] = []
+    with alone_in(tmp_path, wait_s=20, say=said.append):
+        assert (tmp_path / "ended").read_text().split() == ["worker", "child", "base"]
+    assert len(said) == 1
+
+
+def test_a_stop_that_is_forced_waits_no_longer(tmp_path: Path) -> None:
+    """What does not end by itself is waited for, and killed as soon as an operator wants that."""
+    stubborn = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+    )
+    log, looks = tmp_path / "stubborn.log", itertools.count()
+    with Supervisor(look_every_s=0.02) as supervisor:
+        supervisor.add(Program("stubborn", [sys.executable, "-c", stubborn], log))
+        eventually(lambda: "ready" in log.read_text())
+        supervisor.stop(lambda: supervisor.force() if next(looks) == 2 else None)
+        assert supervisor.pid("stubborn") is None
+    assert next(looks) >= 3
+
+
 def test_two_stacks_never_share_a_folder(tmp_path: Path) -> None:
-    """Two Valkeys on one append-only file would destroy it, so the second stack is told to go elsewhere."""
-    with alone_in(tmp_path), pytest.raises(HomeInUse, match="VOICEQUEUE_HOME"), alone_in(tmp_path):
-        pass
+    """Two Valkeys on one append-only file would destroy it: beside one that runs the second stack refuses at once, and
+    one that is ending is waited for."""
+    with alone_in(tmp_path) as lock:
+        with pytest.raises(HomeInUse, match="end it, or set VOICEQUEUE_HOME"), alone_in(tmp_path, wait_s=9):
+            pass
+        lock.mark_as_ending()
+        with pytest.raises(HomeInUse, match="still run"), alone_in(tmp_path, wait_s=0.2, say=lambda _: None):
+            pass
     with alone_in(tmp_path):
         pass
