@@ -16,6 +16,7 @@ from tasks.musicapi.layers import (
     Fields,
     Item,
     Layers,
+    code_of,
     first,
     is_number,
     message_of,
@@ -37,6 +38,8 @@ _AUDIO = ("audiourl", "songurl", "mp3url", "audio")
 
 #: Said where nothing is to be read but a text: it is worked on.
 _WAIT = re.compile(r"\bnot (yet )?(ready|finished|complete)|\b(still )?in progress\b|\bstill \w+ing\b|\bbeing \w+ed\b")
+#: Said of an answer that is an error, and not of the task.
+_BUSY = re.compile(r"\bbusy\b|\btry again\b")
 #: Upstream's own trouble, or a task that it does not find: no word on what became of the order.
 _TROUBLE = re.compile(
     r"\b(internal|server|gateway|unavailable|maintenance|database|network|connect\w*|query|fetch|retrieve|not found|"
@@ -199,7 +202,8 @@ def _task(layers: Layers, body: Any) -> Reading | None:
     phase = phase_of(word)
     if phase is Phase.FAILED and plain(word) != "error":
         return TaskFailed(_reason(layers, word))
-    if phase is Phase.WORKING or _WAIT.search(text):
+    is_busy = phase is Phase.FAILED and (code_of(body) or 0) < 400 and _BUSY.search(text)
+    if phase is Phase.WORKING or is_busy or _WAIT.search(text):
         return NotReady()
     return TaskFailed(_reason(layers, word)) if _gave_up(layers, body, word, text) else None
 

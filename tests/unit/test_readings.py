@@ -173,6 +173,8 @@ def test_an_answer_without_a_task_id_cannot_be_read(body: object) -> None:
         {"success": False, "error": {"message": "The task is not ready yet."}},
         {"code": 200, "message": "The task is still in progress."},
         {"state": "IN PROGRESS"},
+        {"status": "error", "message": "Server busy, try again later"},
+        {"status": "error", "code": 200, "error": {"message": "Please try again in a minute."}},
     ],
 )
 def test_what_is_still_worked_on_is_not_ready(body: object) -> None:
@@ -350,7 +352,7 @@ def test_a_failed_task_is_told_with_upstreams_reason(body: object, message: str)
         {"success": False, "message": "Invalid API key"},
         {"code": 400, "message": "task not found."},
         {"code": 403, "message": "The remaining credits are not enough."},
-        {"status": "error", "message": "Server busy, try again later"},
+        {"status": "error", "code": 429, "message": "Server busy, try again later"},
         {"status": "error", "message": "The database is unavailable"},
         {"code": 500, "message": "Failed to query the task"},
     ],
