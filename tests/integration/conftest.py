@@ -155,7 +155,7 @@ def books_agree(bench: Bench, simulator: Simulator) -> bool:
 
 
 #: What upstream says of an order that it may make after all.
-BUSY = {"status": "error", "message": "Server busy, try again later"}
+FAILED = {"status": "error", "message": "The voice could not be extracted."}
 NOT_READY = {"type": "not_ready", "error": "still in progress"}
 VOICE = {"code": 200, "data": {"persona_id": "p1", "name": "Anna"}, "message": "success"}
 SONGS = {"code": 200, "data": [{"clip_id": "c1", "state": "succeeded", "audio_url": "https://cdn.example/1.mp3"}]}

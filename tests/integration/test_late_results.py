@@ -12,7 +12,7 @@ from simulator.process import Simulator
 from tasks import webhooks
 from tasks.steps import Polled
 from tasks.webhooks import Hint
-from tests.integration.conftest import BUSY, DEADLINE_S, POLL_S, VOICE, Bench, Build, Saying, books_agree, voice
+from tests.integration.conftest import DEADLINE_S, FAILED, POLL_S, VOICE, Bench, Build, Saying, books_agree, voice
 from tests.scripted import Scripted
 from voicequeue import Code, Stage, State, VoiceQueue, changes
 from voicequeue.job import Move
@@ -159,7 +159,7 @@ def test_a_webhook_after_the_deadline_brings_the_question_at_once(bench: Bench, 
 @contextmanager
 def failed_upstream(build: Build, *then: object) -> Iterator[tuple[Bench, str, Saying]]:
     """A job of which upstream said twice that its voice failed, and what it says of it afterwards."""
-    script = Saying(BUSY, BUSY, *then)
+    script = Saying(FAILED, FAILED, *then)
     with Scripted(script) as upstream:
         bench = build(upstream.url)
         [job_id] = bench.ordered(voice())
@@ -183,7 +183,7 @@ def test_what_upstream_failed_is_kept_if_it_comes_after_all(build: Build, queue:
 
 def test_what_upstream_says_of_a_failure_afterwards_changes_nothing(build: Build) -> None:
     """It is asked about until its time is over, in growing intervals; nothing is written for each answer."""
-    with failed_upstream(build, BUSY) as (bench, job_id, _):
+    with failed_upstream(build, FAILED) as (bench, job_id, _):
         moves = len(bench.store.timeline(job_id))
         for _ in range(2):
             asked_in_its_time(bench, job_id)
@@ -212,7 +212,7 @@ def test_retrying_what_upstream_failed_asks_before_it_orders(build: Build, queue
 
 def test_a_retry_orders_again_when_upstream_repeats_that_it_failed(build: Build, queue: VoiceQueue) -> None:
     """One such answer is enough. Of the new order it takes two, as ever."""
-    with failed_upstream(build, BUSY) as (bench, job_id, _):
+    with failed_upstream(build, FAILED) as (bench, job_id, _):
         queue.retry(job_id)
         bench.poll_when_due(Stage.VOICE, [job_id])
 

@@ -14,8 +14,8 @@ from simulator.faults import GET_FAULTS
 from simulator.process import Simulator
 from tasks.steps import Polled, Round
 from tests.integration.conftest import (
-    BUSY,
     DEADLINE_S,
+    FAILED,
     NOT_READY,
     PATIENCE,
     POLL_S,
@@ -241,7 +241,7 @@ def fails_for_certain(bench: Bench, stage: Stage, job_id: str) -> None:
 @pytest.mark.parametrize("stage", list(Stage))
 def test_a_failure_that_upstream_takes_back_is_none(build: Build, stage: Stage) -> None:
     """One answer says that the order failed, the next that it is ready: it is, and nothing is paid again."""
-    with Scripted(Saying(BUSY, VOICE if stage is Stage.VOICE else SONGS)) as upstream:
+    with Scripted(Saying(FAILED, VOICE if stage is Stage.VOICE else SONGS)) as upstream:
         bench = build(upstream.url)
         [job_id] = bench.ordered(voice(song=None) if stage is Stage.VOICE else VoiceJob(persona_id="p1", song=SONG))
 
@@ -255,7 +255,7 @@ def test_a_failure_that_upstream_takes_back_is_none(build: Build, stage: Stage) 
 def test_reports_of_a_failure_count_only_if_nothing_else_was_said_between_them(build: Build) -> None:
     """Each time that upstream says "not ready", what it said before is void; no answer changes nothing."""
     unreadable = {"ok": True}
-    with Scripted(Saying(BUSY, NOT_READY, BUSY, NOT_READY, BUSY, unreadable, BUSY)) as upstream:
+    with Scripted(Saying(FAILED, NOT_READY, FAILED, NOT_READY, FAILED, unreadable, FAILED)) as upstream:
         bench = build(upstream.url)
         [job_id] = bench.ordered(voice())
         for _ in range(6):
@@ -282,7 +282,7 @@ def test_a_webhook_does_not_make_a_failure_certain_by_asking_at_once(bench: Benc
 
 def test_a_failure_that_is_reported_at_the_deadline_is_told_with_it(build: Build) -> None:
     """Upstream said it once, and there is no time left to ask again: retrying it asks, and pays nothing."""
-    with Scripted(Saying(NOT_READY, BUSY)) as upstream:
+    with Scripted(Saying(NOT_READY, FAILED)) as upstream:
         plain = build(upstream.url)
         bench = replace(plain, services=replace(plain.services, deadlines=dict.fromkeys(Stage, 1.5 * POLL_S)))
         [job_id] = bench.ordered(voice())
@@ -292,7 +292,7 @@ def test_a_failure_that_is_reported_at_the_deadline_is_told_with_it(build: Build
     job = bench.job(job_id)
     assert why(job) == (Code.DEADLINE, Stage.VOICE)
     assert job.failure is not None
-    assert "Server busy" in job.failure.message
+    assert "could not be extracted" in job.failure.message
     assert changes.cost(job) == 15
 
 

@@ -42,7 +42,8 @@ def test_a_job_is_put_into_the_line_and_given_back(queue: VoiceQueue) -> None:
 
     assert job == queue.get(job.id)
     assert (job.state, job.stage, job.spec) == (State.QUEUED, Stage.VOICE, sung(batch="b", name="Ana"))
-    assert before - 0.001 <= job.created_at <= time.time()
+    accuracy = 0.1  # of Redis's time, as the process carries it on
+    assert before - accuracy <= job.created_at <= time.time() + accuracy
 
 
 def test_a_job_may_be_given_as_its_fields(queue: VoiceQueue) -> None:
