@@ -59,6 +59,8 @@ def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | N
                 return Hint.POLL
             case Named.COUNTED:
                 return Hint.COUNTED
+            case Named.UNKNOWN:
+                return Hint.UNKNOWN
     [job] = store.get([job_id])
     if job is None:
         return Hint.UNKNOWN
