@@ -15,58 +15,39 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import requests
+from redis.exceptions import RedisError
 
 from config.settings import Settings
+from tests.refusing import CODES, refusing
+from tests.skewed_clock import SkewedClock
 from tests.told import Told, expected
-from voicequeue import Code, Job, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
+from tests.torture_setup import (
+    ENV,
+    LIMIT,
+    LIMITED,
+    REFUSALS,
+    REFUSED,
+    dials,
+    differences,
+    spent_by_limited,
+    without_faults,
+)
+from voicequeue import Code, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.audit import audit
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.queue import UNSETTLED
 from voicequeue.reconnect import UNREACHABLE
-from voicequeue.stage import PRICES
 from voicequeue.store import connect
-from workers.stack import Stack
+from workers.stack import Stack, procfile
 from workers.supervisor import Supervisor
-
-ENV = {
-    "VOICEQUEUE_POLL_MIN_S": "0.3",
-    "VOICEQUEUE_POLL_MAX_S": "0.6",
-    "VOICEQUEUE_PULSE_S": "0.1",
-    "VOICEQUEUE_RECONCILE_S": "0.3",
-    "VOICEQUEUE_STALE_S": "1",
-    "VOICEQUEUE_CHARGE_LEASE_S": "6",
-    "VOICEQUEUE_ANSWER_TIMEOUT_S": "2",
-    "VOICEQUEUE_COOLDOWN_S": "0.3",
-    "VOICEQUEUE_CHUNK": "10",
-    "VOICEQUEUE_SECRET": "a secret of this house",
-    "VOICEQUEUE_CALLBACK_ALLOW": "127.0.0.1",
-    "VOICEQUEUE_CALLBACK_FIRST_S": "0.2",
-    "VOICEQUEUE_CALLBACK_MAX_S": "1",
-    "VOICEQUEUE_CALLBACK_REST_S": "0.3",
-    "VOICEQUEUE_CALLBACK_ANSWER_S": "0.7",
-}
-CHARGED = ("reset_after", "hang_after", "error_after", "html_after", "garbage_after", "no_task_id_after", "cut_after")
-FREE = (
-    "reset_before", "hang_before", "error_before", "html_before", "garbage_before",
-    "rate_limited", "rate_in_body", "rate_403",
-)  # fmt: skip
-POST_FAULTS = dict.fromkeys((*CHARGED, *FREE), 0.006)
-GET_FAULTS = dict.fromkeys(("reset", "hang", "error", "html", "garbage", "cut", "rate_limited"), 0.01)
-DIALS = {
-    "voice_s": 0.7, "music_s": 0.7, "jitter": 0.5, "credits": 10_000_000, "latency_s": 0.02, "webhook_delay_s": 3,
-    "pending_shape": "mixed", "code_shape": "mixed", "task_id_place": "mixed", "clips_shape": "mixed",
-    "voice_shape": "mixed", "early_persona": True, "link_late": 0.2, "link_delay_s": 1, "clip_failure": 0.1,
-    "clip_word": "mixed",
-    "post_faults": POST_FAULTS, "get_faults": GET_FAULTS,
-}  # fmt: skip
 
 #: When all faults are over, so many seconds may pass without anything coming to rest.
 REST_S = 60.0
@@ -97,23 +78,34 @@ class Torture:
     told: Told
     done: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
+    title: str = "Song"
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.redis_url = self.stack.start_valkey()
-        dials = {**DIALS, "seed": self.seed, "webhook": "twice" if self.webhooks else "never"}
-        _, self.control = self.stack.start_simulator(dials)
+        _, self.control = self.stack.start_simulator(dials(self.seed, webhooks=self.webhooks))
         if self.webhooks:
             self.stack.start_web(webhooks=True)
         self.stack.start_callbacks()
-        self.workers = self.stack.start_workers(2)
+        self.workers = self.stack.start_workers(1)
+        self.clock = SkewedClock(self.home / "clock")
+        self.stack.start("worker.2", self.clock.command(procfile()["worker"]))
+        self.workers.append("worker.2")
+        self.stack.wait_for_workers(2)
         with VoiceQueue(self.redis_url) as queue:
             queue.call_back_batch("torture", f"{self.told.receiver.url}/batch")
+            queue.limit_batch(LIMITED, max_credits=LIMIT)
+            queue.enqueue_many(
+                {"audio_url": f"https://recordings.example/{LIMITED}-{number}.wav", "batch": LIMITED,
+                 "song": {"prompt": "la la", "title": f"Limited {number}"}, "key": f"{LIMITED}-{number}"}
+                for number in range(60)
+            )  # fmt: skip
 
     def run(self) -> list[str]:
         """Torture, let everything come to rest, and say what is wrong."""
         deeds = [self.kill_worker, self.kill_child, self.end_worker, self.freeze_worker, self.kill_valkey]
-        deeds += [self.cut_connections, self.refuse, self.cancel, self.kill_callbacks]
+        deeds += [self.cut_connections, self.refuse, self.cancel, self.kill_callbacks, self.refuse_writes]
+        deeds += [self.set_clock, self.refuse_some, self.pause_limited]
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             self.enqueue(self.chance.randint(5, 25))
@@ -122,7 +114,8 @@ class Torture:
                 self.done[deed.__name__] += 1
             time.sleep(self.chance.uniform(0.5, 2.5))
         faults = self.ledger()["faults"]
-        self.dial(post_faults={}, get_faults={})
+        self.dial(**without_faults())
+        self.resume()
         rested = self.come_to_rest()
         findings = ([] if rested else ["jobs are still on their way"]) + self.check() + self.check_callbacks()
         self.tell(faults)
@@ -137,7 +130,7 @@ class Torture:
             VoiceJob(
                 audio_url=f"https://recordings.example/{_singer(number)}.wav",
                 reuse=number % SHARING == 0,
-                song=Song(prompt="la la", title=f"Song {number}"),
+                song=Song(prompt="la la", title=f"{self.title} {number}"),
                 batch="torture",
                 key=f"torture-{number}",
                 callback_url=f"{self.told.receiver.url}/jobs",
@@ -228,6 +221,40 @@ class Torture:
                 return True
         return False
 
+    def refuse_writes(self) -> bool:
+        """Redis refuses writes for a while: out of memory, too few replicas, a replica itself."""
+        with contextlib.suppress(RedisError), connect(self.redis_url) as client:
+            with refusing(client, self.chance.choice(CODES)):
+                time.sleep(self.chance.uniform(0.3, 4))
+            return True
+        return False
+
+    def set_clock(self) -> bool:
+        """The clock of a worker's host is put ahead or behind."""
+        self.clock.set(self.chance.choice([-90, -5, 0, 5, 90, 3600]))
+        return True
+
+    def refuse_some(self) -> bool:
+        """Upstream refuses a few jobs from now on, in words that may be meant for all; it may know others by now."""
+        self.dial(refuse_match=REFUSED, refuse_with=self.chance.choice(REFUSALS))
+        self.title = REFUSED
+        self.enqueue(self.chance.randint(1, 3))
+        self.title = "Song"
+        self.resume()
+        return True
+
+    def pause_limited(self) -> bool:
+        """A person pauses the batch whose credits are limited, or lets it go on."""
+        with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
+            queue.limit_batch(LIMITED, paused=self.chance.random() < 0.3)
+            return True
+        return False
+
+    def resume(self) -> None:
+        """An operator lets everything go on, as the runbook says."""
+        with VoiceQueue(self.redis_url, wait_for_redis_s=30) as queue:
+            queue.resume()
+
     def worker(self) -> int | None:
         """One of the workers, if it is alive."""
         return self.supervisor.pid(self.chance.choice(self.workers))
@@ -247,8 +274,13 @@ class Torture:
         return not left
 
     def review(self) -> None:
-        """Settle unsure voices that others wait for, as a person does who asks upstream whether they were charged."""
+        """Retry what failed while upstream was ill, which is free where it has the order; and settle unsure voices that
+        others wait for, as a person does who asks upstream whether they were charged."""
         with VoiceQueue(self.redis_url) as queue:
+            for job in queue.jobs(state=State.FAILED):
+                if job.failure and job.failure.code is not Code.ABANDONED:
+                    with contextlib.suppress(NotAllowed):  # a result that came late was quicker
+                        queue.retry(job.id)
             makers = {maker for job in queue.jobs(state=State.WAITING) if (maker := queue.waits_for(job))}
             unsure = [job for job in map(queue.get, makers) if job.state is State.UNSURE]
             paid = self.ledger()["charges"] if unsure else []
@@ -280,10 +312,12 @@ class Torture:
         findings += [f"job {job_id} is unsure without a reason" for job_id, reason in reasons.items() if not reason]
         failed = (job for job in jobs if job.failure and job.failure.code is not Code.ABANDONED)
         findings += [f"job {job.id} failed: {job.failure}" for job in failed]
+        if (spent := spent_by_limited(ledger)) > LIMIT:
+            findings.append(f"{spent} credits were spent by the batch that may spend {LIMIT}")
         if len(jobs) != self.enqueued:
             findings.append(f"{self.enqueued} jobs were enqueued, {len(jobs)} are there")
         self.states = Counter(str(job.state) for job in jobs)
-        return findings + list(_unequal(jobs, ledger))
+        return findings + list(differences(jobs, ledger))
 
     def told_states(self, queue: VoiceQueue) -> dict[State, int]:
         """Where the jobs stand when the batch was told so; a webhook that came late may have moved one that was unsure
@@ -327,24 +361,6 @@ class Torture:
     def dial(self, **dials: object) -> None:
         """Turn the simulator's dials."""
         requests.patch(f"{self.control}/dials", json=dials, timeout=10).raise_for_status()
-
-
-def _unequal(jobs: list[Job], ledger: dict[str, Any]) -> Iterator[str]:
-    """Where our books and the simulator's differ, by recording: its voice, made once, and all that was sung with it.
-    An unsure job may have been charged for its stage."""
-    paid: Counter[str] = Counter()
-    for charge in ledger["charges"]:
-        paid[charge["subject"]] += charge["credits"]
-    by_recording: defaultdict[str, list[Job]] = defaultdict(list)
-    for job in jobs:
-        by_recording[job.spec.audio_url or ""].append(job)
-    for recording, sharing in by_recording.items():
-        spent = paid[recording] + sum(paid[persona] for persona in {job.persona_id or "" for job in sharing})
-        booked = sum(job.credits for job in sharing)
-        unsure = sum(PRICES[job.stage] for job in sharing if job.state is State.UNSURE)
-        if not booked <= spent <= booked + unsure:
-            ids = ", ".join(f"{job.id} ({job.state})" for job in sharing)
-            yield f"jobs {ids}: {booked} credits in their records, {spent} in the ledger"
 
 
 def torture(*, seconds: float, seed: int, webhooks: bool, home: Path, say: Callable[[str], None]) -> list[str]:
