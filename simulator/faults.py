@@ -21,11 +21,11 @@ POST_FAULTS = (
 #: `false_failure` says that the task failed, which the next poll may take back.
 GET_FAULTS = (
     *("reset", "hang", "error", "html", "garbage", "drip", "cut", "rate_limited", "lost_task"),
-    *("key_401", "style_403", "subscription_403", "false_failure"),
+    *("key_401", "style_403", "subscription_403", "busy", "false_failure"),
 )
 
 #: Faults of a GET that are about a task: get-credits meets none of them.
-TASK_FAULTS = ("lost_task", "false_failure")
+TASK_FAULTS = ("lost_task", "busy", "false_failure")
 
 #: Faults the file behind a link can meet. With `overlong` its length is said to be more than what comes.
 MEDIA_FAULTS = ("reset", "hang", "error", "page", "cut", "overlong", "lost")
@@ -73,6 +73,8 @@ def spoilt(fault: Fault, answer: Answer) -> Answer:
             return _PAGES[int(fault.roll * len(_PAGES))]
         case "garbage":
             return Answer(200, GARBAGE[int(fault.roll * len(GARBAGE))])
+        case "busy":
+            return _BUSY
         case "false_failure":
             return _FALSE_FAILURES[int(fault.roll * len(_FALSE_FAILURES))]
         case name if name in REFUSALS:
@@ -87,8 +89,10 @@ def _without_task_id(body: Json) -> Json:
     return {**rest, "data": {}} if "data" in rest else rest
 
 
+_BUSY = Answer(200, {"status": "error", "message": "Server busy, try again later"})
+
 _FALSE_FAILURES = (
-    Answer(200, {"status": "error", "message": "Server busy, try again later"}),
+    Answer(200, {"status": "error", "message": "The task has failed."}),
     Answer(200, {"code": 200, "data": {"state": "failed", "error": "A worker was lost."}, "message": "success"}),
     Answer(200, {"success": False, "error": {"message": "The task was interrupted."}}),
 )

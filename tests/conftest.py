@@ -30,13 +30,18 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
+#: Acceptance modules of which each test starts processes of its own: nothing is gained by running them in one place.
+SEPARATE = ("test_commands.py", "test_crashes.py", "test_torture.py", "test_webhooks.py")
+
+
 class ByHouse(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives tests to processes one by one; those of an acceptance module together, for they share a house, and those
-    of a module with a browser."""
+    """Gives tests to processes one by one; those of an acceptance module that share a house together, and those of a
+    module with a browser."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return module if "/acceptance/" in module or module.endswith("_browser.py") else nodeid
+        is_shared = "/acceptance/" in module and not module.endswith(SEPARATE)
+        return module if is_shared or module.endswith("_browser.py") else nodeid
 
 
 def pytest_configure() -> None:

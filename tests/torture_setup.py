@@ -37,7 +37,7 @@ FREE = (
 )
 ASKED = (
     *("reset", "hang", "error", "html", "garbage", "cut", "rate_limited"),
-    *("key_401", "style_403", "subscription_403", "false_failure"),
+    *("key_401", "style_403", "subscription_403", "busy", "false_failure"),
 )
 
 #: Jobs with this in their title are refused, in the words of one of these.

@@ -125,14 +125,16 @@ def test_credits_for_40_of_100_jobs_make_40_and_the_rest_waits_until_there_are_m
         assert (states[State.SUCCEEDED], states[State.QUEUED], states[State.FAILED]) == (40, 60, 0)
         assert "out_of_credits" in run(house, "status").stdout
         assert house.ledger()["credits_spent"] == 760
-        assert (counts("the credits do not suffice"), counts('"level": "error"')) == (1, 0)
+        assert counts('"level": "error"') == 0
+        # A balance that upstream gives while orders are on their way may say so once before it is so.
+        assert counts("the credits do not suffice") in (1, 2)
 
         requests.post(f"{house.control}/credits", json={"add": 60 * 19}, timeout=5).raise_for_status()
         eventually(lambda: settled(queue, "poor"), within_s=40)
         assert queue.status().gate.open
 
     assert nothing_lost_nothing_paid_twice(house, 100, "poor")[State.SUCCEEDED] == 100
-    assert counts("the credits do not suffice") == 1
+    assert counts("the credits do not suffice") in (1, 2)
 
 
 def test_credits_that_somebody_else_spends_are_missed_once_and_nothing_fails(house: House) -> None:
