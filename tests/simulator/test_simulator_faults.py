@@ -64,9 +64,7 @@ def looks_like(kind: str, seen: Seen) -> bool:
             return seen.status == 200 and bool(seen.json()["code"] == 429)
         case "rate_403" | "style_403" | "subscription_403" | "key_401":
             return seen.status == int(kind[-3:])
-        case "busy":
-            return seen.status == 200 and "busy" in seen.json()["message"]
-        case "false_failure":
+        case "busy" | "false_failure":
             return seen.status == 200 and any(word in seen.json() for word in ("status", "success", "data"))
         case "lost_task":
             return seen.status == 400 and bool(seen.json()["error"] == "task not found.")
