@@ -117,9 +117,25 @@ def read(claim: Claimed, reading: Reading, now: float, recheck_s: float = 0.0) -
             return _voice_ready(claim, reading, now)
         case MusicReady() if claim.stage is Stage.MUSIC:
             return _sung(claim, merged(claim.clips, reading.clips), now)
+        case NotReady() if claim.stage is Stage.MUSIC and _is_whole(clips := merged(claim.clips, reading.clips)):
+            return _sung(claim, clips, now)
         case TaskFailed() if is_final:
             return _failed_upstream(claim, reading, now, recheck_s)
     return None
+
+
+def _is_whole(clips: tuple[Clip, ...]) -> bool:
+    """Whether each song has its link, in this answer or in an earlier one, or has ended."""
+    return any(clip.is_finished for clip in clips) and not any(clip.is_missing for clip in clips)
+
+
+def finished_songs(claim: Claimed, reading: Reading) -> tuple[Clip, ...]:
+    """Return the songs that are known now if one of them has finished since, to be kept: a later answer may lack it."""
+    if claim.stage is not Stage.MUSIC or not isinstance(reading, NotReady):
+        return ()
+    clips = merged(claim.clips, reading.clips)
+    known = {clip.clip_id for clip in claim.clips if clip.is_finished}
+    return clips if {clip.clip_id for clip in clips if clip.is_finished} - known else ()
 
 
 def doubt(claim: Claimed, reading: Reading, now: float) -> Doubt | None:
@@ -130,7 +146,12 @@ def doubt(claim: Claimed, reading: Reading, now: float) -> Doubt | None:
 
 
 def _failed_upstream(claim: Claimed, reading: TaskFailed, now: float, recheck_s: float) -> Move:
-    """Fail the job, whose order is asked about ever more rarely; or queue it, where a retry is to order it again."""
+    """Fail the job, whose order is asked about ever more rarely; or queue it, where a retry is to order it again.
+
+    With a song of it that was there before, the job succeeds.
+    """
+    if any(clip.is_finished for clip in claim.clips):
+        return _sung(claim, claim.clips, now)
     if claim.reorder:
         fields: dict[str, str | None] = {records.task_field(claim.stage): None, **changes.UNDOUBTED}
         reason = f"upstream failed it: {reading.message}; to be ordered again"

@@ -24,6 +24,7 @@ from tasks.musicapi.calls import Call
 from tasks.polls import kind_of
 from tasks.services import Services
 from voicequeue.claims import Charged, ChargedOrder, Claimed, Later, Overdue, Planned
+from voicequeue.clip import Clip
 from voicequeue.gate import Refusal
 from voicequeue.job import Doubt, Move, State
 from voicequeue.orders import Named, name_order
@@ -290,11 +291,13 @@ def _together(looks: Iterable[Planned], near_s: float) -> list[list[Planned]]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a poll led to (None: it is not ready), whether upstream answered at all, and the failure that it reports."""
+    """The effect of a poll (None: it is not ready), whether upstream answered at all, the failure that it reports, and
+    the songs where one has finished."""
 
     move: Move | None
     heard: bool
     doubt: Doubt | None = None
+    clips: tuple[Clip, ...] = ()
 
 
 def _said(claim: Claimed) -> str:
@@ -310,7 +313,8 @@ def _next_look(services: Services, claim: Claimed, answer: Answer | None, now: f
         log.info("upstream says that it failed: it is asked again", extra=about)
     asked = now if answer and answer.heard and claim.state is State.PENDING else None
     due = now + services.polls.wait(claim, now, luck, is_doubted=doubt is not None)
-    return Planned(claim.job_id, claim.version, due, asked, doubt, keeps_doubt=claim.doubt is None)
+    clips = answer.clips if answer else ()
+    return Planned(claim.job_id, claim.version, due, asked, doubt, keeps_doubt=claim.doubt is None, clips=clips)
 
 
 def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> tuple[dict[str, Answer], list[Claimed]]:
@@ -342,7 +346,7 @@ def _heard(services: Services, claim: Claimed, found: Reading | UpstreamError) -
         move = decide.read(claim, found, now, services.plan.recheck_s)
         doubt = decide.doubt(claim, found, now)
         late = decide.overdue(claim, now, deadline, said=doubt.message if doubt else "", reading=found)
-        return Answer(move or late, heard=True, doubt=doubt)
+        return Answer(move or late, heard=True, doubt=doubt, clips=decide.finished_songs(claim, found))
     return Answer(decide.overdue(claim, now, deadline, said=found.message), heard=False, doubt=claim.doubt)
 
 

@@ -99,7 +99,8 @@ class Claimed:
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A job, at that version, is to be asked about when it is `due`; `asked` is when it was known not to be ready (Unix
-    seconds), `doubt` the failure that upstream reports. With `keeps_doubt` what it reported before stays noted."""
+    seconds), `doubt` the failure that upstream reports. With `keeps_doubt` what it reported before stays noted. `clips`
+    are the songs of it that are known now, where one has finished."""
 
     job_id: str
     version: int
@@ -107,6 +108,7 @@ class Planned:
     asked: float | None = None
     doubt: Doubt | None = None
     keeps_doubt: bool = True
+    clips: tuple[Clip, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

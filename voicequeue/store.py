@@ -248,6 +248,7 @@ class Store:
                 f"{look.due:.6f}",
                 "" if look.asked is None else f"{look.asked:.6f}",
                 _doubt(look),
+                records.clips_text(look.clips) if look.clips else "",
             )
         ]
         return cast(list[str], self._space.run("plan", *given)) if given else []

@@ -117,6 +117,49 @@ def test_a_twin_that_ended_in_whatever_words_keeps_no_song_back(bench: Bench, up
     assert bench.job(job_id).state is State.SUCCEEDED
 
 
+GONE: dict[str, object] = {
+    "not ready": {"type": "not_ready"},
+    "not found": answer({"error": "task not found."}, status="400 Bad Request"),
+    "an error": answer("<html>", status="502 Bad Gateway"),
+    "no clips": {"code": 200, "data": []},
+    "a timeout": {"code": 200, "data": {"state": "timeout"}},
+    "failed": {"code": 200, "data": {"state": "failed", "error": "no"}},
+    "the twin failed": {"code": 200, "data": [clip("b", "failed", link="")]},
+    "its link is gone": {"code": 200, "data": [clip("a", link=""), clip("b", "running", link="")]},
+}
+
+
+@pytest.mark.parametrize("gone", GONE)
+def test_a_song_that_was_there_once_is_the_result_whatever_is_said_later(
+    bench: Bench, upstream: Upstream, gone: str
+) -> None:
+    """Its link is kept when it comes, so that the job succeeds with it and nothing is ordered again."""
+    [job_id] = bench.ordered(SUNG)
+    upstream.task = {"code": 200, "data": [clip("a"), clip("b", "running", link="")]}
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+    assert bench.job(job_id).state is State.PENDING
+
+    upstream.task = GONE[gone]
+    past_the_deadline(bench, job_id)
+
+    job = bench.job(job_id)
+    assert (job.state, job.credits) == (State.SUCCEEDED, 15)
+    assert [each.audio_url for each in job.clips if each.is_finished] == [LINK.format("a")]
+
+
+def test_links_that_come_one_after_the_other_make_a_whole_song(bench: Bench, upstream: Upstream) -> None:
+    """Also where no single answer has both."""
+    [job_id] = bench.ordered(SUNG)
+    upstream.task = {"code": 200, "data": [clip("a"), clip("b", link="")]}
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+    upstream.task = {"code": 200, "data": [clip("a", link=""), clip("b")]}
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+
+    job = bench.job(job_id)
+    assert (job.state, job.is_incomplete) == (State.SUCCEEDED, False)
+    assert [each.audio_url for each in job.clips] == [LINK.format("a"), LINK.format("b")]
+
+
 def test_songs_without_any_link_fail_at_the_deadline_and_are_taken_when_they_come(
     bench: Bench, upstream: Upstream, queue: VoiceQueue
 ) -> None:
