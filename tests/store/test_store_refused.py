@@ -318,6 +318,28 @@ def test_a_job_that_rests_leaves_its_slot_and_its_place_to_others(store: Store) 
     assert next_of(store, NOW + PAUSE_S) == [poison]
 
 
+def test_a_job_that_comes_later_is_tried_soon_however_long_refused_ones_hold_the_gate(store: Store) -> None:
+    """Two jobs that are always refused, and no other: the gate is closed for ever longer. A new one opens it."""
+    poison, now, closed_at = put(store, *numbered(2)), NOW, NOW
+    for _ in range(8):
+        for job_id in next_of(store, now):
+            refused(store, job_id, now=now)
+            closed_at = now
+        [hold] = store.controls.gate(now).holds
+        now += 1 if hold.trial else (hold.until or now) - now
+    [(_, until, _)] = holds(store, closed_at)
+    assert until is not None
+    assert until >= closed_at + 2 * PAUSE_S
+
+    [healthy] = put(store, voice(key="healthy"), now=closed_at + 1)
+
+    assert next_of(store, closed_at + PAUSE_S - 0.1) == []
+    assert next_of(store, closed_at + PAUSE_S) == [healthy]
+    accepted(store, healthy, closed_at + PAUSE_S)
+    assert store.controls.gate(closed_at + PAUSE_S).open
+    assert all(one(store, job_id).state is State.QUEUED for job_id in poison)
+
+
 # ── slow down ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -342,12 +364,15 @@ def test_one_job_that_is_told_to_slow_down_holds_the_others_up_once_and_shortly(
 
 
 def test_a_wait_that_upstream_asks_two_jobs_for_holds_for_all(store: Store) -> None:
-    """In full, and fewer jobs are in flight."""
+    """For a minute at most, since it may be meant for those two alone; and fewer jobs are in flight."""
     first, second = _sent(store, "a"), _sent(store, "b")
-    slowed(store, first, wait_s=120.0)
-    slowed(store, second, wait_s=120.0)
+    slowed(store, first, wait_s=30.0)
+    slowed(store, second, wait_s=30.0)
+    assert holds(store, NOW) == [("cooldown", NOW + 30, False)]
 
-    assert holds(store, NOW) == [("cooldown", NOW + 120, False)]
+    slowed(store, _sent(store, "c", NOW + 31), NOW + 31, wait_s=300.0)
+
+    assert holds(store, NOW + 31) == [("cooldown", NOW + 31 + 60, False)]
     assert store.controls.flow().limit == 1
 
 

@@ -6,7 +6,10 @@
 -- RETURNS  'short' or 'enough' where that has changed since the last call, else ''; then id, stage, id, stage, …
 local now, limits = tonumber(ARGV[1]), limits_from(3)
 local gate, failed = gate_of(now)
+local paused = paused_stages()
 redis.call('DEL', key('wake'))
+local is_early = gate == 'closed' and is_newcomer_tried(now, paused)
+if is_early then gate = 'trial' end
 if gate == 'closed' then return { '' } end
 
 local waiting = redis.call('ZCARD', key('state:admitted'))
@@ -15,8 +18,8 @@ local free = math.min(limit_now(limits) - redis.call('ZCARD', key('flight')), to
 if limits.rate then free = math.min(free, math.ceil(limits.rate / 20) - waiting) end
 if gate == 'trial' then free = math.min(free, 1 - waiting - redis.call('ZCARD', key('state:charging'))) end
 
-local credits, paused = credits_free(limits.floor), paused_stages()
-local from_end = failed % 2 == 1 and redis.call('EXISTS', key('refused')) == 1
+local credits = credits_free(limits.floor)
+local from_end = is_early or (failed % 2 == 1 and redis.call('EXISTS', key('refused')) == 1)
 local admitted, short = { '' }, nil
 
 -- Whether the batch whose turn it is has had it; nil where nothing can be paid any more.

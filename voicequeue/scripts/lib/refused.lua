@@ -4,6 +4,9 @@
 -- How often a job is refused at most (times `tries`) although upstream took others only at first.
 local LONG = 4
 
+-- However long upstream asks two jobs to wait, all wait no longer than this (seconds): it may be meant for those two.
+local AGREED_MAX_S = 60
+
 -- Gives whether a job is passed over now: it rests after a refusal, or (`untried`) was refused at all.
 local function passing(now, untried)
   if redis.call('EXISTS', key('refused')) == 0 then return function() return false end end
@@ -47,6 +50,51 @@ local function forgive(id)
   end
 end
 
+-- Orders are held back because jobs were refused, for ever longer: a job that is enqueued later is tried `pause` seconds
+-- after the last refusal, however long the others wait.
+local function let_newcomers_try(reason, now, pause)
+  local entry = redis.call('HGET', key('gate'), reason)
+  local hold = entry and cjson.decode(entry)
+  if not (hold and hold.till) then return end
+  hold.closed, hold.early = now, now + pause
+  redis.call('HSET', key('gate'), reason, cjson.encode(hold))
+end
+
+-- The holds that keep the gate closed, if a job that is enqueued later may be tried now, and since when they do; else nil.
+local function early_holds(now)
+  local holds, closed, gate = {}, 0, redis.call('HGETALL', key('gate'))
+  for g = 1, #gate, 2 do
+    local reason, hold = gate[g], cjson.decode(gate[g + 1])
+    if not (hold.till and tonumber(hold.till) <= now) then
+      if not (TRIED[reason] and hold.early and hold.early <= now) then return nil end
+      holds[reason], closed = hold, math.max(closed, hold.closed)
+    end
+  end
+  -- A POST to an upstream that does not answer may be charged: for that no job is tried early.
+  if holds.upstream_down and tonumber(redis.call('HGET', key('flow'), 'failures') or 0) > 0 then return nil end
+  return holds, closed
+end
+
+-- Whether a job that was enqueued after the gate closed is tried now; if so, orders are on trial.
+local function is_newcomer_tried(now, paused)
+  local holds, closed = early_holds(now)
+  if not holds then return false end
+  local newest_of = heads(paused, passing(now, true), true)
+  for rank = 0, 2 do
+    for _, batch in ipairs(redis.call('ZRANGE', key('turns:' .. rank), 0, 99)) do
+      local id = newest_of(rank, batch)
+      if id and tonumber(redis.call('HGET', key('job:' .. id), 'created')) > closed then
+        for reason, hold in pairs(holds) do
+          hold.till = now
+          redis.call('HSET', key('gate'), reason, cjson.encode(hold))
+        end
+        return true
+      end
+    end
+  end
+  return false
+end
+
 -- How many other jobs were refused for that reason since upstream took an order.
 local function others_refused(reason, id)
   return redis.call('SCARD', key('refused:' .. reason)) - redis.call('SISMEMBER', key('refused:' .. reason), id)
@@ -63,7 +111,7 @@ end
 -- flight from now on if it has said so of others of late. Gives whether nothing held for that reason.
 local function slow_down(id, r, now, agreed)
   local wait = r.wait > 0 and r.wait or r.pause
-  if not agreed then wait = math.min(wait, r.pause) end
+  wait = math.min(wait, agreed and AGREED_MAX_S or r.pause)
   if others_slowed(id, now - CALM_S, now) > 0 then cut(now, redis.call('ZCARD', key('state:pending')), wait) end
   redis.call('ZADD', key('slowed'), now, id)
   return not close_gate('cooldown', now, r.detail, string.format('%.6f', now + wait))
@@ -100,5 +148,7 @@ local function judge(id, m, job, now, mixed)
   redis.call('SADD', key('refused:' .. r.reason), id)
   if is_slow then return slow_down(id, r, at, others and not mixed) and 3 or 1 end
   if not others then return on_trial(r.reason, now, r.detail) and 2 or 1 end
-  return hold_back(r.reason, now, r.detail, r.pause, r.most) and 3 or 1
+  local is_news = hold_back(r.reason, now, r.detail, r.pause, r.most)
+  let_newcomers_try(r.reason, at, r.pause)
+  return is_news and 3 or 1
 end
