@@ -126,7 +126,8 @@ class Settings(BaseSettings):
     credits_every_s: Seconds = Field(
         60.0,
         description="how often the account's credits are asked for, by one worker for all: so soon it goes on when "
-        'credits were added. After "forbidden" or "pay" one job is tried as often, at the least',
+        'credits were added. After "forbidden" or "pay" one job is tried sooner and ever later, at most after so many '
+        "seconds",
     )
     cooldown_s: Seconds = Field(
         5.0,

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -47,7 +47,8 @@ def alone_in(home: Path, *, wait_s: float = 0.0, say: Callable[[str], None] = pr
             while not _locked(file):
                 _refuse_if_it_runs(file, home)
                 if time.monotonic() > give_up:
-                    raise HomeInUse(f"processes of another stack still run from {home}; end them first")
+                    pids = ", ".join(map(str, _holders(home / "lock"))) or "unknown"
+                    raise HomeInUse(f"processes of another stack still run from {home} ({pids}); end them first")
                 time.sleep(0.1)
         lock = HomeLock(file)
         lock.mark_as_ending()
@@ -69,6 +70,18 @@ def _refuse_if_it_runs(file: TextIO, home: Path) -> None:
     pid = os.pread(file.fileno(), 32, 0).decode("ascii")
     if pid and _is_alive(int(pid)):
         raise HomeInUse(f"another stack runs from {home} (process {pid}); end it, or set VOICEQUEUE_HOME")
+
+
+def _holders(lock: Path) -> list[int]:
+    """Return the processes that have the lock file open; none where the system does not show them."""
+    holders = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int(folder.name) != os.getpid() and any(
+                each.resolve() == lock.resolve() for each in (folder / "fd").iterdir()
+            ):
+                holders.append(int(folder.name))
+    return sorted(holders)
 
 
 def _is_alive(pid: int) -> bool:

@@ -66,18 +66,18 @@ class Farewell:
             return
         if self._signals.again.is_set():
             self._forced = True
-            self._say(f"cutting {self._what_is_left()}: they become unsure, see voicequeue review")
+            self._say(f"cutting off {self._what_is_left()}: such orders become unsure, see voicequeue review")
             self._supervisor.force()
         elif time.monotonic() > self._next_at:
             self._next_at = time.monotonic() + PROGRESS_S
-            self._say(
-                f"waiting for {self._what_is_left()}; Ctrl-C again cuts them, although they may have been charged"
-            )
+            self._say(f"waiting for {self._what_is_left()}; Ctrl-C again cuts them off")
 
     def _what_is_left(self) -> str:
         with suppress(StoreUnreachable):
-            return f"{self._stack.orders_on_their_way()} orders on their way"
-        return "orders on their way"
+            if not (orders := self._stack.orders_on_their_way()):
+                return "processes that end"
+            return f"processes that end, and {orders} orders on their way, which may have been charged"
+        return "processes that end, and orders on their way, which may have been charged"
 
 
 def main() -> int:
@@ -101,7 +101,7 @@ def main() -> int:
             lock.mark_as_ending()
             say("stopping …")
             supervisor.stop(Farewell(stack, supervisor, signals, say))
-    except (TimeoutError, HomeInUse) as error:
+    except (TimeoutError, HomeInUse, StoreUnreachable) as error:
         say(f"[red]{error}[/]")
         return 1
     except KeyboardInterrupt:  # it waited for another stack
