@@ -42,6 +42,8 @@ class Record(NamedTuple):
     archive: str
     refused: str
     is_cancelling: bool
+    #: What its lost orders cost, if they were charged, that were given up or sent again.
+    unsettled: int
 
     @property
     def is_known(self) -> bool:
@@ -92,7 +94,7 @@ def counts(record: Record) -> Iterator[tuple[str, str, int]]:
     if record.batch:
         yield f"batch:{record.batch}", record.state, 1
         yield f"batch:{record.batch}", "credits", record.credits
-        yield f"batch:{record.batch}", "committed", _committed(record)
+        yield f"batch:{record.batch}", "committed", _committed(record) + record.unsettled
 
 
 def _committed(record: Record) -> int:
@@ -130,20 +132,31 @@ def _number(written: str) -> int:
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
 #: What of a record is read for that.
-FIELDS = ("state", "batch", "credits", "rank", "stage", "next", "failure", "shares", "archive", "refused", "cancelling")
+FIELDS = (
+    *("state", "batch", "credits", "rank", "stage", "next", "failure", "shares", "archive", "refused", "cancelling"),
+    *("lost", "orders"),
+)
 
 
 def record_of(values: Sequence[str | None]) -> Record | None:
     """The record from its `FIELDS`; None where there is none."""
-    state, batch, credits, rank, stage, next_stage, failure, shares, archive, refused, cancelling = values
     if values == [None] * len(FIELDS):
         return None
+    state, batch, credits, rank, stage, next_stage, failure, shares, archive, refused, cancelling, *orders = values
     code = json.loads(failure)["code"] if failure else ""
     spent = int(credits or 0)
     # Of no other state it is asked for; and records that are alike are kept once.
     shares = shares if state == State.WAITING else None
     known = (state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
-    return Record(*known, archive or "", "refused" if refused else "", bool(cancelling))
+    return Record(*known, archive or "", "refused" if refused else "", bool(cancelling), _unsettled(*orders))
+
+
+def _unsettled(lost: str | None, orders: str | None) -> int:
+    """Credits of lost orders that upstream has not named; scripts/lib/orders.lua says the same."""
+    if not lost:
+        return 0
+    named = json.loads(orders or "{}")
+    return sum(PRICES[Stage(stage)] for attempt, stage in json.loads(lost).items() if attempt not in named)
 
 
 class Books:

@@ -28,7 +28,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A named set of jobs: how many stand in each state, the credits they spent and those that are `committed` to jobs
-    in flight and unsure ones, and what somebody set for it."""
+    in flight, to unsure ones and to lost orders that may have been charged, and what somebody set for it."""
 
     name: str
     states: dict[State, int]

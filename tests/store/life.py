@@ -216,7 +216,7 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
             batches.setdefault(batch, Counter())[record["state"]] += 1
             members.setdefault(batch, set()).add(job_id)
             credits[batch] += int(record.get("credits", 0))
-            committed[batch] += promised(record)
+            committed[batch] += promised(record) + unsettled(record)
     failed = [json.loads(record["failure"]) for record in found.values() if "failure" in record]
     states.pop(State.QUEUED, None)
     spent = sum(int(record.get("credits", 0)) for record in found.values())
@@ -249,6 +249,12 @@ def promised(record: dict[str, str]) -> int:
     ordered = stages[:1] if "cancelling" in record else stages
     still = {State.ADMITTED: stages, State.CHARGING: ordered, State.UNSURE: ordered, State.PENDING: stages[1:]}
     return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
+
+
+def unsettled(record: dict[str, str]) -> int:
+    """Credits that lost orders of a job may have cost which were given up or sent again, and never named."""
+    lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost", "orders"))
+    return sum(PRICES[Stage(stage)] for attempt, stage in lost.items() if attempt not in orders)
 
 
 def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:

@@ -27,7 +27,7 @@ from voicequeue import Code, Stage, State, VoiceQueue, changes
 from voicequeue.audit import audit
 from voicequeue.books import Books
 from voicequeue.callbacks import Undeliverable
-from voicequeue.claims import Outcome
+from voicequeue.claims import ChargedOrder, Outcome
 from voicequeue.job import FINAL
 from voicequeue.overview import Batch
 from voicequeue.repair import repair
@@ -78,6 +78,26 @@ def test_a_job_that_has_been_over_for_long_goes_without_a_trace(
     assert store.stands() == dict.fromkeys(store.stands(), 0)
     assert store.failures() == {}
     assert (store.credits(), store.charged()[Stage.VOICE]) == (spent, (spent // 4, spent))
+
+
+def test_what_a_lost_order_may_have_cost_is_promised_until_its_job_goes(store: Store) -> None:
+    """Of two that were given up, one goes: its batch has that much again. What upstream has named is spent for good."""
+    first, second = (brought_to(store, State.UNSURE, voice(key=key, batch="spring")) for key in "ab")
+    store.apply([changes.order_again(first, NOW)], NOW)
+    charging(store, first.id)
+    store.book(ChargedOrder(first.id, Stage.VOICE, 1, "t"), NOW, reason="named")
+    make(store, one(store, first.id), State.UNSURE)
+    store.apply([changes.abandon(one(store, first.id), NOW)], NOW)
+    store.apply([changes.abandon(second, NOW + 10)], NOW + 10)
+    batch = store.batch("spring")
+    assert batch is not None
+    assert (batch.credits, batch.committed) == (4, 2 * 4)
+
+    assert purge(store, NOW + 1) == 1
+
+    batch = store.batch("spring")
+    assert batch is not None
+    assert (batch.credits, batch.committed) == (4, 4)
 
 
 def test_what_an_index_has_that_does_not_belong_there_is_left_to_the_audit(

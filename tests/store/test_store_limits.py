@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 import pytest
 from redis import Redis
 
-from tests.jobs import sung
+from tests.jobs import sung, voice
 from tests.store.life import NOW, accepted, charge, charging, everything_agrees, make, named, one, put
 from tests.store.test_store_credits import left
-from voicequeue import Stage, State, changes
-from voicequeue.claims import Charged
+from voicequeue import Job, Stage, State, changes
+from voicequeue.claims import Charged, ChargedOrder
+from voicequeue.job import Move
+from voicequeue.orders import Named, name_order
 from voicequeue.store import Store
 
 
@@ -84,27 +87,68 @@ def test_lost_orders_are_counted_at_full_cost_whatever_webhooks_revive(store: St
     everything_agrees(redis, prefix)
 
 
-def test_what_an_order_that_was_given_up_had_promised_is_free_again(store: Store) -> None:
-    """Another job begins in its place."""
+def given_up(job: Job) -> Move:
+    """Nobody waits for its lost order any more."""
+    return changes.abandon(job, NOW)
+
+
+def sent_again(job: Job) -> Move:
+    """The policy, or a person, orders it a second time."""
+    return changes.order_again(job, NOW)
+
+
+@pytest.mark.parametrize("settled", [given_up, sent_again])
+def test_a_batch_never_passes_its_credits_by_lost_orders_that_are_given_up_or_sent_again(
+    store: Store, redis: Redis, prefix: str, settled: Callable[[Job], Move]
+) -> None:
+    """Each order is lost and charged, again and again: all of them together cost no more than the batch may spend."""
     store.limit_batch("b", max_credits=20)
+    put(store, *(voice(key=f"{number}", batch="b") for number in range(6)))
+    sent: list[ChargedOrder] = []
+    for _ in range(10):
+        for job_id in charged(store):
+            job = one(store, job_id)
+            sent.append(ChargedOrder(job_id, job.stage, job.attempt, f"t-{len(sent)}"))
+            make(store, job, State.UNSURE, reason="no answer")
+        store.apply([settled(one(store, job_id)) for job_id in store.ids(state=State.UNSURE)], NOW)
+
+    assert len(sent) == 5
+    batch = store.batch("b")
+    assert batch is not None
+    assert (batch.credits, batch.committed) == (0, 20)
+    everything_agrees(redis, prefix)
+    for order in sent:
+        assert name_order(store, order, NOW, reason="named") in (Named.TAKEN_UP, Named.COUNTED)
+    assert charged(store) == []
+    assert store.credits("b") == 20
+    everything_agrees(redis, prefix)
+
+
+def test_of_an_order_that_was_given_up_its_own_price_alone_stays_promised(store: Store) -> None:
+    """Not that of the song that does not follow: with 23 credits another job begins, with 22 none."""
+    store.limit_batch("b", max_credits=22)
     [first, *_] = songs(store, 3)
     store.admit(NOW)
     lost(store, first)
+    store.apply([changes.abandon(one(store, first), NOW)], NOW)
     assert charged(store) == []
 
-    store.apply([changes.abandon(one(store, first), NOW)], NOW)
+    store.limit_batch("b", max_credits=23)
 
     assert len(charged(store)) == 1
 
 
-def test_an_order_that_is_sent_again_is_promised_all_the_time(store: Store) -> None:
-    """It may be sent, and nothing else begins in its place."""
+def test_an_order_is_sent_again_as_soon_as_the_batch_can_pay_both(store: Store) -> None:
+    """Until then the job waits at the head of its line, and says why; nothing else begins in its place."""
     store.limit_batch("b", max_credits=20)
     [first, *_] = songs(store, 3)
     store.admit(NOW)
     lost(store, first)
 
     store.apply([changes.order_again(one(store, first), NOW)], NOW)
+    assert charged(store) == []
+    assert store.timeline(first)[-1].reason == "the credits of the batch are promised"
+    store.limit_batch("b", max_credits=23)
 
     assert charged(store) == [first]
     assert charged(store) == []

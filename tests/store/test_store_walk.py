@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from redis import Redis
 
 from tests.jobs import SONG, URL
-from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, refused, the_records
+from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, refused, the_records, unsettled
 from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob, cancelling, records
 from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Planned
 from voicequeue.controls import Trouble
@@ -163,6 +163,9 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             if job.state is State.FAILED and not late:
                 self.withdrawn.pop(job.id, None)  # somebody wants it again
             paid = job.state in (State.CHARGING, State.UNSURE) and to is State.PENDING
+            lost = job.state is State.UNSURE and (
+                to is State.FAILED or (to is State.ADMITTED and self.sends_again(job))
+            )
             made = Move(
                 job.id,
                 job.version - late,
@@ -171,12 +174,20 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 to,
                 to_stage=Stage.MUSIC if job.state is State.PENDING and to is State.ADMITTED else None,
                 due=self.due(to),
-                fields=self.fields(job, to),
+                fields={**self.fields(job, to), **self.lost_too(job, lost)},
                 credits=PRICES[job.stage] if paid else 0,
+                unsettled=PRICES[job.stage] if lost else 0,
             )
             before = dump(redis, self.prefix)
             assert self.store.apply([made], self.now) == [not late]
             assert (dump(redis, self.prefix) == before) is late
+
+        def sends_again(self, job: Job) -> bool:
+            """Whether the lost order is sent again; else the answer came late, and says that it was not charged."""
+            return not job.cancelling and job.version % 2 == 0
+
+        def lost_too(self, job: Job, lost: bool) -> dict[str, str]:
+            return {"lost": records.lost_text({**job.lost, job.attempt: job.stage})} if lost else {}
 
         def fields(self, job: Job, to: State) -> dict[str, str | None]:
             """What callers write with such a move."""
@@ -401,7 +412,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             for record in self.books().values():
                 if name := record.get("batch"):
                     under_way = record["state"] in (State.CHARGING, State.UNSURE)
-                    self.at_stake[name] += under_way * PRICES[Stage(record["stage"])]
+                    self.at_stake[name] += under_way * PRICES[Stage(record["stage"])] + unsettled(record)
             for name in {str(spec.batch) for spec in self.specs.values() if spec.batch}:
                 batch = self.store.batch(name)
                 self.at_stake[name] += batch.credits if batch else 0

@@ -59,7 +59,7 @@ def _limits_of(batch: Batch) -> str:
     """What somebody set for it alone."""
     set_for_it = {
         "[red]is paused[/]": batch.paused,
-        f"has promised {batch.committed:,} credits to jobs that are in flight or unsure": batch.committed > 0,
+        f"has promised {batch.committed:,} credits to jobs in flight and to lost orders": batch.committed > 0,
         f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
         f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
     }

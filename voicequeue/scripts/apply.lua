@@ -24,7 +24,7 @@ for i, m in ipairs(moves) do
       if orders then m.set.orders, m.set.credits = orders, credits end
       if state == 'charging' then taken[m.stage] = (taken[m.stage] or 0) + 1 end
     end
-    if m.unsettled then add_up('counters', 'unsettled', m.unsettled) end
+    if m.unsettled then unsettle(job.batch, m.unsettled) end
     written[i] = m.refused and state == 'charging' and judge(m.id, m, job, now, mixed) or 1
     is_answered = is_answered or (state == 'pending' and (m.to == 'succeeded' or m.to == 'admitted'))
     cancel_instead(job, m, now)

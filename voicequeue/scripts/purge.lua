@@ -24,7 +24,7 @@ local function purge(id, job)
   add_up('counters', 'purged.' .. state, 1)
   add_up('counters', 'purged.credits', credits)
   if job.shares then leave_voice(job.shares) end
-  if job.batch then leave_batch(job.batch, id, state, credits) end
+  if job.batch then leave_batch(job.batch, id, state, credits, unsettled_of(job)) end
   redis.call('XADD', key('purged'), 'MAXLEN', '~', EVENTS_KEPT, '*', 'id', id, 'batch', job.batch or '')
 end
 

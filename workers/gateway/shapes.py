@@ -229,7 +229,7 @@ class Batch(_Answer):
     total: int
     settled: bool
     credits: int
-    credits_committed: int = Field(description="promised to its jobs in flight, and to unsure ones")
+    credits_committed: int = Field(description="promised to its jobs in flight, to unsure ones, and to lost orders")
     paused: bool
     max_credits: int | None
     max_in_flight: int | None

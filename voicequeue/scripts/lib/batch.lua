@@ -8,10 +8,12 @@ local function end_batch(batch)
   if not (set[1] or set[2] or set[3] or tonumber(set[4] or 0) ~= 0) then redis.call('DEL', key('batch:' .. batch)) end
 end
 
--- A job of it, which stood in that state and had spent so much, is purged.
-local function leave_batch(batch, id, state, credits)
+-- A job of it, which stood in that state and had spent so much, is purged; what its lost orders may have cost is promised
+-- no longer.
+local function leave_batch(batch, id, state, credits, unsettled)
   redis.call('ZREM', key('batch:' .. batch .. ':jobs'), id)
   add_up('batch:' .. batch, state, -1)
   add_up('batch:' .. batch, 'purged.credits', credits)
+  add_up('batch:' .. batch, 'committed', -unsettled)
   if redis.call('EXISTS', key('batch:' .. batch .. ':jobs')) == 0 then end_batch(batch) end
 end

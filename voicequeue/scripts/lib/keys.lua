@@ -39,7 +39,8 @@
 --   voices:due     set     voices that some still wait for although it is decided what becomes of them
 --   expiry         zset    ids that must have begun by then, until they are over or seen to have begun
 --   batches        zset    names of batches that have jobs; score = when the first one came
---   batch:<name>   hash    number of jobs by state; credits, committed; purged.credits: what purged jobs are among
+--   batch:<name>   hash    number of jobs by state; credits; committed: as in counters, and what its lost orders may
+--                          have cost that were given up or sent again; purged.credits: what purged jobs are among
 --                          those credits; what somebody set: max_credits, max_in_flight, paused, callback_url;
 --                          settlings: how often its callback was written
 --   batch:<name>:jobs zset its ids; score = when they came
