@@ -5,18 +5,16 @@
 -- ARGV  now, most to take in this call, then the limits
 -- RETURNS  'short' or 'enough' where that has changed since the last call, else ''; then id, stage, id, stage, …
 local now, limits = tonumber(ARGV[1]), limits_from(3)
-local gate, failed = gate_of(now)
-local paused = paused_stages()
+local paused, gate, failed = paused_stages(), gate_of(now)
 redis.call('DEL', key('wake'))
 local is_early = gate == 'closed' and is_newcomer_tried(now, paused)
-if is_early then gate = 'trial' end
-if gate == 'closed' then return { '' } end
+if gate == 'closed' and not is_early then return { '' } end
 
 local waiting = redis.call('ZCARD', key('state:admitted'))
 local free = math.min(limit_now(limits) - redis.call('ZCARD', key('flight')), tonumber(ARGV[2]))
 -- What cannot leave within seconds need not hold a slot.
 if limits.rate then free = math.min(free, math.ceil(limits.rate / 20) - waiting) end
-if gate == 'trial' then free = math.min(free, 1 - waiting - redis.call('ZCARD', key('state:charging'))) end
+if gate ~= 'open' then free = math.min(free, 1 - waiting - redis.call('ZCARD', key('state:charging'))) end
 
 local credits = credits_free(limits.floor)
 local from_end = is_early or (failed % 2 == 1 and redis.call('EXISTS', key('refused')) == 1)
@@ -32,8 +30,7 @@ local function serve(rank, batch, head_of)
   if credits and credits < cost then short = cost return nil end
   move(id, { to = 'admitted', stage = job[1], due = ARGV[1] }, ARGV[1])
   to_the_back(rank, batch, 'XX')
-  admitted[#admitted + 1] = id
-  admitted[#admitted + 1] = job[1]
+  admitted[#admitted + 1], admitted[#admitted + 2] = id, job[1]
   credits, free = credits and credits - cost, free - 1
   return true
 end
@@ -49,7 +46,7 @@ local function serve_all(head_of, reversed)
   end
 end
 
-if gate == 'trial' then serve_all(heads(paused, passing(now, true), from_end), from_end) end
+if gate ~= 'open' then serve_all(heads(paused, passing(now, true), from_end), from_end) end
 serve_all(heads(paused, passing(now, false), from_end))
 admitted[1] = note_short(now, short, free)
 return admitted
