@@ -22,17 +22,22 @@ class Phase(Enum):
 _WORDS = {
     Phase.FAILED: (
         "failed failure fail error errored cancelled canceled timeout timedout expired rejected refused denied aborted "
-        "terminated interrupted moderated blocked banned censored flagged deleted removed violation unsuccessful"
+        "terminated interrupted moderated blocked banned censored flagged deleted removed violation unsuccessful "
+        "nsfw killed dead abandoned"
     ),
     Phase.WORKING: (
-        "notready pending queued inqueue submitted scheduled accepted started inprogress firstsuccess textsuccess"
+        "notready pending queue queued inqueue submitted scheduled accepted received started inprogress firstsuccess "
+        "textsuccess wait notstarted notfinished unfinished incomplete init initial initialized paused onhold"
     ),
-    Phase.DONE: "succeeded succeed success successful complete completed done finished ready ok",
+    Phase.DONE: (
+        "succeeded succeed success successful successfully allsucceeded complete completed completion done finished "
+        "finish ready ok okay available active activated enabled usable trained generated processed live"
+    ),
 }
 _PHASES = {word: phase for phase, words in _WORDS.items() for word in words.split()}
 
 #: How words of any task end that failed or is worked on: `generate_audio_failed`, `rendering`.
-_ENDINGS = {"failed": Phase.FAILED, "error": Phase.FAILED, "ing": Phase.WORKING}
+_ENDINGS = {"failed": Phase.FAILED, "failure": Phase.FAILED, "error": Phase.FAILED, "ing": Phase.WORKING}
 
 _PUNCTUATION = re.compile(r"[\W_]+")
 

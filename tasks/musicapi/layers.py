@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from voicequeue.clip import Phase, phase_of, plain
@@ -20,11 +20,15 @@ MESSAGE_MAX = 500
 #: Where a task's songs are, as a list or as the one that there is; and what else a result is wrapped in.
 _SONGS = ("clips", "songs", "tracks", "audios", "clip", "song", "track")
 _INSIDE = (
-    "data", "result", "results", "response", "output", "payload", "items", "task", "tasks", "music", "voice", "persona",
+    "data", "result", "results", "response", "output", "outputs", "payload", "items", "list", "records",
+    "task", "tasks", "music", "voice", "persona",
 )  # fmt: skip
 
-_STATES = ("state", "status", "taskstate", "taskstatus")
+_STATES = tuple(f"{of}{name}" for of in ("", "task", "job", "voice", "persona") for name in ("state", "status"))
+#: What is false in an object that is not ready.
+_READY = ("ready", "isready", "finished", "isfinished", "iscompleted", "isdone")
 _MESSAGES = ("error", "message", "msg", "detail", "errors", "errormessage", "errormsg", "reason", "failreason")
+_ERRORS = ("error", "errors", "errormessage", "errormsg", "failreason")
 _CODES = ("code", "statuscode", "errorcode", "httpcode", "status")
 
 #: Envelopes in envelopes, at most.
@@ -36,10 +40,11 @@ _LEAST_FIRST = (Phase.FAILED, Phase.WORKING, Phase.DONE, Phase.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One object of a list, or a song that is alone; `around` is the word for the state of what it is in."""
+    """One object of an answer; `around` is the word for the state of what it is in, `name` what it is called there."""
 
     fields: Fields
     around: str
+    name: str = ""
 
     @property
     def word(self) -> str:
@@ -55,12 +60,6 @@ class Layers:
     items: list[Item | None] = field(default_factory=list)
 
     @property
-    def word(self) -> str:
-        """The innermost word for the state of the task as a whole that is known; may be empty."""
-        words = (word_of(each.fields) for each in reversed(self.envelopes))
-        return next((word for word in words if phase_of(word) is not Phase.UNKNOWN), "")
-
-    @property
     def innermost_first(self) -> Iterator[Item]:
         """Every object of the answer."""
         yield from (item for item in self.items if item)
@@ -70,31 +69,39 @@ class Layers:
 def opened(body: Any) -> Layers:
     """The layers of an answer."""
     layers = Layers()
-    _open(body, "", layers, is_song=False, depth=_DEPTH)
+    _open(body, Item({}, ""), layers, is_song=False, depth=_DEPTH)
     if not layers.items:
-        layers.items.extend(each for each in layers.envelopes if _is_song(each.fields))
+        layers.items.extend(each for each in layers.envelopes if is_of_a_song(each))
     return layers
 
 
-def _open(value: Any, around: str, layers: Layers, *, is_song: bool, depth: int) -> None:
-    if isinstance(value, list) and any(isinstance(each, dict) for each in value) and depth:
+def _open(value: Any, place: Item, layers: Layers, *, is_song: bool, depth: int) -> None:
+    """Open what is at a place: an object without fields yet."""
+    if isinstance(value, list) and any(isinstance(each, dict | list) for each in value) and depth:
         for each in value:
-            _open(each, around, layers, is_song=True, depth=depth - 1)
+            _open(each, place, layers, is_song=True, depth=depth - 1)
     elif isinstance(value, dict) and depth:
-        fields = named(value)
-        inside = [name for name in (*_SONGS, *_INSIDE) if isinstance(fields.get(name), dict | list)]
-        if is_song and (not inside or _is_song(fields)):
-            layers.items.append(Item(fields, around))
+        item = replace(place, fields=named(value))
+        inside = [name for name in (*_SONGS, *_INSIDE) if isinstance(item.fields.get(name), dict | list)]
+        if is_song and (not inside or is_of_a_song(item)):
+            layers.items.append(item)
             return
-        layers.envelopes.append(Item(fields, around))
+        layers.envelopes.append(item)
         for name in inside:
-            _open(fields[name], word_of(fields) or around, layers, is_song=name in _SONGS, depth=depth - 1)
+            within = Item({}, item.word, name)
+            _open(item.fields[name], within, layers, is_song=name in _SONGS, depth=depth - 1)
     elif is_song and not isinstance(value, list):
         layers.items.append(None)
 
 
-def _is_song(fields: Fields) -> bool:
-    return "clipid" in fields or "audiourl" in fields
+def is_of_a_song(item: Item) -> bool:
+    """Whether an object is one song, by its fields."""
+    return "clipid" in item.fields or "audiourl" in item.fields
+
+
+def is_called_a_song(item: Item) -> bool:
+    """Whether an object is one song, by its fields or by the name of the place that it is in."""
+    return item.name in _SONGS or is_of_a_song(item)
 
 
 def named(body: Mapping[str, Any]) -> Fields:
@@ -111,12 +118,31 @@ def first(fields: Fields, names: Iterable[str]) -> str | None:
     return next((text for name in names if (text := text_of(fields.get(name)))), None)
 
 
-def word_of(fields: Fields) -> str:
-    """The word for its state that an object has of its own, in lower case; may be empty."""
-    words = [text.lower() for name in _STATES if (text := text_of(fields.get(name)))]
-    if plain(text_of(fields.get("type")) or "") == "notready":
+def words_of(fields: Fields) -> list[str]:
+    """The words for its state that an object has of its own, in lower case; a number in their place is none."""
+    texts = (text_of(fields.get(name)) for name in _STATES)
+    words = [text.lower() for text in texts if text and number_of(text) is None]
+    is_typed = plain(text_of(fields.get("type")) or "") == "notready"
+    if is_typed or any(plain(str(fields.get(name))) == "false" for name in _READY):
         words.append("not_ready")
+    return words
+
+
+def word_of(fields: Fields) -> str:
+    """The one of them that promises least; may be empty."""
+    return least(words_of(fields))
+
+
+def least(words: Iterable[str]) -> str:
+    """The word that promises least; one that nobody knows only where there is no other; may be empty."""
     return min(words, key=lambda word: _LEAST_FIRST.index(phase_of(word)), default="")
+
+
+def complaint_of(fields: Fields) -> str | None:
+    """The text of an error that an object has, whether or not it says no."""
+    texts = (_message_in(fields.get(name)) for name in _ERRORS)
+    none = ("none", "null", "noerror")
+    return next((text for text in texts if text and plain(text) not in none and phase_of(text) is not Phase.DONE), None)
 
 
 def says_no(fields: Fields) -> bool:

@@ -7,7 +7,7 @@ None of them raises on a strange body: they give None, which means that it canno
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,19 @@ from tasks.musicapi.layers import (
     Item,
     Layers,
     code_of,
+    complaint_of,
     first,
+    is_called_a_song,
     is_number,
+    least,
     message_of,
     named,
     number_of,
     opened,
     says_no,
     text_of,
+    word_of,
+    words_of,
 )
 from voicequeue.clip import Clip, Phase, merged, phase_of, plain
 from voicequeue.stage import Stage
@@ -40,11 +45,22 @@ _AUDIO = ("audiourl", "songurl", "mp3url", "audio")
 _WAIT = re.compile(r"\bnot (yet )?(ready|finished|complete)|\b(still )?in progress\b|\bstill \w+ing\b|\bbeing \w+ed\b")
 #: Said of an answer that is an error, and not of the task.
 _BUSY = re.compile(r"\bbusy\b|\btry again\b")
-#: Upstream's own trouble, or a task that it does not find: no word on what became of the order.
+#: Upstream's own trouble, the account's or the call's: no word on what became of the order.
 _TROUBLE = re.compile(
-    r"\b(internal|server|gateway|unavailable|maintenance|database|network|connect\w*|query|fetch|retrieve|not found|"
-    r"unknown task|api[ -]?key|(un)?authori\w+|authenticat\w+|subscription|credits?)\b"
+    r"\b(internal|server|gateway|unavailable|maintenance|database|network|connect\w*|query|unknown task|task[ _]?id|"
+    r"bad request|forbidden|permissions?|account|keys?|tokens?|(un)?authori\w+|authenticat\w+|subscription|credits?)\b"
+    r"|^\W*(request )?time[d -]*out\b"
 )
+#: Something that upstream does not find: the task, unless it is the recording.
+_NOT_FOUND = re.compile(r"\b(not found|fetch|retrieve)\b")
+_OF_THE_TASK = re.compile(r"\b(tasks?|jobs?|orders?|results?|status)\b")
+_OF_THE_RECORDING = re.compile(r"\b(audio|recordings?|files?|vocals?|speakers?)\b")
+#: Says that something went wrong, and not what.
+_VAGUE = re.compile(
+    r"\b(busy|try again|went wrong|error occurred|(system|unknown) error|unexpected|exception)\b|^\W*error\W*$"
+)
+#: The codes of an answer whose text is on the order, where it is on nothing else.
+_OF_THE_ORDER = (400, 422, 500)
 #: Said of an order that has failed.
 _GAVE_UP = re.compile(
     r"\b(fail(ed|ure|s)?|could not|couldn't|cannot|unable|unsuccessful|rejected|refused|cancel+ed|timed out|expired|"
@@ -55,6 +71,8 @@ _GAVE_UP = re.compile(
 _IS_ID = re.compile(r"(?=\D*\d)[\w.:~-]{1,200}", re.ASCII)
 _NO_ID = frozenset({"null", "none", "nil", "undefined"})
 _BEYOND_ANY_ID = 10**100
+#: A float up to which every whole number is exact.
+_LAST_WHOLE = 2.0**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,42 +113,52 @@ Reading = NotReady | VoiceReady | MusicReady | TaskFailed
 def accepted(body: Any) -> str | None:
     """The task id in the answer to a POST, wherever it is and whatever else the answer says: it was charged.
 
-    What is only called `id` beside a refusal at the top is that of the request.
+    What is only called `id` beside a refusal at the top is that of the request; that of a song is no task's.
     """
-    if (named_id := task_id(body)) or not isinstance(body, dict):
-        return named_id
-    is_refused = errors.refused_as(body) is not None
-    ids = (_id(each) for each in _ids_by_place(body, is_refused=is_refused))
-    return next((each for each in ids if each), None)
+    return task_id(body) or next((each for each in map(_id, _ids_by_place(body)) if each), None)
 
 
 def task_id(body: Any) -> str | None:
     """The id that an answer, or a webhook, calls that of a task."""
-    layers = opened(body)
+    return next((task for task in map(_id, _called(opened(body), "taskid", "taskids")) if task), None)
+
+
+def _called(layers: Layers, *names: str) -> Iterator[Any]:
+    """What has one of these names, the outermost first."""
     objects = [*layers.envelopes, *(item for item in layers.items if item)]
-    names = ("taskid", "taskids")
-    ids = (_id(each.fields.get(name)) for each in objects for name in names)
-    return next((task for task in ids if task), None)
+    yield from (each.fields.get(name) for each in objects for name in names)
 
 
-def _ids_by_place(body: dict[str, Any], *, is_refused: bool) -> Iterator[Any]:
+def _ids_by_place(body: Any) -> Iterator[Any]:
     """What may be the task's id though it is not called so."""
-    layers, top = opened(body), named(body)
-    yield from (each.fields.get("id") for each in layers.envelopes[1:])
-    yield from (item.fields.get("id") for item in layers.items if item)
-    if not is_refused:
-        yield top.get("id")
-        for name in ("data", "result", "task"):
-            value = top.get(name)
-            value = value[0] if isinstance(value, list) and value else value
-            if not isinstance(value, str) or _IS_ID.fullmatch(value.strip()):
-                yield value
+    layers = opened(body)
+    yield from _called(layers, "jobid", "jobids")
+    if isinstance(body, list):
+        yield from filter(_is_bare_id, body[:1])
+    if not isinstance(body, dict):
+        return
+    inner = [*layers.envelopes[1:], *(item for item in layers.items if item)]
+    yield from (each.fields.get("id") for each in inner if each.name != "persona" and not is_called_a_song(each))
+    if errors.refused_as(body) is None:
+        yield named(body).get("id")
+        values = _called(Layers(layers.envelopes), "data", "result", "task")
+        alone = (value[0] if isinstance(value, list) and value else value for value in values)
+        yield from (value for value in alone if _is_bare_id(value) or is_number(value))
+
+
+def _is_bare_id(value: Any) -> bool:
+    return isinstance(value, str) and _IS_ID.fullmatch(value.strip()) is not None
 
 
 def _id(value: Any) -> str | None:
-    """An id as text: of several in a list the first."""
+    """An id as text: of several in a list the first, of an object its own."""
     if isinstance(value, list):
         value = value[0] if value else None
+    if isinstance(value, dict):
+        fields = named(value)
+        value = next((fields[name] for name in ("taskid", "id") if fields.get(name)), None)
+    if isinstance(value, float) and value.is_integer() and value <= _LAST_WHOLE:
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value) if 0 < value < _BEYOND_ANY_ID else None
     text = text_of(value)
@@ -156,22 +184,36 @@ def reading(body: Any, stage: Stage | None = None) -> Reading | None:
     layers = opened(body)
     songs = _songs(layers)
     has_links = isinstance(songs, MusicReady | NotReady) and any(clip.audio_url for clip in songs.clips)
-    voice = None if stage is Stage.MUSIC or (stage is None and has_links) else _voice(layers)
-    return voice or songs or _task(layers, body)
+    is_sung = stage is Stage.MUSIC or (stage is None and has_links)
+    voice = None if is_sung else _persona(layers)
+    return _voice(voice, layers, body) if voice else songs or _task(layers, layers.envelopes, body)
 
 
-def _voice(layers: Layers) -> Reading | None:
-    """The persona, wherever it is; but the state first: a voice that failed, or is not made yet, is none."""
+def _persona(layers: Layers) -> VoiceReady | None:
+    """The voice that an answer names, wherever it is, whatever else the answer says."""
     for each in layers.innermost_first:
-        if persona := first(each.fields, ("personaid",)):
-            word = layers.word if each in layers.envelopes else each.word
-            match phase_of(word):
-                case Phase.FAILED:
-                    return TaskFailed(_reason(layers, word))
-                case Phase.WORKING:
-                    return NotReady()
+        names = ("personaid", "id") if each.name == "persona" else ("personaid",)
+        if persona := next((found for name in names if (found := _id(each.fields.get(name)))), None):
             return VoiceReady(persona, first(each.fields, ("name", "voicename", "personaname")))
     return None
+
+
+def _voice(voice: VoiceReady, layers: Layers, body: Any) -> Reading | None:
+    """The state first, in every object: singing with a voice that failed, or is not made yet, is paid for nothing."""
+    objects = list(layers.innermost_first)
+    if found := _task(layers, objects, body):
+        return found
+    phases = [phase_of(word) for each in objects for word in words_of(each.fields)]
+    if any(map(_says_otherwise, objects)) or (not phases and any(complaint_of(each.fields) for each in objects)):
+        return None
+    return voice if all(phase is Phase.DONE for phase in phases) else NotReady()
+
+
+def _says_otherwise(item: Item) -> bool:
+    """Whether an object says that it is no success, or has a code that is none."""
+    code = code_of(item.fields)
+    is_odd = code is not None and code not in (0, 1) and not 200 <= code < 300
+    return is_odd or errors.refused_as(item.fields) is not None
 
 
 def _songs(layers: Layers) -> Reading | None:
@@ -196,38 +238,57 @@ def _has_ended(clip: Clip) -> bool:
     return clip.is_finished or clip.has_failed or ended_somehow
 
 
-def _task(layers: Layers, body: Any) -> Reading | None:
-    """From an answer that has nothing but a word or a text on what becomes of its task."""
-    word, text = layers.word, (message_of(body) or "").lower()
+def _task(layers: Layers, objects: Sequence[Item], body: Any) -> Reading | None:
+    """From the words and texts of these objects on what becomes of their task: the word that promises least counts."""
+    word = least(word_of(each.fields) for each in objects)
     phase = phase_of(word)
     if phase is Phase.FAILED and plain(word) != "error":
         return TaskFailed(_reason(layers, word))
+    text = _text(layers, body)
     is_busy = phase is Phase.FAILED and (code_of(body) or 0) < 400 and _BUSY.search(text)
     if phase is Phase.WORKING or is_busy or _WAIT.search(text):
         return NotReady()
-    return TaskFailed(_reason(layers, word)) if _gave_up(layers, body, word, text) else None
+    return TaskFailed(_reason(layers, word)) if _gave_up(objects, word, text) else None
 
 
-def _gave_up(layers: Layers, body: Any, word: str, text: str) -> bool:
+def _text(layers: Layers, body: Any) -> str:
+    """What an answer says, in lower case: the outermost text that is more than a success."""
+    said = message_of(body)
+    return (said if said and phase_of(said) is not Phase.DONE else _said(layers) or said or "").lower()
+
+
+def _gave_up(objects: Sequence[Item], word: str, text: str) -> bool:
     """Whether an answer that is an error tells of the task's end, and not of upstream's trouble or the account's."""
-    refused = errors.refused_as(body)
-    says_so = phase_of(word) is Phase.FAILED or any(says_no(each.fields) for each in layers.envelopes)
+    codes = (errors.refused_as(each.fields) for each in objects)
+    refused = next((code for code in codes if code is not None), None)
+    has_failed = phase_of(word) is Phase.FAILED
+    says_so = has_failed or any(says_no(each.fields) for each in objects)
     if not says_so and refused is None:
         return False
     if not text:
-        return bool(word)
-    error = errors.from_answer(400, body, {}, 0.0)
+        return has_failed
+    error = errors.from_answer(400, {"message": text}, {}, 0.0)
     if isinstance(error, errors.Moderated):
         return True
-    is_plain = says_so or _GAVE_UP.search(text) is not None
-    return is_plain and isinstance(error, errors.Refused) and not _TROUBLE.search(text)
+    is_plain = says_so or _GAVE_UP.search(text) or (refused in _OF_THE_ORDER and not _VAGUE.search(text))
+    return bool(is_plain) and isinstance(error, errors.Refused) and not _is_trouble(text)
+
+
+def _is_trouble(text: str) -> bool:
+    """Whether a text is on something else than what became of the order."""
+    is_recording = _OF_THE_RECORDING.search(text) and not _OF_THE_TASK.search(text)
+    return bool(_TROUBLE.search(text) or (_NOT_FOUND.search(text) and not is_recording))
 
 
 def _reason(layers: Layers, word: str) -> str:
+    known = plain(word) in ("failed", "error") or phase_of(word) is not Phase.FAILED
+    return _said(layers) or ("upstream gives no reason" if known else f"upstream says: {word}")
+
+
+def _said(layers: Layers) -> str | None:
+    """The innermost text of an answer that is more than a success."""
     texts = (message_of(each.fields) for each in layers.innermost_first)
-    said = next((text for text in texts if text and phase_of(text) is not Phase.DONE), None)
-    known = plain(word) in ("", "failed", "error")
-    return said or ("upstream gives no reason" if known else f"upstream says: {word}")
+    return next((text for text in texts if text and phase_of(text) is not Phase.DONE), None)
 
 
 def _has_id(item: Item | None) -> bool:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tasks.musicapi import MusicReady, NotReady, Reading, TaskFailed, VoiceReady
 from tasks.musicapi.readings import accepted, credits_left, reading, task_id
 from voicequeue import records
-from voicequeue.clip import Clip, merged
+from voicequeue.clip import Clip, Phase, merged, phase_of
 from voicequeue.stage import Stage
 
 #: What Python's parser of JSON can give, beyond JSON itself: NaN, Infinity, numbers without end, half characters.
@@ -77,6 +77,16 @@ def states(found: Reading | None) -> list[tuple[str, str]]:
         {"data": {"task": {"id": "t1", "state": "queued"}}},
         {"result": {"data": {"task_id": "t1"}}},
         {"id": "t1", "status": "queued"},
+        {"task_ids": [{"task_id": "t1"}]},
+        {"task_ids": [{"id": "t1"}, {"id": "t2"}]},
+        {"task_id": {"id": "t1"}},
+        {"jobId": "t1"},
+        {"data": {"job_id": "t1", "id": "request-1"}},
+        {"tasks": [{"id": "t1"}]},
+        ["t1"],
+        {"code": 200, "data": {"task": "t1"}},
+        {"code": 200, "data": {"result": "t1"}},
+        {"data": {"task": {"id": "t1"}, "clips": [{"id": "c1"}]}},
         {"code": 429, "message": "Too many requests", "task_id": "t1"},
         {"code": 403, "message": "The remaining credits are not enough.", "data": {"id": "t1"}},
         {"success": False, "error": {"message": "no"}, "data": {"taskId": "t1"}},
@@ -88,7 +98,9 @@ def test_a_task_id_is_found_wherever_it_stands(body: object) -> None:
     assert accepted(body) == "t1"
 
 
-@pytest.mark.parametrize("body", [{"task_id": 4711}, {"data": 4711}, {"data": {"id": 4711}}, {"taskIds": [4711]}])
+@pytest.mark.parametrize(
+    "body", [{"task_id": 4711}, {"data": 4711}, {"data": {"id": 4711}}, {"taskIds": [4711]}, {"task_id": 4711.0}]
+)
 def test_a_task_id_may_be_a_number(body: object) -> None:
     """As text it is asked about."""
     assert accepted(body) == "4711"
@@ -128,6 +140,15 @@ def test_a_webhook_names_a_task_only_where_it_is_called_so() -> None:
         {"code": 429, "message": "Too many requests", "id": "request-1"},
         {"code": 400, "message": "no", "data": "E1001"},
         {"error": {"id": "e1", "message": "no"}},
+        {"data": {"clips": [{"id": "c1"}]}},
+        {"code": 200, "data": {"clips": [{"id": "c1", "state": "pending"}, {"id": "c2"}]}},
+        {"data": {"song": {"id": "c1"}}},
+        {"data": {"persona": {"id": "p1"}}},
+        {"task_id": 4711.5},
+        {"task_id": 1e300},
+        {"task_id": float("inf")},
+        ["accepted"],
+        {"code": 400, "data": {"result": "E1001"}},
     ],
 )
 def test_an_answer_without_a_task_id_cannot_be_read(body: object) -> None:
@@ -169,6 +190,17 @@ def test_an_answer_without_a_task_id_cannot_be_read(body: object) -> None:
         {"persona_id": "p1", "data": {"status": "pending"}},
         {"status": "processing", "data": {"persona_id": "p1"}},
         {"data": [{"persona_id": "p1", "state": "queued"}]},
+        {"status": "running", "data": {"persona_id": "p1", "state": "done"}},
+        {"status": "SUCCESS", "data": {"persona": {"id": "p1", "state": "running"}}},
+        {"data": {"persona_id": "p1", "job_status": "running"}},
+        {"data": {"persona_id": "p1", "is_ready": False}},
+        {"data": {"persona_id": "p1", "state": "succeeded", "status": "review"}},
+        {"status": "review", "data": {"persona_id": "p1", "state": "succeeded"}},
+        {"data": {"persona_id": "p1"}, "message": "The voice is still being made."},
+        {"status": "error", "message": "Server busy, try again later", "data": {"persona_id": "p1"}},
+        {"data": [sung(), clip("wait", "c2")]},
+        {"data": [sung(), clip("queue", "c2")]},
+        {"data": [sung(), clip("init", "c2")]},
         {"status": "SUCCESS", "data": [clip("running")]},
         {"success": False, "error": {"message": "The task is not ready yet."}},
         {"code": 200, "message": "The task is still in progress."},
@@ -202,13 +234,53 @@ def test_songs_that_are_not_ready_are_named_all_the_same() -> None:
         ({"data": [{"persona_id": "p1", "name": "Anna"}]}, "Anna"),
         ({"result": {"persona": {"persona_id": "p1", "name": "Anna"}}}, "Anna"),
         ({"status": "SUCCESS", "data": {"persona_id": "p1"}}, None),
-        ({"status": "running", "data": {"persona_id": "p1", "status": "complete"}}, None),
+        ({"data": {"persona_id": 1, "persona": {"persona_id": "p1"}}}, None),
+        ({"data": {"persona": {"id": "p1", "name": "Anna", "state": "succeeded"}}}, "Anna"),
+        ({"data": {"persona_id": "p1", "status": 200}}, None),
+        ({"data": {"persona_id": "p1", "status": "200", "error": ""}}, None),
+        ({"data": {"persona_id": "p1", "error": "none"}}, None),
         ({"data": {"persona_id": "p1", "status": "active"}}, None),
     ],
 )
 def test_a_persona_id_is_a_ready_voice(body: object, name: str | None) -> None:
-    """With its name, where there is one; the innermost word that says how far it is counts."""
+    """With its name, where there is one."""
     assert reading(body, Stage.VOICE) == reading(body) == VoiceReady("p1", name)
+
+
+def test_a_persona_id_may_be_a_number() -> None:
+    """As text it is sung with."""
+    assert reading({"data": {"persona_id": 12345}}, Stage.VOICE) == VoiceReady("12345", None)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["wait", "in_queue", "queue", "not_started", "incomplete", "new", "created", "init", "initial", "paused", "review"],
+)
+@pytest.mark.parametrize("outer", [{}, {"status": "SUCCESS"}, {"success": True, "code": 200, "message": "success"}])
+def test_a_voice_in_a_state_that_no_table_has_is_not_ready(word: str, outer: dict[str, Any]) -> None:
+    """A song that is ordered too early is paid for."""
+    for body in ({**outer, "data": {"persona_id": "p1", "state": word}}, {**outer, "persona_id": "p1", "state": word}):
+        assert reading(body, Stage.VOICE) == NotReady()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 500, "data": {"persona_id": "p1"}},
+        {"code": 500, "message": "Internal server error", "persona_id": "p1"},
+        {"success": False, "persona_id": "p1"},
+        {"success": False, "persona_id": "p1", "state": "succeeded"},
+        {"success": False, "message": "Internal error", "data": {"persona_id": "p1", "audio_url": LINK}},
+        {"code": 429, "message": "Too many requests", "persona_id": "p1"},
+        {"code": 10001, "message": "no", "persona_id": "p1"},
+        {"code": 200, "data": {"code": 503, "message": "Service unavailable", "persona_id": "p1"}},
+        {"persona_id": "p1", "error": "voice creation failed"},
+        {"error": {"message": "Bad gateway."}, "data": {"persona_id": "p1"}},
+    ],
+)
+def test_no_voice_is_taken_from_an_answer_that_is_an_error(body: object) -> None:
+    """Where the error tells nothing of the order, the voice is asked about again."""
+    assert reading(body, Stage.VOICE) is None
 
 
 def test_what_an_order_is_for_decides_what_its_answer_is_read_as() -> None:
@@ -292,6 +364,13 @@ def test_fields_are_read_in_other_spellings_too() -> None:
         ({"data": {"clip": sung()}}, [("c1", "succeeded")]),
         (sung(), [("c1", "succeeded")]),
         ([sung()], [("c1", "succeeded")]),
+        ([[sung()]], [("c1", "succeeded")]),
+        ({"data": [[sung()]]}, [("c1", "succeeded")]),
+        ({"data": {"list": [sung()]}}, [("c1", "succeeded")]),
+        ({"data": {"records": [sung()]}}, [("c1", "succeeded")]),
+        ({"data": {"outputs": [sung()]}}, [("c1", "succeeded")]),
+        ({"data": {"items": [sung()]}}, [("c1", "succeeded")]),
+        ({"data": {"status": "SUCCESS", "list": [sung(None)]}}, [("c1", "success")]),
         ({"clips": [sung()]}, [("c1", "succeeded")]),
         ({"result": {"songs": [sung()]}}, [("c1", "succeeded")]),
         ({"data": {"result": [sung()]}}, [("c1", "succeeded")]),
@@ -332,6 +411,22 @@ def test_settled_clips_of_which_one_succeeded_are_a_ready_song(body: object, exp
         ({"code": 400, "message": "Generation failed: copyrighted content"}, "Generation failed: copyrighted content"),
         ({"data": {"persona_id": "p1", "state": "failed", "error": "no"}}, "no"),
         ({"status": "failed", "persona_id": "p1", "message": "no"}, "no"),
+        ({"status": "failed", "data": {"persona_id": "p1", "state": "succeeded"}}, "upstream gives no reason"),
+        (
+            {"success": False, "error": {"message": "no clear speaker"}, "data": {"persona_id": "p1"}},
+            "no clear speaker",
+        ),
+        ({"code": 500, "message": "voice creation failed", "persona_id": "p1"}, "voice creation failed"),
+        ({"code": "500", "message": "failed", "data": {"persona_id": "p1"}}, "failed"),
+        ({"code": 400, "message": "bad audio", "data": {"persona_id": "p1"}}, "bad audio"),
+        ({"code": 200, "data": {"code": 500, "message": "creation failed", "persona_id": "p1"}}, "creation failed"),
+        ({"message": "success", "data": {"success": False, "error": "too noisy", "persona_id": "p1"}}, "too noisy"),
+        ({"code": 500, "message": "No vocals detected"}, "No vocals detected"),
+        ({"code": 500, "message": "Audio duration must be longer than 10s"}, "Audio duration must be longer than 10s"),
+        ({"code": 400, "message": "Voice not clear enough"}, "Voice not clear enough"),
+        ({"success": False, "error": {"message": "Audio file not found at URL"}}, "Audio file not found at URL"),
+        ({"success": False, "error": "Cannot fetch audio"}, "Cannot fetch audio"),
+        ({"data": {"state": "nsfw"}}, "upstream says: nsfw"),
     ],
 )
 def test_a_failed_task_is_told_with_upstreams_reason(body: object, message: str) -> None:
@@ -355,6 +450,18 @@ def test_a_failed_task_is_told_with_upstreams_reason(body: object, message: str)
         {"status": "error", "code": 429, "message": "Server busy, try again later"},
         {"status": "error", "message": "The database is unavailable"},
         {"code": 500, "message": "Failed to query the task"},
+        {"code": 500, "message": "Failed to retrieve the audio task"},
+        {"code": 500, "message": "Something went wrong"},
+        {"code": 500, "message": "An error occurred, please try again later"},
+        {"code": 500, "message": "System busy"},
+        {"code": 500, "message": "Rate limit exceeded"},
+        {"code": 500, "message": "Request timeout"},
+        {"code": 400, "message": "missing task id."},
+        {"code": 400, "message": "Invalid key"},
+        {"code": 401, "message": "Who are you?"},
+        {"code": 404, "message": "Nothing is here"},
+        {"code": 503, "message": "Back soon"},
+        {"success": False, "state": "succeeded"},
     ],
 )
 def test_trouble_of_upstreams_own_is_no_failure_of_a_task(body: object) -> None:
@@ -378,7 +485,7 @@ def test_trouble_of_upstreams_own_is_no_failure_of_a_task(body: object) -> None:
         {"data": [7]},
         {"data": [{"title": "Song"}]},
         {"data": {"persona_id": ""}},
-        {"data": {"persona_id": 7}},
+        {"data": {"persona_id": 0}},
         {"data": {"clips": "soon"}},
         {"state": ["failed"]},
         {"error": "Bad gateway."},
@@ -450,7 +557,7 @@ def test_no_json_is_too_strange_for_a_balance(body: object) -> None:
 # ── every shape ────────────────────────────────────────────────────────────────────────────────────
 
 #: The words that say so, in the spellings that are seen.
-DONE = st.sampled_from(["succeeded", "SUCCESS", "complete", "Completed", "done", "finished"])
+DONE = st.sampled_from(["succeeded", "SUCCESS", "complete", "Completed", "done", "finished", "ok", "Active", "ready"])
 FAILED = st.sampled_from(["failed", "error", "CANCELLED", "canceled", "timeout", "expired", "rejected", "aborted"])
 ENDED = FAILED | st.sampled_from(["moderated", "blocked", "a word of next year"])
 WORKING = st.sampled_from(["pending", "RUNNING", "in progress", "queued", "processing", "not_ready", "rendering"])
@@ -499,7 +606,7 @@ def songs(draw: st.DrawFn, states: list[str | None]) -> Any:
     return draw(st.sampled_from(shapes))
 
 
-_DONE = {"succeeded", "success", "complete", "completed", "done", "finished"}
+_DONE = {"succeeded", "success", "complete", "completed", "done", "finished", "ok", "active", "ready"}
 
 
 @given(
@@ -544,6 +651,43 @@ def test_a_state_comes_before_the_persona(data: st.DataObject, state: str, insid
     body = body if inside else {**body, "status": state}
 
     assert isinstance(reading(body, Stage.VOICE), NotReady | TaskFailed)
+
+
+#: What a layer may say of itself that no voice is to be believed beside.
+DENIALS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.builds(dict, status=FAILED | WORKING | st.sampled_from(["new", "created", "paused", "a word of next year"])),
+    st.builds(dict, code=st.sampled_from([400, 403, 429, 500, "500", 503, 10001]), message=st.text(max_size=9)),
+    st.builds(dict, success=st.sampled_from([False, "false"]), error=st.sampled_from(["no", "internal", {"code": 1}])),
+)
+
+
+@given(st.data(), DENIALS, st.none() | DONE, st.sampled_from(["outer", "middle", "inner"]))
+def test_no_voice_is_believed_where_any_layer_denies_it(
+    data: st.DataObject, denial: dict[str, Any], done: str | None, place: str
+) -> None:
+    """Whatever the other layers say: a song is never ordered from such an answer."""
+    voice: dict[str, Any] = {"persona_id": "p1", **({} if done is None else {"state": done})}
+    inner = {**voice, **denial} if place == "inner" else voice
+    middle = {"data": data.draw(spelled(inner)), **(denial if place == "middle" else {"status": "SUCCESS"})}
+    body = {"result": middle, **(denial if place == "outer" else {"code": 200, "message": "success"})}
+
+    assert isinstance(reading(body, Stage.VOICE), NotReady | TaskFailed | None)
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz_ ", min_size=1))
+def test_only_a_word_for_done_makes_a_voice_ready(word: str) -> None:
+    """Any other word is waited for, or is a failure."""
+    is_done = phase_of(word) is Phase.DONE or not word.strip()
+
+    assert isinstance(reading({"persona_id": "p1", "state": word}, Stage.VOICE), VoiceReady) is is_done
+
+
+@given(ANY_JSON)
+def test_no_song_gives_its_id_to_a_task(song: object) -> None:
+    """Whatever else it has: what is in a list of songs is called a task only where it says so."""
+    if isinstance(song, dict):
+        song = {name: value for name, value in song.items() if name in ("title", "tags", "state", "status")}
+        assert accepted({"code": 200, "data": {"clips": [{"id": "c1", **song}]}}) is None
 
 
 @given(st.data(), FAILED, st.sampled_from(list(Stage)))
