@@ -18,7 +18,6 @@ from voicequeue.claims import Planned
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.redis_refusals import RedisRefusalError
 from voicequeue.store import Store, connect
-from workers.stack import free_port
 
 
 def whole_life(store: Store, batch: str = "b") -> Job:
@@ -81,7 +80,7 @@ def test_every_key_of_a_prefix_lies_in_one_slot(store: Store, redis: Redis, pref
 def cluster() -> Iterator[Redis]:
     """A Valkey in cluster mode that holds one slot alone, the one of the prefix."""
     config = {"save": "", "cluster-enabled": "yes", "cluster-require-full-coverage": "no"}
-    with ValkeyServer(port=free_port(), config=config) as server:
+    with ValkeyServer(config=config) as server:
         client = connect(f"redis://127.0.0.1:{server.port}/0")
         client.cluster("addslots", key_slot(DEFAULT_PREFIX.encode()))
         eventually(lambda: _serves(client))
