@@ -101,7 +101,7 @@ local function move(id, m, now, job)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = m.to, stage = m.stage, reason = m.reason, task_id = m.task_id,
     attempt = m.attempt or tonumber(job.attempt or 0) }))
-  announce(id, job.batch, m.to, m.stage, m.reason, string.format('%.3f', now - since))
+  announce(id, job.batch, m.to, m.stage, m.reason, string.format('%.3f', math.max(0, now - since)))
   if from ~= m.to then tell(id, job.batch, from, m.to, job.v + 1, now) end
   return job.batch
 end
