@@ -153,7 +153,9 @@ def _failed_upstream(claim: Claimed, reading: TaskFailed, now: float, recheck_s:
     if any(clip.is_finished for clip in claim.clips):
         return _sung(claim, claim.clips, now)
     if claim.reorder:
+        # Songs that the failed order named are not those of the next one, which would wait for them.
         fields: dict[str, str | None] = {records.task_field(claim.stage): None, **changes.UNDOUBTED}
+        fields |= {"clips": None} if claim.clips else {}
         reason = f"upstream failed it: {reading.message}; to be ordered again"
         return _from(claim)(State.QUEUED, reason=reason, fields=fields)
     look_again = now + max(recheck_s, flow.look_again(now - claim.since))

@@ -380,3 +380,14 @@ def test_every_decision_can_be_written(stage: Stage) -> None:
         assert move is not None
         line = records.move_text(move)
         assert json.loads(json.dumps(line)) == line
+
+
+def test_an_order_that_is_sent_again_does_not_wait_for_the_songs_of_the_one_that_failed() -> None:
+    """Clips that the failed order named without a link are forgotten with its task."""
+    named = (Clip("old", "running"),)
+    claim = claimed(Stage.MUSIC, clips=named, doubt=Doubt(0.0, "no"), reorder=True)
+
+    move = decide.read(claim, TaskFailed("no"), NOW, 10.0)
+
+    assert move is not None
+    assert (move.to, move.fields["clips"], move.fields["music.task"]) == (State.QUEUED, None, None)
