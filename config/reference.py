@@ -30,7 +30,7 @@ class Row(NamedTuple):
 #: Each section by the setting that it begins with; it ends where the next one begins.
 SECTIONS: Mapping[str, str] = {
     "REDIS_URL": "Redis and MusicAPI",
-    "VOICEQUEUE_PUBLIC_URL": "Gateway",
+    "WEB_ADDRESS": "Gateway",
     "VOICEQUEUE_MAX_IN_FLIGHT": "Pace",
     "VOICEQUEUE_REUSE": "Jobs",
     "VOICEQUEUE_POLL_MIN_S": "Polling",
@@ -38,15 +38,12 @@ SECTIONS: Mapping[str, str] = {
     "VOICEQUEUE_ARCHIVE": "Archive",
     "VOICEQUEUE_LOG_FORMAT": "Logs",
     "FLOWER_ADDRESS": "Flower",
-    "WEB_ADDRESS": "Address of the gateway",
     "VOICEQUEUE_AUDIO_MAX_MB": "Preflight",
     "VOICEQUEUE_WAIT_FOR_REDIS_S": "Command line and one machine",
 }
 
-#: What is read without these classes: by the Procfile, the command line and the stack on one machine.
+#: What is read without these classes: by the command line and the stack on one machine.
 ELSEWHERE = (
-    Row("WEB_ADDRESS", "`127.0.0.1`", "address", "where the gateway listens"),
-    Row("PORT", "8000", "whole number from 0 to 65535", "its port"),
     Row("VOICEQUEUE_AUDIO_MAX_MB", "200", "number > 0", "the largest recording that passes"),
     Row("VOICEQUEUE_AUDIO_MAX_S", "", "number > 0", "the longest one; MusicAPI names no maximum"),
     Row("VOICEQUEUE_AUDIO_CONNECT_S", "5", "number > 0", "how long it may take to connect"),

@@ -96,6 +96,8 @@ class Settings(BaseSettings):
         return self.connect_timeout_s + self.answer_timeout_s + STOP_MARGIN_S
 
     # Gateway
+    web_address: str = Field("127.0.0.1", validation_alias="WEB_ADDRESS", description="where the gateway listens")
+    port: int = Field(8000, ge=0, le=65_535, validation_alias="PORT", description="its port")
     public_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
@@ -263,12 +265,12 @@ def load() -> Settings:
     return found
 
 
-def open_names() -> frozenset[str]:
-    """What the settings that are no secrets are called in the environment."""
+def setting_names(*, secret: bool = True) -> frozenset[str]:
+    """Return the names that settings have in the environment; without `secret`, only of those that are none."""
     return frozenset(
         _environment_name(str(field.validation_alias or name), "VOICEQUEUE_")
         for name, field in Settings.model_fields.items()
-        if field.annotation is not SecretStr
+        if secret or field.annotation is not SecretStr
     )
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import requests
 
 from config import flower
-from config.settings import BadSettings, Settings, load
+from config.settings import BadSettings, Settings, load, setting_names
 from tasks.archive.shelf import Shelf, Unusable
 from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
 from voicequeue import signing
@@ -65,7 +65,7 @@ def here() -> Heard:
 def known_settings() -> set[str]:
     """Every name that some process of ours reads; a test compares it with the docs."""
     audio = {f"VOICEQUEUE_AUDIO_{name}" for name in _AUDIO}
-    return {f"VOICEQUEUE_{name.upper()}" for name in Settings.model_fields} | _BESIDE | audio
+    return setting_names() | _BESIDE | audio
 
 
 def _unknown(environment: Mapping[str, str]) -> Iterator[Remark]:

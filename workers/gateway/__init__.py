@@ -1,1 +1,1 @@
-"""The HTTP gateway: `uvicorn workers.gateway.asgi:app`."""
+"""The HTTP gateway: `python -m workers.gateway`."""

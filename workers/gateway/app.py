@@ -1,4 +1,4 @@
-"""The gateway as the settings say; its process is workers/gateway/asgi.py."""
+"""The gateway as the settings say; its process is workers/gateway/__main__.py."""
 
 from __future__ import annotations
 
