@@ -41,7 +41,7 @@ class ByHouse(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
         is_shared = "/acceptance/" in module and not module.endswith(SEPARATE)
-        return module if is_shared or module.endswith("_browser.py") else nodeid
+        return module if is_shared or module.endswith(("_browser.py", "_stack.py")) else nodeid
 
 
 def pytest_configure() -> None:

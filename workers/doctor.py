@@ -62,7 +62,7 @@ def here() -> Heard:
     return Heard("doctor", "this shell", time.time(), facts(load()))
 
 
-def known_settings() -> set[str]:
+def known_settings() -> frozenset[str]:
     """Every name that some process of ours reads; a test compares it with the docs."""
     audio = {f"VOICEQUEUE_AUDIO_{name}" for name in _AUDIO}
     return setting_names() | _BESIDE | audio

@@ -1,0 +1,1 @@
+"""Attacks on a running queue. The names of the tests, read one after the other, are what docs/security.md promises."""
