@@ -24,6 +24,8 @@ def main() -> None:
         port=chosen.port,
         log_config=None,
         access_log=False,
+        server_header=False,
+        ws="none",  # what is no HTTP is answered as HTTP, by the app
         timeout_graceful_shutdown=STOP_S,
     )
 

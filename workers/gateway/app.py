@@ -9,7 +9,6 @@ from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -21,9 +20,10 @@ from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
 from workers.app import app as celery
 from workers.facts import facts
-from workers.gateway import bulk, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
+from workers.gateway import bulk, docs, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
 from workers.gateway.access import Access
 from workers.gateway.alive import alive
+from workers.gateway.browsers import Guarded, OwnPagesOnly
 from workers.gateway.events import Tail
 from workers.gateway.page import frame
 from workers.gateway.page import routes as pages
@@ -44,16 +44,18 @@ def build(chosen: Settings) -> FastAPI:
         Access(keys(chosen), secret=chosen.secret.get_secret_value(), cookie=chosen.prefix),
     )
     store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
-    gateway = FastAPIOffline(
+    gateway = Guarded(
         title="voicequeue",
         version=version("voicequeue"),
+        docs_url=None,
         redoc_url=None,
-        static_url="/docs/static",
         lifespan=_lifespan(queue, access, partial(alive, store.pulses["gateway"], store.clock, facts(chosen))),
     )
+    gateway.add_middleware(OwnPagesOnly)
     gateway.add_middleware(RequestLog)
     problems.install(gateway)
     openapi.install(gateway)
+    docs.install(gateway)
     for routes in (jobs, bulk, glance, steering):
         gateway.include_router(routes.router(queue, access))
     tail = Tail(queue)

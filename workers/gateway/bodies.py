@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -30,10 +31,10 @@ async def read(request: Request, at_most: int = BODY_MAX) -> bytes:
 
 
 def must_be(request: Request, *types: str) -> None:
-    """The body's type is one of these, and nothing is packed. Raises Refusal."""
+    """The body says its type, it is one of these, and nothing is packed. Raises Refusal."""
     given = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if given not in types or request.headers.get("Content-Encoding", "identity") != "identity":
-        allowed = " or ".join(each for each in types if each)
+        allowed = " or ".join(types)
         raise Refusal(415, f"the body must be {allowed}, and say so in Content-Type; it must not be compressed")
 
 
@@ -45,6 +46,13 @@ async def read_json(request: Request) -> Any:
         return json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"not readable as JSON: {error}", code="unreadable") from None
+
+
+async def read_form(request: Request, at_most: int) -> dict[str, str]:
+    """Return the fields of a page's form. Raises Refusal."""
+    must_be(request, "application/x-www-form-urlencoded")
+    body = await read(request, at_most)
+    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
 
 
 def _no_number(name: str) -> NoReturn:

@@ -29,7 +29,7 @@ AT_ONCE = 8
 UNREAD_S = 60.0
 
 MEDIA_TYPE = "application/x-ndjson"
-ROW_TYPES = (MEDIA_TYPE, "application/ndjson", "application/jsonl", "text/csv", "")
+ROW_TYPES = (MEDIA_TYPE, "application/ndjson", "application/jsonl", "text/csv")
 
 _ROWS = {
     "requestBody": {

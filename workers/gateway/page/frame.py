@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import quote, unquote
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -82,8 +82,7 @@ class Frame:
 
     async def form(self, request: Request) -> Form:
         """What was filled in, by the one to whom we gave the form. Raises Refusal."""
-        body = (await bodies.read(request, FORM_MAX)).decode(errors="replace")
-        given = dict(parse_qsl(body, keep_blank_values=True))
+        given = await bodies.read_form(request, FORM_MAX)
         if not signing.holds(request.state.visitor.form, given.get("token", "")):
             raise Refusal(403, "this form is not (any more) one of yours: load its page again")
         return {name: value.strip() for name, value in given.items()}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.staticfiles import StaticFiles
 
 from voicequeue import VoiceQueue
 from workers.gateway import bodies, session
 from workers.gateway.access import Access
+from workers.gateway.browsers import Files
 from workers.gateway.events import Tail
 from workers.gateway.page import doing, reading
 from workers.gateway.page.frame import FORM_MAX, HEADERS, HERE, Frame, LoginNeeded
@@ -31,7 +31,7 @@ def router(queue: VoiceQueue, access: Access, tail: Tail) -> APIRouter:
 
     @routes.post("/login")
     async def log_in(request: Request) -> Response:
-        given = dict(parse_qsl((await bodies.read(request, FORM_MAX)).decode(errors="replace")))
+        given = await bodies.read_form(request, FORM_MAX)
         onward = own_path(given.get("onward", "/"))
         remembered = access.login(given.get("key", ""))
         if remembered is None:
@@ -54,9 +54,9 @@ def router(queue: VoiceQueue, access: Access, tail: Tail) -> APIRouter:
     return routes
 
 
-def files() -> StaticFiles:
+def files() -> Files:
     """What pages load."""
-    return StaticFiles(directory=HERE / "static")
+    return Files(directory=HERE / "static")
 
 
 def to_the_login(_: Request, error: Exception) -> Response:

@@ -1,0 +1,49 @@
+"""The description of the API as a page: Swagger UI from this server alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fastapi_offline
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import HTMLResponse
+
+from workers.gateway.browsers import Files
+
+#: Swagger UI's own scripts, styles and pictures.
+STATIC = Path(fastapi_offline.__file__).parent / "static"
+
+#: It draws its icons as data: URLs, and reads and calls the API.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>API · voicequeue</title>
+  <link rel="icon" href="/static/icon.svg" type="image/svg+xml">
+  <link rel="stylesheet" href="/docs/static/swagger-ui.css">
+</head>
+<body>
+  <div id="swagger-ui"></div>
+  <script src="/docs/static/swagger-ui-bundle.js"></script>
+  <script src="/static/docs.js"></script>
+</body>
+</html>
+"""
+
+
+def install(app: FastAPI) -> None:
+    """Add the page, and what it loads."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/docs")
+    def docs() -> HTMLResponse:
+        return HTMLResponse(_PAGE, headers=HEADERS)
+
+    app.include_router(routes)
+    app.mount("/docs/static", Files(directory=STATIC))
