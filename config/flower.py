@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.settings import BadSettings, explain
+from voicequeue.origins import host_name
 
 #: Where the histories of all queues are kept, each in a folder of its own.
 HISTORIES = Path(".voicequeue/flower")
@@ -26,6 +27,13 @@ def _logins(given: SecretStr) -> SecretStr:
     return given
 
 
+def _hosts(given: str) -> str:
+    for name in filter(None, given.split(",")):
+        if name.lower().strip("[]") != host_name(name):
+            raise ValueError("must be host names without ports, several separated by commas")
+    return given
+
+
 class FlowerSettings(BaseSettings):
     """Where Flower listens, who may look, and what it remembers."""
 
@@ -35,6 +43,11 @@ class FlowerSettings(BaseSettings):
 
     address: str = Field("127.0.0.1", description="where Flower listens; beyond this machine it needs a login")
     port: int = Field(5555, ge=0, le=65_535, description="its port")
+    hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        "",
+        description="names by which a reverse proxy calls it, several separated by commas. Where it listens on this "
+        "machine alone it answers to local names and these; elsewhere, without these, to any name",
+    )
     basic_auth: Annotated[SecretStr, AfterValidator(_logins)] = Field(
         SecretStr(""),
         description="who may look at [Flower](flower.md): `user:password`, several separated by commas. Without it "
@@ -62,6 +75,12 @@ class FlowerSettings(BaseSettings):
         """Return the file for the history of the queue with this prefix."""
         return self.db or HISTORIES / prefix / "state"
 
+    def names(self) -> frozenset[str] | None:
+        """Return the names that it answers to besides local ones; None: any name."""
+        if not self.hosts and not is_local(self.address):
+            return None  # it has a login, which browsers send to no other name
+        return frozenset(filter(None, map(host_name, self.hosts.split(","))))
+
     def logins(self) -> list[str]:
         """Who may look; nobody in particular where it is empty."""
         return list(filter(None, self.basic_auth.get_secret_value().split(",")))
@@ -69,12 +88,17 @@ class FlowerSettings(BaseSettings):
 
 def open_to_all(address: str, basic_auth: str) -> bool:
     """Whether Flower would listen beyond this machine without a login."""
-    if basic_auth or address == "localhost":
-        return False
-    try:
-        return not ip_address(address).is_loopback
-    except ValueError:  # '' is every address, and a name may stand for any
+    return not basic_auth and not is_local(address)
+
+
+def is_local(address: str) -> bool:
+    """Return whether only this machine can reach what listens there."""
+    if address == "localhost":
         return True
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:  # '' is every address, and a name may be that of any
+        return False
 
 
 def load(**given: str) -> FlowerSettings:

@@ -2,6 +2,7 @@
 
 from tornado.options import options
 
+from config import flowerguard
 from config.flower import format_task, load
 from config.settings import settings
 
@@ -15,6 +16,8 @@ port = _chosen.port
 basic_auth = _chosen.logins()
 url_prefix = _chosen.url_prefix.strip("/")
 read_only = _chosen.read_only
+
+flowerguard.install(_chosen.names())
 
 persistent = True
 _history = _chosen.history(settings().prefix)

@@ -29,6 +29,30 @@ def test_anywhere_else_flower_does_not_start_without_a_login(monkeypatch: pytest
         assert load().logins() == ["me:long", "you:longer"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, set()),
+        ({"hosts": "voices.example,Ops.Example,[2001:db8::1]"}, {"voices.example", "ops.example", "2001:db8::1"}),
+        ({"address": "::1", "basic_auth": "me:long"}, set()),
+        ({"address": "0.0.0.0", "basic_auth": "me:long"}, None),
+        ({"address": "0.0.0.0", "basic_auth": "me:long", "hosts": "voices.example"}, {"voices.example"}),
+    ],
+)
+def test_flower_answers_to_any_name_only_where_it_has_a_login_and_listens_beyond_this_machine(
+    settings: dict[str, str], names: set[str] | None
+) -> None:
+    """A page whose name its owner points at 127.0.0.1 is then one of this machine, for all that a browser knows."""
+    assert load(**settings).names() == names
+
+
+@pytest.mark.parametrize("hosts", ["voices.example:80", "https://voices.example", "a, b", "me@here"])
+def test_a_host_of_flower_is_a_name_without_a_port(hosts: str) -> None:
+    """Anything else would match no request, and be found out late."""
+    with pytest.raises(BadSettings, match="FLOWER_HOSTS: must be host names without ports"):
+        load(hosts=hosts)
+
+
 @pytest.mark.parametrize("login", ["me", "me:", ":secret", "me:long,you"])
 def test_a_login_that_is_none_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
     """Half of it may be a password."""

@@ -1,0 +1,61 @@
+"""All that the gateway answers to, as it knows itself; and pages of other origins."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+#: Types with which a page may send a body anywhere without a question before (and the type of no type).
+UNASKED = (None, "text/plain", "multipart/form-data; boundary=b", "application/x-www-form-urlencoded")
+
+#: Parts of paths of which there are few.
+_NAMES = {"stage": "voice", "action": "retry"}
+
+
+def operations(app: FastAPI) -> list[tuple[str, str]]:
+    """Return method and path of every route, of the API and of pages, with names that are nothing's filled in."""
+    found = [
+        (method, re.sub(r"{(\w+)(:path)?}", lambda name: _NAMES.get(name[1], "x"), context.path_format))
+        for context in iter_route_contexts(app.routes)
+        for method in sorted(context.methods or ())
+        if context.path_format is not None
+    ]
+    assert {("POST", "/v1/batches/x/jobs"), ("POST", "/do/pause"), ("GET", "/docs"), ("GET", "/healthz")} <= {*found}
+    return found
+
+
+def changing(app: FastAPI) -> list[tuple[str, str]]:
+    """Return those of them that change something."""
+    return [(method, path) for method, path in operations(app) if method not in ("GET", "HEAD", "OPTIONS")]
+
+
+@contextmanager
+def site(html: str) -> Iterator[str]:
+    """Serve this page at another port of this machine; gives its address."""
+
+    class Page(BaseHTTPRequestHandler):
+        """The page, whatever is asked for."""
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(html.encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()

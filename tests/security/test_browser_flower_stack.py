@@ -1,0 +1,128 @@
+"""Flower and the gateway as processes, as their commands start them: attacked by pages of other sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+import requests
+from playwright.sync_api import Browser, expect
+
+from config.flowerguard import HEADERS
+from config.settings import Settings
+from tests.security.surface import site
+from workers.stack import Stack
+from workers.supervisor import Supervisor
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A Valkey, and a Flower that is as open as it can be set: no login, and it changes what it is asked to."""
+    open_to_all = {
+        "FLOWER_UNAUTHENTICATED_API": "true",
+        "FLOWER_READ_ONLY": "false",
+        "FLOWER_HOSTS": "ops.example,flower.example",
+    }
+    with Supervisor() as supervisor:
+        home = tmp_path_factory.mktemp("flower")
+        stack = Stack(supervisor, Settings(_env_file=None), home=home, env=open_to_all)
+        stack.use_redis(stack.start_valkey())
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def flower(stack: Stack) -> str:
+    """Flower's address."""
+    flower = stack.start_flower()
+    stack.wait_for_flower(flower)
+    return flower
+
+
+def asked(flower: str, method: str, path: str, headers: Mapping[str, str]) -> requests.Response:
+    """The answer, which no other site may show or read, whatever it is."""
+    answer = requests.request(method, flower + path, headers=headers, timeout=10, allow_redirects=False)
+    assert {name: answer.headers.get(name) for name in HEADERS} == dict(HEADERS), (path, answer.status_code)
+    assert not [name for name in answer.headers if name.startswith(("Access-Control-", "Server"))]
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/workers", {}, 200),
+        ("GET", "/api/tasks", {}, 200),
+        ("GET", "/nowhere", {}, 404),
+        ("GET", "/task/nowhere", {}, 404),
+        ("GET", "/static/js/flower.js", {}, 200),
+        ("GET", "/static/nowhere.js", {}, 404),
+        ("BREW", "/workers", {}, 405),
+        ("GET", "/healthcheck", {"Host": "ops.example"}, 200),
+        ("GET", "/workers", {"Host": "OPS.example:8443"}, 200),
+        ("GET", "/workers", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403),
+        ("GET", "/workers", {"Host": "evil.example"}, 403),
+        ("GET", "/api/tasks", {"Host": "127.0.0.1.evil.example"}, 403),
+        ("GET", "/static/js/flower.js", {"Host": "evil.example"}, 403),
+        ("GET", "/metrics", {"Host": ""}, 403),
+        ("GET", "/api/tasks", {"Origin": "https://evil.example"}, 403),
+        ("OPTIONS", "/api/tasks", {"Origin": "https://evil.example"}, 403),
+        ("POST", "/api/task/revoke/x", {"Origin": "https://evil.example"}, 403),
+        ("POST", "/api/task/revoke/x", {"Origin": "null"}, 403),
+        ("POST", "/api/task/revoke/x", {"Origin": "http://evil.example", "Host": "evil.example"}, 403),
+        ("POST", "/api/worker/shutdown/x", {"Sec-Fetch-Site": "same-site"}, 403),
+        ("POST", "/api/worker/pool/restart/x", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("POST", "/api/task/rate-limit/x", {"Origin": "http://127.0.0.1:1"}, 403),
+        ("POST", "/api/task/revoke/x", {}, 200),  # a program of this machine
+    ],
+)
+def test_flower_answers_its_own_pages_and_programs_alone(
+    flower: str, method: str, path: str, headers: Mapping[str, str], status: int
+) -> None:
+    """By names of this machine and those that are set; every answer forbids to be framed."""
+    assert asked(flower, method, path, headers).status_code == status
+
+
+def test_flower_changes_what_its_own_pages_ask_for(flower: str) -> None:
+    """Where it is set to change anything."""
+    own = {"Origin": flower, "Sec-Fetch-Site": "same-origin"}
+
+    assert asked(flower, "POST", "/api/task/revoke/x", own).status_code == 200
+
+
+def test_a_page_of_another_port_frames_and_changes_nothing_of_flower(flower: str, browser: Browser) -> None:
+    """In a real browser, which sends what it sends; Flower's own page works there."""
+    press = f'<form method="post" action="{flower}/api/task/revoke/x"><button>prizes</button></form>'
+    read = f"fetch('{flower}/api/tasks').then(() => 'read', () => 'refused')"
+    with (
+        site(f'<!doctype html><title>prizes</title>{press}<iframe src="{flower}/workers"></iframe>') as evil,
+        browser.new_context() as context,
+    ):
+        page = context.new_page()
+        said: list[str] = []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
+        page.goto(f"{flower}/tasks")
+        expect(page.locator("#tasks-table")).to_be_visible()
+        assert said == []
+
+        page.goto(evil, wait_until="load")
+        assert [frame.url for frame in page.frames[1:]] == ["chrome-error://chromewebdata/"]
+        assert page.evaluate(read) == "refused"
+        with page.expect_response("**/api/task/revoke/x") as answer:
+            page.get_by_role("button").click()
+        assert answer.value.status == 403
+
+
+def test_the_gateways_process_names_no_server_and_takes_no_websocket(stack: Stack) -> None:
+    """An upgrade is answered as any other request is, with the headers."""
+    url = stack.start_web(webhooks=False)
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "eA==",
+    }
+    for headers in ({}, upgrade):
+        answer = requests.get(f"{url}/healthz", headers=headers, timeout=10)
+        assert answer.status_code == 200
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert "Server" not in answer.headers

@@ -1,0 +1,178 @@
+"""What a page of another port of this machine achieves in the browser of an operator: nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, expect
+
+from tests.conftest import eventually
+from tests.jobs import voice
+from tests.security.surface import site
+from tests.web.conftest import KEYS, Gateway
+from voicequeue import State, VoiceQueue
+
+#: Sends what browsers send without asking first, in each way there is; afterwards `window.isDone`.
+PRESSES = """<!doctype html><title>prizes</title>
+<iframe name="nowhere"></iframe>
+<script>
+  const row = '{"audio_url": "https://evil.example/a.wav"}\\n';
+  const types = ["", "text/plain", "application/x-www-form-urlencoded", "application/x-ndjson"];
+  async function tries() {
+    for (const path of PATHS) {
+      for (const type of types) {
+        const body = new Blob([row], { type });
+        for (const mode of ["no-cors", "cors"]) {
+          await fetch(HERE + path, { method: "POST", mode, credentials: "include", body }).catch(() => null);
+        }
+        navigator.sendBeacon(HERE + path, body);
+      }
+      await fetch(HERE + path, { method: "POST", mode: "no-cors", credentials: "include" }).catch(() => null);
+      for (const enctype of ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data"]) {
+        const form = document.createElement("form");
+        Object.assign(form, { method: "post", action: HERE + path, enctype, target: "nowhere" });
+        form.innerHTML = '<input name="token" value="x">';
+        document.body.append(form);
+        const came = new Promise((resolve) => document.querySelector("iframe").onload = resolve);
+        form.submit();
+        await came;
+      }
+    }
+    window.isDone = true;
+  }
+  tries();
+</script>"""
+
+#: Loads a path in each way there is; afterwards `window.seen` are those that came.
+READS = """<!doctype html><title>prizes</title>
+<script>
+  window.seen = [];
+  const waits = [];
+  for (const path of PATHS) {
+    for (const tag of ["script", "img", "object", "video"]) {
+      const element = document.createElement(tag);
+      element[tag === "object" ? "data" : "src"] = HERE + path;
+      waits.push(new Promise((resolve) => {
+        element.onload = element.onloadeddata = () => resolve(window.seen.push([tag, path]));
+        element.onerror = resolve;
+      }));
+      document.documentElement.append(element);
+    }
+    waits.push(fetch(HERE + path, { credentials: "include" }).then(() => window.seen.push(["fetch", path]), () => 0));
+    waits.push(fetch(HERE + path, { credentials: "include", mode: "no-cors" })
+      .then(() => window.seen.push(["no-cors", path]), () => 0));
+  }
+  Promise.all(waits).then(() => window.isDone = true);
+</script>"""
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser with cookies of its own."""
+    context = browser.new_context()
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+def log_in(context: BrowserContext, gateway: Gateway) -> None:
+    """Log in with the key that may do everything."""
+    page = context.new_page()
+    page.goto(f"{gateway.url}/login")
+    page.get_by_label("API key").fill(KEYS["all"][0])
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Log out all")).to_be_visible()
+
+
+def filled(html: str, gateway: Gateway, paths: list[str]) -> str:
+    """The page, with what it is after."""
+    return html.replace("HERE", json.dumps(gateway.url)).replace("PATHS", json.dumps(paths))
+
+
+def test_a_page_in_a_frame_shows_nothing_and_can_press_nothing(
+    gateway: Gateway, queue: VoiceQueue, context: BrowserContext
+) -> None:
+    """Though the cookie of the login goes along: another port is the same site."""
+    job = queue.enqueue(voice())
+    log_in(context, gateway)
+    paths = ["/docs", "/", f"/job/{job.id}", "/controls", "/v1/status", "/healthz", "/static/icon.svg"]
+    frames = "".join(f'<iframe name="{path}" src="{gateway.url}{path}"></iframe>' for path in paths)
+    tags = f'<embed src="{gateway.url}/docs"><object data="{gateway.url}/docs"></object>'
+    with site(f"<!doctype html><title>prizes</title>{frames}{tags}") as evil:
+        page = context.new_page()
+        page.goto(evil, wait_until="load")
+
+        framed = [frame for frame in page.frames if frame is not page.main_frame]
+        assert {*paths} <= {frame.name for frame in framed}
+        assert {frame.url for frame in framed} <= {"chrome-error://chromewebdata/", "about:blank"}
+
+
+def test_a_page_of_another_port_presses_nothing(local: Gateway, queue: VoiceQueue, context: BrowserContext) -> None:
+    """Not by fetch, beacon or form, with a type or without one: no job is put in, nothing is paused or resumed."""
+    job = queue.enqueue(voice())
+    queue.pause(by="an operator")
+    paths = ["/v1/batches/x/jobs", "/v1/jobs", "/v1/pause?stage=music", "/v1/resume"]
+    paths += [f"/v1/jobs/{job.id}/cancel", "/do/resume", f"/job/{job.id}/cancel"]
+    page = context.new_page()
+    statuses: list[tuple[str, int]] = []
+    page.on("response", lambda answer: statuses.append((answer.url.removeprefix(local.url), answer.status)))
+    with site(filled(PRESSES, local, paths)) as evil:
+        page.goto(evil)
+        page.wait_for_function("window.isDone")
+        eventually(lambda: {path for path, _ in statuses} >= {*paths})
+
+    assert {status for path, status in statuses if path in paths} == {403}
+    assert [(each.id, each.state) for each in queue.jobs()] == [(job.id, State.QUEUED)]
+    assert [hold.detail for hold in queue.status().gate.holds] == ["an operator"]
+
+
+def test_a_page_of_another_port_reads_nothing(gateway: Gateway, queue: VoiceQueue, context: BrowserContext) -> None:
+    """Nor learns by the loading of a script or a picture what is there."""
+    job = queue.enqueue(voice())
+    log_in(context, gateway)
+    with site(filled(READS, gateway, ["/", f"/job/{job.id}", "/v1/status", "/static/icon.svg", "/live"])) as evil:
+        page = context.new_page()
+        page.goto(evil)
+        page.wait_for_function("window.isDone")
+
+        assert page.evaluate("window.seen") == []
+
+
+def test_a_page_that_opens_the_gateway_holds_no_handle_on_it(gateway: Gateway, context: BrowserContext) -> None:
+    """A link leads there; the page that it was on cannot reach into the window."""
+    log_in(context, gateway)
+    with site(f"<!doctype html><button onclick=\"opened = window.open('{gateway.url}/docs')\">prizes</button>") as evil:
+        page = context.new_page()
+        page.goto(evil)
+        page.get_by_role("button").click()
+
+        page.wait_for_function("opened.closed")  # as far as that page can tell
+
+
+def test_the_description_can_be_tried_out_under_its_policy(
+    gateway: Gateway, queue: VoiceQueue, context: BrowserContext
+) -> None:
+    """Swagger UI runs from this server's files alone, without a script in the page; its console says nothing."""
+    page = context.new_page()
+    said: list[str] = []
+    asked: set[str] = set()
+    page.on("console", lambda line: said.append(line.text) if line.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.add(request.url))
+    page.goto(f"{gateway.url}/docs")
+    page.get_by_role("button", name="Authorize").first.click()
+    page.locator(".auth-container input").fill(KEYS["all"][0])
+    page.locator(".auth-container").get_by_role("button", name="Apply credentials").click()
+    page.locator(".auth-container").get_by_role("button", name="Close").click()
+
+    block = page.locator(".opblock", has=page.locator("[data-path='/v1/pause']"))
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Try it out").click()
+    block.get_by_role("button", name="Execute").click()
+    expect(block.locator(".live-responses-table .response .response-col_status")).to_contain_text("200")
+
+    assert not queue.status().gate.open
+    assert said == []
+    assert {url for url in asked if not url.startswith((gateway.url, "data:"))} == set()
