@@ -16,8 +16,8 @@ from workers.supervisor import Supervisor
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A Valkey, and a Flower that is as open as it can be set: no login, and it changes what it is asked to."""
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The addresses of a Flower that is as open as it can be set, without a login and read_only, and of a gateway."""
     open_to_all = {
         "FLOWER_UNAUTHENTICATED_API": "true",
         "FLOWER_READ_ONLY": "false",
@@ -27,15 +27,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         home = tmp_path_factory.mktemp("flower")
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env=open_to_all)
         stack.use_redis(stack.start_valkey())
-        yield stack
+        flower, gateway = stack.start_flower(), stack.start_web(webhooks=False)
+        stack.wait_for_flower(flower)
+        yield flower, gateway
 
 
 @pytest.fixture(scope="module")
-def flower(stack: Stack) -> str:
+def flower(addresses: tuple[str, str]) -> str:
     """Flower's address."""
-    flower = stack.start_flower()
-    stack.wait_for_flower(flower)
-    return flower
+    return addresses[0]
 
 
 def asked(flower: str, method: str, path: str, headers: Mapping[str, str]) -> requests.Response:
@@ -112,9 +112,8 @@ def test_a_page_of_another_port_frames_and_changes_nothing_of_flower(flower: str
         assert answer.value.status == 403
 
 
-def test_the_gateways_process_names_no_server_and_takes_no_websocket(stack: Stack) -> None:
+def test_the_gateways_process_names_no_server_and_takes_no_websocket(addresses: tuple[str, str]) -> None:
     """An upgrade is answered as any other request is, with the headers."""
-    url = stack.start_web(webhooks=False)
     upgrade = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -122,7 +121,7 @@ def test_the_gateways_process_names_no_server_and_takes_no_websocket(stack: Stac
         "Sec-WebSocket-Key": "eA==",
     }
     for headers in ({}, upgrade):
-        answer = requests.get(f"{url}/healthz", headers=headers, timeout=10)
+        answer = requests.get(f"{addresses[1]}/healthz", headers=headers, timeout=10)
         assert answer.status_code == 200
         assert answer.headers["X-Frame-Options"] == "DENY"
         assert "Server" not in answer.headers
