@@ -6,8 +6,7 @@ process. Here a channel that has lost its connection closes quietly, and what it
 as soon as another channel stands. Nothing would be lost without that either (the visibility
 timeout, and the pulse), but messages from other apps would wait for minutes.
 
-What other programs write into a queue is made sound before kombu opens it (workers/envelope.py): an envelope
-that cannot be opened would end the worker.
+Messages are opened by workers/opening.py and not by kombu: what it cannot open would end the worker, and be lost.
 
 A Redis that refuses writes for now (out of memory, a failover) would end the worker as well, and lose the message
 that it has just taken. Here a refusal is a lost connection, a channel opens once Redis takes writes again, and a
@@ -24,7 +23,6 @@ It reaches into kombu, which is therefore pinned; a new version needs another lo
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -42,16 +40,13 @@ from redis.exceptions import RedisError, ResponseError
 from voicequeue.clock import Clock
 from voicequeue.reconnect import UNREACHABLE
 from voicequeue.redis_refusals import PlainConnection, RedisRefusalError, SecureConnection, redis_refusal
-from workers.envelope import sound, unreadable
+from workers.opening import FOREIGN, sound
 
 log = logging.getLogger("voicequeue.broker")
 
 #: What closing a dead channel raises: redis-py's errors, sockets', and kombu's own stumbling over
 #: connections that it has already taken away.
 DEAD = (RedisError, OSError, AttributeError)
-
-#: The queue into which other programs write.
-FOREIGN = "intake"
 
 #: A key that never exists, so that setting it where it exists is a write that changes nothing.
 PROBE = "unacked_probe"
@@ -154,9 +149,14 @@ class Channel(kombu_redis.Channel):
     connection_class = PlainConnection
     connection_class_ssl = SecureConnection
     pool: Any
-    _create_client: Any
-    _in_poll: Any
+    client: Any
     connection: Any
+    connection_errors: Any
+    sep: str
+    _create_client: Any
+    _flush_brpop_reauth: Any
+    _in_poll: Any
+    _queue_cycle: Any
     _kept: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -177,14 +177,34 @@ class Channel(kombu_redis.Channel):
         yield client
 
     def _brpop_read(self, **options: Any) -> Any:
-        """Read the message that came; one that is no JSON is delivered as what it is."""
+        """Read the message that came, and deliver its bytes as they are. Raises Empty where none came."""
         try:
-            return super()._brpop_read(**options)  # type: ignore[misc]  # kombu's types leave it out
-        except json.JSONDecodeError as error:
-            self.connection._deliver(unreadable(error.doc, "the envelope is no JSON", FOREIGN), FOREIGN)
+            reply = self._brpop_reply(**options)
+            if not reply:
+                raise Empty
+            queue = reply[0].decode().rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self.connection._deliver(reply[1], queue)
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _brpop_reply(self, **options: Any) -> Any:
+        """Read Redis's answer; a connection that is lost is opened again at the next turn."""
+        try:
+            return self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+
+    def _receive_one(self, client: Any) -> Any:
+        """Read what was published; kombu looks for all errors but one."""
+        try:
+            return super()._receive_one(client)  # type: ignore[misc]  # kombu's types leave it out
         except RecursionError:
-            self.connection._deliver(unreadable("", "the envelope is nested too deeply", FOREIGN), FOREIGN)
-        return True
+            log.warning("ignored a publication that is nested too deeply")
+            raise Empty from None
 
     def maybe_refresh_binding_expiry(self) -> None:
         """Keep queues that expire. Raises RedisRefusalError, also where one command of many was refused."""
@@ -213,7 +233,7 @@ class Transport(kombu_redis.Transport):
     connection_errors = (*kombu_redis.Transport.connection_errors, RedisRefusalError)
 
     def _deliver(self, message: Any, queue: str | None) -> None:
-        """Hand a message on, once it can be opened."""
+        """Open a message and hand it on: its bytes, or, of a publication, what they say."""
         super()._deliver(sound(message, queue or FOREIGN), queue)
 
 

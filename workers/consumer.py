@@ -1,7 +1,7 @@
 """Celery's consumer, for queues into which other programs write, and for workers that do much.
 
 Celery drops what is no task of its own, and logs all that was in it. Here it is kept among the
-rejected messages with the reason, and the log has its name and id alone.
+rejected messages with the reason, and the log has its name and id alone. Other programs reach one task, and no other.
 
 Celery tells Flower of its tasks at each turn of its loop, a few events at once; here twice a second, all of them.
 """
@@ -18,16 +18,24 @@ from celery import signals
 from celery.worker.consumer import Consumer as CeleryConsumer
 from redis.exceptions import RedisError
 
+from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
+from tasks.intake import ENQUEUE, only_argument
+from voicequeue.errors import InvalidJob
 from voicequeue.reconnect import no_later_than
 from voicequeue.rejects import RejectedMessage
 from workers.clock import WAIT_S, event_loop_time, timer_time
-from workers.envelope import fault, name_and_id
+from workers.envelope import fault, instant, name_and_id
+from workers.opening import FOREIGN
 from workers.services import services
+from workers.waiting import Waiting
 
 log = logging.getLogger("voicequeue.consumer")
 
-#: What a sender's odd headers may raise in Celery before a task begins.
+#: What odd headers in Celery's own queues may raise before a task begins.
 ODD = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
+
+#: A message that waits for longer (seconds) would be delivered again, and wait twice.
+ETA_MAX_S = float(BROKER_TRANSPORT_OPTIONS["visibility_timeout"])
 
 #: After so many seconds the event loop tries to note the message again.
 AGAIN_S = 2.0
@@ -45,6 +53,15 @@ class Consumer(CeleryConsumer):
     strategies: Any
     connection_errors: Any
     _will_tell = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._waiting = Waiting()
+
+    def on_close(self) -> None:
+        """Forget what waits for its `eta`: it is delivered again."""
+        super().on_close()
+        self._waiting = Waiting()
 
     def update_strategies(self) -> None:
         """Prepare what takes each task's messages. Their `eta` is the queue's time, not this host's."""
@@ -95,7 +112,18 @@ class Consumer(CeleryConsumer):
             payload = message.payload if message.content_type == "application/json" else None
         except Exception as error:  # whatever a body may raise
             return f"the body cannot be decoded: {type(error).__name__}"
-        return fault(message.headers, message.content_type, payload, known=self.strategies, now=event_loop_time())
+        judge = partial(fault, message.headers, message.content_type, payload, now=event_loop_time())
+        if message.delivery_info["routing_key"] != FOREIGN:
+            return judge(known=self.strategies)
+        reason = judge(known=(ENQUEUE,), eta_max_s=ETA_MAX_S) or _fault_of_arguments(payload)
+        return reason or self._fault_of_wait(message)
+
+    def _fault_of_wait(self, message: Any) -> str:
+        """Hold a message until its `eta`, unless this worker holds too many; say so then."""
+        at = instant(message.headers.get("eta"))
+        if at is None or self._waiting.add(at.timestamp(), len(message.body), now=event_loop_time()):
+            return ""
+        return "eta: too many messages wait for theirs; send it later, or without eta and countdown"
 
     def refuse(self, message: Any, reason: str) -> None:
         """Keep the message among the rejected ones; only then does it leave its queue."""
@@ -110,6 +138,15 @@ class Consumer(CeleryConsumer):
         log.warning("rejected message %r to task %r: %s", rejected.message_id[:60], rejected.task[:60], reason)
         message.reject_log_error(log, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
+
+
+def _fault_of_arguments(payload: Any) -> str:
+    """Say why these arguments are no job, before Celery calls a task with names of the sender's, such as `self`."""
+    try:
+        only_argument(*payload[:2])
+    except InvalidJob as error:
+        return str(error)
+    return ""
 
 
 def _rejected(message: Any, reason: str) -> RejectedMessage:

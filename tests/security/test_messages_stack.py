@@ -1,0 +1,88 @@
+"""Whatever lies in the queue `intake`, a worker lives, and each message becomes a job or a reject."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pytest
+from redis import Redis
+
+from tests.acceptance.conftest import Build, House, build_for_all
+from tests.acceptance.messages import INTAKE_KEY, UNACKED_KEY
+from tests.conftest import eventually
+from tests.security import envelopes
+from tests.security.envelopes import CORPUS, every_place
+from voicequeue import VoiceQueue
+from voicequeue.keyspace import DEFAULT_PREFIX, celery_root
+
+__all__ = ["build_for_all"]
+
+SAMPLE = 900
+
+
+@pytest.fixture(scope="module")
+def house(build_for_all: Build) -> House:
+    """One worker that orders nothing."""
+    built = build_for_all(workers=1)
+    with built.queue() as queue:
+        queue.pause()
+    return built
+
+
+@pytest.fixture
+def queue(house: House) -> Iterator[VoiceQueue]:
+    """Its queue, without rejects."""
+    with house.queue() as opened:
+        opened.clear_rejects()
+        yield opened
+
+
+@pytest.fixture
+def redis(house: House) -> Iterator[Redis]:
+    """Its Redis, as other programs see it."""
+    with Redis.from_url(house.redis_url) as client:
+        yield client
+
+
+def job_count(queue: VoiceQueue) -> int:
+    """How many jobs there are."""
+    return sum(queue.status().states.values())
+
+
+def push(redis: Redis, messages: Sequence[bytes], key: str = INTAKE_KEY) -> None:
+    """Write messages, in one step."""
+    redis.lpush(key, *messages)
+
+
+def is_empty(redis: Redis) -> bool:
+    """Whether nothing waits in the intake, and no worker holds anything."""
+    return (redis.llen(INTAKE_KEY), redis.hlen(UNACKED_KEY)) == (0, 0)
+
+
+def errors(house: House) -> list[str]:
+    """Lines of the workers' logs that report an error, and the beginnings of tracebacks."""
+    lines = house.logs().splitlines()
+    return [line for line in lines if re.search(r'"level": ?"(error|critical)"| ERROR | CRITICAL |Traceback', line, re.I)]
+
+
+def test_each_of_hundreds_of_hostile_messages_is_a_job_or_a_reject_and_the_worker_lives(
+    house: House, queue: VoiceQueue, redis: Redis
+) -> None:
+    """None is lost, none is delivered for ever, and none makes an error of ours."""
+    worker = house.supervisor.pid("worker.1")
+    jobs = job_count(queue)
+    messages = [*CORPUS.values(), *random.Random(7).sample(every_place(), SAMPLE)]
+
+    push(redis, messages)
+    eventually(lambda: is_empty(redis), within_s=60)
+
+    rejects = queue.rejects()
+    assert job_count(queue) - jobs + len(rejects) == len(messages)
+    assert house.supervisor.pid("worker.1") == worker
+    assert errors(house) == []
+    assert [each for each in rejects if "defect" in each.reason] == []
+    json.dumps([each.as_dict() for each in rejects], ensure_ascii=False).encode()
