@@ -9,6 +9,7 @@ Celery tells Flower of its tasks at each turn of its loop, a few events at once;
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,15 +25,12 @@ from voicequeue.errors import InvalidJob
 from voicequeue.reconnect import no_later_than
 from voicequeue.rejects import RejectedMessage
 from workers.clock import WAIT_S, event_loop_time, timer_time
-from workers.envelope import fault, instant, name_and_id
+from workers.envelope import JSON, fault, instant, name_and_id
 from workers.opening import FOREIGN
 from workers.services import services
 from workers.waiting import Waiting
 
 log = logging.getLogger("voicequeue.consumer")
-
-#: What odd headers in Celery's own queues may raise before a task begins.
-ODD = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 
 #: A message that waits for longer (seconds) would be delivered again, and wait twice.
 ETA_MAX_S = float(BROKER_TRANSPORT_OPTIONS["visibility_timeout"])
@@ -64,10 +62,10 @@ class Consumer(CeleryConsumer):
         self._waiting = Waiting()
 
     def update_strategies(self) -> None:
-        """Prepare what takes each task's messages. Their `eta` is the queue's time, not this host's."""
+        """Prepare what takes the messages of each task but Celery's own. An `eta` is the queue's time."""
         super().update_strategies()
-        for name, take in self.strategies.items():
-            self.strategies[name] = partial(take, to_timestamp=timer_time)
+        ours = {name: take for name, take in self.strategies.items() if not name.startswith("celery.")}
+        self.strategies = {name: partial(take, to_timestamp=timer_time) for name, take in ours.items()}
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # Celery has no types
         """There is something to tell."""
@@ -91,11 +89,8 @@ class Consumer(CeleryConsumer):
         def on_task_received(message: Any) -> None:
             if reason := self._fault(message):
                 self.refuse(message, reason)
-                return
-            try:
+            else:
                 take(message)
-            except ODD as error:
-                self.refuse(message, f"its headers or options cannot be used: {type(error).__name__}")
 
         return on_task_received
 
@@ -108,20 +103,23 @@ class Consumer(CeleryConsumer):
         self.refuse(message, f"the body cannot be decoded: {type(exc).__name__}")
 
     def _fault(self, message: Any) -> str:
-        try:
-            payload = message.payload if message.content_type == "application/json" else None
-        except Exception as error:  # whatever a body may raise
-            return f"the body cannot be decoded: {type(error).__name__}"
-        judge = partial(fault, message.headers, message.content_type, payload, now=event_loop_time())
-        if message.delivery_info["routing_key"] != FOREIGN:
-            return judge(known=self.strategies)
-        reason = judge(known=(ENQUEUE,), eta_max_s=ETA_MAX_S) or _fault_of_arguments(payload)
-        return reason or self._fault_of_wait(message)
+        payload = message.payload if message.content_type == JSON else None
+        task, now = message.headers.get("task"), event_loop_time()
+        reason = fault(
+            message.headers,
+            message.content_type,
+            payload,
+            known=(ENQUEUE,) if message.delivery_info["routing_key"] == FOREIGN else self.strategies,
+            now=now,
+            eta_max_s=ETA_MAX_S if task == ENQUEUE else math.inf,
+        )
+        reason = reason or fault_of_arguments(task, payload)
+        return reason or (self._fault_of_wait(message, now) if task == ENQUEUE else "")
 
-    def _fault_of_wait(self, message: Any) -> str:
-        """Hold a message until its `eta`, unless this worker holds too many; say so then."""
+    def _fault_of_wait(self, message: Any, now: float) -> str:
+        """Count a message that waits for its `eta`, unless this worker holds too many; say so then."""
         at = instant(message.headers.get("eta"))
-        if at is None or self._waiting.add(at.timestamp(), len(message.body), now=event_loop_time()):
+        if at is None or self._waiting.add(at.timestamp(), len(message.body), now=now):
             return ""
         return "eta: too many messages wait for theirs; send it later, or without eta and countdown"
 
@@ -140,13 +138,17 @@ class Consumer(CeleryConsumer):
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
 
-def _fault_of_arguments(payload: Any) -> str:
-    """Say why these arguments are no job, before Celery calls a task with names of the sender's, such as `self`."""
-    try:
-        only_argument(*payload[:2])
-    except InvalidJob as error:
-        return str(error)
-    return ""
+def fault_of_arguments(task: str, payload: Any) -> str:
+    """Say what Celery cannot call the task with: names of the sender's, such as `self`, or what are no ids."""
+    args, named = payload[:2]
+    if task == ENQUEUE:
+        try:
+            only_argument(args, named)
+        except InvalidJob as error:
+            return str(error)
+        return ""
+    are_ids = len(args) == 1 and isinstance(args[0], list) and all(isinstance(each, str) for each in args[0])
+    return "" if are_ids and not named else "the only argument must be a list of ids"
 
 
 def _rejected(message: Any, reason: str) -> RejectedMessage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import json
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,12 +17,24 @@ from uuid import uuid4
 
 from kombu.utils.json import loads as kombu_loads
 
+from config.celeryconfig import ROUTES
 from workers.envelope import JSON, UNREADABLE, instant
 
 #: The queue into which other programs write.
 FOREIGN = "intake"
 
-#: The largest envelope of another program (bytes), and what is shown of one that is larger or cannot be read.
+#: The queues of tasks. There are others, of remote control.
+TASK_QUEUES = frozenset(route["queue"] for route in ROUTES.values())
+
+#: Texts that a message keeps in its headers, and those that only the workers' own messages keep: Flower shows them,
+#: and traces go on by them.
+KEPT = ("task", "id")
+KEPT_OWN = (*KEPT, "root_id", "parent_id", "argsrepr", "kwargsrepr", "traceparent", "tracestate", "baggage")
+
+#: Far more tries than a job has.
+RETRIES_MAX = 1_000_000
+
+#: The largest message to a task (bytes), and what is shown of one that is larger or cannot be read.
 ENVELOPE_MAX = 2_000_000
 EXCERPT_MAX = 64_000
 
@@ -46,13 +58,16 @@ def sound(message: Any, queue: str) -> dict[str, Any]:
         envelope = _envelope(message, queue)
     except UnsoundError as error:
         return unreadable(_excerpt(message), str(error), queue)
+    if queue not in TASK_QUEUES:
+        return _addressed(envelope, queue)
+    kept = KEPT if queue == FOREIGN else KEPT_OWN
     try:
-        return _addressed(_reduced(envelope) if queue == FOREIGN else envelope, queue)
+        return _addressed(_reduced(envelope, kept), queue)
     except UnsoundError as error:
-        return unreadable(_excerpt(_body(envelope)), str(error), queue, _kept(envelope.get("headers") or {}, {}))
+        return unreadable(_excerpt(_body(envelope)), str(error), queue, _headers(envelope["headers"], {}, KEPT))
 
 
-def unreadable(text: str, reason: str, queue: str, named: Mapping[str, str] | None = None) -> dict[str, Any]:
+def unreadable(text: str, reason: str, queue: str, named: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return an envelope around what was none, with as much of its id and task as could be read."""
     headers = {**(named or {}), UNREADABLE: _printable(reason)}
     return _addressed(
@@ -61,10 +76,10 @@ def unreadable(text: str, reason: str, queue: str, named: Mapping[str, str] | No
 
 
 def _addressed(envelope: Mapping[str, Any], queue: str) -> dict[str, Any]:
-    properties = envelope.get("properties") or {}
+    properties = envelope.get("properties", {})
     info = {**(properties.get("delivery_info") or {}), "exchange": "", "routing_key": queue}
     own = {"delivery_tag": str(uuid4()), "delivery_info": info}
-    return {**envelope, "headers": envelope.get("headers") or {}, "properties": {**properties, **own}}
+    return {**envelope, "properties": {**properties, **own}}
 
 
 # ── the envelope ──────────────────────────────────────────────────────────────────────────────────
@@ -72,10 +87,10 @@ def _addressed(envelope: Mapping[str, Any], queue: str) -> dict[str, Any]:
 
 def _envelope(message: Any, queue: str) -> dict[str, Any]:
     """Return the envelope, whose parts have the right types. Raises UnsoundError."""
-    if queue == FOREIGN and isinstance(message, bytes) and len(message) > ENVELOPE_MAX:
+    if queue in TASK_QUEUES and isinstance(message, bytes) and len(message) > ENVELOPE_MAX:
         raise UnsoundError(f"the envelope has {len(message):,} bytes; at most {ENVELOPE_MAX:,} are allowed")
     with _decoding("the envelope"):
-        read = _strict_loads if queue == FOREIGN else kombu_loads
+        read = _strict_loads if queue in TASK_QUEUES else kombu_loads
         value = read(message.decode()) if isinstance(message, bytes) else message
         if _is_deep(value):
             raise RecursionError
@@ -83,7 +98,7 @@ def _envelope(message: Any, queue: str) -> dict[str, Any]:
         raise UnsoundError("the envelope is no JSON object")
     if wrong := _wrong(value):
         raise UnsoundError(f"the envelope: {wrong}")
-    return value
+    return {**value, "headers": value.get("headers") or {}, "properties": value.get("properties") or {}}
 
 
 def _wrong(envelope: Mapping[str, Any]) -> str | None:
@@ -112,11 +127,18 @@ def _is_base64(text: str) -> bool:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
+    raise UnsoundError(f"{name} is no JSON")
 
 
-#: JSON as its standard has it; kombu would also make objects of its own of some.
-_strict_loads = partial(json.loads, parse_constant=_refuse_constant)
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Return an object, unless it is one of which kombu makes something else, in a worker and again in its child."""
+    if value.keys() == {"__type__", "__value__"}:
+        raise UnsoundError("__type__ and __value__ are not allowed")
+    return value
+
+
+#: JSON as its standard has it.
+_strict_loads = partial(json.loads, parse_constant=_refuse_constant, object_hook=_plain)
 
 
 @contextmanager
@@ -125,13 +147,18 @@ def _decoding(part: str) -> Iterator[None]:
     try:
         yield
     except (UnicodeError, json.JSONDecodeError):
-        raise UnsoundError(f"{part} cannot be decoded: no JSON in UTF-8") from None
+        reason = "no JSON in UTF-8"
     except RecursionError:
-        raise UnsoundError(f"{part} cannot be decoded: nested too deeply") from None
-    except ValueError:  # too many digits for Python; NaN and infinity
-        raise UnsoundError(f"{part} cannot be decoded: it has a number that is too long, or none") from None
-    except Exception as error:  # what kombu makes of a value that has a type of its own
-        raise UnsoundError(f"{part} cannot be decoded: {type(error).__name__}") from None
+        reason = "nested too deeply"
+    except UnsoundError as error:
+        reason = str(error)
+    except ValueError:
+        reason = "a number has too many digits or is not finite"
+    except Exception as error:  # what kombu makes of values that have a type of their own
+        reason = type(error).__name__
+    else:
+        return
+    raise UnsoundError(f"{part} cannot be decoded: {reason}")
 
 
 def _is_deep(value: Any) -> bool:
@@ -144,16 +171,16 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-# ── what another program's message keeps ──────────────────────────────────────────────────────────
+# ── what is kept of a message to a task ───────────────────────────────────────────────────────────
 
 
-def _reduced(envelope: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message of protocol 2 that has nothing else than a task, an id, times, a priority and arguments.
+def _reduced(envelope: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
+    """Return a message of protocol 2 that has nothing else than a task, its arguments and what is said of them here.
 
     Celery would do more for a sender: send what `callbacks`, `chain` and `chord` name, kill a child after `timelimit`,
     open what is compressed however large it becomes. Raises UnsoundError.
     """
-    headers = envelope.get("headers") or {}
+    headers, priority = envelope["headers"], envelope["properties"].get("priority")
     if isinstance(reason := headers.get(UNREADABLE), str):
         raise UnsoundError(reason)
     if envelope.get("content-type") != JSON:
@@ -165,21 +192,18 @@ def _reduced(envelope: Mapping[str, Any]) -> dict[str, Any]:
         if _is_deep(payload):
             raise RecursionError
         body = json.dumps(_arguments(payload), allow_nan=False)
-    priority = (envelope.get("properties") or {}).get("priority")
-    is_usable = type(priority) is int and 0 <= priority <= 9
     return {
         "body": body,
         "content-type": JSON,
         "content-encoding": "utf-8",
-        "headers": _kept(headers, payload),
-        "properties": {"priority": priority} if is_usable else {},
+        "headers": _headers(headers, payload, kept),
+        "properties": {"priority": priority} if _is_count(priority, 9) else {},
     }
 
 
 def _body(envelope: Mapping[str, Any]) -> bytes:
     text: str = envelope["body"]
-    encoding = (envelope.get("properties") or {}).get("body_encoding")
-    return b64decode(text) if encoding else text.encode(errors="replace")
+    return b64decode(text) if envelope["properties"].get("body_encoding") else text.encode(errors="replace")
 
 
 def _arguments(payload: Any) -> Any:
@@ -191,15 +215,19 @@ def _arguments(payload: Any) -> Any:
     return payload
 
 
-def _kept(headers: Mapping[str, Any], payload: Any) -> dict[str, str]:
-    """Return task, id and times from the headers (protocol 2) or the body (protocol 1)."""
-    inner = payload if isinstance(payload, dict) else {}
-    named = {name: headers.get(name, inner.get(name)) for name in ("task", "id")}
-    times = {name: headers.get(name, inner.get(name)) for name in ("eta", "expires")}
+def _headers(headers: Mapping[str, Any], payload: Any, kept: Sequence[str]) -> dict[str, Any]:
+    """Return what is kept of the headers (protocol 2) or of what stands in the body for them (protocol 1)."""
+    found = {**payload, **headers} if isinstance(payload, dict) else headers
+    retries = found.get("retries")
     return {
-        **{name: given[:EXCERPT_MAX] for name, given in named.items() if isinstance(given, str)},
-        **{name: _spelled(given) for name, given in times.items() if given is not None},
+        **{name: found[name][:EXCERPT_MAX] for name in kept if isinstance(found.get(name), str)},
+        **{name: _spelled(found[name]) for name in ("eta", "expires") if found.get(name) is not None},
+        **({"retries": retries} if kept is KEPT_OWN and _is_count(retries, RETRIES_MAX) else {}),
     }
+
+
+def _is_count(value: Any, at_most: int) -> bool:
+    return type(value) is int and 0 <= value <= at_most
 
 
 def _spelled(given: Any) -> str:
@@ -219,5 +247,5 @@ def _excerpt(found: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return the beginning of a text for logs; it may be a sender's."""
-    return "".join(char if char.isprintable() else "?" for char in text[:_REASON_MAX])
+    """Return the beginning of a reason for logs; it may be a sender's."""
+    return "".join(char if char.isprintable() else "?" for char in text[:_REASON_MAX]) or "no reason is given"

@@ -122,6 +122,20 @@ def test_a_message_returns_to_the_queue_that_it_came_from(app: Celery, redis: Re
     assert [key for key in redis.keys(f"*{prefix}*") if redis.type(key) == "list"] == [intake]
 
 
+def test_of_two_messages_with_the_same_delivery_tag_neither_is_lost(app: Celery, redis: Redis, prefix: str) -> None:
+    """kombu notes by the tag what a worker holds: it would note one of them, and lose the other with the worker."""
+    intake = f"{celery_root(prefix)}intake"
+    messages = [envelope(message_id=name) for name in ("first", "second")]
+    with app.connection_for_read() as connection:
+        for message in messages:
+            message["properties"]["delivery_tag"] = "same"
+            redis.lpush(intake, json.dumps(message))
+            taken(connection.default_channel, "intake")
+        assert redis.hlen(f"{celery_root(prefix)}unacked") == 2
+
+    assert {json.loads(each)["headers"]["id"] for each in redis.lrange(intake, 0, -1)} == {"first", "second"}
+
+
 def test_flower_counts_the_messages_of_its_own_queue(app: Celery, redis: Redis, prefix: str, valkey_url: str) -> None:
     """Its page of the broker reads Redis itself."""
     redis.lpush("intake", "another program's")

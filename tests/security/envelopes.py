@@ -225,3 +225,9 @@ LADEN = {
 }
 
 __all__ = ["CORPUS", "GOOD", "HALF", "HOSTILE", "INTAKE", "LADEN", "NAME", "ahead", "every_place", "message", "nested"]
+
+
+def own_queue(task: str) -> list[bytes]:
+    """Return messages to a task of the workers' own with each hostile header."""
+    headers = [{"task": task, name: value} for name in HEADERS if name != "task" for value in HOSTILE]
+    return [json.dumps(envelope([[["x"]], {}, {}], message_id=fresh_id(), headers=each)).encode() for each in headers]

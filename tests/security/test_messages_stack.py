@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -15,13 +14,13 @@ from tests.acceptance.conftest import Build, House, build_for_all
 from tests.acceptance.messages import INTAKE_KEY, UNACKED_KEY
 from tests.conftest import eventually
 from tests.security import envelopes
-from tests.security.envelopes import CORPUS, every_place
+from tests.security.envelopes import CORPUS, ahead, every_place
 from voicequeue import VoiceQueue
 from voicequeue.keyspace import DEFAULT_PREFIX, celery_root
 
 __all__ = ["build_for_all"]
 
-SAMPLE = 900
+SAMPLE = 300
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,9 @@ def is_empty(redis: Redis) -> bool:
 def errors(house: House) -> list[str]:
     """Lines of the workers' logs that report an error, and the beginnings of tracebacks."""
     lines = house.logs().splitlines()
-    return [line for line in lines if re.search(r'"level": ?"(error|critical)"| ERROR | CRITICAL |Traceback', line, re.I)]
+    return [
+        line for line in lines if re.search(r'"level": ?"(error|critical)"| ERROR | CRITICAL |Traceback', line, re.I)
+    ]
 
 
 def test_each_of_hundreds_of_hostile_messages_is_a_job_or_a_reject_and_the_worker_lives(
@@ -86,3 +87,44 @@ def test_each_of_hundreds_of_hostile_messages_is_a_job_or_a_reject_and_the_worke
     assert errors(house) == []
     assert [each for each in rejects if "defect" in each.reason] == []
     json.dumps([each.as_dict() for each in rejects], ensure_ascii=False).encode()
+
+
+def test_a_message_for_a_time_further_ahead_than_a_worker_waits_is_rejected_at_once(
+    house: House, queue: VoiceQueue, redis: Redis
+) -> None:
+    """Celery would hold it, and deliver it again each time that the visibility timeout has passed. What is due within
+    it becomes a job when it is due.
+    """
+    jobs = job_count(queue)
+    far, soon = (
+        [json.dumps(envelopes.message(headers={"eta": ahead(seconds)})).encode() for _ in range(30)]
+        for seconds in (3_000, 1)
+    )
+
+    push(redis, [*far, *soon])
+    eventually(lambda: len(queue.rejects()) == len(far) and redis.llen(INTAKE_KEY) == 0)
+    assert redis.hlen(UNACKED_KEY) <= len(soon)
+    eventually(lambda: is_empty(redis))
+
+    assert job_count(queue) - jobs == len(soon)
+    assert all(each.reason.startswith("eta: ") for each in queue.rejects())
+
+
+def test_rubbish_in_the_queues_of_the_workers_ends_no_worker(house: House, queue: VoiceQueue, redis: Redis) -> None:
+    """It is rejected with the reason, whether it lies in a queue or was published, and the next message is taken."""
+    worker = house.supervisor.pid("worker.1")
+    root = celery_root(DEFAULT_PREFIX)
+    for name in ("submit", "poll"):
+        own = random.Random(7).sample(envelopes.own_queue("voice.poll"), 60)
+        push(redis, [*CORPUS.values(), *own], f"{root}{name}")
+    for text in CORPUS.values():
+        redis.publish(f"{root}/0.celery.pidbox", text)
+    eventually(lambda: is_empty(redis) and not redis.exists(f"{root}submit", f"{root}poll"))
+    jobs = job_count(queue)
+
+    push(redis, [json.dumps(envelopes.message()).encode()])
+    eventually(lambda: job_count(queue) > jobs)
+
+    assert house.supervisor.pid("worker.1") == worker
+    assert len(queue.rejects()) > len(CORPUS)
+    assert [line for line in errors(house) if "Control command error" not in line] == []
