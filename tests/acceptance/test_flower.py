@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import signal
 import time
@@ -169,10 +167,8 @@ def test_messages_in_the_broker_carry_ids_alone(house: House) -> None:
 
 
 def held_messages(redis: Redis) -> str:
-    """Messages in the broker that workers hold and have not acknowledged, headers and decoded bodies."""
-    texts = list(map(str, redis.hvals(UNACKED_KEY)))
-    bodies = [base64.b64decode(json.loads(text)[0]["body"]).decode() for text in texts]
-    return "\n".join([*texts, *bodies])
+    """Messages in the broker that workers hold and have not acknowledged; their bodies are no longer in base64."""
+    return "\n".join(map(str, redis.hvals(UNACKED_KEY)))
 
 
 def test_logs_say_what_happens_without_saying_what_was_asked(house: House) -> None:

@@ -75,7 +75,7 @@ def test_any_bytes_become_a_message(raw: bytes) -> None:
     assert verdict(raw) != ""
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(PARTS, JSON, st.integers(0, 400), st.binary(max_size=2))
 def test_any_envelope_becomes_a_message(part: str, value: Any, place: int, wrong: bytes) -> None:
     """Whatever a part of it is, and whatever bytes are in it."""

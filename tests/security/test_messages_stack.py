@@ -86,7 +86,7 @@ def test_each_of_hundreds_of_hostile_messages_is_a_job_or_a_reject_and_the_worke
     assert house.supervisor.pid("worker.1") == worker
     assert errors(house) == []
     assert [each for each in rejects if "defect" in each.reason] == []
-    json.dumps([each.as_dict() for each in rejects], ensure_ascii=False).encode()
+    assert [each for each in rejects if not json.dumps(each.as_dict())] == []
 
 
 def test_a_message_for_a_time_further_ahead_than_a_worker_waits_is_rejected_at_once(
