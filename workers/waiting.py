@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 #: Bytes of such messages in one worker; about 5,000 ordinary ones.
 WAITING_MAX = 64_000_000
 
-#: What Celery keeps of each beside its body: the request, its timer, headers (bytes, measured).
+#: What Celery keeps of each beside its body (bytes): 9,000 that waited were seen to take 80 MB.
 OVERHEAD = 10_000
 
 
