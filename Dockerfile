@@ -15,7 +15,7 @@ COPY requirements-worker.lock .
 RUN pip install --require-hashes -r requirements-worker.lock
 COPY --from=build /build/dist/*.whl /tmp/
 RUN pip install --no-deps /tmp/*.whl && useradd --create-home --uid 10001 voicequeue \
-    && install --directory --owner voicequeue /archive /flower
+    && install --directory --owner voicequeue /archive /flower /spool
 COPY tasks tasks
 COPY workers workers
 COPY config config

@@ -9,7 +9,7 @@ BROWSER := .venv/.browser
 PROMTOOL := .venv/.promtool
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test docs screenshots torture check bench lock clean
+.PHONY: help setup demo up secrets test docs screenshots torture check bench lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show
 
 up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.up
+
+secrets:  ## Make random secrets for docker-compose.yml in .env and .secrets, each once
+	@sh config/secrets.sh
 
 test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n $(AT_ONCE)

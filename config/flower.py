@@ -16,6 +16,9 @@ from voicequeue.origins import host_name
 #: Where the histories of all queues are kept, each in a folder of its own.
 HISTORIES = Path(".voicequeue/flower")
 
+#: Seconds after which Flower gives back a message that a worker holds: ten years.
+NEVER_S = 10 * 365 * 86_400
+
 _ID = re.compile(r"'([^'\s]+)'")
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from voicequeue.redis_url import validate_redis_url
+from voicequeue.redis_url import masked, validate_redis_url
+from voicequeue.signing import validate_secret
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -26,6 +27,11 @@ def _secrets(given: SecretStr) -> SecretStr:
             size = 0
         if begins or not 24 <= size <= 64:
             raise ValueError("must be whsec_ and 24 to 64 bytes in base64; several are separated by spaces")
+    return given
+
+
+def _secret(given: SecretStr) -> SecretStr:
+    validate_secret(given.get_secret_value())
     return given
 
 
@@ -103,10 +109,11 @@ class Settings(BaseSettings):
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
         description="where MusicAPI reaches the gateway (`web`); without it there are no webhooks",
     )
-    secret: SecretStr = Field(
+    secret: Annotated[SecretStr, AfterValidator(_secret)] = Field(
         SecretStr(""),
-        description="any long random text; signs the webhook URLs, and callbacks unless they have a secret of their "
-        "own. Required with the public URL, and the same for every process",
+        description="random text of at least 32 characters (`openssl rand -hex 32`); signs the webhook URLs, and "
+        "callbacks unless they have a secret of their own. Required with the public URL, and the same for `worker` and "
+        "`web`",
     )
     api_keys: SecretStr = Field(
         SecretStr(""),
@@ -257,7 +264,9 @@ def load() -> Settings:
     except ValidationError as error:
         raise BadSettings(explain(error)) from None
     if found.public_url and not found.secret.get_secret_value():
-        raise BadSettings("VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL; any long random text")
+        raise BadSettings(
+            "VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL; make one with: openssl rand -hex 32"
+        )
     if found.poll_min_s > found.poll_max_s:
         raise BadSettings(
             f"VOICEQUEUE_POLL_MIN_S: {found.poll_min_s:g} is more than VOICEQUEUE_POLL_MAX_S, {found.poll_max_s:g}"
@@ -272,6 +281,11 @@ def setting_names(*, secret: bool = True) -> frozenset[str]:
         for name, field in Settings.model_fields.items()
         if secret or field.annotation is not SecretStr
     )
+
+
+def holds_secret(name: str, value: str) -> bool:
+    """Return whether this value of a setting may be shown to nobody: a secret, or a URL with a login."""
+    return name not in setting_names(secret=False) or masked(value) != value
 
 
 def explain(error: ValidationError, *, prefix: str = "VOICEQUEUE_") -> str:

@@ -289,19 +289,22 @@ def _grouped(told: Iterable[tuple[Any, Heard]]) -> dict[str, list[Heard]]:
     return found
 
 
-#: What marks are made with: where it is not the same, no other mark can be compared.
-_SALT = "VOICEQUEUE_SECRET"
+#: The mark of the second is made with the first: where that is not the same, it says nothing.
+_SALT, _SALTED = "VOICEQUEUE_SECRET", "MUSICAPI_KEY"
 
 
 def _marks(telling: Sequence[Heard]) -> Iterator[Remark]:
-    """Settings that must be the same everywhere; what they are nobody can tell from here."""
+    """Settings that must be the same in all processes that report them; their values cannot be seen from here."""
     names = {name for each in telling for name in each.facts.get("marks", {})}
-    for name in sorted(names, key=lambda name: (name != _SALT, name)):
-        found = _grouped((each.facts.get("marks", {}).get(name), each) for each in telling)
-        if len(found) > 1:
-            yield _not_the_same(name, list(found.values()))
-            if name == _SALT:
-                return
+    different: dict[str, list[list[Heard]]] = {}
+    for name in names:
+        groups = _grouped((each.facts.get("marks", {}).get(name), each) for each in telling)
+        if len(groups) > 1:
+            different[name] = list(groups.values())
+    if _SALT in different:
+        different.pop(_SALTED, None)
+    for name in sorted(different):
+        yield _not_the_same(name, different[name])
 
 
 def _not_the_same(name: str, groups: Sequence[Sequence[Heard]]) -> Remark:

@@ -24,6 +24,9 @@ OPTIONS: Mapping[str, frozenset[str]] = {
 
 _DATABASE: Final = re.compile(r"(/([0-9]+)?)?")
 
+#: The login in any URL: up to the last '@' before the path.
+_LOGIN: Final = re.compile(r"(?<=://)(?:([^/?#:]*):)?[^/?#]*@")
+
 #: What ends the part before the host, and would be read as something else.
 _UNQUOTED: Final = re.compile(r"[\s\x00-\x1f\x7f;#\\]")
 
@@ -34,6 +37,11 @@ def validate_redis_url(url: str) -> str:
     for problem in _problems(url):
         raise ValueError(f"the Redis URL must look like {SHAPE}: {problem}") from None
     return url
+
+
+def masked(url: str) -> str:
+    """Return any URL as people may read it: `***` replaces a password, or a user without one, which may be a token."""
+    return _LOGIN.sub(lambda login: "***@" if login[1] is None else f"{login[1]}:***@", url)
 
 
 def _problems(url: str) -> Iterator[str]:

@@ -16,6 +16,20 @@ TOLERANCE_S = 300.0
 #: Digits of a timestamp; more are no date.
 _TIMESTAMP_MAX = 12
 
+#: A secret has at least so many characters, and so many different ones. What is derived of a weaker one is seen by
+#: others (upstream, receivers of callbacks, users of the Redis), who could find it by trying.
+SECRET_MIN, SECRET_DIFFERENT_MIN = 32, 8
+
+
+def validate_secret(secret: str) -> str:
+    """Return the secret, or '' where none is set. Raises ValueError where it can be guessed, without quoting it."""
+    if secret and (len(secret) < SECRET_MIN or len(set(secret)) < SECRET_DIFFERENT_MIN):
+        raise ValueError(
+            f"can be guessed: it needs at least {SECRET_MIN} characters, {SECRET_DIFFERENT_MIN} of them different; "
+            "make one with: openssl rand -hex 32"
+        )
+    return secret
+
 
 def derive(secret: str, *parts: str) -> str:
     """64 hex digits that only the holder of `secret` can make for these parts.

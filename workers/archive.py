@@ -44,5 +44,5 @@ class ArchiveStep(Beating):
             return None
         services = build_archive(chosen)
         sweep(time.time())
-        pulse = ArchivePulse(services, partial(publish, app), worker=worker, facts=facts(chosen))
+        pulse = ArchivePulse(services, partial(publish, app), worker=worker, facts=facts(chosen, "archive"))
         return partial(pulse.beat_until, self.stopping, chosen.pulse_s)

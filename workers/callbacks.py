@@ -44,5 +44,7 @@ class CallbackStep(Beating):
         chosen = settings()
         if not callback_secrets(chosen):
             log.warning("no callback can be signed: neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set")
-        pulse = CallbackPulse(build_callbacks(chosen), partial(publish, app), worker=worker, facts=facts(chosen))
+        pulse = CallbackPulse(
+            build_callbacks(chosen), partial(publish, app), worker=worker, facts=facts(chosen, "callbacks")
+        )
         return partial(pulse.beat_until, self.stopping, chosen.pulse_s)

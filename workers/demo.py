@@ -15,6 +15,7 @@ from voicequeue import Batch, Clip, InArchive, Job, State, VoiceJob, VoiceQueue
 from voicequeue.cli.show import print_status
 from voicequeue.cli.terminal import coloured, out, safe
 from voicequeue.cli.watch import follow
+from voicequeue.redis_url import masked
 from voicequeue.rows import Rows
 from workers.home import MARGIN_S, HomeInUse, alone_in
 from workers.stack import HOME, ROOT, Addresses, Stack
@@ -71,8 +72,8 @@ def _agreed(chosen: Settings, jobs: list[VoiceJob]) -> bool:
 
 
 def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> Batch:
-    upstream = f"the simulator at {at.simulator}" if at.simulator else chosen.musicapi_base_url
-    out.print(f"{WORKERS} workers on {upstream}\nFlower {at.flower}   Redis {at.redis}\n", soft_wrap=True)
+    upstream = f"the simulator at {at.simulator}" if at.simulator else masked(chosen.musicapi_base_url)
+    out.print(f"{WORKERS} workers on {upstream}\nFlower {at.flower}   Redis {masked(at.redis)}\n", soft_wrap=True)
     began = time.monotonic()
     with VoiceQueue(at.redis, prefix=chosen.prefix) as queue:
         receipt = queue.enqueue_many(jobs)

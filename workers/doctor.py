@@ -26,9 +26,6 @@ from workers.services import callback_secrets
 #: How long (seconds) anything is waited for.
 PATIENCE_S = 5.0
 
-#: A shorter secret can be guessed.
-SECRET_MIN = 32
-
 #: A job that is nobody's: a gateway of ours that believes the signature says that it does not know it.
 NOBODY = "doctor"
 
@@ -59,7 +56,7 @@ def remarks() -> Iterator[Remark]:
 
 def here() -> Heard:
     """This process, with its facts, to be compared with the others."""
-    return Heard("doctor", "this shell", time.time(), facts(load()))
+    return Heard("doctor", "this shell", time.time(), facts(load(), "doctor"))
 
 
 def known_settings() -> frozenset[str]:
@@ -79,7 +76,6 @@ def _unknown(environment: Mapping[str, str]) -> Iterator[Remark]:
 
 
 def _secrets(chosen: Settings) -> Iterator[Remark]:
-    secret = chosen.secret.get_secret_value()
     if not callback_secrets(chosen):
         yield Remark(
             "secret",
@@ -87,9 +83,6 @@ def _secrets(chosen: Settings) -> Iterator[Remark]:
             "neither VOICEQUEUE_SECRET nor VOICEQUEUE_CALLBACK_SECRET is set: no webhook is taken, no callback sent",
             "VOICEQUEUE_SECRET=$(openssl rand -hex 32), the same for every process",
         )
-    elif secret and len(secret) < SECRET_MIN:
-        what = f"VOICEQUEUE_SECRET has {len(secret)} characters, and can be guessed"
-        yield Remark("secret", Level.WARNING, what, "VOICEQUEUE_SECRET=$(openssl rand -hex 32)")
     else:
         yield fine("secret", "webhooks and callbacks are signed")
 

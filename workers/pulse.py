@@ -375,7 +375,7 @@ class PulseStep(Beating):
             credits_every=chosen.credits_every_s,
             resubmit_after=chosen.unsure_grace_s if chosen.unsure == "resubmit" else None,
             keep=chosen.keep_days * DAY_S,
-            facts={**facts(chosen), PROCESSES: processes},
+            facts={**facts(chosen, "worker"), PROCESSES: processes},
         )
         return partial(self._beat, pulse, chosen)
 

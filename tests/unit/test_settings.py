@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from importlib.resources import files
 from pathlib import Path
 
@@ -51,6 +52,9 @@ def environment_names() -> list[str]:
         ("VOICEQUEUE_ARCHIVE", "../songs", "must be a folder, or a URL that fsspec knows"),
         ("VOICEQUEUE_ARCHIVE", "simplecache::s3://bucket", "must be a folder, or a URL that fsspec knows"),
         ("VOICEQUEUE_AUDIO_ALLOW", "http://cdn", "must be names of hosts"),
+        ("VOICEQUEUE_SECRET", "0123456789abcdef0123456789abcde", "at least 32 characters"),
+        ("VOICEQUEUE_SECRET", "secret" * 20, "8 of them different"),
+        ("VOICEQUEUE_SECRET", "x" * 1000, "openssl rand -hex 32"),
     ],
 )
 def test_a_bad_setting_names_itself_and_what_is_allowed(
@@ -65,25 +69,34 @@ def test_a_bad_setting_names_itself_and_what_is_allowed(
     text = explain(error.value)
     assert text.startswith(f"{name}: ")
     assert says in text
+    assert value not in text or len(value) < 5
 
 
 def test_callbacks_take_several_secrets_and_whatever_may_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets separated by spaces, each as receivers are given it; names, addresses and networks."""
-    secrets = f"whsec_{'YWFh' * 8} {signing.callback_secret('x')}"
-    monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", secrets)
+    several = f"whsec_{'YWFh' * 8} {signing.callback_secret('x')}"
+    monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", several)
     monkeypatch.setenv("VOICEQUEUE_CALLBACK_ALLOW", "inner.example, 10.0.0.0/8 [::1],127.0.0.1")
 
-    assert callback_secrets(Settings()) == secrets.split()
-    assert secrets not in repr(Settings())
+    assert callback_secrets(Settings()) == several.split()
+    assert several not in repr(Settings())
 
 
 def test_callbacks_are_signed_with_what_follows_from_the_common_secret_where_none_is_their_own() -> None:
     """The same each time, and not the common secret; without any nothing can be signed."""
-    [derived] = callback_secrets(Settings(secret=SecretStr("common")))
+    common = "the common secret of all these processes"
+    [derived] = callback_secrets(Settings(secret=SecretStr(common)))
 
-    assert derived == signing.callback_secret("common") != signing.callback_secret("another")
+    assert derived == signing.callback_secret(common) != signing.callback_secret("another")
     assert callback_secrets(Settings(callback_secret=SecretStr(derived))) == [derived]
     assert callback_secrets(Settings()) == []
+
+
+def test_a_secret_that_openssl_makes_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one of half the length that the hint gives."""
+    for size in (16, 32):
+        monkeypatch.setenv("VOICEQUEUE_SECRET", secrets.token_hex(size))
+        assert load().secret.get_secret_value()
 
 
 def test_polls_that_are_never_due_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

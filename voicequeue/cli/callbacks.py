@@ -49,7 +49,10 @@ def _secret() -> str:
     if own := os.environ.get("VOICEQUEUE_CALLBACK_SECRET", "").split():
         return own[0]
     if common := os.environ.get("VOICEQUEUE_SECRET"):
-        return signing.callback_secret(common)
+        try:
+            return signing.callback_secret(signing.validate_secret(common))
+        except ValueError as error:
+            raise CannotBegin(f"VOICEQUEUE_SECRET: {error}") from None
     raise CannotBegin("neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set here")
 
 

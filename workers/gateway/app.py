@@ -49,7 +49,9 @@ def build(chosen: Settings) -> FastAPI:
         version=version("voicequeue"),
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(queue, access, partial(alive, store.pulses["gateway"], store.clock, facts(chosen))),
+        lifespan=_lifespan(
+            queue, access, partial(alive, store.pulses["gateway"], store.clock, facts(chosen, "gateway"))
+        ),
     )
     gateway.add_middleware(OwnPagesOnly)
     gateway.add_middleware(RequestLog)

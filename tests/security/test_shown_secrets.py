@@ -1,0 +1,184 @@
+"""Secrets in what is printed, written to files, given as arguments and said of errors: there are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+
+from config.flower import FlowerSettings
+from config.settings import Settings, load
+from tests.store.conftest import Command, at_home, command
+from voicequeue import StoreUnreachable
+from voicequeue.redis_url import masked
+from workers import demo, stack, up
+from workers.stack import Addresses, Stack
+from workers.supervisor import Program
+
+__all__ = ["at_home", "command"]
+
+CANARY = "canary-0123456789"
+
+#: Every setting that may hold a secret, and a value of it that nobody may see.
+SECRETS = {
+    "REDIS_URL": f"redis://user:{CANARY}@127.0.0.1:1/0",
+    "MUSICAPI_KEY": CANARY,
+    "MUSICAPI_BASE_URL": f"https://user:{CANARY}@upstream.example",
+    "VOICEQUEUE_PUBLIC_URL": f"https://{CANARY}@voices.example",
+    "VOICEQUEUE_SECRET": f"{CANARY}-abcdefghijklmnop",
+    "VOICEQUEUE_API_KEYS": f"name:read:{CANARY}",
+    "VOICEQUEUE_CALLBACK_SECRET": f"whsec_{'Y2FuYXJ5' * 4}",
+    "VOICEQUEUE_ARCHIVE": f"sftp://user:{CANARY}@archive.example/songs",
+    "FLOWER_BASIC_AUTH": f"operator:{CANARY}",
+    "AWS_SECRET_ACCESS_KEY": CANARY,
+}
+HIDDEN = (CANARY, "Y2FuYXJ5")
+
+
+@pytest.fixture(params=["in the environment", "in .env"])
+def where(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """All secrets are set, in one place or the other."""
+    monkeypatch.chdir(tmp_path)
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    if request.param == "in .env":
+        Path(".env").write_text("".join(f"{name}={value}\n" for name, value in SECRETS.items()))
+    else:
+        for name, value in SECRETS.items():
+            monkeypatch.setenv(name, value)
+    return str(request.param)
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
+    """What a stack starts, and does not: nothing is waited for."""
+    monkeypatch.setattr(stack, "_wait", lambda *_: None)
+    return []
+
+
+def standing(home: Path, programs: list[Program]) -> tuple[Stack, Addresses]:
+    """A stack as `make up` has it, on the settings of this environment."""
+    supervisor: Any = SimpleNamespace(add=programs.append, pid=lambda _: 1)
+    home.mkdir()
+    found = Stack(supervisor, load(), home=home)
+    return found, found.start_all(workers=1)
+
+
+def test_this_list_names_every_setting_that_is_a_secret() -> None:
+    """A new one is added to it, and is then looked for in everything below."""
+    fields = {**Settings.model_fields, **FlowerSettings.model_fields}
+    secret = {name for name, field in fields.items() if field.annotation is SecretStr}
+    named = {name.removeprefix("VOICEQUEUE_").removeprefix("FLOWER_").lower() for name in SECRETS}
+
+    assert secret <= named
+
+
+@pytest.mark.usefixtures("where")
+def test_make_up_prints_no_secret_and_writes_none_down(
+    tmp_path: Path, programs: list[Program], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the welcome, nor the file for other shells, nor what `make demo` prints, nor the processes' arguments."""
+    running, at = standing(tmp_path / "home", programs)
+    written = running.write_environment()
+    with pytest.raises(StoreUnreachable) as error:
+        demo._run(at, load(), "batch", [])
+
+    shown = [up._welcome(at, written), capsys.readouterr().out, str(error.value)]
+    shown += [str(program.command) for program in programs]
+    files = [file.read_text() for file in (tmp_path / "home").rglob("*") if file.is_file()]
+    assert "redis://user:***@127.0.0.1:1/0" in shown[0]
+    assert programs
+    assert [text for text in (*shown, *files) if any(hidden in text for hidden in HIDDEN)] == []
+
+
+def test_the_file_for_other_shells_says_where_each_secret_is_to_come_from(
+    where: str, tmp_path: Path, programs: list[Program]
+) -> None:
+    """One that was exported for `make up` is to be exported there too; what is in .env is read from there."""
+    written = standing(tmp_path / "home", programs)[0].write_environment()
+
+    bare = in_a_shell(written, "REDIS_URL")
+    exported = in_a_shell(written, "REDIS_URL", REDIS_URL="redis://mine")
+
+    assert (bare.stdout, exported.stdout) == ("", "redis://mine")
+    assert ("REDIS_URL is a secret" in bare.stderr) == (where == "in the environment")
+    assert "REDIS_URL" not in exported.stderr
+
+
+def test_a_secret_that_make_up_made_is_in_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[Program]
+) -> None:
+    """Which its user alone reads; other shells take it from there."""
+    monkeypatch.chdir(tmp_path)
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    written = standing(tmp_path / "home", programs)[0].write_environment()
+    made = tmp_path / "home" / "secret"
+
+    assert made.stat().st_mode & 0o777 == written.stat().st_mode & 0o777 == 0o600
+    assert made.read_text() not in written.read_text()
+    assert in_a_shell(written, "VOICEQUEUE_SECRET").stdout == made.read_text()
+
+
+def in_a_shell(written: Path, name: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """What the variable is in a shell that has read the file."""
+    command = ["sh", "-c", f'set -u; . "$0"; printf %s "${{{name}:-}}"', str(written)]
+    env = {"PATH": os.environ["PATH"], **env}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+
+
+# ── errors ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def protected(redis: Redis, prefix: str) -> Iterator[str]:
+    """The host and port of a Redis in which a user has another password than the one that is given."""
+    redis.acl_setuser(f"{prefix}-user", enabled=True, passwords=["+another"], categories=["+@all"])
+    place = redis.connection_pool.connection_kwargs
+    yield f"{place['host']}:{place['port']}"
+    redis.acl_deluser(f"{prefix}-user")
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("doctor",), ("doctor", "--json"), ("review",)])
+def test_no_error_shows_the_password_of_redis(
+    command: Command, monkeypatch: pytest.MonkeyPatch, protected: str, prefix: str, arguments: tuple[str, ...]
+) -> None:
+    """Whether the password is wrong, nothing listens there, or the URL cannot be used at all."""
+    monkeypatch.setenv("VOICEQUEUE_HOME", "nowhere")
+    for url in (
+        f"redis://{prefix}-user:{CANARY}@{protected}/0",
+        f"redis://user:{CANARY}@127.0.0.1:1/0",
+        f"redis://user:{CANARY}@host.invalid/0",
+        f"redis://user:{CANARY}@{protected}/999999",
+        f"redis://user:{CANARY}#@{protected}/0",
+        f"rediss://user:{CANARY}@{protected}/0?ssl_cert_reqs=maybe",
+        f"http://user:{CANARY}@{protected}",
+    ):
+        monkeypatch.setenv("REDIS_URL", url)
+        ended = command(*arguments)
+        assert ended.code in (2, 3)
+        assert CANARY not in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:pass@host:1/0", "redis://user:***@host:1/0"),
+        ("redis://:pass@host:1/0", "redis://:***@host:1/0"),
+        ("redis://:p@ss:w@host", "redis://:***@host"),
+        ("https://token@host/a@b?c=d@e", "https://***@host/a@b?c=d@e"),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("https://host/a:b@c", "https://host/a:b@c"),
+        ("/srv/songs", "/srv/songs"),
+    ],
+)
+def test_the_login_of_any_url_is_masked(url: str, shown: str) -> None:
+    """A password, and a user without one, which may be a token."""
+    assert masked(url) == shown
