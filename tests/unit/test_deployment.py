@@ -251,6 +251,19 @@ def test_the_image_holds_the_code_and_nothing_that_lies_beside_it() -> None:
     assert not any("." in line[1:2] or "secret" in line for line in rest if line.startswith("!"))
 
 
+def test_the_administrator_comes_in_by_a_password_that_is_in_no_command(tmp_path: Path) -> None:
+    """Within the container alone, where it is made at each start."""
+    (tmp_path / "admin").write_text("long-and-random")
+    (tmp_path / "valkey-cli").write_text('#!/bin/sh\necho "$REDISCLI_AUTH: $*"\n')
+    (tmp_path / "valkey-cli").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VALKEY_RUN": str(tmp_path)}
+    command = [str(ROOT / "config" / "valkey" / "admin.sh"), "CONFIG", "GET", "save"]
+
+    said = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+
+    assert said == "long-and-random: --user admin CONFIG GET save\n"
+
+
 # ── the secrets that are made ─────────────────────────────────────────────────────────────────────
 
 
