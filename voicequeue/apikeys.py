@@ -61,7 +61,8 @@ def parse_one(line: str) -> ApiKey:
     """The key that one line describes. Raises ValueError."""
     name, _, rest = line.partition(":")
     scopes, _, digest = rest.partition(":")
-    if not _NAME.fullmatch(name):
+    if line.startswith(MARK) or not _NAME.fullmatch(name):
+        # Not quoted: a whole key may have been put there instead of its line.
         raise ValueError(
             "a key's name must be 1 to 64 of the letters A-Z and a-z, digits, '.', '_' and '-'; "
             "each key is name:scope+scope:hash, as `voicequeue keys new` prints it"

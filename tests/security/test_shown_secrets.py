@@ -167,6 +167,19 @@ def test_no_error_shows_the_password_of_redis(
         assert CANARY not in ended.out + ended.err
 
 
+@pytest.mark.parametrize("option", ["--strict", "--json"])
+def test_the_doctor_shows_no_secret(command: Command, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    """Whatever is wrong with what it is given; and it does look at all of it."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+
+    ended = command("doctor", option)
+
+    assert ended.code == 3
+    assert "VOICEQUEUE_PUBLIC_URL" in ended.out
+    assert [hidden for hidden in HIDDEN if hidden in ended.out + ended.err] == []
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

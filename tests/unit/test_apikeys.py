@@ -54,12 +54,14 @@ def test_several_keys_stand_beside_each_other() -> None:
         (f"a b:read:{HASH}", "name"),
         (f":read:{HASH}", "name"),
         (f"a:read:{HASH},a:read:{HASH}", "'a' is there twice"),
+        (f"a:read:{HASH},vq_{'secret' * 7}", "voicequeue keys new"),
     ],
 )
 def test_a_setting_that_cannot_be_says_why_without_a_hash(setting: str, says: str) -> None:
-    """The process ends, and names the setting."""
+    """The process ends, and names the setting. It shows no key either that was put there itself."""
     with pytest.raises(BadSettings, match="VOICEQUEUE_API_KEYS: ") as error:
         app.keys(Settings(_env_file=None, api_keys=setting))
 
     assert says in str(error.value)
     assert HASH not in str(error.value)
+    assert "secret" not in str(error.value)
