@@ -23,8 +23,9 @@ from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.listing import Filter, Page
 from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.plans import Action, Done, Plan
+from voicequeue.portions import CHUNK, Portion, portions, weight
 from voicequeue.preview import Foreseen
-from voicequeue.queue import CHUNK, DEFAULT_URL, Enqueueable, VoiceQueue
+from voicequeue.queue import DEFAULT_URL, Enqueueable, VoiceQueue
 from voicequeue.receipts import Entry, Placed, Receipt, Rejection
 from voicequeue.rejects import KEPT, RejectedMessage
 from voicequeue.review import Unsure
@@ -392,18 +393,19 @@ class AsyncVoiceQueue:
 
 async def _chunks(jobs: Iterable[Enqueueable] | AsyncIterable[Enqueueable]) -> AsyncIterator[list[Enqueueable]]:
     if not isinstance(jobs, AsyncIterable):
-        rest = iter(jobs)
-        while chunk := list(islice(rest, CHUNK)):
+        for chunk in portions(jobs, weight):
             yield chunk
         return
-    chunk = []
+    portion = Portion[Enqueueable]()
     async for job in jobs:
-        chunk.append(job)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+        more = weight(job)
+        if not portion.has_room(more):
+            yield portion.take()
+        portion.add(job, more)
+        if portion.is_full:
+            yield portion.take()
+    if rest := portion.take():
+        yield rest
 
 
 def _page(found: Iterator[T]) -> list[T]:

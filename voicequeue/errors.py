@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _NAMED = re.compile(r"([a-z][a-z0-9_]*): ")
 
+#: Fields of one order that are named as wrong; further ones are counted.
+PROBLEMS_MAX = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -64,9 +67,12 @@ class InvalidJob(VoiceQueueError, ValueError):
 
     @classmethod
     def from_validation(cls, error: ValidationError) -> InvalidJob:
-        """The same errors as pydantic's, without the values that were given."""
+        """The same errors as pydantic's, without the values that were given; of very many the first ones."""
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        return cls([_problem(detail["loc"], _words(detail)) for detail in details])
+        problems = [_problem(detail["loc"], _words(detail)) for detail in details[:PROBLEMS_MAX]]
+        if more := len(details) - len(problems):
+            problems.append(Problem("", f"{more:,} more fields are wrong"))
+        return cls(problems)
 
 
 def _words(detail: Mapping[str, Any]) -> str:

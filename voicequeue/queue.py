@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from voicequeue import cancelling, changes, listing, plans
 from voicequeue.archive import ToArchive
@@ -26,6 +26,7 @@ from voicequeue.listing import Filter, Page
 from voicequeue.orders import name_order
 from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.plans import Action, Done, Plan
+from voicequeue.portions import CHUNK, portions, weight
 from voicequeue.preview import Foreseen
 from voicequeue.reachable import reachable
 from voicequeue.receipts import Entry, Placed, Receipt, Rejection, entered
@@ -39,13 +40,8 @@ from voicequeue.store import Store, connect
 from voicequeue.trend import Stretch
 from voicequeue.voices import Persona
 
-T = TypeVar("T")
-
 #: The jobs that were asked for, with their ids; or what is wrong with what was asked for.
 Order = list[tuple[str, VoiceJob]] | InvalidJob
-
-#: Jobs written by one call to Redis.
-CHUNK = 500
 
 #: What `enqueue` takes: a job, or its fields as a mapping (JSON, a row).
 Enqueueable = VoiceJob | Mapping[str, Any]
@@ -127,9 +123,11 @@ class VoiceQueue:
         return entry
 
     def enqueue_at_once(self, jobs: Sequence[Enqueueable]) -> list[Entry]:
-        """Put some jobs into the backlog, with one call to Redis for each 500; gives what became of each, in their
-        order."""
-        return _Chunk(self._store, jobs).entries()
+        """Put some jobs into the backlog, with one call to Redis for each 500 or 1,048,576 characters; gives what
+        became of each, in their order."""
+        return [
+            entry for chunk in portions(map(_parsed, jobs), weight) for entry in _Chunk(self._store, chunk).entries()
+        ]
 
     def enqueue_many(
         self, jobs: Iterable[Enqueueable], *, on_reject: Callable[[Rejection], None] | None = None
@@ -153,7 +151,7 @@ class VoiceQueue:
         """What became of each of the jobs; while Redis takes some, the next are made ready."""
         sent: _Chunk | None = None
         try:
-            while chunk := list(islice(jobs, CHUNK)):
+            for chunk in portions(map(_parsed, jobs), weight):
                 ready = _Chunk(self._store, chunk)
                 before, sent = sent, None
                 if before is not None:
@@ -167,11 +165,11 @@ class VoiceQueue:
     def preview(self, jobs: Iterable[Enqueueable]) -> Iterator[Foreseen]:
         """What `enqueue_many` would do with each of these jobs, in their order, without doing it.
 
-        One round trip for 500 jobs. What shares a voice that is there, or made by an earlier job, costs its song alone.
+        One round trip for 500 jobs or 1,048,576 characters. What shares a voice that is there, or made by an earlier
+        job, costs its song alone.
         """
-        preview, rest = self._store.preview(), iter(jobs)
-        while chunk := list(islice(rest, CHUNK)):
-            given = [_parsed(job) for job in chunk]
+        preview = self._store.preview()
+        for given in portions(map(_parsed, jobs), weight):
             with reachable():
                 found = iter(preview.foresee([spec for spec in given if isinstance(spec, VoiceJob)]))
             yield from (next(found) if isinstance(spec, VoiceJob) else Foreseen(error=spec) for spec in given)
@@ -615,23 +613,23 @@ class VoiceQueue:
 
 
 class _Chunk:
-    """Jobs of one call, of which any may be none or, with several songs, many."""
+    """Jobs of one call to Redis, of which any may be none or, with several songs, many."""
 
-    def __init__(self, store: Store, jobs: Sequence[Enqueueable]) -> None:
-        self._orders = [_order(given) for given in jobs]
+    def __init__(self, store: Store, jobs: Sequence[VoiceJob | InvalidJob]) -> None:
+        self._orders = [_order(job) for job in jobs]
         flat = [job for order in self._orders if not isinstance(order, InvalidJob) for job in order]
         with reachable():
-            self._pages = [store.enqueueing(page, store.clock()) for page in _pages(flat)]
+            self._call = store.enqueueing(flat, store.clock()) if flat else None
 
     def begin(self) -> None:
-        """Have Redis take what it takes at once."""
-        if self._pages:
-            self._pages[0].begin()
+        """Have Redis take them."""
+        if self._call is not None:
+            self._call.begin()
 
     def entries(self) -> list[Entry]:
         """What became of each. Raises StoreUnreachable."""
         with reachable():
-            told = iter([outcome for page in self._pages for outcome in page.outcomes()])
+            told = iter(self._call.outcomes() if self._call is not None else [])
         return [
             Entry(error=order) if isinstance(order, InvalidJob) else entered(order, list(islice(told, len(order))))
             for order in self._orders
@@ -645,12 +643,5 @@ def _parsed(given: Enqueueable) -> VoiceJob | InvalidJob:
         return error
 
 
-def _order(given: Enqueueable) -> Order:
-    try:
-        return [(job.id(), job) for job in parse(given).each()]
-    except InvalidJob as error:
-        return error
-
-
-def _pages(found: list[T]) -> Iterator[list[T]]:
-    return (found[start : start + CHUNK] for start in range(0, len(found), CHUNK))
+def _order(given: VoiceJob | InvalidJob) -> Order:
+    return given if isinstance(given, InvalidJob) else [(job.id(), job) for job in given.each()]

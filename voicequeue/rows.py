@@ -57,6 +57,11 @@ class Row:
     trouble: str = ""
     more: tuple[str, ...] = ()
 
+    @property
+    def text(self) -> int:
+        """How many characters it has."""
+        return sum(map(len, self.cells.values())) + sum(map(len, self.more))
+
     def job(self, batch: str, *, start_within_s: float | None = None) -> VoiceJob:
         """The job that the row describes, with a key of its own. Raises InvalidJob.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from base64 import b32encode
+from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b, sha1
 from typing import Annotated, Any
@@ -21,13 +22,16 @@ from pydantic import (
     model_validator,
 )
 
-from voicequeue.errors import InvalidJob
+from voicequeue.errors import InvalidJob, Problem
 from voicequeue.song import STORED, Song
 from voicequeue.stage import PRICES, Stage
 
 METADATA_MAX_KEYS = 50
 METADATA_MAX_CHARS = 8_000
 SONGS_MAX = 100
+
+#: More than a job, or a song, has fields: what has more is refused as a whole, not field by field.
+FIELDS_MAX = 50
 
 #: Each further song's job has the key with "#2", "#3", … behind it.
 _KEY_MAX_OF_SONGS = 190
@@ -220,10 +224,27 @@ def parse(given: VoiceJob | Any) -> VoiceJob:
     """The job that a mapping describes (JSON, a row). Raises InvalidJob, which names each field."""
     if isinstance(given, VoiceJob):
         return given
+    if isinstance(given, Mapping):
+        _check_counts(given)
     try:
         return VoiceJob.model_validate(given)
     except ValidationError as error:
         raise InvalidJob.from_validation(error) from None
+
+
+def _check_counts(given: Mapping[str, Any]) -> None:
+    """Refuse what has far too many parts before each of them is looked at. Raises InvalidJob."""
+    songs = given.get("songs")
+    parts = [("", given, "fields", FIELDS_MAX), ("song", given.get("song"), "fields", FIELDS_MAX)]
+    parts += [("metadata", given.get("metadata"), "entries", METADATA_MAX_KEYS), ("songs", songs, "songs", SONGS_MAX)]
+    if isinstance(songs, list | tuple):
+        parts += [(f"songs.{place}", song, "fields", FIELDS_MAX) for place, song in enumerate(songs[:SONGS_MAX])]
+    if problems := [
+        Problem(field, f"has {len(part):,} {what}; at most {most} are allowed")
+        for field, part, what, most in parts
+        if isinstance(part, dict | list | tuple) and len(part) > most
+    ]:
+        raise InvalidJob(problems)
 
 
 def stored(content: str) -> VoiceJob:

@@ -16,7 +16,7 @@ from tests.jobs import numbered
 from tests.store.conftest import Command
 from tests.store.life import dump
 from voicequeue import VoiceQueue
-from voicequeue.queue import CHUNK
+from voicequeue.portions import CHUNK
 
 A, B, C, D = (f"https://recordings.example/{letter}.wav" for letter in "abcd")
 

@@ -10,7 +10,7 @@ from redis import Redis
 from tests.jobs import SONG, URL, numbered, sung, voice
 from tests.store.life import dump
 from voicequeue import AsyncVoiceQueue, Foreseen, InvalidJob, KeyConflict, VoiceJob, VoiceQueue
-from voicequeue.queue import CHUNK
+from voicequeue.portions import CHUNK
 from voicequeue.store import Store
 
 B = "https://recordings.example/bo.wav"

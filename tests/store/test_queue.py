@@ -25,7 +25,7 @@ from voicequeue import (
     VoiceJob,
     VoiceQueue,
 )
-from voicequeue.queue import CHUNK
+from voicequeue.portions import CHUNK
 from voicequeue.store import Store
 
 SETTLED = [State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE]

@@ -23,7 +23,7 @@ from tests.losing import LosingWay, losing_way
 from tests.store.conftest import Command
 from tests.store.life import brought_to, failed, one, put, song_of
 from voicequeue import Code, Job, State, StoreUnreachable, VoiceJob, VoiceQueue, changes
-from voicequeue.queue import CHUNK
+from voicequeue.portions import CHUNK
 from voicequeue.store import Store, connect
 from workers.stack import Stack
 from workers.supervisor import Supervisor

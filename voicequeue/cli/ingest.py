@@ -21,9 +21,10 @@ from voicequeue.cli.intake import LOOKED_AT, Intake, Item, Rejects, items, looke
 from voicequeue.cli.show import print_reasons
 from voicequeue.cli.terminal import AsJson, complain, err, out, print_json, queue
 from voicequeue.errors import InvalidJob, Problem, UnknownJob
+from voicequeue.portions import CHUNK
 from voicequeue.preflight import Preflight
 from voicequeue.progress import CannotResume, Progress
-from voicequeue.queue import CHUNK, VoiceQueue
+from voicequeue.queue import VoiceQueue
 from voicequeue.rows import Rows, UnreadableFile
 from voicequeue.spec import batch_name, http_url
 from voicequeue.unpacked import unpacked

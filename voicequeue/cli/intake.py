@@ -6,7 +6,6 @@ import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -14,9 +13,10 @@ from typing import TextIO
 from voicequeue.audio import Audio
 from voicequeue.cli.terminal import CannotBegin, writable
 from voicequeue.errors import InvalidJob, KeyConflict, UnfitAudio, VoiceQueueError
+from voicequeue.portions import CHUNK, Weight, portions, weight
 from voicequeue.preflight import Preflight
 from voicequeue.progress import CannotResume, Progress
-from voicequeue.queue import CHUNK, VoiceQueue
+from voicequeue.queue import VoiceQueue
 from voicequeue.rows import REJECTED_COLUMNS, Row, Rows
 from voicequeue.spec import VoiceJob
 
@@ -45,6 +45,12 @@ class Item:
     def audio_url(self) -> str | None:
         """The recording to look at, if there is a need to."""
         return self.job.audio_url if self.job and not self.is_known else None
+
+    @property
+    def weight(self) -> Weight:
+        """What a portion of items is measured by; the row itself is kept until it is known what became of its job."""
+        jobs, text = weight(self.job) if self.job else Weight(1, 0)
+        return Weight(jobs, text + self.row.text)
 
     def seen(self, found: Audio | UnfitAudio | None) -> Item:
         """The same after its recording was looked at."""
@@ -75,11 +81,15 @@ def looked_at(found: Iterator[Item], jobs: VoiceQueue, preflight: Preflight) -> 
 
 
 def _with_known(found: Iterator[Item], jobs: VoiceQueue) -> Iterator[Item]:
-    while chunk := list(islice(found, LOOKED_AT)):
+    for chunk in portions(found, _weight, jobs=LOOKED_AT):
         foreseen = jobs.preview([item.job for item in chunk if item.job])
         for item in chunk:
             before = next(foreseen) if item.job else None
             yield item if before is None else replace(item, is_known=not before.is_new)
+
+
+def _weight(item: Item) -> Weight:
+    return item.weight
 
 
 class Rejects:
@@ -145,8 +155,8 @@ class Intake:
         self._source = source
 
     def run(self, found: Iterator[Item], *, chunk: int = CHUNK) -> None:
-        """All of them, so many at a time."""
-        while part := list(islice(found, chunk)):
+        """All of them, so many jobs at a time."""
+        for part in portions(found, _weight, jobs=chunk):
             self._put(part)
         self._rejects.saved()
         if self._source is not None:
