@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import requests
-import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,6 +18,8 @@ from tests.conftest import eventually
 from voicequeue import apikeys
 from voicequeue.apikeys import Scope as KeyScope
 from workers.gateway.app import build
+from workers.gateway.connections import Bounds
+from workers.gateway.server import Config, Server
 from workers.stack import free_port
 
 #: Keys that all tests know, with every scope and with one each.
@@ -61,18 +63,25 @@ class Gateway:
         return self("POST", path, json=body, **more)
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[tuple[str, Stage]]:
-    """A uvicorn that lives as long as the test process."""
-    stage = Stage()
+@contextmanager
+def serving(app: ASGIApp, bounds: Bounds) -> Iterator[tuple[str, Server]]:
+    """The gateway's server on a real socket, with these bounds."""
     port = free_port()
-    running = uvicorn.Server(uvicorn.Config(stage, port=port, lifespan="off", log_config=None, access_log=False))
+    running = Server(Config(app, bounds, port=port, lifespan="off"))
     thread = threading.Thread(target=lambda: asyncio.run(running.serve()), daemon=True)
     thread.start()
     eventually(lambda: running.started)
-    yield f"http://127.0.0.1:{port}", stage
+    yield f"http://127.0.0.1:{port}", running
     running.should_exit = running.force_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[tuple[str, Stage]]:
+    """A server that lives as long as the test process."""
+    stage = Stage()
+    with serving(stage, Bounds()) as (url, _):
+        yield url, stage
 
 
 #: Builds the gateway of this test, with these settings.

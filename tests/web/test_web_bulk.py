@@ -14,7 +14,7 @@ import requests
 
 from tests.conftest import eventually
 from tests.jobs import URL, voice
-from tests.web.conftest import KEYS, Gateway, problem
+from tests.web.conftest import KEYS, Build, Gateway, problem
 from voicequeue import State, VoiceQueue
 from voicequeue.rows import ROW_MAX
 from workers.gateway import bulk, outbox
@@ -172,10 +172,11 @@ def test_rows_that_were_cut_off_are_not_taken_for_whole_ones(gateway: Gateway, q
 
 
 def test_too_many_senders_at_once_are_told_to_come_again(
-    gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
+    build_gateway: Build, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a thread; when one is done there is room again."""
     monkeypatch.setattr(bulk, "AT_ONCE", 1)
+    gateway = build_gateway()
     go_on = threading.Event()
     summaries: list[Any] = []
 

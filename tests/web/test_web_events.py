@@ -15,7 +15,7 @@ from redis import Redis
 from tests.conftest import eventually
 from tests.jobs import numbered, voice
 from tests.store.life import brought_to, put
-from tests.web.conftest import Gateway, problem
+from tests.web.conftest import Build, Gateway, problem
 from voicequeue import State, VoiceQueue
 from voicequeue.store import Store
 from workers.gateway import events
@@ -136,10 +136,11 @@ def test_the_heart_beats_when_nothing_happens(gateway: Gateway, queue: VoiceQueu
 
 
 def test_followers_that_leave_make_room(
-    gateway: Gateway, store: Store, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
+    build_gateway: Build, store: Store, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So many at once, the next is told to come again."""
     monkeypatch.setattr(events, "FOLLOWERS_MAX", 1)
+    gateway = build_gateway()
     with following(gateway) as stream:
         queue.cancel(put(store, voice())[0])
         stream.events(1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import uvicorn
+import sys
 
 from config import logs, tracing
 from config.settings import settings
 from workers.gateway.app import build
+from workers.gateway.connections import Bounds, descriptors
+from workers.gateway.server import Config, Server
 
 #: Seconds that requests get to end when the process is asked to stop.
 STOP_S = 10
@@ -18,16 +20,19 @@ def main() -> None:
     logs.configure(chosen)
     app = build(chosen)
     tracing.of_requests(app)
-    uvicorn.run(
-        app,
-        host=chosen.web_address,
-        port=chosen.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",  # what is no HTTP is answered as HTTP, by the app
-        timeout_graceful_shutdown=STOP_S,
+    server = Server(
+        Config(
+            app,
+            Bounds.of(descriptors()),
+            host=chosen.web_address,
+            port=chosen.port,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_S,
+        )
     )
+    server.run()
+    if not server.started:
+        sys.exit("the gateway did not start; the lines above say why")
 
 
 if __name__ == "__main__":

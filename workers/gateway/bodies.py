@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
@@ -9,10 +10,14 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from workers.gateway.notices import log
 from workers.gateway.problems import Refusal, invalid
 
 #: More than any job takes (bytes).
 BODY_MAX = 256 * 1024
+
+#: A body must have come within so many seconds.
+BODY_S = 20.0
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -23,10 +28,15 @@ async def read(request: Request, at_most: int = BODY_MAX) -> bytes:
     if declared.isdigit() and int(declared[:20]) > at_most:
         raise Refusal(413, f"at most {at_most} bytes are taken")
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > at_most:
-            raise Refusal(413, f"at most {at_most} bytes are taken")
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > at_most:
+                    raise Refusal(413, f"at most {at_most} bytes are taken")
+    except TimeoutError:
+        log.warning("a body did not come within %g s: its request was answered 408", BODY_S)
+        raise Refusal(408, f"the body must come within {BODY_S:g} s") from None
     return bytes(body)
 
 

@@ -18,15 +18,18 @@ from voicequeue import VoiceQueue, VoiceQueueError, apikeys
 from workers.gateway import bodies, problems, shapes
 from workers.gateway.access import Access
 from workers.gateway.intake import Gone, Intake
+from workers.gateway.notices import log
 from workers.gateway.openapi import json_body
 from workers.gateway.openapi import problems as described_problems
 from workers.gateway.outbox import Outbox
+from workers.gateway.pace import UPLOAD_S, WINDOW_S
+from workers.gateway.places import Places
 
 #: Requests of one process that bring rows at once; each has a thread of its own.
 AT_ONCE = 8
 
-#: Nobody takes what is sent for so long (seconds): they are given up.
-UNREAD_S = 60.0
+#: A key that holds fewer than this share of the free ones gets another: alone it gets half of all.
+SHARE = 1.0
 
 MEDIA_TYPE = "application/x-ndjson"
 ROW_TYPES = (MEDIA_TYPE, "application/ndjson", "application/jsonl", "text/csv")
@@ -66,7 +69,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
     """The route that takes rows."""
     routes = APIRouter(tags=["batches and status"], dependencies=access.needs(apikeys.Scope.ENQUEUE))
     threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rows")
-    busy: set[Rows] = set()
+    places = Places(AT_ONCE, share=SHARE, what="uploads of rows")
 
     @routes.post(
         "/v1/batches/{name}/jobs",
@@ -77,7 +80,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
                 "description": "A line of JSON for each row, as it is taken, and a summary at the end.",
                 "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": _OUTCOMES}},
             },
-            **described_problems(401, 403, 415, 422, 503),
+            **described_problems(401, 403, 408, 415, 422, 429, 503),
         },
         openapi_extra=_ROWS,
     )
@@ -93,15 +96,13 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         take all: send the rows again.
         """
         bodies.must_be(request, *ROW_TYPES)
-        if len(busy) >= AT_ONCE:
-            raise problems.Refusal(503, f"{AT_ONCE} requests bring rows already")
-        return Rows(queue, name, threads, busy, all_told=outcomes is Outcomes.ALL)
+        return Rows(queue, name, threads, places, all_told=outcomes is Outcomes.ALL)
 
     @routes.patch(
         "/v1/batches/{name}",
         status_code=204,
         response_class=Response,
-        responses={204: {"description": "So it is now."}, **described_problems(400, 401, 403, 413, 415, 422, 503)},
+        responses={204: {"description": "So it is now."}, **described_problems(400, 401, 403, 408, 413, 415, 422, 503)},
         openapi_extra=json_body(
             "BatchSettings",
             {"be told, and spend no more than that": {"callback_url": "https://shop.example/told", "max_credits": 500}},
@@ -129,26 +130,30 @@ class Rows(Response):
     media_type = MEDIA_TYPE
 
     def __init__(
-        self, queue: VoiceQueue, batch: str, threads: ThreadPoolExecutor, busy: set[Rows], *, all_told: bool
+        self, queue: VoiceQueue, batch: str, threads: ThreadPoolExecutor, places: Places, *, all_told: bool
     ) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._queue, self._batch, self._all_told = queue, batch, all_told
-        self._threads, self._busy = threads, busy
+        self._threads, self._places = threads, places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take the rows and tell what became of them, both at once."""
-        self._busy.add(self)
+        """Take the rows and tell what became of them, both at once. Raises Refusal."""
+        caller = scope.get("state", {}).get("who", "")
+        self._places.take(caller)
         outbox = Outbox()
         intake = Intake(self._queue, self._batch, receive, outbox, all_told=self._all_told)
         working = asyncio.get_running_loop().run_in_executor(self._threads, intake.run)
         try:
-            await self._tell(outbox, working, scope, receive, send)
-        except (TimeoutError, Gone):
+            async with asyncio.timeout(UPLOAD_S + WINDOW_S):
+                await self._tell(outbox, working, scope, receive, send)
+        except TimeoutError:
+            log.warning("outcomes of rows were not read within %g s: cut off", UPLOAD_S)
+        except Gone:
             pass  # there is nobody to tell
         finally:
             intake.stop()
-            working.add_done_callback(partial(self._free, outbox))
+            working.add_done_callback(partial(self._free, outbox, caller))
 
     async def _tell(
         self, outbox: Outbox, working: asyncio.Future[None], scope: Scope, receive: Receive, send: Send
@@ -161,14 +166,17 @@ class Rows(Response):
             except VoiceQueueError as error:
                 await problems.answer(problems.told(error))(scope, receive, send)
                 return
+            except problems.Refusal as error:
+                await problems.answer(problems.refused(error))(scope, receive, send)
+                return
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for piece in _from(first, pieces):
-            await asyncio.wait_for(send({"type": "http.response.body", "body": piece, "more_body": True}), UNREAD_S)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
         await working
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _free(self, outbox: Outbox, working: asyncio.Future[None]) -> None:
-        self._busy.discard(self)
+    def _free(self, outbox: Outbox, caller: str, working: asyncio.Future[None]) -> None:
+        self._places.free(caller)
         outbox.close()
         if not working.cancelled():
             working.exception()  # told already, or there is nobody to tell

@@ -9,22 +9,26 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Send
+from starlette.types import Scope as HttpScope
 
 from voicequeue import Event, InvalidJob, Problem, StoreUnreachable, VoiceQueue
 from voicequeue.apikeys import Scope
 from workers.gateway import shapes
 from workers.gateway.access import Access
 from workers.gateway.openapi import problems
-from workers.gateway.problems import Refusal
+from workers.gateway.places import Places
 
 #: A line at least this often (seconds), so that nobody between takes the connection for dead.
 HEARTBEAT_S = 15.0
 
-#: Followers of one process at once.
+#: Followers of one process at once. A key that holds fewer than this share of the free places gets another: alone it
+#: gets 50.
 FOLLOWERS_MAX = 200
+SHARE = 1 / 3
 
 #: One look for events waits so long (seconds), and so much lies between two: in a burst they come by the hundred.
 _LISTEN_S = 2.0
@@ -40,9 +44,18 @@ _EXAMPLE = (
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, which nobody between may keep."""
+    """Server-sent events, which no proxy may keep, in one of the places that followers have."""
 
     media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[str], places: Places) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._places = places
+
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        """Send them while there is a place. Raises Refusal."""
+        with self._places.held(scope.get("state", {}).get("who", "")):
+            await super().__call__(scope, receive, send)
 
 
 class Tail:
@@ -52,7 +65,8 @@ class Tail:
         self._queue = queue
         self._moved = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
-        self.followers = 0
+        self._followers = 0
+        self.places = Places(FOLLOWERS_MAX, share=SHARE, what="event streams")
 
     def next_move(self) -> asyncio.Event:
         """Set as soon as there is something new; to be asked for before one looks what there is."""
@@ -61,14 +75,14 @@ class Tail:
     @contextlib.asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Somebody follows meanwhile."""
-        self.followers += 1
+        self._followers += 1
         if self._watch is None:
             self._watch = asyncio.create_task(self._look())
         try:
             yield
         finally:
-            self.followers -= 1
-            if not self.followers and self._watch is not None:
+            self._followers -= 1
+            if not self._followers and self._watch is not None:
                 self._watch.cancel()
                 self._watch = None
 
@@ -96,16 +110,18 @@ def router(queue: VoiceQueue, access: Access, tail: Tail, *, heartbeat_s: float 
 
     @routes.get(
         "/v1/events",
+        status_code=200,
         response_class=EventStream,
         responses={
             200: {
                 "description": "Events `job`, and `gap` where some are not kept any more.",
                 "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
             },
-            **problems(401, 403, 422, 503),
+            **problems(401, 403, 422, 429, 503),
         },
     )
     async def events(
+        request: Request,
         last_event_id: Annotated[str | None, Header(description="the id of the last event that came")] = None,
         batch: Annotated[shapes.BatchName | None, Query(description="only of this batch")] = None,
         job: Annotated[str | None, Query(max_length=100, description="only of this job")] = None,
@@ -115,11 +131,10 @@ def router(queue: VoiceQueue, access: Access, tail: Tail, *, heartbeat_s: float 
         Enqueueing is told once for many jobs, with `job_id` null. A comment comes when nothing happens for
         a while. An event `gap` says that some were missed: ask for the jobs themselves.
         """
-        if tail.followers >= FOLLOWERS_MAX:
-            raise Refusal(503, f"{FOLLOWERS_MAX} follow already")
+        tail.places.check(getattr(request.state, "who", ""))
         after, gap = await run_in_threadpool(_start, queue, last_event_id)
         told = _told(queue, tail, after, gap, heartbeat_s=heartbeat_s, batch=batch, job=job)
-        return EventStream(told, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        return EventStream(told, tail.places)
 
     return routes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotYet
@@ -12,19 +13,17 @@ from typing import Any, BinaryIO, cast
 from starlette.types import Message, Receive
 
 from voicequeue import InvalidJob, Receipt, VoiceJob, VoiceQueue, VoiceQueueError
+from voicequeue.portions import Portion, weight
 from voicequeue.receipts import Entry
 from voicequeue.rows import Rows
 from workers.gateway import problems
-from workers.gateway.outbox import Outbox
+from workers.gateway.notices import log
+from workers.gateway.outbox import Closed, Outbox
+from workers.gateway.pace import LEAST_RATE, UPLOAD_S, WINDOW_S, Pace
+from workers.gateway.problems import Refusal
 
-#: Rows written by one call to Redis.
-CHUNK = 500
-
-#: When nothing comes for so long (seconds) the rows that are there are not kept waiting …
+#: When nothing comes for so long (seconds) the rows that are there are not kept waiting.
 IDLE_S = 0.05
-
-#: … and after so long the sender is given up.
-SILENCE_S = 60.0
 
 
 class Gone(Exception):
@@ -38,13 +37,15 @@ class Incoming:
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._when_idle = when_idle
+        self._pace = Pace(LEAST_RATE, WINDOW_S)
+        self._until = time.monotonic() + UPLOAD_S
         self._left = b""
         self._more = True
         self._stopped = False
         self._coming: Future[Message] | None = None
 
     def read(self, size: int) -> bytes:
-        """What is there, up to so many bytes; nothing at the end. Raises Gone."""
+        """What is there, up to so many bytes; nothing at the end. Raises Gone, Refusal."""
         while not self._left and self._more:
             message = self._next()
             if message["type"] != "http.request":
@@ -56,18 +57,44 @@ class Incoming:
     def _next(self) -> Message:
         if self._stopped:
             raise Gone
+        if self._pace.left_s <= 0 or self._until <= time.monotonic():
+            raise self._too_slow()
         coming: Future[Message] = asyncio.run_coroutine_threadsafe(cast(Any, self._receive()), self._loop)
         self._coming = coming
         try:
-            try:
-                return coming.result(IDLE_S)
-            except NotYet:
-                self._when_idle()
-                return coming.result(SILENCE_S)
-        except (NotYet, CancelledError):
+            message = self._soon(coming) or self._later(coming)
+        except CancelledError:
             raise Gone from None
         finally:
             coming.cancel()
+        self._pace.earn(len(message.get("body", b"")))
+        return message
+
+    def _soon(self, coming: Future[Message]) -> Message | None:
+        begun = time.monotonic()
+        try:
+            return coming.result(IDLE_S)
+        except NotYet:
+            return None
+        finally:
+            self._pace.spend(time.monotonic() - begun)
+
+    def _later(self, coming: Future[Message]) -> Message:
+        self._when_idle()  # the time that takes is not the sender's
+        begun = time.monotonic()
+        try:
+            return coming.result(max(0.0, min(self._pace.left_s, self._until - begun)))
+        except NotYet:
+            raise self._too_slow() from None
+        finally:
+            self._pace.spend(time.monotonic() - begun)
+
+    def _too_slow(self) -> Refusal:
+        why = f"rows must come with {LEAST_RATE:g} bytes a second, over {WINDOW_S:g} s"
+        if self._until <= time.monotonic():
+            why = f"an upload must end within {UPLOAD_S:g} s; send the rest in another one"
+        log.warning("an upload was ended: %s", why)
+        return Refusal(408, why)
 
     def stop(self) -> None:
         """Nobody waits for the rest: reading it ends, now."""
@@ -85,24 +112,28 @@ class Intake:
         self._outbox = outbox
         self._all_told = all_told
         self._incoming = Incoming(receive, when_idle=self._flush)
-        self._pending: list[tuple[int, VoiceJob | InvalidJob]] = []
+        self._pending = Portion[tuple[int, VoiceJob | InvalidJob]]()
         self._receipt = Receipt()
 
     def run(self) -> None:
-        """Enqueue them all. Raises VoiceQueueError, Gone where nothing was told yet; later it ends what is told."""
+        """Enqueue them all. Raises Gone; VoiceQueueError, Refusal where nothing was told yet; later that ends what is
+        told."""
         try:
             self._take()
             self._conclude(None)
-        except VoiceQueueError as error:
+        except (VoiceQueueError, Refusal) as error:
             if not self._outbox.is_used:
                 raise
-            self._conclude(problems.told(error))
+            self._conclude(problems.told(error) if isinstance(error, VoiceQueueError) else problems.refused(error))
+        except Closed:
+            raise Gone from None
         finally:
             self._outbox.end()
 
     def stop(self) -> None:
         """Take no more; it has no effect on what is done."""
         self._incoming.stop()
+        self._outbox.stop()
 
     def _take(self) -> None:
         for row in Rows(cast(BinaryIO, self._incoming)):
@@ -110,13 +141,16 @@ class Intake:
                 job: VoiceJob | InvalidJob = row.job(self._batch)
             except InvalidJob as error:
                 job = error
-            self._pending.append((row.line, job))
-            if len(self._pending) >= CHUNK:
+            more = weight(job)
+            if not self._pending.has_room(more):
+                self._flush()
+            self._pending.add((row.line, job), more)
+            if self._pending.is_full:
                 self._flush()
         self._flush()
 
     def _flush(self) -> None:
-        rows, self._pending = self._pending, []
+        rows = self._pending.take()
         if not rows:
             return
         entered = iter(self._queue.enqueue_at_once([job for _, job in rows if isinstance(job, VoiceJob)]))

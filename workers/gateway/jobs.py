@@ -35,7 +35,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         responses={
             202: described(shapes.Placed, "It is in the queue now."),
             200: described(shapes.Placed, "The key stands for this very job already; nothing was added."),
-            **problems(400, 401, 403, 409, 413, 415, 422, 503),
+            **problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body("VoiceJob", {"a voice and a song": shapes.EXAMPLE_ORDER}),
     )

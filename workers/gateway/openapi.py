@@ -41,6 +41,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     401: ("a valid API key is needed", "unauthorized", ()),
     403: ("this needs a key with the scope enqueue", "forbidden", ()),
     404: ("no job 'k5v2yj3q7m6xw4ra'", "unknown_job", ()),
+    408: ("the body must come within 20 s", "request_timeout", ()),
     409: ("only a failed job can be retried; job k5v2yj3q7m6xw4ra is succeeded", "not_allowed", ()),
     413: ("at most 262144 bytes are taken", "too_large", ()),
     415: ("the body must be application/json, and say so in Content-Type", "unsupported_media_type", ()),
@@ -49,6 +50,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
         "invalid",
         (Problem("song.title", "String should have at most 80 characters"),),
     ),
+    429: ("this key holds 4 of the 8 places for uploads; wait until one of them ends", "too_many_requests", ()),
     503: ("Redis does not answer: ConnectionError, tried for 1 s", "store_unreachable", ()),
 }
 

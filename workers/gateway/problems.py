@@ -100,9 +100,20 @@ def content(status: int, detail: str, code: str, errors: Iterable[Problem] = ())
     return found
 
 
+def code(status: int) -> str:
+    """The code of an error that HTTP itself knows."""
+    return _CODES.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "_")
+
+
+def refused(error: HTTPException) -> dict[str, Any]:
+    """What the gateway itself refuses, as a problem."""
+    named = getattr(error, "code", None) or code(error.status_code)
+    return content(error.status_code, error.detail, named, getattr(error, "errors", ()))
+
+
 def answer(members: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
     """A problem as a response."""
-    again = {"Retry-After": str(AGAIN_S)} if members["status"] == 503 else {}
+    again = {"Retry-After": str(AGAIN_S)} if members["status"] in (429, 503) else {}
     return JSONResponse(members, members["status"], {**again, **(headers or {})}, media_type=MEDIA_TYPE)
 
 
@@ -128,13 +139,11 @@ async def _not_valid(_: Request, error: Exception) -> JSONResponse:
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
-    code = getattr(error, "code", None) or _CODES.get(error.status_code)
-    code = code or HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     detail = "there is no such path; /docs lists them" if error.detail == "Not Found" else error.detail
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(sorted(_methods(request))) or headers.get("Allow", "")
-    return answer(content(error.status_code, detail, code, getattr(error, "errors", ())), headers)
+    return answer({**refused(error), "detail": detail}, headers)
 
 
 def _methods(request: Request) -> set[str]:

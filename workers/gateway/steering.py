@@ -21,7 +21,7 @@ _FIRST_AND_THEN = {
     "first: which jobs": {"filter": {"batch": "spring", "code": "deadline"}},
     "then: exactly those": {"token": "c2Vla3JpdC10b2tlbi0wMQ"},
 }
-_ERRORS = problems(400, 401, 403, 404, 413, 415, 422, 503)
+_ERRORS = problems(400, 401, 403, 404, 408, 413, 415, 422, 503)
 _OF_ONE = {200: described(shapes.Job, "The job as it stands now."), **problems(401, 403, 404, 409, 422, 503)}
 _OF_PAUSE = {200: described(shapes.Changed, "It is so now."), **problems(401, 403, 404, 422, 503)}
 _OF_MANY: dict[int | str, dict[str, Any]] = {

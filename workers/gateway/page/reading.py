@@ -14,10 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import Code, Filter, State, VoiceQueue, VoiceQueueError, charges
 from voicequeue.changes import can_be_cancelled
 from voicequeue.stage import PRICES
-from workers.gateway.events import FOLLOWERS_MAX, HEARTBEAT_S, EventStream, Tail
+from workers.gateway.events import HEARTBEAT_S, EventStream, Tail
 from workers.gateway.page.frame import Frame
 from workers.gateway.page.picture import SPANS, drawn
-from workers.gateway.problems import Refusal
 
 #: What moves within so many seconds is shown at once.
 TOGETHER_S = 1.0
@@ -133,9 +132,7 @@ def router(queue: VoiceQueue, frame: Frame, tail: Tail) -> APIRouter:
 
     @routes.get("/live", response_class=EventStream)
     async def live() -> EventStream:
-        if tail.followers >= FOLLOWERS_MAX:
-            raise Refusal(503, f"{FOLLOWERS_MAX} follow already")
-        return EventStream(_moves(tail), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        return EventStream(_moves(tail), tail.places)
 
     @routes.get("/job/{job_id}")
     def job(request: Request, job_id: str) -> Response:

@@ -1,0 +1,129 @@
+"""How the gateway speaks HTTP: uvicorn, with bounds on what clients may take without giving anything."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Mapping
+from typing import Any, cast
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from workers.gateway import problems
+from workers.gateway.connections import Bounds, Connections, address
+from workers.gateway.notices import log
+
+#: What a system says that has no descriptor, or no memory, for one more connection.
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Config(uvicorn.Config):
+    """uvicorn's configuration, and the connections of its server."""
+
+    def __init__(self, app: ASGIApp, bounds: Bounds, **more: Any) -> None:
+        # WebSockets are not spoken; with them uvicorn would hand connections on to a protocol without bounds.
+        super().__init__(
+            app, http=Protocol, ws="none", backlog=bounds.backlog, log_config=None, access_log=False, **more
+        )
+        self.held = Connections(bounds)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which says what to do where the system has no room for one more connection."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        asyncio.get_running_loop().set_exception_handler(_unhandled)
+        await super().startup(sockets)
+
+
+def _unhandled(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        log.error("no connection can be accepted (%s): raise the limit of open files (LimitNOFILE, ulimit -n)", error)
+    else:
+        loop.default_exception_handler(dict(context))
+
+
+class Protocol(H11Protocol):
+    """One connection."""
+
+    peer = ""
+
+    def __init__(self, config: uvicorn.Config, *more: Any, **named: Any) -> None:
+        super().__init__(config, *more, **named)
+        self._held = cast(Config, config).held
+        self._whole_app = cast(ASGIApp, self.app)
+        self.app = cast(Any, self._answer)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._held.has_place():
+            await self._whole_app(scope, receive, send)
+        else:
+            members = problems.content(503, "too many requests are being answered", "unavailable")
+            await problems.answer(members)(scope, receive, send)
+
+    # ── what a connection does ─────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """As asyncio calls it."""
+        super().connection_made(transport)
+        self.peer = address(self.client[0]) if self.client else ""
+        self._held.note(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio calls it."""
+        self._held.lost(self)
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Take what has come, which may begin a request."""
+        super().handle_events()
+        self._held.note(self)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._held.note(self)
+
+    def resume_writing(self) -> None:
+        """As asyncio calls it, when the client has read most of what was written."""
+        super().resume_writing()
+        self._held.note(self)
+
+    # ── what is known of it ────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a request is still to come, or the rest of its head."""
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return is_answered and not self.flow.write_paused and not self.transport.is_closing()
+
+    @property
+    def unread(self) -> int:
+        """Bytes that the client has not read, where nothing more is written before it does."""
+        is_still = self.flow.write_paused or self.transport.is_closing()
+        return self.transport.get_write_buffer_size() if is_still else 0
+
+    def end(self, status: int, why: str) -> None:
+        """Close it, and tell the client why where a request has begun."""
+        if self.transport.is_closing():
+            return
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._tell(status, why)
+        self.transport.close()
+
+    def cut(self) -> None:
+        """Close it at once."""
+        self.transport.abort()
+
+    def _tell(self, status: int, why: str) -> None:
+        members = problems.content(status, why, problems.code(status))
+        answer = problems.answer(members, {"Connection": "close"})
+        head = h11.Response(status_code=status, headers=answer.raw_headers, reason=members["title"].encode())
+        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
