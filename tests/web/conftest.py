@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,7 +67,7 @@ def serving(app: ASGIApp, bounds: Bounds) -> Iterator[tuple[str, Server]]:
     """The gateway's server on a real socket, with these bounds."""
     port = free_port()
     running = Server(Config(app, bounds, port=port, lifespan="off"))
-    thread = threading.Thread(target=lambda: asyncio.run(running.serve()), daemon=True)
+    thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     eventually(lambda: running.started)
     yield f"http://127.0.0.1:{port}", running

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive
 from voicequeue import InvalidJob, Receipt, VoiceJob, VoiceQueue, VoiceQueueError
 from voicequeue.portions import Portion, weight
 from voicequeue.receipts import Entry
-from voicequeue.rows import Rows
+from voicequeue.rows import Row, Rows
 from workers.gateway import problems
 from workers.gateway.notices import log
 from workers.gateway.outbox import Closed, Outbox
@@ -136,18 +136,25 @@ class Intake:
         self._outbox.stop()
 
     def _take(self) -> None:
-        for row in Rows(cast(BinaryIO, self._incoming)):
-            try:
-                job: VoiceJob | InvalidJob = row.job(self._batch)
-            except InvalidJob as error:
-                job = error
-            more = weight(job)
-            if not self._pending.has_room(more):
-                self._flush()
-            self._pending.add((row.line, job), more)
-            if self._pending.is_full:
-                self._flush()
+        try:
+            for row in Rows(cast(BinaryIO, self._incoming)):
+                self._add(row)
+        except Refusal:
+            self._flush()
+            raise
         self._flush()
+
+    def _add(self, row: Row) -> None:
+        try:
+            job: VoiceJob | InvalidJob = row.job(self._batch)
+        except InvalidJob as error:
+            job = error
+        more = weight(job)
+        if not self._pending.has_room(more):
+            self._flush()
+        self._pending.add((row.line, job), more)
+        if self._pending.is_full:
+            self._flush()
 
     def _flush(self) -> None:
         rows = self._pending.take()

@@ -1,0 +1,42 @@
+"""Half heads against the gateway's own process, which has few descriptors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import requests
+
+from tests.conftest import eventually
+from tests.security.test_slow_clients import HALF, connected
+from workers.stack import free_port
+
+
+def test_a_gateway_with_few_descriptors_answers_in_spite_of_half_heads_and_logs_why(
+    valkey_url: str, prefix: str, tmp_path: Path
+) -> None:
+    """150 of them, with 128 descriptors: whole requests are answered before and after their time is over."""
+    port = free_port()
+    url, log = f"http://127.0.0.1:{port}", tmp_path / "log"
+    env = {**os.environ, "REDIS_URL": valkey_url, "VOICEQUEUE_PREFIX": prefix, "PORT": str(port)}
+    command = ["sh", "-c", f"ulimit -n 128; exec {sys.executable} -m workers.gateway"]
+    with log.open("wb") as out, subprocess.Popen(command, env=env, stderr=out) as process, ExitStack() as stack:
+        stack.callback(process.terminate)
+        eventually(lambda: _answers(url), within_s=30)
+        for _ in range(150):
+            stack.enter_context(connected(url, HALF))
+        for _ in range(3):
+            assert requests.get(f"{url}/readyz", timeout=5).status_code in (200, 503)
+            assert requests.get(f"{url}/healthz", timeout=5).status_code == 200
+    assert "too many connections wait for a request" in log.read_text(encoding="utf-8")
+    assert "Too many open files" not in log.read_text(encoding="utf-8")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/healthz", timeout=2).status_code == 200
+    except requests.RequestException:
+        return False
