@@ -33,7 +33,7 @@ ROWS = {"Content-Type": "application/x-ndjson"}
 UPLOAD = "/v1/batches/b/jobs"
 
 #: More than the kernel keeps for a client that does not read.
-MUCH = 16 << 20
+MUCH = 8 << 20
 
 
 @pytest.fixture(autouse=True)

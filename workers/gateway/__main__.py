@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from config import logs, tracing
@@ -9,6 +10,11 @@ from config.settings import settings
 from workers.gateway.app import build
 from workers.gateway.connections import Bounds, descriptors
 from workers.gateway.server import Config, Server
+
+log = logging.getLogger("voicequeue.gateway")
+
+#: With fewer descriptors not even all event streams have a place.
+FEW = 1_024
 
 #: Seconds that requests get to end when the process is asked to stop.
 STOP_S = 10
@@ -20,10 +26,15 @@ def main() -> None:
     logs.configure(chosen)
     app = build(chosen)
     tracing.of_requests(app)
+    files = descriptors()
+    if files < FEW:
+        log.warning(
+            "this process may open only %s files (LimitNOFILE, ulimit -n): it serves few clients at once", files
+        )
     server = Server(
         Config(
             app,
-            Bounds.of(descriptors()),
+            Bounds.of(files),
             host=chosen.web_address,
             port=chosen.port,
             server_header=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import time
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ class Bounds:
     #: Of an answer so many bytes must be read in so many seconds, or all that is there.
     unread_s: float = 60.0
     least_read: int = 61_440
-    #: Bytes that all clients together may leave unread.
-    buffered: int = 128 * 1024 * 1024
+    #: Bytes that all clients together may leave unread; an answer of several MB is in memory until its last byte left.
+    buffered: int = 32 * 1024 * 1024
     #: Seconds between two looks at all connections.
     look_s: float = 1.0
 
@@ -98,7 +99,6 @@ class Connections:
         self._of_peer: dict[str, dict[Connection, None]] = {}  # the same by their addresses
         self._others: set[Connection] = set()
         self._unread: dict[Connection, _Unread] = {}
-        self._is_looking = False
 
     def note(self, connection: Connection) -> None:
         """Take note of what the connection does now."""
@@ -110,9 +110,6 @@ class Connections:
             self._make_room(connection.peer)
             self._waiting[connection] = time.monotonic()
             self._of_peer.setdefault(connection.peer, {})[connection] = None
-        if not self._is_looking:
-            self._is_looking = True
-            asyncio.get_running_loop().call_later(self.bounds.look_s, self._look)
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -142,7 +139,9 @@ class Connections:
         else:
             return
         log.warning(
-            "too many connections wait for a request, %s of them from %s: closed the oldest", len(self._waiting), peer
+            "too many connections wait for a request (%s, the newest of %s): closed the oldest",
+            len(self._waiting),
+            peer,
         )
         self._end(longest, 503, "too many connections wait for a request")
 
@@ -165,15 +164,15 @@ class Connections:
 
     # ── looking after them ─────────────────────────────────────────────────────────────────────
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look after all connections, now and from now on."""
         now = time.monotonic()
+        _check_descriptors()
         self._end_headless(now)
         for connection in (*self._waiting, *self._others):
             self._measure(connection, now)
         self._cut_unread(now)
-        self._is_looking = bool(self._waiting or self._others)
-        if self._is_looking:
-            asyncio.get_running_loop().call_later(self.bounds.look_s, self._look)
+        asyncio.get_running_loop().call_later(self.bounds.look_s, self.look)
 
     def _end_headless(self, now: float) -> None:
         head_s = self.bounds.head_s
@@ -202,6 +201,17 @@ class Connections:
                 continue
             total -= connection.unread
             self._cut(connection)
+
+
+def _check_descriptors() -> None:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        # The event loop closes what it cannot accept, and says nothing.
+        log.error(
+            "no connection can be accepted (%s): let this process open more files (LimitNOFILE, ulimit -n)",
+            error.strerror,
+        )
 
 
 def address(host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -20,6 +21,9 @@ log = logging.getLogger("voicequeue.gateway")
 
 _METADATA = "metadata."
 
+#: Pages of jobs that are made at once, of some 10 MB each where jobs are large; further ones wait.
+PAGES_AT_ONCE = 4
+
 Limit = Annotated[int, Query(ge=1, le=500, description="how many at most")]
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
 
@@ -27,6 +31,7 @@ Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the 
 def router(queue: VoiceQueue, access: Access) -> APIRouter:
     """The routes of jobs."""
     routes = APIRouter(tags=["jobs"])
+    pages = asyncio.Semaphore(PAGES_AT_ONCE)
 
     @routes.post(
         "/v1/jobs",
@@ -79,8 +84,9 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         """
         at = None if since is None else since.timestamp()
         wanted = Filter(state, stage, batch, code, at, _metadata(request.query_params), called)
-        page = await run_in_threadpool(queue.find, wanted, limit=limit, cursor=cursor)
-        return JSONResponse({"jobs": [job.as_dict() for job in page.items], "next": page.cursor})
+        async with pages:
+            page = await run_in_threadpool(queue.find, wanted, limit=limit, cursor=cursor)
+            return JSONResponse({"jobs": [job.as_dict() for job in page.items], "next": page.cursor})
 
     @routes.get(
         "/v1/jobs/{job_id}",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
-from collections.abc import Mapping
 from typing import Any, cast
 
 import h11
@@ -15,10 +13,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from workers.gateway import problems
 from workers.gateway.connections import Bounds, Connections, address
-from workers.gateway.notices import log
-
-#: What a system says that has no descriptor, or no memory, for one more connection.
-_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Config(uvicorn.Config):
@@ -33,20 +27,12 @@ class Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which says what to do where the system has no room for one more connection."""
+    """uvicorn's server, which looks after its connections."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
-        asyncio.get_running_loop().set_exception_handler(_unhandled)
         await super().startup(sockets)
-
-
-def _unhandled(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-    error = context.get("exception")
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        log.error("no connection can be accepted (%s): raise the limit of open files (LimitNOFILE, ulimit -n)", error)
-    else:
-        loop.default_exception_handler(dict(context))
+        cast(Config, self.config).held.look()
 
 
 class Protocol(H11Protocol):
