@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.jobs import LYRICS, SONG, URL, problems, sung, voice
 from voicequeue import InvalidJob, Priority, Stage, VoiceJob
+from voicequeue.errors import PROBLEMS_MAX
 from voicequeue.song import KNOWN_MODELS
 from voicequeue.spec import METADATA_MAX_CHARS, METADATA_MAX_KEYS, parse, stored
 
@@ -133,6 +134,28 @@ def test_metadata_has_at_most_50_entries() -> None:
     found = problems(metadata={str(n): "x" for n in range(METADATA_MAX_KEYS + 1)})
 
     assert found == {"metadata": "has 51 entries; at most 50 are allowed"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({f"unknown{number}": 1 for number in range(50_000)}, {"": "has 50,001 fields; at most 50 are allowed"}),
+        ({"songs": [[]] * 100_000}, {"songs": "has 100,000 songs; at most 100 are allowed"}),
+        ({"song": dict.fromkeys(map(str, range(51)))}, {"song": "has 51 fields; at most 50 are allowed"}),
+        ({"songs": [{}, dict.fromkeys(map(str, range(51)))]}, {"songs.1": "has 51 fields; at most 50 are allowed"}),
+    ],
+)
+def test_what_has_far_too_many_parts_is_refused_as_a_whole(fields: dict[str, Any], told: dict[str, str]) -> None:
+    """Not part by part: one row would fill the memory with what is wrong with it."""
+    assert problems(**fields) == told
+
+
+def test_of_very_many_wrong_fields_the_first_ones_are_named() -> None:
+    """And the others counted."""
+    found = problems(songs=[{f"unknown{number}": 1 for number in range(20)}] * 100)
+
+    assert len(found) == PROBLEMS_MAX + 1
+    assert found[""] == "1,900 more fields are wrong"
 
 
 def test_metadata_has_at_most_8000_characters_names_included() -> None:
