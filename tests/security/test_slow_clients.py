@@ -145,6 +145,7 @@ def test_a_head_must_come_in_time_however_it_is_dripped(said: Callable[[str], in
         for told in (rest(half), rest(second)):
             assert told.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
             assert b"the head of a request must come within 0.3 s" in told
+            assert b"frame-ancestors 'none'" in told
     assert said("no whole request came within 0.3 s") == 1
 
 

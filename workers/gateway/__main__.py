@@ -37,7 +37,6 @@ def main() -> None:
             Bounds.of(files),
             host=chosen.web_address,
             port=chosen.port,
-            server_header=False,
             timeout_graceful_shutdown=STOP_S,
         )
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from http import HTTPStatus
 from typing import Any, cast
 
 import h11
 import uvicorn
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from workers.gateway import problems
+from workers.gateway.browsers import HEADERS
 from workers.gateway.connections import Bounds, Connections, address
 
 
@@ -21,7 +24,14 @@ class Config(uvicorn.Config):
     def __init__(self, app: ASGIApp, bounds: Bounds, **more: Any) -> None:
         # WebSockets are not spoken; with them uvicorn would hand connections on to a protocol without bounds.
         super().__init__(
-            app, http=Protocol, ws="none", backlog=bounds.backlog, log_config=None, access_log=False, **more
+            app,
+            http=Protocol,
+            ws="none",
+            backlog=bounds.backlog,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            **more,
         )
         self.held = Connections(bounds)
 
@@ -33,6 +43,11 @@ class Server(uvicorn.Server):
         """Listen."""
         await super().startup(sockets)
         cast(Config, self.config).held.look()
+
+
+def _refusal(status: int, why: str) -> Response:
+    """An answer before, or instead of, the app's; with the headers that all of the app's have."""
+    return problems.answer(problems.content(status, why, problems.code(status)), HEADERS)
 
 
 class Protocol(H11Protocol):
@@ -50,8 +65,7 @@ class Protocol(H11Protocol):
         if self._held.has_place():
             await self._whole_app(scope, receive, send)
         else:
-            members = problems.content(503, "too many requests are being answered", "unavailable")
-            await problems.answer(members)(scope, receive, send)
+            await _refusal(503, "too many requests are being answered")(scope, receive, send)
 
     # ── what a connection does ─────────────────────────────────────────────────────────────────
 
@@ -108,8 +122,8 @@ class Protocol(H11Protocol):
         self.transport.abort()
 
     def _tell(self, status: int, why: str) -> None:
-        members = problems.content(status, why, problems.code(status))
-        answer = problems.answer(members, {"Connection": "close"})
-        head = h11.Response(status_code=status, headers=answer.raw_headers, reason=members["title"].encode())
+        answer = _refusal(status, why)
+        headers = [*answer.raw_headers, (b"connection", b"close")]
+        head = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode())
         for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
