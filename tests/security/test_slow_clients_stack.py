@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def test_a_gateway_with_few_descriptors_answers_in_spite_of_half_heads_and_logs_
     with log.open("wb") as out, subprocess.Popen(command, env=env, stderr=out) as process, ExitStack() as stack:
         stack.callback(process.terminate)
         eventually(lambda: _answers(url), within_s=30)
-        for _ in range(150):
-            stack.enter_context(connected(url, HALF))
+        with ThreadPoolExecutor(50) as threads:  # some meet a full queue, and try again a second later
+            list(threads.map(lambda _: stack.enter_context(connected(url, HALF)), range(150)))
         for _ in range(3):
             assert requests.get(f"{url}/readyz", timeout=5).status_code in (200, 503)
             assert requests.get(f"{url}/healthz", timeout=5).status_code == 200

@@ -41,7 +41,7 @@ class Bounds:
     @classmethod
     def of(cls, descriptors: int) -> Bounds:
         """Return the bounds for a process with so many descriptors; an answer may need a second one, for its file."""
-        backlog = min(max(descriptors // 8, 16), BACKLOG_MAX)
+        backlog = min(max(descriptors // 8, 32), BACKLOG_MAX)
         reserved = min(descriptors // 4, RESERVED) + backlog
         return cls(places=min(max((descriptors - reserved) // 3, 8), PLACES_MAX), backlog=backlog)
 
