@@ -32,11 +32,11 @@ from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.redis_refusals import PlainConnection, SecureConnection
 from voicequeue.redis_url import validate_redis_url
 from voicequeue.rejects import Rejects
-from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import PRICES, Stage
 from voicequeue.story import Story
 from voicequeue.tally import Tally
+from voicequeue.texts import mended
 from voicequeue.trend import Stretch, trend
 from voicequeue.voices import Voices
 
@@ -450,7 +450,7 @@ class Store:
 
     def batch(self, name: str) -> Batch | None:
         """A batch as it stands; None if it has no jobs (that are kept)."""
-        if self._redis.zscore(self._space.key("batches"), encodable(name)) is None:
+        if self._redis.zscore(self._space.key("batches"), mended(name)) is None:
             return None  # what lies under such a key may be something else
         return records.batch(name, cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{name}"))))
 
