@@ -6,9 +6,10 @@ begins a cell. A `'` before it makes a text of it, and `unguarded` takes exactly
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
+
+from voicequeue.texts import json_text
 
 #: Where a cell ends, in a program that splits at another sign than the file's own.
 _ENDS = r";|\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
@@ -38,6 +39,6 @@ def unguarded(text: str) -> str:
 
 
 def json_cell(value: Any) -> str:
-    """Return JSON for a cell, in which nothing needs a guard: programs read it as it is."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if guarded(text) == text else json.dumps(value).replace(";", r"\u003b").replace("|", r"\u007c")
+    """Return JSON for a cell, in which nothing needs a guard nor an escape: programs read it as it is."""
+    text = json_text(value)
+    return text if guarded(text) == text else text.replace(";", r"\u003b").replace("|", r"\u007c")
