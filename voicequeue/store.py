@@ -465,8 +465,8 @@ class Store:
 
     def events(self, after: str, *, wait_s: float) -> list[Event]:
         """Events after that id, waiting up to `wait_s` for the first; [] if none came."""
-        key = self._space.key("events")
-        answer = cast(list[Any], self._redis.xread({key: after}, block=max(1, round(wait_s * 1000)), count=1000))
+        places: dict[Any, Any] = {self._space.key("events"): mended(after)}
+        answer = cast(list[Any], self._redis.xread(places, block=max(1, round(wait_s * 1000)), count=1000))
         return [records.event(event_id, fields) for _, page in answer or [] for event_id, fields in page]
 
     def _of_state(self, state: State) -> Iterator[str]:

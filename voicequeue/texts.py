@@ -29,6 +29,10 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,4})?", re.ASCII | re.
 _NUMBER_MAX = 100
 
 
+#: Where a text is in a value: what it is in, and its name there.
+_Path = tuple["_Path", str] | None
+
+
 # ── what may be stored ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -44,19 +48,27 @@ def halves(value: Any) -> Iterator[tuple[str, str]]:
 
     The path of a name is that of its value. Paths are `mended`.
     """
-    left: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    left: list[tuple[_Path, Any]] = [(None, value)]
     while left:
         path, inner = left.pop()
-        if isinstance(inner, str):
-            if found := _HALF.search(inner):
-                yield mended(".".join(path)), _complaint(found[0])
+        if isinstance(inner, str) and (found := _HALF.search(inner)):
+            yield _dotted(path), _complaint(found[0])
         elif isinstance(inner, Mapping):
-            inside = [((*path, str(name)), each) for name, each in inner.items()]
-            names = ((at, _HALF.search(at[-1])) for at, _ in inside)
-            yield from ((mended(".".join(at)), _complaint(found[0])) for at, found in names if found)
+            inside = [((path, str(name)), each) for name, each in inner.items()]
+            for place, _ in inside:
+                if found := _HALF.search(place[1]):
+                    yield _dotted(place), _complaint(found[0])
             left += reversed(inside)
         elif isinstance(inner, list | tuple):
-            left += [((*path, str(place)), each) for place, each in reversed(list(enumerate(inner)))]
+            left += [((path, str(place)), each) for place, each in reversed(list(enumerate(inner)))]
+
+
+def _dotted(path: _Path) -> str:
+    parts: list[str] = []
+    while path is not None:
+        path, part = path
+        parts.append(part)
+    return mended(".".join(reversed(parts)))
 
 
 def _complaint(half: str) -> str:
