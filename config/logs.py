@@ -15,6 +15,7 @@ from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import Processor
 
 from config.settings import Settings
+from voicequeue.texts import json_text, shown
 
 HIDDEN = "(hidden)"
 
@@ -68,13 +69,24 @@ def formatter(chosen: Settings, *, in_json: bool) -> ProcessorFormatter:
         _trace,
     ]
     in_colour = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    shown: list[Processor] = [
+    rendered: list[Processor] = [structlog.processors.JSONRenderer(json_text)] if in_json else [_on_one_line, in_colour]
+    last: list[Processor] = [
         ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
         Redactor(chosen),
-        structlog.processors.JSONRenderer(ensure_ascii=False) if in_json else in_colour,
+        *rendered,
     ]
-    return ProcessorFormatter(foreign_pre_chain=known, processors=shown)
+    return ProcessorFormatter(foreign_pre_chain=known, processors=last)
+
+
+def _on_one_line(_: Any, __: str, line: Line) -> Line:
+    """Escape what a terminal would obey, and what would begin another line; those of a traceback are set in."""
+    for name, value in line.items():
+        if name == "exception":
+            line[name] = shown(str(value), keep="\n").replace("\n", "\n  ")
+        elif isinstance(value, str):
+            line[name] = shown(value)
+    return line
 
 
 def _where_and_when(_: Any, __: str, line: Line) -> Line:

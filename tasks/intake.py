@@ -12,11 +12,12 @@ from typing import Any
 from celery.worker.request import Request
 from redis.exceptions import RedisError
 
-from voicequeue.errors import InvalidJob, KeyConflict, Problem
+from voicequeue.errors import InvalidJob, KeyConflict, Problem, checked
 from voicequeue.receipts import entered
 from voicequeue.rejects import RejectedMessage
 from voicequeue.spec import parse
 from voicequeue.store import Store
+from voicequeue.texts import whole
 
 log = logging.getLogger("voicequeue")
 
@@ -89,6 +90,7 @@ def accept(store: Store, job: Mapping[str, Any], *, message_id: str, now: float)
     A message may be delivered twice: without a key of its own the job takes the message's id.
     """
     spec = parse(job)
+    checked("id", whole, message_id)
     if spec.key is None:
         spec = spec.model_copy(update={"key": f"message-{message_id}"})
     jobs = [(each.id(), each) for each in spec.each()]

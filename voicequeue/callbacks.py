@@ -19,6 +19,7 @@ from voicequeue.job import iso
 from voicequeue.keyspace import Keyspace, rows
 from voicequeue.overview import CallbackCounts
 from voicequeue.spec import batch_name, http_url, stored
+from voicequeue.texts import mended
 
 #: Callbacks that may be handed out and not claimed yet, in all.
 OUT_MAX = 500
@@ -198,6 +199,7 @@ class Callbacks:
 
     def get(self, ids: Sequence[str]) -> list[Callback]:
         """Those of them that are not delivered."""
+        ids = list(map(mended, ids))
         with self._redis.pipeline(transaction=False) as pipe:
             for callback_id in ids:
                 pipe.hgetall(self._space.key(f"callback:{callback_id}"))

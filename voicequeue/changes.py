@@ -8,10 +8,11 @@ from __future__ import annotations
 from functools import partial
 
 from voicequeue.claims import ChargedOrder
-from voicequeue.errors import NotAllowed
+from voicequeue.errors import NotAllowed, checked
 from voicequeue.job import MAY_BE_LATE, MOVES, WHEN_CANCELLING, Code, Doubt, Failure, Job, Move, State
 from voicequeue.records import doubt_text, failure_text, lost_text, task_field
 from voicequeue.stage import PRICES, Stage
+from voicequeue.texts import whole
 
 #: As the time when an order was last not ready: nobody knows how long it is under way already.
 UNKNOWN = "0"
@@ -114,7 +115,11 @@ _PAID = frozenset({Code.DEADLINE, Code.UPSTREAM_FAILED, Code.ABANDONED})
 
 
 def lost_order(job: Job, task_id: str) -> ChargedOrder:
-    """Return the order that a person gives the task id of: the one that is unsure, or the last one that was lost."""
+    """Return the order that a person gives the task id of: the one that is unsure, or the last one that was lost.
+
+    Raises InvalidJob, NotAllowed.
+    """
+    checked("task_id", whole, task_id)
     if task_id in job.orders.values():
         raise NotAllowed(f"job {job.id} has this task already, and its charge is counted")
     if job.state not in (State.UNSURE, State.CHARGING) and job.lost:

@@ -19,18 +19,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from voicequeue.texts import halves, mended
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import ValidationError
 
+
+T = TypeVar("T")
 
 _NAMED = re.compile(r"([a-z][a-z0-9_]*): ")
 
 #: Fields of one order that are named as wrong; further ones are counted.
 PROBLEMS_MAX = 100
+#: No more texts that contain half a character are named in one error.
+_HALVES_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,10 @@ class Problem:
 
     field: str
     message: str
+
+    def __post_init__(self) -> None:
+        # The name may be the caller's own, and an error must reach the caller whatever it says.
+        object.__setattr__(self, "field", mended(self.field))
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
@@ -66,13 +77,31 @@ class InvalidJob(VoiceQueueError, ValueError):
         return "; ".join(map(str, self.problems))
 
     @classmethod
-    def from_validation(cls, error: ValidationError) -> InvalidJob:
-        """The same errors as pydantic's, without the values that were given; of very many the first ones."""
+    def from_validation(cls, error: ValidationError, given: Any = None) -> InvalidJob:
+        """The same errors as pydantic's, without the values that were given; of very many the first ones.
+
+        With what was `given`, texts with half a character are named as such, wherever they are.
+        """
+        broken = half_texts(given)
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        problems = [_problem(detail["loc"], _words(detail)) for detail in details[:PROBLEMS_MAX]]
-        if more := len(details) - len(problems):
+        named = [each for each in details if not (broken and each["type"] == "string_unicode")]
+        problems = [*broken, *(_problem(detail["loc"], _words(detail)) for detail in named[:PROBLEMS_MAX])]
+        if (more := len(named) - PROBLEMS_MAX) > 0:
             problems.append(Problem("", f"{more:,} more fields are wrong"))
         return cls(problems)
+
+
+def half_texts(given: Any) -> list[Problem]:
+    """Return what is wrong with a JSON value whose texts contain half a character; the first ones."""
+    return [Problem(*named) for named in islice(halves(given), _HALVES_NAMED)]
+
+
+def checked(field: str, check: Callable[[T], T], given: T) -> T:
+    """Return `given` as `check` returns it. Raises InvalidJob, which names the field, for its ValueError."""
+    try:
+        return check(given)
+    except ValueError as error:
+        raise InvalidJob([Problem(field, str(error))]) from None
 
 
 def _words(detail: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from redis import Redis
 
 from voicequeue import scripts
+from voicequeue.texts import mended
 
 DEFAULT_PREFIX = "voicequeue"
 
@@ -34,7 +35,7 @@ class Keyspace:
 
     def key(self, name: str) -> str:
         """The key of that name."""
-        return self._root + scripts.encodable(name)
+        return self._root + mended(name)
 
     def run(self, script: str, *arguments: str | float) -> Any:
         """Run a script; what it returns stands in its header."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from voicequeue.errors import BadCursor
+from voicequeue.errors import BadCursor, InvalidJob, half_texts
 from voicequeue.job import Code, Job, State
 from voicequeue.overview import Batch
 from voicequeue.stage import Stage
@@ -28,7 +28,7 @@ _INDEX = re.compile(
     r"state:(?P<state>\w+)|line:(?P<rank>[0-2]):(?P<of>[\w.-]*)|batch:(?P<batch>[\w.-]+):jobs", re.ASCII
 )
 _MEMBER = re.compile(r"[\w.-]*", re.ASCII)
-_SCORE = re.compile(r"(-?\d+(\.\d+)?(e[+-]?\d+)?)?", re.ASCII)
+_SCORE = re.compile(r"(-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Filter:
 
     `since` (Unix seconds): its last move was then or later. `called`: that very text is its key, its name, the title
     of its song, the id or name of its voice, one of upstream's task ids, or the value of one of its metadata.
+    Raises InvalidJob for a text with half a character.
     """
 
     state: State | None = None
@@ -46,6 +47,11 @@ class Filter:
     since: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     called: str | None = None
+
+    def __post_init__(self) -> None:
+        texts = {"batch": self.batch, "metadata": dict(self.metadata), "called": self.called}
+        if broken := half_texts(texts):
+            raise InvalidJob(broken)
 
     def matches(self, job: Job) -> bool:
         """Whether its metadata hold what is asked for, and it is called so; the rest scripts/sift.lua has seen."""

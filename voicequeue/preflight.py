@@ -23,6 +23,7 @@ from voicequeue.errors import UnfitAudio
 from voicequeue.net.addresses import Allowed
 from voicequeue.net.connections import CutOff, Refused, Response, Target, Times, TooLarge, TooSlow, Unanswered, request
 from voicequeue.net.lanes import Lanes
+from voicequeue.texts import whole_number
 
 T = TypeVar("T")
 
@@ -188,7 +189,7 @@ def _check_status(response: Response) -> None:
 
 def _number(response: Response, header: str) -> int | None:
     text = response.headers.get(header) or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    return whole_number(text, at_most=10**19 - 1)
 
 
 def _cut_after(came: int, response: Response) -> str:

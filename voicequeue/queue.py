@@ -18,6 +18,7 @@ from voicequeue.errors import (
     NotAllowed,
     UnknownBatch,
     UnknownJob,
+    checked,
 )
 from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Event, Job, Move, State, Step
@@ -37,6 +38,7 @@ from voicequeue.review import Unsure, known
 from voicequeue.spec import VoiceJob, parse
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
+from voicequeue.texts import whole
 from voicequeue.trend import Stretch
 from voicequeue.voices import Persona
 
@@ -393,8 +395,9 @@ class VoiceQueue:
     def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, by: str = "") -> bool:
         """Charge nothing more: of anything, of one stage, or of one batch. False if it was so already.
 
-        What is in flight is polled as ever. `by` is told to whoever asks why. Raises UnknownBatch.
+        What is in flight is polled as ever. `by` is told to whoever asks why. Raises UnknownBatch, InvalidJob.
         """
+        checked("by", whole, by)
         if batch is not None:
             return self.limit_batch(self.batch(batch).name, paused=True)
         with reachable():
@@ -567,7 +570,7 @@ class VoiceQueue:
             return plans.carry_out(self._store, Action(action), token, self._now())
 
     def take_up(self, job_id: str, task_id: str) -> Job:
-        """Give a job the task id of its unsure order, or of one that was lost before. Raises NotAllowed.
+        """Give a job the task id of its unsure order, or of one that was lost before. Raises InvalidJob, NotAllowed.
 
         Its charge is counted. The job continues with it, unless a newer order was sent.
         """

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from voicequeue.job import iso
 from voicequeue.keyspace import Keyspace
+from voicequeue.texts import mended, mended_json
 
 #: So many are kept, the newest.
 KEPT = 1_000
@@ -53,7 +54,7 @@ class Rejects:
     def latest(self, at_most: int = KEPT) -> list[RejectedMessage]:
         """The newest first."""
         lines = self._redis.lrange(self._key, 0, at_most - 1) if at_most > 0 else []
-        return [RejectedMessage(**json.loads(line)) for line in cast(list[str], lines)]
+        return [_read(line) for line in cast(list[str], lines)]
 
     def take(self) -> list[RejectedMessage]:
         """All that are kept, the newest first; from now on they are not."""
@@ -61,7 +62,7 @@ class Rejects:
             pipe.lrange(self._key, 0, -1)
             pipe.delete(self._key)
             lines, _ = pipe.execute()
-        return [RejectedMessage(**json.loads(line)) for line in lines]
+        return [_read(line) for line in lines]
 
     def count(self) -> int:
         """How many are kept."""
@@ -69,15 +70,20 @@ class Rejects:
 
 
 def _text(rejected: RejectedMessage) -> str:
-    return json.dumps(
-        {
-            "at": rejected.at,
-            "message_id": rejected.message_id[:_NAME_MAX],
-            "task": rejected.task[:_NAME_MAX],
-            "reason": _cut(rejected.reason, _TEXT_MAX),
-            "job": _bounded(rejected.job),
-        }
-    )
+    """Return it as a line; what cannot be shown, half a character, is replaced here, for every door shows it."""
+    line = {
+        "at": rejected.at,
+        "message_id": rejected.message_id[:_NAME_MAX],
+        "task": rejected.task[:_NAME_MAX],
+        "reason": _cut(rejected.reason, _TEXT_MAX),
+        "job": _bounded(rejected.job),
+    }
+    return mended(json.dumps(line, ensure_ascii=False))
+
+
+def _read(line: str) -> RejectedMessage:
+    """Return what a line holds, also one of a release that escaped halves of characters."""
+    return RejectedMessage(**mended_json(json.loads(line)))
 
 
 def _bounded(given: Any) -> Any:
@@ -89,11 +95,17 @@ def _bounded(given: Any) -> Any:
     try:
         text = json.dumps(given, allow_nan=False)
     except (TypeError, ValueError):
-        text = repr(given)
-        return _cut(text, GIVEN_MAX)
+        return _cut(_represented(given), GIVEN_MAX)
     except RecursionError:
         return "(nested too deeply)"
     return given if len(text) <= GIVEN_MAX else _cut(text, GIVEN_MAX)
+
+
+def _represented(given: Any) -> str:
+    try:
+        return repr(given)
+    except (ValueError, RecursionError):  # the former: a number of thousands of digits
+        return f"(a {type(given).__name__} that cannot be written down)"
 
 
 def _cut(text: str, longest: int) -> str:

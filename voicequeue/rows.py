@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from voicequeue.errors import InvalidJob, Problem, VoiceQueueError
+from voicequeue.cells import unguarded
+from voicequeue.errors import InvalidJob, Problem, VoiceQueueError, half_texts
 from voicequeue.song import Song
 from voicequeue.spec import VoiceJob, parse
+from voicequeue.texts import mended
 
 JOB_COLUMNS = (
     "audio_url", "persona_id", "voice", "reuse", "audio_sha256", "name", "key", "priority", "callback_url",
@@ -24,7 +26,8 @@ JOB_COLUMNS = (
 SONG_COLUMNS = tuple(Song.model_fields)
 METADATA = "metadata."
 
-#: What a file of rejected rows has in front, so that it can be mended and ingested as it is.
+#: What a file of rejected rows has in front, so that it can be mended and ingested as it is. Its cells are guarded
+#: from spreadsheet programs (voicequeue/cells.py), and read without that.
 REJECTED_COLUMNS = ("line", "reason")
 
 DELIMITERS = ",;\t|"
@@ -190,12 +193,18 @@ def _csv_rows(text: io.TextIOWrapper, lines: _Lines) -> tuple[tuple[str, ...], I
         raise UnreadableFile("the file is empty: its first line must name the columns")
     delimiter = _delimiter(header)
     columns = _names(header, delimiter)
+    if _is_of_rejected_rows(columns):
+        columns = tuple(map(unguarded, columns))
     kept = tuple(name for name in columns if name not in REJECTED_COLUMNS)
     if kept != JSON_COLUMNS:
         _check_columns(columns)
     # Strict: a quote that is never closed must not swallow the rows after it as one song's lyrics.
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     return kept, _read_csv(reader, lines, columns)
+
+
+def _is_of_rejected_rows(columns: tuple[str, ...]) -> bool:
+    return columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
 
 
 def _delimiter(header: str) -> str:
@@ -212,6 +221,9 @@ def _is_known(column: str) -> bool:
 
 
 def _check_columns(columns: tuple[str, ...]) -> None:
+    for name in columns:
+        if broken := half_texts(name):
+            raise UnreadableFile(f"column {mended(name)[:60]!r} {broken[0].message}")
     unknown = [name for name in columns if not _is_known(name)]
     if any("://" in name for name in unknown):
         raise UnreadableFile("the first line must name the columns; it holds a URL")
@@ -231,6 +243,7 @@ def _is_metadata(column: str) -> bool:
 
 
 def _read_csv(reader: Any, lines: _Lines, columns: tuple[str, ...]) -> Iterator[Row]:
+    is_guarded = _is_of_rejected_rows(columns)
     while True:
         line = lines.number + 2  # after the header
         lines.begin()
@@ -242,7 +255,7 @@ def _read_csv(reader: Any, lines: _Lines, columns: tuple[str, ...]) -> Iterator[
             yield Row(line, {}, None, _csv_trouble(error, line, 1 + lines.number))
             continue
         if any(value.strip() for value in values):
-            yield _csv_row(line, columns, values)
+            yield _csv_row(line, columns, [unguarded(value) for value in values] if is_guarded else values)
 
 
 def _csv_row(line: int, columns: tuple[str, ...], values: list[str]) -> Row:

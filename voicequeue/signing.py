@@ -10,11 +10,13 @@ import hmac
 from base64 import b64encode
 from hashlib import sha256
 
+from voicequeue.texts import whole_number
+
 #: How far upstream's clock and ours may differ, and how long a webhook is taken (seconds).
 TOLERANCE_S = 300.0
 
-#: Digits of a timestamp; more are no date.
-_TIMESTAMP_MAX = 12
+#: The latest timestamp; more digits are no date.
+_TIMESTAMP_MAX = 10**12 - 1
 
 #: A secret has at least so many characters, and so many different ones. What is derived of a weaker one is seen by
 #: others (upstream, receivers of callbacks, users of the Redis), who could find it by trying.
@@ -67,7 +69,8 @@ def upstream_signature(secret: str, timestamp: str, body: bytes) -> str:
 
 def upstream_signed(secret: str, *, timestamp: str, signature: str, body: bytes, now: float) -> bool:
     """Whether upstream sent this very body, lately. `timestamp` is Unix seconds, as the header has it."""
-    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _TIMESTAMP_MAX):
+    at = whole_number(timestamp, at_most=_TIMESTAMP_MAX)
+    if at is None:
         return False
-    fresh = abs(now - int(timestamp)) <= TOLERANCE_S
+    fresh = abs(now - at) <= TOLERANCE_S
     return holds(upstream_signature(secret, timestamp, body), signature) and fresh

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -17,6 +18,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from voicequeue.texts import real_number
 
 #: Versions whose lyrics end at 3,000 characters and whose style ends at 200.
 SHORT_MODELS = frozenset({"sonic-v3-5", "sonic-v4"})
@@ -30,11 +33,36 @@ DEFAULT_MODEL = "sonic-v5"
 #: The validation context of a job that was accepted before: nobody needs to be warned again.
 STORED = "stored"
 
-Weight = Annotated[float, Field(ge=0, le=1)]
+#: So many models that are not known are warned of; a caller that makes them up fills neither memory nor logs.
+WARNED_MAX = 20
+
+#: Those that this process has warned of.
+_warned: set[str] = set()
+
+
+def _written(given: Any) -> Any:
+    """Return a number, or a text that writes one in plain digits: a row has nothing but texts."""
+    if isinstance(given, str) and real_number(given) is None:
+        raise ValueError("must be a number in plain digits, such as 20 or 0.5")
+    return given
+
+
+#: A number that may be given as a text.
+Written = BeforeValidator(_written)
+
+Weight = Annotated[float, Written, Field(ge=0, le=1)]
 
 
 class UnknownModelWarning(UserWarning):
-    """The model version is none that this release knows; upstream decides."""
+    """The model version is none that this release knows; upstream decides. Each process warns of the first 20 alone."""
+
+
+def _warn_of(mv: str) -> None:
+    """Warn of a model, once: what Python remembers of a warning grows with each text."""
+    if mv in _warned or len(_warned) >= WARNED_MAX:
+        return
+    _warned.add(mv)
+    warnings.warn(f"mv: {mv!r} is not a model this release knows", UnknownModelWarning, stacklevel=3)
 
 
 class Song(BaseModel):
@@ -78,7 +106,7 @@ class Song(BaseModel):
         if not mv.startswith("sonic-"):
             raise ValueError(f"must be a sonic model: {', '.join(sorted(KNOWN_MODELS))}")
         if mv not in KNOWN_MODELS and info.context != STORED:
-            warnings.warn(f"mv: {mv!r} is not a model this release knows", UnknownModelWarning, stacklevel=2)
+            _warn_of(mv)
         return mv
 
     @field_validator("prompt")

@@ -23,12 +23,16 @@ from pydantic import (
 )
 
 from voicequeue.errors import InvalidJob, Problem
-from voicequeue.song import STORED, Song
+from voicequeue.song import STORED, Song, Written
 from voicequeue.stage import PRICES, Stage
+from voicequeue.texts import whole
 
 METADATA_MAX_KEYS = 50
 METADATA_MAX_CHARS = 8_000
 SONGS_MAX = 100
+CREDITS_MAX = 10**12
+#: Thirty years and more, in seconds.
+START_WITHIN_MAX_S = 1e9
 
 #: More than a job, or a song, has fields: what has more is refused as a whole, not field by field.
 FIELDS_MAX = 50
@@ -63,6 +67,7 @@ _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 def http_url(text: str) -> str:
     """`text`, or ValueError."""
+    whole(text)
     if not (_PLAIN_URL.fullmatch(text) or _is_url(text)):
         raise ValueError("must be an http:// or https:// URL")
     if len(text) > _URL_MAX:
@@ -121,8 +126,8 @@ class VoiceJob(BaseModel):
     key: Name | None = None
     callback_url: HttpUrl | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
-    max_credits: Annotated[int, Field(ge=0)] | None = None
-    start_within_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_credits: Annotated[int, Written, Field(ge=0, le=CREDITS_MAX)] | None = None
+    start_within_s: Annotated[float, Written, Field(gt=0, le=START_WITHIN_MAX_S, allow_inf_nan=False)] | None = None
 
     @field_validator("metadata")
     @classmethod
@@ -229,7 +234,7 @@ def parse(given: VoiceJob | Any) -> VoiceJob:
     try:
         return VoiceJob.model_validate(given)
     except ValidationError as error:
-        raise InvalidJob.from_validation(error) from None
+        raise InvalidJob.from_validation(error, given) from None
 
 
 def _check_counts(given: Mapping[str, Any]) -> None:

@@ -32,11 +32,11 @@ from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.redis_refusals import PlainConnection, SecureConnection
 from voicequeue.redis_url import validate_redis_url
 from voicequeue.rejects import Rejects
-from voicequeue.scripts import encodable
 from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import PRICES, Stage
 from voicequeue.story import Story
 from voicequeue.tally import Tally
+from voicequeue.texts import mended
 from voicequeue.trend import Stretch, trend
 from voicequeue.voices import Voices
 
@@ -450,7 +450,7 @@ class Store:
 
     def batch(self, name: str) -> Batch | None:
         """A batch as it stands; None if it has no jobs (that are kept)."""
-        if self._redis.zscore(self._space.key("batches"), encodable(name)) is None:
+        if self._redis.zscore(self._space.key("batches"), mended(name)) is None:
             return None  # what lies under such a key may be something else
         return records.batch(name, cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{name}"))))
 
@@ -465,8 +465,8 @@ class Store:
 
     def events(self, after: str, *, wait_s: float) -> list[Event]:
         """Events after that id, waiting up to `wait_s` for the first; [] if none came."""
-        key = self._space.key("events")
-        answer = cast(list[Any], self._redis.xread({key: after}, block=max(1, round(wait_s * 1000)), count=1000))
+        places: dict[Any, Any] = {self._space.key("events"): mended(after)}
+        answer = cast(list[Any], self._redis.xread(places, block=max(1, round(wait_s * 1000)), count=1000))
         return [records.event(event_id, fields) for _, page in answer or [] for event_id, fields in page]
 
     def _of_state(self, state: State) -> Iterator[str]:

@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 from voicequeue.callbacks import Call, Undeliverable
 from voicequeue.net.addresses import Allowed
 from voicequeue.net.connections import Refused, Target, Times, Unanswered, request
+from voicequeue.texts import whole_number
 
 #: A receiver that says so, or does not answer, is not there for anybody.
 _NOT_THERE = frozenset({429, 502, 503, 504})
@@ -111,4 +112,4 @@ def judged(status: int, retry_after: float | None) -> Answer:
 
 
 def _seconds(text: str | None) -> float | None:
-    return float(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
+    return None if (seconds := whole_number(text or "", at_most=10**9 - 1)) is None else float(seconds)

@@ -17,7 +17,6 @@ body names. Their texts quote upstream's words, never our URL, key or body.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC
@@ -27,6 +26,7 @@ from typing import Any, ClassVar
 
 from tasks.musicapi.layers import MESSAGE_MAX, code_of, message_of, named, says_no, word_of
 from voicequeue.clip import Phase, phase_of
+from voicequeue.texts import real_number
 
 #: What upstream says where it refuses a text, whatever words of that text it quotes.
 _MODERATION = re.compile(
@@ -58,6 +58,9 @@ _CANNOT_PAY = re.compile(
 )
 #: What is between quotes is somebody else's text. An apostrophe is no quote.
 _QUOTED = re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"|“[^”]*”|‘[^’]*’")
+
+#: No date of HTTP is longer (characters).
+_DATE_MAX = 100
 
 #: Beside a 2xx: upstream's own trouble, which may have come after the charge.
 _OWN_TROUBLE = re.compile(r"\b(internal|server error|gateway|time[d -]?out|unexpected|exception|unavailable)\b")
@@ -198,22 +201,22 @@ def retry_after(value: str | None, now: float) -> float | None:
     """Seconds to wait, from a Retry-After header in either of its forms; None if there is none."""
     if value is None:
         return None
-    try:
-        seconds = float(value)
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    except ValueError:
-        pass
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now)
+    if (seconds := real_number(value)) is not None:
+        return max(0.0, seconds)
+    at = _moment(value)
+    return None if at is None else max(0.0, at - now)
 
 
 def answered_at(headers: Mapping[str, str], now: float) -> float:
     """Return when an answer was made by its sender's clock, which may differ from ours; `now` if it does not say."""
+    at = _moment(headers.get("Date", ""))
+    return now if at is None else at
+
+
+def _moment(date: str) -> float | None:
+    """Return a date of HTTP in Unix seconds; None where it is none."""
     try:
-        at = parsedate_to_datetime(headers.get("Date", ""))
-    except ValueError:
-        return now
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        at = parsedate_to_datetime(date[:_DATE_MAX])
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

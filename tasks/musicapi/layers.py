@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from voicequeue.clip import Phase, phase_of, plain
+from voicequeue.texts import mended, real_number
 
 #: An object of an answer, by plain names.
 Fields = Mapping[str, Any]
@@ -176,18 +177,14 @@ def code_of(body: Any) -> int | None:
     inner = body.get("error")
     places = [named(place) for place in (body, inner) if isinstance(place, Mapping)]
     numbers = (number_of(fields.get(name)) for fields in places for name in _CODES)
-    return next((int(number) for number in numbers if number is not None), None)
+    return next((int(found) for found in numbers if found is not None), None)
 
 
 def number_of(value: Any) -> float | None:
     """A number, or a text that is one; None for anything else."""
     if is_number(value):
         return float(value)
-    try:
-        number = float(value) if isinstance(value, str) and len(value) < MESSAGE_MAX else None
-    except ValueError:
-        return None
-    return number if is_number(number) else None
+    return real_number(value) if isinstance(value, str) else None
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -197,8 +194,10 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def text_of(value: Any) -> str | None:
-    """A string that has something in it, fit to be stored; None for anything else."""
+    """A string that has something in it, fit to be stored; None for anything else.
+
+    What was paid for is kept though a title of it was cut: half a character, which JSON may escape, is replaced.
+    """
     if not isinstance(value, str):
         return None
-    # JSON may escape half a character, which no encoding takes.
-    return value.strip().encode(errors="replace").decode() or None
+    return mended(value.strip()) or None

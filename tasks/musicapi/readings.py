@@ -32,6 +32,7 @@ from tasks.musicapi.layers import (
     words_of,
 )
 from voicequeue.clip import Clip, Phase, merged, phase_of, plain
+from voicequeue.spec import CREDITS_MAX
 from voicequeue.stage import Stage
 
 #: The state of a clip that upstream names without a word.
@@ -173,7 +174,10 @@ def credits_left(body: Any) -> int | None:
     if not isinstance(body, dict):
         return None
     left, extra = body.get("credits"), body.get("extra_credits")
-    return int(left) + (int(extra) if is_number(extra) else 0) if is_number(left) else None
+    if not is_number(left):
+        return None
+    credits = int(left) + (int(extra) if is_number(extra) else 0)
+    return credits if abs(credits) <= CREDITS_MAX else None
 
 
 # ── polls ──────────────────────────────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ def message(number: int = 0, job: Any = None, reason: str = "why") -> RejectedMe
 
 def test_they_come_back_as_they_were_the_newest_first(store: Store, queue: VoiceQueue) -> None:
     """With the job as JSON says it, whatever letters are in it."""
-    given = [message(1, {"name": "Zoë \ud800"}), message(2, [1, None, 2.5]), message(3, "a text")]
+    given = [message(1, {"name": "Zoë 🎵"}), message(2, [1, None, 2.5]), message(3, "a text")]
     for each in given:
         store.rejects.add(each)
 

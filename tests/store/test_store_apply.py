@@ -119,8 +119,8 @@ def test_words_that_utf8_cannot_hold_are_written_all_the_same(store: Store) -> N
 
     after = make(store, job, State.FAILED, reason=failure.message, fields={"failure": records.failure_text(failure)})
 
-    assert after.failure == Failure(Code.REFUSED, Stage.VOICE, "bad ? words")
-    assert store.timeline(job.id)[-1].reason == "bad ? words"
+    assert after.failure == Failure(Code.REFUSED, Stage.VOICE, "bad \ufffd words")
+    assert store.timeline(job.id)[-1].reason == "bad \ufffd words"
 
 
 def test_many_moves_are_made_in_one_call(store: Store, redis: Redis, prefix: str) -> None:

@@ -141,6 +141,13 @@ def test_every_wrong_field_is_named_at_once() -> None:
     assert set(found) == {"song.title", "song.style_weight", "song.vocal_gender"}
 
 
+@pytest.fixture
+def unwarned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has seen no unknown model yet."""
+    monkeypatch.setattr("voicequeue.song._warned", set())
+
+
+@pytest.mark.usefixtures("unwarned")
 def test_a_newer_sonic_model_is_a_warning() -> None:
     """Upstream adds models before we know them: the job goes on, with the longer limits."""
     with pytest.warns(UnknownModelWarning, match="sonic-v6"):
@@ -149,6 +156,7 @@ def test_a_newer_sonic_model_is_a_warning() -> None:
     assert song.mv == "sonic-v6"
 
 
+@pytest.mark.usefixtures("unwarned")
 def test_a_stored_job_with_a_newer_model_warns_nobody_again() -> None:
     """Whoever reads the record, a worker above all, had no part in it."""
     with pytest.warns(UnknownModelWarning):

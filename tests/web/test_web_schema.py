@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 
 from config.settings import Settings
@@ -53,6 +54,16 @@ schema = schemathesis.openapi.from_dict(
 def test_every_answer_is_one_that_is_described(gateway: Gateway, case: schemathesis.Case[Any]) -> None:
     """Statuses, media types, shapes, what is refused and what is not; never a 500."""
     case.call_and_validate(base_url=gateway.url, headers={"Authorization": f"Bearer {KEYS['all'][0]}"})
+
+
+def test_no_check_is_left_out() -> None:
+    """But for rows, of which each is answered for itself."""
+    names = CHECKS.get_all_names()
+
+    assert len(names) > 10
+    assert [name for name in names if CONFIG["checks"].get(name, {}).get("enabled") is False] == []
+    left_out = [each["checks"] for each in CONFIG["operations"]]
+    assert left_out == [{"negative_data_rejection": {"enabled": False}}]
 
 
 def test_every_route_has_a_summary_and_its_bodies_an_example(gateway: Gateway) -> None:

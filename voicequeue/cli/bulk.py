@@ -13,12 +13,14 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from voicequeue.cells import guarded, json_cell
 from voicequeue.cli.show import print_job
-from voicequeue.cli.terminal import AsJson, json_text, printable, queue, writable
+from voicequeue.cli.terminal import AsJson, queue, writable
 from voicequeue.errors import InvalidJob, Problem
 from voicequeue.job import Job, State
 from voicequeue.song import Song
 from voicequeue.spec import Priority, parse
+from voicequeue.texts import json_text, real_number, shown
 
 SONG_OPTIONS = tuple(Song.model_fields)
 
@@ -27,10 +29,11 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 
 def span(text: str) -> float:
     """Seconds, from `90s`, `30m`, `24h` or `7d`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", text.strip())
-    if not found or not float(found[1]):
+    found = re.fullmatch(r"([\d.]+)\s*(s|m|min|h|d)", text.strip())
+    count = real_number(found[1]) if found else None
+    if not found or not count:
         raise typer.BadParameter("must be a number with s, m, h or d, such as 24h")
-    return float(found[1]) * _UNITS[found[2]]
+    return count * _UNITS[found[2]]
 
 
 StartBy = Annotated[
@@ -104,7 +107,7 @@ def _json_object(field: str, text: str | None) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidJob([Problem(field, f"is not readable as JSON: {error}")]) from None
 
 
@@ -127,9 +130,6 @@ CSV_COLUMNS = (
     *(f"song_{number}_{field}" for number in (1, 2) for field in _FURTHER),
     "failure_code", "failure_stage", "failure_message", "credits", "created_at", "settled_at", "metadata", "song",
 )  # fmt: skip
-
-#: What a cell begins with that a spreadsheet program calculates.
-_FORMULA = ("=", "+", "-", "@")
 
 
 def export(
@@ -177,13 +177,10 @@ def _csv_line(file: TextIO, job: Job) -> None:
     if job.failure:
         record |= {f"failure_{name}": value for name, value in record["failure"].items()}
     for name in ("metadata", "song"):
-        record[name] = json.dumps(record[name], ensure_ascii=False) if record[name] else ""
+        record[name] = json_cell(record[name]) if record[name] else ""
     csv.writer(file).writerow([_cell(record.get(column, "")) for column in CSV_COLUMNS])
 
 
 def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    shown = printable(value, keep="\n\t")
     # Names and titles are other people's words.
-    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
+    return guarded(shown(value, keep="\n\t")) if isinstance(value, str) else value

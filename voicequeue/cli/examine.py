@@ -11,11 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from redis.exceptions import RedisError
-from rich.markup import escape
 
 from voicequeue import checkup, neighbours
 from voicequeue.checkup import Level, Remark
-from voicequeue.cli.terminal import CannotBegin, out, print_json
+from voicequeue.cli.terminal import CannotBegin, out, print_json, safe
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.queue import DEFAULT_URL
 from voicequeue.store import Store, connect
@@ -98,9 +97,9 @@ def _house() -> ModuleType | None:
 
 def _print(found: list[Remark]) -> None:
     for remark in found:
-        out.print(f"{MARKS[remark.level]} [bold]{remark.check}[/]  {escape(remark.what)}", soft_wrap=True)
+        out.print(f"{MARKS[remark.level]} [bold]{remark.check}[/]  {safe(remark.what)}", soft_wrap=True)
         if remark.todo:
-            out.print(f"    → {escape(remark.todo)}", soft_wrap=True)
+            out.print(f"    → {safe(remark.todo)}", soft_wrap=True)
     bad = sum(remark.level in (Level.ERROR, Level.UNREACHABLE) for remark in found)
     warned = sum(remark.level is Level.WARNING for remark in found)
     if bad or warned:

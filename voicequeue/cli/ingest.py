@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from voicequeue.cli.bulk import Reuse, StartBy
 from voicequeue.cli.intake import LOOKED_AT, Intake, Item, Rejects, items, looked_at
 from voicequeue.cli.show import print_reasons
 from voicequeue.cli.terminal import AsJson, complain, err, out, print_json, queue
-from voicequeue.errors import InvalidJob, Problem, UnknownJob
+from voicequeue.errors import UnknownJob, checked
 from voicequeue.portions import CHUNK
 from voicequeue.preflight import Preflight
 from voicequeue.progress import CannotResume, Progress
@@ -59,9 +59,9 @@ def ingest(
 
     Rows that cannot be taken go to FILE.rejected.csv with line and reason; the others go on.
     """
-    _checked("batch", batch_name, batch)
+    checked("batch", batch_name, batch)
     if callback_url is not None:
-        _checked("callback_url", http_url, callback_url)
+        checked("callback_url", http_url, callback_url)
     if dry_run and resume:
         raise typer.BadParameter("--dry-run looks at the whole file; leave out --resume")
     with _opened(file) as source, ExitStack() as stack:
@@ -77,13 +77,6 @@ def ingest(
             chunk = LOOKED_AT if look else CHUNK
             rejected = _ingest(source, jobs, batch, found, chunk=chunk, resume=resume, as_json=as_json)
     raise typer.Exit(int(rejected > 0))
-
-
-def _checked(field: str, check: Callable[[str], str], given: str) -> None:
-    try:
-        check(given)
-    except ValueError as error:
-        raise InvalidJob([Problem(field, str(error))]) from None
 
 
 def _limit(

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TextIO
 
 from voicequeue.audio import Audio
+from voicequeue.cells import guarded
 from voicequeue.cli.terminal import CannotBegin, writable
 from voicequeue.errors import InvalidJob, KeyConflict, UnfitAudio, VoiceQueueError
 from voicequeue.portions import CHUNK, Weight, portions, weight
@@ -121,12 +122,12 @@ class Rejects:
         return file
 
     def add(self, row: Row, error: VoiceQueueError) -> None:
-        """Write one row, with its line and the reason."""
+        """Write one row, with its line and the reason. It is read again as it was; see `voicequeue.rows`."""
         if self._file is None:
             self._file = writable(self.path)
-            csv.writer(self._file).writerow([*REJECTED_COLUMNS, *self._columns])
-        cells = [row.cells.get(column, "") for column in self._columns]
-        csv.writer(self._file).writerow([row.line, error, *cells, *row.more])
+            csv.writer(self._file).writerow([*REJECTED_COLUMNS, *map(guarded, self._columns)])
+        cells = [str(error), *(row.cells.get(column, "") for column in self._columns), *row.more]
+        csv.writer(self._file).writerow([row.line, *map(guarded, cells)])
 
     def saved(self) -> int:
         """How many bytes of this run are in the file, now that they are."""

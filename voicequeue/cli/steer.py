@@ -8,9 +8,11 @@ import typer
 
 from voicequeue.cli.show import clock
 from voicequeue.cli.terminal import AsJson, BatchOption, out, print_json, queue, safe
+from voicequeue.errors import checked
 from voicequeue.gate import SUBMIT_RATE_MIN, Limits
 from voicequeue.job import iso
 from voicequeue.stage import Stage
+from voicequeue.texts import whole
 
 StageOption = Annotated[Stage | None, typer.Option(help="Only this stage.")]
 
@@ -31,6 +33,7 @@ def pause(
 ) -> None:
     """Charge nothing more till `resume`: of anything, of one stage, or of one batch. What is in flight is polled."""
     _one_of(stage, batch)
+    checked("why", whole, why)
     with queue() as jobs:
         changed = jobs.pause(stage=stage, batch=batch, by=why)
     _tell(f"{_what(stage, batch)} is paused", changed, as_json=as_json)

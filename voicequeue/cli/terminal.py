@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -20,6 +18,7 @@ from voicequeue.errors import VoiceQueueError
 from voicequeue.job import State
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.queue import DEFAULT_URL, VoiceQueue
+from voicequeue.texts import json_text, shown
 
 #: Columns where nobody looks at a terminal: lines for grep and less are not broken.
 UNBROKEN = 400
@@ -27,9 +26,6 @@ UNBROKEN = 400
 # Nothing in a caller's text means anything here: no markup (see `safe`), no :emoji:.
 out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else UNBROKEN)
 err = Console(stderr=True, highlight=False, emoji=False)
-
-#: What a terminal obeys and JSON may hold as it is: C1 controls, changes of direction, half pairs.
-_OBEYED = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
@@ -118,18 +114,8 @@ def coloured(state: State) -> str:
 
 
 def safe(text: object) -> str:
-    """Text of somebody else's, with nothing in it that the terminal would obey."""
-    return escape(printable(str(text)))
-
-
-def printable(text: str, *, keep: str = "") -> str:
-    """`text` with spaces for what is no letter or sign (line ends too, unless in `keep`)."""
-    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)
-
-
-def json_text(value: Any) -> str:
-    """One line of JSON; a terminal may show it as it is."""
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+    """Text of somebody else's, with an escape for everything that the terminal would obey."""
+    return escape(shown(str(text)))
 
 
 def print_json(value: Any) -> None:

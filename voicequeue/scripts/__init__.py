@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import NoScriptError, RedisError
 
 from voicequeue.reconnect import UNREACHABLE, failures, lost, no_later_than
+from voicequeue.texts import mended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,9 +120,4 @@ class Call:
 
 
 def _encodable(arguments: Sequence[str | float]) -> list[str | float]:
-    return [encodable(each) if isinstance(each, str) else each for each in arguments]
-
-
-def encodable(text: str) -> str:
-    """`text`, with '?' for what UTF-8 has no bytes for: half a pair in upstream's words, an odd id."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
+    return [mended(each) if isinstance(each, str) else each for each in arguments]

@@ -10,6 +10,9 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from voicequeue import InvalidJob
+from voicequeue.errors import half_texts
+from voicequeue.texts import whole_number
 from workers.gateway.notices import log
 from workers.gateway.problems import Refusal, invalid
 
@@ -19,13 +22,14 @@ BODY_MAX = 256 * 1024
 #: A body must have come within so many seconds.
 BODY_S = 20.0
 
+T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read(request: Request, at_most: int = BODY_MAX) -> bytes:
     """The raw body. Raises Refusal."""
     declared = request.headers.get("Content-Length", "0")
-    if declared.isdigit() and int(declared[:20]) > at_most:
+    if declared.isdigit() and whole_number(declared, at_most=at_most) is None:
         raise Refusal(413, f"at most {at_most} bytes are taken")
     body = bytearray()
     try:
@@ -49,20 +53,27 @@ def must_be(request: Request, *types: str) -> None:
 
 
 async def read_json(request: Request) -> Any:
-    """The JSON document that the body is. Raises Refusal."""
+    """The JSON document that the body is, of whole characters. Raises Refusal, InvalidJob."""
     must_be(request, "application/json")
     body = await read(request)
     try:
-        return json.loads(body, parse_constant=_no_number)
+        found = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"not readable as JSON: {error}", code="unreadable") from None
+    return _whole(found)
 
 
 async def read_form(request: Request, at_most: int) -> dict[str, str]:
-    """Return the fields of a page's form. Raises Refusal."""
+    """Return the fields of a page's form, of whole characters. Raises Refusal, InvalidJob."""
     must_be(request, "application/x-www-form-urlencoded")
-    body = await read(request, at_most)
-    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    body = (await read(request, at_most)).decode(errors="surrogateescape")
+    return _whole(dict(parse_qsl(body, keep_blank_values=True, errors="surrogateescape")))
+
+
+def _whole(found: T) -> T:
+    if broken := half_texts(found):
+        raise InvalidJob(broken)
+    return found
 
 
 def _no_number(name: str) -> NoReturn:

@@ -17,6 +17,7 @@ from starlette.types import Scope as HttpScope
 
 from voicequeue import Event, InvalidJob, Problem, StoreUnreachable, VoiceQueue
 from voicequeue.apikeys import Scope
+from voicequeue.texts import whole_number
 from workers.gateway import shapes
 from workers.gateway.access import Access
 from workers.gateway.openapi import problems
@@ -33,6 +34,9 @@ SHARE = 1 / 3
 #: One look for events waits so long (seconds), and so much lies between two: in a burst they come by the hundred.
 _LISTEN_S = 2.0
 _PAUSE_S = 0.05
+
+#: The largest number in an event's id.
+_PART_MAX = 2**64 - 1
 
 _NO_ID = "must be an event's id, such as 1760000000000-0"
 
@@ -155,13 +159,11 @@ def _start(queue: VoiceQueue, last: str | None) -> tuple[str, bool]:
 
 def place(event_id: str) -> tuple[int, int]:
     """An event's place among all, to be compared. Raises ValueError for what is no event's id."""
-    at, dash, number = event_id.partition("-")
-    if not (dash and at.isascii() and at.isdigit() and number.isascii() and number.isdigit() and len(event_id) <= 40):
+    at, _, place_then = event_id.partition("-")
+    found = whole_number(at, at_most=_PART_MAX), whole_number(place_then, at_most=_PART_MAX)
+    if found[0] is None or found[1] is None:
         raise ValueError(_NO_ID)
-    found = int(at), int(number)
-    if max(found) >= 2**64:
-        raise ValueError(_NO_ID)
-    return found
+    return found[0], found[1]
 
 
 async def _told(

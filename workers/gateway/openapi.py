@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from voicequeue import InvalidJob, Problem, VoiceJob
+from voicequeue.errors import half_texts
 from workers.gateway import shapes
 from workers.gateway.problems import MEDIA_TYPE, content
 
@@ -81,13 +83,17 @@ def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_query(request: Request) -> None:
-    """Refuse what the route does not know: a typing error must not pass for nothing. Raises InvalidJob."""
+    """Refuse what the route does not know: a typing error must not pass for nothing; and what is no text of whole
+    characters, which a query writes as bytes. Raises InvalidJob."""
     operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
     known = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
     free = tuple(operation.get("x-free-query", ()))
     unknown = [name for name in request.query_params if name not in known and not name.startswith(free)]
     if unknown:
         raise InvalidJob([Problem(name[:100], "is no parameter here") for name in unknown])
+    query = request.scope["query_string"].decode("latin-1")
+    if broken := half_texts(dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))):
+        raise InvalidJob(broken)
 
 
 def install(app: FastAPI) -> None:

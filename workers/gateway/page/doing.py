@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import Action, InvalidJob, Job, Problem, Stage, VoiceQueue, changes
 from voicequeue.stage import PRICES
+from voicequeue.texts import real_number
 from workers.gateway.page.frame import Form, Frame
 from workers.gateway.page.reading import asked_for
 
@@ -168,10 +169,11 @@ def _what(stage: Stage | None, batch: str | None) -> str:
 
 def _number(name: str, given: str) -> float | None:
     """None where nothing stands there."""
-    try:
-        return float(given) if given else None
-    except ValueError:
-        raise InvalidJob([Problem(name, "must be a number")]) from None
+    if not given:
+        return None
+    if (found := real_number(given)) is None:
+        raise InvalidJob([Problem(name, "must be a number")])
+    return found
 
 
 def _least(form: Form, name: str, least: int) -> float:

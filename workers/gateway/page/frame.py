@@ -81,7 +81,7 @@ class Frame:
         _must_have(request.state.visitor, Scope.OPERATE)
 
     async def form(self, request: Request) -> Form:
-        """What was filled in, by the one to whom we gave the form. Raises Refusal."""
+        """What was filled in, by the one to whom we gave the form. Raises Refusal, InvalidJob."""
         given = await bodies.read_form(request, FORM_MAX)
         if not signing.holds(request.state.visitor.form, given.get("token", "")):
             raise Refusal(403, "this form is not (any more) one of yours: load its page again")

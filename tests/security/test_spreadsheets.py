@@ -1,0 +1,120 @@
+"""Attacks on those who open our CSV in a spreadsheet program: no cell is calculated, however it splits the lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.store.conftest import Command
+from tests.store.life import song_of
+from voicequeue import Clip, VoiceQueue
+from voicequeue.cells import guarded, unguarded
+from voicequeue.rows import Rows
+from voicequeue.store import Store
+
+#: At which signs programs split a line; which, follows from the country that they are set to.
+SEPARATORS = ",;\t|"
+
+URL = "https://recordings.example/a.wav"
+
+ATTACKS = [
+    "=HYPERLINK(1)", "+1", "-1+cmd|' /C calc'!A0", "@SUM(1)", " \t=1", "\r=1", "a;=1+1", "a\t=1", 'a;"=1', "a\n=1",
+    "a; '=1", "＝1", "＋1", "－1", "＠SUM(1)", "a;＝1", "−1", "'=1", "''=1", '"=1', "a|=1", "\u200b=1", "a\u2028=1",
+    ";;=1",
+]  # fmt: skip
+
+_SIGNS = tuple("=+-@＝＋－＠−﹦﹢﹣﹫")
+
+
+def as_a_program_reads(text: str, separator: str) -> Iterator[str]:
+    """The cells that a program makes of a file which splits lines at this sign."""
+    for row in csv.reader(io.StringIO(text), delimiter=separator):
+        yield from row
+
+
+def calculated(text: str) -> list[tuple[str, str]]:
+    """The cells that any program would calculate, with the separator."""
+    cells = ((separator, cell) for separator in SEPARATORS for cell in as_a_program_reads(text, separator))
+    return [(separator, cell) for separator, cell in cells if cell.strip(' "\t\r\n\u200b\u2028').startswith(_SIGNS)]
+
+
+@given(st.text(alphabet="a1=-＝+@'\" ;|\t\n\r,\u2028\u200b", max_size=12))
+def test_a_guarded_text_is_no_formula_and_comes_back_exactly(text: str) -> None:
+    """Wherever a cell may begin in it."""
+    cells = re.split("[;|\t\n\r\u2028]", guarded(text))
+
+    assert [cell for cell in cells if cell.strip(' "\u200b').startswith(_SIGNS)] == []
+    assert unguarded(guarded(text)) == text
+
+
+@pytest.mark.parametrize("sign", ["\t", " ", "'", ";", "\n", "="])
+def test_a_row_of_nothing_but_signs_takes_no_time(sign: str) -> None:
+    """A million of them, which is the most that a row has."""
+    began = time.monotonic()
+
+    assert unguarded(guarded(sign * 1_048_576)) == sign * 1_048_576
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_no_cell_of_an_export_is_calculated(command: Command, store: Store, text: str) -> None:
+    """Titles, names and metadata come from anybody; programs that read JSON get them unchanged."""
+    clip = Clip("c1", "succeeded", text, "https://cdn.example/1.mp3", lyrics=text, tags=text)
+    song_of(store, (clip, replace(clip, clip_id="c2")), name=f"n{text}", metadata={"note": text, text: "x"})
+
+    told = command("export").out
+
+    assert calculated(told) == []
+    [row] = csv.DictReader(io.StringIO(told))
+    assert json.loads(row["metadata"]) == {"note": text.strip(), text.strip(): "x"}
+    assert json.loads(command("export", "--format", "jsonl").out)["clips"][0]["title"] == text
+
+
+def _csv(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_rejected_rows_are_not_calculated_and_are_read_again_as_they_were(
+    command: Command, queue: VoiceQueue, at_home: Path, kind: str
+) -> None:
+    """One mends what is wrong with them in a spreadsheet; the rest of each row has not changed by a letter."""
+    texts = list(dict.fromkeys(map(str.strip, ATTACKS)))
+    columns = ["audio_url", "name", "metadata.a;=1", "style_weight", "prompt"]
+    rows = [[URL, text, text, "loud", "la"] for text in texts]
+    if kind == "csv":
+        content = _csv([columns, *rows])
+    else:
+        objects = (dict(zip(columns, row, strict=True)) for row in rows)
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in objects)
+    file = at_home / f"voices.{kind}"
+    file.write_text(content, encoding="utf-8", newline="")
+
+    assert command("ingest", file, "--batch", "spring").code == 1
+
+    rejected = at_home / f"voices.{kind}.rejected.csv"
+    text = rejected.read_text(encoding="utf-8")
+    assert calculated(text) == []
+    rejected.write_text(text.replace("loud", "0.5"), encoding="utf-8", newline="")
+    assert command("ingest", rejected, "--batch", "spring").code == 0
+    specs = [job.spec for job in queue.jobs(batch="spring")]
+    assert [(spec.name, spec.metadata) for spec in specs] == [(text, {"a;=1": text}) for text in texts]
+
+
+def test_a_file_of_ones_own_is_read_as_it_is() -> None:
+    """A guard is taken away from rows alone that were written with one."""
+    [row] = Rows(io.BytesIO(f"audio_url,name\n{URL},'=1\n".encode()))
+
+    assert row.job("spring").name == "'=1"
