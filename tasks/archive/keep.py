@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,9 @@ NO_BATCH = "_"
 #: Files on their way are called so, and locked by whoever is at it; what a dead process left is removed.
 SPOOLED = "voicequeue-song-"
 _JUST_MADE_S = 60
+
+#: Of what is not removed so many are named.
+_NAMED_MAX = 5
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,11 @@ def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Fa
         return _Failure(f"{file}: {error}")
     except OSError as error:
         return _Failure(f"{file}: it finds no room on this machine: {os.strerror(error.errno or 0)}")
+    except RedisError:
+        raise
+    except Exception as error:  # a defect of ours: it counts as a try, or it would be tried for ever
+        log.exception("a defect", extra={"job": job.id})
+        return _Failure(f"{file}: a defect of voicequeue: {type(error).__name__}")
     kept = ArchivedFile(link, came.size, came.sha256)
     services.archive.kept(claim, file.clip.clip_id, file.part, kept, services.clock(), lease=services.patience.lease_s)
     return None
@@ -210,9 +219,24 @@ def _spooled() -> Iterator[Path]:
 
 
 def sweep(now: float) -> None:
-    """Remove what processes left on this machine that were killed."""
-    for file in Path(tempfile.gettempdir()).glob(f"{SPOOLED}*"):
-        with suppress(OSError), file.open("rb") as held:  # somebody is at it, or it is just gone
+    """Remove what killed processes left on this machine.
+
+    The folder is open to every user of the machine: what is no plain file there is none of ours, and stays.
+    """
+    strange = [file.name for file in sorted(Path(tempfile.gettempdir()).glob(f"{SPOOLED}*")) if not _swept(file, now)]
+    if strange:
+        log.warning("not removed, for these are no plain files: %r", strange[:_NAMED_MAX])
+
+
+def _swept(file: Path, now: float) -> bool:
+    """Remove a file that no process holds any more; False if it is no plain file."""
+    with suppress(OSError):  # a process is writing it, it is another user's, or it is just gone
+        if not stat.S_ISREG(file.lstat().st_mode):
+            return False
+        # By now it may be a pipe, which would be waited for, or a link, which leads elsewhere.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(held.fileno()).st_mtime < now - _JUST_MADE_S:
+            found = os.fstat(held.fileno())
+            if stat.S_ISREG(found.st_mode) and found.st_mtime < now - _JUST_MADE_S:
                 file.unlink()
+    return True

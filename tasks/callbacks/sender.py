@@ -84,7 +84,7 @@ class Sender:
             times=self._times,
             tls=self._tls,
         ) as response:
-            return judged(response.status, _seconds(response.headers.get("Retry-After")))
+            return judged(response.status, response.number("Retry-After"))
 
     def headers(self, callback_id: str, body: bytes, now: float) -> dict[str, str]:
         """What the receiver verifies. Source: the Standard Webhooks spec."""
@@ -108,7 +108,3 @@ def judged(status: int, retry_after: float | None) -> Answer:
     if 300 <= status < 400:
         return Again(f"HTTP {status}: redirects are not followed")
     return Again(f"HTTP {status}", status not in _NOT_THERE, retry_after or 0.0)
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
