@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 from voicequeue.callbacks import Call, Undeliverable
 from voicequeue.net.addresses import Allowed
 from voicequeue.net.connections import Refused, Target, Times, Unanswered, request
+from voicequeue.signing import receiver_secret
 
 #: A receiver that says so, or does not answer, is not there for anybody.
 _NOT_THERE = frozenset({429, 502, 503, 504})
@@ -50,11 +51,12 @@ Answer = Delivered | Again | Never
 class Sender:
     """Signs and sends. Safe to share between threads.
 
-    Each of the `secrets` (`whsec_…`) signs, so that a receiver may go over from one to the other.
+    From each of the `secrets` one follows that is the receiver's own. All of them sign, so that it may go over from one to
+    the other.
     """
 
     def __init__(self, secrets: Sequence[str], *, allowed: Allowed, times: Times, certificates: str = "") -> None:
-        self._signers = [Webhook(secret) for secret in secrets]
+        self._secrets = tuple(secrets)
         self._allowed = allowed
         self._times = times
         self._certificates = certificates
@@ -65,7 +67,7 @@ class Sender:
 
     def send(self, call: Call, target: Target, now: float) -> Answer:
         """Try it once."""
-        if not self._signers:
+        if not self._secrets:
             return Again("nothing can be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
         try:
             return self._send(target, call.id, call.body(), now)
@@ -78,7 +80,7 @@ class Sender:
         with request(
             "POST",
             target,
-            headers=self.headers(callback_id, body, now),
+            headers=self.headers(target, callback_id, body, now),
             body=body,
             allowed=self._allowed,
             times=self._times,
@@ -86,10 +88,11 @@ class Sender:
         ) as response:
             return judged(response.status, response.number("Retry-After"))
 
-    def headers(self, callback_id: str, body: bytes, now: float) -> dict[str, str]:
-        """What the receiver verifies. Source: the Standard Webhooks spec."""
+    def headers(self, target: Target, callback_id: str, body: bytes, now: float) -> dict[str, str]:
+        """Return what the receiver verifies. Source: the Standard Webhooks spec."""
         at = datetime.fromtimestamp(int(now), UTC)  # the library reads any other zone wrongly
-        signatures = [signer.sign(callback_id, at, body.decode()) for signer in self._signers]
+        secrets = (receiver_secret(secret, target.site) for secret in self._secrets)
+        signatures = [Webhook(secret).sign(callback_id, at, body.decode()) for secret in secrets]
         return {
             "Content-Type": "application/json",
             "User-Agent": _AGENT,

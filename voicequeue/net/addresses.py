@@ -28,7 +28,7 @@ _NOT_PUBLIC_6 = IPv6Network("3fff::/20")
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What somebody has allowed beyond the public network: names of hosts, and networks.
+    """What an operator has allowed beyond the public network: names of hosts, and networks.
 
     `setting` is what the reader of a refusal would have to change.
     """
@@ -51,22 +51,22 @@ class Allowed:
     def why_not(self, host: str, address: str) -> str | None:
         """Return why nothing is sent to that address, which the name `host` led to; None if it may be.
 
-        A cloud's own service is allowed by its address alone: where a name leads to is decided by whoever serves the
+        A cloud's own service is allowed by its address alone: where a name leads to is decided by those who serve the
         name, and a network that contains more was allowed for the sake of the rest.
         """
         found = ip_address(address)
         meant = tuple(_meant(found))
+        why = next((why for each in meant if (why := _why_not(each))), None)
         services = [service for each in (found, *meant) if (service := service_at(each)) is not None]
         named = [network for network in self.networks if any(each in network for each in (found, *meant))]
         if services:
             if any(_is_part(network, service) for network in named for service in services):
                 return None
-            why = next((why for each in meant if (why := _why_not(each))), "an address of a cloud's own services")
-            return f"its host leads to {why}, which {self.setting} does not name by its address"
-        if named or _name(host) in self.hosts:
+            what = why or "an address of a cloud's own services"
+            return f"its host leads to {what}, which {self.setting} does not name by its address"
+        if why is None or named or _name(host) in self.hosts:
             return None
-        why = next((why for each in meant if (why := _why_not(each))), "")
-        return f"its host leads to {why}, which {self.setting} does not name" if why else None
+        return f"its host leads to {why}, which {self.setting} does not name"
 
 
 def _name(host: str) -> str:

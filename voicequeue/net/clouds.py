@@ -1,7 +1,7 @@
 """Addresses at which clouds serve their own machines: credentials of the machine, agents, internal endpoints.
 
-Whoever can send a request from a machine to one of these may receive its credentials. Several of them are ordinary public
-addresses by their number. A new one goes into this list with the name of its cloud.
+A caller who can have a machine send a request there may receive the machine's credentials. By their number several of
+them are ordinary public addresses. A new one goes into this list with the name of its cloud.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _SINGLE = frozenset(int(each.network_address) for each in SERVICES if each.versi
 def service_at(address: Address) -> Network | None:
     """Return the largest of these networks that the address lies in, or None.
 
-    A translator between IPv6 and IPv4 may have any prefix of its operator. So IPv6 that ends with the IPv4 address of one
-    of these services counts as that service.
+    A translator between IPv6 and IPv4 may have any prefix of its operator. So IPv6 that ends with the IPv4 address of
+    one of these services counts as that service.
     """
     found = [each for each in SERVICES if each.version == address.version and address in each]
     if not found and address.version == 6 and int(address) & 0xFFFFFFFF in _SINGLE:
