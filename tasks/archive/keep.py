@@ -120,21 +120,9 @@ def missing(job: Job) -> list[_Failure]:
 
 
 def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
-    """One file, from its link to its place and its record; None if all went well."""
+    """Archive one file, and give what keeps it from that; None if all went well. Raises RedisError."""
     try:
-        with _spooled() as spool:
-            with spool.open("w+b") as into:
-                came = services.fetcher.fetch(file.url, into)
-            name = ending(file.part, came.beginning)
-            if name is None:
-                return _Failure(f"{file}: what came is no {file.part}")
-            # Whoever was frozen meanwhile must not overwrite what somebody else has put there since.
-            if not services.archive.renew(claim, services.clock(), lease=services.patience.lease_s):
-                return None
-            folders = (safe(job.spec.batch or NO_BATCH), safe(job.id))
-            link = services.shelf.put(spool, *folders, f"{safe(file.clip.clip_id)}.{name}")
-        if file.part is Part.AUDIO:
-            _put_beside(services.shelf, job, file.clip, *folders)
+        return _archive(services, claim, job, file)
     except NotFetched as error:
         return _Failure(f"{file}: {error}", error.for_good, error.after)
     except Unusable as error:
@@ -146,6 +134,23 @@ def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Fa
     except Exception as error:  # a defect of ours: it counts as a try, or it would be tried for ever
         log.exception("a defect", extra={"job": job.id})
         return _Failure(f"{file}: a defect of voicequeue: {type(error).__name__}")
+
+
+def _archive(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
+    """Bring one file from its link to its place and its record."""
+    with _spooled() as spool:
+        with spool.open("w+b") as into:
+            came = services.fetcher.fetch(file.url, into)
+        name = ending(file.part, came.beginning)
+        if name is None:
+            return _Failure(f"{file}: what came is no {file.part}")
+        # A process that was frozen meanwhile must not overwrite what another one has put there since.
+        if not services.archive.renew(claim, services.clock(), lease=services.patience.lease_s):
+            return None
+        folders = (safe(job.spec.batch or NO_BATCH), safe(job.id))
+        link = services.shelf.put(spool, *folders, f"{safe(file.clip.clip_id)}.{name}")
+    if file.part is Part.AUDIO:
+        _put_beside(services.shelf, job, file.clip, *folders)
     kept = ArchivedFile(link, came.size, came.sha256)
     services.archive.kept(claim, file.clip.clip_id, file.part, kept, services.clock(), lease=services.patience.lease_s)
     return None

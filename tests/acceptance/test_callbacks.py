@@ -139,7 +139,7 @@ def test_a_receiver_that_is_down_for_a_while_gets_everything_in_order_when_it_is
         assert of_job == ["job.failed", "job.succeeded"]
         assert last_ids(queue, "down") | last_ids(queue, "late") <= set(ids(receiver))
         [batch] = [each for each in told(receiver) if each["type"] == "batch.settled"]
-        assert batch["data"] == queue.batch("down").as_dict()
+        assert batch["data"] == {**queue.batch("down").as_dict(), "origin": "library"}
         assert len(ids(receiver)) == 13
 
 
