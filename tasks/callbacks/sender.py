@@ -51,8 +51,8 @@ Answer = Delivered | Again | Never
 class Sender:
     """Signs and sends. Safe to share between threads.
 
-    From each of the `secrets` one follows that is the receiver's own. All of them sign, so that it may go over from one to
-    the other.
+    From each of the `secrets` one follows that is the receiver's own. All of them sign, so that it may go over from one
+    to the other.
     """
 
     def __init__(self, secrets: Sequence[str], *, allowed: Allowed, times: Times, certificates: str = "") -> None:
