@@ -26,7 +26,7 @@ if [ -n "$(tail -c 1 .env)" ]; then
 fi
 if is_set VOICEQUEUE_SECRET && ! is_set VOICEQUEUE_CALLBACK_SECRET; then
     echo "missing in .env: VOICEQUEUE_CALLBACK_SECRET=… What receivers know until now follows from VOICEQUEUE_SECRET," \
-        "and \`voicequeue callbacks --secret\` prints it"
+        "and \`voicequeue callbacks --root-secret\` prints it"
 else
     make_setting VOICEQUEUE_CALLBACK_SECRET "whsec_$(random)" # base64 as well
 fi

@@ -193,7 +193,8 @@ class Settings(BaseSettings):
     callback_secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
         SecretStr(""),
         description="signs [callbacks](callbacks.md#the-secret): `whsec_` and 24 to 64 bytes in base64; several are "
-        "separated by spaces, and each signs. Without it, what follows from `VOICEQUEUE_SECRET` does",
+        "separated by spaces, and each signs. Each receiver's own follows from it. Without it, what follows from "
+        "`VOICEQUEUE_SECRET` takes its place",
     )
     callback_allow: Annotated[str, AfterValidator(_hosts_and_networks)] = Field(
         "",

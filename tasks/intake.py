@@ -13,6 +13,7 @@ from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from voicequeue.errors import InvalidJob, KeyConflict, Problem, checked
+from voicequeue.origin import Origin
 from voicequeue.receipts import entered
 from voicequeue.rejects import RejectedMessage
 from voicequeue.spec import parse
@@ -94,7 +95,7 @@ def accept(store: Store, job: Mapping[str, Any], *, message_id: str, now: float)
     if spec.key is None:
         spec = spec.model_copy(update={"key": f"message-{message_id}"})
     jobs = [(each.id(), each) for each in spec.each()]
-    entry = entered(jobs, store.enqueue(jobs, now))
+    entry = entered(jobs, store.enqueue(jobs, now, origin=Origin.MESSAGE))
     if entry.error is not None:
         raise entry.error
     log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "door": "message", "at": now})

@@ -19,7 +19,7 @@ class Told:
     """Takes callbacks signed with what follows from `secret`; of so large a part it takes none, and says so or not."""
 
     def __init__(self, secret: str, *, seed: int, bad: float) -> None:
-        self._webhook = Webhook(signing.callback_secret(secret))
+        self._root = signing.callback_secret(secret)
         self._chance = random.Random(seed)
         self._bad = bad
         #: Of each job the types that it was told, in order; repetitions are told once.
@@ -37,7 +37,8 @@ class Told:
             return
         self.came += 1
         try:
-            self._webhook.verify(request.body, request.headers)
+            secret = signing.receiver_secret(self._root, f"http://{request.headers['host']}")
+            Webhook(secret).verify(request.body, request.headers)
         except WebhookVerificationError:
             self.unsigned += 1
         if request.headers["webhook-id"] not in self._seen:

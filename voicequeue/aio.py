@@ -52,9 +52,10 @@ class AsyncVoiceQueue:
         prefix: str = DEFAULT_PREFIX,
         wait_for_redis_s: float = 0.0,
         reuse: bool = False,
+        app: str = "",
         threads: int = 8,
     ) -> None:
-        self._queue = VoiceQueue(url, prefix=prefix, wait_for_redis_s=wait_for_redis_s, reuse=reuse)
+        self._queue = VoiceQueue(url, prefix=prefix, wait_for_redis_s=wait_for_redis_s, reuse=reuse, app=app)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="voicequeue")
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._listener: asyncio.Task[None] | None = None

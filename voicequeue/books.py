@@ -107,7 +107,7 @@ def _committed(record: Record) -> int:
 
 
 #: What else stands in these hashes: no sum over jobs, but what somebody set.
-_SET = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "settlings"})
+_SET = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "callback_origin", "settlings"})
 
 
 def told(counters: str, written: dict[str, str]) -> dict[str, int]:

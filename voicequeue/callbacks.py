@@ -17,6 +17,7 @@ from typing import Any, cast
 from voicequeue import records
 from voicequeue.job import iso
 from voicequeue.keyspace import Keyspace, rows
+from voicequeue.origin import Origin
 from voicequeue.overview import CallbackCounts
 from voicequeue.spec import batch_name, http_url, stored
 from voicequeue.texts import mended
@@ -115,7 +116,7 @@ class Call:
     def _data(self) -> dict[str, Any]:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.told).items()}
         if self.job_id is None:
-            return records.batch(self.batch, record).as_dict()
+            return {**records.batch(self.batch, record).as_dict(), "origin": record.get("callback_origin")}
         return records.job(self.job_id, {**record, "spec": self.asked}).as_dict()
 
 
@@ -214,13 +215,13 @@ class Callbacks:
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
-    def set_batch_url(self, name: str, url: str | None) -> None:
-        """Where it is told that the batch has settled; None: nowhere. Raises ValueError."""
+    def set_batch_url(self, name: str, url: str | None, *, origin: str = Origin.LIBRARY) -> None:
+        """Set where it is told that the batch has settled (None: nowhere), and who wants that. Raises ValueError."""
         key = self._space.key(f"batch:{batch_name(name)}")
         if url is None:
-            self._redis.hdel(key, "callback_url")
+            self._redis.hdel(key, "callback_url", "callback_origin")
         else:
-            self._redis.hset(key, "callback_url", http_url(url))
+            self._redis.hset(key, mapping={"callback_url": http_url(url), "callback_origin": origin})
 
 
 def _callback(callback_id: str, record: Mapping[str, str], due: float | None, given_up: float | None) -> Callback:

@@ -251,6 +251,7 @@ class Job:
     be read. `orders` are upstream's tasks by attempt, of all orders that were charged; `lost` are the stages, by
     attempt, of orders that may have been charged and were given up or sent again. `cancelling`: it is charging or
     unsure, and is cancelled as soon as it is known what became of its order; no further stage is ordered for it.
+    `origin` is through which door it came, and who brought it (voicequeue/origin.py).
     """
 
     id: str
@@ -275,6 +276,7 @@ class Job:
     orders: Mapping[int, str] = field(default_factory=dict)
     lost: Mapping[int, Stage] = field(default_factory=dict)
     cancelling: bool = False
+    origin: str | None = None
 
     @property
     def is_final(self) -> bool:
@@ -305,6 +307,7 @@ class Job:
             "id": self.id,
             "key": self.spec.key,
             "batch": self.spec.batch,
+            "origin": self.origin,
             "name": self.spec.name,
             "priority": self.spec.priority.value,
             "state": self.state.value,

@@ -23,7 +23,6 @@ from voicequeue.errors import UnfitAudio
 from voicequeue.net.addresses import Allowed
 from voicequeue.net.connections import CutOff, Refused, Response, Target, Times, TooLarge, TooSlow, Unanswered, request
 from voicequeue.net.lanes import Lanes
-from voicequeue.texts import whole_number
 
 T = TypeVar("T")
 
@@ -143,7 +142,7 @@ class Recordings:
         reader = AudioReader()
         came = 0
         try:
-            if (_number(response, "Content-Length") or 0) > self._rules.max_bytes:
+            if (response.number("Content-Length") or 0) > self._rules.max_bytes:
                 raise TooLarge
             for piece in _plain(response, self._rules.max_bytes):
                 reader.feed(piece)
@@ -183,17 +182,12 @@ def _check_status(response: Response) -> None:
         return
     told = UnfitAudio("http_error", f"HTTP {status}{_MEANINGS.get(status, '')}")
     if status >= 500 or status in (408, 425, 429):
-        raise _Passing(told, _number(response, "Retry-After") or 0)
+        raise _Passing(told, response.number("Retry-After") or 0)
     raise told
 
 
-def _number(response: Response, header: str) -> int | None:
-    text = response.headers.get(header) or ""
-    return whole_number(text, at_most=10**19 - 1)
-
-
 def _cut_after(came: int, response: Response) -> str:
-    announced = _number(response, "Content-Length")
+    announced = response.number("Content-Length")
     of = "" if announced is None else f" of {announced:,}"
     return f"truncated: the connection ended after {came:,}{of} bytes"
 

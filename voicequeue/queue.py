@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -25,6 +26,7 @@ from voicequeue.job import FINAL, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX
 from voicequeue.listing import Filter, Page
 from voicequeue.orders import name_order
+from voicequeue.origin import Origin
 from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.plans import Action, Done, Plan
 from voicequeue.portions import CHUNK, portions, weight
@@ -68,7 +70,8 @@ class VoiceQueue:
     failover, no memory left) is tried again for that many seconds first (without: for half a second); `math.inf` tries
     for ever. A job is written once however often its call is tried, and counted as new by the call that wrote it.
 
-    With `reuse` jobs that do not say share their voice with others on the same recording.
+    With `reuse` jobs that do not say share their voice with others on the same recording. `app` is the name of the
+    program that enqueues; its jobs have the origin `library:app`.
 
     Raises ValueError for a `url`, a `prefix` or a time that cannot be one.
     """
@@ -80,7 +83,9 @@ class VoiceQueue:
         prefix: str = DEFAULT_PREFIX,
         wait_for_redis_s: float = 0.0,
         reuse: bool = False,
+        app: str = "",
     ) -> None:
+        self._origin = Origin.LIBRARY.of(app)
         if not wait_for_redis_s >= 0:
             raise ValueError("the seconds to wait for Redis must be a number, 0 or more")
         self._redis = connect(url, wait_s=wait_for_redis_s)
@@ -128,7 +133,9 @@ class VoiceQueue:
         """Put some jobs into the backlog, with one call to Redis for each 500 or 1,048,576 characters; gives what
         became of each, in their order."""
         return [
-            entry for chunk in portions(map(_parsed, jobs), weight) for entry in _Chunk(self._store, chunk).entries()
+            entry
+            for chunk in portions(map(_parsed, jobs), weight)
+            for entry in _Chunk(self._store, chunk, self._origin).entries()
         ]
 
     def enqueue_many(
@@ -154,7 +161,7 @@ class VoiceQueue:
         sent: _Chunk | None = None
         try:
             for chunk in portions(map(_parsed, jobs), weight):
-                ready = _Chunk(self._store, chunk)
+                ready = _Chunk(self._store, chunk, self._origin)
                 before, sent = sent, None
                 if before is not None:
                     yield before.entries()
@@ -444,7 +451,7 @@ class VoiceQueue:
         It may be set before the batch has jobs. Raises ValueError.
         """
         with reachable():
-            self._store.callbacks.set_batch_url(name, url)
+            self._store.callbacks.set_batch_url(name, url, origin=self._origin)
 
     # ── callbacks ──────────────────────────────────────────────────────────────────────────────
 
@@ -615,14 +622,21 @@ class VoiceQueue:
                 return self.get(job_id)
 
 
+def entered_by(queue: VoiceQueue, origin: str) -> VoiceQueue:
+    """Return the same queue for a door: what is enqueued with it has that origin (voicequeue/origin.py)."""
+    door = copy(queue)
+    door._origin = origin
+    return door
+
+
 class _Chunk:
     """Jobs of one call to Redis, of which any may be none or, with several songs, many."""
 
-    def __init__(self, store: Store, jobs: Sequence[VoiceJob | InvalidJob]) -> None:
+    def __init__(self, store: Store, jobs: Sequence[VoiceJob | InvalidJob], origin: str) -> None:
         self._orders = [_order(job) for job in jobs]
         flat = [job for order in self._orders if not isinstance(order, InvalidJob) for job in order]
         with reachable():
-            self._call = store.enqueueing(flat, store.clock()) if flat else None
+            self._call = store.enqueueing(flat, store.clock(), origin=origin) if flat else None
 
     def begin(self) -> None:
         """Have Redis take them."""

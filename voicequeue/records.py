@@ -46,6 +46,7 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         orders=(orders := _orders(record.get("orders"))),
         lost={attempt: stage for attempt, stage in _lost(record.get("lost")).items() if attempt not in orders},
         cancelling="cancelling" in record,
+        origin=record.get("origin"),
     )
 
 

@@ -53,8 +53,21 @@ def webhook_secret(secret: str, job_id: str) -> str:
 
 
 def callback_secret(secret: str) -> str:
-    """What callbacks are signed with where no other secret is set, as receivers are given it."""
-    return "whsec_" + b64encode(bytes.fromhex(derive(secret, "callback secret"))).decode()
+    """Return what receivers' secrets follow from where no other secret is set for callbacks."""
+    return _whsec(derive(secret, "callback secret"))
+
+
+def receiver_secret(root: str, site: str) -> str:
+    """Return what one receiver's callbacks are signed with, in the form in which it is given it.
+
+    `root` is a callback secret, `site` the receiver's scheme, host and port. No other receiver has the same secret, and
+    none can be found from another.
+    """
+    return _whsec(derive(root, "receiver secret", site))
+
+
+def _whsec(digits: str) -> str:
+    return "whsec_" + b64encode(bytes.fromhex(digits)).decode()
 
 
 def holds(expected: str, given: str) -> bool:

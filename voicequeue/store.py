@@ -25,6 +25,7 @@ from voicequeue.gate import Effect, Limits
 from voicequeue.job import FINAL, WHEN_CANCELLING, WITH_THE_VOICE, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.lookup import Lookup
+from voicequeue.origin import Origin
 from voicequeue.overview import Batch, Line
 from voicequeue.preview import Preview
 from voicequeue.pulses import KINDS, Pulses
@@ -122,20 +123,24 @@ class Store:
         """Ask Redis to write, and change nothing. Raises RedisRefusalError where it takes no writes for now."""
         self._redis.setrange(self._space.key("nothing"), 0, "")
 
-    def enqueue(self, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> list[Outcome]:
+    def enqueue(
+        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, origin: str = Origin.LIBRARY
+    ) -> list[Outcome]:
         """Write (id, job) pairs to the backlog, in order; a job that is there already is left alone.
 
         A job that this very call has written is NEW, also where Redis's first answer was lost.
         """
-        return self.enqueueing(jobs, now).outcomes()
+        return self.enqueueing(jobs, now, origin=origin).outcomes()
 
-    def enqueueing(self, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> Enqueueing:
+    def enqueueing(
+        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, origin: str = Origin.LIBRARY
+    ) -> Enqueueing:
         """The same, while the caller does something else."""
         # Most jobs of a call are of one kind, and it is told once.
         kinds: dict[tuple[str | int | float, ...], int] = {}
         of_jobs: list[str | int] = []
         for job_id, spec in jobs:
-            of_jobs += (job_id, spec.content(), kinds.setdefault(self._kind(spec), len(kinds)))
+            of_jobs += (job_id, spec.content(), kinds.setdefault((*self._kind(spec), origin), len(kinds)))
         call = self._space.call("enqueue", f"{now:.6f}", len(kinds), *chain.from_iterable(kinds), *of_jobs)
 
         def after_all(found: list[Outcome]) -> list[Outcome]:
@@ -144,7 +149,7 @@ class Store:
         return Enqueueing(call, after_all)
 
     def _kind(self, spec: VoiceJob) -> tuple[str | int | float, ...]:
-        """What scripts/enqueue.lua is told of a job beside its id and content."""
+        """What scripts/enqueue.lua is told of a job beside its id, content and origin."""
         first, *later = spec.stages
         after = later[0] if later else ""
         within = "" if spec.start_within_s is None else spec.start_within_s

@@ -3,7 +3,8 @@
     python docs/examples/django_app.py runserver 9000
 
 Needs the package (`pip install .`), Django, standardwebhooks, REDIS_URL and CALLBACK_SECRET (`voicequeue callbacks
---secret` prints it). Voices are put in with a callback to this app, which must be where workers reach it.
+--secret http://127.0.0.1:9000` prints it). Voices are put in with a callback to this app, which must be where workers
+reach it.
 """
 
 import json
@@ -26,7 +27,7 @@ settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1", "localhost
 django.setup()
 
 #: One for the process: its connections are shared by the threads.
-queue = VoiceQueue(os.environ.get("REDIS_URL", "redis://localhost:6379/0"))
+queue = VoiceQueue(os.environ.get("REDIS_URL", "redis://localhost:6379/0"), app="shop")
 
 #: In a real app a table of its own.
 finished: dict[str, list[str]] = {}
@@ -49,6 +50,8 @@ def called_back(request: HttpRequest) -> HttpResponse:
         told: dict[str, Any] = Webhook(os.environ["CALLBACK_SECRET"]).verify(request.body, dict(request.headers))
     except WebhookVerificationError:
         return HttpResponse(status=401)
+    if told["data"]["origin"] != "library:shop":
+        return HttpResponse(status=410)  # another app's job, which names this URL
     if told["type"] == "job.succeeded":
         finished[told["data"]["id"]] = [clip["audio_url"] for clip in told["data"]["clips"]]
     return HttpResponse(status=204)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
@@ -29,7 +30,9 @@ REDIRECTS_MAX = 5
 CONNECTIONS_MAX = 6
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15})")
+#: What is sent back to the server, as it came: texts that can stand in a header and mean nothing else there.
+_ETAG, _DATE = re.compile(r'"[!#-~]{0,200}"'), re.compile(r"[A-Za-z0-9,: +-]{1,50}")
 _ASKED = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
@@ -80,17 +83,17 @@ class Download:
             return {}
         return {"Range": f"bytes={self.size}-", "If-Range": self.validator}
 
-    def begin(self, headers: Mapping[str, str]) -> None:
-        """A whole file comes: what came before is nothing."""
+    def begin(self, response: Response) -> None:
+        """A whole file comes: what came before is nothing. Raises NotFetched."""
         self.into.seek(0)
         self.into.truncate()
         self.size, self.beginning, self._hash = 0, b"", sha256()
-        self.total, self.validator = _length(headers), _validator(headers)
+        self.total, self.validator = _length(response), _validator(response.headers)
 
-    def goes_on(self, headers: Mapping[str, str]) -> bool:
-        """Whether what comes is the rest of this very file."""
-        found = _RANGE.fullmatch(headers.get("Content-Range", ""))
-        told = _validator(headers)
+    def goes_on(self, response: Response) -> bool:
+        """Return whether what comes is the rest of this very file."""
+        found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        told = _validator(response.headers)
         return (
             found is not None
             and int(found[1]) == self.size
@@ -143,12 +146,11 @@ class Fetcher:
     def _go_on(self, url: str, download: Download, until: float) -> None:
         """Read on from where it stands, by one connection. Raises NotFetched, Refused, TooLarge, Unanswered."""
         with self._followed(url, download.wanted(), until) as response:
-            headers = dict(response.headers.items())
             if response.status == 200:
-                download.begin(headers)
-            elif response.status != 206:
+                download.begin(response)
+            elif response.status != 206 or not download.wanted():
                 raise _judged(response)
-            elif not download.goes_on(headers):
+            elif not download.goes_on(response):
                 download.forget()
                 raise Unanswered("the file has changed meanwhile")
             self._check(download, response)
@@ -201,17 +203,20 @@ def _redirected(url: str, location: str | None) -> str:
 
 
 def _judged(response: Response) -> NotFetched:
-    told = response.headers.get("Retry-After", "")
-    after = float(told) if told.isascii() and told.isdigit() and len(told) < 10 else 0.0
-    return NotFetched(f"HTTP {response.status}", after=after)
+    return NotFetched(f"HTTP {response.status}", after=response.number("Retry-After") or 0.0)
 
 
-def _length(headers: Mapping[str, str]) -> int | None:
-    told = headers.get("Content-Length", "")
-    return int(told) if told.isascii() and told.isdigit() else None
+def _length(response: Response) -> int | None:
+    """Return the length that the server names, if it names one. Raises NotFetched where it is none."""
+    length = response.number("Content-Length")
+    if length is None and "Content-Length" in response.headers:
+        raise NotFetched("its Content-Length is not a number that can be used")
+    return length
 
 
-def _validator(headers: Mapping[str, str]) -> str | None:
-    """A strong ETag, or the time of the last change; a weak ETag does not say that each byte is the same."""
-    etag = headers.get("ETag", "")
-    return etag if etag.startswith('"') else headers.get("Last-Modified")
+def _validator(headers: Message) -> str | None:
+    """Return a strong ETag, or the time of the last change; a weak ETag does not say that each byte is the same."""
+    etag, changed = str(headers.get("ETag", "")), str(headers.get("Last-Modified", ""))
+    if _ETAG.fullmatch(etag):
+        return etag
+    return changed if _DATE.fullmatch(changed) else None

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,9 @@ NO_BATCH = "_"
 #: Files on their way are called so, and locked by whoever is at it; what a dead process left is removed.
 SPOOLED = "voicequeue-song-"
 _JUST_MADE_S = 60
+
+#: Of what is not removed so many are named.
+_NAMED_MAX = 5
 
 
 @dataclass(frozen=True)
@@ -116,27 +120,37 @@ def missing(job: Job) -> list[_Failure]:
 
 
 def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
-    """One file, from its link to its place and its record; None if all went well."""
+    """Archive one file, and give what keeps it from that; None if all went well. Raises RedisError."""
     try:
-        with _spooled() as spool:
-            with spool.open("w+b") as into:
-                came = services.fetcher.fetch(file.url, into)
-            name = ending(file.part, came.beginning)
-            if name is None:
-                return _Failure(f"{file}: what came is no {file.part}")
-            # Whoever was frozen meanwhile must not overwrite what somebody else has put there since.
-            if not services.archive.renew(claim, services.clock(), lease=services.patience.lease_s):
-                return None
-            folders = (safe(job.spec.batch or NO_BATCH), safe(job.id))
-            link = services.shelf.put(spool, *folders, f"{safe(file.clip.clip_id)}.{name}")
-        if file.part is Part.AUDIO:
-            _put_beside(services.shelf, job, file.clip, *folders)
+        return _archive(services, claim, job, file)
     except NotFetched as error:
         return _Failure(f"{file}: {error}", error.for_good, error.after)
     except Unusable as error:
         return _Failure(f"{file}: {error}")
     except OSError as error:
         return _Failure(f"{file}: it finds no room on this machine: {os.strerror(error.errno or 0)}")
+    except RedisError:
+        raise
+    except Exception as error:  # a defect of ours: it counts as a try, or it would be tried for ever
+        log.exception("a defect", extra={"job": job.id})
+        return _Failure(f"{file}: a defect of voicequeue: {type(error).__name__}")
+
+
+def _archive(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
+    """Bring one file from its link to its place and its record."""
+    with _spooled() as spool:
+        with spool.open("w+b") as into:
+            came = services.fetcher.fetch(file.url, into)
+        name = ending(file.part, came.beginning)
+        if name is None:
+            return _Failure(f"{file}: what came is no {file.part}")
+        # A process that was frozen meanwhile must not overwrite what another one has put there since.
+        if not services.archive.renew(claim, services.clock(), lease=services.patience.lease_s):
+            return None
+        folders = (safe(job.spec.batch or NO_BATCH), safe(job.id))
+        link = services.shelf.put(spool, *folders, f"{safe(file.clip.clip_id)}.{name}")
+    if file.part is Part.AUDIO:
+        _put_beside(services.shelf, job, file.clip, *folders)
     kept = ArchivedFile(link, came.size, came.sha256)
     services.archive.kept(claim, file.clip.clip_id, file.part, kept, services.clock(), lease=services.patience.lease_s)
     return None
@@ -210,9 +224,24 @@ def _spooled() -> Iterator[Path]:
 
 
 def sweep(now: float) -> None:
-    """Remove what processes left on this machine that were killed."""
-    for file in Path(tempfile.gettempdir()).glob(f"{SPOOLED}*"):
-        with suppress(OSError), file.open("rb") as held:  # somebody is at it, or it is just gone
+    """Remove what killed processes left on this machine.
+
+    The folder is open to every user of the machine: what is no plain file there is none of ours, and stays.
+    """
+    strange = [file.name for file in sorted(Path(tempfile.gettempdir()).glob(f"{SPOOLED}*")) if not _swept(file, now)]
+    if strange:
+        log.warning("not removed, for these are no plain files: %r", strange[:_NAMED_MAX])
+
+
+def _swept(file: Path, now: float) -> bool:
+    """Remove a file that no process holds any more; False if it is no plain file."""
+    with suppress(OSError):  # a process is writing it, it is another user's, or it is just gone
+        if not stat.S_ISREG(file.lstat().st_mode):
+            return False
+        # By now it may be a pipe, which would be waited for, or a link, which leads elsewhere.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(held.fileno()).st_mtime < now - _JUST_MADE_S:
+            found = os.fstat(held.fileno())
+            if stat.S_ISREG(found.st_mode) and found.st_mtime < now - _JUST_MADE_S:
                 file.unlink()
+    return True

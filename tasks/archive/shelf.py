@@ -108,10 +108,10 @@ class Shelf:
 
     def _clear(self, folder: str, name: str) -> None:
         """What somebody left here who was killed."""
-        for path in self.files.ls(folder, detail=False):
-            left = path.rpartition("/")[2]
-            if left.startswith(f".{name}.") and left.endswith(".part"):
-                self.files.rm_file(path)
+        for found in self.files.ls(folder, detail=True):
+            left = found["name"].rpartition("/")[2]
+            if left.startswith(f".{name}.") and left.endswith(".part") and found["type"] == "file":
+                self.files.rm_file(found["name"])
 
 
 def _how(protocols: tuple[str, ...], name: str) -> dict[str, Any]:

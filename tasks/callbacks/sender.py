@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 from voicequeue.callbacks import Call, Undeliverable
 from voicequeue.net.addresses import Allowed
 from voicequeue.net.connections import Refused, Target, Times, Unanswered, request
-from voicequeue.texts import whole_number
+from voicequeue.signing import receiver_secret
 
 #: A receiver that says so, or does not answer, is not there for anybody.
 _NOT_THERE = frozenset({429, 502, 503, 504})
@@ -51,11 +51,12 @@ Answer = Delivered | Again | Never
 class Sender:
     """Signs and sends. Safe to share between threads.
 
-    Each of the `secrets` (`whsec_…`) signs, so that a receiver may go over from one to the other.
+    From each of the `secrets` one follows that is the receiver's own. All of them sign, so that it may go over from one
+    to the other.
     """
 
     def __init__(self, secrets: Sequence[str], *, allowed: Allowed, times: Times, certificates: str = "") -> None:
-        self._signers = [Webhook(secret) for secret in secrets]
+        self._secrets = tuple(secrets)
         self._allowed = allowed
         self._times = times
         self._certificates = certificates
@@ -66,7 +67,7 @@ class Sender:
 
     def send(self, call: Call, target: Target, now: float) -> Answer:
         """Try it once."""
-        if not self._signers:
+        if not self._secrets:
             return Again("nothing can be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
         try:
             return self._send(target, call.id, call.body(), now)
@@ -79,18 +80,19 @@ class Sender:
         with request(
             "POST",
             target,
-            headers=self.headers(callback_id, body, now),
+            headers=self.headers(target, callback_id, body, now),
             body=body,
             allowed=self._allowed,
             times=self._times,
             tls=self._tls,
         ) as response:
-            return judged(response.status, _seconds(response.headers.get("Retry-After")))
+            return judged(response.status, response.number("Retry-After"))
 
-    def headers(self, callback_id: str, body: bytes, now: float) -> dict[str, str]:
-        """What the receiver verifies. Source: the Standard Webhooks spec."""
+    def headers(self, target: Target, callback_id: str, body: bytes, now: float) -> dict[str, str]:
+        """Return what the receiver verifies. Source: the Standard Webhooks spec."""
         at = datetime.fromtimestamp(int(now), UTC)  # the library reads any other zone wrongly
-        signatures = [signer.sign(callback_id, at, body.decode()) for signer in self._signers]
+        secrets = (receiver_secret(secret, target.site) for secret in self._secrets)
+        signatures = [Webhook(secret).sign(callback_id, at, body.decode()) for secret in secrets]
         return {
             "Content-Type": "application/json",
             "User-Agent": _AGENT,
@@ -109,7 +111,3 @@ def judged(status: int, retry_after: float | None) -> Answer:
     if 300 <= status < 400:
         return Again(f"HTTP {status}: redirects are not followed")
     return Again(f"HTTP {status}", status not in _NOT_THERE, retry_after or 0.0)
-
-
-def _seconds(text: str | None) -> float | None:
-    return None if (seconds := whole_number(text or "", at_most=10**9 - 1)) is None else float(seconds)

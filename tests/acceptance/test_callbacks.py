@@ -89,7 +89,8 @@ def voices(count: int, batch: str, url: str, **fields: Any) -> list[VoiceJob]:
 
 def told(receiver: Scripted) -> list[dict[str, Any]]:
     """All that came there, verified by the library of the specification."""
-    return [Webhook(SECRET).verify(each.body, each.headers) for each in list(receiver.requests)]
+    webhook = Webhook(signing.receiver_secret(SECRET, here(receiver.url)))
+    return [webhook.verify(each.body, each.headers) for each in list(receiver.requests)]
 
 
 def ids(receiver: Scripted) -> Counter[str]:
@@ -138,7 +139,7 @@ def test_a_receiver_that_is_down_for_a_while_gets_everything_in_order_when_it_is
         assert of_job == ["job.failed", "job.succeeded"]
         assert last_ids(queue, "down") | last_ids(queue, "late") <= set(ids(receiver))
         [batch] = [each for each in told(receiver) if each["type"] == "batch.settled"]
-        assert batch["data"] == queue.batch("down").as_dict()
+        assert batch["data"] == {**queue.batch("down").as_dict(), "origin": "library"}
         assert len(ids(receiver)) == 13
 
 
@@ -223,7 +224,8 @@ def guides_receiver(language: str, folder: Path) -> Iterator[tuple[str, subproce
     file = folder / {"python": "receiver.py", "js": "receiver.js"}[language]
     file.write_text(program)
     port = free_port()
-    env = {**os.environ, "CALLBACK_SECRET": SECRET, "PORT": str(port)}
+    secret = signing.receiver_secret(SECRET, f"http://localhost:{port}")
+    env = {**os.environ, "CALLBACK_SECRET": secret, "PORT": str(port)}
     command = [sys.executable if language == "python" else str(NODE), str(file)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -244,7 +246,7 @@ def test_the_receivers_of_the_guide_verify_what_comes_and_nothing_else(
 ) -> None:
     """A job's success and its batch; a forged one is answered with 400 and prints nothing."""
     with guides_receiver(language, tmp_path) as (url, process):
-        forged = Webhook(signing.callback_secret("another"))
+        forged = Webhook(signing.receiver_secret("another", here(url)))
         assert _posted(url, forged) == 400
         queue.call_back_batch(f"guide-{language}", f"{here(url)}/batch")
         [job] = queue.jobs(batch=_one(queue, f"guide-{language}", here(url)))

@@ -39,13 +39,13 @@ def house(build_for_all: Build) -> House:
     return house
 
 
-def environment(house: House) -> dict[str, str]:
-    """As the docs say to set it."""
+def environment(house: House, app: str = "") -> dict[str, str]:
+    """As the docs say to set it; `app` is where an example serves."""
     return {
         **os.environ,
         "REDIS_URL": house.redis_url,
         "VOICEQUEUE_URL": house.web or "",
-        "CALLBACK_SECRET": signing.callback_secret(SECRET),
+        "CALLBACK_SECRET": signing.receiver_secret(signing.callback_secret(SECRET), app),
     }
 
 
@@ -59,9 +59,9 @@ def run(house: House, *command: object) -> str:
 
 
 @contextmanager
-def serving(house: House, *command: object) -> Iterator[None]:
+def serving(house: House, app: str, *command: object) -> Iterator[None]:
     """An example's own server."""
-    server = subprocess.Popen(list(map(str, command)), env=environment(house))
+    server = subprocess.Popen(list(map(str, command)), env=environment(house, app))
     try:
         yield
     finally:
@@ -107,7 +107,7 @@ def test_the_fastapi_app_orders_a_voice_and_tells_its_songs(house: House) -> Non
     port = free_port()
     app = f"http://127.0.0.1:{port}"
     uvicorn = (sys.executable, "-m", "uvicorn", "--app-dir", EXAMPLES, "fastapi_app:app", "--log-level", "warning")
-    with serving(house, *uvicorn, "--port", port):
+    with serving(house, app, *uvicorn, "--port", port):
         eventually(lambda: answer("GET", f"{app}/openapi.json"))
         job_id = answer("POST", f"{app}/voices", json={**ORDER, "key": "fastapi"})["id"]
         eventually(lambda: len(answer("GET", f"{app}/voices/{job_id}")["songs"]) == 2, within_s=40)
@@ -120,7 +120,7 @@ def test_the_django_app_is_called_back_with_the_songs(house: House) -> None:
     """By a callback whose signature holds; one without is refused."""
     port = free_port()
     app = f"http://127.0.0.1:{port}"
-    with serving(house, sys.executable, EXAMPLES / "django_app.py", "runserver", "--noreload", port):
+    with serving(house, app, sys.executable, EXAMPLES / "django_app.py", "runserver", "--noreload", port):
         eventually(lambda: answer("GET", f"{app}/voices/nobody"))
         job_id = answer("POST", f"{app}/voices", json={**ORDER, "key": "django"})["id"]
         eventually(lambda: len(answer("GET", f"{app}/voices/{job_id}")["songs"] or ()) == 2, within_s=40)

@@ -95,8 +95,9 @@ def listen() -> Iterator[Listen]:
         yield lambda script: standing.enter_context(Scripted(script))
 
 
-def verified(request: Request, secret: str = SECRET) -> dict[str, Any]:
-    """What a receiver makes of it, with the library of the specification."""
+def verified(request: Request, root: str = SECRET) -> dict[str, Any]:
+    """What a receiver makes of it, with the library of the specification and its secret, which follows from `root`."""
+    secret = signing.receiver_secret(root, f"http://{request.headers['host']}")
     found: dict[str, Any] = Webhook(secret).verify(request.body, request.headers)
     return found
 

@@ -104,27 +104,33 @@ def test_what_was_given_up_is_delivered_again_by_id_by_batch_or_altogether(comma
     assert command("callbacks", "--all-undelivered").out.startswith("0 callbacks")
 
 
-@pytest.mark.parametrize("options", [("--batch", "b", "--all-undelivered"), ("--redeliver", "x", "--secret")])
+@pytest.mark.parametrize("options", [("--batch", "b", "--all-undelivered"), ("--redeliver", "x", "--secret", HOOK)])
 def test_only_one_thing_is_done_at_a_time(command: Command, options: tuple[str, ...]) -> None:
     """Wrong usage says so."""
     assert command("callbacks", *options).code == 2
 
 
 def test_the_secret_that_receivers_need_is_printed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first of its own, or what follows from the common one."""
+    """The receiver's own, for any URL of its server, of the first that is set; and what it follows from."""
     monkeypatch.delenv("VOICEQUEUE_CALLBACK_SECRET", raising=False)
     monkeypatch.delenv("VOICEQUEUE_SECRET", raising=False)
-    assert command("callbacks", "--secret").code == 2
+    assert command("callbacks", "--secret", HOOK).code == 2
 
     monkeypatch.setenv("VOICEQUEUE_SECRET", "too-short")
-    refused = command("callbacks", "--secret")
+    refused = command("callbacks", "--secret", HOOK)
     assert (refused.code, refused.out) == (2, "")
     assert "VOICEQUEUE_SECRET: can be guessed" in refused.err
     common = "the common secret of all these processes"
     monkeypatch.setenv("VOICEQUEUE_SECRET", common)
-    assert command("callbacks", "--secret").out.strip() == signing.callback_secret(common)
+    root = command("callbacks", "--root-secret").out.strip()
+    assert root == signing.callback_secret(common)
+    for url in ("https://shop.example", "https://SHOP.example:443/hooks?a=b"):
+        printed = command("callbacks", "--secret", url).out.strip()
+        assert printed == signing.receiver_secret(root, "https://shop.example:443") != root
+    assert command("callbacks", "--secret", "shop.example").code == 2
     monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", "whsec_bmV3 whsec_b2xk")
-    assert command("callbacks", "--secret").out.strip() == "whsec_bmV3"
+    assert command("callbacks", "--root-secret").out.strip() == "whsec_bmV3"
+    assert command("callbacks", "--secret", "https://shop.example").out.strip() != printed
 
 
 def test_a_batch_is_ingested_with_a_url_that_is_told_when_it_has_settled(

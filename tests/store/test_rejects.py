@@ -131,7 +131,7 @@ def test_a_message_that_comes_twice_is_one_job_and_another_one_with_its_id_is_re
 def test_a_defect_of_ours_is_kept_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it said stays in the log: it may quote the job."""
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(store, "enqueue", broken)

@@ -311,5 +311,5 @@ def test_make_secrets_gives_receivers_of_callbacks_no_other_secret_unasked(tmp_p
 
     said = make_secrets(tmp_path)
 
-    assert "voicequeue callbacks --secret" in said
+    assert "voicequeue callbacks --root-secret" in said
     assert "VOICEQUEUE_CALLBACK_SECRET" not in composed.read_values(tmp_path / ".env")

@@ -196,6 +196,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
         updated_at=1_760_000_005.0,
         settled_at=1_760_000_005.4567,
         credits=19,
+        origin="http:shop",
         persona_id="p-1",
         voice_name="ana",
         clips=(
@@ -219,6 +220,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
         "id": "abc",
         "key": "k",
         "batch": "b",
+        "origin": "http:shop",
         "name": "Ana",
         "priority": "normal",
         "state": "failed",

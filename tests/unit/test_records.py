@@ -44,6 +44,7 @@ def test_a_record_with_everything_is_a_job_with_everything() -> None:
         "failure": records.failure_text(failure),
         "rank": "1",
         "holder": "h",
+        "origin": "http:shop",
     }
 
     assert records.job("abc", record) == Job(
@@ -62,6 +63,7 @@ def test_a_record_with_everything_is_a_job_with_everything() -> None:
         clips=clips,
         failure=failure,
         task_ids={Stage.VOICE: "t-1", Stage.MUSIC: "t-2"},
+        origin="http:shop",
     )
 
 

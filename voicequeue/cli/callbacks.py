@@ -12,6 +12,7 @@ from voicequeue import signing
 from voicequeue.callbacks import Callback
 from voicequeue.cli.show import clock
 from voicequeue.cli.terminal import AsJson, CannotBegin, out, plain_table, print_json, queue, safe
+from voicequeue.net.connections import Refused, Target
 from voicequeue.overview import CallbackCounts
 from voicequeue.queue import VoiceQueue
 
@@ -28,14 +29,19 @@ def callbacks(
     redeliver: Annotated[list[str] | None, typer.Option(help="Deliver this one now; may be repeated.")] = None,
     batch: Annotated[str | None, typer.Option(help="Deliver all of this batch that were given up.")] = None,
     all_undelivered: Annotated[bool, typer.Option("--all-undelivered", help="Deliver all that were given up.")] = False,
-    secret: Annotated[bool, typer.Option("--secret", help="Print the secret that receivers verify with.")] = False,
+    secret: Annotated[
+        str | None, typer.Option(metavar="URL", help="Print the secret of the receiver at that URL.")
+    ] = None,
+    root_secret: Annotated[
+        bool, typer.Option("--root-secret", help="Print VOICEQUEUE_CALLBACK_SECRET as it is, or follows, here.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the callbacks that are pending or were given up, or have some of them delivered again."""
-    if sum([bool(redeliver), batch is not None, all_undelivered, secret]) > 1:
-        raise typer.BadParameter("give one of --redeliver, --batch, --all-undelivered and --secret, or nothing")
-    if secret:
-        typer.echo(_secret())
+    if sum([bool(redeliver), batch is not None, all_undelivered, secret is not None, root_secret]) > 1:
+        raise typer.BadParameter("give one of --redeliver, --batch, --all-undelivered and the secrets, or nothing")
+    if secret is not None or root_secret:
+        typer.echo(_root_secret() if secret is None else _secret(secret))
         return
     with queue() as found:
         if redeliver or batch is not None or all_undelivered:
@@ -44,8 +50,16 @@ def callbacks(
         _list(found, as_json=as_json)
 
 
-def _secret() -> str:
-    """The first one that is set, or what follows from VOICEQUEUE_SECRET."""
+def _secret(url: str) -> str:
+    """Return the secret of the receiver at that URL. Raises CannotBegin."""
+    try:
+        return signing.receiver_secret(_root_secret(), Target.of(url).site)
+    except Refused as error:
+        raise typer.BadParameter(f"{error}; give the receiver's, such as https://shop.example") from None
+
+
+def _root_secret() -> str:
+    """Return the first one that is set, or what follows from VOICEQUEUE_SECRET. Raises CannotBegin."""
     if own := os.environ.get("VOICEQUEUE_CALLBACK_SECRET", "").split():
         return own[0]
     if common := os.environ.get("VOICEQUEUE_SECRET"):

@@ -220,6 +220,7 @@ def print_job(each: Job, *, as_json: bool) -> None:
     facts = {
         "name": each.spec.name,
         "batch": each.spec.batch,
+        "origin": each.origin,
         "recording": each.spec.audio_url,
         "voice": f"{each.persona_id} {each.voice_name or ''}".strip() if each.persona_id else None,
         "failure": f"{each.failure.code} ({each.failure.stage}): {each.failure.message}" if each.failure else None,

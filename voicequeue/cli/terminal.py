@@ -17,7 +17,8 @@ from rich.table import Table
 from voicequeue.errors import VoiceQueueError
 from voicequeue.job import State
 from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.queue import DEFAULT_URL, VoiceQueue
+from voicequeue.origin import Origin
+from voicequeue.queue import DEFAULT_URL, VoiceQueue, entered_by
 from voicequeue.texts import json_text, shown
 
 #: Columns where nobody looks at a terminal: lines for grep and less are not broken.
@@ -68,9 +69,10 @@ def queue(*, reuse: bool | None = None) -> VoiceQueue:
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
     reuse = _switch("VOICEQUEUE_REUSE") if reuse is None else reuse
     try:
-        return VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
+        found = VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
     except ValueError as error:
         raise CannotBegin(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
+    return entered_by(found, Origin.CLI)
 
 
 _SWITCH = {"": False, "0": False, "false": False, "no": False, "off": False} | dict.fromkeys(

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from voicequeue.net.addresses import Allowed
 
@@ -27,7 +27,10 @@ _PORTS = {"http": 80, "https": 443}
 #: What may stand in a path or query as it is; the rest is quoted.
 _AS_IT_IS = "%/:=&?~#+!$,;'@()*[]"
 
-_NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f]")
+_NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+
+#: A number in a header. Longer ones mean nothing, and Python reads none of thousands of digits.
+_NUMBER = re.compile(r"[0-9]{1,15}")
 
 _PIECE = 65_536
 
@@ -85,12 +88,15 @@ class Target:
 
     @classmethod
     def of(cls, url: str) -> Target:
-        """Raises Refused."""
+        """Return where a URL leads. Raises Refused, whatever the text is."""
         try:
-            found = urlsplit(url)
-            port, host = found.port, found.hostname
-        except ValueError:
+            return cls._of(urlsplit(url))
+        except ValueError:  # among them half a character, which cannot be sent
             raise Refused("the URL cannot be read") from None
+
+    @classmethod
+    def _of(cls, found: SplitResult) -> Target:
+        port, host = found.port, found.hostname
         if host and _NOT_IN_HOSTS.search(host):
             raise Refused("the URL cannot be read")
         if found.scheme not in _PORTS or not host:
@@ -98,8 +104,14 @@ class Target:
         path = quote(found.path or "/", safe=_AS_IT_IS) + (f"?{quote(found.query, safe=_AS_IT_IS)}" * bool(found.query))
         return cls(found.scheme == "https", host, port or _PORTS[found.scheme], path, _login(found))
 
+    @property
+    def site(self) -> str:
+        """Return scheme, host and port as text: the same for all URLs of one server."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_secure else 'http'}://{host}:{self.port}"
 
-def _login(found: Any) -> str | None:
+
+def _login(found: SplitResult) -> str | None:
     if found.username is None:
         return None
     pair = f"{unquote(found.username)}:{unquote(found.password or '')}"
@@ -114,6 +126,12 @@ class Response:
     headers: http.client.HTTPMessage
     _answer: http.client.HTTPResponse
     _line: _Line
+
+    def number(self, header: str) -> int | None:
+        """Return the number in a header; None where there is none of 1 to 15 digits, or several that differ."""
+        values = {value.strip() for line in self.headers.get_all(header, []) for value in str(line).split(",")}
+        value = values.pop() if len(values) == 1 else ""
+        return int(value) if _NUMBER.fullmatch(value) else None
 
     def pieces(self, *, at_most: int) -> Iterator[bytes]:
         """The body as it comes, of so many bytes at most. Raises TooLarge, Unanswered."""

@@ -15,12 +15,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from voicequeue import VoiceQueue, VoiceQueueError, apikeys
+from voicequeue.queue import entered_by
 from workers.gateway import bodies, problems, shapes
 from workers.gateway.access import Access
 from workers.gateway.intake import Gone, Intake
 from workers.gateway.notices import log
 from workers.gateway.openapi import json_body
 from workers.gateway.openapi import problems as described_problems
+from workers.gateway.origin import origin
 from workers.gateway.outbox import Outbox
 from workers.gateway.pace import UPLOAD_S, WINDOW_S
 from workers.gateway.places import Places
@@ -96,7 +98,8 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         take all: send the rows again.
         """
         bodies.must_be(request, *ROW_TYPES)
-        return Rows(queue, name, threads, places, all_told=outcomes is Outcomes.ALL)
+        all_told = outcomes is Outcomes.ALL
+        return Rows(entered_by(queue, origin(request)), name, threads, places, all_told=all_told)
 
     @routes.patch(
         "/v1/batches/{name}",
@@ -111,7 +114,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
     async def settings(request: Request, name: Annotated[shapes.BatchName, Path(description="the batch")]) -> Response:
         """Set what holds for a batch, also before it has jobs: who is told when it has settled, and its limits."""
         wanted = bodies.checked(shapes.BatchSettings, await bodies.read_json(request))
-        await run_in_threadpool(_set, queue, name, wanted)
+        await run_in_threadpool(_set, entered_by(queue, origin(request)), name, wanted)
         return Response(status_code=204)
 
     return routes

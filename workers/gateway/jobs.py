@@ -13,9 +13,11 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import Code, Filter, InvalidJob, Job, Placed, Problem, Stage, State, VoiceQueue
 from voicequeue.apikeys import Scope
+from voicequeue.queue import entered_by
 from workers.gateway import bodies, shapes
 from workers.gateway.access import Access
 from workers.gateway.openapi import described, json_body, problems
+from workers.gateway.origin import origin
 
 log = logging.getLogger("voicequeue.gateway")
 
@@ -52,7 +54,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
     ) -> JSONResponse:
         """Put one job into the queue. With an Idempotency-Key (or `key`), sending it again adds nothing."""
         given = _keyed(await bodies.read_json(request), idempotency_key)
-        placed = await run_in_threadpool(queue.place, given)
+        placed = await run_in_threadpool(entered_by(queue, origin(request)).place, given)
         if placed.new:
             about = {"job": placed.job.id, "batch": placed.job.spec.batch, "door": "http"}
             log.info("queued", extra={**about, "at": placed.job.created_at})

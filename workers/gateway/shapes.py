@@ -16,6 +16,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "id": "k5v2yj3q7m6xw4ra",
     "key": "customer-17-take-3",
     "batch": "spring",
+    "origin": "http:shop",
     "name": "Ana",
     "priority": "normal",
     "state": "queued",
@@ -166,6 +167,7 @@ class Job(_Answer):
     id: str
     key: str | None
     batch: str | None
+    origin: str | None = Field(description="the door that it came through, and whose key brought it")
     name: str | None
     priority: Priority
     state: State

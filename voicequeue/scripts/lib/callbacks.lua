@@ -7,7 +7,7 @@ local ALL_STATES = { 'waiting', 'queued', 'admitted', 'charging', 'pending', 'un
 
 -- What of a job's record is told as it stood then; what was asked for does not change.
 local AS_IT_STOOD = { 'state', 'stage', 'v', 'created', 'updated', 'settled', 'attempt', 'credits', 'persona_id',
-  'voice_name', 'clips', 'failure', 'cancelling' }
+  'voice_name', 'clips', 'failure', 'cancelling', 'origin' }
 
 -- Of what is told of one job or batch only the first is due; whatever is next waits for it.
 local function await(id, subject, seq, now)
@@ -58,7 +58,7 @@ local function tell_of_batch(batch, from, now)
   if RESTING[from] and tonumber(found[1] or 0) > 0 then return end
   for i = 2, #UNSETTLED + 1 do if tonumber(found[i] or 0) > 0 then return end end
   local times = redis.call('HINCRBY', key('batch:' .. batch), 'settlings', 1)
-  local data = fields_of('batch:' .. batch, { 'credits', 'committed', unpack(ALL_STATES) })
+  local data = fields_of('batch:' .. batch, { 'credits', 'committed', 'callback_origin', unpack(ALL_STATES) })
   call_back('batch-' .. redis.sha1hex(batch):sub(1, 16) .. '-' .. times .. '-' .. math.floor(now),
     { subject = 'batch:' .. batch, seq = times, type = 'batch.settled', data = data, batch = batch }, now)
 end

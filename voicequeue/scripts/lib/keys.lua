@@ -1,7 +1,8 @@
 -- Shared by every script: the key map, and what follows from a job's state.
 --
 -- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them lie in one cluster slot:
---   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next;
+--   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next,
+--                          origin (through which door it came, and who brought it: voicequeue/origin.py);
 --                          later attempt, holder, since (when it was ordered, or later: see IDLE_S), asked (when it
 --                          was not ready yet; 0 = not known), model, credits,
 --                          lined (when it joined the line anew), refused (JSON, while upstream refuses its order in
@@ -41,7 +42,8 @@
 --   batches        zset    names of batches that have jobs; score = when the first one came
 --   batch:<name>   hash    number of jobs by state; credits; committed: as in counters, and what its lost orders may
 --                          have cost that were given up or sent again; purged.credits: what purged jobs are among
---                          those credits; what somebody set: max_credits, max_in_flight, paused, callback_url;
+--                          those credits; what somebody set: max_credits, max_in_flight, paused, callback_url,
+--                          callback_origin (who set that);
 --                          settlings: how often its callback was written
 --   batch:<name>:jobs zset its ids; score = when they came
 --   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs

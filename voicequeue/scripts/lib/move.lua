@@ -17,9 +17,10 @@ local function specs_known(a)
 end
 
 -- A job as it is written first; what is '' stays out.
-local function new_record(id, spec, created, rank, batch, stage, next_stage, shares, sha256)
-  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created }
-  if batch ~= '' then fields[13] = 'batch'; fields[14] = batch end
+local function new_record(id, spec, created, rank, batch, stage, next_stage, shares, sha256, origin)
+  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created,
+    'origin', origin }
+  if batch ~= '' then fields[15] = 'batch'; fields[16] = batch end
   if next_stage ~= '' then fields[#fields + 1] = 'next'; fields[#fields + 1] = next_stage end
   if shares ~= '' then fields[#fields + 1] = 'shares'; fields[#fields + 1] = shares end
   if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
