@@ -8,6 +8,9 @@ NODE := tests/node/node_modules/.package-lock.json
 BROWSER := .venv/.browser
 PROMTOOL := .venv/.promtool
 
+# Hundreds of processes start in the tests: each would compile everything again where the environment forbids bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up secrets test docs screenshots torture check bench lock clean
 
@@ -21,6 +24,8 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@# The tests and what they check are compiled now, by one process: the first run would do it in each of several.
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true
 	@touch $@
 
 # For some tests, with Node from a wheel; without npm's registry they fail and say so.

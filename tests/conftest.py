@@ -31,7 +31,7 @@ settings.load_profile("steady")
 
 
 #: Acceptance modules of which each test starts processes of its own: nothing is gained by running them in one place.
-SEPARATE = ("test_commands.py", "test_crashes.py", "test_torture.py", "test_webhooks.py")
+SEPARATE = ("test_commands.py", "test_torture.py")
 
 
 class ByHouse(LoadScopeScheduling):  # type: ignore[misc]
@@ -45,9 +45,13 @@ class ByHouse(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_configure() -> None:
-    """Who is started in the background of a script ignores Ctrl-C, and so would the commands that tests interrupt."""
+    """A run in the background of a script ignores Ctrl-C, and under `nohup` the end of its terminal: so would the
+    commands and workers that tests end by these signals."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # The run itself goes on when its terminal is closed; what it starts gets the default, as with any handler.
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByHouse:
@@ -125,10 +129,16 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
+#: The longest pause (seconds) between two looks at a condition.
+PAUSE_MAX_S = 0.05
+
+
 def eventually(holds: Callable[[], object], *, within_s: float = 20.0, otherwise: str = "") -> None:
-    """Wait until the condition holds, and fail if it does not in time."""
-    give_up = time.monotonic() + within_s
+    """Wait until the condition holds, and fail if it does not in time. It is asked less often the longer it takes: what
+    it asks, Valkey and the simulator, costs the processor time that others wait for."""
+    give_up, pause = time.monotonic() + within_s, 0.01
     while not holds():
         if time.monotonic() > give_up:
             pytest.fail(otherwise or "the condition did not come true in time")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.1 * pause, PAUSE_MAX_S)

@@ -26,7 +26,7 @@ from config.celeryconfig import QUEUES
 from config.settings import Settings, settings
 from tasks import decide
 from tasks.celery_tasks import poll_name, submit_name
-from tasks.musicapi import UpstreamError
+from tasks.musicapi import UpstreamError, load
 from tasks.polls import COUNTDOWN_MAX_S
 from tasks.services import Services
 from voicequeue import changes
@@ -362,6 +362,10 @@ class PulseStep(Beating):
     """The pulse of a worker that works on jobs."""
 
     queues = frozenset(QUEUES)
+
+    def create(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
+        """Before any process is forked."""
+        load()
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
         """Build the pulse."""

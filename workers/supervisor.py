@@ -107,13 +107,22 @@ class Keeper:
         how = _signal_name(-process.returncode) if process.returncode < 0 else f"exit code {process.returncode}"
         self._say(f"{self.program.name} died ({how}), again in {wait:g} s; its log: {self.program.log}")
 
-    def hold(self, number: signal.Signals, *, whole_group: bool) -> subprocess.Popen[bytes] | None:
-        """Send the process this signal, and start no other before `let_go`; gives the process."""
+    def hold(self, number: signal.Signals, *, whole_group: bool) -> None:
+        """Send the process this signal, and start no other before `let_go`."""
         self._held = True
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if whole_group else os.kill)(self._process.pid, number)
-        return self._process
+
+    def await_end(self) -> None:
+        """Wait for the process that was asked to end. Raises TimeoutError if it takes too long, and kills it then."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(self.program.stop_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise TimeoutError(f"{self.program.name} did not end within {self.program.stop_s:g} s") from None
 
     def let_go(self) -> None:
         """Start the program again, at once."""
@@ -186,13 +195,13 @@ class Supervisor:
     def held_down(
         self, name: str, number: signal.Signals = signal.SIGKILL, *, whole_group: bool = True
     ) -> Iterator[None]:
-        """End a program by this signal and keep it away meanwhile, as an outage would."""
+        """End a program by this signal and keep it away meanwhile, as an outage would. Raises TimeoutError if it does
+        not end by the signal."""
         keeper = self._keepers[name]
         with self._lock:
-            process = keeper.hold(number, whole_group=whole_group)
+            keeper.hold(number, whole_group=whole_group)
         try:
-            if process is not None:
-                process.wait()
+            keeper.await_end()
             yield
         finally:
             with self._lock:

@@ -5,7 +5,7 @@ certain: whether it was charged, and what to do.
 """
 
 from tasks.musicapi.calls import Webhook
-from tasks.musicapi.client import MusicApi
+from tasks.musicapi.client import MusicApi, load
 from tasks.musicapi.errors import (
     CannotPay,
     Cost,
@@ -43,4 +43,5 @@ __all__ = [
     "UpstreamError",
     "VoiceReady",
     "Webhook",
+    "load",
 ]

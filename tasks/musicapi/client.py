@@ -7,15 +7,17 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from tasks.musicapi import calls
 from tasks.musicapi.calls import Call, Webhook
 from tasks.musicapi.errors import NoAnswer, UpstreamError, answered_at, from_answer
 from tasks.musicapi.readings import Reading
-from tasks.musicapi.wire import Route, Wire
 from voicequeue.song import Song
+
+if TYPE_CHECKING:
+    from tasks.musicapi.wire import Wire
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -57,7 +59,7 @@ class MusicApi:
         self.connections = connections
         common = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
         self._headers = {"GET": common, "POST": {**common, "Content-Type": "application/json"}}
-        self._wire = Wire(Route.to(base_url), connect_s=connect_s, answer_s=answer_s)
+        self._wire: Wire = _wire(base_url, connect_s=connect_s, answer_s=answer_s)
         self._lines: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -155,6 +157,18 @@ def excerpt(raw: bytes) -> str | None:
     shown = "".join(each if each.isprintable() else " " for each in raw[: 8 * EXCERPT_MAX].decode(errors="replace"))
     text = " ".join(shown.split())
     return (text if len(text) <= EXCERPT_MAX else f"{text[: EXCERPT_MAX - 1]}…") or None
+
+
+def load() -> None:
+    """Load what requests are sent with. A worker does it before it forks, or each child would load its own."""
+    # It takes a third of a worker's start: processes that send nothing (the gateway, Flower, callbacks) do without.
+    import tasks.musicapi.wire  # noqa: F401, PLC0415
+
+
+def _wire(base_url: str, *, connect_s: float, answer_s: float) -> Wire:
+    from tasks.musicapi.wire import Route, Wire  # noqa: PLC0415  see `load`
+
+    return Wire(Route.to(base_url), connect_s=connect_s, answer_s=answer_s)
 
 
 def _nobody(operation: str, outcome: str, seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ Build = Callable[..., House]
 
 
 def _builder(standing: ExitStack, home: Path) -> Build:
+    numbers = count()
+
     def _build(
         *,
         workers: int = 2,
@@ -88,7 +91,7 @@ def _builder(standing: ExitStack, home: Path) -> Build:
         **env: str,
     ) -> House:
         supervisor = standing.enter_context(Supervisor())
-        place = home / prefix if beside else home
+        place = home / f"house{next(numbers)}"
         stack = Stack(
             supervisor,
             Settings(_env_file=None, prefix=prefix),

@@ -60,6 +60,21 @@ def test_what_is_held_down_stays_down_and_comes_back_at_once_afterwards(tmp_path
     assert [line.split()[0] for line in said] == ["alive"]
 
 
+def test_what_ignores_the_signal_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """It is killed once its time is over, and started again; the error names the program."""
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
+    with Supervisor(look_every_s=0.02) as supervisor:
+        supervisor.add(Program("deaf", [sys.executable, "-c", program], tmp_path / "deaf.log", stop_s=0.2))
+        first = supervisor.pid("deaf")
+        eventually(lambda: "deaf" in (tmp_path / "deaf.log").read_text())
+        with (
+            pytest.raises(TimeoutError, match=r"deaf did not end within 0\.2 s"),
+            supervisor.held_down("deaf", signal.SIGHUP),
+        ):
+            pytest.fail("it was taken for ended")
+        assert supervisor.pid("deaf") not in (None, first)
+
+
 def test_foundations_end_last(tmp_path: Path) -> None:
     """A program that others stand on outlives them."""
     ended = tmp_path / "ended"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -151,29 +151,28 @@ def song_of(store: Store, songs: tuple[Clip, ...] = CLIPS, **fields: Any) -> Job
 # ── all keys ──────────────────────────────────────────────────────────────────────────────────────
 
 
+#: How all that is in a key is read, by its type.
+READ: dict[str, Callable[[Redis, str], object]] = {
+    "hash": lambda redis, key: redis.hgetall(key),
+    "zset": lambda redis, key: redis.zrange(key, 0, -1, withscores=True),
+    "list": lambda redis, key: redis.lrange(key, 0, -1),
+    "set": lambda redis, key: redis.smembers(key),
+    "stream": lambda redis, key: redis.xrange(key),
+}
+
+
 def dump(redis: Redis, prefix: str) -> dict[str, Any]:
     """Every key under a prefix, with all that is in it."""
-    return {key: _value(redis, key) for key in sorted(_keys(redis, prefix))}
-
-
-def _keys(redis: Redis, prefix: str) -> Iterator[str]:
-    return cast(Iterator[str], redis.scan_iter(f"{{{prefix}}}:*", count=1_000))
-
-
-def _value(redis: Redis, key: str) -> Any:
-    kind = str(redis.type(key))
-    match kind:
-        case "hash":
-            return redis.hgetall(key)
-        case "zset":
-            return dict(cast(list[tuple[str, float]], redis.zrange(key, 0, -1, withscores=True)))
-        case "list":
-            return redis.lrange(key, 0, -1)
-        case "set":
-            return redis.smembers(key)
-        case "stream":
-            return redis.xrange(key)
-    raise AssertionError(f"{key} is a {kind}")
+    keys = sorted(cast(Iterator[str], redis.scan_iter(f"{{{prefix}}}:*", count=1_000)))
+    # Two round trips for all of them: the walks look at everything after each of their steps.
+    with redis.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.type(key)
+        kinds = [str(kind) for kind in pipe.execute()]
+        for key, kind in zip(keys, kinds, strict=True):
+            READ[kind](pipe, key)
+        values = pipe.execute()
+    return {key: dict(value) if kind == "zset" else value for key, kind, value in zip(keys, kinds, values, strict=True)}
 
 
 @dataclass(frozen=True)
