@@ -45,6 +45,7 @@ def environment(house: House) -> dict[str, str]:
         **os.environ,
         "REDIS_URL": house.redis_url,
         "VOICEQUEUE_URL": house.web or "",
+        "VOICEQUEUE_KEY": house.stack.web_key() or "",
         "CALLBACK_SECRET": signing.callback_secret(SECRET),
     }
 
