@@ -173,6 +173,8 @@ def _value(redis: Redis, key: str) -> Any:
             return redis.smembers(key)
         case "stream":
             return redis.xrange(key)
+        case "string":
+            return redis.get(key)
     raise AssertionError(f"{key} is a {kind}")
 
 
