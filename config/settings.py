@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     local_token_file: Path | None = Field(
         None,
         description="a file with the local token, the key of a gateway without API keys ([HTTP](http.md#keys)); only "
-        "the gateway's user may read it. `make up` makes it; without it such a gateway answers nobody",
+        "the gateway's user may read it. `make up` makes it; without it such a gateway refuses every request",
     )
 
     # Pace

@@ -46,7 +46,7 @@ def read(file: Path) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise UnsafeTokenError(f"{file} must be a file")
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise UnsafeTokenError(f"{file} must belong to the gateway's user, and nobody else may read it: chmod 600")
+            raise UnsafeTokenError(f"{file} must belong to the gateway's user, who alone may read it: chmod 600")
         text = os.read(descriptor, 1_000).decode(errors="replace").strip()
     finally:
         os.close(descriptor)

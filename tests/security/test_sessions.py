@@ -52,7 +52,7 @@ FORGERIES: dict[str, Callable[[ApiKey], str]] = {
 }
 
 
-def test_whoever_reads_the_environment_cannot_make_a_login(build_gateway: Build, prefix: str) -> None:
+def test_reading_the_environment_is_not_enough_to_log_in(build_gateway: Build, prefix: str) -> None:
     """The hashes of the keys and the server's secret are all that it holds."""
     gateway = build_gateway(secret=SECRET, public_url="https://voices.example")
 
@@ -73,12 +73,12 @@ def test_what_redis_holds_of_a_login_opens_nothing(gateway: Gateway, redis: Redi
     assert [text for text in texts if is_in(gateway, prefix, text) or is_in(gateway, prefix, text[:43])] == []
 
 
-def test_nobody_can_put_words_on_the_page(gateway: Gateway, prefix: str) -> None:
+def test_no_other_site_can_put_words_on_the_page(gateway: Gateway, prefix: str) -> None:
     """A cookie of an earlier release, which another port of this host can set, says nothing."""
     answer = logged_in(gateway, KEYS["all"][0])
-    told = {prefix: token_of(answer, prefix), f"{prefix}_told": "Pay%20here", f"{prefix}_notice": "Pay%20here"}
+    cookies = {prefix: token_of(answer, prefix), f"{prefix}_told": "Pay%20here", f"{prefix}_notice": "Pay%20here"}
 
-    assert "Pay here" not in seen(gateway, "/", cookies=told).text
+    assert "Pay here" not in seen(gateway, "/", cookies=cookies).text
 
 
 # ── stolen, kept ──────────────────────────────────────────────────────────────────────────────────
@@ -163,7 +163,7 @@ def test_keys_are_not_to_be_guessed_at_the_login(gateway: Gateway) -> None:
     assert f"wait {answer.headers['Retry-After']} seconds" in answer.text
 
 
-def test_guesses_from_elsewhere_lock_nobody_out(gateway: Gateway) -> None:
+def test_guesses_from_elsewhere_lock_no_other_address_out(gateway: Gateway) -> None:
     """Each address waits for its own failures, also while many fail; and keys work at the API all the while."""
     for number in range(30):
         gateway.stage.client = (f"203.0.113.{number}", 5)
@@ -177,7 +177,7 @@ def test_guesses_from_elsewhere_lock_nobody_out(gateway: Gateway) -> None:
     assert logged_in(gateway, KEYS["all"][0]).status_code == 303
 
 
-def test_a_page_of_another_site_logs_nobody_in(gateway: Gateway) -> None:
+def test_a_page_of_another_site_can_log_no_browser_in(gateway: Gateway) -> None:
     """With a key of its own, say, under which others then work; another port of this machine is another site."""
 
     def sent_by(origin: str) -> requests.Response:

@@ -153,7 +153,7 @@ def test_failures_are_forgotten(logins: LoginAttempts, redis: Redis, prefix: str
     assert 0 < redis.ttl(f"{{{prefix}}}:logins:tries") <= FORGET_S
 
 
-def test_a_flood_from_many_addresses_leaves_each_one_try_and_locks_nobody_out(logins: LoginAttempts) -> None:
+def test_a_flood_from_many_addresses_leaves_each_address_one_try_and_locks_no_other_out(logins: LoginAttempts) -> None:
     """An address from which nothing failed gets in at once, whatever others do; of each other one more is too many."""
     flood = [f"198.51.100.{number}" for number in range(MANY)]
     assert [logins.begin(address, NOW) for address in flood] == [0] * MANY

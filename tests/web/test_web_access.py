@@ -189,7 +189,7 @@ def test_without_keys_proxies_and_pages_of_other_sites_are_not_this_machine(
         ({"local_token_file": None}, "make up"),
     ],
 )
-def test_without_keys_a_gateway_that_strangers_may_reach_answers_nobody(
+def test_without_keys_a_gateway_that_strangers_may_reach_refuses_all(
     build_gateway: Build, token_file: Path, settings: dict[str, Any], why: str
 ) -> None:
     """Not even this machine with the token: the answer names the setting, and so does the log at the start."""

@@ -27,12 +27,12 @@ class LocalOnly:
     @property
     def reason(self) -> str:
         """Why every request is refused; '' where those from this machine are not."""
-        return _told(self._closed) if self._closed else ""
+        return _detail(self._closed) if self._closed else ""
 
     def check(self, request: Request) -> None:
         """Raise Refusal unless the request comes from this machine."""
         if wrong := self._closed or list(_foreign(request)):
-            raise Refusal(403, _told(wrong), code="local_only")
+            raise Refusal(403, _detail(wrong), code="local_only")
 
 
 def _closed(address: str, public_url: str | None, has_token: bool) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _foreign(request: Request) -> Iterator[str]:
         yield "it comes from a page of another site (Origin)"
 
 
-def _told(wrong: list[str]) -> str:
+def _detail(wrong: list[str]) -> str:
     return (
         "no API key is configured (VOICEQUEUE_API_KEYS), so only this machine is answered; but "
         f"{', and '.join(wrong)}. Make a key with `voicequeue keys new`"
