@@ -37,6 +37,7 @@ def measure(redis_url: str, stack: Stack) -> dict[str, float]:
     }
     found: dict[str, float] = {}
     with requests.Session() as session:
+        session.get(f"{page}/?token={stack.web_key()}", timeout=30).raise_for_status()
         for what, path in paths.items():
             taken = [_loaded(session, page + path) for _ in range(LOADS)]
             found[f"{what}, ms (median)"] = statistics.median(taken)

@@ -20,16 +20,17 @@ def measure(redis_url: str, stack: Stack) -> dict[str, float]:
     url = f"{stack.start_web(webhooks=False)}/metrics"
     with VoiceQueue(redis_url) as queue:
         queue.enqueue_many(jobs(100, "few"))
-        found |= _scraped(url, "a hundred jobs")
+        found |= _scraped(url, stack, "a hundred jobs")
         for batch in range(BATCHES):
             queue.enqueue_many(jobs(JOBS // BATCHES, f"batch-{batch}"))
-        found |= _scraped(url, f"{JOBS:,} jobs in {BATCHES} batches")
+        found |= _scraped(url, stack, f"{JOBS:,} jobs in {BATCHES} batches")
     return found
 
 
-def _scraped(url: str, what: str) -> dict[str, float]:
+def _scraped(url: str, stack: Stack, what: str) -> dict[str, float]:
     taken = []
     with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {stack.web_key()}"
         for _ in range(SCRAPES):
             began = time.perf_counter()
             session.get(url, timeout=10).raise_for_status()

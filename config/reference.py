@@ -62,10 +62,22 @@ ELSEWHERE = (
         "`inf` for ever",
     ),
     Row(
+        "VOICEQUEUE_URL",
+        "`http://127.0.0.1:8000`",
+        "`http://` or `https://` URL",
+        "where the [examples](examples/README.md) find the gateway; `. .voicequeue/env` sets it",
+    ),
+    Row(
+        "VOICEQUEUE_KEY",
+        "",
+        "text",
+        "the API key that they send: one of yours, or the local token, to which `. .voicequeue/env` sets it",
+    ),
+    Row(
         "VOICEQUEUE_HOME",
         "`.voicequeue` in the checkout",
         "folder",
-        "where `make up` and `make demo` keep the embedded Valkey's file and the logs",
+        "where `make up` and `make demo` keep the embedded Valkey's file, the local token and the logs",
     ),
     Row(
         "VOICEQUEUE_DEMO_S",

@@ -6,6 +6,7 @@ from base64 import b64decode
 from functools import cache
 from ipaddress import ip_network
 from math import inf
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -118,7 +119,12 @@ class Settings(BaseSettings):
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="who may call `/v1` of the gateway: `name:scope+scope:hash`, separated by commas, as `voicequeue "
-        "keys new` prints them ([HTTP](http.md#keys)); without any only this machine is answered",
+        "keys new` prints them ([HTTP](http.md#keys)); without any only this machine is answered, with the local token",
+    )
+    local_token_file: Path | None = Field(
+        None,
+        description="a file with the local token, the key of a gateway without API keys ([HTTP](http.md#keys)); only "
+        "the gateway's user may read it. `make up` makes it; without it such a gateway refuses every request",
     )
 
     # Pace

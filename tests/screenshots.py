@@ -45,6 +45,8 @@ class Scene:
     redis_url: str
     flower: str
     page: str
+    #: The page's address with the local token: by it a browser logs in.
+    entrance: str
 
 
 @contextmanager
@@ -63,7 +65,7 @@ def at_work() -> Iterator[Scene]:
             _until(lambda: queue.batch("autumn-choir").is_settled)
             queue.enqueue_many(_jobs(60, "winter-release"))
             _until(lambda: queue.batch("winter-release").states[State.SUCCEEDED] >= 10)
-        yield Scene(redis_url, flower, page)
+        yield Scene(redis_url, flower, page, f"{page}/?token={stack.web_key()}")
 
 
 def _jobs(count: int, batch: str) -> list[VoiceJob]:
@@ -113,7 +115,7 @@ def job_page(browser: Browser, scene: Scene) -> None:
     with VoiceQueue(scene.redis_url) as queue:
         done, broken = (next(queue.jobs(state=state)) for state in (State.SUCCEEDED, State.FAILED))
     page = _page(browser)
-    page.goto(scene.page)
+    page.goto(scene.entrance)
     _take(page, "page-jobs")
     page.goto(f"{scene.page}/?batch=winter-release")
     _take(page, "page-batch")
@@ -125,11 +127,11 @@ def job_page(browser: Browser, scene: Scene) -> None:
     _take(page, "page-controls")
     page.close()
     page = browser.new_page(viewport=SIZE, color_scheme="dark")  # type: ignore[arg-type]
-    page.goto(scene.page)
+    page.goto(scene.entrance)
     _take(page, "page-dark")
     page.close()
     page = browser.new_page(viewport={"width": 390, "height": 780})
-    page.goto(scene.page)
+    page.goto(scene.entrance)
     _take(page, "page-phone")
     page.close()
 
@@ -169,6 +171,7 @@ def over_time(browser: Browser, scene: Scene) -> None:
         store = queue._store
         _spread_over(store, [job for state in (State.SUCCEEDED, State.FAILED) for job in queue.jobs(state=state)])
     page = browser.new_page(viewport={**SIZE, "height": 1060})  # type: ignore[arg-type]
+    page.goto(scene.entrance)
     page.goto(f"{scene.page}/trend")
     _take(page, "page-trend")
     page.close()

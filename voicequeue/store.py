@@ -24,6 +24,7 @@ from voicequeue.controls import Controls
 from voicequeue.gate import Effect, Limits
 from voicequeue.job import FINAL, WHEN_CANCELLING, WITH_THE_VOICE, Event, Job, Move, State, Step
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
+from voicequeue.logins import LoginAttempts
 from voicequeue.lookup import Lookup
 from voicequeue.origin import Origin
 from voicequeue.overview import Batch, Line
@@ -33,6 +34,7 @@ from voicequeue.reconnect import KeepTrying, failures
 from voicequeue.redis_refusals import PlainConnection, SecureConnection
 from voicequeue.redis_url import validate_redis_url
 from voicequeue.rejects import Rejects
+from voicequeue.sessions import Sessions
 from voicequeue.spec import Priority, VoiceJob, batch_name
 from voicequeue.stage import PRICES, Stage
 from voicequeue.story import Story
@@ -88,9 +90,9 @@ class Store:
     """Job records under one prefix of one Redis; `controls` is what holds them back, `lookup` how they are listed,
     `callbacks` who is told of them, `archive` whose songs are kept, `rejects` the messages that became no job,
     `voices` what was made, `pulses` which processes live, `tally` what they count beside the records, `story` which
-    moves were logged. Safe to share between threads. `limits` are this process's settings; `reuse` holds for jobs
-    that do not say whether a voice made from the same recording serves them; with `archives` the songs that it writes
-    are to be archived."""
+    moves were logged, `sessions` who is logged in to the page, `logins` which logins failed. Safe to share between
+    threads. `limits` are this process's settings; `reuse` holds for jobs that do not say whether a voice made from the
+    same recording serves them; with `archives` the songs that it writes are to be archived."""
 
     def __init__(
         self,
@@ -111,6 +113,8 @@ class Store:
         self.rejects = Rejects(self._space)
         self.voices = Voices(self._space)
         self.tally = Tally(self._space)
+        self.sessions = Sessions(self._space)
+        self.logins = LoginAttempts(self._space)
         self.story = Story(self._space)
         self.pulses = {kind: Pulses(self._space, kind) for kind in KINDS}
         self._limits = self.controls.settings.arguments()

@@ -13,7 +13,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from config import flower
 from config.settings import Settings, holds_secret, setting_names
 from voicequeue.job import State
 from voicequeue.queue import VoiceQueue
+from workers import local_token
 from workers.supervisor import STOP_S, Program, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,10 +56,12 @@ START_S = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where everything is; `simulator` and its `control` are None with a real account."""
+    """Where everything is; `simulator` and its `control` are None with a real account. `page` is the job page, with the
+    local token where it needs one."""
 
     redis: str
     web: str
+    page: str
     flower: str
     simulator: str | None
     control: str | None
@@ -107,6 +110,7 @@ class Stack:
         self._supervisor = supervisor
         self._settings = settings
         self._home = home
+        self._web: str | None = None
         self._env = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}", **(env or {})}
 
     def start_all(self, *, workers: int, callbacks: bool = True) -> Addresses:
@@ -129,7 +133,8 @@ class Stack:
         if self._settings.archive.get_secret_value():
             self.start_archive()
         self.wait_for_flower(flower_at)
-        return Addresses(redis, web, flower_at, simulator, control)
+        page = f"{web}/?token={key}" if (key := self.web_key()) else web
+        return Addresses(redis, web, page, flower_at, simulator, control)
 
     def write_environment(self) -> Path:
         """Write a file that gives a shell the environment of the processes; return its path. It holds no secret."""
@@ -138,7 +143,8 @@ class Stack:
         file = self._home / "env"
         file.touch(mode=0o600)
         file.chmod(0o600)
-        file.write_text("".join(f"{self._line(name, value)}\n" for name, value in values.items()))
+        lines = [f"{self._line(name, value)}\n" for name, value in values.items()]
+        file.write_text("".join([*lines, *self._web_environment()]))
         return file
 
     def _line(self, name: str, value: str) -> str:
@@ -152,6 +158,13 @@ class Stack:
             return f"# {name} is a secret: it is read from .env, and not written here"
         hint = f"{name} is a secret and not written down by make up: export it here yourself"
         return f'[ -n "${{{name}:-}}" ] || echo "{hint}" >&2'
+
+    def _web_environment(self) -> Iterator[str]:
+        """Where the gateway is, and the file with its key: a reference, so that the key is in one place alone."""
+        if self._web:
+            yield f"export VOICEQUEUE_URL={shlex.quote(self._web)}\n"
+            if self.web_key():
+                yield f'export VOICEQUEUE_KEY="$(cat {shlex.quote(str(self._token_file))})"\n'
 
     def start_valkey(self, port: int | None = None) -> str:
         """Start the embedded Valkey on its append-only file, at this port if it is free; gives its URL."""
@@ -219,9 +232,17 @@ class Stack:
             self._env["VOICEQUEUE_PUBLIC_URL"] = address
             self._env.setdefault("VOICEQUEUE_SECRET", self._secret())
         self._env["PORT"] = str(port)
+        local_token.ensure(self._token_file)
+        self._env["VOICEQUEUE_LOCAL_TOKEN_FILE"] = str(self._token_file)
         self.start("web", procfile()["web"])
         _wait(lambda: _answers(f"{address}/healthz"), f"the gateway does not start; its log: {self._log('web')}")
+        self._web = address
         return address
+
+    def web_key(self) -> str | None:
+        """Return the gateway's local token; None where it has API keys, which their owners alone know."""
+        has_keys = self._settings.api_keys.get_secret_value() or self._env.get("VOICEQUEUE_API_KEYS")
+        return None if has_keys else local_token.read(self._token_file)
 
     def start_flower(self, port: int | None = None) -> str:
         """Start Flower as the Procfile does, at this port if it is free; gives its address."""
@@ -248,6 +269,10 @@ class Stack:
         """Count the orders whose answers workers still wait for. Raises StoreUnreachable."""
         with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix) as queue:
             return queue.status().states[State.CHARGING]
+
+    @property
+    def _token_file(self) -> Path:
+        return self._home / "local_token"
 
     def _secret(self) -> str:
         return self._settings.secret.get_secret_value() or _secret(self._home)

@@ -120,7 +120,8 @@ def _welcome(at: Addresses, environment: Path) -> str:
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
         f"  Flower  {at.flower}{_login()}\n"
-        f"  gateway {at.web} (the job page; the API is at /docs)\n"
+        f"  page    {at.page} (voices and their songs)\n"
+        f"  gateway {at.web} (the API; described at /docs)\n"
         f"  Redis   {masked(at.redis)}\n"
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"

@@ -1,8 +1,8 @@
 #!/bin/sh
-# curl: one voice over HTTP, and its song. Needs VOICEQUEUE_URL, and VOICEQUEUE_KEY where the gateway asks for API keys.
+# curl: one voice over HTTP, and its song. Needs VOICEQUEUE_URL and VOICEQUEUE_KEY, an API key or the local token.
 set -eu
 url=${VOICEQUEUE_URL:-http://127.0.0.1:8000}
-call() { curl --silent --show-error --fail-with-body ${VOICEQUEUE_KEY:+--oauth2-bearer "$VOICEQUEUE_KEY"} "$@"; }
+call() { curl --silent --show-error --fail-with-body --header "Authorization: Bearer ${VOICEQUEUE_KEY:?}" "$@"; }
 
 job=$(call "$url/v1/jobs" --json '{
   "audio_url": "https://example.com/ana.wav",

@@ -50,6 +50,15 @@ class House:
     web: str | None = None
     prefix: str = DEFAULT_PREFIX
 
+    @property
+    def key(self) -> Mapping[str, str]:
+        """The headers with the gateway's local token."""
+        return {"Authorization": f"Bearer {self.stack.web_key()}"}
+
+    def link(self, path: str = "/") -> str:
+        """The address of a page with the local token, as `make up` prints it."""
+        return f"{self.web}{path}{'&' if '?' in path else '?'}token={self.stack.web_key()}"
+
     def queue(self) -> VoiceQueue:
         """A producer's connection."""
         return VoiceQueue(self.redis_url, prefix=self.prefix)

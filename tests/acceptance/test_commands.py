@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import requests
 
 from simulator.process import Simulator
 from tests.acceptance.conftest import FAST, jobs
@@ -74,6 +75,7 @@ def test_up_stays_up_and_ends_on_ctrl_c(tmp_path: Path) -> None:
         assert looked.returncode == 0, looked.stdout + looked.stderr
         assert "2 alive: worker-" in looked.stdout
         assert secret not in (tmp_path / "env").read_text(encoding="utf-8")
+        opened_with_the_local_token(tmp_path, sourced, lines)
         stack.send_signal(signal.SIGINT)
         assert stack.wait(40) == 0
     eventually(lambda: not still_running(tmp_path))
@@ -129,6 +131,21 @@ def said_until_it_is_up(stack: subprocess.Popen[str]) -> list[str]:
         assert line, lines
         lines.append(line)
     return lines
+
+
+def opened_with_the_local_token(home: Path, sourced: str, lines: list[str]) -> None:
+    """The printed link opens the page, and the shell that took the settings the API; the token is in no file but its
+    own, which nobody else can read."""
+    told = subprocess.check_output(f'{sourced} && echo "$VOICEQUEUE_URL $VOICEQUEUE_KEY"', shell=True, text=True)
+    url, key = told.split()
+    [link] = [word for line in lines for word in line.split() if "?token=" in word]
+    assert requests.get(f"{url}/v1/status", headers={"Authorization": f"Bearer {key}"}, timeout=10).status_code == 200
+    assert requests.get(f"{url}/v1/status", timeout=10).status_code == 401
+    page = requests.get(link, timeout=10)
+    assert (page.status_code, page.url) == (200, f"{url}/")
+    holders = [file for file in home.rglob("*") if file.is_file() and key.encode() in file.read_bytes()]
+    assert holders == [home / "local_token"]
+    assert holders[0].stat().st_mode & 0o777 == 0o600
 
 
 def queue_of(home: Path) -> VoiceQueue:

@@ -45,6 +45,7 @@ def environment(house: House, app: str = "") -> dict[str, str]:
         **os.environ,
         "REDIS_URL": house.redis_url,
         "VOICEQUEUE_URL": house.web or "",
+        "VOICEQUEUE_KEY": house.stack.web_key() or "",
         "CALLBACK_SECRET": signing.receiver_secret(signing.callback_secret(SECRET), app),
     }
 

@@ -75,7 +75,9 @@ def order(house: House, receiver: Scripted, name: str) -> str:
         "audio_url": AUDIO, "batch": "told", "key": name, "song": {"title": "A secret title", "prompt": LYRICS},
         "callback_url": f"{receiver.url.replace('127.0.0.1', 'localhost')}/hook?token=callback-secret",
     }  # fmt: skip
-    answered = requests.post(f"{house.web}/v1/jobs", json=body, headers={"X-Request-ID": f"r-{name}"}, timeout=5)
+    answered = requests.post(
+        f"{house.web}/v1/jobs", json=body, headers={**house.key, "X-Request-ID": f"r-{name}"}, timeout=5
+    )
     assert (answered.status_code, answered.headers["X-Request-ID"]) == (202, f"r-{name}")
     return str(answered.json()["id"])
 
@@ -121,7 +123,7 @@ def test_a_job_that_fails_and_is_retried_is_told_as_well(house: House, receiver:
     job_id = order(house, receiver, "second")
     eventually(lambda: is_told(house, job_id, "failed"), within_s=30)
     house.dial(fail_match=None)
-    answered = requests.post(f"{house.web}/v1/jobs/{job_id}/retry", timeout=5)
+    answered = requests.post(f"{house.web}/v1/jobs/{job_id}/retry", headers=house.key, timeout=5)
     assert answered.status_code == 200, answered.text
     eventually(lambda: is_told(house, job_id, "failed", "succeeded"), within_s=30)
 
@@ -141,7 +143,8 @@ def test_no_line_tells_a_secret_and_every_line_is_json(house: House, receiver: S
     pid = house.supervisor.pid("worker.1")
     assert pid is not None
     os.killpg(pid, signal.SIGKILL)
-    requests.post(f"{house.web}/v1/jobs", data=b'{"audio_url": "' + AUDIO.encode(), timeout=5)
+    requests.post(f"{house.web}/v1/jobs", data=b'{"audio_url": "' + AUDIO.encode(), headers=house.key, timeout=5)
+    assert requests.get(house.link(), timeout=5).status_code == 200
     requests.post(f"{house.web}/hooks/musicapi/{job_id}/voice?attempt=1&token=forged-token", timeout=5)
     with house.queue() as queue:
         eventually(lambda: queue.get(job_id).state in (State.SUCCEEDED, State.UNSURE, State.FAILED), within_s=60)
@@ -150,7 +153,16 @@ def test_no_line_tells_a_secret_and_every_line_is_json(house: House, receiver: S
 
     lines = [json.loads(line) for line in told.splitlines() if line.startswith("{")]  # Celery greets in plain text
     assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
-    for hidden in (SECRET, COMMON, PASSWORD, AUDIO, "secret", "nobody may see", "forged-token"):
+    for hidden in (
+        SECRET,
+        COMMON,
+        PASSWORD,
+        AUDIO,
+        "secret",
+        "nobody may see",
+        "forged-token",
+        str(house.stack.web_key()),
+    ):
         assert hidden not in told
     assert {"ordered", "request", "pending"} <= {line["event"] for line in lines}
 
@@ -182,6 +194,7 @@ def spans(collector: Scripted) -> list[Span]:
 def test_traces_go_where_the_environment_says(house: House, receiver: Scripted, collector: Scripted) -> None:
     """Of the gateway's requests and of each call about a job, by its id; its lines in the log name the trace."""
     job_id = order(house, receiver, "traced")
+    assert requests.get(house.link(), timeout=5).status_code == 200
     eventually(lambda: is_told(house, job_id, "succeeded"), within_s=30)
 
     def about() -> list[Span]:

@@ -20,14 +20,14 @@ Numbers = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
 @pytest.fixture(scope="module")
 def house(build_for_all: Build) -> House:
-    """Two workers and the gateway, which answers this machine. What failed is soon no longer asked about."""
+    """Two workers and the gateway. What failed is soon no longer asked about."""
     times = {"VOICEQUEUE_VOICE_DEADLINE_S": "4", "VOICEQUEUE_LATE_S": "1"}
     return build_for_all(workers=2, web=True, VOICEQUEUE_MAX_IN_FLIGHT="12", **times)
 
 
 def scraped(house: House) -> tuple[str, Numbers]:
     """What Prometheus would see: the text, and each sample by name and labels."""
-    answer = requests.get(f"{house.web}/metrics", timeout=10)
+    answer = requests.get(f"{house.web}/metrics", headers=house.key, timeout=10)
     assert answer.status_code == 200, answer.text
     found: Numbers = defaultdict(dict)
     for family in text_string_to_metric_families(answer.text):
@@ -153,7 +153,7 @@ def test_the_job_page_is_shown_without_a_complaint(house: House, browser: Browse
     page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
 
-    page.goto(f"{house.web}/")
+    page.goto(house.link())
     page.get_by_role("link", name="succeeded").click()
     expect(page.locator("tbody tr")).not_to_have_count(0)
     page.locator("tbody a[href^='/job/']").first.click()
@@ -174,7 +174,7 @@ def test_the_job_page_follows_what_moves(house: House, browser: Browser) -> None
     """Without being loaded again: a job comes, goes its way, and its end is there."""
     context = browser.new_context()
     page = context.new_page()
-    page.goto(f"{house.web}/?q=")
+    page.goto(house.link("/?q="))
     page.evaluate("window.isTheSame = true")
     with house.queue() as queue:
         queue.resume()

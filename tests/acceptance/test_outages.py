@@ -127,7 +127,8 @@ def test_a_redis_that_refuses_writes_while_posts_are_on_their_way_loses_none_of_
         with refusing(redis, code):
             trusted_until = time.monotonic() + LEASE_S + 1
             eventually(lambda: len(house.ledger()["charges"]) == 8)
-            said_no = requests.post(f"{house.web}/v1/jobs", json={"audio_url": "https://r.example/a.wav"}, timeout=10)
+            body = {"audio_url": "https://r.example/a.wav"}
+            said_no = requests.post(f"{house.web}/v1/jobs", json=body, headers=house.key, timeout=10)
             with pytest.raises(StoreUnreachable, match=f"Redis refuses: {code} .*; "):
                 queue.pause()
             assert hook(house, next(queue.jobs(batch=code))) == 503

@@ -158,6 +158,7 @@ READ: dict[str, Callable[[Redis, str], object]] = {
     "list": lambda redis, key: redis.lrange(key, 0, -1),
     "set": lambda redis, key: redis.smembers(key),
     "stream": lambda redis, key: redis.xrange(key),
+    "string": lambda redis, key: redis.get(key),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from config.settings import Settings
 from tests.conftest import eventually
 from voicequeue import apikeys
 from voicequeue.apikeys import Scope as KeyScope
+from workers import local_token
 from workers.gateway.app import build
 from workers.gateway.connections import Bounds
 from workers.gateway.server import Config, Server
@@ -39,16 +41,25 @@ class Stage:
 
 
 class Gateway:
-    """A gateway and a client of it."""
+    """A gateway and a client of it; `token` is the local token, where it has one."""
 
-    def __init__(self, url: str, stage: Stage) -> None:
-        self.url, self.stage = url, stage
+    def __init__(self, url: str, stage: Stage, token: str | None = None) -> None:
+        self.url, self.stage, self.token = url, stage, token
         self._session = requests.Session()
 
+    def link(self, path: str = "/") -> str:
+        """The address of a page, with the local token where there is one."""
+        return self.url + path + (f"{'&' if '?' in path else '?'}token={self.token}" if self.token else "")
+
+    def logged_in(self) -> Gateway:
+        """The same after its link was followed: its cookie opens the pages."""
+        assert self._session.get(self.link(), timeout=20).status_code == 200
+        return self
+
     def __call__(self, method: str, path: str, *, key: str | None = "all", **more: Any) -> requests.Response:
-        """Ask; with the key of that name (None: without any)."""
-        given = {} if key is None else {"Authorization": f"Bearer {KEYS[key][0]}"}
-        headers = {**given, **more.pop("headers", {})}
+        """Ask; with the key of that name, or the local token (None: without any)."""
+        given = self.token if key == "local" else KEYS[key][0] if key else None
+        headers = {**({"Authorization": f"Bearer {given}"} if given else {}), **more.pop("headers", {})}
         return self._session.request(method, self.url + path, headers=headers, timeout=20, **more)
 
     def get(self, path: str, **more: Any) -> Any:
@@ -96,7 +107,8 @@ def build_gateway(server: tuple[str, Stage], valkey_url: str, prefix: str) -> It
         chosen: dict[str, Any] = {"REDIS_URL": valkey_url, "prefix": prefix, "api_keys": SETTING, **settings}
         stage.app = build(Settings(_env_file=None, **chosen))
         stage.client = ("127.0.0.1", 5)
-        return Gateway(url, stage)
+        file = chosen.get("local_token_file")
+        return Gateway(url, stage, local_token.read(file) if file else None)
 
     yield shown
     stage.app = None
@@ -109,9 +121,22 @@ def gateway(build_gateway: Build) -> Gateway:
 
 
 @pytest.fixture
-def local(build_gateway: Build) -> Gateway:
-    """A gateway without keys, asked by this machine."""
-    return build_gateway(api_keys="")
+def token_file(tmp_path: Path) -> Path:
+    """A file with a local token, as `make up` makes it."""
+    local_token.ensure(tmp_path / "local_token")
+    return tmp_path / "local_token"
+
+
+@pytest.fixture
+def keyless(build_gateway: Build, token_file: Path) -> Gateway:
+    """A gateway for which no key is configured, but a local token."""
+    return build_gateway(api_keys="", local_token_file=token_file)
+
+
+@pytest.fixture
+def local(keyless: Gateway) -> Gateway:
+    """The same, and a browser on this machine that followed its link."""
+    return keyless.logged_in()
 
 
 def app_of(gateway: Gateway) -> FastAPI:

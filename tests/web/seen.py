@@ -65,11 +65,13 @@ def logged_in(gateway: Gateway, key: str, onward: str = "/") -> requests.Respons
 
 
 class Person:
-    """Somebody with a browser; logged in with the key of that name (None: where none is needed)."""
+    """A person with a browser; logged in with the key of that name (None: by the link with the local token)."""
 
     def __init__(self, gateway: Gateway, key: str | None = None) -> None:
         self.session, self.url = requests.Session(), gateway.url
-        if key is not None:
+        if key is None:
+            self.session.get(gateway.link(), timeout=10)
+        else:
             self.session.cookies.update(logged_in(gateway, KEYS[key][0]).cookies)
 
     def page(self, path: str, *, status: int = 200) -> Seen:

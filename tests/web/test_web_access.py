@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from config.settings import BadSettings, Settings
 from tests.conftest import eventually
 from tests.web.conftest import KEYS, SETTING, Build, Gateway, app_of, problem
 from tests.web.seen import Person
 from voicequeue import apikeys
 from voicequeue.apikeys import Scope
+from workers import local_token
+from workers.gateway.app import access_to
 
 #: Every route, with the scope that it needs.
 ROUTES = [
@@ -117,53 +123,156 @@ def test_every_hash_is_compared_whoever_asks(given: str, monkeypatch: pytest.Mon
 # ── without any key ───────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def keyless(build_gateway: Build) -> Gateway:
-    """A gateway for which no key is configured."""
-    return build_gateway(api_keys="")
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-def test_without_keys_this_machine_is_answered(keyless: Gateway, host: str) -> None:
-    """By any of its local addresses."""
+def test_without_keys_this_machine_is_answered_with_the_local_token(keyless: Gateway, host: str) -> None:
+    """By any of its local addresses; it may do everything."""
     keyless.stage.client = (host, 9)
 
-    assert keyless("GET", "/v1/status", key=None).status_code == 200
+    assert keyless("GET", "/v1/status", key="local").status_code == 200
+    assert keyless("GET", "/metrics", key="local").status_code == 200
+    assert keyless("POST", "/v1/pause", key="local").status_code == 200
+
+
+def test_without_keys_and_without_the_local_token_nothing_is_answered(keyless: Gateway) -> None:
+    """A page, a program or a proxy on this machine may seem local: the token is what only its user has."""
+    for method, path, _ in ROUTES:
+        for headers in ({}, {"Authorization": "Bearer vq_wrong"}, {"Authorization": f"Bearer {KEYS['all'][0]}"}):
+            answer = keyless(method, path, key=None, headers=headers)
+            problem(answer, 401, "unauthorized")
+            assert "local token" in answer.text
 
 
 @pytest.mark.parametrize("client", [("192.0.2.7", 9), ("10.0.0.1", 9), ("::ffff:10.0.0.1", 9), ("testclient", 9), None])
 def test_without_keys_nobody_else_is(keyless: Gateway, client: tuple[str, int] | None) -> None:
-    """Whatever headers they send; and the answer says what to do."""
+    """Whatever headers they send, also with the token; and the answer says what to do."""
     keyless.stage.client = client
 
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"Host": "localhost"}):
-        answer = keyless("GET", "/v1/status", key=None, headers=headers)
+        answer = keyless("GET", "/v1/status", key="local", headers=headers)
         problem(answer, 403, "local_only")
-        assert "VOICEQUEUE_API_KEYS" in answer.text
+        assert "another machine" in answer.text
+        assert "voicequeue keys new" in answer.text
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "why"),
     [
-        {"X-Forwarded-For": "127.0.0.1"},
-        {"Forwarded": "for=127.0.0.1"},
-        {"X-Real-IP": "127.0.0.1"},
-        {"Via": "1.1 proxy"},
-        {"Host": "voices.example"},
-        {"Host": "127.0.0.1.voices.example"},
-        {"Host": "[::"},
+        ({"X-Forwarded-For": "127.0.0.1"}, "a proxy"),
+        ({"Forwarded": "for=127.0.0.1"}, "a proxy"),
+        ({"X-Real-IP": "127.0.0.1"}, "a proxy"),
+        ({"Via": "1.1 proxy"}, "a proxy"),
+        ({"Host": "voices.example"}, "(Host)"),
+        ({"Host": "127.0.0.1.voices.example"}, "(Host)"),
+        ({"Host": "[::"}, "(Host)"),
     ],
 )
 def test_without_keys_proxies_and_other_names_are_not_this_machine(
-    keyless: Gateway, headers: Mapping[str, str]
+    keyless: Gateway, headers: Mapping[str, str], why: str
 ) -> None:
-    """Their connections come from here, their requests don't."""
-    problem(keyless("POST", "/v1/jobs/x/cancel", key=None, headers=headers), 403, "local_only")
+    """Their connections come from here, their requests don't; the answer says which of it is not so."""
+    answer = keyless("POST", "/v1/jobs/x/cancel", key="local", headers=headers)
+
+    problem(answer, 403, "local_only")
+    assert why in answer.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"WEB_ADDRESS": "0.0.0.0"}, "WEB_ADDRESS"),
+        ({"WEB_ADDRESS": "192.0.2.7"}, "WEB_ADDRESS"),
+        ({"WEB_ADDRESS": ""}, "WEB_ADDRESS"),
+        ({"public_url": "https://voices.example"}, "VOICEQUEUE_PUBLIC_URL"),
+        ({"public_url": "https://localhost@voices.example/"}, "VOICEQUEUE_PUBLIC_URL"),
+        ({"local_token_file": None}, "make up"),
+    ],
+)
+def test_without_keys_a_gateway_that_strangers_may_reach_refuses_all(
+    build_gateway: Build, token_file: Path, settings: dict[str, Any], why: str
+) -> None:
+    """Not even this machine with the token: the answer names the setting, and so does the log at the start."""
+    gateway = build_gateway(**{"api_keys": "", "local_token_file": token_file, **settings})
+
+    for path in ("/v1/status", "/metrics"):
+        answer = gateway("GET", path, key="local")
+        problem(answer, 403, "local_only")
+        assert why in answer.text
+    for path in ("/", "/login", "/controls", gateway.link().removeprefix(gateway.url)):
+        page = gateway("GET", path, key=None, allow_redirects=False)
+        assert (page.status_code, "Set-Cookie" in page.headers) == (403, False)
+        assert why in page.text
+    assert gateway("GET", "/healthz", key=None).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "settings", [{"WEB_ADDRESS": "localhost"}, {"WEB_ADDRESS": "::1"}, {"public_url": "http://127.0.0.1:9/hooks"}]
+)
+def test_without_keys_other_names_of_this_machine_are_as_good(
+    build_gateway: Build, token_file: Path, settings: dict[str, Any]
+) -> None:
+    """Of where it listens, and of the URL that the simulator is told."""
+    gateway = build_gateway(api_keys="", local_token_file=token_file, **settings)
+
+    assert gateway("GET", "/v1/status", key="local").status_code == 200
 
 
 def test_without_keys_a_page_of_this_machine_may_ask(keyless: Gateway) -> None:
-    """The /docs, for one."""
-    assert keyless("GET", "/v1/status", key=None, headers={"Origin": keyless.url}).status_code == 200
+    """The /docs, for one, with the token."""
+    assert keyless("GET", "/v1/status", key="local", headers={"Origin": keyless.url}).status_code == 200
+
+
+def test_where_keys_are_configured_the_local_token_opens_nothing(build_gateway: Build, token_file: Path) -> None:
+    """Neither the API nor, in a link, the page."""
+    gateway = build_gateway(local_token_file=token_file)
+
+    problem(gateway("GET", "/v1/status", key="local"), 401, "unauthorized")
+    answer = requests.get(gateway.link(), timeout=10, allow_redirects=False)
+    assert answer.headers["Location"] == "/login?onward=%2F"
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("wrong", ["readable", "empty", "short", "missing", "link", "folder", "pipe"])
+def test_a_token_file_that_others_may_know_ends_the_start(tmp_path: Path, wrong: str) -> None:
+    """By a text that names the setting and the file, and quotes nothing of it."""
+    token, file = "t" * 43, tmp_path / "local_token"
+    if wrong == "folder":
+        file.mkdir()
+    elif wrong == "pipe":
+        os.mkfifo(file, 0o600)
+    elif wrong != "missing":
+        kept = file if wrong != "link" else tmp_path / "elsewhere"
+        kept.touch(0o600)
+        kept.write_text({"empty": "", "short": "t" * 31}.get(wrong, token))
+        if wrong == "readable":
+            kept.chmod(0o640)
+        if wrong == "link":
+            file.symlink_to(kept)
+
+    with pytest.raises(BadSettings, match=r"VOICEQUEUE_LOCAL_TOKEN_FILE: .*local_token ") as error:
+        access_to(Settings(_env_file=None, local_token_file=file))
+
+    assert "ttt" not in str(error.value)
+
+
+def test_a_local_token_is_kept_while_only_its_user_can_know_it(tmp_path: Path) -> None:
+    """Else it is made anew, in a file that was never anybody else's."""
+    file = tmp_path / "home" / "local_token"
+    token = local_token.ensure(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert local_token.ensure(file) == token == local_token.read(file)
+
+    file.chmod(0o644)
+    fresh = local_token.ensure(file)
+
+    assert fresh != token
+    assert file.stat().st_mode & 0o777 == 0o600
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch()
+    file.unlink()
+    file.symlink_to(elsewhere)
+    local_token.ensure(file)
+    assert not file.is_symlink()
+    assert elsewhere.read_text() == ""
 
 
 def test_with_keys_it_does_not_matter_from_where(gateway: Gateway) -> None:

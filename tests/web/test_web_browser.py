@@ -85,14 +85,14 @@ def test_a_filter_stands_in_the_address_and_can_be_sent_to_somebody(
     job = failed(store, brought_to(store, State.PENDING, sung(key="a", batch="spring")), Code.UPSTREAM_FAILED)
     failed(store, brought_to(store, State.CHARGING, sung(key="b", batch="spring")), Code.REFUSED)
     put(store, sung(key="c", batch="spring"))
-    page = window(local.url)
+    page = window(local.link())
 
     page.get_by_role("link", name="spring").first.click()
     page.get_by_role("link", name="failed").click()
     page.get_by_role("link", name="upstream_failed").click()
     assert rows(page) == [job.id]
 
-    assert rows(window(page.url)) == [job.id]
+    assert rows(window(local.link(page.url.removeprefix(local.url)))) == [job.id]
 
 
 def test_a_search_goes_on_by_itself_until_something_is_found(
@@ -103,7 +103,7 @@ def test_a_search_goes_on_by_itself_until_something_is_found(
     monkeypatch.setattr("voicequeue.listing.CHUNK", 2)
     job = song_of(store, metadata={"order": "4711"})
     put(store, *(sung(key=f"other-{n}") for n in range(5)))
-    page = window(local.url)
+    page = window(local.link())
 
     page.keyboard.press("/")
     page.keyboard.type("order=4711")
@@ -116,7 +116,7 @@ def test_a_search_goes_on_by_itself_until_something_is_found(
 def test_keys_lead_through_the_rows(local: Gateway, store: Store, window: Window) -> None:
     """Down, up, into one; and tell which there are."""
     put(store, *(sung(key=f"k{n}") for n in range(3)))
-    page = window(local.url)
+    page = window(local.link())
     ids = rows(page)
 
     page.keyboard.press("?")
@@ -134,7 +134,7 @@ def test_all_of_it_can_be_read_and_done_without_javascript(
     local: Gateway, store: Store, everything: dict[str, str], window: Window
 ) -> None:
     """Every page is whole when it comes."""
-    page = window(local.url, java_script_enabled=False)
+    page = window(local.link(), java_script_enabled=False)
     for path in everything.values():
         page.goto(local.url + path)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
@@ -148,7 +148,7 @@ def test_all_of_it_can_be_read_and_done_without_javascript(
 
 def test_no_page_is_wider_than_a_phone(local: Gateway, everything: dict[str, str], window: Window) -> None:
     """What is wider (a table) scrolls in itself."""
-    page = window(local.url, viewport={"width": 360, "height": 740})
+    page = window(local.link(), viewport={"width": 360, "height": 740})
 
     for path in everything.values():
         page.goto(local.url + path)
@@ -161,7 +161,7 @@ def test_every_page_is_accessible(local: Gateway, everything: dict[str, str], wi
     script = MODULES / "axe-core" / "axe.min.js"
     if not script.is_file():
         pytest.fail(MISSING)
-    page = window(local.url, color_scheme=scheme)
+    page = window(local.link(), color_scheme=scheme)
     found = {}
     for path in everything.values():
         page.goto(local.url + path)
@@ -188,7 +188,7 @@ def test_nothing_that_somebody_wrote_runs(local: Gateway, store: Store, window: 
     }
     store._space.redis.hset(store._space.key(f"job:{job.id}"), mapping=record)
     store.controls.pause(NOW, by=EVIL)
-    page = window(local.url)
+    page = window(local.link())
 
     for path in ("/", f"/job/{job.id}", f"/job/{job.id}/retry", "/controls", "/trend", "/?q=x"):
         page.goto(local.url + path)
@@ -205,7 +205,7 @@ def test_nothing_that_somebody_wrote_runs(local: Gateway, store: Store, window: 
 def test_a_failed_job_is_found_understood_and_retried(local: Gateway, store: Store, window: Window) -> None:
     """From the list to its page, to what it costs, and back."""
     job = failed(store, brought_to(store, State.PENDING, sung(batch="spring")), Code.UPSTREAM_FAILED)
-    page = window(local.url)
+    page = window(local.link())
 
     page.get_by_role("link", name="failed").click()
     page.get_by_role("link", name=job.id).click()
@@ -222,7 +222,7 @@ def test_many_are_retried_after_it_was_told_how_many(local: Gateway, store: Stor
     """By the filter that is shown."""
     for number in range(3):
         failed(store, brought_to(store, State.CHARGING, sung(key=f"f{number}", batch="spring")), Code.REFUSED)
-    page = window(f"{local.url}/?batch=spring&state=failed")
+    page = window(local.link("/?batch=spring&state=failed"))
 
     page.get_by_role("button", name="Retry those that failed…").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Retry 3 jobs?")
@@ -235,7 +235,7 @@ def test_many_are_retried_after_it_was_told_how_many(local: Gateway, store: Stor
 def test_an_unsure_job_is_reviewed_by_somebody_who_knows(local: Gateway, store: Store, window: Window) -> None:
     """With upstream's task id it goes on without paying."""
     job = brought_to(store, State.UNSURE)
-    page = window(f"{local.url}/?state=unsure")
+    page = window(local.link("/?state=unsure"))
 
     page.get_by_role("link", name=job.id).click()
     page.get_by_role("link", name="Review…").click()
@@ -249,7 +249,7 @@ def test_an_unsure_job_is_reviewed_by_somebody_who_knows(local: Gateway, store: 
 def test_a_pause_is_seen_by_everybody_at_once(local: Gateway, store: Store, window: Window) -> None:
     """And so is that it goes on; what one is about to write stays."""
     put(store, sung(key="a"))
-    page, other, writer = window(f"{local.url}/controls"), window(local.url), window(f"{local.url}/controls")
+    page, other, writer = window(local.link("/controls")), window(local.link()), window(local.link("/controls"))
     other.evaluate("window.isTheSame = true")
     writer.get_by_label("In flight, at most").fill("77")
     gate = other.locator(".summary div").filter(has_text="gate")

@@ -8,15 +8,15 @@ import pytest
 
 from tests.jobs import sung
 from tests.store.life import NOW, brought_to, failed, one, put
-from tests.web.conftest import Build, Gateway
-from tests.web.seen import Person
+from tests.web.conftest import KEYS, Build, Gateway
+from tests.web.seen import Person, logged_in
 from voicequeue import Code, Job, Stage, State
 from voicequeue.store import Store
 
 
 @pytest.fixture
 def person(local: Gateway) -> Person:
-    """Somebody at this machine, where no key is configured."""
+    """A person at this machine, where no key is configured."""
     return Person(local)
 
 
@@ -347,9 +347,12 @@ def test_without_a_login_nothing_is_done(gateway: Gateway, store: Store) -> None
     assert one(store, job.id).state is State.FAILED
 
 
-def test_without_redis_the_page_says_so(build_gateway: Build) -> None:
-    """As a page, in words."""
-    person = Person(build_gateway(api_keys="", REDIS_URL="redis://127.0.0.1:1/0"))
+def test_without_redis_the_page_says_so(build_gateway: Build, prefix: str) -> None:
+    """As a page, in words; a login is neither forgotten nor possible."""
+    gateway = build_gateway(REDIS_URL="redis://127.0.0.1:1/0")
+    assert logged_in(gateway, KEYS["all"][0]).status_code == 503
+    person = Person(gateway, None)
+    person.session.cookies.set(prefix, "x" * 43)
 
     assert "Redis" in person.page("/", status=503).text
     assert "Redis" in person.page("/job/any", status=503).text

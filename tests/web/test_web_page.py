@@ -13,7 +13,7 @@ from tests.jobs import sung
 from tests.store.life import CLIPS, NOW, brought_to, charging, failed, make, put, song_of
 from tests.web.conftest import KEYS, Build, Gateway
 from tests.web.seen import Person, Seen, logged_in, seen
-from voicequeue import Clip, Code, Song, Stage, State, VoiceJob, apikeys
+from voicequeue import Clip, Code, Song, Stage, State, VoiceJob
 from voicequeue.claims import ChargedOrder
 from voicequeue.store import Store
 
@@ -255,24 +255,12 @@ def test_a_key_that_may_not_read_sees_nothing(gateway: Gateway) -> None:
     assert "scope read" in answer.text
 
 
-@pytest.mark.parametrize("change", ["altered", "of another", "over", "garbage", "empty"])
-def test_a_cookie_that_is_not_ours_is_no_login(build_gateway: Build, prefix: str, change: str) -> None:
-    """Altered, of a key that is configured otherwise by now, over, or no cookie of ours at all."""
-    gateway = build_gateway()
-    name, until, signature = logged_in(gateway, KEYS["read"][0]).cookies[prefix].rsplit(".", 2)
-    given = {
-        "altered": f"all.{until}.{signature}",
-        "of another": f"{name}.{until}.{signature}",
-        "over": f"{name}.{int(until) - 90_000}.{signature}",
-        "garbage": '"x.y.z',
-        "empty": "",
-    }[change]
-    if change == "of another":
-        gateway = build_gateway(api_keys=apikeys.new(name, apikeys.Scope)[1].line())
-
+@pytest.mark.parametrize("given", ["", "x" * 43, '"x.y.z', "read.99999999999.00"])
+def test_a_cookie_that_is_not_ours_is_no_login(gateway: Gateway, prefix: str, given: str) -> None:
+    """One is asked to log in."""
     answer = gateway("GET", "/", key=None, cookies={prefix: given}, allow_redirects=False)
 
-    assert answer.status_code == 303
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?onward=%2F")
 
 
 def test_after_the_logout_nothing_is_remembered(gateway: Gateway, prefix: str) -> None:
@@ -283,6 +271,15 @@ def test_after_the_logout_nothing_is_remembered(gateway: Gateway, prefix: str) -
     person.submit(person.page("/"), "Log out read")
 
     assert person.session.cookies.get(prefix) is None
+
+
+def test_a_key_that_may_not_read_can_be_logged_out(gateway: Gateway) -> None:
+    """Its pages show nothing else."""
+    person = Person(gateway, "enqueue")
+
+    person.submit(person.page("/", status=403), "Log out enqueue")
+
+    assert person.session.cookies.keys() == []
 
 
 def test_a_login_to_one_queue_does_not_end_that_to_another_on_the_same_host(build_gateway: Build, prefix: str) -> None:
@@ -305,7 +302,38 @@ def test_what_moves_is_told_only_to_those_who_are_logged_in(gateway: Gateway) ->
 
 
 def test_without_keys_this_machine_alone_is_answered(local: Gateway) -> None:
-    """As the rest of the gateway."""
+    """As the rest of the gateway; whoever is logged in elsewhere is not either."""
     local.stage.client = ("203.0.113.9", 5)
 
     assert local("GET", "/", key=None).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/?batch=spring&state=failed", "/job/x", "/controls", "/live", "/login"])
+def test_a_link_with_the_local_token_logs_in_and_leads_to_the_page_without_it(keyless: Gateway, path: str) -> None:
+    """A cookie takes its place at once: no page has it in its address, and none tells it to another site."""
+    answer = requests.get(keyless.link(path), allow_redirects=False, timeout=10)
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/" if path == "/login" else path)
+    assert answer.headers["Referrer-Policy"] in ("same-origin", "no-referrer")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert str(keyless.token) not in str(answer.headers)
+    assert seen(keyless, "/", cookies=answer.cookies).links()
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "x" * 43])
+def test_a_link_with_a_wrong_token_leads_to_the_login(keyless: Gateway, token: str) -> None:
+    """Which does not have it in its address either."""
+    path = f"/controls?token={token}&a=b"
+    answer = requests.get(keyless.url + path, allow_redirects=False, timeout=10)
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?onward=%2Fcontrols%3Fa%3Db")
+    assert "Set-Cookie" not in answer.headers
+    assert "local_token" in seen(keyless, answer.headers["Location"]).text
+
+
+def test_the_local_token_can_be_given_at_the_login_too(keyless: Gateway) -> None:
+    """For a browser whose address line others see."""
+    answer = logged_in(keyless, str(keyless.token))
+
+    assert answer.status_code == 303
+    assert "Log out local" in next(iter(seen(keyless, "/", cookies=answer.cookies).forms[1]["buttons"]))

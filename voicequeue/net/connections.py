@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from voicequeue.net.addresses import Allowed
+from voicequeue.texts import whole_number
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -30,7 +31,7 @@ _AS_IT_IS = "%/:=&?~#+!$,;'@()*[]"
 _NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 
 #: A number in a header. Longer ones mean nothing, and Python reads none of thousands of digits.
-_NUMBER = re.compile(r"[0-9]{1,15}")
+_NUMBER_MAX = 10**15 - 1
 
 _PIECE = 65_536
 
@@ -131,7 +132,7 @@ class Response:
         """Return the number in a header; None where there is none of 1 to 15 digits, or several that differ."""
         values = {value.strip() for line in self.headers.get_all(header, []) for value in str(line).split(",")}
         value = values.pop() if len(values) == 1 else ""
-        return int(value) if _NUMBER.fullmatch(value) else None
+        return whole_number(value, at_most=_NUMBER_MAX)
 
     def pieces(self, *, at_most: int) -> Iterator[bytes]:
         """The body as it comes, of so many bytes at most. Raises TooLarge, Unanswered."""

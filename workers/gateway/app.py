@@ -18,6 +18,7 @@ from voicequeue import VoiceQueue, apikeys
 from voicequeue.apikeys import ApiKey
 from voicequeue.stage import Stage
 from voicequeue.store import Store, connect
+from workers import local_token
 from workers.app import app as celery
 from workers.facts import facts
 from workers.gateway import bulk, docs, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
@@ -25,9 +26,11 @@ from workers.gateway.access import Access
 from workers.gateway.alive import alive
 from workers.gateway.browsers import Guarded, OwnPagesOnly
 from workers.gateway.events import Tail
+from workers.gateway.local import LocalOnly
 from workers.gateway.page import frame
 from workers.gateway.page import routes as pages
 from workers.gateway.requests_log import RequestLog
+from workers.gateway.session import Logins
 from workers.services import limits
 
 log = logging.getLogger("voicequeue.gateway")
@@ -38,11 +41,7 @@ HOOK_WAIT_S = 5.0
 
 def build(chosen: Settings) -> FastAPI:
     """The gateway as the settings say."""
-    queue, access = (
-        VoiceQueue(chosen.redis_url, prefix=chosen.prefix),
-        # Browsers keep one set of cookies for all ports of a host: each queue needs a name of its own.
-        Access(keys(chosen), secret=chosen.secret.get_secret_value(), cookie=chosen.prefix),
-    )
+    queue, access = VoiceQueue(chosen.redis_url, prefix=chosen.prefix), access_to(chosen)
     store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
     gateway = Guarded(
         title="voicequeue",
@@ -67,10 +66,24 @@ def build(chosen: Settings) -> FastAPI:
     gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now), include_in_schema=False)
     gateway.include_router(health.router(store))
     gateway.include_router(metrics.router(store, access))
-    gateway.include_router(pages.router(queue, access, tail))
+    # Browsers keep one set of cookies for all ports of a host: each queue needs a name of its own.
+    gateway.include_router(pages.router(queue, access, Logins(access, store), tail, cookie=chosen.prefix))
     gateway.mount("/static", pages.files())
-    gateway.add_exception_handler(frame.LoginNeeded, pages.to_the_login)
+    gateway.add_exception_handler(frame.Elsewhere, frame.elsewhere)
     return gateway
+
+
+def access_to(chosen: Settings) -> Access:
+    """Return what the settings let in: configured keys, or the local token on this machine. Raises BadSettings."""
+    configured, file = keys(chosen), chosen.local_token_file
+    if configured:
+        return Access(configured)
+    try:
+        tokens = [local_token.key(file)] if file else []
+    except local_token.UnsafeTokenError as error:
+        raise BadSettings(f"VOICEQUEUE_LOCAL_TOKEN_FILE: {error}") from None
+    local = LocalOnly(address=chosen.web_address, public_url=chosen.public_url, has_token=bool(tokens))
+    return Access(tokens, local)
 
 
 def keys(chosen: Settings) -> tuple[ApiKey, ...]:
@@ -86,8 +99,9 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if access.is_local_only:
-            log.warning("VOICEQUEUE_API_KEYS is not set: /v1 answers this machine alone (see docs/http.md)")
+        if access.local is not None:
+            usual = "VOICEQUEUE_API_KEYS is not set: only this machine is answered, with the local token"
+            log.warning("%s (see docs/http.md)", access.local.reason or usual)
         with queue:
             async with living():
                 yield

@@ -1,52 +1,102 @@
-"""Who looks at the page: a login with an API key, remembered in a signed cookie. Pure."""
+"""Logins to the page: with an API key once, then by a session that lives in Redis and a cookie that names it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
 from dataclasses import dataclass
+from hashlib import sha256
 
 from voicequeue import signing
 from voicequeue.apikeys import ApiKey, Scope
-
-#: How long a login holds (seconds).
-HOLDS_S = 12 * 3600
+from voicequeue.reachable import reachable
+from voicequeue.store import Store
+from workers.gateway.access import Access
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Somebody at the page; without a name where no key is configured, and this machine alone is answered."""
+    """A person at the page, by the key of their login."""
 
     name: str
     scopes: frozenset[Scope]
-    #: Stands in every form of his pages, and in no other's: what comes without it he did not send.
+    #: In every form of their pages and in no other's: what comes without it they did not send.
     form: str
+    session_id: str
 
     def may(self, scope: Scope) -> bool:
         """Whether the page shows and does what needs this scope."""
         return scope in self.scopes
 
 
-def cookie(key: ApiKey, now: float) -> str:
-    """What remembers a login with this key: it is worth nothing when the key is no longer configured as it is."""
-    until = str(int(now) + HOLDS_S)
-    return f"{key.name}.{until}.{_signature(key, until)}"
+class TooManyLogins(Exception):
+    """Logins from this address failed, and it has to wait for `wait_s` seconds."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
 
 
-def visitor(keys: Sequence[ApiKey], given: str, now: float) -> Visitor | None:
-    """Whose login it remembers; None where it is none of ours, or is over."""
-    told, _, signature = given.rpartition(".")
-    name, _, until = told.rpartition(".")
-    key = next((each for each in keys if each.name == name), None)
-    if key is None or not signing.holds(_signature(key, until), signature) or int(until) <= now:
-        return None
-    return Visitor(key.name, key.scopes, signing.derive(key.digest, "form", given))
+class Logins:
+    """Begins, finds and ends the sessions of one page. All of it raises StoreUnreachable."""
+
+    def __init__(self, access: Access, store: Store) -> None:
+        self._access = access
+        self._store = store
+
+    def log_in(self, given: str, *, address: str, before: str) -> str | None:
+        """Return the token of a new session; None where there is no such key. Raises TooManyLogins.
+
+        `before` is the token of the browser's last session, which ends.
+        """
+        with reachable():
+            if wait_s := self._store.logins.begin(address, self._store.clock()):
+                raise TooManyLogins(wait_s)
+            key = self._access.holder(given)
+            if key is None:
+                return None
+            self._store.logins.succeeded(address)
+            return self._begin(key, before)
+
+    def enter(self, given: str, *, before: str) -> str | None:
+        """Return the token of a new session for the local token, which a link may carry; None for any other key."""
+        key = None if self._access.local is None else self._access.holder(given)
+        if key is None:
+            return None
+        with reachable():
+            return self._begin(key, before)
+
+    def visitor(self, token: str) -> Visitor | None:
+        """Return whose session this is; None where it has ended, or its key is no longer configured so."""
+        with reachable():
+            session = self._store.sessions.find(token)
+        key = None if session is None else self._access.named(session.name)
+        if session is None or key is None or not hmac.compare_digest(session.proof, _proof(key)):
+            return None
+        return Visitor(key.name, key.scopes, signing.derive(token, "form"), session.id)
+
+    def log_out(self, visitor: Visitor, *, everywhere: bool) -> None:
+        """End this session, or every session of its key."""
+        with reachable():
+            if everywhere:
+                self._store.sessions.end_all(visitor.name)
+            self._store.sessions.end(visitor.session_id, visitor.name)
+
+    def put_notice(self, visitor: Visitor, text: str) -> None:
+        """Keep what was done, for the next page of this session."""
+        with reachable():
+            self._store.sessions.put_notice(visitor.session_id, text)
+
+    def take_notice(self, visitor: Visitor) -> str:
+        """Return what was done before this page, once."""
+        with reachable():
+            return self._store.sessions.take_notice(visitor.session_id)
+
+    def _begin(self, key: ApiKey, before: str) -> str:
+        if last := self._store.sessions.find(before):
+            self._store.sessions.end(last.id, last.name)
+        return self._store.sessions.begin(key.name, _proof(key), self._store.clock())
 
 
-def local(secret: str) -> Visitor:
-    """Somebody at this machine, where no key is configured."""
-    return Visitor("", frozenset(Scope), signing.derive(secret, "form"))
-
-
-def _signature(key: ApiKey, until: str) -> str:
-    # Of the key's hash and scopes: who reads the configuration could as well put a key of his own there.
-    return signing.derive(key.digest, "session", key.line(), until)
+def _proof(key: ApiKey) -> str:
+    """Return what changes with the key's hash and with its scopes."""
+    return sha256(key.line().encode()).hexdigest()

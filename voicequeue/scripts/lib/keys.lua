@@ -92,6 +92,12 @@
 --   pulses         zset    worker names; score = when each was last heard; callbacks:pulses, archive:pulses and
 --                          gateway:pulses: of those who deliver callbacks, archive songs, are the gateway
 --   pulses:facts   hash    by worker name, JSON: what it runs with; callbacks:pulses:facts, …
+--   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, proof (SHA-256 of
+--                          how that key was configured), since; gone after 12 hours
+--   session:<id>:notice string what was done, for its next page; gone after a minute
+--   sessions:<name> zset   sessions of the API key of that name; score = since
+--   logins         zset    addresses from which logins failed; score = when the last one was tried
+--   logins:tries   hash    by address: how many
 --   celery:<name>          Celery's own, written by kombu alone: its queues (lists), unacked, bindings; channels too
 -- Times are Unix seconds by Redis's clock, given by the caller (voicequeue/clock.py).
 local root = KEYS[1]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,19 +20,17 @@ from starlette.exceptions import HTTPException
 
 from voicequeue import State, StoreUnreachable, VoiceQueue, VoiceQueueError, signing
 from voicequeue.apikeys import Scope
+from voicequeue.sessions import SESSION_S
 from workers.gateway import bodies, problems
 from workers.gateway.access import Access
 from workers.gateway.page import words
 from workers.gateway.problems import Refusal
-from workers.gateway.session import Visitor
+from workers.gateway.session import Logins, Visitor
 
 HERE = Path(__file__).parent
 
 #: More than any form has (bytes).
 FORM_MAX = 8_192
-
-#: How long (seconds) is remembered, for the next page, what was done.
-TOLD_S = 60
 
 #: Nothing but the page's own files runs or is shown in it; songs and covers come from wherever they lie.
 HEADERS = {
@@ -45,38 +44,54 @@ HEADERS = {
 Form = dict[str, str]
 
 
-class LoginNeeded(Exception):
-    """Nobody known looks at the page; where the way to it leads on to afterwards."""
+class Elsewhere(Exception):
+    """The page is not shown: `answer` leads to another one."""
 
-    def __init__(self, onward: str) -> None:
-        super().__init__(onward)
-        self.onward = onward
+    def __init__(self, answer: Response) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class Done(RedirectResponse):
+    """Leads on to another page, which says what was done."""
+
+    def __init__(self, place: str, notice: str) -> None:
+        super().__init__(place, 303, headers=HEADERS)
+        self.notice = notice
 
 
 class Frame:
-    """Renders the pages of one queue."""
+    """Renders the pages of one queue. `cookie` is the name of the one that holds a session's token."""
 
-    def __init__(self, queue: VoiceQueue, access: Access) -> None:
+    def __init__(self, queue: VoiceQueue, access: Access, logins: Logins, *, cookie: str) -> None:
         self._queue = queue
         self._access = access
-        self._told = f"{access.cookie}_told"
+        self._logins = logins
+        self._cookie = cookie
         found = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
         found.filters.update(words.FILTERS)
         self._templates = Jinja2Templates(env=found)
 
     # ── who ────────────────────────────────────────────────────────────────────────────────────
 
+    async def known(self, request: Request) -> None:
+        """Note who looks, as `request.state.visitor`. Raises Elsewhere, Refusal, StoreUnreachable."""
+        self._access.check_source(request)
+        if request.method == "GET" and "token" in request.query_params:
+            raise Elsewhere(await run_in_threadpool(self.entered, request, _onward(request)))
+        visitor = await run_in_threadpool(self._logins.visitor, self.remembered(request))
+        if visitor is None:
+            raise Elsewhere(_to_the_login(_onward(request) if request.method == "GET" else "/"))
+        request.state.who = visitor.name
+        request.state.visitor = visitor
+
     async def admit(self, request: Request) -> None:
-        """Note who looks, as `request.state.visitor`. Raises LoginNeeded, Refusal."""
-        found = self._access.visitor(request, request.cookies.get(self._access.cookie, ""))
-        if found is None:
-            raise LoginNeeded(f"{request.url.path}?{request.url.query}".rstrip("?") if request.method == "GET" else "/")
-        request.state.who = found.name
-        request.state.visitor = found
-        _must_have(found, Scope.READ)
+        """The same for a visitor who may look. Raises Elsewhere, Refusal, StoreUnreachable."""
+        await self.known(request)
+        _must_have(request.state.visitor, Scope.READ)
 
     async def operator(self, request: Request) -> None:
-        """The same for somebody who may change things. Raises LoginNeeded, Refusal."""
+        """The same for a visitor who may change things. Raises Elsewhere, Refusal, StoreUnreachable."""
         await self.admit(request)
         _must_have(request.state.visitor, Scope.OPERATE)
 
@@ -87,6 +102,29 @@ class Frame:
             raise Refusal(403, "this form is not (any more) one of yours: load its page again")
         return {name: value.strip() for name, value in given.items()}
 
+    def remembered(self, request: Request) -> str:
+        """Return the token of the browser's session; '' where it has none."""
+        return request.cookies.get(self._cookie, "")
+
+    def entered(self, request: Request, onward: str) -> Response:
+        """Log in with the local token in the address, and lead on to where it is no longer."""
+        token = self._logins.enter(request.query_params["token"], before=self.remembered(request))
+        return _to_the_login(onward) if token is None else self.logged_in(request, token, onward)
+
+    def logged_in(self, request: Request, token: str, onward: str) -> Response:
+        """Lead on, with the session's token in a cookie that no script reads and no other site has sent."""
+        answer = RedirectResponse(onward, 303, headers=HEADERS)
+        secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
+        answer.set_cookie(self._cookie, token, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure)
+        return answer
+
+    def logged_out(self, request: Request, *, everywhere: bool) -> Response:
+        """End the session, or every one of its key, and lead to the login."""
+        self._logins.log_out(request.state.visitor, everywhere=everywhere)
+        answer = RedirectResponse("/login", 303, headers=HEADERS)
+        answer.delete_cookie(self._cookie)
+        return answer
+
     # ── what ───────────────────────────────────────────────────────────────────────────────────
 
     def rendered(
@@ -94,18 +132,16 @@ class Frame:
     ) -> Response:
         """A page; whoever may see it also gets the summary that all of them have. Raises StoreUnreachable."""
         who: Visitor | None = getattr(request.state, "visitor", None)
-        may_read = who is not None and who.may(Scope.READ)
-        summary = self._queue.status() if may_read and not getattr(request.state, "is_away", False) else None
-        told = unquote(request.cookies.get(self._told, ""))
+        is_away = getattr(request.state, "is_away", False)
+        reader = who if who is not None and who.may(Scope.READ) and not is_away else None
+        summary = self._queue.status() if reader else None
+        told = self._logins.take_notice(reader) if reader else ""
         now = time.time() if summary is None else summary.at
         about = {"who": who, "status": summary, "states": list(State), "now": now, "told": told, "trouble": ""}
         may = {"operates": who is not None and who.may(Scope.OPERATE)}
-        answer: Response = self._templates.TemplateResponse(
+        return self._templates.TemplateResponse(
             request, name, {**about, **may, **(more or {})}, status_code=status, headers=HEADERS
         )
-        if told:
-            answer.delete_cookie(self._told)
-        return answer
 
     def trouble(self, request: Request, error: Exception) -> Response:
         """What went wrong, as a page."""
@@ -122,9 +158,12 @@ class Frame:
 
     def done(self, place: str, told: str) -> Response:
         """On to another page, which tells what was done."""
-        answer = RedirectResponse(place, 303, headers=HEADERS)
-        answer.set_cookie(self._told, quote(told[:1_000]), max_age=TOLD_S, httponly=True, samesite="strict")
-        return answer
+        return Done(place, told)
+
+    def keep_notice(self, visitor: Visitor, notice: str) -> None:
+        """Keep what was done in the session, where no other site can write: its next page says so."""
+        with suppress(StoreUnreachable):  # it was done all the same
+            self._logins.put_notice(visitor, notice)
 
     def route(self) -> type[APIRoute]:
         """Routes of pages: what goes wrong there is told to a person, not to a program."""
@@ -136,13 +175,32 @@ class Frame:
 
                 async def handler(request: Request) -> Response:
                     try:
-                        return await answered(request)
+                        answer = await answered(request)
                     except (VoiceQueueError, HTTPException, RequestValidationError) as error:
                         return await run_in_threadpool(frame.trouble, request, error)
+                    if isinstance(answer, Done):
+                        await run_in_threadpool(frame.keep_notice, request.state.visitor, answer.notice)
+                    return answer
 
                 return handler
 
         return Told
+
+
+def elsewhere(_: Request, error: Exception) -> Response:
+    """Answer Elsewhere."""
+    assert isinstance(error, Elsewhere)  # noqa: S101  what it is installed for
+    return error.answer
+
+
+def _to_the_login(onward: str) -> Response:
+    return RedirectResponse(f"/login?{urlencode({'onward': onward})}", 303, headers=HEADERS)
+
+
+def _onward(request: Request) -> str:
+    """Return this page's path and query, without the token that a link may carry."""
+    query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "token"])
+    return words.own_path(f"{request.url.path}?{query}".rstrip("?"))
 
 
 def _must_have(who: Visitor, scope: Scope) -> None:

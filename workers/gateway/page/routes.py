@@ -2,54 +2,78 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
+from math import ceil
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue import VoiceQueue
-from workers.gateway import bodies, session
+from workers.gateway import bodies
 from workers.gateway.access import Access
 from workers.gateway.browsers import Files
 from workers.gateway.events import Tail
 from workers.gateway.page import doing, reading
-from workers.gateway.page.frame import FORM_MAX, HEADERS, HERE, Frame, LoginNeeded
+from workers.gateway.page.frame import FORM_MAX, HERE, Form, Frame
 from workers.gateway.page.words import own_path
+from workers.gateway.session import Logins, TooManyLogins
 
 
-def router(queue: VoiceQueue, access: Access, tail: Tail) -> APIRouter:
+class Entrance:
+    """The login page."""
+
+    def __init__(self, frame: Frame, access: Access, logins: Logins) -> None:
+        self._frame = frame
+        self._access = access
+        self._logins = logins
+
+    def show(self, request: Request, onward: str, trouble: str = "", *, status: int = 200) -> Response:
+        """The form. Raises Refusal."""
+        self._access.check_source(request)
+        if "token" in request.query_params:
+            return self._frame.entered(request, onward)
+        about = {"onward": onward, "trouble": trouble, "is_local": self._access.local is not None}
+        return self._frame.rendered(request, "login.html", about, status=status)
+
+    def log_in(self, request: Request, given: Form) -> Response:
+        """Begin a session. Raises Refusal, StoreUnreachable."""
+        self._access.check_source(request)
+        onward, address = own_path(given.get("onward", "/")), request.client.host if request.client else ""
+        try:
+            token = self._logins.log_in(given.get("key", ""), address=address, before=self._frame.remembered(request))
+        except TooManyLogins as error:
+            return self._later(request, onward, ceil(error.wait_s))
+        if token is None:
+            return self.show(request, onward, "no such key", status=401)
+        return self._frame.logged_in(request, token, onward)
+
+    def _later(self, request: Request, onward: str, wait_s: int) -> Response:
+        trouble = f"logins from your address have failed too often: wait {wait_s} seconds, then try again"
+        answer = self.show(request, onward, trouble, status=429)
+        answer.headers["Retry-After"] = str(wait_s)
+        return answer
+
+
+def router(queue: VoiceQueue, access: Access, logins: Logins, tail: Tail, *, cookie: str) -> APIRouter:
     """All pages."""
-    frame = Frame(queue, access)
+    frame = Frame(queue, access, logins, cookie=cookie)
+    entrance = Entrance(frame, access, logins)
     routes = APIRouter(include_in_schema=False, route_class=frame.route())
     routes.include_router(reading.router(queue, frame, tail))
     routes.include_router(doing.router(queue, frame))
 
     @routes.get("/login")
     def login(request: Request, onward: str = "/") -> Response:
-        return frame.rendered(request, "login.html", {"onward": own_path(onward)})
+        return entrance.show(request, own_path(onward))
 
     @routes.post("/login")
     async def log_in(request: Request) -> Response:
         given = await bodies.read_form(request, FORM_MAX)
-        onward = own_path(given.get("onward", "/"))
-        remembered = access.login(given.get("key", ""))
-        if remembered is None:
-            about = {"onward": onward, "trouble": "no such key"}
-            return await run_in_threadpool(frame.rendered, request, "login.html", about, status=401)
-        answer = RedirectResponse(onward, 303, headers=HEADERS)
-        secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
-        answer.set_cookie(
-            access.cookie, remembered, max_age=session.HOLDS_S, httponly=True, samesite="strict", secure=secure
-        )
-        return answer
+        return await run_in_threadpool(entrance.log_in, request, given)
 
-    @routes.post("/logout", dependencies=[Depends(frame.admit)])
+    @routes.post("/logout", dependencies=[Depends(frame.known)])
     async def log_out(request: Request) -> Response:
-        await frame.form(request)
-        answer = RedirectResponse("/login", 303, headers=HEADERS)
-        answer.delete_cookie(access.cookie)
-        return answer
+        form = await frame.form(request)
+        return await run_in_threadpool(frame.logged_out, request, everywhere="everywhere" in form)
 
     return routes
 
@@ -57,9 +81,3 @@ def router(queue: VoiceQueue, access: Access, tail: Tail) -> APIRouter:
 def files() -> Files:
     """What pages load."""
     return Files(directory=HERE / "static")
-
-
-def to_the_login(_: Request, error: Exception) -> Response:
-    """Where somebody is sent whom the page does not know."""
-    onward = error.onward if isinstance(error, LoginNeeded) else "/"
-    return RedirectResponse(f"/login?{urlencode({'onward': onward})}", 303, headers=HEADERS)

@@ -1,0 +1,189 @@
+"""Logins to the job page that were made up, stolen, kept or guessed."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from hashlib import sha256
+
+import requests
+from redis import Redis
+
+from tests.jobs import sung
+from tests.store.life import put
+from tests.web.conftest import KEYS, SETTING, Build, Gateway
+from tests.web.seen import Person, logged_in, seen
+from voicequeue import apikeys, signing
+from voicequeue.apikeys import ApiKey, Scope
+from voicequeue.store import Store
+
+SECRET = "what signs webhooks, of 32 characters and more"
+
+
+def is_in(gateway: Gateway, prefix: str, token: str) -> bool:
+    """Whether a cookie with that opens the page."""
+    answer = gateway("GET", "/", key=None, cookies={prefix: token}, allow_redirects=False)
+    assert answer.status_code in (200, 303)
+    return answer.status_code == 200
+
+
+def token_of(answer: requests.Response, prefix: str) -> str:
+    """The token in the cookie that a login gave."""
+    return str(answer.cookies[prefix])
+
+
+# ── made up ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _signed(key: ApiKey, secret: str) -> str:
+    """A cookie as earlier releases signed it."""
+    until = str(int(time.time()) + 3_600)
+    return f"{key.name}.{until}.{signing.derive(secret, 'session', key.line(), until)}"
+
+
+FORGERIES: dict[str, Callable[[ApiKey], str]] = {
+    "signed with the stored hash": lambda key: _signed(key, key.digest),
+    "signed with the server's secret": lambda key: _signed(key, SECRET),
+    "the stored hash": lambda key: key.digest,
+    "the key's line": ApiKey.line,
+    "a hash of the line": lambda key: sha256(key.line().encode()).hexdigest(),
+    "as long as a token, of the secret": lambda key: signing.derive(SECRET, "session", key.line())[:43],
+}
+
+
+def test_reading_the_environment_is_not_enough_to_log_in(build_gateway: Build, prefix: str) -> None:
+    """The hashes of the keys and the server's secret are all that it holds."""
+    gateway = build_gateway(secret=SECRET, public_url="https://voices.example")
+
+    for number, (what, forge) in enumerate(FORGERIES.items()):
+        gateway.stage.client = (f"192.0.2.{number}", 5)
+        assert not is_in(gateway, prefix, forge(KEYS["all"][1])), what
+        assert logged_in(gateway, forge(KEYS["all"][1])).status_code == 401, what
+
+
+def test_what_redis_holds_of_a_login_opens_nothing(gateway: Gateway, redis: Redis, prefix: str) -> None:
+    """A copy of it holds no cookie."""
+    token = token_of(logged_in(gateway, KEYS["all"][0]), prefix)
+    held = [str(key) for key in redis.scan_iter(f"{{{prefix}}}:session*")]
+    texts = {text for key in held for text in re.findall(r"[\w-]+", key)}
+    texts |= {text for key in held if redis.type(key) == "hash" for text in redis.hvals(key)}
+
+    assert token not in str(texts)
+    assert [text for text in texts if is_in(gateway, prefix, text) or is_in(gateway, prefix, text[:43])] == []
+
+
+def test_no_other_site_can_put_words_on_the_page(gateway: Gateway, prefix: str) -> None:
+    """A cookie of an earlier release, which another port of this host can set, says nothing."""
+    answer = logged_in(gateway, KEYS["all"][0])
+    cookies = {prefix: token_of(answer, prefix), f"{prefix}_told": "Pay%20here", f"{prefix}_notice": "Pay%20here"}
+
+    assert "Pay here" not in seen(gateway, "/", cookies=cookies).text
+
+
+# ── stolen, kept ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_login_replaces_whatever_cookie_the_browser_had(gateway: Gateway, prefix: str) -> None:
+    """One that an attacker put there is worth nothing afterwards, and one that he has himself ends."""
+    planted = token_of(logged_in(gateway, KEYS["read"][0]), prefix)
+    for before in ("A" * 43, planted):
+        answer = requests.post(
+            f"{gateway.url}/login",
+            data={"key": KEYS["all"][0]},
+            cookies={prefix: before},
+            allow_redirects=False,
+            timeout=10,
+        )
+        assert token_of(answer, prefix) not in ("A" * 43, planted)
+        assert not is_in(gateway, prefix, before)
+
+
+def test_a_cookie_that_was_copied_is_worth_nothing_after_the_logout(build_gateway: Build, prefix: str) -> None:
+    """Not at this gateway, nor at another one of the queue."""
+    person = Person(build_gateway(), "read")
+    copied = person.session.cookies[prefix]
+    person.submit(person.page("/"), "Log out read")
+
+    assert not is_in(build_gateway(), prefix, copied)
+
+
+def test_all_logins_of_a_key_can_be_ended_at_once(gateway: Gateway, prefix: str) -> None:
+    """From any of them; those of other keys go on."""
+    thief, other = (token_of(logged_in(gateway, KEYS[key][0]), prefix) for key in ("read", "all"))
+    person = Person(gateway, "read")
+
+    person.submit(person.page("/controls"), "End every login of this key")
+
+    assert not is_in(gateway, prefix, thief)
+    assert is_in(gateway, prefix, other)
+
+
+def test_a_login_ends_with_its_key(build_gateway: Build, prefix: str) -> None:
+    """When it is removed, replaced under the same name, or may do something else by now."""
+    key = KEYS["read"][1]
+    token = token_of(logged_in(build_gateway(), KEYS["read"][0]), prefix)
+    others = {
+        "removed": KEYS["all"][1].line(),
+        "replaced": apikeys.new(key.name, key.scopes)[1].line(),
+        "wider": ApiKey(key.name, frozenset(Scope), key.digest).line(),
+    }
+
+    for what, setting in others.items():
+        assert not is_in(build_gateway(api_keys=setting), prefix, token), what
+    assert is_in(build_gateway(api_keys=SETTING), prefix, token)
+
+
+def test_a_form_of_one_login_is_worth_nothing_in_another(gateway: Gateway, store: Store) -> None:
+    """Not even in a later one with the same key."""
+    put(store, sung())
+    person = Person(gateway, "operate")
+    assert person.page("/", status=403)
+    mine, later = Person(gateway, "all"), Person(gateway, "all")
+    form = next(form for form in mine.page("/controls").forms if form["action"] == "/do/pause")
+
+    assert later.post("/do/pause", form["fields"]).status_code == 403
+    assert store.controls.gate(store.clock()).open
+    assert mine.post("/do/pause", form["fields"]).status_code == 200
+
+
+# ── guessed ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_keys_are_not_to_be_guessed_at_the_login(gateway: Gateway) -> None:
+    """After five wrong ones no key is looked at for a while, and the page says for how long."""
+    gateway.stage.client = ("203.0.113.9", 5)
+    assert [logged_in(gateway, f"vq_{guess}").status_code for guess in range(7)] == [401] * 5 + [429] * 2
+
+    answer = logged_in(gateway, KEYS["all"][0])
+
+    assert answer.status_code == 429
+    assert "Set-Cookie" not in answer.headers
+    assert 1 <= int(answer.headers["Retry-After"]) <= 5
+    assert f"wait {answer.headers['Retry-After']} seconds" in answer.text
+
+
+def test_guesses_from_elsewhere_lock_no_other_address_out(gateway: Gateway) -> None:
+    """Each address waits for its own failures, also while many fail; and keys work at the API all the while."""
+    for number in range(30):
+        gateway.stage.client = (f"203.0.113.{number}", 5)
+        logged_in(gateway, "vq_guess")
+    for _ in range(6):
+        logged_in(gateway, "vq_guess")
+
+    assert logged_in(gateway, KEYS["all"][0]).status_code == 429
+    assert gateway("GET", "/v1/status").status_code == 200
+    gateway.stage.client = ("192.0.2.7", 5)
+    assert logged_in(gateway, KEYS["all"][0]).status_code == 303
+
+
+def test_a_page_of_another_site_can_log_no_browser_in(gateway: Gateway) -> None:
+    """With a key of its own, say, under which others then work; another port of this machine is another site."""
+
+    def sent_by(origin: str) -> requests.Response:
+        fields, headers = {"key": KEYS["all"][0]}, {"Origin": origin}
+        return requests.post(f"{gateway.url}/login", fields, headers=headers, allow_redirects=False, timeout=10)
+
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"):
+        assert (sent_by(origin).status_code, "Set-Cookie" in sent_by(origin).headers) == (403, False), origin
+    assert sent_by(gateway.url).status_code == 303

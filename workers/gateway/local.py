@@ -1,0 +1,83 @@
+"""Callers of a gateway without configured API keys: this machine alone, and only with the local token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from fastapi import Request
+
+from workers.gateway.problems import Refusal
+
+#: Each says that a proxy passed the request on, for a caller whose address is unknown.
+PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+
+
+class LocalOnly:
+    """Refuses requests that do not come from this machine, and every request where strangers could seem to.
+
+    A proxy on this machine may pass requests on that look local: so an address beyond loopback or a public URL
+    excludes all, and every caller needs the local token besides.
+    """
+
+    def __init__(self, *, address: str, public_url: str | None, has_token: bool) -> None:
+        self._closed = list(_closed(address, public_url, has_token))
+
+    @property
+    def reason(self) -> str:
+        """Why every request is refused; '' where those from this machine are not."""
+        return _detail(self._closed) if self._closed else ""
+
+    def check(self, request: Request) -> None:
+        """Raise Refusal unless the request comes from this machine."""
+        if wrong := self._closed or list(_foreign(request)):
+            raise Refusal(403, _detail(wrong), code="local_only")
+
+
+def _closed(address: str, public_url: str | None, has_token: bool) -> Iterator[str]:
+    if not (address == "localhost" or is_loopback(address)):
+        yield "the gateway listens on other addresses too (WEB_ADDRESS)"
+    if public_url and not is_local_name(urlsplit(public_url).netloc.rpartition("@")[2]):
+        yield "it has a public URL (VOICEQUEUE_PUBLIC_URL)"
+    if not has_token:
+        yield "it has no local token (VOICEQUEUE_LOCAL_TOKEN_FILE), which `make up` would give it"
+
+
+def _foreign(request: Request) -> Iterator[str]:
+    origin = request.headers.get("origin")
+    if not is_loopback(request.client.host if request.client else ""):
+        yield "this request comes from another machine"
+    if not is_local_name(request.headers.get("host", "")):
+        yield "it names this machine neither localhost nor 127.0.0.1 (Host)"
+    if any(name in request.headers for name in PASSED_ON):
+        yield "a proxy passed it on"
+    # Pages of other sites in a browser here are not this machine.
+    if origin is not None and not is_local_name(urlsplit(origin).netloc):
+        yield "it comes from a page of another site (Origin)"
+
+
+def _detail(wrong: list[str]) -> str:
+    return (
+        "no API key is configured (VOICEQUEUE_API_KEYS), so only this machine is answered; but "
+        f"{', and '.join(wrong)}. Make a key with `voicequeue keys new`"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether this address is of this machine alone."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def is_local_name(netloc: str) -> bool:
+    """Return whether this host, with or without a port, is `localhost` or an address of this machine alone."""
+    try:
+        name = urlsplit(f"//{netloc}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or is_loopback(name)
