@@ -29,9 +29,9 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[VoiceJob]]:
     calls: list[Sequence[VoiceJob]] = []
     enqueueing, read = Store.enqueueing, Preview._read
 
-    def watched(self: Store, jobs: Sequence[tuple[str, VoiceJob]], now: float) -> Any:
+    def watched(self: Store, jobs: Sequence[tuple[str, VoiceJob]], now: float, **more: Any) -> Any:
         calls.append([job for _, job in jobs])
-        return enqueueing(self, jobs, now)
+        return enqueueing(self, jobs, now, **more)
 
     def foreseeing(self: Preview, specs: Sequence[VoiceJob]) -> Any:
         calls.append(specs)
