@@ -157,7 +157,7 @@ def test_a_proxys_page_is_the_trouble_of_no_single_job(status: int, expected: ty
         ({"detail": [{"loc": ["body"], "msg": "no"}]}, "no"),
         ({"code": 400, "data": {"error": "no"}}, "no"),
         ({"message": "success", "data": {"error": "no"}}, "no"),
-        ({"error": "half a \ud83d character"}, "half a ? character"),
+        ({"error": "half a \ud83d character"}, "half a \ufffd character"),
         ({"error": 7}, None),
         ({}, None),
         ([], None),
