@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
+from voicequeue import origins
 from workers.gateway.problems import Refusal
 
 #: Each says that a proxy passed the request on, for a caller whose address is unknown.
@@ -36,25 +37,21 @@ class LocalOnly:
 
 
 def _closed(address: str, public_url: str | None, has_token: bool) -> Iterator[str]:
-    if not (address == "localhost" or is_loopback(address)):
+    if not (address == "localhost" or _is_loopback(address)):
         yield "the gateway listens on other addresses too (WEB_ADDRESS)"
-    if public_url and not is_local_name(urlsplit(public_url).netloc.rpartition("@")[2]):
+    if public_url and not origins.is_loopback(urlsplit(public_url).netloc.rpartition("@")[2]):
         yield "it has a public URL (VOICEQUEUE_PUBLIC_URL)"
     if not has_token:
         yield "it has no local token (VOICEQUEUE_LOCAL_TOKEN_FILE), which `make up` would give it"
 
 
 def _foreign(request: Request) -> Iterator[str]:
-    origin = request.headers.get("origin")
-    if not is_loopback(request.client.host if request.client else ""):
+    if not _is_loopback(request.client.host if request.client else ""):
         yield "this request comes from another machine"
-    if not is_local_name(request.headers.get("host", "")):
+    if not origins.is_loopback(request.headers.get("host", "")):
         yield "it names this machine neither localhost nor 127.0.0.1 (Host)"
     if any(name in request.headers for name in PASSED_ON):
         yield "a proxy passed it on"
-    # Pages of other sites in a browser here are not this machine.
-    if origin is not None and not is_local_name(urlsplit(origin).netloc):
-        yield "it comes from a page of another site (Origin)"
 
 
 def _detail(wrong: list[str]) -> str:
@@ -64,7 +61,7 @@ def _detail(wrong: list[str]) -> str:
     )
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """Return whether this address is of this machine alone."""
     try:
         address = ip_address(host)
@@ -72,12 +69,3 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
-
-
-def is_local_name(netloc: str) -> bool:
-    """Return whether this host, with or without a port, is `localhost` or an address of this machine alone."""
-    try:
-        name = urlsplit(f"//{netloc}").hostname or ""
-    except ValueError:
-        return False
-    return name == "localhost" or is_loopback(name)
