@@ -383,6 +383,7 @@ def test_the_limit_of_jobs_in_flight_is_set_while_everything_runs(house: House) 
         eventually(lambda: queue.batch("narrow").states[State.SUCCEEDED] >= 4)
         assert most_in_flight(house, "narrow") == 3
 
+        house.dial(voice_s=2)  # long enough for many to be seen together
         run(house, "limits", "--in-flight", "20")
         eventually(lambda: queue.status().in_flight > 10)
         eventually(lambda: settled(queue, "narrow"), within_s=40)
