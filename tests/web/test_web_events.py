@@ -20,6 +20,7 @@ from voicequeue import State, VoiceQueue, apikeys
 from voicequeue.store import Store
 from workers.gateway import events
 from workers.gateway.access import Access
+from workers.gateway.connections import Bounds
 
 
 class Stream:
@@ -124,7 +125,7 @@ def test_an_id_that_is_none_is_refused(gateway: Gateway, last: str) -> None:
 
 def test_the_heart_beats_when_nothing_happens(gateway: Gateway, queue: VoiceQueue) -> None:
     """With the id up to which all was told."""
-    routes = events.router(queue, Access(apikeys.parse(SETTING)), events.Tail(queue), heartbeat_s=0.05)
+    routes = events.router(queue, Access(apikeys.parse(SETTING)), events.Tail(queue, Bounds()), heartbeat_s=0.05)
     app = FastAPI()
     app.include_router(routes)
     gateway.stage.app = app

@@ -13,7 +13,7 @@ from workers.gateway.server import Config, Server
 
 log = logging.getLogger("voicequeue.gateway")
 
-#: With fewer descriptors not even all event streams have a place.
+#: With fewer descriptors there are fewer than 235 places, and 58 for event streams.
 FEW = 1_024
 
 #: Seconds that requests get to end when the process is asked to stop.
@@ -24,9 +24,10 @@ def main() -> None:
     """Serve until the process is asked to stop."""
     chosen = settings()
     logs.configure(chosen)
-    app = build(chosen)
-    tracing.of_requests(app)
     files = descriptors()
+    bounds = Bounds.of(files)
+    app = build(chosen, bounds)
+    tracing.of_requests(app)
     if files < FEW:
         log.warning(
             "this process may open only %s files (LimitNOFILE, ulimit -n): it serves few clients at once", files
@@ -34,7 +35,7 @@ def main() -> None:
     server = Server(
         Config(
             app,
-            Bounds.of(files),
+            bounds,
             host=chosen.web_address,
             port=chosen.port,
             timeout_graceful_shutdown=STOP_S,

@@ -25,6 +25,7 @@ from workers.gateway import bulk, docs, events, glance, health, hooks, jobs, met
 from workers.gateway.access import Access
 from workers.gateway.alive import alive
 from workers.gateway.browsers import Guarded, OwnPagesOnly
+from workers.gateway.connections import Bounds
 from workers.gateway.events import Tail
 from workers.gateway.local import LocalOnly
 from workers.gateway.page import frame
@@ -39,8 +40,9 @@ log = logging.getLogger("voicequeue.gateway")
 HOOK_WAIT_S = 5.0
 
 
-def build(chosen: Settings) -> FastAPI:
-    """The gateway as the settings say."""
+def build(chosen: Settings, bounds: Bounds | None = None) -> FastAPI:
+    """Return the gateway as the settings say, for a server with these bounds."""
+    bounds = bounds or Bounds()
     queue, access = VoiceQueue(chosen.redis_url, prefix=chosen.prefix), access_to(chosen)
     store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
     gateway = Guarded(
@@ -57,9 +59,11 @@ def build(chosen: Settings) -> FastAPI:
     problems.install(gateway)
     openapi.install(gateway)
     docs.install(gateway)
-    for routes in (jobs, bulk, glance, steering):
+    gateway.include_router(jobs.router(queue, access))
+    gateway.include_router(bulk.router(queue, access, bounds))
+    for routes in (glance, steering):
         gateway.include_router(routes.router(queue, access))
-    tail = Tail(queue)
+    tail = Tail(queue, bounds)
     gateway.include_router(events.router(queue, access, tail))
     # A webhook may be the first to tell that an order was taken, from which the pace follows.
     patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix, limits=limits(chosen))

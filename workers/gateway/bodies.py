@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import nullcontext
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from voicequeue import InvalidJob
 from voicequeue.errors import half_texts
 from voicequeue.texts import whole_number
+from workers.gateway.connections import AWAITED_BODY
 from workers.gateway.notices import log
 from workers.gateway.problems import Refusal, invalid
 
@@ -27,20 +29,26 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read(request: Request, at_most: int = BODY_MAX) -> bytes:
-    """The raw body. Raises Refusal."""
+    """Return the raw body; the request takes no place until it is whole. Raises Refusal, ClientDisconnect."""
     declared = request.headers.get("Content-Length", "0")
     if declared.isdigit() and whole_number(declared, at_most=at_most) is None:
         raise Refusal(413, f"at most {at_most} bytes are taken")
-    body = bytearray()
+    awaited = request.scope.get("extensions", {}).get(AWAITED_BODY, nullcontext)
     try:
-        async with asyncio.timeout(BODY_S):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > at_most:
-                    raise Refusal(413, f"at most {at_most} bytes are taken")
+        with awaited():
+            async with asyncio.timeout(BODY_S):
+                return await _whole_body(request, at_most)
     except TimeoutError:
         log.warning("a body did not come within %g s: its request was answered 408", BODY_S)
         raise Refusal(408, f"the body must come within {BODY_S:g} s") from None
+
+
+async def _whole_body(request: Request, at_most: int) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > at_most:
+            raise Refusal(413, f"at most {at_most} bytes are taken")
     return bytes(body)
 
 

@@ -18,6 +18,7 @@ from voicequeue import VoiceQueue, VoiceQueueError, apikeys
 from voicequeue.queue import entered_by
 from workers.gateway import bodies, problems, shapes
 from workers.gateway.access import Access
+from workers.gateway.connections import Bounds
 from workers.gateway.intake import Gone, Intake
 from workers.gateway.notices import log
 from workers.gateway.openapi import json_body
@@ -27,7 +28,7 @@ from workers.gateway.outbox import Outbox
 from workers.gateway.pace import UPLOAD_S, WINDOW_S
 from workers.gateway.places import Places
 
-#: Requests of one process that bring rows at once; each has a thread of its own.
+#: Requests of one process that bring rows at once, each with a thread of its own; at most a quarter of all places.
 AT_ONCE = 8
 
 #: A key that holds fewer than this share of the free ones gets another: alone it gets half of all.
@@ -67,11 +68,12 @@ class Outcomes(StrEnum):
     REJECTED = "rejected"
 
 
-def router(queue: VoiceQueue, access: Access) -> APIRouter:
+def router(queue: VoiceQueue, access: Access, bounds: Bounds) -> APIRouter:
     """The route that takes rows."""
     routes = APIRouter(tags=["batches and status"], dependencies=access.needs(apikeys.Scope.ENQUEUE))
-    threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rows")
-    places = Places(AT_ONCE, share=SHARE, what="uploads of rows")
+    at_once = bounds.part(AT_ONCE)
+    threads = ThreadPoolExecutor(at_once, thread_name_prefix="rows")
+    places = Places(at_once, share=SHARE, what="uploads of rows")
 
     @routes.post(
         "/v1/batches/{name}/jobs",

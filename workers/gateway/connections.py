@@ -12,7 +12,7 @@ from typing import Protocol
 
 from workers.gateway.notices import log
 
-#: Requests that one process answers at once, and connections on which a request is still to come, at most.
+#: Requests that one process answers at once, and connections on which one or its body is still to come, at most.
 PLACES_MAX = 1_000
 
 #: Descriptors for Redis, the broker, log and spools, at most; a quarter of all where there are few.
@@ -20,6 +20,9 @@ RESERVED = 192
 
 #: Connections that the kernel keeps ready; they are all opened at once, before any of them can be closed.
 BACKLOG_MAX = 1_024
+
+#: The ASGI extension of the server: a context manager in which a connection waits for the body of its request.
+AWAITED_BODY = "voicequeue.awaited_body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,10 @@ class Bounds:
         reserved = min(descriptors // 4, RESERVED) + backlog
         return cls(places=min(max((descriptors - reserved) // 3, 8), PLACES_MAX), backlog=backlog)
 
+    def part(self, at_most: int) -> int:
+        """Return how many of the places one kind of long request may take: a quarter, and no more than `at_most`."""
+        return min(at_most, self.places // 4)
+
 
 def descriptors() -> int:
     """Return how many files this process may open, after asking for as many as it may ask for."""
@@ -66,7 +73,11 @@ class Connection(Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a request is still to come, or the rest of its head."""
+        """Whether a request is still to come, the rest of its head, or its body."""
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether it waits for a body; the reader of the body limits the time."""
 
     @property
     def unread(self) -> int:
@@ -88,7 +99,7 @@ class _Unread:
 
 
 class Connections:
-    """Keeps connections that wait for a request apart from all others: neither take the other's places.
+    """Keeps connections that wait for a request or its body apart from all others: neither take the other's places.
 
     Where too many wait the one that waits longest is closed, of the same address if half of them are.
     """
@@ -176,7 +187,8 @@ class Connections:
 
     def _end_headless(self, now: float) -> None:
         head_s = self.bounds.head_s
-        for connection in [each for each, since in self._waiting.items() if now - since >= head_s]:
+        late = [each for each, since in self._waiting.items() if now - since >= head_s and not each.awaits_body]
+        for connection in late:
             log.info("no whole request came within %g s on a connection of %s: closed it", head_s, connection.peer)
             self._end(connection, 408, f"the head of a request must come within {head_s:g} s")
 

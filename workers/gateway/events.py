@@ -20,14 +20,15 @@ from voicequeue.apikeys import Scope
 from voicequeue.texts import whole_number
 from workers.gateway import shapes
 from workers.gateway.access import Access
+from workers.gateway.connections import Bounds
 from workers.gateway.openapi import problems
 from workers.gateway.places import Places
 
 #: A line at least this often (seconds), so that nobody between takes the connection for dead.
 HEARTBEAT_S = 15.0
 
-#: Followers of one process at once. A key that holds fewer than this share of the free places gets another: alone it
-#: gets 50.
+#: Followers of one process at once; at most a quarter of all places. A key that holds fewer than this share of the free
+#: ones gets another: alone it gets 50.
 FOLLOWERS_MAX = 200
 SHARE = 1 / 3
 
@@ -65,12 +66,12 @@ class EventStream(StreamingResponse):
 class Tail:
     """Tells all followers of this process when something has happened, with one connection to Redis."""
 
-    def __init__(self, queue: VoiceQueue) -> None:
+    def __init__(self, queue: VoiceQueue, bounds: Bounds) -> None:
         self._queue = queue
         self._moved = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._followers = 0
-        self.places = Places(FOLLOWERS_MAX, share=SHARE, what="event streams")
+        self.places = Places(bounds.part(FOLLOWERS_MAX), share=SHARE, what="event streams")
 
     def next_move(self) -> asyncio.Event:
         """Set as soon as there is something new; to be asked for before one looks what there is."""

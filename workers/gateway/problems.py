@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.routing import compile_path
 
 from voicequeue import (
@@ -34,6 +36,9 @@ MEDIA_TYPE = "application/problem+json"
 
 #: After how many seconds to try again where Redis is away, or too much is asked for at once.
 AGAIN_S = 5
+
+#: Status, for the log alone, of a request whose client went before it was whole.
+GONE = 499
 
 #: Status and code of what the queue raises.
 _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
@@ -122,6 +127,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(VoiceQueueError, _raised)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -151,6 +157,10 @@ def _methods(request: Request) -> set[str]:
     paths = request.app.openapi()["paths"]
     taken = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path))
     return {method.upper() for methods in taken for method in methods}
+
+
+async def _gone(*_: object) -> Response:
+    return Response(status_code=GONE)  # which no client reads
 
 
 async def _unforeseen(_: Request, error: Exception) -> JSONResponse:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -15,7 +17,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from workers.gateway import problems
 from workers.gateway.browsers import HEADERS
-from workers.gateway.connections import Bounds, Connections, address
+from workers.gateway.connections import AWAITED_BODY, Bounds, Connections, address
+
+#: Answered where no place is left.
+_TOO_MANY = "too many requests are being answered"
 
 
 class Config(uvicorn.Config):
@@ -54,6 +59,7 @@ class Protocol(H11Protocol):
     """One connection."""
 
     peer = ""
+    awaits_body = False
 
     def __init__(self, config: uvicorn.Config, *more: Any, **named: Any) -> None:
         super().__init__(config, *more, **named)
@@ -63,9 +69,28 @@ class Protocol(H11Protocol):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._held.has_place():
+            scope["extensions"] = {**scope.get("extensions", {}), AWAITED_BODY: self._awaited_body}
             await self._whole_app(scope, receive, send)
         else:
-            await _refusal(503, "too many requests are being answered")(scope, receive, send)
+            await _refusal(503, _TOO_MANY)(scope, receive, send)
+
+    @contextmanager
+    def _awaited_body(self) -> Iterator[None]:
+        """Wait for the body of the request, without a place among those that are answered. Raises Refusal where none
+        is left when the body is whole."""
+        if not self.cycle.more_body:
+            yield
+            return
+        self.awaits_body = True
+        self._held.note(self)
+        try:
+            yield
+        finally:
+            self.awaits_body = False
+            if not self.cycle.disconnected:
+                self._held.note(self)
+        if not self._held.has_place():
+            raise problems.Refusal(503, _TOO_MANY)
 
     # ── what a connection does ─────────────────────────────────────────────────────────────────
 
@@ -99,9 +124,9 @@ class Protocol(H11Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a request is still to come, or the rest of its head."""
+        """Whether a request is still to come, the rest of its head, or its body."""
         is_answered = self.cycle is None or self.cycle.response_complete
-        return is_answered and not self.flow.write_paused and not self.transport.is_closing()
+        return (is_answered or self.awaits_body) and not self.flow.write_paused and not self.transport.is_closing()
 
     @property
     def unread(self) -> int:
@@ -113,17 +138,32 @@ class Protocol(H11Protocol):
         """Close it, and tell the client why where a request has begun."""
         if self.transport.is_closing():
             return
-        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
-            self._tell(status, why)
-        self.transport.close()
+        if self.conn.our_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self.transport.close()
+        else:
+            self._refuse(status, why)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse(400, msg)
 
     def cut(self) -> None:
         """Close it at once."""
         self.transport.abort()
 
+    def _refuse(self, status: int, why: str) -> None:
+        """Answer instead of the app, unless its answer has begun, and close: the app finds its client gone."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._tell(status, why)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
     def _tell(self, status: int, why: str) -> None:
         answer = _refusal(status, why)
+        is_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
         headers = [*answer.raw_headers, (b"connection", b"close")]
         head = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode())
-        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+        for event in (head, h11.Data(data=b"" if is_head else bytes(answer.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
