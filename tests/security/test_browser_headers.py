@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from http.client import HTTPResponse
+
 import pytest
 import requests
+from requests.structures import CaseInsensitiveDict
 
 from tests.jobs import voice
 from tests.security.surface import operations
+from tests.security.test_slow_clients import connected
 from tests.web.conftest import Gateway, app_of
 from tests.web.seen import Person
 from voicequeue import VoiceQueue
 
+FORM = (
+    b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
 NDJSON = {"Content-Type": "application/x-ndjson"}
 EVERYWHERE = {
     "X-Content-Type-Options": "nosniff",
@@ -89,6 +97,31 @@ def test_whatever_goes_wrong_the_headers_are_there(
     statuses = [guarded(answer).status_code for answer in answers]
 
     assert statuses == [404, 307, 413, 400, 403, 304, 204, 200, 200, 200, 404, 404, 416, 500]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000,
+        b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        FORM + b"no size\r\n",
+        FORM.replace(b"POST", b"HEAD") + b"no size\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+def test_what_is_no_http_is_answered_with_the_headers(gateway: Gateway, broken: bytes) -> None:
+    """As a problem, like every other refusal, and the connection is closed."""
+    with connected(gateway.url, broken) as raw:
+        answer = HTTPResponse(raw)
+        answer.begin()
+        seen = requests.Response()
+        seen.status_code, seen.raw, seen.headers = answer.status, answer, CaseInsensitiveDict(answer.getheaders())
+        seen.request = requests.Request("RAW", gateway.url).prepare()
+        assert (answer.status, answer.getheader("Content-Type")) == (400, "application/problem+json")
+        assert answer.getheader("Connection") == "close"
+        guarded(seen)
 
 
 def test_files_of_pages_are_kept_and_asked_for_again(gateway: Gateway) -> None:

@@ -299,6 +299,24 @@ def test_one_key_takes_a_part_of_the_streams_alone_also_through_pages(
             assert other.status_code == 200
 
 
+def test_streams_and_uploads_leave_half_of_few_places_to_others(build_gateway: Build) -> None:
+    """Of 16 places streams get 4 and uploads 4, whoever asks for them and however often; requests are answered."""
+    bounds = Bounds(places=16)
+    gateway = build_gateway(bounds)
+    with serving(gateway.stage, bounds) as (url, server), ExitStack() as stack:
+        seen = []
+        for name in ("all", "read", "enqueue") * 6:
+            bearer = {"Authorization": f"Bearer {KEYS[name][0]}"}
+            asked = requests.get(f"{url}/v1/events", headers=bearer, stream=True, timeout=10)
+            seen.append(stack.enter_context(asked).status_code)
+            raw = stack.enter_context(connected(url, head(UPLOAD, key=name) + piece(row(1))))
+            until(raw, b"\r\n\r\n")
+        assert 2 <= seen.count(200) <= 4
+        assert set(seen) <= {200, 403, 429, 503}
+        assert len(server.config.held._others) <= 8  # type: ignore[attr-defined]
+        assert requests.get(f"{url}/healthz", timeout=5).status_code == 200
+
+
 # ── answers that are not read ─────────────────────────────────────────────────────────────────────
 
 

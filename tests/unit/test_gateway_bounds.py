@@ -66,7 +66,8 @@ def test_descriptors_are_enough_for_all_that_is_let_in(descriptors: int) -> None
 
     assert 3 * bounds.places + bounds.backlog + min(descriptors // 4, 192) <= descriptors
     assert bounds.places >= 8
-    assert descriptors < 1_024 or bounds.places > events.FOLLOWERS_MAX + bulk.AT_ONCE
+    assert 2 <= bounds.part(bulk.AT_ONCE) <= bounds.part(events.FOLLOWERS_MAX) <= bounds.places / 4
+    assert descriptors < 4_096 or bounds.part(events.FOLLOWERS_MAX) == events.FOLLOWERS_MAX
 
 
 def test_addresses_of_one_customer_count_as_one() -> None:

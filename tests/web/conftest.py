@@ -103,9 +103,9 @@ def build_gateway(server: tuple[str, Stage], valkey_url: str, prefix: str) -> It
     """Shows a gateway on this test's jobs."""
     url, stage = server
 
-    def shown(**settings: Any) -> Gateway:
+    def shown(bounds: Bounds | None = None, **settings: Any) -> Gateway:
         chosen: dict[str, Any] = {"REDIS_URL": valkey_url, "prefix": prefix, "api_keys": SETTING, **settings}
-        stage.app = build(Settings(_env_file=None, **chosen))
+        stage.app = build(Settings(_env_file=None, **chosen), bounds)
         stage.client = ("127.0.0.1", 5)
         file = chosen.get("local_token_file")
         return Gateway(url, stage, local_token.read(file) if file else None)

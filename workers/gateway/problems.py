@@ -37,7 +37,7 @@ MEDIA_TYPE = "application/problem+json"
 #: After how many seconds to try again where Redis is away, or too much is asked for at once.
 AGAIN_S = 5
 
-#: Status, for the log alone, of a request whose client went before it was whole.
+#: Status, for the log alone, of a request whose client closed the connection before an answer.
 GONE = 499
 
 #: Status and code of what the queue raises.

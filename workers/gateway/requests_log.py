@@ -12,6 +12,8 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from workers.gateway.problems import GONE
+
 log = logging.getLogger("voicequeue.http")
 
 #: What a caller may name its request.
@@ -36,7 +38,7 @@ class RequestLog:
             return
         given = Headers(scope=scope).get(NAME, "")
         request = given if _GIVEN.fullmatch(given) else secrets.token_hex(8)
-        answer: dict[str, Any] = {"status": 500}
+        answer: dict[str, Any] = {}
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -48,8 +50,9 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request=request):
             try:
                 await self._app(scope, receive, sending)
+                answer.setdefault("status", GONE)  # without an answer only where its client is gone
             finally:
-                self._tell(scope, answer["status"], time.monotonic() - began)
+                self._tell(scope, answer.get("status", 500), time.monotonic() - began)
 
     @staticmethod
     def _tell(scope: Scope, status: int, seconds: float) -> None:
