@@ -13,7 +13,7 @@ from workers.gateway.server import Config, Server
 
 log = logging.getLogger("voicequeue.gateway")
 
-#: With fewer descriptors there are fewer than 235 places, and 58 for event streams.
+#: With fewer descriptors there are fewer than 234 places, and fewer than 58 for event streams.
 FEW = 1_024
 
 #: Seconds that requests get to end when the process is asked to stop.
