@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
+import tracemalloc
+from collections.abc import Iterable
+from typing import Any, cast
 
 import pytest
+from starlette.types import Message
 
+from voicequeue import VoiceQueue
 from workers.gateway import bulk, events
 from workers.gateway.connections import Bounds, address
+from workers.gateway.intake import Intake
 from workers.gateway.outbox import SPOOL_MAX, Closed, Outbox
 from workers.gateway.pace import Pace
 from workers.gateway.places import Places
@@ -131,3 +138,52 @@ def test_the_spool_has_room_for_what_100_000_rows_come_to() -> None:
 
     assert 100_000 * len(taken) < SPOOL_MAX
     assert 100_000 * len(wrong % ("m" * 200)) < SPOOL_MAX
+
+
+# ── rows ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Unasked:
+    """A queue into which no row comes."""
+
+    def enqueue_at_once(self, jobs: list[Any]) -> list[Any]:
+        """As the queue has it."""
+        assert not jobs
+        return []
+
+
+async def taken(rows: Iterable[bytes]) -> list[Any]:
+    """What an upload of these rows is answered."""
+    coming = iter(rows)
+
+    async def receive() -> Message:
+        body = next(coming, None)
+        return {"type": "http.request", "body": body or b"", "more_body": body is not None}
+
+    outbox = Outbox()
+    await asyncio.to_thread(Intake(cast(VoiceQueue, Unasked()), "b", receive, outbox, all_told=True).run)
+    answered = b"".join([piece async for piece in outbox.pieces()])
+    outbox.close()
+    return [json.loads(line) for line in answered.splitlines()]
+
+
+MANY_FIELDS = json.dumps({f"k{number}": 1 for number in range(9_000)}).encode() + b"\n"
+MANY_CELLS = b"," * 120_000 + b"x\n"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[MANY_FIELDS] * 30, [b"audio_url\n", *[MANY_CELLS] * 30], [b'audio_url,prompt\n"', *[b"x" * 99 + b"\n"] * 20_000]],
+    ids=["many fields", "many cells", "a quote that is never closed"],
+)
+def test_of_a_rejected_row_nothing_is_held_but_what_is_wrong_with_it(rows: list[bytes]) -> None:
+    """An upload holds what one row takes while it is read, however many are rejected together."""
+    tracemalloc.start()
+    try:
+        answered = asyncio.run(taken(rows))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert answered[-1]["summary"]["rejected"] >= 30
+    assert most < 12 << 20
