@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -410,10 +411,13 @@ def test_many_answers_that_are_not_read_take_no_more_than_is_allowed_at_any_time
         await answering(MUCH)(scope, receive, send)
         made.append(True)
 
+    def has_made(count: int) -> bool:
+        return len(made) == count
+
     with serving(app, Bounds(buffered=2 * MUCH, look_s=60)) as (url, server), ExitStack() as stack:
         for number in range(1, 7):
             stack.enter_context(connected(url, WHOLE, buffer=4_096))
-            eventually(lambda count=number: len(made) == count)
+            eventually(partial(has_made, number))
         all_of_them = [each for each in server.server_state.connections if isinstance(each, Protocol)]
         eventually(lambda: 0 < sum(each.unread for each in all_of_them) <= 2 * MUCH)
 
