@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+Raised = TypeVar("Raised", bound=BaseException)
 
 _NAMED = re.compile(r"([a-z][a-z0-9_]*): ")
 
@@ -89,6 +90,13 @@ class InvalidJob(VoiceQueueError, ValueError):
         if (more := len(named) - PROBLEMS_MAX) > 0:
             problems.append(Problem("", f"{more:,} more fields are wrong"))
         return cls(problems)
+
+
+def detached(error: Raised) -> Raised:
+    """Return an error that was caught, fit to be kept: without the frames it came through, and the errors it was raised
+    in, which hold all that was read there."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def half_texts(given: Any) -> list[Problem]:

@@ -20,6 +20,7 @@ from voicequeue.errors import (
     UnknownBatch,
     UnknownJob,
     checked,
+    detached,
 )
 from voicequeue.gate import Limits
 from voicequeue.job import FINAL, Event, Job, Move, State, Step
@@ -657,7 +658,7 @@ def _parsed(given: Enqueueable) -> VoiceJob | InvalidJob:
     try:
         return parse(given)
     except InvalidJob as error:
-        return error
+        return detached(error)
 
 
 def _order(given: VoiceJob | InvalidJob) -> Order:

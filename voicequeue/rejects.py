@@ -10,8 +10,9 @@ from voicequeue.job import iso
 from voicequeue.keyspace import Keyspace
 from voicequeue.texts import mended, mended_json
 
-#: So many are kept, the newest.
+#: So many are kept, the newest, while they have so many bytes in all; the newest one in any case.
 KEPT = 1_000
+BYTES_MAX = 4 << 20
 
 #: What was given is kept whole up to so many characters of JSON; the rest of the record is shorter still.
 GIVEN_MAX = 16_000
@@ -41,15 +42,13 @@ class Rejects:
     """The rejected messages of one queue, in Redis. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace) -> None:
+        self._space = keyspace
         self._redis = keyspace.redis
         self._key = keyspace.key("rejects")
 
     def add(self, rejected: RejectedMessage) -> None:
-        """Keep it; the oldest goes where there are too many."""
-        with self._redis.pipeline() as pipe:
-            pipe.lpush(self._key, _text(rejected))
-            pipe.ltrim(self._key, 0, KEPT - 1)
-            pipe.execute()
+        """Keep it; the oldest go where there are too many, or too much of them."""
+        self._space.run("reject", _text(rejected), KEPT, BYTES_MAX)
 
     def latest(self, at_most: int = KEPT) -> list[RejectedMessage]:
         """The newest first."""
@@ -60,7 +59,7 @@ class Rejects:
         """All that are kept, the newest first; from now on they are not."""
         with self._redis.pipeline() as pipe:
             pipe.lrange(self._key, 0, -1)
-            pipe.delete(self._key)
+            pipe.delete(self._key, self._space.key("rejects:bytes"))
             lines, _ = pipe.execute()
         return [_read(line) for line in lines]
 

@@ -62,8 +62,8 @@ class Row:
 
     @property
     def text(self) -> int:
-        """How many characters it has."""
-        return sum(map(len, self.cells.values())) + sum(map(len, self.more))
+        """How many characters it has; each cell counts as one more, for it takes room when it is empty as well."""
+        return sum(len(cell) + 1 for cell in (*self.cells.values(), *self.more))
 
     def job(self, batch: str, *, start_within_s: float | None = None) -> VoiceJob:
         """The job that the row describes, with a key of its own. Raises InvalidJob.

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -417,3 +418,40 @@ def test_rows_that_stand_for_many_jobs_are_not_all_held_at_once(
     assert sum(jobs for jobs, _ in at_once) == 1_500
     assert max(jobs for jobs, _ in at_once) <= 500
     assert max(text for _, text in at_once) <= TEXT_MAX
+
+
+def test_many_answers_that_are_not_read_take_no_more_than_is_allowed_at_any_time() -> None:
+    """What is too much is seen when it is written, not at the next look, which may be late. Those go that have not
+    read for the longest time."""
+    made: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answering(MUCH)(scope, receive, send)
+        made.append(True)
+
+    def has_made(count: int) -> bool:
+        return len(made) == count
+
+    with serving(app, Bounds(buffered=2 * MUCH, look_s=60)) as (url, server), ExitStack() as stack:
+        for number in range(1, 7):
+            stack.enter_context(connected(url, WHOLE, buffer=4_096))
+            eventually(partial(has_made, number))
+        all_of_them = [each for each in server.server_state.connections if isinstance(each, Protocol)]
+        eventually(lambda: 0 < sum(each.unread for each in all_of_them) <= 2 * MUCH)
+
+
+def test_no_answer_is_made_while_the_one_before_it_is_not_read() -> None:
+    """A client that asks again and again on one connection, and does not read, has one answer in memory."""
+    begun: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.append(scope["path"])
+        await (hello if scope["path"] == "/hello" else answering(MUCH))(scope, receive, send)
+
+    with serving(app, Bounds()) as (url, _), connected(url, WHOLE * 3, buffer=4_096) as raw:
+        eventually(lambda: begun)
+        assert requests.get(f"{url}/hello", timeout=5).text == "hello"
+        assert begun == ["/", "/hello"]
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        until(raw, b"0\r\n\r\nHTTP/1.1 200")
+    assert begun.count("/") > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.store.conftest import Command
 from tests.store.life import NOW
 from voicequeue import InvalidJob, KeyConflict, RejectedMessage, VoiceQueue
 from voicequeue.job import iso
-from voicequeue.rejects import GIVEN_MAX, KEPT
+from voicequeue.rejects import BYTES_MAX, GIVEN_MAX, KEPT
 from voicequeue.store import Store
 
 
@@ -43,6 +44,25 @@ def test_only_the_last_thousand_are_kept(store: Store, redis: Redis, prefix: str
 
     assert store.rejects.count() == KEPT
     assert store.rejects.latest(1) == [message(1)]
+
+
+def test_they_have_no_more_than_so_many_bytes_in_all(store: Store, redis: Redis, prefix: str) -> None:
+    """Of whatever letters they are, also where a release that did not count them left many; the oldest go."""
+    list_of_them, long = f"{{{prefix}}}:rejects", "語" * GIVEN_MAX
+    before = {"at": NOW, "message_id": "old", "task": "t", "reason": "r", "job": long}
+    redis.lpush(list_of_them, *[json.dumps(before, ensure_ascii=False)] * 100)
+    for number in range(100):
+        store.rejects.add(message(number, long if number % 3 else "short"))
+        lines: Any = redis.lrange(list_of_them, 0, -1)
+        size = sum(len(line.encode()) for line in lines)
+        assert BYTES_MAX - 100_000 < size <= BYTES_MAX
+        assert int(str(redis.get(f"{list_of_them}:bytes"))) == size
+
+    found = store.rejects.take()
+    assert [each.message_id for each in found[:100]] == [f"id-{99 - place}" for place in range(100)]
+    store.rejects.add(message(1))
+    assert store.rejects.take() == [message(1)]
+    assert not redis.exists(list_of_them, f"{list_of_them}:bytes")
 
 
 def test_of_a_long_one_the_beginning_is_kept(store: Store) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,9 +22,12 @@ from voicequeue import (
     UnknownBatch,
     UnknownJob,
     UnknownPlan,
+    VoiceQueue,
     VoiceQueueError,
     errors,
 )
+from voicequeue.cli.intake import items
+from voicequeue.rows import Rows
 from voicequeue.spec import parse
 
 EACH = [
@@ -118,3 +123,21 @@ def test_the_text_of_an_error_quotes_no_value(fields: dict[str, Any]) -> None:
     assert SECRET not in repr(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def kept_errors() -> Iterator[BaseException | None]:
+    """What each way in keeps of an order that is wrong, after it was caught."""
+    wrong = {"audio_url": "x", "unknown": 1}
+    with VoiceQueue("redis://127.0.0.1:1") as queue:  # it is not asked: there is nothing to enqueue
+        yield queue.enqueue_many([wrong]).rejections[0].error
+        yield queue.enqueue_at_once([wrong])[0].error
+        yield next(queue.preview([wrong])).error
+    yield next(items(Rows(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
+
+
+def test_an_error_that_is_kept_holds_nothing_of_what_was_read() -> None:
+    """Neither the frames that it came through nor an error before it: they hold the whole order, parsed."""
+    for error in kept_errors():
+        assert isinstance(error, InvalidJob)
+        assert error.problems
+        assert (error.__traceback__, error.__context__, error.__cause__) == (None, None, None)

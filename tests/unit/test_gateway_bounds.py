@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
+import tracemalloc
+from collections.abc import Iterable
+from typing import Any, cast
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
+from voicequeue import VoiceQueue
 from workers.gateway import bulk, events
 from workers.gateway.connections import Bounds, address
+from workers.gateway.intake import Intake
+from workers.gateway.large import AT_ONCE, OF_ONE, Large
 from workers.gateway.outbox import SPOOL_MAX, Closed, Outbox
 from workers.gateway.pace import Pace
 from workers.gateway.places import Places
@@ -132,3 +141,88 @@ def test_the_spool_has_room_for_what_100_000_rows_come_to() -> None:
 
     assert 100_000 * len(taken) < SPOOL_MAX
     assert 100_000 * len(wrong % ("m" * 200)) < SPOOL_MAX
+
+
+# ── rows ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Unasked:
+    """A queue into which no row comes."""
+
+    def enqueue_at_once(self, jobs: list[Any]) -> list[Any]:
+        """As the queue has it."""
+        assert not jobs
+        return []
+
+
+async def taken(rows: Iterable[bytes]) -> list[Any]:
+    """What an upload of these rows is answered."""
+    coming = iter(rows)
+
+    async def receive() -> Message:
+        body = next(coming, None)
+        return {"type": "http.request", "body": body or b"", "more_body": body is not None}
+
+    outbox = Outbox()
+    await asyncio.to_thread(Intake(cast(VoiceQueue, Unasked()), "b", receive, outbox, all_told=True).run)
+    answered = b"".join([piece async for piece in outbox.pieces()])
+    outbox.close()
+    return [json.loads(line) for line in answered.splitlines()]
+
+
+MANY_FIELDS = json.dumps({f"k{number}": 1 for number in range(9_000)}).encode() + b"\n"
+MANY_CELLS = b"," * 120_000 + b"x\n"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[MANY_FIELDS] * 30, [b"audio_url\n", *[MANY_CELLS] * 30]],
+    ids=["many fields", "many cells"],
+)
+def test_of_a_rejected_row_nothing_is_held_but_what_is_wrong_with_it(rows: list[bytes]) -> None:
+    """An upload holds what one row takes while it is read, however many are rejected together."""
+    tracemalloc.start()
+    try:
+        answered = asyncio.run(taken(rows))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert answered[-1]["summary"]["rejected"] >= 30
+    assert most < 12 << 20
+
+
+# ── large answers ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_few_large_answers_are_made_at_once_and_one_key_leaves_places_to_others() -> None:
+    """However many it asks for; each of them is answered in its turn."""
+    making: list[str] = []
+    most: list[tuple[int, int]] = []
+    go_on = threading.Event()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def asked(large: Large, caller: str) -> bytes:
+        def make() -> str:
+            making.append(caller)
+            most.append((len(making), making.count("greedy")))
+            assert caller == "other" or go_on.wait(10)
+            making.remove(caller)
+            return caller
+
+        request = Request({"type": "http", "state": {"who": caller}}, receive)
+        return bytes((await large.answer(request, make)).body)
+
+    async def main() -> list[bytes]:
+        large = Large()
+        greedy = [asyncio.create_task(asked(large, "greedy")) for _ in range(20)]
+        for _ in range(3 * AT_ONCE):
+            assert await asyncio.wait_for(asked(large, "other"), 10) == b'"other"'
+        go_on.set()
+        return await asyncio.gather(*greedy)
+
+    assert asyncio.run(main()) == [b'"greedy"'] * 20
+    assert max(of_one for _, of_one in most) == OF_ONE
+    assert max(of_all for of_all, _ in most) <= AT_ONCE

@@ -35,7 +35,9 @@ LUA = sorted((ROOT / "voicequeue" / "scripts").glob("*.lua"))
 SHARED = sorted((ROOT / "voicequeue" / "scripts" / "lib").glob("*.lua"))
 
 #: The modules that run scripts.
-RUN_BY = ("store", "controls", "lookup", "callbacks", "voices", "archive", "books", "audit", "repair", "logins")
+RUN_BY = (
+    "store", "controls", "lookup", "callbacks", "voices", "archive", "books", "audit", "repair", "logins", "rejects",
+)  # fmt: skip
 
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
 NODE_LOCK = ROOT / "tests" / "node" / "package-lock.json"

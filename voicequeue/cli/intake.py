@@ -13,7 +13,7 @@ from typing import TextIO
 from voicequeue.audio import Audio
 from voicequeue.cells import guarded
 from voicequeue.cli.terminal import CannotBegin, writable
-from voicequeue.errors import InvalidJob, KeyConflict, UnfitAudio, VoiceQueueError
+from voicequeue.errors import InvalidJob, KeyConflict, UnfitAudio, VoiceQueueError, detached
 from voicequeue.portions import CHUNK, Weight, portions, weight
 from voicequeue.preflight import Preflight
 from voicequeue.progress import CannotResume, Progress
@@ -72,7 +72,7 @@ def items(rows: Rows, batch: str, start_within_s: float | None) -> Iterator[Item
         try:
             yield Item(row, lines, row.job(batch, start_within_s=start_within_s))
         except InvalidJob as error:
-            yield Item(row, lines, error=error)
+            yield Item(row, lines, error=detached(error))
 
 
 def looked_at(found: Iterator[Item], jobs: VoiceQueue, preflight: Preflight) -> Iterator[Item]:

@@ -27,6 +27,7 @@ from workers.gateway.alive import alive
 from workers.gateway.browsers import Guarded, OwnPagesOnly
 from workers.gateway.connections import Bounds
 from workers.gateway.events import Tail
+from workers.gateway.large import Large
 from workers.gateway.local import LocalOnly
 from workers.gateway.page import frame
 from workers.gateway.page import routes as pages
@@ -59,10 +60,11 @@ def build(chosen: Settings, bounds: Bounds | None = None) -> FastAPI:
     problems.install(gateway)
     openapi.install(gateway)
     docs.install(gateway)
-    gateway.include_router(jobs.router(queue, access))
+    large = Large()
+    gateway.include_router(jobs.router(queue, access, large))
     gateway.include_router(bulk.router(queue, access, bounds))
-    for routes in (glance, steering):
-        gateway.include_router(routes.router(queue, access))
+    gateway.include_router(glance.router(queue, access, large))
+    gateway.include_router(steering.router(queue, access))
     tail = Tail(queue, bounds)
     gateway.include_router(events.router(queue, access, tail))
     # A webhook may be the first to tell that an order was taken, from which the pace follows.

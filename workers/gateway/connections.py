@@ -173,6 +173,12 @@ class Connections:
         if not same:
             del self._of_peer[connection.peer]
 
+    def note_unread(self, connection: Connection) -> None:
+        """Take note that a client leaves bytes unread, and cut off the slowest where that is too much in all."""
+        now = time.monotonic()
+        self._measure(connection, now)
+        self._cut_unread(now)
+
     # ── looking after them ─────────────────────────────────────────────────────────────────────
 
     def look(self) -> None:

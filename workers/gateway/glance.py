@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -14,10 +14,11 @@ from voicequeue.rejects import KEPT
 from workers.gateway import shapes
 from workers.gateway.access import Access
 from workers.gateway.jobs import Cursor, Limit
+from workers.gateway.large import Large
 from workers.gateway.openapi import described, problems
 
 
-def router(queue: VoiceQueue, access: Access) -> APIRouter:
+def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
     """The routes that count."""
     routes = APIRouter(tags=["batches and status"], dependencies=access.needs(Scope.READ))
 
@@ -52,11 +53,11 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         "/v1/rejects", responses={200: described(shapes.Rejects, "The newest."), **problems(401, 403, 422, 503)}
     )
     async def rejects(
+        request: Request,
         limit: Annotated[int, Query(ge=1, le=KEPT, description="how many at most")] = 100,
-    ) -> JSONResponse:
+    ) -> Response:
         """Messages of Celery clients that became no job, each with the reason."""
-        found = await run_in_threadpool(queue.rejects, limit)
-        return JSONResponse({"rejects": [each.as_dict() for each in found]})
+        return await large.answer(request, lambda: {"rejects": [each.as_dict() for each in queue.rejects(limit)]})
 
     return routes
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 from starlette.types import Message, Receive
 
 from voicequeue import InvalidJob, Receipt, VoiceJob, VoiceQueue, VoiceQueueError
+from voicequeue.errors import detached
 from voicequeue.portions import Portion, weight
 from voicequeue.receipts import Entry
 from voicequeue.rows import Row, Rows
@@ -148,8 +149,9 @@ class Intake:
         try:
             job: VoiceJob | InvalidJob = row.job(self._batch)
         except InvalidJob as error:
-            job = error
+            job = detached(error)
         more = weight(job)
+        more = more._replace(text=max(more.text, row.text))
         if not self._pending.has_room(more):
             self._flush()
         self._pending.add((row.line, job), more)

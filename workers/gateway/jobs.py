@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from voicequeue.apikeys import Scope
 from voicequeue.queue import entered_by
 from workers.gateway import bodies, shapes
 from workers.gateway.access import Access
+from workers.gateway.large import Large
 from workers.gateway.openapi import described, json_body, problems
 from workers.gateway.origin import origin
 
@@ -23,17 +23,13 @@ log = logging.getLogger("voicequeue.gateway")
 
 _METADATA = "metadata."
 
-#: Pages of jobs that are made at once, of some 10 MB each where jobs are large; further ones wait.
-PAGES_AT_ONCE = 4
-
 Limit = Annotated[int, Query(ge=1, le=500, description="how many at most")]
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
 
 
-def router(queue: VoiceQueue, access: Access) -> APIRouter:
+def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
     """The routes of jobs."""
     routes = APIRouter(tags=["jobs"])
-    pages = asyncio.Semaphore(PAGES_AT_ONCE)
 
     @routes.post(
         "/v1/jobs",
@@ -77,7 +73,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         called: Annotated[str | None, Query(max_length=500, description=shapes.CALLED)] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
-    ) -> JSONResponse:
+    ) -> Response:
         """Jobs, a page at a time. `metadata.NAME=VALUE` filters by metadata.
 
         A batch comes in the order it was enqueued, a state by the latest to enter it, the backlog by
@@ -86,9 +82,12 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         """
         at = None if since is None else since.timestamp()
         wanted = Filter(state, stage, batch, code, at, _metadata(request.query_params), called)
-        async with pages:
-            page = await run_in_threadpool(queue.find, wanted, limit=limit, cursor=cursor)
-            return JSONResponse({"jobs": [job.as_dict() for job in page.items], "next": page.cursor})
+
+        def page() -> dict[str, Any]:
+            found = queue.find(wanted, limit=limit, cursor=cursor)
+            return {"jobs": [job.as_dict() for job in found.items], "next": found.cursor}
+
+        return await large.answer(request, page)
 
     @routes.get(
         "/v1/jobs/{job_id}",

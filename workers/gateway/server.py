@@ -68,6 +68,8 @@ class Protocol(H11Protocol):
         self.app = cast(Any, self._answer)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # While the answer before it on this connection is left unread none is made: it would wait in memory, uncounted.
+        await self.flow.drain()
         if self._held.has_place():
             scope["extensions"] = {**scope.get("extensions", {}), AWAITED_BODY: self._awaited_body}
             await self._whole_app(scope, receive, send)
@@ -114,6 +116,12 @@ class Protocol(H11Protocol):
         """Wait for the next request."""
         super().on_response_complete()
         self._held.note(self)
+
+    def pause_writing(self) -> None:
+        """As asyncio calls it, when the client leaves unread what was written."""
+        super().pause_writing()
+        # At once, not at the next look: before it many answers can be made. But not amid this write.
+        self.loop.call_soon(self._held.note_unread, self)
 
     def resume_writing(self) -> None:
         """As asyncio calls it, when the client has read most of what was written."""

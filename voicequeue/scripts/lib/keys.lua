@@ -89,6 +89,7 @@
 --   archive:out    zset    ids that were handed out and not claimed yet; score = until when
 --   archive:failed zset    ids whose songs were given up; score = when
 --   rejects        list    JSON: messages that became no job: at, message_id, task, reason, job
+--   rejects:bytes  string  how many bytes these have in all
 --   pulses         zset    worker names; score = when each was last heard; callbacks:pulses, archive:pulses and
 --                          gateway:pulses: of those who deliver callbacks, archive songs, are the gateway
 --   pulses:facts   hash    by worker name, JSON: what it runs with; callbacks:pulses:facts, …
