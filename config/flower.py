@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.settings import BadSettings, explain
-from voicequeue.origins import host_name
+from voicequeue.origins import host_name, is_loopback_name
 
 #: Where the histories of all queues are kept, each in a folder of its own.
 HISTORIES = Path(".voicequeue/flower")
@@ -96,12 +95,7 @@ def open_to_all(address: str, basic_auth: str) -> bool:
 
 def is_local(address: str) -> bool:
     """Return whether only this machine can reach what listens there."""
-    if address == "localhost":
-        return True
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:  # '' is every address, and a name may be that of any
-        return False
+    return is_loopback_name(address)  # '' is every address, and a name may be that of any
 
 
 def load(**given: str) -> FlowerSettings:

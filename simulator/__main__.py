@@ -26,21 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().error(str(error))
     _allow_many_connections()
     try:
-        asyncio.run(_run(dials, options.host, options.port, options.control_port))
+        asyncio.run(_run(dials, options))
     except OSError as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _run(dials: Dials, host: str, port: int, control_port: int) -> None:
+async def _run(dials: Dials, options: argparse.Namespace) -> None:
     clock, stop = steady_clock(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     music_api = MusicApi(dials)
     postman = Postman(music_api, clock)
-    api_door = Door(Api(music_api, postman, clock).app(), host, port)
-    control_door = Door(Control(music_api, postman, clock, api_door).app(), host, control_port)
+    api = Api(music_api, postman, clock, media_host=options.media_host)
+    api_door = Door(api.app(), options.host, options.port)
+    control_door = Door(Control(music_api, postman, clock, api_door).app(), options.host, options.control_port)
     await api_door.open()
     await control_door.open()
     print(f"simulator: api {api_door.url} control {control_door.url}", flush=True)
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8900, help="of the API; 0 is a free one (default: 8900)")
+    parser.add_argument("--media-host", help="by which links name this machine (default: as the caller did)")
     parser.add_argument("--control-port", type=int, default=8901, help="0 is a free one (default: 8901)")
     parser.add_argument(
         "--dial", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON or a bare word"

@@ -19,10 +19,12 @@ from simulator.wire import deliver, deliver_file
 class Api:
     """The handlers of the API's listener."""
 
-    def __init__(self, music_api: MusicApi, postman: Postman, clock: Clock) -> None:
+    def __init__(self, music_api: MusicApi, postman: Postman, clock: Clock, *, media_host: str | None = None) -> None:
+        """Links name this machine by `media_host`, or as the caller did."""
         self._music_api = music_api
         self._postman = postman
         self._clock = clock
+        self._media_host = media_host
 
     def app(self) -> web.Application:
         """The routes."""
@@ -93,7 +95,8 @@ class Api:
         body = _json_object(await request.read())
         if body is None:
             return await self._send(request, self._music_api.refused(400, "The request body must be a JSON object."))
-        order = Order(kind, body, base=f"{request.scheme}://{request.host}")
+        host = request.host if self._media_host is None else f"{self._media_host}:{request.url.port}"
+        order = Order(kind, body, base=f"{request.scheme}://{host}")
         return await self._fill(request, order)
 
     async def _fill(self, request: web.Request, order: Order) -> web.StreamResponse:

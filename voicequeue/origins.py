@@ -46,8 +46,13 @@ def is_origin_of(origin: str, host: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Return whether this `Host` is a name or an address by which a machine calls itself."""
     name = host_name(host)
-    if name is None or name == "localhost":
-        return name is not None
+    return name is not None and is_loopback_name(name)
+
+
+def is_loopback_name(name: str) -> bool:
+    """Return whether this name or bare address, without a port, is one by which a machine calls itself."""
+    if name == "localhost":
+        return True
     try:
         address = ip_address(name)
     except ValueError:

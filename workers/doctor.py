@@ -17,7 +17,7 @@ from config import flower
 from config.settings import BadSettings, Settings, load, setting_names
 from tasks.archive.shelf import Shelf, Unusable
 from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
-from voicequeue import signing
+from voicequeue import origins, signing
 from voicequeue.checkup import Level, Remark, fine
 from voicequeue.pulses import Heard
 from workers.facts import facts
@@ -157,10 +157,7 @@ def _asked(public_url: str, secret: str) -> int | None:
 
 
 def _is_here(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return origins.is_loopback_name(host)
 
 
 def _is_private(host: str) -> bool:

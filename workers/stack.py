@@ -15,7 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from redis import Redis
@@ -27,6 +29,7 @@ from config.settings import Settings, holds_secret, setting_names
 from voicequeue.job import State
 from voicequeue.queue import VoiceQueue
 from workers import local_token
+from workers.listening import Holder, holder
 from workers.supervisor import STOP_S, Program, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +53,9 @@ TOLD = (
     "VOICEQUEUE_SECRET",
 )
 
+#: At so many ports one after the other a program is started, where others take them.
+TRIES = 5
+
 #: A process that is not up after this long (seconds) will not come up.
 START_S = 40.0
 
@@ -65,6 +71,21 @@ class Addresses:
     flower: str
     simulator: str | None
     control: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a program that was started is to answer, and whether it does."""
+
+    name: str
+    what: str
+    url: str
+    ports: tuple[int, ...]
+    answers: Callable[[], bool]
+
+
+class _PortTaken(Exception):
+    """Another process listens where a program was to."""
 
 
 def procfile() -> dict[str, str]:
@@ -96,6 +117,10 @@ def _is_free(port: int) -> bool:
 #: The simulator takes any key.
 SIMULATED_KEY = "any"
 
+#: By which name the links of the simulator's files call this machine. Not by the page's: browsers would send the page's
+#: cookie to the simulator as well, so the page neither shows nor plays what lies on its own host.
+FILES_HOST = "localhost"
+
 #: The simulator works faster than upstream does, and is asked more often.
 DIALS: Mapping[str, object] = {"voice_s": 3, "music_s": 5, "jitter": 0.3}
 PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_S": "0.8", "VOICEQUEUE_POLL_MAX_S": "1.2"}
@@ -123,7 +148,8 @@ class Stack:
         simulator = control = None
         if not self._settings.musicapi_key.get_secret_value():
             simulator, control = self.start_simulator(DIALS)
-            self._env.setdefault("VOICEQUEUE_AUDIO_ALLOW", f"{self._settings.audio_allow} 127.0.0.1".strip())
+            allowed = f"{self._settings.audio_allow} {FILES_HOST} 127.0.0.1".strip()
+            self._env.setdefault("VOICEQUEUE_AUDIO_ALLOW", allowed)
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
         web = self.start_web(WEB_PORT, webhooks=simulator is not None)
         flower_at = self.start_flower(FLOWER_PORT)
@@ -132,7 +158,7 @@ class Stack:
             self.start_callbacks()
         if self._settings.archive.get_secret_value():
             self.start_archive()
-        self.wait_for_flower(flower_at)
+        flower_at = self.wait_for_flower(flower_at)
         page = f"{web}/?token={key}" if (key := self.web_key()) else web
         return Addresses(redis, web, page, flower_at, simulator, control)
 
@@ -168,7 +194,11 @@ class Stack:
 
     def start_valkey(self, port: int | None = None) -> str:
         """Start the embedded Valkey on its append-only file, at this port if it is free; gives its URL."""
-        port = free_port(port)
+        url = self._settled(self._valkey(free_port(port)), lambda: self._valkey(free_port()))
+        self.use_redis(url)
+        return url
+
+    def _valkey(self, port: int) -> Door:
         data = self._home / "valkey"
         data.mkdir(parents=True, exist_ok=True)
         binary = str(get_binary_path())
@@ -176,13 +206,7 @@ class Stack:
         command = [binary, configuration, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
         self.start("valkey", command, foundation=True)
         url = f"redis://127.0.0.1:{port}/0"
-        self.use_redis(url)
-        # Ours, and not one that took the port a moment before: its jobs would be a stranger's.
-        _wait(
-            lambda: _serves(url, self._supervisor.pid("valkey")),
-            f"Valkey does not start; its log: {self._log('valkey')}",
-        )
-        return url
+        return Door("valkey", "Valkey", url, (port,), lambda: _serves(url, self._supervisor.pid("valkey")))
 
     def use_redis(self, url: str) -> None:
         """What starts from now on uses this Redis."""
@@ -190,15 +214,20 @@ class Stack:
 
     def start_simulator(self, dials: Mapping[str, object]) -> tuple[str, str]:
         """Start the stand-in for MusicAPI; gives its address and that of its controls."""
+        base, control = self._settled(self._simulator(dials), lambda: self._simulator(dials)).split()
+        self._env["MUSICAPI_BASE_URL"] = base
+        self._env.setdefault("MUSICAPI_KEY", SIMULATED_KEY)
+        return base, control
+
+    def _simulator(self, dials: Mapping[str, object]) -> Door:
         port, control = free_port(), free_port()
         settings = [f"--dial={name}={json.dumps(value)}" for name, value in dials.items()]
-        command = [sys.executable, "-m", "simulator", "--port", str(port), "--control-port", str(control), *settings]
+        command = [sys.executable, "-m", "simulator", "--port", str(port), "--control-port", str(control)]
+        command += ["--media-host", FILES_HOST, *settings]
         self.start("simulator", command, foundation=True)  # it answers the workers' last orders
-        url = f"http://127.0.0.1:{control}"
-        _wait(lambda: _answers(f"{url}/healthz"), f"the simulator does not start; its log: {self._log('simulator')}")
-        self._env["MUSICAPI_BASE_URL"] = f"http://127.0.0.1:{port}"
-        self._env.setdefault("MUSICAPI_KEY", SIMULATED_KEY)
-        return self._env["MUSICAPI_BASE_URL"], url
+        urls = f"http://127.0.0.1:{port} http://127.0.0.1:{control}"
+        answers = partial(_answers, f"http://127.0.0.1:{control}/healthz")
+        return Door("simulator", "the simulator", urls, (port, control), answers)
 
     def start_workers(self, count: int) -> list[str]:
         """Start workers as the Procfile does, and wait until their pulses beat; gives their names here."""
@@ -226,7 +255,11 @@ class Stack:
 
         With `webhooks` the workers that start from now on tell upstream to call it.
         """
-        port = free_port(port)
+        door = self._gateway(free_port(port), webhooks=webhooks)
+        self._web = self._settled(door, lambda: self._gateway(free_port(), webhooks=webhooks))
+        return self._web
+
+    def _gateway(self, port: int, *, webhooks: bool) -> Door:
         address = f"http://127.0.0.1:{port}"
         if webhooks:
             self._env["VOICEQUEUE_PUBLIC_URL"] = address
@@ -235,9 +268,7 @@ class Stack:
         local_token.ensure(self._token_file)
         self._env["VOICEQUEUE_LOCAL_TOKEN_FILE"] = str(self._token_file)
         self.start("web", procfile()["web"])
-        _wait(lambda: _answers(f"{address}/healthz"), f"the gateway does not start; its log: {self._log('web')}")
-        self._web = address
-        return address
+        return Door("web", "the gateway", address, (port,), partial(_answers, f"{address}/healthz"))
 
     def web_key(self) -> str | None:
         """Return the gateway's local token; None where it has API keys, which their owners alone know."""
@@ -255,9 +286,34 @@ class Stack:
         self.start("flower", procfile()["flower"])
         return f"http://127.0.0.1:{port}/{prefix.strip('/')}".rstrip("/")
 
-    def wait_for_flower(self, address: str) -> None:
-        """Wait until Flower answers there; it takes seconds, in which others can start."""
-        _wait(lambda: _answers(address), f"Flower does not start; its log: {self._log('flower')}")
+    def wait_for_flower(self, address: str) -> str:
+        """Wait until Flower answers; it takes seconds, in which others can start. Gives its address: another one where
+        another process took its port."""
+        return self._settled(_flower_at(address), lambda: _flower_at(self.start_flower()))
+
+    def _settled(self, door: Door, again: Callable[[], Door]) -> str:
+        """Wait until a program that was started listens and answers; gives its address.
+
+        It is ours, and not one that took the port a moment before: that one would get the local token, or give a
+        stranger's jobs. Where a port was taken so, the program starts again at another one.
+        """
+        lost = f"{door.what} does not start; its log: {self._log(door.name)}"
+        for _ in range(TRIES):
+            try:
+                _wait(partial(self._is_up, door), lost)
+            except _PortTaken:
+                self._supervisor.remove(door.name)
+                door = again()
+            else:
+                return door.url
+        raise TimeoutError(lost)
+
+    def _is_up(self, door: Door) -> bool:
+        pid = self._supervisor.pid(door.name)
+        holders = {holder(port, pid or 0) for port in door.ports}  # each program leads a session
+        if Holder.OTHER in holders:
+            raise _PortTaken
+        return pid is not None and Holder.NONE not in holders and door.answers()
 
     def start(self, name: str, command: list[str] | str, *, foundation: bool = False, stop_s: float = STOP_S) -> None:
         """Start one program with this stack's environment."""
@@ -306,6 +362,10 @@ def _serves(url: str, pid: int | None) -> bool:
     except RedisError:
         return False
     return found["process_id"] == pid and not found["loading"]
+
+
+def _flower_at(address: str) -> Door:
+    return Door("flower", "Flower", address, (urlsplit(address).port or 0,), partial(_answers, address))
 
 
 def _answers(url: str) -> bool:

@@ -186,6 +186,13 @@ class Supervisor:
             self._keepers[program.name] = keeper
             keeper.look()
 
+    def remove(self, name: str) -> None:
+        """Kill a program with all that it has started, and keep it alive no longer."""
+        with self._lock:
+            keeper = self._keepers.pop(name)
+        keeper.kill()
+        keeper.see_end()
+
     def pid(self, name: str) -> int | None:
         """The process that runs a program now; None while it is down."""
         with self._lock:

@@ -34,7 +34,7 @@ def standing(build_for_all: Build, folder: Path, spool: Path) -> House:
         workers=1,
         VOICEQUEUE_ARCHIVE=str(folder),
         TMPDIR=str(spool),
-        VOICEQUEUE_AUDIO_ALLOW="127.0.0.1",
+        VOICEQUEUE_AUDIO_ALLOW="localhost 127.0.0.1",
         VOICEQUEUE_ARCHIVE_FIRST_S="0.2",
         VOICEQUEUE_ARCHIVE_MAX_S="0.5",
         VOICEQUEUE_ARCHIVE_LEASE_S="0.6",

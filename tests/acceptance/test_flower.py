@@ -13,6 +13,8 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Error, Page, expect
 from redis import Redis
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
 
 from tests.acceptance.conftest import LYRICS, SECRET, Build, House, jobs, settled
 from tests.acceptance.messages import UNACKED_KEY, plain_client
@@ -289,7 +291,9 @@ def test_flower_works_behind_a_proxy_with_a_prefix(page: Page, house: House, don
     port = free_port()
     setting = f"FLOWER_URL_PREFIX=ops/flower FLOWER_PORT={port} FLOWER_DB={house.home}/behind/state"
     house.stack.start("behind", f"{setting} {procfile()['flower']}")
-    house.stack.wait_for_flower(f"http://127.0.0.1:{port}/ops/flower")
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=Retry(connect=40, backoff_factor=0.2, backoff_max=1)))
+        session.get(f"http://127.0.0.1:{port}/ops/flower", timeout=20)
     with behind_a_proxy("/ops/flower/", port) as address:
         page.goto(f"{address}/ops/flower/")
         page.get_by_role("link", name="Tasks").click()

@@ -37,14 +37,21 @@ def changing(app: FastAPI) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def site(html: str) -> Iterator[str]:
-    """Serve this page at another port of this machine; gives its address."""
+def site(html: str = "", *, onward: str = "", asked: list[tuple[str, str]] | None = None) -> Iterator[str]:
+    """Serve this page at another port of this machine; gives its address.
+
+    It leads `onward` where that is given, and notes in `asked` the path and the cookie of each request.
+    """
 
     class Page(BaseHTTPRequestHandler):
         """The page, whatever is asked for."""
 
         def do_GET(self) -> None:
-            self.send_response(200)
+            if asked is not None:
+                asked.append((self.path, self.headers.get("Cookie", "")))
+            self.send_response(302 if onward else 200)
+            if onward:
+                self.send_header("Location", onward)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.end_headers()
             self.wfile.write(html.encode())

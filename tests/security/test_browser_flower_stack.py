@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -11,12 +13,26 @@ from playwright.sync_api import Browser, expect
 from config.flowerguard import HEADERS
 from config.settings import Settings
 from tests.security.surface import site
-from workers.stack import Stack
+from workers import stack as stacks
+from workers.stack import Stack, free_port
 from workers.supervisor import Supervisor
 
 
 @pytest.fixture(scope="module")
-def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def thefts() -> Iterator[list[tuple[str, str]]]:
+    """What is asked of the thieves that take each port between its choice and its start: path and cookie."""
+    asked: list[tuple[str, str]] = []
+    with ExitStack() as thieves, pytest.MonkeyPatch.context() as patch:
+        found = [thieves.enter_context(site("healthy", asked=asked)) for _ in range(4)]
+        ports = [urlsplit(url).port for url in found]
+        # Of Valkey, Flower, the gateway and the simulator's controls: each gets its second choice.
+        order = iter([ports[0], None, ports[1], ports[2], None, None, None, ports[3]])
+        patch.setattr(stacks, "free_port", lambda wanted=None: next(order, None) or free_port(wanted))
+        yield asked
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory: pytest.TempPathFactory, thefts: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """The addresses of a Flower that is as open as it can be set, without a login and read_only, and of a gateway."""
     open_to_all = {
         "FLOWER_UNAUTHENTICATED_API": "true",
@@ -28,8 +44,19 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, s
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env=open_to_all)
         stack.use_redis(stack.start_valkey())
         flower, gateway = stack.start_flower(), stack.start_web(webhooks=False)
-        stack.wait_for_flower(flower)
+        flower = stack.wait_for_flower(flower)
+        simulator = stack.start_simulator({})
+        assert requests.get(f"{simulator[1]}/healthz", timeout=10).json() == {"status": "ok"}
         yield flower, gateway
+
+
+def test_whoever_takes_a_port_before_its_program_is_asked_nothing(
+    addresses: tuple[str, str], thefts: list[tuple[str, str]]
+) -> None:
+    """Neither for a page, nor with the local token: each program is up at another port, and its address says so."""
+    assert "Flower" in requests.get(f"{addresses[0]}/workers", timeout=10).text
+    assert requests.get(f"{addresses[1]}/healthz", timeout=10).text != "healthy"
+    assert thefts == []
 
 
 @pytest.fixture(scope="module")

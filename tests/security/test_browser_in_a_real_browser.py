@@ -11,8 +11,10 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from tests.conftest import eventually
 from tests.jobs import voice
 from tests.security.surface import site
+from tests.store.life import song_of
 from tests.web.conftest import KEYS, Gateway
-from voicequeue import State, VoiceQueue
+from voicequeue import Clip, State, VoiceQueue
+from voicequeue.store import Store
 
 #: Sends what browsers send without asking first, in each way there is; afterwards `window.isDone`.
 PRESSES = """<!doctype html><title>prizes</title>
@@ -138,6 +140,34 @@ def test_a_page_of_another_port_reads_nothing(gateway: Gateway, queue: VoiceQueu
         page.wait_for_function("window.isDone")
 
         assert page.evaluate("window.seen") == []
+
+
+def test_a_job_sends_the_login_to_no_other_port_of_the_pages_host(
+    gateway: Gateway, store: Store, context: BrowserContext
+) -> None:
+    """Cookies ignore ports: neither its covers and songs, nor where these lead on, nor its links reach that host; what
+    lies at another host is shown."""
+    asked: list[tuple[str, str]] = []
+    log_in(context, gateway)
+    with site(asked=asked) as evil, site(onward=f"{evil}/redirected", asked=asked) as other:
+        elsewhere, port = other.replace("127.0.0.1", "localhost"), evil.rpartition(":")[2]
+        spelled = ["127.0.0.1", "127.0.0.1.", "127.1", "2130706433", "0x7f.1", "x@127.0.0.1", "%3127.0.0.1"]
+        urls = [f"http://{host}:{port}/{number}" for number, host in enumerate(spelled)]
+        links = [*zip(urls, urls, strict=True), (f"{elsewhere}/song", f"{elsewhere}/cover")]
+        clips = [Clip(f"c-{n}", "succeeded", None, *both, 1.0, video_url=both[0]) for n, both in enumerate(links)]
+        job = song_of(store, tuple(clips), audio_url=f"{evil}/recording")
+        page = context.new_page()
+        page.goto(f"{gateway.url}/job/{job.id}")
+        page.evaluate("for (const song of document.querySelectorAll('audio')) song.play().catch(() => 0)")
+        page.wait_for_function("[...document.images].every(image => image.complete)")
+        page.wait_for_function("[...document.querySelectorAll('audio')].every(song => song.error)")
+
+        assert {path: cookie for path, cookie in asked if path != "/favicon.ico"} == {"/cover": "", "/song": ""}
+        leading = page.eval_on_selector_all("a", "links => links.map(link => [link.hostname, link.port])")
+        own_port = gateway.url.rpartition(":")[2]
+        assert [where for where in leading if where[0] != "localhost" and where != ["127.0.0.1", own_port]] == []
+        expect(page.get_by_text(f"{evil}/recording")).to_be_visible()
+        expect(page.get_by_text(urls[0]).first).to_be_visible()
 
 
 def test_a_page_that_opens_the_gateway_holds_no_handle_on_it(gateway: Gateway, context: BrowserContext) -> None:

@@ -6,17 +6,21 @@ import re
 import time
 from collections.abc import Callable
 from hashlib import sha256
+from unittest.mock import Mock
 
+import pytest
 import requests
 from redis import Redis
 
-from tests.jobs import sung
+from tests.jobs import sung, voice
 from tests.store.life import put
 from tests.web.conftest import KEYS, SETTING, Build, Gateway
 from tests.web.seen import Person, logged_in, seen
-from voicequeue import apikeys, signing
+from voicequeue import StoreUnreachable, VoiceQueue, apikeys, signing
 from voicequeue.apikeys import ApiKey, Scope
 from voicequeue.store import Store
+from workers.gateway.page import reading
+from workers.gateway.session import Logins
 
 SECRET = "what signs webhooks, of 32 characters and more"
 
@@ -117,6 +121,43 @@ def test_all_logins_of_a_key_can_be_ended_at_once(gateway: Gateway, prefix: str)
 
     assert not is_in(gateway, prefix, thief)
     assert is_in(gateway, prefix, other)
+
+
+@pytest.mark.parametrize("button", ["Log out read", "End every login of this key"])
+@pytest.mark.parametrize("heartbeat_s", [0.05, 60.0])
+def test_what_a_page_follows_ends_with_its_login(
+    gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, button: str, heartbeat_s: float
+) -> None:
+    """With the next thing that moves, or the next heartbeat: a cookie that was copied follows nothing any more."""
+    monkeypatch.setattr(reading, "HEARTBEAT_S", heartbeat_s)
+    monkeypatch.setattr(reading, "TOGETHER_S", 0.05)
+    person = Person(gateway, "read")
+    copied = person.session.cookies.get_dict()
+    with requests.get(f"{gateway.url}/live", cookies=copied, stream=True, timeout=10) as stream:
+        lines = stream.iter_lines()
+        assert next(line for line in lines if line.startswith(b"data"))
+        person.submit(person.page("/controls" if "every" in button else "/"), button)
+        queue.enqueue(voice())
+
+        assert "event: moved" not in [line.decode() for line in lines]
+
+
+def test_what_a_page_follows_outlasts_an_outage(
+    gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nobody knows whether the login still holds nothing is told; afterwards all is."""
+    monkeypatch.setattr(reading, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(reading, "TOGETHER_S", 0.05)
+    person = Person(gateway, "read")
+    with requests.get(f"{gateway.url}/live", cookies=person.session.cookies, stream=True, timeout=10) as stream:
+        lines = stream.iter_lines()
+        with monkeypatch.context() as outage:
+            outage.setattr(Logins, "visitor", Mock(side_effect=StoreUnreachable("Redis is away")))
+            assert next(line for line in lines if b"nothing is known" in line)
+            queue.enqueue(voice())
+            assert next(line for line in lines if line) == b": nothing is known"
+
+        assert next(line for line in lines if line.startswith(b"event")) == b"event: moved"
 
 
 def test_a_login_ends_with_its_key(build_gateway: Build, prefix: str) -> None:

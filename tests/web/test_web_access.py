@@ -164,6 +164,10 @@ def test_without_keys_nobody_else_is(keyless: Gateway, client: tuple[str, int] |
         ({"Host": "voices.example"}, "(Host)"),
         ({"Host": "127.0.0.1.voices.example"}, "(Host)"),
         ({"Host": "[::"}, "(Host)"),
+        ({"Host": "evil@localhost"}, "(Host)"),
+        ({"Host": "localhost#evil"}, "(Host)"),
+        ({"Host": "localhost/evil"}, "(Host)"),
+        ({"Host": "localhost:1:evil"}, "(Host)"),
     ],
 )
 def test_without_keys_proxies_and_other_names_are_not_this_machine(

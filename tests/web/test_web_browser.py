@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.conftest import eventually
 from tests.jobs import sung
 from tests.node import MISSING, MODULES
-from tests.store.life import NOW, brought_to, failed, one, put, song_of
+from tests.security.surface import site
+from tests.store.life import NOW, accepted, brought_to, charging, failed, make, one, put, song_of
 from tests.web.conftest import KEYS, Build, Gateway
-from voicequeue import Clip, Code, Song, State
+from voicequeue import Clip, Code, Song, Stage, State, records
 from voicequeue.store import Store
 
 EVIL = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -111,6 +113,23 @@ def test_a_search_goes_on_by_itself_until_something_is_found(
 
     expect(page.locator("tbody tr")).to_have_count(1)
     assert rows(page) == [job.id]
+
+
+def test_songs_that_come_while_one_looks_on_are_loaded(local: Gateway, store: Store, window: Window) -> None:
+    """From a host that was not known when the page was loaded."""
+    asked: list[tuple[str, str]] = []
+    with site(asked=asked) as found:
+        cover = f"{found.replace('127.0.0.1', 'localhost')}/cover"
+        voice = brought_to(store, State.PENDING, sung())
+        job = make(store, voice, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p-1"})
+        charging(store, job.id)
+        page = window(local.link(f"/job/{job.id}"))
+        expect(page.get_by_role("heading", name=job.id)).to_be_visible()
+
+        clips = records.clips_text((Clip("c-1", "succeeded", "First, take", None, cover),))
+        make(store, accepted(store, job.id), State.SUCCEEDED, NOW + 60, fields={"clips": clips})
+
+        eventually(lambda: "/cover" in {path for path, _ in asked})
 
 
 def test_keys_lead_through_the_rows(local: Gateway, store: Store, window: Window) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -37,7 +36,7 @@ class LocalOnly:
 
 
 def _closed(address: str, public_url: str | None, has_token: bool) -> Iterator[str]:
-    if not (address == "localhost" or _is_loopback(address)):
+    if not origins.is_loopback_name(address):
         yield "the gateway listens on other addresses too (WEB_ADDRESS)"
     if public_url and not origins.is_loopback(urlsplit(public_url).netloc.rpartition("@")[2]):
         yield "it has a public URL (VOICEQUEUE_PUBLIC_URL)"
@@ -46,7 +45,7 @@ def _closed(address: str, public_url: str | None, has_token: bool) -> Iterator[s
 
 
 def _foreign(request: Request) -> Iterator[str]:
-    if not _is_loopback(request.client.host if request.client else ""):
+    if not origins.is_loopback_name(request.client.host if request.client else ""):
         yield "this request comes from another machine"
     if not origins.is_loopback(request.headers.get("host", "")):
         yield "it names this machine neither localhost nor 127.0.0.1 (Host)"
@@ -59,13 +58,3 @@ def _detail(wrong: list[str]) -> str:
         "no API key is configured (VOICEQUEUE_API_KEYS), so only this machine is answered; but "
         f"{', and '.join(wrong)}. Make a key with `voicequeue keys new`"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    """Return whether this address is of this machine alone."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

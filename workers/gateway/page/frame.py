@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from voicequeue import State, StoreUnreachable, VoiceQueue, VoiceQueueError, signing
+from voicequeue import Clip, State, StoreUnreachable, VoiceQueue, VoiceQueueError, signing
 from voicequeue.apikeys import Scope
 from voicequeue.sessions import SESSION_S
 from workers.gateway import bodies, problems
 from workers.gateway.access import Access
 from workers.gateway.page import words
+from workers.gateway.page.links import Links
 from workers.gateway.problems import Refusal
 from workers.gateway.session import Logins, Visitor
 
@@ -32,10 +33,9 @@ HERE = Path(__file__).parent
 #: More than any form has (bytes).
 FORM_MAX = 8_192
 
-#: Nothing but the page's own files runs or is shown in it; songs and covers come from wherever they lie.
+#: Nothing but the page's own files runs or is shown in it; the page of a job names where its songs and covers lie.
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; media-src http: https:; img-src 'self' http: https:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "Content-Security-Policy": Links("").policy([], []),
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -90,6 +90,11 @@ class Frame:
         await self.known(request)
         _must_have(request.state.visitor, Scope.READ)
 
+    async def may_still_look(self, request: Request) -> bool:
+        """Return whether the login of this request, which was admitted before, still holds. Raises StoreUnreachable."""
+        visitor = await run_in_threadpool(self._logins.visitor, self.remembered(request))
+        return visitor is not None and visitor.may(Scope.READ)
+
     async def operator(self, request: Request) -> None:
         """The same for a visitor who may change things. Raises Elsewhere, Refusal, StoreUnreachable."""
         await self.admit(request)
@@ -128,9 +133,18 @@ class Frame:
     # ── what ───────────────────────────────────────────────────────────────────────────────────
 
     def rendered(
-        self, request: Request, name: str, more: Mapping[str, Any] | None = None, *, status: int = 200
+        self,
+        request: Request,
+        name: str,
+        more: Mapping[str, Any] | None = None,
+        *,
+        status: int = 200,
+        clips: Sequence[Clip] = (),
     ) -> Response:
-        """A page; whoever may see it also gets the summary that all of them have. Raises StoreUnreachable."""
+        """A page; whoever may see it also gets the summary that all of them have. Raises StoreUnreachable.
+
+        `clips` are those whose covers and songs it loads.
+        """
         who: Visitor | None = getattr(request.state, "visitor", None)
         is_away = getattr(request.state, "is_away", False)
         reader = who if who is not None and who.may(Scope.READ) and not is_away else None
@@ -139,9 +153,11 @@ class Frame:
         now = time.time() if summary is None else summary.at
         about = {"who": who, "status": summary, "states": list(State), "now": now, "told": told, "trouble": ""}
         may = {"operates": who is not None and who.may(Scope.OPERATE)}
-        return self._templates.TemplateResponse(
-            request, name, {**about, **may, **(more or {})}, status_code=status, headers=HEADERS
-        )
+        links = Links(request.headers.get("host", ""))
+        policy = links.policy((clip.image_url for clip in clips), (clip.audio_url for clip in clips))
+        headers = {**HEADERS, "Content-Security-Policy": policy}
+        seen = {**about, **may, "links": links, "policy": policy, **(more or {})}
+        return self._templates.TemplateResponse(request, name, seen, status_code=status, headers=headers)
 
     def trouble(self, request: Request, error: Exception) -> Response:
         """What went wrong, as a page."""

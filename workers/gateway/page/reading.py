@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -11,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import Code, Filter, State, VoiceQueue, VoiceQueueError, charges
+from voicequeue import Code, Filter, State, StoreUnreachable, VoiceQueue, VoiceQueueError, charges
 from voicequeue.changes import can_be_cancelled
 from voicequeue.stage import PRICES
 from workers.gateway.events import HEARTBEAT_S, EventStream, Tail
@@ -68,7 +70,8 @@ class Reading:
         callback = self._queue.callback(job.callback_id) if job.callback_id else None
         about = {"maker": self._queue.waits_for(job), "callback": callback, "cancellable": can_be_cancelled(job)}
         paid = {"charges": charges(timeline), "prices": PRICES}
-        return self._frame.rendered(request, "job.html", {"job": job, "timeline": timeline, **about, **paid})
+        shown = {"job": job, "timeline": timeline, **about, **paid}
+        return self._frame.rendered(request, "job.html", shown, clips=job.clips)
 
     def batches(self, request: Request, cursor: str | None) -> Response:
         """The batches, the newest first, and how far each is. Raises BadCursor."""
@@ -97,15 +100,25 @@ def asked_for(wanted: Mapping[str, str]) -> Filter:
     )
 
 
-async def _moves(tail: Tail) -> AsyncIterator[str]:
-    """That something has moved, once for all that moved in a while; the page asks what."""
+async def _moves(tail: Tail, may_still: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
+    """That something has moved, once for all that moved in a while; the page asks what.
+
+    It ends when the visitor may not look any more, and says nothing while that cannot be known.
+    """
     yield ": it is told when something moves\n\n"
     async with tail.followed():
         moved = tail.next_move()
         while True:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(moved.wait(), HEARTBEAT_S)
-            except TimeoutError:
+            try:
+                if not await may_still():
+                    return
+            except StoreUnreachable:
+                yield ": nothing is known\n\n"
+                await asyncio.sleep(TOGETHER_S)
+                continue
+            if not moved.is_set():
                 yield ": nothing new\n\n"
                 continue
             moved = tail.next_move()
@@ -131,8 +144,8 @@ def router(queue: VoiceQueue, frame: Frame, tail: Tail) -> APIRouter:
         return await run_in_threadpool(pages.jobs, request, wanted, cursor)
 
     @routes.get("/live", response_class=EventStream)
-    async def live() -> EventStream:
-        return EventStream(_moves(tail), tail.places)
+    async def live(request: Request) -> EventStream:
+        return EventStream(_moves(tail, partial(frame.may_still_look, request)), tail.places)
 
     @routes.get("/job/{job_id}")
     def job(request: Request, job_id: str) -> Response:

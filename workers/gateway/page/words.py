@@ -1,4 +1,4 @@
-"""How values read on the pages: times, lengths, links."""
+"""How values read on the pages: times, lengths, numbers."""
 
 from __future__ import annotations
 
@@ -48,11 +48,6 @@ def length(seconds: float | None) -> str:
     return "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def web(url: str | None) -> str | None:
-    """A URL that may stand in a link; others (javascript:, say) stand nowhere."""
-    return url if url and url.startswith(("https://", "http://")) else None
-
-
 def count(number: int | None) -> str:
     """With thousands apart; a dash where it is not known."""
     return "–" if number is None else f"{number:,}"
@@ -65,7 +60,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "spoken": spoken,
     "roughly": roughly,
     "length_of": length,
-    "web": web,
     "count": count,
 }
 

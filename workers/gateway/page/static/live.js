@@ -35,7 +35,10 @@ async function refresh() {
     const answer = await fetch(location.href, { cache: "no-store" });
     if (answer.redirected) return location.assign(answer.url); // the login is over
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (answer.ok && !isInUse()) PARTS.forEach((part) => put(part, fresh));
+    if (!answer.ok || isInUse()) return;
+    // What may be shown and played was said when the page was loaded: songs that have come since need a new one.
+    if (fresh.querySelector("#main")?.dataset.policy !== main.dataset.policy) return location.reload();
+    PARTS.forEach((part) => put(part, fresh));
   } catch {
     isStale = true; // the gateway is away; its stream says when it is back
   } finally {
