@@ -48,7 +48,7 @@ def verdict(raw: bytes) -> str:
     assert received.errors == []
     payload = received.payload if received.content_type == "application/json" else None
     reason = fault(received.headers, received.content_type, payload, known=(ENQUEUE,), now=NOW, eta_max_s=ETA_MAX_S)
-    reason = reason or fault_of_arguments(ENQUEUE, payload)
+    reason = reason or str(fault_of_arguments(ENQUEUE, payload) or "")
     if not reason:
         HiddenArguments(received, app=APP, task=Task, headers=received.headers, body=received.body)
     return reason
