@@ -317,6 +317,21 @@ def test_the_log_tells_whose_key_it_was(gateway: Gateway, caplog: pytest.LogCapt
     eventually(lambda: wanted <= {(line.__dict__.get("path"), line.__dict__.get("who")) for line in caplog.records})
 
 
+def test_the_log_has_no_more_of_a_request_than_its_beginning(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long a path is; and what else a caller says of itself is not in it."""
+    caplog.set_level("INFO", logger="voicequeue.http")
+
+    gateway("GET", f"/v1/jobs/{'x' * 5_000}", headers={"User-Agent": "SECRET", "Referer": "https://SECRET.example/"})
+
+    eventually(lambda: any(line.__dict__.get("status") for line in caplog.records))
+    [line] = [line.__dict__ for line in caplog.records if line.name == "voicequeue.http"]
+    assert line["path"].startswith("/v1/jobs/xxx")
+    assert len(line["path"]) <= 201
+    assert "SECRET" not in str(line)
+
+
 PRIVATE: dict[str, Any] = {"persona_id": "private-persona", "song": {"prompt": LYRICS}, "key": "order-7", "name": "Ana"}
 
 
