@@ -22,6 +22,10 @@ HIDDEN = "(hidden)"
 #: A shorter secret is a test's: it may be part of any word.
 SECRET_MIN = 8
 
+#: No text of a line has more characters, whoever wrote it; a traceback may have more.
+TEXT_MAX = 2_000
+TRACEBACK_MAX = 50_000
+
 #: Fields that are never shown, whatever they hold.
 _PRIVATE = re.compile(r"url|lyric|prompt|password|secret|authorization|api_?key", re.IGNORECASE)
 
@@ -74,9 +78,19 @@ def formatter(chosen: Settings, *, in_json: bool) -> ProcessorFormatter:
         ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
         Redactor(chosen),
+        _bounded,
         *rendered,
     ]
     return ProcessorFormatter(foreign_pre_chain=known, processors=last)
+
+
+def _bounded(_: Any, __: str, line: Line) -> Line:
+    """Cut what is too long: the last line of defence, as no line is as long as what somebody sent."""
+    for name, value in line.items():
+        longest = TRACEBACK_MAX if name == "exception" else TEXT_MAX
+        if isinstance(value, str) and len(value) > longest:
+            line[name] = f"{value[:longest]}…"
+    return line
 
 
 def _on_one_line(_: Any, __: str, line: Line) -> Line:

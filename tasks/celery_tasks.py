@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from tasks import steps
 from tasks.archive.keep import ArchiveServices, keep
 from tasks.callbacks.deliver import CallbackServices, deliver
-from tasks.intake import ENQUEUE, HiddenArguments, take
+from tasks.intake import ENQUEUE, HiddenArguments, NotTaken, discreet, take
 from tasks.services import Services
 from voicequeue.errors import InvalidJob, KeyConflict
 from voicequeue.stage import Stage
@@ -30,7 +30,7 @@ SUBMIT: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False, "r
 POLL: dict[str, Any] = {"max_retries": None, "retry_on_worker_lost": True, "default_retry_delay": 1}
 
 #: A job that cannot be taken is the sender's mistake, not a defect to print a traceback for.
-INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (InvalidJob, KeyConflict)}
+INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (NotTaken,)}
 
 #: After so many seconds a job that Redis refused (out of memory, read only) is tried again.
 TRY_AGAIN_S = 1.0
@@ -101,6 +101,11 @@ def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
             # What Redis said is not logged with it: it may quote the job.
             time.sleep(TRY_AGAIN_S)
             raise Reject(f"Redis refuses: {type(error).__name__}", requeue=True) from None
+        # Celery logs the text, and sends it with that of the traceback in an event.
+        except (InvalidJob, KeyConflict) as error:
+            raise NotTaken(discreet(error)) from None
+        except Exception as error:
+            raise RuntimeError(discreet(error)).with_traceback(error.__traceback__) from None
 
 
 def _register_deliver(app: Celery, callbacks: Callable[[], CallbackServices]) -> None:

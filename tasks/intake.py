@@ -25,6 +25,9 @@ log = logging.getLogger("voicequeue")
 #: What the door is called.
 ENQUEUE = "voicequeue.enqueue"
 
+#: No more arguments are named as none.
+_NAMED_MAX = 20
+
 HIDDEN = "(hidden: a job may hold URLs and lyrics)"
 
 #: What senders cannot choose: how a message is shown, and after what time its task is killed. Whether it has expired is
@@ -53,6 +56,17 @@ class HiddenArguments(Request):
         return super().info(safe=True)
 
 
+class NotTaken(Exception):
+    """A message that became no job. Its text may be logged, and told in events."""
+
+
+def discreet(error: Exception) -> str:
+    """Return why a message became no job, without anything that is the sender's own; a defect's text may quote it."""
+    if isinstance(error, InvalidJob | KeyConflict):
+        return error.discreet()
+    return f"a defect of voicequeue: {type(error).__name__}"
+
+
 def take(store: Store, args: Sequence[Any], named: Mapping[str, Any], *, message_id: str, now: float) -> str:
     """Enqueue the job of a message, or keep it as rejected and say why; gives the job's id.
 
@@ -66,15 +80,18 @@ def take(store: Store, args: Sequence[Any], named: Mapping[str, Any], *, message
         raise
     except Exception as error:
         known = isinstance(error, InvalidJob | KeyConflict)
-        reason = str(error) if known else f"a defect of voicequeue: {type(error).__name__}"
+        reason = str(error) if known else discreet(error)
         store.rejects.add(RejectedMessage(now, message_id, ENQUEUE, reason, given))
-        log.warning("rejected: %s", reason, extra={"message_id": message_id})
+        log.warning("rejected: %s", discreet(error), extra={"message_id": message_id})
         raise
 
 
 def only_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
     """The job: the argument `job`, or the only one. Raises InvalidJob."""
-    problems = [Problem(str(name), "is no argument; there is one, job") for name in named if name != "job"]
+    others = [name for name in named if name != "job"]
+    problems = [Problem(str(name), "is no argument; there is one, job") for name in others[:_NAMED_MAX]]
+    if (more := len(others) - _NAMED_MAX) > 0:
+        problems.append(Problem("", f"{more:,} more are no arguments"))
     if len(args) + ("job" in named) != 1:
         problems.append(Problem("job", "must be given once, as the argument job or as the only one"))
     if problems:

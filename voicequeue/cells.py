@@ -16,10 +16,12 @@ _ENDS = r";|\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
 
 #: What does not keep what follows from being a formula: spaces, quotes, and what shows as nothing. No sign that ends a
 #: cell is among them, so that no text is looked at twice.
-_BEFORE = rf"""(?:[^\S{_ENDS}]|["'\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\u200b-\u200f\u2060\ufeff])*"""
+_HIDDEN = r"\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+_BEFORE = rf"""(?:[^\S{_ENDS}]|["'{_HIDDEN}])*"""
 
-#: Begins a formula: =, +, - and @, also as wide, small and mathematical signs, which some programs take for the same.
-_SIGN = r"[=+\-@\u2212\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20]"
+#: Begins a formula: =, +, - and @, also as wide, small, raised and mathematical signs, which some programs take for the
+#: same: all that Unicode's compatibility mapping (NFKC) makes one of them of.
+_SIGN = r"[=+\-@\u207a-\u207c\u208a-\u208c\u2212\u2a75\u2a76\ufb29\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20]"
 
 #: Where a cell begins.
 _START = rf"(?<![^{_ENDS}])"

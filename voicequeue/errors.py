@@ -11,15 +11,16 @@
      ├── NotAllowed                            the job's state does not allow this
      └── StoreUnreachable                      Redis does not answer, or refuses
 
-None of their texts quotes a URL, a lyric or a secret: they may be logged anywhere. What they are made
-from are their `args`, so that they can be pickled and sent between processes.
+None of their texts quotes a URL, a lyric or a secret. They may quote names that the caller chose, of fields for
+instance; `discreet` quotes none, and is what logs and Celery's events get. What they are made from are their
+`args`, so that they can be pickled and sent between processes.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from voicequeue.texts import halves, mended
@@ -37,6 +38,20 @@ _NAMED = re.compile(r"([a-z][a-z0-9_]*): ")
 
 #: Fields of one order that are named as wrong; further ones are counted.
 PROBLEMS_MAX = 100
+#: A field is named by so many characters.
+FIELD_MAX = 60
+#: Names that are ours: all others are the caller's, and may be anything.
+FIELDS = frozenset(
+    (
+        *("job", "id", "audio_url", "persona_id", "song", "songs", "voice", "reuse", "audio_sha256", "name", "batch"),
+        *("priority", "key", "callback_url", "metadata", "max_credits", "start_within_s"),
+        *("mv", "custom_mode", "title", "prompt", "description", "tags", "negative_tags", "make_instrumental"),
+        *("auto_lyrics", "vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"),
+    )
+)
+_IS_PLACE = re.compile("[0-9]{1,3}")
+#: What is logged of an error has no more characters.
+DISCREET_MAX = 500
 #: No more texts that contain half a character are named in one error.
 _HALVES_NAMED = 20
 
@@ -53,18 +68,38 @@ class Problem:
 
     def __post_init__(self) -> None:
         # The name may be the caller's own, and an error must reach the caller whatever it says.
-        object.__setattr__(self, "field", mended(self.field))
+        object.__setattr__(self, "field", _cut(mended(self.field), FIELD_MAX))
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
+
+    def discreet(self) -> str:
+        """Return the same, without any name that is the caller's own."""
+        parts = self.field.split(".") if self.field else []
+        known = list(takewhile(_is_ours, parts))
+        if known == parts:
+            return str(self)
+        of = f" of {'.'.join(known)}" if known else ""
+        return f"an unknown field{of}: {self.message}"
+
+
+def _is_ours(name: str) -> bool:
+    return name in FIELDS or _IS_PLACE.fullmatch(name) is not None
 
 
 class VoiceQueueError(Exception):
     """Base of everything that this package raises."""
 
     def __repr__(self) -> str:
-        """The text as well: it is this that Celery logs and Flower shows."""
-        return f"{type(self).__name__}({str(self)!r})"
+        """The text as well, as far as Celery may log it and Flower show it."""
+        return f"{type(self).__name__}({self.discreet()!r})"
+
+    def discreet(self) -> str:
+        """Return the text for logs and events: bounded, and without names and values that are the caller's own."""
+        return _cut(self._said_discreetly(), DISCREET_MAX)
+
+    def _said_discreetly(self) -> str:
+        return str(self)
 
 
 class InvalidJob(VoiceQueueError, ValueError):
@@ -76,6 +111,10 @@ class InvalidJob(VoiceQueueError, ValueError):
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.problems))
+
+    def _said_discreetly(self) -> str:
+        # Many unknown fields are one text.
+        return "; ".join(dict.fromkeys(problem.discreet() for problem in self.problems))
 
     @classmethod
     def from_validation(cls, error: ValidationError, given: Any = None) -> InvalidJob:
@@ -97,6 +136,10 @@ def detached(error: Raised) -> Raised:
     in, which hold all that was read there."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def half_texts(given: Any) -> list[Problem]:
@@ -151,6 +194,9 @@ class KeyConflict(VoiceQueueError, ValueError):
             f"key: {self.key!r} already stands for job {self.job_id}, whose content is different; "
             "use another key, or the same content"
         )
+
+    def _said_discreetly(self) -> str:
+        return f"key: stands for job {self.job_id} already, whose content is different"
 
 
 class UnknownJob(VoiceQueueError, LookupError):

@@ -84,7 +84,7 @@ def _refused(job_id: str, spec: VoiceJob, outcome: Outcome) -> InvalidJob | KeyC
     if outcome is Outcome.CONFLICT:
         return KeyConflict(spec.key or "", job_id)
     if outcome is Outcome.OTHER_VOICE:
-        return InvalidJob([Problem("voice", f"{spec.voice!r} stands for another recording in this batch")])
+        return InvalidJob([Problem("voice", "stands for another recording in this batch")])
     return None
 
 

@@ -17,7 +17,7 @@ from voicequeue.cells import unguarded
 from voicequeue.errors import InvalidJob, Problem, VoiceQueueError, half_texts
 from voicequeue.song import Song
 from voicequeue.spec import VoiceJob, parse
-from voicequeue.texts import mended
+from voicequeue.texts import json_trouble, mended
 
 JOB_COLUMNS = (
     "audio_url", "persona_id", "voice", "reuse", "audio_sha256", "name", "key", "priority", "callback_url",
@@ -296,7 +296,7 @@ def _json_row(line: int, text: str) -> Row:
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:  # the latter: brackets in brackets in brackets …
-        return Row(line, cells, None, f"not readable as JSON: {error}")
+        return Row(line, cells, None, f"not readable as JSON: {json_trouble(error)}")
     if isinstance(fields, dict):
         return Row(line, cells, fields)
     return Row(line, cells, None, "must be a JSON object")

@@ -86,6 +86,16 @@ def mended_json(value: Any) -> Any:
     return json.loads(mended(text)) if _HALF.search(text) else value
 
 
+def json_trouble(error: Exception) -> str:
+    """Return why a text was no JSON to Python, for who wrote the text and not for who runs Python."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8"
+    # What int() says names a function that would lift its limit.
+    return "a number has too many digits" if "int_max_str_digits" in str(error) else str(error)
+
+
 # ── how they are shown ─────────────────────────────────────────────────────────────────────────────
 
 

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
 from tasks.intake import ENQUEUE, only_argument
-from voicequeue.errors import InvalidJob
+from voicequeue.errors import DISCREET_MAX, InvalidJob, Problem
 from voicequeue.reconnect import no_later_than
 from voicequeue.rejects import RejectedMessage
 from workers.clock import WAIT_S, event_loop_time, timer_time
@@ -102,7 +102,7 @@ class Consumer(CeleryConsumer):
         """kombu cannot open it: a compression that is not there, for instance."""
         self.refuse(message, f"the body cannot be decoded: {type(exc).__name__}")
 
-    def _fault(self, message: Any) -> str:
+    def _fault(self, message: Any) -> str | InvalidJob:
         payload = message.payload if message.content_type == JSON else None
         task, now = message.headers.get("task"), event_loop_time()
         reason = fault(
@@ -113,8 +113,8 @@ class Consumer(CeleryConsumer):
             now=now,
             eta_max_s=ETA_MAX_S if task == ENQUEUE else math.inf,
         )
-        reason = reason or fault_of_arguments(task, payload)
-        return reason or (self._fault_of_wait(message, now) if task == ENQUEUE else "")
+        found = reason or fault_of_arguments(task, payload)
+        return found or (self._fault_of_wait(message, now) if task == ENQUEUE else "")
 
     def _fault_of_wait(self, message: Any, now: float) -> str:
         """Count a message that waits for its `eta`, unless this worker holds too many; say so then."""
@@ -123,32 +123,33 @@ class Consumer(CeleryConsumer):
             return ""
         return "eta: too many messages wait for theirs; send it later, or without eta and countdown"
 
-    def refuse(self, message: Any, reason: str) -> None:
-        """Keep the message among the rejected ones; only then does it leave its queue."""
+    def refuse(self, message: Any, reason: str | InvalidJob) -> None:
+        """Keep the message among the rejected ones with all of the reason; only then does it leave its queue."""
         try:
             with no_later_than(time.monotonic() + WAIT_S):
-                rejected = _rejected(message, reason)
+                rejected = _rejected(message, str(reason))
                 services().store.rejects.add(rejected)
         except RedisError as error:
             log.warning("a message cannot be noted as rejected yet: %s", type(error).__name__)
             self.timer.call_after(AGAIN_S, self.refuse, (message, reason))
             return
-        log.warning("rejected message %r to task %r: %s", rejected.message_id[:60], rejected.task[:60], reason)
+        logged = reason.discreet() if isinstance(reason, InvalidJob) else reason[:DISCREET_MAX]
+        log.warning("rejected message %r to task %r: %s", rejected.message_id[:60], rejected.task[:60], logged)
         message.reject_log_error(log, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
 
-def fault_of_arguments(task: str, payload: Any) -> str:
-    """Say what Celery cannot call the task with: names of the sender's, such as `self`, or what are no ids."""
+def fault_of_arguments(task: str, payload: Any) -> InvalidJob | None:
+    """Return what Celery cannot call the task with: names of the sender's, such as `self`, or what are no ids."""
     args, named = payload[:2]
     if task == ENQUEUE:
         try:
             only_argument(args, named)
         except InvalidJob as error:
-            return str(error)
-        return ""
+            return error
+        return None
     are_ids = len(args) == 1 and isinstance(args[0], list) and all(isinstance(each, str) for each in args[0])
-    return "" if are_ids and not named else "the only argument must be a list of ids"
+    return None if are_ids and not named else InvalidJob([Problem("", "the only argument must be a list of ids")])
 
 
 def _rejected(message: Any, reason: str) -> RejectedMessage:

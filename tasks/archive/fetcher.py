@@ -175,7 +175,7 @@ class Fetcher:
         raise NotFetched(f"more than {REDIRECTS_MAX} redirects")
 
     def _check(self, download: Download, response: Response) -> None:
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise NotFetched("it comes packed, although that was not asked for")
         if download.total is not None and download.total > self._bounds.max_bytes:
             raise TooLarge(f"it has {download.total:,} bytes, of which {self._bounds.max_bytes:,} are allowed")

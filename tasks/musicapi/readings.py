@@ -7,7 +7,7 @@ None of them raises on a strange body: they give None, which means that it canno
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from tasks.musicapi.layers import (
 from voicequeue.clip import Clip, Phase, merged, phase_of, plain
 from voicequeue.spec import CREDITS_MAX
 from voicequeue.stage import Stage
+from voicequeue.texts import mended
 
 #: The state of a clip that upstream names without a word.
 NO_WORD = "unknown"
@@ -116,12 +117,26 @@ def accepted(body: Any) -> str | None:
 
     What is only called `id` beside a refusal at the top is that of the request; that of a song is no task's.
     """
-    return task_id(body) or next((each for each in map(_id, _ids_by_place(body)) if each), None)
+    return _whole(_first_id(_called_a_task(body)) or _first_id(_ids_by_place(body)))
 
 
 def task_id(body: Any) -> str | None:
     """The id that an answer, or a webhook, calls that of a task."""
-    return next((task for task in map(_id, _called(opened(body), "taskid", "taskids")) if task), None)
+    return _whole(_first_id(_called_a_task(body)))
+
+
+def _called_a_task(body: Any) -> Iterator[Any]:
+    return _called(opened(body), "taskid", "taskids")
+
+
+def _first_id(values: Iterable[Any]) -> str | None:
+    """The first that is an id, be it broken: what comes after it is another thing's."""
+    return next((found for found in map(_id, values) if found), None)
+
+
+def _whole(found: str | None) -> str | None:
+    """An id that can be sent as it is; one with half a character is none, and mended it would be another's."""
+    return found if found is None or mended(found) == found else None
 
 
 def _called(layers: Layers, *names: str) -> Iterator[Any]:
@@ -152,7 +167,7 @@ def _is_bare_id(value: Any) -> bool:
 
 
 def _id(value: Any) -> str | None:
-    """An id as text: of several in a list the first, of an object its own."""
+    """An id as text, which may be broken: of several in a list the first, of an object its own."""
     if isinstance(value, list):
         value = value[0] if value else None
     if isinstance(value, dict):
@@ -162,8 +177,8 @@ def _id(value: Any) -> str | None:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value) if 0 < value < _BEYOND_ANY_ID else None
-    text = text_of(value)
-    return None if text is None or plain(text) in _NO_ID else text
+    text = value.strip() if isinstance(value, str) else ""
+    return None if not text or plain(text) in _NO_ID else text
 
 
 # ── the account ────────────────────────────────────────────────────────────────────────────────────
@@ -197,8 +212,9 @@ def _persona(layers: Layers) -> VoiceReady | None:
     """The voice that an answer names, wherever it is, whatever else the answer says."""
     for each in layers.innermost_first:
         names = ("personaid", "id") if each.name == "persona" else ("personaid",)
-        if persona := next((found for name in names if (found := _id(each.fields.get(name)))), None):
-            return VoiceReady(persona, first(each.fields, ("name", "voicename", "personaname")))
+        if found := _first_id(each.fields.get(name) for name in names):
+            persona = _whole(found)
+            return VoiceReady(persona, first(each.fields, ("name", "voicename", "personaname"))) if persona else None
     return None
 
 
@@ -300,7 +316,7 @@ def _has_id(item: Item | None) -> bool:
 
 
 def _clip_id(fields: Fields) -> str | None:
-    return next((clip_id for name in _CLIP_ID if (clip_id := _id(fields.get(name)))), None)
+    return _whole(_first_id(fields.get(name) for name in _CLIP_ID))
 
 
 def _clip(item: Item | None, number: int) -> Clip:

@@ -102,6 +102,17 @@ def test_a_part_that_nobody_asked_for_is_no_whole_song(how: list[str]) -> None:
     assert refused(head("206 Partial Content", "Content-Range: bytes 0-49/100", *how) + body) == "HTTP 206"
 
 
+@pytest.mark.parametrize("encoding", ["identity", " Identity ", "IDENTITY\t", ""])
+def test_a_song_that_is_said_to_be_as_it_is_is_taken(encoding: str) -> None:
+    """However that is spelled; what is packed is not."""
+    whole = head("200 OK", f"Content-Encoding: {encoding}", "Content-Length: 100") + BODY
+    with Scripted(one_answer(whole)) as server:
+        fetched(server.url)
+
+    packed = head("200 OK", f"Content-Encoding: {encoding} gzip", "Content-Length: 100") + BODY
+    assert "packed" in refused(packed)
+
+
 @pytest.mark.parametrize("told", [MANY, "-5", "+5", "5.0", "soon", "\xb2", "Wed, 21 Oct 2026 07:28:00 GMT"])
 def test_a_wish_to_be_asked_later_that_is_no_number_is_none(told: str) -> None:
     """`Retry-After`."""

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from kombu import Connection
 from kombu.utils.json import dumps, loads
 
-from tasks.intake import ENQUEUE, HiddenArguments
+from tasks.intake import ENQUEUE, HiddenArguments, only_argument
 from tests.security.envelopes import CORPUS, GOOD, HALF, INTAKE, LADEN, every_place, message, old, with_property
+from voicequeue import InvalidJob, KeyConflict, Song, VoiceJob
+from voicequeue.errors import DISCREET_MAX, FIELDS
+from voicequeue.spec import parse
 from workers.consumer import ETA_MAX_S, fault_of_arguments
 from workers.envelope import UNREADABLE, fault
 from workers.opening import KEPT, sound
@@ -48,7 +51,7 @@ def verdict(raw: bytes) -> str:
     assert received.errors == []
     payload = received.payload if received.content_type == "application/json" else None
     reason = fault(received.headers, received.content_type, payload, known=(ENQUEUE,), now=NOW, eta_max_s=ETA_MAX_S)
-    reason = reason or fault_of_arguments(ENQUEUE, payload)
+    reason = reason or str(fault_of_arguments(ENQUEUE, payload) or "")
     if not reason:
         HiddenArguments(received, app=APP, task=Task, headers=received.headers, body=received.body)
     return reason
@@ -128,3 +131,50 @@ def test_the_senders_delivery_tag_is_not_used(tag: Any) -> None:
     assert len(tags) == 2
     assert tag not in tags
     assert verdict(raw) == ""
+
+
+SECRET = "SECRET LYRIC of the customer https://signed.example/?sig=abc"
+
+#: Names of the sender's, wherever a message can have some.
+NAMED: dict[str, Any] = {
+    "of the job": {"job": {**GOOD, SECRET: 1}},
+    "of the song": {"job": {**GOOD, "song": {"prompt": "la", f"title.{SECRET}": 1}}},
+    "of metadata": {"job": {**GOOD, "metadata": {SECRET: 1}}},
+    "with half a character": {"job": {**GOOD, "metadata": {f"{SECRET}{HALF}": "x"}}},
+    "of an argument": {SECRET: {}},
+    "of many arguments": {f"{SECRET} {number}": {} for number in range(130_000)},
+    "very long": {"job": {**GOOD, SECRET * 30_000: 1}},
+}
+
+
+@pytest.mark.parametrize("named", NAMED.values(), ids=list(NAMED))
+def test_no_name_of_a_senders_shows_in_what_is_logged_of_its_message(named: dict[str, Any]) -> None:
+    """Neither in the error's text for logs nor in its `repr`, which Celery puts into events; each of these, and
+    the full text as well, is bounded."""
+    with pytest.raises(InvalidJob) as caught:
+        parse(only_argument([], named))
+
+    shown = caught.value.discreet() + repr(caught.value)
+    assert "SECRET" not in shown
+    assert "signed" not in shown
+    assert "an unknown field" in shown
+    assert len(shown) < 2 * (DISCREET_MAX + 50)
+    assert "SECRET" in str(caught.value)
+    assert len(str(caught.value)) < 10_000
+
+
+def test_a_known_field_is_named_in_what_is_logged() -> None:
+    """So that an operator sees what a sender does wrong; a key and other values are not."""
+    with pytest.raises(InvalidJob) as caught:
+        parse({"audio_url": "ftp://x", "songs": [{"prompt": "la", "title": SECRET * 9}], SECRET: 1})
+
+    said = caught.value.discreet()
+    assert "audio_url: must be" in said
+    assert "songs.0.title: " in said
+    assert "an unknown field: is not known here" in said
+    assert SECRET not in repr(KeyConflict(SECRET, "k5v2yj3q7m6xw4ra"))
+
+
+def test_the_names_that_are_ours_are_those_of_a_job_and_its_song() -> None:
+    """Only these are shown; a new field shows when it is listed."""
+    assert {"job", "id", *VoiceJob.model_fields, *Song.model_fields} == FIELDS

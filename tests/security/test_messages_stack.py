@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from tests.acceptance.conftest import Build, House, build_for_all
-from tests.acceptance.messages import INTAKE_KEY, UNACKED_KEY
+from tests.acceptance.messages import INTAKE_KEY, UNACKED_KEY, envelope
 from tests.conftest import eventually
 from tests.security import envelopes
 from tests.security.envelopes import CORPUS, ahead, every_place
@@ -135,3 +137,41 @@ def test_rubbish_in_the_queues_of_the_workers_ends_no_worker(house: House, queue
     assert house.supervisor.pid("worker.1") == worker
     assert len(queue.rejects()) > len(CORPUS)
     assert [line for line in errors(house) if not any(remark in line for remark in REMARKS)] == []
+
+
+def _event(published: Any) -> str:
+    """What one publication says; its body is base64."""
+    if published["type"] != "pmessage":
+        return ""
+    return base64.b64decode(json.loads(published["data"])["body"]).decode()
+
+
+def test_nothing_that_a_message_says_is_in_a_log_or_an_event_of_celerys(
+    house: House, queue: VoiceQueue, redis: Redis
+) -> None:
+    """Neither names of fields nor of arguments, however many; the reject has them, cut, and is private."""
+    jobs = [
+        {"job": {**envelopes.GOOD, "SECRET LYRIC https://signed.example/?sig=abc": 1}},
+        {"job": {**envelopes.GOOD, "metadata": {"SECRET": 1}}},
+        {"SECRET ARGUMENT": {}},
+        {f"SECRET {number}": {} for number in range(60_000)},
+        {"job": {**envelopes.GOOD, "key": "SECRET KEY"}},
+        {"job": {**envelopes.GOOD, "key": "SECRET KEY", "name": "another"}},
+    ]
+    with redis.pubsub() as events:  # type: ignore[no-untyped-call]  # redis-py
+        events.psubscribe("*celeryev*")
+        read = len(house.logs())
+        bodies = [envelope([[], named, {}], message_id=envelopes.fresh_id()) for named in jobs]
+        push(redis, [json.dumps(body).encode() for body in bodies])
+        eventually(lambda: is_empty(redis) and len(queue.rejects()) == len(jobs) - 1)
+        seen = ""
+        while "task-failed" not in seen:
+            published = events.get_message(timeout=10)
+            assert published is not None, "no event says that a task has failed"
+            seen += _event(published)
+
+    log = house.logs()[read:]
+    assert "an unknown field: is no argument" in log
+    assert "SECRET" not in log + seen
+    assert max(map(len, log.splitlines())) < 2_000
+    assert all("SECRET" in each.reason and len(each.reason) <= 2_001 for each in queue.rejects())

@@ -59,7 +59,9 @@ BODIES = [
 def test_a_body_with_an_endless_number_is_unreadable(gateway: Gateway) -> None:
     """400, as for anything else that is no JSON to us."""
     for method, path, body in BODIES:
-        problem(gateway(method, path, data=body, headers={"Content-Type": "application/json"}), 400, "unreadable")
+        sent = gateway(method, path, data=body, headers={"Content-Type": "application/json"})
+        problem(sent, 400, "unreadable")
+        assert sent.json()["detail"] == "not readable as JSON: a number has too many digits"
 
 
 def test_a_number_that_nothing_can_reckon_with_is_refused_by_its_field(gateway: Gateway) -> None:
@@ -128,6 +130,7 @@ def test_a_row_with_an_endless_number_costs_its_own_row_only(gateway: Gateway, q
     sent = gateway("POST", "/v1/batches/b/jobs", data="\n".join(rows), headers={"Content-Type": "application/x-ndjson"})
 
     told = [json.loads(line) for line in sent.text.splitlines()]
+    assert told[1]["errors"][0]["message"] == "not readable as JSON: a number has too many digits"
     assert [line.get("outcome") for line in told] == ["new", "rejected", "new", None]
     assert [job.spec.name for job in queue.jobs(batch="b")] == ["a", "c"]
 

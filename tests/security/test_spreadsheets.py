@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
+import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +57,18 @@ def test_a_guarded_text_is_no_formula_and_comes_back_exactly(text: str) -> None:
 
     assert [cell for cell in cells if cell.strip(' "\u200b').startswith(_SIGNS)] == []
     assert unguarded(guarded(text)) == text
+
+
+def test_what_looks_like_a_sign_or_like_nothing_hides_no_formula() -> None:
+    """Every character of which Unicode makes a sign, and every mark that shows as nothing before one."""
+    letters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    signs = [letter for letter in letters if unicodedata.normalize("NFKC", letter)[:1] in tuple("=+-@−")]
+    hidden = [*"\xad\u061c\u200e\u202a\u202e\u2066\u2069\u2060\u180e", ""]
+
+    assert len(signs) > 15
+    for text in (f"{before}{sign}1" for sign in signs for before in hidden):
+        assert guarded(text) == f"'{text}"
+        assert unguarded(guarded(text)) == text
 
 
 @pytest.mark.parametrize("sign", ["\t", " ", "'", ";", "\n", "="])

@@ -20,6 +20,7 @@ from tasks.archive.fetcher import Bounds, Fetcher
 from tasks.archive.keep import ArchiveServices, keep
 from tasks.archive.shelf import Shelf
 from tasks.intake import take
+from tasks.musicapi import readings
 from tests.integration.conftest import Build, voice
 from tests.jobs import sung
 from tests.scripted import Request, Scripted, answer
@@ -362,14 +363,14 @@ def test_a_file_whose_columns_are_no_utf8_is_refused_in_words(command: Command) 
 
 
 def _upstream(cdn: str) -> Any:
-    """Takes each order, and gives a voice and songs with half a character in each of their texts."""
-    texts = ("clip_id", "title", "tags", "lyrics", "mv", "created_at", "gpt_description_prompt")
-    song = {**dict.fromkeys(texts, HALF), "state": "succeeded", "audio_url": f"{cdn}/1.mp3"}
-    voice_made = {"code": 200, "data": {"persona_id": HALF, "name": HALF}, "message": HALF}
+    """Takes each order, and gives a voice and songs with half a character in each of their texts, but for ids."""
+    texts = ("title", "tags", "lyrics", "mv", "created_at", "gpt_description_prompt")
+    song = {**dict.fromkeys(texts, HALF), "clip_id": "c1", "state": "succeeded", "audio_url": f"{cdn}/1.mp3"}
+    voice_made = {"code": 200, "data": {"persona_id": "p1", "name": HALF}, "message": HALF}
 
     def script(request: Request) -> Iterable[bytes]:
         if request.method == "POST":
-            return [answer({"task_id": f"{request.path[-5:]} {HALF}"})]
+            return [answer({"task_id": request.path[-5:], "message": HALF})]
         return [answer({"code": 200, "data": [song]} if "eate" in request.path else voice_made)]
 
     return script
@@ -390,8 +391,8 @@ def test_what_was_paid_for_is_kept_though_half_a_character_is_in_each_of_its_tex
         _archive(store, job_id, bench.clock.now, tmp_path)
 
     job = bench.job(job_id)
-    assert (job.state, job.persona_id, job.credits) == (State.SUCCEEDED, MENDED, 19)
-    assert [(clip.clip_id, clip.title, clip.lyrics) for clip in job.clips] == [(MENDED, MENDED, MENDED)]
+    assert (job.state, job.persona_id, job.credits) == (State.SUCCEEDED, "p1", 19)
+    assert [(clip.clip_id, clip.title, clip.lyrics) for clip in job.clips] == [("c1", MENDED, MENDED)]
     told = gateway.get(f"/v1/jobs/{job_id}")
     assert told["clips"][0]["title"] == MENDED
     assert [each["id"] for each in gateway.get("/v1/jobs", params={"called": MENDED})["jobs"]] == [job_id]
@@ -402,6 +403,51 @@ def test_what_was_paid_for_is_kept_though_half_a_character_is_in_each_of_its_tex
     assert json.loads(call.body())["data"]["clips"][0]["title"] == MENDED
     [described] = tmp_path.rglob("*.json")
     assert json.loads(described.read_text(encoding="utf-8"))["title"] == MENDED
+
+
+BROKEN_IDS: list[Any] = [
+    {"task_id": HALF},
+    {"data": {"taskId": HALF}, "id": "of-the-request"},
+    {"task_id": HALF, "job_id": "another"},
+    {"task_ids": [HALF, "another"]},
+    {"data": {"id": HALF}},
+]
+
+
+@pytest.mark.parametrize("body", BROKEN_IDS, ids=str)
+def test_an_id_with_half_a_character_is_no_id_and_no_other_is_taken_for_it(body: Any) -> None:
+    """Mended it would be one that upstream does not know, or another order's; so it is read nowhere."""
+    assert readings.accepted(body) is None
+    assert readings.task_id(body) is None
+
+
+def test_a_voice_with_half_a_character_in_its_id_is_not_sung_with() -> None:
+    """Another voice might be. A song is known by its place, with its link."""
+    made = {"code": 200, "data": {"state": "complete", "id": "p2", "persona": {"persona_id": HALF, "id": "p3"}}}
+    song = {"clip_id": HALF, "id": "another", "state": "succeeded", "audio_url": URL}
+
+    assert readings.reading({"persona_id": HALF}, Stage.VOICE) is None
+    assert not isinstance(readings.reading(made, Stage.VOICE), readings.VoiceReady)
+    found = readings.reading({"data": [song]}, Stage.MUSIC)
+    assert isinstance(found, readings.MusicReady)
+    assert [(clip.clip_id, clip.audio_url) for clip in found.clips] == [("clip-1", URL)]
+
+
+def test_an_order_whose_id_came_broken_is_kept_for_review(build_bench: Build) -> None:
+    """It was charged: it is not asked about by another id, and not ordered again."""
+    asked: list[Request] = []
+
+    def script(request: Request) -> list[bytes]:
+        asked.append(request)
+        return [answer({"task_id": HALF})]
+
+    with Scripted(script) as upstream:
+        bench = build_bench(upstream.url)
+        [job_id] = bench.admitted(voice())
+        bench.submit(Stage.VOICE, [job_id])
+
+    assert bench.job(job_id).state is State.UNSURE
+    assert [request.method for request in asked] == ["POST"]
 
 
 def _archive(store: Store, job_id: str, now: float, folder: Path) -> None:

@@ -93,7 +93,7 @@ def test_another_recording_under_a_voices_name_is_told(queue: VoiceQueue) -> Non
         queue.enqueue({"audio_url": f"{URL}?2", "voice": "ana", "batch": "b"})
 
     [problem] = caught.value.problems
-    assert (problem.field, problem.message) == ("voice", "'ana' stands for another recording in this batch")
+    assert (problem.field, problem.message) == ("voice", "stands for another recording in this batch")
     assert queue.batch("b").total == 1
 
 

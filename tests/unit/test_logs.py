@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from config.logs import FIELDS, HIDDEN, formatter
+from config.logs import FIELDS, HIDDEN, TEXT_MAX, TRACEBACK_MAX, formatter
 from config.settings import Settings
 
 SETTINGS = {
@@ -93,3 +93,14 @@ def test_on_a_terminal_it_is_text() -> None:
     assert "ordered" in told
     assert "j1" in told
     assert not told.startswith("{")
+
+
+def test_no_line_is_as_long_as_what_somebody_sent(write: Write) -> None:
+    """Texts are cut, that of a traceback later than others."""
+    try:
+        raise ValueError("x" * 1_000_000)
+    except ValueError:
+        line = write("said: %s", "y" * 1_000_000, reason="z" * 1_000_000, error=sys.exc_info())
+
+    assert {name: len(line[name]) for name in ("event", "reason")} == dict.fromkeys(("event", "reason"), TEXT_MAX + 1)
+    assert len(line["exception"]) == TRACEBACK_MAX + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -15,9 +16,10 @@ import requests
 
 from config.settings import BadSettings, Settings
 from tests.conftest import eventually
+from tests.jobs import LYRICS
 from tests.web.conftest import KEYS, SETTING, Build, Gateway, app_of, problem
 from tests.web.seen import Person
-from voicequeue import apikeys
+from voicequeue import VoiceQueue, apikeys
 from voicequeue.apikeys import Scope
 from workers import local_token
 from workers.gateway.app import access_to
@@ -317,3 +319,53 @@ def test_the_log_tells_whose_key_it_was(gateway: Gateway, caplog: pytest.LogCapt
     wanted = {("/v1/status", "read"), ("/v1/status", None), ("/do/pause", "operate")}
     # A line is written when its answer is out.
     eventually(lambda: wanted <= {(line.__dict__.get("path"), line.__dict__.get("who")) for line in caplog.records})
+
+
+def test_the_log_has_no_more_of_a_request_than_its_beginning(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long a path is; and what else a caller says of itself is not in it."""
+    caplog.set_level("INFO", logger="voicequeue.http")
+
+    gateway("GET", f"/v1/jobs/{'x' * 5_000}", headers={"User-Agent": "SECRET", "Referer": "https://SECRET.example/"})
+
+    eventually(lambda: any(line.__dict__.get("status") for line in caplog.records))
+    [line] = [line.__dict__ for line in caplog.records if line.name == "voicequeue.http"]
+    assert line["path"].startswith("/v1/jobs/xxx")
+    assert len(line["path"]) <= 201
+    assert "SECRET" not in str(line)
+
+
+PRIVATE: dict[str, Any] = {"persona_id": "private-persona", "song": {"prompt": LYRICS}, "key": "order-7", "name": "Ana"}
+
+
+def test_a_key_that_may_only_enqueue_is_told_next_to_nothing_of_anothers_job(
+    gateway: Gateway, queue: VoiceQueue
+) -> None:
+    """Who guesses key and content gets the id, which the key gives anyway, and where it stands; so do rows."""
+    placed = gateway.post("/v1/jobs", {**PRIVATE, "batch": "spring"}, key="all").json()
+
+    answer = gateway.post("/v1/jobs", {**PRIVATE, "batch": "spring"}, key="enqueue")
+    rows = gateway(
+        "POST",
+        "/v1/batches/spring/jobs",
+        key="enqueue",
+        data=json.dumps(PRIVATE),
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+
+    assert (answer.status_code, "ETag" in answer.headers) == (200, False)
+    assert answer.json() == {name: placed[name] for name in ("id", "key", "state", "created_at", "further")}
+    assert json.loads(rows.text.splitlines()[0]) == {"line": 1, "outcome": "known", "id": placed["id"]}
+    queue.cancel(placed["id"])
+    assert gateway.post("/v1/jobs", {**PRIVATE, "batch": "spring"}, key="enqueue").json()["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(("first", "second"), [("enqueue", "enqueue"), ("enqueue", "all"), ("all", "all")])
+def test_who_brought_a_job_or_may_read_is_told_all_of_it_again(gateway: Gateway, first: str, second: str) -> None:
+    """A request that is sent again is answered as the first one was."""
+    answers = [gateway.post("/v1/jobs", PRIVATE, key=key) for key in (first, second)]
+
+    assert [answer.status_code for answer in answers] == [202, 200]
+    assert answers[0].json() == answers[1].json()
+    assert answers[0].headers["ETag"] == answers[1].headers["ETag"]

@@ -20,7 +20,7 @@ from voicequeue.errors import InvalidJob, Problem
 from voicequeue.job import Job, State
 from voicequeue.song import Song
 from voicequeue.spec import Priority, parse
-from voicequeue.texts import json_text, real_number, shown
+from voicequeue.texts import json_text, json_trouble, real_number, shown
 
 SONG_OPTIONS = tuple(Song.model_fields)
 
@@ -108,7 +108,7 @@ def _json_object(field: str, text: str | None) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidJob([Problem(field, f"is not readable as JSON: {error}")]) from None
+        raise InvalidJob([Problem(field, f"is not readable as JSON: {json_trouble(error)}")]) from None
 
 
 def _pairs(pairs: list[str]) -> dict[str, str]:

@@ -51,12 +51,13 @@ class Access:
             request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
         ) -> None:
             self.check_source(request)
-            request.state.who = self._must_hold(scope, "" if given is None else given.credentials)
+            key = self._must_hold(scope, "" if given is None else given.credentials)
+            request.state.who, request.state.scopes = key.name, key.scopes
 
         return check
 
-    def _must_hold(self, scope: Scope, given: str) -> str:
-        """The name of the key."""
+    def _must_hold(self, scope: Scope, given: str) -> ApiKey:
+        """Return the key that was given. Raises Refusal."""
         # One way for all: no key, an unknown one and a wrong one cost the same and are told the same.
         key = self.holder(given)
         if key is None:
@@ -65,4 +66,4 @@ class Access:
         if scope not in key.scopes:
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
             raise Refusal(403, f"this needs a key with the scope {scope}", headers={"WWW-Authenticate": challenge})
-        return key.name
+        return key

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from voicequeue import InvalidJob
 from voicequeue.errors import half_texts
-from voicequeue.texts import whole_number
+from voicequeue.texts import json_trouble, whole_number
 from workers.gateway.connections import AWAITED_BODY
 from workers.gateway.notices import log
 from workers.gateway.problems import Refusal, invalid
@@ -67,7 +67,7 @@ async def read_json(request: Request) -> Any:
     try:
         found = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"not readable as JSON: {error}", code="unreadable") from None
+        raise Refusal(400, f"not readable as JSON: {json_trouble(error)}", code="unreadable") from None
     return _whole(found)
 
 

@@ -37,7 +37,11 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
         dependencies=access.needs(Scope.ENQUEUE),
         responses={
             202: described(shapes.Placed, "It is in the queue now."),
-            200: described(shapes.Placed, "The key stands for this very job already; nothing was added."),
+            200: described(
+                shapes.Placed | shapes.Known,
+                "The key stands for this very job already; nothing was added. A caller without the scope `read` is "
+                "told no more than that of a job that it did not bring.",
+            ),
             **problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body("VoiceJob", {"a voice and a song": shapes.EXAMPLE_ORDER}),
@@ -54,8 +58,10 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
         if placed.new:
             about = {"job": placed.job.id, "batch": placed.job.spec.batch, "door": "http"}
             log.info("queued", extra={**about, "at": placed.job.created_at})
-        headers = {"Location": f"/v1/jobs/{placed.job.id}", "ETag": etag(placed.job)}
-        return JSONResponse(_placed(placed), 202 if placed.new else 200, headers)
+        headers = {"Location": f"/v1/jobs/{placed.job.id}"}
+        if not _may_be_read(placed, request):
+            return JSONResponse(_known(placed), 200, headers)
+        return JSONResponse(_placed(placed), 202 if placed.new else 200, headers | {"ETag": etag(placed.job)})
 
     @routes.get(
         "/v1/jobs",
@@ -132,6 +138,16 @@ def _placed(placed: Placed) -> dict[str, Any]:
         "estimated_credits": placed.credits,
         "position": placed.position,
     }
+
+
+def _may_be_read(placed: Placed, request: Request) -> bool:
+    """Whether all of it is the caller's to see: a key may stand for another one's job."""
+    return placed.new or placed.job.origin == origin(request) or Scope.READ in request.state.scopes
+
+
+def _known(placed: Placed) -> dict[str, Any]:
+    told = placed.job.as_dict()
+    return {name: told[name] for name in ("id", "key", "state", "created_at")} | {"further": list(placed.further)}
 
 
 def _keyed(given: Any, key: str | None) -> Any:

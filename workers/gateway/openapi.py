@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
+from types import UnionType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -57,7 +58,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
 }
 
 
-def described(model: type[BaseModel], description: str) -> dict[str, Any]:
+def described(model: type[BaseModel] | UnionType, description: str) -> dict[str, Any]:
     """An answer of that shape."""
     return {"model": model, "description": description}
 

@@ -19,6 +19,10 @@ log = logging.getLogger("voicequeue.http")
 #: What a caller may name its request.
 _GIVEN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+#: No more characters of a path are logged, and of a method.
+_PATH_MAX = 200
+_METHOD_MAX = 20
+
 #: Asked for every few seconds by somebody who does not read logs.
 _ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -57,7 +61,12 @@ class RequestLog:
     @staticmethod
     def _tell(scope: Scope, status: int, seconds: float) -> None:
         level = logging.DEBUG if scope["path"] in _ROUTINE else logging.INFO
-        about = {"method": scope["method"], "path": scope["path"], "status": status, "duration": round(seconds, 3)}
+        about = {"status": status, "duration": round(seconds, 3)}
+        asked = {"method": _cut(scope["method"], _METHOD_MAX), "path": _cut(scope["path"], _PATH_MAX)}
         # The name of the API key, where one was given or remembered; workers/gateway/access.py notes it.
         known = {"who": who} if (who := scope.get("state", {}).get("who")) else {}
-        log.log(level, "request", extra={**about, **known})
+        log.log(level, "request", extra={**asked, **about, **known})
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}…"

@@ -199,6 +199,16 @@ class Placed(Job):
     position: int | None
 
 
+class Known(_Answer):
+    """That a key stands for a job: all that a caller sees of another one's job without the scope `read`."""
+
+    id: str
+    key: str | None
+    state: State
+    created_at: datetime
+    further: list[str]
+
+
 class Step(_Answer):
     """One move of a job."""
 
