@@ -166,6 +166,7 @@ class Channel(kombu_redis.Channel):
     _fanout_queues: dict[str, tuple[str, str]]
     _fanout_to_queue: dict[str, str]
     _handle_message: Any
+    global_keyprefix: str
     _in_listen: Any
     _in_poll: Any
     _q_for_pri: Any
@@ -262,13 +263,17 @@ class Channel(kombu_redis.Channel):
         return [queue] if queue else []
 
     def _put(self, queue: str, message: Any, **options: Any) -> None:
-        """Put a message into its queue; replies that are not collected expire, and those that Redis refuses are lost."""
+        """Put a message into its queue; replies that are not collected expire, and those that it refuses are lost."""
         if not remote.is_reply_queue(queue):
             super()._put(queue, message, **options)
             return
         try:
             with self.conn_or_acquire() as client, client.pipeline() as pipe:
-                pipe.lpush(queue, json.dumps(message)).ltrim(queue, 0, REPLIES_MAX - 1).expire(queue, REPLY_S).execute()
+                key = self.global_keyprefix + queue  # to which kombu adds the root at some commands alone
+                pipe.lpush(queue, json.dumps(message))
+                pipe.ltrim(key, 0, REPLIES_MAX - 1)
+                pipe.expire(key, REPLY_S)
+                pipe.execute()
         except ResponseError as error:
             log.warning("ignored a reply to remote control: %s", type(error).__name__)
 
