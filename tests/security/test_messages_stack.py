@@ -130,3 +130,18 @@ def test_rubbish_in_the_queues_of_the_workers_ends_no_worker(house: House, queue
     assert len(queue.rejects()) > len(CORPUS)
     assert errors(house) == []
     assert max(map(len, house.logs().splitlines())) < 2_000
+
+
+def test_a_worker_that_a_key_of_a_wrong_type_ends_names_the_key_and_its_cure(
+    house: House, queue: VoiceQueue, redis: Redis
+) -> None:
+    """And goes on as soon as the key is deleted. (The last test here: it makes errors in the log.)"""
+    eventually(lambda: not redis.exists(UNACKED_KEY))
+    jobs = job_count(queue)
+    redis.lpush(UNACKED_KEY, "x")
+    push(redis, [json.dumps(envelopes.message()).encode()])
+    eventually(lambda: f"the key {UNACKED_KEY} is a list and must be a hash" in house.logs())
+    redis.delete(UNACKED_KEY)
+    push(redis, [json.dumps(envelopes.message()).encode()])
+
+    eventually(lambda: job_count(queue) > jobs, within_s=30)
