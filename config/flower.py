@@ -15,9 +15,6 @@ from voicequeue.origins import host_name, is_loopback_name
 #: Where the histories of all queues are kept, each in a folder of its own.
 HISTORIES = Path(".voicequeue/flower")
 
-#: Seconds after which Flower gives back a message that a worker holds: ten years.
-NEVER_S = 10 * 365 * 86_400
-
 _ID = re.compile(r"'([^'\s]+)'")
 
 
@@ -61,7 +58,8 @@ class FlowerSettings(BaseSettings):
         description="the path under which a reverse proxy shows it, such as `flower`",
     )
     read_only: bool = Field(
-        True, description="whether it only shows; false lets everybody with a login stop workers and send tasks"
+        True,
+        description="whether it only shows; false, also for the workers, lets everybody with a login stop them",
     )
     db: Path | None = Field(
         None,
@@ -96,6 +94,14 @@ def open_to_all(address: str, basic_auth: str) -> bool:
 def is_local(address: str) -> bool:
     """Return whether only this machine can reach what listens there."""
     return is_loopback_name(address)  # '' is every address, and a name may be that of any
+
+
+def shows_only() -> bool:
+    """Return whether Flower only shows, so that it can stop no worker; also where its settings are invalid."""
+    try:
+        return FlowerSettings().read_only
+    except ValidationError:
+        return True
 
 
 def load(**given: str) -> FlowerSettings:

@@ -4,7 +4,7 @@ from celery import current_app
 from tornado.options import options
 
 from config import flowerguard
-from config.flower import NEVER_S, format_task, load
+from config.flower import format_task, load
 from config.settings import settings
 
 __all__ = ["format_task"]  # by which Flower shows each task
@@ -13,7 +13,7 @@ __all__ = ["format_task"]  # by which Flower shows each task
 _chosen = load(**({"address": options.address} if getattr(options, "address", None) else {}))
 
 # Messages that a worker does not acknowledge are for other workers: Flower may have no right to touch them.
-current_app.conf.broker_transport_options |= {"visibility_timeout": NEVER_S}
+current_app.conf.broker_transport_options |= {"ack_emulation": False}
 
 address = _chosen.address
 port = _chosen.port

@@ -18,6 +18,7 @@ from voicequeue import signing
 from voicequeue.balance import Drift
 from voicequeue.gate import Gate, Reason
 from voicequeue.job import State
+from voicequeue.key_types import WrongType
 from voicequeue.overview import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.pulses import Heard
 from voicequeue.redis_refusals import RedisRefusalError
@@ -90,6 +91,7 @@ class Facts:
     refused: Sequence[RefusedJob] = ()
     messages: Mapping[str, int] = field(default_factory=dict)
     write_refusal: RedisRefusalError | None = None
+    wrong_types: Sequence[WrongType] = ()
 
     def of_kind(self, kind: str) -> list[Heard]:
         """The live processes of that kind."""
@@ -103,6 +105,7 @@ QUEUES = ("submit", "poll", "intake", "callbacks", "archive")
 def look(redis: Redis, store: Store) -> Facts:
     """See everything. Raises RedisError."""
     seconds, microseconds = redis.time()
+    wrong = store.wrong_types(QUEUES)
     now = seconds + microseconds / 1e6
     return Facts(
         info=redis.info(),
@@ -116,8 +119,9 @@ def look(redis: Redis, store: Store) -> Facts:
         archive=store.archive.counted(now - GONE_S),
         rejects=store.rejects.count(),
         refused=store.controls.refused(),
-        messages=store.messages(QUEUES),
+        messages=store.messages([queue for queue in QUEUES if queue not in {each.queue for each in wrong}]),
         write_refusal=_write_refusal(store),
+        wrong_types=wrong,
     )
 
 
@@ -140,6 +144,8 @@ def _config(redis: Redis) -> dict[str, str]:
 def remarks(facts: Facts) -> Iterator[Remark]:
     """What is to be said of it."""
     yield _server(facts.info, facts.write_refusal)
+    for wrong in facts.wrong_types:
+        yield Remark("queues", Level.ERROR, str(wrong), wrong.cure)
     yield from _persistence(facts)
     yield from _memory(facts.info)
     yield from _clocks(facts)

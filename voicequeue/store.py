@@ -23,6 +23,7 @@ from voicequeue.clock import RedisClock
 from voicequeue.controls import Controls
 from voicequeue.gate import Effect, Limits
 from voicequeue.job import FINAL, WHEN_CANCELLING, WITH_THE_VOICE, Event, Job, Move, State, Step
+from voicequeue.key_types import WrongType, wrong_types
 from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.logins import LoginAttempts
 from voicequeue.lookup import Lookup
@@ -409,6 +410,10 @@ class Store:
             for queue in queues:
                 pipe.llen(self._space.key(f"celery:{queue}"))
             return dict(zip(queues, pipe.execute(), strict=True))
+
+    def wrong_types(self, queues: Sequence[str]) -> list[WrongType]:
+        """List the keys of these queues of Celery that have a wrong type, which ends every worker."""
+        return list(wrong_types(self._redis, self._space, queues))
 
     def trend(self, now: float, *, span_s: float, stretches: int) -> list[Stretch]:
         """How many jobs were finished over time, and how long they took."""

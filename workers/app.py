@@ -8,6 +8,7 @@ from celery.signals import setup_logging, worker_process_init, worker_process_sh
 
 from config import logs, tracing
 from config.celeryconfig import configuration
+from config.flower import shows_only
 from config.settings import settings
 from tasks.celery_tasks import register
 from workers import broker, lifeline
@@ -19,7 +20,7 @@ from workers.pulse import PulseStep
 from workers.retries import brief_retries
 from workers.services import archive_services, callback_services, last_words, services
 
-broker.install(event_loop_time)
+broker.install(event_loop_time, may_stop=not shows_only())
 app = App("voicequeue", amqp=broker.Amqp, set_as_current=True)
 app.conf.update(configuration(settings()))
 app.steps["worker"].update({LifelineStep, PulseStep, CallbackStep, ArchiveStep})

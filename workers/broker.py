@@ -6,6 +6,8 @@ process. Here a channel that has lost its connection closes quietly, and what it
 as soon as another channel stands. Nothing would be lost without that either (the visibility
 timeout, and the pulse), but messages from other apps would wait for minutes.
 
+Publications are judged by workers/remote.py; replies to them go to the queue that they name and nowhere else.
+
 Messages are opened by workers/opening.py and not by kombu: what it cannot open would end the worker, and be lost.
 
 A Redis that refuses writes for now (out of memory, a failover) would end the worker as well, and lose the message
@@ -23,6 +25,7 @@ It reaches into kombu, which is therefore pinned; a new version needs another lo
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -39,8 +42,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from voicequeue.clock import Clock
 from voicequeue.reconnect import UNREACHABLE
-from voicequeue.redis_refusals import PlainConnection, RedisRefusalError, SecureConnection, redis_refusal
-from workers.opening import FOREIGN, sound
+from voicequeue.redis_refusals import PlainConnection, RedisRefusalError, SecureConnection
+from workers import remote
+from workers.opening import FOREIGN, UnsoundError, sound
 
 log = logging.getLogger("voicequeue.broker")
 
@@ -50,6 +54,10 @@ DEAD = (RedisError, OSError, AttributeError)
 
 #: A key that never exists, so that setting it where it exists is a write that changes nothing.
 PROBE = "unacked_probe"
+
+#: How long (seconds) a reply to remote control waits for whoever asked, and how many wait for one.
+REPLY_S = 60
+REPLIES_MAX = 1_000
 
 #: Delivery tags that a dead channel of this process could not give back, and the message where Redis has none.
 _orphans: deque[tuple[str, Any]] = deque()
@@ -155,9 +163,20 @@ class Channel(kombu_redis.Channel):
     sep: str
     _create_client: Any
     _flush_brpop_reauth: Any
+    _fanout_queues: dict[str, tuple[str, str]]
+    _fanout_to_queue: dict[str, str]
+    _handle_message: Any
+    global_keyprefix: str
+    _in_listen: Any
     _in_poll: Any
+    _q_for_pri: Any
     _queue_cycle: Any
     _kept: Any = None
+    auto_delete_queues: set[str]
+    priority_steps: Any
+    typeof: Any
+    #: Whether this process may be stopped by remote control.
+    may_stop = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -199,19 +218,64 @@ class Channel(kombu_redis.Channel):
             raise
 
     def _receive_one(self, client: Any) -> Any:
-        """Read what was published; kombu looks for all errors but one."""
+        """Read what was published, and deliver it; what cannot be read or is not allowed is dropped with a line."""
         try:
-            return super()._receive_one(client)  # type: ignore[misc]  # kombu's types leave it out
-        except RecursionError:
-            log.warning("ignored a publication that is nested too deeply")
-            raise Empty from None
+            response = client.parse_response()
+        except self.connection_errors:
+            self._in_listen = None
+            raise
+        published = self._handle_message(client, response) if isinstance(response, list | tuple) else {"data": None}
+        data, channel = published["data"], bytes(published.get("channel") or b"").decode(errors="replace")
+        exchange = channel.partition(".")[2].partition("/")[0]
+        if not isinstance(data, bytes) or (queue := self._fanout_to_queue.get(exchange)) is None:
+            return None
+        try:
+            envelope = remote.received(data, exchange, may_stop=self.may_stop)
+        except UnsoundError as error:
+            log.warning("ignored a publication on %s: %s", exchange, error)
+            return None
+        self.connection._deliver(envelope, queue)
+        return True
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Note what the queue is bound to; in Redis only where that is looked up there."""
+        if exchange not in remote.UNBOUND:
+            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]  # as above
+        elif self.typeof(exchange).type == "fanout":
+            self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Keep queues that expire. Raises RedisRefusalError, also where one command of many was refused."""
+        """Do nothing: no queue that expires is bound in Redis."""
+
+    def _delete(self, queue: str, exchange: str, *args: Any, **options: Any) -> None:
+        if exchange not in remote.UNBOUND:
+            super()._delete(queue, exchange, *args, **options)
+            return
+        self.auto_delete_queues.discard(queue)
+        with self.conn_or_acquire(options.get("client")) as client:
+            client.delete(*(self._q_for_pri(queue, priority) for priority in self.priority_steps))
+
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
+        """Return the queues of a message; that of a reply by its name alone, whatever is bound in Redis."""
+        if exchange != remote.REPLIES:
+            return list(super()._lookup(exchange, routing_key, default))
+        queue = remote.reply_queue(routing_key)
+        return [queue] if queue else []
+
+    def _put(self, queue: str, message: Any, **options: Any) -> None:
+        """Put a message into its queue; replies that are not collected expire, and those that it refuses are lost."""
+        if not remote.is_reply_queue(queue):
+            super()._put(queue, message, **options)
+            return
         try:
-            super().maybe_refresh_binding_expiry()  # type: ignore[misc]  # kombu's types leave it out
+            with self.conn_or_acquire() as client, client.pipeline() as pipe:
+                key = self.global_keyprefix + queue  # to which kombu adds the root at some commands alone
+                pipe.lpush(queue, json.dumps(message))
+                pipe.ltrim(key, 0, REPLIES_MAX - 1)
+                pipe.expire(key, REPLY_S)
+                pipe.execute()
         except ResponseError as error:
-            raise redis_refusal(error) or error from None
+            log.warning("ignored a reply to remote control: %s", type(error).__name__)
 
     def close(self) -> None:
         """Close; what a dead connection says meanwhile is of no interest."""
@@ -255,13 +319,15 @@ class Amqp(AMQP):
     argsrepr_maxsize = 500 * 24
 
 
-def install(clock: Clock) -> None:
+def install(clock: Clock, *, may_stop: bool = False) -> None:
     """Use this transport for every broker URL of this process that begins with redis:// or rediss://.
 
+    `may_stop` is whether remote control may stop this process.
     By the table of aliases and not by `broker_transport`, whose name would show up as the scheme of
     the broker's URL in logs and in Flower, which then knows no queues.
     """
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+    Channel.may_stop = may_stop
     # By this kombu notes since when a message is held, and by another host's whether that is too long.
     kombu_redis.time = clock  # type: ignore[attr-defined]  # it is imported there

@@ -17,7 +17,7 @@ from typing import Any
 
 from celery import signals
 from celery.worker.consumer import Consumer as CeleryConsumer
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
 from tasks.intake import ENQUEUE, only_argument
@@ -26,7 +26,7 @@ from voicequeue.reconnect import no_later_than
 from voicequeue.rejects import RejectedMessage
 from workers.clock import WAIT_S, event_loop_time, timer_time
 from workers.envelope import JSON, fault, instant, name_and_id
-from workers.opening import FOREIGN
+from workers.opening import FOREIGN, TASK_QUEUES
 from workers.services import services
 from workers.waiting import Waiting
 
@@ -53,8 +53,19 @@ class Consumer(CeleryConsumer):
     _will_tell = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        # Gossip would carry out tasks that a publication names, and Mingle would forget messages by others' lists.
+        super().__init__(*args, **{**kwargs, "without_gossip": True, "without_mingle": True})
         self._waiting = Waiting()
+
+    def start(self) -> None:
+        """Work until the end. An error that a key of a wrong type causes is logged with that key and its cure."""
+        try:
+            super().start()
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                for wrong in services().store.wrong_types(tuple(TASK_QUEUES)):
+                    log.critical("%s; %s", wrong, wrong.cure)
+            raise
 
     def on_close(self) -> None:
         """Forget what waits for its `eta`: it is delivered again."""

@@ -67,6 +67,18 @@ def sound(message: Any, queue: str) -> dict[str, Any]:
         return unreadable(_excerpt(_body(envelope)), str(error), queue, _headers(envelope["headers"], {}, KEPT))
 
 
+def publication(data: bytes) -> tuple[dict[str, Any], Any]:
+    """Return the envelope of what was published, and what its body says. Raises UnsoundError."""
+    envelope = _envelope(data, "")
+    if envelope.get("content-type") != JSON or envelope["headers"].get("compression"):
+        raise UnsoundError(f"the content type must be {JSON}, uncompressed")
+    with _decoding("the body"):
+        payload = _strict_loads(_body(envelope).decode())
+        if _is_deep(payload):
+            raise RecursionError
+    return envelope, payload
+
+
 def unreadable(text: str, reason: str, queue: str, named: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return an envelope around what was none, with as much of its id and task as could be read."""
     headers = {**(named or {}), UNREADABLE: _printable(reason)}

@@ -3,6 +3,7 @@ Valkey, that the file gives it, and no others."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -337,6 +338,10 @@ def test_of_all_that_valkey_calls_dangerous_a_process_may_only_look(
         f"RPOP {INTAKE_KEY}",
         "HGETALL {voicequeue}:celery:unacked",
         "SADD {voicequeue}:celery:_kombu.binding.intake x",
+        "SET {voicequeue}:celery:_kombu.binding.reply.celery.pidbox x",
+        "SET {voicequeue}:celery:_kombu.binding.celery.pidbox x",
+        "SET {voicequeue}:celery:_kombu.binding_deadlines x",
+        "SET {voicequeue}:celery:unacked_mutex x",
         "EVAL return 0",
         "CONFIG GET *",
         "INFO",
@@ -345,6 +350,93 @@ def test_of_all_that_valkey_calls_dangerous_a_process_may_only_look(
 def test_flower_may_neither_read_jobs_nor_send_them(deployment: Deployment, command: str) -> None:
     """Its password gives what its pages show: workers, tasks, and how many messages wait."""
     assert refusal(deployment.url("flower"), *command.split())
+
+
+#: A worker would answer there with its own rights.
+_ADDRESSES = (
+    {"exchange": "", "routing_key": "unacked"},
+    {"exchange": "", "routing_key": "unacked_index"},
+    {"exchange": "", "routing_key": "intake"},
+    {"exchange": "intake", "routing_key": "intake"},
+    {"exchange": "reply.celery.pidbox", "routing_key": "intake"},
+    {"exchange": "reply.celery.pidbox", "routing_key": "../intake"},
+    "intake",
+)
+
+#: What Celery carries out, and what would last.
+_COMMANDS = {
+    "cancel_consumer": {"queue": "submit"},
+    "add_consumer": {"queue": "elsewhere"},
+    "rate_limit": {"task_name": "voice.submit", "rate_limit": "1/h"},
+    "time_limit": {"task_name": "voice.submit", "hard": 0.001},
+    "revoke": {"task_id": ["x"]},
+    "terminate": {"task_id": ["x"], "signal": "KILL"},
+    "revoke_by_stamped_headers": {"headers": {"x": ["y"]}},
+    "pool_shrink": {"n": 100},
+    "pool_grow": {"n": 100},
+    "pool_restart": {},
+    "autoscale": {"max": 0, "min": 0},
+    "disable_events": {},
+    "election": {"id": "x", "topic": "task", "action": {}},
+    "hello": {"from_node": "x", "revoked": ["y"]},
+    "shutdown": {},
+    "objgraph": {},
+    "no_such_command": {},
+}
+
+
+def published(url: str, body: Any, channel: str = "celery.pidbox") -> None:
+    """Publish a command as that user may; each of the workers receives it."""
+    envelope = {"body": json.dumps(body), "content-type": "application/json", "properties": {}, "headers": {}}
+    with Redis.from_url(url) as redis:
+        assert redis.publish(f"{{voicequeue}}:celery:/0.{channel}", json.dumps(envelope)) >= 3
+
+
+def inspected(url: str, method: str) -> dict[str, Any]:
+    """Ask the workers by the client of an operator."""
+    with plain_client(url) as client:
+        return getattr(client.control.inspect(timeout=2, limit=3), method)() or {}
+
+
+def test_remote_control_changes_no_worker_and_writes_to_no_queue(deployment: Deployment) -> None:
+    """Neither Flower's user nor an app stops a worker, takes its queues away, or has it answer into other keys."""
+    before = inspected(deployment.url("app"), "active_queues")
+    assert len(before) == 3
+    reply: dict[str, Any] = {"ticket": "x", "destination": None, "arguments": {}}
+    for address in _ADDRESSES:
+        published(deployment.url("flower"), {"method": "ping", **reply, "reply_to": address})
+    for method, arguments in _COMMANDS.items():
+        published(deployment.url("flower"), {"method": method, "arguments": arguments})
+    published(deployment.url("flower"), {"method": "ping", "pattern": "(a+)+$", "matcher": "pcre"})
+    with Redis.from_url(deployment.url("flower")) as redis:
+        redis.set("{voicequeue}:celery:00000000-0000-0000-0000-000000000000.reply.celery.pidbox", "no list")
+    address = {"exchange": "reply.celery.pidbox", "routing_key": "00000000-0000-0000-0000-000000000000"}
+    published(deployment.url("flower"), {"method": "ping", **reply, "reply_to": address})
+
+    assert inspected(deployment.url("app"), "active_queues") == before
+    root = "{voicequeue}:celery:"
+    names = ("unacked", "unacked_index", "intake", "submit", "poll")
+    kinds = [deployment.admin.type(root + name) for name in names]
+    assert all(kind in ("none", right) for kind, right in zip(kinds, ["hash", "zset", *["list"] * 3], strict=True))
+    assert deployment.admin.llen(f"{root}intake") == 0
+    logs = "".join((deployment.logs / f"{name}.log").read_text() for name in PROCESSES[:3])
+    assert "Traceback" not in logs
+    for method in _COMMANDS:
+        assert logs.count(f"workers do not obey the command '{method}'") == 3, method
+
+
+def test_operators_and_flower_still_ask_the_workers(deployment: Deployment) -> None:
+    """By `celery inspect`, and by the page of a worker."""
+    deployment.admin.acl_log_reset()
+    assert [list(answer) for answer in inspected(deployment.url("app"), "ping").values()] == [["ok"]] * 3
+    assert len(inspected(deployment.url("app"), "stats")) == 3
+    name = next(iter(flower_shows(deployment, "workers")))
+    env = deployment.environments["flower"]
+    page = f"http://127.0.0.1:{env['FLOWER_PORT']}/worker/{name}"
+    shown = requests.get(page, auth=tuple(env["FLOWER_BASIC_AUTH"].split(":")), timeout=10)  # type: ignore[arg-type]
+    assert shown.status_code == 200
+    assert "active_queues" in flower_shows(deployment, "workers")[name]
+    assert deployment.refused() == []
 
 
 def test_without_a_login_valkey_answers_nothing(deployment: Deployment) -> None:
