@@ -183,7 +183,8 @@ def test_where_all_places_are_taken_a_request_is_told_so() -> None:
         problem(refused, 503, "unavailable")
         assert int(refused.headers["Retry-After"]) > 0
         go_on.set()
-        eventually(lambda: requests.get(url, timeout=5).status_code == 200)
+        eventually(lambda: not server.server_state.tasks)  # before that it might be closed as the oldest that waits
+        assert requests.get(url, timeout=5).status_code == 200
 
 
 # ── bodies ────────────────────────────────────────────────────────────────────────────────────────
