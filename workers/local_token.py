@@ -22,7 +22,7 @@ def ensure(file: Path) -> str:
     with suppress(UnsafeFileError):
         return read(file)
     token, _ = apikeys.new(NAME, Scope)
-    private.write(file, token)
+    private.write(file, f"{token}\n")
     return token
 
 

@@ -35,7 +35,7 @@ def write(file: Path, text: str) -> None:
     file.unlink(missing_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(f"{text}\n")
+        opened.write(text)
 
 
 def narrow(folder: Path) -> None:

@@ -171,7 +171,7 @@ class Stack:
         file = self._home / "env"
         (self._home / "redis_url").unlink(missing_ok=True)
         lines = [self._line(name, value) for name, value in values.items()]
-        private.write(file, "\n".join([self._clearing(values), *lines, *self._web_environment()]))
+        private.write(file, "\n".join([self._clearing(values), *lines, *self._web_environment(), ""]))
         return file
 
     @staticmethod
@@ -214,7 +214,7 @@ class Stack:
         # Other users of this machine reach its port too.
         password = _random(self._home / "redis_password")
         configuration = self._home / "valkey.conf"
-        private.write(configuration, f'include "{ROOT / "config" / "valkey.conf"}"\nrequirepass {password}')
+        private.write(configuration, f'include "{ROOT / "config" / "valkey.conf"}"\nrequirepass {password}\n')
         command = [str(get_binary_path()), str(configuration), "--port", str(port), "--bind", "127.0.0.1"]
         command += ["--dir", str(data)]
         self.start("valkey", command, foundation=True)

@@ -107,7 +107,7 @@ def test_make_up_prints_no_secret_and_writes_none_down(
 def test_a_shell_beside_make_up_uses_the_redis_of_make_up_wherever_it_is_and_whatever_it_used_before(
     tmp_path: Path, programs: list[Program]
 ) -> None:
-    """The URL with its password is in a file of its own, which its user alone reads. Another Redis (the default, that of
+    """The URL with its password is in a file of its own, which its user alone reads. Another Redis (the default, one of
     a stack before) may be of others: it is never used in its place."""
     home = tmp_path / "home"
     written = standing(home, programs)[0].write_environment()
@@ -133,7 +133,7 @@ def test_a_shell_beside_make_up_keeps_nothing_of_a_stack_before(
     Path(".env").write_text(f"MUSICAPI_KEY={CANARY}\nVOICEQUEUE_SECRET={CANARY * 2}\nVOICEQUEUE_PREFIX=mine\n")
     written = standing(tmp_path / "home", programs)[0].write_environment()
 
-    found = {name: in_a_shell(written, name, **before).stdout for name in before}
+    found = {name: in_a_shell(written, name, None, **before).stdout for name in before}
 
     assert "before" not in found.values()
     assert found["VOICEQUEUE_PREFIX"] == "mine"
@@ -166,7 +166,7 @@ def test_a_secret_that_make_up_made_is_in_a_file_of_its_own(
 
     assert made.stat().st_mode & 0o777 == written.stat().st_mode & 0o777 == 0o600
     assert made.read_text() not in written.read_text()
-    assert in_a_shell(written, "VOICEQUEUE_SECRET").stdout == made.read_text().strip()
+    assert in_a_shell(written, "VOICEQUEUE_SECRET").stdout == made.read_text()
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
