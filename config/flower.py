@@ -15,6 +15,9 @@ from voicequeue.origins import host_name, is_loopback_name
 #: Where the histories of all queues are kept, each in a folder of its own.
 HISTORIES = Path(".voicequeue/flower")
 
+#: A shorter password can be found by trying, and nothing slows that down.
+PASSWORD_MIN = 12
+
 _ID = re.compile(r"'([^'\s]+)'")
 
 
@@ -49,8 +52,8 @@ class FlowerSettings(BaseSettings):
     )
     basic_auth: Annotated[SecretStr, AfterValidator(_logins)] = Field(
         SecretStr(""),
-        description="who may look at [Flower](flower.md): `user:password`, several separated by commas. Without it "
-        "Flower starts on this machine alone",
+        description="who may look at [Flower](flower.md): `user:password`, several separated by commas. Without it, or "
+        "with a password of fewer than 12 characters, Flower starts on this machine alone",
     )
     url_prefix: str = Field(
         "",
@@ -80,6 +83,12 @@ class FlowerSettings(BaseSettings):
         if not self.hosts and not is_local(self.address):
             return None  # it has a login, which browsers send to no other name
         return frozenset(filter(None, map(host_name, self.hosts.split(","))))
+
+    def weak(self) -> str:
+        """Say whose passwords are too short; '' where none is."""
+        logins = [login.partition(":") for login in self.logins()]
+        users = ", ".join(user for user, _, password in logins if len(password) < PASSWORD_MIN)
+        return f"the password of {users} has fewer than {PASSWORD_MIN} characters" if users else ""
 
     def logins(self) -> list[str]:
         """Who may look; nobody in particular where it is empty."""
@@ -115,6 +124,11 @@ def load(**given: str) -> FlowerSettings:
         raise BadSettings(
             f"FLOWER_BASIC_AUTH: is required where Flower listens beyond this machine (FLOWER_ADDRESS is "
             f"{found.address!r}); user:password"
+        )
+    if not is_local(found.address) and (weak := found.weak()):
+        raise BadSettings(
+            f"FLOWER_BASIC_AUTH: {weak}, too few where Flower listens beyond this machine (FLOWER_ADDRESS is "
+            f"{found.address!r}); make a longer one with: openssl rand -hex 32"
         )
     return found
 

@@ -25,7 +25,7 @@ flowerguard.install(_chosen.names())
 
 persistent = True
 _history = _chosen.history(settings().prefix)
-_history.parent.mkdir(parents=True, exist_ok=True)
+_history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 db = str(_history)
 state_save_interval = _chosen.state_save_interval
 max_tasks = _chosen.max_tasks

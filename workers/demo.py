@@ -18,6 +18,7 @@ from voicequeue.cli.watch import follow
 from voicequeue.redis_url import masked
 from voicequeue.rows import Rows
 from workers.home import MARGIN_S, HomeInUse, alone_in
+from workers.private import UnsafeFileError
 from workers.stack import HOME, ROOT, Addresses, Stack
 from workers.supervisor import Supervisor
 
@@ -49,7 +50,7 @@ def main() -> int:
             with out.status("starting Valkey, the simulator, two workers and Flower"):
                 addresses = Stack(supervisor, chosen, home=home).start_all(workers=WORKERS, callbacks=False)
             last = _run(addresses, chosen, batch, jobs)
-    except (TimeoutError, HomeInUse) as error:
+    except (TimeoutError, HomeInUse, UnsafeFileError) as error:
         out.print(f"[red]{error}[/]", soft_wrap=True)
         return 1
     return 0 if last.states[State.SUCCEEDED] == last.total == len(jobs) else 1

@@ -26,9 +26,6 @@ from workers.services import callback_secrets
 #: How long (seconds) anything is waited for.
 PATIENCE_S = 5.0
 
-#: A shorter password of Flower's can be found by trying, and nothing slows that down.
-PASSWORD_MIN = 12
-
 #: A job that is nobody's: a gateway of ours that believes the signature says that it does not know it.
 NOBODY = "doctor"
 
@@ -173,11 +170,10 @@ def _flower() -> Remark:
     except BadSettings as error:
         todo = "FLOWER_BASIC_AUTH=user:something-long, or FLOWER_ADDRESS=127.0.0.1"
         return Remark("flower", Level.ERROR, str(error), todo)
-    logins = [login.partition(":") for login in chosen.logins()]
-    if weak := [user for user, _, password in logins if len(password) < PASSWORD_MIN]:
-        what = f"FLOWER_BASIC_AUTH: the password of {', '.join(weak)} has fewer than {PASSWORD_MIN} characters"
-        return Remark("flower", Level.WARNING, what, "a longer one: openssl rand -hex 32")
-    return fine("flower", "it wants a login" if logins else "it answers this machine alone")
+    if weak := chosen.weak():
+        return Remark("flower", Level.WARNING, f"FLOWER_BASIC_AUTH: {weak}", "a longer one: openssl rand -hex 32")
+    does = "wants a login" if chosen.logins() else "answers its own machine alone"
+    return fine("flower", f"with the settings of this shell it {does}")
 
 
 def _archive(chosen: Settings) -> Remark:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from workers import private
+
 #: Seconds that the processes of a stack which ends are waited for, beyond what its programs may take.
 MARGIN_S = 15.0
 
@@ -37,8 +39,8 @@ class HomeLock:
 @contextmanager
 def alone_in(home: Path, *, wait_s: float = 0.0, say: Callable[[str], None] = print) -> Iterator[HomeLock]:
     """Keep other stacks out of `home`. Waits at most `wait_s` seconds for the processes of one that is ending or was
-    killed. Raises HomeInUse."""
-    home.mkdir(parents=True, exist_ok=True)
+    killed. Other users are kept out of it as well. Raises HomeInUse, UnsafeFileError."""
+    private.narrow(home)
     with (home / "lock").open("a+", encoding="ascii") as file:
         if not _locked(file):
             _refuse_if_it_runs(file, home)

@@ -28,7 +28,7 @@ from config import flower
 from config.settings import Settings, holds_secret, setting_names
 from voicequeue.job import State
 from voicequeue.queue import VoiceQueue
-from workers import local_token
+from workers import local_token, private
 from workers.listening import Holder, holder
 from workers.supervisor import STOP_S, Program, Supervisor
 
@@ -166,31 +166,41 @@ class Stack:
         """Write a file that gives a shell the environment of the processes; return its path. It holds no secret."""
         given = {name: os.environ[name] for name in sorted(setting_names() & os.environ.keys()) if os.environ[name]}
         values = given | {name: value for name, value in self._env.items() if name in TOLD}
+        if "prefix" in self._settings.model_fields_set:  # .env may say so, which is not read in another folder
+            values["VOICEQUEUE_PREFIX"] = self._settings.prefix
         file = self._home / "env"
-        file.touch(mode=0o600)
-        file.chmod(0o600)
-        lines = [f"{self._line(name, value)}\n" for name, value in values.items()]
-        file.write_text("".join([*lines, *self._web_environment()]))
+        (self._home / "redis_url").unlink(missing_ok=True)
+        lines = [self._line(name, value) for name, value in values.items()]
+        private.write(file, "\n".join([self._clearing(values), *lines, *self._web_environment(), ""]))
         return file
+
+    @staticmethod
+    def _clearing(values: Mapping[str, str]) -> str:
+        """Return the line that takes away what the file of another stack has set before, and this one does not set."""
+        return f"unset {' '.join(sorted({*TOLD, 'VOICEQUEUE_PREFIX'} - values.keys()))}"
 
     def _line(self, name: str, value: str) -> str:
         """Return the line for a shell that sets this variable, or says where its value is to come from."""
         made_here = _secret_file(self._home)
-        if name == "VOICEQUEUE_SECRET" and made_here.exists() and value == _secret(self._home):
-            return f'export {name}="$(cat {shlex.quote(str(made_here))})"'
+        if name == "VOICEQUEUE_SECRET" and made_here.exists() and value == _random(made_here):
+            return f"export {name}={_content(made_here)}"
+        if name == "REDIS_URL" and holds_secret(name, value):
+            private.write(self._home / "redis_url", value)
+            # What cannot be read must not become the default, which is another Redis.
+            return f"export {name}={_content(self._home / 'redis_url', otherwise='unreadable')}"
         if (name, value) == ("MUSICAPI_KEY", SIMULATED_KEY) or not holds_secret(name, value):
             return f"export {name}={shlex.quote(value)}"
         if name not in os.environ:
-            return f"# {name} is a secret: it is read from .env, and not written here"
+            return f"unset {name}   # a secret: it is read from .env, and not written here"
         hint = f"{name} is a secret and not written down by make up: export it here yourself"
         return f'[ -n "${{{name}:-}}" ] || echo "{hint}" >&2'
 
     def _web_environment(self) -> Iterator[str]:
         """Where the gateway is, and the file with its key: a reference, so that the key is in one place alone."""
         if self._web:
-            yield f"export VOICEQUEUE_URL={shlex.quote(self._web)}\n"
+            yield f"export VOICEQUEUE_URL={shlex.quote(self._web)}"
             if self.web_key():
-                yield f'export VOICEQUEUE_KEY="$(cat {shlex.quote(str(self._token_file))})"\n'
+                yield f"export VOICEQUEUE_KEY={_content(self._token_file)}"
 
     def start_valkey(self, port: int | None = None) -> str:
         """Start the embedded Valkey on its append-only file, at this port if it is free; gives its URL."""
@@ -201,11 +211,14 @@ class Stack:
     def _valkey(self, port: int) -> Door:
         data = self._home / "valkey"
         data.mkdir(parents=True, exist_ok=True)
-        binary = str(get_binary_path())
-        configuration = str(ROOT / "config" / "valkey.conf")
-        command = [binary, configuration, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
+        # Other users of this machine reach its port too.
+        password = _random(self._home / "redis_password")
+        configuration = self._home / "valkey.conf"
+        private.write(configuration, f'include "{ROOT / "config" / "valkey.conf"}"\nrequirepass {password}\n')
+        command = [str(get_binary_path()), str(configuration), "--port", str(port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(data)]
         self.start("valkey", command, foundation=True)
-        url = f"redis://127.0.0.1:{port}/0"
+        url = f"redis://:{password}@127.0.0.1:{port}/0"
         return Door("valkey", "Valkey", url, (port,), lambda: _serves(url, self._supervisor.pid("valkey")))
 
     def use_redis(self, url: str) -> None:
@@ -331,7 +344,7 @@ class Stack:
         return self._home / "local_token"
 
     def _secret(self) -> str:
-        return self._settings.secret.get_secret_value() or _secret(self._home)
+        return self._settings.secret.get_secret_value() or _random(_secret_file(self._home))
 
     def _log(self, name: str) -> Path:
         return self._home / "log" / f"{name}.log"
@@ -345,13 +358,17 @@ def _secret_file(home: Path) -> Path:
     return home / "secret"
 
 
-def _secret(home: Path) -> str:
-    """This folder's secret, the same each time: webhooks of yesterday's orders still hold."""
-    file = _secret_file(home)
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(32), encoding="ascii")
-    return file.read_text(encoding="ascii")
+def _random(file: Path) -> str:
+    """Return the random secret in this file, the same each time: webhooks of yesterday's orders still hold. Raises
+    UnsafeFileError where others may know it."""
+    if not os.path.lexists(file):
+        private.write(file, secrets.token_hex(32))
+    return private.read(file)
+
+
+def _content(file: Path, *, otherwise: str = "") -> str:
+    """Return how a shell reads a file that holds a secret, or takes another word in its place."""
+    return f'"$(cat {shlex.quote(str(file))}{f" || echo {otherwise}" if otherwise else ""})"'
 
 
 def _serves(url: str, pid: int | None) -> bool:

@@ -88,13 +88,14 @@ class Keeper:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us; we end them in order
                 pass_fds=self._keeps,
+                umask=0o077,  # what it writes shows recordings and lyrics
             )
         watch = self._guardian.watch_foundation if self.program.foundation else self._guardian.watch
         watch(self._process.pid, stop_s=self.program.stop_s)
 
     def _open_log(self) -> BinaryIO:
-        self.program.log.parent.mkdir(parents=True, exist_ok=True)
-        return self.program.log.open("ab")
+        self.program.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return open(self.program.log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
 
     def _bury(self, process: subprocess.Popen[bytes]) -> None:
         """Decide when to start again: the longer, the more often it has died in a row."""

@@ -18,6 +18,7 @@ from config.settings import settings
 from voicequeue.errors import StoreUnreachable
 from voicequeue.redis_url import masked
 from workers.home import MARGIN_S, HomeInUse, alone_in
+from workers.private import UnsafeFileError
 from workers.stack import HOME, Addresses, Stack
 from workers.supervisor import Supervisor
 
@@ -102,7 +103,7 @@ def main() -> int:
             lock.mark_as_ending()
             say("stopping …")
             supervisor.stop(Farewell(stack, supervisor, signals, say))
-    except (TimeoutError, HomeInUse, StoreUnreachable) as error:
+    except (TimeoutError, HomeInUse, UnsafeFileError, StoreUnreachable) as error:
         say(f"[red]{error}[/]")
         return 1
     except KeyboardInterrupt:  # it waited for another stack

@@ -2,7 +2,12 @@
 # curl: one voice over HTTP, and its song. Needs VOICEQUEUE_URL and VOICEQUEUE_KEY, an API key or the local token.
 set -eu
 url=${VOICEQUEUE_URL:-http://127.0.0.1:8000}
-call() { curl --silent --show-error --fail-with-body --header "Authorization: Bearer ${VOICEQUEUE_KEY:?}" "$@"; }
+
+# The key goes through a pipe: the arguments of a command are shown to every user of the machine.
+call() {
+  printf 'header = "Authorization: Bearer %s"\n' "${VOICEQUEUE_KEY:?}" |
+    curl --config - --silent --show-error --fail-with-body "$@"
+}
 
 job=$(call "$url/v1/jobs" --json '{
   "audio_url": "https://example.com/ana.wav",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def _protected(redis_url: str, password: str) -> str:
     """The URL of that Redis, which asks for the password from now on."""
     with Redis.from_url(redis_url) as redis:
         redis.config_set("requirepass", password)
-    return redis_url.replace("//", f"//:{password}@")
+    return re.sub("//.*@", f"//:{password}@", redis_url)
 
 
 @pytest.fixture

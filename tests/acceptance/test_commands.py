@@ -150,8 +150,7 @@ def opened_with_the_local_token(home: Path, sourced: str, lines: list[str]) -> N
 
 def queue_of(home: Path) -> VoiceQueue:
     """A connection to the Valkey of the stack in this folder."""
-    [url] = [line.partition("=")[2] for line in (home / "env").read_text().splitlines() if "REDIS_URL" in line]
-    return VoiceQueue(url)
+    return VoiceQueue((home / "redis_url").read_text().strip())
 
 
 def still_running(home: Path) -> list[str]:

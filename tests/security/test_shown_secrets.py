@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,15 @@ from redis import Redis
 
 from config.flower import FlowerSettings
 from config.settings import Settings, load
+from tests.conftest import eventually
 from tests.store.conftest import Command, at_home, command
 from voicequeue import StoreUnreachable
-from voicequeue.redis_url import masked
+from voicequeue.redis_url import masked, validate_redis_url
 from workers import demo, stack, up
-from workers.stack import Addresses, Stack
-from workers.supervisor import Program
+from workers.home import alone_in
+from workers.private import UnsafeFileError
+from workers.stack import ROOT, Addresses, Stack
+from workers.supervisor import Program, Supervisor
 
 __all__ = ["at_home", "command"]
 
@@ -66,7 +70,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
 def standing(home: Path, programs: list[Program]) -> tuple[Stack, Addresses]:
     """A stack as `make up` has it, on the settings of this environment."""
     supervisor: Any = SimpleNamespace(add=programs.append, pid=lambda _: 1)
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     found = Stack(supervisor, load(), home=home)
     return found, found.start_all(workers=1)
 
@@ -92,24 +96,62 @@ def test_make_up_prints_no_secret_and_writes_none_down(
 
     shown = [up._welcome(at, written), capsys.readouterr().out, str(error.value)]
     shown += [str(program.command) for program in programs]
-    files = [file.read_text() for file in (tmp_path / "home").rglob("*") if file.is_file()]
+    files = [file for file in (tmp_path / "home").rglob("*") if file.is_file() and file.name != "redis_url"]
+    texts = [*shown, *(file.read_text() for file in files)]
     assert "redis://user:***@127.0.0.1:1/0" in shown[0]
     assert programs
-    assert [text for text in (*shown, *files) if any(hidden in text for hidden in HIDDEN)] == []
+    assert [text for text in texts if any(hidden in text for hidden in HIDDEN)] == []
 
 
-def test_the_file_for_other_shells_says_where_each_secret_is_to_come_from(
+@pytest.mark.usefixtures("where")
+def test_a_shell_beside_make_up_uses_the_redis_of_make_up_wherever_it_is_and_whatever_it_used_before(
+    tmp_path: Path, programs: list[Program]
+) -> None:
+    """The URL with its password is in a file of its own, which its user alone reads. Another Redis (the default, one of
+    a stack before) may be of others: it is never used in its place."""
+    home = tmp_path / "home"
+    written = standing(home, programs)[0].write_environment()
+    (tmp_path / "elsewhere").mkdir()
+
+    for env in ({}, {"REDIS_URL": "redis://of-a-stack-before"}):
+        found = in_a_shell(written, "REDIS_URL", folder=tmp_path / "elsewhere", **env)
+        assert (found.stdout, found.stderr.count("REDIS_URL")) == (SECRETS["REDIS_URL"], 0)
+    assert (home / "redis_url").stat().st_mode & 0o777 == 0o600
+    (home / "redis_url").unlink()
+    with pytest.raises(ValueError, match="must look like"):
+        validate_redis_url(in_a_shell(written, "REDIS_URL").stdout)
+
+
+def test_a_shell_beside_make_up_keeps_nothing_of_a_stack_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[Program]
+) -> None:
+    """Neither its simulator with its key, nor its secret, nor its queue; also where .env sets what this one has."""
+    monkeypatch.chdir(tmp_path)
+    for name in (*SECRETS, "VOICEQUEUE_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict.fromkeys((*stack.TOLD, "VOICEQUEUE_PREFIX"), "before")
+    Path(".env").write_text(f"MUSICAPI_KEY={CANARY}\nVOICEQUEUE_SECRET={CANARY * 2}\nVOICEQUEUE_PREFIX=mine\n")
+    written = standing(tmp_path / "home", programs)[0].write_environment()
+
+    found = {name: in_a_shell(written, name, None, **before).stdout for name in before}
+
+    assert "before" not in found.values()
+    assert found["VOICEQUEUE_PREFIX"] == "mine"
+
+
+def test_the_file_for_other_shells_says_where_other_secrets_are_to_come_from(
     where: str, tmp_path: Path, programs: list[Program]
 ) -> None:
     """One that was exported for `make up` is to be exported there too; what is in .env is read from there."""
     written = standing(tmp_path / "home", programs)[0].write_environment()
 
-    bare = in_a_shell(written, "REDIS_URL")
-    exported = in_a_shell(written, "REDIS_URL", REDIS_URL="redis://mine")
+    bare = in_a_shell(written, "MUSICAPI_KEY")
+    exported = in_a_shell(written, "MUSICAPI_KEY", MUSICAPI_KEY="mine")
 
-    assert (bare.stdout, exported.stdout) == ("", "redis://mine")
-    assert ("REDIS_URL is a secret" in bare.stderr) == (where == "in the environment")
-    assert "REDIS_URL" not in exported.stderr
+    assert bare.stdout == ""
+    assert ("MUSICAPI_KEY is a secret" in bare.stderr) == (where == "in the environment")
+    assert exported.stdout == ("mine" if where == "in the environment" else "")
+    assert "MUSICAPI_KEY" not in exported.stderr
 
 
 def test_a_secret_that_make_up_made_is_in_a_file_of_its_own(
@@ -127,11 +169,68 @@ def test_a_secret_that_make_up_made_is_in_a_file_of_its_own(
     assert in_a_shell(written, "VOICEQUEUE_SECRET").stdout == made.read_text()
 
 
-def in_a_shell(written: Path, name: str, **env: str) -> subprocess.CompletedProcess[str]:
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+def test_a_secret_that_others_may_know_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[Program], mode: int
+) -> None:
+    """It signs webhooks and callbacks, or opens Redis; the text names the file and what to do."""
+    monkeypatch.chdir(tmp_path)
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    standing(tmp_path / "home", programs)
+    for name in ("secret", "redis_password"):
+        file = tmp_path / "home" / name
+        file.chmod(mode)
+        with pytest.raises(UnsafeFileError, match=f"{name} must belong .* chmod 600"):
+            standing(tmp_path / "home", programs)
+        file.chmod(0o600)
+    (tmp_path / "home" / "secret").unlink()
+    (tmp_path / "home" / "secret").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafeFileError):
+        standing(tmp_path / "home", programs)
+
+
+def test_nobody_else_looks_into_the_folder_of_a_stack(tmp_path: Path) -> None:
+    """Its logs and Valkey's file show recordings: the folder is closed, also one that was open, and so is each file."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    home.chmod(0o755)
+    umask = os.umask(0o022)
+    try:
+        with alone_in(home) as lock, Supervisor(keeps=[lock.descriptor]) as supervisor:
+            supervisor.add(Program("writer", f"cd {home} && mkdir a && date > a/b", home / "log" / "writer.log"))
+            eventually((home / "a" / "b").exists)
+    finally:
+        os.umask(umask)
+
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in home.rglob("*") if path.stat().st_mode & 0o077} <= {"lock"}
+
+
+def test_a_folder_that_others_share_is_no_home(tmp_path: Path) -> None:
+    """As /tmp is: it is refused, and remains as it is."""
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UnsafeFileError, match="set VOICEQUEUE_HOME"), alone_in(tmp_path):
+        pass
+    assert tmp_path.stat().st_mode & 0o7777 == 0o1777
+    tmp_path.chmod(0o700)
+
+
+def test_the_docs_put_no_key_into_the_arguments_of_a_command() -> None:
+    """Where every user of the machine reads them."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs" / "examples").iterdir()]
+    given = re.compile(
+        r"""(curl|call|-H|--header)\b.*["']Authorization: *Bearer|AUTH=["']?Authorization|redis-cli.* -(a|u) """
+    )
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if given.search(line) and "printf" not in line] == []
+
+
+def in_a_shell(written: Path, name: str, folder: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """What the variable is in a shell that has read the file."""
     command = ["sh", "-c", f'set -u; . "$0"; printf %s "${{{name}:-}}"', str(written)]
     env = {"PATH": os.environ["PATH"], **env}
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=True)
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────

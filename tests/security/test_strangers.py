@@ -113,3 +113,4 @@ def test_an_honest_proxy_is_refused_even_with_the_token(keyless: Gateway) -> Non
     for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "X-Forwarded-Host", "X-Forwarded-Proto"):
         answer = requests.get(keyless.link(), headers={name: "203.0.113.9"}, timeout=10, allow_redirects=False)
         assert (answer.status_code, "Set-Cookie" in answer.headers) == (403, False), name
+        assert "another machine" not in answer.text, "who asked the proxy is not known"

@@ -293,7 +293,7 @@ def test_make_secrets_makes_all_that_compose_wants_for_its_user_alone(services: 
 
 def test_make_secrets_changes_nothing_that_is_there(tmp_path: Path) -> None:
     """Not on a second run, and not what somebody has set; an empty value is none."""
-    (tmp_path / ".env").write_text("FLOWER_BASIC_AUTH=me:mine\nVALKEY_APP_PASSWORD=\nMUSICAPI_KEY=k")
+    (tmp_path / ".env").write_text("FLOWER_BASIC_AUTH=me:mine-and-long\nVALKEY_APP_PASSWORD=\nMUSICAPI_KEY=k")
     make_secrets(tmp_path)
     before, grafana = (tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "grafana_password").read_text()
 
@@ -301,8 +301,42 @@ def test_make_secrets_changes_nothing_that_is_there(tmp_path: Path) -> None:
     assert (tmp_path / ".env").read_text() == before
     assert (tmp_path / ".secrets" / "grafana_password").read_text() == grafana
     values = composed.read_values(tmp_path / ".env")
-    assert (values["FLOWER_BASIC_AUTH"], values["MUSICAPI_KEY"]) == ("me:mine", "k")
+    assert (values["FLOWER_BASIC_AUTH"], values["MUSICAPI_KEY"]) == ("me:mine-and-long", "k")
     assert values["VALKEY_APP_PASSWORD"]
+
+
+@pytest.mark.parametrize("empty", ["", "''", '""', " # to do", "'' # to do", '""   ', "set before\nNAME="])
+def test_make_secrets_makes_what_only_looks_as_if_it_was_there(tmp_path: Path, empty: str) -> None:
+    """Compose would take it for empty, and the settings for no secret."""
+    names = sorted(REQUIRED - {"MUSICAPI_KEY"})
+    (tmp_path / ".env").write_text("".join(f"NAME={empty}\n".replace("NAME", name) for name in names))
+
+    said, values = make_secrets(tmp_path), composed.read_values(tmp_path / ".env")
+
+    assert {f"made {name} in .env" for name in names} <= set(said.splitlines())
+    assert all(re.fullmatch(r"(whsec_|operator:)?[0-9a-f]{64}", values[name]) for name in names)
+
+
+@pytest.mark.parametrize("value", ["short-1", "'short-1'", '"short-1" # and why'])
+def test_make_secrets_names_what_is_too_short_to_be_one(tmp_path: Path, value: str) -> None:
+    """And changes nothing: others may know it already."""
+    names = REQUIRED - {"MUSICAPI_KEY"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name in names))
+
+    said = make_secrets(tmp_path)
+
+    assert {line.split()[4] for line in said.splitlines() if "too short" in line} == {f"{name}," for name in names}
+    assert "short-1" not in said
+    assert [line for line in said.splitlines() if line.startswith("made ")] == ["made .secrets/grafana_password"]
+
+
+def test_make_secrets_looks_at_each_login_of_flower_and_calls_no_long_secret_short(tmp_path: Path) -> None:
+    """However it is quoted."""
+    names = REQUIRED - {"MUSICAPI_KEY"}
+    (tmp_path / ".env").write_text("".join(f"export {name} = '{'x' * 70}'   # mine\n" for name in names))
+    assert "too short" not in make_secrets(tmp_path)
+    (tmp_path / ".env").write_text(f"FLOWER_BASIC_AUTH=me:{'x' * 40},somebody-with-a-long-name:short-1\n")
+    assert "too short in .env: FLOWER_BASIC_AUTH" in make_secrets(tmp_path)
 
 
 def test_make_secrets_gives_receivers_of_callbacks_no_other_secret_unasked(tmp_path: Path) -> None:

@@ -25,8 +25,21 @@ def test_anywhere_else_flower_does_not_start_without_a_login(monkeypatch: pytest
         monkeypatch.setenv("FLOWER_ADDRESS", address)
         with pytest.raises(BadSettings, match="FLOWER_BASIC_AUTH: is required"):
             load()
-        monkeypatch.setenv("FLOWER_BASIC_AUTH", "me:long,you:longer")
-        assert load().logins() == ["me:long", "you:longer"]
+        monkeypatch.setenv("FLOWER_BASIC_AUTH", "me:long-and-random,you:longer-and-random")
+        assert load().logins() == ["me:long-and-random", "you:longer-and-random"]
+
+
+def test_beyond_this_machine_flower_does_not_start_with_a_password_that_can_be_found_by_trying() -> None:
+    """It names whose it is, and not the password. Here alone it does."""
+    logins = "me:eleven-char,you:twelve-chars"
+    for address in ("0.0.0.0", "::", "10.0.0.7", "flower.internal"):
+        with pytest.raises(
+            BadSettings, match="FLOWER_BASIC_AUTH: the password of me has fewer than 12 char"
+        ) as refused:
+            load(address=address, basic_auth=logins)
+        assert "eleven" not in str(refused.value)
+    assert load(address="127.0.0.1", basic_auth=logins).weak()
+    assert not load(address="0.0.0.0", basic_auth="you:twelve-chars").weak()
 
 
 @pytest.mark.parametrize(
@@ -35,8 +48,8 @@ def test_anywhere_else_flower_does_not_start_without_a_login(monkeypatch: pytest
         ({}, set()),
         ({"hosts": "voices.example,Ops.Example,[2001:db8::1]"}, {"voices.example", "ops.example", "2001:db8::1"}),
         ({"address": "::1", "basic_auth": "me:long"}, set()),
-        ({"address": "0.0.0.0", "basic_auth": "me:long"}, None),
-        ({"address": "0.0.0.0", "basic_auth": "me:long", "hosts": "voices.example"}, {"voices.example"}),
+        ({"address": "0.0.0.0", "basic_auth": "me:long-and-random"}, None),
+        ({"address": "0.0.0.0", "basic_auth": "me:long-and-random", "hosts": "voices.example"}, {"voices.example"}),
     ],
 )
 def test_flower_answers_to_any_name_only_where_it_has_a_login_and_listens_beyond_this_machine(

@@ -142,6 +142,7 @@ def test_without_keys_and_without_the_local_token_nothing_is_answered(keyless: G
             answer = keyless(method, path, key=None, headers=headers)
             problem(answer, 401, "unauthorized")
             assert "local token" in answer.text
+            assert ". .voicequeue/env" in answer.text
 
 
 @pytest.mark.parametrize("client", [("192.0.2.7", 9), ("10.0.0.1", 9), ("::ffff:10.0.0.1", 9), ("testclient", 9), None])
@@ -152,7 +153,7 @@ def test_without_keys_nobody_else_is(keyless: Gateway, client: tuple[str, int] |
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"Host": "localhost"}):
         answer = keyless("GET", "/v1/status", key="local", headers=headers)
         problem(answer, 403, "local_only")
-        assert "another machine" in answer.text
+        assert ("a proxy" if "X-Forwarded-For" in headers else "another machine") in answer.text
         assert "voicequeue keys new" in answer.text
 
 
@@ -233,7 +234,7 @@ def test_where_keys_are_configured_the_local_token_opens_nothing(build_gateway: 
 
     problem(gateway("GET", "/v1/status", key="local"), 401, "unauthorized")
     answer = requests.get(gateway.link(), timeout=10, allow_redirects=False)
-    assert answer.headers["Location"] == "/login?onward=%2F"
+    assert answer.headers["Location"] == "/login?onward=%2F&by=link"
     assert "Set-Cookie" not in answer.headers
 
 

@@ -321,14 +321,17 @@ def test_a_link_with_the_local_token_logs_in_and_leads_to_the_page_without_it(ke
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "x" * 43])
-def test_a_link_with_a_wrong_token_leads_to_the_login(keyless: Gateway, token: str) -> None:
+def test_a_link_with_a_wrong_token_leads_to_the_login_which_says_so(keyless: Gateway, token: str) -> None:
     """Which does not have it in its address either."""
     path = f"/controls?token={token}&a=b"
     answer = requests.get(keyless.url + path, allow_redirects=False, timeout=10)
 
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?onward=%2Fcontrols%3Fa%3Db")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?onward=%2Fcontrols%3Fa%3Db&by=link")
     assert "Set-Cookie" not in answer.headers
-    assert "local_token" in seen(keyless, answer.headers["Location"]).text
+    shown = seen(keyless, answer.headers["Location"]).text
+    assert all(words in shown for words in ("local_token", "Local token", "the token in this link is not valid"))
+    assert "API key" not in shown
+    assert "this link" not in seen(keyless, "/login").text
 
 
 def test_the_local_token_can_be_given_at_the_login_too(keyless: Gateway) -> None:

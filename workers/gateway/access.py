@@ -18,6 +18,11 @@ _bearer = HTTPBearer(
     scheme_name="key", auto_error=False, description="An API key, as `voicequeue keys new` makes them."
 )
 
+_ONLY_LOCALLY = (
+    "the local token is needed as the API key: `. .voicequeue/env` puts it into VOICEQUEUE_KEY, and it is in the file "
+    "`.voicequeue/local_token`"
+)
+
 
 class Access:
     """Checks each request against the keys.
@@ -61,7 +66,7 @@ class Access:
         # One way for all: no key, an unknown one and a wrong one cost the same and are told the same.
         key = self.holder(given)
         if key is None:
-            needed = "a valid API key is needed" if self.local is None else "the local token is needed as the API key"
+            needed = "a valid API key is needed" if self.local is None else _ONLY_LOCALLY
             raise Refusal(401, needed, headers={"WWW-Authenticate": "Bearer"})
         if scope not in key.scopes:
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'

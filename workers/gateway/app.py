@@ -33,6 +33,7 @@ from workers.gateway.page import frame
 from workers.gateway.page import routes as pages
 from workers.gateway.requests_log import RequestLog
 from workers.gateway.session import Logins
+from workers.private import UnsafeFileError
 from workers.services import limits
 
 log = logging.getLogger("voicequeue.gateway")
@@ -86,7 +87,7 @@ def access_to(chosen: Settings) -> Access:
         return Access(configured)
     try:
         tokens = [local_token.key(file)] if file else []
-    except local_token.UnsafeTokenError as error:
+    except UnsafeFileError as error:
         raise BadSettings(f"VOICEQUEUE_LOCAL_TOKEN_FILE: {error}") from None
     local = LocalOnly(address=chosen.web_address, public_url=chosen.public_url, has_token=bool(tokens))
     return Access(tokens, local)

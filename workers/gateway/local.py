@@ -45,12 +45,13 @@ def _closed(address: str, public_url: str | None, has_token: bool) -> Iterator[s
 
 
 def _foreign(request: Request) -> Iterator[str]:
-    if not origins.is_loopback_name(request.client.host if request.client else ""):
+    # What a proxy passes on says itself where it comes from; only that there is one is sure.
+    if any(name in request.headers for name in PASSED_ON):
+        yield "a proxy passed this request on"
+    elif not origins.is_loopback_name(request.client.host if request.client else ""):
         yield "this request comes from another machine"
     if not origins.is_loopback(request.headers.get("host", "")):
         yield "it names this machine neither localhost nor 127.0.0.1 (Host)"
-    if any(name in request.headers for name in PASSED_ON):
-        yield "a proxy passed it on"
 
 
 def _detail(wrong: list[str]) -> str:

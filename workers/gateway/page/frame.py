@@ -114,7 +114,7 @@ class Frame:
     def entered(self, request: Request, onward: str) -> Response:
         """Log in with the local token in the address, and lead on to where it is no longer."""
         token = self._logins.enter(request.query_params["token"], before=self.remembered(request))
-        return _to_the_login(onward) if token is None else self.logged_in(request, token, onward)
+        return _to_the_login(onward, by="link") if token is None else self.logged_in(request, token, onward)
 
     def logged_in(self, request: Request, token: str, onward: str) -> Response:
         """Lead on, with the session's token in a cookie that no script reads and no other site has sent."""
@@ -209,8 +209,8 @@ def elsewhere(_: Request, error: Exception) -> Response:
     return error.answer
 
 
-def _to_the_login(onward: str) -> Response:
-    return RedirectResponse(f"/login?{urlencode({'onward': onward})}", 303, headers=HEADERS)
+def _to_the_login(onward: str, **more: str) -> Response:
+    return RedirectResponse(f"/login?{urlencode({'onward': onward, **more})}", 303, headers=HEADERS)
 
 
 def _onward(request: Request) -> str:

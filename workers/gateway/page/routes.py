@@ -17,6 +17,8 @@ from workers.gateway.page.frame import FORM_MAX, HERE, Form, Frame
 from workers.gateway.page.words import own_path
 from workers.gateway.session import Logins, TooManyLogins
 
+STALE_LINK = "the token in this link is not valid, or is no longer"
+
 
 class Entrance:
     """The login page."""
@@ -62,8 +64,8 @@ def router(queue: VoiceQueue, access: Access, logins: Logins, tail: Tail, *, coo
     routes.include_router(doing.router(queue, frame))
 
     @routes.get("/login")
-    def login(request: Request, onward: str = "/") -> Response:
-        return entrance.show(request, own_path(onward))
+    def login(request: Request, onward: str = "/", by: str = "") -> Response:
+        return entrance.show(request, own_path(onward), STALE_LINK if by == "link" else "")
 
     @routes.post("/login")
     async def log_in(request: Request) -> Response:
