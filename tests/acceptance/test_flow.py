@@ -146,8 +146,10 @@ def test_credits_that_somebody_else_spends_are_missed_once_and_nothing_fails(hou
         eventually(lambda: queue.status().gate.closed_for("out_of_credits") and queue.status().in_flight == 0)
         some_time_passes(queue)
         assert queue.batch("robbed").states[State.QUEUED] == 20
-        assert counts('"level": "error"') == 1, house.logs()
-        assert counts("the credits do not suffice") <= 1  # which is so, as soon as upstream has told the balance
+        refused, foreseen = counts('"level": "error"'), counts("the credits do not suffice")
+        # Orders are refused, or the balance shows it before any is sent: whichever comes first.
+        assert 1 <= refused + foreseen <= 2, house.logs()
+        assert max(refused, foreseen) == 1
 
         house.dial(credits=1_000)
         eventually(lambda: settled(queue, "robbed"), within_s=40)

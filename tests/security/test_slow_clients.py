@@ -345,7 +345,7 @@ def test_outcomes_that_are_not_read_stop_the_upload_and_fill_no_disk(
         with pytest.raises((ConnectionError, TimeoutError)):
             sent(raw, [piece(wrong * 100)] * 1_000)
         assert len(set(map(id, spools))) == 1
-        assert 50_000 < max(sizes) <= 100_000
+        assert 4_096 < max(sizes) <= 100_000
         eventually(lambda: gateway("POST", UPLOAD, data=row(2), headers=ROWS).status_code == 200)
 
 
