@@ -47,6 +47,7 @@ EVENTS_MAX = 2_000_000
 _DESTINATIONS_MAX = 1_000
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TICKET_MAX = 100
+_NUMBER_MAX = 2**62
 
 
 def reply_queue(routing_key: Any) -> str | None:
@@ -65,10 +66,23 @@ def received(data: bytes, exchange: str, *, may_stop: bool = False) -> dict[str,
     if len(data) > at_most:
         raise UnsoundError(f"it has {len(data):,} bytes; at most {at_most:,} are allowed")
     envelope, payload = publication(data)
+    if exchange == EVENTS:
+        for event in payload if isinstance(payload, list) else [payload]:
+            _check_event(event)
     if exchange != COMMANDS:
         return envelope
     body = json.dumps(command(payload, {**SHOWING, **STOPPING} if may_stop else SHOWING))
     return {"body": body, "content-type": JSON, "content-encoding": "utf-8", "headers": {}, "properties": {}}
+
+
+def _check_event(event: Any) -> None:
+    """Raise UnsoundError where Celery, which sorts events by these fields, could not."""
+    if not isinstance(event, dict) or not all(isinstance(event.get(name), str) for name in ("type", "hostname")):
+        raise UnsoundError("an event must be an object with the texts type and hostname")
+    for name in ("clock", "timestamp", "pid", "utcoffset"):
+        number = event.get(name, 0)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < _NUMBER_MAX:
+            raise UnsoundError(f"an event's {name} must be a number")
 
 
 def command(payload: Any, allowed: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:

@@ -96,3 +96,38 @@ def test_the_doctor_names_a_key_of_a_wrong_type_with_its_cure(
 
     assert [each.what for each in found] == [f"the key {name} is a string and must be a {kind}: no worker can work"]
     assert f"DEL {name}" in found[0].todo
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "x",
+        [5],
+        {},
+        {"type": "worker-online"},
+        {"type": 1, "hostname": "a@b"},
+        {"type": "worker-online", "hostname": "a@b", "clock": "x"},
+        {"type": "worker-online", "hostname": "a@b", "timestamp": None},
+        [{"type": "task-sent", "hostname": "a@b", "pid": 10**30}],
+    ],
+)
+def test_an_event_that_flower_could_not_sort_is_dropped(event: Any) -> None:
+    """Each of them would make Flower connect anew, and miss what is published meanwhile."""
+    with pytest.raises(UnsoundError):
+        received(enveloped(event), EVENTS)
+
+
+def test_events_as_workers_send_them_pass() -> None:
+    """One by one, and many together."""
+    event = {
+        "type": "task-sent",
+        "hostname": "a@b",
+        "clock": 7,
+        "utcoffset": -1,
+        "pid": 3,
+        "timestamp": 1.5,
+        "uuid": "x",
+    }
+
+    for body in (event, [event, event]):
+        assert json.loads(received(enveloped(body), EVENTS)["body"]) == body

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.conftest import eventually
@@ -23,7 +24,7 @@ from tests.web.conftest import KEYS, Build, Gateway, problem, serving
 from tests.web.seen import Person
 from voicequeue import VoiceJob, VoiceQueue
 from voicequeue.portions import TEXT_MAX
-from workers.gateway import bodies, bulk, events, intake, notices, outbox
+from workers.gateway import bodies, bulk, events, intake, large, notices, outbox
 from workers.gateway.connections import Bounds
 from workers.gateway.server import Protocol
 
@@ -456,3 +457,33 @@ def test_no_answer_is_made_while_the_one_before_it_is_not_read() -> None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         until(raw, b"0\r\n\r\nHTTP/1.1 200")
     assert begun.count("/") > 1
+
+
+def test_large_answers_that_are_not_read_are_held_up_to_a_bound_and_one_key_has_half_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They count whole until they are read, whatever of them the system has taken already."""
+    size = 6_000_000  # more than the system takes of what is not read
+    monkeypatch.setattr(large, "HELD_MAX", 25_000_000)
+    answers = large.Large()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request({**scope, "state": {"who": scope["path"]}}, receive)
+        await (await answers.answer(request, lambda: size * "x"))(scope, receive, send)
+
+    def asking(who: str) -> bytes:
+        return f"GET /{who} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+    with serving(app, Bounds()) as (url, _):
+        with ExitStack() as stack:
+            for who in ("greedy", "greedy", "other", "third"):
+                until(stack.enter_context(connected(url, asking(who), buffer=4_096)), b"HTTP/1.1 200")
+            assert (requests.get(f"{url}/greedy", timeout=5).status_code, held_by(answers)) == (429, 4 * (size + 2))
+            assert requests.get(f"{url}/fourth", timeout=5).status_code == 503
+        eventually(lambda: held_by(answers) == 0)
+        assert len(requests.get(f"{url}/greedy", timeout=5).json()) == size
+
+
+def held_by(answers: large.Large) -> int:
+    """Bytes of answers that are held."""
+    return answers._held.total()

@@ -50,7 +50,7 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
         return JSONResponse((await run_in_threadpool(queue.status, batch)).as_dict(batch))
 
     @routes.get(
-        "/v1/rejects", responses={200: described(shapes.Rejects, "The newest."), **problems(401, 403, 422, 503)}
+        "/v1/rejects", responses={200: described(shapes.Rejects, "The newest."), **problems(401, 403, 422, 429, 503)}
     )
     async def rejects(
         request: Request,

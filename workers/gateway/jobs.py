@@ -66,7 +66,7 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
     @routes.get(
         "/v1/jobs",
         dependencies=access.needs(Scope.READ),
-        responses={200: described(shapes.Jobs, "A page."), **problems(401, 403, 404, 422, 503)},
+        responses={200: described(shapes.Jobs, "A page."), **problems(401, 403, 404, 422, 429, 503)},
         openapi_extra={"x-free-query": [_METADATA]},
     )
     async def jobs(
