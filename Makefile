@@ -34,17 +34,17 @@ $(NODE): tests/node/package-lock.json | $(READY)
 
 # For the tests of the alert rules: Debian's, if it is not there.
 $(PROMTOOL): | $(READY)
-	@-$(BIN)/python -m tests.promtool && touch $@
+	@-$(BIN)/python -m tests.support.promtool && touch $@
 
 # For the tests of pages: Debian's chromium, where there is no browser yet and apt-get may install one.
 $(BROWSER): | $(READY)
-	@-$(BIN)/python -m tests.browser && touch $@
+	@-$(BIN)/python -m tests.support.browser && touch $@
 
 demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show the result
-	@$(BIN)/python -m workers.demo
+	@$(BIN)/python -m workers.local.demo
 
 up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
-	@$(BIN)/python -m workers.up
+	@$(BIN)/python -m workers.local.up
 
 secrets:  ## Make random secrets for docker-compose.yml in .env and .secrets, each once
 	@sh config/secrets.sh

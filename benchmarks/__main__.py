@@ -29,8 +29,8 @@ from benchmarks import (
 )
 from benchmarks.peers import contestants, flight, race, report
 from config.settings import Settings
-from workers.stack import ROOT, Stack
-from workers.supervisor import Supervisor
+from workers.local.stack import ROOT, Stack
+from workers.local.supervisor import Supervisor
 
 PARTS = ("enqueueing", "gateway", "scraping", "paging", "pipeline", "ingesting")
 

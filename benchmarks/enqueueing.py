@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.load import jobs
 from voicequeue import VoiceQueue
-from voicequeue.store import connect
+from voicequeue.storage.job_store import connect
 
 ROUNDS = 3
 BULK = 50_000

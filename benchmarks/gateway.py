@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from benchmarks.load import jobs
-from workers.stack import Stack
-from workers.supervisor import Supervisor
+from workers.local.stack import Stack
+from workers.local.supervisor import Supervisor
 
 ROWS = 100_000
 

@@ -27,16 +27,16 @@ from rich.table import Table
 from benchmarks.load import jobs
 from benchmarks.peers.ground import MEMORY
 from config.settings import Settings
-from tasks import decide
+from tasks import decisions
 from tasks.musicapi import VoiceReady
 from voicequeue import Filter, Limits, VoiceJob, VoiceQueue
-from voicequeue.claims import Charged, Planned
-from voicequeue.job import Move, State
-from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.stage import Stage
-from voicequeue.store import Store, connect
-from workers.stack import Stack
-from workers.supervisor import Supervisor
+from voicequeue.domain.claims import Charged, Planned
+from voicequeue.domain.job import Move, State
+from voicequeue.domain.stage import Stage
+from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from workers.local.stack import Stack
+from workers.local.supervisor import Supervisor
 
 #: So many jobs, up to what was asked for.
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -212,12 +212,12 @@ def _a_chunk(bench: Bench, coming: Iterator[VoiceJob], taken: dict[str, list[flo
     admitted = timed("admit 25", lambda: store.admit(now, at_most=CHUNK)).by_stage[Stage.VOICE]
     holder = secrets.token_hex(8)
     claims: list[Charged] = timed("charge 25", lambda: store.charge(admitted, Stage.VOICE, holder, now, lease=90))
-    accepted = [decide.accepted(claim, f"task-{number}", now, 0.0) for number, claim in enumerate(claims)]
+    accepted = [decisions.accepted(claim, f"task-{number}", now, 0.0) for number, claim in enumerate(claims)]
     timed("apply 25: accepted", lambda: store.apply(accepted, now))
     looks = [Planned(claim.job_id, claim.version + 1, due=now, asked=now) for claim in claims]
     timed("plan 25", partial(store.plan, looks))
     asked = timed("claim 25", lambda: store.claim(admitted, Stage.VOICE, now, lease=90))
-    moves = [move for each in asked if (move := decide.read(each, VoiceReady("persona", "A voice"), now))]
+    moves = [move for each in asked if (move := decisions.read(each, VoiceReady("persona", "A voice"), now))]
     timed("apply 25: ready", lambda: store.apply(moves, now))
     timed("overdue, expired, release, hasten", partial(_reconcile, store, now))
     _over(store, moves, now)

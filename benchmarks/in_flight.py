@@ -18,9 +18,9 @@ from rich.table import Table
 from benchmarks.load import jobs
 from benchmarks.standing import standing
 from voicequeue import VoiceQueue
-from voicequeue.job import State
-from voicequeue.keyspace import Keyspace
-from voicequeue.store import connect
+from voicequeue.domain.job import State
+from voicequeue.storage.job_store import connect
+from voicequeue.storage.keyspace import Keyspace
 
 #: So many jobs, up to what was asked for; and the workers that they are in flight with.
 SIZES, WORKERS = (10_000, 100_000), 2

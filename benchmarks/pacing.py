@@ -21,8 +21,8 @@ from rich.table import Table
 from benchmarks.load import jobs
 from config.settings import Settings
 from voicequeue import State, VoiceQueue
-from workers.stack import Stack
-from workers.supervisor import Supervisor
+from workers.local.stack import Stack
+from workers.local.supervisor import Supervisor
 
 #: Tasks that upstream allows at once, and what the setting says.
 ALLOWED, CEILING = 12, 500

@@ -10,7 +10,7 @@ import requests
 
 from benchmarks.load import jobs
 from voicequeue import VoiceQueue
-from workers.stack import Stack
+from workers.local.stack import Stack
 
 JOBS, BATCHES, LOADS = 100_000, 200, 40
 

@@ -11,8 +11,8 @@ import requests
 
 from benchmarks.load import jobs
 from voicequeue import State, VoiceQueue
-from workers.stack import Stack
-from workers.supervisor import Supervisor
+from workers.local.stack import Stack
+from workers.local.supervisor import Supervisor
 
 JOBS = 500
 WORKERS = 2

@@ -1,6 +1,6 @@
 """How often upstream is asked about an order, and how late its result is seen: planned polls against fixed ones.
 
-`replayed` plays thousands of orders through `voicequeue.polling`, in seconds. `measured` is the real thing:
+`replayed` plays thousands of orders through `voicequeue.domain.poll_schedule`, in seconds. `measured` is the real thing:
 workers, and a simulator at a scale at which upstream's minute takes three seconds. Both without webhooks,
 and both count orders that came when enough was known to plan.
 """
@@ -23,10 +23,10 @@ from rich.table import Table
 from benchmarks.load import jobs
 from config.settings import Settings
 from voicequeue import Job, State, VoiceQueue
-from voicequeue.polling import REMEMBERED, LogNormal, PollPlan, Span
-from voicequeue.stage import Stage
-from workers.stack import Stack
-from workers.supervisor import Supervisor
+from voicequeue.domain.poll_schedule import REMEMBERED, LogNormal, PollPlan, Span
+from voicequeue.domain.stage import Stage
+from workers.local.stack import Stack
+from workers.local.supervisor import Supervisor
 
 #: How long upstream takes, in seconds: the middle of each stage; and how far it spreads (sigma).
 MEDIANS: Mapping[Stage, float] = {Stage.VOICE: 60.0, Stage.MUSIC: 120.0}

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.settings import BadSettings, explain
-from voicequeue.origins import host_name, is_loopback_name
+from voicequeue.auth.web_origins import host_name, is_loopback_name
 
 #: Where the histories of all queues are kept, each in a folder of its own.
 HISTORIES = Path(".voicequeue/flower")

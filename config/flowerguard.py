@@ -13,7 +13,7 @@ from flower import command  # type: ignore[import-untyped]
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.web import OutputTransform, RequestHandler
 
-from voicequeue import origins
+from voicequeue.auth import web_origins
 
 #: Headers of every answer. Flower's pages have scripts and styles of their own in them.
 HEADERS = {
@@ -45,7 +45,7 @@ class Guarded(command.Flower):  # type: ignore[misc]
 
     def find_handler(self, request: HTTPServerRequest, **more: Any) -> HTTPMessageDelegate:
         """Return the handler of this request, or the one that refuses it."""
-        why = self._unknown_host(request.headers.get("Host", "")) or origins.refusal(
+        why = self._unknown_host(request.headers.get("Host", "")) or web_origins.refusal(
             request.method or "", request.headers
         )
         handler: HTTPMessageDelegate = (
@@ -56,7 +56,7 @@ class Guarded(command.Flower):  # type: ignore[misc]
         return handler
 
     def _unknown_host(self, host: str) -> str | None:
-        if self._hosts is None or origins.is_loopback(host) or origins.host_name(host) in self._hosts:
+        if self._hosts is None or web_origins.is_loopback(host) or web_origins.host_name(host) in self._hosts:
             return None
         return f"Host is {host[:100]!r}: Flower answers to names of this machine and to those in FLOWER_HOSTS"
 

@@ -16,12 +16,12 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from tasks import steps
-from tasks.archive.keep import ArchiveServices, keep
-from tasks.callbacks.deliver import CallbackServices, deliver
-from tasks.intake import ENQUEUE, HiddenArguments, NotTaken, discreet, take
-from tasks.services import Services
+from tasks.archive.task import ArchiveServices, keep
+from tasks.callbacks.delivery import CallbackServices, deliver
+from tasks.context import Services
+from tasks.enqueue import ENQUEUE, HiddenArguments, NotTaken, discreet, take
+from voicequeue.domain.stage import Stage
 from voicequeue.errors import InvalidJob, KeyConflict
-from voicequeue.stage import Stage
 
 #: How a submit task meets a crash: not at all. The record and the pulse decide what follows.
 SUBMIT: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False, "retry_on_worker_lost": False}

@@ -18,19 +18,19 @@ from operator import attrgetter
 
 from redis.exceptions import RedisError
 
-from tasks import decide
-from tasks.musicapi import Exchange, Reading, Refused, Told, UpstreamError, calls
-from tasks.musicapi.calls import Call
-from tasks.polls import kind_of
-from tasks.services import Services
-from voicequeue.claims import Charged, ChargedOrder, Claimed, Later, Overdue, Planned
-from voicequeue.clip import Clip
-from voicequeue.gate import Refusal
-from voicequeue.job import Doubt, Move, State
-from voicequeue.orders import Named, name_order
-from voicequeue.records import task_field
-from voicequeue.spec import VoiceJob
-from voicequeue.stage import Stage
+from tasks import decisions
+from tasks.context import Services
+from tasks.musicapi import Exchange, Reading, Refused, Told, UpstreamError, requests
+from tasks.musicapi.requests import Call
+from tasks.poll_scheduler import kind_of
+from voicequeue.client.orders import Named, name_order
+from voicequeue.domain.claims import Charged, ChargedOrder, Claimed, Later, Overdue, Planned
+from voicequeue.domain.clip import Clip
+from voicequeue.domain.gate import Refusal
+from voicequeue.domain.job import Doubt, Move, State
+from voicequeue.domain.serialization import task_field
+from voicequeue.domain.spec import VoiceJob
+from voicequeue.domain.stage import Stage
 
 log = logging.getLogger("voicequeue")
 
@@ -133,13 +133,13 @@ def _order(services: Services, stage: Stage, job_ids: list[str], orders: Exchang
                 try:
                     posts.append(_post(services, claim))
                 except Refused as error:
-                    moves.append((claim, decide.not_accepted(claim, error, now)))
+                    moves.append((claim, decisions.not_accepted(claim, error, now)))
     if reason := _why_not(services, claimed_at=now):
-        moves += [(order.claim, decide.not_sent(order.claim, reason)) for order, _ in posts]
+        moves += [(order.claim, decisions.not_sent(order.claim, reason)) for order, _ in posts]
         posts.clear()
     orders.begin(posts)
     _write(services, moves)
-    unheard = [decide.unheard(claim, now) for claim in found if isinstance(claim, Overdue)]
+    unheard = [decisions.unheard(claim, now) for claim in found if isinstance(claim, Overdue)]
     anew = [move.job_id for move, made in zip(unheard, services.store.apply(unheard, now), strict=True) if made]
     waits = zip(job_ids, found, strict=True)
     return {job_id: wait.seconds for job_id, wait in waits if isinstance(wait, Later)} | dict.fromkeys(anew, 0.0)
@@ -148,8 +148,8 @@ def _order(services: Services, stage: Stage, job_ids: list[str], orders: Exchang
 def _why_not(services: Services, *, claimed_at: float) -> str:
     """Return why POSTs that were claimed then must not be sent any more; empty if they may."""
     if services.clock() >= claimed_at + services.patience.charge_s:
-        return decide.TOO_LATE
-    return decide.STOPPING if services.stopping() else ""
+        return decisions.TOO_LATE
+    return decisions.STOPPING if services.stopping() else ""
 
 
 def _give_back(services: Services, stage: Stage, job_ids: Collection[str]) -> None:
@@ -158,7 +158,7 @@ def _give_back(services: Services, stage: Stage, job_ids: Collection[str]) -> No
         return
     with _left_to_the_pulse(list(job_ids)):
         jobs = [job for job in services.store.get(list(job_ids)) if job and job.stage is stage]
-        moves = [decide.not_begun(job) for job in jobs if job.state is State.ADMITTED]
+        moves = [decisions.not_begun(job) for job in jobs if job.state is State.ADMITTED]
         services.store.apply(moves, services.clock())
 
 
@@ -166,10 +166,10 @@ def _post(services: Services, claim: Charged) -> tuple[Order, Call[str]]:
     spec = _readable(claim)
     webhook = services.webhooks.of(claim) if services.webhooks else None
     if claim.stage is Stage.VOICE and spec.audio_url is not None:
-        return Order(claim), calls.create_voice(spec.audio_url, webhook)
+        return Order(claim), requests.create_voice(spec.audio_url, webhook)
     persona_id = claim.persona_id or spec.persona_id
     if claim.stage is Stage.MUSIC and persona_id is not None and spec.song is not None:
-        return Order(claim, spec.song.mv), calls.create_music(persona_id, spec.song, webhook)
+        return Order(claim, spec.song.mv), requests.create_music(persona_id, spec.song, webhook)
     raise Refused(f"the record lacks what the {claim.stage} stage needs")
 
 
@@ -193,10 +193,10 @@ def _judged(services: Services, luck: float, told: Told[Order, str]) -> Move:
     claim, found = told.of.claim, told.result
     refusal = _noted(services, claim, found)
     if isinstance(found, UpstreamError):
-        move = decide.not_accepted(claim, found, services.clock(), refusal)
+        move = decisions.not_accepted(claim, found, services.clock(), refusal)
     else:
         poll_in = services.polls.after(0.0, kind_of(claim.stage, told.of.model), luck)
-        move = decide.accepted(claim, found, services.clock(), poll_in, told.of.model)
+        move = decisions.accepted(claim, found, services.clock(), poll_in, told.of.model)
     about = {"job": claim.job_id, "stage": str(claim.stage), "attempt": claim.attempt, "outcome": str(move.to)}
     known = {"task_id": move.fields.get(task_field(claim.stage)), "reason": move.reason}
     said = {name: value for name, value in known.items() if value}
@@ -235,7 +235,7 @@ def _write_late(services: Services, claim: Charged, move: Move) -> bool:
     if job is not None and job.attempt == claim.attempt:
         if job.state is move.to and job.task_ids.get(claim.stage) == move.fields.get(task_field(claim.stage)):
             return True  # it was written; only Redis's answer was lost
-        if job.state is State.UNSURE and (better := decide.late(job, move)):
+        if job.state is State.UNSURE and (better := decisions.late(job, move)):
             return services.store.apply([better], services.clock()) == [True]
     if (task_id := move.fields.get(task_field(claim.stage))) is not None:
         order = ChargedOrder(claim.job_id, claim.stage, claim.attempt, task_id)
@@ -261,7 +261,7 @@ def poll(services: Services, stage: Stage, job_ids: Sequence[str]) -> Polled:
     for claim in claims[: len(claims) - len(not_asked)]:
         answer = answers.get(claim.job_id)
         # Where asking went wrong for any reason, the deadline holds all the same.
-        move = answer.move if answer else decide.overdue(claim, now, _deadline(services, claim), said=_said(claim))
+        move = answer.move if answer else decisions.overdue(claim, now, _deadline(services, claim), said=_said(claim))
         if move is not None:
             moves.append(move)
         elif claim.state is State.PENDING:
@@ -325,7 +325,7 @@ def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> tuple
     results: dict[Claimed, Reading | UpstreamError] = {}
     while questions.is_open or (left and not services.stopping()):
         wave = [left.popleft() for _ in range(0 if services.stopping() else min(questions.free, len(left)))]
-        questions.begin([(claim, calls.task(claim.task_id, stage)) for claim in wave])
+        questions.begin([(claim, requests.task(claim.task_id, stage)) for claim in wave])
         for told in questions.told():
             with _left_to_the_pulse([told.of.job_id]):
                 results[told.of] = told.result
@@ -343,11 +343,11 @@ def _asked(services: Services, stage: Stage, claims: Sequence[Claimed]) -> tuple
 def _heard(services: Services, claim: Claimed, found: Reading | UpstreamError) -> Answer:
     now, deadline = services.clock(), _deadline(services, claim)
     if not isinstance(found, UpstreamError):
-        move = decide.read(claim, found, now, services.plan.recheck_s)
-        doubt = decide.doubt(claim, found, now)
-        late = decide.overdue(claim, now, deadline, said=doubt.message if doubt else "", reading=found)
-        return Answer(move or late, heard=True, doubt=doubt, clips=decide.finished_songs(claim, found))
-    return Answer(decide.overdue(claim, now, deadline, said=found.message), heard=False, doubt=claim.doubt)
+        move = decisions.read(claim, found, now, services.plan.recheck_s)
+        doubt = decisions.doubt(claim, found, now)
+        late = decisions.overdue(claim, now, deadline, said=doubt.message if doubt else "", reading=found)
+        return Answer(move or late, heard=True, doubt=doubt, clips=decisions.finished_songs(claim, found))
+    return Answer(decisions.overdue(claim, now, deadline, said=found.message), heard=False, doubt=claim.doubt)
 
 
 def _deadline(services: Services, claim: Claimed) -> float:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tasks.musicapi import Webhook
-from voicequeue import signing
-from voicequeue.claims import Charged, ChargedOrder, Planned
-from voicequeue.job import MAY_BE_LATE, Job, State
-from voicequeue.orders import Named, name_order
-from voicequeue.stage import Stage
-from voicequeue.store import Store
+from voicequeue.auth import signatures
+from voicequeue.client.orders import Named, name_order
+from voicequeue.domain.claims import Charged, ChargedOrder, Planned
+from voicequeue.domain.job import MAY_BE_LATE, Job, State
+from voicequeue.domain.stage import Stage
+from voicequeue.storage.job_store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class Webhooks:
 
     def of(self, claim: Charged) -> Webhook:
         """The address and the secret for one order: nobody else can make them."""
-        token = signing.webhook_token(self.secret, claim.job_id, claim.stage, claim.attempt)
+        token = signatures.webhook_token(self.secret, claim.job_id, claim.stage, claim.attempt)
         path = f"/hooks/musicapi/{claim.job_id}/{claim.stage}"
         url = f"{self.public_url.rstrip('/')}{path}?attempt={claim.attempt}&token={token}"
-        return Webhook(url, signing.webhook_secret(self.secret, claim.job_id))
+        return Webhook(url, signatures.webhook_secret(self.secret, claim.job_id))
 
 
 #: States in which upstream may have an order of ours that it has not delivered.

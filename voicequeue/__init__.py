@@ -6,10 +6,19 @@
 >>> queue.wait(job.id).persona_id
 """
 
-from voicequeue.aio import AsyncVoiceQueue
-from voicequeue.archive import ToArchive
-from voicequeue.callbacks import Callback
-from voicequeue.clip import ArchivedFile, Clip
+from voicequeue.client.async_queue import AsyncVoiceQueue
+from voicequeue.client.bulk_operations import Action, Done, Plan
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.client.results import Entry, Placed, Receipt, Rejection
+from voicequeue.client.search import Filter, Page
+from voicequeue.domain.charge_review import Unsure
+from voicequeue.domain.clip import ArchivedFile, Clip
+from voicequeue.domain.gate import Account, Gate, Hold, Limits
+from voicequeue.domain.job import Charge, Code, Event, Failure, InArchive, Job, State, Step, charges
+from voicequeue.domain.song import Song, UnknownModelWarning
+from voicequeue.domain.spec import Priority, VoiceJob
+from voicequeue.domain.stage import Stage
+from voicequeue.domain.status import Batch, CallbackCounts, Line, Status
 from voicequeue.errors import (
     BadCursor,
     InvalidJob,
@@ -23,21 +32,12 @@ from voicequeue.errors import (
     UnknownPlan,
     VoiceQueueError,
 )
-from voicequeue.gate import Account, Gate, Hold, Limits
-from voicequeue.job import Charge, Code, Event, Failure, InArchive, Job, State, Step, charges
-from voicequeue.listing import Filter, Page
-from voicequeue.overview import Batch, CallbackCounts, Line, Status
-from voicequeue.plans import Action, Done, Plan
-from voicequeue.preview import Foreseen
-from voicequeue.queue import VoiceQueue
-from voicequeue.receipts import Entry, Placed, Receipt, Rejection
-from voicequeue.rejects import RejectedMessage
-from voicequeue.review import Unsure
-from voicequeue.song import Song, UnknownModelWarning
-from voicequeue.spec import Priority, VoiceJob
-from voicequeue.stage import Stage
-from voicequeue.trend import Stretch
-from voicequeue.voices import Persona
+from voicequeue.storage.archive import ToArchive
+from voicequeue.storage.callbacks import Callback
+from voicequeue.storage.personas import Persona
+from voicequeue.storage.preview import Foreseen
+from voicequeue.storage.rejected_messages import RejectedMessage
+from voicequeue.storage.throughput import Stretch
 
 __all__ = [
     "Account",

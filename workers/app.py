@@ -11,17 +11,17 @@ from config.celeryconfig import configuration
 from config.flower import shows_only
 from config.settings import settings
 from tasks.celery_tasks import register
-from workers import broker, lifeline
+from workers import lifeline, redis_transport
 from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
 from workers.clock import App, event_loop_time
+from workers.dependencies import archive_services, callback_services, last_words, services
 from workers.lifeline import LifelineStep
 from workers.pulse import PulseStep
 from workers.retries import brief_retries
-from workers.services import archive_services, callback_services, last_words, services
 
-broker.install(event_loop_time, may_stop=not shows_only())
-app = App("voicequeue", amqp=broker.Amqp, set_as_current=True)
+redis_transport.install(event_loop_time, may_stop=not shows_only())
+app = App("voicequeue", amqp=redis_transport.Amqp, set_as_current=True)
 app.conf.update(configuration(settings()))
 app.steps["worker"].update({LifelineStep, PulseStep, CallbackStep, ArchiveStep})
 lifeline.install(last_words)

@@ -13,11 +13,11 @@ from functools import partial
 from celery import Celery
 
 from config.settings import settings
-from tasks.archive.keep import ArchiveServices, sweep
+from tasks.archive.task import ArchiveServices, sweep
 from tasks.celery_tasks import ARCHIVE
-from workers.facts import facts
+from workers.dependencies import build_archive
+from workers.process_info import facts
 from workers.pulse import Beating, SidePulse, publish
-from workers.services import build_archive
 
 log = logging.getLogger("voicequeue.pulse")
 

@@ -12,11 +12,11 @@ from functools import partial
 from celery import Celery
 
 from config.settings import settings
-from tasks.callbacks.deliver import CallbackServices
+from tasks.callbacks.delivery import CallbackServices
 from tasks.celery_tasks import DELIVER
-from workers.facts import facts
+from workers.dependencies import build_callbacks, callback_secrets
+from workers.process_info import facts
 from workers.pulse import Beating, SidePulse, chunks, publish
-from workers.services import build_callbacks, callback_secrets
 
 log = logging.getLogger("voicequeue.pulse")
 

@@ -16,10 +16,10 @@ from functools import lru_cache
 from celery import Celery
 
 from config.settings import settings
-from voicequeue.clock import RedisClock
-from voicequeue.reconnect import no_later_than
-from voicequeue.store import connect
-from workers.services import STORE_WAIT_S
+from voicequeue.storage.clock import RedisClock
+from voicequeue.storage.connection import no_later_than
+from voicequeue.storage.job_store import connect
+from workers.dependencies import STORE_WAIT_S
 
 #: A worker's event loop waits no longer (seconds) for Redis.
 WAIT_S = 1.0

@@ -20,15 +20,15 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from redis.exceptions import RedisError, ResponseError
 
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
-from tasks.intake import ENQUEUE, only_argument
+from tasks.enqueue import ENQUEUE, only_argument
 from voicequeue.errors import DISCREET_MAX, InvalidJob, Problem
-from voicequeue.reconnect import no_later_than
-from voicequeue.rejects import RejectedMessage
+from voicequeue.storage.connection import no_later_than
+from voicequeue.storage.rejected_messages import RejectedMessage
 from workers.clock import WAIT_S, event_loop_time, timer_time
-from workers.envelope import JSON, fault, instant, name_and_id
-from workers.opening import FOREIGN, TASK_QUEUES
-from workers.services import services
-from workers.waiting import Waiting
+from workers.dependencies import services
+from workers.held_messages import Waiting
+from workers.message_decoding import FOREIGN, TASK_QUEUES
+from workers.message_validation import JSON, fault, instant, name_and_id
 
 log = logging.getLogger("voicequeue.consumer")
 

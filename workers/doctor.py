@@ -15,13 +15,13 @@ import requests
 
 from config import flower
 from config.settings import BadSettings, Settings, load, setting_names
-from tasks.archive.shelf import Shelf, Unusable
+from tasks.archive.storage import Shelf, Unusable
 from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
-from voicequeue import origins, signing
-from voicequeue.checkup import Level, Remark, fine
-from voicequeue.pulses import Heard
-from workers.facts import facts
-from workers.services import callback_secrets
+from voicequeue.auth import signatures, web_origins
+from voicequeue.diagnostics.checkup import Level, Remark, fine
+from voicequeue.storage.heartbeats import Heard
+from workers.dependencies import callback_secrets
+from workers.process_info import facts
 
 #: How long (seconds) anything is waited for.
 PATIENCE_S = 5.0
@@ -135,8 +135,8 @@ def _public_url(chosen: Settings) -> Remark:
 def _asked(public_url: str, secret: str) -> int | None:
     """What is answered to a webhook about a job that is not there, signed as upstream would; None: nothing is."""
     body, now = json.dumps({"task_id": NOBODY}).encode(), str(int(time.time()))
-    token = signing.webhook_token(secret, NOBODY, "voice", 0)
-    signature = signing.upstream_signature(signing.webhook_secret(secret, NOBODY), now, body)
+    token = signatures.webhook_token(secret, NOBODY, "voice", 0)
+    signature = signatures.upstream_signature(signatures.webhook_secret(secret, NOBODY), now, body)
     try:
         answer = requests.post(
             f"{public_url.rstrip('/')}/hooks/musicapi/{NOBODY}/voice",
@@ -154,7 +154,7 @@ def _asked(public_url: str, secret: str) -> int | None:
 
 
 def _is_here(host: str) -> bool:
-    return origins.is_loopback_name(host)
+    return web_origins.is_loopback_name(host)
 
 
 def _is_private(host: str) -> bool:

@@ -6,10 +6,10 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from voicequeue import apikeys
-from voicequeue.apikeys import ApiKey, Scope
-from workers import private
-from workers.private import UnsafeFileError
+from voicequeue.auth import api_keys
+from voicequeue.auth.api_keys import ApiKey, Scope
+from workers import private_files
+from workers.private_files import UnsafeFileError
 
 #: Name of this key, in logs and on the page.
 NAME = "local"
@@ -21,14 +21,14 @@ def ensure(file: Path) -> str:
     """Return the token in this file; write a new one where there is none, or where others may have read it."""
     with suppress(UnsafeFileError):
         return read(file)
-    token, _ = apikeys.new(NAME, Scope)
-    private.write(file, f"{token}\n")
+    token, _ = api_keys.new(NAME, Scope)
+    private_files.write(file, f"{token}\n")
     return token
 
 
 def read(file: Path) -> str:
     """Return the token in this file. Raises UnsafeFileError."""
-    text = private.read(file)
+    text = private_files.read(file)
     if not _WELL_FORMED.fullmatch(text):
         raise UnsafeFileError(f"{file} must hold 32 to 200 of the letters A-Z and a-z, digits, '-' and '_'")
     return text
@@ -36,4 +36,4 @@ def read(file: Path) -> str:
 
 def key(file: Path) -> ApiKey:
     """Return the key that this file's token is; it may do everything. Raises UnsafeFileError."""
-    return ApiKey(NAME, frozenset(Scope), apikeys.digest_of(read(file)))
+    return ApiKey(NAME, frozenset(Scope), api_keys.digest_of(read(file)))

@@ -24,20 +24,20 @@ from celery.worker import state
 
 from config.celeryconfig import QUEUES
 from config.settings import Settings, settings
-from tasks import decide
+from tasks import decisions
 from tasks.celery_tasks import poll_name, submit_name
+from tasks.context import Services
 from tasks.musicapi import UpstreamError, load
-from tasks.polls import COUNTDOWN_MAX_S
-from tasks.services import Services
-from voicequeue import changes
-from voicequeue.balance import drift
-from voicequeue.claims import Overdue
-from voicequeue.job import IN_FLIGHT, MAY_BE_LATE, Event, Job, Move, State
-from voicequeue.pulses import DAY_S, Pulses
-from voicequeue.stage import Stage
-from workers.facts import facts
+from tasks.poll_scheduler import COUNTDOWN_MAX_S
+from voicequeue.domain import transitions
+from voicequeue.domain.balance import drift
+from voicequeue.domain.claims import Overdue
+from voicequeue.domain.job import IN_FLIGHT, MAY_BE_LATE, Event, Job, Move, State
+from voicequeue.domain.stage import Stage
+from voicequeue.storage.heartbeats import DAY_S, Pulses
+from workers.dependencies import build
 from workers.lifeline import lifeline
-from workers.services import build
+from workers.process_info import facts
 
 log = logging.getLogger("voicequeue.pulse")
 
@@ -186,7 +186,7 @@ class Pulse:
                 self._in_chunks(submit_name(stage), _ids(overdue, {State.ADMITTED}, stage))
                 self._in_chunks(poll_name(stage), _ids(overdue, {State.PENDING, *MAY_BE_LATE}, stage))
         if expired := self._services.store.expired(now):
-            self._services.store.apply([decide.expired(job, now) for job in expired], now)
+            self._services.store.apply([decisions.expired(job, now) for job in expired], now)
         while self._services.store.release(now):
             pass
         self._services.store.hasten(now)
@@ -213,7 +213,7 @@ class Pulse:
             self._in_chunks(submit_name(stage), [job.id for job in ordered if job.stage is stage])
 
     def _give_up_charges(self, silent: Sequence[Overdue], now: float) -> None:
-        moves = [decide.lost(job.job_id, job.version, job.stage) for job in silent]
+        moves = [decisions.lost(job.job_id, job.version, job.stage) for job in silent]
         for job, written in zip(silent, self._services.store.apply(moves, now), strict=True):
             if written:
                 log.warning(
@@ -232,8 +232,8 @@ class Pulse:
 def _settled(job: Job, now: float) -> Move:
     """What the policy makes of an unsure job: it orders again, unless its cancelling was asked for."""
     if job.cancelling:
-        return changes.abandon(job, now)
-    return changes.order_again(job, now, reason="the policy ordered it again")
+        return transitions.abandon(job, now)
+    return transitions.order_again(job, now, reason="the policy ordered it again")
 
 
 #: Where each move is told; the others say what they do for it.

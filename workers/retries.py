@@ -14,7 +14,7 @@ from celery.app.trace import TraceInfo, build_tracer
 from celery.exceptions import Retry
 
 from tasks.celery_tasks import poll_name
-from voicequeue.stage import Stage
+from voicequeue.domain.stage import Stage
 
 
 class Brief(TraceInfo):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from workers.stack import ROOT, procfile
+from workers.local.stack import ROOT, procfile
 
 HERE = Path(__file__).resolve().parent
 APPS = HERE / "apps"

@@ -17,9 +17,9 @@ from benchmarks.load import SONG
 from benchmarks.peers.contestants import COROUTINES, Contestant
 from benchmarks.peers.crew import Crew, Producer, environment
 from config.settings import Settings
-from tasks.musicapi.calls import persona_music
-from workers.stack import Stack, free_port
-from workers.supervisor import Supervisor
+from tasks.musicapi.requests import persona_music
+from workers.local.stack import Stack, free_port
+from workers.local.supervisor import Supervisor
 
 #: Valkey's file lies in memory where that can be: what is compared is queues, not what else the disk has to do.
 MEMORY = Path("/dev/shm")

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from benchmarks.load import SONG, jobs
 from config.settings import Settings
-from tasks.musicapi import Exchange, MusicApi, Reading, UpstreamError, VoiceReady, calls
-from tasks.musicapi.calls import Call
+from tasks.musicapi import Exchange, MusicApi, Reading, UpstreamError, VoiceReady, requests
+from tasks.musicapi.requests import Call
 from voicequeue import VoiceQueue
-from voicequeue.store import connect
+from voicequeue.storage.job_store import connect
 
 T = TypeVar("T")
 
@@ -65,10 +65,10 @@ def _calls(count: int, batch: str) -> None:
     upstream = MusicApi(os.environ["RACE_UPSTREAM"], "any", connections=chosen.http_threads)
     urls = [str(job.audio_url) for job in jobs(count, batch)]
     for start in range(0, count, chosen.chunk):
-        orders = _all(upstream, [calls.create_voice(url) for url in urls[start : start + chosen.chunk]])
-        voices = [_voice(reading) for reading in _all(upstream, [calls.task(order) for order in orders])]
-        orders = _all(upstream, [calls.create_music(persona_id, SONG) for persona_id in voices])
-        _all(upstream, [calls.task(order) for order in orders])
+        orders = _all(upstream, [requests.create_voice(url) for url in urls[start : start + chosen.chunk]])
+        voices = [_voice(reading) for reading in _all(upstream, [requests.task(order) for order in orders])]
+        orders = _all(upstream, [requests.create_music(persona_id, SONG) for persona_id in voices])
+        _all(upstream, [requests.task(order) for order in orders])
     upstream.close()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.peers.contestants import OURS, Contestant, version
 from benchmarks.peers.flight import Flight
 from benchmarks.peers.race import Figures, Standing
-from workers.stack import ROOT
+from workers.local.stack import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 PLOT = ROOT / "docs" / "images" / "peers.svg"

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from standardwebhooks import Webhook
 
-from voicequeue.callbacks import Call, Undeliverable
-from voicequeue.net.addresses import Allowed
-from voicequeue.net.connections import Refused, Target, Times, Unanswered, request
-from voicequeue.signing import receiver_secret
+from voicequeue.auth.signatures import receiver_secret
+from voicequeue.net.address_policy import Allowed
+from voicequeue.net.http_client import Refused, Target, Times, Unanswered, request
+from voicequeue.storage.callbacks import Call, Undeliverable
 
 #: A receiver that says so, or does not answer, is not there for anybody.
 _NOT_THERE = frozenset({429, 502, 503, 504})

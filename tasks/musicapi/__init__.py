@@ -4,7 +4,6 @@ Every answer becomes a reading (`readings`) or an error (`errors`) that says two
 certain: whether it was charged, and what to do.
 """
 
-from tasks.musicapi.calls import Webhook
 from tasks.musicapi.client import MusicApi, load
 from tasks.musicapi.errors import (
     CannotPay,
@@ -19,8 +18,9 @@ from tasks.musicapi.errors import (
     Unavailable,
     UpstreamError,
 )
-from tasks.musicapi.exchange import Exchange, Told
-from tasks.musicapi.readings import MusicReady, NotReady, Reading, TaskFailed, VoiceReady
+from tasks.musicapi.request_pool import Exchange, Told
+from tasks.musicapi.requests import Webhook
+from tasks.musicapi.responses import MusicReady, NotReady, Reading, TaskFailed, VoiceReady
 
 __all__ = [
     "CannotPay",

@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from tasks.musicapi import calls
-from tasks.musicapi.calls import Call, Webhook
+from tasks.musicapi import requests
 from tasks.musicapi.errors import NoAnswer, UpstreamError, answered_at, from_answer
-from tasks.musicapi.readings import Reading
-from voicequeue.song import Song
+from tasks.musicapi.requests import Call, Webhook
+from tasks.musicapi.responses import Reading
+from voicequeue.domain.song import Song
 
 if TYPE_CHECKING:
-    from tasks.musicapi.wire import Wire
+    from tasks.musicapi.transport import Wire
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -68,19 +68,19 @@ class MusicApi:
 
     def create_voice(self, audio_url: str, webhook: Webhook | None = None) -> str:
         """Order a voice (4 credits); gives upstream's task id. Raises UpstreamError."""
-        return self.make(calls.create_voice(audio_url, webhook))
+        return self.make(requests.create_voice(audio_url, webhook))
 
     def create_music(self, persona_id: str, song: Song, webhook: Webhook | None = None) -> str:
         """Order a song (15 credits, two clips); gives upstream's task id. Raises UpstreamError."""
-        return self.make(calls.create_music(persona_id, song, webhook))
+        return self.make(requests.create_music(persona_id, song, webhook))
 
     def task(self, task_id: str) -> Reading:
         """What became of an order (free). Raises UpstreamError."""
-        return self.make(calls.task(task_id))
+        return self.make(requests.task(task_id))
 
     def credits(self) -> int:
         """Credits left on the account (free). Raises UpstreamError."""
-        return self.make(calls.credits_left())
+        return self.make(requests.credits_left())
 
     def make(self, call: Call[T]) -> T:
         """Make one call, and wait for what its answer says. Raises UpstreamError."""
@@ -162,11 +162,11 @@ def excerpt(raw: bytes) -> str | None:
 def load() -> None:
     """Load what requests are sent with. A worker does it before it forks, or each child would load its own."""
     # It takes a third of a worker's start: processes that send nothing (the gateway, Flower, callbacks) do without.
-    import tasks.musicapi.wire  # noqa: F401, PLC0415
+    import tasks.musicapi.transport  # noqa: F401, PLC0415
 
 
 def _wire(base_url: str, *, connect_s: float, answer_s: float) -> Wire:
-    from tasks.musicapi.wire import Route, Wire  # noqa: PLC0415  see `load`
+    from tasks.musicapi.transport import Route, Wire  # noqa: PLC0415  see `load`
 
     return Wire(Route.to(base_url), connect_s=connect_s, answer_s=answer_s)
 

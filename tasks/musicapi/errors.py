@@ -25,7 +25,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from tasks.musicapi.layers import MESSAGE_MAX, code_of, message_of, named, says_no, word_of
-from voicequeue.clip import Phase, phase_of
+from voicequeue.domain.clip import Phase, phase_of
 from voicequeue.texts import real_number
 
 #: What upstream says where it refuses a text, whatever words of that text it quotes.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
-from voicequeue.clip import Phase, phase_of, plain
+from voicequeue.domain.clip import Phase, phase_of, plain
 from voicequeue.texts import mended, real_number
 
 #: An object of an answer, by plain names.

@@ -16,9 +16,9 @@ from redis import Redis
 
 from config.settings import Settings
 from voicequeue import Song, State, VoiceJob, VoiceQueue
-from voicequeue.keyspace import DEFAULT_PREFIX
-from workers.stack import Stack
-from workers.supervisor import Supervisor
+from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from workers.local.stack import Stack
+from workers.local.supervisor import Supervisor
 
 #: Everything takes fractions of a second, and the account is rich.
 FAST: Mapping[str, str] = {

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from voicequeue import Stage, signing
-from workers.gateway.hooks import BODY_MAX
+from voicequeue import Stage
+from voicequeue.auth import signatures
+from workers.gateway.webhooks import BODY_MAX
 
 #: What a webhook would say that gives a job the task id of somebody else's order.
 BODY = b'{"task_id": "another"}'
@@ -50,7 +51,7 @@ class Forger:
         return self.kinds[kind][0](self._job_ids[number % len(self._job_ids)])
 
     def _path(self, job_id: str, *, secret: str | None = None) -> str:
-        token = signing.webhook_token(secret or self._secret, job_id, Stage.VOICE, 1)
+        token = signatures.webhook_token(secret or self._secret, job_id, Stage.VOICE, 1)
         return f"/hooks/musicapi/{job_id}/voice?attempt=1&token={token}"
 
     def _request(
@@ -64,13 +65,13 @@ class Forger:
         length: int | None = None,
     ) -> bytes:
         timestamp = str(int(time.time() - age_s))
-        key = signing.webhook_secret(secret or self._secret, job_id)
+        key = signatures.webhook_secret(secret or self._secret, job_id)
         lines = [
             f"POST {path} HTTP/1.1",
             "Host: gateway",
             f"Content-Length: {length or len(sent)}",
             f"X-Webhook-Timestamp: {timestamp}",
-            f"X-Webhook-Signature: {signing.upstream_signature(key, timestamp, BODY)}",
+            f"X-Webhook-Signature: {signatures.upstream_signature(key, timestamp, BODY)}",
         ]
         return "\r\n".join([*lines, "", ""]).encode() + (b"" if length else sent)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.acceptance.conftest import Build, settled
 from tests.conftest import eventually
-from tests.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, Scripted, answer
 from voicequeue import Code, Job, Song, State, VoiceJob
 
 #: Upstream's answers to the orders of songs that are called so, before it takes them: each is given once.

@@ -25,12 +25,13 @@ from tests.acceptance.conftest import Build, House, settled
 from tests.acceptance.test_pipeline import run
 from tests.conftest import eventually
 from tests.node import NODE
-from tests.scripted import Request, Script, Scripted, answer, one_answer
-from voicequeue import Job, State, VoiceJob, VoiceQueue, signing
-from workers.stack import free_port
+from tests.support.scripted import Request, Script, Scripted, answer, one_answer
+from voicequeue import Job, State, VoiceJob, VoiceQueue
+from voicequeue.auth import signatures
+from workers.local.stack import free_port
 
 COMMON = "a secret that everybody here knows"
-SECRET = signing.callback_secret(COMMON)
+SECRET = signatures.callback_secret(COMMON)
 GUIDE = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text(encoding="utf-8")
 OK = one_answer(answer({}))
 
@@ -89,7 +90,7 @@ def voices(count: int, batch: str, url: str, **fields: Any) -> list[VoiceJob]:
 
 def told(receiver: Scripted) -> list[dict[str, Any]]:
     """All that came there, verified by the library of the specification."""
-    webhook = Webhook(signing.receiver_secret(SECRET, here(receiver.url)))
+    webhook = Webhook(signatures.receiver_secret(SECRET, here(receiver.url)))
     return [webhook.verify(each.body, each.headers) for each in list(receiver.requests)]
 
 
@@ -224,7 +225,7 @@ def guides_receiver(language: str, folder: Path) -> Iterator[tuple[str, subproce
     file = folder / {"python": "receiver.py", "js": "receiver.js"}[language]
     file.write_text(program)
     port = free_port()
-    secret = signing.receiver_secret(SECRET, f"http://localhost:{port}")
+    secret = signatures.receiver_secret(SECRET, f"http://localhost:{port}")
     env = {**os.environ, "CALLBACK_SECRET": secret, "PORT": str(port)}
     command = [sys.executable if language == "python" else str(NODE), str(file)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
@@ -246,7 +247,7 @@ def test_the_receivers_of_the_guide_verify_what_comes_and_nothing_else(
 ) -> None:
     """A job's success and its batch; a forged one is answered with 400 and prints nothing."""
     with guides_receiver(language, tmp_path) as (url, process):
-        forged = Webhook(signing.receiver_secret("another", here(url)))
+        forged = Webhook(signatures.receiver_secret("another", here(url)))
         assert _posted(url, forged) == 400
         queue.call_back_batch(f"guide-{language}", f"{here(url)}/batch")
         [job] = queue.jobs(batch=_one(queue, f"guide-{language}", here(url)))

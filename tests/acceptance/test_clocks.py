@@ -10,9 +10,9 @@ from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_p
 from tests.conftest import eventually
 from tests.skewed_clock import SkewedClock
 from voicequeue import State
-from voicequeue.pulses import Heard
-from voicequeue.store import Store, connect
-from workers.stack import procfile
+from voicequeue.storage.heartbeats import Heard
+from voicequeue.storage.job_store import Store, connect
+from workers.local.stack import procfile
 
 COUNT = 30
 

@@ -18,7 +18,7 @@ from simulator.process import Simulator
 from tests.acceptance.conftest import FAST, jobs
 from tests.conftest import eventually
 from voicequeue import State, VoiceQueue
-from workers.stack import free_port, procfile
+from workers.local.stack import free_port, procfile
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 def demo(home: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """What `make demo` runs."""
-    command = [sys.executable, "-m", "workers.demo"]
+    command = [sys.executable, "-m", "workers.local.demo"]
     env = environment(home, **more)
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=110, check=False)
 
@@ -114,7 +114,7 @@ def test_up_that_is_killed_or_hung_up_leaves_nothing_that_pays_twice(tmp_path: P
 @contextmanager
 def up(home: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
     """What `make up` runs."""
-    command = [sys.executable, "-m", "workers.up"]
+    command = [sys.executable, "-m", "workers.local.up"]
     env = environment(home, **more)
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as stack:
         try:

@@ -17,8 +17,8 @@ import requests
 from tests.acceptance.conftest import Build, House
 from tests.conftest import eventually
 from tests.node import NODE
-from voicequeue import signing
-from workers.stack import free_port
+from voicequeue.auth import signatures
+from workers.local.stack import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SECRET = "what signs the callbacks of these tests"
@@ -46,7 +46,7 @@ def environment(house: House, app: str = "") -> dict[str, str]:
         "REDIS_URL": house.redis_url,
         "VOICEQUEUE_URL": house.web or "",
         "VOICEQUEUE_KEY": house.stack.web_key() or "",
-        "CALLBACK_SECRET": signing.receiver_secret(signing.callback_secret(SECRET), app),
+        "CALLBACK_SECRET": signatures.receiver_secret(signatures.callback_secret(SECRET), app),
     }
 
 

@@ -15,10 +15,10 @@ from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_p
 from tests.acceptance.test_pipeline import run
 from tests.conftest import eventually
 from voicequeue import Event, State, VoiceJob, VoiceQueue
-from voicequeue.job import IN_FLIGHT
-from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace
-from voicequeue.spec import Priority
-from voicequeue.store import connect
+from voicequeue.domain.job import IN_FLIGHT
+from voicequeue.domain.spec import Priority
+from voicequeue.storage.job_store import connect
+from voicequeue.storage.keyspace import DEFAULT_PREFIX, Keyspace
 
 #: Upstream is quick, and the dials that other tests do not know are as they are at first.
 AS_AT_FIRST = {

@@ -21,7 +21,7 @@ from tests.acceptance.messages import UNACKED_KEY, plain_client
 from tests.acceptance.proxy import behind_a_proxy
 from tests.conftest import eventually
 from voicequeue import State, VoiceQueue
-from workers.stack import free_port, procfile
+from workers.local.stack import free_port, procfile
 
 LOGIN = ("operator", "pass-word")
 PASSWORD = "redis-pass-word"

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.acceptance.conftest import LYRICS, SECRET, Build, House
 from tests.conftest import eventually
-from tests.scripted import Scripted, answer, one_answer
+from tests.support.scripted import Scripted, answer, one_answer
 from voicequeue import State
 
 COMMON = "a secret of all processes of this house"

@@ -14,8 +14,9 @@ from redis import Redis
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.acceptance.test_webhooks import send, signed
 from tests.conftest import eventually
-from tests.refusing import CODES, refusing
-from voicequeue import Job, Stage, State, StoreUnreachable, VoiceJob, VoiceQueue, signing
+from tests.support.refusing import CODES, refusing
+from voicequeue import Job, Stage, State, StoreUnreachable, VoiceJob, VoiceQueue
+from voicequeue.auth import signatures
 
 COUNT = 200
 LATER = 50
@@ -161,7 +162,7 @@ def voices(count: int, batch: str) -> list[VoiceJob]:
 def hook(house: House, job: Job) -> int:
     """The status of a webhook that names another task of the job."""
     secret = (house.home / "secret").read_text()
-    token = signing.webhook_token(secret, job.id, Stage.VOICE, 1)
+    token = signatures.webhook_token(secret, job.id, Stage.VOICE, 1)
     body = b'{"task_id": "another"}'
     path = f"/hooks/musicapi/{job.id}/voice?attempt=1&token={token}"
     return send(house, path, body, signed(secret, job.id, body, time.time()))

@@ -12,12 +12,12 @@ import pytest
 from config.settings import Settings
 from tests.acceptance.conftest import FAST, SECRET
 from tests.conftest import eventually
-from tests.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, Scripted, answer
 from voicequeue import State, VoiceJob, VoiceQueue
-from voicequeue.keyspace import DEFAULT_PREFIX, Keyspace
-from voicequeue.store import connect
-from workers.stack import Stack
-from workers.supervisor import Supervisor
+from voicequeue.storage.job_store import connect
+from voicequeue.storage.keyspace import DEFAULT_PREFIX, Keyspace
+from workers.local.stack import Stack
+from workers.local.supervisor import Supervisor
 
 #: The default settings, some seventy times faster; and so is upstream, where a voice takes half a minute.
 PACE = {

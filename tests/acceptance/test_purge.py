@@ -6,8 +6,8 @@ from tests.acceptance.conftest import Build, jobs
 from tests.acceptance.test_voices import recording, song
 from tests.conftest import eventually
 from voicequeue import State, VoiceJob
-from voicequeue.audit import audit
-from voicequeue.store import connect
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.job_store import connect
 
 #: So many days.
 A_SECOND = str(1 / 86_400)

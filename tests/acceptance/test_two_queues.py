@@ -13,7 +13,7 @@ from redis import Redis
 from tests.acceptance.conftest import SECRET, Build, House, jobs, settled
 from tests.acceptance.messages import NAME, plain_client
 from tests.conftest import eventually
-from tests.monitored import names_in, recorded
+from tests.support.monitored import names_in, recorded
 from voicequeue import State, VoiceQueue
 
 MESSAGES = 20

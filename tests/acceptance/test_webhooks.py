@@ -18,7 +18,8 @@ from redis import Redis
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.acceptance.test_pipeline import run
 from tests.conftest import eventually
-from voicequeue import Code, Job, Stage, State, VoiceJob, signing
+from voicequeue import Code, Job, Stage, State, VoiceJob
+from voicequeue.auth import signatures
 
 COUNT = 60
 
@@ -146,7 +147,7 @@ def test_a_worker_that_dies_before_it_writes_the_task_id_is_helped_by_a_webhook(
 def webhook_of(house: House, job: Job, task_id: str) -> int:
     """Send the webhook of a job's first order, as upstream does; its status."""
     secret = (house.home / "secret").read_text()
-    token = signing.webhook_token(secret, job.id, Stage.VOICE, 1)
+    token = signatures.webhook_token(secret, job.id, Stage.VOICE, 1)
     body = json.dumps({"task_id": task_id, "state": "succeeded"}).encode()
     path = f"/hooks/musicapi/{job.id}/voice?attempt=1&token={token}"
     return send(house, path, body, signed(secret, job.id, body, time.time()))
@@ -287,10 +288,10 @@ def send(house: House, path: str, body: bytes, headers: dict[str, str]) -> int:
 def signed(secret: str, job_id: str, body: bytes, at: float) -> dict[str, str]:
     """Headers as upstream sends them."""
     timestamp = str(int(at))
-    key = signing.webhook_secret(secret, job_id)
+    key = signatures.webhook_secret(secret, job_id)
     return {
         "X-Webhook-Timestamp": timestamp,
-        "X-Webhook-Signature": signing.upstream_signature(key, timestamp, body),
+        "X-Webhook-Signature": signatures.upstream_signature(key, timestamp, body),
     }
 
 
@@ -306,7 +307,7 @@ def test_what_is_forged_replayed_altered_or_too_large_changes_nothing(house: Hou
     good = signed(secret, before.id, body, now)
 
     def path(job_id: str = before.id, *, token: str | None = None, attempt: int = 1) -> str:
-        made = signing.webhook_token(secret, job_id, Stage.VOICE, attempt)
+        made = signatures.webhook_token(secret, job_id, Stage.VOICE, attempt)
         return f"/hooks/musicapi/{job_id}/voice?attempt={attempt}&token={token or made}"
 
     statuses: dict[str, Any] = {

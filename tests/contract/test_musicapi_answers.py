@@ -27,9 +27,9 @@ from tasks.musicapi import (
     Webhook,
 )
 from tasks.musicapi.client import EXCERPT_MAX
-from tasks.musicapi.wire import BODY_MAX
+from tasks.musicapi.transport import BODY_MAX
 from tests.contract.conftest import KEY, Connect, trouble
-from tests.scripted import HANG_UP, Request, Scripted, answer, one_answer
+from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"code": 200, "message": "success", "task_id": "t1"})

@@ -31,7 +31,7 @@ from tasks.musicapi import (
 from tests.conftest import eventually
 from tests.contract.conftest import Connect, trouble
 from voicequeue import Song
-from voicequeue.stage import PRICES, Stage
+from voicequeue.domain.stage import PRICES, Stage
 
 AUDIO_URL = "https://recordings.example/anna-maria.mp3"
 SONG = Song(prompt="[Verse]\nla la", title="La", tags="folk")

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.musicapi import Cost, NoAnswer, NoConnection
 from tests.contract.conftest import Connect, trouble
-from tests.scripted import HANG_UP, Scripted, answer, one_answer
+from tests.support.scripted import HANG_UP, Scripted, answer, one_answer
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"task_id": "t1"})

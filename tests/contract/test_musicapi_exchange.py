@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from tasks.musicapi import Exchange, MusicApi, Refused, calls
-from tasks.musicapi.calls import Call
+from tasks.musicapi import Exchange, MusicApi, Refused, requests
+from tasks.musicapi.requests import Call
 from tests.contract.conftest import Connect
-from tests.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, Scripted, answer
 
 NUMBERS = range(9)
 
 
 def order(number: int) -> tuple[int, Call[str]]:
     """The call that orders a voice of this number's recording."""
-    return number, calls.create_voice(f"https://recordings.example/{number}.mp3")
+    return number, requests.create_voice(f"https://recordings.example/{number}.mp3")
 
 
 def echo(request: Request) -> Iterator[bytes]:

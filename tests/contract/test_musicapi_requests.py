@@ -10,7 +10,7 @@ import pytest
 
 from tasks.musicapi import MusicApi
 from tests.contract.conftest import KEY, Connect
-from tests.scripted import Request, Scripted, answer, one_answer
+from tests.support.scripted import Request, Scripted, answer, one_answer
 from voicequeue import Song
 
 AUDIO_URL = "https://recordings.example/anna.mp3"

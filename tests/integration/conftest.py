@@ -12,13 +12,13 @@ import pytest
 
 from simulator.process import Simulator
 from tasks import steps
+from tasks.context import Services
 from tasks.musicapi import MusicApi
-from tasks.services import Services
-from tests.scripted import Request, answer
+from tests.support.scripted import Request, answer
 from voicequeue import Job, Song, Stage, State, VoiceJob
-from voicequeue.flow import Patience
-from voicequeue.polling import PollPlan
-from voicequeue.store import Store
+from voicequeue.domain.poll_schedule import PollPlan
+from voicequeue.domain.timeouts import Patience
+from voicequeue.storage.job_store import Store
 
 SONG = Song(prompt="[Verse]\nla la", title="La")
 

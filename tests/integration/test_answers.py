@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import DEADLINE_S, SONG, Bench, Build
-from tests.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, Scripted, answer
 from voicequeue import Code, Stage, State, VoiceJob, VoiceQueue
-from voicequeue.flow import look_again
+from voicequeue.domain.timeouts import look_again
 
 LINK = "https://cdn.example/{}.mp3"
 SUNG = VoiceJob(persona_id="p1", song=SONG)

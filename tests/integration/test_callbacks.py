@@ -14,23 +14,24 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tasks.callbacks.deliver import CallbackServices, deliver
-from tasks.callbacks.hosts import Hosts
+from tasks.callbacks.delivery import CallbackServices, deliver
+from tasks.callbacks.host_limiter import Hosts
 from tasks.callbacks.sender import Again, Delivered, Never, Sender, judged
 from tests.integration.conftest import Clock
-from tests.jobs import voice
-from tests.scripted import HANG_UP, Request, Script, Scripted, answer, one_answer
 from tests.store.life import brought_to, failed, make
-from voicequeue import Code, Job, State, VoiceQueue, signing
-from voicequeue.callbacks import Callback
-from voicequeue.flow import CallbackPatience
-from voicequeue.net.addresses import Allowed
-from voicequeue.net.connections import Target, Times
-from voicequeue.overview import CallbackCounts
-from voicequeue.store import Store, connect
+from tests.support.jobs import voice
+from tests.support.scripted import HANG_UP, Request, Script, Scripted, answer, one_answer
+from voicequeue import Code, Job, State, VoiceQueue
+from voicequeue.auth import signatures
+from voicequeue.domain.status import CallbackCounts
+from voicequeue.domain.timeouts import CallbackPatience
+from voicequeue.net.address_policy import Allowed
+from voicequeue.net.http_client import Target, Times
+from voicequeue.storage.callbacks import Callback
+from voicequeue.storage.job_store import Store, connect
 from workers.callbacks import CHUNK, CallbackPulse
 
-SECRET = signing.callback_secret("a secret")
+SECRET = signatures.callback_secret("a secret")
 PATIENCE = CallbackPatience(first_s=5, most_s=3_600, for_s=86_400, lease_s=60, lane_s=10)
 OK = one_answer(answer({}))
 
@@ -97,7 +98,7 @@ def listen() -> Iterator[Listen]:
 
 def verified(request: Request, root: str = SECRET) -> dict[str, Any]:
     """What a receiver makes of it, with the library of the specification and its secret, which follows from `root`."""
-    secret = signing.receiver_secret(root, f"http://{request.headers['host']}")
+    secret = signatures.receiver_secret(root, f"http://{request.headers['host']}")
     found: dict[str, Any] = Webhook(secret).verify(request.body, request.headers)
     return found
 
@@ -144,12 +145,12 @@ def test_what_was_altered_or_signed_by_somebody_else_is_not_verified(office: Off
         with pytest.raises(WebhookVerificationError):
             verified(request)
     with pytest.raises(WebhookVerificationError):
-        verified(came, signing.callback_secret("another secret"))
+        verified(came, signatures.callback_secret("another secret"))
 
 
 def test_while_a_secret_is_changed_both_hold(office: Office, listen: Listen) -> None:
     """Each signs, and a receiver with either verifies."""
-    receiver, new = listen(OK), signing.callback_secret("a new secret")
+    receiver, new = listen(OK), signatures.callback_secret("a new secret")
     sender = Sender([new, SECRET], allowed=Allowed.of("127.0.0.1", setting="S"), times=Times())
     office.settle(receiver.url)
 

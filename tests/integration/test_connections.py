@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.scripted import HANG_UP, Request, Scripted, answer, one_answer
-from voicequeue.net.addresses import Allowed
-from voicequeue.net.connections import Refused, Target, Times, TooLarge, Unanswered, request
+from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
+from voicequeue.net.address_policy import Allowed
+from voicequeue.net.http_client import Refused, Target, Times, TooLarge, Unanswered, request
 
 NOBODY = Allowed.of("", setting="THE_SETTING")
 HERE = Allowed.of("127.0.0.1", setting="THE_SETTING")

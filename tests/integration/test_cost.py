@@ -28,10 +28,11 @@ from simulator.process import Simulator
 from tasks.celery_tasks import register
 from tasks.musicapi import Exchange, MusicApi
 from tests.integration.conftest import POLL_S, Bench, voices
-from voicequeue import State, scripts
-from voicequeue.tally import Tally
+from voicequeue import State
+from voicequeue.storage import scripts
+from voicequeue.storage.metrics import Tally
+from workers.local.stack import free_port
 from workers.pulse import Pulse, publish
-from workers.stack import free_port
 
 JOBS, CHUNK, AT_ONCE = 100, 100, 16
 
@@ -174,7 +175,7 @@ def crew(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.M
     is the same each time.
     """
     monkeypatch.setattr(Exchange, "told", partialmethod(_all_told, Exchange.told))
-    monkeypatch.setattr("tasks.polls.time", SimpleNamespace(monotonic=bench.clock))
+    monkeypatch.setattr("tasks.poll_scheduler.time", SimpleNamespace(monotonic=bench.clock))
     monkeypatch.setattr(Tally, "_soon", lambda _: None)
     monkeypatch.setattr("celery._state._on_app_finalizers", set())  # tasks of other apps are theirs, and these ours
     app = Celery("cost", set_as_current=False)

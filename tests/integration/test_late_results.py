@@ -13,9 +13,10 @@ from tasks import webhooks
 from tasks.steps import Polled
 from tasks.webhooks import Hint
 from tests.integration.conftest import DEADLINE_S, FAILED, POLL_S, VOICE, Bench, Build, Saying, books_agree, voice
-from tests.scripted import Scripted
-from voicequeue import Code, Stage, State, VoiceQueue, changes
-from voicequeue.job import Move
+from tests.support.scripted import Scripted
+from voicequeue import Code, Stage, State, VoiceQueue
+from voicequeue.domain import transitions
+from voicequeue.domain.job import Move
 
 
 def asked(simulator: Simulator) -> int:
@@ -25,7 +26,7 @@ def asked(simulator: Simulator) -> int:
 
 def cancelled(bench: Bench, job_id: str) -> None:
     """Somebody cancels it, at the time of the bench."""
-    assert bench.store.apply([changes.cancel(bench.job(job_id), bench.clock.now)], bench.clock.now) == [True]
+    assert bench.store.apply([transitions.cancel(bench.job(job_id), bench.clock.now)], bench.clock.now) == [True]
 
 
 def test_the_result_of_a_cancelled_job_is_kept_if_it_comes(bench: Bench, simulator: Simulator) -> None:
@@ -129,7 +130,7 @@ def test_a_voice_that_comes_after_its_deadline_is_kept_and_a_retry_pays_for_its_
     job_id = past_its_deadline(bench, simulator)
     asked_in_its_time(bench, job_id)
     kept = bench.job(job_id)
-    assert (kept.state, kept.persona_id is None, changes.cost(kept)) == (State.FAILED, False, 15)
+    assert (kept.state, kept.persona_id is None, transitions.cost(kept)) == (State.FAILED, False, 15)
     questions = asked(simulator)
 
     assert queue.retry(job_id, resubmit=True).stage is Stage.MUSIC
@@ -177,7 +178,7 @@ def test_what_upstream_failed_is_kept_if_it_comes_after_all(build: Build, queue:
         asked_in_its_time(bench, job_id)
 
     kept = bench.job(job_id)
-    assert (kept.state, kept.persona_id, changes.cost(kept)) == (State.FAILED, "p1", 15)
+    assert (kept.state, kept.persona_id, transitions.cost(kept)) == (State.FAILED, "p1", 15)
     assert queue.retry(job_id).stage is Stage.MUSIC
 
 
@@ -267,7 +268,7 @@ def test_an_order_that_somebody_gave_up_is_found_again_by_its_webhook(
     bench = replace(bench, services=replace(bench.services, clock=Now()))
     bench.poll(Stage.VOICE, [job_id])
     found = bench.job(job_id)
-    assert (found.state, found.persona_id is None, changes.cost(found)) == (State.FAILED, False, 15)
+    assert (found.state, found.persona_id is None, transitions.cost(found)) == (State.FAILED, False, 15)
     assert webhooks.take(bench.store, job_id, Stage.VOICE, 1, charge["task_id"]) is Hint.NOTHING
     assert books_agree(bench, simulator)
 

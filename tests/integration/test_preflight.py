@@ -11,13 +11,13 @@ from itertools import chain, repeat
 
 import pytest
 
-from tests.recordings import mp3, redirect, sent, serving, wav, xing
-from tests.scripted import HANG_UP, Request, Script, Scripted
+from tests.support.recordings import mp3, redirect, sent, serving, wav, xing
+from tests.support.scripted import HANG_UP, Request, Script, Scripted
 from voicequeue import UnfitAudio
-from voicequeue.audio import Audio
-from voicequeue.net.addresses import Allowed
-from voicequeue.net.connections import Times
-from voicequeue.preflight import Preflight, Recordings, Rules
+from voicequeue.ingest.audio import Audio
+from voicequeue.ingest.preflight import Preflight, Recordings, Rules
+from voicequeue.net.address_policy import Allowed
+from voicequeue.net.http_client import Times
 
 HERE = Allowed.of("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
 HASTY = Times(connect_s=1.0, whole_s=3.0, answer_s=0.4, least_speed=8_000, slow_s=0.3)

@@ -15,17 +15,18 @@ from celery.worker import state
 
 from config.settings import BadSettings
 from simulator.process import Simulator
+from tasks.context import Services
 from tasks.musicapi import MusicApi
-from tasks.services import Services
 from tests.conftest import eventually
 from tests.store.life import charge, named
-from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue, changes
-from voicequeue.claims import Charged
-from voicequeue.flow import Patience
-from voicequeue.job import Code, Move
-from voicequeue.polling import ENOUGH, PollPlan, Span
-from voicequeue.records import task_field
-from voicequeue.store import Store
+from voicequeue import Song, Stage, State, VoiceJob, VoiceQueue
+from voicequeue.domain import transitions
+from voicequeue.domain.claims import Charged
+from voicequeue.domain.job import Code, Move
+from voicequeue.domain.poll_schedule import ENOUGH, PollPlan, Span
+from voicequeue.domain.serialization import task_field
+from voicequeue.domain.timeouts import Patience
+from voicequeue.storage.job_store import Store
 from workers.pulse import HEARD_S, PROCESSES, Beating, Pulse
 
 SONG = Song(prompt="la la")
@@ -199,7 +200,7 @@ def test_a_silent_charge_becomes_unsure_and_is_handed_out_to_nobody(bench: Bench
 def over(bench: Bench, queue: VoiceQueue, count: int, *, since_s: float) -> None:
     """Jobs that were cancelled so long ago."""
     for job_id in enqueue(queue, count):
-        bench.store.apply([changes.cancel(queue.get(job_id), 0.0)], bench.clock.now - since_s)
+        bench.store.apply([transitions.cancel(queue.get(job_id), 0.0)], bench.clock.now - since_s)
 
 
 def test_jobs_that_have_been_over_for_longer_than_they_are_kept_go(bench: Bench, queue: VoiceQueue) -> None:

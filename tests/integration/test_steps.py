@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from simulator.process import Simulator
-from tasks import decide
+from tasks import decisions
 from tasks.steps import Submitted
 from tests.conftest import eventually
 from tests.integration.conftest import (
@@ -28,13 +28,13 @@ from tests.integration.conftest import (
     voice,
     voices,
 )
-from tests.losing import losing_way
-from tests.scripted import HANG_UP, Request, Scripted, answer
+from tests.support.losing import losing_way
+from tests.support.scripted import HANG_UP, Request, Scripted, answer
 from voicequeue import Limits, Stage, State, VoiceJob
-from voicequeue.job import Code
-from voicequeue.polling import PollPlan
-from voicequeue.redis_refusals import RedisRefusalError
-from voicequeue.store import Store, connect
+from voicequeue.domain.job import Code
+from voicequeue.domain.poll_schedule import PollPlan
+from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.redis_refusals import RedisRefusalError
 
 MANY = Limits(in_flight=1000, first_in_flight=1000)
 
@@ -201,7 +201,7 @@ def test_a_claim_that_never_arrived_is_asked_for_anew_when_the_job_is_unsure_by_
 
     def given_up() -> None:
         job = bench.job(job_id)
-        assert bench.store.apply([decide.lost(job_id, job.version, Stage.VOICE)], bench.clock.now) == [True]
+        assert bench.store.apply([decisions.lost(job_id, job.version, Stage.VOICE)], bench.clock.now) == [True]
 
     with losing_way(valkey_url) as way, closing(connect(way.url)) as client:
         unlucky = replace(bench, services=replace(bench.services, store=Store(client, prefix, limits=MANY)))

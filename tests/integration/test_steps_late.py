@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, repeat
 
-from tasks import decide, steps
+from tasks import decisions, steps
 from tasks.steps import Submitted
 from tests.conftest import eventually
 from tests.integration.conftest import PATIENCE, POLL_S, Bench, Build, voice
-from tests.scripted import HANG_UP, Request, Scripted, answer
+from tests.support.scripted import HANG_UP, Request, Scripted, answer
 from voicequeue import Stage, State
-from voicequeue.job import Move
+from voicequeue.domain.job import Move
 
 
 class Held:
@@ -38,7 +38,7 @@ def give_up_silent_charges(bench: Bench) -> None:
     """What the pulse does when a charge's time has run out."""
     bench.clock.now += PATIENCE.charge_s + 1
     silent = bench.store.overdue(bench.clock.now, patience=0)
-    moves = [decide.lost(each.job_id, each.version, each.stage) for each in silent]
+    moves = [decisions.lost(each.job_id, each.version, each.stage) for each in silent]
     assert bench.store.apply(moves, bench.clock.now) == [True]
 
 

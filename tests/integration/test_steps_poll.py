@@ -29,11 +29,12 @@ from tests.integration.conftest import (
     voice,
     voices,
 )
-from tests.scripted import Request, Scripted, answer
-from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue, changes
-from voicequeue.claims import Planned
-from voicequeue.job import Code
-from voicequeue.polling import PollPlan
+from tests.support.scripted import Request, Scripted, answer
+from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue
+from voicequeue.domain import transitions
+from voicequeue.domain.claims import Planned
+from voicequeue.domain.job import Code
+from voicequeue.domain.poll_schedule import PollPlan
 
 
 def asked(simulator: Simulator) -> int:
@@ -293,7 +294,7 @@ def test_a_failure_that_is_reported_at_the_deadline_is_told_with_it(build: Build
     assert why(job) == (Code.DEADLINE, Stage.VOICE)
     assert job.failure is not None
     assert "could not be extracted" in job.failure.message
-    assert changes.cost(job) == 15
+    assert transitions.cost(job) == 15
 
 
 # ── deadlines and retries ──────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from dataclasses import replace
 from tasks.steps import Round, Submitted
 from tests.conftest import eventually
 from tests.integration.conftest import POLL_S, THREADS, Bench, Build, voices
-from tests.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, Scripted, answer
 from voicequeue import Stage, State
 
 

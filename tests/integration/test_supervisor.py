@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import eventually
-from workers.home import HomeInUse, alone_in
-from workers.supervisor import Program, Supervisor
+from workers.local.home import HomeInUse, alone_in
+from workers.local.supervisor import Program, Supervisor
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 
@@ -98,8 +98,8 @@ def test_foundations_end_last(tmp_path: Path) -> None:
 #: A supervisor that is killed: a worker that leaves a child behind, what it needs, and the lock on a folder.
 KILLED = """
 import pathlib, signal, sys
-from workers.home import alone_in
-from workers.supervisor import Program, Supervisor
+from workers.local.home import alone_in
+from workers.local.supervisor import Program, Supervisor
 
 home = pathlib.Path(sys.argv[1])
 with alone_in(home) as lock, Supervisor(keeps=[lock.descriptor]) as supervisor:

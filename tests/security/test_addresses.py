@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.archive.fetcher import Bounds, Fetcher, NotFetched
-from tests.scripted import Scripted, answer, one_answer
+from tasks.archive.downloader import Bounds, Fetcher, NotFetched
+from tests.support.scripted import Scripted, answer, one_answer
 from voicequeue.errors import UnfitAudio
-from voicequeue.net.addresses import Allowed
-from voicequeue.net.connections import Refused, Target, Times, Unanswered, request
-from voicequeue.preflight import Recordings, Rules
+from voicequeue.ingest.preflight import Recordings, Rules
+from voicequeue.net.address_policy import Allowed
+from voicequeue.net.http_client import Refused, Target, Times, Unanswered, request
 
 NOBODY = Allowed.of("", setting="S")
 HASTY = Times(connect_s=0.3, whole_s=0.3)

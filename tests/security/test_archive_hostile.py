@@ -15,16 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.archive.fetcher import Bounds, Fetcher, NotFetched
-from tasks.archive.keep import SPOOLED, ArchiveServices, keep, sweep
-from tasks.archive.shelf import Shelf
+from tasks.archive.downloader import Bounds, Fetcher, NotFetched
+from tasks.archive.storage import Shelf
+from tasks.archive.task import SPOOLED, ArchiveServices, keep, sweep
 from tests.integration.conftest import Clock
-from tests.scripted import HANG_UP, Request, Scripted, one_answer
 from tests.store.life import NOW, one, song_of
+from tests.support.scripted import HANG_UP, Request, Scripted, one_answer
 from voicequeue import Clip
-from voicequeue.flow import ArchivePatience
-from voicequeue.net.addresses import Allowed
-from voicequeue.store import Store, connect
+from voicequeue.domain.timeouts import ArchivePatience
+from voicequeue.net.address_policy import Allowed
+from voicequeue.storage.job_store import Store, connect
 
 BODY = b"ID3\x04" + bytes(96)
 HERE = Allowed.of("127.0.0.1", setting="S")

@@ -20,14 +20,14 @@ from tests.security.surface import changing
 from tests.security.test_slow_clients import UPLOAD, connected, hello, piece, rest, row, until
 from tests.web.conftest import KEYS, Build, Gateway, app_of, serving
 from tests.web.seen import Person
-from voicequeue import signing
+from voicequeue.auth import signatures
 from workers.gateway import bodies, problems
 from workers.gateway.connections import Bounds, Connections
 from workers.gateway.server import Config, Protocol, Server
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 SECRET = "0123456789abcdef" * 4
-HOOK = f"/hooks/musicapi/job/voice?attempt=1&token={signing.webhook_token(SECRET, 'job', 'voice', 1)}"
+HOOK = f"/hooks/musicapi/job/voice?attempt=1&token={signatures.webhook_token(SECRET, 'job', 'voice', 1)}"
 CONTINUE = "Expect: 100-continue\r\n"
 
 

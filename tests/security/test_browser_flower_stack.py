@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, expect
 from config.flowerguard import HEADERS
 from config.settings import Settings
 from tests.security.surface import site
-from workers import stack as stacks
-from workers.stack import Stack, free_port
-from workers.supervisor import Supervisor
+from workers.local import stack as stacks
+from workers.local.stack import Stack, free_port
+from workers.local.supervisor import Supervisor
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from tests.jobs import voice
 from tests.security.surface import operations
 from tests.security.test_slow_clients import connected
+from tests.support.jobs import voice
 from tests.web.conftest import Gateway, app_of
 from tests.web.seen import Person
 from voicequeue import VoiceQueue

@@ -9,12 +9,12 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.conftest import eventually
-from tests.jobs import voice
 from tests.security.surface import site
 from tests.store.life import song_of
+from tests.support.jobs import voice
 from tests.web.conftest import KEYS, Gateway
 from voicequeue import Clip, State, VoiceQueue
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 #: Sends what browsers send without asking first, in each way there is; afterwards `window.isDone`.
 PRESSES = """<!doctype html><title>prizes</title>

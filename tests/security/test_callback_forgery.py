@@ -13,19 +13,20 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from tasks.callbacks.sender import Delivered, Sender
-from tasks.intake import take
-from tests.jobs import voice
-from tests.scripted import Request, Scripted, answer, one_answer
+from tasks.enqueue import take
 from tests.store.conftest import Command
 from tests.store.life import failed, one
+from tests.support.jobs import voice
+from tests.support.scripted import Request, Scripted, answer, one_answer
 from tests.web.conftest import Gateway
-from voicequeue import Code, Job, VoiceQueue, signing
-from voicequeue.net.addresses import Allowed
-from voicequeue.net.connections import Target, Times
-from voicequeue.store import Store
+from voicequeue import Code, Job, VoiceQueue
+from voicequeue.auth import signatures
+from voicequeue.net.address_policy import Allowed
+from voicequeue.net.http_client import Target, Times
+from voicequeue.storage.job_store import Store
 
 COMMON = "a secret of 32 characters or more"
-ROOT = signing.callback_secret(COMMON)
+ROOT = signatures.callback_secret(COMMON)
 ROWS = {"Content-Type": "application/x-ndjson"}
 AUDIO = "https://recordings.example/ana.wav"
 
@@ -108,10 +109,10 @@ def test_another_port_scheme_or_host_is_another_receiver() -> None:
         "https://b.example/",
         "https://[::1]/",
     )
-    found = {signing.receiver_secret(ROOT, Target.of(url).site) for url in urls}
+    found = {signatures.receiver_secret(ROOT, Target.of(url).site) for url in urls}
 
     assert len(found) == len(urls)
-    assert signing.receiver_secret(ROOT, Target.of("https://u:p@A.example:443/x?y").site) in found
+    assert signatures.receiver_secret(ROOT, Target.of("https://u:p@A.example:443/x?y").site) in found
 
 
 def test_a_secret_that_is_set_for_callbacks_is_no_receivers_either(

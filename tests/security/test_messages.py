@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from kombu import Connection
 from kombu.utils.json import dumps, loads
 
-from tasks.intake import ENQUEUE, HiddenArguments, only_argument
+from tasks.enqueue import ENQUEUE, HiddenArguments, only_argument
 from tests.security.envelopes import CORPUS, GOOD, HALF, INTAKE, LADEN, every_place, message, old, with_property
 from voicequeue import InvalidJob, KeyConflict, Song, VoiceJob
+from voicequeue.domain.spec import parse
 from voicequeue.errors import DISCREET_MAX, FIELDS
-from voicequeue.spec import parse
 from workers.consumer import ETA_MAX_S, fault_of_arguments
-from workers.envelope import UNREADABLE, fault
-from workers.opening import KEPT, sound
+from workers.message_decoding import KEPT, sound
+from workers.message_validation import UNREADABLE, fault
 
 NOW = 1_800_000_000.0
 

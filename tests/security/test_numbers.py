@@ -13,15 +13,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tasks.musicapi import readings
+from tasks.musicapi import responses
 from tasks.musicapi.errors import retry_after
 from tasks.musicapi.layers import number_of
 from tests.integration.conftest import NOT_READY, Build, voice
-from tests.scripted import Request, Scripted, answer
 from tests.store.conftest import Command
+from tests.support.scripted import Request, Scripted, answer
 from tests.web.conftest import Build as BuildGateway
 from tests.web.conftest import Gateway, problem
-from voicequeue import Song, State, UnknownModelWarning, VoiceQueue, signing, song
+from voicequeue import Song, State, UnknownModelWarning, VoiceQueue
+from voicequeue.auth import signatures
+from voicequeue.domain import song
 from voicequeue.texts import real_number, whole_number
 
 URL = "https://recordings.example/a.wav"
@@ -171,8 +173,8 @@ def test_an_answer_with_an_endless_number_is_unreadable_and_no_end(build_bench: 
 
 def test_a_balance_that_no_account_has_is_no_balance() -> None:
     """Beyond what a script can count with."""
-    assert [readings.credits_left({"credits": credits}) for credits in (10**300, -(10**300), 1e300)] == [None] * 3
-    assert readings.credits_left({"credits": 10**6, "extra_credits": 5}) == 10**6 + 5
+    assert [responses.credits_left({"credits": credits}) for credits in (10**300, -(10**300), 1e300)] == [None] * 3
+    assert responses.credits_left({"credits": 10**6, "extra_credits": 5}) == 10**6 + 5
 
 
 def test_a_webhook_with_an_endless_number_is_a_hint_all_the_same(
@@ -185,8 +187,8 @@ def test_a_webhook_with_an_endless_number_is_a_hint_all_the_same(
     with Scripted(lambda request: [answer({"task_id": "t1"} if request.method == "POST" else NOT_READY)]) as upstream:
         [job_id] = build_bench(upstream.url).ordered(voice())
     body, at = f'{{"task_id": {LONG}}}'.encode(), str(int(time.time()))
-    own = signing.webhook_secret(secret, job_id)
-    token = signing.webhook_token(secret, job_id, "voice", 1)
+    own = signatures.webhook_secret(secret, job_id)
+    token = signatures.webhook_token(secret, job_id, "voice", 1)
     for stamp, status in ((at, 200), (LONG, 401), ("١٢", 401)):
         sent = gateway(
             "POST",
@@ -195,7 +197,7 @@ def test_a_webhook_with_an_endless_number_is_a_hint_all_the_same(
             data=body,
             headers={
                 "X-Webhook-Timestamp": stamp.encode(),
-                "X-Webhook-Signature": signing.upstream_signature(own, stamp, body),
+                "X-Webhook-Signature": signatures.upstream_signature(own, stamp, body),
             },
         )
         assert sent.status_code == status, sent.text

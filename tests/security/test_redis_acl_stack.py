@@ -29,9 +29,9 @@ from tests.acceptance.conftest import DIALS, FAST, jobs, settled
 from tests.acceptance.messages import INTAKE_KEY, NAME, plain_client
 from tests.composed import ROOT
 from tests.conftest import eventually
-from tests.scripted import Scripted, answer
+from tests.support.scripted import Scripted, answer
 from voicequeue import InArchive, VoiceQueue
-from workers.stack import free_port
+from workers.local.stack import free_port
 
 PROCESSES = ("worker", "callbacks", "archive", "web", "flower")
 BIN = Path(sys.executable).parent

@@ -10,11 +10,11 @@ import pytest
 from redis import Redis
 
 from tests.security.envelopes import CORPUS
-from voicequeue.checkup import look, remarks
-from voicequeue.keyspace import celery_root
-from voicequeue.store import Store
-from workers.opening import UnsoundError
-from workers.remote import COMMANDS, EVENTS, REPLIES, received, reply_queue
+from voicequeue.diagnostics.checkup import look, remarks
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.keyspace import celery_root
+from workers.message_decoding import UnsoundError
+from workers.remote_control import COMMANDS, EVENTS, REPLIES, received, reply_queue
 
 UUID = "0a1b2c3d-0a1b-3c2d-8e4f-0a1b2c3d4e5f"
 

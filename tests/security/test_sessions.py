@@ -12,14 +12,15 @@ import pytest
 import requests
 from redis import Redis
 
-from tests.jobs import sung, voice
 from tests.store.life import put
+from tests.support.jobs import sung, voice
 from tests.web.conftest import KEYS, SETTING, Build, Gateway
 from tests.web.seen import Person, logged_in, seen
-from voicequeue import StoreUnreachable, VoiceQueue, apikeys, signing
-from voicequeue.apikeys import ApiKey, Scope
-from voicequeue.store import Store
-from workers.gateway.page import reading
+from voicequeue import StoreUnreachable, VoiceQueue
+from voicequeue.auth import api_keys, signatures
+from voicequeue.auth.api_keys import ApiKey, Scope
+from voicequeue.storage.job_store import Store
+from workers.gateway.page import views
 from workers.gateway.session import Logins
 
 SECRET = "what signs webhooks, of 32 characters and more"
@@ -43,7 +44,7 @@ def token_of(answer: requests.Response, prefix: str) -> str:
 def _signed(key: ApiKey, secret: str) -> str:
     """A cookie as earlier releases signed it."""
     until = str(int(time.time()) + 3_600)
-    return f"{key.name}.{until}.{signing.derive(secret, 'session', key.line(), until)}"
+    return f"{key.name}.{until}.{signatures.derive(secret, 'session', key.line(), until)}"
 
 
 FORGERIES: dict[str, Callable[[ApiKey], str]] = {
@@ -52,7 +53,7 @@ FORGERIES: dict[str, Callable[[ApiKey], str]] = {
     "the stored hash": lambda key: key.digest,
     "the key's line": ApiKey.line,
     "a hash of the line": lambda key: sha256(key.line().encode()).hexdigest(),
-    "as long as a token, of the secret": lambda key: signing.derive(SECRET, "session", key.line())[:43],
+    "as long as a token, of the secret": lambda key: signatures.derive(SECRET, "session", key.line())[:43],
 }
 
 
@@ -129,8 +130,8 @@ def test_what_a_page_follows_ends_with_its_login(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, button: str, heartbeat_s: float
 ) -> None:
     """With the next thing that moves, or the next heartbeat: a cookie that was copied follows nothing any more."""
-    monkeypatch.setattr(reading, "HEARTBEAT_S", heartbeat_s)
-    monkeypatch.setattr(reading, "TOGETHER_S", 0.05)
+    monkeypatch.setattr(views, "HEARTBEAT_S", heartbeat_s)
+    monkeypatch.setattr(views, "TOGETHER_S", 0.05)
     person = Person(gateway, "read")
     copied = person.session.cookies.get_dict()
     with requests.get(f"{gateway.url}/live", cookies=copied, stream=True, timeout=10) as stream:
@@ -146,8 +147,8 @@ def test_what_a_page_follows_outlasts_an_outage(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nobody knows whether the login still holds nothing is told; afterwards all is."""
-    monkeypatch.setattr(reading, "HEARTBEAT_S", 0.05)
-    monkeypatch.setattr(reading, "TOGETHER_S", 0.05)
+    monkeypatch.setattr(views, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(views, "TOGETHER_S", 0.05)
     person = Person(gateway, "read")
     with requests.get(f"{gateway.url}/live", cookies=person.session.cookies, stream=True, timeout=10) as stream:
         lines = stream.iter_lines()
@@ -166,7 +167,7 @@ def test_a_login_ends_with_its_key(build_gateway: Build, prefix: str) -> None:
     token = token_of(logged_in(build_gateway(), KEYS["read"][0]), prefix)
     others = {
         "removed": KEYS["all"][1].line(),
-        "replaced": apikeys.new(key.name, key.scopes)[1].line(),
+        "replaced": api_keys.new(key.name, key.scopes)[1].line(),
         "wider": ApiKey(key.name, frozenset(Scope), key.digest).line(),
     }
 

@@ -19,12 +19,12 @@ from config.settings import Settings, load
 from tests.conftest import eventually
 from tests.store.conftest import Command, at_home, command
 from voicequeue import StoreUnreachable
-from voicequeue.redis_url import masked, validate_redis_url
-from workers import demo, stack, up
-from workers.home import alone_in
-from workers.private import UnsafeFileError
-from workers.stack import ROOT, Addresses, Stack
-from workers.supervisor import Program, Supervisor
+from voicequeue.storage.redis_url import masked, validate_redis_url
+from workers.local import demo, stack, up
+from workers.local.home import alone_in
+from workers.local.stack import ROOT, Addresses, Stack
+from workers.local.supervisor import Program, Supervisor
+from workers.private_files import UnsafeFileError
 
 __all__ = ["at_home", "command"]
 

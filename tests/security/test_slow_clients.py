@@ -23,8 +23,8 @@ from tests.conftest import eventually
 from tests.web.conftest import KEYS, Build, Gateway, problem, serving
 from tests.web.seen import Person
 from voicequeue import VoiceJob, VoiceQueue
-from voicequeue.portions import TEXT_MAX
-from workers.gateway import bodies, bulk, events, intake, large, notices, outbox
+from voicequeue.domain.portions import TEXT_MAX
+from workers.gateway import batches, bodies, events, intake, large, notices, outbox
 from workers.gateway.connections import Bounds
 from workers.gateway.server import Protocol
 
@@ -216,7 +216,7 @@ def test_an_upload_that_is_dripped_keeps_no_place(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch, said: Callable[[str], int]
 ) -> None:
     """Its rows are in, the last line says what was wrong, and the next upload has its place."""
-    monkeypatch.setattr(bulk, "AT_ONCE", 1)
+    monkeypatch.setattr(batches, "AT_ONCE", 1)
     monkeypatch.setattr(intake, "WINDOW_S", 0.3)
     gateway = build_gateway()
     with connected(gateway.url, head(UPLOAD) + piece(row(1))) as raw:
@@ -274,7 +274,7 @@ def test_time_that_redis_takes_is_not_the_senders(gateway: Gateway, monkeypatch:
 def test_one_key_takes_half_of_the_places_for_uploads(gateway: Gateway) -> None:
     """It is told 429 and when to come again; another key is served, and so is the first when it has done."""
     with ExitStack() as stack:
-        for number in range(bulk.AT_ONCE // 2):
+        for number in range(batches.AT_ONCE // 2):
             raw = stack.enter_context(connected(gateway.url, head(UPLOAD) + piece(row(number))))
             until(raw, b'"outcome": "new"')
         refused = gateway("POST", UPLOAD, data=row(9), headers=ROWS)
@@ -327,7 +327,7 @@ def test_outcomes_that_are_not_read_stop_the_upload_and_fill_no_disk(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sender cannot send on, is cut off after a while, and its place is free."""
-    monkeypatch.setattr(bulk, "AT_ONCE", 1)
+    monkeypatch.setattr(batches, "AT_ONCE", 1)
     monkeypatch.setattr(outbox, "IN_MEMORY", 4_096)
     monkeypatch.setattr(outbox, "SPOOL_MAX", 100_000)
     spools: list[outbox.Outbox] = []

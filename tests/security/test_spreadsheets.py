@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from tests.store.conftest import Command
 from tests.store.life import song_of
 from voicequeue import Clip, VoiceQueue
-from voicequeue.cells import guarded, unguarded
-from voicequeue.rows import Rows
-from voicequeue.store import Store
+from voicequeue.ingest.cells import guarded, unguarded
+from voicequeue.ingest.row_reader import Rows
+from voicequeue.storage.job_store import Store
 
 #: At which signs programs split a line; which, follows from the country that they are set to.
 SEPARATORS = ",;\t|"

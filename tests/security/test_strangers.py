@@ -14,7 +14,7 @@ import requests
 
 from tests.web.conftest import Build, Gateway
 from tests.web.test_web_access import ROUTES
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 PAGES = ("/", "/job/x", "/batches", "/trend", "/controls", "/live", "/job/x/retry")
 

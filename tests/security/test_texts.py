@@ -16,22 +16,23 @@ from redis import Redis
 
 from config.logs import formatter
 from config.settings import Settings
-from tasks.archive.fetcher import Bounds, Fetcher
-from tasks.archive.keep import ArchiveServices, keep
-from tasks.archive.shelf import Shelf
-from tasks.intake import take
-from tasks.musicapi import readings
+from tasks.archive.downloader import Bounds, Fetcher
+from tasks.archive.storage import Shelf
+from tasks.archive.task import ArchiveServices, keep
+from tasks.enqueue import take
+from tasks.musicapi import responses
 from tests.integration.conftest import Build, voice
-from tests.jobs import sung
-from tests.scripted import Request, Scripted, answer
 from tests.store.conftest import Command
 from tests.store.life import NOW, brought_to, dump, make, song_of
+from tests.support.jobs import sung
+from tests.support.scripted import Request, Scripted, answer
 from tests.web.conftest import Gateway, app_of, problem
-from voicequeue import Code, Failure, Filter, InvalidJob, Job, RejectedMessage, Stage, State, VoiceQueue, records
+from voicequeue import Code, Failure, Filter, InvalidJob, Job, RejectedMessage, Stage, State, VoiceQueue
+from voicequeue.domain import serialization
+from voicequeue.domain.timeouts import ArchivePatience
 from voicequeue.errors import VoiceQueueError
-from voicequeue.flow import ArchivePatience
-from voicequeue.net.addresses import Allowed
-from voicequeue.store import Store
+from voicequeue.net.address_policy import Allowed
+from voicequeue.storage.job_store import Store
 from voicequeue.texts import halves, json_text, mended, shown
 
 HALF = "cut \ud83d"
@@ -219,7 +220,7 @@ def _kept(store: Store, redis: Redis, prefix: str) -> Job:
         take(store, [], {"job": {"audio_url": URL}}, message_id=HALF, now=NOW)
     song_of(store, name="whole 🎵", batch="spring")
     job = brought_to(store, State.PENDING, sung(callback_url="https://hooks.example/x"))
-    failure = records.failure_text(Failure(Code.UPSTREAM_FAILED, Stage.VOICE, HALF))
+    failure = serialization.failure_text(Failure(Code.UPSTREAM_FAILED, Stage.VOICE, HALF))
     fields = {"failure": failure, "persona_id": HALF, "voice_name": HALF, "answer": HALF}
     failed = make(store, job, State.FAILED, reason=HALF, fields=fields)
     store.controls.close("cooldown", HALF, NOW)
@@ -417,8 +418,8 @@ BROKEN_IDS: list[Any] = [
 @pytest.mark.parametrize("body", BROKEN_IDS, ids=str)
 def test_an_id_with_half_a_character_is_no_id_and_no_other_is_taken_for_it(body: Any) -> None:
     """Mended it would be one that upstream does not know, or another order's; so it is read nowhere."""
-    assert readings.accepted(body) is None
-    assert readings.task_id(body) is None
+    assert responses.accepted(body) is None
+    assert responses.task_id(body) is None
 
 
 def test_a_voice_with_half_a_character_in_its_id_is_not_sung_with() -> None:
@@ -426,10 +427,10 @@ def test_a_voice_with_half_a_character_in_its_id_is_not_sung_with() -> None:
     made = {"code": 200, "data": {"state": "complete", "id": "p2", "persona": {"persona_id": HALF, "id": "p3"}}}
     song = {"clip_id": HALF, "id": "another", "state": "succeeded", "audio_url": URL}
 
-    assert readings.reading({"persona_id": HALF}, Stage.VOICE) is None
-    assert not isinstance(readings.reading(made, Stage.VOICE), readings.VoiceReady)
-    found = readings.reading({"data": [song]}, Stage.MUSIC)
-    assert isinstance(found, readings.MusicReady)
+    assert responses.reading({"persona_id": HALF}, Stage.VOICE) is None
+    assert not isinstance(responses.reading(made, Stage.VOICE), responses.VoiceReady)
+    found = responses.reading({"data": [song]}, Stage.MUSIC)
+    assert isinstance(found, responses.MusicReady)
     assert [(clip.clip_id, clip.audio_url) for clip in found.clips] == [("clip-1", URL)]
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from tests.jobs import sung, voice
 from tests.store.life import brought_to, put
+from tests.support.jobs import sung, voice
 from voicequeue import State
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 
 @dataclass(frozen=True)

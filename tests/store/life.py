@@ -10,13 +10,14 @@ from typing import Any, cast
 
 from redis import Redis
 
-from tests.jobs import sung
-from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob, changes, records
-from voicequeue.claims import Charged, ChargedOrder, Later, Overdue
-from voicequeue.gate import Effect, Reason, Refusal
-from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, Move
-from voicequeue.stage import PRICES
-from voicequeue.store import SONGS_AHEAD, Store
+from tests.support.jobs import sung
+from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob
+from voicequeue.domain import serialization, transitions
+from voicequeue.domain.claims import Charged, ChargedOrder, Later, Overdue
+from voicequeue.domain.gate import Effect, Reason, Refusal
+from voicequeue.domain.job import FINAL, IN_FLIGHT, MAY_BE_LATE, Move
+from voicequeue.domain.stage import PRICES
+from voicequeue.storage.job_store import SONGS_AHEAD, Store
 
 NOW = 1_760_000_000.0
 
@@ -68,7 +69,7 @@ def charging(store: Store, job_id: str, now: float = NOW, *, lease: float = 90.0
 def accepted(store: Store, job_id: str, now: float = NOW, *, due: float | None = None) -> Job:
     """Upstream took the order of a job that is being charged."""
     job = one(store, job_id)
-    fields = {records.task_field(job.stage): f"task-{job.stage}-{job_id}", "since": str(now)}
+    fields = {serialization.task_field(job.stage): f"task-{job.stage}-{job_id}", "since": str(now)}
     due = now if due is None else due
     return make(store, job, State.PENDING, now, due=due, fields=fields, credits=PRICES[job.stage])
 
@@ -99,7 +100,7 @@ def slowed(store: Store, job_id: str, now: float = NOW, **waits: float) -> Effec
 
 def failed(store: Store, job: Job, code: Code, now: float = NOW) -> Job:
     """The job failed, for that reason."""
-    failure = records.failure_text(Failure(code, job.stage, "no"))
+    failure = serialization.failure_text(Failure(code, job.stage, "no"))
     return make(store, job, State.FAILED, now, reason=code, fields={"failure": failure, "settled": str(now)})
 
 
@@ -142,7 +143,7 @@ def song_of(store: Store, songs: tuple[Clip, ...] = CLIPS, **fields: Any) -> Job
         fields={"persona_id": "p-1", "voice_name": "ana"},
     )
     charging(store, made.id)
-    clips = records.clips_text(songs)
+    clips = serialization.clips_text(songs)
     return make(
         store, accepted(store, made.id), State.SUCCEEDED, NOW + 60, fields={"clips": clips, "settled": str(NOW + 60)}
     )
@@ -341,6 +342,6 @@ def ids(jobs: Iterable[Job | None]) -> list[str]:
 
 def named(job: Job, task_id: str = "t") -> Move:
     """Return the move of a job whose last order upstream names."""
-    move = changes.named(job, ChargedOrder(job.id, job.stage, job.attempt, task_id), NOW, reason="named")
+    move = transitions.named(job, ChargedOrder(job.id, job.stage, job.attempt, task_id), NOW, reason="named")
     assert move is not None
     return move

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.jobs import numbered, voice
 from tests.store.life import NOW, brought_to, make, one
+from tests.support.jobs import numbered, voice
 from voicequeue import (
     Action,
     AsyncVoiceQueue,
@@ -23,9 +23,9 @@ from voicequeue import (
     UnknownJob,
     VoiceQueue,
 )
-from voicequeue.spec import VoiceJob
-from voicequeue.store import Store
-from workers.stack import free_port
+from voicequeue.domain.spec import VoiceJob
+from voicequeue.storage.job_store import Store
+from workers.local.stack import free_port
 
 
 def public(kind: type) -> dict[str, Callable[..., Any]]:

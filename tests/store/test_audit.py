@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.jobs import numbered, voice
 from tests.store.damage import DEEDS, Damaged, whole
 from tests.store.life import NOW, accepted, brought_to, charging, dump, everything_agrees, failed, make, one, put
+from tests.support.jobs import numbered, voice
 from voicequeue import Code, State
-from voicequeue.audit import Drift, Finding, Misplaced, Unclear, audit
-from voicequeue.books import Books
-from voicequeue.repair import repair
-from voicequeue.store import Store, connect
+from voicequeue.storage.audit.audit import Drift, Finding, Misplaced, Unclear, audit
+from voicequeue.storage.audit.expected_state import Books
+from voicequeue.storage.audit.repair import repair
+from voicequeue.storage.job_store import Store, connect
 
 prefixes = itertools.count()
 

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.jobs import voice
 from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, dump, failed, make, move, one, put
-from voicequeue import Code, Job, State, VoiceQueue, changes
-from voicequeue.audit import audit
-from voicequeue.callbacks import Call, Callbacks, Undeliverable
-from voicequeue.job import iso
-from voicequeue.overview import CallbackCounts
-from voicequeue.repair import repair
-from voicequeue.store import Store
+from tests.support.jobs import voice
+from voicequeue import Code, Job, State, VoiceQueue
+from voicequeue.domain import transitions
+from voicequeue.domain.job import iso
+from voicequeue.domain.status import CallbackCounts
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.audit.repair import repair
+from voicequeue.storage.callbacks import Call, Callbacks, Undeliverable
+from voicequeue.storage.job_store import Store
 
 HOOK = "https://hooks.example/voices"
 LEASE = 60.0
@@ -62,7 +63,7 @@ def delivered(store: Store, now: float = NOW) -> list[str]:
 
 def retried(store: Store, job: Job, now: float = NOW) -> Job:
     """The failed job is queued again."""
-    assert store.apply([changes.retry(job, now, resubmit=True)], now) == [True]
+    assert store.apply([transitions.retry(job, now, resubmit=True)], now) == [True]
     return one(store, job.id)
 
 

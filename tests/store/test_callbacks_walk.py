@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis import Redis
 
-from tests.jobs import voice
 from tests.store.life import NOW, make, one, put
+from tests.support.jobs import voice
 from voicequeue import State
-from voicequeue.audit import audit
-from voicequeue.callbacks import Call
-from voicequeue.job import IN_FLIGHT, MOVES
-from voicequeue.store import Store
+from voicequeue.domain.job import IN_FLIGHT, MOVES
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.callbacks import Call
+from voicequeue.storage.job_store import Store
 
 walks = itertools.count()
 some = st.integers(0, 10**6)

@@ -12,8 +12,8 @@ from redis import Redis
 from tests.store.conftest import Command
 from tests.store.life import CLIPS, NOW, brought_to, song_of
 from voicequeue import ArchivedFile, InArchive, Job, State, VoiceQueue
-from voicequeue.job import Part, iso
-from voicequeue.store import Store
+from voicequeue.domain.job import Part, iso
+from voicequeue.storage.job_store import Store
 
 AUDIO = ArchivedFile("s3://songs/b/j/c-1.mp3", 1_234_567, "a" * 64)
 COVER = ArchivedFile("s3://songs/b/j/c-1.png", 1_000, "b" * 64)

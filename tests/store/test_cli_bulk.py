@@ -19,17 +19,17 @@ import pytest
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.jobs import numbered
-from tests.recordings import mp3, redirect, sent, serving, wav, xing
-from tests.scripted import Request, Scripted
 from tests.store.conftest import Command
 from tests.store.life import brought_to, dump
 from tests.store.test_cli_ingest import rejected, write
+from tests.support.jobs import numbered
+from tests.support.recordings import mp3, redirect, sent, serving, wav, xing
+from tests.support.scripted import Request, Scripted
 from voicequeue import State, VoiceQueue
-from voicequeue.progress import Progress
-from voicequeue.rows import Rows
-from voicequeue.spec import parse
-from voicequeue.store import Store
+from voicequeue.domain.spec import parse
+from voicequeue.ingest.checkpoint import Progress
+from voicequeue.ingest.row_reader import Rows
+from voicequeue.storage.job_store import Store
 
 VOICEQUEUE = str(Path(sys.executable).with_name("voicequeue"))
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import voice
 from tests.store.conftest import Command
 from tests.store.life import NOW, brought_to
-from voicequeue import Job, State, VoiceQueue, signing
-from voicequeue.job import iso
-from voicequeue.store import Store
+from tests.support.jobs import voice
+from voicequeue import Job, State, VoiceQueue
+from voicequeue.auth import signatures
+from voicequeue.domain.job import iso
+from voicequeue.storage.job_store import Store
 
 HOOK = "https://hooks.example/voices"
 
@@ -123,10 +124,10 @@ def test_the_secret_that_receivers_need_is_printed(command: Command, monkeypatch
     common = "the common secret of all these processes"
     monkeypatch.setenv("VOICEQUEUE_SECRET", common)
     root = command("callbacks", "--root-secret").out.strip()
-    assert root == signing.callback_secret(common)
+    assert root == signatures.callback_secret(common)
     for url in ("https://shop.example", "https://SHOP.example:443/hooks?a=b"):
         printed = command("callbacks", "--secret", url).out.strip()
-        assert printed == signing.receiver_secret(root, "https://shop.example:443") != root
+        assert printed == signatures.receiver_secret(root, "https://shop.example:443") != root
     assert command("callbacks", "--secret", "shop.example").code == 2
     monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", "whsec_bmV3 whsec_b2xk")
     assert command("callbacks", "--root-secret").out.strip() == "whsec_bmV3"

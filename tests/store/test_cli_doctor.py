@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from tests.jobs import numbered
 from tests.store.conftest import Command
 from tests.store.damage import Damaged, whole
 from tests.store.life import dump, everything_agrees, put
+from tests.support.jobs import numbered
 from voicequeue import State
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.jobs import LYRICS, URL
 from tests.store.conftest import Command
 from tests.store.life import NOW, accepted, charging, dump, failed, make, one
+from tests.support.jobs import LYRICS, URL
 from voicequeue import Code, State, VoiceQueue
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 A, B, C, D = (f"https://recordings.example/{letter}.wav" for letter in "abcd")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.jobs import sung
 from tests.store.conftest import Command
 from tests.store.life import NOW, brought_to, make
-from voicequeue import Clip, Code, Failure, Job, RejectedMessage, Stage, State, records
-from voicequeue.store import Store
+from tests.support.jobs import sung
+from voicequeue import Clip, Code, Failure, Job, RejectedMessage, Stage, State
+from voicequeue.domain import serialization
+from voicequeue.storage.job_store import Store
 
 #: What a caller, or upstream, might write to take over a terminal, or to look like something else.
 HOSTILE = (
@@ -39,8 +40,8 @@ def hostile(store: Store) -> Job:
         fields={
             "persona_id": HOSTILE,
             "voice_name": HOSTILE,
-            "clips": records.clips_text((clip,)),
-            "failure": records.failure_text(failure),
+            "clips": serialization.clips_text((clip,)),
+            "failure": serialization.failure_text(failure),
         },
     )
 

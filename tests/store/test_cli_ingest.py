@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.jobs import numbered
 from tests.store.conftest import Command
 from tests.store.life import dump
+from tests.support.jobs import numbered
 from voicequeue import VoiceQueue
-from voicequeue.portions import CHUNK
+from voicequeue.domain.portions import CHUNK
 
 A, B, C, D = (f"https://recordings.example/{letter}.wav" for letter in "abcd")
 

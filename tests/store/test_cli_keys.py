@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.store.conftest import Command
-from voicequeue import apikeys
-from voicequeue.apikeys import Scope
+from voicequeue.auth import api_keys
+from voicequeue.auth.api_keys import Scope
 
 
 def test_a_new_key_is_shown_once_with_the_line_for_the_gateway(command: Command) -> None:
@@ -15,8 +15,8 @@ def test_a_new_key_is_shown_once_with_the_line_for_the_gateway(command: Command)
 
     assert ended.code == 0
     key, line = ended.out.splitlines()
-    [configured] = apikeys.parse(line.removeprefix("VOICEQUEUE_API_KEYS="))
-    assert apikeys.holder([configured], key) == configured
+    [configured] = api_keys.parse(line.removeprefix("VOICEQUEUE_API_KEYS="))
+    assert api_keys.holder([configured], key) == configured
     assert (configured.name, configured.scopes) == ("shop", frozenset({Scope.ENQUEUE, Scope.READ}))
     assert "once" in ended.err
 
@@ -25,7 +25,7 @@ def test_scripts_get_a_new_key_as_json(command: Command) -> None:
     """With the same names."""
     told = command("keys", "new", "shop", "--scope", "operate", "--json").json()
 
-    assert apikeys.holder(apikeys.parse(told["line"]), told["key"])
+    assert api_keys.holder(api_keys.parse(told["line"]), told["key"])
     assert (told["name"], told["scopes"]) == ("shop", ["operate"])
 
 

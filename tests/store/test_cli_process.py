@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import numbered, voice
 from tests.store.conftest import Command
 from tests.store.life import NOW, brought_to, make
+from tests.support.jobs import numbered, voice
 from voicequeue import State, VoiceQueue
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 VOICEQUEUE = str(Path(sys.executable).with_name("voicequeue"))
 SECRET = "s3cr3t"

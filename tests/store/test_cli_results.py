@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import LYRICS, URL, voice
 from tests.store.conftest import Command
 from tests.store.life import CLIPS, NOW, REACHABLE, brought_to, failed, make, song_of
+from tests.support.jobs import LYRICS, URL, voice
 from voicequeue import Code, State, VoiceQueue
-from voicequeue.job import iso
-from voicequeue.store import Store
+from voicequeue.domain.job import iso
+from voicequeue.storage.job_store import Store
 
 # ── watch ─────────────────────────────────────────────────────────────────────────────────────────
 

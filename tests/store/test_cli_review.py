@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.jobs import sung
 from tests.store.conftest import Command
 from tests.store.life import NOW, brought_to, failed, make, one
+from tests.support.jobs import sung
 from voicequeue import Code, State
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 
 @pytest.fixture

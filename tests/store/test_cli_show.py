@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import typer
 
-from tests.jobs import URL, numbered, sung, voice
 from tests.store.conftest import Command
 from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, failed, make, one, put, refused, song_of
+from tests.support.jobs import URL, numbered, sung, voice
 from voicequeue import Code, Stage, State, VoiceQueue
-from voicequeue.claims import ChargedOrder
 from voicequeue.cli import app
-from voicequeue.job import iso
-from voicequeue.store import Store
+from voicequeue.domain.claims import ChargedOrder
+from voicequeue.domain.job import iso
+from voicequeue.storage.job_store import Store
 
 # ── --json everywhere ─────────────────────────────────────────────────────────────────────────────
 

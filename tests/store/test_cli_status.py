@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.jobs import numbered
 from tests.store.conftest import Command
 from tests.store.life import put
-from voicequeue.store import Store
+from tests.support.jobs import numbered
+from voicequeue.storage.job_store import Store
 
 
 def test_the_status_of_a_batch_tells_what_was_set_for_it(command: Command, store: Store) -> None:

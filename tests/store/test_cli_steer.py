@@ -7,14 +7,14 @@ import time
 import pytest
 from redis import Redis
 
-from tests.jobs import numbered, sung, voice
 from tests.store.conftest import Command
 from tests.store.life import NOW, accepted, brought_to, charging, dump, failed, make, one, put
+from tests.support.jobs import numbered, sung, voice
 from voicequeue import Code, Stage, State, UnknownBatch, VoiceQueue
-from voicequeue.balance import Drift
-from voicequeue.checkup import Level, look, remarks
-from voicequeue.job import iso
-from voicequeue.store import Store
+from voicequeue.diagnostics.checkup import Level, look, remarks
+from voicequeue.domain.balance import Drift
+from voicequeue.domain.job import iso
+from voicequeue.storage.job_store import Store
 
 # ── pause, resume ─────────────────────────────────────────────────────────────────────────────────
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.jobs import sung, voice
 from tests.store.conftest import Command
 from tests.store.life import NOW, one, put
 from tests.store.test_store_voices import ordered, voiced
+from tests.support.jobs import sung, voice
 from voicequeue import Persona, Stage, State, VoiceQueue
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 OTHER = "https://recordings.example/bo.wav"
 

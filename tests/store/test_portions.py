@@ -12,9 +12,9 @@ import pytest
 
 from tests.store.conftest import Command
 from voicequeue import AsyncVoiceQueue, VoiceJob, VoiceQueue
-from voicequeue.portions import CHUNK, TEXT_MAX
-from voicequeue.preview import Preview
-from voicequeue.store import Store
+from voicequeue.domain.portions import CHUNK, TEXT_MAX
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.preview import Preview
 
 ORDERS = [
     {"audio_url": f"https://a.example/{number}.wav", "key": str(number), "metadata": {"a": "b" * 4_000}, "songs": songs}

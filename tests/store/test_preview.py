@@ -7,11 +7,11 @@ import asyncio
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, URL, numbered, sung, voice
 from tests.store.life import dump
+from tests.support.jobs import SONG, URL, numbered, sung, voice
 from voicequeue import AsyncVoiceQueue, Foreseen, InvalidJob, KeyConflict, VoiceJob, VoiceQueue
-from voicequeue.portions import CHUNK
-from voicequeue.store import Store
+from voicequeue.domain.portions import CHUNK
+from voicequeue.storage.job_store import Store
 
 B = "https://recordings.example/bo.wav"
 

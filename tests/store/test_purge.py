@@ -9,7 +9,6 @@ import pytest
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.jobs import numbered, sung, voice
 from tests.store.life import (
     NOW,
     accepted,
@@ -23,15 +22,17 @@ from tests.store.life import (
     put,
     song_of,
 )
-from voicequeue import Code, Stage, State, VoiceQueue, changes
-from voicequeue.audit import audit
-from voicequeue.books import Books
-from voicequeue.callbacks import Undeliverable
-from voicequeue.claims import ChargedOrder, Outcome
-from voicequeue.job import FINAL
-from voicequeue.overview import Batch
-from voicequeue.repair import repair
-from voicequeue.store import Store, connect
+from tests.support.jobs import numbered, sung, voice
+from voicequeue import Code, Stage, State, VoiceQueue
+from voicequeue.domain import transitions
+from voicequeue.domain.claims import ChargedOrder, Outcome
+from voicequeue.domain.job import FINAL
+from voicequeue.domain.status import Batch
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.audit.expected_state import Books
+from voicequeue.storage.audit.repair import repair
+from voicequeue.storage.callbacks import Undeliverable
+from voicequeue.storage.job_store import Store, connect
 
 OVER = sorted(FINAL)
 LATER = NOW + 1_000
@@ -83,12 +84,12 @@ def test_a_job_that_has_been_over_for_long_goes_without_a_trace(
 def test_what_a_lost_order_may_have_cost_is_promised_until_its_job_goes(store: Store) -> None:
     """Of two that were given up, one goes: its batch has that much again. What upstream has named is spent for good."""
     first, second = (brought_to(store, State.UNSURE, voice(key=key, batch="spring")) for key in "ab")
-    store.apply([changes.order_again(first, NOW)], NOW)
+    store.apply([transitions.order_again(first, NOW)], NOW)
     charging(store, first.id)
     store.book(ChargedOrder(first.id, Stage.VOICE, 1, "t"), NOW, reason="named")
     make(store, one(store, first.id), State.UNSURE)
-    store.apply([changes.abandon(one(store, first.id), NOW)], NOW)
-    store.apply([changes.abandon(second, NOW + 10)], NOW + 10)
+    store.apply([transitions.abandon(one(store, first.id), NOW)], NOW)
+    store.apply([transitions.abandon(second, NOW + 10)], NOW + 10)
     batch = store.batch("spring")
     assert batch is not None
     assert (batch.credits, batch.committed) == (4, 2 * 4)
@@ -127,7 +128,7 @@ def test_it_counts_from_the_last_move(store: Store) -> None:
     job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED, NOW + 10)
     assert purge(store, NOW + 10) == 0
 
-    store.apply([changes.retry(job, NOW + 20)], NOW + 20)
+    store.apply([transitions.retry(job, NOW + 20)], NOW + 20)
     cancelled = make(store, one(store, job.id), State.CANCELLED, NOW + 30)
 
     assert purge(store, NOW + 30) == 0
@@ -163,7 +164,7 @@ def test_the_key_of_a_job_that_went_is_free_again(store: Store) -> None:
 def test_a_job_whose_paid_order_may_still_deliver_stays(store: Store) -> None:
     """Until nobody asks any more."""
     pending = brought_to(store, State.PENDING)
-    store.apply([changes.cancel(pending, NOW)], NOW)
+    store.apply([transitions.cancel(pending, NOW)], NOW)
 
     assert purge(store, LATER) == 0
 
@@ -219,7 +220,7 @@ def test_a_voice_that_was_bought_outlives_its_job(store: Store) -> None:
 def test_a_job_that_left_its_voice_to_others_leaves_nobody_waiting(store: Store) -> None:
     """Who was to make it was cancelled and went; whoever comes next makes it."""
     [first] = put(store, sung(key="first", reuse=True))
-    store.apply([changes.cancel(one(store, first), NOW)], NOW)
+    store.apply([transitions.cancel(one(store, first), NOW)], NOW)
     assert purge(store, LATER) == 1
 
     [second] = put(store, sung(key="second", reuse=True), now=LATER)
@@ -353,7 +354,7 @@ def test_an_earlier_callback_of_a_job_that_went_says_why_it_cannot_be_sent(store
     unsure = brought_to(store, State.UNSURE, voice(callback_url="https://hooks.example/"))
     [doubt] = store.callbacks.hand_out(NOW, patience=60)
     store.callbacks.give_up(doubt, LATER, "410", tried=True)
-    store.apply([changes.abandon(unsure, NOW)], NOW)
+    store.apply([transitions.abandon(unsure, NOW)], NOW)
     [end] = store.callbacks.hand_out(LATER, patience=60)
     store.callbacks.delivered(end, LATER)
     assert purge(store, LATER) == 1
@@ -462,7 +463,7 @@ def test_a_sound_store_has_no_findings_while_jobs_go(valkey_url: str, redis: Red
 def test_what_upstream_says_of_an_order_whose_job_went_changes_nothing(store: Store) -> None:
     """A worker had claimed the job before it went."""
     pending = brought_to(store, State.PENDING)
-    late = changes.cancel(pending, NOW)
+    late = transitions.cancel(pending, NOW)
     make(store, pending, State.CANCELLED)
     purge(store, LATER)
 

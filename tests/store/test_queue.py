@@ -12,8 +12,8 @@ import pytest
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.jobs import LYRICS, SONG, URL, numbered, sung, voice
 from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, dump, make, one
+from tests.support.jobs import LYRICS, SONG, URL, numbered, sung, voice
 from voicequeue import (
     InvalidJob,
     KeyConflict,
@@ -25,8 +25,8 @@ from voicequeue import (
     VoiceJob,
     VoiceQueue,
 )
-from voicequeue.portions import CHUNK
-from voicequeue.store import Store
+from voicequeue.domain.portions import CHUNK
+from voicequeue.storage.job_store import Store
 
 SETTLED = [State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE]
 

@@ -8,20 +8,13 @@ import time
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, sung, voice
 from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, dump, failed, make
-from voicequeue import (
-    Code,
-    Job,
-    NotAllowed,
-    Stage,
-    State,
-    VoiceQueue,
-    plans,
-)
-from voicequeue.job import Doubt
-from voicequeue.listing import Filter
-from voicequeue.store import Store
+from tests.support.jobs import SONG, sung, voice
+from voicequeue import Code, Job, NotAllowed, Stage, State, VoiceQueue
+from voicequeue.client import bulk_operations
+from voicequeue.client.search import Filter
+from voicequeue.domain.job import Doubt
+from voicequeue.storage.job_store import Store
 
 # ── cancel ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -66,7 +59,7 @@ def test_a_plan_cancels_whoever_waits_before_the_one_that_makes_the_voice(
     queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, wanted: Filter
 ) -> None:
     """Or the next would be given the voice to make, and no longer be as the plan knows it; also across its pages."""
-    monkeypatch.setattr(plans, "CHUNK", 1)
+    monkeypatch.setattr(bulk_operations, "CHUNK", 1)
     queue.enqueue({"audio_url": "https://a.example/b.wav", "songs": [SONG] * 4, "batch": "spring"})
 
     done = queue.carry_out("cancel", queue.plan("cancel", wanted).token)

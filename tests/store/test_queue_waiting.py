@@ -18,15 +18,16 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
-from tests.jobs import numbered, sung, voice
-from tests.losing import LosingWay, losing_way
 from tests.store.conftest import Command
 from tests.store.life import brought_to, failed, one, put, song_of
-from voicequeue import Code, Job, State, StoreUnreachable, VoiceJob, VoiceQueue, changes
-from voicequeue.portions import CHUNK
-from voicequeue.store import Store, connect
-from workers.stack import Stack
-from workers.supervisor import Supervisor
+from tests.support.jobs import numbered, sung, voice
+from tests.support.losing import LosingWay, losing_way
+from voicequeue import Code, Job, State, StoreUnreachable, VoiceJob, VoiceQueue
+from voicequeue.domain import transitions
+from voicequeue.domain.portions import CHUNK
+from voicequeue.storage.job_store import Store, connect
+from workers.local.stack import Stack
+from workers.local.supervisor import Supervisor
 
 PATIENT_S = 60.0
 
@@ -410,7 +411,7 @@ def test_a_change_that_the_job_moved_away_from_is_not_told_as_made_though_the_an
     stale = replace(queue.get(second.id), version=queue.get(second.id).version - 1)
     now = time.time()
     with closing(connect(way.url)) as redis:
-        moves = [changes.cancel(job, now) for job in (queue.get(first.id), stale)]
+        moves = [transitions.cancel(job, now) for job in (queue.get(first.id), stale)]
         way.lose_the_answer_to("EVALSHA")
 
         assert Store(redis, prefix).apply(moves, now) == [True, False]

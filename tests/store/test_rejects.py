@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tasks.intake import take
-from tests.jobs import URL
+from tasks.enqueue import take
 from tests.store.conftest import Command
 from tests.store.life import NOW
+from tests.support.jobs import URL
 from voicequeue import InvalidJob, KeyConflict, RejectedMessage, VoiceQueue
-from voicequeue.job import iso
-from voicequeue.rejects import BYTES_MAX, GIVEN_MAX, KEPT
-from voicequeue.store import Store
+from voicequeue.domain.job import iso
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.rejected_messages import BYTES_MAX, GIVEN_MAX, KEPT
 
 
 def message(number: int = 0, job: Any = None, reason: str = "why") -> RejectedMessage:

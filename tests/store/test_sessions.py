@@ -6,9 +6,9 @@ import pytest
 from redis import Redis
 
 from tests.store.life import NOW, everything_agrees
-from voicequeue.logins import ADDRESSES_MAX, FORGET_S, MANY, WAIT_MAX_S, LoginAttempts
-from voicequeue.sessions import SESSION_S, SESSIONS_MAX, Sessions
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.login_attempts import ADDRESSES_MAX, FORGET_S, MANY, WAIT_MAX_S, LoginAttempts
+from voicequeue.storage.sessions import SESSION_S, SESSIONS_MAX, Sessions
 
 
 @pytest.fixture

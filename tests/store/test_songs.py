@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.jobs import LYRICS, URL, problems
 from tests.store.conftest import Command
+from tests.support.jobs import LYRICS, URL, problems
 from voicequeue import InvalidJob, KeyConflict, Song, Stage, State, VoiceJob, VoiceQueue
 
 SONGS = [Song(prompt=LYRICS, title=title) for title in ("One", "Two", "Three")]

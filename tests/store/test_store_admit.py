@@ -8,12 +8,12 @@ from threading import Barrier
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, numbered, voice
 from tests.store.life import NOW, accepted, charge, charging, dump, everything_agrees, make, one, put
+from tests.support.jobs import SONG, numbered, voice
 from voicequeue import Gate, Hold, Stage, State, VoiceJob
-from voicequeue.claims import Admitted
-from voicequeue.gate import Limits
-from voicequeue.store import Store, connect
+from voicequeue.domain.claims import Admitted
+from voicequeue.domain.gate import Limits
+from voicequeue.storage.job_store import Store, connect
 
 
 def flat(admitted: Admitted) -> list[str]:

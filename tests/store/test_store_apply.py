@@ -8,7 +8,6 @@ from threading import Barrier
 import pytest
 from redis import Redis
 
-from tests.jobs import numbered, sung, voice
 from tests.store.life import (
     NOW,
     REACHABLE,
@@ -22,9 +21,11 @@ from tests.store.life import (
     one,
     put,
 )
-from voicequeue import Clip, Code, Failure, Stage, State, records
-from voicequeue.job import IN_FLIGHT, MOVES, Move
-from voicequeue.store import Store, connect
+from tests.support.jobs import numbered, sung, voice
+from voicequeue import Clip, Code, Failure, Stage, State
+from voicequeue.domain import serialization
+from voicequeue.domain.job import IN_FLIGHT, MOVES, Move
+from voicequeue.storage.job_store import Store, connect
 
 LEGAL = [(state, to) for state in REACHABLE for to in State if to in MOVES[state]]
 
@@ -55,7 +56,7 @@ def test_a_move_writes_its_fields_and_takes_others_away(store: Store) -> None:
     failure = Failure(Code.UPSTREAM_FAILED, Stage.VOICE, 'it said "no" — ни за что\n\0 [red]')
 
     failed = make(
-        store, job, State.FAILED, fields={"failure": records.failure_text(failure), "settled": f"{NOW + 7:.6f}"}
+        store, job, State.FAILED, fields={"failure": serialization.failure_text(failure), "settled": f"{NOW + 7:.6f}"}
     )
     again = make(store, failed, State.QUEUED, fields={"failure": None, "settled": None})
 
@@ -78,7 +79,9 @@ def test_clips_arrive_with_success(store: Store) -> None:
     """As upstream named them, whatever the names are."""
     clips = (Clip("c", "succeeded", 'Ü "x" \\ [/]', "https://cdn.example/1.mp3", None, 61.25), Clip("d", "failed"))
 
-    job = make(store, brought_to(store, State.PENDING), State.SUCCEEDED, fields={"clips": records.clips_text(clips)})
+    job = make(
+        store, brought_to(store, State.PENDING), State.SUCCEEDED, fields={"clips": serialization.clips_text(clips)}
+    )
 
     assert job.clips == clips
 
@@ -117,7 +120,9 @@ def test_words_that_utf8_cannot_hold_are_written_all_the_same(store: Store) -> N
     job = brought_to(store, State.CHARGING)
     failure = Failure(Code.REFUSED, Stage.VOICE, "bad \ud800 words")
 
-    after = make(store, job, State.FAILED, reason=failure.message, fields={"failure": records.failure_text(failure)})
+    after = make(
+        store, job, State.FAILED, reason=failure.message, fields={"failure": serialization.failure_text(failure)}
+    )
 
     assert after.failure == Failure(Code.REFUSED, Stage.VOICE, "bad \ufffd words")
     assert store.timeline(job.id)[-1].reason == "bad \ufffd words"

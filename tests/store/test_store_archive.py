@@ -8,14 +8,15 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
-from tests.jobs import sung, voice
 from tests.store.life import CLIPS, NOW, accepted, brought_to, charging, everything_agrees, make, one, song_of
-from voicequeue import ArchivedFile, InArchive, Job, Stage, State, records
-from voicequeue.archive import Fetch
-from voicequeue.audit import audit
-from voicequeue.job import Part
-from voicequeue.repair import repair
-from voicequeue.store import Store
+from tests.support.jobs import sung, voice
+from voicequeue import ArchivedFile, InArchive, Job, Stage, State
+from voicequeue.domain import serialization
+from voicequeue.domain.job import Part
+from voicequeue.storage.archive import Fetch
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.audit.repair import repair
+from voicequeue.storage.job_store import Store
 
 FILE = ArchivedFile("s3://songs/b/j/c-1.mp3", 1_000, "a" * 64)
 LATER = NOW + 60
@@ -46,7 +47,7 @@ def late_song(store: Store, state: State) -> Job:
     )
     charging(store, job.id)
     over = make(store, accepted(store, job.id), state, due=NOW, fields={"settled": str(NOW)})
-    return make(store, over, state, fields={"clips": records.clips_text(CLIPS)})
+    return make(store, over, state, fields={"clips": serialization.clips_text(CLIPS)})
 
 
 # ── what is to be archived ────────────────────────────────────────────────────────────────────────

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from redis import Redis
 
-from tests.jobs import sung
 from tests.store.life import NOW, accepted, brought_to, charging, named, one, put
-from voicequeue import Stage, State, changes
-from voicequeue.balance import Balance, Drift
-from voicequeue.store import Store
+from tests.support.jobs import sung
+from voicequeue import Stage, State
+from voicequeue.domain import transitions
+from voicequeue.domain.balance import Balance, Drift
+from voicequeue.storage.job_store import Store
 
 
 def left(redis: Redis, prefix: str) -> int:
@@ -64,7 +65,7 @@ def test_a_balance_is_quiet_where_nothing_was_under_way(store: Store) -> None:
 def test_lost_orders_are_noted_with_the_balance(store: Store) -> None:
     """While they are unsure; given up or sent again, for good, until one is found to have been charged."""
     jobs = [brought_to(store, State.UNSURE) for _ in range(3)]
-    store.apply([changes.abandon(jobs[0], NOW), changes.order_again(jobs[1], NOW)], NOW)
+    store.apply([transitions.abandon(jobs[0], NOW), transitions.order_again(jobs[1], NOW)], NOW)
     store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW)
     store.apply([named(one(store, jobs[0].id), "t")], NOW)
     store.controls.note_balance(96, spent_before=4, asked=NOW + 9, now=NOW + 10)

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.jobs import sung
-from tests.losing import losing_way
 from tests.store.conftest import Command
 from tests.store.life import (
     NOW,
@@ -25,9 +23,13 @@ from tests.store.life import (
     put,
     slowed,
 )
-from voicequeue import Code, Job, NotAllowed, Stage, State, VoiceQueue, cancelling, changes
-from voicequeue.listing import Filter
-from voicequeue.store import Store, connect
+from tests.support.jobs import sung
+from tests.support.losing import losing_way
+from voicequeue import Code, Job, NotAllowed, Stage, State, VoiceQueue
+from voicequeue.client import cancelling
+from voicequeue.client.search import Filter
+from voicequeue.domain import transitions
+from voicequeue.storage.job_store import Store, connect
 
 UNDER_WAY = [State.CHARGING, State.UNSURE]
 
@@ -96,7 +98,7 @@ def test_a_job_that_is_marked_and_refused_has_failed(store: Store) -> None:
     job = failed(store, marked(store, State.CHARGING), Code.REFUSED)
     assert (job.state, job.cancelling) == (State.FAILED, False)
 
-    store.apply([changes.retry(job, NOW)], NOW)
+    store.apply([transitions.retry(job, NOW)], NOW)
 
     assert one(store, job.id).state is State.QUEUED
     store.admit(NOW)
@@ -120,7 +122,7 @@ def test_what_upstream_says_of_a_marked_job_holds_for_the_others(store: Store, r
 def test_a_job_that_is_marked_is_not_ordered_again(store: Store, queue: VoiceQueue) -> None:
     """Not even by a decision that was made before; given up, it can be retried."""
     unsure = brought_to(store, State.UNSURE)
-    decided_before = changes.order_again(unsure, NOW)
+    decided_before = transitions.order_again(unsure, NOW)
     cancelling.cancel(store, [unsure], NOW)
 
     with pytest.raises(NotAllowed, match=f"job {unsure.id} is to be cancelled, and not ordered again"):
@@ -206,7 +208,7 @@ def test_who_waits_for_the_voice_of_a_marked_job_makes_it_where_nothing_comes(
     maker, other = waiting
     if way == "given up":
         unsure = maker if maker.state is State.UNSURE else make(store, maker, State.UNSURE)
-        store.apply([changes.abandon(unsure, NOW)], NOW)
+        store.apply([transitions.abandon(unsure, NOW)], NOW)
     else:
         make(store, maker, State.ADMITTED, reason="not charged")
 

@@ -9,7 +9,6 @@ from threading import Barrier
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, numbered, sung
 from tests.store.life import (
     NOW,
     REACHABLE,
@@ -23,11 +22,12 @@ from tests.store.life import (
     one,
     put,
 )
+from tests.support.jobs import SONG, numbered, sung
 from voicequeue import Stage, State, VoiceJob
-from voicequeue.claims import Charged, Claimed, Overdue, Planned
-from voicequeue.job import IN_FLIGHT
-from voicequeue.spec import stored
-from voicequeue.store import EARLY_S, Store, connect
+from voicequeue.domain.claims import Charged, Claimed, Overdue, Planned
+from voicequeue.domain.job import IN_FLIGHT
+from voicequeue.domain.spec import stored
+from voicequeue.storage.job_store import EARLY_S, Store, connect
 
 DUE = NOW + 20
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from tests.jobs import sung, voice
 from tests.store.life import NOW, accepted, brought_to, charging, everything_agrees, failed, make, one, put
-from voicequeue import Code, Stage, State, VoiceJob, scripts
-from voicequeue.claims import Admitted
-from voicequeue.gate import Account, Limits
-from voicequeue.stage import PRICES
-from voicequeue.store import Store
+from tests.support.jobs import sung, voice
+from voicequeue import Code, Stage, State, VoiceJob
+from voicequeue.domain.claims import Admitted
+from voicequeue.domain.gate import Account, Limits
+from voicequeue.domain.stage import PRICES
+from voicequeue.storage import scripts
+from voicequeue.storage.job_store import Store
 
 
 def songs(count: int, **fields: object) -> list[VoiceJob]:

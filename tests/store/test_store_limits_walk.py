@@ -11,15 +11,17 @@ from math import inf
 import pytest
 from redis import Redis
 
-from tests.jobs import sung, voice
 from tests.store.life import NOW, accepted, charge, everything_agrees, failed, make, named, one, put
-from voicequeue import Code, Job, Stage, State, cancelling, changes
-from voicequeue.claims import Charged, ChargedOrder
-from voicequeue.gate import Limits
-from voicequeue.job import IN_FLIGHT
-from voicequeue.orders import Named, name_order
-from voicequeue.stage import PRICES
-from voicequeue.store import Store
+from tests.support.jobs import sung, voice
+from voicequeue import Code, Job, Stage, State
+from voicequeue.client import cancelling
+from voicequeue.client.orders import Named, name_order
+from voicequeue.domain import transitions
+from voicequeue.domain.claims import Charged, ChargedOrder
+from voicequeue.domain.gate import Limits
+from voicequeue.domain.job import IN_FLIGHT
+from voicequeue.domain.stage import PRICES
+from voicequeue.storage.job_store import Store
 
 BATCHES = ("spring", "summer")
 FLOOR = 10
@@ -82,10 +84,10 @@ class Life:
             case 0 | 1 | 2:
                 self.store.apply([named(job, "t")], NOW)
             case 3:
-                self.store.apply([changes.abandon(job, NOW)], NOW)
+                self.store.apply([transitions.abandon(job, NOW)], NOW)
             case 4:
                 # Decided before its cancelling was asked for, perhaps.
-                again = changes.order_again(replace(job, cancelling=False), NOW)
+                again = transitions.order_again(replace(job, cancelling=False), NOW)
                 assert self.store.apply([again], NOW) == [not job.cancelling]
             case 5:
                 make(self.store, job, State.ADMITTED, reason="the answer came late")
@@ -113,7 +115,7 @@ class Life:
     def retry(self) -> None:
         if job := self.some(State.FAILED):
             self.withdrawn.pop(job.id, None)
-            self.store.apply([changes.retry(job, NOW, resubmit=self.chance.random() < 0.5)], NOW)
+            self.store.apply([transitions.retry(job, NOW, resubmit=self.chance.random() < 0.5)], NOW)
 
     def cancel(self) -> None:
         states = [State.QUEUED, State.ADMITTED, State.CHARGING, State.PENDING, State.UNSURE, State.WAITING]

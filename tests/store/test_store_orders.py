@@ -10,22 +10,24 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tasks import decide, webhooks
+from tasks import decisions, webhooks
 from tasks.webhooks import Hint
-from tests.jobs import sung, voice
 from tests.store.life import NOW, accepted, brought_to, charge, charging, everything_agrees, failed, make, one, put
-from voicequeue import Code, Job, NotAllowed, Stage, State, VoiceJob, VoiceQueue, changes, charges, orders
-from voicequeue.claims import ChargedOrder
-from voicequeue.listing import Filter
-from voicequeue.orders import Named
-from voicequeue.store import Store
+from tests.support.jobs import sung, voice
+from voicequeue import Code, Job, NotAllowed, Stage, State, VoiceJob, VoiceQueue, charges
+from voicequeue.client import orders
+from voicequeue.client.orders import Named
+from voicequeue.client.search import Filter
+from voicequeue.domain import transitions
+from voicequeue.domain.claims import ChargedOrder
+from voicequeue.storage.job_store import Store
 
 SPEC = sung(batch="b")
 
 
 def resubmitted(store: Store, spec: VoiceJob = SPEC) -> Job:
     """A job whose first order was lost, and which was ordered again: nothing was sent yet."""
-    return applied(store, changes.order_again(brought_to(store, State.UNSURE, spec), NOW))
+    return applied(store, transitions.order_again(brought_to(store, State.UNSURE, spec), NOW))
 
 
 def applied(store: Store, move: Any) -> Job:
@@ -56,17 +58,17 @@ def expired(store: Store) -> Job:
     job = make(store, resubmitted(store, sung(batch="b", start_within_s=60)), State.QUEUED)
     [overdue] = store.expired(NOW + 61)
     assert (overdue.job_id, overdue.may_be_charged) == (job.id, True)
-    return applied(store, decide.expired(overdue, NOW + 61))
+    return applied(store, decisions.expired(overdue, NOW + 61))
 
 
 def cancelled(store: Store) -> Job:
     """It was cancelled before it was ordered again."""
-    return applied(store, changes.cancel(resubmitted(store), NOW))
+    return applied(store, transitions.cancel(resubmitted(store), NOW))
 
 
 def abandoned(store: Store) -> Job:
     """The first order was given up."""
-    return applied(store, changes.abandon(brought_to(store, State.UNSURE, SPEC), NOW))
+    return applied(store, transitions.abandon(brought_to(store, State.UNSURE, SPEC), NOW))
 
 
 def refused_again(store: Store) -> Job:
@@ -129,8 +131,8 @@ def test_a_job_that_has_no_order_goes_on_with_the_lost_one(
     assert (store.credits(), store.credits("b")) == (4, 4)
     assert charge(store, job.id, Stage.VOICE, "another", NOW, lease=90) is None
     if job.state is State.FAILED:
-        assert (changes.cost(found), changes.pays_again(found)) == (15, False)
-        assert changes.retry(found, NOW).to is State.PENDING
+        assert (transitions.cost(found), transitions.pays_again(found)) == (15, False)
+        assert transitions.retry(found, NOW).to is State.PENDING
     everything_agrees(redis, prefix)
 
 
@@ -185,7 +187,7 @@ def test_an_order_is_counted_once_however_often_it_is_named(store: Store, build:
 def test_an_order_that_is_known_is_taken_up_again_while_nothing_newer_was_sent(store: Store) -> None:
     """Upstream failed it and a retry orders it again; then upstream says that it is ready: it is not paid twice."""
     job = failed(store, brought_to(store, State.PENDING, SPEC), Code.UPSTREAM_FAILED)
-    applied(store, changes.retry(job, NOW, resubmit=True))
+    applied(store, transitions.retry(job, NOW, resubmit=True))
 
     assert named_by_webhook(store, job, task_id=job.task_ids[Stage.VOICE]) is Hint.POLL
 
@@ -206,9 +208,9 @@ def test_what_was_never_sent_is_not_counted(store: Store, stage: Stage, attempt:
 def test_a_job_that_waits_for_a_voice_goes_on_with_its_own(store: Store, redis: Redis, prefix: str) -> None:
     """It was given up and retried, when another made the voice; its first order was charged after all."""
     shared = {"voice": "ana", "batch": "b"}
-    first = applied(store, changes.abandon(brought_to(store, State.UNSURE, sung(**shared)), NOW))
+    first = applied(store, transitions.abandon(brought_to(store, State.UNSURE, sung(**shared)), NOW))
     put(store, sung(key="other", **shared))
-    assert applied(store, changes.retry(first, NOW)).state is State.WAITING
+    assert applied(store, transitions.retry(first, NOW)).state is State.WAITING
 
     assert named_by_webhook(store, first) is Hint.POLL
 
@@ -225,7 +227,7 @@ def test_what_is_to_be_ordered_again_waits_where_another_makes_its_voice(
     [other] = put(store, sung(key="other", **shared))
     store.admit(NOW)
     charging(store, other)
-    asked = applied(store, changes.retry(broken, NOW))
+    asked = applied(store, transitions.retry(broken, NOW))
 
     again = make(store, asked, State.QUEUED, fields={"voice.task": None, "doubt": None, "reorder": None})
 
@@ -286,7 +288,7 @@ def test_a_batch_and_the_account_know_the_charge(store: Store) -> None:
 
 def test_the_field_of_lost_orders_tells_stages_by_attempt(store: Store, redis: Redis, prefix: str) -> None:
     """Until upstream names them."""
-    job = applied(store, changes.order_again(lost_again(store), NOW))
+    job = applied(store, transitions.order_again(lost_again(store), NOW))
     assert job.lost == {1: Stage.VOICE, 2: Stage.VOICE}
     assert json.loads(str(redis.hget(f"{{{prefix}}}:job:{job.id}", "lost"))) == {"1": "voice", "2": "voice"}
 

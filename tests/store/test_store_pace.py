@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from redis import Redis
 
-from tests.jobs import numbered, voice
 from tests.store.life import NOW, accepted, charge, charging, make, one, put, slowed
+from tests.support.jobs import numbered, voice
 from voicequeue import Stage, State
-from voicequeue.claims import Charged, Later
-from voicequeue.controls import Flow
-from voicequeue.gate import SUBMIT_RATE_MIN, Effect, Limits
-from voicequeue.store import Store
+from voicequeue.domain.claims import Charged, Later
+from voicequeue.domain.gate import SUBMIT_RATE_MIN, Effect, Limits
+from voicequeue.storage.flow_control import Flow
+from voicequeue.storage.job_store import Store
 
 Build = Callable[..., Store]
 

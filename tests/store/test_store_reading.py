@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from tests.jobs import numbered, sung, voice
 from tests.store.life import NOW, REACHABLE, brought_to, make, one, put
+from tests.support.jobs import numbered, sung, voice
 from voicequeue import Event, Stage, State
-from voicequeue.store import Store, connect
+from voicequeue.storage.job_store import Store, connect
 
 
 def test_jobs_are_read_in_the_order_asked_for(store: Store) -> None:

@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 from redis import Redis
 
-from tests.jobs import numbered, sung, voice
 from tests.store.life import (
     MOST_S,
     NOW,
@@ -23,9 +22,11 @@ from tests.store.life import (
     refused,
     slowed,
 )
-from voicequeue import Code, Priority, Stage, State, records
-from voicequeue.gate import Effect, Reason, Refusal
-from voicequeue.store import Store
+from tests.support.jobs import numbered, sung, voice
+from voicequeue import Code, Priority, Stage, State
+from voicequeue.domain import serialization
+from voicequeue.domain.gate import Effect, Reason, Refusal
+from voicequeue.storage.job_store import Store
 
 #: Reasons that end with a trial.
 OF_TRIED = pytest.mark.parametrize("reason", [Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED, Reason.UPSTREAM_DOWN])
@@ -128,7 +129,7 @@ def test_orders_that_are_answered_together_are_judged_together(store: Store, rea
     poisons = [_sent(store, key) for key in ("a", "b")]
     good = _sent(store, "c")
     refusal = Refusal(reason, "no", PAUSE_S, MOST_S, MOST_S)
-    taken = {records.task_field(Stage.VOICE): "t", "since": str(NOW)}
+    taken = {serialization.task_field(Stage.VOICE): "t", "since": str(NOW)}
     moves = [move(one(store, job_id), State.QUEUED, refused=refusal) for job_id in poisons]
     moves.append(move(one(store, good), State.PENDING, fields=taken, credits=4))
 

@@ -7,12 +7,12 @@ from collections import Counter
 import pytest
 from redis import Redis
 
-from tests.jobs import SONG, sung, voice
 from tests.store.life import NOW, accepted, charge, charging, dump, everything_agrees, make, one, put
+from tests.support.jobs import SONG, sung, voice
 from voicequeue import Priority, Stage, State, VoiceJob
-from voicequeue.claims import Admitted
-from voicequeue.overview import Line
-from voicequeue.store import Store
+from voicequeue.domain.claims import Admitted
+from voicequeue.domain.status import Line
+from voicequeue.storage.job_store import Store
 
 
 def voices(count: int, batch: str | None = None, **fields: object) -> list[VoiceJob]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from tests.jobs import sung, voice
 from tests.store.life import NOW, accepted, charge, charging, everything_agrees, failed, ids, make, move, one, put
-from voicequeue import Code, Job, Stage, State, VoiceJob, changes
-from voicequeue.claims import Outcome
-from voicequeue.store import Store
+from tests.support.jobs import sung, voice
+from voicequeue import Code, Job, Stage, State, VoiceJob
+from voicequeue.domain import transitions
+from voicequeue.domain.claims import Outcome
+from voicequeue.storage.job_store import Store
 
 URL = "https://recordings.example/ana.wav"
 
@@ -413,7 +414,7 @@ def test_where_all_are_retried_after_the_deadline_the_paid_order_is_asked_about_
     a, b = put(store, *shared(2))
     failed(store, ordered(store, a), Code.DEADLINE)
 
-    store.apply([changes.retry(one(store, each), NOW + 9) for each in (b, a)], NOW + 9)
+    store.apply([transitions.retry(one(store, each), NOW + 9) for each in (b, a)], NOW + 9)
 
     assert [one(store, each).state for each in (a, b)] == [State.PENDING, State.WAITING]
 
@@ -423,7 +424,7 @@ def test_a_paid_order_that_is_asked_about_again_takes_the_place_of_one_that_is_n
     a, b = put(store, *shared(2))
     failed(store, ordered(store, a), Code.DEADLINE)
     for each in (b, a):
-        store.apply([changes.retry(one(store, each), NOW + 9)], NOW + 9)
+        store.apply([transitions.retry(one(store, each), NOW + 9)], NOW + 9)
 
     assert [one(store, each).state for each in (a, b)] == [State.PENDING, State.WAITING]
 

@@ -9,11 +9,11 @@ import pytest
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.jobs import SONG, numbered, sung, voice
 from tests.store.life import NOW, accepted, brought_to, charging, everything_agrees, failed, make, one, put
+from tests.support.jobs import SONG, numbered, sung, voice
 from voicequeue import Code, Stage, State, VoiceJob
-from voicequeue.claims import Overdue
-from voicequeue.store import Store
+from voicequeue.domain.claims import Overdue
+from voicequeue.storage.job_store import Store
 
 #: A wait that ends at once where nothing wakes it (seconds).
 NO_TIME = 0.001

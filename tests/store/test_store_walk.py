@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis import Redis
 
-from tests.jobs import SONG, URL
 from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, refused, the_records, unsettled
-from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob, cancelling, records
-from voicequeue.claims import Admitted, Charged, Claimed, Later, Outcome, Planned
-from voicequeue.controls import Trouble
-from voicequeue.gate import Limits, Reason
-from voicequeue.job import FINAL, IN_FLIGHT, MOVES, Move
-from voicequeue.stage import PRICES
-from voicequeue.store import Store
+from tests.support.jobs import SONG, URL
+from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob
+from voicequeue.client import cancelling
+from voicequeue.domain import serialization
+from voicequeue.domain.claims import Admitted, Charged, Claimed, Later, Outcome, Planned
+from voicequeue.domain.gate import Limits, Reason
+from voicequeue.domain.job import FINAL, IN_FLIGHT, MOVES, Move
+from voicequeue.domain.stage import PRICES
+from voicequeue.storage.flow_control import Trouble
+from voicequeue.storage.job_store import Store
 
 walks = itertools.count()
 
@@ -187,20 +189,20 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             return not job.cancelling and job.version % 2 == 0
 
         def lost_too(self, job: Job, lost: bool) -> dict[str, str]:
-            return {"lost": records.lost_text({**job.lost, job.attempt: job.stage})} if lost else {}
+            return {"lost": serialization.lost_text({**job.lost, job.attempt: job.stage})} if lost else {}
 
         def fields(self, job: Job, to: State) -> dict[str, str | None]:
             """What callers write with such a move."""
             fields: dict[str, str | None] = {}
             if to is State.FAILED:
                 code = list(Code)[job.version % len(Code)]
-                fields["failure"] = records.failure_text(Failure(code, job.stage, "no"))
+                fields["failure"] = serialization.failure_text(Failure(code, job.stage, "no"))
             elif job.state is State.FAILED:
                 fields["failure"] = None
             if job.state is State.PENDING and job.stage is Stage.VOICE and to in (State.ADMITTED, State.SUCCEEDED):
                 fields |= {"persona_id": f"p-{job.id}", "voice_name": "ana"}
             if to is State.PENDING:
-                fields |= {records.task_field(job.stage): "t", "since": str(self.now)}
+                fields |= {serialization.task_field(job.stage): "t", "since": str(self.now)}
             return fields
 
         # ── asking ────────────────────────────────────────────────────────────────────────────

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.jobs import sung
 from tests.store.life import NOW, brought_to, put
+from tests.support.jobs import sung
 from voicequeue import State
-from voicequeue.job import Event
-from voicequeue.store import Store
+from voicequeue.domain.job import Event
+from voicequeue.storage.job_store import Store
 
 
 def test_every_move_is_told_once_and_in_order(store: Store) -> None:

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from tests.jobs import sung
 from tests.store.life import NOW, brought_to, failed, make
+from tests.support.jobs import sung
 from voicequeue import Code, State, Stretch
-from voicequeue.store import Store
-from voicequeue.trend import SAMPLED
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.throughput import SAMPLED
 
 
 def finished(store: Store, key: str, at: float, *, waited: float, worked: float) -> None:

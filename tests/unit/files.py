@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pytest
 
 from voicequeue import InvalidJob, VoiceJob
-from voicequeue.rows import Row, Rows, UnreadableFile
+from voicequeue.ingest.row_reader import Row, Rows, UnreadableFile
 
 A, B, C = (f"https://recordings.example/{letter}.wav" for letter in "abc")
 

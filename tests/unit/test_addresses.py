@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voicequeue.net.addresses import Allowed
+from voicequeue.net.address_policy import Allowed
 
 NOBODY = Allowed.of("", setting="THE_SETTING")
 

@@ -13,10 +13,10 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from tests.jobs import sung
-from tests.promtool import MISSING, executable
 from tests.store.life import put
-from voicequeue.store import Store
+from tests.support.jobs import sung
+from tests.support.promtool import MISSING, executable
+from voicequeue.storage.job_store import Store
 from workers.gateway.metrics import Numbers
 
 ROOT = Path(__file__).parents[2]

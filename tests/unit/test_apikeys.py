@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from config.settings import BadSettings, Settings
-from voicequeue import apikeys
-from voicequeue.apikeys import Scope
+from voicequeue.auth import api_keys
+from voicequeue.auth.api_keys import Scope
 from workers.gateway import app
 
 HASH = "0" * 64
@@ -14,21 +14,21 @@ HASH = "0" * 64
 
 def test_a_new_key_is_recognized_by_what_is_configured_of_it() -> None:
     """And by nothing else; the key itself is not in there."""
-    key, configured = apikeys.new("shop", [Scope.READ, Scope.ENQUEUE])
+    key, configured = api_keys.new("shop", [Scope.READ, Scope.ENQUEUE])
 
-    [parsed] = apikeys.parse(configured.line())
+    [parsed] = api_keys.parse(configured.line())
 
     assert parsed == configured
     assert configured.line().startswith("shop:enqueue+read:")
-    assert apikeys.holder([parsed], key) == configured
-    assert apikeys.holder([parsed], key + "x") is None
-    assert apikeys.holder([parsed], configured.digest) is None
+    assert api_keys.holder([parsed], key) == configured
+    assert api_keys.holder([parsed], key + "x") is None
+    assert api_keys.holder([parsed], configured.digest) is None
     assert key.removeprefix("vq_") not in configured.line()
 
 
 def test_no_two_keys_are_the_same() -> None:
     """They are random, and long."""
-    keys = {apikeys.new("shop", Scope)[0] for _ in range(100)}
+    keys = {api_keys.new("shop", Scope)[0] for _ in range(100)}
 
     assert len(keys) == 100
     assert {len(key) for key in keys} == {46}
@@ -36,10 +36,10 @@ def test_no_two_keys_are_the_same() -> None:
 
 def test_several_keys_stand_beside_each_other() -> None:
     """Separated by commas; spaces do not count, nor does a comma at the end."""
-    found = apikeys.parse(f" a:read:{HASH}, b:enqueue+operate:{HASH},\n")
+    found = api_keys.parse(f" a:read:{HASH}, b:enqueue+operate:{HASH},\n")
 
     assert [(key.name, sorted(key.scopes)) for key in found] == [("a", ["read"]), ("b", ["enqueue", "operate"])]
-    assert apikeys.parse("") == ()
+    assert api_keys.parse("") == ()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.media import file_of
-from tasks.archive.kinds import ending
-from tasks.archive.shelf import safe
-from voicequeue.job import Part
+from tasks.archive.file_types import ending
+from tasks.archive.storage import safe
+from voicequeue.domain.job import Part
 
 
 @pytest.mark.parametrize(

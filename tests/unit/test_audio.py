@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.recordings import FRAME, FRAME_S, chunk, id3, mp3, rf64, vbri, wav, xing
-from voicequeue.audio import Audio, AudioReader
-from voicequeue.audio.looks import UNKNOWN
+from tests.support.recordings import FRAME, FRAME_S, chunk, id3, mp3, rf64, vbri, wav, xing
+from voicequeue.ingest.audio import Audio, AudioReader
+from voicequeue.ingest.audio.looks import UNKNOWN
 
 
 def read(data: bytes, piece: int = 65_536) -> Audio:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from voicequeue.balance import Balance, Drift, around, drift
+from voicequeue.domain.balance import Balance, Drift, around, drift
 
 
 def seen(at: float, credits: int, spent: int, *, quiet: bool = True, took: float = 0.5) -> Balance:

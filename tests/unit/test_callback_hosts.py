@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tasks.callbacks.hosts import LATER_MAX_S, Hosts
+from tasks.callbacks.host_limiter import LATER_MAX_S, Hosts
 
 NOW = 1_000.0
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.jobs import sung
-from voicequeue import Clip, Code, Failure, Job, NotAllowed, Stage, State, changes, records
-from voicequeue.claims import ChargedOrder
-from voicequeue.job import Doubt, Move
+from tests.support.jobs import sung
+from voicequeue import Clip, Code, Failure, Job, NotAllowed, Stage, State
+from voicequeue.domain import serialization, transitions
+from voicequeue.domain.claims import ChargedOrder
+from voicequeue.domain.job import Doubt, Move
 
 NOW = 1_795_000_000.0
 SONG = Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3")
@@ -23,7 +24,7 @@ def job(state: State, stage: Stage = Stage.VOICE, **more: object) -> Job:
 
 def named(known: Job, stage: Stage = Stage.VOICE, attempt: int = 1) -> Move | None:
     """What it leads to that upstream names that order of the job."""
-    return changes.named(known, ChargedOrder(known.id, stage, attempt, "t9"), NOW, reason="why")
+    return transitions.named(known, ChargedOrder(known.id, stage, attempt, "t9"), NOW, reason="why")
 
 
 def test_a_task_id_that_is_known_at_last_means_that_it_was_charged() -> None:
@@ -72,18 +73,18 @@ def test_a_job_that_has_a_newer_order_or_the_result_does_without_the_one_that_is
 
 def test_a_person_may_name_what_is_unsure_or_was_lost() -> None:
     """The order that was sent last of those; never one that is known."""
-    assert changes.lost_order(job(State.UNSURE, attempt=2), "t9").attempt == 2
+    assert transitions.lost_order(job(State.UNSURE, attempt=2), "t9").attempt == 2
     lost = job(State.PENDING, Stage.MUSIC, attempt=3, lost={1: Stage.VOICE, 2: Stage.VOICE})
-    assert changes.lost_order(lost, "t9") == ChargedOrder("j1", Stage.VOICE, 2, "t9")
+    assert transitions.lost_order(lost, "t9") == ChargedOrder("j1", Stage.VOICE, 2, "t9")
     with pytest.raises(NotAllowed, match="only an unsure job can be reviewed"):
-        changes.lost_order(job(State.PENDING), "t9")
+        transitions.lost_order(job(State.PENDING), "t9")
     with pytest.raises(NotAllowed, match="has this task already"):
-        changes.lost_order(replace(lost, orders={3: "t9"}), "t9")
+        transitions.lost_order(replace(lost, orders={3: "t9"}), "t9")
 
 
 def test_ordering_again_counts_nothing_before_it_is_charged() -> None:
     """The job has its slot again; the next charge is counted when upstream takes it."""
-    move = changes.order_again(job(State.UNSURE, attempt=2, lost={1: Stage.VOICE}), NOW)
+    move = transitions.order_again(job(State.UNSURE, attempt=2, lost={1: Stage.VOICE}), NOW)
 
     assert (move.to, move.due, move.credits) == (State.ADMITTED, NOW, 0)
     assert move.fields == {"lost": '{"1": "voice", "2": "voice"}'}
@@ -91,7 +92,7 @@ def test_ordering_again_counts_nothing_before_it_is_charged() -> None:
 
 def test_giving_up_is_a_failure_that_says_so() -> None:
     """With a code of its own."""
-    move = changes.abandon(job(State.UNSURE), NOW)
+    move = transitions.abandon(job(State.UNSURE), NOW)
 
     assert (move.to, move.reason) == (State.FAILED, Code.ABANDONED)
 
@@ -100,9 +101,9 @@ def test_giving_up_is_a_failure_that_says_so() -> None:
 def test_only_an_unsure_job_can_be_reviewed(state: State) -> None:
     """Anything else would pay twice, or throw away what was paid."""
     with pytest.raises(NotAllowed, match=f"only an unsure job can be reviewed; job j1 is {state}"):
-        changes.order_again(job(state), NOW)
+        transitions.order_again(job(state), NOW)
     with pytest.raises(NotAllowed):
-        changes.abandon(job(state), NOW)
+        transitions.abandon(job(state), NOW)
 
 
 def failed(stage: Stage, code: Code, *, known: bool = True, **more: object) -> Job:
@@ -128,23 +129,23 @@ def failed(stage: Stage, code: Code, *, known: bool = True, **more: object) -> J
 )
 def test_retrying_costs_what_is_still_to_be_paid(broken: Job, cost: int, cost_resubmitted: int, again: bool) -> None:
     """Nothing for a stage that has its result, nor for one that upstream can be asked about; the stages after it."""
-    assert changes.cost(broken) == cost
-    assert changes.cost(broken, resubmit=True) == cost_resubmitted
-    assert changes.pays_again(broken) is again
-    assert changes.pays_again(broken, resubmit=True) is (
+    assert transitions.cost(broken) == cost
+    assert transitions.cost(broken, resubmit=True) == cost_resubmitted
+    assert transitions.pays_again(broken) is again
+    assert transitions.pays_again(broken, resubmit=True) is (
         not broken.has_result and broken.failure is not None and (broken.failure.code is not Code.REFUSED)
     )
 
 
 def test_who_failed_with_another_jobs_voice_has_paid_for_none() -> None:
     """What was charged was that one's; retrying this one pays for the first time."""
-    assert not changes.pays_again(failed(Stage.VOICE, Code.UPSTREAM_FAILED, known=False, attempt=0))
+    assert not transitions.pays_again(failed(Stage.VOICE, Code.UPSTREAM_FAILED, known=False, attempt=0))
 
 
 def test_a_result_that_came_late_is_taken_up() -> None:
     """A voice leads to its song, a song to the end; nothing is asked or paid."""
-    voice = changes.retry(failed(Stage.VOICE, Code.DEADLINE, persona_id="p"), NOW)
-    song = changes.retry(failed(Stage.MUSIC, Code.DEADLINE, persona_id="p", clips=(SONG,)), NOW)
+    voice = transitions.retry(failed(Stage.VOICE, Code.DEADLINE, persona_id="p"), NOW)
+    song = transitions.retry(failed(Stage.MUSIC, Code.DEADLINE, persona_id="p", clips=(SONG,)), NOW)
 
     assert (voice.to, voice.to_stage, voice.due) == (State.QUEUED, Stage.MUSIC, None)
     assert (song.to, song.credits, song.fields["settled"]) == (State.SUCCEEDED, 0, f"{NOW:.6f}")
@@ -155,21 +156,21 @@ def test_the_songs_that_are_missing_of_one_that_succeeded_are_asked_for_free() -
     rest = (SONG, Clip("d", "running"))
     incomplete = replace(failed(Stage.MUSIC, Code.DEADLINE, clips=rest), state=State.SUCCEEDED, failure=None)
 
-    move = changes.retry(incomplete, NOW)
+    move = transitions.retry(incomplete, NOW)
 
-    assert (move.to, move.due, move.credits, changes.cost(incomplete)) == (State.SUCCEEDED, NOW, 0, 0)
+    assert (move.to, move.due, move.credits, transitions.cost(incomplete)) == (State.SUCCEEDED, NOW, 0, 0)
     with pytest.raises(NotAllowed):
-        changes.retry(incomplete, NOW, resubmit=True)
+        transitions.retry(incomplete, NOW, resubmit=True)
     with pytest.raises(NotAllowed):
-        changes.retry(replace(incomplete, clips=(SONG, Clip("d", "failed"))), NOW)
+        transitions.retry(replace(incomplete, clips=(SONG, Clip("d", "failed"))), NOW)
 
 
 def test_songs_that_were_named_and_never_came_are_no_result() -> None:
     """A retry asks again, free; ordering anew forgets them."""
     late = failed(Stage.MUSIC, Code.DEADLINE, clips=(Clip("c", "succeeded"), Clip("d", "running")))
 
-    assert (changes.retry(late, NOW).to, changes.cost(late)) == (State.PENDING, 0)
-    anew = changes.retry(late, NOW, resubmit=True)
+    assert (transitions.retry(late, NOW).to, transitions.cost(late)) == (State.PENDING, 0)
+    anew = transitions.retry(late, NOW, resubmit=True)
     assert (anew.to, anew.fields["clips"]) == (State.QUEUED, None)
 
 
@@ -177,18 +178,18 @@ def test_a_part_of_a_song_that_came_late_is_taken_up_and_the_rest_asked_for() ->
     """A link that is there is a result."""
     part = failed(Stage.MUSIC, Code.DEADLINE, clips=(SONG, Clip("d", "running")))
 
-    move = changes.retry(part, NOW)
+    move = transitions.retry(part, NOW)
 
-    assert (move.to, move.due, changes.cost(part)) == (State.SUCCEEDED, NOW, 0)
+    assert (move.to, move.due, transitions.cost(part)) == (State.SUCCEEDED, NOW, 0)
 
 
 def test_what_upstream_failed_is_asked_about_before_it_is_ordered_again() -> None:
     """Which is free; the job says that it is to be ordered again as soon as upstream repeats it."""
-    move = changes.retry(failed(Stage.VOICE, Code.UPSTREAM_FAILED), NOW)
+    move = transitions.retry(failed(Stage.VOICE, Code.UPSTREAM_FAILED), NOW)
 
     assert (move.to, move.due, move.fields["reorder"]) == (State.PENDING, NOW, "1")
-    assert records.doubt(move.fields["doubt"]) == Doubt(0.0, "no")
-    anew = changes.retry(failed(Stage.VOICE, Code.UPSTREAM_FAILED), NOW, resubmit=True)
+    assert serialization.doubt(move.fields["doubt"]) == Doubt(0.0, "no")
+    anew = transitions.retry(failed(Stage.VOICE, Code.UPSTREAM_FAILED), NOW, resubmit=True)
     assert (anew.to, anew.fields["voice.task"], anew.fields["reorder"]) == (State.QUEUED, None, None)
 
 
@@ -196,6 +197,6 @@ def test_ordering_anew_forgets_the_old_order() -> None:
     """What the next charge leads to is not mixed up with it."""
     late = failed(Stage.VOICE, Code.DEADLINE)
 
-    assert changes.retry(late, NOW).to is State.PENDING
-    move = changes.retry(late, NOW, resubmit=True)
+    assert transitions.retry(late, NOW).to is State.PENDING
+    move = transitions.retry(late, NOW, resubmit=True)
     assert (move.to, move.reason, move.fields["voice.task"]) == (State.QUEUED, "retry: order again", None)

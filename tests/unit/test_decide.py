@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks import decide
+from tasks import decisions
 from tasks.musicapi import (
     CannotPay,
     Moderated,
@@ -24,12 +24,13 @@ from tasks.musicapi import (
     UpstreamError,
     VoiceReady,
 )
-from voicequeue import Song, VoiceJob, records
-from voicequeue.claims import Charged, Claimed, Overdue
-from voicequeue.clip import Clip
-from voicequeue.job import Code, Doubt, Failure, Move, State
-from voicequeue.records import clips_text
-from voicequeue.stage import PRICES, Stage
+from voicequeue import Song, VoiceJob
+from voicequeue.domain import serialization
+from voicequeue.domain.claims import Charged, Claimed, Overdue
+from voicequeue.domain.clip import Clip
+from voicequeue.domain.job import Code, Doubt, Failure, Move, State
+from voicequeue.domain.serialization import clips_text
+from voicequeue.domain.stage import PRICES, Stage
 
 NOW = 1_800_000_000.0
 DEADLINE = 900.0
@@ -57,7 +58,7 @@ def failure(move: Move | None) -> Failure:
     assert move is not None
     assert move.to is State.FAILED
     assert move.fields["settled"] == f"{NOW:.6f}"
-    found = records.failure(move.fields["failure"])
+    found = serialization.failure(move.fields["failure"])
     assert found is not None
     assert move.reason == found.code
     return found
@@ -69,7 +70,7 @@ def failure(move: Move | None) -> Failure:
 @BOTH_STAGES
 def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) -> None:
     """The task id, the time it was paid, the credits and the first poll are one write."""
-    move = decide.accepted(charged(stage), "t1", NOW, 20)
+    move = decisions.accepted(charged(stage), "t1", NOW, 20)
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
     assert (move.to, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
@@ -81,7 +82,7 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
 @pytest.mark.parametrize(("error", "code"), [(Refused("no"), Code.REFUSED), (Moderated("no"), Code.MODERATED)])
 def test_a_refused_order_fails_its_job(stage: Stage, error: UpstreamError, code: Code) -> None:
     """For good, with upstream's words and no credits."""
-    move = decide.not_accepted(charged(stage), error, NOW)
+    move = decisions.not_accepted(charged(stage), error, NOW)
 
     assert failure(move) == Failure(code, stage, "no")
     assert (move.state, move.credits, move.due) == (State.CHARGING, 0, None)
@@ -91,7 +92,7 @@ def test_a_refused_order_fails_its_job(stage: Stage, error: UpstreamError, code:
 @pytest.mark.parametrize("error", [Unauthorized("no"), CannotPay("no"), SlowDown("no"), Unavailable("no")])
 def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, error: UpstreamError) -> None:
     """The job did nothing wrong: it goes back to the backlog, and nothing is written but the reason."""
-    move = decide.not_accepted(charged(stage), error, NOW)
+    move = decisions.not_accepted(charged(stage), error, NOW)
 
     assert move == Move("j1", 3, State.CHARGING, stage, State.QUEUED, reason="no")
 
@@ -100,7 +101,7 @@ def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, erro
 def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
     """It is never sent again by itself, and nothing is counted as spent; the answer is kept for a person."""
     for answer in (None, "<html>Bad gateway"):
-        move = decide.not_accepted(charged(stage), NoAnswer("HTTP 502", answer), NOW)
+        move = decisions.not_accepted(charged(stage), NoAnswer("HTTP 502", answer), NOW)
 
         kept = {"answer": answer}
         assert move == Move("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
@@ -109,7 +110,7 @@ def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
 @BOTH_STAGES
 def test_a_charge_that_nobody_answers_for_is_unsure(stage: Stage) -> None:
     """A worker that died while charging may have sent its POST."""
-    move = decide.lost("j1", 3, stage)
+    move = decisions.lost("j1", 3, stage)
 
     assert (move.state, move.stage, move.to) == (State.CHARGING, stage, State.UNSURE)
     assert "died" in move.reason
@@ -118,7 +119,7 @@ def test_a_charge_that_nobody_answers_for_is_unsure(stage: Stage) -> None:
 @BOTH_STAGES
 def test_a_job_whose_order_was_lost_does_not_say_that_nothing_was_ordered(stage: Stage) -> None:
     """It expires all the same; its first order may have been charged."""
-    move = decide.expired(Overdue("j1", 3, State.QUEUED, stage, may_be_charged=True), NOW)
+    move = decisions.expired(Overdue("j1", 3, State.QUEUED, stage, may_be_charged=True), NOW)
 
     found = failure(move)
     assert (found.code, "may have been charged" in found.message) == (Code.EXPIRED, True)
@@ -127,7 +128,7 @@ def test_a_job_whose_order_was_lost_does_not_say_that_nothing_was_ordered(stage:
 @BOTH_STAGES
 def test_a_job_that_did_not_begin_in_its_time_expires(stage: Stage) -> None:
     """It fails where it stands in the line, and is settled."""
-    move = decide.expired(Overdue("j1", 3, State.QUEUED, stage), NOW)
+    move = decisions.expired(Overdue("j1", 3, State.QUEUED, stage), NOW)
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.QUEUED, stage)
     assert (move.reason, move.credits, move.due) == (Code.EXPIRED, 0, None)
@@ -140,7 +141,7 @@ def test_a_job_that_did_not_begin_in_its_time_expires(stage: Stage) -> None:
 
 def test_a_ready_voice_without_a_song_is_the_result() -> None:
     """The job has succeeded, and is settled."""
-    move = decide.read(claimed(Stage.VOICE), VoiceReady("p1", "Anna"), NOW)
+    move = decisions.read(claimed(Stage.VOICE), VoiceReady("p1", "Anna"), NOW)
 
     fields = {"persona_id": "p1", "voice_name": "Anna", "settled": f"{NOW:.6f}"}
     assert move == Move("j1", 5, State.PENDING, Stage.VOICE, State.SUCCEEDED, fields=fields)
@@ -148,7 +149,7 @@ def test_a_ready_voice_without_a_song_is_the_result() -> None:
 
 def test_a_ready_voice_with_a_song_goes_on_to_the_song_at_once() -> None:
     """The persona is kept, and the job holds its slot."""
-    move = decide.read(claimed(Stage.VOICE, song_is_next=True), VoiceReady("p1", None), NOW)
+    move = decisions.read(claimed(Stage.VOICE, song_is_next=True), VoiceReady("p1", None), NOW)
 
     fields = {"persona_id": "p1", "voice_name": None}
     assert move == Move(
@@ -158,11 +159,11 @@ def test_a_ready_voice_with_a_song_goes_on_to_the_song_at_once() -> None:
 
 def test_a_ready_song_is_the_result() -> None:
     """Both clips are kept, the one that failed too."""
-    move = decide.read(claimed(Stage.MUSIC), MusicReady(CLIPS), NOW)
+    move = decisions.read(claimed(Stage.MUSIC), MusicReady(CLIPS), NOW)
 
     assert move is not None
     assert (move.state, move.stage, move.to) == (State.PENDING, Stage.MUSIC, State.SUCCEEDED)
-    assert records.clips(move.fields["clips"]) == CLIPS
+    assert serialization.clips(move.fields["clips"]) == CLIPS
     assert move.fields["settled"] == f"{NOW:.6f}"
 
 
@@ -173,12 +174,12 @@ RECHECK_S = 10.0
 @BOTH_STAGES
 def test_a_task_is_failed_when_upstream_says_so_twice_some_time_apart(stage: Stage) -> None:
     """With upstream's reason, and the stage that failed; its order is still asked about."""
-    first = decide.doubt(claimed(stage), TaskFailed("busy"), NOW - RECHECK_S)
+    first = decisions.doubt(claimed(stage), TaskFailed("busy"), NOW - RECHECK_S)
     assert first == Doubt(NOW - RECHECK_S, "busy")
-    assert decide.read(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
+    assert decisions.read(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
 
     again = claimed(stage, doubt=first)
-    move = decide.read(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
+    move = decisions.read(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
 
     assert failure(move) == Failure(Code.UPSTREAM_FAILED, stage, "no clear speaker")
     assert move is not None
@@ -190,8 +191,8 @@ def test_failures_that_are_reported_at_once_are_one_report(stage: Stage) -> None
     """A webhook brings a question right after the first one: the time of the first report stays."""
     again = claimed(stage, doubt=Doubt(NOW - RECHECK_S + 1, "busy"))
 
-    assert decide.read(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
-    assert decide.doubt(again, TaskFailed("still busy"), NOW) == Doubt(NOW - RECHECK_S + 1, "still busy")
+    assert decisions.read(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
+    assert decisions.doubt(again, TaskFailed("still busy"), NOW) == Doubt(NOW - RECHECK_S + 1, "still busy")
 
 
 @BOTH_STAGES
@@ -200,8 +201,8 @@ def test_any_other_answer_takes_a_reported_failure_back(stage: Stage) -> None:
     doubted = claimed(stage, doubt=Doubt(NOW - 60, "busy"))
     ready: Reading = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    assert decide.doubt(doubted, NotReady(), NOW) is None
-    taken = decide.read(doubted, ready, NOW, RECHECK_S)
+    assert decisions.doubt(doubted, NotReady(), NOW) is None
+    taken = decisions.read(doubted, ready, NOW, RECHECK_S)
     assert taken is not None
     assert taken.to is State.SUCCEEDED
 
@@ -211,7 +212,7 @@ def test_what_is_to_be_ordered_again_is_queued_when_its_failure_is_certain(stage
     """It was retried: the old task is no longer asked about, and nothing more is counted."""
     retried = claimed(stage, doubt=Doubt(0.0, "no"), reorder=True)
 
-    move = decide.read(retried, TaskFailed("no"), NOW, RECHECK_S)
+    move = decisions.read(retried, TaskFailed("no"), NOW, RECHECK_S)
 
     assert move is not None
     assert (move.to, move.due, move.credits) == (State.QUEUED, None, 0)
@@ -227,17 +228,17 @@ def asked_again(stage: Stage) -> list[Reading]:
 def test_what_settles_nothing_is_asked_again(stage: Stage) -> None:
     """Not ready, or the other stage's result."""
     for reading in asked_again(stage):
-        assert decide.read(claimed(stage), reading, NOW) is None
+        assert decisions.read(claimed(stage), reading, NOW) is None
 
 
 @BOTH_STAGES
 def test_a_stage_has_time_until_its_deadline(stage: Stage) -> None:
     """To the last moment of it; then it fails with what upstream said last."""
-    assert decide.overdue(claimed(stage, since=NOW - DEADLINE), NOW, DEADLINE) is None
+    assert decisions.overdue(claimed(stage, since=NOW - DEADLINE), NOW, DEADLINE) is None
     late = claimed(stage, since=NOW - DEADLINE - 0.01)
     told = Failure(Code.DEADLINE, stage, "not ready 900 s after it was ordered")
-    assert failure(decide.overdue(late, NOW, DEADLINE)) == told
-    said = failure(decide.overdue(late, NOW, DEADLINE, said="task not found."))
+    assert failure(decisions.overdue(late, NOW, DEADLINE)) == told
+    said = failure(decisions.overdue(late, NOW, DEADLINE, said="task not found."))
     assert said.message == f"{told.message}; upstream says: task not found."
 
 
@@ -247,18 +248,18 @@ def test_a_result_that_comes_after_the_deadline_is_still_taken(stage: Stage) -> 
     late = claimed(stage, since=NOW - 10 * DEADLINE)
     ready: Reading = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    taken = decide.read(late, ready, NOW)
+    taken = decisions.read(late, ready, NOW)
 
     assert taken is not None
     assert taken.to is State.SUCCEEDED
     doubted = replace(late, doubt=Doubt(NOW - 60, "no"))
-    assert failure(decide.read(doubted, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
+    assert failure(decisions.read(doubted, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
 
 
 @BOTH_STAGES
 def test_after_a_deadline_it_is_asked_about_in_growing_intervals(stage: Stage) -> None:
     """Half as long as was waited for it already."""
-    move = decide.overdue(claimed(stage, since=NOW - 1000), NOW, DEADLINE)
+    move = decisions.overdue(claimed(stage, since=NOW - 1000), NOW, DEADLINE)
 
     assert move is not None
     assert move.due == NOW + 500
@@ -273,50 +274,50 @@ def test_at_the_deadline_the_songs_that_are_there_are_the_result(twin: str) -> N
     there = (CLIPS[0], Clip("c2", twin))
     late = claimed(Stage.MUSIC, since=NOW - 1000)
 
-    move = decide.overdue(late, NOW, DEADLINE, reading=NotReady(there))
+    move = decisions.overdue(late, NOW, DEADLINE, reading=NotReady(there))
 
     assert move is not None
     assert (move.to, move.due) == (State.SUCCEEDED, NOW + 500)
-    assert records.clips(move.fields["clips"]) == there
-    assert decide.read(late, NotReady(there), NOW) is None
+    assert serialization.clips(move.fields["clips"]) == there
+    assert decisions.read(late, NotReady(there), NOW) is None
 
 
 def test_at_the_deadline_songs_without_any_link_are_kept_with_the_failure() -> None:
     """The job fails with `deadline`; the songs that upstream named are kept and asked for."""
     named = (Clip("c1", "succeeded"), Clip("c2", "succeeded"))
 
-    move = decide.overdue(claimed(Stage.MUSIC, since=NOW - 1000), NOW, DEADLINE, reading=NotReady(named))
+    move = decisions.overdue(claimed(Stage.MUSIC, since=NOW - 1000), NOW, DEADLINE, reading=NotReady(named))
 
     assert failure(move).code is Code.DEADLINE
     assert move is not None
-    assert (records.clips(move.fields["clips"]), move.due) == (named, NOW + 500)
+    assert (serialization.clips(move.fields["clips"]), move.due) == (named, NOW + 500)
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
 def test_songs_that_come_one_by_one_after_all_was_over_are_kept_as_they_come(state: State) -> None:
     """Until all are there; an answer that brings nothing is not written, and no link is lost that was known."""
     none = claimed(Stage.MUSIC, state=state, since=NOW - 1000)
-    first = decide.read(none, NotReady((CLIPS[0], Clip("c2", "running"))), NOW)
+    first = decisions.read(none, NotReady((CLIPS[0], Clip("c2", "running"))), NOW)
     assert first is not None
     assert (first.to, first.due, "part" in first.reason) == (state, NOW + 500, True)
 
-    known = replace(none, clips=records.clips(first.fields["clips"]))
-    assert decide.read(known, NotReady((Clip("c1", "succeeded"), Clip("c2", "streaming"))), NOW) is None
-    both = decide.read(known, MusicReady((Clip("c1", "succeeded"), SECOND)), NOW)
+    known = replace(none, clips=serialization.clips(first.fields["clips"]))
+    assert decisions.read(known, NotReady((Clip("c1", "succeeded"), Clip("c2", "streaming"))), NOW) is None
+    both = decisions.read(known, MusicReady((Clip("c1", "succeeded"), SECOND)), NOW)
 
     assert both is not None
     assert (both.to, both.due) == (state, None)
-    assert records.clips(both.fields["clips"]) == (CLIPS[0], SECOND)
+    assert serialization.clips(both.fields["clips"]) == (CLIPS[0], SECOND)
 
 
 def test_a_twin_that_fails_after_all_was_over_is_not_asked_for_any_more() -> None:
     """No song came, and none is missing any longer."""
     known = (CLIPS[0], Clip("c2", "running"))
 
-    move = decide.read(claimed(Stage.MUSIC, state=State.SUCCEEDED, clips=known), MusicReady(CLIPS), NOW)
+    move = decisions.read(claimed(Stage.MUSIC, state=State.SUCCEEDED, clips=known), MusicReady(CLIPS), NOW)
 
     assert move is not None
-    assert (move.to, move.due, records.clips(move.fields["clips"])) == (State.SUCCEEDED, None, CLIPS)
+    assert (move.to, move.due, serialization.clips(move.fields["clips"])) == (State.SUCCEEDED, None, CLIPS)
 
 
 @BOTH_STAGES
@@ -326,14 +327,14 @@ def test_what_comes_after_all_was_over_is_kept_and_changes_nothing_else(stage: S
     over = claimed(stage, state=state, song_is_next=stage is Stage.VOICE)
     ready: Reading = VoiceReady("p1", "Anna") if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    move = decide.read(over, ready, NOW)
+    move = decisions.read(over, ready, NOW)
 
     assert move is not None
     assert (move.state, move.to, move.to_stage, move.due, move.credits) == (state, state, None, None, 0)
     expected = {"persona_id": "p1", "voice_name": "Anna"} if stage is Stage.VOICE else {"clips": clips_text(CLIPS)}
     assert move.fields == expected
     for reading in asked_again(stage):
-        assert decide.read(over, reading, NOW) is None
+        assert decisions.read(over, reading, NOW) is None
 
 
 @BOTH_STAGES
@@ -341,9 +342,9 @@ def test_what_upstream_fails_after_all_was_over_may_still_come(stage: Stage) -> 
     """A failed job is asked about as before. A cancelled one, whose voice others may wait for, notes it in the end."""
     doubt = Doubt(NOW - 60, "no speaker")
     for state in (State.FAILED, State.CANCELLED):
-        assert decide.read(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S) is None
-    failed = decide.read(claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S)
-    cancelled = decide.read(
+        assert decisions.read(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S) is None
+    failed = decisions.read(claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S)
+    cancelled = decisions.read(
         claimed(stage, state=State.CANCELLED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S
     )
 
@@ -357,28 +358,28 @@ def test_a_result_is_not_looked_for_for_ever(stage: Stage) -> None:
     """When its time is over the job stays as it is, and its timeline says why nobody asks any more."""
     over = claimed(stage, state=State.CANCELLED, since=NOW - 86_401)
 
-    move = decide.overdue(over, NOW, 86_400)
+    move = decisions.overdue(over, NOW, 86_400)
 
     assert move is not None
     assert (move.to, move.due) == (State.CANCELLED, None)
     assert "86400 s" in move.reason
-    assert decide.overdue(claimed(stage, state=State.CANCELLED, since=NOW - 86_399), NOW, 86_400) is None
+    assert decisions.overdue(claimed(stage, state=State.CANCELLED, since=NOW - 86_399), NOW, 86_400) is None
 
 
 @BOTH_STAGES
 def test_every_decision_can_be_written(stage: Stage) -> None:
     """A move is text for Redis: no decision holds anything else."""
     moves = [
-        decide.accepted(charged(stage), "t1", NOW, 20),
-        decide.not_accepted(charged(stage), Refused("no"), NOW),
-        decide.not_accepted(charged(stage), NoAnswer("lost"), NOW),
-        decide.lost("j1", 3, stage),
-        decide.overdue(claimed(stage, since=0), NOW, DEADLINE),
-        decide.expired(Overdue("j1", 3, State.QUEUED, stage), NOW),
+        decisions.accepted(charged(stage), "t1", NOW, 20),
+        decisions.not_accepted(charged(stage), Refused("no"), NOW),
+        decisions.not_accepted(charged(stage), NoAnswer("lost"), NOW),
+        decisions.lost("j1", 3, stage),
+        decisions.overdue(claimed(stage, since=0), NOW, DEADLINE),
+        decisions.expired(Overdue("j1", 3, State.QUEUED, stage), NOW),
     ]
     for move in moves:
         assert move is not None
-        line = records.move_text(move)
+        line = serialization.move_text(move)
         assert json.loads(json.dumps(line)) == line
 
 
@@ -387,7 +388,7 @@ def test_an_order_that_is_sent_again_does_not_wait_for_the_songs_of_the_one_that
     named = (Clip("old", "running"),)
     claim = claimed(Stage.MUSIC, clips=named, doubt=Doubt(0.0, "no"), reorder=True)
 
-    move = decide.read(claim, TaskFailed("no"), NOW, 10.0)
+    move = decisions.read(claim, TaskFailed("no"), NOW, 10.0)
 
     assert move is not None
     assert (move.to, move.fields["clips"], move.fields["music.task"]) == (State.QUEUED, None, None)

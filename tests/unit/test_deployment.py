@@ -17,9 +17,9 @@ from config.celeryconfig import configuration
 from config.settings import Settings, setting_names
 from tests import composed
 from tests.composed import COMPOSE, ROOT
-from voicequeue.flow import Patience
-from workers.services import STORE_WAIT_S, build_callbacks
-from workers.stack import procfile
+from voicequeue.domain.timeouts import Patience
+from workers.dependencies import STORE_WAIT_S, build_callbacks
+from workers.local.stack import procfile
 
 #: What compose wants from .env before it starts anything: `make secrets`, and the key of the account.
 REQUIRED = {

@@ -17,9 +17,9 @@ from config import reference, site
 from config.flower import FlowerSettings
 from config.settings import Settings
 from voicequeue.cli.audio_rules import audio_rules
-from voicequeue.job import MOVES, WHEN_CANCELLING, WITH_THE_VOICE, State
-from voicequeue.preflight import Rules
-from voicequeue.rows import JOB_COLUMNS, SONG_COLUMNS
+from voicequeue.domain.job import MOVES, WHEN_CANCELLING, WITH_THE_VOICE, State
+from voicequeue.ingest.preflight import Rules
+from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -140,10 +140,10 @@ def test_every_variable_that_the_pages_name_is_read_by_somebody() -> None:
 
 def test_links_that_leave_the_folder_become_names_of_files() -> None:
     """A file's own name is code; any other text is followed by the file's."""
-    text = "[Procfile](../Procfile), [the\nguard](../workers/broker.py), [HTTP](../http.md), ![x](../images/x.png)"
+    text = "[Procfile](../Procfile), [the\nguard](../workers/redis_transport.py), [HTTP](../http.md), ![x](../images/x.png)"
 
-    assert site.named("[Procfile](../Procfile), [the\nguard](../workers/broker.py)", "why.md") == (
-        "`Procfile`, the\nguard (`workers/broker.py`)"
+    assert site.named("[Procfile](../Procfile), [the\nguard](../workers/redis_transport.py)", "why.md") == (
+        "`Procfile`, the\nguard (`workers/redis_transport.py`)"
     )
     assert site.named(text, "examples/README.md").endswith("[HTTP](../http.md), ![x](../images/x.png)")
 

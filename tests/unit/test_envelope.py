@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.acceptance.messages import INTAKE, NAME, envelope
-from workers.envelope import UNREADABLE, fault, name_and_id
-from workers.opening import sound, unreadable
-from workers.waiting import OVERHEAD, WAITING_MAX, Waiting
+from workers.held_messages import OVERHEAD, WAITING_MAX, Waiting
+from workers.message_decoding import sound, unreadable
+from workers.message_validation import UNREADABLE, fault, name_and_id
 
 NOW = 1_800_000_000.0
 

@@ -27,8 +27,8 @@ from voicequeue import (
     errors,
 )
 from voicequeue.cli.intake import items
-from voicequeue.rows import Rows
-from voicequeue.spec import parse
+from voicequeue.domain.spec import parse
+from voicequeue.ingest.row_reader import Rows
 
 EACH = [
     UnknownPlan(),

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from voicequeue.flow import CallbackPatience, Patience
-from voicequeue.polling import PollPlan
+from voicequeue.domain.poll_schedule import PollPlan
+from voicequeue.domain.timeouts import CallbackPatience, Patience
 
 
 def test_polls_are_as_far_apart_as_upstream_asks() -> None:

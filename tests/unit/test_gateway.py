@@ -6,9 +6,9 @@ import pytest
 from fastapi import APIRouter
 
 from config.settings import load
-from voicequeue.gate import Limits
-from voicequeue.store import Store
-from workers.gateway import app, hooks
+from voicequeue.domain.gate import Limits
+from voicequeue.storage.job_store import Store
+from workers.gateway import app, webhooks
 
 
 def test_the_gateway_knows_the_same_limits_as_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_the_gateway_knows_the_same_limits_as_the_workers(monkeypatch: pytest.Mo
         stores.append(store)
         return APIRouter()
 
-    monkeypatch.setattr(hooks, "router", router)
+    monkeypatch.setattr(webhooks, "router", router)
     app.build(load())
 
     assert [store.controls.settings for store in stores] == [Limits(321, 32)]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import voicequeue
-from voicequeue import scripts
+from voicequeue.storage import scripts
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from tests.jobs import sung, voice
+from tests.support.jobs import sung, voice
 from voicequeue import ArchivedFile, Charge, Clip, Code, Failure, InArchive, Job, Stage, State, Step
-from voicequeue.job import FINAL, IN_FLIGHT, MAY_BE_LATE, MOVES, WHEN_CANCELLING, Move, charges, iso
-from voicequeue.stage import PRICES
+from voicequeue.domain.job import FINAL, IN_FLIGHT, MAY_BE_LATE, MOVES, WHEN_CANCELLING, Move, charges, iso
+from voicequeue.domain.stage import PRICES
 
 PAIRS = list(itertools.product(State, State))
 LEGAL = [(state, to) for state, to in PAIRS if to in MOVES[state]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from voicequeue.origins import host_name, is_loopback, is_origin_of, refusal
+from voicequeue.auth.web_origins import host_name, is_loopback, is_origin_of, refusal
 
 HERE = "127.0.0.1:8000"
 LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}

@@ -15,7 +15,7 @@ from benchmarks.peers.flight import Flight, patience_s
 from benchmarks.peers.race import Standing
 from benchmarks.peers.upstream import Upstream
 from tasks.musicapi import MusicReady, NotReady, VoiceReady
-from tasks.musicapi.readings import accepted, reading
+from tasks.musicapi.responses import accepted, reading
 
 FIGURES = {column.name: 1.0 for column in report.COLUMNS}
 

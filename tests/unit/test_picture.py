@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from voicequeue import Stretch
-from workers.gateway.page.picture import LEFT, WIDTH, drawn
-from workers.gateway.page.words import own_path, roughly, spoken
+from workers.gateway.page.chart import LEFT, WIDTH, drawn
+from workers.gateway.page.filters import own_path, roughly, spoken
 
 
 def stretch(succeeded: int = 0, failed: int = 0, half: float | None = None) -> Stretch:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from voicequeue import InvalidJob, Problem
-from voicequeue.portions import CHUNK, TEXT_MAX, Weight, portions, weight
-from voicequeue.spec import parse
+from voicequeue.domain.portions import CHUNK, TEXT_MAX, Weight, portions, weight
+from voicequeue.domain.spec import parse
 
 URL = "https://a.example/a.wav"
 

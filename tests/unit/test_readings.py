@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.musicapi import MusicReady, NotReady, Reading, TaskFailed, VoiceReady
-from tasks.musicapi.readings import accepted, credits_left, reading, task_id
-from voicequeue import records
-from voicequeue.clip import Clip, Phase, merged, phase_of
-from voicequeue.stage import Stage
+from tasks.musicapi.responses import accepted, credits_left, reading, task_id
+from voicequeue.domain import serialization
+from voicequeue.domain.clip import Clip, Phase, merged, phase_of
+from voicequeue.domain.stage import Stage
 
 #: What Python's parser of JSON can give, beyond JSON itself: NaN, Infinity, numbers without end, half characters.
 SCALARS: st.SearchStrategy[Any] = (
@@ -535,15 +535,15 @@ def test_no_json_is_too_strange_for_a_reading(body: object) -> None:
     match reading(body):
         case MusicReady(clips):
             assert any(each.is_finished for each in clips)
-            assert records.clips(records.clips_text(clips)) == clips
+            assert serialization.clips(serialization.clips_text(clips)) == clips
             json.dumps([each.duration for each in clips], allow_nan=False)
-            records.clips_text(clips).encode()
+            serialization.clips_text(clips).encode()
         case VoiceReady(persona_id, name):
             assert persona_id.encode()
             assert name is None or name.encode()
         case NotReady(clips):
-            assert records.clips(records.clips_text(clips)) == clips
-            records.clips_text(clips).encode()
+            assert serialization.clips(serialization.clips_text(clips)) == clips
+            serialization.clips_text(clips).encode()
         case TaskFailed(message):
             assert message.encode()
 

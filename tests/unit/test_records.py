@@ -7,9 +7,10 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.jobs import SONG, sung, voice
-from voicequeue import Clip, Code, Failure, Job, Stage, State, Step, VoiceJob, records
-from voicequeue.job import Move
+from tests.support.jobs import SONG, sung, voice
+from voicequeue import Clip, Code, Failure, Job, Stage, State, Step, VoiceJob
+from voicequeue.domain import serialization
+from voicequeue.domain.job import Move
 
 QUEUED = {"spec": voice().content(), "state": "queued", "stage": "voice", "v": "1", "created": "1760000000.5"}
 
@@ -18,7 +19,7 @@ texts = st.text(st.characters(codec="utf-8"))
 
 def test_a_record_just_enqueued_is_a_job_with_nothing_done() -> None:
     """No attempt, no credits, no result; last updated when it was created."""
-    assert records.job("abc", QUEUED) == Job(
+    assert serialization.job("abc", QUEUED) == Job(
         "abc", 1, State.QUEUED, Stage.VOICE, voice(), created_at=1_760_000_000.5, updated_at=1_760_000_000.5
     )
 
@@ -40,14 +41,14 @@ def test_a_record_with_everything_is_a_job_with_everything() -> None:
         "music.task": "t-2",
         "persona_id": "p-1",
         "voice_name": "ana",
-        "clips": records.clips_text(clips),
-        "failure": records.failure_text(failure),
+        "clips": serialization.clips_text(clips),
+        "failure": serialization.failure_text(failure),
         "rank": "1",
         "holder": "h",
         "origin": "http:shop",
     }
 
-    assert records.job("abc", record) == Job(
+    assert serialization.job("abc", record) == Job(
         "abc",
         12,
         State.FAILED,
@@ -71,7 +72,7 @@ def test_a_persona_that_was_given_is_the_jobs_persona() -> None:
     """With no voice stage nothing else would ever write it."""
     spec = VoiceJob(persona_id="p-9", song=SONG)
 
-    assert records.job("abc", {**QUEUED, "spec": spec.content(), "stage": "music"}).persona_id == "p-9"
+    assert serialization.job("abc", {**QUEUED, "spec": spec.content(), "stage": "music"}).persona_id == "p-9"
 
 
 clips = st.builds(
@@ -82,13 +83,13 @@ clips = st.builds(
 @given(st.lists(clips, max_size=3))
 def test_clips_come_back_as_they_were(clips: list[Clip]) -> None:
     """Whatever upstream calls its songs."""
-    assert records.clips(records.clips_text(tuple(clips))) == tuple(clips)
+    assert serialization.clips(serialization.clips_text(tuple(clips))) == tuple(clips)
 
 
 @given(st.builds(Failure, st.sampled_from(Code), st.sampled_from(Stage), texts))
 def test_a_failure_comes_back_as_it_was(failure: Failure) -> None:
     """Whatever words upstream chose."""
-    assert records.failure(records.failure_text(failure)) == failure
+    assert serialization.failure(serialization.failure_text(failure)) == failure
 
 
 def test_clips_of_other_releases_are_read_with_what_is_known_of_them() -> None:
@@ -96,17 +97,17 @@ def test_clips_of_other_releases_are_read_with_what_is_known_of_them() -> None:
     older = '[{"clip_id": "c", "state": "succeeded", "title": null, "audio_url": "https://cdn.example/1.mp3"}]'
     newer = '[{"clip_id": "c", "state": "succeeded", "tags": "calm", "of_next_year": 7}]'
 
-    assert records.clips(older) == (Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3"),)
-    assert records.clips(newer) == (Clip("c", "succeeded", tags="calm"),)
+    assert serialization.clips(older) == (Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3"),)
+    assert serialization.clips(newer) == (Clip("c", "succeeded", tags="calm"),)
 
 
 def test_only_songs_that_are_there_are_to_be_archived() -> None:
     """What was named without a link is archived when it comes."""
 
     def archive(*found: Clip) -> object:
-        fields = {"clips": records.clips_text(found)}
+        fields = {"clips": serialization.clips_text(found)}
         move = Move("abc", 4, State.PENDING, Stage.MUSIC, State.SUCCEEDED, fields=fields)
-        return records.move_text(move, archive=True).get("archive")
+        return serialization.move_text(move, archive=True).get("archive")
 
     assert archive(Clip("c", "succeeded"), Clip("d", "running", audio_url="https://cdn.example/stream")) is None
     assert archive(Clip("c", "succeeded"), Clip("d", "succeeded", audio_url="https://cdn.example/1.mp3")) is True
@@ -114,8 +115,8 @@ def test_only_songs_that_are_there_are_to_be_archived() -> None:
 
 def test_nothing_written_is_nothing_read() -> None:
     """A job without clips or failure has none."""
-    assert records.clips(None) == ()
-    assert records.failure(None) is None
+    assert serialization.clips(None) == ()
+    assert serialization.failure(None) is None
 
 
 def test_a_line_of_a_timeline_is_a_step() -> None:
@@ -123,8 +124,8 @@ def test_a_line_of_a_timeline_is_a_step() -> None:
     whole = {"at": "7.5", "state": "pending", "stage": "voice", "reason": "r", "attempt": 2, "task_id": "t"}
     least = {"at": "7.5", "state": "admitted", "stage": "music"}
 
-    assert records.step(json.dumps(whole)) == Step(7.5, State.PENDING, Stage.VOICE, "r", 2, "t")
-    assert records.step(json.dumps(least)) == Step(7.5, State.ADMITTED, Stage.MUSIC)
+    assert serialization.step(json.dumps(whole)) == Step(7.5, State.PENDING, Stage.VOICE, "r", 2, "t")
+    assert serialization.step(json.dumps(least)) == Step(7.5, State.ADMITTED, Stage.MUSIC)
 
 
 def test_a_move_is_told_to_lua_without_nulls() -> None:
@@ -132,7 +133,7 @@ def test_a_move_is_told_to_lua_without_nulls() -> None:
     fields = {"voice.task": "t-1", "since": "7", "failure": None}
     move = Move("abc", 4, State.CHARGING, Stage.VOICE, State.PENDING, due=9.0, fields=fields, credits=4)
 
-    assert records.move_text(move) == {
+    assert serialization.move_text(move) == {
         "id": "abc",
         "v": 4,
         "to": "pending",
@@ -149,5 +150,5 @@ def test_a_move_to_another_stage_names_the_new_one() -> None:
     """The stage that a job goes on to is the one that its record says afterwards."""
     move = Move("abc", 5, State.PENDING, Stage.VOICE, State.ADMITTED, to_stage=Stage.MUSIC, due=9.0, reason="next")
 
-    assert records.move_text(move)["stage"] == "music"
-    assert records.move_text(move)["reason"] == "next"
+    assert serialization.move_text(move)["stage"] == "music"
+    assert serialization.move_text(move)["reason"] == "next"

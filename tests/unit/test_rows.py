@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.files import A, B, C, file, jobs, refused, rows, trouble
 from voicequeue import VoiceJob
-from voicequeue.rows import JOB_COLUMNS, SONG_COLUMNS, Rows
+from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS, Rows
 
 # ── CSV as people write it ────────────────────────────────────────────────────────────────────────
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 import pytest
 
 from tests.unit.files import A, jobs, rows, trouble
-from voicequeue.rows import Row, Rows
+from voicequeue.ingest.row_reader import Row, Rows
 
 # ── JSON Lines ────────────────────────────────────────────────────────────────────────────────────
 

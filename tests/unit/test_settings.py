@@ -12,10 +12,10 @@ from pydantic import SecretStr, ValidationError
 
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS, configuration
 from config.settings import BadSettings, Settings, explain, load
-from voicequeue import signing
-from voicequeue.gate import SUBMIT_RATE_MIN
+from voicequeue.auth import signatures
+from voicequeue.domain.gate import SUBMIT_RATE_MIN
+from workers.dependencies import callback_secrets
 from workers.doctor import known_settings
-from workers.services import callback_secrets
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +74,7 @@ def test_a_bad_setting_names_itself_and_what_is_allowed(
 
 def test_callbacks_take_several_secrets_and_whatever_may_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets separated by spaces, each as receivers are given it; names, addresses and networks."""
-    several = f"whsec_{'YWFh' * 8} {signing.callback_secret('x')}"
+    several = f"whsec_{'YWFh' * 8} {signatures.callback_secret('x')}"
     monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", several)
     monkeypatch.setenv("VOICEQUEUE_CALLBACK_ALLOW", "inner.example, 10.0.0.0/8 [::1],127.0.0.1")
 
@@ -87,7 +87,7 @@ def test_callbacks_are_signed_with_what_follows_from_the_common_secret_where_non
     common = "the common secret of all these processes"
     [derived] = callback_secrets(Settings(secret=SecretStr(common)))
 
-    assert derived == signing.callback_secret(common) != signing.callback_secret("another")
+    assert derived == signatures.callback_secret(common) != signatures.callback_secret("another")
     assert callback_secrets(Settings(callback_secret=SecretStr(derived))) == [derived]
     assert callback_secrets(Settings()) == []
 
@@ -149,7 +149,7 @@ def test_the_doctor_knows_every_setting_that_the_documents_name() -> None:
 
 def test_the_least_submit_rate_is_the_same_everywhere() -> None:
     """In the settings, for whoever sets it while it runs, and for the scripts."""
-    flow = (files("voicequeue.scripts") / "lib" / "flow.lua").read_text(encoding="utf-8")
+    flow = (files("voicequeue.storage.scripts") / "lib" / "flow.lua").read_text(encoding="utf-8")
 
     assert f"local RATE_MIN = {SUBMIT_RATE_MIN:g}\n" in flow
     assert Settings(_env_file=None, submit_rate=SUBMIT_RATE_MIN).submit_rate == SUBMIT_RATE_MIN

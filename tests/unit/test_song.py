@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.jobs import LYRICS, problems, sung, voice
+from tests.support.jobs import LYRICS, problems, sung, voice
 from voicequeue import InvalidJob, Song, UnknownModelWarning
-from voicequeue.song import KNOWN_MODELS, SHORT_MODELS
-from voicequeue.spec import parse, stored
+from voicequeue.domain.song import KNOWN_MODELS, SHORT_MODELS
+from voicequeue.domain.spec import parse, stored
 
 LONG_MODELS = sorted(KNOWN_MODELS - SHORT_MODELS)
 LYRICS_LIMITS = [*((mv, 3_000) for mv in sorted(SHORT_MODELS)), *((mv, 5_000) for mv in LONG_MODELS)]
@@ -144,7 +144,7 @@ def test_every_wrong_field_is_named_at_once() -> None:
 @pytest.fixture
 def unwarned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has seen no unknown model yet."""
-    monkeypatch.setattr("voicequeue.song._warned", set())
+    monkeypatch.setattr("voicequeue.domain.song._warned", set())
 
 
 @pytest.mark.usefixtures("unwarned")

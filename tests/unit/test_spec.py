@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.jobs import LYRICS, SONG, URL, problems, sung, voice
+from tests.support.jobs import LYRICS, SONG, URL, problems, sung, voice
 from voicequeue import InvalidJob, Priority, Stage, VoiceJob
+from voicequeue.domain.song import KNOWN_MODELS
+from voicequeue.domain.spec import METADATA_MAX_CHARS, METADATA_MAX_KEYS, parse, stored
 from voicequeue.errors import PROBLEMS_MAX
-from voicequeue.song import KNOWN_MODELS
-from voicequeue.spec import METADATA_MAX_CHARS, METADATA_MAX_KEYS, parse, stored
 
 PERSONA = "0c9bd1e0-1111-2222-3333-444455556666"
 

@@ -15,16 +15,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config.settings import Settings
 from tests.conftest import eventually
-from voicequeue import apikeys
-from voicequeue.apikeys import Scope as KeyScope
+from voicequeue.auth import api_keys
+from voicequeue.auth.api_keys import Scope as KeyScope
 from workers import local_token
 from workers.gateway.app import build
 from workers.gateway.connections import Bounds
 from workers.gateway.server import Config, Server
-from workers.stack import free_port
+from workers.local.stack import free_port
 
 #: Keys that all tests know, with every scope and with one each.
-KEYS = {"all": apikeys.new("all", KeyScope), **{scope.value: apikeys.new(scope, [scope]) for scope in KeyScope}}
+KEYS = {"all": api_keys.new("all", KeyScope), **{scope.value: api_keys.new(scope, [scope]) for scope in KeyScope}}
 SETTING = ",".join(configured.line() for _, configured in KEYS.values())
 
 

@@ -16,11 +16,12 @@ import requests
 
 from config.settings import BadSettings, Settings
 from tests.conftest import eventually
-from tests.jobs import LYRICS
+from tests.support.jobs import LYRICS
 from tests.web.conftest import KEYS, SETTING, Build, Gateway, app_of, problem
 from tests.web.seen import Person
-from voicequeue import VoiceQueue, apikeys
-from voicequeue.apikeys import Scope
+from voicequeue import VoiceQueue
+from voicequeue.auth import api_keys
+from voicequeue.auth.api_keys import Scope
 from workers import local_token
 from workers.gateway.app import access_to
 
@@ -117,7 +118,7 @@ def test_every_hash_is_compared_whoever_asks(given: str, monkeypatch: pytest.Mon
         return real(one, other)
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
-    apikeys.holder(apikeys.parse(SETTING), given)
+    api_keys.holder(api_keys.parse(SETTING), given)
 
     assert compared == [(64, 64)] * len(KEYS)
 

@@ -10,13 +10,14 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.conftest import eventually
-from tests.jobs import sung
 from tests.node import MISSING, MODULES
 from tests.security.surface import site
 from tests.store.life import NOW, accepted, brought_to, charging, failed, make, one, put, song_of
+from tests.support.jobs import sung
 from tests.web.conftest import KEYS, Build, Gateway
-from voicequeue import Clip, Code, Song, Stage, State, records
-from voicequeue.store import Store
+from voicequeue import Clip, Code, Song, Stage, State
+from voicequeue.domain import serialization
+from voicequeue.storage.job_store import Store
 
 EVIL = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
 
@@ -101,8 +102,8 @@ def test_a_search_goes_on_by_itself_until_something_is_found(
     local: Gateway, store: Store, window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks at so many jobs at once."""
-    monkeypatch.setattr("voicequeue.listing.LOOKED_AT", 2)
-    monkeypatch.setattr("voicequeue.listing.CHUNK", 2)
+    monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 2)
+    monkeypatch.setattr("voicequeue.client.search.CHUNK", 2)
     job = song_of(store, metadata={"order": "4711"})
     put(store, *(sung(key=f"other-{n}") for n in range(5)))
     page = window(local.link())
@@ -126,7 +127,7 @@ def test_songs_that_come_while_one_looks_on_are_loaded(local: Gateway, store: St
         page = window(local.link(f"/job/{job.id}"))
         expect(page.get_by_role("heading", name=job.id)).to_be_visible()
 
-        clips = records.clips_text((Clip("c-1", "succeeded", "First, take", None, cover),))
+        clips = serialization.clips_text((Clip("c-1", "succeeded", "First, take", None, cover),))
         make(store, accepted(store, job.id), State.SUCCEEDED, NOW + 60, fields={"clips": clips})
 
         eventually(lambda: "/cover" in {path for path, _ in asked})

@@ -13,11 +13,11 @@ import pytest
 import requests
 
 from tests.conftest import eventually
-from tests.jobs import URL, voice
+from tests.support.jobs import URL, voice
 from tests.web.conftest import KEYS, Build, Gateway, problem
 from voicequeue import State, VoiceQueue
-from voicequeue.rows import ROW_MAX
-from workers.gateway import bulk, outbox
+from voicequeue.ingest.row_reader import ROW_MAX
+from workers.gateway import batches, outbox
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 CSV = {"Content-Type": "text/csv"}
@@ -175,7 +175,7 @@ def test_too_many_senders_at_once_are_told_to_come_again(
     build_gateway: Build, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a thread; when one is done there is room again."""
-    monkeypatch.setattr(bulk, "AT_ONCE", 1)
+    monkeypatch.setattr(batches, "AT_ONCE", 1)
     gateway = build_gateway()
     go_on = threading.Event()
     summaries: list[Any] = []

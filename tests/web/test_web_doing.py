@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.jobs import sung
 from tests.store.life import NOW, brought_to, failed, one, put
+from tests.support.jobs import sung
 from tests.web.conftest import KEYS, Build, Gateway
 from tests.web.seen import Person, logged_in
 from voicequeue import Code, Job, Stage, State
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 
 @pytest.fixture

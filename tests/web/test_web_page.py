@@ -9,13 +9,13 @@ import pytest
 import requests
 from redis import Redis
 
-from tests.jobs import sung
 from tests.store.life import CLIPS, NOW, brought_to, charging, failed, make, put, song_of
+from tests.support.jobs import sung
 from tests.web.conftest import KEYS, Build, Gateway
 from tests.web.seen import Person, Seen, logged_in, seen
 from voicequeue import Clip, Code, Song, Stage, State, VoiceJob
-from voicequeue.claims import ChargedOrder
-from voicequeue.store import Store
+from voicequeue.domain.claims import ChargedOrder
+from voicequeue.storage.job_store import Store
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 

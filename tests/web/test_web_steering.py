@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.jobs import numbered, sung, voice
 from tests.store.life import NOW, brought_to, failed, make, one, put
+from tests.support.jobs import numbered, sung, voice
 from tests.web.conftest import Gateway, problem
 from voicequeue import Code, RejectedMessage, State, VoiceQueue
-from voicequeue.store import Store
+from voicequeue.storage.job_store import Store
 
 # ── one ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,7 +146,7 @@ def test_a_plan_takes_so_many_and_says_that_there_are_more(
     gateway: Gateway, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Carry it out and plan again."""
-    monkeypatch.setattr("voicequeue.plans.MOST", 3)
+    monkeypatch.setattr("voicequeue.client.bulk_operations.MOST", 3)
     put(store, *numbered(4))
 
     first = planned(gateway, "cancel", filter={})

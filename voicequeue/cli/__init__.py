@@ -28,9 +28,9 @@ from voicequeue.cli import (
     watch,
 )
 from voicequeue.cli.terminal import ToldOnTheTerminal, complain
+from voicequeue.domain.song import UnknownModelWarning
 from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
-from voicequeue.redis_refusals import RedisRefusalError
-from voicequeue.song import UnknownModelWarning
+from voicequeue.storage.redis_refusals import RedisRefusalError
 
 app = typer.Typer(
     name="voicequeue",

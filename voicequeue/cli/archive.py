@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.archive import ToArchive
 from voicequeue.cli.show import clock
 from voicequeue.cli.terminal import AsJson, BatchOption, out, plain_table, print_json, queue, safe
-from voicequeue.overview import ArchiveCounts
-from voicequeue.queue import VoiceQueue
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.domain.status import ArchiveCounts
+from voicequeue.storage.archive import ToArchive
 
 #: How many of a kind are shown to a person; scripts get all.
 SHOWN = 50

@@ -6,9 +6,9 @@ import math
 import os
 
 from voicequeue.cli.terminal import CannotBegin
-from voicequeue.net.addresses import Allowed
-from voicequeue.net.connections import Times
-from voicequeue.preflight import SETTING, Rules
+from voicequeue.ingest.preflight import SETTING, Rules
+from voicequeue.net.address_policy import Allowed
+from voicequeue.net.http_client import Times
 
 
 def audio_rules() -> Rules:

@@ -13,13 +13,13 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from voicequeue.cells import guarded, json_cell
 from voicequeue.cli.show import print_job
 from voicequeue.cli.terminal import AsJson, queue, writable
+from voicequeue.domain.job import Job, State
+from voicequeue.domain.song import Song
+from voicequeue.domain.spec import Priority, parse
 from voicequeue.errors import InvalidJob, Problem
-from voicequeue.job import Job, State
-from voicequeue.song import Song
-from voicequeue.spec import Priority, parse
+from voicequeue.ingest.cells import guarded, json_cell
 from voicequeue.texts import json_text, json_trouble, real_number, shown
 
 SONG_OPTIONS = tuple(Song.model_fields)

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from voicequeue import signing
-from voicequeue.callbacks import Callback
+from voicequeue.auth import signatures
 from voicequeue.cli.show import clock
 from voicequeue.cli.terminal import AsJson, CannotBegin, out, plain_table, print_json, queue, safe
-from voicequeue.net.connections import Refused, Target
-from voicequeue.overview import CallbackCounts
-from voicequeue.queue import VoiceQueue
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.domain.status import CallbackCounts
+from voicequeue.net.http_client import Refused, Target
+from voicequeue.storage.callbacks import Callback
 
 #: How many of a kind are shown to a person; scripts get all.
 SHOWN = 50
@@ -53,7 +53,7 @@ def callbacks(
 def _secret(url: str) -> str:
     """Return the secret of the receiver at that URL. Raises CannotBegin."""
     try:
-        return signing.receiver_secret(_root_secret(), Target.of(url).site)
+        return signatures.receiver_secret(_root_secret(), Target.of(url).site)
     except Refused as error:
         raise typer.BadParameter(f"{error}; give the receiver's, such as https://shop.example") from None
 
@@ -64,7 +64,7 @@ def _root_secret() -> str:
         return own[0]
     if common := os.environ.get("VOICEQUEUE_SECRET"):
         try:
-            return signing.callback_secret(signing.validate_secret(common))
+            return signatures.callback_secret(signatures.validate_secret(common))
         except ValueError as error:
             raise CannotBegin(f"VOICEQUEUE_SECRET: {error}") from None
     raise CannotBegin("neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set here")

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from voicequeue import changes
 from voicequeue.cli.show import print_job
 from voicequeue.cli.terminal import AsJson, Yes, complain, out, print_json, queue
-from voicequeue.job import Code, Job, State
-from voicequeue.stage import PRICES
+from voicequeue.domain import transitions
+from voicequeue.domain.job import Code, Job, State
+from voicequeue.domain.stage import PRICES
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,11 +39,11 @@ def retry(
             failed = [_failed(jobs.get(job_id))]
         else:
             failed = [job for job in jobs.jobs(state=State.FAILED, batch=batch) if code in (None, _code(job))]
-        cost = sum(changes.cost(job, resubmit=resubmit) for job in failed)
+        cost = sum(transitions.cost(job, resubmit=resubmit) for job in failed)
         if dry_run or not failed:
             _tell(len(failed), 0, cost, as_json=as_json)
             return
-        again = sum(PRICES[job.stage] for job in failed if changes.pays_again(job, resubmit=resubmit))
+        again = sum(PRICES[job.stage] for job in failed if transitions.pays_again(job, resubmit=resubmit))
         if not yes and (job_id is None or again):
             _confirm_retry(len(failed), cost, again)
         retried = sum(jobs.retry_as_read(failed, resubmit=resubmit))
@@ -55,7 +55,7 @@ def retry(
 
 def _failed(job: Job) -> Job:
     """The job, if it can be retried. Raises NotAllowed."""
-    changes.retry(job, job.updated_at)
+    transitions.retry(job, job.updated_at)
     return job
 
 
@@ -108,14 +108,14 @@ _UNDER_WAY = {
 def _cancel_batch(batch: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     with queue() as jobs:
         # A frozen list: jobs that come from now on are not meant.
-        found = [job for job in jobs.jobs(batch=batch) if changes.can_be_cancelled(job)]
+        found = [job for job in jobs.jobs(batch=batch) if transitions.can_be_cancelled(job)]
         paid = sum(job.state is State.PENDING for job in found)
         if found and not (dry_run or yes):
             question = f"cancel {len(found):,} jobs, {paid:,} of them with upstream, which were paid?"
             typer.confirm(question, abort=True, err=True)
         done = found if dry_run else jobs.cancel_as_read(found)
     cancelled = sum(job.state is State.CANCELLED for job in done)
-    under_way = sum(job.state in changes.UNDER_WAY for job in done)
+    under_way = sum(job.state in transitions.UNDER_WAY for job in done)
     if as_json:
         marked = 0 if dry_run else under_way
         print_json({"found": len(found), "cancelled": cancelled, "marked": marked, "paid": paid})

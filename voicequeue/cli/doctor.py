@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.audit import Finding
 from voicequeue.cli.examine import examine
 from voicequeue.cli.terminal import AsJson, Yes, err, out, print_json, queue, safe
-from voicequeue.queue import VoiceQueue
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.storage.audit.audit import Finding
 
 #: How many findings of one kind are shown; the rest is counted.
 SHOWN = 50

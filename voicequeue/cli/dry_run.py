@@ -10,12 +10,12 @@ from typing import Any
 from voicequeue.cli.intake import Item, kind
 from voicequeue.cli.show import clock, print_reasons, span
 from voicequeue.cli.terminal import out, print_json, safe
+from voicequeue.client.queue import UNSETTLED, VoiceQueue
+from voicequeue.domain.job import iso
+from voicequeue.domain.spec import VoiceJob
+from voicequeue.domain.status import Status
 from voicequeue.errors import VoiceQueueError
-from voicequeue.job import iso
-from voicequeue.overview import Status
-from voicequeue.progress import Counts
-from voicequeue.queue import UNSETTLED, VoiceQueue
-from voicequeue.spec import VoiceJob
+from voicequeue.ingest.checkpoint import Counts
 
 #: So many rejected rows are told in full, the first ones.
 TOLD = 5

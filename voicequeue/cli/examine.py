@@ -12,12 +12,12 @@ from types import ModuleType
 
 from redis.exceptions import RedisError
 
-from voicequeue import checkup, neighbours
-from voicequeue.checkup import Level, Remark
 from voicequeue.cli.terminal import CannotBegin, out, print_json, safe
-from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.queue import DEFAULT_URL
-from voicequeue.store import Store, connect
+from voicequeue.client.queue import DEFAULT_URL
+from voicequeue.diagnostics import checkup, neighbours
+from voicequeue.diagnostics.checkup import Level, Remark
+from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.keyspace import DEFAULT_PREFIX
 
 MARKS = {
     Level.FINE: "[green]✓[/]",

@@ -20,14 +20,14 @@ from voicequeue.cli.bulk import Reuse, StartBy
 from voicequeue.cli.intake import LOOKED_AT, Intake, Item, Rejects, items, looked_at
 from voicequeue.cli.show import print_reasons
 from voicequeue.cli.terminal import AsJson, complain, err, out, print_json, queue
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.domain.portions import CHUNK
+from voicequeue.domain.spec import batch_name, http_url
 from voicequeue.errors import UnknownJob, checked
-from voicequeue.portions import CHUNK
-from voicequeue.preflight import Preflight
-from voicequeue.progress import CannotResume, Progress
-from voicequeue.queue import VoiceQueue
-from voicequeue.rows import Rows, UnreadableFile
-from voicequeue.spec import batch_name, http_url
-from voicequeue.unpacked import unpacked
+from voicequeue.ingest.checkpoint import CannotResume, Progress
+from voicequeue.ingest.compression import unpacked
+from voicequeue.ingest.preflight import Preflight
+from voicequeue.ingest.row_reader import Rows, UnreadableFile
 
 _PIECE = 1_048_576
 _SHOWN_EVERY_S = 0.1

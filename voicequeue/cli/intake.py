@@ -10,16 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from voicequeue.audio import Audio
-from voicequeue.cells import guarded
 from voicequeue.cli.terminal import CannotBegin, writable
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.domain.portions import CHUNK, Weight, portions, weight
+from voicequeue.domain.spec import VoiceJob
 from voicequeue.errors import InvalidJob, KeyConflict, UnfitAudio, VoiceQueueError, detached
-from voicequeue.portions import CHUNK, Weight, portions, weight
-from voicequeue.preflight import Preflight
-from voicequeue.progress import CannotResume, Progress
-from voicequeue.queue import VoiceQueue
-from voicequeue.rows import REJECTED_COLUMNS, Row, Rows
-from voicequeue.spec import VoiceJob
+from voicequeue.ingest.audio import Audio
+from voicequeue.ingest.cells import guarded
+from voicequeue.ingest.checkpoint import CannotResume, Progress
+from voicequeue.ingest.preflight import Preflight
+from voicequeue.ingest.row_reader import REJECTED_COLUMNS, Row, Rows
 
 #: Rows that are written and remembered as done at once, where each was fetched: to be fetched again is dear.
 LOOKED_AT = 100
@@ -122,7 +122,7 @@ class Rejects:
         return file
 
     def add(self, row: Row, error: VoiceQueueError) -> None:
-        """Write one row, with its line and the reason. It is read again as it was; see `voicequeue.rows`."""
+        """Write one row, with its line and the reason. It is read again as it was; see `voicequeue.ingest.row_reader`."""
         if self._file is None:
             self._file = writable(self.path)
             csv.writer(self._file).writerow([*REJECTED_COLUMNS, *map(guarded, self._columns)])

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from voicequeue import apikeys
-from voicequeue.apikeys import Scope
+from voicequeue.auth import api_keys
+from voicequeue.auth.api_keys import Scope
 from voicequeue.cli.terminal import AsJson, complain, print_json
 
 
@@ -30,7 +30,7 @@ def new(
 ) -> None:
     """Make a key. It is shown once, and kept nowhere; the gateway is given its hash alone."""
     try:
-        key, configured = apikeys.new(name, scope)
+        key, configured = api_keys.new(name, scope)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if as_json:

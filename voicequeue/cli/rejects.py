@@ -9,7 +9,7 @@ import typer
 
 from voicequeue.cli.show import clock
 from voicequeue.cli.terminal import AsJson, out, print_json, queue, safe
-from voicequeue.rejects import KEPT, RejectedMessage
+from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
 from voicequeue.texts import json_text
 
 #: So much of a job is shown in the list; --json shows all that is kept.

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.balance import Around
 from voicequeue.cli.show import clock, print_job
 from voicequeue.cli.terminal import AsJson, Yes, coloured, out, plain_table, print_json, queue, safe
-from voicequeue.job import Job, State
-from voicequeue.review import Unsure
-from voicequeue.stage import PRICES
+from voicequeue.domain.balance import Around
+from voicequeue.domain.charge_review import Unsure
+from voicequeue.domain.job import Job, State
+from voicequeue.domain.stage import PRICES
 
 
 def add_to(app: typer.Typer) -> None:

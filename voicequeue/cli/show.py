@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.callbacks import Callback
 from voicequeue.cli.terminal import (
     AsJson,
     BatchArgument,
@@ -23,12 +22,13 @@ from voicequeue.cli.terminal import (
     queue,
     safe,
 )
-from voicequeue.clip import Clip
-from voicequeue.gate import Account, Hold
-from voicequeue.job import InArchive, Job, State, Step, charges
-from voicequeue.listing import Filter
-from voicequeue.overview import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
-from voicequeue.queue import VoiceQueue
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.client.search import Filter
+from voicequeue.domain.clip import Clip
+from voicequeue.domain.gate import Account, Hold
+from voicequeue.domain.job import InArchive, Job, State, Step, charges
+from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
+from voicequeue.storage.callbacks import Callback
 
 #: So many jobs that upstream refuses are named.
 REFUSED_SHOWN = 5

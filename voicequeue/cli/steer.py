@@ -8,10 +8,10 @@ import typer
 
 from voicequeue.cli.show import clock
 from voicequeue.cli.terminal import AsJson, BatchOption, out, print_json, queue, safe
+from voicequeue.domain.gate import SUBMIT_RATE_MIN, Limits
+from voicequeue.domain.job import iso
+from voicequeue.domain.stage import Stage
 from voicequeue.errors import checked
-from voicequeue.gate import SUBMIT_RATE_MIN, Limits
-from voicequeue.job import iso
-from voicequeue.stage import Stage
 from voicequeue.texts import whole
 
 StageOption = Annotated[Stage | None, typer.Option(help="Only this stage.")]

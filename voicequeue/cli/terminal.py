@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, entered_by
+from voicequeue.domain.job import State
+from voicequeue.domain.origin import Origin
 from voicequeue.errors import VoiceQueueError
-from voicequeue.job import State
-from voicequeue.keyspace import DEFAULT_PREFIX
-from voicequeue.origin import Origin
-from voicequeue.queue import DEFAULT_URL, VoiceQueue, entered_by
+from voicequeue.storage.keyspace import DEFAULT_PREFIX
 from voicequeue.texts import json_text, shown
 
 #: Columns where nobody looks at a terminal: lines for grep and less are not broken.

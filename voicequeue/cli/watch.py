@@ -28,10 +28,10 @@ from voicequeue.cli.terminal import (
     queue,
     safe,
 )
-from voicequeue.job import State
-from voicequeue.overview import Batch
-from voicequeue.queue import VoiceQueue
-from voicequeue.reconnect import no_later_than
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.domain.job import State
+from voicequeue.domain.status import Batch
+from voicequeue.storage.connection import no_later_than
 
 #: Throughput is told over this many seconds.
 WINDOW_S = 60.0

@@ -12,8 +12,8 @@ from typing import Any
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue.clock import Clock
-from voicequeue.pulses import Pulses
+from voicequeue.storage.clock import Clock
+from voicequeue.storage.heartbeats import Pulses
 
 #: How often (seconds).
 EVERY_S = 5.0

@@ -14,27 +14,40 @@ from redis.exceptions import RedisError
 
 from config.settings import BadSettings, Settings
 from tasks.celery_tasks import poll_name
-from voicequeue import VoiceQueue, apikeys
-from voicequeue.apikeys import ApiKey
-from voicequeue.stage import Stage
-from voicequeue.store import Store, connect
+from voicequeue import VoiceQueue
+from voicequeue.auth import api_keys
+from voicequeue.auth.api_keys import ApiKey
+from voicequeue.domain.stage import Stage
+from voicequeue.storage.job_store import Store, connect
 from workers import local_token
 from workers.app import app as celery
-from workers.facts import facts
-from workers.gateway import bulk, docs, events, glance, health, hooks, jobs, metrics, openapi, problems, steering
-from workers.gateway.access import Access
+from workers.dependencies import limits
+from workers.gateway import (
+    batches,
+    docs,
+    events,
+    glance,
+    health,
+    jobs,
+    metrics,
+    openapi,
+    operations,
+    problems,
+    webhooks,
+)
 from workers.gateway.alive import alive
+from workers.gateway.auth import Access
 from workers.gateway.browsers import Guarded, OwnPagesOnly
 from workers.gateway.connections import Bounds
 from workers.gateway.events import Tail
 from workers.gateway.large import Large
 from workers.gateway.local import LocalOnly
-from workers.gateway.page import frame
+from workers.gateway.page import base
 from workers.gateway.page import routes as pages
 from workers.gateway.requests_log import RequestLog
 from workers.gateway.session import Logins
-from workers.private import UnsafeFileError
-from workers.services import limits
+from workers.private_files import UnsafeFileError
+from workers.process_info import facts
 
 log = logging.getLogger("voicequeue.gateway")
 
@@ -63,20 +76,22 @@ def build(chosen: Settings, bounds: Bounds | None = None) -> FastAPI:
     docs.install(gateway)
     large = Large()
     gateway.include_router(jobs.router(queue, access, large))
-    gateway.include_router(bulk.router(queue, access, bounds))
+    gateway.include_router(batches.router(queue, access, bounds))
     gateway.include_router(glance.router(queue, access, large))
-    gateway.include_router(steering.router(queue, access))
+    gateway.include_router(operations.router(queue, access))
     tail = Tail(queue, bounds)
     gateway.include_router(events.router(queue, access, tail))
     # A webhook may be the first to tell that an order was taken, from which the pace follows.
     patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix, limits=limits(chosen))
-    gateway.include_router(hooks.router(patient, chosen.secret.get_secret_value(), _poll_now), include_in_schema=False)
+    gateway.include_router(
+        webhooks.router(patient, chosen.secret.get_secret_value(), _poll_now), include_in_schema=False
+    )
     gateway.include_router(health.router(store))
     gateway.include_router(metrics.router(store, access))
     # Browsers keep one set of cookies for all ports of a host: each queue needs a name of its own.
     gateway.include_router(pages.router(queue, access, Logins(access, store), tail, cookie=chosen.prefix))
     gateway.mount("/static", pages.files())
-    gateway.add_exception_handler(frame.Elsewhere, frame.elsewhere)
+    gateway.add_exception_handler(base.Elsewhere, base.elsewhere)
     return gateway
 
 
@@ -96,7 +111,7 @@ def access_to(chosen: Settings) -> Access:
 def keys(chosen: Settings) -> tuple[ApiKey, ...]:
     """The API keys that are configured. Raises BadSettings."""
     try:
-        return apikeys.parse(chosen.api_keys.get_secret_value())
+        return api_keys.parse(chosen.api_keys.get_secret_value())
     except ValueError as error:
         raise BadSettings(f"VOICEQUEUE_API_KEYS: {error}") from None
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from voicequeue import origins
+from voicequeue.auth import web_origins
 from workers.gateway import problems
 
 #: Headers of every answer that does not set them itself. `same-origin` and not `no-referrer`: under the latter
@@ -53,7 +53,7 @@ class OwnPagesOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app as ASGI does, or refuse."""
-        why = origins.refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        why = web_origins.refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
         if why is None:
             await self._app(scope, receive, send)
         else:

@@ -16,10 +16,10 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as HttpScope
 
 from voicequeue import Event, InvalidJob, Problem, StoreUnreachable, VoiceQueue
-from voicequeue.apikeys import Scope
+from voicequeue.auth.api_keys import Scope
 from voicequeue.texts import whole_number
-from workers.gateway import shapes
-from workers.gateway.access import Access
+from workers.gateway import schemas
+from workers.gateway.auth import Access
 from workers.gateway.connections import Bounds
 from workers.gateway.openapi import problems
 from workers.gateway.places import Places
@@ -128,7 +128,7 @@ def router(queue: VoiceQueue, access: Access, tail: Tail, *, heartbeat_s: float 
     async def events(
         request: Request,
         last_event_id: Annotated[str | None, Header(description="the id of the last event that came")] = None,
-        batch: Annotated[shapes.BatchName | None, Query(description="only of this batch")] = None,
+        batch: Annotated[schemas.BatchName | None, Query(description="only of this batch")] = None,
         job: Annotated[str | None, Query(max_length=100, description="only of this job")] = None,
     ) -> EventStream:
         """What happens from now on, or after Last-Event-ID, as server-sent events.

@@ -9,10 +9,10 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue import Batch, VoiceQueue
-from voicequeue.apikeys import Scope
-from voicequeue.rejects import KEPT
-from workers.gateway import shapes
-from workers.gateway.access import Access
+from voicequeue.auth.api_keys import Scope
+from voicequeue.storage.rejected_messages import KEPT
+from workers.gateway import schemas
+from workers.gateway.auth import Access
 from workers.gateway.jobs import Cursor, Limit
 from workers.gateway.large import Large
 from workers.gateway.openapi import described, problems
@@ -24,7 +24,7 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
 
     @routes.get(
         "/v1/batches",
-        responses={200: described(shapes.Batches, "A page."), **problems(401, 403, 422, 503)},
+        responses={200: described(schemas.Batches, "A page."), **problems(401, 403, 422, 503)},
     )
     async def batches(limit: Limit = 100, cursor: Cursor = None) -> JSONResponse:
         """Batches, the newest first, a page at a time."""
@@ -33,7 +33,7 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
 
     @routes.get(
         "/v1/batches/{name}",
-        responses={200: described(shapes.Batch, "The batch."), **problems(401, 403, 404, 422, 503)},
+        responses={200: described(schemas.Batch, "The batch."), **problems(401, 403, 404, 422, 503)},
     )
     async def batch(name: str) -> JSONResponse:
         """A batch: how many of its jobs stand where, and what they spent."""
@@ -41,16 +41,16 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
 
     @routes.get(
         "/v1/status",
-        responses={200: described(shapes.Status, "The queue."), **problems(401, 403, 404, 422, 503)},
+        responses={200: described(schemas.Status, "The queue."), **problems(401, 403, 404, 422, 503)},
     )
     async def status(
-        batch: Annotated[shapes.BatchName | None, Query(description="one batch of it")] = None,
+        batch: Annotated[schemas.BatchName | None, Query(description="one batch of it")] = None,
     ) -> JSONResponse:
         """The whole queue at a glance, or one batch of it: states, gate, slots, backlog, credits, workers."""
         return JSONResponse((await run_in_threadpool(queue.status, batch)).as_dict(batch))
 
     @routes.get(
-        "/v1/rejects", responses={200: described(shapes.Rejects, "The newest."), **problems(401, 403, 422, 429, 503)}
+        "/v1/rejects", responses={200: described(schemas.Rejects, "The newest."), **problems(401, 403, 422, 429, 503)}
     )
     async def rejects(
         request: Request,

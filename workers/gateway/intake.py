@@ -13,10 +13,10 @@ from typing import Any, BinaryIO, cast
 from starlette.types import Message, Receive
 
 from voicequeue import InvalidJob, Receipt, VoiceJob, VoiceQueue, VoiceQueueError
+from voicequeue.client.results import Entry
+from voicequeue.domain.portions import Portion, weight
 from voicequeue.errors import detached
-from voicequeue.portions import Portion, weight
-from voicequeue.receipts import Entry
-from voicequeue.rows import Row, Rows
+from voicequeue.ingest.row_reader import Row, Rows
 from workers.gateway import problems
 from workers.gateway.notices import log
 from workers.gateway.outbox import Closed, Outbox

@@ -11,10 +11,10 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue import Code, Filter, InvalidJob, Job, Placed, Problem, Stage, State, VoiceQueue
-from voicequeue.apikeys import Scope
-from voicequeue.queue import entered_by
-from workers.gateway import bodies, shapes
-from workers.gateway.access import Access
+from voicequeue.auth.api_keys import Scope
+from voicequeue.client.queue import entered_by
+from workers.gateway import bodies, schemas
+from workers.gateway.auth import Access
 from workers.gateway.large import Large
 from workers.gateway.openapi import described, json_body, problems
 from workers.gateway.origin import origin
@@ -36,15 +36,15 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
         status_code=202,
         dependencies=access.needs(Scope.ENQUEUE),
         responses={
-            202: described(shapes.Placed, "It is in the queue now."),
+            202: described(schemas.Placed, "It is in the queue now."),
             200: described(
-                shapes.Placed | shapes.Known,
+                schemas.Placed | schemas.Known,
                 "The key stands for this very job already; nothing was added. A caller without the scope `read` is "
                 "told no more than that of a job that it did not bring.",
             ),
             **problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
         },
-        openapi_extra=json_body("VoiceJob", {"a voice and a song": shapes.EXAMPLE_ORDER}),
+        openapi_extra=json_body("VoiceJob", {"a voice and a song": schemas.EXAMPLE_ORDER}),
     )
     async def enqueue(
         request: Request,
@@ -66,17 +66,17 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
     @routes.get(
         "/v1/jobs",
         dependencies=access.needs(Scope.READ),
-        responses={200: described(shapes.Jobs, "A page."), **problems(401, 403, 404, 422, 429, 503)},
+        responses={200: described(schemas.Jobs, "A page."), **problems(401, 403, 404, 422, 429, 503)},
         openapi_extra={"x-free-query": [_METADATA]},
     )
     async def jobs(
         request: Request,
         state: State | None = None,
         stage: Stage | None = None,
-        batch: Annotated[shapes.BatchName | None, Query()] = None,
+        batch: Annotated[schemas.BatchName | None, Query()] = None,
         code: Annotated[Code | None, Query(description="why it failed")] = None,
-        since: Annotated[shapes.Since | None, Query(description="its last move was then or later")] = None,
-        called: Annotated[str | None, Query(max_length=500, description=shapes.CALLED)] = None,
+        since: Annotated[schemas.Since | None, Query(description="its last move was then or later")] = None,
+        called: Annotated[str | None, Query(max_length=500, description=schemas.CALLED)] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Response:
@@ -99,7 +99,7 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
         "/v1/jobs/{job_id}",
         dependencies=access.needs(Scope.READ),
         responses={
-            200: described(shapes.Told, "The job, and every move it made."),
+            200: described(schemas.Told, "The job, and every move it made."),
             304: {"description": "It is still as If-None-Match says."},
             **problems(401, 403, 404, 422, 503),
         },

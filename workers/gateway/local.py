@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from voicequeue import origins
+from voicequeue.auth import web_origins
 from workers.gateway.problems import Refusal
 
 #: Each says that a proxy passed the request on, for a caller whose address is unknown.
@@ -36,9 +36,9 @@ class LocalOnly:
 
 
 def _closed(address: str, public_url: str | None, has_token: bool) -> Iterator[str]:
-    if not origins.is_loopback_name(address):
+    if not web_origins.is_loopback_name(address):
         yield "the gateway listens on other addresses too (WEB_ADDRESS)"
-    if public_url and not origins.is_loopback(urlsplit(public_url).netloc.rpartition("@")[2]):
+    if public_url and not web_origins.is_loopback(urlsplit(public_url).netloc.rpartition("@")[2]):
         yield "it has a public URL (VOICEQUEUE_PUBLIC_URL)"
     if not has_token:
         yield "it has no local token (VOICEQUEUE_LOCAL_TOKEN_FILE), which `make up` would give it"
@@ -48,9 +48,9 @@ def _foreign(request: Request) -> Iterator[str]:
     # What a proxy passes on says itself where it comes from; only that there is one is sure.
     if any(name in request.headers for name in PASSED_ON):
         yield "a proxy passed this request on"
-    elif not origins.is_loopback_name(request.client.host if request.client else ""):
+    elif not web_origins.is_loopback_name(request.client.host if request.client else ""):
         yield "this request comes from another machine"
-    if not origins.is_loopback(request.headers.get("host", "")):
+    if not web_origins.is_loopback(request.headers.get("host", "")):
         yield "it names this machine neither localhost nor 127.0.0.1 (Host)"
 
 

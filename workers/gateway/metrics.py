@@ -12,15 +12,15 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue.apikeys import Scope
-from voicequeue.gate import Reason
-from voicequeue.job import State
-from voicequeue.overview import Line, by_priority
-from voicequeue.reachable import reachable
-from voicequeue.spec import Priority
-from voicequeue.stage import Stage
-from voicequeue.store import Store
-from workers.gateway.access import Access
+from voicequeue.auth.api_keys import Scope
+from voicequeue.domain.gate import Reason
+from voicequeue.domain.job import State
+from voicequeue.domain.spec import Priority
+from voicequeue.domain.stage import Stage
+from voicequeue.domain.status import Line, by_priority
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.reachable import reachable
+from workers.gateway.auth import Access
 from workers.gateway.openapi import problems
 
 #: Everything that may hold charges back.

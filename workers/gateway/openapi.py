@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from voicequeue import InvalidJob, Problem, VoiceJob
 from voicequeue.errors import half_texts
-from workers.gateway import shapes
+from workers.gateway import schemas
 from workers.gateway.problems import MEDIA_TYPE, content
 
 _REF = "#/components/schemas/{model}"
@@ -25,12 +25,12 @@ _REF = "#/components/schemas/{model}"
 #: its examples, which FastAPI leaves out.
 _MODELS: tuple[type[BaseModel], ...] = (
     VoiceJob,
-    shapes.BatchSettings,
-    shapes.Order,
-    shapes.RetryOrder,
-    shapes.Problem,
-    shapes.Job,
-    shapes.Placed,
+    schemas.BatchSettings,
+    schemas.Order,
+    schemas.RetryOrder,
+    schemas.Problem,
+    schemas.Job,
+    schemas.Placed,
 )
 
 DESCRIPTION = """Put voice-creation jobs into the queue, ask what became of them, follow them, steer them.

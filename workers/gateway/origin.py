@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from voicequeue.origin import Origin
+from voicequeue.domain.origin import Origin
 
 
 def origin(request: Request) -> str:

@@ -28,7 +28,7 @@ from voicequeue import (
     UnknownPlan,
     VoiceQueueError,
 )
-from voicequeue.rows import UnreadableFile
+from voicequeue.ingest.row_reader import UnreadableFile
 
 log = logging.getLogger("voicequeue.gateway")
 

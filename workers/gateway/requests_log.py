@@ -63,7 +63,7 @@ class RequestLog:
         level = logging.DEBUG if scope["path"] in _ROUTINE else logging.INFO
         about = {"status": status, "duration": round(seconds, 3)}
         asked = {"method": _cut(scope["method"], _METHOD_MAX), "path": _cut(scope["path"], _PATH_MAX)}
-        # The name of the API key, where one was given or remembered; workers/gateway/access.py notes it.
+        # The name of the API key, where one was given or remembered; workers/gateway/auth.py notes it.
         known = {"who": who} if (who := scope.get("state", {}).get("who")) else {}
         log.log(level, "request", extra={**asked, **about, **known})
 

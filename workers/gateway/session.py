@@ -6,11 +6,11 @@ import hmac
 from dataclasses import dataclass
 from hashlib import sha256
 
-from voicequeue import signing
-from voicequeue.apikeys import ApiKey, Scope
-from voicequeue.reachable import reachable
-from voicequeue.store import Store
-from workers.gateway.access import Access
+from voicequeue.auth import signatures
+from voicequeue.auth.api_keys import ApiKey, Scope
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.reachable import reachable
+from workers.gateway.auth import Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Logins:
         key = None if session is None else self._access.named(session.name)
         if session is None or key is None or not hmac.compare_digest(session.proof, _proof(key)):
             return None
-        return Visitor(key.name, key.scopes, signing.derive(token, "form"), session.id)
+        return Visitor(key.name, key.scopes, signatures.derive(token, "form"), session.id)
 
     def log_out(self, visitor: Visitor, *, everywhere: bool) -> None:
         """End this session, or every session of its key."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 
-from voicequeue.origins import host_name
+from voicequeue.auth.web_origins import host_name
 
 #: Hosts as browsers take them to be: what has escapes, a user or a backslash in it is not read as they read it.
 _URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?([/?#][^\\\s\x00-\x1f]*)?", re.A | re.I)

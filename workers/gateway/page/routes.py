@@ -9,12 +9,12 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import VoiceQueue
 from workers.gateway import bodies
-from workers.gateway.access import Access
+from workers.gateway.auth import Access
 from workers.gateway.browsers import Files
 from workers.gateway.events import Tail
-from workers.gateway.page import doing, reading
-from workers.gateway.page.frame import FORM_MAX, HERE, Form, Frame
-from workers.gateway.page.words import own_path
+from workers.gateway.page import actions, views
+from workers.gateway.page.base import FORM_MAX, HERE, Form, Frame
+from workers.gateway.page.filters import own_path
 from workers.gateway.session import Logins, TooManyLogins
 
 STALE_LINK = "the token in this link is not valid, or is no longer"
@@ -60,8 +60,8 @@ def router(queue: VoiceQueue, access: Access, logins: Logins, tail: Tail, *, coo
     frame = Frame(queue, access, logins, cookie=cookie)
     entrance = Entrance(frame, access, logins)
     routes = APIRouter(include_in_schema=False, route_class=frame.route())
-    routes.include_router(reading.router(queue, frame, tail))
-    routes.include_router(doing.router(queue, frame))
+    routes.include_router(views.router(queue, frame, tail))
+    routes.include_router(actions.router(queue, frame))
 
     @routes.get("/login")
     def login(request: Request, onward: str = "/", by: str = "") -> Response:

@@ -1,0 +1,47 @@
+"""What is known of a job of which nobody knows whether it was charged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from voicequeue.domain.balance import Around, Balance, around
+from voicequeue.domain.job import Job, State, Step, iso
+from voicequeue.domain.stage import PRICES
+
+
+@dataclass(frozen=True, slots=True)
+class Unsure:
+    """An unsure job: its last step, which says what happened, and the account before and after (None: nothing is
+    known of it). What upstream answered, where that could not be read, is the job's `answer`."""
+
+    job: Job
+    last: Step
+    account: Around | None
+
+    @property
+    def at_stake(self) -> int:
+        """Credits that its order costs, and may have cost already."""
+        return PRICES[self.job.stage]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command line shows; scripts may rely on its names."""
+        return {
+            **self.job.as_dict(),
+            "reason": self.last.reason,
+            "answer": self.job.answer,
+            "since": iso(self.last.at),
+            "at_stake": self.at_stake,
+            "credits_before": self.account.before.credits if self.account else None,
+            "credits_after": self.account.after.credits if self.account else None,
+            "credits_unexplained": self.account.unexplained if self.account else None,
+        }
+
+
+def known(job: Job, timeline: Sequence[Step], balances: Sequence[Balance]) -> Unsure | None:
+    """What is known of an unsure job; None of one that by its timeline is not (any more)."""
+    if len(timeline) < 2 or timeline[-1].state is not State.UNSURE:
+        return None
+    charging, last = timeline[-2:]
+    return Unsure(job, last, around(balances, charging.at, last.at))

@@ -1,0 +1,192 @@
+"""The queue, a batch and the backlog at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from voicequeue.domain.gate import Account, Gate, Hold
+from voicequeue.domain.job import State, iso
+from voicequeue.domain.spec import Priority
+from voicequeue.domain.stage import PRICES, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The queued jobs of one priority and batch (None: of none), `songs` of which have their voice; `oldest` in Unix
+    seconds."""
+
+    priority: Priority
+    batch: str | None
+    count: int
+    oldest: float
+    songs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A named set of jobs: how many stand in each state, the credits they spent and those that are `committed` to jobs
+    in flight, to unsure ones and to lost orders that may have been charged, and what somebody set for it."""
+
+    name: str
+    states: dict[State, int]
+    credits: int
+    paused: bool = False
+    max_credits: int | None = None
+    max_in_flight: int | None = None
+    committed: int = 0
+
+    @property
+    def total(self) -> int:
+        """All its jobs that are kept."""
+        return sum(self.states.values())
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every job is final or waits for a person (`unsure`)."""
+        resting = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
+        return self.total == sum(self.states[state] for state in resting)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command line, HTTP and callbacks show; scripts may rely on its names."""
+        return {
+            "batch": self.name,
+            "states": {state.value: count for state, count in self.states.items()},
+            "total": self.total,
+            "settled": self.is_settled,
+            "credits": self.credits,
+            "credits_committed": self.committed,
+        }
+
+    def limits(self) -> dict[str, Any]:
+        """What somebody set for it, in the shape that the command line and HTTP show."""
+        return {"paused": self.paused, "max_credits": self.max_credits, "max_in_flight": self.max_in_flight}
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackCounts:
+    """How many callbacks are pending (`waiting`: of those, behind an earlier one of their job), were given up,
+    and were ever delivered; how many workers deliver them."""
+
+    pending: int = 0
+    waiting: int = 0
+    undelivered: int = 0
+    delivered: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveCounts:
+    """Of how many jobs the songs are to be archived, were given up, and were ever archived, in how many `files`;
+    how many workers archive."""
+
+    pending: int = 0
+    failed: int = 0
+    jobs: int = 0
+    files: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedJob:
+    """A job whose order upstream refuses while it takes others, in these words.
+
+    It was refused `times` in a row, and is not sent again before `until` (Unix seconds).
+    """
+
+    job_id: str
+    stage: Stage
+    message: str
+    times: int
+    until: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape that the command line and HTTP show."""
+        return {
+            "job_id": self.job_id,
+            "stage": self.stage.value,
+            "message": self.message,
+            "times": self.times,
+            "until": iso(self.until),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The queue, or one batch of it, at a glance (`failures`, by code, `rejects`, `callbacks` and `archive` are
+    counted for all jobs together only).
+
+    `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
+    `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by);
+    `rejects` how many messages became no job; `refused` the first jobs that upstream refuses while it takes others;
+    `at` when it was read, by the queue's time.
+    """
+
+    states: dict[State, int]
+    gate: Gate
+    in_flight: int
+    limit: int
+    credits: int
+    workers: int
+    account: Account
+    backlog: tuple[Line, ...]
+    failures: dict[str, int]
+    pace: float
+    seconds_left: float | None
+    rejects: int = 0
+    callbacks: CallbackCounts = CallbackCounts()
+    archive: ArchiveCounts = ArchiveCounts()
+    refused: tuple[RefusedJob, ...] = ()
+    at: float = 0.0
+
+    @property
+    def backlog_credits(self) -> int:
+        """What the queued jobs cost at most: each with a song, and with a voice unless it has one."""
+        return sum(line.count * sum(PRICES.values()) - line.songs * PRICES[Stage.VOICE] for line in self.backlog)
+
+    def as_dict(self, batch: str | None) -> dict[str, Any]:
+        """The shape that the command line and HTTP show; scripts may rely on its names."""
+        return {
+            "batch": batch,
+            "states": {state.value: count for state, count in self.states.items()},
+            "gate": {"open": self.gate.open, "holds": [_hold_dict(hold) for hold in self.gate.holds]},
+            "in_flight": self.in_flight,
+            "limit": self.limit,
+            "backlog": [_waiting_dict(priority, lines) for priority, lines in by_priority(self.backlog)],
+            "per_minute": self.pace,
+            "seconds_left": self.seconds_left,
+            "credits": self.credits,
+            "credits_left": self.account.left,
+            "credits_left_at": iso(self.account.at),
+            "credits_committed": self.account.committed,
+            "credits_today": self.account.spent_today,
+            "credits_unexplained": self.account.drift.unexplained if self.account.drift else 0,
+            "failed": self.failures,
+            "rejects": self.rejects,
+            "refused": [job.as_dict() for job in self.refused],
+            "callbacks": {"pending": self.callbacks.pending, "undelivered": self.callbacks.undelivered},
+            "archive": {"pending": self.archive.pending, "failed": self.archive.failed},
+            "workers": self.workers,
+        }
+
+
+def _hold_dict(hold: Hold) -> dict[str, Any]:
+    return {
+        "reason": hold.reason,
+        "detail": hold.detail,
+        "since": iso(hold.since),
+        "until": iso(hold.until),
+        "trial": hold.trial,
+    }
+
+
+def _waiting_dict(priority: Priority, lines: list[Line]) -> dict[str, Any]:
+    oldest = min(line.oldest for line in lines)
+    return {"priority": priority.value, "count": sum(line.count for line in lines), "oldest": iso(oldest)}
+
+
+def by_priority(backlog: tuple[Line, ...]) -> Iterator[tuple[Priority, list[Line]]]:
+    """The backlog's lines, those of one priority together."""
+    return ((priority, list(lines)) for priority, lines in groupby(backlog, key=lambda line: line.priority))
