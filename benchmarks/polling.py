@@ -1,7 +1,7 @@
 """How often upstream is asked about an order, and how late its result is seen: planned polls against fixed ones.
 
-`replayed` plays thousands of orders through `voicequeue.domain.poll_schedule`, in seconds. `measured` is the real thing:
-workers, and a simulator at a scale at which upstream's minute takes three seconds. Both without webhooks,
+`replayed` plays thousands of orders through `voicequeue.domain.poll_schedule`, in seconds. `measured` is the real
+thing: workers, and a simulator at a scale at which upstream's minute takes three seconds. Both without webhooks,
 and both count orders that came when enough was known to plan.
 """
 

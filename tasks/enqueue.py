@@ -30,8 +30,8 @@ _NAMED_MAX = 20
 
 HIDDEN = "(hidden: a job may hold URLs and lyrics)"
 
-#: What senders cannot choose: how a message is shown, and after what time its task is killed. Whether it has expired is
-#: decided when it is received (workers/message_validation.py), by the queue's time; Celery would go by this host's, and drop it.
+#: What senders cannot choose: how a message is shown, and when its task is killed. Whether it has expired is decided
+#: when it is received (workers/message_validation.py) by the queue's time; Celery would go by the host's, and drop it.
 _OURS: dict[str, Any] = {
     "shadow": None,
     "timelimit": None,

@@ -1,4 +1,4 @@
-"""What is wrong with a message that cannot be given to a task. Pure; what opens messages is workers/message_decoding.py."""
+"""What is wrong with a message that cannot be given to a task. Pure; workers/message_decoding.py opens messages."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ timeout, and the pulse), but messages from other apps would wait for minutes.
 
 Publications are judged by workers/remote_control.py; replies to them go to the queue that they name and nowhere else.
 
-Messages are opened by workers/message_decoding.py and not by kombu: what it cannot open would end the worker, and be lost.
+Messages are opened by workers/message_decoding.py and not by kombu: what kombu cannot open would end the worker, and
+be lost.
 
 A Redis that refuses writes for now (out of memory, a failover) would end the worker as well, and lose the message
 that it has just taken. Here a refusal is a lost connection, a channel opens once Redis takes writes again, and a

@@ -1,4 +1,4 @@
-"""A real browser for the pages: Debian's chromium, driven by Playwright. `python -m tests.support.browser` installs it."""
+"""A real browser for the pages: Debian's chromium by Playwright. `python -m tests.support.browser` installs it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 #: Where it is put; make clean takes it away.
 OWN = ROOT / ".venv" / "bin" / "promtool"

@@ -140,9 +140,10 @@ def test_every_variable_that_the_pages_name_is_read_by_somebody() -> None:
 
 def test_links_that_leave_the_folder_become_names_of_files() -> None:
     """A file's own name is code; any other text is followed by the file's."""
-    text = "[Procfile](../Procfile), [the\nguard](../workers/redis_transport.py), [HTTP](../http.md), ![x](../images/x.png)"
+    guard = "[the\nguard](../workers/redis_transport.py)"
+    text = f"[Procfile](../Procfile), {guard}, [HTTP](../http.md), ![x](../images/x.png)"
 
-    assert site.named("[Procfile](../Procfile), [the\nguard](../workers/redis_transport.py)", "why.md") == (
+    assert site.named(f"[Procfile](../Procfile), {guard}", "why.md") == (
         "`Procfile`, the\nguard (`workers/redis_transport.py`)"
     )
     assert site.named(text, "examples/README.md").endswith("[HTTP](../http.md), ![x](../images/x.png)")

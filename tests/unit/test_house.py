@@ -31,13 +31,27 @@ ALLOWED = {
 }
 
 MODULES = [path.relative_to(ROOT) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
-LUA = sorted((ROOT / "voicequeue" / "scripts").glob("*.lua"))
-SHARED = sorted((ROOT / "voicequeue" / "scripts" / "lib").glob("*.lua"))
+STORAGE = ROOT / "voicequeue" / "storage"
+LUA = sorted((STORAGE / "scripts").glob("*.lua"))
+SHARED = sorted((STORAGE / "scripts" / "lib").glob("*.lua"))
 
-#: The modules that run scripts.
-RUN_BY = (
-    "store", "controls", "lookup", "callbacks", "voices", "archive", "books", "audit", "repair", "logins", "rejects",
-)  # fmt: skip
+#: What each room of voicequeue may import of the others.
+SHARED_BY_ALL = {"errors", "texts"}
+ROOMS = {
+    "texts": set[str](),
+    "errors": {"texts"},
+    "domain": SHARED_BY_ALL,
+    "net": SHARED_BY_ALL,
+    "auth": SHARED_BY_ALL,
+    "ingest": SHARED_BY_ALL | {"domain", "net"},
+    "storage": SHARED_BY_ALL | {"domain"},
+    "client": SHARED_BY_ALL | {"domain", "storage"},
+    "diagnostics": SHARED_BY_ALL | {"domain", "storage", "auth"},
+    "cli": SHARED_BY_ALL | {"domain", "storage", "client", "ingest", "net", "auth", "diagnostics"},
+}
+
+#: What reaches outside of a process, or looks at a clock.
+DOES_IO = {"asyncio", "http", "os", "pathlib", "redis", "requests", "socket", "subprocess", "threading", "time"}
 
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
 NODE_LOCK = ROOT / "tests" / "node" / "package-lock.json"
@@ -53,6 +67,15 @@ def imported(module: Path) -> Iterator[str]:
             yield (node.module or "").partition(".")[0]
 
 
+def rooms_imported(module: Path) -> Iterator[str]:
+    """The rooms of voicequeue from which a module imports, wherever in it."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "voicequeue":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("voicequeue."):
+            yield (node.module or "").split(".")[1]
+
+
 # ── imports ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -64,6 +87,40 @@ def test_a_module_imports_only_what_its_package_may(module: Path) -> None:
     ours = {name for name in imported(module) if name in {*ALLOWED, "tests"}}
 
     assert ours <= {package} | ALLOWED[package]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.parts[0] == "voicequeue"][1:], ids=str)
+def test_a_room_imports_only_the_rooms_below_it(module: Path) -> None:
+    """domain ← storage ← client ← cli, beside them ingest, net, auth and diagnostics."""
+    room = module.parts[1].removesuffix(".py")
+
+    assert set(rooms_imported(module)) <= {room} | ROOMS[room]
+
+
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if module.parts[:2] == ("voicequeue", "domain")], ids=str
+)
+def test_the_domain_does_no_io(module: Path) -> None:
+    """It computes: what it needs of the world, also the time, are arguments."""
+    assert DOES_IO & set(imported(module)) == set()
+
+
+def test_only_the_storage_talks_to_redis() -> None:
+    """Others know redis-py's errors at most; diagnostics also ask the server about itself."""
+    importing = {
+        module.parts[1] for module in MODULES if module.parts[0] == "voicequeue" and "redis" in imported(module)
+    }
+
+    assert importing <= {"storage", "diagnostics", "cli"}
+
+
+def test_only_workers_read_the_settings() -> None:
+    """`voicequeue`, `tasks` and the simulator get what they need as arguments."""
+    assert {module.parts[0] for module in MODULES if "config" in imported(module)} <= {
+        "config",
+        "workers",
+        "benchmarks",
+    }
 
 
 def test_the_installed_package_imports_only_what_it_declares() -> None:
@@ -160,7 +217,8 @@ def test_the_wheel_holds_everything_of_the_package(wheel: zipfile.ZipFile) -> No
 def test_the_wheel_works_as_it_is(wheel: zipfile.ZipFile) -> None:
     """Its scripts are found inside it, its version is told, and its command has an entry point."""
     program = (
-        "import voicequeue; from voicequeue import scripts; from importlib.metadata import entry_points, version;"
+        "import voicequeue; from voicequeue.storage import scripts;"
+        "from importlib.metadata import entry_points, version;"
         "print(voicequeue.__file__, len(scripts.load('enqueue').source) > 1000, version('voicequeue'),"
         "[e.value for e in entry_points(group='console_scripts', name='voicequeue')][0])"
     )
@@ -208,9 +266,9 @@ def test_a_script_does_one_thing(script: Path) -> None:
     assert not [line for line in code if "KEYS[" in line]
 
 
-def test_every_script_is_run_by_the_store_the_controls_or_the_audit() -> None:
-    """None lies there unused, and none that is asked for is missing."""
-    text = "".join((ROOT / "voicequeue" / f"{name}.py").read_text(encoding="utf-8") for name in RUN_BY)
+def test_every_script_is_run_by_the_storage() -> None:
+    """None is unused, and none is missing."""
+    text = "".join(path.read_text(encoding="utf-8") for path in STORAGE.rglob("*.py"))
 
     assert set(re.findall(r'\b(?:run|call)\([^"()]*"(\w+)"', text)) == {script.stem for script in LUA}
     for script in LUA:

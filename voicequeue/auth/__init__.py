@@ -1,1 +1,1 @@
-""""""
+"""API keys, signatures, and requests of pages of other sites. Pure."""

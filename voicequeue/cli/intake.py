@@ -122,7 +122,7 @@ class Rejects:
         return file
 
     def add(self, row: Row, error: VoiceQueueError) -> None:
-        """Write one row, with its line and the reason. It is read again as it was; see `voicequeue.ingest.row_reader`."""
+        """Write one row, with its line and the reason. It is read back unchanged (`ingest/row_reader.py`)."""
         if self._file is None:
             self._file = writable(self.path)
             csv.writer(self._file).writerow([*REJECTED_COLUMNS, *map(guarded, self._columns)])

@@ -1,1 +1,1 @@
-""""""
+"""The queue as producers and operators use it: `VoiceQueue` and `AsyncVoiceQueue`."""

@@ -1,1 +1,1 @@
-""""""
+"""Check a deployment by what its Redis shows."""

@@ -15,13 +15,13 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from voicequeue.auth import signatures
-from voicequeue.diagnostics.key_types import WrongType
 from voicequeue.domain.balance import Drift
 from voicequeue.domain.gate import Gate, Reason
 from voicequeue.domain.job import State
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.storage.heartbeats import Heard
 from voicequeue.storage.job_store import Store
+from voicequeue.storage.key_types import WrongType
 from voicequeue.storage.redis_refusals import RedisRefusalError
 
 #: A process that was not heard for so long (seconds) is not there.

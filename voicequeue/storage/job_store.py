@@ -1,6 +1,6 @@
 """The jobs' records in Redis: the one place that reads and writes them.
 
-Python owns which moves are legal (`voicequeue.job`); the Lua scripts compare and write. Every
+Python owns which moves are legal (`voicequeue.domain.job`); the Lua scripts compare and write. Every
 method takes `now` in Unix seconds where time matters. The key map stands in
 `scripts/lib/keys.lua`.
 """
@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from redis import Redis
 
-from voicequeue.diagnostics.key_types import WrongType, wrong_types
 from voicequeue.domain import serialization
 from voicequeue.domain.claims import Admitted, Charged, ChargedOrder, Claimed, Later, Outcome, Overdue, Planned
 from voicequeue.domain.gate import Effect, Limits
@@ -33,6 +32,7 @@ from voicequeue.storage.event_log import Story
 from voicequeue.storage.flow_control import Controls
 from voicequeue.storage.heartbeats import KINDS, Pulses
 from voicequeue.storage.indexes import Lookup
+from voicequeue.storage.key_types import WrongType, wrong_types
 from voicequeue.storage.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.storage.login_attempts import LoginAttempts
 from voicequeue.storage.metrics import Tally

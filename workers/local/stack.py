@@ -32,7 +32,7 @@ from workers import local_token, private_files
 from workers.local.port_owner import Holder, holder
 from workers.local.supervisor import STOP_S, Program, Supervisor
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 #: Where the embedded Valkey keeps its file, and every process its log.
 HOME = Path(os.environ.get("VOICEQUEUE_HOME") or ROOT / ".voicequeue")
