@@ -140,6 +140,17 @@ def test_an_unknown_column_is_refused_by_name_before_any_row() -> None:
     assert all(column in text for column in (*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"))
 
 
+def test_of_very_many_wrong_columns_the_first_are_named_and_the_others_counted() -> None:
+    """Unknown ones and repeated ones: the answer stays short, and is there at once."""
+    unknown = [f"column{number}" for number in range(5_000)]
+    known = [f"metadata.{number}" for number in range(1_500)]
+
+    for columns in (unknown, [*known, *known]):
+        reason = refused(",".join(columns))
+        assert " more" in reason
+        assert len(reason) < 3_000
+
+
 def test_a_column_that_is_there_twice_is_refused_by_name() -> None:
     """Nobody knows which of the two is meant."""
     assert "'name'" in refused("audio_url,name,name", f"{A},Ana,Bo")

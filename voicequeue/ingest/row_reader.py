@@ -9,6 +9,7 @@ import codecs
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -38,6 +39,9 @@ JSON_COLUMNS = ("row",)
 _KNOWN = frozenset((*JOB_COLUMNS, *SONG_COLUMNS, *REJECTED_COLUMNS))
 
 _SNIFF_BYTES = 65_536
+
+#: Columns that an error names; further ones are counted.
+COLUMNS_NAMED = 20
 
 #: The most characters of one row: no file, however it is made, fills the memory.
 ROW_MAX = 1_048_576
@@ -229,13 +233,17 @@ def _check_columns(columns: tuple[str, ...]) -> None:
         raise UnreadableFile("the first line must name the columns; it holds a URL")
     if unknown:
         known = ", ".join((*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"))
-        named = ", ".join(repr(name[:60]) for name in unknown)
-        raise UnreadableFile(f"unknown column {named}; allowed are {known}")
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise UnreadableFile(f"column {', '.join(map(repr, twice))} is there twice")
+        raise UnreadableFile(f"unknown column {_first(unknown)}; allowed are {known}")
+    if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
+        raise UnreadableFile(f"column {_first(twice)} is there twice")
     if not {"audio_url", "persona_id"} & set(columns):
         raise UnreadableFile("a column audio_url or persona_id is required")
+
+
+def _first(columns: list[str]) -> str:
+    """Return the first names, quoted, and how many more there are."""
+    named = ", ".join(repr(name[:60]) for name in columns[:COLUMNS_NAMED])
+    return named if len(columns) <= COLUMNS_NAMED else f"{named} and {len(columns) - COLUMNS_NAMED:,} more"
 
 
 def _is_metadata(column: str) -> bool:
