@@ -179,6 +179,10 @@ class Connections:
         self._measure(connection, now)
         self._cut_unread(now)
 
+    def note_read(self, connection: Connection) -> None:
+        """Take note that a client has read what was written: of what is written next it has the whole time again."""
+        self._unread.pop(connection, None)
+
     # ── looking after them ─────────────────────────────────────────────────────────────────────
 
     def look(self) -> None:

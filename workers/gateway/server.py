@@ -126,6 +126,7 @@ class Protocol(H11Protocol):
     def resume_writing(self) -> None:
         """As asyncio calls it, when the client has read most of what was written."""
         super().resume_writing()
+        self._held.note_read(self)
         self._held.note(self)
 
     # ── what is known of it ────────────────────────────────────────────────────────────────────
