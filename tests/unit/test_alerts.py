@@ -151,7 +151,7 @@ def test_every_alert_says_what_to_do(firing: dict[str, set[str]]) -> None:
         assert {"summary", "description", "runbook"} == set(rule["annotations"])
         assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
         section = page.partition(f"### {rule['alert']}\n")[2].partition("\n#")[0]
-        assert [part for part in ("**It means**", "**Look at**", "**Do**") if part not in section] == []
+        assert [part for part in ("**Meaning**", "**Check**", "**Action**") if part not in section] == []
         row = f"| [{rule['alert']}](runbook.md#{rule['alert'].lower()}) | {rule['labels']['severity']} |"
         assert row in table
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
