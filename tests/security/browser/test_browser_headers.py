@@ -8,7 +8,7 @@ import pytest
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from tests.security.network.test_slow_clients import connected
+from tests.security.network.raw_clients import connected
 from tests.security.surface import operations
 from tests.support.jobs import voice
 from tests.web.conftest import Gateway, app_of

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from starlette.types import Receive, Scope, Send
 
 from tests.conftest import eventually
-from tests.security.network.test_slow_clients import UPLOAD, connected, hello, piece, rest, row, until
+from tests.security.network.raw_clients import UPLOAD, connected, hello, piece, rest, row, until
 from tests.security.surface import changing
 from tests.web.conftest import KEYS, Build, Gateway, app_of, serving
 from tests.web.seen import Person

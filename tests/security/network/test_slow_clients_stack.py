@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 
 from tests.conftest import eventually
-from tests.security.network.test_slow_clients import HALF, connected
+from tests.security.network.raw_clients import HALF, connected
 from tests.web.conftest import KEYS, SETTING
 from workers.local.stack import free_port
 
