@@ -1,4 +1,4 @@
-"""Messages as other programs write them into the queue `intake`, byte by byte."""
+"""Messages as other programs write them to the queue `intake`, byte by byte."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from redis import Redis
 
 from voicequeue.storage.keyspace import DEFAULT_PREFIX, celery_root
 
-#: The queue for other programs, its key in Redis, and where kombu keeps the messages that workers hold.
+#: The queue for other programs, its Redis key, and the key of messages that workers have not acknowledged.
 INTAKE = "intake"
 INTAKE_KEY = f"{celery_root(DEFAULT_PREFIX)}{INTAKE}"
 UNACKED_KEY = f"{celery_root(DEFAULT_PREFIX)}unacked"
 
 NAME = "voicequeue.enqueue"
 
-#: What nobody may see in a log or in Flower.
+#: A job whose URL and lyrics must not appear in logs or in Flower.
 SECRET_JOB = {"audio_url": "https://recordings.example/secret.wav", "song": {"prompt": "a lyric that is secret"}}
 
 
@@ -32,7 +32,7 @@ def envelope(
     message_id: str | None = None,
     **parts: Any,
 ) -> dict[str, Any]:
-    """A message of protocol 2; `headers` are added to its own, `parts` replace those of the envelope."""
+    """Return a message of Celery's protocol 2. `headers` extend its headers, `parts` replace parts of the envelope."""
     text = json.dumps([[], {"job": SECRET_JOB}, {}] if body is None else body)
     return {
         "body": base64.b64encode(text.encode()).decode() if raw_body is None else raw_body,
@@ -54,6 +54,6 @@ def plain_client(redis_url: str, prefix: str = DEFAULT_PREFIX) -> Celery:
 
 
 def push(redis: Redis, *messages: Any) -> None:
-    """Write them, texts as they are and everything else as JSON."""
+    """Push messages to the queue: texts as they are, everything else as JSON."""
     for message in messages:
         redis.lpush(INTAKE_KEY, message if isinstance(message, str | bytes) else json.dumps(message))

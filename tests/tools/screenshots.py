@@ -1,4 +1,4 @@
-"""`make screenshots`: the pictures in docs/images, of a stack at work on the simulator."""
+"""`make screenshots`: take the pictures in docs/images of a running stack with the simulator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workers.local.supervisor import Supervisor
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1500, "height": 720}
 
-#: As fast as `make up` with the simulator; some orders fail, and the account is not the limit.
+#: As fast as `make up` with the simulator; some orders fail, and the balance suffices.
 PACE = {
     "VOICEQUEUE_POLL_MIN_S": "0.8",
     "VOICEQUEUE_POLL_MAX_S": "1.2",
@@ -40,18 +40,18 @@ VERSE = "[Verse]\nlanterns on the water\n[Chorus]\ncarry me home"
 
 @dataclass(frozen=True)
 class Scene:
-    """A stack in the middle of its work."""
+    """A stack at work."""
 
     redis_url: str
     flower: str
     page: str
-    #: The page's address with the local token: by it a browser logs in.
+    #: The page's address with the local token, which logs a browser in.
     entrance: str
 
 
 @contextmanager
 def at_work() -> Iterator[Scene]:
-    """Two batches: one that is done but for what failed, one on its way."""
+    """Start a stack with two batches: one settled except for failures, one in progress."""
     with tempfile.TemporaryDirectory() as folder, Supervisor(say=print) as supervisor:
         stack = Stack(supervisor, Settings(_env_file=None), home=Path(folder), env=PACE)
         redis_url = stack.start_valkey()
@@ -62,9 +62,9 @@ def at_work() -> Iterator[Scene]:
         stack.wait_for_flower(flower)
         with VoiceQueue(redis_url) as queue:
             queue.enqueue_many(_jobs(30, "autumn-choir"))
-            _until(lambda: queue.batch("autumn-choir").is_settled)
+            _wait_until(lambda: queue.batch("autumn-choir").is_settled)
             queue.enqueue_many(_jobs(60, "winter-release"))
-            _until(lambda: queue.batch("winter-release").states[State.SUCCEEDED] >= 10)
+            _wait_until(lambda: queue.batch("winter-release").states[State.SUCCEEDED] >= 10)
         yield Scene(redis_url, flower, page, f"{page}/?token={stack.web_key()}")
 
 
@@ -80,20 +80,20 @@ def _jobs(count: int, batch: str) -> list[VoiceJob]:
     ]
 
 
-def _until(holds: Callable[[], bool], within_s: float = 120.0) -> None:
-    give_up = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > give_up:
-            raise TimeoutError("the stack does not get there")
+def _wait_until(condition: Callable[[], bool], within_s: float = 120.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the stack did not reach the state in time")
         time.sleep(0.05)
 
 
 def flower(browser: Browser, scene: Scene) -> None:
-    """Flower's workers, its tasks, one of them, while another batch is on its way."""
+    """Take pictures of Flower's workers, its tasks and one task, while another batch is in progress."""
     with VoiceQueue(scene.redis_url) as queue:
         queue.enqueue_many(_jobs(40, "spring-tour"))
-        _until(lambda: queue.batch("spring-tour").states[State.PENDING] >= 10)
-    _until(lambda: len(requests.get(f"{scene.flower}/workers", params={"json": 1}, timeout=5).json()["data"]) >= 2)
+        _wait_until(lambda: queue.batch("spring-tour").states[State.PENDING] >= 10)
+    _wait_until(lambda: len(requests.get(f"{scene.flower}/workers", params={"json": 1}, timeout=5).json()["data"]) >= 2)
     page = _page(browser)
     page.goto(f"{scene.flower}/workers")
     expect(page.get_by_text("Online").first).to_be_visible()
@@ -102,26 +102,27 @@ def flower(browser: Browser, scene: Scene) -> None:
     rows = page.locator("#tasks-table tbody tr")
     expect(rows.filter(has_text="RETRY")).not_to_have_count(0)
     _take(page, "flower-tasks")
-    with_many = rows.filter(has_text="jobs")
-    expect(with_many).not_to_have_count(0)
-    with_many.last.locator("a[href*='/task/']").click()
+    task_rows = rows.filter(has_text="jobs")
+    expect(task_rows).not_to_have_count(0)
+    task_rows.last.locator("a[href*='/task/']").click()
     expect(page.locator("#task-page")).to_be_visible()
     _take(page, "flower-task")
     page.close()
 
 
 def job_page(browser: Browser, scene: Scene) -> None:
-    """The list of jobs, one batch, one job, what is asked and controlled; the list in the dark and on a phone."""
+    """Take pictures of the list of jobs, a batch, a job, its forms and controls; and of the list in dark mode and on a
+    phone."""
     with VoiceQueue(scene.redis_url) as queue:
-        done, broken = (next(queue.jobs(state=state)) for state in (State.SUCCEEDED, State.FAILED))
+        finished, failed = (next(queue.jobs(state=state)) for state in (State.SUCCEEDED, State.FAILED))
     page = _page(browser)
     page.goto(scene.entrance)
     _take(page, "page-jobs")
     page.goto(f"{scene.page}/?batch=winter-release")
     _take(page, "page-batch")
-    page.goto(f"{scene.page}/job/{done.id}")
+    page.goto(f"{scene.page}/job/{finished.id}")
     _take(page, "page-job")
-    page.goto(f"{scene.page}/job/{broken.id}/retry")
+    page.goto(f"{scene.page}/job/{failed.id}/retry")
     _take(page, "page-retry")
     page.goto(f"{scene.page}/controls")
     _take(page, "page-controls")
@@ -137,19 +138,19 @@ def job_page(browser: Browser, scene: Scene) -> None:
 
 
 def watch(browser: Browser, scene: Scene) -> None:
-    """`voicequeue watch` on a terminal, in the middle of a batch."""
+    """Take a picture of `voicequeue watch` on a terminal, in the middle of a batch."""
     with VoiceQueue(scene.redis_url) as queue:
         queue.enqueue_many(_jobs(60, "summer-nights"))
-        _until(lambda: queue.batch("summer-nights").states[State.SUCCEEDED] >= 1)
-        begun = time.monotonic()
+        _wait_until(lambda: queue.batch("summer-nights").states[State.SUCCEEDED] >= 1)
+        started_at = time.monotonic()
 
         def is_half_way() -> bool:
-            return queue.batch("summer-nights").states[State.SUCCEEDED] >= 25 and time.monotonic() > begun + 2
+            return queue.batch("summer-nights").states[State.SUCCEEDED] >= 25 and time.monotonic() > started_at + 2
 
         command = [str(Path(sys.executable).with_name("voicequeue")), "watch", "summer-nights"]
-        written = terminal.written_by(command, {"REDIS_URL": scene.redis_url}, until=is_half_way)
+        output = terminal.output_of(command, {"REDIS_URL": scene.redis_url}, until=is_half_way)
     path = IMAGES / "watch.png"
-    terminal.taken(browser, written, "voicequeue watch summer-nights", path)
+    terminal.save_picture(browser, output, "voicequeue watch summer-nights", path)
     print(path.relative_to(ROOT))
 
 
@@ -165,9 +166,9 @@ def _take(page: Page, name: str) -> None:
 
 
 def over_time(browser: Browser, scene: Scene) -> None:
-    """How it went in the last hour, of jobs that were finished all along it."""
+    """Take a picture of the chart of the last hour, with jobs spread over it."""
     with VoiceQueue(scene.redis_url) as queue:
-        _until(lambda: all(batch.is_settled for batch in queue.batches()))
+        _wait_until(lambda: all(batch.is_settled for batch in queue.batches()))
         store = queue._store
         _spread_over(store, [job for state in (State.SUCCEEDED, State.FAILED) for job in queue.jobs(state=state)])
     page = browser.new_page(viewport={**SIZE, "height": 1060})  # type: ignore[arg-type]
@@ -178,7 +179,7 @@ def over_time(browser: Browser, scene: Scene) -> None:
 
 
 def _spread_over(store: Store, jobs: list[Job], span_s: float = 3_300.0) -> None:
-    """Let finished jobs look as if they had come one after the other: a stack that works for a minute shows little."""
+    """Spread the times of finished jobs over `span_s` seconds: a stack that ran for a minute shows little."""
     now, redis, key = time.time(), store._redis, store._space.key
     for place, job in enumerate(sorted(jobs, key=lambda job: job.settled_at or 0)):
         settled = now - span_s * (1 - place / len(jobs))
@@ -193,7 +194,7 @@ def _spread_over(store: Store, jobs: list[Job], span_s: float = 3_300.0) -> None
 
 
 def main() -> None:
-    """Take them all."""
+    """Take all pictures."""
     with started() as browser, at_work() as scene:
         job_page(browser, scene)
         watch(browser, scene)

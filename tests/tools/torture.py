@@ -1,8 +1,8 @@
-"""`make torture`: everything that can die dies, again and again; then the ledger and the records are compared.
+"""`make torture`: kill every process, again and again, then compare the simulator's ledger with the records.
 
     make torture SECONDS=180 SEED=7
 
-Seeded, so that a run can be repeated (as far as real processes let themselves be repeated).
+Seeded, so that a run can be repeated as far as real processes allow.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from redis.exceptions import RedisError
 
 from config.settings import Settings
 from tests.skewed_clock import SkewedClock
+from tests.support.callback_receiver import CallbackReceiver, expected
 from tests.support.refusing import CODES, refusing
-from tests.support.told import Told, expected
 from tests.tools.torture_setup import (
     ENV,
     LIMIT,
@@ -49,19 +49,19 @@ from voicequeue.storage.keyspace import DEFAULT_PREFIX
 from workers.local.stack import Stack, procfile
 from workers.local.supervisor import Supervisor
 
-#: When all faults are over, so many seconds may pass without anything coming to rest.
-REST_S = 60.0
+#: After the last fault the run fails if nothing settles for this many seconds.
+SETTLE_TIMEOUT_S = 60.0
 
-#: How long (seconds) a batch may take to be told of its last move.
-TOLD_S = 15.0
+#: The last callback of a batch may take this many seconds.
+CALLBACK_TIMEOUT_S = 15.0
 
 
-#: Of so many jobs one shares its voice, with as many others.
+#: One job in this many shares its voice, with as many others.
 SHARING = 4
 
 
-def _singer(number: int) -> int:
-    """Whose recording a job is about."""
+def _recording_number(number: int) -> int:
+    """Return the number of the recording for a job."""
     return number if number % SHARING else number - number % (SHARING * SHARING)
 
 
@@ -75,13 +75,13 @@ class Torture:
     supervisor: Supervisor
     stack: Stack
     home: Path
-    told: Told
+    receiver: CallbackReceiver
     done: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
     title: str = "Song"
 
     def __post_init__(self) -> None:
-        self.chance = random.Random(self.seed)
+        self.random = random.Random(self.seed)
         self.redis_url = self.stack.start_valkey()
         _, self.control = self.stack.start_simulator(dials(self.seed, webhooks=self.webhooks))
         if self.webhooks:
@@ -93,7 +93,7 @@ class Torture:
         self.workers.append("worker.2")
         self.stack.wait_for_workers(2)
         with VoiceQueue(self.redis_url) as queue:
-            queue.call_back_batch("torture", f"{self.told.receiver.url}/batch")
+            queue.call_back_batch("torture", f"{self.receiver.server.url}/batch")
             queue.limit_batch(LIMITED, max_credits=LIMIT)
             queue.enqueue_many(
                 {"audio_url": f"https://recordings.example/{LIMITED}-{number}.wav", "batch": LIMITED,
@@ -102,38 +102,38 @@ class Torture:
             )  # fmt: skip
 
     def run(self) -> list[str]:
-        """Torture, let everything come to rest, and say what is wrong."""
-        deeds = [self.kill_worker, self.kill_child, self.end_worker, self.freeze_worker, self.kill_valkey]
-        deeds += [self.cut_connections, self.refuse, self.cancel, self.kill_callbacks, self.refuse_writes]
-        deeds += [self.set_clock, self.refuse_some, self.pause_limited]
+        """Run the faults, wait until all jobs are settled, and return the findings."""
+        injections = [self.kill_worker, self.kill_child, self.stop_worker, self.freeze_worker, self.kill_valkey]
+        injections += [self.cut_connections, self.refuse, self.cancel, self.kill_callbacks, self.refuse_writes]
+        injections += [self.set_clock, self.reject_some_jobs, self.pause_limited]
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
-            self.enqueue(self.chance.randint(5, 25))
-            deed = self.chance.choice(deeds)
-            if deed():  # a worker that is down already cannot be killed, and does not count
-                self.done[deed.__name__] += 1
-            time.sleep(self.chance.uniform(0.5, 2.5))
+            self.enqueue(self.random.randint(5, 25))
+            fault = self.random.choice(injections)
+            if fault():  # a signal to a worker that is down does not count
+                self.done[fault.__name__] += 1
+            time.sleep(self.random.uniform(0.5, 2.5))
         faults = self.ledger()["faults"]
         self.dial(**without_faults())
         self.resume()
-        rested = self.come_to_rest()
-        findings = ([] if rested else ["jobs are still on their way"]) + self.check() + self.check_callbacks()
-        self.tell(faults)
+        is_settled = self.wait_until_settled()
+        findings = ([] if is_settled else ["some jobs are not settled"]) + self.check() + self.check_callbacks()
+        self.report(faults)
         return findings
 
-    # ── what is done ───────────────────────────────────────────────────────────────────────────
+    # ── faults ─────────────────────────────────────────────────────────────────────────────────────
 
     def enqueue(self, count: int) -> None:
-        """Put more voices in; every one has a key, so trying again is safe."""
+        """Enqueue more voices; each has a key, so a retry is safe."""
         numbers = range(self.enqueued, self.enqueued + count)
         voices = [
             VoiceJob(
-                audio_url=f"https://recordings.example/{_singer(number)}.wav",
+                audio_url=f"https://recordings.example/{_recording_number(number)}.wav",
                 reuse=number % SHARING == 0,
                 song=Song(prompt="la la", title=f"{self.title} {number}"),
                 batch="torture",
                 key=f"torture-{number}",
-                callback_url=f"{self.told.receiver.url}/jobs",
+                callback_url=f"{self.receiver.server.url}/jobs",
             )
             for number in numbers
         ]
@@ -144,30 +144,30 @@ class Torture:
                 return
 
     def kill_worker(self) -> bool:
-        """SIGKILL of a worker, with its children or without."""
-        return self.signalled(self.chance.choice([os.kill, os.killpg]), signal.SIGKILL)
+        """Kill a worker with SIGKILL, with or without its children."""
+        return self.send_signal(self.random.choice([os.kill, os.killpg]), signal.SIGKILL)
 
     def kill_callbacks(self) -> bool:
-        """SIGKILL, or a freeze, of the process that delivers callbacks."""
+        """Kill or freeze the process that delivers callbacks."""
         pid = self.supervisor.pid("callbacks")
         if pid is None:
             return False
         with contextlib.suppress(ProcessLookupError):
-            if self.chance.random() < 0.5:
+            if self.random.random() < 0.5:
                 os.killpg(pid, signal.SIGKILL)
             else:
                 os.killpg(pid, signal.SIGSTOP)
-                time.sleep(self.chance.uniform(0.5, 5))
+                time.sleep(self.random.uniform(0.5, 5))
                 os.killpg(pid, signal.SIGCONT)
         return True
 
-    def end_worker(self) -> bool:
-        """A stop of a worker, as a deploy, systemd or a closed terminal does it."""
-        number = self.chance.choice([signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-        return self.signalled(self.chance.choice([os.kill, os.killpg]), number)
+    def stop_worker(self) -> bool:
+        """Stop a worker as a deploy, systemd or a closed terminal does."""
+        number = self.random.choice([signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+        return self.send_signal(self.random.choice([os.kill, os.killpg]), number)
 
-    def signalled(self, send: Callable[[int, int], None], number: signal.Signals) -> bool:
-        """Whether one of the workers was alive to get the signal."""
+    def send_signal(self, send: Callable[[int, int], None], number: signal.Signals) -> bool:
+        """Send the signal to a worker; return whether one was running."""
         if pid := self.worker():
             with contextlib.suppress(ProcessLookupError):
                 send(pid, number)
@@ -175,46 +175,46 @@ class Torture:
         return False
 
     def kill_child(self) -> bool:
-        """SIGKILL of one prefork child."""
+        """Kill one prefork child."""
         with contextlib.suppress(psutil.Error):
             if (pid := self.worker()) and (children := psutil.Process(pid).children()):
-                self.chance.choice(children).kill()
+                self.random.choice(children).kill()
                 return True
         return False
 
     def freeze_worker(self) -> bool:
-        """SIGSTOP for a while: what it does afterwards may be late."""
+        """Freeze a worker for a while; its later actions may be late."""
         if pid := self.worker():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGSTOP)
-                time.sleep(self.chance.uniform(0.5, 8))
+                time.sleep(self.random.uniform(0.5, 8))
                 os.killpg(pid, signal.SIGCONT)
                 return True
         return False
 
     def kill_valkey(self) -> bool:
-        """SIGKILL of Valkey, which comes back on its file."""
+        """Kill Valkey, which restarts from its file."""
         if pid := self.supervisor.pid("valkey"):
             os.kill(pid, signal.SIGKILL)
             return True
         return False
 
     def cut_connections(self) -> bool:
-        """Every connection to Valkey is cut, while it lives."""
+        """Cut every connection to Valkey, which keeps running."""
         with contextlib.suppress(*UNREACHABLE), connect(self.redis_url) as client:
             cut = client.client_kill_filter(_type="normal", skipme=True) + client.client_kill_filter(_type="pubsub")
             return bool(cut)
         return False
 
     def refuse(self) -> bool:
-        """Upstream refuses connections for a while."""
-        for_s = self.chance.uniform(0.3, 2)
+        """Make upstream refuse connections for a while."""
+        for_s = self.random.uniform(0.3, 2)
         requests.post(f"{self.control}/refuse", json={"for_s": for_s}, timeout=10).raise_for_status()
         return True
 
     def cancel(self) -> bool:
-        """Somebody cancels a job that upstream works on, or is about to, or may be, if one can be had."""
-        state = self.chance.choice([State.PENDING, State.PENDING, State.CHARGING, State.UNSURE])
+        """Cancel a job that is pending, charging or unsure, if there is one."""
+        state = self.random.choice([State.PENDING, State.PENDING, State.CHARGING, State.UNSURE])
         with contextlib.suppress(StoreUnreachable, NotAllowed), VoiceQueue(self.redis_url) as queue:
             for job in queue.jobs(state=state):
                 queue.cancel(job.id)
@@ -222,71 +222,74 @@ class Torture:
         return False
 
     def refuse_writes(self) -> bool:
-        """Redis refuses writes for a while: out of memory, too few replicas, a replica itself."""
+        """Make Redis reject writes for a while: out of memory, too few replicas, or a replica itself."""
         with contextlib.suppress(RedisError), connect(self.redis_url) as client:
-            with refusing(client, self.chance.choice(CODES)):
-                time.sleep(self.chance.uniform(0.3, 4))
+            with refusing(client, self.random.choice(CODES)):
+                time.sleep(self.random.uniform(0.3, 4))
             return True
         return False
 
     def set_clock(self) -> bool:
-        """The clock of a worker's host is put ahead or behind."""
-        self.clock.set(self.chance.choice([-90, -5, 0, 5, 90, 3600]))
+        """Set the clock of a worker's host ahead or behind."""
+        self.clock.set(self.random.choice([-90, -5, 0, 5, 90, 3600]))
         return True
 
-    def refuse_some(self) -> bool:
-        """Upstream refuses a few jobs from now on, in words that may be meant for all; it may know others by now."""
-        self.dial(refuse_match=REFUSED, refuse_with=self.chance.choice(REFUSALS))
+    def reject_some_jobs(self) -> bool:
+        """Make upstream reject a few jobs from now on, with an error that could apply to all."""
+        self.dial(refuse_match=REFUSED, refuse_with=self.random.choice(REFUSALS))
         self.title = REFUSED
-        self.enqueue(self.chance.randint(1, 3))
+        self.enqueue(self.random.randint(1, 3))
         self.title = "Song"
         self.resume()
         return True
 
     def pause_limited(self) -> bool:
-        """A person pauses the batch whose credits are limited, or lets it go on."""
+        """Pause or resume the batch with limited credits."""
         with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
-            queue.limit_batch(LIMITED, paused=self.chance.random() < 0.3)
+            queue.limit_batch(LIMITED, paused=self.random.random() < 0.3)
             return True
         return False
 
     def resume(self) -> None:
-        """An operator lets everything go on, as the runbook says."""
+        """Resume the queue, as the runbook says."""
         with VoiceQueue(self.redis_url, wait_for_redis_s=30) as queue:
             queue.resume()
 
     def worker(self) -> int | None:
-        """One of the workers, if it is alive."""
-        return self.supervisor.pid(self.chance.choice(self.workers))
+        """Return the process id of one of the workers, or None if it is down."""
+        return self.supervisor.pid(self.random.choice(self.workers))
 
-    # ── what must hold ─────────────────────────────────────────────────────────────────────────
+    # ── invariants ─────────────────────────────────────────────────────────────────────────────────
 
-    def come_to_rest(self) -> bool:
-        """Whether every job is final or unsure in the end, and every callback delivered: as long as it goes on, it
-        is waited for."""
-        left, give_up = self.unsettled(), time.monotonic() + REST_S
-        while left and time.monotonic() < give_up:
+    def wait_until_settled(self) -> bool:
+        """Wait until every job is final or unsure and every callback is delivered; return whether that happened in
+        time.
+
+        The deadline moves as long as there is progress.
+        """
+        unsettled, deadline = self.unsettled(), time.monotonic() + SETTLE_TIMEOUT_S
+        while unsettled and time.monotonic() < deadline:
             time.sleep(0.1)
             with contextlib.suppress(StoreUnreachable):
                 self.review()
-            if (now := self.unsettled()) < left:
-                left, give_up = now, time.monotonic() + REST_S
-        return not left
+            if (remaining := self.unsettled()) < unsettled:
+                unsettled, deadline = remaining, time.monotonic() + SETTLE_TIMEOUT_S
+        return not unsettled
 
     def review(self) -> None:
-        """Retry what failed while upstream was ill, which is free where it has the order; and settle unsure voices that
-        others wait for, as a person does who asks upstream whether they were charged."""
+        """Retry jobs that failed during the faults (free if upstream has the order), and settle unsure voices that
+        other jobs wait for, as an operator does who asks upstream whether they were charged."""
         with VoiceQueue(self.redis_url) as queue:
             for job in queue.jobs(state=State.FAILED):
                 if job.failure and job.failure.code is not Code.ABANDONED:
-                    with contextlib.suppress(NotAllowed):  # a result that came late was quicker
+                    with contextlib.suppress(NotAllowed):  # a late result was faster
                         queue.retry(job.id)
             makers = {maker for job in queue.jobs(state=State.WAITING) if (maker := queue.waits_for(job))}
             unsure = [job for job in map(queue.get, makers) if job.state is State.UNSURE]
             paid = self.ledger()["charges"] if unsure else []
             for job in unsure:
-                orders = [each["task_id"] for each in paid if each["subject"] == job.spec.audio_url]
-                with contextlib.suppress(NotAllowed):  # a webhook was quicker
+                orders = [charge["task_id"] for charge in paid if charge["subject"] == job.spec.audio_url]
+                with contextlib.suppress(NotAllowed):  # a webhook was faster
                     if orders:
                         queue.take_up(job.id, orders[-1])
                     elif job.cancelling:
@@ -295,14 +298,14 @@ class Torture:
                         queue.order_again(job.id)
 
     def unsettled(self) -> int:
-        """How many jobs and callbacks are on their way; more than there are, where Redis does not tell."""
+        """Return how many jobs and callbacks are in progress; more than there are if Redis does not answer."""
         with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
             batch = queue.batch("torture")
             return sum(batch.states[state] for state in UNSETTLED) + queue.callback_counts().pending
         return 3 * self.enqueued
 
     def check(self) -> list[str]:
-        """The invariants, from the simulator's ledger and the records."""
+        """Check the invariants against the simulator's ledger and the records; return the findings."""
         with VoiceQueue(self.redis_url) as queue, connect(self.redis_url) as client:
             jobs = list(queue.jobs(batch="torture"))
             reasons = {job.id: queue.timeline(job.id)[-1].reason for job in jobs if job.state is State.UNSURE}
@@ -313,66 +316,68 @@ class Torture:
         failed = (job for job in jobs if job.failure and job.failure.code is not Code.ABANDONED)
         findings += [f"job {job.id} failed: {job.failure}" for job in failed]
         if (spent := spent_by_limited(ledger)) > LIMIT:
-            findings.append(f"{spent} credits were spent by the batch that may spend {LIMIT}")
+            findings.append(f"{spent} credits were spent by the batch with a limit of {LIMIT}")
         if len(jobs) != self.enqueued:
             findings.append(f"{self.enqueued} jobs were enqueued, {len(jobs)} are there")
         self.states = Counter(str(job.state) for job in jobs)
         return findings + list(differences(jobs, ledger))
 
-    def told_states(self, queue: VoiceQueue) -> dict[State, int]:
-        """Where the jobs stand when the batch was told so; a webhook that came late may have moved one that was unsure
-        while the others were looked at, of which it is told a moment later. At last as they are."""
-        give_up = time.monotonic() + TOLD_S
-        while (states := queue.batch("torture").states) != self.told.last_batch and time.monotonic() < give_up:
+    def notified_states(self, queue: VoiceQueue) -> dict[State, int]:
+        """Return the batch's states once they match the last callback, or as they are after a timeout.
+
+        A late webhook may change an unsure job while the others are read; the callback for it follows a moment later.
+        """
+        deadline = time.monotonic() + CALLBACK_TIMEOUT_S
+        while (states := queue.batch("torture").states) != self.receiver.last_batch and time.monotonic() < deadline:
             time.sleep(0.1)
         return states
 
     def check_callbacks(self) -> list[str]:
-        """Each job was told all that its timeline says, in order, and nothing else."""
+        """Check that each job's callbacks match its timeline, in order."""
         with VoiceQueue(self.redis_url) as queue:
-            states = self.told_states(queue)
-            ought = {job.id: expected(queue.timeline(job.id)) for job in queue.jobs(batch="torture")}
-            given_up = [str(each) for each in queue.callbacks(undelivered=True)]
-        of_jobs = self.told.of_jobs
-        wrong = [
-            f"job {job_id} was told {of_jobs.get(job_id, [])} instead of {ought.get(job_id, [])}"
-            for job_id in {**ought, **of_jobs}
-            if of_jobs.get(job_id, []) != ought.get(job_id, [])
+            states = self.notified_states(queue)
+            expected_events = {job.id: expected(queue.timeline(job.id)) for job in queue.jobs(batch="torture")}
+            given_up = [str(callback) for callback in queue.callbacks(undelivered=True)]
+        of_jobs = self.receiver.of_jobs
+        findings = [
+            f"job {job_id}: callbacks {of_jobs.get(job_id, [])}, expected {expected_events.get(job_id, [])}"
+            for job_id in {**expected_events, **of_jobs}
+            if of_jobs.get(job_id, []) != expected_events.get(job_id, [])
         ]
-        if self.told.last_batch != states:
-            wrong.append(f"the batch was told as {self.told.last_batch}")
-        if self.told.unsigned:
-            wrong.append(f"{self.told.unsigned} callbacks had no signature that holds")
-        return wrong + given_up
+        if self.receiver.last_batch != states:
+            findings.append(f"the batch's last callback says {self.receiver.last_batch}")
+        if self.receiver.unsigned:
+            findings.append(f"{self.receiver.unsigned} callbacks had an invalid signature")
+        return findings + given_up
 
-    def tell(self, faults: dict[str, int]) -> None:
-        """Print what was done."""
+    def report(self, faults: dict[str, int]) -> None:
+        """Print a summary."""
         print(f"seed {self.seed}, {self.seconds:g} s, webhooks {'on' if self.webhooks else 'off'}")
         print(f"jobs {self.enqueued}: {dict(self.states)}")
-        print(f"callbacks {sum(map(len, self.told.of_jobs.values()))}, came {self.told.came}")
-        print(f"deeds {dict(self.done)}")
-        print(f"faults {sum(faults.values())}: {faults}")
+        print(f"callbacks {sum(map(len, self.receiver.of_jobs.values()))}, received {self.receiver.received}")
+        print(f"faults injected {dict(self.done)}")
+        print(f"simulator faults {sum(faults.values())}: {faults}")
 
     def ledger(self) -> dict[str, Any]:
-        """The simulator's books."""
-        answer: dict[str, Any] = requests.get(f"{self.control}/ledger", timeout=60).json()
-        return answer
+        """Return the simulator's ledger."""
+        ledger: dict[str, Any] = requests.get(f"{self.control}/ledger", timeout=60).json()
+        return ledger
 
     def dial(self, **dials: object) -> None:
-        """Turn the simulator's dials."""
+        """Set the simulator's dials."""
         requests.patch(f"{self.control}/dials", json=dials, timeout=10).raise_for_status()
 
 
 def torture(*, seconds: float, seed: int, webhooks: bool, home: Path, say: Callable[[str], None]) -> list[str]:
-    """One run in a folder of its own; what is wrong, in words."""
-    told = Told(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
-    with told.receiver, Supervisor(say) as supervisor:
+    """Run once in the folder `home`; return the findings."""
+    receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
+    with receiver.server, Supervisor(say) as supervisor:
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env=ENV)
-        return Torture(seconds, seed, webhooks, supervisor, stack, home, told).run()
+        return Torture(seconds, seed, webhooks, supervisor, stack, home, receiver).run()
 
 
 def main() -> int:
-    """Run it from the command line: with webhooks for an even seed, without for an odd one."""
+    """Run from the command line: with webhooks for an even seed, without for an odd one."""
     parser = argparse.ArgumentParser(prog="python -m tests.tools.torture", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))
@@ -381,7 +386,7 @@ def main() -> int:
     print(f"seed {options.seed}; logs: {home / 'log'}", flush=True)
     webhooks = options.seed % 2 == 0
     findings = torture(seconds=options.seconds, seed=options.seed, webhooks=webhooks, home=home, say=lambda _: None)
-    print("\n".join(findings) or "nothing lost, nothing charged twice, the books agree")
+    print("\n".join(findings) or "nothing lost, nothing charged twice, ledger and records agree")
     return int(bool(findings))
 
 

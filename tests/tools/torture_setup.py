@@ -1,4 +1,4 @@
-"""What `make torture` runs with: settings, the simulator's dials, and what the ledger must say in the end."""
+"""Configuration of `make torture`: settings, the simulator's dials, and checks against the ledger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENV = {
     "VOICEQUEUE_COOLDOWN_S": "0.3",
     "VOICEQUEUE_CREDITS_EVERY_S": "2",
     "VOICEQUEUE_CHUNK": "10",
-    "VOICEQUEUE_SECRET": "a secret of this house, which is long",
+    "VOICEQUEUE_SECRET": "a long secret of the torture's stack",
     "VOICEQUEUE_CALLBACK_ALLOW": "127.0.0.1",
     "VOICEQUEUE_CALLBACK_FIRST_S": "0.2",
     "VOICEQUEUE_CALLBACK_MAX_S": "1",
@@ -35,12 +35,12 @@ FREE = (
     *("reset_before", "hang_before", "error_before", "html_before", "garbage_before"),
     *("rate_limited", "rate_in_body", "rate_403"),
 )
-ASKED = (
+POLL_FAULTS = (
     *("reset", "hang", "error", "html", "garbage", "cut", "rate_limited"),
     *("key_401", "style_403", "subscription_403", "busy", "false_failure"),
 )
 
-#: Jobs with this in their title are refused, in the words of one of these.
+#: Jobs with this in their title are rejected, with one of these responses.
 REFUSED = "poison"
 REFUSALS = (
     *("persona_not_found", "firewall_403", "firewall_413", "model_403", "payment_402", "busy_429", "busy_for_ever"),
@@ -48,12 +48,12 @@ REFUSALS = (
     *("rate_in_body", "forbidden_in_body", "bad_request_in_body", "false_in_body"),
 )
 
-#: The batch that may spend no more than this many credits, whatever happens.
+#: A batch with a credit limit, and the limit.
 LIMITED, LIMIT = "limited", 400
 
 
 def dials(seed: int, *, webhooks: bool) -> dict[str, object]:
-    """Return the simulator's dials: every shape, and every fault now and then."""
+    """Return the simulator's dials: every response shape, and each fault now and then."""
     return {
         "seed": seed,
         "webhook": "twice" if webhooks else "never",
@@ -71,20 +71,23 @@ def dials(seed: int, *, webhooks: bool) -> dict[str, object]:
         "clip_failure": 0.1,
         "clip_stall": 0.02,
         "post_faults": dict.fromkeys((*CHARGED, *FREE), 0.006),
-        "get_faults": dict.fromkeys(ASKED, 0.01),
+        "get_faults": dict.fromkeys(POLL_FAULTS, 0.01),
         **dict.fromkeys(("pending_shape", "code_shape", "task_id_place", "clips_shape", "voice_shape"), "mixed"),
         **dict.fromkeys(("clip_word", "limit_with"), "mixed"),
     }
 
 
 def without_faults() -> dict[str, object]:
-    """Return the dials of an upstream that is well again."""
+    """Return the dials of a healthy upstream."""
     return {"post_faults": {}, "get_faults": {}, "clip_stall": 0, "refuse_match": None}
 
 
 def differences(jobs: Iterable[Job], ledger: dict[str, Any]) -> Iterator[str]:
-    """Yield where the records and the simulator's ledger differ, by recording: its voice, made once, and all that was
-    sung with it. An unsure job may have been charged for its stage."""
+    """Yield the differences between the records and the simulator's ledger, by recording: its voice, charged once, and
+    all songs with it.
+
+    An unsure job may have been charged for its stage.
+    """
     paid: Counter[str] = Counter()
     for charge in ledger["charges"]:
         paid[charge["subject"]] += charge["credits"]
@@ -101,7 +104,7 @@ def differences(jobs: Iterable[Job], ledger: dict[str, Any]) -> Iterator[str]:
 
 
 def spent_by_limited(ledger: dict[str, Any]) -> int:
-    """Return the credits that upstream took for the limited batch: its recordings, and the songs of their voices."""
+    """Return the credits charged for the limited batch: its recordings, and the songs of their voices."""
     voices = [charge for charge in ledger["charges"] if f"/{LIMITED}-" in charge["subject"]]
     personas = {derived_uuid(charge["task_id"], "persona") for charge in voices}
     songs = [charge for charge in ledger["charges"] if charge["subject"] in personas]

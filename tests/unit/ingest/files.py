@@ -14,12 +14,12 @@ A, B, C = (f"https://recordings.example/{letter}.wav" for letter in "abc")
 
 
 def rows(*lines: str | bytes, end: bytes = b"\n") -> list[Row]:
-    """The rows of a file with these lines."""
+    """Return the rows of a file with these lines."""
     return list(Rows(file(*lines, end=end)))
 
 
 def file(*lines: str | bytes, end: bytes = b"\n") -> BinaryIO:
-    """A file with these lines."""
+    """Return a file with these lines."""
     return io.BytesIO(b"".join(_bytes(line) + end for line in lines))
 
 
@@ -27,20 +27,20 @@ def _bytes(line: str | bytes) -> bytes:
     return line if isinstance(line, bytes) else line.encode()
 
 
-def jobs(found: list[Row], batch: str = "spring") -> list[VoiceJob]:
-    """The jobs that rows describe."""
-    return [row.job(batch) for row in found]
+def jobs(parsed_rows: list[Row], batch: str = "spring") -> list[VoiceJob]:
+    """Return the jobs that rows describe."""
+    return [row.job(batch) for row in parsed_rows]
 
 
-def trouble(row: Row) -> str:
-    """Why a row is no job."""
-    with pytest.raises(InvalidJob) as caught:
+def row_error(row: Row) -> str:
+    """Return the error of a row that is not a valid job."""
+    with pytest.raises(InvalidJob) as raised:
         row.job("spring")
-    return str(caught.value)
+    return str(raised.value)
 
 
-def refused(*lines: str | bytes) -> str:
-    """Why the whole file is refused, before any of its rows."""
-    with pytest.raises(UnreadableFile) as caught:
+def file_error(*lines: str | bytes) -> str:
+    """Return the error that rejects the whole file."""
+    with pytest.raises(UnreadableFile) as raised:
         Rows(file(*lines))
-    return str(caught.value)
+    return str(raised.value)

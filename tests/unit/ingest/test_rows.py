@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.unit.ingest.files import A, B, C, file, jobs, refused, rows, trouble
+from tests.unit.ingest.files import A, B, C, file, file_error, jobs, row_error, rows
 from voicequeue import VoiceJob
 from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS, Rows
 
@@ -134,7 +134,7 @@ def test_a_row_belongs_to_the_batch_and_has_a_key() -> None:
 
 def test_an_unknown_column_is_refused_by_name_before_any_row() -> None:
     """Nothing of the file is taken, and the text lists what is allowed."""
-    text = refused("audio_url,promt,Title", f"{A},la,T")
+    text = file_error("audio_url,promt,Title", f"{A},la,T")
 
     assert "'promt', 'Title'" in text
     assert all(column in text for column in (*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"))
@@ -146,31 +146,31 @@ def test_of_very_many_wrong_columns_the_first_are_named_and_the_others_counted()
     known = [f"metadata.{number}" for number in range(1_500)]
 
     for columns in (unknown, [*known, *known]):
-        reason = refused(",".join(columns))
+        reason = file_error(",".join(columns))
         assert " more" in reason
         assert len(reason) < 3_000
 
 
 def test_a_column_that_is_there_twice_is_refused_by_name() -> None:
     """Nobody knows which of the two is meant."""
-    assert "'name'" in refused("audio_url,name,name", f"{A},Ana,Bo")
+    assert "'name'" in file_error("audio_url,name,name", f"{A},Ana,Bo")
 
 
 @pytest.mark.parametrize("header", ["name,prompt", "metadata.audio_url", "line,reason"])
 def test_a_file_without_recordings_and_personas_is_refused(header: str) -> None:
     """Not one row of it could be a job."""
-    assert refused(header) == "a column audio_url or persona_id is required"
+    assert file_error(header) == "a column audio_url or persona_id is required"
 
 
 def test_metadata_needs_a_name() -> None:
     """`metadata.` alone is no column."""
-    assert "'metadata.'" in refused("audio_url,metadata.", f"{A},1")
+    assert "'metadata.'" in file_error("audio_url,metadata.", f"{A},1")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"   \n", b"\xef\xbb\xbf"], ids=["nothing", "lines", "space", "BOM"])
 def test_an_empty_file_is_refused(content: bytes) -> None:
     """It says that the header is missing."""
-    assert "empty" in refused(content)
+    assert "empty" in file_error(content)
 
 
 def test_a_header_alone_is_a_file_without_rows() -> None:
@@ -180,7 +180,7 @@ def test_a_header_alone_is_a_file_without_rows() -> None:
 
 def test_a_file_without_a_header_is_told_so_and_not_quoted() -> None:
     """Its first recording may carry a token in its URL."""
-    text = refused(f"{A}?token=s3cr3t,Ana", f"{B},Bo")
+    text = file_error(f"{A}?token=s3cr3t,Ana", f"{B},Bo")
 
     assert "first line must name the columns" in text
     assert "s3cr3t" not in text
@@ -189,19 +189,19 @@ def test_a_file_without_a_header_is_told_so_and_not_quoted() -> None:
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_a_file_in_utf16_is_refused(codec: str) -> None:
     """As some spreadsheets save "Unicode text"; with its mark, the text says what it is."""
-    text = refused(f"audio_url\n{A}\n".encode(codec))
+    text = file_error(f"audio_url\n{A}\n".encode(codec))
 
     assert codec != "utf-16" or "UTF-16" in text
 
 
 def test_a_json_array_is_refused_with_what_to_do() -> None:
     """It could not be read as a stream."""
-    assert "JSON object on a line of its own" in refused(json.dumps([{"audio_url": A}]))
+    assert "JSON object on a line of its own" in file_error(json.dumps([{"audio_url": A}]))
 
 
 def test_what_is_no_text_at_all_is_refused_in_a_few_words() -> None:
     """A recording given instead of the list of recordings."""
-    assert len(refused(bytes(range(1, 256)) * 1_000)) < 2_000
+    assert len(file_error(bytes(range(1, 256)) * 1_000)) < 2_000
 
 
 # ── rows that are refused ─────────────────────────────────────────────────────────────────────────
@@ -211,20 +211,20 @@ def test_too_many_cells_are_refused_and_not_cut() -> None:
     """A delimiter in an unquoted cell moves every cell after it."""
     bad, good = rows("audio_url,prompt", f"{A},la, la", f"{B},la")
 
-    assert "has 3 cells, but the header names 2" in trouble(bad)
+    assert "has 3 cells, but the header names 2" in row_error(bad)
     assert good.job("spring").audio_url == B
 
 
 def test_cells_that_are_empty_do_not_excuse_too_many() -> None:
     """The row may be cut anywhere; a person has to look."""
-    assert "has 4 cells" in trouble(rows("audio_url,name", f"{A},Ana,,")[0])
+    assert "has 4 cells" in row_error(rows("audio_url,name", f"{A},Ana,,")[0])
 
 
 def test_bytes_that_are_not_utf8_cost_their_own_row_only() -> None:
     """The rows around it are taken; the error names the field."""
     first, bad, last = rows("audio_url,name", f"{A},Ana", B.encode() + b",Bj\xf6rn", f"{C},Cy")
 
-    assert trouble(bad).startswith("name: ")
+    assert row_error(bad).startswith("name: ")
     assert [first.job("b").name, last.job("b").name] == ["Ana", "Cy"]
 
 
@@ -232,7 +232,7 @@ def test_nul_bytes_cost_their_own_row_only() -> None:
     """They are a sign of a broken file, and no lyrics."""
     first, bad, last = rows("audio_url,name", f"{A},Ana", f"{B},B\0o", f"{C},Cy")
 
-    assert "NUL" in trouble(bad)
+    assert "NUL" in row_error(bad)
     assert [first.job("b").name, last.job("b").name] == ["Ana", "Cy"]
 
 
@@ -242,14 +242,14 @@ def test_a_quote_that_is_never_closed_does_not_become_lyrics() -> None:
 
     assert first.job("b").audio_url == A
     assert (bad.line, bad.cells) == (3, {})
-    assert "lines 3 to 4" in trouble(bad)
+    assert "lines 3 to 4" in row_error(bad)
 
 
 def test_text_after_a_closing_quote_is_refused() -> None:
     """The quote was meant to be doubled, or is not in its place."""
     bad, good = rows("audio_url,prompt", f'{A},"la" la', f"{B},la")
 
-    assert "not readable as CSV" in trouble(bad)
+    assert "not readable as CSV" in row_error(bad)
     assert (good.line, good.job("b").audio_url) == (3, B)
 
 
@@ -257,7 +257,7 @@ def test_a_cell_of_endless_length_is_refused() -> None:
     """It is not held in memory; the rows after it are read again."""
     bad, good = rows("audio_url,prompt", f"{A},{'x' * 200_000}", f"{B},la")
 
-    assert "not readable as CSV" in trouble(bad)
+    assert "not readable as CSV" in row_error(bad)
     assert (good.line, good.job("b").audio_url) == (3, B)
 
 
@@ -265,7 +265,7 @@ def test_a_problem_of_the_song_is_told_by_its_column() -> None:
     """The file has a column `title`, and no `song.title`."""
     [row] = rows("audio_url,prompt,title,metadata.a", f"{A},la,{'x' * 81},{'x' * 9_000}")
 
-    assert [problem.partition(":")[0] for problem in trouble(row).split("; ")][:2] == ["title", "metadata"]
+    assert [problem.partition(":")[0] for problem in row_error(row).split("; ")][:2] == ["title", "metadata"]
 
 
 # ── going on in the middle ────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 
-from tests.unit.ingest.files import A, jobs, rows, trouble
+from tests.unit.ingest.files import A, jobs, row_error, rows
 from voicequeue.ingest.row_reader import Row, Rows
 
 # ── JSON Lines ────────────────────────────────────────────────────────────────────────────────────
@@ -49,8 +49,8 @@ def test_a_line_that_is_no_json_costs_itself_only() -> None:
     found = rows(good, "", '{"audio_url": ', "[]", '"text"', good)
 
     assert [row.line for row in found] == [1, 3, 4, 5, 6]
-    assert "not readable as JSON" in trouble(found[1])
-    assert trouble(found[2]) == trouble(found[3]) == "must be a JSON object"
+    assert "not readable as JSON" in row_error(found[1])
+    assert row_error(found[2]) == row_error(found[3]) == "must be a JSON object"
     assert jobs([found[0], found[4]])[0].audio_url == A
 
 
@@ -58,7 +58,7 @@ def test_json_of_endless_brackets_costs_itself_only() -> None:
     """No line can bring the reader down."""
     deep, good = rows('{"audio_url":' + "[" * 100_000, json.dumps({"audio_url": A}))
 
-    assert "not readable as JSON" in trouble(deep)
+    assert "not readable as JSON" in row_error(deep)
     assert good.job("b").audio_url == A
 
 
@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_refused_and_never_dropped(given: dict[str, object]
     """A value of the wrong kind names its column; nothing is enqueued without it."""
     [row] = json_rows({"audio_url": A, **given})
 
-    assert trouble(row).startswith(field)
+    assert row_error(row).startswith(field)
 
 
 def test_null_is_a_field_left_out() -> None:
