@@ -17,7 +17,7 @@ class LosingWay:
     to: tuple[str, int]
     marker: bytes | None = None
     meanwhile: Callable[[], object] = int
-    dropped: int = 0
+    lost: int = 0
     _listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
 
     @property
@@ -48,7 +48,7 @@ class LosingWay:
                 redis.sendall(command)
                 reply = redis.recv(1_000_000)
                 if self.marker is not None and self.marker in command:
-                    self.marker, self.dropped = None, self.dropped + 1
+                    self.marker, self.lost = None, self.lost + 1
                     self.meanwhile()
                     return
                 client.sendall(reply)

@@ -1,4 +1,4 @@
-"""The Celery message door: whatever is written into its queue becomes a job, or is kept with the reason."""
+"""The Celery queue `intake`: every message becomes a job, or is kept as rejected with the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.acceptance.conftest import Build, House, settled
+from tests.acceptance.conftest import Build, System, settled
 from tests.conftest import eventually
 from tests.support.messages import INTAKE_KEY, NAME, SECRET_JOB, UNACKED_KEY, envelope, plain_client, push
 from voicequeue import RejectedMessage, VoiceQueue
@@ -20,50 +20,50 @@ GOOD = {"audio_url": "https://recordings.example/good.wav"}
 
 
 @pytest.fixture(scope="module")
-def standing(build_for_all: Build) -> House:
-    """One worker."""
-    return build_for_all(workers=1)
+def shared_system(build_shared: Build) -> System:
+    """Start one worker."""
+    return build_shared(workers=1)
 
 
 @pytest.fixture
-def house(standing: House) -> House:
-    """The house, for one test, with nothing rejected yet."""
-    with standing.queue() as queue:
+def system(shared_system: System) -> System:
+    """Return the system for one test, without rejected messages."""
+    with shared_system.queue() as queue:
         queue.clear_rejects()
-    return standing
+    return shared_system
 
 
 @pytest.fixture
-def queue(house: House) -> Iterator[VoiceQueue]:
-    """Its queue."""
-    with house.queue() as found:
-        yield found
+def queue(system: System) -> Iterator[VoiceQueue]:
+    """Yield its queue."""
+    with system.queue() as queue:
+        yield queue
 
 
 @pytest.fixture
-def redis(house: House) -> Iterator[Redis]:
-    """Its Redis, as other programs see it."""
-    with Redis.from_url(house.redis_url, decode_responses=True) as found:
-        yield found
+def redis(system: System) -> Iterator[Redis]:
+    """Yield a client of its Redis, as other programs use it."""
+    with Redis.from_url(system.redis_url, decode_responses=True) as client:
+        yield client
 
 
 def rejected(queue: VoiceQueue, count: int) -> list[RejectedMessage]:
-    """The rejected messages, once there are so many, in the order they came."""
+    """Wait for this many rejected messages; return them in order of arrival."""
     eventually(lambda: len(queue.rejects()) >= count)
     return queue.rejects()[::-1]
 
 
 def with_properties(**properties: Any) -> dict[str, Any]:
-    """A message with other properties."""
+    """Return a message with other properties."""
     message = envelope()
     return {**message, "properties": {**message["properties"], **properties}}
 
 
-#: What is written, and what is said of it.
+#: Messages, and part of the reason for which each is rejected.
 BAD: dict[str, tuple[Any, str]] = {
     "not JSON": ("that is no JSON", "no JSON"),
     "not UTF-8": (b"\xff\xfe\x00", "no JSON"),
-    "nested for ever": ("[" * 200_000, "nested too deeply"),
+    "deeply nested": ("[" * 200_000, "nested too deeply"),
     "a number": ("17", "no JSON object"),
     "an array": ("[]", "no JSON object"),
     "an empty object": ("{}", "body must be a text"),
@@ -105,26 +105,26 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
-def test_whatever_is_no_job_is_kept_with_the_reason_and_the_worker_goes_on(
-    house: House, queue: VoiceQueue, redis: Redis
+def test_an_invalid_message_is_kept_with_the_reason_and_the_worker_continues(
+    system: System, queue: VoiceQueue, redis: Redis
 ) -> None:
-    """Each of them once, none again and again; then a good one becomes a job, by the same worker process."""
-    worker = house.supervisor.pid("worker.1")
+    """Each is kept once, none is redelivered; then a valid message becomes a job, by the same worker process."""
+    worker = system.supervisor.pid("worker.1")
 
     push(redis, *(message for message, _ in BAD.values()))
-    found = rejected(queue, len(BAD))
+    messages = rejected(queue, len(BAD))
     push(redis, envelope([[], {"job": {**GOOD, "batch": "afterwards"}}, {}]))
     eventually(lambda: len(queue.batches()) == 1 and settled(queue, "afterwards"))
 
-    told = " | ".join(each.reason for each in found)
-    assert [case for case, (_, reason) in BAD.items() if reason not in told] == []
+    reasons = " | ".join(message.reason for message in messages)
+    assert [case for case, (_, reason) in BAD.items() if reason not in reasons] == []
     assert len(queue.rejects()) == len(BAD)
     eventually(lambda: (redis.llen(INTAKE_KEY), redis.hlen(UNACKED_KEY)) == (0, 0))
-    assert house.supervisor.pid("worker.1") == worker
+    assert system.supervisor.pid("worker.1") == worker
 
 
-def test_what_is_rejected_shows_in_no_log(house: House, queue: VoiceQueue, redis: Redis) -> None:
-    """Neither the recording nor the lyrics nor a name that the sender chose for the task to be shown as."""
+def test_no_log_shows_the_content_of_a_rejected_message(system: System, queue: VoiceQueue, redis: Redis) -> None:
+    """Neither the recording's URL, nor the lyrics, nor the display name that the sender chose for the task."""
     push(
         redis,
         envelope(headers={"task": "unknown"}),
@@ -135,12 +135,12 @@ def test_what_is_rejected_shows_in_no_log(house: House, queue: VoiceQueue, redis
         {**envelope(), "content-type": "text/plain"},
         json.dumps(SECRET_JOB),
     )
-    found = rejected(queue, 4)
+    messages = rejected(queue, 4)
     eventually(lambda: sum(queue.status().states.values()) > 0)
 
-    assert all("a lyric that is secret" in json.dumps(each.job) for each in found if each.task)
-    assert "recordings.example/secret" not in house.logs()
-    assert "a lyric that is secret" not in house.logs()
+    assert all("a lyric that is secret" in json.dumps(message.job) for message in messages if message.task)
+    assert "recordings.example/secret" not in system.logs()
+    assert "a lyric that is secret" not in system.logs()
 
 
 @pytest.mark.parametrize(
@@ -159,33 +159,33 @@ def test_what_is_rejected_shows_in_no_log(house: House, queue: VoiceQueue, redis
         envelope([[], {"job": GOOD | {"batch": "later"}}, {}], headers={"expires": "2999-12-31T00:00:00+00:00"}),
     ],
 )
-def test_what_is_meant_is_taken(queue: VoiceQueue, redis: Redis, message: dict[str, Any]) -> None:
-    """The only positional argument, options that are null, a body as it is, protocol 1, headers of the sender's."""
+def test_unusual_but_unambiguous_messages_become_jobs(queue: VoiceQueue, redis: Redis, message: dict[str, Any]) -> None:
+    """A positional argument, options that are null, an unencoded body, protocol 1, extra headers."""
     before = {batch.name for batch in queue.batches()}
     push(redis, message)
     eventually(lambda: len(queue.batches()) > len(before))
 
-    [made] = {batch.name for batch in queue.batches()} - before
-    assert made in str(message) or made in json.dumps(body_of(message))
+    [batch_name] = {batch.name for batch in queue.batches()} - before
+    assert batch_name in str(message) or batch_name in json.dumps(body_of(message))
     assert queue.rejects() == []
 
 
 def body_of(message: dict[str, Any]) -> Any:
-    """What a message carries."""
+    """Return the decoded body of a message."""
     return json.loads(base64.b64decode(message["body"]))
 
 
-def test_a_key_that_stands_for_another_job_is_told(queue: VoiceQueue, house: House) -> None:
-    """The message is kept as it was given, and the job that was there goes on."""
-    with plain_client(house.redis_url) as client:
+def test_a_message_with_the_key_of_another_job_is_rejected(queue: VoiceQueue, system: System) -> None:
+    """The message is kept as it was sent, and the existing job continues."""
+    with plain_client(system.redis_url) as client:
         for name in ("first", "second"):
             job = {**GOOD, "key": "k", "name": name, "batch": "conflict"}
             client.send_task(NAME, kwargs={"job": job}, queue="intake", task_id=name)
             eventually(lambda: queue.rejects() or "conflict" in [batch.name for batch in queue.batches()])
-    [found] = rejected(queue, 1)
+    [message] = rejected(queue, 1)
 
-    assert (found.message_id, found.task, found.job["name"]) == ("second", NAME, "second")
-    assert found.reason.startswith("key: 'k' already stands for job ")
+    assert (message.message_id, message.task, message.job["name"]) == ("second", NAME, "second")
+    assert message.reason.startswith("key: 'k' already stands for job ")
     assert queue.batch("conflict").total == 1
 
 
@@ -193,33 +193,33 @@ def test_a_key_that_stands_for_another_job_is_told(queue: VoiceQueue, house: Hou
 
 
 @pytest.fixture
-def full(redis: Redis) -> Iterator[None]:
-    """Redis has its memory back when the test ends."""
+def reset_maxmemory(redis: Redis) -> Iterator[None]:
+    """Reset Redis's memory limit after the test."""
     yield
     redis.config_set("maxmemory", 0)
 
 
 def total(queue: VoiceQueue, batch: str) -> int:
-    """How many jobs the batch has."""
-    return sum(each.total for each in queue.batches() if each.name == batch)
+    """Return the number of jobs in the batch."""
+    return sum(summary.total for summary in queue.batches() if summary.name == batch)
 
 
-@pytest.mark.usefixtures("full")
-def test_what_comes_while_redis_is_out_of_memory_is_tried_again(house: House, queue: VoiceQueue, redis: Redis) -> None:
-    """Jobs, and messages to be rejected: nothing is lost, nothing is done twice, and the worker stays."""
-    worker = house.supervisor.pid("worker.1")
+@pytest.mark.usefixtures("reset_maxmemory")
+def test_messages_are_retried_while_redis_is_out_of_memory(system: System, queue: VoiceQueue, redis: Redis) -> None:
+    """Jobs, and messages to reject: nothing is lost, nothing is done twice, and the worker keeps running."""
+    worker = system.supervisor.pid("worker.1")
     eventually(lambda: redis.hlen(UNACKED_KEY) == 0)
     later = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat()
     push(redis, envelope([[], {"job": GOOD | {"batch": "full"}}, {}], headers={"eta": later}))
     eventually(lambda: redis.hlen(UNACKED_KEY) == 1)
-    with redis.pipeline() as at_once:  # so that they are there when Redis is full
-        at_once.lpush(INTAKE_KEY, json.dumps(envelope(headers={"task": "unknown"})))
+    with redis.pipeline() as transaction:  # atomically, so that they are there when Redis is full
+        transaction.lpush(INTAKE_KEY, json.dumps(envelope(headers={"task": "unknown"})))
         for _ in range(5):
-            at_once.lpush(INTAKE_KEY, json.dumps(envelope([[], {"job": GOOD | {"batch": "full"}}, {}])))
-        at_once.config_set("maxmemory", 1)
-        at_once.execute()
-    eventually(lambda: house.logs().count("cannot be noted as rejected yet") >= 1)
-    eventually(lambda: house.logs().count("Redis refuses (OOM ") >= 3)
+            transaction.lpush(INTAKE_KEY, json.dumps(envelope([[], {"job": GOOD | {"batch": "full"}}, {}])))
+        transaction.config_set("maxmemory", 1)
+        transaction.execute()
+    eventually(lambda: system.logs().count("cannot be noted as rejected yet") >= 1)
+    eventually(lambda: system.logs().count("Redis refuses (OOM ") >= 3)
 
     redis.config_set("maxmemory", 0)
 
@@ -227,4 +227,4 @@ def test_what_comes_while_redis_is_out_of_memory_is_tried_again(house: House, qu
     eventually(lambda: (redis.llen(INTAKE_KEY), redis.hlen(UNACKED_KEY)) == (0, 0))
     eventually(lambda: settled(queue, "full"))
     assert (total(queue, "full"), len(queue.rejects())) == (6, 1)
-    assert house.supervisor.pid("worker.1") == worker
+    assert system.supervisor.pid("worker.1") == worker

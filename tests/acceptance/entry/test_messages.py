@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.acceptance.conftest import Build, House, settled
+from tests.acceptance.conftest import Build, System, settled
 from tests.conftest import eventually
 from tests.node import MISSING, MODULES, NODE, environment
 from voicequeue import State
@@ -22,25 +22,25 @@ GUIDE = (Path(__file__).parents[3] / "docs" / "messages.md").read_text(encoding=
 
 
 @pytest.fixture(scope="module")
-def house(build_for_all: Build) -> House:
-    """One worker."""
-    return build_for_all(workers=1)
+def system(build_shared: Build) -> System:
+    """Start one worker."""
+    return build_shared(workers=1)
 
 
 def example(language: str) -> str:
-    """The guide's one example in that language."""
-    [found] = re.findall(rf"^```{language}\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
-    return str(found)
+    """Return the guide's example in this language."""
+    [program] = re.findall(rf"^```{language}\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
+    return str(program)
 
 
 @contextmanager
-def in_node(house: House, program: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A program for Node that runs in a folder where celery-node is installed, and is ended if it does not end."""
+def in_node(system: System, program: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a Node program in a folder with celery-node; kill it at the end of the block."""
     if not (MODULES / "celery-node").is_dir():
         pytest.fail(MISSING)
     (folder / "node_modules").symlink_to(MODULES)
     (folder / "enqueue.js").write_text(program, encoding="utf-8")
-    env = environment() | {"REDIS_URL": house.redis_url}
+    env = environment() | {"REDIS_URL": system.redis_url}
     command = [str(NODE), "enqueue.js"]
     with subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True) as running:
         try:
@@ -49,28 +49,28 @@ def in_node(house: House, program: str, folder: Path) -> Iterator[subprocess.Pop
             running.kill()
 
 
-def finished(house: House, batch: str, count: int = 1) -> None:
-    """Wait until so many jobs came into the batch, and all are done."""
-    with house.queue() as queue:
-        eventually(lambda: batch in [each.name for each in queue.batches()] and queue.batch(batch).total == count)
+def wait_until_finished(system: System, batch: str, count: int = 1) -> None:
+    """Wait until this many jobs are in the batch and all have succeeded."""
+    with system.queue() as queue:
+        eventually(lambda: batch in [summary.name for summary in queue.batches()] and queue.batch(batch).total == count)
         eventually(lambda: settled(queue, batch))
         assert queue.batch(batch).states[State.SUCCEEDED] == count
         assert queue.rejects() == []
 
 
-def test_celery_node_enqueues_as_the_guide_says_and_the_job_finishes(house: House, tmp_path: Path) -> None:
-    """A client that is not Python, with its own idea of headers; and sent again it is the same job."""
+def test_celery_node_enqueues_as_the_guide_describes(system: System, tmp_path: Path) -> None:
+    """A client that is not Python, with its own headers; sending again gives the same job."""
     for attempt in ("first", "again"):
         folder = tmp_path / attempt
         folder.mkdir()
-        with in_node(house, example("js"), folder) as running:
+        with in_node(system, example("js"), folder) as running:
             assert (running.communicate(timeout=60)[1], running.returncode) == ("", 0)
 
-    finished(house, "by-node")
+    wait_until_finished(system, "by-node")
 
 
-def test_celery_nodes_own_way_to_send_is_understood(house: House, tmp_path: Path) -> None:
-    """`sendTask` and a task's `applyAsync` and `delay`, with ids that it makes up, while the program goes on."""
+def test_every_way_to_send_of_celery_node_works(system: System, tmp_path: Path) -> None:
+    """`sendTask`, and a task's `applyAsync` and `delay`, with generated ids, while the program keeps running."""
     program = """
         const { createClient } = require("celery-node");
         const client = createClient(process.env.REDIS_URL, process.env.REDIS_URL, "{voicequeue}:celery:intake");
@@ -79,25 +79,25 @@ def test_celery_nodes_own_way_to_send_is_understood(house: House, tmp_path: Path
         client.createTask("voicequeue.enqueue").applyAsync([], { job: job("ben") });
         client.createTask("voicequeue.enqueue").delay(job("cleo"));
     """
-    with in_node(house, program, tmp_path):
-        finished(house, "sent-by-node", 3)
+    with in_node(system, program, tmp_path):
+        wait_until_finished(system, "sent-by-node", 3)
 
 
-def test_a_celery_client_enqueues_as_the_guide_says_and_the_job_finishes(house: House) -> None:
-    """With Celery alone, and without this package."""
-    env = {**os.environ, "REDIS_URL": house.redis_url}
+def test_a_celery_client_enqueues_as_the_guide_describes(system: System) -> None:
+    """With Celery alone, without this package."""
+    env = {**os.environ, "REDIS_URL": system.redis_url}
     subprocess.run([sys.executable, "-c", example("python")], env=env, check=True, timeout=60)
 
-    finished(house, "by-celery")
+    wait_until_finished(system, "by-celery")
 
 
 @pytest.mark.parametrize("tag", [True, False])
-def test_a_message_by_hand_as_the_guide_says_becomes_a_job_that_finishes(house: House, tag: bool) -> None:
-    """One LPUSH, with a delivery tag or without; the second is the same job."""
+def test_a_message_written_by_hand_as_the_guide_describes_becomes_a_job(system: System, tag: bool) -> None:
+    """One LPUSH, with or without a delivery tag; the second is the same job."""
     message = example("json")
     if not tag:
         message = re.sub(r'"delivery_tag": "[^"]*",', "", message)
-    with Redis.from_url(house.redis_url) as redis:
+    with Redis.from_url(system.redis_url) as redis:
         redis.lpush("{voicequeue}:celery:intake", message)
 
-    finished(house, "by-hand")
+    wait_until_finished(system, "by-hand")

@@ -1,4 +1,4 @@
-"""An order whose answer was lost: a webhook settles it, or a person does; nothing else ever does."""
+"""Orders whose answer was lost: only a webhook or an operator settles them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import requests
 from redis import Redis
 
-from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
+from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
 from tests.acceptance.jobs.test_pipeline import run
 from tests.conftest import eventually
 from voicequeue import Code, Job, Stage, State, VoiceJob
@@ -23,100 +23,98 @@ from voicequeue.auth import signatures
 
 COUNT = 60
 
-#: Jobs of which somebody decides: one for each test, each a batch of its own.
+#: Batches of one unsure job each, one per test with a decision.
 TO_DECIDE = ("reviewed", "ordered-again", "given-up", "watched")
 
 
 @pytest.fixture(scope="module")
-def gateway(build_for_all: Build) -> House:
-    """The gateway, to which webhooks come, and no worker yet."""
-    return build_for_all(workers=0, web=True)
+def gateway(build_shared: Build) -> System:
+    """Start a gateway, without a worker yet."""
+    return build_shared(workers=0, web=True)
 
 
-def health(house: House) -> dict[str, int]:
-    """The statuses of what the gateway says of itself."""
-    return {path: requests.get(f"{house.web}{path}", timeout=10).status_code for path in ("/healthz", "/readyz")}
+def health(system: System) -> dict[str, int]:
+    """Return the statuses of the gateway's health endpoints."""
+    return {path: requests.get(f"{system.web}{path}", timeout=10).status_code for path in ("/healthz", "/readyz")}
 
 
 @pytest.fixture(scope="module")
-def without_workers(gateway: House) -> dict[str, int]:
-    """What the gateway said of itself before there was a worker."""
+def without_workers(gateway: System) -> dict[str, int]:
+    """Return the gateway's health before there was a worker."""
     return health(gateway)
 
 
 @pytest.fixture(scope="module")
-def standing(gateway: House, without_workers: dict[str, int]) -> House:
-    """The gateway and one worker."""
+def shared_system(gateway: System, without_workers: dict[str, int]) -> System:
+    """Return the gateway with one worker."""
     assert without_workers
     return replace(gateway, workers=gateway.stack.start_workers(1))
 
 
 @pytest.fixture
-def house(standing: House) -> House:
-    """The house for one test; upstream sends no webhooks unless the test says so."""
-    standing.renew().dial(webhook="never")
-    return standing
+def system(shared_system: System) -> System:
+    """Return the system for one test; upstream sends no webhooks by default."""
+    shared_system.reset().dial(webhook="never")
+    return shared_system
 
 
 @pytest.fixture(scope="module")
-def deaf(build_for_all: Build) -> House:
-    """One worker, whose upstream sends no webhooks; a charge is soon not trusted any more."""
-    return build_for_all(workers=1, VOICEQUEUE_CHARGE_LEASE_S="1", VOICEQUEUE_UNSURE_GRACE_S="0.1")
+def no_webhooks(build_shared: Build) -> System:
+    """Start one worker whose upstream sends no webhooks; the leases of charges are short."""
+    return build_shared(workers=1, VOICEQUEUE_CHARGE_LEASE_S="1", VOICEQUEUE_UNSURE_GRACE_S="0.1")
 
 
 @pytest.fixture(scope="module")
-def lost(deaf: House) -> dict[str, Job]:
-    """Jobs that are unsure since their worker died, by batch."""
-    return lose_the_answers(deaf, TO_DECIDE)
+def lost(no_webhooks: System) -> dict[str, Job]:
+    """Return jobs, by batch, that are unsure because their worker was killed."""
+    return lose_answers(no_webhooks, TO_DECIDE)
 
 
-def test_lost_answers_are_found_again_by_webhooks(house: House) -> None:
-    """A fifth of all answers is lost after the charge: every job succeeds by itself, each paid once."""
-    house.dial(post_faults={"reset_after": 0.1, "garbage_after": 0.1}, webhook="once")
-    with house.queue() as queue:
-        queue.enqueue_many(jobs(COUNT, "found-again"))
-        eventually(lambda: queue.batch("found-again").states[State.SUCCEEDED] == COUNT, within_s=60)
+def test_webhooks_recover_lost_answers(system: System) -> None:
+    """A fifth of all answers is lost after the charge: every job succeeds without help, each paid once."""
+    system.dial(post_faults={"reset_after": 0.1, "garbage_after": 0.1}, webhook="once")
+    with system.queue() as queue:
+        queue.enqueue_many(jobs(COUNT, "recovered"))
+        eventually(lambda: queue.batch("recovered").states[State.SUCCEEDED] == COUNT, within_s=60)
 
-    assert sum(house.ledger()["faults"].values()) > 0
-    nothing_lost_nothing_paid_twice(house, COUNT, "found-again")
+    assert sum(system.ledger()["faults"].values()) > 0
+    verified_states(system, COUNT, "recovered")
 
 
-def lose_the_answers(house: House, batches: Sequence[str]) -> dict[str, Job]:
-    """Let the worker die when it has upstream's answers and is about to write the task ids; gives the jobs, unsure by
-    now: one in each batch.
+def lose_answers(system: System, batches: Sequence[str]) -> dict[str, Job]:
+    """Kill the worker between upstream's answers and the write of the task ids; return the unsure jobs, one per batch.
 
-    The charges are held up on their way until Valkey writes nothing any more; so the worker has its answers and can
-    do nothing with them.
+    The charges are delayed upstream until Valkey stops writing, so the worker has its answers and cannot store them.
     """
-    pid = house.supervisor.pid("worker.1")
+    pid = system.supervisor.pid("worker.1")
     assert pid is not None
-    with house.queue() as queue, Redis.from_url(house.redis_url) as redis:
-        house.dial(latency_s=1)
+    with system.queue() as queue, Redis.from_url(system.redis_url) as redis:
+        system.dial(latency_s=1)
         queue.enqueue_many(job for batch in batches for job in jobs(1, batch))
-        eventually(lambda: len(house.ledger()["charges"]) == len(batches))
+        eventually(lambda: len(system.ledger()["charges"]) == len(batches))
         redis.client_pause(60_000, all=False)
-        eventually(lambda: all(charge["answered"] for charge in house.ledger()["charges"]))
-        eventually(lambda: held(redis, ports_of_tasks(pid)))
+        eventually(lambda: all(charge["answered"] for charge in system.ledger()["charges"]))
+        eventually(lambda: has_blocked_script(redis, ports_of_tasks(pid)))
         ports = ports_of_tasks(pid)
         os.killpg(pid, signal.SIGKILL)
-        eventually(lambda: not held(redis, ports), otherwise="Valkey would still do what the worker has sent")
+        eventually(lambda: not has_blocked_script(redis, ports), otherwise="the worker's scripts still wait")
         redis.client_unpause()
-        house.dial(latency_s=0)
+        system.dial(latency_s=0)
         eventually(lambda: all(queue.batch(batch).states[State.UNSURE] == 1 for batch in batches), within_s=30)
-        found = {batch: next(queue.jobs(batch=batch)) for batch in batches}
-    assert len(house.ledger()["charges"]) == len(batches)
-    return found
+        unsure = {batch: next(queue.jobs(batch=batch)) for batch in batches}
+    assert len(system.ledger()["charges"]) == len(batches)
+    return unsure
 
 
-def charges_of(house: House, job: Job) -> list[dict[str, Any]]:
-    """What upstream has taken for a voice and its song, in order."""
-    with house.queue() as queue:
+def charges_of(system: System, job: Job) -> list[dict[str, Any]]:
+    """Return upstream's charges for a voice and its song, in order."""
+    with system.queue() as queue:
         subjects = (job.spec.audio_url, queue.get(job.id).persona_id)
-    return [charge for charge in house.ledger()["charges"] if charge["subject"] in subjects]
+    return [charge for charge in system.ledger()["charges"] if charge["subject"] in subjects]
 
 
 def ports_of_tasks(worker: int) -> set[int]:
-    """The ports from which the children of a worker, where the tasks run, are connected."""
+    """Return the ports of the connections of a worker's children, which run the tasks."""
     return {
         connection.laddr.port
         for child in psutil.Process(worker).children()
@@ -124,169 +122,172 @@ def ports_of_tasks(worker: int) -> set[int]:
     }
 
 
-def held(redis: Redis, ports: set[int]) -> bool:
-    """Whether one that is connected from there has sent a script that is held up."""
+def has_blocked_script(redis: Redis, ports: set[int]) -> bool:
+    """Return whether a client on one of these ports has a script that is blocked."""
     clients = (client for client in redis.client_list() if "b" in client["flags"] and client["cmd"].startswith("eval"))
     return any(int(client["addr"].rpartition(":")[2]) in ports for client in clients)
 
 
-def test_a_worker_that_dies_before_it_writes_the_task_id_is_helped_by_a_webhook(house: House) -> None:
-    """The webhook comes after the job went unsure, tells the task id, and the job goes on by itself."""
-    job = lose_the_answers(house, ["helped"])["helped"]
-    [charge] = charges_of(house, job)
+def test_a_webhook_recovers_an_order_whose_worker_was_killed_before_it_stored_the_task_id(system: System) -> None:
+    """The webhook arrives after the job became unsure, states the task id, and the job continues."""
+    job = lose_answers(system, ["killed"])["killed"]
+    [charge] = charges_of(system, job)
 
-    assert webhook_of(house, job, charge["task_id"]) == 200
+    assert webhook_of(system, job, charge["task_id"]) == 200
 
-    with house.queue() as queue:
-        eventually(lambda: queue.batch("helped").states[State.SUCCEEDED] == 1, within_s=60)
+    with system.queue() as queue:
+        eventually(lambda: queue.batch("killed").states[State.SUCCEEDED] == 1, within_s=60)
         assert "a webhook told the task id" in [step.reason for step in queue.timeline(job.id)]
 
-    nothing_lost_nothing_paid_twice(house, 1, "helped")
+    verified_states(system, 1, "killed")
 
 
-def webhook_of(house: House, job: Job, task_id: str) -> int:
-    """Send the webhook of a job's first order, as upstream does; its status."""
-    secret = (house.home / "secret").read_text()
+def webhook_of(system: System, job: Job, task_id: str) -> int:
+    """Send the webhook of a job's first order, as upstream does; return the status."""
+    secret = (system.home / "secret").read_text()
     token = signatures.webhook_token(secret, job.id, Stage.VOICE, 1)
     body = json.dumps({"task_id": task_id, "state": "succeeded"}).encode()
     path = f"/hooks/musicapi/{job.id}/voice?attempt=1&token={token}"
-    return send(house, path, body, signed(secret, job.id, body, time.time()))
+    return send(system, path, body, signed(secret, job.id, body, time.time()))
 
 
-def test_a_lost_order_that_a_webhook_names_after_it_was_ordered_again_is_used_or_counted(house: House) -> None:
-    """Not sent again yet: nothing is. Sent again: both charges are counted. Expired meanwhile: a retry pays nothing.
+def test_a_lost_order_that_a_webhook_names_after_a_resubmission_is_used_or_counted(system: System) -> None:
+    """If it was not sent again, nothing is. If it was, both charges are counted. If it expired meanwhile, a retry pays
+    nothing.
 
-    In each case the credits of the job are those that upstream took for it.
+    In each case the job's credits equal upstream's charges for it.
     """
-    house.dial(post_faults={"reset_after": 1})
-    waits, sent, late = (voice_job(name) for name in ("waits", "sent", "late"))
-    with house.queue() as queue, Redis.from_url(house.redis_url) as redis:
+    system.dial(post_faults={"reset_after": 1})
+    waiting, resubmitted, expired = (voice_job(name) for name in ("waits", "sent", "late"))
+    with system.queue() as queue, Redis.from_url(system.redis_url) as redis:
         spent_before = queue.status().credits
-        queue.enqueue_many([waits, sent, late])
+        queue.enqueue_many([waiting, resubmitted, expired])
         eventually(lambda: queue.batch("late").states[State.UNSURE] == 3)
-        first = {charge["subject"]: charge["task_id"] for charge in house.ledger()["charges"]}
-        house.dial(post_faults={})
+        first = {charge["subject"]: charge["task_id"] for charge in system.ledger()["charges"]}
+        system.dial(post_faults={})
         queue.pause()
-        for job in (waits, late):
+        for job in (waiting, expired):
             queue.order_again(job.id())
         eventually(lambda: queue.batch("late").states[State.QUEUED] == 2)
-        redis.zadd(f"{{{house.prefix}}}:expiry", {late.id(): time.time()})  # its time to begin is over
-        eventually(lambda: queue.get(late.id()).state is State.FAILED)
-        for job in (waits, late):
-            assert webhook_of(house, queue.get(job.id()), first[job.audio_url]) == 200
-        eventually(lambda: queue.get(waits.id()).state is State.SUCCEEDED and queue.get(late.id()).persona_id)
+        redis.zadd(f"{{{system.prefix}}}:expiry", {expired.id(): time.time()})  # its start time has passed
+        eventually(lambda: queue.get(expired.id()).state is State.FAILED)
+        for job in (waiting, expired):
+            assert webhook_of(system, queue.get(job.id()), first[job.audio_url]) == 200
+        eventually(lambda: queue.get(waiting.id()).state is State.SUCCEEDED and queue.get(expired.id()).persona_id)
         queue.resume()
-        queue.order_again(sent.id())
-        eventually(lambda: queue.get(sent.id()).state is State.SUCCEEDED)
+        queue.order_again(resubmitted.id())
+        eventually(lambda: queue.get(resubmitted.id()).state is State.SUCCEEDED)
         for _ in range(2):
-            assert webhook_of(house, queue.get(sent.id()), first[sent.audio_url]) == 200
+            assert webhook_of(system, queue.get(resubmitted.id()), first[resubmitted.audio_url]) == 200
 
-        failure = queue.get(late.id()).failure
+        failure = queue.get(expired.id()).failure
         assert failure is not None
         assert "may have been charged" in failure.message
-        assert queue.retry(late.id()).state is State.SUCCEEDED
-        assert [queue.get(job.id()).credits for job in (waits, sent, late)] == [4, 8, 4]
-        assert queue.status().credits - spent_before == house.ledger()["credits_spent"] == 16
-        assert queue.timeline(sent.id())[-1].task_id == first[sent.audio_url]
+        assert queue.retry(expired.id()).state is State.SUCCEEDED
+        assert [queue.get(job.id()).credits for job in (waiting, resubmitted, expired)] == [4, 8, 4]
+        assert queue.status().credits - spent_before == system.ledger()["credits_spent"] == 16
+        assert queue.timeline(resubmitted.id())[-1].task_id == first[resubmitted.audio_url]
 
 
 def voice_job(name: str) -> VoiceJob:
-    """A voice of that name, which must have begun within an hour."""
+    """Return a voice job with this name, which must start within an hour."""
     url = f"https://recordings.example/{name}.wav"
     return VoiceJob(audio_url=url, batch="late", key=name, start_within_s=3600)
 
 
-def test_a_failure_that_upstream_takes_back_costs_nothing(house: House) -> None:
-    """Said once, the job waits; said again, it fails, and a retry asks before it pays."""
-    house.dial(get_faults={"false_failure": 1})
-    with house.queue() as queue:
-        queue.enqueue_many(jobs(1, "taken-back"))
-        eventually(lambda: queue.batch("taken-back").states[State.FAILED] == 1, within_s=30)
-        [job] = queue.jobs(batch="taken-back")
+def test_a_failure_that_upstream_withdraws_costs_nothing(system: System) -> None:
+    """After one report the job stays pending; after two it fails, and a retry polls before it pays."""
+    system.dial(get_faults={"false_failure": 1})
+    with system.queue() as queue:
+        queue.enqueue_many(jobs(1, "withdrawn"))
+        eventually(lambda: queue.batch("withdrawn").states[State.FAILED] == 1, within_s=30)
+        [job] = queue.jobs(batch="withdrawn")
         assert job.failure is not None
         assert job.failure.code is Code.UPSTREAM_FAILED
-        assert house.logs().count("upstream says that it failed") == 1
-        house.dial(get_faults={})
+        assert system.logs().count("upstream says that it failed") == 1
+        system.dial(get_faults={})
 
-        assert run(house, "retry", job.id, "--yes").returncode == 0
+        assert run(system, "retry", job.id, "--yes").returncode == 0
 
-        eventually(lambda: queue.batch("taken-back").states[State.SUCCEEDED] == 1, within_s=30)
-    nothing_lost_nothing_paid_twice(house, 1, "taken-back")
-    assert [charge["kind"] for charge in house.ledger()["charges"]] == ["voice", "music"]
+        eventually(lambda: queue.batch("withdrawn").states[State.SUCCEEDED] == 1, within_s=30)
+    verified_states(system, 1, "withdrawn")
+    assert [charge["kind"] for charge in system.ledger()["charges"]] == ["voice", "music"]
 
 
-def test_without_webhooks_a_person_reviews_it_and_nothing_orders_it_again(deaf: House, lost: dict[str, Job]) -> None:
-    """`review` shows it; given the task id it goes on, without another charge for its voice."""
+def test_without_webhooks_an_operator_reviews_it_and_nothing_resubmits_it(
+    no_webhooks: System, lost: dict[str, Job]
+) -> None:
+    """`review` shows it; with the task id it continues, without another charge for its voice."""
     job = lost["reviewed"]
-    [charge] = charges_of(deaf, job)
+    [charge] = charges_of(no_webhooks, job)
 
-    listed = json.loads(run(deaf, "review", "--json").stdout)
-    assert [(each["stage"], each["reason"]) for each in listed if each["id"] == job.id] == [
+    listed = json.loads(run(no_webhooks, "review", "--json").stdout)
+    assert [(row["stage"], row["reason"]) for row in listed if row["id"] == job.id] == [
         ("voice", "the worker died while charging")
     ]
-    assert run(deaf, "review", job.id, "--resubmit").returncode != 0  # nobody answered the question
-    assert charges_of(deaf, job) == [charge]
-    taken = json.loads(run(deaf, "review", job.id, "--task-id", charge["task_id"], "--json").stdout)
+    assert run(no_webhooks, "review", job.id, "--resubmit").returncode != 0  # needs --yes
+    assert charges_of(no_webhooks, job) == [charge]
+    confirmed = json.loads(run(no_webhooks, "review", job.id, "--task-id", charge["task_id"], "--json").stdout)
 
-    assert taken["state"] == "pending"
-    with deaf.queue() as queue:
+    assert confirmed["state"] == "pending"
+    with no_webhooks.queue() as queue:
         eventually(lambda: queue.get(job.id).state is State.SUCCEEDED, within_s=60)
-        done = queue.get(job.id)
-    assert done.clips
-    assert [each["kind"] for each in charges_of(deaf, done)] == ["voice", "music"]
-    assert done.credits == sum(each["credits"] for each in charges_of(deaf, done))
+        finished = queue.get(job.id)
+    assert finished.clips
+    assert [row["kind"] for row in charges_of(no_webhooks, finished)] == ["voice", "music"]
+    assert finished.credits == sum(row["credits"] for row in charges_of(no_webhooks, finished))
 
 
-def test_ordering_again_is_a_decision_that_stands_on_the_timeline(deaf: House, lost: dict[str, Job]) -> None:
-    """A second charge exists only because somebody said so."""
+def test_a_resubmission_by_an_operator_is_on_the_timeline(no_webhooks: System, lost: dict[str, Job]) -> None:
+    """A second charge exists only because an operator decided so."""
     job = lost["ordered-again"]
-    assert run(deaf, "review", job.id, "--resubmit", "--yes").returncode == 0
+    assert run(no_webhooks, "review", job.id, "--resubmit", "--yes").returncode == 0
 
-    assert reason_of_the_second_order(deaf, job) == "somebody ordered it again"
+    assert reason_of_resubmission(no_webhooks, job) == "somebody ordered it again"
 
 
-def test_the_policy_orders_again_and_says_so_on_the_timeline(build: Build) -> None:
-    """A second charge exists only because whoever set it said so; then nothing is left to decide."""
-    house = build(
+def test_a_resubmission_by_the_policy_is_on_the_timeline(build: Build) -> None:
+    """A second charge exists only because the policy is set; then nothing is left to review."""
+    system = build(
         workers=1,
         VOICEQUEUE_CHARGE_LEASE_S="1",
         VOICEQUEUE_UNSURE="resubmit",
         VOICEQUEUE_UNSURE_GRACE_S="1",
     )
-    [job] = lose_the_answers(house, ["policy"]).values()
+    [job] = lose_answers(system, ["policy"]).values()
 
-    assert reason_of_the_second_order(house, job) == "the policy ordered it again"
-    assert run(house, "review").stdout.strip() == "no job is unsure"
+    assert reason_of_resubmission(system, job) == "the policy ordered it again"
+    assert run(system, "review").stdout.strip() == "no job is unsure"
 
 
-def reason_of_the_second_order(house: House, job: Job) -> str:
-    """Why a job whose answer was lost was ordered again, once; it succeeds."""
-    with house.queue() as queue:
+def reason_of_resubmission(system: System, job: Job) -> str:
+    """Wait until a job with a lost answer succeeds after one resubmission; return the timeline's reason for it."""
+    with system.queue() as queue:
         eventually(lambda: queue.get(job.id).state is State.SUCCEEDED, within_s=60)
         reasons = [step.reason for step in queue.timeline(job.id)]
-    voices = [charge for charge in charges_of(house, job) if charge["kind"] == "voice"]
+    voices = [charge for charge in charges_of(system, job) if charge["kind"] == "voice"]
     assert len(voices) == 2
     [reason] = [reason for reason in reasons if "ordered it again" in reason]
     return reason
 
 
-def test_giving_up_is_a_failure_of_its_own_code(deaf: House, lost: dict[str, Job]) -> None:
-    """`--abandon` ends the job; its credits are counted by nobody, for nobody knows."""
+def test_giving_up_is_a_failure_of_its_own_code(no_webhooks: System, lost: dict[str, Job]) -> None:
+    """`--abandon` ends the job; its unknown credits are not counted."""
     job = lost["given-up"]
 
-    given_up = json.loads(run(deaf, "review", job.id, "--abandon", "--json").stdout)
+    abandoned = json.loads(run(no_webhooks, "review", job.id, "--abandon", "--json").stdout)
 
-    assert (given_up["state"], given_up["failure"]["code"], given_up["credits"]) == ("failed", "abandoned", 0)
-    assert job.id not in run(deaf, "review", "--json").stdout
+    assert (abandoned["state"], abandoned["failure"]["code"], abandoned["credits"]) == ("failed", "abandoned", 0)
+    assert job.id not in run(no_webhooks, "review", "--json").stdout
 
 
-def send(house: House, path: str, body: bytes, headers: dict[str, str]) -> int:
-    """POST to the gateway; its status."""
-    return requests.post(f"{house.web}{path}", data=body, headers=headers, timeout=10).status_code
+def send(system: System, path: str, body: bytes, headers: dict[str, str]) -> int:
+    """POST to the gateway; return the status."""
+    return requests.post(f"{system.web}{path}", data=body, headers=headers, timeout=10).status_code
 
 
 def signed(secret: str, job_id: str, body: bytes, at: float) -> dict[str, str]:
-    """Headers as upstream sends them."""
+    """Return headers as upstream sends them."""
     timestamp = str(int(at))
     key = signatures.webhook_secret(secret, job_id)
     return {
@@ -295,53 +296,53 @@ def signed(secret: str, job_id: str, body: bytes, at: float) -> dict[str, str]:
     }
 
 
-def test_what_is_forged_replayed_altered_or_too_large_changes_nothing(house: House) -> None:
-    """401, 413 or 404 before anything is believed; the job stays as it is, and the right one is taken."""
-    house.dial(voice_s=600)
-    with house.queue() as queue:
+def test_a_forged_replayed_altered_or_oversized_webhook_changes_nothing(system: System) -> None:
+    """401, 413 or 404 before the body is used; the job is unchanged, and the genuine webhook is accepted."""
+    system.dial(voice_s=600)
+    with system.queue() as queue:
         queue.enqueue_many(jobs(1, "forged"))
         eventually(lambda: queue.batch("forged").states[State.PENDING] == 1)
         [before] = queue.jobs(batch="forged")
-    secret = (house.home / "secret").read_text()
+    secret = (system.home / "secret").read_text()
     body, now = b'{"task_id": "another"}', time.time()
     good = signed(secret, before.id, body, now)
 
     def path(job_id: str = before.id, *, token: str | None = None, attempt: int = 1) -> str:
-        made = signatures.webhook_token(secret, job_id, Stage.VOICE, attempt)
-        return f"/hooks/musicapi/{job_id}/voice?attempt={attempt}&token={token or made}"
+        valid_token = signatures.webhook_token(secret, job_id, Stage.VOICE, attempt)
+        return f"/hooks/musicapi/{job_id}/voice?attempt={attempt}&token={token or valid_token}"
 
     statuses: dict[str, Any] = {
-        "a forged token": send(house, path(token="0" * 40), body, good),
-        "no token": send(house, f"/hooks/musicapi/{before.id}/voice", body, good),
-        "another attempt's token": send(house, path().replace("attempt=1", "attempt=2"), body, good),
-        "no signature": send(house, path(), body, {}),
-        "a forged signature": send(house, path(), body, signed("wrong", before.id, body, now)),
-        "an altered body": send(house, path(), body + b" ", good),
-        "a replay": send(house, path(), body, signed(secret, before.id, body, now - 301)),
-        "too large": send(house, path(), b"x" * 300_000, good),
-        "an unknown job": send(house, path("nosuchjob"), body, signed(secret, "nosuchjob", body, now)),
+        "a forged token": send(system, path(token="0" * 40), body, good),
+        "no token": send(system, f"/hooks/musicapi/{before.id}/voice", body, good),
+        "another attempt's token": send(system, path().replace("attempt=1", "attempt=2"), body, good),
+        "no signature": send(system, path(), body, {}),
+        "a forged signature": send(system, path(), body, signed("wrong", before.id, body, now)),
+        "an altered body": send(system, path(), body + b" ", good),
+        "a replay": send(system, path(), body, signed(secret, before.id, body, now - 301)),
+        "too large": send(system, path(), b"x" * 300_000, good),
+        "an unknown job": send(system, path("nosuchjob"), body, signed(secret, "nosuchjob", body, now)),
     }
 
     assert statuses == dict.fromkeys(statuses, 401) | {"too large": 413, "an unknown job": 404}
-    with house.queue() as queue:
+    with system.queue() as queue:
         assert queue.get(before.id) == before
-    assert send(house, path(), body, good) == 200
-    assert send(house, path(), body, good) == 200  # twice does no harm
-    with house.queue() as queue:
+    assert send(system, path(), body, good) == 200
+    assert send(system, path(), body, good) == 200  # a repetition does no harm
+    with system.queue() as queue:
         assert queue.get(before.id).task_ids == before.task_ids
         queue.cancel(before.id)
 
 
-def test_the_gateway_says_whether_it_is_alive_and_ready(without_workers: dict[str, int], house: House) -> None:
-    """Alive without workers; ready once a pulse was heard; not ready without Redis."""
+def test_the_gateway_reports_health_and_readiness(without_workers: dict[str, int], system: System) -> None:
+    """Healthy without workers; ready after a heartbeat."""
     assert without_workers == {"/healthz": 200, "/readyz": 503}
 
-    eventually(lambda: health(house) == {"/healthz": 200, "/readyz": 200})
+    eventually(lambda: health(system) == {"/healthz": 200, "/readyz": 200})
 
 
-def test_settled_says_unsure_counts_as_resting(deaf: House, lost: dict[str, Job]) -> None:
-    """A batch in which only unsure jobs are left does not keep its watcher for ever."""
-    with deaf.queue() as queue:
+def test_a_batch_of_unsure_jobs_counts_as_settled(no_webhooks: System, lost: dict[str, Job]) -> None:
+    """`watch` ends when a batch has only unsure jobs left."""
+    with no_webhooks.queue() as queue:
         assert queue.get(lost["watched"].id).state is State.UNSURE
         assert settled(queue, "watched")
-    assert run(deaf, "watch", "watched", "--timeout", "5").returncode == 1
+    assert run(no_webhooks, "watch", "watched", "--timeout", "5").returncode == 1

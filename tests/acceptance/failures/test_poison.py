@@ -1,4 +1,4 @@
-"""Twelve jobs beside one that upstream refuses for ever, or tells nothing of: the twelve take their usual time."""
+"""Twelve jobs beside one that upstream always rejects or never answers: the twelve take their usual time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from voicequeue.storage.keyspace import DEFAULT_PREFIX, Keyspace
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
-#: The default settings, some seventy times faster; and so is upstream, where a voice takes half a minute.
+#: The default settings at about 70 times the speed, and an upstream as fast; a real voice takes half a minute.
 PACE = {
     "VOICEQUEUE_COOLDOWN_S": "0.07",
     "VOICEQUEUE_CREDITS_EVERY_S": "0.85",
@@ -32,16 +32,16 @@ VOICE_S = 0.4
 
 PAGE = "<html>no</html>"
 
-#: What upstream says of one job's order: status line, body, headers.
-ORDERS: dict[str, tuple[str, object, list[str]]] = {
+#: Upstream's response to the order of one job: status line, body, headers.
+ORDER_RESPONSES: dict[str, tuple[str, object, list[str]]] = {
     "no-such-persona": ("404 Not Found", {"error": "persona not found"}, []),
     "firewall": ("403 Forbidden", PAGE, []),
     "the-model": ("403 Forbidden", {"error": "Your subscription does not include the model sonic-v9."}, []),
     "the-key": ("401 Unauthorized", {"error": "Not your persona."}, []),
     "busy": ("429 Too Many Requests", {"error": "This persona is busy"}, ["Retry-After: 1000000000"]),
 }
-#: What it says of one job's task.
-QUESTIONS: dict[str, tuple[str, object, list[str]]] = {
+#: Upstream's response to polls of one job's task.
+POLL_RESPONSES: dict[str, tuple[str, object, list[str]]] = {
     "task-forbidden": ("401 Unauthorized", {"error": "You may not see this."}, []),
     "task-unreadable": ("502 Bad Gateway", PAGE, []),
 }
@@ -50,7 +50,7 @@ USUAL = "usual"
 
 @dataclass
 class Upstream:
-    """Voices take a while; jobs that are named for it get the answers above."""
+    """An upstream with slow voices; jobs named in the tables above get those responses."""
 
     numbers: Iterator[int] = field(default_factory=count)
     tasks: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -61,29 +61,29 @@ class Upstream:
             return [answer({"credits": 1_000_000, "extra_credits": 0})]
         if request.method == "POST":
             return [self._order(request.json()["audio_url"].rpartition("/")[2])]
-        return [self._question(request.path.rpartition("/")[2])]
+        return [self._poll(request.path.rpartition("/")[2])]
 
     def _order(self, name: str) -> bytes:
-        if name in ORDERS:
-            status, body, headers = ORDERS[name]
+        if name in ORDER_RESPONSES:
+            status, body, headers = ORDER_RESPONSES[name]
             return answer(body, status=status, headers=headers)
         task_id = f"task-{next(self.numbers)}"
         self.tasks[task_id] = (name, time.monotonic())
         return answer({"code": 200, "message": "success", "task_id": task_id})
 
-    def _question(self, task_id: str) -> bytes:
-        name, ordered = self.tasks[task_id]
-        if name in QUESTIONS:
-            status, body, headers = QUESTIONS[name]
+    def _poll(self, task_id: str) -> bytes:
+        name, submitted_at = self.tasks[task_id]
+        if name in POLL_RESPONSES:
+            status, body, headers = POLL_RESPONSES[name]
             return answer(body, status=status, headers=headers)
-        if time.monotonic() < ordered + VOICE_S:
+        if time.monotonic() < submitted_at + VOICE_S:
             return answer({"type": "not_ready", "error": "wait"})
         return answer({"code": 200, "data": {"persona_id": f"persona-of-{task_id}", "name": "ana"}})
 
 
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Two workers and their Redis."""
+    """Start two workers and their Redis."""
     with Scripted(Upstream()) as upstream, Supervisor() as supervisor:
         env = {**FAST, **PACE, "MUSICAPI_KEY": SECRET, "MUSICAPI_BASE_URL": upstream.url}
         stack = Stack(supervisor, Settings(_env_file=None), home=tmp_path_factory.mktemp("home"), env=env)
@@ -94,18 +94,18 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def queue(redis_url: str) -> Iterator[VoiceQueue]:
-    """A producer; nothing is known of upstream yet, and nothing is left of other tests."""
-    with VoiceQueue(redis_url) as found:
-        yield found
-        found.cancel_as_read(job for job in found.jobs() if not job.is_final)
-        eventually(lambda: found.status().in_flight == 0)
+    """Yield a producer; afterwards cancel all jobs, and delete what the workers learned about upstream."""
+    with VoiceQueue(redis_url) as queue:
+        yield queue
+        queue.cancel_as_read(job for job in queue.jobs() if not job.is_final)
+        eventually(lambda: queue.status().in_flight == 0)
     client = connect(redis_url)
     client.delete(*(Keyspace(client, DEFAULT_PREFIX).key(key) for key in ("flow", "gate")))
     client.close()
 
 
 def voices(batch: str, *first: str) -> list[VoiceJob]:
-    """Twelve voices, after those of these names."""
+    """Return jobs for twelve voices, after one for each of these names."""
     names = [*first, *(f"voice-{number}" for number in range(12))]
     return [
         VoiceJob(audio_url=f"https://recordings.example/{name}", batch=batch, key=f"{batch}-{name}") for name in names
@@ -113,30 +113,30 @@ def voices(batch: str, *first: str) -> list[VoiceJob]:
 
 
 def seconds_of(queue: VoiceQueue, batch: str, *first: str) -> float:
-    """How long the twelve of such a batch take."""
-    began = time.monotonic()
+    """Return how many seconds the twelve jobs of such a batch take."""
+    started_at = time.monotonic()
     queue.enqueue_many(voices(batch, *first))
     eventually(lambda: queue.batch(batch).states[State.SUCCEEDED] == 12, within_s=30)
-    return time.monotonic() - began
+    return time.monotonic() - started_at
 
 
 @pytest.fixture(scope="module")
 def usual_s(redis_url: str) -> float:
-    """How long twelve take that nothing disturbs; the second time, when all connections stand."""
+    """Return how many seconds an undisturbed batch takes, the second time, when all connections are open."""
     with VoiceQueue(redis_url) as queue:
         return [seconds_of(queue, f"{USUAL}-{turn}") for turn in range(2)][-1]
 
 
-@pytest.mark.parametrize("kind", [*ORDERS, *QUESTIONS])
-def test_a_healthy_batch_beside_one_poison_takes_no_more_than_twice_its_time(
+@pytest.mark.parametrize("kind", [*ORDER_RESPONSES, *POLL_RESPONSES])
+def test_a_poison_job_slows_the_rest_of_its_batch_by_less_than_a_factor_of_two(
     queue: VoiceQueue, usual_s: float, kind: str
 ) -> None:
-    """Be it the first of the batch, and whatever upstream says of it; it fails in the end, or is still asked about."""
-    taken_s = seconds_of(queue, kind, kind)
+    """The rejected job comes first. In the end it has failed, or is still polled."""
+    duration_s = seconds_of(queue, kind, kind)
 
-    # A beat of the workers, which at this speed is a good part of the time.
-    assert taken_s <= 2 * usual_s + 0.3
+    # One dispatch interval of the workers, at this speed a large part of the time.
+    assert duration_s <= 2 * usual_s + 0.3
     [poison] = [job for job in queue.jobs(batch=kind) if job.spec.key == f"{kind}-{kind}"]
-    assert (poison.state is State.PENDING) is (kind in QUESTIONS)
+    assert (poison.state is State.PENDING) is (kind in POLL_RESPONSES)
     assert poison.state is not State.SUCCEEDED
     assert queue.batch(kind).states[State.FAILED] == (poison.state is State.FAILED)

@@ -1,4 +1,4 @@
-"""A stop begins no POST and cuts none, however the worker is asked to stop."""
+"""Stopping a worker, by any signal: no POST starts and none is cut off."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import signal
 import psutil
 import pytest
 
-from tests.acceptance.conftest import Build, House, jobs
+from tests.acceptance.conftest import Build, System, jobs
 from tests.conftest import eventually
 from voicequeue import State, VoiceQueue
 
-#: POSTs that the worker below sends at once, and how long (seconds) each takes.
+#: POSTs that the worker sends at once, and the duration of each in seconds.
 AT_ONCE, POST_S = 4, 1.5
 
 SLOW = {"latency_s": POST_S, "voice_s": 600}
-#: Nothing is polled meanwhile: answers to polls are as slow.
+#: Nothing is polled during the test: answers to polls are as slow.
 ENV = {"VOICEQUEUE_HTTP_THREADS": "2", "VOICEQUEUE_POLL_MIN_S": "50", "VOICEQUEUE_POLL_MAX_S": "60"}
 
 STOPS = [
@@ -28,9 +28,9 @@ STOPS = [
 
 
 @pytest.fixture(scope="module")
-def house(build_for_all: Build) -> House:
-    """One worker of two processes, and slow POSTs."""
-    return build_for_all(workers=1, dials=SLOW, **ENV)
+def system(build_shared: Build) -> System:
+    """Start one worker with two processes and slow POSTs."""
+    return build_shared(workers=1, dials=SLOW, **ENV)
 
 
 @pytest.mark.parametrize(
@@ -38,19 +38,19 @@ def house(build_for_all: Build) -> House:
     STOPS,
     ids=[f"{number.name} to the {'group' if group else 'worker'}" for number, group in STOPS],
 )
-def test_a_stop_begins_no_post_and_cuts_none(house: House, number: signal.Signals, whole_group: bool) -> None:
-    """All POSTs on their way are answered and written, none begins after the signal, what is left is queued again at
-    once, and no process is left behind."""
+def test_a_stop_starts_no_post_and_cuts_none_off(system: System, number: signal.Signals, whole_group: bool) -> None:
+    """All POSTs in flight are answered and recorded, none starts after the signal, the other jobs are queued again at
+    once, and no process is left."""
     batch = f"{number.name}-{whole_group}"
-    with house.queue() as queue:
+    with system.queue() as queue:
         queue.enqueue_many(jobs(3 * AT_ONCE, batch))
         eventually(lambda: queue.batch(batch).states[State.CHARGING] == AT_ONCE)
-        eventually(lambda: charges(house, batch) == AT_ONCE)
-        children = children_of(house)
-        with house.supervisor.held_down("worker.1", number, whole_group=whole_group):
-            eventually(lambda: not any(map(is_running, children)), otherwise="children live on")
+        eventually(lambda: charges(system, batch) == AT_ONCE)
+        children = children_of(system)
+        with system.supervisor.held_down("worker.1", number, whole_group=whole_group):
+            eventually(lambda: not any(map(is_running, children)), otherwise="children are still running")
             states = queue.batch(batch).states
-            paid = charges(house, batch)
+            paid = charges(system, batch)
             cancel_queued(queue, batch)
 
     assert paid == AT_ONCE
@@ -60,20 +60,20 @@ def test_a_stop_begins_no_post_and_cuts_none(house: House, number: signal.Signal
     }
 
 
-def charges(house: House, batch: str) -> int:
-    """POSTs that upstream has charged for the batch."""
-    return sum(f"/{batch}/" in charge["subject"] for charge in house.ledger()["charges"])
+def charges(system: System, batch: str) -> int:
+    """Return how many POSTs upstream has charged for the batch."""
+    return sum(f"/{batch}/" in charge["subject"] for charge in system.ledger()["charges"])
 
 
-def children_of(house: House) -> list[psutil.Process]:
-    """The processes in which the worker does its tasks."""
-    pid = house.supervisor.pid("worker.1")
+def children_of(system: System) -> list[psutil.Process]:
+    """Return the processes in which the worker runs its tasks."""
+    pid = system.supervisor.pid("worker.1")
     assert pid is not None
     return psutil.Process(pid).children()
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Whether it is there and no zombie."""
+    """Return whether the process exists and is no zombie."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -81,6 +81,6 @@ def is_running(process: psutil.Process) -> bool:
 
 
 def cancel_queued(queue: VoiceQueue, batch: str) -> None:
-    """Take the rest of the batch out of the next test's way."""
+    """Cancel the rest of the batch, so that the next test starts without jobs."""
     for job in queue.jobs(batch=batch, state=State.QUEUED):
         queue.cancel(job.id)

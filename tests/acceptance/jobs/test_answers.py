@@ -1,4 +1,4 @@
-"""Real workers, and an upstream that answers beside the contract: what was paid is kept, and nothing else unsure."""
+"""Answers that deviate from the contract, with real workers: paid results are kept, nothing else is unsure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import eventually
 from tests.support.scripted import Request, Scripted, answer
 from voicequeue import Code, Job, Song, State, VoiceJob
 
-#: Upstream's answers to the orders of songs that are called so, before it takes them: each is given once.
+#: Upstream's answers to orders by title, before it accepts them: each is given once.
 REFUSALS = {
     "limited": [
         answer({"error": "API QPS limit exceeded"}, status="403 Forbidden"),
@@ -24,14 +24,14 @@ REFUSALS = {
 
 
 class Upstream:
-    """Takes orders by their titles; the task's id is the title, said in another shape each time."""
+    """An upstream that accepts orders by title; the task id is the title, in another shape each time."""
 
     def __init__(self) -> None:
         self.polls: Counter[str] = Counter()
         self.refusals = {title: list(answers) for title, answers in REFUSALS.items()}
 
     def __call__(self, request: Request) -> Iterator[bytes]:
-        """The answer to a request."""
+        """Answer a request."""
         if request.path.endswith("/get-credits"):
             yield answer({"credits": 10_000})
         elif request.method == "POST":
@@ -44,7 +44,7 @@ class Upstream:
             yield answer({"status": "SUCCESS", "data": {"result": self.songs(title)}})
 
     def songs(self, title: str) -> list[dict[str, Any]]:
-        """What a poll gives: links that come late, and a twin that never settles."""
+        """Return the result of a poll: links that arrive late, and a second song that never settles."""
         is_late = title == "late" and self.polls[title] < 3
         first = {
             "id": f"{title}-1",
@@ -54,14 +54,14 @@ class Upstream:
         return [first, {"id": f"{title}-2", "status": "running" if title == "twin" else "cancelled"}]
 
 
-def test_orders_are_paid_once_and_nothing_that_was_paid_is_lost_whatever_shape_the_answers_have(build: Build) -> None:
-    """Limits in other words, refusals with 200, ids and songs in other places, links that come late, a twin that never
-    settles: only the answer that says nothing is left to a person, who is shown it."""
-    house = build(workers=0)
+def test_orders_are_paid_once_and_paid_results_are_kept_whatever_the_shape_of_answers(build: Build) -> None:
+    """Limits in other words, rejections with status 200, ids and songs in other places, late links, a song that never
+    settles: the one unreadable answer is left to an operator, who can see it."""
+    system = build(workers=0)
     with Scripted(Upstream()) as upstream:
-        house.stack._env |= {"MUSICAPI_BASE_URL": upstream.url, "VOICEQUEUE_MUSIC_DEADLINE_S": "5"}
-        [worker] = house.stack.start_workers(1)
-        with house.queue() as queue:
+        system.stack._env |= {"MUSICAPI_BASE_URL": upstream.url, "VOICEQUEUE_MUSIC_DEADLINE_S": "5"}
+        [worker] = system.stack.start_workers(1)
+        with system.queue() as queue:
             titles = ("limited", "refused", "unreadable", "late", "twin")
             queue.enqueue_many(
                 VoiceJob(persona_id="p", song=Song(title=title, prompt="la"), batch="voices") for title in titles
@@ -71,12 +71,12 @@ def test_orders_are_paid_once_and_nothing_that_was_paid_is_lost_whatever_shape_t
                 str(job.spec.song and job.spec.song.title): job for job in queue.jobs(batch="voices")
             }
             [unsure] = queue.unsure()
-        log = (house.home / "log" / f"{worker}.log").read_text()
+        log = (system.home / "log" / f"{worker}.log").read_text()
 
     states = {title: job.state for title, job in jobs.items()}
-    done = dict.fromkeys(("limited", "late", "twin"), State.SUCCEEDED)
-    assert states == {**done, "refused": State.FAILED, "unreadable": State.UNSURE}
-    for title in done:
+    succeeded = dict.fromkeys(("limited", "late", "twin"), State.SUCCEEDED)
+    assert states == {**succeeded, "refused": State.FAILED, "unreadable": State.UNSURE}
+    for title in succeeded:
         assert [clip.audio_url for clip in jobs[title].clips] == [f"https://cdn.example/{title}", None]
     assert {title for title, job in jobs.items() if job.is_incomplete} == {"twin"}
     assert jobs["refused"].failure is not None

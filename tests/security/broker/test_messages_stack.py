@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.acceptance.conftest import Build, House, build_for_all
+from tests.acceptance.conftest import Build, System, build_shared
 from tests.conftest import eventually
 from tests.security import envelopes
 from tests.security.envelopes import CORPUS, ahead, every_place
@@ -20,32 +20,32 @@ from tests.support.messages import INTAKE_KEY, UNACKED_KEY, envelope
 from voicequeue import VoiceQueue
 from voicequeue.storage.keyspace import DEFAULT_PREFIX, celery_root
 
-__all__ = ["build_for_all"]
+__all__ = ["build_shared"]
 
 SAMPLE = 300
 
 
 @pytest.fixture(scope="module")
-def house(build_for_all: Build) -> House:
+def system(build_shared: Build) -> System:
     """One worker that orders nothing."""
-    built = build_for_all(workers=1)
+    built = build_shared(workers=1)
     with built.queue() as queue:
         queue.pause()
     return built
 
 
 @pytest.fixture
-def queue(house: House) -> Iterator[VoiceQueue]:
+def queue(system: System) -> Iterator[VoiceQueue]:
     """Its queue, without rejects."""
-    with house.queue() as opened:
+    with system.queue() as opened:
         opened.clear_rejects()
         yield opened
 
 
 @pytest.fixture
-def redis(house: House) -> Iterator[Redis]:
+def redis(system: System) -> Iterator[Redis]:
     """Its Redis, as other programs see it."""
-    with Redis.from_url(house.redis_url) as client:
+    with Redis.from_url(system.redis_url) as client:
         yield client
 
 
@@ -64,19 +64,19 @@ def is_empty(redis: Redis) -> bool:
     return (redis.llen(INTAKE_KEY), redis.hlen(UNACKED_KEY)) == (0, 0)
 
 
-def errors(house: House) -> list[str]:
+def errors(system: System) -> list[str]:
     """Lines of the workers' logs that report an error, and the beginnings of tracebacks."""
-    lines = house.logs().splitlines()
+    lines = system.logs().splitlines()
     return [
         line for line in lines if re.search(r'"level": ?"(error|critical)"| ERROR | CRITICAL |Traceback', line, re.I)
     ]
 
 
 def test_each_of_hundreds_of_hostile_messages_is_a_job_or_a_reject_and_the_worker_lives(
-    house: House, queue: VoiceQueue, redis: Redis
+    system: System, queue: VoiceQueue, redis: Redis
 ) -> None:
     """None is lost, none is delivered for ever, and none makes an error of ours."""
-    worker = house.supervisor.pid("worker.1")
+    worker = system.supervisor.pid("worker.1")
     jobs = job_count(queue)
     messages = [*CORPUS.values(), *random.Random(7).sample(every_place(), SAMPLE)]
 
@@ -85,14 +85,14 @@ def test_each_of_hundreds_of_hostile_messages_is_a_job_or_a_reject_and_the_worke
 
     rejects = queue.rejects()
     assert job_count(queue) - jobs + len(rejects) == len(messages)
-    assert house.supervisor.pid("worker.1") == worker
-    assert errors(house) == []
+    assert system.supervisor.pid("worker.1") == worker
+    assert errors(system) == []
     assert [each for each in rejects if "defect" in each.reason] == []
     assert all(json.dumps(each.as_dict(), ensure_ascii=False).encode() for each in rejects)
 
 
 def test_a_message_for_a_time_further_ahead_than_a_worker_waits_is_rejected_at_once(
-    house: House, queue: VoiceQueue, redis: Redis
+    system: System, queue: VoiceQueue, redis: Redis
 ) -> None:
     """Celery would hold it, and deliver it again each time that the visibility timeout has passed. What is due within
     it becomes a job when it is due.
@@ -112,26 +112,26 @@ def test_a_message_for_a_time_further_ahead_than_a_worker_waits_is_rejected_at_o
     assert all(each.reason.startswith("eta: ") for each in queue.rejects())
 
 
-def test_rubbish_in_the_queues_of_the_workers_ends_no_worker(house: House, queue: VoiceQueue, redis: Redis) -> None:
+def test_rubbish_in_the_queues_of_the_workers_ends_no_worker(system: System, queue: VoiceQueue, redis: Redis) -> None:
     """It is rejected with the reason, whether it lies in a queue or was published, and the next message is taken."""
-    worker = house.supervisor.pid("worker.1")
+    worker = system.supervisor.pid("worker.1")
     root = celery_root(DEFAULT_PREFIX)
     for name in ("submit", "poll"):
         own = random.Random(7).sample(envelopes.own_queue("voice.poll"), 60)
         push(redis, [*CORPUS.values(), *own], f"{root}{name}")
     for text in (*CORPUS.values(), b"no JSON " + 9_000_000 * b"x"):
         assert redis.publish(f"{root}/0.celery.pidbox", text)
-    eventually(lambda: "ignored a publication on celery.pidbox: it has 9,000,008 bytes" in house.logs())
+    eventually(lambda: "ignored a publication on celery.pidbox: it has 9,000,008 bytes" in system.logs())
     eventually(lambda: is_empty(redis) and not redis.exists(f"{root}submit", f"{root}poll"))
     jobs = job_count(queue)
 
     push(redis, [json.dumps(envelopes.message()).encode()])
     eventually(lambda: job_count(queue) > jobs)
 
-    assert house.supervisor.pid("worker.1") == worker
+    assert system.supervisor.pid("worker.1") == worker
     assert len(queue.rejects()) > len(CORPUS)
-    assert errors(house) == []
-    assert max(map(len, house.logs().splitlines())) < 2_000
+    assert errors(system) == []
+    assert max(map(len, system.logs().splitlines())) < 2_000
 
 
 def _event(published: Any) -> str:
@@ -142,7 +142,7 @@ def _event(published: Any) -> str:
 
 
 def test_nothing_that_a_message_says_is_in_a_log_or_an_event_of_celerys(
-    house: House, queue: VoiceQueue, redis: Redis
+    system: System, queue: VoiceQueue, redis: Redis
 ) -> None:
     """Neither names of fields nor of arguments, however many; the reject has them, cut, and is private."""
     jobs = [
@@ -155,7 +155,7 @@ def test_nothing_that_a_message_says_is_in_a_log_or_an_event_of_celerys(
     ]
     with redis.pubsub() as events:  # type: ignore[no-untyped-call]  # redis-py
         events.psubscribe("*celeryev*")
-        read = len(house.logs())
+        read = len(system.logs())
         bodies = [envelope([[], named, {}], message_id=envelopes.fresh_id()) for named in jobs]
         push(redis, [json.dumps(body).encode() for body in bodies])
         eventually(lambda: is_empty(redis) and len(queue.rejects()) == len(jobs) - 1)
@@ -165,7 +165,7 @@ def test_nothing_that_a_message_says_is_in_a_log_or_an_event_of_celerys(
             assert published is not None, "no event says that a task has failed"
             seen += _event(published)
 
-    log = house.logs()[read:]
+    log = system.logs()[read:]
     assert "an unknown field: is no argument" in log
     assert "SECRET" not in log + seen
     assert max(map(len, log.splitlines())) < 2_000
@@ -173,14 +173,14 @@ def test_nothing_that_a_message_says_is_in_a_log_or_an_event_of_celerys(
 
 
 def test_a_worker_that_a_key_of_a_wrong_type_ends_names_the_key_and_its_cure(
-    house: House, queue: VoiceQueue, redis: Redis
+    system: System, queue: VoiceQueue, redis: Redis
 ) -> None:
     """And goes on as soon as the key is deleted. (The last test here: it makes errors in the log.)"""
     eventually(lambda: not redis.exists(UNACKED_KEY))
     jobs = job_count(queue)
     redis.lpush(UNACKED_KEY, "x")
     push(redis, [json.dumps(envelopes.message()).encode()])
-    eventually(lambda: f"the key {UNACKED_KEY} is a list and must be a hash" in house.logs())
+    eventually(lambda: f"the key {UNACKED_KEY} is a list and must be a hash" in system.logs())
     redis.delete(UNACKED_KEY)
     push(redis, [json.dumps(envelopes.message()).encode()])
 
