@@ -1,5 +1,7 @@
-"""The deployment of docker-compose.yml as processes of this machine, each with the environment and the rights in Valkey
-that the file gives it, and no others."""
+"""The deployment of docker-compose.yml as local processes.
+
+Each process has exactly the environment and the rights in Valkey that the file gives it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ KEY = "key-of-the-account-that-pays"
 
 @dataclass(frozen=True)
 class Deployment:
-    """The running processes: their environments by service, what each of them logs, and the administrator's client."""
+    """The running processes: environments by service, logs, and an administrator's client."""
 
     environments: Mapping[str, Mapping[str, str]]
     secrets: Mapping[str, str]
@@ -48,28 +50,28 @@ class Deployment:
     called: list[bytes]
 
     def url(self, user: str) -> str:
-        """The URL by which that user comes in."""
+        """Return the Redis URL of this user."""
         return self.environments["flower" if user == "flower" else "worker"]["REDIS_URL"]
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `voicequeue` where a worker runs."""
+        """Run `voicequeue` in a worker's environment."""
         command = [str(BIN / "voicequeue"), *arguments]
         env = dict(self.environments["worker"])
         return subprocess.run(command, env=env, cwd=self.app, capture_output=True, text=True, check=False)
 
-    def refused(self) -> list[str]:
-        """What Valkey refused to its users, if anything."""
-        return [f"{each['username']}: {each['reason']} {each['object']}" for each in self.admin.acl_log()]
+    def rejected_commands(self) -> list[str]:
+        """Return the commands that Valkey rejected."""
+        return [f"{entry['username']}: {entry['reason']} {entry['object']}" for entry in self.admin.acl_log()]
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Everything that docker-compose.yml starts, on the secrets that `make secrets` makes."""
+    """Start every process of docker-compose.yml, with the secrets of `make secrets`."""
     home = tmp_path_factory.mktemp("compose")
     called: list[bytes] = []
-    with ExitStack() as standing:
-        simulator = standing.enter_context(Simulator(**DIALS, api_key=KEY))
-        receiver = standing.enter_context(Scripted(lambda request: _noted(called, request.body)))
+    with ExitStack() as resources:
+        simulator = resources.enter_context(Simulator(**DIALS, api_key=KEY))
+        receiver = resources.enter_context(Scripted(lambda request: _record(called, request.body)))
         ports = {"PORT": str(free_port()), "FLOWER_PORT": str(free_port())}
         subprocess.run(["sh", ROOT / "config" / "secrets.sh"], cwd=home, check=True, capture_output=True)
         with (home / ".env").open("a") as file:
@@ -77,31 +79,31 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             file.write(f"VOICEQUEUE_PUBLIC_URL=http://127.0.0.1:{ports['PORT']}\nVOICEQUEUE_ARCHIVE={home}/songs\n")
             file.write("VOICEQUEUE_CALLBACK_ALLOW=127.0.0.1\nVOICEQUEUE_AUDIO_ALLOW=127.0.0.1\n")
         values = composed.read_values(home / ".env")
-        valkey = standing.enter_context(_valkey(home, values))
+        valkey = resources.enter_context(_valkey(home, values))
         app = _image(home)
         environments = {
-            name: _here(composed.environment(service, values), valkey, home, app, ports)
+            name: _local(composed.environment(service, values), valkey, home, app, ports)
             for name, service in composed.services().items()
             if name in PROCESSES
         }
         pids = {
-            name: standing.enter_context(_running(name, _command(name), environments[name], home, app))
+            name: resources.enter_context(_running(name, _command(name), environments[name], home, app))
             for name in PROCESSES
         }
-        admin = standing.enter_context(Redis.from_url(_admin_url(home, valkey), decode_responses=True))
-        running = Deployment(environments, values, home, app, pids, admin, receiver.url, called)
-        _wait_until_it_is_up(running)
-        yield running
+        admin = resources.enter_context(Redis.from_url(_admin_url(home, valkey), decode_responses=True))
+        started = Deployment(environments, values, home, app, pids, admin, receiver.url, called)
+        _wait_until_it_is_up(started)
+        yield started
 
 
-def _noted(called: list[bytes], body: bytes) -> Iterator[bytes]:
+def _record(called: list[bytes], body: bytes) -> Iterator[bytes]:
     called.append(body)
     yield answer({})
 
 
 @contextmanager
 def _valkey(home: Path, values: Mapping[str, str]) -> Iterator[int]:
-    """The service `valkey`, by its own command on its own files; gives its port."""
+    """Run the service `valkey` with its own command and files; yield its port."""
     service, port = composed.services()["valkey"], free_port()
     for folder in ("bin", "run", "data"):
         (home / folder).mkdir()
@@ -117,7 +119,7 @@ def _valkey(home: Path, values: Mapping[str, str]) -> Iterator[int]:
 
 
 def _may_ping(port: int) -> bool:
-    """As the healthcheck asks: only that it may."""
+    """Return whether the healthcheck's user may ping."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
         connection.sendall(b"AUTH health any\r\nPING\r\n")
         with connection.makefile("rb") as answers:
@@ -126,7 +128,7 @@ def _may_ping(port: int) -> bool:
 
 
 def _image(home: Path) -> Path:
-    """The folder /app as the Dockerfile makes it, and the package that it installs."""
+    """Build the folder /app as the Dockerfile does, with the installed package."""
     app = home / "app"
     app.mkdir()
     copied = re.findall(r"^COPY (\w+) \1$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -135,32 +137,34 @@ def _image(home: Path) -> Path:
     return app
 
 
-def _here(given: Mapping[str, str], valkey: int, home: Path, app: Path, ports: Mapping[str, str]) -> dict[str, str]:
-    """What the service is given, with places of this machine in place of the container's, and in a hurry."""
+def _local(
+    environment: Mapping[str, str], valkey: int, home: Path, app: Path, ports: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the service's environment with local paths and addresses, and short intervals."""
     places = {
-        "REDIS_URL": given["REDIS_URL"].replace("valkey:6379", f"127.0.0.1:{valkey}"),
+        "REDIS_URL": environment["REDIS_URL"].replace("valkey:6379", f"127.0.0.1:{valkey}"),
         "WEB_ADDRESS": "127.0.0.1",
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_DB": str(home / "flower" / "state"),
         "TMPDIR": str(home),
     }
-    rewritten = {name: places.get(name, value) for name, value in given.items()}
+    rewritten = {name: places.get(name, value) for name, value in environment.items()}
     image = {"PATH": f"{BIN}:/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(app), "PYTHONDONTWRITEBYTECODE": "1"}
     return {**rewritten, **FAST, **ports, **image}
 
 
 def _command(name: str) -> list[str]:
-    """Of the service, or of the image."""
+    """Return the command of the service, or of the image."""
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     command: list[str] = composed.services()[name].get("command") or yaml.safe_load(dockerfile.rsplit("CMD ", 1)[1])
     if command[0] == "celery" and "worker" in command:
-        command = [*command, "-n", f"{name}@%h"]  # a container has a host name of its own
+        command = [*command, "-n", f"{name}@%h"]  # in a container the host name differs
     return command
 
 
 @contextmanager
 def _running(name: str, command: list[str], env: Mapping[str, str], home: Path, cwd: Path) -> Iterator[int]:
-    """A process with this environment and no other."""
+    """Run a process with exactly this environment; yield its process id."""
     with (home / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, env=env, cwd=cwd, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -173,7 +177,7 @@ def _running(name: str, command: list[str], env: Mapping[str, str], home: Path, 
 
 
 def _admin_url(home: Path, port: int) -> str:
-    """As config/valkey/admin.sh comes in."""
+    """Return the administrator's URL, as config/valkey/admin.sh does."""
     return f"redis://admin:{(home / 'run' / 'admin').read_text()}@127.0.0.1:{port}/0"
 
 
@@ -196,7 +200,7 @@ def _wait_until_it_is_up(running: Deployment) -> None:
 
 
 def flower_shows(running: Deployment, what: str) -> Any:
-    """What Flower's API says, asked anew."""
+    """Query Flower's API with a refresh."""
     env = running.environments["flower"]
     login = tuple(env["FLOWER_BASIC_AUTH"].split(":"))
     url = f"http://127.0.0.1:{env['FLOWER_PORT']}/api/{what}"

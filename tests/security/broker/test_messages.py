@@ -1,4 +1,4 @@
-"""Whatever bytes another program writes into the queue `intake`, kombu and Celery can carry what is made of them."""
+"""Arbitrary bytes in the queue `intake` become messages that kombu and Celery can handle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOW = 1_800_000_000.0
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=9)
 
-#: All that JSON as Python reads it can say, also halves of characters, NaN and numbers of thousands of digits.
+#: All values that Python's JSON reader can produce, also half characters, NaN and numbers with thousands of digits.
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.just(10**4_200),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT | st.just("__type__"), inner, max_size=3),
@@ -33,19 +33,19 @@ JSON = st.recursive(
 )
 PARTS = st.sampled_from(["body", "headers", "properties", "content-type"])
 
-#: A channel of kombu's, without Redis.
+#: A kombu channel without Redis.
 CHANNEL: Any = Connection("memory://").channel()
 APP = Celery("test", set_as_current=False)
 
 
 class Task:
-    """What a request asks of its task."""
+    """Attributes that a request reads from its task."""
 
     ignore_result = True
 
 
 def verdict(raw: bytes) -> str:
-    """Do with a message what kombu and a worker do until the task runs; return why it is rejected, if it is."""
+    """Process a message as kombu and a worker do until the task runs; return the reason for its rejection, or ""."""
     envelope = sound(raw, INTAKE)
     received = CHANNEL.Message(loads(dumps([envelope, "", INTAKE]))[0], channel=CHANNEL)  # held, and put back
     assert received.errors == []
@@ -57,15 +57,15 @@ def verdict(raw: bytes) -> str:
     return reason
 
 
-def holds(raw: bytes) -> None:
-    """Assert what kombu and Celery rely on."""
+def check(raw: bytes) -> None:
+    """Check the properties that kombu and Celery rely on."""
     envelope = sound(raw, INTAKE)
-    again = sound(dumps(envelope).encode(), INTAKE)
-    tags = {each["properties"].pop("delivery_tag") for each in (envelope, again)}
+    repeated = sound(dumps(envelope).encode(), INTAKE)
+    tags = {decoded["properties"].pop("delivery_tag") for decoded in (envelope, repeated)}
     assert len(tags) == 2
-    assert again == envelope
+    assert repeated == envelope
     assert set(envelope["headers"]) <= {*KEPT, "eta", "expires", UNREADABLE}
-    assert all(isinstance(each, str) for each in envelope["headers"].values())
+    assert all(isinstance(decoded, str) for decoded in envelope["headers"].values())
     assert set(envelope["properties"]) <= {"delivery_info", "priority"}
     assert envelope["properties"]["delivery_info"] == {"exchange": "", "routing_key": INTAKE}
     verdict(raw)
@@ -73,38 +73,38 @@ def holds(raw: bytes) -> None:
 
 @given(st.binary())
 def test_any_bytes_become_a_message(raw: bytes) -> None:
-    """One that says that it cannot be read."""
-    holds(raw)
+    """It is marked as unreadable."""
+    check(raw)
     assert verdict(raw) != ""
 
 
 @settings(max_examples=150)
 @given(PARTS, JSON, st.integers(0, 400), st.binary(max_size=2))
 def test_any_envelope_becomes_a_message(part: str, value: Any, place: int, wrong: bytes) -> None:
-    """Whatever a part of it is, and whatever bytes are in it."""
+    """With any value in one part, and any bytes inserted."""
     raw = json.dumps({**message(), part: value}).encode()
 
-    holds(raw)
-    holds(raw[:place] + wrong + raw[place:])
+    check(raw)
+    check(raw[:place] + wrong + raw[place:])
 
 
 @pytest.mark.parametrize("case", CORPUS)
-def test_what_ended_a_worker_once_becomes_a_message(case: str) -> None:
-    """The literals of tests/security/envelopes.py."""
-    holds(CORPUS[case])
+def test_messages_that_once_ended_a_worker_are_handled(case: str) -> None:
+    """The messages in tests/security/envelopes.py."""
+    check(CORPUS[case])
 
 
-def test_a_message_with_anything_in_any_place_becomes_a_message() -> None:
-    """Headers, properties, both protocols' bodies, options, arguments and the job."""
+def test_a_message_with_any_value_in_any_part_is_handled() -> None:
+    """Headers, properties, the bodies of both protocols, options, arguments and the job."""
     messages = every_place()
     for raw in messages:
-        holds(raw)
+        check(raw)
 
     assert len(messages) > 1_500
 
 
-def test_no_message_brings_anything_that_celery_would_do_for_its_sender() -> None:
-    """Other tasks, time limits, replies, a name to be shown, a queue to be put back into."""
+def test_no_message_makes_celery_act_for_its_sender() -> None:
+    """No other tasks, time limits, replies, display names or requeueing."""
     laden = sound(json.dumps(LADEN).encode(), INTAKE)
 
     assert laden["headers"] == {"task": ENQUEUE, "id": LADEN["headers"]["id"]}
@@ -118,13 +118,13 @@ def test_no_message_brings_anything_that_celery_would_do_for_its_sender() -> Non
     "task", ["voice.submit", "music.poll", "callback.deliver", "celery.chord", "celery.backend_cleanup"]
 )
 def test_no_message_reaches_another_task(task: str) -> None:
-    """A worker has many; other programs have one."""
+    """A worker has many tasks; other programs may send one."""
     assert verdict(json.dumps(message(headers={"task": task})).encode()).startswith(f"there is no task '{task}'")
 
 
 @pytest.mark.parametrize("tag", [HALF, "", "x", 7, None])
 def test_the_senders_delivery_tag_is_not_used(tag: Any) -> None:
-    """Two of its messages may have the same, and kombu would lose one."""
+    """A sender may use a tag twice, and kombu would lose one of the messages."""
     raw = json.dumps(with_property("delivery_tag", tag)).encode()
     tags = {sound(raw, INTAKE)["properties"]["delivery_tag"] for _ in range(2)}
 
@@ -135,7 +135,7 @@ def test_the_senders_delivery_tag_is_not_used(tag: Any) -> None:
 
 SECRET = "SECRET LYRIC of the customer https://signed.example/?sig=abc"
 
-#: Names of the sender's, wherever a message can have some.
+#: Names that the sender chose, in every part of a message that can have names.
 NAMED: dict[str, Any] = {
     "of the job": {"job": {**GOOD, SECRET: 1}},
     "of the song": {"job": {**GOOD, "song": {"prompt": "la", f"title.{SECRET}": 1}}},
@@ -147,34 +147,34 @@ NAMED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("named", NAMED.values(), ids=list(NAMED))
-def test_no_name_of_a_senders_shows_in_what_is_logged_of_its_message(named: dict[str, Any]) -> None:
-    """Neither in the error's text for logs nor in its `repr`, which Celery puts into events; each of these, and
-    the full text as well, is bounded."""
-    with pytest.raises(InvalidJob) as caught:
-        parse(only_argument([], named))
+@pytest.mark.parametrize("kwargs", NAMED.values(), ids=list(NAMED))
+def test_no_name_from_a_sender_appears_in_the_log_of_its_message(kwargs: dict[str, Any]) -> None:
+    """Neither in the error's text for logs nor in its `repr`, which Celery puts into events. Both, and the full text,
+    are bounded in length."""
+    with pytest.raises(InvalidJob) as raised:
+        parse(only_argument([], kwargs))
 
-    shown = caught.value.discreet() + repr(caught.value)
+    shown = raised.value.discreet() + repr(raised.value)
     assert "SECRET" not in shown
     assert "signed" not in shown
     assert "an unknown field" in shown
     assert len(shown) < 2 * (DISCREET_MAX + 50)
-    assert "SECRET" in str(caught.value)
-    assert len(str(caught.value)) < 10_000
+    assert "SECRET" in str(raised.value)
+    assert len(str(raised.value)) < 10_000
 
 
-def test_a_known_field_is_named_in_what_is_logged() -> None:
-    """So that an operator sees what a sender does wrong; a key and other values are not."""
-    with pytest.raises(InvalidJob) as caught:
+def test_the_log_names_known_fields() -> None:
+    """An operator sees the sender's mistake; keys and other values are hidden."""
+    with pytest.raises(InvalidJob) as raised:
         parse({"audio_url": "ftp://x", "songs": [{"prompt": "la", "title": SECRET * 9}], SECRET: 1})
 
-    said = caught.value.discreet()
-    assert "audio_url: must be" in said
-    assert "songs.0.title: " in said
-    assert "an unknown field: is not known here" in said
+    text = raised.value.discreet()
+    assert "audio_url: must be" in text
+    assert "songs.0.title: " in text
+    assert "an unknown field: is not known here" in text
     assert SECRET not in repr(KeyConflict(SECRET, "k5v2yj3q7m6xw4ra"))
 
 
-def test_the_names_that_are_ours_are_those_of_a_job_and_its_song() -> None:
-    """Only these are shown; a new field shows when it is listed."""
+def test_the_known_field_names_are_those_of_a_job_and_its_song() -> None:
+    """Only these are shown; a new field must be listed here."""
     assert {"job", "id", *VoiceJob.model_fields, *Song.model_fields} == FIELDS

@@ -1,4 +1,4 @@
-"""Whatever lies in the queue `intake`, a worker lives, and each message becomes a job or a reject."""
+"""A worker survives any content of the queue `intake`, and each message becomes a job or a reject."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ SAMPLE = 300
 
 @pytest.fixture(scope="module")
 def system(build_shared: Build) -> System:
-    """One worker that orders nothing."""
-    built = build_shared(workers=1)
-    with built.queue() as queue:
+    """Start one worker that is paused."""
+    started = build_shared(workers=1)
+    with started.queue() as queue:
         queue.pause()
-    return built
+    return started
 
 
 @pytest.fixture
 def queue(system: System) -> Iterator[VoiceQueue]:
-    """Its queue, without rejects."""
+    """Yield its queue, without rejects."""
     with system.queue() as opened:
         opened.clear_rejects()
         yield opened
@@ -44,38 +44,38 @@ def queue(system: System) -> Iterator[VoiceQueue]:
 
 @pytest.fixture
 def redis(system: System) -> Iterator[Redis]:
-    """Its Redis, as other programs see it."""
+    """Yield a client of its Redis, as other programs use it."""
     with Redis.from_url(system.redis_url) as client:
         yield client
 
 
 def job_count(queue: VoiceQueue) -> int:
-    """How many jobs there are."""
+    """Return the number of jobs."""
     return sum(queue.status().states.values())
 
 
 def push(redis: Redis, messages: Sequence[bytes], key: str = INTAKE_KEY) -> None:
-    """Write messages, in one step."""
+    """Push messages with one command."""
     redis.lpush(key, *messages)
 
 
 def is_empty(redis: Redis) -> bool:
-    """Whether nothing waits in the intake, and no worker holds anything."""
+    """Return whether the intake is empty and no worker holds a message."""
     return (redis.llen(INTAKE_KEY), redis.hlen(UNACKED_KEY)) == (0, 0)
 
 
 def errors(system: System) -> list[str]:
-    """Lines of the workers' logs that report an error, and the beginnings of tracebacks."""
+    """Return the log lines of workers that report an error or start a traceback."""
     lines = system.logs().splitlines()
     return [
         line for line in lines if re.search(r'"level": ?"(error|critical)"| ERROR | CRITICAL |Traceback', line, re.I)
     ]
 
 
-def test_each_of_hundreds_of_hostile_messages_is_a_job_or_a_reject_and_the_worker_lives(
+def test_each_of_hundreds_of_hostile_messages_becomes_a_job_or_a_reject(
     system: System, queue: VoiceQueue, redis: Redis
 ) -> None:
-    """None is lost, none is delivered for ever, and none makes an error of ours."""
+    """The worker keeps running; none is lost, none is redelivered forever, and none causes an internal error."""
     worker = system.supervisor.pid("worker.1")
     jobs = job_count(queue)
     messages = [*CORPUS.values(), *random.Random(7).sample(every_place(), SAMPLE)]
@@ -87,16 +87,15 @@ def test_each_of_hundreds_of_hostile_messages_is_a_job_or_a_reject_and_the_worke
     assert job_count(queue) - jobs + len(rejects) == len(messages)
     assert system.supervisor.pid("worker.1") == worker
     assert errors(system) == []
-    assert [each for each in rejects if "defect" in each.reason] == []
-    assert all(json.dumps(each.as_dict(), ensure_ascii=False).encode() for each in rejects)
+    assert [reject for reject in rejects if "defect" in reject.reason] == []
+    assert all(json.dumps(reject.as_dict(), ensure_ascii=False).encode() for reject in rejects)
 
 
-def test_a_message_for_a_time_further_ahead_than_a_worker_waits_is_rejected_at_once(
+def test_a_message_with_an_eta_too_far_ahead_is_rejected_at_once(
     system: System, queue: VoiceQueue, redis: Redis
 ) -> None:
-    """Celery would hold it, and deliver it again each time that the visibility timeout has passed. What is due within
-    it becomes a job when it is due.
-    """
+    """Celery would hold it and redeliver it after each visibility timeout. A message with an earlier time becomes a job
+    at that time."""
     jobs = job_count(queue)
     far, soon = (
         [json.dumps(envelopes.message(headers={"eta": ahead(seconds)})).encode() for _ in range(30)]
@@ -109,11 +108,11 @@ def test_a_message_for_a_time_further_ahead_than_a_worker_waits_is_rejected_at_o
     eventually(lambda: is_empty(redis))
 
     assert job_count(queue) - jobs == len(soon)
-    assert all(each.reason.startswith("eta: ") for each in queue.rejects())
+    assert all(reject.reason.startswith("eta: ") for reject in queue.rejects())
 
 
-def test_rubbish_in_the_queues_of_the_workers_ends_no_worker(system: System, queue: VoiceQueue, redis: Redis) -> None:
-    """It is rejected with the reason, whether it lies in a queue or was published, and the next message is taken."""
+def test_invalid_messages_in_the_workers_queues_end_no_worker(system: System, queue: VoiceQueue, redis: Redis) -> None:
+    """They are rejected with the reason, queued or published, and the next message is processed."""
     worker = system.supervisor.pid("worker.1")
     root = celery_root(DEFAULT_PREFIX)
     for name in ("submit", "poll"):
@@ -135,16 +134,14 @@ def test_rubbish_in_the_queues_of_the_workers_ends_no_worker(system: System, que
 
 
 def _event(published: Any) -> str:
-    """What one publication says; its body is base64."""
+    """Return the decoded body of a published event."""
     if published["type"] != "pmessage":
         return ""
     return base64.b64decode(json.loads(published["data"])["body"]).decode()
 
 
-def test_nothing_that_a_message_says_is_in_a_log_or_an_event_of_celerys(
-    system: System, queue: VoiceQueue, redis: Redis
-) -> None:
-    """Neither names of fields nor of arguments, however many; the reject has them, cut, and is private."""
+def test_no_content_of_a_message_appears_in_logs_or_events(system: System, queue: VoiceQueue, redis: Redis) -> None:
+    """Neither names of fields nor of arguments; the reject contains them, shortened, and is private."""
     jobs = [
         {"job": {**envelopes.GOOD, "SECRET LYRIC https://signed.example/?sig=abc": 1}},
         {"job": {**envelopes.GOOD, "metadata": {"SECRET": 1}}},
@@ -155,27 +152,27 @@ def test_nothing_that_a_message_says_is_in_a_log_or_an_event_of_celerys(
     ]
     with redis.pubsub() as events:  # type: ignore[no-untyped-call]  # redis-py
         events.psubscribe("*celeryev*")
-        read = len(system.logs())
-        bodies = [envelope([[], named, {}], message_id=envelopes.fresh_id()) for named in jobs]
+        offset = len(system.logs())
+        bodies = [envelope([[], kwargs, {}], message_id=envelopes.fresh_id()) for kwargs in jobs]
         push(redis, [json.dumps(body).encode() for body in bodies])
         eventually(lambda: is_empty(redis) and len(queue.rejects()) == len(jobs) - 1)
-        seen = ""
-        while "task-failed" not in seen:
+        published_text = ""
+        while "task-failed" not in published_text:
             published = events.get_message(timeout=10)
             assert published is not None, "no event says that a task has failed"
-            seen += _event(published)
+            published_text += _event(published)
 
-    log = system.logs()[read:]
+    log = system.logs()[offset:]
     assert "an unknown field: is no argument" in log
-    assert "SECRET" not in log + seen
+    assert "SECRET" not in log + published_text
     assert max(map(len, log.splitlines())) < 2_000
-    assert all("SECRET" in each.reason and len(each.reason) <= 2_001 for each in queue.rejects())
+    assert all("SECRET" in reject.reason and len(reject.reason) <= 2_001 for reject in queue.rejects())
 
 
-def test_a_worker_that_a_key_of_a_wrong_type_ends_names_the_key_and_its_cure(
+def test_a_worker_that_ends_on_a_key_of_a_wrong_type_names_the_key_and_the_fix(
     system: System, queue: VoiceQueue, redis: Redis
 ) -> None:
-    """And goes on as soon as the key is deleted. (The last test here: it makes errors in the log.)"""
+    """It continues once the key is deleted. (The last test in this module: it causes errors in the log.)"""
     eventually(lambda: not redis.exists(UNACKED_KEY))
     jobs = job_count(queue)
     redis.lpush(UNACKED_KEY, "x")

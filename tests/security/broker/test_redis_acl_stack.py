@@ -1,5 +1,4 @@
-"""The deployment of docker-compose.yml, as processes of this machine: each with the environment, and with the rights in
-Valkey, that the file gives it, and no others."""
+"""The deployment of docker-compose.yml: with its secrets and rights everything works, and nothing else does."""
 
 from __future__ import annotations
 
@@ -21,12 +20,12 @@ from voicequeue import InArchive, VoiceQueue
 
 __all__ = ["deployment"]
 
-# ── with what it is given everything works ────────────────────────────────────────────────────────
+# ── what the secrets and rights allow ─────────────────────────────────────────────────────────────
 
 
-def test_each_process_does_its_work_with_the_secrets_and_rights_that_compose_gives_it(deployment: Deployment) -> None:
-    """A song is made, told by webhook, kept and called back, Flower sees it, a plain Celery client may send jobs; and
-    Valkey had nothing to refuse to any of them."""
+def test_each_process_works_with_the_secrets_and_rights_of_the_compose_file(deployment: Deployment) -> None:
+    """A song is made, reported by webhook, archived and called back; Flower sees it, and a plain Celery client sends
+    jobs. Valkey rejects no command of any process."""
     with VoiceQueue(deployment.url("app")) as queue, plain_client(deployment.url("app")) as client:
         queue.enqueue_many(job.model_copy(update={"callback_url": deployment.receiver}) for job in jobs(3))
         message = {"audio_url": "https://recordings.example/a.wav", "batch": "voices"}
@@ -39,19 +38,19 @@ def test_each_process_does_its_work_with_the_secrets_and_rights_that_compose_giv
     assert {worker.partition("@")[0] for worker in flower_shows(deployment, "workers")} == set(PROCESSES[:3])
     assert {"voice.submit", "song.archive"} <= {task["name"] for task in flower_shows(deployment, "tasks").values()}
     assert {queue["messages"] for queue in flower_shows(deployment, "queues/length")["active_queues"]} == {0}
-    assert deployment.refused() == []
+    assert deployment.rejected_commands() == []
 
 
-def test_the_doctor_calls_no_process_different_that_is_given_fewer_secrets(deployment: Deployment) -> None:
-    """Each reports the settings alone that it works with. The doctor needs no more rights than a worker has."""
-    done = deployment.command("doctor", "--strict")
+def test_the_doctor_reports_no_difference_for_processes_with_fewer_secrets(deployment: Deployment) -> None:
+    """Each process reports only the settings it uses. The doctor needs no more rights than a worker."""
+    report = deployment.command("doctor", "--strict")
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert deployment.refused() == []
+    assert report.returncode == 0, report.stdout + report.stderr
+    assert deployment.rejected_commands() == []
 
 
-def test_no_process_shows_a_secret_in_its_command_or_its_log(deployment: Deployment) -> None:
-    """Neither its own nor another's; Valkey keeps none in its environment either."""
+def test_no_secret_appears_in_a_command_line_or_a_log(deployment: Deployment) -> None:
+    """Neither the process's own nor another's; Valkey has none in its environment either."""
     public = {"MUSICAPI_BASE_URL", "VOICEQUEUE_PUBLIC_URL", "VOICEQUEUE_CALLBACK_ALLOW", "VOICEQUEUE_AUDIO_ALLOW"}
     secrets = [text for name, value in deployment.secrets.items() if name not in public for text in value.split(":")]
     shown = [log.read_text() for log in deployment.logs.glob("*.log")]
@@ -63,9 +62,9 @@ def test_no_process_shows_a_secret_in_its_command_or_its_log(deployment: Deploym
     assert [text for text in secrets if len(text) > 10 and "/songs" not in text and text in "\n".join(shown)] == []
 
 
-# ── and nothing else does ─────────────────────────────────────────────────────────────────────────
+# ── what they forbid ──────────────────────────────────────────────────────────────────────────────
 
-#: What administers a Redis, hands it to another one, or runs code in it.
+#: Commands that administer a Redis, replicate it, or run code in it.
 ADMINISTRATION = (
     "FLUSHALL",
     "CONFIG SET dir /tmp",
@@ -101,7 +100,7 @@ SCRIPT = "return redis.call(unpack(ARGV))"
 
 
 def refusal(url: str, *command: str) -> str:
-    """How Valkey refuses it; '' where it does not."""
+    """Return Valkey's error for a forbidden command, or ""."""
     with Redis.from_url(url, socket_timeout=5) as redis:
         try:
             redis.execute_command(*command)
@@ -111,23 +110,23 @@ def refusal(url: str, *command: str) -> str:
 
 
 @pytest.mark.parametrize("user", ["app", "flower"])
-def test_no_process_may_administer_valkey_or_touch_what_is_not_of_this_queue(deployment: Deployment, user: str) -> None:
-    """An attacker who takes one over can neither stop Valkey, nor write files by it, nor reach other data; nor by
-    script."""
-    refused = {command: refusal(deployment.url(user), *command.split()) for command in (*ADMINISTRATION, *ELSEWHERE)}
+def test_no_process_may_administer_valkey_or_access_other_data(deployment: Deployment, user: str) -> None:
+    """An attacker who controls a process can neither stop Valkey, nor write files through it, nor access other data,
+    also not with a script."""
+    direct = {command: refusal(deployment.url(user), *command.split()) for command in (*ADMINISTRATION, *ELSEWHERE)}
     by_script = {
         command: refusal(deployment.url(user), "EVAL", SCRIPT, "0", *command.split())
         for command in ("FLUSHALL", "CONFIG SET dir /tmp", *ELSEWHERE[:5])
     }
 
-    assert [command for command, words in {**refused, **by_script}.items() if not words] == []
+    assert [command for command, words in {**direct, **by_script}.items() if not words] == []
 
 
 @pytest.mark.parametrize(("user", "allowed"), [("app", {"info", "config|get"}), ("flower", set())])
-def test_of_all_that_valkey_calls_dangerous_a_process_may_only_look(
+def test_of_the_dangerous_commands_a_process_may_only_use_read_only_ones(
     deployment: Deployment, user: str, allowed: set[str]
 ) -> None:
-    """Also of what a newer Valkey brings: its own list is asked, with any number of arguments."""
+    """Also of commands in a newer Valkey: its own list is checked, with any number of arguments."""
     listed = {str(name) for category in ("dangerous", "admin") for name in deployment.admin.acl_cat(category)}
     words = ["{voicequeue}:celery:x"] * 8
     tried = [(name, count) for name in sorted(listed) for count in range(len(words))]
@@ -162,11 +161,11 @@ def test_of_all_that_valkey_calls_dangerous_a_process_may_only_look(
     ],
 )
 def test_flower_may_neither_read_jobs_nor_send_them(deployment: Deployment, command: str) -> None:
-    """Its password gives what its pages show: workers, tasks, and how many messages wait."""
+    """Its password gives access only to the content of its pages: workers, tasks, queue lengths."""
     assert refusal(deployment.url("flower"), *command.split())
 
 
-#: A worker would answer there with its own rights.
+#: Reply addresses to which a worker would write with its own rights.
 _ADDRESSES = (
     {"exchange": "", "routing_key": "unacked"},
     {"exchange": "", "routing_key": "unacked_index"},
@@ -177,7 +176,7 @@ _ADDRESSES = (
     "intake",
 )
 
-#: What Celery carries out, and what would last.
+#: Commands that Celery executes and that would have lasting effects.
 _COMMANDS = {
     "cancel_consumer": {"queue": "submit"},
     "add_consumer": {"queue": "elsewhere"},
@@ -199,35 +198,35 @@ _COMMANDS = {
 }
 
 
-def published(url: str, body: Any, channel: str = "celery.pidbox") -> None:
-    """Publish a command as that user may; each of the workers receives it."""
+def publish(url: str, body: Any, channel: str = "celery.pidbox") -> None:
+    """Publish a command as this user; check that each worker receives it."""
     envelope = {"body": json.dumps(body), "content-type": "application/json", "properties": {}, "headers": {}}
     with Redis.from_url(url) as redis:
         assert redis.publish(f"{{voicequeue}}:celery:/0.{channel}", json.dumps(envelope)) >= 3
 
 
-def inspected(url: str, method: str) -> dict[str, Any]:
-    """Ask the workers by the client of an operator."""
+def inspect(url: str, method: str) -> dict[str, Any]:
+    """Ask the workers with an operator's client."""
     with plain_client(url) as client:
         return getattr(client.control.inspect(timeout=2, limit=3), method)() or {}
 
 
 def test_remote_control_changes_no_worker_and_writes_to_no_queue(deployment: Deployment) -> None:
-    """Neither Flower's user nor an app stops a worker, takes its queues away, or has it answer into other keys."""
-    before = inspected(deployment.url("app"), "active_queues")
+    """Neither Flower's user nor an app can stop a worker, remove its queues, or make it reply to other keys."""
+    before = inspect(deployment.url("app"), "active_queues")
     assert len(before) == 3
     reply: dict[str, Any] = {"ticket": "x", "destination": None, "arguments": {}}
     for address in _ADDRESSES:
-        published(deployment.url("flower"), {"method": "ping", **reply, "reply_to": address})
+        publish(deployment.url("flower"), {"method": "ping", **reply, "reply_to": address})
     for method, arguments in _COMMANDS.items():
-        published(deployment.url("flower"), {"method": method, "arguments": arguments})
-    published(deployment.url("flower"), {"method": "ping", "pattern": "(a+)+$", "matcher": "pcre"})
+        publish(deployment.url("flower"), {"method": method, "arguments": arguments})
+    publish(deployment.url("flower"), {"method": "ping", "pattern": "(a+)+$", "matcher": "pcre"})
     with Redis.from_url(deployment.url("flower")) as redis:
         redis.set("{voicequeue}:celery:00000000-0000-0000-0000-000000000000.reply.celery.pidbox", "no list")
     address = {"exchange": "reply.celery.pidbox", "routing_key": "00000000-0000-0000-0000-000000000000"}
-    published(deployment.url("flower"), {"method": "ping", **reply, "reply_to": address})
+    publish(deployment.url("flower"), {"method": "ping", **reply, "reply_to": address})
 
-    assert inspected(deployment.url("app"), "active_queues") == before
+    assert inspect(deployment.url("app"), "active_queues") == before
     root = "{voicequeue}:celery:"
     names = ("unacked", "unacked_index", "intake", "submit", "poll")
     kinds = [deployment.admin.type(root + name) for name in names]
@@ -239,27 +238,27 @@ def test_remote_control_changes_no_worker_and_writes_to_no_queue(deployment: Dep
         assert logs.count(f"workers do not obey the command '{method}'") == 3, method
 
 
-def test_operators_and_flower_still_ask_the_workers(deployment: Deployment) -> None:
-    """By `celery inspect`, and by the page of a worker."""
+def test_operators_and_flower_can_inspect_the_workers(deployment: Deployment) -> None:
+    """By `celery inspect`, and on a worker's page."""
     deployment.admin.acl_log_reset()
-    assert [list(answer) for answer in inspected(deployment.url("app"), "ping").values()] == [["ok"]] * 3
-    assert len(inspected(deployment.url("app"), "stats")) == 3
+    assert [list(answer) for answer in inspect(deployment.url("app"), "ping").values()] == [["ok"]] * 3
+    assert len(inspect(deployment.url("app"), "stats")) == 3
     name = next(iter(flower_shows(deployment, "workers")))
     env = deployment.environments["flower"]
     page = f"http://127.0.0.1:{env['FLOWER_PORT']}/worker/{name}"
     shown = requests.get(page, auth=tuple(env["FLOWER_BASIC_AUTH"].split(":")), timeout=10)  # type: ignore[arg-type]
     assert shown.status_code == 200
     assert "active_queues" in flower_shows(deployment, "workers")[name]
-    assert deployment.refused() == []
+    assert deployment.rejected_commands() == []
 
 
-def test_without_a_login_valkey_answers_nothing(deployment: Deployment) -> None:
-    """Nor does the user of the healthcheck do more than that, nor a wrong password anything."""
-    here = re.sub("//.*@", "//", deployment.url("app"))
-    with Redis.from_url(here) as redis, pytest.raises(AuthenticationError):
+def test_valkey_requires_a_login(deployment: Deployment) -> None:
+    """The user of the healthcheck can only ping, and a wrong password gives no access."""
+    anonymous_url = re.sub("//.*@", "//", deployment.url("app"))
+    with Redis.from_url(anonymous_url) as redis, pytest.raises(AuthenticationError):
         redis.get("{voicequeue}:job:x")
-    with Redis.from_url(here.replace("//", "//app:wrong@")) as redis, pytest.raises(AuthenticationError):
+    with Redis.from_url(anonymous_url.replace("//", "//app:wrong@")) as redis, pytest.raises(AuthenticationError):
         redis.ping()
-    healthcheck = here.replace("//", "//health:any@")
+    healthcheck = anonymous_url.replace("//", "//health:any@")
     assert refusal(healthcheck, "GET", "{voicequeue}:job:x")
     assert refusal(healthcheck, "INFO")

@@ -1,4 +1,4 @@
-"""Publications to the remote control of workers: what they obey, and where they answer."""
+"""Publications to the remote control of workers: which commands they obey, and to which addresses they reply."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ UUID = "0a1b2c3d-0a1b-3c2d-8e4f-0a1b2c3d4e5f"
 
 
 def enveloped(body: Any, **more: Any) -> bytes:
-    """Write a publication."""
+    """Return a publication with this body."""
     return json.dumps({"body": json.dumps(body), "content-type": "application/json", **more}).encode()
 
 
-def obeyed(body: Any, *, may_stop: bool = False) -> dict[str, Any]:
-    """Return the command that a worker carries out."""
+def accepted(body: Any, *, may_stop: bool = False) -> dict[str, Any]:
+    """Return the command that a worker executes."""
     envelope = received(enveloped(body, headers={"clock": 10**30, "compression": ""}), COMMANDS, may_stop=may_stop)
     assert envelope["headers"] == envelope["properties"] == {}
     command: dict[str, Any] = json.loads(envelope["body"])
     return command
 
 
-def test_a_question_keeps_its_flags_its_workers_and_its_address_and_nothing_else() -> None:
-    """Celery passes all arguments on, and carries out patterns that take for ever."""
+def test_an_inspection_keeps_only_its_flags_its_workers_and_its_address() -> None:
+    """Celery would pass on every argument, and evaluate patterns of unbounded cost."""
     address = {"exchange": REPLIES, "routing_key": UUID}
     body = {"method": "active", "destination": ["a@b"], "ticket": "t", "reply_to": {**address, "more": 1}}
 
-    assert obeyed({**body, "arguments": {"safe": True, "state": 1}, "more": 1}) == {
+    assert accepted({**body, "arguments": {"safe": True, "state": 1}, "more": 1}) == {
         **body,
         "arguments": {"safe": True},
         "reply_to": address,
@@ -62,23 +62,23 @@ def test_a_question_keeps_its_flags_its_workers_and_its_address_and_nothing_else
         ([], "no object"),
     ],
 )
-def test_all_else_is_refused_with_a_short_reason(body: Any, reason: str) -> None:
-    """The log has it, and nothing else of what was published."""
-    with pytest.raises(UnsoundError, match=reason.replace("(", r"\(")) as refused:
-        obeyed(body)
-    assert len(str(refused.value)) < 120
+def test_every_other_command_is_rejected_with_a_short_reason(body: Any, reason: str) -> None:
+    """The log contains the reason, and nothing else of the publication."""
+    with pytest.raises(UnsoundError, match=reason.replace("(", r"\(")) as raised:
+        accepted(body)
+    assert len(str(raised.value)) < 120
 
 
-def test_a_worker_lets_itself_be_stopped_only_where_flower_may_do_more_than_show() -> None:
-    """Nothing else is obeyed there either."""
-    assert obeyed({"method": "shutdown", "arguments": {"msg": "x"}}, may_stop=True)["arguments"] == {}
+def test_a_worker_accepts_shutdown_only_if_flower_is_not_read_only() -> None:
+    """No other command is accepted then either."""
+    assert accepted({"method": "shutdown", "arguments": {"msg": "x"}}, may_stop=True)["arguments"] == {}
     with pytest.raises(UnsoundError):
-        obeyed({"method": "cancel_consumer", "arguments": {"queue": "poll"}}, may_stop=True)
+        accepted({"method": "cancel_consumer", "arguments": {"queue": "poll"}}, may_stop=True)
 
 
 @pytest.mark.parametrize("exchange", [COMMANDS, EVENTS])
-def test_whatever_is_published_is_a_command_or_refused(exchange: str) -> None:
-    """No other error comes out of it: it would end the worker."""
+def test_every_publication_is_a_command_or_rejected(exchange: str) -> None:
+    """Any other error would end the worker."""
     numbers = enveloped({"__type__": "decimal", "__value__": "zz"}), b'{"__type__": "decimal", "__value__": "zz"}'
     for data in (*CORPUS.values(), *numbers, b"", b"\xff", b"[" * 100_000, b"1" * 5_000, enveloped("x" * 3_000_000)):
         with suppress(UnsoundError):
@@ -86,16 +86,18 @@ def test_whatever_is_published_is_a_command_or_refused(exchange: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "kind"), [("unacked", "hash"), ("unacked_index", "zset"), ("intake", "list")])
-def test_the_doctor_names_a_key_of_a_wrong_type_with_its_cure(
+def test_the_doctor_names_a_key_of_a_wrong_type_and_the_fix(
     store: Store, redis: Redis, prefix: str, key: str, kind: str
 ) -> None:
-    """Each worker ends because of it, at each start, until it is deleted."""
+    """Each worker ends at each start until the key is deleted."""
     name = f"{celery_root(prefix)}{key}"
     redis.set(name, "x")
-    found = [each for each in remarks(look(redis, store)) if each.check == "queues"]
+    [finding] = [remark for remark in remarks(look(redis, store)) if remark.check == "queues"]
 
-    assert [each.what for each in found] == [f"the key {name} is a string and must be a {kind}: no worker can work"]
-    assert f"DEL {name}" in found[0].todo
+    assert [finding.what for finding in queue_findings] == [
+        f"the key {name} is a string and must be a {kind}: no worker can work"
+    ]
+    assert f"DEL {name}" in finding.todo
 
 
 @pytest.mark.parametrize(
@@ -112,13 +114,13 @@ def test_the_doctor_names_a_key_of_a_wrong_type_with_its_cure(
     ],
 )
 def test_an_event_that_flower_could_not_sort_is_dropped(event: Any) -> None:
-    """Each of them would make Flower connect anew, and miss what is published meanwhile."""
+    """Each of them would make Flower reconnect, and miss events meanwhile."""
     with pytest.raises(UnsoundError):
         received(enveloped(event), EVENTS)
 
 
 def test_events_as_workers_send_them_pass() -> None:
-    """One by one, and many together."""
+    """Single events and lists of events."""
     event = {
         "type": "task-sent",
         "hostname": "a@b",

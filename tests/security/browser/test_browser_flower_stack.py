@@ -1,4 +1,4 @@
-"""Flower and the gateway as processes, as their commands start them: attacked by pages of other sites."""
+"""Flower and the gateway as processes, attacked by pages of other sites."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from workers.local.supervisor import Supervisor
 
 
 @pytest.fixture(scope="module")
-def thefts() -> Iterator[list[tuple[str, str]]]:
-    """What is asked of the thieves that take each port between its choice and its start: path and cookie."""
-    asked: list[tuple[str, str]] = []
-    with ExitStack() as thieves, pytest.MonkeyPatch.context() as patch:
-        found = [thieves.enter_context(site("healthy", asked=asked)) for _ in range(4)]
-        ports = [urlsplit(url).port for url in found]
-        # Of Valkey, Flower, the gateway and the simulator's controls: each gets its second choice.
+def stolen() -> Iterator[list[tuple[str, str]]]:
+    """Yield the requests (path and cookie) to servers that take each port between its choice and its use."""
+    fetch: list[tuple[str, str]] = []
+    with ExitStack() as resources, pytest.MonkeyPatch.context() as patch:
+        urls = [resources.enter_context(site("healthy", asked=fetch)) for _ in range(4)]
+        ports = [urlsplit(url).port for url in urls]
+        # The ports of Valkey, Flower, the gateway and the simulator's controls: each process gets its second choice.
         order = iter([ports[0], None, ports[1], ports[2], None, None, None, ports[3]])
-        patch.setattr(stacks, "free_port", lambda wanted=None: next(order, None) or free_port(wanted))
-        yield asked
+        patch.setattr(stacks, "free_port", lambda port=None: next(order, None) or free_port(port))
+        yield fetch
 
 
 @pytest.fixture(scope="module")
-def addresses(tmp_path_factory: pytest.TempPathFactory, thefts: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """The addresses of a Flower that is as open as it can be set, without a login and read_only, and of a gateway."""
+def addresses(tmp_path_factory: pytest.TempPathFactory, stolen: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the URLs of a Flower with the most open settings, without login and read_only, and of a gateway."""
     open_to_all = {
         "FLOWER_UNAUTHENTICATED_API": "true",
         "FLOWER_READ_ONLY": "false",
@@ -50,23 +50,23 @@ def addresses(tmp_path_factory: pytest.TempPathFactory, thefts: list[tuple[str, 
         yield flower, gateway
 
 
-def test_whoever_takes_a_port_before_its_program_is_asked_nothing(
-    addresses: tuple[str, str], thefts: list[tuple[str, str]]
+def test_a_process_that_takes_a_port_first_gets_no_request(
+    addresses: tuple[str, str], stolen: list[tuple[str, str]]
 ) -> None:
-    """Neither for a page, nor with the local token: each program is up at another port, and its address says so."""
+    """Neither for a page, nor with the local token: each program uses another port, and its address says so."""
     assert "Flower" in requests.get(f"{addresses[0]}/workers", timeout=10).text
     assert requests.get(f"{addresses[1]}/healthz", timeout=10).text != "healthy"
-    assert thefts == []
+    assert stolen == []
 
 
 @pytest.fixture(scope="module")
 def flower(addresses: tuple[str, str]) -> str:
-    """Flower's address."""
+    """Return Flower's URL."""
     return addresses[0]
 
 
-def asked(flower: str, method: str, path: str, headers: Mapping[str, str]) -> requests.Response:
-    """The answer, which no other site may show or read, whatever it is."""
+def fetch(flower: str, method: str, path: str, headers: Mapping[str, str]) -> requests.Response:
+    """Send a request; check that the response forbids every use by other sites."""
     answer = requests.request(method, flower + path, headers=headers, timeout=10, allow_redirects=False)
     assert {name: answer.headers.get(name) for name in HEADERS} == dict(HEADERS), (path, answer.status_code)
     assert not [name for name in answer.headers if name.startswith(("Access-Control-", "Server"))]
@@ -78,10 +78,10 @@ def asked(flower: str, method: str, path: str, headers: Mapping[str, str]) -> re
     [
         ("GET", "/workers", {}, 200),
         ("GET", "/api/tasks", {}, 200),
-        ("GET", "/nowhere", {}, 404),
-        ("GET", "/task/nowhere", {}, 404),
+        ("GET", "/missing", {}, 404),
+        ("GET", "/task/missing", {}, 404),
         ("GET", "/static/js/flower.js", {}, 200),
-        ("GET", "/static/nowhere.js", {}, 404),
+        ("GET", "/static/missing.js", {}, 404),
         ("BREW", "/workers", {}, 405),
         ("GET", "/healthcheck", {"Host": "ops.example"}, 200),
         ("GET", "/workers", {"Host": "OPS.example:8443"}, 200),
@@ -101,22 +101,22 @@ def asked(flower: str, method: str, path: str, headers: Mapping[str, str]) -> re
         ("POST", "/api/task/revoke/x", {}, 200),  # a program of this machine
     ],
 )
-def test_flower_answers_its_own_pages_and_programs_alone(
+def test_flower_answers_only_its_own_pages_and_programs(
     flower: str, method: str, path: str, headers: Mapping[str, str], status: int
 ) -> None:
-    """By names of this machine and those that are set; every answer forbids to be framed."""
-    assert asked(flower, method, path, headers).status_code == status
+    """Under names of this machine and configured names; every response forbids framing."""
+    assert fetch(flower, method, path, headers).status_code == status
 
 
-def test_flower_changes_what_its_own_pages_ask_for(flower: str) -> None:
-    """Where it is set to change anything."""
+def test_flower_executes_the_actions_of_its_own_pages(flower: str) -> None:
+    """If it is configured to allow actions."""
     own = {"Origin": flower, "Sec-Fetch-Site": "same-origin"}
 
-    assert asked(flower, "POST", "/api/task/revoke/x", own).status_code == 200
+    assert fetch(flower, "POST", "/api/task/revoke/x", own).status_code == 200
 
 
-def test_a_page_of_another_port_frames_and_changes_nothing_of_flower(flower: str, browser: Browser) -> None:
-    """In a real browser, which sends what it sends; Flower's own page works there."""
+def test_a_page_of_another_port_can_neither_frame_nor_change_flower(flower: str, browser: Browser) -> None:
+    """In a real browser; Flower's own page works there."""
     press = f'<form method="post" action="{flower}/api/task/revoke/x"><button>prizes</button></form>'
     read = f"fetch('{flower}/api/tasks').then(() => 'read', () => 'refused')"
     with (
@@ -124,12 +124,12 @@ def test_a_page_of_another_port_frames_and_changes_nothing_of_flower(flower: str
         browser.new_context() as context,
     ):
         page = context.new_page()
-        said: list[str] = []
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
         page.goto(f"{flower}/tasks")
         expect(page.locator("#tasks-table")).to_be_visible()
-        assert said == []
+        assert errors == []
 
         page.goto(evil, wait_until="load")
         assert [frame.url for frame in page.frames[1:]] == ["chrome-error://chromewebdata/"]
@@ -139,8 +139,8 @@ def test_a_page_of_another_port_frames_and_changes_nothing_of_flower(flower: str
         assert answer.value.status == 403
 
 
-def test_the_gateways_process_names_no_server_and_takes_no_websocket(addresses: tuple[str, str]) -> None:
-    """An upgrade is answered as any other request is, with the headers."""
+def test_the_gateways_process_sends_no_server_header_and_accepts_no_websocket(addresses: tuple[str, str]) -> None:
+    """An upgrade is answered like any other request, with the headers."""
     upgrade = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",

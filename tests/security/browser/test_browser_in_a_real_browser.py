@@ -1,4 +1,4 @@
-"""What a page of another port of this machine achieves in the browser of an operator: nothing."""
+"""A page of another port of this machine achieves nothing in an operator's browser."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.web.conftest import KEYS, Gateway
 from voicequeue import Clip, State, VoiceQueue
 from voicequeue.storage.job_store import Store
 
-#: Sends what browsers send without asking first, in each way there is; afterwards `window.isDone`.
+#: Sends every request that browsers send without a preflight; sets `window.isDone` at the end.
 PRESSES = """<!doctype html><title>prizes</title>
-<iframe name="nowhere"></iframe>
+<iframe name="target"></iframe>
 <script>
   const row = '{"audio_url": "https://evil.example/a.wav"}\\n';
   const types = ["", "text/plain", "application/x-www-form-urlencoded", "application/x-ndjson"];
@@ -34,12 +34,12 @@ PRESSES = """<!doctype html><title>prizes</title>
       await fetch(HERE + path, { method: "POST", mode: "no-cors", credentials: "include" }).catch(() => null);
       for (const enctype of ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data"]) {
         const form = document.createElement("form");
-        Object.assign(form, { method: "post", action: HERE + path, enctype, target: "nowhere" });
+        Object.assign(form, { method: "post", action: HERE + path, enctype, target: "target" });
         form.innerHTML = '<input name="token" value="x">';
         document.body.append(form);
-        const came = new Promise((resolve) => document.querySelector("iframe").onload = resolve);
+        const loaded = new Promise((resolve) => document.querySelector("iframe").onload = resolve);
         form.submit();
-        await came;
+        await loaded;
       }
     }
     window.isDone = true;
@@ -47,7 +47,7 @@ PRESSES = """<!doctype html><title>prizes</title>
   tries();
 </script>"""
 
-#: Loads a path in each way there is; afterwards `window.seen` are those that came.
+#: Loads a path in every way; `window.seen` lists the ones that loaded.
 READS = """<!doctype html><title>prizes</title>
 <script>
   window.seen = [];
@@ -72,7 +72,7 @@ READS = """<!doctype html><title>prizes</title>
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser with cookies of its own."""
+    """Yield a browser context with its own cookies."""
     context = browser.new_context()
     context.set_default_timeout(10_000)
     yield context
@@ -80,7 +80,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 def log_in(context: BrowserContext, gateway: Gateway) -> None:
-    """Log in with the key that may do everything."""
+    """Log in with the key that has every scope."""
     page = context.new_page()
     page.goto(f"{gateway.url}/login")
     page.get_by_label("API key").fill(KEYS["all"][0])
@@ -89,14 +89,14 @@ def log_in(context: BrowserContext, gateway: Gateway) -> None:
 
 
 def filled(html: str, gateway: Gateway, paths: list[str]) -> str:
-    """The page, with what it is after."""
+    """Return the page with the URL and paths to attack."""
     return html.replace("HERE", json.dumps(gateway.url)).replace("PATHS", json.dumps(paths))
 
 
-def test_a_page_in_a_frame_shows_nothing_and_can_press_nothing(
+def test_a_framed_page_shows_nothing_and_cannot_be_clicked(
     gateway: Gateway, queue: VoiceQueue, context: BrowserContext
 ) -> None:
-    """Though the cookie of the login goes along: another port is the same site."""
+    """Although the login cookie is sent: another port is the same site."""
     job = queue.enqueue(voice())
     log_in(context, gateway)
     paths = ["/docs", "/", f"/job/{job.id}", "/controls", "/v1/status", "/healthz", "/static/icon.svg"]
@@ -111,8 +111,8 @@ def test_a_page_in_a_frame_shows_nothing_and_can_press_nothing(
         assert {frame.url for frame in framed} <= {"chrome-error://chromewebdata/", "about:blank"}
 
 
-def test_a_page_of_another_port_presses_nothing(local: Gateway, queue: VoiceQueue, context: BrowserContext) -> None:
-    """Not by fetch, beacon or form, with a type or without one: no job is put in, nothing is paused or resumed."""
+def test_a_page_of_another_port_triggers_nothing(local: Gateway, queue: VoiceQueue, context: BrowserContext) -> None:
+    """Not by fetch, beacon or form, with any content type: no job is enqueued, nothing is paused or resumed."""
     job = queue.enqueue(voice())
     queue.pause(by="an operator")
     paths = ["/v1/batches/x/jobs", "/v1/jobs", "/v1/pause?stage=music", "/v1/resume"]
@@ -126,12 +126,12 @@ def test_a_page_of_another_port_presses_nothing(local: Gateway, queue: VoiceQueu
         eventually(lambda: {path for path, _ in statuses} >= {*paths})
 
     assert {status for path, status in statuses if path in paths} == {403}
-    assert [(each.id, each.state) for each in queue.jobs()] == [(job.id, State.QUEUED)]
+    assert [(queued.id, queued.state) for queued in queue.jobs()] == [(job.id, State.QUEUED)]
     assert [hold.detail for hold in queue.status().gate.holds] == ["an operator"]
 
 
 def test_a_page_of_another_port_reads_nothing(gateway: Gateway, queue: VoiceQueue, context: BrowserContext) -> None:
-    """Nor learns by the loading of a script or a picture what is there."""
+    """It cannot even detect from the loading of a script or picture which jobs exist."""
     job = queue.enqueue(voice())
     log_in(context, gateway)
     with site(filled(READS, gateway, ["/", f"/job/{job.id}", "/v1/status", "/static/icon.svg", "/live"])) as evil:
@@ -142,14 +142,14 @@ def test_a_page_of_another_port_reads_nothing(gateway: Gateway, queue: VoiceQueu
         assert page.evaluate("window.seen") == []
 
 
-def test_a_job_sends_the_login_to_no_other_port_of_the_pages_host(
+def test_a_job_page_sends_the_login_cookie_to_no_other_port(
     gateway: Gateway, store: Store, context: BrowserContext
 ) -> None:
-    """Cookies ignore ports: neither its covers and songs, nor where these lead on, nor its links reach that host; what
-    lies at another host is shown."""
-    asked: list[tuple[str, str]] = []
+    """Cookies ignore ports: neither covers and songs, nor their redirects, nor links reach the page's host on another
+    port; content of other hosts is shown."""
+    requested: list[tuple[str, str]] = []
     log_in(context, gateway)
-    with site(asked=asked) as evil, site(onward=f"{evil}/redirected", asked=asked) as other:
+    with site(log=requested) as evil, site(onward=f"{evil}/redirected", log=requested) as other:
         elsewhere, port = other.replace("127.0.0.1", "localhost"), evil.rpartition(":")[2]
         spelled = ["127.0.0.1", "127.0.0.1.", "127.1", "2130706433", "0x7f.1", "x@127.0.0.1", "%3127.0.0.1"]
         urls = [f"http://{host}:{port}/{number}" for number, host in enumerate(spelled)]
@@ -162,35 +162,37 @@ def test_a_job_sends_the_login_to_no_other_port_of_the_pages_host(
         page.wait_for_function("[...document.images].every(image => image.complete)")
         page.wait_for_function("[...document.querySelectorAll('audio')].every(song => song.error)")
 
-        assert {path: cookie for path, cookie in asked if path != "/favicon.ico"} == {"/cover": "", "/song": ""}
-        leading = page.eval_on_selector_all("a", "links => links.map(link => [link.hostname, link.port])")
+        assert {path: cookie for path, cookie in requested if path != "/favicon.ico"} == {"/cover": "", "/song": ""}
+        link_targets = page.eval_on_selector_all("a", "links => links.map(link => [link.hostname, link.port])")
         own_port = gateway.url.rpartition(":")[2]
-        assert [where for where in leading if where[0] != "localhost" and where != ["127.0.0.1", own_port]] == []
+        assert [
+            target for target in link_targets if target[0] != "localhost" and target != ["127.0.0.1", own_port]
+        ] == []
         expect(page.get_by_text(f"{evil}/recording")).to_be_visible()
         expect(page.get_by_text(urls[0]).first).to_be_visible()
 
 
-def test_a_page_that_opens_the_gateway_holds_no_handle_on_it(gateway: Gateway, context: BrowserContext) -> None:
-    """A link leads there; the page that it was on cannot reach into the window."""
+def test_a_page_that_opens_the_gateway_gets_no_window_handle(gateway: Gateway, context: BrowserContext) -> None:
+    """A link opens it; the opening page cannot access the window."""
     log_in(context, gateway)
     with site(f"<!doctype html><button onclick=\"opened = window.open('{gateway.url}/docs')\">prizes</button>") as evil:
         page = context.new_page()
         page.goto(evil)
         page.get_by_role("button").click()
 
-        page.wait_for_function("opened.closed")  # as far as that page can tell
+        page.wait_for_function("opened.closed")  # from that page's view
 
 
-def test_the_description_can_be_tried_out_under_its_policy(
+def test_the_api_documentation_works_under_its_policy(
     gateway: Gateway, queue: VoiceQueue, context: BrowserContext
 ) -> None:
-    """Swagger UI runs from this server's files alone, without a script in the page; its console says nothing."""
+    """Swagger UI runs from this server's files alone, without inline scripts; its console has no messages."""
     page = context.new_page()
-    said: list[str] = []
-    asked: set[str] = set()
-    page.on("console", lambda line: said.append(line.text) if line.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.add(request.url))
+    console: list[str] = []
+    requested_urls: set[str] = set()
+    page.on("console", lambda line: console.append(line.text) if line.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: console.append(str(error)))
+    page.on("request", lambda request: requested_urls.add(request.url))
     page.goto(f"{gateway.url}/docs")
     page.get_by_role("button", name="Authorize").first.click()
     page.locator(".auth-container input").fill(KEYS["all"][0])
@@ -204,5 +206,5 @@ def test_the_description_can_be_tried_out_under_its_policy(
     expect(block.locator(".live-responses-table .response .response-col_status")).to_contain_text("200")
 
     assert not queue.status().gate.open
-    assert said == []
-    assert {url for url in asked if not url.startswith((gateway.url, "data:"))} == set()
+    assert console == []
+    assert {url for url in requested_urls if not url.startswith((gateway.url, "data:"))} == set()

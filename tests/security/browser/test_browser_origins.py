@@ -1,4 +1,4 @@
-"""Pages of other sites, and of other ports of this machine, change nothing here and read nothing."""
+"""Pages of other sites, and of other ports of this machine, can change and read nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from redis import Redis
 
-from tests.security.surface import UNASKED, changing, operations
+from tests.security.surface import WITHOUT_PREFLIGHT, changing, operations
 from tests.web.conftest import Gateway, app_of, problem
 from tests.web.seen import Person
 
@@ -21,10 +21,10 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-def test_whatever_changes_something_refuses_pages_of_other_origins(
+def test_every_changing_route_rejects_pages_of_other_origins(
     gateway: Gateway, redis: Redis, prefix: str, headers: Mapping[str, str]
 ) -> None:
-    """Before anything else of the request is looked at, and nothing is written; also with a key and a login."""
+    """Before any other check, and nothing is written; also with a key and a login."""
     cookies = Person(gateway, "all").session.cookies.get_dict()
     before = sorted(redis.scan_iter(f"{prefix}:*"))
 
@@ -36,8 +36,8 @@ def test_whatever_changes_something_refuses_pages_of_other_origins(
     assert sorted(redis.scan_iter(f"{prefix}:*")) == before
 
 
-def test_a_page_of_the_gateway_may_change_what_its_reader_may(gateway: Gateway) -> None:
-    """It says whose page it is, as every browser does."""
+def test_a_page_of_the_gateway_may_change_what_its_user_may(gateway: Gateway) -> None:
+    """It sends its origin, as every browser does."""
     own = {"Origin": gateway.url, "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
 
     for method, path in changing(app_of(gateway)):
@@ -46,8 +46,8 @@ def test_a_page_of_the_gateway_may_change_what_its_reader_may(gateway: Gateway) 
     assert gateway("POST", "/v1/pause", headers=own).status_code == 200
 
 
-def test_behind_a_proxy_with_tls_the_name_counts_and_not_the_scheme(gateway: Gateway) -> None:
-    """The gateway sees http where the browser sees https; a proxy that renames Host is told what to do."""
+def test_behind_a_tls_proxy_the_host_decides_and_not_the_scheme(gateway: Gateway) -> None:
+    """The gateway sees http where the browser sees https; a proxy that changes Host gets an error with the fix."""
     page = {"Origin": "https://voices.example", "Sec-Fetch-Site": "same-origin"}
 
     assert gateway("POST", "/v1/pause", headers={**page, "Host": "voices.example"}).status_code == 200
@@ -57,11 +57,16 @@ def test_behind_a_proxy_with_tls_the_name_counts_and_not_the_scheme(gateway: Gat
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_what_is_read_refuses_to_be_loaded_by_pages_of_other_origins(gateway: Gateway, site: str) -> None:
-    """As a script, a picture, a frame or by fetch; a link to it may lead there."""
+def test_no_route_can_be_loaded_by_pages_of_other_origins(gateway: Gateway, site: str) -> None:
+    """Not as a script, picture or frame, nor by fetch; links to it work."""
     for method, path in operations(app_of(gateway)):
-        for mode, to in (("cors", "empty"), ("no-cors", "script"), ("no-cors", "image"), ("navigate", "iframe")):
-            headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": to}
+        for mode, dest in (
+            ("cors", "empty"),
+            ("no-cors", "script"),
+            ("no-cors", "image"),
+            ("navigate", "iframe"),
+        ):
+            headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
             assert gateway(method, path, headers=headers).status_code == 403, (method, path)
 
     link = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -69,8 +74,8 @@ def test_what_is_read_refuses_to_be_loaded_by_pages_of_other_origins(gateway: Ga
         assert gateway("GET", path, headers=link).status_code == 200, path
 
 
-def test_no_page_may_ask_first_whether_it_may(gateway: Gateway) -> None:
-    """A browser that asks is refused, so it sends no key, no JSON and no PATCH for a page of another origin."""
+def test_every_preflight_is_rejected(gateway: Gateway) -> None:
+    """So a browser sends no key, no JSON and no PATCH for a page of another origin."""
     for _, path in operations(app_of(gateway)):
         headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "PATCH"}
         answer = gateway("OPTIONS", path, key=None, headers=headers)
@@ -78,8 +83,8 @@ def test_no_page_may_ask_first_whether_it_may(gateway: Gateway) -> None:
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_no_body_is_taken_that_a_page_can_send_unasked(gateway: Gateway) -> None:
-    """Every body of the API says its type, and it is none that browsers send to other sites without asking first."""
+def test_no_body_is_accepted_that_a_page_can_send_without_a_preflight(gateway: Gateway) -> None:
+    """Every body of the API requires a content type that browsers send to other sites only after a preflight."""
     bodies = [
         (method.upper(), path.format(name="x"), {*operation["requestBody"]["content"]})
         for path, methods in app_of(gateway).openapi()["paths"].items()
@@ -88,22 +93,22 @@ def test_no_body_is_taken_that_a_page_can_send_unasked(gateway: Gateway) -> None
     ]
     assert len(bodies) >= 5
     for method, path, types in bodies:
-        assert types.isdisjoint({str(each).partition(";")[0] for each in UNASKED})
-        for each in UNASKED:
-            headers = {} if each is None else {"Content-Type": each}
+        assert types.isdisjoint({str(content_type).partition(";")[0] for content_type in WITHOUT_PREFLIGHT})
+        for content_type in WITHOUT_PREFLIGHT:
+            headers = {} if content_type is None else {"Content-Type": content_type}
             answer = gateway(method, path, data=b'{"audio_url": "https://evil.example/a.wav"}\n', headers=headers)
             problem(answer, 415, "unsupported_media_type")
             assert all(kind in answer.json()["detail"] for kind in types), answer.text
 
 
-def test_a_form_says_that_it_is_one(gateway: Gateway) -> None:
-    """Each POST of a page takes the type that its own forms have, and no other."""
+def test_a_form_requires_the_content_type_of_forms(gateway: Gateway) -> None:
+    """Each POST of a page accepts the content type of its own forms, and no other."""
     session = Person(gateway, "all").session
     forms = [path for _, path in changing(app_of(gateway)) if not path.startswith(("/v1", "/hooks"))]
     assert {"/login", "/logout", "/do/pause"} <= {*forms}
     for path in forms:
-        for each in (None, "text/plain", "multipart/form-data; boundary=b", "application/json"):
-            headers = {} if each is None else {"Content-Type": each}
+        for content_type in (None, "text/plain", "multipart/form-data; boundary=b", "application/json"):
+            headers = {} if content_type is None else {"Content-Type": content_type}
             answer = session.post(gateway.url + path, data=b"key=x", headers=headers, timeout=10)
-            assert answer.status_code == 415, (path, each)
+            assert answer.status_code == 415, (path, content_type)
             assert "application/x-www-form-urlencoded" in answer.text

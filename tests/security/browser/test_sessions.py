@@ -1,4 +1,4 @@
-"""Logins to the job page that were made up, stolen, kept or guessed."""
+"""Forged, stolen, old and guessed logins to the job page."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from workers.gateway.session import Logins
 SECRET = "what signs webhooks, of 32 characters and more"
 
 
-def is_in(gateway: Gateway, prefix: str, token: str) -> bool:
-    """Whether a cookie with that opens the page."""
+def is_logged_in(gateway: Gateway, prefix: str, token: str) -> bool:
+    """Return whether this cookie opens the page."""
     answer = gateway("GET", "/", key=None, cookies={prefix: token}, allow_redirects=False)
     assert answer.status_code in (200, 303)
     return answer.status_code == 200
 
 
 def token_of(answer: requests.Response, prefix: str) -> str:
-    """The token in the cookie that a login gave."""
+    """Return the session token in the cookie of a login."""
     return str(answer.cookies[prefix])
 
 
-# ── made up ───────────────────────────────────────────────────────────────────────────────────────
+# ── forged ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _signed(key: ApiKey, secret: str) -> str:
-    """A cookie as earlier releases signed it."""
+    """Return a cookie as earlier releases signed it."""
     until = str(int(time.time()) + 3_600)
     return f"{key.name}.{until}.{signatures.derive(secret, 'session', key.line(), until)}"
 
@@ -57,40 +57,40 @@ FORGERIES: dict[str, Callable[[ApiKey], str]] = {
 }
 
 
-def test_reading_the_environment_is_not_enough_to_log_in(build_gateway: Build, prefix: str) -> None:
-    """The hashes of the keys and the server's secret are all that it holds."""
+def test_the_environment_of_the_gateway_is_not_enough_to_log_in(build_gateway: Build, prefix: str) -> None:
+    """It contains only the hashes of the keys and the server's secret."""
     gateway = build_gateway(secret=SECRET, public_url="https://voices.example")
 
-    for number, (what, forge) in enumerate(FORGERIES.items()):
+    for number, (name, forge) in enumerate(FORGERIES.items()):
         gateway.stage.client = (f"192.0.2.{number}", 5)
-        assert not is_in(gateway, prefix, forge(KEYS["all"][1])), what
-        assert logged_in(gateway, forge(KEYS["all"][1])).status_code == 401, what
+        assert not is_logged_in(gateway, prefix, forge(KEYS["all"][1])), name
+        assert logged_in(gateway, forge(KEYS["all"][1])).status_code == 401, name
 
 
-def test_what_redis_holds_of_a_login_opens_nothing(gateway: Gateway, redis: Redis, prefix: str) -> None:
-    """A copy of it holds no cookie."""
+def test_the_session_data_in_redis_is_not_enough_to_log_in(gateway: Gateway, redis: Redis, prefix: str) -> None:
+    """A copy of Redis contains no cookie."""
     token = token_of(logged_in(gateway, KEYS["all"][0]), prefix)
-    held = [str(key) for key in redis.scan_iter(f"{{{prefix}}}:session*")]
-    texts = {text for key in held for text in re.findall(r"[\w-]+", key)}
-    texts |= {text for key in held if redis.type(key) == "hash" for text in redis.hvals(key)}
+    session_keys = [str(key) for key in redis.scan_iter(f"{{{prefix}}}:session*")]
+    texts = {text for key in session_keys for text in re.findall(r"[\w-]+", key)}
+    texts |= {text for key in session_keys if redis.type(key) == "hash" for text in redis.hvals(key)}
 
     assert token not in str(texts)
-    assert [text for text in texts if is_in(gateway, prefix, text) or is_in(gateway, prefix, text[:43])] == []
+    assert [text for text in texts if any(is_logged_in(gateway, prefix, part) for part in (text, text[:43]))] == []
 
 
-def test_no_other_site_can_put_words_on_the_page(gateway: Gateway, prefix: str) -> None:
-    """A cookie of an earlier release, which another port of this host can set, says nothing."""
+def test_no_other_site_can_put_text_on_the_page(gateway: Gateway, prefix: str) -> None:
+    """A cookie of an earlier release, which another port of this host can set, shows no text."""
     answer = logged_in(gateway, KEYS["all"][0])
     cookies = {prefix: token_of(answer, prefix), f"{prefix}_told": "Pay%20here", f"{prefix}_notice": "Pay%20here"}
 
     assert "Pay here" not in seen(gateway, "/", cookies=cookies).text
 
 
-# ── stolen, kept ──────────────────────────────────────────────────────────────────────────────────
+# ── stolen, old ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_login_replaces_whatever_cookie_the_browser_had(gateway: Gateway, prefix: str) -> None:
-    """One that an attacker put there is worth nothing afterwards, and one that he has himself ends."""
+def test_a_login_replaces_the_cookie_that_the_browser_had(gateway: Gateway, prefix: str) -> None:
+    """A cookie planted by an attacker is invalid afterwards, also if it is the attacker's own session."""
     planted = token_of(logged_in(gateway, KEYS["read"][0]), prefix)
     for before in ("A" * 43, planted):
         answer = requests.post(
@@ -101,35 +101,35 @@ def test_a_login_replaces_whatever_cookie_the_browser_had(gateway: Gateway, pref
             timeout=10,
         )
         assert token_of(answer, prefix) not in ("A" * 43, planted)
-        assert not is_in(gateway, prefix, before)
+        assert not is_logged_in(gateway, prefix, before)
 
 
-def test_a_cookie_that_was_copied_is_worth_nothing_after_the_logout(build_gateway: Build, prefix: str) -> None:
-    """Not at this gateway, nor at another one of the queue."""
+def test_a_copied_cookie_is_invalid_after_the_logout(build_gateway: Build, prefix: str) -> None:
+    """At this gateway and at every other one of the queue."""
     person = Person(build_gateway(), "read")
     copied = person.session.cookies[prefix]
     person.submit(person.page("/"), "Log out read")
 
-    assert not is_in(build_gateway(), prefix, copied)
+    assert not is_logged_in(build_gateway(), prefix, copied)
 
 
 def test_all_logins_of_a_key_can_be_ended_at_once(gateway: Gateway, prefix: str) -> None:
-    """From any of them; those of other keys go on."""
+    """From any of them; logins of other keys stay valid."""
     thief, other = (token_of(logged_in(gateway, KEYS[key][0]), prefix) for key in ("read", "all"))
     person = Person(gateway, "read")
 
     person.submit(person.page("/controls"), "End every login of this key")
 
-    assert not is_in(gateway, prefix, thief)
-    assert is_in(gateway, prefix, other)
+    assert not is_logged_in(gateway, prefix, thief)
+    assert is_logged_in(gateway, prefix, other)
 
 
 @pytest.mark.parametrize("button", ["Log out read", "End every login of this key"])
 @pytest.mark.parametrize("heartbeat_s", [0.05, 60.0])
-def test_what_a_page_follows_ends_with_its_login(
+def test_the_event_stream_of_a_page_ends_with_its_login(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, button: str, heartbeat_s: float
 ) -> None:
-    """With the next thing that moves, or the next heartbeat: a cookie that was copied follows nothing any more."""
+    """With the next event or heartbeat: a copied cookie receives nothing any longer."""
     monkeypatch.setattr(views, "HEARTBEAT_S", heartbeat_s)
     monkeypatch.setattr(views, "TOGETHER_S", 0.05)
     person = Person(gateway, "read")
@@ -143,10 +143,10 @@ def test_what_a_page_follows_ends_with_its_login(
         assert "event: moved" not in [line.decode() for line in lines]
 
 
-def test_what_a_page_follows_outlasts_an_outage(
+def test_the_event_stream_of_a_page_survives_an_outage(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While nobody knows whether the login still holds nothing is told; afterwards all is."""
+    """While the session cannot be checked nothing is sent; afterwards everything is."""
     monkeypatch.setattr(views, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(views, "TOGETHER_S", 0.05)
     person = Person(gateway, "read")
@@ -161,8 +161,8 @@ def test_what_a_page_follows_outlasts_an_outage(
         assert next(line for line in lines if line.startswith(b"event")) == b"event: moved"
 
 
-def test_a_login_ends_with_its_key(build_gateway: Build, prefix: str) -> None:
-    """When it is removed, replaced under the same name, or may do something else by now."""
+def test_a_login_ends_when_its_key_changes(build_gateway: Build, prefix: str) -> None:
+    """When the key is removed, replaced under the same name, or gets other scopes."""
     key = KEYS["read"][1]
     token = token_of(logged_in(build_gateway(), KEYS["read"][0]), prefix)
     others = {
@@ -171,13 +171,13 @@ def test_a_login_ends_with_its_key(build_gateway: Build, prefix: str) -> None:
         "wider": ApiKey(key.name, frozenset(Scope), key.digest).line(),
     }
 
-    for what, setting in others.items():
-        assert not is_in(build_gateway(api_keys=setting), prefix, token), what
-    assert is_in(build_gateway(api_keys=SETTING), prefix, token)
+    for change, setting in others.items():
+        assert not is_logged_in(build_gateway(api_keys=setting), prefix, token), change
+    assert is_logged_in(build_gateway(api_keys=SETTING), prefix, token)
 
 
-def test_a_form_of_one_login_is_worth_nothing_in_another(gateway: Gateway, store: Store) -> None:
-    """Not even in a later one with the same key."""
+def test_a_form_of_one_login_is_invalid_in_another(gateway: Gateway, store: Store) -> None:
+    """Also in a later one with the same key."""
     put(store, sung())
     person = Person(gateway, "operate")
     assert person.page("/", status=403)
@@ -192,8 +192,8 @@ def test_a_form_of_one_login_is_worth_nothing_in_another(gateway: Gateway, store
 # ── guessed ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_keys_are_not_to_be_guessed_at_the_login(gateway: Gateway) -> None:
-    """After five wrong ones no key is looked at for a while, and the page says for how long."""
+def test_keys_cannot_be_guessed_at_the_login(gateway: Gateway) -> None:
+    """After five wrong keys no key is checked for a while, and the page states how long."""
     gateway.stage.client = ("203.0.113.9", 5)
     assert [logged_in(gateway, f"vq_{guess}").status_code for guess in range(7)] == [401] * 5 + [429] * 2
 
@@ -205,8 +205,8 @@ def test_keys_are_not_to_be_guessed_at_the_login(gateway: Gateway) -> None:
     assert f"wait {answer.headers['Retry-After']} seconds" in answer.text
 
 
-def test_guesses_from_elsewhere_lock_no_other_address_out(gateway: Gateway) -> None:
-    """Each address waits for its own failures, also while many fail; and keys work at the API all the while."""
+def test_guesses_lock_out_no_other_address(gateway: Gateway) -> None:
+    """Each address waits only for its own failures; keys keep working at the API."""
     for number in range(30):
         gateway.stage.client = (f"203.0.113.{number}", 5)
         logged_in(gateway, "vq_guess")
@@ -219,8 +219,8 @@ def test_guesses_from_elsewhere_lock_no_other_address_out(gateway: Gateway) -> N
     assert logged_in(gateway, KEYS["all"][0]).status_code == 303
 
 
-def test_a_page_of_another_site_can_log_no_browser_in(gateway: Gateway) -> None:
-    """With a key of its own, say, under which others then work; another port of this machine is another site."""
+def test_a_page_of_another_site_cannot_log_a_browser_in(gateway: Gateway) -> None:
+    """For example with an attacker's key; another port of this machine is another site."""
 
     def sent_by(origin: str) -> requests.Response:
         fields, headers = {"key": KEYS["all"][0]}, {"Origin": origin}

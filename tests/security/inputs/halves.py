@@ -1,4 +1,4 @@
-"""Texts with half a character, and where the API takes texts."""
+"""Texts with half a character, and the places where the API accepts texts."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from tests.web.conftest import Gateway, app_of
 
 HALF = "cut \ud83d"
 MENDED = "cut \ufffd"
-SAID = "contains half a character (U+D83D)"
+HALF_ERROR = "contains half a character (U+D83D)"
 URL = "https://recordings.example/a.wav"
 
-#: The bytes of half a character, as a query or a path would write them.
+#: The bytes of half a character in a query or a path.
 IN_A_URL = "%ED%A0%BD"
 
 
 class Described:
-    """What the API says of itself: where texts enter."""
+    """The places where texts enter, as the API's description lists them."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._api: dict[str, Any] = app_of(gateway).openapi()
 
     def operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Each method with its path and description; following has no end."""
+        """Yield each method with its path and description."""
         for path, methods in self._api["paths"].items():
-            yield from ((method.upper(), path, found) for method, found in methods.items())
+            yield from ((method.upper(), path, operation) for method, operation in methods.items())
 
     def texts(self, schema: dict[str, Any], path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-        """The places in a value of that schema where it takes a text, those in lists and free names included."""
+        """Yield the paths in a value of this schema that accept a text, also in lists and free-form names."""
         if "$ref" in schema:
             schema = self._api["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
         for choice in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())):
@@ -44,6 +44,6 @@ class Described:
             yield from self.texts(schema["items"], (*path, 0))
 
     def parameters(self, operation: dict[str, Any], where: str) -> list[str]:
-        """The parameters there that take a text."""
-        found = (each for each in operation.get("parameters", ()) if each["in"] == where)
-        return [each["name"] for each in found if list(self.texts(each["schema"]))]
+        """Return the parameters in this location that accept a text."""
+        located = (parameter for parameter in operation.get("parameters", ()) if parameter["in"] == where)
+        return [parameter["name"] for parameter in located if list(self.texts(parameter["schema"]))]

@@ -1,4 +1,4 @@
-"""Log lines with text that terminals would obey."""
+"""Log lines with text that a terminal would interpret."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def _line(*, in_json: bool, error: Any = None) -> str:
 
 
 @pytest.mark.parametrize("in_json", [True, False], ids=["json", "text"])
-def test_no_line_of_a_log_speaks_to_the_terminal_or_begins_another(in_json: bool) -> None:
-    """Whatever upstream or a caller wrote into it; JSON gives it back exactly."""
+def test_no_log_line_controls_the_terminal_or_starts_another_line(in_json: bool) -> None:
+    """For any text of upstream or a caller; JSON preserves it exactly."""
     line = _line(in_json=in_json)
 
     written = line.replace("\x1b[", "") if sys.stderr.isatty() else line  # our own colours
@@ -37,8 +37,8 @@ def test_no_line_of_a_log_speaks_to_the_terminal_or_begins_another(in_json: bool
         assert r"\x1b]0;owned\x07\x9b31m\u202e\u2066\u200f\u2028\r\n2026" in line
 
 
-def test_no_traceback_in_a_log_begins_a_line_of_its_own() -> None:
-    """Its lines are set in, those of the error's text among them."""
+def test_no_traceback_in_a_log_starts_a_line_at_the_margin() -> None:
+    """Its lines are indented, those of the error's text included."""
     try:
         raise ValueError(HOSTILE)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Secrets in what is printed, written to files, given as arguments and said of errors: there are none."""
+"""No secret appears in output, files, command arguments or error messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["at_home", "command"]
 
 CANARY = "canary-0123456789"
 
-#: Every setting that may hold a secret, and a value of it that nobody may see.
+#: Every setting that may contain a secret, with a value that must not appear.
 SECRETS = {
     "REDIS_URL": f"redis://user:{CANARY}@127.0.0.1:1/0",
     "MUSICAPI_KEY": CANARY,
@@ -48,7 +48,7 @@ HIDDEN = (CANARY, "Y2FuYXJ5")
 
 @pytest.fixture(params=["in the environment", "in .env"])
 def where(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """All secrets are set, in one place or the other."""
+    """Set all secrets, in the environment or in .env."""
     monkeypatch.chdir(tmp_path)
     for name in SECRETS:
         monkeypatch.delenv(name, raising=False)
@@ -62,35 +62,36 @@ def where(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
-    """What a stack starts, and does not: nothing is waited for."""
+    """Return the list of programs that a stack starts; none is really started."""
     monkeypatch.setattr(stack, "_wait", lambda *_: None)
     return []
 
 
-def standing(home: Path, programs: list[Program]) -> tuple[Stack, Addresses]:
-    """A stack as `make up` has it, on the settings of this environment."""
+def start_stack(home: Path, programs: list[Program]) -> tuple[Stack, Addresses]:
+    """Build a stack as `make up` does, with the settings of this environment."""
     supervisor: Any = SimpleNamespace(add=programs.append, pid=lambda _: 1)
     home.mkdir(exist_ok=True)
-    found = Stack(supervisor, load(), home=home)
-    return found, found.start_all(workers=1)
+    built = Stack(supervisor, load(), home=home)
+    return built, built.start_all(workers=1)
 
 
-def test_this_list_names_every_setting_that_is_a_secret() -> None:
-    """A new one is added to it, and is then looked for in everything below."""
+def test_this_list_contains_every_secret_setting() -> None:
+    """A new secret must be added here, so that the tests below search for it."""
     fields = {**Settings.model_fields, **FlowerSettings.model_fields}
     secret = {name for name, field in fields.items() if field.annotation is SecretStr}
-    named = {name.removeprefix("VOICEQUEUE_").removeprefix("FLOWER_").lower() for name in SECRETS}
+    listed = {name.removeprefix("VOICEQUEUE_").removeprefix("FLOWER_").lower() for name in SECRETS}
 
-    assert secret <= named
+    assert secret <= listed
 
 
 @pytest.mark.usefixtures("where")
-def test_make_up_prints_no_secret_and_writes_none_down(
+def test_make_up_neither_prints_nor_writes_a_secret(
     tmp_path: Path, programs: list[Program], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither the welcome, nor the file for other shells, nor what `make demo` prints, nor the processes' arguments."""
-    running, at = standing(tmp_path / "home", programs)
-    written = running.write_environment()
+    """Neither in its output, nor in the file for other shells, nor in the output of `make demo`, nor in the processes'
+    arguments."""
+    built, at = start_stack(tmp_path / "home", programs)
+    written = built.write_environment()
     with pytest.raises(StoreUnreachable) as error:
         demo._run(at, load(), "batch", [])
 
@@ -104,46 +105,44 @@ def test_make_up_prints_no_secret_and_writes_none_down(
 
 
 @pytest.mark.usefixtures("where")
-def test_a_shell_beside_make_up_uses_the_redis_of_make_up_wherever_it_is_and_whatever_it_used_before(
-    tmp_path: Path, programs: list[Program]
-) -> None:
-    """The URL with its password is in a file of its own, which its user alone reads. Another Redis (the default, one of
-    a stack before) may be of others: it is never used in its place."""
+def test_another_shell_always_uses_the_redis_of_make_up(tmp_path: Path, programs: list[Program]) -> None:
+    """The URL with its password is in a file of its own, readable only by its user. Another Redis (the default, or one
+    of an earlier stack) is never used instead."""
     home = tmp_path / "home"
-    written = standing(home, programs)[0].write_environment()
+    written = start_stack(home, programs)[0].write_environment()
     (tmp_path / "elsewhere").mkdir()
 
     for env in ({}, {"REDIS_URL": "redis://of-a-stack-before"}):
-        found = in_a_shell(written, "REDIS_URL", folder=tmp_path / "elsewhere", **env)
-        assert (found.stdout, found.stderr.count("REDIS_URL")) == (SECRETS["REDIS_URL"], 0)
+        completed = in_a_shell(written, "REDIS_URL", folder=tmp_path / "elsewhere", **env)
+        assert (completed.stdout, completed.stderr.count("REDIS_URL")) == (SECRETS["REDIS_URL"], 0)
     assert (home / "redis_url").stat().st_mode & 0o777 == 0o600
     (home / "redis_url").unlink()
     with pytest.raises(ValueError, match="must look like"):
         validate_redis_url(in_a_shell(written, "REDIS_URL").stdout)
 
 
-def test_a_shell_beside_make_up_keeps_nothing_of_a_stack_before(
+def test_another_shell_keeps_no_setting_of_an_earlier_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[Program]
 ) -> None:
-    """Neither its simulator with its key, nor its secret, nor its queue; also where .env sets what this one has."""
+    """Neither its simulator with its key, nor its secret, nor its queue; also if .env sets the present ones."""
     monkeypatch.chdir(tmp_path)
     for name in (*SECRETS, "VOICEQUEUE_PREFIX"):
         monkeypatch.delenv(name, raising=False)
     before = dict.fromkeys((*stack.TOLD, "VOICEQUEUE_PREFIX"), "before")
     Path(".env").write_text(f"MUSICAPI_KEY={CANARY}\nVOICEQUEUE_SECRET={CANARY * 2}\nVOICEQUEUE_PREFIX=mine\n")
-    written = standing(tmp_path / "home", programs)[0].write_environment()
+    written = start_stack(tmp_path / "home", programs)[0].write_environment()
 
-    found = {name: in_a_shell(written, name, None, **before).stdout for name in before}
+    values = {name: in_a_shell(written, name, None, **before).stdout for name in before}
 
-    assert "before" not in found.values()
-    assert found["VOICEQUEUE_PREFIX"] == "mine"
+    assert "before" not in values.values()
+    assert values["VOICEQUEUE_PREFIX"] == "mine"
 
 
-def test_the_file_for_other_shells_says_where_other_secrets_are_to_come_from(
+def test_the_file_for_other_shells_says_which_secrets_to_export(
     where: str, tmp_path: Path, programs: list[Program]
 ) -> None:
-    """One that was exported for `make up` is to be exported there too; what is in .env is read from there."""
-    written = standing(tmp_path / "home", programs)[0].write_environment()
+    """A secret exported for `make up` must be exported in the other shell too; one in .env is read from there."""
+    written = start_stack(tmp_path / "home", programs)[0].write_environment()
 
     bare = in_a_shell(written, "MUSICAPI_KEY")
     exported = in_a_shell(written, "MUSICAPI_KEY", MUSICAPI_KEY="mine")
@@ -154,44 +153,45 @@ def test_the_file_for_other_shells_says_where_other_secrets_are_to_come_from(
     assert "MUSICAPI_KEY" not in exported.stderr
 
 
-def test_a_secret_that_make_up_made_is_in_a_file_of_its_own(
+def test_a_secret_generated_by_make_up_is_in_a_file_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[Program]
 ) -> None:
-    """Which its user alone reads; other shells take it from there."""
+    """Only its user can read it; other shells read it from there."""
     monkeypatch.chdir(tmp_path)
     for name in SECRETS:
         monkeypatch.delenv(name, raising=False)
-    written = standing(tmp_path / "home", programs)[0].write_environment()
-    made = tmp_path / "home" / "secret"
+    written = start_stack(tmp_path / "home", programs)[0].write_environment()
+    secret_file = tmp_path / "home" / "secret"
 
-    assert made.stat().st_mode & 0o777 == written.stat().st_mode & 0o777 == 0o600
-    assert made.read_text() not in written.read_text()
-    assert in_a_shell(written, "VOICEQUEUE_SECRET").stdout == made.read_text()
+    assert secret_file.stat().st_mode & 0o777 == written.stat().st_mode & 0o777 == 0o600
+    assert secret_file.read_text() not in written.read_text()
+    assert in_a_shell(written, "VOICEQUEUE_SECRET").stdout == secret_file.read_text()
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
-def test_a_secret_that_others_may_know_is_not_used(
+def test_a_secret_that_other_users_can_read_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[Program], mode: int
 ) -> None:
-    """It signs webhooks and callbacks, or opens Redis; the text names the file and what to do."""
+    """It signs webhooks and callbacks, or opens Redis; the error names the file and the fix."""
     monkeypatch.chdir(tmp_path)
     for name in SECRETS:
         monkeypatch.delenv(name, raising=False)
-    standing(tmp_path / "home", programs)
+    start_stack(tmp_path / "home", programs)
     for name in ("secret", "redis_password"):
         file = tmp_path / "home" / name
         file.chmod(mode)
         with pytest.raises(UnsafeFileError, match=f"{name} must belong .* chmod 600"):
-            standing(tmp_path / "home", programs)
+            start_stack(tmp_path / "home", programs)
         file.chmod(0o600)
     (tmp_path / "home" / "secret").unlink()
     (tmp_path / "home" / "secret").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UnsafeFileError):
-        standing(tmp_path / "home", programs)
+        start_stack(tmp_path / "home", programs)
 
 
-def test_nobody_else_looks_into_the_folder_of_a_stack(tmp_path: Path) -> None:
-    """Its logs and Valkey's file show recordings: the folder is closed, also one that was open, and so is each file."""
+def test_other_users_cannot_read_the_folder_of_a_stack(tmp_path: Path) -> None:
+    """Its logs and Valkey's file contain recordings: the folder and each file are private, also if the folder was open
+    before."""
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
     home.chmod(0o755)
@@ -207,8 +207,8 @@ def test_nobody_else_looks_into_the_folder_of_a_stack(tmp_path: Path) -> None:
     assert {path.name for path in home.rglob("*") if path.stat().st_mode & 0o077} <= {"lock"}
 
 
-def test_a_folder_that_others_share_is_no_home(tmp_path: Path) -> None:
-    """As /tmp is: it is refused, and remains as it is."""
+def test_a_shared_folder_is_rejected_as_home(tmp_path: Path) -> None:
+    """/tmp, for example: it stays as it is."""
     tmp_path.chmod(0o1777)
     with pytest.raises(UnsafeFileError, match="set VOICEQUEUE_HOME"), alone_in(tmp_path):
         pass
@@ -216,18 +216,18 @@ def test_a_folder_that_others_share_is_no_home(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
 
 
-def test_the_docs_put_no_key_into_the_arguments_of_a_command() -> None:
-    """Where every user of the machine reads them."""
+def test_the_docs_pass_no_key_in_command_arguments() -> None:
+    """Every user of the machine can read them."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs" / "examples").glob("*.*")]
-    given = re.compile(
+    key_in_arguments = re.compile(
         r"""(curl|call|-H|--header)\b.*["']Authorization: *Bearer|AUTH=["']?Authorization|redis-cli.* -(a|u) """
     )
     lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
-    assert [line for line in lines if given.search(line) and "printf" not in line] == []
+    assert [line for line in lines if key_in_arguments.search(line) and "printf" not in line] == []
 
 
 def in_a_shell(written: Path, name: str, folder: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """What the variable is in a shell that has read the file."""
+    """Return the variable's value in a shell that has sourced the file."""
     command = ["sh", "-c", f'set -u; . "$0"; printf %s "${{{name}:-}}"', str(written)]
     env = {"PATH": os.environ["PATH"], **env}
     return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=True)
@@ -238,7 +238,7 @@ def in_a_shell(written: Path, name: str, folder: Path | None = None, **env: str)
 
 @pytest.fixture
 def protected(redis: Redis, prefix: str) -> Iterator[str]:
-    """The host and port of a Redis in which a user has another password than the one that is given."""
+    """Yield host and port of a Redis whose user has another password than the configured one."""
     redis.acl_setuser(f"{prefix}-user", enabled=True, passwords=["+another"], categories=["+@all"])
     place = redis.connection_pool.connection_kwargs
     yield f"{place['host']}:{place['port']}"
@@ -249,8 +249,8 @@ def protected(redis: Redis, prefix: str) -> Iterator[str]:
 def test_no_error_shows_the_password_of_redis(
     command: Command, monkeypatch: pytest.MonkeyPatch, protected: str, prefix: str, arguments: tuple[str, ...]
 ) -> None:
-    """Whether the password is wrong, nothing listens there, or the URL cannot be used at all."""
-    monkeypatch.setenv("VOICEQUEUE_HOME", "nowhere")
+    """With a wrong password, an unreachable host, or an invalid URL."""
+    monkeypatch.setenv("VOICEQUEUE_HOME", "missing")
     for url in (
         f"redis://{prefix}-user:{CANARY}@{protected}/0",
         f"redis://user:{CANARY}@127.0.0.1:1/0",
@@ -268,7 +268,7 @@ def test_no_error_shows_the_password_of_redis(
 
 @pytest.mark.parametrize("option", ["--strict", "--json"])
 def test_the_doctor_shows_no_secret(command: Command, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
-    """Whatever is wrong with what it is given; and it does look at all of it."""
+    """For any error in the settings; and it checks all of them."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
 
@@ -291,6 +291,6 @@ def test_the_doctor_shows_no_secret(command: Command, monkeypatch: pytest.Monkey
         ("/srv/songs", "/srv/songs"),
     ],
 )
-def test_the_login_of_any_url_is_masked(url: str, shown: str) -> None:
+def test_the_login_in_any_url_is_masked(url: str, shown: str) -> None:
     """A password, and a user without one, which may be a token."""
     assert masked(url) == shown

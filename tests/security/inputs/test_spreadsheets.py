@@ -1,4 +1,4 @@
-"""Attacks on those who open our CSV in a spreadsheet program: no cell is calculated, however it splits the lines."""
+"""CSV injection: no cell is evaluated as a formula in a spreadsheet program, with any separator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from voicequeue.ingest.cells import guarded, unguarded
 from voicequeue.ingest.row_reader import Rows
 from voicequeue.storage.job_store import Store
 
-#: At which signs programs split a line; which, follows from the country that they are set to.
+#: Separators that programs use, depending on their locale.
 SEPARATORS = ",;\t|"
 
 URL = "https://recordings.example/a.wav"
@@ -38,29 +38,29 @@ ATTACKS = [
 _SIGNS = tuple("=+-@＝＋－＠−﹦﹢﹣﹫")
 
 
-def as_a_program_reads(text: str, separator: str) -> Iterator[str]:
-    """The cells that a program makes of a file which splits lines at this sign."""
+def cells_of(text: str, separator: str) -> Iterator[str]:
+    """Yield the cells that a program with this separator reads."""
     for row in csv.reader(io.StringIO(text), delimiter=separator):
         yield from row
 
 
-def calculated(text: str) -> list[tuple[str, str]]:
-    """The cells that any program would calculate, with the separator."""
-    cells = ((separator, cell) for separator in SEPARATORS for cell in as_a_program_reads(text, separator))
+def formulas(text: str) -> list[tuple[str, str]]:
+    """Return the cells that some program would evaluate, with the separator."""
+    cells = ((separator, cell) for separator in SEPARATORS for cell in cells_of(text, separator))
     return [(separator, cell) for separator, cell in cells if cell.strip(' "\t\r\n\u200b\u2028').startswith(_SIGNS)]
 
 
 @given(st.text(alphabet="a1=-＝+@'\" ;|\t\n\r,\u2028\u200b", max_size=12))
-def test_a_guarded_text_is_no_formula_and_comes_back_exactly(text: str) -> None:
-    """Wherever a cell may begin in it."""
+def test_a_guarded_text_is_no_formula_and_can_be_restored(text: str) -> None:
+    """Also where a cell may start inside the text."""
     cells = re.split("[;|\t\n\r\u2028]", guarded(text))
 
     assert [cell for cell in cells if cell.strip(' "\u200b').startswith(_SIGNS)] == []
     assert unguarded(guarded(text)) == text
 
 
-def test_what_looks_like_a_sign_or_like_nothing_hides_no_formula() -> None:
-    """Every character of which Unicode makes a sign, and every mark that shows as nothing before one."""
+def test_lookalike_and_invisible_characters_hide_no_formula() -> None:
+    """Every character that Unicode normalizes to a sign, after every invisible character."""
     letters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     signs = [letter for letter in letters if unicodedata.normalize("NFKC", letter)[:1] in tuple("=+-@−")]
     hidden = [*"\xad\u061c\u200e\u202a\u202e\u2066\u2069\u2060\u180e", ""]
@@ -72,24 +72,24 @@ def test_what_looks_like_a_sign_or_like_nothing_hides_no_formula() -> None:
 
 
 @pytest.mark.parametrize("sign", ["\t", " ", "'", ";", "\n", "="])
-def test_a_row_of_nothing_but_signs_takes_no_time(sign: str) -> None:
-    """A million of them, which is the most that a row has."""
-    began = time.monotonic()
+def test_a_row_of_signs_is_processed_fast(sign: str) -> None:
+    """A million of them, the largest size of a row."""
+    started_at = time.monotonic()
 
     assert unguarded(guarded(sign * 1_048_576)) == sign * 1_048_576
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started_at < 10
 
 
 @pytest.mark.parametrize("text", ATTACKS)
-def test_no_cell_of_an_export_is_calculated(command: Command, store: Store, text: str) -> None:
-    """Titles, names and metadata come from anybody; programs that read JSON get them unchanged."""
+def test_no_cell_of_an_export_is_a_formula(command: Command, store: Store, text: str) -> None:
+    """Titles, names and metadata come from callers; programs that read JSON get them unchanged."""
     clip = Clip("c1", "succeeded", text, "https://cdn.example/1.mp3", lyrics=text, tags=text)
     song_of(store, (clip, replace(clip, clip_id="c2")), name=f"n{text}", metadata={"note": text, text: "x"})
 
-    told = command("export").out
+    exported = command("export").out
 
-    assert calculated(told) == []
-    [row] = csv.DictReader(io.StringIO(told))
+    assert formulas(exported) == []
+    [row] = csv.DictReader(io.StringIO(exported))
     assert json.loads(row["metadata"]) == {"note": text.strip(), text.strip(): "x"}
     assert json.loads(command("export", "--format", "jsonl").out)["clips"][0]["title"] == text
 
@@ -101,10 +101,10 @@ def _csv(rows: list[list[str]]) -> str:
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_rejected_rows_are_not_calculated_and_are_read_again_as_they_were(
+def test_rejected_rows_contain_no_formula_and_are_read_back_unchanged(
     command: Command, queue: VoiceQueue, at_home: Path, kind: str
 ) -> None:
-    """One mends what is wrong with them in a spreadsheet; the rest of each row has not changed by a letter."""
+    """A user corrects the error in a spreadsheet; the rest of each row stays the same."""
     texts = list(dict.fromkeys(map(str.strip, ATTACKS)))
     columns = ["audio_url", "name", "metadata.a;=1", "style_weight", "prompt"]
     rows = [[URL, text, text, "loud", "la"] for text in texts]
@@ -120,15 +120,15 @@ def test_rejected_rows_are_not_calculated_and_are_read_again_as_they_were(
 
     rejected = at_home / f"voices.{kind}.rejected.csv"
     text = rejected.read_text(encoding="utf-8")
-    assert calculated(text) == []
+    assert formulas(text) == []
     rejected.write_text(text.replace("loud", "0.5"), encoding="utf-8", newline="")
     assert command("ingest", rejected, "--batch", "spring").code == 0
     specs = [job.spec for job in queue.jobs(batch="spring")]
     assert [(spec.name, spec.metadata) for spec in specs] == [(text, {"a;=1": text}) for text in texts]
 
 
-def test_a_file_of_ones_own_is_read_as_it_is() -> None:
-    """A guard is taken away from rows alone that were written with one."""
+def test_a_file_without_guards_is_read_unchanged() -> None:
+    """A guard is removed only from rows that were written with one."""
     [row] = Rows(io.BytesIO(f"audio_url,name\n{URL},'=1\n".encode()))
 
     assert row.job("spring").name == "'=1"

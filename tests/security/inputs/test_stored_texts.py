@@ -1,4 +1,4 @@
-"""Stored texts with half a character: every page, command and method shows or refuses them."""
+"""Stored texts with half a character: every page, command and method shows or rejects them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from voicequeue.errors import VoiceQueueError
 from voicequeue.storage.job_store import Store
 
 
-def _kept(store: Store, redis: Redis, prefix: str) -> Job:
-    """Everything that is kept whatever it is, with half a character in each of its texts; a job that has it all."""
+def _store_halves(store: Store, redis: Redis, prefix: str) -> Job:
+    """Store half a character in every text that is stored unchecked; return a job with all of them."""
     nested = {"name": HALF, HALF: [HALF, {"a": HALF}]}
     store.rejects.add(RejectedMessage(NOW, HALF, HALF, HALF, nested))
     store.rejects.add(RejectedMessage(NOW, HALF, HALF, HALF, HALF))
@@ -46,26 +46,26 @@ def _kept(store: Store, redis: Redis, prefix: str) -> Job:
     return failed
 
 
-def test_every_get_answers_whatever_was_kept(gateway: Gateway, store: Store, redis: Redis, prefix: str) -> None:
-    """By what the API says of itself; rejected messages of an older release included."""
-    job = _kept(store, redis, prefix)
+def test_every_get_answers_with_any_stored_text(gateway: Gateway, store: Store, redis: Redis, prefix: str) -> None:
+    """All routes in the API's description; rejected messages of an older release included."""
+    job = _store_halves(store, redis, prefix)
     for method, path, _ in Described(gateway).operations():
-        if method == "GET" and path != "/readyz":  # which says that no worker is there
+        if method == "GET" and path != "/readyz":  # 503 without a worker
             sent = gateway(method, path.format(name="spring", job_id=job.id), stream=path == "/v1/events")
             assert sent.status_code == 200, (path, sent.text)
             sent.close()
 
-    told = gateway.get("/v1/rejects")["rejects"]
-    assert [each["message_id"] for each in told] == [MENDED] * 5
-    assert told[2]["job"] == told[4]["job"] == {"name": MENDED, MENDED: [MENDED, {"a": MENDED}]}
+    rejects = gateway.get("/v1/rejects")["rejects"]
+    assert [reject["message_id"] for reject in rejects] == [MENDED] * 5
+    assert rejects[2]["job"] == rejects[4]["job"] == {"name": MENDED, MENDED: [MENDED, {"a": MENDED}]}
     assert gateway.get(f"/v1/jobs/{job.id}")["failure"]["message"] == MENDED
 
 
-def test_every_page_and_command_shows_whatever_was_kept(
+def test_every_page_and_command_shows_any_stored_text(
     local: Gateway, command: Command, store: Store, redis: Redis, prefix: str
 ) -> None:
-    """With a sign in place of what cannot be shown."""
-    job = _kept(store, redis, prefix)
+    """With a replacement character for half a character."""
+    job = _store_halves(store, redis, prefix)
 
     for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/trend"):
         assert local("GET", path, key=None).status_code == 200
@@ -76,8 +76,8 @@ def test_every_page_and_command_shows_whatever_was_kept(
     assert MENDED in command("job", job.id).out
 
 
-#: What the library is asked with, by the names of arguments.
-_GIVEN: dict[str, Any] = {
+#: Arguments for the library's methods, by name.
+_ARGUMENTS: dict[str, Any] = {
     **dict.fromkeys(("job_id", "task_id", "persona_id", "callback_id", "batch", "after", "cursor", "by", "name"), HALF),
     "job_ids": [HALF],
     "callback_ids": [HALF],
@@ -93,32 +93,40 @@ _GIVEN: dict[str, Any] = {
 }
 
 
-def test_no_method_of_the_library_stores_half_a_character_or_chokes_on_it(
+def test_no_method_of_the_library_stores_half_a_character_or_fails_on_it(
     queue: VoiceQueue, redis: Redis, prefix: str
 ) -> None:
-    """Each refuses it in words of its own, or finds nothing of that name."""
+    """Each rejects it with an error of the library, or finds nothing under that name."""
     for name, method in inspect.getmembers(VoiceQueue, inspect.isfunction):
-        # To watch has no end; the others take jobs that were read.
+        # `watch` does not return; the others take jobs that were read.
         if name.startswith("_") or name in ("close", "watch", "cancel_as_read", "retry_as_read", "waits_for"):
             continue
         parameters = list(inspect.signature(method).parameters.values())[1:]
-        given = {each.name: _GIVEN[each.name] for each in parameters if each.name in _GIVEN or _is_needed(each)}
+        optional = [parameter.name for parameter in parameters if parameter.default is not parameter.empty]
+        kwargs = {
+            parameter.name: _ARGUMENTS[parameter.name]
+            for parameter in parameters
+            if parameter.name in _ARGUMENTS or _is_needed(parameter)
+        }
         if name in ("call_back_batch", "limit_batch"):
-            given["name"] = "spring"
-        for left_out in [None, *(each.name for each in parameters if each.default is not each.empty)]:
-            asked = {argument: value for argument, value in given.items() if argument != left_out}
-            said = _said(method, queue, asked)
-            assert "Unicode" not in said, (name, asked)
-            said.encode()
+            kwargs["name"] = "spring"
+        for left_out in [
+            None,
+            *(parameter.name for parameter in parameters if parameter.default is not parameter.empty),
+        ]:
+            call = {argument: value for argument, value in kwargs.items() if argument != left_out}
+            outcome = _outcome(method, queue, call)
+            assert "Unicode" not in outcome, (name, call)
+            outcome.encode()
 
     assert "cut" not in str(dump(redis, prefix))
 
 
-def _said(method: Any, queue: VoiceQueue, asked: dict[str, Any]) -> str:
-    """What a method says to that: its answer, or its error, which is none of Python's encoders."""
+def _outcome(method: Any, queue: VoiceQueue, kwargs: dict[str, Any]) -> str:
+    """Return the text of a method's result or error; an encoding error is returned by its name."""
     try:
-        found = method(queue, **asked)
-        return repr(list(islice(found, 1)) if isinstance(found, Iterator) else found)
+        result = method(queue, **kwargs)
+        return repr(list(islice(result, 1)) if isinstance(result, Iterator) else result)
     except (VoiceQueueError, ValueError, LookupError, TypeError) as error:
         return type(error).__name__ if isinstance(error, UnicodeError) else str(error)
 
@@ -130,13 +138,13 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 @pytest.mark.parametrize(
     "texts", [{"called": HALF}, {"metadata": {"a": HALF}}, {"metadata": {HALF: "a"}}, {"batch": HALF}]
 )
-def test_no_filter_asks_for_half_a_character(texts: dict[str, Any]) -> None:
-    """It could match nothing, and might be taken for another text."""
+def test_no_filter_accepts_half_a_character(texts: dict[str, Any]) -> None:
+    """It could match nothing, or be confused with another text."""
     with pytest.raises(InvalidJob, match="half a character"):
         Filter(**texts)
 
 
-#: A byte that is not UTF-8 in an argument, as Python reads it.
+#: A byte that is not UTF-8 in an argument, as Python decodes it.
 BYTE = "caf\udce9"
 COMMANDS = [
     ["jobs", "--called", BYTE], ["pause", "--why", BYTE], ["enqueue", "--audio-url", URL, "--name", BYTE],
@@ -147,11 +155,11 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda each: each[-2])
-def test_an_argument_with_half_a_character_is_refused_by_its_name(
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda command: command[-2])
+def test_an_argument_with_half_a_character_is_rejected_by_its_name(
     command: Command, queue: VoiceQueue, arguments: list[str]
 ) -> None:
-    """Exit code 2, as for any wrong input; nothing is enqueued or held."""
+    """Exit code 2, as for any invalid input; nothing is enqueued or paused."""
     ended = command(*arguments)
 
     assert (ended.code, "half a character" in ended.err.replace("\n", " ")) == (2, True), ended.err
@@ -161,16 +169,16 @@ def test_an_argument_with_half_a_character_is_refused_by_its_name(
 @pytest.mark.parametrize(
     "arguments", [["job", BYTE], ["cancel", BYTE], ["jobs", BYTE], ["archive", "--retry", "--job", BYTE]]
 )
-def test_a_name_with_half_a_character_is_one_that_nobody_has(command: Command, arguments: list[str]) -> None:
-    """It is said so, and can be shown."""
+def test_a_name_with_half_a_character_is_not_found(command: Command, arguments: list[str]) -> None:
+    """The error says so, and can be printed."""
     ended = command(*arguments)
 
     assert ended.code in (1, 2)
     (ended.out + ended.err).encode()
 
 
-def test_a_file_whose_columns_are_no_utf8_is_refused_in_words(command: Command) -> None:
-    """Each of its rows would be."""
+def test_a_file_with_columns_that_are_not_utf8_is_rejected(command: Command) -> None:
+    """Each of its rows would be rejected."""
     ended = command("ingest", "-", "--batch", "b", stdin=f"audio_url,metadata.caf\xe9\n{URL},1\n".encode("latin-1"))
 
     assert (ended.code, "half a character" in ended.err.replace("\n", " ")) == (2, True)

@@ -1,4 +1,4 @@
-"""Half a character in what upstream answers: what was paid for is kept, and no id is guessed."""
+"""Half a character in upstream's answers: paid results are kept, and no id is guessed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from voicequeue.storage.job_store import Store
 
 
 def _upstream(cdn: str) -> Any:
-    """Takes each order, and gives a voice and songs with half a character in each of their texts, but for ids."""
+    """Return an upstream that accepts orders; its voices and songs have half a character in each text except ids."""
     texts = ("title", "tags", "lyrics", "mv", "created_at", "gpt_description_prompt")
     song = {**dict.fromkeys(texts, HALF), "clip_id": "c1", "state": "succeeded", "audio_url": f"{cdn}/1.mp3"}
     voice_made = {"code": 200, "data": {"persona_id": "p1", "name": HALF}, "message": HALF}
@@ -38,15 +38,15 @@ def _upstream(cdn: str) -> Any:
     return script
 
 
-def test_what_was_paid_for_is_kept_though_half_a_character_is_in_each_of_its_texts(
+def test_paid_results_with_half_a_character_in_each_text_are_kept(
     build_bench: Build, gateway: Gateway, command: Command, store: Store, tmp_path: Path
 ) -> None:
     """From MusicAPI to HTTP, the page, the command, the callback and the archive."""
     mp3 = answer("ID3\x04" + "x" * 4_000, headers=["Content-Type: audio/mpeg"])
-    asked = voice().model_copy(update={"callback_url": "https://hooks.example/x"})
+    spec = voice().model_copy(update={"callback_url": "https://hooks.example/x"})
     with Scripted(lambda _: [mp3]) as cdn, Scripted(_upstream(cdn.url)) as upstream:
         bench = build_bench(upstream.url)
-        [job_id] = bench.ordered(asked)
+        [job_id] = bench.ordered(spec)
         assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
         bench.submit(Stage.MUSIC, [job_id])
         bench.poll_when_due(Stage.MUSIC, [job_id])
@@ -55,9 +55,9 @@ def test_what_was_paid_for_is_kept_though_half_a_character_is_in_each_of_its_tex
     job = bench.job(job_id)
     assert (job.state, job.persona_id, job.credits) == (State.SUCCEEDED, "p1", 19)
     assert [(clip.clip_id, clip.title, clip.lyrics) for clip in job.clips] == [("c1", MENDED, MENDED)]
-    told = gateway.get(f"/v1/jobs/{job_id}")
-    assert told["clips"][0]["title"] == MENDED
-    assert [each["id"] for each in gateway.get("/v1/jobs", params={"called": MENDED})["jobs"]] == [job_id]
+    shown_job = gateway.get(f"/v1/jobs/{job_id}")
+    assert shown_job["clips"][0]["title"] == MENDED
+    assert [row["id"] for row in gateway.get("/v1/jobs", params={"called": MENDED})["jobs"]] == [job_id]
     assert MENDED in command("job", job_id).out
     assert MENDED in command("export").out
     assert command("export", "--json").json()["clips"][0]["title"] == MENDED
@@ -77,30 +77,30 @@ BROKEN_IDS: list[Any] = [
 
 
 @pytest.mark.parametrize("body", BROKEN_IDS, ids=str)
-def test_an_id_with_half_a_character_is_no_id_and_no_other_is_taken_for_it(body: Any) -> None:
-    """Mended it would be one that upstream does not know, or another order's; so it is read nowhere."""
+def test_an_id_with_half_a_character_is_not_used_and_not_replaced_by_another(body: Any) -> None:
+    """A repaired id would be unknown upstream, or belong to another order."""
     assert responses.accepted(body) is None
     assert responses.task_id(body) is None
 
 
-def test_a_voice_with_half_a_character_in_its_id_is_not_sung_with() -> None:
-    """Another voice might be. A song is known by its place, with its link."""
-    made = {"code": 200, "data": {"state": "complete", "id": "p2", "persona": {"persona_id": HALF, "id": "p3"}}}
+def test_a_voice_with_half_a_character_in_its_id_is_not_used() -> None:
+    """It might be another voice. A song is identified by its position, with its link."""
+    finished = {"code": 200, "data": {"state": "complete", "id": "p2", "persona": {"persona_id": HALF, "id": "p3"}}}
     song = {"clip_id": HALF, "id": "another", "state": "succeeded", "audio_url": URL}
 
     assert responses.reading({"persona_id": HALF}, Stage.VOICE) is None
-    assert not isinstance(responses.reading(made, Stage.VOICE), responses.VoiceReady)
-    found = responses.reading({"data": [song]}, Stage.MUSIC)
-    assert isinstance(found, responses.MusicReady)
-    assert [(clip.clip_id, clip.audio_url) for clip in found.clips] == [("clip-1", URL)]
+    assert not isinstance(responses.reading(finished, Stage.VOICE), responses.VoiceReady)
+    result = responses.reading({"data": [song]}, Stage.MUSIC)
+    assert isinstance(result, responses.MusicReady)
+    assert [(clip.clip_id, clip.audio_url) for clip in result.clips] == [("clip-1", URL)]
 
 
-def test_an_order_whose_id_came_broken_is_kept_for_review(build_bench: Build) -> None:
-    """It was charged: it is not asked about by another id, and not ordered again."""
-    asked: list[Request] = []
+def test_an_order_with_a_broken_id_is_kept_for_review(build_bench: Build) -> None:
+    """It was charged: it is neither polled by another id nor submitted again."""
+    received: list[Request] = []
 
     def script(request: Request) -> list[bytes]:
-        asked.append(request)
+        received.append(request)
         return [answer({"task_id": HALF})]
 
     with Scripted(script) as upstream:
@@ -109,13 +109,13 @@ def test_an_order_whose_id_came_broken_is_kept_for_review(build_bench: Build) ->
         bench.submit(Stage.VOICE, [job_id])
 
     assert bench.job(job_id).state is State.UNSURE
-    assert [request.method for request in asked] == ["POST"]
+    assert [request.method for request in received] == ["POST"]
 
 
 def _archive(store: Store, job_id: str, now: float, folder: Path) -> None:
-    """Archive the songs of a job there."""
+    """Archive the songs of a job in this folder."""
     assert store.archive.again([job_id], now) == [True]
     fetcher = Fetcher(allowed=Allowed.of("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW"), bounds=Bounds())
-    patience = ArchivePatience(first_s=30, most_s=3_600, for_s=86_400, lease_s=60)
+    timeouts = ArchivePatience(first_s=30, most_s=3_600, for_s=86_400, lease_s=60)
     shelf = Shelf.at(str(folder / "songs"))
-    keep(ArchiveServices(store.archive, store.pulses["archive"], fetcher, shelf, patience, lambda: now), [job_id])
+    keep(ArchiveServices(store.archive, store.pulses["archive"], fetcher, shelf, timeouts, lambda: now), [job_id])

@@ -1,4 +1,4 @@
-"""Count the lines of the gateway's log."""
+"""Count lines in the gateway's log."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from workers.gateway import notices
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[str], int]:
-    """How many lines of the log have these words; none is held back for what an earlier test did."""
+    """Return a function that counts log lines with these words; rate limits of earlier tests are reset."""
     caplog.set_level(logging.INFO, notices.log.name)
-    for sparing in notices.log.filters:
-        monkeypatch.setattr(sparing, "_last", {})
+    for rate_limit in notices.log.filters:
+        monkeypatch.setattr(rate_limit, "_last", {})
     return lambda words: len([line for line in caplog.messages if words in line])

@@ -1,4 +1,4 @@
-"""Clients on raw sockets: requests in pieces, connections that are read slowly, and apps that answer them."""
+"""Clients on raw sockets: requests in pieces, slow readers, and apps to answer them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FAST = Bounds(head_s=0.3, unread_s=0.4, look_s=0.02)
 ROWS = {"Content-Type": "application/x-ndjson"}
 UPLOAD = "/v1/batches/b/jobs"
 
-#: More than the kernel keeps for a client that does not read.
+#: More than the kernel buffers for a client that does not read.
 MUCH = 8 << 20
 
 
 @contextmanager
 def connected(url: str, data: bytes = b"", *, source: str = "127.0.0.1", buffer: int = 0) -> Iterator[socket.socket]:
-    """A connection from that address, of which this side keeps only `buffer` bytes unread."""
+    """Connect from the address `source`; this side buffers only `buffer` unread bytes."""
     address = urlsplit(url)
     with socket.socket() as raw:
         if buffer:
@@ -40,32 +40,32 @@ def connected(url: str, data: bytes = b"", *, source: str = "127.0.0.1", buffer:
 
 
 def rest(raw: socket.socket) -> bytes:
-    """All that comes until the connection ends."""
-    found = bytearray()
+    """Read until the connection ends."""
+    received = bytearray()
     while piece := raw.recv(65_536):
-        found += piece
-    return bytes(found)
+        received += piece
+    return bytes(received)
 
 
-def sent(raw: socket.socket, pieces: list[bytes], *, every_s: float = 0.0) -> None:
-    """Send one after the other, as long as they are taken."""
-    for each in pieces:
-        raw.sendall(each)
+def send_slowly(raw: socket.socket, pieces: list[bytes], *, every_s: float = 0.0) -> None:
+    """Send pieces one after the other."""
+    for piece in pieces:
+        raw.sendall(piece)
         time.sleep(every_s)
 
 
 def until(raw: socket.socket, words: bytes) -> bytes:
-    """All that comes, as far as these words."""
-    found = b""
-    while words not in found:
+    """Read up to and including these bytes."""
+    received = b""
+    while words not in received:
         piece = raw.recv(65_536)
-        assert piece, found
-        found += piece
-    return found
+        assert piece, received
+        received += piece
+    return received
 
 
 def head(path: str, *, method: str = "POST", key: str = "all", kind: str = "application/x-ndjson") -> bytes:
-    """The head of a request whose body comes in pieces."""
+    """Return the head of a request with a chunked body."""
     return (
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEYS[key][0]}\r\n"
         f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -73,29 +73,29 @@ def head(path: str, *, method: str = "POST", key: str = "all", kind: str = "appl
 
 
 def piece(data: bytes) -> bytes:
-    """One piece of such a body."""
+    """Return one chunk of such a body."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 def row(number: int) -> bytes:
-    """One line of JSON."""
+    """Return one row of JSON."""
     return json.dumps({"audio_url": f"https://recordings.example/{number}.wav"}).encode() + b"\n"
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    """An app that answers at once."""
+    """Answer at once."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
     await send({"type": "http.response.body", "body": b"hello"})
 
 
 def has_begun(connection: object) -> bool:
-    """Whether a part of a head has come."""
+    """Return whether part of a head has arrived."""
     assert isinstance(connection, Protocol)
     return bool(connection.conn.trailing_data[0])
 
 
 def answering(size: int, pieces: int = 1) -> ASGIApp:
-    """An app that gives much to read."""
+    """Return an app with a large response."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -1,4 +1,4 @@
-"""Callers name URLs that this queue calls: none of them leads into its own network, or to a cloud's own services."""
+"""URLs from callers never lead into this queue's own network or to a cloud's internal services."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from voicequeue.ingest.preflight import Recordings, Rules
 from voicequeue.net.address_policy import Allowed
 from voicequeue.net.http_client import Refused, Target, Times, Unanswered, request
 
-NOBODY = Allowed.of("", setting="S")
+PUBLIC_ONLY = Allowed.of("", setting="S")
 HASTY = Times(connect_s=0.3, whole_s=0.3)
 PLAIN = ssl.create_default_context()
 
-#: Where clouds serve their own machines.
+#: Addresses of the internal services of clouds.
 CLOUDS = {
     "AWS: metadata": "169.254.169.254",
     "AWS: metadata, IPv6": "fd00:ec2::254",
@@ -51,7 +51,7 @@ BEHIND_IPV4 = {name: address for name, address in CLOUDS.items() if ":" not in a
 
 @pytest.fixture(autouse=True)
 def on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the code does, no test connects to anything else."""
+    """Fail a test that would connect to another machine."""
     connect = socket.socket.connect
 
     def guarded(end: socket.socket, address: Any) -> None:
@@ -61,8 +61,8 @@ def on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
-def dressed(address: IPv4Address) -> dict[str, IPv6Address]:
-    """An IPv4 address in every form of IPv6 that carries one."""
+def ipv6_forms(address: IPv4Address) -> dict[str, IPv6Address]:
+    """Return an IPv4 address in every form of IPv6 that embeds one."""
     number = int(address)
     prefix = int(IPv6Address("2606:4700::"))
     return {
@@ -81,47 +81,47 @@ def dressed(address: IPv4Address) -> dict[str, IPv6Address]:
 
 @pytest.mark.parametrize("name", CLOUDS)
 def test_no_request_goes_to_a_clouds_own_service(name: str) -> None:
-    """Some of these are public addresses by their number."""
-    assert NOBODY.why_not("metadata.example", CLOUDS[name]) is not None
+    """Some of them are public addresses by their number."""
+    assert PUBLIC_ONLY.why_not("metadata.example", CLOUDS[name]) is not None
 
 
 @pytest.mark.parametrize("name", BEHIND_IPV4)
 def test_no_form_of_ipv6_leads_to_a_clouds_own_service(name: str) -> None:
     """Mapped, compatible, translated, NAT64, 6to4, Teredo, ISATAP."""
-    for form, address in dressed(IPv4Address(CLOUDS[name])).items():
-        assert NOBODY.why_not("h", str(address)) is not None, form
+    for form, address in ipv6_forms(IPv4Address(CLOUDS[name])).items():
+        assert PUBLIC_ONLY.why_not("h", str(address)) is not None, form
 
 
 @pytest.mark.parametrize("name", ["AWS: metadata", "Azure: wire server", "Equinix Metal", "Alibaba"])
-def test_a_translator_with_a_prefix_of_its_own_leads_to_no_metadata(name: str) -> None:
-    """NAT64 with an operator's prefix, which nothing here knows."""
+def test_nat64_with_an_unknown_prefix_leads_to_no_metadata(name: str) -> None:
+    """An operator's own NAT64 prefix, which the code cannot know."""
     address = IPv6Address(int(IPv6Address("2a01:4f8:64::")) | int(IPv4Address(CLOUDS[name])))
 
-    assert NOBODY.why_not("h", str(address)) is not None
+    assert PUBLIC_ONLY.why_not("h", str(address)) is not None
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.ip_addresses(v=4))
-def test_no_ipv4_address_is_better_off_in_a_form_of_ipv6(address: IPv4Address) -> None:
-    """What is refused as it is, is refused in each of them."""
-    if NOBODY.why_not("h", str(address)):
-        assert all(NOBODY.why_not("h", str(form)) for form in dressed(address).values())
+def test_a_rejected_ipv4_address_is_rejected_in_every_form_of_ipv6(address: IPv4Address) -> None:
+    """For any IPv4 address."""
+    if PUBLIC_ONLY.why_not("h", str(address)):
+        assert all(PUBLIC_ONLY.why_not("h", str(form)) for form in ipv6_forms(address).values())
 
 
 @pytest.mark.parametrize("name", CLOUDS)
-def test_a_host_that_is_allowed_may_not_lead_to_a_clouds_own_service(name: str) -> None:
-    """Its DNS may be anybody's; the refusal says what would allow it."""
+def test_an_allowed_host_may_not_lead_to_a_clouds_own_service(name: str) -> None:
+    """Its DNS may be controlled by others; the error says what would allow it."""
     allowed = Allowed.of("hooks.example", setting="S")
 
     assert allowed.why_not("hooks.example", "10.0.0.1") is None
-    why = allowed.why_not("hooks.example", CLOUDS[name])
-    assert why is not None
-    assert why.endswith("which S does not name by its address")
+    reason = allowed.why_not("hooks.example", CLOUDS[name])
+    assert reason is not None
+    assert reason.endswith("which S does not name by its address")
 
 
 @pytest.mark.parametrize("name", CLOUDS)
-def test_a_wide_network_opens_no_clouds_service_and_its_own_address_does(name: str) -> None:
-    """An operator allowed the network for what else is in it."""
+def test_an_allowed_network_excludes_cloud_services_unless_named_by_address(name: str) -> None:
+    """An operator allows a network for its other hosts."""
     address = CLOUDS[name]
     wide = Allowed.of("0.0.0.0/0 ::/0 100.64.0.0/10 168.0.0.0/8 fc00::/7 160.0.0.0/3", setting="S")
 
@@ -134,7 +134,7 @@ def test_a_wide_network_opens_no_clouds_service_and_its_own_address_does(name: s
 
 # ── spellings ─────────────────────────────────────────────────────────────────────────────────────
 
-#: Hosts that are this machine, in the spellings that some resolver or URL parser takes.
+#: Hosts that mean this machine, in spellings that some resolver or URL parser accepts.
 HERE = [
     "127.0.0.1", "127.0.0.1.", "127.1", "127.0.1", "127.255.255.254", "0x7f.1", "0x7f000001", "0X7F.0.0.1",
     "2130706433", "017700000001", "0177.0.0.1", "0177.0x0.0.1", "0", "0.0.0.0", "00.0.0.0", "localhost", "LocalHost",
@@ -146,7 +146,7 @@ HERE = [
     "127.0.\n0.1", "\t127.0.0.1",
 ]  # fmt: skip
 
-#: Whole URLs in which one parser finds this machine, and another something else.
+#: Whole URLs that parsers disagree about: for some, the host is this machine.
 WHOLE = [
     "http://127.0.0.1:{port}\\@public.invalid/",
     "http://127.0.0.1:{port}#@public.invalid/",
@@ -180,31 +180,31 @@ WHOLE = [
 ]
 
 
-def sent(url: str, allowed: Allowed = NOBODY) -> str:
-    """Send a request, which must be refused, or find no host; why."""
+def refusal(url: str, allowed: Allowed = PUBLIC_ONLY) -> str:
+    """Send a request that must be rejected or find no host; return the reason."""
     with (
-        pytest.raises((Refused, Unanswered)) as caught,
+        pytest.raises((Refused, Unanswered)) as raised,
         request("GET", Target.of(url), headers={}, allowed=allowed, times=HASTY, tls=PLAIN),
     ):
         pytest.fail("there was an answer")
-    return str(caught.value)
+    return str(raised.value)
 
 
 def test_no_spelling_of_this_machine_is_connected_to() -> None:
-    """Whatever the URL, one parser reads it, and where it leads is checked; the reason names neither."""
+    """For any URL one parser decides, and the resolved address is checked; the reason names neither."""
     with Scripted(one_answer(answer("secret"))) as inside:
         port = inside.url.rpartition(":")[2]
         for url in (*(f"http://{host}:{port}/" for host in HERE), *(url.replace("{port}", port) for url in WHOLE)):
-            why = sent(url)
-            assert "127" not in why, url
-            assert port not in why, url
+            reason = refusal(url)
+            assert "127" not in reason, url
+            assert port not in reason, url
     assert inside.accepted == 0
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(), max_size=30), st.sampled_from(["", "http://", "https://", "http://[", "http://a/"]))
-def test_any_text_is_a_url_or_refused(text: str, start: str) -> None:
-    """Half characters among them: none ends what reads it."""
+def test_any_text_is_a_url_or_rejected(text: str, start: str) -> None:
+    """Half characters included: no text causes another error."""
     try:
         target = Target.of(start + text)
     except Refused:
@@ -216,18 +216,18 @@ def test_any_text_is_a_url_or_refused(text: str, start: str) -> None:
 # ── names and redirects ───────────────────────────────────────────────────────────────────────────
 
 
-def leads_to(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
-    """Have the resolver give these addresses, one after the other; gives the hosts that were asked for."""
-    asked, left = [], list(answers)
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
+    """Make the resolver return these addresses, one after the other; return the hosts that it was asked for."""
+    hosts, remaining = [], list(answers)
 
     def resolve(host: str, port: int, **_: Any) -> list[Any]:
-        asked.append(host)
-        address = left.pop(0) if len(left) > 1 else left[0]
+        hosts.append(host)
+        address = remaining.pop(0) if len(remaining) > 1 else remaining[0]
         family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
         return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    return asked
+    return hosts
 
 
 @pytest.mark.parametrize(
@@ -240,51 +240,49 @@ def leads_to(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
         ("recordings.example", "168.63.129.16"),
     ],
 )
-def test_a_name_counts_as_the_address_that_it_leads_to(
-    monkeypatch: pytest.MonkeyPatch, host: str, address: str
-) -> None:
+def test_a_name_is_checked_by_its_address(monkeypatch: pytest.MonkeyPatch, host: str, address: str) -> None:
     """Names of clouds and clusters need no list."""
-    leads_to(monkeypatch, address)
+    resolve_to(monkeypatch, address)
 
-    assert sent(f"http://{host}/").startswith("its host leads to ")
+    assert refusal(f"http://{host}/").startswith("its host leads to ")
 
 
-def test_a_name_is_looked_up_once_and_what_was_checked_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it leads to a moment later is of no use to an attacker."""
+def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later change of the DNS answer does not help an attacker."""
     with Scripted(one_answer(answer("here"))) as outside:
         port = outside.url.rpartition(":")[2]
-        asked = leads_to(monkeypatch, "127.0.0.1", "169.254.169.254")
+        hosts = resolve_to(monkeypatch, "127.0.0.1", "169.254.169.254")
         target, allowed = Target.of(f"http://rebinding.example:{port}/"), Allowed.of("127.0.0.1", setting="S")
         with request("GET", target, headers={}, allowed=allowed, times=Times(), tls=PLAIN) as response:
             assert response.status == 200
-    assert asked == ["rebinding.example"]
+    assert hosts == ["rebinding.example"]
 
 
 @pytest.mark.parametrize(
-    "there", ["http://127.0.0.1:{port}/", "//127.1:{port}/", "http://168.63.129.16/", "http://[64:ff9b::a9fe:a9fe]/",
+    "location", ["http://127.0.0.1:{port}/", "//127.1:{port}/", "http://168.63.129.16/", "http://[64:ff9b::a9fe:a9fe]/",
               "http://public.invalid\\@127.0.0.1:{port}/", "\thttp://0x7f.1:{port}/", "file:///etc/passwd", "http://["]
 )  # fmt: skip
-def test_no_redirect_leads_inside(there: str) -> None:
-    """Of what is archived and what is looked at before it is ordered; each step is checked like the first."""
+def test_no_redirect_leads_inside(location: str) -> None:
+    """In the archive and in the preflight; each step is checked like the first."""
     allowed = Allowed.of("localhost", setting="S")
     with Scripted(one_answer(answer("secret"))) as inside:
-        to = there.replace("{port}", inside.url.rpartition(":")[2])
-        with Scripted(one_answer(answer("", status="302 Found", headers=[f"Location: {to}"]))) as outside:
+        target = location.replace("{port}", inside.url.rpartition(":")[2])
+        with Scripted(one_answer(answer("", status="302 Found", headers=[f"Location: {target}"]))) as outside:
             url = outside.url.replace("127.0.0.1", "localhost")
-            with pytest.raises(NotFetched) as refused:
+            with pytest.raises(NotFetched) as rejected:
                 Fetcher(allowed=allowed, bounds=Bounds()).fetch(url, io.BytesIO())
             with pytest.raises(UnfitAudio) as unfit:
                 Recordings(Rules(allowed=allowed)).look(url)
     assert inside.accepted == 0
-    assert refused.value.for_good
+    assert rejected.value.for_good
     assert unfit.value.kind == "forbidden_address"
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
-def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """It would connect to wherever it likes."""
+def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It could connect to any address."""
     with Scripted(one_answer(answer("proxy"))) as proxy:
         monkeypatch.setenv(name, proxy.url)
         for url in ("http://127.0.0.1:1/", "https://127.0.0.1:1/", "http://public.invalid/"):
-            sent(url)
+            refusal(url)
     assert proxy.accepted == 0

@@ -1,4 +1,4 @@
-"""Requests whose body does not come, or not whole: they take no place of whole ones, and fill no log."""
+"""Requests with missing or incomplete bodies: they take no place of complete ones, and no traceback is logged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONTINUE = "Expect: 100-continue\r\n"
 
 
 def head(path: str, kind: str, more: str = "", *, method: str = "POST", size: int = 8_000) -> bytes:
-    """A whole head, after which a body is to come."""
+    """Return a complete head of a request whose body follows."""
     return (
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEYS['all'][0]}\r\n"
         f"Content-Type: {kind}\r\nContent-Length: {size}\r\n{more}\r\n"
@@ -40,17 +40,17 @@ def head(path: str, kind: str, more: str = "", *, method: str = "POST", size: in
 
 
 def held_by(server: Server) -> Connections:
-    """The connections of a server."""
+    """Return the connections of a server."""
     return cast(Config, server.config).held
 
 
 def awaiting(server: Server) -> int:
     """Return how many connections wait for a body."""
-    return len([each for each in list(held_by(server)._waiting) if each.awaits_body])
+    return len([connection for connection in list(held_by(server)._waiting) if connection.awaits_body])
 
 
 async def reading(scope: Scope, receive: Receive, send: Send) -> None:
-    """An app that reads the body of a POST."""
+    """Read the body of a POST, then answer."""
     if scope["method"] == "POST":
         await bodies.read(Request(scope, receive))
     await hello(scope, receive, send)
@@ -66,11 +66,11 @@ async def reading(scope: Scope, receive: Receive, send: Send) -> None:
         (HOOK, JSON, ""),
     ],
 )
-def test_bodies_that_do_not_come_take_no_place_of_whole_requests(
+def test_missing_bodies_take_no_place_of_complete_requests(
     build_gateway: Build, path: str, kind: str, more: str
 ) -> None:
-    """However many, with a key and without: the oldest of the same address is closed and reads why, others are
-    answered, and who sends a body from another address has it taken."""
+    """In any number, with a key or without: the oldest connection of the same address is closed with an error, other
+    requests are answered, and a body from another address is accepted."""
     gateway = build_gateway(secret=SECRET)
     with serving(gateway.stage, Bounds(places=8)) as (url, server), ExitStack() as stack:
         other = stack.enter_context(connected(url, head("/login", FORM, size=5), source="127.0.0.2"))
@@ -78,9 +78,9 @@ def test_bodies_that_do_not_come_take_no_place_of_whole_requests(
         eventually(lambda: awaiting(server) == 2)
         for _ in range(30):
             stack.enter_context(connected(url, head(path, kind, more)))
-        told = rest(first).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
-        assert told.startswith(b"HTTP/1.1 503 ")
-        assert b"frame-ancestors 'none'" in told
+        response = rest(first).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert response.startswith(b"HTTP/1.1 503 ")
+        assert b"frame-ancestors 'none'" in response
         for _ in range(3):
             assert requests.get(f"{url}/healthz", timeout=5).status_code == 200
         other.sendall(b"key=x")
@@ -88,8 +88,8 @@ def test_bodies_that_do_not_come_take_no_place_of_whole_requests(
     eventually(lambda: not held_by(server)._others and not held_by(server)._waiting)
 
 
-def test_no_route_holds_a_place_while_its_body_is_awaited(gateway: Gateway) -> None:
-    """Each that changes something, with a key and a session, as a form and as JSON: answered at once, or waiting."""
+def test_no_route_takes_a_place_while_it_waits_for_a_body(gateway: Gateway) -> None:
+    """Each changing route, with a key and a session, as a form and as JSON: answered at once, or waiting."""
     session = Person(gateway, "all").session
     cookies = "; ".join(f"{name}={value}" for name, value in session.cookies.items())
     with serving(gateway.stage, Bounds()) as (url, server), ExitStack() as stack:
@@ -99,33 +99,35 @@ def test_no_route_holds_a_place_while_its_body_is_awaited(gateway: Gateway) -> N
         eventually(lambda: awaiting(server) > 10 and not held_by(server)._others)
 
 
-def test_who_sends_the_rest_of_a_body_gets_a_place_if_there_is_one() -> None:
-    """Else 503, as if the body had been whole at once; no more are ever answered than there are places."""
-    go_on, answered, app = threading.Event(), list[str](), FastAPI()
+def test_a_completed_body_gets_a_place_if_one_is_free() -> None:
+    """Otherwise 503, as for a request with a complete body; never are more requests processed than there are places."""
+    release, answered, app = threading.Event(), list[str](), FastAPI()
     problems.install(app)
 
     @app.post("/{name}")
     async def slow(request: Request, name: str) -> str:
         await bodies.read(request)
         answered.append(name)
-        while not go_on.is_set():
+        while not release.is_set():
             await asyncio.sleep(0.01)
         return "hello"
 
-    def has_begun(count: int) -> bool:
+    def has_started(count: int) -> bool:
         return len(answered) == count
 
     with serving(app, Bounds(places=4)) as (url, server), ExitStack() as stack:
         sources = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
-        late = [stack.enter_context(connected(url, head("/late", JSON, size=1), source=each)) for each in sources[:2]]
+        late = [
+            stack.enter_context(connected(url, head("/late", JSON, size=1), source=source)) for source in sources[:2]
+        ]
         eventually(lambda: awaiting(server) == 2)
         for number in range(4):
             stack.enter_context(connected(url, head("/whole", JSON, size=1) + b"x", source=sources[2]))
-            eventually(partial(has_begun, number + 1))
+            eventually(partial(has_started, number + 1))
         for raw in late:
             raw.sendall(b"x")
             assert until(raw, b"too many requests are being answered").startswith(b"HTTP/1.1 503 ")
-        go_on.set()
+        release.set()
         eventually(lambda: not held_by(server)._others)
         again = stack.enter_context(connected(url, head("/again", JSON, size=1), source=sources[2]))
         eventually(lambda: awaiting(server) == 1)
@@ -135,15 +137,15 @@ def test_who_sends_the_rest_of_a_body_gets_a_place_if_there_is_one() -> None:
 
 
 def test_a_body_may_take_longer_than_a_head() -> None:
-    """It has a time of its own, and the connection is not closed before."""
+    """It has its own timeout, and the connection is not closed earlier."""
     with (
         serving(reading, Bounds(head_s=0.1, look_s=0.02)) as (url, server),
         connected(url, head("/", JSON, size=1)) as raw,
     ):
         eventually(lambda: awaiting(server) == 1)
         [connection] = held_by(server)._waiting
-        began = held_by(server)._waiting[connection]
-        eventually(lambda: time.monotonic() > began + 0.3)
+        waiting_since = held_by(server)._waiting[connection]
+        eventually(lambda: time.monotonic() > waiting_since + 0.3)
         raw.sendall(b"x")
         assert until(raw, b"hello").startswith(b"HTTP/1.1 200 ")
 
@@ -158,7 +160,7 @@ def test_a_body_may_take_longer_than_a_head() -> None:
         ("POST", HOOK, JSON),
     ],
 )
-def test_a_client_that_goes_before_its_body_is_whole_fills_no_log(
+def test_a_client_that_disconnects_during_its_body_logs_no_traceback(
     build_gateway: Build, caplog: pytest.LogCaptureFixture, method: str, path: str, kind: str
 ) -> None:
     """One line for the request, no error and no traceback."""
@@ -169,15 +171,15 @@ def test_a_client_that_goes_before_its_body_is_whole_fills_no_log(
             with connected(url, head(path, kind, method=method) + part):
                 eventually(lambda: bool(server.server_state.tasks))
             eventually(lambda: not server.server_state.tasks)
-    lines = [each for each in caplog.records if each.name == "voicequeue.http"]
-    assert [getattr(each, "status", 0) for each in lines] == [499, 499]
-    assert [each for each in caplog.records if each.levelno >= logging.ERROR or each.exc_info] == []
+    lines = [record for record in caplog.records if record.name == "voicequeue.http"]
+    assert [getattr(record, "status", 0) for record in lines] == [499, 499]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info] == []
 
 
-def test_a_piece_that_is_no_http_ends_the_request_and_fills_no_log(
+def test_an_invalid_chunk_ends_the_request_and_logs_no_traceback(
     gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Before its answer has begun it reads why; after that the answer breaks off."""
+    """Before the response has started the client gets an error; after that the response is cut off."""
     chunked = b"Transfer-Encoding: chunked\r\n\r\n"
     caplog.set_level(logging.INFO)
     with serving(gateway.stage, Bounds()) as (url, server):
@@ -191,5 +193,5 @@ def test_a_piece_that_is_no_http_ends_the_request_and_fills_no_log(
             raw.sendall(b"no size\r\n")
             assert b"summary" not in rest(raw)
         eventually(lambda: not server.server_state.tasks)
-        assert not [each for each in server.server_state.connections if isinstance(each, Protocol)]
-    assert [each for each in caplog.records if each.levelno >= logging.ERROR or each.exc_info] == []
+        assert not [open_ for open_ in server.server_state.connections if isinstance(open_, Protocol)]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info] == []

@@ -1,4 +1,4 @@
-"""Clients that are slow, silent, or do not read: they take nothing that others need, and learn why they must go."""
+"""Clients that are slow or silent: they block no one else, and get the reason for which they are disconnected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.security.network.raw_clients import (
     piece,
     rest,
     row,
-    sent,
+    send_slowly,
     until,
 )
 from tests.web.conftest import KEYS, Build, Gateway, problem, serving
@@ -40,29 +40,29 @@ from workers.gateway.connections import Bounds
 # ── heads ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_head_must_come_in_time_however_it_is_dripped(logged: Callable[[str], int]) -> None:
-    """Nothing at all, half a head, a byte now and then, half of a second request: each connection is closed, and who
-    began a request reads why. The log has one line."""
+def test_a_head_must_arrive_in_time_in_any_number_of_pieces(logged: Callable[[str], int]) -> None:
+    """No data, half a head, single bytes, half of a second request: each connection is closed, with an error if a
+    request had started. The log has one line."""
     with serving(hello, FAST) as (url, _), ExitStack() as stack:
         silent, half, dripping, second = (stack.enter_context(connected(url)) for _ in range(4))
         second.sendall(WHOLE)
         until(second, b"hello")
         for raw in (half, dripping, second):
             raw.sendall(HALF)
-        begun = time.monotonic()
+        started_at = time.monotonic()
         with pytest.raises(ConnectionError):
-            sent(dripping, [b"x"] * 250, every_s=0.02)
-        assert time.monotonic() < begun + 4
+            send_slowly(dripping, [b"x"] * 250, every_s=0.02)
+        assert time.monotonic() < started_at + 4
         assert rest(silent) == b""
-        for told in (rest(half), rest(second)):
-            assert told.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-            assert b"the head of a request must come within 0.3 s" in told
-            assert b"frame-ancestors 'none'" in told
+        for response in (rest(half), rest(second)):
+            assert response.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+            assert b"the head of a request must come within 0.3 s" in response
+            assert b"frame-ancestors 'none'" in response
     assert logged("no whole request came within 0.3 s") == 1
 
 
-def test_half_requests_take_no_place_of_whole_ones(logged: Callable[[str], int]) -> None:
-    """However many come, the oldest goes, first of those of the same address; whole requests are answered."""
+def test_incomplete_requests_take_no_place_of_complete_ones(logged: Callable[[str], int]) -> None:
+    """In any number: the oldest is closed, first those of the same address; complete requests are answered."""
     with serving(hello, Bounds(places=8)) as (url, server), ExitStack() as stack:
         other = stack.enter_context(connected(url, WHOLE[:20], source="127.0.0.2"))
         first = stack.enter_context(connected(url, HALF))
@@ -77,12 +77,12 @@ def test_half_requests_take_no_place_of_whole_ones(logged: Callable[[str], int])
     assert logged("too many connections wait for a request") == 1
 
 
-def test_where_all_places_are_taken_a_request_is_told_so() -> None:
-    """503 with the time to come again; as soon as one is free it is answered."""
-    go_on = threading.Event()
+def test_a_request_without_a_free_place_gets_503() -> None:
+    """With Retry-After; once a place is free the next request is answered."""
+    release = threading.Event()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        while scope["path"] == "/slow" and not go_on.is_set():
+        while scope["path"] == "/slow" and not release.is_set():
             await asyncio.sleep(0.01)
         await hello(scope, receive, send)
 
@@ -90,11 +90,11 @@ def test_where_all_places_are_taken_a_request_is_told_so() -> None:
         for _ in range(2):
             stack.enter_context(connected(url, b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"))
         eventually(lambda: len(server.server_state.tasks) == 2)
-        refused = requests.get(url, timeout=5)
-        problem(refused, 503, "unavailable")
-        assert int(refused.headers["Retry-After"]) > 0
-        go_on.set()
-        eventually(lambda: not server.server_state.tasks)  # before that it might be closed as the oldest that waits
+        rejected = requests.get(url, timeout=5)
+        problem(rejected, 503, "unavailable")
+        assert int(rejected.headers["Retry-After"]) > 0
+        release.set()
+        eventually(lambda: not server.server_state.tasks)  # or it might be closed as the oldest that waits
         assert requests.get(url, timeout=5).status_code == 200
 
 
@@ -105,40 +105,38 @@ def test_where_all_places_are_taken_a_request_is_told_so() -> None:
     ("method", "path"),
     [("POST", "/v1/jobs"), ("PATCH", "/v1/batches/b"), ("POST", "/v1/cancel"), ("POST", "/v1/retry")],
 )
-def test_a_body_that_is_dripped_is_given_up(
-    gateway: Gateway, method: str, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On every route that takes one, and the client reads why."""
+def test_a_slow_body_is_timed_out(gateway: Gateway, method: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every route with a body, and the client gets the reason."""
     monkeypatch.setattr(bodies, "BODY_S", 0.1)
     with connected(gateway.url, head(path, method=method, kind="application/json") + piece(b"{")) as raw:
-        told = until(raw, b"within 0.1 s")
-    assert told.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        response = until(raw, b"within 0.1 s")
+    assert response.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
-def test_a_form_that_is_dripped_is_given_up(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though nothing is known of who sends it: the login takes a body without a key."""
+def test_a_slow_form_is_timed_out(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login accepts a body without a key."""
     monkeypatch.setattr(bodies, "BODY_S", 0.1)
     with connected(gateway.url, head("/login", kind="application/x-www-form-urlencoded") + piece(b"key=")) as raw:
         assert until(raw, b"within 0.1 s").startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
-def test_an_upload_that_is_dripped_keeps_no_place(
+def test_a_slow_upload_loses_its_place(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch, logged: Callable[[str], int]
 ) -> None:
-    """Its rows are in, the last line says what was wrong, and the next upload has its place."""
+    """Its rows are stored, the last line states the problem, and the next upload gets the place."""
     monkeypatch.setattr(batches, "AT_ONCE", 1)
     monkeypatch.setattr(intake, "WINDOW_S", 0.3)
     gateway = build_gateway()
     with connected(gateway.url, head(UPLOAD) + piece(row(1))) as raw:
-        told = until(raw, b'"outcome": "new"')
+        response = until(raw, b'"outcome": "new"')
         raw.settimeout(0.02)
-        while b"summary" not in told:
+        while b"summary" not in response:
             raw.sendall(piece(b" "))
             try:
-                told += raw.recv(65_536)
+                response += raw.recv(65_536)
             except TimeoutError:
                 continue
-    [line] = [line for line in told.splitlines() if b"summary" in line]
+    [line] = [line for line in response.splitlines() if b"summary" in line]
     summary = json.loads(line)["summary"]
     assert (summary["complete"], summary["new"], summary["problem"]["status"]) == (False, 1, 408)
     assert "1024 bytes a second" in summary["problem"]["detail"]
@@ -146,8 +144,8 @@ def test_an_upload_that_is_dripped_keeps_no_place(
     eventually(lambda: gateway("POST", UPLOAD, data=row(2), headers=ROWS).status_code == 200)
 
 
-def test_an_upload_ends_in_time_though_it_never_pauses(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last line says why."""
+def test_an_upload_without_pauses_ends_in_time(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line states the reason."""
     monkeypatch.setattr(intake, "UPLOAD_S", 0.2)
 
     def rows() -> Iterator[bytes]:
@@ -162,8 +160,8 @@ def test_an_upload_ends_in_time_though_it_never_pauses(gateway: Gateway, monkeyp
     assert "must end within 0.2 s" in summary["problem"]["detail"]
 
 
-def test_time_that_redis_takes_is_not_the_senders(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row waits in Redis for longer than a sender would be waited for; the sender sends on when it hears of it."""
+def test_time_spent_in_redis_does_not_count_for_the_sender(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row waits in Redis for longer than the sender's timeout; the sender continues after its outcome."""
     monkeypatch.setattr(intake, "WINDOW_S", 0.3)
     real = VoiceQueue.enqueue_at_once
 
@@ -181,23 +179,23 @@ def test_time_that_redis_takes_is_not_the_senders(gateway: Gateway, monkeypatch:
 # ── places ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_one_key_takes_half_of_the_places_for_uploads(gateway: Gateway) -> None:
-    """It is told 429 and when to come again; another key is served, and so is the first when it has done."""
+def test_one_key_gets_at_most_half_of_the_upload_places(gateway: Gateway) -> None:
+    """It gets 429 with Retry-After; another key is served, and the first again after its uploads end."""
     with ExitStack() as stack:
         for number in range(batches.AT_ONCE // 2):
             raw = stack.enter_context(connected(gateway.url, head(UPLOAD) + piece(row(number))))
             until(raw, b'"outcome": "new"')
-        refused = gateway("POST", UPLOAD, data=row(9), headers=ROWS)
-        problem(refused, 429, "too_many_requests")
-        assert int(refused.headers["Retry-After"]) > 0
+        rejected = gateway("POST", UPLOAD, data=row(9), headers=ROWS)
+        problem(rejected, 429, "too_many_requests")
+        assert int(rejected.headers["Retry-After"]) > 0
         assert gateway("POST", UPLOAD, data=row(9), headers=ROWS, key="enqueue").status_code == 200
     eventually(lambda: gateway("POST", UPLOAD, data=row(9), headers=ROWS).status_code == 200)
 
 
-def test_one_key_takes_a_part_of_the_streams_alone_also_through_pages(
+def test_one_key_gets_at_most_a_quarter_of_the_streams_pages_included(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 8 places 2, of 200 then 50; its page counts with its programs. Others follow all the same."""
+    """Of 8 places 2 (of 200, 50); its page counts together with its programs. Other keys can still connect."""
     monkeypatch.setattr(events, "FOLLOWERS_MAX", 8)
     gateway = build_gateway()
     person = Person(gateway, "all")
@@ -206,25 +204,25 @@ def test_one_key_takes_a_part_of_the_streams_alone_also_through_pages(
         assert page.status_code == 200
         stack.enter_context(gateway("GET", "/v1/events", stream=True))
         problem(gateway("GET", "/v1/events", stream=True), 429, "too_many_requests")
-        refused = person.session.get(f"{gateway.url}/live", stream=True, timeout=10)
-        problem(refused, 429, "too_many_requests")
+        rejected = person.session.get(f"{gateway.url}/live", stream=True, timeout=10)
+        problem(rejected, 429, "too_many_requests")
         with gateway("GET", "/v1/events", stream=True, key="read") as other:
             assert other.status_code == 200
 
 
-def test_streams_and_uploads_leave_half_of_few_places_to_others(build_gateway: Build) -> None:
-    """Of 16 places streams get 4 and uploads 4, whoever asks for them and however often; requests are answered."""
+def test_streams_and_uploads_leave_half_of_the_places_to_other_requests(build_gateway: Build) -> None:
+    """Of 16 places streams get 4 and uploads 4, for any number of keys and requests; other requests are answered."""
     bounds = Bounds(places=16)
     gateway = build_gateway(bounds)
     with serving(gateway.stage, bounds) as (url, server), ExitStack() as stack:
-        seen = []
+        statuses = []
         for name in ("all", "read", "enqueue") * 6:
             bearer = {"Authorization": f"Bearer {KEYS[name][0]}"}
-            asked = requests.get(f"{url}/v1/events", headers=bearer, stream=True, timeout=10)
-            seen.append(stack.enter_context(asked).status_code)
+            stream = requests.get(f"{url}/v1/events", headers=bearer, stream=True, timeout=10)
+            statuses.append(stack.enter_context(stream).status_code)
             raw = stack.enter_context(connected(url, head(UPLOAD, key=name) + piece(row(1))))
             until(raw, b"\r\n\r\n")
-        assert 2 <= seen.count(200) <= 4
-        assert set(seen) <= {200, 403, 429, 503}
+        assert 2 <= statuses.count(200) <= 4
+        assert set(statuses) <= {200, 403, 429, 503}
         assert len(server.config.held._others) <= 8  # type: ignore[attr-defined]
         assert requests.get(f"{url}/healthz", timeout=5).status_code == 200

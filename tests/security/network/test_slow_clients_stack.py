@@ -1,4 +1,4 @@
-"""Half heads, bodies that do not come and streams against the gateway's own process, which has few descriptors."""
+"""Incomplete heads, missing bodies and streams against a gateway process with few file descriptors."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FORM = (
 STREAM = f"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEYS['read'][0]}\r\n\r\n".encode()
 
 
-def test_a_gateway_with_few_descriptors_answers_in_spite_of_half_heads_and_logs_why(
+def test_a_gateway_with_few_descriptors_answers_complete_requests_and_logs_the_limit(
     valkey_url: str, prefix: str, tmp_path: Path
 ) -> None:
-    """150 of them, bodies that do not come and streams of one key, with 128 descriptors: whole requests are
-    answered. Where there are really none left, the log says what to do, and all is well when there are more."""
+    """150 incomplete heads, missing bodies and streams of one key, with 128 descriptors: complete requests are
+    answered. When no descriptor is left the log says what to do, and the gateway recovers when there are more."""
     port = free_port()
     url, log = f"http://127.0.0.1:{port}", tmp_path / "log"
     env = {**os.environ, "REDIS_URL": valkey_url, "VOICEQUEUE_PREFIX": prefix, "PORT": str(port)}
@@ -37,14 +37,14 @@ def test_a_gateway_with_few_descriptors_answers_in_spite_of_half_heads_and_logs_
     with log.open("wb") as out, subprocess.Popen(command, env=env, stderr=out) as process, ExitStack() as stack:
         stack.callback(process.terminate)
         eventually(lambda: _answers(url), within_s=30)
-        with ThreadPoolExecutor(50) as threads:  # some meet a full queue, and try again a second later
+        with ThreadPoolExecutor(50) as threads:  # some meet a full queue and retry a second later
             list(threads.map(lambda _: stack.enter_context(connected(url, HALF)), range(150)))
         for _ in range(3):
             assert requests.get(f"{url}/readyz", timeout=5).status_code in (200, 503)
             assert requests.get(f"{url}/healthz", timeout=5).status_code == 200
-        for asked in (FORM, STREAM):  # 21 places: neither bodies that do not come take them all, nor streams of one key
+        for request in (FORM, STREAM):  # 21 places: neither missing bodies nor streams of one key take all
             for _ in range(30):
-                stack.enter_context(connected(url, asked))
+                stack.enter_context(connected(url, request))
             assert requests.get(f"{url}/healthz", timeout=5).status_code == 200
         limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (8, limits[1]))

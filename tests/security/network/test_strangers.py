@@ -1,4 +1,4 @@
-"""A gateway without API keys, called by strangers through a proxy that makes their requests look local."""
+"""A gateway without API keys, reached by strangers through a proxy that makes their requests look local."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ PAGES = ("/", "/job/x", "/batches", "/trend", "/controls", "/live", "/job/x/retr
 
 
 class RewritingProxy:
-    """As nginx is with a bare `proxy_pass`: Host becomes the gateway's own name, and no header says who asks."""
+    """Behaves like nginx with a bare `proxy_pass`: Host becomes the gateway's own, and no header names the client."""
 
-    def __init__(self, to: str) -> None:
-        self._to = urlsplit(to).netloc
+    def __init__(self, target: str) -> None:
+        self._to = urlsplit(target).netloc
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Stop accepting connections."""
         self._listening.close()
 
     def _serve(self) -> None:
         with suppress(OSError):
             while True:
                 caller, _ = self._listening.accept()
-                threading.Thread(target=self._pass_on, args=(caller,), daemon=True).start()
+                threading.Thread(target=self._forward, args=(caller,), daemon=True).start()
 
-    def _pass_on(self, caller: socket.socket) -> None:
+    def _forward(self, caller: socket.socket) -> None:
         host, _, port = self._to.rpartition(":")
         with caller, socket.create_connection((host, int(port)), timeout=10) as gateway, suppress(OSError):
             head = b""
@@ -50,30 +50,30 @@ class RewritingProxy:
             _copy(gateway, caller)
 
 
-def _copy(of: socket.socket, to: socket.socket) -> None:
-    """Until it ends."""
+def _copy(of: socket.socket, target: socket.socket) -> None:
+    """Copy until the connection ends."""
     with suppress(OSError):
         while piece := of.recv(65_536):
-            to.sendall(piece)
+            target.sendall(piece)
 
 
 @pytest.fixture
 def stranger(keyless: Gateway) -> Iterator[str]:
-    """Where a stranger reaches the gateway: through that proxy."""
+    """Yield the URL under which a stranger reaches the gateway: the proxy's."""
     with closing(RewritingProxy(keyless.url)) as proxy:
         yield proxy.url
 
 
 def test_a_proxy_that_rewrites_host_opens_no_route_to_strangers(stranger: str) -> None:
-    """Without keys: each is refused before anything is read, put in, paused or told."""
+    """Each is rejected before anything is read, enqueued, paused or returned."""
     voices = {"Host": "voices.example"}
     for method, path, _ in ROUTES:
         answer = requests.request(method, stranger + path, headers=voices, json={}, timeout=10)
         assert answer.status_code == 401, (method, path, answer.text)
 
 
-def test_a_stranger_puts_in_no_job_and_pauses_nothing(stranger: str, store: Store) -> None:
-    """What was accepted with 202 once."""
+def test_a_stranger_can_neither_enqueue_nor_pause(stranger: str, store: Store) -> None:
+    """Once this was accepted with 202."""
     job = {"audio_url": "https://example.com/ana.wav"}
 
     assert requests.post(f"{stranger}/v1/jobs", json=job, timeout=10).status_code == 401
@@ -84,8 +84,8 @@ def test_a_stranger_puts_in_no_job_and_pauses_nothing(stranger: str, store: Stor
     assert store.controls.gate(store.clock()).open
 
 
-def test_a_stranger_sees_and_does_nothing_on_the_page(stranger: str, keyless: Gateway) -> None:
-    """Each page leads to the login, which takes the token alone; what is sent without a login is refused."""
+def test_a_stranger_can_neither_see_nor_use_the_page(stranger: str, keyless: Gateway) -> None:
+    """Each page redirects to the login, which accepts only the token; forms without a login are rejected."""
     for path in PAGES:
         answer = requests.get(stranger + path, timeout=10, allow_redirects=False)
         assert (answer.status_code, answer.headers["Location"].partition("?")[0]) == (303, "/login"), path
@@ -97,8 +97,8 @@ def test_a_stranger_sees_and_does_nothing_on_the_page(stranger: str, keyless: Ga
     assert requests.get(f"{stranger}/?token=guess", timeout=10, allow_redirects=False).cookies.keys() == []
 
 
-def test_a_gateway_started_by_hand_without_keys_answers_no_stranger(build_gateway: Build) -> None:
-    """It has no token either, and says what to do."""
+def test_a_gateway_started_without_keys_and_token_answers_no_stranger(build_gateway: Build) -> None:
+    """The error says what to do."""
     with closing(RewritingProxy(build_gateway(api_keys="").url)) as proxy:
         for method, path in (("POST", "/v1/jobs"), ("POST", "/v1/pause"), ("GET", "/v1/status"), ("GET", "/metrics")):
             answer = requests.request(method, proxy.url + path, timeout=10)
@@ -108,9 +108,9 @@ def test_a_gateway_started_by_hand_without_keys_answers_no_stranger(build_gatewa
         assert requests.get(proxy.url, timeout=10).status_code == 403
 
 
-def test_an_honest_proxy_is_refused_even_with_the_token(keyless: Gateway) -> None:
-    """What it passes on is not from this machine: keys are for that."""
+def test_a_proxied_request_is_rejected_even_with_the_token(keyless: Gateway) -> None:
+    """It does not come from this machine: it needs a key."""
     for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "X-Forwarded-Host", "X-Forwarded-Proto"):
         answer = requests.get(keyless.link(), headers={name: "203.0.113.9"}, timeout=10, allow_redirects=False)
         assert (answer.status_code, "Set-Cookie" in answer.headers) == (403, False), name
-        assert "another machine" not in answer.text, "who asked the proxy is not known"
+        assert "another machine" not in answer.text, "the proxy's client is unknown"

@@ -29,7 +29,7 @@ from tests.security.network.raw_clients import (
     hello,
     piece,
     row,
-    sent,
+    send_slowly,
     until,
 )
 from tests.web.conftest import Build, Gateway, serving
@@ -39,13 +39,13 @@ from workers.gateway import batches, large, outbox
 from workers.gateway.connections import Bounds
 from workers.gateway.server import Protocol
 
-# ── answers that are not read ─────────────────────────────────────────────────────────────────────
+# ── responses ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_outcomes_that_are_not_read_stop_the_upload_and_fill_no_disk(
+def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sender cannot send on, is cut off after a while, and its place is free."""
+    """The sender is blocked, later disconnected, and its place is free."""
     monkeypatch.setattr(batches, "AT_ONCE", 1)
     monkeypatch.setattr(outbox, "IN_MEMORY", 4_096)
     monkeypatch.setattr(outbox, "SPOOL_MAX", 100_000)
@@ -61,44 +61,44 @@ def test_outcomes_that_are_not_read_stop_the_upload_and_fill_no_disk(
     monkeypatch.setattr(outbox.Outbox, "put", watched)
     gateway = build_gateway()
     wrong = json.dumps({f"unknown{number}": 1 for number in range(49)}).encode() + b"\n"
-    # Longer than it takes to fill the spool, also on a busy machine.
-    patient = replace(FAST, unread_s=2.0)
-    with serving(gateway.stage, patient) as (url, _), connected(url, head(UPLOAD), buffer=4_096) as raw:
+    # Longer than filling the spool takes, also on a busy machine.
+    bounds = replace(FAST, unread_s=2.0)
+    with serving(gateway.stage, bounds) as (url, _), connected(url, head(UPLOAD), buffer=4_096) as raw:
         with pytest.raises((ConnectionError, TimeoutError)):
-            sent(raw, [piece(wrong * 100)] * 1_000)
+            send_slowly(raw, [piece(wrong * 100)] * 1_000)
         assert len(set(map(id, spools))) == 1
         assert 50_000 < max(sizes) <= 100_000
         eventually(lambda: gateway("POST", UPLOAD, data=row(2), headers=ROWS).status_code == 200)
 
 
-def test_an_answer_that_is_not_read_is_given_up(logged: Callable[[str], int]) -> None:
-    """As one piece, or as a stream, whose next pieces are not made before: nothing of it stays."""
+def test_an_unread_response_is_dropped(logged: Callable[[str], int]) -> None:
+    """As one piece, or as a stream, whose later pieces are not produced: nothing stays in memory."""
     for app in (answering(MUCH), answering(65_536, 1_000_000)):
         with serving(app, FAST) as (url, server), connected(url, WHOLE, buffer=4_096):
             eventually(lambda: len(server.server_state.connections) == 1)
-            [held] = server.server_state.connections
+            [connection] = server.server_state.connections
             eventually(lambda: not server.server_state.connections, within_s=5)
-            assert held.transport.is_closing()
+            assert connection.transport.is_closing()
     assert logged("has not read an answer for 0.4 s") == 1
 
 
-def test_an_answer_that_is_read_slowly_is_read_to_its_end() -> None:
-    """Longer than one that is not read would be kept: what counts is that it goes on."""
-    begun = time.monotonic()
+def test_a_response_that_is_read_slowly_is_sent_completely() -> None:
+    """Also after the timeout of unread responses: progress counts."""
+    started_at = time.monotonic()
     with (
         serving(answering(MUCH), Bounds(unread_s=1.0, look_s=0.02)) as (url, _),
         connected(url, WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), buffer=65_536) as raw,
     ):
         size = 0
-        while came := raw.recv(1 << 18):
-            size += len(came)
-            time.sleep(0.002 if time.monotonic() - begun > 2 else 0.05)
+        while data := raw.recv(1 << 18):
+            size += len(data)
+            time.sleep(0.002 if time.monotonic() - started_at > 2 else 0.05)
     assert size > MUCH
-    assert time.monotonic() - begun > 2
+    assert time.monotonic() - started_at > 2
 
 
-def test_clients_together_leave_no_more_unread_than_there_is_room_for(logged: Callable[[str], int]) -> None:
-    """Of those who do not read, the one that waits longest is cut off, the others are not."""
+def test_all_unread_responses_together_are_bounded(logged: Callable[[str], int]) -> None:
+    """The client that has not read for the longest time is disconnected, the others are not."""
     bounds = Bounds(look_s=0.02, buffered=int(1.3 * MUCH))
     with (
         serving(answering(MUCH), bounds) as (url, server),
@@ -118,10 +118,8 @@ def test_clients_together_leave_no_more_unread_than_there_is_room_for(logged: Ca
 # ── memory ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_rows_that_stand_for_many_jobs_are_not_all_held_at_once(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What goes to Redis at once is counted in jobs and in characters: not 15,000 jobs because they are 150 rows."""
+def test_rows_with_many_jobs_are_enqueued_in_bounded_chunks(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk is bounded in jobs and in characters: 150 rows are not 15,000 jobs at once."""
     at_once: list[tuple[int, int]] = []
     real = VoiceQueue.enqueue_at_once
 
@@ -133,9 +131,9 @@ def test_rows_that_stand_for_many_jobs_are_not_all_held_at_once(
     monkeypatch.setattr(VoiceQueue, "enqueue_at_once", watched)
     songs = [{"prompt": "la"}] * 100
     tiny = [{"audio_url": f"https://a.example/{number}.wav", "songs": songs} for number in range(12)]
-    wide = [{**each, "metadata": {"a": "b" * 7_000}} for each in tiny[:3]]
+    wide = [{**row, "metadata": {"a": "b" * 7_000}} for row in tiny[:3]]
 
-    body = b"".join(json.dumps(each).encode() + b"\n" for each in tiny + wide)
+    body = b"".join(json.dumps(row).encode() + b"\n" for row in tiny + wide)
     assert gateway("POST", UPLOAD, data=body, headers=ROWS).status_code == 200
 
     assert sum(jobs for jobs, _ in at_once) == 1_500
@@ -143,48 +141,48 @@ def test_rows_that_stand_for_many_jobs_are_not_all_held_at_once(
     assert max(text for _, text in at_once) <= TEXT_MAX
 
 
-def test_many_answers_that_are_not_read_take_no_more_than_is_allowed_at_any_time() -> None:
-    """What is too much is seen when it is written, not at the next look, which may be late. Those go that have not
-    read for the longest time."""
-    made: list[bool] = []
+def test_unread_responses_exceed_the_bound_at_no_time() -> None:
+    """An excess is noticed on writing, not at the next check, which may be late. The clients that have not read for the
+    longest time are disconnected."""
+    finished: list[bool] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answering(MUCH)(scope, receive, send)
-        made.append(True)
+        finished.append(True)
 
-    def has_made(count: int) -> bool:
-        return len(made) == count
+    def have_finished(count: int) -> bool:
+        return len(finished) == count
 
     with serving(app, Bounds(buffered=2 * MUCH, look_s=60)) as (url, server), ExitStack() as stack:
         for number in range(1, 7):
             stack.enter_context(connected(url, WHOLE, buffer=4_096))
-            eventually(partial(has_made, number))
-        all_of_them = [each for each in server.server_state.connections if isinstance(each, Protocol)]
-        eventually(lambda: 0 < sum(each.unread for each in all_of_them) <= 2 * MUCH)
+            eventually(partial(have_finished, number))
+        connections = [connection for connection in server.server_state.connections if isinstance(connection, Protocol)]
+        eventually(lambda: 0 < sum(connection.unread for connection in connections) <= 2 * MUCH)
 
 
-def test_no_answer_is_made_while_the_one_before_it_is_not_read() -> None:
-    """A client that asks again and again on one connection, and does not read, has one answer in memory."""
-    begun: list[str] = []
+def test_no_response_is_produced_before_the_previous_one_is_read() -> None:
+    """A client that pipelines requests without reading has one response in memory."""
+    started: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        begun.append(scope["path"])
+        started.append(scope["path"])
         await (hello if scope["path"] == "/hello" else answering(MUCH))(scope, receive, send)
 
     with serving(app, Bounds()) as (url, _), connected(url, WHOLE * 3, buffer=4_096) as raw:
-        eventually(lambda: begun)
+        eventually(lambda: started)
         assert requests.get(f"{url}/hello", timeout=5).text == "hello"
-        assert begun == ["/", "/hello"]
+        assert started == ["/", "/hello"]
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         until(raw, b"0\r\n\r\nHTTP/1.1 200")
-    assert begun.count("/") > 1
+    assert started.count("/") > 1
 
 
-def test_large_answers_that_are_not_read_are_held_up_to_a_bound_and_one_key_has_half_of_it(
+def test_large_unread_responses_are_bounded_and_one_key_has_half_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They count whole until they are read, whatever of them the system has taken already."""
-    size = 6_000_000  # more than the system takes of what is not read
+    """They count in full until they are read, also the part in the kernel's buffers."""
+    size = 6_000_000  # more than the kernel buffers for a client that does not read
     monkeypatch.setattr(large, "HELD_MAX", 25_000_000)
     answers = large.Large()
 
@@ -192,13 +190,13 @@ def test_large_answers_that_are_not_read_are_held_up_to_a_bound_and_one_key_has_
         request = Request({**scope, "state": {"who": scope["path"]}}, receive)
         await (await answers.answer(request, lambda: size * "x"))(scope, receive, send)
 
-    def asking(who: str) -> bytes:
+    def request_of(who: str) -> bytes:
         return f"GET /{who} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
     with serving(app, Bounds()) as (url, _):
         with ExitStack() as stack:
             for who in ("greedy", "greedy", "other", "third"):
-                until(stack.enter_context(connected(url, asking(who), buffer=4_096)), b"HTTP/1.1 200")
+                until(stack.enter_context(connected(url, request_of(who), buffer=4_096)), b"HTTP/1.1 200")
             assert (requests.get(f"{url}/greedy", timeout=5).status_code, held_by(answers)) == (429, 4 * (size + 2))
             assert requests.get(f"{url}/fourth", timeout=5).status_code == 503
         eventually(lambda: held_by(answers) == 0)
@@ -206,12 +204,12 @@ def test_large_answers_that_are_not_read_are_held_up_to_a_bound_and_one_key_has_
 
 
 def held_by(answers: large.Large) -> int:
-    """Bytes of answers that are held."""
+    """Return the bytes of responses in memory."""
     return answers._held.total()
 
 
-def test_a_large_answer_that_is_read_slowly_and_steadily_is_read_to_its_end() -> None:
-    """It may take longer than a client that reads nothing is waited for: each piece that is read counts."""
+def test_a_large_response_that_is_read_slowly_is_sent_completely() -> None:
+    """It may take longer than the timeout of unread responses: each piece read counts."""
     size = 12_000_000
     answers = large.Large()
 
@@ -221,10 +219,10 @@ def test_a_large_answer_that_is_read_slowly_and_steadily_is_read_to_its_end() ->
 
     bounds = Bounds(unread_s=1.0, look_s=0.02)
     with serving(app, bounds) as (url, _), connected(url, WHOLE, buffer=65_536) as raw:
-        begun, came = time.monotonic(), 0
-        while came < size:
-            piece_came = raw.recv(200_000)
-            assert piece_came, f"cut off after {came:,} bytes"
-            came += len(piece_came)
-            time.sleep(0.05 if time.monotonic() - begun < 2.5 * bounds.unread_s else 0)
-        assert time.monotonic() - begun > 2 * bounds.unread_s
+        started_at, size_read = time.monotonic(), 0
+        while size_read < size:
+            data = raw.recv(200_000)
+            assert data, f"cut off after {size_read:,} bytes"
+            size_read += len(data)
+            time.sleep(0.05 if time.monotonic() - started_at < 2.5 * bounds.unread_s else 0)
+        assert time.monotonic() - started_at > 2 * bounds.unread_s
