@@ -21,14 +21,14 @@ from workers.local.supervisor import Supervisor
 @pytest.fixture(scope="module")
 def stolen() -> Iterator[list[tuple[str, str]]]:
     """Yield the requests (path and cookie) to servers that take each port between its choice and its use."""
-    fetch: list[tuple[str, str]] = []
+    requested: list[tuple[str, str]] = []
     with ExitStack() as resources, pytest.MonkeyPatch.context() as patch:
-        urls = [resources.enter_context(site("healthy", asked=fetch)) for _ in range(4)]
+        urls = [resources.enter_context(site("healthy", asked=requested)) for _ in range(4)]
         ports = [urlsplit(url).port for url in urls]
         # The ports of Valkey, Flower, the gateway and the simulator's controls: each process gets its second choice.
         order = iter([ports[0], None, ports[1], ports[2], None, None, None, ports[3]])
         patch.setattr(stacks, "free_port", lambda port=None: next(order, None) or free_port(port))
-        yield fetch
+        yield requested
 
 
 @pytest.fixture(scope="module")

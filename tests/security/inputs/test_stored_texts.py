@@ -110,10 +110,7 @@ def test_no_method_of_the_library_stores_half_a_character_or_fails_on_it(
         }
         if name in ("call_back_batch", "limit_batch"):
             kwargs["name"] = "spring"
-        for left_out in [
-            None,
-            *(parameter.name for parameter in parameters if parameter.default is not parameter.empty),
-        ]:
+        for left_out in [None, *optional]:
             call = {argument: value for argument, value in kwargs.items() if argument != left_out}
             outcome = _outcome(method, queue, call)
             assert "Unicode" not in outcome, (name, call)
