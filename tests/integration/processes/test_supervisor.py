@@ -1,4 +1,4 @@
-"""The small supervisor, on real processes."""
+"""The supervisor, with real processes."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from workers.local.supervisor import Program, Supervisor
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 
 
-def test_what_dies_is_started_again_and_said(tmp_path: Path) -> None:
-    """A killed program is another process soon after, and the supervisor tells why and where its log is."""
-    said: list[str] = []
-    with Supervisor(said.append, look_every_s=0.02) as supervisor:
+def test_a_program_that_dies_is_restarted_and_reported(tmp_path: Path) -> None:
+    """A killed program soon runs as another process, and the supervisor reports the reason and the log file."""
+    messages: list[str] = []
+    with Supervisor(messages.append, look_every_s=0.02) as supervisor:
         supervisor.add(Program("sleeper", SLEEPER, tmp_path / "log" / "sleeper.log"))
         first = supervisor.pid("sleeper")
         assert first is not None
         os.kill(first, signal.SIGKILL)
         eventually(lambda: supervisor.pid("sleeper") not in (None, first))
-    assert said == [f"sleeper died (SIGKILL), again in 0.2 s; its log: {tmp_path / 'log' / 'sleeper.log'}"]
+    assert messages == [f"sleeper died (SIGKILL), again in 0.2 s; its log: {tmp_path / 'log' / 'sleeper.log'}"]
 
 
-def test_what_keeps_dying_is_started_ever_more_rarely(tmp_path: Path) -> None:
-    """The wait grows with each death in a row, and the output of all tries is in the log."""
-    said: list[str] = []
-    failing = [sys.executable, "-c", "print('no luck', flush=True); raise SystemExit(3)"]
-    with Supervisor(said.append, look_every_s=0.02) as supervisor:
+def test_a_program_that_keeps_dying_is_restarted_with_backoff(tmp_path: Path) -> None:
+    """The delay grows with each death in a row, and the log has the output of all attempts."""
+    messages: list[str] = []
+    failing = [sys.executable, "-c", "print('no start', flush=True); raise SystemExit(3)"]
+    with Supervisor(messages.append, look_every_s=0.02) as supervisor:
         supervisor.add(Program("failing", failing, tmp_path / "failing.log"))
-        eventually(lambda: len(said) >= 3)
-    assert [line.split("; ")[0] for line in said[:3]] == [
+        eventually(lambda: len(messages) >= 3)
+    assert [line.split("; ")[0] for line in messages[:3]] == [
         f"failing died (exit code 3), again in {wait} s" for wait in ("0.2", "0.5", "1")
     ]
-    assert (tmp_path / "failing.log").read_text().count("no luck") >= 3
+    assert (tmp_path / "failing.log").read_text().count("no start") >= 3
 
 
-def test_what_is_held_down_stays_down_and_comes_back_at_once_afterwards(tmp_path: Path) -> None:
-    """An outage for as long as it is wanted, which is no death in a row; the others are looked after meanwhile."""
-    said: list[str] = []
-    with Supervisor(said.append, look_every_s=0.02) as supervisor:
+def test_a_program_that_is_held_down_restarts_at_once_afterwards(tmp_path: Path) -> None:
+    """An outage of any length, which counts as no death; the other programs are supervised meanwhile."""
+    messages: list[str] = []
+    with Supervisor(messages.append, look_every_s=0.02) as supervisor:
         for name in ("away", "alive"):
             supervisor.add(Program(name, SLEEPER, tmp_path / f"{name}.log"))
         alive = supervisor.pid("alive")
@@ -57,11 +57,11 @@ def test_what_is_held_down_stays_down_and_comes_back_at_once_afterwards(tmp_path
             eventually(lambda: supervisor.pid("alive") not in (None, alive))
             assert supervisor.pid("away") is None
         assert supervisor.pid("away") is not None
-    assert [line.split()[0] for line in said] == ["alive"]
+    assert [line.split()[0] for line in messages] == ["alive"]
 
 
-def test_what_ignores_the_signal_is_not_waited_for_for_ever(tmp_path: Path) -> None:
-    """It is killed once its time is over, and started again; the error names the program."""
+def test_a_program_that_ignores_the_signal_is_killed_after_its_timeout(tmp_path: Path) -> None:
+    """It is restarted; the error names the program."""
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
     with Supervisor(look_every_s=0.02) as supervisor:
         supervisor.add(Program("deaf", [sys.executable, "-c", program], tmp_path / "deaf.log", stop_s=0.2))
@@ -71,12 +71,12 @@ def test_what_ignores_the_signal_is_not_waited_for_for_ever(tmp_path: Path) -> N
             pytest.raises(TimeoutError, match=r"deaf did not end within 0\.2 s"),
             supervisor.held_down("deaf", signal.SIGHUP),
         ):
-            pytest.fail("it was taken for ended")
+            pytest.fail("the program counted as ended")
         assert supervisor.pid("deaf") not in (None, first)
 
 
 def test_foundations_end_last(tmp_path: Path) -> None:
-    """A program that others stand on outlives them."""
+    """A program that others depend on ends after them."""
     ended = tmp_path / "ended"
     script = (
         "import signal, sys, pathlib\n"
@@ -95,7 +95,7 @@ def test_foundations_end_last(tmp_path: Path) -> None:
     assert ended.read_text().split() == ["worker", "base"]
 
 
-#: A supervisor that is killed: a worker that leaves a child behind, what it needs, and the lock on a folder.
+#: A supervisor to be killed: a worker with a child, a program it depends on, and the lock on a folder.
 KILLED = """
 import pathlib, signal, sys
 from workers.local.home import alone_in
@@ -109,7 +109,7 @@ with alone_in(home) as lock, Supervisor(keeps=[lock.descriptor]) as supervisor:
     signal.pause()
 """
 
-#: Takes its time to end. The worker has a child in a group of its own, which ends after it.
+#: Ends slowly. The worker has a child in its own process group, which ends after it.
 SLOW_TO_END = """
 import os, pathlib, signal, sys, time
 def end(*_):
@@ -127,23 +127,23 @@ while True: signal.pause()
 """
 
 
-def test_a_killed_supervisor_leaves_nothing_behind_and_foundations_end_last(tmp_path: Path) -> None:
-    """SIGKILL of the supervisor: its programs are asked to end, what they need ends when the last of their children is
-    gone, and meanwhile no other stack starts from the folder."""
+def test_a_killed_supervisor_leaves_no_process_and_foundations_end_last(tmp_path: Path) -> None:
+    """After SIGKILL of the supervisor its programs are asked to end, the programs they depend on end after the last of
+    their children, and meanwhile no other stack starts in the folder."""
     with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), SLOW_TO_END]) as supervisor:
         logs = [tmp_path / f"{name}.log" for name in ("base", "worker")]
         eventually(lambda: all(log.exists() and "ready" in log.read_text() for log in logs))
         with pytest.raises(HomeInUse, match=f"process {supervisor.pid}"), alone_in(tmp_path, wait_s=9):
             pass
         supervisor.kill()
-    said: list[str] = []
-    with alone_in(tmp_path, wait_s=20, say=said.append):
+    messages: list[str] = []
+    with alone_in(tmp_path, wait_s=20, say=messages.append):
         assert (tmp_path / "ended").read_text().split() == ["worker", "child", "base"]
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
-def test_a_stop_that_is_forced_waits_no_longer(tmp_path: Path) -> None:
-    """What does not end by itself is waited for, and killed as soon as an operator wants that."""
+def test_a_forced_stop_does_not_wait(tmp_path: Path) -> None:
+    """A program that does not end is killed as soon as the operator requests it."""
     stubborn = (
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
     )
@@ -157,8 +157,8 @@ def test_a_stop_that_is_forced_waits_no_longer(tmp_path: Path) -> None:
 
 
 def test_two_stacks_never_share_a_folder(tmp_path: Path) -> None:
-    """Two Valkeys on one append-only file would destroy it: beside one that runs the second stack refuses at once, and
-    one that is ending is waited for."""
+    """Two Valkeys on one append-only file would destroy it: beside a running stack the second one fails at once, and it
+    waits for a stack that is ending."""
     with alone_in(tmp_path) as lock:
         with pytest.raises(HomeInUse, match="end it, or set VOICEQUEUE_HOME"), alone_in(tmp_path, wait_s=9):
             pass

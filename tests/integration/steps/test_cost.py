@@ -1,7 +1,7 @@
-"""What jobs cost in commands and messages, counted and not timed: a guard against doing more for each of them.
+"""Commands and messages per job, counted and not timed: a guard against an increase.
 
-A Valkey of its own tells by MONITOR what it was asked for, by clients and inside scripts. Workers are the pulse and the
-tasks themselves, whose messages this process takes from Celery's broker in memory. Time is the test's.
+MONITOR of a dedicated Valkey lists the commands of clients and scripts. The worker is its dispatcher and its tasks, run
+in this process with Celery's in-memory broker and a simulated clock.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ from workers.pulse import Pulse, publish
 
 JOBS, CHUNK, AT_ONCE = 100, 100, 16
 
-#: What clients send to keep a connection, and what ends the count.
+#: Commands that clients send to keep a connection, and the end marker of the count.
 UPKEEP = {"PING", "CLIENT", "SELECT", "HELLO", "ECHO"}
 
-# The bounds are the counts of today. Who makes something cheaper sets them to what is counted then (a bound of 0 makes
-# the test tell it); who makes it dearer says in the commit what for.
+# The bounds are the present counts. After a reduction set them to the new counts (with a bound of 0 the test prints
+# them); after an increase give the reason in the commit.
 
-#: A hundred voices with songs, whose orders are ready at the first poll: what clients ask for. A script is one.
-ASKED: Mapping[str, int] = {
+#: A hundred voices with songs, whose orders are ready at the first poll: commands of clients. A script counts as one.
+COMMANDS: Mapping[str, int] = {
     "enqueue": 1,
     "admit": 1,
     "charge": 14,  # as many at once as are sent: six times 16, and 4 of a chunk
-    "apply": 14 + 2,  # the orders that were taken meanwhile, and what the polls of a chunk found
+    "apply": 14 + 2,  # the orders accepted meanwhile, and the results of the polls of a chunk
     "claim": 2,
-    # How long the orders of each chunk took: what polls are planned by.
+    # Durations of the orders of each chunk, on which polls are planned.
     "LPUSH": 2,
     "LTRIM": 2,
     "SADD": 2,
-    # What the process has counted, told once.
+    # The process's metrics, flushed once.
     "MULTI": 1,
     "HINCRBY": 4,
     "HINCRBYFLOAT": 4,
     "EXEC": 1,
 }
-#: The calls that these scripts make in turn.
+#: Commands that these scripts execute.
 INSIDE: Mapping[str, int] = {"enqueue": 108, "admit": 1_317, "charge": 1_670, "apply": 4_435, "claim": 600}
-#: And the messages: one for each chunk and step.
+#: Celery messages: one for each chunk and step.
 SENT: Mapping[str, int] = {"voice.submit": 1, "voice.poll": 1, "music.submit": 1, "music.poll": 1}
 
-#: Asking once about a hundred orders, none of which is ready.
-POLL_ASKED: Mapping[str, int] = {
+#: One poll of a hundred orders, none of which is ready.
+POLL_COMMANDS: Mapping[str, int] = {
     "claim": 1,
     "plan": 1,
     "MULTI": 1,
@@ -76,21 +76,21 @@ POLL_ASKED: Mapping[str, int] = {
 POLL_INSIDE: Mapping[str, int] = {"claim": 300, "plan": 301}
 POLL_SENT: Mapping[str, int] = {"voice.poll": 1}
 
-#: All that a worker's pulse does in five seconds where there is nothing to do, once.
-REST_ASKED: Mapping[str, int] = {
+#: The idle work of one worker in five seconds.
+IDLE_COMMANDS: Mapping[str, int] = {
     "admit": 1,
     "overdue": 1,
     "expired": 1,
     "release": 1,
     "hasten": 1,
-    # It is heard, and notes its settings.
+    # Its heartbeat and its settings.
     "HSET": 2,
     "TIME": 1,
     "ZADD": 1,
     "ZRANGE": 2,
-    # How many processes there are, for sharing jobs out.
+    # The number of processes, to distribute jobs.
     "HGETALL": 1,
-    # Its turn to plan polls, and to tell of moves.
+    # Its turns to plan polls and to publish transitions.
     "SET": 2,
     "SMEMBERS": 1,
     "LRANGE": 2,
@@ -98,27 +98,27 @@ REST_ASKED: Mapping[str, int] = {
     "XRANGE": 1,
     "DEL": 1,
 }
-REST_INSIDE: Mapping[str, int] = {"admit": 14, "overdue": 3, "expired": 1, "release": 1, "hasten": 3}
+IDLE_INSIDE: Mapping[str, int] = {"admit": 14, "overdue": 3, "expired": 1, "release": 1, "hasten": 3}
 
 
 @dataclass
 class Counted:
-    """What Valkey was asked for: commands and scripts by clients, and the calls inside each script."""
+    """Commands and scripts of clients, and the commands inside each script."""
 
-    asked: Counter[str] = field(default_factory=Counter)
+    commands: Counter[str] = field(default_factory=Counter)
     inside: Counter[str] = field(default_factory=Counter)
 
 
 @pytest.fixture(scope="module")
 def valkey_url() -> Iterator[str]:
-    """A Valkey that nobody but this module's tests asks for anything."""
+    """Yield a Valkey that only this module uses."""
     with ValkeyServer(port=free_port(), config={"save": ""}) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 
 @dataclass(frozen=True)
-class Crew:
-    """A worker in this process: its pulse, its tasks, and the broker in memory that its messages go through."""
+class InProcessWorker:
+    """A worker in this process: its dispatcher, its tasks, and an in-memory broker."""
 
     bench: Bench
     pulse: Pulse
@@ -126,39 +126,39 @@ class Crew:
     sent: Counter[str] = field(default_factory=Counter)
 
     def order(self) -> None:
-        """Admit what is queued, and send the orders that messages tell of."""
+        """Admit queued jobs, and send the orders in the messages."""
         self.pulse.admit()
         self._run("submit")
 
     def poll(self) -> None:
-        """Let the time of the next polls come, and order the songs of the voices that are ready."""
+        """Advance the clock to the next polls, and order the songs of finished voices."""
         self.bench.clock.now += POLL_S
         self._run("poll")
         self._run("submit")
 
     def finish(self) -> None:
-        """All of it: orders that are ready at their first poll."""
+        """Finish jobs whose orders are ready at their first poll."""
         self.order()
         self.poll()
         self.poll()
 
-    def rest(self) -> None:
-        """What a pulse does beside admitting."""
+    def do_periodic_work(self) -> None:
+        """Do the periodic work besides admitting."""
         for do in (self.pulse.heard, self.pulse.plan_polls, self.pulse.tell, self.pulse.reconcile, self.pulse.admit):
             do()
 
-    def take_the_rest(self) -> None:
-        """Count the messages that wait, and do nothing about them."""
+    def drain(self) -> None:
+        """Count the waiting messages without processing them."""
         for queue in QUEUES:
             list(self.messages(queue))
 
     def _run(self, queue: str) -> None:
-        """Do what the messages in that queue say; those that are sent meanwhile wait for the next time."""
+        """Process the messages in this queue; those sent meanwhile wait for the next run."""
         for headers, args in list(self.messages(queue)):
             trace_task(self.app.tasks[headers["task"]], headers["id"], args, {}, request=headers, app=self.app)
 
     def messages(self, queue: str) -> Iterator[tuple[dict[str, Any], Any]]:
-        """Takes what is in a queue."""
+        """Consume the messages of a queue."""
         with self.app.connection_for_read() as connection:
             source = Queue(queue).bind(connection.default_channel)
             while message := source.get(no_ack=True):
@@ -168,124 +168,126 @@ class Crew:
 
 
 @pytest.fixture
-def crew(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
-    """A worker that has done one job, so that connections stand; scripts are loaded, and nothing is in its queues.
+def worker(
+    bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[InProcessWorker]:
+    """Yield a worker that has finished one job: connections are open, scripts are loaded, its queues are empty.
 
-    Answers to the calls that it makes at once come together, and nothing in it looks at the real time: what it asks for
-    is the same each time.
+    Replies to simultaneous requests arrive together, and nothing reads the real time: the counts are the same in every
+    run.
     """
     monkeypatch.setattr(Exchange, "told", partialmethod(_all_told, Exchange.told))
     monkeypatch.setattr("tasks.poll_scheduler.time", SimpleNamespace(monotonic=bench.clock))
     monkeypatch.setattr(Tally, "_soon", lambda _: None)
-    monkeypatch.setattr("celery._state._on_app_finalizers", set())  # tasks of other apps are theirs, and these ours
+    monkeypatch.setattr("celery._state._on_app_finalizers", set())  # without the tasks of other apps
     app = Celery("cost", set_as_current=False)
     app.conf.update(
         {**configuration(Settings(_env_file=None)), "broker_url": "memory://here", "broker_transport_options": {}}
     )
     with closing(MusicApi(simulator.api_url, "key", connections=AT_ONCE)) as upstream:
         services = replace(bench.services, upstream=upstream, chunk=CHUNK)
-        register(app, lambda: services, _nobody, _nobody)
-        found = Crew(bench, Pulse(services, partial(publish, app), worker="w", chunk=CHUNK), app)
-        found.take_the_rest()
+        register(app, lambda: services, _unused, _unused)
+        worker = InProcessWorker(bench, Pulse(services, partial(publish, app), worker="w", chunk=CHUNK), app)
+        worker.drain()
         for name in _scripts().values():
             redis.script_load(scripts.load(name).source)
         bench.store.enqueue([(spec.id(), spec) for spec in voices(1)], bench.clock.now)
-        found.finish()
-        found.pulse.tell()
-        found.sent.clear()
-        yield found
+        worker.finish()
+        worker.pulse.tell()
+        worker.sent.clear()
+        yield worker
     app.close()
 
 
 def _all_told(
-    exchange: Exchange[Any, Any], told: Callable[[Exchange[Any, Any]], list[Any]], within: float | None = None
+    exchange: Exchange[Any, Any], take: Callable[[Exchange[Any, Any]], list[Any]], within: float | None = None
 ) -> list[Any]:
-    found = told(exchange)
+    completed = take(exchange)
     while exchange.is_open:
-        found += told(exchange)
-    return found
+        completed += take(exchange)
+    return completed
 
 
-def _nobody() -> Any:
-    raise AssertionError("neither callbacks nor archives are at work here")
+def _unused() -> Any:
+    raise AssertionError("callbacks and archive are not used in this test")
 
 
 @contextmanager
 def counted(redis: Redis) -> Iterator[Counted]:
-    """Counts what is asked for meanwhile."""
-    found = Counted()
+    """Count the commands inside the block."""
+    counts = Counted()
     with redis.monitor() as monitor:  # type: ignore[no-untyped-call]  # redis-py's types leave it out
-        yield found
+        yield counts
         redis.echo("over")
         names = _scripts()
         script = ""
-        for each in monitor.listen():
-            command, _, rest = each["command"].partition(" ")
+        for command_info in monitor.listen():
+            command, _, rest = command_info["command"].partition(" ")
             if command == "ECHO":
                 return
-            if each["client_type"] == "lua":
-                found.inside[script] += 1
+            if command_info["client_type"] == "lua":
+                counts.inside[script] += 1
             elif command not in UPKEEP:
                 script = names.get(rest.partition(" ")[0], "")
-                found.asked[script or command] += 1
+                counts.commands[script or command] += 1
 
 
 def _scripts() -> dict[str, str]:
-    """The scripts by the hash that they are called by."""
+    """Return the names of scripts by their hash."""
     names = [file.name.removesuffix(".lua") for file in files(scripts).iterdir() if file.name.endswith(".lua")]
     return {scripts.load(name).sha: name for name in names}
 
 
-def assert_no_more(found: Mapping[str, int], bounds: Mapping[str, int], what: str) -> None:
-    """Fail where anything was counted more often than it may be, and tell all that was."""
-    dearer = sorted(name for name, count in found.items() if count > bounds.get(name, 0))
-    lines = [f"    {name}: {count}, at most {bounds.get(name, 0)}" for name, count in sorted(found.items())]
-    assert not dearer, "\n".join([f"{what}: {', '.join(dearer)} more often than it may be", *lines])
+def assert_no_more(counts: Mapping[str, int], bounds: Mapping[str, int], subject: str) -> None:
+    """Fail if a count exceeds its bound, and print all counts."""
+    exceeded = sorted(name for name, count in counts.items() if count > bounds.get(name, 0))
+    lines = [f"    {name}: {count}, at most {bounds.get(name, 0)}" for name, count in sorted(counts.items())]
+    assert not exceeded, "\n".join([f"{subject}: {', '.join(exceeded)} more often than it may be", *lines])
 
 
-def of_a_hundred(bench: Bench) -> None:
-    """Enqueue them as a producer does."""
+def enqueue_a_hundred(bench: Bench) -> None:
+    """Enqueue a hundred jobs as a producer does."""
     specs = voices(JOBS + 1)[1:]  # the first has warmed the worker up
     bench.store.enqueue([(spec.id(), spec) for spec in specs], bench.clock.now)
 
 
-def test_a_hundred_jobs_cost_no_more_commands_and_messages_than_they_did(crew: Crew, redis: Redis) -> None:
-    """From enqueueing to their songs, each order ready when it is asked about first."""
-    with counted(redis) as found:
-        of_a_hundred(crew.bench)
-        crew.finish()
-        crew.bench.store.tally.flush()
-    crew.take_the_rest()
+def test_a_hundred_jobs_need_no_more_commands_and_messages_than_before(worker: InProcessWorker, redis: Redis) -> None:
+    """From enqueueing to their songs, with each order ready at its first poll."""
+    with counted(redis) as counts:
+        enqueue_a_hundred(worker.bench)
+        worker.finish()
+        worker.bench.store.tally.flush()
+    worker.drain()
 
-    assert crew.bench.store.counts()[State.SUCCEEDED] == JOBS + 1
-    assert_no_more(crew.sent, SENT, "Celery messages")
-    assert_no_more(found.asked, ASKED, "commands")
-    assert_no_more(found.inside, INSIDE, "calls inside scripts")
+    assert worker.bench.store.counts()[State.SUCCEEDED] == JOBS + 1
+    assert_no_more(worker.sent, SENT, "Celery messages")
+    assert_no_more(counts.commands, COMMANDS, "commands")
+    assert_no_more(counts.inside, INSIDE, "calls inside scripts")
 
 
-def test_asking_about_a_hundred_orders_costs_no_more_than_it_did(
-    crew: Crew, redis: Redis, simulator: Simulator
+def test_polling_a_hundred_orders_needs_no_more_commands_than_before(
+    worker: InProcessWorker, redis: Redis, simulator: Simulator
 ) -> None:
-    """What is repeated most: a poll that finds nothing ready."""
+    """The most frequent work: a poll without results."""
     simulator.turn(voice_s=3600)
-    of_a_hundred(crew.bench)
-    crew.order()
-    with counted(redis) as found:
-        crew.poll()
-        crew.bench.store.tally.flush()
-    crew.sent.clear()
-    crew.take_the_rest()
+    enqueue_a_hundred(worker.bench)
+    worker.order()
+    with counted(redis) as counts:
+        worker.poll()
+        worker.bench.store.tally.flush()
+    worker.sent.clear()
+    worker.drain()
 
-    assert crew.bench.store.counts()[State.PENDING] == JOBS
-    assert_no_more(crew.sent, POLL_SENT, "Celery messages")
-    assert_no_more(found.asked, POLL_ASKED, "commands")
-    assert_no_more(found.inside, POLL_INSIDE, "calls inside scripts")
+    assert worker.bench.store.counts()[State.PENDING] == JOBS
+    assert_no_more(worker.sent, POLL_SENT, "Celery messages")
+    assert_no_more(counts.commands, POLL_COMMANDS, "commands")
+    assert_no_more(counts.inside, POLL_INSIDE, "calls inside scripts")
 
 
-def test_a_pulse_with_nothing_to_do_costs_no_more_than_it_did(crew: Crew, redis: Redis) -> None:
-    """It beats all day."""
-    with counted(redis) as found:
-        crew.rest()
+def test_an_idle_worker_needs_no_more_commands_than_before(worker: InProcessWorker, redis: Redis) -> None:
+    """It runs all day."""
+    with counted(redis) as counts:
+        worker.do_periodic_work()
 
-    assert_no_more(found.asked, REST_ASKED, "commands")
-    assert_no_more(found.inside, REST_INSIDE, "calls inside scripts")
+    assert_no_more(counts.commands, IDLE_COMMANDS, "commands")
+    assert_no_more(counts.inside, IDLE_INSIDE, "calls inside scripts")

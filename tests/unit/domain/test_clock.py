@@ -1,4 +1,4 @@
-"""The queue's time: Redis's, whatever this host's clock shows, and without asking each time."""
+"""The queue's time is Redis's, independent of this host's clock, and without a query for each reading."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from redis import ConnectionError, Redis
 
 from voicequeue.storage.clock import DRIFT, EVERY_S, EXACT_S, FIRST_TRIES, SOON_S, STEP_S, RedisClock
 
-#: Redis's time when the counter of this host is 0.
+#: Redis's time at counter 0 of this host.
 OFFSET = 1_800_000_000.0
 
 
 @dataclass
 class Host:
-    """A host with a counter, and a Redis that is `there_s` away and answers after another `back_s` seconds."""
+    """A host with a counter; a command takes `there_s` to Redis, and the reply `back_s`."""
 
     counter: float = 1_000.0
     offset: float = OFFSET
     there_s: float = 0.0
     back_s: float = 0.0
     is_away: bool = False
-    asked: int = 0
+    queries: int = 0
 
     def time(self) -> tuple[int, int]:
         """Answer Redis's TIME."""
-        self.asked += 1
+        self.queries += 1
         if self.is_away:
             raise ConnectionError
         self.counter += self.there_s
@@ -51,8 +51,8 @@ class Host:
         return RedisClock(cast(Redis, self), counter=lambda: self.counter)
 
 
-def test_the_time_is_that_of_redis_whatever_this_hosts_clock_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a clock that is off nor one that is set is read."""
+def test_the_time_is_independent_of_this_hosts_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a wrong clock nor a changed one affects it."""
     host = Host()
     clock = host.clock()
     for shown in (0.0, OFFSET + 3_600, OFFSET - 60):
@@ -61,20 +61,20 @@ def test_the_time_is_that_of_redis_whatever_this_hosts_clock_shows(monkeypatch: 
         assert clock() == pytest.approx(host.now(), abs=1e-5)
 
 
-def test_redis_is_asked_once_in_ten_seconds_however_often_the_time_is_read() -> None:
-    """Reading the time costs no round trip."""
+def test_redis_is_queried_once_in_ten_seconds_for_any_number_of_readings() -> None:
+    """Reading the time causes no round trip."""
     host = Host()
     clock = host.clock()
     for _ in range(1_000):
         host.counter += 0.1
         clock()
 
-    assert 100 / EVERY_S - 1 <= host.asked <= 100 / EVERY_S + 1
+    assert 100 / EVERY_S - 1 <= host.queries <= 100 / EVERY_S + 1
 
 
 @given(there_s=st.floats(0, 3), back_s=st.floats(0, 3), later=st.lists(st.floats(0, 60), max_size=20))
 def test_the_error_is_below_half_a_round_trip(there_s: float, back_s: float, later: list[float]) -> None:
-    """Wherever on the way it was lost; readings never go back."""
+    """For any distribution of the delay; readings never decrease."""
     host = Host(there_s=there_s, back_s=back_s)
     clock, readings = host.clock(), [0.0]
     for seconds in later:
@@ -85,25 +85,25 @@ def test_the_error_is_below_half_a_round_trip(there_s: float, back_s: float, lat
     assert readings == sorted(readings)
 
 
-def test_a_first_answer_that_took_long_is_asked_for_again() -> None:
-    """A new connection takes longer than what follows on it."""
+def test_a_slow_first_reply_is_repeated() -> None:
+    """A new connection is slower than later commands on it."""
     host = Host(back_s=1.0)
     clock = host.clock()
-    taken = host.time
+    query_time = host.time
     answers = iter((1.0, 0.0))
 
     def slow_at_first() -> tuple[int, int]:
         host.back_s = next(answers)
-        return taken()
+        return query_time()
 
     host.time = slow_at_first  # type: ignore[method-assign]
 
     assert clock() == pytest.approx(host.now(), abs=EXACT_S)
-    assert host.asked == 2 <= FIRST_TRIES
+    assert host.queries == 2 <= FIRST_TRIES
 
 
-def test_an_answer_that_took_long_changes_nothing_and_is_asked_for_again_soon() -> None:
-    """What is known is more exact."""
+def test_a_slow_reply_is_ignored_and_repeated_soon() -> None:
+    """The previous value is more exact."""
     host = Host()
     clock = host.clock()
     clock()
@@ -115,11 +115,11 @@ def test_an_answer_that_took_long_changes_nothing_and_is_asked_for_again_soon() 
     host.counter += SOON_S
     clock()
 
-    assert host.asked == 3
+    assert host.queries == 3
 
 
-def test_while_redis_is_away_the_time_goes_on() -> None:
-    """The time that was known is counted on from; nothing fails."""
+def test_the_time_continues_while_redis_is_away() -> None:
+    """It continues from the last known value; nothing fails."""
     host = Host()
     clock = host.clock()
     clock()
@@ -129,8 +129,8 @@ def test_while_redis_is_away_the_time_goes_on() -> None:
         assert clock() == pytest.approx(host.now(), abs=1e-3)
 
 
-def test_without_a_first_answer_there_is_no_time() -> None:
-    """Rather an error than this host's time: what needs the time needs Redis, too."""
+def test_without_a_first_reply_there_is_no_time() -> None:
+    """An error is better than this host's time; the caller needs Redis anyway."""
     host = Host(is_away=True)
     clock = host.clock()
     with pytest.raises(ConnectionError):
@@ -141,10 +141,8 @@ def test_without_a_first_answer_there_is_no_time() -> None:
 
 
 @pytest.mark.parametrize("step", [3_600.0, -60.0, -3_600.0])
-def test_when_redis_clock_is_set_the_time_follows_and_says_so_once(
-    step: float, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Hosts agree again as soon as each has asked; a step back is followed as well."""
+def test_a_change_of_redis_clock_is_followed_and_logged_once(step: float, caplog: pytest.LogCaptureFixture) -> None:
+    """Hosts agree again after each has queried Redis; steps back are followed too."""
     host = Host()
     clock = host.clock()
     clock()
@@ -160,8 +158,8 @@ def test_when_redis_clock_is_set_the_time_follows_and_says_so_once(
     ]
 
 
-def test_small_corrections_never_turn_the_time_back() -> None:
-    """It nearly stops instead; no two readings are the same."""
+def test_small_corrections_never_decrease_the_time() -> None:
+    """It nearly stops instead; all readings differ."""
     host = Host()
     clock = host.clock()
     clock()
@@ -172,11 +170,11 @@ def test_small_corrections_never_turn_the_time_back() -> None:
     readings = [before, *(clock() for _ in range(100))]
 
     assert sorted(set(readings)) == readings
-    assert host.asked == 2
+    assert host.queries == 2
 
 
-def test_threads_do_not_wait_for_the_one_that_asks() -> None:
-    """Redis may be slow to answer; what is known is good enough meanwhile."""
+def test_threads_do_not_wait_for_the_querying_thread() -> None:
+    """Redis may be slow; the known value suffices meanwhile."""
     host, gate, slow = Host(), threading.Event(), threading.Event()
     clock, answer = host.clock(), host.time
 
@@ -189,16 +187,16 @@ def test_threads_do_not_wait_for_the_one_that_asks() -> None:
     host.counter += EVERY_S
     host.time = stuck  # type: ignore[method-assign]
     with ThreadPoolExecutor(1) as threads:
-        asking = threads.submit(clock)
+        query = threads.submit(clock)
         assert slow.wait(10)
         assert clock() == pytest.approx(host.now(), abs=1e-3)
         gate.set()
-        assert asking.result() == pytest.approx(host.now(), abs=1e-3)
+        assert query.result() == pytest.approx(host.now(), abs=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_child_asks_although_a_thread_of_its_parent_was_asking() -> None:
-    """The parent's thread, and with it the end of its question, is not there any more."""
+def test_a_forked_child_queries_although_a_thread_of_its_parent_did() -> None:
+    """The parent's thread does not exist in the child, so its query never ends there."""
     host, gate, slow = Host(), threading.Event(), threading.Event()
     clock, answer, parent = host.clock(), host.time, os.getpid()
 
@@ -215,7 +213,7 @@ def test_a_forked_child_asks_although_a_thread_of_its_parent_was_asking() -> Non
         assert slow.wait(10)
         if not (child := os.fork()):
             clock()
-            os._exit(0 if host.asked == 2 else 1)
+            os._exit(0 if host.queries == 2 else 1)
         _, status = os.waitpid(child, 0)
         gate.set()
 

@@ -1,4 +1,4 @@
-"""What can go wrong for a caller: one tree of errors, whose texts may be logged anywhere."""
+"""Errors for callers: one tree of classes, with texts that may be logged anywhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from voicequeue.cli.intake import items
 from voicequeue.domain.spec import parse
 from voicequeue.ingest.row_reader import Rows
 
-EACH = [
+ERRORS = [
     UnknownPlan(),
     BadCursor(),
     InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")]),
@@ -47,43 +47,44 @@ EACH = [
     ("kind", "builtin"),
     [(InvalidJob, ValueError), (KeyConflict, ValueError), (UnknownJob, LookupError), (UnknownBatch, LookupError)],
 )
-def test_an_error_is_also_what_python_calls_it(kind: type[Exception], builtin: type[Exception]) -> None:
-    """Code that knows nothing of us catches a wrong value or a failed look-up by its usual name."""
+def test_an_error_is_also_the_matching_builtin_error(kind: type[Exception], builtin: type[Exception]) -> None:
+    """Code that does not import voicequeue can catch invalid values and failed look-ups as ValueError and
+    LookupError."""
     assert issubclass(kind, builtin)
 
 
-def test_one_class_catches_them_all() -> None:
-    """Whoever asks for our errors gets each of them."""
-    assert all(isinstance(error, VoiceQueueError) for error in EACH)
+def test_one_class_catches_every_error() -> None:
+    """The base class VoiceQueueError."""
+    assert all(isinstance(error, VoiceQueueError) for error in ERRORS)
 
 
-def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    """Every error is drawn there, and nothing else is."""
+def test_the_tree_in_the_docstring_is_complete() -> None:
+    """It lists every error, and nothing else."""
     drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
 
-    assert drawn == {type(error).__name__ for error in EACH}
+    assert drawn == {type(error).__name__ for error in ERRORS}
     assert drawn == {kind.__name__ for kind in VoiceQueueError.__subclasses__() if kind.__module__ == errors.__name__}
 
 
-@pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
-def test_an_error_survives_its_way_between_processes(error: VoiceQueueError) -> None:
-    """Pickled or copied it says the same and knows the same: process pools and Celery send errors so."""
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
-        assert type(twin) is type(error)
-        assert str(twin) == str(error)
-        assert vars(twin) == vars(error)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_survives_pickling_and_copying(error: VoiceQueueError) -> None:
+    """With the same text and attributes: process pools and Celery pickle errors."""
+    for duplicate in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(duplicate) is type(error)
+        assert str(duplicate) == str(error)
+        assert vars(duplicate) == vars(error)
 
 
-def test_an_invalid_job_names_every_field_that_is_wrong() -> None:
-    """By its dotted path; what concerns the whole job stands without one."""
+def test_an_invalid_job_error_names_every_invalid_field() -> None:
+    """By its dotted path; an error of the whole job has none."""
     error = InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")])
 
     assert str(error) == "song.title: is too long; is odd"
     assert error.problems == (Problem("song.title", "is too long"), Problem("", "is odd"))
 
 
-def test_a_key_conflict_names_the_key_and_the_job_that_has_it() -> None:
-    """The caller can look at that job, or choose another key."""
+def test_a_key_conflict_names_the_key_and_the_existing_job() -> None:
+    """The caller can look up that job, or choose another key."""
     error = KeyConflict("order-7", "abcdefgh")
 
     assert "'order-7'" in str(error)
@@ -115,29 +116,29 @@ SECRET = "s3cr3t"
     ],
 )
 def test_the_text_of_an_error_quotes_no_value(fields: dict[str, Any]) -> None:
-    """A URL may carry a token, lyrics are somebody's: neither is in what gets logged."""
-    with pytest.raises(InvalidJob) as caught:
+    """A URL may contain a token, and lyrics are private: neither appears in logs."""
+    with pytest.raises(InvalidJob) as raised:
         parse({"audio_url": "https://x.example/a.wav", **fields})
 
-    assert SECRET not in str(caught.value)
-    assert SECRET not in repr(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert SECRET not in str(raised.value)
+    assert SECRET not in repr(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
 
 
-def kept_errors() -> Iterator[BaseException | None]:
-    """What each way in keeps of an order that is wrong, after it was caught."""
-    wrong = {"audio_url": "x", "unknown": 1}
-    with VoiceQueue("redis://127.0.0.1:1") as queue:  # it is not asked: there is nothing to enqueue
-        yield queue.enqueue_many([wrong]).rejections[0].error
-        yield queue.enqueue_at_once([wrong])[0].error
-        yield next(queue.preview([wrong])).error
+def stored_errors() -> Iterator[BaseException | None]:
+    """Yield the error that each entry stores for an invalid job, after it was caught."""
+    invalid = {"audio_url": "x", "unknown": 1}
+    with VoiceQueue("redis://127.0.0.1:1") as queue:  # Redis is not used: there is nothing to enqueue
+        yield queue.enqueue_many([invalid]).rejections[0].error
+        yield queue.enqueue_at_once([invalid])[0].error
+        yield next(queue.preview([invalid])).error
     yield next(items(Rows(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
 
 
-def test_an_error_that_is_kept_holds_nothing_of_what_was_read() -> None:
-    """Neither the frames that it came through nor an error before it: they hold the whole order, parsed."""
-    for error in kept_errors():
+def test_a_stored_error_references_nothing_of_the_input() -> None:
+    """Neither stack frames nor an earlier error: they reference the whole parsed input."""
+    for error in stored_errors():
         assert isinstance(error, InvalidJob)
         assert error.problems
         assert (error.__traceback__, error.__context__, error.__cause__) == (None, None, None)

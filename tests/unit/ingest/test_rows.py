@@ -1,4 +1,4 @@
-"""Jobs from CSV: every usual way of writing it is read, and one bad row costs no other."""
+"""Jobs from CSV: every common dialect is read, and an invalid row affects no other row."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.unit.ingest.files import A, B, C, file, file_error, jobs, row_error, 
 from voicequeue import VoiceJob
 from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS, Rows
 
-# ── CSV as people write it ────────────────────────────────────────────────────────────────────────
+# ── CSV dialects ──────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_any_usual_delimiter_is_found_in_the_header(delimiter: str) -> None:
-    """Comma, semicolon, tab and pipe, whatever else stands in the cells."""
+def test_every_common_delimiter_is_detected_from_the_header(delimiter: str) -> None:
+    """Comma, semicolon, tab and pipe, for any content of the cells."""
     lines = [["audio_url", "name", "metadata.first row: no"], [A, "Ana; Bo, Cy | Di", "1"]]
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter).writerows(lines)
@@ -28,16 +28,16 @@ def test_any_usual_delimiter_is_found_in_the_header(delimiter: str) -> None:
 
 
 def test_one_column_needs_no_delimiter() -> None:
-    """A bare list of recordings under its heading."""
+    """A plain list of recordings under its header."""
     assert [job.audio_url for job in jobs(rows("audio_url", A, B))] == [A, B]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["unix", "windows", "old mac"])
 def test_any_line_end_is_read(end: bytes) -> None:
-    """Values carry no line end, and lines are counted as an editor counts them."""
-    found = rows("audio_url,name", f"{A},Ana", f"{B},Bo", end=end)
+    """Values contain no line end, and lines are counted as in an editor."""
+    parsed = rows("audio_url,name", f"{A},Ana", f"{B},Bo", end=end)
 
-    assert [(row.line, row.cells["name"]) for row in found] == [(2, "Ana"), (3, "Bo")]
+    assert [(row.line, row.cells["name"]) for row in parsed] == [(2, "Ana"), (3, "Bo")]
 
 
 def test_a_byte_order_mark_is_not_part_of_the_first_column() -> None:
@@ -47,12 +47,12 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column() -> None:
 
 
 def test_the_last_line_needs_no_end() -> None:
-    """As many editors leave it."""
+    """Many editors leave it out."""
     assert len(rows("audio_url", A, B, end=b"\n")) == len(list(Rows(io.BytesIO(f"audio_url\n{A}\n{B}".encode()))))
 
 
 def test_quoted_cells_may_hold_line_ends_delimiters_and_quotes() -> None:
-    """Lyrics are read as they were written."""
+    """Lyrics are read unchanged."""
     [row] = rows("audio_url,prompt", f'"{A}","[Verse]', 'she said ""Hi"", and', 'left"')
 
     song = row.job("spring").song
@@ -61,20 +61,20 @@ def test_quoted_cells_may_hold_line_ends_delimiters_and_quotes() -> None:
     assert song.prompt == '[Verse]\nshe said "Hi", and\nleft'
 
 
-def test_lines_are_told_as_an_editor_counts_them() -> None:
-    """A row is where it begins, after cells of many lines and after blank lines."""
-    found = rows("audio_url,prompt", f'{A},"one', "two", 'three"', "", f'{B},"one', 'two"', f"{C},one")
+def test_line_numbers_are_those_of_an_editor() -> None:
+    """A row has the number of its first line, also after multi-line cells and blank lines."""
+    parsed = rows("audio_url,prompt", f'{A},"one', "two", 'three"', "", f'{B},"one', 'two"', f"{C},one")
 
-    assert [row.line for row in found] == [2, 6, 8]
+    assert [row.line for row in parsed] == [2, 6, 8]
 
 
-def test_blank_lines_are_no_rows() -> None:
+def test_blank_lines_are_skipped() -> None:
     """Empty, of spaces, or of delimiters alone."""
     assert [row.line for row in rows("audio_url,name", "", "   ", ",", " , ", f"{A},Ana", "")] == [6]
 
 
-def test_space_around_a_cell_does_not_count() -> None:
-    """Also where only certain words are allowed."""
+def test_whitespace_around_a_cell_is_ignored() -> None:
+    """Also in columns with fixed values."""
     [job] = jobs(rows("audio_url , priority, vocal_gender, prompt", f" {A} , high , f , la "))
 
     assert job.audio_url == A
@@ -83,22 +83,22 @@ def test_space_around_a_cell_does_not_count() -> None:
     assert job.song.vocal_gender == "f"
 
 
-def test_an_empty_cell_is_a_field_left_out() -> None:
-    """So one file can hold voices with and without songs."""
-    plain, sings = jobs(rows("audio_url,name,prompt,style_weight", f"{A},,,", f"{B},Bo,la,0.5"))
+def test_an_empty_cell_omits_the_field() -> None:
+    """So one file can contain voices with and without songs."""
+    plain, with_song = jobs(rows("audio_url,name,prompt,style_weight", f"{A},,,", f"{B},Bo,la,0.5"))
 
     assert plain == VoiceJob(audio_url=A, batch="spring").with_row_key()
-    assert sings.song is not None
-    assert sings.song.style_weight == 0.5
+    assert with_song.song is not None
+    assert with_song.song.style_weight == 0.5
 
 
 def test_a_row_may_end_early() -> None:
-    """Cells that are missing at the end are empty ones."""
+    """Missing cells at the end count as empty."""
     assert jobs(rows("audio_url,name,title", A))[0].name is None
 
 
-def test_every_column_of_a_job_and_its_song_can_be_given() -> None:
-    """Flat beside each other, with metadata by name."""
+def test_every_field_of_a_job_and_its_song_has_a_column() -> None:
+    """Side by side, with metadata by name."""
     cells = {
         "audio_url": A, "name": "Ana", "key": "k", "priority": "bulk", "callback_url": B, "max_credits": "20",
         "start_within_s": "60.5", "voice": "ana", "reuse": "yes", "audio_sha256": "0a" * 32,
@@ -122,43 +122,44 @@ def test_every_column_of_a_job_and_its_song_can_be_given() -> None:
 
 
 def test_a_row_belongs_to_the_batch_and_has_a_key() -> None:
-    """Its own key where it has one, else one of its content: the same file again is the same jobs."""
+    """Its own key if it has one, otherwise one derived from its content: ingesting the file again gives the same
+    jobs."""
     first, second = jobs(rows("audio_url,key", f"{A},mine", B))
 
     assert (first.batch, first.key) == ("spring", "mine")
     assert second.key == VoiceJob(audio_url=B, batch="spring").with_row_key().key
 
 
-# ── files that are refused as a whole ─────────────────────────────────────────────────────────────
+# ── rejected files ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_unknown_column_is_refused_by_name_before_any_row() -> None:
-    """Nothing of the file is taken, and the text lists what is allowed."""
+def test_an_unknown_column_is_rejected_by_name_before_any_row() -> None:
+    """Nothing of the file is enqueued, and the error lists the allowed columns."""
     text = file_error("audio_url,promt,Title", f"{A},la,T")
 
     assert "'promt', 'Title'" in text
     assert all(column in text for column in (*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"))
 
 
-def test_of_very_many_wrong_columns_the_first_are_named_and_the_others_counted() -> None:
-    """Unknown ones and repeated ones: the answer stays short, and is there at once."""
+def test_many_wrong_columns_are_named_in_part_and_counted() -> None:
+    """Unknown and repeated ones: the error is short and fast."""
     unknown = [f"column{number}" for number in range(5_000)]
-    known = [f"metadata.{number}" for number in range(1_500)]
+    repeated = [f"metadata.{number}" for number in range(1_500)]
 
-    for columns in (unknown, [*known, *known]):
+    for columns in (unknown, [*repeated, *repeated]):
         reason = file_error(",".join(columns))
         assert " more" in reason
         assert len(reason) < 3_000
 
 
-def test_a_column_that_is_there_twice_is_refused_by_name() -> None:
-    """Nobody knows which of the two is meant."""
+def test_a_repeated_column_is_rejected_by_name() -> None:
+    """It would be ambiguous."""
     assert "'name'" in file_error("audio_url,name,name", f"{A},Ana,Bo")
 
 
 @pytest.mark.parametrize("header", ["name,prompt", "metadata.audio_url", "line,reason"])
-def test_a_file_without_recordings_and_personas_is_refused(header: str) -> None:
-    """Not one row of it could be a job."""
+def test_a_file_without_recordings_and_personas_is_rejected(header: str) -> None:
+    """None of its rows could be a job."""
     assert file_error(header) == "a column audio_url or persona_id is required"
 
 
@@ -168,8 +169,8 @@ def test_metadata_needs_a_name() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"   \n", b"\xef\xbb\xbf"], ids=["nothing", "lines", "space", "BOM"])
-def test_an_empty_file_is_refused(content: bytes) -> None:
-    """It says that the header is missing."""
+def test_an_empty_file_is_rejected(content: bytes) -> None:
+    """The error says that the header is missing."""
     assert "empty" in file_error(content)
 
 
@@ -178,8 +179,8 @@ def test_a_header_alone_is_a_file_without_rows() -> None:
     assert rows("audio_url,name") == []
 
 
-def test_a_file_without_a_header_is_told_so_and_not_quoted() -> None:
-    """Its first recording may carry a token in its URL."""
+def test_the_error_of_a_file_without_a_header_quotes_no_content() -> None:
+    """Its first recording may have a token in its URL."""
     text = file_error(f"{A}?token=s3cr3t,Ana", f"{B},Bo")
 
     assert "first line must name the columns" in text
@@ -187,57 +188,57 @@ def test_a_file_without_a_header_is_told_so_and_not_quoted() -> None:
 
 
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_a_file_in_utf16_is_refused(codec: str) -> None:
-    """As some spreadsheets save "Unicode text"; with its mark, the text says what it is."""
+def test_a_file_in_utf16_is_rejected(codec: str) -> None:
+    """Some spreadsheet programs save "Unicode text" so; with a byte order mark the error names UTF-16."""
     text = file_error(f"audio_url\n{A}\n".encode(codec))
 
     assert codec != "utf-16" or "UTF-16" in text
 
 
-def test_a_json_array_is_refused_with_what_to_do() -> None:
+def test_a_json_array_is_rejected_with_the_fix() -> None:
     """It could not be read as a stream."""
     assert "JSON object on a line of its own" in file_error(json.dumps([{"audio_url": A}]))
 
 
-def test_what_is_no_text_at_all_is_refused_in_a_few_words() -> None:
-    """A recording given instead of the list of recordings."""
+def test_the_error_of_a_binary_file_is_short() -> None:
+    """For example a recording instead of the list of recordings."""
     assert len(file_error(bytes(range(1, 256)) * 1_000)) < 2_000
 
 
-# ── rows that are refused ─────────────────────────────────────────────────────────────────────────
+# ── rejected rows ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_too_many_cells_are_refused_and_not_cut() -> None:
-    """A delimiter in an unquoted cell moves every cell after it."""
+def test_surplus_cells_are_rejected_and_not_dropped() -> None:
+    """A delimiter in an unquoted cell shifts every cell after it."""
     bad, good = rows("audio_url,prompt", f"{A},la, la", f"{B},la")
 
     assert "has 3 cells, but the header names 2" in row_error(bad)
     assert good.job("spring").audio_url == B
 
 
-def test_cells_that_are_empty_do_not_excuse_too_many() -> None:
-    """The row may be cut anywhere; a person has to look."""
+def test_empty_surplus_cells_are_rejected_too() -> None:
+    """The row may be split in any place; a person must check it."""
     assert "has 4 cells" in row_error(rows("audio_url,name", f"{A},Ana,,")[0])
 
 
-def test_bytes_that_are_not_utf8_cost_their_own_row_only() -> None:
-    """The rows around it are taken; the error names the field."""
+def test_invalid_utf8_rejects_only_its_own_row() -> None:
+    """The rows around it are accepted; the error names the field."""
     first, bad, last = rows("audio_url,name", f"{A},Ana", B.encode() + b",Bj\xf6rn", f"{C},Cy")
 
     assert row_error(bad).startswith("name: ")
     assert [first.job("b").name, last.job("b").name] == ["Ana", "Cy"]
 
 
-def test_nul_bytes_cost_their_own_row_only() -> None:
-    """They are a sign of a broken file, and no lyrics."""
+def test_nul_bytes_reject_only_their_own_row() -> None:
+    """They indicate a corrupt file."""
     first, bad, last = rows("audio_url,name", f"{A},Ana", f"{B},B\0o", f"{C},Cy")
 
     assert "NUL" in row_error(bad)
     assert [first.job("b").name, last.job("b").name] == ["Ana", "Cy"]
 
 
-def test_a_quote_that_is_never_closed_does_not_become_lyrics() -> None:
-    """The rows that it swallowed are named by their lines, and nothing of them is sung."""
+def test_an_unclosed_quote_does_not_become_lyrics() -> None:
+    """The error names the lines of the swallowed rows, and none of them is enqueued."""
     first, bad = rows("audio_url,prompt", f"{A},la", f'{B},"la', f"{C},la")
 
     assert first.job("b").audio_url == A
@@ -245,30 +246,30 @@ def test_a_quote_that_is_never_closed_does_not_become_lyrics() -> None:
     assert "lines 3 to 4" in row_error(bad)
 
 
-def test_text_after_a_closing_quote_is_refused() -> None:
-    """The quote was meant to be doubled, or is not in its place."""
+def test_text_after_a_closing_quote_is_rejected() -> None:
+    """The quote should be doubled, or is misplaced."""
     bad, good = rows("audio_url,prompt", f'{A},"la" la', f"{B},la")
 
     assert "not readable as CSV" in row_error(bad)
     assert (good.line, good.job("b").audio_url) == (3, B)
 
 
-def test_a_cell_of_endless_length_is_refused() -> None:
-    """It is not held in memory; the rows after it are read again."""
+def test_an_overlong_cell_is_rejected() -> None:
+    """It is not kept in memory; the rows after it are read."""
     bad, good = rows("audio_url,prompt", f"{A},{'x' * 200_000}", f"{B},la")
 
     assert "not readable as CSV" in row_error(bad)
     assert (good.line, good.job("b").audio_url) == (3, B)
 
 
-def test_a_problem_of_the_song_is_told_by_its_column() -> None:
+def test_an_error_in_the_song_names_its_column() -> None:
     """The file has a column `title`, and no `song.title`."""
     [row] = rows("audio_url,prompt,title,metadata.a", f"{A},la,{'x' * 81},{'x' * 9_000}")
 
     assert [problem.partition(":")[0] for problem in row_error(row).split("; ")][:2] == ["title", "metadata"]
 
 
-# ── going on in the middle ────────────────────────────────────────────────────────────────────────
+# ── resuming ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -279,12 +280,13 @@ def test_a_problem_of_the_song_is_told_by_its_column() -> None:
     ],
     ids=["CSV", "JSON Lines"],
 )
-def test_reading_goes_on_after_any_row(lines: list[str]) -> None:
-    """With the lines read until then one has the same rows as without an interruption, by their own numbers."""
+def test_reading_can_resume_after_any_row(lines: list[str]) -> None:
+    """From the number of lines read so far, the remaining rows are the same as without an interruption, with the same
+    line numbers."""
     whole = Rows(file(*lines))
-    read = [(row, whole.lines) for row in whole]
+    rows_and_lines = [(row, whole.lines) for row in whole]
 
-    for place, (_, lines_read) in enumerate(read):
+    for place, (_, lines_read) in enumerate(rows_and_lines):
         rest = Rows(file(*lines))
         rest.pass_over(lines_read)
-        assert [(row, rest.lines) for row in rest] == read[place + 1 :]
+        assert [(row, rest.lines) for row in rest] == rows_and_lines[place + 1 :]

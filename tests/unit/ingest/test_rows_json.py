@@ -19,12 +19,12 @@ from voicequeue.ingest.row_reader import Row, Rows
 
 
 def json_rows(*objects: Any) -> list[Row]:
-    """The rows of a JSON Lines file."""
-    return rows(*(json.dumps(each) for each in objects))
+    """Return the rows of a JSON Lines file."""
+    return rows(*(json.dumps(content) for content in objects))
 
 
-def test_json_may_be_nested_as_a_job_is_or_flat_as_a_row_is() -> None:
-    """Either way it is the same job, with the same key."""
+def test_json_may_be_nested_like_a_job_or_flat_like_a_row() -> None:
+    """Both give the same job, with the same key."""
     nested = {"audio_url": A, "song": {"prompt": "la", "title": "T"}, "metadata": {"artist": "ana"}}
     flat = {"audio_url": A, "prompt": "la", "title": "T", "metadata.artist": "ana"}
     mixed = {"audio_url": A, "song": {"prompt": "la"}, "title": "T", "metadata": {}, "metadata.artist": "ana"}
@@ -42,20 +42,20 @@ def test_csv_and_json_of_the_same_row_are_the_same_job() -> None:
     assert from_csv == from_json
 
 
-def test_a_line_that_is_no_json_costs_itself_only() -> None:
-    """The others are taken; lines are counted, blank ones too."""
+def test_an_invalid_line_rejects_only_itself() -> None:
+    """The others are accepted; blank lines are counted too."""
     good = json.dumps({"audio_url": A})
 
-    found = rows(good, "", '{"audio_url": ', "[]", '"text"', good)
+    parsed = rows(good, "", '{"audio_url": ', "[]", '"text"', good)
 
-    assert [row.line for row in found] == [1, 3, 4, 5, 6]
-    assert "not readable as JSON" in row_error(found[1])
-    assert row_error(found[2]) == row_error(found[3]) == "must be a JSON object"
-    assert jobs([found[0], found[4]])[0].audio_url == A
+    assert [row.line for row in parsed] == [1, 3, 4, 5, 6]
+    assert "not readable as JSON" in row_error(parsed[1])
+    assert row_error(parsed[2]) == row_error(parsed[3]) == "must be a JSON object"
+    assert jobs([parsed[0], parsed[4]])[0].audio_url == A
 
 
-def test_json_of_endless_brackets_costs_itself_only() -> None:
-    """No line can bring the reader down."""
+def test_deeply_nested_json_rejects_only_itself() -> None:
+    """No line can end the reader."""
     deep, good = rows('{"audio_url":' + "[" * 100_000, json.dumps({"audio_url": A}))
 
     assert "not readable as JSON" in row_error(deep)
@@ -63,7 +63,7 @@ def test_json_of_endless_brackets_costs_itself_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("fields", "field"),
     [
         ({"song": "la la"}, "song"),
         ({"song": "la la", "title": "T"}, "song"),
@@ -73,14 +73,14 @@ def test_json_of_endless_brackets_costs_itself_only() -> None:
         ({"batch": "autumn"}, "batch"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_never_dropped(given: dict[str, object], field: str) -> None:
-    """A value of the wrong kind names its column; nothing is enqueued without it."""
-    [row] = json_rows({"audio_url": A, **given})
+def test_an_invalid_value_is_rejected_and_never_dropped(fields: dict[str, object], field: str) -> None:
+    """A value of the wrong type is reported by its column; the job is not enqueued without it."""
+    [row] = json_rows({"audio_url": A, **fields})
 
     assert row_error(row).startswith(field)
 
 
-def test_null_is_a_field_left_out() -> None:
+def test_null_omits_the_field() -> None:
     """Programs write every field."""
     [job] = jobs(json_rows({"audio_url": A, "persona_id": None, "song": None, "title": None, "prompt": "la"}))
 
@@ -88,33 +88,33 @@ def test_null_is_a_field_left_out() -> None:
     assert job.song.prompt == "la"
 
 
-def test_json_may_say_the_batch_that_it_goes_into_anyway() -> None:
-    """A line exported from that batch is not refused for it."""
+def test_json_may_name_the_batch_it_is_ingested_into() -> None:
+    """A line exported from that batch is accepted."""
     [job] = jobs(json_rows({"audio_url": A, "batch": "spring"}))
 
     assert job.batch == "spring"
 
 
-# ── rejected rows, again ──────────────────────────────────────────────────────────────────────────
+# ── rejected rows ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_line_and_the_reason_of_a_rejected_file_are_passed_over() -> None:
-    """It can be mended and ingested as it is."""
+def test_the_columns_line_and_reason_of_a_rejected_file_are_ignored() -> None:
+    """It can be corrected and ingested directly."""
     [job] = jobs(rows("line,reason,audio_url,name", f'7,"audio_url: must be, an URL",{A},Ana'))
 
     assert (job.audio_url, job.name, job.metadata) == (A, "Ana", {})
 
 
-def test_a_mended_row_is_the_job_that_it_would_have_been() -> None:
-    """Its key does not depend on the file that it came in."""
-    [mended] = jobs(rows("line,reason,audio_url", f"7,why,{A}"))
+def test_a_corrected_row_gives_the_same_job() -> None:
+    """Its key does not depend on the file."""
+    [corrected] = jobs(rows("line,reason,audio_url", f"7,why,{A}"))
     [original] = jobs(rows("audio_url", A))
 
-    assert mended == original
+    assert corrected == original
 
 
-def test_rejected_json_lines_can_be_mended_too() -> None:
-    """They stand whole in the column `row`."""
+def test_rejected_json_lines_can_be_corrected_too() -> None:
+    """The column `row` contains them unchanged."""
     text = io.StringIO()
     csv.writer(text).writerows([["line", "reason", "row"], [3, "why", json.dumps({"audio_url": A, "name": "Ana"})]])
 
@@ -130,25 +130,25 @@ def test_rejected_json_lines_can_be_mended_too() -> None:
 @pytest.mark.parametrize("text", [f"audio_url\n{A}\n", json.dumps({"audio_url": A}) + "\n"], ids=["CSV", "JSON"])
 @pytest.mark.parametrize("buffering", [-1, 0], ids=["buffered", "raw"])
 def test_a_pipe_is_read_like_a_file(text: str, buffering: int) -> None:
-    """Nothing is sought; the row is there before the pipe ends."""
+    """Without seeking; a row is returned before the pipe ends."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=buffering) as source, os.fdopen(writing, "wb", buffering=0) as sink:
         sink.write(text.encode())
-        found = iter(Rows(source))
-        assert next(found).job("b").audio_url == A
+        parsed = iter(Rows(source))
+        assert next(parsed).job("b").audio_url == A
         sink.close()
-        assert list(found) == []
+        assert list(parsed) == []
 
 
-def test_rows_are_read_one_after_another() -> None:
-    """A file larger than memory can be ingested: what is not asked for is not read."""
+def test_rows_are_read_lazily() -> None:
+    """A file larger than memory can be ingested."""
     source = Endless()
 
-    found = iter(Rows(cast(BinaryIO, io.BufferedReader(source))))
-    first = [next(found) for _ in range(100)]
+    parsed = iter(Rows(cast(BinaryIO, io.BufferedReader(source))))
+    first = [next(parsed) for _ in range(100)]
 
     assert first[-1].line == 101
-    assert source.told < 1_000_000
+    assert source.bytes_read < 1_000_000
 
 
 class Endless(io.RawIOBase):
@@ -156,7 +156,7 @@ class Endless(io.RawIOBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told = 0
+        self.bytes_read = 0
         self._lines = self._endless()
 
     def _endless(self) -> Iterator[bytes]:
@@ -165,21 +165,21 @@ class Endless(io.RawIOBase):
             yield f"{A}\n".encode() * 100
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """The next hundred lines."""
+        """Read the next hundred lines."""
         piece = next(self._lines)
         buffer[: len(piece)] = piece
-        self.told += len(piece)
+        self.bytes_read += len(piece)
         return len(piece)
 
 
 def test_the_sample_is_readable() -> None:
-    """The file that the documentation shows, and the demo runs."""
+    """The file shown in the documentation and used by the demo."""
     with (Path(__file__).parents[3] / "samples" / "voices.csv").open("rb") as sample:
-        found = [row.job("demo") for row in Rows(sample)]
+        samples = [row.job("demo") for row in Rows(sample)]
 
-    assert len(found) == 12
-    assert all(job.song is not None for job in found)
+    assert len(samples) == 12
+    assert all(job.song is not None for job in samples)

@@ -1,4 +1,4 @@
-"""API keys: how they are made, configured and recognized."""
+"""API keys: creation, configuration and verification."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from workers.gateway import app
 HASH = "0" * 64
 
 
-def test_a_new_key_is_recognized_by_what_is_configured_of_it() -> None:
-    """And by nothing else; the key itself is not in there."""
+def test_a_new_key_is_verified_by_its_configured_line() -> None:
+    """And by nothing else; the line does not contain the key."""
     key, configured = api_keys.new("shop", [Scope.READ, Scope.ENQUEUE])
 
     [parsed] = api_keys.parse(configured.line())
@@ -26,24 +26,24 @@ def test_a_new_key_is_recognized_by_what_is_configured_of_it() -> None:
     assert key.removeprefix("vq_") not in configured.line()
 
 
-def test_no_two_keys_are_the_same() -> None:
-    """They are random, and long."""
+def test_keys_are_unique() -> None:
+    """They are random and long."""
     keys = {api_keys.new("shop", Scope)[0] for _ in range(100)}
 
     assert len(keys) == 100
     assert {len(key) for key in keys} == {46}
 
 
-def test_several_keys_stand_beside_each_other() -> None:
-    """Separated by commas; spaces do not count, nor does a comma at the end."""
-    found = api_keys.parse(f" a:read:{HASH}, b:enqueue+operate:{HASH},\n")
+def test_several_keys_are_separated_by_commas() -> None:
+    """Spaces are ignored, and a trailing comma is allowed."""
+    keys = api_keys.parse(f" a:read:{HASH}, b:enqueue+operate:{HASH},\n")
 
-    assert [(key.name, sorted(key.scopes)) for key in found] == [("a", ["read"]), ("b", ["enqueue", "operate"])]
+    assert [(key.name, sorted(key.scopes)) for key in keys] == [("a", ["read"]), ("b", ["enqueue", "operate"])]
     assert api_keys.parse("") == ()
 
 
 @pytest.mark.parametrize(
-    ("setting", "says"),
+    ("setting", "reason"),
     [
         ("shop", "scopes of 'shop'"),
         (f"shop:{HASH}", "scopes of 'shop'"),
@@ -57,11 +57,11 @@ def test_several_keys_stand_beside_each_other() -> None:
         (f"a:read:{HASH},vq_{'secret' * 7}", "voicequeue keys new"),
     ],
 )
-def test_a_setting_that_cannot_be_says_why_without_a_hash(setting: str, says: str) -> None:
-    """The process ends, and names the setting. It shows no key either that was put there itself."""
+def test_an_invalid_setting_gives_a_reason_without_a_hash(setting: str, reason: str) -> None:
+    """The process exits and names the setting. The error does not show a key either that was configured by mistake."""
     with pytest.raises(BadSettings, match="VOICEQUEUE_API_KEYS: ") as error:
         app.keys(Settings(_env_file=None, api_keys=setting))
 
-    assert says in str(error.value)
+    assert reason in str(error.value)
     assert HASH not in str(error.value)
     assert "secret" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Which requests come from a page of another origin."""
+"""Detection of requests from pages of other origins."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
         ("http://[::1]:8000", "[::1]:8000"),
     ],
 )
-def test_a_page_of_this_server_is_known_by_its_origin(origin: str, host: str) -> None:
-    """By whatever scheme, and whether or not the scheme's own port is named."""
+def test_a_page_of_this_server_is_recognized_by_its_origin(origin: str, host: str) -> None:
+    """With any scheme, with or without the scheme's default port."""
     assert is_origin_of(origin, host)
     assert refusal("POST", Headers({"Host": host, "Origin": origin, "Sec-Fetch-Site": "same-origin"})) is None
 
@@ -52,20 +52,20 @@ def test_a_page_of_this_server_is_known_by_its_origin(origin: str, host: str) ->
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "PROPFIND"])
-def test_a_page_of_another_origin_is_refused_by_whatever_method(method: str, origin: str, host: str) -> None:
-    """A hidden origin and one that cannot be read are others too; the answer says what was compared."""
+def test_a_page_of_another_origin_is_rejected_for_every_method(method: str, origin: str, host: str) -> None:
+    """A hidden or unreadable origin also counts as another; the reason states both compared values."""
     assert not is_origin_of(origin, host)
 
-    why = refusal(method, Headers({"Host": host, "Origin": origin, **LINK}))
+    reason = refusal(method, Headers({"Host": host, "Origin": origin, **LINK}))
 
-    assert why is not None
-    assert repr(origin) in why
-    assert repr(host) in why
+    assert reason is not None
+    assert repr(origin) in reason
+    assert repr(host) in reason
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "", "Same-Origin", "same-origin, none"])
 @pytest.mark.parametrize(
-    ("method", "how"),
+    ("method", "headers"),
     [
         ("POST", LINK),
         ("DELETE", {}),
@@ -78,27 +78,27 @@ def test_a_page_of_another_origin_is_refused_by_whatever_method(method: str, ori
         ("GET", {**LINK, "sec-fetch-dest": "object"}),
     ],
 )
-def test_another_site_loads_frames_and_changes_nothing(site: str, method: str, how: dict[str, str]) -> None:
-    """Also where it hides its origin; another port of this machine is the same site, and not this server."""
-    assert refusal(method, Headers({"Host": HERE, "Sec-Fetch-Site": site, **how})) is not None
+def test_another_site_can_neither_load_nor_change_anything(site: str, method: str, headers: dict[str, str]) -> None:
+    """Also with a hidden origin; another port of this machine is the same site, but another origin."""
+    assert refusal(method, Headers({"Host": HERE, "Sec-Fetch-Site": site, **headers})) is not None
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
-def test_a_link_of_another_site_leads_here(site: str) -> None:
-    """As one that was sent by mail does."""
+def test_a_link_on_another_site_works(site: str) -> None:
+    """Also a link in an email."""
     assert refusal("GET", Headers({"Host": HERE, "Sec-Fetch-Site": site, **LINK})) is None
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
-def test_programs_pass(method: str) -> None:
-    """They say nothing of where they come from; Node's fetch says its mode alone."""
+def test_requests_of_programs_are_accepted(method: str) -> None:
+    """They send no origin; Node's fetch sends only its mode."""
     assert refusal(method, Headers({"Host": HERE})) is None
     assert refusal(method, Headers({"Host": HERE, "Sec-Fetch-Mode": "cors"})) is None
     assert refusal(method, Headers({"Host": HERE, "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "cors"})) is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8:5555", "[::1]:5555", "[::ffff:127.0.0.1]", "LocalHost:1"])
-def test_names_of_this_machine_are_known(host: str) -> None:
+def test_names_of_this_machine_are_recognized(host: str) -> None:
     """With and without a port."""
     assert is_loopback(host)
 
@@ -112,10 +112,10 @@ def test_names_of_this_machine_are_known(host: str) -> None:
     ],
 )
 def test_no_other_name_is_this_machine(host: str) -> None:
-    """In however odd a spelling."""
+    """In any unusual spelling."""
     assert not is_loopback(host)
 
 
-def test_a_host_has_a_name_and_perhaps_a_port() -> None:
-    """The name in lower case."""
+def test_a_host_consists_of_a_name_and_an_optional_port() -> None:
+    """The name is converted to lower case."""
     assert [host_name(host) for host in ("A.b:80", "[2001:DB8::1]", "a b", "a:x")] == ["a.b", "2001:db8::1", None, None]

@@ -1,4 +1,4 @@
-"""What Redis refuses for now, and what it refuses for good."""
+"""Redis errors that are temporary, and errors that are permanent."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ IN_A_SCRIPT = " script: 7f2a8f5c0c4f2f6f0e4f8f5c0c4f2f6f0e4f8f5c, on @user_scrip
         (ExecAbortError(f"Transaction discarded because of: {FEW}."), FEW),
     ],
 )
-def test_a_refusal_is_known_however_redis_words_it(error: ResponseError, words: str) -> None:
-    """As an answer, from a script of Redis 6 or 7, in a pipeline, from EXEC. The text quotes no command."""
-    refused = redis_refusal(error)
+def test_a_temporary_rejection_is_recognized_in_every_wording(error: ResponseError, words: str) -> None:
+    """As a reply, from a script of Redis 6 or 7, in a pipeline, from EXEC. The text contains no command."""
+    rejection = redis_refusal(error)
 
-    assert isinstance(refused, UNREACHABLE)
-    assert str(refused) == words
-    assert refused.cure
+    assert isinstance(rejection, UNREACHABLE)
+    assert str(rejection) == words
+    assert rejection.cure
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_a_refusal_is_known_however_redis_words_it(error: ResponseError, words: 
         ExecAbortError("Transaction discarded because of previous errors."),
     ],
 )
-def test_what_waiting_does_not_mend_is_no_refusal(error: ResponseError) -> None:
-    """It is told at once."""
+def test_a_permanent_error_is_no_temporary_rejection(error: ResponseError) -> None:
+    """It is raised at once."""
     assert redis_refusal(error) is None
 
 
 @pytest.mark.parametrize("code", CURES)
-def test_each_refusal_has_a_cure(code: str) -> None:
-    """For the message that an operator reads."""
-    assert RedisRefusalError(f"{code} whatever it says").cure == CURES[code]
+def test_each_temporary_rejection_has_a_fix(code: str) -> None:
+    """For the message to operators."""
+    assert RedisRefusalError(f"{code} some text").cure == CURES[code]

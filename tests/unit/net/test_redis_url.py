@@ -1,4 +1,4 @@
-"""Which Redis URLs are taken: those that redis-py and Celery's transport read alike."""
+"""Accepted Redis URLs: those that redis-py and Celery's transport interpret alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from voicequeue import VoiceQueue
 from voicequeue.storage.job_store import connect
 from voicequeue.storage.redis_url import validate_redis_url
 
-TAKEN = [
+ACCEPTED = [
     "redis://localhost:6379/0",
     "redis://redis.internal",
     "redis://redis.internal/",
@@ -27,8 +27,8 @@ TAKEN = [
     "rediss://host/0?ssl_cert_reqs=none&ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=false",
 ]
 
-#: What is refused, and a part of what is said of it.
-REFUSED = {
+#: Rejected URLs, with a part of the error.
+REJECTED = {
     "": "redis:// and rediss:// are supported",
     "localhost:6379": "redis:// and rediss:// are supported",
     "http://s3cr3t@host": "redis:// and rediss:// are supported",
@@ -60,9 +60,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("url", TAKEN)
-def test_what_is_taken_means_the_same_to_both_clients(url: str) -> None:
-    """Host, port, database, user, password and certificates: messages and jobs lie in one Redis."""
+@pytest.mark.parametrize("url", ACCEPTED)
+def test_an_accepted_url_means_the_same_to_both_clients(url: str) -> None:
+    """Host, port, database, user, password and certificates: messages and jobs are in one Redis."""
     jobs: dict[str, Any] = parse_url(validate_redis_url(url))  # type: ignore[no-untyped-call]
     conf = configuration(Settings(_env_file=None, REDIS_URL=url))
     messages = Connection(conf["broker_url"], ssl=conf["broker_use_ssl"])
@@ -78,13 +78,16 @@ def test_what_is_taken_means_the_same_to_both_clients(url: str) -> None:
         assert not messages.ssl
 
 
-@pytest.mark.parametrize(("url", "said"), REFUSED.items())
-def test_what_one_of_them_would_misread_is_refused_by_all(url: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library, the client and the settings say the same: what is wrong, what is allowed. No password is quoted."""
+@pytest.mark.parametrize(("url", "reason"), REJECTED.items())
+def test_a_url_that_one_client_would_misread_is_rejected(
+    url: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library, the client and the settings give the same error: the problem, and the allowed form. No password is
+    shown."""
     monkeypatch.setenv("REDIS_URL", url or "?")
-    for refused in (lambda: VoiceQueue(url), lambda: connect(url), load):
-        with pytest.raises((ValueError, BadSettings), match="the Redis URL must look like redis://") as caught:
-            refused()
-        assert said in str(caught.value)
-        assert "s3cr3t" not in str(caught.value)
-    assert str(caught.value).startswith("REDIS_URL: ")
+    for use in (lambda: VoiceQueue(url), lambda: connect(url), load):
+        with pytest.raises((ValueError, BadSettings), match="the Redis URL must look like redis://") as raised:
+            use()
+        assert reason in str(raised.value)
+        assert "s3cr3t" not in str(raised.value)
+    assert str(raised.value).startswith("REDIS_URL: ")

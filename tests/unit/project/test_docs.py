@@ -1,4 +1,4 @@
-"""The documentation: what it draws, lists and links is what there is."""
+"""The documentation agrees with the code: drawings, lists, links."""
 
 from __future__ import annotations
 
@@ -30,22 +30,24 @@ STATES = ElementTree.parse(DOCS / "images" / "states.svg")
 # ── the drawing of the states ─────────────────────────────────────────────────────────────────────
 
 
-def test_the_drawing_shows_every_move_and_no_other() -> None:
-    """Those that are decided on one job alone; how a job begins; and that it waits for another one's voice."""
-    drawn = [(at.get("data-from"), at.get("data-to")) for at in STATES.iter() if at.get("data-from")]
-    moves_of_one = (*MOVES.items(), *WHEN_CANCELLING.items())
-    legal = {(str(state), str(to)) for state, moves in moves_of_one for to in moves}
-    aside = {(State.QUEUED, State.WAITING), (State.WAITING, State.QUEUED)}
-    assert all(to in WITH_THE_VOICE[state] for state, to in aside)
+def test_the_drawing_shows_exactly_the_legal_transitions() -> None:
+    """Transitions of a single job, the creation of a job, and waiting for another job's voice."""
+    drawn = [
+        (element.get("data-from"), element.get("data-to")) for element in STATES.iter() if element.get("data-from")
+    ]
+    transitions = (*MOVES.items(), *WHEN_CANCELLING.items())
+    legal = {(str(state), str(to)) for state, moves in transitions for to in moves}
+    with_another_job = {(State.QUEUED, State.WAITING), (State.WAITING, State.QUEUED)}
+    assert all(to in WITH_THE_VOICE[state] for state, to in with_another_job)
 
     assert len(drawn) == len(set(drawn))
-    assert set(drawn) == legal | {(str(state), str(to)) for state, to in aside} | {("start", "queued")}
+    assert set(drawn) == legal | {(str(state), str(to)) for state, to in with_another_job} | {("start", "queued")}
 
 
 def test_the_drawing_shows_every_state() -> None:
-    """A box for each, with its name, and one for the beginning."""
-    boxes = {at.get("data-state") for at in STATES.iter() if at.get("data-state")}
-    names = {at.text for at in STATES.iter() if at.get("class") == "name"}
+    """One box per state, with its name, and one for the start."""
+    boxes = {element.get("data-state") for element in STATES.iter() if element.get("data-state")}
+    names = {element.text for element in STATES.iter() if element.get("class") == "name"}
 
     assert boxes == {"start", *State}
     assert names == {*State}
@@ -55,9 +57,11 @@ def test_the_drawing_shows_every_state() -> None:
 
 
 def test_the_reference_names_every_column_of_a_file_once() -> None:
-    """And none that is not taken."""
-    told = (DOCS / "reference.md").read_text(encoding="utf-8").partition("| column | meaning |")[2].partition("\n\n")[0]
-    cells = [line.split("|")[1] for line in told.splitlines() if line.startswith("| `")]
+    """And no column that is not accepted."""
+    table = (
+        (DOCS / "reference.md").read_text(encoding="utf-8").partition("| column | meaning |")[2].partition("\n\n")[0]
+    )
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
 
     assert sorted(re.findall(r"`([^`]+)`", " ".join(cells))) == sorted([*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"])
 
@@ -65,13 +69,13 @@ def test_the_reference_names_every_column_of_a_file_once() -> None:
 # ── the settings ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_page_of_the_settings_is_what_they_give() -> None:
-    """Else somebody changed a setting without `make docs`, or the table by hand."""
+def test_the_settings_page_is_generated_from_the_settings() -> None:
+    """It is outdated after a change of a setting without `make docs`, or edited by hand."""
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run `make docs`"
 
 
-def test_every_setting_stands_once_in_a_section_and_says_what_it_means() -> None:
-    """The sections begin with settings that are there."""
+def test_every_setting_is_listed_once_with_its_meaning() -> None:
+    """Every section starts with an existing setting."""
     rows = list(reference.rows())
     names = [row.name for row in rows]
 
@@ -102,44 +106,49 @@ def test_every_setting_stands_once_in_a_section_and_says_what_it_means() -> None
         ("FLOWER_DB", "", "path"),
     ],
 )
-def test_what_is_allowed_is_told_in_words(name: str, default: str, allowed: str) -> None:
-    """As the setting itself judges it."""
+def test_the_allowed_values_are_described_in_words(name: str, default: str, allowed: str) -> None:
+    """As the setting validates them."""
     [row] = [row for row in reference.rows() if row.name == name]
 
     assert (row.default, row.allowed) == (default, allowed)
 
 
-def test_the_defaults_that_are_written_by_hand_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of recordings, which the command line reads: given explicitly they change nothing."""
+def test_the_handwritten_defaults_are_correct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of recordings, which the command line reads: set explicitly to their defaults they change
+    nothing."""
     for row in reference.ELSEWHERE:
         if row.name.startswith("VOICEQUEUE_AUDIO_"):
             monkeypatch.setenv(row.name, row.default)
     monkeypatch.delenv("VOICEQUEUE_AUDIO_ALLOW", raising=False)
-    usual = Rules()
-    found = audio_rules()
+    defaults = Rules()
+    rules = audio_rules()
 
-    assert (found.times, found.max_bytes, found.again_s) == (usual.times, usual.max_bytes, usual.again_s)
-    assert (found.at_once, found.per_host) == (usual.at_once, usual.per_host)
+    assert (rules.times, rules.max_bytes, rules.again_s) == (
+        defaults.times,
+        defaults.max_bytes,
+        defaults.again_s,
+    )
+    assert (rules.at_once, rules.per_host) == (defaults.at_once, defaults.per_host)
 
 
-def test_every_variable_that_the_pages_name_is_read_by_somebody() -> None:
-    """A setting that was renamed is renamed everywhere."""
-    known = {row.name for row in reference.rows()}
-    named = {
+def test_every_variable_on_the_pages_is_a_setting() -> None:
+    """A renamed setting is renamed on every page."""
+    settings = {row.name for row in reference.rows()}
+    mentioned = {
         (page.name, name)
         for page in PAGES
         for name in re.findall(r"\b(?:VOICEQUEUE|FLOWER)_[A-Z_]*[A-Z]\b(?!_)", page.read_text(encoding="utf-8"))
     }
 
-    assert len(named) > len(known)
-    assert sorted((page, name) for page, name in named if name not in known) == []
+    assert len(mentioned) > len(settings)
+    assert sorted((page, name) for page, name in mentioned if name not in settings) == []
 
 
 # ── the site ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_links_that_leave_the_folder_become_names_of_files() -> None:
-    """A file's own name is code; any other text is followed by the file's."""
+    """A link whose text is the file's name becomes code; any other text is followed by the file's name."""
     guard = "[the\nguard](../workers/redis_transport.py)"
     text = f"[Procfile](../Procfile), {guard}, [HTTP](../http.md), ![x](../images/x.png)"
 
@@ -149,21 +158,21 @@ def test_links_that_leave_the_folder_become_names_of_files() -> None:
     assert site.named(text, "examples/README.md").endswith("[HTTP](../http.md), ![x](../images/x.png)")
 
 
-def test_a_link_to_a_file_that_is_not_there_ends_it() -> None:
-    """It would be broken on the code host, where mkdocs does not look."""
+def test_a_link_to_a_missing_file_fails_the_build() -> None:
+    """It would be broken on the code host, which mkdocs does not check."""
     with pytest.raises(PluginError, match=r"why.md links to ../Profile, which is not there"):
         site.named("the [processes](../Profile)", "why.md")
 
 
-def built(configuration: Path, into: Path) -> subprocess.CompletedProcess[str]:
-    """The site made into a folder. `--quiet` would hide warnings from `strict` as well."""
+def build_site(configuration: Path, into: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site into a folder. (`--quiet` would hide warnings from `strict` as well.)"""
     command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(configuration), "--site-dir", str(into)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("link", ["nowhere.md", "concepts.md#nowhere", "#nowhere", "/concepts.md", "../nowhere.md"])
-def test_a_broken_link_ends_it(tmp_path: Path, link: str) -> None:
-    """A page, a heading or a file that is not there, or a path that is not relative."""
+@pytest.mark.parametrize("link", ["missing.md", "concepts.md#missing", "#missing", "/concepts.md", "../missing.md"])
+def test_a_broken_link_fails_the_build(tmp_path: Path, link: str) -> None:
+    """A missing page, heading or file, or a path that is not relative."""
     docs = tmp_path / "docs"
     shutil.copytree(DOCS, docs)
     with (docs / "why.md").open("a", encoding="utf-8") as page:
@@ -172,16 +181,16 @@ def test_a_broken_link_ends_it(tmp_path: Path, link: str) -> None:
     configuration |= {"docs_dir": str(docs), "hooks": [str(ROOT / "config" / "site.py")]}
     (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
 
-    done = built(tmp_path / "mkdocs.yml", tmp_path / "site")
+    build = build_site(tmp_path / "mkdocs.yml", tmp_path / "site")
 
-    assert done.returncode == 1
-    assert [line for line in done.stderr.splitlines() if "why.md" in line and link in line] != []
+    assert build.returncode == 1
+    assert [line for line in build.stderr.splitlines() if "why.md" in line and link in line] != []
 
 
-def test_the_site_is_made_without_a_broken_link_and_asks_nobody_for_anything(tmp_path: Path) -> None:
-    """No script, style or font of its pages comes from elsewhere."""
-    done = built(ROOT / "mkdocs.yml", tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_the_site_builds_without_broken_links_and_works_offline(tmp_path: Path) -> None:
+    """Its pages load no script, style or font from other hosts."""
+    build = build_site(ROOT / "mkdocs.yml", tmp_path)
+    assert build.returncode == 0, build.stderr
 
     pages = {page.relative_to(tmp_path).as_posix(): page.read_text("utf-8") for page in tmp_path.rglob("*.html")}
     loaded = (
@@ -193,24 +202,24 @@ def test_the_site_is_made_without_a_broken_link_and_asks_nobody_for_anything(tmp
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """Once, and under a title."""
-    told = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
-    named = [page for entry in told for found in entry.values() for page in (_pages(found) if found else [])]
+    """Exactly once, and with a title."""
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    listed = [page for entry in navigation for pages in entry.values() for page in (_pages(pages) if pages else [])]
 
-    assert sorted(named) == sorted(
+    assert sorted(listed) == sorted(
         ["changelog.md", *(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))]
     )
 
 
-def _pages(found: str | list[dict[str, str]]) -> list[str]:
-    return [found] if isinstance(found, str) else [page for entry in found for page in entry.values()]
+def _pages(pages: str | list[dict[str, str]]) -> list[str]:
+    return [pages] if isinstance(pages, str) else [page for entry in pages for page in entry.values()]
 
 
 # ── the runbook ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_every_alert_has_its_section_and_every_section_an_alert() -> None:
-    """What they say is looked at in test_alerts.py."""
+    """test_alerts.py checks their content."""
     groups = yaml.safe_load((ROOT / "config" / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
     alerts = [rule["alert"] for group in groups for rule in group["rules"]]
 

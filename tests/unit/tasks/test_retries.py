@@ -1,4 +1,4 @@
-"""A poll that asks again later: Flower sees a retry, and nobody makes a picture of the stack."""
+"""A rescheduled poll: Flower shows a retry, without a stack of tracebacks."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from celery.exceptions import Retry
 
 from workers.retries import brief
 
-AGAIN, WRONG = "again", "wrong"
+RETRYING, FAILING = "again", "wrong"
 
 
 @pytest.fixture
 def app() -> Celery:
-    """Two tasks, one of which asks again and one that goes wrong, far down."""
+    """Return an app with two tasks: one retries, one fails, both deep in the stack."""
     app = Celery(broker="memory://", set_as_current=False)
 
     def deep(task: Task[..., None], depth: int) -> None:
         if depth:
             deep(task, depth - 1)
-        elif task.name == AGAIN:
+        elif task.name == RETRYING:
             raise task.retry(args=(["j"],), countdown=5)
         else:
             raise ValueError("a defect")
 
-    for name in (AGAIN, WRONG):
+    for name in (RETRYING, FAILING):
 
         @app.task(bind=True, name=name, max_retries=None, shared=False)
         def poll(self: Task[..., None], job_ids: list[str]) -> None:
@@ -38,25 +38,25 @@ def app() -> Celery:
 
 
 def outcome(app: Celery, name: str) -> ExceptionInfo:
-    """What the worker is told of a run of that task."""
+    """Return the result that the worker gets from a run of this task."""
     request = {"id": "t", "is_eager": False, "called_directly": False, "delivery_info": {}, "retries": 3}
     task: Any = app.tasks[name]
-    told: ExceptionInfo = task.__trace__("t", (["j"],), {}, request).retval
-    return told
+    info: ExceptionInfo = task.__trace__("t", (["j"],), {}, request).retval
+    return info
 
 
-def test_a_retry_is_told_as_one_with_when_it_comes_again(app: Celery) -> None:
-    """In a stack of one."""
-    told = outcome(app, AGAIN)
+def test_a_retry_is_reported_with_its_countdown(app: Celery) -> None:
+    """With a short traceback."""
+    info = outcome(app, RETRYING)
 
-    assert told.type is Retry
-    assert "Retry in 5s" in str(told.exception)
-    assert len(str(told.traceback).splitlines()) < 8
+    assert info.type is Retry
+    assert "Retry in 5s" in str(info.exception)
+    assert len(str(info.traceback).splitlines()) < 8
 
 
-def test_a_defect_is_told_with_its_whole_stack(app: Celery) -> None:
-    """It is to be found."""
-    told = outcome(app, WRONG)
+def test_a_defect_is_reported_with_its_whole_traceback(app: Celery) -> None:
+    """It must be found."""
+    info = outcome(app, FAILING)
 
-    assert told.type is ValueError
-    assert str(told.traceback).count("in deep") > 3
+    assert info.type is ValueError
+    assert str(info.traceback).count("in deep") > 3

@@ -1,4 +1,4 @@
-"""The gateway as the settings build it."""
+"""The gateway as built from the settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from voicequeue.storage.job_store import Store
 from workers.gateway import app, webhooks
 
 
-def test_the_gateway_knows_the_same_limits_as_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A webhook that is faster than the answer tells that an order was taken: the pace must not follow from others."""
+def test_the_gateway_has_the_same_limits_as_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook that is faster than the answer confirms an order: the in-flight limit must not follow other settings
+    then."""
     monkeypatch.setenv("VOICEQUEUE_MAX_IN_FLIGHT", "321")
     monkeypatch.setenv("VOICEQUEUE_FIRST_IN_FLIGHT", "32")
     stores: list[Store] = []

@@ -1,4 +1,4 @@
-"""What the gateway's bounds come to: places, pace, descriptors, the spool."""
+"""The gateway's bounds: places, minimum rates, descriptors, the spool."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from workers.gateway.places import Places
 from workers.gateway.problems import Refusal
 
 
-def held(places: Places, caller: str) -> int:
-    """How many places a caller gets who takes all it can get."""
+def places_for(places: Places, caller: str) -> int:
+    """Take as many places as a caller gets; return their number."""
     count = 0
     while True:
         try:
@@ -36,25 +36,25 @@ def held(places: Places, caller: str) -> int:
         count += 1
 
 
-def test_one_caller_gets_a_part_and_each_further_one_a_part_of_the_rest() -> None:
-    """So that places are left for those who come next; what is given back may be taken again."""
+def test_each_caller_gets_a_share_of_the_remaining_places() -> None:
+    """So places are left for later callers; freed places can be taken again."""
     uploads = Places(batches.AT_ONCE, share=batches.SHARE, what="uploads")
     streams = Places(events.FOLLOWERS_MAX, share=events.SHARE, what="streams")
 
-    assert held(streams, "a") == 50
-    assert [held(uploads, caller) for caller in "abcd"] == [4, 2, 1, 1]
-    with pytest.raises(Refusal) as refused:
+    assert places_for(streams, "a") == 50
+    assert [places_for(uploads, caller) for caller in "abcd"] == [4, 2, 1, 1]
+    with pytest.raises(Refusal) as raised:
         uploads.take("e")
-    assert refused.value.status_code == 503
+    assert raised.value.status_code == 503
     uploads.free("d")
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(Refusal) as raised:
         uploads.take("a")
-    assert refused.value.status_code == 429
+    assert raised.value.status_code == 429
     uploads.take("e")
 
 
-def test_a_sender_is_waited_for_as_long_as_it_sends_enough() -> None:
-    """At the least rate for ever; below it until the window is used up, however much came before."""
+def test_a_sender_has_no_timeout_while_it_sends_enough() -> None:
+    """At the minimum rate without limit; below it until the window is used up, however much was sent before."""
     steady, dripping = Pace(least_rate=1_000, window_s=30), Pace(least_rate=1_000, window_s=30)
     for _ in range(1_000):
         steady.spend(20)
@@ -69,8 +69,8 @@ def test_a_sender_is_waited_for_as_long_as_it_sends_enough() -> None:
 
 
 @pytest.mark.parametrize("descriptors", [128, 256, 1_024, 4_096, 65_536, 1_048_576])
-def test_descriptors_are_enough_for_all_that_is_let_in(descriptors: int) -> None:
-    """Connections that wait, answers with a file each, what the kernel hands over at once; a quarter stays for us."""
+def test_file_descriptors_suffice_for_all_accepted_connections(descriptors: int) -> None:
+    """Waiting connections, responses with a file each, the accept backlog; a quarter is reserved for the process."""
     bounds = Bounds.of(descriptors)
 
     assert 3 * bounds.places + bounds.backlog + min(descriptors // 4, 192) <= descriptors
@@ -79,24 +79,24 @@ def test_descriptors_are_enough_for_all_that_is_let_in(descriptors: int) -> None
     assert descriptors < 4_096 or bounds.part(events.FOLLOWERS_MAX) == events.FOLLOWERS_MAX
 
 
-def test_addresses_of_one_customer_count_as_one() -> None:
-    """Of IPv6 everybody has a network of them."""
+def test_ipv6_addresses_of_one_network_count_as_one() -> None:
+    """Every IPv6 customer has a whole network."""
     assert address("2001:db8:1:2::1") == address("2001:db8:1:2:ffff::9") != address("2001:db8:1:3::1")
     assert [address(host) for host in ("192.0.2.7", "", "unix")] == ["192.0.2.7", "", "unix"]
 
 
-def test_the_spool_is_a_ring_that_loses_nothing() -> None:
-    """Whatever comes in whatever pieces, however slowly it is taken: no more than its room is ever kept."""
-    sure = random.Random(7)
-    written = [sure.randbytes(sure.randrange(1, 3_000)) for _ in range(400)]
+def test_the_spool_is_a_ring_buffer_without_loss() -> None:
+    """For any sizes of pieces and a slow reader: it never exceeds its capacity."""
+    chance = random.Random(7)
+    written = [chance.randbytes(chance.randrange(1, 3_000)) for _ in range(400)]
 
     async def through() -> bytes:
-        outbox, kept, read = Outbox(room=5_000), [], bytearray()
+        outbox, sizes, read = Outbox(room=5_000), [], bytearray()
 
         def fill() -> None:
             for data in written:
                 outbox.put(data)
-                kept.append(outbox._spool.seek(0, 2))
+                sizes.append(outbox._spool.seek(0, 2))
             outbox.end()
 
         thread = threading.Thread(target=fill)
@@ -105,17 +105,17 @@ def test_the_spool_is_a_ring_that_loses_nothing() -> None:
             read += piece
             await asyncio.sleep(0)
         thread.join()
-        assert max(kept) <= 5_000
+        assert max(sizes) <= 5_000
         outbox.close()
         return bytes(read)
 
     assert asyncio.run(through()) == b"".join(written)
 
 
-def test_a_thread_that_waits_for_room_gives_up_when_the_client_is_gone() -> None:
-    """And takes no thread with it for ever."""
+def test_a_blocked_writer_ends_when_the_client_disconnects() -> None:
+    """Otherwise its thread would be lost."""
 
-    async def gone() -> None:
+    async def disconnect() -> None:
         outbox, ended = Outbox(room=10), asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -131,43 +131,43 @@ def test_a_thread_that_waits_for_room_gives_up_when_the_client_is_gone() -> None
         await asyncio.wait_for(ended.wait(), 5)
         outbox.close()
 
-    asyncio.run(gone())
+    asyncio.run(disconnect())
 
 
-def test_the_spool_has_room_for_what_100_000_rows_come_to() -> None:
-    """A client may send them all before it reads a line."""
-    taken = '{"line": 100000, "outcome": "new", "id": "k5v2yj3q7m6xw4ra"}\n'
+def test_the_spool_has_room_for_the_outcomes_of_100_000_rows() -> None:
+    """A client may send all rows before it reads a line."""
+    accepted = '{"line": 100000, "outcome": "new", "id": "k5v2yj3q7m6xw4ra"}\n'
     wrong = '{"line": 100000, "outcome": "rejected", "errors": [{"field": "song.prompt", "message": "%s"}]}\n'
 
-    assert 100_000 * len(taken) < SPOOL_MAX
+    assert 100_000 * len(accepted) < SPOOL_MAX
     assert 100_000 * len(wrong % ("m" * 200)) < SPOOL_MAX
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Unasked:
-    """A queue into which no row comes."""
+class EmptyQueue:
+    """A queue that must receive no row."""
 
     def enqueue_at_once(self, jobs: list[Any]) -> list[Any]:
-        """As the queue has it."""
+        """Accept an empty list only."""
         assert not jobs
         return []
 
 
-async def taken(rows: Iterable[bytes]) -> list[Any]:
-    """What an upload of these rows is answered."""
-    coming = iter(rows)
+async def upload(rows: Iterable[bytes]) -> list[Any]:
+    """Return the outcomes of an upload of these rows."""
+    remaining = iter(rows)
 
     async def receive() -> Message:
-        body = next(coming, None)
+        body = next(remaining, None)
         return {"type": "http.request", "body": body or b"", "more_body": body is not None}
 
     outbox = Outbox()
-    await asyncio.to_thread(Intake(cast(VoiceQueue, Unasked()), "b", receive, outbox, all_told=True).run)
-    answered = b"".join([piece async for piece in outbox.pieces()])
+    await asyncio.to_thread(Intake(cast(VoiceQueue, EmptyQueue()), "b", receive, outbox, all_told=True).run)
+    response = b"".join([piece async for piece in outbox.pieces()])
     outbox.close()
-    return [json.loads(line) for line in answered.splitlines()]
+    return [json.loads(line) for line in response.splitlines()]
 
 
 MANY_FIELDS = json.dumps({f"k{number}": 1 for number in range(9_000)}).encode() + b"\n"
@@ -179,36 +179,36 @@ MANY_CELLS = b"," * 120_000 + b"x\n"
     [[MANY_FIELDS] * 30, [b"audio_url\n", *[MANY_CELLS] * 30]],
     ids=["many fields", "many cells"],
 )
-def test_of_a_rejected_row_nothing_is_held_but_what_is_wrong_with_it(rows: list[bytes]) -> None:
-    """An upload holds what one row takes while it is read, however many are rejected together."""
+def test_only_the_errors_of_rejected_rows_are_kept_in_memory(rows: list[bytes]) -> None:
+    """An upload needs the memory of one row, however many are rejected."""
     tracemalloc.start()
     try:
-        answered = asyncio.run(taken(rows))
-        _, most = tracemalloc.get_traced_memory()
+        outcomes = asyncio.run(upload(rows))
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert answered[-1]["summary"]["rejected"] >= 30
-    assert most < 12 << 20
+    assert outcomes[-1]["summary"]["rejected"] >= 30
+    assert peak < 12 << 20
 
 
 # ── large answers ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_few_large_answers_are_made_at_once_and_one_key_leaves_places_to_others() -> None:
-    """However many it asks for; each of them is answered in its turn."""
+def test_few_large_responses_are_built_at_once_and_one_key_leaves_places_to_others() -> None:
+    """For any number of requests; each is answered in turn."""
     making: list[str] = []
     most: list[tuple[int, int]] = []
-    go_on = threading.Event()
+    release = threading.Event()
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    async def asked(large: Large, caller: str) -> bytes:
+    async def response_for(large: Large, caller: str) -> bytes:
         def make() -> str:
             making.append(caller)
             most.append((len(making), making.count("greedy")))
-            assert caller == "other" or go_on.wait(10)
+            assert caller == "other" or release.wait(10)
             making.remove(caller)
             return caller
 
@@ -217,12 +217,12 @@ def test_few_large_answers_are_made_at_once_and_one_key_leaves_places_to_others(
 
     async def main() -> list[bytes]:
         large = Large()
-        greedy = [asyncio.create_task(asked(large, "greedy")) for _ in range(20)]
+        greedy = [asyncio.create_task(response_for(large, "greedy")) for _ in range(20)]
         for _ in range(3 * AT_ONCE):
-            assert await asyncio.wait_for(asked(large, "other"), 10) == b'"other"'
-        go_on.set()
+            assert await asyncio.wait_for(response_for(large, "other"), 10) == b'"other"'
+        release.set()
         return await asyncio.gather(*greedy)
 
     assert asyncio.run(main()) == [b'"greedy"'] * 20
-    assert max(of_one for _, of_one in most) == OF_ONE
-    assert max(of_all for of_all, _ in most) <= AT_ONCE
+    assert max(for_one_key for _, for_one_key in most) == OF_ONE
+    assert max(in_total for in_total, _ in most) <= AT_ONCE

@@ -1,4 +1,4 @@
-"""What a page links to, shows and plays: never what lies on its own host."""
+"""External links, images and audio of a page: never from its own host."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SONG = "https://cdn.example/1.mp3?a=b#c"
     ],
 )
 def test_a_page_neither_links_to_its_own_host_nor_loads_from_it(host: str, url: str) -> None:
-    """At whatever port and however it is spelled; nor to what is no link, or a browser may read otherwise than we."""
+    """On any port and in any spelling; nor to a URL that is invalid or that a browser may parse differently."""
     links = Links(host)
 
     assert links.away(url) is None
@@ -47,8 +47,8 @@ def test_a_page_neither_links_to_its_own_host_nor_loads_from_it(host: str, url: 
     assert links.policy([url], [url]) == links.policy([], [])
 
 
-def test_the_policy_names_the_hosts_of_what_is_shown_and_no_other() -> None:
-    """So no redirect leads further; a page without songs loads none."""
+def test_the_policy_names_exactly_the_hosts_of_shown_media() -> None:
+    """So redirects to other hosts are blocked; a page without songs loads none."""
     links = Links("127.0.0.1:8000")
     covers = ["http://localhost:9/a.png", "http://localhost:9/b.png", "https://cdn.example/c.png", None]
 

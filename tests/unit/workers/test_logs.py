@@ -1,4 +1,4 @@
-"""What a line looks like, and what never stands in one."""
+"""Format of log lines, and data that never appears in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from config.settings import Settings
 SETTINGS = {
     "MUSICAPI_KEY": "the-key-of-the-account",
     "REDIS_URL": "redis://me:pass%40word-1@redis.internal:6379/0",
-    "secret": "the secret of the queue, which is long",
+    "secret": "the long secret of the queue",
     "archive": "s3://key:archive-password@bucket/songs",
 }
 
@@ -25,14 +25,12 @@ Write = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def write() -> Write:
-    """Gives the line that a record becomes."""
+    """Return a function that formats a record as a line."""
     to_json = formatter(Settings(_env_file=None, **SETTINGS), in_json=True)  # type: ignore[arg-type]
 
-    def written(
-        text: str, *about: object, level: int = logging.INFO, error: Any = None, **extra: Any
-    ) -> dict[str, Any]:
+    def written(text: str, *args: object, level: int = logging.INFO, error: Any = None, **extra: Any) -> dict[str, Any]:
         record = logging.getLogger("voicequeue").makeRecord(
-            "voicequeue", level, __file__, 1, text, about, error, extra=extra
+            "voicequeue", level, __file__, 1, text, args, error, extra=extra
         )
         line: dict[str, Any] = json.loads(to_json.format(record))
         return line
@@ -40,8 +38,8 @@ def write() -> Write:
     return written
 
 
-def test_a_line_tells_event_level_time_process_and_what_it_is_about(write: Write) -> None:
-    """Under names of their own, the time in UTC."""
+def test_a_line_contains_event_level_time_process_and_context(write: Write) -> None:
+    """Each under its own name, the time in UTC."""
     line = write("ordered", job="j1", stage="voice", duration=0.5, at=1_760_000_000.25)
 
     assert (line["event"], line["level"], line["job"], line["stage"], line["duration"]) == (
@@ -55,13 +53,13 @@ def test_a_line_tells_event_level_time_process_and_what_it_is_about(write: Write
     "secret",
     [
         "the-key-of-the-account",
-        "the secret of the queue, which is long",
+        "the long secret of the queue",
         "pass%40word-1",
         "pass@word-1",
         "archive-password",
     ],
 )
-def test_what_the_settings_keep_secret_is_hidden_wherever_it_stands(write: Write, secret: str) -> None:
+def test_secret_settings_are_masked_everywhere_in_a_line(write: Write, secret: str) -> None:
     """In the text, in a field, in a traceback."""
     assert write("it said %s, twice: %s", secret, secret)["event"] == f"it said {HIDDEN}, twice: {HIDDEN}"
     assert write("x", reason=f"({secret})")["reason"] == f"({HIDDEN})"
@@ -73,7 +71,7 @@ def test_what_the_settings_keep_secret_is_hidden_wherever_it_stands(write: Write
     assert secret not in str(line)
 
 
-def test_what_libraries_attach_to_their_lines_stays_out(write: Write) -> None:
+def test_extra_data_of_libraries_is_dropped(write: Write) -> None:
     """Celery attaches the arguments of tasks."""
     line = write("Task failed", data={"args": "https://recordings.example/1.wav"}, audio_url="https://a.example/x")
 
@@ -81,22 +79,22 @@ def test_what_libraries_attach_to_their_lines_stays_out(write: Write) -> None:
     assert not {"data", "audio_url"} & set(FIELDS)
 
 
-def test_on_a_terminal_it_is_text() -> None:
-    """For whoever looks on."""
+def test_lines_on_a_terminal_are_text() -> None:
+    """For interactive use."""
     to_text = formatter(Settings(_env_file=None), in_json=False)
     record = logging.makeLogRecord(
         {"msg": "ordered", "levelname": "INFO", "levelno": 20, "name": "voicequeue", "job": "j1"}
     )
 
-    told = to_text.format(record)
+    line = to_text.format(record)
 
-    assert "ordered" in told
-    assert "j1" in told
-    assert not told.startswith("{")
+    assert "ordered" in line
+    assert "j1" in line
+    assert not line.startswith("{")
 
 
-def test_no_line_is_as_long_as_what_somebody_sent(write: Write) -> None:
-    """Texts are cut, that of a traceback later than others."""
+def test_the_length_of_a_line_is_bounded(write: Write) -> None:
+    """Texts are truncated; tracebacks have a larger limit."""
     try:
         raise ValueError("x" * 1_000_000)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The house: who may import whom, what is exported, what is packed, and what is committed."""
+"""The architecture: allowed imports, exports, the wheel, Lua scripts, and committed files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from voicequeue.storage import scripts
 
 ROOT = Path(__file__).parents[3]
 
-#: What each package may import of ours, besides itself.
+#: Our packages that each package may import besides itself.
 ALLOWED = {
     "voicequeue": set[str](),
     "simulator": set[str](),
@@ -35,7 +35,7 @@ STORAGE = ROOT / "voicequeue" / "storage"
 LUA = sorted((STORAGE / "scripts").glob("*.lua"))
 SHARED = sorted((STORAGE / "scripts" / "lib").glob("*.lua"))
 
-#: What each room of voicequeue may import of the others.
+#: Subpackages that each subpackage of voicequeue may import.
 SHARED_BY_ALL = {"errors", "texts"}
 ROOMS = {
     "texts": set[str](),
@@ -50,7 +50,7 @@ ROOMS = {
     "cli": SHARED_BY_ALL | {"domain", "storage", "client", "ingest", "net", "auth", "diagnostics"},
 }
 
-#: What reaches outside of a process, or looks at a clock.
+#: Modules that do I/O or read a clock.
 DOES_IO = {"asyncio", "http", "os", "pathlib", "redis", "requests", "socket", "subprocess", "threading", "time"}
 
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
@@ -58,7 +58,7 @@ NODE_LOCK = ROOT / "tests" / "node" / "package-lock.json"
 
 
 def imported(module: Path) -> Iterator[str]:
-    """The top-level packages that a module imports, wherever in it."""
+    """Yield the top-level packages that a module imports anywhere in its code."""
     for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -68,7 +68,7 @@ def imported(module: Path) -> Iterator[str]:
 
 
 def rooms_imported(module: Path) -> Iterator[str]:
-    """The rooms of voicequeue from which a module imports, wherever in it."""
+    """Yield the subpackages of voicequeue that a module imports anywhere in its code."""
     for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "voicequeue":
             yield from (alias.name for alias in node.names)
@@ -80,8 +80,9 @@ def rooms_imported(module: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_module_imports_only_what_its_package_may(module: Path) -> None:
-    """workers → tasks → voicequeue; config knows the last alone, and workers read it; the simulator is alone."""
+def test_a_module_imports_only_allowed_packages(module: Path) -> None:
+    """workers → tasks → voicequeue; config imports only voicequeue, and workers import config; the simulator is
+    independent."""
     package = module.parts[0]
 
     ours = {name for name in imported(module) if name in {*ALLOWED, "tests"}}
@@ -90,8 +91,8 @@ def test_a_module_imports_only_what_its_package_may(module: Path) -> None:
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module.parts[0] == "voicequeue"][1:], ids=str)
-def test_a_room_imports_only_the_rooms_below_it(module: Path) -> None:
-    """domain ← storage ← client ← cli, beside them ingest, net, auth and diagnostics."""
+def test_a_subpackage_imports_only_the_subpackages_below_it(module: Path) -> None:
+    """domain ← storage ← client ← cli, with ingest, net, auth and diagnostics beside them."""
     room = module.parts[1].removesuffix(".py")
 
     assert set(rooms_imported(module)) <= {room} | ROOMS[room]
@@ -101,12 +102,12 @@ def test_a_room_imports_only_the_rooms_below_it(module: Path) -> None:
     "module", [module for module in MODULES if module.parts[:2] == ("voicequeue", "domain")], ids=str
 )
 def test_the_domain_does_no_io(module: Path) -> None:
-    """It computes: what it needs of the world, also the time, are arguments."""
+    """It computes; its inputs, the time included, are arguments."""
     assert DOES_IO & set(imported(module)) == set()
 
 
-def test_only_the_storage_talks_to_redis() -> None:
-    """Others know redis-py's errors at most; diagnostics also ask the server about itself."""
+def test_only_the_storage_uses_redis() -> None:
+    """Others use redis-py's errors at most; diagnostics also query the server."""
     importing = {
         module.parts[1] for module in MODULES if module.parts[0] == "voicequeue" and "redis" in imported(module)
     }
@@ -115,7 +116,7 @@ def test_only_the_storage_talks_to_redis() -> None:
 
 
 def test_only_workers_read_the_settings() -> None:
-    """`voicequeue`, `tasks` and the simulator get what they need as arguments."""
+    """`voicequeue`, `tasks` and the simulator receive settings as arguments."""
     assert {module.parts[0] for module in MODULES if "config" in imported(module)} <= {
         "config",
         "workers",
@@ -123,8 +124,8 @@ def test_only_workers_read_the_settings() -> None:
     }
 
 
-def test_the_installed_package_imports_only_what_it_declares() -> None:
-    """A producer's environment holds these dependencies and nothing else of ours: never Celery."""
+def test_the_installed_package_imports_only_its_declared_dependencies() -> None:
+    """A producer's environment has only these dependencies, in particular no Celery."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[\[<>=~ ]", dependency)[0] for dependency in project["dependencies"]}
     modules = [module for module in MODULES if module.parts[0] == "voicequeue"]
@@ -134,30 +135,30 @@ def test_the_installed_package_imports_only_what_it_declares() -> None:
     assert {{"dotenv": "python-dotenv"}.get(name, name) for name in foreign} == declared
 
 
-def test_using_the_package_loads_neither_celery_nor_the_rest_of_the_house() -> None:
-    """Nor do its dependencies bring them in: the command starts fast, and installs small."""
+def test_the_package_loads_neither_celery_nor_our_other_packages() -> None:
+    """Its dependencies do not load them either: the command starts fast, and the installation is small."""
     program = "import sys, voicequeue.cli; print(*sys.modules)"
 
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT
     ).stdout
 
-    unwanted = {"celery", "kombu", "requests", "tasks", "workers", "config", "simulator"}
-    assert unwanted & set(loaded.split()) == set()
+    forbidden = {"celery", "kombu", "requests", "tasks", "workers", "config", "simulator"}
+    assert forbidden & set(loaded.split()) == set()
 
 
 @pytest.mark.parametrize(
-    ("program", "unwanted"),
+    ("program", "forbidden"),
     [
         ("import voicequeue", {"celery", "requests", "aiohttp", "fsspec", "structlog", "rich", "typer", "fastapi"}),
         ("import voicequeue.cli", {"celery", "requests", "aiohttp", "fsspec", "structlog", "fastapi"}),
         ("import workers.app", {"aiohttp", "uvloop", "fastapi", "uvicorn"}),
         ("import workers.gateway.app", {"aiohttp", "uvloop"}),
     ],
-    ids=["the package", "the command", "what Flower and callbacks load", "the gateway"],
+    ids=["the package", "the command", "the app of Flower and callbacks", "the gateway"],
 )
-def test_a_process_loads_nothing_large_that_it_does_not_use(program: str, unwanted: set[str]) -> None:
-    """It starts faster for it: aiohttp alone is a quarter of a second, in each process that never sends an order."""
+def test_a_process_loads_no_large_unused_package(program: str, forbidden: set[str]) -> None:
+    """This shortens the start: aiohttp alone takes a quarter of a second."""
     loaded = subprocess.run(
         [sys.executable, "-c", f"import sys; {program}; print(*sys.modules)"],
         check=True,
@@ -166,14 +167,14 @@ def test_a_process_loads_nothing_large_that_it_does_not_use(program: str, unwant
         cwd=ROOT,
     ).stdout
 
-    assert unwanted & set(loaded.split()) == set()
+    assert forbidden & set(loaded.split()) == set()
 
 
 # ── the package ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_all_names_exactly_what_is_exported() -> None:
-    """Every public name of the package is in `__all__`, in order, and every one there exists."""
+def test_dunder_all_lists_exactly_the_exported_names() -> None:
+    """Every public name of the package, sorted."""
     public = {
         name
         for name, value in vars(voicequeue).items()
@@ -186,24 +187,24 @@ def test_all_names_exactly_what_is_exported() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """The wheel, built from this checkout without a network."""
+    """Yield the wheel, built from this checkout without network access."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    [built] = folder.glob("*.whl")
-    with zipfile.ZipFile(built) as found:
-        yield found
+    [path] = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
 
 
-def test_the_wheel_holds_the_package_alone(wheel: zipfile.ZipFile) -> None:
-    """`tasks`, `config` and `workers` are names that would collide in somebody's site-packages."""
+def test_the_wheel_contains_only_the_package(wheel: zipfile.ZipFile) -> None:
+    """`tasks`, `config` and `workers` could collide with other packages in site-packages."""
     tops = {name.partition("/")[0] for name in wheel.namelist()}
 
     assert {top for top in tops if not top.endswith(".dist-info")} == {"voicequeue"}
 
 
-def test_the_wheel_holds_everything_of_the_package(wheel: zipfile.ZipFile) -> None:
-    """Every module, the mark that it is typed, and every Lua script."""
+def test_the_wheel_contains_the_whole_package(wheel: zipfile.ZipFile) -> None:
+    """Every module, the py.typed marker, and every Lua script."""
     ours = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "voicequeue").rglob("*")
@@ -214,8 +215,8 @@ def test_the_wheel_holds_everything_of_the_package(wheel: zipfile.ZipFile) -> No
     assert "voicequeue/py.typed" in ours
 
 
-def test_the_wheel_works_as_it_is(wheel: zipfile.ZipFile) -> None:
-    """Its scripts are found inside it, its version is told, and its command has an entry point."""
+def test_the_wheel_works_without_installation(wheel: zipfile.ZipFile) -> None:
+    """Its scripts load from inside it, it has a version, and its command has an entry point."""
     program = (
         "import voicequeue; from voicequeue.storage import scripts;"
         "from importlib.metadata import entry_points, version;"
@@ -223,7 +224,7 @@ def test_the_wheel_works_as_it_is(wheel: zipfile.ZipFile) -> None:
         "[e.value for e in entry_points(group='console_scripts', name='voicequeue')][0])"
     )
 
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {wheel.filename!r}); {program}"],
         capture_output=True,
         text=True,
@@ -232,16 +233,16 @@ def test_the_wheel_works_as_it_is(wheel: zipfile.ZipFile) -> None:
     ).stdout.split()
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert told[0].startswith(str(wheel.filename))
-    assert told[1:] == ["True", project["version"], "voicequeue.cli:main"]
+    assert output[0].startswith(str(wheel.filename))
+    assert output[1:] == ["True", project["version"], "voicequeue.cli:main"]
 
 
 # ── Lua ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("script", LUA, ids=lambda path: path.name)
-def test_a_script_says_what_it_does_and_takes_and_returns(script: Path) -> None:
-    """Its header begins with its name and tells KEYS, ARGV and RETURNS, before any code."""
+def test_a_script_documents_its_purpose_arguments_and_result(script: Path) -> None:
+    """Its header starts with its name and documents KEYS, ARGV and RETURNS, before any code."""
     header: list[str] = []
     for line in script.read_text(encoding="utf-8").splitlines():
         if not line.startswith("--"):
@@ -249,13 +250,13 @@ def test_a_script_says_what_it_does_and_takes_and_returns(script: Path) -> None:
         header.append(line)
 
     assert header[0].startswith(f"-- {script.stem}: ")
-    told = [line.split()[1] for line in header if line.split()[1] in {"KEYS", "ARGV", "RETURNS"}]
-    assert told == ["KEYS", "ARGV", "RETURNS"]
+    sections = [line.split()[1] for line in header if line.split()[1] in {"KEYS", "ARGV", "RETURNS"}]
+    assert sections == ["KEYS", "ARGV", "RETURNS"]
 
 
 @pytest.mark.parametrize("script", LUA, ids=lambda path: path.name)
 def test_a_script_does_one_thing(script: Path) -> None:
-    """At most forty lines of code, and no key is written but through the shared key map."""
+    """At most forty lines of code, and keys only through the shared key map."""
     code = [
         line
         for line in script.read_text(encoding="utf-8").splitlines()
@@ -267,7 +268,7 @@ def test_a_script_does_one_thing(script: Path) -> None:
 
 
 def test_every_script_is_run_by_the_storage() -> None:
-    """None is unused, and none is missing."""
+    """Every script is used, and every used script exists."""
     text = "".join(path.read_text(encoding="utf-8") for path in STORAGE.rglob("*.py"))
 
     assert set(re.findall(r'\b(?:run|call)\([^"()]*"(\w+)"', text)) == {script.stem for script in LUA}
@@ -276,8 +277,8 @@ def test_every_script_is_run_by_the_storage() -> None:
 
 
 @pytest.mark.parametrize("part", SHARED, ids=lambda path: path.name)
-def test_what_scripts_share_is_led_by_what_it_is_for(part: Path) -> None:
-    """Each part of `lib/` begins with a comment, and only the key map names KEYS."""
+def test_a_shared_script_starts_with_its_purpose(part: Path) -> None:
+    """Each part of `lib/` starts with a comment, and only the key map uses KEYS."""
     text = part.read_text(encoding="utf-8")
 
     assert text.startswith("-- ")
@@ -285,28 +286,28 @@ def test_what_scripts_share_is_led_by_what_it_is_for(part: Path) -> None:
     assert text in scripts.load("admit").source
 
 
-# ── what is committed ─────────────────────────────────────────────────────────────────────────────
+# ── committed files ───────────────────────────────────────────────────────────────────────────────
 
 
 def committed() -> list[Path]:
-    """Every text file that git knows."""
+    """Return every text file in git."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     paths = [ROOT / name for name in listed.split("\0") if name]
     return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:8_000]]
 
 
-#: Written in pieces, lest this file be found by its own test.
+#: Written in pieces, so that this file does not match.
 REGISTRIES = re.compile("|".join(["py" + "pi", "pythonhosted", "npm" + "js", "index" + "-url", "find" + "-links /"]))
 OF_THIS_MACHINE = re.compile(r"(?<![\w.~}-])/(?:home|Users|root|work)/")
 
 
 def test_no_committed_file_names_a_package_registry() -> None:
-    """Where packages come from is the business of whoever installs them."""
+    """Each installation chooses its own package index."""
     assert _lines_with(REGISTRIES) == []
 
 
 def test_no_committed_file_names_a_path_of_this_machine() -> None:
-    """A checkout works wherever it lies."""
+    """A checkout works in any folder."""
     assert _lines_with(OF_THIS_MACHINE) == []
 
 
@@ -322,7 +323,7 @@ def _lines_with(pattern: re.Pattern[str]) -> list[str]:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def test_every_pinned_package_has_its_hashes_and_no_host(lock: Path) -> None:
-    """Whatever a mirror sends is checked, and which mirror it is stays open."""
+    """Packages are verified by hash, and any mirror can be used."""
     text = lock.read_text(encoding="utf-8")
     entries = re.findall(r"^(?=\S)(?!#)(?:.*\\\n)*.*", text, flags=re.MULTILINE)
 
@@ -335,11 +336,13 @@ def test_every_pinned_package_has_its_hashes_and_no_host(lock: Path) -> None:
 
 
 def test_every_package_for_node_has_its_hash_and_no_host() -> None:
-    """npm, too, checks what a mirror sends, and is told none."""
+    """npm verifies packages by hash too, and any mirror can be used."""
     packages = json.loads(NODE_LOCK.read_text(encoding="utf-8"))["packages"]
     ours, *theirs = packages.values()
 
     assert (ROOT / "tests" / "node" / "package.json").is_file()
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in ours["dependencies"].values())
     assert theirs
-    assert not [each for each in theirs if "resolved" in each or not each["integrity"].startswith("sha512-")]
+    assert not [
+        package for package in theirs if "resolved" in package or not package["integrity"].startswith("sha512-")
+    ]
