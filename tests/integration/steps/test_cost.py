@@ -117,7 +117,7 @@ def valkey_url() -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class InProcessWorker:
+class LocalWorker:
     """A worker in this process: its dispatcher, its tasks, and an in-memory broker."""
 
     bench: Bench
@@ -168,9 +168,7 @@ class InProcessWorker:
 
 
 @pytest.fixture
-def worker(
-    bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[InProcessWorker]:
+def worker(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalWorker]:
     """Yield a worker that has finished one job: connections are open, scripts are loaded, its queues are empty.
 
     Replies to simultaneous requests arrive together, and nothing reads the real time: the counts are the same in every
@@ -187,7 +185,7 @@ def worker(
     with closing(MusicApi(simulator.api_url, "key", connections=AT_ONCE)) as upstream:
         services = replace(bench.services, upstream=upstream, chunk=CHUNK)
         register(app, lambda: services, _unused, _unused)
-        worker = InProcessWorker(bench, Pulse(services, partial(publish, app), worker="w", chunk=CHUNK), app)
+        worker = LocalWorker(bench, Pulse(services, partial(publish, app), worker="w", chunk=CHUNK), app)
         worker.drain()
         for name in _scripts().values():
             redis.script_load(scripts.load(name).source)
@@ -251,7 +249,7 @@ def enqueue_a_hundred(bench: Bench) -> None:
     bench.store.enqueue([(spec.id(), spec) for spec in specs], bench.clock.now)
 
 
-def test_a_hundred_jobs_need_no_more_commands_and_messages_than_before(worker: InProcessWorker, redis: Redis) -> None:
+def test_a_hundred_jobs_need_no_more_commands_and_messages_than_before(worker: LocalWorker, redis: Redis) -> None:
     """From enqueueing to their songs, with each order ready at its first poll."""
     with counted(redis) as counts:
         enqueue_a_hundred(worker.bench)
@@ -266,7 +264,7 @@ def test_a_hundred_jobs_need_no_more_commands_and_messages_than_before(worker: I
 
 
 def test_polling_a_hundred_orders_needs_no_more_commands_than_before(
-    worker: InProcessWorker, redis: Redis, simulator: Simulator
+    worker: LocalWorker, redis: Redis, simulator: Simulator
 ) -> None:
     """The most frequent work: a poll without results."""
     simulator.turn(voice_s=3600)
@@ -284,7 +282,7 @@ def test_polling_a_hundred_orders_needs_no_more_commands_than_before(
     assert_no_more(counts.inside, POLL_INSIDE, "calls inside scripts")
 
 
-def test_an_idle_worker_needs_no_more_commands_than_before(worker: InProcessWorker, redis: Redis) -> None:
+def test_an_idle_worker_needs_no_more_commands_than_before(worker: LocalWorker, redis: Redis) -> None:
     """It runs all day."""
     with counted(redis) as counts:
         worker.do_periodic_work()

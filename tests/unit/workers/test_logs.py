@@ -16,7 +16,7 @@ from config.settings import Settings
 SETTINGS = {
     "MUSICAPI_KEY": "the-key-of-the-account",
     "REDIS_URL": "redis://me:pass%40word-1@redis.internal:6379/0",
-    "secret": "the long secret of the queue",
+    "secret": "the secret of the queue, which is long",
     "archive": "s3://key:archive-password@bucket/songs",
 }
 
@@ -53,7 +53,7 @@ def test_a_line_contains_event_level_time_process_and_context(write: Write) -> N
     "secret",
     [
         "the-key-of-the-account",
-        "the long secret of the queue",
+        "the secret of the queue, which is long",
         "pass%40word-1",
         "pass@word-1",
         "archive-password",
