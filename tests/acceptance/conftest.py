@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import requests
 from redis import Redis
 
 from config.settings import Settings
+from tests.support.cli import run_in_process
 from voicequeue import Song, State, VoiceJob, VoiceQueue
 from voicequeue.storage.keyspace import DEFAULT_PREFIX
 from workers.local.stack import Stack
@@ -63,6 +65,10 @@ class System:
     def queue(self) -> VoiceQueue:
         """Connect as a producer."""
         return VoiceQueue(self.redis_url, prefix=self.prefix)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `voicequeue` with these arguments in this process."""
+        return run_in_process(self.redis_url, *arguments)
 
     def dial(self, **dials: object) -> None:
         """Set the simulator's dials."""

@@ -22,7 +22,6 @@ import requests
 from standardwebhooks import Webhook
 
 from tests.acceptance.conftest import Build, System, settled
-from tests.acceptance.jobs.test_pipeline import run
 from tests.conftest import eventually
 from tests.node import NODE
 from tests.support.scripted import Request, Script, Scripted, answer, one_answer
@@ -179,11 +178,11 @@ def test_a_callback_answered_with_410_is_undelivered_until_an_operator_redeliver
     _one(queue, "gone", as_localhost(receiver.url))
     eventually(lambda: nothing_pending(queue, "gone"))
 
-    listed = json.loads(run(system, "callbacks", "--json").stdout)["undelivered"]
+    listed = json.loads(system.run("callbacks", "--json").stdout)["undelivered"]
     [shown] = [callback for callback in listed if callback["batch"] == "gone"]
     assert shown["reason"] == "HTTP 410: the receiver wants no more of it"
     is_gone[0] = False
-    assert run(system, "callbacks", "--redeliver", shown["id"]).returncode == 0
+    assert system.run("callbacks", "--redeliver", shown["id"]).returncode == 0
 
     eventually(lambda: queue.callback(shown["id"]) is None)
     assert ids(receiver) == Counter({shown["id"]: 2})

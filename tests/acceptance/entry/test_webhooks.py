@@ -16,7 +16,6 @@ import requests
 from redis import Redis
 
 from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
-from tests.acceptance.jobs.test_pipeline import run
 from tests.conftest import eventually
 from voicequeue import Code, Job, Stage, State, VoiceJob
 from voicequeue.auth import signatures
@@ -207,7 +206,7 @@ def test_a_failure_that_upstream_withdraws_costs_nothing(system: System) -> None
         assert system.logs().count("upstream says that it failed") == 1
         system.dial(get_faults={})
 
-        assert run(system, "retry", job.id, "--yes").returncode == 0
+        assert system.run("retry", job.id, "--yes").returncode == 0
 
         eventually(lambda: queue.batch("withdrawn").states[State.SUCCEEDED] == 1, within_s=30)
     verified_states(system, 1, "withdrawn")
@@ -221,13 +220,13 @@ def test_without_webhooks_an_operator_reviews_it_and_nothing_resubmits_it(
     job = lost["reviewed"]
     [charge] = charges_of(no_webhooks, job)
 
-    listed = json.loads(run(no_webhooks, "review", "--json").stdout)
+    listed = json.loads(no_webhooks.run("review", "--json").stdout)
     assert [(row["stage"], row["reason"]) for row in listed if row["id"] == job.id] == [
         ("voice", "the worker died while charging")
     ]
-    assert run(no_webhooks, "review", job.id, "--resubmit").returncode != 0  # needs --yes
+    assert no_webhooks.run("review", job.id, "--resubmit").returncode != 0  # needs --yes
     assert charges_of(no_webhooks, job) == [charge]
-    confirmed = json.loads(run(no_webhooks, "review", job.id, "--task-id", charge["task_id"], "--json").stdout)
+    confirmed = json.loads(no_webhooks.run("review", job.id, "--task-id", charge["task_id"], "--json").stdout)
 
     assert confirmed["state"] == "pending"
     with no_webhooks.queue() as queue:
@@ -241,7 +240,7 @@ def test_without_webhooks_an_operator_reviews_it_and_nothing_resubmits_it(
 def test_a_resubmission_by_an_operator_is_on_the_timeline(no_webhooks: System, lost: dict[str, Job]) -> None:
     """A second charge exists only because an operator decided so."""
     job = lost["ordered-again"]
-    assert run(no_webhooks, "review", job.id, "--resubmit", "--yes").returncode == 0
+    assert no_webhooks.run("review", job.id, "--resubmit", "--yes").returncode == 0
 
     assert reason_of_resubmission(no_webhooks, job) == "somebody ordered it again"
 
@@ -257,7 +256,7 @@ def test_a_resubmission_by_the_policy_is_on_the_timeline(build: Build) -> None:
     [job] = lose_answers(system, ["policy"]).values()
 
     assert reason_of_resubmission(system, job) == "the policy ordered it again"
-    assert run(system, "review").stdout.strip() == "no job is unsure"
+    assert system.run("review").stdout.strip() == "no job is unsure"
 
 
 def reason_of_resubmission(system: System, job: Job) -> str:
@@ -275,10 +274,10 @@ def test_giving_up_is_a_failure_of_its_own_code(no_webhooks: System, lost: dict[
     """`--abandon` ends the job; its unknown credits are not counted."""
     job = lost["given-up"]
 
-    abandoned = json.loads(run(no_webhooks, "review", job.id, "--abandon", "--json").stdout)
+    abandoned = json.loads(no_webhooks.run("review", job.id, "--abandon", "--json").stdout)
 
     assert (abandoned["state"], abandoned["failure"]["code"], abandoned["credits"]) == ("failed", "abandoned", 0)
-    assert job.id not in run(no_webhooks, "review", "--json").stdout
+    assert job.id not in no_webhooks.run("review", "--json").stdout
 
 
 def send(system: System, path: str, body: bytes, headers: dict[str, str]) -> int:
@@ -345,4 +344,4 @@ def test_a_batch_of_unsure_jobs_counts_as_settled(no_webhooks: System, lost: dic
     with no_webhooks.queue() as queue:
         assert queue.get(lost["watched"].id).state is State.UNSURE
         assert settled(queue, "watched")
-    assert run(no_webhooks, "watch", "watched", "--timeout", "5").returncode == 1
+    assert no_webhooks.run("watch", "watched", "--timeout", "5").returncode == 1

@@ -12,7 +12,6 @@ import pytest
 import requests
 
 from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
-from tests.acceptance.jobs.test_pipeline import run
 from tests.conftest import eventually
 from voicequeue import Event, State, VoiceJob, VoiceQueue
 from voicequeue.domain.job import IN_FLIGHT
@@ -123,7 +122,7 @@ def test_credits_for_40_of_100_jobs_make_40_and_the_rest_waits_until_there_are_m
 
         states = queue.batch("poor").states
         assert (states[State.SUCCEEDED], states[State.QUEUED], states[State.FAILED]) == (40, 60, 0)
-        assert "out_of_credits" in run(system, "status").stdout
+        assert "out_of_credits" in system.run("status").stdout
         assert system.ledger()["credits_spent"] == 760
         assert logged('"level": "error"') == 0
         # A balance that upstream reports while orders are in flight may cause the message once before it is final.
@@ -170,14 +169,14 @@ def test_a_wrong_key_fails_nothing_and_logs_once_what_to_do(system: System) -> N
         polls, charged_before = system.ledger()["calls"]["task"], system.ledger()["charged"]
         eventually(lambda: system.ledger()["calls"]["task"] > polls + 20)
 
-        assert "unauthorized" in run(system, "status").stdout
+        assert "unauthorized" in system.run("status").stdout
         assert queue.batch("locked").states[State.FAILED] == 0
         assert system.ledger()["charged"] == charged_before
         assert (logged('"level": "error"'), logged("voicequeue resume")) == (1, 1)
         assert logged("asking about") <= 1  # the first request that found out
 
         system.dial(api_key=None)
-        assert run(system, "resume").returncode == 0
+        assert system.run("resume").returncode == 0
         eventually(lambda: settled(queue, "locked"), within_s=40)
 
     assert verified_states(system, 20, "locked")[State.SUCCEEDED] == 20
@@ -286,13 +285,13 @@ def test_pause_stops_all_charges_and_resume_continues(system: System) -> None:
     with system.queue() as queue:
         queue.enqueue_many(jobs(20, "paused"))
         eventually(lambda: charged(system, "paused"))
-        run(system, "pause", "--why", "lunch")
+        system.run("pause", "--why", "lunch")
         eventually(lambda: queue.status().in_flight == 0)
         before = posts(system)
         wait_for_two_balance_checks(queue)
 
         assert posts(system) == before
-        assert "paused (lunch)" in run(system, "status").stdout
+        assert "paused (lunch)" in system.run("status").stdout
         queue.resume()
         eventually(lambda: settled(queue, "paused"), within_s=40)
 
@@ -340,13 +339,13 @@ def test_a_batch_keeps_to_its_own_limits(system: System, tmp_path: Path) -> None
             [("audio_url", "prompt"), *((f"https://recordings.example/capped/{n}.wav", "la la") for n in range(12))]
         )
     with system.queue() as queue:
-        run(system, "ingest", str(file), "--batch", "capped", "--max-credits", "90", "--max-in-flight", "2")
+        system.run("ingest", str(file), "--batch", "capped", "--max-credits", "90", "--max-in-flight", "2")
         eventually(lambda: queue.batch("capped").states[State.SUCCEEDED] == 4, within_s=40)
         wait_for_two_balance_checks(queue)
         assert (queue.batch("capped").states[State.QUEUED], system.ledger()["credits_spent"]) == (8, 76)
         assert most_in_flight(system, "capped") == 2
 
-        run(system, "ingest", str(file), "--batch", "capped", "--max-credits", "228", "--max-in-flight", "50")
+        system.run("ingest", str(file), "--batch", "capped", "--max-credits", "228", "--max-in-flight", "50")
         eventually(lambda: settled(queue, "capped"), within_s=40)
 
     assert verified_states(system, 12, "capped")[State.SUCCEEDED] == 12
@@ -357,7 +356,7 @@ def test_a_job_past_its_start_time_expires_and_cancelled_jobs_cost_nothing(syste
     with system.queue() as queue:
         queue.pause()
         late = json.loads(
-            run(system, "enqueue", "--audio-url", "https://a.example/1.wav", "--start-by", "0.5s", "--json").stdout
+            system.run("enqueue", "--audio-url", "https://a.example/1.wav", "--start-by", "0.5s", "--json").stdout
         )
         queue.enqueue_many(jobs(8, "gone"))
         eventually(lambda: queue.get(late["id"]).state is State.FAILED)
@@ -365,10 +364,10 @@ def test_a_job_past_its_start_time_expires_and_cancelled_jobs_cost_nothing(syste
         assert failure is not None
         assert failure.code == "expired"
 
-        preview = json.loads(run(system, "cancel", "--batch", "gone", "--dry-run", "--json").stdout)
+        preview = json.loads(system.run("cancel", "--batch", "gone", "--dry-run", "--json").stdout)
         assert preview == {"found": 8, "cancelled": 0, "marked": 0, "paid": 0}
         assert queue.batch("gone").states[State.QUEUED] == 8
-        result = json.loads(run(system, "cancel", "--batch", "gone", "--yes", "--json").stdout)
+        result = json.loads(system.run("cancel", "--batch", "gone", "--yes", "--json").stdout)
         assert (result["cancelled"], queue.batch("gone").states[State.CANCELLED]) == (8, 8)
 
         queue.resume()
@@ -380,13 +379,13 @@ def test_the_in_flight_limit_changes_without_a_restart(system: System) -> None:
     """After it is lowered, no more jobs hold a slot; after it is raised, more do at once. No worker restarts."""
     pids = [system.supervisor.pid(name) for name in system.workers]
     with system.queue() as queue:
-        run(system, "limits", "--in-flight", "3")
+        system.run("limits", "--in-flight", "3")
         queue.enqueue_many(jobs(32, "narrow"))
         eventually(lambda: queue.batch("narrow").states[State.SUCCEEDED] >= 4)
         assert most_in_flight(system, "narrow") == 3
 
         system.dial(voice_s=2)  # long enough for many to be in flight together
-        run(system, "limits", "--in-flight", "20")
+        system.run("limits", "--in-flight", "20")
         # At first at most 10; the time until 20 depends on how many orders upstream has accepted.
         eventually(lambda: queue.status().in_flight > 6)
         eventually(lambda: settled(queue, "narrow"), within_s=40)

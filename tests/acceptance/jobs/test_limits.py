@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.conftest import Build, System, jobs
-from tests.acceptance.jobs.test_pipeline import run
 from tests.conftest import eventually
 from voicequeue import Filter, Stage, State, VoiceQueue
 
@@ -116,5 +115,5 @@ def test_a_changed_price_is_reported(system: System, queue: VoiceQueue) -> None:
 
     eventually(lambda: queue.status().account.drift is not None)
 
-    assert "another user of the account, or a changed price" in run(system, "status").stdout
+    assert "another user of the account, or a changed price" in system.run("status").stdout
     eventually(lambda: "another user of the account, or a changed price" in system.logs())

@@ -88,7 +88,7 @@ def test_a_failed_voice_is_paid_once_and_fails_all_jobs_that_wait_for_it(system:
         assert charges(system) == (1, 0)
 
         system.dial(voice_failure=0)
-        assert run(system, "retry", "--batch", "bad", "--yes").returncode == 0
+        assert system.run("retry", "--batch", "bad", "--yes").returncode == 0
         eventually(lambda: queue.batch("bad").states[State.SUCCEEDED] == 5, within_s=40)
 
     assert charges(system) == (2, 5)
