@@ -1,4 +1,4 @@
-"""What all tests share: a real Valkey and a real simulator, one for each test process, and a prefix for each test."""
+"""Fixtures for all tests: one Valkey and one simulator per test process, and a key prefix per test."""
 
 from __future__ import annotations
 
@@ -25,67 +25,69 @@ from workers.local.stack import free_port
 
 _numbers = itertools.count()
 
-# The same examples in every run, however slow the machine is.
+# The same examples in every run, and no deadline on slow machines.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
-#: Acceptance modules of which each test starts processes of its own: nothing is gained by running them in one place.
+#: Acceptance modules in which each test starts its own processes: their tests run independently.
 SEPARATE = ("test_commands.py", "test_torture.py")
 
 
-class ByHouse(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives tests to processes one by one; those of an acceptance module that share a house together, and those of a
-    module with a browser."""
+class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+    """Distribute tests one by one, but keep a module together if its tests share a stack of processes or a browser."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        is_shared = "/acceptance/" in module and not module.endswith(SEPARATE)
-        return module if is_shared or module.endswith(("_browser.py", "_stack.py")) else nodeid
+        shares_a_stack = "/acceptance/" in module and not module.endswith(SEPARATE)
+        return module if shares_a_stack or module.endswith(("_browser.py", "_stack.py")) else nodeid
 
 
 def pytest_configure() -> None:
-    """A run in the background of a script ignores Ctrl-C, and under `nohup` the end of its terminal: so would the
-    commands and workers that tests end by these signals."""
+    """Restore the default handlers of SIGINT and SIGHUP.
+
+    A run in the background of a script ignores Ctrl-C, and one under `nohup` ignores the end of its terminal. The
+    commands and workers that tests stop with these signals would inherit that.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        # The run itself goes on when its terminal is closed; what it starts gets the default, as with any handler.
+        # The run survives the end of its terminal; processes that it starts get the default, as with any handler.
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByHouse:
-    """With more than one process; the largest modules come first."""
-    return ByHouse(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    """Return the scheduler for runs with several processes; it starts the largest modules first."""
+    return ByModule(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of tests that are called alike several processes run one, and nobody hears of the others: so none are."""
+    """Refuse test ids that occur twice: of tests with one id, xdist runs one and drops the others without a message."""
     for item in items:
-        # Of the tests that schemathesis makes of one, one for each operation, pytest 9.2 drops what tells them apart.
+        # pytest 9.2 drops the part of the id that distinguishes the operations of a schemathesis test.
         if item.parent is not None and not item.nodeid.endswith(item.name):
             item._id = NodeId.parse(f"{item.parent.nodeid}::{item.name}")
-    if alike := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
-        raise pytest.UsageError(f"several tests are called {', '.join(alike)}")
+    if duplicates := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
+        raise pytest.UsageError(f"several tests have the id {', '.join(duplicates)}")
 
 
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
-    """The URL of a Valkey that lives as long as the test process."""
-    # Left to itself it tries one port after the other, and two test processes would meet there.
+    """Yield the URL of a Valkey that runs as long as the test process."""
+    # By default ValkeyServer tries one port after the other, and two test processes would collide.
     with ValkeyServer(port=free_port(), config={"save": ""}) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 
 @pytest.fixture
 def prefix() -> str:
-    """A prefix of this test's own: its jobs are the only ones there."""
+    """Return a key prefix that no other test uses."""
     return f"test{next(_numbers)}"
 
 
 @pytest.fixture
 def store(valkey_url: str, prefix: str) -> Iterator[Store]:
-    """A store without any job."""
+    """Yield a store without jobs."""
     client = connect(valkey_url)
     yield Store(client, prefix, limits=Limits(in_flight=100_000, first_in_flight=100_000))
     client.close()
@@ -93,7 +95,7 @@ def store(valkey_url: str, prefix: str) -> Iterator[Store]:
 
 @pytest.fixture
 def redis(valkey_url: str) -> Iterator[Redis]:
-    """A client that sees every key."""
+    """Yield a client that sees every key."""
     client = connect(valkey_url)
     yield client
     client.close()
@@ -101,21 +103,21 @@ def redis(valkey_url: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def queue(valkey_url: str, prefix: str) -> Iterator[VoiceQueue]:
-    """A queue without any job; the same jobs as `store`."""
-    with VoiceQueue(valkey_url, prefix=prefix) as found:
-        yield found
+    """Yield a queue without jobs, on the same prefix as `store`."""
+    with VoiceQueue(valkey_url, prefix=prefix) as queue:
+        yield queue
 
 
 @pytest.fixture(scope="session")
 def shared_simulator() -> Iterator[tuple[Simulator, dict[str, Any]]]:
-    """The process and the dials it started with."""
+    """Yield the simulator and the dials it started with."""
     with Simulator() as simulator:
         yield simulator, simulator.dials()
 
 
 @pytest.fixture
 def simulator(shared_simulator: tuple[Simulator, dict[str, Any]]) -> Simulator:
-    """A simulator as it is after its start."""
+    """Return the simulator, reset to its state after the start."""
     running, dials = shared_simulator
     running.turn(**dials)
     running.reset()
@@ -124,21 +126,26 @@ def simulator(shared_simulator: tuple[Simulator, dict[str, Any]]) -> Simulator:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A real browser, without a window. Its driver has an event loop in this thread: another test's would not run."""
+    """Yield a headless browser.
+
+    Its driver runs an event loop in this thread, so no other test's loop can run meanwhile.
+    """
     with started() as running:
         yield running
 
 
-#: The longest pause (seconds) between two looks at a condition.
+#: The longest pause between two checks of a condition, in seconds.
 PAUSE_MAX_S = 0.05
 
 
-def eventually(holds: Callable[[], object], *, within_s: float = 20.0, otherwise: str = "") -> None:
-    """Wait until the condition holds, and fail if it does not in time. It is asked less often the longer it takes: what
-    it asks, Valkey and the simulator, costs the processor time that others wait for."""
-    give_up, pause = time.monotonic() + within_s, 0.01
-    while not holds():
-        if time.monotonic() > give_up:
-            pytest.fail(otherwise or "the condition did not come true in time")
+def eventually(condition: Callable[[], object], *, within_s: float = 20.0, otherwise: str = "") -> None:
+    """Wait until the condition holds; fail the test after `within_s` seconds, with the message `otherwise`.
+
+    The pauses grow: each check costs Valkey or the simulator processor time that the tested processes need.
+    """
+    deadline, pause = time.monotonic() + within_s, 0.01
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(otherwise or "the condition did not hold in time")
         time.sleep(pause)
         pause = min(1.1 * pause, PAUSE_MAX_S)

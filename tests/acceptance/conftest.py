@@ -1,8 +1,9 @@
-"""The real thing: Valkey, the simulator and workers as processes, started by the Procfile's commands."""
+"""Whole systems: Valkey, the simulator and workers as processes, started by the commands of the Procfile."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ import requests
 from redis import Redis
 
 from config.settings import Settings
+from tests.support.cli import run_in_process
 from voicequeue import Song, State, VoiceJob, VoiceQueue
 from voicequeue.storage.keyspace import DEFAULT_PREFIX
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
-#: Everything takes fractions of a second, and the account is rich.
+#: Intervals of fractions of a second, and a large balance.
 FAST: Mapping[str, str] = {
     "VOICEQUEUE_POLL_MIN_S": "0.3",
     "VOICEQUEUE_POLL_MAX_S": "0.5",
@@ -34,13 +36,13 @@ FAST: Mapping[str, str] = {
 }
 DIALS: Mapping[str, object] = {"voice_s": 0.5, "music_s": 0.5, "jitter": 0.3, "credits": 1_000_000}
 
-SECRET = "key-that-nobody-may-see"
-LYRICS = "[Verse]\nlyrics that nobody may see"
+SECRET = "key-that-must-stay-secret"
+LYRICS = "[Verse]\nlyrics that must stay secret"
 
 
 @dataclass(frozen=True)
-class House:
-    """A running stack, and what tests ask of it."""
+class System:
+    """The processes of one queue, with access to its Redis, its simulator and its logs."""
 
     stack: Stack
     supervisor: Supervisor
@@ -53,41 +55,45 @@ class House:
 
     @property
     def key(self) -> Mapping[str, str]:
-        """The headers with the gateway's local token."""
+        """Headers with the gateway's local token."""
         return {"Authorization": f"Bearer {self.stack.web_key()}"}
 
-    def link(self, path: str = "/") -> str:
-        """The address of a page with the local token, as `make up` prints it."""
+    def page_url(self, path: str = "/") -> str:
+        """Return the URL of a page with the local token, as `make up` prints it."""
         return f"{self.web}{path}{'&' if '?' in path else '?'}token={self.stack.web_key()}"
 
     def queue(self) -> VoiceQueue:
-        """A producer's connection."""
+        """Connect as a producer."""
         return VoiceQueue(self.redis_url, prefix=self.prefix)
 
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `voicequeue` with these arguments in this process."""
+        return run_in_process(self.redis_url, *arguments)
+
     def dial(self, **dials: object) -> None:
-        """Turn the simulator's dials."""
+        """Set the simulator's dials."""
         requests.patch(f"{self.control}/dials", json=dials, timeout=5).raise_for_status()
 
-    def renew(self) -> House:
-        """The simulator as it was at first, with nothing in its ledger; what jobs there are must have settled."""
+    def reset(self) -> System:
+        """Reset the simulator's dials and ledger. All jobs must be settled."""
         self.dial(**DIALS, post_faults={}, get_faults={})
         requests.post(f"{self.control}/reset", timeout=5).raise_for_status()
         return self
 
     def ledger(self) -> dict[str, Any]:
-        """What the simulator was called for and charged."""
-        answer: dict[str, Any] = requests.get(f"{self.control}/ledger", timeout=5).json()
-        return answer
+        """Return the simulator's ledger: requests and charges."""
+        ledger: dict[str, Any] = requests.get(f"{self.control}/ledger", timeout=5).json()
+        return ledger
 
     def logs(self) -> str:
-        """All that the workers have said."""
+        """Return the logs of all workers."""
         return "".join((self.home / "log" / f"{name}.log").read_text() for name in self.workers)
 
 
-Build = Callable[..., House]
+Build = Callable[..., System]
 
 
-def _builder(standing: ExitStack, home: Path) -> Build:
+def _builder(resources: ExitStack, home: Path) -> Build:
     numbers = count()
 
     def _build(
@@ -96,16 +102,16 @@ def _builder(standing: ExitStack, home: Path) -> Build:
         web: bool = False,
         password: str | None = None,
         dials: Mapping[str, object] | None = None,
-        beside: House | None = None,
+        beside: System | None = None,
         prefix: str = DEFAULT_PREFIX,
         **env: str,
-    ) -> House:
-        supervisor = standing.enter_context(Supervisor())
-        place = home / f"house{next(numbers)}"
+    ) -> System:
+        supervisor = resources.enter_context(Supervisor())
+        folder = home / f"system{next(numbers)}"
         stack = Stack(
             supervisor,
             Settings(_env_file=None, prefix=prefix),
-            home=place,
+            home=folder,
             env={**FAST, "MUSICAPI_KEY": SECRET, "VOICEQUEUE_PREFIX": prefix, **env},
         )
         redis_url = beside.redis_url if beside else stack.start_valkey()
@@ -115,13 +121,13 @@ def _builder(standing: ExitStack, home: Path) -> Build:
             stack.use_redis(redis_url)
         _, control = stack.start_simulator({**DIALS, **(dials or {})})
         address = stack.start_web(webhooks=True) if web else None
-        return House(stack, supervisor, redis_url, control, stack.start_workers(workers), place, address, prefix)
+        return System(stack, supervisor, redis_url, control, stack.start_workers(workers), folder, address, prefix)
 
     return _build
 
 
 def _protected(redis_url: str, password: str) -> str:
-    """The URL of that Redis, which asks for the password from now on."""
+    """Set a password on the Redis; return its URL with the password."""
     with Redis.from_url(redis_url) as redis:
         redis.config_set("requirepass", password)
     return re.sub("//.*@", f"//:{password}@", redis_url)
@@ -129,21 +135,24 @@ def _protected(redis_url: str, password: str) -> str:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Iterator[Build]:
-    """Build a house with that many workers, in the database of the house `beside` if one is given; it runs until the
-    test ends."""
-    with ExitStack() as standing:
-        yield _builder(standing, tmp_path)
+    """Yield a function that starts a system with `workers` workers, until the test ends.
+
+    With `beside` it shares the Redis of another system.
+    """
+    with ExitStack() as resources:
+        yield _builder(resources, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def build_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
-    """The same for a module whose tests kill nobody and each have a batch of their own; see `House.renew`."""
-    with ExitStack() as standing:
-        yield _builder(standing, tmp_path_factory.mktemp("house"))
+def build_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
+    """Yield the same function for all tests of a module: they kill nothing, and each has its own batch. See
+    `System.reset`."""
+    with ExitStack() as resources:
+        yield _builder(resources, tmp_path_factory.mktemp("system"))
 
 
 def jobs(count: int, batch: str = "voices") -> list[VoiceJob]:
-    """Voices with a song each."""
+    """Return jobs for a voice and a song each."""
     return [
         VoiceJob(
             audio_url=f"https://recordings.example/{batch}/{number}.wav",
@@ -156,26 +165,24 @@ def jobs(count: int, batch: str = "voices") -> list[VoiceJob]:
 
 
 def settled(queue: VoiceQueue, batch: str = "voices") -> bool:
-    """Whether every job of the batch is final or unsure."""
+    """Return whether every job of the batch is final or unsure."""
     return queue.batch(batch).is_settled
 
 
-def nothing_lost_nothing_paid_twice(
-    house: House, count: int, batch: str = "voices", *, spent_elsewhere: int = 0
-) -> dict[State, int]:
-    """The invariants that hold whatever was killed; gives the states.
+def verified_states(system: System, count: int, batch: str = "voices", *, spent_elsewhere: int = 0) -> dict[State, int]:
+    """Check the invariants that hold after any failure; return the batch's states.
 
-    `spent_elsewhere` is what other batches cost, in credits.
+    `spent_elsewhere` is the cost of other batches, in credits.
     """
-    ledger = house.ledger()
+    ledger = system.ledger()
     assert ledger["double_charges"] == []
-    with house.queue() as queue:
-        found = list(queue.jobs(batch=batch))
+    with system.queue() as queue:
+        batch_jobs = list(queue.jobs(batch=batch))
         states = queue.batch(batch).states
-    assert len(found) == count
-    assert {job.state for job in found} <= {State.SUCCEEDED, State.UNSURE}
-    assert all(job.clips and job.persona_id for job in found if job.state is State.SUCCEEDED)
-    assert states == {state: sum(job.state is state for job in found) for state in State}
-    sure = sum(job.credits for job in found) + spent_elsewhere
-    assert sure <= ledger["credits_spent"] <= sure + 15 * states[State.UNSURE]
+    assert len(batch_jobs) == count
+    assert {job.state for job in batch_jobs} <= {State.SUCCEEDED, State.UNSURE}
+    assert all(job.clips and job.persona_id for job in batch_jobs if job.state is State.SUCCEEDED)
+    assert states == {state: sum(job.state is state for job in batch_jobs) for state in State}
+    booked = sum(job.credits for job in batch_jobs) + spent_elsewhere
+    assert booked <= ledger["credits_spent"] <= booked + 15 * states[State.UNSURE]
     return states

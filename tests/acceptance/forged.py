@@ -1,4 +1,4 @@
-"""Thousands of forged webhooks, sent as fast as the gateway takes them."""
+"""Thousands of forged webhooks, sent as fast as the gateway accepts them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from voicequeue import Stage
 from voicequeue.auth import signatures
 from workers.gateway.webhooks import BODY_MAX
 
-#: What a webhook would say that gives a job the task id of somebody else's order.
+#: A webhook that would give a job the task id of another order.
 BODY = b'{"task_id": "another"}'
 
-#: Sent before the first answer is read.
+#: Requests sent before the first response is read.
 WINDOW = 20
 
 CONNECTIONS = 4
 
 
 class Forger:
-    """Makes requests of every kind that must be refused, for jobs that are there; `secret` is the gateway's own.
+    """Requests of every kind that must be rejected, for existing jobs. `secret` is the gateway's own.
 
-    Where all but one thing is right, that one thing decides.
+    In each request a single part is wrong, so this part decides.
     """
 
     def __init__(self, secret: str, job_ids: Sequence[str]) -> None:
         self._secret = secret
         self._job_ids = job_ids
-        #: By their names: how to make one, and how it is refused.
+        #: By name: how to build the request, and the status of its rejection.
         self.kinds: dict[str, tuple[Callable[[str], bytes], int]] = {
             "a forged token": (lambda job: self._request(self._path(job, secret="wrong"), job), 401),
             "another attempt's token": (lambda job: self._request(self._path(job) + "&attempt=2", job), 401),
@@ -47,7 +47,7 @@ class Forger:
         }
 
     def request(self, kind: str, number: int) -> bytes:
-        """The bytes of one request of that kind."""
+        """Return the bytes of one request of this kind."""
         return self.kinds[kind][0](self._job_ids[number % len(self._job_ids)])
 
     def _path(self, job_id: str, *, secret: str | None = None) -> str:
@@ -77,27 +77,27 @@ class Forger:
 
 
 def send_all(web: str, forger: Forger, kinds: Sequence[str]) -> Counter[tuple[str, int]]:
-    """Send one request of each of these kinds; how often each kind was answered with which status."""
+    """Send one request of each kind; return how often each kind got which status."""
     shares = [kinds[start::CONNECTIONS] for start in range(CONNECTIONS)]
     with ThreadPoolExecutor(CONNECTIONS) as threads:
         return sum(threads.map(lambda share: _send_share(web, forger, share), shares), Counter[tuple[str, int]]())
 
 
 def _send_share(web: str, forger: Forger, kinds: Sequence[str]) -> Counter[tuple[str, int]]:
-    """On one connection that is kept, many on the way at once; what is too large ends its connection."""
-    found: Counter[tuple[str, int]] = Counter()
+    """Send requests pipelined on one connection; a request that is too large gets its own connection."""
+    statuses: Counter[tuple[str, int]] = Counter()
     large = [kind for kind in kinds if kind == "too large"]
     small = [kind for kind in kinds if kind != "too large"]
     with _connected(web) as connection, connection.makefile("rb") as answers:
         for start in range(0, len(small), WINDOW):
             window = small[start : start + WINDOW]
             connection.sendall(b"".join(forger.request(kind, start + place) for place, kind in enumerate(window)))
-            found.update((kind, _status(answers)) for kind in window)
+            statuses.update((kind, _status(answers)) for kind in window)
     for number, kind in enumerate(large):
         with _connected(web) as connection, connection.makefile("rb") as answers:
             connection.sendall(forger.request(kind, number))
-            found[kind, _status(answers)] += 1
-    return found
+            statuses[kind, _status(answers)] += 1
+    return statuses
 
 
 def _connected(web: str) -> socket.socket:
@@ -106,7 +106,7 @@ def _connected(web: str) -> socket.socket:
 
 
 def _status(answers: BinaryIO) -> int:
-    """Read one answer to its end; its status."""
+    """Read one response to its end; return its status."""
     status = int(answers.readline().split()[1])
     length = 0
     while line := answers.readline().strip():

@@ -1,4 +1,4 @@
-"""A reverse proxy as people put before Flower: one path of its own leads there, everything else is elsewhere."""
+"""A reverse proxy in front of Flower: one path prefix leads there, every other path gives 404."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 
 import requests
 
-#: They belong to one connection, not to the message.
+#: Hop-by-hop headers.
 _HOP = {"transfer-encoding", "connection", "keep-alive", "content-encoding", "content-length", "date", "server"}
 
 
 @contextmanager
 def behind_a_proxy(prefix: str, port: int) -> Iterator[str]:
-    """A proxy whose `prefix` leads to that port of this machine; its address."""
+    """Yield the URL of a proxy whose `prefix` leads to `port` of this machine."""
 
-    class PassingOn(BaseHTTPRequestHandler):
-        """Each connection has one request; a browser's, made ahead without one, is closed after a second."""
+    class Forwarder(BaseHTTPRequestHandler):
+        """Forwards one request per connection; a browser's preconnect is closed after a second."""
 
         timeout = 1
 
         def do_GET(self) -> None:
-            self._pass_on(b"")
+            self._forward(b"")
 
         def do_POST(self) -> None:
-            self._pass_on(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            self._forward(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
-        def _pass_on(self, body: bytes) -> None:
+        def _forward(self, body: bytes) -> None:
             if not self.path.startswith(prefix):
                 self.send_error(404)
                 return
@@ -45,9 +45,9 @@ def behind_a_proxy(prefix: str, port: int) -> Iterator[str]:
             self.wfile.write(answer.content)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: the test says what was wrong."""
+            """Log nothing: the test reports what is wrong."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), PassingOn) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forwarder) as server:
         threading.Thread(target=server.serve_forever).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

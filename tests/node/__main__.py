@@ -1,4 +1,4 @@
-"""What `make setup` runs."""
+"""Install the npm packages; run by `make setup`."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import sys
 from tests.node import MISSING, install
 
 if not install():
-    sys.exit(f"{MISSING}. Some tests will fail for it; everything else works.")
+    sys.exit(f"{MISSING}. Some tests will fail; everything else works.")

@@ -1,1 +1,1 @@
-"""Attacks on a running queue. The names of the tests, read one after the other, are what docs/security.md promises."""
+"""Attacks on a running queue. Read in sequence, the names of the tests are the promises of docs/security.md."""

@@ -1,5 +1,7 @@
-"""Share the gateway of tests/web, the command of tests/store and the steps of tests/integration; what needs whole
-processes stands in modules called test_…_stack.py."""
+"""Fixtures shared with tests/web, tests/store and tests/integration.
+
+Tests of whole processes are in modules called test_…_stack.py.
+"""
 
 from tests.integration.conftest import build as build_bench
 from tests.store.conftest import at_home, command

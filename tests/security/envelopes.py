@@ -1,4 +1,4 @@
-"""Messages that an attacker, or a program with a defect, may write into the queue `intake`."""
+"""Messages that an attacker or a defective program may write to the queue `intake`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from tests.acceptance.messages import INTAKE, NAME, envelope
+from tests.support.messages import INTAKE, NAME, envelope
 
 GOOD = {"audio_url": "https://recordings.example/good.wav"}
 
-#: Half of a surrogate pair, which is what a cut emoji becomes.
+#: Half of a surrogate pair, as in a truncated emoji.
 HALF = "\ud83c"
 
 HUGE = int("9" * 4_000)
 
-#: What any field may be instead of what it should be.
+#: Hostile values for any field.
 HOSTILE: tuple[Any, ...] = (
     None,
     True,
@@ -45,7 +45,7 @@ HOSTILE: tuple[Any, ...] = (
     {"task": "voice.submit", "args": [["x"]], "kwargs": {}, "options": {}},
 )
 
-#: Headers that Celery knows.
+#: Headers that Celery reads.
 HEADERS = (
     "id",
     "task",
@@ -87,7 +87,7 @@ PROPERTIES = (
 
 OPTIONS = ("callbacks", "errbacks", "chain", "chord")
 
-#: What a job of protocol 1 has in its body.
+#: Fields of a protocol 1 body.
 OLD_BODY = ("retries", "timelimit", "eta", "expires", "taskset", "utc", "args", "kwargs", *OPTIONS)
 
 ARGUMENTS = ("job", "self", "args", "kwargs", "named", HALF)
@@ -103,14 +103,14 @@ def fresh_id() -> str:
 
 
 def message(job: Any = None, **parts: Any) -> dict[str, Any]:
-    """Return a sound message with an id of its own; `parts` as for `envelope`."""
+    """Return a valid message with its own id; `parts` as for `envelope`."""
     return envelope([[], {"job": GOOD if job is None else job}, {}], message_id=fresh_id(), **parts)
 
 
 def with_property(name: str, value: Any) -> dict[str, Any]:
-    """Return a message that has this property."""
-    sound = message()
-    return {**sound, "properties": {**sound["properties"], name: value}}
+    """Return a message with this property."""
+    valid = message()
+    return {**valid, "properties": {**valid["properties"], name: value}}
 
 
 def old(**parts: Any) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def old(**parts: Any) -> dict[str, Any]:
 
 
 def places(value: Any) -> Iterator[Any]:
-    """Yield messages of which one part each is this value."""
+    """Yield messages with this value in one part each."""
     for part in ("body", "headers", "properties", "content-type", "content-encoding"):
         yield {**message(), part: value}
     yield from (message(headers={name: value}) for name in HEADERS)
@@ -136,7 +136,7 @@ def places(value: Any) -> Iterator[Any]:
 
 
 def bodies(value: Any) -> Iterator[Any]:
-    """Yield bodies of which one part each is this value."""
+    """Yield bodies with this value in one part each."""
     yield value
     yield from ([value, {"job": GOOD}, {}], [[], value, {}], [[], {"job": GOOD}, value], [[value], {}, {}])
     yield from ([[], {"job": GOOD, name: value}, {}] for name in ARGUMENTS if name != "job")
@@ -146,11 +146,11 @@ def bodies(value: Any) -> Iterator[Any]:
 
 def every_place() -> list[bytes]:
     """Return a message for each part and each hostile value."""
-    return [json.dumps(each).encode() for value in HOSTILE for each in places(value)]
+    return [json.dumps(hostile).encode() for value in HOSTILE for hostile in places(value)]
 
 
 def nested(depth: int) -> bytes:
-    """Return an array in arrays."""
+    """Return nested arrays."""
     return b"[" * depth + b"]" * depth
 
 
@@ -161,30 +161,30 @@ def _in_body(text: bytes, sort: str = "base64") -> bytes:
 
 
 def _replaced(marker: str, text: bytes) -> bytes:
-    """Return a message of which a header is no JSON that Python would write."""
+    """Return a message with a header that Python would not write as JSON."""
     return json.dumps(message(headers={"retries": marker})).encode().replace(json.dumps(marker).encode(), text)
 
 
 def ahead(seconds: float) -> str:
-    """Return a time of day that is so far ahead."""
+    """Return a time this many seconds ahead."""
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
-#: Envelopes byte by byte; those that killed a worker once stand first.
+#: Envelopes byte by byte; the first ones once ended a worker.
 CORPUS: Mapping[str, bytes] = {
     "half a surrogate in the delivery tag": json.dumps(with_property("delivery_tag", HALF)).encode(),
     "an integer of 5,000 digits": _replaced("@", b"9" * 5_000),
     "an integer of 5,000 digits in the body": _in_body(b'[[], {"job": ' + b"9" * 5_000 + b"}, {}]"),
     "an unknown type of kombu's": _replaced("@", b'{"__type__": "klingon", "__value__": 1}'),
     "a type of kombu's with a wrong value": _replaced("@", b'{"__type__": "bytes", "__value__": 1}'),
-    "a float beyond all": _replaced("@", b"1e999"),
+    "a float that overflows": _replaced("@", b"1e999"),
     "not a number": _replaced("@", b"NaN"),
     "minus infinity in the body": _in_body(b'[[], {"job": {"start_within_s": -Infinity}}, {}]'),
     "an argument called self": json.dumps(envelope([[], {"self": 1}, {}], message_id=fresh_id())).encode(),
     "nested just below what Python reads": b'{"headers":' + nested(900) + b"}",
-    "nested for ever": b"[" * 200_000,
+    "deeply nested": b"[" * 200_000,
     "nested in the body": _in_body(b'[[], {"job": ' + nested(900) + b"}, {}]"),
-    "nested for ever in the body": _in_body(b"[" * 200_000),
+    "deeply nested in the body": _in_body(b"[" * 200_000),
     "nothing": b"",
     "a zero byte": b"\x00",
     "invalid UTF-8": b'{"body": "\xff\xfe"}',
@@ -207,7 +207,7 @@ CORPUS: Mapping[str, bytes] = {
     "50 minutes ahead": json.dumps(message(headers={"eta": ahead(3_000)})).encode(),
 }
 
-#: What a message must not bring with it, wherever Celery would look for it.
+#: Parts that a message must not pass to Celery.
 LADEN = {
     **message(
         headers={
@@ -228,6 +228,6 @@ __all__ = ["CORPUS", "GOOD", "HALF", "HOSTILE", "INTAKE", "LADEN", "NAME", "ahea
 
 
 def own_queue(task: str) -> list[bytes]:
-    """Return messages to a task of the workers' own with each hostile header."""
+    """Return messages to a task of the workers, with each hostile header."""
     headers = [{"task": task, name: value} for name in HEADERS if name != "task" for value in HOSTILE]
-    return [json.dumps(envelope([[["x"]], {}, {}], message_id=fresh_id(), headers=each)).encode() for each in headers]
+    return [json.dumps(envelope([[["x"]], {}, {}], message_id=fresh_id(), headers=extra)).encode() for extra in headers]

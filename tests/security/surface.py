@@ -1,4 +1,4 @@
-"""All that the gateway answers to, as it knows itself; and pages of other origins."""
+"""All routes of the gateway, as listed by its app; and pages of other origins."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-#: Types with which a page may send a body anywhere without a question before (and the type of no type).
-UNASKED = (None, "text/plain", "multipart/form-data; boundary=b", "application/x-www-form-urlencoded")
+#: Content types (and none) that a page may send to any site without a preflight.
+WITHOUT_PREFLIGHT = (None, "text/plain", "multipart/form-data; boundary=b", "application/x-www-form-urlencoded")
 
-#: Parts of paths of which there are few.
+#: Path parameters with few allowed values.
 _NAMES = {"stage": "voice", "action": "retry"}
 
 
 def operations(app: FastAPI) -> list[tuple[str, str]]:
-    """Return method and path of every route, of the API and of pages, with names that are nothing's filled in."""
-    found = [
+    """Return method and path of every route of the API and of pages, with ids that do not exist."""
+    routes = [
         (method, re.sub(r"{(\w+)(:path)?}", lambda name: _NAMES.get(name[1], "x"), context.path_format))
         for context in iter_route_contexts(app.routes)
         for method in sorted(context.methods or ())
         if context.path_format is not None
     ]
-    assert {("POST", "/v1/batches/x/jobs"), ("POST", "/do/pause"), ("GET", "/docs"), ("GET", "/healthz")} <= {*found}
-    return found
+    assert {("POST", "/v1/batches/x/jobs"), ("POST", "/do/pause"), ("GET", "/docs"), ("GET", "/healthz")} <= {*routes}
+    return routes
 
 
 def changing(app: FastAPI) -> list[tuple[str, str]]:
-    """Return those of them that change something."""
+    """Return the routes that change something."""
     return [(method, path) for method, path in operations(app) if method not in ("GET", "HEAD", "OPTIONS")]
 
 
 @contextmanager
 def site(html: str = "", *, onward: str = "", asked: list[tuple[str, str]] | None = None) -> Iterator[str]:
-    """Serve this page at another port of this machine; gives its address.
+    """Serve a page on another port of this machine; yield its URL.
 
-    It leads `onward` where that is given, and notes in `asked` the path and the cookie of each request.
+    With `onward` it redirects there. `asked` collects path and cookie of each request.
     """
 
     class Page(BaseHTTPRequestHandler):
-        """The page, whatever is asked for."""
+        """Serve the page under every path."""
 
         def do_GET(self) -> None:
             if asked is not None:

@@ -1,4 +1,4 @@
-"""Hosts whose clocks are off, or are changed while they run: for processes that tests and `make torture` start."""
+"""Hosts whose clocks are wrong or change while processes run, for tests and `make torture`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-#: Python imports `sitecustomize.py` from here by itself.
+#: Python imports `sitecustomize.py` from this folder on its own.
 FOLDER = Path(__file__).parent
 
 
@@ -19,17 +19,17 @@ class SkewedClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to have this clock."""
+        """Environment variables that give a process this clock."""
         path = os.pathsep.join(filter(None, (str(FOLDER), os.environ.get("PYTHONPATH", ""))))
         return {"PYTHONPATH": path, "SKEWED_CLOCK": str(self._file)}
 
     def command(self, command: str) -> str:
-        """Return a shell command that runs this one with this clock."""
+        """Return a shell command that runs `command` with this clock."""
         exports = (f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
         return f"export {' '.join(exports)}; {command}"
 
     def set(self, ahead: float) -> None:
-        """Put the clock so many seconds ahead, or behind; running processes follow within 20 ms."""
+        """Set the clock ahead by this many seconds, or behind; running processes follow within 20 ms."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{ahead}", encoding="ascii")
         new.replace(self._file)

@@ -1,7 +1,7 @@
-"""Shifts the clock of a Python process by the seconds in the file that SKEWED_CLOCK names, also while it runs.
+"""Shift the clock of a Python process by the seconds in the file SKEWED_CLOCK, also while the process runs.
 
-Python imports it by itself in each process on whose PYTHONPATH its folder is, before anything else. Only
-the time of day is shifted, as a wrong or a changed clock of a host would be; monotonic clocks are not.
+Python imports this module on its own in each process with its folder on PYTHONPATH, before any other code. Only the
+time of day is shifted, as on a host with a wrong clock; monotonic clocks are not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 #: The file is read again after this many seconds.
-_AGAIN_S = 0.02
+_REREAD_AFTER_S = 0.02
 
 _file = os.environ.get("SKEWED_CLOCK", "")
 _ahead, _read_at = 0.0, float("-inf")
@@ -20,9 +20,9 @@ _time, _time_ns, _clock_gettime = time.time, time.time_ns, time.clock_gettime
 
 
 def ahead() -> float:
-    """Return by how many seconds the clock is ahead now; negative where it is behind."""
+    """Return by how many seconds the clock is ahead; negative if it is behind."""
     global _ahead, _read_at  # noqa: PLW0603
-    if time.monotonic() - _read_at > _AGAIN_S:
+    if time.monotonic() - _read_at > _REREAD_AFTER_S:
         _read_at = time.monotonic()
         with open(_file, encoding="ascii") as file:  # noqa: PTH123  without importing more than needed
             _ahead = float(file.read() or _ahead)

@@ -1,1 +1,1 @@
-"""What tests share: factories, proxies, a scripted upstream, a browser, a terminal."""
+"""Shared test support: factories, proxies, a scripted upstream, a browser, a terminal."""

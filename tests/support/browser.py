@@ -1,4 +1,5 @@
-"""A real browser for the pages: Debian's chromium by Playwright. `python -m tests.support.browser` installs it."""
+"""A real browser for page tests: Debian's chromium, driven by Playwright. `python -m tests.support.browser` installs
+it."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome"
 
 MISSING = (
     "no browser is installed, and only root can install one here: `apt-get install chromium`, "
-    "or what brings a chromium or google-chrome on this system"
+    "or install chromium or google-chrome by hand"
 )
 
-#: It asks nobody but the pages for anything.
+#: Options that keep the browser from sending requests other than those of the pages.
 OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -31,12 +32,13 @@ OPTIONS = (
 
 
 def executable() -> str | None:
-    """The path of the browser on this machine."""
+    """Return the path of an installed browser, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def install() -> bool:
-    """Install Debian's chromium where there is no browser and we may; whether there is one then."""
+    """Install Debian's chromium if no browser is installed and this user may; return whether a browser is installed
+    now."""
     if executable() is None and shutil.which("apt-get"):
         as_root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
         quietly = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]
@@ -52,7 +54,7 @@ def _run(command: list[str]) -> None:
 
 @contextmanager
 def started() -> Iterator[Browser]:
-    """A browser without a window. Raises FileNotFoundError, which says what to do."""
+    """Start a headless browser. Raises FileNotFoundError with installation instructions."""
     path = executable()
     if path is None:
         raise FileNotFoundError(MISSING)
@@ -63,4 +65,4 @@ def started() -> Iterator[Browser]:
 
 
 if __name__ == "__main__":
-    sys.exit(None if install() else f"{MISSING}. The tests of pages will fail for it; everything else works.")
+    sys.exit(None if install() else f"{MISSING}. Page tests will fail; everything else works.")

@@ -1,4 +1,4 @@
-"""Jobs as tests need them."""
+"""Factories for jobs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ SONG = Song(prompt=LYRICS, title="A song")
 
 
 def voice(**fields: Any) -> VoiceJob:
-    """A voice alone: one stage, 4 credits."""
+    """Return a job for a voice without a song: one stage, 4 credits."""
     return VoiceJob(**{"audio_url": URL, **fields})
 
 
 def sung(**fields: Any) -> VoiceJob:
-    """A voice and a song: both stages, 19 credits."""
+    """Return a job for a voice and a song: both stages, 19 credits."""
     return voice(**{"song": SONG, **fields})
 
 
 def numbered(count: int, **fields: Any) -> list[VoiceJob]:
-    """Voices that differ, each with a key."""
+    """Return `count` different voice jobs, each with a key."""
     return [voice(audio_url=f"https://recordings.example/{n}.wav", key=f"key-{n}", **fields) for n in range(count)]
 
 
 def problems(**fields: Any) -> dict[str, str]:
-    """What is wrong with a job of these fields, by field."""
-    with pytest.raises(InvalidJob) as caught:
+    """Return the validation errors of a job with these fields, by field."""
+    with pytest.raises(InvalidJob) as raised:
         parse({"audio_url": URL, **fields})
-    return {problem.field: problem.message for problem in caught.value.problems}
+    return {problem.field: problem.message for problem in raised.value.problems}

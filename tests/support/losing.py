@@ -1,4 +1,4 @@
-"""A way to Redis on which answers get lost: what was asked is done, and nobody hears of it."""
+"""A Redis proxy that drops replies: the command is executed, but the client never sees the reply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class LosingWay:
-    """A proxy before Redis. It loses the answer to the next command in which `marker` stands, and cuts the line."""
+    """A proxy that drops the reply to the next command that contains `marker`, and closes that connection."""
 
     to: tuple[str, int]
     marker: bytes | None = None
@@ -22,11 +22,11 @@ class LosingWay:
 
     @property
     def url(self) -> str:
-        """What a client takes for Redis."""
+        """URL of the proxy, for Redis clients."""
         return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
 
     def lose_the_answer_to(self, marker: str, meanwhile: Callable[[], object] = int) -> None:
-        """From now on, once; `meanwhile` happens before it can be asked again."""
+        """Drop the next reply to a command that contains `marker`; call `meanwhile` before the client can retry."""
         self.marker, self.meanwhile = marker.encode(), meanwhile
 
     def run(self) -> None:
@@ -34,35 +34,35 @@ class LosingWay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+                threading.Thread(target=self._forward, args=(client,), daemon=True).start()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Stop accepting connections."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def _carry(self, client: socket.socket) -> None:
-        """One command at a time, as a client of ours sends them."""
+    def _forward(self, client: socket.socket) -> None:
+        """Forward one command at a time, as our clients send them."""
         with client, socket.create_connection(self.to) as redis, contextlib.suppress(OSError):
-            while asked := client.recv(1_000_000):
-                redis.sendall(asked)
-                answer = redis.recv(1_000_000)
-                if self.marker is not None and self.marker in asked:
+            while command := client.recv(1_000_000):
+                redis.sendall(command)
+                reply = redis.recv(1_000_000)
+                if self.marker is not None and self.marker in command:
                     self.marker, self.lost = None, self.lost + 1
                     self.meanwhile()
                     return
-                client.sendall(answer)
+                client.sendall(reply)
 
 
 @contextlib.contextmanager
 def losing_way(redis_url: str) -> Iterator[LosingWay]:
-    """A proxy before this Redis, which so far loses nothing."""
+    """Yield a proxy for this Redis that drops nothing yet."""
     address = urlsplit(redis_url)
-    way = LosingWay((address.hostname or "", address.port or 0))
-    carrier = threading.Thread(target=way.run, daemon=True)
-    carrier.start()
+    proxy = LosingWay((address.hostname or "", address.port or 0))
+    thread = threading.Thread(target=proxy.run, daemon=True)
+    thread.start()
     try:
-        yield way
+        yield proxy
     finally:
-        way.close()
-        carrier.join()
+        proxy.close()
+        thread.join()

@@ -1,4 +1,4 @@
-"""What clients ask Redis for, as its MONITOR shows it."""
+"""Record the commands that clients send to Redis, with MONITOR."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from redis.exceptions import ResponseError
 
 _END = "end of the recording"
 
-#: What their arguments are: channels, and not keys.
+#: Commands whose arguments are channels, not keys.
 _OF_CHANNELS = {"PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRIBE"}
 
 
 @contextmanager
 def recorded(redis: Redis) -> Iterator[list[list[str]]]:
-    """Record the commands that clients send meanwhile, each with its arguments; what scripts do is left out."""
+    """Yield a list that collects the commands of clients, each with its arguments; commands of scripts are left out."""
     commands: list[list[str]] = []
     with redis.monitor() as monitor:  # type: ignore[no-untyped-call]
         thread = threading.Thread(target=_record, args=(monitor, commands))
@@ -35,12 +35,12 @@ def _record(monitor: Any, commands: list[list[str]]) -> None:
         if _END in command["command"]:
             return
         if command["client_type"] != "lua":
-            # An argument with spaces falls apart: bodies of messages do, names of keys do not.
+            # Splits arguments that contain spaces: message bodies do, keys do not.
             commands.append(command["command"].split(" "))
 
 
 def names_in(redis: Redis, commands: list[list[str]]) -> set[str]:
-    """Return the keys and channels that these commands name."""
+    """Return the keys and channels in these commands."""
     return {name for command in commands for name in _names(redis, command)}
 
 
@@ -50,5 +50,5 @@ def _names(redis: Redis, command: list[str]) -> list[str]:
         return command[1:2] if verb == "PUBLISH" else command[1:]
     try:
         return cast(list[str], redis.execute_command("COMMAND GETKEYS", *command))  # type: ignore[no-untyped-call]
-    except ResponseError:  # it has none
+    except ResponseError:  # the command has no keys
         return []

@@ -1,4 +1,4 @@
-"""Recordings as people and programs make them, and a server that has them, and worse."""
+"""Sound files as encoders write them, and a server for good and broken ones."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ FRAME_S = 1152 / 44_100
 
 
 def mp3(seconds: float, *, frame: bytes = FRAME, frame_s: float = FRAME_S) -> bytes:
-    """Frames alone."""
+    """Return MP3 frames without a header."""
     return frame * round(seconds / frame_s)
 
 
 def xing(frames: int, size: int, *, tag: bytes = b"Info", flags: int = 3) -> bytes:
-    """The frame in front that tells how many frames and bytes follow."""
+    """Return the leading frame that states how many frames and bytes follow."""
     counts = b"".join(struct.pack(">I", count) for bit, count in ((1, frames), (2, size)) if flags & bit)
     head = FRAME[:4] + bytes(17) + tag + struct.pack(">I", flags) + counts
     return head + bytes(len(FRAME) - len(head))
 
 
 def vbri(frames: int, size: int) -> bytes:
-    """The same, as another encoder writes it."""
+    """Return the same information in the format of another encoder."""
     head = FRAME[:4] + bytes(32) + b"VBRI" + struct.pack(">HHHII", 1, 0, 100, size, frames)
     return head + bytes(len(FRAME) - len(head))
 
 
 def id3(size: int = 300) -> bytes:
-    """A tag in front."""
+    """Return an ID3 tag."""
     return b"ID3\x04\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + b"\xff" * size
 
 
@@ -44,10 +44,10 @@ def wav(
     before: bytes = b"",
     after: bytes = b"",
 ) -> bytes:
-    """8 bits, mono. `declared` is what the header says of the sound's size."""
+    """Return a WAV file: 8 bits, mono. `declared` is the size of the sound in the header."""
     sound = bytes([128]) * round(seconds * rate)
     fmt = struct.pack("<HHIIHH", kind, 1, rate, rate, 1, 8)
-    if kind == 0xFFFE:  # extensible: what it is stands further behind
+    if kind == 0xFFFE:  # WAVE_FORMAT_EXTENSIBLE: the real format follows in the sub-format
         fmt += struct.pack("<HHI", 22, 8, 4) + b"\x01\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
     size = len(sound) if declared is None else declared
     body = b"WAVE" + before + chunk(b"fmt ", fmt) + b"data" + struct.pack("<I", size) + sound + after
@@ -55,12 +55,12 @@ def wav(
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """A chunk of a RIFF file; those of odd length are padded."""
+    """Return a RIFF chunk; odd lengths are padded."""
     return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
 
 
 def rf64(seconds: float, rate: int = 4_000) -> bytes:
-    """The long form of WAV, whose sizes stand in a chunk of their own."""
+    """Return an RF64 file, the long form of WAV: its sizes are in a chunk of their own."""
     sound = bytes(round(seconds * rate))
     fmt = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, rate, rate, 1, 8))
     sizes = chunk(b"ds64", struct.pack("<QQQI", 0, len(sound), len(sound), 0))
@@ -68,23 +68,23 @@ def rf64(seconds: float, rate: int = 4_000) -> bytes:
 
 
 def sent(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
-    """An answer with these bytes; `length` is what it says of them."""
+    """Return a response with this body; `length` replaces the Content-Length."""
     head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
 def redirect(to: str, status: str = "302 Found") -> bytes:
-    """It is elsewhere."""
+    """Return a redirect."""
     return sent(b"", f"Location: {to}", status=status)
 
 
 def serving(files: Mapping[str, bytes | Iterable[bytes] | Script]) -> Scripted:
-    """A server of answers by path; anything else is not found. A file may also be pieces, or a script."""
+    """Return a server of responses by path: bytes, pieces of bytes, or a script. Other paths give 404."""
 
     def script(request: Request) -> Iterable[bytes]:
-        found = files.get(request.path, answer("no such file", status="404 Not Found"))
-        if callable(found):
-            return found(request)
-        return (found,) if isinstance(found, bytes) else found
+        response = files.get(request.path, answer("no such file", status="404 Not Found"))
+        if callable(response):
+            return response(request)
+        return (response,) if isinstance(response, bytes) else response
 
     return Scripted(script)

@@ -1,4 +1,4 @@
-"""A Redis that refuses writes for a while, in each way that one setting brings about."""
+"""A Redis that rejects writes for a while, for each reason that one setting causes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from redis import Redis
 
-#: How a Redis comes to refuse writes, and to take them again; by the code of its answers.
+#: By error code: how to make Redis reject writes, and how to undo it.
 _SWITCHES: dict[str, tuple[Callable[[Redis], object], Callable[[Redis], object]]] = {
     "READONLY": (lambda redis: redis.slaveof("127.0.0.1", 1), lambda redis: redis.slaveof()),
     "NOREPLICAS": (
@@ -21,19 +21,19 @@ CODES = tuple(_SWITCHES)
 
 
 def refuse(redis: Redis, code: str) -> None:
-    """Have it refuse writes."""
+    """Make Redis reject writes."""
     _SWITCHES[code][0](redis)
 
 
 def serve(redis: Redis) -> None:
-    """Have it take writes again, whatever it refused them for."""
-    for _, again in _SWITCHES.values():
-        again(redis)
+    """Make Redis accept writes again, for every reason in CODES."""
+    for _, undo in _SWITCHES.values():
+        undo(redis)
 
 
 @contextmanager
 def refusing(redis: Redis, code: str) -> Iterator[None]:
-    """It refuses meanwhile."""
+    """Reject writes inside the block."""
     refuse(redis, code)
     try:
         yield
@@ -42,5 +42,5 @@ def refusing(redis: Redis, code: str) -> Iterator[None]:
 
 
 def url_of(redis: Redis) -> str:
-    """The URL that names it."""
+    """Return the URL of the Redis of this client."""
     return f"redis://127.0.0.1:{redis.connection_pool.connection_kwargs['port']}/0"

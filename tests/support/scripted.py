@@ -1,4 +1,4 @@
-"""An upstream that follows a script, byte for byte: for what the simulator cannot do."""
+"""An HTTP server that follows a script, byte for byte: for responses that the simulator cannot give."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-#: A piece of an answer that hangs up instead of sending anything.
+#: A piece that closes the connection instead of sending bytes.
 HANG_UP = b""
 
-#: A client that says nothing for so long (seconds) is left alone.
-_PATIENCE_S = 20
+#: Idle connections are dropped after this many seconds.
+_IDLE_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came; header names in lower case."""
+    """One received request; header names are in lower case."""
 
     method: str
     path: str
@@ -29,40 +29,40 @@ class Request:
     body: bytes
 
     def json(self) -> Any:
-        """The body, which is JSON."""
+        """Return the body, parsed as JSON."""
         return json.loads(self.body)
 
 
-#: Gives the pieces of an answer to a request, which are sent one after the other.
+#: Returns the pieces of the response to a request, which are sent one after the other.
 Script = Callable[[Request], Iterable[bytes]]
 
 
 def answer(body: object, *, status: str = "200 OK", headers: Iterable[str] = ()) -> bytes:
-    """A whole answer: JSON, or text that is sent as it stands."""
+    """Return a complete response: JSON, or text that is sent unchanged."""
     payload = (body if isinstance(body, str) else json.dumps(body)).encode()
     head = [f"HTTP/1.1 {status}", f"Content-Length: {len(payload)}", *headers]
     return "\r\n".join([*head, "", ""]).encode() + payload
 
 
 def one_answer(*pieces: bytes) -> Script:
-    """A script that answers every request with these pieces."""
+    """Return a script that answers every request with these pieces."""
     return lambda _: iter(pieces)
 
 
 class Scripted:
-    """Answers each request as the script says, on a port of its own (or that one); connections are kept open."""
+    """A server that answers each request by a script, on its own port or on `port`; connections stay open."""
 
     def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._script = script
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", port))
-        #: The base URL, without a slash at the end.
+        #: The base URL, without a trailing slash.
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, name="scripted")]
-        #: Every request, in the order they came.
+        #: All requests, in order of arrival.
         self.requests: list[Request] = []
-        #: How many connections were opened.
+        #: Number of connections opened.
         self.accepted = 0
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class Scripted:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        # Closing alone would not wake up the thread that accepts.
+        # Closing alone would not wake the accepting thread.
         _shut(self._listener)
         self._threads[0].join()
         for connection in self._open:
@@ -82,7 +82,7 @@ class Scripted:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
-                connection.settimeout(_PATIENCE_S)
+                connection.settimeout(_IDLE_TIMEOUT_S)
                 self.accepted += 1
                 self._open.append(connection)
                 thread = threading.Thread(target=self._serve, args=(connection,), name="scripted connection")
@@ -90,7 +90,7 @@ class Scripted:
                 thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        """Answer until either side hangs up."""
+        """Answer requests until either side closes the connection."""
         with suppress(OSError), self._secured(connection) as secured, secured.makefile("rb") as incoming:
             self._open.append(secured)
             while request := _read(incoming):

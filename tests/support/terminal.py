@@ -1,4 +1,4 @@
-"""A command as it looks on a terminal: it runs on a real one, and xterm.js draws in a browser what it wrote."""
+"""Pictures of a command on a terminal: it runs on a pseudo-terminal, and xterm.js draws its output in a browser."""
 
 from __future__ import annotations
 
@@ -31,29 +31,31 @@ _DRAW = """([written, prompt, columns, rows]) => new Promise((done) => {
 })"""
 
 
-def written_by(command: Sequence[str], environment: Mapping[str, str], *, until: Callable[[], bool]) -> bytes:
-    """What a command wrote to its terminal until then; it is ended if it has not."""
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-    shown = {**os.environ, **environment, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=shown, start_new_session=True)
-    os.close(its)
-    found = bytearray()
-    give_up = time.monotonic() + 60
-    while not until() and time.monotonic() < give_up:
-        if select.select([ours], [], [], 0.1)[0]:
+def output_of(command: Sequence[str], environment: Mapping[str, str], *, until: Callable[[], bool]) -> bytes:
+    """Return the command's terminal output until the condition holds, then terminate the command."""
+    parent_end, child_end = pty.openpty()
+    fcntl.ioctl(child_end, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    env = {**os.environ, **environment, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    process = subprocess.Popen(
+        command, stdin=child_end, stdout=child_end, stderr=child_end, env=env, start_new_session=True
+    )
+    os.close(child_end)
+    output = bytearray()
+    deadline = time.monotonic() + 60
+    while not until() and time.monotonic() < deadline:
+        if select.select([parent_end], [], [], 0.1)[0]:
             try:
-                found += os.read(ours, 65_536)
-            except OSError:  # it has ended
+                output += os.read(parent_end, 65_536)
+            except OSError:  # the command has ended
                 break
     process.terminate()
     process.wait()
-    os.close(ours)
-    return bytes(found)
+    os.close(parent_end)
+    return bytes(output)
 
 
-def taken(browser: Browser, written: bytes, said: str, path: Path) -> None:
-    """A picture of a terminal on which `said` was typed and this was written. Raises FileNotFoundError."""
+def save_picture(browser: Browser, output: bytes, command: str, path: Path) -> None:
+    """Save a picture of a terminal on which `command` was typed and printed `output`. Raises FileNotFoundError."""
     if not _XTERM.is_dir():
         raise FileNotFoundError(MISSING)
     page = browser.new_page(viewport={"width": 1200, "height": 600})
@@ -61,6 +63,6 @@ def taken(browser: Browser, written: bytes, said: str, path: Path) -> None:
     page.add_style_tag(content="#terminal { background: #16201c; border-radius: 8px }")
     page.add_style_tag(path=_XTERM / "css" / "xterm.css")
     page.add_script_tag(path=_XTERM / "lib" / "xterm.js")
-    page.evaluate(_DRAW, [b64encode(written).decode(), f"$ {said}\r\n", COLUMNS, LINES])
+    page.evaluate(_DRAW, [b64encode(output).decode(), f"$ {command}\r\n", COLUMNS, LINES])
     page.locator("#terminal").screenshot(path=path)
     page.close()

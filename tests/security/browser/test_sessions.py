@@ -1,0 +1,231 @@
+"""Forged, stolen, old and guessed logins to the job page."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from unittest.mock import Mock
+
+import pytest
+import requests
+from redis import Redis
+
+from tests.store.life import put
+from tests.support.jobs import sung, voice
+from tests.web.conftest import KEYS, SETTING, Build, Gateway
+from tests.web.seen import Person, logged_in, seen
+from voicequeue import StoreUnreachable, VoiceQueue
+from voicequeue.auth import api_keys, signatures
+from voicequeue.auth.api_keys import ApiKey, Scope
+from voicequeue.storage.job_store import Store
+from workers.gateway.page import views
+from workers.gateway.session import Logins
+
+SECRET = "what signs webhooks, of 32 characters and more"
+
+
+def is_logged_in(gateway: Gateway, prefix: str, token: str) -> bool:
+    """Return whether this cookie opens the page."""
+    answer = gateway("GET", "/", key=None, cookies={prefix: token}, allow_redirects=False)
+    assert answer.status_code in (200, 303)
+    return answer.status_code == 200
+
+
+def token_of(answer: requests.Response, prefix: str) -> str:
+    """Return the session token in the cookie of a login."""
+    return str(answer.cookies[prefix])
+
+
+# ── forged ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _signed(key: ApiKey, secret: str) -> str:
+    """Return a cookie as earlier releases signed it."""
+    until = str(int(time.time()) + 3_600)
+    return f"{key.name}.{until}.{signatures.derive(secret, 'session', key.line(), until)}"
+
+
+FORGERIES: dict[str, Callable[[ApiKey], str]] = {
+    "signed with the stored hash": lambda key: _signed(key, key.digest),
+    "signed with the server's secret": lambda key: _signed(key, SECRET),
+    "the stored hash": lambda key: key.digest,
+    "the key's line": ApiKey.line,
+    "a hash of the line": lambda key: sha256(key.line().encode()).hexdigest(),
+    "as long as a token, of the secret": lambda key: signatures.derive(SECRET, "session", key.line())[:43],
+}
+
+
+def test_the_environment_of_the_gateway_is_not_enough_to_log_in(build_gateway: Build, prefix: str) -> None:
+    """It contains only the hashes of the keys and the server's secret."""
+    gateway = build_gateway(secret=SECRET, public_url="https://voices.example")
+
+    for number, (name, forge) in enumerate(FORGERIES.items()):
+        gateway.stage.client = (f"192.0.2.{number}", 5)
+        assert not is_logged_in(gateway, prefix, forge(KEYS["all"][1])), name
+        assert logged_in(gateway, forge(KEYS["all"][1])).status_code == 401, name
+
+
+def test_the_session_data_in_redis_is_not_enough_to_log_in(gateway: Gateway, redis: Redis, prefix: str) -> None:
+    """A copy of Redis contains no cookie."""
+    token = token_of(logged_in(gateway, KEYS["all"][0]), prefix)
+    session_keys = [str(key) for key in redis.scan_iter(f"{{{prefix}}}:session*")]
+    texts = {text for key in session_keys for text in re.findall(r"[\w-]+", key)}
+    texts |= {text for key in session_keys if redis.type(key) == "hash" for text in redis.hvals(key)}
+
+    assert token not in str(texts)
+    assert [text for text in texts if any(is_logged_in(gateway, prefix, part) for part in (text, text[:43]))] == []
+
+
+def test_no_other_site_can_put_text_on_the_page(gateway: Gateway, prefix: str) -> None:
+    """A cookie of an earlier release, which another port of this host can set, shows no text."""
+    answer = logged_in(gateway, KEYS["all"][0])
+    cookies = {prefix: token_of(answer, prefix), f"{prefix}_told": "Pay%20here", f"{prefix}_notice": "Pay%20here"}
+
+    assert "Pay here" not in seen(gateway, "/", cookies=cookies).text
+
+
+# ── stolen, old ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_login_replaces_the_cookie_that_the_browser_had(gateway: Gateway, prefix: str) -> None:
+    """A cookie planted by an attacker is invalid afterwards, also if it is the attacker's own session."""
+    planted = token_of(logged_in(gateway, KEYS["read"][0]), prefix)
+    for before in ("A" * 43, planted):
+        answer = requests.post(
+            f"{gateway.url}/login",
+            data={"key": KEYS["all"][0]},
+            cookies={prefix: before},
+            allow_redirects=False,
+            timeout=10,
+        )
+        assert token_of(answer, prefix) not in ("A" * 43, planted)
+        assert not is_logged_in(gateway, prefix, before)
+
+
+def test_a_copied_cookie_is_invalid_after_the_logout(build_gateway: Build, prefix: str) -> None:
+    """At this gateway and at every other one of the queue."""
+    person = Person(build_gateway(), "read")
+    copied = person.session.cookies[prefix]
+    person.submit(person.page("/"), "Log out read")
+
+    assert not is_logged_in(build_gateway(), prefix, copied)
+
+
+def test_all_logins_of_a_key_can_be_ended_at_once(gateway: Gateway, prefix: str) -> None:
+    """From any of them; logins of other keys stay valid."""
+    thief, other = (token_of(logged_in(gateway, KEYS[key][0]), prefix) for key in ("read", "all"))
+    person = Person(gateway, "read")
+
+    person.submit(person.page("/controls"), "End every login of this key")
+
+    assert not is_logged_in(gateway, prefix, thief)
+    assert is_logged_in(gateway, prefix, other)
+
+
+@pytest.mark.parametrize("button", ["Log out read", "End every login of this key"])
+@pytest.mark.parametrize("heartbeat_s", [0.05, 60.0])
+def test_the_event_stream_of_a_page_ends_with_its_login(
+    gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, button: str, heartbeat_s: float
+) -> None:
+    """With the next event or heartbeat: a copied cookie receives nothing any longer."""
+    monkeypatch.setattr(views, "HEARTBEAT_S", heartbeat_s)
+    monkeypatch.setattr(views, "TOGETHER_S", 0.05)
+    person = Person(gateway, "read")
+    copied = person.session.cookies.get_dict()
+    with requests.get(f"{gateway.url}/live", cookies=copied, stream=True, timeout=10) as stream:
+        lines = stream.iter_lines()
+        assert next(line for line in lines if line.startswith(b"data"))
+        person.submit(person.page("/controls" if "every" in button else "/"), button)
+        queue.enqueue(voice())
+
+        assert "event: moved" not in [line.decode() for line in lines]
+
+
+def test_the_event_stream_of_a_page_survives_an_outage(
+    gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the session cannot be checked nothing is sent; afterwards everything is."""
+    monkeypatch.setattr(views, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(views, "TOGETHER_S", 0.05)
+    person = Person(gateway, "read")
+    with requests.get(f"{gateway.url}/live", cookies=person.session.cookies, stream=True, timeout=10) as stream:
+        lines = stream.iter_lines()
+        with monkeypatch.context() as outage:
+            outage.setattr(Logins, "visitor", Mock(side_effect=StoreUnreachable("Redis is away")))
+            assert next(line for line in lines if b"nothing is known" in line)
+            queue.enqueue(voice())
+            assert next(line for line in lines if line) == b": nothing is known"
+
+        assert next(line for line in lines if line.startswith(b"event")) == b"event: moved"
+
+
+def test_a_login_ends_when_its_key_changes(build_gateway: Build, prefix: str) -> None:
+    """When the key is removed, replaced under the same name, or gets other scopes."""
+    key = KEYS["read"][1]
+    token = token_of(logged_in(build_gateway(), KEYS["read"][0]), prefix)
+    others = {
+        "removed": KEYS["all"][1].line(),
+        "replaced": api_keys.new(key.name, key.scopes)[1].line(),
+        "wider": ApiKey(key.name, frozenset(Scope), key.digest).line(),
+    }
+
+    for change, setting in others.items():
+        assert not is_logged_in(build_gateway(api_keys=setting), prefix, token), change
+    assert is_logged_in(build_gateway(api_keys=SETTING), prefix, token)
+
+
+def test_a_form_of_one_login_is_invalid_in_another(gateway: Gateway, store: Store) -> None:
+    """Also in a later one with the same key."""
+    put(store, sung())
+    person = Person(gateway, "operate")
+    assert person.page("/", status=403)
+    mine, later = Person(gateway, "all"), Person(gateway, "all")
+    form = next(form for form in mine.page("/controls").forms if form["action"] == "/do/pause")
+
+    assert later.post("/do/pause", form["fields"]).status_code == 403
+    assert store.controls.gate(store.clock()).open
+    assert mine.post("/do/pause", form["fields"]).status_code == 200
+
+
+# ── guessed ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_keys_cannot_be_guessed_at_the_login(gateway: Gateway) -> None:
+    """After five wrong keys no key is checked for a while, and the page states how long."""
+    gateway.stage.client = ("203.0.113.9", 5)
+    assert [logged_in(gateway, f"vq_{guess}").status_code for guess in range(7)] == [401] * 5 + [429] * 2
+
+    answer = logged_in(gateway, KEYS["all"][0])
+
+    assert answer.status_code == 429
+    assert "Set-Cookie" not in answer.headers
+    assert 1 <= int(answer.headers["Retry-After"]) <= 5
+    assert f"wait {answer.headers['Retry-After']} seconds" in answer.text
+
+
+def test_guesses_lock_out_no_other_address(gateway: Gateway) -> None:
+    """Each address waits only for its own failures; keys keep working at the API."""
+    for number in range(30):
+        gateway.stage.client = (f"203.0.113.{number}", 5)
+        logged_in(gateway, "vq_guess")
+    for _ in range(6):
+        logged_in(gateway, "vq_guess")
+
+    assert logged_in(gateway, KEYS["all"][0]).status_code == 429
+    assert gateway("GET", "/v1/status").status_code == 200
+    gateway.stage.client = ("192.0.2.7", 5)
+    assert logged_in(gateway, KEYS["all"][0]).status_code == 303
+
+
+def test_a_page_of_another_site_cannot_log_a_browser_in(gateway: Gateway) -> None:
+    """For example with an attacker's key; another port of this machine is another site."""
+
+    def sent_by(origin: str) -> requests.Response:
+        fields, headers = {"key": KEYS["all"][0]}, {"Origin": origin}
+        return requests.post(f"{gateway.url}/login", fields, headers=headers, allow_redirects=False, timeout=10)
+
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"):
+        assert (sent_by(origin).status_code, "Set-Cookie" in sent_by(origin).headers) == (403, False), origin
+    assert sent_by(gateway.url).status_code == 303

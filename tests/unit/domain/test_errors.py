@@ -1,0 +1,144 @@
+"""Errors for callers: one tree of classes, with texts that may be logged anywhere."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from voicequeue import (
+    BadCursor,
+    InvalidJob,
+    KeyConflict,
+    NotAllowed,
+    Problem,
+    StoreUnreachable,
+    UnfitAudio,
+    UnknownBatch,
+    UnknownJob,
+    UnknownPlan,
+    VoiceQueue,
+    VoiceQueueError,
+    errors,
+)
+from voicequeue.cli.intake import items
+from voicequeue.domain.spec import parse
+from voicequeue.ingest.row_reader import Rows
+
+ERRORS = [
+    UnknownPlan(),
+    BadCursor(),
+    InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")]),
+    UnfitAudio("too_short", "5.0 s long; more than 10 s are needed"),
+    KeyConflict("order-7", "abcdefgh"),
+    UnknownJob("abcdefgh"),
+    UnknownBatch("spring"),
+    NotAllowed("no"),
+    StoreUnreachable("Redis does not answer"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [(InvalidJob, ValueError), (KeyConflict, ValueError), (UnknownJob, LookupError), (UnknownBatch, LookupError)],
+)
+def test_an_error_is_also_the_matching_builtin_error(kind: type[Exception], builtin: type[Exception]) -> None:
+    """Code that does not import voicequeue can catch invalid values and failed look-ups as ValueError and
+    LookupError."""
+    assert issubclass(kind, builtin)
+
+
+def test_one_class_catches_every_error() -> None:
+    """The base class VoiceQueueError."""
+    assert all(isinstance(error, VoiceQueueError) for error in ERRORS)
+
+
+def test_the_tree_in_the_docstring_is_complete() -> None:
+    """It lists every error, and nothing else."""
+    drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
+
+    assert drawn == {type(error).__name__ for error in ERRORS}
+    assert drawn == {kind.__name__ for kind in VoiceQueueError.__subclasses__() if kind.__module__ == errors.__name__}
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_survives_pickling_and_copying(error: VoiceQueueError) -> None:
+    """With the same text and attributes: process pools and Celery pickle errors."""
+    for duplicate in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(duplicate) is type(error)
+        assert str(duplicate) == str(error)
+        assert vars(duplicate) == vars(error)
+
+
+def test_an_invalid_job_error_names_every_invalid_field() -> None:
+    """By its dotted path; an error of the whole job has none."""
+    error = InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")])
+
+    assert str(error) == "song.title: is too long; is odd"
+    assert error.problems == (Problem("song.title", "is too long"), Problem("", "is odd"))
+
+
+def test_a_key_conflict_names_the_key_and_the_existing_job() -> None:
+    """The caller can look up that job, or choose another key."""
+    error = KeyConflict("order-7", "abcdefgh")
+
+    assert "'order-7'" in str(error)
+    assert error.key == "order-7"
+    assert error.job_id in str(error)
+
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"audio_url": f"ftp://{SECRET}"},
+        {"audio_url": f"https://x.example/{SECRET}/" + "x" * 2_100},
+        {"callback_url": f"{SECRET}://x"},
+        {"song": {"prompt": SECRET * 1_000}},
+        {"song": {"prompt": "la", "title": SECRET * 20}},
+        {"song": {"prompt": "la", "style_weight": SECRET}},
+        {"song": {"prompt": "la", "vocal_gender": SECRET}},
+        {"song": {"prompt": "la", "mv": SECRET}},
+        {"song": SECRET},
+        {"name": SECRET * 50},
+        {"priority": SECRET},
+        {"max_credits": SECRET},
+        {"metadata": {"token": [SECRET]}},
+        {"metadata": SECRET},
+        {"persona_id": SECRET},
+    ],
+)
+def test_the_text_of_an_error_quotes_no_value(fields: dict[str, Any]) -> None:
+    """A URL may contain a token, and lyrics are private: neither appears in logs."""
+    with pytest.raises(InvalidJob) as raised:
+        parse({"audio_url": "https://x.example/a.wav", **fields})
+
+    assert SECRET not in str(raised.value)
+    assert SECRET not in repr(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+
+
+def stored_errors() -> Iterator[BaseException | None]:
+    """Yield the error that each entry stores for an invalid job, after it was caught."""
+    invalid = {"audio_url": "x", "unknown": 1}
+    with VoiceQueue("redis://127.0.0.1:1") as queue:  # Redis is not used: there is nothing to enqueue
+        yield queue.enqueue_many([invalid]).rejections[0].error
+        yield queue.enqueue_at_once([invalid])[0].error
+        yield next(queue.preview([invalid])).error
+    yield next(items(Rows(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
+
+
+def test_a_stored_error_references_nothing_of_the_input() -> None:
+    """Neither stack frames nor an earlier error: they reference the whole parsed input."""
+    for error in stored_errors():
+        assert isinstance(error, InvalidJob)
+        assert error.problems
+        assert (error.__traceback__, error.__context__, error.__cause__) == (None, None, None)

@@ -1,0 +1,46 @@
+"""Files of rows, as people and programs write them."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+
+import pytest
+
+from voicequeue import InvalidJob, VoiceJob
+from voicequeue.ingest.row_reader import Row, Rows, UnreadableFile
+
+A, B, C = (f"https://recordings.example/{letter}.wav" for letter in "abc")
+
+
+def rows(*lines: str | bytes, end: bytes = b"\n") -> list[Row]:
+    """Return the rows of a file with these lines."""
+    return list(Rows(file(*lines, end=end)))
+
+
+def file(*lines: str | bytes, end: bytes = b"\n") -> BinaryIO:
+    """Return a file with these lines."""
+    return io.BytesIO(b"".join(_bytes(line) + end for line in lines))
+
+
+def _bytes(line: str | bytes) -> bytes:
+    return line if isinstance(line, bytes) else line.encode()
+
+
+def jobs(parsed_rows: list[Row], batch: str = "spring") -> list[VoiceJob]:
+    """Return the jobs that rows describe."""
+    return [row.job(batch) for row in parsed_rows]
+
+
+def row_error(row: Row) -> str:
+    """Return the error of a row that is not a valid job."""
+    with pytest.raises(InvalidJob) as raised:
+        row.job("spring")
+    return str(raised.value)
+
+
+def file_error(*lines: str | bytes) -> str:
+    """Return the error that rejects the whole file."""
+    with pytest.raises(UnreadableFile) as raised:
+        Rows(file(*lines))
+    return str(raised.value)

@@ -1,0 +1,348 @@
+"""The architecture: allowed imports, exports, the wheel, Lua scripts, and committed files."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import types
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import voicequeue
+from voicequeue.storage import scripts
+
+ROOT = Path(__file__).parents[3]
+
+#: Our packages that each package may import besides itself.
+ALLOWED = {
+    "voicequeue": set[str](),
+    "simulator": set[str](),
+    "config": {"voicequeue"},
+    "tasks": {"voicequeue"},
+    "workers": {"voicequeue", "tasks", "config"},
+    "benchmarks": {"voicequeue", "tasks", "workers", "config"},
+}
+
+MODULES = [path.relative_to(ROOT) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
+STORAGE = ROOT / "voicequeue" / "storage"
+LUA = sorted((STORAGE / "scripts").glob("*.lua"))
+SHARED = sorted((STORAGE / "scripts" / "lib").glob("*.lua"))
+
+#: Subpackages that each subpackage of voicequeue may import.
+SHARED_BY_ALL = {"errors", "texts"}
+ROOMS = {
+    "texts": set[str](),
+    "errors": {"texts"},
+    "domain": SHARED_BY_ALL,
+    "net": SHARED_BY_ALL,
+    "auth": SHARED_BY_ALL,
+    "ingest": SHARED_BY_ALL | {"domain", "net"},
+    "storage": SHARED_BY_ALL | {"domain"},
+    "client": SHARED_BY_ALL | {"domain", "storage"},
+    "diagnostics": SHARED_BY_ALL | {"domain", "storage", "auth"},
+    "cli": SHARED_BY_ALL | {"domain", "storage", "client", "ingest", "net", "auth", "diagnostics"},
+}
+
+#: Modules that do I/O or read a clock.
+DOES_IO = {"asyncio", "http", "os", "pathlib", "redis", "requests", "socket", "subprocess", "threading", "time"}
+
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
+NODE_LOCK = ROOT / "tests" / "node" / "package-lock.json"
+
+
+def imported(module: Path) -> Iterator[str]:
+    """Yield the top-level packages that a module imports anywhere in its code."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            yield (node.module or "").partition(".")[0]
+
+
+def rooms_imported(module: Path) -> Iterator[str]:
+    """Yield the subpackages of voicequeue that a module imports anywhere in its code."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "voicequeue":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("voicequeue."):
+            yield (node.module or "").split(".")[1]
+
+
+# ── imports ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_imports_only_allowed_packages(module: Path) -> None:
+    """workers → tasks → voicequeue; config imports only voicequeue, and workers import config; the simulator is
+    independent."""
+    package = module.parts[0]
+
+    ours = {name for name in imported(module) if name in {*ALLOWED, "tests"}}
+
+    assert ours <= {package} | ALLOWED[package]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.parts[0] == "voicequeue"][1:], ids=str)
+def test_a_subpackage_imports_only_the_subpackages_below_it(module: Path) -> None:
+    """domain ← storage ← client ← cli, with ingest, net, auth and diagnostics beside them."""
+    room = module.parts[1].removesuffix(".py")
+
+    assert set(rooms_imported(module)) <= {room} | ROOMS[room]
+
+
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if module.parts[:2] == ("voicequeue", "domain")], ids=str
+)
+def test_the_domain_does_no_io(module: Path) -> None:
+    """It computes; its inputs, the time included, are arguments."""
+    assert DOES_IO & set(imported(module)) == set()
+
+
+def test_only_the_storage_uses_redis() -> None:
+    """Others use redis-py's errors at most; diagnostics also query the server."""
+    importing = {
+        module.parts[1] for module in MODULES if module.parts[0] == "voicequeue" and "redis" in imported(module)
+    }
+
+    assert importing <= {"storage", "diagnostics", "cli"}
+
+
+def test_only_workers_read_the_settings() -> None:
+    """`voicequeue`, `tasks` and the simulator receive settings as arguments."""
+    assert {module.parts[0] for module in MODULES if "config" in imported(module)} <= {
+        "config",
+        "workers",
+        "benchmarks",
+    }
+
+
+def test_the_installed_package_imports_only_its_declared_dependencies() -> None:
+    """A producer's environment has only these dependencies, in particular no Celery."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[\[<>=~ ]", dependency)[0] for dependency in project["dependencies"]}
+    modules = [module for module in MODULES if module.parts[0] == "voicequeue"]
+
+    foreign = {name for module in modules for name in imported(module)} - sys.stdlib_module_names - {"voicequeue"}
+
+    assert {{"dotenv": "python-dotenv"}.get(name, name) for name in foreign} == declared
+
+
+def test_the_package_loads_neither_celery_nor_our_other_packages() -> None:
+    """Its dependencies do not load them either: the command starts fast, and the installation is small."""
+    program = "import sys, voicequeue.cli; print(*sys.modules)"
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout
+
+    forbidden = {"celery", "kombu", "requests", "tasks", "workers", "config", "simulator"}
+    assert forbidden & set(loaded.split()) == set()
+
+
+@pytest.mark.parametrize(
+    ("program", "forbidden"),
+    [
+        ("import voicequeue", {"celery", "requests", "aiohttp", "fsspec", "structlog", "rich", "typer", "fastapi"}),
+        ("import voicequeue.cli", {"celery", "requests", "aiohttp", "fsspec", "structlog", "fastapi"}),
+        ("import workers.app", {"aiohttp", "uvloop", "fastapi", "uvicorn"}),
+        ("import workers.gateway.app", {"aiohttp", "uvloop"}),
+    ],
+    ids=["the package", "the command", "the app of Flower and callbacks", "the gateway"],
+)
+def test_a_process_loads_no_large_unused_package(program: str, forbidden: set[str]) -> None:
+    """This shortens the start: aiohttp alone takes a quarter of a second."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys; {program}; print(*sys.modules)"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    ).stdout
+
+    assert forbidden & set(loaded.split()) == set()
+
+
+# ── the package ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_dunder_all_lists_exactly_the_exported_names() -> None:
+    """Every public name of the package, sorted."""
+    public = {
+        name
+        for name, value in vars(voicequeue).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+
+    assert set(voicequeue.__all__) == public
+    assert list(voicequeue.__all__) == sorted(voicequeue.__all__)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """Yield the wheel, built from this checkout without network access."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [path] = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_the_wheel_contains_only_the_package(wheel: zipfile.ZipFile) -> None:
+    """`tasks`, `config` and `workers` could collide with other packages in site-packages."""
+    tops = {name.partition("/")[0] for name in wheel.namelist()}
+
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"voicequeue"}
+
+
+def test_the_wheel_contains_the_whole_package(wheel: zipfile.ZipFile) -> None:
+    """Every module, the py.typed marker, and every Lua script."""
+    ours = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "voicequeue").rglob("*")
+        if path.suffix in {".py", ".lua"} or path.name == "py.typed"
+    }
+
+    assert {name for name in wheel.namelist() if name.startswith("voicequeue/")} == ours
+    assert "voicequeue/py.typed" in ours
+
+
+def test_the_wheel_works_without_installation(wheel: zipfile.ZipFile) -> None:
+    """Its scripts load from inside it, it has a version, and its command has an entry point."""
+    program = (
+        "import voicequeue; from voicequeue.storage import scripts;"
+        "from importlib.metadata import entry_points, version;"
+        "print(voicequeue.__file__, len(scripts.load('enqueue').source) > 1000, version('voicequeue'),"
+        "[e.value for e in entry_points(group='console_scripts', name='voicequeue')][0])"
+    )
+
+    output = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {wheel.filename!r}); {program}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(str(wheel.filename)).parent,
+    ).stdout.split()
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert output[0].startswith(str(wheel.filename))
+    assert output[1:] == ["True", project["version"], "voicequeue.cli:main"]
+
+
+# ── Lua ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("script", LUA, ids=lambda path: path.name)
+def test_a_script_documents_its_purpose_arguments_and_result(script: Path) -> None:
+    """Its header starts with its name and documents KEYS, ARGV and RETURNS, before any code."""
+    header: list[str] = []
+    for line in script.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("--"):
+            break
+        header.append(line)
+
+    assert header[0].startswith(f"-- {script.stem}: ")
+    sections = [line.split()[1] for line in header if line.split()[1] in {"KEYS", "ARGV", "RETURNS"}]
+    assert sections == ["KEYS", "ARGV", "RETURNS"]
+
+
+@pytest.mark.parametrize("script", LUA, ids=lambda path: path.name)
+def test_a_script_does_one_thing(script: Path) -> None:
+    """At most forty lines of code, and keys only through the shared key map."""
+    code = [
+        line
+        for line in script.read_text(encoding="utf-8").splitlines()
+        if line.strip() and "--" not in line.lstrip()[:2]
+    ]
+
+    assert len(code) <= 40
+    assert not [line for line in code if "KEYS[" in line]
+
+
+def test_every_script_is_run_by_the_storage() -> None:
+    """Every script is used, and every used script exists."""
+    text = "".join(path.read_text(encoding="utf-8") for path in STORAGE.rglob("*.py"))
+
+    assert set(re.findall(r'\b(?:run|call)\([^"()]*"(\w+)"', text)) == {script.stem for script in LUA}
+    for script in LUA:
+        assert f"\n{script.read_text(encoding='utf-8')}\n" in scripts.load(script.stem).source
+
+
+@pytest.mark.parametrize("part", SHARED, ids=lambda path: path.name)
+def test_a_shared_script_starts_with_its_purpose(part: Path) -> None:
+    """Each part of `lib/` starts with a comment, and only the key map uses KEYS."""
+    text = part.read_text(encoding="utf-8")
+
+    assert text.startswith("-- ")
+    assert ("KEYS[" in text) is (part.name == "keys.lua")
+    assert text in scripts.load("admit").source
+
+
+# ── committed files ───────────────────────────────────────────────────────────────────────────────
+
+
+def committed() -> list[Path]:
+    """Return every text file in git."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    paths = [ROOT / name for name in listed.split("\0") if name]
+    return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:8_000]]
+
+
+#: Written in pieces, so that this file does not match.
+REGISTRIES = re.compile("|".join(["py" + "pi", "pythonhosted", "npm" + "js", "index" + "-url", "find" + "-links /"]))
+OF_THIS_MACHINE = re.compile(r"(?<![\w.~}-])/(?:home|Users|root|work)/")
+
+
+def test_no_committed_file_names_a_package_registry() -> None:
+    """Each installation chooses its own package index."""
+    assert _lines_with(REGISTRIES) == []
+
+
+def test_no_committed_file_names_a_path_of_this_machine() -> None:
+    """A checkout works in any folder."""
+    assert _lines_with(OF_THIS_MACHINE) == []
+
+
+def _lines_with(pattern: re.Pattern[str]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in committed()
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_every_pinned_package_has_its_hashes_and_no_host(lock: Path) -> None:
+    """Packages are verified by hash, and any mirror can be used."""
+    text = lock.read_text(encoding="utf-8")
+    entries = re.findall(r"^(?=\S)(?!#)(?:.*\\\n)*.*", text, flags=re.MULTILINE)
+
+    assert entries
+    assert "://" not in text
+    assert not [line for line in text.splitlines() if line.startswith("-")]
+    for entry in entries:
+        assert re.match(r"[A-Za-z0-9_.-]+==[^\s;]+( ; [^\\]+)? \\\n", entry), entry.splitlines()[0]
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry.splitlines()[0]
+
+
+def test_every_package_for_node_has_its_hash_and_no_host() -> None:
+    """npm verifies packages by hash too, and any mirror can be used."""
+    packages = json.loads(NODE_LOCK.read_text(encoding="utf-8"))["packages"]
+    ours, *theirs = packages.values()
+
+    assert (ROOT / "tests" / "node" / "package.json").is_file()
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in ours["dependencies"].values())
+    assert theirs
+    assert not [
+        package for package in theirs if "resolved" in package or not package["integrity"].startswith("sha512-")
+    ]

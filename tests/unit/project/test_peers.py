@@ -1,0 +1,163 @@
+"""The comparison with other queues: its upstream counts correctly, its versions are pinned, its table omits no
+queue."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.peers import report
+from benchmarks.peers.contestants import APPS, CONTESTANTS, STEPS, lock, pins
+from benchmarks.peers.flight import Flight, patience_s
+from benchmarks.peers.race import Standing
+from benchmarks.peers.upstream import Upstream
+from tasks.musicapi import MusicReady, NotReady, VoiceReady
+from tasks.musicapi.responses import accepted, reading
+
+FIGURES = {column.name: 1.0 for column in report.COLUMNS}
+
+
+def request(upstream: Upstream, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """Return the JSON of one response."""
+    _, payload = upstream.answer(method.encode(), path.encode(), json.dumps(body or {}).encode())
+    return json.loads(payload)
+
+
+def submit_voice(upstream: Upstream, url: str = "https://recordings.example/1.wav") -> str:
+    """Order a voice; return the task id."""
+    task_id = accepted(request(upstream, "POST", "/api/v1/sonic/create-voice", {"audio_url": url}))
+    assert task_id is not None
+    return task_id
+
+
+def test_the_upstream_follows_the_contract() -> None:
+    """voicequeue's own client reads a voice and a song from it."""
+    upstream = Upstream(0.0, 0.0)
+
+    voice = reading(request(upstream, "GET", f"/api/v1/sonic/task/{submit_voice(upstream)}"))
+    assert isinstance(voice, VoiceReady)
+    body = {"task_type": "persona_music", "persona_id": voice.persona_id, "prompt": "la", "mv": "sonic-v5"}
+    song_id = accepted(request(upstream, "POST", "/api/v1/sonic/create", body))
+    song = reading(request(upstream, "GET", f"/api/v1/sonic/task/{song_id}"))
+
+    assert isinstance(song, MusicReady)
+    assert len(song.clips) == 2
+    counts = upstream.report()
+    assert [counts[name] for name in ("voices", "songs", "polls", "doubles", "unseen", "strays")] == [1, 1, 2, 0, 0, 0]
+    assert all(0 <= late < 1 for late in counts["lateness"])
+
+
+def test_an_order_is_not_ready_before_its_time() -> None:
+    """Earlier polls are counted, and the result counts as unseen."""
+    upstream = Upstream(60.0, 60.0)
+
+    result = reading(request(upstream, "GET", f"/api/v1/sonic/task/{submit_voice(upstream)}"))
+
+    assert isinstance(result, NotReady)
+    assert (upstream.report()["polls"], upstream.report()["unseen"]) == (1, 1)
+
+
+def test_a_reset_clears_the_counts_and_sets_the_duration_of_orders() -> None:
+    """So every queue warms up with orders that are ready at once."""
+    upstream = Upstream(0.0, 0.0)
+    submit_voice(upstream)
+
+    request(upstream, "GET", "/reset/60/90")
+
+    assert upstream.report()["voices"] == 0
+    assert isinstance(reading(request(upstream, "GET", f"/api/v1/sonic/task/{submit_voice(upstream)}")), NotReady)
+
+
+def test_duplicate_requests_are_counted() -> None:
+    """A second order for one recording, and a poll for a result already returned."""
+    upstream = Upstream(0.0, 0.0)
+    task_id = submit_voice(upstream)
+    submit_voice(upstream)
+    assert upstream.report()["doubles"] == 1
+
+    for _ in range(2):
+        request(upstream, "GET", f"/api/v1/sonic/task/{task_id}")
+
+    assert upstream.report()["doubles"] == 2
+
+
+@pytest.mark.parametrize("path", ["/api/v1/sonic/task/unknown", "/elsewhere"])
+def test_an_unexpected_request_is_counted(path: str) -> None:
+    """A queue that sends one has failed."""
+    upstream = Upstream(0.0, 0.0)
+
+    request(upstream, "GET", path)
+
+    assert upstream.report()["strays"] == 1
+
+
+def test_every_peer_has_an_app_and_exact_pins() -> None:
+    """The running versions are those in the table, dependencies included."""
+    peers = {contestant.peer for contestant in CONTESTANTS if not contestant.is_ours}
+
+    assert set(pins()) == peers
+    for name, requirements in pins().items():
+        assert (APPS / f"{name}_app.py").is_file()
+        assert all(re.fullmatch(r"[a-z0-9-]+(\[[a-z,]+\])?==[0-9.]+", requirement) for requirement in requirements), (
+            name
+        )
+        locked = lock(name).read_text(encoding="utf-8").splitlines()
+        assert all(re.fullmatch(r"[\w.-]+==[0-9.]+(post\d+)?", pin) for pin in locked), name
+        assert {re.sub(r"\[.*\]", "", contestant) for contestant in requirements} <= {
+            contestant.lower() for contestant in locked
+        }, name
+
+
+def test_a_peer_with_two_modes_runs_both() -> None:
+    """Under different names, also in the table; one program selects the mode from its environment."""
+    names = [contestant.name for contestant in CONTESTANTS]
+
+    assert len({*names}) == len({contestant.title for contestant in CONTESTANTS}) == len(names)
+    for single_task in (contestant for contestant in CONTESTANTS if contestant.is_whole):
+        steps = next(contestant for contestant in CONTESTANTS if contestant.name == f"{single_task.name}-steps")
+        assert (steps.peer, steps.manner, steps.producer) == (single_task.peer, STEPS, single_task.producer)
+        assert steps.env != single_task.env
+
+
+def test_a_queue_that_could_not_run_is_in_the_table_with_the_reason() -> None:
+    """It is never omitted."""
+    ours, other = CONTESTANTS[0], CONTESTANTS[1]
+    standings = [Standing(ours, rounds=[FIGURES]), Standing(other, troubles=["not installed: no such release"])]
+
+    table = report.markdown(standings, FIGURES)
+
+    assert f"| {other.title}" in table
+    assert "not installed: no such release." in table
+
+
+def test_a_queue_that_did_not_get_all_jobs_into_flight_is_in_the_table() -> None:
+    """With the memory of the jobs it did get into flight."""
+    ours, other = CONTESTANTS[0], CONTESTANTS[1]
+    flights = [
+        Flight(ours, 10_000, 20.0, idle=100_000_000, memory=180_000_000, redis=20_000_000),
+        Flight(other, 9_600, 90.0, memory=96_000_000, trouble="400 were not in flight when its time was over"),
+    ]
+
+    table = report.flights_markdown(flights)
+
+    assert f"| **{ours.title}** | 10,000 | 20 | 100 | 180 | 20 | 200 |" in table
+    assert f"| {other.title} | 9,600 | 90 | 0 | 96 | 0 | 96 |" in table
+    assert f"- {other.title}: 400 were not" in table
+
+
+def test_the_time_limit_grows_with_the_number_of_jobs() -> None:
+    """In proportion, with a minimum of some seconds."""
+    assert [patience_s(jobs) for jobs in (100, 10_000, 100_000)] == [9.0, 90.0, 900.0]
+
+
+def test_the_plot_has_a_bar_for_each_contestant_in_each_panel() -> None:
+    """And it is valid XML."""
+    standings = [Standing(contestant, rounds=[FIGURES]) for contestant in CONTESTANTS]
+
+    bars = ElementTree.fromstring(report.plot(standings)).findall("{http://www.w3.org/2000/svg}rect")
+
+    assert len(bars) == 1 + len(report.PLOTTED) * len(CONTESTANTS)

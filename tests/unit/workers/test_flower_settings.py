@@ -1,0 +1,103 @@
+"""Flower's settings, and its display of tasks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from config.flower import format_task, load, open_to_all
+from config.settings import BadSettings
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_flower_on_a_loopback_address_needs_no_login(address: str) -> None:
+    """Other machines cannot reach it."""
+    assert not open_to_all(address, "")
+
+
+@pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "10.0.0.7", "flower.internal"])
+def test_flower_on_any_other_address_requires_a_login(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """The error names the setting and its format."""
+    assert open_to_all(address, "")
+    assert not open_to_all(address, "me:long")
+    if address:  # an empty environment variable counts as unset
+        monkeypatch.setenv("FLOWER_ADDRESS", address)
+        with pytest.raises(BadSettings, match="FLOWER_BASIC_AUTH: is required"):
+            load()
+        monkeypatch.setenv("FLOWER_BASIC_AUTH", "me:long-and-random,you:longer-and-random")
+        assert load().logins() == ["me:long-and-random", "you:longer-and-random"]
+
+
+def test_flower_on_any_other_address_requires_strong_passwords() -> None:
+    """The error names the user, and not the password. On a loopback address it starts."""
+    logins = "me:eleven-char,you:twelve-chars"
+    for address in ("0.0.0.0", "::", "10.0.0.7", "flower.internal"):
+        with pytest.raises(BadSettings, match="FLOWER_BASIC_AUTH: the password of me has fewer than 12 char") as raised:
+            load(address=address, basic_auth=logins)
+        assert "eleven" not in str(raised.value)
+    assert load(address="127.0.0.1", basic_auth=logins).weak()
+    assert not load(address="0.0.0.0", basic_auth="you:twelve-chars").weak()
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, set()),
+        ({"hosts": "voices.example,Ops.Example,[2001:db8::1]"}, {"voices.example", "ops.example", "2001:db8::1"}),
+        ({"address": "::1", "basic_auth": "me:long"}, set()),
+        ({"address": "0.0.0.0", "basic_auth": "me:long-and-random"}, None),
+        ({"address": "0.0.0.0", "basic_auth": "me:long-and-random", "hosts": "voices.example"}, {"voices.example"}),
+    ],
+)
+def test_flower_accepts_any_host_name_only_with_a_login_and_on_a_public_address(
+    settings: dict[str, str], names: set[str] | None
+) -> None:
+    """Otherwise a page whose owner points its name at 127.0.0.1 would be same-origin for the browser (DNS
+    rebinding)."""
+    assert load(**settings).names() == names
+
+
+@pytest.mark.parametrize("hosts", ["voices.example:80", "https://voices.example", "a, b", "me@here"])
+def test_flower_hosts_are_names_without_ports(hosts: str) -> None:
+    """Any other value would match no request, and be noticed late."""
+    with pytest.raises(BadSettings, match="FLOWER_HOSTS: must be host names without ports"):
+        load(hosts=hosts)
+
+
+@pytest.mark.parametrize("login", ["me", "me:", ":secret", "me:long,you"])
+def test_an_invalid_login_is_rejected_and_not_shown(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
+    """A part of it may be a password."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", login)
+
+    with pytest.raises(BadSettings) as raised:
+        load()
+
+    assert str(raised.value) == "FLOWER_BASIC_AUTH: must be user:password, several separated by commas"
+
+
+def test_each_queue_has_its_own_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two Flowers on one machine, in one folder: neither shows nor overwrites the history of the other."""
+    assert load().history("a") != load().history("b")
+    monkeypatch.setenv("FLOWER_DB", "/var/lib/flower/state")
+    assert str(load().history("a")) == "/var/lib/flower/state"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "shown"),
+    [
+        ("voice.submit", "(['aaaa'],)", "voice, job aaaa"),
+        ("music.poll", "[['aaaa', 'bbbb']]", "music, jobs aaaa bbbb"),
+        ("music.poll", "(['aaaa', 'bbbb', 'cc...", "music, jobs aaaa bbbb"),
+        ("callback.deliver", "(['cb_1'],)", "callback cb_1"),
+        ("song.archive", "(['aaaa', 'bbbb'],)", "jobs aaaa bbbb"),
+        ("voicequeue.enqueue", "'(hidden)'", "a job from a message"),
+        ("celery.ping", "()", "()"),
+        (None, None, None),
+    ],
+)
+def test_a_task_is_shown_by_its_stage_and_the_ids_of_its_jobs(name: str, args: str, shown: str) -> None:
+    """Instead of raw arguments; other tasks are shown unchanged."""
+    task = format_task(SimpleNamespace(name=name, args=args, kwargs="{}"))
+
+    assert task.args == shown
