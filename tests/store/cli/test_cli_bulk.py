@@ -19,9 +19,9 @@ import pytest
 from redis import Redis
 
 from tests.conftest import eventually
+from tests.store.cli.test_cli_ingest import rejected, write
 from tests.store.conftest import Command
 from tests.store.life import brought_to, dump
-from tests.store.cli.test_cli_ingest import rejected, write
 from tests.support.jobs import numbered
 from tests.support.recordings import mp3, redirect, sent, serving, wav, xing
 from tests.support.scripted import Request, Scripted

@@ -8,8 +8,8 @@ from math import inf
 import pytest
 from redis import Redis
 
-from tests.store.life import NOW, accepted, charge, charging, everything_agrees, make, named, one, put
 from tests.store.flow.test_credits import left
+from tests.store.life import NOW, accepted, charge, charging, everything_agrees, make, named, one, put
 from tests.support.jobs import sung, voice
 from voicequeue import Job, Stage, State
 from voicequeue.client.orders import Named, name_order

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.store.conftest import Command
-from tests.store.life import NOW, one, put
 from tests.store.jobs.test_voices import ordered, voiced
+from tests.store.life import NOW, one, put
 from tests.support.jobs import sung, voice
 from voicequeue import Persona, Stage, State, VoiceQueue
 from voicequeue.storage.job_store import Store
