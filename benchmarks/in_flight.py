@@ -19,8 +19,8 @@ from benchmarks.load import jobs
 from benchmarks.standing import standing
 from voicequeue import VoiceQueue
 from voicequeue.domain.job import State
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import Keyspace
 
 #: So many jobs, up to what was asked for; and the workers that they are in flight with.
 SIZES, WORKERS = (10_000, 100_000), 2

@@ -43,9 +43,9 @@ from tests.torture_setup import (
 from voicequeue import Code, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.client.queue import UNSETTLED
 from voicequeue.storage.audit.audit import audit
-from voicequeue.storage.connection import UNREACHABLE
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.retry import UNREACHABLE
 from workers.local.stack import Stack, procfile
 from workers.local.supervisor import Supervisor
 

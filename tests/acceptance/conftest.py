@@ -16,7 +16,7 @@ from redis import Redis
 
 from config.settings import Settings
 from voicequeue import Song, State, VoiceJob, VoiceQueue
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 from celery import Celery
 from redis import Redis
 
-from voicequeue.storage.keyspace import DEFAULT_PREFIX, celery_root
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, celery_root
 
 #: The queue for other programs, its key in Redis, and where kombu keeps the messages that workers hold.
 INTAKE = "intake"

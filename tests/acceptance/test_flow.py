@@ -17,8 +17,8 @@ from tests.conftest import eventually
 from voicequeue import Event, State, VoiceJob, VoiceQueue
 from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.spec import Priority
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX, Keyspace
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
 
 #: Upstream is quick, and the dials that other tests do not know are as they are at first.
 AS_AT_FIRST = {

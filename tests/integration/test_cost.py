@@ -30,7 +30,7 @@ from tasks.musicapi import Exchange, MusicApi
 from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State
 from voicequeue.storage import scripts
-from voicequeue.storage.metrics import Tally
+from voicequeue.storage.monitoring.metrics import Tally
 from workers.local.stack import free_port
 from workers.pulse import Pulse, publish
 

@@ -32,7 +32,8 @@ from voicequeue.cli.examine import examine
 from voicequeue.diagnostics import neighbours
 from voicequeue.diagnostics.checkup import QUEUES
 from voicequeue.domain.job import State
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 from workers.gateway.app import build
 from workers.local.stack import free_port
 from workers.process_info import facts

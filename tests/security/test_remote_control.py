@@ -11,8 +11,8 @@ from redis import Redis
 
 from tests.security.envelopes import CORPUS
 from voicequeue.diagnostics.checkup import look, remarks
+from voicequeue.storage.connection.keyspace import celery_root
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.keyspace import celery_root
 from workers.message_decoding import UnsoundError
 from workers.remote_control import COMMANDS, EVENTS, REPLIES, received, reply_queue
 

@@ -17,7 +17,8 @@ from voicequeue.domain.claims import Charged, ChargedOrder, Later, Overdue
 from voicequeue.domain.gate import Effect, Reason, Refusal
 from voicequeue.domain.job import FINAL, IN_FLIGHT, MAY_BE_LATE, Move
 from voicequeue.domain.stage import PRICES
-from voicequeue.storage.job_store import SONGS_AHEAD, Store
+from voicequeue.storage.job_queries import SONGS_AHEAD
+from voicequeue.storage.job_store import Store
 
 NOW = 1_760_000_000.0
 

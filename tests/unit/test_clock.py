@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import ConnectionError, Redis
 
-from voicequeue.storage.clock import DRIFT, EVERY_S, EXACT_S, FIRST_TRIES, SOON_S, STEP_S, RedisClock
+from voicequeue.storage.connection.clock import DRIFT, EVERY_S, EXACT_S, FIRST_TRIES, SOON_S, STEP_S, RedisClock
 
 #: Redis's time when the counter of this host is 0.
 OFFSET = 1_800_000_000.0

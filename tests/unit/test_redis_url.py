@@ -12,8 +12,8 @@ from redis.connection import parse_url
 from config.celeryconfig import configuration
 from config.settings import BadSettings, Settings, load
 from voicequeue import VoiceQueue
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.redis_url import validate_redis_url
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.redis_url import validate_redis_url
 
 TAKEN = [
     "redis://localhost:6379/0",

@@ -31,7 +31,7 @@ from voicequeue.cli.terminal import (
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.job import State
 from voicequeue.domain.status import Batch
-from voicequeue.storage.connection import no_later_than
+from voicequeue.storage.connection.retry import no_later_than
 
 #: Throughput is told over this many seconds.
 WINDOW_S = 60.0

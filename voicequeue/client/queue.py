@@ -36,14 +36,15 @@ from voicequeue.storage.archive import ToArchive
 from voicequeue.storage.audit.audit import Finding, audit
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.callbacks import Callback
-from voicequeue.storage.connection import no_later_than
-from voicequeue.storage.job_store import Store, connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.errors import reachable
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.retry import no_later_than
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.monitoring.throughput import Stretch
 from voicequeue.storage.personas import Persona
 from voicequeue.storage.preview import Foreseen
-from voicequeue.storage.reachable import reachable
 from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
-from voicequeue.storage.throughput import Stretch
 from voicequeue.texts import whole
 
 #: The jobs that were asked for, with their ids; or what is wrong with what was asked for.

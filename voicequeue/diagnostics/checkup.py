@@ -19,10 +19,10 @@ from voicequeue.domain.balance import Drift
 from voicequeue.domain.gate import Gate, Reason
 from voicequeue.domain.job import State
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
+from voicequeue.storage.connection.key_types import WrongType
+from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.heartbeats import Heard
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.key_types import WrongType
-from voicequeue.storage.redis_refusals import RedisRefusalError
 
 #: A process that was not heard for so long (seconds) is not there.
 GONE_S = 15.0

@@ -17,8 +17,8 @@ from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError
 
 from voicequeue.diagnostics.checkup import GONE_S, QUEUES, Level, Remark, fine
+from voicequeue.storage.connection.keyspace import PREFIX, Keyspace, celery_root
 from voicequeue.storage.heartbeats import KINDS, Pulses
-from voicequeue.storage.keyspace import PREFIX, Keyspace, celery_root
 
 #: Keys that one SCAN looks at: less than a millisecond of Redis's time.
 PAGE = 1_000

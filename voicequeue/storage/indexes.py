@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from voicequeue.domain.spec import Priority
-from voicequeue.storage.keyspace import Keyspace, rows
+from voicequeue.storage.connection.keyspace import Keyspace, rows
 
 _PAGE = 500
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
 #: Tries of an address before it waits; the first wait and the longest (seconds), each twice the one before.
 TRIES = 5

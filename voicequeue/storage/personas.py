@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, cast
 
 from voicequeue.domain.job import iso
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
 _PAGE = 500
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.errors import InvalidJob, KeyConflict, Problem, VoiceQueueError
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
 
 @dataclass(frozen=True, slots=True)

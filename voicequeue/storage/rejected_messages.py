@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from voicequeue.domain.job import iso
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import mended, mended_json
 
 #: So many are kept, the newest, while they have so many bytes in all; the newest one in any case.

@@ -15,8 +15,9 @@ from tests.conftest import eventually
 from tests.support.jobs import numbered, voice
 from tests.support.refusing import CODES, refusing, url_of
 from voicequeue import RejectedMessage, State, StoreUnreachable, VoiceQueue
-from voicequeue.storage.job_store import Store, connect
-from voicequeue.storage.redis_refusals import RedisRefusalError
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.job_store import Store
 from workers.local.stack import free_port
 
 REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
@@ -110,7 +111,7 @@ def test_who_waits_for_something_outlives_a_failover(unwilling: Redis, prefix: s
     """The blocking read is UNBLOCKED when the server becomes a replica, and READONLY answers the next."""
     store = Store(connect(url_of(unwilling), wait_s=30), prefix)
     with ThreadPoolExecutor(1) as aside:
-        waiting = aside.submit(store.controls.woken, 20.0)
+        waiting = aside.submit(store.coordination.wait_for_wakeup, 20.0)
         eventually(lambda: unwilling.info("clients")["blocked_clients"] == 1)
         with refusing(unwilling, "READONLY"):
             time.sleep(0.2)

@@ -25,7 +25,8 @@ from tests.support.losing import LosingWay, losing_way
 from voicequeue import Code, Job, State, StoreUnreachable, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.portions import CHUNK
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 

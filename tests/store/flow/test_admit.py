@@ -13,7 +13,8 @@ from tests.support.jobs import SONG, numbered, voice
 from voicequeue import Gate, Hold, Stage, State, VoiceJob
 from voicequeue.domain.claims import Admitted
 from voicequeue.domain.gate import Limits
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 
 def flat(admitted: Admitted) -> list[str]:

@@ -87,5 +87,5 @@ def test_what_left_the_account_uncounted_is_news_once(store: Store) -> None:
 
 def test_of_many_workers_one_gets_the_turn(store: Store) -> None:
     """Until its time is over."""
-    assert [store.controls.turn("balance", every=30) for _ in range(3)] == [True, False, False]
-    assert store.controls.turn("another", every=30)
+    assert [store.coordination.try_acquire("balance", ttl_s=30) for _ in range(3)] == [True, False, False]
+    assert store.coordination.try_acquire("another", ttl_s=30)

@@ -144,7 +144,7 @@ def test_the_gate_says_why_nothing_more_begins(store: Store) -> None:
     [hold] = store.controls.gate(NOW + 2).holds
 
     assert (hold.reason, hold.since, hold.until, hold.trial) == ("out_of_credits", NOW + 1, None, False)
-    for part in ("30 credits left", "19 of them promised", "5 are not to be touched", "costs 19"):
+    for part in ("30 credits left", "19 of them reserved", "the minimum balance is 5", "costs 19"):
         assert part in hold.detail
 
 

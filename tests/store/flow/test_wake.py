@@ -21,7 +21,7 @@ NO_TIME = 0.001
 
 def awake(store: Store) -> bool:
     """Whether a pulse that waits would be woken now."""
-    return store.controls.woken(NO_TIME)
+    return store.coordination.wait_for_wakeup(NO_TIME)
 
 
 # ── wake ──────────────────────────────────────────────────────────────────────────────────────────
@@ -30,7 +30,7 @@ def awake(store: Store) -> bool:
 def test_of_pulses_that_wait_a_new_job_wakes_one(store: Store, redis: Redis) -> None:
     """At once; the others wait on."""
     with ThreadPoolExecutor(3) as pulses:
-        waiting = [pulses.submit(store.controls.woken, 4.0) for _ in range(3)]
+        waiting = [pulses.submit(store.coordination.wait_for_wakeup, 4.0) for _ in range(3)]
         eventually(lambda: sum(each["cmd"] == "blpop" and "b" in each["flags"] for each in redis.client_list()) == 3)
         for woken in (1, 2, 3):
             put(store, voice())
@@ -144,8 +144,8 @@ def test_a_wait_is_shorter_than_the_patience_of_a_connection(store: Store, monke
 
     monkeypatch.setattr(Redis, "blpop", blpop)
 
-    assert not store.controls.woken(3_600)
-    assert not store.controls.woken(0.5)
+    assert not store.coordination.wait_for_wakeup(3_600)
+    assert not store.coordination.wait_for_wakeup(0.5)
 
     assert waits == [5.0, 0.5]
 

@@ -29,7 +29,8 @@ from voicequeue import Code, Job, NotAllowed, Stage, State, VoiceQueue
 from voicequeue.client import cancelling
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 UNDER_WAY = [State.CHARGING, State.UNSURE]
 

@@ -27,7 +27,8 @@ from voicequeue import Stage, State, VoiceJob
 from voicequeue.domain.claims import Charged, Claimed, Overdue, Planned
 from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.spec import stored
-from voicequeue.storage.job_store import EARLY_S, Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import EARLY_S, Store
 
 DUE = NOW + 20
 

@@ -13,7 +13,8 @@ from tests.support.jobs import SONG, URL, numbered, sung, voice
 from voicequeue import Code, Priority, Stage, State, VoiceJob
 from voicequeue.domain.claims import Outcome
 from voicequeue.storage import scripts
-from voicequeue.storage.job_store import SONGS_AHEAD, Store
+from voicequeue.storage.job_queries import SONGS_AHEAD
+from voicequeue.storage.job_store import Store
 
 
 def enqueue(store: Store, *specs: VoiceJob, now: float = NOW) -> list[Outcome]:

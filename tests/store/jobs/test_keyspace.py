@@ -15,9 +15,10 @@ from tests.store.life import NOW, accepted, brought_to, charging, dump, everythi
 from tests.support.jobs import numbered, sung, voice
 from voicequeue import Job, Stage, State
 from voicequeue.domain.claims import Planned
-from voicequeue.storage.job_store import Store, connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
-from voicequeue.storage.redis_refusals import RedisRefusalError
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.job_store import Store
 
 
 def whole_life(store: Store, batch: str = "b") -> Job:

@@ -32,7 +32,8 @@ from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.expected_state import Books
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.callbacks import Undeliverable
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 OVER = sorted(FINAL)
 LATER = NOW + 1_000

@@ -11,7 +11,8 @@ from redis import Redis
 from tests.store.life import NOW, REACHABLE, brought_to, make, one, put
 from tests.support.jobs import numbered, sung, voice
 from voicequeue import Event, Stage, State
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 
 def test_jobs_are_read_in_the_order_asked_for(store: Store) -> None:

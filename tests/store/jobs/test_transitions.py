@@ -25,7 +25,8 @@ from tests.support.jobs import numbered, sung, voice
 from voicequeue import Clip, Code, Failure, Stage, State
 from voicequeue.domain import serialization
 from voicequeue.domain.job import IN_FLIGHT, MOVES, Move
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 LEGAL = [(state, to) for state in REACHABLE for to in State if to in MOVES[state]]
 

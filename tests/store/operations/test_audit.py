@@ -22,7 +22,8 @@ from voicequeue import Code, State
 from voicequeue.storage.audit.audit import Drift, Finding, Misplaced, Unclear, audit
 from voicequeue.storage.audit.expected_state import Books
 from voicequeue.storage.audit.repair import repair
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 prefixes = itertools.count()
 

@@ -8,8 +8,8 @@ import pytest
 from redis import Redis
 
 from tests.conftest import eventually
-from voicequeue.storage.keyspace import Keyspace
-from voicequeue.storage.metrics import BOUNDS, Tally
+from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.monitoring.metrics import BOUNDS, Tally
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.store.life import NOW, brought_to, failed, make
 from tests.support.jobs import sung
 from voicequeue import Code, State, Stretch
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.throughput import SAMPLED
+from voicequeue.storage.monitoring.throughput import SAMPLED
 
 
 def finished(store: Store, key: str, at: float, *, waited: float, worked: float) -> None:

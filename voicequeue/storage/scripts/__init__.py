@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from voicequeue.storage.connection import UNREACHABLE, failures, lost, no_later_than
+from voicequeue.storage.connection.retry import UNREACHABLE, failures, lost, no_later_than
 from voicequeue.texts import mended
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@
 --                          how many were purged; purged.credits: what they had spent
 --   stands         hash    <state>:<stage>: how many jobs stand there; those that are queued the lines tell
 --   tally          hash    what processes count beside the records: call:<operation>:<outcome>, tries:<outcome>;
---                          <what>.le:<of>:<bound>, how often it took so long; <what>.sum:<of> (voicequeue/storage/metrics.py)
+--                          <what>.le:<of>:<bound>, how often it took so long; <what>.sum:<of> (voicequeue/storage/monitoring/metrics.py)
 --   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
 --                          next job cannot be paid), drift (JSON, while more has left it than was counted)
 --   balances       list    JSON: what upstream said was left; what we had spent by then, and for how many orders of
@@ -100,7 +100,7 @@
 --   logins         zset    addresses from which logins failed; score = when the last one was tried
 --   logins:tries   hash    by address: how many
 --   celery:<name>          Celery's own, written by kombu alone: its queues (lists), unacked, bindings; channels too
--- Times are Unix seconds by Redis's clock, given by the caller (voicequeue/storage/clock.py).
+-- Times are Unix seconds by Redis's clock, given by the caller (voicequeue/storage/connection/clock.py).
 local root = KEYS[1]
 local function key(name) return root .. name end
 

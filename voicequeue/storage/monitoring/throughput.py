@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median, quantiles
 
 from voicequeue.domain.job import State
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
 #: The jobs of one stretch of time whose durations are looked at, spread evenly over it.
 SAMPLED = 15

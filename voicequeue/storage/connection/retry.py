@@ -19,7 +19,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ConnectionError, TimeoutError
 from redis.retry import Retry
 
-from voicequeue.storage.redis_refusals import RedisRefusalError
+from voicequeue.storage.connection.refusals import RedisRefusalError
 
 log = logging.getLogger("voicequeue")
 

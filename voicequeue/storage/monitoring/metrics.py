@@ -15,7 +15,7 @@ from typing import cast
 
 from redis.exceptions import RedisError
 
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
 #: The upper bounds (seconds) of what is measured; above the last one lies only infinity.
 BOUNDS: Mapping[str, tuple[float, ...]] = {

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from redis.exceptions import ResponseError
 
 from voicequeue.errors import StoreUnreachable
-from voicequeue.storage.connection import REFUSED, UNREACHABLE
-from voicequeue.storage.redis_refusals import RedisRefusalError
+from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.connection.retry import REFUSED, UNREACHABLE
 
 
 @contextmanager

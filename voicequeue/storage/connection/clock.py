@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from redis import Redis
 from redis.exceptions import RedisError
 
-from voicequeue.storage.connection import no_later_than
+from voicequeue.storage.connection.retry import no_later_than
 
 log = logging.getLogger("voicequeue")
 

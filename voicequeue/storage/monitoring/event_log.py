@@ -7,7 +7,7 @@ from typing import cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.job import Event
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
 #: How long (seconds) whoever is telling keeps the others from it, if it dies at that.
 TELLING_S = 30.0

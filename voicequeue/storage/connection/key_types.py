@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
 #: kombu keeps messages of a priority beside those without.
 _PRIORITIES = ("", *(f"\x06\x16{priority}" for priority in (3, 6, 9)))
