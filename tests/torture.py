@@ -41,7 +41,7 @@ from tests.torture_setup import (
     without_faults,
 )
 from voicequeue import Code, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
-from voicequeue.client.queue import UNSETTLED
+from voicequeue.domain.job import ACTIVE
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
@@ -298,7 +298,7 @@ class Torture:
         """How many jobs and callbacks are on their way; more than there are, where Redis does not tell."""
         with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
             batch = queue.batch("torture")
-            return sum(batch.states[state] for state in UNSETTLED) + queue.callback_counts().pending
+            return sum(batch.states[state] for state in ACTIVE) + queue.callback_counts().pending
         return 3 * self.enqueued
 
     def check(self) -> list[str]:

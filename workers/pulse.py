@@ -50,8 +50,8 @@ HandOut = Callable[[str, list[str]], None]
 REST = 1 / 2
 
 
-#: The fact that says how many processes do a worker's tasks; a worker counts that was heard so many seconds ago.
-PROCESSES, HEARD_S = "processes", 15.0
+#: The fact that says how many processes run the tasks of a worker.
+PROCESSES = "processes"
 
 
 #: What Celery leaves of each message lies in cycles: so often (seconds) they are cleared, for Python itself waits until
@@ -117,7 +117,7 @@ class Pulse:
         store.controls.note_settings()
         workers, now = store.pulses["worker"], self._services.clock()
         workers.heard(self._worker, now, self._facts)
-        self._processes = sum(each.facts.get(PROCESSES, 1) for each in workers.since(now - HEARD_S))
+        self._processes = sum(each.facts.get(PROCESSES, 1) for each in workers.alive(now))
 
     def gone(self) -> None:
         """Say that this worker ends."""

@@ -26,8 +26,9 @@ from voicequeue.domain.job import Code, Move
 from voicequeue.domain.poll_schedule import ENOUGH, PollPlan, Span
 from voicequeue.domain.serialization import task_field
 from voicequeue.domain.timeouts import Patience
+from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import Store
-from workers.pulse import HEARD_S, PROCESSES, Beating, Pulse
+from workers.pulse import PROCESSES, Beating, Pulse
 
 SONG = Song(prompt="la la")
 
@@ -93,7 +94,7 @@ def test_a_few_jobs_are_shared_out_among_all_processes(bench: Bench, queue: Voic
     old, other = bench.another("w0", facts={PROCESSES: 8}), bench.another("w2", facts={PROCESSES: 2})
     mine = bench.another("w3", facts={PROCESSES: 3})
     old.heard()
-    bench.clock.now += HEARD_S + 1
+    bench.clock.now += HEARTBEAT_TIMEOUT_S + 1
     other.heard()
     mine.heard()
     ids = enqueue(queue, 9)

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError
 
-from voicequeue.diagnostics.checkup import GONE_S, QUEUES, Level, Remark, fine
+from voicequeue.diagnostics.checkup import QUEUES, Level, Remark, fine
 from voicequeue.storage.connection.keyspace import PREFIX, Keyspace, celery_root
 from voicequeue.storage.heartbeats import KINDS, Pulses
 
@@ -164,7 +164,7 @@ def _described(redis: Redis, prefix: str) -> OtherQueue:
     records = [space.key(name) for name in ("events", *KINDS.values())]
     seconds, _ = redis.time()
     try:
-        workers = Pulses(space, "worker").since(seconds - GONE_S)
+        workers = Pulses(space, "worker").alive(seconds)
         return OtherQueue(prefix, len(workers), bool(redis.exists(*records)))
     except NoPermissionError:
         return OtherQueue(prefix)
