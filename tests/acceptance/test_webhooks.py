@@ -170,7 +170,7 @@ def test_a_lost_order_that_a_webhook_names_after_it_was_ordered_again_is_used_or
         for job in (waits, late):
             queue.order_again(job.id())
         eventually(lambda: queue.batch("late").states[State.QUEUED] == 2)
-        redis.zadd(f"{{{house.prefix}}}:expiry", {late.id(): time.time()})  # its time to begin is over
+        redis.zadd(f"{{{house.prefix}}}:start_by", {late.id(): time.time()})  # its time to begin is over
         eventually(lambda: queue.get(late.id()).state is State.FAILED)
         for job in (waits, late):
             assert webhook_of(house, queue.get(job.id()), first[job.audio_url]) == 200

@@ -33,7 +33,7 @@ LOOKED_INTO = 100
 _ENQUEUE = b'"voicequeue.enqueue"'
 
 #: A key that only queues like this one have.
-_OF_A_QUEUE = re.compile(rf"\{{({PREFIX})\}}:(?:celery:(.+)|job:|(?:[a-z]+:)?pulses$)", re.DOTALL)
+_OF_A_QUEUE = re.compile(rf"\{{({PREFIX})\}}:(?:celery:(.+)|job:|(?:{'|'.join(KINDS.values())})$)", re.DOTALL)
 
 #: kombu's tables of the queues behind an exchange; Celery's exchanges are named after their queues.
 _BINDING = re.compile(r"_kombu\.binding(?:_permanent)?\.(.+)|_kombu\.binding_deadlines$|unacked")

@@ -18,7 +18,7 @@ class Coordination:
     def try_acquire(self, name: str, *, ttl_s: float) -> bool:
         """Acquire the lock `name`, which is released by expiring after `ttl_s` seconds; False if it is held."""
         ttl_ms = max(1, round(ttl_s * 1000))
-        return bool(self._redis.set(self._space.key(f"turn:{name}"), "held", nx=True, px=ttl_ms))
+        return bool(self._redis.set(self._space.key(f"lock:{name}"), "held", nx=True, px=ttl_ms))
 
     def wait_for_wakeup(self, timeout_s: float) -> bool:
         """Wait until there may be a job to admit, for at most `timeout_s` and 5 seconds; False after a timeout. Of

@@ -62,7 +62,9 @@ class Controls:
 
     def close(self, reason: str, detail: str, now: float, until: float | None = None) -> bool:
         """Add a hold for this reason; False if there already was one."""
-        return bool(self._space.run("close", f"{now:.6f}", reason, detail, "" if until is None else f"{until:.6f}"))
+        return bool(
+            self._space.run("close_gate", f"{now:.6f}", reason, detail, "" if until is None else f"{until:.6f}")
+        )
 
     def trouble(self, troubles: Sequence[Trouble], now: float, *, wait: float) -> list[Effect]:
         """Record failed requests; return for each how it affects submission. ALONE: it is the only one.
@@ -70,7 +72,7 @@ class Controls:
         The first hold lasts `wait` seconds; each failed trial doubles it, up to a minute.
         """
         failures: list[tuple[str | float, ...]] = [astuple(trouble) for trouble in troubles]
-        codes = self._space.run("trouble", f"{now:.6f}", wait, TROUBLE_MAX_S, *chain.from_iterable(failures))
+        codes = self._space.run("upstream_failure", f"{now:.6f}", wait, TROUBLE_MAX_S, *chain.from_iterable(failures))
         return [Effect(code) for code in codes]
 
     def recovered(self) -> None:
@@ -167,7 +169,7 @@ class Controls:
         The request was sent at `asked`, when `spent_before` credits were spent.
         """
         report = (credits, spent_before)
-        return int(self._space.run("balance", f"{now:.6f}", f"{asked:.6f}", *report, *self.settings.arguments()))
+        return int(self._space.run("record_balance", f"{now:.6f}", f"{asked:.6f}", *report, *self.settings.arguments()))
 
     def balances(self) -> list[Balance]:
         """Return the balances that upstream reported in the last days, oldest first."""
@@ -220,7 +222,7 @@ def _limit_text(name: str, value: float | None) -> str | None:
 
 
 def _hold(reason: str, entry: dict[str, Any], now: float) -> Hold:
-    until = float(entry["till"]) if "till" in entry else None
+    until = float(entry["ends_at"]) if "ends_at" in entry else None
     ends_with_trial = reason in (Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED, Reason.UPSTREAM_DOWN)
     is_trial = until is not None and until <= now and ends_with_trial
     return Hold(reason, entry["detail"], float(entry["since"]), until, is_trial)

@@ -17,10 +17,10 @@ HEARTBEAT_TIMEOUT_S = 15.0
 
 #: The keys of the heartbeats, by kind of process.
 KINDS: Mapping[str, str] = {
-    "worker": "pulses",
+    "worker": "heartbeats",
     "callbacks": "callbacks:pulses",
     "archive": "archive:pulses",
-    "gateway": "gateway:pulses",
+    "gateway": "gateway:heartbeats",
 }
 
 

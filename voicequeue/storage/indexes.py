@@ -26,7 +26,7 @@ class Lookup:
     ) -> list[tuple[str, str]]:
         """Up to so many (member, score) of an index, after those where another page ended."""
         member, score = after or ("", "")
-        flat = self._space.run("walk", index, int(latest_first), score, member, count)
+        flat = self._space.run("read_page", index, int(latest_first), score, member, count)
         return cast(list[tuple[str, str]], list(rows(flat, 2)))
 
     def sift(
@@ -39,10 +39,10 @@ class Lookup:
         latest_first: bool = False,
     ) -> tuple[int, tuple[str, str], list[tuple[str, str]]]:
         """Look at so many jobs of an index, after those where another page ended: how many there were, the last of
-        them, and those that may be `wanted` (scripts/sift.lua tells how); each as (member, score)."""
+        them, and those that may be `wanted` (scripts/filter_page.lua tells how); each as (member, score)."""
         member, score = after or ("", "")
         asked = json.dumps(wanted, ensure_ascii=False)
-        looked, last, at, *flat = self._space.run("sift", index, int(latest_first), score, member, count, asked)
+        looked, last, at, *flat = self._space.run("filter_page", index, int(latest_first), score, member, count, asked)
         return int(looked), (last, at), cast(list[tuple[str, str]], list(rows(flat, 2)))
 
     def lines(self, batch: str | None = None) -> list[tuple[Priority, str]]:
@@ -71,10 +71,10 @@ class Lookup:
         return own + sum(before)
 
     def _turns(self, priority: Priority) -> list[str]:
-        return cast(list[str], self._redis.zrange(self._space.key(f"turns:{priority.rank}"), 0, -1))
+        return cast(list[str], self._redis.zrange(self._space.key(f"lanes:{priority.rank}"), 0, -1))
 
     def _line(self, priority: Priority, batch: str) -> str:
-        return self._space.key(f"line:{priority.rank}:{batch}")
+        return self._space.key(f"lane:{priority.rank}:{batch}")
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────
 
@@ -87,7 +87,7 @@ class Lookup:
 
     def keep_plan(self, token: str, lines: Sequence[str], *, for_s: int) -> None:
         """Write down what somebody may do at once."""
-        key = self._space.key(f"plan:{token}")
+        key = self._space.key(f"bulk_plan:{token}")
         with self._redis.pipeline(transaction=False) as pipe:
             for start in range(0, len(lines), _PAGE):
                 pipe.rpush(key, *lines[start : start + _PAGE])
@@ -96,7 +96,7 @@ class Lookup:
 
     def plan(self, token: str) -> Iterator[str]:
         """What was written down, line by line; nothing if its time is over."""
-        key, start = self._space.key(f"plan:{token}"), 0
+        key, start = self._space.key(f"bulk_plan:{token}"), 0
         while page := cast(list[str], self._redis.lrange(key, start, start + _PAGE - 1)):
             yield from page
             start += _PAGE

@@ -110,10 +110,10 @@ class JobQueries:
 
     def _lane_names(self, priority: Priority) -> list[str]:
         """Return the batches with queued jobs of this priority ('' for jobs without a batch), in turn order."""
-        return cast(list[str], self._redis.zrange(self._space.key(f"turns:{priority.rank}"), 0, -1))
+        return cast(list[str], self._redis.zrange(self._space.key(f"lanes:{priority.rank}"), 0, -1))
 
     def _lane_key(self, priority: Priority, batch: str) -> str:
-        return self._space.key(f"line:{priority.rank}:{batch}")
+        return self._space.key(f"lane:{priority.rank}:{batch}")
 
     # ── counts ─────────────────────────────────────────────────────────────────────────────────
 
@@ -130,12 +130,12 @@ class JobQueries:
     def stands(self) -> dict[tuple[State, Stage], int]:
         """Return the number of jobs by state and stage, except queued jobs: see `lines`."""
         pairs = [(state, stage) for state in State if state is not State.QUEUED for stage in Stage]
-        counts = self._redis.hmget(self._space.key("stands"), [f"{state}:{stage}" for state, stage in pairs])
+        counts = self._redis.hmget(self._space.key("state_counts"), [f"{state}:{stage}" for state, stage in pairs])
         return dict(zip(pairs, map(_integer, cast(list[str | None], counts)), strict=True))
 
     def in_flight(self) -> int:
         """Return the number of jobs that hold a slot."""
-        return self._redis.zcard(self._space.key("flight"))
+        return self._redis.zcard(self._space.key("in_flight"))
 
     def oldest(self, state: State) -> float | None:
         """Return when the job that has been in this state longest entered it (not for queued); None if there is

@@ -182,7 +182,7 @@ class Store(JobQueries):
         job that became unsure in between. Overdue changes nothing, because the retry may overtake the first attempt.
         """
         expires_at = now + lease
-        replies = self._space.run("charge", f"{now:.6f}", stage, holder, expires_at, *self._limits, *job_ids)
+        replies = self._space.run("claim_submit", f"{now:.6f}", stage, holder, expires_at, *self._limits, *job_ids)
         return [_submit_claim(job_id, stage, expires_at, reply) for job_id, reply in zip(job_ids, replies, strict=True)]
 
     def claim(
@@ -193,7 +193,7 @@ class Store(JobQueries):
         Also claims other jobs of the stage that are due within `near` seconds, up to `most` jobs in total.
         """
         others = max(0, most - len(job_ids))
-        flat = self._space.run("claim", now + EARLY_S, stage, now + lease, now + EARLY_S + near, others, *job_ids)
+        flat = self._space.run("claim_poll", now + EARLY_S, stage, now + lease, now + EARLY_S + near, others, *job_ids)
         return [
             Claimed(
                 job_id,
@@ -228,11 +228,11 @@ class Store(JobQueries):
                 serialization.clips_text(look.clips) if look.clips else "",
             )
         ]
-        return cast(list[str], self._space.run("plan", *arguments)) if arguments else []
+        return cast(list[str], self._space.run("reschedule_polls", *arguments)) if arguments else []
 
     def expired(self, now: float, *, at_most: int = 1000) -> list[Overdue]:
         """Lease for a minute the queued and waiting jobs that were not started in time."""
-        flat = self._space.run("expired", f"{now:.6f}", at_most)
+        flat = self._space.run("lease_expired", f"{now:.6f}", at_most)
         return [
             Overdue(job_id, int(version), State(state), Stage(stage), may_be_charged=bool(lost))
             for job_id, version, state, stage, lost in rows(flat, 5)
@@ -246,7 +246,9 @@ class Store(JobQueries):
         """
         return [
             Overdue(job_id, int(version), State(state), Stage(stage))
-            for job_id, version, state, stage in rows(self._space.run("overdue", now, patience, at_most, longest), 4)
+            for job_id, version, state, stage in rows(
+                self._space.run("lease_overdue", now, patience, at_most, longest), 4
+            )
         ]
 
     # ── transitions ────────────────────────────────────────────────────────────────────────────
@@ -268,7 +270,7 @@ class Store(JobQueries):
     def _apply(self, moves: Sequence[Move], now: float) -> list[Effect | None]:
         failures_before = failures()
         texts = [serialization.move_text(move, archive=self._archives) for move in moves]
-        codes = self._space.run("apply", f"{now:.6f}", json.dumps(texts, ensure_ascii=False), *self._limits)
+        codes = self._space.run("apply_transitions", f"{now:.6f}", json.dumps(texts, ensure_ascii=False), *self._limits)
         effects = [Effect(code) if code else None for code in codes]
         return self._effects_after_retry(moves, effects, now) if failures() > failures_before else effects
 
@@ -289,7 +291,7 @@ class Store(JobQueries):
         Returns False if the order was already counted, None if there is no such job.
         """
         fields = (order.job_id, order.stage, order.attempt, order.task_id, PRICES[order.stage], reason)
-        is_new = self._space.run("book", f"{now:.6f}", *fields)
+        is_new = self._space.run("count_order", f"{now:.6f}", *fields)
         return None if is_new is None else bool(is_new)
 
     def withdraw(self, jobs: Sequence[Job], now: float) -> list[bool]:
@@ -297,7 +299,7 @@ class Store(JobQueries):
         if not jobs:
             return []
         versions = [argument for job in jobs for argument in (job.id, job.version)]
-        return [bool(is_marked) for is_marked in self._space.run("withdraw", f"{now:.6f}", *versions)]
+        return [bool(is_marked) for is_marked in self._space.run("request_cancellation", f"{now:.6f}", *versions)]
 
     def limit_batch(self, name: str, **given: float | None) -> bool:
         """Set `paused`, `max_credits` or `max_in_flight` of a batch; None leaves a value unchanged, `math.inf` removes
@@ -322,12 +324,12 @@ class Store(JobQueries):
     def release(self, now: float) -> int:
         """Release or fail jobs whose voice is decided and that one script could not all process; return how many. Call
         again until it returns 0."""
-        return int(self._space.run("release", f"{now:.6f}"))
+        return int(self._space.run("release_waiting", f"{now:.6f}"))
 
     def hasten(self, now: float, *, at_most: int = 200) -> int:
         """Let waiting jobs create a voice whose current creator is not allowed to start; return how many now do.
         Examines up to `at_most` waiting jobs; the next call continues with the following ones."""
-        return int(self._space.run("hasten", f"{now:.6f}", at_most))
+        return int(self._space.run("reassign_voice_creators", f"{now:.6f}", at_most))
 
     def purge(self, now: float, *, keep: float, at_most: int = 100) -> Iterator[int]:
         """Delete jobs that were settled, and callbacks that were given up, more than `keep` seconds ago. Each step
@@ -338,10 +340,10 @@ class Store(JobQueries):
         for state in sorted(FINAL):
             examined, skipped = at_most, 0
             while examined == at_most:
-                examined, deleted = map(int, self._space.run("purge", f"{now:.6f}", keep, state, skipped, at_most))
+                examined, deleted = map(int, self._space.run("purge_jobs", f"{now:.6f}", keep, state, skipped, at_most))
                 skipped += examined - deleted
                 yield deleted
-        while deleted := int(self._space.run("discard", f"{now:.6f}", keep, at_most)):
+        while deleted := int(self._space.run("purge_callbacks", f"{now:.6f}", keep, at_most)):
             yield deleted
 
 
@@ -359,7 +361,7 @@ def _submit_claim(
 
 
 def _doubt_argument(look: Planned) -> str:
-    """Return the `doubt` argument of scripts/plan.lua."""
+    """Return the `doubt` argument of scripts/reschedule_polls.lua."""
     if look.doubt is None:
         return "" if look.keeps_doubt else "-"
     return serialization.doubt_text(look.doubt)

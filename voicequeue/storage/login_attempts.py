@@ -38,11 +38,11 @@ class LoginAttempts:
         Return the seconds that this address has to wait; 0: the key may be looked at.
         """
         limits = (TRIES, WAIT_S, WAIT_MAX_S, FORGET_S, MANY, MANY_S, ADDRESSES_MAX)
-        return float(self._keyspace.run("login", _network(address), f"{now:.6f}", *limits))
+        return float(self._keyspace.run("login_attempt", _network(address), f"{now:.6f}", *limits))
 
     def succeeded(self, address: str) -> None:
         """Take back the try that was counted. Earlier failures remain: a key of one's own excuses no guesses."""
-        self._keyspace.run("pardon", _network(address))
+        self._keyspace.run("login_succeeded", _network(address))
 
 
 def _network(host: str) -> str:

@@ -60,7 +60,7 @@ class Voices:
                 found = [
                     key.removeprefix(root) for key, has in zip(page, pipe.execute(), strict=True) if has == persona_id
                 ]
-            known += sum(self._space.run("forget", voice, persona_id) for voice in found)
+            known += sum(self._space.run("forget_persona", voice, persona_id) for voice in found)
         return known
 
     def maker(self, voice: str) -> str | None:

@@ -44,11 +44,11 @@ class Rejects:
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
         self._redis = keyspace.redis
-        self._key = keyspace.key("rejects")
+        self._key = keyspace.key("rejected_messages")
 
     def add(self, rejected: RejectedMessage) -> None:
         """Keep it; the oldest go where there are too many, or too much of them."""
-        self._space.run("reject", _text(rejected), KEPT, BYTES_MAX)
+        self._space.run("add_rejected_message", _text(rejected), KEPT, BYTES_MAX)
 
     def latest(self, at_most: int = KEPT) -> list[RejectedMessage]:
         """The newest first."""
@@ -59,7 +59,7 @@ class Rejects:
         """All that are kept, the newest first; from now on they are not."""
         with self._redis.pipeline() as pipe:
             pipe.lrange(self._key, 0, -1)
-            pipe.delete(self._key, self._space.key("rejects:bytes"))
+            pipe.delete(self._key, self._space.key("rejected_messages:bytes"))
             lines, _ = pipe.execute()
         return [_read(line) for line in lines]
 

@@ -17,8 +17,8 @@ from voicequeue.storage.job_store import Store
 def damaged(redis: Redis, store: Store, prefix: str) -> Damaged:
     """A pending job without a slot, a slot without a job, and a batch that counts one too many."""
     sound = whole(redis, store, prefix)
-    redis.zrem(sound.key("flight"), sound.jobs[State.PENDING])
-    redis.zadd(sound.key("flight"), {"ghost": 1})
+    redis.zrem(sound.key("in_flight"), sound.jobs[State.PENDING])
+    redis.zadd(sound.key("in_flight"), {"ghost": 1})
     redis.hincrby(sound.key("batch:b"), "failed", 1)
     return sound
 
@@ -47,10 +47,10 @@ def test_an_audit_says_what_is_wrong_and_changes_nothing(
 
     assert told.code == 1
     for expected in (
-        f"flight: job {damaged.jobs[State.PENDING]} is missing",
-        "flight: job ghost does not belong there",
+        f"in_flight: job {damaged.jobs[State.PENDING]} is missing",
+        "in_flight: job ghost does not belong there",
         "batch b: counts 2 failed, the records say 1",
-        "flight: missing  1",
+        "in_flight: missing  1",
     ):
         assert expected in told.out
     assert "3 findings" in told.err
@@ -65,10 +65,10 @@ def test_findings_for_scripts(command: Command, damaged: Damaged) -> None:
     found = told.json()
     assert found["sound"] is False
     by_text = {finding["text"]: finding for finding in found["findings"]}
-    ghost = by_text["flight: job ghost does not belong there"]
+    ghost = by_text["in_flight: job ghost does not belong there"]
     assert (ghost["kind"], ghost["index"], ghost["job_id"], ghost["belongs"]) == (
-        "flight: too much",
-        "flight",
+        "in_flight: too much",
+        "in_flight",
         "ghost",
         False,
     )
@@ -79,11 +79,11 @@ def test_findings_for_scripts(command: Command, damaged: Damaged) -> None:
 def test_many_findings_of_a_kind_are_counted(command: Command, redis: Redis, store: Store, prefix: str) -> None:
     """Fifty are shown."""
     put(store, *numbered(60))
-    redis.delete(f"{{{prefix}}}:line:1:")
+    redis.delete(f"{{{prefix}}}:lane:1:")
 
     told = command("doctor", "--audit")
 
-    assert "line:1:: missing  60" in told.out
+    assert "lane:1:: missing  60" in told.out
     assert told.out.count("is missing") == 50
     assert "… and 10 more" in told.out
 

@@ -61,7 +61,7 @@ def test_a_shared_voice_is_paid_once(queue: VoiceQueue, store: Store, shared: di
 
 
 def test_a_voice_made_from_the_same_url_serves_by_its_content_too(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
-    """As scripts/lib/voices.lua has it."""
+    """As scripts/lib/shared_voices.lua has it."""
     redis.hset(f"{{{prefix}}}:voice:{voice().recording()}", "persona_id", "p-1")
 
     assert told(queue, sung(reuse=True, audio_sha256="0b" * 32), sung(audio_url=B, reuse=True)) == [15, 19]

@@ -148,7 +148,7 @@ def test_an_order_is_sent_again_as_soon_as_the_batch_can_pay_both(store: Store) 
 
     store.apply([transitions.order_again(one(store, first), NOW)], NOW)
     assert charged(store) == []
-    assert store.timeline(first)[-1].reason == "the credits of the batch are promised"
+    assert store.timeline(first)[-1].reason == "the credit limit of the batch is reached"
     store.limit_batch("b", max_credits=23)
 
     assert charged(store) == [first]
@@ -213,7 +213,7 @@ def test_credits_of_a_batch_that_are_lowered_hold_for_the_songs_to_come(store: S
 
     assert store.credits("b") == 62
     assert store.counts("b")[State.SUCCEEDED] == 2
-    assert "the credits of the batch are promised" in {step.reason for step in store.timeline(job_ids[0])}
+    assert "the credit limit of the batch is reached" in {step.reason for step in store.timeline(job_ids[0])}
     store.limit_batch("b", max_credits=inf)
     worked_off(store)
     assert store.counts("b")[State.SUCCEEDED] == 8

@@ -365,7 +365,7 @@ def test_a_post_that_comes_too_early_is_told_when_to_come(build: Build, redis: R
 
     job = one(store, second)
     assert (job.state, job.attempt, job.version) == (State.ADMITTED, 0, 2)
-    assert redis.zscore(f"{{{prefix}}}:flight", second) == pytest.approx(NOW + 10)
+    assert redis.zscore(f"{{{prefix}}}:in_flight", second) == pytest.approx(NOW + 10)
     assert isinstance(charge(store, second, Stage.VOICE, "h", NOW + 10, lease=9), Charged)
 
 

@@ -222,4 +222,4 @@ def test_of_what_is_over_nothing_is_kept_to_expire(store: Store, redis: Redis, p
     """A hundred thousand jobs that may wait a day are not remembered for a day."""
     brought_to(store, state, voice(start_within_s=86_400))
 
-    assert redis.exists(f"{{{prefix}}}:expiry") == 0
+    assert redis.exists(f"{{{prefix}}}:start_by") == 0

@@ -60,7 +60,7 @@ def test_a_job_that_is_marked_is_cancelled_when_upstream_took_its_order(store: S
     cancelled = one(store, job.id)
     assert (cancelled.state, cancelled.credits, cancelled.task_ids) == (State.CANCELLED, 4, {Stage.VOICE: "t-1"})
     assert (cancelled.settled_at, cancelled.cancelling, cancelled.may_still_come) == (NOW, False, True)
-    assert "upstream took the order" in store.timeline(job.id)[-1].reason
+    assert "upstream accepted the order" in store.timeline(job.id)[-1].reason
     assert [claim.state for claim in store.claim([job.id], Stage.VOICE, NOW, lease=9)] == [State.CANCELLED]
     kept = move(cancelled, State.CANCELLED, fields={"persona_id": "p-late"})
     assert store.apply([kept], NOW) == [True]
@@ -143,7 +143,7 @@ def test_a_mark_changes_no_version_so_that_the_answer_is_still_written(store: St
 
     assert one(store, job.id).version == job.version
     [event] = queue.events(before)
-    assert (event.job_id, event.state, event.reason) == (job.id, State.CHARGING, "to be cancelled")
+    assert (event.job_id, event.state, event.reason) == (job.id, State.CHARGING, "cancellation requested")
 
 
 def test_only_the_order_that_is_under_way_stays_promised(store: Store) -> None:

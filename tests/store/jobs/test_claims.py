@@ -70,7 +70,7 @@ def test_a_charge_is_written_before_anything_is_sent(store: Store, redis: Redis,
     assert claim == Charged(job.id, job.version + 1, Stage.VOICE, 1, sung().content(), None, NOW + 91)
     now = one(store, job.id)
     assert (now.state, now.version, now.attempt, now.credits) == (State.CHARGING, job.version + 1, 1, 0)
-    assert redis.zscore(f"{{{prefix}}}:flight", job.id) == NOW + 91
+    assert redis.zscore(f"{{{prefix}}}:in_flight", job.id) == NOW + 91
     everything_agrees(redis, prefix)
 
 

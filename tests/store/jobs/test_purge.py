@@ -379,11 +379,11 @@ def test_the_sums_follow_what_goes_after_the_records_were_read(redis: Redis, sto
     books.read()
     purge(store, LATER)
 
-    looked = books.look(["batch:b", "counters", "stands"])
+    looked = books.look(["batch:b", "counters", "state_counts"])
 
     assert looked["counters"]["credits"] == books.sums["counters"]["credits"] == 0
     assert looked["batch:b"]["succeeded"] == books.sums["batch:b"]["succeeded"] == 0
-    assert looked["stands"]["succeeded:voice"] == books.sums["stands"]["succeeded:voice"] == 0
+    assert looked["state_counts"]["succeeded:voice"] == books.sums["state_counts"]["succeeded:voice"] == 0
     assert not books.records.keys() & {job.id for job in jobs}
 
 

@@ -100,7 +100,7 @@ def test_credits_are_counted_on_the_job_its_batch_and_in_all(store: Store, redis
     counters = redis.hgetall(f"{{{prefix}}}:counters")
     paid = {"voice.charges": "2", "voice.credits": "8", "music.charges": "1", "music.credits": "15"}
     today = {f"day.{int(NOW // 86_400)}": "23"}
-    assert counters == {**paid, **today, "committed": "0", "turn": counters["turn"]}
+    assert counters == {**paid, **today, "committed": "0", "lane_turn": counters["lane_turn"]}
     everything_agrees(redis, prefix)
 
 

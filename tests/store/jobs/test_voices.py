@@ -111,7 +111,7 @@ def test_who_comes_with_a_higher_priority_makes_the_voice_that_another_has_not_b
 
     assert store.enqueue([(b.id(), b)], NOW) == [Outcome.SHARES]
     assert [one(store, each).state for each in (a, b.id())] == [State.WAITING, State.QUEUED]
-    assert store.timeline(a)[-1].reason == f"job {b.id()} makes the voice sooner"
+    assert store.timeline(a)[-1].reason == f"job {b.id()} creates the voice sooner"
 
 
 def test_a_voice_whose_maker_has_a_slot_is_left_to_it(store: Store) -> None:
@@ -171,7 +171,7 @@ def test_all_go_on_in_the_move_that_stores_the_persona(store: Store) -> None:
     for job in (one(store, b), one(store, c)):
         assert (job.state, job.stage) == (State.QUEUED, Stage.MUSIC)
         assert (job.persona_id, job.voice_name) == (f"persona-of-{a}", "Ana")
-    assert store.timeline(b)[-1].reason == f"sings with the voice of job {a}"
+    assert store.timeline(b)[-1].reason == f"uses voice from job {a}"
     assert store.credits() == 4
 
 
@@ -320,7 +320,7 @@ def test_who_waits_fails_with_the_voice(store: Store, code: Code) -> None:
         assert job.state is State.FAILED
         assert job.failure is not None
         assert (job.failure.code, job.failure.stage) == (code, Stage.VOICE)
-        assert job.failure.message == f"the voice it shares, made by job {a}: no"
+        assert job.failure.message == f"shared voice from job {a}: no"
         assert job.settled_at == NOW + 5
     assert store.failures() == {code: 3}
 
@@ -339,7 +339,7 @@ def test_the_next_makes_the_voice_where_the_first_is_cancelled_before_it_was_pai
     make(store, one(store, a), State.CANCELLED)
 
     assert [one(store, each).state for each in (b, c)] == [State.QUEUED, State.WAITING]
-    assert "makes the voice" in store.timeline(b)[-1].reason
+    assert "creates the voice" in store.timeline(b)[-1].reason
 
 
 def test_the_next_makes_the_voice_where_the_first_expired(store: Store) -> None:

@@ -380,7 +380,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         def may_begin(self, priority: Priority, batch: str | None, gate: Gate) -> bool:
             """Whether the head of that line, of the stages that are not paused, is held back by nothing of its own."""
-            key = f"{{{self.prefix}}}:line:{priority.rank}:{batch or ''}"
+            key = f"{{{self.prefix}}}:lane:{priority.rank}:{batch or ''}"
             line: Any = redis.zrange(key, 0, -1, withscores=True)
             resting: Any = redis.zrange(f"{{{self.prefix}}}:refused", f"({self.now}", "+inf", byscore=True)
             heads = [

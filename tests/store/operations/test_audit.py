@@ -93,15 +93,15 @@ def test_any_damage_together_is_mended(valkey_url: str, deeds: list[str], how_ma
 def test_indexes_that_are_gone_altogether_come_back_as_they_were(redis: Redis, prefix: str, damaged: Damaged) -> None:
     """With every score, but in flight: there a job is due now, so that the pulse looks after it."""
     before = dump(redis, prefix)
-    lines = ["line:1:", "line:1:b"]
-    gone = [*lines, "turns:1", "flight", "batches", "batch:b", "batch:b:jobs", "counters"]
+    lines = ["lane:1:", "lane:1:b"]
+    gone = [*lines, "lanes:1", "in_flight", "batches", "batch:b", "batch:b:jobs", "counters"]
     redis.delete(*(damaged.key(name) for name in gone), *(damaged.key(f"state:{state}") for state in State))
 
     mended(redis, prefix)
 
     everything_agrees(redis, prefix)
     after = dump(redis, prefix)
-    assert set(after[damaged.key("flight")].values()) == {NOW + 9}
+    assert set(after[damaged.key("in_flight")].values()) == {NOW + 9}
     for name in (*lines, "batches", "batch:b:jobs", *(f"state:{state}" for state in damaged.jobs)):
         if name != "state:queued":
             assert after[damaged.key(name)] == pytest.approx(before[damaged.key(name)], abs=1e-5)
@@ -120,8 +120,8 @@ def test_a_state_of_another_release_is_told_and_left_alone(redis: Redis, prefix:
     redis.hset(damaged.key(f"job:{job_id}"), "state", "resting")
     redis.hincrby(damaged.key("batch:b"), "cancelled", -1)
     redis.hincrby(damaged.key("batch:b"), "resting", 1)
-    redis.hincrby(damaged.key("stands"), "cancelled:voice", -1)
-    redis.hincrby(damaged.key("stands"), "resting:voice", 1)
+    redis.hincrby(damaged.key("state_counts"), "cancelled:voice", -1)
+    redis.hincrby(damaged.key("state_counts"), "resting:voice", 1)
     before = dump(redis, prefix)
 
     [found] = audit(redis, prefix)
@@ -137,7 +137,7 @@ def test_a_state_of_another_release_is_told_and_left_alone(redis: Redis, prefix:
 def test_a_job_that_has_moved_on_is_left_alone(redis: Redis, store: Store, prefix: str) -> None:
     """What was right for its record then may be wrong now."""
     job = brought_to(store, State.PENDING)
-    redis.zrem(f"{{{prefix}}}:flight", job.id)
+    redis.zrem(f"{{{prefix}}}:in_flight", job.id)
     found = audit(redis, prefix)
     make(store, job, State.SUCCEEDED)
 
@@ -148,22 +148,22 @@ def test_a_job_that_has_moved_on_is_left_alone(redis: Redis, store: Store, prefi
 def test_a_slot_that_somebody_plans_meanwhile_keeps_its_time(redis: Redis, store: Store, prefix: str) -> None:
     """The repair adds only where nothing is."""
     job = brought_to(store, State.PENDING)
-    found = Misplaced("flight", job.id, True, str(job.version))
+    found = Misplaced("in_flight", job.id, True, str(job.version))
 
     assert repair(redis, prefix, [found], NOW + 50) == []
-    assert redis.zscore(f"{{{prefix}}}:flight", job.id) == NOW
+    assert redis.zscore(f"{{{prefix}}}:in_flight", job.id) == NOW
 
 
 def test_a_counter_that_is_no_number_counts_nothing_and_is_mended(redis: Redis, prefix: str, damaged: Damaged) -> None:
     """Somebody's hand was in it."""
-    for name in ("batch:b", "stands"):
+    for name in ("batch:b", "state_counts"):
         field = "failed" if name == "batch:b" else "failed:voice"
         redis.hset(damaged.key(name), field, "many")
 
     findings = audit(redis, prefix)
     repair(redis, prefix, findings, NOW)
 
-    assert {str(each).partition(":")[0] for each in findings} == {"batch b", "stands"}
+    assert {str(each).partition(":")[0] for each in findings} == {"batch b", "state_counts"}
     assert audit(redis, prefix) == []
 
 
@@ -291,7 +291,7 @@ def test_damage_is_found_and_mended_while_jobs_move(valkey_url: str, redis: Redi
     """Just the damage, in the batch that is moving too."""
     root = f"{{{prefix}}}:"
     with moving(valkey_url, prefix, enqueueing=False) as made:
-        redis.zadd(f"{root}flight", {"ghost": 1})
+        redis.zadd(f"{root}in_flight", {"ghost": 1})
         redis.hincrby(f"{root}batch:b", "failed", 3)
         redis.hincrby(f"{root}batch:b", "credits", -4)
         redis.hincrby(f"{root}counters", "voice.credits", 8)
@@ -300,7 +300,7 @@ def test_damage_is_found_and_mended_while_jobs_move(valkey_url: str, redis: Redi
         found = audit(redis, prefix)
 
         assert [finding.kind for finding in found] == [
-            "flight: too much",
+            "in_flight: too much",
             "batch:*: counters",
             "batch:*: counters",
             "counters",

@@ -38,7 +38,7 @@ def test_they_come_back_as_they_were_the_newest_first(store: Store, queue: Voice
 
 def test_only_the_last_thousand_are_kept(store: Store, redis: Redis, prefix: str) -> None:
     """A sender that goes wild fills no memory."""
-    redis.lpush(f"{{{prefix}}}:rejects", *["{}"] * KEPT)
+    redis.lpush(f"{{{prefix}}}:rejected_messages", *["{}"] * KEPT)
 
     store.rejects.add(message(1))
 
@@ -48,7 +48,7 @@ def test_only_the_last_thousand_are_kept(store: Store, redis: Redis, prefix: str
 
 def test_they_have_no_more_than_so_many_bytes_in_all(store: Store, redis: Redis, prefix: str) -> None:
     """Of whatever letters they are, also where a release that did not count them left many; the oldest go."""
-    list_of_them, long = f"{{{prefix}}}:rejects", "語" * GIVEN_MAX
+    list_of_them, long = f"{{{prefix}}}:rejected_messages", "語" * GIVEN_MAX
     before = {"at": NOW, "message_id": "old", "task": "t", "reason": "r", "job": long}
     redis.lpush(list_of_them, *[json.dumps(before, ensure_ascii=False)] * 100)
     for number in range(100):

@@ -138,7 +138,7 @@ def test_a_right_key_takes_back_its_own_try_alone(logins: LoginAttempts, redis: 
     assert (logins.begin("192.0.2.7", later), logins.begin("192.0.2.7", later) > 0) == (0, True)
     logins.succeeded("192.0.2.7")
     assert logins.begin("192.0.2.7", later) > 0
-    assert redis.hkeys(f"{{{prefix}}}:logins:tries") == ["192.0.2.7"]
+    assert redis.hkeys(f"{{{prefix}}}:failed_logins:attempts") == ["192.0.2.7"]
 
 
 def test_failures_are_forgotten(logins: LoginAttempts, redis: Redis, prefix: str) -> None:
@@ -148,9 +148,9 @@ def test_failures_are_forgotten(logins: LoginAttempts, redis: Redis, prefix: str
     later = NOW + FORGET_S + 1
     logins.begin("192.0.2.8", later)
 
-    assert redis.hkeys(f"{{{prefix}}}:logins:tries") == ["192.0.2.8"]
-    assert 0 < redis.ttl(f"{{{prefix}}}:logins") <= FORGET_S
-    assert 0 < redis.ttl(f"{{{prefix}}}:logins:tries") <= FORGET_S
+    assert redis.hkeys(f"{{{prefix}}}:failed_logins:attempts") == ["192.0.2.8"]
+    assert 0 < redis.ttl(f"{{{prefix}}}:failed_logins") <= FORGET_S
+    assert 0 < redis.ttl(f"{{{prefix}}}:failed_logins:attempts") <= FORGET_S
 
 
 def test_a_flood_from_many_addresses_leaves_each_address_one_try_and_locks_no_other_out(logins: LoginAttempts) -> None:
@@ -167,9 +167,13 @@ def test_a_flood_from_many_addresses_leaves_each_address_one_try_and_locks_no_ot
 def test_a_flood_fills_no_memory(logins: LoginAttempts, redis: Redis, prefix: str) -> None:
     """So many addresses are remembered, the latest."""
     names = {f"old-{number}": NOW - 200 for number in range(ADDRESSES_MAX)}
-    redis.zadd(f"{{{prefix}}}:logins", names)
-    redis.hset(f"{{{prefix}}}:logins:tries", mapping=dict.fromkeys(names, 1))
+    redis.zadd(f"{{{prefix}}}:failed_logins", names)
+    redis.hset(f"{{{prefix}}}:failed_logins:attempts", mapping=dict.fromkeys(names, 1))
 
     assert logins.begin("192.0.2.7", NOW) == 0
 
-    assert redis.zcard(f"{{{prefix}}}:logins") == redis.hlen(f"{{{prefix}}}:logins:tries") == ADDRESSES_MAX
+    assert (
+        redis.zcard(f"{{{prefix}}}:failed_logins")
+        == redis.hlen(f"{{{prefix}}}:failed_logins:attempts")
+        == ADDRESSES_MAX
+    )

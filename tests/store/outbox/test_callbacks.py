@@ -404,9 +404,9 @@ def test_the_workers_that_deliver_are_counted_while_they_are_heard(store: Store)
 
 #: What is done to the two callbacks of one job (the first is due, the second waits), and what the audit says.
 DAMAGE = {
-    "the first has no place": (("ZREM", "callbacks:pending", "FIRST"), "FIRST is not delivered by anybody"),
-    "the first waits for ever": (("ZADD", "callbacks:pending", "+inf", "FIRST"), "FIRST is not delivered by anybody"),
-    "the second left its line": (("ZREM", "callbacks:of:job:JOB", "SECOND"), "SECOND is not delivered by anybody"),
+    "the first has no place": (("ZREM", "callbacks:pending", "FIRST"), "FIRST is not scheduled for delivery"),
+    "the first waits for ever": (("ZADD", "callbacks:pending", "+inf", "FIRST"), "FIRST is not scheduled for delivery"),
+    "the second left its line": (("ZREM", "callbacks:of:job:JOB", "SECOND"), "SECOND is not scheduled for delivery"),
     "the first has no record": (("DEL", "callback:FIRST"), "FIRST has no record"),
     "a ghost is pending": (("ZADD", "callbacks:pending", "1", "ghost"), "ghost has no record"),
     "a ghost was given up": (("ZADD", "callbacks:undelivered", "1", "ghost"), "ghost has no record"),
@@ -447,6 +447,6 @@ def test_callbacks_of_a_job_that_is_not_there_are_dropped_by_the_repair(
 
     findings = [finding for finding in audit(redis, prefix) if finding.kind == "callbacks"]
 
-    assert [str(finding).rpartition(" tells ")[2] for finding in findings] == ["of a job that is not there"]
+    assert [str(finding).rpartition(" belongs ")[2] for finding in findings] == ["to a job that does not exist"]
     assert repair(redis, prefix, findings, NOW) == findings
     assert store.callbacks.counted(NOW) == CallbackCounts()

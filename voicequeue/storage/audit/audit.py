@@ -97,11 +97,11 @@ class Turn(Finding):
     @property
     def kind(self) -> str:
         """Those of all priorities together."""
-        return f"turns: {_KINDS[self.belongs]}"
+        return f"lanes: {_KINDS[self.belongs]}"
 
     def __str__(self) -> str:
         named = f"batch {self.batch}" if self.batch else "jobs without a batch"
-        return f"turns:{self.rank}: {named} {_wrong(self.belongs)}"
+        return f"lanes:{self.rank}: {named} {_wrong(self.belongs)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +263,12 @@ def _turns(redis: Redis, root: str, books: Books, torn: set[str]) -> Iterator[Tu
     queued = {(record.rank, record.batch) for record in books.records.values() if record.state == State.QUEUED}
     for rank in range(len(Priority)):
         waiting = {batch for of_rank, batch in queued if of_rank == str(rank)}
-        for batch in sorted(waiting ^ books.members(f"turns:{rank}")):
+        for batch in sorted(waiting ^ books.members(f"lanes:{rank}")):
             with redis.pipeline(transaction=True) as pipe:
-                pipe.exists(f"{root}line:{rank}:{batch}")
-                pipe.zscore(f"{root}turns:{rank}", batch)
+                pipe.exists(f"{root}lane:{rank}:{batch}")
+                pipe.zscore(f"{root}lanes:{rank}", batch)
                 line, turn = pipe.execute()
-            belongs = bool(line) or f"line:{rank}:{batch}" in torn
+            belongs = bool(line) or f"lane:{rank}:{batch}" in torn
             if belongs != (turn is not None):
                 yield Turn(rank, batch, belongs)
 
@@ -277,14 +277,14 @@ def _unmade(redis: Redis, root: str, books: Books) -> Iterator[Unmade]:
     """Each is judged at one moment by itself."""
     waiting = {record.shares: job_id for job_id, record in books.records.items() if record.state == State.WAITING}
     for page in pages(sorted(waiting.items())):
-        wrong = scripts.run(redis, "unmade", root, 0, 0, *(part for pair in page for part in pair))
+        wrong = scripts.run(redis, "check_voices", root, 0, 0, *(part for pair in page for part in pair))
         yield from (Unmade(*pair) for pair, is_so in zip(page, wrong, strict=True) if is_so)
 
 
 def _strays(redis: Redis, root: str) -> Iterator[Stray]:
     """Each is judged at one moment by itself."""
     for page in pages(sorted(callbacks(redis, root)), 200):
-        wrong = scripts.run(redis, "stray", root, 0, 0, *page)
+        wrong = scripts.run(redis, "check_callbacks", root, 0, 0, *page)
         yield from (Stray(callback_id, what) for callback_id, what in zip(page, wrong, strict=True) if what)
 
 

@@ -55,18 +55,18 @@ class Record(NamedTuple):
 
 #: The sorted sets of ids.
 IS_INDEX = re.compile(
-    r"line:\d:.*|flight|late|refused|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
+    r"lane:\d:.*|in_flight|late|refused|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
 ).fullmatch
 
 #: The hashes of counters.
-IS_COUNTED = re.compile(r"counters|stands|batch:[^:]+").fullmatch
+IS_COUNTED = re.compile(r"counters|state_counts|batch:[^:]+").fullmatch
 
 
 def indexes(record: Record) -> Iterator[str]:
     """Where the job's id must stand."""
-    yield f"line:{record.rank}:{record.batch}" if record.state == State.QUEUED else f"state:{record.state}"
+    yield f"lane:{record.rank}:{record.batch}" if record.state == State.QUEUED else f"state:{record.state}"
     if record.state in IN_FLIGHT:
-        yield "flight"
+        yield "in_flight"
     if record.refused:
         yield "refused"
     if record.state == State.WAITING:
@@ -88,7 +88,7 @@ def counts(record: Record) -> Iterator[tuple[str, str, int]]:
     yield "counters", "credits", record.credits
     yield "counters", "committed", _committed(record)
     if record.state != State.QUEUED:
-        yield "stands", f"{record.state}:{record.stage}", 1
+        yield "state_counts", f"{record.state}:{record.stage}", 1
     if record.code:
         yield "counters", f"failed.{record.code}", 1
     if record.batch:
@@ -133,7 +133,19 @@ def _number(written: str) -> int:
 
 #: What of a record is read for that.
 FIELDS = (
-    *("state", "batch", "credits", "rank", "stage", "next", "failure", "shares", "archive", "refused", "cancelling"),
+    *(
+        "state",
+        "batch",
+        "credits",
+        "rank",
+        "stage",
+        "next_stage",
+        "failure",
+        "shares",
+        "archive",
+        "refused",
+        "cancelling",
+    ),
     *("lost", "orders"),
 )
 
@@ -209,7 +221,7 @@ class Books:
     def _follow(self, names: Sequence[str]) -> dict[str, list[str]] | None:
         """The counters, of the moment up to which moves were followed; None while there are more of them."""
         asked: list[str | int] = [*self._known, PAGE, len(FIELDS), *FIELDS, *names]
-        seen = scripts.run(self._redis, "look", self._root, *asked)
+        seen = scripts.run(self._redis, "read_changes", self._root, *asked)
         if seen is None:
             self.is_torn = True
             return None

@@ -24,18 +24,21 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     root = f"{{{prefix}}}:"
     mended: list[Finding] = []
     for page in pages((each for each in findings if isinstance(each, Misplaced)), _PAGE):
-        mended += _done(page, scripts.run(redis, "mend", root, now, *_flat(map(_place, page))))
+        mended += _done(page, scripts.run(redis, "repair_indexes", root, now, *_flat(map(_place, page))))
     # By their members, which are right now.
     for batches in pages((each for each in findings if isinstance(each, Unlisted)), _PAGE):
-        mended += _done(batches, scripts.run(redis, "relist", root, *(each.batch for each in batches)))
+        mended += _done(batches, scripts.run(redis, "repair_batch_list", root, *(each.batch for each in batches)))
     for turns in pages((each for each in findings if isinstance(each, Turn)), _PAGE):
-        mended += _done(turns, scripts.run(redis, "turns", root, *_flat((each.rank, each.batch) for each in turns)))
+        mended += _done(
+            turns, scripts.run(redis, "repair_lanes", root, *_flat((each.rank, each.batch) for each in turns))
+        )
     for voices in pages((each for each in findings if isinstance(each, Unmade)), 1):  # many may wait for each
         mended += _done(
-            voices, scripts.run(redis, "unmade", root, now, 1, *_flat((each.voice, each.job_id) for each in voices))
+            voices,
+            scripts.run(redis, "check_voices", root, now, 1, *_flat((each.voice, each.job_id) for each in voices)),
         )
     for strays in pages((each for each in findings if isinstance(each, Stray)), _PAGE):
-        wrong = scripts.run(redis, "stray", root, now, 1, *(each.callback_id for each in strays))
+        wrong = scripts.run(redis, "check_callbacks", root, now, 1, *(each.callback_id for each in strays))
         mended += _done(strays, [1 if what else 0 for what in wrong])
     return mended + _corrected(redis, root, [each for each in findings if isinstance(each, Drift)])
 
@@ -50,7 +53,7 @@ def _corrected(redis: Redis, root: str, drifts: Sequence[Drift]) -> list[Finding
     corrections = int(drifts[0].corrections) if drifts else 0
     of_one_time = (each for each in drifts if each.corrections == drifts[0].corrections)
     for number, page in enumerate(pages(of_one_time, _PAGE), start=corrections):
-        if not scripts.run(redis, "correct", root, str(number), *_flat(map(_amount, page))):
+        if not scripts.run(redis, "correct_counters", root, str(number), *_flat(map(_amount, page))):
             break
         corrected += page
     return corrected

@@ -22,8 +22,8 @@ class Story:
     def __init__(self, keyspace: Keyspace) -> None:
         self._redis = keyspace.redis
         self._events = keyspace.key("events")
-        self._told = keyspace.key("told")
-        self._telling = keyspace.key("turn:telling")
+        self._told = keyspace.key("event_cursor")
+        self._telling = keyspace.key("lock:event_log")
 
     def tell(self, say: Callable[[Event], None]) -> int:
         """Say all moves that were not told yet, if nobody else is at it; gives how many.

@@ -112,7 +112,7 @@ class Tally:
                 self._sums.update(sums)
 
     def _write(self, counts: Counter[str], sums: Counter[str]) -> None:
-        key = self._space.key("tally")
+        key = self._space.key("metrics")
         with self._space.redis.pipeline(transaction=True) as pipe:
             for name, count in counts.items():
                 pipe.hincrby(key, name, count)
@@ -122,7 +122,7 @@ class Tally:
 
     def read(self) -> Tallied:
         """What all processes have counted so far."""
-        found = cast(dict[str, str], self._space.redis.hgetall(self._space.key("tally")))
+        found = cast(dict[str, str], self._space.redis.hgetall(self._space.key("metrics")))
         plain = {name: int(count) for name, count in found.items() if "." not in name.partition(":")[0]}
         measured = {tuple(name.split(":")) for name in found if name.partition(":")[0].endswith(".sum")}
         histograms = {(what.removesuffix(".sum"), of): _histogram(found, what, of) for what, of in measured}

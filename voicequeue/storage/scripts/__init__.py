@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 #: In this order: each relies on those before it.
 _PARTS = (
     "keys",
-    "line",
-    "flow",
-    "refused",
+    "backlog",
+    "flow_control",
+    "refusals",
     "orders",
     "callbacks",
     "archive",
-    "move",
-    "cancel",
-    "voices",
-    "batch",
-    "walk",
+    "transition",
+    "cancellation",
+    "shared_voices",
+    "batches",
+    "paging",
 )
 _SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)
 
