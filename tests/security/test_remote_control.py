@@ -94,7 +94,7 @@ def test_the_doctor_names_a_key_of_a_wrong_type_with_its_cure(
     redis.set(name, "x")
     found = [each for each in remarks(look(redis, store)) if each.check == "queues"]
 
-    assert [each.what for each in found] == [f"the key {name} is a string and must be a {kind}: no worker can work"]
+    assert [each.what for each in found] == [f"the key {name} is a string and must be a {kind}: no worker can run"]
     assert f"DEL {name}" in found[0].todo
 
 

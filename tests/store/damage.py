@@ -108,13 +108,13 @@ def not_waiting(store: Damaged) -> str:
 def unmade(store: Damaged) -> str:
     """Nobody makes a voice that a job waits for: it would wait for ever."""
     assert store.redis.hdel(store.key(f"voice:{shared_voice(store)}"), "maker") == 1
-    return f"voices: {shared_voice(store)} is waited for, and nobody makes it"
+    return f"voices: jobs wait for {shared_voice(store)}, and no job creates it"
 
 
 def made_by_a_ghost(store: Damaged) -> str:
     """Somebody makes it who is not there."""
     store.redis.hset(store.key(f"voice:{shared_voice(store)}"), "maker", "ghost")
-    return f"voices: {shared_voice(store)} is waited for, and nobody makes it"
+    return f"voices: jobs wait for {shared_voice(store)}, and no job creates it"
 
 
 DEEDS: dict[str, Callable[[Damaged], str]] = {

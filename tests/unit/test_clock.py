@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import ConnectionError, Redis
 
-from voicequeue.storage.connection.clock import DRIFT, EVERY_S, EXACT_S, FIRST_TRIES, SOON_S, STEP_S, RedisClock
+from voicequeue.storage.connection.clock import DRIFT, EVERY_S, EXACT_S, FIRST_ATTEMPTS, SOON_S, STEP_S, RedisClock
 
 #: Redis's time when the counter of this host is 0.
 OFFSET = 1_800_000_000.0
@@ -99,7 +99,7 @@ def test_a_first_answer_that_took_long_is_asked_for_again() -> None:
     host.time = slow_at_first  # type: ignore[method-assign]
 
     assert clock() == pytest.approx(host.now(), abs=EXACT_S)
-    assert host.asked == 2 <= FIRST_TRIES
+    assert host.asked == 2 <= FIRST_ATTEMPTS
 
 
 def test_an_answer_that_took_long_changes_nothing_and_is_asked_for_again_soon() -> None:

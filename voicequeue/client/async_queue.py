@@ -25,7 +25,7 @@ from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.errors import StoreUnreachable
 from voicequeue.storage.archive import ToArchive
-from voicequeue.storage.audit.audit import Finding
+from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.callbacks import Callback
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.monitoring.throughput import Stretch

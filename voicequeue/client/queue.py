@@ -33,7 +33,8 @@ from voicequeue.errors import (
     detached,
 )
 from voicequeue.storage.archive import ToArchive
-from voicequeue.storage.audit.audit import Finding, audit
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.callbacks import Callback
 from voicequeue.storage.connection.client import connect

@@ -1,4 +1,4 @@
-"""How workers coordinate: locks for work that one of them does for all, and wake-ups of dispatchers."""
+"""Coordination of workers: locks for work that one of them does for all, and wake-ups of dispatchers."""
 
 from __future__ import annotations
 

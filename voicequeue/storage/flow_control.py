@@ -41,7 +41,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """How many jobs may be in flight: `limit` now, and `most` by the settings."""
+    """The number of jobs that may be in flight: `limit` now, `most` by the settings."""
 
     limit: int
     most: int
@@ -141,10 +141,10 @@ class Controls:
             credit_floor=int(limits["credit_floor"]),
         )
 
-    def set_limits(self, **given: float | None) -> None:
+    def set_limits(self, **limits: float | None) -> None:
         """Set `in_flight`, `submit_rate` (0: unlimited) or `credit_floor` for all workers at once; None returns to the
         setting. Raises ValueError."""
-        texts = {name: _limit_text(name, value) for name, value in given.items()}
+        texts = {name: _limit_text(name, value) for name, value in limits.items()}
         key = self._space.key("limits")
         for name, text in texts.items():
             if text is None:
@@ -176,16 +176,16 @@ class Controls:
         lines = cast(list[str], self._redis.lrange(self._space.key("balances"), 0, -1))
         return [serialization.balance(line) for line in lines]
 
-    def note_drift(self, found: Drift | None) -> bool:
+    def note_drift(self, drift: Drift | None) -> bool:
         """Record the difference between the reported and the counted balance, or its end. Return True if there was
         none before, or its assumed price has changed."""
         key = self._space.key("account")
         before = serialization.drift(cast(str | None, self._redis.hget(key, "drift")))
-        if found is None:
+        if drift is None:
             self._redis.hdel(key, "drift")
             return False
-        self._redis.hset(key, "drift", serialization.drift_text(found))
-        return before is None or found.price not in (None, before.price)
+        self._redis.hset(key, "drift", serialization.drift_text(drift))
+        return before is None or drift.price not in (None, before.price)
 
     def account(self, now: float = 0.0) -> Account:
         """Return the account by our count; `now` selects the day of `spent_today`."""

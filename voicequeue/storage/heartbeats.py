@@ -36,7 +36,7 @@ class Heard:
 
     @property
     def ahead(self) -> float:
-        """How many seconds the clock of its host is ahead of Redis's; negative if it is behind."""
+        """Seconds by which the clock of its host is ahead of Redis's; negative if it is behind."""
         return float(self.facts.get("ahead", 0.0))
 
 

@@ -254,7 +254,7 @@ class Store(JobQueries):
     # ── transitions ────────────────────────────────────────────────────────────────────────────
 
     def apply(self, moves: Sequence[Move], now: float) -> list[bool]:
-        """Apply transitions, each as a whole or not at all; False for a job whose version has changed."""
+        """Apply transitions, each completely or not; False for a job whose version has changed."""
         return [effect is not None for effect in self.write(moves, now)]
 
     def write(self, moves: Sequence[Move], now: float) -> list[Effect | None]:
@@ -301,7 +301,7 @@ class Store(JobQueries):
         versions = [argument for job in jobs for argument in (job.id, job.version)]
         return [bool(is_marked) for is_marked in self._space.run("request_cancellation", f"{now:.6f}", *versions)]
 
-    def limit_batch(self, name: str, **given: float | None) -> bool:
+    def limit_batch(self, name: str, **limits: float | None) -> bool:
         """Set `paused`, `max_credits` or `max_in_flight` of a batch; None leaves a value unchanged, `math.inf` removes
         the limit. Return False if nothing changed.
 
@@ -310,7 +310,7 @@ class Store(JobQueries):
         key = self._space.key(f"batch:{batch_name(name)}")
         before = {"paused": "0"} | cast(dict[str, str], self._redis.hgetall(key))
         after = {
-            field: None if value == inf else str(int(value)) for field, value in given.items() if value is not None
+            field: None if value == inf else str(int(value)) for field, value in limits.items() if value is not None
         }
         for field, value in after.items():
             if value is None:

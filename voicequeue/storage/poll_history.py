@@ -1,4 +1,4 @@
-"""How long orders took, and the poll schedules derived from that, shared by all workers."""
+"""Durations of orders, and the poll schedules derived from them, shared by all workers."""
 
 from __future__ import annotations
 

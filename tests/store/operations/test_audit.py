@@ -19,8 +19,9 @@ from tests.store.damage import DEEDS, Damaged, whole
 from tests.store.life import NOW, accepted, brought_to, charging, dump, everything_agrees, failed, make, one, put
 from tests.support.jobs import numbered, voice
 from voicequeue import Code, State
-from voicequeue.storage.audit.audit import Drift, Finding, Misplaced, Unclear, audit
+from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.expected_state import Books
+from voicequeue.storage.audit.findings import Drift, Finding, Misplaced, Unclear
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import Store

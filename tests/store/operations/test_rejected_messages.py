@@ -16,7 +16,7 @@ from tests.support.jobs import URL
 from voicequeue import InvalidJob, KeyConflict, RejectedMessage, VoiceQueue
 from voicequeue.domain.job import iso
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.rejected_messages import BYTES_MAX, GIVEN_MAX, KEPT
+from voicequeue.storage.rejected_messages import BYTES_MAX, JOB_MAX, KEPT
 
 
 def message(number: int = 0, job: Any = None, reason: str = "why") -> RejectedMessage:
@@ -48,7 +48,7 @@ def test_only_the_last_thousand_are_kept(store: Store, redis: Redis, prefix: str
 
 def test_they_have_no_more_than_so_many_bytes_in_all(store: Store, redis: Redis, prefix: str) -> None:
     """Of whatever letters they are, also where a release that did not count them left many; the oldest go."""
-    list_of_them, long = f"{{{prefix}}}:rejected_messages", "語" * GIVEN_MAX
+    list_of_them, long = f"{{{prefix}}}:rejected_messages", "語" * JOB_MAX
     before = {"at": NOW, "message_id": "old", "task": "t", "reason": "r", "job": long}
     redis.lpush(list_of_them, *[json.dumps(before, ensure_ascii=False)] * 100)
     for number in range(100):
@@ -74,7 +74,7 @@ def test_of_a_long_one_the_beginning_is_kept(store: Store) -> None:
     for found in store.rejects.latest():
         assert isinstance(found.job, str)
         assert found.job.endswith("x…")
-        assert len(found.job) <= GIVEN_MAX + 1
+        assert len(found.job) <= JOB_MAX + 1
         assert len(found.message_id + found.task + found.reason) < 3_000
 
 

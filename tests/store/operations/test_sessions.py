@@ -7,7 +7,7 @@ from redis import Redis
 
 from tests.store.life import NOW, everything_agrees
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.login_attempts import ADDRESSES_MAX, FORGET_S, MANY, WAIT_MAX_S, LoginAttempts
+from voicequeue.storage.login_attempts import ADDRESSES_MAX, ATTACK_ADDRESSES, FORGET_S, WAIT_MAX_S, LoginAttempts
 from voicequeue.storage.sessions import SESSION_S, SESSIONS_MAX, Sessions
 
 
@@ -155,8 +155,8 @@ def test_failures_are_forgotten(logins: LoginAttempts, redis: Redis, prefix: str
 
 def test_a_flood_from_many_addresses_leaves_each_address_one_try_and_locks_no_other_out(logins: LoginAttempts) -> None:
     """An address from which nothing failed gets in at once, whatever others do; of each other one more is too many."""
-    flood = [f"198.51.100.{number}" for number in range(MANY)]
-    assert [logins.begin(address, NOW) for address in flood] == [0] * MANY
+    flood = [f"198.51.100.{number}" for number in range(ATTACK_ADDRESSES)]
+    assert [logins.begin(address, NOW) for address in flood] == [0] * ATTACK_ADDRESSES
 
     assert all(logins.begin(address, NOW + 1) for address in flood)
     assert logins.begin("192.0.2.7", NOW + 1) == 0

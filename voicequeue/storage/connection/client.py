@@ -13,7 +13,7 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
     """Return a client for the queue's Redis. Each call is retried for up to `wait_s` seconds while Redis is
     unreachable or refuses commands.
 
-    Raises ValueError if a process cannot use `url`. The message does not quote the URL, which may contain a password.
+    Raises ValueError if not every process can use `url`. The message does not quote it: it may contain a password.
     """
     return Redis.from_url(
         validate_redis_url(url),

@@ -1,8 +1,8 @@
 """The queue's time: Redis's, so that hosts whose clocks differ agree on it.
 
 A process asks Redis for its time every few seconds and counts on from there with a counter that no
-change of this host's clock affects. Whatever is written to Redis, or compared with what was read from
-it, goes by this clock. Timestamps for others (signatures, logs) go by the host's own.
+change of this host's clock affects. Times that are written to Redis, or compared with times
+read from it, are of this clock. Timestamps for others (signatures, logs) are of the host's clock.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Clock = Callable[[], float]
 #: Redis is asked this often (seconds), and this soon after an answer that took too long to be of use.
 EVERY_S, SOON_S = 10.0, 1.0
 
-#: The first answer is good enough when it is this exact (seconds); otherwise Redis is asked again, up to so many times.
-EXACT_S, FIRST_TRIES = 0.01, 3
+#: The first answer is good enough when it is this exact (seconds); otherwise Redis is asked up to this often.
+EXACT_S, FIRST_ATTEMPTS = 0.01, 3
 
 #: How far two clocks may drift apart in a second: what NTP corrects at most.
 DRIFT = 5e-4
@@ -36,7 +36,7 @@ DRIFT = 5e-4
 #: A difference beyond this (seconds) and beyond the error of measurement is a step: Redis's clock was set.
 STEP_S = 1.0
 
-#: The least difference between two readings: what is written at one time was written by one call.
+#: The least difference between two readings: one call writes one time.
 _TICK_S = 1e-6
 
 
@@ -81,7 +81,7 @@ class RedisClock:
     def __call__(self) -> float:
         """Return the time now."""
         if self._pid != os.getpid():
-            self._new_locks()  # another thread of the parent may have held one
+            self._new_locks()  # another thread of the parent process may hold one
         sample = self._sample
         if sample is None:
             sample = self._first()
@@ -102,13 +102,13 @@ class RedisClock:
     def _first(self) -> Sample:
         """Ask Redis, as each thread does until one has the answer: none waits for another's timeout."""
         best = self._ask()
-        for _ in range(FIRST_TRIES - 1):
+        for _ in range(FIRST_ATTEMPTS - 1):
             if best.error > EXACT_S:
                 best = min(best, self._ask(), key=lambda sample: sample.error)
         return self._go_by(best)
 
     def _renewed(self, before: Sample) -> Sample:
-        """Ask Redis again, and return what is more exact by now."""
+        """Ask Redis again, and return the more exact sample."""
         try:
             with no_later_than(time.monotonic()):
                 sample = self._ask()
@@ -130,9 +130,9 @@ class RedisClock:
         return sample
 
     def _ask(self) -> Sample:
-        """Take Redis's time for that of the middle of the round trip."""
-        asked_at = self._counter()
+        """Assign Redis's time to the middle of the round trip."""
+        sent_at = self._counter()
         seconds, microseconds = self._redis.time()
-        answered_at = self._counter()
-        middle, error = (asked_at + answered_at) / 2, (answered_at - asked_at) / 2
-        return Sample(seconds + microseconds / 1e6 - middle, error, answered_at)
+        received_at = self._counter()
+        middle, error = (sent_at + received_at) / 2, (received_at - sent_at) / 2
+        return Sample(seconds + microseconds / 1e6 - middle, error, received_at)

@@ -1,4 +1,4 @@
-"""Redis's errors as callers are told them."""
+"""Redis's errors, translated for callers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from voicequeue.storage.connection.retry import REFUSED, UNREACHABLE
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Raises StoreUnreachable where Redis does not answer, or refuses."""
-    began = time.monotonic()
+    """Raise StoreUnreachable if Redis does not answer, or refuses a command."""
+    started_at = time.monotonic()
     try:
         yield
     except REFUSED as error:
         raise StoreUnreachable(f"Redis refuses: {type(error).__name__}") from error
     except RedisRefusalError as error:
-        tried = f"tried for {time.monotonic() - began:.0f} s"
-        raise StoreUnreachable(f"Redis refuses: {error}; {error.cure}; {tried}") from error
+        elapsed = f"tried for {time.monotonic() - started_at:.0f} s"
+        raise StoreUnreachable(f"Redis refuses: {error}; {error.cure}; {elapsed}") from error
     except UNREACHABLE as error:
-        tried = f"tried for {time.monotonic() - began:.0f} s"
-        raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}, {tried}") from error
+        elapsed = f"tried for {time.monotonic() - started_at:.0f} s"
+        raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}, {elapsed}") from error
     except ResponseError as error:  # no such database, no permission …
-        words, _, _ = str(error).partition(", with args")
-        raise StoreUnreachable(f"Redis refuses: {words}") from error
+        message, _, _ = str(error).partition(", with args")
+        raise StoreUnreachable(f"Redis refuses: {message}") from error

@@ -1,4 +1,4 @@
-"""The keys of one queue in one Redis, and how its scripts are run there."""
+"""The keys of one queue in one Redis, and the execution of its scripts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ DEFAULT_PREFIX = "voicequeue"
 
 _PAGE = 500
 
-#: What may stand in a key's hash tag.
+#: A valid prefix: the hash tag of every key.
 PREFIX = r"[A-Za-z0-9_.-]{1,40}"
 
 
 def celery_root(prefix: str) -> str:
-    """Return what the keys of Celery begin with; config/celeryconfig.py sets the same."""
+    """Return the prefix of Celery's keys; the same as in config/celeryconfig.py."""
     return f"{{{prefix}}}:celery:"
 
 
 class Keyspace:
-    """All that lies under one prefix; scripts/lib/keys.lua tells what that is."""
+    """The keys under one prefix; scripts/lib/keys.lua lists them."""
 
     def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX) -> None:
         if not re.fullmatch(PREFIX, prefix):
@@ -34,37 +34,38 @@ class Keyspace:
         self._root = f"{{{prefix}}}:"
 
     def key(self, name: str) -> str:
-        """The key of that name."""
+        """Return the full key for a name."""
         return self._root + mended(name)
 
     def run(self, script: str, *arguments: str | float) -> Any:
-        """Run a script; what it returns stands in its header."""
+        """Run a script; its header describes its arguments and its reply."""
         return scripts.run(self.redis, script, self._root, *arguments)
 
     def call(self, script: str, *arguments: str | float) -> scripts.Call:
-        """A script that is run while its caller does something else."""
+        """Return a call of a script that runs while its caller does something else."""
         return scripts.Call(self.redis, script, self._root, *arguments)
 
     def pages(self, key: str, *, latest_first: bool = False) -> Iterator[str]:
-        """Every member of a sorted set by its score, a page at a time, though it change meanwhile."""
+        """Yield the members of a sorted set by score, page by page; complete for members that stay, if it changes."""
         cursor, end = ("+inf", "-inf") if latest_first else ("-inf", "+inf")
-        told: set[str] = set()  # members already told that share the cursor's score
+        yielded: set[str] = set()  # members with the cursor's score
         while True:
+            limit = _PAGE + len(yielded)
             page = cast(
                 list[tuple[str, float]],
                 self.redis.zrange(
-                    key, cursor, end, desc=latest_first, withscores=True, byscore=True, offset=0, num=_PAGE + len(told)
+                    key, cursor, end, desc=latest_first, withscores=True, byscore=True, offset=0, num=limit
                 ),
             )
-            fresh = [member for member, _ in page if member not in told]
+            fresh = [member for member, _ in page if member not in yielded]
             if not fresh:
                 return
             yield from fresh
             last = page[-1][1]
-            told = {member for member, score in page if score == last}
+            yielded = {member for member, score in page if score == last}
             cursor = repr(last)
 
 
 def rows(flat: list[str], width: int) -> Iterator[tuple[str, ...]]:
-    """A script's flat list, so many values at a time."""
+    """Split the flat list of a script into rows of `width` values."""
     return zip(*[iter(flat)] * width, strict=True)

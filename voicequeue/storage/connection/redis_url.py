@@ -1,6 +1,6 @@
-"""What a Redis URL may be: the same for the library, Celery's transport and the settings.
+"""Validation of Redis URLs, the same for the library, Celery's transport and the settings.
 
-Celery's transport reads URLs in its own way, and takes what it does not know for localhost: nothing is left to it.
+Celery's transport parses URLs differently, and replaces what it does not know by localhost: it gets only valid URLs.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _DATABASE: Final = re.compile(r"(/([0-9]+)?)?")
 #: The login in any URL: up to the last '@' before the path.
 _LOGIN: Final = re.compile(r"(?<=://)(?:([^/?#:]*):)?[^/?#]*@")
 
-#: What ends the part before the host, and would be read as something else.
+#: Characters that end the part before the host, and change the meaning of the rest.
 _UNQUOTED: Final = re.compile(r"[\s\x00-\x1f\x7f;#\\]")
 
 
 def validate_redis_url(url: str) -> str:
-    """Return the URL. Raises ValueError where not every process can use it, without quoting it: there may be a
-    password in it."""
+    """Return the URL. Raises ValueError if a process cannot use it; the message does not quote the URL, which may
+    contain a password."""
     for problem in _problems(url):
         raise ValueError(f"the Redis URL must look like {SHAPE}: {problem}") from None
     return url
 
 
 def masked(url: str) -> str:
-    """Return any URL as people may read it: `***` replaces a password, or a user without one, which may be a token."""
+    """Return a URL without secrets: `***` replaces a password, or a user without one, which may be a token."""
     return _LOGIN.sub(lambda login: "***@" if login[1] is None else f"{login[1]}:***@", url)
 
 
@@ -50,33 +50,33 @@ def _problems(url: str) -> Iterator[str]:
         yield _scheme_problem(scheme if separator else "")
         return
     if _UNQUOTED.search(url):
-        yield "special characters in the user or password are percent-encoded"
+        yield "percent-encode special characters in the user or password"
         return
     try:
         parts, port = urlsplit(url), urlsplit(url).port
     except ValueError:
-        yield "the host or port cannot be read; special characters in the password are percent-encoded"
+        yield "the host or port is invalid; percent-encode special characters in the password"
         return
     if not parts.hostname:
-        yield "it names no host"
+        yield "the host is missing"
     if port == 0:
-        yield "the port is 1 to 65535"
+        yield "the port must be 1 to 65535"
     if not _DATABASE.fullmatch(parts.path):
-        yield "the database is a whole number, 0 or more"
+        yield "the database must be a whole number of at least 0"
     yield from _option_problems(parts)
 
 
 def _scheme_problem(scheme: str) -> str:
     if scheme == "unix":
-        return "a Unix socket is not supported, because Celery's transport has no such URLs"
+        return "Unix sockets are not supported, because Celery's transport has no such URLs"
     if "sentinel" in scheme or "cluster" in scheme:
         return "Sentinel and Cluster are not supported; name the primary"
-    return "redis:// and rediss:// are supported"
+    return "use redis:// or rediss://"
 
 
 def _option_problems(parts: SplitResult) -> Iterator[str]:
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if parts.scheme != "rediss" or name not in OPTIONS:
-            yield f"no options are supported after a '?' but, for rediss://, {', '.join(OPTIONS)}"
+            yield f"options after '?' are not supported, except, for rediss://, {', '.join(OPTIONS)}"
         elif not value or (OPTIONS[name] and value not in OPTIONS[name]):
-            yield f"{name} is {' or '.join(sorted(OPTIONS[name])) or 'the path of a file or folder'}"
+            yield f"{name} must be {' or '.join(sorted(OPTIONS[name])) or 'the path of a file or folder'}"

@@ -1,9 +1,9 @@
-"""Refusals that time mends: Redis answers, but does not serve for now.
+"""Temporary refusals: Redis answers with an error that goes away without a change by the caller.
 
 It is out of memory, its disk is full, a failover has made it a replica, or too few replicas are connected. Such an
-answer is treated like no answer at all: it ends its connection, and the call is tried again on a new one, which may
-reach another server. What was refused was not done: a script is refused before its first write, or not at all, and
-a transaction as a whole.
+error is treated like a lost connection: the connection is closed and the call is retried on a new one, which may reach
+another server. A refused command was not executed: a script is refused before its first write or not, a transaction as
+a whole.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-#: The codes with which such an answer begins, and what ends the refusals.
+#: The codes of such errors, and how an operator ends them.
 CURES: Mapping[str, str] = {
-    "BUSY": "a script runs for too long: wait for its end, or SCRIPT KILL",
+    "BUSY": "a script runs for too long: wait for its end, or use SCRIPT KILL",
     "CLUSTERDOWN": "the cluster does not serve every slot",
     "MASTERDOWN": "it is a replica that has lost its primary: restore their link",
     "MISCONF": "it cannot write its file: free space on its disk",
     "NOREPLICAS": "it has fewer replicas than min-replicas-to-write: connect them",
-    "OOM": "it is full: raise its maxmemory, or keep finished jobs for less long",
+    "OOM": "it is full: raise its maxmemory, or shorten the retention of finished jobs",
     "READONLY": "it is a replica: wait for the end of the failover, or let the Redis URL name the primary",
     "TRYAGAIN": "the cluster is moving its keys",
     "UNBLOCKED": "its role has changed: the next connection reaches the new primary",
 }
 
-#: redis-py takes the code away from the texts of these.
+#: Errors from whose texts redis-py removes the code.
 _CODES: Mapping[type[ResponseError], str] = {
     ClusterDownError: "CLUSTERDOWN",
     MasterDownError: "MASTERDOWN",
@@ -45,31 +45,31 @@ _CODES: Mapping[type[ResponseError], str] = {
     TryAgainError: "TRYAGAIN",
 }
 
-#: The code stands first; Redis 6 puts it behind a dash where a script was refused, and EXEC behind its own words.
+#: The text before the code: none, or that of Redis 6 for a refused script, or that of EXEC.
 _BEFORE: Final = r"(?:^|^Error running script.* -|because of: )"
 _REFUSAL: Final = re.compile(rf"{_BEFORE}((?:{'|'.join(CURES)})(?: .*|$))", re.DOTALL)
 
-#: What redis-py puts before the text of a command in a pipeline, with the command.
+#: The end of the text that redis-py puts before the error of a command in a pipeline.
 _OF_PIPELINE: Final = "of pipeline caused error: "
 
-#: Where a script was refused, which nobody can look up.
-_PLACE: Final = re.compile(r" script: .*on @.*", re.DOTALL)
+#: The position in a refused script, which says nothing to an operator.
+_POSITION: Final = re.compile(r" script: .*on @.*", re.DOTALL)
 
 
 class RedisRefusalError(RedisError):
-    """Redis refused a command for now; the text is its own, and begins with the code."""
+    """Redis refused a command temporarily; the text is Redis's, and starts with the code."""
 
     @property
     def cure(self) -> str:
-        """What ends the refusals."""
+        """The advice for an operator."""
         return CURES[str(self).partition(" ")[0]]
 
 
 def redis_refusal(error: ResponseError) -> RedisRefusalError | None:
-    """Return the refusal that an error answer is, or None if waiting does not mend it."""
-    code, words = _CODES.get(type(error)), str(error).rpartition(_OF_PIPELINE)[2]
-    found = _REFUSAL.search(f"{code} {words}" if code else words)
-    return RedisRefusalError(_PLACE.sub("", found[1]).rstrip(".")) if found else None
+    """Return the refusal in an error reply; None if the error is permanent."""
+    code, message = _CODES.get(type(error)), str(error).rpartition(_OF_PIPELINE)[2]
+    match = _REFUSAL.search(f"{code} {message}" if code else message)
+    return RedisRefusalError(_POSITION.sub("", match[1]).rstrip(".")) if match else None
 
 
 if TYPE_CHECKING:
@@ -78,21 +78,21 @@ else:
     _Base = object
 
 
-class _EndedByRefusals(_Base):
+class _ClosedByRefusals(_Base):
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Read one answer. Raises RedisRefusalError, and the connection is closed then."""
+        """Read one reply. Raises RedisRefusalError after closing the connection."""
         try:
             return super().read_response(*args, **kwargs)
         except ResponseError as error:
-            if refused := redis_refusal(error):
+            if refusal := redis_refusal(error):
                 self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
-                raise refused from None
+                raise refusal from None
             raise
 
 
-class PlainConnection(_EndedByRefusals, Connection):
-    """A connection that a refusal ends."""
+class PlainConnection(_ClosedByRefusals, Connection):
+    """A connection that is closed by a refusal."""
 
 
-class SecureConnection(_EndedByRefusals, SSLConnection):
-    """The same with TLS."""
+class SecureConnection(_ClosedByRefusals, SSLConnection):
+    """A TLS connection that is closed by a refusal."""

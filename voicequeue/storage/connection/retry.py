@@ -1,7 +1,7 @@
-"""How long a call to Redis keeps trying while Redis is away, restarting, reading its file or refusing for now.
+"""Retries of calls to Redis while it is unreachable, restarting, loading its file or refusing commands.
 
-By time and not by number of tries: redis-py tries to connect within what it tries, so that numbers
-multiply, and each try may take no time (refused) or seconds (frozen).
+The limit is a time and not a number of attempts: redis-py retries connecting within each attempt, so that numbers
+multiply, and an attempt may take no time (connection refused) or seconds (Redis is frozen).
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ log = logging.getLogger("voicequeue")
 
 T = TypeVar("T")
 
-#: What is raised while Redis is away, restarting, reading its file, or refusing for now.
+#: Errors while Redis is unreachable, restarting, loading its file, or refusing commands temporarily.
 UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError, RedisRefusalError)
 
-#: Those of them that waiting does not mend.
+#: Those of them that a retry does not solve.
 REFUSED = (AuthenticationError, AuthorizationError)
 
-#: Nobody notices this much (seconds): a connection that was cut, a quick restart.
+#: Every call is retried for this long (seconds): a lost connection, a quick restart.
 BRIEFLY_S = 0.5
 
 
 @dataclass(slots=True)
 class _Call:
-    """A call that is being tried; times are of the monotonic clock."""
+    """A call in progress; times are of the monotonic clock."""
 
-    began: float
+    started_at: float
     give_up: float
-    told: bool = False
+    is_logged: bool = False
 
     def failed(self, error: Exception) -> None:
-        """Count it if Redis may have done what it was asked for, and say once that this takes longer."""
+        """Count a failed attempt if Redis may have executed the command, and log once that the call takes longer."""
         _thread.failures += not isinstance(error, RedisRefusalError)
         now = time.monotonic()
-        if not self.told and self.began + BRIEFLY_S <= now < self.give_up:
-            self.told = True
-            what = f"refuses ({error})" if isinstance(error, RedisRefusalError) else "does not answer"
-            log.warning("Redis %s; trying for up to %.0f s more", what, self.give_up - now)
+        if not self.is_logged and self.started_at + BRIEFLY_S <= now < self.give_up:
+            self.is_logged = True
+            problem = f"refuses ({error})" if isinstance(error, RedisRefusalError) else "does not answer"
+            log.warning("Redis %s; trying for up to %.0f s more", problem, self.give_up - now)
 
     def answered(self) -> None:
-        """Log the end of what was logged."""
-        if self.told:
-            log.info("Redis answers again, after %.0f s", time.monotonic() - self.began)
+        """Log that Redis answers again, if its failure was logged."""
+        if self.is_logged:
+            log.info("Redis answers again, after %.0f s", time.monotonic() - self.started_at)
 
 
 class _Thread(threading.local):
-    """What this thread is about."""
+    """The call, the deadline and the failed attempts of a thread."""
 
     call: _Call | None = None
     limit: float = math.inf
@@ -70,24 +70,24 @@ _thread = _Thread()
 
 
 class _Backoff(ExponentialWithJitterBackoff):
-    """Longer from try to try, up to a second, but not beyond the call's end: one more try then."""
+    """Exponential up to a second, but not beyond the deadline of the call, where one last attempt follows."""
 
     def compute(self, failures: int) -> float:
-        """Seconds until the next try."""
-        left = _thread.call.give_up - time.monotonic() if _thread.call else math.inf
-        return max(0.0, min(super().compute(failures), left))
+        """Return the seconds until the next attempt."""
+        remaining_s = _thread.call.give_up - time.monotonic() if _thread.call else math.inf
+        return max(0.0, min(super().compute(failures), remaining_s))
 
 
 class KeepTrying(Retry):
-    """Tries each call at least twice, and again until `wait_s` seconds have passed since it began."""
+    """Attempt each call at least twice, and again until `wait_s` seconds after its start."""
 
     def __init__(self, wait_s: float = 0.0) -> None:
-        # Older releases of redis-py let the sockets' own errors through to here.
+        # Older releases of redis-py do not translate errors of sockets.
         super().__init__(_Backoff(base=0.05, cap=1), -1, (*UNREACHABLE, OSError))
         self._wait_s = max(wait_s, BRIEFLY_S)
 
     def call_with_retry(self, do: Callable[[], T], fail: Callable[..., Any], *more: Any, **named: Any) -> T:
-        """Retry's own, but for when it ends. What a call does within (connect, ping) has the call's own end."""
+        """Retry like redis-py, with another end. Nested calls (connect, ping) have the deadline of the outer one."""
         if _thread.call is not None:
             return super().call_with_retry(do, _ending(_thread.call, fail, tries=1), *more, **named)
         now = time.monotonic()
@@ -101,7 +101,7 @@ class KeepTrying(Retry):
 
 
 def _ending(call: _Call, fail: Callable[..., Any], *, tries: int) -> Callable[..., None]:
-    """What to do when a try has failed: `fail`, and the end when the time has passed."""
+    """Return a handler of failed attempts that calls `fail` and raises after the deadline."""
     failures = 0
 
     def failed(error: Exception, *count: int) -> None:
@@ -117,7 +117,7 @@ def _ending(call: _Call, fail: Callable[..., Any], *, tries: int) -> Callable[..
 
 @contextmanager
 def no_later_than(give_up: float | None) -> Iterator[None]:
-    """Calls of this thread end by then (monotonic clock), however long they would keep trying."""
+    """Limit the retries of this thread's calls to a deadline (monotonic clock)."""
     before = _thread.limit
     _thread.limit = before if give_up is None else min(before, give_up)
     try:
@@ -127,10 +127,10 @@ def no_later_than(give_up: float | None) -> Iterator[None]:
 
 
 def lost() -> None:
-    """Count an answer of this thread that was lost outside of a call."""
+    """Count a reply that this thread lost outside of a call."""
     _thread.failures += 1
 
 
 def failures() -> int:
-    """How many tries of this thread have failed so far; more after a call means that its first answer may be lost."""
+    """Return the number of failed attempts of this thread. If it grows during a call, the first reply may be lost."""
     return _thread.failures

@@ -1,1 +1,1 @@
-"""What a running queue reports about itself: the event log, metrics and throughput."""
+"""Monitoring: the event log, metrics and throughput."""

@@ -8,7 +8,7 @@ local function add_event(id, batch, state, stage, reason, took)
 end
 
 -- Return a function that returns the stored spec of a job, for the ids in every third ARGV from `a` on. Usually none
--- of them exists, which one command tells.
+-- of them exists, which one command checks.
 local function stored_specs(a)
   local keys = {}
   for i = a, #ARGV, 3 do keys[#keys + 1] = key('job:' .. ARGV[i]) end
