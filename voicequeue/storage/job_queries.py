@@ -170,7 +170,7 @@ class JobQueries:
     def credits(self, batch: str | None = None) -> int:
         """Return the credits known to be spent, by one batch or in total."""
         if batch is not None:
-            return _integer(self._redis.hget(self._space.key(f"batch:{batch}"), "credits"))
+            return int(self._redis.hget(self._space.key(f"batch:{batch}"), "credits") or 0)
         fields = [f"{name}.credits" for name in (*Stage, "corrected")]
         return sum(map(_integer, cast(list[str | None], self._redis.hmget(self._space.key("counters"), fields))))
 
