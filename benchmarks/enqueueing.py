@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.load import jobs
 from voicequeue import VoiceQueue
-from voicequeue.storage.job_store import connect
+from voicequeue.storage.connection.client import connect
 
 ROUNDS = 3
 BULK = 50_000

@@ -33,8 +33,9 @@ from voicequeue import Filter, Limits, VoiceJob, VoiceQueue
 from voicequeue.domain.claims import Charged, Planned
 from voicequeue.domain.job import Move, State
 from voicequeue.domain.stage import Stage
-from voicequeue.storage.job_store import Store, connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.job_store import Store
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 

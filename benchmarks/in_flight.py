@@ -19,8 +19,8 @@ from benchmarks.load import jobs
 from benchmarks.standing import standing
 from voicequeue import VoiceQueue
 from voicequeue.domain.job import State
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import Keyspace
 
 #: So many jobs, up to what was asked for; and the workers that they are in flight with.
 SIZES, WORKERS = (10_000, 100_000), 2
@@ -138,7 +138,7 @@ class Lateness:
     def __init__(self, redis: Redis, count: int) -> None:
         self._redis = redis
         self._space = Keyspace(redis)
-        found = cast(list[str], redis.zrandmember(self._space.key("flight"), min(LOTS, count)))
+        found = cast(list[str], redis.zrandmember(self._space.key("in_flight"), min(LOTS, count)))
         self._planned: dict[str, tuple[str | None, float]] = dict.fromkeys(found, (None, 0.0))
         self.seen: list[float] = []
 
@@ -146,7 +146,7 @@ class Lateness:
         """See which of them were asked about since the last look, and what is planned for them now."""
         with self._redis.pipeline(transaction=True) as pipe:
             for job_id in self._planned:
-                pipe.zscore(self._space.key("flight"), job_id)
+                pipe.zscore(self._space.key("in_flight"), job_id)
                 pipe.hget(self._space.key(f"job:{job_id}"), "asked")
             found = iter(pipe.execute())
         for job_id, (due, asked) in zip(list(self._planned), zip(found, found, strict=True), strict=True):

@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks.load import write_csv
 from voicequeue import VoiceQueue
-from voicequeue.storage.job_store import connect
+from voicequeue.storage.connection.client import connect
 
 ROWS, LOOKED_AT, DRY = 1_000_000, 10_000, 100_000
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from voicequeue.auth.signatures import validate_secret
-from voicequeue.storage.redis_url import masked, validate_redis_url
+from voicequeue.storage.connection.redis_url import masked, validate_redis_url
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -14,7 +14,7 @@ from tasks.webhooks import Webhooks
 from voicequeue.domain.poll_schedule import PollPlan
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.timeouts import Patience
-from voicequeue.storage.clock import Clock
+from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.job_store import Store
 
 
@@ -30,7 +30,7 @@ class Services:
     chunk: int
     #: How long upstream may take for a stage, in seconds.
     deadlines: Mapping[Stage, float]
-    #: The queue's time (voicequeue/storage/clock.py).
+    #: The queue's time (voicequeue/storage/connection/clock.py).
     clock: Clock
     #: None where upstream cannot reach us.
     webhooks: Webhooks | None = None
@@ -47,4 +47,4 @@ class Services:
     @cached_property
     def polls(self) -> Polls:
         """When this process asks upstream."""
-        return Polls(self.store.controls, self.plan, self.store.tally)
+        return Polls(self.store.poll_history, self.plan, self.store.tally)

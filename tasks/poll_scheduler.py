@@ -10,8 +10,8 @@ from voicequeue.domain.claims import Claimed
 from voicequeue.domain.job import State
 from voicequeue.domain.poll_schedule import PollPlan, Span
 from voicequeue.domain.stage import Stage
-from voicequeue.storage.flow_control import Controls
-from voicequeue.storage.metrics import Tally
+from voicequeue.storage.monitoring.metrics import Tally
+from voicequeue.storage.poll_history import PollHistory
 
 #: A countdown longer than this (seconds) could outlive the broker's patience with messages that wait: an
 #: order that takes longer is asked about once in between.
@@ -26,8 +26,8 @@ def kind_of(stage: Stage, model: str = "") -> str:
 class Polls:
     """The schedules, read anew every few seconds. Safe to share between threads."""
 
-    def __init__(self, controls: Controls, plan: PollPlan, tally: Tally) -> None:
-        self._controls = controls
+    def __init__(self, history: PollHistory, plan: PollPlan, tally: Tally) -> None:
+        self._history = history
         self._tally = tally
         self._plan = plan
         self._schedules: dict[str, list[float]] = {}
@@ -53,7 +53,7 @@ class Polls:
         """How long to wait before an order of that age is asked about, in seconds."""
         if time.monotonic() >= self._read_again and not self._plan.is_fixed:
             self._read_again = time.monotonic() + self._plan.gap_s
-            self._schedules = self._controls.schedules()
+            self._schedules = self._history.schedules()
         return min(COUNTDOWN_MAX_S, self._plan.after(age, self._schedules.get(kind, ()), luck))
 
     def learn(self, ready: Iterable[Claimed], now: float) -> None:
@@ -66,4 +66,4 @@ class Polls:
                 self._tally.measure("stage", claim.stage, now - claim.since)
                 self._tally.measure("lateness", claim.stage, now - claim.since - over)
         for kind, found in spans.items():
-            self._controls.note_spans(kind, found)
+            self._history.add_durations(kind, found)

@@ -20,7 +20,8 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from simulator.process import Simulator
 from tests.support.browser import started
 from voicequeue import Limits, VoiceQueue
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 from workers.local.stack import free_port
 
 _numbers = itertools.count()

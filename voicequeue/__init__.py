@@ -34,10 +34,10 @@ from voicequeue.errors import (
 )
 from voicequeue.storage.archive import ToArchive
 from voicequeue.storage.callbacks import Callback
+from voicequeue.storage.monitoring.throughput import Stretch
 from voicequeue.storage.personas import Persona
 from voicequeue.storage.preview import Foreseen
 from voicequeue.storage.rejected_messages import RejectedMessage
-from voicequeue.storage.throughput import Stretch
 
 __all__ = [
     "Account",

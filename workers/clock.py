@@ -16,9 +16,9 @@ from functools import lru_cache
 from celery import Celery
 
 from config.settings import settings
-from voicequeue.storage.clock import RedisClock
-from voicequeue.storage.connection import no_later_than
-from voicequeue.storage.job_store import connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.clock import RedisClock
+from voicequeue.storage.connection.retry import no_later_than
 from workers.dependencies import STORE_WAIT_S
 
 #: A worker's event loop waits no longer (seconds) for Redis.

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError, ResponseError
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
 from tasks.enqueue import ENQUEUE, only_argument
 from voicequeue.errors import DISCREET_MAX, InvalidJob, Problem
-from voicequeue.storage.connection import no_later_than
+from voicequeue.storage.connection.retry import no_later_than
 from voicequeue.storage.rejected_messages import RejectedMessage
 from workers.clock import WAIT_S, event_loop_time, timer_time
 from workers.dependencies import services

@@ -25,8 +25,9 @@ from voicequeue.domain.stage import Stage
 from voicequeue.domain.timeouts import ArchivePatience, CallbackPatience, Patience
 from voicequeue.net.address_policy import Allowed
 from voicequeue.net.http_client import Times
-from voicequeue.storage.job_store import Store, connect
-from voicequeue.storage.metrics import Tally
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.monitoring.metrics import Tally
 from workers.lifeline import lifeline
 
 #: How long (seconds) each call keeps trying while Redis is away: a task id that was paid for must not

@@ -10,7 +10,7 @@ from typing import Any
 
 from config.settings import Settings
 from voicequeue.auth import signatures
-from voicequeue.storage.redis_url import masked
+from voicequeue.storage.connection.redis_url import masked
 from workers.dependencies import callback_secrets
 
 _STARTED = time.time()

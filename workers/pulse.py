@@ -50,8 +50,8 @@ HandOut = Callable[[str, list[str]], None]
 REST = 1 / 2
 
 
-#: The fact that says how many processes do a worker's tasks; a worker counts that was heard so many seconds ago.
-PROCESSES, HEARD_S = "processes", 15.0
+#: The fact that says how many processes run the tasks of a worker.
+PROCESSES = "processes"
 
 
 #: What Celery leaves of each message lies in cycles: so often (seconds) they are cleared, for Python itself waits until
@@ -106,7 +106,7 @@ class Pulse:
     def beat(self, within: float, rest: Callable[[float], object] = time.sleep) -> None:
         """Wait until there may be something to admit, at most so many seconds, and admit it; then rest, if something
         came."""
-        woken = self._services.store.controls.woken(within)
+        woken = self._services.store.coordination.wait_for_wakeup(within)
         self.admit()
         if woken:
             rest(within * REST)
@@ -117,7 +117,7 @@ class Pulse:
         store.controls.note_settings()
         workers, now = store.pulses["worker"], self._services.clock()
         workers.heard(self._worker, now, self._facts)
-        self._processes = sum(each.facts.get(PROCESSES, 1) for each in workers.since(now - HEARD_S))
+        self._processes = sum(each.facts.get(PROCESSES, 1) for each in workers.alive(now))
 
     def gone(self) -> None:
         """Say that this worker ends."""
@@ -145,7 +145,7 @@ class Pulse:
 
     def look_at_the_account(self) -> None:
         """Ask upstream what is left, where it is this worker's turn; the beat does not wait for the answer."""
-        if self._services.store.controls.turn("balance", every=self._credits_every):
+        if self._services.store.coordination.try_acquire("balance", ttl_s=self._credits_every):
             self._aside.submit(survive, self._note_balance)
 
     def _note_balance(self) -> None:
@@ -166,11 +166,11 @@ class Pulse:
     def plan_polls(self) -> None:
         """Place the polls by how long upstream took of late, where it is this worker's turn: of the last 200 orders few
         are new when another poll is due, and a plan costs as much as fifty polls."""
-        controls, plan = self._services.store.controls, self._services.plan
-        if controls.turn("schedules", every=REPLANNED * plan.max_s):
-            for kind in controls.kinds():
-                if ages := plan.schedule(controls.spans(kind)):
-                    controls.set_schedule(kind, ages)
+        store, plan = self._services.store, self._services.plan
+        if store.coordination.try_acquire("schedules", ttl_s=REPLANNED * plan.max_s):
+            for kind in store.poll_history.kinds():
+                if ages := plan.schedule(store.poll_history.durations(kind)):
+                    store.poll_history.set_schedule(kind, ages)
 
     def reconcile(self) -> None:
         """Look after jobs in flight that nobody has looked after in time, and after unsure ones."""

@@ -41,9 +41,9 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError, ResponseError
 
-from voicequeue.storage.clock import Clock
-from voicequeue.storage.connection import UNREACHABLE
-from voicequeue.storage.redis_refusals import PlainConnection, RedisRefusalError, SecureConnection
+from voicequeue.storage.connection.clock import Clock
+from voicequeue.storage.connection.refusals import PlainConnection, RedisRefusalError, SecureConnection
+from voicequeue.storage.connection.retry import UNREACHABLE
 from workers import remote_control
 from workers.message_decoding import FOREIGN, UnsoundError, sound
 

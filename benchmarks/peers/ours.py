@@ -17,7 +17,7 @@ from config.settings import Settings
 from tasks.musicapi import Exchange, MusicApi, Reading, UpstreamError, VoiceReady, requests
 from tasks.musicapi.requests import Call
 from voicequeue import VoiceQueue
-from voicequeue.storage.job_store import connect
+from voicequeue.storage.connection.client import connect
 
 T = TypeVar("T")
 

@@ -29,7 +29,7 @@ from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.job import Job, Part
 from voicequeue.domain.serialization import OF_UPSTREAM
 from voicequeue.storage.archive import Archive, Fetch
-from voicequeue.storage.clock import Clock
+from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.heartbeats import Pulses
 
 log = logging.getLogger("voicequeue")
@@ -54,7 +54,7 @@ class ArchiveServices:
     fetcher: Fetcher
     shelf: Shelf
     patience: timeouts.ArchivePatience
-    #: The queue's time (voicequeue/storage/clock.py).
+    #: The queue's time (voicequeue/storage/connection/clock.py).
     clock: Clock
 
 

@@ -19,9 +19,9 @@ from tasks.callbacks.sender import Again, Answer, Delivered, Never, Sender
 from voicequeue.domain import timeouts
 from voicequeue.net.http_client import Refused, Target
 from voicequeue.storage.callbacks import Call, Callbacks, Undeliverable
-from voicequeue.storage.clock import Clock
+from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.heartbeats import Pulses
-from voicequeue.storage.metrics import Tally
+from voicequeue.storage.monitoring.metrics import Tally
 
 log = logging.getLogger("voicequeue")
 
@@ -37,7 +37,7 @@ class CallbackServices:
     hosts: Hosts
     threads: Executor
     patience: timeouts.CallbackPatience
-    #: The queue's time (voicequeue/storage/clock.py).
+    #: The queue's time (voicequeue/storage/connection/clock.py).
     clock: Clock
 
 

@@ -18,7 +18,7 @@ from redis import Redis
 from config.settings import Settings
 from tests.support.cli import run_in_process
 from voicequeue import Song, State, VoiceJob, VoiceQueue
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 

@@ -71,14 +71,14 @@ def counted(counters: str, field: str, by: int, words: str) -> Callable[[Damaged
 
 def without_turn(store: Damaged) -> str:
     """A batch has queued jobs and no turn: they would wait for ever."""
-    assert store.redis.zrem(store.key("turns:1"), "b") == 1
-    return "turns:1: batch b is missing"
+    assert store.redis.zrem(store.key("lanes:1"), "b") == 1
+    return "lanes:1: batch b is missing"
 
 
 def also_turn(store: Damaged) -> str:
     """A batch has a turn and nothing queued."""
-    store.redis.zadd(store.key("turns:2"), {"idle": 1})
-    return "turns:2: batch idle does not belong there"
+    store.redis.zadd(store.key("lanes:2"), {"idle": 1})
+    return "lanes:2: batch idle does not belong there"
 
 
 def unlisted(store: Damaged) -> str:
@@ -108,31 +108,31 @@ def not_waiting(store: Damaged) -> str:
 def unmade(store: Damaged) -> str:
     """Nobody makes a voice that a job waits for: it would wait for ever."""
     assert store.redis.hdel(store.key(f"voice:{shared_voice(store)}"), "maker") == 1
-    return f"voices: {shared_voice(store)} is waited for, and nobody makes it"
+    return f"voices: jobs wait for {shared_voice(store)}, and no job creates it"
 
 
 def made_by_a_ghost(store: Damaged) -> str:
     """Somebody makes it who is not there."""
     store.redis.hset(store.key(f"voice:{shared_voice(store)}"), "maker", "ghost")
-    return f"voices: {shared_voice(store)} is waited for, and nobody makes it"
+    return f"voices: jobs wait for {shared_voice(store)}, and no job creates it"
 
 
 DEEDS: dict[str, Callable[[Damaged], str]] = {
-    "queued, not in its line": without("line:1:b", State.QUEUED),
-    "pending, not in flight": without("flight", State.PENDING),
+    "queued, not in its line": without("lane:1:b", State.QUEUED),
+    "pending, not in flight": without("in_flight", State.PENDING),
     "pending, not in its state": without("state:pending", State.PENDING),
     "unsure, not in its state": without("state:unsure", State.UNSURE),
     "failed, not in its batch": without("batch:b:jobs", State.FAILED),
-    "a ghost in a line": also("line:1:b", None),
-    "a ghost in a line of its own": also("line:0:", None),
-    "a ghost in flight": also("flight", None),
+    "a ghost in a line": also("lane:1:b", None),
+    "a ghost in a line of its own": also("lane:0:", None),
+    "a ghost in flight": also("in_flight", None),
     "a ghost in a state": also("state:failed", None),
     "a ghost among those that may be late": also("late", None),
     "a ghost in a batch": also("batch:b:jobs", None),
     "a ghost in a batch of its own": also("batch:other:jobs", None),
-    "succeeded and in flight": also("flight", State.SUCCEEDED),
-    "admitted and in the line": also("line:1:b", State.ADMITTED),
-    "queued in a line of another priority": also("line:2:b", State.QUEUED),
+    "succeeded and in flight": also("in_flight", State.SUCCEEDED),
+    "admitted and in the line": also("lane:1:b", State.ADMITTED),
+    "queued in a line of another priority": also("lane:2:b", State.QUEUED),
     "failed and cancelled": also("state:cancelled", State.FAILED),
     "queued and waited for": also("late", State.QUEUED),
     "in two batches": also("batch:other:jobs", State.QUEUED),

@@ -17,7 +17,8 @@ from voicequeue.domain.claims import Charged, ChargedOrder, Later, Overdue
 from voicequeue.domain.gate import Effect, Reason, Refusal
 from voicequeue.domain.job import FINAL, IN_FLIGHT, MAY_BE_LATE, Move
 from voicequeue.domain.stage import PRICES
-from voicequeue.storage.job_store import SONGS_AHEAD, Store
+from voicequeue.storage.job_queries import SONGS_AHEAD
+from voicequeue.storage.job_store import Store
 
 NOW = 1_760_000_000.0
 
@@ -210,7 +211,7 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
         if record["state"] == State.QUEUED:
             ahead = SONGS_AHEAD if record["stage"] == Stage.MUSIC else 0
             line = lines.setdefault(f"{record['rank']}:{record.get('batch', '')}", {})
-            line[job_id] = float(record.get("lined", record["created"])) - ahead
+            line[job_id] = float(record.get("requeued_at", record["created"])) - ahead
         if record["state"] == State.WAITING:
             waiting.setdefault(record["shares"], set()).add(job_id)
         if batch := record.get("batch"):
@@ -246,7 +247,7 @@ def the_records(keys: dict[str, Any], prefix: str) -> dict[str, dict[str, str]]:
 def promised(record: dict[str, str]) -> int:
     """Credits that a job is still going to spend while it is in flight, or may have spent while it is unsure."""
     begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
-    stages = begun if "next" in record else begun[:1]
+    stages = begun if "next_stage" in record else begun[:1]
     ordered = stages[:1] if "cancelling" in record else stages
     still = {State.ADMITTED: stages, State.CHARGING: ordered, State.UNSURE: ordered, State.PENDING: stages[1:]}
     return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
@@ -272,9 +273,9 @@ def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
     failures = {name.removeprefix("failed."): value for name, value in counters.items() if name.startswith("failed.")}
     assert min(failures.values(), default=0) >= 0
     return Told(
-        lines={key.removeprefix(f"{root}line:"): line for key, line in keys.items() if key.startswith(f"{root}line:")},
-        turns={str(rank): set(keys.get(f"{root}turns:{rank}", ())) for rank in range(3)},
-        flight=set(keys.get(f"{root}flight", ())),
+        lines={key.removeprefix(f"{root}lane:"): line for key, line in keys.items() if key.startswith(f"{root}lane:")},
+        turns={str(rank): set(keys.get(f"{root}lanes:{rank}", ())) for rank in range(3)},
+        flight=set(keys.get(f"{root}in_flight", ())),
         states={state: members for state, members in states.items() if members},
         waiting={
             key.removeprefix(f"{root}waiting:"): set(keys[key]) for key in keys if key.startswith(f"{root}waiting:")
@@ -310,7 +311,7 @@ def everything_agrees(redis: Redis, prefix: str) -> None:
         assert stand == set(keys.get(f"{{{prefix}}}:archive:{index}", ()))
     late = keys.get(f"{{{prefix}}}:late", {})
     assert {found[job_id]["state"] for job_id in late} <= MAY_BE_LATE
-    expiry = set(keys.get(f"{{{prefix}}}:expiry", ()))
+    expiry = set(keys.get(f"{{{prefix}}}:start_by", ()))
     bounded = {job_id for job_id, record in found.items() if "start_within_s" in json.loads(record["spec"])}
     moves = {job_id: keys.get(f"{{{prefix}}}:timeline:{job_id}", ()) for job_id in found}
     ended = {job_id for job_id in found if FINAL & {json.loads(line)["state"] for line in moves[job_id]}}
@@ -325,7 +326,7 @@ def somebody_makes_each_voice_that_is_waited_for(keys: dict[str, Any], prefix: s
     found = the_records(keys, prefix)
     for key in keys:
         voice = key.removeprefix(f"{root}waiting:")
-        if voice == key or voice in keys.get(f"{root}voices:due", ()):
+        if voice == key or voice in keys.get(f"{root}voices:decided", ()):
             continue
         record = keys[f"{root}voice:{voice}"]
         assert "persona_id" not in record

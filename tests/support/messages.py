@@ -11,7 +11,7 @@ from uuid import uuid4
 from celery import Celery
 from redis import Redis
 
-from voicequeue.storage.keyspace import DEFAULT_PREFIX, celery_root
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, celery_root
 
 #: The queue for other programs, its Redis key, and the key of messages that workers have not acknowledged.
 INTAKE = "intake"

@@ -41,11 +41,11 @@ from tests.tools.torture_setup import (
     without_faults,
 )
 from voicequeue import Code, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
-from voicequeue.client.queue import UNSETTLED
+from voicequeue.domain.job import ACTIVE
 from voicequeue.storage.audit.audit import audit
-from voicequeue.storage.connection import UNREACHABLE
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.retry import UNREACHABLE
 from workers.local.stack import Stack, procfile
 from workers.local.supervisor import Supervisor
 
@@ -301,7 +301,7 @@ class Torture:
         """Return how many jobs and callbacks are in progress; more than there are if Redis does not answer."""
         with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
             batch = queue.batch("torture")
-            return sum(batch.states[state] for state in UNSETTLED) + queue.callback_counts().pending
+            return sum(batch.states[state] for state in ACTIVE) + queue.callback_counts().pending
         return 3 * self.enqueued
 
     def check(self) -> list[str]:

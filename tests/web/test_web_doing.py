@@ -283,8 +283,13 @@ def test_limits_are_set_for_all_workers(person: Person, store: Store) -> None:
 @pytest.mark.parametrize(
     ("path", "button", "fields", "named"),
     [
-        ("/controls", "Set the limits", {"in_flight": "0"}, "in_flight: 0.0 is not a whole number from 1 on"),
-        ("/controls", "Set the limits", {"submit_rate": "1e-320"}, "is not a number from 0.01 on, or 0 for any"),
+        ("/controls", "Set the limits", {"in_flight": "0"}, "in_flight: 0.0 must be a whole number of at least 1"),
+        (
+            "/controls",
+            "Set the limits",
+            {"submit_rate": "1e-320"},
+            "must be a number of at least 0.01, or 0 for no limit",
+        ),
         ("/controls", "Set the limits", {"credit_floor": "many"}, "credit_floor: must be a number"),
         ("/?batch=spring", "Set its limits", {"max_in_flight": "1.5"}, "max_in_flight: must be a whole number"),
         ("/?batch=spring", "Set its limits", {"batch": "none"}, "no batch"),

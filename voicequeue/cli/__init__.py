@@ -30,7 +30,7 @@ from voicequeue.cli import (
 from voicequeue.cli.terminal import ToldOnTheTerminal, complain
 from voicequeue.domain.song import UnknownModelWarning
 from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
-from voicequeue.storage.redis_refusals import RedisRefusalError
+from voicequeue.storage.connection.refusals import RedisRefusalError
 
 app = typer.Typer(
     name="voicequeue",

@@ -12,7 +12,7 @@ import typer
 from voicequeue.cli.examine import examine
 from voicequeue.cli.terminal import AsJson, Yes, err, out, print_json, queue, safe
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.storage.audit.audit import Finding
+from voicequeue.storage.audit.findings import Finding
 
 #: How many findings of one kind are shown; the rest is counted.
 SHOWN = 50

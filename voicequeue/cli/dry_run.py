@@ -10,8 +10,8 @@ from typing import Any
 from voicequeue.cli.intake import Item, kind
 from voicequeue.cli.show import clock, print_reasons, span
 from voicequeue.cli.terminal import out, print_json, safe
-from voicequeue.client.queue import UNSETTLED, VoiceQueue
-from voicequeue.domain.job import iso
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.domain.job import ACTIVE, iso
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.status import Status
 from voicequeue.errors import VoiceQueueError
@@ -77,7 +77,7 @@ class Means:
     @property
     def unsettled(self) -> int:
         """Jobs that are in the queue already."""
-        return sum(self.status.states[state] for state in UNSETTLED)
+        return sum(self.status.states[state] for state in ACTIVE)
 
     def seconds(self, new: int) -> float | None:
         """Until all that is there and so many more have settled, at the present pace."""

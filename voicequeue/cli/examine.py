@@ -16,8 +16,9 @@ from voicequeue.cli.terminal import CannotBegin, out, print_json, safe
 from voicequeue.client.queue import DEFAULT_URL
 from voicequeue.diagnostics import checkup, neighbours
 from voicequeue.diagnostics.checkup import Level, Remark
-from voicequeue.storage.job_store import Store, connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.job_store import Store
 
 MARKS = {
     Level.FINE: "[green]✓[/]",

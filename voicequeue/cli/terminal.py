@@ -18,7 +18,7 @@ from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, entered_by
 from voicequeue.domain.job import State
 from voicequeue.domain.origin import Origin
 from voicequeue.errors import VoiceQueueError
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.texts import json_text, shown
 
 #: Columns where nobody looks at a terminal: lines for grep and less are not broken.

@@ -29,17 +29,15 @@ from voicequeue.cli.terminal import (
     safe,
 )
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.job import State
+from voicequeue.domain.job import INACTIVE, State
 from voicequeue.domain.status import Batch
-from voicequeue.storage.connection import no_later_than
+from voicequeue.storage.connection.retry import no_later_than
 
 #: Throughput is told over this many seconds.
 WINDOW_S = 60.0
 
 #: Shown although no job stands there.
 ALWAYS_SHOWN = (State.QUEUED, State.PENDING, State.UNSURE, State.SUCCEEDED, State.FAILED)
-
-SETTLED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -136,7 +134,7 @@ def _all(jobs: VoiceQueue) -> list[Batch]:
 
 
 def _settled(batch: Batch) -> int:
-    return sum(batch.states[state] for state in SETTLED)
+    return sum(batch.states[state] for state in INACTIVE)
 
 
 def _line(batch: Batch) -> str:

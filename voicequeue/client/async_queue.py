@@ -25,13 +25,13 @@ from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.errors import StoreUnreachable
 from voicequeue.storage.archive import ToArchive
-from voicequeue.storage.audit.audit import Finding
+from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.callbacks import Callback
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.monitoring.throughput import Stretch
 from voicequeue.storage.personas import Persona
 from voicequeue.storage.preview import Foreseen
 from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
-from voicequeue.storage.throughput import Stretch
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from voicequeue.domain import transitions
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.charge_review import Unsure, known
 from voicequeue.domain.gate import Limits
-from voicequeue.domain.job import FINAL, Event, Job, Move, State, Step
+from voicequeue.domain.job import ACTIVE, FINAL, Event, Job, Move, State, Step
 from voicequeue.domain.origin import Origin
 from voicequeue.domain.portions import CHUNK, portions, weight
 from voicequeue.domain.spec import VoiceJob, parse
@@ -33,17 +33,20 @@ from voicequeue.errors import (
     detached,
 )
 from voicequeue.storage.archive import ToArchive
-from voicequeue.storage.audit.audit import Finding, audit
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.callbacks import Callback
-from voicequeue.storage.connection import no_later_than
-from voicequeue.storage.job_store import Store, connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.errors import reachable
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.retry import no_later_than
+from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.monitoring.throughput import Stretch
 from voicequeue.storage.personas import Persona
 from voicequeue.storage.preview import Foreseen
-from voicequeue.storage.reachable import reachable
 from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
-from voicequeue.storage.throughput import Stretch
 from voicequeue.texts import whole
 
 #: The jobs that were asked for, with their ids; or what is wrong with what was asked for.
@@ -57,9 +60,6 @@ PACE_S = 300.0
 
 #: One look for events takes so long (seconds) at most.
 _LISTEN_S = 5.0
-
-#: What is still to be done by itself.
-UNSETTLED = frozenset(State) - FINAL - {State.UNSURE}
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -379,21 +379,21 @@ class VoiceQueue:
             lines = store.lines(batch)
             states = store.counts(batch, lines)
             pace = store.finished(now - PACE_S) * 60 / PACE_S
-            unsettled = sum(states[state] for state in UNSETTLED)
+            unsettled = sum(states[state] for state in ACTIVE)
             return Status(
                 states=states,
                 gate=store.controls.gate(now),
                 in_flight=store.in_flight(),
                 limit=store.controls.flow().limit,
                 credits=store.credits(batch),
-                workers=len(store.pulses["worker"].since(now - 15)),
+                workers=len(store.pulses["worker"].alive(now)),
                 account=store.controls.account(now),
                 backlog=tuple(lines),
                 failures=store.failures() if batch is None else {},
                 refused=tuple(store.controls.refused(batch)),
                 rejects=store.rejects.count() if batch is None else 0,
-                callbacks=store.callbacks.counted(now - 15) if batch is None else CallbackCounts(),
-                archive=store.archive.counted(now - 15) if batch is None else ArchiveCounts(),
+                callbacks=store.callbacks.counted(now - HEARTBEAT_TIMEOUT_S) if batch is None else CallbackCounts(),
+                archive=store.archive.counted(now - HEARTBEAT_TIMEOUT_S) if batch is None else ArchiveCounts(),
                 pace=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
                 at=now,
@@ -476,7 +476,7 @@ class VoiceQueue:
     def callback_counts(self) -> CallbackCounts:
         """How many callbacks there are."""
         with reachable():
-            return self._store.callbacks.counted(self._now() - 15)
+            return self._store.callbacks.counted(self._now() - HEARTBEAT_TIMEOUT_S)
 
     def redeliver(self, callback_ids: Iterable[str]) -> int:
         """Deliver callbacks that were given up, or are pending, now; gives how many there were of them."""
@@ -502,7 +502,7 @@ class VoiceQueue:
     def archive_counts(self) -> ArchiveCounts:
         """Of how many jobs the songs are to be archived, were given up, and were archived."""
         with reachable():
-            return self._store.archive.counted(self._now() - 15)
+            return self._store.archive.counted(self._now() - HEARTBEAT_TIMEOUT_S)
 
     def archive_again(self, job_ids: Iterable[str]) -> int:
         """Archive the songs of these jobs from now on, be it that they were given up or never meant to be; gives

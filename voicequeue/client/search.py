@@ -54,12 +54,12 @@ class Filter:
             raise InvalidJob(broken)
 
     def matches(self, job: Job) -> bool:
-        """Whether its metadata hold what is asked for, and it is called so; the rest scripts/sift.lua has seen."""
+        """Whether its metadata and texts match; scripts/filter_page.lua has tested the rest."""
         has_all = all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
         return has_all and (self.called is None or self.called in _names(job))
 
     def sifted(self) -> dict[str, Any]:
-        """As scripts/sift.lua takes it."""
+        """As scripts/filter_page.lua takes it."""
         wanted: dict[str, Any] = {
             "state": self.state,
             "stage": self.stage,
@@ -214,7 +214,7 @@ def _indexes(store: Store, wanted: Filter) -> list[str]:
     found: list[str] = []
     for state in [wanted.state] if wanted.state else list(State):
         if state is State.QUEUED:
-            found += [f"line:{priority.rank}:{batch}" for priority, batch in store.lookup.lines(wanted.batch)]
+            found += [f"lane:{priority.rank}:{batch}" for priority, batch in store.lookup.lines(wanted.batch)]
         else:
             found.append(f"state:{state}")
     return found

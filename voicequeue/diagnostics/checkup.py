@@ -17,15 +17,12 @@ from redis.exceptions import ResponseError
 from voicequeue.auth import signatures
 from voicequeue.domain.balance import Drift
 from voicequeue.domain.gate import Gate, Reason
-from voicequeue.domain.job import State
+from voicequeue.domain.job import INACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
-from voicequeue.storage.heartbeats import Heard
+from voicequeue.storage.connection.key_types import WrongType
+from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S, Heard
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.key_types import WrongType
-from voicequeue.storage.redis_refusals import RedisRefusalError
-
-#: A process that was not heard for so long (seconds) is not there.
-GONE_S = 15.0
 
 #: Clocks that differ by more (seconds) are reported. Beyond `signing.TOLERANCE_S` signatures are refused.
 APART_S = 2.0
@@ -111,12 +108,12 @@ def look(redis: Redis, store: Store) -> Facts:
         info=redis.info(),
         config=_config(redis),
         ahead=time.time() - now,
-        heard=[heard for pulses in store.pulses.values() for heard in pulses.since(now - GONE_S)],
+        heard=[heard for pulses in store.pulses.values() for heard in pulses.alive(now)],
         states=store.counts(),
         gate=store.controls.gate(now),
         drift=store.controls.account(now).drift,
-        callbacks=store.callbacks.counted(now - GONE_S),
-        archive=store.archive.counted(now - GONE_S),
+        callbacks=store.callbacks.counted(now - HEARTBEAT_TIMEOUT_S),
+        archive=store.archive.counted(now - HEARTBEAT_TIMEOUT_S),
         rejects=store.rejects.count(),
         refused=store.controls.refused(),
         messages=store.messages([queue for queue in QUEUES if queue not in {each.queue for each in wrong}]),
@@ -240,11 +237,11 @@ def _processes(facts: Facts) -> Iterator[Remark]:
     if workers:
         yield fine("workers", f"{len(workers)} alive: {_names(workers)}")
     else:
-        open_jobs = sum(n for state, n in facts.states.items() if state not in _SETTLED)
+        open_jobs = sum(n for state, n in facts.states.items() if state not in INACTIVE)
         yield Remark(
             "workers",
             Level.ERROR,
-            f"no worker was heard in the last {GONE_S:.0f} s; {open_jobs:,} jobs wait for one",
+            f"no worker was heard in the last {HEARTBEAT_TIMEOUT_S:.0f} s; {open_jobs:,} jobs wait for one",
             "start one: celery -A workers.app worker, or make up; its log says why it ended",
         )
     for kind, pending, what in (
@@ -261,10 +258,6 @@ def _processes(facts: Facts) -> Iterator[Remark]:
         if count > PILED_UP:
             todo = "start more workers, or one that consumes it (-Q)"
             yield Remark("messages", Level.WARNING, f"{count:,} messages lie in the queue {name}", todo)
-
-
-#: Nothing is left to be done for jobs here, unless somebody wants it.
-_SETTLED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE})
 
 
 def _names(heard: Sequence[Heard]) -> str:

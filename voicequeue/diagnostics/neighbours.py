@@ -16,9 +16,9 @@ from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError
 
-from voicequeue.diagnostics.checkup import GONE_S, QUEUES, Level, Remark, fine
+from voicequeue.diagnostics.checkup import QUEUES, Level, Remark, fine
+from voicequeue.storage.connection.keyspace import PREFIX, Keyspace, celery_root
 from voicequeue.storage.heartbeats import KINDS, Pulses
-from voicequeue.storage.keyspace import PREFIX, Keyspace, celery_root
 
 #: Keys that one SCAN looks at: less than a millisecond of Redis's time.
 PAGE = 1_000
@@ -33,7 +33,7 @@ LOOKED_INTO = 100
 _ENQUEUE = b'"voicequeue.enqueue"'
 
 #: A key that only queues like this one have.
-_OF_A_QUEUE = re.compile(rf"\{{({PREFIX})\}}:(?:celery:(.+)|job:|(?:[a-z]+:)?pulses$)", re.DOTALL)
+_OF_A_QUEUE = re.compile(rf"\{{({PREFIX})\}}:(?:celery:(.+)|job:|(?:{'|'.join(KINDS.values())})$)", re.DOTALL)
 
 #: kombu's tables of the queues behind an exchange; Celery's exchanges are named after their queues.
 _BINDING = re.compile(r"_kombu\.binding(?:_permanent)?\.(.+)|_kombu\.binding_deadlines$|unacked")
@@ -164,7 +164,7 @@ def _described(redis: Redis, prefix: str) -> OtherQueue:
     records = [space.key(name) for name in ("events", *KINDS.values())]
     seconds, _ = redis.time()
     try:
-        workers = Pulses(space, "worker").since(seconds - GONE_S)
+        workers = Pulses(space, "worker").alive(seconds)
         return OtherQueue(prefix, len(workers), bool(redis.exists(*records)))
     except NoPermissionError:
         return OtherQueue(prefix)

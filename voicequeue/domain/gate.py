@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 
 from voicequeue.domain.balance import Drift
 
-#: POSTs a minute, at the least; scripts/lib/flow.lua and config/settings.py say the same.
+#: POSTs a minute, at the least; scripts/lib/flow_control.lua and config/settings.py say the same.
 SUBMIT_RATE_MIN = 0.01
 
 
@@ -35,7 +35,7 @@ class Effect(IntEnum):
 class Refusal:
     """Upstream refused an order in words that may be meant for every order, or for this one alone; nothing was charged.
 
-    The store decides which (scripts/lib/refused.lua). Times are in seconds: if it is meant for all nothing is charged
+    The store decides which (scripts/lib/refusals.lua). Times are in seconds: if it is meant for all nothing is charged
     for `pause_s`, then for longer, up to `most_s` (None: until an operator resumes). The job itself is sent again after
     `pause_s`, then later, up to `rest_s`, and not before `wait_s`, for which upstream asked. Refused `tries` times
     while upstream took others, it fails.

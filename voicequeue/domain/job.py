@@ -31,8 +31,14 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-#: Nothing happens any more unless somebody asks for it.
+#: Final states. A job leaves them only on request.
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+#: States that a job does not leave without a person: final ones and `unsure`.
+INACTIVE = FINAL | {State.UNSURE}
+
+#: States that a job leaves by itself.
+ACTIVE = frozenset(State) - INACTIVE
 
 #: Holds a slot: counted against the in-flight limit.
 IN_FLIGHT = frozenset({State.ADMITTED, State.CHARGING, State.PENDING})

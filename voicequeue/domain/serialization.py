@@ -172,31 +172,31 @@ def step(text: str) -> Step:
 
 
 def _refusal(move: Move, refusal: Refusal) -> dict[str, Any]:
-    """A refused order as `lib/refused.lua` takes it; without `most` nothing but an operator opens the gate."""
+    """A refused order as `lib/refusals.lua` takes it; without `max_hold_s` nothing but an operator opens the gate."""
     line: dict[str, Any] = {
         "reason": refusal.reason,
-        "words": refusal.message,
+        "message": refusal.message,
         "detail": f"{refusal.message} (job {move.job_id})",
         "failure": failure_text(Failure(Code.REFUSED, move.stage, refusal.message)),
-        "pause": refusal.pause_s,
-        "rest": refusal.rest_s,
-        "wait": refusal.wait_s,
-        "tries": refusal.tries,
+        "hold_s": refusal.pause_s,
+        "max_rest_s": refusal.rest_s,
+        "wait_s": refusal.wait_s,
+        "attempts": refusal.tries,
     }
-    return line if refusal.most_s is None else {**line, "most": refusal.most_s}
+    return line if refusal.most_s is None else {**line, "max_hold_s": refusal.most_s}
 
 
 def refused(job_id: str, until: float, record: Sequence[str | None]) -> RefusedJob | None:
     """The job, if its `refused` and `stage` say that upstream refuses it while it takes others."""
     text, stage = record
-    known: dict[str, Any] = json.loads(text) if text else {"own": 0}
-    if not known["own"] or stage is None:
+    known: dict[str, Any] = json.loads(text) if text else {"own_count": 0}
+    if not known["own_count"] or stage is None:
         return None
-    return RefusedJob(job_id, Stage(stage), known["words"], known["times"], until)
+    return RefusedJob(job_id, Stage(stage), known["message"], known["count"], until)
 
 
 def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
-    """A move as `apply.lua` takes it; what is absent stays out, for Lua's null is not nil.
+    """A move as `apply_transitions.lua` takes it; what is absent stays out, for Lua's null is not nil.
 
     `archive`: if it brings songs that are there, they are to be archived.
     """

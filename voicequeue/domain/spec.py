@@ -198,7 +198,7 @@ class VoiceJob(BaseModel):
         return f"named-{_hex(self.batch or '', self.voice)}" if self.voice is not None else ""
 
     def recording(self) -> str:
-        """The id of the voice made from this very URL; '' where there is none. scripts/lib/voices.lua says the same."""
+        """The id of the voice created from this URL, '' without a URL; the same as in scripts/lib/shared_voices.lua."""
         return f"url-{_hex(self.audio_url)}" if self.audio_url is not None else ""
 
     def content(self) -> str:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from voicequeue.domain.gate import Account, Gate, Hold
-from voicequeue.domain.job import State, iso
+from voicequeue.domain.job import INACTIVE, State, iso
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import PRICES, Stage
 
@@ -46,8 +46,7 @@ class Batch:
     @property
     def is_settled(self) -> bool:
         """Whether every job is final or waits for a person (`unsure`)."""
-        resting = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE)
-        return self.total == sum(self.states[state] for state in resting)
+        return self.total == sum(self.states[state] for state in INACTIVE)
 
     def as_dict(self) -> dict[str, Any]:
         """The shape that the command line, HTTP and callbacks show; scripts may rely on its names."""

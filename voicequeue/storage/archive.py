@@ -17,7 +17,7 @@ from voicequeue.domain import serialization
 from voicequeue.domain.clip import ArchivedFile
 from voicequeue.domain.job import Job, Part, iso
 from voicequeue.domain.status import ArchiveCounts
-from voicequeue.storage.keyspace import Keyspace, rows
+from voicequeue.storage.connection.keyspace import Keyspace, rows
 
 #: Jobs that may be handed out and not claimed yet, in all.
 OUT_MAX = 64

@@ -19,7 +19,7 @@ from voicequeue.domain.job import iso
 from voicequeue.domain.origin import Origin
 from voicequeue.domain.spec import batch_name, http_url, stored
 from voicequeue.domain.status import CallbackCounts
-from voicequeue.storage.keyspace import Keyspace, rows
+from voicequeue.storage.connection.keyspace import Keyspace, rows
 from voicequeue.texts import mended
 
 #: Callbacks that may be handed out and not claimed yet, in all.

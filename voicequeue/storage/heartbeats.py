@@ -1,4 +1,4 @@
-"""Which processes live: each is heard every second or so, and says what it runs with."""
+"""Heartbeats: which processes are running, and with which facts (release, settings, clock)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
 DAY_S = 86_400
 
-#: Where each kind of process is heard.
+#: A process sends a heartbeat about every second; after this many seconds without one it is considered dead.
+HEARTBEAT_TIMEOUT_S = 15.0
+
+#: The keys of the heartbeats, by kind of process.
 KINDS: Mapping[str, str] = {
-    "worker": "pulses",
+    "worker": "heartbeats",
     "callbacks": "callbacks:pulses",
     "archive": "archive:pulses",
-    "gateway": "gateway:pulses",
+    "gateway": "gateway:heartbeats",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A process of that kind and name, when it was heard last (Unix seconds, the queue's time), and its facts."""
+    """A process: its kind and name, the time of its last heartbeat (Unix seconds by the queue's clock), and its
+    facts."""
 
     kind: str
     name: str
@@ -32,41 +36,45 @@ class Heard:
 
     @property
     def ahead(self) -> float:
-        """Return by how many seconds its host's clock is ahead of Redis's; negative where it is behind."""
+        """Seconds by which the clock of its host is ahead of Redis's; negative if it is behind."""
         return float(self.facts.get("ahead", 0.0))
 
 
 class Pulses:
-    """The processes of one kind. Safe to share between threads."""
+    """The heartbeats of one kind of process. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace, kind: str) -> None:
         self._redis = keyspace.redis
         self._kind = kind
-        self._heard = keyspace.key(KINDS[kind])
+        self._times = keyspace.key(KINDS[kind])
         self._facts = keyspace.key(f"{KINDS[kind]}:facts")
 
     def heard(self, name: str, now: float, facts: Mapping[str, Any] | None = None) -> None:
-        """Note that a process lives, and by how many seconds the clock of its host is ahead of the queue's time, which
-        is `now`; those not heard for a day are forgotten."""
-        told = {**(facts or {}), "ahead": round(time.time() - now, 1)}
+        """Record a heartbeat at `now`, the queue's time, with the offset of this host's clock; delete processes
+        without a heartbeat for a day."""
+        offset_s = round(time.time() - now, 1)
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(self._heard, {name: now})
-            pipe.hset(self._facts, name, json.dumps(told))
-            pipe.zrange(self._heard, "-inf", now - DAY_S, byscore=True)
-            *_, gone = pipe.execute()
-        if gone:
-            self._redis.zrem(self._heard, *gone)
-            self._redis.hdel(self._facts, *gone)
+            pipe.zadd(self._times, {name: now})
+            pipe.hset(self._facts, name, json.dumps({**(facts or {}), "ahead": offset_s}))
+            pipe.zrange(self._times, "-inf", now - DAY_S, byscore=True)
+            *_, expired = pipe.execute()
+        if expired:
+            self._redis.zrem(self._times, *expired)
+            self._redis.hdel(self._facts, *expired)
 
     def gone(self, name: str) -> None:
-        """Note that a process has ended by itself: nobody need wait for it."""
-        self._redis.zrem(self._heard, name)
+        """Delete a process that has shut down."""
+        self._redis.zrem(self._times, name)
         self._redis.hdel(self._facts, name)
 
+    def alive(self, now: float) -> list[Heard]:
+        """Return the processes that are running: with a heartbeat in the last `HEARTBEAT_TIMEOUT_S` seconds."""
+        return self.since(now - HEARTBEAT_TIMEOUT_S)
+
     def since(self, at: float) -> list[Heard]:
-        """Those that were heard after that, whoever is silent longest first."""
+        """Return the processes with a heartbeat after that time, the oldest heartbeat first."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zrange(self._heard, f"({at}", "+inf", byscore=True, withscores=True)
+            pipe.zrange(self._times, f"({at}", "+inf", byscore=True, withscores=True)
             pipe.hgetall(self._facts)
-            found, facts = cast(tuple[list[tuple[str, float]], dict[str, str]], pipe.execute())
-        return [Heard(self._kind, name, when, json.loads(facts.get(name, "{}"))) for name, when in found]
+            times, facts = cast(tuple[list[tuple[str, float]], dict[str, str]], pipe.execute())
+        return [Heard(self._kind, name, when, json.loads(facts.get(name, "{}"))) for name, when in times]

@@ -1,28 +1,28 @@
-"""Failed logins to the job page, counted in Redis: each address waits longer from failure to failure.
+"""Failed logins to the job page: an address waits after failures, longer each time.
 
-No address waits for another one's failures. While logins fail from many addresses at once, each of them has
-one try instead of five; a right key at the first try always opens.
+An address never waits because of another one. While logins fail from many addresses at once, each has one attempt
+instead of five; a valid key at the first attempt always works.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
-#: Tries of an address before it waits; the first wait and the longest (seconds), each twice the one before.
-TRIES = 5
+#: Attempts of an address before it waits; the first and the longest wait (seconds). Each wait is twice the one before.
+ATTEMPTS = 5
 WAIT_S = 5.0
 WAIT_MAX_S = 300.0
 
-#: Seconds after the last try until an address's failures are forgotten.
+#: Seconds after the last attempt until an address's failures are forgotten.
 FORGET_S = 900
 
-#: So many addresses with a failed login within so many seconds are an attack by many.
-MANY = 20
-MANY_S = 60.0
+#: This many addresses with a failed login within this many seconds are a distributed attack.
+ATTACK_ADDRESSES = 20
+ATTACK_S = 60.0
 
-#: Addresses that are remembered, the latest.
+#: The number of addresses that are stored, the latest ones.
 ADDRESSES_MAX = 10_000
 
 
@@ -33,20 +33,20 @@ class LoginAttempts:
         self._keyspace = keyspace
 
     def begin(self, address: str, now: float) -> float:
-        """Count a try as failed before its key is looked at, so that many at once are counted too.
+        """Count an attempt as failed before its key is checked, so that concurrent attempts are counted too.
 
-        Return the seconds that this address has to wait; 0: the key may be looked at.
+        Return the seconds that this address has to wait; 0: check the key.
         """
-        limits = (TRIES, WAIT_S, WAIT_MAX_S, FORGET_S, MANY, MANY_S, ADDRESSES_MAX)
-        return float(self._keyspace.run("login", _network(address), f"{now:.6f}", *limits))
+        limits = (ATTEMPTS, WAIT_S, WAIT_MAX_S, FORGET_S, ATTACK_ADDRESSES, ATTACK_S, ADDRESSES_MAX)
+        return float(self._keyspace.run("login_attempt", _network(address), f"{now:.6f}", *limits))
 
     def succeeded(self, address: str) -> None:
-        """Take back the try that was counted. Earlier failures remain: a key of one's own excuses no guesses."""
-        self._keyspace.run("pardon", _network(address))
+        """Uncount an attempt with a valid key. Earlier failures remain: one valid key excuses no guesses."""
+        self._keyspace.run("login_succeeded", _network(address))
 
 
 def _network(host: str) -> str:
-    """Return what is one caller by all appearances: an IPv4 address, or a /64 of IPv6."""
+    """Return the network that counts as one caller: an IPv4 address, or a /64 of IPv6."""
     try:
         address = ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The voices that were made: what a job that shares its voice need not pay for again."""
+"""Created voices, which jobs that share them need not pay for again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from itertools import islice
 from typing import Any, cast
 
 from voicequeue.domain.job import iso
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 
 _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """A voice that upstream keeps: made `at` (Unix seconds) by the job `job_id`, of that recording."""
+    """A voice stored by upstream: created `at` (Unix seconds) by the job `job_id` from the recording `audio_url`."""
 
     persona_id: str
     name: str | None
@@ -24,7 +24,7 @@ class Persona:
     at: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command line and HTTP show; scripts may rely on its names."""
+        """Return the persona as JSON, as in the output of the CLI and the HTTP API."""
         return {
             "persona_id": self.persona_id,
             "voice_name": self.name,
@@ -35,46 +35,44 @@ class Persona:
 
 
 class Voices:
-    """The voices of one queue, in Redis. Safe to share between threads."""
+    """The voices of one queue. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
         self._redis = keyspace.redis
 
     def made(self) -> Iterator[Persona]:
-        """Every voice that is there, the latest first; read a page at a time."""
-        return (persona for _, persona in self._made())
+        """Yield every created voice, newest first, reading page by page."""
+        voices = self._space.pages(self._space.key("voices"), latest_first=True)
+        while page := list(islice(voices, _PAGE)):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for voice in page:
+                    pipe.hgetall(self._space.key(f"voice:{voice}"))
+                records = pipe.execute()
+            yield from (_persona(record) for record in records if record)
 
     def forget(self, persona_id: str) -> int:
-        """No job takes this persona any more, but those that have it already; gives by how many voices (a URL, a
-        content, a name) it was known.
+        """Stop using a persona for jobs that do not have it yet; return the number of voices (by URL, content or name)
+        that had it.
 
-        It may stand where no list leads: by its content or name when the URL has had a newer one since.
+        All voices are scanned: by content or name a voice may have an older persona than by the listed URL.
         """
-        root, known = self._space.key("voice:"), 0
+        root, count = self._space.key("voice:"), 0
         keys = cast(Iterator[str], self._redis.scan_iter(match=f"{root}*", count=_PAGE))
         while page := list(islice(keys, _PAGE)):
             with self._redis.pipeline(transaction=False) as pipe:
                 for key in page:
                     pipe.hget(key, "persona_id")
-                found = [
-                    key.removeprefix(root) for key, has in zip(page, pipe.execute(), strict=True) if has == persona_id
-                ]
-            known += sum(self._space.run("forget", voice, persona_id) for voice in found)
-        return known
+                persona_ids = pipe.execute()
+            voices = [
+                key.removeprefix(root) for key, current in zip(page, persona_ids, strict=True) if current == persona_id
+            ]
+            count += sum(self._space.run("forget_persona", voice, persona_id) for voice in voices)
+        return count
 
     def maker(self, voice: str) -> str | None:
-        """The id of the job that makes the voice which others share; None where none does."""
+        """Return the id of the job that creates a shared voice; None if no job does."""
         return cast(str | None, self._redis.hget(self._space.key(f"voice:{voice}"), "maker"))
-
-    def _made(self) -> Iterator[tuple[str, Persona]]:
-        ids = self._space.pages(self._space.key("voices"), latest_first=True)
-        while page := list(islice(ids, _PAGE)):
-            with self._redis.pipeline(transaction=False) as pipe:
-                for voice in page:
-                    pipe.hgetall(self._space.key(f"voice:{voice}"))
-                found = pipe.execute()
-            yield from ((voice, _persona(record)) for voice, record in zip(page, found, strict=True) if record)
 
 
 def _persona(record: Mapping[str, str]) -> Persona:

@@ -1,4 +1,4 @@
-"""Messages that could not be taken, kept so that whoever sent them can be told."""
+"""Rejected messages, stored so that an operator can inform their sender."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from voicequeue.domain.job import iso
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import mended, mended_json
 
-#: So many are kept, the newest, while they have so many bytes in all; the newest one in any case.
+#: The newest messages are stored, up to this number and total size; the newest one in any case.
 KEPT = 1_000
 BYTES_MAX = 4 << 20
 
-#: What was given is kept whole up to so many characters of JSON; the rest of the record is shorter still.
-GIVEN_MAX = 16_000
+#: The job is stored up to this many characters of JSON; the other fields are shorter.
+JOB_MAX = 16_000
 _TEXT_MAX = 2_000
 _NAME_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedMessage:
-    """A message that became no job: when, why, and the job as it was given.
+    """A message that became no job: the time, the reason, and the job in it.
 
-    `job` is the beginning of a text where what was given was no JSON, or longer than 16,000 characters.
+    `job` is the beginning of its text if it was not JSON, or longer than 16,000 characters.
     """
 
     at: float
@@ -34,42 +34,42 @@ class RejectedMessage:
     job: Any
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON can say it."""
+        """Return the message as JSON."""
         return {**asdict(self), "at": iso(self.at)}
 
 
 class Rejects:
-    """The rejected messages of one queue, in Redis. Safe to share between threads."""
+    """The rejected messages of one queue. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
         self._redis = keyspace.redis
-        self._key = keyspace.key("rejects")
+        self._key = keyspace.key("rejected_messages")
 
     def add(self, rejected: RejectedMessage) -> None:
-        """Keep it; the oldest go where there are too many, or too much of them."""
-        self._space.run("reject", _text(rejected), KEPT, BYTES_MAX)
+        """Store a message; the oldest are deleted beyond `KEPT` messages or `BYTES_MAX` bytes."""
+        self._space.run("add_rejected_message", _text(rejected), KEPT, BYTES_MAX)
 
     def latest(self, at_most: int = KEPT) -> list[RejectedMessage]:
-        """The newest first."""
+        """Return stored messages, newest first."""
         lines = self._redis.lrange(self._key, 0, at_most - 1) if at_most > 0 else []
         return [_read(line) for line in cast(list[str], lines)]
 
     def take(self) -> list[RejectedMessage]:
-        """All that are kept, the newest first; from now on they are not."""
+        """Return all stored messages, newest first, and delete them."""
         with self._redis.pipeline() as pipe:
             pipe.lrange(self._key, 0, -1)
-            pipe.delete(self._key, self._space.key("rejects:bytes"))
+            pipe.delete(self._key, self._space.key("rejected_messages:bytes"))
             lines, _ = pipe.execute()
         return [_read(line) for line in lines]
 
     def count(self) -> int:
-        """How many are kept."""
+        """Return the number of stored messages."""
         return self._redis.llen(self._key)
 
 
 def _text(rejected: RejectedMessage) -> str:
-    """Return it as a line; what cannot be shown, half a character, is replaced here, for every door shows it."""
+    """Return a line of JSON. Unpaired surrogates are replaced here, because every interface shows the line."""
     line = {
         "at": rejected.at,
         "message_id": rejected.message_id[:_NAME_MAX],
@@ -81,30 +81,30 @@ def _text(rejected: RejectedMessage) -> str:
 
 
 def _read(line: str) -> RejectedMessage:
-    """Return what a line holds, also one of a release that escaped halves of characters."""
+    """Parse a line, also one of a release that escaped unpaired surrogates."""
     return RejectedMessage(**mended_json(json.loads(line)))
 
 
-def _bounded(given: Any) -> Any:
-    """What was given, or as much of its text as is kept."""
-    if isinstance(given, bytes):
-        given = given[: 4 * GIVEN_MAX].decode(errors="replace")
-    if isinstance(given, str):
-        return _cut(given, GIVEN_MAX)
+def _bounded(job: Any) -> Any:
+    """Return the job, or the beginning of its text."""
+    if isinstance(job, bytes):
+        job = job[: 4 * JOB_MAX].decode(errors="replace")
+    if isinstance(job, str):
+        return _cut(job, JOB_MAX)
     try:
-        text = json.dumps(given, allow_nan=False)
+        text = json.dumps(job, allow_nan=False)
     except (TypeError, ValueError):
-        return _cut(_represented(given), GIVEN_MAX)
+        return _cut(_represented(job), JOB_MAX)
     except RecursionError:
         return "(nested too deeply)"
-    return given if len(text) <= GIVEN_MAX else _cut(text, GIVEN_MAX)
+    return job if len(text) <= JOB_MAX else _cut(text, JOB_MAX)
 
 
-def _represented(given: Any) -> str:
+def _represented(job: Any) -> str:
     try:
-        return repr(given)
-    except (ValueError, RecursionError):  # the former: a number of thousands of digits
-        return f"(a {type(given).__name__} that cannot be written down)"
+        return repr(job)
+    except (ValueError, RecursionError):  # ValueError: a number with thousands of digits
+        return f"(a {type(job).__name__} that has no text)"
 
 
 def _cut(text: str, longest: int) -> str:

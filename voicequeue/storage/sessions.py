@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import cast
 
-from voicequeue.storage.keyspace import Keyspace
+from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import mended
 
 #: Seconds that a session lasts, and a notice for its next page.

@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue.storage.clock import Clock
+from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.heartbeats import Pulses
 
 #: How often (seconds).

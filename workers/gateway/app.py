@@ -18,7 +18,8 @@ from voicequeue import VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import ApiKey
 from voicequeue.domain.stage import Stage
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 from workers import local_token
 from workers.app import app as celery
 from workers.dependencies import limits

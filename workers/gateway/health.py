@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, HTTPException
 
+from voicequeue.storage.connection.errors import reachable
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.reachable import reachable
 from workers.gateway.openapi import problems
-
-#: A worker whose pulse was not heard for this long (seconds) is taken for dead.
-PULSE_S = 15.0
 
 
 def router(store: Store) -> APIRouter:
@@ -25,7 +22,7 @@ def router(store: Store) -> APIRouter:
     def readyz() -> dict[str, int | str]:
         """Redis answers, and a worker's pulse was heard lately."""
         with reachable():
-            workers = len(store.pulses["worker"].since(store.clock() - PULSE_S))
+            workers = len(store.pulses["worker"].alive(store.clock()))
         if not workers:
             raise HTTPException(503, "no worker's pulse was heard lately")
         return {"status": "ok", "workers": workers}

@@ -21,8 +21,8 @@ from tasks.webhooks import Hint
 from voicequeue import StoreUnreachable
 from voicequeue.auth import signatures
 from voicequeue.domain.stage import Stage
+from voicequeue.storage.connection.errors import reachable
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.reachable import reachable
 from workers.gateway import bodies
 
 log = logging.getLogger("voicequeue.gateway")

@@ -16,7 +16,7 @@ from voicequeue.cli.show import print_status
 from voicequeue.cli.terminal import coloured, out, safe
 from voicequeue.cli.watch import follow
 from voicequeue.ingest.row_reader import Rows
-from voicequeue.storage.redis_url import masked
+from voicequeue.storage.connection.redis_url import masked
 from workers.local.home import MARGIN_S, HomeInUse, alone_in
 from workers.local.stack import HOME, ROOT, Addresses, Stack
 from workers.local.supervisor import Supervisor

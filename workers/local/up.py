@@ -16,7 +16,7 @@ from rich.console import Console
 from config import flower
 from config.settings import settings
 from voicequeue.errors import StoreUnreachable
-from voicequeue.storage.redis_url import masked
+from voicequeue.storage.connection.redis_url import masked
 from workers.local.home import MARGIN_S, HomeInUse, alone_in
 from workers.local.stack import HOME, Addresses, Stack
 from workers.local.supervisor import Supervisor

@@ -168,7 +168,7 @@ def test_a_lost_order_that_a_webhook_names_after_a_resubmission_is_used_or_count
         for job in (waiting, expired):
             queue.order_again(job.id())
         eventually(lambda: queue.batch("late").states[State.QUEUED] == 2)
-        redis.zadd(f"{{{system.prefix}}}:expiry", {expired.id(): time.time()})  # its start time has passed
+        redis.zadd(f"{{{system.prefix}}}:start_by", {expired.id(): time.time()})  # its start time has passed
         eventually(lambda: queue.get(expired.id()).state is State.FAILED)
         for job in (waiting, expired):
             assert webhook_of(system, queue.get(job.id()), first[job.audio_url]) == 200

@@ -10,8 +10,9 @@ from tests.acceptance.conftest import Build, System, jobs, settled, verified_sta
 from tests.conftest import eventually
 from tests.skewed_clock import SkewedClock
 from voicequeue import State
+from voicequeue.storage.connection.client import connect
 from voicequeue.storage.heartbeats import Heard
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.job_store import Store
 from workers.local.stack import procfile
 
 COUNT = 30

@@ -14,8 +14,8 @@ from tests.acceptance.conftest import FAST, SECRET
 from tests.conftest import eventually
 from tests.support.scripted import Request, Scripted, answer
 from voicequeue import State, VoiceJob, VoiceQueue
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX, Keyspace
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 

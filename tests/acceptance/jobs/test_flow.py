@@ -16,8 +16,8 @@ from tests.conftest import eventually
 from voicequeue import Event, State, VoiceJob, VoiceQueue
 from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.spec import Priority
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX, Keyspace
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
 
 #: A fast upstream, and the default of every dial that `System.reset` leaves alone.
 DEFAULT_DIALS = {

@@ -7,7 +7,7 @@ from tests.acceptance.jobs.test_voices import recording, song
 from tests.conftest import eventually
 from voicequeue import State, VoiceJob
 from voicequeue.storage.audit.audit import audit
-from voicequeue.storage.job_store import connect
+from voicequeue.storage.connection.client import connect
 
 #: In days.
 A_SECOND = str(1 / 86_400)

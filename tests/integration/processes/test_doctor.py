@@ -32,7 +32,8 @@ from voicequeue.cli.examine import examine
 from voicequeue.diagnostics import neighbours
 from voicequeue.diagnostics.checkup import QUEUES
 from voicequeue.domain.job import State
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 from workers.gateway.app import build
 from workers.local.stack import free_port
 from workers.process_info import facts
@@ -250,7 +251,7 @@ def test_processes_that_are_given_fewer_secrets_are_not_called_different(setup: 
 @pytest.mark.parametrize(("seconds", "said"), [(61, "61 s ahead of"), (-61, "61 s behind")])
 def test_a_process_whose_clock_is_off_lives_and_is_named(setup: Setup, seconds: float, said: str) -> None:
     """Ahead or behind: jobs go by Redis's clock, so this is no error; logs go by the host's, so it is a warning."""
-    setup.redis.delete("{voicequeue}:pulses")
+    setup.redis.delete("{voicequeue}:heartbeats")
     setup.heard(name="w2", seconds_ahead=seconds)
 
     code, remarks = setup.told()

@@ -26,8 +26,9 @@ from voicequeue.domain.job import Code, Move
 from voicequeue.domain.poll_schedule import ENOUGH, PollPlan, Span
 from voicequeue.domain.serialization import task_field
 from voicequeue.domain.timeouts import Patience
+from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import Store
-from workers.pulse import HEARD_S, PROCESSES, Beating, Pulse
+from workers.pulse import PROCESSES, Beating, Pulse
 
 SONG = Song(prompt="la la")
 
@@ -93,7 +94,7 @@ def test_a_few_jobs_are_shared_out_among_all_processes(bench: Bench, queue: Voic
     old, other = bench.another("w0", facts={PROCESSES: 8}), bench.another("w2", facts={PROCESSES: 2})
     mine = bench.another("w3", facts={PROCESSES: 3})
     old.heard()
-    bench.clock.now += HEARD_S + 1
+    bench.clock.now += HEARTBEAT_TIMEOUT_S + 1
     other.heard()
     mine.heard()
     ids = enqueue(queue, 9)
@@ -403,19 +404,19 @@ def test_a_voice_whose_maker_is_held_back_is_made_by_one_who_waits(bench: Bench,
 
 def test_polls_are_planned_by_one_worker_from_what_all_have_seen(bench: Bench) -> None:
     """Once in a while: the next to look finds that it is not his turn."""
-    controls = bench.store.controls
+    history = bench.store.poll_history
     one, other = bench.another("w2"), bench.another("w3")
     for pulse in (one, other):
         pulse._services = replace(pulse._services, plan=PollPlan(1, 2))
-    controls.note_spans("voice", [Span(9, 10)] * ENOUGH)
+    history.add_durations("voice", [Span(9, 10)] * ENOUGH)
 
     one.plan_polls()
-    controls.note_spans("music", [Span(19, 20)] * ENOUGH)
+    history.add_durations("music", [Span(19, 20)] * ENOUGH)
     other.plan_polls()
 
-    [first, *_] = controls.schedules()["voice"]
+    [first, *_] = history.schedules()["voice"]
     assert 9 < first < 12
-    assert controls.schedules().keys() == {"voice"}
+    assert history.schedules().keys() == {"voice"}
 
 
 def test_the_policy_orders_nothing_for_a_job_that_is_to_be_cancelled(bench: Bench, queue: VoiceQueue) -> None:

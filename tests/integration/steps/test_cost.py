@@ -30,7 +30,7 @@ from tasks.musicapi import Exchange, MusicApi
 from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State
 from voicequeue.storage import scripts
-from voicequeue.storage.metrics import Tally
+from voicequeue.storage.monitoring.metrics import Tally
 from workers.local.stack import free_port
 from workers.pulse import Pulse, publish
 
@@ -46,9 +46,9 @@ UPKEEP = {"PING", "CLIENT", "SELECT", "HELLO", "ECHO"}
 COMMANDS: Mapping[str, int] = {
     "enqueue": 1,
     "admit": 1,
-    "charge": 14,  # as many at once as are sent: six times 16, and 4 of a chunk
-    "apply": 14 + 2,  # the orders accepted meanwhile, and the results of the polls of a chunk
-    "claim": 2,
+    "claim_submit": 14,  # as many at once as are sent: six times 16, and 4 of a chunk
+    "apply_transitions": 14 + 2,  # the orders accepted meanwhile, and the results of the polls of a chunk
+    "claim_poll": 2,
     # Durations of the orders of each chunk, on which polls are planned.
     "LPUSH": 2,
     "LTRIM": 2,
@@ -60,29 +60,35 @@ COMMANDS: Mapping[str, int] = {
     "EXEC": 1,
 }
 #: Commands that these scripts execute.
-INSIDE: Mapping[str, int] = {"enqueue": 108, "admit": 1_317, "charge": 1_670, "apply": 4_435, "claim": 600}
+INSIDE: Mapping[str, int] = {
+    "enqueue": 108,
+    "admit": 1_317,
+    "claim_submit": 1_670,
+    "apply_transitions": 4_435,
+    "claim_poll": 600,
+}
 #: Celery messages: one for each chunk and step.
 SENT: Mapping[str, int] = {"voice.submit": 1, "voice.poll": 1, "music.submit": 1, "music.poll": 1}
 
 #: One poll of a hundred orders, none of which is ready.
 POLL_COMMANDS: Mapping[str, int] = {
-    "claim": 1,
-    "plan": 1,
+    "claim_poll": 1,
+    "reschedule_polls": 1,
     "MULTI": 1,
     "HINCRBY": 4,
     "HINCRBYFLOAT": 4,
     "EXEC": 1,
 }
-POLL_INSIDE: Mapping[str, int] = {"claim": 300, "plan": 301}
+POLL_INSIDE: Mapping[str, int] = {"claim_poll": 300, "reschedule_polls": 301}
 POLL_SENT: Mapping[str, int] = {"voice.poll": 1}
 
 #: The idle work of one worker in five seconds.
 IDLE_COMMANDS: Mapping[str, int] = {
     "admit": 1,
-    "overdue": 1,
-    "expired": 1,
-    "release": 1,
-    "hasten": 1,
+    "lease_overdue": 1,
+    "lease_expired": 1,
+    "release_waiting": 1,
+    "reassign_voice_creators": 1,
     # Its heartbeat and its settings.
     "HSET": 2,
     "TIME": 1,
@@ -98,7 +104,13 @@ IDLE_COMMANDS: Mapping[str, int] = {
     "XRANGE": 1,
     "DEL": 1,
 }
-IDLE_INSIDE: Mapping[str, int] = {"admit": 14, "overdue": 3, "expired": 1, "release": 1, "hasten": 3}
+IDLE_INSIDE: Mapping[str, int] = {
+    "admit": 14,
+    "lease_overdue": 3,
+    "lease_expired": 1,
+    "release_waiting": 1,
+    "reassign_voice_creators": 3,
+}
 
 
 @dataclass

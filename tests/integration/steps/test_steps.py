@@ -33,8 +33,9 @@ from tests.support.scripted import HANG_UP, Request, Scripted, answer
 from voicequeue import Limits, Stage, State, VoiceJob
 from voicequeue.domain.job import Code
 from voicequeue.domain.poll_schedule import PollPlan
-from voicequeue.storage.job_store import Store, connect
-from voicequeue.storage.redis_refusals import RedisRefusalError
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.job_store import Store
 
 MANY = Limits(in_flight=1000, first_in_flight=1000)
 

@@ -87,7 +87,7 @@ def test_what_is_due_at_different_times_parts(build: Build, simulator: Simulator
     """Each is asked about when it is its time: what shared a message before may be of different ages."""
     simulator.turn(voice_s=600)
     plain = build(simulator.api_url)
-    plain.store.controls.set_schedule("voice", [40, 60, 100])
+    plain.store.poll_history.set_schedule("voice", [40, 60, 100])
     bench = Bench(replace(plain.services, plan=PollPlan(12, 20, Random(1))), plain.clock)
     old = bench.ordered(voice("a"), voice("b"))
     bench.clock.now += 30
@@ -332,7 +332,7 @@ def test_a_result_that_comes_after_the_deadline_is_still_taken(bench: Bench) -> 
     bench.poll(Stage.VOICE, [job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
-    assert bench.store.controls.spans(Stage.VOICE) == []
+    assert bench.store.poll_history.durations(Stage.VOICE) == []
 
 
 def test_an_upstream_that_does_not_answer_until_the_deadline_fails_the_job(bench: Bench, simulator: Simulator) -> None:
@@ -368,7 +368,7 @@ def test_when_redis_clock_is_set_an_hour_ahead_a_paid_order_still_has_all_its_ti
     bench.poll_when_due(Stage.VOICE, [job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
-    [span] = bench.store.controls.spans(Stage.VOICE)
+    [span] = bench.store.poll_history.durations(Stage.VOICE)
     assert span.within <= DEADLINE_S
 
 

@@ -18,7 +18,7 @@ from tests.security import envelopes
 from tests.security.envelopes import CORPUS, ahead, every_place
 from tests.support.messages import INTAKE_KEY, UNACKED_KEY, envelope
 from voicequeue import VoiceQueue
-from voicequeue.storage.keyspace import DEFAULT_PREFIX, celery_root
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, celery_root
 
 __all__ = ["build_shared"]
 

@@ -17,6 +17,361 @@ from tests.conftest import eventually
 from tests.security.broker.deployment import PROCESSES, Deployment, deployment, flower_shows
 from tests.support.messages import INTAKE_KEY, NAME, plain_client
 from voicequeue import InArchive, VoiceQueue
+<<<<<<< /tmp/du.ours
+||||||| /tmp/du.base
+from workers.local.stack import free_port
+
+PROCESSES = ("worker", "callbacks", "archive", "web", "flower")
+BIN = Path(sys.executable).parent
+KEY = "key-of-the-account-that-pays"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The running processes: their environments by service, what each of them logs, and the administrator's client."""
+
+    environments: Mapping[str, Mapping[str, str]]
+    secrets: Mapping[str, str]
+    logs: Path
+    app: Path
+    pids: Mapping[str, int]
+    admin: Redis
+    receiver: str
+    called: list[bytes]
+
+    def url(self, user: str) -> str:
+        """The URL by which that user comes in."""
+        return self.environments["flower" if user == "flower" else "worker"]["REDIS_URL"]
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `voicequeue` where a worker runs."""
+        command = [str(BIN / "voicequeue"), *arguments]
+        env = dict(self.environments["worker"])
+        return subprocess.run(command, env=env, cwd=self.app, capture_output=True, text=True, check=False)
+
+    def refused(self) -> list[str]:
+        """What Valkey refused to its users, if anything."""
+        return [f"{each['username']}: {each['reason']} {each['object']}" for each in self.admin.acl_log()]
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Everything that docker-compose.yml starts, on the secrets that `make secrets` makes."""
+    home = tmp_path_factory.mktemp("compose")
+    called: list[bytes] = []
+    with ExitStack() as standing:
+        simulator = standing.enter_context(Simulator(**DIALS, api_key=KEY))
+        receiver = standing.enter_context(Scripted(lambda request: _noted(called, request.body)))
+        ports = {"PORT": str(free_port()), "FLOWER_PORT": str(free_port())}
+        subprocess.run(["sh", ROOT / "config" / "secrets.sh"], cwd=home, check=True, capture_output=True)
+        with (home / ".env").open("a") as file:
+            file.write(f"MUSICAPI_KEY={KEY}\nMUSICAPI_BASE_URL={simulator.api_url}\n")
+            file.write(f"VOICEQUEUE_PUBLIC_URL=http://127.0.0.1:{ports['PORT']}\nVOICEQUEUE_ARCHIVE={home}/songs\n")
+            file.write("VOICEQUEUE_CALLBACK_ALLOW=127.0.0.1\nVOICEQUEUE_AUDIO_ALLOW=127.0.0.1\n")
+        values = composed.read_values(home / ".env")
+        valkey = standing.enter_context(_valkey(home, values))
+        app = _image(home)
+        environments = {
+            name: _here(composed.environment(service, values), valkey, home, app, ports)
+            for name, service in composed.services().items()
+            if name in PROCESSES
+        }
+        pids = {
+            name: standing.enter_context(_running(name, _command(name), environments[name], home, app))
+            for name in PROCESSES
+        }
+        admin = standing.enter_context(Redis.from_url(_admin_url(home, valkey), decode_responses=True))
+        running = Deployment(environments, values, home, app, pids, admin, receiver.url, called)
+        _wait_until_it_is_up(running)
+        yield running
+
+
+def _noted(called: list[bytes], body: bytes) -> Iterator[bytes]:
+    called.append(body)
+    yield answer({})
+
+
+@contextmanager
+def _valkey(home: Path, values: Mapping[str, str]) -> Iterator[int]:
+    """The service `valkey`, by its own command on its own files; gives its port."""
+    service, port = composed.services()["valkey"], free_port()
+    for folder in ("bin", "run", "data"):
+        (home / folder).mkdir()
+    (home / "bin" / "valkey-server").symlink_to(get_binary_path())
+    shell, *files = service["command"]
+    command = [shell, *(str(composed.source_of(file, service)) for file in files)]
+    command += ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(home / "data")]
+    env = composed.environment(service, values)
+    env |= {"PATH": f"{home / 'bin'}:{os.environ['PATH']}", "VALKEY_RUN": str(home / "run")}
+    with _running("valkey", command, env, home, home):
+        eventually(lambda: _may_ping(port), otherwise=(home / "valkey.log").read_text())
+        yield port
+
+
+def _may_ping(port: int) -> bool:
+    """As the healthcheck asks: only that it may."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"AUTH health any\r\nPING\r\n")
+        with connection.makefile("rb") as answers:
+            return [answers.readline(), answers.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
+    return False
+
+
+def _image(home: Path) -> Path:
+    """The folder /app as the Dockerfile makes it, and the package that it installs."""
+    app = home / "app"
+    app.mkdir()
+    copied = re.findall(r"^COPY (\w+) \1$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    for name in {*copied, "voicequeue"}:
+        (app / name).symlink_to(ROOT / name)
+    return app
+
+
+def _here(given: Mapping[str, str], valkey: int, home: Path, app: Path, ports: Mapping[str, str]) -> dict[str, str]:
+    """What the service is given, with places of this machine in place of the container's, and in a hurry."""
+    places = {
+        "REDIS_URL": given["REDIS_URL"].replace("valkey:6379", f"127.0.0.1:{valkey}"),
+        "WEB_ADDRESS": "127.0.0.1",
+        "FLOWER_ADDRESS": "127.0.0.1",
+        "FLOWER_DB": str(home / "flower" / "state"),
+        "TMPDIR": str(home),
+    }
+    rewritten = {name: places.get(name, value) for name, value in given.items()}
+    image = {"PATH": f"{BIN}:/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(app), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**rewritten, **FAST, **ports, **image}
+
+
+def _command(name: str) -> list[str]:
+    """Of the service, or of the image."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    command: list[str] = composed.services()[name].get("command") or yaml.safe_load(dockerfile.rsplit("CMD ", 1)[1])
+    if command[0] == "celery" and "worker" in command:
+        command = [*command, "-n", f"{name}@%h"]  # a container has a host name of its own
+    return command
+
+
+@contextmanager
+def _running(name: str, command: list[str], env: Mapping[str, str], home: Path, cwd: Path) -> Iterator[int]:
+    """A process with this environment and no other."""
+    with (home / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=env, cwd=cwd, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process.pid
+        assert process.poll() is None, (home / f"{name}.log").read_text()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _admin_url(home: Path, port: int) -> str:
+    """As config/valkey/admin.sh comes in."""
+    return f"redis://admin:{(home / 'run' / 'admin').read_text()}@127.0.0.1:{port}/0"
+
+
+def _wait_until_it_is_up(running: Deployment) -> None:
+    web = running.environments["worker"]["VOICEQUEUE_PUBLIC_URL"]
+    pulses = [f"{{voicequeue}}:{kind}pulses" for kind in ("", "callbacks:", "archive:", "gateway:")]
+
+    def is_up() -> bool:
+        with suppress(requests.RequestException):
+            ready = requests.get(f"{web}/readyz", timeout=1).status_code == 200
+            return ready and all(running.admin.zcard(key) for key in pulses) and bool(flower_shows(running, "workers"))
+        return False
+
+    def end_of_logs() -> str:
+        return "\n".join(log.read_text()[-500:] for log in running.logs.glob("*.log"))
+
+    with suppress(pytest.fail.Exception):
+        return eventually(is_up, within_s=40)
+    pytest.fail(end_of_logs())
+
+
+def flower_shows(running: Deployment, what: str) -> Any:
+    """What Flower's API says, asked anew."""
+    env = running.environments["flower"]
+    login = tuple(env["FLOWER_BASIC_AUTH"].split(":"))
+    url = f"http://127.0.0.1:{env['FLOWER_PORT']}/api/{what}"
+    return requests.get(url, params={"refresh": 1}, auth=login, timeout=5).json()  # type: ignore[arg-type]
+=======
+from voicequeue.storage.heartbeats import KINDS
+from workers.local.stack import free_port
+
+PROCESSES = ("worker", "callbacks", "archive", "web", "flower")
+BIN = Path(sys.executable).parent
+KEY = "key-of-the-account-that-pays"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The running processes: their environments by service, what each of them logs, and the administrator's client."""
+
+    environments: Mapping[str, Mapping[str, str]]
+    secrets: Mapping[str, str]
+    logs: Path
+    app: Path
+    pids: Mapping[str, int]
+    admin: Redis
+    receiver: str
+    called: list[bytes]
+
+    def url(self, user: str) -> str:
+        """The URL by which that user comes in."""
+        return self.environments["flower" if user == "flower" else "worker"]["REDIS_URL"]
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `voicequeue` where a worker runs."""
+        command = [str(BIN / "voicequeue"), *arguments]
+        env = dict(self.environments["worker"])
+        return subprocess.run(command, env=env, cwd=self.app, capture_output=True, text=True, check=False)
+
+    def refused(self) -> list[str]:
+        """What Valkey refused to its users, if anything."""
+        return [f"{each['username']}: {each['reason']} {each['object']}" for each in self.admin.acl_log()]
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Everything that docker-compose.yml starts, on the secrets that `make secrets` makes."""
+    home = tmp_path_factory.mktemp("compose")
+    called: list[bytes] = []
+    with ExitStack() as standing:
+        simulator = standing.enter_context(Simulator(**DIALS, api_key=KEY))
+        receiver = standing.enter_context(Scripted(lambda request: _noted(called, request.body)))
+        ports = {"PORT": str(free_port()), "FLOWER_PORT": str(free_port())}
+        subprocess.run(["sh", ROOT / "config" / "secrets.sh"], cwd=home, check=True, capture_output=True)
+        with (home / ".env").open("a") as file:
+            file.write(f"MUSICAPI_KEY={KEY}\nMUSICAPI_BASE_URL={simulator.api_url}\n")
+            file.write(f"VOICEQUEUE_PUBLIC_URL=http://127.0.0.1:{ports['PORT']}\nVOICEQUEUE_ARCHIVE={home}/songs\n")
+            file.write("VOICEQUEUE_CALLBACK_ALLOW=127.0.0.1\nVOICEQUEUE_AUDIO_ALLOW=127.0.0.1\n")
+        values = composed.read_values(home / ".env")
+        valkey = standing.enter_context(_valkey(home, values))
+        app = _image(home)
+        environments = {
+            name: _here(composed.environment(service, values), valkey, home, app, ports)
+            for name, service in composed.services().items()
+            if name in PROCESSES
+        }
+        pids = {
+            name: standing.enter_context(_running(name, _command(name), environments[name], home, app))
+            for name in PROCESSES
+        }
+        admin = standing.enter_context(Redis.from_url(_admin_url(home, valkey), decode_responses=True))
+        running = Deployment(environments, values, home, app, pids, admin, receiver.url, called)
+        _wait_until_it_is_up(running)
+        yield running
+
+
+def _noted(called: list[bytes], body: bytes) -> Iterator[bytes]:
+    called.append(body)
+    yield answer({})
+
+
+@contextmanager
+def _valkey(home: Path, values: Mapping[str, str]) -> Iterator[int]:
+    """The service `valkey`, by its own command on its own files; gives its port."""
+    service, port = composed.services()["valkey"], free_port()
+    for folder in ("bin", "run", "data"):
+        (home / folder).mkdir()
+    (home / "bin" / "valkey-server").symlink_to(get_binary_path())
+    shell, *files = service["command"]
+    command = [shell, *(str(composed.source_of(file, service)) for file in files)]
+    command += ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(home / "data")]
+    env = composed.environment(service, values)
+    env |= {"PATH": f"{home / 'bin'}:{os.environ['PATH']}", "VALKEY_RUN": str(home / "run")}
+    with _running("valkey", command, env, home, home):
+        eventually(lambda: _may_ping(port), otherwise=(home / "valkey.log").read_text())
+        yield port
+
+
+def _may_ping(port: int) -> bool:
+    """As the healthcheck asks: only that it may."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"AUTH health any\r\nPING\r\n")
+        with connection.makefile("rb") as answers:
+            return [answers.readline(), answers.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
+    return False
+
+
+def _image(home: Path) -> Path:
+    """The folder /app as the Dockerfile makes it, and the package that it installs."""
+    app = home / "app"
+    app.mkdir()
+    copied = re.findall(r"^COPY (\w+) \1$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    for name in {*copied, "voicequeue"}:
+        (app / name).symlink_to(ROOT / name)
+    return app
+
+
+def _here(given: Mapping[str, str], valkey: int, home: Path, app: Path, ports: Mapping[str, str]) -> dict[str, str]:
+    """What the service is given, with places of this machine in place of the container's, and in a hurry."""
+    places = {
+        "REDIS_URL": given["REDIS_URL"].replace("valkey:6379", f"127.0.0.1:{valkey}"),
+        "WEB_ADDRESS": "127.0.0.1",
+        "FLOWER_ADDRESS": "127.0.0.1",
+        "FLOWER_DB": str(home / "flower" / "state"),
+        "TMPDIR": str(home),
+    }
+    rewritten = {name: places.get(name, value) for name, value in given.items()}
+    image = {"PATH": f"{BIN}:/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(app), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**rewritten, **FAST, **ports, **image}
+
+
+def _command(name: str) -> list[str]:
+    """Of the service, or of the image."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    command: list[str] = composed.services()[name].get("command") or yaml.safe_load(dockerfile.rsplit("CMD ", 1)[1])
+    if command[0] == "celery" and "worker" in command:
+        command = [*command, "-n", f"{name}@%h"]  # a container has a host name of its own
+    return command
+
+
+@contextmanager
+def _running(name: str, command: list[str], env: Mapping[str, str], home: Path, cwd: Path) -> Iterator[int]:
+    """A process with this environment and no other."""
+    with (home / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=env, cwd=cwd, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process.pid
+        assert process.poll() is None, (home / f"{name}.log").read_text()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _admin_url(home: Path, port: int) -> str:
+    """As config/valkey/admin.sh comes in."""
+    return f"redis://admin:{(home / 'run' / 'admin').read_text()}@127.0.0.1:{port}/0"
+
+
+def _wait_until_it_is_up(running: Deployment) -> None:
+    web = running.environments["worker"]["VOICEQUEUE_PUBLIC_URL"]
+    heartbeats = [f"{{voicequeue}}:{key}" for key in KINDS.values()]
+
+    def is_up() -> bool:
+        with suppress(requests.RequestException):
+            ready = requests.get(f"{web}/readyz", timeout=1).status_code == 200
+            return (
+                ready and all(running.admin.zcard(key) for key in heartbeats) and bool(flower_shows(running, "workers"))
+            )
+        return False
+
+    def end_of_logs() -> str:
+        return "\n".join(log.read_text()[-500:] for log in running.logs.glob("*.log"))
+
+    with suppress(pytest.fail.Exception):
+        return eventually(is_up, within_s=40)
+    pytest.fail(end_of_logs())
+
+
+def flower_shows(running: Deployment, what: str) -> Any:
+    """What Flower's API says, asked anew."""
+    env = running.environments["flower"]
+    login = tuple(env["FLOWER_BASIC_AUTH"].split(":"))
+    url = f"http://127.0.0.1:{env['FLOWER_PORT']}/api/{what}"
+    return requests.get(url, params={"refresh": 1}, auth=login, timeout=5).json()  # type: ignore[arg-type]
+>>>>>>> /tmp/du.theirs
 
 __all__ = ["deployment"]
 

@@ -11,8 +11,8 @@ from redis import Redis
 
 from tests.security.envelopes import CORPUS
 from voicequeue.diagnostics.checkup import look, remarks
+from voicequeue.storage.connection.keyspace import celery_root
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.keyspace import celery_root
 from workers.message_decoding import UnsoundError
 from workers.remote_control import COMMANDS, EVENTS, REPLIES, received, reply_queue
 
@@ -94,7 +94,7 @@ def test_the_doctor_names_a_key_of_a_wrong_type_and_the_fix(
     redis.set(name, "x")
     [finding] = [remark for remark in remarks(look(redis, store)) if remark.check == "queues"]
 
-    assert finding.what == f"the key {name} is a string and must be a {kind}: no worker can work"
+    assert finding.what == f"the key {name} is a string and must be a {kind}: no worker can run"
     assert f"DEL {name}" in finding.todo
 
 

@@ -19,7 +19,7 @@ from config.settings import Settings, load
 from tests.conftest import eventually
 from tests.store.conftest import Command, at_home, command
 from voicequeue import StoreUnreachable
-from voicequeue.storage.redis_url import masked, validate_redis_url
+from voicequeue.storage.connection.redis_url import masked, validate_redis_url
 from workers.local import demo, stack, up
 from workers.local.home import alone_in
 from workers.local.stack import ROOT, Addresses, Stack

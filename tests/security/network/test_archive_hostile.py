@@ -24,7 +24,8 @@ from tests.support.scripted import HANG_UP, Request, Scripted, one_answer
 from voicequeue import Clip
 from voicequeue.domain.timeouts import ArchivePatience
 from voicequeue.net.address_policy import Allowed
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 BODY = b"ID3\x04" + bytes(96)
 HERE = Allowed.of("127.0.0.1", setting="S")

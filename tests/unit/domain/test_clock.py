@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import ConnectionError, Redis
 
-from voicequeue.storage.clock import DRIFT, EVERY_S, EXACT_S, FIRST_TRIES, SOON_S, STEP_S, RedisClock
+from voicequeue.storage.connection.clock import DRIFT, EVERY_S, EXACT_S, FIRST_ATTEMPTS, SOON_S, STEP_S, RedisClock
 
 #: Redis's time at counter 0 of this host.
 OFFSET = 1_800_000_000.0
@@ -99,7 +99,7 @@ def test_a_slow_first_reply_is_repeated() -> None:
     host.time = slow_at_first  # type: ignore[method-assign]
 
     assert clock() == pytest.approx(host.now(), abs=EXACT_S)
-    assert host.queries == 2 <= FIRST_TRIES
+    assert host.queries == 2 <= FIRST_ATTEMPTS
 
 
 def test_a_slow_reply_is_ignored_and_repeated_soon() -> None:

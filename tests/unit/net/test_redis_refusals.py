@@ -12,8 +12,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from voicequeue.storage.connection import UNREACHABLE
-from voicequeue.storage.redis_refusals import CURES, RedisRefusalError, redis_refusal
+from voicequeue.storage.connection.refusals import CURES, RedisRefusalError, redis_refusal
+from voicequeue.storage.connection.retry import UNREACHABLE
 
 OOM = "command not allowed when used memory > 'maxmemory'"
 READ_ONLY = "You can't write against a read only replica"

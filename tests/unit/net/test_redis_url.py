@@ -12,8 +12,8 @@ from redis.connection import parse_url
 from config.celeryconfig import configuration
 from config.settings import BadSettings, Settings, load
 from voicequeue import VoiceQueue
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.redis_url import validate_redis_url
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.redis_url import validate_redis_url
 
 ACCEPTED = [
     "redis://localhost:6379/0",
@@ -29,34 +29,34 @@ ACCEPTED = [
 
 #: Rejected URLs, with a part of the error.
 REJECTED = {
-    "": "redis:// and rediss:// are supported",
-    "localhost:6379": "redis:// and rediss:// are supported",
-    "http://s3cr3t@host": "redis:// and rediss:// are supported",
-    "REDIS://host": "redis:// and rediss:// are supported",
+    "": "use redis:// or rediss://",
+    "localhost:6379": "use redis:// or rediss://",
+    "http://s3cr3t@host": "use redis:// or rediss://",
+    "REDIS://host": "use redis:// or rediss://",
     "redis+sentinel://:s3cr3t@host:26379/mymaster/0": "Sentinel and Cluster are not supported",
     "sentinel://host:26379": "Sentinel and Cluster are not supported",
     "redis+cluster://host": "Sentinel and Cluster are not supported",
-    "unix:///var/run/redis.sock": "a Unix socket is not supported",
-    "redis://": "it names no host",
-    "redis://:s3cr3t@:6379/0": "it names no host",
-    "redis://host:0/0": "the port is 1 to 65535",
-    "redis://host:70000/0": "the host or port cannot be read",
-    "redis://host:port/0": "the host or port cannot be read",
-    "redis://one:6379,two:6379/0": "the host or port cannot be read",
-    "redis://:s3cr3t/x@host:6379/0": "the host or port cannot be read",
-    "redis://:s3cr3t[@host:6379/0": "the host or port cannot be read",
-    "redis://:s3cr3t#x@host:6379/0": "percent-encoded",
-    "redis://one:6379/0;redis://:s3cr3t@two:6379/0": "percent-encoded",
-    "redis://host:6379/0\n": "percent-encoded",
-    "redis://host:6379/name": "the database is a whole number",
-    "redis://host:6379/-1": "the database is a whole number",
-    "redis://host:6379/0/1": "the database is a whole number",
-    "redis://host:6379/0/": "the database is a whole number",
-    "redis://host:6379/0?socket_timeout=5": "no options are supported after a '?'",
-    "redis://host:6379?db=3": "no options are supported after a '?'",
-    "redis://host:6379/0?ssl_cert_reqs=none": "no options are supported after a '?'",
-    "rediss://host:6379/0?ssl_cert_reqs=maybe": "ssl_cert_reqs is none or optional or required",
-    "rediss://host:6379/0?ssl_ca_certs=": "ssl_ca_certs is the path of a file",
+    "unix:///var/run/redis.sock": "Unix sockets are not supported",
+    "redis://": "the host is missing",
+    "redis://:s3cr3t@:6379/0": "the host is missing",
+    "redis://host:0/0": "the port must be 1 to 65535",
+    "redis://host:70000/0": "the host or port is invalid",
+    "redis://host:port/0": "the host or port is invalid",
+    "redis://one:6379,two:6379/0": "the host or port is invalid",
+    "redis://:s3cr3t/x@host:6379/0": "the host or port is invalid",
+    "redis://:s3cr3t[@host:6379/0": "the host or port is invalid",
+    "redis://:s3cr3t#x@host:6379/0": "percent-encode special characters",
+    "redis://one:6379/0;redis://:s3cr3t@two:6379/0": "percent-encode special characters",
+    "redis://host:6379/0\n": "percent-encode special characters",
+    "redis://host:6379/name": "the database must be a whole number",
+    "redis://host:6379/-1": "the database must be a whole number",
+    "redis://host:6379/0/1": "the database must be a whole number",
+    "redis://host:6379/0/": "the database must be a whole number",
+    "redis://host:6379/0?socket_timeout=5": "options after '?' are not supported",
+    "redis://host:6379?db=3": "options after '?' are not supported",
+    "redis://host:6379/0?ssl_cert_reqs=none": "options after '?' are not supported",
+    "rediss://host:6379/0?ssl_cert_reqs=maybe": "ssl_cert_reqs must be none or optional or required",
+    "rediss://host:6379/0?ssl_ca_certs=": "ssl_ca_certs must be the path of a file",
 }
 
 

@@ -149,7 +149,7 @@ def test_the_doctor_knows_every_setting_that_the_documents_name() -> None:
 
 def test_the_least_submit_rate_is_the_same_everywhere() -> None:
     """In the settings, for whoever sets it while it runs, and for the scripts."""
-    flow = (files("voicequeue.storage.scripts") / "lib" / "flow.lua").read_text(encoding="utf-8")
+    flow = (files("voicequeue.storage.scripts") / "lib" / "flow_control.lua").read_text(encoding="utf-8")
 
     assert f"local RATE_MIN = {SUBMIT_RATE_MIN:g}\n" in flow
     assert Settings(_env_file=None, submit_rate=SUBMIT_RATE_MIN).submit_rate == SUBMIT_RATE_MIN

@@ -1,1 +1,1 @@
-"""Compare indexes and counters in Redis with the job records, and repair them."""
+"""The audit of indexes and counters in Redis against the job records, and their repair."""

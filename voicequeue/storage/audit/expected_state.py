@@ -1,7 +1,6 @@
-"""What follows from the job records: where each id belongs, and what each job adds to which counter.
+"""The expected state: the indexes that each job belongs to, and its amounts in each counter, derived from the records.
 
-`Books` reads the records of a store whose jobs move all the time, and says what the counters ought to
-be at one and the same moment.
+`Books` reads the records of a running queue and computes the expected counters of one moment.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from voicequeue.storage import scripts
 
 T = TypeVar("T")
 
-#: How many records or members are read by one call.
+#: The number of records or members read by one call.
 PAGE = 1000
 
 
@@ -29,7 +28,7 @@ _STATES = frozenset(State)
 
 
 class Record(NamedTuple):
-    """What of a job's record the indexes and counters follow."""
+    """The fields of a record that determine indexes and counters."""
 
     state: str
     batch: str
@@ -42,31 +41,31 @@ class Record(NamedTuple):
     archive: str
     refused: str
     is_cancelling: bool
-    #: What its lost orders cost, if they were charged, that were given up or sent again.
+    #: The cost of its lost orders that were given up or resubmitted.
     unsettled: int
 
     @property
     def is_known(self) -> bool:
-        """Whether this release knows its state. Of any other it cannot say where the job belongs."""
+        """Whether this release knows the state; the indexes of others are unknown."""
         return self.state in _STATES
 
 
-# ── the rules: a further index or counter is a line here ──────────────────────────────────────────
+# ── the rules: add new indexes and counters here ──────────────────────────────────────────────────
 
-#: The sorted sets of ids.
+#: Names of the sorted sets of ids.
 IS_INDEX = re.compile(
-    r"line:\d:.*|flight|late|refused|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
+    r"lane:\d:.*|in_flight|late|refused|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
 ).fullmatch
 
-#: The hashes of counters.
-IS_COUNTED = re.compile(r"counters|stands|batch:[^:]+").fullmatch
+#: Names of the hashes of counters.
+IS_COUNTED = re.compile(r"counters|state_counts|batch:[^:]+").fullmatch
 
 
 def indexes(record: Record) -> Iterator[str]:
-    """Where the job's id must stand."""
-    yield f"line:{record.rank}:{record.batch}" if record.state == State.QUEUED else f"state:{record.state}"
+    """Yield the indexes that must contain the job."""
+    yield f"lane:{record.rank}:{record.batch}" if record.state == State.QUEUED else f"state:{record.state}"
     if record.state in IN_FLIGHT:
-        yield "flight"
+        yield "in_flight"
     if record.refused:
         yield "refused"
     if record.state == State.WAITING:
@@ -78,17 +77,17 @@ def indexes(record: Record) -> Iterator[str]:
 
 
 def tolerated(record: Record) -> Iterator[str]:
-    """Where it may stand besides; anywhere else it does not belong."""
+    """Yield the indexes that may contain it in addition."""
     if record.state in MAY_BE_LATE:
         yield "late"
 
 
 def counts(record: Record) -> Iterator[tuple[str, str, int]]:
-    """What the job adds: counters, field, amount."""
+    """Yield the amounts of the job: counters, field, amount."""
     yield "counters", "credits", record.credits
     yield "counters", "committed", _committed(record)
     if record.state != State.QUEUED:
-        yield "stands", f"{record.state}:{record.stage}", 1
+        yield "state_counts", f"{record.state}:{record.stage}", 1
     if record.code:
         yield "counters", f"failed.{record.code}", 1
     if record.batch:
@@ -98,7 +97,7 @@ def counts(record: Record) -> Iterator[tuple[str, str, int]]:
 
 
 def _committed(record: Record) -> int:
-    """Credits that are promised to a job; scripts/lib/keys.lua says the same."""
+    """Return the credits reserved for a job; the same as in scripts/lib/keys.lua."""
     if record.state not in IN_FLIGHT | {State.UNSURE}:
         return 0
     is_last = record.stage != Stage.VOICE or not record.next_stage or record.is_cancelling
@@ -106,14 +105,14 @@ def _committed(record: Record) -> int:
     return later + (0 if record.state == State.PENDING else PRICES[Stage(record.stage)])
 
 
-#: What else stands in these hashes: no sum over jobs, but what somebody set.
-_SET = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "callback_origin", "settlings"})
+#: Fields of these hashes that are settings, not sums over jobs.
+_SETTINGS = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "callback_origin", "settlings"})
 
 
-def told(counters: str, written: dict[str, str]) -> dict[str, int]:
-    """What counters say of the records that are there, by the fields that `counts` gives; credits of all stages are one
-    sum."""
-    amounts = {field: _number(amount) for field, amount in written.items() if field not in _SET}
+def comparable(counters: str, values: dict[str, str]) -> dict[str, int]:
+    """Return the amounts in counters for existing records, by the fields that `counts` yields; credits of all stages
+    are one sum."""
+    amounts = {field: _number(amount) for field, amount in values.items() if field not in _SETTINGS}
     purged = amounts.pop("purged.credits", 0)
     if counters != "counters":
         return amounts | ({"credits": amounts.get("credits", 0) - purged} if purged else {})
@@ -121,111 +120,125 @@ def told(counters: str, written: dict[str, str]) -> dict[str, int]:
     return kept | {"credits": sum(amount for field, amount in amounts.items() if field.endswith(".credits")) - purged}
 
 
-def _number(written: str) -> int:
-    """What is no number counts nothing."""
+def _number(value: str) -> int:
+    """Return the number; 0 for any other text."""
     try:
-        return int(written)
+        return int(value)
     except ValueError:
         return 0
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
-#: What of a record is read for that.
+#: The fields of a record that are read.
 FIELDS = (
-    *("state", "batch", "credits", "rank", "stage", "next", "failure", "shares", "archive", "refused", "cancelling"),
+    *(
+        "state",
+        "batch",
+        "credits",
+        "rank",
+        "stage",
+        "next_stage",
+        "failure",
+        "shares",
+        "archive",
+        "refused",
+        "cancelling",
+    ),
     *("lost", "orders"),
 )
 
 
 def record_of(values: Sequence[str | None]) -> Record | None:
-    """The record from its `FIELDS`; None where there is none."""
+    """Return the record from its `FIELDS`; None if there is none."""
     if values == [None] * len(FIELDS):
         return None
     state, batch, credits, rank, stage, next_stage, failure, shares, archive, refused, cancelling, *orders = values
     code = json.loads(failure)["code"] if failure else ""
     spent = int(credits or 0)
-    # Of no other state it is asked for; and records that are alike are kept once.
+    # Only needed in this state; equal records are stored once.
     shares = shares if state == State.WAITING else None
-    known = (state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
-    return Record(*known, archive or "", "refused" if refused else "", bool(cancelling), _unsettled(*orders))
+    fields = (state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
+    return Record(*fields, archive or "", "refused" if refused else "", bool(cancelling), _unsettled(*orders))
 
 
 def _unsettled(lost: str | None, orders: str | None) -> int:
-    """Credits of lost orders that upstream has not named; scripts/lib/orders.lua says the same."""
+    """Return the cost of lost orders that upstream has not reported; the same as in scripts/lib/orders.lua."""
     if not lost:
         return 0
-    named = json.loads(orders or "{}")
-    return sum(PRICES[Stage(stage)] for attempt, stage in json.loads(lost).items() if attempt not in named)
+    reported = json.loads(orders or "{}")
+    return sum(PRICES[Stage(stage)] for attempt, stage in json.loads(lost).items() if attempt not in reported)
 
 
 class Books:
-    """The records of one store as `look` last saw them, and the sums that follow from them."""
+    """The records of one queue as of the last `look`, and the expected sums."""
 
     def __init__(self, redis: Redis, root: str) -> None:
         self.records: dict[str, Record] = {}
         self.sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        #: How often counters were corrected before the last look.
+        #: The number of corrections of counters before the last look.
         self.corrections = "0"
-        #: Whether moves were made that can no longer be followed: the sums are worth nothing then.
+        #: Whether some changes can no longer be followed, so that the sums are invalid.
         self.is_torn = False
         self._redis = redis
         self._root = root
-        self._alike: dict[Record, Record] = {}  # a million records are a few dozen different ones
+        self._distinct: dict[Record, Record] = {}  # a million records have a few dozen distinct values
         self._grown: set[str] = set()
-        self._known = [_newest(redis, f"{root}{stream}") for stream in ("events", "purged")]
+        self._positions = [_newest(redis, f"{root}{stream}") for stream in ("events", "purged")]
 
     def read(self) -> None:
-        """Read every record, and follow those that move meanwhile."""
-        # Braces of the hash tag mean nothing to a pattern; brackets would.
+        """Read every record, and follow the changes meanwhile."""
+        # The braces of the hash tag have no meaning in a pattern.
         for page in pages(self._redis.scan_iter(match=f"{self._root}job:*", count=PAGE)):
             self._read([key.removeprefix(f"{self._root}job:") for key in page])
             self.look([])
 
     def read_new(self) -> None:
-        """Read the jobs that were enqueued meanwhile: an event tells no more of them than their batch."""
+        """Read the jobs that were enqueued meanwhile: their event names only their batch."""
         for batch in self._grown:
             self.has_jobs(batch)
         self._grown.clear()
 
     def has_jobs(self, batch: str) -> bool:
-        """Whether any record names this batch; those of its members are read that were not yet."""
+        """Return whether a record is of this batch, after reading its new members."""
         job_ids = self.members(f"batch:{batch}:jobs")
         for page in pages(job_ids - self.records.keys()):
             self._read(page)
         return any(self.records[job_id].batch == batch for job_id in job_ids & self.records.keys())
 
     def look(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Follow all moves and purges, and give those of the counters that can be compared with `sums` now.
+        """Follow all changes and purges, and return those counters that can be compared with `sums` now.
 
-        Not yet among them are those of a batch that has new jobs.
+        Counters of a batch with new jobs cannot be compared yet.
         """
-        found = None
-        while found is None and not self.is_torn:
-            found = self._follow(names)
+        counters = None
+        while counters is None and not self.is_torn:
+            counters = self._follow(names)
         grown = {f"batch:{batch}" for batch in self._grown}
-        return {name: told(name, dict(_pairs(flat))) for name, flat in (found or {}).items() if name not in grown}
+        return {
+            name: comparable(name, dict(_pairs(flat))) for name, flat in (counters or {}).items() if name not in grown
+        }
 
     def _follow(self, names: Sequence[str]) -> dict[str, list[str]] | None:
-        """The counters, of the moment up to which moves were followed; None while there are more of them."""
-        asked: list[str | int] = [*self._known, PAGE, len(FIELDS), *FIELDS, *names]
-        seen = scripts.run(self._redis, "look", self._root, *asked)
-        if seen is None:
+        """Return the counters as of the last change that was followed; None while there are more changes."""
+        arguments: list[str | int] = [*self._positions, PAGE, len(FIELDS), *FIELDS, *names]
+        reply = scripts.run(self._redis, "read_changes", self._root, *arguments)
+        if reply is None:
             self.is_torn = True
             return None
-        *self._known, is_all, moved, grown, self.corrections, counters = seen
-        for job_id, values in _pairs(moved):
+        *self._positions, is_complete, changed, grown, self.corrections, counters = reply
+        for job_id, values in _pairs(changed):
             self._put(job_id, record_of(values))
         self._grown.update(grown)
-        return dict(zip(names, counters, strict=True)) if is_all else None
+        return dict(zip(names, counters, strict=True)) if is_complete else None
 
     def names(self) -> set[str]:
-        """Every key but those of single jobs and voices (job:<id>, timeline:<id>, voice:<id>), without the root."""
-        found = self._redis.scan_iter(match=f"{self._root}[^jtv]*", count=PAGE)
-        return {key.removeprefix(self._root) for key in found}
+        """Return the names of all keys except those of single jobs and voices (job:, timeline:, voice:)."""
+        keys = self._redis.scan_iter(match=f"{self._root}[^jtv]*", count=PAGE)
+        return {key.removeprefix(self._root) for key in keys}
 
     def members(self, index: str) -> set[str]:
-        """The ids in a sorted set."""
+        """Return the ids in a sorted set."""
         return {member for member, _ in self._redis.zscan_iter(self._root + index, count=PAGE)}
 
     def _read(self, job_ids: Sequence[str]) -> None:
@@ -240,7 +253,7 @@ class Books:
         if before:
             self._add(before, -1)
         if record:
-            self.records[job_id] = self._alike.setdefault(record, record)
+            self.records[job_id] = self._distinct.setdefault(record, record)
             self._add(record, 1)
 
     def _add(self, record: Record, times: int) -> None:
@@ -249,22 +262,24 @@ class Books:
 
 
 def _newest(redis: Redis, stream: str) -> str:
-    """The id of the last entry; '0-0' where there is none."""
+    """Return the id of the last entry; '0-0' if there is none."""
     newest = cast(list[Any], redis.xrevrange(stream, count=1))
     return cast(str, newest[0][0]) if newest else "0-0"
 
 
 def callbacks(redis: Redis, root: str) -> set[str]:
-    """The ids of all callbacks, be it that one has no record or stands nowhere."""
+    """Return the ids of all callbacks that have a record or are in an index."""
     listed = [redis.zscan_iter(f"{root}callbacks:{name}", count=PAGE) for name in ("pending", "undelivered")]
     records = redis.scan_iter(match=f"{root}callback:*", count=PAGE)
-    return {member for each in listed for member, _ in each} | {key.removeprefix(f"{root}callback:") for key in records}
+    return {member for index in listed for member, _ in index} | {
+        key.removeprefix(f"{root}callback:") for key in records
+    }
 
 
-def pages(found: Iterable[T], size: int = PAGE) -> Iterator[list[T]]:
-    """What was found, a page at a time."""
-    rest = iter(found)
-    while page := list(islice(rest, size)):
+def pages(items: Iterable[T], size: int = PAGE) -> Iterator[list[T]]:
+    """Yield the items page by page."""
+    remaining = iter(items)
+    while page := list(islice(remaining, size)):
         yield page
 
 

@@ -1,71 +1,76 @@
-"""Mends what the audit found, while workers run and jobs move.
+"""The repair of what an audit found, while workers run.
 
-Records stay as they are: indexes and counters are made to follow them. What has moved on since it was
-found is left alone.
+Records stay unchanged: indexes and counters are made to follow them. A job that has changed since the audit is left
+alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from redis import Redis
 
 from voicequeue.storage import scripts
-from voicequeue.storage.audit.audit import Drift, Finding, Misplaced, Stray, Turn, Unlisted, Unmade
 from voicequeue.storage.audit.expected_state import pages
+from voicequeue.storage.audit.findings import Drift, Finding, Misplaced, Stray, Turn, Unlisted, Unmade
 
-#: How much one script mends: a millisecond or two.
+F = TypeVar("F", bound=Finding)
+
+#: The number of findings that one script repairs, in a millisecond or two.
 _PAGE = 200
 
 
 def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -> list[Finding]:
-    """Mend these findings; gives those that were. `now` in Unix seconds is when missing slots are due."""
+    """Repair these findings and return those that were repaired. `now` (Unix seconds) is the due time of restored
+    slots."""
     root = f"{{{prefix}}}:"
-    mended: list[Finding] = []
-    for page in pages((each for each in findings if isinstance(each, Misplaced)), _PAGE):
-        mended += _done(page, scripts.run(redis, "mend", root, now, *_flat(map(_place, page))))
-    # By their members, which are right now.
-    for batches in pages((each for each in findings if isinstance(each, Unlisted)), _PAGE):
-        mended += _done(batches, scripts.run(redis, "relist", root, *(each.batch for each in batches)))
-    for turns in pages((each for each in findings if isinstance(each, Turn)), _PAGE):
-        mended += _done(turns, scripts.run(redis, "turns", root, *_flat((each.rank, each.batch) for each in turns)))
-    for voices in pages((each for each in findings if isinstance(each, Unmade)), 1):  # many may wait for each
-        mended += _done(
-            voices, scripts.run(redis, "unmade", root, now, 1, *_flat((each.voice, each.job_id) for each in voices))
-        )
-    for strays in pages((each for each in findings if isinstance(each, Stray)), _PAGE):
-        wrong = scripts.run(redis, "stray", root, now, 1, *(each.callback_id for each in strays))
-        mended += _done(strays, [1 if what else 0 for what in wrong])
-    return mended + _corrected(redis, root, [each for each in findings if isinstance(each, Drift)])
+    repaired: list[Finding] = []
+    for misplaced in _pages_of(Misplaced, findings):
+        arguments = _flat((item.job_id, item.version, item.index, int(item.belongs)) for item in misplaced)
+        repaired += _repaired(misplaced, scripts.run(redis, "repair_indexes", root, now, *arguments))
+    # After the members of batches, on which the list of batches depends.
+    for batches in _pages_of(Unlisted, findings):
+        codes = scripts.run(redis, "repair_batch_list", root, *(item.batch for item in batches))
+        repaired += _repaired(batches, codes)
+    for turns in _pages_of(Turn, findings):
+        codes = scripts.run(redis, "repair_lanes", root, *_flat((item.rank, item.batch) for item in turns))
+        repaired += _repaired(turns, codes)
+    for voices in _pages_of(Unmade, findings, 1):  # many jobs may wait for each
+        codes = scripts.run(redis, "check_voices", root, now, 1, *_flat((item.voice, item.job_id) for item in voices))
+        repaired += _repaired(voices, codes)
+    for strays in _pages_of(Stray, findings):
+        problems = scripts.run(redis, "check_callbacks", root, now, 1, *(item.callback_id for item in strays))
+        repaired += _repaired(strays, [1 if problem else 0 for problem in problems])
+    return repaired + _corrected(redis, root, [item for item in findings if isinstance(item, Drift)])
 
 
-def _place(found: Misplaced) -> tuple[str, str, str, int]:
-    return found.job_id, found.version, found.index, int(found.belongs)
+def _pages_of(kind: type[F], findings: Sequence[Finding], size: int = _PAGE) -> Iterator[list[F]]:
+    return pages((item for item in findings if isinstance(item, kind)), size)
 
 
 def _corrected(redis: Redis, root: str, drifts: Sequence[Drift]) -> list[Finding]:
-    """Those that were corrected: only while nobody else does the same, or it would count twice."""
+    """Correct counters and return what was corrected; stops if another repair runs, which would correct them twice."""
     corrected: list[Finding] = []
     corrections = int(drifts[0].corrections) if drifts else 0
-    of_one_time = (each for each in drifts if each.corrections == drifts[0].corrections)
+    of_one_time = (drift for drift in drifts if drift.corrections == drifts[0].corrections)
     for number, page in enumerate(pages(of_one_time, _PAGE), start=corrections):
-        if not scripts.run(redis, "correct", root, str(number), *_flat(map(_amount, page))):
+        if not scripts.run(redis, "correct_counters", root, str(number), *_flat(map(_amount, page))):
             break
         corrected += page
     return corrected
 
 
 def _amount(drift: Drift) -> tuple[str, str, int]:
-    # Which stage a credit of the sum belongs to, no record tells.
+    # The records do not say which stage a credit of the sum belongs to.
     is_sum = (drift.counters, drift.field) == ("counters", "credits")
     field = "corrected.credits" if is_sum else drift.field
     return drift.counters, field, drift.expected - drift.found
 
 
 def _flat(rows: Iterable[tuple[Any, ...]]) -> list[Any]:
-    return [part for row in rows for part in row]
+    return [value for row in rows for value in row]
 
 
-def _done(findings: Sequence[Finding], codes: Sequence[int]) -> list[Finding]:
-    return [each for each, code in zip(findings, codes, strict=True) if code]
+def _repaired(findings: Sequence[Finding], codes: Sequence[int]) -> list[Finding]:
+    return [finding for finding, code in zip(findings, codes, strict=True) if code]

@@ -1,4 +1,4 @@
-"""The Lua scripts: one action a file, loaded once, each led by the shared ones in `lib/`."""
+"""The Lua scripts: one action per file, loaded once, each preceded by the shared parts in `lib/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from voicequeue.storage.connection import UNREACHABLE, failures, lost, no_later_than
+from voicequeue.storage.connection.retry import UNREACHABLE, failures, lost, no_later_than
 from voicequeue.texts import mended
 
 if TYPE_CHECKING:
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-#: In this order: each relies on those before it.
+#: The shared parts; each depends on those before it.
 _PARTS = (
     "keys",
-    "line",
-    "flow",
-    "refused",
+    "backlog",
+    "flow_control",
+    "refusals",
     "orders",
     "callbacks",
     "archive",
-    "move",
-    "cancel",
-    "voices",
-    "batch",
-    "walk",
+    "transition",
+    "cancellation",
+    "shared_voices",
+    "batches",
+    "paging",
 )
 _SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)
 
-#: What each does at last.
+#: The end of every script.
 _END = "local outcome = action() write_sums() return outcome"
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script's whole text, and the name that Redis knows it by."""
+    """The whole text of a script, and its SHA-1 in Redis."""
 
     source: str
     sha: str
@@ -50,7 +50,7 @@ class Script:
 
 @cache
 def load(name: str) -> Script:
-    """The script called `name`."""
+    """Return the script with this name."""
     folder = files(__name__)
     *shared, action = ((folder / part).read_text(encoding="utf-8") for part in (*_SHARED, f"{name}.lua"))
     source = "\n".join((*shared, "local function action()", action, "end", _END))
@@ -58,45 +58,45 @@ def load(name: str) -> Script:
 
 
 def run(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:
-    """What the script called `name` returns; `root` is what every key begins with."""
+    """Run the script with this name and return its reply; `root` is the prefix of every key."""
     return _run(redis, load(name), root, _encodable(arguments))
 
 
-def _run(redis: Redis, script: Script, root: str, given: Sequence[str | float]) -> Any:
+def _run(redis: Redis, script: Script, root: str, arguments: Sequence[str | float]) -> Any:
     command: Callable[..., Any] = redis.execute_command
     try:
-        return command("EVALSHA", script.sha, 1, root, *given)
-    except NoScriptError:  # a Redis that has not seen it yet, or was restarted
-        return command("EVAL", script.source, 1, root, *given)
+        return command("EVALSHA", script.sha, 1, root, *arguments)
+    except NoScriptError:  # Redis has not loaded it yet, or was restarted
+        return command("EVAL", script.source, 1, root, *arguments)
 
 
 class Call:
-    """A script that Redis runs while its caller does something else."""
+    """A call of a script that runs while its caller does something else."""
 
     def __init__(self, redis: Redis, name: str, root: str, *arguments: str | float) -> None:
         self._redis, self._script, self._root = redis, load(name), root
-        self._given = _encodable(arguments)
+        self._arguments = _encodable(arguments)
         self._connection: Any = None
         self._failures = failures()
 
     def begin(self) -> None:
-        """Send it, on a connection that is its own until the result is read. Where Redis is away, that waits for it."""
+        """Send the call on a connection of its own. If Redis is unreachable, `result` sends it."""
         connection: Any = None
         try:
             with no_later_than(time.monotonic()):
                 connection = self._redis.connection_pool.get_connection()
-            connection.send_command("EVALSHA", self._script.sha, 1, self._root, *self._given)
+            connection.send_command("EVALSHA", self._script.sha, 1, self._root, *self._arguments)
         except (*UNREACHABLE, OSError):
             self._lost(connection)
         else:
             self._connection = connection
 
     def result(self) -> Any:
-        """What it returns. Where the connection was lost it is asked for again, like any other script."""
+        """Return the reply. If the connection was lost, the script is run again, like any other."""
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
-                found = connection.read_response()
+                reply = connection.read_response()
             except (*UNREACHABLE, OSError):
                 self._lost(connection)
             except RedisError as error:
@@ -105,11 +105,11 @@ class Call:
                     raise
             else:
                 self._redis.connection_pool.release(connection)
-                return found
-        return _run(self._redis, self._script, self._root, self._given)
+                return reply
+        return _run(self._redis, self._script, self._root, self._arguments)
 
     def is_second_try(self) -> bool:
-        """Whether what it returned may tell of what it did itself, in a try whose answer was lost."""
+        """Return whether the script may have run twice, because the reply to its first attempt was lost."""
         return failures() > self._failures
 
     def _lost(self, connection: Any) -> None:
@@ -120,4 +120,4 @@ class Call:
 
 
 def _encodable(arguments: Sequence[str | float]) -> list[str | float]:
-    return [mended(each) if isinstance(each, str) else each for each in arguments]
+    return [mended(argument) if isinstance(argument, str) else argument for argument in arguments]

@@ -1,52 +1,53 @@
--- admit: take jobs from the backlog into flight: by priority, within it batches by turns, as many as there are
--- slots, POSTs a minute and credits for. On trial that is one that was not refused yet, if there is any; and after a
--- trial that failed one from the other end of the backlog, for jobs that are alike often lie together.
+-- admit: move jobs from the backlog into flight: by priority, within a priority batch by batch in turn, as many as
+-- slots, submit rate and credits allow. During a trial this is one job, preferably one that was not refused yet;
+-- after each second failed trial it is taken from the end of the backlog, because similar jobs often follow one
+-- another.
 -- KEYS  root
--- ARGV  now, most to take in this call, then the limits
--- RETURNS  'short' or 'enough' where that has changed since the last call, else ''; then id, stage, id, stage, …
+-- ARGV  now, maximum number to admit, then the limits
+-- RETURNS  'short' or 'enough' if that has changed since the last call, else ''; then id, stage, id, stage, …
 local now, limits = tonumber(ARGV[1]), limits_from(3)
-local paused, gate, failed = paused_stages(), gate_of(now)
+local paused, gate, failures = paused_stages(), gate_state(now)
 redis.call('DEL', key('wake'))
-local is_early = gate == 'closed' and is_newcomer_tried(now, paused)
+local is_early = gate == 'closed' and try_early_trial(now, paused)
 if gate == 'closed' and not is_early then return { '' } end
 
 local waiting = redis.call('ZCARD', key('state:admitted'))
-local free = math.min(limit_now(limits) - redis.call('ZCARD', key('flight')), tonumber(ARGV[2]))
--- What cannot leave within seconds need not hold a slot.
+local free = math.min(current_limit(limits) - redis.call('ZCARD', key('in_flight')), tonumber(ARGV[2]))
+-- Jobs that cannot be submitted within seconds need no slot.
 if limits.rate then free = math.min(free, math.ceil(limits.rate / 20) - waiting) end
 if gate ~= 'open' then free = math.min(free, 1 - waiting - redis.call('ZCARD', key('state:charging'))) end
 
-local credits = credits_free(limits.floor)
-local from_end = is_early or (failed % 2 == 1 and redis.call('EXISTS', key('refused')) == 1)
-local admitted, short = { '' }, nil
+local credits = available_credits(limits.floor)
+local from_end = is_early or (failures % 2 == 1 and redis.call('EXISTS', key('refused')) == 1)
+local admitted, shortage = { '' }, nil
 
--- Whether the batch whose turn it is has had it; nil where nothing can be paid any more.
-local function serve(rank, batch, head_of)
+-- Admit the next job of a batch. Returns whether there was one; nil if the credits do not suffice.
+local function admit_from(rank, batch, head_of)
   local id = head_of(rank, batch)
   if not id then return false end
-  local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next')
-  local cost = cost_from(job[1], job[2])
+  local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next_stage')
+  local cost = cost_from_stage(job[1], job[2])
   if not batch_allows(batch, cost) then return false end
-  if credits and credits < cost then short = cost return nil end
-  move(id, { to = 'admitted', stage = job[1], due = ARGV[1] }, ARGV[1])
-  to_the_back(rank, batch, 'XX')
+  if credits and credits < cost then shortage = cost return nil end
+  transition(id, { to = 'admitted', stage = job[1], due = ARGV[1] }, ARGV[1])
+  move_to_back(rank, batch, 'XX')
   admitted[#admitted + 1], admitted[#admitted + 2] = id, job[1]
   credits, free = credits and credits - cost, free - 1
   return true
 end
 
-local function serve_all(head_of, reversed)
+local function admit_all(head_of, is_reversed)
   for n = 0, 2 do
-    local rank, passed = reversed and 2 - n or n, 0
-    while free > 0 and not short do
-      local batch = redis.call('ZRANGE', key('turns:' .. rank), passed, passed)[1]
+    local rank, skipped = is_reversed and 2 - n or n, 0
+    while free > 0 and not shortage do
+      local batch = redis.call('ZRANGE', key('lanes:' .. rank), skipped, skipped)[1]
       if not batch then break end
-      if not serve(rank, batch, head_of) then passed = passed + 1 end
+      if not admit_from(rank, batch, head_of) then skipped = skipped + 1 end
     end
   end
 end
 
-if gate ~= 'open' then serve_all(heads(paused, passing(now, true), from_end), from_end) end
-serve_all(heads(paused, passing(now, false), from_end))
-admitted[1] = note_short(now, short, free)
+if gate ~= 'open' then admit_all(lane_heads(paused, skips_refused(now, true), from_end), from_end) end
+admit_all(lane_heads(paused, skips_refused(now, false), from_end))
+admitted[1] = record_shortage(now, shortage, free)
 return admitted

@@ -1,161 +1,173 @@
--- Shared by every script: the key map, and what follows from a job's state.
+-- Shared by every script: the keys, and what follows from a job's state.
 --
--- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them lie in one cluster slot:
---   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next,
---                          origin (through which door it came, and who brought it: voicequeue/domain/origin.py);
---                          later attempt, holder, since (when it was ordered, or later: see IDLE_S), asked (when it
---                          was not ready yet; 0 = not known), model, credits,
---                          lined (when it joined the line anew), refused (JSON, while upstream refuses its order in
---                          words that may be meant for every order: times, own, takes, at, words),
---                          cancelling (when its cancelling was asked for; while it is charging or unsure),
---                          shares (the id of the voice that it shares with others), sha256 (of the recording),
---                          voice.task, music.task (the order that is asked about), orders (JSON: upstream's task by
---                          attempt, of each order that was charged), lost (JSON: stage by attempt, of orders that may
---                          have been charged and were given up or sent again), doubt (JSON: since when upstream says that the order
---                          failed, in which words), reorder (to be ordered again when that is certain),
---                          answer (the beginning of what upstream answered to its last order, where that cannot be read),
+-- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them are in one cluster slot.
+--
+-- Jobs
+--   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next_stage,
+--                          origin (which interface and caller enqueued it: voicequeue/domain/origin.py);
+--                          later attempt, holder (token of the claim), since (submission time, see IDLE_S), asked (last
+--                          time it was not ready; 0 = unknown), model, credits,
+--                          requeued_at (when it went back to the backlog), refused (JSON, while upstream refuses its
+--                          order with an error that may concern every order: count, own_count, accepted, at, message),
+--                          cancelling (time of the cancellation request, while charging or unsure),
+--                          shares (id of the voice that it shares), sha256 (of the recording),
+--                          voice.task, music.task (upstream's current task), orders (JSON: upstream's task by attempt,
+--                          of each charged order), lost (JSON: stage by attempt, of orders that may have been charged
+--                          and were given up or resubmitted), doubt (JSON: a failure that upstream reported once),
+--                          reorder (resubmit when that failure is confirmed),
+--                          answer (start of an unreadable response to its last order),
 --                          persona_id, voice_name, clips, failure, settled,
---                          callback (id of the last one that tells of it); archive (pending, done, failed), of one
---                          that is not done archive.since, archive.tries, archive.reason, archive.holder (while
---                          somebody is at it); archived.audio.<clip>, archived.image.<clip> (JSON: url, size, sha256)
---   timeline:<id>  list    every move as JSON: at, state, stage, reason, attempt, task_id
---   line:<rank>:<batch> zset  ids in state queued, of one priority and batch ('' = none); the head has the
---                          lowest score
---   turns:<rank>   zset    batches that have such a line; score = whose turn it is
---   state:<state>  zset    ids in any other state; score = when they entered it
---   refused        zset    ids whose record says `refused`; score = when the order may be sent again
---   refused:<reason> set   those of them that were refused for that reason since upstream last took an order
---   slowed         zset    ids that upstream said "slow down" of, for ten minutes; score = when
---   unanswered:<reason> set what was not answered, or refused, since upstream last answered a question: ids,
---                          `balance`, `any`
---   flight         zset    ids that hold a slot; score = when they next need somebody
---   late           zset    ids of jobs that are over and whose paid order may still deliver, or the rest of it; score = when
---                          to ask
---   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): maker, the
---                          job that makes it; then persona_id, name, job (who made it), at, audio_url; failure
---                          (JSON) while jobs that waited for it are failed with it; of a named one recording, and
---                          jobs: how many share it
---   waiting:<voice> zset   ids that wait for it; score = when they came
---   voices         zset    voices by URL that are there; score = when they came
---   voices:due     set     voices that some still wait for although it is decided what becomes of them
---   expiry         zset    ids that must have begun by then, until they are over or seen to have begun
---   batches        zset    names of batches that have jobs; score = when the first one came
---   batch:<name>   hash    number of jobs by state; credits; committed: as in counters, and what its lost orders may
---                          have cost that were given up or sent again; purged.credits: what purged jobs are among
---                          those credits; what somebody set: max_credits, max_in_flight, paused, callback_url,
---                          callback_origin (who set that);
---                          settlings: how often its callback was written
---   batch:<name>:jobs zset its ids; score = when they came
---   counters       hash    <stage>.charges, <stage>.credits, day.<n>: for ever; corrected.credits, what repairs
---                          added to them; corrections, how often repairs corrected any counters; committed: credits
---                          that jobs in flight are still going to spend, and unsure ones may; unsettled: what lost
---                          orders cost, if they were charged, that were given up or sent again; failed.<code>: jobs
---                          that failed so; turn;
---                          callbacks.delivered, archive.files, archive.jobs: how many were archived; purged.<state>:
---                          how many were purged; purged.credits: what they had spent
---   stands         hash    <state>:<stage>: how many jobs stand there; those that are queued the lines tell
---   tally          hash    what processes count beside the records: call:<operation>:<outcome>, tries:<outcome>;
---                          <what>.le:<of>:<bound>, how often it took so long; <what>.sum:<of> (voicequeue/storage/metrics.py)
---   account        hash    credits left by our count, at (when upstream said it last), short (JSON, while the
---                          next job cannot be paid), drift (JSON, while more has left it than was counted)
---   balances       list    JSON: what upstream said was left; what we had spent by then, and for how many orders of
---                          each stage; what orders cost that were under way, unsure, unsettled
---   gate           hash    by reason, JSON: since, detail, till, times
---   flow           hash    limit, ceiling, streak, patience, cut: how many jobs upstream lets us have in flight;
---                          tat: the submit rate; took: when upstream took an order last; takes.<stage>: how many it
---                          took; failures: calls in a row that upstream did not answer; looked: how many of those who wait for a voice this round has
---                          looked at
---   spans:<kind>   list    "over within": how long the last orders of a stage and model took
---   kinds          set     those kinds
---   schedules      hash    by kind, JSON: the ages at which to ask
---   settings       hash    the limits in the workers' settings, for whoever asks
---   limits         hash    what somebody set while it runs: in_flight, submit_rate, credit_floor
---   turn:<name>    string  whose turn it is to do something that one worker does for all
---   plan:<token>   list    what somebody may do at once: JSON of what and to how many, then "id version" for
---                          each job; gone after an hour
---   wake           list    an element, while there may be something to admit
---   told           string  the last of them that was logged
---   events         stream  every move: id, batch, state, stage, reason, took (seconds before it); enqueueing as one event a call and
---                          batch, without an id
---   purged         stream  jobs that are not kept any more: id, batch
---   callback:<id>  hash    what a caller is still to be told: subject (job:<id> or batch:<name>), seq (its order
---                          there), type, at, data (JSON: the record as it stood), batch; later tries, reason,
---                          since (when somebody wanted it delivered again). Gone when it is delivered
---   callbacks:of:<subject> zset ids that are pending; score = seq. Only the first is due, the others wait for it
---   callbacks:pending zset ids; score = when to try, +inf while they wait for an earlier one
---   callbacks:out  zset    ids that were handed out and not claimed yet; score = until when
+--                          callback (id of its last callback); archive (pending, done, failed), until done
+--                          archive.since, archive.tries, archive.reason, archive.holder (token of the claim);
+--                          archived.audio.<clip>, archived.image.<clip> (JSON: url, size, sha256)
+--   timeline:<id>  list    every transition as JSON: at, state, stage, reason, attempt, task_id
+--   state:<state>  zset    ids in any state but queued; score = when they entered it
+--   in_flight      zset    ids that hold a slot; score = when they are due
+--   late           zset    ids of settled jobs whose charged order may still deliver; score = when the poll is due
+--   start_by       zset    ids with a deadline for their start, until they are settled or seen to have started
+--   state_counts   hash    <state>:<stage>: number of jobs; queued jobs are counted by their lanes
+--   events         stream  every transition: id, batch, state, stage, reason, took (seconds since the previous one);
+--                          one event without an id for each enqueueing call and batch
+--   purged         stream  purged jobs: id, batch
+--   event_cursor   string  id of the last event that was logged
+--
+-- The backlog
+--   lane:<rank>:<batch> zset queued ids of one priority and batch ('' = none); the head has the lowest score
+--   lanes:<rank>   zset    batches with such a lane; score = turn order
+--   wake           list    one element while there may be a job to admit
+--
+-- Voices
+--   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): maker (the job
+--                          that creates it); then persona_id, name, job (its creator), at, audio_url; failure (JSON)
+--                          while waiting jobs fail with it; of a named voice also recording and jobs (how many share it)
+--   waiting:<voice> zset   ids that wait for it; score = when they were created
+--   voices         zset    created voices by URL; score = when they were created
+--   voices:decided set     voices that were created or failed and still have waiting jobs
+--
+-- Batches
+--   batches        zset    names of batches that have jobs; score = when the first one was created
+--   batch:<name>   hash    number of jobs by state; credits; committed: reserved credits as in `counters`, plus the cost of
+--                          lost orders that were given up or resubmitted; purged.credits: credits of purged jobs,
+--                          included in credits; settings: max_credits, max_in_flight, paused, callback_url,
+--                          callback_origin (who set it); settlings: how many callbacks were created for it
+--   batch:<name>:jobs zset its ids; score = when they were created
+--
+-- Flow control
+--   gate           hash    by reason, JSON: since, detail, ends_at, failures (failed trials); closed_at, trial_at (an
+--                          early trial of jobs that were enqueued later)
+--   flow           hash    limit, ceiling, streak, probe_after, decreased_at: the limit of jobs in flight; tat: the
+--                          submit rate (GCRA); accepted_at: when upstream last accepted an order; accepted.<stage>: how
+--                          many it accepted; failures: consecutive requests without a response; waiting_cursor: how
+--                          many waiting jobs the current round has examined
+--   refused        zset    ids whose record has `refused`; score = when the order may be sent again
+--   refused:<reason> set   those refused for this reason since upstream last accepted an order
+--   rate_limited   zset    ids whose order upstream rate-limited in the last ten minutes; score = when
+--   unanswered:<reason> set subjects of failed requests since upstream last responded: ids, `balance`, `any`
+--   settings       hash    the limits in the workers' settings
+--   limits         hash    limits set at run time: in_flight, submit_rate, credit_floor
+--   poll_durations:<kind> list "over within": durations of the latest orders of a stage and model
+--   poll_kinds     set     those kinds
+--   poll_schedules hash    by kind, JSON: the ages at which orders are polled
+--   lock:<name>    string  held by the worker that does something for all workers
+--
+-- Credits
+--   counters       hash    <stage>.charges, <stage>.credits, day.<n>: permanent; corrected.credits: what repairs added;
+--                          corrections: number of repairs; committed: credits reserved for jobs in flight and unsure
+--                          jobs; unsettled: cost of lost orders that were given up or resubmitted; failed.<code>:
+--                          number of failed jobs; lane_turn: last turn given to a lane; callbacks.delivered;
+--                          archive.files, archive.jobs: how many were archived; purged.<state>: number of purged jobs;
+--                          purged.credits: what they had spent
+--   account        hash    credits by our count, at (time of upstream's last report), short (JSON, while the next job
+--                          cannot be paid), drift (JSON, while more credits are gone than were counted)
+--   balances       list    JSON: balances reported by upstream, with our spending and orders at that time
+--
+-- Callbacks
+--   callback:<id>  hash    subject (job:<id> or batch:<name>), seq (its order there), type, at, data (JSON: the record at
+--                          that time), batch; later tries, reason, since (time of a manual redelivery). Deleted when
+--                          delivered
+--   callbacks:of:<subject> zset pending ids; score = seq. Only the first is due, the others wait for it
+--   callbacks:pending zset ids; score = when they are due, +inf while they wait for an earlier one
+--   callbacks:out  zset    ids handed out and not yet claimed; score = when that expires
 --   callbacks:undelivered zset ids; score = when they were given up
---   archive:pending zset   ids whose songs are to be archived; score = when to try
---   archive:out    zset    ids that were handed out and not claimed yet; score = until when
---   archive:failed zset    ids whose songs were given up; score = when
---   rejects        list    JSON: messages that became no job: at, message_id, task, reason, job
---   rejects:bytes  string  how many bytes these have in all
---   pulses         zset    worker names; score = when each was last heard; callbacks:pulses, archive:pulses and
---                          gateway:pulses: of those who deliver callbacks, archive songs, are the gateway
---   pulses:facts   hash    by worker name, JSON: what it runs with; callbacks:pulses:facts, …
+--
+-- The archive
+--   archive:pending zset   ids whose songs are not archived yet; score = when they are due
+--   archive:out    zset    ids handed out and not yet claimed; score = when that expires
+--   archive:failed zset    ids whose songs could not be archived; score = when they were given up
+--
+-- Operations
+--   heartbeats     zset    worker names; score = last heartbeat; callbacks:pulses, archive:pulses and
+--                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP
+--   heartbeats:facts hash  by worker name, JSON: its facts; callbacks:pulses:facts, …
+--   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
+--   rejected_messages list JSON: messages that became no job: at, message_id, task, reason, job
+--   rejected_messages:bytes string their total size
+--   bulk_plan:<token> list a planned bulk change: JSON of its action and count, then "id version" for each job; expires
 --   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, proof (SHA-256 of
---                          how that key was configured), since; gone after 12 hours
---   session:<id>:notice string what was done, for its next page; gone after a minute
+--                          how that key was configured), since; expires after 12 hours
+--   session:<id>:notice string a message for its next page; expires after a minute
 --   sessions:<name> zset   sessions of the API key of that name; score = since
---   logins         zset    addresses from which logins failed; score = when the last one was tried
---   logins:tries   hash    by address: how many
---   celery:<name>          Celery's own, written by kombu alone: its queues (lists), unacked, bindings; channels too
--- Times are Unix seconds by Redis's clock, given by the caller (voicequeue/storage/clock.py).
+--   failed_logins  zset    addresses with failed logins; score = time of the last attempt
+--   failed_logins:attempts hash by address: number of attempts
+--   celery:<name>          Celery's own keys, written by kombu only: queues (lists), unacked, bindings
+--
+-- Times are Unix seconds by Redis's clock, passed by the caller (voicequeue/storage/connection/clock.py).
 local root = KEYS[1]
 local function key(name) return root .. name end
 
--- The fields that are there, by name.
+-- Return a table of the given fields of a hash; missing fields are nil.
 local function fields_of(name, fields)
-  local found, values = {}, redis.call('HMGET', key(name), unpack(fields))
-  for i, field in ipairs(fields) do found[field] = values[i] or nil end
-  return found
+  local record, values = {}, redis.call('HMGET', key(name), unpack(fields))
+  for i, field in ipairs(fields) do record[field] = values[i] or nil end
+  return record
 end
 
--- Counters that grow, written when the script ends or reads some of them: what its moves count is added up before.
+-- Increments of counters, collected and written when the script ends or reads a counter.
 local sums = {}
 
-local function add_up(name, field, by)
+local function add_to_counter(name, field, amount)
   sums[name] = sums[name] or {}
-  sums[name][field] = (sums[name][field] or 0) + by
+  sums[name][field] = (sums[name][field] or 0) + amount
 end
 
 local function write_sums()
   for name, fields in pairs(sums) do
-    for field, by in pairs(fields) do
-      if by ~= 0 then redis.call('HINCRBY', key(name), field, by) end
+    for field, amount in pairs(fields) do
+      if amount ~= 0 then redis.call('HINCRBY', key(name), field, amount) end
     end
   end
   sums = {}
 end
 
--- What upstream takes for a stage; voicequeue/domain/stage.py says the same.
+-- Upstream's price of each stage in credits; the same as in voicequeue/domain/stage.py.
 local PRICE = { voice = 4, music = 15 }
 
--- Credits from a stage on, to the job's end.
-local function cost_from(stage, next_stage)
+-- Return the cost of a job from this stage to its end.
+local function cost_from_stage(stage, next_stage)
   return PRICE[stage] + (stage == 'voice' and next_stage and PRICE[next_stage] or 0)
 end
 
--- Credits that are promised to a job: what it is still going to spend in flight. An order that is on its way, or whose
--- answer was lost, may be charged; after it no other is sent for a job that is to be cancelled.
-local function committed(state, stage, next_stage, cancelling)
-  if state == 'charging' or state == 'unsure' then return cost_from(stage, not cancelling and next_stage) end
-  if state == 'admitted' then return cost_from(stage, next_stage) end
-  if state == 'pending' then return cost_from(stage, next_stage) - PRICE[stage] end
+-- Return the credits reserved for a job: what it may still spend while in flight or unsure. An order that is being
+-- sent, or whose response was lost, may be charged; a job to be cancelled gets no further order.
+local function reserved_credits(state, stage, next_stage, cancelling)
+  if state == 'charging' or state == 'unsure' then return cost_from_stage(stage, not cancelling and next_stage) end
+  if state == 'admitted' then return cost_from_stage(stage, next_stage) end
+  if state == 'pending' then return cost_from_stage(stage, next_stage) - PRICE[stage] end
   return 0
 end
 
 local FINAL = { succeeded = true, failed = true, cancelled = true }
 
--- Where it stands when a job of this state next needs somebody; nil where none ever does.
-local DUE = { admitted = 'flight', charging = 'flight', pending = 'flight', succeeded = 'late', failed = 'late',
-  cancelled = 'late' }
-local function due_key(state) return DUE[state] and key(DUE[state]) end
+-- The index with the due time of a job in this state; nil if it has none.
+local DUE_INDEX = { admitted = 'in_flight', charging = 'in_flight', pending = 'in_flight', succeeded = 'late',
+  failed = 'late', cancelled = 'late' }
+local function due_index(state) return DUE_INDEX[state] and key(DUE_INDEX[state]) end
 
--- The time (seconds) in which nothing asked about an order that was due, because nothing ran or because Redis's clock was
--- set forward, does not count towards its deadline: it is as if it was ordered later. How long it takes is unknown then.
+-- exclude_idle_time: if a poll is overdue by at least IDLE_S seconds, because no worker ran or Redis's clock was set
+-- forward, move the submission time forward, so that the job's deadline does not count this time. Its duration is
+-- unknown then. Returns the new submission time; nil if nothing changed.
 local IDLE_S = 120
-local function without_idle_time(id, state, overdue_s)
+local function exclude_idle_time(id, state, overdue_s)
   if state ~= 'pending' or overdue_s < IDLE_S then return nil end
   redis.call('HSET', key('job:' .. id), 'asked', 0)
   return redis.call('HINCRBYFLOAT', key('job:' .. id), 'since', overdue_s)

@@ -1,17 +1,17 @@
--- Orders that upstream took: each is counted once, however often it is named.
+-- Orders that upstream accepted: each is counted once, however often it is reported.
 
-local counts_down
+local has_balance
 
 local function spend(batch, stage, credits, now)
-  if counts_down == nil then counts_down = redis.call('EXISTS', key('account')) == 1 end
-  add_up('counters', stage .. '.charges', 1)
-  add_up('counters', stage .. '.credits', credits)
-  add_up('counters', 'day.' .. math.floor(now / 86400), credits)
-  if counts_down then add_up('account', 'credits', -credits) end
-  if batch then add_up('batch:' .. batch, 'credits', credits) end
+  if has_balance == nil then has_balance = redis.call('EXISTS', key('account')) == 1 end
+  add_to_counter('counters', stage .. '.charges', 1)
+  add_to_counter('counters', stage .. '.credits', credits)
+  add_to_counter('counters', 'day.' .. math.floor(now / 86400), credits)
+  if has_balance then add_to_counter('account', 'credits', -credits) end
+  if batch then add_to_counter('batch:' .. batch, 'credits', credits) end
 end
 
--- Whether one of the orders of a job, as its record has them, is this task of upstream.
+-- Return whether one of these orders (the field of a record) is this task of upstream.
 local function has_task(orders, task_id)
   for _, task in pairs(orders and cjson.decode(orders) or {}) do
     if task == task_id then return true end
@@ -19,16 +19,15 @@ local function has_task(orders, task_id)
   return false
 end
 
--- unsettle: a lost order is given up or sent again (credits > 0), or known to have been charged (< 0). Until then its batch
--- does not spend what it may have cost.
-local function unsettle(batch, credits)
-  add_up('counters', 'unsettled', credits)
-  if batch then add_up('batch:' .. batch, 'committed', credits) end
+-- Count a lost order as unsettled when it is given up or resubmitted (credits > 0), and no longer when it is known to
+-- be charged (< 0). Its batch keeps its cost reserved in between.
+local function add_unsettled(batch, credits)
+  add_to_counter('counters', 'unsettled', credits)
+  if batch then add_to_counter('batch:' .. batch, 'committed', credits) end
 end
 
--- What the lost orders of a job that were given up or sent again cost, if they were charged; those that upstream named since
--- are spent.
-local function unsettled_of(job)
+-- Return the cost of a job's lost orders that were given up or resubmitted and that upstream has not reported since.
+local function unsettled_credits(job)
   local orders, credits = cjson.decode(job.orders or '{}'), 0
   for attempt, stage in pairs(cjson.decode(job.lost or '{}')) do
     if not orders[attempt] then credits = credits + PRICE[stage] end
@@ -36,13 +35,12 @@ local function unsettled_of(job)
   return credits
 end
 
--- book: count an order of a job, whose record `job` is, by its attempt; one that was lost, and given up or sent again, is
--- unsettled no longer. Returns the fields orders and credits as they are then; nil where it was counted before.
-local function book(job, order, now)
+-- Count an order of a job, by its attempt. Returns the new fields `orders` and `credits`; nil if it was counted before.
+local function count_order(job, order, now)
   local orders, attempt = cjson.decode(job.orders or '{}'), tostring(order.attempt)
   if orders[attempt] then return nil end
   orders[attempt] = order.task_id or ''
-  if cjson.decode(job.lost or '{}')[attempt] then unsettle(job.batch, -order.credits) end
+  if cjson.decode(job.lost or '{}')[attempt] then add_unsettled(job.batch, -order.credits) end
   spend(job.batch, order.stage, order.credits, now)
   return cjson.encode(orders), (job.credits or 0) + order.credits
 end

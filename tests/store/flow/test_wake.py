@@ -1,0 +1,225 @@
+"""What ends a wait: something to admit wakes one pulse; and jobs that did not begin in their time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.conftest import eventually
+from tests.store.life import NOW, accepted, brought_to, charging, everything_agrees, failed, make, one, put
+from tests.support.jobs import SONG, numbered, sung, voice
+from voicequeue import Code, Stage, State, VoiceJob
+from voicequeue.domain.claims import Overdue
+from voicequeue.storage.job_store import Store
+
+#: A wait that ends at once where nothing wakes it (seconds).
+NO_TIME = 0.001
+
+
+def awake(store: Store) -> bool:
+    """Whether a pulse that waits would be woken now."""
+    return store.coordination.wait_for_wakeup(NO_TIME)
+
+
+# ── wake ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_pulses_that_wait_a_new_job_wakes_one(store: Store, redis: Redis) -> None:
+    """At once; the others wait on."""
+    with ThreadPoolExecutor(3) as pulses:
+        waiting = [pulses.submit(store.coordination.wait_for_wakeup, 4.0) for _ in range(3)]
+        eventually(lambda: sum(each["cmd"] == "blpop" and "b" in each["flags"] for each in redis.client_list()) == 3)
+        for woken in (1, 2, 3):
+            put(store, voice())
+            eventually(lambda woken=woken: sum(each.done() for each in waiting) == woken)  # type: ignore[misc]
+            store.admit(NOW)
+
+    assert [each.result() for each in waiting] == [True, True, True]
+
+
+def test_nothing_new_wakes_nobody(store: Store) -> None:
+    """An empty call, a job that is known."""
+    assert not awake(store)
+    put(store, voice(key="k"))
+    assert [awake(store), awake(store)] == [True, False]
+
+    put(store, voice(key="k"))
+    put(store)
+
+    assert not awake(store)
+
+
+def test_many_calls_wake_once(store: Store) -> None:
+    """Whoever is woken admits everything."""
+    for job in numbered(5):
+        put(store, job)
+
+    assert [awake(store), awake(store)] == [True, False]
+
+
+def test_what_is_admitted_wakes_nobody_afterwards(store: Store) -> None:
+    """An admission takes back the call that it has answered."""
+    put(store, voice())
+    store.admit(NOW)
+
+    assert not awake(store)
+
+
+@pytest.mark.parametrize("to", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
+def test_a_slot_that_is_free_again_wakes_nobody(store: Store, to: State) -> None:
+    """The next beat fills it, many at once: else each job that ends would cost an admission."""
+    job = brought_to(store, State.PENDING)
+    put(store, *numbered(1))
+    awake(store)
+
+    make(store, job, to)
+
+    assert not awake(store)
+    assert len(store.admit(NOW).by_stage[Stage.VOICE]) == 1
+
+
+def test_a_slot_that_is_free_again_wakes_for_a_job_of_high_priority(store: Store) -> None:
+    """It waits for no beat."""
+    job = brought_to(store, State.PENDING)
+    put(store, voice(priority="high", key="high"))
+    awake(store)
+
+    make(store, job, State.SUCCEEDED)
+
+    assert awake(store)
+
+
+def test_a_job_that_goes_on_wakes_nobody(store: Store) -> None:
+    """On its way from stage to stage."""
+    job = brought_to(store, State.PENDING, sung())
+    put(store, *numbered(1))
+    awake(store)
+
+    make(store, job, State.ADMITTED, to_stage=Stage.MUSIC)
+    charging(store, job.id)
+    accepted(store, job.id)
+
+    assert not awake(store)
+
+
+def test_what_comes_back_to_the_line_wakes(store: Store) -> None:
+    """A retry, say."""
+    job = brought_to(store, State.FAILED)
+
+    make(store, job, State.QUEUED)
+
+    assert awake(store)
+
+
+@pytest.mark.parametrize("what", ["resume", "balance", "proven"])
+def test_what_opens_the_gate_wakes(store: Store, what: str) -> None:
+    """Nobody has to wait for the next beat."""
+    job = brought_to(store, State.CHARGING)
+    put(store, *numbered(3))
+    store.controls.close("out_of_credits", "403", NOW)
+    awake(store)
+
+    match what:
+        case "resume":
+            store.controls.resume(NOW)
+        case "balance":
+            store.controls.note_balance(900, spent_before=0, asked=NOW, now=NOW)
+        case "proven":
+            store.controls.resume(NOW)
+            awake(store)
+            accepted(store, job.id)
+
+    assert awake(store)
+
+
+def test_a_wait_is_shorter_than_the_patience_of_a_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However rarely a pulse is to beat: else each wait would end as an error, and nothing were ever admitted."""
+    waits: list[float] = []
+
+    def blpop(_: Redis, keys: list[str], timeout: float) -> Any:
+        waits.append(timeout)
+
+    monkeypatch.setattr(Redis, "blpop", blpop)
+
+    assert not store.coordination.wait_for_wakeup(3_600)
+    assert not store.coordination.wait_for_wakeup(0.5)
+
+    assert waits == [5.0, 0.5]
+
+
+# ── expiry ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_that_has_not_begun_in_its_time_is_told_to_one_caller(store: Store, redis: Redis, prefix: str) -> None:
+    """Not before; and again after a minute, should that caller have died."""
+    [job_id] = put(store, voice(start_within_s=60, batch="b"))
+    put(store, voice())
+
+    assert store.expired(NOW + 59.9) == []
+    assert store.expired(NOW + 60) == [Overdue(job_id, 1, State.QUEUED, Stage.VOICE)]
+    assert store.expired(NOW + 61) == []
+    assert store.expired(NOW + 120) == [Overdue(job_id, 1, State.QUEUED, Stage.VOICE)]
+    everything_agrees(redis, prefix)
+
+
+def test_no_more_are_told_than_asked_for(store: Store) -> None:
+    """The earliest first."""
+    put(store, *numbered(5, start_within_s=60))
+
+    assert [len(store.expired(NOW + 61, at_most=2)) for _ in range(3)] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in (State.WAITING, State.QUEUED)])
+def test_a_job_that_has_begun_does_not_expire(store: Store, state: State) -> None:
+    """Nor while its first order is on the way, or perhaps charged."""
+    brought_to(store, state, sung(start_within_s=60))
+
+    assert store.expired(NOW + 1e6) == []
+
+
+def test_a_job_that_comes_back_unpaid_expires_after_all(store: Store) -> None:
+    """It had a slot when its time came, and nothing was ordered."""
+    job = brought_to(store, State.ADMITTED, sung(start_within_s=60))
+    assert store.expired(NOW + 60) == []
+    make(store, job, State.QUEUED, NOW + 61)
+
+    assert [found.job_id for found in store.expired(NOW + 120)] == [job.id]
+
+
+def test_a_song_whose_voice_is_paid_does_not_expire(store: Store) -> None:
+    """It has begun, though it stands in the line again."""
+    job = brought_to(store, State.PENDING, sung(start_within_s=60))
+    song = make(store, job, State.ADMITTED, to_stage=Stage.MUSIC)
+    make(store, song, State.QUEUED)
+
+    assert store.expired(NOW + 60) == []
+    assert store.expired(NOW + 1e6) == []
+
+
+def test_a_song_alone_expires_too(store: Store) -> None:
+    """Its stage is its first."""
+    [job_id] = put(store, VoiceJob(persona_id="p", song=SONG, start_within_s=1))
+
+    assert store.expired(NOW + 1) == [Overdue(job_id, 1, State.QUEUED, Stage.MUSIC)]
+
+
+def test_what_somebody_retries_does_not_expire_again(store: Store, redis: Redis, prefix: str) -> None:
+    """Whether soon or late: somebody wants it although its time is over."""
+    [job_id] = put(store, voice(start_within_s=60))
+    store.expired(NOW + 60)
+    failed(store, one(store, job_id), Code.EXPIRED, NOW + 60)
+    make(store, one(store, job_id), State.QUEUED, NOW + 70, fields={"failure": None, "settled": None})
+
+    assert store.expired(NOW + 1e6) == []
+    everything_agrees(redis, prefix)
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
+def test_of_what_is_over_nothing_is_kept_to_expire(store: Store, redis: Redis, prefix: str, state: State) -> None:
+    """A hundred thousand jobs that may wait a day are not remembered for a day."""
+    brought_to(store, state, voice(start_within_s=86_400))
+
+    assert redis.exists(f"{{{prefix}}}:start_by") == 0

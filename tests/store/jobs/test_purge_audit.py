@@ -1,0 +1,145 @@
+"""The audit and late transitions during a purge."""
+
+from __future__ import annotations
+
+import threading
+from itertools import islice
+
+import pytest
+from redis import Redis
+
+from tests.conftest import eventually
+from tests.store.jobs.test_purge import KEPT_S, LATER, purge
+from tests.store.life import (
+    NOW,
+    accepted,
+    brought_to,
+    charging,
+    dump,
+    make,
+    one,
+    put,
+)
+from tests.support.jobs import numbered, voice
+from voicequeue import State
+from voicequeue.domain import transitions
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.audit.expected_state import Books
+from voicequeue.storage.audit.repair import repair
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
+
+# ── the audit beside it ───────────────────────────────────────────────────────────────────────────
+
+
+def test_the_sums_follow_what_goes_after_the_records_were_read(redis: Redis, store: Store, prefix: str) -> None:
+    """However many."""
+    jobs = [brought_to(store, State.SUCCEEDED, spec) for spec in numbered(120, batch="b")]
+    put(store, voice(batch="b"), now=LATER)
+    books = Books(redis, f"{{{prefix}}}:")
+    books.read()
+    purge(store, LATER)
+
+    looked = books.look(["batch:b", "counters", "state_counts"])
+
+    assert looked["counters"]["credits"] == books.sums["counters"]["credits"] == 0
+    assert looked["batch:b"]["succeeded"] == books.sums["batch:b"]["succeeded"] == 0
+    assert looked["state_counts"]["succeeded:voice"] == books.sums["state_counts"]["succeeded:voice"] == 0
+    assert not books.records.keys() & {job.id for job in jobs}
+
+
+def test_more_that_went_than_can_be_followed_makes_the_books_worth_nothing(
+    redis: Redis, store: Store, prefix: str
+) -> None:
+    """Also where none had ever gone before they were opened."""
+    brought_to(store, State.SUCCEEDED)
+    books = Books(redis, f"{{{prefix}}}:")
+    books.read()
+    with redis.pipeline(transaction=False) as pipe:
+        for number in range(20_200):
+            pipe.xadd(f"{{{prefix}}}:purged", {"id": f"job-{number}", "batch": ""}, maxlen=20_000, approximate=True)
+        pipe.execute()
+
+    books.look([])
+
+    assert books.is_torn
+
+
+def test_a_batch_that_goes_while_it_is_audited_is_no_finding(
+    redis: Redis, store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is on no list any more, and had jobs when they were read."""
+    brought_to(store, State.SUCCEEDED, voice(batch="b"))
+    names = Books.names
+
+    def gone_when_the_records_were_read(books: Books) -> set[str]:
+        purge(store, LATER)
+        return names(books)
+
+    monkeypatch.setattr(Books, "names", gone_when_the_records_were_read)
+
+    assert audit(redis, prefix) == []
+    assert store.batches() == []
+
+
+def test_a_batch_that_went_is_not_mended(redis: Redis, store: Store, prefix: str) -> None:
+    """Its counters were wrong when it was there; the next batch of that name begins at nothing."""
+    brought_to(store, State.SUCCEEDED, voice(batch="b"))
+    redis.hincrby(f"{{{prefix}}}:batch:b", "credits", -3)
+    found = audit(redis, prefix)
+    purge(store, LATER)
+
+    repair(redis, prefix, found, LATER)
+
+    assert [key for key in dump(redis, prefix) if ":batch:" in key] == []
+
+
+def test_a_sound_store_has_no_findings_while_jobs_go(valkey_url: str, redis: Redis, prefix: str) -> None:
+    """One goes at a time, while others come and are over."""
+    stop, gone = threading.Event(), list[int]()
+
+    def come_and_go() -> None:
+        with connect(valkey_url) as own:
+            store = Store(own, prefix)
+            while not stop.is_set():
+                [job_id] = put(store, voice())
+                make(store, one(store, job_id), State.CANCELLED)
+                gone.extend(islice(store.purge(NOW + 1 + KEPT_S, keep=KEPT_S, at_most=1), 4))
+
+    store = Store(redis, prefix)
+    for spec in numbered(200, batch="b"):
+        brought_to(store, State.SUCCEEDED, spec)
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        eventually(lambda: len(gone) > 5)
+        before = len(gone)
+        for _ in range(5):
+            assert audit(redis, prefix) == []
+        assert len(gone) > before
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_upstream_says_of_an_order_whose_job_went_changes_nothing(store: Store) -> None:
+    """A worker had claimed the job before it went."""
+    pending = brought_to(store, State.PENDING)
+    late = transitions.cancel(pending, NOW)
+    make(store, pending, State.CANCELLED)
+    purge(store, LATER)
+
+    assert store.apply([late], LATER) == [False]
+    assert store.get([pending.id]) == [None]
+
+
+def test_an_accepted_order_outlives_no_purge_of_its_neighbours(store: Store) -> None:
+    """Of a batch whose other jobs are over only those go."""
+    over, flying = put(store, *numbered(2, batch="b"))
+    make(store, one(store, over), State.CANCELLED)
+    store.admit(NOW)
+    charging(store, flying)
+    accepted(store, flying)
+
+    assert purge(store, LATER) == 1
+    assert list(store.ids(batch="b")) == [flying]

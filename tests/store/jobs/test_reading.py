@@ -1,0 +1,213 @@
+"""Reading: jobs, lists, timelines, events and pulses, as they stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from tests.store.life import NOW, REACHABLE, brought_to, make, one, put
+from tests.support.jobs import numbered, sung, voice
+from voicequeue import Event, Stage, State
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
+
+
+def test_jobs_are_read_in_the_order_asked_for(store: Store) -> None:
+    """With None where there is none."""
+    first, second = put(store, *numbered(2))
+
+    found = store.get([second, "nosuchjob", first])
+
+    assert [job and job.id for job in found] == [second, None, first]
+    assert store.get([]) == []
+
+
+@pytest.mark.parametrize("odd", ["", "\ud800", "x:jobs", "*", "\n", "ü" * 300])
+def test_an_odd_name_is_one_that_nobody_has(store: Store, odd: str) -> None:
+    """Whatever a person types after the command."""
+    put(store, voice(batch="x"))
+
+    assert store.get([odd]) == [None]
+    assert store.timeline(odd) == []
+    assert not store.batch(odd)
+
+
+# ── lists ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("state", REACHABLE)
+def test_a_job_is_listed_in_its_state_and_in_no_other(store: Store, state: State) -> None:
+    """And counted there."""
+    job = brought_to(store, state, sung(batch="b"))
+
+    assert [each for each in State if list(store.ids(state=each)) == [job.id]] == [state]
+    assert [each for each in State if list(store.ids(state=each, batch="b")) == [job.id]] == [state]
+    assert list(store.ids()) == list(store.ids(batch="b")) == [job.id]
+    assert {each for each, count in store.counts().items() if count} == {state}
+
+
+def test_a_state_is_listed_by_who_entered_it_last(store: Store) -> None:
+    """What just failed stands at the top."""
+    job_ids = put(store, *numbered(5))
+    for at, job_id in enumerate(job_ids):
+        make(store, one(store, job_id), State.CANCELLED, NOW + at)
+
+    assert list(store.ids(state=State.CANCELLED)) == job_ids[::-1]
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one moment", "one after another"])
+def test_a_list_of_many_pages_has_each_job_once(store: Store, at_once: bool) -> None:
+    """Also where more jobs than fill a page entered the state in the same moment."""
+    job_ids = put(store, *numbered(1_800, batch="b"))
+    for at in range(0, 1_800, 100):
+        store.admit(NOW if at_once else NOW + at, at_most=100)
+
+    assert sorted(store.ids(state=State.ADMITTED)) == sorted(job_ids)
+    assert list(store.ids(batch="b")) == job_ids
+    assert list(store.ids(state=State.ADMITTED, batch="b")) == job_ids
+
+
+def test_a_list_may_change_while_it_is_read(store: Store) -> None:
+    """What was cancelled while reading the backlog does not make it skip another."""
+    job_ids = put(store, *numbered(1_200))
+    seen = []
+    for job_id in store.ids(state=State.QUEUED):
+        seen.append(job_id)
+        make(store, one(store, job_id), State.CANCELLED)
+
+    assert seen == job_ids
+
+
+# ── timelines ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_timeline_begins_with_enqueueing(store: Store) -> None:
+    """Although a million queued jobs have no list of their own for it."""
+    [job_id] = put(store, sung(), now=NOW)
+
+    [step] = store.timeline(job_id)
+
+    assert (step.at, step.state, step.stage, step.reason) == (NOW, State.QUEUED, Stage.VOICE, "enqueued")
+
+
+def test_a_timeline_tells_every_move_with_its_stage(store: Store) -> None:
+    """Oldest first, each at its time."""
+    job = brought_to(store, State.PENDING)
+    make(store, job, State.ADMITTED, NOW + 30, to_stage=Stage.MUSIC)
+
+    steps = store.timeline(job.id)
+
+    assert [(step.state, step.stage) for step in steps] == [
+        (State.QUEUED, Stage.VOICE),
+        (State.ADMITTED, Stage.VOICE),
+        (State.CHARGING, Stage.VOICE),
+        (State.PENDING, Stage.VOICE),
+        (State.ADMITTED, Stage.MUSIC),
+    ]
+    assert [step.at for step in steps] == [NOW, NOW, NOW, NOW, NOW + 30]
+
+
+# ── events ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_move_is_an_event(store: Store) -> None:
+    """In order, with the job, its batch, state, stage and reason; enqueueing is told by the batch."""
+    start = store.last_event()
+    job = brought_to(store, State.UNSURE, sung(batch="b"))
+
+    first, *others = store.events(start, wait_s=0)
+
+    assert first == Event(first.id, "", "b", State.QUEUED, None, "1 enqueued")
+    assert [event.state for event in others] == [State.ADMITTED, State.CHARGING, State.UNSURE]
+    assert others[-1] == Event(store.last_event(), job.id, "b", State.UNSURE, Stage.VOICE, "no answer", took=0.0)
+
+
+def test_events_are_read_on_from_any_of_them(store: Store) -> None:
+    """Whoever was away goes on where they were."""
+    start = store.last_event()
+    brought_to(store, State.PENDING)
+    first, *others = store.events(start, wait_s=0)
+
+    assert [event.state for event in (first, *others)] == ["queued", "admitted", "charging", "pending"]
+    assert store.events(first.id, wait_s=0) == others
+    assert store.last_event() == others[-1].id
+
+
+def test_waiting_for_events_ends_when_there_are_none(store: Store) -> None:
+    """After as long as was asked for, and not after the ten seconds of a dead connection."""
+    began = time.monotonic()
+
+    assert store.events(store.last_event(), wait_s=0.05) == []
+    assert time.monotonic() - began < 5
+
+
+def test_the_stream_of_events_is_trimmed(store: Store, redis: Redis, prefix: str) -> None:
+    """However many moves were made, it takes the memory of about 20,000 of them."""
+    for start in range(0, 24_000, 500):
+        specs = [voice(batch=f"b{n}") for n in range(start, start + 500)]
+        put(store, *specs)
+
+    assert 20_000 <= redis.xlen(f"{{{prefix}}}:events") <= 20_200
+
+
+# ── pulses ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_worker_is_alive_while_it_is_heard(store: Store) -> None:
+    """Each counts once, however often it was heard; long silent ones are forgotten."""
+    store.pulses["worker"].heard("one@host", NOW)
+    store.pulses["worker"].heard("two@host", NOW + 1)
+    store.pulses["worker"].heard("one@host", NOW + 2)
+
+    assert [heard.name for heard in store.pulses["worker"].since(NOW + 1)] == ["one@host"]
+    assert [heard.name for heard in store.pulses["worker"].since(NOW)] == ["two@host", "one@host"]
+    store.pulses["worker"].heard("three@host", NOW + 90_000)
+    assert [heard.name for heard in store.pulses["worker"].since(0)] == ["three@host"]
+
+
+# ── the connection ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:6379", "http://:s3cr3t@localhost", "redis://:s3cr#3t@localhost:6379/0", "redis://h:s3cr3t/0"],
+)
+def test_a_url_that_is_none_is_refused_without_being_quoted(url: str) -> None:
+    """A password with a '#' in it is a common reason."""
+    with pytest.raises(ValueError, match="redis://") as caught:
+        connect(url)
+
+    assert "s3cr" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "}", "{a}", "a:b", "x" * 41, "ä"])
+def test_a_prefix_that_is_no_hash_tag_is_refused(redis: Redis, prefix: str) -> None:
+    """It would scatter the keys over a cluster, or reach into another queue's."""
+    with pytest.raises(ValueError, match="prefix"):
+        Store(redis, prefix)
+
+
+@pytest.fixture
+def prefix(prefix: str, valkey_url: str) -> Iterator[str]:
+    """The test's prefix; its keys go with it, for some of these tests write many."""
+    yield prefix
+    client = connect(valkey_url)
+    client.flushdb()
+    client.close()
+
+
+def test_a_process_that_ends_by_itself_is_not_waited_for(store: Store) -> None:
+    """It is gone at once, with what it said of itself."""
+    pulses = store.pulses["archive"]
+    pulses.heard("one@host", NOW, {"version": "1"})
+    pulses.heard("two@host", NOW)
+
+    pulses.gone("one@host")
+
+    assert [heard.name for heard in pulses.since(0)] == ["two@host"]
+    pulses.heard("one@host", NOW)
+    assert "version" not in pulses.since(0)[-1].facts

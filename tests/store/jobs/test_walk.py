@@ -1,0 +1,470 @@
+"""Whatever is done in whatever order, the indexes and counters say what the records say, and no limit is passed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from math import inf
+from typing import Any
+
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from redis import Redis
+
+from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, refused, the_records, unsettled
+from tests.support.jobs import SONG, URL
+from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob
+from voicequeue.client import cancelling
+from voicequeue.domain import serialization
+from voicequeue.domain.claims import Admitted, Charged, Claimed, Later, Outcome, Planned
+from voicequeue.domain.gate import Limits, Reason
+from voicequeue.domain.job import FINAL, IN_FLIGHT, MOVES, Move
+from voicequeue.domain.stage import PRICES
+from voicequeue.storage.flow_control import Trouble
+from voicequeue.storage.job_store import Store
+
+walks = itertools.count()
+
+#: Reasons that upstream's answers give.
+_REFUSED = (Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED, Reason.UPSTREAM_DOWN, Reason.COOLDOWN)
+
+specs = st.builds(
+    lambda source, song, key, batch, priority, within, shared: VoiceJob(
+        **source,
+        **({} if "persona_id" in source else shared),
+        song=SONG if song or "persona_id" in source else None,
+        key=key,
+        batch=batch,
+        priority=priority,
+        start_within_s=within,
+    ),
+    source=st.sampled_from([{"audio_url": URL}, {"audio_url": f"{URL}?2"}, {"persona_id": "p"}]),
+    song=st.booleans(),
+    key=st.sampled_from([None, None, "a", "b"]),
+    batch=st.sampled_from([None, "spring", "summer"]),
+    priority=st.sampled_from(Priority),
+    within=st.sampled_from([None, None, 20.0, 100.0]),
+    shared=st.sampled_from([{}, {}, {"reuse": True}, {"voice": "ana"}]),
+)
+some = st.integers(0, 10**6)
+stages = st.sampled_from([None, *Stage])
+
+
+def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
+    """A walk in a prefix of its own: anything that callers do, in any order."""
+
+    class Walk(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prefix = f"walk{next(walks)}"
+            self.store = Store(redis, self.prefix, limits=Limits(in_flight=12, first_in_flight=5))
+            self.now = NOW
+            self.specs: dict[str, VoiceJob] = {}
+            self.claims: list[Claimed] = []
+            #: What each batch had spent, or may have, after the last step.
+            self.at_stake: Counter[str] = Counter()
+            #: Jobs whose cancelling was asked for while an order was under way, and how many orders they had then.
+            self.withdrawn: dict[str, int] = {}
+
+        def teardown(self) -> None:
+            redis.flushdb()
+
+        def job(self, number: int) -> Job:
+            return one(self.store, list(self.specs)[number % len(self.specs)])
+
+        def due(self, to: State) -> float | None:
+            return self.now + 5 if to in IN_FLIGHT else None
+
+        def record(self, name: str) -> dict[str, str]:
+            found: Any = redis.hgetall(f"{{{self.prefix}}}:{name}")
+            return dict(found)
+
+        # ── jobs ──────────────────────────────────────────────────────────────────────────────
+
+        @rule(jobs=st.lists(specs, max_size=4))
+        def enqueue(self, jobs: list[VoiceJob]) -> None:
+            pairs = [(spec.id(), spec) for spec in jobs]
+            for (job_id, spec), outcome in zip(pairs, self.store.enqueue(pairs, self.now), strict=True):
+                if outcome is Outcome.OTHER_VOICE:
+                    assert spec.voice
+                    continue
+                standing = self.specs.setdefault(job_id, spec)
+                if not outcome.is_new:
+                    assert (outcome is Outcome.KNOWN) == (standing == spec)
+
+        @rule(seconds=st.sampled_from([0.0, 1.0, 30.0]))
+        def wait(self, seconds: float) -> None:
+            self.now += seconds
+
+        @precondition(lambda self: self.specs)
+        @rule(number=some, stage=st.sampled_from(Stage), holder=st.sampled_from("xy"))
+        def charge(self, number: int, stage: Stage, holder: str) -> None:
+            job, gate = self.job(number), self.store.controls.gate(self.now)
+            sending = self.store.counts()[State.CHARGING]
+            rate = self.store.controls.limits().submit_rate
+            again = job.state is State.CHARGING
+            claim = charge(self.store, job.id, stage, holder, self.now, lease=20)
+            assert claim is None or (job.stage is stage and job.state in {State.ADMITTED, State.CHARGING})
+            if isinstance(claim, Later):
+                assert rate
+                assert 0 < claim.seconds <= 60 / rate
+            if isinstance(claim, Charged) and not again:
+                assert all(hold.trial or self.spares(hold.reason, stage) for hold in gate.holds)
+                assert sending == 0 or not any(hold.trial for hold in gate.holds)
+                self.every_limit_holds(job.spec.batch)
+
+        def every_limit_holds(self, name: str | None) -> None:
+            """An order leaves: the account pays for it and for all that may be charged, and so may its batch."""
+            account, limits = self.store.controls.account(), self.store.controls.limits()
+            assert account.left is None or account.left - account.committed >= limits.credit_floor
+            batch = self.store.batch(name) if name else None
+            if batch is not None:
+                assert not batch.paused
+                assert batch.max_in_flight is None or sum(batch.states[s] for s in IN_FLIGHT) <= batch.max_in_flight
+                assert batch.max_credits is None or batch.credits + batch.committed <= batch.max_credits
+
+        def spares(self, reason: str, stage: Stage) -> bool:
+            """Whether that hold lets a job of this stage be charged which has a slot already."""
+            if reason == Reason.OUT_OF_CREDITS:
+                return Reason.OUT_OF_CREDITS not in self.record("gate")
+            return reason.startswith("paused.") and reason != f"paused.{stage}"
+
+        @precondition(lambda self: self.specs)
+        @rule(number=some, way=some, late=st.booleans())
+        def move(self, number: int, way: int, late: bool) -> None:
+            job = self.job(number)
+            if ways := sorted(MOVES[job.state]):
+                self.make(job, ways[way % len(ways)], late=late)
+
+        @precondition(lambda self: self.specs)
+        @rule(number=some)
+        def go_on(self, number: int) -> None:
+            """The way that jobs should go, so that walks come far."""
+            job = self.job(number)
+            ways = {
+                State.CHARGING: State.PENDING,
+                State.PENDING: State.ADMITTED if job.stage is not job.spec.stages[-1] else State.SUCCEEDED,
+            }
+            if job.state is State.ADMITTED:
+                charge(self.store, job.id, job.stage, "x", self.now, lease=20)
+            elif job.state in ways:
+                self.make(job, ways[job.state], late=False)
+
+        @precondition(lambda self: self.specs)
+        @rule(numbers=st.lists(some, min_size=1, max_size=4))
+        def cancel(self, numbers: list[int]) -> None:
+            """Nothing is left that goes on by itself, but what is under way."""
+            for job in cancelling.cancel(self.store, [self.job(number) for number in numbers], self.now):
+                assert job.state in FINAL or (job.cancelling and job.state in (State.CHARGING, State.UNSURE))
+                if job.cancelling:
+                    self.withdrawn.setdefault(job.id, job.attempt)
+
+        def make(self, job: Job, to: State, *, late: bool) -> None:
+            if job.state is State.FAILED and not late:
+                self.withdrawn.pop(job.id, None)  # somebody wants it again
+            paid = job.state in (State.CHARGING, State.UNSURE) and to is State.PENDING
+            lost = job.state is State.UNSURE and (
+                to is State.FAILED or (to is State.ADMITTED and self.sends_again(job))
+            )
+            made = Move(
+                job.id,
+                job.version - late,
+                job.state,
+                job.stage,
+                to,
+                to_stage=Stage.MUSIC if job.state is State.PENDING and to is State.ADMITTED else None,
+                due=self.due(to),
+                fields={**self.fields(job, to), **self.lost_too(job, lost)},
+                credits=PRICES[job.stage] if paid else 0,
+                unsettled=PRICES[job.stage] if lost else 0,
+            )
+            before = dump(redis, self.prefix)
+            assert self.store.apply([made], self.now) == [not late]
+            assert (dump(redis, self.prefix) == before) is late
+
+        def sends_again(self, job: Job) -> bool:
+            """Whether the lost order is sent again; else the answer came late, and says that it was not charged."""
+            return not job.cancelling and job.version % 2 == 0
+
+        def lost_too(self, job: Job, lost: bool) -> dict[str, str]:
+            return {"lost": serialization.lost_text({**job.lost, job.attempt: job.stage})} if lost else {}
+
+        def fields(self, job: Job, to: State) -> dict[str, str | None]:
+            """What callers write with such a move."""
+            fields: dict[str, str | None] = {}
+            if to is State.FAILED:
+                code = list(Code)[job.version % len(Code)]
+                fields["failure"] = serialization.failure_text(Failure(code, job.stage, "no"))
+            elif job.state is State.FAILED:
+                fields["failure"] = None
+            if job.state is State.PENDING and job.stage is Stage.VOICE and to in (State.ADMITTED, State.SUCCEEDED):
+                fields |= {"persona_id": f"p-{job.id}", "voice_name": "ana"}
+            if to is State.PENDING:
+                fields |= {serialization.task_field(job.stage): "t", "since": str(self.now)}
+            return fields
+
+        # ── asking ────────────────────────────────────────────────────────────────────────────
+
+        @rule(stage=st.sampled_from(Stage), named=st.integers(0, 9), near=st.sampled_from([0.0, 5.0]))
+        def claim(self, stage: Stage, named: int, near: float) -> None:
+            self.claims += self.store.claim(list(self.specs)[:named], stage, self.now, lease=20, near=near, most=9)
+
+        @rule()
+        def plan(self) -> None:
+            self.store.plan(Planned(claim.job_id, claim.version, self.now + 10) for claim in self.claims)
+            self.claims = []
+
+        @rule()
+        def overdue(self) -> None:
+            for found in self.store.overdue(self.now, patience=10):
+                job = one(self.store, found.job_id)
+                assert (job.version, job.state, job.stage) == (found.version, found.state, found.stage)
+
+        @rule()
+        def expire(self) -> None:
+            for found in self.store.expired(self.now):
+                job = one(self.store, found.job_id)
+                assert (job.version, job.state, job.stage) == (found.version, found.state, found.stage)
+                assert job.state in (State.QUEUED, State.WAITING)
+                assert job.credits == 0
+                assert job.created_at + (job.spec.start_within_s or 1e9) <= self.now + 1e-5
+                self.make(job, State.FAILED, late=False)
+
+        @rule(age=st.sampled_from([-1.0, 0.0, 30.0]))
+        def purge(self, age: float) -> None:
+            """Jobs that have been over for so long, but for those whose paid order may still deliver, and no others."""
+            late: Any = redis.zrange(f"{{{self.prefix}}}:late", 0, -1)
+            over = {
+                job_id
+                for job_id, record in self.books().items()
+                if record["state"] in FINAL and float(record["updated"]) < self.now - age
+            }
+            assert sum(self.store.purge(self.now - age + 60, keep=60, at_most=2)) == len(over - set(late))
+            self.specs = {job_id: spec for job_id, spec in self.specs.items() if job_id not in over - set(late)}
+            self.claims = [claim for claim in self.claims if claim.job_id in self.specs]
+            self.withdrawn = {job_id: n for job_id, n in self.withdrawn.items() if job_id in self.specs}
+
+        # ── holding back ──────────────────────────────────────────────────────────────────────
+
+        @rule(reason=st.sampled_from(Reason), seconds=st.sampled_from([0.5, 40.0, None]))
+        def close(self, reason: Reason, seconds: float | None) -> None:
+            before = self.store.controls.gate(self.now)
+            until = self.now + seconds if seconds else (None if reason in _HELD_FOR_GOOD else self.now + 9)
+            news = self.store.controls.close(reason, "", self.now, until)
+            held = self.held(before, reason)
+            # A key that is wrong again, when somebody has let it be tried, is news too.
+            assert news == (held is None or (held.trial and reason is Reason.UNAUTHORIZED))
+            hold = self.held(self.store.controls.gate(self.now), reason)
+            assert hold is not None
+            assert not hold.trial
+            assert hold.until is None or (until is not None and hold.until >= until)
+
+        def held(self, gate: Gate, reason: str) -> Any:
+            """What holds for that reason, but for credits that do not suffice by our own count."""
+            return gate.closed_for(reason) if reason in self.record("gate") else None
+
+        @rule(stage=stages)
+        def pause(self, stage: Stage | None) -> None:
+            self.store.controls.pause(self.now, stage=stage)
+            assert not self.store.controls.pause(self.now, stage=stage)
+
+        @rule(stage=stages)
+        def resume(self, stage: Stage | None) -> None:
+            self.store.controls.resume(self.now, stage=stage)
+            names = {"paused", "paused.voice", "paused.music"} if stage is None else {f"paused.{stage}"}
+            assert not names & self.record("gate").keys()
+
+        @precondition(lambda self: self.specs)
+        @rule(number=some, reason=st.sampled_from([*_REFUSED]), tries=st.integers(1, 2))
+        def refuse(self, number: int, reason: Reason, tries: int) -> None:
+            """Upstream refuses an order that is on its way: it is sent again, or has failed."""
+            before, charging = self.store.controls.flow(), sorted(self.store.ids(state=State.CHARGING))
+            if not charging:
+                return
+            job_id = charging[number % len(charging)]
+            refused(self.store, job_id, reason, self.now, tries=tries)
+            assert one(self.store, job_id).state in (State.QUEUED, State.FAILED)
+            assert self.store.controls.flow().limit <= max(before.limit, self.store.counts()[State.PENDING])
+
+        @rule(about=st.sampled_from(["", "a", "b"]), reason=st.sampled_from([*_REFUSED]))
+        def trouble(self, about: str, reason: Reason) -> None:
+            self.store.controls.trouble([Trouble(about, reason, "502", 5.0)], self.now, wait=5)
+
+        @rule()
+        def recovered(self) -> None:
+            self.store.controls.recovered()
+
+        @rule(credits=st.integers(0, 200))
+        def balance(self, credits: int) -> None:
+            spent = self.store.credits()
+            assert (
+                self.store.controls.note_balance(credits, spent_before=spent, asked=self.now, now=self.now) == credits
+            )
+
+        @rule(
+            in_flight=st.sampled_from([None, 1, 3, 20]),
+            submit_rate=st.sampled_from([None, 0, 6, 600]),
+            credit_floor=st.sampled_from([None, 0, 30]),
+        )
+        def set_limits(self, **given: float | None) -> None:
+            self.store.controls.set_limits(**given)
+
+        @rule(
+            batch=st.sampled_from(["spring", "summer"]),
+            paused=st.sampled_from([None, False, False, True]),
+            max_credits=st.sampled_from([None, None, 30, 10_000]),
+            max_in_flight=st.sampled_from([None, None, 1, 100]),
+        )
+        def limit_batch(self, batch: str, **given: int | None) -> None:
+            self.store.limit_batch(batch, **given)
+            assert not self.store.limit_batch(batch, **given)
+
+        # ── admission ─────────────────────────────────────────────────────────────────────────
+
+        @rule(at_most=st.sampled_from([0, 1, 2, 1000]))
+        def admit(self, at_most: int) -> None:
+            before, gate = self.books(), self.store.controls.gate(self.now)
+            admitted = self.store.admit(self.now, at_most=at_most)
+            job_ids = [job_id for stage in admitted.by_stage.values() for job_id in stage]
+            self.nothing_passes_the_gate(gate, admitted)
+            self.no_limit_is_passed(before, job_ids, at_most)
+            if job_ids or at_most == 1000:
+                self.nothing_waits_that_may_begin(gate, job_ids, at_most)
+
+        def books(self) -> dict[str, dict[str, str]]:
+            """All records."""
+            return the_records(dump(redis, self.prefix), self.prefix)
+
+        def nothing_passes_the_gate(self, gate: Gate, admitted: Admitted) -> None:
+            holds = [hold for hold in gate.holds if hold.reason in self.record("gate")]
+            if any(not hold.trial and not hold.reason.startswith("paused.") for hold in holds):
+                assert admitted == Admitted({})
+            for stage in admitted.by_stage:
+                assert not gate.closed_for(f"paused.{stage}")
+            if any(hold.trial for hold in holds):
+                counts = self.store.counts()
+                assert not admitted.by_stage or counts[State.ADMITTED] + counts[State.CHARGING] == 1
+
+        def no_limit_is_passed(self, before: dict[str, dict[str, str]], job_ids: list[str], at_most: int) -> None:
+            limits, account = self.store.controls.limits(), self.store.controls.account()
+            assert len(job_ids) <= at_most
+            if job_ids:
+                assert self.store.in_flight() <= self.store.controls.flow().limit
+                assert account.left is None or account.left - account.committed >= limits.credit_floor
+            begun = Counter(before[job_id].get("batch") for job_id in job_ids)
+            for name in begun.keys() - {None}:
+                batch, record = self.store.batch(str(name)), self.record(f"batch:{name}")
+                assert batch is not None
+                assert not batch.paused
+                flying = sum(batch.states[state] for state in IN_FLIGHT)
+                assert batch.max_in_flight is None or flying <= batch.max_in_flight
+                spends = batch.credits + int(record["committed"])
+                assert batch.max_credits is None or spends <= batch.max_credits
+
+        def nothing_waits_that_may_begin(self, gate: Gate, job_ids: list[str], at_most: int) -> None:
+            """But where slots, credits or the rate did not suffice; and nobody of lower priority went before it."""
+            shut = any(
+                hold.reason in self.record("gate") and not hold.reason.startswith("paused.") for hold in gate.holds
+            )
+            short = "short" in self.record("account")
+            full = self.store.in_flight() >= self.store.controls.flow().limit or len(job_ids) >= at_most
+            lowest = max((self.specs[job_id].priority.rank for job_id in job_ids), default=-1)
+            if "paused" in self.record("gate") or (shut and not job_ids):
+                return
+            rated = self.store.controls.limits().submit_rate is not None
+            for line in self.store.lines():
+                if line.priority.rank < lowest or not (shut or short or full or rated):
+                    assert not self.may_begin(line.priority, line.batch, gate)
+
+        def may_begin(self, priority: Priority, batch: str | None, gate: Gate) -> bool:
+            """Whether the head of that line, of the stages that are not paused, is held back by nothing of its own."""
+            key = f"{{{self.prefix}}}:lane:{priority.rank}:{batch or ''}"
+            line: Any = redis.zrange(key, 0, -1, withscores=True)
+            resting: Any = redis.zrange(f"{{{self.prefix}}}:refused", f"({self.now}", "+inf", byscore=True)
+            heads = [
+                job_id
+                for job_id, score in line
+                if not gate.closed_for(f"paused.{Stage.MUSIC if score < 0 else Stage.VOICE}") and job_id not in resting
+            ]
+            if not heads or batch is None:
+                return bool(heads)
+            found, record = self.store.batch(batch), self.record(f"batch:{batch}")
+            assert found is not None
+            cost = promised({**self.record(f"job:{heads[0]}"), "state": State.ADMITTED})
+            flying = sum(found.states[state] for state in IN_FLIGHT)
+            spends = found.credits + int(record.get("committed", 0)) + cost
+            return not (
+                found.paused
+                or (found.max_in_flight is not None and flying >= found.max_in_flight)
+                or (found.max_credits is not None and spends > found.max_credits)
+            )
+
+        # ── always ────────────────────────────────────────────────────────────────────────────
+
+        @invariant()
+        def the_indexes_say_what_the_records_say(self) -> None:
+            everything_agrees(redis, self.prefix)
+
+        @invariant()
+        def no_batch_passes_its_credits_whatever_lost_orders_cost(self) -> None:
+            """What it has spent, or may have, grows with orders alone that its limit allows."""
+            before, self.at_stake = self.at_stake, Counter()
+            for record in self.books().values():
+                if name := record.get("batch"):
+                    under_way = record["state"] in (State.CHARGING, State.UNSURE)
+                    self.at_stake[name] += under_way * PRICES[Stage(record["stage"])] + unsettled(record)
+            for name in {str(spec.batch) for spec in self.specs.values() if spec.batch}:
+                batch = self.store.batch(name)
+                self.at_stake[name] += batch.credits if batch else 0
+                limit = inf if batch is None or batch.max_credits is None else batch.max_credits
+                assert self.at_stake[name] <= max(before[name], limit)
+
+        @invariant()
+        def nothing_more_is_ordered_for_what_is_to_be_cancelled(self) -> None:
+            for job_id, record in self.books().items():
+                assert "cancelling" not in record or record["state"] in (State.CHARGING, State.UNSURE)
+                assert int(record.get("attempt", 0)) <= self.withdrawn.get(job_id, 10**6)
+
+        @invariant()
+        def no_job_is_lost(self) -> None:
+            assert sorted(self.store.ids()) == sorted(self.specs)
+            assert sum(self.store.counts().values()) == len(self.specs)
+
+        @invariant()
+        def a_timeline_tells_every_version(self) -> None:
+            for job_id in self.specs:
+                steps = self.store.timeline(job_id)
+                job = one(self.store, job_id)
+                assert len(steps) == job.version
+                assert steps[-1].state is job.state
+
+        @invariant()
+        def the_limit_is_one_that_may_be(self) -> None:
+            flow = self.store.controls.flow()
+            assert 1 <= flow.limit <= flow.most
+
+        @invariant()
+        def what_wakes_is_there_once_or_not_at_all(self) -> None:
+            assert redis.llen(f"{{{self.prefix}}}:wake") <= 1
+
+        @invariant()
+        def each_reason_has_held_since_some_time_ago(self) -> None:
+            for reason, entry in self.record("gate").items():
+                assert float(json.loads(entry)["since"]) <= self.now
+                assert reason.split(".")[0] in set(Reason)
+
+    return Walk
+
+
+#: Reasons for which the gate is closed till somebody, or the account, opens it.
+_HELD_FOR_GOOD = {Reason.PAUSED, Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED}
+
+
+def test_the_indexes_always_agree_with_the_records(redis: Redis) -> None:
+    """After every step of random walks through everything that callers do."""
+    # To see the shortest walk that goes wrong, add Phase.shrink: that takes minutes.
+    few = settings(max_examples=25, stateful_step_count=50, phases=[Phase.generate])
+
+    run_state_machine_as_test(walk_on(redis), settings=few)

@@ -1,0 +1,1 @@
+"""The connection to Redis: clients, retries, errors, keys and the clock."""

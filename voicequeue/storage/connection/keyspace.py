@@ -1,0 +1,71 @@
+"""The keys of one queue in one Redis, and the execution of its scripts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+from redis import Redis
+
+from voicequeue.storage import scripts
+from voicequeue.texts import mended
+
+DEFAULT_PREFIX = "voicequeue"
+
+_PAGE = 500
+
+#: A valid prefix: the hash tag of every key.
+PREFIX = r"[A-Za-z0-9_.-]{1,40}"
+
+
+def celery_root(prefix: str) -> str:
+    """Return the prefix of Celery's keys; the same as in config/celeryconfig.py."""
+    return f"{{{prefix}}}:celery:"
+
+
+class Keyspace:
+    """The keys under one prefix; scripts/lib/keys.lua lists them."""
+
+    def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX) -> None:
+        if not re.fullmatch(PREFIX, prefix):
+            raise ValueError("the prefix must be 1 to 40 of the letters A-Z and a-z, digits, '.', '_' and '-'")
+        self.redis = redis
+        self._root = f"{{{prefix}}}:"
+
+    def key(self, name: str) -> str:
+        """Return the full key for a name."""
+        return self._root + mended(name)
+
+    def run(self, script: str, *arguments: str | float) -> Any:
+        """Run a script; its header describes its arguments and its reply."""
+        return scripts.run(self.redis, script, self._root, *arguments)
+
+    def call(self, script: str, *arguments: str | float) -> scripts.Call:
+        """Return a call of a script that runs while its caller does something else."""
+        return scripts.Call(self.redis, script, self._root, *arguments)
+
+    def pages(self, key: str, *, latest_first: bool = False) -> Iterator[str]:
+        """Yield the members of a sorted set by score, page by page; complete for members that stay, if it changes."""
+        cursor, end = ("+inf", "-inf") if latest_first else ("-inf", "+inf")
+        yielded: set[str] = set()  # members with the cursor's score
+        while True:
+            limit = _PAGE + len(yielded)
+            page = cast(
+                list[tuple[str, float]],
+                self.redis.zrange(
+                    key, cursor, end, desc=latest_first, withscores=True, byscore=True, offset=0, num=limit
+                ),
+            )
+            fresh = [member for member, _ in page if member not in yielded]
+            if not fresh:
+                return
+            yield from fresh
+            last = page[-1][1]
+            yielded = {member for member, score in page if score == last}
+            cursor = repr(last)
+
+
+def rows(flat: list[str], width: int) -> Iterator[tuple[str, ...]]:
+    """Split the flat list of a script into rows of `width` values."""
+    return zip(*[iter(flat)] * width, strict=True)

@@ -1,0 +1,98 @@
+"""Temporary refusals: Redis answers with an error that goes away without a change by the caller.
+
+It is out of memory, its disk is full, a failover has made it a replica, or too few replicas are connected. Such an
+error is treated like a lost connection: the connection is closed and the call is retried on a new one, which may reach
+another server. A refused command was not executed: a script is refused before its first write or not, a transaction as
+a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from redis import Connection, SSLConnection
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+#: The codes of such errors, and how an operator ends them.
+CURES: Mapping[str, str] = {
+    "BUSY": "a script runs for too long: wait for its end, or use SCRIPT KILL",
+    "CLUSTERDOWN": "the cluster does not serve every slot",
+    "MASTERDOWN": "it is a replica that has lost its primary: restore their link",
+    "MISCONF": "it cannot write its file: free space on its disk",
+    "NOREPLICAS": "it has fewer replicas than min-replicas-to-write: connect them",
+    "OOM": "it is full: raise its maxmemory, or shorten the retention of finished jobs",
+    "READONLY": "it is a replica: wait for the end of the failover, or let the Redis URL name the primary",
+    "TRYAGAIN": "the cluster is moving its keys",
+    "UNBLOCKED": "its role has changed: the next connection reaches the new primary",
+}
+
+#: Errors from whose texts redis-py removes the code.
+_CODES: Mapping[type[ResponseError], str] = {
+    ClusterDownError: "CLUSTERDOWN",
+    MasterDownError: "MASTERDOWN",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    TryAgainError: "TRYAGAIN",
+}
+
+#: The text before the code: none, or that of Redis 6 for a refused script, or that of EXEC.
+_BEFORE: Final = r"(?:^|^Error running script.* -|because of: )"
+_REFUSAL: Final = re.compile(rf"{_BEFORE}((?:{'|'.join(CURES)})(?: .*|$))", re.DOTALL)
+
+#: The end of the text that redis-py puts before the error of a command in a pipeline.
+_OF_PIPELINE: Final = "of pipeline caused error: "
+
+#: The position in a refused script, which says nothing to an operator.
+_POSITION: Final = re.compile(r" script: .*on @.*", re.DOTALL)
+
+
+class RedisRefusalError(RedisError):
+    """Redis refused a command temporarily; the text is Redis's, and starts with the code."""
+
+    @property
+    def cure(self) -> str:
+        """The advice for an operator."""
+        return CURES[str(self).partition(" ")[0]]
+
+
+def redis_refusal(error: ResponseError) -> RedisRefusalError | None:
+    """Return the refusal in an error reply; None if the error is permanent."""
+    code, message = _CODES.get(type(error)), str(error).rpartition(_OF_PIPELINE)[2]
+    match = _REFUSAL.search(f"{code} {message}" if code else message)
+    return RedisRefusalError(_POSITION.sub("", match[1]).rstrip(".")) if match else None
+
+
+if TYPE_CHECKING:
+    from redis.connection import AbstractConnection as _Base
+else:
+    _Base = object
+
+
+class _ClosedByRefusals(_Base):
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read one reply. Raises RedisRefusalError after closing the connection."""
+        try:
+            return super().read_response(*args, **kwargs)
+        except ResponseError as error:
+            if refusal := redis_refusal(error):
+                self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+                raise refusal from None
+            raise
+
+
+class PlainConnection(_ClosedByRefusals, Connection):
+    """A connection that is closed by a refusal."""
+
+
+class SecureConnection(_ClosedByRefusals, SSLConnection):
+    """A TLS connection that is closed by a refusal."""

@@ -1,0 +1,1 @@
+"""Monitoring: the event log, metrics and throughput."""

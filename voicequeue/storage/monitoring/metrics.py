@@ -1,0 +1,132 @@
+"""Counters and histograms of all processes: requests to upstream, and durations.
+
+Each process adds its figures to Redis about once a second, in one round trip; a killed process loses its last second.
+Credits and states of jobs are never counted here, but by the scripts that change them.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import cast
+
+from redis.exceptions import RedisError
+
+from voicequeue.storage.connection.keyspace import Keyspace
+
+#: The upper bounds (seconds) of the histograms; the last bucket has no bound.
+BOUNDS: Mapping[str, tuple[float, ...]] = {
+    "call": (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    "stage": (15, 30, 45, 60, 90, 120, 180, 240, 300, 600, 900, 1800, 3600),
+    "lateness": (1, 2.5, 5, 10, 15, 20, 25, 30, 60, 120, 300),
+}
+
+_INFINITY = "+Inf"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """The number of values in each bucket, by its upper bound, and the sum of all values."""
+
+    bounds: tuple[str, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+    def cumulated(self) -> list[tuple[str, int]]:
+        """Return the number of values at or below each bound; the last bound is infinity."""
+        return list(zip(self.bounds, accumulate(self.counts), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Tallied:
+    """The figures of all processes: counters by name (`a:b:c`), histograms by measure and subject."""
+
+    counts: dict[str, int]
+    histograms: dict[tuple[str, str], Histogram]
+
+    def under(self, name: str) -> Iterator[tuple[list[str], int]]:
+        """Yield the counters whose names start with `name`, each with the other parts of its name."""
+        for full_name, count in sorted(self.counts.items()):
+            first, *rest = full_name.split(":")
+            if first == name:
+                yield rest, count
+
+    def measured(self, what: str) -> Iterator[tuple[str, Histogram]]:
+        """Yield the histograms of this measure, each with its subject."""
+        return ((of, histogram) for (name, of), histogram in sorted(self.histograms.items()) if name == what)
+
+
+class Tally:
+    """The counters and histograms of one process. Safe to share between threads."""
+
+    def __init__(self, keyspace: Keyspace, *, every_s: float = 1.0) -> None:
+        self._space = keyspace
+        self._every_s = every_s
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._sums: Counter[str] = Counter()
+        self._timer: threading.Timer | None = None
+
+    def count(self, *name: str) -> None:
+        """Increment a counter."""
+        with self._lock:
+            self._counts[":".join(name)] += 1
+            self._schedule_flush()
+
+    def measure(self, what: str, of: str, seconds: float) -> None:
+        """Add a duration to a histogram; `what` is one of `BOUNDS`."""
+        bounds = BOUNDS[what]
+        index = bisect_left(bounds, seconds)
+        bound = f"{bounds[index]:g}" if index < len(bounds) else _INFINITY
+        with self._lock:
+            self._counts[f"{what}.le:{of}:{bound}"] += 1
+            self._sums[f"{what}.sum:{of}"] += seconds  # type: ignore[assignment]  # a Counter of floats works too
+            self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(self._every_s, self.flush)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def flush(self) -> None:
+        """Write the figures now; while Redis is unreachable they are kept for the next flush."""
+        with self._lock:
+            counts, sums = self._counts, self._sums
+            self._counts, self._sums, self._timer = Counter(), Counter(), None
+        if not counts:
+            return
+        try:
+            self._write(counts, sums)
+        except RedisError:
+            with self._lock:
+                self._counts.update(counts)
+                self._sums.update(sums)
+
+    def _write(self, counts: Counter[str], sums: Counter[str]) -> None:
+        key = self._space.key("metrics")
+        with self._space.redis.pipeline(transaction=True) as pipe:
+            for name, count in counts.items():
+                pipe.hincrby(key, name, count)
+            for name, seconds in sums.items():
+                pipe.hincrbyfloat(key, name, float(seconds))
+            pipe.execute()
+
+    def read(self) -> Tallied:
+        """Return the figures of all processes."""
+        fields = cast(dict[str, str], self._space.redis.hgetall(self._space.key("metrics")))
+        plain = {name: int(count) for name, count in fields.items() if "." not in name.partition(":")[0]}
+        measured = {tuple(name.split(":")) for name in fields if name.partition(":")[0].endswith(".sum")}
+        histograms = {(what.removesuffix(".sum"), of): _histogram(fields, what, of) for what, of in measured}
+        return Tallied(plain, histograms)
+
+
+def _histogram(fields: Mapping[str, str], what: str, of: str) -> Histogram:
+    name = what.removesuffix(".sum")
+    bounds = (*(f"{bound:g}" for bound in BOUNDS[name]), _INFINITY)
+    counts = tuple(int(fields.get(f"{name}.le:{of}:{bound}", 0)) for bound in bounds)
+    return Histogram(bounds, counts, float(fields[f"{name}.sum:{of}"]))

@@ -1,0 +1,88 @@
+"""Throughput over time and durations of jobs, computed from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median, quantiles
+
+from voicequeue.domain.job import State
+from voicequeue.storage.connection.keyspace import Keyspace
+
+#: The number of jobs of an interval whose durations are read, spread evenly over it.
+SAMPLED = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """An interval from `begun` to `over` (Unix seconds): the jobs that succeeded and failed in it and are still in that
+    state. Durations in seconds are of a sample of the succeeded jobs, None without any: `half` and `most` are the
+    median and the 90th percentile from enqueueing to the end, `order` is the median from the last submission to its
+    result."""
+
+    begun: float
+    over: float
+    succeeded: int
+    failed: int
+    half: float | None
+    most: float | None
+    order: float | None
+
+
+def trend(keyspace: Keyspace, now: float, *, span_s: float, stretches: int) -> list[Stretch]:
+    """Return the last `span_s` seconds in this number of intervals, the oldest first."""
+    width = span_s / stretches
+    # Intervals start at multiples of their width, so that a past interval does not change.
+    end = (int(now / width) + 1) * width
+    edges = [end - width * (stretches - index) for index in range(stretches + 1)]
+    succeeded, failed = (_counts_before(keyspace, state, edges) for state in (State.SUCCEEDED, State.FAILED))
+    durations = _durations(keyspace, succeeded)
+    return [
+        Stretch(begun, over, good[1] - good[0], bad[1] - bad[0], *_summary(sample))
+        for (begun, over), good, bad, sample in zip(
+            pairwise(edges), pairwise(succeeded), pairwise(failed), durations, strict=True
+        )
+    ]
+
+
+def _counts_before(keyspace: Keyspace, state: State, edges: Sequence[float]) -> list[int]:
+    """Return how many jobs in that state entered it before each edge."""
+    with keyspace.redis.pipeline(transaction=False) as pipe:
+        for edge in edges:
+            pipe.zcount(keyspace.key(f"state:{state}"), "-inf", f"({edge}")
+        return [int(count) for count in pipe.execute()]
+
+
+def _durations(keyspace: Keyspace, ranks: Sequence[int]) -> Iterator[list[tuple[float, float | None]]]:
+    """Yield for each interval the durations of some of its jobs: in total, and of the last order."""
+    samples = [_sampled_ranks(first, after) for first, after in pairwise(ranks)]
+    with keyspace.redis.pipeline(transaction=False) as pipe:
+        for rank in (rank for sample in samples for rank in sample):
+            pipe.zrange(keyspace.key(f"state:{State.SUCCEEDED}"), rank, rank)
+        job_ids = [job_id for members in pipe.execute() for job_id in members or [""]]
+        for job_id in job_ids:
+            pipe.hmget(keyspace.key(f"job:{job_id}"), "created", "settled", "since")
+        records = iter(pipe.execute())
+    for sample in samples:
+        times = [next(records) for _ in sample]
+        yield [
+            (float(settled) - float(created), float(settled) - float(since) if since else None)
+            for created, settled, since in times
+            if created and settled
+        ]
+
+
+def _sampled_ranks(first: int, after: int) -> list[int]:
+    """Return up to `SAMPLED` ranks from `first` on, before `after`."""
+    count = after - first
+    return [first + index * count // min(count, SAMPLED) for index in range(min(count, SAMPLED))]
+
+
+def _summary(sample: Sequence[tuple[float, float | None]]) -> tuple[float | None, float | None, float | None]:
+    totals = [seconds for seconds, _ in sample]
+    orders = [seconds for _, seconds in sample if seconds is not None]
+    if not totals:
+        return None, None, None
+    p90 = quantiles(totals, n=10, method="inclusive")[-1] if len(totals) > 1 else totals[0]
+    return median(totals), p90, median(orders) if orders else None

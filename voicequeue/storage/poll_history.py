@@ -1,0 +1,45 @@
+"""Durations of orders, and the poll schedules derived from them, shared by all workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import cast
+
+from voicequeue.domain.poll_schedule import REMEMBERED, Span
+from voicequeue.storage.connection.keyspace import Keyspace
+
+
+class PollHistory:
+    """Durations of the latest orders and poll schedules, by kind of order. Safe to share between threads."""
+
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._space = keyspace
+        self._redis = keyspace.redis
+
+    def add_durations(self, kind: str, durations: Sequence[Span]) -> None:
+        """Record how long orders of this kind took."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            key = self._space.key(f"poll_durations:{kind}")
+            pipe.lpush(key, *[f"{duration.over:.3f} {duration.within:.3f}" for duration in durations])
+            pipe.ltrim(key, 0, REMEMBERED - 1)
+            pipe.sadd(self._space.key("poll_kinds"), kind)
+            pipe.execute()
+
+    def durations(self, kind: str) -> list[Span]:
+        """Return the durations of the latest orders of this kind, newest first."""
+        lines = cast(list[str], self._redis.lrange(self._space.key(f"poll_durations:{kind}"), 0, -1))
+        return [Span(*map(float, line.split())) for line in lines]
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of orders with recorded durations."""
+        return sorted(cast(set[str], self._redis.smembers(self._space.key("poll_kinds"))))
+
+    def set_schedule(self, kind: str, ages: Sequence[float]) -> None:
+        """Set the ages (seconds) at which orders of this kind are polled, for all workers."""
+        self._redis.hset(self._space.key("poll_schedules"), kind, json.dumps([round(age, 3) for age in ages]))
+
+    def schedules(self) -> dict[str, list[float]]:
+        """Return the ages (seconds) at which orders are polled, by kind."""
+        schedules = cast(dict[str, str], self._redis.hgetall(self._space.key("poll_schedules")))
+        return {kind: json.loads(ages) for kind, ages in schedules.items()}

@@ -1,0 +1,45 @@
+-- apply_transitions: write transitions decided in Python, each if its job still has the version it was decided for.
+-- KEYS  root
+-- ARGV  now, JSON list of transitions, then the limits. A transition is {id, v, to, stage, due, reason,
+--       set = {field: value}, unset = [field], credits, task_id, attempt = the order of these two, archive = archive its
+--       songs, refused = upstream refused its order (lib/refusals.lua), unsettled = cost of a lost order that is given up}
+-- RETURNS  for each transition 1 = written (for a job to be cancelled perhaps another one), 0 = the version has
+-- changed, or
+--          the job is to be cancelled and may not be resubmitted; for a refused order 2 = a trial has started,
+--          3 = submission is held
+local now, limits, transitions = ARGV[1], limits_from(3), cjson.decode(ARGV[2])
+local results, accepted, has_responded = {}, {}, false
+local is_mixed = is_any_accepted(transitions)
+
+for i, t in ipairs(transitions) do
+  local job = read_record(t.id)
+  local state, failure, shares = job.state, job.failure, t.stage == 'voice' and job.shares
+  results[i] = 0
+  if job.v == tostring(t.v) and not is_resubmission_blocked(job, t) then
+    -- A job that goes back to the backlog waits if another job creates its voice by now.
+    local is_requeued = t.to == 'queued' and (FINAL[state] or state == 'pending')
+    if shares and is_requeued and not become_creator(shares, t.id) then t.to = 'waiting' end
+    if t.credits > 0 then
+      t.attempt = t.attempt or tonumber(job.attempt or 0)
+      local orders, credits = count_order(job, t, now)
+      if orders then t.set.orders, t.set.credits = orders, credits end
+      if state == 'charging' then accepted[t.stage] = (accepted[t.stage] or 0) + 1 end
+    end
+    if t.unsettled then add_unsettled(job.batch, t.unsettled) end
+    results[i] = t.refused and state == 'charging' and record_refusal(t.id, t, job, now, is_mixed) or 1
+    has_responded = has_responded or (state == 'pending' and (t.to == 'succeeded' or t.to == 'admitted'))
+    cancel_if_requested(job, t, now)
+    transition(t.id, t, now, job)
+    count_failure(failure, -1)
+    count_failure(job.failure, 1)
+    if t.archive then to_be_archived(t.id, now) end
+    if t.set.persona_id then
+      voice_created(t.id, now)
+    elseif shares then
+      voice_stage_changed(t.id, shares, t, now)
+    end
+  end
+end
+if has_responded then upstream_responded() end
+if next(accepted) then upstream_accepted(limits, now, accepted) end
+return results

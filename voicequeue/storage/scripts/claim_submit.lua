@@ -1,0 +1,48 @@
+-- claim_submit: claim admitted jobs for submission. No other worker can submit them after this.
+-- KEYS  root
+-- ARGV  now, stage, holder (token of this call), due (when the claims expire), the four limits, ids
+-- RETURNS  for each id one of
+--          {v, attempt, spec, persona_id}: claimed
+--          {v, 'unsure'}: a retry by the same holder, after the claim has expired
+--          {seconds}: the submit rate is used up; retry after this time
+--          nil: there is nothing to submit, or the job is queued again, because the gate is closed or the limits of its
+--          batch or the available credits do not allow its POST
+local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local limits, gate = limits_from(5), gate_state(now, stage)
+
+local function claim_of(id) return redis.call('HMGET', key('job:' .. id), 'v', 'attempt', 'spec', 'persona_id') end
+
+local seen = {}
+local function claim(id)
+  -- A repeated id is no lost reply: one claim is one POST.
+  if seen[id] then return false end
+  seen[id] = true
+  local job = read_record(id)
+  if job.stage ~= stage then return false end
+  if job.state == 'charging' or job.state == 'unsure' then
+    -- A retry by the same holder: its first reply was lost.
+    if redis.call('HGET', key('job:' .. id), 'holder') ~= holder then return false end
+    return job.state == 'charging' and claim_of(id) or { job.v, 'unsure' }
+  end
+  if job.state ~= 'admitted' then return false end
+  -- Another job has created the voice since the admission: it is not paid for twice.
+  if stage == 'voice' and job.shares and use_if_created(id, job.shares, ARGV[1]) then return false end
+  local is_closed = gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0)
+  local reason = is_closed and 'gate closed' or submit_limit_reason(job.batch, limits.floor)
+  if reason then
+    transition(id, { to = 'queued', stage = stage, reason = reason }, ARGV[1], job)
+    return false
+  end
+  local wait = take_rate_token(now, limits.rate)
+  if wait > 0 then
+    redis.call('ZADD', key('in_flight'), now + wait, id)
+    return { tostring(wait) }
+  end
+  local set = { attempt = (job.attempt or 0) + 1, holder = holder }
+  transition(id, { to = 'charging', stage = stage, due = ARGV[4], set = set }, ARGV[1], job)
+  return claim_of(id)
+end
+
+local replies = {}
+for a = 9, #ARGV do replies[a - 8] = claim(ARGV[a]) end
+return replies

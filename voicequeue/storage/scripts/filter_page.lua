@@ -1,0 +1,53 @@
+-- filter_page: read a page of a sorted set of jobs and return those that may match a filter.
+-- KEYS  root
+-- ARGV  the set, 1 = highest score first, score ('' = from the start) and member of the last job of the previous page,
+--       maximum number to examine, the filter (JSON): state, stage, batch, code, since (Unix seconds), parts (texts that
+--       all occur in the spec), called (is: equal to a field set by upstream; part: a text in the spec)
+-- RETURNS  number of examined jobs, the last of them and its score, then matching members and scores. A text may
+-- occur in a
+--          spec with another meaning: the caller checks the jobs.
+-- Each test reads some fields of the record; only the fields in use are read, because there are many jobs.
+local filter, fields, tests = cjson.decode(ARGV[6]), { 'created' }, {}
+
+local function add_test(names, predicate)
+  local first = #fields + 1
+  for _, name in ipairs(names) do fields[#fields + 1] = name end
+  tests[#tests + 1] = function(record) return predicate(unpack(record, first, first + #names - 1)) end
+end
+
+for _, name in ipairs({ 'state', 'stage', 'batch' }) do
+  if filter[name] then
+    add_test({ name }, function(value) return value == filter[name] end)
+  end
+end
+if filter.code then
+  add_test({ 'failure' }, function(failure) return failure and cjson.decode(failure).code == filter.code end)
+end
+if filter.since then
+  add_test({ 'updated', 'created' }, function(updated, created) return tonumber(updated or created) >= filter.since end)
+end
+for _, part in ipairs(filter.parts or {}) do
+  add_test({ 'spec' }, function(spec) return string.find(spec, part, 1, true) end)
+end
+if filter.called then
+  local is, part = filter.called.is, filter.called.part
+  add_test({ 'persona_id', 'voice_name', 'orders', 'spec' }, function(persona, name, orders, spec)
+    return persona == is or name == is or has_task(orders, is) or string.find(spec, part, 1, true)
+  end)
+end
+
+local function matches(record)
+  for _, test in ipairs(tests) do
+    if not (record[1] and test(record)) then return false end
+  end
+  return true
+end
+
+local page = page_of(key(ARGV[1]), ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5]))
+local results = { #page / 2, page[#page - 1] or '', page[#page] or '' }
+for i = 1, #page, 2 do
+  if #tests == 0 or matches(redis.call('HMGET', root .. 'job:' .. page[i], unpack(fields))) then
+    results[#results + 1], results[#results + 2] = page[i], page[i + 1]
+  end
+end
+return results

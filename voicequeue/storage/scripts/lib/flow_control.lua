@@ -1,0 +1,236 @@
+-- Flow control: the gate and its holds, the limit of jobs in flight, the submit rate, the available credits.
+
+-- Holds that end with a trial: after their time, one job at a time is submitted until upstream accepts one.
+local ENDS_WITH_TRIAL = { out_of_credits = true, unauthorized = true, upstream_down = true }
+
+local function has_ended(hold, now) return hold.ends_at and tonumber(hold.ends_at) <= tonumber(now) end
+
+-- Return 'open', 'trial' or 'closed', for one stage or (nil) for all, and during a trial how many failed before.
+local function gate_state(now, stage)
+  local state, failures, gate = 'open', 0, redis.call('HGETALL', key('gate'))
+  for g = 1, #gate, 2 do
+    local reason, hold = gate[g], cjson.decode(gate[g + 1])
+    local is_over = has_ended(hold, now)
+    if is_over and ENDS_WITH_TRIAL[reason] then
+      state, failures = 'trial', math.max(failures, hold.failures)
+    elseif is_over then
+      redis.call('HDEL', key('gate'), reason)
+    elseif reason:sub(1, 7) ~= 'paused.' or reason == 'paused.' .. (stage or '') then
+      return 'closed', 0
+    end
+  end
+  return state, failures
+end
+
+local function paused_stages()
+  return {
+    voice = redis.call('HEXISTS', key('gate'), 'paused.voice') == 1,
+    music = redis.call('HEXISTS', key('gate'), 'paused.music') == 1,
+  }
+end
+
+local function write_hold(reason, hold) redis.call('HSET', key('gate'), reason, cjson.encode(hold)) end
+
+-- Return the hold with this reason, also during its trial; nil if there is none or it is over.
+local function current_hold(reason, now)
+  local text = redis.call('HGET', key('gate'), reason)
+  local hold = text and cjson.decode(text) or nil
+  return hold and (not has_ended(hold, now) or ENDS_WITH_TRIAL[reason]) and hold or nil
+end
+
+-- Add a hold, or extend an existing one to the later end. Returns the hold that existed before.
+local function add_hold(reason, now, detail, ends_at)
+  local before = current_hold(reason, now)
+  if before and ends_at and (not before.ends_at or tonumber(before.ends_at) > tonumber(ends_at)) then
+    ends_at = before.ends_at
+  end
+  if before and detail == '' then detail = before.detail end
+  write_hold(reason, { since = before and before.since or now, detail = detail, ends_at = ends_at,
+    failures = (before and before.failures or 0) + 1 })
+  return before
+end
+
+-- Submit one order at a time until upstream accepts one; an existing hold stays. Returns whether there was none.
+local function start_trial(reason, now, detail)
+  if current_hold(reason, now) then return false end
+  write_hold(reason, { since = now, detail = detail, ends_at = now, failures = 0 })
+  return true
+end
+
+-- Hold submission for `pause` seconds, doubled by each failed trial, up to `max_pause` (nil: until an operator
+-- resumes). Orders sent before the hold do not extend it. Returns whether the hold is new.
+local function hold_with_backoff(reason, now, detail, pause, max_pause)
+  local before = current_hold(reason, now)
+  if before and not has_ended(before, now) then return false end
+  local wait = max_pause and math.min(max_pause, pause * 2 ^ (before and before.failures or 0))
+  add_hold(reason, now, detail, wait and string.format('%.6f', now + wait))
+  return not before or before.failures == 0 or not max_pause
+end
+
+-- End a trial unless a refused order still supports it.
+local function end_trial(reason)
+  local text = redis.call('HGET', key('gate'), reason)
+  if not text or cjson.decode(text).failures > 0 or redis.call('EXISTS', key('refused:' .. reason)) == 1 then return end
+  redis.call('HDEL', key('gate'), reason)
+  wake_dispatcher()
+end
+
+-- Upstream has responded to a request: earlier failures did not concern every request.
+local REASONS = { 'out_of_credits', 'unauthorized', 'upstream_down', 'cooldown' }
+local function upstream_responded()
+  local keys = {}
+  for i, reason in ipairs(REASONS) do keys[i] = key('unanswered:' .. reason) end
+  if redis.call('DEL', unpack(keys)) == 0 then return end
+  redis.call('HDEL', key('flow'), 'failures')
+  end_trial('unauthorized')
+  end_trial('out_of_credits')
+end
+
+-- The smallest submit rate (POSTs a minute); the same as in voicequeue/domain/gate.py.
+local RATE_MIN = 0.01
+
+-- Return the limits from four ARGV from `a` on: maximum in flight, initial in flight, POSTs a minute ('' = unlimited),
+-- minimum balance. Limits set at run time take precedence.
+local function limits_from(a)
+  local set = redis.call('HMGET', key('limits'), 'in_flight', 'submit_rate', 'credit_floor')
+  local rate = tonumber(set[2] or ARGV[a + 2]) or 0
+  return { max = tonumber(set[1] or ARGV[a]), initial = tonumber(ARGV[a + 1]),
+    rate = rate > 0 and math.max(rate, RATE_MIN) or nil, floor = tonumber(set[3] or ARGV[a + 3]) }
+end
+
+-- How many jobs may be in flight is adapted to upstream: one more for each accepted order while all slots are used,
+-- until upstream rate-limits; then half as many, and quickly back up to the `ceiling`, the number that was accepted
+-- before. Beyond the ceiling, one more is probed after `probe_after` accepted orders: initially four times the number
+-- of slots. A successful probe halves it, a failed one quadruples it. After CALM_S seconds without rate limiting,
+-- filling all slots once is enough, because upstream's capacity may have changed.
+local PROBE_AFTER, PROBE_AFTER_MAX, CALM_S = 4, 400, 600
+
+local function current_limit(limits)
+  return math.min(limits.max, tonumber(redis.call('HGET', key('flow'), 'limit') or limits.initial))
+end
+
+local function increase_limit(limits, now, orders)
+  local flow = redis.call('HMGET', key('flow'), 'limit', 'ceiling', 'streak', 'probe_after', 'decreased_at')
+  local limit, ceiling = tonumber(flow[1] or limits.initial), tonumber(flow[2] or limits.max)
+  local streak, probe_after = tonumber(flow[3] or 0), tonumber(flow[4] or PROBE_AFTER)
+  if flow[5] and now - tonumber(flow[5]) >= CALM_S then probe_after = math.min(probe_after, limit) end
+  local used, pending = redis.call('ZCARD', key('in_flight')), redis.call('ZCARD', key('state:pending'))
+  local before = { limit = limit, ceiling = ceiling, streak = streak }
+  -- Other orders were in transit when upstream rate-limited, and it accepted them.
+  ceiling = math.max(ceiling, pending)
+  for _ = 1, orders do
+    if limit >= limits.max or used < limit / 2 or (limit >= ceiling and used < limit) then break end
+    if limit < ceiling then
+      limit = limit + 1
+    elseif streak + 1 < probe_after then
+      streak = streak + 1
+    else
+      limit, ceiling, streak, probe_after = limit + 1, limit + 1, 0, math.max(1, math.floor(probe_after / 2))
+      redis.call('HSET', key('flow'), 'probe_after', probe_after)
+    end
+  end
+  for field, value in pairs({ limit = limit, ceiling = ceiling, streak = streak }) do
+    if value ~= before[field] then redis.call('HSET', key('flow'), field, value) end
+  end
+end
+
+-- Halve the limit from what upstream accepts (`accepted`), once per `pause` seconds: responses to orders sent before
+-- the decrease carry no new information.
+local function decrease_limit(now, accepted, pause)
+  local flow = redis.call('HMGET', key('flow'), 'decreased_at', 'probe_after', 'limit', 'ceiling')
+  if flow[1] and tonumber(now) < tonumber(flow[1]) + pause then return end
+  local ceiling, limit = math.max(1, accepted), tonumber(flow[3] or 0)
+  -- Below the ceiling, upstream's capacity has shrunk; at a limit of one, even one job is too many: no probe has
+  -- failed.
+  local is_probe = limit > 1 and limit >= tonumber(flow[4] or limit + 1)
+  redis.call('HSET', key('flow'), 'limit', math.max(1, math.floor(ceiling / 2)), 'ceiling', ceiling, 'streak', 0,
+    'decreased_at', now,
+    'probe_after', math.min(PROBE_AFTER_MAX, PROBE_AFTER * math.max(ceiling, is_probe and flow[2] or 1)))
+end
+
+-- Take a token of the submit rate (GCRA; `rate` a minute, a burst of one second's worth, at least one). Returns the
+-- seconds until the next token; 0 if one was taken.
+local function take_rate_token(now, rate)
+  if not rate then return 0 end
+  local interval = 60 / rate
+  -- A time written at another rate, or by a clock that was ahead, delays no longer than this rate would.
+  local tat = math.min(tonumber(redis.call('HGET', key('flow'), 'tat') or 0), now + math.max(1, interval))
+  local free_at = math.max(tat, now)
+  local wait = free_at - now - math.max(0, 1 - interval)
+  if wait > 1e-6 then return wait end
+  redis.call('HSET', key('flow'), 'tat', free_at + interval)
+  return 0
+end
+
+local function credits_spent()
+  local spent = redis.call('HMGET', key('counters'), 'voice.credits', 'music.credits', 'corrected.credits')
+  return tonumber(spent[1] or 0) + tonumber(spent[2] or 0) + tonumber(spent[3] or 0)
+end
+
+-- Return the cost of the current orders of all jobs in this state.
+local function cost_of_state(state)
+  local counts = redis.call('HMGET', key('state_counts'), state .. ':voice', state .. ':music')
+  return tonumber(counts[1] or 0) * PRICE.voice + tonumber(counts[2] or 0) * PRICE.music
+end
+
+-- Return the credits above the minimum balance that are reserved for no job; nil before upstream's first report. The
+-- balance is read once: no script that calls this spends credits.
+local account_credits
+local function available_credits(floor)
+  if account_credits == nil then account_credits = redis.call('HGET', key('account'), 'credits') end
+  if not account_credits then return nil end
+  write_sums()
+  return tonumber(account_credits) - tonumber(redis.call('HGET', key('counters'), 'committed') or 0) - floor
+end
+
+-- Return the settings of a batch, read once by each script.
+local batch_settings = {}
+local function settings_of(batch)
+  batch_settings[batch] = batch_settings[batch]
+    or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits')
+  return batch_settings[batch]
+end
+
+-- Return why the limits of a batch do not allow this many more slots and credits; nil if they do.
+local function batch_limit_reason(batch, slots, cost)
+  if batch == '' then return nil end
+  local set = settings_of(batch)
+  if tonumber(set[1] or 0) ~= 0 then return 'the batch is paused' end
+  if not (set[2] or set[3]) then return nil end
+  write_sums()
+  local counts = redis.call('HMGET', key('batch:' .. batch), 'admitted', 'charging', 'pending', 'credits', 'committed')
+  local function n(i) return tonumber(counts[i] or 0) end
+  if set[2] and n(1) + n(2) + n(3) + slots > tonumber(set[2]) then return 'the batch has no free slot' end
+  if set[3] and n(4) + n(5) + cost > tonumber(set[3]) then return 'the credit limit of the batch is reached' end
+end
+
+-- Return whether a batch allows one more of its jobs, at this total cost, to start.
+local function batch_allows(batch, cost) return not batch_limit_reason(batch, 1, cost) end
+
+-- Return why an admitted job may not be submitted, although it has a slot and its credits are reserved; nil if it
+-- may. This is checked before each POST, because limits or the balance may have been lowered since its admission. A
+-- job refused here is not admitted by the same limits.
+local function submit_limit_reason(batch, floor)
+  local reason = batch_limit_reason(batch or '', 0, 0)
+  if reason then return reason end
+  local credits = available_credits(floor)
+  if credits and credits < 0 then return 'the credits of the account are reserved' end
+end
+
+-- Record whether the next job, at this cost, cannot be paid; cost is nil if no job was passed over for lack of
+-- credits, which is certain only if slots are left (`free`). Returns 'short' or 'enough' if that has changed, else
+-- ''.
+local function record_shortage(now, cost, free)
+  local was_short = redis.call('HEXISTS', key('account'), 'short') == 1
+  if cost then
+    local shortage = was_short and cjson.decode(redis.call('HGET', key('account'), 'short')) or { since = now }
+    shortage.cost = cost
+    redis.call('HSET', key('account'), 'short', cjson.encode(shortage))
+    return was_short and '' or 'short'
+  end
+  if was_short and free > 0 then
+    redis.call('HDEL', key('account'), 'short')
+    return 'enough'
+  end
+  return ''
+end

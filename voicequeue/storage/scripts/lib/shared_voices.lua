@@ -1,0 +1,181 @@
+-- Voices that are created once and shared: one job creates each, the others wait for its persona.
+
+-- How many waiting jobs one script may still release or fail, for all voices; maintenance processes the others.
+local release_budget = 500
+
+local function voice_key(voice) return key('voice:' .. voice) end
+
+-- A named voice belongs to a batch; voices that others made from the same recording do not count for it.
+local function is_named(voice) return voice:sub(1, 6) == 'named-' end
+
+-- Make the job the creator of the voice, unless the voice exists or another job creates it. Returns whether it is.
+local function become_creator(voice, id)
+  local record = redis.call('HMGET', voice_key(voice), 'persona_id', 'maker')
+  if record[1] or record[2] then return record[2] == id end
+  redis.call('HSET', voice_key(voice), 'maker', id)
+  redis.call('HDEL', voice_key(voice), 'failure')
+  return true
+end
+
+-- Return whether this name already denotes another recording; an unused name denotes this one from now on, as long as
+-- jobs with that name exist.
+local function is_other_recording(voice, url)
+  if not is_named(voice) then return false end
+  if redis.call('HSETNX', voice_key(voice), 'recording', url) == 1 then
+    redis.call('HSET', voice_key(voice), 'jobs', 0)
+  end
+  return redis.call('HGET', voice_key(voice), 'recording') ~= url
+end
+
+-- Give the job a voice that another job has created.
+local function use_voice(id, created, now)
+  local job_key = key('job:' .. id)
+  local next_stage = redis.call('HGET', job_key, 'next_stage')
+  redis.call('HSET', job_key, 'persona_id', created.persona_id)
+  if created.name then redis.call('HSET', job_key, 'voice_name', created.name) end
+  if not next_stage then redis.call('HSET', job_key, 'settled', now) end
+  transition(id, { to = next_stage and 'queued' or 'succeeded', stage = next_stage or 'voice',
+    reason = 'uses voice from job ' .. created.job }, now)
+end
+
+local function fail_with(id, failure, now)
+  redis.call('HSET', key('job:' .. id), 'failure', failure, 'settled', now)
+  count_failure(failure, 1)
+  transition(id, { to = 'failed', stage = 'voice', reason = cjson.decode(failure).code }, now)
+end
+
+-- Apply the outcome of a voice to the jobs that wait for it: they use it, fail with it, or the first of them creates
+-- it.
+-- Returns how many were released or failed.
+local function settle_waiting(voice, now)
+  local record = fields_of('voice:' .. voice, { 'persona_id', 'name', 'job', 'maker', 'failure' })
+  local is_decided = record.persona_id or (record.failure and not record.maker)
+  local ids = {}
+  if is_decided and release_budget > 0 then
+    ids = redis.call('ZRANGE', key('waiting:' .. voice), 0, release_budget - 1)
+    release_budget = release_budget - #ids
+  elseif not is_decided and not record.maker then
+    local first = redis.call('ZRANGE', key('waiting:' .. voice), 0, 0)[1]
+    if first then
+      redis.call('HSET', voice_key(voice), 'maker', first)
+      transition(first, { to = 'queued', stage = 'voice', reason = 'creates the voice: no other job does' }, now)
+    end
+  end
+  for _, id in ipairs(ids) do
+    if record.persona_id then use_voice(id, record, now) else fail_with(id, record.failure, now) end
+  end
+  local has_more = is_decided and redis.call('EXISTS', key('waiting:' .. voice)) == 1
+  redis.call(has_more and 'SADD' or 'SREM', key('voices:decided'), voice)
+  return #ids
+end
+
+-- Let a job that has not paid for a voice use an existing one. If it was the creator, the waiting jobs continue too.
+-- Returns whether the voice exists.
+local function use_if_created(id, voice, now)
+  local record = fields_of('voice:' .. voice, { 'persona_id', 'name', 'job', 'maker' })
+  if not record.persona_id then return false end
+  use_voice(id, record, now)
+  if record.maker == id then
+    redis.call('HDEL', voice_key(voice), 'maker')
+    settle_waiting(voice, now)
+  end
+  return true
+end
+
+-- Copy a voice that exists only under the URL of its recording.
+local function copy_from_url(voice, url, now)
+  if is_named(voice) or url == voice or redis.call('HEXISTS', voice_key(voice), 'persona_id') == 1 then return end
+  if redis.call('HEXISTS', voice_key(url), 'persona_id') == 0 then return end
+  redis.call('HSET', voice_key(voice), unpack(redis.call('HGETALL', voice_key(url))))
+  redis.call('HDEL', voice_key(voice), 'maker', 'failure')
+  settle_waiting(voice, now)
+end
+
+-- Make this job the creator instead of a queued one, which waits.
+local function replace_creator(voice, creator, id, now)
+  redis.call('HSET', voice_key(voice), 'maker', id)
+  transition(creator, { to = 'waiting', stage = 'voice', reason = 'job ' .. id .. ' creates the voice sooner' }, now)
+end
+
+-- Make this job the creator if the current creator is queued and starts later: its priority is lower, or its batch
+-- may start nothing (it is paused, or its credit limit is reached). Returns whether it did.
+local function take_over_creation(voice, id, now)
+  local creator_id = redis.call('HGET', voice_key(voice), 'maker')
+  local creator = creator_id and fields_of('job:' .. creator_id, { 'state', 'rank', 'batch', 'next_stage' })
+  if not creator or creator.state ~= 'queued' then return false end
+  local job = fields_of('job:' .. id, { 'rank', 'batch', 'next_stage' })
+  local function may_start(record) return batch_allows(record.batch or '', cost_from_stage('voice', record.next_stage)) end
+  local is_blocked = not may_start(creator)
+  if not may_start(job) or not (is_blocked or job.rank < creator.rank) then return false end
+  replace_creator(voice, creator_id, id, now)
+  return true
+end
+
+-- Remove a purged job from the voice that it shared. The last job of a name frees the name; any other voice is kept
+-- only if it was created.
+local function leave_voice(voice)
+  local record = redis.call('HMGET', voice_key(voice), 'jobs', 'persona_id', 'maker')
+  local jobs_left = record[1] and redis.call('HINCRBY', voice_key(voice), 'jobs', -1)
+  local is_needed = is_named(voice) or record[2] or record[3] or redis.call('EXISTS', key('waiting:' .. voice)) == 1
+  if jobs_left == 0 or not is_needed then redis.call('DEL', voice_key(voice)) end
+end
+
+-- Let a new job create the voice that it shares (1), or wait for or use the voice of another job (2).
+local function share_voice(job, now)
+  if redis.call('HEXISTS', voice_key(job.voice), 'jobs') == 1 then
+    redis.call('HINCRBY', voice_key(job.voice), 'jobs', 1)
+  end
+  copy_from_url(job.voice, job.url, now)
+  if become_creator(job.voice, job.id) then return 1 end
+  if take_over_creation(job.voice, job.id, now) then return 2 end -- the voice is counted for the previous creator
+  transition(job.id, { to = 'waiting', stage = 'voice', reason = 'shares a voice' }, now)
+  use_if_created(job.id, job.voice, now)
+  return 2
+end
+
+-- The voice of a job was created: make it available to every job that may share it.
+local function voice_created(id, now)
+  local job = fields_of('job:' .. id, { 'spec', 'sha256', 'shares', 'persona_id', 'voice_name' })
+  local spec = cjson.decode(job.spec)
+  if not spec.audio_url then return end
+  local voices = { 'url-' .. redis.sha1hex(spec.audio_url) }
+  if job.sha256 then voices[#voices + 1] = 'sha256-' .. job.sha256 end
+  if job.shares and is_named(job.shares) then voices[#voices + 1] = job.shares end
+  redis.call('ZADD', key('voices'), now, voices[1])
+  for _, voice in ipairs(voices) do
+    local creator = redis.call('HGET', voice_key(voice), 'maker')
+    redis.call('HSET', voice_key(voice), 'persona_id', job.persona_id, 'job', id, 'at', now, 'audio_url', spec.audio_url)
+    if job.voice_name then redis.call('HSET', voice_key(voice), 'name', job.voice_name) end
+    redis.call('HDEL', voice_key(voice), 'maker', 'failure')
+    -- A queued creator of the same voice need not pay for it.
+    if creator and creator ~= id and redis.call('HGET', key('job:' .. creator), 'state') == 'queued' then
+      use_voice(creator, { persona_id = job.persona_id, name = job.voice_name, job = id }, now)
+    end
+    settle_waiting(voice, now)
+  end
+end
+
+-- Apply a transition of a sharing job in its voice stage to the jobs that wait for the voice. A job that was
+-- cancelled after it was charged still creates the voice; one that did not start in time leaves it to the next.
+local function voice_stage_changed(id, voice, t, now)
+  local creator = redis.call('HGET', voice_key(voice), 'maker')
+  if not FINAL[t.to] then
+    if t.to ~= 'waiting' then redis.call('HSETNX', voice_key(voice), 'maker', id) end
+    if t.to == 'waiting' then use_if_created(id, voice, now) end
+    -- Its order was charged and is polled again: no other job needs to pay.
+    local is_charged = t.to == 'pending' and creator and creator ~= id
+    if is_charged and redis.call('HGET', key('job:' .. creator), 'state') == 'queued' then
+      replace_creator(voice, creator, id, now)
+    end
+  elseif creator == id and not (t.to == 'cancelled' and t.due) then
+    redis.call('HDEL', voice_key(voice), 'maker')
+    local failure = t.to == 'failed' and cjson.decode(redis.call('HGET', key('job:' .. id), 'failure'))
+    -- A job marked for cancellation and then given up leaves the voice to the next, too.
+    local is_own = failure and (failure.code == 'expired' or (t.was_cancelling and failure.code == 'abandoned'))
+    if failure and not is_own then
+      failure.message = 'shared voice from job ' .. id .. ': ' .. failure.message
+      redis.call('HSET', voice_key(voice), 'failure', cjson.encode(failure))
+    end
+    settle_waiting(voice, now)
+  end
+end

@@ -1,0 +1,132 @@
+-- How a transition is written, with every index, counter and event that follows from it.
+
+local EVENTS_KEPT = 20000
+
+local function add_event(id, batch, state, stage, reason, took)
+  redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_KEPT, '*',
+    'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '', 'took', took or '')
+end
+
+-- Return a function that returns the stored spec of a job, for the ids in every third ARGV from `a` on. Usually none
+-- of them exists, which one command checks.
+local function stored_specs(a)
+  local keys = {}
+  for i = a, #ARGV, 3 do keys[#keys + 1] = key('job:' .. ARGV[i]) end
+  local has_any = #keys > 0 and redis.call('EXISTS', unpack(keys)) > 0
+  return function(id) return has_any and redis.call('HGET', key('job:' .. id), 'spec') end
+end
+
+-- Write the first record of a job; fields with the value '' are omitted.
+local function create_record(id, spec, created, rank, batch, stage, next_stage, shares, sha256, origin)
+  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created,
+    'origin', origin }
+  if batch ~= '' then fields[15] = 'batch'; fields[16] = batch end
+  if next_stage ~= '' then fields[#fields + 1] = 'next_stage'; fields[#fields + 1] = next_stage end
+  if shares ~= '' then fields[#fields + 1] = 'shares'; fields[#fields + 1] = shares end
+  if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
+  redis.call('HSET', key('job:' .. id), unpack(fields))
+end
+
+-- Count jobs by state and stage; queued jobs are counted by their lanes.
+local function add_to_state_count(state, stage, change)
+  if state ~= 'queued' then add_to_counter('state_counts', state .. ':' .. stage, change) end
+end
+
+-- Update the indexes and counters that follow from the state.
+local function update_state_indexes(id, batch, from, to, now)
+  if from ~= 'queued' then redis.call('ZREM', key('state:' .. from), id) end
+  if to ~= 'queued' then redis.call('ZADD', key('state:' .. to), now, id) end
+  if batch and from ~= to then
+    add_to_counter('batch:' .. batch, from, -1)
+    add_to_counter('batch:' .. batch, to, 1)
+  end
+end
+
+local function reserve_credits(batch, change)
+  add_to_counter('counters', 'committed', change)
+  if batch then add_to_counter('batch:' .. batch, 'committed', change) end
+end
+
+-- Update the slot, the lane or the queue for a voice.
+local function update_position(id, from, job, t)
+  local before, after = due_index(from), t.due and due_index(t.to)
+  if before and before ~= after then redis.call('ZREM', before, id) end
+  if after then redis.call('ZADD', after, t.due, id) end
+  if from == 'queued' then leave_lane(job.rank, job.batch, id) end
+  if from == 'waiting' and job.shares then redis.call('ZREM', key('waiting:' .. job.shares), id) end
+  local since = job.requeued_at or job.created
+  if t.to == 'waiting' then redis.call('ZADD', key('waiting:' .. job.shares), since, id) end
+  if t.to == 'queued' then join_lane(job.rank, job.batch, t.stage, tonumber(since), id) end
+  -- The dispatcher fills free slots at its next interval, many at once; high priority does not wait for it.
+  if before == key('in_flight') and after ~= before and has_high_priority() then wake_dispatcher() end
+  if FINAL[t.to] then redis.call('ZREM', key('start_by'), id) end
+end
+
+local function count_failure(failure, amount)
+  if failure then add_to_counter('counters', 'failed.' .. cjson.decode(failure).code, amount) end
+end
+
+-- The fields of a record that a transition depends on.
+local RECORD_FIELDS = { 'state', 'stage', 'v', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
+  'requeued_at', 'shares', 'failure', 'credits', 'orders', 'lost', 'refused', 'cancelling' }
+local function read_record(id) return fields_of('job:' .. id, RECORD_FIELDS) end
+
+-- States from which the current order may still be sent.
+local BEFORE_SUBMISSION = { queued = true, admitted = true, charging = true }
+
+-- Write one transition. The caller has compared the version.
+-- t = {to, stage, due, reason, task_id, attempt, set = {field: value}, unset = [field]}; `job` is the record, if the
+-- caller has read it, and is updated with the fields that were set. Returns the job's batch.
+local function transition(id, t, now, job)
+  job = job or read_record(id)
+  local from, stage, since = job.state, job.stage, job.updated or job.created or now
+  local reserved = reserved_credits(from, stage, job.next_stage, job.cancelling)
+  local fields = { 'state', t.to, 'stage', t.stage, 'updated', now, 'v', job.v + 1 }
+  for field, value in pairs(t.set or {}) do
+    job[field] = value
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
+  end
+  redis.call('HSET', key('job:' .. id), unpack(fields))
+  for _, field in ipairs(t.unset or {}) do job[field] = nil end
+  if t.unset and t.unset[1] then redis.call('HDEL', key('job:' .. id), unpack(t.unset)) end
+  if job.refused and not (BEFORE_SUBMISSION[t.to] and t.stage == stage) then clear_refusal(id) end
+  update_state_indexes(id, job.batch, from, t.to, now)
+  if from ~= t.to or stage ~= t.stage then
+    add_to_state_count(from, stage, -1)
+    add_to_state_count(t.to, t.stage, 1)
+  end
+  reserve_credits(job.batch, reserved_credits(t.to, t.stage, job.next_stage, job.cancelling) - reserved)
+  update_position(id, from, job, t)
+  redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
+    at = now, state = t.to, stage = t.stage, reason = t.reason, task_id = t.task_id,
+    attempt = t.attempt or tonumber(job.attempt or 0) }))
+  add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', math.max(0, now - since)))
+  if from ~= t.to then tell(id, job.batch, from, t.to, job.v + 1, now) end
+  return job.batch
+end
+
+-- Add an id to an index (`belongs` = 1) or remove it (0), as its record requires. Returns 1 if the index was wrong.
+local function repair_index(index, id, belongs, now)
+  local rank, batch = index:match('^lane:(%d):(.*)$')
+  local is_member = redis.call('ZSCORE', key(index), id) and 1 or 0
+  if is_member == belongs then return 0 end
+  local archive_state = index:match('^archive:(%a+)$') -- changes without a new version
+  if archive_state and (redis.call('HGET', key('job:' .. id), 'archive') == archive_state) ~= (belongs == 1) then
+    return 0
+  end
+  if belongs == 0 then
+    if rank then leave_lane(rank, batch, id) else redis.call('ZREM', key(index), id) end
+    return 1
+  end
+  local job = redis.call('HMGET', key('job:' .. id), 'created', 'updated', 'stage', 'requeued_at')
+  local created = job[1] or now
+  if rank then
+    join_lane(rank, batch, job[3], tonumber(job[4] or created), id)
+  else
+    local scores = { state = job[2] or created, batch = created, waiting = created, refused = 0 }
+    -- In every other index the score is the due time.
+    redis.call('ZADD', key(index), scores[index:match('^[^:]+')] or now, id)
+  end
+  return 1
+end

@@ -1,0 +1,40 @@
+-- purge_jobs: delete jobs that were settled before the retention period, with everything that only they need. The
+-- voices that they created, and the credits that they spent, are kept.
+-- KEYS  root
+-- ARGV  now, retention (seconds), the state, number of oldest jobs to skip, maximum number to examine
+-- RETURNS  number of examined jobs, number of deleted jobs
+local state, from, max = ARGV[3], ARGV[4], ARGV[5]
+local before = string.format('(%.6f', tonumber(ARGV[1]) - tonumber(ARGV[2]))
+
+-- Return whether work on the job is pending: a late result, callbacks for it or its batch, its songs are not archived
+-- yet; or an undelivered callback that may be sent again.
+local function is_needed(id, job)
+  local callbacks = redis.call('EXISTS', key('callbacks:of:job:' .. id), key('callbacks:of:batch:' .. (job.batch or '')))
+  return callbacks > 0 or job.archive == 'pending' or redis.call('ZSCORE', key('late'), id)
+    or (job.callback and redis.call('ZSCORE', key('callbacks:undelivered'), job.callback))
+end
+
+local function purge(id, job)
+  local credits = tonumber(job.credits or 0)
+  redis.call('DEL', key('job:' .. id), key('timeline:' .. id))
+  redis.call('ZREM', key('state:' .. state), id)
+  redis.call('ZREM', key('archive:failed'), id)
+  add_to_state_count(state, job.stage, -1)
+  count_failure(job.failure, -1)
+  add_to_counter('counters', 'purged.' .. state, 1)
+  add_to_counter('counters', 'purged.credits', credits)
+  if job.shares then leave_voice(job.shares) end
+  if job.batch then remove_from_batch(job.batch, id, state, credits, unsettled_credits(job)) end
+  redis.call('XADD', key('purged'), 'MAXLEN', '~', EVENTS_KEPT, '*', 'id', id, 'batch', job.batch or '')
+end
+
+local purged, ids = 0, redis.call('ZRANGEBYSCORE', key('state:' .. state), '-inf', before, 'LIMIT', from, max)
+for _, id in ipairs(ids) do
+  local job = fields_of('job:' .. id, { 'archive', 'callback', unpack(RECORD_FIELDS) })
+  -- A wrong index is repaired by the audit.
+  if job.state == state and not is_needed(id, job) then
+    purge(id, job)
+    purged = purged + 1
+  end
+end
+return { #ids, purged }
