@@ -29,6 +29,7 @@ from tests.conftest import eventually
 from tests.support import composed
 from tests.support.composed import ROOT
 from tests.support.scripted import Scripted, answer
+from voicequeue.storage.heartbeats import KINDS
 from workers.local.stack import free_port
 
 PROCESSES = ("worker", "callbacks", "archive", "web", "flower")
@@ -183,12 +184,12 @@ def _admin_url(home: Path, port: int) -> str:
 
 def _wait_until_it_is_up(running: Deployment) -> None:
     web = running.environments["worker"]["VOICEQUEUE_PUBLIC_URL"]
-    pulses = [f"{{voicequeue}}:{kind}pulses" for kind in ("", "callbacks:", "archive:", "gateway:")]
+    heartbeats = [f"{{voicequeue}}:{key}" for key in KINDS.values()]
 
     def is_up() -> bool:
         with suppress(requests.RequestException):
             ready = requests.get(f"{web}/readyz", timeout=1).status_code == 200
-            return ready and all(running.admin.zcard(key) for key in pulses) and bool(flower_shows(running, "workers"))
+            return ready and all(running.admin.zcard(key) for key in heartbeats) and bool(flower_shows(running, "workers"))
         return False
 
     def end_of_logs() -> str:

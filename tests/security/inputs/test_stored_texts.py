@@ -29,7 +29,7 @@ def _store_halves(store: Store, redis: Redis, prefix: str) -> Job:
     store.rejects.add(RejectedMessage(NOW, HALF, HALF, HALF, nested))
     store.rejects.add(RejectedMessage(NOW, HALF, HALF, HALF, HALF))
     older = {"at": NOW, "message_id": HALF, "task": HALF, "reason": HALF, "job": nested}
-    redis.lpush(f"{{{prefix}}}:rejects", json.dumps(older))
+    redis.lpush(f"{{{prefix}}}:rejected_messages", json.dumps(older))
     with pytest.raises(InvalidJob):
         take(store, [], {"job": {"audio_url": URL, HALF: HALF}}, message_id=HALF, now=NOW)
     with pytest.raises(InvalidJob, match="id: contains half"):
