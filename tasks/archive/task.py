@@ -28,7 +28,7 @@ from voicequeue.domain import timeouts
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.job import Job, Part
 from voicequeue.domain.serialization import OF_UPSTREAM
-from voicequeue.storage.archive import Archive, Fetch
+from voicequeue.storage.archive import Archive, ArchiveClaim
 from voicequeue.storage.clock import Clock
 from voicequeue.storage.heartbeats import Pulses
 
@@ -119,7 +119,7 @@ def missing(job: Job) -> list[_Failure]:
     return [_Failure(f"song {clip.clip_id}: no link yet") for clip in job.clips if clip.is_missing]
 
 
-def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
+def _try(services: ArchiveServices, claim: ArchiveClaim, job: Job, file: Wanted) -> _Failure | None:
     """Archive one file, and give what keeps it from that; None if all went well. Raises RedisError."""
     try:
         return _archive(services, claim, job, file)
@@ -136,7 +136,7 @@ def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Fa
         return _Failure(f"{file}: a defect of voicequeue: {type(error).__name__}")
 
 
-def _archive(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
+def _archive(services: ArchiveServices, claim: ArchiveClaim, job: Job, file: Wanted) -> _Failure | None:
     """Bring one file from its link to its place and its record."""
     with _spooled() as spool:
         with spool.open("w+b") as into:
@@ -171,7 +171,7 @@ def described(job: Job, clip: Clip) -> dict[str, Any]:
     return {**of_it, **voice, **{field: getattr(clip, field) for field in OF_UPSTREAM}}
 
 
-def _settle(services: ArchiveServices, claim: Fetch, failures: Sequence[_Failure]) -> None:
+def _settle(services: ArchiveServices, claim: ArchiveClaim, failures: Sequence[_Failure]) -> None:
     now = services.clock()
     if not failures:
         services.archive.done(claim, now)
@@ -186,13 +186,13 @@ def _settle(services: ArchiveServices, claim: Fetch, failures: Sequence[_Failure
         services.archive.later(claim, now, due, reason)
 
 
-def _give_up(services: ArchiveServices, claim: Fetch, reason: str) -> None:
+def _give_up(services: ArchiveServices, claim: ArchiveClaim, reason: str) -> None:
     if services.archive.give_up(claim, services.clock(), reason):
         log.warning("its songs are not archived: %s", reason, extra={"job": claim.job_id})
 
 
 @contextmanager
-def _held(services: ArchiveServices, claim: Fetch) -> Iterator[None]:
+def _held(services: ArchiveServices, claim: ArchiveClaim) -> Iterator[None]:
     """Nobody else takes the job meanwhile, however long a file takes; who is frozen or dead holds it no longer."""
     over = threading.Event()
 

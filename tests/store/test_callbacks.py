@@ -220,7 +220,7 @@ def test_a_batch_that_nobody_wants_to_hear_of_any_more_is_given_up(store: Store,
     assert call.url() == f"{HOOK}/new"
 
     queue.call_back_batch("b", None)
-    with pytest.raises(Undeliverable, match="is gone"):
+    with pytest.raises(Undeliverable, match="has no callback URL"):
         only(due(store.callbacks, NOW + LEASE)).url()
 
 

@@ -13,7 +13,7 @@ from tests.support.jobs import sung, voice
 from voicequeue import ArchivedFile, InArchive, Job, Stage, State
 from voicequeue.domain import serialization
 from voicequeue.domain.job import Part
-from voicequeue.storage.archive import Fetch
+from voicequeue.storage.archive import ArchiveClaim
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.job_store import Store
@@ -29,7 +29,7 @@ def store(store: Store, redis: Redis, prefix: str) -> Iterator[Store]:
     everything_agrees(redis, prefix)
 
 
-def claimed(store: Store, job: Job, now: float = LATER, holder: str = "h", *, lease: float = 60) -> Fetch:
+def claimed(store: Store, job: Job, now: float = LATER, holder: str = "h", *, lease: float = 60) -> ArchiveClaim:
     """The job, to be tried."""
     fetch = store.archive.claim(job.id, holder, now, lease=lease)
     assert fetch is not None

@@ -26,6 +26,7 @@ _PARTS = (
     "flow",
     "refused",
     "orders",
+    "outbox",
     "callbacks",
     "archive",
     "move",
