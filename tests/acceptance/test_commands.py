@@ -195,5 +195,7 @@ def test_a_worker_whose_pulse_cannot_start_ends_and_says_why(tmp_path: Path, val
     code, said = end_of(started("archive", tmp_path, REDIS_URL=valkey_url, VOICEQUEUE_ARCHIVE="nosuch://songs"))
 
     assert code == 1
-    assert "the pulse cannot start, so the worker ends: Unusable: VOICEQUEUE_ARCHIVE cannot be used" in said
+    assert (
+        "the background thread cannot start, so the worker exits: Unusable: VOICEQUEUE_ARCHIVE cannot be used" in said
+    )
     assert "ready" not in said

@@ -346,7 +346,10 @@ def test_what_cannot_be_read_or_has_nowhere_to_go_is_given_up(
     office.run()
 
     assert ids(receiver) == [jobs[2].callback_id]
-    cannot, gone = "this release cannot read the job's record", "the job was purged, or its batch has no callback URL any longer"
+    cannot, gone = (
+        "this release cannot read the job's record",
+        "the job was purged, or its batch has no callback URL any longer",
+    )
     assert sorted(each.reason for each in office.undelivered()) == sorted([cannot, cannot, gone])
 
 

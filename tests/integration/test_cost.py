@@ -31,8 +31,10 @@ from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State
 from voicequeue.storage import scripts
 from voicequeue.storage.metrics import Tally
+from workers.background import publish
+from workers.dispatcher import Dispatcher
 from workers.local.stack import free_port
-from workers.pulse import Pulse, publish
+from workers.maintenance import Maintenance
 
 JOBS, CHUNK, AT_ONCE = 100, 100, 16
 
@@ -121,13 +123,14 @@ class Crew:
     """A worker in this process: its pulse, its tasks, and the broker in memory that its messages go through."""
 
     bench: Bench
-    pulse: Pulse
+    dispatcher: Dispatcher
+    maintenance: Maintenance
     app: Celery
     sent: Counter[str] = field(default_factory=Counter)
 
     def order(self) -> None:
         """Admit what is queued, and send the orders that messages tell of."""
-        self.pulse.admit()
+        self.dispatcher.admit()
         self._run("submit")
 
     def poll(self) -> None:
@@ -144,8 +147,10 @@ class Crew:
 
     def rest(self) -> None:
         """What a pulse does beside admitting."""
-        for do in (self.pulse.heard, self.pulse.plan_polls, self.pulse.tell, self.pulse.reconcile, self.pulse.admit):
-            do()
+        dispatcher, maintenance = self.dispatcher, self.maintenance
+        upkeep = (maintenance.plan_polls, maintenance.log_events, maintenance.reconcile)
+        for step in (dispatcher.send_heartbeat, *upkeep, dispatcher.admit):
+            step()
 
     def take_the_rest(self) -> None:
         """Count the messages that wait, and do nothing about them."""
@@ -185,13 +190,14 @@ def crew(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.M
     with closing(MusicApi(simulator.api_url, "key", connections=AT_ONCE)) as upstream:
         services = replace(bench.services, upstream=upstream, chunk=CHUNK)
         register(app, lambda: services, _nobody, _nobody)
-        found = Crew(bench, Pulse(services, partial(publish, app), worker="w", chunk=CHUNK), app)
+        dispatcher = Dispatcher(services, partial(publish, app), worker="w", chunk=CHUNK)
+        found = Crew(bench, dispatcher, Maintenance(services, dispatcher.hand_out), app)
         found.take_the_rest()
         for name in _scripts().values():
             redis.script_load(scripts.load(name).source)
         bench.store.enqueue([(spec.id(), spec) for spec in voices(1)], bench.clock.now)
         found.finish()
-        found.pulse.tell()
+        found.maintenance.log_events()
         found.sent.clear()
         yield found
     app.close()
