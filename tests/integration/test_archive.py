@@ -336,7 +336,7 @@ def test_a_page_in_place_of_a_song_is_not_kept(keeper: Keeper, simulator: Simula
     [pending] = keeper.store.archive.pending()
 
     assert job.archive is InArchive.PENDING
-    assert "what came is no audio" in pending.reason
+    assert "the downloaded file is not of type audio" in pending.reason
     assert lying_in(tmp_path) == {}
 
 
@@ -398,7 +398,7 @@ def test_a_machine_without_room_for_a_file_tries_again_later(
     [pending] = keeper.store.archive.pending()
 
     assert job.archive is InArchive.PENDING
-    assert "it finds no room on this machine: No such file or directory" in pending.reason
+    assert "cannot write a temporary file: No such file or directory" in pending.reason
 
 
 def test_what_somebody_left_who_was_killed_is_cleared_away(keeper: Keeper, tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_what_others_put_among_temporary_files_holds_nothing_up_and_is_not_touch
     assert sorted(path.name for path in folder.iterdir()) == strange
     assert elsewhere.read_text() == "kept"
     [line] = [record.getMessage() for record in caplog.records]
-    assert "no plain files" in line
+    assert "not regular files" in line
     assert all(name in line for name in strange[:5])
 
 

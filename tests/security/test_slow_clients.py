@@ -25,7 +25,7 @@ from tests.web.conftest import KEYS, Build, Gateway, problem, serving
 from tests.web.seen import Person
 from voicequeue import VoiceJob, VoiceQueue
 from voicequeue.domain.portions import TEXT_MAX
-from workers.gateway import batches, bodies, events, intake, large, notices, outbox
+from workers.gateway import batches, bodies, events, intake, large, notices, response_spool
 from workers.gateway.connections import Bounds
 from workers.gateway.server import Protocol
 
@@ -329,18 +329,18 @@ def test_outcomes_that_are_not_read_stop_the_upload_and_fill_no_disk(
 ) -> None:
     """The sender cannot send on, is cut off after a while, and its place is free."""
     monkeypatch.setattr(batches, "AT_ONCE", 1)
-    monkeypatch.setattr(outbox, "IN_MEMORY", 4_096)
-    monkeypatch.setattr(outbox, "SPOOL_MAX", 100_000)
-    spools: list[outbox.Outbox] = []
+    monkeypatch.setattr(response_spool, "IN_MEMORY", 4_096)
+    monkeypatch.setattr(response_spool, "SPOOL_MAX", 100_000)
+    spools: list[response_spool.Outbox] = []
     sizes: list[int] = []
-    real = outbox.Outbox.put
+    real = response_spool.Outbox.put
 
-    def watched(self: outbox.Outbox, data: bytes) -> None:
+    def watched(self: response_spool.Outbox, data: bytes) -> None:
         spools.append(self)
         real(self, data)
         sizes.append(self._spool.seek(0, 2))
 
-    monkeypatch.setattr(outbox.Outbox, "put", watched)
+    monkeypatch.setattr(response_spool.Outbox, "put", watched)
     gateway = build_gateway()
     wrong = json.dumps({f"unknown{number}": 1 for number in range(49)}).encode() + b"\n"
     # Longer than it takes to fill the spool, also on a busy machine.

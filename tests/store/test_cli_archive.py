@@ -82,7 +82,7 @@ def test_what_was_given_up_can_be_tried_again(command: Command, archiving: Store
     assert command("archive", "--retry", "--batch", "a", "--json").json() == {"jobs": 1}
     assert command("archive", "--retry", "--job", b.id, "--json").json() == {"jobs": 1}
     assert {each.job_id for each in archiving.archive.pending()} == {a.id, b.id}
-    assert "the songs of 1 jobs are to be archived" in command("archive", "--retry").out
+    assert "1 jobs scheduled for archiving" in command("archive", "--retry").out
     assert {each.job_id for each in archiving.archive.pending()} == {a.id, b.id, c.id}
     assert command("archive", "--retry", "--job", "nobody").code == 1
 

@@ -100,7 +100,7 @@ def test_what_was_given_up_is_delivered_again_by_id_by_batch_or_altogether(comma
     ended = command("callbacks", "--redeliver", ids[0], "--redeliver", "gone", "--json")
     assert (ended.code, ended.json()) == (1, {"redelivered": 1, "missing": 1})
     assert command("callbacks", "--batch", "a", "--json").json() == {"redelivered": 1, "missing": 0}
-    assert "2 callbacks are delivered now" in command("callbacks", "--all-undelivered").out
+    assert "2 callbacks scheduled for delivery now" in command("callbacks", "--all-undelivered").out
     assert store.callbacks.counted(NOW).pending == 4
     assert command("callbacks", "--all-undelivered").out.startswith("0 callbacks")
 

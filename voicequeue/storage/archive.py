@@ -133,8 +133,8 @@ class Archive(Outbox[ToArchive]):
 
     def counted(self, workers_since: float) -> ArchiveCounts:
         """Return the numbers of jobs and files, and of workers whose last heartbeat is after `workers_since`."""
-        pending, _, failed, *counters, workers = self._counts(workers_since, "archive.jobs", "archive.files")
-        return ArchiveCounts(pending, failed, *counters, workers)
+        pending, _, failed, jobs, files, workers = self._counts(workers_since, "archive.jobs", "archive.files")
+        return ArchiveCounts(pending, failed, jobs, files, workers)
 
     def _read(self, pipe: Any, entry_id: str) -> None:
         pipe.hmget(self._space.key(f"job:{entry_id}"), "batch", "archive.since", "archive.tries", "archive.reason")
