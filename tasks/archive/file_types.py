@@ -1,4 +1,4 @@
-"""The type of a file, by its first bytes; neither the link's extension nor the server's Content-Type is trusted. Pure."""
+"""The type of a file, by its first bytes; the link's extension and the Content-Type are not trusted. Pure."""
 
 from __future__ import annotations
 
