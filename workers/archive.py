@@ -1,6 +1,6 @@
-"""The outbox of the archive in workers that archive songs: hands out due jobs and sends heartbeats.
+"""The dispatcher of archive workers: sends due jobs to the queue `archive`, and reports a heartbeat.
 
-Only such workers run it, so messages do not pile up where there is none.
+It runs in these workers only, so that no messages accumulate without one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger("voicequeue.pulse")
 def archive_dispatcher(
     services: ArchiveServices, publish: Publish, *, worker: str, facts: Mapping[str, Any] | None = None
 ) -> LeaseDispatcher:
-    """Return the dispatcher of jobs to be archived: one job per message, so that slow songs delay no other job."""
+    """Return the dispatcher of jobs to archive: one job per message, so that slow songs do not delay other jobs."""
     return LeaseDispatcher(
         services.archive,
         publish,
@@ -41,17 +41,19 @@ def archive_dispatcher(
 
 
 class ArchiveStep(BackgroundStep):
-    """Runs the dispatcher in each worker that consumes the queue `archive`."""
+    """Runs the dispatcher in a thread of each worker that consumes the queue `archive`."""
 
     queues = frozenset({"archive"})
 
-    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one is enough
-        """Build the dispatcher; return None if no archive is configured. Raises Unusable."""
-        config = settings()
-        if not config.archive.get_secret_value():
-            log.warning("nothing is archived: VOICEQUEUE_ARCHIVE is not set")
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one dispatcher is enough
+        """Build the dispatcher; None without an archive. Raises Unusable."""
+        configured = settings()
+        if not configured.archive.get_secret_value():
+            log.warning("VOICEQUEUE_ARCHIVE is not set: nothing is archived")
             return None
-        services = build_archive(config)
+        services = build_archive(configured)
         sweep(time.time())
-        dispatcher = archive_dispatcher(services, partial(publish, app), worker=worker, facts=facts(config, "archive"))
-        return partial(dispatcher.run_until, self.stopping, config.pulse_s)
+        dispatcher = archive_dispatcher(
+            services, partial(publish, app), worker=worker, facts=facts(configured, "archive")
+        )
+        return partial(dispatcher.run_until, self.stopping, configured.pulse_s)

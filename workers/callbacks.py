@@ -1,6 +1,6 @@
-"""The outbox of callbacks in workers that deliver them: hands out due callbacks and sends heartbeats.
+"""The dispatcher of callback workers: sends due callbacks to the queue `callbacks`, and reports a heartbeat.
 
-Only such workers run it, so messages do not pile up where there is none.
+It runs in these workers only, so that no messages accumulate without one.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from workers.process_info import facts
 
 log = logging.getLogger("voicequeue.pulse")
 
-#: Callbacks that one message carries at most.
-CHUNK = 10
+#: The maximum number of callbacks per message.
+CALLBACKS_PER_MESSAGE = 10
 
 
 def callback_dispatcher(
     services: CallbackServices, publish: Publish, *, worker: str, facts: Mapping[str, Any] | None = None
 ) -> LeaseDispatcher:
-    """Return the dispatcher of callbacks."""
+    """Return the dispatcher of callbacks: several due callbacks per message."""
     return LeaseDispatcher(
         services.callbacks,
         publish,
         task=DELIVER,
-        chunk=CHUNK,
+        chunk=CALLBACKS_PER_MESSAGE,
         lease_s=services.patience.lease_s,
         heartbeats=services.pulses,
         clock=services.clock,
@@ -43,16 +43,16 @@ def callback_dispatcher(
 
 
 class CallbackStep(BackgroundStep):
-    """Runs the dispatcher in each worker that consumes the queue `callbacks`."""
+    """Runs the dispatcher in a thread of each worker that consumes the queue `callbacks`."""
 
     queues = frozenset({"callbacks"})
 
-    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one is enough
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one dispatcher is enough
         """Build the dispatcher."""
-        config = settings()
-        if not callback_secrets(config):
-            log.warning("no callback can be signed: neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set")
+        configured = settings()
+        if not callback_secrets(configured):
+            log.warning("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
         dispatcher = callback_dispatcher(
-            build_callbacks(config), partial(publish, app), worker=worker, facts=facts(config, "callbacks")
+            build_callbacks(configured), partial(publish, app), worker=worker, facts=facts(configured, "callbacks")
         )
-        return partial(dispatcher.run_until, self.stopping, config.pulse_s)
+        return partial(dispatcher.run_until, self.stopping, configured.pulse_s)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.store.callback_steps import (
+from tests.store.life import NOW, brought_to, failed
+from tests.store.outbox.callback_steps import (
     LEASE,
     claim_due,
     deliver_all,
@@ -16,7 +17,6 @@ from tests.store.callback_steps import (
     submit_again,
     voice_with_callback,
 )
-from tests.store.life import NOW, brought_to, failed
 from voicequeue import Code, State
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.storage.audit.audit import audit

@@ -9,7 +9,7 @@ import pytest
 
 from simulator.process import Simulator
 from tests.conftest import eventually
-from tests.integration.worker_bench import SONG, WorkerBench, enqueue, worker_bench
+from tests.integration.processes.worker_bench import SONG, WorkerBench, enqueue, worker_bench
 from tests.store.life import charge, named
 from voicequeue import Stage, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions

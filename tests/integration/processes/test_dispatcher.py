@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from simulator.process import Simulator
-from tests.integration.worker_bench import SONG, WorkerBench, enqueue, worker_bench
+from tests.integration.processes.worker_bench import SONG, WorkerBench, enqueue, worker_bench
 from voicequeue import State, VoiceJob, VoiceQueue
 from voicequeue.storage.job_store import Store
 from workers.dispatcher import HEARTBEAT_MAX_AGE_S, PROCESSES

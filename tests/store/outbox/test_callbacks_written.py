@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from tests.store.callback_steps import (
+from tests.store.life import NOW, REACHABLE, brought_to, dump, failed, make, move, one, put
+from tests.store.outbox.callback_steps import (
     HOOK,
     LEASE,
     claim_due,
@@ -17,7 +18,6 @@ from tests.store.callback_steps import (
     types,
     voice_with_callback,
 )
-from tests.store.life import NOW, REACHABLE, brought_to, dump, failed, make, move, one, put
 from tests.support.jobs import voice
 from voicequeue import Code, State, VoiceQueue
 from voicequeue.domain.job import iso
