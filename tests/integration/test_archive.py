@@ -201,7 +201,7 @@ def test_a_link_into_an_internal_network_fails_without_a_retry(worker: ArchiveWo
     [entry] = worker.store.archive.failed()
 
     assert job.archive is InArchive.FAILED
-    assert "VOICEQUEUE_AUDIO_ALLOW does not name" in entry.reason
+    assert "VOICEQUEUE_AUDIO_ALLOW" in entry.reason
     assert "secret" not in entry.reason
 
 

@@ -143,7 +143,7 @@ def test_a_url_of_this_machine_is_refused_without_a_retry(worker: CallbackWorker
     worker.with_sender(sender).run()
 
     [undelivered] = worker.undelivered()
-    assert undelivered.reason == "its host leads to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW does not name"
+    assert "to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW does not" in undelivered.reason
     assert receiver.accepted == 0
 
 
