@@ -121,8 +121,8 @@ class BackgroundStep(bootsteps.StartStopStep):
 class LeaseDispatcher:
     """Hands out the due entries of a leased outbox and sends the process's heartbeats.
 
-    Messages go to the Celery task `task` with at most `chunk` ids each. An entry whose message nobody claims within
-    `lease_s` seconds is handed out again. `worker` and `facts` describe the process in its heartbeats.
+    Messages go to the Celery task `task` with at most `chunk` ids each. An entry that no worker claims within `lease_s`
+    seconds is handed out again. `worker` and `facts` describe the process in its heartbeats.
     """
 
     def __init__(

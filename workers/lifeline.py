@@ -49,7 +49,7 @@ class Lifeline:
 
     @property
     def is_held_here(self) -> bool:
-        """Whether this is the main process, which may run tasks itself (`--pool solo`)."""
+        """True in the main process, which may run tasks itself (`--pool solo`)."""
         return self._main_pid == os.getpid()
 
     def hold(self) -> None:

@@ -26,14 +26,14 @@ from voicequeue.storage.job_store import Store, connect
 
 @pytest.fixture
 def store(valkey_url: str, prefix: str) -> Iterator[Store]:
-    """A store that schedules songs for archiving."""
+    """Return a store that schedules songs for archiving."""
     with archiving_store(valkey_url, prefix) as store:
         yield store
 
 
 @pytest.fixture
 def worker(store: Store, simulator: Simulator, tmp_path: Path) -> ArchiveWorker:
-    """A worker that archives into the folder `songs`."""
+    """Return a worker that archives into the folder `songs`."""
     return ArchiveWorker.build(store, simulator, tmp_path / "songs")
 
 
@@ -206,7 +206,7 @@ def test_a_link_into_an_internal_network_fails_without_a_retry(worker: ArchiveWo
 
 
 def test_an_html_page_is_not_archived_as_a_song(worker: ArchiveWorker, simulator: Simulator, tmp_path: Path) -> None:
-    """Whatever Content-Type the server sends."""
+    """The Content-Type that the server sends is not trusted."""
     simulator.turn(media_faults={"page": 1})
     [job] = worker.archive(worker.song("c"))
     [pending] = worker.store.archive.pending()

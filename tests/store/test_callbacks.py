@@ -94,7 +94,7 @@ def test_workers_are_counted_by_their_heartbeats(store: Store) -> None:
 
 @pytest.fixture
 def two(store: Store) -> list[Call]:
-    """Claims of a job's first callback, which is undelivered, and of its second, which is claimed."""
+    """Return the claims of a job's first callback, which is undelivered, and of its second, which is claimed."""
     job = brought_to(store, State.FAILED, voice_with_callback(batch="b"))
     retry(store, job)
     failed(store, submit_again(store, job.id), Code.UPSTREAM_FAILED, NOW)
@@ -199,6 +199,6 @@ def test_the_repair_drops_callbacks_of_a_deleted_job(store: Store, redis: Redis,
 
     findings = [finding for finding in audit(redis, prefix) if finding.kind == "callbacks"]
 
-    assert [str(finding).rpartition(" tells ")[2] for finding in findings] == ["of a job that is not there"]
+    assert [str(finding).rpartition(" of ")[2] for finding in findings] == ["a job that is not there"]
     assert repair(redis, prefix, findings, NOW) == findings
     assert store.callbacks.counted(NOW) == CallbackCounts()

@@ -22,7 +22,7 @@ LATER = NOW + 60
 
 @pytest.fixture
 def archiving(redis: Redis, prefix: str) -> Store:
-    """A store that schedules songs for archiving."""
+    """Return a store that schedules songs for archiving."""
     return Store(redis, prefix, archives=True)
 
 

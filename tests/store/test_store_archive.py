@@ -24,7 +24,7 @@ LATER = NOW + 60
 
 @pytest.fixture
 def store(store: Store, redis: Redis, prefix: str) -> Iterator[Store]:
-    """A store that schedules songs for archiving, and is consistent after the test."""
+    """Return a store that schedules songs for archiving; check its consistency after the test."""
     yield Store(redis, prefix, limits=store.controls.settings, archives=True)
     everything_agrees(redis, prefix)
 
@@ -143,7 +143,7 @@ def test_a_renewed_claim_does_not_expire(store: Store) -> None:
 
 
 def test_a_worker_that_lost_its_claim_writes_nothing(store: Store) -> None:
-    """Whatever the outcome of its attempt."""
+    """For any outcome of its attempt."""
     job = song_of(store)
     lost = claim_job(store, job)
     claim_job(store, job, LATER + 61, "another")

@@ -72,8 +72,8 @@ class Undeliverable(Exception):
 class Call:
     """A claim to one attempt to deliver a callback.
 
-    `since` is when it could first be delivered, `tries` the number of failed attempts. `told` is the snapshot of the
-    record (JSON), `asked` the job's spec (JSON) or the batch's callback URL.
+    `since` is when it could first be delivered, `tries` the number of failed attempts. `snapshot` is the
+    record at the transition (JSON), `spec_or_url` the job's spec (JSON) or the batch's callback URL.
     """
 
     id: str
@@ -83,8 +83,8 @@ class Call:
     tries: int
     subject: str
     batch: str
-    told: str
-    asked: str
+    snapshot: str
+    spec_or_url: str
 
     @property
     def job_id(self) -> str | None:
@@ -93,14 +93,14 @@ class Call:
 
     def url(self) -> str:
         """Return the receiver's URL. Raises Undeliverable."""
-        url = self._job_url() if self.job_id is not None and self.asked else self.asked
+        url = self._job_url() if self.job_id is not None and self.spec_or_url else self.spec_or_url
         if not url:
             raise Undeliverable("the job was purged, or its batch has no callback URL any longer")
         return url
 
     def _job_url(self) -> str | None:
         with _readable():
-            return stored(self.asked).callback_url
+            return stored(self.spec_or_url).callback_url
 
     def body(self) -> bytes:
         """Return the payload; it is the same at every attempt. Raises Undeliverable."""
@@ -109,10 +109,10 @@ class Call:
             return json.dumps(payload, separators=(",", ":")).encode()
 
     def _data(self) -> dict[str, Any]:
-        record: dict[str, str] = {name: str(value) for name, value in json.loads(self.told).items()}
+        record: dict[str, str] = {name: str(value) for name, value in json.loads(self.snapshot).items()}
         if self.job_id is None:
             return {**serialization.batch(self.batch, record).as_dict(), "origin": record.get("callback_origin")}
-        return serialization.job(self.job_id, {**record, "spec": self.asked}).as_dict()
+        return serialization.job(self.job_id, {**record, "spec": self.spec_or_url}).as_dict()
 
 
 @contextmanager
@@ -142,8 +142,10 @@ class Callbacks(Outbox[Callback]):
         """Claim those of these that are still to be attempted; no other worker gets them for `lease` seconds."""
         flat = self._space.run("callback_claim", f"{now:.6f}", f"{now + lease:.6f}", *ids)
         return [
-            Call(callback_id, kind, float(at), float(since or at), int(tries or 0), subject, batch, snapshot, source)
-            for callback_id, kind, at, since, tries, subject, batch, snapshot, source in rows(flat, 9)
+            Call(
+                callback_id, kind, float(at), float(since or at), int(tries or 0), subject, batch, snapshot, spec_or_url
+            )
+            for callback_id, kind, at, since, tries, subject, batch, snapshot, spec_or_url in rows(flat, 9)
         ]
 
     def delivered(self, callback_id: str, now: float) -> bool:

@@ -24,20 +24,20 @@ from voicequeue.storage.job_store import Store
 
 @pytest.fixture
 def store(valkey_url: str, prefix: str) -> Iterator[Store]:
-    """A store that schedules songs for archiving."""
+    """Return a store that schedules songs for archiving."""
     with archiving_store(valkey_url, prefix) as store:
         yield store
 
 
 @pytest.fixture
 def worker(store: Store, simulator: Simulator, tmp_path: Path) -> ArchiveWorker:
-    """A worker that archives into the folder `songs`."""
+    """Return a worker that archives into the folder `songs`."""
     return ArchiveWorker.build(store, simulator, tmp_path / "songs")
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The address of an S3 server for these tests."""
+    """Start an S3 server for these tests; return its address."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -47,7 +47,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a bucket on it; credentials and endpoint come from the environment, as in production."""
+    """Return the URL of a bucket on it; credentials and endpoint come from the environment, as in production."""
     variables = {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "ENDPOINT_URL": s3, "DEFAULT_REGION": "us-east-1"}
     for name, value in variables.items():
         monkeypatch.setenv(f"AWS_{name}", value)
@@ -60,7 +60,7 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture(params=["folder", "memory", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
-    """A storage of each kind."""
+    """Return a storage of each kind."""
     urls: dict[str, Callable[[], str]] = {
         "folder": lambda: f"file://{tmp_path}/else",
         "memory": lambda: f"memory://{tmp_path.name}",

@@ -26,14 +26,14 @@ from voicequeue.storage.job_store import Store
 
 @pytest.fixture
 def worker(store: Store) -> Iterator[CallbackWorker]:
-    """A worker that may send to this machine."""
+    """Return a worker that may send to this machine."""
     with callback_worker(store) as worker:
         yield worker
 
 
 @pytest.fixture
 def listen() -> Iterator[Listen]:
-    """Starts receivers."""
+    """Return a function that starts receivers."""
     with receivers() as listen:
         yield listen
 

@@ -17,7 +17,7 @@ from workers.dispatcher import HEARTBEAT_MAX_AGE_S, PROCESSES
 
 @pytest.fixture
 def bench(store: Store, simulator: Simulator) -> Iterator[WorkerBench]:
-    """A worker with ten slots and chunks of four jobs."""
+    """Return a worker with ten slots and chunks of four jobs."""
     with worker_bench(store, simulator) as bench:
         yield bench
 

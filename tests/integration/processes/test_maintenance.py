@@ -22,7 +22,7 @@ from voicequeue.storage.job_store import Store
 
 @pytest.fixture
 def bench(store: Store, simulator: Simulator) -> Iterator[WorkerBench]:
-    """A worker with ten slots and chunks of four jobs."""
+    """Return a worker with ten slots and chunks of four jobs."""
     with worker_bench(store, simulator) as bench:
         yield bench
 

@@ -207,7 +207,7 @@ def test_a_job_with_an_unreadable_spec_is_undeliverable(
 def test_a_callback_with_an_unreadable_snapshot_is_undeliverable(
     store: Store, redis: Redis, prefix: str, data: str
 ) -> None:
-    """Whichever error reading it raises."""
+    """For any error that reading it raises."""
     brought_to(store, State.FAILED, voice_with_callback())
     [callback] = store.callbacks.pending()
     redis.hset(f"{{{prefix}}}:callback:{callback.id}", "data", data)
