@@ -16,14 +16,14 @@ from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
 from workers.clock import App, event_loop_time
 from workers.dependencies import archive_services, callback_services, last_words, services
+from workers.dispatcher import DispatcherStep
 from workers.lifeline import LifelineStep
-from workers.pulse import PulseStep
 from workers.retries import brief_retries
 
 redis_transport.install(event_loop_time, may_stop=not shows_only())
 app = App("voicequeue", amqp=redis_transport.Amqp, set_as_current=True)
 app.conf.update(configuration(settings()))
-app.steps["worker"].update({LifelineStep, PulseStep, CallbackStep, ArchiveStep})
+app.steps["worker"].update({LifelineStep, DispatcherStep, CallbackStep, ArchiveStep})
 lifeline.install(last_words)
 register(app, services, callback_services, archive_services)
 setup_logging.connect(lambda **_: logs.configure(settings()), weak=False)

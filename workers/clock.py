@@ -1,9 +1,9 @@
-"""The queue's time in Celery, where sender and receiver of a message may be hosts whose clocks differ.
+"""The queue's time in Celery, for hosts whose clocks differ.
 
-Celery turns a countdown into a time of day by the sender's clock, and back into seconds by the receiver's;
-kombu takes a message from a worker that seems to hold it for too long by yet another host's. Where these
-clocks differ, polls come too early (and find nothing due) or too late, and messages are delivered twice.
-Here all of these times are the queue's.
+Celery converts a countdown into a timestamp by the sender's clock, and back into seconds by the receiver's; kombu
+restores messages that exceed the visibility timeout by the clock of a third host. If these clocks differ, polls are
+early (and find nothing due) or late, and messages are delivered twice. This module makes all of them use the queue's
+time, which is that of Redis.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from voicequeue.storage.connection.clock import RedisClock
 from voicequeue.storage.connection.retry import no_later_than
 from workers.dependencies import STORE_WAIT_S
 
-#: A worker's event loop waits no longer (seconds) for Redis.
+#: Time limit (seconds) for a worker's event loop to wait for Redis.
 WAIT_S = 1.0
 
 
 def queue_time() -> float:
-    """Return the queue's time in Unix seconds. The first reading of a process needs Redis."""
+    """Return the queue's time in Unix seconds. The first call in a process requires Redis."""
     return _clock_of(os.getpid())()
 
 
@@ -36,20 +36,20 @@ def _clock_of(pid: int) -> RedisClock:  # noqa: ARG001  the key of the cache
 
 
 def event_loop_time() -> float:
-    """Return the same for a worker's event loop. Raises redis.ConnectionError, at which Celery connects again."""
+    """Return the queue's time, in a worker's event loop. Raises redis.ConnectionError, on which Celery reconnects."""
     with no_later_than(time.monotonic() + WAIT_S):
         return queue_time()
 
 
 class App(Celery):
-    """Celery, with countdowns that end by the queue's time."""
+    """A Celery app whose countdowns use the queue's time."""
 
     def now(self) -> datetime:
-        """Return what countdowns are counted from."""
+        """Return the queue's time, from which Celery computes countdowns."""
         return datetime.fromtimestamp(queue_time(), UTC)
 
 
 def timer_time(eta: datetime, timezone: tzinfo = UTC) -> float:
-    """Return a time of day as one on the monotonic clock, by which a worker's timers go."""
+    """Convert a timestamp of the queue's time into the monotonic clock of a worker's timers."""
     at = eta if eta.tzinfo else eta.replace(tzinfo=timezone)
     return time.monotonic() + at.timestamp() - event_loop_time()

@@ -1,9 +1,9 @@
-"""Stops a worker without cutting a POST: what is on its way is finished, and nothing new is sent.
+"""Stops a worker without interrupting a POST: requests in flight are finished, and no new one is sent.
 
-The main process holds one end of a pipe, its children hold the other. The pipe closes when the main process begins to
-stop, and also when it dies, whatever killed it. Seen with Celery 5.7.0 and billiard 4.3.2: a child knows nothing of a
-stop and goes on with its task; it dies at once of a SIGTERM, SIGHUP or SIGQUIT that is sent to the whole process
-group; and it is killed with its main process. Each of these cuts POSTs that may have been charged.
+The main process holds one end of a pipe, its children hold the other. The pipe closes when the main process starts to
+stop, and when it exits for any reason. Without it, as observed with Celery 5.7.0 and billiard 4.3.2, a child is not
+notified of a stop and continues its task; it exits at once on a SIGTERM, SIGHUP or SIGQUIT sent to the whole process
+group; and it is killed with its main process. Each of these interrupts POSTs that may have been charged.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from celery.signals import task_postrun, task_prerun, worker_process_init, worke
 
 log = logging.getLogger("voicequeue.stop")
 
-#: Sent to a whole process group by systemd, Procfile runners and terminals. The main process ends its children itself.
+#: Signals that systemd, Procfile runners and terminals send to a whole process group. The main process stops its
+#: children itself.
 GROUP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 
-#: Seconds between two looks at whether the main process still lives, once it stops.
+#: Seconds between two checks whether a stopping main process still runs.
 ALIVE_CHECK_S = 0.2
 
-#: Seconds that a child without a main process may take to finish its task: it may wait for Redis with paid answers.
+#: Seconds that an orphaned child may take to finish its task: it may hold paid results while it waits for Redis.
 ORPHANED_TASK_S = 900.0
 
 
 class Lifeline:
-    """Connects the children of a worker to its main process; one per process, shared by fork."""
+    """The connection of a worker's children to its main process; one per process, inherited by fork."""
 
     def __init__(self) -> None:
         self._is_cut = False
@@ -43,12 +44,12 @@ class Lifeline:
         self._in_task = threading.Lock()
 
     def is_cut(self) -> bool:
-        """Return whether this worker is stopping, so that no POST may begin."""
+        """Return whether this worker is stopping, so that no new POST may be sent."""
         return self._is_cut
 
     @property
     def is_held_here(self) -> bool:
-        """Whether this is the main process, which may do its tasks itself (`--pool solo`)."""
+        """True in the main process, which may run tasks itself (`--pool solo`)."""
         return self._main_pid == os.getpid()
 
     def hold(self) -> None:
@@ -57,15 +58,15 @@ class Lifeline:
         self._read_end, self._write_end = os.pipe()
 
     def cut(self) -> None:
-        """Begin to stop, in the main process. Safe in a signal handler, and more than once."""
+        """Start to stop, in the main process. Safe in a signal handler, and safe to repeat."""
         self._is_cut = True
         if self._write_end >= 0:
-            # Before it is closed: a child that is forked from now on must not close a number that is used again.
+            # Clear the descriptor before closing it: a child forked later must not close a number that is reused.
             write_end, self._write_end = self._write_end, -1
             os.close(write_end)
 
     def follow(self, on_orphaned: Callable[[], object]) -> None:
-        """Follow the main process, in a child: end after the current task where the main process has died."""
+        """Monitor the main process, in a child: exit after the current task if the main process is gone."""
         if self._write_end >= 0:
             os.close(self._write_end)
         task_prerun.connect(self._enter_task, weak=False)
@@ -79,7 +80,7 @@ class Lifeline:
         self._in_task.release()
 
     def _watch(self, on_orphaned: Callable[[], object]) -> None:
-        if self._main_pid is None:  # this child was not forked: it has no pipe
+        if self._main_pid is None:  # this child was not forked, so it has no pipe
             self._main_pid = os.getppid()
         else:
             os.read(self._read_end, 1)  # returns when the pipe is closed
@@ -94,27 +95,27 @@ class Lifeline:
             os._exit(os.EX_OK)
 
 
-#: This process's.
+#: The lifeline of this process.
 lifeline = Lifeline()
 
 
 def shield() -> None:
-    """Leave the end of this child to its main process: no signal to the group, nor the other's death, cuts its task."""
+    """Ignore signals to the process group and the exit of the main process, so that neither interrupts a task."""
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    with suppress(OSError):  # not on Linux, where there is no such signal to begin with
+    with suppress(OSError):  # not on Linux, where children get no such signal
         set_pdeathsig(0)
 
 
 def install(on_orphaned: Callable[[], object]) -> None:
-    """Connect the lifeline to Celery's signals; `on_orphaned` is called before a child without a main process ends."""
+    """Connect the lifeline to Celery's signals; `on_orphaned` is called before an orphaned child exits."""
 
-    def begin_child(**_: object) -> None:
+    def start_child(**_: object) -> None:
         if not lifeline.is_held_here:
             shield()
             lifeline.follow(on_orphaned)
 
-    worker_process_init.connect(begin_child, weak=False)
+    worker_process_init.connect(start_child, weak=False)
     worker_shutting_down.connect(lambda **_: lifeline.cut(), weak=False)
 
 
@@ -129,16 +130,16 @@ class LifelineStep(bootsteps.StartStopStep):
         lifeline.hold()
 
     def start(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
-        """Stop in the same way at a hangup and at SIGQUIT as at SIGTERM.
+        """Treat SIGHUP and SIGQUIT like SIGTERM.
 
-        Celery restarts at a hangup, as an orphan where a terminal was closed; and at SIGQUIT it waits for its children
-        before it says that it stops.
+        Otherwise Celery restarts at a SIGHUP, as an orphan if its terminal was closed, and at a SIGQUIT it waits for
+        its children before it signals that it stops.
         """
         stop = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGHUP, signal.SIG_IGN if self._ignores_hangup else stop)
         signal.signal(signal.SIGQUIT, stop)
 
     def close(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
-        """Cut it however the worker was asked to stop."""
+        """Cut the lifeline, however the stop was requested."""
         lifeline.cut()
-        log.info("stopping: what is on its way to upstream is finished, nothing new is sent")
+        log.info("stopping: requests in flight are finished, no new ones are sent")

@@ -1,7 +1,7 @@
-"""Keeps songs: fetches what upstream's links lead to while they live, and puts it where it stays.
+"""Archives songs: downloads the files behind upstream's links before they expire, and stores copies.
 
-- `kinds`: what a file is, by what is in it
-- `fetcher`: one file behind a link, whole, or the reason why not
-- `shelf`: where files are put, a folder or whatever else fsspec knows
-- `keep`: the step behind the task `song.archive`
+- `file_types`: the type of a file, by its content
+- `downloader`: one complete file from a link
+- `storage`: where files are stored: a folder, or any storage that fsspec supports
+- `task`: the step behind the task `song.archive`
 """

@@ -1,4 +1,4 @@
-"""What a file is, by how it begins: neither a link's ending nor what a server says of it is believed. Pure."""
+"""The type of a file, by its first bytes; the link's extension and the Content-Type are not trusted. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from voicequeue.domain.job import Part
 
-#: So many bytes tell.
+#: Bytes from the start of a file that identify its type.
 ENOUGH = 16
 
-#: By part: the ending of a name, and how such a file begins.
-_BEGINNINGS: Mapping[Part, Mapping[str, re.Pattern[bytes]]] = {
+#: By part: file extensions, and the pattern of the first bytes of such a file.
+_SIGNATURES: Mapping[Part, Mapping[str, re.Pattern[bytes]]] = {
     Part.AUDIO: {
         "mp3": re.compile(rb"ID3[\x02-\x04]|\xff[\xe2-\xe7\xf2-\xff]"),
         "wav": re.compile(rb"RIFF....WAVE|RF64....WAVE", re.DOTALL),
@@ -31,9 +31,9 @@ _BEGINNINGS: Mapping[Part, Mapping[str, re.Pattern[bytes]]] = {
 
 
 def ending(part: Part, beginning: bytes) -> str | None:
-    """The ending of the name of a file that begins so; None if it is not what it should be."""
-    # An MP3 without a tag and an AAC begin alike but for the layer, which AAC leaves 0.
-    found = _BEGINNINGS[part]
-    if part is Part.AUDIO and found["aac"].match(beginning):
+    """Return the extension for a file of this part with these first bytes; None if it is not of that part."""
+    # An MP3 without a tag and an AAC differ only in the layer bits, which are 0 in AAC.
+    signatures = _SIGNATURES[part]
+    if part is Part.AUDIO and signatures["aac"].match(beginning):
         return "aac"
-    return next((name for name, begins in found.items() if begins.match(beginning)), None)
+    return next((extension for extension, signature in signatures.items() if signature.match(beginning)), None)

@@ -1,7 +1,7 @@
-"""Where archived files are put: a folder, or whatever else fsspec knows (object stores, SFTP, …).
+"""The storage of archived files: a folder, or any storage that fsspec supports (object stores, SFTP, …).
 
-A file has its name only once it is whole: object stores take a whole one or none, elsewhere it is written
-beside its place and then moved there.
+A file appears under its name only when it is complete: object stores show complete uploads only; elsewhere the file is
+written under a temporary name and then renamed.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-#: What may stand in a path as it is: it is nothing but a name, and hidden nowhere.
+#: A name that is safe in a path: it contains no separator, and the file is not hidden.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _NAME_MAX = 100
 
-#: They show an upload when it is complete, and know no folders.
+#: Storages that show an upload only when it is complete, and have no folders.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "tos", "memory"})
 
-#: Bytes that an upload holds in memory, where that can be said; smaller files go at once.
+#: Bytes of an upload kept in memory, for storages where this is configurable; smaller files are sent in one request.
 _PIECE = 8 * 2**20
 
 
 class Unusable(Exception):
-    """Nothing can be put there (now); the text says why, and names no credentials."""
+    """The storage cannot be used, perhaps temporarily; the text is the reason and contains no credentials."""
 
 
 def safe(name: str) -> str:
-    """`name` if it can be nothing but a name, else one made from it: no name leads out of its folder."""
+    """Return `name` if it is safe in a path, otherwise a name derived from its hash."""
     if _NAME.fullmatch(name) and len(name) <= _NAME_MAX:
         return name
     return f"x-{sha256(name.encode(errors='replace')).hexdigest()[:24]}"
@@ -44,7 +44,7 @@ def safe(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """A place for files: what fsspec calls `files`, `root` there, and the `link` that it is known by."""
+    """A storage: the fsspec filesystem `files`, the path `root` in it, and `link`, the URL of `root`."""
 
     files: Any
     root: str
@@ -52,7 +52,7 @@ class Shelf:
 
     @classmethod
     def at(cls, url: str) -> Shelf:
-        """The place of an fsspec URL, or a folder's path. Raises Unusable."""
+        """Return the storage at an fsspec URL or a folder's path. Raises Unusable."""
         if not url:
             raise Unusable("VOICEQUEUE_ARCHIVE is not set")
         try:
@@ -60,7 +60,7 @@ class Shelf:
             parts = urlsplit(url)
         except ImportError as error:
             raise Unusable(f"VOICEQUEUE_ARCHIVE needs a package that is not installed: {error.name or error}") from None
-        except Exception as error:  # every kind of storage has errors of its own, which may quote the URL
+        except Exception as error:  # each kind of storage has its own errors, and they may quote the URL
             raise Unusable(f"VOICEQUEUE_ARCHIVE cannot be used: {type(error).__name__}") from None
         if _is_local(files):
             return cls(files, root, Path(root).absolute().as_uri())
@@ -69,53 +69,55 @@ class Shelf:
         )
 
     def put(self, file: Path, *place: str) -> str:
-        """Put a whole file there, under folders and a name; gives the link to it.
+        """Store a complete file under these folders and name; return its URL.
 
-        Raises Unusable, and ValueError if one of them is not `safe`.
+        Raises Unusable, and ValueError if a folder or the name is not `safe`.
         """
         if not all(map(_NAME.fullmatch, place)):
-            raise ValueError("folders and files of the archive have plain names")
+            raise ValueError(
+                "folders and files of the archive must have plain names: letters, digits, '.', '_' and '-'"
+            )
         to = "/".join([self.root.rstrip("/"), *place])
-        with _in_our_words():
+        with _storage_errors():
             if _OBJECT_STORES & set(_protocols(self.files)):
-                self.files.put_file(str(file), to, **_how(_protocols(self.files), to))
+                self.files.put_file(str(file), to, **_upload_options(_protocols(self.files), to))
             else:
-                self._put_beside(file, to)
-            found, expected = self.files.info(to)["size"], file.stat().st_size
-        if found != expected:
-            raise Unusable(f"the archive holds {found:,} bytes of {expected:,}")
+                self._put_and_rename(file, to)
+            stored, expected = self.files.info(to)["size"], file.stat().st_size
+        if stored != expected:
+            raise Unusable(f"the archive stored {stored:,} bytes of {expected:,}")
         return "/".join([self.link, *place])
 
-    def _put_beside(self, file: Path, to: str) -> None:
+    def _put_and_rename(self, file: Path, to: str) -> None:
         folder, _, name = to.rpartition("/")
         self.files.makedirs(folder, exist_ok=True)
-        self._clear(folder, name)
-        beside = f"{folder}/.{name}.{secrets.token_hex(4)}.part"
-        self.files.put_file(str(file), beside)
+        self._remove_partial(folder, name)
+        partial = f"{folder}/.{name}.{secrets.token_hex(4)}.part"
+        self.files.put_file(str(file), partial)
         if _is_local(self.files):
-            _to_the_disk(beside)
-            os.replace(beside, to)  # noqa: PTH105  as everywhere here, paths are fsspec's
-            # The folders may be new as well.
+            _sync(partial)
+            os.replace(partial, to)  # noqa: PTH105  paths are fsspec's throughout this module
+            # The folders may be new too.
             for above in (folder, *Path(folder).parents):
-                with suppress(OSError):  # some kinds of mounts know no such thing
-                    _to_the_disk(str(above))
+                with suppress(OSError):  # some kinds of mounts do not support it
+                    _sync(str(above))
                 if str(above) == self.root:
                     break
             return
         if self.files.exists(to):
             self.files.rm_file(to)
-        self.files.mv(beside, to)
+        self.files.mv(partial, to)
 
-    def _clear(self, folder: str, name: str) -> None:
-        """What somebody left here who was killed."""
-        for found in self.files.ls(folder, detail=True):
-            left = found["name"].rpartition("/")[2]
-            if left.startswith(f".{name}.") and left.endswith(".part") and found["type"] == "file":
-                self.files.rm_file(found["name"])
+    def _remove_partial(self, folder: str, name: str) -> None:
+        """Remove partial files that a killed process left here."""
+        for file in self.files.ls(folder, detail=True):
+            file_name = file["name"].rpartition("/")[2]
+            if file_name.startswith(f".{name}.") and file_name.endswith(".part") and file["type"] == "file":
+                self.files.rm_file(file["name"])
 
 
-def _how(protocols: tuple[str, ...], name: str) -> dict[str, Any]:
-    """With the type that a browser plays, and little memory; each package has words of its own for it."""
+def _upload_options(protocols: tuple[str, ...], name: str) -> dict[str, Any]:
+    """Return the options for low memory use and a Content-Type that browsers play; each package names them itself."""
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     if "s3" in protocols:
         return {"ContentType": kind, "chunksize": _PIECE, "max_concurrency": 1}
@@ -132,8 +134,8 @@ def _is_local(files: Any) -> bool:
     return "file" in _protocols(files)
 
 
-def _to_the_disk(path: str) -> None:
-    """Else a machine that loses its power may keep the name and lose what is in it."""
+def _sync(path: str) -> None:
+    """Flush to disk; otherwise a power failure could keep the file's name and lose its content."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -142,10 +144,10 @@ def _to_the_disk(path: str) -> None:
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
-    """Every kind of storage has errors of its own, and what they say may quote credentials."""
+def _storage_errors() -> Iterator[None]:
+    """Raise Unusable for any error: each kind of storage has its own, and their texts may quote credentials."""
     try:
         yield
     except Exception as error:
-        words = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
-        raise Unusable(f"the archive cannot be written: {type(error).__name__}{words}") from None
+        detail = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
+        raise Unusable(f"the archive cannot be written: {type(error).__name__}{detail}") from None

@@ -1,6 +1,6 @@
-"""The step behind `song.archive`: each song and cover of a job is fetched once, checked, and put where it stays.
+"""The step behind `song.archive`: download each song and cover of a job once, check it, and store a copy.
 
-A try may end at any point: what was put and recorded by then is not fetched again, the rest is.
+An attempt may be interrupted at any point. Files recorded by then are not downloaded again.
 """
 
 from __future__ import annotations
@@ -28,26 +28,28 @@ from voicequeue.domain import timeouts
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.job import Job, Part
 from voicequeue.domain.serialization import OF_UPSTREAM
-from voicequeue.storage.archive import Archive, Fetch
+from voicequeue.storage.archive import Archive, ArchiveClaim
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.heartbeats import Pulses
 
 log = logging.getLogger("voicequeue")
 
-#: Where the jobs of no batch lie; no batch can have this name.
+#: The folder of jobs without a batch; no batch can have this name.
 NO_BATCH = "_"
 
-#: Files on their way are called so, and locked by whoever is at it; what a dead process left is removed.
+#: Prefix of temporary files. The process that uses one holds a lock on it; unlocked ones are removed by `sweep`.
 SPOOLED = "voicequeue-song-"
-_JUST_MADE_S = 60
 
-#: Of what is not removed so many are named.
+#: Files younger than this (seconds) are never removed: they may not be locked yet.
+_MIN_AGE_S = 60
+
+#: At most this number of files is named in the warning about those that are not removed.
 _NAMED_MAX = 5
 
 
 @dataclass(frozen=True)
 class ArchiveServices:
-    """What one process archives with."""
+    """The dependencies of archiving, one set per process."""
 
     archive: Archive
     pulses: Pulses
@@ -59,8 +61,8 @@ class ArchiveServices:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """One file of a job that is still to be fetched."""
+class _File:
+    """One file of a job that is not archived yet."""
 
     clip: Clip
     part: Part
@@ -70,29 +72,29 @@ class Wanted:
         return f"{self.part} of the song {self.clip.clip_id}"
 
 
-def wanted(job: Job) -> list[Wanted]:
-    """Audio and cover of each song that is there, less what is archived already."""
-    found: dict[tuple[str, Part], Wanted] = {}
+def _unarchived(job: Job) -> list[_File]:
+    """Return the audio and cover files of the job's finished songs that are not archived."""
+    files: dict[tuple[str, Part], _File] = {}
     for clip in job.clips:
         links = ((Part.AUDIO, clip.audio_url, clip.archived_audio), (Part.IMAGE, clip.image_url, clip.archived_image))
         for part, url, archived in links:
             if url and archived is None and clip.is_finished:
-                found.setdefault((clip.clip_id, part), Wanted(clip, part, url))
-    return list(found.values())
+                files.setdefault((clip.clip_id, part), _File(clip, part, url))
+    return list(files.values())
 
 
 def keep(services: ArchiveServices, job_ids: Sequence[str]) -> None:
-    """Try the songs of each of these jobs that are still to be archived."""
+    """Archive the songs of each of these jobs that can be claimed."""
     for job_id in job_ids:
         try:
-            _keep_job(services, job_id)
+            _archive_job(services, job_id)
         except Exception as error:
-            # It is due again when its claim has run out. Redis quotes what it was sent: the name must do.
-            defect = not isinstance(error, RedisError)
-            log.error("its songs: %s", type(error).__name__, exc_info=defect, extra={"job": job_id})
+            # The job is due again when its claim expires. Redis errors can quote the data: log the type only.
+            is_defect = not isinstance(error, RedisError)
+            log.error("cannot archive the songs: %s", type(error).__name__, exc_info=is_defect, extra={"job": job_id})
 
 
-def _keep_job(services: ArchiveServices, job_id: str) -> None:
+def _archive_job(services: ArchiveServices, job_id: str) -> None:
     holder = secrets.token_hex(8)
     claim = services.archive.claim(job_id, holder, services.clock(), lease=services.patience.lease_s)
     if claim is None:
@@ -102,102 +104,104 @@ def _keep_job(services: ArchiveServices, job_id: str) -> None:
     except ValueError as error:
         _give_up(services, claim, str(error))
         return
-    with _held(services, claim):
-        failures = [failure for each in wanted(job) if (failure := _try(services, claim, job, each)) is not None]
-    _settle(services, claim, failures + missing(job))
+    with _renewed(services, claim):
+        attempts = [_attempt(services, claim, job, file) for file in _unarchived(job)]
+    failures = [failure for failure in attempts if failure is not None]
+    _finish(services, claim, failures + _missing_links(job))
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
     reason: str
-    for_good: bool = False
-    after: float = 0.0
+    is_permanent: bool = False
+    retry_after_s: float = 0.0
 
 
-def missing(job: Job) -> list[_Failure]:
-    """What keeps the job from being archived as a whole: songs of which upstream has given no link yet."""
+def _missing_links(job: Job) -> list[_Failure]:
+    """Return a failure for each song that upstream has not given a link for."""
     return [_Failure(f"song {clip.clip_id}: no link yet") for clip in job.clips if clip.is_missing]
 
 
-def _try(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
-    """Archive one file, and give what keeps it from that; None if all went well. Raises RedisError."""
+def _attempt(services: ArchiveServices, claim: ArchiveClaim, job: Job, file: _File) -> _Failure | None:
+    """Archive one file; return None or the failure. Raises RedisError."""
     try:
-        return _archive(services, claim, job, file)
+        return _archive_file(services, claim, job, file)
     except NotFetched as error:
         return _Failure(f"{file}: {error}", error.for_good, error.after)
     except Unusable as error:
         return _Failure(f"{file}: {error}")
     except OSError as error:
-        return _Failure(f"{file}: it finds no room on this machine: {os.strerror(error.errno or 0)}")
+        return _Failure(f"{file}: cannot write a temporary file: {os.strerror(error.errno or 0)}")
     except RedisError:
         raise
-    except Exception as error:  # a defect of ours: it counts as a try, or it would be tried for ever
+    except Exception as error:  # a defect counts as an attempt; otherwise it would be retried forever
         log.exception("a defect", extra={"job": job.id})
         return _Failure(f"{file}: a defect of voicequeue: {type(error).__name__}")
 
 
-def _archive(services: ArchiveServices, claim: Fetch, job: Job, file: Wanted) -> _Failure | None:
-    """Bring one file from its link to its place and its record."""
-    with _spooled() as spool:
-        with spool.open("w+b") as into:
-            came = services.fetcher.fetch(file.url, into)
-        name = ending(file.part, came.beginning)
-        if name is None:
-            return _Failure(f"{file}: what came is no {file.part}")
-        # A process that was frozen meanwhile must not overwrite what another one has put there since.
+def _archive_file(services: ArchiveServices, claim: ArchiveClaim, job: Job, file: _File) -> _Failure | None:
+    """Download the file, store it, and record it."""
+    with _temporary_file() as path:
+        with path.open("w+b") as into:
+            download = services.fetcher.fetch(file.url, into)
+        extension = ending(file.part, download.beginning)
+        if extension is None:
+            return _Failure(f"{file}: the downloaded file is not of type {file.part}")
+        # If this process was suspended meanwhile, it must not overwrite what another worker has stored since.
         if not services.archive.renew(claim, services.clock(), lease=services.patience.lease_s):
             return None
         folders = (safe(job.spec.batch or NO_BATCH), safe(job.id))
-        link = services.shelf.put(spool, *folders, f"{safe(file.clip.clip_id)}.{name}")
+        url = services.shelf.put(path, *folders, f"{safe(file.clip.clip_id)}.{extension}")
     if file.part is Part.AUDIO:
-        _put_beside(services.shelf, job, file.clip, *folders)
-    kept = ArchivedFile(link, came.size, came.sha256)
-    services.archive.kept(claim, file.clip.clip_id, file.part, kept, services.clock(), lease=services.patience.lease_s)
+        _store_description(services.shelf, job, file.clip, *folders)
+    archived = ArchivedFile(url, download.size, download.sha256)
+    now, lease_s = services.clock(), services.patience.lease_s
+    services.archive.kept(claim, file.clip.clip_id, file.part, archived, now, lease=lease_s)
     return None
 
 
-def _put_beside(shelf: Shelf, job: Job, clip: Clip, *folders: str) -> None:
-    """All that is known of a song, as JSON beside its audio: it outlives the job's record."""
-    with _spooled() as spool:
-        spool.write_text(json.dumps(described(job, clip), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        shelf.put(spool, *folders, f"{safe(clip.clip_id)}.json")
+def _store_description(shelf: Shelf, job: Job, clip: Clip, *folders: str) -> None:
+    """Store the song's metadata as JSON beside its audio; it outlives the job's record."""
+    with _temporary_file() as path:
+        path.write_text(json.dumps(_description(job, clip), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        shelf.put(path, *folders, f"{safe(clip.clip_id)}.json")
 
 
-def described(job: Job, clip: Clip) -> dict[str, Any]:
-    """A song as upstream gave it, and the job that it is of."""
+def _description(job: Job, clip: Clip) -> dict[str, Any]:
+    """Return the song's fields as upstream gave them, with those of its job."""
     spec = job.spec
-    of_it = {"job": job.id, "key": spec.key, "batch": spec.batch, "name": spec.name, "metadata": spec.metadata}
+    origin = {"job": job.id, "key": spec.key, "batch": spec.batch, "name": spec.name, "metadata": spec.metadata}
     voice = {"persona_id": job.persona_id, "voice_name": job.voice_name}
-    return {**of_it, **voice, **{field: getattr(clip, field) for field in OF_UPSTREAM}}
+    return {**origin, **voice, **{field: getattr(clip, field) for field in OF_UPSTREAM}}
 
 
-def _settle(services: ArchiveServices, claim: Fetch, failures: Sequence[_Failure]) -> None:
+def _finish(services: ArchiveServices, claim: ArchiveClaim, failures: Sequence[_Failure]) -> None:
     now = services.clock()
     if not failures:
         services.archive.done(claim, now)
         log.info("archived", extra={"job": claim.job_id})
         return
     reason = "; ".join(failure.reason for failure in failures)
-    after = max(failure.after for failure in failures)
-    due = services.patience.next_try(claim.since, claim.tries + 1, now, at_least=after)
-    if due is None or all(failure.for_good for failure in failures):
+    retry_after_s = max(failure.retry_after_s for failure in failures)
+    due = services.patience.next_try(claim.since, claim.tries + 1, now, at_least=retry_after_s)
+    if due is None or all(failure.is_permanent for failure in failures):
         _give_up(services, claim, reason)
     else:
         services.archive.later(claim, now, due, reason)
 
 
-def _give_up(services: ArchiveServices, claim: Fetch, reason: str) -> None:
+def _give_up(services: ArchiveServices, claim: ArchiveClaim, reason: str) -> None:
     if services.archive.give_up(claim, services.clock(), reason):
         log.warning("its songs are not archived: %s", reason, extra={"job": claim.job_id})
 
 
 @contextmanager
-def _held(services: ArchiveServices, claim: Fetch) -> Iterator[None]:
-    """Nobody else takes the job meanwhile, however long a file takes; who is frozen or dead holds it no longer."""
-    over = threading.Event()
+def _renewed(services: ArchiveServices, claim: ArchiveClaim) -> Iterator[None]:
+    """Renew the claim within the block, however long a download takes; a suspended or killed process stops renewing."""
+    is_over = threading.Event()
 
     def renew() -> None:
-        while not over.wait(services.patience.lease_s / 3):
+        while not is_over.wait(services.patience.lease_s / 3):
             with suppress(RedisError):
                 services.archive.renew(claim, services.clock(), lease=services.patience.lease_s)
 
@@ -206,42 +210,42 @@ def _held(services: ArchiveServices, claim: Fetch) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        is_over.set()
         thread.join()
 
 
 @contextmanager
-def _spooled() -> Iterator[Path]:
-    """A file of one's own on this machine, for as long as the block lasts."""
+def _temporary_file() -> Iterator[Path]:
+    """Create a locked temporary file, and remove it after the block."""
     handle, name = tempfile.mkstemp(prefix=SPOOLED)
-    file = Path(name)
+    path = Path(name)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield file
+        yield path
     finally:
-        file.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         os.close(handle)
 
 
 def sweep(now: float) -> None:
-    """Remove what killed processes left on this machine.
+    """Remove temporary files of killed processes on this machine.
 
-    The folder is open to every user of the machine: what is no plain file there is none of ours, and stays.
+    Any user can write to the folder: entries that are not regular files are not ours, and stay.
     """
-    strange = [file.name for file in sorted(Path(tempfile.gettempdir()).glob(f"{SPOOLED}*")) if not _swept(file, now)]
-    if strange:
-        log.warning("not removed, for these are no plain files: %r", strange[:_NAMED_MAX])
+    paths = sorted(Path(tempfile.gettempdir()).glob(f"{SPOOLED}*"))
+    if foreign := [path.name for path in paths if not _remove_stale(path, now)]:
+        log.warning("temporary files not removed, because they are not regular files: %r", foreign[:_NAMED_MAX])
 
 
-def _swept(file: Path, now: float) -> bool:
-    """Remove a file that no process holds any more; False if it is no plain file."""
-    with suppress(OSError):  # a process is writing it, it is another user's, or it is just gone
-        if not stat.S_ISREG(file.lstat().st_mode):
+def _remove_stale(path: Path, now: float) -> bool:
+    """Remove a file that no process locks; return False if it is not a regular file."""
+    with suppress(OSError):  # another process writes it or has just removed it, or it belongs to another user
+        if not stat.S_ISREG(path.lstat().st_mode):
             return False
-        # By now it may be a pipe, which would be waited for, or a link, which leads elsewhere.
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = os.fstat(held.fileno())
-            if stat.S_ISREG(found.st_mode) and found.st_mtime < now - _JUST_MADE_S:
-                file.unlink()
+        # Another user may replace it with a pipe, which would block, or with a link to another file.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_mtime < now - _MIN_AGE_S:
+                path.unlink()
     return True

@@ -1,6 +1,6 @@
-"""Delivers callbacks: what callers want to be told, signed, to addresses that are nobody's inner network.
+"""Delivers callbacks: signed POST requests to callers, never to internal networks.
 
-- `sender`: one signed POST, and what its answer means
-- `hosts`: how many at once, and who is left alone for a while
-- `deliver`: the step behind the task `callback.deliver`
+- `sender`: one signed POST, and the meaning of its response
+- `host_limiter`: concurrency per host, and pauses for hosts that do not respond
+- `delivery`: the step behind the task `callback.deliver`
 """

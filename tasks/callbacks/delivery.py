@@ -1,6 +1,6 @@
-"""The step behind `callback.deliver`: a chunk of callbacks, each tried once if it is its time.
+"""The step behind `callback.deliver`: one attempt for each callback of a chunk that is due.
 
-One receiver's trouble never touches the others of the chunk: each host has a lane of its own.
+Each host has a lane of its own, so a slow receiver delays no other receiver of the chunk.
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ from voicequeue.storage.monitoring.metrics import Tally
 
 log = logging.getLogger("voicequeue")
 
+#: Log events by the outcome of an attempt.
+_EVENTS: Mapping[type, str] = {
+    Delivered: "callback delivered",
+    Again: "callback failed",
+    Never: "callback refused",
+}
+
 
 @dataclass(frozen=True)
 class CallbackServices:
-    """What one process delivers callbacks with."""
+    """The dependencies of callback delivery, one set per process."""
 
     callbacks: Callbacks
     pulses: Pulses
@@ -42,89 +49,88 @@ class CallbackServices:
 
 
 def deliver(services: CallbackServices, ids: Sequence[str]) -> None:
-    """Try each of these that is still to be delivered."""
+    """Attempt each of these callbacks that can be claimed, the lanes of their hosts in parallel."""
     lanes: dict[str, list[tuple[Call, Target]]] = {}
-    enough = time.monotonic() + services.patience.lane_s
-    for call in services.callbacks.claim(ids, services.clock(), lease=services.patience.lease_s):
+    deadline = time.monotonic() + services.patience.lane_s
+    for claim in services.callbacks.claim(ids, services.clock(), lease=services.patience.lease_s):
         try:
-            target = Target.of(call.url())
+            target = Target.of(claim.url())
         except (Refused, Undeliverable) as error:
-            _give_up(services, call, str(error), tried=False)
+            _give_up(services, claim, str(error), tried=False)
         else:
-            lanes.setdefault(f"{target.host}:{target.port}", []).append((call, target))
-    list(services.threads.map(partial(_lane, services, enough), lanes, lanes.values()))
+            lanes.setdefault(f"{target.host}:{target.port}", []).append((claim, target))
+    list(services.threads.map(partial(_deliver_lane, services, deadline), lanes, lanes.values()))
 
 
-def _lane(services: CallbackServices, enough: float, host: str, calls: Iterable[tuple[Call, Target]]) -> None:
-    """One host's callbacks, one after the other; what is not begun by then is due at once, again.
+def _deliver_lane(
+    services: CallbackServices, deadline: float, host: str, claims: Iterable[tuple[Call, Target]]
+) -> None:
+    """Deliver one host's callbacks in sequence. Those not attempted by the deadline are due again at once.
 
-    Its claim would run out, and somebody else send it as well.
+    An attempt after it could outlast the claim, and another worker would send the callback too.
     """
-    for call, target in calls:
+    for claim, target in claims:
         try:
-            if time.monotonic() > enough:
-                services.callbacks.later(call.id, services.clock(), services.clock(), tried=False)
+            if time.monotonic() > deadline:
+                services.callbacks.later(claim.id, services.clock(), services.clock(), tried=False)
             else:
-                _try(services, host, call, target)
+                _attempt(services, host, claim, target)
         except RedisError as error:
-            # It is due again when its claim has run out. Redis quotes what it was sent: the name must do.
-            log.error("left to its next time: %s", type(error).__name__, extra=_about(call))
+            # The callback is due again when its claim expires. Redis errors can quote the data: log the type only.
+            log.error("cannot record the callback's outcome: %s", type(error).__name__, extra=_log_fields(claim))
 
 
-def _try(services: CallbackServices, host: str, call: Call, target: Target) -> None:
-    if (later := services.hosts.enter(host, services.clock())) is not None:
-        _put_off(services, call, later)
+def _attempt(services: CallbackServices, host: str, claim: Call, target: Target) -> None:
+    if (due := services.hosts.enter(host, services.clock())) is not None:
+        _postpone(services, claim, due)
         return
-    began = time.monotonic()
-    answer = _sent(services, call, target)
+    started = time.monotonic()
+    answer = _send(services, claim, target)
     is_there = not isinstance(answer, Again) or answer.host_is_there
-    took = time.monotonic() - began
+    took = time.monotonic() - started
     services.tally.count("try", type(answer).__name__.lower())
     services.hosts.leave(host, services.clock(), is_there=is_there, took=took)
-    log.info("callback %s", _TOLD[type(answer)], extra={**_about(call), "duration": round(took, 3)})
-    _settle(services, call, answer)
+    log.info(_EVENTS[type(answer)], extra={**_log_fields(claim), "duration": round(took, 3)})
+    _finish(services, claim, answer)
 
 
-_TOLD: Mapping[type, str] = {Delivered: "delivered", Again: "failed", Never: "refused"}
+def _log_fields(claim: Call) -> dict[str, object]:
+    subject = {"batch": claim.batch} if claim.job_id is None else {"job": claim.job_id}
+    return {**subject, "callback": claim.id, "type": claim.type, "tries": claim.tries + 1}
 
 
-def _about(call: Call) -> dict[str, object]:
-    of = {"batch": call.batch} if call.job_id is None else {"job": call.job_id}
-    return {**of, "callback": call.id, "type": call.type, "tries": call.tries + 1}
-
-
-def _sent(services: CallbackServices, call: Call, target: Target) -> Answer:
+def _send(services: CallbackServices, claim: Call, target: Target) -> Answer:
     try:
-        return services.sender.send(call, target, time.time())  # receivers compare it with their clocks
-    except Exception as error:  # a defect of ours: it counts as a try, or it would be tried for ever
-        log.exception("a defect", extra=_about(call))
+        return services.sender.send(claim, target, time.time())  # receivers compare it with their own clocks
+    except Exception as error:  # a defect counts as an attempt; otherwise it would be retried forever
+        log.exception("a defect", extra=_log_fields(claim))
         return Again(f"a defect of voicequeue: {type(error).__name__}")
 
 
-def _put_off(services: CallbackServices, call: Call, later: float) -> None:
-    """Without a try, unless its day is over."""
+def _postpone(services: CallbackServices, claim: Call, due: float) -> None:
+    """Postpone the callback without an attempt, or give it up if its retry period is over."""
     now = services.clock()
-    if now >= call.since + services.patience.for_s:
-        _give_up(services, call, "its host does not answer, or too slowly for all that it is sent", tried=False)
+    if now >= claim.since + services.patience.for_s:
+        _give_up(services, claim, "the host does not respond, or is too slow for its callbacks", tried=False)
     else:
-        services.callbacks.later(call.id, now, later, tried=False)
+        services.callbacks.later(claim.id, now, due, tried=False)
 
 
-def _settle(services: CallbackServices, call: Call, answer: Answer) -> None:
+def _finish(services: CallbackServices, claim: Call, answer: Answer) -> None:
     now = services.clock()
     match answer:
         case Delivered():
-            services.callbacks.delivered(call.id, now)
+            services.callbacks.delivered(claim.id, now)
         case Never():
-            _give_up(services, call, answer.reason)
+            _give_up(services, claim, answer.reason)
         case Again():
-            due = services.patience.next_try(call.since, call.tries + 1, now, at_least=answer.after)
+            due = services.patience.next_try(claim.since, claim.tries + 1, now, at_least=answer.after)
             if due is None:
-                _give_up(services, call, answer.reason)
+                _give_up(services, claim, answer.reason)
             else:
-                services.callbacks.later(call.id, now, due, answer.reason, tried=True)
+                services.callbacks.later(claim.id, now, due, answer.reason, tried=True)
 
 
-def _give_up(services: CallbackServices, call: Call, reason: str, *, tried: bool = True) -> None:
-    if services.callbacks.give_up(call.id, services.clock(), reason, tried=tried):
-        log.warning("callback undelivered: %s", reason, extra=_about(call))
+def _give_up(services: CallbackServices, claim: Call, reason: str, *, tried: bool = True) -> None:
+    if services.callbacks.give_up(claim.id, services.clock(), reason, tried=tried):
+        log.warning("callback undelivered: %s", reason, extra=_log_fields(claim))

@@ -1,7 +1,7 @@
-"""Receivers' hosts: how many callbacks are on the way to one at once, and which are left alone for a while.
+"""Limits the callbacks in flight per receiver host, and pauses hosts that do not respond.
 
-So hosts that are slow or dead hold few threads, and their callbacks are put off without being tried.
-Each process knows for itself.
+Slow and unreachable hosts hold few threads; their other callbacks are postponed without an attempt. Each process keeps
+its own counts.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-#: Callbacks that are put off are tried again no later than this (seconds).
+#: Callbacks are postponed by at most this time (seconds), beyond the pause of their host.
 LATER_MAX_S = 600.0
 
-#: A host is slow that takes longer than this (seconds) to answer.
+#: A host is slow if it takes longer than this (seconds) to respond.
 SLOW_S = 1.0
 
-#: Callbacks that are put off come back after this time (seconds) at the earliest, and so far apart at the least.
-_SOON_S, _APART_S = 0.05, 0.005
+#: Postponed callbacks are due after this time (seconds) at the earliest, with at least this time between two of them.
+_MIN_DELAY_S, _MIN_GAP_S = 0.05, 0.005
 
-#: So many hosts are known at once; of more, those that are to be left alone no longer are forgotten.
-_KNOWN = 1_000
+#: Above this number of hosts, idle hosts that are not paused are removed.
+_HOSTS_MAX = 1_000
 
 
 @dataclass(slots=True)
 class _Host:
-    busy: int = 0
+    in_flight: int = 0
     failures: int = 0
     took_s: float = 0.0
-    shut_until: float = 0.0
+    paused_until: float = 0.0
     next_at: float = 0.0
 
     @property
@@ -36,11 +36,11 @@ class _Host:
 
 
 class Hosts:
-    """Who may be sent to. Safe to share between threads; `now` is in seconds.
+    """The limits of all hosts. Safe to share between threads; `now` is in seconds.
 
-    `at_once` to one host, `slow_at_once` to all together that are slow or do not answer; after so many
-    `failures` in a row a host is left alone for `rest_s`, then one callback at a time is tried until one
-    arrives. Who finds no room at a host that is not slow waits `wait_s` for it: there soon is.
+    At most `at_once` callbacks are in flight to one host, and `slow_at_once` to all slow and failing hosts together.
+    After `failures` failed attempts in a row a host is paused for `rest_s` seconds, then gets one callback at a time
+    until an attempt succeeds. A callback to a busy host that is not slow waits up to `wait_s` seconds for a slot.
     """
 
     def __init__(
@@ -61,45 +61,50 @@ class Hosts:
         self._changed = threading.Condition()
 
     def enter(self, name: str, now: float) -> float | None:
-        """None if a callback may be sent to that host now (then `leave` must follow), else when to come again."""
+        """Acquire a slot of the host: return None (then call `leave`), or the time when the callback is due again."""
         with self._changed:
             host = self._hosts.setdefault(name, _Host())
-            self._changed.wait_for(lambda: host.is_slow or self._has_room(host, now), self._wait_s)
-            host = self._hosts.setdefault(name, host)  # it may have been forgotten meanwhile
-            if not self._has_room(host, now):
-                return self._come_again(host, now)
-            host.busy += 1
+            self._changed.wait_for(lambda: host.is_slow or self._has_slot(host, now), self._wait_s)
+            host = self._hosts.setdefault(name, host)  # another thread may have removed it while this one waited
+            if not self._has_slot(host, now):
+                return self._postpone(host, now)
+            host.in_flight += 1
             return None
 
     def leave(self, name: str, now: float, *, is_there: bool, took: float = 0.0) -> None:
-        """It was sent: whether the host answers, and after how many seconds."""
+        """Release the slot. `is_there` says whether the host responded, `took` after how many seconds."""
         with self._changed:
             host = self._hosts[name]
-            host.busy -= 1
+            host.in_flight -= 1
             host.took_s = took
             if is_there:
-                host.failures, host.shut_until = 0, 0.0
+                host.failures, host.paused_until = 0, 0.0
             else:
                 host.failures += 1
-                host.shut_until = now + self._rest_s
-            self._forget(now)
+                host.paused_until = now + self._rest_s
+            self._remove_idle(now)
             self._changed.notify_all()
 
-    def _has_room(self, host: _Host, now: float) -> bool:
-        if host.is_slow and sum(each.busy for each in self._hosts.values() if each.is_slow) >= self._slow_at_once:
+    def _has_slot(self, host: _Host, now: float) -> bool:
+        if host.is_slow and self._slow_in_flight() >= self._slow_at_once:
             return False
         if host.failures >= self._failures:
-            return now >= host.shut_until and not host.busy
-        return host.busy < self._at_once
+            return now >= host.paused_until and not host.in_flight
+        return host.in_flight < self._at_once
 
-    def _come_again(self, host: _Host, now: float) -> float:
-        """One after the other, when there is likely to be room; those for whom that is too far off, among the first."""
-        earliest = max(now + _SOON_S, host.shut_until)
-        host.next_at = max(earliest, host.next_at + max(_APART_S, host.took_s / self._at_once))
+    def _slow_in_flight(self) -> int:
+        return sum(host.in_flight for host in self._hosts.values() if host.is_slow)
+
+    def _postpone(self, host: _Host, now: float) -> float:
+        """Return when the host is likely to have a slot for the next callback in turn; beyond the limit, start over."""
+        earliest = max(now + _MIN_DELAY_S, host.paused_until)
+        host.next_at = max(earliest, host.next_at + max(_MIN_GAP_S, host.took_s / self._at_once))
         if host.next_at > now + LATER_MAX_S + self._rest_s:
             host.next_at = earliest
         return host.next_at
 
-    def _forget(self, now: float) -> None:
-        if len(self._hosts) > _KNOWN:
-            self._hosts = {name: host for name, host in self._hosts.items() if host.busy or host.shut_until > now}
+    def _remove_idle(self, now: float) -> None:
+        if len(self._hosts) > _HOSTS_MAX:
+            self._hosts = {
+                name: host for name, host in self._hosts.items() if host.in_flight or host.paused_until > now
+            }

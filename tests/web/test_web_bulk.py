@@ -17,7 +17,7 @@ from tests.support.jobs import URL, voice
 from tests.web.conftest import KEYS, Build, Gateway, problem
 from voicequeue import State, VoiceQueue
 from voicequeue.ingest.row_reader import ROW_MAX
-from workers.gateway import batches, outbox
+from workers.gateway import batches, response_spool
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 CSV = {"Content-Type": "text/csv"}
@@ -141,7 +141,7 @@ def test_a_client_that_reads_nothing_before_it_has_sent_all_is_served(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As most clients are: what it does not take yet waits on the disk, not in memory."""
-    monkeypatch.setattr(outbox, "IN_MEMORY", 4_096)
+    monkeypatch.setattr(response_spool, "IN_MEMORY", 4_096)
     bad = json.dumps({"audio_url": "x" * 60}).encode() + b"\n"
 
     def rows() -> Iterator[bytes]:

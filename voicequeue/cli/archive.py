@@ -1,90 +1,75 @@
-"""`archive`: songs that are still to be archived, and those that could not be."""
+"""`archive`: list and retry jobs whose songs are pending or failed to be archived."""
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import typer
 
+from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_json, print_workers
 from voicequeue.cli.show import clock
-from voicequeue.cli.terminal import AsJson, BatchOption, out, plain_table, print_json, queue, safe
+from voicequeue.cli.terminal import AsJson, BatchOption, out, print_json, queue, safe
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.status import ArchiveCounts
 from voicequeue.storage.archive import ToArchive
-
-#: How many of a kind are shown to a person; scripts get all.
-SHOWN = 50
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add this command."""
+    """Register the command."""
     app.command()(archive)
 
 
 def archive(
-    retry: Annotated[bool, typer.Option("--retry", help="Try again what was given up.")] = False,
-    job: Annotated[list[str] | None, typer.Option(help="With --retry: only this job; may be repeated.")] = None,
-    missing: Annotated[bool, typer.Option("--missing", help="Archive songs that never were meant to be.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Retry jobs that failed to be archived.")] = False,
+    job: Annotated[list[str] | None, typer.Option(help="With --retry: retry only this job; can be repeated.")] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Archive songs created before archiving was enabled.")
+    ] = False,
     batch: BatchOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs whose songs are to be archived or could not be, or have them tried again."""
+    """List jobs whose songs are pending or failed to be archived, or retry them."""
     if retry and missing:
-        raise typer.BadParameter("give --retry or --missing")
+        raise typer.BadParameter("--retry and --missing cannot be combined")
     if job and not retry:
-        raise typer.BadParameter("--job goes with --retry")
-    with queue() as found:
+        raise typer.BadParameter("--job requires --retry")
+    with queue() as client:
         if missing:
-            _told(found.archive_missing(batch), as_json=as_json)
+            _print_scheduled(client.archive_missing(batch), as_json=as_json)
         elif retry:
-            # A frozen list: what is given up again is not meant.
-            meant = job or [each.job_id for each in found.archive(failed=True) if batch in (None, each.batch)]
-            count = found.archive_again(meant)
-            _told(count, as_json=as_json)
-            raise typer.Exit(int(count < len(meant)))
+            # Read the list first: a job that fails again meanwhile is not retried twice.
+            job_ids = job or [entry.job_id for entry in _of_batch(client.archive(failed=True), batch)]
+            count = client.archive_again(job_ids)
+            _print_scheduled(count, as_json=as_json)
+            raise typer.Exit(int(count < len(job_ids)))
         else:
-            _list(found, batch, as_json=as_json)
+            _list(client, batch, as_json=as_json)
 
 
-def _told(count: int, *, as_json: bool) -> None:
+def _of_batch(entries: Iterable[ToArchive], batch: str | None) -> Iterator[ToArchive]:
+    return (entry for entry in entries if batch in (None, entry.batch))
+
+
+def _print_scheduled(count: int, *, as_json: bool) -> None:
     if as_json:
         print_json({"jobs": count})
     else:
-        out.print(f"the songs of {count:,} jobs are to be archived")
+        out.print(f"{count:,} jobs scheduled for archiving")
 
 
-def _list(found: VoiceQueue, batch: str | None, *, as_json: bool) -> None:
-    counted = found.archive_counts()
-    pending = (each for each in found.archive() if batch in (None, each.batch))
-    failed = (each for each in found.archive(failed=True) if batch in (None, each.batch))
+def _list(client: VoiceQueue, batch: str | None, *, as_json: bool) -> None:
+    counts = client.archive_counts()
+    pending, failed = _of_batch(client.archive(), batch), _of_batch(client.archive(failed=True), batch)
     if as_json:
-        print_json(
-            {
-                "counts": {name: getattr(counted, name) for name in ArchiveCounts.__slots__},
-                "pending": [each.as_dict() for each in pending],
-                "failed": [each.as_dict() for each in failed],
-            }
-        )
+        print_outbox_json(counts, pending=pending, failed=failed)
         return
-    _table("pending", list(islice(pending, SHOWN + 1)))
-    _table("failed", list(islice(failed, SHOWN + 1)))
-    archived = f"{counted.jobs:,} archived in {counted.files:,} files"
-    out.print(f"jobs       {counted.pending:,} pending, {counted.failed:,} failed, {archived}")
-    alive = f"{counted.workers} alive" if counted.workers else "[red]none alive[/]; start the process `archive`"
-    out.print(f"workers    {alive}")
+    columns = ("job", "batch", "since")
+    print_entries("pending", columns, map(_row, pending))
+    print_entries("failed", columns, map(_row, failed))
+    archived = f"{counts.jobs:,} archived in {counts.files:,} files"
+    out.print(f"jobs       {counts.pending:,} pending, {counts.failed:,} failed, {archived}")
+    print_workers(counts.workers, "archive")
 
 
-def _table(name: str, found: list[ToArchive]) -> None:
-    if not found:
-        return
-    table = plain_table("job", "batch", "since", "tries", "next try", "last failure")
-    for each in found[:SHOWN]:
-        due = clock(each.due) if each.due else "-"
-        row = (each.job_id, safe(each.batch or ""), clock(each.since), str(each.tries), due)
-        table.add_row(*row, safe(each.reason))
-    out.print(f"[bold]{name}[/]")
-    out.print(table)
-    if len(found) > SHOWN:
-        out.print("… and more; --json lists them all")
-    out.print("")
+def _row(entry: ToArchive) -> tuple[str, ...]:
+    return (entry.job_id, safe(entry.batch or ""), clock(entry.since), *attempt_cells(entry))

@@ -1,7 +1,7 @@
-"""Songs that are kept before upstream's links die: which are still to be fetched, and which could not be.
+"""The archive's outbox: jobs whose songs are copied before upstream's links expire.
 
-That a job's songs are to be archived is written by the script that stores them; where the job stands in the
-archive its record says. Every `now` is in Unix seconds.
+The script that stores a job's songs also schedules them for archiving. The job's record holds its archive state and the
+links of archived files.
 """
 
 from __future__ import annotations
@@ -10,35 +10,28 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from itertools import islice
 from typing import Any, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.clip import ArchivedFile
 from voicequeue.domain.job import Job, Part, iso
 from voicequeue.domain.status import ArchiveCounts
-from voicequeue.storage.connection.keyspace import Keyspace, rows
-
-#: Jobs that may be handed out and not claimed yet, in all.
-OUT_MAX = 64
-
-_PAGE = 500
+from voicequeue.storage.connection.keyspace import rows
+from voicequeue.storage.outbox import Outbox
 
 
-class Became(StrEnum):
-    """What became of a try."""
-
-    KEPT = "kept"
+class _Outcome(StrEnum):
+    RENEW = "renew"
     DONE = "done"
-    LATER = "later"
+    RETRY = "retry"
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class ToArchive:
-    """A job whose songs are still to be archived, or were given up. Times are Unix seconds.
+    """A job whose songs are pending or failed to be archived. Times are Unix seconds.
 
-    `reason` is why the last try failed. `due` is when it is tried next; None once it was given up.
+    `reason` is the error of the last attempt. `due` is the time of the next attempt; None if archiving failed.
     """
 
     job_id: str
@@ -50,7 +43,7 @@ class ToArchive:
     given_up_at: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command shows; scripts may rely on its names."""
+        """Return the JSON object that `voicequeue archive --json` prints; its field names are stable."""
         return {
             "job": self.job_id,
             "batch": self.batch,
@@ -63,8 +56,11 @@ class ToArchive:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
-    """A claim to try a job's songs. `since` is when that was first possible, `tries` how often it failed."""
+class ArchiveClaim:
+    """A claim to one attempt to archive a job's songs.
+
+    `since` is when they could first be archived, `tries` the number of failed attempts.
+    """
 
     job_id: str
     holder: str
@@ -73,99 +69,80 @@ class Fetch:
     record: Mapping[str, str]
 
     def job(self) -> Job:
-        """The job. Raises ValueError if this release cannot read its record."""
+        """Return the job. Raises ValueError if another release wrote its record."""
         try:
             return serialization.job(self.job_id, self.record)
         except (ValueError, LookupError, TypeError):
             raise ValueError("this release cannot read the job's record") from None
 
 
-class Archive:
-    """What is to be archived, in Redis. Safe to share between threads."""
+class Archive(Outbox[ToArchive]):
+    """The outbox of jobs to be archived."""
 
-    def __init__(self, keyspace: Keyspace) -> None:
-        self._space = keyspace
-        self._redis = keyspace.redis
+    name = "archive"
+    max_out = 64
 
-    # ── fetching ───────────────────────────────────────────────────────────────────────────────
+    # ── archiving ──────────────────────────────────────────────────────────────────────────────
 
-    def hand_out(self, now: float, *, patience: float, at_most: int = OUT_MAX) -> list[str]:
-        """Ids that are due; each is given to one caller, for `patience` seconds. `at_most` may be out at once."""
-        return cast(list[str], self._space.run("fetches", f"{now:.6f}", f"{now + patience:.6f}", at_most))
+    def claim(self, job_id: str, holder: str, now: float, *, lease: float) -> ArchiveClaim | None:
+        """Claim the job for `lease` seconds; None if it is not due, or claimed by another worker.
 
-    def claim(self, job_id: str, holder: str, now: float, *, lease: float) -> Fetch | None:
-        """The job, if it is still to be tried; nobody else gets it for `lease` seconds. `holder` is a token of
-        this very claim."""
-        flat = self._space.run("fetch", f"{now:.6f}", job_id, holder, f"{now + lease:.6f}")
+        `holder` is a token of this claim alone: asking again with it returns the same claim.
+        """
+        flat = self._space.run("archive_claim", f"{now:.6f}", job_id, holder, f"{now + lease:.6f}")
         if flat is None:
             return None
         record = dict(cast("Iterator[tuple[str, str]]", rows(flat, 2)))
         since, tries = float(record.get("archive.since", now)), int(record.get("archive.tries", 0))
-        return Fetch(job_id, holder, since, tries, record)
+        return ArchiveClaim(job_id, holder, since, tries, record)
 
-    def renew(self, fetch: Fetch, now: float, *, lease: float) -> bool:
-        """The claim holds for `lease` seconds from now; False if it is somebody else's by now."""
-        return self._write(fetch, Became.KEPT, now, now + lease)
+    def renew(self, claim: ArchiveClaim, now: float, *, lease: float) -> bool:
+        """Extend the claim to `lease` seconds from now. Return False if another worker holds the job."""
+        return self._finish(claim, _Outcome.RENEW, now, now + lease)
 
-    def kept(self, fetch: Fetch, clip_id: str, part: Part, file: ArchivedFile, now: float, *, lease: float) -> bool:
-        """The same, and this file lies in the archive."""
+    def kept(
+        self, claim: ArchiveClaim, clip_id: str, part: Part, file: ArchivedFile, now: float, *, lease: float
+    ) -> bool:
+        """Record an archived file, and renew the claim as `renew` does."""
         field, text = serialization.archived_field(part, clip_id), json.dumps(asdict(file))
-        return self._write(fetch, Became.KEPT, now, now + lease, "", field, text)
+        return self._finish(claim, _Outcome.RENEW, now, now + lease, "", field, text)
 
-    def done(self, fetch: Fetch, now: float) -> bool:
-        """All of its files lie there."""
-        return self._write(fetch, Became.DONE, now)
+    def done(self, claim: ArchiveClaim, now: float) -> bool:
+        """Record that all of the job's files are archived."""
+        return self._finish(claim, _Outcome.DONE, now)
 
-    def later(self, fetch: Fetch, now: float, due: float, reason: str) -> bool:
-        """Try again then; `reason` is why it failed."""
-        return self._write(fetch, Became.LATER, now, due, reason)
+    def later(self, claim: ArchiveClaim, now: float, due: float, reason: str) -> bool:
+        """Record a failed attempt; the next is at `due`."""
+        return self._finish(claim, _Outcome.RETRY, now, due, reason)
 
-    def give_up(self, fetch: Fetch, now: float, reason: str) -> bool:
-        """Try no more, until somebody wants it."""
-        return self._write(fetch, Became.FAILED, now, now, reason)
+    def give_up(self, claim: ArchiveClaim, now: float, reason: str) -> bool:
+        """Record that archiving failed; it is not attempted again until `again` is called."""
+        return self._finish(claim, _Outcome.FAILED, now, now, reason)
 
-    def _write(self, fetch: Fetch, became: Became, now: float, due: float = 0.0, reason: str = "", *file: str) -> bool:
-        who = (fetch.job_id, fetch.holder)
-        return bool(self._space.run("fetched", f"{now:.6f}", *who, became, f"{due:.6f}", reason, *file))
+    def _finish(
+        self, claim: ArchiveClaim, outcome: _Outcome, now: float, due: float = 0.0, reason: str = "", *file: str
+    ) -> bool:
+        arguments = (f"{now:.6f}", claim.job_id, claim.holder, outcome, f"{due:.6f}", reason, *file)
+        return bool(self._space.run("archive_finish", *arguments))
 
     def again(self, job_ids: Sequence[str], now: float) -> list[bool]:
-        """Archive the songs of these from now on; False for what has none, or whose are archived."""
-        return [bool(each) for each in self._space.run("refetch", f"{now:.6f}", *job_ids)] if job_ids else []
+        """Make these jobs due now. Return for each whether it has songs that are not archived."""
+        return [bool(is_due) for is_due in self._space.run("archive_retry", f"{now:.6f}", *job_ids)] if job_ids else []
 
-    # ── asking ─────────────────────────────────────────────────────────────────────────────────
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
 
     def counted(self, workers_since: float) -> ArchiveCounts:
-        """How many there are."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zcard(self._space.key("archive:pending"))
-            pipe.zcard(self._space.key("archive:failed"))
-            pipe.hget(self._space.key("counters"), "archive.jobs")
-            pipe.hget(self._space.key("counters"), "archive.files")
-            pipe.zcount(self._space.key("archive:pulses"), f"({workers_since}", "+inf")
-            found = pipe.execute()
-        return ArchiveCounts(*(int(each or 0) for each in found))
+        """Return the numbers of jobs and files, and of workers whose last heartbeat is after `workers_since`."""
+        pending, _, failed, jobs, files, workers = self._counts(workers_since, "archive.jobs", "archive.files")
+        return ArchiveCounts(pending, failed, jobs, files, workers)
 
-    def pending(self) -> Iterator[ToArchive]:
-        """Jobs to be archived, whose time comes first, first; read a page at a time."""
-        return self._read("archive:pending")
+    def _read(self, pipe: Any, entry_id: str) -> None:
+        pipe.hmget(self._space.key(f"job:{entry_id}"), "batch", "archive.since", "archive.tries", "archive.reason")
 
-    def failed(self) -> Iterator[ToArchive]:
-        """Those that were given up, the first first; read a page at a time."""
-        return self._read("archive:failed")
-
-    def _read(self, name: str) -> Iterator[ToArchive]:
-        ids = self._space.pages(self._space.key(name))
-        while page := list(islice(ids, _PAGE)):
-            yield from self._page(page)
-
-    def _page(self, job_ids: Sequence[str]) -> Iterator[ToArchive]:
-        fields = ("batch", "archive.since", "archive.tries", "archive.reason")
-        with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.hmget(self._space.key(f"job:{job_id}"), fields)
-                pipe.zscore(self._space.key("archive:pending"), job_id)
-                pipe.zscore(self._space.key("archive:failed"), job_id)
-            found = iter(pipe.execute())
-        for job_id, (batch, since, tries, reason), due, failed in zip(job_ids, found, found, found, strict=False):
-            if due is not None or failed is not None:
-                yield ToArchive(job_id, batch, float(since or 0), int(tries or 0), reason or "", due, failed)
+    def _entry(
+        self, entry_id: str, record: Sequence[str | None], due: float | None, failed_at: float | None
+    ) -> ToArchive | None:
+        if due is None and failed_at is None:
+            return None
+        batch, since, tries, reason = record
+        return ToArchive(entry_id, batch, float(since or 0), int(tries or 0), reason or "", due, failed_at)

@@ -1,7 +1,7 @@
-"""What callers are told when a job or a batch has settled: the records of it, until they are delivered.
+"""Callbacks: notifications of callers that a job or a batch has settled, kept until they are delivered.
 
-A callback is written by the script that makes the move it tells of (`scripts/lib/callbacks.lua`), and
-removed when it was delivered. Every `now` is in Unix seconds.
+A callback is written by the script that makes the transition it reports (`scripts/lib/callbacks.lua`) and deleted when
+it was delivered. The callbacks of one job or batch are delivered in order.
 """
 
 from __future__ import annotations
@@ -11,40 +11,32 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 from voicequeue.domain import serialization
 from voicequeue.domain.job import iso
 from voicequeue.domain.origin import Origin
 from voicequeue.domain.spec import batch_name, http_url, stored
 from voicequeue.domain.status import CallbackCounts
-from voicequeue.storage.connection.keyspace import Keyspace, rows
-from voicequeue.texts import mended
+from voicequeue.storage.connection.keyspace import rows
+from voicequeue.storage.outbox import Outbox
 
-#: Callbacks that may be handed out and not claimed yet, in all.
-OUT_MAX = 500
-
-_PAGE = 500
-
-#: Nobody looks at it before an earlier one of its job is over.
-_WAITS = float("inf")
+#: The score of a callback that waits for an earlier one of its job or batch.
+_BLOCKED = float("inf")
 
 
-class Became(StrEnum):
-    """What became of a callback that was claimed."""
-
+class _Outcome(StrEnum):
     DELIVERED = "delivered"
-    LATER = "later"
+    RETRY = "retry"
     UNDELIVERED = "undelivered"
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """One thing that a caller is still to be told. Times are Unix seconds.
+    """A callback that is not delivered. Times are Unix seconds.
 
-    `job_id` is None where it tells of its batch as a whole. `reason` is why the last try failed. `due` is
-    when it is tried next; None while it waits for an earlier one of its job, and once it was given up.
+    `job_id` is None if it reports a batch. `reason` is the error of the last attempt. `due` is the time of the next
+    attempt; None if it waits for an earlier callback of its job, or is undelivered.
     """
 
     id: str
@@ -58,7 +50,7 @@ class Callback:
     given_up_at: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command shows; scripts may rely on its names."""
+        """Return the JSON object that `voicequeue callbacks --json` prints; its field names are stable."""
         return {
             "id": self.id,
             "type": self.type,
@@ -73,12 +65,16 @@ class Callback:
 
 
 class Undeliverable(Exception):
-    """There is nothing (any more) that could be sent; the text says why."""
+    """The callback can never be sent; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A claim to try one callback. `since` is when it could first be delivered, `tries` how often that failed."""
+    """A claim to one attempt to deliver a callback.
+
+    `since` is when it could first be delivered, `tries` the number of failed attempts. `snapshot` is the
+    record at the transition (JSON), `spec_or_url` the job's spec (JSON) or the batch's callback URL.
+    """
 
     id: str
     type: str
@@ -87,153 +83,129 @@ class Call:
     tries: int
     subject: str
     batch: str
-    told: str
-    asked: str
+    snapshot: str
+    spec_or_url: str
 
     @property
     def job_id(self) -> str | None:
-        """Of which it tells; None for a batch."""
-        kind, _, name = self.subject.partition(":")
-        return name if kind == "job" else None
+        """The job that it reports; None for a batch."""
+        return _job_id(self.subject)
 
     def url(self) -> str:
-        """Where it goes. Raises Undeliverable."""
-        url = self._url() if self.job_id is not None and self.asked else self.asked
+        """Return the receiver's URL. Raises Undeliverable."""
+        url = self._job_url() if self.job_id is not None and self.spec_or_url else self.spec_or_url
         if not url:
-            raise Undeliverable("the job, or the URL that its batch had, is gone")
+            raise Undeliverable("the job was purged, or its batch has no callback URL any longer")
         return url
 
-    def _url(self) -> str | None:
+    def _job_url(self) -> str | None:
         with _readable():
-            return stored(self.asked).callback_url
+            return stored(self.spec_or_url).callback_url
 
     def body(self) -> bytes:
-        """The payload, the same at each try. Raises Undeliverable."""
+        """Return the payload; it is the same at every attempt. Raises Undeliverable."""
         with _readable():
             payload = {"type": self.type, "timestamp": iso(self.at), "data": self._data()}
             return json.dumps(payload, separators=(",", ":")).encode()
 
     def _data(self) -> dict[str, Any]:
-        record: dict[str, str] = {name: str(value) for name, value in json.loads(self.told).items()}
+        record: dict[str, str] = {name: str(value) for name, value in json.loads(self.snapshot).items()}
         if self.job_id is None:
             return {**serialization.batch(self.batch, record).as_dict(), "origin": record.get("callback_origin")}
-        return serialization.job(self.job_id, {**record, "spec": self.asked}).as_dict()
+        return serialization.job(self.job_id, {**record, "spec": self.spec_or_url}).as_dict()
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """A record of other rules must not be tried for ever."""
+    """Raise Undeliverable for a record that another release wrote; it must not be retried forever."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Undeliverable("this release cannot read the job's record") from None
 
 
-class Callbacks:
-    """The callbacks in Redis. Safe to share between threads."""
+def _job_id(subject: str) -> str | None:
+    kind, _, name = subject.partition(":")
+    return name if kind == "job" else None
 
-    def __init__(self, keyspace: Keyspace) -> None:
-        self._space = keyspace
-        self._redis = keyspace.redis
+
+class Callbacks(Outbox[Callback]):
+    """The outbox of callbacks."""
+
+    name = "callbacks"
+    failed_index = "undelivered"
+    max_out = 500
 
     # ── delivering ─────────────────────────────────────────────────────────────────────────────
 
-    def hand_out(self, now: float, *, patience: float, at_most: int = OUT_MAX) -> list[str]:
-        """Ids that are due; each is given to one caller, for `patience` seconds. `at_most` may be out at once."""
-        return cast(list[str], self._space.run("calls", f"{now:.6f}", f"{now + patience:.6f}", at_most))
-
     def claim(self, ids: Iterable[str], now: float, *, lease: float) -> list[Call]:
-        """Those that are still to be tried; nobody else gets them for `lease` seconds."""
-        flat = self._space.run("call", f"{now:.6f}", f"{now + lease:.6f}", *ids)
+        """Claim those of these that are still to be attempted; no other worker gets them for `lease` seconds."""
+        flat = self._space.run("callback_claim", f"{now:.6f}", f"{now + lease:.6f}", *ids)
         return [
-            Call(callback_id, kind, float(at), float(since or at), int(tries or 0), subject, batch, told, asked)
-            for callback_id, kind, at, since, tries, subject, batch, told, asked in rows(flat, 9)
+            Call(
+                callback_id, kind, float(at), float(since or at), int(tries or 0), subject, batch, snapshot, spec_or_url
+            )
+            for callback_id, kind, at, since, tries, subject, batch, snapshot, spec_or_url in rows(flat, 9)
         ]
 
     def delivered(self, callback_id: str, now: float) -> bool:
-        """The receiver has it: nothing of it is kept."""
-        return self._write(callback_id, Became.DELIVERED, now)
+        """Delete a callback that was delivered. Return False if it was already finished."""
+        return self._finish(callback_id, _Outcome.DELIVERED, now)
 
     def later(self, callback_id: str, now: float, due: float, reason: str = "", *, tried: bool) -> bool:
-        """Try again then; `reason` is why it failed."""
-        return self._write(callback_id, Became.LATER, now, due, reason, tried)
+        """Attempt it again at `due`. `tried` counts an attempt that failed for `reason`."""
+        return self._finish(callback_id, _Outcome.RETRY, now, due, reason, tried)
 
     def give_up(self, callback_id: str, now: float, reason: str, *, tried: bool) -> bool:
-        """Keep it as undelivered; a later one of its job goes on."""
-        return self._write(callback_id, Became.UNDELIVERED, now, now, reason, tried)
+        """Keep it as undelivered; the next callback of its job is due."""
+        return self._finish(callback_id, _Outcome.UNDELIVERED, now, now, reason, tried)
 
-    def _write(
-        self, callback_id: str, became: Became, now: float, due: float = 0.0, reason: str = "", tried: bool = True
+    def _finish(
+        self, callback_id: str, outcome: _Outcome, now: float, due: float = 0.0, reason: str = "", tried: bool = True
     ) -> bool:
-        return bool(self._space.run("called", f"{now:.6f}", callback_id, became, f"{due:.6f}", reason, int(tried)))
+        arguments = (f"{now:.6f}", callback_id, outcome, f"{due:.6f}", reason, int(tried))
+        return bool(self._space.run("callback_finish", *arguments))
 
     def redeliver(self, ids: Sequence[str], now: float) -> list[bool]:
-        """Try these at once, also those that were given up; False for what is not there (any more)."""
-        return [bool(each) for each in self._space.run("recall", f"{now:.6f}", *ids)] if ids else []
+        """Make these due now, also undelivered ones. Return for each whether it exists."""
+        return [bool(exists) for exists in self._space.run("callback_retry", f"{now:.6f}", *ids)] if ids else []
 
-    # ── asking ─────────────────────────────────────────────────────────────────────────────────
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
 
     def counted(self, workers_since: float) -> CallbackCounts:
-        """How many there are."""
-        pending = self._space.key("callbacks:pending")
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zcard(pending)
-            pipe.zcount(pending, "+inf", "+inf")
-            pipe.zcard(self._space.key("callbacks:undelivered"))
-            pipe.hget(self._space.key("counters"), "callbacks.delivered")
-            pipe.zcount(self._space.key("callbacks:pulses"), f"({workers_since}", "+inf")
-            found = pipe.execute()
-        return CallbackCounts(*(int(each or 0) for each in found))
-
-    def pending(self) -> Iterator[Callback]:
-        """Those to be delivered, whose time comes first, first; read a page at a time."""
-        return self._read("callbacks:pending")
+        """Return the numbers of callbacks, and of workers whose last heartbeat is after `workers_since`."""
+        return CallbackCounts(*self._counts(workers_since, "callbacks.delivered"))
 
     def undelivered(self) -> Iterator[Callback]:
-        """Those that were given up, the oldest first; read a page at a time."""
-        return self._read("callbacks:undelivered")
+        """Yield undelivered callbacks, the oldest first, a page at a time."""
+        return self.failed()
 
-    def _read(self, name: str) -> Iterator[Callback]:
-        ids = self._space.pages(self._space.key(name))
-        while page := list(islice(ids, _PAGE)):
-            yield from self.get(page)
+    def _read(self, pipe: Any, entry_id: str) -> None:
+        pipe.hgetall(self._space.key(f"callback:{entry_id}"))
 
-    def get(self, ids: Sequence[str]) -> list[Callback]:
-        """Those of them that are not delivered."""
-        ids = list(map(mended, ids))
-        with self._redis.pipeline(transaction=False) as pipe:
-            for callback_id in ids:
-                pipe.hgetall(self._space.key(f"callback:{callback_id}"))
-                pipe.zscore(self._space.key("callbacks:pending"), callback_id)
-                pipe.zscore(self._space.key("callbacks:undelivered"), callback_id)
-            found = iter(pipe.execute())
-        return [
-            _callback(callback_id, record, due, given_up)
-            for callback_id, record, due, given_up in zip(ids, found, found, found, strict=False)
-            if record
-        ]
+    def _entry(
+        self, entry_id: str, record: Mapping[str, str], due: float | None, failed_at: float | None
+    ) -> Callback | None:
+        if not record:
+            return None
+        return Callback(
+            entry_id,
+            record["type"],
+            float(record["at"]),
+            _job_id(record["subject"]),
+            record["batch"] or None,
+            tries=int(record.get("tries", 0)),
+            reason=record.get("reason", ""),
+            due=None if due == _BLOCKED else due,
+            given_up_at=failed_at,
+        )
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
     def set_batch_url(self, name: str, url: str | None, *, origin: str = Origin.LIBRARY) -> None:
-        """Set where it is told that the batch has settled (None: nowhere), and who wants that. Raises ValueError."""
+        """Set the URL that is notified when the batch has settled (None: no URL) and who set it. Raises ValueError."""
         key = self._space.key(f"batch:{batch_name(name)}")
         if url is None:
             self._redis.hdel(key, "callback_url", "callback_origin")
         else:
             self._redis.hset(key, mapping={"callback_url": http_url(url), "callback_origin": origin})
-
-
-def _callback(callback_id: str, record: Mapping[str, str], due: float | None, given_up: float | None) -> Callback:
-    kind, _, name = record["subject"].partition(":")
-    return Callback(
-        callback_id,
-        record["type"],
-        float(record["at"]),
-        name if kind == "job" else None,
-        record["batch"] or None,
-        tries=int(record.get("tries", 0)),
-        reason=record.get("reason", ""),
-        due=None if due is None or due == _WAITS else due,
-        given_up_at=given_up,
-    )

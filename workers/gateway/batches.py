@@ -25,9 +25,9 @@ from workers.gateway.notices import log
 from workers.gateway.openapi import json_body
 from workers.gateway.openapi import problems as described_problems
 from workers.gateway.origin import origin
-from workers.gateway.outbox import Outbox
 from workers.gateway.pace import UPLOAD_S, WINDOW_S
 from workers.gateway.places import Places
+from workers.gateway.response_spool import Outbox
 
 #: Requests of one process that bring rows at once, each with a thread of its own; at most a quarter of all places.
 AT_ONCE = 8

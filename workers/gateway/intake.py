@@ -19,9 +19,9 @@ from voicequeue.errors import detached
 from voicequeue.ingest.row_reader import Row, Rows
 from workers.gateway import problems
 from workers.gateway.notices import log
-from workers.gateway.outbox import Closed, Outbox
 from workers.gateway.pace import LEAST_RATE, UPLOAD_S, WINDOW_S, Pace
 from workers.gateway.problems import Refusal
+from workers.gateway.response_spool import Closed, Outbox
 
 #: When nothing comes for so long (seconds) the rows that are there are not kept waiting.
 IDLE_S = 0.05

@@ -173,5 +173,7 @@ def test_a_worker_with_an_unusable_archive_exits_with_the_reason(tmp_path: Path,
     code, output = end_of(start_process("archive", tmp_path, REDIS_URL=valkey_url, VOICEQUEUE_ARCHIVE="nosuch://songs"))
 
     assert code == 1
-    assert "the pulse cannot start, so the worker ends: Unusable: VOICEQUEUE_ARCHIVE cannot be used" in output
+    assert (
+        "the background thread cannot start, so the worker exits: Unusable: VOICEQUEUE_ARCHIVE cannot be used" in output
+    )
     assert "ready" not in output

@@ -31,8 +31,10 @@ from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State
 from voicequeue.storage import scripts
 from voicequeue.storage.monitoring.metrics import Tally
+from workers.background import publish
+from workers.dispatcher import Dispatcher
 from workers.local.stack import free_port
-from workers.pulse import Pulse, publish
+from workers.maintenance import Maintenance
 
 JOBS, CHUNK, AT_ONCE = 100, 100, 16
 
@@ -133,13 +135,14 @@ class LocalWorker:
     """A worker in this process: its dispatcher, its tasks, and an in-memory broker."""
 
     bench: Bench
-    pulse: Pulse
+    dispatcher: Dispatcher
+    maintenance: Maintenance
     app: Celery
     sent: Counter[str] = field(default_factory=Counter)
 
     def order(self) -> None:
         """Admit queued jobs, and send the orders in the messages."""
-        self.pulse.admit()
+        self.dispatcher.admit()
         self._run("submit")
 
     def poll(self) -> None:
@@ -156,8 +159,10 @@ class LocalWorker:
 
     def do_periodic_work(self) -> None:
         """Do the periodic work besides admitting."""
-        for do in (self.pulse.heard, self.pulse.plan_polls, self.pulse.tell, self.pulse.reconcile, self.pulse.admit):
-            do()
+        dispatcher, maintenance = self.dispatcher, self.maintenance
+        upkeep = (maintenance.plan_polls, maintenance.log_events, maintenance.reconcile)
+        for step in (dispatcher.send_heartbeat, *upkeep, dispatcher.admit):
+            step()
 
     def drain(self) -> None:
         """Count the waiting messages without processing them."""
@@ -197,13 +202,14 @@ def worker(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest
     with closing(MusicApi(simulator.api_url, "key", connections=AT_ONCE)) as upstream:
         services = replace(bench.services, upstream=upstream, chunk=CHUNK)
         register(app, lambda: services, _unused, _unused)
-        worker = LocalWorker(bench, Pulse(services, partial(publish, app), worker="w", chunk=CHUNK), app)
+        dispatcher = Dispatcher(services, partial(publish, app), worker="w", chunk=CHUNK)
+        worker = LocalWorker(bench, dispatcher, Maintenance(services, dispatcher.hand_out), app)
         worker.drain()
         for name in _scripts().values():
             redis.script_load(scripts.load(name).source)
         bench.store.enqueue([(spec.id(), spec) for spec in voices(1)], bench.clock.now)
         worker.finish()
-        worker.pulse.tell()
+        worker.maintenance.log_events()
         worker.sent.clear()
         yield worker
     app.close()

@@ -283,7 +283,7 @@ def test_foreign_temporary_files_block_nothing_and_are_not_touched(
     assert sorted(path.name for path in folder.iterdir()) == strange
     assert elsewhere.read_text() == "kept"
     [line] = [record.getMessage() for record in caplog.records]
-    assert "no plain files" in line
+    assert "not regular files" in line
     assert all(name in line for name in strange[:5])
 
 

@@ -35,7 +35,7 @@ from tests.security.network.raw_clients import (
 from tests.web.conftest import Build, Gateway, serving
 from voicequeue import VoiceJob, VoiceQueue
 from voicequeue.domain.portions import TEXT_MAX
-from workers.gateway import batches, large, outbox
+from workers.gateway import batches, large, response_spool
 from workers.gateway.connections import Bounds
 from workers.gateway.server import Protocol
 
@@ -47,18 +47,18 @@ def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
 ) -> None:
     """The sender is blocked, later disconnected, and its place is free."""
     monkeypatch.setattr(batches, "AT_ONCE", 1)
-    monkeypatch.setattr(outbox, "IN_MEMORY", 4_096)
-    monkeypatch.setattr(outbox, "SPOOL_MAX", 100_000)
-    spools: list[outbox.Outbox] = []
+    monkeypatch.setattr(response_spool, "IN_MEMORY", 4_096)
+    monkeypatch.setattr(response_spool, "SPOOL_MAX", 100_000)
+    spools: list[response_spool.Outbox] = []
     sizes: list[int] = []
-    real = outbox.Outbox.put
+    real = response_spool.Outbox.put
 
-    def watched(self: outbox.Outbox, data: bytes) -> None:
+    def watched(self: response_spool.Outbox, data: bytes) -> None:
         spools.append(self)
         real(self, data)
         sizes.append(self._spool.seek(0, 2))
 
-    monkeypatch.setattr(outbox.Outbox, "put", watched)
+    monkeypatch.setattr(response_spool.Outbox, "put", watched)
     gateway = build_gateway()
     wrong = json.dumps({f"unknown{number}": 1 for number in range(49)}).encode() + b"\n"
     # Longer than filling the spool takes, also on a busy machine.

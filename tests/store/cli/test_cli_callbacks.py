@@ -1,4 +1,4 @@
-"""The command: what callers are still to be told, what they could not be, and how it is told again."""
+"""The command `callbacks` lists and redelivers callbacks, and prints secrets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HOOK = "https://hooks.example/voices"
 
 
 def failed(store: Store, **fields: str) -> Job:
-    """A job that failed, whose caller wants to be told."""
+    """Create a failed job with a callback URL."""
     return brought_to(store, State.FAILED, voice(callback_url=HOOK, **fields))
 
 
-def given_up(store: Store, **fields: str) -> Job:
-    """One whose caller could not be told."""
+def undelivered(store: Store, **fields: str) -> Job:
+    """Create a failed job whose callback is undelivered."""
     job = failed(store, **fields)
     assert job.callback_id
     store.callbacks.hand_out(NOW, patience=60)
@@ -33,16 +33,16 @@ def given_up(store: Store, **fields: str) -> Job:
     return job
 
 
-def test_callbacks_have_a_shape_that_scripts_may_rely_on(command: Command, store: Store) -> None:
-    """Those that are pending and those that were given up, and how many there are."""
-    lost, waits = given_up(store, batch="b"), failed(store)
+def test_the_json_lists_pending_and_undelivered_callbacks_with_counts(command: Command, store: Store) -> None:
+    """Its field names are stable."""
+    lost, waiting = undelivered(store, batch="b"), failed(store)
     common = {"type": "job.failed", "at": iso(NOW)}
 
     assert command("callbacks", "--json").json() == {
         "counts": {"pending": 1, "waiting": 0, "undelivered": 1, "delivered": 0, "workers": 0},
         "pending": [
             {
-                **common, "id": waits.callback_id, "job": waits.id, "batch": None, "tries": 0, "reason": None,
+                **common, "id": waiting.callback_id, "job": waiting.id, "batch": None, "tries": 0, "reason": None,
                 "due": iso(NOW), "undelivered_at": None,
             }
         ],
@@ -55,15 +55,15 @@ def test_callbacks_have_a_shape_that_scripts_may_rely_on(command: Command, store
     }  # fmt: skip
 
 
-def test_a_person_sees_the_reasons_and_that_nobody_delivers(command: Command, store: Store) -> None:
-    """And the numbers; the status tells as much in one line."""
-    job = given_up(store)
+def test_the_command_shows_reasons_counts_and_missing_workers(command: Command, store: Store) -> None:
+    """The status summarizes them in one line."""
+    job = undelivered(store)
     failed(store)
 
-    told = command("callbacks").out
+    shown = command("callbacks").out
     for part in (job.callback_id, "HTTP [500]", "1 pending, 1 undelivered, 0 delivered", "none alive"):
         assert part is not None
-        assert part in told
+        assert part in shown
     line = "callbacks  1 pending and nobody delivers them, 1 undelivered, see: voicequeue callbacks"
     assert line in command("status").out
     assert command("status", "--json").json()["callbacks"] == {"pending": 1, "undelivered": 1}
@@ -71,8 +71,10 @@ def test_a_person_sees_the_reasons_and_that_nobody_delivers(command: Command, st
     assert "callbacks  1 pending, 1 undelivered" in command("status").out
 
 
-def test_a_status_without_callbacks_does_not_speak_of_them(command: Command, store: Store) -> None:
-    """Nor does that of a batch."""
+def test_the_status_does_not_mention_callbacks_without_pending_or_undelivered_ones(
+    command: Command, store: Store
+) -> None:
+    """The status of a batch never does."""
     failed(store, batch="b")
 
     assert "callbacks" not in command("status", "b").out
@@ -80,9 +82,9 @@ def test_a_status_without_callbacks_does_not_speak_of_them(command: Command, sto
     assert "callbacks" not in command("status").out
 
 
-def test_a_job_tells_what_became_of_its_callback(command: Command, store: Store) -> None:
-    """Undelivered with the reason, pending, delivered; nothing where nobody asked for one."""
-    job = given_up(store)
+def test_a_job_shows_the_state_of_its_callback(command: Command, store: Store) -> None:
+    """Undelivered with the reason, pending, or delivered; nothing without a callback URL."""
+    job = undelivered(store)
 
     assert f"{job.callback_id} undelivered (HTTP [500])" in command("job", job.id).out
     command("callbacks", "--redeliver", job.callback_id)
@@ -93,26 +95,26 @@ def test_a_job_tells_what_became_of_its_callback(command: Command, store: Store)
     assert "callback" not in command("job", brought_to(store, State.FAILED).id).out
 
 
-def test_what_was_given_up_is_delivered_again_by_id_by_batch_or_altogether(command: Command, store: Store) -> None:
-    """It says how many, and what is not there."""
-    ids = [given_up(store, batch=batch).callback_id for batch in "aabc"]
+def test_undelivered_callbacks_are_redelivered_by_id_by_batch_or_all(command: Command, store: Store) -> None:
+    """The command prints the numbers of redelivered and unknown callbacks."""
+    ids = [undelivered(store, batch=batch).callback_id for batch in "aabc"]
 
-    ended = command("callbacks", "--redeliver", ids[0], "--redeliver", "gone", "--json")
-    assert (ended.code, ended.json()) == (1, {"redelivered": 1, "missing": 1})
+    result = command("callbacks", "--redeliver", ids[0], "--redeliver", "gone", "--json")
+    assert (result.code, result.json()) == (1, {"redelivered": 1, "missing": 1})
     assert command("callbacks", "--batch", "a", "--json").json() == {"redelivered": 1, "missing": 0}
-    assert "2 callbacks are delivered now" in command("callbacks", "--all-undelivered").out
+    assert "2 callbacks scheduled for delivery now" in command("callbacks", "--all-undelivered").out
     assert store.callbacks.counted(NOW).pending == 4
     assert command("callbacks", "--all-undelivered").out.startswith("0 callbacks")
 
 
 @pytest.mark.parametrize("options", [("--batch", "b", "--all-undelivered"), ("--redeliver", "x", "--secret", HOOK)])
-def test_only_one_thing_is_done_at_a_time(command: Command, options: tuple[str, ...]) -> None:
-    """Wrong usage says so."""
+def test_options_that_exclude_each_other_are_rejected(command: Command, options: tuple[str, ...]) -> None:
+    """With the exit code of wrong usage."""
     assert command("callbacks", *options).code == 2
 
 
-def test_the_secret_that_receivers_need_is_printed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The receiver's own, for any URL of its server, of the first that is set; and what it follows from."""
+def test_the_secret_of_a_receiver_is_printed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for any URL of its server, derived from the first secret that is set; and the root secret."""
     monkeypatch.delenv("VOICEQUEUE_CALLBACK_SECRET", raising=False)
     monkeypatch.delenv("VOICEQUEUE_SECRET", raising=False)
     assert command("callbacks", "--secret", HOOK).code == 2
@@ -134,10 +136,10 @@ def test_the_secret_that_receivers_need_is_printed(command: Command, monkeypatch
     assert command("callbacks", "--secret", "https://shop.example").out.strip() != printed
 
 
-def test_a_batch_is_ingested_with_a_url_that_is_told_when_it_has_settled(
+def test_a_batch_is_ingested_with_a_callback_url(
     command: Command, store: Store, queue: VoiceQueue, at_home: Path
 ) -> None:
-    """A URL that is none is said before anything is enqueued."""
+    """An invalid URL is rejected before any job is enqueued."""
     (at_home / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")
 
     assert command("ingest", "voices.csv", "--batch", "b", "--callback-url", "hooks").code == 2

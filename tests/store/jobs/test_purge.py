@@ -355,6 +355,6 @@ def test_an_earlier_callback_of_a_job_that_went_says_why_it_cannot_be_sent(store
     store.callbacks.redeliver([doubt], LATER)
 
     [call] = store.callbacks.claim(store.callbacks.hand_out(LATER, patience=60), LATER, lease=60)
-    with pytest.raises(Undeliverable, match="the job, or the URL that its batch had, is gone"):
+    with pytest.raises(Undeliverable, match="the job was purged, or its batch has no callback URL any longer"):
         call.url()
     store.callbacks.give_up(doubt, LATER, "the job is gone", tried=False)

@@ -1,4 +1,4 @@
-"""Whatever becomes of jobs and callbacks in whatever order: none is lost, and each job's are told in order."""
+"""Random sequences of transitions, deliveries and failures lose no callback and keep each job's callbacks in order."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from voicequeue.storage.callbacks import Call
 from voicequeue.storage.job_store import Store
 
 walks = itertools.count()
-some = st.integers(0, 10**6)
+numbers = st.integers(0, 10**6)
 
 LEASE = 10.0
-TOLD = {State.SUCCEEDED, State.FAILED, State.UNSURE}
+REPORTED = {State.SUCCEEDED, State.FAILED, State.UNSURE}
 
 
 def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
-    """A walk in a prefix of its own."""
+    """Return a state machine that uses a new prefix for each walk."""
 
     class Walk(RuleBasedStateMachine):
         def __init__(self) -> None:
@@ -37,82 +37,84 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             specs = [voice(key=str(n), batch="b", callback_url="https://hooks.example/") for n in range(3)]
             self.jobs = put(self.store, *specs)
             self.callbacks.set_batch_url("b", "https://hooks.example/batch")
-            #: Every callback that was written for a job, in order; those that were ever wanted again.
+            #: The callbacks that were written for each job, in order.
             self.written: dict[str, list[str]] = {job_id: [] for job_id in self.jobs}
-            self.wanted_again: set[str] = set()
+            self.redelivered: set[str] = set()
             self.delivered: list[str] = []
             self.claims: list[Call] = []
 
         def teardown(self) -> None:
             redis.flushdb()
 
-        @rule(number=some, way=some)
-        def move(self, number: int, way: int) -> None:
+        @rule(number=numbers, choice=numbers)
+        def transition(self, number: int, choice: int) -> None:
             job = one(self.store, self.jobs[number % len(self.jobs)])
-            ways = sorted(MOVES[job.state] - {State.CANCELLED, State.WAITING})
-            if not ways:
+            targets = sorted(MOVES[job.state] - {State.CANCELLED, State.WAITING})
+            if not targets:
                 return
-            to = ways[way % len(ways)]
-            made = make(self.store, job, to, self.now, due=self.now if to in IN_FLIGHT else None)
-            if to in TOLD and to is not job.state:
-                assert made.callback_id
-                self.written[job.id].append(made.callback_id)
+            to = targets[choice % len(targets)]
+            changed = make(self.store, job, to, self.now, due=self.now if to in IN_FLIGHT else None)
+            if to in REPORTED and to is not job.state:
+                assert changed.callback_id
+                self.written[job.id].append(changed.callback_id)
 
         @rule(seconds=st.sampled_from([1.0, 5.0, LEASE]))
         def wait(self, seconds: float) -> None:
             self.now += seconds
 
-        @rule(at_most=st.integers(1, 3), lost=st.booleans())
-        def hand_out(self, at_most: int, lost: bool) -> None:
+        @rule(at_most=st.integers(1, 3), is_lost=st.booleans())
+        def hand_out(self, at_most: int, is_lost: bool) -> None:
             ids = self.callbacks.hand_out(self.now, patience=LEASE, at_most=at_most)
-            if not lost:
+            if not is_lost:
                 self.claims += self.callbacks.claim(ids, self.now, lease=LEASE)
 
         @precondition(lambda self: self.claims)
-        @rule(number=some, became=st.sampled_from(["delivered", "delivered", "later", "given up", "dead"]))
-        def come_to_an_end(self, number: int, became: str) -> None:
-            call = self.claims.pop(number % len(self.claims))
-            if became == "delivered" and self.callbacks.delivered(call.id, self.now):
-                self.delivered.append(call.id)
-            elif became == "later":
-                self.callbacks.later(call.id, self.now, self.now + 7, "no", tried=True)
-            elif became == "given up":
-                self.callbacks.give_up(call.id, self.now, "no", tried=True)
+        @rule(number=numbers, outcome=st.sampled_from(["delivered", "delivered", "retry", "undelivered", "killed"]))
+        def finish(self, number: int, outcome: str) -> None:
+            claim = self.claims.pop(number % len(self.claims))
+            if outcome == "delivered" and self.callbacks.delivered(claim.id, self.now):
+                self.delivered.append(claim.id)
+            elif outcome == "retry":
+                self.callbacks.later(claim.id, self.now, self.now + 7, "no", tried=True)
+            elif outcome == "undelivered":
+                self.callbacks.give_up(claim.id, self.now, "no", tried=True)
 
-        @rule(number=some)
+        @rule(number=numbers)
         def redeliver(self, number: int) -> None:
-            known = [each.id for each in (*self.callbacks.undelivered(), *self.callbacks.pending())]
-            if known:
-                wanted = known[number % len(known)]
-                assert self.callbacks.redeliver([wanted], self.now) == [True]
-                self.wanted_again.add(wanted)
+            ids = [callback.id for callback in (*self.callbacks.undelivered(), *self.callbacks.pending())]
+            if ids:
+                callback_id = ids[number % len(ids)]
+                assert self.callbacks.redeliver([callback_id], self.now) == [True]
+                self.redelivered.add(callback_id)
 
         @invariant()
-        def none_is_lost_and_none_is_in_two_places(self) -> None:
-            pending = [each.id for each in self.callbacks.pending()]
-            undelivered = [each.id for each in self.callbacks.undelivered()]
-            everywhere = [each for each in (*pending, *undelivered, *self.delivered) if not each.startswith("batch-")]
-            assert sorted(everywhere) == sorted(itertools.chain(*self.written.values()))
+        def every_callback_is_in_one_place(self) -> None:
+            pending = [callback.id for callback in self.callbacks.pending()]
+            undelivered = [callback.id for callback in self.callbacks.undelivered()]
+            ids = [*pending, *undelivered, *self.delivered]
+            of_jobs = [callback_id for callback_id in ids if not callback_id.startswith("batch-")]
+            assert sorted(of_jobs) == sorted(itertools.chain(*self.written.values()))
             assert self.callbacks.counted(0).delivered == len(self.delivered)
 
         @invariant()
         def the_audit_finds_nothing(self) -> None:
-            assert [str(each) for each in audit(redis, self.prefix) if each.kind == "callbacks"] == []
+            assert [str(finding) for finding in audit(redis, self.prefix) if finding.kind == "callbacks"] == []
 
         @invariant()
-        def only_one_of_a_job_is_due_at_a_time(self) -> None:
-            due = [each.job_id for each in self.callbacks.pending() if each.due is not None]
+        def one_callback_of_a_job_is_due_at_a_time(self) -> None:
+            due = [callback.job_id for callback in self.callbacks.pending() if callback.due is not None]
             assert len(due) == len(set(due))
 
         @invariant()
-        def each_jobs_are_delivered_in_order(self) -> None:
+        def callbacks_of_a_job_are_delivered_in_order(self) -> None:
             for job_id, written in self.written.items():
-                told = [each for each in self.delivered if each in written and each not in self.wanted_again]
-                assert told == [each for each in written if each in told], job_id
+                first_time = [callback_id for callback_id in self.delivered if callback_id not in self.redelivered]
+                delivered = [callback_id for callback_id in first_time if callback_id in written]
+                assert delivered == [callback_id for callback_id in written if callback_id in delivered], job_id
 
     return Walk
 
 
-def test_no_callback_is_lost_and_each_jobs_come_in_order(redis: Redis) -> None:
-    """Moves, lost messages, dead processes, claims that ran out, redeliveries."""
+def test_no_callback_is_lost_and_those_of_a_job_stay_in_order(redis: Redis) -> None:
+    """Through transitions, lost messages, killed workers, expired claims and redeliveries."""
     run_state_machine_as_test(walk_on(redis), settings=settings(max_examples=15, stateful_step_count=40, deadline=None))

@@ -19,10 +19,10 @@ from workers.gateway import batches, events
 from workers.gateway.connections import Bounds, address
 from workers.gateway.intake import Intake
 from workers.gateway.large import AT_ONCE, OF_ONE, Large
-from workers.gateway.outbox import SPOOL_MAX, Closed, Outbox
 from workers.gateway.pace import Pace
 from workers.gateway.places import Places
 from workers.gateway.problems import Refusal
+from workers.gateway.response_spool import SPOOL_MAX, Closed, Outbox
 
 
 def places_for(places: Places, caller: str) -> int:

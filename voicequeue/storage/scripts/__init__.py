@@ -26,6 +26,7 @@ _PARTS = (
     "flow_control",
     "refusals",
     "orders",
+    "outbox",
     "callbacks",
     "archive",
     "transition",

@@ -1,23 +1,23 @@
--- The archive: jobs whose songs are fetched before upstream's links die. Where one stands its field `archive` says.
+-- The archive: copies of songs, made before upstream's links expire. A job's archive state is its field `archive`.
 
 local ARCHIVE_INDEX = { pending = true, failed = true }
 
--- The job stands so in the archive from now on: pending, to be looked after `at` that time; done; failed, `at` that time.
-local function in_archive(id, how, at)
-  redis.call('HSET', key('job:' .. id), 'archive', how)
+-- Set the job's archive state: pending (due `at`), done, or failed (`at` that time).
+local function set_archive_state(id, state, at)
+  redis.call('HSET', key('job:' .. id), 'archive', state)
   for index in pairs(ARCHIVE_INDEX) do
-    if index == how then
+    if index == state then
       redis.call('ZADD', key('archive:' .. index), at, id)
     else
       redis.call('ZREM', key('archive:' .. index), id)
     end
   end
-  if how ~= 'pending' then redis.call('ZREM', key('archive:out'), id) end
+  if state ~= 'pending' then redis.call('ZREM', key('archive:out'), id) end
 end
 
--- A job has songs that are to be kept.
+-- Schedule the job's songs for archiving.
 local function to_be_archived(id, now)
   redis.call('HSET', key('job:' .. id), 'archive.since', now, 'archive.tries', 0)
   redis.call('HDEL', key('job:' .. id), 'archive.reason', 'archive.holder')
-  in_archive(id, 'pending', now)
+  set_archive_state(id, 'pending', now)
 end

@@ -1,4 +1,4 @@
-"""What is still to be sent: in memory, beyond that in a file, so that clients need not read while they send."""
+"""The spool of a response: in memory, and beyond that in a file, so that clients may send before they read."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import AsyncIterator
 #: Bytes kept in memory.
 IN_MEMORY = 1 << 20
 
-#: Bytes kept in all, for a client that does not read. 100,000 rejected rows with 300 bytes each have room.
+#: Bytes kept in total for a client that does not read: room for 100,000 rejected rows of 300 bytes each.
 SPOOL_MAX = 32 << 20
 
-#: Bytes sent at once.
+#: Bytes sent in one piece.
 _PIECE = 1 << 16
 
 
 class Closed(Exception):
-    """Nothing is sent any more."""
+    """The response is closed; nothing more can be sent."""
 
 
 class Outbox:
-    """Filled by a thread, emptied by the event loop it was made in.
+    """A spool that a thread fills and the event loop it was created in empties.
 
-    Many clients send all before they read any; were they waited for from the first byte on, both sides would wait for
-    ever. So the spool has room for that, and only a thread that has filled it waits. It is a ring: room that was sent
-    is used again, however long it goes on.
+    Many clients send their whole request before they read any of the response; without a spool, client and server would
+    wait for each other. Only a thread that has filled the spool waits. The spool is a ring, so its size limits the
+    unsent bytes, not the whole response.
     """
 
     def __init__(self, room: int | None = None) -> None:
@@ -40,14 +40,14 @@ class Outbox:
         self.is_used = False
 
     def put(self, data: bytes) -> None:
-        """Have it sent next; waits while there is no room. Raises Closed."""
-        left = memoryview(data)
-        while left:
+        """Append the data; wait while the spool is full. Raises Closed."""
+        rest = memoryview(data)
+        while rest:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped or self._unsent < self._room)
                 if self._stopped:
                     raise Closed
-                left = left[self._write(left) :]
+                rest = rest[self._write(rest) :]
                 self.is_used = True
             self._loop.call_soon_threadsafe(self._filled.set)
 
@@ -56,41 +56,41 @@ class Outbox:
         return self._written - self._sent
 
     def _write(self, data: memoryview) -> int:
-        """As much as has room in one place; how much that is."""
-        place = self._written % self._room
-        size = min(len(data), self._room - self._unsent, self._room - place)
-        self._spool.seek(place)
+        """Write as much as fits before the end of the ring; return the number of bytes."""
+        offset = self._written % self._room
+        size = min(len(data), self._room - self._unsent, self._room - offset)
+        self._spool.seek(offset)
         self._spool.write(data[:size])
         self._written += size
         return size
 
     def end(self) -> None:
-        """That was all."""
+        """Mark the response as complete."""
         self._ended = True
         self._loop.call_soon_threadsafe(self._filled.set)
 
     def stop(self) -> None:
-        """Have a thread that waits for room give up."""
+        """Make `put` raise Closed, also in a thread that waits for room."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """All that was put in, as it comes."""
+        """Yield the data as it arrives, until the response is complete."""
         while True:
             self._filled.clear()
-            ended = self._ended
+            is_ended = self._ended
             while piece := self._take():
                 yield piece
-            if ended:
+            if is_ended:
                 return
             await self._filled.wait()
 
     def _take(self) -> bytes:
         with self._changed:
-            place = self._sent % self._room
-            self._spool.seek(place)
-            piece = self._spool.read(min(_PIECE, self._unsent, self._room - place))
+            offset = self._sent % self._room
+            self._spool.seek(offset)
+            piece = self._spool.read(min(_PIECE, self._unsent, self._room - offset))
             self._sent += len(piece)
             if not self._unsent:
                 self._spool.seek(0)
@@ -100,6 +100,6 @@ class Outbox:
             return piece
 
     def close(self) -> None:
-        """Forget what was not sent."""
+        """Discard what was not sent."""
         with self._changed:
             self._spool.close()

@@ -1,0 +1,48 @@
+"""A worker exits together with its background thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.worker import state
+
+from config.settings import BadSettings
+from workers.background import BackgroundStep
+
+
+class FailingStep(BackgroundStep):
+    """A step that raises: while its loop is built, or in the loop."""
+
+    def __init__(self, *, in_loop: bool) -> None:
+        super().__init__(SimpleNamespace())
+        self._in_loop = in_loop
+
+    def prepare(self, app: Any, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  it fails
+        """Return a loop that fails, or fail."""
+        if not self._in_loop:
+            raise BadSettings("REDIS_URL: is wrong")
+        return self._fail
+
+    def _fail(self) -> None:
+        raise RuntimeError("a defect")
+
+
+@pytest.mark.parametrize(("in_loop", "error"), [(False, "BadSettings: REDIS_URL: is wrong"), (True, "RuntimeError")])
+def test_a_worker_exits_with_its_background_thread_and_logs_the_error(
+    in_loop: bool, error: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would consume messages without sending heartbeats."""
+    monkeypatch.setattr(state, "should_stop", None)
+    step, worker = FailingStep(in_loop=in_loop), SimpleNamespace(app=None, hostname="w1", concurrency=1)
+
+    with nullcontext() if in_loop else pytest.raises(SystemExit, match="1"):
+        step.start(worker)
+
+    step.stop(worker)
+    assert state.should_stop == (1 if in_loop else None)
+    [record] = caplog.records
+    assert record.getMessage().endswith(f"so the worker exits: {error}")

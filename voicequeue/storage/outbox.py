@@ -1,0 +1,92 @@
+"""The leased outbox: work that a transition writes to Redis, kept there until a worker has done it.
+
+An entry is *pending* until it is done or fails for good. The dispatcher hands out entries that are due, a worker claims
+them, makes one attempt and records its outcome. An entry whose lease or claim expires is due again, so neither a lost
+message nor a killed worker loses one. Every `now` is in Unix seconds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from voicequeue.storage.keyspace import Keyspace
+from voicequeue.texts import mended
+
+#: Entries that one page of a listing reads.
+_PAGE = 500
+
+Entry = TypeVar("Entry")
+
+
+class Outbox(ABC, Generic[Entry]):
+    """One outbox in Redis. Safe to share between threads.
+
+    Subclasses claim entries and record outcomes with scripts of their own; see scripts/lib/outbox.lua.
+    """
+
+    #: Prefix of its keys: `<name>:pending`, `<name>:out`, `<name>:<failed_index>`, `<name>:pulses`.
+    name: ClassVar[str]
+    failed_index: ClassVar[str] = "failed"
+    #: Default limit of entries that are handed out and not claimed yet.
+    max_out: ClassVar[int]
+
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._space = keyspace
+        self._redis = keyspace.redis
+        self._pending = keyspace.key(f"{self.name}:pending")
+        self._failed = keyspace.key(f"{self.name}:{self.failed_index}")
+
+    def hand_out(self, now: float, *, patience: float, at_most: int | None = None) -> list[str]:
+        """Return ids of entries that are due; no other call returns them for `patience` seconds.
+
+        At most `at_most` entries (default: `max_out`) may be handed out and not claimed yet.
+        """
+        limit = self.max_out if at_most is None else at_most
+        return cast(list[str], self._space.run("outbox_lease", self.name, f"{now:.6f}", f"{now + patience:.6f}", limit))
+
+    def pending(self) -> Iterator[Entry]:
+        """Yield pending entries by the time they are due, a page at a time."""
+        return self._entries(self._pending)
+
+    def failed(self) -> Iterator[Entry]:
+        """Yield entries that failed for good, the oldest failure first, a page at a time."""
+        return self._entries(self._failed)
+
+    def get(self, ids: Sequence[str]) -> list[Entry]:
+        """Return those of these entries that are pending or failed."""
+        ids = list(map(mended, ids))
+        with self._redis.pipeline(transaction=False) as pipe:
+            for entry_id in ids:
+                self._read(pipe, entry_id)
+                pipe.zscore(self._pending, entry_id)
+                pipe.zscore(self._failed, entry_id)
+            replies = iter(pipe.execute())
+        entries = map(self._entry, ids, replies, replies, replies)
+        return [entry for entry in entries if entry is not None]
+
+    def _entries(self, key: str) -> Iterator[Entry]:
+        ids = self._space.pages(key)
+        while page := list(islice(ids, _PAGE)):
+            yield from self.get(page)
+
+    @abstractmethod
+    def _read(self, pipe: Any, entry_id: str) -> None:
+        """Add the one command to `pipe` that reads the entry's record."""
+
+    @abstractmethod
+    def _entry(self, entry_id: str, record: Any, due: float | None, failed_at: float | None) -> Entry | None:
+        """Return the entry from the reply to `_read` and its scores; None if it is neither pending nor failed."""
+
+    def _counts(self, workers_since: float, *counters: str) -> list[int]:
+        """Count entries that are pending, blocked by an earlier one, and failed; read these counters; count workers."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zcard(self._pending)
+            pipe.zcount(self._pending, "+inf", "+inf")
+            pipe.zcard(self._failed)
+            for counter in counters:
+                pipe.hget(self._space.key("counters"), counter)
+            pipe.zcount(self._space.key(f"{self.name}:pulses"), f"({workers_since}", "+inf")
+            return [int(reply or 0) for reply in pipe.execute()]

@@ -1,0 +1,163 @@
+"""Background threads of a worker's main process, and the dispatcher of a leased outbox that runs in one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Set
+from functools import partial
+from typing import Any, ClassVar
+
+from celery import Celery, bootsteps
+from celery.platforms import EX_FAILURE
+from celery.worker import state
+
+from voicequeue.storage.heartbeats import Pulses
+from voicequeue.storage.outbox import Outbox
+
+log = logging.getLogger("voicequeue.pulse")
+
+#: Sends a message with these ids to the Celery task of that name.
+Publish = Callable[[str, list[str]], None]
+
+
+def publish(app: Celery, task: str, ids: list[str]) -> None:
+    """Send a message that carries ids and nothing else."""
+    app.send_task(task, args=(ids,))
+
+
+def chunks(ids: list[str], size: int) -> Iterator[list[str]]:
+    """Split the ids into lists of at most `size`."""
+    return (ids[start : start + size] for start in range(0, len(ids), size))
+
+
+def run_safely(step: Callable[[], None]) -> bool:
+    """Run a step and log its error; return whether it succeeded. The next round tries again."""
+    try:
+        step()
+    except Exception as error:  # entries and jobs that it claimed are due again when the claim expires
+        log.warning("a background step failed: %s: %s", type(error).__name__, error)
+        return False
+    return True
+
+
+class Interval:
+    """A timer that is due once every `seconds`, at once for the first time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def is_due(self) -> bool:
+        """Return whether the interval is over; if it is, start the next one."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
+
+
+class BackgroundStep(bootsteps.StartStopStep):
+    """Runs a loop in a thread of the worker's main process, from start to stop, independently of the broker.
+
+    The worker exits if the loop cannot start or fails: otherwise it would consume messages without sending heartbeats.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    #: Only workers that consume one of these queues run the loop.
+    queues: ClassVar[Set[str]] = frozenset()
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self.stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def include_if(self, worker: Any) -> bool:
+        """Return whether this worker consumes one of `queues`."""
+        return bool(self.queues & set(worker.app.amqp.queues.consume_from))
+
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:
+        """Return the loop, which runs until `stopping` is set; None if this worker needs none.
+
+        `worker` is the worker's name, `processes` the number of processes that run its tasks.
+        """
+        raise NotImplementedError
+
+    def start(self, worker: Any) -> None:
+        """Start the loop before the worker consumes its first message."""
+        try:
+            loop = self.prepare(worker.app, worker.hostname, worker.concurrency)
+        except (Exception, SystemExit) as error:
+            log.critical("the background thread cannot start, so the worker exits: %s: %s", type(error).__name__, error)
+            raise SystemExit(EX_FAILURE) from None
+        if loop is not None:
+            self._thread = threading.Thread(target=self._run, args=(loop,), name="background", daemon=True)
+            self._thread.start()
+
+    def _run(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except BaseException as error:
+            log.critical("the background thread failed, so the worker exits: %s", type(error).__name__, exc_info=True)
+            state.should_stop = EX_FAILURE  # type: ignore[assignment]  # a flag or an exit code
+
+    def close(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
+        """Stop handing out work when the worker begins to stop."""
+        self.stopping.set()
+
+    def stop(self, worker: Any) -> None:
+        """End the loop while the worker's tasks finish."""
+        self.terminate(worker)
+
+    def terminate(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
+        """End the loop before a cold shutdown."""
+        self.stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+
+class LeaseDispatcher:
+    """Hands out the due entries of a leased outbox and sends the process's heartbeats.
+
+    Messages go to the Celery task `task` with at most `chunk` ids each. An entry that no worker claims within `lease_s`
+    seconds is handed out again. `worker` and `facts` describe the process in its heartbeats.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox[Any],
+        publish: Publish,
+        *,
+        task: str,
+        chunk: int,
+        lease_s: float,
+        heartbeats: Pulses,
+        clock: Callable[[], float],
+        worker: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self._publish = publish
+        self._task = task
+        self._chunk = chunk
+        self._lease_s = lease_s
+        self._heartbeats = heartbeats
+        self._clock = clock
+        self._worker = worker
+        self._facts = facts
+
+    def run_once(self) -> None:
+        """Send a heartbeat and hand out what is due."""
+        now = self._clock()
+        self._heartbeats.heard(self._worker, now, self._facts)
+        for chunk in chunks(self._outbox.hand_out(now, patience=self._lease_s), self._chunk):
+            self._publish(self._task, chunk)
+
+    def run_until(self, stopping: threading.Event, interval_s: float) -> None:
+        """Run every `interval_s` seconds until `stopping` is set, then remove the heartbeat."""
+        while not stopping.is_set():
+            run_safely(self.run_once)
+            stopping.wait(interval_s)
+        run_safely(partial(self._heartbeats.gone, self._worker))

@@ -1,0 +1,162 @@
+"""The dispatcher of jobs: admits them from the backlog and hands them to Celery.
+
+Every worker runs one. Two dispatchers at once are safe: the store's scripts give each job to one of them.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from math import ceil
+from typing import Any
+
+from celery import Celery
+
+from config.celeryconfig import QUEUES
+from config.settings import Settings, settings
+from tasks.celery_tasks import submit_name
+from tasks.context import Services
+from tasks.musicapi import load
+from voicequeue.storage.heartbeats import DAY_S
+from workers.background import BackgroundStep, Interval, Publish, chunks, publish, run_safely
+from workers.dependencies import build
+from workers.lifeline import lifeline
+from workers.maintenance import Maintenance
+from workers.process_info import facts
+
+log = logging.getLogger("voicequeue.pulse")
+
+#: Pause after an early wake-up, as a fraction of the interval, so that jobs that arrive one by one are admitted
+#: together and share messages from there on.
+PAUSE_AFTER_WAKE_UP = 1 / 2
+
+#: The fact of a heartbeat that gives the number of processes that run a worker's tasks.
+PROCESSES = "processes"
+
+#: Workers whose last heartbeat is older than this (seconds) are not counted.
+
+#: Jobs that one script admits; Redis does nothing else meanwhile.
+ADMIT_MAX = 500
+
+#: Seconds between two collections of the reference cycles that Celery leaves behind with each message. Python itself
+#: waits until they are a quarter of all objects.
+COLLECT_INTERVAL_S = 2.0
+
+
+class Dispatcher:
+    """Admits jobs and hands them out.
+
+    A message carries at most `chunk` jobs; one process works on `at_once` of them concurrently. `worker` and `facts`
+    describe the process in its heartbeats.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        publish: Publish,
+        *,
+        worker: str,
+        chunk: int,
+        at_once: int = 1,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._services = services
+        self._publish = publish
+        self._worker = worker
+        self._chunk = chunk
+        self._at_once = at_once
+        self._processes = 1
+        self._facts = facts
+
+    def wait_and_admit(self, within_s: float, pause: Callable[[float], object] = time.sleep) -> None:
+        """Wait at most `within_s` seconds for jobs that may be admitted, admit them, and pause after a wake-up."""
+        is_woken = self._services.store.coordination.wait_for_wakeup(within_s)
+        self.admit()
+        if is_woken:
+            pause(within_s * PAUSE_AFTER_WAKE_UP)
+
+    def send_heartbeat(self) -> None:
+        """Record that this worker is alive, and count the processes of all workers."""
+        store = self._services.store
+        store.controls.note_settings()
+        heartbeats, now = store.pulses["worker"], self._services.clock()
+        heartbeats.heard(self._worker, now, self._facts)
+        workers = heartbeats.alive(now)
+        self._processes = sum(worker.facts.get(PROCESSES, 1) for worker in workers)
+
+    def remove_heartbeat(self) -> None:
+        """Record that this worker has stopped."""
+        self._services.store.pulses["worker"].gone(self._worker)
+
+    def admit(self) -> None:
+        """Fill the free slots from the backlog and hand out the jobs; a worker that stops admits none."""
+        while not self._services.stopping() and self._admit_some() == ADMIT_MAX:
+            pass
+
+    def _admit_some(self) -> int:
+        admitted = self._services.store.admit(self._services.clock(), at_most=ADMIT_MAX)
+        for stage, job_ids in admitted.by_stage.items():
+            self.hand_out(submit_name(stage), job_ids)
+        if admitted.news == "short":
+            log.warning("the credits do not suffice for the next job: submission stops until the balance rises")
+        elif admitted.news == "enough":
+            log.info("the credits suffice again: submission resumes")
+        return sum(map(len, admitted.by_stage.values()))
+
+    def hand_out(self, task: str, job_ids: list[str]) -> None:
+        """Send these jobs to the Celery task, in chunks that leave no idle process without work."""
+        for chunk in chunks(job_ids, min(self._chunk, max(self._at_once, ceil(len(job_ids) / self._processes)))):
+            self._publish(task, chunk)
+
+
+class DispatcherStep(BackgroundStep):
+    """Runs the dispatcher and the maintenance in workers that process jobs."""
+
+    queues = frozenset(QUEUES)
+
+    def create(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
+        """Import the MusicAPI client before any process is forked."""
+        load()
+
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
+        """Build the dispatcher and the maintenance, and return their loop."""
+        config = settings()
+        services = replace(build(config), stopping=lifeline.is_cut)
+        dispatcher = Dispatcher(
+            services,
+            partial(publish, app),
+            worker=worker,
+            chunk=config.chunk,
+            at_once=config.http_threads,
+            facts={**facts(config, "worker"), PROCESSES: processes},
+        )
+        maintenance = Maintenance(
+            services,
+            dispatcher.hand_out,
+            balance_interval_s=config.credits_every_s,
+            resubmit_after_s=config.unsure_grace_s if config.unsure == "resubmit" else None,
+            retention_s=config.keep_days * DAY_S,
+        )
+        return partial(self._loop, dispatcher, maintenance, config)
+
+    def _loop(self, dispatcher: Dispatcher, maintenance: Maintenance, config: Settings) -> None:
+        heartbeat, upkeep = Interval(config.pulse_s), Interval(config.reconcile_s)
+        collection = Interval(COLLECT_INTERVAL_S)
+        while not (self.stopping.is_set() or lifeline.is_cut()):
+            if heartbeat.is_due():
+                run_safely(dispatcher.send_heartbeat)
+                run_safely(maintenance.refresh_balance)
+                run_safely(maintenance.plan_polls)
+                run_safely(maintenance.log_events)
+            if upkeep.is_due():
+                run_safely(maintenance.reconcile)
+                run_safely(maintenance.purge)
+            if collection.is_due():
+                gc.collect()
+            if not run_safely(partial(dispatcher.wait_and_admit, config.pulse_s, self.stopping.wait)):
+                self.stopping.wait(config.pulse_s)
+        run_safely(dispatcher.remove_heartbeat)

@@ -1,0 +1,177 @@
+"""Maintenance: reconciles overdue jobs, reads the balance, plans polls, purges old jobs, and logs transitions.
+
+Every worker does it. Two workers at once are safe: the store's scripts give each job to one of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
+
+from tasks import decisions
+from tasks.celery_tasks import poll_name, submit_name
+from tasks.context import Services
+from tasks.musicapi import UpstreamError
+from tasks.poll_scheduler import COUNTDOWN_MAX_S
+from voicequeue.domain import transitions
+from voicequeue.domain.balance import drift
+from voicequeue.domain.claims import Overdue
+from voicequeue.domain.job import IN_FLIGHT, MAY_BE_LATE, Event, Job, Move, State
+from voicequeue.domain.stage import Stage
+from workers.background import run_safely
+
+log = logging.getLogger("voicequeue.pulse")
+
+#: The logger of transitions; other loggers report what processes do.
+transition_log = logging.getLogger("voicequeue.move")
+
+#: Transitions that an operator may have to look at.
+_LOG_LEVELS = {State.UNSURE: logging.WARNING, State.FAILED: logging.WARNING}
+
+#: Time limit (seconds) of one run of the purge, which other maintenance waits for.
+PURGE_MAX_S = 0.2
+
+#: The interval of planning polls, in multiples of the longest time between two polls.
+PLAN_INTERVALS = 4
+
+
+class Maintenance:
+    """Keeps the queue consistent: no job depends on a single message or process.
+
+    `hand_out` sends jobs to a Celery task. `balance_interval_s` is the time between two reads of the account's balance.
+    Unsure jobs are resubmitted after `resubmit_after_s`; None leaves them to an operator. Jobs in a final state are
+    purged after `retention_s`.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        hand_out: Callable[[str, list[str]], None],
+        *,
+        balance_interval_s: float = 60.0,
+        resubmit_after_s: float | None = None,
+        retention_s: float = inf,
+    ) -> None:
+        self._services = services
+        self._hand_out = hand_out
+        self._balance_interval_s = balance_interval_s
+        self._resubmit_after_s = resubmit_after_s
+        self._retention_s = retention_s
+        self._purge: Iterator[int] = iter(())
+        self._balance_thread = ThreadPoolExecutor(1, thread_name_prefix="balance")
+
+    def log_events(self) -> None:
+        """Log every transition that is not logged yet, of any process."""
+        self._services.store.story.tell(log_transition)
+
+    # ── the balance ────────────────────────────────────────────────────────────────────────────
+
+    def refresh_balance(self) -> None:
+        """Read the balance in the background if no worker has read it within the interval."""
+        if self._services.store.coordination.try_acquire("balance", ttl_s=self._balance_interval_s):
+            self._balance_thread.submit(run_safely, self._read_balance)
+
+    def _read_balance(self) -> None:
+        store, clock = self._services.store, self._services.clock
+        requested_at, spent_before = clock(), store.credits()
+        try:
+            balance = self._services.upstream.credits()
+        except UpstreamError as error:
+            self._services.health.of_balance(error)
+            log.info("cannot read the balance: %s", error)
+            return
+        self._services.health.of_balance(balance)
+        store.controls.note_balance(balance, spent_before=spent_before, asked=requested_at, now=clock())
+        deviation = drift(store.controls.balances())
+        if store.controls.note_drift(deviation):
+            log.warning("%s", deviation)
+
+    # ── polls ──────────────────────────────────────────────────────────────────────────────────
+
+    def plan_polls(self) -> None:
+        """Compute poll schedules from recent upstream durations, if no worker has done so within the interval.
+
+        A schedule uses the last 200 orders, so it changes slowly; computing one costs as much as fifty polls.
+        """
+        store, plan = self._services.store, self._services.plan
+        if store.coordination.try_acquire("schedules", ttl_s=PLAN_INTERVALS * plan.max_s):
+            for kind in store.poll_history.kinds():
+                if ages := plan.schedule(store.poll_history.durations(kind)):
+                    store.poll_history.set_schedule(kind, ages)
+
+    # ── jobs ───────────────────────────────────────────────────────────────────────────────────
+
+    def reconcile(self) -> None:
+        """Hand out overdue jobs again, fail expired ones, release due voices, and apply the policy for unsure jobs."""
+        store, now = self._services.store, self._services.clock()
+        self._reconcile_overdue(now)
+        if expired := store.expired(now):
+            store.apply([decisions.expired(job, now) for job in expired], now)
+        while store.release(now):
+            pass
+        store.hasten(now)
+        if self._resubmit_after_s is not None:
+            self._resubmit(now, unsure_before=now - self._resubmit_after_s)
+
+    def _reconcile_overdue(self, now: float) -> None:
+        timeouts = self._services.patience
+        longest = max(COUNTDOWN_MAX_S, timeouts.charge_s, timeouts.poll_s)
+        overdue = self._services.store.overdue(now, patience=timeouts.stale_s, longest=longest)
+        if in_flight := [job for job in overdue if job.state in IN_FLIGHT]:
+            log.info("found overdue jobs", extra={"count": len(in_flight)})
+        if overdue:
+            self._mark_unsure([job for job in overdue if job.state is State.CHARGING], now)
+            for stage in Stage:
+                self._hand_out(submit_name(stage), _ids(overdue, {State.ADMITTED}, stage))
+                self._hand_out(poll_name(stage), _ids(overdue, {State.PENDING, *MAY_BE_LATE}, stage))
+
+    def _mark_unsure(self, stalled: Sequence[Overdue], now: float) -> None:
+        changes = [decisions.lost(job.job_id, job.version, job.stage) for job in stalled]
+        for job, is_applied in zip(stalled, self._services.store.apply(changes, now), strict=True):
+            if is_applied:
+                log.warning(
+                    "the worker was lost while charging; the job is unsure",
+                    extra={"job": job.job_id, "stage": str(job.stage)},
+                )
+
+    def _resubmit(self, now: float, *, unsure_before: float) -> None:
+        store = self._services.store
+        jobs = [job for job in store.get(store.unsure_since(unsure_before)) if job and job.state is State.UNSURE]
+        changes = [_resubmission(job, now) for job in jobs]
+        outcomes = zip(jobs, changes, store.apply(changes, now), strict=True)
+        admitted = [job for job, change, is_applied in outcomes if is_applied and change.to is State.ADMITTED]
+        for stage in Stage:
+            self._hand_out(submit_name(stage), [job.id for job in admitted if job.stage is stage])
+
+    def purge(self) -> None:
+        """Delete jobs whose retention is over. The next call continues where the time limit interrupted this one."""
+        deadline = time.monotonic() + PURGE_MAX_S
+        for _ in self._purge:
+            if time.monotonic() > deadline:
+                return
+        if self._retention_s < inf:
+            self._purge = self._services.store.purge(self._services.clock(), keep=self._retention_s)
+
+
+def _resubmission(job: Job, now: float) -> Move:
+    """Return the policy's transition of an unsure job: resubmit it, or abandon it if its cancellation was requested."""
+    if job.cancelling:
+        return transitions.abandon(job, now)
+    return transitions.order_again(job, now, reason="the policy ordered it again")
+
+
+def _ids(overdue: Iterable[Overdue], states: Set[State], stage: Stage) -> list[str]:
+    return [job.job_id for job in overdue if job.state in states and job.stage is stage]
+
+
+def log_transition(event: Event) -> None:
+    """Log one transition, at its own time."""
+    fields = {"job": event.job_id, "batch": event.batch, "stage": event.stage, "reason": event.reason}
+    extra: dict[str, object] = {name: str(value) for name, value in fields.items() if value}
+    if event.took is not None:
+        extra["duration"] = event.took
+    level = _LOG_LEVELS.get(event.state, logging.INFO)
+    transition_log.log(level, event.state, extra={**extra, "at": event.moment})
