@@ -22,7 +22,7 @@ from urllib.parse import urljoin
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Response, Target, Times, TooLarge, Unanswered, request
+from voicequeue.net.http_client import Refused, Response, Target, Times, TooLarge, RequestFailed, request
 
 REDIRECTS_MAX = 5
 
@@ -135,7 +135,7 @@ class Fetcher:
                 try:
                     self._go_on(url, download, until)
                     return download
-                except Unanswered as error:
+                except RequestFailed as error:
                     cut = f"{error}, after {download.size:,} bytes" if download.size else str(error)
                     if download.size <= before:
                         break
@@ -144,7 +144,7 @@ class Fetcher:
             raise NotFetched(str(error), for_good=True) from None
 
     def _go_on(self, url: str, download: Download, until: float) -> None:
-        """Read on from where it stands, by one connection. Raises NotFetched, Refused, TooLarge, Unanswered."""
+        """Read on from where it stands, by one connection. Raises NotFetched, Refused, TooLarge, RequestFailed."""
         with self._followed(url, download.wanted(), until) as response:
             if response.status == 200:
                 download.begin(response)
@@ -152,7 +152,7 @@ class Fetcher:
                 raise _judged(response)
             elif not download.goes_on(response):
                 download.forget()
-                raise Unanswered("the file has changed meanwhile")
+                raise RequestFailed("the file has changed meanwhile")
             self._check(download, response)
             self._read(response, download)
 
@@ -190,7 +190,7 @@ class Fetcher:
             if took > self._bounds.grace_s and download.size - before < took * self._bounds.slowest:
                 raise NotFetched(f"too slow: {download.size:,} bytes in {took:.0f} s")
         if download.total not in (None, download.size):
-            raise Unanswered(f"{download.size:,} bytes came, of {download.total:,}")
+            raise RequestFailed(f"{download.size:,} bytes came, of {download.total:,}")
 
 
 def _redirected(url: str, location: str | None) -> str:
@@ -203,7 +203,7 @@ def _redirected(url: str, location: str | None) -> str:
 
 
 def _judged(response: Response) -> NotFetched:
-    return NotFetched(f"HTTP {response.status}", after=response.number("Retry-After") or 0.0)
+    return NotFetched(f"HTTP {response.status}", after=response.retry_after_s())
 
 
 def _length(response: Response) -> int | None:

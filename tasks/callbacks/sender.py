@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from voicequeue.auth.signatures import receiver_secret
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Target, Times, Unanswered, request
+from voicequeue.net.http_client import Refused, Target, Times, RequestFailed, request
 from voicequeue.storage.callbacks import Call, Undeliverable
 
 #: A receiver that says so, or does not answer, is not there for anybody.
@@ -73,7 +73,7 @@ class Sender:
             return self._send(target, call.id, call.body(), now)
         except (Undeliverable, Refused) as error:
             return Never(str(error))
-        except Unanswered as error:
+        except RequestFailed as error:
             return Again(str(error), host_is_there=False)
 
     def _send(self, target: Target, callback_id: str, body: bytes, now: float) -> Answer:
@@ -86,7 +86,7 @@ class Sender:
             times=self._times,
             tls=self._tls,
         ) as response:
-            return judged(response.status, response.number("Retry-After"))
+            return judged(response.status, response.retry_after_s())
 
     def headers(self, target: Target, callback_id: str, body: bytes, now: float) -> dict[str, str]:
         """Return what the receiver verifies. Source: the Standard Webhooks spec."""

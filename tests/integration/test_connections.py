@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Target, Times, TooLarge, Unanswered, request
+from voicequeue.net.http_client import Refused, Target, Times, TooLarge, RequestFailed, request
 
 NOBODY = Allowed.of("", setting="THE_SETTING")
 HERE = Allowed.of("127.0.0.1", setting="THE_SETTING")
@@ -139,7 +139,7 @@ def dripping(head: bytes, seconds: float = 5.0) -> Any:
 def test_an_answer_that_drips_is_cut_when_its_time_is_over(head: bytes) -> None:
     """In its headers or in its body: a body that was cut is not taken for one that has ended."""
     began = time.monotonic()
-    with Scripted(dripping(head)) as receiver, pytest.raises(Unanswered, match=r"^no answer within 0\.3 s$"):
+    with Scripted(dripping(head)) as receiver, pytest.raises(RequestFailed, match=r"^no answer within 0\.3 s$"):
         get(receiver.url, times=HASTY)
     assert time.monotonic() - began < 3
 
@@ -149,7 +149,7 @@ def test_headers_that_drip_are_not_taken_for_an_answer() -> None:
     with Scripted(dripping(b"HTTP/1.1 200 OK\r\nX-Drip: ", 1)) as receiver:
         here = {"headers": {}, "allowed": HERE, "times": HASTY, "tls": PLAIN}
         with (
-            pytest.raises(Unanswered, match="no answer within"),
+            pytest.raises(RequestFailed, match="no answer within"),
             request("POST", Target.of(receiver.url), **here) as response,  # type: ignore[arg-type]
         ):
             pytest.fail(f"{response.status} is no answer")
@@ -162,7 +162,7 @@ def test_a_receiver_that_says_nothing_is_left_in_time() -> None:
         time.sleep(0.5)
         yield HANG_UP
 
-    with Scripted(silent) as receiver, pytest.raises(Unanswered, match="no answer within"):
+    with Scripted(silent) as receiver, pytest.raises(RequestFailed, match="no answer within"):
         get(receiver.url, times=HASTY)
 
 
@@ -170,7 +170,7 @@ def test_a_host_that_lets_nobody_in_is_left_in_time() -> None:
     """Its backlog is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, socket.socket() as first:
         first.connect(listener.getsockname())
-        with pytest.raises(Unanswered, match="no connection in time"):
+        with pytest.raises(RequestFailed, match="no connection in time"):
             get(f"http://127.0.0.1:{listener.getsockname()[1]}/", times=HASTY)
 
 
@@ -185,18 +185,18 @@ def test_a_host_that_lets_nobody_in_is_left_in_time() -> None:
 )
 def test_an_answer_that_breaks_off_is_none(pieces: list[bytes], why: str) -> None:
     """Whether it broke off before it began or in the middle."""
-    with Scripted(one_answer(*pieces)) as receiver, pytest.raises(Unanswered, match=f"^no answer: {why}$"):
+    with Scripted(one_answer(*pieces)) as receiver, pytest.raises(RequestFailed, match=f"^no answer: {why}$"):
         get(receiver.url)
 
 
 def test_a_host_that_nobody_knows_and_one_that_refuses_are_told_apart() -> None:
     """Neither text names the host."""
     for host in ("nobody.invalid", "a" * 70):
-        with pytest.raises(Unanswered, match=r"^its host is not (known|found in time)$"):
+        with pytest.raises(RequestFailed, match=r"^its host is not (known|found in time)$"):
             get(f"http://{host}/")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(Unanswered, match=r"^no connection: ConnectionRefusedError$"):
+    with pytest.raises(RequestFailed, match=r"^no connection: ConnectionRefusedError$"):
         get(f"http://127.0.0.1:{port}/")
 
 
@@ -249,7 +249,7 @@ def test_a_certificate_must_hold(secure: ssl.SSLContext) -> None:
     """Nothing is sent to whom nobody vouches for; to whom somebody does, it is."""
     trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
     with Scripted(one_answer(answer("secret")), tls=secure) as receiver:
-        with pytest.raises(Unanswered, match=r"^its certificate does not hold$"):
+        with pytest.raises(RequestFailed, match=r"^its certificate does not hold$"):
             get(receiver.url)
         assert receiver.requests == []
         assert get(receiver.url, tls=trusting) == (200, b"secret")
@@ -257,5 +257,5 @@ def test_a_certificate_must_hold(secure: ssl.SSLContext) -> None:
 
 def test_a_handshake_that_never_ends_is_cut_in_time(secure: ssl.SSLContext) -> None:
     """The receiver takes the connection and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unanswered, match="no answer within"):
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(RequestFailed, match="no answer within"):
         get(f"https://127.0.0.1:{silent.getsockname()[1]}/", times=HASTY)

@@ -17,7 +17,7 @@ from tests.support.scripted import Scripted, answer, one_answer
 from voicequeue.errors import UnfitAudio
 from voicequeue.ingest.preflight import Recordings, Rules
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Target, Times, Unanswered, request
+from voicequeue.net.http_client import Refused, Target, Times, RequestFailed, request
 
 NOBODY = Allowed.of("", setting="S")
 HASTY = Times(connect_s=0.3, whole_s=0.3)
@@ -183,7 +183,7 @@ WHOLE = [
 def sent(url: str, allowed: Allowed = NOBODY) -> str:
     """Send a request, which must be refused, or find no host; why."""
     with (
-        pytest.raises((Refused, Unanswered)) as caught,
+        pytest.raises((Refused, RequestFailed)) as caught,
         request("GET", Target.of(url), headers={}, allowed=allowed, times=HASTY, tls=PLAIN),
     ):
         pytest.fail("there was an answer")

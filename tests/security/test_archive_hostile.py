@@ -113,7 +113,7 @@ def test_a_song_that_is_said_to_be_as_it_is_is_taken(encoding: str) -> None:
     assert "packed" in refused(packed)
 
 
-@pytest.mark.parametrize("told", [MANY, "-5", "+5", "5.0", "soon", "\xb2", "Wed, 21 Oct 2026 07:28:00 GMT"])
+@pytest.mark.parametrize("told", [MANY, "-5", "5,0", "soon", "\xb2", "Fri, 21 Oct 2016 07:28:00 GMT"])
 def test_a_wish_to_be_asked_later_that_is_no_number_is_none(told: str) -> None:
     """`Retry-After`."""
     with Scripted(one_answer(head("503 Busy", f"Retry-After: {told}", "Content-Length: 0"))) as server:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 from redis.exceptions import RedisError
@@ -86,9 +84,10 @@ def _beside(house: ModuleType, facts: checkup.Facts) -> checkup.Facts:
 
 
 def _house() -> ModuleType | None:
-    """What looks at the rest, where the processes' own code is: in a checkout, or in its image."""
-    if (Path.cwd() / "workers" / "doctor.py").is_file():
-        sys.path.insert(0, str(Path.cwd()))
+    """Return the checks of the workers' own code; None where Python's path does not lead to it.
+
+    The working directory is not searched: it may be a folder of another user, whose modules must not run.
+    """
     try:
         return importlib.import_module("workers.doctor")
     except ImportError:

@@ -21,7 +21,7 @@ from urllib.parse import urljoin
 from voicequeue.errors import UnfitAudio
 from voicequeue.ingest.audio import TAKEN, Audio, AudioReader
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import CutOff, Refused, Response, Target, Times, TooLarge, TooSlow, Unanswered, request
+from voicequeue.net.http_client import TruncatedResponse, Refused, Response, Target, Times, TooLarge, TooSlow, RequestFailed, request
 from voicequeue.net.per_host_executor import Lanes
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class Recordings:
                 raise UnfitAudio("forbidden_address", f"{redirected}{error}") from None
             except TooSlow as error:
                 raise UnfitAudio("too_slow", f"too slow: {error}") from None
-            except Unanswered as error:
+            except RequestFailed as error:
                 raise _Passing(UnfitAudio("unreachable", f"{redirected}{error}")) from None
             if isinstance(found, Audio):
                 return self._judged(found)
@@ -152,7 +152,7 @@ class Recordings:
                     break
         except TooLarge:
             raise UnfitAudio("too_large", f"larger than {self._rules.max_bytes:,} bytes") from None
-        except CutOff:
+        except TruncatedResponse:
             raise _Passing(UnfitAudio("truncated", _cut_after(came, response))) from None
         return reader.end()
 
@@ -182,7 +182,7 @@ def _check_status(response: Response) -> None:
         return
     told = UnfitAudio("http_error", f"HTTP {status}{_MEANINGS.get(status, '')}")
     if status >= 500 or status in (408, 425, 429):
-        raise _Passing(told, response.number("Retry-After") or 0)
+        raise _Passing(told, response.retry_after_s())
     raise told
 
 
@@ -193,7 +193,7 @@ def _cut_after(came: int, response: Response) -> str:
 
 
 def _plain(response: Response, at_most: int) -> Iterator[bytes]:
-    """The body's pieces as they were before they were packed for the way. Raises TooLarge, CutOff."""
+    """The body's pieces as they were before they were packed for the way. Raises TooLarge, TruncatedResponse."""
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     pieces = response.pieces(at_most=at_most)
     if encoding == "identity":
@@ -219,7 +219,7 @@ def _unpacked(pieces: Iterator[bytes], at_most: int) -> Iterator[bytes]:
     except zlib.error:
         raise UnfitAudio("wrong_format", "its Content-Encoding does not hold: it cannot be unpacked") from None
     if not packed.eof:
-        raise CutOff
+        raise TruncatedResponse
 
 
 @dataclass(slots=True)
