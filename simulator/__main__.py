@@ -8,13 +8,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from simulator.api import Api
-from simulator.clock import steady_clock
-from simulator.control import Control
-from simulator.dials import MEANINGS, BadDial, Dials
-from simulator.doors import Door
-from simulator.musicapi import MusicApi
-from simulator.webhooks import Postman
+from simulator.engine.clock import steady_clock
+from simulator.engine.dials import MEANINGS, Dials, InvalidDial
+from simulator.engine.musicapi import MusicApi
+from simulator.server.api import Api
+from simulator.server.control import Control
+from simulator.server.listener import Listener
+from simulator.server.webhooks import WebhookSender
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         dials = Dials().changed(dict(options.dial))
-    except BadDial as error:
+    except InvalidDial as error:
         _parser().error(str(error))
     _allow_many_connections()
     try:
@@ -38,15 +38,17 @@ async def _run(dials: Dials, options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     music_api = MusicApi(dials)
-    postman = Postman(music_api, clock)
-    api = Api(music_api, postman, clock, media_host=options.media_host)
-    api_door = Door(api.app(), options.host, options.port)
-    control_door = Door(Control(music_api, postman, clock, api_door).app(), options.host, options.control_port)
-    await api_door.open()
-    await control_door.open()
-    print(f"simulator: api {api_door.url} control {control_door.url}", flush=True)
+    webhooks = WebhookSender(music_api, clock)
+    api = Api(music_api, webhooks, clock, media_host=options.media_host)
+    api_listener = Listener(api.app(), options.host, options.port)
+    control_listener = Listener(
+        Control(music_api, webhooks, clock, api_listener).app(), options.host, options.control_port
+    )
+    await api_listener.open()
+    await control_listener.open()
+    print(f"simulator: api {api_listener.url} control {control_listener.url}", flush=True)
     await stop.wait()
-    await asyncio.gather(api_door.close(), control_door.close(), postman.close())
+    await asyncio.gather(api_listener.close(), control_listener.close(), webhooks.close())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,14 +3,14 @@
 import json
 import subprocess
 import sys
-from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+
+import requests
 
 _CHECKOUT = Path(__file__).parent.parent
-_PATIENCE_S = 30
+_TIMEOUT_S = 30
 
 
 class Refused(RuntimeError):
@@ -67,22 +67,19 @@ class Simulator:
 
     def control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """One call to the control port; its JSON object. Raises Refused with the text of any error."""
-        connection = HTTPConnection(urlsplit(self.control_url).netloc, timeout=_PATIENCE_S)
-        try:
-            connection.request(method, path, body=None if body is None else json.dumps(body))
-            answer = connection.getresponse()
-            told: dict[str, Any] = json.loads(answer.read())
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise Refused(told["error"])
-        return told
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy of the environment is not for this machine
+            response = session.request(method, self.control_url + path, json=body, timeout=_TIMEOUT_S)
+        answer: dict[str, Any] = response.json()
+        if response.status_code != 200:
+            raise Refused(answer["error"])
+        return answer
 
     def stop(self) -> int:
         """End the process; its exit code."""
         self.process.terminate()
         try:
-            return self.process.wait(_PATIENCE_S)
+            return self.process.wait(_TIMEOUT_S)
         finally:
             self.process.kill()
             if self.process.stdout:

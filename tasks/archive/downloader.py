@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email.message import Message
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from urllib.parse import urljoin
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Response, Target, Times, TooLarge, RequestFailed, request
+from voicequeue.net.http_client import Refused, RequestFailed, Response, Target, Times, TooLarge, request
 
 REDIRECTS_MAX = 5
 
@@ -214,7 +213,7 @@ def _length(response: Response) -> int | None:
     return length
 
 
-def _validator(headers: Message) -> str | None:
+def _validator(headers: Mapping[str, str]) -> str | None:
     """Return a strong ETag, or the time of the last change; a weak ETag does not say that each byte is the same."""
     etag, changed = str(headers.get("ETag", "")), str(headers.get("Last-Modified", ""))
     if _ETAG.fullmatch(etag):

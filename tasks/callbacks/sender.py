@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from voicequeue.auth.signatures import receiver_secret
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Target, Times, RequestFailed, request
+from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, request
 from voicequeue.storage.callbacks import Call, Undeliverable
 
 #: A receiver that says so, or does not answer, is not there for anybody.

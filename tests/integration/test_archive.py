@@ -19,8 +19,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from simulator.media import file_of
 from simulator.process import Simulator
+from simulator.server.media import file_of
 from tasks.archive.downloader import Bounds, Download, Fetcher
 from tasks.archive.storage import Shelf, Unusable, safe
 from tasks.archive.task import SPOOLED, ArchiveServices, keep, sweep

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 
 from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Target, Times, TooLarge, RequestFailed, request
+from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, TooLarge, request
 
 NOBODY = Allowed.of("", setting="THE_SETTING")
 HERE = Allowed.of("127.0.0.1", setting="THE_SETTING")
@@ -259,3 +262,76 @@ def test_a_handshake_that_never_ends_is_cut_in_time(secure: ssl.SSLContext) -> N
     """The receiver takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(RequestFailed, match="no answer within"):
         get(f"https://127.0.0.1:{silent.getsockname()[1]}/", times=HASTY)
+
+
+def test_a_handshake_that_drips_is_cut_in_time() -> None:
+    """Each byte of a TLS record arrives before a timeout of the socket would end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip_record, args=(listener,), daemon=True).start()
+        started = time.monotonic()
+        with pytest.raises(RequestFailed, match=r"^no answer within 0\.3 s$"):
+            get(f"https://127.0.0.1:{listener.getsockname()[1]}/", times=HASTY)
+    assert time.monotonic() - started < 2
+
+
+def drip_record(listener: socket.socket) -> None:
+    """Accept one connection, and send a handshake record a byte at a time."""
+    connection, _ = listener.accept()
+    with connection, suppress(OSError):
+        for byte in b"\x16\x03\x03\x10\x00" + bytes(50):
+            connection.sendall(bytes((byte,)))
+            time.sleep(0.1)
+
+
+# ── what requests would do ────────────────────────────────────────────────────────────────────────
+
+
+def test_a_body_that_is_not_read_by_the_receiver_is_cut_in_time() -> None:
+    """The receiver accepts the connection and reads nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = Target.of(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        with (
+            pytest.raises(RequestFailed, match="no answer within"),
+            request("POST", target, headers={}, body=bytes(50_000_000), allowed=HERE, times=HASTY, tls=PLAIN),
+        ):
+            pytest.fail("there was a response")
+
+
+def test_the_body_of_a_redirect_is_not_read_unasked() -> None:
+    """It may be endless; the caller decides by the headers."""
+    endless = dripping(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 1000000\r\n\r\n")
+    started = time.monotonic()
+    with Scripted(endless) as receiver:
+        with request("GET", Target.of(receiver.url), headers={}, allowed=HERE, times=Times(), tls=PLAIN) as response:
+            assert (response.status, response.headers["location"]) == (302, "/elsewhere")
+        assert time.monotonic() - started < 2
+
+
+def test_no_cookie_and_no_login_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cookie of one exchange is not part of the next, and .netrc is not read."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with Scripted(one_answer(answer({}, headers=["Set-Cookie: session=1; Path=/", "Set-Cookie: \xb2"]))) as receiver:
+        get(receiver.url)
+        get(receiver.url)
+    assert all(not {"cookie", "authorization"} & came.headers.keys() for came in receiver.requests)
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "//a", "/%7e%zz", "/a%2fb?x=%C3%bc&y=a+b"])
+def test_the_path_is_sent_as_it_was_given(path: str) -> None:
+    """Signed links are valid for these very letters; requests would rewrite them."""
+    with Scripted(one_answer(answer({}))) as receiver:
+        get(f"{receiver.url}{path}")
+    assert receiver.requests[0].path == path
+
+
+def test_no_url_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the headers are defective, which urllib3 reports with the URL."""
+    defective = b"HTTP/1.1 200 OK\r\nno colon here\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with (
+        caplog.at_level(logging.DEBUG),
+        Scripted(one_answer(defective, HANG_UP)) as receiver,
+        suppress(RequestFailed),
+    ):
+        get(f"{receiver.url}/?token=secret")
+    assert "secret" not in caplog.text

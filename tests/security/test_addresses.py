@@ -17,7 +17,7 @@ from tests.support.scripted import Scripted, answer, one_answer
 from voicequeue.errors import UnfitAudio
 from voicequeue.ingest.preflight import Recordings, Rules
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Target, Times, RequestFailed, request
+from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, request
 
 NOBODY = Allowed.of("", setting="S")
 HASTY = Times(connect_s=0.3, whole_s=0.3)

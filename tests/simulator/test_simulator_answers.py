@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import requests
 
+from simulator.contract.refusals import LIMITS, REFUSALS
 from simulator.process import Simulator
-from simulator.refusals import LIMITS, REFUSALS
 from tests.simulator.test_simulator_contract import CREDITS, MUSIC, RECORDING, SONG, TASK, VOICE, ordered
 
 

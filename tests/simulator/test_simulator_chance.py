@@ -5,7 +5,7 @@ from typing import Any
 
 import requests
 
-from simulator.chance import Chance
+from simulator.contract.chance import Chance
 from simulator.process import Simulator
 
 VOICE = "/api/v1/sonic/create-voice"

@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 import requests
 
-from simulator.clips import Clip
-from simulator.ledger import Task
-from simulator.orders import Song
+from simulator.contract.clips import Clip
+from simulator.contract.ledger import Task
+from simulator.contract.orders import Song
 from simulator.process import Simulator
 
 VOICE = "/api/v1/sonic/create-voice"

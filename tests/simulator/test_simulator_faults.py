@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from simulator.faults import GET_FAULTS, POST_FAULTS, drawn
+from simulator.engine.faults import GET_FAULTS, POST_FAULTS, drawn
 from simulator.process import Simulator
 
 VOICE = "/api/v1/sonic/create-voice"

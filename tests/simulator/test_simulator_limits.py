@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from simulator.limits import Rate
+from simulator.engine.limits import Rate
 from simulator.process import Simulator
 
 VOICE = "/api/v1/sonic/create-voice"

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from simulator.dials import CHECKS
-from simulator.faults import GET_FAULTS, POST_FAULTS
+from simulator.engine.dials import CHECKS
+from simulator.engine.faults import GET_FAULTS, POST_FAULTS
 from simulator.process import Simulator
 
 FOLDER = Path(__file__).parents[2] / "simulator"
@@ -91,5 +91,5 @@ def test_the_page_names_every_dial_and_every_fault() -> None:
 def test_it_imports_nothing_of_the_project_it_stands_beside() -> None:
     """Only the standard library, aiohttp and itself."""
     imports = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
-    roots = {root for path in FOLDER.glob("*.py") for root in imports.findall(path.read_text())}
-    assert roots - set(sys.stdlib_module_names) == {"aiohttp", "simulator"}
+    roots = {root for path in FOLDER.rglob("*.py") for root in imports.findall(path.read_text())}
+    assert roots - set(sys.stdlib_module_names) == {"aiohttp", "requests", "simulator"}

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from simulator.ledger import Task
-from simulator.orders import Song
+from simulator.contract.ledger import Task
+from simulator.contract.orders import Song
 from simulator.process import Simulator
-from simulator.webhooks import planned
+from simulator.server.webhooks import planned
 
 VOICE = "/api/v1/sonic/create-voice"
 MUSIC = "/api/v1/sonic/create"

@@ -21,7 +21,17 @@ from urllib.parse import urljoin
 from voicequeue.errors import UnfitAudio
 from voicequeue.ingest.audio import TAKEN, Audio, AudioReader
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import TruncatedResponse, Refused, Response, Target, Times, TooLarge, TooSlow, RequestFailed, request
+from voicequeue.net.http_client import (
+    Refused,
+    RequestFailed,
+    Response,
+    Target,
+    Times,
+    TooLarge,
+    TooSlow,
+    TruncatedResponse,
+    request,
+)
 from voicequeue.net.per_host_executor import Lanes
 
 T = TypeVar("T")

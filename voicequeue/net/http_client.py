@@ -10,18 +10,14 @@ import re
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from voicequeue.net.address_policy import Allowed
 from voicequeue.net.retry_after import parse_retry_after
 from voicequeue.texts import whole_number
-
-if TYPE_CHECKING:
-    from voicequeue.net.transport import Exchange
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -119,7 +115,8 @@ class Response:
 
     status: int
     headers: Mapping[str, str]
-    _exchange: Exchange
+    #: Returns the next piece of the body, b"" after the last one. Raises RequestFailed.
+    _read: Callable[[], bytes]
 
     def number(self, header: str) -> int | None:
         """Return the whole number in a header of at most 15 digits; None if there is none, or several that differ."""
@@ -133,7 +130,7 @@ class Response:
     def pieces(self, *, at_most: int) -> Iterator[bytes]:
         """Yield the body as it arrives. Raises TooLarge after `at_most` bytes, RequestFailed."""
         size = 0
-        while piece := self._exchange.read():
+        while piece := self._read():
             size += len(piece)
             if size > at_most:
                 raise TooLarge(f"more than {at_most:,} bytes came")
@@ -155,8 +152,7 @@ def request(
 
     `times` apply until the end of the block, where the connection is closed.
     """
-    from voicequeue.net.transport import Exchange  # noqa: PLC0415  requests takes longer to load than most commands run
+    from voicequeue.net.transport import exchange  # noqa: PLC0415  most commands send nothing; requests loads slowly
 
-    with Exchange(target, allowed, times, tls) as exchange:
-        status, received = exchange.send(method, headers, body)
-        yield Response(status, received, exchange)
+    with exchange(method, target, headers, body, allowed, times, tls) as response:
+        yield response

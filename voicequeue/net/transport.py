@@ -1,22 +1,19 @@
 """The transport of `http_client`: requests, connected to checked addresses and bounded by a deadline.
 
 Each exchange has a session and a connection of its own: no connection, cookie or login passes from one host to another.
-The deadline covers all of it, because every read and write of the socket has the time that is left and no more. A
-timeout of the socket alone would start again with each byte.
 """
 
 from __future__ import annotations
 
 import http.client
-import io
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -26,87 +23,40 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, TooSlow, TruncatedResponse
+from voicequeue.net.deadline import Deadline, DeadlineSocket
+from voicequeue.net.http_client import Refused, RequestFailed, Response, Target, Times, TruncatedResponse
 
 _PIECE = 65_536
 
 
-class Exchange:
-    """One request and its response. Use it as a context manager; it closes the connection."""
+@contextmanager
+def exchange(
+    method: str,
+    target: Target,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    allowed: Allowed,
+    times: Times,
+    tls: ssl.SSLContext,
+) -> Iterator[Response]:
+    """Send a request and give its response; at the end of the block the connection is closed.
 
-    def __init__(self, target: Target, allowed: Allowed, times: Times, tls: ssl.SSLContext) -> None:
-        self._target = target
-        self._deadline = _Deadline(times)
-        self._session = _Session(_CheckedAdapter(target, allowed, self._deadline, tls))
-        self._response: requests.Response | None = None
-
-    def __enter__(self) -> Exchange:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._response is not None:
-            self._response.close()
-        self._session.close()
-
-    def send(self, method: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, Mapping[str, str]]:
-        """Return the status and headers of the response. Raises Refused, RequestFailed."""
-        with _failures(self._deadline):
-            self._response = self._session.send(_prepared(self._target, method, headers, body), stream=True)
-        self._deadline.headers_received()
-        return self._response.status_code, self._response.headers
-
-    def read(self) -> bytes:
-        """Return the next piece of the body, b"" after the last one. Raises RequestFailed."""
-        assert self._response is not None
-        with _failures(self._deadline):
-            piece: bytes = self._response.raw.read1(_PIECE, decode_content=False)
-        self._deadline.body_received(len(piece))
-        return piece
+    Raises Refused, RequestFailed.
+    """
+    deadline = Deadline(times)
+    with _Session(_CheckedAdapter(target, allowed, deadline, tls)) as session:
+        with _failures(deadline):
+            response = session.send(_prepared(method, target, headers, body), stream=True)
+        with response:
+            deadline.headers_received()
+            yield Response(response.status_code, response.headers, partial(_read, response, deadline))
 
 
-class _Deadline:
-    """The time that is left for an exchange."""
-
-    def __init__(self, times: Times) -> None:
-        self._times = times
-        self._has_headers = False
-        now = time.monotonic()
-        self._end = now + times.whole_s
-        self._until = min(self._end, now + (times.answer_s or times.whole_s))
-        self._connected_until = min(self._until, now + times.connect_s)
-
-    def connect_s(self) -> float:
-        """Return the seconds left for connecting."""
-        return max(0.01, self._connected_until - time.monotonic())
-
-    def left_s(self) -> float:
-        """Return the seconds that the next read or write may take. Raises TimeoutError when none are left."""
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left if self._times.silent_s is None else min(left, self._times.silent_s)
-
-    def headers_received(self) -> None:
-        """Start the time of the body."""
-        self._has_headers = True
-        self._until = self._end
-        if self._times.least_speed:
-            self._until = min(self._end, time.monotonic() + self._times.slow_s)
-
-    def body_received(self, size: int) -> None:
-        """Extend the time by what `size` bytes take at the minimum speed, to at most `slow_s` from now."""
-        if self._times.least_speed:
-            until = min(time.monotonic() + self._times.slow_s, self._until + size / self._times.least_speed)
-            self._until = min(self._end, until)
-
-    def exceeded(self) -> RequestFailed:
-        """Return the error for a read or write that timed out."""
-        times = self._times
-        if times.silent_s is not None and time.monotonic() < self._until:
-            return RequestFailed(f"no answer within {min(times.whole_s, times.silent_s):.3g} s")
-        if self._has_headers and self._until < self._end:
-            return TooSlow(f"less than {times.least_speed / 1000:g} kB a second came for {times.slow_s:g} s")
-        return RequestFailed(f"no answer within {(not self._has_headers and times.answer_s) or times.whole_s:g} s")
+def _read(response: requests.Response, deadline: Deadline) -> bytes:
+    with _failures(deadline):
+        piece: bytes = response.raw.read1(_PIECE, decode_content=False)
+    deadline.body_received(len(piece))
+    return piece
 
 
 class _Session(requests.Session):
@@ -122,9 +72,7 @@ class _Session(requests.Session):
         """Return none: requests would read the whole body of a redirect before the caller decides."""
 
 
-def _prepared(
-    target: Target, method: str, headers: Mapping[str, str], body: bytes | None
-) -> requests.PreparedRequest:
+def _prepared(method: str, target: Target, headers: Mapping[str, str], body: bytes | None) -> requests.PreparedRequest:
     """Return a request whose URL is sent as Target has parsed it; the parser of requests would rewrite its path."""
     prepared = requests.PreparedRequest()
     prepared.method, prepared.url, prepared.hooks = method, target.site + target.path, default_hooks()
@@ -136,24 +84,15 @@ def _prepared(
 class _CheckedAdapter(HTTPAdapter):
     """Sends a request to an allowed address of its target, within a deadline."""
 
-    def __init__(self, target: Target, allowed: Allowed, deadline: _Deadline, tls: ssl.SSLContext) -> None:
+    def __init__(self, target: Target, allowed: Allowed, deadline: Deadline, tls: ssl.SSLContext) -> None:
         super().__init__()
         self._target, self._allowed, self._deadline, self._tls = target, allowed, deadline, tls
 
-    def send(
-        self,
-        request: requests.PreparedRequest,
-        stream: bool = False,
-        timeout: Any = None,
-        verify: Any = True,
-        cert: Any = None,
-        proxies: Any = None,
-    ) -> requests.Response:
-        """Return the response once its headers are received. The other arguments of requests do not apply."""
-        connection_class = _TlsConnection if self._target.is_secure else _Connection
-        connection = connection_class(self._target, self._allowed, self._deadline, self._tls)
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """Return the response once its headers are received. Timeouts, proxies and certificates are the adapter's."""
+        connection = _Connection(self._target, self._allowed, self._deadline, self._tls)
         try:
-            connection.request(str(request.method), self._target.path, request.body, request.headers)  # type: ignore[arg-type]
+            connection.request(str(request.method), self._target.path, request.body, request.headers)
             return self.build_response(request, connection.getresponse())
         except BaseException:
             connection.close()
@@ -161,24 +100,30 @@ class _CheckedAdapter(HTTPAdapter):
 
 
 class _Connection(HTTPConnection):
-    """A connection to an allowed address, whose reads and writes end by the deadline."""
+    """A connection to an allowed address of its target, whose reads and writes end by the deadline."""
 
-    def __init__(self, target: Target, allowed: Allowed, deadline: _Deadline, tls: ssl.SSLContext) -> None:
+    def __init__(self, target: Target, allowed: Allowed, deadline: Deadline, tls: ssl.SSLContext) -> None:
         super().__init__(target.host, target.port)
+        self.default_port = 443 if target.is_secure else 80  # type: ignore[misc]
         self._target, self._allowed, self._deadline, self._tls = target, allowed, deadline, tls
 
     def connect(self) -> None:
-        """Connect. Raises Refused, RequestFailed, OSError."""
-        self.sock = _DeadlineSocket(self._opened(), self._deadline)  # type: ignore[assignment]
-
-    def _opened(self) -> socket.socket:
-        return _connected(self._target.host, self._target.port, self._allowed, self._deadline)
+        """Connect, with TLS for the name of the host, not its address. Raises Refused, RequestFailed, OSError."""
+        sock = _connected(self._target.host, self._target.port, self._allowed, self._deadline)
+        try:
+            sock.settimeout(self._deadline.left_s())  # limits the handshake as a whole
+            if self._target.is_secure:
+                sock = self._tls.wrap_socket(sock, server_hostname=self.host)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = DeadlineSocket(sock, self._deadline)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         """Return the response, without the cookies that requests would read and the URLs that urllib3 would log."""
         received = http.client.HTTPConnection.getresponse(self)
         return _Response(
-            body=received,  # type: ignore[arg-type]
+            body=received,
             headers=HTTPHeaderDict(received.headers.items()),
             status=received.status,
             reason=received.reason,
@@ -188,66 +133,14 @@ class _Connection(HTTPConnection):
         )
 
 
-class _TlsConnection(_Connection):
-    """The same with TLS, for the name of the host and not for its address."""
-
-    default_port = 443
-
-    def _opened(self) -> socket.socket:
-        plain = super()._opened()
-        try:
-            plain.settimeout(self._deadline.left_s())  # limits the handshake as a whole
-            return self._tls.wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
-
-
 class _Response(HTTPResponse):
     """A response of the length that http.client reads; urllib3 would raise an error where a header names two."""
 
-    def _init_length(self, request_method: str | None) -> int | None:
+    def _init_length(self, request_method: str | None) -> int | None:  # noqa: ARG002  the name is urllib3's
         return self._fp.length if self._fp else None
 
 
-class _DeadlineSocket:
-    """The part of a socket that http.client uses. Each read and write has the time that is left."""
-
-    def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
-        self._sock, self._deadline = sock, deadline
-
-    def sendall(self, data: bytes) -> None:
-        """Send all of `data`. Raises TimeoutError."""
-        self._sock.settimeout(self._deadline.left_s())
-        self._sock.sendall(data)
-
-    def makefile(self, _mode: str) -> BinaryIO:
-        """Return a file that reads from the socket, and keeps it open."""
-        return io.BufferedReader(_DeadlineReader(self._sock, self._deadline))  # type: ignore[return-value]
-
-    def close(self) -> None:
-        """Close the socket, as soon as no file reads from it."""
-        self._sock.close()
-
-
-class _DeadlineReader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
-        self._sock, self._deadline = sock, deadline
-        self._file = sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._deadline.left_s())
-        return self._file.readinto(buffer)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _connected(host: str, port: int, allowed: Allowed, deadline: _Deadline) -> socket.socket:
+def _connected(host: str, port: int, allowed: Allowed, deadline: Deadline) -> socket.socket:
     """Return a socket that is connected to an allowed address of the host. Raises Refused, RequestFailed."""
     candidates = _resolved(host, port, deadline.connect_s())
     objections = [allowed.why_not(host, str(address[0])) for *_, address in candidates]
@@ -260,9 +153,8 @@ def _connected(host: str, port: int, allowed: Allowed, deadline: _Deadline) -> s
             try:
                 sock.settimeout(deadline.connect_s())
                 sock.connect(address)
-                if objection := allowed.why_not(host, str(sock.getpeername()[0])):
-                    raise Refused(objection)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if changed := allowed.why_not(host, str(sock.getpeername()[0])):
+                    raise Refused(changed)
                 return sock
             except OSError as error:
                 sock.close()
@@ -294,7 +186,7 @@ def _resolved(host: str, port: int, timeout_s: float) -> list[Any]:
 
 
 @contextmanager
-def _failures(deadline: _Deadline) -> Iterator[None]:
+def _failures(deadline: Deadline) -> Iterator[None]:
     """Raise RequestFailed for errors of the network and of the protocol, without the URL or the server's words."""
     try:
         yield
@@ -303,7 +195,7 @@ def _failures(deadline: _Deadline) -> Iterator[None]:
         raise _failure(cause, deadline) from None
 
 
-def _failure(error: BaseException, deadline: _Deadline) -> RequestFailed:
+def _failure(error: BaseException, deadline: Deadline) -> RequestFailed:
     if isinstance(error, TimeoutError):
         return deadline.exceeded()
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -8,9 +8,9 @@ from email.utils import formatdate
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from simulator.chance import derived_uuid
-from simulator.clips import Clip
-from simulator.ledger import Task
+from simulator.contract.chance import derived_uuid
+from simulator.contract.clips import Clip
+from simulator.contract.ledger import Task
 
 #: A JSON object on its way out.
 Json = dict[str, object]

@@ -5,24 +5,26 @@ import json
 
 from aiohttp import web
 
-from simulator.answers import Answer
-from simulator.clock import Clock
-from simulator.faults import TASK_FAULTS, Fault
-from simulator.ledger import Task
-from simulator.media import TYPES, file_of
-from simulator.musicapi import MusicApi
-from simulator.orders import Body, Kind, Order
-from simulator.webhooks import Postman
-from simulator.wire import deliver, deliver_file
+from simulator.contract.answers import Answer
+from simulator.contract.ledger import Task
+from simulator.contract.orders import Body, Kind, Order
+from simulator.engine.clock import Clock
+from simulator.engine.faults import TASK_FAULTS, Fault
+from simulator.engine.musicapi import MusicApi
+from simulator.server.delivery import deliver, deliver_file
+from simulator.server.media import TYPES, file_of
+from simulator.server.webhooks import WebhookSender
 
 
 class Api:
     """The handlers of the API's listener."""
 
-    def __init__(self, music_api: MusicApi, postman: Postman, clock: Clock, *, media_host: str | None = None) -> None:
+    def __init__(
+        self, music_api: MusicApi, webhooks: WebhookSender, clock: Clock, *, media_host: str | None = None
+    ) -> None:
         """Links name this machine by `media_host`, or as the caller did."""
         self._music_api = music_api
-        self._postman = postman
+        self._webhooks = webhooks
         self._clock = clock
         self._media_host = media_host
 
@@ -106,7 +108,7 @@ class Api:
         answer, task = self._music_api.create(order, self._clock())
         if task is None:
             return await self._send(request, answer)
-        self._postman.plan(task)
+        self._webhooks.plan(task)
         return await self._send(request, answer, fault, task)
 
     def _arrived(self, request: web.Request, call: str) -> Answer | None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from simulator.chance import Chance, derived_uuid
-from simulator.ledger import Task
+from simulator.contract.chance import Chance, derived_uuid
+from simulator.contract.ledger import Task
 
 #: Shares of a task's time after which its clips leave `pending`, start streaming, and the first one is done.
 RUNS_AT, STREAMS_AT, FIRST_DONE_AT = 0.3, 0.7, 0.9

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from simulator.answers import Answer
+from simulator.contract.answers import Answer
 
 _PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr>firewall</body></html>\n"
 

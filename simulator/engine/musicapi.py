@@ -4,10 +4,14 @@ import math
 from collections.abc import Mapping
 from operator import attrgetter
 
-from simulator import answers
-from simulator.answers import Answer, Json
-from simulator.chance import Chance
-from simulator.dials import (
+from simulator.contract import answers
+from simulator.contract.answers import Answer, Json
+from simulator.contract.chance import Chance
+from simulator.contract.ledger import Ledger, Task
+from simulator.contract.orders import Kind, Order
+from simulator.contract.refusals import LIMITS, REFUSALS
+from simulator.contract.rules import objection, wrong_with
+from simulator.engine.dials import (
     CLIP_WORDS,
     CLIPS_SHAPES,
     CODE_SHAPES,
@@ -18,12 +22,8 @@ from simulator.dials import (
     VOICE_SHAPES,
     Dials,
 )
-from simulator.faults import Fault, drawn, spoilt
-from simulator.ledger import Ledger, Task
-from simulator.limits import Rate
-from simulator.orders import Kind, Order
-from simulator.refusals import LIMITS, REFUSALS
-from simulator.rules import objection, wrong_with
+from simulator.engine.faults import Fault, drawn, spoilt
+from simulator.engine.limits import Rate
 
 # The dials of each kind: seconds until ready, and the probability of failure.
 _VOICE_DIALS = attrgetter("voice_s", "voice_failure")
@@ -44,7 +44,7 @@ class MusicApi:
         self._rate = Rate()
 
     def turn(self, values: Mapping[str, object]) -> None:
-        """Set some dials, all or none. Raises BadDial."""
+        """Set some dials, all or none. Raises InvalidDial."""
         self.dials = self.dials.changed(values)
         if "credits" in values:
             self.ledger.credits_left = self.dials.credits

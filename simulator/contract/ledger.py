@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from simulator.orders import Hook, Kind, Song
+from simulator.contract.orders import Hook, Kind, Song
 
 #: The calls that are counted.
 CALLS = ("create_voice", "create_music", "task", "credits")

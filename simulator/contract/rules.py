@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from simulator.orders import Body, Order
+from simulator.contract.orders import Body, Order
 
 #: Models with the short limits; every other `sonic-…` has the long ones.
 OLD_MODELS = frozenset({"sonic-v3-5", "sonic-v4"})

@@ -14,7 +14,7 @@ _FAREWELL_S = 0.1
 _IDLE_CLOSED_S = 0.01
 
 
-class Door:
+class Listener:
     """One application on one port."""
 
     def __init__(self, app: web.Application, host: str, port: int) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from simulator.answers import Answer, Json
-from simulator.refusals import REFUSALS
+from simulator.contract.answers import Answer, Json
+from simulator.contract.refusals import REFUSALS
 
 #: Faults a POST can meet. `…_before` strikes before the charge, `…_after` when the credits are gone.
 POST_FAULTS = (

@@ -7,8 +7,8 @@ from typing import Never
 
 from aiohttp import web
 
-from simulator.answers import Answer
-from simulator.media import File
+from simulator.contract.answers import Answer
+from simulator.server.media import File
 
 #: Linger on, for no time: closing the socket then sends a TCP reset in place of a proper end.
 _NO_LINGER = struct.pack("ii", 1, 0)

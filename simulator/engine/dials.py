@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from simulator.checks import Check, choice, flag, number, odds, or_null, text, whole
-from simulator.faults import GET_FAULTS, MEDIA_FAULTS, POST_FAULTS
-from simulator.refusals import LIMITS, REFUSALS
+from simulator.contract.refusals import LIMITS, REFUSALS
+from simulator.engine.faults import GET_FAULTS, MEDIA_FAULTS, POST_FAULTS
+from simulator.engine.validators import Check, choice, flag, number, odds, or_null, text, whole
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ RETRY_AFTER_FORMS = ("seconds", "date")
 WEBHOOKS = ("once", "twice", "late", "out_of_order", "never")
 
 
-class BadDial(ValueError):
+class InvalidDial(ValueError):
     """A dial that does not exist, or a value it cannot be set to. The text names the dial and what is allowed."""
 
 
@@ -115,7 +115,7 @@ class Dials:
     media_faults: Mapping[str, float] = dial({}, odds(MEDIA_FAULTS), "fault: probability, for each file")
 
     def changed(self, values: Mapping[str, object]) -> "Dials":
-        """These dials with some turned to other values, as JSON gives them. Raises BadDial and changes nothing."""
+        """These dials with some turned to other values, as JSON gives them. Raises InvalidDial and changes nothing."""
         for name, value in values.items():
             _require(name, value)
         turned: dict[str, Any] = dict(values)
@@ -132,6 +132,6 @@ MEANINGS: dict[str, str] = {each.name: each.metadata["meaning"] for each in fiel
 
 def _require(name: str, value: object) -> None:
     if name not in CHECKS:
-        raise BadDial(f"{name}: there is no such dial; there are {', '.join(CHECKS)}")
+        raise InvalidDial(f"{name}: there is no such dial; there are {', '.join(CHECKS)}")
     if not CHECKS[name].accepts(value):
-        raise BadDial(f"{name}: it must be {CHECKS[name].allowed}, not {json.dumps(value)}")
+        raise InvalidDial(f"{name}: it must be {CHECKS[name].allowed}, not {json.dumps(value)}")

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import aiohttp
 
-from simulator import answers
-from simulator.answers import Json
-from simulator.chance import derived_uuid
-from simulator.clips import streams_from
-from simulator.clock import Clock
-from simulator.ledger import Task
-from simulator.musicapi import MusicApi
-from simulator.orders import Hook
+from simulator.contract import answers
+from simulator.contract.answers import Json
+from simulator.contract.chance import derived_uuid
+from simulator.contract.clips import streams_from
+from simulator.contract.ledger import Task
+from simulator.contract.orders import Hook
+from simulator.engine.clock import Clock
+from simulator.engine.musicapi import MusicApi
 
 #: A receiver gets 2 s to accept the connection and 5 s to answer. Waiting for a free connection does not count.
 _PATIENCE = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=5)
@@ -72,7 +72,7 @@ def headers(task: Task, event: Event, raw: bytes, secret: str | None, now: float
     }
 
 
-class Postman:
+class WebhookSender:
     """Sends the webhooks. What becomes of a delivery is counted and otherwise ignored: no retry, no error."""
 
     def __init__(self, music_api: MusicApi, clock: Clock) -> None:

@@ -1,0 +1,82 @@
+"""`voicequeue doctor` on what else is in the database of a queue."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from celery import Celery
+
+from tasks.enqueue import ENQUEUE
+from tests.integration.doctor.conftest import Setup
+from voicequeue.cli.examine import examine
+from voicequeue.diagnostics import neighbours
+from voicequeue.storage.job_store import Store, connect
+
+
+def of_the_database(setup: Setup, level: str) -> list[str]:
+    """What is said of the database, at that level."""
+    examine(strict=False, as_json=True)
+    remarks = json.loads(setup.capsys.readouterr().out)["remarks"]
+    return [each["what"] for each in remarks if (each["check"], each["level"]) == ("database", level)]
+
+
+def test_what_shares_the_database_is_named(setup: Setup, durable: str) -> None:
+    """Other queues are at home there; other programs are better elsewhere."""
+    shared, unshared = durable.replace("/0", "/1"), durable.replace("/0", "/2")
+    with Celery(broker=shared) as client, connect(shared) as redis, connect(unshared) as another:
+        Store(redis, "other").pulses["worker"].heard("w1", time.time())
+        redis.set(b"\xff\x1b[2J", "binary")
+        client.send_task("theirs", queue="orders")
+        client.send_task(ENQUEUE, queue="{voicequeue}:celery:intake")
+        another.set("{voicequeue}:job:1", "")
+
+        setup.env("REDIS_URL", unshared)
+        assert of_the_database(setup, "fine")[0] == "this queue has it to itself"
+        setup.env("REDIS_URL", shared)
+        fine, notes = of_the_database(setup, "fine"), of_the_database(setup, "note")
+
+    assert fine[0] == "it holds other queues, apart from this one: other (1 workers alive)"
+    assert re.fullmatch(r"other databases share this Redis's memory \(.*db2: 1 keys\)", fine[1])
+    assert notes == [
+        "1 queues of another Celery application are in this database: orders",
+        r"1 keys of other programs are in this database: \\xff\x1b[2J",
+    ]
+
+
+def test_jobs_that_no_worker_will_read_are_named(setup: Setup, durable: str) -> None:
+    """Their sender left the prefix out, misspelled it, or named no queue."""
+    for root in ("", "{voicequeu}:celery:", "{voicequeue}:celery:"):
+        with Celery(broker=durable, broker_transport_options={"global_keyprefix": root}) as client:
+            client.send_task(ENQUEUE, queue="celery" if "queue" in root else "intake")
+
+    assert of_the_database(setup, "warning") == [
+        "messages were sent to a queue voicequeu, which has neither jobs nor processes",
+        "1 messages with jobs lie in intake, which no worker reads",
+        "1 messages with jobs lie in {voicequeue}:celery:celery, which no worker reads",
+    ]
+    assert of_the_database(setup, "note") == []
+
+
+def test_a_user_of_one_queue_alone_is_told_what_redis_lets_it_see(setup: Setup, durable: str) -> None:
+    """An ACL for its keys is enough for all that the doctor asks."""
+    keys = ["{voicequeue}:*"]
+    setup.redis.acl_setuser("one", enabled=True, nopass=True, keys=keys, channels=["*"], categories=["+@all"])
+    Store(setup.redis, "other").pulses["worker"].heard("w1", time.time())
+    setup.redis.rpush("list", "any")
+    setup.env("REDIS_URL", durable.replace("//", "//one:any@"))
+
+    assert "other" in of_the_database(setup, "fine")[0]
+    assert of_the_database(setup, "note") == ["1 keys of other programs are in this database: list"]
+
+
+def test_of_many_keys_some_are_looked_at_and_that_is_said(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis has other work."""
+    monkeypatch.setattr(neighbours, "SEARCH_S", 0)
+    setup.redis.mset({f"{{voicequeue}}:job:{number}": "" for number in range(3 * neighbours.PAGE)})
+
+    [said] = of_the_database(setup, "fine")
+
+    assert re.search(r"\(1,\d{3} of 3,\d{3} keys were looked at\)", said)
