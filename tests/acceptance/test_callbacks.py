@@ -156,7 +156,7 @@ def test_a_url_that_leads_to_this_machine_is_refused_and_a_redirect_there_is_not
     eventually(lambda: _reason(queue, direct))
     eventually(lambda: _reason(queue, round_about))
 
-    assert "leads to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW" in _reason(queue, direct)
+    assert "resolves to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW" in _reason(queue, direct)
     assert _reason(queue, round_about) == "HTTP 308: redirects are not followed"
     assert inside.accepted == 0
 
@@ -183,7 +183,7 @@ def test_what_the_receiver_wants_no_more_of_is_undelivered_until_somebody_redeli
 
     listed = json.loads(run(house, "callbacks", "--json").stdout)["undelivered"]
     [shown] = [each for each in listed if each["batch"] == "gone"]
-    assert shown["reason"] == "HTTP 410: the receiver wants no more of it"
+    assert shown["reason"] == "HTTP 410: the receiver is gone for good"
     is_gone[0] = False
     assert run(house, "callbacks", "--redeliver", shown["id"]).returncode == 0
 

@@ -325,7 +325,7 @@ def test_links_into_an_inner_network_are_given_up_at_once(keeper: Keeper, simula
     [given_up] = keeper.store.archive.failed()
 
     assert job.archive is InArchive.FAILED
-    assert "VOICEQUEUE_AUDIO_ALLOW does not name" in given_up.reason
+    assert "VOICEQUEUE_AUDIO_ALLOW does not allow" in given_up.reason
     assert "secret" not in given_up.reason
 
 

@@ -170,7 +170,7 @@ def test_without_a_secret_nothing_is_sent_and_the_reason_says_what_to_set(office
 
     assert receiver.accepted == 0
     [pending] = office.store.callbacks.pending()
-    assert pending.reason == "nothing can be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET"
+    assert pending.reason == "callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET"
 
 
 def test_a_batch_is_told_at_its_own_url(office: Office, listen: Listen, queue: VoiceQueue) -> None:
@@ -197,7 +197,7 @@ def test_a_batch_is_told_at_its_own_url(office: Office, listen: Listen, queue: V
         (301, Again("HTTP 301: redirects are not followed")),
         (400, Again("HTTP 400")),
         (404, Again("HTTP 404")),
-        (410, Never("HTTP 410: the receiver wants no more of it")),
+        (410, Never("HTTP 410: the receiver is gone for good")),
         (500, Again("HTTP 500")),
         (429, Again("HTTP 429", host_is_there=False, after=7)),
         (503, Again("HTTP 503", host_is_there=False, after=7)),
@@ -313,7 +313,7 @@ def test_a_url_that_leads_to_this_machine_is_refused_at_once(office: Office, lis
     replace(office, services=replace(office.services, sender=sender)).run()
 
     [given_up] = office.undelivered()
-    assert given_up.reason == "its host leads to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW does not name"
+    assert given_up.reason == "its host resolves to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW does not allow"
     assert receiver.accepted == 0
 
 
@@ -407,7 +407,7 @@ def test_a_defect_leaves_a_trace_without_a_secret_or_a_url(
 
     assert caplog.messages == [
         "callback refused",
-        "callback undelivered: HTTP 410: the receiver wants no more of it",
+        "callback undelivered: HTTP 410: the receiver is gone for good",
     ]
     for record in caplog.records:
         about = vars(record)

@@ -85,14 +85,14 @@ def test_pieces_of_unknown_number_are_a_recording_too() -> None:
 
 PAGE = b"<!doctype html><html><body>Please sign in</body></html>"
 BAD: dict[str, tuple[bytes | Iterable[bytes] | Script, str, str]] = {
-    "not there": (sent(b"", status="404 Not Found"), "http_error", "HTTP 404: nothing is there"),
-    "not public": (sent(PAGE, status="403 Forbidden"), "http_error", "HTTP 403: it is not public"),
+    "not there": (sent(b"", status="404 Not Found"), "http_error", "HTTP 404: not found"),
+    "not public": (sent(PAGE, status="403 Forbidden"), "http_error", "HTTP 403: not public"),
     "no content": (sent(b"", status="206 Partial Content"), "http_error", "HTTP 206"),
     "HTML": (sent(PAGE, "Content-Type: audio/mpeg"), "wrong_format", "not MP3 or WAV: it is an HTML page"),
     "Ogg": (sent(b"OggS" + bytes(5_000)), "wrong_format", "not MP3 or WAV: it is an Ogg file"),
-    "short": (sent(wav(5)), "too_short", "5.0 s long; more than 10 s are needed"),
-    "exactly 10 s": (sent(wav(10)), "too_short", "10.0 s long; more than 10 s are needed"),
-    "long": (sent(wav(61)), "too_long", "61.0 s long; at most 60 s are taken"),
+    "short": (sent(wav(5)), "too_short", "5.0 s long; more than 10 s are required"),
+    "exactly 10 s": (sent(wav(10)), "too_short", "10.0 s long; more than 10 s are required"),
+    "long": (sent(wav(61)), "too_long", "61.0 s long; at most 60 s are accepted"),
     "truncated MP3": (sent((xing(459, 459 * 417) + mp3(12))[:90_000]), "truncated", "truncated MP3: its header"),
     "truncated WAV": (sent(GOOD[:-9_000]), "truncated", "truncated WAV: its header"),
     "cut": (
@@ -100,11 +100,11 @@ BAD: dict[str, tuple[bytes | Iterable[bytes] | Script, str, str]] = {
         "truncated",
         "truncated: the connection ended after 48,044 of 60,000 bytes",
     ),
-    "private": (redirect("http://10.0.0.1/a.mp3"), "forbidden_address", "redirected: its host leads to a private"),
+    "private": (redirect("http://10.0.0.1/a.mp3"), "forbidden_address", "redirected: its host resolves to a private"),
     "metadata": (
         redirect("http://169.254.169.254/"),
         "forbidden_address",
-        "redirected: its host leads to a link-local",
+        "redirected: its host resolves to a link-local",
     ),
     "no URL": (redirect("file:///etc/passwd"), "forbidden_address", "redirected: the URL is neither http:// nor"),
     "a loop": (redirect("/a.mp3"), "redirects", "more than 5 redirects"),
@@ -116,11 +116,11 @@ BAD: dict[str, tuple[bytes | Iterable[bytes] | Script, str, str]] = {
         "larger than 2,000,000 bytes",
     ),
     "brotli": (sent(GOOD, "Content-Encoding: br"), "wrong_format", "the Content-Encoding 'br'"),
-    "no gzip": (sent(GOOD, "Content-Encoding: gzip"), "wrong_format", "cannot be unpacked"),
+    "no gzip": (sent(GOOD, "Content-Encoding: gzip"), "wrong_format", "cannot be decompressed"),
     "half a gzip": (sent(gzip.compress(GOOD)[:-9], "Content-Encoding: gzip"), "truncated", "the connection ended"),
     "nothing": (sent(b""), "wrong_format", "it is an empty file"),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "unreachable", "no answer: BadStatusLine"),
-    "drips": (dripping(HEADERS + GOOD[:2_000]), "too_slow", "too slow: less than 8 kB a second came for 0.3 s"),
+    "drips": (dripping(HEADERS + GOOD[:2_000]), "too_slow", "too slow: slower than 8 kB a second for 0.3 s"),
     "stalls": (dripping(HEADERS + GOOD, every_s=0.6), "too_slow", "too slow"),
     "headers that drip": (dripping(b"HTTP/1.1 200 OK\r\n", b"a"), "unreachable", "no answer within 0.4 s"),
 }
@@ -142,7 +142,7 @@ def test_what_is_wrong_is_named(name: str) -> None:
 def test_a_private_address_is_not_connected_to() -> None:
     """Unless the setting that the reason names allows it."""
     with serving({"/a.mp3": sent(GOOD)}) as server:
-        with pytest.raises(UnfitAudio, match="leads to a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not name"):
+        with pytest.raises(UnfitAudio, match="a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not allow"):
             Recordings(Rules(times=HASTY)).look(f"{server.url}/a.mp3")
         assert server.accepted == 0
 

@@ -116,7 +116,7 @@ def test_a_host_that_is_allowed_may_not_lead_to_a_clouds_own_service(name: str) 
     assert allowed.why_not("hooks.example", "10.0.0.1") is None
     why = allowed.why_not("hooks.example", CLOUDS[name])
     assert why is not None
-    assert why.endswith("which S does not name by its address")
+    assert why.endswith("which S does not allow by its address")
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -246,7 +246,7 @@ def test_a_name_counts_as_the_address_that_it_leads_to(
     """Names of clouds and clusters need no list."""
     leads_to(monkeypatch, address)
 
-    assert sent(f"http://{host}/").startswith("its host leads to ")
+    assert sent(f"http://{host}/").startswith("its host resolves to ")
 
 
 def test_a_name_is_looked_up_once_and_what_was_checked_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

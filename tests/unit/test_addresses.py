@@ -52,7 +52,7 @@ def test_any_other_is_refused_with_its_kind_and_what_would_allow_it(kind: str, a
     why = NOBODY.why_not("hooks.example", address)
 
     how = " by its address" if kind == "a link-local address" else ""  # where clouds serve their credentials
-    assert why == f"its host leads to {kind}, which THE_SETTING does not name{how}"
+    assert why == f"its host resolves to {kind}, which THE_SETTING does not allow{how}"
 
 
 @pytest.mark.parametrize("address", CARRIED)

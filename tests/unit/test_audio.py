@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.recordings import FRAME, FRAME_S, chunk, id3, mp3, rf64, vbri, wav, xing
 from voicequeue.ingest.audio import Audio, AudioReader
-from voicequeue.ingest.audio.looks import UNKNOWN
+from voicequeue.ingest.audio.sniff import UNKNOWN
 
 
 def read(data: bytes, piece: int = 65_536) -> Audio:
@@ -20,7 +20,7 @@ def read(data: bytes, piece: int = 65_536) -> Audio:
     reader = AudioReader()
     for start in range(0, len(data), piece):
         reader.feed(data[start : start + piece])
-    return reader.end()
+    return reader.finish()
 
 
 STEREO = b"\xff\xfb\x90\x44" + bytes(413)
@@ -67,11 +67,11 @@ def test_a_whole_recording_is_read_as_long_as_it_is(name: str) -> None:
 @pytest.mark.parametrize(
     ("data", "missing"),
     [
-        (wav(12)[:-20_000], "announces 48,000 bytes of sound, 28,000 are there"),
-        (rf64(12)[:-20_000], "announces 48,000 bytes of sound, 28,000 are there"),
+        (wav(12)[:-20_000], "announces 48,000 bytes of sound, 28,000 are present"),
+        (rf64(12)[:-20_000], "announces 48,000 bytes of sound, 28,000 are present"),
         (wav(12)[:30], "ends before the sound begins"),
-        ((xing(459, 459 * 417) + mp3(12))[:100_000], "announces 459 frames of sound, 238 are there"),
-        ((vbri(459, 459 * 417) + mp3(12))[:100_000], "announces 459 frames of sound, 238 are there"),
+        ((xing(459, 459 * 417) + mp3(12))[:100_000], "announces 459 frames of sound, 238 are present"),
+        ((vbri(459, 459 * 417) + mp3(12))[:100_000], "announces 459 frames of sound, 238 are present"),
         ((xing(0, 459 * 417, flags=2) + mp3(12))[:100_000], "announces 191,403 bytes of sound"),
     ],
     ids=["WAV", "RF64", "WAV without sound", "Info", "VBRI", "Xing with bytes alone"],
@@ -113,7 +113,7 @@ def test_anything_else_is_called_what_it_looks_like(words: str) -> None:
     """Whatever its name ends with."""
     found = read(OTHERS[words])
 
-    assert (found.format, found.is_taken, found.seconds) == (words, False, 0)
+    assert (found.format, found.is_accepted, found.seconds) == (words, False, 0)
     assert read(OTHERS[words], 3) == found
 
 

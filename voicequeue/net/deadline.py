@@ -28,12 +28,12 @@ class Deadline:
         """Return the seconds left for connecting."""
         return max(0.01, self._connected_until - time.monotonic())
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Return the seconds that the next read or write may take. Raises TimeoutError when none are left."""
-        left = self._until - time.monotonic()
-        if left <= 0:
+        remaining = self._until - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError
-        return left if self._times.silent_s is None else min(left, self._times.silent_s)
+        return remaining if self._times.silent_s is None else min(remaining, self._times.silent_s)
 
     def headers_received(self) -> None:
         """Start the time of the body."""
@@ -54,7 +54,7 @@ class Deadline:
         if times.silent_s is not None and time.monotonic() < self._until:
             return RequestFailed(f"no answer within {min(times.whole_s, times.silent_s):.3g} s")
         if self._has_headers and self._until < self._end:
-            return TooSlow(f"less than {times.least_speed / 1000:g} kB a second came for {times.slow_s:g} s")
+            return TooSlow(f"slower than {times.least_speed / 1000:g} kB a second for {times.slow_s:g} s")
         return RequestFailed(f"no answer within {(not self._has_headers and times.answer_s) or times.whole_s:g} s")
 
 
@@ -66,7 +66,7 @@ class DeadlineSocket:
 
     def sendall(self, data: bytes) -> None:
         """Send all of `data`. Raises TimeoutError."""
-        self._sock.settimeout(self._deadline.left_s())
+        self._sock.settimeout(self._deadline.remaining_s())
         self._sock.sendall(data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
@@ -87,7 +87,7 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._deadline.left_s())
+        self._sock.settimeout(self._deadline.remaining_s())
         return self._file.readinto(buffer)
 
     def close(self) -> None:

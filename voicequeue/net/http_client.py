@@ -31,7 +31,7 @@ _NUMBER_MAX = 10**15 - 1
 
 
 class Refused(Exception):
-    """The URL is invalid, or leads to an address that is not allowed; the text gives the reason and no URL."""
+    """The URL is invalid, or its address is not allowed; the text gives the reason and no URL."""
 
 
 class RequestFailed(Exception):
@@ -133,7 +133,7 @@ class Response:
         while piece := self._read():
             size += len(piece)
             if size > at_most:
-                raise TooLarge(f"more than {at_most:,} bytes came")
+                raise TooLarge(f"larger than {at_most:,} bytes")
             yield piece
 
 

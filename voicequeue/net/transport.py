@@ -111,7 +111,7 @@ class _Connection(HTTPConnection):
         """Connect, with TLS for the name of the host, not its address. Raises Refused, RequestFailed, OSError."""
         sock = _connected(self._target.host, self._target.port, self._allowed, self._deadline)
         try:
-            sock.settimeout(self._deadline.left_s())  # limits the handshake as a whole
+            sock.settimeout(self._deadline.remaining_s())  # limits the handshake as a whole
             if self._target.is_secure:
                 sock = self._tls.wrap_socket(sock, server_hostname=self.host)
         except BaseException:
@@ -180,9 +180,9 @@ def _resolved(host: str, port: int, timeout_s: float) -> list[Any]:
     try:
         return addresses.result(timeout_s)
     except TimeoutError:
-        raise RequestFailed("its host is not found in time") from None
+        raise RequestFailed("its host name was not resolved in time") from None
     except (OSError, ValueError):
-        raise RequestFailed("its host is not known") from None
+        raise RequestFailed("its host name cannot be resolved") from None
 
 
 @contextmanager
@@ -199,6 +199,6 @@ def _failure(error: BaseException, deadline: Deadline) -> RequestFailed:
     if isinstance(error, TimeoutError):
         return deadline.exceeded()
     if isinstance(error, ssl.SSLCertVerificationError):
-        return RequestFailed("its certificate does not hold")
+        return RequestFailed("its certificate is not valid")
     is_truncated = isinstance(error, http.client.IncompleteRead | ConnectionResetError)
     return (TruncatedResponse if is_truncated else RequestFailed)(f"no answer: {type(error).__name__}")
