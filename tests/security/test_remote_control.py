@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from tests.security.envelopes import CORPUS
-from voicequeue.diagnostics.checkup import look, remarks
+from voicequeue.diagnostics.checkup import inspect, results
 from voicequeue.storage.job_store import Store
 from voicequeue.storage.keyspace import celery_root
 from workers.message_decoding import UnsoundError
@@ -92,7 +92,7 @@ def test_the_doctor_names_a_key_of_a_wrong_type_with_its_cure(
     """Each worker ends because of it, at each start, until it is deleted."""
     name = f"{celery_root(prefix)}{key}"
     redis.set(name, "x")
-    found = [each for each in remarks(look(redis, store)) if each.check == "queues"]
+    found = [each for each in results(inspect(redis, store)) if each.check == "queues"]
 
     assert [each.what for each in found] == [f"the key {name} is a string and must be a {kind}: no worker can work"]
     assert f"DEL {name}" in found[0].todo

@@ -91,13 +91,13 @@ def with_another_secret(setup: Setup) -> None:
 @pytest.mark.parametrize(
     ("broken", "check", "what", "todo"),
     [
-        (without_persistence, "persistence", "a restart forgets", "appendonly yes"),
+        (without_persistence, "persistence", "a restart loses", "appendonly yes"),
         (with_eviction, "eviction", "allkeys-lru", "maxmemory-policy noeviction"),
         (with_too_few_replicas, "redis", "refuses writes: NOREPLICAS", "connect them"),
         (with_a_wrong_key, "upstream", "does not accept MUSICAPI_KEY", "voicequeue resume"),
         (with_a_clock_that_is_off, "clock", "the clock of g1 is 301 s behind", "chrony"),
-        (without_a_worker, "workers", "no worker was heard", "celery -A workers.app worker"),
-        (with_an_unreachable_public_url, "public url", "nobody answers", "does `web` run"),
+        (without_a_worker, "workers", "no worker has sent a heartbeat", "celery -A workers.app worker"),
+        (with_an_unreachable_public_url, "public url", "no response from", "check that `web` is running"),
         (without_a_secret, "settings", "VOICEQUEUE_SECRET: is required", "in the environment or in .env"),
         (with_flower_open, "flower", "FLOWER_BASIC_AUTH: is required", "FLOWER_BASIC_AUTH=user:"),
         (with_mixed_versions, "versions", "0.0.9 by w2", "finish the deploy"),
@@ -223,7 +223,7 @@ def test_a_setting_that_is_none_is_named_with_the_one_that_was_meant(setup: Setu
     [remark] = setup.told()[1]
 
     assert (remark["what"], remark["todo"]) == (
-        "VOICEQUEUE_MAX_INFLIGHT is no setting",
+        "VOICEQUEUE_MAX_INFLIGHT is not a setting",
         "did you mean VOICEQUEUE_MAX_IN_FLIGHT?",
     )
 
@@ -235,7 +235,7 @@ def test_another_server_at_the_public_url_is_no_gateway_of_ours(setup: Setup, si
 
     [remark] = [each for each in setup.told()[1] if each["check"] == "public url"]
 
-    assert "no gateway of ours" in remark["what"]
+    assert "not a gateway of this queue" in remark["what"]
 
 
 def test_work_that_lies_around_is_named(setup: Setup) -> None:
@@ -249,7 +249,7 @@ def test_work_that_lies_around_is_named(setup: Setup) -> None:
     assert told == {
         "gate": "the gate is closed: unauthorized (401)",
         "jobs": "1 jobs may have been charged",
-        "messages": "1,001 messages lie in the queue submit",
+        "messages": "1,001 messages are waiting in the queue submit",
     }
     assert setup.store.counts()[State.UNSURE] == 1
 
@@ -268,7 +268,7 @@ def test_a_job_that_upstream_refuses_while_it_takes_others_is_named(setup: Setup
 
     [named] = [each["what"] for each in setup.told()[1] if each["check"] == "jobs"]
 
-    assert named == f"upstream refuses job {poison} while it takes others, 2 times by now (persona not found)"
+    assert named == f"upstream refuses job {poison} while it accepts others, 2 times so far (persona not found)"
 
 
 def test_a_person_reads_what_to_do_below_each_finding(setup: Setup) -> None:
@@ -280,4 +280,4 @@ def test_a_person_reads_what_to_do_below_each_finding(setup: Setup) -> None:
 
     assert code == 1
     assert told.index("✓ persistence") < told.index("✗ eviction") < told.index("→ maxmemory-policy noeviction")
-    assert told.rstrip().endswith("1 to mend, 0 to look at")
+    assert told.rstrip().endswith("1 errors, 0 warnings")

@@ -12,7 +12,7 @@ from celery import Celery
 from tasks.enqueue import ENQUEUE
 from tests.integration.doctor.conftest import Setup
 from voicequeue.cli.examine import examine
-from voicequeue.diagnostics import neighbours
+from voicequeue.diagnostics import shared_database
 from voicequeue.storage.job_store import Store, connect
 
 
@@ -34,11 +34,11 @@ def test_what_shares_the_database_is_named(setup: Setup, durable: str) -> None:
         another.set("{voicequeue}:job:1", "")
 
         setup.env("REDIS_URL", unshared)
-        assert of_the_database(setup, "fine")[0] == "this queue has it to itself"
+        assert of_the_database(setup, "fine")[0] == "only this queue uses it"
         setup.env("REDIS_URL", shared)
         fine, notes = of_the_database(setup, "fine"), of_the_database(setup, "note")
 
-    assert fine[0] == "it holds other queues, apart from this one: other (1 workers alive)"
+    assert fine[0] == "it contains other queues beside this one: other (1 workers alive)"
     assert re.fullmatch(r"other databases share this Redis's memory \(.*db2: 1 keys\)", fine[1])
     assert notes == [
         "1 queues of another Celery application are in this database: orders",
@@ -54,8 +54,8 @@ def test_jobs_that_no_worker_will_read_are_named(setup: Setup, durable: str) -> 
 
     assert of_the_database(setup, "warning") == [
         "messages were sent to a queue voicequeu, which has neither jobs nor processes",
-        "1 messages with jobs lie in intake, which no worker reads",
-        "1 messages with jobs lie in {voicequeue}:celery:celery, which no worker reads",
+        "1 messages with jobs are in intake, which no worker reads",
+        "1 messages with jobs are in {voicequeue}:celery:celery, which no worker reads",
     ]
     assert of_the_database(setup, "note") == []
 
@@ -74,9 +74,9 @@ def test_a_user_of_one_queue_alone_is_told_what_redis_lets_it_see(setup: Setup, 
 
 def test_of_many_keys_some_are_looked_at_and_that_is_said(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis has other work."""
-    monkeypatch.setattr(neighbours, "SEARCH_S", 0)
-    setup.redis.mset({f"{{voicequeue}}:job:{number}": "" for number in range(3 * neighbours.PAGE)})
+    monkeypatch.setattr(shared_database, "SEARCH_S", 0)
+    setup.redis.mset({f"{{voicequeue}}:job:{number}": "" for number in range(3 * shared_database.PAGE)})
 
     [said] = of_the_database(setup, "fine")
 
-    assert re.search(r"\(1,\d{3} of 3,\d{3} keys were looked at\)", said)
+    assert re.search(r"\(1,\d{3} of 3,\d{3} keys were inspected\)", said)
