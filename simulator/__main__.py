@@ -54,14 +54,14 @@ async def _run(dials: Dials, options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simulator",
-        description="A stand-in for MusicAPI.",
+        description="Simulate MusicAPI.",
         epilog="dials:\n" + "\n".join(f"  {name:18}{meaning}" for name, meaning in MEANINGS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8900, help="of the API; 0 is a free one (default: 8900)")
-    parser.add_argument("--media-host", help="by which links name this machine (default: as the caller did)")
-    parser.add_argument("--control-port", type=int, default=8901, help="0 is a free one (default: 8901)")
+    parser.add_argument("--port", type=int, default=8900, help="port of the API; 0 selects a free one (default: 8900)")
+    parser.add_argument("--media-host", help="host in the links of files (default: that of the request)")
+    parser.add_argument("--control-port", type=int, default=8901, help="0 selects a free one (default: 8901)")
     parser.add_argument(
         "--dial", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON or a bare word"
     )
@@ -79,7 +79,7 @@ def _setting(text: str) -> tuple[str, object]:
 
 
 def _allow_many_connections() -> None:
-    # The usual soft limit of 1,024 open files is under what a thousand clients and the webhooks need.
+    # The usual soft limit of 1,024 open files is too low for a thousand clients and the webhooks.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,13 +1,13 @@
-"""One clock for everything: Unix seconds that never jump."""
+"""The clock of the simulator: Unix seconds that never jump."""
 
 import time
 from collections.abc import Callable
 
-#: Returns the present moment in Unix seconds.
+#: Returns the current time in Unix seconds.
 Clock = Callable[[], float]
 
 
 def steady_clock() -> Clock:
-    """A clock that shows the wall's time at its start and from then on counts steadily, whatever NTP does."""
+    """Return a clock that starts at the wall-clock time and is monotonic from then on."""
     offset = time.time() - time.monotonic()
     return lambda: time.monotonic() + offset

@@ -1,4 +1,4 @@
-"""The control port: turn the dials, read the ledger, settle tasks. No fault ever touches it."""
+"""The control port: dials, ledger, tasks. It is not subject to faults."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Control:
         self._api_listener = api_listener
 
     def app(self) -> web.Application:
-        """The routes."""
+        """Return the application with its routes."""
         app = web.Application()
         app.add_routes(
             [
@@ -42,7 +42,7 @@ class Control:
         return app
 
     async def healthz(self, _: web.Request) -> web.Response:
-        """GET: it runs."""
+        """GET: the health of the process."""
         return web.json_response({"status": "ok"})
 
     async def dials(self, _: web.Request) -> web.Response:
@@ -69,7 +69,7 @@ class Control:
         return web.json_response({"credits_left": ledger.credits_left})
 
     async def reset(self, _: web.Request) -> web.Response:
-        """POST: forget tasks, charges, counts and webhooks to come; the credits and the draws start again."""
+        """POST: remove tasks, charges, counts and pending webhooks; restore the credits and the random values."""
         await self._webhooks.forget()
         self._music_api.reset()
         return web.json_response({"credits_left": self._music_api.ledger.credits_left})
@@ -81,11 +81,11 @@ class Control:
         return web.json_response({"refuses_for_s": for_s})
 
     async def finish(self, request: web.Request) -> web.Response:
-        """POST: a task in progress is ready now; 404 for an unknown one, 409 for one that is settled."""
+        """POST: make a task in progress ready now; 404 for an unknown one, 409 for a settled one."""
         return self._settle(request, fails=False)
 
     async def fail(self, request: web.Request) -> web.Response:
-        """POST: a task in progress fails now; 404 for an unknown one, 409 for one that is settled."""
+        """POST: make a task in progress fail now; 404 for an unknown one, 409 for a settled one."""
         return self._settle(request, fails=True)
 
     def _settle(self, request: web.Request, *, fails: bool) -> web.Response:
