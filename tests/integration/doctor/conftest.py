@@ -1,4 +1,4 @@
-"""A deployment in good order, which each test breaks in one way."""
+"""A deployment without problems, which each test breaks in one way."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ KEY = "the-key-of-the-account"
 
 @pytest.fixture(scope="module")
 def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Valkey as config/valkey.conf has it; its URL."""
-    kept = {"appendonly": "yes", "appendfsync": "always", "dir": str(tmp_path_factory.mktemp("valkey"))}
-    with ValkeyServer(port=free_port(), config=kept) as server:
+    """Run a Valkey configured like config/valkey.conf, and yield its URL."""
+    config = {"appendonly": "yes", "appendfsync": "always", "dir": str(tmp_path_factory.mktemp("valkey"))}
+    with ValkeyServer(port=free_port(), config=config) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 
 @pytest.fixture(scope="module")
 def gateway(durable: str) -> Iterator[str]:
-    """A gateway with this secret, its address; under another prefix, where its own pulse is nobody's business."""
+    """Run a gateway with this secret, and yield its URL. Its prefix differs, so that its heartbeats do not count."""
     port = free_port()
     settings = Settings(_env_file=None, REDIS_URL=durable, secret=SECRET, prefix="elsewhere")
     server = uvicorn.Server(uvicorn.Config(build(settings), port=port, log_level="critical"))
@@ -53,26 +53,26 @@ def gateway(durable: str) -> Iterator[str]:
 
 @dataclass
 class Setup:
-    """A deployment, its environment, and the doctor who looks at it."""
+    """A deployment, its environment, and the doctor's results."""
 
     redis: Redis
     store: Store
     env: Callable[[str, str], None]
     capsys: pytest.CaptureFixture[str]
 
-    def heard(self, kind: str = "worker", name: str = "w1", seconds_ahead: float = 0, **more: Any) -> None:
-        """A process lives, with the settings of this environment, a clock that is ahead and what else it says."""
+    def send_heartbeat(self, kind: str = "worker", name: str = "w1", seconds_ahead: float = 0, **more: Any) -> None:
+        """Send a heartbeat of a process with this environment's settings, a clock that is ahead, and other facts."""
         with pytest.MonkeyPatch.context() as host:
             host.setattr(
                 "voicequeue.storage.heartbeats.time", SimpleNamespace(time=lambda: time.time() + seconds_ahead)
             )
             self.store.pulses[kind].heard(name, self.store.clock(), {**facts(load(), kind), **more})
 
-    def told(self, *, strict: bool = False) -> tuple[int, list[dict[str, str]]]:
-        """The exit code, and what is not fine."""
+    def results(self, *, strict: bool = False) -> tuple[int, list[dict[str, str]]]:
+        """Return the exit code, and the results of failed checks."""
         code = examine(strict=strict, as_json=True)
-        remarks = json.loads(self.capsys.readouterr().out)["remarks"]
-        return code, [each for each in remarks if each["level"] != "fine"]
+        results = json.loads(self.capsys.readouterr().out)["remarks"]
+        return code, [result for result in results if result["level"] != "fine"]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def setup(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Setup]:
-    """All is well: a durable Redis, a worker, a gateway that upstream reaches, a key that it takes."""
+    """Provide a deployment without problems: a durable Redis, a worker, a reachable gateway, a valid key."""
     simulator.turn(api_key=KEY)
     monkeypatch.chdir(tmp_path)
     for name, value in {
@@ -96,9 +96,9 @@ def setup(
     }.items():
         monkeypatch.setenv(name, value)
     redis = connect(durable)
-    found = Setup(redis, Store(redis), monkeypatch.setenv, capsys)
-    found.heard()
-    yield found
+    deployment = Setup(redis, Store(redis), monkeypatch.setenv, capsys)
+    deployment.send_heartbeat()
+    yield deployment
     redis.config_set("min-replicas-to-write", 0)
     redis.flushall()
     redis.config_set("maxmemory-policy", "noeviction")

@@ -1,4 +1,4 @@
-"""Where `voicequeue doctor` looks for the workers' own checks."""
+"""`voicequeue doctor` imports nothing from the working directory."""
 
 from __future__ import annotations
 
