@@ -8,13 +8,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from simulator.api import Api
-from simulator.clock import steady_clock
-from simulator.control import Control
-from simulator.dials import MEANINGS, BadDial, Dials
-from simulator.doors import Door
-from simulator.musicapi import MusicApi
-from simulator.webhooks import Postman
+from simulator.engine.clock import steady_clock
+from simulator.engine.dials import MEANINGS, Dials, InvalidDial
+from simulator.engine.musicapi import MusicApi
+from simulator.server.api import Api
+from simulator.server.control import Control
+from simulator.server.listener import Listener
+from simulator.server.webhooks import WebhookSender
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         dials = Dials().changed(dict(options.dial))
-    except BadDial as error:
+    except InvalidDial as error:
         _parser().error(str(error))
     _allow_many_connections()
     try:
@@ -38,28 +38,30 @@ async def _run(dials: Dials, options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     music_api = MusicApi(dials)
-    postman = Postman(music_api, clock)
-    api = Api(music_api, postman, clock, media_host=options.media_host)
-    api_door = Door(api.app(), options.host, options.port)
-    control_door = Door(Control(music_api, postman, clock, api_door).app(), options.host, options.control_port)
-    await api_door.open()
-    await control_door.open()
-    print(f"simulator: api {api_door.url} control {control_door.url}", flush=True)
+    webhooks = WebhookSender(music_api, clock)
+    api = Api(music_api, webhooks, clock, media_host=options.media_host)
+    api_listener = Listener(api.app(), options.host, options.port)
+    control_listener = Listener(
+        Control(music_api, webhooks, clock, api_listener).app(), options.host, options.control_port
+    )
+    await api_listener.open()
+    await control_listener.open()
+    print(f"simulator: api {api_listener.url} control {control_listener.url}", flush=True)
     await stop.wait()
-    await asyncio.gather(api_door.close(), control_door.close(), postman.close())
+    await asyncio.gather(api_listener.close(), control_listener.close(), webhooks.close())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simulator",
-        description="A stand-in for MusicAPI.",
+        description="Simulate MusicAPI.",
         epilog="dials:\n" + "\n".join(f"  {name:18}{meaning}" for name, meaning in MEANINGS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8900, help="of the API; 0 is a free one (default: 8900)")
-    parser.add_argument("--media-host", help="by which links name this machine (default: as the caller did)")
-    parser.add_argument("--control-port", type=int, default=8901, help="0 is a free one (default: 8901)")
+    parser.add_argument("--port", type=int, default=8900, help="port of the API; 0 selects a free one (default: 8900)")
+    parser.add_argument("--media-host", help="host in the links of files (default: that of the request)")
+    parser.add_argument("--control-port", type=int, default=8901, help="0 selects a free one (default: 8901)")
     parser.add_argument(
         "--dial", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON or a bare word"
     )
@@ -77,7 +79,7 @@ def _setting(text: str) -> tuple[str, object]:
 
 
 def _allow_many_connections() -> None:
-    # The usual soft limit of 1,024 open files is under what a thousand clients and the webhooks need.
+    # The usual soft limit of 1,024 open files is too low for a thousand clients and the webhooks.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

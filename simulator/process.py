@@ -1,20 +1,20 @@
-"""Run the simulator from a test or a benchmark: a process of its own, its dials and its ledger within reach."""
+"""Run the simulator as a process from a test or a benchmark, with access to its dials and its ledger."""
 
 import json
 import subprocess
 import sys
-from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+
+import requests
 
 _CHECKOUT = Path(__file__).parent.parent
-_PATIENCE_S = 30
+_TIMEOUT_S = 30
 
 
 class Refused(RuntimeError):
-    """The control port said no; the text says why."""
+    """The control port refused the call; the text gives the reason."""
 
 
 class Simulator:
@@ -34,19 +34,19 @@ class Simulator:
         self.stop()
 
     def dials(self) -> dict[str, Any]:
-        """All dials by name."""
+        """Return all dials by name."""
         return self.control("GET", "/dials")
 
     def turn(self, **dials: object) -> None:
-        """Set some dials. Raises Refused for an unknown one or a bad value, and then nothing is set."""
+        """Set some dials, all or none. Raises Refused for an unknown dial or an invalid value."""
         self.control("PATCH", "/dials", dials)
 
     def ledger(self, *, charges: bool = True) -> dict[str, Any]:
-        """What was called, charged and delivered; without the charges it stays small."""
+        """Return calls, charges and deliveries; without the charges the size is bounded."""
         return self.control("GET", f"/ledger?charges={charges:d}")
 
     def reset(self) -> None:
-        """Forget all that happened; the dials stay."""
+        """Remove all tasks and counts; the dials are kept."""
         self.control("POST", "/reset")
 
     def add_credits(self, number: int) -> None:
@@ -54,7 +54,7 @@ class Simulator:
         self.control("POST", "/credits", {"add": number})
 
     def refuse(self, for_s: float) -> None:
-        """Refuse connections to the API from now on, for so many seconds."""
+        """Refuse connections to the API for `for_s` seconds from now on."""
         self.control("POST", "/refuse", {"for_s": for_s})
 
     def finish(self, task_id: str) -> None:
@@ -66,23 +66,20 @@ class Simulator:
         self.control("POST", f"/tasks/{task_id}/fail")
 
     def control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """One call to the control port; its JSON object. Raises Refused with the text of any error."""
-        connection = HTTPConnection(urlsplit(self.control_url).netloc, timeout=_PATIENCE_S)
-        try:
-            connection.request(method, path, body=None if body is None else json.dumps(body))
-            answer = connection.getresponse()
-            told: dict[str, Any] = json.loads(answer.read())
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise Refused(told["error"])
-        return told
+        """Call the control port and return its JSON object. Raises Refused with the text of an error."""
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy could not reach this machine
+            response = session.request(method, self.control_url + path, json=body, timeout=_TIMEOUT_S)
+        answer: dict[str, Any] = response.json()
+        if response.status_code != 200:
+            raise Refused(answer["error"])
+        return answer
 
     def stop(self) -> int:
-        """End the process; its exit code."""
+        """Stop the process and return its exit code."""
         self.process.terminate()
         try:
-            return self.process.wait(_PATIENCE_S)
+            return self.process.wait(_TIMEOUT_S)
         finally:
             self.process.kill()
             if self.process.stdout:

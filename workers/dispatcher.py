@@ -37,8 +37,6 @@ PAUSE_AFTER_WAKE_UP = 1 / 2
 #: The fact of a heartbeat that gives the number of processes that run a worker's tasks.
 PROCESSES = "processes"
 
-#: Workers whose last heartbeat is older than this (seconds) are not counted.
-
 #: Jobs that one script admits; Redis does nothing else meanwhile.
 ADMIT_MAX = 500
 

@@ -1,4 +1,4 @@
-"""One callback: signed by the Standard Webhooks spec, sent, and what the answer means."""
+"""Sign and send one callback by the Standard Webhooks specification, and classify the response."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from standardwebhooks import Webhook
 
 from voicequeue.auth.signatures import receiver_secret
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Target, Times, Unanswered, request
+from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, request
 from voicequeue.storage.callbacks import Call, Undeliverable
 
-#: A receiver that says so, or does not answer, is not there for anybody.
-_NOT_THERE = frozenset({429, 502, 503, 504})
+#: Statuses of a receiver that is not available for any callback.
+_UNAVAILABLE = frozenset({429, 502, 503, 504})
 
 _AGENT = f"voicequeue/{version('voicequeue')}"
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The receiver has it."""
+    """The receiver accepted the callback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """It failed, for now. `host_is_there` says whether the receiver can take others; `after` (seconds) is
-    when it wants to be tried again."""
+    """A temporary failure.
+
+    `host_is_there`: the receiver can accept other callbacks. `after`: its Retry-After in seconds.
+    """
 
     reason: str
     host_is_there: bool = True
@@ -40,7 +42,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """No further try would do better."""
+    """A permanent failure: further attempts would not succeed."""
 
     reason: str
 
@@ -49,10 +51,10 @@ Answer = Delivered | Again | Never
 
 
 class Sender:
-    """Signs and sends. Safe to share between threads.
+    """Sign and send callbacks. Safe to share between threads.
 
-    From each of the `secrets` one follows that is the receiver's own. All of them sign, so that it may go over from one
-    to the other.
+    The receiver's own secret is derived from each of `secrets`. The request carries a signature for each, so that
+    receivers can switch from one to the next.
     """
 
     def __init__(self, secrets: Sequence[str], *, allowed: Allowed, times: Times, certificates: str = "") -> None:
@@ -66,14 +68,14 @@ class Sender:
         return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
 
     def send(self, call: Call, target: Target, now: float) -> Answer:
-        """Try it once."""
+        """Make one attempt. `now` (Unix seconds) is this host's time, which receivers compare with theirs."""
         if not self._secrets:
-            return Again("nothing can be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
+            return Again("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
         try:
             return self._send(target, call.id, call.body(), now)
         except (Undeliverable, Refused) as error:
             return Never(str(error))
-        except Unanswered as error:
+        except RequestFailed as error:
             return Again(str(error), host_is_there=False)
 
     def _send(self, target: Target, callback_id: str, body: bytes, now: float) -> Answer:
@@ -86,13 +88,13 @@ class Sender:
             times=self._times,
             tls=self._tls,
         ) as response:
-            return judged(response.status, response.number("Retry-After"))
+            return judged(response.status, response.retry_after_s())
 
     def headers(self, target: Target, callback_id: str, body: bytes, now: float) -> dict[str, str]:
-        """Return what the receiver verifies. Source: the Standard Webhooks spec."""
-        at = datetime.fromtimestamp(int(now), UTC)  # the library reads any other zone wrongly
+        """Return the headers that the receiver verifies. Source: the Standard Webhooks specification."""
+        timestamp = datetime.fromtimestamp(int(now), UTC)  # the library misreads other time zones
         secrets = (receiver_secret(secret, target.site) for secret in self._secrets)
-        signatures = [Webhook(secret).sign(callback_id, at, body.decode()) for secret in secrets]
+        signatures = [Webhook(secret).sign(callback_id, timestamp, body.decode()) for secret in secrets]
         return {
             "Content-Type": "application/json",
             "User-Agent": _AGENT,
@@ -103,11 +105,11 @@ class Sender:
 
 
 def judged(status: int, retry_after: float | None) -> Answer:
-    """What the receiver's answer means."""
+    """Classify the receiver's response."""
     if 200 <= status < 300:
         return Delivered()
     if status == 410:
-        return Never("HTTP 410: the receiver wants no more of it")
+        return Never("HTTP 410: the receiver is gone for good")
     if 300 <= status < 400:
         return Again(f"HTTP {status}: redirects are not followed")
-    return Again(f"HTTP {status}", status not in _NOT_THERE, retry_after or 0.0)
+    return Again(f"HTTP {status}", status not in _UNAVAILABLE, retry_after or 0.0)

@@ -19,14 +19,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, ClassVar
 
 from tasks.musicapi.layers import MESSAGE_MAX, code_of, message_of, named, says_no, word_of
 from voicequeue.domain.clip import Phase, phase_of
-from voicequeue.texts import real_number
+from voicequeue.net.retry_after import parse_http_date, parse_retry_after
 
 #: What upstream says where it refuses a text, whatever words of that text it quotes.
 _MODERATION = re.compile(
@@ -58,9 +56,6 @@ _CANNOT_PAY = re.compile(
 )
 #: What is between quotes is somebody else's text. An apostrophe is no quote.
 _QUOTED = re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"|“[^”]*”|‘[^’]*’")
-
-#: No date of HTTP is longer (characters).
-_DATE_MAX = 100
 
 #: Beside a 2xx: upstream's own trouble, which may have come after the charge.
 _OWN_TROUBLE = re.compile(r"\b(internal|server error|gateway|time[d -]?out|unexpected|exception|unavailable)\b")
@@ -156,13 +151,13 @@ def from_answer(status: int, body: Any, headers: Mapping[str, str], now: float) 
     if status >= 500 or status < 400:
         return NoAnswer(said)
     if status == 429:
-        return SlowDown(message, retry_after(headers.get("Retry-After"), now))
+        return SlowDown(message, parse_retry_after(headers.get("Retry-After"), now))
     if status in (401, 407):
         return Unauthorized(message)
     # 404 and 405 speak of the address, not of the job: a wrong base URL must not fail every job.
     if status in (404, 405, 408) or (body is None and status != 402):
         return Unavailable(said)
-    return _in_words(status, message, retry_after(headers.get("Retry-After"), now))
+    return _in_words(status, message, parse_retry_after(headers.get("Retry-After"), now))
 
 
 def _in_words(status: int, message: str, wait: float | None) -> UpstreamError:
@@ -197,26 +192,7 @@ def refused_as(body: Any) -> int | None:
     return None if is_success or type(_in_words(400, text, None)) is Refused else 400
 
 
-def retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait, from a Retry-After header in either of its forms; None if there is none."""
-    if value is None:
-        return None
-    if (seconds := real_number(value)) is not None:
-        return max(0.0, seconds)
-    at = _moment(value)
-    return None if at is None else max(0.0, at - now)
-
-
 def answered_at(headers: Mapping[str, str], now: float) -> float:
     """Return when an answer was made by its sender's clock, which may differ from ours; `now` if it does not say."""
-    at = _moment(headers.get("Date", ""))
+    at = parse_http_date(headers.get("Date", ""))
     return now if at is None else at
-
-
-def _moment(date: str) -> float | None:
-    """Return a date of HTTP in Unix seconds; None where it is none."""
-    try:
-        at = parsedate_to_datetime(date[:_DATE_MAX])
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.faults import GARBAGE
+from simulator.engine.faults import GARBAGE
 from tasks.musicapi import (
     CannotPay,
     Cost,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from simulator.dials import CLIPS_SHAPES, FAILURE_SHAPES, TASK_ID_PLACES, VOICE_SHAPES
-from simulator.faults import GET_FAULTS, POST_FAULTS, TASK_FAULTS
+from simulator.engine.dials import CLIPS_SHAPES, FAILURE_SHAPES, TASK_ID_PLACES, VOICE_SHAPES
+from simulator.engine.faults import GET_FAULTS, POST_FAULTS, TASK_FAULTS
 from simulator.process import Simulator
 from tasks.musicapi import (
     CannotPay,

@@ -12,7 +12,7 @@ from simulator.process import Simulator
 
 
 class Client(requests.Session):
-    """A plain HTTP client of the API: knows its address, carries a token and never waits for long."""
+    """An HTTP client of the API with its base URL, a token and a timeout."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
@@ -21,26 +21,26 @@ class Client(requests.Session):
         self._base_url = base_url
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        """As requests does it; the URL may be a path."""
+        """Send a request; the URL may be a path."""
         kwargs.setdefault("timeout", 10)
         return super().request(method, urljoin(self._base_url, str(url)), *args, **kwargs)
 
 
 @pytest.fixture
 def api(simulator: Simulator) -> Iterator[requests.Session]:
-    """A client of the simulator's API."""
+    """Yield a client of the simulator's API."""
     with Client(simulator.api_url) as client:
         yield client
 
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Waits until a condition holds; fails the test when that takes more than 10 seconds."""
+    """Return a function that waits for a condition, up to 10 seconds."""
 
     def wait(condition: Callable[[], bool]) -> None:
         give_up_at = time.monotonic() + 10
         while not condition():
-            assert time.monotonic() < give_up_at, "it never came true"
+            assert time.monotonic() < give_up_at, "the condition was not met in 10 s"
             time.sleep(0.005)
 
     return wait

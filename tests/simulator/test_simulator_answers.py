@@ -1,12 +1,12 @@
-"""The stand-in plays the answers that clients of the real API report: refusals, shapes, late links, other prices."""
+"""The simulator produces the responses that clients of the real API report: refusals, shapes, late links, prices."""
 
 from typing import Any
 
 import pytest
 import requests
 
+from simulator.contract.refusals import LIMITS, REFUSALS
 from simulator.process import Simulator
-from simulator.refusals import LIMITS, REFUSALS
 from tests.simulator.test_simulator_contract import CREDITS, MUSIC, RECORDING, SONG, TASK, VOICE, ordered
 
 
@@ -14,7 +14,7 @@ from tests.simulator.test_simulator_contract import CREDITS, MUSIC, RECORDING, S
 def test_a_post_that_matches_is_refused_in_the_words_of_its_dial(
     simulator: Simulator, api: requests.Session, name: str
 ) -> None:
-    """Every refusal comes as it is listed, each time, costs nothing, and leaves other requests alone."""
+    """Every refusal is sent as listed, is not charged, and does not affect other requests."""
     simulator.turn(refuse_match="Dawn", refuse_with=name)
     refusals = [api.post(MUSIC, json=SONG) for _ in range(2)]
     expected = REFUSALS[name]
@@ -33,7 +33,7 @@ def test_polls_of_a_task_that_matches_are_always_refused(simulator: Simulator, a
 
 
 def test_get_credits_may_be_broken_for_good(simulator: Simulator, api: requests.Session) -> None:
-    """`credits_with` names its answer."""
+    """`credits_with` names the response."""
     simulator.turn(credits_with="error_500")
     assert api.get(CREDITS).status_code == 500
 
@@ -61,16 +61,16 @@ def test_a_limit_is_put_into_the_words_of_its_dial(simulator: Simulator, api: re
 def test_a_task_id_may_stand_in_other_places(
     simulator: Simulator, api: requests.Session, place: str, path: list[str | int]
 ) -> None:
-    """Wherever it stands, it is the id that was charged."""
+    """In each place it is the id that was charged."""
     simulator.turn(task_id_place=place)
-    found: Any = api.post(VOICE, json=RECORDING).json()
+    value: Any = api.post(VOICE, json=RECORDING).json()
     for step in path:
-        found = found[step]
-    assert found == simulator.ledger()["charges"][0]["task_id"]
+        value = value[step]
+    assert value == simulator.ledger()["charges"][0]["task_id"]
 
 
 def test_a_task_id_may_be_a_number(simulator: Simulator, api: requests.Session) -> None:
-    """The number can be asked about."""
+    """The number can be polled."""
     simulator.turn(task_id_number=True, voice_s=0)
     task_id = api.post(VOICE, json=RECORDING).json()["task_id"]
     assert isinstance(task_id, int)
@@ -103,7 +103,7 @@ def test_a_voice_may_show_its_persona_before_it_is_ready(
 
 
 def test_a_song_is_shown_in_each_of_its_shapes(simulator: Simulator, api: requests.Session) -> None:
-    """Clips stand under data, at the top, as songs or as a result, with clip_id or with id."""
+    """Clips are in data, at the top, in songs or in result, with clip_id or id."""
     simulator.turn(music_s=0)
     task_id = ordered(api, MUSIC, SONG)
     bodies = {}
@@ -133,9 +133,9 @@ def test_a_failure_may_come_without_the_word_failed(
     simulator.turn(voice_s=0, voice_failure=1, failure_shape=shape)
     answer = api.get(TASK + ordered(api, VOICE, RECORDING))
     assert answer.status_code == 200
-    seen = answer.json()
+    actual = answer.json()
     for name, value in body.items():
-        assert seen[name] == value if not isinstance(value, dict) else value.items() <= seen[name].items()
+        assert actual[name] == value if not isinstance(value, dict) else value.items() <= actual[name].items()
 
 
 def test_links_may_come_after_the_success(simulator: Simulator, api: requests.Session) -> None:
@@ -149,7 +149,7 @@ def test_links_may_come_after_the_success(simulator: Simulator, api: requests.Se
 
 
 def test_one_clip_may_never_settle_or_end_in_another_word(simulator: Simulator, api: requests.Session) -> None:
-    """`clip_stall` keeps it running, `clip_word` says how it failed."""
+    """`clip_stall` keeps it running, `clip_word` sets its final state."""
     simulator.turn(music_s=0, clip_stall=1)
     stalled = api.get(TASK + ordered(api, MUSIC, SONG)).json()["data"]
     simulator.turn(clip_stall=0, clip_failure=1, clip_word="moderated")
@@ -159,7 +159,7 @@ def test_one_clip_may_never_settle_or_end_in_another_word(simulator: Simulator, 
 
 
 def test_prices_are_dials(simulator: Simulator, api: requests.Session) -> None:
-    """What is taken is what the ledger shows for the charge."""
+    """The ledger shows the price of each charge."""
     simulator.turn(voice_credits=5)
     ordered(api, VOICE, RECORDING)
     ledger = simulator.ledger()

@@ -1,11 +1,11 @@
-"""The same seed and the same calls give the same run, in whatever order the calls arrive."""
+"""The same seed and the same calls give the same results, in any order."""
 
 from statistics import median
 from typing import Any
 
 import requests
 
-from simulator.chance import Chance
+from simulator.contract.chance import Chance
 from simulator.process import Simulator
 
 VOICE = "/api/v1/sonic/create-voice"
@@ -13,7 +13,7 @@ NAMES = [f"https://example.com/{number}.mp3" for number in range(40)]
 
 
 def outcome(api: requests.Session, audio_url: str) -> Any:
-    """What a client saw of one order: the lost answer, or the answer and the first poll."""
+    """Order a voice, and return the failure, or the response and the first poll."""
     try:
         answer = api.post(VOICE, json={"audio_url": audio_url})
     except requests.ConnectionError:
@@ -34,11 +34,15 @@ def test_a_run_repeats_itself_in_any_order(simulator: Simulator, api: requests.S
     second = {name: outcome(api, name) for name in reversed(NAMES)}
 
     assert first == second
-    assert {seen if isinstance(seen, str | int) else "answered" for seen in first.values()} == {"lost", 502, "answered"}
+    assert {result if isinstance(result, str | int) else "answered" for result in first.values()} == {
+        "lost",
+        502,
+        "answered",
+    }
 
 
 def test_another_seed_is_another_run(simulator: Simulator, api: requests.Session) -> None:
-    """Ids differ, and without a seed every start is another run."""
+    """The ids differ, and without a seed every run does."""
     ids = set()
     for seed in (1, 2, None, None):
         simulator.turn(seed=seed)
@@ -48,13 +52,13 @@ def test_another_seed_is_another_run(simulator: Simulator, api: requests.Session
 
 
 def test_the_same_order_twice_is_two_tasks(api: requests.Session) -> None:
-    """Each has an id of its own: the API knows no idempotency."""
+    """Each has its own id, because the API has no idempotency keys."""
     ids = {api.post(VOICE, json={"audio_url": NAMES[0]}).json()["task_id"] for _ in range(2)}
     assert len(ids) == 2
 
 
 def test_durations_spread_around_their_median() -> None:
-    """Log-normal: half lie under the median, none below zero; without jitter all are the median."""
+    """They are log-normal and positive; without jitter all equal the median."""
     chance = Chance(1)
     seconds = [chance.spread(10, 0.5, number) for number in range(2000)]
     assert 9.5 < median(seconds) < 10.5

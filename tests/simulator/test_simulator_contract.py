@@ -1,4 +1,4 @@
-"""The API keeps the contract: what it charges for, what a poll is told, what it refuses and in which words."""
+"""The API keeps the contract: charges, results of polls, and refusals with their texts."""
 
 from typing import Any
 from uuid import UUID
@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 import requests
 
-from simulator.clips import Clip
-from simulator.ledger import Task
-from simulator.orders import Song
+from simulator.contract.clips import Clip
+from simulator.contract.ledger import Task
+from simulator.contract.orders import Song
 from simulator.process import Simulator
 
 VOICE = "/api/v1/sonic/create-voice"
@@ -42,14 +42,14 @@ CLIP_FIELDS = {
 
 
 def ordered(api: requests.Session, path: str, body: dict[str, Any]) -> str:
-    """The task_id of a POST that must succeed."""
+    """Send a POST that must succeed, and return its task_id."""
     answer = api.post(path, json=body)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["task_id"])
 
 
 def test_a_voice_costs_4_credits_and_becomes_a_persona(simulator: Simulator, api: requests.Session) -> None:
-    """A recording is charged once, and every poll of its task tells the same persona with a readable name."""
+    """A recording is charged once, and every poll of its task returns the same persona with a readable name."""
     simulator.turn(voice_s=0)
     task_id = ordered(api, VOICE, RECORDING)
 
@@ -63,7 +63,7 @@ def test_a_voice_costs_4_credits_and_becomes_a_persona(simulator: Simulator, api
 
 
 def test_a_song_costs_15_credits_and_has_two_clips(simulator: Simulator, api: requests.Session) -> None:
-    """A song tells all fields of the contract for both clips, also with a persona that was made elsewhere."""
+    """Both clips have all fields of the contract, also with a persona from elsewhere."""
     simulator.turn(music_s=0)
     clips = api.get(TASK + ordered(api, MUSIC, SONG)).json()["data"]
 
@@ -93,27 +93,27 @@ def test_the_code_of_an_answer_takes_the_shape_of_its_dial(
 ) -> None:
     """`code` may be a number, a string or absent."""
     simulator.turn(code_shape=shape)
-    told = api.post(VOICE, json=RECORDING).json()
-    assert told == {**code, "message": "success", "task_id": simulator.ledger()["charges"][0]["task_id"]}
+    body = api.post(VOICE, json=RECORDING).json()
+    assert body == {**code, "message": "success", "task_id": simulator.ledger()["charges"][0]["task_id"]}
 
 
 def test_the_task_id_of_an_answer_may_sit_under_data(simulator: Simulator, api: requests.Session) -> None:
-    """`task_id_place` moves it there, and there alone."""
+    """`task_id_place` selects the field."""
     simulator.turn(task_id_place="data")
-    told = api.post(VOICE, json=RECORDING).json()
-    assert told["data"] == {"task_id": simulator.ledger()["charges"][0]["task_id"]}
-    assert "task_id" not in told
+    body = api.post(VOICE, json=RECORDING).json()
+    assert body["data"] == {"task_id": simulator.ledger()["charges"][0]["task_id"]}
+    assert "task_id" not in body
 
 
 def test_mixed_shapes_show_all_their_forms(simulator: Simulator, api: requests.Session) -> None:
-    """With `mixed` each answer takes one of the shapes, and in the long run every shape comes up."""
+    """With `mixed` each response has one of the shapes, and all of them occur."""
     simulator.turn(seed=1, voice_s=1000, code_shape="mixed", task_id_place="mixed", pending_shape="mixed")
-    told = [api.post(VOICE, json={"audio_url": f"https://example.com/{number}.mp3"}).json() for number in range(30)]
+    bodies = [api.post(VOICE, json={"audio_url": f"https://example.com/{number}.mp3"}).json() for number in range(30)]
     task_id = simulator.ledger()["charges"][0]["task_id"]
     polls = [api.get(TASK + task_id) for _ in range(30)]
 
-    assert {each.get("code") for each in told} == {200, "200", None}
-    assert {"task_id" in each for each in told} == {True, False}
+    assert {body.get("code") for body in bodies} == {200, "200", None}
+    assert {"task_id" in body for body in bodies} == {True, False}
     assert {(poll.status_code, poll.json().get("type")) for poll in polls} == {
         (200, "not_ready"),
         (202, "not_ready"),
@@ -140,7 +140,7 @@ def test_a_poll_of_a_task_in_progress_may_show_pending_clips(simulator: Simulato
 
 
 def test_clips_go_through_all_states_of_the_contract() -> None:
-    """A clip is pending, runs, streams, succeeds, and the first may be done before the second."""
+    """A clip is pending, running, streaming, succeeded; the first may succeed before the second."""
     task = Task("id", "music", "persona", "f", at=0, ready_at=100, base="http://x", song=Song("", "", "", ""))
     states = [tuple(Clip(task, number).state(moment) for number in (0, 1)) for moment in (0, 50, 80, 95, 100)]
     assert states == [
@@ -173,20 +173,20 @@ def test_a_failure_is_told_in_each_of_its_shapes(
     """Voices and songs fail as failed clips, as a failed object, or as an answer that is an error with HTTP 200."""
     simulator.turn(voice_s=0, music_s=0, voice_failure=1, music_failure=1)
     task_id = ordered(api, path, body)
-    told = {}
+    bodies = {}
     for shape in ("clips", "object", "answer"):
         simulator.turn(failure_shape=shape)
-        told[shape] = api.get(TASK + task_id).json()
+        bodies[shape] = api.get(TASK + task_id).json()
 
-    assert [clip["state"] for clip in told["clips"]["data"]] == ["failed"] * clips
-    assert told["object"]["data"]["state"] == "failed"
-    assert told["object"]["data"]["error"]
-    assert told["answer"]["status"] == "error"
-    assert told["answer"]["message"]
+    assert [clip["state"] for clip in bodies["clips"]["data"]] == ["failed"] * clips
+    assert bodies["object"]["data"]["state"] == "failed"
+    assert bodies["object"]["data"]["error"]
+    assert bodies["answer"]["status"] == "error"
+    assert bodies["answer"]["message"]
 
 
 def test_the_task_that_matches_fails_and_no_other(simulator: Simulator, api: requests.Session) -> None:
-    """`fail_match` picks a task by its audio_url, title or text."""
+    """`fail_match` selects a task by its audio_url, title or text."""
     simulator.turn(voice_s=0, music_s=0, fail_match="Morning", failure_shape="answer")
     voice, song = ordered(api, VOICE, RECORDING), ordered(api, MUSIC, SONG)
     assert "status" not in api.get(TASK + voice).json()
@@ -194,7 +194,7 @@ def test_the_task_that_matches_fails_and_no_other(simulator: Simulator, api: req
 
 
 def test_the_task_that_stalls_is_never_ready_by_itself(simulator: Simulator, api: requests.Session) -> None:
-    """`stall_match` picks a task that stays in progress until somebody settles it."""
+    """`stall_match` selects a task that stays in progress until the control port settles it."""
     simulator.turn(voice_s=0, stall_match="anna")
     task_id = ordered(api, VOICE, RECORDING)
     assert api.get(TASK + task_id).json()["type"] == "not_ready"
@@ -203,7 +203,7 @@ def test_the_task_that_stalls_is_never_ready_by_itself(simulator: Simulator, api
 
 
 def test_credits_and_extra_credits_add_up_to_what_is_left(simulator: Simulator, api: requests.Session) -> None:
-    """`extra_credits` is a share of what is left, never more."""
+    """`extra_credits` is a part of the balance, never more."""
     simulator.turn(credits=50, extra_credits=20)
     assert api.get(CREDITS).json() == {"credits": 30, "extra_credits": 20}
     simulator.turn(credits=5)
@@ -306,7 +306,7 @@ def test_moderation_refuses_the_request_that_matches(
 def test_every_call_needs_the_right_token(
     simulator: Simulator, api: requests.Session, header: str | None, text: str
 ) -> None:
-    """HTTP 401 for each route of the contract; once the dial is set, only its token is right."""
+    """HTTP 401 for each route of the contract; with the dial set, only its token is accepted."""
     simulator.turn(api_key="right")
     answers = [
         api.request(method, path, json=RECORDING, headers={"Authorization": header})
@@ -325,6 +325,6 @@ def test_unknown_and_missing_task_ids_are_refused(api: requests.Session) -> None
 
 
 def test_the_text_of_a_refusal_may_stand_in_message(simulator: Simulator, api: requests.Session) -> None:
-    """`error_place` moves it there."""
+    """`error_place` selects the field."""
     simulator.turn(error_place="message")
     assert api.post(VOICE, json={}).json()["message"] == "The 'audio_url' field is required."

@@ -1,4 +1,4 @@
-"""The control port: dials, ledger, credits, refusing, settling, starting anew."""
+"""The control port: dials, ledger, credits, refusals, settling and resets."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ RECORDING = {"audio_url": "https://example.com/anna.mp3"}
 
 
 def answers(api: requests.Session) -> bool:
-    """Whether the API can be reached."""
+    """Return whether the API can be reached."""
     try:
         return api.get(CREDITS).status_code == 200
     except requests.ConnectionError:
@@ -24,7 +24,7 @@ def answers(api: requests.Session) -> bool:
 
 
 def test_dials_can_be_turned_while_it_runs(simulator: Simulator) -> None:
-    """What is set is shown, and nothing else changes."""
+    """The changed dials are shown, and no others change."""
     before = simulator.dials()
     simulator.turn(voice_s=7, post_faults={"reset_after": 0.1})
     assert simulator.dials() == {**before, "voice_s": 7, "post_faults": {"reset_after": 0.1}}
@@ -49,7 +49,7 @@ def test_dials_can_be_turned_while_it_runs(simulator: Simulator) -> None:
     ],
 )
 def test_a_bad_dial_names_itself_and_nothing_is_set(simulator: Simulator, dials: dict[str, Any], text: str) -> None:
-    """The text says what is allowed; good dials beside it are not set either."""
+    """The text says what is allowed; valid dials of the same call are not set."""
     before = simulator.dials()
     with pytest.raises(Refused) as refused:
         simulator.turn(**{"jitter": 1, **dials})
@@ -58,10 +58,10 @@ def test_a_bad_dial_names_itself_and_nothing_is_set(simulator: Simulator, dials:
 
 
 def test_the_ledger_shows_charges_calls_and_answers(simulator: Simulator, api: requests.Session) -> None:
-    """Every call is counted by its kind and every answer by its status; each charge says what it was for."""
+    """Calls are counted by kind, responses by status; each charge names its subject."""
     task_id = api.post(VOICE, json=RECORDING).json()["task_id"]
     api.get(TASK + task_id)
-    api.get(TASK + "nobody")
+    api.get(TASK + "unknown")
     api.get(CREDITS)
 
     ledger = simulator.ledger()
@@ -84,14 +84,14 @@ def test_the_ledger_shows_charges_calls_and_answers(simulator: Simulator, api: r
 
 
 def test_the_ledger_can_leave_out_its_charges(simulator: Simulator, api: requests.Session) -> None:
-    """For runs with a hundred thousand of them."""
+    """This is for runs with a hundred thousand charges."""
     api.post(VOICE, json=RECORDING)
     ledger = simulator.ledger(charges=False)
     assert (ledger["charges"], ledger["charged"]) == ([], 1)
 
 
 def test_a_reset_forgets_everything_but_the_dials(simulator: Simulator, api: requests.Session) -> None:
-    """Tasks, charges and counts are gone, the credits are those of the dial."""
+    """Tasks, charges and counts are removed, and the credits are those of the dial."""
     simulator.turn(credits=100)
     fresh = simulator.ledger()
     task_id = api.post(VOICE, json=RECORDING).json()["task_id"]
@@ -104,7 +104,7 @@ def test_a_reset_forgets_everything_but_the_dials(simulator: Simulator, api: req
 
 
 def test_a_task_can_be_settled_by_hand_once(simulator: Simulator, api: requests.Session) -> None:
-    """It is ready or failed from then on; what is settled or unknown cannot be settled."""
+    """It is ready or failed from then on; a settled or unknown task cannot be settled."""
     simulator.turn(voice_s=1000)
     finished, failed = (api.post(VOICE, json=RECORDING).json()["task_id"] for _ in range(2))
     simulator.finish(finished)
@@ -113,14 +113,14 @@ def test_a_task_can_be_settled_by_hand_once(simulator: Simulator, api: requests.
     assert api.get(TASK + failed).json()["data"]["state"] == "failed"
     with pytest.raises(Refused, match="is settled already"):
         simulator.fail(finished)
-    with pytest.raises(Refused, match="there is no task nobody"):
-        simulator.finish("nobody")
+    with pytest.raises(Refused, match="there is no task unknown"):
+        simulator.finish("unknown")
 
 
 def test_a_port_refuses_connections_until_the_time_is_over(
     simulator: Simulator, api: requests.Session, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
-    """Kept-alive connections are closed too; the control port stays. A new time replaces the one before."""
+    """Idle connections are closed too, but not the control port. A new call replaces the former one."""
     assert answers(api)
 
     simulator.refuse(3600)
@@ -149,7 +149,7 @@ def test_a_bad_control_call_says_what_is_allowed(simulator: Simulator, path: str
 
 
 def test_no_fault_touches_the_control_port(simulator: Simulator) -> None:
-    """It answers at once, whatever the dials do to the API."""
+    """It responds at once with any dials."""
     simulator.turn(get_faults={"hang": 1}, post_faults={"hang_before": 1}, latency_s=1000)
     simulator.add_credits(1)
     assert simulator.ledger()["credits_left"] == 10_001

@@ -1,4 +1,4 @@
-"""The account's limits: credits, subscription, tasks at once, calls a minute."""
+"""The limits of the account: credits, subscription, tasks in progress, calls a minute."""
 
 import socket
 import time
@@ -7,19 +7,19 @@ from urllib.parse import urlsplit
 
 import requests
 
-from simulator.limits import Rate
+from simulator.engine.limits import Rate
 from simulator.process import Simulator
 
 VOICE = "/api/v1/sonic/create-voice"
 
 
 def record(api: requests.Session, number: int = 0) -> requests.Response:
-    """The answer to a POST for one more voice."""
+    """Order one more voice, and return the response."""
     return api.post(VOICE, json={"audio_url": f"https://example.com/{number}.mp3"})
 
 
 def test_a_charge_beyond_the_credits_is_refused(simulator: Simulator, api: requests.Session) -> None:
-    """HTTP 403 until somebody tops up; the credits never go below nothing."""
+    """HTTP 403 until the account is topped up; the balance is never negative."""
     simulator.turn(credits=7)
     answers = [record(api, number) for number in range(2)]
     assert [answer.status_code for answer in answers] == [200, 403]
@@ -32,7 +32,7 @@ def test_a_charge_beyond_the_credits_is_refused(simulator: Simulator, api: reque
 
 
 def test_an_account_without_subscription_is_charged_nothing(simulator: Simulator, api: requests.Session) -> None:
-    """HTTP 403 with the text of its own."""
+    """HTTP 403 with its own text."""
     simulator.turn(subscription=False)
     answer = record(api)
     assert (answer.status_code, answer.json()["error"][:42]) == (403, "You do not have an active subscription. Pl")
@@ -51,7 +51,7 @@ def test_tasks_beyond_the_concurrency_are_refused(simulator: Simulator, api: req
 
 
 def test_tasks_that_got_ready_make_room(simulator: Simulator, api: requests.Session) -> None:
-    """Only tasks in progress count, without anybody asking for the ready ones."""
+    """Only tasks in progress count, also if the ready ones were not polled."""
     simulator.turn(voice_s=0, concurrency=1)
     assert [record(api, number).status_code for number in range(5)] == [200] * 5
 
@@ -66,7 +66,7 @@ def test_posts_beyond_the_rate_are_refused_with_the_wait(simulator: Simulator, a
 
 
 def test_the_rate_lets_calls_through_as_time_goes_by() -> None:
-    """A burst is let through at once, then one call for each share of a minute."""
+    """A burst is accepted at once, then one call per interval."""
     rate = Rate()
     waits = [rate.wait(now, 60, 2) for now in (0, 0, 0, 0.5, 1, 1)]
     assert waits == [0, 0, 1, 0.5, 0, 1]
@@ -84,7 +84,7 @@ def test_retry_after_comes_in_both_forms(simulator: Simulator, api: requests.Ses
 
 
 def test_every_answer_takes_the_latency(simulator: Simulator, api: requests.Session) -> None:
-    """Polls and charges alike."""
+    """This covers polls and charges."""
     simulator.turn(latency_s=0.1)
     started_at = time.monotonic()
     assert record(api).status_code == 200
@@ -93,14 +93,14 @@ def test_every_answer_takes_the_latency(simulator: Simulator, api: requests.Sess
 
 
 def test_five_hundred_connections_are_served_at_once(simulator: Simulator) -> None:
-    """They are opened and asked before the first answer is read, and every one gets its answer."""
+    """All are opened before the first response is read, and each gets its response."""
     address = urlsplit(simulator.api_url)
     request = b"GET /api/v1/get-credits HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nConnection: close\r\n\r\n"
     sockets = [socket.create_connection((address.hostname, address.port), timeout=10) for _ in range(500)]
-    for each in sockets:
-        each.sendall(request)
+    for connection in sockets:
+        connection.sendall(request)
     answers = []
-    for each in sockets:
-        with each, each.makefile("rb") as stream:
+    for connection in sockets:
+        with connection, connection.makefile("rb") as stream:
             answers.append(stream.readline())
     assert set(answers) == {b"HTTP/1.1 200 OK\r\n"}

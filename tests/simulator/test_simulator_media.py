@@ -1,4 +1,4 @@
-"""The files behind a clip's links: real ones, whole or in part, and what can go wrong with them."""
+"""The files of a clip's links: real files, whole or in part, and their faults."""
 
 import pytest
 import requests
@@ -17,7 +17,7 @@ SONG = {
 
 @pytest.fixture
 def links(simulator: Simulator, api: requests.Session) -> list[dict[str, str]]:
-    """The two clips of a song that is ready."""
+    """Return the two clips of a song that is ready."""
     simulator.turn(music_s=0)
     task_id = api.post("/api/v1/sonic/create", json=SONG).json()["task_id"]
     clips: list[dict[str, str]] = api.get(f"/api/v1/sonic/task/{task_id}").json()["data"]
@@ -27,7 +27,7 @@ def links(simulator: Simulator, api: requests.Session) -> list[dict[str, str]]:
 def test_a_song_is_an_mp3_and_its_cover_a_png_each_of_its_own(
     simulator: Simulator, api: requests.Session, links: list[dict[str, str]]
 ) -> None:
-    """Of about the size that is dialled, and the same each time."""
+    """They have about the size of the dial, and are the same each time."""
     simulator.turn(media_bytes=50_000)
     songs = [api.get(clip["audio_url"]) for clip in links]
     covers = [api.get(clip["image_url"]).content for clip in links]
@@ -42,7 +42,7 @@ def test_a_song_is_an_mp3_and_its_cover_a_png_each_of_its_own(
 def test_a_part_is_given_if_the_file_is_still_the_same(
     simulator: Simulator, api: requests.Session, links: list[dict[str, str]]
 ) -> None:
-    """Else, or where parts are not given at all, the whole."""
+    """Otherwise, or with ranges off, the whole file is sent."""
     url = links[0]["audio_url"]
     whole = api.get(url)
     part = api.get(url, headers={"Range": "bytes=1000-", "If-Range": whole.headers["ETag"]})
@@ -62,7 +62,7 @@ def test_a_part_is_given_if_the_file_is_still_the_same(
 def test_a_file_that_is_cut_is_seen_to_be(
     simulator: Simulator, api: requests.Session, links: list[dict[str, str]], fault: str
 ) -> None:
-    """The connection ends before the length that was said."""
+    """The connection ends before the announced length."""
     simulator.turn(media_faults={fault: 1})
 
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
@@ -74,19 +74,19 @@ def test_a_file_that_is_cut_is_seen_to_be(
 def test_a_file_may_be_something_else(
     simulator: Simulator, api: requests.Session, links: list[dict[str, str]], fault: str, status: int
 ) -> None:
-    """Gone, an error, or a page."""
+    """It may be missing, an error, or a page."""
     simulator.turn(media_faults={fault: 1})
 
-    found = api.get(links[0]["audio_url"])
+    response = api.get(links[0]["audio_url"])
 
-    assert found.status_code == status
-    assert not found.content.startswith(b"ID3")
+    assert response.status_code == status
+    assert not response.content.startswith(b"ID3")
 
 
 def test_links_may_lead_elsewhere(simulator: Simulator, api: requests.Session, links: list[dict[str, str]]) -> None:
-    """To where the dial says."""
+    """`media_redirect` selects the target."""
     simulator.turn(media_redirect="http://10.0.0.1/secret")
 
-    found = api.get(links[0]["audio_url"], allow_redirects=False)
+    response = api.get(links[0]["audio_url"], allow_redirects=False)
 
-    assert (found.status_code, found.headers["Location"]) == (302, "http://10.0.0.1/secret")
+    assert (response.status_code, response.headers["Location"]) == (302, "http://10.0.0.1/secret")

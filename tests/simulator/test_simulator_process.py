@@ -1,4 +1,4 @@
-"""The process: its command line, its one line of output, its end, and that its page of documentation is complete."""
+"""The process: command line, output, shutdown, and complete documentation."""
 
 import re
 import signal
@@ -12,20 +12,20 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from simulator.dials import CHECKS
-from simulator.faults import GET_FAULTS, POST_FAULTS
+from simulator.engine.dials import CHECKS
+from simulator.engine.faults import GET_FAULTS, POST_FAULTS
 from simulator.process import Simulator
 
 FOLDER = Path(__file__).parents[2] / "simulator"
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A simulator that ends by itself."""
+    """Run a simulator that exits by itself."""
     command = [sys.executable, "-m", "simulator", *arguments]
     return subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_it_says_where_it_listens_and_ends_on_ctrl_c() -> None:
+def test_it_prints_its_ports_and_ends_on_ctrl_c() -> None:
     """One line once both ports are open, nothing else, and exit code 0."""
     command = [sys.executable, "-m", "simulator", "--port", "0", "--control-port=0"]
     with subprocess.Popen(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
@@ -51,7 +51,7 @@ def test_it_ends_in_time_with_clients_that_hang(eventually: Callable[[Callable[[
 
 
 def test_dials_can_be_set_at_the_start() -> None:
-    """As Python values here, as JSON or bare words on the command line."""
+    """They are Python values here, JSON or bare words on the command line."""
     with Simulator(voice_s=0.5, webhook="never", post_faults={"hang_after": 0.5}) as simulator:
         dials = simulator.dials()
     assert (dials["voice_s"], dials["webhook"], dials["post_faults"]) == (0.5, "never", {"hang_after": 0.5})
@@ -65,7 +65,7 @@ def test_dials_can_be_set_at_the_start() -> None:
         ("voice_s", "'voice_s' is not NAME=VALUE"),
     ],
 )
-def test_a_bad_dial_on_the_command_line_is_explained(setting: str, text: str) -> None:
+def test_an_invalid_dial_on_the_command_line_is_explained(setting: str, text: str) -> None:
     """Exit code 2, and the text names the dial."""
     ended = run("--dial", setting)
     assert ended.returncode == 2
@@ -74,22 +74,22 @@ def test_a_bad_dial_on_the_command_line_is_explained(setting: str, text: str) ->
 
 def test_a_port_that_is_taken_is_explained() -> None:
     """Exit code 1 and one sentence that names it."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         ended = run("--port", str(port), "--control-port", "0")
     assert ended.returncode == 1
     assert ended.stderr == f"simulator: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 def test_the_page_names_every_dial_and_every_fault() -> None:
-    """What can be set is documented."""
+    """All dials and faults are documented."""
     page = (FOLDER / "README.md").read_text()
     missing = [name for name in (*CHECKS, *POST_FAULTS, *GET_FAULTS) if f"`{name}`" not in page]
     assert missing == []
 
 
-def test_it_imports_nothing_of_the_project_it_stands_beside() -> None:
-    """Only the standard library, aiohttp and itself."""
+def test_it_imports_nothing_of_the_project() -> None:
+    """It imports only the standard library, aiohttp, requests and itself."""
     imports = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
-    roots = {root for path in FOLDER.glob("*.py") for root in imports.findall(path.read_text())}
-    assert roots - set(sys.stdlib_module_names) == {"aiohttp", "simulator"}
+    roots = {root for path in FOLDER.rglob("*.py") for root in imports.findall(path.read_text())}
+    assert roots - set(sys.stdlib_module_names) == {"aiohttp", "requests", "simulator"}

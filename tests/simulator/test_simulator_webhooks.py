@@ -1,4 +1,4 @@
-"""Webhooks arrive as the dials say, signed as the contract says, and tell what a poll would."""
+"""Webhooks are sent as the dials select, signed by the contract, with the result of a poll."""
 
 import hmac
 import json
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from simulator.ledger import Task
-from simulator.orders import Song
+from simulator.contract.ledger import Task
+from simulator.contract.orders import Song
 from simulator.process import Simulator
-from simulator.webhooks import planned
+from simulator.server.webhooks import planned
 
 VOICE = "/api/v1/sonic/create-voice"
 MUSIC = "/api/v1/sonic/create"
@@ -25,19 +25,19 @@ SONG = {"task_type": "persona_music", "persona_id": "p", "custom_mode": True, "m
 
 
 class Delivery(NamedTuple):
-    """One webhook as it arrived."""
+    """A received webhook."""
 
     headers: dict[str, str]
     raw: bytes
 
     @property
     def event(self) -> str:
-        """What it is about."""
+        """The name of the event."""
         return self.headers["X-Webhook-Event"]
 
     @property
     def body(self) -> Any:
-        """What it tells."""
+        """The JSON body."""
         return json.loads(self.raw)
 
 
@@ -48,13 +48,13 @@ class Inbox(NamedTuple):
     deliveries: "Queue[Delivery]"
 
     def next(self) -> Delivery:
-        """The next webhook; it must come soon."""
+        """Wait for the next webhook."""
         return self.deliveries.get(timeout=10)
 
 
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
-    """A real server that keeps what it is sent."""
+    """Run a server that stores the webhooks it receives."""
     deliveries: Queue[Delivery] = Queue()
 
     class Receiver(BaseHTTPRequestHandler):
@@ -65,7 +65,7 @@ def inbox() -> Iterator[Inbox]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -76,25 +76,25 @@ def inbox() -> Iterator[Inbox]:
 
 
 def record(api: requests.Session, inbox: Inbox, name: str = "anna") -> str:
-    """Order a voice with webhooks; its task_id."""
+    """Order a voice with webhooks, and return its task_id."""
     hook = {"webhook_url": inbox.url, "webhook_secret": SECRET}
     return str(api.post(VOICE, json={"audio_url": f"https://example.com/{name}.mp3", **hook}).json()["task_id"])
 
 
-def test_a_webhook_tells_what_a_poll_would_and_is_signed(
+def test_a_webhook_has_the_result_of_a_poll_and_is_signed(
     simulator: Simulator, api: requests.Session, inbox: Inbox
 ) -> None:
     """The body is a poll's with the task_id beside it; the signature covers the timestamp and the raw body."""
     simulator.turn(voice_s=0)
     task_id = record(api, inbox)
 
-    told = inbox.next()
+    webhook = inbox.next()
 
-    assert told.event == "voice.completed"
-    assert told.body == {**api.get(TASK + task_id).json(), "task_id": task_id, "platform": "musicapi"}
-    assert told.headers["X-Webhook-Id"] == told.headers["Idempotency-Key"]
-    signed = told.headers["X-Webhook-Timestamp"].encode() + b"." + told.raw
-    assert told.headers["X-Webhook-Signature"] == "sha256=" + hmac.new(SECRET.encode(), signed, sha256).hexdigest()
+    assert webhook.event == "voice.completed"
+    assert webhook.body == {**api.get(TASK + task_id).json(), "task_id": task_id, "platform": "musicapi"}
+    assert webhook.headers["X-Webhook-Id"] == webhook.headers["Idempotency-Key"]
+    signed = webhook.headers["X-Webhook-Timestamp"].encode() + b"." + webhook.raw
+    assert webhook.headers["X-Webhook-Signature"] == "sha256=" + hmac.new(SECRET.encode(), signed, sha256).hexdigest()
 
 
 def test_a_webhook_without_a_secret_is_not_signed(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
@@ -104,24 +104,22 @@ def test_a_webhook_without_a_secret_is_not_signed(simulator: Simulator, api: req
     assert "X-Webhook-Signature" not in inbox.next().headers
 
 
-def test_a_song_says_that_it_streams_and_then_that_it_is_done(
-    simulator: Simulator, api: requests.Session, inbox: Inbox
-) -> None:
+def test_a_song_has_a_streaming_and_a_final_webhook(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
     """Two events of different ids; the first has streaming clips, the second the result."""
     simulator.turn(music_s=0.2)
     api.post(MUSIC, json={**SONG, "webhook_url": inbox.url})
     first, second = inbox.next(), inbox.next()
     assert [first.event, second.event] == ["song.streaming", "song.completed"]
-    assert [told.body["data"][1]["state"] for told in (first, second)] == ["streaming", "succeeded"]
+    assert [webhook.body["data"][1]["state"] for webhook in (first, second)] == ["streaming", "succeeded"]
     assert first.headers["X-Webhook-Id"] != second.headers["X-Webhook-Id"]
 
 
-def test_a_failure_is_told_as_well(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
+def test_a_failure_is_reported_too(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
     """`song.failed` with the body of a failed poll, and no streaming before it."""
     simulator.turn(music_s=0.05, music_failure=1)
     api.post(MUSIC, json={**SONG, "webhook_url": inbox.url})
-    told = inbox.next()
-    assert (told.event, told.body["data"]["state"]) == ("song.failed", "failed")
+    webhook = inbox.next()
+    assert (webhook.event, webhook.body["data"]["state"]) == ("song.failed", "failed")
 
 
 def test_a_webhook_may_come_twice_with_one_id(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
@@ -150,39 +148,39 @@ def test_the_mode_decides_which_webhooks_come_when() -> None:
 
 
 def test_a_webhook_that_never_comes_is_not_sent(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
-    """A later task's webhook arrives, the one before it was not even tried."""
+    """The webhook of a later task arrives; the former one was not sent."""
     simulator.turn(voice_s=0, webhook="never")
     record(api, inbox, "silent")
     simulator.turn(webhook="once")
-    heard = record(api, inbox, "heard")
-    assert inbox.next().body["task_id"] == heard
+    task_id = record(api, inbox, "sent")
+    assert inbox.next().body["task_id"] == task_id
     assert simulator.ledger()["webhooks"]["sent"] == 1
 
 
 def test_a_task_settled_by_hand_sends_its_webhook_at_once(
     simulator: Simulator, api: requests.Session, inbox: Inbox
 ) -> None:
-    """Also one that would never have been ready, and with the outcome it was given."""
+    """This covers a stalled task, with the state set by the control port."""
     simulator.turn(stall_match="anna")
     task_id = record(api, inbox)
     simulator.fail(task_id)
-    told = inbox.next()
-    assert (told.event, told.body["task_id"]) == ("voice.failed", task_id)
+    webhook = inbox.next()
+    assert (webhook.event, webhook.body["task_id"]) == ("voice.failed", task_id)
 
 
 def test_deliveries_are_counted_and_their_failures_ignored(
     simulator: Simulator, api: requests.Session, inbox: Inbox, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
-    """A receiver that is not there costs nothing but a count."""
+    """A missing receiver increases a count, nothing else."""
     simulator.turn(voice_s=0)
     record(api, inbox)
-    for hook in ("http://127.0.0.1:1/nobody", "no url"):
+    for hook in ("http://127.0.0.1:1/missing", "no url"):
         api.post(VOICE, json={"audio_url": "https://example.com/a.mp3", "webhook_url": hook})
     eventually(lambda: simulator.ledger()["webhooks"] == {"sent": 3, "delivered": 1, "failed": 2})
 
 
 def test_a_reset_drops_the_webhooks_to_come(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
-    """The next webhook is that of a task made after it."""
+    """The next webhook is that of a task created after it."""
     simulator.turn(voice_s=0, webhook="late", webhook_delay_s=0.5)
     record(api, inbox, "before")
     simulator.reset()

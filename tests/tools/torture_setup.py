@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from simulator.chance import derived_uuid
+from simulator.contract.chance import derived_uuid
 from voicequeue import Job, State
 from voicequeue.domain.stage import PRICES
 

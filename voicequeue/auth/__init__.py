@@ -1,1 +1,1 @@
-"""API keys, signatures, and requests of pages of other sites. Pure."""
+"""API keys, signatures, and the check of web origins. Pure."""

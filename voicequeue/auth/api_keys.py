@@ -1,7 +1,7 @@
-"""API keys of the HTTP gateway: made here, of which only hashes are configured. Pure.
+"""API keys of the HTTP gateway. Only their hashes are configured. Pure.
 
-A line of the setting is `name:scope+scope:hash`, several are separated by commas. A key is 32 random bytes
-as text, so a plain SHA-256 says nothing of it and is quick to compare.
+An entry of the setting is `name:scope+scope:hash`; entries are separated by commas. A key encodes 32 random bytes, so a
+plain SHA-256 reveals nothing about it and is fast to compare.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 
-#: What every key begins with, so that scanners for leaked secrets know it.
+#: The prefix of every key, by which scanners for leaked secrets recognize it.
 MARK = "vq_"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -22,7 +22,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Scope(StrEnum):
-    """What a key may do; none includes another."""
+    """A permission of a key; none includes another."""
 
     ENQUEUE = "enqueue"
     READ = "read"
@@ -31,58 +31,58 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key as it is configured: whose it is, what it may do, and its hash."""
+    """A key as it is configured: the name of its holder, its scopes, and its hash."""
 
     name: str
     scopes: frozenset[Scope]
     digest: str
 
     def line(self) -> str:
-        """As it stands in the setting."""
+        """Return the key's entry for the setting."""
         return f"{self.name}:{'+'.join(scope for scope in Scope if scope in self.scopes)}:{self.digest}"
 
 
 def new(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
-    """A key, which is told this once, and what is configured of it. Raises ValueError."""
+    """Return a new key, which is not stored, and its configuration. Raises ValueError."""
     key = MARK + secrets.token_urlsafe(32)
     return key, parse_one(ApiKey(name, frozenset(scopes), digest_of(key)).line())
 
 
 def parse(setting: str) -> tuple[ApiKey, ...]:
-    """The keys that a setting names. Raises ValueError, whose text quotes no hash."""
+    """Parse the setting. Raises ValueError, whose text contains no hash."""
     keys = tuple(parse_one(line.strip()) for line in setting.split(",") if line.strip())
     names = [key.name for key in keys]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{min(twice)!r} is there twice; each key has a name of its own")
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{min(duplicates)!r} occurs twice; each key needs its own name")
     return keys
 
 
 def parse_one(line: str) -> ApiKey:
-    """The key that one line describes. Raises ValueError."""
+    """Parse one entry. Raises ValueError."""
     name, _, rest = line.partition(":")
     scopes, _, digest = rest.partition(":")
     if line.startswith(MARK) or not _NAME.fullmatch(name):
-        # Not quoted: a whole key may have been put there instead of its line.
+        # Not quoted: it may be a whole key instead of its entry.
         raise ValueError(
             "a key's name must be 1 to 64 of the letters A-Z and a-z, digits, '.', '_' and '-'; "
             "each key is name:scope+scope:hash, as `voicequeue keys new` prints it"
         )
-    if not (given := set(scopes.split("+"))) <= set(Scope):
+    if not (names := set(scopes.split("+"))) <= set(Scope):
         raise ValueError(f"the scopes of {name!r} must be of {', '.join(Scope)}, joined by +")
     if not _HASH.fullmatch(digest):
         raise ValueError(f"the hash of {name!r} must be 64 hex digits, as `voicequeue keys new` prints it")
-    return ApiKey(name, frozenset(map(Scope, given)), digest)
+    return ApiKey(name, frozenset(map(Scope, names)), digest)
 
 
 def digest_of(key: str) -> str:
-    """What is configured of a key."""
+    """Return the hash that is configured for a key."""
     return sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
-def holder(keys: Iterable[ApiKey], given: str) -> ApiKey | None:
-    """Whose key it is; None if nobody's. Takes the same time whichever it is, and if it is none."""
-    digest, found = digest_of(given), None
+def holder(keys: Iterable[ApiKey], presented: str) -> ApiKey | None:
+    """Return the configured key that matches, None if there is none. Takes the same time in every case."""
+    digest, match = digest_of(presented), None
     for key in keys:
         if hmac.compare_digest(key.digest, digest):
-            found = key
-    return found
+            match = key
+    return match

@@ -1,4 +1,4 @@
-"""`doctor`: is everything as it should be, and if not, mend it."""
+"""`doctor`: check a deployment, or audit and repair its indexes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from voicequeue.cli.terminal import AsJson, Yes, err, out, print_json, queue, sa
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.storage.audit.findings import Finding
 
-#: How many findings of one kind are shown; the rest is counted.
-SHOWN = 50
+#: The most findings of one kind that are shown; the others are counted.
+SHOWN_MAX = 50
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,51 +27,51 @@ def doctor(
     audit: Annotated[
         bool, typer.Option("--audit", help="Compare indexes and counters with the job records instead.")
     ] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="With --audit: mend what it finds.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as well.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="With --audit: repair the findings.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Is everything as it should be: settings, Redis, upstream, the public URL, processes, versions?
+    """Check settings, Redis, upstream, the public URL, processes and versions.
 
-    It says what to do about each finding. Safe while workers run. Ends with 0 if all is sound (or was mended), with 1
-    if something is wrong, with 3 if Redis or upstream cannot be reached.
+    Shows what to do about each problem. Safe while workers are running. Exit codes: 0 if there is no problem, or all
+    were repaired; 1 if there is one; 3 if Redis or upstream cannot be reached.
     """
     if repair and not audit:
-        raise typer.BadParameter("--repair mends what --audit finds: give both")
+        raise typer.BadParameter("--repair requires --audit")
     if not audit:
         raise typer.Exit(examine(strict=strict, as_json=as_json))
     with queue() as jobs:
         findings = jobs.audit()
         if not repair:
-            _tell(findings, as_json=as_json)
+            _show(findings, as_json=as_json)
             raise typer.Exit(int(bool(findings)))
-        left = _repair(jobs, findings, yes=yes, as_json=as_json)
-    raise typer.Exit(int(bool(left)))
+        remaining = _repair(jobs, findings, yes=yes, as_json=as_json)
+    raise typer.Exit(int(bool(remaining)))
 
 
 def _repair(jobs: VoiceQueue, findings: list[Finding], *, yes: bool, as_json: bool) -> list[Finding]:
-    """What a second audit still finds after the mending."""
+    """Repair the findings, and return those of a second audit."""
     if not as_json:
-        _tell(findings, as_json=False)
+        _show(findings, as_json=False)
     if findings and not yes:
-        question = f"mend {len(findings):,} findings? Indexes and counters are changed, the job records are not"
+        question = f"repair {len(findings):,} findings? This changes indexes and counters, but no job records"
         typer.confirm(question, abort=True, err=True)
-    mended = jobs.repair(findings)
-    left = jobs.audit() if findings else []
+    repaired = jobs.repair(findings)
+    remaining = jobs.audit() if findings else []
     if as_json:
-        print_json({**_as_json(findings), "sound": not left, "mended": len(mended), "left": _dicts(left)})
+        print_json({**_as_json(findings), "sound": not remaining, "mended": len(repaired), "left": _dicts(remaining)})
     elif findings:
-        out.print(f"{len(mended):,} mended{_moved_on(len(findings) - len(mended))}; looking again")
-        _tell(left, as_json=False)
-    return left
+        out.print(f"{len(repaired):,} repaired{_skipped(len(findings) - len(repaired))}; auditing again")
+        _show(remaining, as_json=False)
+    return remaining
 
 
-def _moved_on(count: int) -> str:
-    return f", {count:,} left alone: the job had moved on, or nobody can say yet what is right" if count else ""
+def _skipped(count: int) -> str:
+    return f", {count:,} skipped: the job has changed since, or its right value is not certain yet" if count else ""
 
 
-def _tell(findings: Sequence[Finding], *, as_json: bool) -> None:
+def _show(findings: Sequence[Finding], *, as_json: bool) -> None:
     if as_json:
         print_json(_as_json(findings))
     elif not findings:
@@ -84,12 +84,12 @@ def _tell(findings: Sequence[Finding], *, as_json: bool) -> None:
 def _print(findings: Sequence[Finding]) -> None:
     kind = attrgetter("kind")
     for name, group in groupby(sorted(findings, key=kind), key=kind):
-        alike = list(group)
-        out.print(f"[bold]{safe(name)}[/]  {len(alike):,}")
-        for each in alike[:SHOWN]:
-            out.print(f"  {safe(each)}", soft_wrap=True)
-        if len(alike) > SHOWN:
-            out.print(f"  … and {len(alike) - SHOWN:,} more")
+        same_kind = list(group)
+        out.print(f"[bold]{safe(name)}[/]  {len(same_kind):,}")
+        for finding in same_kind[:SHOWN_MAX]:
+            out.print(f"  {safe(finding)}", soft_wrap=True)
+        if len(same_kind) > SHOWN_MAX:
+            out.print(f"  … and {len(same_kind) - SHOWN_MAX:,} more")
 
 
 def _as_json(findings: Sequence[Finding]) -> dict[str, object]:
@@ -97,4 +97,4 @@ def _as_json(findings: Sequence[Finding]) -> dict[str, object]:
 
 
 def _dicts(findings: Sequence[Finding]) -> list[dict[str, object]]:
-    return [each.as_dict() for each in findings]
+    return [finding.as_dict() for finding in findings]

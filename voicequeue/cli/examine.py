@@ -1,21 +1,19 @@
-"""`doctor` without `--audit`: is the deployment sound, and what is to be done if it is not."""
+"""`doctor` without `--audit`: check the deployment."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 from redis.exceptions import RedisError
 
 from voicequeue.cli.terminal import CannotBegin, out, print_json, safe
 from voicequeue.client.queue import DEFAULT_URL
-from voicequeue.diagnostics import checkup, neighbours
-from voicequeue.diagnostics.checkup import Level, Remark
+from voicequeue.diagnostics import checkup, shared_database
+from voicequeue.diagnostics.checkup import CheckResult, Level
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.job_store import Store
@@ -28,82 +26,84 @@ MARKS = {
     Level.UNREACHABLE: "[red]?[/]",
 }
 
-#: The worst comes last.
+#: The most severe results are shown last.
 ORDER = (Level.FINE, Level.NOTE, Level.WARNING, Level.ERROR, Level.UNREACHABLE)
 
-ELSEWHERE = Remark(
+LIBRARY_ONLY = CheckResult(
     "settings",
     Level.NOTE,
-    "settings, upstream, the public URL and Flower were not looked at: this is not where the workers run",
-    "run it in their checkout or image",
+    "settings, upstream, the public URL and Flower were not checked: the workers' code is not installed here",
+    "run it in their image, or in the environment of their checkout (or with PYTHONPATH set to it)",
 )
 
 
 def examine(*, strict: bool, as_json: bool) -> int:
-    """Look at everything, tell it, and give the exit code."""
-    found = sorted(_found(), key=lambda remark: ORDER.index(remark.level))
+    """Run all checks, print the results, and return the exit code."""
+    results = sorted(_results(), key=lambda result: ORDER.index(result.level))
+    exit_code = _exit_code(results, strict=strict)
     if as_json:
-        print_json({"sound": _code(found, strict=strict) == 0, "remarks": [each.as_dict() for each in found]})
+        print_json({"sound": exit_code == 0, "remarks": [result.as_dict() for result in results]})
     else:
-        _print(found)
-    return _code(found, strict=strict)
+        _print(results)
+    return exit_code
 
 
-def _code(found: list[Remark], *, strict: bool) -> int:
-    levels = {remark.level for remark in found}
+def _exit_code(results: list[CheckResult], *, strict: bool) -> int:
+    levels = {result.level for result in results}
     if Level.UNREACHABLE in levels:
         return 3
     return int(Level.ERROR in levels or (strict and Level.WARNING in levels))
 
 
-def _found() -> Iterator[Remark]:
-    house = _house()
-    yield from (house.remarks() if house else [ELSEWHERE])
+def _results() -> Iterator[CheckResult]:
+    checks = _worker_checks()
+    yield from (checks.results() if checks else [LIBRARY_ONLY])
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     try:
         with connect(url) as redis:
             store = Store(redis, prefix)
-            facts = checkup.look(redis, store)
-            beside = neighbours.look(redis, prefix)
+            facts = checkup.inspect(redis, store)
+            database = shared_database.inspect(redis, prefix)
     except RedisError as error:
-        todo = "is REDIS_URL right, and does it run?"
-        yield Remark("redis", Level.UNREACHABLE, f"Redis does not answer: {type(error).__name__}", todo)
+        todo = "check REDIS_URL, and that Redis is running"
+        yield CheckResult("redis", Level.UNREACHABLE, f"Redis does not respond: {type(error).__name__}", todo)
         return
     except ValueError as error:
         raise CannotBegin(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None
-    if house and any(heard.facts for heard in facts.heard):
-        facts = _beside(house, facts)
-    yield from checkup.remarks(facts)
-    yield from neighbours.remarks(beside)
+    if checks and any(process.facts for process in facts.heard):
+        facts = _with_shell(checks, facts)
+    yield from checkup.results(facts)
+    yield from shared_database.results(database)
 
 
-def _beside(house: ModuleType, facts: checkup.Facts) -> checkup.Facts:
-    """With this shell among the processes: what it would start has the settings that it has."""
+def _with_shell(checks: ModuleType, facts: checkup.Facts) -> checkup.Facts:
+    """Add this shell to the processes, because processes that it starts get its settings."""
     try:
-        return replace(facts, heard=[*facts.heard, house.here()])
-    except SystemExit:  # its settings are bad, which was told
+        return replace(facts, heard=[*facts.heard, checks.here()])
+    except SystemExit:  # its settings are invalid, which is reported already
         return facts
 
 
-def _house() -> ModuleType | None:
-    """What looks at the rest, where the processes' own code is: in a checkout, or in its image."""
-    if (Path.cwd() / "workers" / "doctor.py").is_file():
-        sys.path.insert(0, str(Path.cwd()))
+def _worker_checks() -> ModuleType | None:
+    """Return the module `workers.doctor`, None if it is not on Python's path.
+
+    The working directory is not added to the path: in a folder of another user that would run this user's modules.
+    """
     try:
         return importlib.import_module("workers.doctor")
     except ImportError:
         return None
 
 
-def _print(found: list[Remark]) -> None:
-    for remark in found:
-        out.print(f"{MARKS[remark.level]} [bold]{remark.check}[/]  {safe(remark.what)}", soft_wrap=True)
-        if remark.todo:
-            out.print(f"    → {safe(remark.todo)}", soft_wrap=True)
-    bad = sum(remark.level in (Level.ERROR, Level.UNREACHABLE) for remark in found)
-    warned = sum(remark.level is Level.WARNING for remark in found)
-    if bad or warned:
-        out.print(f"\n[bold]{bad} to mend, {warned} to look at[/]")
+def _print(results: list[CheckResult]) -> None:
+    for result in results:
+        out.print(f"{MARKS[result.level]} [bold]{result.check}[/]  {safe(result.what)}", soft_wrap=True)
+        if result.todo:
+            out.print(f"    → {safe(result.todo)}", soft_wrap=True)
+    errors = sum(result.level in (Level.ERROR, Level.UNREACHABLE) for result in results)
+    warnings = sum(result.level is Level.WARNING for result in results)
+    if errors or warnings:
+        out.print(f"\n[bold]{errors} errors, {warnings} warnings[/]")
     else:
         out.print("\n[bold green]sound[/]; voicequeue doctor --audit compares the indexes with the records")

@@ -1,6 +1,6 @@
-"""Whether a deployment is sound, as far as its Redis tells: what is wrong, and what to do. It only reads.
+"""Check a deployment by its Redis: report what is wrong, and what to do. It only reads.
 
-What is looked at (`look`) and what is made of it (`remarks`) are apart; the latter is pure.
+`inspect` collects the facts; `results` evaluates them and is pure.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S, Heard
 from voicequeue.storage.job_store import Store
 
-#: Clocks that differ by more (seconds) are reported. Beyond `signing.TOLERANCE_S` signatures are refused.
+#: Clocks that differ by more (seconds) are reported. Beyond `signatures.TOLERANCE_S` signatures are rejected.
 APART_S = 2.0
 
 #: Processes that sign, or check signatures, by their host's clock.
 _SIGNING = frozenset({"gateway", "callbacks"})
 
-#: Messages of one queue that nobody should have to wait behind.
-PILED_UP = 1_000
+#: The most messages in one queue that are not reported.
+MESSAGES_MAX = 1_000
 
-#: So many jobs that upstream refuses are named.
-REFUSED_NAMED = 5
+#: The most refused jobs that are listed by their id.
+REFUSED_LISTED = 5
 
-#: What the scripts and kombu need.
-OLDEST = {"Redis": (6, 2), "Valkey": (7, 2)}
+#: The oldest versions that the scripts and kombu support.
+MIN_VERSIONS = {"Redis": (6, 2), "Valkey": (7, 2)}
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """The severity of a result."""
 
     FINE = "fine"
     NOTE = "note"
     WARNING = "warning"
     ERROR = "error"
-    #: Nothing can be said of it, for it does not answer.
+    #: The service does not respond, so it could not be checked.
     UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
-    """What one check found, and what to do about it ('' where it is fine)."""
+class CheckResult:
+    """The result of one check: `what` was found, and what to do (`todo`, empty if all is well)."""
 
     check: str
     level: Level
@@ -61,19 +61,22 @@ class Remark:
     todo: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command shows; scripts may rely on its names."""
+        """Return the shape of `--json`; scripts may rely on its names."""
         return {**asdict(self), "level": self.level.value}
 
 
-def fine(check: str, what: str) -> Remark:
-    """All is well there."""
-    return Remark(check, Level.FINE, what)
+def passed(check: str, what: str) -> CheckResult:
+    """Return the result of a check without problems."""
+    return CheckResult(check, Level.FINE, what)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What was seen of a queue and its Redis. `config` is empty where the server does not tell it; `ahead` is by how
-    many seconds this machine's clock is; `write_refusal` is how it refuses writes."""
+    """The state of a queue and its Redis.
+
+    `config`: empty if the server does not reveal it. `ahead`: how far this machine's clock is ahead of Redis's, in
+    seconds. `write_refusal`: the error with which Redis rejects writes.
+    """
 
     info: Mapping[str, Any]
     config: Mapping[str, str]
@@ -91,24 +94,24 @@ class Facts:
     wrong_types: Sequence[WrongType] = ()
 
     def of_kind(self, kind: str) -> list[Heard]:
-        """The live processes of that kind."""
-        return [heard for heard in self.heard if heard.kind == kind]
+        """Return the running processes of a kind."""
+        return [process for process in self.heard if process.kind == kind]
 
 
 #: Celery's queues; their keys begin with `keyspace.celery_root`.
 QUEUES = ("submit", "poll", "intake", "callbacks", "archive")
 
 
-def look(redis: Redis, store: Store) -> Facts:
-    """See everything. Raises RedisError."""
+def inspect(redis: Redis, store: Store) -> Facts:
+    """Collect the facts. Raises RedisError."""
     seconds, microseconds = redis.time()
-    wrong = store.wrong_types(QUEUES)
+    wrong_types = store.wrong_types(QUEUES)
     now = seconds + microseconds / 1e6
     return Facts(
         info=redis.info(),
         config=_config(redis),
         ahead=time.time() - now,
-        heard=[heard for pulses in store.pulses.values() for heard in pulses.alive(now)],
+        heard=[process for pulses in store.pulses.values() for process in pulses.alive(now)],
         states=store.counts(),
         gate=store.controls.gate(now),
         drift=store.controls.account(now).drift,
@@ -116,9 +119,9 @@ def look(redis: Redis, store: Store) -> Facts:
         archive=store.archive.counted(now - HEARTBEAT_TIMEOUT_S),
         rejects=store.rejects.count(),
         refused=store.controls.refused(),
-        messages=store.messages([queue for queue in QUEUES if queue not in {each.queue for each in wrong}]),
+        messages=store.messages([queue for queue in QUEUES if queue not in {key.queue for key in wrong_types}]),
         write_refusal=_write_refusal(store),
-        wrong_types=wrong,
+        wrong_types=wrong_types,
     )
 
 
@@ -131,18 +134,18 @@ def _write_refusal(store: Store) -> RedisRefusalError | None:
 
 
 def _config(redis: Redis) -> dict[str, str]:
-    """Where a managed Redis does not tell its configuration, nothing."""
+    """Return the configuration, empty if a managed Redis does not reveal it."""
     try:
         return cast(dict[str, str], redis.config_get("appendonly", "appendfsync"))
     except ResponseError:
         return {}
 
 
-def remarks(facts: Facts) -> Iterator[Remark]:
-    """What is to be said of it."""
+def results(facts: Facts) -> Iterator[CheckResult]:
+    """Evaluate the facts."""
     yield _server(facts.info, facts.write_refusal)
-    for wrong in facts.wrong_types:
-        yield Remark("queues", Level.ERROR, str(wrong), wrong.cure)
+    for wrong_type in facts.wrong_types:
+        yield CheckResult("queues", Level.ERROR, str(wrong_type), wrong_type.cure)
     yield from _persistence(facts)
     yield from _memory(facts.info)
     yield from _clocks(facts)
@@ -151,204 +154,210 @@ def remarks(facts: Facts) -> Iterator[Remark]:
     yield from _work(facts)
 
 
-def _server(info: Mapping[str, Any], refused: RedisRefusalError | None) -> Remark:
+def _server(info: Mapping[str, Any], refusal: RedisRefusalError | None) -> CheckResult:
     product = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
-    oldest = OLDEST[product]
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < oldest:
-        least = ".".join(map(str, oldest))
-        return Remark("redis", Level.ERROR, f"{product} {version} is too old", f"upgrade it to {least} or newer")
+    min_version = MIN_VERSIONS[product]
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < min_version:
+        required = ".".join(map(str, min_version))
+        return CheckResult(
+            "redis", Level.ERROR, f"{product} {version} is too old", f"upgrade it to {required} or newer"
+        )
     if info.get("role", "master") != "master":
-        todo = "let REDIS_URL name the primary"
-        return Remark("redis", Level.ERROR, f"{product} {version} is a replica: nothing can be written there", todo)
-    if refused is not None:
-        return Remark("redis", Level.ERROR, f"{product} {version} refuses writes: {refused}", refused.cure)
-    return fine("redis", f"{product} {version}")
+        todo = "set REDIS_URL to the primary"
+        return CheckResult("redis", Level.ERROR, f"{product} {version} is a replica, which accepts no writes", todo)
+    if refusal is not None:
+        return CheckResult("redis", Level.ERROR, f"{product} {version} refuses writes: {refusal}", refusal.cure)
+    return passed("redis", f"{product} {version}")
 
 
-def _persistence(facts: Facts) -> Iterator[Remark]:
+def _persistence(facts: Facts) -> Iterator[CheckResult]:
     info, fsync = facts.info, facts.config.get("appendfsync")
     if not int(info.get("aof_enabled", 0)):
-        yield Remark(
+        yield CheckResult(
             "persistence",
             Level.ERROR,
-            "Redis keeps no append-only file: a restart forgets jobs, and orders that were paid",
-            "appendonly yes and appendfsync always (config/valkey.conf); of a managed Redis, its setting for that",
+            "Redis keeps no append-only file: a restart loses jobs, and orders that were paid",
+            "appendonly yes and appendfsync always (config/valkey.conf), or the equivalent of a managed Redis",
         )
     elif info.get("aof_last_write_status", "ok") != "ok" or info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        yield Remark("persistence", Level.ERROR, "Redis cannot write its file", "look at its log: is the disk full?")
+        yield CheckResult(
+            "persistence", Level.ERROR, "Redis cannot write its append-only file", "check its log: is the disk full?"
+        )
     elif fsync is None:
-        what = "Redis does not tell how often it writes its file to the disk"
-        yield Remark("persistence", Level.NOTE, what, "it should be appendfsync always")
+        what = "Redis does not reveal how often it writes its append-only file to disk"
+        yield CheckResult("persistence", Level.NOTE, what, "make sure that it is appendfsync always")
     elif fsync != "always":
-        yield Remark(
+        yield CheckResult(
             "persistence",
             Level.WARNING,
-            f"appendfsync {fsync}: a Redis that is killed forgets the last second or two, and with it perhaps that an "
+            f"appendfsync {fsync}: if Redis is killed, the last second or two are lost, possibly with the fact that an "
             "order was paid",
             "appendfsync always (config/valkey.conf)",
         )
     else:
-        yield fine("persistence", "append-only file, written before it is confirmed")
+        yield passed("persistence", "append-only file, written to disk before each reply")
 
 
-_MORE_ROOM = (
-    "give Redis more memory, or keep jobs that are over for less long (VOICEQUEUE_KEEP_DAYS): full, it takes no jobs, "
-    "and no task ids"
+_MORE_MEMORY = (
+    "give Redis more memory, or shorten the retention of settled jobs (VOICEQUEUE_KEEP_DAYS): a full Redis accepts "
+    "neither jobs nor task ids"
 )
 
 
-def _memory(info: Mapping[str, Any]) -> Iterator[Remark]:
-    policy, most = str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0))
+def _memory(info: Mapping[str, Any]) -> Iterator[CheckResult]:
+    policy, max_bytes = str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0))
     if policy != "noeviction":
-        what = f"maxmemory-policy {policy}: Redis throws keys away when it is full, job records among them"
-        yield Remark("eviction", Level.ERROR, what, "maxmemory-policy noeviction (config/valkey.conf)")
+        what = f"maxmemory-policy {policy}: Redis deletes keys when it is full, including job records"
+        yield CheckResult("eviction", Level.ERROR, what, "maxmemory-policy noeviction (config/valkey.conf)")
     else:
-        yield fine("eviction", "nothing is ever evicted")
-    used, whole = int(info.get("used_memory", 0)), most or int(info.get("total_system_memory", 0))
-    share = used / whole if whole else 0.0
-    said = f"{used / 1e6:,.0f} MB of {whole / 1e6:,.0f} MB are used"
+        yield passed("eviction", "keys are never evicted")
+    used, total = int(info.get("used_memory", 0)), max_bytes or int(info.get("total_system_memory", 0))
+    share = used / total if total else 0.0
+    usage = f"{used / 1e6:,.0f} MB of {total / 1e6:,.0f} MB are used"
     if share > 0.8:
         level = Level.ERROR if share > 0.95 else Level.WARNING
-        yield Remark("memory", level, said, _MORE_ROOM)
+        yield CheckResult("memory", level, usage, _MORE_MEMORY)
     else:
-        yield fine("memory", said)
+        yield passed("memory", usage)
 
 
-def _clocks(facts: Facts) -> Iterator[Remark]:
+def _clocks(facts: Facts) -> Iterator[CheckResult]:
     here = Heard("doctor", "this machine", 0.0, {"ahead": facts.ahead})
-    wrong = [heard for heard in (here, *facts.heard) if abs(heard.ahead) > APART_S]
-    for heard in wrong:
-        is_refused = heard.kind in _SIGNING and abs(heard.ahead) > signatures.TOLERANCE_S
-        direction = "ahead of" if heard.ahead > 0 else "behind"
-        what = f"the clock of {heard.name} is {abs(heard.ahead):,.0f} s {direction} Redis's"
-        yield Remark(
+    deviating = [process for process in (here, *facts.heard) if abs(process.ahead) > APART_S]
+    for process in deviating:
+        is_refused = process.kind in _SIGNING and abs(process.ahead) > signatures.TOLERANCE_S
+        direction = "ahead of" if process.ahead > 0 else "behind"
+        what = f"the clock of {process.name} is {abs(process.ahead):,.0f} s {direction} Redis's"
+        yield CheckResult(
             "clock",
             Level.ERROR if is_refused else Level.WARNING,
-            f"{what}: signatures of webhooks and callbacks are refused" if is_refused else what,
-            "synchronize the clocks (chrony, systemd-timesyncd): jobs go by Redis's clock, logs and signatures do not",
+            f"{what}: signatures of webhooks and callbacks are rejected" if is_refused else what,
+            "synchronize the clocks (chrony, systemd-timesyncd): logs and signatures use them, jobs use Redis's",
         )
-    if not wrong:
-        yield fine("clock", "all clocks agree")
+    if not deviating:
+        yield passed("clock", "all clocks agree")
 
 
-def _processes(facts: Facts) -> Iterator[Remark]:
+def _processes(facts: Facts) -> Iterator[CheckResult]:
     workers = facts.of_kind("worker")
     if workers:
-        yield fine("workers", f"{len(workers)} alive: {_names(workers)}")
+        yield passed("workers", f"{len(workers)} alive: {_names(workers)}")
     else:
         open_jobs = sum(n for state, n in facts.states.items() if state not in INACTIVE)
-        yield Remark(
+        yield CheckResult(
             "workers",
             Level.ERROR,
-            f"no worker was heard in the last {HEARTBEAT_TIMEOUT_S:.0f} s; {open_jobs:,} jobs wait for one",
-            "start one: celery -A workers.app worker, or make up; its log says why it ended",
+            f"no worker has sent a heartbeat in the last {HEARTBEAT_TIMEOUT_S:.0f} s; {open_jobs:,} jobs are waiting",
+            "start one: celery -A workers.app worker, or make up; its log shows why it stopped",
         )
     for kind, pending, what in (
         ("callbacks", facts.callbacks.pending, "callbacks"),
         ("archive", facts.archive.pending, "songs to be archived"),
     ):
-        found = facts.of_kind(kind)
-        if found:
-            yield fine(kind, f"{len(found)} alive: {_names(found)}")
+        processes = facts.of_kind(kind)
+        if processes:
+            yield passed(kind, f"{len(processes)} alive: {_names(processes)}")
         elif pending:
-            todo = f"start the process `{kind}` of the Procfile; they are kept meanwhile"
-            yield Remark(kind, Level.ERROR, f"{pending:,} {what} wait, and no process `{kind}` was heard", todo)
+            todo = f"start the process `{kind}` of the Procfile; nothing is lost until then"
+            yield CheckResult(
+                kind, Level.ERROR, f"{pending:,} {what} are waiting, but no process `{kind}` is running", todo
+            )
     for name, count in facts.messages.items():
-        if count > PILED_UP:
+        if count > MESSAGES_MAX:
             todo = "start more workers, or one that consumes it (-Q)"
-            yield Remark("messages", Level.WARNING, f"{count:,} messages lie in the queue {name}", todo)
+            yield CheckResult("messages", Level.WARNING, f"{count:,} messages are waiting in the queue {name}", todo)
 
 
-def _names(heard: Sequence[Heard]) -> str:
-    return ", ".join(sorted(each.name for each in heard))
+def _names(processes: Sequence[Heard]) -> str:
+    return ", ".join(sorted(process.name for process in processes))
 
 
-def _versions(heard: Sequence[Heard]) -> Iterator[Remark]:
-    telling = [each for each in heard if each.facts.get("version")]
+def _versions(processes: Sequence[Heard]) -> Iterator[CheckResult]:
+    reporting = [process for process in processes if process.facts.get("version")]
     for fact, product, todo in (
-        ("version", "voicequeue", "finish the deploy: restart what is left of the old release"),
+        ("version", "voicequeue", "finish the deploy: restart the processes of the old release"),
         ("celery", "Celery", "install the locked requirements everywhere, and restart"),
     ):
-        found = _grouped((each.facts.get(fact), each) for each in telling)
-        which = "; ".join(f"{version} by {_names(group)}" for version, group in sorted(found.items()))
-        if len(found) > 1:
-            yield Remark("versions", Level.ERROR, f"several versions of {product} run: {which}", todo)
-        elif found:
-            yield fine("versions", f"{product} {next(iter(found))} everywhere")
-    yield from _marks(telling)
+        groups = _grouped((process.facts.get(fact), process) for process in reporting)
+        versions = "; ".join(f"{version} by {_names(group)}" for version, group in sorted(groups.items()))
+        if len(groups) > 1:
+            yield CheckResult("versions", Level.ERROR, f"several versions of {product} are running: {versions}", todo)
+        elif groups:
+            yield passed("versions", f"{product} {next(iter(groups))} everywhere")
+    yield from _marks(reporting)
 
 
-def _grouped(told: Iterable[tuple[Any, Heard]]) -> dict[str, list[Heard]]:
-    """By what they say; who says nothing is left out."""
-    found: dict[str, list[Heard]] = {}
-    for what, heard in told:
-        if what is not None:
-            found.setdefault(str(what), []).append(heard)
-    return found
+def _grouped(pairs: Iterable[tuple[Any, Heard]]) -> dict[str, list[Heard]]:
+    """Group processes by a value, without those that report none."""
+    groups: dict[str, list[Heard]] = {}
+    for value, process in pairs:
+        if value is not None:
+            groups.setdefault(str(value), []).append(process)
+    return groups
 
 
-#: The mark of the second is made with the first: where that is not the same, it says nothing.
+#: The mark of the second setting is keyed with the first: if that differs, the mark cannot be compared.
 _SALT, _SALTED = "VOICEQUEUE_SECRET", "MUSICAPI_KEY"
 
 
-def _marks(telling: Sequence[Heard]) -> Iterator[Remark]:
-    """Settings that must be the same in all processes that report them; their values cannot be seen from here."""
-    names = {name for each in telling for name in each.facts.get("marks", {})}
+def _marks(reporting: Sequence[Heard]) -> Iterator[CheckResult]:
+    """Compare the settings that must be the same in all processes that report them. Values are not visible here."""
+    names = {name for process in reporting for name in process.facts.get("marks", {})}
     different: dict[str, list[list[Heard]]] = {}
     for name in names:
-        groups = _grouped((each.facts.get("marks", {}).get(name), each) for each in telling)
+        groups = _grouped((process.facts.get("marks", {}).get(name), process) for process in reporting)
         if len(groups) > 1:
             different[name] = list(groups.values())
     if _SALT in different:
         different.pop(_SALTED, None)
     for name in sorted(different):
-        yield _not_the_same(name, different[name])
+        yield _difference(name, different[name])
 
 
-def _not_the_same(name: str, groups: Sequence[Sequence[Heard]]) -> Remark:
-    processes = [group for group in groups if any(each.kind != "doctor" for each in group)]
+def _difference(name: str, groups: Sequence[Sequence[Heard]]) -> CheckResult:
+    processes = [group for group in groups if any(process.kind != "doctor" for process in group)]
     if len(processes) == 1:
-        what = f"{name} is another one in this shell than in {_names(processes[0])}"
-        todo = "give this shell the environment of the processes: what it says of them is not theirs"
-        return Remark("settings", Level.WARNING, what, todo)
-    which = " and ".join(map(_names, processes))
+        what = f"{name} differs between this shell and {_names(processes[0])}"
+        todo = "give this shell the environment of the processes; otherwise the other results do not apply to them"
+        return CheckResult("settings", Level.WARNING, what, todo)
+    names = " and ".join(map(_names, processes))
     todo = "give all of them the same environment, and restart them"
-    return Remark("settings", Level.ERROR, f"{name} is not the same for {which}", todo)
+    return CheckResult("settings", Level.ERROR, f"{name} is not the same for {names}", todo)
 
 
-def _work(facts: Facts) -> Iterator[Remark]:
+def _work(facts: Facts) -> Iterator[CheckResult]:
     for hold in facts.gate.holds:
-        stands = "on trial" if hold.trial else "closed"
-        what = f"the gate is {stands}: {hold.reason}" + (f" ({hold.detail})" if hold.detail else "")
+        state = "on trial" if hold.trial else "closed"
+        what = f"the gate is {state}: {hold.reason}" + (f" ({hold.detail})" if hold.detail else "")
         level = Level.ERROR if hold.reason == Reason.UNAUTHORIZED and not hold.trial else Level.WARNING
-        yield Remark("gate", level, what, _TODO.get(hold.reason.partition(".")[0], ""))
+        yield CheckResult("gate", level, what, _TODO.get(hold.reason.partition(".")[0], ""))
     if facts.gate.open:
-        yield fine("gate", "open")
-    for job in facts.refused[:REFUSED_NAMED]:
-        what = f"upstream refuses job {job.job_id} while it takes others, {job.times:,} times by now ({job.message})"
-        yield Remark("jobs", Level.WARNING, what, "look at what it asks for; it fails by itself if that goes on")
-    if len(facts.refused) > REFUSED_NAMED:
-        what = f"upstream refuses {len(facts.refused) - REFUSED_NAMED:,} more jobs"
-        yield Remark("jobs", Level.WARNING, what, "voicequeue status")
+        yield passed("gate", "open")
+    for job in facts.refused[:REFUSED_LISTED]:
+        what = f"upstream refuses job {job.job_id} while it accepts others, {job.times:,} times so far ({job.message})"
+        yield CheckResult("jobs", Level.WARNING, what, "check its fields; the job fails if upstream keeps refusing it")
+    if len(facts.refused) > REFUSED_LISTED:
+        what = f"upstream refuses {len(facts.refused) - REFUSED_LISTED:,} more jobs"
+        yield CheckResult("jobs", Level.WARNING, what, "voicequeue status")
     if facts.drift is not None:
-        # Others may use the account as well; a price that is another one is a matter for somebody.
+        # The account may have other users. A changed price requires an operator.
         level = Level.NOTE if facts.drift.price is None else Level.WARNING
-        yield Remark("account", level, str(facts.drift), "docs/runbook.md#voicequeuecreditsunexplained")
+        yield CheckResult("account", level, str(facts.drift), "docs/runbook.md#voicequeuecreditsunexplained")
     for count, level, what, todo in (
         (facts.states.get(State.UNSURE, 0), Level.WARNING, "jobs may have been charged", "voicequeue review"),
-        (facts.callbacks.undelivered, Level.WARNING, "callbacks were given up", "voicequeue callbacks"),
+        (facts.callbacks.undelivered, Level.WARNING, "callbacks are undelivered", "voicequeue callbacks"),
         (facts.archive.failed, Level.WARNING, "jobs' songs could not be archived", "voicequeue archive"),
-        (facts.rejects, Level.NOTE, "messages became no job", "voicequeue rejects"),
+        (facts.rejects, Level.NOTE, "messages were rejected", "voicequeue rejects"),
     ):
         if count:
-            yield Remark("jobs", level, f"{count:,} {what}", todo)
+            yield CheckResult("jobs", level, f"{count:,} {what}", todo)
 
 
 _TODO: Mapping[str, str] = {
-    Reason.PAUSED: "voicequeue resume, when it shall go on",
-    Reason.OUT_OF_CREDITS: "add credits; it goes on by itself",
-    Reason.UNAUTHORIZED: "mend MUSICAPI_KEY, restart the workers, then: voicequeue resume",
-    Reason.COOLDOWN: "nothing: it goes on by itself in a moment",
-    Reason.UPSTREAM_DOWN: "nothing: one job at a time is tried, and it goes on by itself",
+    Reason.PAUSED: "voicequeue resume, to continue",
+    Reason.OUT_OF_CREDITS: "add credits; the gate then opens by itself",
+    Reason.UNAUTHORIZED: "correct MUSICAPI_KEY, restart the workers, then: voicequeue resume",
+    Reason.COOLDOWN: "nothing: the gate opens by itself in a moment",
+    Reason.UPSTREAM_DOWN: "nothing: one job at a time is tried, and the gate opens by itself",
 }

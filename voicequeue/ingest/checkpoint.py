@@ -1,6 +1,6 @@
-"""How far the ingestion of a file has come, in a file beside it, so that it can go on there.
+"""The progress of an ingestion, in a file beside its source, so that it can be resumed.
 
-Written after what it tells of is in Redis. If it is lost nothing is: rows that are known are not paid again.
+It is written after the rows are in Redis. Losing it is harmless: jobs that exist are not enqueued or paid again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _HEAD = 65_536
 
 
 class CannotResume(VoiceQueueError):
-    """It cannot go on where it stood; the text says why."""
+    """The ingestion cannot be resumed; the text gives the reason."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the jobs of a file's rows; `reasons` counts the rejected ones by kind."""
+    """Counts of a file's jobs by result; `reasons` counts the rejected ones by kind."""
 
     new: int = 0
     known: int = 0
@@ -31,16 +31,17 @@ class Counts:
     reasons: dict[str, int] = field(default_factory=dict)
 
     def reject(self, kind: str) -> None:
-        """Count one that was not taken."""
+        """Count a rejected job."""
         self.rejected += 1
         self.reasons[kind] = self.reasons.get(kind, 0) + 1
 
 
 @dataclass(slots=True)
 class Progress:
-    """`lines` of `source` (a file: its size, time of change, and the digest of its beginning) are done.
+    """The progress of an ingestion: `lines` of `source` are done.
 
-    `last_job` is the one that was put into the queue last, `rejected_bytes` the length of the file of rejected rows.
+    `source` identifies a file by its size, time of change, and the digest of its beginning. `last_job`: the id of the
+    job that was enqueued last. `rejected_bytes`: the length of the file of rejected rows.
     """
 
     batch: str
@@ -52,19 +53,19 @@ class Progress:
 
     @classmethod
     def of(cls, path: Path, batch: str) -> Progress:
-        """Nothing is done yet."""
-        told = path.stat()
+        """Return the progress of an ingestion that has not started."""
+        status = path.stat()
         with path.open("rb") as file:
             head = sha256(file.read(_HEAD)).hexdigest()
-        return cls(batch, {"size": told.st_size, "changed": told.st_mtime_ns, "head": head})
+        return cls(batch, {"size": status.st_size, "changed": status.st_mtime_ns, "head": head})
 
     @staticmethod
     def path(source: Path) -> Path:
-        """Where it is kept."""
+        """Return the path of the progress file."""
         return source.with_name(f"{source.name}.progress.json")
 
     def write(self, source: Path) -> None:
-        """Whole or not at all, whenever the process is killed. Raises UnreadableFile."""
+        """Replace the progress file atomically. Raises UnreadableFile."""
         path = self.path(source)
         new = path.with_name(f"{path.name}.new")
         try:
@@ -74,21 +75,21 @@ class Progress:
             raise UnreadableFile(f"{path}: {error.strerror}") from None
 
     def taken_up(self, source: Path) -> Progress:
-        """What is kept there, or this one if there is nothing. Raises CannotResume."""
+        """Return the saved progress, or this one if there is none. Raises CannotResume."""
         path = self.path(source)
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            before = Progress(**{**kept, "counts": Counts(**kept["counts"])})
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            progress = Progress(**{**saved, "counts": Counts(**saved["counts"])})
         except FileNotFoundError:
             return self
         except (OSError, ValueError, TypeError, KeyError):
             raise CannotResume(_advice(f"{path} cannot be read")) from None
-        if before.source != self.source:
+        if progress.source != self.source:
             raise CannotResume(_advice(f"{source} has changed since"))
-        if before.batch != self.batch:
-            raise CannotResume(f"{path} is about the batch {before.batch}, not {self.batch}")
-        return before
+        if progress.batch != self.batch:
+            raise CannotResume(f"{path} belongs to the batch {progress.batch}, not {self.batch}")
+        return progress
 
 
-def _advice(why: str) -> str:
-    return f"{why}; ingest it without --resume: rows whose jobs are kept are passed over (--dry-run tells how many)"
+def _advice(reason: str) -> str:
+    return f"{reason}; ingest it without --resume: rows whose jobs exist are skipped (--dry-run shows how many)"

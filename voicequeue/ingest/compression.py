@@ -1,4 +1,4 @@
-"""Files as they are, or packed with gzip: told apart by their first bytes, not by their names."""
+"""Read files that may be compressed with gzip, recognized by their first bytes and not by their names."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _BUFFER = 65_536
 
 
 class Damaged(VoiceQueueError, ValueError):
-    """A packed file that cannot be unpacked to its end."""
+    """A compressed file that is damaged or truncated."""
 
 
-class _Unpacked(io.RawIOBase):
-    def __init__(self, packed: BinaryIO) -> None:
+class _Decompressed(io.RawIOBase):
+    def __init__(self, compressed: BinaryIO) -> None:
         super().__init__()
-        self._plain = gzip.GzipFile(fileobj=packed)
+        self._plain = gzip.GzipFile(fileobj=compressed)
 
     def readable(self) -> bool:
         return True
@@ -29,14 +29,17 @@ class _Unpacked(io.RawIOBase):
         try:
             piece = self._plain.read1(len(buffer))
         except (OSError, EOFError, zlib.error) as error:
-            raise Damaged(f"the file is packed with gzip, and damaged or cut: {error}") from None
+            raise Damaged(f"the file is compressed with gzip, and damaged or truncated: {error}") from None
         buffer[: len(piece)] = piece
         return len(piece)
 
 
 def unpacked(file: BinaryIO) -> BinaryIO:
-    """What the file holds, read as a stream; the file is closed by its owner. Reading it may raise Damaged."""
+    """Return a stream of the file's content, decompressed if necessary. Reading it may raise Damaged.
+
+    The caller closes the file.
+    """
     stream = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(Any, file))
     if not stream.peek(len(_MAGIC)).startswith(_MAGIC):
         return cast(BinaryIO, stream)
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(cast(BinaryIO, stream)), _BUFFER))
+    return cast(BinaryIO, io.BufferedReader(_Decompressed(cast(BinaryIO, stream)), _BUFFER))

@@ -1,6 +1,6 @@
-"""Looks at recordings before a credit is spent on them: reachable, MP3 or WAV, long enough, whole.
+"""Check recordings before a credit is spent: reachable, MP3 or WAV, long enough, complete.
 
-Each is read to its end, as upstream would, but never from one's own network, and not for ever.
+Each recording is read to its end, as upstream reads it, but never from the operator's own network, and in bounded time.
 """
 
 from __future__ import annotations
@@ -12,50 +12,61 @@ import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from typing import TypeVar
 from urllib.parse import urljoin
 
 from voicequeue.errors import UnfitAudio
-from voicequeue.ingest.audio import TAKEN, Audio, AudioReader
+from voicequeue.ingest.audio import ACCEPTED, Audio, AudioReader
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import CutOff, Refused, Response, Target, Times, TooLarge, TooSlow, Unanswered, request
-from voicequeue.net.per_host_executor import Lanes
+from voicequeue.net.http_client import (
+    Refused,
+    RequestFailed,
+    Response,
+    Target,
+    Times,
+    TooLarge,
+    TooSlow,
+    TruncatedResponse,
+    request,
+)
+from voicequeue.net.per_host_executor import PerHostExecutor
 
 T = TypeVar("T")
 
 #: Recordings must be longer. Source: upstream's page on creating a voice.
 LONGER_THAN_S = 10.0
 
-REDIRECTS = 5
+REDIRECTS_MAX = 5
 
-#: A server that says when it wants to be asked again is waited for so long (seconds) at most.
-PATIENT_S = 30.0
+#: The longest Retry-After that is respected, in seconds.
+RETRY_AFTER_MAX_S = 30.0
 
-#: So many items are looked at ahead of the one that is given next, and so many answers are remembered.
-WINDOW, REMEMBERED = 1_000, 10_000
+#: How many items are checked in advance, and how many results are cached.
+WINDOW, CACHED_MAX = 1_000, 10_000
 
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
-_MEANINGS = {401: ": it is not public", 403: ": it is not public", 404: ": nothing is there", 410: ": it is gone"}
+_MEANINGS = {401: ": not public", 403: ": not public", 404: ": not found", 410: ": gone"}
 _HEADERS = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "audio/*,*/*", "Accept-Encoding": "identity"}
 
 
 SETTING = "VOICEQUEUE_AUDIO_ALLOW"
-_NOBODY = Allowed(SETTING)
-_PATIENCE = Times(connect_s=5.0, whole_s=300.0, answer_s=15.0, least_speed=8_000.0, slow_s=5.0)
+_NONE_ALLOWED = Allowed(SETTING)
+_TIMES = Times(connect_s=5.0, whole_s=300.0, answer_s=15.0, least_speed=8_000.0, slow_s=5.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a recording must be, and how it is asked for. Sizes in bytes, times in seconds.
+    """The requirements for a recording, and the limits of its download. Sizes in bytes, times in seconds.
 
-    `shorter_than_s`: None where upstream tells no maximum. Trouble that may pass is tried once more `again_s` later.
+    `max_s`: the longest duration; None if there is no maximum. A temporary failure is retried once, `again_s` later.
+    `at_once`: recordings that are checked concurrently, `per_host` of them from one host.
     """
 
-    allowed: Allowed = _NOBODY
-    times: Times = _PATIENCE
+    allowed: Allowed = _NONE_ALLOWED
+    times: Times = _TIMES
     max_bytes: int = 200_000_000
     max_s: float | None = None
     again_s: float = 1.0
@@ -63,16 +74,16 @@ class Rules:
     per_host: int = 4
 
 
-class _Passing(Exception):
-    """It may be better in a moment, or `after` so many seconds; `unfit` is what it is if not."""
+class _Temporary(Exception):
+    """A failure to retry after `retry_after_s` seconds; `unfit` is the error if the retry fails as well."""
 
-    def __init__(self, unfit: UnfitAudio, after: float = 0.0) -> None:
+    def __init__(self, unfit: UnfitAudio, retry_after_s: float = 0.0) -> None:
         super().__init__(unfit)
-        self.unfit, self.after = unfit, after
+        self.unfit, self.retry_after_s = unfit, retry_after_s
 
 
 class Recordings:
-    """Fetches and judges one recording at a time. Safe to share between threads."""
+    """Download and check one recording at a time. Safe to share between threads."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -80,96 +91,89 @@ class Recordings:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """What is being fetched is given up."""
+        """Abort the downloads in progress."""
         self._closed.set()
 
     def outcome(self, url: str) -> Audio | UnfitAudio:
-        """The same as a value."""
+        """Return the error of `look` instead of raising it."""
         try:
             return self.look(url)
         except UnfitAudio as error:
-            return UnfitAudio(error.kind, error.reason)  # without the traceback, which holds on to the connection
+            return UnfitAudio(error.kind, error.reason)  # without the traceback, which references the connection
 
     def look(self, url: str) -> Audio:
-        """What is there, if it is fit for a voice. Raises UnfitAudio."""
+        """Return the recording behind the URL. Raises UnfitAudio."""
         try:
             return self._look(url)
-        except _Passing as error:
-            self._closed.wait(max(self._rules.again_s, min(error.after, PATIENT_S)))
+        except _Temporary as error:
+            self._closed.wait(max(self._rules.again_s, min(error.retry_after_s, RETRY_AFTER_MAX_S)))
         try:
             return self._look(url)
-        except _Passing as error:
+        except _Temporary as error:
             raise error.unfit from None
 
     def _look(self, url: str) -> Audio:
-        over = time.monotonic() + self._rules.times.whole_s
+        deadline = time.monotonic() + self._rules.times.whole_s
         redirected = ""
-        for _ in range(REDIRECTS + 1):
+        for _ in range(REDIRECTS_MAX + 1):
             try:
-                found = self._follow(url, over)
+                received = self._receive(url, deadline)
             except Refused as error:
                 raise UnfitAudio("forbidden_address", f"{redirected}{error}") from None
             except TooSlow as error:
                 raise UnfitAudio("too_slow", f"too slow: {error}") from None
-            except Unanswered as error:
-                raise _Passing(UnfitAudio("unreachable", f"{redirected}{error}")) from None
-            if isinstance(found, Audio):
-                return self._judged(found)
-            url, redirected = found, "redirected: "
-        raise UnfitAudio("redirects", f"more than {REDIRECTS} redirects")
+            except RequestFailed as error:
+                raise _Temporary(UnfitAudio("unreachable", f"{redirected}{error}")) from None
+            if isinstance(received, Audio):
+                return self._checked(received)
+            url, redirected = received, "redirected: "
+        raise UnfitAudio("redirects", f"more than {REDIRECTS_MAX} redirects")
 
-    def _follow(self, url: str, over: float) -> Audio | str:
-        """The recording, or where it is instead."""
-        times = self._rules.times
-        left = Times(
-            min(times.connect_s, max(0.01, over - time.monotonic())),
-            max(0.01, over - time.monotonic()),
-            times.answer_s,
-            times.least_speed,
-            times.slow_s,
-        )
+    def _receive(self, url: str, deadline: float) -> Audio | str:
+        """Return the recording, or the URL that the server redirects to."""
+        times = replace(self._rules.times, whole_s=max(0.01, deadline - time.monotonic()))
         target = Target.of(url)
         with request(
-            "GET", target, headers=_HEADERS, allowed=self._rules.allowed, times=left, tls=self._tls
+            "GET", target, headers=_HEADERS, allowed=self._rules.allowed, times=times, tls=self._tls
         ) as response:
             location = response.headers.get("Location")
             if response.status in _REDIRECTED and location:
-                return _elsewhere(url, location)
+                return _redirected(url, location)
             _check_status(response)
             return self._read(response)
 
     def _read(self, response: Response) -> Audio:
         reader = AudioReader()
-        came = 0
+        size = 0
         try:
             if (response.number("Content-Length") or 0) > self._rules.max_bytes:
                 raise TooLarge
-            for piece in _plain(response, self._rules.max_bytes):
+            for piece in _decoded(response, self._rules.max_bytes):
                 reader.feed(piece)
-                came += len(piece)
-                # Whatever else it is, the rest of it need not come.
-                if self._closed.is_set() or reader.format not in (None, *TAKEN):
+                size += len(piece)
+                # A recording of another format is not read further.
+                if self._closed.is_set() or reader.format not in (None, *ACCEPTED):
                     break
         except TooLarge:
             raise UnfitAudio("too_large", f"larger than {self._rules.max_bytes:,} bytes") from None
-        except CutOff:
-            raise _Passing(UnfitAudio("truncated", _cut_after(came, response))) from None
-        return reader.end()
+        except TruncatedResponse:
+            raise _Temporary(UnfitAudio("truncated", _truncated_after(size, response))) from None
+        return reader.finish()
 
-    def _judged(self, audio: Audio) -> Audio:
-        longest = self._rules.max_s
-        if not audio.is_taken:
+    def _checked(self, audio: Audio) -> Audio:
+        max_s = self._rules.max_s
+        if not audio.is_accepted:
             raise UnfitAudio("wrong_format", f"not MP3 or WAV: it is {audio.format}")
         if audio.missing:
             raise UnfitAudio("truncated", f"truncated {audio.format}: {audio.missing}")
         if audio.seconds <= LONGER_THAN_S:
-            raise UnfitAudio("too_short", f"{audio.seconds:.1f} s long; more than {LONGER_THAN_S:g} s are needed")
-        if longest is not None and audio.seconds > longest:
-            raise UnfitAudio("too_long", f"{audio.seconds:.1f} s long; at most {longest:g} s are taken")
+            raise UnfitAudio("too_short", f"{audio.seconds:.1f} s long; more than {LONGER_THAN_S:g} s are required")
+        if max_s is not None and audio.seconds > max_s:
+            raise UnfitAudio("too_long", f"{audio.seconds:.1f} s long; at most {max_s:g} s are accepted")
         return audio
 
 
-def _elsewhere(url: str, location: str) -> str:
+def _redirected(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
@@ -180,73 +184,74 @@ def _check_status(response: Response) -> None:
     status = response.status
     if status == 200:
         return
-    told = UnfitAudio("http_error", f"HTTP {status}{_MEANINGS.get(status, '')}")
+    unfit = UnfitAudio("http_error", f"HTTP {status}{_MEANINGS.get(status, '')}")
     if status >= 500 or status in (408, 425, 429):
-        raise _Passing(told, response.number("Retry-After") or 0)
-    raise told
+        raise _Temporary(unfit, response.retry_after_s())
+    raise unfit
 
 
-def _cut_after(came: int, response: Response) -> str:
-    announced = response.number("Content-Length")
-    of = "" if announced is None else f" of {announced:,}"
-    return f"truncated: the connection ended after {came:,}{of} bytes"
+def _truncated_after(size: int, response: Response) -> str:
+    length = response.number("Content-Length")
+    of_length = "" if length is None else f" of {length:,}"
+    return f"truncated: the connection ended after {size:,}{of_length} bytes"
 
 
-def _plain(response: Response, at_most: int) -> Iterator[bytes]:
-    """The body's pieces as they were before they were packed for the way. Raises TooLarge, CutOff."""
+def _decoded(response: Response, at_most: int) -> Iterator[bytes]:
+    """Return the pieces of the body without its Content-Encoding. Raises TooLarge, TruncatedResponse."""
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     pieces = response.pieces(at_most=at_most)
     if encoding == "identity":
         return pieces
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise UnfitAudio("wrong_format", f"sent with the Content-Encoding {encoding[:20]!r}, which was not asked for")
-    return _unpacked(pieces, at_most)
+        raise UnfitAudio("wrong_format", f"sent with the Content-Encoding {encoding[:20]!r}, which was not requested")
+    return _decompressed(pieces, at_most)
 
 
-def _unpacked(pieces: Iterator[bytes], at_most: int) -> Iterator[bytes]:
-    packed = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    left = at_most
+def _decompressed(pieces: Iterator[bytes], at_most: int) -> Iterator[bytes]:
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    remaining = at_most
     try:
         for piece in pieces:
             rest = piece
             while rest:
-                plain = packed.decompress(rest, 65_536)
-                rest = packed.unconsumed_tail
-                left -= len(plain)
-                if left < 0:
+                plain = decompressor.decompress(rest, 65_536)
+                rest = decompressor.unconsumed_tail
+                remaining -= len(plain)
+                if remaining < 0:
                     raise TooLarge
                 yield plain
     except zlib.error:
-        raise UnfitAudio("wrong_format", "its Content-Encoding does not hold: it cannot be unpacked") from None
-    if not packed.eof:
-        raise CutOff
+        raise UnfitAudio("wrong_format", "its Content-Encoding is invalid: it cannot be decompressed") from None
+    if not decompressor.eof:
+        raise TruncatedResponse
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """What a recording is, once it is known: a future alone takes ten times the memory."""
+    """The result of a check. It drops the future, which takes ten times the memory of the result."""
 
-    coming: Future[Audio | UnfitAudio] | None
-    found: Audio | UnfitAudio | None = None
+    future: Future[Audio | UnfitAudio] | None
+    result: Audio | UnfitAudio | None = None
 
     def get(self) -> Audio | UnfitAudio | None:
-        if self.coming is not None:
-            self.found, self.coming = self.coming.result(), None
-        return self.found
+        """Wait for the result."""
+        if self.future is not None:
+            self.result, self.future = self.future.result(), None
+        return self.result
 
 
 @dataclass(slots=True)
 class Preflight:
-    """Looks at many recordings: a few at once, a few of one host, each URL once. End it with `close`."""
+    """Check many recordings: each URL once, within the limits of `Rules`. End it with `close`."""
 
     rules: Rules = field(default_factory=Rules)
     _recordings: Recordings = field(init=False)
-    _lanes: Lanes = field(init=False)
-    _known: OrderedDict[str, _Outcome] = field(init=False, default_factory=OrderedDict)
+    _executor: PerHostExecutor = field(init=False)
+    _outcomes: OrderedDict[str, _Outcome] = field(init=False, default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         self._recordings = Recordings(self.rules)
-        self._lanes = Lanes(at_once=self.rules.at_once, per_host=self.rules.per_host)
+        self._executor = PerHostExecutor(max_workers=self.rules.at_once, per_host=self.rules.per_host)
 
     def __enter__(self) -> Preflight:
         return self
@@ -255,35 +260,35 @@ class Preflight:
         self.close()
 
     def close(self) -> None:
-        """What is still being fetched is given up, and not waited for."""
+        """Abort the downloads in progress, without waiting for them."""
         self._recordings.close()
 
     def each(self, items: Iterable[T], url: Callable[[T], str | None]) -> Iterator[tuple[T, Audio | UnfitAudio | None]]:
-        """Each item with what its recording is, in their order; None for one that has no URL.
+        """Yield each item with the result for its URL, in order; None for an item without a URL.
 
-        At most 1,000 items are read ahead.
+        Reads at most 1,000 items ahead.
         """
         ahead: deque[tuple[T, _Outcome | None]] = deque()
         for item in items:
-            where = url(item)
-            ahead.append((item, None if where is None else self._look(where)))
+            address = url(item)
+            ahead.append((item, None if address is None else self._look(address)))
             if len(ahead) >= WINDOW:
                 yield _with_outcome(*ahead.popleft())
         while ahead:
             yield _with_outcome(*ahead.popleft())
 
     def _look(self, url: str) -> _Outcome:
-        known = self._known.get(url)
-        if known is None:
-            known = _Outcome(self._lanes.submit(_host(url), partial(self._recordings.outcome, url)))
-            self._known[url] = known
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        return known
+        outcome = self._outcomes.get(url)
+        if outcome is None:
+            outcome = _Outcome(self._executor.submit(_host(url), partial(self._recordings.outcome, url)))
+            self._outcomes[url] = outcome
+            if len(self._outcomes) > CACHED_MAX:
+                self._outcomes.popitem(last=False)
+        return outcome
 
 
-def _with_outcome(item: T, found: _Outcome | None) -> tuple[T, Audio | UnfitAudio | None]:
-    return item, None if found is None else found.get()
+def _with_outcome(item: T, outcome: _Outcome | None) -> tuple[T, Audio | UnfitAudio | None]:
+    return item, None if outcome is None else outcome.get()
 
 
 def _host(url: str) -> str:

@@ -1,6 +1,7 @@
-"""Requests to addresses that somebody else has named: never into one's own network, and over in bounded time.
+"""HTTP requests to URLs that callers name: never into the operator's own network, and bounded in time and size.
 
-- `addresses`: where they may go
-- `connections`: how they get there
-- `lanes`: how many at once
+- `address_policy`: which addresses are allowed
+- `http_client`: one request (`transport` and `deadline` are its parts)
+- `retry_after`: the Retry-After header
+- `per_host_executor`: how many requests run at once
 """

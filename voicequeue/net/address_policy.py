@@ -1,4 +1,4 @@
-"""Where requests may go: to addresses of the public network, and to what was allowed. Pure."""
+"""The policy for addresses that requests may go to: the public network, and what an operator allows. Pure."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from voicequeue.net.clouds import Address, Network, service_at
 
-#: The part of IPv6 that is given out for the public network.
+#: The part of IPv6 that is assigned to the public network.
 _PUBLIC_6 = IPv6Network("2000::/3")
 
-#: IPv4 behind a translator: the last 32 bits are where it leads to.
+#: NAT64: the last 32 bits are the IPv4 address that the translator sends to.
 _NAT64 = IPv6Network("64:ff9b::/96")
 
-#: ISATAP, under any prefix: IPv4 behind these 32 bits (less two that say how it was given out).
+#: ISATAP, under any prefix: the IPv4 address follows these 32 bits, of which two (universal, group) may differ.
 _ISATAP, _ISATAP_MASK = 0x00005EFE, 0xFCFFFFFF
 
-#: IPv4 networks that lead nowhere public, and that older Pythons do not all know.
+#: IPv4 networks that are not public, and that older Pythons do not all recognize.
 _NOT_PUBLIC_4 = tuple(
     map(IPv4Network, ("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15"))
 )
 
-#: The same of IPv6: for documentation.
+#: The same for IPv6: addresses for documentation.
 _NOT_PUBLIC_6 = IPv6Network("3fff::/20")
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What an operator has allowed beyond the public network: names of hosts, and networks.
+    """The host names and networks that an operator allows beyond the public network.
 
-    `setting` is what the reader of a refusal would have to change.
+    `setting` is the name of the setting that lists them, for error texts.
     """
 
     setting: str
@@ -39,48 +39,48 @@ class Allowed:
 
     @classmethod
     def of(cls, entries: str, *, setting: str) -> Allowed:
-        """From names, addresses and CIDRs, separated by commas or spaces."""
+        """Parse names, addresses and CIDRs, separated by commas or spaces."""
         hosts, networks = set(), []
         for entry in entries.replace(",", " ").split():
             try:
                 networks.append(ip_network(entry.strip("[]"), strict=False))
             except ValueError:
-                hosts.add(_name(entry))
+                hosts.add(_normalized(entry))
         return cls(setting, frozenset(hosts), tuple(networks))
 
     def why_not(self, host: str, address: str) -> str | None:
-        """Return why nothing is sent to that address, which the name `host` led to; None if it may be.
+        """Return why no request is sent to `address`, to which the name `host` resolves; None if it is allowed.
 
-        A cloud's own service is allowed by its address alone: where a name leads to is decided by those who serve the
-        name, and a network that contains more was allowed for the sake of the rest.
+        A service of a cloud is allowed by its own address alone. A name does not suffice, because the owner of its zone
+        decides where it points; nor does a wider network, which was allowed for its other addresses.
         """
-        found = ip_address(address)
-        meant = tuple(_meant(found))
-        why = next((why for each in meant if (why := _why_not(each))), None)
-        services = [service for each in (found, *meant) if (service := service_at(each)) is not None]
-        named = [network for network in self.networks if any(each in network for each in (found, *meant))]
+        destination = ip_address(address)
+        forms = {destination, *_carried(destination)}
+        objection = next((kind for form in _carried(destination) if (kind := _objection(form))), None)
+        services = [service for form in forms if (service := service_at(form)) is not None]
+        networks = [network for network in self.networks if any(form in network for form in forms)]
         if services:
-            if any(_is_part(network, service) for network in named for service in services):
+            if any(_is_part(network, service) for network in networks for service in services):
                 return None
-            what = why or "an address of a cloud's own services"
-            return f"its host leads to {what}, which {self.setting} does not name by its address"
-        if why is None or named or _name(host) in self.hosts:
+            kind = objection or "an address of a cloud's own services"
+            return f"its host resolves to {kind}, which {self.setting} does not allow by its address"
+        if objection is None or networks or _normalized(host) in self.hosts:
             return None
-        return f"its host leads to {why}, which {self.setting} does not name"
+        return f"its host resolves to {objection}, which {self.setting} does not allow"
 
 
-def _name(host: str) -> str:
+def _normalized(host: str) -> str:
     return host.rstrip(".").lower()
 
 
-def _is_part(network: Network, of: Network) -> bool:
+def _is_part(network: Network, whole: Network) -> bool:
     if isinstance(network, IPv4Network):
-        return isinstance(of, IPv4Network) and network.subnet_of(of)
-    return isinstance(of, IPv6Network) and network.subnet_of(of)
+        return isinstance(whole, IPv4Network) and network.subnet_of(whole)
+    return isinstance(whole, IPv6Network) and network.subnet_of(whole)
 
 
-def _meant(address: Address) -> Iterator[Address]:
-    """Where an address really leads: those of IPv6 may carry one of IPv4."""
+def _carried(address: Address) -> Iterator[Address]:
+    """Yield the addresses that packets for `address` may reach: IPv6 may carry an IPv4 address."""
     if isinstance(address, IPv4Address):
         yield address
         return
@@ -95,7 +95,7 @@ def _meant(address: Address) -> Iterator[Address]:
         yield address
 
 
-def _why_not(address: Address) -> str | None:
+def _objection(address: Address) -> str | None:
     kinds = {
         "a loopback": address.is_loopback,
         "an unspecified": address.is_unspecified,
@@ -103,8 +103,8 @@ def _why_not(address: Address) -> str | None:
         "a multicast": address.is_multicast,
         "a private": address.is_private,
     }
-    for kind, is_so in kinds.items():
-        if is_so:
+    for kind, applies in kinds.items():
+        if applies:
             return f"{kind} address"
     return None if _is_public(address) else "an address that is not public"
 
@@ -112,4 +112,4 @@ def _why_not(address: Address) -> str | None:
 def _is_public(address: Address) -> bool:
     if isinstance(address, IPv6Address):
         return address.is_global and address in _PUBLIC_6 and address not in _NOT_PUBLIC_6
-    return address.is_global and not address.is_reserved and not any(address in each for each in _NOT_PUBLIC_4)
+    return address.is_global and not address.is_reserved and not any(address in network for network in _NOT_PUBLIC_4)

@@ -1,7 +1,7 @@
-"""Addresses at which clouds serve their own machines: credentials of the machine, agents, internal endpoints.
+"""The addresses of the services that clouds offer to their own machines: credentials, agents, internal endpoints.
 
-A caller who can have a machine send a request there may receive the machine's credentials. By their number several of
-them are ordinary public addresses. A new one goes into this list with the name of its cloud.
+A request to one of them may return the credentials of the machine. Several are ordinary public addresses by their
+number. Add a new one to this list with the name of its cloud.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PUBLIC = (
     "166.8.0.0/14",  # IBM Cloud: service endpoints (166.8 to 166.11)
 )
 
-#: Not public, and yet no part of an operator's network that an allowance would mean.
+#: Not public, and never what an operator means by allowing a network that contains them.
 _INTERNAL = (
     "169.254.169.254",  # metadata of AWS, Azure, Google, Oracle, IBM, DigitalOcean, Hetzner, OpenStack, and most others
     "169.254.169.253",  # AWS: DNS
@@ -27,7 +27,7 @@ _INTERNAL = (
     "169.254.170.23",  # AWS: credentials of an EKS pod
     "169.254.42.42",  # Scaleway
     "169.254.0.23",  # Tencent: metadata.tencentyun.com
-    "169.254.0.0/16",  # link-local: whatever else is served there
+    "169.254.0.0/16",  # link-local: all other services
     "100.100.100.200",  # Alibaba
     "192.0.0.192",  # Oracle Cloud Classic
     "fe80::/10",  # link-local: OpenStack (fe80::a9fe:a9fe), Azure's agent
@@ -41,17 +41,19 @@ _INTERNAL = (
 
 SERVICES: tuple[Network, ...] = tuple(map(ip_network, (*_PUBLIC, *_INTERNAL)))
 
-#: Those that are one IPv4 address, as numbers.
-_SINGLE = frozenset(int(each.network_address) for each in SERVICES if each.version == 4 and each.num_addresses == 1)
+#: The services with a single IPv4 address, as numbers.
+_SINGLE = frozenset(
+    int(network.network_address) for network in SERVICES if network.version == 4 and network.num_addresses == 1
+)
 
 
 def service_at(address: Address) -> Network | None:
-    """Return the largest of these networks that the address lies in, or None.
+    """Return the largest network of a service that contains the address, or None.
 
-    A translator between IPv6 and IPv4 may have any prefix of its operator. So IPv6 that ends with the IPv4 address of
-    one of these services counts as that service.
+    NAT64 may use any prefix of its operator. So an IPv6 address that ends with the IPv4 address of a service counts as
+    that service.
     """
-    found = [each for each in SERVICES if each.version == address.version and address in each]
-    if not found and address.version == 6 and int(address) & 0xFFFFFFFF in _SINGLE:
+    networks = [network for network in SERVICES if network.version == address.version and address in network]
+    if not networks and address.version == 6 and int(address) & 0xFFFFFFFF in _SINGLE:
         return IPv6Network(int(address))
-    return max(found, key=lambda each: each.num_addresses, default=None)
+    return max(networks, key=lambda network: network.num_addresses, default=None)

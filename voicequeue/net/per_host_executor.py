@@ -1,4 +1,4 @@
-"""Work for many hosts at once, but for each of them only a little at a time."""
+"""An executor that limits how much runs at once, in all and for each host."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Lanes:
-    """Does so much at once in all (`at_once`), and for one host (`per_host`); what must wait keeps nobody else.
+class PerHostExecutor:
+    """Run work in threads: at most `max_workers` at once, of which at most `per_host` for one host.
 
-    The threads are not waited for when the program ends.
+    Work that waits for its host does not delay other hosts. Threads are daemons: the program does not wait for them.
     """
 
-    def __init__(self, *, at_once: int, per_host: int) -> None:
-        self._free, self._per_host = at_once, per_host
+    def __init__(self, *, max_workers: int, per_host: int) -> None:
+        self._free, self._per_host = max_workers, per_host
         self._waiting: dict[str, deque[Callable[[], None]]] = {}
-        self._busy: dict[str, int] = {}
+        self._running: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def submit(self, host: str, work: Callable[[], T]) -> Future[T]:
-        """Do it when its turn comes; first come, first served among those of one host."""
+        """Schedule `work`; first come, first served within one host."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -35,24 +35,24 @@ class Lanes:
 
         with self._lock:
             self._waiting.setdefault(host, deque()).append(run)
-            self._begin()
+            self._start()
         return future
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         for host in list(self._waiting):
-            while self._free and self._waiting[host] and self._busy.get(host, 0) < self._per_host:
+            while self._free and self._waiting[host] and self._running.get(host, 0) < self._per_host:
                 self._free -= 1
-                self._busy[host] = self._busy.get(host, 0) + 1
+                self._running[host] = self._running.get(host, 0) + 1
                 work = self._waiting[host].popleft()
-                threading.Thread(target=self._do, args=(host, work), name="lane", daemon=True).start()
+                threading.Thread(target=self._run, args=(host, work), name="per host", daemon=True).start()
             if not self._waiting[host]:
                 del self._waiting[host]
 
-    def _do(self, host: str, work: Callable[[], None]) -> None:
+    def _run(self, host: str, work: Callable[[], None]) -> None:
         work()
         with self._lock:
             self._free += 1
-            self._busy[host] -= 1
-            if not self._busy[host]:
-                del self._busy[host]
-            self._begin()
+            self._running[host] -= 1
+            if not self._running[host]:
+                del self._running[host]
+            self._start()

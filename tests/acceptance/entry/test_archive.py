@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.media import file_of
+from simulator.server.media import file_of
 from tests.acceptance.conftest import SECRET, Build, System, jobs, settled, verified_states
 from tests.conftest import eventually
 from voicequeue import ArchivedFile, InArchive, State, VoiceQueue

@@ -153,7 +153,7 @@ def test_a_url_of_this_machine_is_rejected_and_a_redirect_to_it_is_not_followed(
     eventually(lambda: _reason(queue, direct))
     eventually(lambda: _reason(queue, round_about))
 
-    assert "leads to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW" in _reason(queue, direct)
+    assert "resolves to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW" in _reason(queue, direct)
     assert _reason(queue, round_about) == "HTTP 308: redirects are not followed"
     assert inside.accepted == 0
 
@@ -180,7 +180,7 @@ def test_a_callback_answered_with_410_is_undelivered_until_an_operator_redeliver
 
     listed = json.loads(system.run("callbacks", "--json").stdout)["undelivered"]
     [shown] = [callback for callback in listed if callback["batch"] == "gone"]
-    assert shown["reason"] == "HTTP 410: the receiver wants no more of it"
+    assert shown["reason"] == "HTTP 410: the receiver is gone for good"
     is_gone[0] = False
     assert system.run("callbacks", "--redeliver", shown["id"]).returncode == 0
 

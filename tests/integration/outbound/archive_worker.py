@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simulator.media import file_of
+from simulator.server.media import file_of
 from simulator.process import Simulator
 from tasks.archive.downloader import Bounds, Fetcher
 from tasks.archive.storage import Shelf

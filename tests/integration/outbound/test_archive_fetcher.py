@@ -136,7 +136,7 @@ def test_a_response_that_is_not_the_rest_of_the_file_is_not_used(wrong: Callable
     with Scripted(in_turn(lambda _: half(f"ETag: {ETAG}"), lambda _: iter((wrong(), HANG_UP)))) as server:
         error = refused(server.url)
 
-    assert "the file has changed meanwhile" in str(error)
+    assert "the file has changed during the download" in str(error)
     assert not error.for_good
 
 
@@ -163,12 +163,12 @@ def test_a_server_that_always_truncates_fails_the_attempt() -> None:
     [
         (head("404 Not Found", "Content-Length: 0"), "HTTP 404", False),
         (head("503 Busy", "Content-Length: 0", "Retry-After: 70"), "HTTP 503", False),
-        (head("200 OK", "Content-Length: 900000"), "has 900,000 bytes, of which 100,000 are allowed", True),
-        (head("200 OK", "Connection: close") + BODY, "nothing says how long it is", False),
-        (whole("Content-Encoding: gzip"), "comes packed", False),
-        (head("302 Found", "Content-Length: 0"), "leads nowhere", False),
+        (head("200 OK", "Content-Length: 900000"), "900,000 bytes long; at most 100,000 are allowed", True),
+        (head("200 OK", "Connection: close") + BODY, "does not send the length", False),
+        (whole("Content-Encoding: gzip"), "compresses the file", False),
+        (head("302 Found", "Content-Length: 0"), "without a Location", False),
         (head("302 Found", "Content-Length: 0", "Location: file:///etc/passwd"), "neither http", True),
-        (head("302 Found", "Content-Length: 0", "Location: http://[x"), "cannot be read", True),
+        (head("302 Found", "Content-Length: 0", "Location: http://[x"), "is not a URL", True),
         (b"what is this\r\n\r\n", "no answer", False),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_file_larger_than_allowed_is_not_read_to_its_end() -> None:
     with Scripted(lambda _: iter((head("200 OK", "Transfer-Encoding: chunked"), *[chunk] * 50))) as server:
         error = refused(server.url, max_bytes=20_000)
 
-    assert "more than 20,000 bytes came" in str(error)
+    assert "larger than 20,000 bytes" in str(error)
     assert error.for_good
 
 
@@ -213,7 +213,7 @@ def test_redirects_into_an_internal_network_are_refused() -> None:
         with Scripted(lambda _: iter((redirect,))) as server:
             error = refused(server.url)
 
-    assert "leads to a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not name" in str(error)
+    assert "resolves to a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not allow" in str(error)
     assert error.for_good
     assert inner.requests == []
 

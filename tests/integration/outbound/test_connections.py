@@ -1,11 +1,14 @@
-"""Requests to addresses that somebody else has named: checked where they really lead to, and over in time."""
+"""Requests to URLs of others connect to checked addresses only, and end in time."""
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,9 @@ import pytest
 
 from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Target, Times, TooLarge, Unanswered, request
+from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, TooLarge, request
 
-NOBODY = Allowed.of("", setting="THE_SETTING")
+NONE_ALLOWED = Allowed.of("", setting="THE_SETTING")
 HERE = Allowed.of("127.0.0.1", setting="THE_SETTING")
 HASTY = Times(connect_s=0.3, whole_s=0.3)
 PLAIN = ssl.create_default_context()
@@ -26,7 +29,7 @@ CERTIFICATE = Path(__file__).parents[2] / "contract" / "self_signed.pem"
 def get(
     url: str, *, allowed: Allowed = HERE, times: Times | None = None, at_most: int = 1_000_000, **rest: Any
 ) -> tuple[int, bytes]:
-    """Status and body."""
+    """Return the status and the body."""
     settings = {"headers": {}, "allowed": allowed, "times": times or Times(), "tls": PLAIN, **rest}
     with request("GET", Target.of(url), **settings) as response:
         return response.status, b"".join(response.pieces(at_most=at_most))
@@ -47,7 +50,7 @@ def get(
     ],
 )
 def test_a_url_leads_to_a_host_and_a_path(url: str, expected: Target) -> None:
-    """What may not stand in a request line is quoted; a login becomes a header."""
+    """Other characters are percent-encoded; a login becomes a header."""
     assert Target.of(url) == expected
 
 
@@ -55,7 +58,7 @@ def test_a_url_leads_to_a_host_and_a_path(url: str, expected: Target) -> None:
     "url", ["", "hooks.example", "ftp://h/", "http://", "http://[::1", "http://h:99999/", "//h/", "http://a\0b/"]
 )
 def test_a_url_that_leads_nowhere_is_refused(url: str) -> None:
-    """The text does not repeat it."""
+    """The text does not contain the URL."""
     with pytest.raises(Refused, match=r"^the URL (cannot be read|is neither http:// nor https://)$"):
         Target.of(url)
 
@@ -64,17 +67,17 @@ def test_a_url_that_leads_nowhere_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost", "127.1", "0x7f000001", "2130706433", "0"])
-def test_however_a_host_is_spelled_the_address_that_it_leads_to_counts(host: str) -> None:
-    """Nobody is connected to; the text names the setting that would allow it."""
+def test_the_address_counts_in_every_spelling_of_the_host(host: str) -> None:
+    """No connection is opened; the text names the setting that would allow it."""
     with Scripted(one_answer(answer({}))) as receiver:
         port = receiver.url.rpartition(":")[2]
-        with pytest.raises(Refused, match="which THE_SETTING does not name"):
-            get(f"http://{host}:{port}/", allowed=NOBODY)
+        with pytest.raises(Refused, match="which THE_SETTING does not allow"):
+            get(f"http://{host}:{port}/", allowed=NONE_ALLOWED)
     assert receiver.accepted == 0
 
 
 def test_a_host_that_is_allowed_by_its_name_may_lead_inside() -> None:
-    """The same address by another name may not."""
+    """The same address by another name is refused."""
     allowed = Allowed.of("localhost", setting="S")
     with Scripted(one_answer(answer("here"))) as receiver:
         port = receiver.url.rpartition(":")[2]
@@ -83,8 +86,8 @@ def test_a_host_that_is_allowed_by_its_name_may_lead_inside() -> None:
             get(f"http://127.0.0.1:{port}/", allowed=allowed)
 
 
-def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
-    """So nothing gets to where it would have led."""
+def test_a_redirect_is_a_response_and_is_not_followed() -> None:
+    """So no request reaches its destination."""
     with Scripted(one_answer(answer("secret"))) as inside:
         away = answer("", status="302 Found", headers=[f"Location: {inside.url}/"])
         with Scripted(one_answer(away)) as receiver:
@@ -92,8 +95,8 @@ def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     assert inside.accepted == 0
 
 
-def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would connect to wherever it likes."""
+def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy could connect to any address."""
     with Scripted(one_answer(answer("direct"))) as receiver, Scripted(one_answer(answer("proxy"))) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -101,25 +104,25 @@ def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy.accepted == 0
 
 
-def test_the_request_says_what_it_was_told_to_say() -> None:
-    """Method, path, host, login, headers, body."""
+def test_the_request_is_sent_as_specified() -> None:
+    """This covers method, path, host, login, headers and body."""
     with Scripted(one_answer(answer({}))) as receiver:
         url = receiver.url.replace("http://", "http://me:secret@") + "/a/b?c=d"
         headers = {"X-Any": "thing"}
         with request("POST", Target.of(url), headers=headers, body=b"{}", allowed=HERE, times=Times(), tls=PLAIN):
             pass
-    [came] = receiver.requests
-    assert (came.method, came.path, came.body) == ("POST", "/a/b?c=d", b"{}")
-    assert came.headers["host"] == receiver.url.removeprefix("http://")
-    assert came.headers["authorization"] == "Basic bWU6c2VjcmV0"
-    assert came.headers["x-any"] == "thing"
+    [sent] = receiver.requests
+    assert (sent.method, sent.path, sent.body) == ("POST", "/a/b?c=d", b"{}")
+    assert sent.headers["host"] == receiver.url.removeprefix("http://")
+    assert sent.headers["authorization"] == "Basic bWU6c2VjcmV0"
+    assert sent.headers["x-any"] == "thing"
 
 
 # ── in time ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def dripping(head: bytes, seconds: float = 5.0) -> Any:
-    """A receiver that begins so, and then sends a byte now and then."""
+    """Return a script that sends `head`, and then a byte every 50 ms."""
 
     def script(_: Request) -> Iterator[bytes]:
         yield head
@@ -136,41 +139,41 @@ def dripping(head: bytes, seconds: float = 5.0) -> Any:
     [b"HTTP/1.1 200 OK\r\nX-Drip: ", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n",
      b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"],
 )  # fmt: skip
-def test_an_answer_that_drips_is_cut_when_its_time_is_over(head: bytes) -> None:
-    """In its headers or in its body: a body that was cut is not taken for one that has ended."""
-    began = time.monotonic()
-    with Scripted(dripping(head)) as receiver, pytest.raises(Unanswered, match=r"^no answer within 0\.3 s$"):
+def test_a_dripping_response_is_cut_at_the_deadline(head: bytes) -> None:
+    """This covers headers and body; a body that was cut does not count as complete."""
+    started = time.monotonic()
+    with Scripted(dripping(head)) as receiver, pytest.raises(RequestFailed, match=r"^no answer within 0\.3 s$"):
         get(receiver.url, times=HASTY)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - started < 3
 
 
-def test_headers_that_drip_are_not_taken_for_an_answer() -> None:
-    """Not even where nobody wants the body: what was cut is none."""
+def test_truncated_headers_are_not_a_response() -> None:
+    """This holds also for a caller that does not read the body."""
     with Scripted(dripping(b"HTTP/1.1 200 OK\r\nX-Drip: ", 1)) as receiver:
         here = {"headers": {}, "allowed": HERE, "times": HASTY, "tls": PLAIN}
         with (
-            pytest.raises(Unanswered, match="no answer within"),
+            pytest.raises(RequestFailed, match="no answer within"),
             request("POST", Target.of(receiver.url), **here) as response,  # type: ignore[arg-type]
         ):
             pytest.fail(f"{response.status} is no answer")
 
 
-def test_a_receiver_that_says_nothing_is_left_in_time() -> None:
-    """It takes the request and is silent."""
+def test_a_silent_receiver_is_given_up_in_time() -> None:
+    """It accepts the request and does not respond."""
 
     def silent(_: Request) -> Iterator[bytes]:
         time.sleep(0.5)
         yield HANG_UP
 
-    with Scripted(silent) as receiver, pytest.raises(Unanswered, match="no answer within"):
+    with Scripted(silent) as receiver, pytest.raises(RequestFailed, match="no answer within"):
         get(receiver.url, times=HASTY)
 
 
-def test_a_host_that_lets_nobody_in_is_left_in_time() -> None:
+def test_a_host_that_accepts_no_connection_is_given_up_in_time() -> None:
     """Its backlog is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, socket.socket() as first:
         first.connect(listener.getsockname())
-        with pytest.raises(Unanswered, match="no connection in time"):
+        with pytest.raises(RequestFailed, match="no connection in time"):
             get(f"http://127.0.0.1:{listener.getsockname()[1]}/", times=HASTY)
 
 
@@ -183,20 +186,20 @@ def test_a_host_that_lets_nobody_in_is_left_in_time() -> None:
         ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nshort", HANG_UP], "IncompleteRead"),
     ],
 )
-def test_an_answer_that_breaks_off_is_none(pieces: list[bytes], why: str) -> None:
-    """Whether it broke off before it began or in the middle."""
-    with Scripted(one_answer(*pieces)) as receiver, pytest.raises(Unanswered, match=f"^no answer: {why}$"):
+def test_a_truncated_response_is_a_failure(pieces: list[bytes], why: str) -> None:
+    """It may end before its beginning or in the middle."""
+    with Scripted(one_answer(*pieces)) as receiver, pytest.raises(RequestFailed, match=f"^no answer: {why}$"):
         get(receiver.url)
 
 
-def test_a_host_that_nobody_knows_and_one_that_refuses_are_told_apart() -> None:
+def test_an_unknown_host_and_a_refused_connection_have_different_reasons() -> None:
     """Neither text names the host."""
     for host in ("nobody.invalid", "a" * 70):
-        with pytest.raises(Unanswered, match=r"^its host is not (known|found in time)$"):
+        with pytest.raises(RequestFailed, match=r"^its host name (cannot be resolved|was not resolved in time)$"):
             get(f"http://{host}/")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(Unanswered, match=r"^no connection: ConnectionRefusedError$"):
+    with pytest.raises(RequestFailed, match=r"^no connection: ConnectionRefusedError$"):
         get(f"http://127.0.0.1:{port}/")
 
 
@@ -204,7 +207,7 @@ def test_a_host_that_nobody_knows_and_one_that_refuses_are_told_apart() -> None:
 
 
 def test_a_body_comes_in_pieces_as_it_is_sent() -> None:
-    """Chunked, of a length, or until the connection is closed."""
+    """It may be chunked, have a length, or end with the connection."""
     payload = bytes(range(256)) * 2_000
     chunked = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (payload[:70_000], payload[70_000:]))
     for pieces in (
@@ -216,14 +219,14 @@ def test_a_body_comes_in_pieces_as_it_is_sent() -> None:
             assert get(receiver.url) == (200, payload)
 
 
-def test_a_body_that_is_larger_than_it_may_be_is_not_read_to_its_end() -> None:
-    """Whatever its headers said."""
+def test_a_body_that_is_too_large_is_not_read_to_its_end() -> None:
+    """The size counts, not the headers."""
     with Scripted(dripping(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5_000)) as receiver, pytest.raises(TooLarge):
         get(receiver.url, at_most=4_000, times=Times(whole_s=5))
 
 
-def test_what_goes_wrong_in_the_callers_hands_is_the_callers() -> None:
-    """An error while the body is written to a full disk is none of the receiver's."""
+def test_an_error_of_the_caller_is_not_translated() -> None:
+    """For example, the error of writing the body to a full disk."""
 
     def to_a_full_disk(url: str) -> None:
         with request("GET", Target.of(url), headers={}, allowed=HERE, times=Times(), tls=PLAIN) as response:
@@ -239,23 +242,96 @@ def test_what_goes_wrong_in_the_callers_hands_is_the_callers() -> None:
 
 @pytest.fixture
 def secure() -> ssl.SSLContext:
-    """A receiver's side of TLS, with a certificate that it signed itself."""
+    """Return a receiver's TLS context with a self-signed certificate."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(CERTIFICATE)
     return tls
 
 
-def test_a_certificate_must_hold(secure: ssl.SSLContext) -> None:
-    """Nothing is sent to whom nobody vouches for; to whom somebody does, it is."""
+def test_a_certificate_must_be_valid(secure: ssl.SSLContext) -> None:
+    """Nothing is sent to a receiver whose certificate is not trusted."""
     trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
     with Scripted(one_answer(answer("secret")), tls=secure) as receiver:
-        with pytest.raises(Unanswered, match=r"^its certificate does not hold$"):
+        with pytest.raises(RequestFailed, match=r"^its certificate is not valid$"):
             get(receiver.url)
         assert receiver.requests == []
         assert get(receiver.url, tls=trusting) == (200, b"secret")
 
 
-def test_a_handshake_that_never_ends_is_cut_in_time(secure: ssl.SSLContext) -> None:
-    """The receiver takes the connection and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unanswered, match="no answer within"):
+def test_an_endless_handshake_is_cut_in_time(secure: ssl.SSLContext) -> None:
+    """The receiver accepts the connection and does not respond."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(RequestFailed, match="no answer within"):
         get(f"https://127.0.0.1:{silent.getsockname()[1]}/", times=HASTY)
+
+
+def test_a_handshake_that_drips_is_cut_in_time() -> None:
+    """Each byte of a TLS record arrives within a timeout of the socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip_record, args=(listener,), daemon=True).start()
+        started = time.monotonic()
+        with pytest.raises(RequestFailed, match=r"^no answer within 0\.3 s$"):
+            get(f"https://127.0.0.1:{listener.getsockname()[1]}/", times=HASTY)
+    assert time.monotonic() - started < 2
+
+
+def drip_record(listener: socket.socket) -> None:
+    """Accept one connection, and send a handshake record a byte at a time."""
+    connection, _ = listener.accept()
+    with connection, suppress(OSError):
+        for byte in b"\x16\x03\x03\x10\x00" + bytes(50):
+            connection.sendall(bytes((byte,)))
+            time.sleep(0.1)
+
+
+# ── defaults of requests ────────────────────────────────────────────────────────────────────────
+
+
+def test_a_body_that_is_not_read_by_the_receiver_is_cut_in_time() -> None:
+    """The receiver accepts the connection and reads nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = Target.of(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        with (
+            pytest.raises(RequestFailed, match="no answer within"),
+            request("POST", target, headers={}, body=bytes(50_000_000), allowed=HERE, times=HASTY, tls=PLAIN),
+        ):
+            pytest.fail("there was a response")
+
+
+def test_the_body_of_a_redirect_is_not_read_unasked() -> None:
+    """It may be endless, and the caller needs only the headers."""
+    endless = dripping(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 1000000\r\n\r\n")
+    started = time.monotonic()
+    with Scripted(endless) as receiver:
+        with request("GET", Target.of(receiver.url), headers={}, allowed=HERE, times=Times(), tls=PLAIN) as response:
+            assert (response.status, response.headers["location"]) == (302, "/elsewhere")
+        assert time.monotonic() - started < 2
+
+
+def test_no_cookie_and_no_login_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cookie of one exchange is not part of the next, and .netrc is not read."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with Scripted(one_answer(answer({}, headers=["Set-Cookie: session=1; Path=/", "Set-Cookie: \xb2"]))) as receiver:
+        get(receiver.url)
+        get(receiver.url)
+    assert all(not {"cookie", "authorization"} & sent.headers.keys() for sent in receiver.requests)
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "//a", "/%7e%zz", "/a%2fb?x=%C3%bc&y=a+b"])
+def test_the_path_is_sent_unchanged(path: str) -> None:
+    """requests would rewrite it, which invalidates signed URLs."""
+    with Scripted(one_answer(answer({}))) as receiver:
+        get(f"{receiver.url}{path}")
+    assert receiver.requests[0].path == path
+
+
+def test_no_url_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """This includes urllib3's warning of defective headers."""
+    defective = b"HTTP/1.1 200 OK\r\nno colon here\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with (
+        caplog.at_level(logging.DEBUG),
+        Scripted(one_answer(defective, HANG_UP)) as receiver,
+        suppress(RequestFailed),
+    ):
+        get(f"{receiver.url}/?token=secret")
+    assert "secret" not in caplog.text

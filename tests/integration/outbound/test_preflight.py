@@ -1,4 +1,4 @@
-"""Recordings on a real server, good and bad: each is looked at as upstream would, politely and in bounded time."""
+"""Recordings on a real server are checked as upstream reads them, within limits of time and load."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ RULES = Rules(allowed=HERE, times=HASTY, max_bytes=2_000_000, max_s=60.0, again_
 GOOD = wav(12)
 
 
-def looked_at(file: bytes | Iterable[bytes] | Script, rules: Rules = RULES) -> Audio:
-    """What a server's answer is."""
+def check(file: bytes | Iterable[bytes] | Script, rules: Rules = RULES) -> Audio:
+    """Check a recording that a server sends."""
     with serving({"/a.mp3": file}) as server:
         return Recordings(rules).look(f"{server.url}/a.mp3")
 
 
 def dripping(start: bytes, drip: bytes = b"\0", every_s: float = 0.05) -> Script:
-    """A script that sends the start, and then a byte now and then."""
+    """Return a script that sends `start`, and then `drip` at intervals."""
 
     def script(_: Request) -> Iterator[bytes]:
         yield start
@@ -46,53 +46,53 @@ def dripping(start: bytes, drip: bytes = b"\0", every_s: float = 0.05) -> Script
 
 HEADERS = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 
-# ── what is good ──────────────────────────────────────────────────────────────────────────────────
+# ── accepted ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("file", [GOOD, mp3(12), xing(459, 459 * 417) + mp3(12)], ids=["WAV", "MP3", "MP3 with Info"])
 def test_a_good_recording_is_read_to_its_end(file: bytes) -> None:
-    """Its length, size and hash are known then."""
-    found = looked_at(sent(file, "Content-Type: text/html"))
+    """The result has its duration, size and hash."""
+    audio = check(sent(file, "Content-Type: text/html"))
 
-    assert (found.size, found.sha256) == (len(file), hashlib.sha256(file).hexdigest())
-    assert found.seconds == pytest.approx(12, abs=0.05)
+    assert (audio.size, audio.sha256) == (len(file), hashlib.sha256(file).hexdigest())
+    assert audio.seconds == pytest.approx(12, abs=0.05)
 
 
 def test_redirects_are_followed() -> None:
-    """Relative and absolute ones, as often as five times."""
+    """Up to five redirects are followed."""
     paths = {f"/{n}": redirect(f"/{n + 1}") for n in range(5)} | {"/5": sent(GOOD)}
 
     with serving(paths) as server:
         assert Recordings(RULES).look(f"{server.url}/0").size == len(GOOD)
 
 
-def test_what_was_packed_for_the_way_is_unpacked() -> None:
-    """The hash is that of the recording, whatever the server does."""
-    found = looked_at(sent(gzip.compress(GOOD), "Content-Encoding: gzip"))
+def test_a_content_encoding_is_decompressed() -> None:
+    """The hash is that of the decompressed recording."""
+    audio = check(sent(gzip.compress(GOOD), "Content-Encoding: gzip"))
 
-    assert found.sha256 == hashlib.sha256(GOOD).hexdigest()
+    assert audio.sha256 == hashlib.sha256(GOOD).hexdigest()
 
 
-def test_pieces_of_unknown_number_are_a_recording_too() -> None:
-    """Chunked, without a Content-Length."""
+def test_a_chunked_recording_is_accepted() -> None:
+    """It has no Content-Length."""
     halves = (GOOD[:20_000], GOOD[20_000:], b"")
     chunks = (b"%x\r\n%s\r\n" % (len(piece), piece) for piece in halves)
 
-    assert looked_at([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *chunks]).size == len(GOOD)
+    assert check([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *chunks]).size == len(GOOD)
 
 
-# ── what is bad ───────────────────────────────────────────────────────────────────────────────────
+# ── rejected ──────────────────────────────────────────────────────────────────────────────────────
 
 PAGE = b"<!doctype html><html><body>Please sign in</body></html>"
 BAD: dict[str, tuple[bytes | Iterable[bytes] | Script, str, str]] = {
-    "not there": (sent(b"", status="404 Not Found"), "http_error", "HTTP 404: nothing is there"),
-    "not public": (sent(PAGE, status="403 Forbidden"), "http_error", "HTTP 403: it is not public"),
+    "not there": (sent(b"", status="404 Not Found"), "http_error", "HTTP 404: not found"),
+    "not public": (sent(PAGE, status="403 Forbidden"), "http_error", "HTTP 403: not public"),
     "no content": (sent(b"", status="206 Partial Content"), "http_error", "HTTP 206"),
     "HTML": (sent(PAGE, "Content-Type: audio/mpeg"), "wrong_format", "not MP3 or WAV: it is an HTML page"),
     "Ogg": (sent(b"OggS" + bytes(5_000)), "wrong_format", "not MP3 or WAV: it is an Ogg file"),
-    "short": (sent(wav(5)), "too_short", "5.0 s long; more than 10 s are needed"),
-    "exactly 10 s": (sent(wav(10)), "too_short", "10.0 s long; more than 10 s are needed"),
-    "long": (sent(wav(61)), "too_long", "61.0 s long; at most 60 s are taken"),
+    "short": (sent(wav(5)), "too_short", "5.0 s long; more than 10 s are required"),
+    "exactly 10 s": (sent(wav(10)), "too_short", "10.0 s long; more than 10 s are required"),
+    "long": (sent(wav(61)), "too_long", "61.0 s long; at most 60 s are accepted"),
     "truncated MP3": (sent((xing(459, 459 * 417) + mp3(12))[:90_000]), "truncated", "truncated MP3: its header"),
     "truncated WAV": (sent(GOOD[:-9_000]), "truncated", "truncated WAV: its header"),
     "cut": (
@@ -100,15 +100,15 @@ BAD: dict[str, tuple[bytes | Iterable[bytes] | Script, str, str]] = {
         "truncated",
         "truncated: the connection ended after 48,044 of 60,000 bytes",
     ),
-    "private": (redirect("http://10.0.0.1/a.mp3"), "forbidden_address", "redirected: its host leads to a private"),
+    "private": (redirect("http://10.0.0.1/a.mp3"), "forbidden_address", "redirected: its host resolves to a private"),
     "metadata": (
         redirect("http://169.254.169.254/"),
         "forbidden_address",
-        "redirected: its host leads to a link-local",
+        "redirected: its host resolves to a link-local",
     ),
     "no URL": (redirect("file:///etc/passwd"), "forbidden_address", "redirected: the URL is neither http:// nor"),
     "a loop": (redirect("/a.mp3"), "redirects", "more than 5 redirects"),
-    "told to be huge": (HEADERS.replace(b"1000000", b"9000000"), "too_large", "larger than 2,000,000 bytes"),
+    "announced as huge": (HEADERS.replace(b"1000000", b"9000000"), "too_large", "larger than 2,000,000 bytes"),
     "huge": (chain([b"HTTP/1.1 200 OK\r\n\r\n", GOOD], repeat(bytes(65_536))), "too_large", "2,000,000"),
     "a bomb": (
         sent(gzip.compress(GOOD[:44] + bytes(9_000_000)), "Content-Encoding: gzip"),
@@ -116,33 +116,33 @@ BAD: dict[str, tuple[bytes | Iterable[bytes] | Script, str, str]] = {
         "larger than 2,000,000 bytes",
     ),
     "brotli": (sent(GOOD, "Content-Encoding: br"), "wrong_format", "the Content-Encoding 'br'"),
-    "no gzip": (sent(GOOD, "Content-Encoding: gzip"), "wrong_format", "cannot be unpacked"),
+    "no gzip": (sent(GOOD, "Content-Encoding: gzip"), "wrong_format", "cannot be decompressed"),
     "half a gzip": (sent(gzip.compress(GOOD)[:-9], "Content-Encoding: gzip"), "truncated", "the connection ended"),
     "nothing": (sent(b""), "wrong_format", "it is an empty file"),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "unreachable", "no answer: BadStatusLine"),
-    "drips": (dripping(HEADERS + GOOD[:2_000]), "too_slow", "too slow: less than 8 kB a second came for 0.3 s"),
+    "drips": (dripping(HEADERS + GOOD[:2_000]), "too_slow", "too slow: slower than 8 kB a second for 0.3 s"),
     "stalls": (dripping(HEADERS + GOOD, every_s=0.6), "too_slow", "too slow"),
     "headers that drip": (dripping(b"HTTP/1.1 200 OK\r\n", b"a"), "unreachable", "no answer within 0.4 s"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_named(name: str) -> None:
-    """In plain words, and by a word to count by; in seconds, whatever the server does."""
+def test_each_problem_has_a_kind_and_a_reason(name: str) -> None:
+    """The check ends within 2 s."""
     file, kind, reason = BAD[name]
-    begun = time.monotonic()
+    started = time.monotonic()
 
     with pytest.raises(UnfitAudio) as caught:
-        looked_at(file)
+        check(file)
 
     assert (caught.value.kind, reason in caught.value.reason) == (kind, True), caught.value
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - started < 2
 
 
-def test_a_private_address_is_not_connected_to() -> None:
-    """Unless the setting that the reason names allows it."""
+def test_no_connection_is_opened_to_a_private_address() -> None:
+    """The reason names the setting that would allow it."""
     with serving({"/a.mp3": sent(GOOD)}) as server:
-        with pytest.raises(UnfitAudio, match="leads to a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not name"):
+        with pytest.raises(UnfitAudio, match="a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not allow"):
             Recordings(Rules(times=HASTY)).look(f"{server.url}/a.mp3")
         assert server.accepted == 0
 
@@ -152,33 +152,33 @@ def test_a_private_address_is_not_connected_to() -> None:
     [sent(b"", status="503 Service Unavailable"), sent(GOOD, length=60_000), b"\r\n"],
     ids=["503", "cut", "no HTTP"],
 )
-def test_trouble_that_passes_does_not_count(first: bytes) -> None:
-    """It is tried once more."""
+def test_a_temporary_failure_is_retried(first: bytes) -> None:
+    """The second attempt succeeds."""
 
     answers = chain([first], repeat(sent(GOOD)))
 
-    assert looked_at(lambda _: [next(answers), HANG_UP]).size == len(GOOD)
+    assert check(lambda _: [next(answers), HANG_UP]).size == len(GOOD)
 
 
-def test_who_says_when_to_come_again_is_taken_at_their_word() -> None:
-    """A host that wants to be asked less often is."""
+def test_retry_after_is_respected() -> None:
+    """The retry waits as long as the host requests."""
     answers = chain([sent(b"", "Retry-After: 1", status="429 Too Many Requests")], repeat(sent(GOOD)))
-    begun = time.monotonic()
+    started = time.monotonic()
 
-    assert looked_at(lambda _: [next(answers)]).size == len(GOOD)
-    assert time.monotonic() - begun >= 1
+    assert check(lambda _: [next(answers)]).size == len(GOOD)
+    assert time.monotonic() - started >= 1
 
 
-def test_trouble_that_stays_counts() -> None:
-    """After two tries."""
+def test_a_lasting_failure_is_reported() -> None:
+    """There are two attempts."""
     with serving({"/a.mp3": sent(b"", status="503 Service Unavailable")}) as server:
         with pytest.raises(UnfitAudio, match="HTTP 503"):
             Recordings(RULES).look(f"{server.url}/a.mp3")
         assert len(server.requests) == 2
 
 
-def test_what_is_no_trouble_but_wrong_is_not_tried_again() -> None:
-    """404 is 404."""
+def test_a_permanent_failure_is_not_retried() -> None:
+    """There is one request."""
     with serving({}) as server:
         with pytest.raises(UnfitAudio, match="HTTP 404"):
             Recordings(RULES).look(f"{server.url}/a.mp3")
@@ -188,8 +188,8 @@ def test_what_is_no_trouble_but_wrong_is_not_tried_again() -> None:
 # ── many ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Crowd:
-    """A script that counts how many requests are answered at once."""
+class ConcurrencyCounter:
+    """A script that counts concurrent requests."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -205,41 +205,41 @@ class Crowd:
         yield sent(GOOD)
 
 
-def each(server: Scripted, paths: Iterable[str], rules: Rules = RULES) -> list[Audio | UnfitAudio | None]:
-    """What is found there, in the order of the paths."""
+def check_all(server: Scripted, paths: Iterable[str], rules: Rules = RULES) -> list[Audio | UnfitAudio | None]:
+    """Check recordings, and return the results in the order of the paths."""
     with Preflight(rules) as preflight:
-        return [found for _, found in preflight.each(paths, lambda path: f"{server.url}{path}" if path else None)]
+        return [result for _, result in preflight.each(paths, lambda path: f"{server.url}{path}" if path else None)]
 
 
-def test_they_come_in_the_order_they_were_given() -> None:
-    """However long each takes; what has no recording passes."""
+def test_results_keep_the_order_of_the_items() -> None:
+    """Slow recordings do not change it; an item without a recording has no result."""
 
     def slow(_: Request) -> Iterator[bytes]:
         time.sleep(0.2)
         yield sent(GOOD)
 
     with serving({"/slow": slow, "/a": sent(wav(11)), "/b": sent(wav(5))}) as server:
-        found = each(server, ["/slow", "/a", "", "/b"])
+        results = check_all(server, ["/slow", "/a", "", "/b"])
 
-    assert [each.seconds if isinstance(each, Audio) else each and each.kind for each in found] == [
+    assert [result.seconds if isinstance(result, Audio) else result and result.kind for result in results] == [
         pytest.approx(12), pytest.approx(11), None, "too_short",
     ]  # fmt: skip
 
 
-def test_one_host_is_asked_for_few_at_a_time() -> None:
-    """As many as the rules say, and no more."""
-    crowd = Crowd()
+def test_concurrent_requests_to_one_host_are_limited() -> None:
+    """There are at most `per_host` of them."""
+    counter = ConcurrencyCounter()
     paths = [f"/{n}" for n in range(20)]
 
-    with serving(dict.fromkeys(paths, crowd)) as server:
-        found = each(server, paths)
+    with serving(dict.fromkeys(paths, counter)) as server:
+        results = check_all(server, paths)
 
-    assert all(isinstance(each, Audio) for each in found)
-    assert 2 <= crowd.most <= RULES.per_host
+    assert all(isinstance(result, Audio) for result in results)
+    assert 2 <= counter.most <= RULES.per_host
 
 
-def test_a_slow_host_keeps_no_other_from_its_turn() -> None:
-    """Its recordings wait in a line of their own."""
+def test_a_slow_host_does_not_delay_others() -> None:
+    """Its recordings wait separately."""
     arrived: list[float] = []
 
     def quick(_: Request) -> Iterator[bytes]:
@@ -249,24 +249,24 @@ def test_a_slow_host_keeps_no_other_from_its_turn() -> None:
     slow = dict.fromkeys((f"/{n}" for n in range(8)), dripping(HEADERS))
     with serving(slow) as one, serving({"/a": quick}) as other, Preflight(RULES) as preflight:
         urls = [*(f"{one.url}{path}" for path in slow), f"{other.url.replace('127.0.0.1', 'localhost')}/a"]
-        found = [audio for _, audio in preflight.each(urls, lambda url: url)]
+        results = [audio for _, audio in preflight.each(urls, lambda url: url)]
         ended = time.monotonic()
 
-    assert [isinstance(audio, Audio) for audio in found] == [False] * 8 + [True]
+    assert [isinstance(audio, Audio) for audio in results] == [False] * 8 + [True]
     assert ended - arrived[0] > 2 * HASTY.slow_s * 0.8
 
 
-def test_the_same_recording_is_fetched_once() -> None:
-    """Also when it is asked for again before it has come."""
-    with serving({"/a": Crowd()}) as server:
-        found = each(server, ["/a"] * 5)
+def test_the_same_recording_is_downloaded_once() -> None:
+    """This holds also while the first download is in progress."""
+    with serving({"/a": ConcurrencyCounter()}) as server:
+        results = check_all(server, ["/a"] * 5)
         assert len(server.requests) == 1
 
-    assert len({audio.sha256 for audio in found if isinstance(audio, Audio)}) == 1
+    assert len({audio.sha256 for audio in results if isinstance(audio, Audio)}) == 1
 
 
-def test_only_so_many_are_read_ahead() -> None:
-    """A million rows are not kept in memory."""
+def test_reading_ahead_is_limited() -> None:
+    """So a million rows are not kept in memory."""
     read = 0
 
     def paths() -> Iterator[str]:
@@ -281,11 +281,11 @@ def test_only_so_many_are_read_ahead() -> None:
     assert read == 1_000
 
 
-def test_it_can_be_ended_while_recordings_come() -> None:
-    """They are given up, and nobody waits for them."""
+def test_close_aborts_downloads() -> None:
+    """It does not wait for them."""
     with serving({"/a": dripping(HEADERS + GOOD, bytes(2_000))}) as server, Preflight(RULES) as preflight:
-        found = preflight.each(["", "/a"], lambda path: f"{server.url}{path}" if path else None)
-        begun = time.monotonic()
+        results = preflight.each(["", "/a"], lambda path: f"{server.url}{path}" if path else None)
+        started = time.monotonic()
         threading.Timer(0.1, preflight.close).start()
-        list(found)
-        assert time.monotonic() - begun < 1
+        list(results)
+        assert time.monotonic() - started < 1

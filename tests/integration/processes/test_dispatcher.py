@@ -12,7 +12,8 @@ from simulator.process import Simulator
 from tests.integration.processes.worker_bench import SONG, WorkerBench, enqueue, worker_bench
 from voicequeue import State, VoiceJob, VoiceQueue
 from voicequeue.storage.job_store import Store
-from workers.dispatcher import HEARTBEAT_MAX_AGE_S, PROCESSES
+from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
+from workers.dispatcher import PROCESSES
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_few_jobs_are_divided_among_the_processes_of_all_workers(bench: Worker
     old, other = bench.another("w0", facts={PROCESSES: 8}), bench.another("w2", facts={PROCESSES: 2})
     dispatcher = bench.another("w3", facts={PROCESSES: 3})
     old.send_heartbeat()
-    bench.clock.now += HEARTBEAT_MAX_AGE_S + 1
+    bench.clock.now += HEARTBEAT_TIMEOUT_S + 1
     other.send_heartbeat()
     dispatcher.send_heartbeat()
     ids = enqueue(queue, 9)

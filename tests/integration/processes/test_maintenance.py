@@ -216,7 +216,7 @@ def test_a_purge_stops_at_its_time_limit_and_continues_in_the_next_run(
 def test_polls_are_planned_by_one_worker_from_the_durations_of_all(bench: WorkerBench) -> None:
     """Within the interval no other worker plans them."""
     bench.services = replace(bench.services, plan=PollPlan(1, 2))
-    controls, first, second = bench.store.controls, bench.maintain(), bench.maintain()
+    history, first, second = bench.store.poll_history, bench.maintain(), bench.maintain()
     history.add_durations("voice", [Span(9, 10)] * ENOUGH)
 
     first.plan_polls()

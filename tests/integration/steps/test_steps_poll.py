@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from simulator.faults import GET_FAULTS
+from simulator.engine.faults import GET_FAULTS
 from simulator.process import Simulator
 from tasks.steps import Polled, Round
 from tests.integration.conftest import (

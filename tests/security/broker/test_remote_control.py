@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from tests.security.envelopes import CORPUS
-from voicequeue.diagnostics.checkup import look, remarks
+from voicequeue.diagnostics.checkup import inspect, results
 from voicequeue.storage.connection.keyspace import celery_root
 from voicequeue.storage.job_store import Store
 from workers.message_decoding import UnsoundError
@@ -92,7 +92,7 @@ def test_the_doctor_names_a_key_of_a_wrong_type_and_the_fix(
     """Each worker ends at each start until the key is deleted."""
     name = f"{celery_root(prefix)}{key}"
     redis.set(name, "x")
-    [finding] = [remark for remark in remarks(look(redis, store)) if remark.check == "queues"]
+    [finding] = [remark for remark in results(inspect(redis, store)) if remark.check == "queues"]
 
     assert finding.what == f"the key {name} is a string and must be a {kind}: no worker can run"
     assert f"DEL {name}" in finding.todo

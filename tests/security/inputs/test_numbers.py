@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from tasks.musicapi import responses
-from tasks.musicapi.errors import retry_after
 from tasks.musicapi.layers import number_of
 from tests.integration.conftest import NOT_READY, Build, voice
 from tests.store.conftest import Command
@@ -24,6 +23,7 @@ from tests.web.conftest import Gateway, problem
 from voicequeue import Song, State, UnknownModelWarning, VoiceQueue
 from voicequeue.auth import signatures
 from voicequeue.domain import song
+from voicequeue.net.retry_after import parse_retry_after
 from voicequeue.texts import real_number, whole_number
 
 URL = "https://recordings.example/a.wav"
@@ -43,7 +43,7 @@ def test_a_whole_number_consists_of_a_few_plain_digits(text: str) -> None:
 @pytest.mark.parametrize("text", ODD)
 def test_a_number_is_finite_and_written_in_plain_digits(text: str) -> None:
     """Other text that `float()` accepts is rejected."""
-    assert (real_number(text), number_of(text), retry_after(text, 0.0)) == (None, None, None)
+    assert (real_number(text), number_of(text), parse_retry_after(text, 0.0)) == (None, None, None)
     assert [real_number(digits) for digits in ("1", "-1.5", ".5", "2.", "+1e3", " 7 ")] == [1, -1.5, 0.5, 2, 1000, 7]
 
 

@@ -17,7 +17,7 @@ from tests.support.scripted import Scripted, answer, one_answer
 from voicequeue.errors import UnfitAudio
 from voicequeue.ingest.preflight import Recordings, Rules
 from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, Target, Times, Unanswered, request
+from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, request
 
 PUBLIC_ONLY = Allowed.of("", setting="S")
 HASTY = Times(connect_s=0.3, whole_s=0.3)
@@ -116,7 +116,7 @@ def test_an_allowed_host_may_not_lead_to_a_clouds_own_service(name: str) -> None
     assert allowed.why_not("hooks.example", "10.0.0.1") is None
     reason = allowed.why_not("hooks.example", CLOUDS[name])
     assert reason is not None
-    assert reason.endswith("which S does not name by its address")
+    assert reason.endswith("which S does not allow by its address")
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -183,7 +183,7 @@ WHOLE = [
 def refusal(url: str, allowed: Allowed = PUBLIC_ONLY) -> str:
     """Send a request that must be rejected or find no host; return the reason."""
     with (
-        pytest.raises((Refused, Unanswered)) as raised,
+        pytest.raises((Refused, RequestFailed)) as raised,
         request("GET", Target.of(url), headers={}, allowed=allowed, times=HASTY, tls=PLAIN),
     ):
         pytest.fail("there was an answer")
@@ -244,7 +244,7 @@ def test_a_name_is_checked_by_its_address(monkeypatch: pytest.MonkeyPatch, host:
     """Names of clouds and clusters need no list."""
     resolve_to(monkeypatch, address)
 
-    assert refusal(f"http://{host}/").startswith("its host leads to ")
+    assert refusal(f"http://{host}/").startswith("its host resolves to ")
 
 
 def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

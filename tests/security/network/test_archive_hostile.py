@@ -66,7 +66,7 @@ def test_an_invalid_content_length_fails_the_attempt_with_a_reason(lines: list[s
     """With any number of digits, any text, or two different values."""
     response = head("200 OK", *(f"Content-Length: {line}" for line in lines)) + BODY
 
-    assert refusal(response) == "its Content-Length is not a number that can be used"
+    assert refusal(response) == "its Content-Length is not a valid number"
 
 
 @pytest.mark.parametrize("lines", [["Content-Length: 100"] * 2, ["content-length: 100"], ["Content-Length: 100, 100"]])
@@ -94,7 +94,7 @@ def test_an_unreadable_range_is_not_used_as_the_remainder(content_range: str) ->
             ]
         return [head("200 OK", "Content-Length: 100", 'ETag: "e"') + BODY[:50], HANG_UP]
 
-    with Scripted(script) as server, pytest.raises(NotFetched, match="the file has changed meanwhile"):
+    with Scripted(script) as server, pytest.raises(NotFetched, match="the file has changed during the download"):
         fetch(server.url)
 
 
@@ -114,10 +114,10 @@ def test_a_song_with_identity_encoding_is_accepted(encoding: str) -> None:
         fetch(server.url)
 
     packed = head("200 OK", f"Content-Encoding: {encoding} gzip", "Content-Length: 100") + BODY
-    assert "packed" in refusal(packed)
+    assert "compresses" in refusal(packed)
 
 
-@pytest.mark.parametrize("retry_after", [MANY, "-5", "+5", "5.0", "soon", "\xb2", "Wed, 21 Oct 2026 07:28:00 GMT"])
+@pytest.mark.parametrize("retry_after", [MANY, "-5", "5,0", "soon", "\xb2", "Fri, 21 Oct 2016 07:28:00 GMT"])
 def test_an_invalid_retry_after_is_ignored(retry_after: str) -> None:
     """The attempt fails without a delay."""
     with Scripted(one_answer(head("503 Busy", f"Retry-After: {retry_after}", "Content-Length: 0"))) as server:
@@ -234,7 +234,7 @@ def test_a_hostile_server_fails_the_attempt_of_its_song_alone(
         pending = {entry.job_id: (entry.tries, entry.reason) for entry in store.archive.pending()}
 
     assert archived == [[True, False], [True, False], [True, True]]
-    assert reason_of_first_attempt(pending[jobs[0].id]) == "its Content-Length is not a number that can be used"
+    assert reason_of_first_attempt(pending[jobs[0].id]) == "its Content-Length is not a valid number"
     assert reason_of_first_attempt(pending[jobs[1].id]) == "a defect of voicequeue: ZeroDivisionError"
     assert jobs[2].id not in pending
 

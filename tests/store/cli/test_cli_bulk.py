@@ -58,10 +58,10 @@ FILES = {
 ROWS = [
     ("/ana.wav", ""),
     ("/page.mp3", "not MP3 or WAV: it is an HTML page"),
-    ("/short.wav", "5.0 s long; more than 10 s are needed"),
+    ("/short.wav", "5.0 s long; more than 10 s are required"),
     ("/bo.mp3", ""),
     ("/cut.mp3", "truncated MP3"),
-    ("/private.wav", "redirected: its host leads to a private address"),
+    ("/private.wav", "redirected: its host resolves to a private address"),
     ("/missing.wav", "HTTP 404"),
 ]
 
@@ -352,7 +352,7 @@ def test_another_batch_is_another_matter(command: Command, halfway: Path) -> Non
     """Rows are passed over only for the batch that they are in."""
     ended = command("ingest", halfway, "--batch", "autumn", "--resume")
 
-    assert (ended.code, "is about the batch spring, not autumn" in ended.err) == (2, True)
+    assert (ended.code, "belongs to the batch spring, not autumn" in ended.err) == (2, True)
 
 
 def test_standard_input_cannot_be_taken_up(command: Command, at_home: Path) -> None:
@@ -391,7 +391,7 @@ def test_a_damaged_gzip_is_told(command: Command, at_home: Path) -> None:
     """Exit code 2."""
     ended = command("ingest", "-", "--batch", "spring", stdin=gzip.compress(PLAIN)[:-12])
 
-    assert (ended.code, "packed with gzip, and damaged or cut" in ended.err) == (2, True)
+    assert (ended.code, "compressed with gzip, and damaged or truncated" in ended.err) == (2, True)
 
 
 def test_several_songs_in_a_row_are_a_job_each(command: Command, at_home: Path) -> None:

@@ -95,7 +95,7 @@ def test_without_a_yes_nothing_is_mended(command: Command, redis: Redis, prefix:
     asked = command("doctor", "--audit", "--repair", stdin=b"n\n")
 
     assert asked.code == 1
-    assert "mend 3 findings?" in asked.err
+    assert "repair 3 findings?" in asked.err
     assert dump(redis, prefix) == before
 
 
@@ -106,7 +106,7 @@ def test_a_repair_says_what_it_did_and_looks_again(
     told = command("doctor", "--audit", "--repair", "--yes")
 
     assert told.code == 0
-    assert "3 mended; looking again" in told.out
+    assert "3 repaired; auditing again" in told.out
     assert "sound" in told.out
     assert command("doctor", "--audit").code == 0
     everything_agrees(redis, prefix)
@@ -126,7 +126,7 @@ def test_what_cannot_be_mended_is_left_and_ends_with_1(command: Command, redis: 
     told = command("doctor", "--audit", "--repair", "--yes")
 
     assert told.code == 1
-    assert "1 left alone" in told.out
+    assert "1 skipped" in told.out
     assert "in the state 'resting'" in told.out
 
 

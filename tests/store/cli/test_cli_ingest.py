@@ -227,7 +227,7 @@ def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> No
     ("lines", "told"),
     [
         (["audio_url,promt", f"{A},la"], "unknown column 'promt'"),
-        (["audio_url,name,name", f"{A},a,b"], "column 'name' is there twice"),
+        (["audio_url,name,name", f"{A},a,b"], "column 'name' occurs twice"),
         (["name", "Ana"], "audio_url or persona_id is required"),
         ([], "empty"),
     ],

@@ -11,7 +11,7 @@ from tests.store.conftest import Command
 from tests.store.life import NOW, accepted, brought_to, charging, dump, failed, make, one, put
 from tests.support.jobs import numbered, sung, voice
 from voicequeue import Code, Stage, State, UnknownBatch, VoiceQueue
-from voicequeue.diagnostics.checkup import Level, look, remarks
+from voicequeue.diagnostics.checkup import Level, inspect, results
 from voicequeue.domain.balance import Drift
 from voicequeue.domain.job import iso
 from voicequeue.storage.job_store import Store
@@ -278,9 +278,9 @@ def test_what_left_the_account_uncounted_is_told_wherever_one_looks(
     assert f"{text} (5 instead of 4 a voice?)" in command("credits").out
     assert command("status", "--json").json()["credits_unexplained"] == 21
     assert command("credits", "--json").json()["unexplained"] == 21
-    [remark] = [each for each in remarks(look(redis, store)) if each.check == "account"]
+    [remark] = [each for each in results(inspect(redis, store)) if each.check == "account"]
     assert (remark.level, remark.what) == (Level.WARNING, f"{text} (5 instead of 4 a voice?)")
 
     store.controls.note_drift(Drift(NOW, 420, 399))
-    [remark] = [each for each in remarks(look(redis, store)) if each.check == "account"]
+    [remark] = [each for each in results(inspect(redis, store)) if each.check == "account"]
     assert (remark.level, remark.what) == (Level.NOTE, text)

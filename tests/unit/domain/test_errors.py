@@ -34,7 +34,7 @@ ERRORS = [
     UnknownPlan(),
     BadCursor(),
     InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")]),
-    UnfitAudio("too_short", "5.0 s long; more than 10 s are needed"),
+    UnfitAudio("too_short", "5.0 s long; more than 10 s are required"),
     KeyConflict("order-7", "abcdefgh"),
     UnknownJob("abcdefgh"),
     UnknownBatch("spring"),

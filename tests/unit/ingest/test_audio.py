@@ -1,4 +1,4 @@
-"""Recordings by their bytes: what they are, how long, and whether they are whole."""
+"""Recordings are recognized by their bytes: format, duration, completeness."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from tests.support.recordings import FRAME, FRAME_S, chunk, id3, mp3, rf64, vbri, wav, xing
 from voicequeue.ingest.audio import Audio, AudioReader
-from voicequeue.ingest.audio.looks import UNKNOWN
+from voicequeue.ingest.audio.sniff import UNKNOWN
 
 
 def read(data: bytes, piece: int = 65_536) -> Audio:
-    """The file, fed in pieces of that size."""
+    """Return the properties of a file that is fed in pieces of this size."""
     reader = AudioReader()
     for start in range(0, len(data), piece):
         reader.feed(data[start : start + piece])
-    return reader.end()
+    return reader.finish()
 
 
 STEREO = b"\xff\xfb\x90\x44" + bytes(413)
@@ -53,41 +53,41 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_whole_recording_is_read_as_long_as_it_is(name: str) -> None:
-    """By its bytes, in pieces of any size; with its hash."""
+def test_a_complete_recording_has_its_duration(name: str) -> None:
+    """Format, duration, size and hash do not depend on the size of the pieces."""
     data, kind = WHOLE[name]
 
     for piece in (65_536, 1_000, 7):
-        found = read(data, piece)
-        assert (found.format, found.missing) == (kind, "")
-        assert found.seconds == pytest.approx(12, abs=0.08)
-        assert (found.size, found.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        audio = read(data, piece)
+        assert (audio.format, audio.missing) == (kind, "")
+        assert audio.seconds == pytest.approx(12, abs=0.08)
+        assert (audio.size, audio.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
 @pytest.mark.parametrize(
     ("data", "missing"),
     [
-        (wav(12)[:-20_000], "announces 48,000 bytes of sound, 28,000 are there"),
-        (rf64(12)[:-20_000], "announces 48,000 bytes of sound, 28,000 are there"),
+        (wav(12)[:-20_000], "announces 48,000 bytes of sound, 28,000 are present"),
+        (rf64(12)[:-20_000], "announces 48,000 bytes of sound, 28,000 are present"),
         (wav(12)[:30], "ends before the sound begins"),
-        ((xing(459, 459 * 417) + mp3(12))[:100_000], "announces 459 frames of sound, 238 are there"),
-        ((vbri(459, 459 * 417) + mp3(12))[:100_000], "announces 459 frames of sound, 238 are there"),
+        ((xing(459, 459 * 417) + mp3(12))[:100_000], "announces 459 frames of sound, 238 are present"),
+        ((vbri(459, 459 * 417) + mp3(12))[:100_000], "announces 459 frames of sound, 238 are present"),
         ((xing(0, 459 * 417, flags=2) + mp3(12))[:100_000], "announces 191,403 bytes of sound"),
     ],
     ids=["WAV", "RF64", "WAV without sound", "Info", "VBRI", "Xing with bytes alone"],
 )
-def test_a_recording_that_was_cut_is_not_whole(data: bytes, missing: str) -> None:
-    """What its header announces is not there."""
+def test_a_truncated_recording_is_not_complete(data: bytes, missing: str) -> None:
+    """The part that its header announces is missing."""
     assert missing in read(data).missing
     assert read(data, 11) == read(data)
 
 
-def test_the_last_frame_may_be_cut() -> None:
-    """Most players and encoders leave such an end; it is not counted."""
-    found = read(mp3(12)[:-100])
+def test_the_last_frame_may_be_truncated() -> None:
+    """Many encoders leave such an end; the frame is not counted."""
+    audio = read(mp3(12)[:-100])
 
-    assert found.missing == ""
-    assert found.seconds == pytest.approx(458 * FRAME_S)
+    assert audio.missing == ""
+    assert audio.seconds == pytest.approx(458 * FRAME_S)
 
 
 OTHERS = {
@@ -108,22 +108,22 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("words", OTHERS)
-def test_anything_else_is_called_what_it_looks_like(words: str) -> None:
-    """Whatever its name ends with."""
-    found = read(OTHERS[words])
+@pytest.mark.parametrize("description", OTHERS)
+def test_other_formats_are_described(description: str) -> None:
+    """The name of the file does not matter."""
+    audio = read(OTHERS[description])
 
-    assert (found.format, found.is_taken, found.seconds) == (words, False, 0)
-    assert read(OTHERS[words], 3) == found
+    assert (audio.format, audio.is_accepted, audio.seconds) == (description, False, 0)
+    assert read(OTHERS[description], 3) == audio
 
 
 def test_a_flac_behind_a_tag_of_mp3_is_a_flac() -> None:
-    """Some programs put one there."""
+    """Some programs write one."""
     assert read(id3() + OTHERS["a FLAC file"]).format == "a FLAC file"
 
 
-def test_what_it_is_can_be_told_from_its_beginning() -> None:
-    """The rest of what is not taken need not be fetched."""
+def test_the_format_is_known_after_the_first_bytes() -> None:
+    """So the rest of a file that is not accepted is not downloaded."""
     reader = AudioReader()
     reader.feed(b"OggS" + bytes(600))
 
@@ -134,16 +134,16 @@ def test_what_it_is_can_be_told_from_its_beginning() -> None:
     st.binary(max_size=3_000), st.integers(1, 700), st.sampled_from([b"", FRAME * 3, id3(40), wav(0.01), b"\xff" * 40])
 )
 def test_no_bytes_make_it_fail(data: bytes, piece: int, start: bytes) -> None:
-    """And the size of the pieces makes no difference."""
+    """Random bytes raise no error, and the size of the pieces makes no difference."""
     assert read(start + data, piece) == read(start + data)
 
 
-def test_a_song_is_read_in_no_time() -> None:
+def test_a_song_is_parsed_fast() -> None:
     """Four minutes take less than 50 ms."""
     song = mp3(240)
-    begun = time.thread_time()
+    started = time.thread_time()
     read(song)
-    assert time.thread_time() - begun < 0.05
+    assert time.thread_time() - started < 0.05
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_a_song_is_read_in_no_time() -> None:
     ],
     ids=["garbage", "tags", "chunks", "frames"],
 )
-def test_files_made_to_keep_it_busy_do_not(data: bytes) -> None:
-    """Six megabytes of what costs most are over in less than a second."""
-    begun = time.thread_time()
+def test_hostile_files_are_parsed_fast(data: bytes) -> None:
+    """Six megabytes of the most expensive input take less than a second."""
+    started = time.thread_time()
     read(data)
-    assert time.thread_time() - begun < 1
+    assert time.thread_time() - started < 1

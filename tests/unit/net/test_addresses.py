@@ -1,4 +1,4 @@
-"""Where requests may go that somebody else has named: never into one's own network."""
+"""The address policy keeps requests to URLs of others out of the operator's own network."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from voicequeue.net.address_policy import Allowed
 
-NOBODY = Allowed.of("", setting="THE_SETTING")
+NONE_ALLOWED = Allowed.of("", setting="THE_SETTING")
 
 PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e"]
 
-#: By the kind of address that a refusal names.
+#: Addresses by the kind that the refusal names.
 REFUSED = {
     "a loopback address": ["127.0.0.1", "127.255.255.254", "::1"],
     "an unspecified address": ["0.0.0.0", "::"],
@@ -30,7 +30,7 @@ REFUSED = {
     ],
 }  # fmt: skip
 
-#: IPv6 that leads to 127.0.0.1, 10.0.0.1, 169.254.169.254 or 100.64.0.1 in the end.
+#: IPv6 addresses that carry 127.0.0.1, 10.0.0.1, 169.254.169.254 or 100.64.0.1.
 CARRIED = [
     "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:a9fe:a9fe", "::ffff:100.64.0.1",
     "64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b::100.64.0.1", "64:ff9b:1::10.0.0.1",
@@ -41,53 +41,55 @@ CARRIED = [
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_may_be_sent_to(address: str) -> None:
-    """There is no reason against it, whatever the host is called."""
-    assert NOBODY.why_not("hooks.example", address) is None
-    assert NOBODY.why_not("localhost", address) is None
+    """The name of the host does not matter."""
+    assert NONE_ALLOWED.why_not("hooks.example", address) is None
+    assert NONE_ALLOWED.why_not("localhost", address) is None
 
 
-@pytest.mark.parametrize(("kind", "address"), [(kind, each) for kind, found in REFUSED.items() for each in found])
+@pytest.mark.parametrize(
+    ("kind", "address"), [(kind, address) for kind, addresses in REFUSED.items() for address in addresses]
+)
 def test_any_other_is_refused_with_its_kind_and_what_would_allow_it(kind: str, address: str) -> None:
-    """The refusal tells neither the host nor the address."""
-    why = NOBODY.why_not("hooks.example", address)
+    """The refusal contains neither the host nor the address."""
+    reason = NONE_ALLOWED.why_not("hooks.example", address)
 
-    how = " by its address" if kind == "a link-local address" else ""  # where clouds serve their credentials
-    assert why == f"its host leads to {kind}, which THE_SETTING does not name{how}"
+    suffix = " by its address" if kind == "a link-local address" else ""  # where clouds serve their credentials
+    assert reason == f"its host resolves to {kind}, which THE_SETTING does not allow{suffix}"
 
 
 @pytest.mark.parametrize("address", CARRIED)
 def test_ipv6_that_carries_ipv4_is_judged_by_where_it_leads(address: str) -> None:
     """Mapped, translated (NAT64), 6to4 and Teredo."""
-    assert NOBODY.why_not("hooks.example", address) is not None
+    assert NONE_ALLOWED.why_not("hooks.example", address) is not None
 
 
 @pytest.mark.parametrize("address", ["::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
 def test_ipv6_that_carries_public_ipv4_may_be_sent_to(address: str) -> None:
-    """Networks without IPv4 reach it in this way alone."""
-    assert NOBODY.why_not("hooks.example", address) is None
+    """Networks without IPv4 reach it only like this."""
+    assert NONE_ALLOWED.why_not("hooks.example", address) is None
 
 
 @given(st.ip_addresses(v=4))
-def test_ipv4_is_never_judged_more_kindly_in_the_clothes_of_ipv6(address: IPv4Address) -> None:
-    """Whatever the address is."""
-    plain = NOBODY.why_not("h", str(address))
+def test_an_ipv4_address_gains_nothing_by_being_carried_in_ipv6(address: IPv4Address) -> None:
+    """This holds for every IPv4 address."""
+    plain = NONE_ALLOWED.why_not("h", str(address))
     carried = int(address)
-    for clothes in (0xFFFF << 32, 0x64FF9B << 96, 0x2002 << 112):
-        shift = 80 if clothes == 0x2002 << 112 else 0
-        dressed = NOBODY.why_not("h", str(IPv6Address(clothes | carried << shift)))
-        assert plain is None or dressed is not None
+    for prefix in (0xFFFF << 32, 0x64FF9B << 96, 0x2002 << 112):
+        shift = 80 if prefix == 0x2002 << 112 else 0
+        wrapped = NONE_ALLOWED.why_not("h", str(IPv6Address(prefix | carried << shift)))
+        assert plain is None or wrapped is not None
 
 
 @given(st.ip_addresses())
 def test_everything_that_is_not_global_is_refused(address: IPv4Address | IPv6Address) -> None:
-    """At least what Python itself knows not to be public."""
+    """This includes at least what Python classifies as not global."""
     if not address.is_global:
         carried = isinstance(address, IPv6Address) and address.ipv4_mapped
-        assert carried or NOBODY.why_not("h", str(address)) is not None
+        assert carried or NONE_ALLOWED.why_not("h", str(address)) is not None
 
 
-def test_what_is_allowed_is_a_name_an_address_or_a_network() -> None:
-    """Separated by commas or spaces; names in any case, with or without the dot at the end."""
+def test_names_addresses_and_networks_can_be_allowed() -> None:
+    """They are separated by commas or spaces; names ignore case and a trailing dot."""
     allowed = Allowed.of("Hooks.Inner.Example, 10.1.0.0/16 192.168.7.7,fd00::/8 [::1]", setting="S")
 
     for host, address in {

@@ -53,7 +53,7 @@ def test_several_keys_are_separated_by_commas() -> None:
         (f"shop:read:{HASH.replace('0', 'A')}", "hash of 'shop'"),
         (f"a b:read:{HASH}", "name"),
         (f":read:{HASH}", "name"),
-        (f"a:read:{HASH},a:read:{HASH}", "'a' is there twice"),
+        (f"a:read:{HASH},a:read:{HASH}", "'a' occurs twice"),
         (f"a:read:{HASH},vq_{'secret' * 7}", "voicequeue keys new"),
     ],
 )

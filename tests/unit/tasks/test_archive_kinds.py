@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.media import file_of
+from simulator.server.media import file_of
 from tasks.archive.file_types import ending
 from tasks.archive.storage import safe
 from voicequeue.domain.job import Part

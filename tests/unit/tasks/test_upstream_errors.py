@@ -22,9 +22,10 @@ from tasks.musicapi import (
     Unavailable,
     UpstreamError,
 )
-from tasks.musicapi.errors import answered_at, from_answer, refused_as, retry_after
+from tasks.musicapi.errors import answered_at, from_answer, refused_as
 from tasks.musicapi.layers import MESSAGE_MAX, message_of, text_of
 from tests.unit.tasks.test_readings import ANY_JSON
+from voicequeue.net.retry_after import parse_retry_after
 
 NOW = 1_800_000_000.0
 
@@ -205,7 +206,7 @@ def test_what_holds_no_text_is_no_text(value: object) -> None:
 )
 def test_retry_after_is_understood_in_both_its_forms(value: str | None, seconds: float | None) -> None:
     """Seconds or a date; what is neither is as if it were not there, and nothing waits for ever."""
-    assert retry_after(value, NOW) == seconds
+    assert parse_retry_after(value, NOW) == seconds
 
 
 @pytest.mark.parametrize(("header", "wait"), [("30", 30.0), ("soon", None), (None, None)])
@@ -219,7 +220,7 @@ def test_a_429_carries_how_long_to_wait(header: str | None, wait: float | None) 
 @given(st.text() | st.from_regex(r"\A(Mon, )?[0-9]{1,3} [A-Za-z]{3} [0-9]{1,6} [0-9:]{0,9} ?([+-][0-9]{0,6}|GMT)?\Z"))
 def test_no_retry_after_is_too_strange(value: str) -> None:
     """Whatever the header says, it never raises and never makes us wait a negative or endless time."""
-    found = retry_after(value, NOW)
+    found = parse_retry_after(value, NOW)
     assert found is None or 0 <= found < float("inf")
 
 
@@ -245,7 +246,7 @@ def test_an_answer_that_may_have_cost_something_is_never_taken_for_free(status: 
 def test_a_date_to_come_again_is_compared_with_the_date_of_the_answer(ahead: float) -> None:
     """Both are of one clock; ours may be wrong."""
     headers = {"Date": formatdate(NOW, usegmt=True), "Retry-After": formatdate(NOW + 30, usegmt=True)}
-    assert retry_after(headers["Retry-After"], answered_at(headers, NOW + ahead)) == 30.0
+    assert parse_retry_after(headers["Retry-After"], answered_at(headers, NOW + ahead)) == 30.0
 
 
 @pytest.mark.parametrize("headers", [{}, {"Date": ""}, {"Date": "now"}])

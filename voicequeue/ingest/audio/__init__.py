@@ -1,6 +1,6 @@
-"""What a recording is, by its bytes: format, duration, whether it is whole. Pure, and fed as they come.
+"""Recognize a recording by its bytes: format, duration, completeness. Pure; fed with the bytes as they arrive.
 
-The name and the Content-Type of a file say nothing: HTML behind `.mp3` is what sign-in pages send.
+The name and the Content-Type of a file are no evidence: sign-in pages send HTML for `.mp3`.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from voicequeue.ingest.audio.looks import SNIFFED, UNKNOWN, looks
 from voicequeue.ingest.audio.mp3 import Mp3
+from voicequeue.ingest.audio.sniff import SNIFFED, UNKNOWN, describe
 from voicequeue.ingest.audio.wav import Wav
 
 MP3, WAV = "MP3", "WAV"
 
-#: What upstream takes. Source: its page on creating a voice.
-TAKEN = frozenset({MP3, WAV})
+#: The formats that upstream accepts. Source: its page on creating a voice.
+ACCEPTED = frozenset({MP3, WAV})
 
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """What a file is: `format` is `MP3`, `WAV`, or else what it looks like, in words.
+    """The properties of a file. `format` is `MP3`, `WAV`, or a description of what it looks like.
 
-    `seconds` of sound that are really there; `size` in bytes; `missing` says what is not there of a file that
-    was cut, and is empty for a whole one.
+    `seconds`: the duration of the sound that is present. `size`: in bytes. `missing`: a description of the missing part
+    of a truncated file, empty for a complete one.
     """
 
     format: str
@@ -34,13 +34,13 @@ class Audio:
     missing: str = ""
 
     @property
-    def is_taken(self) -> bool:
-        """Whether upstream takes this format."""
-        return self.format in TAKEN
+    def is_accepted(self) -> bool:
+        """True if upstream accepts the format."""
+        return self.format in ACCEPTED
 
 
-class _Walk(Protocol):
-    """Goes through the bytes of one format."""
+class _Parser(Protocol):
+    """The parser of one format."""
 
     def feed(self, piece: bytes) -> None: ...
 
@@ -50,9 +50,9 @@ class _Walk(Protocol):
 
 
 class AudioReader:
-    """Reads one file, whose bytes are fed in pieces of any size. It keeps no more than some kilobytes of them.
+    """Read one file, fed in pieces of any size. Buffers a few kilobytes at most.
 
-    `format` is known after the first bytes; it is None until then.
+    `format` is None until enough bytes were fed to recognize it.
     """
 
     def __init__(self) -> None:
@@ -60,51 +60,51 @@ class AudioReader:
         self._hash = hashlib.sha256()
         self._size = 0
         self._start = b""
-        self._walk: _Walk | None = None
+        self._parser: _Parser | None = None
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes."""
+        """Process the next bytes."""
         self._hash.update(piece)
         self._size += len(piece)
         if self.format is not None:
-            if self._walk is not None:
-                self._walk.feed(piece)
-                self._look_again()
+            if self._parser is not None:
+                self._parser.feed(piece)
+                self._recheck()
             return
         self._start += piece
         if len(self._start) >= SNIFFED:
-            self._begin()
+            self._start_parser()
 
-    def end(self) -> Audio:
-        """What it was, after the last byte."""
+    def finish(self) -> Audio:
+        """Return the properties of the file, after its last byte."""
         if self.format is None:
-            self._begin()
-        if isinstance(self._walk, Mp3) and not self._walk.is_mp3():
-            self.format, self._walk = UNKNOWN, None
-        walk = self._walk
+            self._start_parser()
+        if isinstance(self._parser, Mp3) and not self._parser.is_mp3():
+            self.format, self._parser = UNKNOWN, None
+        parser = self._parser
         return Audio(
             format=self.format or UNKNOWN,
-            seconds=walk.seconds() if walk else 0.0,
+            seconds=parser.seconds() if parser else 0.0,
             size=self._size,
             sha256=self._hash.hexdigest(),
-            missing=walk.missing() if walk else "",
+            missing=parser.missing() if parser else "",
         )
 
-    def _begin(self) -> None:
+    def _start_parser(self) -> None:
         start, self._start = self._start, b""
-        self.format, self._walk = _sniffed(start)
-        if self._walk is not None:
-            self._walk.feed(start)
-            self._look_again()
+        self.format, self._parser = _recognize(start)
+        if self._parser is not None:
+            self._parser.feed(start)
+            self._recheck()
 
-    def _look_again(self) -> None:
-        if isinstance(self._walk, Mp3) and self._walk.is_other:
-            self.format, self._walk = self._walk.is_other, None
+    def _recheck(self) -> None:
+        if isinstance(self._parser, Mp3) and self._parser.other_format:
+            self.format, self._parser = self._parser.other_format, None
 
 
-def _sniffed(start: bytes) -> tuple[str, _Walk | None]:
+def _recognize(start: bytes) -> tuple[str, _Parser | None]:
     if start[:4] in (b"RIFF", b"RF64", b"BW64") and start[8:12] == b"WAVE":
         return WAV, Wav()
-    if other := looks(start):
-        return other, None
-    return MP3, Mp3()  # which says so itself, if it finds none
+    if description := describe(start):
+        return description, None
+    return MP3, Mp3()  # which reports it if there are no frames

@@ -1,65 +1,65 @@
-"""WAV: how long it is, and whether it is whole."""
+"""Parse WAV: duration and completeness."""
 
 from __future__ import annotations
 
 import math
 
-#: Sizes from here on (and 0) say "until the end": a WAV that was written while nobody knew its length.
+#: Sizes from here on (and 0) mean "until the end of the file": the length was unknown when the header was written.
 _OPEN_SIZE = 0x7FFFF000
 
-#: The chunks that are read, and how much of them.
+#: The chunks that are read, and the most bytes of each.
 _READ, _READ_MAX = frozenset({b"fmt ", b"ds64"}), 28
 
-#: So many chunks are passed over; no program writes more.
+#: The most chunks that are skipped; no program writes more.
 _CHUNKS_MAX = 1_000
 
 
 class Wav:
-    """RIFF, RF64 and BW64: chunks of `fmt `, `data` and others that are passed over.
+    """A parser for RIFF, RF64 and BW64: reads `fmt `, `ds64` and `data`, and skips other chunks.
 
     Source: the Multimedia Programming Interface (RIFF), EBU Tech 3306 (RF64).
     """
 
     def __init__(self) -> None:
-        self._kept = b""
+        self._buffer = b""
         self._chunks = 0
-        self._pass_over = 12
+        self._skip = 12
         self._bytes_a_second = 0
         self._long_size = 0
         self._announced: float | None = None  # bytes of sound; infinite: until the end
-        self._left = 0.0  # of them
+        self._remaining = 0.0  # bytes of sound that were not fed yet
         self._sound = 0
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes."""
-        rest = self._beyond(self._kept + piece)
+        """Process the next bytes."""
+        rest = self._after_skipped(self._buffer + piece)
         while len(rest) >= 8 and self._chunks < _CHUNKS_MAX:
             name, size = rest[:4], int.from_bytes(rest[4:8], "little")
             if name in _READ and len(rest) < 8 + min(size, _READ_MAX):
                 break
             self._chunks += 1
             if name == b"data" and self._announced is None:
-                self._announced = self._left = self._size_of_sound(size)
-                self._pass_over = 8
+                self._announced = self._remaining = self._size_of_sound(size)
+                self._skip = 8
             else:
                 self._read(name, rest[8 : 8 + min(size, _READ_MAX)])
-                self._pass_over = 8 + size + size % 2
-            rest = self._beyond(rest)
-        self._kept = rest if self._chunks < _CHUNKS_MAX else b""
+                self._skip = 8 + size + size % 2
+            rest = self._after_skipped(rest)
+        self._buffer = rest if self._chunks < _CHUNKS_MAX else b""
 
-    def _beyond(self, rest: bytes) -> bytes:
-        """What follows on what is passed over, and on the sound."""
-        passed = min(self._pass_over, len(rest))
-        self._pass_over -= passed
-        if self._left and not self._pass_over:
-            came = int(min(self._left, len(rest) - passed))
-            self._sound += came
-            self._left -= came
-            passed += came
-            if not self._left:
-                self._pass_over = self._sound % 2
-                return self._beyond(rest[passed:])
-        return rest[passed:]
+    def _after_skipped(self, rest: bytes) -> bytes:
+        """Return the bytes after those to skip and after the sound."""
+        skipped = min(self._skip, len(rest))
+        self._skip -= skipped
+        if self._remaining and not self._skip:
+            sound = int(min(self._remaining, len(rest) - skipped))
+            self._sound += sound
+            self._remaining -= sound
+            skipped += sound
+            if not self._remaining:
+                self._skip = self._sound % 2
+                return self._after_skipped(rest[skipped:])
+        return rest[skipped:]
 
     def _size_of_sound(self, size: int) -> float:
         if size == 0xFFFFFFFF and self._long_size:
@@ -74,13 +74,13 @@ class Wav:
             self._bytes_a_second = a_second or rate * int.from_bytes(chunk[12:14], "little")
 
     def seconds(self) -> float:
-        """Of sound that is there."""
+        """Return the duration of the sound that is present."""
         return self._sound / self._bytes_a_second if self._bytes_a_second else 0.0
 
     def missing(self) -> str:
-        """What is not there, in words; '' if nothing is."""
+        """Return a description of the missing part, '' if the file is complete."""
         if self._announced is None or not self._bytes_a_second:
             return "it ends before the sound begins"
-        if 0 < self._left < math.inf:
-            return f"its header announces {self._announced:,.0f} bytes of sound, {self._sound:,} are there"
+        if 0 < self._remaining < math.inf:
+            return f"its header announces {self._announced:,.0f} bytes of sound, {self._sound:,} are present"
         return ""

@@ -4,19 +4,19 @@ import math
 
 
 class Rate:
-    """Counts calls against a rate that may change between two of them. Needs no timer and remembers one number."""
+    """A rate limiter whose rate may change between calls. It stores one number and needs no timer."""
 
     def __init__(self) -> None:
-        # When the allowance would be full again; the distance from now says how much of it is used.
+        # When the allowance will be full again; the time until then is what is used of it.
         self._full_at = -math.inf
 
     def wait(self, now: float, per_minute: float, burst: int | None) -> float:
-        """Take one call now and return 0, or take none and return the seconds until one would be let through."""
+        """Accept a call and return 0, or reject it and return the seconds until one would be accepted."""
         interval = 60 / per_minute
         at_once = max(1.0, per_minute) if burst is None else burst
         used = max(self._full_at - now, 0.0)
         wait = used - (at_once - 1) * interval
-        # Sums of fractions may overshoot by a hair.
+        # Sums of fractions may exceed the limit by a rounding error.
         if wait > 1e-9:
             return wait
         self._full_at = now + used + interval

@@ -1,13 +1,13 @@
-"""What can go wrong with a call: the names of the faults, which of them a call meets, and what is answered instead."""
+"""The faults: their names, which of them a call meets, and the responses that they cause."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from simulator.answers import Answer, Json
-from simulator.refusals import REFUSALS
+from simulator.contract.answers import Answer, Json
+from simulator.contract.refusals import REFUSALS
 
-#: Faults a POST can meet. `…_before` strikes before the charge, `…_after` when the credits are gone.
+#: The faults of a POST. `…_before` occurs before the charge, `…_after` after it.
 POST_FAULTS = (
     *(f"{kind}_{when}" for kind in ("reset", "hang", "error", "html", "garbage") for when in ("before", "after")),
     "no_task_id_after",
@@ -17,29 +17,29 @@ POST_FAULTS = (
     "rate_in_body",
     "rate_403",
 )
-#: Faults a GET can meet. `lost_task` strikes polls alone.
-#: `false_failure` says that the task failed, which the next poll may take back.
+#: The faults of a GET. `lost_task` occurs in polls alone. `false_failure` reports a failure that the next poll may
+#: revoke.
 GET_FAULTS = (
     *("reset", "hang", "error", "html", "garbage", "drip", "cut", "rate_limited", "lost_task"),
     *("key_401", "style_403", "subscription_403", "busy", "false_failure"),
 )
 
-#: Faults of a GET that are about a task: get-credits meets none of them.
+#: The faults of polls; they do not occur in get-credits.
 TASK_FAULTS = ("lost_task", "busy", "false_failure")
 
-#: Faults the file behind a link can meet. With `overlong` its length is said to be more than what comes.
+#: The faults of a file. With `overlong` its Content-Length is larger than its body.
 MEDIA_FAULTS = ("reset", "hang", "error", "page", "cut", "overlong", "lost")
 
-#: Bodies that come with HTTP 200 and are not the contract's: not JSON, cut short, no object, an object of others.
+#: Bodies with HTTP 200 that violate the contract: not JSON, truncated, not an object, a foreign object.
 GARBAGE = ("OK", '{"code": 200, "mess', "", "null", "[]", '{"ok": true}')
 
 _ERROR_PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>\n"
 
 
 class Fault(NamedTuple):
-    """One fault that a call meets: its name on the dial, what it does, and whether it strikes after the charge.
+    """A fault that a call meets: its name on the dial, its kind, and whether it occurs after the charge.
 
-    `roll` is a number of 0..1 that picks among the ways in which a fault can look.
+    `roll`: a number of 0..1 that selects among the variants of the fault.
     """
 
     name: str
@@ -49,23 +49,23 @@ class Fault(NamedTuple):
 
     @property
     def tells_the_answer(self) -> bool:
-        """Whether the client still gets the whole answer, if it is patient."""
+        """True if the client still receives the whole response."""
         return self.kind == "drip"
 
 
 def drawn(table: Mapping[str, float], fraction: float) -> Fault | None:
-    """The fault that a fraction of 0..1 falls on: each fault owns a share of the range, the rest is no fault."""
+    """Return the fault for a fraction of 0..1: each fault has a share of the range, the rest means no fault."""
     for name, share in table.items():
         if fraction < share:
             kind = name.removesuffix("_before").removesuffix("_after")
-            # Where within its share the fraction fell is as good a die as a new one.
+            # The position within the share is itself uniform in 0..1.
             return Fault(name, kind, after=name.endswith("_after"), roll=fraction / share)
         fraction -= share
     return None
 
 
 def spoilt(fault: Fault, answer: Answer) -> Answer:
-    """What is answered in place of this answer. Faults of the wire (reset, hang, drip, cut) leave it as it is."""
+    """Return the response that the fault causes. Faults of the transport (reset, hang, drip, cut) do not change it."""
     match fault.kind:
         case "error":
             return Answer(502, {"error": "Bad gateway."})

@@ -1,16 +1,16 @@
-"""What a file looks like that is neither MP3 nor WAV, by how it begins."""
+"""Describe files that are neither MP3 nor WAV, by their first bytes."""
 
 from __future__ import annotations
 
 import re
 
-#: So many bytes tell.
+#: The bytes that are needed.
 SNIFFED = 512
 
-UNKNOWN = "no audio that is known"
+UNKNOWN = "an unknown format"
 
-#: What else people send, by how it begins.
-_LOOKS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
+#: The first bytes of other formats that users send.
+_FORMATS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL | re.IGNORECASE), words)
     for pattern, words in (
         (rb"fLaC", "a FLAC file"),
@@ -38,8 +38,8 @@ _LOOKS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
 )
 
 
-def looks(start: bytes) -> str:
-    """In words; '' for what may be an MP3, or anything."""
+def describe(start: bytes) -> str:
+    """Return a description of the format; '' if it is not recognized and may be MP3."""
     if not start:
         return "an empty file"
-    return next((words for pattern, words in _LOOKS if pattern.match(start)), "")
+    return next((description for pattern, description in _FORMATS if pattern.match(start)), "")

@@ -1,4 +1,4 @@
-"""What was asked, what was charged and what became of it. Pure bookkeeping: no clock, no sockets, no chance."""
+"""The ledger: calls, charges and tasks. Pure: no clock, no sockets, no random values."""
 
 import math
 from collections import Counter
@@ -6,20 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from simulator.orders import Hook, Kind, Song
+from simulator.contract.orders import Hook, Kind, Song
 
 #: The calls that are counted.
 CALLS = ("create_voice", "create_music", "task", "credits")
-#: The counts of webhooks: sent is delivered (answered with 2xx) plus failed plus those that wait for their answer.
+#: The counts of webhooks. `sent` is `delivered` (a 2xx response) plus `failed` plus those without a response yet.
 WEBHOOK_COUNTS = ("sent", "delivered", "failed")
 
 
 @dataclass(slots=True)
 class Task:
-    """One charge and the task it paid for. Times are Unix seconds; base is the API's URL as its client knows it.
+    """One charge and its task. Times are Unix seconds; `base` is the API's URL as the client uses it.
 
-    The second of two clips may fail, with `clip_word` as its state, or stall; links are there from `links_at` on.
-    `poll_refusal` names the answer to every poll of it, if it has one.
+    `clip_fails`, `clip_stalls`: the second clip fails, with `clip_word` as its state, or never ends. `links_at`: when
+    the links appear. `poll_refusal`: the name of the refusal that answers every poll of the task, if any.
     """
 
     task_id: str
@@ -42,7 +42,7 @@ class Task:
     polls: int = 0
 
     def as_charge(self) -> dict[str, object]:
-        """The task as the ledger shows it."""
+        """Return the task as the ledger shows it."""
         return {
             "task_id": self.task_id,
             "kind": self.kind,
@@ -57,7 +57,7 @@ class Task:
 
 
 class Ledger:
-    """The account: its credits, its tasks and counts of all that happened."""
+    """The account: its credits, its tasks, and the counts of calls, faults and webhooks."""
 
     def __init__(self, credits_left: int) -> None:
         self.credits_left = credits_left
@@ -67,33 +67,33 @@ class Ledger:
         self.statuses: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
         self.webhooks: Counter[str] = Counter(dict.fromkeys(WEBHOOK_COUNTS, 0))
-        #: Files that were asked for, and those sent to their end, as a whole or as the part that was asked for.
+        #: Files requested, and those sent completely, as a whole or as the requested part.
         self.media: Counter[str] = Counter(asked=0, whole=0, parts=0)
-        #: How often each thing was asked for: makes the n-th time a draw of its own.
+        #: How often each request was made, so that each repetition has its own random values.
         self.asked: Counter[str] = Counter()
-        # (ready_at, task_id) of tasks in progress, soonest first; emptied when asked, so no task needs a timer.
+        # (ready_at, task_id) of tasks in progress, earliest first; cleaned up on access, so no task needs a timer.
         self._working: list[tuple[float, str]] = []
 
     def charge(self, task: Task) -> None:
-        """Take the credits of a task and keep it."""
+        """Charge the credits of a task and store it."""
         self.credits_left -= task.credits
         self.credits_spent += task.credits
         self.tasks[task.task_id] = task
         heappush(self._working, (task.ready_at, task.task_id))
 
     def count(self, what: str) -> int:
-        """Note that something was asked for once more; how often that is by now."""
+        """Count a request, and return how often it was made."""
         self.asked[what] += 1
         return self.asked[what]
 
     def in_progress(self, now: float) -> int:
-        """How many tasks are charged and not ready."""
+        """Return the number of tasks that are charged and not ready."""
         while self._working and self._working[0][0] <= now:
             heappop(self._working)
         return len(self._working)
 
     def settle(self, task: Task, now: float, *, fails: bool) -> bool:
-        """Make a task ready or failed now. False, and nothing changes, when it was ready before."""
+        """Make a task ready or failed now. Return False, without a change, if it was ready already."""
         if task.ready_at <= now:
             return False
         self._working.remove((task.ready_at, task.task_id))
@@ -103,7 +103,7 @@ class Ledger:
         return True
 
     def as_json(self, *, charges: bool = True) -> dict[str, object]:
-        """The whole ledger; without its charges it stays small."""
+        """Return the ledger; without the charges its size is bounded."""
         shown = [task.as_charge() for task in self.tasks.values()] if charges else []
         return {
             "credits_spent": self.credits_spent,
@@ -120,5 +120,5 @@ class Ledger:
 
 
 def repeated(values: Iterable[str]) -> list[str]:
-    """The values that occur more than once, in the order of their first occurrence."""
+    """Return the values that occur more than once, in the order of their first occurrence."""
     return [value for value, count in Counter(values).items() if count > 1]

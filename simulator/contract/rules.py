@@ -1,15 +1,15 @@
-"""What the API refuses to charge for: bodies that break the contract, and texts that moderation does not let pass."""
+"""The validation of orders: the contract's rules for their fields, and moderation."""
 
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from simulator.orders import Body, Order
+from simulator.contract.orders import Body, Order
 
-#: Models with the short limits; every other `sonic-…` has the long ones.
+#: The models with short text limits; all other `sonic-…` models have long ones.
 OLD_MODELS = frozenset({"sonic-v3-5", "sonic-v4"})
 MODELS = ("sonic-v3-5", "sonic-v4", "sonic-v4-5", "sonic-v4-5-plus", "sonic-v5")
 
-#: What moderation says, by the field it objects to.
+#: The texts of moderation, by field.
 _OBJECTIONS = {
     "prompt": "The lyrics contain copyrighted content: {}.",
     "gpt_description_prompt": "The song description contains inappropriate content: {}.",
@@ -20,13 +20,13 @@ _OBJECTIONS = {
 
 
 def wrong_with(order: Order) -> str | None:
-    """The text of the first thing in an order that breaks the contract."""
+    """Return the error text of the first violation of the contract, None without one."""
     rules = (_audio_url,) if order.kind == "voice" else _MUSIC_RULES
     return next((text for rule in rules for text in rule(order.body)), None)
 
 
 def objection(order: Order, match: str | None) -> str | None:
-    """What moderation says about an order, if the match is found in it."""
+    """Return moderation's text if the order contains the match, None otherwise."""
     name = order.mentions(match)
     return name and _OBJECTIONS[name].format(match)
 
@@ -105,7 +105,7 @@ def _vocal_gender(body: Body) -> Iterator[str]:
         yield "The 'vocal_gender' field is invalid. It must be one of: f, m."
 
 
-# In the order in which they are reported; later ones rely on earlier ones.
+# In the order in which they are reported; later rules rely on earlier ones.
 _MUSIC_RULES: tuple[Callable[[Body], Iterator[str]], ...] = (
     _task_type,
     _model,

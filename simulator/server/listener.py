@@ -1,4 +1,4 @@
-"""The listeners: a port that is kept for as long as the process lives, and an application that answers there."""
+"""A listener: an application on a port that stays reserved for the lifetime of the process."""
 
 import asyncio
 import socket
@@ -6,22 +6,21 @@ from typing import cast
 
 from aiohttp import web
 
-#: Connections that may wait to be accepted, so that a thousand clients can start at once.
+#: The backlog of connections to accept, so that a thousand clients can start at once.
 _BACKLOG = 2048
-#: At the end, calls under way (hanging ones among them) get this long, in seconds.
-_FAREWELL_S = 0.1
-#: After this many seconds the idle connections of a door that shuts are closed.
+#: The time that calls in progress, including hanging ones, get at shutdown (seconds).
+_SHUTDOWN_S = 0.1
+#: The time until the idle connections of a refusing listener are closed (seconds).
 _IDLE_CLOSED_S = 0.01
 
 
-class Door:
+class Listener:
     """One application on one port."""
 
     def __init__(self, app: web.Application, host: str, port: int) -> None:
-        # With cancellation a handler learns that its client is gone, wherever it waits.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_FAREWELL_S)
-        # Bound for good and never listening: while the door is shut this keeps the port from anybody else,
-        # also from a client's own end of a connection.
+        # With cancellation a handler ends when its client disconnects.
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
+        # Bound and never listening: reserves the port during a refusal, also from becoming a client's local port.
         self._anchor = _bound(host, port)
         self._address, self._port = self._anchor.getsockname()[:2]
         self._host = host
@@ -33,24 +32,24 @@ class Door:
         return f"http://{self._host}:{self._port}"
 
     async def open(self) -> None:
-        """Start to listen. Raises OSError when another process listens there."""
+        """Start listening. Raises OSError if another process listens on the port."""
         await self._runner.setup()
         await self._listen()
 
     async def refuse(self, for_s: float) -> None:
-        """Refuse all connections from now on, for so many seconds (more than 0). It replaces a former refusal.
+        """Refuse all connections for `for_s` seconds (more than 0) from now on, replacing a former refusal.
 
-        Idle connections are closed; calls under way may end, hanging ones are cut off before the time is over.
+        Idle connections are closed. Calls in progress may finish; hanging ones are closed before the time is over.
         """
         if self._outage:
             self._outage.cancel()
         for site in list(self._runner.sites):
             await site.stop()
-        self._outage = asyncio.create_task(self._stay_away(for_s))
+        self._outage = asyncio.create_task(self._refuse_until_over(for_s))
         await asyncio.sleep(_IDLE_CLOSED_S)
 
     async def close(self) -> None:
-        """Stop listening and let go of the port."""
+        """Stop listening and release the port."""
         if self._outage:
             self._outage.cancel()
         await self._runner.cleanup()
@@ -59,11 +58,11 @@ class Door:
     async def _listen(self) -> None:
         await web.TCPSite(self._runner, self._address, self._port, backlog=_BACKLOG, reuse_address=True).start()
 
-    async def _stay_away(self, for_s: float) -> None:
+    async def _refuse_until_over(self, for_s: float) -> None:
         loop, server = asyncio.get_running_loop(), cast(web.Server, self._runner.server)
         back_at = loop.time() + for_s
         server.pre_shutdown()
-        # It waits this long for the calls under way, and then again for those that it cancels.
+        # Waits this long for the calls in progress, and again for those that it cancels.
         await server.shutdown(for_s / 2)
         await asyncio.sleep(back_at - loop.time())
         await self._listen()
@@ -72,7 +71,7 @@ class Door:
 def _bound(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     anchor = socket.socket(family, kind, protocol)
-    # Lets the listener bind the same port, but only one listen there.
+    # Allows the listener to bind the same port, but only one socket to listen on it.
     anchor.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         anchor.bind(address)

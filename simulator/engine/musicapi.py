@@ -1,13 +1,17 @@
-"""What MusicAPI decides: what is refused, what is charged, what a poll is told. No sockets; time is an argument."""
+"""The decisions of MusicAPI: refusals, charges, results of polls. No sockets; time is an argument."""
 
 import math
 from collections.abc import Mapping
 from operator import attrgetter
 
-from simulator import answers
-from simulator.answers import Answer, Json
-from simulator.chance import Chance
-from simulator.dials import (
+from simulator.contract import answers
+from simulator.contract.answers import Answer, Json
+from simulator.contract.chance import Chance
+from simulator.contract.ledger import Ledger, Task
+from simulator.contract.orders import Kind, Order
+from simulator.contract.refusals import LIMITS, REFUSALS
+from simulator.contract.rules import objection, wrong_with
+from simulator.engine.dials import (
     CLIP_WORDS,
     CLIPS_SHAPES,
     CODE_SHAPES,
@@ -18,12 +22,8 @@ from simulator.dials import (
     VOICE_SHAPES,
     Dials,
 )
-from simulator.faults import Fault, drawn, spoilt
-from simulator.ledger import Ledger, Task
-from simulator.limits import Rate
-from simulator.orders import Kind, Order
-from simulator.refusals import LIMITS, REFUSALS
-from simulator.rules import objection, wrong_with
+from simulator.engine.faults import Fault, drawn, spoilt
+from simulator.engine.limits import Rate
 
 # The dials of each kind: seconds until ready, and the probability of failure.
 _VOICE_DIALS = attrgetter("voice_s", "voice_failure")
@@ -38,13 +38,13 @@ class MusicApi:
         self.reset()
 
     def reset(self) -> None:
-        """Back to the start: no tasks, no charges, the credits of the dial, the first draw. The dials stay."""
+        """Remove tasks and charges, and restore the credits and the random values. The dials are kept."""
         self.ledger = Ledger(self.dials.credits)
         self.chance = Chance(self.dials.seed)
         self._rate = Rate()
 
     def turn(self, values: Mapping[str, object]) -> None:
-        """Set some dials, all or none. Raises BadDial."""
+        """Set some dials, all or none. Raises InvalidDial."""
         self.dials = self.dials.changed(values)
         if "credits" in values:
             self.ledger.credits_left = self.dials.credits
@@ -52,12 +52,12 @@ class MusicApi:
             self.chance = Chance(self.dials.seed)
 
     def fault(self, table: Mapping[str, float], what: str) -> Fault | None:
-        """The fault that this call meets, if any: the n-th call for the same thing always draws the same."""
+        """Return the fault that this call meets, if any. The n-th equal call always meets the same one."""
         nth = self.ledger.count(what)
         return drawn(table, self.chance.fraction("fault", what, nth)) if table else None
 
     def create(self, order: Order, now: float) -> tuple[Answer, Task | None]:
-        """Charge for a voice or a song, or refuse. The task comes with the answer if and only if it was charged."""
+        """Charge for a voice or a song, or refuse. Return a task if and only if it was charged."""
         if refusal := self._refusal(order, now):
             return refusal, None
         task = self._task(order, now)
@@ -67,7 +67,7 @@ class MusicApi:
         return answers.created(task.task_id, code, place), task
 
     def poll(self, task_id: str, now: float) -> Answer:
-        """What a poll of this task is told at this moment."""
+        """Return the response to a poll of this task."""
         task = self.ledger.tasks.get(task_id)
         if task is None:
             return self.task_not_found()
@@ -84,7 +84,7 @@ class MusicApi:
         return answers.not_ready(202 if shape == "not_ready_202" else 200)
 
     def result(self, task: Task, now: float) -> Json:
-        """The body of a settled task: the same for every poll and for its webhook, but for links that come later."""
+        """Return the result of a settled task, equal for all polls and its webhook except for late links."""
         if task.fails and task.kind == "voice" and self.dials.early_persona:
             return answers.voice_early(task, "failed")
         if task.fails:
@@ -96,23 +96,23 @@ class MusicApi:
         return answers.song_ready(task, shape, max(now, task.ready_at))
 
     def credits(self) -> Answer:
-        """What is left, split into credits and extra_credits; both count."""
+        """Return the balance, split into credits and extra_credits; both count."""
         if self.dials.credits_with:
             return REFUSALS[self.dials.credits_with]
-        left = self.ledger.credits_left
-        extra = min(left, self.dials.extra_credits)
-        return Answer(200, {"credits": left - extra, "extra_credits": extra})
+        balance = self.ledger.credits_left
+        extra = min(balance, self.dials.extra_credits)
+        return Answer(200, {"credits": balance - extra, "extra_credits": extra})
 
     def refused(self, status: int, text: str) -> Answer:
-        """A refusal with its text where the dial says."""
+        """Return a refusal with its text in the field that the dial selects."""
         return answers.refused(status, text, self._error_place(text))
 
     def task_not_found(self) -> Answer:
-        """What a poll of an unknown task is told."""
+        """Return the response to a poll of an unknown task."""
         return self.refused(400, "task not found.")
 
     def spoilt(self, fault: Fault, answer: Answer, now: float) -> Answer:
-        """What is answered in place of this answer by a call that meets a fault."""
+        """Return the response to a call that meets a fault."""
         match fault.kind:
             case "rate_limited":
                 return self.slow_down("Too many requests. Please slow down.", now)
@@ -121,12 +121,12 @@ class MusicApi:
         return spoilt(fault, answer)
 
     def _limited(self, text: str, now: float, wait: float | None = None) -> Answer:
-        """A refusal by a limit, in the words of the dial."""
+        """Return a refusal by a limit, in the words that the dial selects."""
         name = self._shape(self.dials.limit_with, LIMITS, "limit", self.ledger.count("limit"))
         return self.slow_down(text, now, wait) if name == "429" else REFUSALS[name]
 
     def slow_down(self, text: str, now: float, wait: float | None = None) -> Answer:
-        """A 429. Its Retry-After is the dial's; with none there, the whole seconds of a wait that is known."""
+        """Return a 429. Its Retry-After is the dial's value, or else the known wait in whole seconds."""
         seconds = self.dials.retry_after
         if seconds is None and wait is not None:
             seconds = math.ceil(wait)
@@ -155,7 +155,7 @@ class MusicApi:
         return self._rate.wait(now, rate, self.dials.rate_burst) if rate is not None else 0.0
 
     def _is_full(self, now: float) -> bool:
-        # Asked even without a limit: it also drops the finished tasks from the heap.
+        # Called even without a limit, because it removes finished tasks from the heap.
         limit, working = self.dials.concurrency, self.ledger.in_progress(now)
         return limit is not None and working >= limit
 
@@ -163,7 +163,7 @@ class MusicApi:
         return self.dials.voice_credits if kind == "voice" else self.dials.music_credits
 
     def _task_id(self, *what: object) -> str:
-        """A UUID, or a number that a JSON reader keeps exactly."""
+        """Return a UUID, or a number that JSON parsers read exactly."""
         task_id = self.chance.uuid("task", *what)
         return str(int(task_id.replace("-", "")[:12], 16) + 10**15) if self.dials.task_id_number else task_id
 

@@ -1,4 +1,4 @@
-"""How an answer or a file reaches the client: whole, a byte at a time, cut off, or not at all."""
+"""The delivery of responses and files: complete, a byte at a time, truncated, or not."""
 
 import asyncio
 import socket
@@ -7,18 +7,18 @@ from typing import Never
 
 from aiohttp import web
 
-from simulator.answers import Answer
-from simulator.media import File
+from simulator.contract.answers import Answer
+from simulator.server.media import File
 
-#: Linger on, for no time: closing the socket then sends a TCP reset in place of a proper end.
+#: SO_LINGER with a timeout of 0: closing the socket sends a TCP reset.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 async def deliver(request: web.Request, answer: Answer, how: str, drip_s: float) -> web.StreamResponse:
-    """Send an answer. Returns once all of it is written; never returns when the client does not get all of it.
+    """Send a response. Returns once it is written, and never if the client does not receive all of it.
 
-    `how` is the kind of a fault; all but reset, hang, cut and drip are answered whole.
-    When the client goes away the server cancels this, wherever it waits.
+    `how` is the kind of a fault; all but reset, hang, cut and drip send the whole response. When the client
+    disconnects, the server cancels this coroutine.
     """
     match how:
         case "reset":
@@ -40,7 +40,7 @@ async def deliver(request: web.Request, answer: Answer, how: str, drip_s: float)
 async def deliver_file(
     request: web.Request, file: File, how: str, *, seconds: float = 0.0, ranges: bool = True
 ) -> web.StreamResponse:
-    """Send a file; from where it was asked for on, if `ranges` and it is still the same. Returns as `deliver` does."""
+    """Send a file, or the requested range if `ranges` is true and the file is unchanged. Returns as `deliver` does."""
     match how:
         case "reset":
             return await _reset(request)
@@ -60,7 +60,7 @@ async def deliver_file(
     response.content_type = file.content_type
     response.content_length = len(body) + (1_000 if how == "overlong" else 0)
     await response.prepare(request)
-    await _at_leisure(response, body[: len(body) // 2] if how == "cut" else body, seconds)
+    await _write_slowly(response, body[: len(body) // 2] if how == "cut" else body, seconds)
     if how in ("cut", "overlong"):
         _transport(request).close()
         await _client_gone()
@@ -69,7 +69,7 @@ async def deliver_file(
 
 
 def _begin(request: web.Request, file: File) -> int:
-    """The first byte that is wanted; 0 is the whole file."""
+    """Return the first byte of the requested range, 0 for the whole file."""
     if request.headers.get("If-Range", file.etag) != file.etag:
         return 0
     try:
@@ -78,7 +78,7 @@ def _begin(request: web.Request, file: File) -> int:
         return 0
 
 
-async def _at_leisure(response: web.StreamResponse, body: bytes, seconds: float) -> None:
+async def _write_slowly(response: web.StreamResponse, body: bytes, seconds: float) -> None:
     pieces = 20 if seconds else 1
     size = -(-len(body) // pieces) or 1
     for start in range(0, len(body), size):
@@ -112,7 +112,7 @@ async def _reset(request: web.Request) -> Never:
 
 async def _client_gone() -> Never:
     await asyncio.Event().wait()
-    raise AssertionError("nobody sets this event")
+    raise AssertionError("this event is never set")
 
 
 async def _opened(request: web.Request, answer: Answer) -> web.StreamResponse:

@@ -1,33 +1,35 @@
-"""The API as its clients see it: the routes of the contract over HTTP, with the faults that the dials ask for."""
+"""The routes of the contract over HTTP, with the faults that the dials select."""
 
 import asyncio
 import json
 
 from aiohttp import web
 
-from simulator.answers import Answer
-from simulator.clock import Clock
-from simulator.faults import TASK_FAULTS, Fault
-from simulator.ledger import Task
-from simulator.media import TYPES, file_of
-from simulator.musicapi import MusicApi
-from simulator.orders import Body, Kind, Order
-from simulator.webhooks import Postman
-from simulator.wire import deliver, deliver_file
+from simulator.contract.answers import Answer
+from simulator.contract.ledger import Task
+from simulator.contract.orders import Body, Kind, Order
+from simulator.engine.clock import Clock
+from simulator.engine.faults import TASK_FAULTS, Fault
+from simulator.engine.musicapi import MusicApi
+from simulator.server.delivery import deliver, deliver_file
+from simulator.server.media import TYPES, file_of
+from simulator.server.webhooks import WebhookSender
 
 
 class Api:
     """The handlers of the API's listener."""
 
-    def __init__(self, music_api: MusicApi, postman: Postman, clock: Clock, *, media_host: str | None = None) -> None:
-        """Links name this machine by `media_host`, or as the caller did."""
+    def __init__(
+        self, music_api: MusicApi, webhooks: WebhookSender, clock: Clock, *, media_host: str | None = None
+    ) -> None:
+        """Create the handlers. `media_host`: the host in the links of files; None: that of the request."""
         self._music_api = music_api
-        self._postman = postman
+        self._webhooks = webhooks
         self._clock = clock
         self._media_host = media_host
 
     def app(self) -> web.Application:
-        """The routes."""
+        """Return the application with its routes."""
         app = web.Application()
         app.add_routes(
             [
@@ -50,8 +52,8 @@ class Api:
         return await self._create(request, "music")
 
     async def task(self, request: web.Request) -> web.StreamResponse:
-        """GET: what became of a task."""
-        if denied := self._arrived(request, "task"):
+        """GET: the state or result of a task."""
+        if denied := self._authorize(request, "task"):
             return await self._send(request, denied)
         fault = self._music_api.fault(self._music_api.dials.get_faults, request.path)
         answer = self._music_api.poll(request.match_info["task_id"], self._clock())
@@ -59,12 +61,12 @@ class Api:
 
     async def no_task(self, request: web.Request) -> web.StreamResponse:
         """GET without a task id: 400."""
-        denied = self._arrived(request, "task")
+        denied = self._authorize(request, "task")
         return await self._send(request, denied or self._music_api.refused(400, "missing task id."))
 
     async def credits(self, request: web.Request) -> web.StreamResponse:
-        """GET: the credits left."""
-        if denied := self._arrived(request, "credits"):
+        """GET: the balance."""
+        if denied := self._authorize(request, "credits"):
             return await self._send(request, denied)
         fault = self._music_api.fault(self._music_api.dials.get_faults, request.path)
         if fault and fault.kind in TASK_FAULTS:
@@ -72,7 +74,7 @@ class Api:
         return await self._send(request, self._music_api.credits(), fault)
 
     async def media(self, request: web.Request) -> web.StreamResponse:
-        """GET: the file behind a clip's link, or a part of it; no token needed."""
+        """GET: the file of a clip's link, or a part of it; no token is required."""
         clip_id, suffix = request.match_info["clip_id"], request.match_info["suffix"]
         if suffix not in TYPES:
             raise web.HTTPNotFound
@@ -90,7 +92,7 @@ class Api:
         return response
 
     async def _create(self, request: web.Request, kind: Kind) -> web.StreamResponse:
-        if denied := self._arrived(request, f"create_{kind}"):
+        if denied := self._authorize(request, f"create_{kind}"):
             return await self._send(request, denied)
         body = _json_object(await request.read())
         if body is None:
@@ -106,11 +108,11 @@ class Api:
         answer, task = self._music_api.create(order, self._clock())
         if task is None:
             return await self._send(request, answer)
-        self._postman.plan(task)
+        self._webhooks.plan(task)
         return await self._send(request, answer, fault, task)
 
-    def _arrived(self, request: web.Request, call: str) -> Answer | None:
-        """Count a call; the refusal it gets when its token is not right."""
+    def _authorize(self, request: web.Request, call: str) -> Answer | None:
+        """Count a call, and return the refusal of an invalid token, None for a valid one."""
         self._music_api.ledger.calls[call] += 1
         key = self._music_api.dials.api_key
         header = request.headers.get("Authorization")
@@ -126,7 +128,7 @@ class Api:
     async def _send(
         self, request: web.Request, answer: Answer, fault: Fault | None = None, task: Task | None = None
     ) -> web.StreamResponse:
-        """Answer a call, as a fault lets it; note what the client was given."""
+        """Send a response, changed by a fault if there is one, and record what the client received."""
         music_api, ledger = self._music_api, self._music_api.ledger
         if music_api.dials.latency_s:
             await asyncio.sleep(music_api.dials.latency_s)

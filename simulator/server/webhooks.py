@@ -1,4 +1,4 @@
-"""The webhooks of settled tasks: planned when a task is charged, signed and sent when they are due."""
+"""The webhooks of tasks: planned when a task is charged, signed and sent when they are due."""
 
 import asyncio
 import hmac
@@ -10,22 +10,22 @@ from typing import NamedTuple
 
 import aiohttp
 
-from simulator import answers
-from simulator.answers import Json
-from simulator.chance import derived_uuid
-from simulator.clips import streams_from
-from simulator.clock import Clock
-from simulator.ledger import Task
-from simulator.musicapi import MusicApi
-from simulator.orders import Hook
+from simulator.contract import answers
+from simulator.contract.answers import Json
+from simulator.contract.chance import derived_uuid
+from simulator.contract.clips import streams_from
+from simulator.contract.ledger import Task
+from simulator.contract.orders import Hook
+from simulator.engine.clock import Clock
+from simulator.engine.musicapi import MusicApi
 
-#: A receiver gets 2 s to accept the connection and 5 s to answer. Waiting for a free connection does not count.
-_PATIENCE = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=5)
+#: A receiver has 2 s to accept the connection and 5 s to respond. Waiting for a free connection does not count.
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=5)
 _CONNECTIONS = 100
 
 
 class Event(NamedTuple):
-    """One webhook to come: its name, when it is sent (Unix seconds), and whether it tells the result."""
+    """A planned webhook: its name, its time (Unix seconds), and whether it contains the result."""
 
     name: str
     due: float
@@ -33,9 +33,9 @@ class Event(NamedTuple):
 
 
 def planned(task: Task, mode: str, delay_s: float) -> list[Event]:
-    """The webhooks of a task, as the dial has them arrive.
+    """Return the webhooks of a task in the mode that the dial selects.
 
-    A song's first one says that it is streaming; a voice, or a song that fails, has the final one alone.
+    A song has one for the start of streaming and a final one. A voice, or a song that fails, has the final one alone.
     """
     noun, verb = ("voice" if task.kind == "voice" else "song"), ("failed" if task.fails else "completed")
     final = Event(f"{noun}.{verb}", task.ready_at, final=True)
@@ -55,7 +55,7 @@ def planned(task: Task, mode: str, delay_s: float) -> list[Event]:
 
 
 def headers(task: Task, event: Event, raw: bytes, secret: str | None, now: float) -> dict[str, str]:
-    """The headers of a webhook. An event that is sent twice keeps its id; without a secret nothing is signed."""
+    """Return the headers of a webhook. An event that is sent twice keeps its id; without a secret it is not signed."""
     event_id = derived_uuid(task.task_id, event.name)
     sent_at = str(int(now))
     signature = {}
@@ -72,33 +72,33 @@ def headers(task: Task, event: Event, raw: bytes, secret: str | None, now: float
     }
 
 
-class Postman:
-    """Sends the webhooks. What becomes of a delivery is counted and otherwise ignored: no retry, no error."""
+class WebhookSender:
+    """The sender of webhooks. Failed deliveries are counted and not retried."""
 
     def __init__(self, music_api: MusicApi, clock: Clock) -> None:
         self._music_api = music_api
         self._clock = clock
-        #: One round per task that has webhooks to come.
-        self._rounds: dict[str, asyncio.Task[None]] = {}
+        #: One asyncio task for each task with planned webhooks.
+        self._sending: dict[str, asyncio.Task[None]] = {}
         self._session: aiohttp.ClientSession | None = None
 
     def plan(self, task: Task) -> None:
-        """Start the round of a task's webhooks; for a task that was settled by hand it replaces the former one."""
-        if former := self._rounds.pop(task.task_id, None):
+        """Plan the webhooks of a task, replacing its former plan if the control port has settled it."""
+        if former := self._sending.pop(task.task_id, None):
             former.cancel()
         events = self._events(task)
         if task.hook and events:
-            self._rounds[task.task_id] = asyncio.create_task(self._go(task.hook, task, events))
+            self._sending[task.task_id] = asyncio.create_task(self._send_all(task.hook, task, events))
 
     async def forget(self) -> None:
-        """Drop the webhooks that are to come or under way."""
-        rounds, self._rounds = self._rounds, {}
-        for each in rounds.values():
-            each.cancel()
-        await asyncio.gather(*rounds.values(), return_exceptions=True)
+        """Cancel the webhooks that are planned or in progress."""
+        sending, self._sending = self._sending, {}
+        for running in sending.values():
+            running.cancel()
+        await asyncio.gather(*sending.values(), return_exceptions=True)
 
     async def close(self) -> None:
-        """Stop for good."""
+        """Cancel all webhooks and close the connections."""
         await self.forget()
         if self._session:
             await self._session.close()
@@ -106,17 +106,17 @@ class Postman:
     def _events(self, task: Task) -> list[Event]:
         dials, now = self._music_api.dials, self._clock()
         events = planned(task, dials.webhook, dials.webhook_delay_s)
-        # A stalled task is due at infinity: it has no webhooks until somebody settles it, and then no streaming.
+        # A stalled task is due at infinity: no webhooks until the control port settles it, and then no streaming.
         return sorted(
             (event for event in events if event.due < math.inf and (event.final or event.due > now)),
             key=attrgetter("due"),
         )
 
-    async def _go(self, hook: Hook, task: Task, events: list[Event]) -> None:
+    async def _send_all(self, hook: Hook, task: Task, events: list[Event]) -> None:
         for event in events:
             await asyncio.sleep(event.due - self._clock())
             await self._deliver(hook, task, event)
-        del self._rounds[task.task_id]
+        del self._sending[task.task_id]
 
     async def _deliver(self, hook: Hook, task: Task, event: Event) -> None:
         counts = self._music_api.ledger.webhooks
@@ -131,18 +131,18 @@ class Postman:
             async with self._client().post(hook.url, data=raw, headers=signed, allow_redirects=False) as answer:
                 return answer.ok
         except (aiohttp.ClientError, OSError, ValueError):
-            # Nobody listens there, or it is no URL at all.
+            # No receiver, or an invalid URL.
             return False
 
     def _body(self, task: Task, event: Event) -> Json:
-        told = (
+        fields = (
             self._music_api.result(task, self._clock()) if event.final else answers.clips_at(task, streams_from(task))
         )
-        return {**told, "task_id": task.task_id, "platform": "musicapi"}
+        return {**fields, "task_id": task.task_id, "platform": "musicapi"}
 
     def _client(self) -> aiohttp.ClientSession:
-        # Made at the first use: a session belongs to a running loop.
+        # Created at the first use, because a session belongs to a running loop.
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=_PATIENCE)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         return self._session

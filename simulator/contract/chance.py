@@ -1,4 +1,4 @@
-"""Draws that repeat: each depends on the seed and on what it is for, never on the order in which calls arrive."""
+"""Reproducible random values: each depends on the seed and its purpose, not on the order in which calls arrive."""
 
 import math
 import secrets
@@ -14,33 +14,33 @@ _NORMAL = NormalDist()
 
 
 def derived_uuid(*what: object) -> str:
-    """The UUID that belongs to these words: the same words always give the same one."""
+    """Return the UUID of these words; the same words always give the same UUID."""
     return str(UUID(bytes=blake2b(_joined(what), digest_size=16).digest(), version=4))
 
 
 class Chance:
-    """A source of draws. Two of the same seed agree on every draw; without a seed each one is its own."""
+    """A source of random values. Two sources with the same seed give the same values; without a seed they differ."""
 
     def __init__(self, seed: int | None) -> None:
         origin = secrets.token_hex() if seed is None else seed
         self._origin = blake2b(_joined((origin, "")), digest_size=16)
 
     def fraction(self, *what: object) -> float:
-        """A number evenly spread over the open interval 0..1."""
-        # 52 bits and a half step: neither end can come up, and the float is exact.
+        """Return a number, uniform in the open interval 0..1."""
+        # 52 bits and a half step: neither end can occur, and the float is exact.
         bits = int.from_bytes(self._digest(what)[:8]) >> 12
         return (bits + 0.5) / 2**52
 
     def uuid(self, *what: object) -> str:
-        """A version 4 UUID."""
+        """Return a version 4 UUID."""
         return str(UUID(bytes=self._digest(what), version=4))
 
     def pick(self, options: Sequence[T], *what: object) -> T:
-        """One of the options, each as likely as the others."""
+        """Return one of the options with equal probability."""
         return options[int(self.fraction(*what) * len(options))]
 
     def spread(self, median: float, sigma: float, *what: object) -> float:
-        """A log-normal value: half of them lie under the median; sigma 0 gives the median itself."""
+        """Return a log-normal value with this median; sigma 0 gives the median itself."""
         if not sigma:
             return median
         return median * math.exp(sigma * _NORMAL.inv_cdf(self.fraction(*what)))
@@ -52,5 +52,5 @@ class Chance:
 
 
 def _joined(what: tuple[object, ...]) -> bytes:
-    # A path may hold bytes that are no text.
+    # A path may contain bytes that are not text.
     return "\x1f".join(map(str, what)).encode(errors="surrogatepass")

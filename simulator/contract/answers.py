@@ -1,4 +1,4 @@
-"""The bodies of the contract in all the shapes they are seen in. Pure: each is a function of what it says."""
+"""The response bodies of the contract, in all shapes that clients report. Pure."""
 
 import json
 import math
@@ -8,11 +8,11 @@ from email.utils import formatdate
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from simulator.chance import derived_uuid
-from simulator.clips import Clip
-from simulator.ledger import Task
+from simulator.contract.chance import derived_uuid
+from simulator.contract.clips import Clip
+from simulator.contract.ledger import Task
 
-#: A JSON object on its way out.
+#: The JSON object of a response.
 Json = dict[str, object]
 
 _CODES: dict[str, Json] = {"number": {"code": 200}, "string": {"code": "200"}, "absent": {}}
@@ -25,7 +25,7 @@ _FAILURES = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of the API: a JSON object, or text that is sent as it stands."""
+    """A response of the API: a JSON object, or text that is sent unchanged."""
 
     status: int
     body: Json | str
@@ -33,43 +33,43 @@ class Answer:
     content_type: str = "application/json"
 
     def payload(self) -> bytes:
-        """The body's bytes."""
+        """Return the body as bytes."""
         text = self.body if isinstance(self.body, str) else json.dumps(self.body)
         return text.encode()
 
 
 def created(task_id: str, code_shape: str, place: str) -> Answer:
-    """The answer to a POST that was charged."""
-    given: int | str = int(task_id) if task_id.isdecimal() else task_id
+    """Return the response to a POST that was charged."""
+    shown_id: int | str = int(task_id) if task_id.isdecimal() else task_id
     places: dict[str, Json] = {
-        "top": {"task_id": given},
-        "data": {"data": {"task_id": given}},
-        "camel": {"taskId": given},
-        "data_id": {"data": {"id": given}},
+        "top": {"task_id": shown_id},
+        "data": {"data": {"task_id": shown_id}},
+        "camel": {"taskId": shown_id},
+        "data_id": {"data": {"id": shown_id}},
         "data_text": {"data": task_id},
-        "data_list": {"data": [{"task_id": given}]},
-        "list": {"task_ids": [given]},
+        "data_list": {"data": [{"task_id": shown_id}]},
+        "list": {"task_ids": [shown_id]},
     }
     return Answer(200, {**_CODES[code_shape], "message": "success", **places[place]})
 
 
 def refused(status: int, text: str, place: str = "error", headers: Mapping[str, str] | None = None) -> Answer:
-    """A refusal; its text stands in `error` or in `message`."""
+    """Return a refusal; `place` is the field of its text, `error` or `message`."""
     return Answer(status, {place: text, "type": _TYPES[status]}, headers or {})
 
 
 def not_ready(status: int) -> Answer:
-    """A poll's answer while the task is worked on, without a word on how far it is."""
+    """Return the response to a poll of a task in progress, without any detail."""
     return Answer(status, {"type": "not_ready", "error": "The task is still in progress. Please try again later."})
 
 
 def success(result: object) -> Json:
-    """The envelope of a result."""
+    """Wrap a result in the envelope of the contract."""
     return {"code": 200, "data": result, "message": "success"}
 
 
 def voice_ready(task: Task, shape: str = "data") -> Json:
-    """A finished voice. Its persona_id belongs to the task: every poll gives the same."""
+    """Return a finished voice. Every poll of the task returns the same persona_id."""
     voice = _voice(task)
     match shape:
         case "top":
@@ -82,7 +82,7 @@ def voice_ready(task: Task, shape: str = "data") -> Json:
 
 
 def voice_early(task: Task, state: str) -> Json:
-    """A voice that is in progress or failed, and shows its persona_id all the same."""
+    """Return a voice that is in progress or failed but has its persona_id."""
     return success({**_voice(task), "state": state})
 
 
@@ -91,12 +91,12 @@ def _voice(task: Task) -> Json:
 
 
 def clips_at(task: Task, moment: float) -> Json:
-    """A task's clips in the states they are in at a moment (Unix seconds), as a list."""
+    """Return a task's clips as a list, in their states at a moment (Unix seconds)."""
     return success([clip.at(moment) for clip in _clips(task)])
 
 
 def song_ready(task: Task, shape: str, moment: float) -> Json:
-    """A finished song at a moment (Unix seconds): its clips in one of the shapes that they are seen in."""
+    """Return a finished song at a moment (Unix seconds), with its clips in one of the shapes."""
     clips = [clip.at(moment) for clip in _clips(task)]
     match shape:
         case "object":
@@ -113,7 +113,7 @@ def song_ready(task: Task, shape: str, moment: float) -> Json:
 
 
 def failed(task: Task, shape: str) -> Json:
-    """A failed task, voice or song: clips that failed, a failed object, or an answer that is the failure itself."""
+    """Return a failed voice or song in one of the shapes: failed clips, a failed object, or a body that is an error."""
     match shape:
         case "clips":
             return clips_at(task, task.ready_at)
@@ -129,13 +129,13 @@ def failed(task: Task, shape: str) -> Json:
 
 
 def voice_name(audio_url: str) -> str:
-    """A readable name for a voice, made from its file's: ".../anna-maria_01.mp3" is "Anna Maria 01"."""
+    """Return a readable name for a voice from its URL: ".../anna-maria_01.mp3" gives "Anna Maria 01"."""
     stem = PurePosixPath(unquote(urlsplit(audio_url).path)).stem
     return " ".join(stem.replace("-", " ").replace("_", " ").split()).title() or "Voice"
 
 
 def retry_after(seconds: float | None, form: str, now: float) -> dict[str, str]:
-    """The Retry-After header: seconds, or the date (whole seconds, never too early) when they are over."""
+    """Return the Retry-After header: the seconds, or the date (rounded up to a second) when they have passed."""
     if seconds is None:
         return {}
     written = f"{seconds:g}" if form == "seconds" else formatdate(math.ceil(now + seconds), usegmt=True)
@@ -143,5 +143,5 @@ def retry_after(seconds: float | None, form: str, now: float) -> dict[str, str]:
 
 
 def _clips(task: Task) -> tuple[Clip, ...]:
-    # A voice that is told as clips has one, a song two.
+    # A voice in the shape of clips has one, a song two.
     return tuple(Clip(task, number) for number in range(1 if task.kind == "voice" else 2))

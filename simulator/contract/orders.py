@@ -1,4 +1,4 @@
-"""What a POST asks for, read from its body."""
+"""The orders: requests for a voice or a song."""
 
 import json
 from collections.abc import Mapping
@@ -7,19 +7,19 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
-#: The two things that cost credits.
+#: The kinds of orders, which cost credits.
 Kind = Literal["voice", "music"]
 #: A request's JSON object.
 Body = Mapping[str, object]
 
-#: The fields whose text can be matched by a dial.
+#: The fields that the `…_match` dials search.
 TEXTS = ("audio_url", "prompt", "gpt_description_prompt", "title", "tags")
-#: Where the result is sent makes no difference to what is asked.
+#: Fields that do not change what is ordered.
 _DELIVERY = ("webhook_url", "webhook_secret")
 
 
 class Song(NamedTuple):
-    """What a song's clips repeat of its request."""
+    """The fields of a request that the clips of its song repeat."""
 
     title: str
     tags: str
@@ -28,7 +28,7 @@ class Song(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """Where the webhooks of a task go, and the secret that signs them."""
+    """The URL for the webhooks of a task, and the secret that signs them."""
 
     url: str
     secret: str | None
@@ -36,7 +36,7 @@ class Hook(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """One request for a voice or a song. `base` is the API's URL as the client knows it; links start with it."""
+    """A request for a voice or a song. `base` is the API's URL as the client uses it; links start with it."""
 
     kind: Kind
     body: Body
@@ -44,19 +44,19 @@ class Order:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What is asked for, as 16 hex digits: equal for two orders that would make the same thing."""
-        asked = {key: value for key, value in self.body.items() if key not in _DELIVERY}
-        canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+        """The identity of what is ordered, as 16 hex digits."""
+        fields = {key: value for key, value in self.body.items() if key not in _DELIVERY}
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def subject(self) -> str:
-        """The audio_url that becomes a voice, or the persona_id that sings."""
+        """The audio_url of a voice, or the persona_id of a song."""
         return str(self.body["audio_url" if self.kind == "voice" else "persona_id"])
 
     @property
     def song(self) -> Song:
-        """The words and the style; all but the title empty for a voice."""
+        """The lyrics and the style; empty except for the title in an order for a voice."""
         body = self.body
         description = body.get("gpt_description_prompt")
         lyrics = body.get("prompt") or (f"[Verse]\n{description}" if description else "")
@@ -69,12 +69,12 @@ class Order:
 
     @property
     def hook(self) -> Hook | None:
-        """Where to send webhooks, if anywhere."""
+        """The destination of webhooks, None without one."""
         url, secret = self.body.get("webhook_url"), self.body.get("webhook_secret")
         return Hook(str(url), str(secret) if secret else None) if url else None
 
     def mentions(self, match: str | None) -> str | None:
-        """The field that has the match in its text, if there is one."""
+        """Return the first field whose text contains the match, None without one."""
         if match is None:
             return None
         return next((name for name in TEXTS if match in str(self.body.get(name, ""))), None)

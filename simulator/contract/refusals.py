@@ -1,8 +1,8 @@
-"""Refusals in the words and shapes that clients report, by name. Pure; nothing is charged for any of them."""
+"""Refusals in the words and shapes that clients report, by name. Pure; none of them is charged."""
 
 from collections.abc import Mapping
 
-from simulator.answers import Answer
+from simulator.contract.answers import Answer
 
 _PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr>firewall</body></html>\n"
 
@@ -15,7 +15,7 @@ def _page(status: int, title: str) -> Answer:
     return Answer(status, _PAGE.format(title), content_type="text/html")
 
 
-#: Answers to a POST, a poll or get-credits. `…_in_body` says HTTP 200 and refuses in the body.
+#: Responses to a POST, a poll or get-credits. `…_in_body` has HTTP 200 and the refusal in its body.
 REFUSALS: Mapping[str, Answer] = {
     "persona_not_found": _error(404, "persona not found"),
     "firewall_403": _page(403, "403 Forbidden"),
@@ -41,5 +41,5 @@ REFUSALS: Mapping[str, Answer] = {
     "error_500": _error(500, "Internal server error."),
 }
 
-#: Ways in which a limit on the rate or on the tasks in progress is put into words. `429` is the contract's.
+#: The refusals by a limit on the rate or on the tasks in progress. `429` is the contract's.
 LIMITS = ("429", "rate_403", "queue_403", "rate_400", "rate_in_body")

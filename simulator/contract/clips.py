@@ -1,12 +1,12 @@
-"""The two clips of a song: what each says at a moment of its task's life."""
+"""The two clips of a song, and their fields at any moment of their task."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from simulator.chance import Chance, derived_uuid
-from simulator.ledger import Task
+from simulator.contract.chance import Chance, derived_uuid
+from simulator.contract.ledger import Task
 
-#: Shares of a task's time after which its clips leave `pending`, start streaming, and the first one is done.
+#: The fractions of a task's time after which its clips leave `pending`, start streaming, and the first one is done.
 RUNS_AT, STREAMS_AT, FIRST_DONE_AT = 0.3, 0.7, 0.9
 
 #: A clip's duration depends on its task alone, not on the simulator's seed.
@@ -14,24 +14,24 @@ _DURATIONS = Chance(0)
 
 
 def moment_of(share: float, task: Task) -> float:
-    """When this share of a task's time is over (Unix seconds)."""
+    """Return the moment (Unix seconds) when this fraction of a task's time has passed."""
     return task.at + share * (task.ready_at - task.at)
 
 
 def streams_from(task: Task) -> float:
-    """When a task's clips start streaming (Unix seconds)."""
+    """Return the moment (Unix seconds) when a task's clips start streaming."""
     return moment_of(STREAMS_AT, task)
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One clip of a task. Everything about it follows from the task's id, so nothing of it is stored."""
+    """One clip of a task. All its fields are derived from the task, so none is stored."""
 
     task: Task
     number: int
 
     def at(self, moment: float) -> dict[str, object]:
-        """The clip as the API shows it at a moment (Unix seconds), with all fields of the contract."""
+        """Return the clip as the API shows it at a moment (Unix seconds), with all fields of the contract."""
         state = self.state(moment)
         song, done = self.task.song, state == "succeeded" and moment >= self.task.links_at
         clip_id = derived_uuid(self.task.task_id, "clip", self.number)
@@ -51,14 +51,14 @@ class Clip:
         }
 
     def state(self, moment: float) -> str:
-        """pending, running, streaming, succeeded or failed. The first clip of a song may be done before the second."""
+        """Return the state at a moment. The first clip of a song may succeed before the second."""
         task = self.task
         if moment >= task.ready_at:
             return self._last_state()
-        # Moments are compared, not shares: at streams_from itself, to the last bit, a clip streams.
+        # Moments are compared, not fractions, so that a clip streams exactly from streams_from on.
         if moment < moment_of(RUNS_AT, task):
             return "pending"
-        # What fails never streams, and a voice has nothing to stream.
+        # Failing tasks and voices never stream.
         if moment < streams_from(task) or task.fails or task.kind == "voice":
             return "running"
         return "succeeded" if moment >= moment_of(FIRST_DONE_AT, task) and self.number == 0 else "streaming"

@@ -1,6 +1,6 @@
-"""What else lies in the Redis database of a queue: other queues, other programs, and jobs that no worker will read.
+"""Find what shares the Redis database of a queue: other queues, other programs, and jobs that no worker reads.
 
-What is there (`look`) and what it means (`remarks`) are apart; the latter is pure. Only reads.
+`inspect` collects the facts; `results` evaluates them and is pure. It only reads.
 """
 
 from __future__ import annotations
@@ -16,39 +16,41 @@ from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError
 
-from voicequeue.diagnostics.checkup import QUEUES, Level, Remark, fine
+from voicequeue.diagnostics.checkup import QUEUES, CheckResult, Level, passed
 from voicequeue.storage.connection.keyspace import PREFIX, Keyspace, celery_root
 from voicequeue.storage.heartbeats import KINDS, Pulses
 
-#: Keys that one SCAN looks at: less than a millisecond of Redis's time.
+#: The COUNT of one SCAN: less than a millisecond of Redis's time.
 PAGE = 1_000
 
-#: The search ends after that long (seconds); SCAN visits keys in no order, so what it has seen is a fair sample.
+#: The time limit of the search (seconds). SCAN visits keys in no order, so those it has visited are a fair sample.
 SEARCH_S = 0.5
 
-#: Keys of other programs that are looked into, and other queues that are described, at most.
-LOOKED_INTO = 100
+#: The most keys of other programs that are read, and the most other queues that are described.
+INSPECTED_MAX = 100
 
-#: The task that puts a job in; tasks/enqueue.py names it.
+#: The task that enqueues a job; defined in tasks/enqueue.py.
 _ENQUEUE = b'"voicequeue.enqueue"'
 
-#: A key that only queues like this one have.
+#: A key that only voicequeue writes.
 _OF_A_QUEUE = re.compile(rf"\{{({PREFIX})\}}:(?:celery:(.+)|job:|(?:{'|'.join(KINDS.values())})$)", re.DOTALL)
 
-#: kombu's tables of the queues behind an exchange; Celery's exchanges are named after their queues.
+#: kombu's bindings of queues to an exchange; Celery's exchanges have the names of their queues.
 _BINDING = re.compile(r"_kombu\.binding(?:_permanent)?\.(.+)|_kombu\.binding_deadlines$|unacked")
 
-#: What Celery has beside the queues of its tasks.
+#: Celery's own exchanges, beside the queues of its tasks.
 _CELERYS_OWN = ("celeryev", "pidbox")
 
-#: kombu adds it to the name of a queue for messages of a priority.
+#: The suffix that kombu adds to a queue's key for messages with a priority.
 _PRIORITY = re.compile(r"\x06\x16\d$")
 
 
 @dataclass(frozen=True, slots=True)
 class OtherQueue:
-    """Another queue in the same database: how many workers were heard (None: Redis does not let this user see that),
-    and whether it has more than messages."""
+    """Another queue in the same database.
+
+    `workers`: its running workers, None if this Redis user may not see them. `has_records`: it has more than messages.
+    """
 
     prefix: str
     workers: int | None = None
@@ -59,12 +61,12 @@ class OtherQueue:
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
-    """What was seen beside a queue's own keys; `intake` is the key to which its senders write.
+class SharedDatabase:
+    """The contents of a database beside a queue's own keys.
 
-    `unread` counts the messages in each list that holds jobs and that no worker reads; `celery` names the queues of
-    other Celery applications, and `foreign` the keys of other programs. `seen` of `keys` keys were looked at.
-    `databases` counts the keys in each other database of this Redis.
+    `intake`: the key that senders of jobs write to. `unread`: lists of jobs that no worker reads, with their number of
+    messages. `celery`: the queues of other Celery applications. `foreign`: the keys of other programs. `seen` of `keys`
+    keys were inspected. `databases`: the number of keys in each other database of this Redis.
     """
 
     intake: str
@@ -77,18 +79,18 @@ class Neighbours:
     databases: Mapping[str, int] = field(default_factory=dict)
 
 
-def look(redis: Redis, prefix: str) -> Neighbours:
-    """Look at the keys of the database, for about half a second at most. Raises RedisError."""
+def inspect(redis: Redis, prefix: str) -> SharedDatabase:
+    """Inspect the keys of the database, for about half a second at most. Raises RedisError."""
     keys = _Keys(prefix)
     for page in _pages(redis):
-        keys.sort(page)
+        keys.classify(page)
     foreign = keys.of_other_programs()
     unread = _unread(redis, keys.unexpected | foreign)
     here = f"db{redis.connection_pool.connection_kwargs.get('db') or 0}"
     databases = redis.info("keyspace")
-    return Neighbours(
+    return SharedDatabase(
         f"{celery_root(prefix)}intake",
-        queues=[_described(redis, prefix) for prefix in islice(sorted(keys.queues), LOOKED_INTO)],
+        queues=[_described(redis, prefix) for prefix in islice(sorted(keys.queues), INSPECTED_MAX)],
         unread=unread,
         celery=keys.celery - unread.keys(),
         foreign=foreign - unread.keys() - keys.celery,
@@ -99,22 +101,22 @@ def look(redis: Redis, prefix: str) -> Neighbours:
 
 
 def _pages(redis: Redis) -> Iterator[list[str]]:
-    """Keys as text; those of other programs may be any bytes."""
-    enough, cursor = time.monotonic() + SEARCH_S, 0
+    """Yield pages of keys as text; those of other programs may be any bytes."""
+    deadline, cursor = time.monotonic() + SEARCH_S, 0
     while True:
         cursor, page = _raw(redis, "SCAN", cursor, "COUNT", PAGE)
         yield [key.decode(errors="backslashreplace") for key in page]
-        if not cursor or time.monotonic() > enough:
+        if not cursor or time.monotonic() > deadline:
             return
 
 
 def _raw(redis: Redis, *command: str | int) -> Any:
-    """Ask for something that need not be text."""
+    """Run a command whose reply may not be text."""
     return redis.execute_command(*command, **{NEVER_DECODE: True})  # type: ignore[no-untyped-call]
 
 
 class _Keys:
-    """Keys, sorted by whose they are; `unexpected` are in this queue's part for Celery, and no worker reads them."""
+    """Keys, classified by their owner. `unexpected`: Celery queues of this queue that no worker reads."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -129,8 +131,8 @@ class _Keys:
         roots = tuple(f"{{{prefix}}}:" for prefix in self.queues)
         return {key for key in self._rest if not key.startswith(roots)}
 
-    def sort(self, keys: Iterable[str]) -> None:
-        """Note whose each of these keys is."""
+    def classify(self, keys: Iterable[str]) -> None:
+        """Classify more keys."""
         for key in keys:
             self.seen += 1
             queue = _OF_A_QUEUE.match(key)
@@ -140,7 +142,7 @@ class _Keys:
                 self.unexpected.add(key)
             elif binding := _BINDING.search(key):
                 name = binding[1] or ""
-                # A sender without a prefix of its own names a queue of ours by its whole key.
+                # A sender without a key prefix uses the whole key of our queue as its name.
                 if name and not name.endswith(_CELERYS_OWN) and not name.startswith(celery_root(self._prefix)):
                     self.celery.add(name)
             elif not key.startswith(f"{{{self._prefix}}}:"):
@@ -148,14 +150,14 @@ class _Keys:
 
 
 def _unread(redis: Redis, keys: Iterable[str]) -> dict[str, int]:
-    """How many messages are in each of these keys that is a list whose next message is a job."""
-    asked = list(islice(sorted(keys), LOOKED_INTO))
+    """Return the number of messages in each of these keys that is a list whose next message is a job."""
+    candidates = list(islice(sorted(keys), INSPECTED_MAX))
     with redis.pipeline(transaction=False) as pipe:
-        for key in asked:
+        for key in candidates:
             pipe.type(key)
-        # A user of this queue alone may not ask for the type of other keys.
+        # The Redis user may be limited to this queue's keys.
         kinds = pipe.execute(raise_on_error=False)
-    lists = [key for key, kind in zip(asked, kinds, strict=True) if kind == "list"]
+    lists = [key for key, kind in zip(candidates, kinds, strict=True) if kind == "list"]
     return {key: redis.llen(key) for key in lists if _ENQUEUE in (_raw(redis, "LINDEX", key, -1) or b"")}
 
 
@@ -170,48 +172,48 @@ def _described(redis: Redis, prefix: str) -> OtherQueue:
         return OtherQueue(prefix)
 
 
-# ── what it means ─────────────────────────────────────────────────────────────────────────────────
+# ── evaluation ────────────────────────────────────────────────────────────────────────────────────
 
-_OF_ITS_OWN = (
-    "give this queue a database of its own (REDIS_URL), or better a Redis: no keys mix, but they share the memory, "
-    "and FLUSHDB deletes both"
+_SEPARATE = (
+    "give this queue its own database (REDIS_URL), or better its own Redis: the keys do not conflict, but they share "
+    "the memory, and FLUSHDB deletes both"
 )
 
 
-def remarks(found: Neighbours) -> Iterator[Remark]:
-    """What is to be said of it."""
-    yield from _of_queues(found)
-    for key, count in sorted(found.unread.items()):
-        yield Remark(
+def results(database: SharedDatabase) -> Iterator[CheckResult]:
+    """Evaluate the facts."""
+    yield from _of_queues(database)
+    for key, count in sorted(database.unread.items()):
+        yield CheckResult(
             "database",
             Level.WARNING,
-            f"{count:,} messages with jobs lie in {_shown(key)}, which no worker reads",
-            f"their sender must use the key {found.intake} (docs/messages.md); LMOVE moves what is there",
+            f"{count:,} messages with jobs are in {_shown(key)}, which no worker reads",
+            f"their sender must use the key {database.intake} (docs/messages.md); move the messages with LMOVE",
         )
     for what, names in (
-        ("queues of another Celery application", found.celery),
-        ("keys of other programs", found.foreign),
+        ("queues of another Celery application", database.celery),
+        ("keys of other programs", database.foreign),
     ):
         if names:
             text = f"{len(names):,} {what} are in this database: {_some(names)}"
-            yield Remark("database", Level.NOTE, text, _OF_ITS_OWN)
-    if found.databases:
-        counts = ", ".join(f"{name}: {keys:,} keys" for name, keys in sorted(found.databases.items()))
-        yield fine("database", f"other databases share this Redis's memory ({counts})")
+            yield CheckResult("database", Level.NOTE, text, _SEPARATE)
+    if database.databases:
+        counts = ", ".join(f"{name}: {keys:,} keys" for name, keys in sorted(database.databases.items()))
+        yield passed("database", f"other databases share this Redis's memory ({counts})")
 
 
-def _of_queues(found: Neighbours) -> Iterator[Remark]:
-    looked_at = f" ({found.seen:,} of {found.keys:,} keys were looked at)" if found.seen < found.keys else ""
-    others = [str(queue) for queue in found.queues if queue.has_records]
+def _of_queues(database: SharedDatabase) -> Iterator[CheckResult]:
+    sample = f" ({database.seen:,} of {database.keys:,} keys were inspected)" if database.seen < database.keys else ""
+    others = [str(queue) for queue in database.queues if queue.has_records]
     if others:
-        yield fine("database", f"it holds other queues, apart from this one: {', '.join(others)}{looked_at}")
-    elif not (found.queues or found.unread or found.celery or found.foreign):
-        yield fine("database", f"this queue has it to itself{looked_at}")
-    for queue in found.queues:
+        yield passed("database", f"it contains other queues beside this one: {', '.join(others)}{sample}")
+    elif not (database.queues or database.unread or database.celery or database.foreign):
+        yield passed("database", f"only this queue uses it{sample}")
+    for queue in database.queues:
         if not queue.has_records:
             what = f"messages were sent to a queue {queue.prefix}, which has neither jobs nor processes"
-            todo = f"if their sender meant this queue, its key is {found.intake} (docs/messages.md)"
-            yield Remark("database", Level.WARNING, what, todo)
+            todo = f"if they were meant for this queue, its key is {database.intake} (docs/messages.md)"
+            yield CheckResult("database", Level.WARNING, what, todo)
 
 
 def _some(names: Collection[str], count: int = 3) -> str:
@@ -219,6 +221,6 @@ def _some(names: Collection[str], count: int = 3) -> str:
 
 
 def _shown(key: str) -> str:
-    """A key of another program, short and without what a terminal obeys."""
+    """Return a key of another program, shortened and with control characters escaped."""
     text = key.encode("unicode_escape").decode()
     return text if len(text) <= 60 else f"{text[:59]}…"

@@ -1,30 +1,30 @@
-"""The control port: turn the dials, read the ledger, settle tasks. No fault ever touches it."""
+"""The control port: dials, ledger, tasks. It is not subject to faults."""
 
 import json
 from collections.abc import Mapping
 
 from aiohttp import web
 
-from simulator.checks import Check, number, whole
-from simulator.clock import Clock
-from simulator.dials import BadDial
-from simulator.doors import Door
-from simulator.ledger import Task
-from simulator.musicapi import MusicApi
-from simulator.webhooks import Postman
+from simulator.contract.ledger import Task
+from simulator.engine.clock import Clock
+from simulator.engine.dials import InvalidDial
+from simulator.engine.musicapi import MusicApi
+from simulator.engine.validators import Check, number, whole
+from simulator.server.listener import Listener
+from simulator.server.webhooks import WebhookSender
 
 
 class Control:
     """The handlers of the control listener."""
 
-    def __init__(self, music_api: MusicApi, postman: Postman, clock: Clock, api_door: Door) -> None:
+    def __init__(self, music_api: MusicApi, webhooks: WebhookSender, clock: Clock, api_listener: Listener) -> None:
         self._music_api = music_api
-        self._postman = postman
+        self._webhooks = webhooks
         self._clock = clock
-        self._api_door = api_door
+        self._api_listener = api_listener
 
     def app(self) -> web.Application:
-        """The routes."""
+        """Return the application with its routes."""
         app = web.Application()
         app.add_routes(
             [
@@ -42,7 +42,7 @@ class Control:
         return app
 
     async def healthz(self, _: web.Request) -> web.Response:
-        """GET: it runs."""
+        """GET: the health of the process."""
         return web.json_response({"status": "ok"})
 
     async def dials(self, _: web.Request) -> web.Response:
@@ -53,7 +53,7 @@ class Control:
         """PATCH {name: value, ...}: set some dials, all or none; answers with all of them."""
         try:
             self._music_api.turn(await _json_object(request))
-        except BadDial as error:
+        except InvalidDial as error:
             raise _bad_request(str(error)) from error
         return web.json_response(self._music_api.dials.as_json())
 
@@ -69,30 +69,30 @@ class Control:
         return web.json_response({"credits_left": ledger.credits_left})
 
     async def reset(self, _: web.Request) -> web.Response:
-        """POST: forget tasks, charges, counts and webhooks to come; the credits and the draws start again."""
-        await self._postman.forget()
+        """POST: remove tasks, charges, counts and pending webhooks; restore the credits and the random values."""
+        await self._webhooks.forget()
         self._music_api.reset()
         return web.json_response({"credits_left": self._music_api.ledger.credits_left})
 
     async def refuse(self, request: web.Request) -> web.Response:
         """POST {"for_s": seconds}: the API's port refuses connections for that long, from this answer on."""
         for_s = await _number(request, "for_s", number(0.01, 3600))
-        await self._api_door.refuse(for_s)
+        await self._api_listener.refuse(for_s)
         return web.json_response({"refuses_for_s": for_s})
 
     async def finish(self, request: web.Request) -> web.Response:
-        """POST: a task in progress is ready now; 404 for an unknown one, 409 for one that is settled."""
+        """POST: make a task in progress ready now; 404 for an unknown one, 409 for a settled one."""
         return self._settle(request, fails=False)
 
     async def fail(self, request: web.Request) -> web.Response:
-        """POST: a task in progress fails now; 404 for an unknown one, 409 for one that is settled."""
+        """POST: make a task in progress fail now; 404 for an unknown one, 409 for a settled one."""
         return self._settle(request, fails=True)
 
     def _settle(self, request: web.Request, *, fails: bool) -> web.Response:
         task = self._task(request.match_info["task_id"])
         if not self._music_api.ledger.settle(task, self._clock(), fails=fails):
             return web.json_response({"error": f"task {task.task_id} is settled already"}, status=409)
-        self._postman.plan(task)
+        self._webhooks.plan(task)
         return web.json_response({"task_id": task.task_id, "state": "failed" if fails else "succeeded"})
 
     def _task(self, task_id: str) -> Task:

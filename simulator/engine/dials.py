@@ -1,13 +1,13 @@
-"""The dials: everything about the stand-in that can be turned, before the start and while it runs."""
+"""The dials: the settings of the simulator, at the start and at run time."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from simulator.checks import Check, choice, flag, number, odds, or_null, text, whole
-from simulator.faults import GET_FAULTS, MEDIA_FAULTS, POST_FAULTS
-from simulator.refusals import LIMITS, REFUSALS
+from simulator.contract.refusals import LIMITS, REFUSALS
+from simulator.engine.faults import GET_FAULTS, MEDIA_FAULTS, POST_FAULTS
+from simulator.engine.validators import Check, choice, flag, number, odds, or_null, text, whole
 
 T = TypeVar("T")
 
@@ -33,12 +33,12 @@ RETRY_AFTER_FORMS = ("seconds", "date")
 WEBHOOKS = ("once", "twice", "late", "out_of_order", "never")
 
 
-class BadDial(ValueError):
-    """A dial that does not exist, or a value it cannot be set to. The text names the dial and what is allowed."""
+class InvalidDial(ValueError):
+    """A dial that does not exist, or a value that is not allowed. The text names the dial and the allowed values."""
 
 
 def dial(default: T, check: Check, meaning: str) -> T:
-    """A dial's field: its value at the start, what it may be set to, and what it does (units included)."""
+    """Return the field of a dial: its default, its allowed values, and its meaning with units."""
     if isinstance(default, dict):
         return field(default_factory=dict, metadata={"check": check, "meaning": meaning})  # type: ignore[return-value]
     return field(default=default, metadata={"check": check, "meaning": meaning})
@@ -46,12 +46,12 @@ def dial(default: T, check: Check, meaning: str) -> T:
 
 @dataclass(frozen=True)
 class Dials:
-    """One setting of all dials. It never changes: turning a dial makes another one."""
+    """The values of all dials. Immutable: `changed` returns a copy."""
 
     voice_s: float = dial(2.0, number(), "seconds until a voice is ready (the median)")
     music_s: float = dial(4.0, number(), "seconds until a song is ready (the median)")
     jitter: float = dial(0.0, number(0, 5), "how far those spread: sigma of a log-normal, 0 is exact")
-    seed: int | None = dial(None, or_null(whole()), "same seed, same calls: same ids, durations, faults; null: anew")
+    seed: int | None = dial(None, or_null(whole()), "same seed, same calls: same ids, durations, faults; null: random")
     latency_s: float = dial(0.0, number(), "seconds that every answer of the API takes, after any charge")
 
     credits: int = dial(10_000, whole(), "credits left at the start and after a reset; setting it sets what is left")
@@ -91,7 +91,7 @@ class Dials:
     music_failure: float = dial(0.0, number(0, 1), "probability that a song fails (it stays charged)")
     clip_failure: float = dial(0.0, number(0, 1), "probability that one of a song's two clips fails")
     clip_word: str = dial("failed", choice(*CLIP_WORDS, "mixed"), "the state of such a clip")
-    clip_stall: float = dial(0.0, number(0, 1), "probability that one of a song's two clips runs for ever")
+    clip_stall: float = dial(0.0, number(0, 1), "probability that one of a song's two clips never ends")
     link_late: float = dial(0.0, number(0, 1), "probability that the links of a song come later than its success")
     link_delay_s: float = dial(2.0, number(), "seconds by which they come later")
     failure_shape: str = dial("object", choice(*FAILURE_SHAPES, "mixed"), "how a poll says: failed")
@@ -110,28 +110,28 @@ class Dials:
 
     media_bytes: int = dial(16_000, whole(1), "about how many bytes the audio behind a link has")
     media_s: float = dial(0.0, number(), "seconds that a file takes to arrive")
-    media_ranges: bool = dial(True, flag(), "false: always the whole file, whatever part of it was asked for")
+    media_ranges: bool = dial(True, flag(), "false: always the whole file, also for a Range")
     media_redirect: str | None = dial(None, or_null(text()), "where every link leads instead")
     media_faults: Mapping[str, float] = dial({}, odds(MEDIA_FAULTS), "fault: probability, for each file")
 
     def changed(self, values: Mapping[str, object]) -> "Dials":
-        """These dials with some turned to other values, as JSON gives them. Raises BadDial and changes nothing."""
+        """Return a copy with some values changed, as JSON gives them. Raises InvalidDial."""
         for name, value in values.items():
             _require(name, value)
-        turned: dict[str, Any] = dict(values)
-        return replace(self, **turned)
+        changes: dict[str, Any] = dict(values)
+        return replace(self, **changes)
 
     def as_json(self) -> dict[str, object]:
-        """All dials by name."""
+        """Return all dials by name."""
         return {name: getattr(self, name) for name in CHECKS}
 
 
-CHECKS: dict[str, Check] = {each.name: each.metadata["check"] for each in fields(Dials)}
-MEANINGS: dict[str, str] = {each.name: each.metadata["meaning"] for each in fields(Dials)}
+CHECKS: dict[str, Check] = {dial.name: dial.metadata["check"] for dial in fields(Dials)}
+MEANINGS: dict[str, str] = {dial.name: dial.metadata["meaning"] for dial in fields(Dials)}
 
 
 def _require(name: str, value: object) -> None:
     if name not in CHECKS:
-        raise BadDial(f"{name}: there is no such dial; there are {', '.join(CHECKS)}")
+        raise InvalidDial(f"{name}: there is no such dial; there are {', '.join(CHECKS)}")
     if not CHECKS[name].accepts(value):
-        raise BadDial(f"{name}: it must be {CHECKS[name].allowed}, not {json.dumps(value)}")
+        raise InvalidDial(f"{name}: it must be {CHECKS[name].allowed}, not {json.dumps(value)}")

@@ -1,0 +1,1 @@
+"""The behavior: dials, faults, limits, and MusicAPI itself, without HTTP."""

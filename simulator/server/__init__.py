@@ -1,0 +1,1 @@
+"""The HTTP side: the API, the control port, media files and webhooks."""

@@ -1,0 +1,285 @@
+"""`voicequeue doctor` reports each problem and what to do about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+from pydantic import SecretStr
+
+from config.settings import Settings
+from simulator.process import Simulator
+from tests.integration.doctor.conftest import KEY, SECRET, Setup
+from tests.integration.rewriting import Rewriting
+from tests.store.life import accepted, charging, one, put, refused
+from tests.support.jobs import voice
+from voicequeue.auth import signatures
+from voicequeue.cli.examine import examine
+from voicequeue.diagnostics.checkup import QUEUES
+from voicequeue.domain.job import State
+from workers.local.stack import free_port
+from workers.process_info import facts
+
+
+def test_nothing_is_reported_for_a_deployment_without_problems(setup: Setup) -> None:
+    """The exit code is 0, also with --strict."""
+    assert setup.results(strict=True) == (0, [])
+
+
+def without_persistence(setup: Setup) -> None:
+    """Turn the append-only file off."""
+    setup.redis.config_set("appendonly", "no")
+
+
+def with_eviction(setup: Setup) -> None:
+    """Let Redis evict keys."""
+    setup.redis.config_set("maxmemory-policy", "allkeys-lru")
+
+
+def with_too_few_replicas(setup: Setup) -> None:
+    """Let Redis require a replica that does not exist."""
+    setup.redis.config_set("min-replicas-to-write", 1)
+
+
+def with_a_wrong_key(setup: Setup) -> None:
+    """Give all processes a key that upstream rejects."""
+    setup.env("MUSICAPI_KEY", "another-key")
+    setup.send_heartbeat()
+
+
+def with_a_clock_that_is_off(setup: Setup) -> None:
+    """Set the gateway's clock off by more than the tolerance of webhooks."""
+    setup.send_heartbeat("gateway", "g1", seconds_ahead=-301)
+
+
+def without_a_worker(setup: Setup) -> None:
+    """Remove all heartbeats."""
+    setup.redis.flushall()
+
+
+def with_an_unreachable_public_url(setup: Setup) -> None:
+    """Set a public URL on which no server listens."""
+    setup.env("VOICEQUEUE_PUBLIC_URL", f"http://127.0.0.1:{free_port()}")
+    setup.send_heartbeat()
+
+
+def without_a_secret(setup: Setup) -> None:
+    """Set a public URL without a secret."""
+    setup.env("VOICEQUEUE_SECRET", "")
+
+
+def with_flower_open(setup: Setup) -> None:
+    """Let Flower listen on all interfaces without a login."""
+    setup.env("FLOWER_ADDRESS", "0.0.0.0")
+
+
+def with_mixed_versions(setup: Setup) -> None:
+    """Report one worker of an older version."""
+    setup.send_heartbeat(name="w2", version="0.0.9")
+
+
+def with_another_secret(setup: Setup) -> None:
+    """Report a worker with another secret than the gateway's."""
+    settings = Settings(_env_file=None, secret="quite another secret, of the same length or so")
+    setup.store.pulses["worker"].heard("w2", time.time(), facts(settings, "worker"))
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "what", "todo"),
+    [
+        (without_persistence, "persistence", "a restart loses", "appendonly yes"),
+        (with_eviction, "eviction", "allkeys-lru", "maxmemory-policy noeviction"),
+        (with_too_few_replicas, "redis", "refuses writes: NOREPLICAS", "connect them"),
+        (with_a_wrong_key, "upstream", "does not accept MUSICAPI_KEY", "voicequeue resume"),
+        (with_a_clock_that_is_off, "clock", "the clock of g1 is 301 s behind", "chrony"),
+        (without_a_worker, "workers", "no worker has sent a heartbeat", "celery -A workers.app worker"),
+        (with_an_unreachable_public_url, "public url", "no response from", "check that `web` is running"),
+        (without_a_secret, "settings", "VOICEQUEUE_SECRET: is required", "in the environment or in .env"),
+        (with_flower_open, "flower", "FLOWER_BASIC_AUTH: is required", "FLOWER_BASIC_AUTH=user:"),
+        (with_mixed_versions, "versions", "0.0.9 by w2", "finish the deploy"),
+        (with_another_secret, "settings", "VOICEQUEUE_SECRET is not the same for", "the same environment"),
+    ],
+)
+def test_each_problem_is_reported_with_what_to_do(
+    setup: Setup, broken: Callable[[Setup], None], check: str, what: str, todo: str
+) -> None:
+    """Only that problem is reported, and the exit code is 1."""
+    broken(setup)
+
+    code, results = setup.results()
+
+    if broken is without_persistence:
+        setup.redis.config_set("appendonly", "yes")
+    assert code == 1
+    [result] = results
+    assert (result["check"], result["level"]) == (check, "error")
+    assert what in result["what"]
+    assert todo in result["todo"]
+    assert all(hidden not in str(result) for hidden in (SECRET, KEY, "another-key"))
+
+
+def test_a_short_password_of_flower_is_reported_by_its_user_alone(setup: Setup) -> None:
+    """The password itself is not shown; a long one is accepted."""
+    setup.env("FLOWER_BASIC_AUTH", "me:short-one,you:long-and-random-one")
+
+    code, [result] = setup.results()
+
+    assert (code, result["check"], result["level"]) == (0, "flower", "warning")
+    assert "the password of me has" in result["what"]
+    assert "short-one" not in str(result)
+
+
+def marks_of_a_bare(kind: str, *, signs: str = "one") -> Any:
+    """Return the marks of a process that has only the secret for callbacks."""
+    secret = SecretStr(signatures.callback_secret(signs))
+    settings = Settings(_env_file=None, MUSICAPI_KEY="", secret=SecretStr(""), public_url=None, callback_secret=secret)
+    return facts(settings, kind)["marks"]
+
+
+def test_processes_with_fewer_secrets_are_not_reported_as_different(setup: Setup) -> None:
+    """The processes for callbacks and the archive lack the API key and the queue's secret.
+
+    Two different callback secrets are reported.
+    """
+    setup.send_heartbeat("archive", "archive-1", marks=marks_of_a_bare("archive"))
+    setup.send_heartbeat("callbacks", "callbacks-1", marks=marks_of_a_bare("callbacks"))
+    assert setup.results(strict=True) == (0, [])
+
+    setup.send_heartbeat("callbacks", "callbacks-2", marks=marks_of_a_bare("callbacks", signs="another"))
+    code, [result] = setup.results()
+
+    assert code == 1
+    assert result["what"] == "VOICEQUEUE_CALLBACK_SECRET is not the same for callbacks-1 and callbacks-2"
+
+
+@pytest.mark.parametrize(("seconds", "deviation"), [(61, "61 s ahead of"), (-61, "61 s behind")])
+def test_a_process_with_a_deviating_clock_is_reported(setup: Setup, seconds: float, deviation: str) -> None:
+    """It is a warning: jobs use Redis's clock, but logs use the host's."""
+    setup.redis.delete("{voicequeue}:heartbeats")
+    setup.send_heartbeat(name="w2", seconds_ahead=seconds)
+
+    code, results = setup.results()
+
+    assert code == 0
+    [result] = results
+    assert (result["check"], result["level"]) == ("clock", "warning")
+    assert result["what"] == f"the clock of w2 is {deviation} Redis's"
+
+
+def test_a_deviating_clock_of_the_shell_is_reported(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results for other processes do not depend on it."""
+    monkeypatch.setattr("voicequeue.diagnostics.checkup.time", SimpleNamespace(time=lambda: time.time() - 90))
+
+    code, [result] = setup.results()
+
+    assert code == 0
+    assert result["what"] == "the clock of this machine is 90 s behind Redis's"
+
+
+def test_a_redis_that_is_too_old_is_reported(setup: Setup, durable: str) -> None:
+    """The version in the response to INFO counts, which a proxy rewrites here."""
+    replacements = {b"server_name:valkey": b"server_nome:valkey", b"valkey_version:": b"volkey_version:"}
+    replacements[f"redis_version:{setup.redis.info()['redis_version']}".encode()] = b"redis_version:6.0.9"
+    with Rewriting(durable, replacements) as old:
+        setup.env("REDIS_URL", old)
+        setup.send_heartbeat()
+        code, results = setup.results()
+
+    assert code == 1
+    assert [(result["check"], result["what"], result["todo"]) for result in results] == [
+        ("redis", "Redis 6.0.9 is too old", "upgrade it to 6.2 or newer")
+    ]
+
+
+def test_unreachable_services_end_with_3_and_other_checks_run(setup: Setup) -> None:
+    """Redis and upstream are reported as unreachable, and no password is shown."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    setup.env("REDIS_URL", f"redis://:a-password@{nowhere}/0")
+    setup.env("MUSICAPI_BASE_URL", f"http://{nowhere}")
+
+    code, results = setup.results()
+
+    assert code == 3
+    assert [result["check"] for result in results if result["level"] == "unreachable"] == ["upstream", "redis"]
+    assert "a-password" not in str(results)
+
+
+def test_strict_counts_warnings(setup: Setup) -> None:
+    """appendfsync everysec is a warning, which --strict turns into exit code 1."""
+    setup.redis.config_set("appendfsync", "everysec")
+
+    assert setup.results()[0] == 0
+    code, [result] = setup.results(strict=True)
+
+    assert (code, result["level"], result["todo"]) == (1, "warning", "appendfsync always (config/valkey.conf)")
+
+
+def test_an_unknown_setting_is_reported_with_a_suggestion(setup: Setup) -> None:
+    """A misspelled name would otherwise silently keep the default."""
+    setup.env("VOICEQUEUE_MAX_INFLIGHT", "5")
+
+    [result] = setup.results()[1]
+
+    assert (result["what"], result["todo"]) == (
+        "VOICEQUEUE_MAX_INFLIGHT is not a setting",
+        "did you mean VOICEQUEUE_MAX_IN_FLIGHT?",
+    )
+
+
+def test_another_server_at_the_public_url_is_reported(setup: Setup, simulator: Simulator) -> None:
+    """It responds with 404 as well, but with another text."""
+    setup.env("VOICEQUEUE_PUBLIC_URL", simulator.api_url)
+    assert requests.get(simulator.api_url, timeout=5).status_code == 404
+
+    [result] = [result for result in setup.results()[1] if result["check"] == "public url"]
+
+    assert "not a gateway of this queue" in result["what"]
+
+
+def test_pending_work_is_reported(setup: Setup) -> None:
+    """A closed gate, unsure jobs and many messages are reported."""
+    setup.store.controls.close("unauthorized", "401", time.time())
+    setup.redis.zadd("{voicequeue}:state:unsure", {"j1": time.time()})
+    setup.redis.rpush(f"{{voicequeue}}:celery:{QUEUES[0]}", *["x"] * 1_001)
+
+    messages = {result["check"]: result["what"] for result in setup.results()[1]}
+
+    assert messages == {
+        "gate": "the gate is closed: unauthorized (401)",
+        "jobs": "1 jobs may have been charged",
+        "messages": "1,001 messages are waiting in the queue submit",
+    }
+    assert setup.store.counts()[State.UNSURE] == 1
+
+
+def test_a_job_that_upstream_refuses_is_reported(setup: Setup) -> None:
+    """The result contains upstream's text, and the gate is open."""
+    poison, other = put(setup.store, voice(key="poison"), voice(key="other"), now=time.time())
+    for now in (time.time(), time.time() + 60):
+        setup.store.admit(now)
+        charging(setup.store, poison, now)
+        refused(setup.store, poison, now=now, words="persona not found")
+        if one(setup.store, other).state is not State.PENDING:
+            setup.store.admit(now)
+            charging(setup.store, other, now)
+            accepted(setup.store, other, now)
+
+    [message] = [result["what"] for result in setup.results()[1] if result["check"] == "jobs"]
+
+    assert message == f"upstream refuses job {poison} while it accepts others, 2 times so far (persona not found)"
+
+
+def test_the_action_is_printed_below_each_problem(setup: Setup) -> None:
+    """The most severe result is shown last."""
+    setup.redis.config_set("maxmemory-policy", "allkeys-lru")
+
+    code = examine(strict=False, as_json=False)
+    output = setup.capsys.readouterr().out
+
+    assert code == 1
+    assert output.index("✓ persistence") < output.index("✗ eviction") < output.index("→ maxmemory-policy noeviction")
+    assert output.rstrip().endswith("1 errors, 0 warnings")
