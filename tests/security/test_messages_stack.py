@@ -166,7 +166,7 @@ def test_nothing_that_a_message_says_is_in_a_log_or_an_event_of_celerys(
             seen += _event(published)
 
     log = house.logs()[read:]
-    assert "an unknown field: is no argument" in log
+    assert "an unknown field: is not an argument" in log
     assert "SECRET" not in log + seen
     assert max(map(len, log.splitlines())) < 2_000
     assert all("SECRET" in each.reason and len(each.reason) <= 2_001 for each in queue.rejects())
