@@ -30,7 +30,7 @@ COOLDOWN_MAX_S = 300.0
 
 #: How often one order may be rate limited while others are accepted before its job fails. Higher than for other
 #: refusals, as a limit may hit some orders more often.
-RATE_LIMITED_ATTEMPTS = 8
+RATE_LIMITED_MAX = 8
 
 #: Subject of a failed balance request, in place of a job id.
 BALANCE = "balance"
@@ -101,7 +101,7 @@ class Health:
                 max_s,
                 rest_s=max_s,
                 wait_s=wait_s,
-                tries=RATE_LIMITED_ATTEMPTS,
+                tries=RATE_LIMITED_MAX,
             )
         max_s = TROUBLE_MAX_S if reason is Reason.UPSTREAM_DOWN else account_s
         most_s = None if isinstance(error, Unauthorized) else max_s

@@ -1,15 +1,15 @@
 """Errors of upstream, and the mapping from HTTP responses to them.
 
-    UpstreamError                      charged?
-     ├── InvalidRequest                no     permanent: the request is wrong                (400 and similar)
-     │    └── Moderated                no     permanent: the text is not allowed             (403 with moderation text)
-     ├── Unauthorized                  no     fix the key                                    (401)
-     ├── Forbidden                     no     an operator must check                         (403 with an unknown text)
-     ├── PaymentRequired               no     add credits, then retry                        (402, or by its text)
-     ├── RateLimited                   no     slow down, then retry                          (429, or by its text)
-     ├── Unavailable                   no     retry later                                    (404, 4xx of a proxy)
-     │    └── ConnectionFailed         no     retry later                                    (no connection)
-     └── AmbiguousFailure              maybe  GET: retry later; POST: find out what happened (reset, timeout, 5xx, unreadable)
+    UpstreamError                 charged?  what to do
+     ├── InvalidRequest           no        never retry: the request is wrong     (400 and similar)
+     │    └── Moderated           no        never retry: the text is not allowed  (403 with moderation text)
+     ├── Unauthorized             no        fix the key                           (401)
+     ├── Forbidden                no        an operator must check                (403 with an unknown text)
+     ├── PaymentRequired          no        add credits, then retry               (402, or by its text)
+     ├── RateLimited              no        slow down, then retry                 (429, or by its text)
+     ├── Unavailable              no        retry later                           (404, 4xx of a proxy)
+     │    └── ConnectionFailed    no        retry later                           (no connection)
+     └── AmbiguousFailure         maybe     GET: retry later; POST: investigate   (reset, timeout, 5xx, unreadable)
 
 A 2xx response whose body reports an error is read as the status named in the body. Messages quote upstream's text,
 never the URL, the key or the request body.

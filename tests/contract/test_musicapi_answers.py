@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from simulator.faults import GARBAGE
 from tasks.musicapi import (
-    CannotPay,
-    Cost,
+    AmbiguousFailure,
+    InvalidRequest,
     Moderated,
-    NoAnswer,
     NotReady,
-    Refused,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     Unauthorized,
     Unavailable,
     UpstreamError,
@@ -91,9 +90,9 @@ def test_an_answer_is_read_however_it_travels(connect: Connect, pieces: tuple[by
 def test_a_poll_is_read_with_any_success(connect: Connect) -> None:
     """202 with `not_ready`, and a persona that comes with 201."""
     with Scripted(one_answer(answer({"type": "not_ready"}, status="202 Accepted"))) as upstream:
-        assert connect(upstream.url).task("t1") == NotReady()
+        assert connect(upstream.url).get_task("t1") == NotReady()
     with Scripted(one_answer(answer({"data": {"persona_id": "p1"}}, status="201 Created"))) as upstream:
-        assert connect(upstream.url).task("t1") == VoiceReady("p1", None)
+        assert connect(upstream.url).get_task("t1") == VoiceReady("p1", None)
 
 
 # ── answers that cannot ────────────────────────────────────────────────────────────────────────
@@ -131,27 +130,27 @@ def test_an_answer_that_was_lost_may_have_cost_something(connect: Connect, piece
     with Scripted(one_answer(*pieces)) as upstream:
         client = connect(upstream.url)
         error = trouble(lambda: client.create_voice(AUDIO_URL))
-        assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
+        assert (type(error), error.may_be_charged) == (AmbiguousFailure, True)
         assert len(upstream.requests) == 1
-        assert type(trouble(lambda: client.task("t1"))) is NoAnswer
-        assert type(trouble(client.credits)) is NoAnswer
+        assert type(trouble(lambda: client.get_task("t1"))) is AmbiguousFailure
+        assert type(trouble(client.credits)) is AmbiguousFailure
 
 
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"code": 400, "message": "The prompt is empty."}, Refused),
-        ({"code": "403", "message": "The remaining credits are not enough."}, CannotPay),
+        ({"code": 400, "message": "The prompt is empty."}, InvalidRequest),
+        ({"code": "403", "message": "The remaining credits are not enough."}, PaymentRequired),
         ({"code": 403, "message": "The lyrics contain copyrighted content: x"}, Moderated),
-        ({"code": 429, "message": "Queue is full"}, SlowDown),
-        ({"success": False, "error": {"message": "The prompt is empty."}}, Refused),
+        ({"code": 429, "message": "Queue is full"}, RateLimited),
+        ({"success": False, "error": {"message": "The prompt is empty."}}, InvalidRequest),
     ],
 )
 def test_a_refusal_with_a_success_cost_nothing(connect: Connect, body: object, expected: type[UpstreamError]) -> None:
     """It is read as the status that it names, and sent once."""
     with Scripted(one_answer(answer(body))) as upstream:
         error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL))
-        assert (type(error), error.cost, len(upstream.requests)) == (expected, Cost.NO, 1)
+        assert (type(error), error.may_be_charged, len(upstream.requests)) == (expected, False, 1)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +176,7 @@ def test_what_cannot_be_read_is_kept_for_a_person_without_our_secrets(connect: C
     with Scripted(quoting) as upstream:
         error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL, WEBHOOK))
 
-    assert isinstance(error, NoAnswer)
+    assert isinstance(error, AmbiguousFailure)
     assert error.answer is not None
     assert error.answer.startswith('<html> We will be back soon {"we got"')
     assert (len(error.answer), error.answer.isprintable()) == (EXCERPT_MAX, True)
@@ -191,7 +190,7 @@ def test_where_nothing_came_nothing_is_kept(connect: Connect) -> None:
     for pieces in [(answer(""),), (HANG_UP,)]:
         with Scripted(one_answer(*pieces)) as upstream:
             error = trouble(lambda url=upstream.url: connect(url).create_voice(AUDIO_URL))  # type: ignore[misc]
-        assert isinstance(error, NoAnswer)
+        assert isinstance(error, AmbiguousFailure)
         assert error.answer is None
 
 
@@ -208,7 +207,7 @@ def test_an_answer_that_never_ends_is_given_up(connect: Connect, endless: bytes)
     with Scripted(drip) as upstream:
         error = trouble(lambda: connect(upstream.url, connect_s=HASTY_S, answer_s=HASTY_S).create_voice(AUDIO_URL))
         over.set()
-    assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
+    assert (type(error), error.may_be_charged) == (AmbiguousFailure, True)
     assert len(upstream.requests) == 1
 
 
@@ -223,9 +222,9 @@ UNCHARGED: dict[str, tuple[bytes, type[UpstreamError]]] = {
     "404 with JSON": (answer({"error": "Not found."}, status="404 Not Found"), Unavailable),
     "405 with JSON": (answer({"error": "Method not allowed."}, status="405 Method Not Allowed"), Unavailable),
     "a page with 413": (answer(PAGE, status="413 Content Too Large"), Unavailable),
-    "a page with 429": (answer(PAGE, status="429 Too Many Requests", headers=["Retry-After: 7"]), SlowDown),
+    "a page with 429": (answer(PAGE, status="429 Too Many Requests", headers=["Retry-After: 7"]), RateLimited),
     "a page with 401": (answer(PAGE, status="401 Unauthorized"), Unauthorized),
-    "400 with JSON of no text": (answer("[]", status="400 Bad Request"), Refused),
+    "400 with JSON of no text": (answer("[]", status="400 Bad Request"), InvalidRequest),
 }
 
 
@@ -234,7 +233,7 @@ def test_an_answer_that_says_no_cost_nothing(connect: Connect, piece: bytes, exp
     """Nobody follows it elsewhere, and nobody sends it again."""
     with Scripted(one_answer(piece)) as upstream:
         error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL))
-    assert (type(error), error.cost) == (expected, Cost.NO)
+    assert (type(error), error.may_be_charged) == (expected, False)
     assert len(upstream.requests) == 1
 
 

@@ -11,17 +11,16 @@ from simulator.dials import CLIPS_SHAPES, FAILURE_SHAPES, TASK_ID_PLACES, VOICE_
 from simulator.faults import GET_FAULTS, POST_FAULTS, TASK_FAULTS
 from simulator.process import Simulator
 from tasks.musicapi import (
-    CannotPay,
-    Cost,
+    AmbiguousFailure,
+    ConnectionFailed,
     Forbidden,
+    InvalidRequest,
     Moderated,
     MusicApi,
     MusicReady,
-    NoAnswer,
-    NoConnection,
     NotReady,
-    Refused,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     TaskFailed,
     Unauthorized,
     Unavailable,
@@ -84,7 +83,7 @@ def test_a_task_in_progress_is_not_ready_in_every_shape(
     """Whether upstream says so with 200, with 202 or with clips."""
     simulator.turn(pending_shape=shape, voice_s=60, music_s=60)
 
-    assert isinstance(client.task(order(client, stage)), NotReady)
+    assert isinstance(client.get_task(order(client, stage)), NotReady)
 
 
 def test_a_finished_voice_is_its_persona(simulator: Simulator, client: MusicApi) -> None:
@@ -92,11 +91,11 @@ def test_a_finished_voice_is_its_persona(simulator: Simulator, client: MusicApi)
     simulator.turn(voice_s=0)
     task_id = order(client)
 
-    found = client.task(task_id)
+    found = client.get_task(task_id)
 
     assert isinstance(found, VoiceReady)
     assert found.name == "Anna Maria"
-    assert client.task(task_id) == found
+    assert client.get_task(task_id) == found
 
 
 @pytest.mark.parametrize("shape", CLIPS_SHAPES)
@@ -104,7 +103,7 @@ def test_a_finished_song_is_its_two_clips(simulator: Simulator, client: MusicApi
     """With links, titles and lengths, as a list or in an object."""
     simulator.turn(music_s=0, clips_shape=shape)
 
-    found = client.task(order(client, Stage.MUSIC))
+    found = client.get_task(order(client, Stage.MUSIC))
 
     assert isinstance(found, MusicReady)
     assert [(clip.state, clip.title) for clip in found.clips] == [("succeeded", "La")] * 2
@@ -115,7 +114,7 @@ def test_one_clip_of_two_is_a_finished_song(simulator: Simulator, client: MusicA
     """The other one is told as failed."""
     simulator.turn(music_s=0, clip_failure=1)
 
-    found = client.task(order(client, Stage.MUSIC))
+    found = client.get_task(order(client, Stage.MUSIC))
 
     assert isinstance(found, MusicReady)
     assert [clip.state for clip in found.clips] == ["succeeded", "failed"]
@@ -126,18 +125,18 @@ def test_a_song_is_not_finished_before_its_links_are_there(simulator: Simulator,
     simulator.turn(music_s=0, link_late=1, link_delay_s=0.5)
     task_id = order(client, Stage.MUSIC)
 
-    found = client.task(task_id)
+    found = client.get_task(task_id)
     assert isinstance(found, NotReady)
     assert [(clip.state, clip.audio_url) for clip in found.clips] == [("succeeded", None)] * 2
 
-    eventually(lambda: isinstance(client.task(task_id), MusicReady))
+    eventually(lambda: isinstance(client.get_task(task_id), MusicReady))
 
 
 def test_a_clip_that_never_settles_keeps_its_song_from_being_finished(simulator: Simulator, client: MusicApi) -> None:
     """The one that is there is named with its link."""
     simulator.turn(music_s=0, clip_stall=1)
 
-    found = client.task(order(client, Stage.MUSIC))
+    found = client.get_task(order(client, Stage.MUSIC))
 
     assert isinstance(found, NotReady)
     assert sorted((clip.state, clip.is_finished) for clip in found.clips) == [("running", False), ("succeeded", True)]
@@ -151,7 +150,7 @@ def test_a_failed_task_is_failed_in_every_shape(
     """As clips, as an object or as the whole answer, in whatever words, with upstream's reason where it gives one."""
     simulator.turn(voice_s=0, music_s=0, voice_failure=1, music_failure=1, failure_shape=shape)
 
-    found = client.task(order(client, stage))
+    found = client.get_task(order(client, stage))
 
     assert isinstance(found, TaskFailed)
     assert ("could not be" in found.message) == (shape != "clips")
@@ -169,11 +168,11 @@ def test_both_kinds_of_credits_are_counted(simulator: Simulator, client: MusicAp
 
 REFUSALS: list[tuple[dict[str, object], type[UpstreamError], str]] = [
     ({"api_key": "another key"}, Unauthorized, "Invalid API key"),
-    ({"credits": 3}, CannotPay, "remaining credits"),
-    ({"subscription": False}, CannotPay, "active subscription"),
+    ({"credits": 3}, PaymentRequired, "remaining credits"),
+    ({"subscription": False}, PaymentRequired, "active subscription"),
     ({"moderate_match": "anna"}, Moderated, "inappropriate content"),
-    ({"concurrency": 0}, SlowDown, "Too many tasks"),
-    ({"post_faults": {"rate_limited": 1}}, SlowDown, "slow down"),
+    ({"concurrency": 0}, RateLimited, "Too many tasks"),
+    ({"post_faults": {"rate_limited": 1}}, RateLimited, "slow down"),
 ]
 
 
@@ -193,7 +192,7 @@ def test_a_refusal_costs_nothing_and_is_not_sent_again(
     error = trouble(lambda: order(client))
 
     assert type(error) is expected
-    assert error.cost is Cost.NO
+    assert error.may_be_charged is False
     assert text in error.message
     assert sent(simulator) == 1
     assert simulator.ledger()["credits_spent"] == 0
@@ -202,15 +201,15 @@ def test_a_refusal_costs_nothing_and_is_not_sent_again(
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("credits_400", CannotPay),
-        ("rate_403", SlowDown),
-        ("queue_403", SlowDown),
-        ("rate_400", SlowDown),
+        ("credits_400", PaymentRequired),
+        ("rate_403", RateLimited),
+        ("queue_403", RateLimited),
+        ("rate_400", RateLimited),
         ("review_403", Moderated),
-        ("rate_in_body", SlowDown),
+        ("rate_in_body", RateLimited),
         ("forbidden_in_body", Forbidden),
-        ("bad_request_in_body", Refused),
-        ("false_in_body", Refused),
+        ("bad_request_in_body", InvalidRequest),
+        ("false_in_body", InvalidRequest),
         ("firewall_403", Unavailable),
         ("firewall_413", Unavailable),
     ],
@@ -223,19 +222,19 @@ def test_a_refusal_in_other_words_or_in_the_body_costs_nothing(
 
     error = trouble(lambda: order(client))
 
-    assert (type(error), error.cost) == (expected, Cost.NO)
+    assert (type(error), error.may_be_charged) == (expected, False)
 
 
 @pytest.mark.parametrize("shape", VOICE_SHAPES)
 def test_a_finished_voice_is_read_in_every_shape(simulator: Simulator, client: MusicApi, shape: str) -> None:
     """And one in progress, or failed, is not taken for finished though its persona is shown."""
     simulator.turn(voice_s=0, voice_shape=shape)
-    assert isinstance(client.task(order(client)), VoiceReady)
+    assert isinstance(client.get_task(order(client)), VoiceReady)
 
     simulator.turn(voice_s=60, early_persona=True)
-    assert isinstance(client.task(order(client)), NotReady)
+    assert isinstance(client.get_task(order(client)), NotReady)
     simulator.turn(voice_s=0, voice_failure=1)
-    assert isinstance(client.task(order(client)), TaskFailed)
+    assert isinstance(client.get_task(order(client)), TaskFailed)
 
 
 @pytest.mark.parametrize("word", ["failed", "cancelled", "moderated"])
@@ -243,7 +242,7 @@ def test_a_twin_that_ended_in_other_words_keeps_no_song_back(simulator: Simulato
     """The song is there with the clip that succeeded."""
     simulator.turn(music_s=0, clip_failure=1, clip_word=word)
 
-    found = client.task(order(client, Stage.MUSIC))
+    found = client.get_task(order(client, Stage.MUSIC))
 
     assert isinstance(found, MusicReady)
     assert sorted(clip.state for clip in found.clips) == sorted(["succeeded", word])
@@ -263,10 +262,10 @@ def test_moderated_lyrics_about_credits_are_not_taken_for_an_empty_account(
 
 def test_a_request_that_breaks_the_contract_is_refused(simulator: Simulator, client: MusicApi) -> None:
     """400 names the field, and the job will never succeed."""
-    assert type(trouble(lambda: client.create_voice("no url"))) is Refused
+    assert type(trouble(lambda: client.create_voice("no url"))) is InvalidRequest
     error = trouble(lambda: client.create_music("", SONG))
 
-    assert type(error) is Refused
+    assert type(error) is InvalidRequest
     assert "persona_id" in error.message
     assert simulator.ledger()["credits_spent"] == 0
 
@@ -278,7 +277,7 @@ def test_a_429_says_how_long_to_wait(simulator: Simulator, client: MusicApi, for
 
     error = trouble(lambda: order(client))
 
-    assert isinstance(error, SlowDown)
+    assert isinstance(error, RateLimited)
     assert error.retry_after == pytest.approx(30, abs=2)
 
 
@@ -288,15 +287,15 @@ def test_a_429_without_retry_after_leaves_the_wait_to_us(simulator: Simulator, c
 
     error = trouble(lambda: order(client))
 
-    assert isinstance(error, SlowDown)
+    assert isinstance(error, RateLimited)
     assert error.retry_after is None
 
 
 def test_an_unknown_task_is_refused(client: MusicApi) -> None:
     """Also one whose id would lead somewhere else if it were put into a path as it is."""
     for task_id in ("nobody", "../get-credits", "a/b?c=d#e"):
-        error = trouble(lambda task_id=task_id: client.task(task_id))  # type: ignore[misc]
-        assert type(error) is Refused
+        error = trouble(lambda task_id=task_id: client.get_task(task_id))  # type: ignore[misc]
+        assert type(error) is InvalidRequest
         assert error.message == "task not found."
 
 
@@ -304,7 +303,7 @@ def test_a_wrong_key_is_told_on_every_call(simulator: Simulator, client: MusicAp
     """Also by the free ones."""
     simulator.turn(api_key="another key")
 
-    assert type(trouble(lambda: client.task("t1"))) is Unauthorized
+    assert type(trouble(lambda: client.get_task("t1"))) is Unauthorized
     assert type(trouble(client.credits)) is Unauthorized
 
 
@@ -315,8 +314,8 @@ def test_a_refused_connection_costs_nothing_and_passes(simulator: Simulator, cli
 
     error = trouble(lambda: order(client))
 
-    assert type(error) is NoConnection
-    assert error.cost is Cost.NO
+    assert type(error) is ConnectionFailed
+    assert error.may_be_charged is False
     assert sent(simulator) == 1
     eventually(lambda: _balance(client) == 10_000 - 4)
 
@@ -347,7 +346,7 @@ def test_a_post_that_meets_a_fault_is_sent_once_and_judged_by_what_is_known(
     error = trouble(lambda: order(connect(simulator.api_url, **patience(fault)), stage))
 
     is_limited = fault.startswith("rate_")
-    assert (type(error), error.cost) == ((SlowDown, Cost.NO) if is_limited else (NoAnswer, Cost.UNKNOWN))
+    assert (type(error), error.may_be_charged) == ((RateLimited, False) if is_limited else (AmbiguousFailure, True))
     charged = PRICES[stage] if fault.endswith("_after") else 0
     eventually(lambda: simulator.ledger()["credits_spent"] == charged)
     assert sent(simulator) == 1
@@ -365,13 +364,13 @@ def test_an_answer_that_drips_is_read_whole_by_a_patient_client(simulator: Simul
 def expected_of_get(fault: str) -> type[UpstreamError]:
     """The error of a GET that meets a fault."""
     said: dict[str, type[UpstreamError]] = {
-        "rate_limited": SlowDown,
-        "lost_task": Refused,
+        "rate_limited": RateLimited,
+        "lost_task": InvalidRequest,
         "key_401": Unauthorized,
         "style_403": Forbidden,
-        "subscription_403": CannotPay,
+        "subscription_403": PaymentRequired,
     }
-    return said.get(fault, NoAnswer)
+    return said.get(fault, AmbiguousFailure)
 
 
 @pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault not in ("busy", "false_failure")])
@@ -384,11 +383,11 @@ def test_a_poll_that_meets_a_fault_has_its_error_and_can_be_made_again(
     task_id = order(client)
     simulator.turn(get_faults={fault: 1})
 
-    error = trouble(lambda: client.task(task_id))
+    error = trouble(lambda: client.get_task(task_id))
 
     assert type(error) is expected_of_get(fault)
     simulator.turn(get_faults={})
-    assert isinstance(client.task(task_id), VoiceReady)
+    assert isinstance(client.get_task(task_id), VoiceReady)
 
 
 @pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault not in TASK_FAULTS])
@@ -400,7 +399,7 @@ def test_a_balance_that_meets_a_fault_has_its_error(simulator: Simulator, connec
     assert type(trouble(client.credits)) is expected_of_get(fault)
 
 
-@pytest.mark.parametrize("read", [lambda client: client.task("t1"), MusicApi.credits], ids=["task", "credits"])
+@pytest.mark.parametrize("read", [lambda client: client.get_task("t1"), MusicApi.credits], ids=["task", "credits"])
 def test_a_fault_of_a_get_never_leads_to_a_charge(
     simulator: Simulator, client: MusicApi, read: Callable[[MusicApi], Any]
 ) -> None:

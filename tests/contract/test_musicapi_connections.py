@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.musicapi import Cost, NoAnswer, NoConnection
+from tasks.musicapi import AmbiguousFailure, ConnectionFailed
 from tests.contract.conftest import Connect, trouble
 from tests.support.scripted import HANG_UP, Scripted, answer, one_answer
 
@@ -24,7 +24,7 @@ HASTY_S = 0.3
 def unavailable(call: Callable[[], object]) -> str:
     """The text of a call that certainly cost nothing."""
     error = trouble(call)
-    assert (type(error), error.cost) == (NoConnection, Cost.NO)
+    assert (type(error), error.may_be_charged) == (ConnectionFailed, False)
     return error.message
 
 
@@ -91,7 +91,7 @@ def test_an_answer_that_a_proxy_lost_may_have_cost_something(
     with Scripted(one_answer(HANG_UP)) as proxy:
         through_proxy(proxy.url)
         error = trouble(lambda: connect("http://musicapi.example").create_voice(AUDIO_URL))
-    assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
+    assert (type(error), error.may_be_charged) == (AmbiguousFailure, True)
     assert [request.path for request in proxy.requests] == ["http://musicapi.example/api/v1/sonic/create-voice"]
 
 

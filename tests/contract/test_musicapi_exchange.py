@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tasks.musicapi import Exchange, MusicApi, Refused, requests
-from tasks.musicapi.requests import Call
+from tasks.musicapi import InvalidRequest, MusicApi, RequestPool, requests
+from tasks.musicapi.requests import ApiRequest
 from tests.contract.conftest import Connect
 from tests.support.scripted import Request, Scripted, answer
 
 NUMBERS = range(9)
 
 
-def order(number: int) -> tuple[int, Call[str]]:
+def order(number: int) -> tuple[int, ApiRequest[str]]:
     """The call that orders a voice of this number's recording."""
     return number, requests.create_voice(f"https://recordings.example/{number}.mp3")
 
@@ -27,27 +27,27 @@ def echo(request: Request) -> Iterator[bytes]:
     yield answer({"task_id": request.json()["audio_url"]})
 
 
-def told(exchange: Exchange[int, Any]) -> dict[int, Any]:
+def told(pool: RequestPool[int, Any]) -> dict[int, Any]:
     """What came of all calls, by what they were for."""
     found: dict[int, Any] = {}
-    while exchange.is_open:
-        for each in exchange.told():
-            assert each.of not in found
-            assert each.seconds >= 0
-            found[each.of] = each.found
+    while pool.is_open:
+        for each in pool.collect():
+            assert each.key not in found
+            assert each.duration_s >= 0
+            found[each.key] = each.outcome
     return found
 
 
 def test_each_call_is_told_of_once_with_its_own_answer(connect: Connect) -> None:
     """Also those that are begun while others are on their way."""
     with Scripted(echo) as upstream:
-        exchange = Exchange[int, str](connect(upstream.url, connections=4))
-        exchange.begin([order(number) for number in NUMBERS[:5]])
-        exchange.begin([order(number) for number in NUMBERS[5:]])
-        found = told(exchange)
+        pool = RequestPool[int, str](connect(upstream.url, connections=4))
+        pool.send([order(number) for number in NUMBERS[:5]])
+        pool.send([order(number) for number in NUMBERS[5:]])
+        found = told(pool)
 
     assert found == {number: f"https://recordings.example/{number}.mp3" for number in NUMBERS}
-    assert exchange.told() == []
+    assert pool.collect() == []
 
 
 def test_as_many_calls_are_made_at_once_as_there_are_connections(connect: Connect) -> None:
@@ -59,12 +59,12 @@ def test_as_many_calls_are_made_at_once_as_there_are_connections(connect: Connec
         yield from echo(request)
 
     with Scripted(together) as upstream:
-        exchange = Exchange[int, str](connect(upstream.url, connections=3))
-        assert exchange.free == 3
-        exchange.begin([order(number) for number in NUMBERS])
-        assert exchange.free == 0
-        assert len(told(exchange)) == 9
-        assert exchange.free == 3
+        pool = RequestPool[int, str](connect(upstream.url, connections=3))
+        assert pool.free_slots == 3
+        pool.send([order(number) for number in NUMBERS])
+        assert pool.free_slots == 0
+        assert len(told(pool)) == 9
+        assert pool.free_slots == 3
 
     assert upstream.accepted == 3
 
@@ -80,18 +80,18 @@ def test_what_goes_wrong_with_one_is_told_of_that_one(connect: Connect) -> None:
         raise KeyError("a defect")
 
     with Scripted(second_is_refused) as upstream:
-        exchange = Exchange[int, str](connect(upstream.url))
-        exchange.begin([order(0), order(1), (2, Call("create_voice", "POST", "/", defect, {"audio_url": "x"}))])
+        pool = RequestPool[int, str](connect(upstream.url))
+        pool.send([order(0), order(1), (2, ApiRequest("create_voice", "POST", "/", defect, {"audio_url": "x"}))])
         results: dict[int, Any] = {}
-        while exchange.is_open:
-            for each in exchange.told():
+        while pool.is_open:
+            for each in pool.collect():
                 try:
-                    results[each.of] = each.result
+                    results[each.key] = each.result
                 except KeyError:
-                    results[each.of] = "raised"
+                    results[each.key] = "raised"
 
     assert results[0] == "https://recordings.example/0.mp3"
-    assert isinstance(results[1], Refused)
+    assert isinstance(results[1], InvalidRequest)
     assert results[2] == "raised"
 
 
@@ -106,9 +106,9 @@ def test_each_call_is_made_within_what_is_given_for_it(connect: Connect) -> None
         within.append(("out", number))
 
     with Scripted(echo) as upstream:
-        exchange = Exchange[int, str](connect(upstream.url, connections=1), noted)
-        exchange.begin([order(0), order(1)])
-        told(exchange)
+        pool = RequestPool[int, str](connect(upstream.url, connections=1), noted)
+        pool.send([order(0), order(1)])
+        told(pool)
 
     assert within == [("in", 0), ("out", 0), ("in", 1), ("out", 1)]
 

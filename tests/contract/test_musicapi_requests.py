@@ -22,7 +22,7 @@ def test_every_call_carries_the_key_and_asks_for_json(connect: Connect) -> None:
     with Scripted(one_answer(answer({"task_id": "t1", "credits": 5, "type": "not_ready"}))) as upstream:
         client = connect(upstream.url + "/")
         client.create_voice(AUDIO_URL)
-        client.task("t1")
+        client.get_task("t1")
         client.credits()
 
     assert [(request.method, request.path) for request in upstream.requests] == [

@@ -11,9 +11,10 @@ from math import ceil
 import pytest
 
 from simulator.process import Simulator
-from tasks import steps
 from tasks.context import Services
 from tasks.musicapi import MusicApi
+from tasks.poll import PollResult, poll_orders
+from tasks.submit import SubmitResult, submit_orders
 from tests.support.scripted import Request, answer
 from voicequeue import Job, Song, Stage, State, VoiceJob
 from voicequeue.domain.poll_schedule import PollPlan
@@ -62,22 +63,22 @@ class Bench:
         """Admit all that is queued."""
         return self.store.admit(self.clock.now).by_stage
 
-    def submit(self, stage: Stage, job_ids: Sequence[str]) -> steps.Submitted:
+    def submit(self, stage: Stage, job_ids: Sequence[str]) -> SubmitResult:
         """What the task `<stage>.submit` does."""
-        return steps.submit(self.services, stage, job_ids)
+        return submit_orders(self.services, stage, job_ids)
 
-    def poll(self, stage: Stage, job_ids: Sequence[str]) -> steps.Polled:
+    def poll(self, stage: Stage, job_ids: Sequence[str]) -> PollResult:
         """What the task `<stage>.poll` does."""
-        return steps.poll(self.services, stage, job_ids)
+        return poll_orders(self.services, stage, job_ids)
 
-    def poll_when_due(self, stage: Stage, job_ids: Sequence[str]) -> steps.Polled:
+    def poll_when_due(self, stage: Stage, job_ids: Sequence[str]) -> PollResult:
         """The same, once the time of the next poll has come."""
         self.clock.now += POLL_S
         return self.poll(stage, job_ids)
 
-    def poll_for(self, stage: Stage, job_ids: Sequence[str], seconds: float) -> steps.Polled:
+    def poll_for(self, stage: Stage, job_ids: Sequence[str], seconds: float) -> PollResult:
         """Poll regularly until so much time has passed, and give what the last poll came to."""
-        polled, times = steps.Polled(), ceil(seconds / (10 * POLL_S))
+        polled, times = PollResult(), ceil(seconds / (10 * POLL_S))
         for _ in range(times):
             self.clock.now += seconds / times
             polled = self.poll(stage, job_ids)

@@ -69,7 +69,7 @@ def test_a_song_is_ready_when_every_clip_that_succeeded_has_its_link(
     bare = {**clip("b"), "audio_url": link}
     for named in ([{**clip("a"), "audio_url": link}, bare], [clip("a"), bare]):
         upstream.task = {"code": 200, "data": named}
-        assert bench.poll_when_due(Stage.MUSIC, [job_id]).again != []
+        assert bench.poll_when_due(Stage.MUSIC, [job_id]).rounds != []
         assert bench.job(job_id).state is State.PENDING
 
     upstream.task = {"code": 200, "data": [clip("a"), clip("b")]}

@@ -26,7 +26,7 @@ from config.celeryconfig import QUEUES, configuration
 from config.settings import Settings
 from simulator.process import Simulator
 from tasks.celery_tasks import register
-from tasks.musicapi import Exchange, MusicApi
+from tasks.musicapi import MusicApi, RequestPool
 from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State
 from voicequeue.storage import scripts
@@ -174,7 +174,7 @@ def crew(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.M
     Answers to the calls that it makes at once come together, and nothing in it looks at the real time: what it asks for
     is the same each time.
     """
-    monkeypatch.setattr(Exchange, "told", partialmethod(_all_told, Exchange.told))
+    monkeypatch.setattr(RequestPool, "collect", partialmethod(_collect_all, RequestPool.collect))
     monkeypatch.setattr("tasks.poll_scheduler.time", SimpleNamespace(monotonic=bench.clock))
     monkeypatch.setattr(Tally, "_soon", lambda _: None)
     monkeypatch.setattr("celery._state._on_app_finalizers", set())  # tasks of other apps are theirs, and these ours
@@ -197,13 +197,13 @@ def crew(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest.M
     app.close()
 
 
-def _all_told(
-    exchange: Exchange[Any, Any], told: Callable[[Exchange[Any, Any]], list[Any]], within: float | None = None
+def _collect_all(
+    pool: RequestPool[Any, Any], collect: Callable[[RequestPool[Any, Any]], list[Any]], timeout: float | None = None
 ) -> list[Any]:
-    found = told(exchange)
-    while exchange.is_open:
-        found += told(exchange)
-    return found
+    completed = collect(pool)
+    while pool.is_open:
+        completed += collect(pool)
+    return completed
 
 
 def _nobody() -> Any:

@@ -8,19 +8,19 @@ from collections.abc import Callable
 import pytest
 
 from tasks.musicapi import (
-    CannotPay,
+    AmbiguousFailure,
+    ConnectionFailed,
     Forbidden,
+    InvalidRequest,
     Moderated,
-    NoAnswer,
-    NoConnection,
     NotReady,
-    Refused,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     Unauthorized,
     Unavailable,
     UpstreamError,
 )
-from tasks.upstream_health import COOLDOWN_MAX_S, SLOW_TRIES, Health
+from tasks.upstream_health import COOLDOWN_MAX_S, RATE_LIMITED_MAX, Health
 from tests.integration.conftest import PATIENCE, Clock
 from voicequeue.domain.gate import Effect, Hold, Reason, Refusal
 from voicequeue.storage.flow_control import TROUBLE_MAX_S
@@ -32,14 +32,14 @@ Tell = Callable[[Health, str, object], object]
 #: The two kinds of calls: those that cost credits and those that are free.
 CALLS: dict[str, Tell] = {
     "an order": Health.of_order,
-    "a question": lambda health, job_id, found: health.of_questions({job_id: found}),
+    "a question": lambda health, job_id, found: health.of_polls({job_id: found}),
 }
 OF_BOTH = pytest.mark.parametrize("tell", CALLS.values(), ids=CALLS)
 
 #: Errors in words that may be meant for all; of no order or task in particular.
 WORDS = [
-    SlowDown("slow", 30),
-    CannotPay("pay"),
+    RateLimited("slow", 30),
+    PaymentRequired("pay"),
     Unauthorized("key"),
     Forbidden("no"),
     Unavailable("HTTP 404: persona not found"),
@@ -69,10 +69,16 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("error", "refusal"),
     [
-        (SlowDown("slow", 30), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=30, tries=SLOW_TRIES)),
-        (SlowDown("slow", 1e9), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=300, tries=SLOW_TRIES)),
-        (SlowDown("slow"), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, tries=SLOW_TRIES)),
-        (CannotPay("pay"), Refusal(Reason.OUT_OF_CREDITS, "pay", 5, 60, 60)),
+        (
+            RateLimited("slow", 30),
+            Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=30, tries=RATE_LIMITED_MAX),
+        ),
+        (
+            RateLimited("slow", 1e9),
+            Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=300, tries=RATE_LIMITED_MAX),
+        ),
+        (RateLimited("slow"), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, tries=RATE_LIMITED_MAX)),
+        (PaymentRequired("pay"), Refusal(Reason.OUT_OF_CREDITS, "pay", 5, 60, 60)),
         (Forbidden("no"), Refusal(Reason.UNAUTHORIZED, "no", 5, 60, 60)),
         (Unauthorized("key"), Refusal(Reason.UNAUTHORIZED, "key", 5, None, 60)),
         (Unavailable("HTTP 404"), Refusal(Reason.UPSTREAM_DOWN, "HTTP 404", 5, TROUBLE_MAX_S, TROUBLE_MAX_S)),
@@ -91,10 +97,10 @@ def test_the_store_decides_for_whom_a_refused_order_is_meant(
 @pytest.mark.parametrize(
     ("error", "level", "text"),
     [
-        (SlowDown("slow."), logging.WARNING, "slow down"),
-        (CannotPay("pay."), logging.ERROR, "Add credits"),
+        (RateLimited("slow."), logging.WARNING, "slow down"),
+        (PaymentRequired("pay."), logging.ERROR, "Add credits"),
         (Unauthorized("key."), logging.ERROR, "voicequeue resume"),
-        (Forbidden("no."), logging.ERROR, "forbids"),
+        (Forbidden("no."), logging.ERROR, "denies access"),
         (Unavailable("HTTP 404."), logging.ERROR, "does not answer"),
     ],
 )
@@ -105,7 +111,7 @@ def test_what_closes_the_gate_is_logged_with_the_job_that_it_was_said_to(
     refusal = health.of_order("job-1", error)
     assert refusal is not None
     for effect in Effect:
-        health.tell("job-1", refusal, effect)
+        health.log_refusal("job-1", refusal, effect)
 
     (trial_level, trial), (closed_level, closed) = logged(caplog)
     assert (trial_level, closed_level) == (logging.WARNING, level)
@@ -118,26 +124,26 @@ def test_what_closes_the_gate_is_logged_with_the_job_that_it_was_said_to(
 # ── questions ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("error", [*WORDS, NoAnswer("HTTP 502")])
+@pytest.mark.parametrize("error", [*WORDS, AmbiguousFailure("HTTP 502")])
 def test_what_upstream_says_of_one_task_closes_nothing(
     health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, error: UpstreamError
 ) -> None:
     """However often; whoever asks may name the job."""
     for _ in range(20):
-        assert health.of_questions({"job-1": error}) == {"job-1"}
+        assert health.of_polls({"job-1": error}) == {"job-1"}
 
     assert store.controls.gate(clock.now).open
     assert logged(caplog) == []
 
 
-@pytest.mark.parametrize("error", [*WORDS, NoAnswer("HTTP 502")])
+@pytest.mark.parametrize("error", [*WORDS, AmbiguousFailure("HTTP 502")])
 def test_what_upstream_says_of_some_tasks_while_it_tells_of_others_closes_nothing(
     health: Health, store: Store, clock: Clock, error: UpstreamError
 ) -> None:
     """Be they many."""
     for _ in range(20):
         found: dict[str, object] = {"job-1": error, "job-2": error, "job-3": NotReady()}
-        assert health.of_questions(found) == {"job-1", "job-2"}
+        assert health.of_polls(found) == {"job-1", "job-2"}
 
     assert store.controls.gate(clock.now).open
 
@@ -147,14 +153,14 @@ def test_what_upstream_says_of_some_tasks_while_it_tells_of_others_closes_nothin
     [
         (Unauthorized("key"), Reason.UNAUTHORIZED),
         (Forbidden("no"), Reason.UNAUTHORIZED),
-        (CannotPay("pay"), Reason.OUT_OF_CREDITS),
+        (PaymentRequired("pay"), Reason.OUT_OF_CREDITS),
     ],
 )
 def test_what_upstream_refuses_of_several_tasks_is_tried_with_an_order(
     health: Health, store: Store, clock: Clock, error: UpstreamError, reason: Reason
 ) -> None:
     """Only orders can tell whether orders are refused; when it tells of a task again, it was nothing."""
-    assert health.of_questions({"job-1": error, "job-2": error}) == set()
+    assert health.of_polls({"job-1": error, "job-2": error}) == set()
     [hold] = store.controls.gate(clock.now).holds
     assert (hold.reason, hold.trial, hold.detail) == (reason, True, f"{error.message} (job job-1)")
 
@@ -169,7 +175,7 @@ def test_questions_about_several_tasks_that_come_too_fast_are_a_cooldown(
     """That questions come too fast says nothing about how many jobs upstream bears."""
     before = store.controls.flow()
 
-    health.of_questions({"job-1": SlowDown("slow", 30), "job-2": SlowDown("slow", 30)})
+    health.of_polls({"job-1": RateLimited("slow", 30), "job-2": RateLimited("slow", 30)})
 
     held = Hold("cooldown", "slow (job job-2)", clock.now, clock.now + 30)
     assert store.controls.gate(clock.now).holds == (held,)
@@ -179,7 +185,7 @@ def test_questions_about_several_tasks_that_come_too_fast_are_a_cooldown(
 # ── the balance ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("error", [*WORDS[:2], *WORDS[3:], NoAnswer("HTTP 502")])
+@pytest.mark.parametrize("error", [*WORDS[:2], *WORDS[3:], AmbiguousFailure("HTTP 502")])
 def test_a_balance_that_cannot_be_asked_for_closes_nothing(
     health: Health, store: Store, clock: Clock, error: UpstreamError
 ) -> None:
@@ -208,7 +214,7 @@ def test_a_balance_that_upstream_does_not_tell_to_this_key_is_tried_with_an_orde
 
 
 @OF_BOTH
-@pytest.mark.parametrize("error", [Refused("no"), Moderated("no")])
+@pytest.mark.parametrize("error", [InvalidRequest("no"), Moderated("no")])
 def test_one_jobs_own_trouble_closes_the_gate_for_nobody(
     health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, tell: Tell, error: UpstreamError
 ) -> None:
@@ -221,7 +227,7 @@ def test_one_jobs_own_trouble_closes_the_gate_for_nobody(
 
 
 @OF_BOTH
-@pytest.mark.parametrize("error", [NoConnection("no connection"), NoAnswer("HTTP 502")])
+@pytest.mark.parametrize("error", [ConnectionFailed("no connection"), AmbiguousFailure("HTTP 502")])
 def test_five_calls_in_a_row_without_an_answer_close_the_gate(
     health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, tell: Tell, error: UpstreamError
 ) -> None:
@@ -249,21 +255,23 @@ def test_without_a_connection_it_is_of_no_concern_what_was_asked_about(
 ) -> None:
     """One task alone, or the balance, tells it as well as many."""
     for _ in range(4):
-        health.of_questions({"job-1": NoConnection("no connection")})
+        health.of_polls({"job-1": ConnectionFailed("no connection")})
     assert store.controls.gate(clock.now).open
 
-    health.of_balance(NoConnection("no connection"))
+    health.of_balance(ConnectionFailed("no connection"))
 
     assert store.controls.gate(clock.now).closed_for(Reason.UPSTREAM_DOWN)
 
 
 @OF_BOTH
-@pytest.mark.parametrize("answer", [NotReady(), Refused("no"), Moderated("no")], ids=["fine", "refused", "moderated"])
+@pytest.mark.parametrize(
+    "answer", [NotReady(), InvalidRequest("no"), Moderated("no")], ids=["fine", "refused", "moderated"]
+)
 def test_any_answer_ends_the_row(health: Health, store: Store, clock: Clock, tell: Tell, answer: object) -> None:
     """Whatever it says: upstream is there."""
     for _ in range(3):
         for n in range(4):
-            tell(health, f"job-{n}", NoAnswer("HTTP 502"))
+            tell(health, f"job-{n}", AmbiguousFailure("HTTP 502"))
         tell(health, "job-9", answer)
 
     assert store.controls.gate(clock.now).open
@@ -274,6 +282,6 @@ def test_what_upstream_does_not_answer_counts_for_all_processes_together(
 ) -> None:
     """Five workers with one failure each know what one with five knows."""
     for n in range(5):
-        Health(store.controls, PATIENCE, clock).of_order(f"job-{n}", NoConnection("no connection"))
+        Health(store.controls, PATIENCE, clock).of_order(f"job-{n}", ConnectionFailed("no connection"))
 
     assert store.controls.gate(clock.now).closed_for("upstream_down")

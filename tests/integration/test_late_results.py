@@ -10,7 +10,7 @@ import pytest
 
 from simulator.process import Simulator
 from tasks import webhooks
-from tasks.steps import Polled
+from tasks.poll import PollResult
 from tasks.webhooks import Hint
 from tests.integration.conftest import DEADLINE_S, FAILED, POLL_S, VOICE, Bench, Build, Saying, books_agree, voice
 from tests.support.scripted import Scripted
@@ -34,7 +34,7 @@ def test_the_result_of_a_cancelled_job_is_kept_if_it_comes(bench: Bench, simulat
     [job_id] = bench.ordered(voice())
     cancelled(bench, job_id)
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, job.stage, job.credits) == (State.CANCELLED, Stage.VOICE, 4)
@@ -54,7 +54,7 @@ def test_a_job_that_is_cancelled_while_its_order_was_lost_orders_no_song(bench: 
     [charge] = simulator.ledger()["charges"]
 
     assert webhooks.take(bench.store, job_id, Stage.VOICE, 1, charge["task_id"]) is Hint.POLL
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, job.credits, bool(job.persona_id)) == (State.CANCELLED, 4, True)
@@ -77,7 +77,7 @@ def test_the_answer_to_a_job_that_is_cancelled_meanwhile_is_written(
     monkeypatch.setattr(bench.store, "apply", cancelled_before)
     bench.submit(Stage.VOICE, [job_id])
     assert bench.job(job_id).state is State.CANCELLED
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     assert bench.job(job_id).persona_id
     assert bench.admit() == {}
@@ -95,7 +95,7 @@ def test_a_cancelled_job_is_asked_about_ever_more_rarely(bench: Bench, simulator
         bench.clock.now += POLL_S
         late = bench.store.overdue(bench.clock.now, patience=0)
         assert [each.state for each in late] in ([], [State.CANCELLED])
-        assert bench.poll(Stage.VOICE, [each.job_id for each in late]).again == []
+        assert bench.poll(Stage.VOICE, [each.job_id for each in late]).rounds == []
 
     assert 5 <= asked(simulator) <= 15
     assert bench.store.overdue(bench.clock.now + 1e6, patience=0) == []
@@ -120,7 +120,7 @@ def asked_in_its_time(bench: Bench, job_id: str) -> None:
     assert bench.store.overdue(bench.clock.now, patience=0) == []
     bench.clock.now += DEADLINE_S
     assert [each.job_id for each in bench.store.overdue(bench.clock.now, patience=0)] == [job_id]
-    assert bench.poll(Stage.VOICE, [job_id]) == Polled()
+    assert bench.poll(Stage.VOICE, [job_id]) == PollResult()
 
 
 def test_a_voice_that_comes_after_its_deadline_is_kept_and_a_retry_pays_for_its_song_alone(

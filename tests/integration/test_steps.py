@@ -14,7 +14,7 @@ import pytest
 
 from simulator.process import Simulator
 from tasks import decisions
-from tasks.steps import Submitted
+from tasks.submit import SubmitResult
 from tests.conftest import eventually
 from tests.integration.conftest import (
     PATIENCE,
@@ -53,11 +53,11 @@ def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator:
 
     assert bench.ordered(voice()) == [job_id]
     assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
-    assert bench.submit(Stage.MUSIC, [job_id]) == Submitted([job_id], poll_in=POLL_S)
+    assert bench.submit(Stage.MUSIC, [job_id]) == SubmitResult([job_id], poll_in_s=POLL_S)
     done = bench.poll_when_due(Stage.MUSIC, [job_id])
 
     job = bench.job(job_id)
-    assert (done.again, done.to_music) == ([], [])
+    assert (done.rounds, done.to_music) == ([], [])
     assert (job.state, job.credits, job.voice_name, len(job.clips)) == (State.SUCCEEDED, 19, "Anna", 2)
     assert charges(simulator) == [("voice", "https://recordings.example/anna.mp3"), ("music", job.persona_id)]
     assert {charge["task_id"] for charge in simulator.ledger()["charges"]} == set(job.task_ids.values())
@@ -91,7 +91,7 @@ def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
     """The message's countdown and the record speak of the same moment."""
     [job_id] = bench.admitted(voice())
 
-    assert bench.submit(Stage.VOICE, [job_id]) == Submitted([job_id], poll_in=POLL_S, left=[])
+    assert bench.submit(Stage.VOICE, [job_id]) == SubmitResult([job_id], poll_in_s=POLL_S)
 
     assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S - 1, lease=1) == []
     assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease=1) != []
@@ -103,7 +103,7 @@ def test_orders_that_are_asked_about_together_wait_as_long_as_one_would(bench: B
     drawn = replace(bench, services=replace(bench.services, plan=plan))
     job_ids = drawn.admitted(*voices(12))
 
-    assert drawn.submit(Stage.VOICE, job_ids).poll_in == pytest.approx(10 + 10 * Random(7).random())
+    assert drawn.submit(Stage.VOICE, job_ids).poll_in_s == pytest.approx(10 + 10 * Random(7).random())
 
 
 def test_a_task_id_is_written_before_the_rest_of_its_chunk_is_answered(build: Build) -> None:
@@ -148,9 +148,9 @@ def test_a_message_that_comes_again_finds_nothing_to_do(bench: Bench, simulator:
     """Twice in one chunk, twice in a row, or of the other stage: each job is charged once."""
     first, second = job_ids = bench.admitted(*voices(2))
 
-    assert bench.submit(Stage.MUSIC, job_ids) == Submitted()
+    assert bench.submit(Stage.MUSIC, job_ids) == SubmitResult()
     done = bench.submit(Stage.VOICE, [first, second, first, "nobody"])
-    assert bench.submit(Stage.VOICE, job_ids) == Submitted()
+    assert bench.submit(Stage.VOICE, job_ids) == SubmitResult()
 
     assert sorted(done.pending) == sorted(job_ids)
     assert len(charges(simulator)) == 2
@@ -162,7 +162,7 @@ def test_two_workers_with_the_same_chunk_charge_each_job_once(bench: Bench, simu
     job_ids = bench.admitted(*voices(12))
     both = threading.Barrier(2)
 
-    def work() -> Submitted:
+    def work() -> SubmitResult:
         both.wait()
         return bench.submit(Stage.VOICE, job_ids)
 
@@ -183,7 +183,7 @@ def test_an_order_whose_answer_was_lost_is_unsure_and_never_sent_again(bench: Be
     simulator.turn(post_faults={})
     again = bench.submit(Stage.VOICE, job_ids)
 
-    assert first == again == Submitted()
+    assert first == again == SubmitResult()
     assert bench.states(job_ids) == [State.UNSURE] * 3
     assert len(charges(simulator)) == 3
     assert simulator.ledger()["double_charges"] == []
@@ -209,7 +209,7 @@ def test_a_claim_that_never_arrived_is_asked_for_anew_when_the_job_is_unsure_by_
         done = unlucky.submit(Stage.VOICE, [job_id])
 
     assert way.lost == 1
-    assert done == Submitted(left=[job_id])
+    assert done == SubmitResult(deferred=[job_id])
     assert charges(simulator) == [("voice", "https://recordings.example/first.mp3")]
     assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
     assert bench.story(job_id)[2:] == [
@@ -328,7 +328,7 @@ def test_what_meets_everybody_closes_the_gate_and_fails_nobody(
     simulator.turn(**dials)
     job_ids = bench.admitted(*voices(2))
 
-    assert bench.submit(Stage.VOICE, job_ids) == Submitted()
+    assert bench.submit(Stage.VOICE, job_ids) == SubmitResult()
 
     now = bench.clock.now
     [hold] = bench.store.controls.gate(now).holds
@@ -383,7 +383,7 @@ def test_behind_a_closed_gate_nothing_is_sent(bench: Bench, simulator: Simulator
     job_ids = bench.admitted(*voices(5))
     bench.store.controls.close("paused", "by a person", bench.clock.now)
 
-    assert bench.submit(Stage.VOICE, job_ids) == Submitted()
+    assert bench.submit(Stage.VOICE, job_ids) == SubmitResult()
 
     assert bench.states(job_ids) == [State.QUEUED] * 5
     assert simulator.ledger()["calls"]["create_voice"] == 0
@@ -417,7 +417,7 @@ def test_what_there_was_no_time_for_is_left_as_it_was(bench: Bench, simulator: S
     """A task that took too long hands on the rest of its chunk, and nothing was sent for it."""
     job_ids = bench.admitted(*voices(3))
 
-    assert bench.patient(submit_s=-1).submit(Stage.VOICE, job_ids) == Submitted(left=job_ids)
+    assert bench.patient(submit_s=-1).submit(Stage.VOICE, job_ids) == SubmitResult(deferred=job_ids)
 
     assert bench.states(job_ids) == [State.ADMITTED] * 3
     assert simulator.ledger()["calls"]["create_voice"] == 0

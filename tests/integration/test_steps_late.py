@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, repeat
 
-from tasks import decisions, steps
-from tasks.steps import Submitted
+from tasks import decisions
+from tasks.submit import SubmitResult, submit_orders
 from tests.conftest import eventually
 from tests.integration.conftest import PATIENCE, POLL_S, Bench, Build, voice
 from tests.support.scripted import HANG_UP, Request, Scripted, answer
@@ -53,7 +53,7 @@ def test_an_answer_that_comes_after_its_claim_ran_out_is_taken_all_the_same(buil
         give_up_silent_charges(bench)
         assert bench.job(job_id).state is State.UNSURE
         held.released.set()
-        assert submitted.result() == Submitted([job_id], poll_in=POLL_S)
+        assert submitted.result() == SubmitResult([job_id], poll_in_s=POLL_S)
 
     job = bench.job(job_id)
     assert (job.state, job.task_ids, job.credits) == (State.PENDING, {Stage.VOICE: "late task"}, 4)
@@ -74,7 +74,7 @@ def test_an_answer_that_comes_after_a_person_ordered_again_is_counted(build: Bui
         to_be_ordered_again(bench, job_id)
         assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
         held.released.set()
-        assert submitted.result() == Submitted()
+        assert submitted.result() == SubmitResult()
 
     job = bench.job(job_id)
     assert (job.state, job.task_ids, job.attempt) == (State.PENDING, {Stage.VOICE: "task 2"}, 2)
@@ -93,7 +93,7 @@ def test_an_answer_that_comes_before_a_new_order_is_sent_is_taken_up(build: Buil
         to_be_ordered_again(bench, job_id)
         held.released.set()
         assert submitted.result().pending == [job_id]
-        assert bench.submit(Stage.VOICE, [job_id]) == Submitted()
+        assert bench.submit(Stage.VOICE, [job_id]) == SubmitResult()
         assert len(upstream.requests) == 1
 
     job = bench.job(job_id)
@@ -117,7 +117,7 @@ def test_a_late_answer_that_says_nothing_leaves_the_job_unsure(build: Build) -> 
         eventually(lambda: upstream.requests)
         give_up_silent_charges(bench)
         held.released.set()
-        assert submitted.result() == Submitted()
+        assert submitted.result() == SubmitResult()
 
     assert bench.job(job_id).state is State.UNSURE
     assert bench.store.credits() == 0
@@ -129,7 +129,7 @@ def test_a_process_that_was_frozen_after_its_claim_sends_nothing(build: Build) -
         bench = build(upstream.url)
         [job_id] = bench.admitted(voice())
         frozen = replace(bench.services, clock=Thawed(bench.clock.now, PATIENCE.charge_s))
-        steps.submit(frozen, Stage.VOICE, [job_id])
+        submit_orders(frozen, Stage.VOICE, [job_id])
         assert upstream.requests == []
 
     assert bench.job(job_id).state is State.QUEUED

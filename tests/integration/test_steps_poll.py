@@ -12,7 +12,7 @@ import pytest
 
 from simulator.faults import GET_FAULTS
 from simulator.process import Simulator
-from tasks.steps import Polled, Round
+from tasks.poll import PollResult, PollRound
 from tests.integration.conftest import (
     DEADLINE_S,
     FAILED,
@@ -42,9 +42,9 @@ def asked(simulator: Simulator) -> int:
     return int(simulator.ledger(charges=False)["calls"]["task"])
 
 
-def asked_again(done: Polled) -> list[str]:
+def asked_again(done: PollResult) -> list[str]:
     """Ids that are to be asked about again, at whatever time."""
-    return [job_id for each in done.again for job_id in each.job_ids]
+    return [job_id for each in done.rounds for job_id in each.job_ids]
 
 
 def why(job: Job) -> tuple[Code, Stage] | None:
@@ -63,8 +63,8 @@ def test_what_is_not_ready_is_planned_and_a_second_message_finds_nothing_due(
     job_ids = bench.ordered(*voices(3))
     bench.clock.now += POLL_S
 
-    assert bench.poll(Stage.VOICE, job_ids) == Polled(again=[Round(job_ids, POLL_S)])
-    assert bench.poll(Stage.VOICE, job_ids) == Polled()
+    assert bench.poll(Stage.VOICE, job_ids) == PollResult(rounds=[PollRound(job_ids, POLL_S)])
+    assert bench.poll(Stage.VOICE, job_ids) == PollResult()
     assert asked(simulator) == 3
 
     assert asked_again(bench.poll_when_due(Stage.VOICE, job_ids)) == job_ids
@@ -78,8 +78,8 @@ def test_what_is_due_at_about_the_same_time_shares_a_message_from_then_on(bench:
     first, second = bench.ordered(voice("a")), bench.ordered(voice("b"))
     bench.clock.now += POLL_S
 
-    assert bench.poll(Stage.VOICE, first) == Polled(again=[Round([*first, *second], POLL_S)])
-    assert bench.poll(Stage.VOICE, second) == Polled()
+    assert bench.poll(Stage.VOICE, first) == PollResult(rounds=[PollRound([*first, *second], POLL_S)])
+    assert bench.poll(Stage.VOICE, second) == PollResult()
     assert asked(simulator) == 2
 
 
@@ -94,12 +94,12 @@ def test_what_is_due_at_different_times_parts(build: Build, simulator: Simulator
     young = bench.ordered(voice("c"))
     bench.clock.now += 42
 
-    rounds = bench.poll(Stage.VOICE, [*young, *old]).again
+    rounds = bench.poll(Stage.VOICE, [*young, *old]).rounds
 
     assert [each.job_ids for each in rounds] == [young, old]
-    assert [each.seconds for each in rounds] == [pytest.approx(18, abs=1), pytest.approx(28, abs=1)]
-    assert [bench.poll(Stage.VOICE, each.job_ids) for each in rounds] == [Polled(), Polled()]
-    bench.clock.now += rounds[0].seconds
+    assert [each.delay_s for each in rounds] == [pytest.approx(18, abs=1), pytest.approx(28, abs=1)]
+    assert [bench.poll(Stage.VOICE, each.job_ids) for each in rounds] == [PollResult(), PollResult()]
+    bench.clock.now += rounds[0].delay_s
     assert asked_again(bench.poll(Stage.VOICE, young)) == young
 
 
@@ -107,8 +107,8 @@ def test_a_poll_that_comes_early_asks_nothing(bench: Bench, simulator: Simulator
     """Nor does one of the other stage, or for a job that nobody knows."""
     job_ids = bench.ordered(*voices(2))
 
-    assert bench.poll(Stage.VOICE, job_ids) == Polled()
-    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "nobody"]) == Polled()
+    assert bench.poll(Stage.VOICE, job_ids) == PollResult()
+    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "nobody"]) == PollResult()
     assert asked(simulator) == 0
 
 
@@ -119,7 +119,7 @@ def test_two_workers_with_the_same_chunk_ask_about_each_job_once(bench: Bench, s
     bench.clock.now += POLL_S
     both = threading.Barrier(2)
 
-    def work() -> Polled:
+    def work() -> PollResult:
         both.wait()
         return bench.poll(Stage.VOICE, job_ids)
 
@@ -151,7 +151,7 @@ def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulat
     simulator.turn(get_faults={fault: 1})
     before = bench.store.controls.flow()
 
-    assert bench.poll_when_due(Stage.VOICE, job_ids) == Polled(again=[Round(job_ids, POLL_S)])
+    assert bench.poll_when_due(Stage.VOICE, job_ids) == PollResult(rounds=[PollRound(job_ids, POLL_S)])
 
     slow = [("cooldown", bench.clock.now + PATIENCE.cooldown_s)] if fault == "rate_limited" else []
     holds = bench.store.controls.gate(bench.clock.now).holds
@@ -169,7 +169,7 @@ def test_a_voice_without_a_song_has_succeeded_with_its_persona(bench: Bench, sim
     """Nothing more is ordered, and its slot is free."""
     [job_id] = bench.ordered(voice(song=None))
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, job.credits, job.voice_name) == (State.SUCCEEDED, 4, "Anna")
@@ -187,9 +187,9 @@ def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
     simulator.turn(voice_failure=1, failure_shape=shape)
     [job_id] = bench.ordered(voice())
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled(again=[Round([job_id], POLL_S)])
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult(rounds=[PollRound([job_id], POLL_S)])
     assert bench.job(job_id).state is State.PENDING
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, why(job)) == (State.FAILED, (Code.UPSTREAM_FAILED, Stage.VOICE))
@@ -206,8 +206,8 @@ def test_each_job_of_a_chunk_has_its_own_answer(bench: Bench, simulator: Simulat
 
     done = bench.poll_when_due(Stage.VOICE, job_ids)
 
-    assert done == Polled(again=[Round([bad, slow], POLL_S)], to_music=[good])
-    assert bench.poll_when_due(Stage.VOICE, [bad, slow]) == Polled(again=[Round([slow], POLL_S)])
+    assert done == PollResult(rounds=[PollRound([bad, slow], POLL_S)], to_music=[good])
+    assert bench.poll_when_due(Stage.VOICE, [bad, slow]) == PollResult(rounds=[PollRound([slow], POLL_S)])
     assert bench.states([good, bad, slow]) == [State.ADMITTED, State.FAILED, State.PENDING]
 
 
@@ -222,7 +222,7 @@ def test_an_answer_for_a_job_that_was_cancelled_meanwhile_is_dropped(build: Buil
     with Scripted(cancelling) as upstream:
         bench = build(upstream.url)
         [job_id] = bench.ordered(voice())
-        assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+        assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     assert bench.job(job_id).state is State.CANCELLED
     assert bench.submit(Stage.MUSIC, [job_id]).pending == []
@@ -249,7 +249,7 @@ def test_a_failure_that_upstream_takes_back_is_none(build: Build, stage: Stage) 
         assert asked_again(bench.poll_when_due(stage, [job_id])) == [job_id]
 
         assert bench.job(job_id).state is State.PENDING
-        assert bench.poll_when_due(stage, [job_id]) == Polled()
+        assert bench.poll_when_due(stage, [job_id]) == PollResult()
         assert bench.job(job_id).state is State.SUCCEEDED
 
 
@@ -308,7 +308,7 @@ def test_a_job_past_its_deadline_is_asked_about_again_by_a_retry_and_pays_nothin
     [job_id] = bench.ordered(VoiceJob(persona_id="p1", song=SONG))
     hasty = replace(bench, services=replace(bench.services, deadlines=dict.fromkeys(Stage, POLL_S)))
     assert asked_again(hasty.poll_when_due(Stage.MUSIC, [job_id])) == [job_id]
-    assert hasty.poll_when_due(Stage.MUSIC, [job_id]).again == []
+    assert hasty.poll_when_due(Stage.MUSIC, [job_id]).rounds == []
     assert why(bench.job(job_id)) == (Code.DEADLINE, Stage.MUSIC)
     assert bench.store.in_flight() == 0
 
@@ -342,7 +342,7 @@ def test_an_upstream_that_does_not_answer_until_the_deadline_fails_the_job(bench
     for _ in range(3):
         assert asked_again(bench.poll_when_due(Stage.VOICE, [job_id])) == [job_id]
 
-    assert bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S).again == []
+    assert bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S).rounds == []
 
     assert why(bench.job(job_id)) == (Code.DEADLINE, Stage.VOICE)
 
@@ -399,7 +399,7 @@ def test_a_retry_after_a_song_failed_pays_for_the_song_and_not_for_the_voice(
 
     simulator.turn(music_failure=0)
     queue.retry(job_id)
-    assert bench.poll_when_due(Stage.MUSIC, [job_id]) == Polled()
+    assert bench.poll_when_due(Stage.MUSIC, [job_id]) == PollResult()
     assert bench.job(job_id).task_ids.keys() == {Stage.VOICE}
     assert bench.admit() == {Stage.MUSIC: [job_id]}
     bench.submit(Stage.MUSIC, [job_id])

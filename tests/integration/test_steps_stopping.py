@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from tasks.steps import Round, Submitted
+from tasks.poll import PollRound
+from tasks.submit import SubmitResult
 from tests.conftest import eventually
 from tests.integration.conftest import POLL_S, THREADS, Bench, Build, voices
 from tests.support.scripted import Request, Scripted, answer
@@ -46,7 +47,7 @@ def test_what_is_not_begun_is_queued_again_while_posts_are_on_their_way(build: B
         done = submitting.result()
         sent = len(upstream.requests)
 
-    assert (done.pending, done.left) == (job_ids[:THREADS], [])
+    assert (done.pending, done.deferred) == (job_ids[:THREADS], [])
     assert sent == THREADS
     assert bench.states(job_ids) == [State.PENDING] * THREADS + [State.QUEUED] * THREADS
 
@@ -62,7 +63,7 @@ def test_a_stop_between_claim_and_post_sends_nothing(build: Build) -> None:
 
         done = stops(bench, lambda: next(stopping, True)).submit(Stage.VOICE, job_ids)
 
-        assert done == Submitted()
+        assert done == SubmitResult()
         assert upstream.requests == []
         assert bench.story(job_ids[0]) == [State.QUEUED, State.ADMITTED, State.CHARGING, State.QUEUED]
         assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == job_ids
@@ -75,9 +76,9 @@ def test_a_message_that_reaches_a_stopping_process_touches_no_job_of_another_sta
         bench = stops(build(upstream.url), lambda: True)
         first, second = job_ids = bench.admitted(*voices(2))
 
-        assert bench.submit(Stage.MUSIC, job_ids) == Submitted()
+        assert bench.submit(Stage.MUSIC, job_ids) == SubmitResult()
         assert bench.states(job_ids) == [State.ADMITTED] * 2
-        assert bench.submit(Stage.VOICE, [first, "gone"]) == Submitted()
+        assert bench.submit(Stage.VOICE, [first, "gone"]) == SubmitResult()
         assert bench.states([first, second]) == [State.QUEUED, State.ADMITTED]
         assert upstream.requests == []
 
@@ -102,5 +103,5 @@ def test_what_was_not_asked_about_is_due_at_once_and_fails_of_no_deadline(build:
 
     assert asked == THREADS
     assert bench.states(job_ids).count(State.FAILED) == THREADS
-    [again] = done.again
-    assert again == Round([job_id for job_id in job_ids if bench.job(job_id).state is State.PENDING], 0.0)
+    [again] = done.rounds
+    assert again == PollRound([job_id for job_id in job_ids if bench.job(job_id).state is State.PENDING], 0.0)

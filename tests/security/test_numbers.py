@@ -15,7 +15,7 @@ import pytest
 
 from tasks.musicapi import responses
 from tasks.musicapi.errors import retry_after
-from tasks.musicapi.layers import number_of
+from tasks.musicapi.response_body import to_number
 from tests.integration.conftest import NOT_READY, Build, voice
 from tests.store.conftest import Command
 from tests.support.scripted import Request, Scripted, answer
@@ -43,7 +43,7 @@ def test_a_whole_number_is_nothing_but_a_few_digits(text: str) -> None:
 @pytest.mark.parametrize("text", ODD)
 def test_a_number_is_finite_and_written_in_plain_digits(text: str) -> None:
     """Whatever else `float()` reads."""
-    assert (real_number(text), number_of(text), retry_after(text, 0.0)) == (None, None, None)
+    assert (real_number(text), to_number(text), retry_after(text, 0.0)) == (None, None, None)
     assert [real_number(each) for each in ("1", "-1.5", ".5", "2.", "+1e3", " 7 ")] == [1, -1.5, 0.5, 2, 1000, 7]
 
 
@@ -173,8 +173,8 @@ def test_an_answer_with_an_endless_number_is_unreadable_and_no_end(build_bench: 
 
 def test_a_balance_that_no_account_has_is_no_balance() -> None:
     """Beyond what a script can count with."""
-    assert [responses.credits_left({"credits": credits}) for credits in (10**300, -(10**300), 1e300)] == [None] * 3
-    assert responses.credits_left({"credits": 10**6, "extra_credits": 5}) == 10**6 + 5
+    assert [responses.account_credits({"credits": credits}) for credits in (10**300, -(10**300), 1e300)] == [None] * 3
+    assert responses.account_credits({"credits": 10**6, "extra_credits": 5}) == 10**6 + 5
 
 
 def test_a_webhook_with_an_endless_number_is_a_hint_all_the_same(

@@ -418,7 +418,7 @@ BROKEN_IDS: list[Any] = [
 @pytest.mark.parametrize("body", BROKEN_IDS, ids=str)
 def test_an_id_with_half_a_character_is_no_id_and_no_other_is_taken_for_it(body: Any) -> None:
     """Mended it would be one that upstream does not know, or another order's; so it is read nowhere."""
-    assert responses.accepted(body) is None
+    assert responses.accepted_task_id(body) is None
     assert responses.task_id(body) is None
 
 
@@ -427,9 +427,9 @@ def test_a_voice_with_half_a_character_in_its_id_is_not_sung_with() -> None:
     made = {"code": 200, "data": {"state": "complete", "id": "p2", "persona": {"persona_id": HALF, "id": "p3"}}}
     song = {"clip_id": HALF, "id": "another", "state": "succeeded", "audio_url": URL}
 
-    assert responses.reading({"persona_id": HALF}, Stage.VOICE) is None
-    assert not isinstance(responses.reading(made, Stage.VOICE), responses.VoiceReady)
-    found = responses.reading({"data": [song]}, Stage.MUSIC)
+    assert responses.task_result({"persona_id": HALF}, Stage.VOICE) is None
+    assert not isinstance(responses.task_result(made, Stage.VOICE), responses.VoiceReady)
+    found = responses.task_result({"data": [song]}, Stage.MUSIC)
     assert isinstance(found, responses.MusicReady)
     assert [(clip.clip_id, clip.audio_url) for clip in found.clips] == [("clip-1", URL)]
 

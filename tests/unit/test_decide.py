@@ -10,15 +10,15 @@ import pytest
 
 from tasks import decisions
 from tasks.musicapi import (
-    CannotPay,
+    AmbiguousFailure,
+    InvalidRequest,
     Moderated,
     MusicReady,
-    NoAnswer,
     NotReady,
-    Reading,
-    Refused,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     TaskFailed,
+    TaskResult,
     Unauthorized,
     Unavailable,
     UpstreamError,
@@ -79,7 +79,7 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
 
 
 @BOTH_STAGES
-@pytest.mark.parametrize(("error", "code"), [(Refused("no"), Code.REFUSED), (Moderated("no"), Code.MODERATED)])
+@pytest.mark.parametrize(("error", "code"), [(InvalidRequest("no"), Code.REFUSED), (Moderated("no"), Code.MODERATED)])
 def test_a_refused_order_fails_its_job(stage: Stage, error: UpstreamError, code: Code) -> None:
     """For good, with upstream's words and no credits."""
     move = decisions.not_accepted(charged(stage), error, NOW)
@@ -89,7 +89,7 @@ def test_a_refused_order_fails_its_job(stage: Stage, error: UpstreamError, code:
 
 
 @BOTH_STAGES
-@pytest.mark.parametrize("error", [Unauthorized("no"), CannotPay("no"), SlowDown("no"), Unavailable("no")])
+@pytest.mark.parametrize("error", [Unauthorized("no"), PaymentRequired("no"), RateLimited("no"), Unavailable("no")])
 def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, error: UpstreamError) -> None:
     """The job did nothing wrong: it goes back to the backlog, and nothing is written but the reason."""
     move = decisions.not_accepted(charged(stage), error, NOW)
@@ -101,7 +101,7 @@ def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, erro
 def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
     """It is never sent again by itself, and nothing is counted as spent; the answer is kept for a person."""
     for answer in (None, "<html>Bad gateway"):
-        move = decisions.not_accepted(charged(stage), NoAnswer("HTTP 502", answer), NOW)
+        move = decisions.not_accepted(charged(stage), AmbiguousFailure("HTTP 502", answer), NOW)
 
         kept = {"answer": answer}
         assert move == Move("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
@@ -141,7 +141,7 @@ def test_a_job_that_did_not_begin_in_its_time_expires(stage: Stage) -> None:
 
 def test_a_ready_voice_without_a_song_is_the_result() -> None:
     """The job has succeeded, and is settled."""
-    move = decisions.read(claimed(Stage.VOICE), VoiceReady("p1", "Anna"), NOW)
+    move = decisions.polled(claimed(Stage.VOICE), VoiceReady("p1", "Anna"), NOW)
 
     fields = {"persona_id": "p1", "voice_name": "Anna", "settled": f"{NOW:.6f}"}
     assert move == Move("j1", 5, State.PENDING, Stage.VOICE, State.SUCCEEDED, fields=fields)
@@ -149,7 +149,7 @@ def test_a_ready_voice_without_a_song_is_the_result() -> None:
 
 def test_a_ready_voice_with_a_song_goes_on_to_the_song_at_once() -> None:
     """The persona is kept, and the job holds its slot."""
-    move = decisions.read(claimed(Stage.VOICE, song_is_next=True), VoiceReady("p1", None), NOW)
+    move = decisions.polled(claimed(Stage.VOICE, song_is_next=True), VoiceReady("p1", None), NOW)
 
     fields = {"persona_id": "p1", "voice_name": None}
     assert move == Move(
@@ -159,7 +159,7 @@ def test_a_ready_voice_with_a_song_goes_on_to_the_song_at_once() -> None:
 
 def test_a_ready_song_is_the_result() -> None:
     """Both clips are kept, the one that failed too."""
-    move = decisions.read(claimed(Stage.MUSIC), MusicReady(CLIPS), NOW)
+    move = decisions.polled(claimed(Stage.MUSIC), MusicReady(CLIPS), NOW)
 
     assert move is not None
     assert (move.state, move.stage, move.to) == (State.PENDING, Stage.MUSIC, State.SUCCEEDED)
@@ -176,10 +176,10 @@ def test_a_task_is_failed_when_upstream_says_so_twice_some_time_apart(stage: Sta
     """With upstream's reason, and the stage that failed; its order is still asked about."""
     first = decisions.doubt(claimed(stage), TaskFailed("busy"), NOW - RECHECK_S)
     assert first == Doubt(NOW - RECHECK_S, "busy")
-    assert decisions.read(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
+    assert decisions.polled(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
 
     again = claimed(stage, doubt=first)
-    move = decisions.read(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
+    move = decisions.polled(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
 
     assert failure(move) == Failure(Code.UPSTREAM_FAILED, stage, "no clear speaker")
     assert move is not None
@@ -191,7 +191,7 @@ def test_failures_that_are_reported_at_once_are_one_report(stage: Stage) -> None
     """A webhook brings a question right after the first one: the time of the first report stays."""
     again = claimed(stage, doubt=Doubt(NOW - RECHECK_S + 1, "busy"))
 
-    assert decisions.read(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
+    assert decisions.polled(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
     assert decisions.doubt(again, TaskFailed("still busy"), NOW) == Doubt(NOW - RECHECK_S + 1, "still busy")
 
 
@@ -199,10 +199,10 @@ def test_failures_that_are_reported_at_once_are_one_report(stage: Stage) -> None
 def test_any_other_answer_takes_a_reported_failure_back(stage: Stage) -> None:
     """What is not ready, or ready, has not failed."""
     doubted = claimed(stage, doubt=Doubt(NOW - 60, "busy"))
-    ready: Reading = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
+    ready: TaskResult = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
     assert decisions.doubt(doubted, NotReady(), NOW) is None
-    taken = decisions.read(doubted, ready, NOW, RECHECK_S)
+    taken = decisions.polled(doubted, ready, NOW, RECHECK_S)
     assert taken is not None
     assert taken.to is State.SUCCEEDED
 
@@ -212,14 +212,14 @@ def test_what_is_to_be_ordered_again_is_queued_when_its_failure_is_certain(stage
     """It was retried: the old task is no longer asked about, and nothing more is counted."""
     retried = claimed(stage, doubt=Doubt(0.0, "no"), reorder=True)
 
-    move = decisions.read(retried, TaskFailed("no"), NOW, RECHECK_S)
+    move = decisions.polled(retried, TaskFailed("no"), NOW, RECHECK_S)
 
     assert move is not None
     assert (move.to, move.due, move.credits) == (State.QUEUED, None, 0)
     assert move.fields == {f"{stage}.task": None, "doubt": None, "reorder": None}
 
 
-def asked_again(stage: Stage) -> list[Reading]:
+def asked_again(stage: Stage) -> list[TaskResult]:
     """Readings that settle nothing in this stage: the other stage's result is none of ours."""
     return [NotReady(), MusicReady(CLIPS) if stage is Stage.VOICE else VoiceReady("p1", None)]
 
@@ -228,7 +228,7 @@ def asked_again(stage: Stage) -> list[Reading]:
 def test_what_settles_nothing_is_asked_again(stage: Stage) -> None:
     """Not ready, or the other stage's result."""
     for reading in asked_again(stage):
-        assert decisions.read(claimed(stage), reading, NOW) is None
+        assert decisions.polled(claimed(stage), reading, NOW) is None
 
 
 @BOTH_STAGES
@@ -236,9 +236,9 @@ def test_a_stage_has_time_until_its_deadline(stage: Stage) -> None:
     """To the last moment of it; then it fails with what upstream said last."""
     assert decisions.overdue(claimed(stage, since=NOW - DEADLINE), NOW, DEADLINE) is None
     late = claimed(stage, since=NOW - DEADLINE - 0.01)
-    told = Failure(Code.DEADLINE, stage, "not ready 900 s after it was ordered")
+    told = Failure(Code.DEADLINE, stage, "not ready 900 s after it was submitted")
     assert failure(decisions.overdue(late, NOW, DEADLINE)) == told
-    said = failure(decisions.overdue(late, NOW, DEADLINE, said="task not found."))
+    said = failure(decisions.overdue(late, NOW, DEADLINE, message="task not found."))
     assert said.message == f"{told.message}; upstream says: task not found."
 
 
@@ -246,14 +246,14 @@ def test_a_stage_has_time_until_its_deadline(stage: Stage) -> None:
 def test_a_result_that_comes_after_the_deadline_is_still_taken(stage: Stage) -> None:
     """It was paid for; a failure that upstream repeats is reported as it is."""
     late = claimed(stage, since=NOW - 10 * DEADLINE)
-    ready: Reading = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
+    ready: TaskResult = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    taken = decisions.read(late, ready, NOW)
+    taken = decisions.polled(late, ready, NOW)
 
     assert taken is not None
     assert taken.to is State.SUCCEEDED
     doubted = replace(late, doubt=Doubt(NOW - 60, "no"))
-    assert failure(decisions.read(doubted, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
+    assert failure(decisions.polled(doubted, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
 
 
 @BOTH_STAGES
@@ -274,19 +274,19 @@ def test_at_the_deadline_the_songs_that_are_there_are_the_result(twin: str) -> N
     there = (CLIPS[0], Clip("c2", twin))
     late = claimed(Stage.MUSIC, since=NOW - 1000)
 
-    move = decisions.overdue(late, NOW, DEADLINE, reading=NotReady(there))
+    move = decisions.overdue(late, NOW, DEADLINE, result=NotReady(there))
 
     assert move is not None
     assert (move.to, move.due) == (State.SUCCEEDED, NOW + 500)
     assert serialization.clips(move.fields["clips"]) == there
-    assert decisions.read(late, NotReady(there), NOW) is None
+    assert decisions.polled(late, NotReady(there), NOW) is None
 
 
 def test_at_the_deadline_songs_without_any_link_are_kept_with_the_failure() -> None:
     """The job fails with `deadline`; the songs that upstream named are kept and asked for."""
     named = (Clip("c1", "succeeded"), Clip("c2", "succeeded"))
 
-    move = decisions.overdue(claimed(Stage.MUSIC, since=NOW - 1000), NOW, DEADLINE, reading=NotReady(named))
+    move = decisions.overdue(claimed(Stage.MUSIC, since=NOW - 1000), NOW, DEADLINE, result=NotReady(named))
 
     assert failure(move).code is Code.DEADLINE
     assert move is not None
@@ -297,13 +297,13 @@ def test_at_the_deadline_songs_without_any_link_are_kept_with_the_failure() -> N
 def test_songs_that_come_one_by_one_after_all_was_over_are_kept_as_they_come(state: State) -> None:
     """Until all are there; an answer that brings nothing is not written, and no link is lost that was known."""
     none = claimed(Stage.MUSIC, state=state, since=NOW - 1000)
-    first = decisions.read(none, NotReady((CLIPS[0], Clip("c2", "running"))), NOW)
+    first = decisions.polled(none, NotReady((CLIPS[0], Clip("c2", "running"))), NOW)
     assert first is not None
     assert (first.to, first.due, "part" in first.reason) == (state, NOW + 500, True)
 
     known = replace(none, clips=serialization.clips(first.fields["clips"]))
-    assert decisions.read(known, NotReady((Clip("c1", "succeeded"), Clip("c2", "streaming"))), NOW) is None
-    both = decisions.read(known, MusicReady((Clip("c1", "succeeded"), SECOND)), NOW)
+    assert decisions.polled(known, NotReady((Clip("c1", "succeeded"), Clip("c2", "streaming"))), NOW) is None
+    both = decisions.polled(known, MusicReady((Clip("c1", "succeeded"), SECOND)), NOW)
 
     assert both is not None
     assert (both.to, both.due) == (state, None)
@@ -314,7 +314,7 @@ def test_a_twin_that_fails_after_all_was_over_is_not_asked_for_any_more() -> Non
     """No song came, and none is missing any longer."""
     known = (CLIPS[0], Clip("c2", "running"))
 
-    move = decisions.read(claimed(Stage.MUSIC, state=State.SUCCEEDED, clips=known), MusicReady(CLIPS), NOW)
+    move = decisions.polled(claimed(Stage.MUSIC, state=State.SUCCEEDED, clips=known), MusicReady(CLIPS), NOW)
 
     assert move is not None
     assert (move.to, move.due, serialization.clips(move.fields["clips"])) == (State.SUCCEEDED, None, CLIPS)
@@ -325,16 +325,16 @@ def test_a_twin_that_fails_after_all_was_over_is_not_asked_for_any_more() -> Non
 def test_what_comes_after_all_was_over_is_kept_and_changes_nothing_else(stage: Stage, state: State) -> None:
     """The job stays failed or cancelled, and holds what was paid for."""
     over = claimed(stage, state=state, song_is_next=stage is Stage.VOICE)
-    ready: Reading = VoiceReady("p1", "Anna") if stage is Stage.VOICE else MusicReady(CLIPS)
+    ready: TaskResult = VoiceReady("p1", "Anna") if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    move = decisions.read(over, ready, NOW)
+    move = decisions.polled(over, ready, NOW)
 
     assert move is not None
     assert (move.state, move.to, move.to_stage, move.due, move.credits) == (state, state, None, None, 0)
     expected = {"persona_id": "p1", "voice_name": "Anna"} if stage is Stage.VOICE else {"clips": clips_text(CLIPS)}
     assert move.fields == expected
     for reading in asked_again(stage):
-        assert decisions.read(over, reading, NOW) is None
+        assert decisions.polled(over, reading, NOW) is None
 
 
 @BOTH_STAGES
@@ -342,9 +342,9 @@ def test_what_upstream_fails_after_all_was_over_may_still_come(stage: Stage) -> 
     """A failed job is asked about as before. A cancelled one, whose voice others may wait for, notes it in the end."""
     doubt = Doubt(NOW - 60, "no speaker")
     for state in (State.FAILED, State.CANCELLED):
-        assert decisions.read(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S) is None
-    failed = decisions.read(claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S)
-    cancelled = decisions.read(
+        assert decisions.polled(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S) is None
+    failed = decisions.polled(claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S)
+    cancelled = decisions.polled(
         claimed(stage, state=State.CANCELLED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S
     )
 
@@ -371,8 +371,8 @@ def test_every_decision_can_be_written(stage: Stage) -> None:
     """A move is text for Redis: no decision holds anything else."""
     moves = [
         decisions.accepted(charged(stage), "t1", NOW, 20),
-        decisions.not_accepted(charged(stage), Refused("no"), NOW),
-        decisions.not_accepted(charged(stage), NoAnswer("lost"), NOW),
+        decisions.not_accepted(charged(stage), InvalidRequest("no"), NOW),
+        decisions.not_accepted(charged(stage), AmbiguousFailure("lost"), NOW),
         decisions.lost("j1", 3, stage),
         decisions.overdue(claimed(stage, since=0), NOW, DEADLINE),
         decisions.expired(Overdue("j1", 3, State.QUEUED, stage), NOW),
@@ -388,7 +388,7 @@ def test_an_order_that_is_sent_again_does_not_wait_for_the_songs_of_the_one_that
     named = (Clip("old", "running"),)
     claim = claimed(Stage.MUSIC, clips=named, doubt=Doubt(0.0, "no"), reorder=True)
 
-    move = decisions.read(claim, TaskFailed("no"), NOW, 10.0)
+    move = decisions.polled(claim, TaskFailed("no"), NOW, 10.0)
 
     assert move is not None
     assert (move.to, move.fields["clips"], move.fields["music.task"]) == (State.QUEUED, None, None)

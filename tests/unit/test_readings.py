@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.musicapi import MusicReady, NotReady, Reading, TaskFailed, VoiceReady
-from tasks.musicapi.responses import accepted, credits_left, reading, task_id
+from tasks.musicapi import MusicReady, NotReady, TaskFailed, TaskResult, VoiceReady
+from tasks.musicapi.responses import accepted_task_id, account_credits, task_id, task_result
 from voicequeue.domain import serialization
 from voicequeue.domain.clip import Clip, Phase, merged, phase_of
 from voicequeue.domain.stage import Stage
@@ -47,7 +47,7 @@ def sung(state: str | None = "succeeded", clip_id: str | None = "c1", **fields: 
     return clip(state, clip_id, audio_url=LINK, **fields)
 
 
-def states(found: Reading | None) -> list[tuple[str, str]]:
+def states(found: TaskResult | None) -> list[tuple[str, str]]:
     """The ids and states of the clips that are ready."""
     assert isinstance(found, MusicReady)
     return [(each.clip_id, each.state) for each in found.clips]
@@ -95,7 +95,7 @@ def states(found: Reading | None) -> list[tuple[str, str]]:
 )
 def test_a_task_id_is_found_wherever_it_stands(body: object) -> None:
     """At the top or inside, whatever it is called and whatever else is said: an order with a task was charged."""
-    assert accepted(body) == "t1"
+    assert accepted_task_id(body) == "t1"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_task_id_is_found_wherever_it_stands(body: object) -> None:
 )
 def test_a_task_id_may_be_a_number(body: object) -> None:
     """As text it is asked about."""
-    assert accepted(body) == "4711"
+    assert accepted_task_id(body) == "4711"
 
 
 def test_a_webhook_names_a_task_only_where_it_is_called_so() -> None:
@@ -153,7 +153,7 @@ def test_a_webhook_names_a_task_only_where_it_is_called_so() -> None:
 )
 def test_an_answer_without_a_task_id_cannot_be_read(body: object) -> None:
     """None, so that nobody takes the order for accepted, or for refused."""
-    assert accepted(body) is None
+    assert accepted_task_id(body) is None
 
 
 @pytest.mark.parametrize(
@@ -211,12 +211,12 @@ def test_an_answer_without_a_task_id_cannot_be_read(body: object) -> None:
 )
 def test_what_is_still_worked_on_is_not_ready(body: object) -> None:
     """A word that says so, or clips of which not every one has settled with its link; the state before the persona."""
-    assert isinstance(reading(body), NotReady)
+    assert isinstance(task_result(body), NotReady)
 
 
 def test_songs_that_are_not_ready_are_named_all_the_same() -> None:
     """At the deadline those that have a link are taken."""
-    found = reading({"data": [sung(), clip("running", "c2")]})
+    found = task_result({"data": [sung(), clip("running", "c2")]})
 
     assert isinstance(found, NotReady)
     assert [(each.clip_id, each.is_finished) for each in found.clips] == [("c1", True), ("c2", False)]
@@ -244,12 +244,12 @@ def test_songs_that_are_not_ready_are_named_all_the_same() -> None:
 )
 def test_a_persona_id_is_a_ready_voice(body: object, name: str | None) -> None:
     """With its name, where there is one."""
-    assert reading(body, Stage.VOICE) == reading(body) == VoiceReady("p1", name)
+    assert task_result(body, Stage.VOICE) == task_result(body) == VoiceReady("p1", name)
 
 
 def test_a_persona_id_may_be_a_number() -> None:
     """As text it is sung with."""
-    assert reading({"data": {"persona_id": 12345}}, Stage.VOICE) == VoiceReady("12345", None)
+    assert task_result({"data": {"persona_id": 12345}}, Stage.VOICE) == VoiceReady("12345", None)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_persona_id_may_be_a_number() -> None:
 def test_a_voice_in_a_state_that_no_table_has_is_not_ready(word: str, outer: dict[str, Any]) -> None:
     """A song that is ordered too early is paid for."""
     for body in ({**outer, "data": {"persona_id": "p1", "state": word}}, {**outer, "persona_id": "p1", "state": word}):
-        assert reading(body, Stage.VOICE) == NotReady()
+        assert task_result(body, Stage.VOICE) == NotReady()
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_voice_in_a_state_that_no_table_has_is_not_ready(word: str, outer: dic
 )
 def test_no_voice_is_taken_from_an_answer_that_is_an_error(body: object) -> None:
     """Where the error tells nothing of the order, the voice is asked about again."""
-    assert reading(body, Stage.VOICE) is None
+    assert task_result(body, Stage.VOICE) is None
 
 
 def test_what_an_order_is_for_decides_what_its_answer_is_read_as() -> None:
@@ -288,8 +288,8 @@ def test_what_an_order_is_for_decides_what_its_answer_is_read_as() -> None:
     song = {"data": [sung(persona_id="p1")]}
     voice = {"data": {"persona_id": "p1", "audio_url": "https://recordings.example/anna.mp3"}}
 
-    assert states(reading(song, Stage.MUSIC)) == [("c1", "succeeded")]
-    assert reading(voice, Stage.VOICE) == VoiceReady("p1", None)
+    assert states(task_result(song, Stage.MUSIC)) == [("c1", "succeeded")]
+    assert task_result(voice, Stage.VOICE) == VoiceReady("p1", None)
 
 
 def test_a_ready_clip_keeps_its_links_and_its_length() -> None:
@@ -309,7 +309,7 @@ def test_a_ready_clip_keeps_its_links_and_its_length() -> None:
     full = clip("SUCCEEDED", **media, **texts, duration=120.5, created_at="2026-03-01T09:30:00Z")
     bare = clip("succeeded", "c2", title="", audio_url=LINK, image_url=7, duration="long", tags=[], created_at=None)
 
-    assert reading({"code": 200, "data": [full, bare], "message": "success"}) == MusicReady(
+    assert task_result({"code": 200, "data": [full, bare], "message": "success"}) == MusicReady(
         (
             Clip("c1", "succeeded", **media, **texts, duration=120.5, created_at="2026-03-01T09:30:00Z"),
             Clip("c2", "succeeded", audio_url=LINK),
@@ -327,7 +327,7 @@ def test_fields_are_read_in_other_spellings_too() -> None:
         "tags": ["a", "b"],
     }
 
-    assert reading(
+    assert task_result(
         {"songs": [{**other, "duration": "120.5", "createdAt": 1_800_000_000, "modelName": "v5"}]}
     ) == MusicReady(
         (
@@ -381,7 +381,7 @@ def test_fields_are_read_in_other_spellings_too() -> None:
 )
 def test_settled_clips_of_which_one_succeeded_are_a_ready_song(body: object, expected: list[tuple[str, str]]) -> None:
     """As a list or in an object; a clip without a state of its own is in the object's."""
-    assert states(reading(body)) == expected
+    assert states(task_result(body)) == expected
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_settled_clips_of_which_one_succeeded_are_a_ready_song(body: object, exp
 )
 def test_a_failed_task_is_told_with_upstreams_reason(body: object, message: str) -> None:
     """For voices and songs, as clips, as an object, or as the answer itself; the state before the persona."""
-    assert reading(body) == TaskFailed(message)
+    assert task_result(body) == TaskFailed(message)
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ def test_a_failed_task_is_told_with_upstreams_reason(body: object, message: str)
 )
 def test_trouble_of_upstreams_own_is_no_failure_of_a_task(body: object) -> None:
     """Only a plain word on the task ends it; anything else is asked again."""
-    assert reading(body) is None
+    assert task_result(body) is None
 
 
 @pytest.mark.parametrize(
@@ -493,7 +493,7 @@ def test_trouble_of_upstreams_own_is_no_failure_of_a_task(body: object) -> None:
 )
 def test_what_is_none_of_these_cannot_be_read(body: object) -> None:
     """None, so that it is asked again: nothing is made up."""
-    assert reading(body) is None
+    assert task_result(body) is None
 
 
 @pytest.mark.parametrize(
@@ -519,20 +519,20 @@ def test_what_is_none_of_these_cannot_be_read(body: object) -> None:
 )
 def test_both_kinds_of_credits_count(body: object, expected: int | None) -> None:
     """Their sum; None where there is no number of credits."""
-    assert credits_left(body) == expected
+    assert account_credits(body) == expected
 
 
 @given(ANY_JSON)
 def test_no_json_is_too_strange_for_a_task_id(body: object) -> None:
     """`accepted` never raises, and gives nothing that is empty or cannot be stored."""
-    found = accepted(body)
+    found = accepted_task_id(body)
     assert found is None or found.encode().strip()
 
 
 @given(ANY_JSON)
 def test_no_json_is_too_strange_for_a_reading(body: object) -> None:
     """`reading` never raises, and what it finds can be written to a record and read again."""
-    match reading(body):
+    match task_result(body):
         case MusicReady(clips):
             assert any(each.is_finished for each in clips)
             assert serialization.clips(serialization.clips_text(clips)) == clips
@@ -551,7 +551,7 @@ def test_no_json_is_too_strange_for_a_reading(body: object) -> None:
 @given(ANY_JSON)
 def test_no_json_is_too_strange_for_a_balance(body: object) -> None:
     """`credits_left` never raises."""
-    assert isinstance(credits_left(body), int | None)
+    assert isinstance(account_credits(body), int | None)
 
 
 # ── every shape ────────────────────────────────────────────────────────────────────────────────────
@@ -618,7 +618,7 @@ def test_every_song_that_is_there_is_read(
     """In whatever shape: each link is found, and a twin that ended otherwise keeps none back."""
     body = data.draw(enveloped(data.draw(songs([*done, *over]))))
 
-    found = reading(body, stage)
+    found = task_result(body, stage)
 
     assert isinstance(found, MusicReady)
     assert [each.audio_url for each in found.clips if each.is_finished] == [LINK] * len(done)
@@ -628,7 +628,7 @@ def test_every_song_that_is_there_is_read(
 @given(st.data(), DONE, WORKING)
 def test_no_song_is_ready_before_its_twin(data: st.DataObject, done: str, working: str) -> None:
     """But the link that is there is known."""
-    found = reading(data.draw(enveloped(data.draw(songs([done, working])))), Stage.MUSIC)
+    found = task_result(data.draw(enveloped(data.draw(songs([done, working])))), Stage.MUSIC)
 
     assert isinstance(found, NotReady)
     assert [each.audio_url for each in found.clips] == [LINK, None]
@@ -640,7 +640,7 @@ def test_every_persona_that_is_there_is_read(data: st.DataObject, state: str | N
     voice = data.draw(spelled({"persona_id": "p1", "name": "Anna", **({} if state is None else {"state": state})}))
     body = data.draw(enveloped(data.draw(st.sampled_from([voice, [voice]]))))
 
-    assert reading(body, stage) == VoiceReady("p1", "Anna")
+    assert task_result(body, stage) == VoiceReady("p1", "Anna")
 
 
 @given(st.data(), FAILED | WORKING, st.booleans())
@@ -650,7 +650,7 @@ def test_a_state_comes_before_the_persona(data: st.DataObject, state: str, insid
     body = data.draw(enveloped(data.draw(spelled(voice))))
     body = body if inside else {**body, "status": state}
 
-    assert isinstance(reading(body, Stage.VOICE), NotReady | TaskFailed)
+    assert isinstance(task_result(body, Stage.VOICE), NotReady | TaskFailed)
 
 
 #: What a layer may say of itself that no voice is to be believed beside.
@@ -671,7 +671,7 @@ def test_no_voice_is_believed_where_any_layer_denies_it(
     middle = {"data": data.draw(spelled(inner)), **(denial if place == "middle" else {"status": "SUCCESS"})}
     body = {"result": middle, **(denial if place == "outer" else {"code": 200, "message": "success"})}
 
-    assert isinstance(reading(body, Stage.VOICE), NotReady | TaskFailed | None)
+    assert isinstance(task_result(body, Stage.VOICE), NotReady | TaskFailed | None)
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz_ ", min_size=1))
@@ -679,7 +679,7 @@ def test_only_a_word_for_done_makes_a_voice_ready(word: str) -> None:
     """Any other word is waited for, or is a failure."""
     is_done = phase_of(word) is Phase.DONE or not word.strip()
 
-    assert isinstance(reading({"persona_id": "p1", "state": word}, Stage.VOICE), VoiceReady) is is_done
+    assert isinstance(task_result({"persona_id": "p1", "state": word}, Stage.VOICE), VoiceReady) is is_done
 
 
 @given(ANY_JSON)
@@ -687,7 +687,7 @@ def test_no_song_gives_its_id_to_a_task(song: object) -> None:
     """Whatever else it has: what is in a list of songs is called a task only where it says so."""
     if isinstance(song, dict):
         song = {name: value for name, value in song.items() if name in ("title", "tags", "state", "status")}
-        assert accepted({"code": 200, "data": {"clips": [{"id": "c1", **song}]}}) is None
+        assert accepted_task_id({"code": 200, "data": {"clips": [{"id": "c1", **song}]}}) is None
 
 
 @given(st.data(), FAILED, st.sampled_from(list(Stage)))
@@ -696,7 +696,7 @@ def test_every_failure_is_read_with_its_reason(data: st.DataObject, word: str, s
     name = data.draw(st.sampled_from(["error", "message", "error_message", "reason"]))
     task = {data.draw(st.sampled_from(["state", "status"])): word, name: "no clear speaker"}
 
-    assert reading(data.draw(enveloped(data.draw(spelled(task)))), stage) == TaskFailed("no clear speaker")
+    assert task_result(data.draw(enveloped(data.draw(spelled(task)))), stage) == TaskFailed("no clear speaker")
 
 
 CLIPS = st.lists(

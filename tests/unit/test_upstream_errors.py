@@ -11,71 +11,70 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.musicapi import (
-    CannotPay,
-    Cost,
+    AmbiguousFailure,
     Forbidden,
+    InvalidRequest,
     Moderated,
-    NoAnswer,
-    Refused,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     Unauthorized,
     Unavailable,
     UpstreamError,
 )
-from tasks.musicapi.errors import answered_at, from_answer, refused_as, retry_after
-from tasks.musicapi.layers import MESSAGE_MAX, message_of, text_of
+from tasks.musicapi.errors import error_from_response, error_status_in, response_time, retry_after
+from tasks.musicapi.response_body import MESSAGE_MAX, message_in, to_text
 from tests.unit.test_readings import ANY_JSON
 
 NOW = 1_800_000_000.0
 
 #: Status, upstream's text, and what it means: the contract's table.
 ROWS: list[tuple[int, str, type[UpstreamError]]] = [
-    (400, "The 'mv' field is invalid. It must be one of: sonic-v3-5, sonic-v4.", Refused),
-    (400, "The 'persona_id' field is required for persona_music.", Refused),
-    (400, "The prompt character length should be less than 3000.", Refused),
-    (400, "task not found.", Refused),
-    (400, "missing task id.", Refused),
-    (422, "The 'audio_url' field is invalid.", Refused),
-    (413, "Too large.", Refused),
+    (400, "The 'mv' field is invalid. It must be one of: sonic-v3-5, sonic-v4.", InvalidRequest),
+    (400, "The 'persona_id' field is required for persona_music.", InvalidRequest),
+    (400, "The prompt character length should be less than 3000.", InvalidRequest),
+    (400, "task not found.", InvalidRequest),
+    (400, "missing task id.", InvalidRequest),
+    (422, "The 'audio_url' field is invalid.", InvalidRequest),
+    (413, "Too large.", InvalidRequest),
     (401, "Authorization header is missing.", Unauthorized),
     (401, "Invalid authorization format.", Unauthorized),
     (407, "Proxy authentication required.", Unauthorized),
     (403, "The key is not allowed to do this.", Forbidden),
-    (402, "Payment required.", CannotPay),
-    (403, "The remaining credits are not enough. Please top up your credits.", CannotPay),
-    (403, "You do not have an active subscription. Please subscribe to a plan.", CannotPay),
+    (402, "Payment required.", PaymentRequired),
+    (403, "The remaining credits are not enough. Please top up your credits.", PaymentRequired),
+    (403, "You do not have an active subscription. Please subscribe to a plan.", PaymentRequired),
     (403, "The lyrics contain copyrighted content: Yesterday.", Moderated),
     (403, "The lyrics contain inappropriate content: hate.", Moderated),
     (403, "The song description is not allowed.", Moderated),
     (403, "The title contains inappropriate content: hate.", Moderated),
     (403, "The lyrics contain copyrighted content: give credit where credit is due.", Moderated),
     (403, "The song description mentions a subscription to hate.", Moderated),
-    (429, "Rate limit exceeded.", SlowDown),
-    (429, "Too many tasks in progress.", SlowDown),
-    (403, "API QPS limit exceeded", SlowDown),
-    (403, "Queue is full", SlowDown),
-    (400, "Queue is full, please try again later.", SlowDown),
-    (400, "Too many requests.", SlowDown),
-    (403, "Too many concurrent tasks.", SlowDown),
-    (400, "You have reached the concurrency limit.", SlowDown),
-    (403, "Rate limit reached for your plan.", SlowDown),
-    (422, "The system is busy.", SlowDown),
-    (409, "Task limit exceeded, slow down.", SlowDown),
-    (402, "Too many requests.", SlowDown),
-    (400, "The remaining credits are not enough. Please top up your credits.", CannotPay),
-    (400, "Insufficient credits.", CannotPay),
-    (400, "You do not have an active subscription.", CannotPay),
-    (400, "Your balance is too low.", CannotPay),
+    (429, "Rate limit exceeded.", RateLimited),
+    (429, "Too many tasks in progress.", RateLimited),
+    (403, "API QPS limit exceeded", RateLimited),
+    (403, "Queue is full", RateLimited),
+    (400, "Queue is full, please try again later.", RateLimited),
+    (400, "Too many requests.", RateLimited),
+    (403, "Too many concurrent tasks.", RateLimited),
+    (400, "You have reached the concurrency limit.", RateLimited),
+    (403, "Rate limit reached for your plan.", RateLimited),
+    (422, "The system is busy.", RateLimited),
+    (409, "Task limit exceeded, slow down.", RateLimited),
+    (402, "Too many requests.", RateLimited),
+    (400, "The remaining credits are not enough. Please top up your credits.", PaymentRequired),
+    (400, "Insufficient credits.", PaymentRequired),
+    (400, "You do not have an active subscription.", PaymentRequired),
+    (400, "Your balance is too low.", PaymentRequired),
     (403, "Lyrics of wrong format.", Moderated),
     (403, "The song did not pass the moderation review.", Moderated),
     (400, "The lyrics contain copyrighted content: too many requests", Moderated),
     (403, "The lyrics contain inappropriate content: the system is busy", Moderated),
     (403, "The song description mentions that the queue is full.", Moderated),
-    (400, "The prompt has too many characters.", Refused),
-    (400, "Too many tags.", Refused),
-    (400, "The 'title' field is invalid: 'Queue is full'.", Refused),
-    (400, "The title 'No credits' is not allowed: you don't say 'busy' here.", Refused),
-    (400, 'The model does not exist: "rate limit".', Refused),
+    (400, "The prompt has too many characters.", InvalidRequest),
+    (400, "Too many tags.", InvalidRequest),
+    (400, "The 'title' field is invalid: 'Queue is full'.", InvalidRequest),
+    (400, "The title 'No credits' is not allowed: you don't say 'busy' here.", InvalidRequest),
+    (400, 'The model does not exist: "rate limit".', InvalidRequest),
     (404, "Not found.", Unavailable),
     (405, "Method not allowed.", Unavailable),
     (408, "Request timeout.", Unavailable),
@@ -83,20 +82,20 @@ ROWS: list[tuple[int, str, type[UpstreamError]]] = [
     (302, "Found.", Unavailable),
     (307, "Moved for now.", Unavailable),
     (308, "Moved for good.", Unavailable),
-    (200, "success", NoAnswer),
-    (204, "No content.", NoAnswer),
-    (303, "See other.", NoAnswer),
-    (304, "Not modified.", NoAnswer),
-    (500, "Internal error.", NoAnswer),
-    (502, "Bad gateway.", NoAnswer),
-    (503, "The remaining credits are not enough.", NoAnswer),
-    (504, "Gateway timeout.", NoAnswer),
+    (200, "success", AmbiguousFailure),
+    (204, "No content.", AmbiguousFailure),
+    (303, "See other.", AmbiguousFailure),
+    (304, "Not modified.", AmbiguousFailure),
+    (500, "Internal error.", AmbiguousFailure),
+    (502, "Bad gateway.", AmbiguousFailure),
+    (503, "The remaining credits are not enough.", AmbiguousFailure),
+    (504, "Gateway timeout.", AmbiguousFailure),
 ]
 
 
 def error(status: int, body: object = None, **headers: str) -> UpstreamError:
     """The error for an answer that came just now."""
-    return from_answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()}, NOW)
+    return error_from_response(status, body, {name.replace("_", "-"): value for name, value in headers.items()}, NOW)
 
 
 @pytest.mark.parametrize("place", ["error", "message", "detail"])
@@ -113,24 +112,24 @@ def test_only_an_answer_that_was_lost_may_have_cost_something(
     status: int, text: str, expected: type[UpstreamError]
 ) -> None:
     """Cost is unknown for 5xx and for what is no answer; a refusal of any kind cost nothing."""
-    assert error(status, {"error": text}).cost is (Cost.UNKNOWN if expected is NoAnswer else Cost.NO)
+    assert error(status, {"error": text}).may_be_charged is (expected is AmbiguousFailure)
 
 
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (200, NoAnswer),
+        (200, AmbiguousFailure),
         (301, Unavailable),
         (400, Unavailable),
         (401, Unauthorized),
-        (402, CannotPay),
+        (402, PaymentRequired),
         (403, Unavailable),
         (404, Unavailable),
         (413, Unavailable),
-        (429, SlowDown),
-        (500, NoAnswer),
-        (502, NoAnswer),
-        (599, NoAnswer),
+        (429, RateLimited),
+        (500, AmbiguousFailure),
+        (502, AmbiguousFailure),
+        (599, AmbiguousFailure),
     ],
 )
 def test_a_proxys_page_is_the_trouble_of_no_single_job(status: int, expected: type[UpstreamError]) -> None:
@@ -167,7 +166,7 @@ def test_a_proxys_page_is_the_trouble_of_no_single_job(status: int, expected: ty
 )
 def test_upstreams_words_are_found_where_they_stand(body: object, text: str | None) -> None:
     """In `error`, `message` or `detail`, also one level deeper; None where there are none."""
-    assert message_of(body) == text
+    assert message_in(body) == text
 
 
 def test_a_long_text_is_cut() -> None:
@@ -178,7 +177,7 @@ def test_a_long_text_is_cut() -> None:
 @pytest.mark.parametrize("value", [None, 7, True, [], {}, "", " \n"])
 def test_what_holds_no_text_is_no_text(value: object) -> None:
     """Only a string with something in it is."""
-    assert text_of(value) is None
+    assert to_text(value) is None
 
 
 @pytest.mark.parametrize(
@@ -212,7 +211,7 @@ def test_retry_after_is_understood_in_both_its_forms(value: str | None, seconds:
 def test_a_429_carries_how_long_to_wait(header: str | None, wait: float | None) -> None:
     """None leaves it to our own patience."""
     found = error(429, {"error": "slow"}, **({} if header is None else {"Retry_After": header}))
-    assert isinstance(found, SlowDown)
+    assert isinstance(found, RateLimited)
     assert found.retry_after == wait
 
 
@@ -226,7 +225,7 @@ def test_no_retry_after_is_too_strange(value: str) -> None:
 @given(st.integers(100, 999), ANY_JSON, st.dictionaries(st.just("Retry-After"), st.text(max_size=5)))
 def test_no_answer_is_too_strange_for_an_error(status: int, body: Any, headers: dict[str, str]) -> None:
     """Any status with any JSON is an error whose text is short, not empty, and can be stored."""
-    found = from_answer(status, body, headers, NOW)
+    found = error_from_response(status, body, headers, NOW)
     assert 0 < len(found.message) <= MESSAGE_MAX
     assert found.message.encode()
     assert str(found) == found.message
@@ -236,22 +235,22 @@ def test_no_answer_is_too_strange_for_an_error(status: int, body: Any, headers: 
 def test_an_answer_that_may_have_cost_something_is_never_taken_for_free(status: int, body: Any) -> None:
     """Money: below 400 (but for redirects that are not followed) and from 500 on, the cost is unknown; but for a 2xx
     whose body refuses."""
-    refused = 200 <= status < 300 and refused_as(body) not in (None, *range(500, 600))
+    refused = 200 <= status < 300 and error_status_in(body) not in (None, *range(500, 600))
     unknown = (status < 400 and status not in (301, 302, 307, 308) and not refused) or status >= 500
-    assert from_answer(status, body, {}, NOW).cost is (Cost.UNKNOWN if unknown else Cost.NO)
+    assert error_from_response(status, body, {}, NOW).may_be_charged is (unknown)
 
 
 @pytest.mark.parametrize("ahead", [-90.0, 0.0, 3_600.0])
 def test_a_date_to_come_again_is_compared_with_the_date_of_the_answer(ahead: float) -> None:
     """Both are of one clock; ours may be wrong."""
     headers = {"Date": formatdate(NOW, usegmt=True), "Retry-After": formatdate(NOW + 30, usegmt=True)}
-    assert retry_after(headers["Retry-After"], answered_at(headers, NOW + ahead)) == 30.0
+    assert retry_after(headers["Retry-After"], response_time(headers, NOW + ahead)) == 30.0
 
 
 @pytest.mark.parametrize("headers", [{}, {"Date": ""}, {"Date": "now"}])
 def test_an_answer_without_a_date_is_of_now(headers: dict[str, str]) -> None:
     """Ours is better than none."""
-    assert answered_at(headers, NOW) == NOW
+    assert response_time(headers, NOW) == NOW
 
 
 # ── refusals that come with a success ──────────────────────────────────────────────────────────────
@@ -271,14 +270,14 @@ def test_a_refusal_in_the_body_is_read_as_the_status_that_it_names(
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"success": False, "message": "The prompt is empty."}, Refused),
-        ({"success": False, "error": {"message": "Too many requests"}}, SlowDown),
-        ({"success": "false", "error": {"code": 402, "message": "Pay first"}}, CannotPay),
-        ({"success": False, "message": "The remaining credits are not enough."}, CannotPay),
+        ({"success": False, "message": "The prompt is empty."}, InvalidRequest),
+        ({"success": False, "error": {"message": "Too many requests"}}, RateLimited),
+        ({"success": "false", "error": {"code": 402, "message": "Pay first"}}, PaymentRequired),
+        ({"success": False, "message": "The remaining credits are not enough."}, PaymentRequired),
         ({"status": "error", "message": "The lyrics contain copyrighted content: x"}, Moderated),
-        ({"status": "failed", "msg": "Invalid model"}, Refused),
-        ({"code": 40029, "message": "API QPS limit exceeded"}, SlowDown),
-        ({"code": -1, "message": "Insufficient credits"}, CannotPay),
+        ({"status": "failed", "msg": "Invalid model"}, InvalidRequest),
+        ({"code": 40029, "message": "API QPS limit exceeded"}, RateLimited),
+        ({"code": -1, "message": "Insufficient credits"}, PaymentRequired),
         ({"success": False}, Unavailable),
         ({"status": "error", "code": 200}, Unavailable),
     ],
@@ -287,7 +286,7 @@ def test_a_plain_no_in_the_body_cost_nothing(body: object, expected: type[Upstre
     """By its words; without any nothing is known of the job, which is not refused for good."""
     found = error(200, body)
 
-    assert (type(found), found.cost) == (expected, Cost.NO)
+    assert (type(found), found.may_be_charged) == (expected, False)
 
 
 @pytest.mark.parametrize(
@@ -308,12 +307,12 @@ def test_what_is_no_plain_refusal_may_have_been_charged(body: object) -> None:
     """Upstream's own trouble, a code of its own, a text without any: a person decides."""
     found = error(200, body)
 
-    assert (type(found), found.cost) == (NoAnswer, Cost.UNKNOWN)
+    assert (type(found), found.may_be_charged) == (AmbiguousFailure, True)
 
 
 def test_retry_after_is_read_of_a_rate_limit_in_other_words_too() -> None:
     """As of a 429."""
     for status, body in [(403, {"message": "Queue is full"}), (200, {"code": 429, "message": "slow"})]:
         found = error(status, body, Retry_After="30")
-        assert isinstance(found, SlowDown)
+        assert isinstance(found, RateLimited)
         assert found.retry_after == 30.0
