@@ -7,10 +7,15 @@ from contextlib import ExitStack
 
 import pytest
 
+from simulator.process import Simulator
 from tasks.musicapi import MusicApi, UpstreamError
+from voicequeue import Song, Stage
 
 #: The account's key; no text may ever have it in it.
 KEY = "key-of-the-account"
+
+AUDIO_URL = "https://recordings.example/anna-maria.mp3"
+SONG = Song(prompt="[Verse]\nla la", title="La", tags="folk")
 
 Connect = Callable[..., MusicApi]
 
@@ -43,3 +48,20 @@ def trouble(call: Callable[[], object]) -> UpstreamError:
     assert "://" not in text
     assert "127.0.0.1" not in text
     return caught.value
+
+
+@pytest.fixture
+def client(simulator: Simulator, connect: Connect) -> MusicApi:
+    """A client of the simulator."""
+    return connect(simulator.api_url)
+
+
+def order(client: MusicApi, stage: Stage = Stage.VOICE) -> str:
+    """Order a voice or a song."""
+    return client.create_voice(AUDIO_URL) if stage is Stage.VOICE else client.create_music("p1", SONG)
+
+
+def sent(simulator: Simulator) -> int:
+    """How many POSTs upstream got."""
+    calls = simulator.ledger(charges=False)["calls"]
+    return int(calls["create_voice"] + calls["create_music"])

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.musicapi import AmbiguousFailure, ConnectionFailed
 from tests.contract.conftest import Connect, trouble
-from tests.support.scripted import HANG_UP, Scripted, answer, one_answer
+from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"task_id": "t1"})
@@ -103,3 +103,31 @@ def test_a_proxy_that_opens_no_tunnel_cost_nothing(connect: Connect, through_pro
     assert [request.method for request in proxy.requests] == ["CONNECT"]
 
     unavailable(lambda: connect("https://musicapi.example").create_voice(AUDIO_URL))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_gets_its_login_and_nobody_else_does(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Of the environment's URL; upstream's key goes beside it only where the proxy is to pass on the request."""
+
+    def refuse(request: Request) -> Iterator[bytes]:
+        yield answer({"error": "no"}, status="400 Bad Request")
+
+    with Scripted(refuse) as proxy:
+        monkeypatch.setenv(f"{scheme}_proxy", proxy.url.replace("://", "://anna:s%40cret@"))
+        client = connect(f"{scheme}://musicapi.example")
+        for _ in range(2):
+            with pytest.raises(Exception, match=r"no connection|no"):
+                client.credits()
+
+    assert {request.headers["proxy-authorization"] for request in proxy.requests} == {"Basic YW5uYTpzQGNyZXQ="}
+    assert {request.method for request in proxy.requests} == {"CONNECT" if scheme == "https" else "GET"}
+    assert all(("authorization" in request.headers) == (scheme == "http") for request in proxy.requests)
+
+
+def test_a_proxy_of_another_kind_is_refused_at_the_start(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the first charge."""
+    monkeypatch.setenv("https_proxy", "socks5://proxy.example:1080")
+    with pytest.raises(ValueError, match="not by socks5://"):
+        connect("https://musicapi.example")

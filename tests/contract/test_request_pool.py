@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from tasks.musicapi import InvalidRequest, MusicApi, RequestPool, requests
 from tasks.musicapi.requests import ApiRequest
 from tests.contract.conftest import Connect
@@ -111,37 +109,6 @@ def test_each_call_is_made_within_what_is_given_for_it(connect: Connect) -> None
         told(pool)
 
     assert within == [("in", 0), ("out", 0), ("in", 1), ("out", 1)]
-
-
-# ── the way there ──────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_gets_its_login_and_nobody_else_does(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch, scheme: str
-) -> None:
-    """Of the environment's URL; upstream's key goes beside it only where the proxy is to pass on the request."""
-
-    def refuse(request: Request) -> Iterator[bytes]:
-        yield answer({"error": "no"}, status="400 Bad Request")
-
-    with Scripted(refuse) as proxy:
-        monkeypatch.setenv(f"{scheme}_proxy", proxy.url.replace("://", "://anna:s%40cret@"))
-        client = connect(f"{scheme}://musicapi.example")
-        for _ in range(2):
-            with pytest.raises(Exception, match=r"no connection|no"):
-                client.credits()
-
-    assert {request.headers["proxy-authorization"] for request in proxy.requests} == {"Basic YW5uYTpzQGNyZXQ="}
-    assert {request.method for request in proxy.requests} == {"CONNECT" if scheme == "https" else "GET"}
-    assert all(("authorization" in request.headers) == (scheme == "http") for request in proxy.requests)
-
-
-def test_a_proxy_of_another_kind_is_refused_at_the_start(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at the first charge."""
-    monkeypatch.setenv("https_proxy", "socks5://proxy.example:1080")
-    with pytest.raises(ValueError, match="not by socks5://"):
-        connect("https://musicapi.example")
 
 
 def test_a_client_is_closed_with_its_thread() -> None:

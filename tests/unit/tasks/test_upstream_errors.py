@@ -23,7 +23,7 @@ from tasks.musicapi import (
 )
 from tasks.musicapi.errors import error_from_response, error_status_in, response_time, retry_after
 from tasks.musicapi.response_body import MESSAGE_MAX, message_in, to_text
-from tests.unit.test_readings import ANY_JSON
+from tests.unit.tasks.response_bodies import ANY_JSON
 
 NOW = 1_800_000_000.0
 
