@@ -58,10 +58,10 @@ docs: $(READY)  ## Make the documentation site in build/docs; a broken link ends
 	@echo "build/docs/index.html; with its search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
 
 screenshots: $(READY) $(BROWSER)  ## Take the pictures in docs/images again
-	@$(BIN)/python -m tests.screenshots
+	@$(BIN)/python -m tests.tools.screenshots
 
 torture: $(READY)  ## Kill everything, again and again, then compare the books: SECONDS=180 SEED=7
-	@$(BIN)/python -m tests.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.tools.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 check: $(READY)  ## Lint, format check and strict types
 	$(BIN)/ruff check .

@@ -41,7 +41,8 @@ QUEUES = ("submit", "poll", "intake")
 def celery_root(prefix: str) -> str:
     """Return what every key and channel of Celery begins with, so that queues in one Redis have nothing in common.
 
-    kombu adds it to some commands one by one: tests/integration/test_broker_keys.py watches what a new version sends.
+    kombu adds it to some commands one by one: tests/integration/processes/test_broker_keys.py watches what a new
+    version sends.
     """
     return f"{{{prefix}}}:celery:"
 

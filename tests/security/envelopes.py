@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from tests.acceptance.messages import INTAKE, NAME, envelope
+from tests.support.messages import INTAKE, NAME, envelope
 
 GOOD = {"audio_url": "https://recordings.example/good.wav"}
 

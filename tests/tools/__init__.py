@@ -1,0 +1,1 @@
+"""Tools beside the tests: `make torture` and `make screenshots`."""

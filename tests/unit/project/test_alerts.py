@@ -1,0 +1,214 @@
+"""The alert rules and the dashboard: promtool takes them, each alert fires when it should, and each number exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+
+from tests.store.life import put
+from tests.support.jobs import sung
+from tests.support.promtool import MISSING, executable
+from voicequeue.storage.job_store import Store
+from workers.gateway.metrics import Numbers
+
+ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / "config"
+RULES = CONFIG / "prometheus" / "alerts.yml"
+ALERTS: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]
+]
+
+#: A queue that is well, minute by minute for an hour and a half.
+CALM = {
+    'up{job="voicequeue"}': "1x90",
+    'voicequeue_pulse_age_seconds{kind="worker",worker="a"}': "1x90",
+    'voicequeue_gate_closed{reason="unauthorized"}': "0x90",
+    'voicequeue_gate_closed{reason="out_of_credits"}': "0x90",
+    'voicequeue_gate_closed{reason="upstream_down"}': "0x90",
+    'voicequeue_gate_closed{reason="paused"}': "0x90",
+    'voicequeue_gate_closed{reason="paused.music"}': "0x90",
+    'voicequeue_backlog_jobs{priority="normal"}': "100x90",
+    'voicequeue_oldest_queued_seconds{priority="normal"}': "600x90",
+    'voicequeue_oldest_queued_seconds{priority="bulk"}': "90000x90",
+    'voicequeue_jobs{state="unsure",stage="voice"}': "0x90",
+    "voicequeue_credits_left": "10000x90",
+    "voicequeue_credits_floor": "0x90",
+    "voicequeue_credits_committed": "100x90",
+    "voicequeue_credits_unexplained": "4x90",
+    'voicequeue_upstream_requests_total{operation="task",outcome="ok"}': "0+600x90",
+    'voicequeue_upstream_requests_total{operation="task",outcome="no_answer"}': "0+6x90",
+    'voicequeue_callbacks{state="pending"}': "3x90",
+    'voicequeue_callbacks{state="undelivered"}': "0x90",
+    'voicequeue_callback_tries_total{outcome="delivered"}': "0+60x90",
+    'voicequeue_callback_tries_total{outcome="again"}': "0+6x90",
+    'voicequeue_pulse_age_seconds{kind="callbacks",worker="c"}': "1x90",
+    'voicequeue_archive_jobs{state="failed"}': "0x90",
+}
+
+#: What of that is otherwise when each alert is to fire.
+TROUBLE = {
+    "VoicequeueGatewayDown": {'up{job="voicequeue"}': "0x90"},
+    "VoicequeueNoPulse": {'voicequeue_pulse_age_seconds{kind="worker",worker="a"}': "1+60x90"},
+    "VoicequeueKeyRefused": {'voicequeue_gate_closed{reason="unauthorized"}': "1x90"},
+    "VoicequeueOutOfCredits": {'voicequeue_gate_closed{reason="out_of_credits"}': "1x90"},
+    "VoicequeueUpstreamDown": {'voicequeue_gate_closed{reason="upstream_down"}': "1x90"},
+    "VoicequeuePaused": {'voicequeue_gate_closed{reason="paused.music"}': "1x90"},
+    "VoicequeueOldestJobTooOld": {'voicequeue_oldest_queued_seconds{priority="normal"}': "4000+60x90"},
+    "VoicequeueUnsure": {'voicequeue_jobs{state="unsure",stage="voice"}': "2x90"},
+    "VoicequeueCreditsLow": {"voicequeue_credits_left": "450x90"},
+    "VoicequeueCreditsUnexplained": {"voicequeue_credits_unexplained": "0+1x90"},
+    "VoicequeueUpstreamErrors": {'voicequeue_upstream_requests_total{operation="task",outcome="no_answer"}': "0+60x90"},
+    "VoicequeueCallbacksUndelivered": {'voicequeue_callbacks{state="undelivered"}': "1x90"},
+    "VoicequeueCallbacksFailing": {'voicequeue_callback_tries_total{outcome="again"}': "0+90x90"},
+    "VoicequeueNobodyDelivers": {'voicequeue_pulse_age_seconds{kind="callbacks",worker="c"}': "1+60x90"},
+    "VoicequeueArchiveFailed": {'voicequeue_archive_jobs{state="failed"}': "1x90"},
+}
+
+
+def promtool(*arguments: object) -> str:
+    """What promtool says of that; it must be content."""
+    path = executable()
+    assert path, MISSING
+    done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_promtool_takes_the_rules_and_the_configuration(tmp_path: Path) -> None:
+    """As the compose file mounts them."""
+    key = tmp_path / "metrics_key"
+    key.touch()
+    text = (CONFIG / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
+    (tmp_path / "prometheus.yml").write_text(text.replace("/run/secrets/metrics_key", str(key)), encoding="utf-8")
+    (tmp_path / "alerts.yml").write_text(RULES.read_text(encoding="utf-8"), encoding="utf-8")
+
+    assert f"SUCCESS: {len(ALERTS)} rules found" in promtool("check", "rules", RULES)
+    assert "SUCCESS" in promtool("check", "config", tmp_path / "prometheus.yml")
+
+
+@pytest.fixture(scope="module")
+def firing() -> dict[str, set[str]]:
+    """By what is wrong: the alerts that are to fire, and no other."""
+    return {"": set(), **{alert: {alert} for alert in TROUBLE}}
+
+
+def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path: Path, firing: dict[str, set[str]]) -> None:
+    """Each alone, in a queue that is well otherwise; nothing in one that is."""
+    assert set(TROUBLE) == {rule["alert"] for rule in ALERTS}
+    cases = [_case(TROUBLE.get(trouble, {}), expected) for trouble, expected in firing.items()]
+    told = tmp_path / "cases.yml"
+    told.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
+
+    promtool("test", "rules", told)
+
+
+def test_a_queue_that_is_well_hides_no_trouble_of_another(tmp_path: Path, firing: dict[str, set[str]]) -> None:
+    """One Prometheus scrapes the gateways of several queues: each alert is about one of them."""
+    cases = []
+    for trouble, expected in firing.items():
+        case = _case(_of_instance("b", {**CALM, **TROUBLE.get(trouble, {})}), expected, calm=_of_instance("a", CALM))
+        cases.append(case)
+    told = tmp_path / "cases.yml"
+    told.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
+
+    promtool("test", "rules", told)
+
+
+def _of_instance(name: str, series: dict[str, str]) -> dict[str, str]:
+    """The same series, scraped from that gateway."""
+    return {
+        f'{metric.removesuffix("}")}{"," if "{" in metric else "{"}instance="{name}"}}': values
+        for metric, values in series.items()
+    }
+
+
+def _case(trouble: dict[str, str], expected: set[str], *, calm: dict[str, str] = CALM) -> dict[str, Any]:
+    """Which alerts fire is asked for as Prometheus tells it itself: by the series ALERTS."""
+    series = [{"series": name, "values": values} for name, values in {**calm, **trouble}.items()]
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(expected)]
+    return {
+        "interval": "1m",
+        "input_series": series,
+        "promql_expr_test": [{"expr": firing, "eval_time": "85m", "exp_samples": samples}],
+    }
+
+
+def test_every_alert_says_what_to_do(firing: dict[str, set[str]]) -> None:
+    """In a place that is there."""
+    page = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+
+    for rule in ALERTS:
+        assert {"summary", "description", "runbook"} == set(rule["annotations"])
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+        section = page.partition(f"### {rule['alert']}\n")[2].partition("\n#")[0]
+        assert [part for part in ("**It means**", "**Look at**", "**Do**") if part not in section] == []
+        row = f"| [{rule['alert']}](runbook.md#{rule['alert'].lower()}) | {rule['labels']['severity']} |"
+        assert row in table
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+
+
+def exposed(store: Store) -> set[str]:
+    """The names of all metrics; of histograms and counters also those of their series."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Numbers(store))
+    for name in ("call", "stage", "lateness"):
+        store.tally.measure(name, "x", 1)
+    store.tally.flush()
+    text = generate_latest(registry).decode()
+    names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    return names | {f"{name}_{part}" for name in names for part in ("bucket", "sum", "count")}
+
+
+def test_every_number_that_rules_dashboard_and_docs_name_exists(store: Store) -> None:
+    """And the docs name every one."""
+    there = exposed(store)
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    dashboard = (CONFIG / "grafana" / "dashboards" / "voicequeue.json").read_text(encoding="utf-8")
+
+    for text in (RULES.read_text(encoding="utf-8"), dashboard, page):
+        assert set(re.findall(r"voicequeue_[a-z_]+", text)) - there == set()
+    documented = set(re.findall(r"`(voicequeue_[a-z_]+)", page))
+    assert {name for name in there if not name.endswith(("_bucket", "_sum", "_count"))} <= documented
+
+
+def test_the_dashboard_is_one_that_grafana_loads() -> None:
+    """Panels with queries on the provisioned source, of one gateway, side by side on its grid."""
+    dashboard = json.loads((CONFIG / "grafana" / "dashboards" / "voicequeue.json").read_text(encoding="utf-8"))
+    source = yaml.safe_load((CONFIG / "grafana" / "datasources.yml").read_text(encoding="utf-8"))["datasources"][0]
+
+    assert [each["name"] for each in dashboard["templating"]["list"]] == ["gateway"]
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        assert panel["title"]
+        assert panel["datasource"]["uid"] == source["uid"]
+        for target in panel["targets"]:
+            assert target["expr"].count("voicequeue_") == target["expr"].count('{instance="$gateway"')
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert at["x"] + at["w"] <= 24
+        assert not cells & taken
+        taken |= cells
+
+
+def test_a_scrape_names_no_batch_and_no_job(store: Store) -> None:
+    """Labels come from closed sets: a million jobs are as many series as one."""
+    before = len(exposed(store))
+    put(store, *(sung(key=f"k{n}", batch=f"secret-{n}", audio_url=f"https://a.example/{n}.wav") for n in range(50)))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Numbers(store))
+    text = generate_latest(registry).decode()
+
+    assert len(exposed(store)) == before
+    assert 'voicequeue_backlog_jobs{priority="normal"} 50.0' in text
+    assert "secret-" not in text
+    assert "a.example" not in text

@@ -1,0 +1,349 @@
+"""The files that run it elsewhere: Procfile, compose file, image."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config.celeryconfig import configuration
+from config.settings import Settings, setting_names
+from tests.support import composed
+from tests.support.composed import COMPOSE, ROOT
+from voicequeue.domain.timeouts import Patience
+from workers.dependencies import STORE_WAIT_S, build_callbacks
+from workers.local.stack import procfile
+
+#: What compose wants from .env before it starts anything: `make secrets`, and the key of the account.
+REQUIRED = {
+    "FLOWER_BASIC_AUTH",
+    "MUSICAPI_KEY",
+    "VALKEY_APP_PASSWORD",
+    "VALKEY_FLOWER_PASSWORD",
+    "VOICEQUEUE_CALLBACK_SECRET",
+    "VOICEQUEUE_SECRET",
+}
+
+#: The secrets that each service is given, of all in its environment. None has one that it does not need.
+SECRETS = {
+    "worker": {"REDIS_URL", "MUSICAPI_KEY", "VOICEQUEUE_SECRET", "VOICEQUEUE_ARCHIVE"},
+    "callbacks": {"REDIS_URL", "VOICEQUEUE_CALLBACK_SECRET"},
+    "archive": {"REDIS_URL", "VOICEQUEUE_ARCHIVE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+    "web": {"REDIS_URL", "VOICEQUEUE_SECRET", "VOICEQUEUE_API_KEYS"},
+    "flower": {"REDIS_URL", "FLOWER_BASIC_AUTH"},
+    "valkey": {"VALKEY_APP_PASSWORD", "VALKEY_FLOWER_PASSWORD"},
+    "prometheus": set[str](),
+    "grafana": set[str](),
+}
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """The compose file's services."""
+    return composed.services()
+
+
+def test_the_compose_file_follows_the_compose_specification() -> None:
+    """Checked against the specification's own schema."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed here")
+def test_compose_itself_reads_the_file() -> None:
+    """Where docker-compose is there, it resolves every variable and anchor."""
+    env = {**os.environ, **dict.fromkeys(REQUIRED, "k")}
+    command = ["docker-compose", "-f", str(COMPOSE), "config"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(yaml.safe_load(done.stdout)["services"]) >= {*procfile(), "valkey"}
+
+
+def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) -> None:
+    """The same processes, with the same commands but for their names and log level."""
+    assert set(services) == {*procfile(), "valkey", "prometheus", "grafana"}
+    assert " ".join(services["flower"]["command"]) == procfile()["flower"].removeprefix("exec ")
+    for name in ("callbacks", "archive"):
+        command = procfile()[name].removeprefix("exec ").replace(f"-n {name}-$$@%h ", "")
+        assert " ".join(services[name]["command"]) == command
+    assert " ".join(services["web"]["command"]) == procfile()["web"].removeprefix("exec ")
+    assert services["web"]["environment"]["WEB_ADDRESS"] == "0.0.0.0"  # the port is published on the host's loopback
+    image_runs = (ROOT / "Dockerfile").read_text(encoding="utf-8").rsplit("CMD ", 1)[1]
+    expected = procfile()["worker"].removeprefix("exec ").replace("-n worker-$$@%h ", "")
+    assert yaml.safe_load(image_runs) == expected.split()
+
+
+def test_the_compose_valkey_is_durable_and_never_evicts(services: dict[str, Any]) -> None:
+    """A lost record may be lost money: what was confirmed is on the disk."""
+    lines = (ROOT / "config" / "valkey.conf").read_text(encoding="utf-8").splitlines()
+    assert {"appendonly yes", "appendfsync always", "maxmemory-policy noeviction"} <= set(lines)
+    assert any(volume.startswith("./config/valkey.conf:") for volume in services["valkey"]["volumes"])
+    assert any(volume.endswith(":/data") for volume in services["valkey"]["volumes"])
+
+
+def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(services: dict[str, Any]) -> None:
+    """SIGKILL must never cut a POST in two, neither Docker's nor that of what the documentation shows."""
+    settings = Settings(_env_file=None)
+    assert settings.stop_s > settings.connect_timeout_s + settings.answer_timeout_s
+    text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "runbook.md"))
+    said = re.findall(
+        r"TimeoutStopSec=(\d+)|GracePeriodSeconds: (\d+)|grace_period: (\d+)s|SIGTERM, (?:and )?(\d+) s|(\d+) s\]", text
+    )
+    allowed = {int(number) for numbers in said for number in numbers if number}
+    allowed.add(int(services["worker"]["stop_grace_period"].removesuffix("s")))
+    assert len(said) >= 7
+    assert min(allowed) == max(allowed) > settings.stop_s
+
+
+def test_what_delivers_callbacks_gets_more_time_to_stop_than_a_task_may_take(services: dict[str, Any]) -> None:
+    """The last try is begun in time, and ends in its own; the claim holds until then."""
+    settings = Settings(_env_file=None)
+    patience = build_callbacks(settings).patience
+    longest = patience.lane_s + settings.callback_answer_s
+    assert int(services["callbacks"]["stop_grace_period"].removesuffix("s")) > longest
+    assert patience.lease_s > longest
+
+
+def test_no_time_limit_ends_a_task_that_waits_for_redis() -> None:
+    """Celery's clock stands while Redis is away: a limit would hit whatever the child does afterwards."""
+    settings = Settings(_env_file=None)
+    limits = configuration(settings)
+    longest = STORE_WAIT_S + Patience().submit_s + settings.connect_timeout_s + settings.answer_timeout_s
+    assert "task_soft_time_limit" not in limits
+    assert limits["task_time_limit"] > longest
+
+
+def test_monitoring_is_there_for_who_asks_and_on_this_machine_alone(services: dict[str, Any]) -> None:
+    """With its rules, its dashboard and a key of its own."""
+    for name in ("prometheus", "grafana"):
+        assert services[name]["profiles"] == ["monitoring"]
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
+        assert not services[name]["image"].endswith("latest")
+        for volume in services[name]["volumes"]:
+            source = volume.partition(":")[0]
+            assert not source.startswith("./") or (ROOT / source).exists()
+    assert services["prometheus"]["secrets"] == ["metrics_key"]
+
+
+def test_flower_keeps_its_history_on_a_volume(services: dict[str, Any]) -> None:
+    """A new image does not forget what the last one has seen; the folder is the user's."""
+    assert services["flower"]["environment"]["FLOWER_DB"].startswith("/flower/")
+    assert "flower:/flower" in services["flower"]["volumes"]
+    assert "--owner voicequeue /archive /flower /spool" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_flower_is_never_published_without_a_login(services: dict[str, Any]) -> None:
+    """Outside localhost it needs FLOWER_BASIC_AUTH, or compose refuses to start."""
+    with pytest.raises(composed.Unset, match="FLOWER_BASIC_AUTH"):
+        composed.environment(services["flower"], dict.fromkeys(REQUIRED - {"FLOWER_BASIC_AUTH"}, "k"))
+    assert all(port.startswith("127.0.0.1:") for port in services["flower"]["ports"])
+
+
+# ── what a container is given, and what it may do ─────────────────────────────────────────────────
+
+
+def test_each_service_is_given_the_secrets_that_it_needs_and_no_others(services: dict[str, Any]) -> None:
+    """Whoever gets into the gateway does not find the key that pays, nor the storage's keys."""
+    secret = (setting_names() - setting_names(secret=False)) | {"REDIS_URL", "FLOWER_BASIC_AUTH"}
+
+    for name, service in services.items():
+        given = set(service.get("environment", {}))
+        named = {setting for setting in given if re.search("PASSWORD$|ACCESS_KEY", setting)}
+        assert (name, (given & secret) | named) == (name, SECRETS[name])
+
+
+def test_compose_starts_nothing_without_its_secrets(services: dict[str, Any]) -> None:
+    """It names each, and what makes them. None has a default."""
+    for missing in REQUIRED:
+        values = dict.fromkeys(REQUIRED - {missing}, "k")
+        with pytest.raises(composed.Unset, match=rf"{missing}: .*(run make secrets|set MUSICAPI_KEY)"):
+            [composed.environment(service, values) for service in services.values()]
+
+
+def test_a_container_has_no_rights_that_its_process_does_not_need(services: dict[str, Any]) -> None:
+    """No capabilities, no way to new ones, nothing to write to but what is named, and no image runs as root."""
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service
+        assert "privileged" not in service
+        assert service["read_only"] is True
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["tmpfs"]
+        assert service["pids_limit"] > 0
+        for volume in service.get("volumes", []):
+            assert volume.endswith(":ro") or not volume.startswith(("./", "/")), f"{name} may write to this host"
+    assert services["valkey"]["user"] == "valkey"
+    assert "\nUSER voicequeue\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_valkey_is_reached_by_our_processes_alone(services: dict[str, Any]) -> None:
+    """Not from the host, not from the monitoring, and it reaches nothing itself."""
+    whole = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    beside = {
+        name for name, service in services.items() if set(service["networks"]) & set(services["valkey"]["networks"])
+    }
+
+    assert services["valkey"]["networks"] == ["store"]
+    assert "ports" not in services["valkey"]
+    assert whole["networks"]["store"] == {"internal": True}
+    assert beside == {*procfile(), "valkey"}
+    assert [name for name, service in services.items() if "monitoring" in service["networks"]] == [
+        "web",
+        "prometheus",
+        "grafana",
+    ]
+
+
+def test_no_password_is_in_a_command(services: dict[str, Any]) -> None:
+    """`docker inspect` and `ps` show commands. That of the healthcheck's user is none."""
+    for service in services.values():
+        commands = f"{service.get('command')} {service.get('entrypoint')} {service.get('healthcheck')}"
+        assert "$" not in commands
+
+
+def test_the_healthcheck_logs_in_and_fails_on_an_error(services: dict[str, Any]) -> None:
+    """Without -e valkey-cli calls "not allowed" a success."""
+    check = services["valkey"]["healthcheck"]["test"]
+    rules = (ROOT / "config" / "valkey" / "users.acl").read_text(encoding="utf-8")
+
+    assert check == ["CMD", "valkey-cli", "-e", "--no-auth-warning", "--user", "health", "--pass", "any", "ping"]
+    assert "\nuser health reset on nopass +ping\n" in rules
+    assert "\nuser default reset off\n" in rules
+
+
+@pytest.mark.parametrize(
+    ("content", "starts"), [("long-and-random\n", True), ("", False), ("  \n", False), (None, False)]
+)
+def test_grafana_does_not_start_with_an_empty_password(
+    services: dict[str, Any], tmp_path: Path, content: str | None, starts: bool
+) -> None:
+    """It would take `admin`."""
+    grafana = services["grafana"]
+    file = tmp_path / "grafana_password"
+    if content is not None:
+        file.write_text(content)
+    (tmp_path / "run.sh").write_text("#!/bin/sh\necho started\n")
+    (tmp_path / "run.sh").chmod(0o755)
+    shell, option, script = grafana["entrypoint"]
+    script = script.replace("/run/secrets", str(tmp_path)).replace("/run.sh", str(tmp_path / "run.sh"))
+
+    done = subprocess.run([shell, option, script], capture_output=True, text=True, check=False)
+
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
+    assert (done.stdout, done.returncode) == (("started\n", 0) if starts else ("", 1))
+
+
+def test_the_image_holds_the_code_and_nothing_that_lies_beside_it() -> None:
+    """Neither .env nor .secrets, nor the history; whatever is new is left out until it is named."""
+    first, *rest = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+
+    assert first == "*"
+    assert {"**/.*", "**/__pycache__"} == {line for line in rest if not line.startswith("!")}
+    assert rest.index("**/.*") > max(rest.index(line) for line in rest if line.startswith("!"))
+    assert not any("." in line[1:2] or "secret" in line for line in rest if line.startswith("!"))
+
+
+def test_the_administrator_comes_in_by_a_password_that_is_in_no_command(tmp_path: Path) -> None:
+    """Within the container alone, where it is made at each start."""
+    (tmp_path / "admin").write_text("long-and-random")
+    (tmp_path / "valkey-cli").write_text('#!/bin/sh\necho "$REDISCLI_AUTH: $*"\n')
+    (tmp_path / "valkey-cli").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VALKEY_RUN": str(tmp_path)}
+    command = [str(ROOT / "config" / "valkey" / "admin.sh"), "CONFIG", "GET", "save"]
+
+    said = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+
+    assert said == "long-and-random: --user admin CONFIG GET save\n"
+
+
+# ── the secrets that are made ─────────────────────────────────────────────────────────────────────
+
+
+def make_secrets(folder: Path) -> str:
+    """What `make secrets` says."""
+    command = ["sh", str(ROOT / "config" / "secrets.sh")]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_make_secrets_makes_all_that_compose_wants_for_its_user_alone(services: dict[str, Any], tmp_path: Path) -> None:
+    """Long, random, of letters and digits that need no quoting, and taken by the settings. It says none of them."""
+    said = make_secrets(tmp_path)
+    values = composed.read_values(tmp_path / ".env")
+    grafana = tmp_path / ".secrets" / "grafana_password"
+
+    assert set(values) == REQUIRED - {"MUSICAPI_KEY"}
+    assert "MUSICAPI_KEY" in said
+    assert all(re.fullmatch(r"(whsec_|operator:)?[0-9a-f]{64}", value) for value in values.values())
+    assert len(set(values.values()) | {grafana.read_text()}) == len(values) + 1
+    assert not any(value in said for value in (*values.values(), grafana.read_text()))
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert grafana.parent.stat().st_mode & 0o777 == 0o700
+    for service in services.values():
+        composed.environment(service, {**values, "MUSICAPI_KEY": "k"})
+    assert Settings(_env_file=tmp_path / ".env").callback_secret.get_secret_value()
+
+
+def test_make_secrets_changes_nothing_that_is_there(tmp_path: Path) -> None:
+    """Not on a second run, and not what somebody has set; an empty value is none."""
+    (tmp_path / ".env").write_text("FLOWER_BASIC_AUTH=me:mine-and-long\nVALKEY_APP_PASSWORD=\nMUSICAPI_KEY=k")
+    make_secrets(tmp_path)
+    before, grafana = (tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "grafana_password").read_text()
+
+    assert make_secrets(tmp_path) == ""
+    assert (tmp_path / ".env").read_text() == before
+    assert (tmp_path / ".secrets" / "grafana_password").read_text() == grafana
+    values = composed.read_values(tmp_path / ".env")
+    assert (values["FLOWER_BASIC_AUTH"], values["MUSICAPI_KEY"]) == ("me:mine-and-long", "k")
+    assert values["VALKEY_APP_PASSWORD"]
+
+
+@pytest.mark.parametrize("empty", ["", "''", '""', " # to do", "'' # to do", '""   ', "set before\nNAME="])
+def test_make_secrets_makes_what_only_looks_as_if_it_was_there(tmp_path: Path, empty: str) -> None:
+    """Compose would take it for empty, and the settings for no secret."""
+    names = sorted(REQUIRED - {"MUSICAPI_KEY"})
+    (tmp_path / ".env").write_text("".join(f"NAME={empty}\n".replace("NAME", name) for name in names))
+
+    said, values = make_secrets(tmp_path), composed.read_values(tmp_path / ".env")
+
+    assert {f"made {name} in .env" for name in names} <= set(said.splitlines())
+    assert all(re.fullmatch(r"(whsec_|operator:)?[0-9a-f]{64}", values[name]) for name in names)
+
+
+@pytest.mark.parametrize("value", ["short-1", "'short-1'", '"short-1" # and why'])
+def test_make_secrets_names_what_is_too_short_to_be_one(tmp_path: Path, value: str) -> None:
+    """And changes nothing: others may know it already."""
+    names = REQUIRED - {"MUSICAPI_KEY"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name in names))
+
+    said = make_secrets(tmp_path)
+
+    assert {line.split()[4] for line in said.splitlines() if "too short" in line} == {f"{name}," for name in names}
+    assert "short-1" not in said
+    assert [line for line in said.splitlines() if line.startswith("made ")] == ["made .secrets/grafana_password"]
+
+
+def test_make_secrets_looks_at_each_login_of_flower_and_calls_no_long_secret_short(tmp_path: Path) -> None:
+    """However it is quoted."""
+    names = REQUIRED - {"MUSICAPI_KEY"}
+    (tmp_path / ".env").write_text("".join(f"export {name} = '{'x' * 70}'   # mine\n" for name in names))
+    assert "too short" not in make_secrets(tmp_path)
+    (tmp_path / ".env").write_text(f"FLOWER_BASIC_AUTH=me:{'x' * 40},somebody-with-a-long-name:short-1\n")
+    assert "too short in .env: FLOWER_BASIC_AUTH" in make_secrets(tmp_path)
+
+
+def test_make_secrets_gives_receivers_of_callbacks_no_other_secret_unasked(tmp_path: Path) -> None:
+    """Where theirs follows from VOICEQUEUE_SECRET it says how to keep it."""
+    (tmp_path / ".env").write_text(f"VOICEQUEUE_SECRET={'0123456789abcdef' * 4}\n")
+
+    said = make_secrets(tmp_path)
+
+    assert "voicequeue callbacks --root-secret" in said
+    assert "VOICEQUEUE_CALLBACK_SECRET" not in composed.read_values(tmp_path / ".env")

@@ -1,0 +1,157 @@
+"""The settings: what they take, what they say, and that the documents know them all."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from config.celeryconfig import BROKER_TRANSPORT_OPTIONS, configuration
+from config.settings import BadSettings, Settings, explain, load
+from voicequeue.auth import signatures
+from voicequeue.domain.gate import SUBMIT_RATE_MIN
+from workers.dependencies import callback_secrets
+from workers.doctor import known_settings
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting is given, neither in the environment nor in a file."""
+    for name in environment_names():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def environment_names() -> list[str]:
+    """Every setting, as the environment knows it."""
+    return [
+        str(field.validation_alias) if field.validation_alias else f"VOICEQUEUE_{name.upper()}"
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("VOICEQUEUE_MAX_IN_FLIGHT", "0", "greater than or equal to 1"),
+        ("VOICEQUEUE_MAX_IN_FLIGHT", "many", "valid integer"),
+        ("VOICEQUEUE_POLL_MAX_S", "61", "less than or equal to 60"),
+        ("VOICEQUEUE_PREFIX", "{x}", "pattern"),
+        ("MUSICAPI_BASE_URL", "api.musicapi.ai", "pattern"),
+        ("VOICEQUEUE_CALLBACK_SECRET", "whsec_c2hvcnQ=", "24 to 64 bytes"),
+        ("VOICEQUEUE_CALLBACK_SECRET", f"whsec_{'YWFh' * 8} YWFhYWFh", "24 to 64 bytes"),
+        ("VOICEQUEUE_CALLBACK_ALLOW", "https://inner.example", "names of hosts"),
+        ("VOICEQUEUE_CALLBACK_ALLOW", "10.0.0.0/33", "names of hosts"),
+        ("VOICEQUEUE_CALLBACK_ALLOW", "*.inner.example", "names of hosts"),
+        ("VOICEQUEUE_ARCHIVE", "../songs", "must be a folder, or a URL that fsspec knows"),
+        ("VOICEQUEUE_ARCHIVE", "simplecache::s3://bucket", "must be a folder, or a URL that fsspec knows"),
+        ("VOICEQUEUE_AUDIO_ALLOW", "http://cdn", "must be names of hosts"),
+        ("VOICEQUEUE_SECRET", "0123456789abcdef0123456789abcde", "at least 32 characters"),
+        ("VOICEQUEUE_SECRET", "secret" * 20, "8 of them different"),
+        ("VOICEQUEUE_SECRET", "x" * 1000, "openssl rand -hex 32"),
+    ],
+)
+def test_a_bad_setting_names_itself_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    """The error has the environment's name for the setting, and not its value."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValidationError) as error:
+        Settings()
+
+    text = explain(error.value)
+    assert text.startswith(f"{name}: ")
+    assert says in text
+    assert value not in text or len(value) < 5
+
+
+def test_callbacks_take_several_secrets_and_whatever_may_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets separated by spaces, each as receivers are given it; names, addresses and networks."""
+    several = f"whsec_{'YWFh' * 8} {signatures.callback_secret('x')}"
+    monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", several)
+    monkeypatch.setenv("VOICEQUEUE_CALLBACK_ALLOW", "inner.example, 10.0.0.0/8 [::1],127.0.0.1")
+
+    assert callback_secrets(Settings()) == several.split()
+    assert several not in repr(Settings())
+
+
+def test_callbacks_are_signed_with_what_follows_from_the_common_secret_where_none_is_their_own() -> None:
+    """The same each time, and not the common secret; without any nothing can be signed."""
+    common = "the common secret of all these processes"
+    [derived] = callback_secrets(Settings(secret=SecretStr(common)))
+
+    assert derived == signatures.callback_secret(common) != signatures.callback_secret("another")
+    assert callback_secrets(Settings(callback_secret=SecretStr(derived))) == [derived]
+    assert callback_secrets(Settings()) == []
+
+
+def test_a_secret_that_openssl_makes_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one of half the length that the hint gives."""
+    for size in (16, 32):
+        monkeypatch.setenv("VOICEQUEUE_SECRET", secrets.token_hex(size))
+        assert load().secret.get_secret_value()
+
+
+def test_polls_that_are_never_due_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least time between polls is not above the most."""
+    monkeypatch.setenv("VOICEQUEUE_POLL_MIN_S", "30")
+
+    with pytest.raises(BadSettings, match="VOICEQUEUE_POLL_MIN_S: 30 is more than VOICEQUEUE_POLL_MAX_S, 25"):
+        load()
+
+
+def test_webhooks_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A public URL without a secret would let anybody forge them."""
+    monkeypatch.setenv("VOICEQUEUE_PUBLIC_URL", "https://voices.example")
+
+    with pytest.raises(BadSettings, match="VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL"):
+        load()
+
+
+def test_times_may_be_fractions_of_a_second_and_a_file_is_read(tmp_path: Path) -> None:
+    """`.env` in the working folder counts."""
+    (tmp_path / ".env").write_text("VOICEQUEUE_PULSE_S=0.05\nMUSICAPI_KEY=secret-key\n")
+
+    found = load()
+
+    assert found.pulse_s == 0.05
+    assert found.musicapi_key.get_secret_value() == "secret-key"
+    assert "secret-key" not in repr(found)
+
+
+def test_every_setting_is_in_the_documents() -> None:
+    """Nobody has to read the code to find a knob."""
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert [name for name in environment_names() if f"`{name}`" not in text] == []
+
+
+def test_no_countdown_outlives_the_brokers_patience() -> None:
+    """A message that a worker holds longer than the visibility timeout would run twice."""
+    longest = max(meta.le for meta in Settings.model_fields["poll_max_s"].metadata if hasattr(meta, "le"))
+    assert longest * 3 <= BROKER_TRANSPORT_OPTIONS["visibility_timeout"]
+    assert "worker_eta_task_limit" not in configuration(Settings())
+
+
+def test_the_doctor_knows_every_setting_that_the_documents_name() -> None:
+    """Else it would call one a typing error; the other way round, one would be documented nowhere."""
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(VOICEQUEUE_[A-Z_]+)`", page))
+
+    assert named == {name for name in known_settings() if name.startswith("VOICEQUEUE_")}
+
+
+def test_the_least_submit_rate_is_the_same_everywhere() -> None:
+    """In the settings, for whoever sets it while it runs, and for the scripts."""
+    flow = (files("voicequeue.storage.scripts") / "lib" / "flow.lua").read_text(encoding="utf-8")
+
+    assert f"local RATE_MIN = {SUBMIT_RATE_MIN:g}\n" in flow
+    assert Settings(_env_file=None, submit_rate=SUBMIT_RATE_MIN).submit_rate == SUBMIT_RATE_MIN
+    with pytest.raises(ValidationError):
+        Settings(_env_file=None, submit_rate=SUBMIT_RATE_MIN / 2)
