@@ -1,4 +1,4 @@
-"""The client of MusicAPI, as the workers use it."""
+"""Clients of the simulator and of scripted servers, as the workers use them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simulator.process import Simulator
 from tasks.musicapi import MusicApi, UpstreamError
 from voicequeue import Song, Stage
 
-#: The account's key; no text may ever have it in it.
+#: The key of the account; no text may contain it.
 KEY = "key-of-the-account"
 
 AUDIO_URL = "https://recordings.example/anna-maria.mp3"
@@ -20,14 +20,16 @@ SONG = Song(prompt="[Verse]\nla la", title="La", tags="folk")
 Connect = Callable[..., MusicApi]
 
 
-#: What the environment can say about the way to upstream.
-ROUTES = [name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())]
+#: Environment variables that select a proxy.
+PROXY_VARIABLES = [
+    name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+]
 
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
-    """Makes clients of a base URL that know of no proxy; they are closed when the test ends."""
-    for name in ROUTES:
+    """Create clients of a base URL that ignore the proxy environment; they are closed when the test ends."""
+    for name in PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     with ExitStack() as clients:
 
@@ -39,8 +41,8 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
         yield _connect
 
 
-def trouble(call: Callable[[], object]) -> UpstreamError:
-    """The error that a call ends with, which gives away neither the key nor an address."""
+def upstream_error(call: Callable[[], object]) -> UpstreamError:
+    """Return the error that a call raises; it reveals neither the key nor an address."""
     with pytest.raises(UpstreamError) as caught:
         call()
     text = repr(caught.value) + str(caught.value)
@@ -52,7 +54,7 @@ def trouble(call: Callable[[], object]) -> UpstreamError:
 
 @pytest.fixture
 def client(simulator: Simulator, connect: Connect) -> MusicApi:
-    """A client of the simulator."""
+    """Return a client of the simulator."""
     return connect(simulator.api_url)
 
 
@@ -62,6 +64,6 @@ def order(client: MusicApi, stage: Stage = Stage.VOICE) -> str:
 
 
 def sent(simulator: Simulator) -> int:
-    """How many POSTs upstream got."""
+    """Return the number of POSTs that upstream received."""
     calls = simulator.ledger(charges=False)["calls"]
     return int(calls["create_voice"] + calls["create_music"])

@@ -18,7 +18,7 @@ from tasks.musicapi import (
     UpstreamError,
 )
 from tests.conftest import eventually
-from tests.contract.conftest import SONG, order, sent, trouble
+from tests.contract.conftest import SONG, order, sent, upstream_error
 from voicequeue import Song
 from voicequeue.domain.stage import Stage
 
@@ -42,10 +42,10 @@ def test_a_refusal_costs_nothing_and_is_not_sent_again(
     text: str,
     place: str,
 ) -> None:
-    """Each has its error, with upstream's words, wherever they stand."""
+    """Each refusal raises its error with upstream's message, wherever the body contains it."""
     simulator.turn(**dials, error_place=place)
 
-    error = trouble(lambda: order(client))
+    error = upstream_error(lambda: order(client))
 
     assert type(error) is expected
     assert error.may_be_charged is False
@@ -73,10 +73,10 @@ def test_a_refusal_costs_nothing_and_is_not_sent_again(
 def test_a_refusal_in_other_words_or_in_the_body_costs_nothing(
     simulator: Simulator, client: MusicApi, name: str, expected: type[UpstreamError]
 ) -> None:
-    """What it says counts, wherever it says it."""
+    """The text decides, wherever the response contains it."""
     simulator.turn(refuse_match="anna", refuse_with=name)
 
-    error = trouble(lambda: order(client))
+    error = upstream_error(lambda: order(client))
 
     assert (type(error), error.may_be_charged) == (expected, False)
 
@@ -84,19 +84,19 @@ def test_a_refusal_in_other_words_or_in_the_body_costs_nothing(
 def test_moderated_lyrics_about_credits_are_not_taken_for_an_empty_account(
     simulator: Simulator, client: MusicApi
 ) -> None:
-    """One job's text must not hold back everybody."""
+    """The text of one job does not hold back the others."""
     simulator.turn(moderate_match="la la")
-    assert type(trouble(lambda: order(client, Stage.MUSIC))) is Moderated
+    assert type(upstream_error(lambda: order(client, Stage.MUSIC))) is Moderated
 
     simulator.turn(moderate_match="my credit card")
     song = Song(prompt="swipe my credit card")
-    assert type(trouble(lambda: client.create_music("p1", song))) is Moderated
+    assert type(upstream_error(lambda: client.create_music("p1", song))) is Moderated
 
 
 def test_a_request_that_breaks_the_contract_is_refused(simulator: Simulator, client: MusicApi) -> None:
-    """400 names the field, and the job will never succeed."""
-    assert type(trouble(lambda: client.create_voice("no url"))) is InvalidRequest
-    error = trouble(lambda: client.create_music("", SONG))
+    """The 400 response names the field, and the error is permanent."""
+    assert type(upstream_error(lambda: client.create_voice("no url"))) is InvalidRequest
+    error = upstream_error(lambda: client.create_music("", SONG))
 
     assert type(error) is InvalidRequest
     assert "persona_id" in error.message
@@ -105,47 +105,47 @@ def test_a_request_that_breaks_the_contract_is_refused(simulator: Simulator, cli
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_a_429_says_how_long_to_wait(simulator: Simulator, client: MusicApi, form: str) -> None:
-    """In either form of Retry-After; a date is of whole seconds."""
+    """Both forms of Retry-After are read; a date has a precision of one second."""
     simulator.turn(concurrency=0, retry_after=30, retry_after_form=form)
 
-    error = trouble(lambda: order(client))
+    error = upstream_error(lambda: order(client))
 
     assert isinstance(error, RateLimited)
     assert error.retry_after == pytest.approx(30, abs=2)
 
 
 def test_a_429_without_retry_after_leaves_the_wait_to_us(simulator: Simulator, client: MusicApi) -> None:
-    """No header, no number."""
+    """Without the header there is no delay."""
     simulator.turn(concurrency=0)
 
-    error = trouble(lambda: order(client))
+    error = upstream_error(lambda: order(client))
 
     assert isinstance(error, RateLimited)
     assert error.retry_after is None
 
 
 def test_an_unknown_task_is_refused(client: MusicApi) -> None:
-    """Also one whose id would lead somewhere else if it were put into a path as it is."""
+    """Ids with path characters are escaped."""
     for task_id in ("nobody", "../get-credits", "a/b?c=d#e"):
-        error = trouble(lambda task_id=task_id: client.get_task(task_id))  # type: ignore[misc]
+        error = upstream_error(lambda task_id=task_id: client.get_task(task_id))  # type: ignore[misc]
         assert type(error) is InvalidRequest
         assert error.message == "task not found."
 
 
-def test_a_wrong_key_is_told_on_every_call(simulator: Simulator, client: MusicApi) -> None:
-    """Also by the free ones."""
+def test_a_wrong_key_is_reported_for_every_request(simulator: Simulator, client: MusicApi) -> None:
+    """Free requests report a wrong key too."""
     simulator.turn(api_key="another key")
 
-    assert type(trouble(lambda: client.get_task("t1"))) is Unauthorized
-    assert type(trouble(client.credits)) is Unauthorized
+    assert type(upstream_error(lambda: client.get_task("t1"))) is Unauthorized
+    assert type(upstream_error(client.credits)) is Unauthorized
 
 
 def test_a_refused_connection_costs_nothing_and_passes(simulator: Simulator, client: MusicApi) -> None:
-    """Also where a connection was open before; the client needs nothing to work again."""
+    """Open connections are dropped, and the client recovers by itself."""
     order(client)
     simulator.refuse(for_s=0.2)
 
-    error = trouble(lambda: order(client))
+    error = upstream_error(lambda: order(client))
 
     assert type(error) is ConnectionFailed
     assert error.may_be_charged is False

@@ -1,4 +1,4 @@
-"""Many calls at once: who begins them hears of each once, with what came of it."""
+"""Concurrent requests: each completes once, with its own result."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ NUMBERS = range(9)
 
 
 def order(number: int) -> tuple[int, ApiRequest[str]]:
-    """The call that orders a voice of this number's recording."""
+    """Return the request that orders a voice from the recording with this number."""
     return number, requests.create_voice(f"https://recordings.example/{number}.mp3")
 
 
 def echo(request: Request) -> Iterator[bytes]:
-    """An order's task id is the URL that it came with."""
+    """Answer an order with the recording URL as its task id."""
     yield answer({"task_id": request.json()["audio_url"]})
 
 
-def told(pool: RequestPool[int, Any]) -> dict[int, Any]:
-    """What came of all calls, by what they were for."""
-    found: dict[int, Any] = {}
+def collect_all(pool: RequestPool[int, Any]) -> dict[int, Any]:
+    """Return the outcomes of all requests by key."""
+    outcomes: dict[int, Any] = {}
     while pool.is_open:
-        for each in pool.collect():
-            assert each.key not in found
-            assert each.duration_s >= 0
-            found[each.key] = each.outcome
-    return found
+        for completed in pool.collect():
+            assert completed.key not in outcomes
+            assert completed.duration_s >= 0
+            outcomes[completed.key] = completed.outcome
+    return outcomes
 
 
-def test_each_call_is_told_of_once_with_its_own_answer(connect: Connect) -> None:
-    """Also those that are begun while others are on their way."""
+def test_each_request_completes_once_with_its_own_answer(connect: Connect) -> None:
+    """This includes requests that are sent while others are in flight."""
     with Scripted(echo) as upstream:
         pool = RequestPool[int, str](connect(upstream.url, connections=4))
         pool.send([order(number) for number in NUMBERS[:5]])
         pool.send([order(number) for number in NUMBERS[5:]])
-        found = told(pool)
+        outcomes = collect_all(pool)
 
-    assert found == {number: f"https://recordings.example/{number}.mp3" for number in NUMBERS}
+    assert outcomes == {number: f"https://recordings.example/{number}.mp3" for number in NUMBERS}
     assert pool.collect() == []
 
 
-def test_as_many_calls_are_made_at_once_as_there_are_connections(connect: Connect) -> None:
-    """All three must be there before any is answered, and nobody else comes meanwhile."""
-    everybody = threading.Barrier(3, timeout=10)
+def test_as_many_requests_are_sent_at_once_as_there_are_connections(connect: Connect) -> None:
+    """Three requests arrive before any is answered, and no fourth."""
+    all_sent = threading.Barrier(3, timeout=10)
 
     def together(request: Request) -> Iterator[bytes]:
-        everybody.wait()
+        all_sent.wait()
         yield from echo(request)
 
     with Scripted(together) as upstream:
@@ -61,14 +61,14 @@ def test_as_many_calls_are_made_at_once_as_there_are_connections(connect: Connec
         assert pool.free_slots == 3
         pool.send([order(number) for number in NUMBERS])
         assert pool.free_slots == 0
-        assert len(told(pool)) == 9
+        assert len(collect_all(pool)) == 9
         assert pool.free_slots == 3
 
     assert upstream.accepted == 3
 
 
-def test_what_goes_wrong_with_one_is_told_of_that_one(connect: Connect) -> None:
-    """Upstream's error as a result, a defect of ours as the exception that it is."""
+def test_an_error_is_the_outcome_of_its_own_request(connect: Connect) -> None:
+    """An upstream error is a result; a defect raises its exception."""
 
     def second_is_refused(request: Request) -> Iterator[bytes]:
         refused = request.json()["audio_url"].endswith("/1.mp3")
@@ -82,19 +82,19 @@ def test_what_goes_wrong_with_one_is_told_of_that_one(connect: Connect) -> None:
         pool.send([order(0), order(1), (2, ApiRequest("create_voice", "POST", "/", defect, {"audio_url": "x"}))])
         results: dict[int, Any] = {}
         while pool.is_open:
-            for each in pool.collect():
+            for completed in pool.collect():
                 try:
-                    results[each.key] = each.result
+                    results[completed.key] = completed.result
                 except KeyError:
-                    results[each.key] = "raised"
+                    results[completed.key] = "raised"
 
     assert results[0] == "https://recordings.example/0.mp3"
     assert isinstance(results[1], InvalidRequest)
     assert results[2] == "raised"
 
 
-def test_each_call_is_made_within_what_is_given_for_it(connect: Connect) -> None:
-    """Spans of traces, say."""
+def test_each_request_runs_in_its_own_span(connect: Connect) -> None:
+    """Each request runs in its span."""
     within: list[tuple[str, int]] = []
 
     @contextmanager
@@ -106,13 +106,13 @@ def test_each_call_is_made_within_what_is_given_for_it(connect: Connect) -> None
     with Scripted(echo) as upstream:
         pool = RequestPool[int, str](connect(upstream.url, connections=1), noted)
         pool.send([order(0), order(1)])
-        told(pool)
+        collect_all(pool)
 
     assert within == [("in", 0), ("out", 0), ("in", 1), ("out", 1)]
 
 
 def test_a_client_is_closed_with_its_thread() -> None:
-    """Nothing stays behind."""
+    """Closing a client ends its thread."""
     before = set(threading.enumerate())
     MusicApi("http://127.0.0.1:9", "any").close()
 

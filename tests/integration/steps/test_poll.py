@@ -28,54 +28,54 @@ from voicequeue.domain.job import Code
 from voicequeue.domain.poll_schedule import PollPlan
 
 
-def asked(simulator: Simulator) -> int:
-    """How many polls upstream got."""
+def polls_sent(simulator: Simulator) -> int:
+    """Return the number of polls that upstream received."""
     return int(simulator.ledger(charges=False)["calls"]["task"])
 
 
-def asked_again(done: PollResult) -> list[str]:
-    """Ids that are to be asked about again, at whatever time."""
-    return [job_id for each in done.rounds for job_id in each.job_ids]
+def scheduled_ids(done: PollResult) -> list[str]:
+    """Return the ids of the jobs to poll again, at any time."""
+    return [job_id for poll_round in done.rounds for job_id in poll_round.job_ids]
 
 
-def why(job: Job) -> tuple[Code, Stage] | None:
-    """Why and where a job failed."""
+def failure_of(job: Job) -> tuple[Code, Stage] | None:
+    """Return the code and stage of a failure."""
     return (job.failure.code, job.failure.stage) if job.failure else None
 
 
 # ── not ready ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_not_ready_is_planned_and_a_second_message_finds_nothing_due(
+def test_a_task_in_progress_is_rescheduled_and_a_second_message_finds_nothing_due(
     bench: Bench, simulator: Simulator
 ) -> None:
-    """Messages never multiply: one asks, the other ends; when the time has come, one asks again."""
+    """Messages never multiply: one polls and is repeated when the time has come, the other ends."""
     simulator.turn(voice_s=60)
     job_ids = bench.ordered(*voices(3))
     bench.clock.now += POLL_S
 
     assert bench.poll(Stage.VOICE, job_ids) == PollResult(rounds=[PollRound(job_ids, POLL_S)])
     assert bench.poll(Stage.VOICE, job_ids) == PollResult()
-    assert asked(simulator) == 3
+    assert polls_sent(simulator) == 3
 
-    assert asked_again(bench.poll_when_due(Stage.VOICE, job_ids)) == job_ids
-    assert asked(simulator) == 6
+    assert scheduled_ids(bench.poll_when_due(Stage.VOICE, job_ids)) == job_ids
+    assert polls_sent(simulator) == 6
     assert bench.states(job_ids) == [State.PENDING] * 3
 
 
-def test_what_is_due_at_about_the_same_time_shares_a_message_from_then_on(bench: Bench, simulator: Simulator) -> None:
-    """Jobs that came one by one; the second one's message finds that it was asked for already."""
+def test_jobs_due_at_about_the_same_time_share_a_message_from_then_on(bench: Bench, simulator: Simulator) -> None:
+    """The jobs were submitted one by one; the message of the second finds it polled already."""
     simulator.turn(voice_s=60)
     first, second = bench.ordered(voice("a")), bench.ordered(voice("b"))
     bench.clock.now += POLL_S
 
     assert bench.poll(Stage.VOICE, first) == PollResult(rounds=[PollRound([*first, *second], POLL_S)])
     assert bench.poll(Stage.VOICE, second) == PollResult()
-    assert asked(simulator) == 2
+    assert polls_sent(simulator) == 2
 
 
-def test_what_is_due_at_different_times_parts(build: Build, simulator: Simulator) -> None:
-    """Each is asked about when it is its time: what shared a message before may be of different ages."""
+def test_jobs_due_at_different_times_get_separate_messages(build: Build, simulator: Simulator) -> None:
+    """Each job is polled when it is due, as the orders of one message may have different ages."""
     simulator.turn(voice_s=600)
     plain = build(simulator.api_url)
     plain.store.controls.set_schedule("voice", [40, 60, 100])
@@ -87,42 +87,42 @@ def test_what_is_due_at_different_times_parts(build: Build, simulator: Simulator
 
     rounds = bench.poll(Stage.VOICE, [*young, *old]).rounds
 
-    assert [each.job_ids for each in rounds] == [young, old]
-    assert [each.delay_s for each in rounds] == [pytest.approx(18, abs=1), pytest.approx(28, abs=1)]
-    assert [bench.poll(Stage.VOICE, each.job_ids) for each in rounds] == [PollResult(), PollResult()]
+    assert [poll_round.job_ids for poll_round in rounds] == [young, old]
+    assert [poll_round.delay_s for poll_round in rounds] == [pytest.approx(18, abs=1), pytest.approx(28, abs=1)]
+    assert [bench.poll(Stage.VOICE, poll_round.job_ids) for poll_round in rounds] == [PollResult(), PollResult()]
     bench.clock.now += rounds[0].delay_s
-    assert asked_again(bench.poll(Stage.VOICE, young)) == young
+    assert scheduled_ids(bench.poll(Stage.VOICE, young)) == young
 
 
-def test_a_poll_that_comes_early_asks_nothing(bench: Bench, simulator: Simulator) -> None:
-    """Nor does one of the other stage, or for a job that nobody knows."""
+def test_a_poll_before_its_time_sends_nothing(bench: Bench, simulator: Simulator) -> None:
+    """Neither does a poll of the other stage, or of an unknown job."""
     job_ids = bench.ordered(*voices(2))
 
     assert bench.poll(Stage.VOICE, job_ids) == PollResult()
-    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "nobody"]) == PollResult()
-    assert asked(simulator) == 0
+    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "unknown"]) == PollResult()
+    assert polls_sent(simulator) == 0
 
 
-def test_two_workers_with_the_same_chunk_ask_about_each_job_once(bench: Bench, simulator: Simulator) -> None:
-    """A job that one of them asks about is not due for the other."""
+def test_two_workers_with_the_same_chunk_poll_each_job_once(bench: Bench, simulator: Simulator) -> None:
+    """A job that one worker polls is not due for the other."""
     simulator.turn(voice_s=60)
     job_ids = bench.ordered(*voices(10))
     bench.clock.now += POLL_S
-    both = threading.Barrier(2)
+    both_ready = threading.Barrier(2)
 
     def work() -> PollResult:
-        both.wait()
+        both_ready.wait()
         return bench.poll(Stage.VOICE, job_ids)
 
     with ThreadPoolExecutor(2) as workers:
-        outcomes = [each.result() for each in [workers.submit(work), workers.submit(work)]]
+        outcomes = [future.result() for future in [workers.submit(work), workers.submit(work)]]
 
-    assert sorted(asked_again(outcomes[0]) + asked_again(outcomes[1])) == sorted(job_ids)
-    assert asked(simulator) == 10
+    assert sorted(scheduled_ids(outcomes[0]) + scheduled_ids(outcomes[1])) == sorted(job_ids)
+    assert polls_sent(simulator) == 10
 
 
 def test_a_poll_whose_worker_died_is_made_by_another_one(bench: Bench) -> None:
-    """It had claimed the job; when its time is over the job is due again."""
+    """The job is due again when the lease of the dead worker's claim has expired."""
     job_ids = bench.ordered(voice(song=None))
     bench.clock.now += POLL_S
     assert bench.store.claim(job_ids, Stage.VOICE, bench.clock.now, lease=90)
@@ -137,7 +137,7 @@ def test_a_poll_whose_worker_died_is_made_by_another_one(bench: Bench) -> None:
 
 @pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault not in ("lost_task", "hang", "drip")])
 def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulator, fault: str) -> None:
-    """Asking is free: no trouble of the way fails a job or makes upstream bear fewer; "slow down" is for orders too."""
+    """Polls are free: a failed request neither fails a job nor lowers the limit; a rate limit also holds back orders."""
     job_ids = bench.ordered(*voices(2))
     simulator.turn(get_faults={fault: 1})
     before = bench.store.controls.flow()
@@ -157,7 +157,7 @@ def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulat
 
 
 def test_a_voice_without_a_song_has_succeeded_with_its_persona(bench: Bench, simulator: Simulator) -> None:
-    """Nothing more is ordered, and its slot is free."""
+    """Nothing else is submitted, and its slot is free."""
     [job_id] = bench.ordered(voice(song=None))
 
     assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
@@ -174,7 +174,7 @@ def test_a_voice_without_a_song_has_succeeded_with_its_persona(bench: Bench, sim
 def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
     bench: Bench, simulator: Simulator, shape: str
 ) -> None:
-    """The credits are spent all the same, and are counted."""
+    """Its credits are spent and counted."""
     simulator.turn(voice_failure=1, failure_shape=shape)
     [job_id] = bench.ordered(voice())
 
@@ -183,7 +183,7 @@ def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
     assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     job = bench.job(job_id)
-    assert (job.state, why(job)) == (State.FAILED, (Code.UPSTREAM_FAILED, Stage.VOICE))
+    assert (job.state, failure_of(job)) == (State.FAILED, (Code.UPSTREAM_FAILED, Stage.VOICE))
     assert job.failure is not None
     assert ("no clear speaker" in job.failure.message) == (shape != "clips")
     assert bench.store.in_flight() == 0
@@ -191,7 +191,7 @@ def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
 
 
 def test_each_job_of_a_chunk_has_its_own_answer(bench: Bench, simulator: Simulator) -> None:
-    """One is ready, one failed, one is still worked on."""
+    """One job is ready, one failed, one is in progress."""
     simulator.turn(fail_match="bad", stall_match="slow")
     good, bad, slow = job_ids = bench.ordered(voice("good"), voice("bad"), voice("slow"))
 
@@ -203,7 +203,7 @@ def test_each_job_of_a_chunk_has_its_own_answer(bench: Bench, simulator: Simulat
 
 
 def test_an_answer_for_a_job_that_was_cancelled_meanwhile_is_dropped(build: Build, queue: VoiceQueue) -> None:
-    """Nothing is ordered for it any more, though its voice is there."""
+    """No song is submitted although its voice is ready."""
 
     def cancelling(request: Request) -> Iterator[bytes]:
         if request.method == "GET":

@@ -36,15 +36,15 @@ MANY = Limits(in_flight=1000, first_in_flight=1000)
 
 
 def charges(simulator: Simulator) -> list[tuple[str, str]]:
-    """The kind and the subject of every charge."""
+    """Return the kind and subject of every charge."""
     return [(charge["kind"], charge["subject"]) for charge in simulator.ledger()["charges"]]
 
 
-# ── the way it should go ───────────────────────────────────────────────────────────────────────
+# ── without errors ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator: Simulator) -> None:
-    """Voice, persona, song, clips: each step hands on to the next, and 19 credits are spent and counted."""
+    """Each step leads to the next; 19 credits are spent and counted."""
     job_id = voice().id()
 
     assert bench.ordered(voice()) == [job_id]
@@ -72,7 +72,7 @@ def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator:
 
 
 def test_a_job_with_a_persona_goes_to_its_song_at_once(bench: Bench, simulator: Simulator) -> None:
-    """No voice is made, and none is paid."""
+    """No voice is created or paid for."""
     spec = VoiceJob(persona_id="p1", song=SONG)
     [job_id] = bench.ordered(spec)
 
@@ -84,7 +84,7 @@ def test_a_job_with_a_persona_goes_to_its_song_at_once(bench: Bench, simulator: 
 
 
 def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
-    """The message's countdown and the record speak of the same moment."""
+    """The countdown of the message equals the due time of the record."""
     [job_id] = bench.admitted(voice())
 
     assert bench.submit(Stage.VOICE, [job_id]) == SubmitResult([job_id], poll_in_s=POLL_S)
@@ -93,8 +93,8 @@ def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
     assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease=1) != []
 
 
-def test_orders_that_are_asked_about_together_wait_as_long_as_one_would(bench: Bench) -> None:
-    """The first of many draws would always be early, and all would be asked about with it."""
+def test_orders_that_are_polled_together_share_one_delay(bench: Bench) -> None:
+    """They share one jitter value; otherwise the earliest of many draws would decide for all."""
     plan = PollPlan(10, 20, Random(7))
     drawn = replace(bench, services=replace(bench.services, plan=plan))
     job_ids = drawn.admitted(*voices(12))
@@ -103,7 +103,7 @@ def test_orders_that_are_asked_about_together_wait_as_long_as_one_would(bench: B
 
 
 def test_a_task_id_is_written_before_the_rest_of_its_chunk_is_answered(build: Build) -> None:
-    """A worker that dies now has lost nothing that was paid for."""
+    """A worker that dies now loses nothing that was paid for."""
     first, second = voice("first"), voice("second")
     stored_in_time: list[bool] = []
 
@@ -121,7 +121,7 @@ def test_a_task_id_is_written_before_the_rest_of_its_chunk_is_answered(build: Bu
 
 
 def test_the_orders_of_a_chunk_are_with_upstream_at_the_same_time(build: Build) -> None:
-    """As many as there are threads: none is answered before all of them have come."""
+    """As many requests as there are threads arrive before any is answered."""
     all_there = threading.Barrier(THREADS, timeout=20)
 
     def together(request: Request) -> Iterator[bytes]:
@@ -141,11 +141,12 @@ def test_the_orders_of_a_chunk_are_with_upstream_at_the_same_time(build: Build) 
 
 
 def test_a_message_that_comes_again_finds_nothing_to_do(bench: Bench, simulator: Simulator) -> None:
-    """Twice in one chunk, twice in a row, or of the other stage: each job is charged once."""
+    """Each job is charged once, whether it is repeated in a chunk, in a second message or in a message of the other
+    stage."""
     first, second = job_ids = bench.admitted(*voices(2))
 
     assert bench.submit(Stage.MUSIC, job_ids) == SubmitResult()
-    done = bench.submit(Stage.VOICE, [first, second, first, "nobody"])
+    done = bench.submit(Stage.VOICE, [first, second, first, "unknown"])
     assert bench.submit(Stage.VOICE, job_ids) == SubmitResult()
 
     assert sorted(done.pending) == sorted(job_ids)
@@ -154,16 +155,16 @@ def test_a_message_that_comes_again_finds_nothing_to_do(bench: Bench, simulator:
 
 
 def test_two_workers_with_the_same_chunk_charge_each_job_once(bench: Bench, simulator: Simulator) -> None:
-    """Each job is one worker's, and each worker polls its own."""
+    """Each job is claimed by one worker, which also polls it."""
     job_ids = bench.admitted(*voices(12))
-    both = threading.Barrier(2)
+    both_ready = threading.Barrier(2)
 
     def work() -> SubmitResult:
-        both.wait()
+        both_ready.wait()
         return bench.submit(Stage.VOICE, job_ids)
 
     with ThreadPoolExecutor(2) as workers:
-        outcomes = [each.result() for each in [workers.submit(work), workers.submit(work)]]
+        outcomes = [future.result() for future in [workers.submit(work), workers.submit(work)]]
 
     assert sorted(outcomes[0].pending + outcomes[1].pending) == sorted(job_ids)
     assert len(charges(simulator)) == 12
@@ -171,7 +172,7 @@ def test_two_workers_with_the_same_chunk_charge_each_job_once(bench: Bench, simu
 
 
 def test_an_order_whose_answer_was_lost_is_unsure_and_never_sent_again(bench: Bench, simulator: Simulator) -> None:
-    """The ledger shows the charge; the message comes again, and nothing follows from it."""
+    """The ledger shows the charge, and a repeated message has no effect."""
     simulator.turn(post_faults={"reset_after": 1})
     job_ids = bench.admitted(*voices(3))
 
@@ -188,21 +189,21 @@ def test_an_order_whose_answer_was_lost_is_unsure_and_never_sent_again(bench: Be
     assert bench.admit() == {}
 
 
-def test_a_claim_that_never_arrived_is_asked_for_anew_when_the_job_is_unsure_by_then(
+def test_a_job_whose_claim_reply_was_lost_is_submitted_again_though_it_became_unsure(
     bench: Bench, simulator: Simulator, valkey_url: str, prefix: str
 ) -> None:
-    """Redis was away for longer than the claim was trusted. Who asked for it knows that nothing was sent."""
+    """Redis was unavailable for longer than the lease. The worker without a claim has sent nothing."""
     [first, job_id] = bench.admitted(voice("first"), voice())
-    bench.submit(Stage.VOICE, [first])  # Redis knows the scripts
+    bench.submit(Stage.VOICE, [first])  # Redis has loaded the scripts
 
-    def given_up() -> None:
+    def expire_claim() -> None:
         job = bench.job(job_id)
         assert bench.store.apply([decisions.lost(job_id, job.version, Stage.VOICE)], bench.clock.now) == [True]
 
     with losing_way(valkey_url) as way, closing(connect(way.url)) as client:
-        unlucky = replace(bench, services=replace(bench.services, store=Store(client, prefix, limits=MANY)))
-        way.lose_the_answer_to(job_id, given_up)
-        done = unlucky.submit(Stage.VOICE, [job_id])
+        cut_off = replace(bench, services=replace(bench.services, store=Store(client, prefix, limits=MANY)))
+        way.lose_the_answer_to(job_id, expire_claim)
+        done = cut_off.submit(Stage.VOICE, [job_id])
 
     assert way.lost == 1
     assert done == SubmitResult(deferred=[job_id])

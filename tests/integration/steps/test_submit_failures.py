@@ -30,11 +30,11 @@ MANY = Limits(in_flight=1000, first_in_flight=1000)
 
 
 def charges(simulator: Simulator) -> list[tuple[str, str]]:
-    """The kind and the subject of every charge."""
+    """Return the kind and subject of every charge."""
     return [(charge["kind"], charge["subject"]) for charge in simulator.ledger()["charges"]]
 
 
-# ── one job's trouble ──────────────────────────────────────────────────────────────────────────
+# ── errors of one job ──────────────────────────────────────────────────────────────────────────
 
 ANSWERS = {
     "fine": answer({"task_id": "t1"}),
@@ -46,8 +46,8 @@ ANSWERS = {
 }
 
 
-def test_one_jobs_trouble_does_not_touch_its_chunk_mates(build: Build) -> None:
-    """Each job of a chunk has its own fate, and each was asked for once."""
+def test_the_error_of_one_job_does_not_affect_others_of_its_chunk(build: Build) -> None:
+    """Each job of a chunk has its own outcome and is sent once."""
     specs = [voice(name) for name in ANSWERS]
     with Scripted(lambda request: [ANSWERS[audio_of(request)]]) as upstream:
         bench = build(upstream.url)
@@ -68,7 +68,7 @@ def test_one_jobs_trouble_does_not_touch_its_chunk_mates(build: Build) -> None:
 
 
 def test_a_refused_job_has_failed_with_upstreams_words(build: Build) -> None:
-    """Code, stage and message are there for whoever asks; nothing was paid."""
+    """The failure contains code, stage and message; nothing was paid."""
     refused, moderated = voice("refused"), voice("moderated")
     with Scripted(lambda request: [ANSWERS[audio_of(request)]]) as upstream:
         bench = build(upstream.url)
@@ -83,10 +83,10 @@ def test_a_refused_job_has_failed_with_upstreams_words(build: Build) -> None:
     assert bench.store.controls.gate(bench.clock.now).open
 
 
-def test_a_record_that_cannot_be_read_does_not_touch_its_chunk_mates(
+def test_an_unreadable_record_does_not_affect_others_of_its_chunk(
     bench: Bench, simulator: Simulator, valkey_url: str, prefix: str
 ) -> None:
-    """A defect of one job is logged and left to the pulse; nothing is sent for it."""
+    """The defect is logged and deferred to maintenance; nothing is sent for the job."""
     first, spoilt, last = job_ids = bench.admitted(*voices(3))
     with connect(valkey_url) as redis:
         redis.hset(f"{{{prefix}}}:job:{spoilt}", "spec", "{")
@@ -97,37 +97,37 @@ def test_a_record_that_cannot_be_read_does_not_touch_its_chunk_mates(
     assert books_agree(bench, simulator)
 
 
-# ── everybody's trouble ────────────────────────────────────────────────────────────────────────
+# ── errors for all jobs ────────────────────────────────────────────────────────────────────────
 
 
 def wait(bench: Bench, seconds: float) -> None:
-    """Its time passes."""
+    """Advance the time."""
     bench.clock.now += seconds
 
 
-def ask_for_the_balance(bench: Bench, _: float) -> None:
-    """What the pulse does each minute."""
+def request_balance(bench: Bench, _: float) -> None:
+    """Request the balance, as maintenance does every minute."""
     now, spent = bench.clock.now, bench.store.credits()
     bench.store.controls.note_balance(bench.services.upstream.credits(), spent_before=spent, asked=now, now=now)
 
 
 def resume(bench: Bench, _: float) -> None:
-    """Somebody mended the key."""
+    """Resume after the key was replaced."""
     bench.store.controls.resume(bench.clock.now)
 
 
-#: Dials, the reason, until when it holds by itself, and what ends it.
+#: Dials, the reason of the hold, its duration in seconds, and what ends it.
 CLOSINGS: dict[str, tuple[dict[str, object], str, float | None, Callable[[Bench, float], None]]] = {
     "429": ({"concurrency": 0}, "cooldown", PATIENCE.cooldown_s, wait),
     "429 with Retry-After": ({"concurrency": 0, "retry_after": 30}, "cooldown", 30, wait),
-    "no credits": ({"credits": 3}, "out_of_credits", PATIENCE.cooldown_s, ask_for_the_balance),
-    "no subscription": ({"subscription": False}, "out_of_credits", PATIENCE.cooldown_s, ask_for_the_balance),
+    "no credits": ({"credits": 3}, "out_of_credits", PATIENCE.cooldown_s, request_balance),
+    "no subscription": ({"subscription": False}, "out_of_credits", PATIENCE.cooldown_s, request_balance),
     "a wrong key": ({"api_key": "another key"}, "unauthorized", None, resume),
 }
 
 
 @pytest.mark.parametrize(("dials", "reason", "for_s", "end"), CLOSINGS.values(), ids=CLOSINGS)
-def test_what_meets_everybody_closes_the_gate_and_fails_nobody(
+def test_an_error_for_all_jobs_closes_the_gate_and_fails_no_job(
     bench: Bench,
     simulator: Simulator,
     dials: dict[str, object],
@@ -135,7 +135,7 @@ def test_what_meets_everybody_closes_the_gate_and_fails_nobody(
     for_s: float | None,
     end: Callable[[Bench, float], None],
 ) -> None:
-    """The jobs are queued again, and are charged once when the time has come and the trouble is over."""
+    """The jobs are queued again, and are charged once when the hold has ended."""
     before = simulator.dials()
     simulator.turn(**dials)
     job_ids = bench.admitted(*voices(2))
@@ -164,15 +164,18 @@ def test_what_meets_everybody_closes_the_gate_and_fails_nobody(
 
 
 def _admitted(bench: Bench) -> list[str]:
-    """The voices that may be sent now."""
+    """Return the voices that may be submitted now."""
     return bench.admit().get(Stage.VOICE, [])
 
 
 def test_an_upstream_that_is_away_closes_the_gate_for_a_while(bench: Bench, build: Build, simulator: Simulator) -> None:
-    """A refused connection cost nothing: the job waits in the backlog. Five in a row, and one job is tried later."""
-    with Scripted(lambda _: []) as gone:
+    """A refused connection is not charged, and the job returns to the backlog.
+
+    After five in a row the gate closes, and one job is tried later.
+    """
+    with Scripted(lambda _: []) as stopped:
         pass
-    away = replace(bench, services=replace(bench.services, upstream=build(gone.url).services.upstream))
+    away = replace(bench, services=replace(bench.services, upstream=build(stopped.url).services.upstream))
     job_ids = away.admitted(*voices(5))
 
     away.submit(Stage.VOICE, job_ids[:4])
@@ -191,9 +194,9 @@ def test_an_upstream_that_is_away_closes_the_gate_for_a_while(bench: Bench, buil
 
 
 def test_behind_a_closed_gate_nothing_is_sent(bench: Bench, simulator: Simulator) -> None:
-    """Jobs that were admitted before it closed go back to the backlog, in their order."""
+    """Jobs that were admitted earlier return to the backlog in their order."""
     job_ids = bench.admitted(*voices(5))
-    bench.store.controls.close("paused", "by a person", bench.clock.now)
+    bench.store.controls.close("paused", "by an operator", bench.clock.now)
 
     assert bench.submit(Stage.VOICE, job_ids) == SubmitResult()
 
@@ -203,8 +206,8 @@ def test_behind_a_closed_gate_nothing_is_sent(bench: Bench, simulator: Simulator
     assert bench.store.in_flight() == 0
 
 
-def test_a_limit_that_is_met_amid_a_chunk_holds_back_the_rest(bench: Bench, simulator: Simulator) -> None:
-    """What upstream took is pending, all else is queued again; nothing fails and nothing is paid twice."""
+def test_a_limit_that_is_reached_within_a_chunk_holds_back_the_rest(bench: Bench, simulator: Simulator) -> None:
+    """Accepted orders are pending, the others are queued again; none fails or is paid twice."""
     simulator.turn(concurrency=2, voice_s=60)
     job_ids = bench.admitted(*(voice(f"voice-{number}", song=None) for number in range(8)))
 
@@ -225,8 +228,8 @@ def test_a_limit_that_is_met_amid_a_chunk_holds_back_the_rest(bench: Bench, simu
     assert books_agree(bench, simulator)
 
 
-def test_what_there_was_no_time_for_is_left_as_it_was(bench: Bench, simulator: Simulator) -> None:
-    """A task that took too long hands on the rest of its chunk, and nothing was sent for it."""
+def test_jobs_beyond_the_time_limit_stay_admitted(bench: Bench, simulator: Simulator) -> None:
+    """A task that reaches its time limit defers the remaining jobs, and nothing was sent for them."""
     job_ids = bench.admitted(*voices(3))
 
     assert bench.patient(submit_s=-1).submit(Stage.VOICE, job_ids) == SubmitResult(deferred=job_ids)
@@ -236,13 +239,13 @@ def test_what_there_was_no_time_for_is_left_as_it_was(bench: Bench, simulator: S
     assert bench.submit(Stage.VOICE, job_ids).pending == job_ids
 
 
-# ── a Redis that refuses ───────────────────────────────────────────────────────────────────────
+# ── Redis refuses writes ───────────────────────────────────────────────────────────────────────
 
 
-def test_an_answer_is_written_though_what_it_says_of_upstream_cannot_be(
+def test_an_answer_is_written_though_its_health_report_is_refused(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It was paid for: the job has its task id, and the log as well."""
+    """The order was paid for, so its task id is stored and logged."""
 
     def refuse(*_: object) -> None:
         raise RedisRefusalError("OOM command not allowed")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tasks.musicapi import MusicReady, TaskResult
 
-#: What Python's parser of JSON can give, beyond JSON itself: NaN, Infinity, numbers without end, half characters.
+#: Values of Python's JSON parser beyond JSON itself: NaN, Infinity, huge numbers, unpaired surrogates.
 SCALARS: st.SearchStrategy[Any] = (
     st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(st.characters())
 )
@@ -29,17 +29,17 @@ LINK = "https://cdn.example/1.mp3"
 
 
 def clip(state: str | None, clip_id: str | None = "c1", **fields: object) -> dict[str, object]:
-    """One clip as upstream gives it."""
-    given_fields = {"clip_id": clip_id, "state": state, **fields}
-    return {name: value for name, value in given_fields.items() if value is not None}
+    """Return one clip as upstream describes it."""
+    all_fields = {"clip_id": clip_id, "state": state, **fields}
+    return {name: value for name, value in all_fields.items() if value is not None}
 
 
 def sung(state: str | None = "succeeded", clip_id: str | None = "c1", **fields: object) -> dict[str, object]:
-    """One clip with its link."""
+    """Return one clip with its link."""
     return clip(state, clip_id, audio_url=LINK, **fields)
 
 
-def states(found: TaskResult | None) -> list[tuple[str, str]]:
-    """The ids and states of the clips that are ready."""
-    assert isinstance(found, MusicReady)
-    return [(each.clip_id, each.state) for each in found.clips]
+def states(result: TaskResult | None) -> list[tuple[str, str]]:
+    """Return the ids and states of the clips of a finished task."""
+    assert isinstance(result, MusicReady)
+    return [(song.clip_id, song.state) for song in result.clips]

@@ -49,8 +49,8 @@ from tests.unit.tasks.response_bodies import ANY_JSON, LINK
         {"code": 500, "message": "Internal error", "task_id": "t1"},
     ],
 )
-def test_a_task_id_is_found_wherever_it_stands(body: object) -> None:
-    """At the top or inside, whatever it is called and whatever else is said: an order with a task was charged."""
+def test_a_task_id_is_found_in_every_place(body: object) -> None:
+    """Its name, its place and the rest of the body do not matter: an order with a task id was charged."""
     assert accepted_task_id(body) == "t1"
 
 
@@ -58,12 +58,12 @@ def test_a_task_id_is_found_wherever_it_stands(body: object) -> None:
     "body", [{"task_id": 4711}, {"data": 4711}, {"data": {"id": 4711}}, {"taskIds": [4711]}, {"task_id": 4711.0}]
 )
 def test_a_task_id_may_be_a_number(body: object) -> None:
-    """As text it is asked about."""
+    """It is used as text."""
     assert accepted_task_id(body) == "4711"
 
 
 def test_a_webhook_names_a_task_only_where_it_is_called_so() -> None:
-    """The id of a clip, or of the event, is none of an order's."""
+    """The id of a clip or of the event is not that of a task."""
     songs = {"id": "event-1", "data": [{"id": "c1", "audio_url": LINK}]}
 
     assert task_id(songs) is None
@@ -108,7 +108,7 @@ def test_a_webhook_names_a_task_only_where_it_is_called_so() -> None:
     ],
 )
 def test_an_answer_without_a_task_id_cannot_be_read(body: object) -> None:
-    """None, so that nobody takes the order for accepted, or for refused."""
+    """The result is None: the order is neither accepted nor refused."""
     assert accepted_task_id(body) is None
 
 
@@ -134,26 +134,26 @@ def test_an_answer_without_a_task_id_cannot_be_read(body: object) -> None:
     ],
 )
 def test_both_kinds_of_credits_count(body: object, expected: int | None) -> None:
-    """Their sum; None where there is no number of credits."""
+    """The result is their sum, or None without a number."""
     assert account_credits(body) == expected
 
 
 @given(ANY_JSON)
 def test_no_json_is_too_strange_for_a_task_id(body: object) -> None:
-    """`accepted` never raises, and gives nothing that is empty or cannot be stored."""
-    found = accepted_task_id(body)
-    assert found is None or found.encode().strip()
+    """No body raises, and every id is non-empty and can be stored."""
+    accepted_id = accepted_task_id(body)
+    assert accepted_id is None or accepted_id.encode().strip()
 
 
 @given(ANY_JSON)
 def test_no_json_is_too_strange_for_a_balance(body: object) -> None:
-    """`credits_left` never raises."""
+    """No body raises."""
     assert isinstance(account_credits(body), int | None)
 
 
 @given(ANY_JSON)
 def test_no_song_gives_its_id_to_a_task(song: object) -> None:
-    """Whatever else it has: what is in a list of songs is called a task only where it says so."""
+    """An object in a list of songs gives no task id, whatever its other fields."""
     if isinstance(song, dict):
         song = {name: value for name, value in song.items() if name in ("title", "tags", "state", "status")}
         assert accepted_task_id({"code": 200, "data": {"clips": [{"id": "c1", **song}]}}) is None

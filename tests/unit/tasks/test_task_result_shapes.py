@@ -18,13 +18,13 @@ from voicequeue.domain.stage import Stage
 
 
 @given(ANY_JSON)
-def test_no_json_is_too_strange_for_a_reading(body: object) -> None:
-    """`reading` never raises, and what it finds can be written to a record and read again."""
+def test_no_json_is_too_strange_for_a_task_result(body: object) -> None:
+    """No body raises, and every result can be written to a record and read again."""
     match task_result(body):
         case MusicReady(clips):
-            assert any(each.is_finished for each in clips)
+            assert any(song.is_finished for song in clips)
             assert serialization.clips(serialization.clips_text(clips)) == clips
-            json.dumps([each.duration for each in clips], allow_nan=False)
+            json.dumps([song.duration for song in clips], allow_nan=False)
             serialization.clips_text(clips).encode()
         case VoiceReady(persona_id, name):
             assert persona_id.encode()
@@ -38,7 +38,7 @@ def test_no_json_is_too_strange_for_a_reading(body: object) -> None:
 
 # ── every shape ────────────────────────────────────────────────────────────────────────────────────
 
-#: The words that say so, in the spellings that are seen.
+#: State words in the spellings that were seen.
 DONE = st.sampled_from(["succeeded", "SUCCESS", "complete", "Completed", "done", "finished", "ok", "Active", "ready"])
 FAILED = st.sampled_from(["failed", "error", "CANCELLED", "canceled", "timeout", "expired", "rejected", "aborted"])
 ENDED = FAILED | st.sampled_from(["moderated", "blocked", "a word of next year"])
@@ -46,25 +46,25 @@ WORKING = st.sampled_from(["pending", "RUNNING", "in progress", "queued", "proce
 
 
 def camel(name: str) -> str:
-    """`audio_url` as `audioUrl`."""
+    """Return `audio_url` as `audioUrl`."""
     first, *rest = name.split("_")
     return first + "".join(part.title() for part in rest)
 
 
 @st.composite
-def spelled(draw: st.DrawFn, found: dict[str, Any]) -> dict[str, Any]:
-    """An object in another spelling, in another order."""
+def spelled(draw: st.DrawFn, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with other spellings and another order of its names."""
     spellings: list[Callable[[str], str]] = [str, camel, str.upper]
     spell = draw(st.sampled_from(spellings))
-    names = draw(st.permutations(list(found)))
-    return {spell(name): found[name] for name in names}
+    names = draw(st.permutations(list(fields)))
+    return {spell(name): fields[name] for name in names}
 
 
 @st.composite
 def enveloped(draw: st.DrawFn, inner: Any) -> Any:
-    """What an answer is about, in one of the envelopes, with a code or without."""
-    said: list[dict[str, Any]] = [{}, {"code": 200}, {"code": "200", "message": "success"}, {"success": True}]
-    status = draw(st.sampled_from(said))
+    """Return a body in one of the envelopes, with a code or without."""
+    statuses: list[dict[str, Any]] = [{}, {"code": 200}, {"code": "200", "message": "success"}, {"success": True}]
+    status = draw(st.sampled_from(statuses))
     places: list[Any] = [{"data": inner}, {"result": inner}, {"data": {"result": inner}}, {"data": {"data": inner}}]
     if isinstance(inner, dict):
         places.append(inner)
@@ -74,7 +74,7 @@ def enveloped(draw: st.DrawFn, inner: Any) -> Any:
 
 @st.composite
 def songs(draw: st.DrawFn, states: list[str | None]) -> Any:
-    """Songs in these states, as a list, in an object, or one alone; those that are done have a link."""
+    """Return songs in these states as a list, in an object, or as a single one; finished ones have a link."""
     id_name = draw(st.sampled_from(["clip_id", "id"]))
     state_name = draw(st.sampled_from(["state", "status"]))
     clips: list[Any] = []
@@ -97,28 +97,28 @@ _DONE = {"succeeded", "success", "complete", "completed", "done", "finished", "o
 def test_every_song_that_is_there_is_read(
     data: st.DataObject, done: list[str], over: list[str], stage: Stage | None
 ) -> None:
-    """In whatever shape: each link is found, and a twin that ended otherwise keeps none back."""
+    """Each link is found in every shape, and a twin that ended otherwise does not prevent the result."""
     body = data.draw(enveloped(data.draw(songs([*done, *over]))))
 
-    found = task_result(body, stage)
+    result = task_result(body, stage)
 
-    assert isinstance(found, MusicReady)
-    assert [each.audio_url for each in found.clips if each.is_finished] == [LINK] * len(done)
-    assert len(found.clips) == len(done) + len(over)
+    assert isinstance(result, MusicReady)
+    assert [song.audio_url for song in result.clips if song.is_finished] == [LINK] * len(done)
+    assert len(result.clips) == len(done) + len(over)
 
 
 @given(st.data(), DONE, WORKING)
 def test_no_song_is_ready_before_its_twin(data: st.DataObject, done: str, working: str) -> None:
-    """But the link that is there is known."""
-    found = task_result(data.draw(enveloped(data.draw(songs([done, working])))), Stage.MUSIC)
+    """The available link is returned."""
+    result = task_result(data.draw(enveloped(data.draw(songs([done, working])))), Stage.MUSIC)
 
-    assert isinstance(found, NotReady)
-    assert [each.audio_url for each in found.clips] == [LINK, None]
+    assert isinstance(result, NotReady)
+    assert [song.audio_url for song in result.clips] == [LINK, None]
 
 
 @given(st.data(), st.none() | DONE, st.sampled_from([None, Stage.VOICE]))
 def test_every_persona_that_is_there_is_read(data: st.DataObject, state: str | None, stage: Stage | None) -> None:
-    """In whatever shape, as an object or in a list."""
+    """The persona is found in every shape, as an object or in a list."""
     voice = data.draw(spelled({"persona_id": "p1", "name": "Anna", **({} if state is None else {"state": state})}))
     body = data.draw(enveloped(data.draw(st.sampled_from([voice, [voice]]))))
 
@@ -127,7 +127,7 @@ def test_every_persona_that_is_there_is_read(data: st.DataObject, state: str | N
 
 @given(st.data(), FAILED | WORKING, st.booleans())
 def test_a_state_comes_before_the_persona(data: st.DataObject, state: str, inside: bool) -> None:
-    """A voice that failed or is worked on is not sung with."""
+    """A failed or unfinished voice is not used."""
     voice = {"persona_id": "p1", **({"state": state} if inside else {})}
     body = data.draw(enveloped(data.draw(spelled(voice))))
     body = body if inside else {**body, "status": state}
@@ -135,7 +135,7 @@ def test_a_state_comes_before_the_persona(data: st.DataObject, state: str, insid
     assert isinstance(task_result(body, Stage.VOICE), NotReady | TaskFailed)
 
 
-#: What a layer may say of itself that no voice is to be believed beside.
+#: Fields of a layer that contradict a finished voice.
 DENIALS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.builds(dict, status=FAILED | WORKING | st.sampled_from(["new", "created", "paused", "a word of next year"])),
     st.builds(dict, code=st.sampled_from([400, 403, 429, 500, "500", 503, 10001]), message=st.text(max_size=9)),
@@ -144,10 +144,10 @@ DENIALS: st.SearchStrategy[dict[str, Any]] = st.one_of(
 
 
 @given(st.data(), DENIALS, st.none() | DONE, st.sampled_from(["outer", "middle", "inner"]))
-def test_no_voice_is_believed_where_any_layer_denies_it(
+def test_no_voice_is_ready_where_any_layer_denies_it(
     data: st.DataObject, denial: dict[str, Any], done: str | None, place: str
 ) -> None:
-    """Whatever the other layers say: a song is never ordered from such an answer."""
+    """The other layers do not matter: no song is ordered from such a body."""
     voice: dict[str, Any] = {"persona_id": "p1", **({} if done is None else {"state": done})}
     inner = {**voice, **denial} if place == "inner" else voice
     middle = {"data": data.draw(spelled(inner)), **(denial if place == "middle" else {"status": "SUCCESS"})}
@@ -158,7 +158,7 @@ def test_no_voice_is_believed_where_any_layer_denies_it(
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz_ ", min_size=1))
 def test_only_a_word_for_done_makes_a_voice_ready(word: str) -> None:
-    """Any other word is waited for, or is a failure."""
+    """Any other word means progress or a failure."""
     is_done = phase_of(word) is Phase.DONE or not word.strip()
 
     assert isinstance(task_result({"persona_id": "p1", "state": word}, Stage.VOICE), VoiceReady) is is_done
@@ -166,7 +166,7 @@ def test_only_a_word_for_done_makes_a_voice_ready(word: str) -> None:
 
 @given(st.data(), FAILED, st.sampled_from(list(Stage)))
 def test_every_failure_is_read_with_its_reason(data: st.DataObject, word: str, stage: Stage) -> None:
-    """For voices and songs alike."""
+    """This holds for voices and songs."""
     name = data.draw(st.sampled_from(["error", "message", "error_message", "reason"]))
     task = {data.draw(st.sampled_from(["state", "status"])): word, name: "no clear speaker"}
 
@@ -180,9 +180,9 @@ CLIPS = st.lists(
 
 @given(CLIPS, CLIPS)
 def test_no_link_is_lost_between_two_answers(earlier: list[Clip], later: list[Clip]) -> None:
-    """Whatever the later one says."""
+    """The later result does not matter."""
     both = merged(merged((), earlier), later)
 
-    finished = {each.clip_id for each in merged((), earlier) if each.is_finished}
-    assert finished <= {each.clip_id for each in both if each.is_finished}
+    finished = {song.clip_id for song in merged((), earlier) if song.is_finished}
+    assert finished <= {song.clip_id for song in both if song.is_finished}
     assert merged(both, both) == both

@@ -66,17 +66,17 @@ from voicequeue.domain.stage import Stage
         {"status": "error", "code": 200, "error": {"message": "Please try again in a minute."}},
     ],
 )
-def test_what_is_still_worked_on_is_not_ready(body: object) -> None:
-    """A word that says so, or clips of which not every one has settled with its link; the state before the persona."""
+def test_a_task_in_progress_is_not_ready(body: object) -> None:
+    """A state word says so, or not every clip has ended with its link; the state takes precedence over the persona."""
     assert isinstance(task_result(body), NotReady)
 
 
 def test_songs_that_are_not_ready_are_named_all_the_same() -> None:
-    """At the deadline those that have a link are taken."""
-    found = task_result({"data": [sung(), clip("running", "c2")]})
+    """At the deadline those with a link are the result."""
+    result = task_result({"data": [sung(), clip("running", "c2")]})
 
-    assert isinstance(found, NotReady)
-    assert [(each.clip_id, each.is_finished) for each in found.clips] == [("c1", True), ("c2", False)]
+    assert isinstance(result, NotReady)
+    assert [(song.clip_id, song.is_finished) for song in result.clips] == [("c1", True), ("c2", False)]
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_songs_that_are_not_ready_are_named_all_the_same() -> None:
     ],
 )
 def test_a_persona_id_is_a_ready_voice(body: object, name: str | None) -> None:
-    """With its name, where there is one."""
+    """Its name is included if there is one."""
     assert task_result(body, Stage.VOICE) == task_result(body) == VoiceReady("p1", name)
 
 
 def test_a_persona_id_may_be_a_number() -> None:
-    """As text it is sung with."""
+    """It is used as text."""
     assert task_result({"data": {"persona_id": 12345}}, Stage.VOICE) == VoiceReady("12345", None)
 
 
@@ -115,7 +115,7 @@ def test_a_persona_id_may_be_a_number() -> None:
 )
 @pytest.mark.parametrize("outer", [{}, {"status": "SUCCESS"}, {"success": True, "code": 200, "message": "success"}])
 def test_a_voice_in_a_state_that_no_table_has_is_not_ready(word: str, outer: dict[str, Any]) -> None:
-    """A song that is ordered too early is paid for."""
+    """A song that is ordered too early would be paid for."""
     for body in ({**outer, "data": {"persona_id": "p1", "state": word}}, {**outer, "persona_id": "p1", "state": word}):
         assert task_result(body, Stage.VOICE) == NotReady()
 
@@ -136,12 +136,12 @@ def test_a_voice_in_a_state_that_no_table_has_is_not_ready(word: str, outer: dic
     ],
 )
 def test_no_voice_is_taken_from_an_answer_that_is_an_error(body: object) -> None:
-    """Where the error tells nothing of the order, the voice is asked about again."""
+    """If the error says nothing about the order, it is polled again."""
     assert task_result(body, Stage.VOICE) is None
 
 
 def test_what_an_order_is_for_decides_what_its_answer_is_read_as() -> None:
-    """A song may name the voice that sings it, and a voice the recording that it was made from."""
+    """A song may name its voice, and a voice its recording."""
     song = {"data": [sung(persona_id="p1")]}
     voice = {"data": {"persona_id": "p1", "audio_url": "https://recordings.example/anna.mp3"}}
 
@@ -150,7 +150,7 @@ def test_what_an_order_is_for_decides_what_its_answer_is_read_as() -> None:
 
 
 def test_a_ready_clip_keeps_its_links_and_its_length() -> None:
-    """All that upstream tells of a song is taken over; absent and empty things are None."""
+    """Every field of a song is kept; absent and empty ones are None."""
     media: dict[str, Any] = {
         "audio_url": "https://cdn/1.mp3",
         "image_url": "https://cdn/1.png",
@@ -175,7 +175,7 @@ def test_a_ready_clip_keeps_its_links_and_its_length() -> None:
 
 
 def test_fields_are_read_in_other_spellings_too() -> None:
-    """Names in camel case, a style as a list, numbers as text, times as numbers."""
+    """Names in camel case, style tags as a list, numbers as text, and times as numbers are read."""
     other = {
         "id": 7,
         "audioUrl": LINK,
@@ -237,7 +237,7 @@ def test_fields_are_read_in_other_spellings_too() -> None:
     ],
 )
 def test_settled_clips_of_which_one_succeeded_are_a_ready_song(body: object, expected: list[tuple[str, str]]) -> None:
-    """As a list or in an object; a clip without a state of its own is in the object's."""
+    """A failed clip does not prevent the result."""
     assert states(task_result(body)) == expected
 
 
@@ -286,8 +286,8 @@ def test_settled_clips_of_which_one_succeeded_are_a_ready_song(body: object, exp
         ({"data": {"state": "nsfw"}}, "upstream says: nsfw"),
     ],
 )
-def test_a_failed_task_is_told_with_upstreams_reason(body: object, message: str) -> None:
-    """For voices and songs, as clips, as an object, or as the answer itself; the state before the persona."""
+def test_a_failed_task_has_upstreams_reason(body: object, message: str) -> None:
+    """The failure may be in clips, in an object or the body itself; the state takes precedence over the persona."""
     assert task_result(body) == TaskFailed(message)
 
 
@@ -321,8 +321,8 @@ def test_a_failed_task_is_told_with_upstreams_reason(body: object, message: str)
         {"success": False, "state": "succeeded"},
     ],
 )
-def test_trouble_of_upstreams_own_is_no_failure_of_a_task(body: object) -> None:
-    """Only a plain word on the task ends it; anything else is asked again."""
+def test_an_error_of_upstream_is_not_a_failure_of_the_task(body: object) -> None:
+    """Only a clear statement about the task ends it; anything else is polled again."""
     assert task_result(body) is None
 
 
@@ -348,6 +348,6 @@ def test_trouble_of_upstreams_own_is_no_failure_of_a_task(body: object) -> None:
         {"error": "Bad gateway."},
     ],
 )
-def test_what_is_none_of_these_cannot_be_read(body: object) -> None:
-    """None, so that it is asked again: nothing is made up."""
+def test_any_other_body_cannot_be_read(body: object) -> None:
+    """The result is None, and the task is polled again."""
     assert task_result(body) is None

@@ -1,4 +1,4 @@
-"""Every row of the contract's table of errors, and every other answer that is no success."""
+"""Errors of the contract, and of any other response that is not a success."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ ROWS: list[tuple[int, str, type[UpstreamError]]] = [
 
 
 def error(status: int, body: object = None, **headers: str) -> UpstreamError:
-    """The error for an answer that came just now."""
+    """Return the error for a response received now."""
     return error_from_response(status, body, {name.replace("_", "-"): value for name, value in headers.items()}, NOW)
 
 
@@ -103,7 +103,7 @@ def error(status: int, body: object = None, **headers: str) -> UpstreamError:
 def test_every_row_of_the_contract_has_its_error(
     status: int, text: str, expected: type[UpstreamError], place: str
 ) -> None:
-    """Status and text decide, whichever key holds the text."""
+    """Status and text decide, in whichever field the text is."""
     assert type(error(status, {place: text, "type": "whatever"})) is expected
 
 
@@ -111,7 +111,7 @@ def test_every_row_of_the_contract_has_its_error(
 def test_only_an_answer_that_was_lost_may_have_cost_something(
     status: int, text: str, expected: type[UpstreamError]
 ) -> None:
-    """Cost is unknown for 5xx and for what is no answer; a refusal of any kind cost nothing."""
+    """5xx and unreadable responses may be charged; a refusal never is."""
     assert error(status, {"error": text}).may_be_charged is (expected is AmbiguousFailure)
 
 
@@ -132,11 +132,11 @@ def test_only_an_answer_that_was_lost_may_have_cost_something(
         (599, AmbiguousFailure),
     ],
 )
-def test_a_proxys_page_is_the_trouble_of_no_single_job(status: int, expected: type[UpstreamError]) -> None:
-    """Without JSON nothing is said about the job: it is not refused for good."""
-    found = error(status)
-    assert type(found) is expected
-    assert str(status) in found.message
+def test_a_proxys_page_does_not_concern_a_single_job(status: int, expected: type[UpstreamError]) -> None:
+    """A response without JSON says nothing about the job, which is not refused permanently."""
+    result = error(status)
+    assert type(result) is expected
+    assert str(status) in result.message
 
 
 @pytest.mark.parametrize(
@@ -164,19 +164,19 @@ def test_a_proxys_page_is_the_trouble_of_no_single_job(status: int, expected: ty
         (None, None),
     ],
 )
-def test_upstreams_words_are_found_where_they_stand(body: object, text: str | None) -> None:
-    """In `error`, `message` or `detail`, also one level deeper; None where there are none."""
+def test_upstreams_message_is_found_in_every_place(body: object, text: str | None) -> None:
+    """The message is in `error`, `message` or `detail`, at the top or one level deeper."""
     assert message_in(body) == text
 
 
 def test_a_long_text_is_cut() -> None:
-    """A page of an error is not kept in a record."""
+    """A record does not contain a whole error page."""
     assert error(400, {"error": "n" * 10_000}).message == "n" * MESSAGE_MAX
 
 
 @pytest.mark.parametrize("value", [None, 7, True, [], {}, "", " \n"])
 def test_what_holds_no_text_is_no_text(value: object) -> None:
-    """Only a string with something in it is."""
+    """Only a non-empty string counts."""
     assert to_text(value) is None
 
 
@@ -203,53 +203,52 @@ def test_what_holds_no_text_is_no_text(value: object) -> None:
     ],
 )
 def test_retry_after_is_understood_in_both_its_forms(value: str | None, seconds: float | None) -> None:
-    """Seconds or a date; what is neither is as if it were not there, and nothing waits for ever."""
+    """Seconds and dates are read; anything else is ignored, and no delay is infinite."""
     assert retry_after(value, NOW) == seconds
 
 
 @pytest.mark.parametrize(("header", "wait"), [("30", 30.0), ("soon", None), (None, None)])
 def test_a_429_carries_how_long_to_wait(header: str | None, wait: float | None) -> None:
-    """None leaves it to our own patience."""
-    found = error(429, {"error": "slow"}, **({} if header is None else {"Retry_After": header}))
-    assert isinstance(found, RateLimited)
-    assert found.retry_after == wait
+    """None leaves the delay to the settings."""
+    result = error(429, {"error": "slow"}, **({} if header is None else {"Retry_After": header}))
+    assert isinstance(result, RateLimited)
+    assert result.retry_after == wait
 
 
 @given(st.text() | st.from_regex(r"\A(Mon, )?[0-9]{1,3} [A-Za-z]{3} [0-9]{1,6} [0-9:]{0,9} ?([+-][0-9]{0,6}|GMT)?\Z"))
 def test_no_retry_after_is_too_strange(value: str) -> None:
-    """Whatever the header says, it never raises and never makes us wait a negative or endless time."""
-    found = retry_after(value, NOW)
-    assert found is None or 0 <= found < float("inf")
+    """No header raises, or results in a negative or infinite delay."""
+    result = retry_after(value, NOW)
+    assert result is None or 0 <= result < float("inf")
 
 
 @given(st.integers(100, 999), ANY_JSON, st.dictionaries(st.just("Retry-After"), st.text(max_size=5)))
 def test_no_answer_is_too_strange_for_an_error(status: int, body: Any, headers: dict[str, str]) -> None:
-    """Any status with any JSON is an error whose text is short, not empty, and can be stored."""
-    found = error_from_response(status, body, headers, NOW)
-    assert 0 < len(found.message) <= MESSAGE_MAX
-    assert found.message.encode()
-    assert str(found) == found.message
+    """Any status with any JSON results in an error with a short, non-empty message that can be stored."""
+    result = error_from_response(status, body, headers, NOW)
+    assert 0 < len(result.message) <= MESSAGE_MAX
+    assert result.message.encode()
+    assert str(result) == result.message
 
 
 @given(st.integers(200, 599), ANY_JSON)
 def test_an_answer_that_may_have_cost_something_is_never_taken_for_free(status: int, body: Any) -> None:
-    """Money: below 400 (but for redirects that are not followed) and from 500 on, the cost is unknown; but for a 2xx
-    whose body refuses."""
+    """The charge is unknown below 400, except for redirects and a 2xx whose body refuses, and from 500 on."""
     refused = 200 <= status < 300 and error_status_in(body) not in (None, *range(500, 600))
     unknown = (status < 400 and status not in (301, 302, 307, 308) and not refused) or status >= 500
-    assert error_from_response(status, body, {}, NOW).may_be_charged is (unknown)
+    assert error_from_response(status, body, {}, NOW).may_be_charged is unknown
 
 
 @pytest.mark.parametrize("ahead", [-90.0, 0.0, 3_600.0])
 def test_a_date_to_come_again_is_compared_with_the_date_of_the_answer(ahead: float) -> None:
-    """Both are of one clock; ours may be wrong."""
+    """Both dates are of the same clock; ours may differ."""
     headers = {"Date": formatdate(NOW, usegmt=True), "Retry-After": formatdate(NOW + 30, usegmt=True)}
     assert retry_after(headers["Retry-After"], response_time(headers, NOW + ahead)) == 30.0
 
 
 @pytest.mark.parametrize("headers", [{}, {"Date": ""}, {"Date": "now"}])
 def test_an_answer_without_a_date_is_of_now(headers: dict[str, str]) -> None:
-    """Ours is better than none."""
+    """Our clock is used instead."""
     assert response_time(headers, NOW) == NOW
 
 
@@ -260,11 +259,11 @@ def test_an_answer_without_a_date_is_of_now(headers: dict[str, str]) -> None:
 def test_a_refusal_in_the_body_is_read_as_the_status_that_it_names(
     code: int, text: str, expected: type[UpstreamError]
 ) -> None:
-    """As a number or as text, whatever it is called; it cost something or not as if HTTP had said it."""
+    """The status is a number or a text in any of its fields, with the same meaning as in HTTP."""
     for status, name in itertools.product((200, 201, 202), ("code", "status_code", "statusCode", "status")):
         for written in (code, str(code)):
-            found = error(status, {name: written, "message": text})
-            assert (type(found), found.message.endswith(text)) == (expected, True)
+            result = error(status, {name: written, "message": text})
+            assert (type(result), result.message.endswith(text)) == (expected, True)
 
 
 @pytest.mark.parametrize(
@@ -283,10 +282,10 @@ def test_a_refusal_in_the_body_is_read_as_the_status_that_it_names(
     ],
 )
 def test_a_plain_no_in_the_body_cost_nothing(body: object, expected: type[UpstreamError]) -> None:
-    """By its words; without any nothing is known of the job, which is not refused for good."""
-    found = error(200, body)
+    """Its text decides; without a text the job is not refused permanently."""
+    result = error(200, body)
 
-    assert (type(found), found.may_be_charged) == (expected, False)
+    assert (type(result), result.may_be_charged) == (expected, False)
 
 
 @pytest.mark.parametrize(
@@ -304,15 +303,15 @@ def test_a_plain_no_in_the_body_cost_nothing(body: object, expected: type[Upstre
     ],
 )
 def test_what_is_no_plain_refusal_may_have_been_charged(body: object) -> None:
-    """Upstream's own trouble, a code of its own, a text without any: a person decides."""
-    found = error(200, body)
+    """An internal error, an unknown code, or a text without a code: an operator decides."""
+    result = error(200, body)
 
-    assert (type(found), found.may_be_charged) == (AmbiguousFailure, True)
+    assert (type(result), result.may_be_charged) == (AmbiguousFailure, True)
 
 
 def test_retry_after_is_read_of_a_rate_limit_in_other_words_too() -> None:
-    """As of a 429."""
+    """It is read as for a 429."""
     for status, body in [(403, {"message": "Queue is full"}), (200, {"code": 429, "message": "slow"})]:
-        found = error(status, body, Retry_After="30")
-        assert isinstance(found, RateLimited)
-        assert found.retry_after == 30.0
+        result = error(status, body, Retry_After="30")
+        assert isinstance(result, RateLimited)
+        assert result.retry_after == 30.0
