@@ -61,35 +61,40 @@ def poll_orders(services: Services, stage: Stage, job_ids: Sequence[str]) -> Pol
     answers, unpolled = _poll_claims(services, stage, claims)
     now, jitter = services.clock(), services.polls.luck()
     transitions: list[Move] = []
-    pending = [Planned(claim.job_id, claim.version, now) for claim in unpolled if claim.state is State.PENDING]
-    settled = [Planned(claim.job_id, claim.version, now) for claim in unpolled if claim.state is not State.PENDING]
+    next_polls: list[tuple[Claimed, Planned]] = []
     for claim in claims[: len(claims) - len(unpolled)]:
         answer = answers.get(claim.job_id)
         if (transition := _transition_for(services, claim, answer, now)) is not None:
             transitions.append(transition)
-        elif claim.state is State.PENDING:
-            pending.append(_next_poll(services, claim, answer, now, jitter))
-        else:  # maintenance polls settled jobs
-            settled.append(_next_poll(services, claim, answer, now, jitter))
-    made = [
-        transition
-        for transition, written in zip(transitions, services.store.apply(transitions, now), strict=True)
-        if written
-    ]
-    # An incomplete song says nothing about how long songs take.
-    ready = {
-        transition.job_id
-        for transition in made
-        if transition.to is State.ADMITTED or (transition.to is State.SUCCEEDED and not transition.due)
-    }
-    services.polls.learn([claim for claim in claims if claim.job_id in ready and claim.state is State.PENDING], now)
+        else:
+            next_polls.append((claim, _next_poll(services, claim, answer, now, jitter)))
+    next_polls += [(claim, Planned(claim.job_id, claim.version, now)) for claim in unpolled]
+    applied = _apply(services, claims, transitions, now)
+    pending = [poll for claim, poll in next_polls if claim.state is State.PENDING]
+    # Maintenance dispatches the polls of settled jobs.
+    settled = [poll for claim, poll in next_polls if claim.state is not State.PENDING]
     groups = _coalesced(pending, coalesce_s)
     planned_ids = set(services.store.plan(chain(settled, *groups)))
     rounds = [
         PollRound([poll.job_id for poll in group if poll.job_id in planned_ids], group[0].due - now) for group in groups
     ]
-    to_music = [transition.job_id for transition in made if transition.to is State.ADMITTED]
+    to_music = [transition.job_id for transition in applied if transition.to is State.ADMITTED]
     return PollResult(rounds=[poll_round for poll_round in rounds if poll_round.job_ids], to_music=to_music)
+
+
+def _apply(services: Services, claims: Sequence[Claimed], transitions: Sequence[Move], now: float) -> list[Move]:
+    """Write transitions and record the durations of the orders they complete; return those that were applied."""
+    is_applied = services.store.apply(transitions, now)
+    applied = [transition for transition, written in zip(transitions, is_applied, strict=True) if written]
+    ready_ids = {transition.job_id for transition in applied if _is_complete(transition)}
+    ready = [claim for claim in claims if claim.job_id in ready_ids and claim.state is State.PENDING]
+    services.polls.learn(ready, now)
+    return applied
+
+
+def _is_complete(transition: Move) -> bool:
+    """Return whether the whole result arrived. An incomplete song says nothing about how long songs take."""
+    return transition.to is State.ADMITTED or (transition.to is State.SUCCEEDED and not transition.due)
 
 
 def _transition_for(services: Services, claim: Claimed, answer: PollAnswer | None, now: float) -> Move | None:

@@ -123,8 +123,9 @@ class Health:
         reason = _reason(error) or Reason.UPSTREAM_DOWN
         is_wrong_key = subject == BALANCE and isinstance(error, Unauthorized)
         concerns_all = isinstance(error, ConnectionFailed) or is_wrong_key
-        is_rate_limited = isinstance(error, RateLimited)
-        wait_s = self._retry_after_s(error) or self._patience.cooldown_s if is_rate_limited else 0.0
+        wait_s = 0.0
+        if isinstance(error, RateLimited):
+            wait_s = self._retry_after_s(error) or self._patience.cooldown_s
         detail = f"{error.message} ({'get-credits' if subject == BALANCE else f'job {subject}'})"
         return Trouble("" if concerns_all else subject, reason, detail, wait_s)
 

@@ -34,7 +34,7 @@ from tasks.musicapi.response_body import (
 from voicequeue.domain.clip import Phase, phase_of
 from voicequeue.texts import real_number
 
-#: Upstream refuses a text, whatever words of that text the message quotes.
+#: Upstream refuses a text; the message may quote any words of it.
 _MODERATION = re.compile(
     r"\b(copyright\w*|inappropriate|sensitive|offensive|prohibited|explicit|harmful|illegal) "
     r"(content|words?|lyrics|text)\b"

@@ -1,4 +1,4 @@
-"""Field access in upstream's response bodies, whatever their shape.
+"""Field access in upstream's response bodies of any shape.
 
 Names are compared without case and punctuation, and wrapper objects ("envelopes") are unwrapped. Pure; no function
 raises on an unexpected body.

@@ -37,7 +37,7 @@ _AUDIO = ("audiourl", "songurl", "mp3url", "audio")
 
 
 def accepted_task_id(body: Any) -> str | None:
-    """Return the task id in the response to a POST, whatever else it says: a task id means that it was charged."""
+    """Return the task id in the response to a POST; with one the order was charged, even if an error is reported too."""
     return intact(first_id(named_task_ids(body)) or first_id(unnamed_task_ids(body)))
 
 
@@ -68,7 +68,7 @@ def task_result(body: Any, stage: Stage | None = None) -> TaskResult | None:
 
 
 def _persona(unwrapped: UnwrappedBody) -> VoiceReady | None:
-    """Return the voice named anywhere in the body, whatever its state."""
+    """Return the voice named anywhere in the body, in any state."""
     for item in unwrapped.innermost_first:
         names = ("personaid", "id") if item.name == "persona" else ("personaid",)
         if text := first_id(item.fields.get(name) for name in names):

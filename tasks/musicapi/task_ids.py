@@ -1,4 +1,4 @@
-"""Ids in upstream's response bodies: of tasks, and of whatever else a field names. Pure."""
+"""Ids in upstream's response bodies: of tasks, clips and personas. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Submission and polls in a stopping process: requests in flight are finished, other jobs go to other workers at once."""
+"""Submission and polls in a stopping process: requests in flight are finished, other jobs are released at once."""
 
 from __future__ import annotations
 

@@ -82,7 +82,10 @@ def test_an_answer_after_a_resubmission_is_counted(build: Build) -> None:
 
 
 def test_an_answer_before_the_new_order_is_sent_continues_the_job(build: Build) -> None:
-    """An operator has resubmitted the job, but its POST was not sent yet: it is never sent, and the job is paid once."""
+    """An operator has resubmitted the job, but its POST was not sent yet.
+
+    It is never sent, and the job is paid once.
+    """
     script = DelayedAnswer(answer({"task_id": "late task"}))
     with Scripted(script) as upstream, ThreadPoolExecutor(1) as worker:
         bench = build(upstream.url)

@@ -20,7 +20,7 @@ from tasks.archive.downloader import Bounds, Fetcher
 from tasks.archive.storage import Shelf
 from tasks.archive.task import ArchiveServices, keep
 from tasks.enqueue import take
-from tasks.musicapi import responses
+from tasks.musicapi import MusicReady, VoiceReady, responses
 from tests.integration.conftest import Build, voice
 from tests.store.conftest import Command
 from tests.store.life import NOW, brought_to, dump, make, song_of
@@ -428,9 +428,9 @@ def test_a_voice_with_half_a_character_in_its_id_is_not_sung_with() -> None:
     song = {"clip_id": HALF, "id": "another", "state": "succeeded", "audio_url": URL}
 
     assert responses.task_result({"persona_id": HALF}, Stage.VOICE) is None
-    assert not isinstance(responses.task_result(made, Stage.VOICE), responses.VoiceReady)
+    assert not isinstance(responses.task_result(made, Stage.VOICE), VoiceReady)
     found = responses.task_result({"data": [song]}, Stage.MUSIC)
-    assert isinstance(found, responses.MusicReady)
+    assert isinstance(found, MusicReady)
     assert [(clip.clip_id, clip.audio_url) for clip in found.clips] == [("clip-1", URL)]
 
 

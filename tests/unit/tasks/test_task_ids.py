@@ -153,7 +153,7 @@ def test_no_json_is_too_strange_for_a_balance(body: object) -> None:
 
 @given(ANY_JSON)
 def test_no_song_gives_its_id_to_a_task(song: object) -> None:
-    """An object in a list of songs gives no task id, whatever its other fields."""
+    """An object in a list of songs gives no task id, even without fields of a song."""
     if isinstance(song, dict):
         song = {name: value for name, value in song.items() if name in ("title", "tags", "state", "status")}
         assert accepted_task_id({"code": 200, "data": {"clips": [{"id": "c1", **song}]}}) is None

@@ -103,7 +103,7 @@ def error(status: int, body: object = None, **headers: str) -> UpstreamError:
 def test_every_row_of_the_contract_has_its_error(
     status: int, text: str, expected: type[UpstreamError], place: str
 ) -> None:
-    """Status and text decide, in whichever field the text is."""
+    """Status and text decide, in any field for the text."""
     assert type(error(status, {place: text, "type": "whatever"})) is expected
 
 
