@@ -37,7 +37,7 @@ _AUDIO = ("audiourl", "songurl", "mp3url", "audio")
 
 
 def accepted_task_id(body: Any) -> str | None:
-    """Return the task id in the response to a POST; with one the order was charged, even if an error is reported too."""
+    """Return the task id in the response to a POST: with one, the order was charged despite any error."""
     return intact(first_id(named_task_ids(body)) or first_id(unnamed_task_ids(body)))
 
 

@@ -58,16 +58,16 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
     ones are polled, free.
     """
     if job.state is State.SUCCEEDED and job.is_incomplete and job.may_still_come and not resubmit:
-        return _ask_for_the_rest(job, now)
+        return _poll_missing_songs(job, now)
     if job.state is not State.FAILED:
         raise NotAllowed(f"only a failed job can be retried; job {job.id} is {job.state}")
     cleared: dict[str, str | None] = {"failure": None, "settled": None, **UNDOUBTED}
     if job.has_result:
         return _resume_with_late_result(job, now, cleared)
     if job.may_still_come and not resubmit:
-        reorders = _is_failed_upstream(job)
-        fields = {**cleared, "since": f"{now:.6f}", "asked": UNKNOWN, **(_reported(job) if reorders else {})}
-        reason = "retry: ask again, and order again if upstream has failed it" if reorders else "retry: ask again"
+        resubmits = _is_failed_upstream(job)
+        fields = {**cleared, "since": f"{now:.6f}", "asked": UNKNOWN, **(_resubmit_fields(job) if resubmits else {})}
+        reason = "retry: ask again, and order again if upstream has failed it" if resubmits else "retry: ask again"
         return _transition(job)(State.PENDING, due=now, reason=reason, fields=fields)
     reason = "retry: order again" if pays_again(job, resubmit=resubmit) else "retry"
     # The next order has other songs: those that the failed one only named are removed.
@@ -75,7 +75,7 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
     return _transition(job)(State.QUEUED, reason=reason, fields=fields)
 
 
-def _ask_for_the_rest(job: Job, now: float) -> Move:
+def _poll_missing_songs(job: Job, now: float) -> Move:
     fields = {"since": f"{now:.6f}", "asked": UNKNOWN}
     return _transition(job)(job.state, due=now, reason="retry: ask for the songs that are missing", fields=fields)
 
@@ -84,7 +84,7 @@ def _is_failed_upstream(job: Job) -> bool:
     return job.failure is not None and job.failure.code is Code.UPSTREAM_FAILED
 
 
-def _reported(job: Job) -> dict[str, str | None]:
+def _resubmit_fields(job: Job) -> dict[str, str | None]:
     """Return the fields of a job that is resubmitted as soon as upstream repeats its failure."""
     message = job.failure.message if job.failure else ""
     return {"doubt": doubt_text(Doubt(0.0, message)), "reorder": "1"}
@@ -139,22 +139,22 @@ def named(job: Job, order: ChargedOrder, now: float, *, reason: str) -> Move | N
     is_replaced = order.stage in job.task_ids or (job.state is State.CHARGING and job.attempt != order.attempt)
     if job.stage is not order.stage or job.has_result or is_replaced:
         return None
-    is_over = job.state in MAY_BE_LATE
-    # A job that was about to be submitted is, if upstream turns out to have failed this order.
-    reorders = job.state in (State.WAITING, State.QUEUED, State.ADMITTED)
+    is_settled = job.state in MAY_BE_LATE
+    # A job that was about to be submitted is submitted after all if this order turns out to have failed.
+    resubmits = job.state in (State.WAITING, State.QUEUED, State.ADMITTED)
     fields: dict[str, str | None] = {task_field(order.stage): order.task_id, "since": f"{now:.6f}", "asked": UNKNOWN}
-    fields |= {"answer": None, **UNDOUBTED, **({"reorder": "1"} if reorders else {})}
-    is_another = job.state is State.UNSURE and job.attempt != order.attempt
-    if is_another:
+    fields |= {"answer": None, **UNDOUBTED, **({"reorder": "1"} if resubmits else {})}
+    gives_up_another = job.state is State.UNSURE and job.attempt != order.attempt
+    if gives_up_another:
         fields["lost"] = _lost_field(job)
     return _transition(job)(
-        job.state if is_over else State.PENDING,
+        job.state if is_settled else State.PENDING,
         due=now,
-        reason=f"{reason}; what comes is kept" if is_over else reason,
+        reason=f"{reason}; what comes is kept" if is_settled else reason,
         fields=fields,
         credits=PRICES[order.stage],
         attempt=order.attempt,
-        unsettled=PRICES[order.stage] if is_another else 0,
+        unsettled=PRICES[order.stage] if gives_up_another else 0,
     )
 
 
@@ -165,7 +165,7 @@ def order_again(job: Job, now: float, *, reason: str = "somebody ordered it agai
     """
     _must_be(job, State.UNSURE)
     if job.cancelling:
-        raise NotAllowed(f"job {job.id} is to be cancelled, and not ordered again; give it up, then it can be retried")
+        raise NotAllowed(f"job {job.id} is being cancelled and cannot be resubmitted; give it up first, then retry it")
     return _transition(job)(
         State.ADMITTED, due=now, reason=reason, fields={"lost": _lost_field(job)}, unsettled=PRICES[job.stage]
     )

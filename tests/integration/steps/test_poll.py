@@ -137,7 +137,7 @@ def test_a_poll_whose_worker_died_is_made_by_another_one(bench: Bench) -> None:
 
 @pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault not in ("lost_task", "hang", "drip")])
 def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulator, fault: str) -> None:
-    """Polls are free: a failed request neither fails a job nor lowers the limit; a rate limit also holds back orders."""
+    """A failed poll neither fails a job nor lowers the limit; a rate limit also holds back orders."""
     job_ids = bench.ordered(*voices(2))
     simulator.turn(get_faults={fault: 1})
     before = bench.store.controls.flow()
