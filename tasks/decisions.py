@@ -198,8 +198,8 @@ def overdue(
     """Return the transition of an order that exceeds its deadline; None before that.
 
     `message` is upstream's last message and `result` its last answer. Finished songs are the result of the job, and
-    missing ones are polled again. Only the deadline ends a paid order without a result, not even "task not found": with
-    the key of another account upstream says that about every task. A retry polls again, which is free.
+    missing ones are polled again. Nothing but the deadline ends a paid order without a result, not even "task not
+    found": with the key of another account upstream says that about every task. A retry polls again, which is free.
     """
     if now - claim.since <= deadline_s:
         return None

@@ -1,4 +1,4 @@
-"""Portions of jobs of bounded size: limited by the jobs that orders expand to and by their text, not by the number of orders."""
+"""Portions of jobs, limited by the jobs that orders expand to and by their text, not by the number of orders."""
 
 from __future__ import annotations
 
