@@ -218,7 +218,7 @@ def _a_chunk(bench: Bench, coming: Iterator[VoiceJob], taken: dict[str, list[flo
     looks = [Planned(claim.job_id, claim.version + 1, due=now, asked=now) for claim in claims]
     timed("plan 25", partial(store.plan, looks))
     asked = timed("claim 25", lambda: store.claim(admitted, Stage.VOICE, now, lease=90))
-    moves = [move for each in asked if (move := decisions.read(each, VoiceReady("persona", "A voice"), now))]
+    moves = [move for each in asked if (move := decisions.polled(each, VoiceReady("persona", "A voice"), now))]
     timed("apply 25: ready", lambda: store.apply(moves, now))
     timed("overdue, expired, release, hasten", partial(_reconcile, store, now))
     _over(store, moves, now)

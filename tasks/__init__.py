@@ -1,1 +1,1 @@
-"""What happens to a job: Celery tasks (thin) over plain step functions, and the MusicAPI client."""
+"""Celery tasks over plain functions that submit and poll orders, and the MusicAPI client."""

@@ -1,8 +1,7 @@
-"""The Celery tasks: thin shells around `tasks.steps`.
+"""Celery tasks: thin wrappers around plain functions.
 
-A message carries job ids and nothing else; it is a hint that these jobs may have something to do.
-Submit tasks are acknowledged early and polls late: after a crash a POST is never redelivered, a
-poll may be.
+A message carries only job ids: it is a hint that these jobs may be due. Submit tasks are acknowledged early and polls
+late: after a crash a POST is never redelivered, a poll may be.
 """
 
 from __future__ import annotations
@@ -15,41 +14,41 @@ from celery import Celery, Task
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from tasks import steps
 from tasks.archive.task import ArchiveServices, keep
 from tasks.callbacks.delivery import CallbackServices, deliver
 from tasks.context import Services
-from tasks.enqueue import ENQUEUE, HiddenArguments, NotTaken, discreet, take
+from tasks.enqueue import ENQUEUE, HiddenArguments, MessageRejected, discreet, take
+from tasks.poll import poll_orders
+from tasks.submit import submit_orders
 from voicequeue.domain.stage import Stage
 from voicequeue.errors import InvalidJob, KeyConflict
 
-#: How a submit task meets a crash: not at all. The record and the pulse decide what follows.
+#: Submit tasks are never redelivered after a crash: maintenance reconciles their jobs from the records.
 SUBMIT: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False, "retry_on_worker_lost": False}
 
-#: A poll is free: it is tried again until the job's own deadline ends it.
+#: A poll is free: it is retried until the deadline of the job ends it.
 POLL: dict[str, Any] = {"max_retries": None, "retry_on_worker_lost": True, "default_retry_delay": 1}
 
-#: A job that cannot be taken is the sender's mistake, not a defect to print a traceback for.
-INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (NotTaken,)}
+#: A message that is rejected is an error of its sender, logged without a traceback.
+INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (MessageRejected,)}
 
-#: After so many seconds a job that Redis refused (out of memory, read only) is tried again.
-TRY_AGAIN_S = 1.0
+#: Seconds before a message is requeued that Redis refused to store (out of memory, read only).
+REQUEUE_DELAY_S = 1.0
 
 #: The name of the task that delivers callbacks.
 DELIVER = "callback.deliver"
-
 
 #: The name of the task that archives songs.
 ARCHIVE = "song.archive"
 
 
 def submit_name(stage: Stage) -> str:
-    """The name of the task that sends a stage's POSTs."""
+    """Return the name of the task that submits a stage."""
     return f"{stage}.submit"
 
 
 def poll_name(stage: Stage) -> str:
-    """The name of the task that asks about a stage."""
+    """Return the name of the task that polls a stage."""
     return f"{stage}.poll"
 
 
@@ -59,7 +58,7 @@ def register(
     callbacks: Callable[[], CallbackServices],
     archive: Callable[[], ArchiveServices],
 ) -> None:
-    """Define the tasks on `app`; `services`, `callbacks` and `archive` give those of the process that runs them."""
+    """Register the tasks on `app`; `services`, `callbacks` and `archive` return those of the running process."""
     for stage in Stage:
         _register_submit(app, services, stage)
         _register_poll(app, services, stage)
@@ -71,23 +70,23 @@ def register(
 def _register_submit(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
     @app.task(bind=True, name=submit_name(stage), **SUBMIT)
     def submit(self: Task[..., None], job_ids: list[str]) -> None:
-        done = steps.submit(services(), stage, job_ids)
-        if done.pending:
-            app.send_task(poll_name(stage), args=(done.pending,), countdown=done.poll_in)
-        if done.left:
-            self.apply_async(args=(done.left,), countdown=done.left_in)
+        result = submit_orders(services(), stage, job_ids)
+        if result.pending:
+            app.send_task(poll_name(stage), args=(result.pending,), countdown=result.poll_in_s)
+        if result.deferred:
+            self.apply_async(args=(result.deferred,), countdown=result.retry_in_s)
 
 
 def _register_poll(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
     @app.task(bind=True, name=poll_name(stage), **POLL)
     def poll(self: Task[..., None], job_ids: list[str]) -> None:
-        done = steps.poll(services(), stage, job_ids)
-        if done.to_music:
-            app.send_task(submit_name(Stage.MUSIC), args=(done.to_music,))
-        for later in done.again[1:]:
-            self.apply_async(args=(later.job_ids,), countdown=later.seconds)
-        if done.again:
-            raise self.retry(args=(done.again[0].job_ids,), countdown=done.again[0].seconds)
+        result = poll_orders(services(), stage, job_ids)
+        if result.to_music:
+            app.send_task(submit_name(Stage.MUSIC), args=(result.to_music,))
+        for poll_round in result.rounds[1:]:
+            self.apply_async(args=(poll_round.job_ids,), countdown=poll_round.delay_s)
+        if result.rounds:
+            raise self.retry(args=(result.rounds[0].job_ids,), countdown=result.rounds[0].delay_s)
 
 
 def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
@@ -97,13 +96,13 @@ def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
             store = services().store
             return take(store, args, kwargs, message_id=self.request.id or "", now=store.clock())
         except RedisError as error:
-            # A task that fails is acknowledged, and its message gone; this one goes back into its queue.
-            # What Redis said is not logged with it: it may quote the job.
-            time.sleep(TRY_AGAIN_S)
+            # A failed task is acknowledged and its message lost, so the message is requeued instead.
+            # The text of a Redis error is not logged: it may quote the job.
+            time.sleep(REQUEUE_DELAY_S)
             raise Reject(f"Redis refuses: {type(error).__name__}", requeue=True) from None
-        # Celery logs the text, and sends it with that of the traceback in an event.
+        # Celery logs the text of the error and sends it in an event, with that of the traceback.
         except (InvalidJob, KeyConflict) as error:
-            raise NotTaken(discreet(error)) from None
+            raise MessageRejected(discreet(error)) from None
         except Exception as error:
             raise RuntimeError(discreet(error)).with_traceback(error.__traceback__) from None
 
@@ -115,7 +114,7 @@ def _register_deliver(app: Celery, callbacks: Callable[[], CallbackServices]) ->
 
 
 def _register_archive(app: Celery, archive: Callable[[], ArchiveServices]) -> None:
-    # Acknowledged early as well: songs take longer than the broker waits, and the record decides anyway.
+    # Acknowledged early too: archiving may exceed the broker's visibility timeout, and the record prevents duplicates.
     @app.task(name=ARCHIVE, **SUBMIT)
     def archive_songs(job_ids: list[str]) -> None:
         keep(archive(), job_ids)

@@ -1,11 +1,15 @@
-"""What the steps work with, handed down by the process that runs them."""
+"""Dependencies of the submit and poll tasks, provided by the process that runs them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
+
+from redis.exceptions import RedisError
 
 from tasks.musicapi import MusicApi
 from tasks.poll_scheduler import Polls
@@ -17,34 +21,64 @@ from voicequeue.domain.timeouts import Patience
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.job_store import Store
 
+log = logging.getLogger("voicequeue")
+
 
 @dataclass(frozen=True)
 class Services:
-    """One process's store, upstream and times."""
+    """Store, upstream client and timeouts of one process."""
 
     store: Store
     upstream: MusicApi
     plan: PollPlan
     patience: Patience
-    #: The most jobs that one message carries.
+    #: Maximum number of jobs in one message.
     chunk: int
     #: How long upstream may take for a stage, in seconds.
     deadlines: Mapping[Stage, float]
     #: The queue's time (voicequeue/storage/connection/clock.py).
     clock: Clock
-    #: None where upstream cannot reach us.
+    #: None where upstream cannot reach the gateway.
     webhooks: Webhooks | None = None
-    #: Whether this process is stopping: what is on its way is finished, nothing new is sent.
+    #: Whether the process is stopping: it finishes requests in flight and sends no new ones.
     stopping: Callable[[], bool] = lambda: False
-    #: What one call about a job is done within: a span, where traces are on.
+    #: Context of one request, a trace span where tracing is enabled.
     span: Callable[..., AbstractContextManager[None]] = lambda *_, **__: nullcontext()
 
     @cached_property
     def health(self) -> Health:
-        """What this process tells the others of upstream."""
+        """Reports of this process about upstream, shared with all workers."""
         return Health(self.store.controls, self.patience, self.clock)
 
     @cached_property
     def polls(self) -> Polls:
-        """When this process asks upstream."""
+        """Poll times of this process."""
         return Polls(self.store.poll_history, self.plan, self.store.tally)
+
+
+class HasJobId(Protocol):
+    """A claim or an order."""
+
+    @property
+    def job_id(self) -> str:
+        """The id of the job."""
+
+
+def job_span(services: Services, stage: Stage, name: str, work: HasJobId) -> AbstractContextManager[None]:
+    """Return the trace span of one request for a job."""
+    return services.span(name, job=work.job_id, stage=str(stage))
+
+
+@contextmanager
+def defer_to_reconciler(job_ids: Sequence[str]) -> Iterator[None]:
+    """Log any error of these jobs and suppress it, so that the other jobs of the chunk proceed.
+
+    The records stay unchanged, and maintenance reconciles them when they are overdue.
+    """
+    try:
+        yield
+    except Exception as error:
+        # A Redis error quotes the command, so only its type is logged.
+        is_defect = not isinstance(error, RedisError)
+        for job_id in job_ids:
+            log.error("left to the pulse: %s", type(error).__name__, exc_info=is_defect, extra={"job": job_id})

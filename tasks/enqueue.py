@@ -1,6 +1,6 @@
-"""The Celery message door: `voicequeue.enqueue`, for any Celery client in any language.
+"""Celery task `voicequeue.enqueue`: enqueues a job from a message of any Celery client in any language.
 
-A message becomes a job, or it is kept among the rejected ones with the reason; it is never dropped.
+A message becomes a job or is stored as rejected, with the reason; it is never dropped.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from voicequeue.texts import whole
 
 log = logging.getLogger("voicequeue")
 
-#: What the door is called.
+#: Name of the task.
 ENQUEUE = "voicequeue.enqueue"
 
-#: No more arguments are named as none.
+#: Maximum number of unexpected arguments that an error names.
 _NAMED_MAX = 20
 
 HIDDEN = "(hidden: a job may hold URLs and lyrics)"
 
-#: What senders cannot choose: how a message is shown, and when its task is killed. Whether it has expired is decided
-#: when it is received (workers/message_validation.py) by the queue's time; Celery would go by the host's, and drop it.
-_OURS: dict[str, Any] = {
+#: Headers that override those of the sender: how a message is shown, and the time limit of its task. Expiry is checked
+#: on receipt (workers/message_validation.py) by the queue's time; Celery would use the host's and drop the message.
+_OVERRIDES: dict[str, Any] = {
     "shadow": None,
     "timelimit": None,
     "expires": None,
@@ -42,58 +42,59 @@ _OURS: dict[str, Any] = {
 
 
 class HiddenArguments(Request):
-    """A request whose arguments show in no event, no log and so not in Flower.
+    """Request whose arguments are hidden in events, logs and Flower.
 
-    Everywhere else they are job ids; here the sender put the whole job into the message.
+    The arguments of other tasks are job ids; here they are a whole job.
     """
 
-    def __init__(self, message: Any, *, headers: Mapping[str, Any] | None = None, **more: Any) -> None:
-        theirs = dict(message.headers if headers is None else headers)
-        super().__init__(message, headers=theirs | _OURS, **more)
+    def __init__(self, message: Any, *, headers: Mapping[str, Any] | None = None, **options: Any) -> None:
+        sender_headers = dict(message.headers if headers is None else headers)
+        super().__init__(message, headers=sender_headers | _OVERRIDES, **options)
 
     def info(self, safe: bool = False) -> Any:  # noqa: ARG002  Celery's signature
-        """What the worker says of it to whoever asks, Flower's page among them."""
+        """Return the request as `inspect` and Flower show it, with hidden arguments."""
         return super().info(safe=True)
 
 
-class NotTaken(Exception):
-    """A message that became no job. Its text may be logged, and told in events."""
+class MessageRejected(Exception):
+    """A message that did not become a job. Its text is safe to log and to send in events."""
 
 
 def discreet(error: Exception) -> str:
-    """Return why a message became no job, without anything that is the sender's own; a defect's text may quote it."""
+    """Return why a message was rejected, without quoting it: the text of an unexpected error may contain the job."""
     if isinstance(error, InvalidJob | KeyConflict):
         return error.discreet()
     return f"a defect of voicequeue: {type(error).__name__}"
 
 
 def take(store: Store, args: Sequence[Any], named: Mapping[str, Any], *, message_id: str, now: float) -> str:
-    """Enqueue the job of a message, or keep it as rejected and say why; gives the job's id.
+    """Enqueue the job of a message and return its id, or store the message as rejected and raise the reason.
 
-    Raises InvalidJob, KeyConflict, and RedisError where neither could be written.
+    Raises InvalidJob, KeyConflict; RedisError where neither could be written.
     """
-    given: Any = {"args": list(args), "kwargs": dict(named)}
+    content: Any = {"args": list(args), "kwargs": dict(named)}
     try:
-        given = only_argument(args, named)
-        return accept(store, given, message_id=message_id, now=now)
+        content = only_argument(args, named)
+        return accept(store, content, message_id=message_id, now=now)
     except RedisError:
         raise
     except Exception as error:
-        known = isinstance(error, InvalidJob | KeyConflict)
-        reason = str(error) if known else discreet(error)
-        store.rejects.add(RejectedMessage(now, message_id, ENQUEUE, reason, given))
+        reason = str(error) if isinstance(error, InvalidJob | KeyConflict) else discreet(error)
+        store.rejects.add(RejectedMessage(now, message_id, ENQUEUE, reason, content))
         log.warning("rejected: %s", discreet(error), extra={"message_id": message_id})
         raise
 
 
 def only_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The job: the argument `job`, or the only one. Raises InvalidJob."""
-    others = [name for name in named if name != "job"]
-    problems = [Problem(str(name), "is no argument; there is one, job") for name in others[:_NAMED_MAX]]
-    if (more := len(others) - _NAMED_MAX) > 0:
-        problems.append(Problem("", f"{more:,} more are no arguments"))
+    """Return the job: the argument `job`, or the only positional argument. Raises InvalidJob."""
+    unexpected = [name for name in named if name != "job"]
+    problems = [Problem(str(name), "is not an argument; the only argument is job") for name in unexpected[:_NAMED_MAX]]
+    if (uncounted := len(unexpected) - _NAMED_MAX) > 0:
+        problems.append(Problem("", f"{uncounted:,} more are not arguments"))
     if len(args) + ("job" in named) != 1:
-        problems.append(Problem("job", "must be given once, as the argument job or as the only one"))
+        problems.append(
+            Problem("job", "must be given exactly once, as the argument job or as the only positional argument")
+        )
     if problems:
         raise InvalidJob(problems)
     job = named["job"] if "job" in named else args[0]
@@ -103,15 +104,15 @@ def only_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str,
 
 
 def accept(store: Store, job: Mapping[str, Any], *, message_id: str, now: float) -> str:
-    """Enqueue the job of a message; gives its id. Raises InvalidJob, KeyConflict.
+    """Enqueue the job of a message and return its id. Raises InvalidJob, KeyConflict.
 
-    A message may be delivered twice: without a key of its own the job takes the message's id.
+    A message may be delivered twice, so a job without a key gets one from the message id.
     """
     spec = parse(job)
     checked("id", whole, message_id)
     if spec.key is None:
         spec = spec.model_copy(update={"key": f"message-{message_id}"})
-    jobs = [(each.id(), each) for each in spec.each()]
+    jobs = [(job_spec.id(), job_spec) for job_spec in spec.each()]
     entry = entered(jobs, store.enqueue(jobs, now, origin=Origin.MESSAGE))
     if entry.error is not None:
         raise entry.error

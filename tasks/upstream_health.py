@@ -1,7 +1,7 @@
-"""What upstream's answers mean for the orders of all jobs: who must wait, and how long.
+"""Effect of upstream's answers on the orders of all jobs: which errors hold them back, and for how long.
 
-What it says of one order or task alone is that job's own affair. Only orders that it refuses close the gate, or calls
-that it does not answer; what it says of questions leads to a trial at most.
+An error about one order or task concerns that job only. Only refused orders and unanswered requests close the gate;
+the answer to a poll leads to a trial at most.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Mapping
 
 from tasks.musicapi import (
-    CannotPay,
+    AmbiguousFailure,
+    ConnectionFailed,
     Forbidden,
-    NoAnswer,
-    NoConnection,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     Unauthorized,
     Unavailable,
     UpstreamError,
@@ -25,123 +25,137 @@ from voicequeue.storage.flow_control import TROUBLE_MAX_S, Controls, Trouble
 
 log = logging.getLogger("voicequeue")
 
-#: The longest Retry-After that is believed, in seconds.
+#: Maximum Retry-After that is respected, in seconds.
 COOLDOWN_MAX_S = 300.0
 
-#: How often one job is told to slow down, while others are taken, before it fails: limits hit some more often.
-SLOW_TRIES = 8
+#: How often one order may be rate limited while others are accepted before its job fails. Higher than for other
+#: refusals, as a limit may hit some orders more often.
+RATE_LIMITED_MAX = 8
 
-#: What is asked about where it is no task.
+#: Subject of a failed balance request, in place of a job id.
 BALANCE = "balance"
 
 _CLOSED = {
     Reason.COOLDOWN: "upstream says: slow down (%s)",
-    Reason.OUT_OF_CREDITS: "nothing is charged until the account can pay: %s. Add credits; it goes on by itself",
-    Reason.UNAUTHORIZED: "nothing is charged, upstream forbids it: %s. One job is tried from time to time",
-    Reason.UPSTREAM_DOWN: "nothing is charged, upstream does not answer: %s. It is tried again by itself",
+    Reason.OUT_OF_CREDITS: "charging is suspended until the account can pay: %s. Add credits; it resumes by itself",
+    Reason.UNAUTHORIZED: "charging is suspended, upstream denies access: %s. One job is tried from time to time",
+    Reason.UPSTREAM_DOWN: "charging is suspended, upstream does not answer: %s. It is retried automatically",
 }
-_WRONG_KEY = "nothing is charged, the key is wrong: %s. Mend MUSICAPI_KEY, restart the workers, then: voicequeue resume"
+_WRONG_KEY = (
+    "charging is suspended, the key is wrong: %s. Fix MUSICAPI_KEY, restart the workers, then run: voicequeue resume"
+)
 
 
 class Health:
-    """Tells all workers what this process learns from its calls. Safe to share between threads."""
+    """Reports what this process learns about upstream to all workers. Safe to share between threads."""
 
     def __init__(self, controls: Controls, patience: Patience, clock: Callable[[], float]) -> None:
         self._controls = controls
         self._patience = patience
         self._clock = clock
-        self._trouble = False
+        self._has_failures = False
 
-    def of_order(self, job_id: str, found: object) -> Refusal | None:
-        """Note what came of an order; gives the refusal, if it may be meant for others too."""
-        match found:
-            case NoConnection() | NoAnswer():
-                self._note({job_id: found})
-            case UpstreamError() if reason := _reason(found):
-                return self._refusal(found, reason)
+    def of_order(self, job_id: str, result: object) -> Refusal | None:
+        """Report the result of an order; return the refusal if it may apply to other orders too."""
+        match result:
+            case ConnectionFailed() | AmbiguousFailure():
+                self._report_failures({job_id: result})
+            case UpstreamError() if reason := _reason(result):
+                return self._refusal(result, reason)
             case _:
-                self._answered()
+                self._report_recovery()
         return None
 
-    def of_questions(self, found: Mapping[str, object]) -> set[str]:
-        """Note what was answered about tasks, by their jobs; gives those that upstream tells nothing of, alone."""
-        silent = {job_id: error for job_id, error in found.items() if isinstance(error, UpstreamError)}
-        silent = {job_id: error for job_id, error in silent.items() if _reason(error)}
-        if len(silent) < len(found):
-            self._answered()
-            return set(silent)
-        return self._note(silent)
+    def of_polls(self, results: Mapping[str, object]) -> set[str]:
+        """Report the results of polls by job id; return the jobs whose polls alone failed."""
+        errors = {job_id: error for job_id, error in results.items() if isinstance(error, UpstreamError)}
+        failures = {job_id: error for job_id, error in errors.items() if _reason(error)}
+        if len(failures) < len(results):
+            self._report_recovery()
+            return set(failures)
+        return self._report_failures(failures)
 
-    def of_balance(self, found: object) -> None:
-        """Note what was answered about the account. What upstream refuses there says nothing of orders, but that it
-        does not know the key."""
-        match found:
-            case Unauthorized() | Unavailable() | NoAnswer():
-                self._note({BALANCE: found})
+    def of_balance(self, result: object) -> None:
+        """Report the result of a balance request. Of its errors, only a wrong key says anything about orders."""
+        match result:
+            case Unauthorized() | Unavailable() | AmbiguousFailure():
+                self._report_failures({BALANCE: result})
             case UpstreamError():
                 pass
             case _:
-                self._answered()
+                self._report_recovery()
 
-    def tell(self, job_id: str, refusal: Refusal, effect: Effect) -> None:
-        """Log what follows for all orders from the refusal of this one."""
+    def log_refusal(self, job_id: str, refusal: Refusal, effect: Effect) -> None:
+        """Log the effect of a refused order on all orders."""
         text = _WRONG_KEY if refusal.most_s is None else _CLOSED[refusal.reason]
-        _say(text, refusal.reason, refusal.message, effect, {"job": job_id})
+        _log_effect(text, refusal.reason, refusal.message, effect, {"job": job_id})
 
     def _refusal(self, error: UpstreamError, reason: Reason) -> Refusal:
-        cooldown, account = self._patience.cooldown_s, self._patience.account_s
-        if isinstance(error, SlowDown):
-            wait, most = self._wait(error), COOLDOWN_MAX_S
-            return Refusal(reason, error.message, cooldown, most, rest_s=most, wait_s=wait, tries=SLOW_TRIES)
-        most = TROUBLE_MAX_S if reason is Reason.UPSTREAM_DOWN else account
-        return Refusal(reason, error.message, cooldown, None if isinstance(error, Unauthorized) else most, rest_s=most)
+        cooldown_s, account_s = self._patience.cooldown_s, self._patience.account_s
+        if isinstance(error, RateLimited):
+            wait_s, max_s = self._retry_after_s(error), COOLDOWN_MAX_S
+            return Refusal(
+                reason,
+                error.message,
+                cooldown_s,
+                max_s,
+                rest_s=max_s,
+                wait_s=wait_s,
+                tries=RATE_LIMITED_MAX,
+            )
+        max_s = TROUBLE_MAX_S if reason is Reason.UPSTREAM_DOWN else account_s
+        most_s = None if isinstance(error, Unauthorized) else max_s
+        return Refusal(reason, error.message, cooldown_s, most_s, rest_s=max_s)
 
-    def _note(self, errors: Mapping[str, UpstreamError]) -> set[str]:
-        """Note calls about these that were not answered, or refused; gives those that are the only ones."""
+    def _report_failures(self, errors: Mapping[str, UpstreamError]) -> set[str]:
+        """Report failed or refused requests by subject; return those that no other request shares."""
         if not errors:
             return set()
-        self._trouble = True
-        troubles = [self._about(about, error) for about, error in errors.items()]
-        effects = self._controls.trouble(troubles, self._clock(), wait=self._patience.cooldown_s)
-        for (about, error), trouble, effect in zip(errors.items(), troubles, effects, strict=True):
-            extra = {} if about == BALANCE else {"job": about}
-            _say(_CLOSED[trouble.reason], trouble.reason, error.message, effect, extra)
-        return {about for about, effect in zip(errors, effects, strict=True) if effect is Effect.ALONE}
+        self._has_failures = True
+        failures = [self._failure(subject, error) for subject, error in errors.items()]
+        effects = self._controls.trouble(failures, self._clock(), wait=self._patience.cooldown_s)
+        for (subject, error), failure, effect in zip(errors.items(), failures, effects, strict=True):
+            extra = {} if subject == BALANCE else {"job": subject}
+            _log_effect(_CLOSED[failure.reason], failure.reason, error.message, effect, extra)
+        return {subject for subject, effect in zip(errors, effects, strict=True) if effect is Effect.ALONE}
 
-    def _about(self, about: str, error: UpstreamError) -> Trouble:
+    def _failure(self, subject: str, error: UpstreamError) -> Trouble:
         reason = _reason(error) or Reason.UPSTREAM_DOWN
-        is_of_all = isinstance(error, NoConnection) or (about == BALANCE and isinstance(error, Unauthorized))
-        wait = self._wait(error) or self._patience.cooldown_s if isinstance(error, SlowDown) else 0.0
-        detail = f"{error.message} ({'get-credits' if about == BALANCE else f'job {about}'})"
-        return Trouble("" if is_of_all else about, reason, detail, wait)
+        is_wrong_key = subject == BALANCE and isinstance(error, Unauthorized)
+        concerns_all = isinstance(error, ConnectionFailed) or is_wrong_key
+        wait_s = 0.0
+        if isinstance(error, RateLimited):
+            wait_s = self._retry_after_s(error) or self._patience.cooldown_s
+        detail = f"{error.message} ({'get-credits' if subject == BALANCE else f'job {subject}'})"
+        return Trouble("" if concerns_all else subject, reason, detail, wait_s)
 
-    def _wait(self, error: SlowDown) -> float:
+    def _retry_after_s(self, error: RateLimited) -> float:
         return min(error.retry_after or 0.0, COOLDOWN_MAX_S)
 
-    def _answered(self) -> None:
-        """Whatever it said, it is there."""
-        if self._trouble:
-            self._trouble = False
+    def _report_recovery(self) -> None:
+        """Report that upstream answers again, if it failed before."""
+        if self._has_failures:
+            self._has_failures = False
             self._controls.recovered()
 
 
 def _reason(error: UpstreamError) -> Reason | None:
-    """Why orders may have to wait after such an error; None where it is this request's alone."""
+    """Return why an error may hold back orders; None where it concerns its request only."""
     match error:
-        case SlowDown():
+        case RateLimited():
             return Reason.COOLDOWN
-        case CannotPay():
+        case PaymentRequired():
             return Reason.OUT_OF_CREDITS
         case Unauthorized() | Forbidden():
             return Reason.UNAUTHORIZED
-        case Unavailable() | NoAnswer():
+        case Unavailable() | AmbiguousFailure():
             return Reason.UPSTREAM_DOWN
     return None
 
 
-def _say(closed: str, reason: Reason, message: str, effect: Effect, extra: dict[str, str]) -> None:
-    why = message.rstrip(".")
+def _log_effect(template: str, reason: Reason, message: str, effect: Effect, extra: dict[str, str]) -> None:
+    cause = message.rstrip(".")
     if effect is Effect.CLOSED:
-        log.log(logging.WARNING if reason is Reason.COOLDOWN else logging.ERROR, closed, why, extra=extra)
+        log.log(logging.WARNING if reason is Reason.COOLDOWN else logging.ERROR, template, cause, extra=extra)
     elif effect is Effect.ON_TRIAL:
-        log.warning("%s: %s. One order at a time is tried, beginning with others", reason, why, extra=extra)
+        log.warning("%s: %s. One order at a time is tried, beginning with others", reason, cause, extra=extra)

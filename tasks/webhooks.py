@@ -1,4 +1,4 @@
-"""Webhooks of upstream: where it shall send them, and what one of them leads to."""
+"""Webhooks from upstream: their URLs, and the effect of one that was received."""
 
 from __future__ import annotations
 
@@ -16,40 +16,39 @@ from voicequeue.storage.job_store import Store
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """Where upstream reaches the gateway, and the secret that everything is derived from."""
+    """Public URL of the gateway, and the secret that webhook tokens and signing secrets are derived from."""
 
     public_url: str
     secret: str = field(repr=False)
 
     def of(self, claim: Charged) -> Webhook:
-        """The address and the secret for one order: nobody else can make them."""
+        """Return the webhook URL and signing secret of one order; they cannot be forged without the secret."""
         token = signatures.webhook_token(self.secret, claim.job_id, claim.stage, claim.attempt)
         path = f"/hooks/musicapi/{claim.job_id}/{claim.stage}"
         url = f"{self.public_url.rstrip('/')}{path}?attempt={claim.attempt}&token={token}"
         return Webhook(url, signatures.webhook_secret(self.secret, claim.job_id))
 
 
-#: States in which upstream may have an order of ours that it has not delivered.
-MAY_BE_ASKED = MAY_BE_LATE | {State.PENDING}
+#: States in which upstream may have an order that it has not delivered yet.
+POLLABLE = MAY_BE_LATE | {State.PENDING}
 
-
-#: An order that a webhook speaks of was not ready so long ago (seconds), as far as anybody knows.
-JUST_S = 1.0
+#: The order of a webhook is assumed to have been unfinished this many seconds earlier.
+ASSUMED_UNREADY_S = 1.0
 
 
 class Hint(Enum):
-    """What a webhook led to."""
+    """Effect of a webhook."""
 
-    POLL = "poll"  # ask upstream about the job at once
-    COUNTED = "counted"  # its order was lost and replaced: it was charged, and is counted
-    NOTHING = "nothing"  # it came twice, or late
-    UNKNOWN = "unknown"  # there is no such job
+    POLL = "poll"  # the job is due: poll it at once
+    COUNTED = "counted"  # its order was lost and replaced; its charge is now counted
+    NOTHING = "nothing"  # it is a duplicate, or too late
+    UNKNOWN = "unknown"  # the job does not exist
 
 
 def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | None) -> Hint:
-    """Take a webhook, whose sender is known, for a hint: it decides nothing by itself.
+    """Process an authenticated webhook as a hint to poll; the poll decides about the job.
 
-    It gives back a task id that we lost with the answer to our POST; the poll that follows decides.
+    Its task id restores an order whose answer was lost.
     """
     now = store.clock()
     if task_id is not None:
@@ -64,10 +63,10 @@ def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | N
     [job] = store.get([job_id])
     if job is None:
         return Hint.UNKNOWN
-    is_asked = job.stage is stage and _can_be_asked(job)
-    planned = is_asked and store.plan([Planned(job.id, job.version, due=now, asked=now - JUST_S)])
-    return Hint.POLL if planned else Hint.NOTHING
+    is_pollable = job.stage is stage and _is_pollable(job)
+    is_planned = is_pollable and store.plan([Planned(job.id, job.version, due=now, asked=now - ASSUMED_UNREADY_S)])
+    return Hint.POLL if is_planned else Hint.NOTHING
 
 
-def _can_be_asked(job: Job) -> bool:
-    return job.state in MAY_BE_ASKED and job.may_still_come
+def _is_pollable(job: Job) -> bool:
+    return job.state in POLLABLE and job.may_still_come

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from benchmarks.load import SONG, jobs
 from config.settings import Settings
-from tasks.musicapi import Exchange, MusicApi, Reading, UpstreamError, VoiceReady, requests
-from tasks.musicapi.requests import Call
+from tasks.musicapi import MusicApi, RequestPool, TaskResult, UpstreamError, VoiceReady, requests
+from tasks.musicapi.requests import ApiRequest
 from voicequeue import VoiceQueue
 from voicequeue.storage.connection.client import connect
 
@@ -66,26 +66,26 @@ def _calls(count: int, batch: str) -> None:
     urls = [str(job.audio_url) for job in jobs(count, batch)]
     for start in range(0, count, chosen.chunk):
         orders = _all(upstream, [requests.create_voice(url) for url in urls[start : start + chosen.chunk]])
-        voices = [_voice(reading) for reading in _all(upstream, [requests.task(order) for order in orders])]
+        voices = [_voice(reading) for reading in _all(upstream, [requests.get_task(order) for order in orders])]
         orders = _all(upstream, [requests.create_music(persona_id, SONG) for persona_id in voices])
-        _all(upstream, [requests.task(order) for order in orders])
+        _all(upstream, [requests.get_task(order) for order in orders])
     upstream.close()
 
 
-def _all(upstream: MusicApi, made: list[Call[T]]) -> list[T]:
+def _all(upstream: MusicApi, made: list[ApiRequest[T]]) -> list[T]:
     """What the answers to all of them say, in their order."""
-    exchange = Exchange[int, T](upstream)
-    exchange.begin(list(enumerate(made)))
+    pool = RequestPool[int, T](upstream)
+    pool.send(list(enumerate(made)))
     found: dict[int, T] = {}
-    while exchange.is_open:
-        for told in exchange.told():
+    while pool.is_open:
+        for told in pool.collect():
             if isinstance(told.result, UpstreamError):
                 raise told.result
-            found[told.of] = told.result
+            found[told.key] = told.result
     return [found[place] for place in range(len(made))]
 
 
-def _voice(reading: Reading) -> str:
+def _voice(reading: TaskResult) -> str:
     if not isinstance(reading, VoiceReady):
         raise RuntimeError(f"upstream is to be ready at once, not {reading}")
     return reading.persona_id

@@ -1,43 +1,41 @@
-"""The client of MusicAPI, the paid upstream.
+"""Client of MusicAPI, the paid upstream API.
 
-Every answer becomes a reading (`readings`) or an error (`errors`) that says two things for
-certain: whether it was charged, and what to do.
+Each response becomes a task result (`results`) or an error (`errors`). An error states whether the request may have
+been charged, and its type says how to handle it.
 """
 
 from tasks.musicapi.client import MusicApi, load
 from tasks.musicapi.errors import (
-    CannotPay,
-    Cost,
+    AmbiguousFailure,
+    ConnectionFailed,
     Forbidden,
+    InvalidRequest,
     Moderated,
-    NoAnswer,
-    NoConnection,
-    Refused,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     Unauthorized,
     Unavailable,
     UpstreamError,
 )
-from tasks.musicapi.request_pool import Exchange, Told
+from tasks.musicapi.request_pool import Completed, RequestPool
 from tasks.musicapi.requests import Webhook
-from tasks.musicapi.responses import MusicReady, NotReady, Reading, TaskFailed, VoiceReady
+from tasks.musicapi.results import MusicReady, NotReady, TaskFailed, TaskResult, VoiceReady
 
 __all__ = [
-    "CannotPay",
-    "Cost",
-    "Exchange",
+    "AmbiguousFailure",
+    "Completed",
+    "ConnectionFailed",
     "Forbidden",
+    "InvalidRequest",
     "Moderated",
     "MusicApi",
     "MusicReady",
-    "NoAnswer",
-    "NoConnection",
     "NotReady",
-    "Reading",
-    "Refused",
-    "SlowDown",
+    "PaymentRequired",
+    "RateLimited",
+    "RequestPool",
     "TaskFailed",
-    "Told",
+    "TaskResult",
     "Unauthorized",
     "Unavailable",
     "UpstreamError",

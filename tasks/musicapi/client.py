@@ -1,4 +1,4 @@
-"""The client: one account at MusicAPI."""
+"""Client of one MusicAPI account."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from tasks.musicapi import requests
-from tasks.musicapi.errors import NoAnswer, UpstreamError, answered_at, from_answer
-from tasks.musicapi.requests import Call, Webhook
-from tasks.musicapi.responses import Reading
+from tasks.musicapi.errors import AmbiguousFailure, UpstreamError, error_from_response, response_time
+from tasks.musicapi.requests import ApiRequest, Webhook
+from tasks.musicapi.results import TaskResult
 from voicequeue.domain.song import Song
 
 if TYPE_CHECKING:
-    from tasks.musicapi.transport import Wire
+    from tasks.musicapi.transport import HttpTransport
 
 K = TypeVar("K")
 T = TypeVar("T")
 
-#: Told of each call: the operation, what came of it ("ok", or the kind of the error), and the seconds it took.
-Heard = Callable[[str, str, float], None]
+#: Called after each request with its operation, its outcome ("ok" or that of the error) and its duration in seconds.
+RequestObserver = Callable[[str, str, float], None]
 
-#: A key shorter than this is a test's: it hides nothing, and may be part of any word.
-SECRET_MIN = 8
+#: Shorter secrets are used in tests only. They are not masked: they may be part of any word.
+SECRET_MIN_LENGTH = 8
 
-#: So many characters of an answer that cannot be read are kept for a person.
+#: The number of characters kept of a response that cannot be read.
 EXCERPT_MAX = 500
 
 
 class MusicApi:
-    """One account at MusicAPI. Safe to share between threads; one per process.
+    """One account at MusicAPI. Safe to share between threads; use one per process.
 
-    A POST is sent at most once: nothing here ever repeats one. Times are in seconds:
-    `connect_s` to open a connection, `answer_s` for any silence of upstream's, and both together for all of a
-    call, so that an answer which drips does not hold a step for ever. `connections`: of the calls that are begun
-    together so many are made at once.
+    Each request is sent at most once: the client never retries. `connect_s` limits opening a connection and `answer_s`
+    each wait for data; their sum limits the whole request, so that a slowly dripping response cannot block a task.
+    `send_many` makes up to `connections` requests at once. Times are in seconds.
     """
 
     def __init__(
@@ -49,134 +48,139 @@ class MusicApi:
         connect_s: float = 5.0,
         answer_s: float = 30.0,
         connections: int = 16,
-        heard: Heard | None = None,
+        heard: RequestObserver | None = None,
     ) -> None:
-        # Found here, for later it would cost a charge each time; and unnamed, for the key is a secret.
+        # Checked at the start: later, each attempt would leave a charge unsure. The key is secret, so it is not quoted.
         if not (key.isascii() and key.isprintable()):
-            raise ValueError("the key has a line break, or other characters that no header may carry")
+            raise ValueError("the key contains a line break or other characters that are not allowed in a header")
         self._key = key.encode()
-        self._heard = heard or _nobody
+        self._on_request = heard or _ignore
         self.connections = connections
         common = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
         self._headers = {"GET": common, "POST": {**common, "Content-Type": "application/json"}}
-        self._wire: Wire = _wire(base_url, connect_s=connect_s, answer_s=answer_s)
-        self._lines: set[asyncio.Task[None]] = set()
+        self._transport: HttpTransport = _transport(base_url, connect_s=connect_s, answer_s=answer_s)
+        self._senders: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         """Close the pooled connections."""
-        self._wire.close()
+        self._transport.close()
 
     def create_voice(self, audio_url: str, webhook: Webhook | None = None) -> str:
-        """Order a voice (4 credits); gives upstream's task id. Raises UpstreamError."""
-        return self.make(requests.create_voice(audio_url, webhook))
+        """Order a voice (4 credits) and return upstream's task id. Raises UpstreamError."""
+        return self.send(requests.create_voice(audio_url, webhook))
 
     def create_music(self, persona_id: str, song: Song, webhook: Webhook | None = None) -> str:
-        """Order a song (15 credits, two clips); gives upstream's task id. Raises UpstreamError."""
-        return self.make(requests.create_music(persona_id, song, webhook))
+        """Order a song (15 credits, two clips) and return upstream's task id. Raises UpstreamError."""
+        return self.send(requests.create_music(persona_id, song, webhook))
 
-    def task(self, task_id: str) -> Reading:
-        """What became of an order (free). Raises UpstreamError."""
-        return self.make(requests.task(task_id))
+    def get_task(self, task_id: str) -> TaskResult:
+        """Return the result of a task (free). Raises UpstreamError."""
+        return self.send(requests.get_task(task_id))
 
     def credits(self) -> int:
-        """Credits left on the account (free). Raises UpstreamError."""
-        return self.make(requests.credits_left())
+        """Return the credits on the account (free). Raises UpstreamError."""
+        return self.send(requests.get_credits())
 
-    def make(self, call: Call[T]) -> T:
-        """Make one call, and wait for what its answer says. Raises UpstreamError."""
-        return self._wire.start(self._make(call)).result()
+    def send(self, request: ApiRequest[T]) -> T:
+        """Send one request and return its parsed response. Raises UpstreamError."""
+        return self._transport.run(self._send_observed(request)).result()
 
-    def begin(
+    def send_many(
         self,
-        begun: Iterable[tuple[K, Call[T]]],
-        told: Callable[[K, T | Exception, float], object],
-        within: Callable[[K], AbstractContextManager[None]],
+        keyed_requests: Iterable[tuple[K, ApiRequest[T]]],
+        on_complete: Callable[[K, T | Exception, float], object],
+        span: Callable[[K], AbstractContextManager[None]],
     ) -> None:
-        """Make these calls, `connections` of them at once; each `within` that. `told` of what the answer says, or of
-        the error, and of the seconds that it took, on a thread of ours: it must be quick."""
-        self._wire.soon(self._begin, list(begun), told, within)
+        """Send requests without blocking, `connections` of them at once, each inside its `span`.
 
-    def _begin(self, begun: list[tuple[K, Call[T]]], *how: Any) -> None:
-        left = iter(begun)
-        for _ in range(min(len(begun), self.connections)):
-            line = asyncio.get_running_loop().create_task(self._line(left, *how))
-            self._lines.add(line)
-            line.add_done_callback(self._lines.discard)
+        `on_complete` receives the key, the parsed response or the exception, and the duration in seconds. It runs on
+        the transport's thread and must return quickly.
+        """
+        self._transport.call_soon(self._start_senders, list(keyed_requests), on_complete, span)
 
-    async def _line(
+    def _start_senders(self, keyed_requests: list[tuple[K, ApiRequest[T]]], *options: Any) -> None:
+        remaining = iter(keyed_requests)
+        for _ in range(min(len(keyed_requests), self.connections)):
+            sender = asyncio.get_running_loop().create_task(self._send_remaining(remaining, *options))
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+
+    async def _send_remaining(
         self,
-        left: Iterator[tuple[K, Call[T]]],
-        told: Callable[[K, T | Exception, float], object],
-        within: Callable[[K], AbstractContextManager[None]],
+        remaining: Iterator[tuple[K, ApiRequest[T]]],
+        on_complete: Callable[[K, T | Exception, float], object],
+        span: Callable[[K], AbstractContextManager[None]],
     ) -> None:
-        """Make one call after the other; other lines take theirs from the same."""
-        for key, call in left:
-            began = time.monotonic()
-            found: T | Exception
+        """Send requests one after another; other senders take theirs from the same iterator."""
+        for key, request in remaining:
+            started = time.monotonic()
+            outcome: T | Exception
             try:
-                with within(key):
-                    found = await self._make(call)
+                with span(key):
+                    outcome = await self._send_observed(request)
             except Exception as error:
-                found = error
-            told(key, found, time.monotonic() - began)
+                outcome = error
+            on_complete(key, outcome, time.monotonic() - started)
 
-    async def _make(self, call: Call[T]) -> T:
-        began, outcome = time.monotonic(), "ok"
+    async def _send_observed(self, request: ApiRequest[T]) -> T:
+        started, outcome = time.monotonic(), "ok"
         try:
-            return await self._answer(call)
+            return await self._send(request)
         except UpstreamError as error:
-            outcome = error.kind
+            outcome = error.outcome
             raise
         finally:
-            self._heard(call.operation, outcome, time.monotonic() - began)
+            self._on_request(request.operation, outcome, time.monotonic() - started)
 
-    async def _answer(self, call: Call[T]) -> T:
-        """What `read` finds in the answer; it gives None for what it cannot read."""
-        body = None if call.body is None else json.dumps(call.body, ensure_ascii=False).encode()
-        got = await self._wire.send(call.method, call.path, self._headers[call.method], body)
-        if 200 <= got.status < 300 and (found := call.read(_parsed(got.body))) is not None:
-            return found
-        body, now = self._without_secrets(got.body, call.secrets), answered_at(got.headers, time.time())
-        error = from_answer(got.status, _parsed(body), got.headers, now)
-        if isinstance(error, NoAnswer):
-            error.answer = excerpt(body)
+    async def _send(self, request: ApiRequest[T]) -> T:
+        body = None if request.body is None else json.dumps(request.body, ensure_ascii=False).encode()
+        response = await self._transport.send(request.method, request.path, self._headers[request.method], body)
+        if 200 <= response.status < 300 and (parsed := request.parse(_parse_json(response.body))) is not None:
+            return parsed
+        masked = self._masked(response.body, request.secrets)
+        now = response_time(response.headers, time.time())
+        error = error_from_response(response.status, _parse_json(masked), response.headers, now)
+        if isinstance(error, AmbiguousFailure):
+            error.answer = excerpt(masked)
         raise error
 
-    def _without_secrets(self, raw: bytes, secrets: Iterable[str]) -> bytes:
-        """What upstream says beside the contract may be shown to others, and may quote the key and what it was sent."""
-        named = [(self._key, b"(key)"), *((secret.encode(), b"(secret)") for secret in secrets)]
-        for secret, name in named:
-            if len(secret) >= SECRET_MIN:
-                for written in {secret, secret.replace(b"/", rb"\/"), quote(secret, safe="").encode()}:
-                    raw = raw.replace(written, name)
+    def _masked(self, raw: bytes, secrets: Iterable[str]) -> bytes:
+        """Replace the key and other secrets in a response: texts outside the contract are shown to users and may
+        quote the request."""
+        labelled = [(self._key, b"(key)"), *((secret.encode(), b"(secret)") for secret in secrets)]
+        for secret, label in labelled:
+            if len(secret) >= SECRET_MIN_LENGTH:
+                for encoded in {secret, secret.replace(b"/", rb"\/"), quote(secret, safe="").encode()}:
+                    raw = raw.replace(encoded, label)
         return raw
 
 
 def excerpt(raw: bytes) -> str | None:
-    """The beginning of an answer, in characters that can be shown on one line; None where nothing came."""
-    shown = "".join(each if each.isprintable() else " " for each in raw[: 8 * EXCERPT_MAX].decode(errors="replace"))
-    text = " ".join(shown.split())
-    return (text if len(text) <= EXCERPT_MAX else f"{text[: EXCERPT_MAX - 1]}…") or None
+    """Return the beginning of a response body as one printable line; None for an empty one."""
+    text = raw[: 8 * EXCERPT_MAX].decode(errors="replace")
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    line = " ".join(printable.split())
+    return (line if len(line) <= EXCERPT_MAX else f"{line[: EXCERPT_MAX - 1]}…") or None
 
 
 def load() -> None:
-    """Load what requests are sent with. A worker does it before it forks, or each child would load its own."""
-    # It takes a third of a worker's start: processes that send nothing (the gateway, Flower, callbacks) do without.
+    """Import the HTTP stack. A worker calls this before it forks, so that its children share the import."""
+    # The import is a third of a worker's start-up time; the gateway, Flower and callback workers never need it.
     import tasks.musicapi.transport  # noqa: F401, PLC0415
 
 
-def _wire(base_url: str, *, connect_s: float, answer_s: float) -> Wire:
-    from tasks.musicapi.transport import Route, Wire  # noqa: PLC0415  see `load`
+def _transport(base_url: str, *, connect_s: float, answer_s: float) -> HttpTransport:
+    from tasks.musicapi.transport import Endpoint, HttpTransport  # noqa: PLC0415  see `load`
 
-    return Wire(Route.to(base_url), connect_s=connect_s, answer_s=answer_s)
-
-
-def _nobody(operation: str, outcome: str, seconds: float) -> None:
-    """Where nobody wants to hear of calls."""
+    return HttpTransport(Endpoint.from_environment(base_url), connect_s=connect_s, answer_s=answer_s)
 
 
-def _parsed(raw: bytes) -> Any:
-    """The JSON of an answer; None where there is none."""
+def _ignore(operation: str, outcome: str, seconds: float) -> None:
+    """Observe no requests."""
+
+
+def _parse_json(raw: bytes) -> Any:
+    """Return the JSON value of a response body; None where it is not JSON."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):

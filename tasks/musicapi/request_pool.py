@@ -1,4 +1,4 @@
-"""The calls of one step: begun as it goes, heard of as they are answered."""
+"""Concurrent requests of one Celery task: sent as slots become free, collected as they complete."""
 
 from __future__ import annotations
 
@@ -10,66 +10,68 @@ from typing import Generic, TypeVar
 
 from tasks.musicapi.client import MusicApi
 from tasks.musicapi.errors import UpstreamError
-from tasks.musicapi.requests import Call
+from tasks.musicapi.requests import ApiRequest
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[K, T]):
-    """What came of the call that was begun for `of`: what its answer says, or the error, and the seconds it took."""
+class Completed(Generic[K, T]):
+    """A completed request: the key it was sent with, its parsed response or error, and its duration in seconds."""
 
-    of: K
-    found: T | Exception
-    seconds: float
+    key: K
+    outcome: T | Exception
+    duration_s: float
 
     @property
     def result(self) -> T | UpstreamError:
-        """Raises what is no error of upstream's but a defect."""
-        if isinstance(self.found, Exception) and not isinstance(self.found, UpstreamError):
-            raise self.found
-        return self.found
+        """The parsed response or the upstream error. Raises any other exception: it is a defect."""
+        if isinstance(self.outcome, Exception) and not isinstance(self.outcome, UpstreamError):
+            raise self.outcome
+        return self.outcome
 
 
-class Exchange(Generic[K, T]):
-    """Calls on their way. Whoever began them takes their answers when he has time: while he writes some down, others
-    arrive, and are taken together."""
+class RequestPool(Generic[K, T]):
+    """Requests in flight; results are queued until the caller collects them.
+
+    While the caller writes some results to Redis, others arrive, and the next `collect` returns them together.
+    """
 
     def __init__(
-        self, upstream: MusicApi, within: Callable[[K], AbstractContextManager[None]] = lambda _: nullcontext()
+        self, upstream: MusicApi, span: Callable[[K], AbstractContextManager[None]] = lambda _: nullcontext()
     ) -> None:
         self._upstream = upstream
-        self._within = within
-        self._told: SimpleQueue[Told[K, T]] = SimpleQueue()
-        self._open = 0
+        self._span = span
+        self._completed: SimpleQueue[Completed[K, T]] = SimpleQueue()
+        self._uncollected = 0
 
     @property
-    def free(self) -> int:
-        """How many more calls would be made at once."""
-        return max(0, self._upstream.connections - self._open)
+    def free_slots(self) -> int:
+        """The number of requests that could be sent at once now."""
+        return max(0, self._upstream.connections - self._uncollected)
 
     @property
     def is_open(self) -> bool:
-        """Whether there are calls that nobody has heard of yet."""
-        return self._open > 0
+        """True if any request has not been collected yet."""
+        return self._uncollected > 0
 
-    def begin(self, calls: Sequence[tuple[K, Call[T]]]) -> None:
-        """Make these calls, as many at once as there are connections."""
-        if calls:
-            self._open += len(calls)
-            self._upstream.begin(calls, self._tell, self._within)
+    def send(self, requests: Sequence[tuple[K, ApiRequest[T]]]) -> None:
+        """Send requests, as many at once as there are connections."""
+        if requests:
+            self._uncollected += len(requests)
+            self._upstream.send_many(requests, self._complete, self._span)
 
-    def told(self, within: float | None = None) -> list[Told[K, T]]:
-        """What came of calls since; waits for the first of them, at most `within` seconds."""
-        found: list[Told[K, T]] = []
+    def collect(self, timeout: float | None = None) -> list[Completed[K, T]]:
+        """Return the requests completed since the last call; wait up to `timeout` seconds for the first one."""
+        completed: list[Completed[K, T]] = []
         with suppress(Empty):
             if self.is_open:
-                found.append(self._told.get(timeout=within))
+                completed.append(self._completed.get(timeout=timeout))
             while self.is_open:
-                found.append(self._told.get_nowait())
-        self._open -= len(found)
-        return found
+                completed.append(self._completed.get_nowait())
+        self._uncollected -= len(completed)
+        return completed
 
-    def _tell(self, of: K, found: T | Exception, seconds: float) -> None:
-        self._told.put(Told(of, found, seconds))
+    def _complete(self, key: K, outcome: T | Exception, duration_s: float) -> None:
+        self._completed.put(Completed(key, outcome, duration_s))

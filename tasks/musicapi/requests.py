@@ -1,4 +1,4 @@
-"""The calls: create a voice, create a song, ask for a task, ask for the credits. Pure."""
+"""Requests to MusicAPI: create a voice, create a song, get a task, get the credits. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from tasks.musicapi import responses
-from tasks.musicapi.responses import Reading
+from tasks.musicapi.results import TaskResult
 from voicequeue.domain.song import Song
 from voicequeue.domain.stage import Stage
 
@@ -18,52 +18,57 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One request, and how its answer is read: `read` gives None for what it cannot read. `secrets` are those that
-    its body carries: what the answer quotes of them is shown to no one."""
+class ApiRequest(Generic[T]):
+    """One request and the parser of its response body.
+
+    `parse` returns None for a body it cannot read. `secrets` are parts of the request body that must be masked where
+    the response quotes them.
+    """
 
     operation: str
     method: str
     path: str
-    read: Callable[[Any], T | None]
+    parse: Callable[[Any], T | None]
     body: dict[str, Any] | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where upstream shall say that an order has settled, and what it signs that with."""
+    """URL that upstream calls when a task has ended, and the secret it signs the call with."""
 
     url: str
     secret: str = field(repr=False)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The signing secret, and those that the URL carries."""
+        """The signing secret and the tokens in the URL."""
         return self.secret, *re.findall(r"[?&]token=([^&#]+)", self.url)
 
 
-def create_voice(audio_url: str, webhook: Webhook | None = None) -> Call[str]:
-    """Order a voice (4 credits); gives upstream's task id."""
+def create_voice(audio_url: str, webhook: Webhook | None = None) -> ApiRequest[str]:
+    """Return the request that orders a voice (4 credits); its response is upstream's task id."""
     body = {"audio_url": audio_url, **_webhook_fields(webhook)}
-    return Call("create_voice", "POST", "/api/v1/sonic/create-voice", responses.accepted, body, _secrets(webhook))
+    path = "/api/v1/sonic/create-voice"
+    return ApiRequest("create_voice", "POST", path, responses.accepted_task_id, body, _secrets(webhook))
 
 
-def create_music(persona_id: str, song: Song, webhook: Webhook | None = None) -> Call[str]:
-    """Order a song (15 credits, two clips); gives upstream's task id."""
+def create_music(persona_id: str, song: Song, webhook: Webhook | None = None) -> ApiRequest[str]:
+    """Return the request that orders a song (15 credits, two clips); its response is upstream's task id."""
     body = {**persona_music(persona_id, song), **_webhook_fields(webhook)}
-    return Call("persona_music", "POST", "/api/v1/sonic/create", responses.accepted, body, _secrets(webhook))
+    path = "/api/v1/sonic/create"
+    return ApiRequest("persona_music", "POST", path, responses.accepted_task_id, body, _secrets(webhook))
 
 
-def task(task_id: str, stage: Stage | None = None) -> Call[Reading]:
-    """What became of an order of that stage (free)."""
-    read = partial(responses.reading, stage=stage)
-    return Call("task", "GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", read)
+def get_task(task_id: str, stage: Stage | None = None) -> ApiRequest[TaskResult]:
+    """Return the request for the result of a task (free); `stage` is what the task was ordered for."""
+    parse = partial(responses.task_result, stage=stage)
+    return ApiRequest("task", "GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", parse)
 
 
-def credits_left() -> Call[int]:
-    """Credits left on the account (free)."""
-    return Call("get_credits", "GET", "/api/v1/get-credits", responses.credits_left)
+def get_credits() -> ApiRequest[int]:
+    """Return the request for the credits on the account (free)."""
+    return ApiRequest("get_credits", "GET", "/api/v1/get-credits", responses.account_credits)
 
 
 def _webhook_fields(webhook: Webhook | None) -> dict[str, str]:
@@ -75,7 +80,7 @@ def _secrets(webhook: Webhook | None) -> tuple[str, ...]:
 
 
 def persona_music(persona_id: str, song: Song) -> dict[str, Any]:
-    """The body that orders a song."""
+    """Return the request body that orders a song."""
     fields = song.model_dump(exclude_none=True, exclude={"description"})
     if song.description is not None:
         fields["gpt_description_prompt"] = song.description

@@ -1,8 +1,7 @@
-"""The connections to one host: a thread of their own holds them all, and tells for certain whether a request can
-have left.
+"""HTTP connections to one host, held by a thread with an event loop.
 
-One event loop does what many threads would, for a third of the processor time, and hears of an answer however busy
-or blocked the caller is.
+The loop uses about a third of the CPU time that a thread pool would, and receives responses however busy the caller
+is. Errors state reliably whether a request can have been sent.
 """
 
 from __future__ import annotations
@@ -23,151 +22,163 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.util import make_headers
 from yarl import URL
 
-from tasks.musicapi.errors import NoAnswer, NoConnection
+from tasks.musicapi.errors import AmbiguousFailure, ConnectionFailed
 
 T = TypeVar("T")
 
-#: An answer larger than this (bytes, unpacked) is not the contract's.
+#: Maximum size in bytes of a response body, after decompression.
 BODY_MAX = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """How a host is reached, as the environment says it in the way that `requests` understands it."""
+class Endpoint:
+    """A base URL with the TLS context and the proxy to reach it by.
 
-    root: str
-    tls: ssl.SSLContext | None
+    `proxy_headers` are sent to the proxy only.
+    """
+
+    base_url: str
+    ssl_context: ssl.SSLContext | None
     proxy: URL | None
-    #: For the proxy alone.
-    proxy_login: Mapping[str, str]
+    proxy_headers: Mapping[str, str]
 
     @classmethod
-    def to(cls, base_url: str) -> Route:
-        """Raises OSError where a certificate bundle is not there, ValueError for a proxy of another kind."""
+    def from_environment(cls, base_url: str) -> Endpoint:
+        """Return the endpoint with the proxy and CA bundle of the environment, read as `requests` does.
+
+        Raises OSError for a missing CA bundle, ValueError for an unsupported proxy scheme.
+        """
         with Session() as session:
-            told = session.merge_environment_settings(base_url, {}, None, None, None)
-        tls = _tls(told["verify"]) if base_url.lower().startswith("https:") else None
-        found = select_proxy(base_url, told["proxies"])
-        if not found:
-            return cls(base_url.rstrip("/"), tls, None, {})
-        proxy = URL(found if "://" in found else f"http://{found}")
+            environment = session.merge_environment_settings(base_url, {}, None, None, None)
+        ssl_context = _ssl_context(environment["verify"]) if base_url.lower().startswith("https:") else None
+        proxy_url = select_proxy(base_url, environment["proxies"])
+        if not proxy_url:
+            return cls(base_url.rstrip("/"), ssl_context, None, {})
+        proxy = URL(proxy_url if "://" in proxy_url else f"http://{proxy_url}")
         if proxy.scheme not in ("http", "https"):
-            raise ValueError(f"a proxy is reached by http:// or https://, not by {proxy.scheme}://")
-        login = make_headers(proxy_basic_auth=f"{proxy.user}:{proxy.password or ''}") if proxy.user else {}
-        return cls(base_url.rstrip("/"), tls, proxy.with_user(None), login)
+            raise ValueError(f"the proxy URL must begin with http:// or https://, not {proxy.scheme}://")
+        headers = make_headers(proxy_basic_auth=f"{proxy.user}:{proxy.password or ''}") if proxy.user else {}
+        return cls(base_url.rstrip("/"), ssl_context, proxy.with_user(None), headers)
 
 
-def _tls(verify: str | bool | None) -> ssl.SSLContext:
+def _ssl_context(verify: str | bool | None) -> ssl.SSLContext:
     bundle = Path(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
     if bundle.is_dir():
         return ssl.create_default_context(capath=bundle)
     if not bundle.exists():
-        raise OSError(f"there is no TLS CA certificate bundle at {bundle}")
+        raise OSError(f"no TLS CA certificate bundle at {bundle}")
     return ssl.create_default_context(cafile=bundle)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back: the body is whole."""
+class HttpResponse:
+    """A response with its complete body."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-class Wire:
-    """Sends requests over kept connections, each once. Times are in seconds: `connect_s` to open a connection,
-    `answer_s` for any silence; both together are the most that a request may take, however its answer drips."""
+class HttpTransport:
+    """Sends each request once, over pooled connections.
 
-    def __init__(self, route: Route, *, connect_s: float, answer_s: float) -> None:
-        self._route = route
-        self._plain_login = route.proxy_login if route.tls is None else {}
+    `connect_s` limits opening a connection, `answer_s` each wait for data, and their sum the whole request. Times are
+    in seconds.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, connect_s: float, answer_s: float) -> None:
+        self._endpoint = endpoint
+        # Over a TLS tunnel the proxy login goes into CONNECT only.
+        self._proxy_headers = endpoint.proxy_headers if endpoint.ssl_context is None else {}
         self._timeout = aiohttp.ClientTimeout(total=connect_s + answer_s, connect=connect_s, sock_read=answer_s)
         self._loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
-        self._session = self.start(self._open()).result()
+        self._session = self.run(self._open_session()).result()
 
     def close(self) -> None:
-        """Close the connections; what is on its way is lost."""
-        self.start(self._session.close()).result()
+        """Close the connections and stop the thread; requests in flight are aborted."""
+        self.run(self._session.close()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Let this be done on the wire's thread."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the transport's thread and return its future."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def soon(self, work: Callable[..., object], *given: Any) -> None:
-        """Call this on the wire's thread; nobody hears what it gives."""
-        self._loop.call_soon_threadsafe(work, *given)
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call a function on the transport's thread; its result is discarded."""
+        self._loop.call_soon_threadsafe(callback, *args)
 
-    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        """On the wire's thread: send one request and read its whole answer. Raises NoConnection only where the request
-        cannot have left, NoAnswer otherwise: everything else may have been charged."""
+    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> HttpResponse:
+        """Send one request and return its response. Must run on the transport's thread.
+
+        Raises ConnectionFailed only where the request cannot have been sent, and AmbiguousFailure otherwise: it may
+        have been charged.
+        """
         try:
             async with self._session.request(
                 method,
-                URL(self._route.root + path, encoded=True),
+                URL(self._endpoint.base_url + path, encoded=True),
                 data=body,
-                headers={**headers, **self._plain_login},
+                headers={**headers, **self._proxy_headers},
                 allow_redirects=False,
-                proxy=self._route.proxy,
-                proxy_headers=self._route.proxy_login,
-            ) as answer:
-                return Answer(answer.status, answer.headers, await _whole(answer))
-        except _NotOpened as error:
-            raise NoConnection(error.why) from None
+                proxy=self._endpoint.proxy,
+                proxy_headers=self._endpoint.proxy_headers,
+            ) as response:
+                return HttpResponse(response.status, response.headers, await _read_body(response))
+        except _ConnectError as error:
+            raise ConnectionFailed(error.reason) from None
         except TimeoutError:
-            raise NoAnswer("no answer in time") from None
+            raise AmbiguousFailure("no answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError):
-            raise NoAnswer("the connection was lost") from None
+            raise AmbiguousFailure("the connection was lost") from None
 
-    async def _open(self) -> aiohttp.ClientSession:
-        # Without headers of its own: a session says those to a proxy as well, and the key is none of its business.
+    async def _open_session(self) -> aiohttp.ClientSession:
+        # The session has no default headers: it would send them to a proxy too, and they contain the key.
         return aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=self._route.tls or True),
+            connector=_Connector(limit=0, ssl=self._endpoint.ssl_context or True),
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
 
-async def _whole(answer: aiohttp.ClientResponse) -> bytes:
-    """The body, within the size allowed. A body cut short is an error, not an answer."""
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the complete body, at most BODY_MAX bytes. A truncated body raises an error."""
     body = bytearray()
-    async for piece in answer.content.iter_any():
-        body += piece
+    async for chunk in response.content.iter_any():
+        body += chunk
         if len(body) > BODY_MAX:
-            raise NoAnswer("the answer is too large")
+            raise AmbiguousFailure("the answer is too large")
     return bytes(body)
 
 
-class _NotOpened(aiohttp.ClientConnectionError):
-    """The connection could not be opened, its TLS and its proxy's tunnel included: nothing was sent."""
+class _ConnectError(aiohttp.ClientConnectionError):
+    """The connection, its TLS handshake or its proxy tunnel failed: nothing was sent."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class _Connector(aiohttp.TCPConnector):
-    async def connect(self, *request: Any, **more: Any) -> Any:
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return await super().connect(*request, **more)
+            return await super().connect(*args, **kwargs)
         except (aiohttp.ClientError, OSError) as error:
-            raise _NotOpened(_why(error)) from error
+            raise _ConnectError(_connect_failure(error)) from error
 
 
-def _why(error: BaseException) -> str:
-    if any(isinstance(each, ssl.SSLCertVerificationError | ssl.CertificateError) for each in _causes(error)):
-        return "upstream's certificate does not hold"
+def _connect_failure(error: BaseException) -> str:
+    if any(isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError) for cause in _causes(error)):
+        return "upstream's certificate is invalid"
     return "no connection in time" if isinstance(error, TimeoutError) else "no connection"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that it wraps."""
+    """Yield the error and every exception that it wraps."""
     while error is not None:
         yield error
-        yield from (each for each in error.args if isinstance(each, BaseException))
+        yield from (wrapped for wrapped in error.args if isinstance(wrapped, BaseException))
         error = error.__cause__

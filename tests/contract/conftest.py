@@ -1,4 +1,4 @@
-"""The client of MusicAPI, as the workers use it."""
+"""Clients of the simulator and of scripted servers, as the workers use them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ from contextlib import ExitStack
 
 import pytest
 
+from simulator.process import Simulator
 from tasks.musicapi import MusicApi, UpstreamError
+from voicequeue import Song, Stage
 
-#: The account's key; no text may ever have it in it.
+#: The key of the account; no text may contain it.
 KEY = "key-of-the-account"
+
+AUDIO_URL = "https://recordings.example/anna-maria.mp3"
+SONG = Song(prompt="[Verse]\nla la", title="La", tags="folk")
 
 Connect = Callable[..., MusicApi]
 
 
-#: What the environment can say about the way to upstream.
-ROUTES = [name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())]
+#: Environment variables that select a proxy.
+PROXY_VARIABLES = [
+    name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+]
 
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
-    """Makes clients of a base URL that know of no proxy; they are closed when the test ends."""
-    for name in ROUTES:
+    """Create clients of a base URL that ignore the proxy environment; they are closed when the test ends."""
+    for name in PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     with ExitStack() as clients:
 
@@ -34,8 +41,8 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
         yield _connect
 
 
-def trouble(call: Callable[[], object]) -> UpstreamError:
-    """The error that a call ends with, which gives away neither the key nor an address."""
+def upstream_error(call: Callable[[], object]) -> UpstreamError:
+    """Return the error that a call raises; it reveals neither the key nor an address."""
     with pytest.raises(UpstreamError) as caught:
         call()
     text = repr(caught.value) + str(caught.value)
@@ -43,3 +50,20 @@ def trouble(call: Callable[[], object]) -> UpstreamError:
     assert "://" not in text
     assert "127.0.0.1" not in text
     return caught.value
+
+
+@pytest.fixture
+def client(simulator: Simulator, connect: Connect) -> MusicApi:
+    """Return a client of the simulator."""
+    return connect(simulator.api_url)
+
+
+def order(client: MusicApi, stage: Stage = Stage.VOICE) -> str:
+    """Order a voice or a song."""
+    return client.create_voice(AUDIO_URL) if stage is Stage.VOICE else client.create_music("p1", SONG)
+
+
+def sent(simulator: Simulator) -> int:
+    """Return the number of POSTs that upstream received."""
+    calls = simulator.ledger(charges=False)["calls"]
+    return int(calls["create_voice"] + calls["create_music"])

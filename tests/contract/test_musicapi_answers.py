@@ -1,4 +1,4 @@
-"""What the client makes of answers, byte for byte: those that travel strangely, and those that no API should give."""
+"""Responses byte for byte: unusual transfers, and responses outside the contract."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from simulator.engine.faults import GARBAGE
 from tasks.musicapi import (
-    CannotPay,
-    Cost,
+    AmbiguousFailure,
+    InvalidRequest,
     Moderated,
-    NoAnswer,
     NotReady,
-    Refused,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     Unauthorized,
     Unavailable,
     UpstreamError,
@@ -28,14 +27,14 @@ from tasks.musicapi import (
 )
 from tasks.musicapi.client import EXCERPT_MAX
 from tasks.musicapi.transport import BODY_MAX
-from tests.contract.conftest import KEY, Connect, trouble
+from tests.contract.conftest import KEY, Connect, upstream_error
 from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"code": 200, "message": "success", "task_id": "t1"})
 PAGE = "<html><h1>We will be back soon</h1></html>"
 
-#: The patience (seconds) of a client that meets an answer which never ends.
+#: Timeout in seconds for responses that never end.
 HASTY_S = 0.3
 
 
@@ -43,7 +42,7 @@ HASTY_S = 0.3
 
 
 def compressed(body: object) -> tuple[bytes, ...]:
-    """A gzipped answer that comes byte by byte."""
+    """Return a gzipped response, byte by byte."""
     payload = gzip.compress(json.dumps(body).encode())
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(payload)}\r\n\r\n"
     return (head.encode(), *(bytes((byte,)) for byte in payload))
@@ -82,18 +81,18 @@ CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"tas\r\nd
     ],
 )
 def test_an_answer_is_read_however_it_travels(connect: Connect, pieces: tuple[bytes, ...]) -> None:
-    """An order that was paid for is not lost to a proxy's habits, and the next call works too."""
+    """A paid order survives the behaviour of proxies, and the next request works too."""
     with Scripted(one_answer(*pieces)) as upstream:
         client = connect(upstream.url)
         assert [client.create_voice(AUDIO_URL), client.create_voice(AUDIO_URL)] == ["t1", "t1"]
 
 
 def test_a_poll_is_read_with_any_success(connect: Connect) -> None:
-    """202 with `not_ready`, and a persona that comes with 201."""
+    """A 202 with `not_ready` and a persona with 201 are read."""
     with Scripted(one_answer(answer({"type": "not_ready"}, status="202 Accepted"))) as upstream:
-        assert connect(upstream.url).task("t1") == NotReady()
+        assert connect(upstream.url).get_task("t1") == NotReady()
     with Scripted(one_answer(answer({"data": {"persona_id": "p1"}}, status="201 Created"))) as upstream:
-        assert connect(upstream.url).task("t1") == VoiceReady("p1", None)
+        assert connect(upstream.url).get_task("t1") == VoiceReady("p1", None)
 
 
 # ── answers that cannot ────────────────────────────────────────────────────────────────────────
@@ -120,45 +119,45 @@ LOST: dict[str, tuple[bytes, ...]] = {
     "a page with 500": (answer(PAGE, status="500 Internal Server Error"),),
     "a page with 503": (answer(PAGE, status="503 Service Unavailable", headers=["Retry-After: 5"]),),
     "504 with JSON": (answer({"error": "Gateway timeout."}, status="504 Gateway Timeout"),),
-    "a trouble of its own with 200": (answer({"code": 500, "message": "Internal error."}),),
+    "a upstream_error of its own with 200": (answer({"code": 500, "message": "Internal error."}),),
     **{f"garbage {body!r}": (answer(body),) for body in GARBAGE},
 }
 
 
 @pytest.mark.parametrize("pieces", LOST.values(), ids=LOST)
 def test_an_answer_that_was_lost_may_have_cost_something(connect: Connect, pieces: tuple[bytes, ...]) -> None:
-    """The request had left: the cost is unknown, it is sent once, and polls have no answer either."""
+    """The request was sent once and may have been charged; polls raise the same error."""
     with Scripted(one_answer(*pieces)) as upstream:
         client = connect(upstream.url)
-        error = trouble(lambda: client.create_voice(AUDIO_URL))
-        assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
+        error = upstream_error(lambda: client.create_voice(AUDIO_URL))
+        assert (type(error), error.may_be_charged) == (AmbiguousFailure, True)
         assert len(upstream.requests) == 1
-        assert type(trouble(lambda: client.task("t1"))) is NoAnswer
-        assert type(trouble(client.credits)) is NoAnswer
+        assert type(upstream_error(lambda: client.get_task("t1"))) is AmbiguousFailure
+        assert type(upstream_error(client.credits)) is AmbiguousFailure
 
 
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"code": 400, "message": "The prompt is empty."}, Refused),
-        ({"code": "403", "message": "The remaining credits are not enough."}, CannotPay),
+        ({"code": 400, "message": "The prompt is empty."}, InvalidRequest),
+        ({"code": "403", "message": "The remaining credits are not enough."}, PaymentRequired),
         ({"code": 403, "message": "The lyrics contain copyrighted content: x"}, Moderated),
-        ({"code": 429, "message": "Queue is full"}, SlowDown),
-        ({"success": False, "error": {"message": "The prompt is empty."}}, Refused),
+        ({"code": 429, "message": "Queue is full"}, RateLimited),
+        ({"success": False, "error": {"message": "The prompt is empty."}}, InvalidRequest),
     ],
 )
 def test_a_refusal_with_a_success_cost_nothing(connect: Connect, body: object, expected: type[UpstreamError]) -> None:
-    """It is read as the status that it names, and sent once."""
+    """The response is read as the status that its body names, and the request is sent once."""
     with Scripted(one_answer(answer(body))) as upstream:
-        error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL))
-        assert (type(error), error.cost, len(upstream.requests)) == (expected, Cost.NO, 1)
+        error = upstream_error(lambda: connect(upstream.url).create_voice(AUDIO_URL))
+        assert (type(error), error.may_be_charged, len(upstream.requests)) == (expected, False, 1)
 
 
 @pytest.mark.parametrize(
     "body", [{"taskId": "t1"}, {"task_ids": ["t1"]}, {"data": "t1"}, {"code": 429, "task_id": "t1"}]
 )
 def test_an_order_that_has_a_task_was_charged_whatever_else_is_said(connect: Connect, body: object) -> None:
-    """Wherever its id is."""
+    """The task id counts wherever it is."""
     with Scripted(one_answer(answer(body))) as upstream:
         assert connect(upstream.url).create_voice(AUDIO_URL) == "t1"
 
@@ -167,17 +166,17 @@ WEBHOOK = Webhook("https://me.example/hooks/j1?attempt=1&token=0123456789abcdef/
 
 
 def test_what_cannot_be_read_is_kept_for_a_person_without_our_secrets(connect: Connect) -> None:
-    """Its beginning, on one line; neither the key nor what the request carried is in it."""
+    """Its beginning is kept on one line, without the key and the secrets of the request."""
 
     def quoting(request: Request) -> Iterator[bytes]:
-        told = {"we got": request.json(), "with": request.headers["authorization"]}
-        slashed = json.dumps(told).replace("/", "\\/")
-        yield answer(f"<html>\n\x00We will be back\u2028 soon {json.dumps(told)} {slashed}" + "x" * 2_000)
+        quoted = {"we got": request.json(), "with": request.headers["authorization"]}
+        slashed = json.dumps(quoted).replace("/", "\\/")
+        yield answer(f"<html>\n\x00We will be back\u2028 soon {json.dumps(quoted)} {slashed}" + "x" * 2_000)
 
     with Scripted(quoting) as upstream:
-        error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL, WEBHOOK))
+        error = upstream_error(lambda: connect(upstream.url).create_voice(AUDIO_URL, WEBHOOK))
 
-    assert isinstance(error, NoAnswer)
+    assert isinstance(error, AmbiguousFailure)
     assert error.answer is not None
     assert error.answer.startswith('<html> We will be back soon {"we got"')
     assert (len(error.answer), error.answer.isprintable()) == (EXCERPT_MAX, True)
@@ -187,17 +186,17 @@ def test_what_cannot_be_read_is_kept_for_a_person_without_our_secrets(connect: C
 
 
 def test_where_nothing_came_nothing_is_kept(connect: Connect) -> None:
-    """An empty answer, or none."""
+    """The response is empty or missing."""
     for pieces in [(answer(""),), (HANG_UP,)]:
         with Scripted(one_answer(*pieces)) as upstream:
-            error = trouble(lambda url=upstream.url: connect(url).create_voice(AUDIO_URL))  # type: ignore[misc]
-        assert isinstance(error, NoAnswer)
+            error = upstream_error(lambda url=upstream.url: connect(url).create_voice(AUDIO_URL))  # type: ignore[misc]
+        assert isinstance(error, AmbiguousFailure)
         assert error.answer is None
 
 
 @pytest.mark.parametrize("endless", [b" ", b"X: 1\r\n", b"-"], ids=["body", "headers", "a header"])
 def test_an_answer_that_never_ends_is_given_up(connect: Connect, endless: bytes) -> None:
-    """However it drips: a thread is not held for ever, and the cost is unknown."""
+    """A dripping response does not block a thread, and the charge is unknown."""
     over = threading.Event()
 
     def drip(_: Request) -> Iterator[bytes]:
@@ -206,9 +205,11 @@ def test_an_answer_that_never_ends_is_given_up(connect: Connect, endless: bytes)
             yield endless
 
     with Scripted(drip) as upstream:
-        error = trouble(lambda: connect(upstream.url, connect_s=HASTY_S, answer_s=HASTY_S).create_voice(AUDIO_URL))
+        error = upstream_error(
+            lambda: connect(upstream.url, connect_s=HASTY_S, answer_s=HASTY_S).create_voice(AUDIO_URL)
+        )
         over.set()
-    assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
+    assert (type(error), error.may_be_charged) == (AmbiguousFailure, True)
     assert len(upstream.requests) == 1
 
 
@@ -223,39 +224,39 @@ UNCHARGED: dict[str, tuple[bytes, type[UpstreamError]]] = {
     "404 with JSON": (answer({"error": "Not found."}, status="404 Not Found"), Unavailable),
     "405 with JSON": (answer({"error": "Method not allowed."}, status="405 Method Not Allowed"), Unavailable),
     "a page with 413": (answer(PAGE, status="413 Content Too Large"), Unavailable),
-    "a page with 429": (answer(PAGE, status="429 Too Many Requests", headers=["Retry-After: 7"]), SlowDown),
+    "a page with 429": (answer(PAGE, status="429 Too Many Requests", headers=["Retry-After: 7"]), RateLimited),
     "a page with 401": (answer(PAGE, status="401 Unauthorized"), Unauthorized),
-    "400 with JSON of no text": (answer("[]", status="400 Bad Request"), Refused),
+    "400 with JSON of no text": (answer("[]", status="400 Bad Request"), InvalidRequest),
 }
 
 
 @pytest.mark.parametrize(("piece", "expected"), UNCHARGED.values(), ids=UNCHARGED)
 def test_an_answer_that_says_no_cost_nothing(connect: Connect, piece: bytes, expected: type[UpstreamError]) -> None:
-    """Nobody follows it elsewhere, and nobody sends it again."""
+    """The client neither follows redirects nor sends the request again."""
     with Scripted(one_answer(piece)) as upstream:
-        error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL))
-    assert (type(error), error.cost) == (expected, Cost.NO)
+        error = upstream_error(lambda: connect(upstream.url).create_voice(AUDIO_URL))
+    assert (type(error), error.may_be_charged) == (expected, False)
     assert len(upstream.requests) == 1
 
 
 def test_a_key_that_upstream_quotes_is_not_passed_on(connect: Connect) -> None:
-    """What upstream says of an error is shown to operators and kept in records."""
+    """Upstream's message is shown to operators and stored."""
     body = {"error": f"Invalid API key: {KEY}", "type": "unauthorized"}
     with Scripted(one_answer(answer(body, status="401 Unauthorized"))) as upstream:
-        error = trouble(lambda: connect(upstream.url).create_voice(AUDIO_URL))
+        error = upstream_error(lambda: connect(upstream.url).create_voice(AUDIO_URL))
     assert error.message == "Invalid API key: (key)"
 
 
 def test_no_text_that_quotes_the_key_gets_through(connect: Connect) -> None:
-    """Whatever stands around it, and whatever the status."""
-    said = [b""]
-    with Scripted(lambda _: said) as upstream:
+    """This holds for any text around the key and any status."""
+    response = [b""]
+    with Scripted(lambda _: response) as upstream:
         client = connect(upstream.url)
 
         @settings(max_examples=60)
         @given(st.sampled_from([301, 400, 401, 402, 403, 404, 422, 429, 500, 503]), st.text(), st.text())
         def quoted(status: int, before: str, after: str) -> None:
-            said[0] = answer({"message": before + KEY + after}, status=f"{status} Trouble")
-            trouble(lambda: client.create_voice(AUDIO_URL))
+            response[0] = answer({"message": before + KEY + after}, status=f"{status} Error")
+            upstream_error(lambda: client.create_voice(AUDIO_URL))
 
         quoted()

@@ -1,4 +1,4 @@
-"""Connections that do not come about: nothing was sent, so nothing was charged."""
+"""Connections and proxies: what was not sent is not charged."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from tasks.musicapi import Cost, NoAnswer, NoConnection
-from tests.contract.conftest import Connect, trouble
-from tests.support.scripted import HANG_UP, Scripted, answer, one_answer
+from tasks.musicapi import AmbiguousFailure, ConnectionFailed
+from tests.contract.conftest import Connect, upstream_error
+from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"task_id": "t1"})
 
-#: The patience (seconds) of a client that meets somebody who does not answer.
+#: Timeout in seconds for servers that do not respond.
 HASTY_S = 0.3
 
 
 def unavailable(call: Callable[[], object]) -> str:
-    """The text of a call that certainly cost nothing."""
-    error = trouble(call)
-    assert (type(error), error.cost) == (NoConnection, Cost.NO)
+    """Return the message of a call that certainly cost nothing."""
+    error = upstream_error(call)
+    assert (type(error), error.may_be_charged) == (ConnectionFailed, False)
     return error.message
 
 
 def test_a_refused_connection_cost_nothing(connect: Connect) -> None:
-    """Nobody listens there."""
+    """No server listens on the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -37,8 +37,8 @@ def test_a_refused_connection_cost_nothing(connect: Connect) -> None:
 
 
 @contextmanager
-def full_house() -> Iterator[str]:
-    """The URL of a listener that lets nobody in any more."""
+def full_backlog() -> Iterator[str]:
+    """Yield the URL of a listener whose backlog is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, socket.socket() as first:
         address = listener.getsockname()
         first.connect(address)
@@ -46,24 +46,24 @@ def full_house() -> Iterator[str]:
 
 
 def test_a_connection_that_is_never_accepted_cost_nothing(connect: Connect) -> None:
-    """It is given up after its own, shorter patience."""
-    with full_house() as url:
+    """The connect timeout applies, which is shorter than that of a response."""
+    with full_backlog() as url:
         message = unavailable(lambda: connect(url, connect_s=HASTY_S).create_voice(AUDIO_URL))
     assert message == "no connection in time"
 
 
-def test_a_certificate_that_nobody_signed_cost_nothing(connect: Connect) -> None:
-    """The request never leaves, and no text tells whose certificate it was."""
+def test_an_unsigned_certificate_cost_nothing(connect: Connect) -> None:
+    """The request is never sent, and the message does not name the certificate."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(Path(__file__).with_name("self_signed.pem"))
     with Scripted(one_answer(ACCEPTED), tls=tls) as upstream:
         message = unavailable(lambda: connect(upstream.url).create_voice(AUDIO_URL))
-    assert message == "upstream's certificate does not hold"
+    assert message == "upstream's certificate is invalid"
     assert upstream.requests == []
 
 
 def test_a_tls_handshake_that_fails_cost_nothing(connect: Connect) -> None:
-    """There was no connection that a request could have been sent over: none agreed on, none in time."""
+    """The handshake fails or times out before a request can be sent."""
     without_certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with Scripted(one_answer(ACCEPTED), tls=without_certificate) as upstream:
         assert unavailable(lambda: connect(upstream.url).create_voice(AUDIO_URL)) == "no connection"
@@ -75,7 +75,7 @@ def test_a_tls_handshake_that_fails_cost_nothing(connect: Connect) -> None:
 
 @pytest.fixture
 def through_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes clients that are made after it go through the proxy of this URL."""
+    """Set the proxy of clients that are created afterwards."""
 
     def set_proxy(url: str) -> None:
         for name in ("http_proxy", "https_proxy"):
@@ -87,19 +87,45 @@ def through_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_an_answer_that_a_proxy_lost_may_have_cost_something(
     connect: Connect, through_proxy: Callable[[str], None]
 ) -> None:
-    """The proxy may have passed the request on before it hung up."""
+    """The proxy may have forwarded the request before it hung up."""
     with Scripted(one_answer(HANG_UP)) as proxy:
         through_proxy(proxy.url)
-        error = trouble(lambda: connect("http://musicapi.example").create_voice(AUDIO_URL))
-    assert (type(error), error.cost) == (NoAnswer, Cost.UNKNOWN)
+        error = upstream_error(lambda: connect("http://musicapi.example").create_voice(AUDIO_URL))
+    assert (type(error), error.may_be_charged) == (AmbiguousFailure, True)
     assert [request.path for request in proxy.requests] == ["http://musicapi.example/api/v1/sonic/create-voice"]
 
 
 def test_a_proxy_that_opens_no_tunnel_cost_nothing(connect: Connect, through_proxy: Callable[[str], None]) -> None:
-    """Neither one that refuses the connection nor one that refuses to connect."""
+    """The proxy refuses the connection, or refuses to open a tunnel."""
     with Scripted(one_answer(answer("", status="502 Bad Gateway"))) as proxy:
         through_proxy(proxy.url)
         unavailable(lambda: connect("https://musicapi.example").create_voice(AUDIO_URL))
     assert [request.method for request in proxy.requests] == ["CONNECT"]
 
     unavailable(lambda: connect("https://musicapi.example").create_voice(AUDIO_URL))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_only_a_proxy_gets_its_login(connect: Connect, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    """The login is that of the proxy URL; the key is sent to the proxy only where it forwards plain HTTP."""
+
+    def refuse(request: Request) -> Iterator[bytes]:
+        yield answer({"error": "no"}, status="400 Bad Request")
+
+    with Scripted(refuse) as proxy:
+        monkeypatch.setenv(f"{scheme}_proxy", proxy.url.replace("://", "://anna:s%40cret@"))
+        client = connect(f"{scheme}://musicapi.example")
+        for _ in range(2):
+            with pytest.raises(Exception, match=r"no connection|no"):
+                client.credits()
+
+    assert {request.headers["proxy-authorization"] for request in proxy.requests} == {"Basic YW5uYTpzQGNyZXQ="}
+    assert {request.method for request in proxy.requests} == {"CONNECT" if scheme == "https" else "GET"}
+    assert all(("authorization" in request.headers) == (scheme == "http") for request in proxy.requests)
+
+
+def test_a_proxy_of_another_kind_is_refused_at_the_start(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is raised at the start and not at the first charge."""
+    monkeypatch.setenv("https_proxy", "socks5://proxy.example:1080")
+    with pytest.raises(ValueError, match="not socks5://"):
+        connect("https://musicapi.example")

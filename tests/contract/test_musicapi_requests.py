@@ -1,4 +1,4 @@
-"""What the client sends, byte for byte, and over which connections."""
+"""Requests of the client, byte for byte, and the connections it uses."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ACCEPTED = answer({"code": 200, "message": "success", "task_id": "t1"})
 
 
 def test_every_call_carries_the_key_and_asks_for_json(connect: Connect) -> None:
-    """As a bearer token, on free calls too."""
+    """The key is a bearer token, also in free requests."""
     with Scripted(one_answer(answer({"task_id": "t1", "credits": 5, "type": "not_ready"}))) as upstream:
         client = connect(upstream.url + "/")
         client.create_voice(AUDIO_URL)
-        client.task("t1")
+        client.get_task("t1")
         client.credits()
 
     assert [(request.method, request.path) for request in upstream.requests] == [
@@ -36,7 +36,7 @@ def test_every_call_carries_the_key_and_asks_for_json(connect: Connect) -> None:
 
 
 def test_a_voice_is_ordered_with_its_recording_alone(connect: Connect) -> None:
-    """Nothing else is in the body."""
+    """The body contains nothing else."""
     with Scripted(one_answer(ACCEPTED)) as upstream:
         connect(upstream.url).create_voice(AUDIO_URL)
 
@@ -90,7 +90,7 @@ FULL_SONG = Song(
 def test_a_song_is_ordered_with_what_was_given_and_nothing_else(
     connect: Connect, song: Song, body: dict[str, object]
 ) -> None:
-    """The exact body of `persona_music`, for lyrics and for a description."""
+    """The body of `persona_music` is exact, for lyrics and for a description."""
     with Scripted(one_answer(ACCEPTED)) as upstream:
         connect(upstream.url).create_music("p1", song)
 
@@ -99,7 +99,7 @@ def test_a_song_is_ordered_with_what_was_given_and_nothing_else(
 
 
 def test_connections_are_used_again(connect: Connect) -> None:
-    """Ten calls one after the other, free ones and charges, need one connection."""
+    """Ten consecutive requests, free and paid, use one connection."""
     with Scripted(one_answer(answer({"task_id": "t1", "credits": 5}))) as upstream:
         client = connect(upstream.url)
         for _ in range(5):
@@ -110,13 +110,13 @@ def test_connections_are_used_again(connect: Connect) -> None:
 
 
 def test_eight_threads_share_a_client(connect: Connect) -> None:
-    """Each gets the answer to its own request, over no more than eight connections."""
-    everybody = threading.Barrier(8)
+    """Each thread gets the response to its own request, over at most eight connections."""
+    all_ready = threading.Barrier(8)
 
     def echo(request: Request) -> Iterator[bytes]:
         yield answer({"task_id": request.json()["audio_url"]})
 
-    with Scripted(echo) as upstream, ThreadPoolExecutor(8, initializer=everybody.wait) as threads:
+    with Scripted(echo) as upstream, ThreadPoolExecutor(8, initializer=all_ready.wait) as threads:
         client = connect(upstream.url, connections=8)
         urls = [f"https://recordings.example/{number}.mp3" for number in range(80)]
         assert list(threads.map(client.create_voice, urls)) == urls
@@ -127,15 +127,15 @@ def test_eight_threads_share_a_client(connect: Connect) -> None:
 
 @pytest.mark.parametrize("key", ["key-of-the-account\n", "key\r\nX-Other: header", "schlüssel"])
 def test_a_key_that_no_header_can_carry_is_found_at_the_start(key: str) -> None:
-    """Not at the first charge, whose fate nobody would know; and the text does not quote it."""
-    with pytest.raises(ValueError, match="the key has") as caught:
+    """The error is raised at the start, where no charge becomes unsure, and does not quote the key."""
+    with pytest.raises(ValueError, match="the key contains") as caught:
         MusicApi("http://127.0.0.1:9", key)
     assert "account" not in str(caught.value)
     assert "X-Other" not in str(caught.value)
 
 
 def test_a_certificate_bundle_that_is_not_there_is_found_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at the first charge."""
+    """The error is raised at the start and not at the first charge."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem")
     with pytest.raises(OSError, match="TLS CA certificate bundle"):
         MusicApi("https://127.0.0.1:9", KEY)

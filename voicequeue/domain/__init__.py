@@ -1,1 +1,1 @@
-"""What a job is and may become: its spec, states, transitions, limits and prices. Does no I/O and takes `now`."""
+"""Job model: spec, states, transitions, limits and prices. Does no I/O and takes the time as `now`."""

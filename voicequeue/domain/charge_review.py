@@ -1,4 +1,4 @@
-"""What is known of a job of which nobody knows whether it was charged."""
+"""Evidence about a job whose charge is unsure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from voicequeue.domain.stage import PRICES
 
 @dataclass(frozen=True, slots=True)
 class Unsure:
-    """An unsure job: its last step, which says what happened, and the account before and after (None: nothing is
-    known of it). What upstream answered, where that could not be read, is the job's `answer`."""
+    """An unsure job with its last timeline entry, which says what happened, and the balances around the charge.
+
+    `account` is None where no balances are available. An answer that could not be read is the job's `answer`.
+    """
 
     job: Job
     last: Step
@@ -22,11 +24,11 @@ class Unsure:
 
     @property
     def at_stake(self) -> int:
-        """Credits that its order costs, and may have cost already."""
+        """The credits that its order costs, and that may have been charged."""
         return PRICES[self.job.stage]
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command line shows; scripts may rely on its names."""
+        """Return the JSON shape of the command line; scripts may rely on its names."""
         return {
             **self.job.as_dict(),
             "reason": self.last.reason,
@@ -40,7 +42,7 @@ class Unsure:
 
 
 def known(job: Job, timeline: Sequence[Step], balances: Sequence[Balance]) -> Unsure | None:
-    """What is known of an unsure job; None of one that by its timeline is not (any more)."""
+    """Return the review of an unsure job; None for a job that is not unsure by its timeline."""
     if len(timeline) < 2 or timeline[-1].state is not State.UNSURE:
         return None
     charging, last = timeline[-2:]

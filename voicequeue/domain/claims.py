@@ -1,4 +1,4 @@
-"""What the store gives to those who work on jobs: claims, and what became of a request."""
+"""Claims that the store grants to workers, and results of enqueueing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from voicequeue.domain.stage import Stage
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Jobs that have a slot now, by the stage they stand at. `news` is `short` where the next job cannot be
-    paid since now, `enough` where it can again."""
+    """Jobs that were admitted, by stage.
+
+    `news` is `short` if the account has just become unable to pay for the next job, and `enough` once it can again.
+    """
 
     by_stage: dict[Stage, list[str]]
     news: str = ""
@@ -22,13 +24,16 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The submit rate allows no POST for so many seconds."""
+    """The submit rate allows no POST for this many seconds."""
 
     seconds: float
 
 
 class Outcome(IntEnum):
-    """What became of one job that was enqueued. SHARES: it is new, and somebody else pays for its voice."""
+    """Result of enqueueing one job.
+
+    SHARES: the job is new, and another job pays for its voice.
+    """
 
     NEW = 1
     SHARES = 2
@@ -38,16 +43,16 @@ class Outcome(IntEnum):
 
     @property
     def is_new(self) -> bool:
-        """Whether it was not there before."""
+        """True if the job did not exist before."""
         return self in (Outcome.NEW, Outcome.SHARES)
 
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """A claim to send one POST, which `charging` was written for.
+    """Claim to send one POST, which `charging` was recorded for.
 
-    It holds `until` then (Unix seconds); later somebody else may have decided over the job.
-    `persona_id` is the voice that this job has made; `content` is what `spec` reads.
+    It is valid `until` that time (Unix seconds); afterwards another worker may have changed the job. `persona_id` is
+    the voice that this job has created; `content` is what `spec` parses.
     """
 
     job_id: str
@@ -59,13 +64,13 @@ class Charged:
     until: float
 
     def spec(self) -> VoiceJob:
-        """What was asked for. Raises ValueError for a record of a release with other rules."""
+        """Return the job's spec. Raises ValueError for a record that this release cannot read."""
         return stored(self.content)
 
 
 @dataclass(frozen=True, slots=True)
 class ChargedOrder:
-    """A charge that upstream confirmed, and the task that it named for it."""
+    """An order that upstream confirmed as charged, with its task id."""
 
     job_id: str
     stage: Stage
@@ -75,11 +80,12 @@ class ChargedOrder:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A claim to ask upstream about one job; `since` is when the stage was paid, `asked` when it was last not
-    ready (Unix seconds), `model` the song's, `clips` are the songs that are known already.
+    """Claim to poll one job.
 
-    `state` is pending; or a final one, where only what comes late is still to be kept. `doubt`: upstream has said
-    that the order failed. `reorder`: it is ordered again if so.
+    `since` is when the stage was submitted and `asked` when its task was last not ready (Unix seconds). `model` is that
+    of the song, and `clips` are the songs known so far. `state` is pending, or a final state if only a late result is
+    awaited. `doubt` is a failure that upstream has reported; with `reorder` the stage is submitted again if it is
+    confirmed.
     """
 
     job_id: str
@@ -98,9 +104,11 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A job, at that version, is to be asked about when it is `due`; `asked` is when it was known not to be ready (Unix
-    seconds), `doubt` the failure that upstream reports. With `keeps_doubt` what it reported before stays noted. `clips`
-    are the songs of it that are known now, where one has finished."""
+    """Next poll of a job, if it is still at that version: `due` in Unix seconds.
+
+    `asked` is when the task was last not ready (Unix seconds), and `doubt` the failure that upstream reports. With
+    `keeps_doubt` an earlier report is kept. `clips` are the known songs, if one has finished.
+    """
 
     job_id: str
     version: int
@@ -113,8 +121,10 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """A job of which something is to come, and that nobody looked after in time. `may_be_charged`: an order of it was
-    lost."""
+    """A job in flight that is overdue.
+
+    `may_be_charged`: an order of it was lost.
+    """
 
     job_id: str
     version: int

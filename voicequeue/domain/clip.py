@@ -1,4 +1,4 @@
-"""One song of a job as upstream gives it, and what the words for its state mean. Pure."""
+"""Songs as upstream describes them, and the meaning of its state words. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """What a word for a state means: of a clip, or of a task as a whole."""
+    """Meaning of a state word of a clip or a task."""
 
     FAILED = "failed"
     WORKING = "working"
     DONE = "done"
-    #: A word of none of the tables, or no word at all.
+    #: A word outside the tables, or none.
     UNKNOWN = "unknown"
 
 
-#: The words, without case and punctuation.
+#: State words without case and punctuation.
 _WORDS = {
     Phase.FAILED: (
         "failed failure fail error errored cancelled canceled timeout timedout expired rejected refused denied aborted "
@@ -36,19 +36,19 @@ _WORDS = {
 }
 _PHASES = {word: phase for phase, words in _WORDS.items() for word in words.split()}
 
-#: How words of any task end that failed or is worked on: `generate_audio_failed`, `rendering`.
+#: Endings of other words for a failure or progress, such as `generate_audio_failed` and `rendering`.
 _ENDINGS = {"failed": Phase.FAILED, "failure": Phase.FAILED, "error": Phase.FAILED, "ing": Phase.WORKING}
 
 _PUNCTUATION = re.compile(r"[\W_]+")
 
 
 def plain(word: str) -> str:
-    """The word without case and punctuation: `In Progress`, `in_progress` and `inProgress` are one."""
+    """Return a word without case and punctuation: `In Progress`, `in_progress` and `inProgress` are equal."""
     return _PUNCTUATION.sub("", word).lower()
 
 
 def phase_of(word: str) -> Phase:
-    """What this word for a state means."""
+    """Return the meaning of a state word."""
     bare = plain(word)
     endings = (phase for ending, phase in _ENDINGS.items() if bare.endswith(ending))
     return _PHASES.get(bare) or next(endings, Phase.UNKNOWN)
@@ -56,7 +56,7 @@ def phase_of(word: str) -> Phase:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedFile:
-    """A file that lies whole in the archive: where, its `size` in bytes, its SHA-256 in hex."""
+    """A complete file in the archive: its URL, its `size` in bytes, and its SHA-256 in hex."""
 
     url: str
     size: int
@@ -65,8 +65,10 @@ class ArchivedFile:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One song of a job, as upstream gave it; `duration` in seconds. Upstream's links die, those of what was
-    archived don't."""
+    """One song of a job, as upstream described it; `duration` in seconds.
+
+    Upstream's links expire; those of archived files do not.
+    """
 
     clip_id: str
     state: str
@@ -85,22 +87,22 @@ class Clip:
 
     @property
     def has_failed(self) -> bool:
-        """Whether upstream ended it without a song."""
+        """True if upstream ended it without a song."""
         return phase_of(self.state) is Phase.FAILED
 
     @property
     def is_finished(self) -> bool:
-        """Whether its song is there. A link under a word that nobody knows is one."""
+        """True if its song is available. A link with an unknown state word counts."""
         return self.audio_url is not None and phase_of(self.state) in (Phase.DONE, Phase.UNKNOWN)
 
     @property
     def is_missing(self) -> bool:
-        """Whether its song may still come."""
+        """True if its song may still arrive."""
         return not (self.has_failed or self.is_finished)
 
 
 def merged(earlier: Iterable[Clip], later: Iterable[Clip]) -> tuple[Clip, ...]:
-    """The clips of two readings of one task: nothing is lost that the earlier one had."""
+    """Return the clips of two results of one task; no value of the earlier one is lost."""
     clips = {clip.clip_id: clip for clip in earlier}
     for clip in later:
         clips[clip.clip_id] = _filled(clips.get(clip.clip_id, clip), clip)
@@ -108,7 +110,7 @@ def merged(earlier: Iterable[Clip], later: Iterable[Clip]) -> tuple[Clip, ...]:
 
 
 def _filled(before: Clip, after: Clip) -> Clip:
-    """The later of the two, or the one that is finished, with what only the other one knows."""
+    """Return the later clip, or the finished one, completed with the values that only the other one has."""
     clip, other = (before, after) if before.is_finished and not after.is_finished else (after, before)
     names = [field.name for field in fields(Clip) if getattr(clip, field.name) is None]
     return replace(clip, **{name: getattr(other, name) for name in names})

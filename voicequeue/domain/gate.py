@@ -1,4 +1,4 @@
-"""What holds charges back: the gate and its reasons, the limits, the account. Pure."""
+"""The gate that suspends charging, its holds, the limits and the account. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from enum import IntEnum, StrEnum
 
 from voicequeue.domain.balance import Drift
 
-#: POSTs a minute, at the least; scripts/lib/flow_control.lua and config/settings.py say the same.
+#: Minimum POSTs per minute; the same as in scripts/lib/flow_control.lua and config/settings.py.
 SUBMIT_RATE_MIN = 0.01
 
 
 class Reason(StrEnum):
-    """Why nothing is charged."""
+    """Reason of a hold."""
 
     PAUSED = "paused"
     OUT_OF_CREDITS = "out_of_credits"
@@ -22,8 +22,11 @@ class Reason(StrEnum):
 
 
 class Effect(IntEnum):
-    """What follows for all orders from a call that upstream refused or did not answer: since now one at a time is
-    tried, or nothing is charged. ALONE: it concerns this call only, so far."""
+    """Effect on all orders of a request that upstream refused or did not answer.
+
+    ALONE: it concerns this request only, so far. ON_TRIAL: from now on one order at a time is sent. CLOSED: charging is
+    suspended.
+    """
 
     ALONE = 0
     NONE = 1
@@ -33,12 +36,13 @@ class Effect(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Upstream refused an order in words that may be meant for every order, or for this one alone; nothing was charged.
+    """An order that upstream refused with an error that may apply to every order or to this one only; nothing was
+    charged.
 
-    The store decides which (scripts/lib/refusals.lua). Times are in seconds: if it is meant for all nothing is charged
-    for `pause_s`, then for longer, up to `most_s` (None: until an operator resumes). The job itself is sent again after
-    `pause_s`, then later, up to `rest_s`, and not before `wait_s`, for which upstream asked. Refused `tries` times
-    while upstream took others, it fails.
+    The store decides which (scripts/lib/refusals.lua). If it applies to all, charging is suspended for `pause_s`, then
+    for longer, up to `most_s` (None: until an operator resumes). The job itself is submitted again after `pause_s`,
+    then later, up to `rest_s`, and not before `wait_s`, the delay that upstream asked for. It fails after `tries`
+    refusals while other orders were accepted. Times are in seconds.
     """
 
     reason: Reason
@@ -52,12 +56,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """One reason, since when, and until when (Unix seconds; None: till somebody or the account opens it).
+    """One reason to suspend charging, from `since` `until` that time (Unix seconds; None: until it is resolved).
 
-    `detail` has upstream's words, and names the job that they were said to.
-
-    `reason` is one of `Reason`, or `paused.<stage>`. On `trial` one job at a time is let through; the
-    reason is gone as soon as upstream takes it.
+    `reason` is a `Reason` or `paused.<stage>`. `detail` contains upstream's text and the job that received it. On
+    `trial` one job at a time is submitted; the hold ends when upstream accepts it.
     """
 
     reason: str
@@ -69,25 +71,25 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """All that holds charges back at the moment."""
+    """The holds that suspend charging at the moment."""
 
     holds: tuple[Hold, ...] = ()
 
     @property
     def open(self) -> bool:
-        """Whether nothing does."""
+        """True if there is no hold."""
         return not self.holds
 
     def closed_for(self, reason: str) -> Hold | None:
-        """The hold for that reason, if there is one."""
+        """Return the hold with this reason, if there is one."""
         return next((hold for hold in self.holds if hold.reason == reason), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is charged at most: jobs in flight, POSTs a minute (None: any), credits that are not touched.
+    """Limits on charging: jobs in flight, POSTs per minute (None: unlimited), and the minimum balance.
 
-    How many jobs upstream bears at once is found out, beginning with `first_in_flight`.
+    The number of jobs that upstream accepts at once is found automatically, starting with `first_in_flight`.
     """
 
     in_flight: int = 100
@@ -96,12 +98,12 @@ class Limits:
     credit_floor: int = 0
 
     def arguments(self) -> tuple[float | str, ...]:
-        """As the scripts take them."""
+        """Return the limits as arguments of the scripts."""
         rate = "" if self.submit_rate is None else self.submit_rate
         return (self.in_flight, self.first_in_flight, rate, self.credit_floor)
 
     def as_text(self) -> dict[str, str]:
-        """By name, as they are written down for others; 0 POSTs a minute is any."""
+        """Return the limits by name as text; a submit rate of 0 means unlimited."""
         return {
             "in_flight": str(self.in_flight),
             "first_in_flight": str(self.first_in_flight),
@@ -112,9 +114,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Credits `left` by our count (None: upstream has not said yet, `at` is when it did last), and those
-    `committed` to jobs in flight and unsure ones; spent today (UTC); `drift` is what left it uncounted, if anything
-    did."""
+    """The account by our count.
+
+    `left` are its credits (None: upstream has not reported them yet) and `at` is when upstream last did. `committed`
+    credits are reserved for jobs in flight and unsure ones. `spent_today` is by UTC day. `drift` is spending that was
+    not counted, if any.
+    """
 
     left: int | None = None
     at: float | None = None

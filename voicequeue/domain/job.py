@@ -1,6 +1,6 @@
-"""A job's life: its states, its stages, the moves between them, and the record of one job.
+"""Job record, job states and the transitions between them.
 
-Pure: no I/O; times are Unix seconds and come from the caller.
+Pure: no I/O. Times are in Unix seconds and come from the caller.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from voicequeue.domain.stage import Stage
 
 
 class State(StrEnum):
-    """Where a job stands; docs/concepts.md tells each state's story."""
+    """State of a job; docs/concepts.md describes each."""
 
     WAITING = "waiting"
     QUEUED = "queued"
@@ -40,13 +40,13 @@ INACTIVE = FINAL | {State.UNSURE}
 #: States that a job leaves by itself.
 ACTIVE = frozenset(State) - INACTIVE
 
-#: Holds a slot: counted against the in-flight limit.
+#: The job holds a slot: it counts against the in-flight limit.
 IN_FLIGHT = frozenset({State.ADMITTED, State.CHARGING, State.PENDING})
 
-#: Over for us; where upstream was paid, its result, or the rest of it, may still come, and is kept.
+#: The job is settled, but a paid result, or a part of it, may still arrive and is kept.
 MAY_BE_LATE = FINAL
 
-#: Every legal move that is decided on one job alone. The store refuses any other.
+#: Every legal transition that is decided from one job. The store rejects any other.
 MOVES: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.PENDING, State.FAILED, State.CANCELLED}),
     State.QUEUED: frozenset({State.ADMITTED, State.PENDING, State.FAILED, State.CANCELLED}),
@@ -59,13 +59,13 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.CANCELLED: frozenset({State.CANCELLED}),
 }
 
-#: What the store makes of the move of a job whose cancelling was asked for while its order was under way.
+#: Transitions that the store substitutes for a job that was marked as cancelling.
 WHEN_CANCELLING: Mapping[State, frozenset[State]] = {
     State.CHARGING: frozenset({State.CANCELLED}),
     State.UNSURE: frozenset({State.CANCELLED}),
 }
 
-#: What the store makes of jobs that share a voice, in the script that makes the move of the one that makes it.
+#: Transitions of jobs that share a voice, applied by the script that applies the transition of the job that creates it.
 WITH_THE_VOICE: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED}),
     State.QUEUED: frozenset({State.WAITING, State.QUEUED, State.SUCCEEDED}),
@@ -76,19 +76,19 @@ WITH_THE_VOICE: Mapping[State, frozenset[State]] = {
 
 
 class Code(StrEnum):
-    """Why a job failed. A closed set: scripts may rely on it."""
+    """Reason of a failure. A closed set: scripts may rely on it."""
 
-    REFUSED = "refused"  # upstream says the request is wrong
-    MODERATED = "moderated"  # upstream refuses the text
-    UPSTREAM_FAILED = "upstream_failed"  # upstream took the credits and then failed; what comes all the same is kept
-    DEADLINE = "deadline"  # upstream took too long; its task may still finish, and is then kept
+    REFUSED = "refused"  # upstream rejects the request as wrong
+    MODERATED = "moderated"  # upstream rejects the text
+    UPSTREAM_FAILED = "upstream_failed"  # upstream charged the order and then failed; a late result is kept
+    DEADLINE = "deadline"  # upstream took too long; a late result is kept
     EXPIRED = "expired"  # not started in time
-    ABANDONED = "abandoned"  # a person gave up on an unsure charge
+    ABANDONED = "abandoned"  # an operator gave up an unsure charge
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why and where a job failed; `message` is upstream's own words where there are any."""
+    """Reason and stage of a failure; `message` is upstream's text where there is one."""
 
     code: Code
     stage: Stage
@@ -96,7 +96,7 @@ class Failure:
 
 
 class InArchive(StrEnum):
-    """Where the songs of a job stand on their way into the archive."""
+    """Progress of archiving the songs of a job."""
 
     PENDING = "pending"
     DONE = "done"
@@ -104,7 +104,7 @@ class InArchive(StrEnum):
 
 
 class Part(StrEnum):
-    """What of a clip is archived."""
+    """Part of a clip that is archived."""
 
     AUDIO = "audio"
     IMAGE = "image"
@@ -112,14 +112,13 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One step in a job's life: applied if the job still stands at `version`, else not at all.
+    """A transition of one job, applied only if the job is still at `version`.
 
-    `due` is when the job next needs somebody (Unix seconds): always in flight, and where it is over if upstream was
-    paid and its result, or a part of it, may still come.
-    `fields` are written to the record; None removes one. `credits` were spent for certain, on the order of that
-    `attempt` (None: the job's latest); each order is counted once. Of an order that upstream `refused` the store
-    decides what follows: the job is queued again, or fails. `unsettled` are the credits of a lost order which may have
-    been charged, and which this move waits for no longer.
+    `due` is when the job next needs attention (Unix seconds): required in flight, and set on a settled job while a paid
+    result, or a part of it, may still arrive. `fields` are written to the record; None removes one. `credits` were
+    certainly spent on the order of that `attempt` (None: the latest); each order is counted once. If upstream `refused`
+    the order, the store decides whether the job is queued again or fails. `unsettled` are the credits of a lost order
+    that may have been charged and that this transition gives up.
     """
 
     job_id: str
@@ -138,25 +137,25 @@ class Move:
 
     def __post_init__(self) -> None:
         if self.to not in MOVES[self.state]:
-            raise ValueError(f"no move leads from {self.state} to {self.to}")
+            raise ValueError(f"no transition leads from {self.state} to {self.to}")
         if self.due is None and self.to in IN_FLIGHT:
-            raise ValueError(f"a job that is {self.to} must be looked after: due is missing")
+            raise ValueError(f"a job that is {self.to} needs a due time")
         if self.due is not None and self.to not in IN_FLIGHT | MAY_BE_LATE:
-            raise ValueError(f"of a job that is {self.to} nothing is to come: {self.due} is too much")
+            raise ValueError(f"a job that is {self.to} must not have a due time, but it has {self.due}")
 
     @property
     def goes_first(self) -> bool:
-        """Whether it is made before others that are made with it.
+        """True if the transition must be applied before others of the same call.
 
-        Who waits would else get the voice to make of one that is cancelled with him; and who asks again for a voice
-        that was paid would find somebody else about to pay for it.
+        A waiting job would otherwise be chosen to create the voice of a job that is cancelled in the same call, and a
+        retry that polls a paid voice would find another job about to pay for it.
         """
         return self.state is State.WAITING or self.to is State.PENDING
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A failure that upstream reported and may take back: first `at` that time (Unix seconds), in these words."""
+    """A failure that upstream first reported `at` that time (Unix seconds) and may still revoke."""
 
     at: float
     message: str
@@ -164,7 +163,7 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of a job's timeline: a move that was made, `at` in Unix seconds."""
+    """One entry of a job's timeline: a transition that was applied `at` that time (Unix seconds)."""
 
     at: float
     state: State
@@ -174,7 +173,7 @@ class Step:
     task_id: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command line and HTTP show."""
+        """Return the JSON shape of the command line and HTTP."""
         return {
             "at": iso(self.at),
             "state": self.state.value,
@@ -187,10 +186,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A move that was just made, as everybody may hear of it. `id` says where to hear on from.
+    """A transition that was just applied, as published to subscribers.
 
-    `job_id` is empty, and `stage` None, where many jobs were enqueued at once; `reason` tells how many. `took` is
-    how long (seconds) the job stood where it was before.
+    `id` is the cursor to continue from. Where many jobs were enqueued at once, `job_id` is empty, `stage` is None and
+    `reason` contains their number. `took` is the time that the job spent in its previous state, in seconds.
     """
 
     id: str
@@ -203,16 +202,16 @@ class Event:
 
     @property
     def at(self) -> float:
-        """When (Unix seconds, to the millisecond)."""
+        """The time of the event (Unix seconds, in whole milliseconds)."""
         return int(self.id.partition("-")[0]) / 1000
 
     @property
     def moment(self) -> float:
-        """The same, a little apart for those of one millisecond, so that their order is theirs."""
+        """The same time with a fraction that keeps the order of events within one millisecond."""
         return self.at + int(self.id.partition("-")[2]) / 1e6
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that HTTP shows; there `job_id` is null where many jobs were enqueued at once."""
+        """Return the JSON shape of HTTP; `job_id` is null where many jobs were enqueued at once."""
         return {
             "at": iso(self.at),
             "job_id": self.job_id or None,
@@ -225,7 +224,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One POST that costs credits, and the state it led to (`charging` while it is open)."""
+    """One paid POST and the state it led to (`charging` while it is unanswered)."""
 
     at: float
     stage: Stage
@@ -235,29 +234,28 @@ class Charge:
 
 
 def charges(timeline: list[Step]) -> list[Charge]:
-    """Return the charges in a timeline: each step into `charging`, the step that answered it, and the task that was
-    named then or later."""
-    found: dict[int, Charge] = {}
+    """Return the charges in a timeline: each `charging` entry, the entry that answered it, and its task id."""
+    by_attempt: dict[int, Charge] = {}
     for step in timeline:
-        charge = found.get(step.attempt)
+        charge = by_attempt.get(step.attempt)
         if step.state is State.CHARGING and charge is None:
-            found[step.attempt] = Charge(step.at, step.stage, step.attempt, State.CHARGING)
+            by_attempt[step.attempt] = Charge(step.at, step.stage, step.attempt, State.CHARGING)
         elif charge is not None:
             outcome = step.state if charge.outcome is State.CHARGING else charge.outcome
-            found[step.attempt] = replace(charge, outcome=outcome, task_id=charge.task_id or step.task_id)
-    return list(found.values())
+            by_attempt[step.attempt] = replace(charge, outcome=outcome, task_id=charge.task_id or step.task_id)
+    return list(by_attempt.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The record of one job, as it stood when it was read. Times are Unix seconds.
+    """The record of one job at the time it was read. Times are in Unix seconds.
 
-    `callback_id` is that of the last callback which tells of it; `archive` is None where its songs are
-    not to be archived. `answer` is the beginning of what upstream answered to its last order, where that could not
-    be read. `orders` are upstream's tasks by attempt, of all orders that were charged; `lost` are the stages, by
-    attempt, of orders that may have been charged and were given up or sent again. `cancelling`: it is charging or
-    unsure, and is cancelled as soon as it is known what became of its order; no further stage is ordered for it.
-    `origin` is through which door it came, and who brought it (voicequeue/domain/origin.py).
+    `callback_id` is the last callback about it. `archive` is None where its songs are not archived. `answer` is the
+    beginning of the response to its last order, if it could not be read. `orders` are upstream's task ids by attempt,
+    of all charged orders. `lost` are the stages by attempt of orders that may have been charged and were given up or
+    resubmitted. `cancelling`: the job is charging or unsure, and is cancelled as soon as the outcome of its order is
+    known; no further stage is submitted. `origin` is the source of the job and the caller's name
+    (voicequeue/domain/origin.py).
     """
 
     id: str
@@ -286,29 +284,31 @@ class Job:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing happens to this job any more by itself."""
+        """True if the job changes only on request."""
         return self.state in FINAL
 
     @property
     def has_result(self) -> bool:
-        """Whether the stage where it stands has its result, which is never bought again."""
+        """True if its current stage has a result, which is never paid for again."""
         if self.stage is Stage.MUSIC:
             return any(clip.is_finished for clip in self.clips)
         return self.persona_id is not None
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether upstream has named songs whose links it has not given."""
+        """True if upstream has named songs without giving their links."""
         return any(clip.is_missing for clip in self.clips)
 
     @property
     def may_still_come(self) -> bool:
-        """Whether upstream has the order of this stage and has not delivered all of it. It may do so even after it said
-        that the order failed."""
+        """True if upstream has an order of the current stage that it has not delivered completely.
+
+        It may deliver even after it has reported a failure.
+        """
         return self.stage in self.task_ids and (self.is_incomplete or not self.has_result)
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command line and HTTP show; scripts may rely on its names."""
+        """Return the JSON shape of the command line and HTTP; scripts may rely on its names."""
         return {
             "id": self.id,
             "key": self.spec.key,
@@ -334,7 +334,7 @@ class Job:
 
 
 def iso(at: float | None) -> str | None:
-    """Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    """Return Unix seconds as ISO 8601 in UTC, to the millisecond."""
     if at is None:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

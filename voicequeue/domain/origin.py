@@ -1,6 +1,6 @@
-"""Origins: through which door a job came into the queue, and who brought it.
+"""Sources of jobs: the interface that enqueued a job, and the name of the caller.
 
-A door writes it; none of a job's own fields can. Receivers of callbacks check it (docs/callbacks.md).
+The interface records it; a job's own fields cannot set it. Receivers of callbacks check it (docs/callbacks.md).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Origin(StrEnum):
-    """The doors of the queue."""
+    """Interface through which a job was enqueued."""
 
     HTTP = "http"
     MESSAGE = "message"
@@ -20,10 +20,10 @@ class Origin(StrEnum):
     CLI = "cli"
 
     def of(self, name: str = "") -> str:
-        """Return the origin of what `name` brings through this door, such as `http:shop`. Raises ValueError."""
+        """Return the source with the caller's name, such as `http:shop`. Raises ValueError for an invalid name."""
         if name and not _NAME.fullmatch(name):
             raise ValueError(
-                "the name of an app must be 1 to 64 of the letters A-Z and a-z, digits, '.', '_' and '-', and begin "
-                "with a letter or digit"
+                "the name of an app must have 1 to 64 characters (A-Z, a-z, digits, '.', '_', '-') and begin with a "
+                "letter or digit"
             )
         return f"{self}:{name}" if name else self.value

@@ -1,4 +1,4 @@
-"""Jobs in portions of bounded size: by the jobs that orders expand to and by their text, not by how many orders."""
+"""Portions of jobs, limited by the jobs that orders expand to and by their text, not by the number of orders."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from voicequeue.errors import InvalidJob
 
 T = TypeVar("T")
 
-#: Jobs written by one call to Redis.
+#: Maximum number of jobs written by one call to Redis.
 CHUNK = 500
 
-#: Characters of the jobs of one portion; one order that has more is a portion of its own.
+#: Maximum characters of one portion; a longer order is a portion by itself.
 TEXT_MAX = 1_048_576
 
-#: What a job weighs beside its long texts: more than its short fields have together.
+#: Characters counted for the short fields of a job, an upper bound.
 _SHORT = 500
 
-#: Lists and mappings of an order that was not parsed yet are looked into so deep: nothing that is valid is deeper.
+#: Depth to which an unparsed order is measured: no valid order is deeper.
 _DEPTH = 3
 
 
 class Weight(NamedTuple):
-    """The jobs that an order expands to, and about how many characters they have in all."""
+    """The number of jobs that an order expands to, and their approximate length in characters."""
 
     jobs: int
     text: int
 
 
 def weight(order: VoiceJob | InvalidJob | Mapping[str, Any]) -> Weight:
-    """Return the weight of an order, parsed or not; what it says of every song counts once for each."""
+    """Return the weight of a parsed or unparsed order; fields shared by all songs count once per song."""
     if isinstance(order, InvalidJob):
         return Weight(1, _SHORT + sum(len(problem.field) + len(problem.message) for problem in order.problems))
     if isinstance(order, VoiceJob):
-        return _weight(len(order.songs), _common(order), sum(map(_of_song, order.songs)))
+        return _weight(len(order.songs), _common(order), sum(map(_song_length, order.songs)))
     songs = order.get("songs")
     if not isinstance(songs, list | tuple):
         songs = ()
@@ -50,13 +50,13 @@ def _weight(songs: int, common: int, own: int) -> Weight:
 
 
 def _common(job: VoiceJob) -> int:
-    found = _SHORT + len(job.audio_url or "") + len(job.callback_url or "")
+    length = _SHORT + len(job.audio_url or "") + len(job.callback_url or "")
     if job.metadata:
-        found += sum(len(name) + len(value) for name, value in job.metadata.items())
-    return found if job.song is None else found + _of_song(job.song)
+        length += sum(len(name) + len(value) for name, value in job.metadata.items())
+    return length if job.song is None else length + _song_length(job.song)
 
 
-def _of_song(song: Song) -> int:
+def _song_length(song: Song) -> int:
     texts = (song.prompt, song.tags, song.negative_tags, song.description)
     return sum(len(text) for text in texts if text)
 
@@ -65,7 +65,7 @@ def _length(value: Any, depth: int) -> int:
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Song):
-        return _of_song(value)
+        return _song_length(value)
     if not depth or value is None:
         return 0
     if isinstance(value, dict | Mapping):
@@ -74,7 +74,7 @@ def _length(value: Any, depth: int) -> int:
 
 
 class Portion(Generic[T]):
-    """Items collected until they are many jobs or much text."""
+    """Items collected until they reach a number of jobs or characters."""
 
     def __init__(self, *, jobs: int = CHUNK, text: int = TEXT_MAX) -> None:
         self._most = Weight(jobs, text)
@@ -82,9 +82,9 @@ class Portion(Generic[T]):
         self.weight = Weight(0, 0)
 
     def has_room(self, more: Weight) -> bool:
-        """Return whether so much more still belongs to this portion; an empty one takes anything."""
-        within = (self.weight.jobs + more.jobs, self.weight.text + more.text)
-        return not self._items or (within[0] <= self._most.jobs and within[1] <= self._most.text)
+        """Return whether an item of this weight fits; an empty portion takes any item."""
+        jobs, text = self.weight.jobs + more.jobs, self.weight.text + more.text
+        return not self._items or (jobs <= self._most.jobs and text <= self._most.text)
 
     def add(self, item: T, more: Weight) -> None:
         """Add an item of that weight."""
@@ -93,11 +93,11 @@ class Portion(Generic[T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether not even the smallest item has room."""
+        """True if no further item fits."""
         return self.weight.jobs >= self._most.jobs or self.weight.text >= self._most.text
 
     def take(self) -> list[T]:
-        """Return the items and begin with none."""
+        """Return the items and empty the portion."""
         items, self._items, self.weight = self._items, [], Weight(0, 0)
         return items
 

@@ -1,4 +1,4 @@
-"""Between a job's record as it lies in Redis (a hash of strings) and a `Job`."""
+"""Conversion between Redis records (hashes of strings) and domain objects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from voicequeue.domain.spec import stored
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import Batch, RefusedJob
 
-#: What of a clip is upstream's.
-OF_UPSTREAM = tuple(each.name for each in fields(Clip) if not each.name.startswith("archived_"))
+#: Fields of a clip that come from upstream.
+OF_UPSTREAM = tuple(field.name for field in fields(Clip) if not field.name.startswith("archived_"))
 
 
 def job(job_id: str, record: Mapping[str, str]) -> Job:
-    """The job that a record's fields describe."""
+    """Return the job of a record."""
     spec = stored(record["spec"])
     settled, created = record.get("settled"), float(record["created"])
     return Job(
@@ -51,7 +51,7 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
 
 
 def _orders(text: str | None) -> dict[int, str]:
-    """Return upstream's tasks by attempt, of all orders that were charged, oldest first."""
+    """Return upstream's task ids by attempt, of all charged orders, oldest first."""
     return dict(sorted((int(attempt), task) for attempt, task in json.loads(text).items())) if text else {}
 
 
@@ -60,39 +60,39 @@ def _lost(text: str | None) -> dict[int, Stage]:
 
 
 def lost_text(lost: Mapping[int, Stage]) -> str:
-    """Return lost orders as a record's field."""
+    """Return lost orders as a record field."""
     return json.dumps(lost)
 
 
 def doubt(text: str | None) -> Doubt | None:
-    """Return the failure that upstream reported, from a record's field."""
+    """Return the failure that upstream reported, from a record field."""
     return Doubt(**json.loads(text)) if text else None
 
 
-def doubt_text(found: Doubt) -> str:
-    """Return it as a record's field."""
-    return json.dumps(asdict(found), ensure_ascii=False, separators=(",", ":"))
+def doubt_text(report: Doubt) -> str:
+    """Return a reported failure as a record field."""
+    return json.dumps(asdict(report), ensure_ascii=False, separators=(",", ":"))
 
 
 def task_field(stage: Stage) -> str:
-    """Where a stage's upstream task id stands in the record."""
+    """Return the name of the record field with the task id of a stage."""
     return f"{stage}.task"
 
 
 def clips(text: str | None) -> tuple[Clip, ...]:
-    """The clips in a record's field; of a release with other fields, those that this one knows."""
+    """Return the clips in a record field; fields of other releases are ignored."""
     lines = json.loads(text) if text else []
     return tuple(Clip(**{name: clip[name] for name in OF_UPSTREAM if name in clip}) for clip in lines)
 
 
-def clips_text(found: tuple[Clip, ...]) -> str:
-    """The clips as a record's field; what was archived of them has fields of its own."""
-    lines = [{name: value for name in OF_UPSTREAM if (value := getattr(clip, name)) is not None} for clip in found]
+def clips_text(songs: tuple[Clip, ...]) -> str:
+    """Return clips as a record field; archived files have fields of their own."""
+    lines = [{name: value for name in OF_UPSTREAM if (value := getattr(clip, name)) is not None} for clip in songs]
     return json.dumps(lines, ensure_ascii=False, separators=(",", ":"))
 
 
 def archived_field(part: Part, clip_id: str) -> str:
-    """Where in the record it stands that a part of a clip was archived."""
+    """Return the name of the record field with the archived file of a part of a clip."""
     return f"archived.{part}.{clip_id}"
 
 
@@ -106,45 +106,47 @@ def _file(text: str | None) -> ArchivedFile | None:
 
 
 def failure(text: str | None) -> Failure | None:
-    """The failure in a record's field."""
+    """Return the failure in a record field."""
     if not text:
         return None
     parts = json.loads(text)
     return Failure(Code(parts["code"]), Stage(parts["stage"]), parts["message"])
 
 
-def failure_text(found: Failure) -> str:
-    """The failure as a record's field."""
-    return json.dumps(asdict(found), ensure_ascii=False, separators=(",", ":"))
+def failure_text(cause: Failure) -> str:
+    """Return a failure as a record field."""
+    return json.dumps(asdict(cause), ensure_ascii=False, separators=(",", ":"))
 
 
 def batch(name: str, record: Mapping[str, str]) -> Batch:
-    """The batch that a record's fields describe."""
+    """Return the batch of a record."""
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight") if limit in record}
     paused = record.get("paused", "0") == "1"
-    spent, promised = int(record.get("credits", 0)), int(record.get("committed", 0))
-    return Batch(name, states(record), spent, paused=paused, committed=promised, **limits)
+    spent, reserved = int(record.get("credits", 0)), int(record.get("committed", 0))
+    return Batch(name, states(record), spent, paused=paused, committed=reserved, **limits)
 
 
 def states(record: Mapping[str, str]) -> dict[State, int]:
-    """How many jobs of a batch stand in each state."""
+    """Return the number of jobs of a batch in each state."""
     return {state: int(record.get(state, 0)) for state in State}
 
 
 def balance(text: str) -> Balance:
-    """One look at the account."""
+    """Return an account balance."""
     line = json.loads(text)
-    seen = Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
-    return replace(seen, **{name: line.get(name, 0) for name in ("charging", "unsure", "unsettled", "voices", "songs")})
+    reported = Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
+    return replace(
+        reported, **{name: line.get(name, 0) for name in ("charging", "unsure", "unsettled", "voices", "songs")}
+    )
 
 
-def drift_text(found: Drift) -> str:
-    """What left the account uncounted, as a field."""
-    return json.dumps(asdict(found))
+def drift_text(spending: Drift) -> str:
+    """Return unexplained spending as a record field."""
+    return json.dumps(asdict(spending))
 
 
 def drift(text: str | None) -> Drift | None:
-    """What such a field says."""
+    """Return the unexplained spending in a record field."""
     if not text:
         return None
     line = json.loads(text)
@@ -152,14 +154,14 @@ def drift(text: str | None) -> Drift | None:
 
 
 def event(event_id: str, fields: Mapping[str, str]) -> Event:
-    """One entry of the stream."""
+    """Return one entry of the event stream."""
     stage = Stage(fields["stage"]) if fields["stage"] else None
     took = float(fields["took"]) if fields.get("took") else None
     return Event(event_id, fields["id"], fields["batch"] or None, State(fields["state"]), stage, fields["reason"], took)
 
 
 def step(text: str) -> Step:
-    """One line of a timeline."""
+    """Return one entry of a timeline."""
     line = json.loads(text)
     return Step(
         at=float(line["at"]),
@@ -172,7 +174,7 @@ def step(text: str) -> Step:
 
 
 def _refusal(move: Move, refusal: Refusal) -> dict[str, Any]:
-    """A refused order as `lib/refusals.lua` takes it; without `max_hold_s` nothing but an operator opens the gate."""
+    """Return a refused order as `lib/refusals.lua` takes it; without `max_hold_s` only an operator opens the gate."""
     line: dict[str, Any] = {
         "reason": refusal.reason,
         "message": refusal.message,
@@ -187,18 +189,18 @@ def _refusal(move: Move, refusal: Refusal) -> dict[str, Any]:
 
 
 def refused(job_id: str, until: float, record: Sequence[str | None]) -> RefusedJob | None:
-    """The job, if its `refused` and `stage` say that upstream refuses it while it takes others."""
+    """Return the job if its `refused` and `stage` fields say that upstream refuses it while it accepts others."""
     text, stage = record
-    known: dict[str, Any] = json.loads(text) if text else {"own_count": 0}
-    if not known["own_count"] or stage is None:
+    refusals: dict[str, Any] = json.loads(text) if text else {"own_count": 0}
+    if not refusals["own_count"] or stage is None:
         return None
-    return RefusedJob(job_id, Stage(stage), known["message"], known["count"], until)
+    return RefusedJob(job_id, Stage(stage), refusals["message"], refusals["count"], until)
 
 
 def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
-    """A move as `apply_transitions.lua` takes it; what is absent stays out, for Lua's null is not nil.
+    """Return a transition as `apply_transitions.lua` takes it.
 
-    `archive`: if it brings songs that are there, they are to be archived.
+    Absent values are left out, as Lua's null is not nil. With `archive`, finished songs are to be archived.
     """
     stage = move.to_stage or move.stage
     line: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The song to sing with a voice, and the limits of each model version.
+"""Song to create with a voice, and the limits of each model version.
 
 Source of the limits: MusicAPI's sonic instructions for `persona_music`.
 """
@@ -21,44 +21,47 @@ from pydantic import (
 
 from voicequeue.texts import real_number
 
-#: Versions whose lyrics end at 3,000 characters and whose style ends at 200.
+#: Versions with at most 3,000 characters of lyrics and 200 of style tags.
 SHORT_MODELS = frozenset({"sonic-v3-5", "sonic-v4"})
 
-#: Versions that upstream documents or that were seen in the wild.
+#: Versions that upstream documents or accepts.
 KNOWN_MODELS = SHORT_MODELS | {"sonic-v4-5", "sonic-v4-5-plus", "sonic-v5", "sonic-v5-5"}
 
-#: The model of a song that names none.
+#: Model of a song that does not name one.
 DEFAULT_MODEL = "sonic-v5"
 
-#: The validation context of a job that was accepted before: nobody needs to be warned again.
+#: Validation context of a stored job: its warnings were given when it was enqueued.
 STORED = "stored"
 
-#: So many models that are not known are warned of; a caller that makes them up fills neither memory nor logs.
+#: Maximum number of unknown models to warn about, so that a caller cannot fill memory or logs.
 WARNED_MAX = 20
 
-#: Those that this process has warned of.
+#: Models that this process has warned about.
 _warned: set[str] = set()
 
 
-def _written(given: Any) -> Any:
-    """Return a number, or a text that writes one in plain digits: a row has nothing but texts."""
-    if isinstance(given, str) and real_number(given) is None:
+def _written(value: Any) -> Any:
+    """Return a number, or a text that is one in plain digits: the values of a row are texts."""
+    if isinstance(value, str) and real_number(value) is None:
         raise ValueError("must be a number in plain digits, such as 20 or 0.5")
-    return given
+    return value
 
 
-#: A number that may be given as a text.
+#: A number that may be written as text.
 Written = BeforeValidator(_written)
 
 Weight = Annotated[float, Written, Field(ge=0, le=1)]
 
 
 class UnknownModelWarning(UserWarning):
-    """The model version is none that this release knows; upstream decides. Each process warns of the first 20 alone."""
+    """The model version is unknown to this release; upstream decides.
+
+    Each process warns about the first 20 only.
+    """
 
 
-def _warn_of(mv: str) -> None:
-    """Warn of a model, once: what Python remembers of a warning grows with each text."""
+def _warn_about(mv: str) -> None:
+    """Warn about a model once: Python's registry of warnings grows with each new text."""
     if mv in _warned or len(_warned) >= WARNED_MAX:
         return
     _warned.add(mv)
@@ -66,16 +69,15 @@ def _warn_of(mv: str) -> None:
 
 
 class Song(BaseModel):
-    """What upstream needs to sing: lyrics of your own (custom mode) or a description.
+    """Input of a song: lyrics (custom mode) or a description.
 
-    `custom_mode` follows from the other fields when it is left out: a `description` alone means
-    False, anything else True.
+    Without `custom_mode`, a `description` alone means False, anything else True.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    # These two are filled in before anything is checked. So they always differ from their defaults here,
-    # are always stored, and a job keeps its model when a release prefers another one.
+    # Both are set before validation. So they always differ from these defaults, are always stored, and a job keeps its
+    # model when a later release has another default.
     mv: Annotated[str, StringConstraints(max_length=40)] = ""
     custom_mode: bool | None = None
     title: Annotated[str, StringConstraints(max_length=80)] | None = None
@@ -92,12 +94,12 @@ class Song(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        filled = {**given, "mv": given.get("mv") or DEFAULT_MODEL}
+    def _fill_in(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        filled = {**data, "mv": data.get("mv") or DEFAULT_MODEL}
         if filled.get("custom_mode") is None:
-            filled["custom_mode"] = not _is_only_described(given)
+            filled["custom_mode"] = not _has_description_only(data)
         return filled
 
     @field_validator("mv")
@@ -106,7 +108,7 @@ class Song(BaseModel):
         if not mv.startswith("sonic-"):
             raise ValueError(f"must be a sonic model: {', '.join(sorted(KNOWN_MODELS))}")
         if mv not in KNOWN_MODELS and info.context != STORED:
-            _warn_of(mv)
+            _warn_about(mv)
         return mv
 
     @field_validator("prompt")
@@ -135,16 +137,16 @@ class Song(BaseModel):
         return self
 
 
-def _is_only_described(given: dict[str, Any]) -> bool:
-    return _says_something(given.get("description")) and not _says_something(given.get("prompt"))
+def _has_description_only(data: dict[str, Any]) -> bool:
+    return _has_text(data.get("description")) and not _has_text(data.get("prompt"))
 
 
-def _says_something(text: Any) -> bool:
+def _has_text(text: Any) -> bool:
     return bool(text.strip() if isinstance(text, str) else text)
 
 
 def _within(text: str | None, info: ValidationInfo, *, short: int, long: int) -> str | None:
-    """The limit of the model in question, which stands in the fields validated before this one."""
+    """Return the text if it is within the limit of the model, which was validated before. Raises ValueError."""
     mv = info.data.get("mv", "")
     limit = short if mv in SHORT_MODELS else long
     if text is not None and len(text) > limit:

@@ -1,4 +1,4 @@
-"""What a caller asks for: one voice, and the song to sing with it."""
+"""Specification of a job: one voice, and the song to create with it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ METADATA_MAX_KEYS = 50
 METADATA_MAX_CHARS = 8_000
 SONGS_MAX = 100
 CREDITS_MAX = 10**12
-#: Thirty years and more, in seconds.
+#: More than thirty years, in seconds.
 START_WITHIN_MAX_S = 1e9
 
-#: More than a job, or a song, has fields: what has more is refused as a whole, not field by field.
+#: More than the fields of a job or a song: a larger object is rejected as a whole, not field by field.
 FIELDS_MAX = 50
 
-#: Each further song's job has the key with "#2", "#3", … behind it.
+#: The jobs of further songs have the key with the suffix "#2", "#3", …
 _KEY_MAX_OF_SONGS = 190
 
 _URL_MAX = 2_048
-#: Most URLs there are; the others are looked at part by part, which takes ten times as long.
+#: Matches most URLs; the others are parsed, which takes ten times as long.
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(/[!-~]*)?")
 _NOT_IN_URLS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 BATCH_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -50,7 +50,7 @@ _BATCH = re.compile(BATCH_PATTERN)
 
 
 class Priority(StrEnum):
-    """Who goes first when slots are scarce."""
+    """Priority of a job when slots are scarce."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -58,7 +58,7 @@ class Priority(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 for what goes first."""
+        """The rank; 0 is admitted first."""
         return _RANKS[self]
 
 
@@ -66,7 +66,7 @@ _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
 def http_url(text: str) -> str:
-    """`text`, or ValueError."""
+    """Return `text` if it is an HTTP URL. Raises ValueError."""
     whole(text)
     if not (_PLAIN_URL.fullmatch(text) or _is_url(text)):
         raise ValueError("must be an http:// or https:// URL")
@@ -85,10 +85,10 @@ def _is_url(text: str) -> bool:
 
 
 def batch_name(text: str) -> str:
-    """`text`, or ValueError: names are part of URLs and Redis keys."""
+    """Return `text` if it is a valid batch name: names are part of URLs and Redis keys. Raises ValueError."""
     if not _BATCH.fullmatch(text):
         raise ValueError(
-            "must be 1 to 100 of the letters A-Z and a-z, digits, '.', '_' and '-', beginning with a letter or digit"
+            "must have 1 to 100 characters (A-Z, a-z, digits, '.', '_', '-') and begin with a letter or digit"
         )
     return text
 
@@ -98,17 +98,16 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class VoiceJob(BaseModel):
-    """One voice, made from `audio_url` or given as `persona_id` (exactly one), and the song to sing.
+    """One voice, created from `audio_url` or given as `persona_id` (exactly one), and the song to create with it.
 
-    `audio_url` must be a public MP3 or WAV of one clear speaker, longer than 10 s. With a
-    `persona_id` the voice stage is skipped. `key` makes enqueueing idempotent: the same key with
-    the same content is the same job. `metadata` is yours; it is kept and given back. `callback_url`
-    is told when the job has succeeded, failed or become unsure. A job for which nothing was ordered
-    `start_within_s` seconds after it was enqueued fails with the code `expired`.
+    `audio_url` must be a public MP3 or WAV of one clear speaker, longer than 10 s. With a `persona_id` the voice stage
+    is skipped. `key` makes enqueueing idempotent: the same key with the same content is the same job. `metadata` is
+    returned unchanged. `callback_url` receives a callback when the job has succeeded, failed or become unsure. A job
+    that was not submitted within `start_within_s` seconds after it was enqueued fails with the code `expired`.
 
-    A voice may be made once and sung with often. With several `songs` this stands for as many jobs (see `each`).
-    Jobs of one batch that name the same `voice` share it, and those with `reuse` that have the same recording
-    (by `audio_sha256` where it is given, else by `audio_url`), also with what was made before.
+    Jobs can share a voice. A job with several `songs` expands to one job per song (see `each`). Jobs of one batch with
+    the same `voice` share it, and jobs with `reuse` share the voice of the same recording (by `audio_sha256` if set,
+    otherwise by `audio_url`), also one created earlier.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
@@ -146,11 +145,11 @@ class VoiceJob(BaseModel):
         if self.song is not None and self.songs:
             raise ValueError("songs: give song or songs, not both")
         if self.persona_id is not None and not (self.song or self.songs):
-            raise ValueError("song is required with a persona_id: the voice is there already")
+            raise ValueError("song is required with a persona_id: the voice exists already")
         if self.persona_id is not None:
             for name in ("voice", "reuse", "audio_sha256"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"{name}: is not for a persona_id, which is a voice already")
+                    raise ValueError(f"{name}: is not allowed with a persona_id, which is a voice already")
         if len(self.songs) > 1 and self.key is not None and len(self.key) > _KEY_MAX_OF_SONGS:
             raise ValueError(f"key: at most {_KEY_MAX_OF_SONGS} characters are allowed with songs")
         if self.max_credits is not None and self.max_credits < self.credits:
@@ -159,18 +158,18 @@ class VoiceJob(BaseModel):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages this job goes through, in order."""
-        made = (Stage.VOICE,) if self.persona_id is None else ()
-        return (*made, Stage.MUSIC) if self.song is not None else made
+        """The stages of this job, in order."""
+        voice = (Stage.VOICE,) if self.persona_id is None else ()
+        return (*voice, Stage.MUSIC) if self.song is not None else voice
 
     @property
     def credits(self) -> int:
-        """What upstream charges when each stage is paid once, for all of its songs."""
+        """The credits that upstream charges if each stage is paid once, for all songs."""
         songs = len(self.songs) + (self.song is not None)
         return (PRICES[Stage.VOICE] if self.persona_id is None else 0) + songs * PRICES[Stage.MUSIC]
 
     def each(self) -> tuple[VoiceJob, ...]:
-        """The jobs that this stands for: one for each song. The first makes the voice that all sing with."""
+        """Return the jobs that this one expands to, one per song. The first creates the voice that all share."""
         if not self.songs:
             return (self,)
         voice = self.voice
@@ -187,9 +186,9 @@ class VoiceJob(BaseModel):
         return self.key if self.key is None or number == 1 else f"{self.key}#{number}"
 
     def shares(self, *, reuse: bool = False) -> str:
-        """The id of the voice that this job shares with others; '' if it makes one of its own.
+        """Return the id of the voice that this job shares with others; '' if it creates its own.
 
-        `reuse` holds for a job that does not say.
+        `reuse` is the default for a job without one.
         """
         if self.audio_url is None:
             return ""
@@ -198,62 +197,62 @@ class VoiceJob(BaseModel):
         return f"named-{_hex(self.batch or '', self.voice)}" if self.voice is not None else ""
 
     def recording(self) -> str:
-        """The id of the voice created from this URL, '' without a URL; the same as in scripts/lib/shared_voices.lua."""
+        """Return the id of the voice created from this URL; '' without one. The same as in scripts/lib/shared_voices.lua."""
         return f"url-{_hex(self.audio_url)}" if self.audio_url is not None else ""
 
     def content(self) -> str:
-        """Canonical JSON: equal content gives equal text, in any process and release.
+        """Return canonical JSON: equal content gives equal text, in any process and release.
 
-        Without the recording's hash, which a preflight may find out later: it makes no other job.
+        The hash of the recording is left out: a preflight may add it later without making another job.
         """
         return self.model_dump_json(exclude_defaults=True, exclude={"audio_sha256"})
 
     def id(self) -> str:
-        """The job's id: 16 letters and digits, made from the key where there is one, else random.
+        """Return the job's id: 16 letters and digits, derived from the key if there is one, otherwise random.
 
-        One key thus names one job without an index of keys, whoever enqueues it.
+        A key thus identifies a job without an index of keys.
         """
         if self.key is None:
             return _base32(secrets.token_bytes(10))
         return _base32(blake2b(self.key.encode(), digest_size=10).digest())
 
     def with_row_key(self) -> VoiceJob:
-        """The same job with a key of its batch and content, if it has none: a file's row."""
+        """Return the job with a key derived from its batch and content, unless it has a key: for rows of a file."""
         if self.key is not None:
             return self
         digest = blake2b(self.content().encode(), digest_size=10).digest()
         return self.model_copy(update={"key": f"row-{_base32(digest)}"})
 
 
-def parse(given: VoiceJob | Any) -> VoiceJob:
-    """The job that a mapping describes (JSON, a row). Raises InvalidJob, which names each field."""
-    if isinstance(given, VoiceJob):
-        return given
-    if isinstance(given, Mapping):
-        _check_counts(given)
+def parse(data: VoiceJob | Any) -> VoiceJob:
+    """Return the job of a mapping (JSON or a row). Raises InvalidJob, which names each invalid field."""
+    if isinstance(data, VoiceJob):
+        return data
+    if isinstance(data, Mapping):
+        _check_counts(data)
     try:
-        return VoiceJob.model_validate(given)
+        return VoiceJob.model_validate(data)
     except ValidationError as error:
-        raise InvalidJob.from_validation(error, given) from None
+        raise InvalidJob.from_validation(error, data) from None
 
 
-def _check_counts(given: Mapping[str, Any]) -> None:
-    """Refuse what has far too many parts before each of them is looked at. Raises InvalidJob."""
-    songs = given.get("songs")
-    parts = [("", given, "fields", FIELDS_MAX), ("song", given.get("song"), "fields", FIELDS_MAX)]
-    parts += [("metadata", given.get("metadata"), "entries", METADATA_MAX_KEYS), ("songs", songs, "songs", SONGS_MAX)]
+def _check_counts(data: Mapping[str, Any]) -> None:
+    """Reject a job with far too many parts before each of them is validated. Raises InvalidJob."""
+    songs = data.get("songs")
+    parts = [("", data, "fields", FIELDS_MAX), ("song", data.get("song"), "fields", FIELDS_MAX)]
+    parts += [("metadata", data.get("metadata"), "entries", METADATA_MAX_KEYS), ("songs", songs, "songs", SONGS_MAX)]
     if isinstance(songs, list | tuple):
         parts += [(f"songs.{place}", song, "fields", FIELDS_MAX) for place, song in enumerate(songs[:SONGS_MAX])]
     if problems := [
-        Problem(field, f"has {len(part):,} {what}; at most {most} are allowed")
-        for field, part, what, most in parts
-        if isinstance(part, dict | list | tuple) and len(part) > most
+        Problem(field, f"has {len(part):,} {unit}; at most {limit} are allowed")
+        for field, part, unit, limit in parts
+        if isinstance(part, dict | list | tuple) and len(part) > limit
     ]:
         raise InvalidJob(problems)
 
 
 def stored(content: str) -> VoiceJob:
-    """The job whose `content()` this is."""
+    """Return the job whose `content()` this is."""
     return VoiceJob.model_validate_json(content, context=STORED)
 
 

@@ -1,4 +1,4 @@
-"""The stages that upstream is paid for."""
+"""Stages of a job and their prices."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """What upstream is paid for: first the voice, then the song."""
+    """A stage that upstream is paid for: first the voice, then the song."""
 
     VOICE = "voice"
     MUSIC = "music"
 
 
-#: Credits that one POST of a stage costs.
+#: Credits that upstream charges for one POST of a stage.
 PRICES: Mapping[Stage, int] = {Stage.VOICE: 4, Stage.MUSIC: 15}

@@ -1,4 +1,4 @@
-"""The queue, a batch and the backlog at a glance."""
+"""Overview of the queue, of a batch and of the backlog."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from voicequeue.domain.stage import PRICES, Stage
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The queued jobs of one priority and batch (None: of none), `songs` of which have their voice; `oldest` in Unix
-    seconds."""
+    """Queued jobs of one priority and batch (None: without a batch).
+
+    `songs` of them have their voice. `oldest` is in Unix seconds.
+    """
 
     priority: Priority
     batch: str | None
@@ -27,8 +29,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A named set of jobs: how many stand in each state, the credits they spent and those that are `committed` to jobs
-    in flight, to unsure ones and to lost orders that may have been charged, and what somebody set for it."""
+    """A named set of jobs with its counters and limits.
+
+    `states` counts its jobs by state. `credits` are spent; `committed` are reserved for jobs in flight, unsure jobs and
+    lost orders that may have been charged.
+    """
 
     name: str
     states: dict[State, int]
@@ -40,16 +45,16 @@ class Batch:
 
     @property
     def total(self) -> int:
-        """All its jobs that are kept."""
+        """The number of its jobs, without deleted ones."""
         return sum(self.states.values())
 
     @property
     def is_settled(self) -> bool:
-        """Whether every job is final or waits for a person (`unsure`)."""
+        """True if every job is final or waits for an operator (`unsure`)."""
         return self.total == sum(self.states[state] for state in INACTIVE)
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command line, HTTP and callbacks show; scripts may rely on its names."""
+        """Return the JSON shape of the command line, HTTP and callbacks; scripts may rely on its names."""
         return {
             "batch": self.name,
             "states": {state.value: count for state, count in self.states.items()},
@@ -60,14 +65,16 @@ class Batch:
         }
 
     def limits(self) -> dict[str, Any]:
-        """What somebody set for it, in the shape that the command line and HTTP show."""
+        """Return the limits of the batch in the JSON shape of the command line and HTTP."""
         return {"paused": self.paused, "max_credits": self.max_credits, "max_in_flight": self.max_in_flight}
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackCounts:
-    """How many callbacks are pending (`waiting`: of those, behind an earlier one of their job), were given up,
-    and were ever delivered; how many workers deliver them."""
+    """Number of callbacks by state, and of the workers that deliver them.
+
+    `waiting` are those of the pending ones that wait for an earlier callback of their job. `delivered` counts all time.
+    """
 
     pending: int = 0
     waiting: int = 0
@@ -78,8 +85,10 @@ class CallbackCounts:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveCounts:
-    """Of how many jobs the songs are to be archived, were given up, and were ever archived, in how many `files`;
-    how many workers archive."""
+    """Number of jobs by archiving state, and of the workers that archive.
+
+    `jobs` and `files` count all that were ever archived.
+    """
 
     pending: int = 0
     failed: int = 0
@@ -90,9 +99,9 @@ class ArchiveCounts:
 
 @dataclass(frozen=True, slots=True)
 class RefusedJob:
-    """A job whose order upstream refuses while it takes others, in these words.
+    """A job whose order upstream refuses while it accepts others, with its message.
 
-    It was refused `times` in a row, and is not sent again before `until` (Unix seconds).
+    It was refused `times` in a row and is not submitted again before `until` (Unix seconds).
     """
 
     job_id: str
@@ -102,7 +111,7 @@ class RefusedJob:
     until: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command line and HTTP show."""
+        """Return the JSON shape of the command line and HTTP."""
         return {
             "job_id": self.job_id,
             "stage": self.stage.value,
@@ -114,13 +123,13 @@ class RefusedJob:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The queue, or one batch of it, at a glance (`failures`, by code, `rejects`, `callbacks` and `archive` are
-    counted for all jobs together only).
+    """Overview of the queue or of one batch.
 
-    `limit` is how many jobs may be in flight now; `pace` how many succeed a minute, of late;
-    `seconds_left` the time to finish all that is not settled at that pace (None: nothing to go by);
-    `rejects` how many messages became no job; `refused` the first jobs that upstream refuses while it takes others;
-    `at` when it was read, by the queue's time.
+    `failures` (by code), `rejects`, `callbacks` and `archive` always count all jobs. `limit` is the number of jobs that
+    may be in flight now; `pace` the number of jobs that recently succeeded per minute; `seconds_left` the time to
+    settle all jobs at that pace (None: unknown). `rejects` is the number of messages that did not become a job, and
+    `refused` the first jobs that upstream refuses while it accepts others. `at` is when the overview was read, by the
+    queue's time.
     """
 
     states: dict[State, int]
@@ -142,11 +151,11 @@ class Status:
 
     @property
     def backlog_credits(self) -> int:
-        """What the queued jobs cost at most: each with a song, and with a voice unless it has one."""
+        """The maximum cost of the queued jobs: each with a song, and with a voice unless it has one."""
         return sum(line.count * sum(PRICES.values()) - line.songs * PRICES[Stage.VOICE] for line in self.backlog)
 
     def as_dict(self, batch: str | None) -> dict[str, Any]:
-        """The shape that the command line and HTTP show; scripts may rely on its names."""
+        """Return the JSON shape of the command line and HTTP; scripts may rely on its names."""
         return {
             "batch": batch,
             "states": {state.value: count for state, count in self.states.items()},
@@ -187,5 +196,5 @@ def _waiting_dict(priority: Priority, lines: list[Line]) -> dict[str, Any]:
 
 
 def by_priority(backlog: tuple[Line, ...]) -> Iterator[tuple[Priority, list[Line]]]:
-    """The backlog's lines, those of one priority together."""
+    """Yield the lanes of the backlog, grouped by priority."""
     return ((priority, list(lines)) for priority, lines in groupby(backlog, key=lambda line: line.priority))

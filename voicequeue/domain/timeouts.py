@@ -1,4 +1,4 @@
-"""How long to wait before somebody else looks after things. Pure; all times in seconds."""
+"""Timeouts, and delays between attempts. Pure; all times are in seconds."""
 
 from __future__ import annotations
 
@@ -6,48 +6,49 @@ from dataclasses import dataclass
 
 
 def look_again(waited: float) -> float:
-    """How long to wait before asking again for a result that nobody waits for any more.
+    """Return the delay before the next poll for a late result: half the time since the order.
 
-    Half as long as was waited for it so far: a dozen questions in a day.
+    That makes about a dozen polls a day.
     """
     return waited / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long things may take before somebody else looks after them."""
+    """Timeouts of the work on a job."""
 
-    #: One POST, claim to answer; after it a silent charge is unsure.
+    #: Lease of one POST, from its claim to its answer; then an unanswered charge is unsure.
     charge_s: float = 90.0
-    #: One round of polls; after it another worker may ask about the same jobs.
+    #: Lease of one round of polls; then another worker may poll the same jobs.
     poll_s: float = 90.0
-    #: Beyond its due time, before the pulse hands a job out again.
+    #: Time past its due time after which maintenance dispatches a job again.
     stale_s: float = 10.0
-    #: Starting new POSTs within one submit task; the rest goes into a task of its own.
+    #: Time in which one submit task sends POSTs; the remaining jobs go into another task.
     submit_s: float = 20.0
-    #: After its order, before a result that nobody waits for any more is looked for no longer.
+    #: Time since its order in which a late result is polled.
     late_s: float = 86_400.0
-    #: How long the gate stays closed after a 429 without Retry-After, or a failed connection.
+    #: Time that the gate stays closed after a 429 without Retry-After, or a failed connection.
     cooldown_s: float = 5.0
-    #: How long it stays closed when the account cannot pay or the key is wrong.
+    #: Time that the gate stays closed when the account cannot pay or the key is wrong.
     account_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """How often, and for how long, what fails is tried."""
+    """Retry schedule: delays between attempts, and the time after which the work is given up."""
 
-    #: Between the first try and the second; each further wait is three times as long,
+    #: Delay after the first attempt; each further delay is three times as long,
     first_s: float = 5.0
     #: up to this one.
     most_s: float = 3600.0
-    #: Since it could first be done, before it is given up.
+    #: Time since the first attempt was possible after which it is given up.
     for_s: float = 86_400.0
 
     def next_try(self, since: float, tries: int, now: float, *, at_least: float = 0.0) -> float | None:
-        """When to try again after so many tries that failed; None to give up.
+        """Return the time of the next attempt after `tries` failed ones; None to give up.
 
-        The last try is made when the time is just over.
+        The last attempt is made when the time is just over. `since` and `now` are in Unix seconds, and `at_least` is a
+        minimum delay, such as a Retry-After.
         """
         end = since + self.for_s
         if now >= end:
@@ -58,22 +59,22 @@ class Tries:
 
 @dataclass(frozen=True, slots=True)
 class CallbackPatience(Tries):
-    """How often, and for how long, a callback is tried."""
+    """Timeouts of callbacks."""
 
-    #: A claim, before somebody else may try.
+    #: Lease of a claim; then another worker may try.
     lease_s: float = 40.0
-    #: After a claim no try begins later than this; the rest is for another task.
+    #: Time after a claim in which attempts are started; the remaining ones go into another task.
     lane_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class ArchivePatience(Tries):
-    """How often, and for how long, a job's songs are tried."""
+    """Timeouts of archiving."""
 
-    #: A claim that its holder does not renew any more, before somebody else may try.
+    #: Lease of a claim that its holder has stopped renewing; then another worker may try.
     lease_s: float = 60.0
 
     @property
     def handed_out_s(self) -> float:
-        """Before a message that nobody has begun with counts as lost."""
+        """The time after which a message that no worker has started on counts as lost."""
         return 5 * self.lease_s

@@ -1,4 +1,4 @@
-"""Answers as upstream gives them beside the contract, on their way through the steps into the record."""
+"""Responses outside the contract, from the request to the record."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ SUNG = VoiceJob(persona_id="p1", song=SONG)
 
 
 class Upstream:
-    """Takes each order with that answer, and answers polls with what `task` says at that time."""
+    """Upstream that answers orders with `order` and polls with `task`."""
 
     def __init__(self) -> None:
         self.order: object = {"task_id": "t1"}
         self.task: object = {"type": "not_ready"}
 
     def __call__(self, request: Request) -> Iterator[bytes]:
-        """The answer to a request."""
-        said = self.order if request.method == "POST" else self.task
-        yield said if isinstance(said, bytes) else answer(said)
+        """Return the response to a request."""
+        response = self.order if request.method == "POST" else self.task
+        yield response if isinstance(response, bytes) else answer(response)
 
 
 @pytest.fixture
 def upstream() -> Upstream:
-    """What it answers."""
+    """Return the upstream of the test."""
     return Upstream()
 
 
 @pytest.fixture
 def bench(build: Build, upstream: Upstream) -> Iterator[Bench]:
-    """A worker, and an upstream that follows the test."""
+    """Return a worker with that upstream."""
     with Scripted(upstream) as scripted:
         yield build(scripted.url)
 
 
 def clip(name: str, state: str = "succeeded", *, link: str | None = None, **more: Any) -> dict[str, Any]:
-    """One clip, with its link or with an empty one."""
+    """Return one clip with its link, or with an empty one."""
     return {"clip_id": name, "state": state, "audio_url": LINK.format(name) if link is None else link, **more}
 
 
-def past_the_deadline(bench: Bench, job_id: str) -> None:
-    """It is asked about until its time is over."""
+def poll_past_the_deadline(bench: Bench, job_id: str) -> None:
+    """Poll a job until its deadline has passed."""
     bench.poll_for(Stage.MUSIC, [job_id], DEADLINE_S + 1)
 
 
-def late(bench: Bench, job_id: str) -> None:
-    """The pulse asks about what may still come, when its time has come."""
+def poll_late(bench: Bench, job_id: str) -> None:
+    """Poll a job for its late result when it is due, as maintenance does."""
     bench.clock.now += look_again(DEADLINE_S + 1) + 1
-    assert [each.job_id for each in bench.store.overdue(bench.clock.now, patience=0)] == [job_id]
+    assert [job.job_id for job in bench.store.overdue(bench.clock.now, patience=0)] == [job_id]
     bench.poll(Stage.MUSIC, [job_id])
 
 
@@ -64,12 +64,12 @@ def late(bench: Bench, job_id: str) -> None:
 def test_a_song_is_ready_when_every_clip_that_succeeded_has_its_link(
     bench: Bench, upstream: Upstream, link: str | None
 ) -> None:
-    """An empty link, or none, is asked for again."""
+    """A clip with an empty or missing link is polled again."""
     [job_id] = bench.ordered(SUNG)
     bare = {**clip("b"), "audio_url": link}
     for named in ([{**clip("a"), "audio_url": link}, bare], [clip("a"), bare]):
         upstream.task = {"code": 200, "data": named}
-        assert bench.poll_when_due(Stage.MUSIC, [job_id]).again != []
+        assert bench.poll_when_due(Stage.MUSIC, [job_id]).rounds != []
         assert bench.job(job_id).state is State.PENDING
 
     upstream.task = {"code": 200, "data": [clip("a"), clip("b")]}
@@ -77,22 +77,22 @@ def test_a_song_is_ready_when_every_clip_that_succeeded_has_its_link(
 
     job = bench.job(job_id)
     assert (job.state, job.is_incomplete) == (State.SUCCEEDED, False)
-    assert [each.audio_url for each in job.clips] == [LINK.format("a"), LINK.format("b")]
+    assert [song.audio_url for song in job.clips] == [LINK.format("a"), LINK.format("b")]
 
 
 @pytest.mark.parametrize("twin", ["running", "streaming", "succeeded"])
 def test_at_the_deadline_a_song_that_is_there_is_the_result_and_its_twin_is_kept_when_it_comes(
     bench: Bench, upstream: Upstream, queue: VoiceQueue, twin: str
 ) -> None:
-    """The job has succeeded, says that a song is missing, and is asked about until it is there; all of it free."""
+    """The job has succeeded, is marked as incomplete, and is polled until the other song arrives, free."""
     [job_id] = bench.ordered(SUNG)
     upstream.task = {"data": [clip("a"), clip("b", twin, link="")]}
-    past_the_deadline(bench, job_id)
+    poll_past_the_deadline(bench, job_id)
     job = queue.get(job_id)
     assert (job.state, job.credits, job.as_dict()["incomplete"]) == (State.SUCCEEDED, 15, True)
-    assert [each.audio_url for each in job.clips] == [LINK.format("a"), None]
+    assert [song.audio_url for song in job.clips] == [LINK.format("a"), None]
 
-    late(bench, job_id)  # nothing came meanwhile
+    poll_late(bench, job_id)  # still nothing new
     assert bench.job(job_id) == job
 
     upstream.task = {"data": [clip("a"), clip("b")]}
@@ -107,7 +107,7 @@ def test_at_the_deadline_a_song_that_is_there_is_the_result_and_its_twin_is_kept
 
 
 @pytest.mark.parametrize("twin", ["cancelled", "moderated", "a word of next year"])
-def test_a_twin_that_ended_in_whatever_words_keeps_no_song_back(bench: Bench, upstream: Upstream, twin: str) -> None:
+def test_a_twin_that_ended_in_any_words_keeps_no_song_back(bench: Bench, upstream: Upstream, twin: str) -> None:
     """The job has succeeded at once."""
     [job_id] = bench.ordered(SUNG)
     upstream.task = {"data": [clip("a"), clip("b", twin, link="")]}
@@ -117,7 +117,7 @@ def test_a_twin_that_ended_in_whatever_words_keeps_no_song_back(bench: Bench, up
     assert bench.job(job_id).state is State.SUCCEEDED
 
 
-GONE: dict[str, object] = {
+LATER_RESPONSES: dict[str, object] = {
     "not ready": {"type": "not_ready"},
     "not found": answer({"error": "task not found."}, status="400 Bad Request"),
     "an error": answer("<html>", status="502 Bad Gateway"),
@@ -129,26 +129,26 @@ GONE: dict[str, object] = {
 }
 
 
-@pytest.mark.parametrize("gone", GONE)
-def test_a_song_that_was_there_once_is_the_result_whatever_is_said_later(
-    bench: Bench, upstream: Upstream, gone: str
+@pytest.mark.parametrize("response", LATER_RESPONSES)
+def test_a_song_that_was_delivered_once_is_the_result_whatever_follows(
+    bench: Bench, upstream: Upstream, response: str
 ) -> None:
-    """Its link is kept when it comes, so that the job succeeds with it and nothing is ordered again."""
+    """Its link is kept when it arrives, so that the job succeeds with it and nothing is submitted again."""
     [job_id] = bench.ordered(SUNG)
     upstream.task = {"code": 200, "data": [clip("a"), clip("b", "running", link="")]}
     bench.poll_when_due(Stage.MUSIC, [job_id])
     assert bench.job(job_id).state is State.PENDING
 
-    upstream.task = GONE[gone]
-    past_the_deadline(bench, job_id)
+    upstream.task = LATER_RESPONSES[response]
+    poll_past_the_deadline(bench, job_id)
 
     job = bench.job(job_id)
     assert (job.state, job.credits) == (State.SUCCEEDED, 15)
-    assert [each.audio_url for each in job.clips if each.is_finished] == [LINK.format("a")]
+    assert [song.audio_url for song in job.clips if song.is_finished] == [LINK.format("a")]
 
 
 def test_links_that_come_one_after_the_other_make_a_whole_song(bench: Bench, upstream: Upstream) -> None:
-    """Also where no single answer has both."""
+    """No single response needs to contain both links."""
     [job_id] = bench.ordered(SUNG)
     upstream.task = {"code": 200, "data": [clip("a"), clip("b", link="")]}
     bench.poll_when_due(Stage.MUSIC, [job_id])
@@ -157,22 +157,22 @@ def test_links_that_come_one_after_the_other_make_a_whole_song(bench: Bench, ups
 
     job = bench.job(job_id)
     assert (job.state, job.is_incomplete) == (State.SUCCEEDED, False)
-    assert [each.audio_url for each in job.clips] == [LINK.format("a"), LINK.format("b")]
+    assert [song.audio_url for song in job.clips] == [LINK.format("a"), LINK.format("b")]
 
 
 def test_songs_without_any_link_fail_at_the_deadline_and_are_taken_when_they_come(
     bench: Bench, upstream: Upstream, queue: VoiceQueue
 ) -> None:
-    """What upstream named is kept; what comes is, too, and a retry pays for nothing."""
+    """The named songs and the late result are kept, and a retry pays nothing."""
     [job_id] = bench.ordered(SUNG)
     upstream.task = {"data": [clip("a", link=""), clip("b", link="")]}
-    past_the_deadline(bench, job_id)
+    poll_past_the_deadline(bench, job_id)
     failed = bench.job(job_id)
     assert failed.failure is not None
     assert (failed.failure.code, len(failed.clips), failed.has_result) == (Code.DEADLINE, 2, False)
 
     upstream.task = {"data": [clip("a"), clip("b")]}
-    late(bench, job_id)
+    poll_late(bench, job_id)
 
     assert queue.retry(job_id).state is State.SUCCEEDED
     assert bench.job(job_id).credits == 15
@@ -180,7 +180,7 @@ def test_songs_without_any_link_fail_at_the_deadline_and_are_taken_when_they_com
 
 @pytest.mark.parametrize("state", ["failed", "running"])
 def test_a_persona_of_a_voice_that_is_not_made_is_not_sung_with(bench: Bench, upstream: Upstream, state: str) -> None:
-    """The state counts, not the id beside it: no song is ordered."""
+    """The state decides, not the persona id beside it: no song is submitted."""
     [job_id] = bench.ordered(VoiceJob(audio_url="https://recordings.example/anna.mp3", song=SONG))
     upstream.task = {"code": 200, "data": {"persona_id": "p1", "state": state, "error": "no clear speaker"}}
 
@@ -189,8 +189,8 @@ def test_a_persona_of_a_voice_that_is_not_made_is_not_sung_with(bench: Bench, up
     assert bench.job(job_id).persona_id is None
 
 
-def test_all_that_upstream_tells_of_a_song_is_kept(bench: Bench, upstream: Upstream) -> None:
-    """From its answer into the record."""
+def test_every_field_of_a_song_is_kept(bench: Bench, upstream: Upstream) -> None:
+    """Every field of the response is stored."""
     more = {"title": "T", "tags": "calm", "lyrics": "la", "video_url": "https://cdn.example/a.mp4", "mv": "sonic-v5"}
     more |= {"image_url": "https://cdn.example/a.png", "created_at": "2026-03-01", "gpt_description_prompt": "sad"}
     [job_id] = bench.ordered(SUNG)
@@ -198,15 +198,15 @@ def test_all_that_upstream_tells_of_a_song_is_kept(bench: Bench, upstream: Upstr
 
     bench.poll_when_due(Stage.MUSIC, [job_id])
 
-    [told] = bench.job(job_id).as_dict()["clips"]
-    assert {name: told[name] for name in more} == more
+    [song] = bench.job(job_id).as_dict()["clips"]
+    assert {name: song[name] for name in more} == more
 
 
 # ── orders ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
-    ("said", "state"),
+    ("response", "state"),
     [
         ({"code": 400, "message": "The prompt is empty."}, State.FAILED),
         ({"code": "403", "message": "The lyrics contain copyrighted content: x"}, State.FAILED),
@@ -217,9 +217,9 @@ def test_all_that_upstream_tells_of_a_song_is_kept(bench: Bench, upstream: Upstr
         (answer({"message": "The remaining credits are not enough."}, status="400 Bad Request"), State.QUEUED),
     ],
 )
-def test_a_refused_order_is_never_unsure(bench: Bench, upstream: Upstream, said: object, state: State) -> None:
-    """However it is refused: with an HTTP status or in the body of a success; nothing was charged."""
-    upstream.order = said
+def test_a_refused_order_is_never_unsure(bench: Bench, upstream: Upstream, response: object, state: State) -> None:
+    """It is refused by its HTTP status or in the body of a success, and nothing was charged."""
+    upstream.order = response
     job_ids = bench.admitted(SUNG)
 
     bench.submit(Stage.MUSIC, job_ids)
@@ -229,20 +229,20 @@ def test_a_refused_order_is_never_unsure(bench: Bench, upstream: Upstream, said:
     assert not holds & {"unauthorized", "upstream_down"}
 
 
-@pytest.mark.parametrize("said", [{"taskId": 4711}, {"data": ["4711"]}, {"code": 400, "task_ids": ["4711"]}])
-def test_an_order_with_a_task_was_charged_in_whatever_shape(bench: Bench, upstream: Upstream, said: object) -> None:
-    """Its id is asked about."""
-    upstream.order = said
+@pytest.mark.parametrize("response", [{"taskId": 4711}, {"data": ["4711"]}, {"code": 400, "task_ids": ["4711"]}])
+def test_an_order_with_a_task_was_charged_in_any_shape(bench: Bench, upstream: Upstream, response: object) -> None:
+    """Its task is polled."""
+    upstream.order = response
 
     [job_id] = bench.ordered(SUNG)
 
     assert (bench.job(job_id).task_ids, bench.job(job_id).credits) == ({Stage.MUSIC: "4711"}, 15)
 
 
-def test_an_answer_that_cannot_be_read_is_kept_for_the_person_who_reviews_it(
+def test_an_answer_that_cannot_be_read_is_kept_for_the_review(
     bench: Bench, upstream: Upstream, queue: VoiceQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On the job until it is settled, and in no log: what upstream says may quote anything."""
+    """It is kept on the job until it is settled, and never logged: upstream's text may quote anything."""
     caplog.set_level(logging.DEBUG)
     upstream.order = {"code": 200, "message": "success", "order": "number seven", "for": "key-of-the-account"}
     [job_id] = bench.admitted(SUNG)

@@ -26,7 +26,7 @@ from config.celeryconfig import QUEUES, configuration
 from config.settings import Settings
 from simulator.process import Simulator
 from tasks.celery_tasks import register
-from tasks.musicapi import Exchange, MusicApi
+from tasks.musicapi import MusicApi, RequestPool
 from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State
 from voicequeue.storage import scripts
@@ -191,7 +191,7 @@ def worker(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest
     Replies to simultaneous requests arrive together, and nothing reads the real time: the counts are the same in every
     run.
     """
-    monkeypatch.setattr(Exchange, "told", partialmethod(_all_told, Exchange.told))
+    monkeypatch.setattr(RequestPool, "collect", partialmethod(_collect_all, RequestPool.collect))
     monkeypatch.setattr("tasks.poll_scheduler.time", SimpleNamespace(monotonic=bench.clock))
     monkeypatch.setattr(Tally, "_soon", lambda _: None)
     monkeypatch.setattr("celery._state._on_app_finalizers", set())  # without the tasks of other apps
@@ -215,12 +215,12 @@ def worker(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest
     app.close()
 
 
-def _all_told(
-    exchange: Exchange[Any, Any], take: Callable[[Exchange[Any, Any]], list[Any]], within: float | None = None
+def _collect_all(
+    pool: RequestPool[Any, Any], collect: Callable[[RequestPool[Any, Any]], list[Any]], timeout: float | None = None
 ) -> list[Any]:
-    completed = take(exchange)
-    while exchange.is_open:
-        completed += take(exchange)
+    completed = collect(pool)
+    while pool.is_open:
+        completed += collect(pool)
     return completed
 
 

@@ -1,4 +1,4 @@
-"""Refusals in words that may be meant for all: one job's never stop the others, whatever upstream calls it."""
+"""Refusals that may apply to all orders: those of one job never stop the others."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tests.support.scripted import Request, Script, Scripted, answer
 from voicequeue import Code, Stage, State
 from voicequeue.domain.gate import Reason
 
-#: What upstream or something before it says of one job: status line, body, headers; and the words that are kept.
-SAYINGS = {
+#: Refusals of one job by upstream or a proxy: status line, body, headers, and the message that is kept.
+REFUSALS = {
     "no such persona": ("404 Not Found", {"error": "persona not found"}, [], "HTTP 404: persona not found"),
     "a firewall's page": ("403 Forbidden", "<html>no</html>", [], "HTTP 403 without a readable text"),
     "too large": ("413 Too Large", "<html>no</html>", [], "HTTP 413 without a readable text"),
@@ -27,9 +27,9 @@ SAYINGS = {
 }
 
 
-def refuses(saying: str, *names: str) -> Script:
-    """Upstream refuses the voices of these names so, and takes any other."""
-    status, body, headers, _ = SAYINGS[saying]
+def refuses(refusal: str, *names: str) -> Script:
+    """Return the script of an upstream that refuses the voices with these names and accepts any other."""
+    status, body, headers, _ = REFUSALS[refusal]
 
     def script(request: Request) -> list[bytes]:
         if request.method == "GET":
@@ -42,7 +42,7 @@ def refuses(saying: str, *names: str) -> Script:
 
 
 def beat(bench: Bench, seconds: float = 1.0) -> list[str]:
-    """Time passes; what is admitted then is sent, one after the other."""
+    """Advance the time and submit the jobs that are admitted then, one by one."""
     bench.clock.now += seconds
     job_ids = bench.admit().get(Stage.VOICE, [])
     for job_id in job_ids:
@@ -50,11 +50,13 @@ def beat(bench: Bench, seconds: float = 1.0) -> list[str]:
     return job_ids
 
 
-@pytest.mark.parametrize("saying", SAYINGS)
-def test_one_job_that_upstream_refuses_does_not_hold_the_others_up(build: Build, saying: str) -> None:
-    """Twenty others are sent after six seconds at most; it is tried a few times, is named meanwhile, and fails with
-    upstream's words."""
-    with Scripted(refuses(saying, "poison")) as upstream:
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_one_job_that_upstream_refuses_does_not_hold_the_others_up(build: Build, refusal: str) -> None:
+    """Twenty others are submitted within six seconds.
+
+    The refused job is tried a few times, is listed meanwhile, and fails with upstream's message.
+    """
+    with Scripted(refuses(refusal, "poison")) as upstream:
         bench = build(upstream.url)
         bench.store.controls.note_balance(10_000, spent_before=0, asked=bench.clock.now, now=bench.clock.now)
         bench.store.controls.set_limits(in_flight=500)
@@ -78,14 +80,14 @@ def test_one_job_that_upstream_refuses_does_not_hold_the_others_up(build: Build,
 
     failure = bench.job(poison).failure
     assert failure is not None
-    assert (failure.code, failure.message) == (Code.REFUSED, SAYINGS[saying][-1])
+    assert (failure.code, failure.message) == (Code.REFUSED, REFUSALS[refusal][-1])
     assert is_named
     posts = [audio_of(request) for request in upstream.requests if request.method == "POST"]
     assert posts.count("poison") <= 10
 
 
-def test_an_account_that_is_forbidden_fails_nobody(build: Build) -> None:
-    """One after the other is tried, more and more seldom; when it is allowed again, all goes on."""
+def test_an_account_that_is_forbidden_fails_no_job(build: Build) -> None:
+    """Jobs are tried one by one, at growing intervals, and all are submitted when access is restored."""
     names = [f"v{n}" for n in range(5)]
     with Scripted(refuses("unknown words", *names)) as upstream:
         bench = build(upstream.url)
@@ -100,8 +102,8 @@ def test_an_account_that_is_forbidden_fails_nobody(build: Build) -> None:
         assert bench.states(job_ids) == [State.QUEUED] * 5
 
 
-def test_jobs_of_whose_tasks_upstream_says_nothing_hold_no_order_up(build: Build) -> None:
-    """They are asked about to their deadline, and fail with its words; others are ordered all the time."""
+def test_jobs_whose_tasks_cannot_be_polled_hold_no_order_up(build: Build) -> None:
+    """They are polled until their deadline and fail with upstream's message; others are submitted all the time."""
 
     def script(request: Request) -> list[bytes]:
         if request.method == "POST":

@@ -1,4 +1,4 @@
-"""What upstream's answers mean for the orders of all jobs: the gate, and one line in the log."""
+"""Effect of upstream's answers on the orders of all jobs: the gate, and one log line."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from collections.abc import Callable
 import pytest
 
 from tasks.musicapi import (
-    CannotPay,
+    AmbiguousFailure,
+    ConnectionFailed,
     Forbidden,
+    InvalidRequest,
     Moderated,
-    NoAnswer,
-    NoConnection,
     NotReady,
-    Refused,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     Unauthorized,
     Unavailable,
     UpstreamError,
 )
-from tasks.upstream_health import COOLDOWN_MAX_S, SLOW_TRIES, Health
+from tasks.upstream_health import COOLDOWN_MAX_S, RATE_LIMITED_MAX, Health
 from tests.integration.conftest import PATIENCE, Clock
 from voicequeue.domain.gate import Effect, Hold, Reason, Refusal
 from voicequeue.storage.flow_control import TROUBLE_MAX_S
 from voicequeue.storage.job_store import Store
 
-#: Tells of a call about a job.
-Tell = Callable[[Health, str, object], object]
+#: Reports the result of a request for a job.
+Report = Callable[[Health, str, object], object]
 
-#: The two kinds of calls: those that cost credits and those that are free.
-CALLS: dict[str, Tell] = {
+#: The two kinds of requests: paid and free ones.
+REQUESTS: dict[str, Report] = {
     "an order": Health.of_order,
-    "a question": lambda health, job_id, found: health.of_questions({job_id: found}),
+    "a poll": lambda health, job_id, result: health.of_polls({job_id: result}),
 }
-OF_BOTH = pytest.mark.parametrize("tell", CALLS.values(), ids=CALLS)
+OF_BOTH = pytest.mark.parametrize("report", REQUESTS.values(), ids=REQUESTS)
 
-#: Errors in words that may be meant for all; of no order or task in particular.
-WORDS = [
-    SlowDown("slow", 30),
-    CannotPay("pay"),
+#: Errors that may apply to all orders.
+GENERAL_ERRORS = [
+    RateLimited("slow", 30),
+    PaymentRequired("pay"),
     Unauthorized("key"),
     Forbidden("no"),
     Unavailable("HTTP 404: persona not found"),
@@ -48,13 +48,13 @@ WORDS = [
 
 @pytest.fixture
 def clock() -> Clock:
-    """Time that the test moves on."""
+    """Return a clock that the test advances."""
     return Clock()
 
 
 @pytest.fixture
 def health(store: Store, clock: Clock) -> Health:
-    """Of one process."""
+    """Return the health reports of one process."""
     return Health(store.controls, PATIENCE, clock)
 
 
@@ -69,10 +69,16 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("error", "refusal"),
     [
-        (SlowDown("slow", 30), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=30, tries=SLOW_TRIES)),
-        (SlowDown("slow", 1e9), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=300, tries=SLOW_TRIES)),
-        (SlowDown("slow"), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, tries=SLOW_TRIES)),
-        (CannotPay("pay"), Refusal(Reason.OUT_OF_CREDITS, "pay", 5, 60, 60)),
+        (
+            RateLimited("slow", 30),
+            Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=30, tries=RATE_LIMITED_MAX),
+        ),
+        (
+            RateLimited("slow", 1e9),
+            Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, wait_s=300, tries=RATE_LIMITED_MAX),
+        ),
+        (RateLimited("slow"), Refusal(Reason.COOLDOWN, "slow", 5, 300, 300, tries=RATE_LIMITED_MAX)),
+        (PaymentRequired("pay"), Refusal(Reason.OUT_OF_CREDITS, "pay", 5, 60, 60)),
         (Forbidden("no"), Refusal(Reason.UNAUTHORIZED, "no", 5, 60, 60)),
         (Unauthorized("key"), Refusal(Reason.UNAUTHORIZED, "key", 5, None, 60)),
         (Unavailable("HTTP 404"), Refusal(Reason.UPSTREAM_DOWN, "HTTP 404", 5, TROUBLE_MAX_S, TROUBLE_MAX_S)),
@@ -91,53 +97,53 @@ def test_the_store_decides_for_whom_a_refused_order_is_meant(
 @pytest.mark.parametrize(
     ("error", "level", "text"),
     [
-        (SlowDown("slow."), logging.WARNING, "slow down"),
-        (CannotPay("pay."), logging.ERROR, "Add credits"),
+        (RateLimited("slow."), logging.WARNING, "slow down"),
+        (PaymentRequired("pay."), logging.ERROR, "Add credits"),
         (Unauthorized("key."), logging.ERROR, "voicequeue resume"),
-        (Forbidden("no."), logging.ERROR, "forbids"),
+        (Forbidden("no."), logging.ERROR, "denies access"),
         (Unavailable("HTTP 404."), logging.ERROR, "does not answer"),
     ],
 )
-def test_what_closes_the_gate_is_logged_with_the_job_that_it_was_said_to(
+def test_an_error_that_closes_the_gate_is_logged_with_its_job(
     health: Health, caplog: pytest.LogCaptureFixture, error: UpstreamError, level: int, text: str
 ) -> None:
-    """And upstream's words; what changes nothing for others is not."""
+    """The log has upstream's message; a refusal without an effect on others is not logged."""
     refusal = health.of_order("job-1", error)
     assert refusal is not None
     for effect in Effect:
-        health.tell("job-1", refusal, effect)
+        health.log_refusal("job-1", refusal, effect)
 
     (trial_level, trial), (closed_level, closed) = logged(caplog)
     assert (trial_level, closed_level) == (logging.WARNING, level)
     assert "One order at a time is tried" in trial
     assert text in closed
-    assert all(error.message.rstrip(".") in said for said in (trial, closed))
+    assert all(error.message.rstrip(".") in text for text in (trial, closed))
     assert {record.__dict__["job"] for record in caplog.records} == {"job-1"}
 
 
-# ── questions ─────────────────────────────────────────────────────────────────────────────────────
+# ── polls ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("error", [*WORDS, NoAnswer("HTTP 502")])
-def test_what_upstream_says_of_one_task_closes_nothing(
+@pytest.mark.parametrize("error", [*GENERAL_ERRORS, AmbiguousFailure("HTTP 502")])
+def test_an_error_about_one_task_closes_nothing(
     health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, error: UpstreamError
 ) -> None:
-    """However often; whoever asks may name the job."""
+    """The number of polls does not matter, and the job is returned."""
     for _ in range(20):
-        assert health.of_questions({"job-1": error}) == {"job-1"}
+        assert health.of_polls({"job-1": error}) == {"job-1"}
 
     assert store.controls.gate(clock.now).open
     assert logged(caplog) == []
 
 
-@pytest.mark.parametrize("error", [*WORDS, NoAnswer("HTTP 502")])
-def test_what_upstream_says_of_some_tasks_while_it_tells_of_others_closes_nothing(
+@pytest.mark.parametrize("error", [*GENERAL_ERRORS, AmbiguousFailure("HTTP 502")])
+def test_errors_about_some_tasks_close_nothing_while_others_are_answered(
     health: Health, store: Store, clock: Clock, error: UpstreamError
 ) -> None:
-    """Be they many."""
+    """The number of failed polls does not matter."""
     for _ in range(20):
-        found: dict[str, object] = {"job-1": error, "job-2": error, "job-3": NotReady()}
-        assert health.of_questions(found) == {"job-1", "job-2"}
+        results: dict[str, object] = {"job-1": error, "job-2": error, "job-3": NotReady()}
+        assert health.of_polls(results) == {"job-1", "job-2"}
 
     assert store.controls.gate(clock.now).open
 
@@ -147,14 +153,14 @@ def test_what_upstream_says_of_some_tasks_while_it_tells_of_others_closes_nothin
     [
         (Unauthorized("key"), Reason.UNAUTHORIZED),
         (Forbidden("no"), Reason.UNAUTHORIZED),
-        (CannotPay("pay"), Reason.OUT_OF_CREDITS),
+        (PaymentRequired("pay"), Reason.OUT_OF_CREDITS),
     ],
 )
-def test_what_upstream_refuses_of_several_tasks_is_tried_with_an_order(
+def test_errors_about_several_tasks_put_orders_on_trial(
     health: Health, store: Store, clock: Clock, error: UpstreamError, reason: Reason
 ) -> None:
-    """Only orders can tell whether orders are refused; when it tells of a task again, it was nothing."""
-    assert health.of_questions({"job-1": error, "job-2": error}) == set()
+    """Only an order shows whether orders are refused; an answered poll ends the trial."""
+    assert health.of_polls({"job-1": error, "job-2": error}) == set()
     [hold] = store.controls.gate(clock.now).holds
     assert (hold.reason, hold.trial, hold.detail) == (reason, True, f"{error.message} (job job-1)")
 
@@ -163,37 +169,33 @@ def test_what_upstream_refuses_of_several_tasks_is_tried_with_an_order(
     assert store.controls.gate(clock.now).open
 
 
-def test_questions_about_several_tasks_that_come_too_fast_are_a_cooldown(
-    health: Health, store: Store, clock: Clock
-) -> None:
-    """That questions come too fast says nothing about how many jobs upstream bears."""
+def test_a_rate_limit_of_several_polls_is_a_cooldown(health: Health, store: Store, clock: Clock) -> None:
+    """The rate limit of polls says nothing about the number of jobs that upstream accepts."""
     before = store.controls.flow()
 
-    health.of_questions({"job-1": SlowDown("slow", 30), "job-2": SlowDown("slow", 30)})
+    health.of_polls({"job-1": RateLimited("slow", 30), "job-2": RateLimited("slow", 30)})
 
-    held = Hold("cooldown", "slow (job job-2)", clock.now, clock.now + 30)
-    assert store.controls.gate(clock.now).holds == (held,)
+    hold = Hold("cooldown", "slow (job job-2)", clock.now, clock.now + 30)
+    assert store.controls.gate(clock.now).holds == (hold,)
     assert store.controls.flow() == before
 
 
 # ── the balance ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("error", [*WORDS[:2], *WORDS[3:], NoAnswer("HTTP 502")])
-def test_a_balance_that_cannot_be_asked_for_closes_nothing(
+@pytest.mark.parametrize("error", [*GENERAL_ERRORS[:2], *GENERAL_ERRORS[3:], AmbiguousFailure("HTTP 502")])
+def test_a_balance_that_cannot_be_read_closes_nothing(
     health: Health, store: Store, clock: Clock, error: UpstreamError
 ) -> None:
-    """Orders go on without it."""
+    """Orders do not need it."""
     for _ in range(20):
         health.of_balance(error)
 
     assert store.controls.gate(clock.now).open
 
 
-def test_a_balance_that_upstream_does_not_tell_to_this_key_is_tried_with_an_order(
-    health: Health, store: Store, clock: Clock
-) -> None:
-    """The key may be wrong; when it is told the balance again, it was nothing."""
+def test_a_balance_that_is_denied_to_this_key_puts_orders_on_trial(health: Health, store: Store, clock: Clock) -> None:
+    """The key may be wrong; an answered balance request ends the trial."""
     health.of_balance(Unauthorized("key"))
     assert store.controls.gate(clock.now).holds == (
         Hold("unauthorized", "key (get-credits)", clock.now, clock.now, trial=True),
@@ -208,35 +210,35 @@ def test_a_balance_that_upstream_does_not_tell_to_this_key_is_tried_with_an_orde
 
 
 @OF_BOTH
-@pytest.mark.parametrize("error", [Refused("no"), Moderated("no")])
-def test_one_jobs_own_trouble_closes_the_gate_for_nobody(
-    health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, tell: Tell, error: UpstreamError
+@pytest.mark.parametrize("error", [InvalidRequest("no"), Moderated("no")])
+def test_an_error_of_one_job_does_not_close_the_gate(
+    health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, report: Report, error: UpstreamError
 ) -> None:
-    """However often."""
+    """The number of errors does not matter."""
     for n in range(9):
-        assert not tell(health, f"job-{n}", error)
+        assert not report(health, f"job-{n}", error)
 
     assert store.controls.gate(clock.now).open
     assert logged(caplog) == []
 
 
 @OF_BOTH
-@pytest.mark.parametrize("error", [NoConnection("no connection"), NoAnswer("HTTP 502")])
+@pytest.mark.parametrize("error", [ConnectionFailed("no connection"), AmbiguousFailure("HTTP 502")])
 def test_five_calls_in_a_row_without_an_answer_close_the_gate(
-    health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, tell: Tell, error: UpstreamError
+    health: Health, store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, report: Report, error: UpstreamError
 ) -> None:
-    """For a while, after which one job is tried; it is told once."""
+    """The gate closes for a while, then one job is tried; it is logged once."""
     for n in range(4):
-        tell(health, f"job-{n}", error)
+        report(health, f"job-{n}", error)
     assert store.controls.gate(clock.now).open
     assert logged(caplog) == []
 
     for n in range(4, 7):
-        tell(health, f"job-{n}", error)
+        report(health, f"job-{n}", error)
 
     detail = f"{error.message} (job job-4)"
-    held = Hold("upstream_down", detail, clock.now, clock.now + PATIENCE.cooldown_s)
-    assert store.controls.gate(clock.now).holds == (held,)
+    hold = Hold("upstream_down", detail, clock.now, clock.now + PATIENCE.cooldown_s)
+    assert store.controls.gate(clock.now).holds == (hold,)
     [(level, text)] = logged(caplog)
     assert level == logging.ERROR
     assert error.message in text
@@ -244,36 +246,34 @@ def test_five_calls_in_a_row_without_an_answer_close_the_gate(
     assert [hold.trial for hold in store.controls.gate(clock.now).holds] == [True]
 
 
-def test_without_a_connection_it_is_of_no_concern_what_was_asked_about(
-    health: Health, store: Store, clock: Clock
-) -> None:
-    """One task alone, or the balance, tells it as well as many."""
+def test_failed_connections_count_for_any_request(health: Health, store: Store, clock: Clock) -> None:
+    """A single task, or the balance, counts like several."""
     for _ in range(4):
-        health.of_questions({"job-1": NoConnection("no connection")})
+        health.of_polls({"job-1": ConnectionFailed("no connection")})
     assert store.controls.gate(clock.now).open
 
-    health.of_balance(NoConnection("no connection"))
+    health.of_balance(ConnectionFailed("no connection"))
 
     assert store.controls.gate(clock.now).closed_for(Reason.UPSTREAM_DOWN)
 
 
 @OF_BOTH
-@pytest.mark.parametrize("answer", [NotReady(), Refused("no"), Moderated("no")], ids=["fine", "refused", "moderated"])
-def test_any_answer_ends_the_row(health: Health, store: Store, clock: Clock, tell: Tell, answer: object) -> None:
-    """Whatever it says: upstream is there."""
+@pytest.mark.parametrize(
+    "answer", [NotReady(), InvalidRequest("no"), Moderated("no")], ids=["fine", "refused", "moderated"]
+)
+def test_any_answer_ends_the_row(health: Health, store: Store, clock: Clock, report: Report, answer: object) -> None:
+    """Any answer shows that upstream is available."""
     for _ in range(3):
         for n in range(4):
-            tell(health, f"job-{n}", NoAnswer("HTTP 502"))
-        tell(health, "job-9", answer)
+            report(health, f"job-{n}", AmbiguousFailure("HTTP 502"))
+        report(health, "job-9", answer)
 
     assert store.controls.gate(clock.now).open
 
 
-def test_what_upstream_does_not_answer_counts_for_all_processes_together(
-    health: Health, store: Store, clock: Clock
-) -> None:
-    """Five workers with one failure each know what one with five knows."""
+def test_unanswered_requests_of_all_processes_count_together(health: Health, store: Store, clock: Clock) -> None:
+    """Five workers with one failure each count like one worker with five."""
     for n in range(5):
-        Health(store.controls, PATIENCE, clock).of_order(f"job-{n}", NoConnection("no connection"))
+        Health(store.controls, PATIENCE, clock).of_order(f"job-{n}", ConnectionFailed("no connection"))
 
     assert store.controls.gate(clock.now).closed_for("upstream_down")

@@ -1,4 +1,4 @@
-"""What was paid and comes after nobody waits for it any more: it is kept, and nothing is paid for it again."""
+"""Late results: paid results of settled jobs are kept, and never paid for again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from simulator.process import Simulator
 from tasks import webhooks
-from tasks.steps import Polled
+from tasks.poll import PollResult
 from tasks.webhooks import Hint
 from tests.integration.conftest import DEADLINE_S, FAILED, POLL_S, VOICE, Bench, Build, Saying, books_agree, voice
 from tests.support.scripted import Scripted
@@ -19,22 +19,22 @@ from voicequeue.domain import transitions
 from voicequeue.domain.job import Move
 
 
-def asked(simulator: Simulator) -> int:
-    """How many polls upstream got."""
+def polls_sent(simulator: Simulator) -> int:
+    """Return the number of polls that upstream received."""
     return int(simulator.ledger(charges=False)["calls"]["task"])
 
 
-def cancelled(bench: Bench, job_id: str) -> None:
-    """Somebody cancels it, at the time of the bench."""
+def cancel(bench: Bench, job_id: str) -> None:
+    """Cancel a job at the time of the bench."""
     assert bench.store.apply([transitions.cancel(bench.job(job_id), bench.clock.now)], bench.clock.now) == [True]
 
 
-def test_the_result_of_a_cancelled_job_is_kept_if_it_comes(bench: Bench, simulator: Simulator) -> None:
-    """Its credits are spent; the voice is kept, no song is ordered, and nobody asks again."""
+def test_the_late_result_of_a_cancelled_job_is_kept(bench: Bench, simulator: Simulator) -> None:
+    """Its credits are spent and its voice is kept; no song is submitted and polls end."""
     [job_id] = bench.ordered(voice())
-    cancelled(bench, job_id)
+    cancel(bench, job_id)
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, job.stage, job.credits) == (State.CANCELLED, Stage.VOICE, 4)
@@ -45,7 +45,7 @@ def test_the_result_of_a_cancelled_job_is_kept_if_it_comes(bench: Bench, simulat
 
 
 def test_a_job_that_is_cancelled_while_its_order_was_lost_orders_no_song(bench: Bench, simulator: Simulator) -> None:
-    """A webhook names the task: the voice was charged, and is kept when it comes."""
+    """A webhook names the task: the voice was charged, and is kept when it arrives."""
     simulator.turn(post_faults={"reset_after": 1})
     [job_id] = bench.admitted(voice())
     bench.submit(Stage.VOICE, [job_id])
@@ -54,7 +54,7 @@ def test_a_job_that_is_cancelled_while_its_order_was_lost_orders_no_song(bench: 
     [charge] = simulator.ledger()["charges"]
 
     assert webhooks.take(bench.store, job_id, Stage.VOICE, 1, charge["task_id"]) is Hint.POLL
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, job.credits, bool(job.persona_id)) == (State.CANCELLED, 4, True)
@@ -65,45 +65,45 @@ def test_a_job_that_is_cancelled_while_its_order_was_lost_orders_no_song(bench: 
 def test_the_answer_to_a_job_that_is_cancelled_meanwhile_is_written(
     bench: Bench, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The POST was on its way: its task is kept, the voice comes, and no song is ordered."""
+    """The POST was in flight: its task id is kept, the voice arrives, and no song is submitted."""
     [job_id] = bench.admitted(voice())
     apply = bench.store.apply
 
-    def cancelled_before(moves: Sequence[Move], now: float) -> list[bool]:
+    def cancel_before(moves: Sequence[Move], now: float) -> list[bool]:
         monkeypatch.undo()
         assert bench.store.withdraw([bench.job(job_id)], now) == [True]
         return apply(moves, now)
 
-    monkeypatch.setattr(bench.store, "apply", cancelled_before)
+    monkeypatch.setattr(bench.store, "apply", cancel_before)
     bench.submit(Stage.VOICE, [job_id])
     assert bench.job(job_id).state is State.CANCELLED
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == Polled()
+    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     assert bench.job(job_id).persona_id
     assert bench.admit() == {}
     assert books_agree(bench, simulator)
 
 
-def test_a_cancelled_job_is_asked_about_ever_more_rarely(bench: Bench, simulator: Simulator) -> None:
-    """Nobody waits for it: a handful of questions until its time is over, none of them by a message."""
+def test_a_cancelled_job_is_polled_at_growing_intervals(bench: Bench, simulator: Simulator) -> None:
+    """It is polled a few times until its time is over, never by a message."""
     simulator.turn(voice_s=600)
     bench = bench.patient(late_s=1000)
     [job_id] = bench.ordered(voice())
-    cancelled(bench, job_id)
+    cancel(bench, job_id)
 
     for _ in range(200):
         bench.clock.now += POLL_S
         late = bench.store.overdue(bench.clock.now, patience=0)
-        assert [each.state for each in late] in ([], [State.CANCELLED])
-        assert bench.poll(Stage.VOICE, [each.job_id for each in late]).again == []
+        assert [job.state for job in late] in ([], [State.CANCELLED])
+        assert bench.poll(Stage.VOICE, [job.job_id for job in late]).rounds == []
 
-    assert 5 <= asked(simulator) <= 15
+    assert 5 <= polls_sent(simulator) <= 15
     assert bench.store.overdue(bench.clock.now + 1e6, patience=0) == []
     assert "not looked for any more" in bench.store.timeline(job_id)[-1].reason
 
 
 def past_its_deadline(bench: Bench, simulator: Simulator) -> str:
-    """A job whose voice upstream did not make in time; the simulator is done with it the moment after."""
+    """Return a job whose voice exceeded its deadline; the simulator finishes it right afterwards."""
     simulator.turn(voice_s=600)
     [job_id] = bench.ordered(voice())
     bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S + 1)
@@ -115,23 +115,23 @@ def past_its_deadline(bench: Bench, simulator: Simulator) -> str:
     return job_id
 
 
-def asked_in_its_time(bench: Bench, job_id: str) -> None:
-    """What the pulse does: a job that is over is asked about when its time has come, not before."""
+def poll_when_late(bench: Bench, job_id: str) -> None:
+    """Poll a settled job when it is due and not before, as maintenance does."""
     assert bench.store.overdue(bench.clock.now, patience=0) == []
     bench.clock.now += DEADLINE_S
-    assert [each.job_id for each in bench.store.overdue(bench.clock.now, patience=0)] == [job_id]
-    assert bench.poll(Stage.VOICE, [job_id]) == Polled()
+    assert [job.job_id for job in bench.store.overdue(bench.clock.now, patience=0)] == [job_id]
+    assert bench.poll(Stage.VOICE, [job_id]) == PollResult()
 
 
 def test_a_voice_that_comes_after_its_deadline_is_kept_and_a_retry_pays_for_its_song_alone(
     bench: Bench, simulator: Simulator, queue: VoiceQueue
 ) -> None:
-    """The job stays failed until somebody retries it, which then asks nothing about the voice."""
+    """The job stays failed until it is retried, which does not poll the voice again."""
     job_id = past_its_deadline(bench, simulator)
-    asked_in_its_time(bench, job_id)
+    poll_when_late(bench, job_id)
     kept = bench.job(job_id)
     assert (kept.state, kept.persona_id is None, transitions.cost(kept)) == (State.FAILED, False, 15)
-    questions = asked(simulator)
+    polls_before = polls_sent(simulator)
 
     assert queue.retry(job_id, resubmit=True).stage is Stage.MUSIC
     bench.admit()
@@ -140,15 +140,15 @@ def test_a_voice_that_comes_after_its_deadline_is_kept_and_a_retry_pays_for_its_
     bench.poll_when_due(Stage.MUSIC, [job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
-    assert asked(simulator) == questions + 1
+    assert polls_sent(simulator) == polls_before + 1
     assert [charge["kind"] for charge in simulator.ledger()["charges"]] == ["voice", "music"]
     assert books_agree(bench, simulator)
 
 
-def test_a_webhook_after_the_deadline_brings_the_question_at_once(bench: Bench, simulator: Simulator) -> None:
-    """It need not wait for the next look."""
+def test_a_webhook_after_the_deadline_triggers_a_poll_at_once(bench: Bench, simulator: Simulator) -> None:
+    """It does not wait for the next scheduled poll."""
     job_id = past_its_deadline(bench, simulator)
-    bench = replace(bench, services=replace(bench.services, clock=Now()))
+    bench = replace(bench, services=replace(bench.services, clock=FarFuture()))
 
     assert webhooks.take(bench.store, job_id, Stage.VOICE, 1, None) is Hint.POLL
     bench.poll(Stage.VOICE, [job_id])
@@ -159,7 +159,7 @@ def test_a_webhook_after_the_deadline_brings_the_question_at_once(bench: Bench, 
 
 @contextmanager
 def failed_upstream(build: Build, *then: object) -> Iterator[tuple[Bench, str, Saying]]:
-    """A job of which upstream said twice that its voice failed, and what it says of it afterwards."""
+    """Yield a job whose voice upstream has reported as failed twice, with its later answers."""
     script = Saying(FAILED, FAILED, *then)
     with Scripted(script) as upstream:
         bench = build(upstream.url)
@@ -172,38 +172,38 @@ def failed_upstream(build: Build, *then: object) -> Iterator[tuple[Bench, str, S
         yield bench, job_id, script
 
 
-def test_what_upstream_failed_is_kept_if_it_comes_after_all(build: Build, queue: VoiceQueue) -> None:
-    """It is asked about in its time, by itself; retrying it then pays for the song alone."""
+def test_a_late_result_of_a_failed_task_is_kept(build: Build, queue: VoiceQueue) -> None:
+    """It is polled when due; a retry then pays for the song only."""
     with failed_upstream(build, VOICE) as (bench, job_id, _):
-        asked_in_its_time(bench, job_id)
+        poll_when_late(bench, job_id)
 
     kept = bench.job(job_id)
     assert (kept.state, kept.persona_id, transitions.cost(kept)) == (State.FAILED, "p1", 15)
     assert queue.retry(job_id).stage is Stage.MUSIC
 
 
-def test_what_upstream_says_of_a_failure_afterwards_changes_nothing(build: Build) -> None:
-    """It is asked about until its time is over, in growing intervals; nothing is written for each answer."""
+def test_later_answers_about_a_failure_change_nothing(build: Build) -> None:
+    """It is polled at growing intervals until its time is over; the answers are not written."""
     with failed_upstream(build, FAILED) as (bench, job_id, _):
         moves = len(bench.store.timeline(job_id))
         for _ in range(2):
-            asked_in_its_time(bench, job_id)
+            poll_when_late(bench, job_id)
 
     assert len(bench.store.timeline(job_id)) == moves
     assert bench.job(job_id).may_still_come
 
 
-def test_a_webhook_brings_the_question_whether_it_failed_indeed(build: Build) -> None:
-    """The voice that upstream said had failed is there: it need not wait for the next look."""
+def test_a_webhook_triggers_a_poll_of_a_failed_task(build: Build) -> None:
+    """The voice is ready after all, and does not wait for the next scheduled poll."""
     with failed_upstream(build, VOICE) as (bench, job_id, _):
         assert webhooks.take(bench.store, job_id, Stage.VOICE, 1, "task 1") is Hint.POLL
-        replace(bench, services=replace(bench.services, clock=Now())).poll(Stage.VOICE, [job_id])
+        replace(bench, services=replace(bench.services, clock=FarFuture())).poll(Stage.VOICE, [job_id])
 
     assert (bench.job(job_id).persona_id, bench.job(job_id).credits) == ("p1", 4)
 
 
-def test_retrying_what_upstream_failed_asks_before_it_orders(build: Build, queue: VoiceQueue) -> None:
-    """It is ready by now: the job goes on to its song, and the voice is not paid again."""
+def test_a_retry_of_a_failed_task_polls_before_it_submits(build: Build, queue: VoiceQueue) -> None:
+    """It is ready by now: the job continues with its song, and the voice is not paid again."""
     with failed_upstream(build, VOICE) as (bench, job_id, script):
         assert queue.retry(job_id).state is State.PENDING
         assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
@@ -211,8 +211,8 @@ def test_retrying_what_upstream_failed_asks_before_it_orders(build: Build, queue
     assert (script.orders, bench.job(job_id).credits) == (1, 4)
 
 
-def test_a_retry_orders_again_when_upstream_repeats_that_it_failed(build: Build, queue: VoiceQueue) -> None:
-    """One such answer is enough. Of the new order it takes two, as ever."""
+def test_a_retry_submits_again_when_upstream_repeats_the_failure(build: Build, queue: VoiceQueue) -> None:
+    """One repeated report is enough. The new order takes two reports, as always."""
     with failed_upstream(build, FAILED) as (bench, job_id, _):
         queue.retry(job_id)
         bench.poll_when_due(Stage.VOICE, [job_id])
@@ -227,13 +227,11 @@ def test_a_retry_orders_again_when_upstream_repeats_that_it_failed(build: Build,
     assert (bench.job(job_id).credits, bench.store.credits()) == (8, 8)
 
 
-def test_a_cancelled_job_that_upstream_failed_is_let_go_when_that_is_certain(
-    bench: Bench, simulator: Simulator
-) -> None:
-    """Soon: others that wait for its voice do not wait for a day."""
+def test_polls_of_a_cancelled_job_end_when_its_failure_is_final(bench: Bench, simulator: Simulator) -> None:
+    """Polls end soon, so that jobs waiting for its voice do not wait for a day."""
     simulator.turn(voice_failure=1)
     [job_id] = bench.ordered(voice())
-    cancelled(bench, job_id)
+    cancel(bench, job_id)
 
     bench.poll_when_due(Stage.VOICE, [job_id])
     assert bench.store.timeline(job_id)[-1].reason.startswith("cancelled")
@@ -243,17 +241,17 @@ def test_a_cancelled_job_that_upstream_failed_is_let_go_when_that_is_certain(
     assert bench.store.overdue(bench.clock.now + 1e6, patience=0) == []
 
 
-class Now:
-    """A time after everything that is due now."""
+class FarFuture:
+    """A time after everything that is due."""
 
     def __call__(self) -> float:
         return 4e9
 
 
-def test_an_order_that_somebody_gave_up_is_found_again_by_its_webhook(
+def test_an_order_that_was_given_up_is_counted_by_its_webhook(
     bench: Bench, simulator: Simulator, queue: VoiceQueue
 ) -> None:
-    """It was charged after all: the books say so, the voice is kept, and a retry pays for the song alone."""
+    """Its charge is counted, the voice is kept, and a retry pays for the song only."""
     simulator.turn(post_faults={"cut_after": 1})
     [job_id] = bench.admitted(voice())
     bench.submit(Stage.VOICE, [job_id])
@@ -261,20 +259,20 @@ def test_an_order_that_somebody_gave_up_is_found_again_by_its_webhook(
     [charge] = simulator.ledger()["charges"]
     assert not books_agree(bench, simulator)
 
-    told = webhooks.take(bench.store, job_id, Stage.VOICE, 1, charge["task_id"])
+    hint = webhooks.take(bench.store, job_id, Stage.VOICE, 1, charge["task_id"])
 
-    assert told is Hint.POLL
+    assert hint is Hint.POLL
     assert books_agree(bench, simulator)
-    bench = replace(bench, services=replace(bench.services, clock=Now()))
+    bench = replace(bench, services=replace(bench.services, clock=FarFuture()))
     bench.poll(Stage.VOICE, [job_id])
-    found = bench.job(job_id)
-    assert (found.state, found.persona_id is None, transitions.cost(found)) == (State.FAILED, False, 15)
+    job = bench.job(job_id)
+    assert (job.state, job.persona_id is None, transitions.cost(job)) == (State.FAILED, False, 15)
     assert webhooks.take(bench.store, job_id, Stage.VOICE, 1, charge["task_id"]) is Hint.NOTHING
     assert books_agree(bench, simulator)
 
 
 @pytest.mark.parametrize("attempt", [0, 2])
-def test_a_webhook_of_another_order_tells_nothing_about_the_one_given_up(
+def test_a_webhook_of_another_order_does_not_affect_the_one_given_up(
     bench: Bench, simulator: Simulator, queue: VoiceQueue, attempt: int
 ) -> None:
     """Only the order that was given up can be the one that was charged."""
@@ -287,10 +285,10 @@ def test_a_webhook_of_another_order_tells_nothing_about_the_one_given_up(
     assert bench.job(job_id).credits == 0
 
 
-def test_what_is_kept_late_stands_in_the_books_of_its_state(bench: Bench, simulator: Simulator) -> None:
-    """Noting what came moves the job nowhere: every count stays."""
+def test_a_late_result_changes_no_count(bench: Bench, simulator: Simulator) -> None:
+    """Recording a late result does not change any count."""
     [job_id] = bench.ordered(voice())
-    cancelled(bench, job_id)
+    cancel(bench, job_id)
     before = bench.store.counts()
 
     bench.poll_when_due(Stage.VOICE, [job_id])

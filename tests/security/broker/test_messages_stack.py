@@ -163,7 +163,7 @@ def test_no_content_of_a_message_appears_in_logs_or_events(system: System, queue
             published_text += _event(published)
 
     log = system.logs()[offset:]
-    assert "an unknown field: is no argument" in log
+    assert "an unknown field: is not an argument" in log
     assert "SECRET" not in log + published_text
     assert max(map(len, log.splitlines())) < 2_000
     assert all("SECRET" in reject.reason and len(reject.reason) <= 2_001 for reject in queue.rejects())

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tasks.musicapi import responses
-from tasks.musicapi.layers import number_of
+from tasks.musicapi.response_body import to_number
 from tests.integration.conftest import NOT_READY, Build, voice
 from tests.store.conftest import Command
 from tests.support.scripted import Request, Scripted, answer
@@ -43,7 +43,7 @@ def test_a_whole_number_consists_of_a_few_plain_digits(text: str) -> None:
 @pytest.mark.parametrize("text", ODD)
 def test_a_number_is_finite_and_written_in_plain_digits(text: str) -> None:
     """Other text that `float()` accepts is rejected."""
-    assert (real_number(text), number_of(text), parse_retry_after(text, 0.0)) == (None, None, None)
+    assert (real_number(text), to_number(text), parse_retry_after(text, 0.0)) == (None, None, None)
     assert [real_number(digits) for digits in ("1", "-1.5", ".5", "2.", "+1e3", " 7 ")] == [1, -1.5, 0.5, 2, 1000, 7]
 
 
@@ -173,8 +173,8 @@ def test_an_answer_with_an_overlong_number_is_unreadable_and_ends_nothing(build_
 
 def test_an_impossible_balance_is_ignored() -> None:
     """Larger than a script can count."""
-    assert [responses.credits_left({"credits": credits}) for credits in (10**300, -(10**300), 1e300)] == [None] * 3
-    assert responses.credits_left({"credits": 10**6, "extra_credits": 5}) == 10**6 + 5
+    assert [responses.account_credits({"credits": credits}) for credits in (10**300, -(10**300), 1e300)] == [None] * 3
+    assert responses.account_credits({"credits": 10**6, "extra_credits": 5}) == 10**6 + 5
 
 
 def test_a_webhook_with_an_overlong_number_still_triggers_a_poll(

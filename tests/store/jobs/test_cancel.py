@@ -126,7 +126,7 @@ def test_a_job_that_is_marked_is_not_ordered_again(store: Store, queue: VoiceQue
     decided_before = transitions.order_again(unsure, NOW)
     cancelling.cancel(store, [unsure], NOW)
 
-    with pytest.raises(NotAllowed, match=f"job {unsure.id} is to be cancelled, and not ordered again"):
+    with pytest.raises(NotAllowed, match=f"job {unsure.id} is being cancelled and cannot be resubmitted"):
         queue.order_again(unsure.id)
     assert store.apply([decided_before], NOW) == [False]
 

@@ -1,4 +1,4 @@
-"""What the account held before and after a charge, and whether that tells anything."""
+"""Balances around a charge, and spending that was not counted."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ import pytest
 from voicequeue.domain.balance import Balance, Drift, around, drift
 
 
-def seen(at: float, credits: int, spent: int, *, quiet: bool = True, took: float = 0.5) -> Balance:
-    """What upstream said then."""
+def balance(at: float, credits: int, spent: int, *, quiet: bool = True, took: float = 0.5) -> Balance:
+    """Return a balance that upstream reported at that time."""
     return Balance(at - took, at, credits, spent, quiet)
 
 
 def test_what_left_the_account_without_a_record_is_unexplained() -> None:
-    """Of 23 credits that are gone, 19 stand in the records: the unsure voice cost 4."""
-    found = around([seen(10, 1000, 50), seen(70, 977, 69)], begun=20, over=50)
+    """Of 23 credits that left the account 19 are recorded: the unsure voice cost 4."""
+    window = around([balance(10, 1000, 50), balance(70, 977, 69)], begun=20, over=50)
 
-    assert found is not None
-    assert (found.before.credits, found.after.credits, found.unexplained) == (1000, 977, 4)
+    assert window is not None
+    assert (window.before.credits, window.after.credits, window.unexplained) == (1000, 977, 4)
 
 
 def test_the_nearest_balances_are_taken() -> None:
-    """The last one before, the first one after."""
-    found = around([seen(at, 1000 - at, 0) for at in (10, 20, 30, 60, 70)], begun=35, over=40)
+    """They are the last one before and the first one after the charge."""
+    window = around([balance(at, 1000 - at, 0) for at in (10, 20, 30, 60, 70)], begun=35, over=40)
 
-    assert found is not None
-    assert (found.before.at, found.after.at) == (30, 60)
+    assert window is not None
+    assert (window.before.at, window.after.at) == (30, 60)
 
 
 def test_a_balance_while_something_was_charged_tells_nothing() -> None:
-    """What was counted and what upstream said do not belong together then."""
-    assert around([seen(10, 1000, 0), seen(70, 996, 0, quiet=False)], begun=20, over=50) is None
-    assert around([seen(10, 1000, 0, quiet=False), seen(70, 996, 0)], begun=20, over=50) is None
+    """The counted credits and those of upstream do not correspond then."""
+    assert around([balance(10, 1000, 0), balance(70, 996, 0, quiet=False)], begun=20, over=50) is None
+    assert around([balance(10, 1000, 0, quiet=False), balance(70, 996, 0)], begun=20, over=50) is None
 
 
 def test_a_balance_that_was_asked_for_meanwhile_is_neither_before_nor_after() -> None:
-    """Nobody knows whether upstream answered before or after the charge."""
-    assert around([seen(20.2, 1000, 0), seen(70, 996, 0)], begun=20, over=50) is None
-    assert around([seen(10, 1000, 0), seen(50.3, 996, 0)], begun=20, over=50) is None
+    """Whether upstream answered before or after the charge is unknown."""
+    assert around([balance(20.2, 1000, 0), balance(70, 996, 0)], begun=20, over=50) is None
+    assert around([balance(10, 1000, 0), balance(50.3, 996, 0)], begun=20, over=50) is None
 
 
 def test_without_balances_nothing_is_known() -> None:
-    """Or where those of that time are forgotten."""
+    """The same applies if those of that time are deleted."""
     assert around([], begun=20, over=50) is None
-    assert around([seen(70, 996, 0)], begun=20, over=50) is None
+    assert around([balance(70, 996, 0)], begun=20, over=50) is None
 
 
 # ── what was not counted ──────────────────────────────────────────────────────────────────────────
 
 
 def at(minute: int, credits: int, voices: int = 0, songs: int = 0, **more: Any) -> Balance:
-    """A balance of that minute, and the orders that were counted by then."""
+    """Return the balance of that minute, with the orders counted by then."""
     spent = more.pop("spent", 4 * voices + 15 * songs)
-    seen_then = seen(60 * minute, credits, spent, quiet=more.get("charging", 0) == 0)
-    return replace(seen_then, voices=voices, songs=songs, **more)
+    base = balance(60 * minute, credits, spent, quiet=more.get("charging", 0) == 0)
+    return replace(base, voices=voices, songs=songs, **more)
 
 
 def test_what_was_counted_is_no_finding() -> None:
-    """While orders are under way, or spending and credits belong together."""
+    """Orders are in progress, or spending and credits correspond."""
     assert drift([]) is None
     assert drift([at(0, 1000)]) is None
     assert drift([at(0, 1000), at(1, 981, 1, 1), at(2, 981, 1, 1)]) is None
@@ -68,65 +68,65 @@ def test_what_was_counted_is_no_finding() -> None:
 
 
 def test_a_voice_that_costs_5_is_noticed() -> None:
-    """Where voices alone were ordered the price is told; else that it may be one."""
+    """The price is reported where only voices were ordered; otherwise a changed price is mentioned as possible."""
     voices = [at(0, 1000), at(1, 950, 10), at(2, 895, 21)]
     assert str(drift(voices)) == (
         "the account fell by 105 while 84 were counted: another user of the account, or a changed price "
         "(5 instead of 4 a voice?)"
     )
 
-    found = drift([at(0, 1000), at(1, 580, 21, 21)])
-    assert found is not None
-    assert (found.unexplained, found.price) == (21, None)
-    assert str(found) == (
+    window = drift([at(0, 1000), at(1, 580, 21, 21)])
+    assert window is not None
+    assert (window.unexplained, window.price) == (21, None)
+    assert str(window) == (
         "the account fell by 420 while 399 were counted: another user of the account, or a changed price"
     )
 
 
 def test_a_song_that_costs_18_is_noticed_also_between_others() -> None:
-    """A price is inferred from at least three orders, all of which seem to have cost it."""
+    """A price is inferred from at least three orders that all seem to have cost it."""
     mixed = [at(0, 1000), at(1, 980, 5), at(2, 926, 5, 3), at(3, 922, 6, 3)]
     assert (drift(mixed) or Drift(0, 0, 0)).price == 18
     assert (drift([*mixed, at(4, 907, 6, 4)]) or Drift(0, 0, 0)).price is None
     assert (drift([at(0, 1000), at(1, 964, 0, 2)]) or Drift(0, 0, 0)).price is None
 
 
-def test_what_others_spend_is_told_without_a_price() -> None:
-    """Since the time when it began."""
-    found = drift([at(0, 1000), at(1, 996, 1), at(2, 996, 1), at(3, 890, 2), at(4, 790, 2)])
+def test_spending_of_others_is_reported_without_a_price() -> None:
+    """It is reported since the time it started."""
+    window = drift([at(0, 1000), at(1, 996, 1), at(2, 996, 1), at(3, 890, 2), at(4, 790, 2)])
 
-    assert found is not None
-    assert (found.since, found.fell, found.counted, found.price) == (120, 206, 4, None)
+    assert window is not None
+    assert (window.since, window.fell, window.counted, window.price) == (120, 206, 4, None)
 
 
 @pytest.mark.parametrize("more", [5_000, 30])
 def test_a_balance_that_rises_is_no_finding_and_begins_a_new_count(more: int) -> None:
-    """A renewal, a top-up, or a refund."""
+    """The reason may be a renewal, a top-up, or a refund."""
     others = [at(0, 1000), at(1, 970)]
     assert drift(others) is not None
 
     renewed = [*others, at(2, 970 + more), at(3, 970 + more - 4, 1)]
     assert drift(renewed) is None
-    found = drift([*renewed, at(4, 970 + more - 9, 1)])
-    assert found is not None
-    assert found.fell - found.counted == 5
+    window = drift([*renewed, at(4, 970 + more - 9, 1)])
+    assert window is not None
+    assert window.fell - window.counted == 5
 
 
 def test_lost_orders_explain_what_they_may_have_cost() -> None:
-    """While they are unsure, when they are counted later, and when they were given up or sent again."""
+    """This holds while they are unsure, when they are counted later, and when they were given up or resubmitted."""
     lost = [at(0, 1000), at(1, 996, unsure=4)]
 
     assert drift(lost) is None
     assert drift([*lost, at(2, 996, 1)]) is None
     assert drift([*lost, at(2, 996, unsettled=4)]) is None
-    found = drift([*lost, at(2, 990, unsure=4)])
-    assert found is not None
-    assert (found.unexplained, found.lost) == (6, 4)
-    assert "and lost orders may have cost 4" in str(found)
+    window = drift([*lost, at(2, 990, unsure=4)])
+    assert window is not None
+    assert (window.unexplained, window.lost) == (6, 4)
+    assert "and lost orders may have cost 4" in str(window)
 
 
 def test_upstream_may_count_an_order_later_than_we_do() -> None:
-    """By less than the time between two balances, under a load that never ends."""
+    """The delay is less than the time between two balances, under a continuous load."""
     late = [at(0, 1000), *(at(n, 1000 - 19 * 10 * n + 38, 10 * n, 10 * n, charging=4) for n in range(1, 9))]
 
     assert drift([*late, at(9, 1000 - 19 * 80, 80, 80)]) is None

@@ -1,4 +1,4 @@
-"""A job's life: which moves are legal, and what a timeline tells."""
+"""Job states: legal transitions, charges in a timeline, and the record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ILLEGAL = [(state, to) for state, to in PAIRS if to not in MOVES[state]]
 
 
 def move(state: State, to: State, due: float | None) -> Move:
-    """That move of some job."""
+    """Return that transition of a job."""
     return Move("job", 1, state, Stage.VOICE, to, due=due)
 
 
@@ -25,41 +25,41 @@ def move(state: State, to: State, due: float | None) -> Move:
 
 
 @pytest.mark.parametrize(("state", "to"), LEGAL)
-def test_a_legal_move_can_be_made(state: State, to: State) -> None:
-    """With a due time if it leads into flight, without one if it does not."""
+def test_a_legal_transition_can_be_created(state: State, to: State) -> None:
+    """It has a due time if it leads into flight, and none otherwise."""
     assert move(state, to, 1.0 if to in IN_FLIGHT else None).to is to
 
 
 @pytest.mark.parametrize(("state", "to"), ILLEGAL)
-def test_an_illegal_move_cannot_even_be_written_down(state: State, to: State) -> None:
-    """The refusal names both states."""
-    with pytest.raises(ValueError, match=f"no move leads from {state} to {to}"):
+def test_an_illegal_transition_cannot_be_created(state: State, to: State) -> None:
+    """The error names both states."""
+    with pytest.raises(ValueError, match=f"no transition leads from {state} to {to}"):
         move(state, to, 1.0 if to in IN_FLIGHT else None)
 
 
 @pytest.mark.parametrize(("state", "to"), [(state, to) for state, to in LEGAL if to not in MAY_BE_LATE])
-def test_a_job_in_flight_has_a_due_time_and_none_has_one_that_needs_nobody(state: State, to: State) -> None:
-    """A job in flight without one would never be looked after again."""
+def test_a_job_has_a_due_time_only_in_flight(state: State, to: State) -> None:
+    """Without a due time, maintenance would never dispatch the job again."""
     with pytest.raises(ValueError, match=f"a job that is {to}"):
         move(state, to, None if to in IN_FLIGHT else 1.0)
 
 
 @pytest.mark.parametrize(("state", "to"), [(state, to) for state, to in LEGAL if to in MAY_BE_LATE])
 def test_a_job_that_is_over_has_a_due_time_where_its_result_may_still_come(state: State, to: State) -> None:
-    """Failed or cancelled: with one where upstream was paid, else without."""
+    """A settled job has one if upstream was paid, and none otherwise."""
     assert move(state, to, 1.0).due == 1.0
     assert move(state, to, None).due is None
 
 
-def test_every_state_has_its_moves() -> None:
-    """The map of moves leaves no state out."""
+def test_every_state_has_its_transitions() -> None:
+    """The table of transitions contains every state."""
     assert set(MOVES) == set(State)
 
 
 def test_a_final_state_is_left_by_nothing_but_a_retry() -> None:
-    """Succeeded and cancelled stay so; failed goes on in the line, asks again, or has its result already.
+    """Succeeded and cancelled are final; a failed job is queued, polled, or has its result already.
 
-    What moves from a state to itself only notes what came late.
+    A transition from a state to itself only records a late result.
     """
     assert {state: MOVES[state] for state in FINAL} == {
         State.SUCCEEDED: {State.SUCCEEDED},
@@ -69,27 +69,29 @@ def test_a_final_state_is_left_by_nothing_but_a_retry() -> None:
 
 
 def test_every_other_state_leads_to_an_end() -> None:
-    """From wherever a job stands, moves lead to success, to failure, and none leads into a trap."""
+    """Success and failure can be reached from every state."""
     for state in set(State) - FINAL:
         reached = _reachable_from(state)
         assert {State.SUCCEEDED, State.FAILED} <= reached
 
 
 def _reachable_from(state: State) -> set[State]:
-    seen, edge = {state}, {state}
-    while edge := {to for each in edge for to in MOVES[each]} - seen:
-        seen |= edge
-    return seen
+    reached, edge = {state}, {state}
+    while edge := {to for source in edge for to in MOVES[source]} - reached:
+        reached |= edge
+    return reached
 
 
 def test_credits_can_be_charged_from_one_state_only() -> None:
-    """Only an admitted job can begin to charge."""
+    """Only an admitted job can be charged."""
     assert {state for state in State if State.CHARGING in MOVES[state]} == {State.ADMITTED}
 
 
-def test_what_may_have_been_charged_is_never_put_back_in_the_line() -> None:
-    """An unsure job is sent again only if a person, or the policy, says so. Until it is known what became of its order
-    it can only be marked as to be cancelled."""
+def test_a_job_that_may_have_been_charged_is_never_queued_again() -> None:
+    """An unsure job is submitted again only on request of an operator or by policy.
+
+    Until its outcome is known, it can only be marked as cancelling.
+    """
     assert MOVES[State.UNSURE] == {State.PENDING, State.ADMITTED, State.FAILED}
     assert State.CANCELLED not in MOVES[State.CHARGING]
     assert {state: {State.CANCELLED} for state in (State.CHARGING, State.UNSURE)} == WHEN_CANCELLING
@@ -101,23 +103,23 @@ def test_a_final_job_holds_no_slot() -> None:
 
 
 def test_every_stage_has_a_price() -> None:
-    """As MusicAPI's pages say: 4 credits for a voice, 15 for a song."""
+    """MusicAPI charges 4 credits for a voice and 15 for a song."""
     assert PRICES == {Stage.VOICE: 4, Stage.MUSIC: 15}
 
 
 # ── charges ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def steps(*told: tuple[State, Stage, int, str | None]) -> list[Step]:
-    """A timeline with a step each second."""
+def steps(*entries: tuple[State, Stage, int, str | None]) -> list[Step]:
+    """Return a timeline with one entry per second."""
     return [
         Step(float(at), state, stage, attempt=attempt, task_id=task)
-        for at, (state, stage, attempt, task) in enumerate(told)
+        for at, (state, stage, attempt, task) in enumerate(entries)
     ]
 
 
 def test_a_charge_is_a_step_into_charging_and_the_step_that_answered_it() -> None:
-    """Each with its stage, its attempt, what came of it and the task that upstream named."""
+    """A charge has its stage, attempt, outcome and task id."""
     timeline = steps(
         (State.QUEUED, Stage.VOICE, 0, None),
         (State.ADMITTED, Stage.VOICE, 0, None),
@@ -139,7 +141,7 @@ def test_a_charge_is_a_step_into_charging_and_the_step_that_answered_it() -> Non
 
 
 def test_a_task_that_is_named_later_belongs_to_its_own_charge() -> None:
-    """Also while the next one is on its way."""
+    """This holds while the next order is in progress too."""
     timeline = steps(
         (State.CHARGING, Stage.VOICE, 1, None),
         (State.UNSURE, Stage.VOICE, 1, None),
@@ -156,7 +158,7 @@ def test_a_task_that_is_named_later_belongs_to_its_own_charge() -> None:
 
 
 def test_a_charge_without_an_answer_is_still_charging() -> None:
-    """Its request is on the way, or its worker is dead; nobody knows yet."""
+    """Its request is in flight, or its worker is dead."""
     timeline = steps((State.ADMITTED, Stage.VOICE, 0, None), (State.CHARGING, Stage.VOICE, 1, None))
 
     assert charges(timeline) == [Charge(1.0, Stage.VOICE, 1, State.CHARGING)]
@@ -174,18 +176,18 @@ def test_a_timeline_without_charges_has_none() -> None:
 
 
 def job(state: State) -> Job:
-    """A record in that state."""
+    """Return a record in that state."""
     return Job("abc", 3, state, Stage.MUSIC, sung(), created_at=1_760_000_000.0, updated_at=1_760_000_001.0)
 
 
 @pytest.mark.parametrize("state", State)
 def test_a_job_is_final_in_the_final_states_only(state: State) -> None:
-    """Succeeded, failed and cancelled; an unsure one still waits for somebody."""
+    """Succeeded, failed and cancelled are final; an unsure job waits for an operator."""
     assert job(state).is_final is (state in {State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 
 def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
-    """Every name of it, and how times, clips and a failure are told."""
+    """Every field is compared, with times, clips and a failure."""
     done = Job(
         "abc",
         9,
@@ -257,7 +259,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
     }
 
 
-def test_a_time_is_told_in_utc_to_the_millisecond() -> None:
-    """Whatever the machine's time zone; no time is None."""
+def test_a_time_is_written_in_utc_to_the_millisecond() -> None:
+    """The time zone of the host does not matter; no time is None."""
     assert iso(0.0015) == "1970-01-01T00:00:00.001Z"
     assert iso(None) is None

@@ -1,4 +1,4 @@
-"""Jobs in portions, by jobs and by text."""
+"""Portions of jobs, limited by jobs and by text."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ URL = "https://a.example/a.wav"
 
 
 def test_a_portion_ends_with_as_many_jobs_or_as_much_text_as_it_may_have() -> None:
-    """One that is too large alone is a portion of its own; nothing is lost, and the order stays."""
+    """An oversized item is a portion by itself; nothing is lost, and the order is kept."""
     items = [Weight(1, 1)] * 700 + [Weight(100, 1)] * 7 + [Weight(1, TEXT_MAX // 2)] * 3 + [Weight(1, 3 * TEXT_MAX)]
 
-    found = list(portions(items, lambda item: item))
+    result = list(portions(items, lambda item: item))
 
-    assert [item for portion in found for item in portion] == items
-    assert [len(portion) for portion in found] == [500, 203, 5, 2, 1]
-    assert all(len(each) == 1 or sum(item.jobs for item in each) <= CHUNK for each in found)
-    assert all(len(each) == 1 or sum(item.text for item in each) <= TEXT_MAX for each in found)
+    assert [item for portion in result for item in portion] == items
+    assert [len(portion) for portion in result] == [500, 203, 5, 2, 1]
+    assert all(len(portion) == 1 or sum(item.jobs for item in portion) <= CHUNK for portion in result)
+    assert all(len(portion) == 1 or sum(item.text for item in portion) <= TEXT_MAX for portion in result)
 
 
 def test_a_full_portion_does_not_wait_for_the_next_item() -> None:
     """The source may be slow."""
-    taken: list[int] = []
+    read: list[int] = []
 
     def source() -> Iterator[int]:
         for number in range(5):
-            taken.append(number)
+            read.append(number)
             yield number
 
     assert next(portions(source(), lambda _: Weight(1, 1), jobs=2)) == [0, 1]
-    assert taken == [0, 1]
+    assert read == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -50,18 +50,18 @@ def test_a_full_portion_does_not_wait_for_the_next_item() -> None:
     ],
 )
 def test_a_job_weighs_what_it_expands_to(fields: dict[str, Any]) -> None:
-    """At least as much as is written of it, and not much more; parsed or not."""
-    given = {"audio_url": URL, "batch": "b", "key": "k", **fields}
-    job = parse(given)
+    """The weight is at least the written length and not much more, for parsed and unparsed orders."""
+    order = {"audio_url": URL, "batch": "b", "key": "k", **fields}
+    job = parse(order)
     expanded = job.each()
     written = sum(len(part.content()) for part in expanded)
 
-    for found in (weight(job), weight(given)):
-        assert found.jobs == len(expanded)
-        assert written <= found.text <= written + 600 * len(expanded)
+    for measured in (weight(job), weight(order)):
+        assert measured.jobs == len(expanded)
+        assert written <= measured.text <= written + 600 * len(expanded)
 
 
-def test_what_is_wrong_weighs_what_is_said_of_it() -> None:
-    """Rows that are rejected are kept until they are told."""
+def test_an_invalid_row_weighs_as_much_as_its_problems() -> None:
+    """Rejected rows stay in memory until they are reported."""
     assert weight(InvalidJob([Problem("f" * 50, "m" * 1_000)] * 100)).text > 100_000
     assert weight({"songs": "no list", "metadata": 7, "audio_url": None}).jobs == 1

@@ -1,4 +1,4 @@
-"""The song: the limits of each model version, and which mode follows from its fields."""
+"""Songs: limits of each model version, and the mode that follows from the fields."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ FIXED_LIMITS = [("title", 80), ("description", 400), ("negative_tags", 1_000), (
 
 
 def song_problems(**fields: Any) -> dict[str, str]:
-    """What is wrong with a song of these fields, by field."""
+    """Return the problems of a song with these fields, by field."""
     return problems(song={"prompt": LYRICS, **fields})
 
 
 @pytest.mark.parametrize(("mv", "limit"), LYRICS_LIMITS)
 def test_lyrics_may_be_as_long_as_their_model_takes_and_not_one_character_longer(mv: str, limit: int) -> None:
-    """Exactly at the limit is fine; one over names the field, the length, the model and the limit."""
+    """The error names the field, the length, the model and the limit."""
     assert Song(mv=mv, prompt="x" * limit).prompt == "x" * limit
 
-    found = song_problems(mv=mv, prompt="x" * (limit + 1))
+    errors = song_problems(mv=mv, prompt="x" * (limit + 1))
 
-    assert found == {"song.prompt": f"has {limit + 1:,} characters; {mv} takes at most {limit:,}"}
+    assert errors == {"song.prompt": f"has {limit + 1:,} characters; {mv} takes at most {limit:,}"}
 
 
 @pytest.mark.parametrize(("mv", "limit"), STYLE_LIMITS)
 def test_a_style_may_be_as_long_as_its_model_takes_and_not_one_character_longer(mv: str, limit: int) -> None:
-    """Exactly at the limit is fine; one over names the field, the length, the model and the limit."""
+    """The error names the field, the length, the model and the limit."""
     assert Song(mv=mv, prompt=LYRICS, tags="x" * limit).tags == "x" * limit
 
-    found = song_problems(mv=mv, tags="x" * (limit + 1))
+    errors = song_problems(mv=mv, tags="x" * (limit + 1))
 
-    assert found == {"song.tags": f"has {limit + 1:,} characters; {mv} takes at most {limit:,}"}
+    assert errors == {"song.tags": f"has {limit + 1:,} characters; {mv} takes at most {limit:,}"}
 
 
 @pytest.mark.parametrize(("field", "limit"), FIXED_LIMITS)
 def test_a_text_that_is_too_long_names_its_field_and_the_limit(field: str, limit: int) -> None:
-    """Limits that no model changes: at the limit is fine, one over is not."""
+    """These limits are the same for every model."""
     fitting = "sonic-v5" if field == "mv" else "x" * limit
     Song.model_validate({"prompt": LYRICS, field: fitting})
 
-    found = song_problems(**{field: "sonic-" + "x" * (limit - 5) if field == "mv" else "x" * (limit + 1)})
+    errors = song_problems(**{field: "sonic-" + "x" * (limit - 5) if field == "mv" else "x" * (limit + 1)})
 
-    assert list(found) == [f"song.{field}"]
-    assert str(limit) in found[f"song.{field}"]
+    assert list(errors) == [f"song.{field}"]
+    assert str(limit) in errors[f"song.{field}"]
 
 
 def test_characters_are_counted_and_not_bytes() -> None:
@@ -64,13 +64,13 @@ def test_characters_are_counted_and_not_bytes() -> None:
 
 
 def test_space_around_a_text_does_not_count() -> None:
-    """What a limit measures is the text without the space around it."""
+    """The text is measured without surrounding space."""
     assert Song(prompt=LYRICS, title=f"  {'x' * 80}\n").title == "x" * 80
 
 
 @pytest.mark.parametrize("field", ["style_weight", "weirdness_constraint", "audio_weight"])
 def test_a_weight_lies_between_0_and_1(field: str) -> None:
-    """Both ends belong to it; a number beyond, or none at all, names the field."""
+    """Both ends are allowed; any other value names the field."""
     for fitting in (0, 0.5, 1, "0.25"):
         Song.model_validate({"prompt": LYRICS, field: fitting})
     for wrong in (-0.01, 1.01, math.nan, math.inf, "loud"):
@@ -85,7 +85,7 @@ def test_an_older_model_takes_no_vocal_gender(mv: str) -> None:
 
 @pytest.mark.parametrize("mv", LONG_MODELS)
 def test_a_newer_model_takes_a_vocal_gender(mv: str) -> None:
-    """Either of the two that upstream knows, and no third."""
+    """The two values of upstream are allowed, and no other."""
     assert Song(mv=mv, prompt=LYRICS, vocal_gender="m").vocal_gender == "m"
     assert list(song_problems(mv=mv, vocal_gender="x")) == ["song.vocal_gender"]
 
@@ -107,7 +107,7 @@ def test_a_newer_model_takes_a_vocal_gender(mv: str) -> None:
     ],
 )
 def test_the_mode_follows_from_the_fields_unless_it_is_given(fields: dict[str, Any], mode: bool) -> None:
-    """A description alone is no custom mode, everything else is; what is given stays."""
+    """A description alone is not custom mode, anything else is; an explicit value is kept."""
     assert Song.model_validate(fields).custom_mode is mode
 
 
@@ -122,34 +122,34 @@ def test_the_mode_follows_from_the_fields_unless_it_is_given(fields: dict[str, A
     ],
 )
 def test_a_song_with_nothing_to_sing_is_refused(fields: dict[str, Any], missing: str) -> None:
-    """The message says which field would mend it."""
-    found = problems(song=fields)
+    """The message names the missing field."""
+    errors = problems(song=fields)
 
-    assert list(found) == ["song"]
-    assert missing in found["song"]
+    assert list(errors) == ["song"]
+    assert missing in errors["song"]
 
 
 def test_a_field_that_songs_do_not_have_is_refused_by_its_name() -> None:
-    """A typing error in a field's name is not sent, and paid for, without that field."""
+    """A mistyped field name does not lead to a paid song without that field."""
     assert list(song_problems(lyrics=LYRICS)) == ["song.lyrics"]
 
 
 def test_every_wrong_field_is_named_at_once() -> None:
-    """Nobody has to mend one field only to hear of the next."""
-    found = song_problems(title="x" * 81, style_weight=2, vocal_gender="x")
+    """All problems are reported together."""
+    errors = song_problems(title="x" * 81, style_weight=2, vocal_gender="x")
 
-    assert set(found) == {"song.title", "song.style_weight", "song.vocal_gender"}
+    assert set(errors) == {"song.title", "song.style_weight", "song.vocal_gender"}
 
 
 @pytest.fixture
 def unwarned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that has seen no unknown model yet."""
+    """Reset the warnings to those of a new process."""
     monkeypatch.setattr("voicequeue.domain.song._warned", set())
 
 
 @pytest.mark.usefixtures("unwarned")
 def test_a_newer_sonic_model_is_a_warning() -> None:
-    """Upstream adds models before we know them: the job goes on, with the longer limits."""
+    """Upstream adds models earlier than this release: the job is accepted, with the longer limits."""
     with pytest.warns(UnknownModelWarning, match="sonic-v6"):
         song = Song(mv="sonic-v6", prompt="x" * 5_000)
 
@@ -157,8 +157,8 @@ def test_a_newer_sonic_model_is_a_warning() -> None:
 
 
 @pytest.mark.usefixtures("unwarned")
-def test_a_stored_job_with_a_newer_model_warns_nobody_again() -> None:
-    """Whoever reads the record, a worker above all, had no part in it."""
+def test_a_stored_job_with_a_newer_model_does_not_warn_again() -> None:
+    """Reading a record, as workers do, does not warn."""
     with pytest.warns(UnknownModelWarning):
         job = voice(song={"mv": "sonic-v6", "prompt": LYRICS})
 
@@ -168,30 +168,30 @@ def test_a_stored_job_with_a_newer_model_warns_nobody_again() -> None:
 
 
 def test_a_model_that_is_not_sonic_is_an_error() -> None:
-    """The message lists the models that are known."""
-    found = song_problems(mv="chirp-v4")
+    """The message lists the known models."""
+    errors = song_problems(mv="chirp-v4")
 
-    assert list(found) == ["song.mv"]
-    assert all(mv in found["song.mv"] for mv in KNOWN_MODELS)
+    assert list(errors) == ["song.mv"]
+    assert all(mv in errors["song.mv"] for mv in KNOWN_MODELS)
 
 
 def test_lyrics_beside_a_wrong_model_are_still_measured() -> None:
-    """Both errors are told, the lyrics by the longest limit that there is."""
-    found = song_problems(mv="chirp-v4", prompt="x" * 5_001)
+    """Both errors are reported; the longest limit applies to the lyrics."""
+    errors = song_problems(mv="chirp-v4", prompt="x" * 5_001)
 
-    assert set(found) == {"song.mv", "song.prompt"}
-    assert "5,000" in found["song.prompt"]
+    assert set(errors) == {"song.mv", "song.prompt"}
+    assert "5,000" in errors["song.prompt"]
 
 
 def test_a_song_cannot_be_changed() -> None:
-    """Two threads may share one."""
+    """Threads may share one."""
     with pytest.raises(ValueError, match="frozen"):
         sung().song.title = "another"  # type: ignore[misc, union-attr]
 
 
 def test_a_song_that_is_no_object_is_refused() -> None:
-    """Whatever was given there, the error names the field."""
-    for given in ("la la la", 7, [LYRICS]):
+    """The error names the field for any value."""
+    for value in ("la la la", 7, [LYRICS]):
         with pytest.raises(InvalidJob) as caught:
-            parse({"audio_url": "https://recordings.example/ana.wav", "song": given})
+            parse({"audio_url": "https://recordings.example/ana.wav", "song": value})
         assert caught.value.problems[0].field == "song"

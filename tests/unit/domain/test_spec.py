@@ -1,4 +1,4 @@
-"""A job as it is asked for: what is allowed, and that its content and its id never change."""
+"""Job specifications: validation, and the stability of content and id."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BAD_URLS = [
 
 
 def test_a_job_has_a_recording_or_a_persona_and_never_both() -> None:
-    """Neither and both are refused with the same words, for the job as a whole."""
+    """Neither and both are rejected with the same message for the whole job."""
     both_or_neither = {"": "exactly one of audio_url and persona_id is required"}
 
     assert problems(persona_id=PERSONA, song={"prompt": LYRICS}) == both_or_neither
@@ -58,7 +58,7 @@ def test_a_job_has_a_recording_or_a_persona_and_never_both() -> None:
 
 
 def test_a_persona_without_a_song_is_refused() -> None:
-    """There would be nothing to do, and nothing to pay for."""
+    """There would be no stage to run."""
     assert "song is required" in problems(audio_url=None, persona_id=PERSONA)[""]
 
 
@@ -71,7 +71,7 @@ def test_a_persona_without_a_song_is_refused() -> None:
     ],
 )
 def test_a_job_knows_its_stages_and_what_they_cost(job: VoiceJob, stages: tuple[Stage, ...], price: int) -> None:
-    """4 credits for a voice, 15 for a song; a persona skips the voice stage."""
+    """A voice costs 4 credits, a song 15; a persona skips the voice stage."""
     assert job.stages == stages
     assert job.credits == price
 
@@ -81,19 +81,19 @@ def test_a_job_knows_its_stages_and_what_they_cost(job: VoiceJob, stages: tuple[
 
 @pytest.mark.parametrize("url", GOOD_URLS)
 def test_an_http_url_is_taken_as_it_is(url: str) -> None:
-    """Upstream gets exactly what the caller gave."""
+    """Upstream receives the URL unchanged."""
     assert voice(audio_url=url, callback_url=url).audio_url == url
 
 
 @pytest.mark.parametrize("field", ["audio_url", "callback_url"])
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_anything_else_is_no_url(field: str, url: str) -> None:
-    """The message names the field and what is allowed, and does not quote the value."""
+    """The message names the field and the allowed form, and does not quote the value."""
     assert problems(**{field: url}) == {field: "must be an http:// or https:// URL"}
 
 
 def test_a_url_has_at_most_2048_characters() -> None:
-    """Exactly at the limit is fine; one over names the limit."""
+    """A longer URL names the limit."""
     base = "https://recordings.example/"
     voice(audio_url=base.ljust(2_048, "x"))
 
@@ -104,40 +104,40 @@ def test_a_url_has_at_most_2048_characters() -> None:
 
 @pytest.mark.parametrize("name", ["a", "7", "spring-2026_v1.2", "x" * 100])
 def test_a_batch_name_fits_urls_and_keys(name: str) -> None:
-    """Letters, digits, dot, underscore and hyphen, up to 100."""
+    """Letters, digits, dots, underscores and hyphens are allowed, up to 100."""
     assert voice(batch=name).batch == name
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101, "-a", ".a", "a b", "a/b", "a:jobs", "ä", "a\nb", "{a}", "[red]"])
 def test_any_other_batch_name_is_refused(name: str) -> None:
-    """The message names the field and says what is allowed."""
-    found = problems(batch=name)
+    """The message names the field and the allowed form."""
+    errors = problems(batch=name)
 
-    assert list(found) == ["batch"]
-    assert "1 to 100" in found["batch"]
+    assert list(errors) == ["batch"]
+    assert "1 to 100" in errors["batch"]
 
 
 @pytest.mark.parametrize("field", ["name", "key", "persona_id"])
 def test_names_have_1_to_200_characters(field: str) -> None:
-    """Exactly at the limit is fine; nothing, or one over, names the field."""
-    given = {"audio_url": None, "song": SONG} if field == "persona_id" else {}
-    parse({"audio_url": URL, **given, field: "x" * 200})
+    """An empty or longer name names the field."""
+    others = {"audio_url": None, "song": SONG} if field == "persona_id" else {}
+    parse({"audio_url": URL, **others, field: "x" * 200})
 
-    assert "200" in problems(**given, **{field: "x" * 201})[field]
-    assert field in problems(**given, **{field: "  "})
+    assert "200" in problems(**others, **{field: "x" * 201})[field]
+    assert field in problems(**others, **{field: "  "})
 
 
 def test_metadata_has_at_most_50_entries() -> None:
-    """Exactly at the limit is fine; one over names the field and the limit."""
+    """One more entry names the field and the limit."""
     voice(metadata={str(n): "x" for n in range(METADATA_MAX_KEYS)})
 
-    found = problems(metadata={str(n): "x" for n in range(METADATA_MAX_KEYS + 1)})
+    errors = problems(metadata={str(n): "x" for n in range(METADATA_MAX_KEYS + 1)})
 
-    assert found == {"metadata": "has 51 entries; at most 50 are allowed"}
+    assert errors == {"metadata": "has 51 entries; at most 50 are allowed"}
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({f"unknown{number}": 1 for number in range(50_000)}, {"": "has 50,001 fields; at most 50 are allowed"}),
         ({"songs": [[]] * 100_000}, {"songs": "has 100,000 songs; at most 100 are allowed"}),
@@ -145,84 +145,84 @@ def test_metadata_has_at_most_50_entries() -> None:
         ({"songs": [{}, dict.fromkeys(map(str, range(51)))]}, {"songs.1": "has 51 fields; at most 50 are allowed"}),
     ],
 )
-def test_what_has_far_too_many_parts_is_refused_as_a_whole(fields: dict[str, Any], told: dict[str, str]) -> None:
-    """Not part by part: one row would fill the memory with what is wrong with it."""
-    assert problems(**fields) == told
+def test_what_has_far_too_many_parts_is_refused_as_a_whole(fields: dict[str, Any], expected: dict[str, str]) -> None:
+    """One problem is reported instead of one per part, which would fill the memory."""
+    assert problems(**fields) == expected
 
 
 def test_of_very_many_wrong_fields_the_first_ones_are_named() -> None:
-    """And the others counted."""
-    found = problems(songs=[{f"unknown{number}": 1 for number in range(20)}] * 100)
+    """The others are counted."""
+    errors = problems(songs=[{f"unknown{number}": 1 for number in range(20)}] * 100)
 
-    assert len(found) == PROBLEMS_MAX + 1
-    assert found[""] == "1,900 more fields are wrong"
+    assert len(errors) == PROBLEMS_MAX + 1
+    assert errors[""] == "1,900 more fields are wrong"
 
 
 def test_metadata_has_at_most_8000_characters_names_included() -> None:
-    """Exactly at the limit is fine; one over names the field and the limit."""
+    """One more character names the field and the limit."""
     voice(metadata={"k": "x" * (METADATA_MAX_CHARS - 1)})
 
-    found = problems(metadata={"k": "x" * METADATA_MAX_CHARS})
+    errors = problems(metadata={"k": "x" * METADATA_MAX_CHARS})
 
-    assert found == {"metadata": "has 8,001 characters in all; at most 8,000 are allowed"}
+    assert errors == {"metadata": "has 8,001 characters in all; at most 8,000 are allowed"}
 
 
 def test_metadata_holds_text_only() -> None:
-    """A number or a nested object names its entry: it would not come back as it was given."""
+    """A number or a nested object names its entry: it would not be returned unchanged."""
     assert list(problems(metadata={"n": 5})) == ["metadata.n"]
     assert list(problems(metadata={"o": {"a": "b"}})) == ["metadata.o"]
     assert list(problems(metadata="artist=ana")) == ["metadata"]
 
 
 def test_max_credits_must_cover_what_the_job_costs() -> None:
-    """Exactly the price is enough; one less is refused and names both numbers."""
+    """A lower value is rejected and names both numbers."""
     assert sung(max_credits=19).max_credits == 19
 
-    found = problems(song={"prompt": LYRICS}, max_credits=18)
+    errors = problems(song={"prompt": LYRICS}, max_credits=18)
 
-    assert found == {"max_credits": "18 is less than the 19 credits this costs"}
+    assert errors == {"max_credits": "18 is less than the 19 credits this costs"}
 
 
 @pytest.mark.parametrize("wrong", [-1, "many", 4.5])
 def test_max_credits_is_a_whole_number(wrong: object) -> None:
-    """Anything else names the field."""
+    """Any other value names the field."""
     assert list(problems(max_credits=wrong)) == ["max_credits"]
 
 
 def test_a_priority_is_one_of_three() -> None:
-    """High before normal before bulk; any other word names the field and the three."""
+    """High comes before normal and bulk; any other word names the field and the three."""
     assert sorted(Priority, key=lambda priority: priority.rank) == [Priority.HIGH, Priority.NORMAL, Priority.BULK]
 
-    found = problems(priority="urgent")
+    errors = problems(priority="urgent")
 
-    assert all(f"'{priority}'" in found["priority"] for priority in Priority)
+    assert all(f"'{priority}'" in errors["priority"] for priority in Priority)
 
 
 def test_a_field_that_jobs_do_not_have_is_refused_by_its_name() -> None:
-    """A typing error in a field's name is an error, not a job without that field."""
+    """A mistyped field name is an error, not a job without that field."""
     assert list(problems(audio_ulr=URL)) == ["audio_ulr"]
 
 
 def test_text_that_utf8_cannot_hold_is_refused() -> None:
-    """Half a surrogate pair could be neither stored nor sent."""
+    """An unpaired surrogate could be neither stored nor sent."""
     assert list(problems(name="\ud800")) == ["name"]
 
 
-@pytest.mark.parametrize("given", [None, 7, "https://recordings.example/ana.wav", [URL]])
-def test_what_is_no_object_is_no_job(given: object) -> None:
-    """One kind of error, whatever was given."""
+@pytest.mark.parametrize("value", [None, 7, "https://recordings.example/ana.wav", [URL]])
+def test_what_is_no_object_is_no_job(value: object) -> None:
+    """Any other value raises the same error."""
     with pytest.raises(InvalidJob):
-        parse(given)
+        parse(value)
 
 
 def test_a_job_cannot_be_changed() -> None:
-    """Two threads may share one."""
+    """Threads may share one."""
     with pytest.raises(ValueError, match="frozen"):
         voice().name = "another"  # type: ignore[misc]
 
 
 def test_a_job_is_parsed_once() -> None:
-    """What is a job already is given back as it is."""
+    """A parsed job is returned unchanged."""
     job = sung()
 
     assert parse(job) is job
@@ -274,7 +274,7 @@ fields_of_jobs = st.builds(lambda source, extra: {**source, **extra}, sources, e
 
 @given(fields_of_jobs)
 def test_a_job_comes_back_from_its_content_as_it_was(fields: dict[str, Any]) -> None:
-    """What Redis holds is the whole job, and reading it changes nothing."""
+    """Redis stores the whole job, and reading it changes nothing."""
     job = parse(fields)
 
     assert stored(job.content()) == job
@@ -286,7 +286,7 @@ def test_a_job_comes_back_from_its_content_as_it_was(fields: dict[str, Any]) -> 
 def test_equal_jobs_have_equal_content_whatever_the_order_of_their_fields(
     fields: dict[str, Any], chance: random.Random
 ) -> None:
-    """The content decides whether a key means the same job, so no accident of writing may change it."""
+    """The content decides whether a key names the same job."""
     assert parse(_shuffled(fields, chance)).content() == parse(fields).content()
 
 
@@ -298,7 +298,7 @@ def _shuffled(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 
 @given(fields_of_jobs, names.filter(lambda key: len(key.strip()) <= 200))
 def test_a_key_names_one_id(fields: dict[str, Any], key: str) -> None:
-    """The id follows from the key alone, in any process, whatever the content."""
+    """The id follows from the key alone, in any process and with any content."""
     first, second = parse({**fields, "key": key}), voice(key=key)
 
     assert first.id() == first.id() == second.id()
@@ -306,7 +306,7 @@ def test_a_key_names_one_id(fields: dict[str, Any], key: str) -> None:
 
 
 def test_ids_and_contents_are_what_earlier_releases_made() -> None:
-    """Records and keys outlive a release: the same key must find the same job after an upgrade."""
+    """Records outlive a release: the same key finds the same job after an upgrade."""
     job = sung(key="order-7", metadata={"b": "2", "a": "1"})
 
     assert job.id() == "f66nxdviltvr7rei"
@@ -319,17 +319,17 @@ def test_ids_and_contents_are_what_earlier_releases_made() -> None:
 
 
 def test_a_job_without_a_key_gets_a_new_id_each_time() -> None:
-    """Two such jobs are two jobs."""
+    """Two such jobs are different jobs."""
     assert len({voice().id() for _ in range(100)}) == 100
 
 
 def test_keys_that_differ_have_ids_that_differ() -> None:
-    """No two of many keys meet in one id."""
+    """A thousand keys have a thousand ids."""
     assert len({voice(key=f"key-{n}").id() for n in range(1_000)}) == 1_000
 
 
 def test_a_row_gets_a_key_of_its_batch_and_content() -> None:
-    """The same row of the same batch is the same job; another batch or another word is another."""
+    """The same row of the same batch is the same job; another batch or content is another job."""
     job = sung(batch="spring").with_row_key()
 
     assert job.key == sung(batch="spring").with_row_key().key
@@ -338,5 +338,5 @@ def test_a_row_gets_a_key_of_its_batch_and_content() -> None:
 
 
 def test_a_row_keeps_a_key_of_its_own() -> None:
-    """A key that the caller gave is never replaced."""
+    """A key of the caller is never replaced."""
     assert sung(key="mine").with_row_key().key == "mine"

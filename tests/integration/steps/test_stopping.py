@@ -1,4 +1,4 @@
-"""The steps of a process that is stopping: what is on its way is finished, the rest goes to others at once."""
+"""Submission and polls in a stopping process: requests in flight are finished, other jobs are released at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from tasks.steps import Round, Submitted
+from tasks.poll import PollRound
+from tasks.submit import SubmitResult
 from tests.conftest import eventually
 from tests.integration.conftest import POLL_S, THREADS, Bench, Build, voices
 from tests.support.scripted import Request, Scripted, answer
@@ -15,24 +16,24 @@ from voicequeue import Stage, State
 
 
 class Slow:
-    """An upstream that answers when the test says so."""
+    """Upstream that answers when the test releases it."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
 
     def __call__(self, request: Request) -> Iterator[bytes]:
-        """Take an order, or say that it is not ready."""
+        """Accept an order, or report that it is not ready."""
         self.release.wait(20)
         yield answer({"task_id": "any"} if request.method == "POST" else {"status": "running"})
 
 
 def stops(bench: Bench, when: Callable[[], bool]) -> Bench:
-    """The same worker, which stops then."""
+    """Return the bench of a process that stops on this condition."""
     return replace(bench, services=replace(bench.services, stopping=when))
 
 
-def test_what_is_not_begun_is_queued_again_while_posts_are_on_their_way(build: Build) -> None:
-    """Other workers need not wait for those answers; they come, and are written."""
+def test_jobs_that_were_not_sent_are_queued_again_while_posts_are_in_flight(build: Build) -> None:
+    """Other workers do not wait for the answers in flight, which are written when they arrive."""
     slow, stop = Slow(), threading.Event()
     with Scripted(slow) as upstream, ThreadPoolExecutor(1) as worker:
         bench = stops(build(upstream.url), stop.is_set)
@@ -46,13 +47,13 @@ def test_what_is_not_begun_is_queued_again_while_posts_are_on_their_way(build: B
         done = submitting.result()
         sent = len(upstream.requests)
 
-    assert (done.pending, done.left) == (job_ids[:THREADS], [])
+    assert (done.pending, done.deferred) == (job_ids[:THREADS], [])
     assert sent == THREADS
     assert bench.states(job_ids) == [State.PENDING] * THREADS + [State.QUEUED] * THREADS
 
 
 def test_a_stop_between_claim_and_post_sends_nothing(build: Build) -> None:
-    """What was claimed is queued again, and the next worker orders it once."""
+    """Claimed jobs are queued again, and the next worker submits them once."""
     slow = Slow()
     slow.release.set()
     with Scripted(slow) as upstream:
@@ -62,28 +63,28 @@ def test_a_stop_between_claim_and_post_sends_nothing(build: Build) -> None:
 
         done = stops(bench, lambda: next(stopping, True)).submit(Stage.VOICE, job_ids)
 
-        assert done == Submitted()
+        assert done == SubmitResult()
         assert upstream.requests == []
         assert bench.story(job_ids[0]) == [State.QUEUED, State.ADMITTED, State.CHARGING, State.QUEUED]
         assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == job_ids
         assert len(upstream.requests) == 2
 
 
-def test_a_message_that_reaches_a_stopping_process_touches_no_job_of_another_stage(build: Build) -> None:
-    """Only what is admitted to its stage goes back."""
+def test_a_message_in_a_stopping_process_affects_no_job_of_another_stage(build: Build) -> None:
+    """Only jobs admitted to the stage of the message are queued again."""
     with Scripted(Slow()) as upstream:
         bench = stops(build(upstream.url), lambda: True)
         first, second = job_ids = bench.admitted(*voices(2))
 
-        assert bench.submit(Stage.MUSIC, job_ids) == Submitted()
+        assert bench.submit(Stage.MUSIC, job_ids) == SubmitResult()
         assert bench.states(job_ids) == [State.ADMITTED] * 2
-        assert bench.submit(Stage.VOICE, [first, "gone"]) == Submitted()
+        assert bench.submit(Stage.VOICE, [first, "gone"]) == SubmitResult()
         assert bench.states([first, second]) == [State.QUEUED, State.ADMITTED]
         assert upstream.requests == []
 
 
-def test_what_was_not_asked_about_is_due_at_once_and_fails_of_no_deadline(build: Build) -> None:
-    """A stopping process waits for the polls on their way, and begins no others."""
+def test_jobs_that_were_not_polled_are_due_at_once_and_miss_no_deadline(build: Build) -> None:
+    """A stopping process waits for the polls in flight and sends no others."""
     slow, stop = Slow(), threading.Event()
     slow.release.set()
     with Scripted(slow) as upstream, ThreadPoolExecutor(1) as worker:
@@ -98,9 +99,9 @@ def test_what_was_not_asked_about_is_due_at_once_and_fails_of_no_deadline(build:
         stop.set()
         slow.release.set()
         done = polling.result()
-        asked = len(upstream.requests)
+        polls = len(upstream.requests)
 
-    assert asked == THREADS
+    assert polls == THREADS
     assert bench.states(job_ids).count(State.FAILED) == THREADS
-    [again] = done.again
-    assert again == Round([job_id for job_id in job_ids if bench.job(job_id).state is State.PENDING], 0.0)
+    [next_round] = done.rounds
+    assert next_round == PollRound([job_id for job_id in job_ids if bench.job(job_id).state is State.PENDING], 0.0)

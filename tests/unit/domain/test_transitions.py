@@ -1,4 +1,4 @@
-"""What a person may do to an unsure or failed job, and what it costs."""
+"""Transitions of unsure and failed jobs that an operator requests, and their cost."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ SONG = Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3")
 
 
 def job(state: State, stage: Stage = Stage.VOICE, **more: object) -> Job:
-    """A job with a song, standing there."""
-    made = Job("j1", 7, state, stage, sung(), NOW - 60, NOW - 30, attempt=1)
-    return replace(made, **more)  # type: ignore[arg-type]
+    """Return a job with a song, in that state."""
+    record = Job("j1", 7, state, stage, sung(), NOW - 60, NOW - 30, attempt=1)
+    return replace(record, **more)  # type: ignore[arg-type]
 
 
-def named(known: Job, stage: Stage = Stage.VOICE, attempt: int = 1) -> Move | None:
-    """What it leads to that upstream names that order of the job."""
-    return transitions.named(known, ChargedOrder(known.id, stage, attempt, "t9"), NOW, reason="why")
+def named(record: Job, stage: Stage = Stage.VOICE, attempt: int = 1) -> Move | None:
+    """Return the transition of a job when upstream confirms that order."""
+    return transitions.named(record, ChargedOrder(record.id, stage, attempt, "t9"), NOW, reason="why")
 
 
-def test_a_task_id_that_is_known_at_last_means_that_it_was_charged() -> None:
-    """The job is pending, due at once, and its credits are counted."""
+def test_a_task_id_that_is_named_late_means_that_it_was_charged() -> None:
+    """The job is pending and due at once, and its credits are counted."""
     move = named(job(State.UNSURE, Stage.MUSIC), Stage.MUSIC)
 
     assert move is not None
@@ -42,20 +42,20 @@ WITHOUT_AN_ORDER = (State.WAITING, State.QUEUED, State.ADMITTED, State.UNSURE, S
 
 @pytest.mark.parametrize("state", WITHOUT_AN_ORDER)
 @pytest.mark.parametrize("attempt", [1, 3])
-def test_a_job_without_an_order_goes_on_with_the_one_that_is_named(state: State, attempt: int) -> None:
-    """In whatever state it is, and however many others were refused since; one that is over keeps what comes."""
+def test_a_job_without_an_order_continues_with_the_one_that_is_named(state: State, attempt: int) -> None:
+    """This holds for any state and after any number of refused orders; a settled job keeps the result."""
     move = named(job(state, attempt=attempt))
 
     assert move is not None
     is_over = state in (State.FAILED, State.CANCELLED)
     assert move.to is (state if is_over else State.PENDING)
     assert (move.attempt, move.due, move.credits) == (1, NOW, 4)
-    was_about_to_be_ordered = state in (State.WAITING, State.QUEUED, State.ADMITTED)
-    assert move.fields["reorder"] == ("1" if was_about_to_be_ordered else None)
+    was_about_to_be_submitted = state in (State.WAITING, State.QUEUED, State.ADMITTED)
+    assert move.fields["reorder"] == ("1" if was_about_to_be_submitted else None)
 
 
 @pytest.mark.parametrize(
-    "known",
+    "record",
     [
         job(State.PENDING, attempt=2, task_ids={Stage.VOICE: "t2"}),
         job(State.FAILED, attempt=2, task_ids={Stage.VOICE: "t2"}),
@@ -64,15 +64,15 @@ def test_a_job_without_an_order_goes_on_with_the_one_that_is_named(state: State,
         job(State.QUEUED, Stage.MUSIC, persona_id="p"),
         job(State.CHARGING, Stage.MUSIC, attempt=2, persona_id="p"),
     ],
-    ids=lambda known: f"{known.state} at the {known.stage}" if isinstance(known, Job) else None,
+    ids=lambda record: f"{record.state} at the {record.stage}" if isinstance(record, Job) else None,
 )
-def test_a_job_that_has_a_newer_order_or_the_result_does_without_the_one_that_is_named(known: Job) -> None:
-    """Its charge is counted, which is no move."""
-    assert named(known) is None
+def test_a_job_that_has_a_newer_order_or_the_result_does_without_the_one_that_is_named(record: Job) -> None:
+    """Its charge is counted without a transition."""
+    assert named(record) is None
 
 
 def test_a_person_may_name_what_is_unsure_or_was_lost() -> None:
-    """The order that was sent last of those; never one that is known."""
+    """It is the latest of those orders, never a known one."""
     assert transitions.lost_order(job(State.UNSURE, attempt=2), "t9").attempt == 2
     lost = job(State.PENDING, Stage.MUSIC, attempt=3, lost={1: Stage.VOICE, 2: Stage.VOICE})
     assert transitions.lost_order(lost, "t9") == ChargedOrder("j1", Stage.VOICE, 2, "t9")
@@ -83,7 +83,7 @@ def test_a_person_may_name_what_is_unsure_or_was_lost() -> None:
 
 
 def test_ordering_again_counts_nothing_before_it_is_charged() -> None:
-    """The job has its slot again; the next charge is counted when upstream takes it."""
+    """The job has its slot again; its next charge is counted when upstream accepts it."""
     move = transitions.order_again(job(State.UNSURE, attempt=2, lost={1: Stage.VOICE}), NOW)
 
     assert (move.to, move.due, move.credits) == (State.ADMITTED, NOW, 0)
@@ -91,7 +91,7 @@ def test_ordering_again_counts_nothing_before_it_is_charged() -> None:
 
 
 def test_giving_up_is_a_failure_that_says_so() -> None:
-    """With a code of its own."""
+    """The failure has its own code."""
     move = transitions.abandon(job(State.UNSURE), NOW)
 
     assert (move.to, move.reason) == (State.FAILED, Code.ABANDONED)
@@ -99,36 +99,36 @@ def test_giving_up_is_a_failure_that_says_so() -> None:
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.UNSURE])
 def test_only_an_unsure_job_can_be_reviewed(state: State) -> None:
-    """Anything else would pay twice, or throw away what was paid."""
+    """Any other job would be paid twice, or lose what was paid."""
     with pytest.raises(NotAllowed, match=f"only an unsure job can be reviewed; job j1 is {state}"):
         transitions.order_again(job(state), NOW)
     with pytest.raises(NotAllowed):
         transitions.abandon(job(state), NOW)
 
 
-def failed(stage: Stage, code: Code, *, known: bool = True, **more: object) -> Job:
-    """A job that failed there, whose task id is known or not."""
-    task_ids = {stage: "t1"} if known else {}
+def failed(stage: Stage, code: Code, *, has_task: bool = True, **more: object) -> Job:
+    """Return a job that failed at that stage, with or without a known task id."""
+    task_ids = {stage: "t1"} if has_task else {}
     return job(State.FAILED, stage, failure=Failure(code, stage, "no"), task_ids=task_ids, **more)
 
 
 @pytest.mark.parametrize(
     ("broken", "cost", "cost_resubmitted", "again"),
     [
-        (failed(Stage.VOICE, Code.REFUSED, known=False), 19, 19, False),
+        (failed(Stage.VOICE, Code.REFUSED, has_task=False), 19, 19, False),
         (failed(Stage.VOICE, Code.UPSTREAM_FAILED), 19, 19, True),
         (failed(Stage.MUSIC, Code.UPSTREAM_FAILED, persona_id="p"), 15, 15, True),
-        (failed(Stage.VOICE, Code.ABANDONED, known=False), 19, 19, True),
+        (failed(Stage.VOICE, Code.ABANDONED, has_task=False), 19, 19, True),
         (failed(Stage.VOICE, Code.DEADLINE), 15, 19, False),
         (failed(Stage.MUSIC, Code.DEADLINE, persona_id="p"), 0, 15, False),
         (failed(Stage.VOICE, Code.DEADLINE, persona_id="p"), 15, 15, False),
         (failed(Stage.VOICE, Code.ABANDONED), 15, 19, False),
         (failed(Stage.VOICE, Code.EXPIRED), 15, 19, False),
-        (failed(Stage.VOICE, Code.EXPIRED, known=False, lost={1: Stage.VOICE}), 19, 19, True),
+        (failed(Stage.VOICE, Code.EXPIRED, has_task=False, lost={1: Stage.VOICE}), 19, 19, True),
     ],
 )
 def test_retrying_costs_what_is_still_to_be_paid(broken: Job, cost: int, cost_resubmitted: int, again: bool) -> None:
-    """Nothing for a stage that has its result, nor for one that upstream can be asked about; the stages after it."""
+    """A stage with a result or with an order to poll costs nothing; later stages do."""
     assert transitions.cost(broken) == cost
     assert transitions.cost(broken, resubmit=True) == cost_resubmitted
     assert transitions.pays_again(broken) is again
@@ -137,13 +137,13 @@ def test_retrying_costs_what_is_still_to_be_paid(broken: Job, cost: int, cost_re
     )
 
 
-def test_who_failed_with_another_jobs_voice_has_paid_for_none() -> None:
-    """What was charged was that one's; retrying this one pays for the first time."""
-    assert not transitions.pays_again(failed(Stage.VOICE, Code.UPSTREAM_FAILED, known=False, attempt=0))
+def test_a_job_that_failed_with_another_jobs_voice_paid_for_none() -> None:
+    """The charge was that of the other job, so a retry pays for the first time."""
+    assert not transitions.pays_again(failed(Stage.VOICE, Code.UPSTREAM_FAILED, has_task=False, attempt=0))
 
 
 def test_a_result_that_came_late_is_taken_up() -> None:
-    """A voice leads to its song, a song to the end; nothing is asked or paid."""
+    """A voice leads to its song and a song to success; nothing is polled or paid."""
     voice = transitions.retry(failed(Stage.VOICE, Code.DEADLINE, persona_id="p"), NOW)
     song = transitions.retry(failed(Stage.MUSIC, Code.DEADLINE, persona_id="p", clips=(SONG,)), NOW)
 
@@ -152,7 +152,7 @@ def test_a_result_that_came_late_is_taken_up() -> None:
 
 
 def test_the_songs_that_are_missing_of_one_that_succeeded_are_asked_for_free() -> None:
-    """It stays succeeded, and is asked about at once; nothing is ordered again, also where somebody says so."""
+    """The job stays succeeded and is polled at once; it is never resubmitted, even on request."""
     rest = (SONG, Clip("d", "running"))
     incomplete = replace(failed(Stage.MUSIC, Code.DEADLINE, clips=rest), state=State.SUCCEEDED, failure=None)
 
@@ -166,16 +166,16 @@ def test_the_songs_that_are_missing_of_one_that_succeeded_are_asked_for_free() -
 
 
 def test_songs_that_were_named_and_never_came_are_no_result() -> None:
-    """A retry asks again, free; ordering anew forgets them."""
+    """A retry polls again, free; resubmitting removes them."""
     late = failed(Stage.MUSIC, Code.DEADLINE, clips=(Clip("c", "succeeded"), Clip("d", "running")))
 
     assert (transitions.retry(late, NOW).to, transitions.cost(late)) == (State.PENDING, 0)
-    anew = transitions.retry(late, NOW, resubmit=True)
-    assert (anew.to, anew.fields["clips"]) == (State.QUEUED, None)
+    resubmitted = transitions.retry(late, NOW, resubmit=True)
+    assert (resubmitted.to, resubmitted.fields["clips"]) == (State.QUEUED, None)
 
 
 def test_a_part_of_a_song_that_came_late_is_taken_up_and_the_rest_asked_for() -> None:
-    """A link that is there is a result."""
+    """One available link is a result."""
     part = failed(Stage.MUSIC, Code.DEADLINE, clips=(SONG, Clip("d", "running")))
 
     move = transitions.retry(part, NOW)
@@ -184,17 +184,21 @@ def test_a_part_of_a_song_that_came_late_is_taken_up_and_the_rest_asked_for() ->
 
 
 def test_what_upstream_failed_is_asked_about_before_it_is_ordered_again() -> None:
-    """Which is free; the job says that it is to be ordered again as soon as upstream repeats it."""
+    """The poll is free, and the job is resubmitted as soon as upstream repeats the failure."""
     move = transitions.retry(failed(Stage.VOICE, Code.UPSTREAM_FAILED), NOW)
 
     assert (move.to, move.due, move.fields["reorder"]) == (State.PENDING, NOW, "1")
     assert serialization.doubt(move.fields["doubt"]) == Doubt(0.0, "no")
-    anew = transitions.retry(failed(Stage.VOICE, Code.UPSTREAM_FAILED), NOW, resubmit=True)
-    assert (anew.to, anew.fields["voice.task"], anew.fields["reorder"]) == (State.QUEUED, None, None)
+    resubmitted = transitions.retry(failed(Stage.VOICE, Code.UPSTREAM_FAILED), NOW, resubmit=True)
+    assert (resubmitted.to, resubmitted.fields["voice.task"], resubmitted.fields["reorder"]) == (
+        State.QUEUED,
+        None,
+        None,
+    )
 
 
-def test_ordering_anew_forgets_the_old_order() -> None:
-    """What the next charge leads to is not mixed up with it."""
+def test_resubmitting_forgets_the_old_order() -> None:
+    """The results of both orders are not mixed up."""
     late = failed(Stage.VOICE, Code.DEADLINE)
 
     assert transitions.retry(late, NOW).to is State.PENDING

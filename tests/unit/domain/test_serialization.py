@@ -1,4 +1,4 @@
-"""Between a record as it lies in Redis and a `Job`: nothing is lost, and nothing is made up."""
+"""Conversion between Redis records and jobs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ texts = st.text(st.characters(codec="utf-8"))
 
 
 def test_a_record_just_enqueued_is_a_job_with_nothing_done() -> None:
-    """No attempt, no credits, no result; last updated when it was created."""
+    """It has no attempt, no credits and no result, and was updated when it was created."""
     assert serialization.job("abc", QUEUED) == Job(
         "abc", 1, State.QUEUED, Stage.VOICE, voice(), created_at=1_760_000_000.5, updated_at=1_760_000_000.5
     )
 
 
 def test_a_record_with_everything_is_a_job_with_everything() -> None:
-    """Every field of a record that has been through both stages arrives."""
+    """Every field of a record that passed both stages is read."""
     clips, failure = (Clip("c-1", "succeeded", "T", None, None, 2.5),), Failure(Code.DEADLINE, Stage.MUSIC, "late")
     record = {
         **QUEUED,
@@ -69,7 +69,7 @@ def test_a_record_with_everything_is_a_job_with_everything() -> None:
 
 
 def test_a_persona_that_was_given_is_the_jobs_persona() -> None:
-    """With no voice stage nothing else would ever write it."""
+    """Without a voice stage, no result sets the persona."""
     spec = VoiceJob(persona_id="p-9", song=SONG)
 
     assert serialization.job("abc", {**QUEUED, "spec": spec.content(), "stage": "music"}).persona_id == "p-9"
@@ -82,18 +82,18 @@ clips = st.builds(
 
 @given(st.lists(clips, max_size=3))
 def test_clips_come_back_as_they_were(clips: list[Clip]) -> None:
-    """Whatever upstream calls its songs."""
+    """Any text survives."""
     assert serialization.clips(serialization.clips_text(tuple(clips))) == tuple(clips)
 
 
 @given(st.builds(Failure, st.sampled_from(Code), st.sampled_from(Stage), texts))
 def test_a_failure_comes_back_as_it_was(failure: Failure) -> None:
-    """Whatever words upstream chose."""
+    """Any message survives."""
     assert serialization.failure(serialization.failure_text(failure)) == failure
 
 
 def test_clips_of_other_releases_are_read_with_what_is_known_of_them() -> None:
-    """Of an older one without the later fields, of a newer one without those that this one does not know."""
+    """Missing fields are None, and unknown fields are ignored."""
     older = '[{"clip_id": "c", "state": "succeeded", "title": null, "audio_url": "https://cdn.example/1.mp3"}]'
     newer = '[{"clip_id": "c", "state": "succeeded", "tags": "calm", "of_next_year": 7}]'
 
@@ -102,10 +102,10 @@ def test_clips_of_other_releases_are_read_with_what_is_known_of_them() -> None:
 
 
 def test_only_songs_that_are_there_are_to_be_archived() -> None:
-    """What was named without a link is archived when it comes."""
+    """Songs without a link are archived when they arrive."""
 
-    def archive(*found: Clip) -> object:
-        fields = {"clips": serialization.clips_text(found)}
+    def archive(*songs: Clip) -> object:
+        fields = {"clips": serialization.clips_text(songs)}
         move = Move("abc", 4, State.PENDING, Stage.MUSIC, State.SUCCEEDED, fields=fields)
         return serialization.move_text(move, archive=True).get("archive")
 
@@ -119,8 +119,8 @@ def test_nothing_written_is_nothing_read() -> None:
     assert serialization.failure(None) is None
 
 
-def test_a_line_of_a_timeline_is_a_step() -> None:
-    """With everything in it, and with the least that a script writes."""
+def test_a_line_of_a_timeline_is_an_entry() -> None:
+    """Both complete and minimal entries are read."""
     whole = {"at": "7.5", "state": "pending", "stage": "voice", "reason": "r", "attempt": 2, "task_id": "t"}
     least = {"at": "7.5", "state": "admitted", "stage": "music"}
 
@@ -128,8 +128,8 @@ def test_a_line_of_a_timeline_is_a_step() -> None:
     assert serialization.step(json.dumps(least)) == Step(7.5, State.ADMITTED, Stage.MUSIC)
 
 
-def test_a_move_is_told_to_lua_without_nulls() -> None:
-    """What is absent stays out; fields that are to go are named apart; the stage's task is in the timeline."""
+def test_a_transition_has_no_nulls_for_lua() -> None:
+    """Absent values are left out, removed fields are listed separately, and the task id is part of the timeline."""
     fields = {"voice.task": "t-1", "since": "7", "failure": None}
     move = Move("abc", 4, State.CHARGING, Stage.VOICE, State.PENDING, due=9.0, fields=fields, credits=4)
 
@@ -147,7 +147,7 @@ def test_a_move_is_told_to_lua_without_nulls() -> None:
 
 
 def test_a_move_to_another_stage_names_the_new_one() -> None:
-    """The stage that a job goes on to is the one that its record says afterwards."""
+    """The new stage is the one of the record afterwards."""
     move = Move("abc", 5, State.PENDING, Stage.VOICE, State.ADMITTED, to_stage=Stage.MUSIC, due=9.0, reason="next")
 
     assert serialization.move_text(move)["stage"] == "music"

@@ -1,4 +1,4 @@
-"""What follows from each answer: the move that is made, and whether everybody has to wait."""
+"""Transitions that follow from each answer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from tasks import decisions
 from tasks.musicapi import (
-    CannotPay,
+    AmbiguousFailure,
+    InvalidRequest,
     Moderated,
     MusicReady,
-    NoAnswer,
     NotReady,
-    Reading,
-    Refused,
-    SlowDown,
+    PaymentRequired,
+    RateLimited,
     TaskFailed,
+    TaskResult,
     Unauthorized,
     Unavailable,
     UpstreamError,
@@ -42,26 +42,26 @@ BOTH_STAGES = pytest.mark.parametrize("stage", list(Stage))
 
 
 def charged(stage: Stage) -> Charged:
-    """A claim to send a POST."""
+    """Return a claim to send a POST."""
     return Charged("j1", 3, stage, 1, SPEC.content(), None if stage is Stage.VOICE else "p1", NOW + 90)
 
 
 def claimed(
     stage: Stage, *, since: float = NOW - 30, song_is_next: bool = False, state: State = State.PENDING, **more: Any
 ) -> Claimed:
-    """A claim to ask about a task."""
+    """Return a claim to poll a task."""
     return Claimed("j1", 5, state, stage, "t1", since, Stage.MUSIC if song_is_next else None, **more)
 
 
 def failure(move: Move | None) -> Failure:
-    """The failure that a move to `failed` writes, which settles the job."""
+    """Return the failure that a transition to `failed` writes; the transition settles the job."""
     assert move is not None
     assert move.to is State.FAILED
     assert move.fields["settled"] == f"{NOW:.6f}"
-    found = serialization.failure(move.fields["failure"])
-    assert found is not None
-    assert move.reason == found.code
-    return found
+    written = serialization.failure(move.fields["failure"])
+    assert written is not None
+    assert move.reason == written.code
+    return written
 
 
 # ── after a POST ───────────────────────────────────────────────────────────────────────────────
@@ -69,7 +69,7 @@ def failure(move: Move | None) -> Failure:
 
 @BOTH_STAGES
 def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) -> None:
-    """The task id, the time it was paid, the credits and the first poll are one write."""
+    """The task id, the time, the credits and the first poll are written together."""
     move = decisions.accepted(charged(stage), "t1", NOW, 20)
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
@@ -79,9 +79,9 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
 
 
 @BOTH_STAGES
-@pytest.mark.parametrize(("error", "code"), [(Refused("no"), Code.REFUSED), (Moderated("no"), Code.MODERATED)])
+@pytest.mark.parametrize(("error", "code"), [(InvalidRequest("no"), Code.REFUSED), (Moderated("no"), Code.MODERATED)])
 def test_a_refused_order_fails_its_job(stage: Stage, error: UpstreamError, code: Code) -> None:
-    """For good, with upstream's words and no credits."""
+    """The failure is permanent, with upstream's message and no credits."""
     move = decisions.not_accepted(charged(stage), error, NOW)
 
     assert failure(move) == Failure(code, stage, "no")
@@ -89,9 +89,9 @@ def test_a_refused_order_fails_its_job(stage: Stage, error: UpstreamError, code:
 
 
 @BOTH_STAGES
-@pytest.mark.parametrize("error", [Unauthorized("no"), CannotPay("no"), SlowDown("no"), Unavailable("no")])
+@pytest.mark.parametrize("error", [Unauthorized("no"), PaymentRequired("no"), RateLimited("no"), Unavailable("no")])
 def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, error: UpstreamError) -> None:
-    """The job did nothing wrong: it goes back to the backlog, and nothing is written but the reason."""
+    """The job returns to the backlog, and only the reason is written."""
     move = decisions.not_accepted(charged(stage), error, NOW)
 
     assert move == Move("j1", 3, State.CHARGING, stage, State.QUEUED, reason="no")
@@ -99,16 +99,16 @@ def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, erro
 
 @BOTH_STAGES
 def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
-    """It is never sent again by itself, and nothing is counted as spent; the answer is kept for a person."""
+    """It is never sent again automatically, no credits are counted, and the answer is kept for an operator."""
     for answer in (None, "<html>Bad gateway"):
-        move = decisions.not_accepted(charged(stage), NoAnswer("HTTP 502", answer), NOW)
+        move = decisions.not_accepted(charged(stage), AmbiguousFailure("HTTP 502", answer), NOW)
 
         kept = {"answer": answer}
         assert move == Move("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
 
 
 @BOTH_STAGES
-def test_a_charge_that_nobody_answers_for_is_unsure(stage: Stage) -> None:
+def test_a_charge_of_a_dead_worker_is_unsure(stage: Stage) -> None:
     """A worker that died while charging may have sent its POST."""
     move = decisions.lost("j1", 3, stage)
 
@@ -118,30 +118,30 @@ def test_a_charge_that_nobody_answers_for_is_unsure(stage: Stage) -> None:
 
 @BOTH_STAGES
 def test_a_job_whose_order_was_lost_does_not_say_that_nothing_was_ordered(stage: Stage) -> None:
-    """It expires all the same; its first order may have been charged."""
+    """It expires too, and its first order may have been charged."""
     move = decisions.expired(Overdue("j1", 3, State.QUEUED, stage, may_be_charged=True), NOW)
 
-    found = failure(move)
-    assert (found.code, "may have been charged" in found.message) == (Code.EXPIRED, True)
+    expired = failure(move)
+    assert (expired.code, "may have been charged" in expired.message) == (Code.EXPIRED, True)
 
 
 @BOTH_STAGES
-def test_a_job_that_did_not_begin_in_its_time_expires(stage: Stage) -> None:
-    """It fails where it stands in the line, and is settled."""
+def test_a_job_that_was_not_submitted_in_its_time_expires(stage: Stage) -> None:
+    """It fails at its current stage and is settled."""
     move = decisions.expired(Overdue("j1", 3, State.QUEUED, stage), NOW)
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.QUEUED, stage)
     assert (move.reason, move.credits, move.due) == (Code.EXPIRED, 0, None)
-    found = failure(move)
-    assert (found.code, found.stage) == (Code.EXPIRED, stage)
+    expired = failure(move)
+    assert (expired.code, expired.stage) == (Code.EXPIRED, stage)
 
 
 # ── after a poll ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_ready_voice_without_a_song_is_the_result() -> None:
-    """The job has succeeded, and is settled."""
-    move = decisions.read(claimed(Stage.VOICE), VoiceReady("p1", "Anna"), NOW)
+    """The job has succeeded and is settled."""
+    move = decisions.polled(claimed(Stage.VOICE), VoiceReady("p1", "Anna"), NOW)
 
     fields = {"persona_id": "p1", "voice_name": "Anna", "settled": f"{NOW:.6f}"}
     assert move == Move("j1", 5, State.PENDING, Stage.VOICE, State.SUCCEEDED, fields=fields)
@@ -149,7 +149,7 @@ def test_a_ready_voice_without_a_song_is_the_result() -> None:
 
 def test_a_ready_voice_with_a_song_goes_on_to_the_song_at_once() -> None:
     """The persona is kept, and the job holds its slot."""
-    move = decisions.read(claimed(Stage.VOICE, song_is_next=True), VoiceReady("p1", None), NOW)
+    move = decisions.polled(claimed(Stage.VOICE, song_is_next=True), VoiceReady("p1", None), NOW)
 
     fields = {"persona_id": "p1", "voice_name": None}
     assert move == Move(
@@ -158,8 +158,8 @@ def test_a_ready_voice_with_a_song_goes_on_to_the_song_at_once() -> None:
 
 
 def test_a_ready_song_is_the_result() -> None:
-    """Both clips are kept, the one that failed too."""
-    move = decisions.read(claimed(Stage.MUSIC), MusicReady(CLIPS), NOW)
+    """Both clips are kept, even a failed one."""
+    move = decisions.polled(claimed(Stage.MUSIC), MusicReady(CLIPS), NOW)
 
     assert move is not None
     assert (move.state, move.stage, move.to) == (State.PENDING, Stage.MUSIC, State.SUCCEEDED)
@@ -167,19 +167,19 @@ def test_a_ready_song_is_the_result() -> None:
     assert move.fields["settled"] == f"{NOW:.6f}"
 
 
-#: How long after the first report of a failure a second one is final.
+#: Seconds after the first report of a failure at which a second one is final.
 RECHECK_S = 10.0
 
 
 @BOTH_STAGES
 def test_a_task_is_failed_when_upstream_says_so_twice_some_time_apart(stage: Stage) -> None:
-    """With upstream's reason, and the stage that failed; its order is still asked about."""
+    """The failure contains upstream's reason and the stage; the order is still polled."""
     first = decisions.doubt(claimed(stage), TaskFailed("busy"), NOW - RECHECK_S)
     assert first == Doubt(NOW - RECHECK_S, "busy")
-    assert decisions.read(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
+    assert decisions.polled(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
 
     again = claimed(stage, doubt=first)
-    move = decisions.read(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
+    move = decisions.polled(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
 
     assert failure(move) == Failure(Code.UPSTREAM_FAILED, stage, "no clear speaker")
     assert move is not None
@@ -188,105 +188,105 @@ def test_a_task_is_failed_when_upstream_says_so_twice_some_time_apart(stage: Sta
 
 @BOTH_STAGES
 def test_failures_that_are_reported_at_once_are_one_report(stage: Stage) -> None:
-    """A webhook brings a question right after the first one: the time of the first report stays."""
+    """A webhook triggers a poll right after the first report, whose time is kept."""
     again = claimed(stage, doubt=Doubt(NOW - RECHECK_S + 1, "busy"))
 
-    assert decisions.read(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
+    assert decisions.polled(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
     assert decisions.doubt(again, TaskFailed("still busy"), NOW) == Doubt(NOW - RECHECK_S + 1, "still busy")
 
 
 @BOTH_STAGES
-def test_any_other_answer_takes_a_reported_failure_back(stage: Stage) -> None:
-    """What is not ready, or ready, has not failed."""
+def test_any_other_answer_revokes_a_reported_failure(stage: Stage) -> None:
+    """A task that is not ready, or ready, has not failed."""
     doubted = claimed(stage, doubt=Doubt(NOW - 60, "busy"))
-    ready: Reading = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
+    ready: TaskResult = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
     assert decisions.doubt(doubted, NotReady(), NOW) is None
-    taken = decisions.read(doubted, ready, NOW, RECHECK_S)
-    assert taken is not None
-    assert taken.to is State.SUCCEEDED
+    move = decisions.polled(doubted, ready, NOW, RECHECK_S)
+    assert move is not None
+    assert move.to is State.SUCCEEDED
 
 
 @BOTH_STAGES
 def test_what_is_to_be_ordered_again_is_queued_when_its_failure_is_certain(stage: Stage) -> None:
-    """It was retried: the old task is no longer asked about, and nothing more is counted."""
+    """The job was retried: its old task is not polled again, and nothing else is counted."""
     retried = claimed(stage, doubt=Doubt(0.0, "no"), reorder=True)
 
-    move = decisions.read(retried, TaskFailed("no"), NOW, RECHECK_S)
+    move = decisions.polled(retried, TaskFailed("no"), NOW, RECHECK_S)
 
     assert move is not None
     assert (move.to, move.due, move.credits) == (State.QUEUED, None, 0)
     assert move.fields == {f"{stage}.task": None, "doubt": None, "reorder": None}
 
 
-def asked_again(stage: Stage) -> list[Reading]:
-    """Readings that settle nothing in this stage: the other stage's result is none of ours."""
+def unsettling_results(stage: Stage) -> list[TaskResult]:
+    """Return results that do not settle this stage, such as the result of the other stage."""
     return [NotReady(), MusicReady(CLIPS) if stage is Stage.VOICE else VoiceReady("p1", None)]
 
 
 @BOTH_STAGES
-def test_what_settles_nothing_is_asked_again(stage: Stage) -> None:
-    """Not ready, or the other stage's result."""
-    for reading in asked_again(stage):
-        assert decisions.read(claimed(stage), reading, NOW) is None
+def test_a_result_that_settles_nothing_is_polled_again(stage: Stage) -> None:
+    """The task is not ready, or the result is that of the other stage."""
+    for result in unsettling_results(stage):
+        assert decisions.polled(claimed(stage), result, NOW) is None
 
 
 @BOTH_STAGES
 def test_a_stage_has_time_until_its_deadline(stage: Stage) -> None:
-    """To the last moment of it; then it fails with what upstream said last."""
+    """After the deadline it fails with upstream's last message."""
     assert decisions.overdue(claimed(stage, since=NOW - DEADLINE), NOW, DEADLINE) is None
     late = claimed(stage, since=NOW - DEADLINE - 0.01)
-    told = Failure(Code.DEADLINE, stage, "not ready 900 s after it was ordered")
-    assert failure(decisions.overdue(late, NOW, DEADLINE)) == told
-    said = failure(decisions.overdue(late, NOW, DEADLINE, said="task not found."))
-    assert said.message == f"{told.message}; upstream says: task not found."
+    expected = Failure(Code.DEADLINE, stage, "not ready 900 s after it was submitted")
+    assert failure(decisions.overdue(late, NOW, DEADLINE)) == expected
+    with_message = failure(decisions.overdue(late, NOW, DEADLINE, message="task not found."))
+    assert with_message.message == f"{expected.message}; upstream says: task not found."
 
 
 @BOTH_STAGES
 def test_a_result_that_comes_after_the_deadline_is_still_taken(stage: Stage) -> None:
-    """It was paid for; a failure that upstream repeats is reported as it is."""
+    """The result was paid for; a repeated failure is reported as such."""
     late = claimed(stage, since=NOW - 10 * DEADLINE)
-    ready: Reading = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
+    ready: TaskResult = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    taken = decisions.read(late, ready, NOW)
+    move = decisions.polled(late, ready, NOW)
 
-    assert taken is not None
-    assert taken.to is State.SUCCEEDED
+    assert move is not None
+    assert move.to is State.SUCCEEDED
     doubted = replace(late, doubt=Doubt(NOW - 60, "no"))
-    assert failure(decisions.read(doubted, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
+    assert failure(decisions.polled(doubted, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
 
 
 @BOTH_STAGES
-def test_after_a_deadline_it_is_asked_about_in_growing_intervals(stage: Stage) -> None:
-    """Half as long as was waited for it already."""
+def test_after_a_deadline_polls_continue_in_growing_intervals(stage: Stage) -> None:
+    """The delay is half the time since the order."""
     move = decisions.overdue(claimed(stage, since=NOW - 1000), NOW, DEADLINE)
 
     assert move is not None
     assert move.due == NOW + 500
 
 
-# ── songs of which a part is missing ─────────────────────────────────────────────────────────────
+# ── incomplete songs ────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("twin", ["running", "streaming", "succeeded", "a word of next year"])
 def test_at_the_deadline_the_songs_that_are_there_are_the_result(twin: str) -> None:
-    """A paid song with its link is a success; the other one is asked for further on."""
-    there = (CLIPS[0], Clip("c2", twin))
+    """A paid song with its link is a success; the other one is polled again."""
+    clips = (CLIPS[0], Clip("c2", twin))
     late = claimed(Stage.MUSIC, since=NOW - 1000)
 
-    move = decisions.overdue(late, NOW, DEADLINE, reading=NotReady(there))
+    move = decisions.overdue(late, NOW, DEADLINE, result=NotReady(clips))
 
     assert move is not None
     assert (move.to, move.due) == (State.SUCCEEDED, NOW + 500)
-    assert serialization.clips(move.fields["clips"]) == there
-    assert decisions.read(late, NotReady(there), NOW) is None
+    assert serialization.clips(move.fields["clips"]) == clips
+    assert decisions.polled(late, NotReady(clips), NOW) is None
 
 
 def test_at_the_deadline_songs_without_any_link_are_kept_with_the_failure() -> None:
-    """The job fails with `deadline`; the songs that upstream named are kept and asked for."""
+    """The job fails with `deadline`; the named songs are kept and polled."""
     named = (Clip("c1", "succeeded"), Clip("c2", "succeeded"))
 
-    move = decisions.overdue(claimed(Stage.MUSIC, since=NOW - 1000), NOW, DEADLINE, reading=NotReady(named))
+    move = decisions.overdue(claimed(Stage.MUSIC, since=NOW - 1000), NOW, DEADLINE, result=NotReady(named))
 
     assert failure(move).code is Code.DEADLINE
     assert move is not None
@@ -294,27 +294,27 @@ def test_at_the_deadline_songs_without_any_link_are_kept_with_the_failure() -> N
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
-def test_songs_that_come_one_by_one_after_all_was_over_are_kept_as_they_come(state: State) -> None:
-    """Until all are there; an answer that brings nothing is not written, and no link is lost that was known."""
+def test_late_songs_are_kept_as_they_arrive(state: State) -> None:
+    """Polls end when all songs are complete; an answer without a new song is not written, and no link is lost."""
     none = claimed(Stage.MUSIC, state=state, since=NOW - 1000)
-    first = decisions.read(none, NotReady((CLIPS[0], Clip("c2", "running"))), NOW)
+    first = decisions.polled(none, NotReady((CLIPS[0], Clip("c2", "running"))), NOW)
     assert first is not None
     assert (first.to, first.due, "part" in first.reason) == (state, NOW + 500, True)
 
-    known = replace(none, clips=serialization.clips(first.fields["clips"]))
-    assert decisions.read(known, NotReady((Clip("c1", "succeeded"), Clip("c2", "streaming"))), NOW) is None
-    both = decisions.read(known, MusicReady((Clip("c1", "succeeded"), SECOND)), NOW)
+    later_claim = replace(none, clips=serialization.clips(first.fields["clips"]))
+    assert decisions.polled(later_claim, NotReady((Clip("c1", "succeeded"), Clip("c2", "streaming"))), NOW) is None
+    both = decisions.polled(later_claim, MusicReady((Clip("c1", "succeeded"), SECOND)), NOW)
 
     assert both is not None
     assert (both.to, both.due) == (state, None)
     assert serialization.clips(both.fields["clips"]) == (CLIPS[0], SECOND)
 
 
-def test_a_twin_that_fails_after_all_was_over_is_not_asked_for_any_more() -> None:
-    """No song came, and none is missing any longer."""
-    known = (CLIPS[0], Clip("c2", "running"))
+def test_a_twin_that_fails_late_is_not_polled_again() -> None:
+    """No new song arrived, and none is missing."""
+    clips = (CLIPS[0], Clip("c2", "running"))
 
-    move = decisions.read(claimed(Stage.MUSIC, state=State.SUCCEEDED, clips=known), MusicReady(CLIPS), NOW)
+    move = decisions.polled(claimed(Stage.MUSIC, state=State.SUCCEEDED, clips=clips), MusicReady(CLIPS), NOW)
 
     assert move is not None
     assert (move.to, move.due, serialization.clips(move.fields["clips"])) == (State.SUCCEEDED, None, CLIPS)
@@ -322,29 +322,29 @@ def test_a_twin_that_fails_after_all_was_over_is_not_asked_for_any_more() -> Non
 
 @BOTH_STAGES
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
-def test_what_comes_after_all_was_over_is_kept_and_changes_nothing_else(stage: Stage, state: State) -> None:
-    """The job stays failed or cancelled, and holds what was paid for."""
+def test_a_late_result_is_kept_and_changes_nothing_else(stage: Stage, state: State) -> None:
+    """The job stays failed or cancelled, and keeps what was paid for."""
     over = claimed(stage, state=state, song_is_next=stage is Stage.VOICE)
-    ready: Reading = VoiceReady("p1", "Anna") if stage is Stage.VOICE else MusicReady(CLIPS)
+    ready: TaskResult = VoiceReady("p1", "Anna") if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    move = decisions.read(over, ready, NOW)
+    move = decisions.polled(over, ready, NOW)
 
     assert move is not None
     assert (move.state, move.to, move.to_stage, move.due, move.credits) == (state, state, None, None, 0)
     expected = {"persona_id": "p1", "voice_name": "Anna"} if stage is Stage.VOICE else {"clips": clips_text(CLIPS)}
     assert move.fields == expected
-    for reading in asked_again(stage):
-        assert decisions.read(over, reading, NOW) is None
+    for result in unsettling_results(stage):
+        assert decisions.polled(over, result, NOW) is None
 
 
 @BOTH_STAGES
-def test_what_upstream_fails_after_all_was_over_may_still_come(stage: Stage) -> None:
-    """A failed job is asked about as before. A cancelled one, whose voice others may wait for, notes it in the end."""
+def test_a_late_failure_may_still_be_revoked(stage: Stage) -> None:
+    """A failed job is still polled. A cancelled one, whose voice other jobs may wait for, records the failure."""
     doubt = Doubt(NOW - 60, "no speaker")
     for state in (State.FAILED, State.CANCELLED):
-        assert decisions.read(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S) is None
-    failed = decisions.read(claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S)
-    cancelled = decisions.read(
+        assert decisions.polled(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S) is None
+    failed = decisions.polled(claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S)
+    cancelled = decisions.polled(
         claimed(stage, state=State.CANCELLED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S
     )
 
@@ -354,8 +354,8 @@ def test_what_upstream_fails_after_all_was_over_may_still_come(stage: Stage) -> 
 
 
 @BOTH_STAGES
-def test_a_result_is_not_looked_for_for_ever(stage: Stage) -> None:
-    """When its time is over the job stays as it is, and its timeline says why nobody asks any more."""
+def test_polls_for_a_late_result_end(stage: Stage) -> None:
+    """When the time is over, the job stays unchanged and its timeline contains the reason."""
     over = claimed(stage, state=State.CANCELLED, since=NOW - 86_401)
 
     move = decisions.overdue(over, NOW, 86_400)
@@ -368,11 +368,11 @@ def test_a_result_is_not_looked_for_for_ever(stage: Stage) -> None:
 
 @BOTH_STAGES
 def test_every_decision_can_be_written(stage: Stage) -> None:
-    """A move is text for Redis: no decision holds anything else."""
+    """Every transition can be written as text."""
     moves = [
         decisions.accepted(charged(stage), "t1", NOW, 20),
-        decisions.not_accepted(charged(stage), Refused("no"), NOW),
-        decisions.not_accepted(charged(stage), NoAnswer("lost"), NOW),
+        decisions.not_accepted(charged(stage), InvalidRequest("no"), NOW),
+        decisions.not_accepted(charged(stage), AmbiguousFailure("lost"), NOW),
         decisions.lost("j1", 3, stage),
         decisions.overdue(claimed(stage, since=0), NOW, DEADLINE),
         decisions.expired(Overdue("j1", 3, State.QUEUED, stage), NOW),
@@ -384,11 +384,11 @@ def test_every_decision_can_be_written(stage: Stage) -> None:
 
 
 def test_an_order_that_is_sent_again_does_not_wait_for_the_songs_of_the_one_that_failed() -> None:
-    """Clips that the failed order named without a link are forgotten with its task."""
+    """Clips that the failed order named without a link are removed with its task."""
     named = (Clip("old", "running"),)
     claim = claimed(Stage.MUSIC, clips=named, doubt=Doubt(0.0, "no"), reorder=True)
 
-    move = decisions.read(claim, TaskFailed("no"), NOW, 10.0)
+    move = decisions.polled(claim, TaskFailed("no"), NOW, 10.0)
 
     assert move is not None
     assert (move.to, move.fields["clips"], move.fields["music.task"]) == (State.QUEUED, None, None)

@@ -1,0 +1,219 @@
+"""Submission of orders, and what makes each of them happen once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from simulator.process import Simulator
+from tasks import decisions
+from tasks.submit import SubmitResult
+from tests.conftest import eventually
+from tests.integration.conftest import (
+    POLL_S,
+    SONG,
+    THREADS,
+    Bench,
+    Build,
+    audio_of,
+    books_agree,
+    voice,
+    voices,
+)
+from tests.support.losing import losing_way
+from tests.support.scripted import Request, Scripted, answer
+from voicequeue import Limits, Stage, State, VoiceJob
+from voicequeue.domain.poll_schedule import PollPlan
+from voicequeue.storage.job_store import Store, connect
+
+MANY = Limits(in_flight=1000, first_in_flight=1000)
+
+
+def charges(simulator: Simulator) -> list[tuple[str, str]]:
+    """Return the kind and subject of every charge."""
+    return [(charge["kind"], charge["subject"]) for charge in simulator.ledger()["charges"]]
+
+
+# ── without errors ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator: Simulator) -> None:
+    """Each step leads to the next; 19 credits are spent and counted."""
+    job_id = voice().id()
+
+    assert bench.ordered(voice()) == [job_id]
+    assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
+    assert bench.submit(Stage.MUSIC, [job_id]) == SubmitResult([job_id], poll_in_s=POLL_S)
+    done = bench.poll_when_due(Stage.MUSIC, [job_id])
+
+    job = bench.job(job_id)
+    assert (done.rounds, done.to_music) == ([], [])
+    assert (job.state, job.credits, job.voice_name, len(job.clips)) == (State.SUCCEEDED, 19, "Anna", 2)
+    assert charges(simulator) == [("voice", "https://recordings.example/anna.mp3"), ("music", job.persona_id)]
+    assert {charge["task_id"] for charge in simulator.ledger()["charges"]} == set(job.task_ids.values())
+    assert bench.story(job_id) == [
+        State.QUEUED,
+        State.ADMITTED,
+        State.CHARGING,
+        State.PENDING,
+        State.ADMITTED,
+        State.CHARGING,
+        State.PENDING,
+        State.SUCCEEDED,
+    ]
+    assert books_agree(bench, simulator)
+    assert bench.store.in_flight() == 0
+
+
+def test_a_job_with_a_persona_goes_to_its_song_at_once(bench: Bench, simulator: Simulator) -> None:
+    """No voice is created or paid for."""
+    spec = VoiceJob(persona_id="p1", song=SONG)
+    [job_id] = bench.ordered(spec)
+
+    bench.poll_when_due(Stage.MUSIC, [job_id])
+
+    assert bench.job(job_id).state is State.SUCCEEDED
+    assert charges(simulator) == [("music", "p1")]
+    assert books_agree(bench, simulator)
+
+
+def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
+    """The countdown of the message equals the due time of the record."""
+    [job_id] = bench.admitted(voice())
+
+    assert bench.submit(Stage.VOICE, [job_id]) == SubmitResult([job_id], poll_in_s=POLL_S)
+
+    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S - 1, lease=1) == []
+    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease=1) != []
+
+
+def test_orders_that_are_polled_together_share_one_delay(bench: Bench) -> None:
+    """They share one jitter value; otherwise the earliest of many draws would decide for all."""
+    plan = PollPlan(10, 20, Random(7))
+    drawn = replace(bench, services=replace(bench.services, plan=plan))
+    job_ids = drawn.admitted(*voices(12))
+
+    assert drawn.submit(Stage.VOICE, job_ids).poll_in_s == pytest.approx(10 + 10 * Random(7).random())
+
+
+def test_a_task_id_is_written_before_the_rest_of_its_chunk_is_answered(build: Build) -> None:
+    """A worker that dies now loses nothing that was paid for."""
+    first, second = voice("first"), voice("second")
+    stored_in_time: list[bool] = []
+
+    def in_order(request: Request) -> Iterator[bytes]:
+        if audio_of(request) == "second":
+            eventually(lambda: bench.job(first.id()).state is State.PENDING)
+            stored_in_time.append(bench.job(first.id()).task_ids == {Stage.VOICE: "task of first"})
+        yield answer({"task_id": f"task of {audio_of(request)}"})
+
+    with Scripted(in_order) as upstream:
+        bench = build(upstream.url)
+        bench.ordered(first, second)
+
+    assert stored_in_time == [True]
+
+
+def test_the_orders_of_a_chunk_are_with_upstream_at_the_same_time(build: Build) -> None:
+    """As many requests as there are threads arrive before any is answered."""
+    all_there = threading.Barrier(THREADS, timeout=20)
+
+    def together(request: Request) -> Iterator[bytes]:
+        all_there.wait()
+        yield answer({"task_id": f"task of {audio_of(request)}"})
+
+    with Scripted(together) as upstream:
+        bench = build(upstream.url)
+        job_ids = bench.ordered(*voices(2 * THREADS))
+
+    assert [bench.job(job_id).task_ids[Stage.VOICE] for job_id in job_ids] == [
+        f"task of voice-{number}" for number in range(2 * THREADS)
+    ]
+
+
+# ── once ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_message_that_comes_again_finds_nothing_to_do(bench: Bench, simulator: Simulator) -> None:
+    """Each job is charged once, whether it is repeated in a chunk, in a second message or in a message of the other
+    stage."""
+    first, second = job_ids = bench.admitted(*voices(2))
+
+    assert bench.submit(Stage.MUSIC, job_ids) == SubmitResult()
+    done = bench.submit(Stage.VOICE, [first, second, first, "unknown"])
+    assert bench.submit(Stage.VOICE, job_ids) == SubmitResult()
+
+    assert sorted(done.pending) == sorted(job_ids)
+    assert len(charges(simulator)) == 2
+    assert books_agree(bench, simulator)
+
+
+def test_two_workers_with_the_same_chunk_charge_each_job_once(bench: Bench, simulator: Simulator) -> None:
+    """Each job is claimed by one worker, which also polls it."""
+    job_ids = bench.admitted(*voices(12))
+    both_ready = threading.Barrier(2)
+
+    def work() -> SubmitResult:
+        both_ready.wait()
+        return bench.submit(Stage.VOICE, job_ids)
+
+    with ThreadPoolExecutor(2) as workers:
+        outcomes = [future.result() for future in [workers.submit(work), workers.submit(work)]]
+
+    assert sorted(outcomes[0].pending + outcomes[1].pending) == sorted(job_ids)
+    assert len(charges(simulator)) == 12
+    assert books_agree(bench, simulator)
+
+
+def test_an_order_whose_answer_was_lost_is_unsure_and_never_sent_again(bench: Bench, simulator: Simulator) -> None:
+    """The ledger shows the charge, and a repeated message has no effect."""
+    simulator.turn(post_faults={"reset_after": 1})
+    job_ids = bench.admitted(*voices(3))
+
+    first = bench.submit(Stage.VOICE, job_ids)
+    simulator.turn(post_faults={})
+    again = bench.submit(Stage.VOICE, job_ids)
+
+    assert first == again == SubmitResult()
+    assert bench.states(job_ids) == [State.UNSURE] * 3
+    assert len(charges(simulator)) == 3
+    assert simulator.ledger()["double_charges"] == []
+    assert (bench.store.credits(), bench.store.in_flight()) == (0, 0)
+    assert bench.store.controls.gate(bench.clock.now).open
+    assert bench.admit() == {}
+
+
+def test_a_job_whose_claim_reply_was_lost_is_submitted_again_though_it_became_unsure(
+    bench: Bench, simulator: Simulator, valkey_url: str, prefix: str
+) -> None:
+    """Redis was unavailable for longer than the lease. The worker without a claim has sent nothing."""
+    [first, job_id] = bench.admitted(voice("first"), voice())
+    bench.submit(Stage.VOICE, [first])  # Redis has loaded the scripts
+
+    def expire_claim() -> None:
+        job = bench.job(job_id)
+        assert bench.store.apply([decisions.lost(job_id, job.version, Stage.VOICE)], bench.clock.now) == [True]
+
+    with losing_way(valkey_url) as way, closing(connect(way.url)) as client:
+        cut_off = replace(bench, services=replace(bench.services, store=Store(client, prefix, limits=MANY)))
+        way.lose_the_answer_to(job_id, expire_claim)
+        done = cut_off.submit(Stage.VOICE, [job_id])
+
+    assert way.lost == 1
+    assert done == SubmitResult(deferred=[job_id])
+    assert charges(simulator) == [("voice", "https://recordings.example/first.mp3")]
+    assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
+    assert bench.story(job_id)[2:] == [
+        State.CHARGING,
+        State.UNSURE,
+        State.ADMITTED,
+        State.CHARGING,
+        State.PENDING,
+    ]
+    assert books_agree(bench, simulator)
