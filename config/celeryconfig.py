@@ -11,6 +11,8 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from config.settings import Settings
+from voicequeue.storage.celery_queues import INTAKE, TASK_QUEUES, consumed_by
+from voicequeue.storage.keyspace import celery_root
 
 BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     "visibility_timeout": 180,
@@ -24,32 +26,15 @@ BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     "retry_on_timeout": False,
 }
 
-#: One queue for each kind of work: POSTs, polls, and what other Celery clients send us.
-ROUTES: dict[str, dict[str, str]] = {
-    "*.submit": {"queue": "submit"},
-    "*.poll": {"queue": "poll"},
-    "voicequeue.enqueue": {"queue": "intake"},
-    "callback.deliver": {"queue": "callbacks"},
-    "song.archive": {"queue": "archive"},
-}
-
-#: What a worker consumes unless it is told otherwise. Neither callbacks nor the archive: they wait for other
-#: people's servers, and have processes of their own, lest polls wait behind them.
-QUEUES = ("submit", "poll", "intake")
-
-
-def celery_root(prefix: str) -> str:
-    """Return what every key and channel of Celery begins with, so that queues in one Redis have nothing in common.
-
-    kombu adds it to some commands one by one: tests/integration/test_broker_keys.py watches what a new version sends.
-    """
-    return f"{{{prefix}}}:celery:"
+#: The queues that a worker consumes when its command line names none (`-Q`).
+QUEUES = consumed_by("worker")
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
-    """What `app.conf` takes."""
+    """Return the values of `app.conf`."""
     return {
         "broker_url": settings.redis_url,
+        # kombu adds the prefix to some commands one by one: tests watch what a new version sends (test_broker_keys.py).
         "broker_transport_options": {**BROKER_TRANSPORT_OPTIONS, "global_keyprefix": celery_root(settings.prefix)},
         # kombu's default accepts any certificate, the jobs' client none that is not valid.
         "broker_use_ssl": {"ssl_cert_reqs": "required"} if settings.redis_url.startswith("rediss:") else False,
@@ -63,8 +48,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "interval_max": 3,
         },
         "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
-        "task_routes": ROUTES,
-        "task_default_queue": "intake",
+        "task_routes": {queue.task: {"queue": queue.name} for queue in TASK_QUEUES},
+        "task_default_queue": INTAKE,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_acks_on_timeout": True,

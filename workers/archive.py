@@ -15,6 +15,7 @@ from celery import Celery
 from config.settings import settings
 from tasks.archive.task import ArchiveServices, sweep
 from tasks.celery_tasks import ARCHIVE
+from voicequeue.storage.celery_queues import consumed_by
 from workers.dependencies import build_archive
 from workers.process_info import facts
 from workers.pulse import Beating, SidePulse, publish
@@ -34,7 +35,7 @@ class ArchivePulse(SidePulse[ArchiveServices]):
 class ArchiveStep(Beating):
     """Beats in a thread of each worker that consumes the queue `archive`."""
 
-    queues = frozenset({"archive"})
+    queues = frozenset(consumed_by("archive"))
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one is enough
         """Build the pulse, where songs are archived. Raises Unusable."""

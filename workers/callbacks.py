@@ -14,6 +14,7 @@ from celery import Celery
 from config.settings import settings
 from tasks.callbacks.delivery import CallbackServices
 from tasks.celery_tasks import DELIVER
+from voicequeue.storage.celery_queues import consumed_by
 from workers.dependencies import build_callbacks, callback_secrets
 from workers.process_info import facts
 from workers.pulse import Beating, SidePulse, chunks, publish
@@ -37,7 +38,7 @@ class CallbackPulse(SidePulse[CallbackServices]):
 class CallbackStep(Beating):
     """Beats in a thread of each worker that consumes the queue `callbacks`."""
 
-    queues = frozenset({"callbacks"})
+    queues = frozenset(consumed_by("callbacks"))
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one is enough
         """Build the pulse."""

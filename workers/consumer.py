@@ -22,12 +22,12 @@ from redis.exceptions import RedisError, ResponseError
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
 from tasks.enqueue import ENQUEUE, only_argument
 from voicequeue.errors import DISCREET_MAX, InvalidJob, Problem
+from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
 from voicequeue.storage.connection import no_later_than
 from voicequeue.storage.rejected_messages import RejectedMessage
 from workers.clock import WAIT_S, event_loop_time, timer_time
 from workers.dependencies import services
 from workers.held_messages import Waiting
-from workers.message_decoding import FOREIGN, TASK_QUEUES
 from workers.message_validation import JSON, fault, instant, name_and_id
 
 log = logging.getLogger("voicequeue.consumer")
@@ -63,7 +63,7 @@ class Consumer(CeleryConsumer):
             super().start()
         except ResponseError as error:
             if "WRONGTYPE" in str(error):
-                for wrong in services().store.wrong_types(tuple(TASK_QUEUES)):
+                for wrong in services().store.wrong_types(QUEUE_NAMES):
                     log.critical("%s; %s", wrong, wrong.cure)
             raise
 
@@ -120,7 +120,7 @@ class Consumer(CeleryConsumer):
             message.headers,
             message.content_type,
             payload,
-            known=(ENQUEUE,) if message.delivery_info["routing_key"] == FOREIGN else self.strategies,
+            known=(ENQUEUE,) if message.delivery_info["routing_key"] == INTAKE else self.strategies,
             now=now,
             eta_max_s=ETA_MAX_S if task == ENQUEUE else math.inf,
         )

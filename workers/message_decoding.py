@@ -17,14 +17,8 @@ from uuid import uuid4
 
 from kombu.utils.json import loads as kombu_loads
 
-from config.celeryconfig import ROUTES
+from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
 from workers.message_validation import JSON, UNREADABLE, instant
-
-#: The queue into which other programs write.
-FOREIGN = "intake"
-
-#: The queues of tasks. There are others, of remote control.
-TASK_QUEUES = frozenset(route["queue"] for route in ROUTES.values())
 
 #: Texts that a message keeps in its headers, and those that only the workers' own messages keep: Flower shows them,
 #: and traces go on by them.
@@ -58,9 +52,9 @@ def sound(message: Any, queue: str) -> dict[str, Any]:
         envelope = _envelope(message, queue)
     except UnsoundError as error:
         return unreadable(_excerpt(message), str(error), queue)
-    if queue not in TASK_QUEUES:
+    if queue not in QUEUE_NAMES:
         return _addressed(envelope, queue)
-    kept = KEPT if queue == FOREIGN else KEPT_OWN
+    kept = KEPT if queue == INTAKE else KEPT_OWN
     try:
         return _addressed(_reduced(envelope, kept), queue)
     except UnsoundError as error:
@@ -99,10 +93,10 @@ def _addressed(envelope: Mapping[str, Any], queue: str) -> dict[str, Any]:
 
 def _envelope(message: Any, queue: str) -> dict[str, Any]:
     """Return the envelope, whose parts have the right types. Raises UnsoundError."""
-    if queue in TASK_QUEUES and isinstance(message, bytes) and len(message) > ENVELOPE_MAX:
+    if queue in QUEUE_NAMES and isinstance(message, bytes) and len(message) > ENVELOPE_MAX:
         raise UnsoundError(f"the envelope has {len(message):,} bytes; at most {ENVELOPE_MAX:,} are allowed")
     with _decoding("the envelope"):
-        read = _strict_loads if queue in TASK_QUEUES else kombu_loads
+        read = _strict_loads if queue in QUEUE_NAMES else kombu_loads
         value = read(message.decode()) if isinstance(message, bytes) else message
         if _is_deep(value):
             raise RecursionError

@@ -41,11 +41,12 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError, ResponseError
 
+from voicequeue.storage.celery_queues import INTAKE
 from voicequeue.storage.clock import Clock
 from voicequeue.storage.connection import UNREACHABLE
 from voicequeue.storage.redis_refusals import PlainConnection, RedisRefusalError, SecureConnection
 from workers import remote_control
-from workers.message_decoding import FOREIGN, UnsoundError, sound
+from workers.message_decoding import UnsoundError, sound
 
 log = logging.getLogger("voicequeue.broker")
 
@@ -299,7 +300,7 @@ class Transport(kombu_redis.Transport):
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         """Open a message and hand it on: its bytes, or, of a publication, what they say."""
-        super()._deliver(sound(message, queue or FOREIGN), queue)
+        super()._deliver(sound(message, queue or INTAKE), queue)
 
 
 class Connection(KombuConnection):

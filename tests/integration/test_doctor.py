@@ -30,8 +30,8 @@ from tests.support.jobs import voice
 from voicequeue.auth import signatures
 from voicequeue.cli.examine import examine
 from voicequeue.diagnostics import neighbours
-from voicequeue.diagnostics.checkup import QUEUES
 from voicequeue.domain.job import State
+from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.job_store import Store, connect
 from workers.gateway.app import build
 from workers.local.stack import free_port
@@ -335,7 +335,7 @@ def test_work_that_lies_around_is_named(setup: Setup) -> None:
     """A closed gate, jobs that somebody must look at, messages that pile up."""
     setup.store.controls.close("unauthorized", "401", time.time())
     setup.redis.zadd("{voicequeue}:state:unsure", {"j1": time.time()})
-    setup.redis.rpush(f"{{voicequeue}}:celery:{QUEUES[0]}", *["x"] * 1_001)
+    setup.redis.rpush(f"{{voicequeue}}:celery:{QUEUE_NAMES[0]}", *["x"] * 1_001)
 
     told = {each["check"]: each["what"] for each in setup.told()[1]}
 

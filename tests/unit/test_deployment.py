@@ -7,17 +7,22 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
+from celery import Celery
 
 from config.celeryconfig import configuration
 from config.settings import Settings, setting_names
+from tasks.celery_tasks import register
 from tests import composed
 from tests.composed import COMPOSE, ROOT
 from voicequeue.domain.timeouts import Patience
+from voicequeue.storage.celery_queues import QUEUE_NAMES, TASK_QUEUES, consumed_by
+from voicequeue.storage.heartbeats import KINDS
 from workers.dependencies import STORE_WAIT_S, build_callbacks
 from workers.local.stack import procfile
 
@@ -79,6 +84,33 @@ def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) ->
     image_runs = (ROOT / "Dockerfile").read_text(encoding="utf-8").rsplit("CMD ", 1)[1]
     expected = procfile()["worker"].removeprefix("exec ").replace("-n worker-$$@%h ", "")
     assert yaml.safe_load(image_runs) == expected.split()
+
+
+@pytest.mark.parametrize("process", ["worker", "callbacks", "archive"])
+def test_each_process_consumes_the_queues_that_the_table_gives_it(process: str) -> None:
+    """The Procfile names them, or the worker takes the configured ones; each process has a kind of heartbeat."""
+    option = re.search(r" -Q (\S+)", procfile()[process])
+    configured = [queue.name for queue in configuration(Settings(_env_file=None))["task_queues"]]
+
+    assert (option[1].split(",") if option else configured) == list(consumed_by(process))
+    assert process in KINDS
+
+
+def unused() -> NoReturn:
+    """Build services for tasks that are registered and never run."""
+    raise AssertionError
+
+
+def test_every_task_is_routed_to_a_queue_of_the_table_and_every_queue_has_a_task() -> None:
+    """A task without a route would wait in the queue of other programs; a queue without a task is a leftover."""
+    app = Celery(set_as_current=False, config_source=configuration(Settings(_env_file=None)))
+    register(app, unused, unused, unused)
+    names = [name for name in app.tasks if not name.startswith("celery.")]
+    routed = {app.amqp.router.route({}, name)["queue"].name for name in names}
+    patterns = {queue.task for queue in TASK_QUEUES}
+
+    assert routed == set(QUEUE_NAMES)
+    assert all(any(fnmatch(name, pattern) for pattern in patterns) for name in names)
 
 
 def test_the_compose_valkey_is_durable_and_never_evicts(services: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from voicequeue.domain.balance import Drift
 from voicequeue.domain.gate import Gate, Reason
 from voicequeue.domain.job import State
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
+from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.heartbeats import Heard
 from voicequeue.storage.job_store import Store
 from voicequeue.storage.key_types import WrongType
@@ -98,14 +99,10 @@ class Facts:
         return [heard for heard in self.heard if heard.kind == kind]
 
 
-#: Celery's queues; their keys begin with `keyspace.celery_root`.
-QUEUES = ("submit", "poll", "intake", "callbacks", "archive")
-
-
 def look(redis: Redis, store: Store) -> Facts:
     """See everything. Raises RedisError."""
     seconds, microseconds = redis.time()
-    wrong = store.wrong_types(QUEUES)
+    wrong = store.wrong_types(QUEUE_NAMES)
     now = seconds + microseconds / 1e6
     return Facts(
         info=redis.info(),
@@ -119,7 +116,7 @@ def look(redis: Redis, store: Store) -> Facts:
         archive=store.archive.counted(now - GONE_S),
         rejects=store.rejects.count(),
         refused=store.controls.refused(),
-        messages=store.messages([queue for queue in QUEUES if queue not in {each.queue for each in wrong}]),
+        messages=store.messages([queue for queue in QUEUE_NAMES if queue not in {each.queue for each in wrong}]),
         write_refusal=_write_refusal(store),
         wrong_types=wrong,
     )

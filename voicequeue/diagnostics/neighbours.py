@@ -16,7 +16,8 @@ from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError
 
-from voicequeue.diagnostics.checkup import GONE_S, QUEUES, Level, Remark, fine
+from voicequeue.diagnostics.checkup import GONE_S, Level, Remark, fine
+from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
 from voicequeue.storage.heartbeats import KINDS, Pulses
 from voicequeue.storage.keyspace import PREFIX, Keyspace, celery_root
 
@@ -87,7 +88,7 @@ def look(redis: Redis, prefix: str) -> Neighbours:
     here = f"db{redis.connection_pool.connection_kwargs.get('db') or 0}"
     databases = redis.info("keyspace")
     return Neighbours(
-        f"{celery_root(prefix)}intake",
+        f"{celery_root(prefix)}{INTAKE}",
         queues=[_described(redis, prefix) for prefix in islice(sorted(keys.queues), LOOKED_INTO)],
         unread=unread,
         celery=keys.celery - unread.keys(),
@@ -136,7 +137,7 @@ class _Keys:
             queue = _OF_A_QUEUE.match(key)
             if queue and queue[1] != self._prefix:
                 self.queues.add(queue[1])
-            elif queue and queue[2] and _PRIORITY.sub("", queue[2]) not in QUEUES:
+            elif queue and queue[2] and _PRIORITY.sub("", queue[2]) not in QUEUE_NAMES:
                 self.unexpected.add(key)
             elif binding := _BINDING.search(key):
                 name = binding[1] or ""

@@ -20,7 +20,7 @@ PREFIX = r"[A-Za-z0-9_.-]{1,40}"
 
 
 def celery_root(prefix: str) -> str:
-    """Return what the keys of Celery begin with; config/celeryconfig.py sets the same."""
+    """Return the prefix of all keys and channels of Celery; queues that share a Redis have none in common."""
     return f"{{{prefix}}}:celery:"
 
 
