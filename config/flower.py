@@ -43,35 +43,37 @@ class FlowerSettings(BaseSettings):
         env_prefix="FLOWER_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    address: str = Field("127.0.0.1", description="where Flower listens; beyond this machine it needs a login")
-    port: int = Field(5555, ge=0, le=65_535, description="its port")
+    address: str = Field(
+        "127.0.0.1", description="Address that Flower listens on. Beyond this machine a login is required."
+    )
+    port: int = Field(5555, ge=0, le=65_535, description="Port that Flower listens on.")
     hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         "",
-        description="names by which a reverse proxy calls it, several separated by commas. Where it listens on this "
-        "machine alone it answers to local names and these; elsewhere, without these, to any name",
+        description="Host names that Flower answers to, besides local ones, separated by commas: those of your reverse "
+        "proxy. Unset: local names only where it listens on this machine, any name elsewhere.",
     )
     basic_auth: Annotated[SecretStr, AfterValidator(_logins)] = Field(
         SecretStr(""),
-        description="who may look at [Flower](flower.md): `user:password`, several separated by commas. Without it, or "
-        "with a password of fewer than 12 characters, Flower starts on this machine alone",
+        description="Logins of [Flower](flower.md): `user:password`, separated by commas. Without one, or with a "
+        f"password of fewer than {PASSWORD_MIN} characters, Flower starts on this machine only.",
     )
     url_prefix: str = Field(
         "",
         pattern=r"^[\w./-]*$",
-        description="the path under which a reverse proxy shows it, such as `flower`",
+        description="Path prefix behind a reverse proxy, such as `flower`.",
     )
     read_only: bool = Field(
         True,
-        description="whether it only shows; false, also for the workers, lets everybody with a login stop them",
+        description="Show workers without controlling them. `false`, set for the workers as well, lets every "
+        "login stop workers.",
     )
     db: Path | None = Field(
         None,
-        description="the file that its history is kept in; without it `.voicequeue/flower/PREFIX/state`, one for each "
-        "queue",
+        description="File of the task history. Unset: `.voicequeue/flower/PREFIX/state`, one per queue.",
     )
-    max_tasks: int = Field(20_000, ge=1, le=1_000_000, description="how many tasks it remembers")
+    max_tasks: int = Field(20_000, ge=1, le=1_000_000, description="Most tasks kept in the history.")
     state_save_interval: int = Field(
-        30_000, ge=0, description="how often (milliseconds) it saves them; 0: only when it ends"
+        30_000, ge=0, description="Milliseconds between two saves of the history. 0: save at exit only."
     )
 
     def history(self, prefix: str) -> Path:

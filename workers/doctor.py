@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from config import flower
-from config.settings import BadSettings, Settings, load, setting_names
+from config import flower, reference
+from config.settings import BadSettings, Settings, load
 from tasks.archive.storage import Shelf, Unusable
 from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
 from voicequeue.auth import signatures, web_origins
@@ -28,13 +28,6 @@ PATIENCE_S = 5.0
 
 #: A job that is nobody's: a gateway of ours that believes the signature says that it does not know it.
 NOBODY = "doctor"
-
-#: What only the command line and the stack on one machine read.
-_BESIDE = {"VOICEQUEUE_WAIT_FOR_REDIS_S", "VOICEQUEUE_HOME", "VOICEQUEUE_DEMO_S", "VOICEQUEUE_URL", "VOICEQUEUE_KEY"}
-_AUDIO = (
-    *("ALLOW", "MAX_MB", "MAX_S", "CONNECT_S", "ANSWER_S", "WHOLE_S"),
-    *("LEAST_KB_S", "SLOW_S", "AGAIN_S", "AT_ONCE", "PER_HOST"),
-)
 
 
 def remarks() -> Iterator[Remark]:
@@ -60,9 +53,8 @@ def here() -> Heard:
 
 
 def known_settings() -> frozenset[str]:
-    """Every name that some process of ours reads; a test compares it with the docs."""
-    audio = {f"VOICEQUEUE_AUDIO_{name}" for name in _AUDIO}
-    return setting_names() | _BESIDE | audio
+    """Return the names of all settings that a process of the queue reads."""
+    return frozenset(row.name for row in reference.rows())
 
 
 def _unknown(environment: Mapping[str, str]) -> Iterator[Remark]:
