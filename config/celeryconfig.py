@@ -1,8 +1,4 @@
-"""Celery's configuration, and why: docs/why.md tells what was measured.
-
-In short: countdown polls are held by workers for up to half a minute, so the visibility timeout
-is far above that; a lost message is found again by the pulse long before.
-"""
+"""Celery's configuration. docs/why.md gives the measurements behind it."""
 
 from __future__ import annotations
 
@@ -15,6 +11,8 @@ from voicequeue.storage.celery_queues import INTAKE, TASK_QUEUES, consumed_by
 from voicequeue.storage.keyspace import celery_root
 
 BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
+    # Above the longest countdown of a poll (tasks.poll_scheduler.COUNTDOWN_MAX_S), which a worker holds unacknowledged.
+    # A lost message does not wait for it: maintenance finds overdue jobs long before.
     "visibility_timeout": 180,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
@@ -36,11 +34,11 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_url": settings.redis_url,
         # kombu adds the prefix to some commands one by one: tests watch what a new version sends (test_broker_keys.py).
         "broker_transport_options": {**BROKER_TRANSPORT_OPTIONS, "global_keyprefix": celery_root(settings.prefix)},
-        # kombu's default accepts any certificate, the jobs' client none that is not valid.
+        # kombu's default accepts any certificate; the client of the jobs accepts valid ones only.
         "broker_use_ssl": {"ssl_cert_reqs": "required"} if settings.redis_url.startswith("rediss:") else False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # Celery's default gives up after 0.6 s, and the message is gone with it.
+        # Celery's default gives up after 0.6 s and loses the message.
         "task_publish_retry_policy": {
             "max_retries": 30,
             "interval_start": 0.5,
@@ -54,9 +52,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_acks_on_timeout": True,
         "task_ignore_result": True,
-        # What a task does ends by itself, save for defects. A worker looks at its clock again when Redis is
-        # back: a limit shorter than the outage would then hit the child whatever it does, and with it
-        # answers that were paid for and are just being written.
+        # Tasks end by themselves, except for defects. A worker checks its clock again when Redis is back: a limit
+        # shorter than the outage would then kill the child while it stores responses that were paid for.
         "task_time_limit": 900,
         "task_serializer": "json",
         "accept_content": ["json"],
@@ -66,6 +63,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_disable_rate_limits": True,
         "worker_max_tasks_per_child": 10_000,
         "worker_send_task_events": True,
-        # Keeps what is no task of ours, where Celery would drop it and log all of it.
+        # Stores messages that are not for one of our tasks; Celery would drop them and log their content.
         "worker_consumer": "workers.consumer:Consumer",
     }
