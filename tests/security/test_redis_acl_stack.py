@@ -31,7 +31,7 @@ from tests.composed import ROOT
 from tests.conftest import eventually
 from tests.support.scripted import Scripted, answer
 from voicequeue import InArchive, VoiceQueue
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 PROCESSES = ("worker", "callbacks", "archive", "web", "flower")
 BIN = Path(sys.executable).parent

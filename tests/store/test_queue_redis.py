@@ -17,7 +17,7 @@ from tests.support.refusing import CODES, refusing, url_of
 from voicequeue import RejectedMessage, State, StoreUnreachable, VoiceQueue
 from voicequeue.storage.job_store import Store, connect
 from voicequeue.storage.redis_refusals import RedisRefusalError
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
 
