@@ -24,7 +24,7 @@ def read(file: Path) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise UnsafeFileError(f"{file} must be a regular file")
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise UnsafeFileError(f"{file} must be readable by the user of this process only: chmod 600")
+            raise UnsafeFileError(f"{file} must belong to this user and be readable by no other: chmod 600")
         return os.read(descriptor, 1_000).decode(errors="replace").strip()
     finally:
         os.close(descriptor)
