@@ -135,7 +135,7 @@ class GatewaySettings(SettingGroup):
 
 
 class PaceSettings(SettingGroup):
-    """How much is submitted at once, and when submission stops."""
+    """Limits of submission, and the minimum balance."""
 
     title = "Pace"
 
@@ -222,7 +222,7 @@ class JobSettings(SettingGroup):
 
 
 class PollingSettings(SettingGroup):
-    """How often MusicAPI is polled, and how often workers look for work."""
+    """Intervals of polling, dispatching and maintenance."""
 
     title = "Polling"
 
@@ -276,7 +276,7 @@ class CallbackSettings(SettingGroup):
 
 
 class ArchiveSettings(SettingGroup):
-    """Where finished songs are stored, and how they are downloaded."""
+    """Storage of finished songs, and limits of downloading them."""
 
     title = "Archive"
 

@@ -1,6 +1,6 @@
-"""The pulse of a worker that archives songs: hands out the jobs that are due, and says that it lives.
+"""The dispatcher of archive workers: sends due jobs to the queue `archive`, and reports a heartbeat.
 
-Only such workers carry it: where there is none, no messages pile up.
+It runs in these workers only, so that no messages accumulate without one.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ log = logging.getLogger("voicequeue.pulse")
 
 
 class ArchivePulse(SidePulse[ArchiveServices]):
-    """Hands out jobs whose songs are to be archived."""
+    """Sends messages for jobs whose songs have to be archived."""
 
     def hand_out(self, now: float) -> None:
-        """A message each: the slow songs of one job hold up no other."""
+        """Send one message per due job, so that slow songs of one job do not delay others."""
         for job_id in self._services.archive.hand_out(now, patience=self._services.patience.handed_out_s):
             self._give(ARCHIVE, [job_id])
 
 
 class ArchiveStep(Beating):
-    """Beats in a thread of each worker that consumes the queue `archive`."""
+    """Runs the dispatcher in a thread of each worker that consumes the queue `archive`."""
 
     queues = frozenset(consumed_by("archive"))
 
-    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one is enough
-        """Build the pulse, where songs are archived. Raises Unusable."""
-        chosen = settings()
-        if not chosen.archive.get_secret_value():
-            log.warning("nothing is archived: VOICEQUEUE_ARCHIVE is not set")
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one dispatcher is enough
+        """Build the dispatcher; None without an archive. Raises Unusable."""
+        configured = settings()
+        if not configured.archive.get_secret_value():
+            log.warning("VOICEQUEUE_ARCHIVE is not set: nothing is archived")
             return None
-        services = build_archive(chosen)
+        services = build_archive(configured)
         sweep(time.time())
-        pulse = ArchivePulse(services, partial(publish, app), worker=worker, facts=facts(chosen, "archive"))
-        return partial(pulse.beat_until, self.stopping, chosen.pulse_s)
+        dispatcher = ArchivePulse(services, partial(publish, app), worker=worker, facts=facts(configured, "archive"))
+        return partial(dispatcher.beat_until, self.stopping, configured.pulse_s)

@@ -1,6 +1,6 @@
-"""The pulse of a worker that delivers callbacks: hands out those that are due, and says that it lives.
+"""The dispatcher of callback workers: sends due callbacks to the queue `callbacks`, and reports a heartbeat.
 
-Only such workers carry it: where there is none, no messages pile up.
+It runs in these workers only, so that no messages accumulate without one.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from workers.pulse import Beating, SidePulse, chunks, publish
 
 log = logging.getLogger("voicequeue.pulse")
 
-#: Callbacks that one message carries at most.
-CHUNK = 10
+#: The maximum number of callbacks per message.
+CALLBACKS_PER_MESSAGE = 10
 
 
 class CallbackPulse(SidePulse[CallbackServices]):
-    """Hands out callbacks."""
+    """Sends messages for due callbacks."""
 
     def hand_out(self, now: float) -> None:
-        """Those that are due, some with each message."""
-        patience = self._services.patience.lease_s
-        for chunk in chunks(self._services.callbacks.hand_out(now, patience=patience), CHUNK):
+        """Send messages for the due callbacks, several per message."""
+        lease_s = self._services.patience.lease_s
+        for chunk in chunks(self._services.callbacks.hand_out(now, patience=lease_s), CALLBACKS_PER_MESSAGE):
             self._give(DELIVER, chunk)
 
 
 class CallbackStep(Beating):
-    """Beats in a thread of each worker that consumes the queue `callbacks`."""
+    """Runs the dispatcher in a thread of each worker that consumes the queue `callbacks`."""
 
     queues = frozenset(consumed_by("callbacks"))
 
-    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one is enough
-        """Build the pulse."""
-        chosen = settings()
-        if not callback_secrets(chosen):
-            log.warning("no callback can be signed: neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set")
-        pulse = CallbackPulse(
-            build_callbacks(chosen), partial(publish, app), worker=worker, facts=facts(chosen, "callbacks")
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one dispatcher is enough
+        """Build the dispatcher."""
+        configured = settings()
+        if not callback_secrets(configured):
+            log.warning("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
+        dispatcher = CallbackPulse(
+            build_callbacks(configured), partial(publish, app), worker=worker, facts=facts(configured, "callbacks")
         )
-        return partial(pulse.beat_until, self.stopping, chosen.pulse_s)
+        return partial(dispatcher.beat_until, self.stopping, configured.pulse_s)

@@ -351,7 +351,7 @@ def test_make_secrets_makes_what_only_looks_as_if_it_was_there(tmp_path: Path, e
 
     said, values = make_secrets(tmp_path), composed.read_values(tmp_path / ".env")
 
-    assert {f"made {name} in .env" for name in names} <= set(said.splitlines())
+    assert {f"added {name} to .env" for name in names} <= set(said.splitlines())
     assert all(re.fullmatch(r"(whsec_|operator:)?[0-9a-f]{64}", values[name]) for name in names)
 
 
@@ -365,7 +365,9 @@ def test_make_secrets_names_what_is_too_short_to_be_one(tmp_path: Path, value: s
 
     assert {line.split()[4] for line in said.splitlines() if "too short" in line} == {f"{name}," for name in names}
     assert "short-1" not in said
-    assert [line for line in said.splitlines() if line.startswith("made ")] == ["made .secrets/grafana_password"]
+    assert [line for line in said.splitlines() if line.startswith(("added ", "created "))] == [
+        "created .secrets/grafana_password"
+    ]
 
 
 def test_make_secrets_looks_at_each_login_of_flower_and_calls_no_long_secret_short(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_links_that_leave_the_folder_become_names_of_files() -> None:
 
 def test_a_link_to_a_file_that_is_not_there_ends_it() -> None:
     """It would be broken on the code host, where mkdocs does not look."""
-    with pytest.raises(PluginError, match=r"why.md links to ../Profile, which is not there"):
+    with pytest.raises(PluginError, match=r"why.md links to ../Profile, which does not exist"):
         site.named("the [processes](../Profile)", "why.md")
 
 

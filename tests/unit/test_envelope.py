@@ -81,7 +81,7 @@ def test_an_envelope_that_cannot_be_opened_is_kept_whole() -> None:
     found = opened([1, "two"])
 
     assert json.loads(found["body"]) == [1, "two"]
-    assert said(found["headers"], None, found["content-type"]) == "the envelope is no JSON object"
+    assert said(found["headers"], None, found["content-type"]) == "the envelope is not a JSON object"
     assert unreadable("x", "why", INTAKE)["headers"] == {UNREADABLE: "why"}
     named = opened(envelope(raw_body="e3t7", message_id="x"))
     assert (named["body"], named["headers"]["id"], named["headers"]["task"]) == ("{{{", "x", NAME)
@@ -112,8 +112,8 @@ def test_protocol_2_and_1_are_taken(payload: Any) -> None:
 @pytest.mark.parametrize(
     ("expires", "expected"),
     [
-        ("2027-01-15T08:00:00+00:00", "it expired before a worker took it"),
-        ("2027-01-15T07:59:59", "it expired before a worker took it"),
+        ("2027-01-15T08:00:00+00:00", "it expired before a worker received it"),
+        ("2027-01-15T07:59:59", "it expired before a worker received it"),
         ("2027-01-15T09:00:01+01:00", ""),
         ("2027-01-15T08:00:01", ""),
         (1_900_000_000, "expires must be a time such as 2030-01-31T12:00:00+00:00"),

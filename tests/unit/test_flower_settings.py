@@ -74,7 +74,7 @@ def test_a_login_that_is_none_is_refused_and_not_repeated(monkeypatch: pytest.Mo
     with pytest.raises(BadSettings) as refused:
         load()
 
-    assert str(refused.value) == "FLOWER_BASIC_AUTH: must be user:password, several separated by commas"
+    assert str(refused.value) == "FLOWER_BASIC_AUTH: must be user:password; separate several with commas"
 
 
 def test_each_queue_has_a_history_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
