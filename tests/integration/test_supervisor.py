@@ -1,4 +1,4 @@
-"""The small supervisor, on real processes."""
+"""The supervisor of the one-machine stack, with real processes."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from workers.local.supervisor import Program, Supervisor
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 
 
-def test_what_dies_is_started_again_and_said(tmp_path: Path) -> None:
-    """A killed program is another process soon after, and the supervisor tells why and where its log is."""
-    said: list[str] = []
-    with Supervisor(said.append, look_every_s=0.02) as supervisor:
+def test_a_killed_program_is_restarted_and_reported(tmp_path: Path) -> None:
+    """The supervisor reports the signal and the log file."""
+    lines: list[str] = []
+    with Supervisor(lines.append, look_every_s=0.02) as supervisor:
         supervisor.add(Program("sleeper", SLEEPER, tmp_path / "log" / "sleeper.log"))
         first = supervisor.pid("sleeper")
         assert first is not None
         os.kill(first, signal.SIGKILL)
         eventually(lambda: supervisor.pid("sleeper") not in (None, first))
-    assert said == [f"sleeper exited (SIGKILL), restarting in 0.2 s; its log: {tmp_path / 'log' / 'sleeper.log'}"]
+    assert lines == [f"sleeper exited (SIGKILL), restarting in 0.2 s; its log: {tmp_path / 'log' / 'sleeper.log'}"]
 
 
-def test_what_keeps_dying_is_started_ever_more_rarely(tmp_path: Path) -> None:
-    """The wait grows with each death in a row, and the output of all tries is in the log."""
-    said: list[str] = []
-    failing = [sys.executable, "-c", "print('no luck', flush=True); raise SystemExit(3)"]
-    with Supervisor(said.append, look_every_s=0.02) as supervisor:
+def test_the_restart_delay_grows_with_exits_in_a_row(tmp_path: Path) -> None:
+    """The log has the output of every run."""
+    lines: list[str] = []
+    failing = [sys.executable, "-c", "print('failure', flush=True); raise SystemExit(3)"]
+    with Supervisor(lines.append, look_every_s=0.02) as supervisor:
         supervisor.add(Program("failing", failing, tmp_path / "failing.log"))
-        eventually(lambda: len(said) >= 3)
-    assert [line.split("; ")[0] for line in said[:3]] == [
+        eventually(lambda: len(lines) >= 3)
+    assert [line.split("; ")[0] for line in lines[:3]] == [
         f"failing exited (exit code 3), restarting in {wait} s" for wait in ("0.2", "0.5", "1")
     ]
-    assert (tmp_path / "failing.log").read_text().count("no luck") >= 3
+    assert (tmp_path / "failing.log").read_text().count("failure") >= 3
 
 
-def test_what_is_held_down_stays_down_and_comes_back_at_once_afterwards(tmp_path: Path) -> None:
-    """An outage for as long as it is wanted, which is no death in a row; the others are looked after meanwhile."""
-    said: list[str] = []
-    with Supervisor(said.append, look_every_s=0.02) as supervisor:
+def test_a_program_that_is_held_down_restarts_at_once_afterwards(tmp_path: Path) -> None:
+    """It does not count as an exit in a row, and other programs are restarted meanwhile."""
+    lines: list[str] = []
+    with Supervisor(lines.append, look_every_s=0.02) as supervisor:
         for name in ("away", "alive"):
             supervisor.add(Program(name, SLEEPER, tmp_path / f"{name}.log"))
         alive = supervisor.pid("alive")
@@ -57,11 +57,11 @@ def test_what_is_held_down_stays_down_and_comes_back_at_once_afterwards(tmp_path
             eventually(lambda: supervisor.pid("alive") not in (None, alive))
             assert supervisor.pid("away") is None
         assert supervisor.pid("away") is not None
-    assert [line.split()[0] for line in said] == ["alive"]
+    assert [line.split()[0] for line in lines] == ["alive"]
 
 
-def test_what_ignores_the_signal_is_not_waited_for_for_ever(tmp_path: Path) -> None:
-    """It is killed once its time is over, and started again; the error names the program."""
+def test_a_program_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
+    """It is killed after its stop timeout and restarted; the error names it."""
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
     with Supervisor(look_every_s=0.02) as supervisor:
         supervisor.add(Program("deaf", [sys.executable, "-c", program], tmp_path / "deaf.log", stop_s=0.2))
@@ -71,12 +71,12 @@ def test_what_ignores_the_signal_is_not_waited_for_for_ever(tmp_path: Path) -> N
             pytest.raises(TimeoutError, match=r"deaf did not exit within 0\.2 s"),
             supervisor.held_down("deaf", signal.SIGHUP),
         ):
-            pytest.fail("it was taken for ended")
+            pytest.fail("the program did not exit")
         assert supervisor.pid("deaf") not in (None, first)
 
 
 def test_foundations_end_last(tmp_path: Path) -> None:
-    """A program that others stand on outlives them."""
+    """A foundation is stopped after the programs that need it."""
     ended = tmp_path / "ended"
     script = (
         "import signal, sys, pathlib\n"
@@ -95,7 +95,7 @@ def test_foundations_end_last(tmp_path: Path) -> None:
     assert ended.read_text().split() == ["worker", "base"]
 
 
-#: A supervisor that is killed: a worker that leaves a child behind, what it needs, and the lock on a folder.
+#: A supervisor to kill: with a worker that leaves a child behind, a foundation, and the lock on a folder.
 KILLED = """
 import pathlib, signal, sys
 from workers.local.home import alone_in
@@ -109,7 +109,7 @@ with alone_in(home) as lock, Supervisor(keeps=[lock.descriptor]) as supervisor:
     signal.pause()
 """
 
-#: Takes its time to end. The worker has a child in a group of its own, which ends after it.
+#: A program that needs time to stop. The worker has a child in its own process group, which exits later.
 SLOW_TO_END = """
 import os, pathlib, signal, sys, time
 def end(*_):
@@ -128,22 +128,22 @@ while True: signal.pause()
 
 
 def test_a_killed_supervisor_leaves_nothing_behind_and_foundations_end_last(tmp_path: Path) -> None:
-    """SIGKILL of the supervisor: its programs are asked to end, what they need ends when the last of their children is
-    gone, and meanwhile no other stack starts from the folder."""
+    """After SIGKILL of the supervisor its programs receive SIGTERM, foundations stop after the last of their children,
+    and no other stack starts from the folder meanwhile."""
     with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), SLOW_TO_END]) as supervisor:
         logs = [tmp_path / f"{name}.log" for name in ("base", "worker")]
         eventually(lambda: all(log.exists() and "ready" in log.read_text() for log in logs))
         with pytest.raises(HomeInUse, match=f"process {supervisor.pid}"), alone_in(tmp_path, wait_s=9):
             pass
         supervisor.kill()
-    said: list[str] = []
-    with alone_in(tmp_path, wait_s=20, say=said.append):
+    lines: list[str] = []
+    with alone_in(tmp_path, wait_s=20, say=lines.append):
         assert (tmp_path / "ended").read_text().split() == ["worker", "child", "base"]
-    assert len(said) == 1
+    assert len(lines) == 1
 
 
-def test_a_stop_that_is_forced_waits_no_longer(tmp_path: Path) -> None:
-    """What does not end by itself is waited for, and killed as soon as an operator wants that."""
+def test_a_forced_stop_kills_at_once(tmp_path: Path) -> None:
+    """A program that ignores SIGTERM is killed as soon as an operator forces the stop."""
     stubborn = (
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
     )

@@ -1,4 +1,4 @@
-"""The documentation: what it draws, lists and links is what there is."""
+"""The documentation: its drawing, lists and links match the code."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ STATES = ElementTree.parse(DOCS / "images" / "states.svg")
 # ── the drawing of the states ─────────────────────────────────────────────────────────────────────
 
 
-def test_the_drawing_shows_every_move_and_no_other() -> None:
-    """Those that are decided on one job alone; how a job begins; and that it waits for another one's voice."""
+def test_the_drawing_shows_every_transition_and_no_other() -> None:
+    """It shows the transitions of a single job, the start, and waiting for another job's voice."""
     drawn = [(at.get("data-from"), at.get("data-to")) for at in STATES.iter() if at.get("data-from")]
     moves_of_one = (*MOVES.items(), *WHEN_CANCELLING.items())
     legal = {(str(state), str(to)) for state, moves in moves_of_one for to in moves}
@@ -42,7 +42,7 @@ def test_the_drawing_shows_every_move_and_no_other() -> None:
 
 
 def test_the_drawing_shows_every_state() -> None:
-    """A box for each, with its name, and one for the beginning."""
+    """Each state has a box with its name; the start has one too."""
     boxes = {at.get("data-state") for at in STATES.iter() if at.get("data-state")}
     names = {at.text for at in STATES.iter() if at.get("class") == "name"}
 
@@ -54,9 +54,11 @@ def test_the_drawing_shows_every_state() -> None:
 
 
 def test_the_reference_names_every_column_of_a_file_once() -> None:
-    """And none that is not taken."""
-    told = (DOCS / "reference.md").read_text(encoding="utf-8").partition("| column | meaning |")[2].partition("\n\n")[0]
-    cells = [line.split("|")[1] for line in told.splitlines() if line.startswith("| `")]
+    """It names no other column."""
+    table = (
+        (DOCS / "reference.md").read_text(encoding="utf-8").partition("| column | meaning |")[2].partition("\n\n")[0]
+    )
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
 
     assert sorted(re.findall(r"`([^`]+)`", " ".join(cells))) == sorted([*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"])
 
@@ -64,8 +66,8 @@ def test_the_reference_names_every_column_of_a_file_once() -> None:
 # ── the settings ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_page_of_the_settings_is_what_they_give() -> None:
-    """Else somebody changed a setting without `make docs`, or the table by hand."""
+def test_the_page_of_the_settings_is_up_to_date() -> None:
+    """After changing a setting, run `make docs`; do not edit the tables."""
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run `make docs`"
 
 
@@ -96,8 +98,8 @@ def test_every_setting_is_documented_once_with_its_limits_and_meaning() -> None:
         ("FLOWER_DB", "", "path"),
     ],
 )
-def test_what_is_allowed_is_told_in_words(name: str, default: str, allowed: str) -> None:
-    """As the setting itself judges it."""
+def test_the_limits_of_a_setting_are_given_in_words(name: str, default: str, allowed: str) -> None:
+    """They are derived from its validation."""
     [row] = [row for row in reference.rows() if row.name == name]
 
     assert (row.default, row.allowed) == (default, allowed)
@@ -115,24 +117,24 @@ def test_the_documented_audio_defaults_are_the_rules_of_preflight() -> None:
     assert (rules.at_once, rules.per_host) == (defaults.at_once, defaults.per_host)
 
 
-def test_every_variable_that_the_pages_name_is_read_by_somebody() -> None:
-    """A setting that was renamed is renamed everywhere."""
-    known = {row.name for row in reference.rows()}
+def test_every_variable_that_the_pages_name_is_a_setting() -> None:
+    """A renamed setting is renamed everywhere."""
+    existing = {row.name for row in reference.rows()}
     named = {
         (page.name, name)
         for page in PAGES
         for name in re.findall(r"\b(?:VOICEQUEUE|FLOWER)_[A-Z_]*[A-Z]\b(?!_)", page.read_text(encoding="utf-8"))
     }
 
-    assert len(named) > len(known)
-    assert sorted((page, name) for page, name in named if name not in known) == []
+    assert len(named) > len(existing)
+    assert sorted((page, name) for page, name in named if name not in existing) == []
 
 
 # ── the site ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_links_that_leave_the_folder_become_names_of_files() -> None:
-    """A file's own name is code; any other text is followed by the file's."""
+def test_links_that_leave_the_folder_become_file_names() -> None:
+    """A text that is the file's name becomes code; any other text is followed by the name."""
     guard = "[the\nguard](../workers/redis_transport.py)"
     text = f"[Procfile](../Procfile), {guard}, [HTTP](../http.md), ![x](../images/x.png)"
 
@@ -142,21 +144,21 @@ def test_links_that_leave_the_folder_become_names_of_files() -> None:
     assert site.named(text, "examples/README.md").endswith("[HTTP](../http.md), ![x](../images/x.png)")
 
 
-def test_a_link_to_a_file_that_is_not_there_ends_it() -> None:
-    """It would be broken on the code host, where mkdocs does not look."""
+def test_a_link_to_a_missing_file_fails_the_build() -> None:
+    """It would be broken on the code host, which mkdocs does not check."""
     with pytest.raises(PluginError, match=r"why.md links to ../Profile, which does not exist"):
         site.named("the [processes](../Profile)", "why.md")
 
 
 def built(configuration: Path, into: Path) -> subprocess.CompletedProcess[str]:
-    """The site made into a folder. `--quiet` would hide warnings from `strict` as well."""
+    """Build the site into a folder. `--quiet` would hide warnings from `strict` as well."""
     command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(configuration), "--site-dir", str(into)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("link", ["nowhere.md", "concepts.md#nowhere", "#nowhere", "/concepts.md", "../nowhere.md"])
-def test_a_broken_link_ends_it(tmp_path: Path, link: str) -> None:
-    """A page, a heading or a file that is not there, or a path that is not relative."""
+def test_a_broken_link_fails_the_build(tmp_path: Path, link: str) -> None:
+    """Missing pages, headings and files are found, and absolute paths."""
     docs = tmp_path / "docs"
     shutil.copytree(DOCS, docs)
     with (docs / "why.md").open("a", encoding="utf-8") as page:
@@ -171,8 +173,8 @@ def test_a_broken_link_ends_it(tmp_path: Path, link: str) -> None:
     assert [line for line in done.stderr.splitlines() if "why.md" in line and link in line] != []
 
 
-def test_the_site_is_made_without_a_broken_link_and_asks_nobody_for_anything(tmp_path: Path) -> None:
-    """No script, style or font of its pages comes from elsewhere."""
+def test_the_site_builds_without_broken_links_and_works_offline(tmp_path: Path) -> None:
+    """Its pages load no script, style or font from another server."""
     done = built(ROOT / "mkdocs.yml", tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -186,24 +188,24 @@ def test_the_site_is_made_without_a_broken_link_and_asks_nobody_for_anything(tmp
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """Once, and under a title."""
-    told = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
-    named = [page for entry in told for found in entry.values() for page in (_pages(found) if found else [])]
+    """Each page is listed once, under a title."""
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    named = [page for entry in navigation for item in entry.values() for page in (_pages(item) if item else [])]
 
     assert sorted(named) == sorted(
         ["changelog.md", *(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))]
     )
 
 
-def _pages(found: str | list[dict[str, str]]) -> list[str]:
-    return [found] if isinstance(found, str) else [page for entry in found for page in entry.values()]
+def _pages(item: str | list[dict[str, str]]) -> list[str]:
+    return [item] if isinstance(item, str) else [page for entry in item for page in entry.values()]
 
 
 # ── the runbook ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_every_alert_has_its_section_and_every_section_an_alert() -> None:
-    """What they say is looked at in test_alerts.py."""
+    """test_alerts.py checks their content."""
     groups = yaml.safe_load((ROOT / "config" / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
     alerts = [rule["alert"] for group in groups for rule in group["rules"]]
 

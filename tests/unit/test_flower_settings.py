@@ -1,4 +1,4 @@
-"""Flower's settings, and how it shows a task."""
+"""Flower's settings and its presentation of tasks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from config.settings import BadSettings
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_on_this_machine_flower_needs_no_login(address: str) -> None:
-    """Nobody else gets there."""
+    """No other machine can reach it."""
     assert not open_to_all(address, "")
 
 
 @pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "10.0.0.7", "flower.internal"])
 def test_anywhere_else_flower_does_not_start_without_a_login(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """It names the setting, and what it takes."""
+    """The error names the setting and its format."""
     assert open_to_all(address, "")
     assert not open_to_all(address, "me:long")
-    if address:  # in the environment an empty value is none
+    if address:  # an empty environment variable counts as unset
         monkeypatch.setenv("FLOWER_ADDRESS", address)
         with pytest.raises(BadSettings, match="FLOWER_BASIC_AUTH: is required"):
             load()
@@ -29,8 +29,8 @@ def test_anywhere_else_flower_does_not_start_without_a_login(monkeypatch: pytest
         assert load().logins() == ["me:long-and-random", "you:longer-and-random"]
 
 
-def test_beyond_this_machine_flower_does_not_start_with_a_password_that_can_be_found_by_trying() -> None:
-    """It names whose it is, and not the password. Here alone it does."""
+def test_beyond_this_machine_flower_does_not_start_with_a_short_password() -> None:
+    """The error names the user and not the password. On this machine only, Flower starts."""
     logins = "me:eleven-char,you:twelve-chars"
     for address in ("0.0.0.0", "::", "10.0.0.7", "flower.internal"):
         with pytest.raises(
@@ -52,23 +52,23 @@ def test_beyond_this_machine_flower_does_not_start_with_a_password_that_can_be_f
         ({"address": "0.0.0.0", "basic_auth": "me:long-and-random", "hosts": "voices.example"}, {"voices.example"}),
     ],
 )
-def test_flower_answers_to_any_name_only_where_it_has_a_login_and_listens_beyond_this_machine(
+def test_flower_answers_to_any_host_name_only_with_a_login_beyond_this_machine(
     settings: dict[str, str], names: set[str] | None
 ) -> None:
-    """A page whose name its owner points at 127.0.0.1 is then one of this machine, for all that a browser knows."""
+    """Otherwise a site whose name resolves to 127.0.0.1 could use Flower through a browser (DNS rebinding)."""
     assert load(**settings).names() == names
 
 
 @pytest.mark.parametrize("hosts", ["voices.example:80", "https://voices.example", "a, b", "me@here"])
 def test_a_host_of_flower_is_a_name_without_a_port(hosts: str) -> None:
-    """Anything else would match no request, and be found out late."""
+    """Anything else would never match a request."""
     with pytest.raises(BadSettings, match="FLOWER_HOSTS: must be host names without ports"):
         load(hosts=hosts)
 
 
 @pytest.mark.parametrize("login", ["me", "me:", ":secret", "me:long,you"])
-def test_a_login_that_is_none_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
-    """Half of it may be a password."""
+def test_an_invalid_login_is_refused_and_not_quoted(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
+    """A part of it may be a password."""
     monkeypatch.setenv("FLOWER_BASIC_AUTH", login)
 
     with pytest.raises(BadSettings) as refused:
@@ -77,8 +77,8 @@ def test_a_login_that_is_none_is_refused_and_not_repeated(monkeypatch: pytest.Mo
     assert str(refused.value) == "FLOWER_BASIC_AUTH: must be user:password; separate several with commas"
 
 
-def test_each_queue_has_a_history_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two Flowers on one machine, in one folder: neither shows or overwrites what the other has seen."""
+def test_each_queue_has_its_own_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two Flowers in one folder neither show nor overwrite each other's history."""
     assert load().history("a") != load().history("b")
     monkeypatch.setenv("FLOWER_DB", "/var/lib/flower/state")
     assert str(load().history("a")) == "/var/lib/flower/state"
@@ -98,7 +98,7 @@ def test_each_queue_has_a_history_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_a_task_is_shown_by_its_stage_and_the_ids_of_its_jobs(name: str, args: str, shown: str) -> None:
-    """Instead of raw arguments; what is none of ours stays as it is."""
+    """Tasks of others are shown unchanged."""
     task = format_task(SimpleNamespace(name=name, args=args, kwargs="{}"))
 
     assert task.args == shown

@@ -1,4 +1,4 @@
-"""A poll that asks again later: Flower sees a retry, and nobody makes a picture of the stack."""
+"""Retried polls: Flower shows a retry, and the traceback has one frame."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from celery.exceptions import Retry
 
 from workers.retries import brief
 
-AGAIN, WRONG = "again", "wrong"
+RETRIED, FAILED = "retried", "failed"
 
 
 @pytest.fixture
 def app() -> Celery:
-    """Two tasks, one of which asks again and one that goes wrong, far down."""
+    """Return an app with two tasks: one retries and one fails, both deep in the stack."""
     app = Celery(broker="memory://", set_as_current=False)
 
     def deep(task: Task[..., None], depth: int) -> None:
         if depth:
             deep(task, depth - 1)
-        elif task.name == AGAIN:
+        elif task.name == RETRIED:
             raise task.retry(args=(["j"],), countdown=5)
         else:
             raise ValueError("a defect")
 
-    for name in (AGAIN, WRONG):
+    for name in (RETRIED, FAILED):
 
         @app.task(bind=True, name=name, max_retries=None, shared=False)
         def poll(self: Task[..., None], job_ids: list[str]) -> None:
@@ -38,25 +38,25 @@ def app() -> Celery:
 
 
 def outcome(app: Celery, name: str) -> ExceptionInfo:
-    """What the worker is told of a run of that task."""
+    """Return what the worker process receives after a run of that task."""
     request = {"id": "t", "is_eager": False, "called_directly": False, "delivery_info": {}, "retries": 3}
     task: Any = app.tasks[name]
-    told: ExceptionInfo = task.__trace__("t", (["j"],), {}, request).retval
-    return told
+    reported: ExceptionInfo = task.__trace__("t", (["j"],), {}, request).retval
+    return reported
 
 
-def test_a_retry_is_told_as_one_with_when_it_comes_again(app: Celery) -> None:
-    """In a stack of one."""
-    told = outcome(app, AGAIN)
+def test_a_retry_is_reported_with_its_delay(app: Celery) -> None:
+    """Its traceback has one frame."""
+    reported = outcome(app, RETRIED)
 
-    assert told.type is Retry
-    assert "Retry in 5s" in str(told.exception)
-    assert len(str(told.traceback).splitlines()) < 8
+    assert reported.type is Retry
+    assert "Retry in 5s" in str(reported.exception)
+    assert len(str(reported.traceback).splitlines()) < 8
 
 
-def test_a_defect_is_told_with_its_whole_stack(app: Celery) -> None:
-    """It is to be found."""
-    told = outcome(app, WRONG)
+def test_a_defect_is_reported_with_its_whole_stack(app: Celery) -> None:
+    """The traceback leads to the defect."""
+    reported = outcome(app, FAILED)
 
-    assert told.type is ValueError
-    assert str(told.traceback).count("in deep") > 3
+    assert reported.type is ValueError
+    assert str(reported.traceback).count("in deep") > 3
