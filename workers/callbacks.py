@@ -22,7 +22,7 @@ from workers.pulse import Beating, SidePulse, chunks, publish
 log = logging.getLogger("voicequeue.pulse")
 
 #: The maximum number of callbacks per message.
-CALLBACKS_PER_MESSAGE = 10
+CHUNK = 10
 
 
 class CallbackPulse(SidePulse[CallbackServices]):
@@ -31,7 +31,7 @@ class CallbackPulse(SidePulse[CallbackServices]):
     def hand_out(self, now: float) -> None:
         """Send messages for the due callbacks, several per message."""
         lease_s = self._services.patience.lease_s
-        for chunk in chunks(self._services.callbacks.hand_out(now, patience=lease_s), CALLBACKS_PER_MESSAGE):
+        for chunk in chunks(self._services.callbacks.hand_out(now, patience=lease_s), CHUNK):
             self._give(DELIVER, chunk)
 
 

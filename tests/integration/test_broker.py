@@ -125,9 +125,9 @@ def received_while_full(channel: Any, redis: Redis) -> Any:
 
 
 @pytest.mark.parametrize("code", ["READONLY", "NOREPLICAS"])
-@pytest.mark.parametrize(("requeue", "left"), [(None, 0), (True, 1), (False, 0)])
+@pytest.mark.parametrize(("requeue", "remaining"), [(None, 0), (True, 1), (False, 0)])
 def test_refused_acknowledgements_and_rejections_are_repeated(
-    channel: Any, redis: Redis, code: str, requeue: bool | None, left: int
+    channel: Any, redis: Redis, code: str, requeue: bool | None, remaining: int
 ) -> None:
     """Until Redis accepts them, the message counts as held."""
     tag = received(channel).delivery_tag
@@ -142,4 +142,4 @@ def test_refused_acknowledgements_and_rejections_are_repeated(
     channel.qos.restore_visible()
 
     assert channel.qos.can_consume()
-    assert (redis.llen("work"), redis.hlen("unacked")) == (left, 0)
+    assert (redis.llen("work"), redis.hlen("unacked")) == (remaining, 0)

@@ -1,4 +1,4 @@
-"""The supervisor of the one-machine stack, with real processes."""
+"""The supervisor of the local stack, with real processes."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def test_a_forced_stop_kills_at_once(tmp_path: Path) -> None:
 
 
 def test_two_stacks_never_share_a_folder(tmp_path: Path) -> None:
-    """Two Valkeys on one append-only file would destroy it: beside one that runs the second stack refuses at once, and
-    one that is ending is waited for."""
+    """Two Valkeys on one append-only file would destroy it: a second stack refuses to start beside a running one, and
+    waits for one that is stopping."""
     with alone_in(tmp_path) as lock:
         with pytest.raises(HomeInUse, match="stop it, or set VOICEQUEUE_HOME"), alone_in(tmp_path, wait_s=9):
             pass

@@ -1,4 +1,4 @@
-"""The race with other queues: its upstream counts truly, its pins hold, and its table hides nobody."""
+"""The comparison with other queues: its upstream counts correctly, its pins hold, and its table omits no queue."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.peers import report
 from benchmarks.peers.contestants import APPS, CONTESTANTS, STEPS, lock, pins
-from benchmarks.peers.flight import Flight, patience_s
-from benchmarks.peers.race import Standing
+from benchmarks.peers.flight import Flight, timeout_s
+from benchmarks.peers.race import ContestantResult
 from benchmarks.peers.upstream import Upstream
 from tasks.musicapi import MusicReady, NotReady, VoiceReady
 from tasks.musicapi.responses import accepted, reading
@@ -21,19 +21,19 @@ FIGURES = {column.name: 1.0 for column in report.COLUMNS}
 
 
 def ask(upstream: Upstream, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """The JSON of one answer."""
+    """Return the JSON of one response."""
     _, payload = upstream.answer(method.encode(), path.encode(), json.dumps(body or {}).encode())
     return json.loads(payload)
 
 
 def order_voice(upstream: Upstream, url: str = "https://recordings.example/1.wav") -> str:
-    """Order a voice; the task's id."""
+    """Order a voice and return the task id."""
     task_id = accepted(ask(upstream, "POST", "/api/v1/sonic/create-voice", {"audio_url": url}))
     assert task_id is not None
     return task_id
 
 
-def test_the_upstream_answers_as_the_contract_has_it() -> None:
+def test_the_upstream_follows_the_contract() -> None:
     """voicequeue's own client reads a voice and a song from it."""
     upstream = Upstream(0.0, 0.0)
 
@@ -45,23 +45,23 @@ def test_the_upstream_answers_as_the_contract_has_it() -> None:
 
     assert isinstance(song, MusicReady)
     assert len(song.clips) == 2
-    found = upstream.report()
-    assert [found[name] for name in ("voices", "songs", "polls", "doubles", "unseen", "strays")] == [1, 1, 2, 0, 0, 0]
-    assert all(0 <= late < 1 for late in found["lateness"])
+    counts = upstream.report()
+    assert [counts[name] for name in ("voices", "songs", "polls", "doubles", "unseen", "strays")] == [1, 1, 2, 0, 0, 0]
+    assert all(0 <= late < 1 for late in counts["lateness"])
 
 
 def test_an_order_is_not_ready_before_its_time() -> None:
-    """Polls before are counted, and nobody has seen the result."""
+    """Earlier polls are counted, and the result is unseen."""
     upstream = Upstream(60.0, 60.0)
 
-    found = reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}"))
+    result = reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}"))
 
-    assert isinstance(found, NotReady)
+    assert isinstance(result, NotReady)
     assert (upstream.report()["polls"], upstream.report()["unseen"]) == (1, 1)
 
 
-def test_a_reset_forgets_what_was_seen_and_sets_how_long_orders_take() -> None:
-    """So everybody warms up with orders that are ready at once."""
+def test_a_reset_clears_the_counts_and_sets_the_duration_of_orders() -> None:
+    """Contestants warm up with orders that are ready at once."""
     upstream = Upstream(0.0, 0.0)
     order_voice(upstream)
 
@@ -71,8 +71,8 @@ def test_a_reset_forgets_what_was_seen_and_sets_how_long_orders_take() -> None:
     assert isinstance(reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}")), NotReady)
 
 
-def test_what_is_done_twice_is_counted() -> None:
-    """A second order for one recording, and a poll for a result that was seen."""
+def test_duplicate_requests_are_counted() -> None:
+    """A second order for a recording counts, and a poll for a result that was already returned."""
     upstream = Upstream(0.0, 0.0)
     task_id = order_voice(upstream)
     order_voice(upstream)
@@ -85,7 +85,7 @@ def test_what_is_done_twice_is_counted() -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/sonic/task/unknown", "/elsewhere"])
-def test_a_call_that_nobody_should_make_is_counted(path: str) -> None:
+def test_an_unexpected_request_is_counted(path: str) -> None:
     """A contestant that makes one has failed."""
     upstream = Upstream(0.0, 0.0)
 
@@ -95,64 +95,69 @@ def test_a_call_that_nobody_should_make_is_counted(path: str) -> None:
 
 
 def test_every_peer_has_an_app_and_exact_pins() -> None:
-    """What runs is what the table says, and so is what it requires in turn."""
-    peers = {each.peer for each in CONTESTANTS if not each.is_ours}
+    """The release in the table runs, and its dependencies are pinned as well."""
+    peers = {contestant.peer for contestant in CONTESTANTS if not contestant.is_ours}
 
     assert set(pins()) == peers
     for name, requirements in pins().items():
         assert (APPS / f"{name}_app.py").is_file()
-        assert all(re.fullmatch(r"[a-z0-9-]+(\[[a-z,]+\])?==[0-9.]+", each) for each in requirements), name
-        locked = lock(name).read_text(encoding="utf-8").splitlines()
-        assert all(re.fullmatch(r"[\w.-]+==[0-9.]+(post\d+)?", each) for each in locked), name
-        assert {re.sub(r"\[.*\]", "", each) for each in requirements} <= {each.lower() for each in locked}, name
+        assert all(re.fullmatch(r"[a-z0-9-]+(\[[a-z,]+\])?==[0-9.]+", contestant) for contestant in requirements), name
+        pinned = lock(name).read_text(encoding="utf-8").splitlines()
+        assert all(re.fullmatch(r"[\w.-]+==[0-9.]+(post\d+)?", contestant) for contestant in pinned), name
+        assert {re.sub(r"\[.*\]", "", contestant) for contestant in requirements} <= {
+            contestant.lower() for contestant in pinned
+        }, name
 
 
-def test_a_peer_that_has_two_ways_runs_both() -> None:
-    """Under names of their own, which the table tells apart too; the same program picks by its environment."""
-    names = [each.name for each in CONTESTANTS]
+def test_a_queue_with_two_modes_runs_both() -> None:
+    """They have different names and titles; the same program selects the mode by its environment."""
+    names = [contestant.name for contestant in CONTESTANTS]
 
-    assert len({*names}) == len({each.title for each in CONTESTANTS}) == len(names)
-    for whole in (each for each in CONTESTANTS if each.is_whole):
-        steps = next(each for each in CONTESTANTS if each.name == f"{whole.name}-steps")
+    assert len({*names}) == len({contestant.title for contestant in CONTESTANTS}) == len(names)
+    for whole in (contestant for contestant in CONTESTANTS if contestant.is_whole):
+        steps = next(contestant for contestant in CONTESTANTS if contestant.name == f"{whole.name}-steps")
         assert (steps.peer, steps.manner, steps.producer) == (whole.peer, STEPS, whole.producer)
         assert steps.env != whole.env
 
 
-def test_who_could_not_run_stands_in_the_table_with_the_reason() -> None:
-    """Never silently left out."""
+def test_a_queue_that_could_not_run_is_in_the_table_with_the_reason() -> None:
+    """No queue is omitted."""
     ours, other = CONTESTANTS[0], CONTESTANTS[1]
-    standings = [Standing(ours, rounds=[FIGURES]), Standing(other, troubles=["not installed: no such release"])]
+    results = [
+        ContestantResult(ours, rounds=[FIGURES]),
+        ContestantResult(other, errors=["not installed: no such release"]),
+    ]
 
-    found = report.markdown(standings, FIGURES)
+    text = report.markdown(results, FIGURES)
 
-    assert f"| {other.title}" in found
-    assert "not installed: no such release." in found
+    assert f"| {other.title}" in text
+    assert "not installed: no such release." in text
 
 
-def test_who_did_not_get_all_jobs_into_flight_stands_in_the_table_with_what_it_got() -> None:
-    """Memory is that of those it got."""
+def test_a_queue_with_fewer_jobs_in_flight_is_in_the_table_with_its_count() -> None:
+    """Its memory is that of the jobs in flight."""
     ours, other = CONTESTANTS[0], CONTESTANTS[1]
     flights = [
         Flight(ours, 10_000, 20.0, idle=100_000_000, memory=180_000_000, redis=20_000_000),
-        Flight(other, 9_600, 90.0, memory=96_000_000, trouble="400 were not in flight when its time was over"),
+        Flight(other, 9_600, 90.0, memory=96_000_000, error="400 were not in flight before the timeout"),
     ]
 
-    found = report.flights_markdown(flights)
+    text = report.flights_markdown(flights)
 
-    assert f"| **{ours.title}** | 10,000 | 20 | 100 | 180 | 20 | 200 |" in found
-    assert f"| {other.title} | 9,600 | 90 | 0 | 96 | 0 | 96 |" in found
-    assert f"- {other.title}: 400 were not" in found
+    assert f"| **{ours.title}** | 10,000 | 20 | 100 | 180 | 20 | 200 |" in text
+    assert f"| {other.title} | 9,600 | 90 | 0 | 96 | 0 | 96 |" in text
+    assert f"- {other.title}: 400 were not" in text
 
 
 def test_more_jobs_may_take_longer_to_get_into_flight() -> None:
-    """In proportion, with some seconds for few."""
-    assert [patience_s(jobs) for jobs in (100, 10_000, 100_000)] == [9.0, 90.0, 900.0]
+    """The timeout scales with the number of jobs and has a minimum."""
+    assert [timeout_s(jobs) for jobs in (100, 10_000, 100_000)] == [9.0, 90.0, 900.0]
 
 
 def test_the_plot_has_a_bar_for_each_contestant_in_each_panel() -> None:
     """And is XML that parses."""
-    standings = [Standing(each, rounds=[FIGURES]) for each in CONTESTANTS]
+    results = [ContestantResult(contestant, rounds=[FIGURES]) for contestant in CONTESTANTS]
 
-    bars = ElementTree.fromstring(report.plot(standings)).findall("{http://www.w3.org/2000/svg}rect")
+    bars = ElementTree.fromstring(report.plot(results)).findall("{http://www.w3.org/2000/svg}rect")
 
     assert len(bars) == 1 + len(report.PLOTTED) * len(CONTESTANTS)
