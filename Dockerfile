@@ -1,4 +1,4 @@
-# One image for every process of the Procfile; docker-compose.yml says which one runs.
+# One image for every process of the Procfile; docker-compose.yml selects the process.
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
@@ -21,6 +21,6 @@ COPY workers workers
 COPY config config
 USER voicequeue
 
-# At SIGTERM calls on their way are finished, and no new ones begin.
+# On SIGTERM, requests in progress are completed and no new ones are sent.
 STOPSIGNAL SIGTERM
 CMD ["celery", "-A", "workers.app", "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]

@@ -1,69 +1,69 @@
-# Needs Python >= 3.11 and make; everything else goes into .venv.
+# Requires Python >= 3.11 and make; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Tests wait more than they compute: two processes more than there are processors.
+# Tests wait more than they compute, so run two processes more than there are processors.
 AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 NODE := tests/node/node_modules/.package-lock.json
 BROWSER := .venv/.browser
 PROMTOOL := .venv/.promtool
 
-# Hundreds of processes start in the tests: each would compile everything again where the environment forbids bytecode.
+# The tests start hundreds of processes; without bytecode files each of them would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up secrets test docs screenshots torture check bench lock clean
 
-help:  ## Show this list
+help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Make .venv with everything pinned in requirements.lock
+setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@# The tests and what they check are compiled now, by one process: the first run would do it in each of several.
+	@# Compile the tests and their imports once, instead of in each process of the first test run.
 	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true
 	@touch $@
 
-# For some tests, with Node from a wheel; without npm's registry they fail and say so.
+# For some tests, with Node from a wheel. Without access to npm's registry these tests fail with that reason.
 $(NODE): tests/node/package-lock.json | $(READY)
 	@-$(BIN)/python -m tests.node
 
-# For the tests of the alert rules: Debian's, if it is not there.
+# For the tests of the alert rules: Debian's package, unless it is installed.
 $(PROMTOOL): | $(READY)
 	@-$(BIN)/python -m tests.support.promtool && touch $@
 
-# For the tests of pages: Debian's chromium, where there is no browser yet and apt-get may install one.
+# For the tests of pages: Debian's chromium, if no browser is installed and apt-get may install one.
 $(BROWSER): | $(READY)
 	@-$(BIN)/python -m tests.support.browser && touch $@
 
-demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show the result
+demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show the results
 	@$(BIN)/python -m workers.local.demo
 
 up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.local.up
 
-secrets:  ## Make random secrets for docker-compose.yml in .env and .secrets, each once
+secrets:  ## Generate the secrets of docker-compose.yml in .env and .secrets; existing ones are kept
 	@sh config/secrets.sh
 
 test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n $(AT_ONCE)
 
-docs: $(READY)  ## Make the documentation site in build/docs; a broken link ends it
+docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken link
 	@$(BIN)/python -m config.reference
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
-	@echo "build/docs/index.html; with its search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
+	@echo "build/docs/index.html; serve it for the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
 
-screenshots: $(READY) $(BROWSER)  ## Take the pictures in docs/images again
+screenshots: $(READY) $(BROWSER)  ## Retake the screenshots in docs/images
 	@$(BIN)/python -m tests.tools.screenshots
 
-torture: $(READY)  ## Kill everything, again and again, then compare the books: SECONDS=180 SEED=7
+torture: $(READY)  ## Kill processes at random, then audit jobs and charges: SECONDS=180 SEED=7
 	@$(BIN)/python -m tests.tools.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
-check: $(READY)  ## Lint, format check and strict types
+check: $(READY)  ## Run the linter, the format check and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -73,9 +73,9 @@ bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="pol
 
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
-lock:  ## Pin the dependencies again (needs uv)
+lock:  ## Pin the dependencies (requires uv)
 	$(PIN) --upgrade --extra worker --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
 	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 
-clean:  ## Remove what make made
+clean:  ## Remove everything that make created
 	rm -rf .venv .voicequeue tests/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,1 +1,1 @@
-"""The same work, measured: `python -m benchmarks` (or `make bench`)."""
+"""Benchmarks: `python -m benchmarks` (or `make bench`)."""

@@ -1,4 +1,4 @@
-"""`make bench`: measure on this machine and print a table."""
+"""Measure voicequeue on this machine and print tables (`make bench`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from workers.local.supervisor import Supervisor
 
 PARTS = ("enqueueing", "gateway", "scraping", "paging", "pipeline", "ingesting")
 
-#: These take minutes, and have to be asked for; the former give tables of their own.
+#: Parts that take minutes and run only if they are named; these print their own tables.
 LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "polling": lambda _: polling.tables(),
     "pacing": lambda _: pacing.tables(),
@@ -43,32 +43,37 @@ LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "processes": lambda _: processes.tables(),
     "steady": lambda _: steady.tables(),
 }
-ASKED_FOR = ("preflight", "peers", "flight")
+NAMED_ONLY = ("preflight", "peers", "flight")
 
 
 def main() -> int:
-    """Run the parts that were asked for, each with a fresh Valkey."""
+    """Run the selected parts, each with a fresh Valkey. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, *LONG, *ASKED_FOR, []], help=f"by default {', '.join(PARTS)}"
+        "parts", nargs="*", choices=[*PARTS, *LONG, *NAMED_ONLY, []], help=f"default: {', '.join(PARTS)}"
     )
-    parser.add_argument("--rows", type=int, default=ingesting.ROWS, help="rows that `ingesting` and `preflight` ingest")
     parser.add_argument(
-        "--up-to", type=int, default=growth.UP_TO, help="jobs, of `growth` (1000000 takes minutes) and of `flight_ours`"
+        "--rows", type=int, default=ingesting.ROWS, help="rows to ingest in `ingesting` and `preflight`"
     )
-    parser.add_argument("--rounds", type=int, default=race.ROUNDS, help="of `peers`")
-    parser.add_argument("--jobs", type=int, default=race.JOBS, help="that each contestant of `peers` drains")
+    parser.add_argument(
+        "--up-to",
+        type=int,
+        default=growth.UP_TO,
+        help="maximum number of jobs in `growth` and `flight_ours`",
+    )
+    parser.add_argument("--rounds", type=int, default=race.ROUNDS, help="rounds of `peers`")
+    parser.add_argument("--jobs", type=int, default=race.JOBS, help="jobs per contestant of `peers`")
     parser.add_argument(
         "--only",
         action="append",
         default=[],
-        choices=[each.name for each in contestants.CONTESTANTS],
-        help="of `peers` and `flight`",
+        choices=[contestant.name for contestant in contestants.CONTESTANTS],
+        help="run only this contestant of `peers` and `flight`; repeatable",
     )
-    parser.add_argument("--in-flight", type=int, default=flight.JOBS, help="jobs of `flight`")
+    parser.add_argument("--in-flight", type=int, default=flight.JOBS, help="jobs in flight in `flight`")
     options = parser.parse_args()
     console = Console(highlight=False)
-    table = Table("what", "measured", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
+    table = Table("figure", "value", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
     for part in options.parts or PARTS:
         console.print(f"measuring {part} …")
         if part == "peers":
@@ -78,12 +83,12 @@ def main() -> int:
             _fly(console, options)
             continue
         if part in LONG:
-            for shown in LONG[part](options):
-                console.print(shown)
+            for result_table in LONG[part](options):
+                console.print(result_table)
             continue
         with tempfile.TemporaryDirectory() as folder, Supervisor(say=console.print) as supervisor:
-            found = _measure(part, supervisor, Path(folder), options.rows)
-        for name, value in found.items():
+            figures = _measure(part, supervisor, Path(folder), options.rows)
+        for name, value in figures.items():
             table.add_row(name, f"{value:,.0f}" if value >= 100 else f"{value:.2f}")
         table.add_section()
     if table.row_count:
@@ -92,7 +97,7 @@ def main() -> int:
 
 
 def _race(console: Console, options: argparse.Namespace) -> None:
-    """Run the peers; only figures of all of them are kept."""
+    """Run the comparison with other queues; save the figures if all of them ran."""
     standings, floor = race.run(options.rounds, options.jobs, options.only, console.print)
     console.print(report.markdown(standings, floor), markup=False, soft_wrap=True)
     if not options.only:
@@ -101,7 +106,7 @@ def _race(console: Console, options: argparse.Namespace) -> None:
 
 
 def _fly(console: Console, options: argparse.Namespace) -> None:
-    """Get jobs into flight; only figures of all contestants are kept."""
+    """Measure jobs in flight on all queues; save the figures if all of them ran."""
     flights = flight.run(options.in_flight, options.only, console.print)
     console.print(report.flights_markdown(flights), markup=False, soft_wrap=True)
     if not options.only and options.in_flight == flight.JOBS:

@@ -1,4 +1,4 @@
-"""How fast one process puts jobs into the local Valkey, and what a job takes there."""
+"""Enqueue rate of one process on the local Valkey, and the memory per job."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ SINGLE = 2_000
 
 
 def measure(url: str) -> dict[str, float]:
-    """Jobs a second and bytes a job in Redis: medians of rounds in which all ways take turns."""
+    """Return jobs per second and bytes per job in Redis: medians over rounds."""
     client = connect(url)
     with VoiceQueue(url) as queue:
         rounds = [_round(queue, client) for _ in range(ROUNDS)]
-    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
 
 
 def _round(queue: VoiceQueue, client: Any) -> dict[str, float]:
-    many, few = list(jobs(BULK, "bulk")), list(jobs(SINGLE, "single"))
+    bulk_jobs, single_jobs = list(jobs(BULK, "bulk")), list(jobs(SINGLE, "single"))
     client.flushall()
     before = _used(client)
-    found = {"enqueue_many, jobs a second": _rate(BULK, lambda: queue.enqueue_many(many))}
-    found["Redis, bytes a job"] = (_used(client) - before) / BULK
-    found["enqueue, jobs a second"] = _rate(SINGLE, lambda: [queue.enqueue(job) for job in few])
-    found["raw pipelined SET of the same bytes, a second"] = _rate(BULK, lambda: _raw(client, many))
+    figures = {"enqueue_many, jobs per second": _rate(BULK, lambda: queue.enqueue_many(bulk_jobs))}
+    figures["Redis, bytes per job"] = (_used(client) - before) / BULK
+    figures["enqueue, jobs per second"] = _rate(SINGLE, lambda: [queue.enqueue(job) for job in single_jobs])
+    figures["raw pipelined SET of the same bytes, per second"] = _rate(BULK, lambda: _raw(client, bulk_jobs))
     client.flushall()
-    return found
+    return figures
 
 
-def _raw(client: Any, many: list[Any]) -> None:
-    """What redis-py can do at best: one SET a job, nothing checked, nothing indexed."""
-    for start in range(0, len(many), 500):
+def _raw(client: Any, bulk_jobs: list[Any]) -> None:
+    """Send one SET per job, without validation and indexes: the limit of redis-py."""
+    for start in range(0, len(bulk_jobs), 500):
         with client.pipeline(transaction=False) as pipe:
-            for number, job in enumerate(many[start : start + 500], start=start):
+            for number, job in enumerate(bulk_jobs[start : start + 500], start=start):
                 pipe.set(f"raw:{number}", job.content())
             pipe.execute()
 
 
 def _rate(count: int, work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    started = time.perf_counter()
     work()
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - started)
 
 
 def _used(client: Any) -> int:

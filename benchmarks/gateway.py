@@ -1,4 +1,4 @@
-"""Rows POSTed to one gateway process as NDJSON: how fast, and that process's memory while they come."""
+"""Rows POSTed to one gateway process as NDJSON: rate, and memory of the process."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from workers.local.supervisor import Supervisor
 
 ROWS = 100_000
 
-#: Bytes that the client sends at once.
+#: Bytes per chunk that the client sends.
 _PIECE = 1 << 16
 
-#: The gateway's memory is looked at whenever so many outcomes have come.
-_LOOK = 1_000
+#: The memory of the gateway is sampled after this many outcomes.
+_SAMPLE_EVERY = 1_000
 
 
 def measure(stack: Stack, supervisor: Supervisor) -> dict[str, float]:
-    """Rows a second, until every outcome is there; outcomes that came before the last row went out; the
+    """Return rows per second until every outcome is received, outcomes received before the last row was sent, and the
     gateway's memory in MB."""
     url = stack.start_web(webhooks=False)
     pid = supervisor.pid("web")
-    # The client is a process of its own, so that neither takes the other's time.
+    # The client is a separate process, so that both have their own CPU time.
     command = [sys.executable, "-m", "benchmarks.gateway", url, str(pid)]
     env = {**os.environ, "VOICEQUEUE_KEY": str(stack.web_key())}
     done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    if found.pop("new") != ROWS:
-        raise RuntimeError(f"the gateway did not take {ROWS:,} rows")
-    return found
+    figures: dict[str, float] = json.loads(done.stdout)
+    if figures.pop("new") != ROWS:
+        raise RuntimeError(f"the gateway did not accept {ROWS:,} rows")
+    return figures
 
 
 def post(url: str, gateway: psutil.Process) -> dict[str, float]:
-    """Send all rows from one thread while another counts what comes back."""
+    """Send all rows from one thread while another counts the outcomes."""
     body = b"".join(
         job.model_dump_json(exclude_defaults=True, exclude={"batch"}).encode() + b"\n" for job in jobs(ROWS, "posted")
     )
     sizes = [gateway.memory_info().rss]
     connection = HTTPConnection(urlsplit(url).netloc, timeout=120)
     sent_at: list[float] = []
-    began = time.perf_counter()
+    started = time.perf_counter()
     connection.putrequest("POST", "/v1/batches/posted/jobs")
     connection.putheader("Authorization", f"Bearer {os.environ['VOICEQUEUE_KEY']}")
     connection.putheader("Content-Type", "application/x-ndjson")
@@ -61,16 +61,16 @@ def post(url: str, gateway: psutil.Process) -> dict[str, float]:
     early, last = 0, b""
     for outcomes, last in enumerate(connection.getresponse(), start=1):  # noqa: B007  the last is the summary
         early += not sent_at
-        if outcomes % _LOOK == 0:
+        if outcomes % _SAMPLE_EVERY == 0:
             sizes.append(gateway.memory_info().rss)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     sender.join()
     return {
         "new": json.loads(last)["summary"]["new"],
-        "gateway, rows POSTed a second": ROWS / seconds,
-        "gateway, outcomes that came before the last row was sent": early,
+        "gateway, rows POSTed per second": ROWS / seconds,
+        "gateway, outcomes received before the last row was sent": early,
         "gateway, MB of memory before": sizes[0] / 1e6,
-        "gateway, MB of memory after a tenth": sizes[ROWS // 10 // _LOOK] / 1e6,
+        "gateway, MB of memory after a tenth": sizes[ROWS // 10 // _SAMPLE_EVERY] / 1e6,
         "gateway, MB of memory at its peak": max(sizes) / 1e6,
     }
 

@@ -1,8 +1,8 @@
-"""What grows with the number of queued jobs, and with the number of their batches: time of each operation, memory.
+"""Growth with the number of queued jobs and of batches: the time of each operation, and memory.
 
-Jobs are added to one Valkey until there are so many, and there each operation is timed again and again. What is timed
-on the hot path is the store's calls as workers make them, for a chunk of 25 jobs that go from the backlog to their
-voice; as many others are enqueued for them, so that the backlog stays as long as it was.
+Jobs are added to one Valkey up to each size, and each operation is timed repeatedly at that size. On the hot path, the
+store's calls of a worker are timed for a chunk of 25 jobs, from the backlog to their voice; 25 others are enqueued, so
+that the size stays the same.
 """
 
 from __future__ import annotations
@@ -39,107 +39,107 @@ from voicequeue.storage.job_store import Store
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
-#: So many jobs, up to what was asked for.
+#: The numbers of jobs, up to the requested maximum.
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 UP_TO = 100_000
 
-#: The jobs stand in so many batches; for the second table in so many each time, and there are so many jobs.
+#: The number of batches; for the second table the numbers of batches, and the number of jobs.
 BATCHES = 10
 MANY_BATCHES, IN_MANY = (10, 100, 1_000), 10_000
 
-#: Jobs that go together on the hot path, and how often each operation is timed.
+#: Jobs per chunk on the hot path, and how often each operation is timed.
 CHUNK, TIMES = 25, 20
 
-#: Jobs in one call that enqueues many.
+#: Jobs per call of enqueue_many.
 SLICE = 500
 
-#: What an operation on n things may take longer than on m: log(n) / log(m), and this for what else the machine does.
+#: The allowed growth of a duration from m to n items: log(n) / log(m), times this margin for noise.
 LEEWAY = 1.5
 
-#: These look at 10,000 jobs at most: where there are fewer they take less.
+#: Operations that read at most this many jobs; below that, growth is expected.
 BOUNDED = {"find: none matches": 10_000}
 
-#: Rows of the tables that are not milliseconds: how they are written, and that nothing follows from their growth.
-PLAIN = ("enqueue_many, jobs a second", "Redis, bytes a job", "a record, bytes")
+#: Rows of the tables that are not durations; their growth is not judged.
+PLAIN = ("enqueue_many, jobs per second", "Redis, bytes per job", "a record, bytes")
 
-#: A job may hold this many bytes of Redis.
+#: The maximum number of bytes per job in Redis.
 BYTES_A_JOB = 1_500
 
-_NOBODY = 1e9
+_ENDLESS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A queue in a Valkey of its own, and its parts."""
+    """A queue in its own Valkey."""
 
     queue: VoiceQueue
     store: Store
     redis: Redis
 
     def used(self) -> int:
-        """Bytes that Valkey holds."""
+        """Return the bytes that Valkey uses."""
         return int(self.redis.info("memory")["used_memory"])
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long an operation took each time (milliseconds), or else one figure."""
+    """The durations of an operation (milliseconds), or a single other figure."""
 
     all: Sequence[float]
 
     @property
     def median(self) -> float:
-        """What is told."""
+        """The figure in the table."""
         return statistics.median(self.all)
 
     @property
     def least(self) -> float:
-        """What is judged: whatever else the machine does makes an operation slower, never faster."""
+        """The figure that is judged: noise makes an operation slower, never faster."""
         return min(self.all)
 
 
-Found = Mapping[int, Mapping[str, Times]]
+Results = Mapping[int, Mapping[str, Times]]
 
 
 def tables(up_to: int = UP_TO) -> Iterator[Table]:
-    """What was measured with more and more jobs, then with more and more batches."""
+    """Yield the table by number of jobs, then the one by number of batches."""
     yield _table("jobs queued", _by_jobs([size for size in SIZES if size <= up_to]), BOUNDED)
     yield _table(f"batches of {IN_MANY:,} queued jobs", _by_batches(), {})
 
 
 def _by_jobs(sizes: Sequence[int]) -> dict[int, dict[str, Times]]:
-    found: dict[int, dict[str, Times]] = {}
+    results: dict[int, dict[str, Times]] = {}
     with _bench() as bench:
-        coming = _endless(BATCHES)
-        there = held = 0
+        new_jobs = _endless(BATCHES)
+        job_count = held_bytes = 0
         for size in sizes:
-            before = bench.used()  # what was timed has left finished jobs behind: they do not count
-            rates = [_rate(bench, coming) for _ in range((size - there) // SLICE)]
-            there, held = size, held + bench.used() - before
-            _come_to_rest(bench)
-            found[size] = {
-                "enqueue_many, jobs a second": Times(rates[-TIMES:]),
-                "Redis, bytes a job": Times([held / size]),
+            before = bench.used()  # finished jobs of earlier measurements do not count
+            rates = [_rate(bench, new_jobs) for _ in range((size - job_count) // SLICE)]
+            job_count, held_bytes = size, held_bytes + bench.used() - before
+            _wait_for_rewrite(bench)
+            results[size] = {
+                "enqueue_many, jobs per second": Times(rates[-TIMES:]),
+                "Redis, bytes per job": Times([held_bytes / size]),
                 "a record, bytes": Times([_of_a_record(bench)]),
-                **_timed(bench, coming),
+                **_timed(bench, new_jobs),
             }
-    return found
+    return results
 
 
 def _by_batches() -> dict[int, dict[str, Times]]:
-    found: dict[int, dict[str, Times]] = {}
+    results: dict[int, dict[str, Times]] = {}
     for count in MANY_BATCHES:
         with _bench() as bench:
-            coming = _endless(count)
+            new_jobs = _endless(count)
             for _ in range(IN_MANY // SLICE):
-                _rate(bench, coming)
-            found[count] = _timed(bench, coming)
-    return found
+                _rate(bench, new_jobs)
+            results[count] = _timed(bench, new_jobs)
+    return results
 
 
 @contextmanager
 def _bench() -> Iterator[Bench]:
-    """A fresh Valkey with `config/valkey.conf`, and a queue in it; scripts are loaded."""
+    """Start a fresh Valkey with `config/valkey.conf`, and a queue in it with its scripts loaded."""
     with (
         tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
         Supervisor(say=print) as supervisor,
@@ -149,8 +149,8 @@ def _bench() -> Iterator[Bench]:
             _rate(warm, _endless(1))
             _timed(warm, _endless(1))
             warm.redis.flushall()
-        with _queue(url, DEFAULT_PREFIX) as found:
-            yield found
+        with _queue(url, DEFAULT_PREFIX) as bench:
+            yield bench
 
 
 @contextmanager
@@ -161,26 +161,26 @@ def _queue(url: str, prefix: str) -> Iterator[Bench]:
         client.close()
 
 
-def _come_to_rest(bench: Bench) -> None:
-    """Wait until Valkey has written its file anew, which it does beside its work while there are more and more jobs."""
-    give_up = time.monotonic() + 120
+def _wait_for_rewrite(bench: Bench) -> None:
+    """Wait until Valkey has finished rewriting its append-only file in the background."""
+    deadline = time.monotonic() + 120
     while any(bench.redis.info("persistence")[f"aof_rewrite_{at}"] for at in ("in_progress", "scheduled")):
-        if time.monotonic() > give_up:
-            raise TimeoutError("Valkey does not come to an end with its file")
+        if time.monotonic() > deadline:
+            raise TimeoutError("Valkey does not finish rewriting its file")
         time.sleep(0.5)
 
 
 def _endless(batches: int) -> Iterator[VoiceJob]:
-    """Jobs, evenly in so many batches."""
-    each = [jobs(int(_NOBODY), f"batch-{number}") for number in range(batches)]
-    return (job for together in zip(*each, strict=True) for job in together)
+    """Yield jobs, evenly distributed over the batches."""
+    by_batch = [jobs(int(_ENDLESS), f"batch-{number}") for number in range(batches)]
+    return (job for together in zip(*by_batch, strict=True) for job in together)
 
 
-def _rate(bench: Bench, coming: Iterator[VoiceJob]) -> float:
-    some = list(islice(coming, SLICE))
-    began = time.perf_counter()
-    bench.queue.enqueue_many(some)
-    return SLICE / (time.perf_counter() - began)
+def _rate(bench: Bench, new_jobs: Iterator[VoiceJob]) -> float:
+    batch_of_jobs = list(islice(new_jobs, SLICE))
+    started = time.perf_counter()
+    bench.queue.enqueue_many(batch_of_jobs)
+    return SLICE / (time.perf_counter() - started)
 
 
 def _of_a_record(bench: Bench) -> float:
@@ -188,42 +188,44 @@ def _of_a_record(bench: Bench) -> float:
     return float(cast(int, bench.redis.memory_usage(f"{{{DEFAULT_PREFIX}}}:job:{job.id}", samples=0)))
 
 
-# ── what is timed ──────────────────────────────────────────────────────────────────────────────────
+# ── measurements ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _timed(bench: Bench, coming: Iterator[VoiceJob]) -> dict[str, Times]:
-    """How long each operation takes."""
-    taken: dict[str, list[float]] = defaultdict(list)
+def _timed(bench: Bench, new_jobs: Iterator[VoiceJob]) -> dict[str, Times]:
+    """Return the durations of each operation."""
+    durations: dict[str, list[float]] = defaultdict(list)
     for _ in range(TIMES):
-        _a_chunk(bench, coming, taken)
-        _look_around(bench, taken)
-    return {what: Times([each * 1000 for each in seconds]) for what, seconds in taken.items()}
+        _time_chunk(bench, new_jobs, durations)
+        _time_reads(bench, durations)
+    return {operation: Times([duration_s * 1000 for duration_s in seconds]) for operation, seconds in durations.items()}
 
 
-def _a_chunk(bench: Bench, coming: Iterator[VoiceJob], taken: dict[str, list[float]]) -> None:
-    """25 jobs from the backlog to their voice, which is all that they wanted; then 25 others behind them."""
+def _time_chunk(bench: Bench, new_jobs: Iterator[VoiceJob], durations: dict[str, list[float]]) -> None:
+    """Move 25 jobs from the backlog to their finished voice, then enqueue 25 others."""
     store, now = bench.store, time.time()
 
-    def timed(what: str, work: Callable[[], Any]) -> Any:
-        began = time.perf_counter()
-        done = work()
-        taken[what].append(time.perf_counter() - began)
-        return done
+    def timed(operation: str, work: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = work()
+        durations[operation].append(time.perf_counter() - started)
+        return result
 
     admitted = timed("admit 25", lambda: store.admit(now, at_most=CHUNK)).by_stage[Stage.VOICE]
     holder = secrets.token_hex(8)
     claims: list[Charged] = timed("charge 25", lambda: store.charge(admitted, Stage.VOICE, holder, now, lease=90))
     accepted = [decisions.accepted(claim, f"task-{number}", now, 0.0) for number, claim in enumerate(claims)]
     timed("apply 25: accepted", lambda: store.apply(accepted, now))
-    looks = [Planned(claim.job_id, claim.version + 1, due=now, asked=now) for claim in claims]
-    timed("plan 25", partial(store.plan, looks))
-    asked = timed("claim 25", lambda: store.claim(admitted, Stage.VOICE, now, lease=90))
-    moves = [move for each in asked if (move := decisions.polled(each, VoiceReady("persona", "A voice"), now))]
-    timed("apply 25: ready", lambda: store.apply(moves, now))
+    reschedules = [Planned(claim.job_id, claim.version + 1, due=now, asked=now) for claim in claims]
+    timed("plan 25", partial(store.plan, reschedules))
+    poll_claims = timed("claim 25", lambda: store.claim(admitted, Stage.VOICE, now, lease=90))
+    transitions = [
+        move for claim in poll_claims if (move := decisions.polled(claim, VoiceReady("persona", "A voice"), now))
+    ]
+    timed("apply 25: ready", lambda: store.apply(transitions, now))
     timed("overdue, expired, release, hasten", partial(_reconcile, store, now))
-    _over(store, moves, now)
-    some = list(islice(coming, CHUNK))
-    timed("enqueue 25", lambda: bench.queue.enqueue_many(some))
+    _finish(store, transitions, now)
+    batch_of_jobs = list(islice(new_jobs, CHUNK))
+    timed("enqueue 25", lambda: bench.queue.enqueue_many(batch_of_jobs))
 
 
 def _reconcile(store: Store, now: float) -> None:
@@ -233,53 +235,56 @@ def _reconcile(store: Store, now: float) -> None:
     store.hasten(now)
 
 
-def _over(store: Store, moves: Sequence[Move], now: float) -> None:
-    """Make an end of jobs that would go on to their songs."""
-    ends = [Move(each.job_id, each.version + 1, each.to, Stage.MUSIC, State.CANCELLED) for each in moves]
+def _finish(store: Store, transitions: Sequence[Move], now: float) -> None:
+    """Cancel the jobs, which would continue with their songs."""
+    ends = [
+        Move(transition.job_id, transition.version + 1, transition.to, Stage.MUSIC, State.CANCELLED)
+        for transition in transitions
+    ]
     if store.apply(ends, now) != [True] * CHUNK:
-        raise RuntimeError("not every job of the chunk went all the way")
+        raise RuntimeError("not every job of the chunk was completed")
 
 
-def _look_around(bench: Bench, taken: dict[str, list[float]]) -> None:
+def _time_reads(bench: Bench, durations: dict[str, list[float]]) -> None:
     queue = bench.queue
-    some = next(iter(queue.find(Filter(batch="batch-0"), limit=1).items))
-    looks: Mapping[str, Callable[[], object]] = {
-        "get": lambda: queue.get(some.id),
+    job = next(iter(queue.find(Filter(batch="batch-0"), limit=1).items))
+    operations: Mapping[str, Callable[[], object]] = {
+        "get": lambda: queue.get(job.id),
         "status": queue.status,
         "find: queued": lambda: queue.find(Filter(state=State.QUEUED)),
         "find: of a batch": lambda: queue.find(Filter(batch="batch-0")),
-        "find: none matches": lambda: queue.find(Filter(called="nobody")),
+        "find: none matches": lambda: queue.find(Filter(called="no such name")),
     }
-    for what, look in looks.items():
-        began = time.perf_counter()
-        look()
-        taken[what].append(time.perf_counter() - began)
+    for name, operation in operations.items():
+        started = time.perf_counter()
+        operation()
+        durations[name].append(time.perf_counter() - started)
 
 
-# ── how it is told ─────────────────────────────────────────────────────────────────────────────────
+# ── tables ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _table(title: str, found: Found, bounded: Mapping[str, int]) -> Table:
-    sizes = list(found)
-    table = Table(title, *(f"{size:,}" for size in sizes), "judged")
-    for what in found[sizes[0]]:
-        values = {size: found[size][what] for size in sizes}
+def _table(title: str, results: Results, bounded: Mapping[str, int]) -> Table:
+    sizes = list(results)
+    table = Table(title, *(f"{size:,}" for size in sizes), "verdict")
+    for operation in results[sizes[0]]:
+        values = {size: results[size][operation] for size in sizes}
         table.add_row(
-            what if what in PLAIN else f"{what}, ms",
-            *(f"{value.median:,.0f}" if what in PLAIN else f"{value.median:.2f}" for value in values.values()),
-            judged(what, {size: value.least for size, value in values.items()}, bounded),
+            operation if operation in PLAIN else f"{operation}, ms",
+            *(f"{value.median:,.0f}" if operation in PLAIN else f"{value.median:.2f}" for value in values.values()),
+            judged(operation, {size: value.least for size, value in values.items()}, bounded),
         )
     return table
 
 
-def judged(what: str, values: Mapping[int, float], bounded: Mapping[str, int]) -> str:
-    """What is to be said of an operation's time (or of what a job holds) by the number of things; of those that are
-    `bounded`, from that number on."""
-    if what == "Redis, bytes a job":
-        most = values[max(values)]
-        return "well" if most <= BYTES_A_JOB else f"more than {BYTES_A_JOB:,}"
-    if what in PLAIN:
+def judged(operation: str, values: Mapping[int, float], bounded: Mapping[str, int]) -> str:
+    """Return the verdict on the growth of an operation's time, or on the bytes per job, by the number of items; for
+    `bounded` operations from that number on."""
+    if operation == "Redis, bytes per job":
+        largest = values[max(values)]
+        return "good" if largest <= BYTES_A_JOB else f"more than {BYTES_A_JOB:,}"
+    if operation in PLAIN:
         return ""
-    least, most = max(min(values), min(bounded.get(what, 0), max(values))), max(values)
-    grew, may = values[most] / values[least], math.log(most) / math.log(least) * LEEWAY
-    return "flat" if grew <= LEEWAY else "as a logarithm" if grew <= may else f"GROWS {grew:.1f} times"
+    smallest, largest = max(min(values), min(bounded.get(operation, 0), max(values))), max(values)
+    growth, allowed = values[largest] / values[smallest], math.log(largest) / math.log(smallest) * LEEWAY
+    return "flat" if growth <= LEEWAY else "as a logarithm" if growth <= allowed else f"GROWS {growth:.1f} times"

@@ -1,4 +1,4 @@
-"""A million rows through `voicequeue ingest`, and the producer's memory while it runs."""
+"""A million rows through `voicequeue ingest`: rate, and memory of the process."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ ROWS = 1_000_000
 
 
 def measure(url: str, folder: Path, rows: int = ROWS) -> dict[str, float]:
-    """Rows a second, and the producer's memory (MB) after a tenth of the time and at its peak."""
+    """Return rows per second, and the memory (MB) after a tenth of the time and at its peak."""
     file = folder / "rows.csv"
     write_csv(file, rows)
     command = [sys.executable, "-m", "voicequeue.cli", "ingest", str(file), "--batch", "million", "--json"]
-    began = time.perf_counter()
+    started = time.perf_counter()
     with subprocess.Popen(command, env={**os.environ, "REDIS_URL": url}, stdout=subprocess.PIPE) as producer:
         sizes = _watch(psutil.Process(producer.pid))
-        answer = producer.stdout.read() if producer.stdout else b""
-    taken = json.loads(answer)
-    if taken["new"] != rows:
-        raise RuntimeError(f"ingest took {taken}, not {rows} rows")
-    early = sizes[len(sizes) // 10]
+        output = producer.stdout.read() if producer.stdout else b""
+    summary = json.loads(output)
+    if summary["new"] != rows:
+        raise RuntimeError(f"ingest accepted {summary}, not {rows} rows")
+    after_a_tenth = sizes[len(sizes) // 10]
     return {
-        "rows ingested a second": rows / (time.perf_counter() - began),
-        "producer's memory after a tenth, MB": early / 1e6,
+        "rows ingested per second": rows / (time.perf_counter() - started),
+        "producer's memory after a tenth, MB": after_a_tenth / 1e6,
         "producer's memory at its peak, MB": max(sizes) / 1e6,
     }
 

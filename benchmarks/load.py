@@ -1,4 +1,4 @@
-"""The jobs that benchmarks use: a typical song, about 600 bytes a job."""
+"""The jobs of the benchmarks: a typical song, about 600 bytes per job."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SONG = Song(prompt=LYRICS, title="A song", tags="warm folk, acoustic guitar")
 
 
 def jobs(count: int, batch: str) -> Iterator[VoiceJob]:
-    """Jobs with a song each, all different, with keys as bulk imports have them."""
+    """Yield different jobs with a song and a key each, as bulk imports have them."""
     for number in range(count):
         url = f"https://recordings.example/{batch}/{number:07}.wav"
         yield VoiceJob(audio_url=url, song=SONG, batch=batch, key=f"{batch}-{number}")
 
 
 def write_csv(path: Path, count: int) -> None:
-    """A file of that many voices with songs."""
+    """Write a file with this many voices and songs."""
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["audio_url", "title", "prompt", "tags", "mv", "metadata.row"])

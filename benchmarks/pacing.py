@@ -1,8 +1,8 @@
-"""An upstream that allows so many tasks at once and tells nobody: the limit that finds itself, against fixed ones.
+"""The adaptive in-flight limit against fixed ones, on an upstream with an undocumented limit of concurrent tasks.
 
-The same jobs, the settings taking turns, at a scale that makes a minute of upstream's take seconds. A minute below
-is upstream's, and what is counted begins after the first. "Fixed" is where the search begins and what it may not
-pass: a setting above what upstream allows is cut as ever.
+The same jobs run with alternating settings, on a time scale at which a minute of upstream takes seconds. A minute below
+is a minute of upstream, and counting starts after the first. A fixed setting is the initial and the maximum limit; one
+above upstream's limit is still reduced.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from voicequeue import State, VoiceQueue
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
-#: Tasks that upstream allows at once, and what the setting says.
+#: The number of concurrent tasks that upstream allows, and the configured maximum.
 ALLOWED, CEILING = 12, 500
 FIXED = (11, 12, 13)
 JOBS = 120
 
-#: Seconds here for a minute there: voices take a minute, songs two, polls are 5 s apart (webhooks would be quicker).
+#: Real seconds per minute of upstream: voices take a minute, songs two, polls are 5 s apart (without webhooks).
 MINUTE_S = 2.0
 
 
 @dataclass
 class Run:
-    """What one setting led to."""
+    """The result of one run."""
 
     limits: list[int] = field(default_factory=list)
     seconds: float = 0.0
@@ -45,11 +45,11 @@ class Run:
     posts_later: int = 0
 
 
-def env(most: int) -> dict[str, str]:
-    """The settings of a run, at scale."""
+def env(limit: int) -> dict[str, str]:
+    """Return the scaled settings of a run."""
     return {
-        "VOICEQUEUE_MAX_IN_FLIGHT": str(most),
-        "VOICEQUEUE_FIRST_IN_FLIGHT": "10" if most == CEILING else str(most),
+        "VOICEQUEUE_MAX_IN_FLIGHT": str(limit),
+        "VOICEQUEUE_FIRST_IN_FLIGHT": "10" if limit == CEILING else str(limit),
         "VOICEQUEUE_POLL_MIN_S": f"{MINUTE_S / 12}",
         "VOICEQUEUE_POLL_MAX_S": f"{MINUTE_S / 12}",
         "VOICEQUEUE_COOLDOWN_S": f"{MINUTE_S / 12}",
@@ -57,79 +57,81 @@ def env(most: int) -> dict[str, str]:
     }
 
 
-def run(most: int, count: int = JOBS) -> Run:
-    """So many jobs at this setting, alone on the machine."""
+def run(limit: int, count: int = JOBS) -> Run:
+    """Run the jobs with this maximum."""
     dials = {"voice_s": MINUTE_S, "music_s": 2 * MINUTE_S, "jitter": 0.2, "credits": 10**9, "concurrency": ALLOWED}
-    found = Run()
+    result = Run()
     with tempfile.TemporaryDirectory() as folder, Supervisor(say=print) as supervisor:
-        stack = Stack(supervisor, Settings(_env_file=None), home=Path(folder), env=env(most))
+        stack = Stack(supervisor, Settings(_env_file=None), home=Path(folder), env=env(limit))
         url = stack.start_valkey()
         _, control = stack.start_simulator(dials)
         stack.start_workers(2)
         with VoiceQueue(url) as queue:
-            began = time.perf_counter()
+            started = time.perf_counter()
             queue.enqueue_many(jobs(count, "pace"))
-            after_a_minute = _watch(queue, control, count, found, began)
-            found.seconds = time.perf_counter() - began
+            after_a_minute = _watch(queue, control, count, result, started)
+            result.seconds = time.perf_counter() - started
         end = _posts(control)
-        found.posts, found.refused = end
-        found.posts_later, found.refused_later = end[0] - after_a_minute[0], end[1] - after_a_minute[1]
-    return found
+        result.posts, result.refused = end
+        result.posts_later, result.refused_later = end[0] - after_a_minute[0], end[1] - after_a_minute[1]
+    return result
 
 
-def _watch(queue: VoiceQueue, control: str, count: int, found: Run, began: float) -> tuple[int, int]:
-    first: tuple[int, int] | None = None
+def _watch(queue: VoiceQueue, control: str, count: int, result: Run, started: float) -> tuple[int, int]:
+    after_a_minute: tuple[int, int] | None = None
     while queue.batch("pace").states[State.SUCCEEDED] < count:
-        if first is None and time.perf_counter() - began > MINUTE_S:
-            first = _posts(control)
+        if after_a_minute is None and time.perf_counter() - started > MINUTE_S:
+            after_a_minute = _posts(control)
         status = queue.status()
-        if first is not None and status.states[State.QUEUED]:
-            found.limits.append(status.limit)
-        if time.perf_counter() - began > 600:
+        if after_a_minute is not None and status.states[State.QUEUED]:
+            result.limits.append(status.limit)
+        if time.perf_counter() - started > 600:
             raise RuntimeError(f"not every job succeeded: {queue.batch('pace')}")
         time.sleep(0.05)
-    return first or (0, 0)
+    return after_a_minute or (0, 0)
 
 
 def _posts(control: str) -> tuple[int, int]:
-    """POSTs so far, and those that were answered with 429."""
+    """Return the number of POSTs so far, and of those answered with 429."""
     ledger: dict[str, Any] = requests.get(f"{control}/ledger?charges=0", timeout=5).json()
     return ledger["calls"]["create_voice"] + ledger["calls"]["create_music"], ledger["statuses"].get("429", 0)
 
 
 def tables(count: int = JOBS) -> Iterator[Table]:
-    """Each fixed setting, and the one that finds itself as often in between; and how that one behaves."""
+    """Yield the table of the fixed settings, and that of the adaptive runs in between."""
     fixed: dict[int, float] = {}
-    found: list[Run] = []
-    for most in FIXED:
-        fixed[most] = _pace(run(most, count), count)
-        found.append(run(CEILING, count))
+    adaptive: list[Run] = []
+    for limit in FIXED:
+        fixed[limit] = _pace(run(limit, count), count)
+        adaptive.append(run(CEILING, count))
     best = max(fixed.values())
     yield _fixed_table(fixed, best)
-    yield _found_table(found, best, count)
+    yield _adaptive_table(adaptive, best, count)
 
 
 def _fixed_table(fixed: Mapping[int, float], best: float) -> Table:
-    table = Table("fixed at", "jobs a minute", "of the best", title=f"upstream allows {ALLOWED} at once")
-    for most, pace in fixed.items():
-        table.add_row(str(most), f"{pace:.2f}", f"{100 * pace / best:.0f} %")
+    table = Table("fixed at", "jobs per minute", "of the best", title=f"upstream allows {ALLOWED} at once")
+    for limit, pace in fixed.items():
+        table.add_row(str(limit), f"{pace:.2f}", f"{100 * pace / best:.0f} %")
     return table
 
 
-def _found_table(found: Sequence[Run], best: float, count: int) -> Table:
-    columns = ("run", "jobs a minute", "of the best", "limit, median", "5th to 95th percentile", "429 after a minute")
-    table = Table(*columns, title=f"it finds itself, at most {CEILING}")
-    for number, made in enumerate(found, start=1):
-        limits = f"{_percentile(made.limits, 5)} to {_percentile(made.limits, 95)}"
-        slow = f"{made.refused_later} of {made.posts_later} ({100 * made.refused_later / made.posts_later:.2f} %)"
-        pace = _pace(made, count)
-        median = f"{statistics.median(made.limits):g}"
+def _adaptive_table(runs: Sequence[Run], best: float, count: int) -> Table:
+    columns = ("run", "jobs per minute", "of the best", "limit, median", "5th to 95th percentile", "429 after a minute")
+    table = Table(*columns, title=f"adaptive, at most {CEILING}")
+    for number, result in enumerate(runs, start=1):
+        limits = f"{_percentile(result.limits, 5)} to {_percentile(result.limits, 95)}"
+        slow = (
+            f"{result.refused_later} of {result.posts_later} ({100 * result.refused_later / result.posts_later:.2f} %)"
+        )
+        pace = _pace(result, count)
+        median = f"{statistics.median(result.limits):g}"
         table.add_row(str(number), f"{pace:.2f}", f"{100 * pace / best:.0f} %", median, limits, slow)
     return table
 
 
-def _pace(made: Run, count: int) -> float:
-    return count / made.seconds * MINUTE_S
+def _pace(result: Run, count: int) -> float:
+    return count / result.seconds * MINUTE_S
 
 
 def _percentile(values: Sequence[int], percent: int) -> float:

@@ -1,4 +1,4 @@
-"""Jobs with songs through two workers: what the workers' processes cost for each finished job."""
+"""Jobs with songs through two workers: CPU and requests per finished job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOBS = 500
 WORKERS = 2
 ROUNDS = 3
 
-#: Upstream is ready after a second and asked every half to whole one.
+#: Orders are ready after a second and polled every 0.5 to 1 s.
 DIALS: Mapping[str, object] = {"voice_s": 1, "music_s": 1, "jitter": 0, "credits": 100_000_000}
 PACE: Mapping[str, str] = {
     "VOICEQUEUE_POLL_MIN_S": "0.5",
@@ -29,9 +29,9 @@ PACE: Mapping[str, str] = {
 
 
 def measure(url: str, stack: Stack, supervisor: Supervisor, count: int = JOBS) -> dict[str, float]:
-    """CPU of all worker processes (user + system, ms) and calls to upstream, for each finished job.
+    """Return the CPU of all worker processes (user + system, ms) and the requests to upstream, per finished job.
 
-    Medians of rounds, after one that is not counted: connections and imports are paid for once.
+    The figures are medians over rounds after a warm-up round.
     """
     _, control = stack.start_simulator(DIALS)
     names = stack.start_workers(WORKERS)
@@ -43,27 +43,27 @@ def measure(url: str, stack: Stack, supervisor: Supervisor, count: int = JOBS) -
     jobs_done = count * (ROUNDS + 1)
     if ledger["double_charges"] or ledger["credits_spent"] != 19 * jobs_done:
         raise RuntimeError(f"{jobs_done} jobs cost {ledger['credits_spent']}, twice: {ledger['double_charges']}")
-    medians = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    medians = {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
     return {**medians, "memory of all workers, MB": _memory(pids) / 1e6}
 
 
 def _round(queue: VoiceQueue, batch: str, count: int, control: str, pids: Sequence[int]) -> dict[str, float]:
-    calls, cpu, began = _calls(control), _cpu(pids), time.perf_counter()
+    calls, cpu, started = _calls(control), _cpu(pids), time.perf_counter()
     _run(queue, batch, count)
-    seconds, cpu = time.perf_counter() - began, _cpu(pids) - cpu
+    seconds, cpu = time.perf_counter() - started, _cpu(pids) - cpu
     return {
-        "CPU of all workers, ms a finished job": cpu * 1000 / count,
-        "calls to upstream, a finished job": (_calls(control) - calls) / count,
-        "jobs finished a second": count / seconds,
+        "CPU of all workers, ms per finished job": cpu * 1000 / count,
+        "requests to upstream, per finished job": (_calls(control) - calls) / count,
+        "jobs finished per second": count / seconds,
     }
 
 
 def _run(queue: VoiceQueue, batch: str, count: int) -> None:
     queue.enqueue_many(jobs(count, batch))
-    give_up = time.monotonic() + 120
-    while (found := queue.batch(batch)).states[State.SUCCEEDED] < count:
-        if time.monotonic() > give_up or found.states[State.FAILED] or found.states[State.UNSURE]:
-            raise RuntimeError(f"not every job succeeded: {found}")
+    deadline = time.monotonic() + 120
+    while (batch_counts := queue.batch(batch)).states[State.SUCCEEDED] < count:
+        if time.monotonic() > deadline or batch_counts.states[State.FAILED] or batch_counts.states[State.UNSURE]:
+            raise RuntimeError(f"not every job succeeded: {batch_counts}")
         time.sleep(0.05)
 
 
@@ -77,7 +77,7 @@ def _family(pids: Sequence[int]) -> list[psutil.Process]:
 
 
 def _cpu(pids: Sequence[int]) -> float:
-    """Seconds, children that have ended included."""
+    """Return CPU seconds, ended children included."""
     return sum(sum(process.cpu_times()[:4]) for process in _family(pids))
 
 

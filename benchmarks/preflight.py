@@ -1,4 +1,4 @@
-"""Files in bulk: recordings looked at, 1 % of them bad; a million rows, killed in the middle; a dry run."""
+"""Bulk files: recordings checked by preflight, 1 % of them bad; a million rows, killed halfway; dry runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from voicequeue.storage.connection.client import connect
 
 ROWS, LOOKED_AT, DRY = 1_000_000, 10_000, 100_000
 
-#: One row in a hundred is one of these; who drips sends a byte a second.
+#: One row in a hundred is one of these; drip.wav is sent at a byte per second.
 BAD = {
     "missing.wav": "http_error",
     "page.mp3": "wrong_format",
@@ -52,7 +52,7 @@ def _mp3(frames: int, announced: int) -> bytes:
 
 
 class _Files(BaseHTTPRequestHandler):
-    """Every path that names no trouble is a good recording of 12 s."""
+    """Serves good recordings of 12 s, and the bad ones by name."""
 
     protocol_version = "HTTP/1.1"
     wav, mp3 = _wav(12), _mp3(500, 500)
@@ -91,7 +91,7 @@ class _Files(BaseHTTPRequestHandler):
                 time.sleep(1)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -106,17 +106,19 @@ def _serve(port: Queue[int]) -> None:
 
 
 @dataclass(slots=True)
-class _Ended:
-    """What became of a command: its answer, how long it took, and its memory (bytes) as it went."""
+class _CommandResult:
+    """The result of a command: its output, duration, and samples of its memory (bytes)."""
 
-    told: dict[str, Any]
+    output: dict[str, Any]
     seconds: float
     sizes: list[int]
 
 
-def _ingest(file: Path, batch: str, *options: str, kill: Callable[[], bool] | None = None, **settings: str) -> _Ended:
+def _ingest(
+    file: Path, batch: str, *options: str, kill: Callable[[], bool] | None = None, **settings: str
+) -> _CommandResult:
     command = [sys.executable, "-m", "voicequeue.cli", "ingest", str(file), "--batch", batch, "--json", *options]
-    began, sizes = time.perf_counter(), []
+    started, sizes = time.perf_counter(), []
     with subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.PIPE) as producer:
         process = psutil.Process(producer.pid)
         while producer.poll() is None:
@@ -126,13 +128,13 @@ def _ingest(file: Path, batch: str, *options: str, kill: Callable[[], bool] | No
                 producer.send_signal(signal.SIGKILL)
                 break
             time.sleep(0.1)
-        answer = producer.stdout.read() if producer.stdout else b""
-    return _Ended(json.loads(answer or b"{}"), time.perf_counter() - began, sizes)
+        output = producer.stdout.read() if producer.stdout else b""
+    return _CommandResult(json.loads(output or b"{}"), time.perf_counter() - started, sizes)
 
 
-def _check(holds: bool, told: object) -> None:
+def _check(holds: bool, details: object) -> None:
     if not holds:
-        raise RuntimeError(f"this is not what should have come of it: {told}")
+        raise RuntimeError(f"unexpected result: {details}")
 
 
 @contextmanager
@@ -146,12 +148,12 @@ def _file_server() -> Iterator[str]:
 
 
 def measure(url: str, folder: Path, rows: int = ROWS) -> dict[str, float]:
-    """All three; a wrong count ends it."""
+    """Run all three measurements. Raises RuntimeError on a wrong count."""
     os.environ["REDIS_URL"] = url
-    return _looked_at(folder) | _dry_run(url, folder) | _killed(url, folder, rows)
+    return _check_recordings(folder) | _dry_run(url, folder) | _resume_after_kill(url, folder, rows)
 
 
-def _looked_at(folder: Path) -> dict[str, float]:
+def _check_recordings(folder: Path) -> dict[str, float]:
     file = folder / "looked_at.csv"
     with _file_server() as server, file.open("w", encoding="utf-8", newline="") as text:
         table = csv.writer(text)
@@ -162,16 +164,16 @@ def _looked_at(folder: Path) -> dict[str, float]:
             bad |= {BAD[name]: bad[BAD[name]] + 1} if name in BAD else {}
             table.writerow([f"{server}/{number}/{name}", "A song", "la"])
         text.flush()
-        ended = _ingest(file, "looked", "--preflight", VOICEQUEUE_AUDIO_ALLOW="127.0.0.1")
-    _check(ended.told["reasons"] == bad and ended.told["new"] == LOOKED_AT - sum(bad.values()), ended.told)
-    with Path(ended.told["rejected_file"]).open(encoding="utf-8", newline="") as text:
-        told = [BAD[row["audio_url"].rpartition("/")[2]] for row in csv.DictReader(text)]
-    _check(len(told) == sum(bad.values()), told)
+        result = _ingest(file, "looked", "--preflight", VOICEQUEUE_AUDIO_ALLOW="127.0.0.1")
+    _check(result.output["reasons"] == bad and result.output["new"] == LOOKED_AT - sum(bad.values()), result.output)
+    with Path(result.output["rejected_file"]).open(encoding="utf-8", newline="") as text:
+        kinds_rejected = [BAD[row["audio_url"].rpartition("/")[2]] for row in csv.DictReader(text)]
+    _check(len(kinds_rejected) == sum(bad.values()), kinds_rejected)
     return {
-        f"{LOOKED_AT:,} recordings looked at, 1 % of them bad, s": ended.seconds,
-        "recordings a second": LOOKED_AT / ended.seconds,
-        "memory after a tenth, MB": ended.sizes[len(ended.sizes) // 10] / 1e6,
-        "memory at its peak, MB": max(ended.sizes) / 1e6,
+        f"{LOOKED_AT:,} recordings checked, 1 % of them bad, s": result.seconds,
+        "recordings per second": LOOKED_AT / result.seconds,
+        "memory after a tenth, MB": result.sizes[len(result.sizes) // 10] / 1e6,
+        "memory at its peak, MB": max(result.sizes) / 1e6,
     }
 
 
@@ -180,33 +182,36 @@ def _dry_run(url: str, folder: Path) -> dict[str, float]:
     write_csv(file, DRY)
     with VoiceQueue(url) as queue, connect(url) as redis:
         before = queue.status(), redis.dbsize()
-        ended = _ingest(file, "dry", "--dry-run")
-        _check((queue.status(), redis.dbsize()) == before and ended.told["new"] == DRY, ended.told)
-    again = _ingest(file, "dry")
-    _check(again.told["new"] == DRY, again.told)
-    known = _ingest(file, "dry", "--dry-run")
-    _check(known.told["known"] == DRY, known.told)
-    return {f"dry run of {DRY:,} new rows, s": ended.seconds, f"dry run of {DRY:,} known rows, s": known.seconds}
+        result = _ingest(file, "dry", "--dry-run")
+        _check((queue.status(), redis.dbsize()) == before and result.output["new"] == DRY, result.output)
+    enqueued = _ingest(file, "dry")
+    _check(enqueued.output["new"] == DRY, enqueued.output)
+    second_dry_run = _ingest(file, "dry", "--dry-run")
+    _check(second_dry_run.output["known"] == DRY, second_dry_run.output)
+    return {
+        f"dry run of {DRY:,} new rows, s": result.seconds,
+        f"dry run of {DRY:,} known rows, s": second_dry_run.seconds,
+    }
 
 
-def _killed(url: str, folder: Path, rows: int) -> dict[str, float]:
+def _resume_after_kill(url: str, folder: Path, rows: int) -> dict[str, float]:
     file = folder / "rows.csv"
     write_csv(file, rows)
-    kept = file.with_name(f"{file.name}.progress.json")
+    progress_file = file.with_name(f"{file.name}.progress.json")
     lines = sum(1 for _ in file.open("rb"))
 
     def is_halfway() -> bool:
-        return kept.exists() and json.loads(kept.read_text(encoding="utf-8"))["lines"] > lines / 2
+        return progress_file.exists() and json.loads(progress_file.read_text(encoding="utf-8"))["lines"] > lines / 2
 
     first = _ingest(file, "million", kill=is_halfway)
     second = _ingest(file, "million", "--resume")
-    _check(second.told["new"] + second.told["known"] == rows, second.told)
+    _check(second.output["new"] + second.output["known"] == rows, second.output)
     with VoiceQueue(url) as queue:
         _check(queue.batch("million").total == rows, queue.batch("million"))
     return {
         f"first half of {rows:,} rows, until it was killed, s": first.seconds,
         "the rest, resumed, s": second.seconds,
-        "rows that were written and told twice": second.told["known"],
+        "rows that were sent twice": second.output["known"],
         "memory of the resumed run after a tenth, MB": second.sizes[len(second.sizes) // 10] / 1e6,
         "its memory at its peak, MB": max(second.sizes) / 1e6,
     }

@@ -1,4 +1,4 @@
-"""How long a scrape of `/metrics` takes, with a hundred jobs in the store and with a hundred thousand."""
+"""Duration of a scrape of `/metrics`, with a hundred and with a hundred thousand jobs."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ JOBS, BATCHES, SCRAPES = 100_000, 200, 60
 
 
 def measure(redis_url: str, stack: Stack) -> dict[str, float]:
-    """Milliseconds, the client's part included: the median and the 95th percentile."""
-    found: dict[str, float] = {}
+    """Return the milliseconds per scrape, client included: median and 95th percentile."""
+    figures: dict[str, float] = {}
     url = f"{stack.start_web(webhooks=False)}/metrics"
     with VoiceQueue(redis_url) as queue:
         queue.enqueue_many(jobs(100, "few"))
-        found |= _scraped(url, stack, "a hundred jobs")
+        figures |= _scraped(url, stack, "a hundred jobs")
         for batch in range(BATCHES):
             queue.enqueue_many(jobs(JOBS // BATCHES, f"batch-{batch}"))
-        found |= _scraped(url, stack, f"{JOBS:,} jobs in {BATCHES} batches")
-    return found
+        figures |= _scraped(url, stack, f"{JOBS:,} jobs in {BATCHES} batches")
+    return figures
 
 
-def _scraped(url: str, stack: Stack, what: str) -> dict[str, float]:
-    taken = []
+def _scraped(url: str, stack: Stack, label: str) -> dict[str, float]:
+    durations_ms = []
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {stack.web_key()}"
         for _ in range(SCRAPES):
-            began = time.perf_counter()
+            started = time.perf_counter()
             session.get(url, timeout=10).raise_for_status()
-            taken.append((time.perf_counter() - began) * 1000)
+            durations_ms.append((time.perf_counter() - started) * 1000)
     return {
-        f"a scrape with {what}, ms (median)": statistics.median(taken),
-        f"a scrape with {what}, ms (p95)": statistics.quantiles(taken, n=20)[-1],
+        f"a scrape with {label}, ms (median)": statistics.median(durations_ms),
+        f"a scrape with {label}, ms (p95)": statistics.quantiles(durations_ms, n=20)[-1],
     }

@@ -1,8 +1,4 @@
-"""Celery's configuration, and why: docs/why.md tells what was measured.
-
-In short: countdown polls are held by workers for up to half a minute, so the visibility timeout
-is far above that; a lost message is found again by the pulse long before.
-"""
+"""Celery's configuration. docs/why.md gives the measurements behind it."""
 
 from __future__ import annotations
 
@@ -11,8 +7,12 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from config.settings import Settings
+from voicequeue.storage.celery_queues import INTAKE, TASK_QUEUES, consumed_by
+from voicequeue.storage.keyspace import celery_root
 
 BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
+    # Above the longest countdown of a poll (tasks.poll_scheduler.COUNTDOWN_MAX_S), which a worker holds unacknowledged.
+    # A lost message does not wait for it: maintenance finds overdue jobs long before.
     "visibility_timeout": 180,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
@@ -24,39 +24,21 @@ BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     "retry_on_timeout": False,
 }
 
-#: One queue for each kind of work: POSTs, polls, and what other Celery clients send us.
-ROUTES: dict[str, dict[str, str]] = {
-    "*.submit": {"queue": "submit"},
-    "*.poll": {"queue": "poll"},
-    "voicequeue.enqueue": {"queue": "intake"},
-    "callback.deliver": {"queue": "callbacks"},
-    "song.archive": {"queue": "archive"},
-}
-
-#: What a worker consumes unless it is told otherwise. Neither callbacks nor the archive: they wait for other
-#: people's servers, and have processes of their own, lest polls wait behind them.
-QUEUES = ("submit", "poll", "intake")
-
-
-def celery_root(prefix: str) -> str:
-    """Return what every key and channel of Celery begins with, so that queues in one Redis have nothing in common.
-
-    kombu adds it to some commands one by one: tests/integration/processes/test_broker_keys.py watches what a new
-    version sends.
-    """
-    return f"{{{prefix}}}:celery:"
+#: The queues that a worker consumes when its command line names none (`-Q`).
+QUEUES = consumed_by("worker")
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
-    """What `app.conf` takes."""
+    """Return the values of `app.conf`."""
     return {
         "broker_url": settings.redis_url,
+        # kombu adds the prefix to some commands one by one: tests watch what a new version sends (test_broker_keys.py).
         "broker_transport_options": {**BROKER_TRANSPORT_OPTIONS, "global_keyprefix": celery_root(settings.prefix)},
-        # kombu's default accepts any certificate, the jobs' client none that is not valid.
+        # kombu's default accepts any certificate; the client of the jobs accepts valid ones only.
         "broker_use_ssl": {"ssl_cert_reqs": "required"} if settings.redis_url.startswith("rediss:") else False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # Celery's default gives up after 0.6 s, and the message is gone with it.
+        # Celery's default gives up after 0.6 s and loses the message.
         "task_publish_retry_policy": {
             "max_retries": 30,
             "interval_start": 0.5,
@@ -64,15 +46,14 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "interval_max": 3,
         },
         "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
-        "task_routes": ROUTES,
-        "task_default_queue": "intake",
+        "task_routes": {queue.task: {"queue": queue.name} for queue in TASK_QUEUES},
+        "task_default_queue": INTAKE,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_acks_on_timeout": True,
         "task_ignore_result": True,
-        # What a task does ends by itself, save for defects. A worker looks at its clock again when Redis is
-        # back: a limit shorter than the outage would then hit the child whatever it does, and with it
-        # answers that were paid for and are just being written.
+        # Tasks end by themselves, except for defects. A worker checks its clock again when Redis is back: a limit
+        # shorter than the outage would then kill the child while it stores responses that were paid for.
         "task_time_limit": 900,
         "task_serializer": "json",
         "accept_content": ["json"],
@@ -82,6 +63,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_disable_rate_limits": True,
         "worker_max_tasks_per_child": 10_000,
         "worker_send_task_events": True,
-        # Keeps what is no task of ours, where Celery would drop it and log all of it.
+        # Stores messages that are not for one of our tasks; Celery would drop them and log their content.
         "worker_consumer": "workers.consumer:Consumer",
     }

@@ -7,29 +7,29 @@ from config import flowerguard
 from config.flower import format_task, load
 from config.settings import settings
 
-__all__ = ["format_task"]  # by which Flower shows each task
+__all__ = ["format_task"]  # Flower formats each task with it
 
-# What the command line says goes before all that stands here.
-_chosen = load(**({"address": options.address} if getattr(options, "address", None) else {}))
+# The command line takes precedence over the settings.
+_configured = load(**({"address": options.address} if getattr(options, "address", None) else {}))
 
-# Messages that a worker does not acknowledge are for other workers: Flower may have no right to touch them.
+# Flower must not restore unacknowledged messages: it may have no permission for these keys.
 current_app.conf.broker_transport_options |= {"ack_emulation": False}
 
-address = _chosen.address
-port = _chosen.port
-basic_auth = _chosen.logins()
-url_prefix = _chosen.url_prefix.strip("/")
-read_only = _chosen.read_only
+address = _configured.address
+port = _configured.port
+basic_auth = _configured.logins()
+url_prefix = _configured.url_prefix.strip("/")
+read_only = _configured.read_only
 
-flowerguard.install(_chosen.names())
+flowerguard.install(_configured.names())
 
 persistent = True
-_history = _chosen.history(settings().prefix)
+_history = _configured.history(settings().prefix)
 _history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 db = str(_history)
-state_save_interval = _chosen.state_save_interval
-max_tasks = _chosen.max_tasks
-# Workers are named by their process: each one that was restarted leaves a name behind.
+state_save_interval = _configured.state_save_interval
+max_tasks = _configured.max_tasks
+# Worker names contain the process id: each restart leaves an offline name.
 purge_offline_workers = 3600
 
 tasks_columns = "name,args,state,retries,received,runtime,worker,uuid"

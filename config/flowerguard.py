@@ -1,7 +1,7 @@
-"""Flower as a browser may use it: no other site's page shows it, reads it or changes anything by it.
+"""Protection of Flower in browsers: pages of other sites cannot embed it, read it or change anything through it.
 
-Flower 2.2 checks none of this where it has no login, and has no setting for it; so its application is replaced by one
-that looks at each request first, whichever handler it is for.
+Flower 2.2 does not check this without a login and has no setting for it, so its application is replaced by one that
+checks each request before any handler.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tornado.web import OutputTransform, RequestHandler
 
 from voicequeue.auth import web_origins
 
-#: Headers of every answer. Flower's pages have scripts and styles of their own in them.
+#: The headers of every response. Flower's pages contain inline scripts and styles.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
@@ -28,15 +28,12 @@ HEADERS = {
 
 
 def install(hosts: frozenset[str] | None) -> None:
-    """Guard the Flower that this process is about to start.
-
-    It answers to local names and to these `hosts`; with None to any name.
-    """
+    """Protect the Flower that this process starts later. It answers to local names and to `hosts`; None: any name."""
     command.Flower = partial(Guarded, hosts=hosts)
 
 
 class Guarded(command.Flower):  # type: ignore[misc]
-    """Flower's application, which refuses what other sites' pages ask for."""
+    """Flower's application, which refuses requests from pages of other sites."""
 
     def __init__(self, *, hosts: frozenset[str] | None, **options: Any) -> None:
         super().__init__(**options)
@@ -45,13 +42,13 @@ class Guarded(command.Flower):  # type: ignore[misc]
 
     def find_handler(self, request: HTTPServerRequest, **more: Any) -> HTTPMessageDelegate:
         """Return the handler of this request, or the one that refuses it."""
-        why = self._unknown_host(request.headers.get("Host", "")) or web_origins.refusal(
+        reason = self._unknown_host(request.headers.get("Host", "")) or web_origins.refusal(
             request.method or "", request.headers
         )
         handler: HTTPMessageDelegate = (
             super().find_handler(request, **more)
-            if why is None
-            else self.get_handler_delegate(request, _Refused, {"why": why})
+            if reason is None
+            else self.get_handler_delegate(request, _RefusalHandler, {"reason": reason})
         )
         return handler
 
@@ -61,30 +58,30 @@ class Guarded(command.Flower):  # type: ignore[misc]
         return f"Host is {host[:100]!r}: Flower answers to names of this machine and to those in FLOWER_HOSTS"
 
 
-class _Refused(RequestHandler):
-    """Refuses a request, and says why."""
+class _RefusalHandler(RequestHandler):
+    """Answers 403 with the reason."""
 
-    def initialize(self, why: str) -> None:
-        """Take the reason, as Tornado passes it."""
-        self._why = why
+    def initialize(self, reason: str) -> None:
+        """Store the reason that Tornado passes."""
+        self._reason_text = reason
 
     def check_xsrf_cookie(self) -> None:
-        """Check nothing more."""
+        """Skip the check: the request is refused anyway."""
 
     def prepare(self) -> None:
-        """Answer."""
+        """Send the response."""
         self.set_status(403)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{self._why}\n")
+        self.finish(f"{self._reason_text}\n")
 
 
 class _Headers(OutputTransform):
-    """Puts the headers on an answer; removes those that open it to other sites, and the server's version."""
+    """Sets the headers of a response; removes those that open it to other sites, and the server's version."""
 
     def transform_first_chunk(
         self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
     ) -> tuple[int, HTTPHeaders, bytes]:
-        """Return the answer's beginning, changed."""
+        """Return the start of the response with changed headers."""
         for name in [name for name in headers if name == "Server" or name.startswith("Access-Control-")]:
             del headers[name]
         for name, value in HEADERS.items():

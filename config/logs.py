@@ -1,4 +1,4 @@
-"""How every process logs: one line an event, JSON where nobody looks on, and never a secret."""
+"""Logging of every process: one line per event, JSON unless on a terminal, never a secret."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from voicequeue.texts import json_text, shown
 
 HIDDEN = "(hidden)"
 
-#: A shorter secret is a test's: it may be part of any word.
+#: Shorter secrets are not redacted: they are test values, which may be part of any word.
 SECRET_MIN = 8
 
-#: No text of a line has more characters, whoever wrote it; a traceback may have more.
+#: The maximum number of characters of a text field, and of a traceback.
 TEXT_MAX = 2_000
 TRACEBACK_MAX = 50_000
 
-#: Fields that are never shown, whatever they hold.
+#: Fields whose values are never shown.
 _PRIVATE = re.compile(r"url|lyric|prompt|password|secret|authorization|api_?key", re.IGNORECASE)
 
-#: They say that Celery does its work; what becomes of jobs is said by us.
-CHATTY = ("celery.worker.strategy", "celery.app.trace", "kombu", "amqp", "urllib3", "botocore", "asyncio")
+#: Loggers whose routine messages are hidden unless the level is DEBUG; our own events report the progress of jobs.
+VERBOSE_LOGGERS = ("celery.worker.strategy", "celery.app.trace", "kombu", "amqp", "urllib3", "botocore", "asyncio")
 
-#: Servers that bring handlers of their own.
-GUESTS = ("uvicorn", "uvicorn.error", "celery", "celery.task", "celery.redirected")
+#: Loggers of libraries that install handlers of their own.
+LIBRARY_LOGGERS = ("uvicorn", "uvicorn.error", "celery", "celery.task", "celery.redirected")
 
-#: What our lines carry beside their text; what libraries attach to theirs (Celery: arguments of tasks) stays out.
+#: The extra fields that are logged. Fields that libraries attach (Celery: arguments of tasks) are not.
 FIELDS = (
     *("job", "batch", "stage", "attempt", "outcome", "reason", "duration", "task_id", "at"),
     *("callback", "type", "tries", "hint", "door", "message_id", "count"),
@@ -45,56 +45,56 @@ FIELDS = (
 Line = MutableMapping[str, Any]
 
 
-def configure(chosen: Settings) -> None:
-    """Let this process log to standard error as the settings say."""
+def configure(configured: Settings) -> None:
+    """Configure this process to log to standard error as the settings say."""
     handler = logging.StreamHandler()
-    in_json = chosen.log_format == "json" or (chosen.log_format == "auto" and not sys.stderr.isatty())
-    handler.setFormatter(formatter(chosen, in_json=in_json))
+    in_json = configured.log_format == "json" or (configured.log_format == "auto" and not sys.stderr.isatty())
+    handler.setFormatter(formatter(configured, in_json=in_json))
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(chosen.log_level)
-    for name in GUESTS:
-        guest = logging.getLogger(name)
-        guest.handlers, guest.propagate = [], True
-    logging.getLogger("uvicorn.access").disabled = True  # it shows queries; workers/gateway/requests_log.py does not
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.DEBUG if chosen.log_level == "DEBUG" else logging.WARNING)
+    root.setLevel(configured.log_level)
+    for name in LIBRARY_LOGGERS:
+        library = logging.getLogger(name)
+        library.handlers, library.propagate = [], True
+    logging.getLogger("uvicorn.access").disabled = True  # it shows query strings, workers/gateway does not
+    for name in VERBOSE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.DEBUG if configured.log_level == "DEBUG" else logging.WARNING)
     logging.captureWarnings(capture=True)
 
 
-def formatter(chosen: Settings, *, in_json: bool) -> ProcessorFormatter:
-    """What turns a record into a line."""
-    known: list[Processor] = [
+def formatter(configured: Settings, *, in_json: bool) -> ProcessorFormatter:
+    """Return the formatter that turns a record into a line."""
+    common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         ExtraAdder(allow=FIELDS),
-        _where_and_when,
-        _trace,
+        _add_time_and_process,
+        _add_trace,
     ]
-    in_colour = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    rendered: list[Processor] = [structlog.processors.JSONRenderer(json_text)] if in_json else [_on_one_line, in_colour]
+    colored = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    rendered: list[Processor] = [structlog.processors.JSONRenderer(json_text)] if in_json else [_escape, colored]
     last: list[Processor] = [
         ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
-        Redactor(chosen),
-        _bounded,
+        Redactor(configured),
+        _truncate,
         *rendered,
     ]
-    return ProcessorFormatter(foreign_pre_chain=known, processors=last)
+    return ProcessorFormatter(foreign_pre_chain=common, processors=last)
 
 
-def _bounded(_: Any, __: str, line: Line) -> Line:
-    """Cut what is too long: the last line of defence, as no line is as long as what somebody sent."""
+def _truncate(_: Any, __: str, line: Line) -> Line:
+    """Truncate long texts, the last safeguard against logging what a caller sent."""
     for name, value in line.items():
-        longest = TRACEBACK_MAX if name == "exception" else TEXT_MAX
-        if isinstance(value, str) and len(value) > longest:
-            line[name] = f"{value[:longest]}…"
+        max_length = TRACEBACK_MAX if name == "exception" else TEXT_MAX
+        if isinstance(value, str) and len(value) > max_length:
+            line[name] = f"{value[:max_length]}…"
     return line
 
 
-def _on_one_line(_: Any, __: str, line: Line) -> Line:
-    """Escape what a terminal would obey, and what would begin another line; those of a traceback are set in."""
+def _escape(_: Any, __: str, line: Line) -> Line:
+    """Escape control characters and line breaks; the lines of a traceback are indented."""
     for name, value in line.items():
         if name == "exception":
             line[name] = shown(str(value), keep="\n").replace("\n", "\n  ")
@@ -103,8 +103,8 @@ def _on_one_line(_: Any, __: str, line: Line) -> Line:
     return line
 
 
-def _where_and_when(_: Any, __: str, line: Line) -> Line:
-    """The process, and when it happened; of moves that is when they were made, not when they are told."""
+def _add_time_and_process(_: Any, __: str, line: Line) -> Line:
+    """Add the process id and the time of the event; for transitions, the time at which they were made."""
     record: logging.LogRecord = line["_record"]
     at = datetime.fromtimestamp(line.pop("at", record.created), UTC)
     line["timestamp"] = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -113,8 +113,8 @@ def _where_and_when(_: Any, __: str, line: Line) -> Line:
     return line
 
 
-def _trace(_: Any, __: str, line: Line) -> Line:
-    """Where traces are on, the one that this belongs to."""
+def _add_trace(_: Any, __: str, line: Line) -> Line:
+    """Add the ids of the current trace, if tracing is enabled."""
     if (trace := sys.modules.get("opentelemetry.trace")) is not None:
         context = trace.get_current_span().get_span_context()
         if context.is_valid:
@@ -123,14 +123,14 @@ def _trace(_: Any, __: str, line: Line) -> Line:
 
 
 class Redactor:
-    """The last line of defence: hides what the settings keep secret wherever it stands, and fields that never show."""
+    """Hides the values of secret settings in every field, and fields that are never shown; the last safeguard."""
 
-    def __init__(self, chosen: Settings) -> None:
-        found = sorted(set(_secrets(chosen)), key=len, reverse=True)
-        self._secrets = re.compile("|".join(map(re.escape, found))) if found else None
+    def __init__(self, configured: Settings) -> None:
+        secrets = sorted(set(_secrets(configured)), key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, secrets))) if secrets else None
 
     def __call__(self, _: Any, __: str, line: Line) -> Line:
-        """As structlog's processors are called."""
+        """Redact one line; the signature of structlog's processors."""
         for name, value in line.items():
             if _PRIVATE.search(name):
                 line[name] = HIDDEN
@@ -139,11 +139,11 @@ class Redactor:
         return line
 
 
-def _secrets(chosen: Settings) -> Iterator[str]:
-    whole = (chosen.musicapi_key, chosen.secret, chosen.archive)
-    texts = [each.get_secret_value() for each in whole] + chosen.callback_secret.get_secret_value().split()
-    for url in (chosen.redis_url, chosen.archive.get_secret_value()):
+def _secrets(configured: Settings) -> Iterator[str]:
+    secrets = (configured.musicapi_key, configured.secret, configured.archive)
+    texts = [secret.get_secret_value() for secret in secrets] + configured.callback_secret.get_secret_value().split()
+    for url in (configured.redis_url, configured.archive.get_secret_value()):
         password = urlsplit(url).password or ""
         texts += [password, unquote(password)]
-    plain_folder = chosen.archive.get_secret_value()
+    plain_folder = configured.archive.get_secret_value()
     return (text for text in texts if len(text) >= SECRET_MIN and (text != plain_folder or "@" in text))

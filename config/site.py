@@ -1,6 +1,6 @@
-"""What the documentation site (mkdocs.yml) needs besides pages: the changelog as one, and links that leave `docs/`.
+"""Hooks of the documentation site (mkdocs.yml): the changelog as a page, and links that leave `docs/`.
 
-On the code host such links lead to files. On the site there are no such files, so their names are told instead.
+On the code host such links lead to files. The site does not contain these files, so their names are shown instead.
 """
 
 from __future__ import annotations
@@ -20,28 +20,27 @@ _LINK = re.compile(r"(?<!!)\[(?P<text>[^\[\]]+)\]\((?P<target>\.\.?/[^)\s]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
-    """The changelog stands beside the other pages."""
-    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
-    files.append(File.generated(config, "changelog.md", content=changes))
+    """Add the changelog to the pages."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    files.append(File.generated(config, "changelog.md", content=changelog))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """The page with the names of files where it links to what is outside of `docs/`. Raises PluginError if one is not
-    there."""
+    """Replace links that leave `docs/` with file names. Raises PluginError if a file does not exist."""
     return named(markdown, page.file.src_uri)
 
 
 def named(markdown: str, source: str) -> str:
-    """The same for the text of the page `source`, a path below `docs/`."""
+    """Replace such links in the text of the page `source`, a path below `docs/`. Raises PluginError."""
 
-    def name(found: re.Match[str]) -> str:
-        path = normpath(join("docs", dirname(source), found["target"]))
+    def replace(link: re.Match[str]) -> str:
+        path = normpath(join("docs", dirname(source), link["target"]))
         if path.startswith("docs/"):
-            return found[0]
+            return link[0]
         if not (ROOT / path).exists():
-            raise PluginError(f"{source} links to {found['target']}, which is not there")
-        text = found["text"].strip("`")
-        return f"`{path}`" if path.endswith(text) else f"{found['text']} (`{path}`)"
+            raise PluginError(f"{source} links to {link['target']}, which does not exist")
+        text = link["text"].strip("`")
+        return f"`{path}`" if path.endswith(text) else f"{link['text']} (`{path}`)"
 
-    return _LINK.sub(name, markdown)
+    return _LINK.sub(replace, markdown)

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, where its standard environment variables ask for them; else nothing of it is even loaded."""
+"""OpenTelemetry traces, if its standard environment variables enable them; otherwise its modules are not loaded."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Any
 
 log = logging.getLogger("voicequeue")
 
-#: Asked for all the time, and about no job.
-_ROUTINE = "healthz,readyz,metrics"
+#: Paths that are not traced: frequent requests that concern no job.
+_UNTRACED_PATHS = "healthz,readyz,metrics"
 
-#: What instrumentation notes of a request's address; queries may hold a webhook's token.
-_ADDRESSES = ("http.url", "http.target", "url.full", "url.query")
+#: The attributes with a request's address, whose query may contain a webhook's token.
+_ADDRESS_ATTRIBUTES = ("http.url", "http.target", "url.full", "url.query")
 
 
 def is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether somebody is told of traces, and did not switch them off."""
+    """Return whether an exporter is configured and tracing is not disabled."""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
         return False
-    named = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
-    return any(environment.get(name) for name in named)
+    variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
+    return any(environment.get(name) for name in variables)
 
 
 def start(process: str) -> bool:
-    """Send this process's traces as `voicequeue-<process>`; whether they are. After a fork, in the child."""
+    """Export the traces of this process as `voicequeue-<process>`; return whether it does. Call it after a fork, in
+    the child."""
     if not is_wanted():
         return False
     try:
         _start(process)
     except ImportError as error:
-        log.warning("no traces: %s is not installed (the extra `otel`)", error.name)
+        log.warning("traces are disabled: %s is not installed (extra `otel`)", error.name)
         return False
     return True
 
@@ -51,7 +52,7 @@ def _start(process: str) -> None:
 
 
 def of_tasks(process: str) -> None:
-    """Trace Celery's tasks in this process."""
+    """Trace the Celery tasks of this process."""
     if start(process):
         from opentelemetry.instrumentation.celery import CeleryInstrumentor  # noqa: PLC0415
 
@@ -59,21 +60,21 @@ def of_tasks(process: str) -> None:
 
 
 def of_requests(app: Any) -> None:
-    """Trace the requests that a FastAPI app answers."""
+    """Trace the requests to a FastAPI app."""
     if start("gateway"):
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415
 
-        FastAPIInstrumentor.instrument_app(app, excluded_urls=_ROUTINE, server_request_hook=_without_query)
+        FastAPIInstrumentor.instrument_app(app, excluded_urls=_UNTRACED_PATHS, server_request_hook=_without_query)
 
 
 def _without_query(span: Any, scope: Mapping[str, Any]) -> None:
-    for name in _ADDRESSES:
+    for name in _ADDRESS_ATTRIBUTES:
         if name in span.attributes:
             span.set_attribute(name, scope["path"])
 
 
 def spans() -> Callable[..., AbstractContextManager[None]]:
-    """What a piece of work about a job is done within: a span where traces are on, else nothing."""
+    """Return the context manager for work on a job: a span if tracing is enabled, else one that does nothing."""
     return _span if is_wanted() else _nothing
 
 
@@ -82,9 +83,9 @@ def _nothing(*_: str, **__: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _span(name: str, **about: str) -> Iterator[None]:
+def _span(name: str, **attributes: str) -> Iterator[None]:
     from opentelemetry import trace  # noqa: PLC0415
 
-    attributes = {f"voicequeue.{of}": value for of, value in about.items()}
-    with trace.get_tracer("voicequeue").start_as_current_span(name, attributes=attributes):
+    named = {f"voicequeue.{key}": value for key, value in attributes.items()}
+    with trace.get_tracer("voicequeue").start_as_current_span(name, attributes=named):
         yield

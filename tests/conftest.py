@@ -22,7 +22,7 @@ from tests.support.browser import started
 from voicequeue import Limits, VoiceQueue
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import Store
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 _numbers = itertools.count()
 

@@ -1,1 +1,1 @@
-"""The processes: the Celery app and its pulse, and the one-machine stack."""
+"""The processes: the Celery app, its background threads, the gateway and the one-machine stack."""

@@ -1,4 +1,4 @@
-"""The Celery app: `celery -A workers.app worker` works as it is, on all queues but `callbacks` and `archive`."""
+"""The Celery app. `celery -A workers.app worker` consumes all queues except `callbacks` and `archive`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ app.steps["worker"].update({LifelineStep, DispatcherStep, CallbackStep, ArchiveS
 lifeline.install(last_words)
 register(app, services, callback_services, archive_services)
 setup_logging.connect(lambda **_: logs.configure(settings()), weak=False)
-# What stood before the work began is never collected: looking at it would cost each time, and in a child its own copy.
+# Objects created at startup are exempt from garbage collection: scanning them would cost time, and copy their memory
+# pages in each child.
 worker_ready.connect(lambda **_: gc.freeze(), weak=False)
 worker_process_init.connect(lambda **_: gc.freeze(), weak=False)
 worker_process_init.connect(lambda **_: tracing.of_tasks("worker"), weak=False)

@@ -16,6 +16,7 @@ from celery import Celery
 from config.settings import settings
 from tasks.archive.task import ArchiveServices, sweep
 from tasks.celery_tasks import ARCHIVE
+from voicequeue.storage.celery_queues import consumed_by
 from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
 from workers.dependencies import build_archive
 from workers.process_info import facts
@@ -43,7 +44,7 @@ def archive_dispatcher(
 class ArchiveStep(BackgroundStep):
     """Runs the dispatcher in a thread of each worker that consumes the queue `archive`."""
 
-    queues = frozenset({"archive"})
+    queues = frozenset(consumed_by("archive"))
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one dispatcher is enough
         """Build the dispatcher; None without an archive. Raises Unusable."""

@@ -15,6 +15,7 @@ from celery import Celery
 from config.settings import settings
 from tasks.callbacks.delivery import CallbackServices
 from tasks.celery_tasks import DELIVER
+from voicequeue.storage.celery_queues import consumed_by
 from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
 from workers.dependencies import build_callbacks, callback_secrets
 from workers.process_info import facts
@@ -45,7 +46,7 @@ def callback_dispatcher(
 class CallbackStep(BackgroundStep):
     """Runs the dispatcher in a thread of each worker that consumes the queue `callbacks`."""
 
-    queues = frozenset({"callbacks"})
+    queues = frozenset(consumed_by("callbacks"))
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one dispatcher is enough
         """Build the dispatcher."""

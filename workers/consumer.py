@@ -1,9 +1,10 @@
-"""Celery's consumer, for queues into which other programs write, and for workers that do much.
+"""Celery's consumer, adapted to queues that other programs write to and to workers with many tasks.
 
-Celery drops what is no task of its own, and logs all that was in it. Here it is kept among the
-rejected messages with the reason, and the log has its name and id alone. Other programs reach one task, and no other.
+Celery drops messages for unknown tasks and logs their whole content. This consumer stores them with the reason as
+rejected messages, and logs only the task name and id. Other programs can call one task only.
 
-Celery tells Flower of its tasks at each turn of its loop, a few events at once; here twice a second, all of them.
+Celery sends task events to Flower at each turn of its loop, a few at once; this consumer sends all of them twice a
+second.
 """
 
 from __future__ import annotations
@@ -22,127 +23,126 @@ from redis.exceptions import RedisError, ResponseError
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
 from tasks.enqueue import ENQUEUE, only_argument
 from voicequeue.errors import DISCREET_MAX, InvalidJob, Problem
+from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
 from voicequeue.storage.connection.retry import no_later_than
 from voicequeue.storage.rejected_messages import RejectedMessage
 from workers.clock import WAIT_S, event_loop_time, timer_time
 from workers.dependencies import services
 from workers.held_messages import Waiting
-from workers.message_decoding import FOREIGN, TASK_QUEUES
 from workers.message_validation import JSON, fault, instant, name_and_id
 
 log = logging.getLogger("voicequeue.consumer")
 
-#: A message that waits for longer (seconds) would be delivered again, and wait twice.
+#: The longest time ahead of an `eta`, in seconds: a message held for longer would be delivered again.
 ETA_MAX_S = float(BROKER_TRANSPORT_OPTIONS["visibility_timeout"])
 
-#: After so many seconds the event loop tries to note the message again.
-AGAIN_S = 2.0
+#: Seconds until another attempt to store a rejected message.
+RETRY_DELAY_S = 2.0
 
-
-#: How long (seconds) what tasks do may wait until it is told with what others do.
-TOLD_AFTER_S = 0.5
+#: Seconds for which task events are collected before they are sent together.
+EVENTS_DELAY_S = 0.5
 
 
 class Consumer(CeleryConsumer):
-    """Looks at each message before Celery does, and tells of many tasks at once."""
+    """Validates each message before Celery does, and sends task events in groups."""
 
     hub: Any
     timer: Any
     strategies: Any
     connection_errors: Any
-    _will_tell = False
+    _is_flush_scheduled = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Gossip would carry out tasks that a publication names, and Mingle would forget messages by others' lists.
+        # Gossip would run tasks that a broadcast names, and Mingle would revoke messages that other workers list.
         super().__init__(*args, **{**kwargs, "without_gossip": True, "without_mingle": True})
-        self._waiting = Waiting()
+        self._delayed = Waiting()
 
     def start(self) -> None:
-        """Work until the end. An error that a key of a wrong type causes is logged with that key and its cure."""
+        """Consume until the worker stops. If a key of a wrong type causes an error, log that key and the remedy."""
         try:
             super().start()
         except ResponseError as error:
             if "WRONGTYPE" in str(error):
-                for wrong in services().store.wrong_types(tuple(TASK_QUEUES)):
-                    log.critical("%s; %s", wrong, wrong.cure)
+                for wrong_type in services().store.wrong_types(QUEUE_NAMES):
+                    log.critical("%s; %s", wrong_type, wrong_type.cure)
             raise
 
     def on_close(self) -> None:
-        """Forget what waits for its `eta`: it is delivered again."""
+        """Forget messages that wait for their `eta`: Redis delivers them again."""
         super().on_close()
-        self._waiting = Waiting()
+        self._delayed = Waiting()
 
     def update_strategies(self) -> None:
-        """Prepare what takes the messages of each task but Celery's own. An `eta` is the queue's time."""
+        """Prepare the handlers of our tasks; Celery's own tasks have none. An `eta` is a time of the queue's clock."""
         super().update_strategies()
-        ours = {name: take for name, take in self.strategies.items() if not name.startswith("celery.")}
-        self.strategies = {name: partial(take, to_timestamp=timer_time) for name, take in ours.items()}
+        ours = {name: handler for name, handler in self.strategies.items() if not name.startswith("celery.")}
+        self.strategies = {name: partial(handler, to_timestamp=timer_time) for name, handler in ours.items()}
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # Celery has no types
-        """There is something to tell."""
-        if self.hub and not self._will_tell:
-            self._will_tell = True
-            self.hub.call_later(TOLD_AFTER_S, self._flush_events)
+        """Schedule the sending of buffered events."""
+        if self.hub and not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            self.hub.call_later(EVENTS_DELAY_S, self._flush_events)
 
     def _flush_events(self) -> None:
-        self._will_tell = False
+        self._is_flush_scheduled = False
         super()._flush_events()  # type: ignore[misc]
 
     def shutdown(self) -> None:
-        """End, when what there is to tell was told."""
+        """Send the buffered events and stop."""
         self._flush_events()
         super().shutdown()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """What is called with each message."""
-        take = super().create_task_handler(*args, **kwargs)
+        """Return the function that is called with each message."""
+        handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> None:
-            if reason := self._fault(message):
+            if reason := self._validation_error(message):
                 self.refuse(message, reason)
             else:
-                take(message)
+                handle(message)
 
         return on_task_received
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002  Celery's signature
-        """Celery cannot make a request of it."""
-        self.refuse(message, "its headers or options cannot be used")
+        """Reject a message from which Celery cannot build a request."""
+        self.refuse(message, "its headers or options are not usable")
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """kombu cannot open it: a compression that is not there, for instance."""
+        """Reject a message that kombu cannot decode, for example because of an unknown compression."""
         self.refuse(message, f"the body cannot be decoded: {type(exc).__name__}")
 
-    def _fault(self, message: Any) -> str | InvalidJob:
+    def _validation_error(self, message: Any) -> str | InvalidJob:
         payload = message.payload if message.content_type == JSON else None
         task, now = message.headers.get("task"), event_loop_time()
         reason = fault(
             message.headers,
             message.content_type,
             payload,
-            known=(ENQUEUE,) if message.delivery_info["routing_key"] == FOREIGN else self.strategies,
+            known=(ENQUEUE,) if message.delivery_info["routing_key"] == INTAKE else self.strategies,
             now=now,
             eta_max_s=ETA_MAX_S if task == ENQUEUE else math.inf,
         )
-        found = reason or fault_of_arguments(task, payload)
-        return found or (self._fault_of_wait(message, now) if task == ENQUEUE else "")
+        error = reason or fault_of_arguments(task, payload)
+        return error or (self._delay_error(message, now) if task == ENQUEUE else "")
 
-    def _fault_of_wait(self, message: Any, now: float) -> str:
-        """Count a message that waits for its `eta`, unless this worker holds too many; say so then."""
+    def _delay_error(self, message: Any, now: float) -> str:
+        """Count a message that waits for its `eta`; return an error if this worker holds too many already."""
         at = instant(message.headers.get("eta"))
-        if at is None or self._waiting.add(at.timestamp(), len(message.body), now=now):
+        if at is None or self._delayed.add(at.timestamp(), len(message.body), now=now):
             return ""
-        return "eta: too many messages wait for theirs; send it later, or without eta and countdown"
+        return "eta: too many delayed messages are waiting; send the message later, or without eta and countdown"
 
     def refuse(self, message: Any, reason: str | InvalidJob) -> None:
-        """Keep the message among the rejected ones with all of the reason; only then does it leave its queue."""
+        """Store the message with the full reason as rejected; remove it from its queue only after that."""
         try:
             with no_later_than(time.monotonic() + WAIT_S):
                 rejected = _rejected(message, str(reason))
                 services().store.rejects.add(rejected)
         except RedisError as error:
-            log.warning("a message cannot be noted as rejected yet: %s", type(error).__name__)
-            self.timer.call_after(AGAIN_S, self.refuse, (message, reason))
+            log.warning("a rejected message cannot be stored yet: %s", type(error).__name__)
+            self.timer.call_after(RETRY_DELAY_S, self.refuse, (message, reason))
             return
         logged = reason.discreet() if isinstance(reason, InvalidJob) else reason[:DISCREET_MAX]
         log.warning("rejected message %r to task %r: %s", rejected.message_id[:60], rejected.task[:60], logged)
@@ -151,23 +151,23 @@ class Consumer(CeleryConsumer):
 
 
 def fault_of_arguments(task: str, payload: Any) -> InvalidJob | None:
-    """Return what Celery cannot call the task with: names of the sender's, such as `self`, or what are no ids."""
-    args, named = payload[:2]
+    """Return the error in the arguments of a task, such as a keyword `self` or ids that are not text; else None."""
+    args, kwargs = payload[:2]
     if task == ENQUEUE:
         try:
-            only_argument(args, named)
+            only_argument(args, kwargs)
         except InvalidJob as error:
             return error
         return None
-    are_ids = len(args) == 1 and isinstance(args[0], list) and all(isinstance(each, str) for each in args[0])
-    return None if are_ids and not named else InvalidJob([Problem("", "the only argument must be a list of ids")])
+    are_ids = len(args) == 1 and isinstance(args[0], list) and all(isinstance(item, str) for item in args[0])
+    return None if are_ids and not kwargs else InvalidJob([Problem("", "the only argument must be a list of ids")])
 
 
 def _rejected(message: Any, reason: str) -> RejectedMessage:
-    """What is kept of it: of the job, what can be read."""
+    """Return the record of a rejected message, with as much of the job as can be read."""
     try:
         payload: Any = message.payload
-    except Exception:  # it is why the message is rejected
+    except Exception:  # the reason for the rejection
         payload = None
     name, message_id = name_and_id(message.headers, payload)
     return RejectedMessage(event_loop_time(), message_id, name, reason, message.body if payload is None else payload)

@@ -1,4 +1,4 @@
-"""Builds what the steps work with from the settings, once in each process."""
+"""Builds the services of the tasks from the settings, once per process."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from voicequeue.storage.job_store import Store
 from voicequeue.storage.monitoring.metrics import Tally
 from workers.lifeline import lifeline
 
-#: How long (seconds) each call keeps trying while Redis is away: a task id that was paid for must not
-#: be dropped. Threads outlive the time limit of their task; only what else they could do waits.
+#: Seconds for which each call retries while Redis is unavailable: a task id that was paid for must not be lost.
+#: Threads outlive the time limit of their task; only further work waits.
 STORE_WAIT_S = 600.0
 
-#: Callbacks on their way at once, in one process.
+#: The number of callbacks that one process sends at once.
 CALLBACK_THREADS = 32
 
 
 def services() -> Services:
-    """This process's services. A forked child builds its own: sockets and threads are not shared."""
+    """Return the services of this process. A forked child builds its own: sockets and threads are not shared."""
     return _services_of(os.getpid())
 
 
@@ -49,7 +49,7 @@ def _services_of(pid: int) -> Services:  # noqa: ARG001  the key of the cache
 
 
 def callback_services() -> CallbackServices:
-    """What this process delivers callbacks with."""
+    """Return the callback services of this process."""
     return _callback_services_of(os.getpid())
 
 
@@ -59,7 +59,7 @@ def _callback_services_of(pid: int) -> CallbackServices:  # noqa: ARG001  the ke
 
 
 def archive_services() -> ArchiveServices:
-    """What this process archives with. Raises Unusable."""
+    """Return the archive services of this process. Raises Unusable."""
     return _archive_services_of(os.getpid())
 
 
@@ -69,121 +69,121 @@ def _archive_services_of(pid: int) -> ArchiveServices:  # noqa: ARG001  the key 
 
 
 def last_words(**_: object) -> None:
-    """What this process has counted and not told yet, before it ends; as Celery's signals call it."""
+    """Write this process's remaining metrics to Redis before it exits; a handler of Celery's signals."""
     if _services_of.cache_info().currsize:
         services().store.tally.flush()
     if _callback_services_of.cache_info().currsize:
         callback_services().tally.flush()
 
 
-def build(chosen: Settings) -> Services:
-    """Services as the settings say."""
+def build(configured: Settings) -> Services:
+    """Build the services of the tasks from the settings."""
     store = Store(
-        connect(chosen.redis_url, wait_s=STORE_WAIT_S),
-        chosen.prefix,
-        limits=limits(chosen),
-        reuse=chosen.reuse,
-        archives=bool(chosen.archive.get_secret_value()),
+        connect(configured.redis_url, wait_s=STORE_WAIT_S),
+        configured.prefix,
+        limits=limits(configured),
+        reuse=configured.reuse,
+        archives=bool(configured.archive.get_secret_value()),
     )
     return Services(
         store=store,
         upstream=MusicApi(
-            chosen.musicapi_base_url,
-            chosen.musicapi_key.get_secret_value(),
-            connect_s=chosen.connect_timeout_s,
-            answer_s=chosen.answer_timeout_s,
-            connections=chosen.http_threads,
-            heard=partial(_tell, store.tally),
+            configured.musicapi_base_url,
+            configured.musicapi_key.get_secret_value(),
+            connect_s=configured.connect_timeout_s,
+            answer_s=configured.answer_timeout_s,
+            connections=configured.http_threads,
+            heard=partial(_count_request, store.tally),
         ),
         clock=store.clock,
-        plan=PollPlan(chosen.poll_min_s, chosen.poll_max_s),
-        patience=_patience(chosen),
-        chunk=chosen.chunk,
-        webhooks=webhooks(chosen),
+        plan=PollPlan(configured.poll_min_s, configured.poll_max_s),
+        patience=_patience(configured),
+        chunk=configured.chunk,
+        webhooks=webhooks(configured),
         span=tracing.spans(),
-        deadlines={Stage.VOICE: chosen.voice_deadline_s, Stage.MUSIC: chosen.music_deadline_s},
+        deadlines={Stage.VOICE: configured.voice_deadline_s, Stage.MUSIC: configured.music_deadline_s},
     )
 
 
-def _tell(tally: Tally, operation: str, outcome: str, seconds: float) -> None:
+def _count_request(tally: Tally, operation: str, outcome: str, seconds: float) -> None:
     tally.count("call", operation, outcome)
     tally.measure("call", operation, seconds)
 
 
-def build_callbacks(chosen: Settings) -> CallbackServices:
-    """What callbacks are delivered with, as the settings say."""
-    store = Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix)
+def build_callbacks(configured: Settings) -> CallbackServices:
+    """Build the callback services from the settings."""
+    store = Store(connect(configured.redis_url, wait_s=STORE_WAIT_S), configured.prefix)
     return CallbackServices(
         callbacks=store.callbacks,
         clock=store.clock,
         pulses=store.pulses["callbacks"],
         tally=store.tally,
         sender=Sender(
-            callback_secrets(chosen),
-            allowed=Allowed.of(chosen.callback_allow, setting="VOICEQUEUE_CALLBACK_ALLOW"),
-            times=Times(chosen.callback_connect_s, chosen.callback_answer_s),
+            callback_secrets(configured),
+            allowed=Allowed.of(configured.callback_allow, setting="VOICEQUEUE_CALLBACK_ALLOW"),
+            times=Times(configured.callback_connect_s, configured.callback_answer_s),
         ),
-        hosts=Hosts(rest_s=chosen.callback_rest_s),
+        hosts=Hosts(rest_s=configured.callback_rest_s),
         threads=ThreadPoolExecutor(CALLBACK_THREADS, thread_name_prefix="callback"),
         patience=CallbackPatience(
-            chosen.callback_first_s,
-            chosen.callback_max_s,
-            chosen.callback_for_s,
-            # A try begins within `lane_s` of its claim, and is over within one `answer_s`: the rest is for pauses.
-            lease_s=4 * chosen.callback_answer_s,
-            lane_s=chosen.callback_answer_s,
+            configured.callback_first_s,
+            configured.callback_max_s,
+            configured.callback_for_s,
+            # An attempt starts within `lane_s` of its claim and takes at most `answer_s`; the rest is a margin.
+            lease_s=4 * configured.callback_answer_s,
+            lane_s=configured.callback_answer_s,
         ),
     )
 
 
-def build_archive(chosen: Settings) -> ArchiveServices:
-    """What songs are archived with, as the settings say. Raises Unusable."""
-    store = Store(connect(chosen.redis_url, wait_s=STORE_WAIT_S), chosen.prefix)
+def build_archive(configured: Settings) -> ArchiveServices:
+    """Build the archive services from the settings. Raises Unusable."""
+    store = Store(connect(configured.redis_url, wait_s=STORE_WAIT_S), configured.prefix)
     return ArchiveServices(
         archive=store.archive,
         clock=store.clock,
         pulses=store.pulses["archive"],
         fetcher=Fetcher(
-            allowed=Allowed.of(chosen.audio_allow, setting="VOICEQUEUE_AUDIO_ALLOW"),
+            allowed=Allowed.of(configured.audio_allow, setting="VOICEQUEUE_AUDIO_ALLOW"),
             bounds=Bounds(
-                chosen.archive_max_bytes,
-                chosen.archive_file_s,
-                chosen.archive_connect_s,
-                chosen.archive_silent_s,
-                chosen.archive_slowest,
+                configured.archive_max_bytes,
+                configured.archive_file_s,
+                configured.archive_connect_s,
+                configured.archive_silent_s,
+                configured.archive_slowest,
             ),
         ),
-        shelf=Shelf.at(chosen.archive.get_secret_value()),
+        shelf=Shelf.at(configured.archive.get_secret_value()),
         patience=ArchivePatience(
-            chosen.archive_first_s, chosen.archive_max_s, chosen.archive_for_s, chosen.archive_lease_s
+            configured.archive_first_s, configured.archive_max_s, configured.archive_for_s, configured.archive_lease_s
         ),
     )
 
 
-def callback_secrets(chosen: Settings) -> list[str]:
-    """What callbacks are signed with; nothing where no secret is set."""
-    if own := chosen.callback_secret.get_secret_value().split():
-        return own
-    common = chosen.secret.get_secret_value()
-    return [signatures.callback_secret(common)] if common else []
+def callback_secrets(configured: Settings) -> list[str]:
+    """Return the root secrets that sign callbacks; empty if no secret is set."""
+    if secrets := configured.callback_secret.get_secret_value().split():
+        return secrets
+    shared_secret = configured.secret.get_secret_value()
+    return [signatures.callback_secret(shared_secret)] if shared_secret else []
 
 
-def webhooks(chosen: Settings) -> Webhooks | None:
-    """How upstream reaches us, if it can."""
-    return Webhooks(chosen.public_url, chosen.secret.get_secret_value()) if chosen.public_url else None
+def webhooks(configured: Settings) -> Webhooks | None:
+    """Return the builder of webhook URLs; None without a public URL."""
+    return Webhooks(configured.public_url, configured.secret.get_secret_value()) if configured.public_url else None
 
 
-def limits(chosen: Settings) -> Limits:
-    """How much is charged at most."""
-    return Limits(chosen.max_in_flight, chosen.first_in_flight, chosen.submit_rate, chosen.credit_floor)
+def limits(configured: Settings) -> Limits:
+    """Return the configured limits of submission."""
+    return Limits(configured.max_in_flight, configured.first_in_flight, configured.submit_rate, configured.credit_floor)
 
 
-def _patience(chosen: Settings) -> Patience:
+def _patience(configured: Settings) -> Patience:
     return Patience(
-        charge_s=chosen.charge_lease_s,
-        poll_s=chosen.charge_lease_s,
-        stale_s=chosen.stale_s,
-        late_s=chosen.late_s,
-        cooldown_s=chosen.cooldown_s,
-        account_s=chosen.credits_every_s,
+        charge_s=configured.charge_lease_s,
+        poll_s=configured.charge_lease_s,
+        stale_s=configured.stale_s,
+        late_s=configured.late_s,
+        cooldown_s=configured.cooldown_s,
+        account_s=configured.credits_every_s,
     )

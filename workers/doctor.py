@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from config import flower
-from config.settings import BadSettings, Settings, load, setting_names
+from config import flower, reference
+from config.settings import BadSettings, Settings, load
 from tasks.archive.storage import Shelf, Unusable
 from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
 from voicequeue.auth import signatures, web_origins
@@ -31,13 +31,6 @@ TIMEOUT_S = 5.0
 
 #: The id of a job that does not exist: a gateway that accepts the signature answers that it has no such job.
 NO_JOB = "doctor"
-
-#: The settings that only the command line and the one-machine stack read.
-_LOCAL = {"VOICEQUEUE_WAIT_FOR_REDIS_S", "VOICEQUEUE_HOME", "VOICEQUEUE_DEMO_S", "VOICEQUEUE_URL", "VOICEQUEUE_KEY"}
-_AUDIO = (
-    *("ALLOW", "MAX_MB", "MAX_S", "CONNECT_S", "ANSWER_S", "WHOLE_S"),
-    *("LEAST_KB_S", "SLOW_S", "AGAIN_S", "AT_ONCE", "PER_HOST"),
-)
 
 
 def results() -> Iterator[CheckResult]:
@@ -63,9 +56,8 @@ def here() -> Heard:
 
 
 def known_settings() -> frozenset[str]:
-    """Return the names of all settings. A test compares them with the documentation."""
-    audio = {f"VOICEQUEUE_AUDIO_{name}" for name in _AUDIO}
-    return setting_names() | _LOCAL | audio
+    """Return the names of all settings that a process of the queue reads."""
+    return frozenset(row.name for row in reference.rows())
 
 
 def _unknown_names(environment: Mapping[str, str]) -> Iterator[CheckResult]:

@@ -1,32 +1,32 @@
-"""How much a worker holds for other programs: messages that wait for their `eta`."""
+"""The limit on messages that a worker holds for other programs until their `eta`."""
 
 from __future__ import annotations
 
 from heapq import heappop, heappush
 
-#: Bytes of such messages in one worker; about 5,000 ordinary ones.
+#: Bytes of such messages per worker: about 5,000 of the usual size.
 WAITING_MAX = 64_000_000
 
-#: What Celery keeps of each beside its body (bytes): 9,000 that waited were seen to take 80 MB.
+#: Bytes that Celery needs per message besides its body: 9,000 delayed messages took 80 MB.
 OVERHEAD = 10_000
 
 
 class Waiting:
-    """Messages that wait, by when they end to; all times are the queue's."""
+    """The messages that wait, ordered by their `eta`. All times are times of the queue's clock."""
 
     def __init__(self) -> None:
-        self._ends: list[tuple[float, int]] = []
-        self._held = 0
+        self._by_eta: list[tuple[float, int]] = []
+        self._total_bytes = 0
 
     def add(self, until: float, size: int, *, now: float) -> bool:
-        """Count one that waits until then. Return False, and do not count it, where there are too many."""
-        while self._ends and self._ends[0][0] <= now:
-            self._held -= heappop(self._ends)[1]
+        """Count a message of `size` bytes that waits until then. Return False, and count nothing, beyond the limit."""
+        while self._by_eta and self._by_eta[0][0] <= now:
+            self._total_bytes -= heappop(self._by_eta)[1]
         if until <= now:
             return True
         cost = size + OVERHEAD
-        if self._held + cost > WAITING_MAX:
+        if self._total_bytes + cost > WAITING_MAX:
             return False
-        heappush(self._ends, (until, cost))
-        self._held += cost
+        heappush(self._by_eta, (until, cost))
+        self._total_bytes += cost
         return True

@@ -1,7 +1,7 @@
-"""Open what lies in a queue: whatever the bytes are, make an envelope of them that kombu and Celery can carry.
+"""Decode messages of a queue: turn any bytes into an envelope that kombu and Celery can carry.
 
-Pure. kombu opens messages without looking, and what it cannot open ends the worker. What is wrong with the task in an
-envelope is judged in workers/message_validation.py.
+Pure. kombu decodes messages without validation, and a message that it cannot decode ends the worker. The task in an
+envelope is validated by workers/message_validation.py.
 """
 
 from __future__ import annotations
@@ -17,50 +17,45 @@ from uuid import uuid4
 
 from kombu.utils.json import loads as kombu_loads
 
-from config.celeryconfig import ROUTES
+from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
 from workers.message_validation import JSON, UNREADABLE, instant
 
-#: The queue into which other programs write.
-FOREIGN = "intake"
-
-#: The queues of tasks. There are others, of remote control.
-TASK_QUEUES = frozenset(route["queue"] for route in ROUTES.values())
-
-#: Texts that a message keeps in its headers, and those that only the workers' own messages keep: Flower shows them,
-#: and traces go on by them.
+#: The text headers that a message keeps, and those that only the workers' own messages keep: Flower shows them, and
+#: traces are continued by them.
 KEPT = ("task", "id")
 KEPT_OWN = (*KEPT, "root_id", "parent_id", "argsrepr", "kwargsrepr", "traceparent", "tracestate", "baggage")
 
-#: Far more tries than a job has.
+#: Far more retries than any job has.
 RETRIES_MAX = 1_000_000
 
-#: The largest message to a task (bytes), and what is shown of one that is larger or cannot be read.
+#: The maximum size of a message to a task, and of the excerpt of a message that is larger or unreadable (bytes).
 ENVELOPE_MAX = 2_000_000
 EXCERPT_MAX = 64_000
 
-#: Far below what Python's JSON can read and write: a message is read and written more than once.
+#: Maximum nesting of JSON, far below what Python can read and write: a message is read and written more than once.
 DEPTH_MAX = 50
 
 _REASON_MAX = 300
 
 
 class UnsoundError(Exception):
-    """What is wrong with an envelope, in words for its sender."""
+    """An envelope is invalid; the text says what is wrong, for its sender."""
 
 
 def sound(message: Any, queue: str) -> dict[str, Any]:
-    """Return an envelope that can be delivered and put back, for any bytes, or for the JSON value that they were.
+    """Return an envelope that can be delivered and requeued, for any bytes or for the JSON value decoded from them.
 
-    It has a delivery tag of its own: of two messages with the same tag, kombu would lose one. It belongs to the queue
-    that it came from, whatever it says: kombu would put it back where a sender without `global_keyprefix` says.
+    It gets a new delivery tag: of two messages with the same tag, kombu would lose one. It is addressed to the queue
+    that it was read from, not to the one that it names: kombu would requeue it to the queue that a sender without
+    `global_keyprefix` names.
     """
     try:
         envelope = _envelope(message, queue)
     except UnsoundError as error:
         return unreadable(_excerpt(message), str(error), queue)
-    if queue not in TASK_QUEUES:
+    if queue not in QUEUE_NAMES:
         return _addressed(envelope, queue)
-    kept = KEPT if queue == FOREIGN else KEPT_OWN
+    kept = KEPT if queue == INTAKE else KEPT_OWN
     try:
         return _addressed(_reduced(envelope, kept), queue)
     except UnsoundError as error:
@@ -68,7 +63,7 @@ def sound(message: Any, queue: str) -> dict[str, Any]:
 
 
 def publication(data: bytes) -> tuple[dict[str, Any], Any]:
-    """Return the envelope of what was published, and what its body says. Raises UnsoundError."""
+    """Return the envelope and the decoded body of a broadcast. Raises UnsoundError."""
     envelope = _envelope(data, "")
     if envelope.get("content-type") != JSON or envelope["headers"].get("compression"):
         raise UnsoundError(f"the content type must be {JSON}, uncompressed")
@@ -80,7 +75,7 @@ def publication(data: bytes) -> tuple[dict[str, Any], Any]:
 
 
 def unreadable(text: str, reason: str, queue: str, named: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return an envelope around what was none, with as much of its id and task as could be read."""
+    """Return an envelope for an unreadable message, with its id and task as far as they could be read."""
     headers = {**(named or {}), UNREADABLE: _printable(reason)}
     return _addressed(
         {"body": text, "content-type": "text/plain", "content-encoding": "utf-8", "headers": headers}, queue
@@ -90,30 +85,30 @@ def unreadable(text: str, reason: str, queue: str, named: Mapping[str, Any] | No
 def _addressed(envelope: Mapping[str, Any], queue: str) -> dict[str, Any]:
     properties = envelope.get("properties", {})
     info = {**(properties.get("delivery_info") or {}), "exchange": "", "routing_key": queue}
-    own = {"delivery_tag": str(uuid4()), "delivery_info": info}
-    return {**envelope, "properties": {**properties, **own}}
+    delivery = {"delivery_tag": str(uuid4()), "delivery_info": info}
+    return {**envelope, "properties": {**properties, **delivery}}
 
 
 # ── the envelope ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _envelope(message: Any, queue: str) -> dict[str, Any]:
-    """Return the envelope, whose parts have the right types. Raises UnsoundError."""
-    if queue in TASK_QUEUES and isinstance(message, bytes) and len(message) > ENVELOPE_MAX:
+    """Return the envelope with parts of the right types. Raises UnsoundError."""
+    if queue in QUEUE_NAMES and isinstance(message, bytes) and len(message) > ENVELOPE_MAX:
         raise UnsoundError(f"the envelope has {len(message):,} bytes; at most {ENVELOPE_MAX:,} are allowed")
     with _decoding("the envelope"):
-        read = _strict_loads if queue in TASK_QUEUES else kombu_loads
+        read = _strict_loads if queue in QUEUE_NAMES else kombu_loads
         value = read(message.decode()) if isinstance(message, bytes) else message
         if _is_deep(value):
             raise RecursionError
     if not isinstance(value, dict):
-        raise UnsoundError("the envelope is no JSON object")
-    if wrong := _wrong(value):
-        raise UnsoundError(f"the envelope: {wrong}")
+        raise UnsoundError("the envelope is not a JSON object")
+    if error := _envelope_error(value):
+        raise UnsoundError(f"the envelope: {error}")
     return {**value, "headers": value.get("headers") or {}, "properties": value.get("properties") or {}}
 
 
-def _wrong(envelope: Mapping[str, Any]) -> str | None:
+def _envelope_error(envelope: Mapping[str, Any]) -> str | None:
     properties = envelope.get("properties")
     properties = {} if properties is None else properties
     if not isinstance(properties, dict):
@@ -126,8 +121,8 @@ def _wrong(envelope: Mapping[str, Any]) -> str | None:
     if not isinstance(body, str):
         return "body must be a text"
     if encoding not in (None, "base64"):
-        return "properties.body_encoding must be base64, or left out where the body is plain JSON text"
-    return None if encoding is None or _is_base64(body) else "body is not the base64 that it is said to be"
+        return "properties.body_encoding must be base64, or absent if the body is plain JSON text"
+    return None if encoding is None or _is_base64(body) else "body is not valid base64, as body_encoding says"
 
 
 def _is_base64(text: str) -> bool:
@@ -139,34 +134,34 @@ def _is_base64(text: str) -> bool:
 
 
 def _refuse_constant(name: str) -> None:
-    raise UnsoundError(f"{name} is no JSON")
+    raise UnsoundError(f"{name} is not valid JSON")
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Return an object, unless it is one of which kombu makes something else, in a worker and again in its child."""
+    """Return the object. Raises UnsoundError for objects that kombu would convert to another type."""
     if value.keys() == {"__type__", "__value__"}:
         raise UnsoundError("__type__ and __value__ are not allowed")
     return value
 
 
-#: JSON as its standard has it.
+#: Reads JSON according to its standard.
 _strict_loads = partial(json.loads, parse_constant=_refuse_constant, object_hook=_plain)
 
 
 @contextmanager
 def _decoding(part: str) -> Iterator[None]:
-    """Raise UnsoundError for whatever decoding raises."""
+    """Turn any error of decoding into UnsoundError."""
     try:
         yield
     except (UnicodeError, json.JSONDecodeError):
-        reason = "no JSON in UTF-8"
+        reason = "not JSON in UTF-8"
     except RecursionError:
         reason = "nested too deeply"
     except UnsoundError as error:
         reason = str(error)
     except ValueError:
         reason = "a number has too many digits or is not finite"
-    except Exception as error:  # what kombu makes of values that have a type of their own
+    except Exception as error:  # from kombu, for values with a type of their own
         reason = type(error).__name__
     else:
         return
@@ -176,21 +171,21 @@ def _decoding(part: str) -> Iterator[None]:
 def _is_deep(value: Any) -> bool:
     level = [value]
     for _ in range(DEPTH_MAX):
-        nested = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
-        level = [inner for values in nested for inner in values]
+        containers = (item for item in level if isinstance(item, dict | list))
+        level = [value for item in containers for value in (item.values() if isinstance(item, dict) else item)]
         if not level:
             return False
     return True
 
 
-# ── what is kept of a message to a task ───────────────────────────────────────────────────────────
+# ── the parts of a task message that are kept ─────────────────────────────────────────────────────
 
 
 def _reduced(envelope: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
-    """Return a message of protocol 2 that has nothing else than a task, its arguments and what is said of them here.
+    """Return a message of protocol 2 with a task, its arguments and the kept headers only. Raises UnsoundError.
 
-    Celery would do more for a sender: send what `callbacks`, `chain` and `chord` name, kill a child after `timelimit`,
-    open what is compressed however large it becomes. Raises UnsoundError.
+    Celery would do more on behalf of a sender: send the tasks in `callbacks`, `chain` and `chord`, kill a child after
+    `timelimit`, and decompress a body to any size.
     """
     headers, priority = envelope["headers"], envelope["properties"].get("priority")
     if isinstance(reason := headers.get(UNREADABLE), str):
@@ -228,12 +223,12 @@ def _arguments(payload: Any) -> Any:
 
 
 def _headers(headers: Mapping[str, Any], payload: Any, kept: Sequence[str]) -> dict[str, Any]:
-    """Return what is kept of the headers (protocol 2) or of what stands in the body for them (protocol 1)."""
-    found = {**payload, **headers} if isinstance(payload, dict) else headers
-    retries = found.get("retries")
+    """Return the kept headers, from the headers (protocol 2) or from the body (protocol 1)."""
+    fields = {**payload, **headers} if isinstance(payload, dict) else headers
+    retries = fields.get("retries")
     return {
-        **{name: found[name][:EXCERPT_MAX] for name in kept if isinstance(found.get(name), str)},
-        **{name: _spelled(found[name]) for name in ("eta", "expires") if found.get(name) is not None},
+        **{name: fields[name][:EXCERPT_MAX] for name in kept if isinstance(fields.get(name), str)},
+        **{name: _iso_time(fields[name]) for name in ("eta", "expires") if fields.get(name) is not None},
         **({"retries": retries} if kept is KEPT_OWN and _is_count(retries, RETRIES_MAX) else {}),
     }
 
@@ -242,22 +237,22 @@ def _is_count(value: Any, at_most: int) -> bool:
     return type(value) is int and 0 <= value <= at_most
 
 
-def _spelled(given: Any) -> str:
-    """Return a time as Celery reads it everywhere; '' for what is none."""
-    at = instant(given)
+def _iso_time(value: Any) -> str:
+    """Return a time in the format that every part of Celery reads; '' for an invalid one."""
+    at = instant(value)
     return at.isoformat() if at else ""
 
 
-def _excerpt(found: Any) -> str:
-    """Return the beginning of what cannot be read, as a text that can be encoded."""
-    if isinstance(found, bytes):
-        return found[:EXCERPT_MAX].decode(errors="replace")
+def _excerpt(message: Any) -> str:
+    """Return the start of an unreadable message, as text that can be encoded."""
+    if isinstance(message, bytes):
+        return message[:EXCERPT_MAX].decode(errors="replace")
     try:
-        return json.dumps(found)[:EXCERPT_MAX]
+        return json.dumps(message)[:EXCERPT_MAX]
     except (TypeError, ValueError, RecursionError):
         return ""
 
 
 def _printable(text: str) -> str:
-    """Return the beginning of a reason for logs; it may be a sender's."""
-    return "".join(char if char.isprintable() else "?" for char in text[:_REASON_MAX]) or "no reason is given"
+    """Return the start of a reason in printable characters; senders may have written it."""
+    return "".join(char if char.isprintable() else "?" for char in text[:_REASON_MAX]) or "no reason given"

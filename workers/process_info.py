@@ -1,4 +1,4 @@
-"""What each process says of itself with its pulse, so that somebody can see what does not fit together."""
+"""The facts that each process reports with its heartbeat, so that the doctor can find mismatches."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _OF_WORKERS = frozenset(
     }
 )
 
-#: The settings that each kind of process works with, of those that must be the same everywhere. It reports no others:
-#: a process is given no secret that it does not need.
+#: The settings that must be the same everywhere, by the kinds of process that use them. A process reports no others:
+#: it gets no secret that it does not need.
 REPORTED: Mapping[str, Set[str]] = {
     "worker": _OF_WORKERS,
     "doctor": _OF_WORKERS,
@@ -39,35 +39,35 @@ REPORTED: Mapping[str, Set[str]] = {
 }
 
 
-def facts(chosen: Settings, kind: str) -> Mapping[str, Any]:
-    """Return versions, when this process of that kind started (Unix seconds), and marks of the settings that must be
-    the same everywhere."""
+def facts(configured: Settings, kind: str) -> Mapping[str, Any]:
+    """Return the versions, the start of this process (Unix seconds), and the marks of its settings that must be the
+    same everywhere."""
     return {
         "version": version("voicequeue"),
         "celery": version("celery"),
         "python": platform.python_version(),
         "started": _STARTED,
-        "marks": {name: mark for name, mark in _marks(chosen).items() if name in REPORTED[kind]},
+        "marks": {name: mark for name, mark in _marks(configured).items() if name in REPORTED[kind]},
     }
 
 
-def _marks(chosen: Settings) -> dict[str, str]:
-    """Return what tells whether two settings are the same, and nothing else: whoever reads Redis could try out what a
-    secret may be, so that only long random ones are used as keys."""
-    secret, signs = chosen.secret.get_secret_value(), " ".join(callback_secrets(chosen))
+def _marks(configured: Settings) -> dict[str, str]:
+    """Return a mark per setting that shows only whether two values are equal. A reader of Redis could guess secrets by
+    trial, so only long random ones are used as keys of a mark."""
+    secret, callback_secret = configured.secret.get_secret_value(), " ".join(callback_secrets(configured))
     public = {
-        "MUSICAPI_BASE_URL": masked(chosen.musicapi_base_url),
-        "VOICEQUEUE_ARCHIVE": masked(chosen.archive.get_secret_value()),
-        "VOICEQUEUE_KEEP_DAYS": str(chosen.keep_days),
-        "VOICEQUEUE_PUBLIC_URL": masked(chosen.public_url or ""),
-        "VOICEQUEUE_REUSE": str(chosen.reuse),
-        "VOICEQUEUE_UNSURE": chosen.unsure,
+        "MUSICAPI_BASE_URL": masked(configured.musicapi_base_url),
+        "VOICEQUEUE_ARCHIVE": masked(configured.archive.get_secret_value()),
+        "VOICEQUEUE_KEEP_DAYS": str(configured.keep_days),
+        "VOICEQUEUE_PUBLIC_URL": masked(configured.public_url or ""),
+        "VOICEQUEUE_REUSE": str(configured.reuse),
+        "VOICEQUEUE_UNSURE": configured.unsure,
     }
     marks = {name: _mark("", name, value) for name, value in public.items()}
     marks["VOICEQUEUE_SECRET"] = _mark(secret, "VOICEQUEUE_SECRET", secret)
-    marks["VOICEQUEUE_CALLBACK_SECRET"] = _mark(signs, "VOICEQUEUE_CALLBACK_SECRET", signs)
+    marks["VOICEQUEUE_CALLBACK_SECRET"] = _mark(callback_secret, "VOICEQUEUE_CALLBACK_SECRET", callback_secret)
     if secret:
-        marks["MUSICAPI_KEY"] = _mark(secret, "MUSICAPI_KEY", chosen.musicapi_key.get_secret_value())
+        marks["MUSICAPI_KEY"] = _mark(secret, "MUSICAPI_KEY", configured.musicapi_key.get_secret_value())
     return marks
 
 

@@ -1,27 +1,22 @@
-"""kombu's Redis transport, with a guard for the moment when Redis goes away.
+"""kombu's Redis transport, adapted to outages of Redis and to messages of other programs.
 
-Seen with kombu 5.7.0: when the connection is lost while a worker holds messages (countdown polls:
-always), closing the dead channel tries to give them back through it, which ends the worker's main
-process. Here a channel that has lost its connection closes quietly, and what it held is given back
-as soon as another channel stands. Nothing would be lost without that either (the visibility
-timeout, and the pulse), but messages from other apps would wait for minutes.
+Seen with kombu 5.7.0, and changed here:
 
-Publications are judged by workers/remote_control.py; replies to them go to the queue that they name and nowhere else.
+- When the connection is lost while a worker holds messages (with countdown polls: always), closing the dead channel
+  tries to requeue them through it, which ends the worker's main process. Here such a channel closes without an error,
+  and its messages are requeued as soon as another channel is open. Nothing would be lost without this (the visibility
+  timeout and maintenance recover them), but messages of other programs would wait for minutes.
+- A message that kombu cannot decode ends the worker and is lost. Here workers/message_decoding.py decodes messages;
+  workers/remote_control.py decodes broadcasts, and replies go only to the queue that they name.
+- A Redis that temporarily refuses writes (out of memory, a failover) ends the worker and loses the message that it
+  has just received. Here a refusal counts as a lost connection, a channel opens once Redis accepts writes again, and
+  this process holds a message that Redis could not record until then. (A Redis that is out of memory still delivers
+  messages, so consuming continues.)
+- How long a message has been held is measured by the hosts' clocks: a host that is minutes ahead would take all
+  messages from the others, repeatedly. Here it is measured by the queue's clock.
+- Connections are reopened up to 30 s after Redis is back. Here it takes at most 3 s.
 
-Messages are opened by workers/message_decoding.py and not by kombu: what kombu cannot open would end the worker, and
-be lost.
-
-A Redis that refuses writes for now (out of memory, a failover) would end the worker as well, and lose the message
-that it has just taken. Here a refusal is a lost connection, a channel opens once Redis takes writes again, and a
-message of which Redis took no note is held by this process until then. (A Redis that is out of memory still hands
-messages out, so that consuming goes on.)
-
-How long a message has been held is measured by the queue's time: by the hosts' clocks, one that is minutes ahead
-would take all messages from the others, again and again.
-
-And its connections are opened again within 3 s of Redis's return, where kombu would wait up to 30 s.
-
-It reaches into kombu, which is therefore pinned; a new version needs another look.
+The module depends on kombu's internals, so kombu is pinned; review it with each new version.
 """
 
 from __future__ import annotations
@@ -41,31 +36,32 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError, ResponseError
 
+from voicequeue.storage.celery_queues import INTAKE
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.connection.refusals import PlainConnection, RedisRefusalError, SecureConnection
 from voicequeue.storage.connection.retry import UNREACHABLE
 from workers import remote_control
-from workers.message_decoding import FOREIGN, UnsoundError, sound
+from workers.message_decoding import UnsoundError, sound
 
 log = logging.getLogger("voicequeue.broker")
 
-#: What closing a dead channel raises: redis-py's errors, sockets', and kombu's own stumbling over
-#: connections that it has already taken away.
+#: The errors of closing a dead channel: redis-py's, those of sockets, and kombu's own on connections that it has
+#: already removed.
 DEAD = (RedisError, OSError, AttributeError)
 
-#: A key that never exists, so that setting it where it exists is a write that changes nothing.
+#: A key that never exists: setting it only if it exists is a write that changes nothing.
 PROBE = "unacked_probe"
 
-#: How long (seconds) a reply to remote control waits for whoever asked, and how many wait for one.
+#: How long a reply to remote control is kept (seconds), and how many are kept per reply queue.
 REPLY_S = 60
 REPLIES_MAX = 1_000
 
-#: Delivery tags that a dead channel of this process could not give back, and the message where Redis has none.
+#: Delivery tags that a dead channel of this process could not requeue, with the message if Redis did not record it.
 _orphans: deque[tuple[str, Any]] = deque()
 
 
 class QoS(kombu_redis.QoS):
-    """Gives messages back when it can, and remembers those that it could not."""
+    """Requeues messages when possible, and remembers those that it could not requeue."""
 
     _delivered: OrderedDict[str, Any]
     _remove_from_indices: Any
@@ -73,13 +69,13 @@ class QoS(kombu_redis.QoS):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Tags of messages of which Redis took no note.
+        #: Tags of messages that Redis did not record.
         self._unwritten: set[str] = set()
         #: Acknowledgements and rejections that Redis refused.
         self._unsettled: deque[Callable[[], None]] = deque()
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Hold a message; where Redis takes no note of it, in this process alone."""
+        """Hold a message; if Redis cannot record it, in this process only."""
         try:
             super().append(message, delivery_tag)
         except (*UNREACHABLE, OSError):
@@ -87,11 +83,11 @@ class QoS(kombu_redis.QoS):
             virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """It is done; where Redis refuses that, it counts as held until Redis takes it."""
+        """Acknowledge a message; while Redis refuses that, it counts as held."""
         self._settle(partial(super().ack, delivery_tag), delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put it away, or back; where Redis refuses that, as above."""
+        """Drop or requeue a message; while Redis refuses that, it counts as held."""
         self._settle(partial(super().reject, delivery_tag, requeue=requeue), delivery_tag)
 
     def _settle(self, settle: Callable[[], None], tag: str) -> None:
@@ -103,20 +99,20 @@ class QoS(kombu_redis.QoS):
             self._unwritten.discard(tag)
 
     def _settle_again(self) -> None:
-        """Acknowledge and reject what Redis refused before."""
+        """Repeat the acknowledgements and rejections that Redis refused."""
         for _ in range(len(self._unsettled)):
             self._unsettled.popleft()()
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put it back into its queue, from Redis or from this process."""
+        """Requeue a message, from Redis or from this process."""
         if tag not in self._unwritten:
             super().restore_by_tag(tag, client, leftmost)
             return
-        self._put_back(tag, self._delivered[tag], client, leftmost=leftmost)
+        self._requeue(tag, self._delivered[tag], client, leftmost=leftmost)
         self._unwritten.discard(tag)
 
-    def _put_back(self, tag: str, message: Any, client: Any = None, *, leftmost: bool = False) -> None:
-        """Put a message of this process into its queue."""
+    def _requeue(self, tag: str, message: Any, client: Any = None, *, leftmost: bool = False) -> None:
+        """Put a message that only this process holds into its queue."""
         source = message.delivery_info
         with self.pipe_or_acquire(client=client) as pipe:
             self._remove_from_indices(tag, pipe)
@@ -124,34 +120,32 @@ class QoS(kombu_redis.QoS):
             pipe.execute()
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Give back all that is held; through a dead channel, later."""
+        """Requeue all held messages; with a dead channel, later."""
         try:
             super().restore_unacked(client)
         except DEAD:
             unwritten = self._unwritten
-            _orphans.extend((tag, held if tag in unwritten else None) for tag, held in self._delivered.items())
+            _orphans.extend((tag, message if tag in unwritten else None) for tag, message in self._delivered.items())
             self._delivered.clear()
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """The regular look for messages that nobody acknowledged: orphans first."""
+        """Restore messages that were not acknowledged in time, orphans first; kombu calls it regularly."""
         if _orphans:
-            log.info("giving back %d messages that were held when the connection was lost", len(_orphans))
+            log.info("requeueing %d messages that were held when the connection was lost", len(_orphans))
         while _orphans:
             tag, message = _orphans[0]
             if message is None:
                 self.restore_by_tag(tag)
             else:
-                self._put_back(tag, message)
+                self._requeue(tag, message)
             _orphans.popleft()
         self._settle_again()
         super().restore_visible(*args, **kwargs)
 
 
 class Channel(kombu_redis.Channel):
-    """A channel that opens where Redis takes writes, whose end is quiet, whatever its connection is like, and which
-    keeps its client.
-
-    kombu makes a client anew for each command, at more than the command's cost.
+    """A channel that opens only if Redis accepts writes, closes without errors on a dead connection, and keeps its
+    client: kombu creates one for each command, at more than the cost of the command.
     """
 
     QoS = QoS
@@ -172,11 +166,11 @@ class Channel(kombu_redis.Channel):
     _in_poll: Any
     _q_for_pri: Any
     _queue_cycle: Any
-    _kept: Any = None
+    _kept_client: Any = None
     auto_delete_queues: set[str]
     priority_steps: Any
     typeof: Any
-    #: Whether this process may be stopped by remote control.
+    #: Whether remote control may stop this process.
     may_stop = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -189,15 +183,15 @@ class Channel(kombu_redis.Channel):
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        """A client for one command or more; a new one only where the pool is new (a fork, a lost connection)."""
+        """Yield a client for one or more commands; a new pool (after a fork or a lost connection) needs a new one."""
         if client is None:
-            if self._kept is None or self._kept.connection_pool is not self.pool:
-                self._kept = self._create_client()
-            client = self._kept
+            if self._kept_client is None or self._kept_client.connection_pool is not self.pool:
+                self._kept_client = self._create_client()
+            client = self._kept_client
         yield client
 
     def _brpop_read(self, **options: Any) -> Any:
-        """Read the message that came, and deliver its bytes as they are. Raises Empty where none came."""
+        """Read the next message and deliver its bytes unchanged. Raises Empty if there is none."""
         try:
             reply = self._brpop_reply(**options)
             if not reply:
@@ -211,7 +205,7 @@ class Channel(kombu_redis.Channel):
             self._flush_brpop_reauth()
 
     def _brpop_reply(self, **options: Any) -> Any:
-        """Read Redis's answer; a connection that is lost is opened again at the next turn."""
+        """Read Redis's reply; a lost connection is opened again with the next read."""
         try:
             return self.client.parse_response(self.client.connection, "BRPOP", **options)
         except self.connection_errors:
@@ -219,7 +213,7 @@ class Channel(kombu_redis.Channel):
             raise
 
     def _receive_one(self, client: Any) -> Any:
-        """Read what was published, and deliver it; what cannot be read or is not allowed is dropped with a line."""
+        """Read and deliver a broadcast; log and drop one that is invalid or not allowed."""
         try:
             response = client.parse_response()
         except self.connection_errors:
@@ -233,20 +227,20 @@ class Channel(kombu_redis.Channel):
         try:
             envelope = remote_control.received(data, exchange, may_stop=self.may_stop)
         except UnsoundError as error:
-            log.warning("ignored a publication on %s: %s", exchange, error)
+            log.warning("ignored a broadcast on %s: %s", exchange, error)
             return None
         self.connection._deliver(envelope, queue)
         return True
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        """Note what the queue is bound to; in Redis only where that is looked up there."""
+        """Record the binding of the queue; in Redis only for exchanges whose bindings are read there."""
         if exchange not in remote_control.UNBOUND:
             super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]  # as above
         elif self.typeof(exchange).type == "fanout":
             self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Do nothing: no queue that expires is bound in Redis."""
+        """Do nothing: queues that expire have no bindings in Redis."""
 
     def _delete(self, queue: str, exchange: str, *args: Any, **options: Any) -> None:
         if exchange not in remote_control.UNBOUND:
@@ -257,20 +251,20 @@ class Channel(kombu_redis.Channel):
             client.delete(*(self._q_for_pri(queue, priority) for priority in self.priority_steps))
 
     def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
-        """Return the queues of a message; that of a reply by its name alone, whatever is bound in Redis."""
+        """Return the queues of a message; for a reply only the queue that it names, ignoring bindings in Redis."""
         if exchange != remote_control.REPLIES:
             return list(super()._lookup(exchange, routing_key, default))
         queue = remote_control.reply_queue(routing_key)
         return [queue] if queue else []
 
     def _put(self, queue: str, message: Any, **options: Any) -> None:
-        """Put a message into its queue; replies that are not collected expire, and those that it refuses are lost."""
+        """Put a message into its queue. Replies expire, and are dropped if Redis refuses them."""
         if not remote_control.is_reply_queue(queue):
             super()._put(queue, message, **options)
             return
         try:
             with self.conn_or_acquire() as client, client.pipeline() as pipe:
-                key = self.global_keyprefix + queue  # to which kombu adds the root at some commands alone
+                key = self.global_keyprefix + queue  # kombu adds the prefix to some commands only
                 pipe.lpush(queue, json.dumps(message))
                 pipe.ltrim(key, 0, REPLIES_MAX - 1)
                 pipe.expire(key, REPLY_S)
@@ -279,56 +273,55 @@ class Channel(kombu_redis.Channel):
             log.warning("ignored a reply to remote control: %s", type(error).__name__)
 
     def close(self) -> None:
-        """Close; what a dead connection says meanwhile is of no interest."""
+        """Close the channel, ignoring the errors of a dead connection."""
         if self._in_poll:
             try:
                 self._brpop_read()
             except Empty:
                 pass
             except DEAD as error:
-                log.debug("the last read of a closing channel: %r", error)
+                log.debug("last read of a closing channel failed: %r", error)
         self._in_poll = None
         super().close()
 
 
 class Transport(kombu_redis.Transport):
-    """What `install` puts behind redis:// URLs."""
+    """The transport that `install` registers for redis:// URLs."""
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, RedisRefusalError)
 
     def _deliver(self, message: Any, queue: str | None) -> None:
-        """Open a message and hand it on: its bytes, or, of a publication, what they say."""
-        super()._deliver(sound(message, queue or FOREIGN), queue)
+        """Decode a message, given as bytes or as the envelope of a broadcast, and deliver it."""
+        super()._deliver(sound(message, queue or INTAKE), queue)
 
 
 class Connection(KombuConnection):
-    """A connection that, while Redis is away, looks for it every 3 s at least."""
+    """A connection that retries at least every 3 s while Redis is unavailable."""
 
-    def ensure_connection(self, *args: Any, **named: Any) -> Connection:
-        """The connection, once it stands."""
-        often = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3}
-        super().ensure_connection(*args, **{**often, **named})
+    def ensure_connection(self, *args: Any, **kwargs: Any) -> Connection:
+        """Wait until the connection is established, and return it."""
+        intervals = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3}
+        super().ensure_connection(*args, **{**intervals, **kwargs})
         return self
 
 
 class Amqp(AMQP):
-    """Celery's part for messages, with these connections."""
+    """Celery's message part, with these connections."""
 
     Connection = Connection
-    #: Long enough for the ids of the longest chunk: Flower finds a job's tasks by them.
+    #: Long enough for all job ids of the longest message: Flower finds a job's tasks by them.
     argsrepr_maxsize = 500 * 24
 
 
 def install(clock: Clock, *, may_stop: bool = False) -> None:
-    """Use this transport for every broker URL of this process that begins with redis:// or rediss://.
+    """Use this transport for every redis:// and rediss:// broker URL of this process.
 
-    `may_stop` is whether remote control may stop this process.
-    By the table of aliases and not by `broker_transport`, whose name would show up as the scheme of
-    the broker's URL in logs and in Flower, which then knows no queues.
+    `may_stop`: whether remote control may stop this process. The transport is registered as an alias, because the name
+    of `broker_transport` would become the scheme of the broker's URL in logs and in Flower, which then shows no queues.
     """
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
     Channel.may_stop = may_stop
-    # By this kombu notes since when a message is held, and by another host's whether that is too long.
-    kombu_redis.time = clock  # type: ignore[attr-defined]  # it is imported there
+    # kombu compares the time at which a message was received with another host's clock.
+    kombu_redis.time = clock  # type: ignore[attr-defined]  # an import there

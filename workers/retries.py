@@ -1,8 +1,8 @@
-"""How Celery traces our polls: a retry is no failure, and needs no traceback.
+"""Shorter traces for Celery retries: a retried poll is not a failure and needs no traceback.
 
-A poll whose orders are not ready ends with Celery's `Retry`, thousands of times an hour. Celery makes a picture of the
-whole stack each time, with the positions of all code in it, and sends it to the worker's main process: a fifth of what
-a worker costs. Here the picture has one frame.
+A poll whose orders are not ready ends with Celery's `Retry`, thousands of times an hour. Celery then formats the whole
+stack and sends it to the worker's main process, which took a fifth of a worker's CPU time. Here the stack has one
+frame.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from voicequeue.domain.stage import Stage
 
 
 class Brief(TraceInfo):
-    """What becomes of a task."""
+    """The result of a task, with short traces for retries."""
 
     retval: Retry
 
     def handle_retry(self, *args: Any, **kwargs: Any) -> Any:
-        """As Celery does it, with a stack of one."""
+        """Handle the retry as Celery does, with a stack of one frame."""
         try:
             raise self.retval.with_traceback(None)
         except Retry:
@@ -31,11 +31,11 @@ class Brief(TraceInfo):
 
 
 def brief_retries(app: Celery) -> None:
-    """Let the polls of this process be traced so; after Celery has made its own tracers."""
+    """Shorten the traces of all poll tasks in this process. Call it after Celery has built its own tracers."""
     for stage in Stage:
         brief(app, app.tasks[poll_name(stage)])
 
 
 def brief(app: Celery, task: Any) -> None:
-    """Let one task be traced so."""
+    """Shorten the traces of one task."""
     task.__trace__ = build_tracer(task.name, task, app.loader, app=app, Info=Brief)

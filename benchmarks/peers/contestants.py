@@ -1,4 +1,4 @@
-"""Who runs: how each is installed, started and fed."""
+"""The contestants: how each queue is installed, started and supplied with jobs."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ HERE = Path(__file__).resolve().parent
 APPS = HERE / "apps"
 LOCKS = HERE / "locks"
 
-#: The peers' environments; `make clean` removes them.
+#: The environments of the queues; `make clean` removes them.
 HOME = ROOT / "build" / "peers"
 
 #: Worker processes of each contestant.
 PROCESSES = 2
 
-#: Coroutines at once in each process of those that have them.
+#: Concurrent coroutines per process of asyncio queues.
 COROUTINES = 100
 
-#: The one that the others are compared with.
+#: The name of the contestant that the others are compared with.
 OURS = "voicequeue"
 
 
 class NotInstalled(Exception):
-    """A peer could not be installed; the text says why."""
+    """A queue could not be installed; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One queue, and one way to work with it. Commands are relative to `bin`, where its programs are."""
+    """One queue in one mode. Its commands are run with the programs in `bin`."""
 
     name: str  # for `--only` and the plot
-    peer: str  # whose app, environment and pins it has
-    workers: Sequence[str]  # one shell command for each process that is started
+    peer: str  # the queue whose app, environment and pins it uses
+    workers: Sequence[str]  # one shell command per process
     producer: str
-    how: str  # how it runs, for the table's notes
+    how: str  # a description for the notes of the table
     bin: Path
     cwd: Path
     env: Mapping[str, str] = field(default_factory=dict)
-    manner: str = ""  # what tells it from another of the same peer
-    is_whole: bool = False  # whether a job is one coroutine, which holds its place until the job is done
-    most: int = 1_000_000  # coroutines that a process can have
+    manner: str = ""  # the mode, if the queue has two
+    is_whole: bool = False  # whether one coroutine runs a whole job
+    max_coroutines: int = 1_000_000  # maximum per process
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is voicequeue."""
+        """Whether this is voicequeue."""
         return self.name == OURS
 
     @property
     def title(self) -> str:
-        """What the table calls it."""
+        """The name in the table."""
         name = f"{self.peer} {version(self)}".strip()
         return f"{name}, {self.manner}" if self.manner else name
 
 
-#: Each coroutine of saq that waits for a job holds a connection, and Valkey takes 10,000 of them by default.
+#: Each waiting coroutine of saq holds a connection, and Valkey accepts 10,000 by default.
 SAQ_MOST = 4_800
 
-#: How those work that have two ways.
+#: The modes of queues that have two.
 STEPS, WHOLE = "a task a step", "a coroutine a job"
 
 
@@ -103,7 +103,7 @@ def _asyncio_peers() -> Iterator[Contestant]:
     yield _in_steps("saq", [saq], "polls by `scheduled`, looked at once a second at most")
     yield _in_steps("streaq", [streaq], "polls by `StreaqRetry`, looked at every half second")
     yield from (_whole("arq", arq), _whole("taskiq", [taskiq]))
-    yield from (replace(_whole("saq", [saq]), most=SAQ_MOST), _whole("streaq", [streaq]))
+    yield from (replace(_whole("saq", [saq]), max_coroutines=SAQ_MOST), _whole("streaq", [streaq]))
 
 
 def _in_steps(name: str, workers: Sequence[str], polls: str) -> Contestant:
@@ -139,45 +139,45 @@ def _ours() -> Contestant:
     )
 
 
-#: In the table's order: those that keep each step in Redis, then those that keep it in a coroutine.
+#: In the order of the table: first those that store each step in Redis, then those that keep it in a coroutine.
 CONTESTANTS: tuple[Contestant, ...] = (_ours(), *_peers())
 
 
 def pins() -> dict[str, list[str]]:
-    """The requirements of each peer."""
+    """Return the requirements of each queue."""
     lines = (HERE / "pins.txt").read_text(encoding="utf-8").splitlines()
     words = [line.split() for line in lines if line and not line.startswith("#")]
     return {name: requirements for name, *requirements in words}
 
 
 def lock(peer: str) -> Path:
-    """The file of all that a peer's environment gets, what its requirements require included."""
+    """Return the file that pins a queue's environment, indirect requirements included."""
     return LOCKS / f"{peer}.txt"
 
 
 def version(contestant: Contestant) -> str:
-    """The release that runs, as it is pinned."""
+    """Return the pinned release."""
     if contestant.is_ours:
         return ""
     return pins()[contestant.peer][0].partition("==")[2]
 
 
 def install(contestant: Contestant) -> None:
-    """Make the peer's environment, unless it is there with the same pins. Raises NotInstalled."""
+    """Create the queue's environment, unless it exists with the same pins. Raises NotInstalled."""
     if contestant.is_ours:
         return
-    home, wanted, locked = HOME / contestant.peer, pins()[contestant.peer], lock(contestant.peer)
-    mark, marked = home / "pins", "\n".join([*wanted, locked.read_text(encoding="utf-8")])
-    if mark.exists() and mark.read_text(encoding="utf-8") == marked:
+    home, requirements, lock_file = HOME / contestant.peer, pins()[contestant.peer], lock(contestant.peer)
+    marker, marker_text = home / "pins", "\n".join([*requirements, lock_file.read_text(encoding="utf-8")])
+    if marker.exists() and marker.read_text(encoding="utf-8") == marker_text:
         return
     _run([sys.executable, "-m", "venv", "--clear", str(home)])
     pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, "--constraint", str(locked), *wanted])
-    mark.write_text(marked, encoding="utf-8")
+    _run([*pip, "--constraint", str(lock_file), *requirements])
+    marker.write_text(marker_text, encoding="utf-8")
 
 
 def _run(command: Sequence[str]) -> None:
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    if found.returncode:
-        errors = [line for line in found.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
         raise NotInstalled(re.sub(r"\S*[/\\]\S*", "…", errors[-1])[:200])

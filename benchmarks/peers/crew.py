@@ -1,4 +1,4 @@
-"""A contestant's worker processes: started, looked at, held still, ended; and the process that enqueues."""
+"""A contestant's worker processes, and the process that enqueues its jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 
 
 class Crew:
-    """The processes of some commands, with all their children."""
+    """The processes of several commands, with their children."""
 
     def __init__(self, commands: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> None:
         with log.open("ab") as file:
@@ -34,20 +34,20 @@ class Crew:
             ]
 
     def processes(self) -> list[psutil.Process]:
-        """All of them, children included."""
-        found = []
+        """Return all processes, children included."""
+        found_processes = []
         for main in self._mains:
             with suppress(psutil.NoSuchProcess):
                 process = psutil.Process(main.pid)
-                found += [process, *process.children(recursive=True)]
-        return found
+                found_processes += [process, *process.children(recursive=True)]
+        return found_processes
 
     def is_alive(self) -> bool:
-        """Whether every command still runs."""
+        """Return whether every command still runs."""
         return all(main.poll() is None for main in self._mains)
 
     def cpu(self) -> float:
-        """Seconds of user and system time, children that have ended included."""
+        """Return seconds of user and system time, ended children included."""
         return sum(self._cpu(process) for process in self.processes())
 
     @staticmethod
@@ -58,23 +58,23 @@ class Crew:
             return 0.0
 
     def memory(self) -> int:
-        """Bytes: the proportional set size of all of them, in which shared pages count once."""
+        """Return the proportional set size of all in bytes, which counts shared pages once."""
         total = 0
         for process in self.processes():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 total += process.memory_full_info().pss
         return total
 
-    def hold(self) -> None:
-        """Let none of them do anything until `let_go`."""
+    def suspend(self) -> None:
+        """Suspend all processes until `resume`."""
         self._signal(signal.SIGSTOP)
 
-    def let_go(self) -> None:
-        """Let them go on."""
+    def resume(self) -> None:
+        """Resume all processes."""
         self._signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """Kill them: what they would still do is of no interest."""
+        """Kill all processes."""
         self._signal(signal.SIGKILL)
         for main in self._mains:
             main.wait()
@@ -86,7 +86,7 @@ class Crew:
 
 
 class Producer:
-    """A process that enqueues as it is told."""
+    """A process that enqueues jobs on command."""
 
     def __init__(self, command: str, *, env: Mapping[str, str], cwd: Path, log: Path) -> None:
         with log.open("ab") as file:
@@ -101,32 +101,30 @@ class Producer:
                 text=True,
             )
 
-    def tell(self, how: str, count: int, batch: str, apart_s: float = 0.0) -> dict[str, Any]:
-        """Have it enqueue so many jobs, as `one` by one or as `many` at once; what it answers.
-
-        Raises RuntimeError where it has died.
-        """
+    def enqueue(self, how: str, count: int, batch: str, apart_s: float = 0.0) -> dict[str, Any]:
+        """Enqueue jobs, `one` by one or `many` at once, and return the answer of the process. Raises RuntimeError if it
+        has exited."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        told = {"how": how, "count": count, "batch": batch, "apart_s": apart_s}
+        order = {"how": how, "count": count, "batch": batch, "apart_s": apart_s}
         try:
-            self._process.stdin.write(json.dumps(told) + "\n")
+            self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
-            raise RuntimeError("the process that enqueues has died")
+            raise RuntimeError("the process that enqueues has exited")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def end(self) -> None:
-        """End it."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
 
 
-def environment(more: Mapping[str, str], programs: Path) -> dict[str, str]:
-    """A contestant's environment: its programs come first, and nobody's proxy is in the way."""
-    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return {**kept, "PATH": f"{programs}:{os.environ.get('PATH', '')}", "PYTHONUNBUFFERED": "1", **more}
+def environment(extra: Mapping[str, str], programs: Path) -> dict[str, str]:
+    """Return a contestant's environment: with its programs first in PATH, and without proxies."""
+    inherited = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    return {**inherited, "PATH": f"{programs}:{os.environ.get('PATH', '')}", "PYTHONUNBUFFERED": "1", **extra}

@@ -1,4 +1,4 @@
-"""Where a heat is run: a Valkey and an upstream of its own, a contestant's workers, and who enqueues."""
+"""The environment of a heat: its own Valkey and upstream, a contestant's workers, and its producer."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from benchmarks.peers.contestants import COROUTINES, Contestant
 from benchmarks.peers.crew import Crew, Producer, environment
 from config.settings import Settings
 from tasks.musicapi.requests import persona_music
-from workers.local.stack import Stack, free_port
+from workers.local.ports import free_port
+from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
-#: Valkey's file lies in memory where that can be: what is compared is queues, not what else the disk has to do.
+#: Valkey's file is kept in memory if possible, so that the disk does not affect the comparison.
 MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """How long orders take, and how often they are asked about (seconds)."""
+    """The durations of orders and the intervals of polls, in seconds."""
 
-    ready: tuple[float, float]  # the shortest and the longest
+    ready: tuple[float, float]  # lowest and highest duration
     first_s: float  # from an order to its first poll
     again_s: float  # from a poll to the next
-    ours_s: float  # both for voicequeue, which has no "at once"
-    coroutines: int = COROUTINES  # in each process, for those of whom one does a whole job
+    ours_s: float  # both for voicequeue, whose interval must be positive
+    coroutines: int = COROUTINES  # per process, for queues that run a whole job in one
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A fresh Valkey and a fresh upstream, and the environment in which a contestant finds them."""
+    """A fresh Valkey and upstream, and the environment variables of a contestant."""
 
     redis: str
     upstream: str
@@ -46,24 +47,24 @@ class Ground:
     env: dict[str, str]
 
     def report(self) -> dict[str, Any]:
-        """What upstream saw since the last reset."""
-        found: dict[str, Any] = requests.get(f"{self.upstream}/report", timeout=20).json()
-        return found
+        """Return upstream's counts since the last reset."""
+        counts: dict[str, Any] = requests.get(f"{self.upstream}/report", timeout=20).json()
+        return counts
 
     def reset(self, ready: tuple[float, float]) -> None:
-        """Have upstream forget what it saw; orders take so long from now on (seconds)."""
+        """Reset upstream's counts, and set the lowest and highest duration of orders (seconds)."""
         low, high = ready
         requests.get(f"{self.upstream}/reset/{low}/{high}", timeout=5)
 
-    def last_words(self) -> str:
-        """The last line that the contestant wrote."""
+    def last_log_line(self) -> str:
+        """Return the last line of the contestant's log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1][:200] if lines else "it said nothing"
+        return lines[-1][:200] if lines else "(no output)"
 
 
 @contextmanager
 def on_ground(contestant: Contestant, heat: Heat) -> Iterator[Ground]:
-    """A ground for a heat of this contestant."""
+    """Start Valkey and upstream for a heat of this contestant."""
     place = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=place) as folder, Supervisor(say=print) as supervisor:
         home = Path(folder)
@@ -78,7 +79,7 @@ def on_ground(contestant: Contestant, heat: Heat) -> Iterator[Ground]:
 
 @contextmanager
 def working(contestant: Contestant, ground: Ground) -> Iterator[Crew]:
-    """The contestant's workers."""
+    """Start the contestant's workers."""
     crew = Crew(contestant.workers, env=ground.env, cwd=contestant.cwd, log=ground.log)
     try:
         yield crew
@@ -88,7 +89,7 @@ def working(contestant: Contestant, ground: Ground) -> Iterator[Crew]:
 
 @contextmanager
 def producing(contestant: Contestant, ground: Ground) -> Iterator[Producer]:
-    """The process that enqueues for it."""
+    """Start the process that enqueues for the contestant."""
     producer = Producer(contestant.producer, env=ground.env, cwd=contestant.cwd, log=ground.log)
     try:
         yield producer
@@ -97,15 +98,15 @@ def producing(contestant: Contestant, ground: Ground) -> Iterator[Producer]:
 
 
 def start_upstream(stack: Stack, ready: tuple[float, float], port: int) -> None:
-    """Start the upstream whose orders take so long (shortest and longest, in seconds) and wait until it answers."""
+    """Start the upstream whose orders take `ready` seconds (lowest and highest), and wait until it answers."""
     low, high = ready
     stack.start("upstream", f"exec python -m benchmarks.peers.upstream --port {port} --ready {low} {high}")
-    give_up = time.monotonic() + 20
+    deadline = time.monotonic() + 20
     while True:
         try:
             requests.get(f"http://127.0.0.1:{port}/reset", timeout=1)
         except requests.RequestException:
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 raise TimeoutError("the upstream does not start") from None
             time.sleep(0.02)
         else:

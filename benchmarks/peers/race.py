@@ -1,10 +1,10 @@
 """One run of one contestant, then all of them in turns, and the medians.
 
-A run has three heats, each on a Valkey and an upstream of its own:
+A run has three heats, each with its own Valkey and upstream:
 
-    enqueue   nobody works: jobs go in one by one, then many at once
-    drain     upstream is ready at once; workers are held still until every job is queued
-    trickle   an order takes about a second, and a job comes every tenth of one
+    enqueue   without workers: jobs are enqueued one by one, then many at once
+    drain     upstream is ready at once; workers are suspended until every job is queued
+    trickle   an order takes about a second, and a job arrives every tenth of a second
 """
 
 from __future__ import annotations
@@ -25,94 +25,96 @@ from voicequeue import State, VoiceQueue
 
 ROUNDS = 3
 
-#: Jobs that are drained; `enqueue` takes as many one by one, and four times as many at once.
+#: Jobs to drain; `enqueue` enqueues as many one by one, and MANY times as many at once.
 JOBS = 1000
 MANY = 4
 
 #: Jobs that warm up connections and imports.
 WARM_DRAIN, WARM_TRICKLE = 40, 8
 
-#: Jobs that trickle in, and the seconds between two of them.
+#: Jobs of `trickle`, and the seconds between two of them.
 TRICKLING, APART_S = 100, 0.1
 
 DRAIN = Heat(ready=(0.0, 0.0), first_s=0.0, again_s=0.05, ours_s=0.01)
 TRICKLE = Heat(ready=(0.75, 1.25), first_s=0.5, again_s=0.5, ours_s=0.5)
 
-#: Workers have this long (seconds) to come up before there is work, so that nobody's start is measured. A sweep at the
-#: start of one that takes a job for lost which another has just begun would do harm; it is suspected, not shown.
+#: Seconds for workers to start before there is work, so that startup is not measured. (A sweep at the start of a worker
+#: might also treat a job that another one has just started as lost; suspected, not shown.)
 START_S = 1.5
 
-#: Between warming up and what is measured (seconds): whatever follows a job has been done by then.
+#: Seconds between the warm-up and the measurement, so that follow-up work is finished.
 SETTLED_S = 1.0
 
-#: Nobody needs longer than this (seconds) for what a run asks of it.
-PATIENCE_S = 60.0
+#: The timeout of each step of a run, in seconds.
+TIMEOUT_S = 60.0
 
 Figures = dict[str, float]
 
 
 @dataclass
-class Standing:
-    """What is known about one contestant: a figure for each round, or why there is none."""
+class ContestantResult:
+    """The result of one contestant: the figures of each round, or errors."""
 
     contestant: Contestant
     rounds: list[Figures] = field(default_factory=list)
     lateness: list[float] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     is_installed: bool = True
 
     def medians(self) -> Figures:
-        """The median of each figure; lateness is that of all rounds together."""
+        """Return the median of each figure; lateness is pooled over all rounds."""
         if not self.rounds:
             return {}
-        found = {name: statistics.median(each[name] for each in self.rounds) for name in self.rounds[0]}
+        result = {name: statistics.median(figures[name] for figures in self.rounds) for name in self.rounds[0]}
         if len(self.lateness) > 1:
             cuts = statistics.quantiles(self.lateness, n=20)
-            found |= {"late_p50_s": statistics.median(self.lateness), "late_p95_s": cuts[-1]}
-        return found
+            result |= {"late_p50_s": statistics.median(self.lateness), "late_p95_s": cuts[-1]}
+        return result
 
 
-def run(rounds: int, jobs: int, only: Sequence[str], say: Callable[[str], None]) -> tuple[list[Standing], Figures]:
-    """Let all contestants, or those named, take turns; gives their standings and the floor."""
-    chosen = [each for each in CONTESTANTS if not only or each.name in only]
-    standings = [Standing(each) for each in chosen]
-    for standing in standings:
-        _install(standing, say)
+def run(
+    rounds: int, jobs: int, only: Sequence[str], say: Callable[[str], None]
+) -> tuple[list[ContestantResult], Figures]:
+    """Run all contestants, or the named ones, in turns; return their results and the floor."""
+    contestants = [contestant for contestant in CONTESTANTS if not only or contestant.name in only]
+    results = [ContestantResult(contestant) for contestant in contestants]
+    for result in results:
+        _install(result, say)
     floors = []
     for number in range(rounds):
-        # Who begins differs from round to round.
-        for standing in standings[number % len(standings) :] + standings[: number % len(standings)]:
-            if standing.is_installed:
-                say(f"round {number + 1}: {standing.contestant.name}")
-                _take_turn(standing, jobs, number + 1)
+        # Rotate the order, so that each round starts with another contestant.
+        for result in results[number % len(results) :] + results[: number % len(results)]:
+            if result.is_installed:
+                say(f"round {number + 1}: {result.contestant.name}")
+                _take_turn(result, jobs, number + 1)
         floors.append(_floor(jobs))
-    return standings, {name: statistics.median(each[name] for each in floors) for name in floors[0]}
+    return results, {name: statistics.median(floor[name] for floor in floors) for name in floors[0]}
 
 
-def _install(standing: Standing, say: Callable[[str], None]) -> None:
+def _install(result: ContestantResult, say: Callable[[str], None]) -> None:
     try:
-        install(standing.contestant)
+        install(result.contestant)
     except NotInstalled as error:
-        standing.is_installed = False
-        standing.troubles.append(f"not installed: {error}")
-        say(f"{standing.contestant.name} is not installed: {error}")
+        result.is_installed = False
+        result.errors.append(f"not installed: {error}")
+        say(f"{result.contestant.name} is not installed: {error}")
 
 
-def _take_turn(standing: Standing, jobs: int, number: int) -> None:
-    contestant = standing.contestant
+def _take_turn(result: ContestantResult, jobs: int, number: int) -> None:
+    contestant = result.contestant
     try:
         trickled, lateness = _trickle(contestant)
-        standing.rounds.append({**_enqueue(contestant, jobs), **_drain(contestant, jobs), **trickled})
-        standing.lateness += lateness
+        result.rounds.append({**_enqueue(contestant, jobs), **_drain(contestant, jobs), **trickled})
+        result.lateness += lateness
     except (RuntimeError, TimeoutError) as error:
-        standing.troubles.append(f"round {number} failed: {error}")
+        result.errors.append(f"round {number} failed: {error}")
 
 
 def _enqueue(contestant: Contestant, jobs: int) -> Figures:
     with on_ground(contestant, DRAIN) as ground, producing(contestant, ground) as producer:
-        producer.tell("one", 10, "warm")
-        one = producer.tell("one", jobs, "one")["seconds"]
-        many = producer.tell("many", MANY * jobs, "many")["seconds"]
+        producer.enqueue("one", 10, "warm")
+        one = producer.enqueue("one", jobs, "one")["seconds"]
+        many = producer.enqueue("many", MANY * jobs, "many")["seconds"]
     return {"enqueued_one_s": jobs / one, "enqueued_many_s": MANY * jobs / many}
 
 
@@ -123,12 +125,12 @@ def _drain(contestant: Contestant, jobs: int) -> Figures:
         producing(contestant, ground) as producer,
     ):
         _warm_up(contestant, ground, crew, producer, WARM_DRAIN, DRAIN)
-        crew.hold()
-        producer.tell("many", jobs, "drain")
-        cpu, began = crew.cpu(), time.perf_counter()
-        crew.let_go()
+        crew.suspend()
+        producer.enqueue("many", jobs, "drain")
+        cpu, started = crew.cpu(), time.perf_counter()
+        crew.resume()
         memory = _wait(contestant, ground, crew, "drain", jobs)
-        seconds, cpu = time.perf_counter() - began, crew.cpu() - cpu
+        seconds, cpu = time.perf_counter() - started, crew.cpu() - cpu
         report = _checked(ground, jobs)
         if report["polls"] != 2 * jobs:
             raise RuntimeError(f"{report['polls']} polls for {jobs} jobs whose orders were ready at once")
@@ -147,10 +149,10 @@ def _trickle(contestant: Contestant) -> tuple[Figures, list[float]]:
         producing(contestant, ground) as producer,
     ):
         _warm_up(contestant, ground, crew, producer, WARM_TRICKLE, TRICKLE)
-        cpu, began = crew.cpu(), time.perf_counter()
-        producer.tell("one", TRICKLING, "trickle", APART_S)
+        cpu, started = crew.cpu(), time.perf_counter()
+        producer.enqueue("one", TRICKLING, "trickle", APART_S)
         _wait(contestant, ground, crew, "trickle", TRICKLING)
-        seconds, cpu = time.perf_counter() - began, crew.cpu() - cpu
+        seconds, cpu = time.perf_counter() - started, crew.cpu() - cpu
         report = _checked(ground, TRICKLING)
         figures = {
             "trickle_cpu_ms": cpu * 1000 / TRICKLING,
@@ -161,12 +163,12 @@ def _trickle(contestant: Contestant) -> tuple[Figures, list[float]]:
 
 
 def _floor(jobs: int) -> Figures:
-    """What nobody can go below: the calls alone, and the bytes alone."""
-    ours = next(each for each in CONTESTANTS if each.name == OURS)
-    with on_ground(ours, DRAIN) as ground, producing(ours, ground) as producer:
-        producer.tell("calls", 20, "warm")
-        calls = producer.tell("calls", jobs, "floor")
-        sent = producer.tell("bytes", MANY * jobs, "floor")
+    """Return the floor for every queue: the requests alone, and the bytes alone."""
+    contestant = next(contestant for contestant in CONTESTANTS if contestant.name == OURS)
+    with on_ground(contestant, DRAIN) as ground, producing(contestant, ground) as producer:
+        producer.enqueue("calls", 20, "warm")
+        calls = producer.enqueue("calls", jobs, "floor")
+        sent = producer.enqueue("bytes", MANY * jobs, "floor")
     return {
         "drain_cpu_ms": calls["cpu"] * 1000 / jobs,
         "drained_s": jobs / calls["seconds"],
@@ -178,21 +180,21 @@ def _floor(jobs: int) -> Figures:
 def _warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int, heat: Heat) -> None:
     ground.reset((0.0, 0.0))
     time.sleep(START_S)
-    producer.tell("many", count, "warm")
+    producer.enqueue("many", count, "warm")
     _wait(contestant, ground, crew, "warm", count)
     time.sleep(SETTLED_S)
     ground.reset(heat.ready)
 
 
 def _wait(contestant: Contestant, ground: Ground, crew: Crew, batch: str, count: int) -> int:
-    """Wait until every job of the batch has its result in Redis; gives the most memory that was seen (bytes)."""
-    give_up, look, memory = time.monotonic() + PATIENCE_S, 0.0, 0
+    """Wait until every job of the batch has its result in Redis; return the peak memory (bytes)."""
+    deadline, look, memory = time.monotonic() + TIMEOUT_S, 0.0, 0
     with _done(contestant, ground, batch) as done:
         while done() < count:
             if not crew.is_alive():
-                raise RuntimeError(f"a worker has died: {ground.last_words()}")
-            if time.monotonic() > give_up:
-                raise TimeoutError(f"{done()} of {count} jobs after {PATIENCE_S:g} s")
+                raise RuntimeError(f"a worker has exited: {ground.last_log_line()}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{done()} of {count} jobs after {TIMEOUT_S:g} s")
             if time.monotonic() > look:
                 memory, look = max(memory, crew.memory()), time.monotonic() + 0.5
             time.sleep(0.02)
@@ -201,7 +203,7 @@ def _wait(contestant: Contestant, ground: Ground, crew: Crew, batch: str, count:
 
 @contextmanager
 def _done(contestant: Contestant, ground: Ground, batch: str) -> Iterator[Callable[[], int]]:
-    """Tells how many jobs of a batch have their result in Redis."""
+    """Yield a function that counts the jobs of a batch with a result in Redis."""
     if contestant.is_ours:
         with VoiceQueue(ground.redis) as queue:
             yield lambda: queue.batch(batch).states[State.SUCCEEDED]
@@ -211,16 +213,16 @@ def _done(contestant: Contestant, ground: Ground, batch: str) -> Iterator[Callab
 
 
 def _checked(ground: Ground, jobs: int) -> dict[str, Any]:
-    """Upstream's report. Raises RuntimeError where jobs did not do just what they should."""
+    """Return upstream's report. Raises RuntimeError if jobs did not make exactly the expected requests."""
     report = ground.report()
     if (report["voices"], report["songs"]) != (jobs, jobs):
         raise RuntimeError(f"{jobs} jobs ordered {report['voices']} voices and {report['songs']} songs")
     if report["doubles"] or report["unseen"] or report["strays"]:
-        raise RuntimeError(f"{jobs} jobs: {_told(report)}")
+        raise RuntimeError(f"{jobs} jobs: {_describe_faults(report)}")
     return report
 
 
-def _told(report: dict[str, Any]) -> str:
+def _describe_faults(report: dict[str, Any]) -> str:
     return ", ".join(f"{name} {report[name]}" for name in ("doubles", "unseen", "strays"))
 
 

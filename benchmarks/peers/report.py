@@ -1,4 +1,4 @@
-"""The figures as tables, as JSON and as a plot of bars."""
+"""The figures as tables, JSON and a bar chart."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 
 from benchmarks.peers.contestants import OURS, Contestant, version
 from benchmarks.peers.flight import Flight
-from benchmarks.peers.race import Figures, Standing
+from benchmarks.peers.race import ContestantResult, Figures
 from workers.local.stack import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 PLOT = ROOT / "docs" / "images" / "peers.svg"
 
-#: The row of what nobody can go below.
+#: The row of the floor for every queue.
 FLOOR = "the floor"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A figure, what stands above it, how many decimals it has, and whether more of it is better."""
+    """A figure of the table: its title, decimals, and whether higher is better."""
 
     name: str
     title: str
@@ -34,7 +34,7 @@ class Column:
     unit: float = 1.0
 
     def shown(self, figures: Mapping[str, float]) -> str:
-        """The figure as the table has it; empty where there is none."""
+        """Return the formatted figure; empty if there is none."""
         value = figures.get(self.name)
         return "" if value is None else f"{value * self.unit:,.{self.decimals}f}"
 
@@ -52,59 +52,60 @@ COLUMNS = (
     Column("late_p95_s", "trickle: late p95, s", 2),
 )
 
-#: What the plot shows; calls and lateness differ little, and are in the table.
+#: The figures of the plot; requests and lateness differ little and are only in the table.
 PLOTTED = tuple(column for column in COLUMNS if "call" not in column.name and "late" not in column.name)
 
 
-def save(standings: Sequence[Standing], floor: Figures, *, rounds: int, jobs: int) -> list[Path]:
-    """Write the table, the figures and the plot; gives the files."""
+def save(results: Sequence[ContestantResult], floor: Figures, *, rounds: int, jobs: int) -> list[Path]:
+    """Write the table, the figures and the plot; return the files."""
     RESULTS.mkdir(exist_ok=True)
     files = {
-        RESULTS / "peers.md": markdown(standings, floor),
-        RESULTS / "peers.json": json.dumps(figures(standings, floor, rounds=rounds, jobs=jobs), indent=2) + "\n",
-        PLOT: plot(standings),
+        RESULTS / "peers.md": markdown(results, floor),
+        RESULTS / "peers.json": json.dumps(figures(results, floor, rounds=rounds, jobs=jobs), indent=2) + "\n",
+        PLOT: plot(results),
     }
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
     return list(files)
 
 
-def markdown(standings: Sequence[Standing], floor: Figures) -> str:
-    """The table, how each contestant ran, and who did not."""
+def markdown(results: Sequence[ContestantResult], floor: Figures) -> str:
+    """Return the table, the mode of each contestant, and errors."""
     lines = [f"| | {' | '.join(column.title for column in COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(standings, floor)]
-    lines += ["", *(f"- {_named(each.contestant)}: {each.contestant.how}." for each in standings)]
-    troubles = _troubles(standings)
-    return "\n".join([*lines, *([""] if troubles else []), *(f"- {line}" for line in troubles)]) + "\n"
+    lines += [f"| {' | '.join(row)} |" for row in _rows(results, floor)]
+    lines += ["", *(f"- {_named(result.contestant)}: {result.contestant.how}." for result in results)]
+    errors = _errors(results)
+    return "\n".join([*lines, *([""] if errors else []), *(f"- {line}" for line in errors)]) + "\n"
 
 
-def figures(standings: Sequence[Standing], floor: Figures, *, rounds: int, jobs: int) -> dict[str, Any]:
-    """All that is known, for programs."""
+def figures(results: Sequence[ContestantResult], floor: Figures, *, rounds: int, jobs: int) -> dict[str, Any]:
+    """Return all figures as JSON values."""
     return {
         **_machine(),
         "rounds": rounds,
         "jobs": jobs,
         "floor": floor,
         "contestants": {
-            each.contestant.name: {
-                "version": version(each.contestant),
-                "how": each.contestant.how,
-                "medians": each.medians(),
-                "rounds": each.rounds,
-                "troubles": each.troubles,
+            result.contestant.name: {
+                "version": version(result.contestant),
+                "how": result.contestant.how,
+                "medians": result.medians(),
+                "rounds": result.rounds,
+                "errors": result.errors,
             }
-            for each in standings
+            for result in results
         },
     }
 
 
 def save_flights(flights: Sequence[Flight], jobs: int) -> list[Path]:
-    """Write the table and the figures of jobs in flight; gives the files."""
+    """Write the table and the figures of jobs in flight; return the files."""
     RESULTS.mkdir(exist_ok=True)
-    found = {each.contestant.name: _flight_figures(each) for each in flights}
+    figures_by_name = {flight.contestant.name: _flight_figures(flight) for flight in flights}
     files = {
         RESULTS / "flight.md": flights_markdown(flights),
-        RESULTS / "flight.json": json.dumps({**_machine(), "jobs": jobs, "contestants": found}, indent=2) + "\n",
+        RESULTS / "flight.json": json.dumps({**_machine(), "jobs": jobs, "contestants": figures_by_name}, indent=2)
+        + "\n",
     }
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
@@ -112,12 +113,12 @@ def save_flights(flights: Sequence[Flight], jobs: int) -> list[Path]:
 
 
 def flights_markdown(flights: Sequence[Flight]) -> str:
-    """The table of jobs in flight, and who did not get all of them there."""
+    """Return the table of jobs in flight, and errors."""
     titles = ("in flight", "after, s", "workers before, MB", "workers, MB", "Valkey, MB", "together, MB")
     lines = [f"| | {' | '.join(titles)} |", f"|---|{'---|' * len(titles)}"]
-    lines += [f"| {' | '.join(_flight_row(each))} |" for each in flights]
-    troubles = [f"- {_named(each.contestant)}: {each.trouble}." for each in flights if each.trouble]
-    return "\n".join([*lines, *([""] if troubles else []), *troubles]) + "\n"
+    lines += [f"| {' | '.join(_flight_row(flight))} |" for flight in flights]
+    errors = [f"- {_named(flight.contestant)}: {flight.error}." for flight in flights if flight.error]
+    return "\n".join([*lines, *([""] if errors else []), *errors]) + "\n"
 
 
 def _flight_row(flight: Flight) -> list[str]:
@@ -136,7 +137,7 @@ def _flight_figures(flight: Flight) -> dict[str, Any]:
         "workers_before": flight.idle,
         "workers": flight.memory,
         "valkey": flight.redis,
-        "trouble": flight.trouble,
+        "error": flight.error,
     }
 
 
@@ -144,9 +145,9 @@ def _machine() -> dict[str, Any]:
     return {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
 
 
-def plot(standings: Sequence[Standing]) -> str:
-    """An SVG: a panel for each figure, a bar for each contestant."""
-    medians = {each.contestant.name: each.medians() for each in standings if each.rounds}
+def plot(results: Sequence[ContestantResult]) -> str:
+    """Return an SVG with a panel per figure and a bar per contestant."""
+    medians = {result.contestant.name: result.medians() for result in results if result.rounds}
     height = _TOP + len(medians) * _BAR + 24
     panels = [
         _panel(column, medians, x=(number % 2) * _WIDTH + 12, y=(number // 2) * height + 8)
@@ -159,33 +160,33 @@ def plot(standings: Sequence[Standing]) -> str:
     )
 
 
-#: The plot's measures, in its own units.
+#: Dimensions of the plot, in SVG units.
 _WIDTH, _TOP, _BAR, _LABEL, _VALUE = 430, 26, 19, 96, 52
 _COLOURS = {True: "#c2410c", False: "#94a3b8"}
 
 
 def _panel(column: Column, medians: Mapping[str, Figures], *, x: int, y: int) -> str:
-    most = max((found[column.name] for found in medians.values()), default=1.0) or 1.0
-    better = "more is better" if column.more_is_better else "less is better"
+    maximum = max((figures_of[column.name] for figures_of in medians.values()), default=1.0) or 1.0
+    better = "higher is better" if column.more_is_better else "lower is better"
     lines = [
         f'<text x="{x}" y="{y + 14}" font-weight="bold" fill="#0f172a">{escape(column.title)}'
         f'<tspan font-weight="normal" fill="#64748b">  ({better})</tspan></text>'
     ]
-    for number, (name, found) in enumerate(medians.items()):
+    for number, (name, figures_of) in enumerate(medians.items()):
         top = y + _TOP + number * _BAR
-        long = found[column.name] / most * (_WIDTH - _LABEL - _VALUE - 24)
+        width = figures_of[column.name] / maximum * (_WIDTH - _LABEL - _VALUE - 24)
         lines += [
             f'<text x="{x + _LABEL - 6}" y="{top + 12}" text-anchor="end" fill="#0f172a">{escape(name)}</text>',
-            f'<rect x="{x + _LABEL}" y="{top + 1}" width="{long:.1f}" height="14" fill="{_COLOURS[name == OURS]}"/>',
-            f'<text x="{x + _LABEL + long + 5:.1f}" y="{top + 12}" fill="#334155">{column.shown(found)}</text>',
+            f'<rect x="{x + _LABEL}" y="{top + 1}" width="{width:.1f}" height="14" fill="{_COLOURS[name == OURS]}"/>',
+            f'<text x="{x + _LABEL + width + 5:.1f}" y="{top + 12}" fill="#334155">{column.shown(figures_of)}</text>',
         ]
     return "\n".join(lines) + "\n"
 
 
-def _rows(standings: Sequence[Standing], floor: Figures) -> Iterator[list[str]]:
-    for each in standings:
-        found = each.medians()
-        yield [_named(each.contestant), *(column.shown(found) for column in COLUMNS)]
+def _rows(results: Sequence[ContestantResult], floor: Figures) -> Iterator[list[str]]:
+    for result in results:
+        medians = result.medians()
+        yield [_named(result.contestant), *(column.shown(medians) for column in COLUMNS)]
     yield [FLOOR, *(column.shown(floor) for column in COLUMNS)]
 
 
@@ -193,5 +194,5 @@ def _named(contestant: Contestant) -> str:
     return f"**{contestant.title}**" if contestant.is_ours else contestant.title
 
 
-def _troubles(standings: Sequence[Standing]) -> list[str]:
-    return [f"{_named(each.contestant)}: {trouble}." for each in standings for trouble in each.troubles]
+def _errors(results: Sequence[ContestantResult]) -> list[str]:
+    return [f"{_named(result.contestant)}: {error}." for result in results for error in result.errors]

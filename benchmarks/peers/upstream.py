@@ -1,8 +1,8 @@
-"""`python -m benchmarks.peers.upstream`: an upstream that costs as little as it can, and keeps count.
+"""`python -m benchmarks.peers.upstream`: an upstream with little overhead, and counters.
 
-It answers the contract's calls in their plainest shapes. An order is ready after a time between two
-bounds. What it saw is at `/report`: orders, polls, how late the poll was that saw a result first, and
-everything that a job did twice or not at all; `/reset` forgets it, `/reset/LOW/HIGH` sets the bounds too.
+It answers the requests of the contract in their simplest form. An order is ready after a time between two bounds.
+`/report` returns counts of orders and polls, the lateness of the poll that saw each result first, and requests that
+were made twice or are missing; `/reset` clears them, `/reset/LOW/HIGH` also sets the bounds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Durations are spread over their range by it: evenly, and in every run the same.
+#: Distributes durations evenly over their range, the same way in every run.
 _GOLDEN = 0.6180339887498949
 
 _CLIP = (
@@ -29,17 +29,17 @@ _CREDITS = b'{"credits":1000000000,"extra_credits":0}'
 
 @dataclass(slots=True)
 class Order:
-    """What was ordered, when it is ready (monotonic seconds), and whether somebody has seen that."""
+    """An order: its kind, when it is ready (monotonic seconds), and whether a poll has returned its result."""
 
     kind: str
     ready_at: float
     polls: int = 0
-    seen: bool = False
+    is_seen: bool = False
 
 
 @dataclass(slots=True)
 class Counts:
-    """All that was seen since the last reset."""
+    """The counts since the last reset."""
 
     orders: dict[str, Order] = field(default_factory=dict)
     subjects: set[str] = field(default_factory=set)
@@ -50,7 +50,7 @@ class Counts:
 
 
 class Upstream:
-    """Answers calls; `low` to `high` are the seconds until an order is ready."""
+    """Answers requests; an order is ready after `low` to `high` seconds."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._high = low, high
@@ -58,7 +58,7 @@ class Upstream:
         self.counts = Counts()
 
     def answer(self, method: bytes, path: bytes, body: bytes) -> tuple[int, bytes]:
-        """Status and body for one request."""
+        """Return the status and the body for one request."""
         if method == b"GET" and path.startswith(b"/api/v1/sonic/task/"):
             return self._poll(path[19:].decode())
         if method == b"POST" and path == b"/api/v1/sonic/create-voice":
@@ -81,13 +81,13 @@ class Upstream:
         return 404, b'{"error":"no such path"}'
 
     def report(self) -> dict[str, Any]:
-        """The counts, as JSON takes them; `unseen` are orders whose result nobody asked for."""
+        """Return the counts as JSON values; `unseen` are orders whose result was never returned."""
         orders = self.counts.orders.values()
         return {
             "voices": sum(order.kind == "voice" for order in orders),
             "songs": sum(order.kind == "song" for order in orders),
             "polls": sum(order.polls for order in orders),
-            "unseen": sum(not order.seen for order in orders),
+            "unseen": sum(not order.is_seen for order in orders),
             "doubles": self.counts.doubles,
             "strays": self.counts.strays,
             "credits": self.counts.credits,
@@ -108,8 +108,8 @@ class Upstream:
         self.counts.subjects.add(subject)
         self._orders += 1
         task_id = f"{kind}-{self._orders:08}"
-        takes = self._low + (self._high - self._low) * (self._orders * _GOLDEN % 1)
-        self.counts.orders[task_id] = Order(kind, time.monotonic() + takes)
+        duration_s = self._low + (self._high - self._low) * (self._orders * _GOLDEN % 1)
+        self.counts.orders[task_id] = Order(kind, time.monotonic() + duration_s)
         return 200, b'{"code":200,"message":"success","task_id":"%s"}' % task_id.encode()
 
     def _poll(self, task_id: str) -> tuple[int, bytes]:
@@ -120,23 +120,23 @@ class Upstream:
         order.polls += 1
         if now < order.ready_at:
             return 200, _NOT_READY
-        self.counts.doubles += order.seen
-        if not order.seen:
-            order.seen = True
+        self.counts.doubles += order.is_seen
+        if not order.is_seen:
+            order.is_seen = True
             self.counts.lateness.append(now - order.ready_at)
         return 200, _result(task_id, order.kind)
 
 
 def _result(task_id: str, kind: str) -> bytes:
     if kind == "voice":
-        found = f'{{"persona_id":"persona-{task_id}","name":"A voice"}}'
+        data = f'{{"persona_id":"persona-{task_id}","name":"A voice"}}'
     else:
-        found = f"[{','.join(_CLIP % {'id': task_id, 'number': number} for number in (0, 1))}]"
-    return f'{{"code":200,"data":{found},"message":"success"}}'.encode()
+        data = f"[{','.join(_CLIP % {'id': task_id, 'number': number} for number in (0, 1))}]"
+    return f'{{"code":200,"data":{data},"message":"success"}}'.encode()
 
 
 class Connection(asyncio.Protocol):
-    """One connection that is kept: as much of HTTP/1.1 as the contestants' clients speak."""
+    """A persistent connection with the subset of HTTP/1.1 that the contestants' clients use."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -144,12 +144,12 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note where answers go."""
+        """Store the transport for responses."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer every request that is complete."""
+        """Answer every complete request."""
         self._received += data
         while (end := self._received.find(b"\r\n\r\n")) >= 0:
             head, start = self._received[:end], end + 4
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
 
 
 def _length(head: bytes) -> int:
-    """The length of the body; every client here says it in advance."""
+    """Return the length of the body; every client here sends Content-Length."""
     lower = head.lower()
     at = lower.find(b"\r\ncontent-length:")
     return int(lower[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0

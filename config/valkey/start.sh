@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts Valkey, with these arguments and the users of users.acl. Their passwords come from the environment and are kept
-# as hashes alone. The administrator's is made here at each start: admin.sh, in the container, knows where it is.
+# Start Valkey with these arguments and the users of users.acl. Their passwords come from the environment and are stored
+# as hashes only. The administrator's password is generated at each start; admin.sh, in the container, reads it.
 set -eu
 umask 077
 run=${VALKEY_RUN:-/run/valkey}

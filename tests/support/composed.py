@@ -1,4 +1,4 @@
-"""docker-compose.yml without Docker: its services, and the environment that each of them is given."""
+"""docker-compose.yml without Docker: its services and their environments."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
 class Unset(Exception):
-    """Compose refuses to start without this variable; the text says what to do."""
+    """Compose does not start without this variable; the text says what to do."""
 
 
 def services() -> dict[str, Any]:
     """Return the services by name."""
-    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
-    return found
+    services_by_name: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    return services_by_name
 
 
 def environment(service: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, str]:
-    """Return what the service finds in its environment, where .env has these values. Raises Unset."""
-    given = service.get("environment", {})
-    passed_on = {name: values[name] for name, value in given.items() if value is None and name in values}
-    return passed_on | {name: interpolated(str(value), values) for name, value in given.items() if value is not None}
+    """Return the environment of a service when .env has these values. Raises Unset."""
+    declared = service.get("environment", {})
+    passed_on = {name: values[name] for name, value in declared.items() if value is None and name in values}
+    return passed_on | {name: interpolated(str(value), values) for name, value in declared.items() if value is not None}
 
 
 def interpolated(text: str, values: Mapping[str, str]) -> str:
-    """Return the text with the values in place of variables. Raises Unset."""
+    """Replace the variables in the text by their values. Raises Unset."""
 
-    def value(found: re.Match[str]) -> str:
-        name, kind, rest = found.groups()
+    def value(variable: re.Match[str]) -> str:
+        name, kind, rest = variable.groups()
         if name is None:
             return "$"
         if not values.get(name) and kind == "?":
@@ -48,13 +48,13 @@ def interpolated(text: str, values: Mapping[str, str]) -> str:
 
 
 def read_values(file: Path) -> dict[str, str]:
-    """Return the lines of a .env file; the last one of a name counts."""
+    """Return the variables of a .env file; the last line of a name counts."""
     lines = (line for line in file.read_text(encoding="utf-8").splitlines() if "=" in line and line[0] != "#")
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
 def source_of(path: str, service: Mapping[str, Any]) -> Path:
-    """Return the file of this checkout that the service finds at that path."""
+    """Return the file of this checkout that is mounted at that path in the service."""
     mounts = [str(volume).split(":") for volume in service["volumes"]]
     [source] = [mount[0] for mount in mounts if mount[1] == path and mount[0].startswith("./")]
     return ROOT / source

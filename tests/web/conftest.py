@@ -21,7 +21,7 @@ from workers import local_token
 from workers.gateway.app import build
 from workers.gateway.connections import Bounds
 from workers.gateway.server import Config, Server
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 #: Keys that all tests know, with every scope and with one each.
 KEYS = {"all": api_keys.new("all", KeyScope), **{scope.value: api_keys.new(scope, [scope]) for scope in KeyScope}}

@@ -15,7 +15,7 @@ from voicequeue import Code, Song, Stage, State, VoiceQueue
 from voicequeue.domain.claims import ChargedOrder
 from voicequeue.domain.job import iso
 from voicequeue.storage.job_store import Store
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 ORDER: dict[str, Any] = {"audio_url": URL, "song": {"prompt": LYRICS, "title": "A song"}}
 

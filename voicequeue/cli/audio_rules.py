@@ -1,51 +1,17 @@
-"""The settings VOICEQUEUE_AUDIO_…: what a recording must be, and how patiently it is fetched."""
+"""The preflight rules of the command line."""
 
 from __future__ import annotations
 
-import math
 import os
 
 from voicequeue.cli.terminal import CannotBegin
-from voicequeue.ingest.preflight import SETTING, Rules
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Times
+from voicequeue.ingest.audio_settings import rules_from
+from voicequeue.ingest.preflight import Rules
 
 
 def audio_rules() -> Rules:
-    """As the environment says. Raises CannotBegin, which names the setting."""
-    usual = Rules()
-    return Rules(
-        allowed=Allowed.of(os.environ.get(SETTING) or "", setting=SETTING),
-        times=Times(
-            connect_s=_number("CONNECT_S", usual.times.connect_s),
-            whole_s=_number("WHOLE_S", usual.times.whole_s),
-            answer_s=_number("ANSWER_S", usual.times.answer_s),
-            least_speed=1_000 * _number("LEAST_KB_S", usual.times.least_speed / 1_000),
-            slow_s=_number("SLOW_S", usual.times.slow_s),
-        ),
-        max_bytes=round(1_000_000 * _number("MAX_MB", usual.max_bytes / 1_000_000)),
-        max_s=_number("MAX_S", usual.max_s or math.inf),
-        again_s=_number("AGAIN_S", usual.again_s),
-        at_once=_count("AT_ONCE", usual.at_once),
-        per_host=_count("PER_HOST", usual.per_host),
-    )
-
-
-def _number(name: str, otherwise: float | None) -> float:
-    text = os.environ.get(f"VOICEQUEUE_AUDIO_{name}")
-    if not text:
-        return math.inf if otherwise is None else otherwise
+    """Return the rules that the environment sets. Raises CannotBegin, which names the setting."""
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise CannotBegin(f"VOICEQUEUE_AUDIO_{name} must be a number above 0, not {text!r}")
-    return value
-
-
-def _count(name: str, otherwise: int) -> int:
-    value = _number(name, otherwise)
-    if value != int(value):
-        raise CannotBegin(f"VOICEQUEUE_AUDIO_{name} must be a whole number")
-    return int(value)
+        return rules_from(os.environ)
+    except ValueError as error:
+        raise CannotBegin(str(error)) from None

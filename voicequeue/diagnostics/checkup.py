@@ -19,6 +19,7 @@ from voicequeue.domain.balance import Drift
 from voicequeue.domain.gate import Gate, Reason
 from voicequeue.domain.job import INACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
+from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.key_types import WrongType
 from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S, Heard
@@ -98,14 +99,10 @@ class Facts:
         return [process for process in self.heard if process.kind == kind]
 
 
-#: Celery's queues; their keys begin with `keyspace.celery_root`.
-QUEUES = ("submit", "poll", "intake", "callbacks", "archive")
-
-
 def inspect(redis: Redis, store: Store) -> Facts:
     """Collect the facts. Raises RedisError."""
     seconds, microseconds = redis.time()
-    wrong_types = store.wrong_types(QUEUES)
+    wrong_types = store.wrong_types(QUEUE_NAMES)
     now = seconds + microseconds / 1e6
     return Facts(
         info=redis.info(),
@@ -119,7 +116,7 @@ def inspect(redis: Redis, store: Store) -> Facts:
         archive=store.archive.counted(now - HEARTBEAT_TIMEOUT_S),
         rejects=store.rejects.count(),
         refused=store.controls.refused(),
-        messages=store.messages([queue for queue in QUEUES if queue not in {key.queue for key in wrong_types}]),
+        messages=store.messages([queue for queue in QUEUE_NAMES if queue not in {key.queue for key in wrong_types}]),
         write_refusal=_write_refusal(store),
         wrong_types=wrong_types,
     )

@@ -16,7 +16,8 @@ from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError
 
-from voicequeue.diagnostics.checkup import QUEUES, CheckResult, Level, passed
+from voicequeue.diagnostics.checkup import CheckResult, Level, passed
+from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
 from voicequeue.storage.connection.keyspace import PREFIX, Keyspace, celery_root
 from voicequeue.storage.heartbeats import KINDS, Pulses
 
@@ -89,7 +90,7 @@ def inspect(redis: Redis, prefix: str) -> SharedDatabase:
     here = f"db{redis.connection_pool.connection_kwargs.get('db') or 0}"
     databases = redis.info("keyspace")
     return SharedDatabase(
-        f"{celery_root(prefix)}intake",
+        f"{celery_root(prefix)}{INTAKE}",
         queues=[_described(redis, prefix) for prefix in islice(sorted(keys.queues), INSPECTED_MAX)],
         unread=unread,
         celery=keys.celery - unread.keys(),
@@ -138,7 +139,7 @@ class _Keys:
             queue = _OF_A_QUEUE.match(key)
             if queue and queue[1] != self._prefix:
                 self.queues.add(queue[1])
-            elif queue and queue[2] and _PRIORITY.sub("", queue[2]) not in QUEUES:
+            elif queue and queue[2] and _PRIORITY.sub("", queue[2]) not in QUEUE_NAMES:
                 self.unexpected.add(key)
             elif binding := _BINDING.search(key):
                 name = binding[1] or ""

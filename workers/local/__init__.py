@@ -1,1 +1,1 @@
-"""The whole queue on one machine: `make up` and `make demo`."""
+"""The one-machine stack: `make up` and `make demo`."""

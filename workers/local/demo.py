@@ -1,4 +1,4 @@
-"""`make demo`: a dozen sample voices through the whole pipeline, shown live."""
+"""`make demo`: run a dozen sample voices through the whole pipeline and show the progress."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from workers.private_files import UnsafeFileError
 WORKERS = 2
 SAMPLE = ROOT / "samples" / "voices.csv"
 
-#: How long the work may take (seconds), on the simulator and with a real account.
-SIMULATED_S = 55.0
-REAL_S = 1800.0
+#: How long the jobs may take, in seconds: on the simulator, and with a real account.
+SIMULATED_TIMEOUT_S = 55.0
+REAL_TIMEOUT_S = 1800.0
 
-#: How long songs are waited for that are on their way into the archive (seconds).
-ARCHIVED_S = 20.0
+#: How long to wait for songs that are being archived, in seconds.
+ARCHIVE_TIMEOUT_S = 20.0
 
 
 def main() -> int:
-    """Run it; 0 if every job succeeded."""
-    chosen = settings()
+    """Run the demo. Return 0 if every job succeeded."""
+    configured = settings()
     batch = f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     jobs = sample(batch)
-    if not _agreed(chosen, jobs):
+    if not _is_confirmed(configured, jobs):
         out.print("nothing was spent")
         return 1
     home = HOME / "demo"
     try:
         with (
-            alone_in(home, wait_s=chosen.stop_s + MARGIN_S, say=out.print) as lock,
+            alone_in(home, wait_s=configured.stop_s + MARGIN_S, say=out.print) as lock,
             Supervisor(say=out.print, keeps=[lock.descriptor]) as supervisor,
         ):
             with out.status("starting Valkey, the simulator, two workers and Flower"):
-                addresses = Stack(supervisor, chosen, home=home).start_all(workers=WORKERS, callbacks=False)
-            last = _run(addresses, chosen, batch, jobs)
+                addresses = Stack(supervisor, configured, home=home).start_all(workers=WORKERS, callbacks=False)
+            last = _run(addresses, configured, batch, jobs)
     except (TimeoutError, HomeInUse, UnsafeFileError) as error:
         out.print(f"[red]{error}[/]", soft_wrap=True)
         return 1
@@ -57,45 +57,45 @@ def main() -> int:
 
 
 def sample(batch: str) -> list[VoiceJob]:
-    """The bundled voices, as jobs of this batch."""
+    """Return the bundled voices as jobs of this batch."""
     with SAMPLE.open("rb") as file:
         return [row.job(batch) for row in Rows(file)]
 
 
-def _agreed(chosen: Settings, jobs: list[VoiceJob]) -> bool:
-    """A person at a terminal is asked before credits of a real account are spent."""
-    real = bool(chosen.musicapi_key.get_secret_value())
-    here = urlsplit(chosen.musicapi_base_url).hostname in ("localhost", "127.0.0.1", "::1")
-    if not real or here or not sys.stdin.isatty():
+def _is_confirmed(configured: Settings, jobs: list[VoiceJob]) -> bool:
+    """Ask a user at a terminal before credits of a real account are spent; return the answer."""
+    has_key = bool(configured.musicapi_key.get_secret_value())
+    is_local = urlsplit(configured.musicapi_base_url).hostname in ("localhost", "127.0.0.1", "::1")
+    if not has_key or is_local or not sys.stdin.isatty():
         return True
     cost = sum(job.credits for job in jobs)
-    return Confirm.ask(f"MUSICAPI_KEY is set: this spends up to {cost} credits of that account. Go on?", default=False)
+    return Confirm.ask(f"MUSICAPI_KEY is set: this spends up to {cost} of its credits. Continue?", default=False)
 
 
-def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> Batch:
-    upstream = f"the simulator at {at.simulator}" if at.simulator else masked(chosen.musicapi_base_url)
+def _run(at: Addresses, configured: Settings, batch: str, jobs: list[VoiceJob]) -> Batch:
+    upstream = f"the simulator at {at.simulator}" if at.simulator else masked(configured.musicapi_base_url)
     out.print(f"{WORKERS} workers on {upstream}\nFlower {at.flower}   Redis {masked(at.redis)}\n", soft_wrap=True)
-    began = time.monotonic()
-    with VoiceQueue(at.redis, prefix=chosen.prefix) as queue:
+    started = time.monotonic()
+    with VoiceQueue(at.redis, prefix=configured.prefix) as queue:
         receipt = queue.enqueue_many(jobs)
         out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
-        patience = float(os.environ.get("VOICEQUEUE_DEMO_S", SIMULATED_S if at.simulator else REAL_S))
-        [last] = follow(queue, batch, every=0.2, timeout=patience)
-        if chosen.archive.get_secret_value():
-            _wait_for_the_archive(queue, batch)
+        timeout_s = float(os.environ.get("VOICEQUEUE_DEMO_S", SIMULATED_TIMEOUT_S if at.simulator else REAL_TIMEOUT_S))
+        [last] = follow(queue, batch, every=0.2, timeout=timeout_s)
+        if configured.archive.get_secret_value():
+            _wait_for_archive(queue, batch)
         _show(list(queue.jobs(batch=batch)))
         if not last.is_settled:
             print_status(queue.status(batch), batch)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     out.print(f"\n[bold]{last.states[State.SUCCEEDED]} of {last.total} succeeded[/] in {seconds:.0f} s", end=", ")
     out.print(f"{last.credits} credits spent")
     return last
 
 
-def _wait_for_the_archive(queue: VoiceQueue, batch: str) -> None:
-    """The songs are kept a moment after they came."""
-    give_up = time.monotonic() + ARCHIVED_S
-    while any(job.archive is InArchive.PENDING for job in queue.jobs(batch=batch)) and time.monotonic() < give_up:
+def _wait_for_archive(queue: VoiceQueue, batch: str) -> None:
+    """Wait until the songs are archived, and print how many files there are."""
+    deadline = time.monotonic() + ARCHIVE_TIMEOUT_S
+    while any(job.archive is InArchive.PENDING for job in queue.jobs(batch=batch)) and time.monotonic() < deadline:
         time.sleep(0.2)
     clips = [clip for job in queue.jobs(batch=batch) for clip in job.clips]
     files = [file for clip in clips for file in (clip.archived_audio, clip.archived_image) if file]
@@ -103,13 +103,13 @@ def _wait_for_the_archive(queue: VoiceQueue, batch: str) -> None:
 
 
 def _show(jobs: list[Job]) -> None:
-    """The table of personas and songs; lines are not broken, so that links can be clicked."""
+    """Print personas and songs, without wrapping lines, so that links can be clicked."""
     width = max(len(job.spec.name or job.voice_name or job.id) for job in jobs)
     for job in jobs:
         name = f"{safe(job.spec.name or job.voice_name or job.id):<{width}}"
         voice = f"persona {safe(job.persona_id)}" if job.persona_id else coloured(job.state)
-        why = f"  {safe(job.failure.message)}" if job.failure else ""
-        out.print(f"[bold]{name}[/]  {voice}{why}", soft_wrap=True)
+        failure = f"  {safe(job.failure.message)}" if job.failure else ""
+        out.print(f"[bold]{name}[/]  {voice}{failure}", soft_wrap=True)
         for clip in job.clips:
             out.print(f"{'':<{width}}  {_length(clip)}  {safe(clip.title)}  {safe(clip.audio_url)}", soft_wrap=True)
 

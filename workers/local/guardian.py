@@ -1,11 +1,11 @@
-"""Ends the programs of a supervisor that is gone: those that others need end last.
+"""Stops the programs of a supervisor that was killed, foundations last.
 
-It runs as a process of its own, in a session of its own. The supervisor writes to its standard input which processes
-it has started and which have ended. When that pipe closes, the supervisor has stopped, or was killed: then the
-programs are asked to end. They hold the write end of a second pipe (their children too), so that its end says for
-certain that the last of them is gone; only then do the foundations end (Redis must outlive the workers' answers).
+It runs as a separate process, in its own session. The supervisor reports on its standard input which processes it has
+started and which have ended. When that pipe closes, the supervisor has stopped or was killed: the programs receive
+SIGTERM. They and their children hold the write end of a second pipe, which therefore closes when the last of them has
+exited; only then are the foundations stopped (Redis must outlive the workers, which still store responses).
 
-Knows nothing but the standard library, so that it starts in no time.
+It imports the standard library only, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
-#: What the supervisor reports last, when everything has ended.
+#: The last report of a supervisor, after everything has ended.
 STOPPED = "stopped\n"
 
 
 class Guardian:
-    """The supervisor's side: reports processes to the guardian, as long as it lives."""
+    """The supervisor's side: starts the guardian, and reports processes to it."""
 
-    def __init__(self, line: int) -> None:
-        """`line` is the read end of the pipe that the programs hold."""
-        command = [sys.executable, "-I", "-S", str(Path(__file__)), str(line)]
+    def __init__(self, pipe: int) -> None:
+        """`pipe` is the read end of the pipe whose write end the programs hold."""
+        command = [sys.executable, "-I", "-S", str(Path(__file__)), str(pipe)]
         self._process = subprocess.Popen(  # noqa: S603
             command,
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,  # it may outlive whoever reads the supervisor's output to its end
+            stdout=subprocess.DEVNULL,  # it may outlive the reader of the supervisor's output
             stderr=subprocess.DEVNULL,
             text=True,
-            pass_fds=(line,),
+            pass_fds=(pipe,),
             start_new_session=True,
         )
 
     def watch(self, pid: int, *, stop_s: float) -> None:
-        """Report a program that was started, which leads a process group, and the seconds it may take to end."""
+        """Report a program that was started as the leader of a process group, and the seconds it may take to stop."""
         self._report(f"program {pid} {stop_s}\n")
 
     def watch_foundation(self, pid: int, *, stop_s: float) -> None:
-        """Report a program that others need: it is to end after them."""
+        """Report a program that others need: it is stopped after them."""
         self._report(f"foundation {pid} {stop_s}\n")
 
     def forget(self, pid: int) -> None:
@@ -54,7 +54,7 @@ class Guardian:
         self._report(f"ended {pid} 0\n")
 
     def close(self) -> None:
-        """Let it go: everything has ended."""
+        """Report that everything has ended, and wait for the guardian to exit."""
         self._report(STOPPED)
         if self._process.stdin is not None:
             with suppress(OSError):
@@ -63,20 +63,20 @@ class Guardian:
 
     def _report(self, text: str) -> None:
         if self._process.stdin is not None:
-            with suppress(OSError):  # it was killed; the supervisor works without it
+            with suppress(OSError):  # the guardian was killed; the supervisor works without it
                 self._process.stdin.write(text)
                 self._process.stdin.flush()
 
 
-class Roster:
-    """The processes that a supervisor has left: by id, the seconds that each may take to end."""
+class RemainingProcesses:
+    """The processes that a supervisor left running: by id, the seconds that each may take to stop."""
 
     def __init__(self, reports: Iterable[str]) -> None:
-        """Read reports until the supervisor is gone."""
+        """Read reports until the supervisor has exited."""
         self.programs: dict[int, float] = {}
         self.foundations: dict[int, float] = {}
         for report in reports:
-            if report.endswith("\n"):  # else the supervisor died while it wrote
+            if report.endswith("\n"):  # otherwise the supervisor was killed while writing
                 self._note(*report.split())
 
     def _note(self, kind: str, pid: str, stop_s: str) -> None:
@@ -89,19 +89,19 @@ class Roster:
             self.foundations.pop(int(pid), None)
 
 
-def main(line: int) -> None:
-    """Wait until the supervisor is gone, then end what it has left."""
+def main(pipe: int) -> None:
+    """Wait until the supervisor has exited, then stop the processes that it left running."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    left = Roster(takewhile(lambda report: report != STOPPED, sys.stdin))
-    _signal(left.programs, signal.SIGTERM)
-    if left.programs and not select.select([line], [], [], max(left.programs.values()))[0]:
-        _kill_groups(left.programs)
-    _signal(left.foundations, signal.SIGTERM)
-    give_up = time.monotonic() + max(left.foundations.values(), default=0)
-    while any(map(_is_there, left.foundations)) and time.monotonic() < give_up:
+    remaining = RemainingProcesses(takewhile(lambda report: report != STOPPED, sys.stdin))
+    _signal(remaining.programs, signal.SIGTERM)
+    if remaining.programs and not select.select([pipe], [], [], max(remaining.programs.values()))[0]:
+        _kill_groups(remaining.programs)
+    _signal(remaining.foundations, signal.SIGTERM)
+    deadline = time.monotonic() + max(remaining.foundations.values(), default=0)
+    while any(map(_exists, remaining.foundations)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    _kill_groups(left.foundations)
+    _kill_groups(remaining.foundations)
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:
@@ -116,7 +116,7 @@ def _kill_groups(pids: Iterable[int]) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def _is_there(pid: int) -> bool:
+def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

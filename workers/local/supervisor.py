@@ -1,6 +1,6 @@
-"""A small supervisor: keeps processes alive on one machine, and ends them in order.
+"""A small supervisor: restarts processes on one machine, and stops them in order.
 
-For `make up` and `make demo`; a server has systemd, Docker or a platform for this.
+For `make up` and `make demo`; in production use systemd, Docker or a platform.
 """
 
 from __future__ import annotations
@@ -21,62 +21,64 @@ from typing import BinaryIO
 
 from workers.local.guardian import Guardian
 
-#: Seconds between a death and the next start, for each death in a row.
-BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+#: Seconds between an exit and the restart, by the number of exits in a row.
+RESTART_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
-#: A process that lived this long (seconds) is not failing in a row any more.
-STEADY_S = 30.0
+#: After this uptime (seconds) an exit does not count as one in a row.
+STABLE_S = 30.0
 
-#: Seconds that a process may take to end by itself, unless its program says otherwise.
+#: Default of `Program.stop_s`.
 STOP_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process to keep alive; its output goes to the end of `log`."""
+    """A command to keep running; its output is appended to `log`."""
 
     name: str
     command: Sequence[str] | str  # a string is run by the shell
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
-    #: The others need it: it ends after them.
+    #: Other programs need it: it is stopped after them.
     foundation: bool = False
-    #: Seconds that it may take to end by itself.
+    #: Seconds that it may take to stop before it is killed.
     stop_s: float = STOP_S
 
 
-class Keeper:
-    """One program and the process that runs it now."""
+class ManagedProcess:
+    """A program and the process that currently runs it."""
 
-    def __init__(self, program: Program, say: Callable[[str], None], guardian: Guardian, keeps: Sequence[int]) -> None:
-        """`keeps` are the file descriptors that its processes inherit."""
+    def __init__(
+        self, program: Program, say: Callable[[str], None], guardian: Guardian, inherited_fds: Sequence[int]
+    ) -> None:
+        """`inherited_fds` are the file descriptors that its processes inherit."""
         self.program = program
         self._say = say
         self._guardian = guardian
-        self._keeps = keeps
-        self._deaths = 0
-        self._started = 0.0
-        self._start_again = 0.0
-        self._held = False
+        self._inherited_fds = inherited_fds
+        self._exits_in_row = 0
+        self._started_at = 0.0
+        self._restart_at = 0.0
+        self._is_held_down = False
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int | None:
-        """The running process, if one is."""
+        """The id of the running process, if there is one."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
-    def look(self) -> None:
-        """Start the program if it is not running and its time has come."""
-        if self.pid is not None or self._held:
+    def check(self) -> None:
+        """Start the program if it is not running and its restart is due."""
+        if self.pid is not None or self._is_held_down:
             return
         if self._process is not None:
-            self._bury(self._process)
-        if time.monotonic() >= self._start_again:
+            self._note_exit(self._process)
+        if time.monotonic() >= self._restart_at:
             self._start()
 
     def _start(self) -> None:
-        self._started = time.monotonic()
+        self._started_at = time.monotonic()
         with self._open_log() as log:
             self._process = subprocess.Popen(  # noqa: S603  the Procfile's commands are shell commands
                 self.program.command,
@@ -86,9 +88,9 @@ class Keeper:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us; we end them in order
-                pass_fds=self._keeps,
-                umask=0o077,  # what it writes shows recordings and lyrics
+                start_new_session=True,  # Ctrl-C reaches only this process, which stops them in order
+                pass_fds=self._inherited_fds,
+                umask=0o077,  # its files contain recordings and lyrics
             )
         watch = self._guardian.watch_foundation if self.program.foundation else self._guardian.watch
         watch(self._process.pid, stop_s=self.program.stop_s)
@@ -97,54 +99,54 @@ class Keeper:
         self.program.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return open(self.program.log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
 
-    def _bury(self, process: subprocess.Popen[bytes]) -> None:
-        """Decide when to start again: the longer, the more often it has died in a row."""
-        lived = time.monotonic() - self._started
-        self._deaths = 0 if lived > STEADY_S else self._deaths + 1
-        wait = BACKOFF_S[min(self._deaths, len(BACKOFF_S)) - 1] if self._deaths else 0.0
-        self._start_again = time.monotonic() + wait
+    def _note_exit(self, process: subprocess.Popen[bytes]) -> None:
+        """Schedule the restart: the delay grows with the number of exits in a row."""
+        uptime = time.monotonic() - self._started_at
+        self._exits_in_row = 0 if uptime > STABLE_S else self._exits_in_row + 1
+        delay = RESTART_DELAYS_S[min(self._exits_in_row, len(RESTART_DELAYS_S)) - 1] if self._exits_in_row else 0.0
+        self._restart_at = time.monotonic() + delay
         self._guardian.forget(process.pid)
         self._process = None
-        how = _signal_name(-process.returncode) if process.returncode < 0 else f"exit code {process.returncode}"
-        self._say(f"{self.program.name} died ({how}), again in {wait:g} s; its log: {self.program.log}")
+        status = _signal_name(-process.returncode) if process.returncode < 0 else f"exit code {process.returncode}"
+        self._say(f"{self.program.name} exited ({status}), restarting in {delay:g} s; its log: {self.program.log}")
 
-    def hold(self, number: signal.Signals, *, whole_group: bool) -> None:
-        """Send the process this signal, and start no other before `let_go`."""
-        self._held = True
+    def hold_down(self, number: signal.Signals, *, whole_group: bool) -> None:
+        """Send the process this signal, and do not restart the program before `release`."""
+        self._is_held_down = True
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if whole_group else os.kill)(self._process.pid, number)
 
-    def await_end(self) -> None:
-        """Wait for the process that was asked to end. Raises TimeoutError if it takes too long, and kills it then."""
+    def wait_or_kill(self) -> None:
+        """Wait for the process to exit, and kill it after `stop_s`. Raises TimeoutError in that case."""
         if self._process is None:
             return
         try:
             self._process.wait(self.program.stop_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise TimeoutError(f"{self.program.name} did not end within {self.program.stop_s:g} s") from None
+            raise TimeoutError(f"{self.program.name} did not exit within {self.program.stop_s:g} s") from None
 
-    def let_go(self) -> None:
-        """Start the program again, at once."""
-        self._held = False
-        self.see_end()
-        self._start_again = 0.0
-        self.look()
+    def release(self) -> None:
+        """Start the program again, without a delay."""
+        self._is_held_down = False
+        self.wait()
+        self._restart_at = 0.0
+        self.check()
 
-    def ask_to_end(self) -> None:
-        """Ask the process to end, if one runs."""
+    def terminate(self) -> None:
+        """Send SIGTERM to the process, if one runs."""
         if self._process is not None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End the process with all that it has started, if one runs."""
+        """Kill the process and its process group, if one runs."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def see_end(self) -> None:
-        """Wait for the process, which ends."""
+    def wait(self) -> None:
+        """Wait for the process, which must be ending."""
         if self._process is not None:
             self._process.wait()
             self._guardian.forget(self._process.pid)
@@ -152,23 +154,23 @@ class Keeper:
 
 
 class Supervisor:
-    """Keeps programs alive from `add` to `stop`. Where this process dies without `stop`, they end all the same."""
+    """Restarts programs that exit, from `add` to `stop`. If this process is killed, the guardian stops them."""
 
     def __init__(
         self, say: Callable[[str], None] = print, *, look_every_s: float = 0.1, keeps: Sequence[int] = ()
     ) -> None:
-        """`keeps` are file descriptors that all processes inherit."""
+        """`say` prints a line; `keeps` are file descriptors that all processes inherit."""
         self._say = say
-        self._keeps = keeps
-        self._look_every_s = look_every_s
-        self._keepers: dict[str, Keeper] = {}
+        self._inherited_fds = keeps
+        self._check_interval_s = look_every_s
+        self._processes: dict[str, ManagedProcess] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._forced = False
+        self._is_forced = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def __enter__(self) -> Supervisor:
-        # All programs but foundations hold the write end, and so do their children: it closes with the last of them.
+        # All programs except foundations hold the write end, and so do their children: it closes with the last of them.
         self._read_end, self._write_end = os.pipe()
         self._guardian = Guardian(self._read_end)
         self._thread.start()
@@ -180,81 +182,81 @@ class Supervisor:
         os.close(self._read_end)
 
     def add(self, program: Program) -> None:
-        """Start a program, and keep it alive from now on."""
-        keeps = self._keeps if program.foundation else (*self._keeps, self._write_end)
-        keeper = Keeper(program, self._say, self._guardian, keeps)
+        """Start a program, and restart it whenever it exits."""
+        inherited_fds = self._inherited_fds if program.foundation else (*self._inherited_fds, self._write_end)
+        process = ManagedProcess(program, self._say, self._guardian, inherited_fds)
         with self._lock:
-            self._keepers[program.name] = keeper
-            keeper.look()
+            self._processes[program.name] = process
+            process.check()
 
     def remove(self, name: str) -> None:
-        """Kill a program with all that it has started, and keep it alive no longer."""
+        """Kill a program with its process group, and do not restart it."""
         with self._lock:
-            keeper = self._keepers.pop(name)
-        keeper.kill()
-        keeper.see_end()
+            process = self._processes.pop(name)
+        process.kill()
+        process.wait()
 
     def pid(self, name: str) -> int | None:
-        """The process that runs a program now; None while it is down."""
+        """Return the id of the process that runs a program; None while it is down."""
         with self._lock:
-            return self._keepers[name].pid
+            return self._processes[name].pid
 
     @contextmanager
     def held_down(
         self, name: str, number: signal.Signals = signal.SIGKILL, *, whole_group: bool = True
     ) -> Iterator[None]:
-        """End a program by this signal and keep it away meanwhile, as an outage would. Raises TimeoutError if it does
-        not end by the signal."""
-        keeper = self._keepers[name]
+        """Stop a program with this signal and keep it down meanwhile, to simulate an outage. Raises TimeoutError if the
+        signal does not stop it."""
+        process = self._processes[name]
         with self._lock:
-            keeper.hold(number, whole_group=whole_group)
+            process.hold_down(number, whole_group=whole_group)
         try:
-            keeper.await_end()
+            process.wait_or_kill()
             yield
         finally:
             with self._lock:
-                keeper.let_go()
+                process.release()
 
     def stop(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """End every program, foundations last; `meanwhile` is called again and again until then."""
+        """Stop every program, foundations last; `meanwhile` is called repeatedly until they have exited."""
         if not self._stopping.is_set():
             self._stopping.set()
             self._thread.join()
             os.close(self._write_end)
         for foundation in (False, True):
-            keepers = [keeper for keeper in self._keepers.values() if keeper.program.foundation is foundation]
-            self._end(keepers, meanwhile)
+            processes = [process for process in self._processes.values() if process.program.foundation is foundation]
+            self._stop(processes, meanwhile)
 
     def force(self) -> None:
-        """Kill whatever has not ended yet, while `stop` waits for it. Safe in a signal handler."""
-        self._forced = True
+        """Kill the processes that `stop` still waits for. Safe in a signal handler."""
+        self._is_forced = True
 
-    def _end(self, keepers: Sequence[Keeper], meanwhile: Callable[[], object]) -> None:
-        asked_at = time.monotonic()
-        for keeper in keepers:
-            keeper.ask_to_end()
-        while self._are_there(keepers, waited := time.monotonic() - asked_at):
-            for keeper in keepers:
-                if self._forced or waited > keeper.program.stop_s:
-                    keeper.kill()
+    def _stop(self, processes: Sequence[ManagedProcess], meanwhile: Callable[[], object]) -> None:
+        started_at = time.monotonic()
+        for process in processes:
+            process.terminate()
+        while self._are_running(processes, waited_s := time.monotonic() - started_at):
+            for process in processes:
+                if self._is_forced or waited_s > process.program.stop_s:
+                    process.kill()
             meanwhile()
             time.sleep(0.05)
-        for keeper in keepers:
-            keeper.see_end()
+        for process in processes:
+            process.wait()
 
-    def _are_there(self, keepers: Sequence[Keeper], waited: float) -> bool:
-        """Return whether any of them runs, or a child of one that died, as long as it may take."""
-        if any(keeper.pid for keeper in keepers):
+    def _are_running(self, processes: Sequence[ManagedProcess], waited_s: float) -> bool:
+        """Return whether any process runs, or, within the stop timeout, a child that one of them left behind."""
+        if any(process.pid for process in processes):
             return True
-        longest = max((keeper.program.stop_s for keeper in keepers), default=0.0)
-        is_held = not select.select([self._read_end], [], [], 0)[0]
-        return is_held and waited < longest and not self._forced
+        longest_s = max((process.program.stop_s for process in processes), default=0.0)
+        has_children = not select.select([self._read_end], [], [], 0)[0]
+        return has_children and waited_s < longest_s and not self._is_forced
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._look_every_s):
+        while not self._stopping.wait(self._check_interval_s):
             with self._lock:
-                for keeper in self._keepers.values():
-                    keeper.look()
+                for process in self._processes.values():
+                    process.check()
 
 
 def _signal_name(number: int) -> str:

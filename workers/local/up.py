@@ -1,4 +1,4 @@
-"""`make up`: the whole stack on this machine, until Ctrl-C."""
+"""`make up`: run the whole stack on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,67 +24,67 @@ from workers.private_files import UnsafeFileError
 
 WORKERS = 2
 
-#: A second Ctrl-C counts so many seconds after the first.
-AGAIN_S = 0.5
+#: A second Ctrl-C counts if it arrives this much later than the first, in seconds.
+SECOND_PRESS_S = 0.5
 
-#: Seconds between two lines about what a stop waits for.
+#: Seconds between two lines about the progress of a stop.
 PROGRESS_S = 3.0
 
 
-class Signals:
-    """Asks this process to stop; a second Ctrl-C asks it to stop at once."""
+class StopSignals:
+    """Events set by signals: `stop`, and `force` for a second Ctrl-C."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        self.again = threading.Event()
+        self.force = threading.Event()
         self._interrupted_at = inf
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _: object) -> None:
         now = time.monotonic()
-        # Terminals, shells and `make` may send any signal twice; a person needs longer to press a key again.
-        if number == signal.SIGINT and now > self._interrupted_at + AGAIN_S:
-            self.again.set()
+        # Terminals, shells and `make` may send a signal twice; pressing a key again takes longer.
+        if number == signal.SIGINT and now > self._interrupted_at + SECOND_PRESS_S:
+            self.force.set()
         if number == signal.SIGINT:
             self._interrupted_at = min(self._interrupted_at, now)
         self.stop.set()
 
 
-class Farewell:
-    """Says what a stack that ends is waiting for, and forces its end when it is asked to."""
+class StopProgress:
+    """Reports what a stopping stack waits for, and forces the stop on a second Ctrl-C."""
 
-    def __init__(self, stack: Stack, supervisor: Supervisor, signals: Signals, say: Callable[[str], None]) -> None:
+    def __init__(self, stack: Stack, supervisor: Supervisor, signals: StopSignals, say: Callable[[str], None]) -> None:
         self._stack = stack
         self._supervisor = supervisor
         self._signals = signals
         self._say = say
         self._next_at = time.monotonic() + PROGRESS_S
-        self._forced = False
+        self._is_forced = False
 
     def __call__(self) -> None:
-        """Look at where it stands; called again and again until the end."""
-        if self._forced:
+        """Report progress or force the stop; called repeatedly until the stack has stopped."""
+        if self._is_forced:
             return
-        if self._signals.again.is_set():
-            self._forced = True
-            self._say(f"cutting off {self._what_is_left()}: such orders become unsure, see voicequeue review")
+        if self._signals.force.is_set():
+            self._is_forced = True
+            self._say(f"killing {self._remaining()}: interrupted submissions become unsure, see voicequeue review")
             self._supervisor.force()
         elif time.monotonic() > self._next_at:
             self._next_at = time.monotonic() + PROGRESS_S
-            self._say(f"waiting for {self._what_is_left()}; Ctrl-C again cuts them off")
+            self._say(f"waiting for {self._remaining()}; press Ctrl-C again to kill them")
 
-    def _what_is_left(self) -> str:
+    def _remaining(self) -> str:
         with suppress(StoreUnreachable):
-            if not (orders := self._stack.orders_on_their_way()):
-                return "processes that end"
-            return f"processes that end, and {orders} orders on their way, which may have been charged"
-        return "processes that end, and orders on their way, which may have been charged"
+            if not (count := self._stack.submissions_in_progress()):
+                return "processes that are stopping"
+            return f"processes that are stopping, and {count} submissions in progress, which may have been charged"
+        return "processes that are stopping, and submissions in progress, which may have been charged"
 
 
 def main() -> int:
-    """Start everything and stay up."""
-    chosen = settings()
+    """Start the stack, run until a stop signal, and stop it. Return the exit code."""
+    configured = settings()
     console = Console(highlight=False)
 
     def say(text: str) -> None:
@@ -93,20 +93,20 @@ def main() -> int:
 
     try:
         with (
-            alone_in(HOME, wait_s=chosen.stop_s + MARGIN_S, say=say) as lock,
+            alone_in(HOME, wait_s=configured.stop_s + MARGIN_S, say=say) as lock,
             Supervisor(say, keeps=[lock.descriptor]) as supervisor,
         ):
-            signals, stack = Signals(), Stack(supervisor, chosen)
+            signals, stack = StopSignals(), Stack(supervisor, configured)
             addresses = stack.start_all(workers=WORKERS)
             say(_welcome(addresses, stack.write_environment()))
             signals.stop.wait()
             lock.mark_as_ending()
             say("stopping …")
-            supervisor.stop(Farewell(stack, supervisor, signals, say))
+            supervisor.stop(StopProgress(stack, supervisor, signals, say))
     except (TimeoutError, HomeInUse, UnsafeFileError, StoreUnreachable) as error:
         say(f"[red]{error}[/]")
         return 1
-    except KeyboardInterrupt:  # it waited for another stack
+    except KeyboardInterrupt:  # while waiting for another stack
         return 130
     return 0
 
@@ -121,19 +121,19 @@ def _welcome(at: Addresses, environment: Path) -> str:
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
         f"  Flower  {at.flower}{_login()}\n"
-        f"  page    {at.page} (voices and their songs)\n"
+        f"  page    {at.page} (jobs and their songs)\n"
         f"  gateway {at.web} (the API; described at /docs)\n"
         f"  Redis   {masked(at.redis)}\n"
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"
-        f"  . {_short(environment)}   # the same settings there\n"
+        f"  . {_relative(environment)}   # the same settings there\n"
         "  .venv/bin/voicequeue ingest samples/voices.csv --batch mine && .venv/bin/voicequeue watch mine\n"
         "  .venv/bin/voicequeue doctor\n"
-        "Ctrl-C ends it, when the orders on their way are answered."
+        "Ctrl-C stops it once submissions in progress have their responses."
     )
 
 
-def _short(path: Path) -> Path:
+def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

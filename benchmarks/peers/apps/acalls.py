@@ -6,14 +6,14 @@ import asyncio
 from typing import Any
 
 import aiohttp
-from work import AGAIN_S, FIRST_S, UPSTREAM, Job, found_in, song_body, voice_body
+from work import AGAIN_S, FIRST_S, UPSTREAM, Job, result_in, song_body, voice_body
 
 #: Connections of one process.
 CONNECTIONS = 100
 
 
 def open_session() -> aiohttp.ClientSession:
-    """A session for the whole process; it keeps its connections."""
+    """Return the session of the process, which keeps connections open."""
     return aiohttp.ClientSession(
         UPSTREAM,
         connector=aiohttp.TCPConnector(limit=CONNECTIONS),
@@ -33,14 +33,14 @@ async def order_song(session: aiohttp.ClientSession, job: Job, persona_id: str) 
 
 
 async def poll(session: aiohttp.ClientSession, task_id: str) -> Any:
-    """The result of a task; None while it is not ready."""
+    """Return the result of a task; None while it is not ready."""
     async with session.get(f"/api/v1/sonic/task/{task_id}") as answer:
         answer.raise_for_status()
-        return found_in(await answer.json())
+        return result_in(await answer.json())
 
 
 async def sing(session: aiohttp.ClientSession, job: Job) -> Any:
-    """A voice, then a song with it; gives the clips."""
+    """Order a voice and a song with it; return the clips."""
     voice = await _result(session, await order_voice(session, job))
     return await _result(session, await order_song(session, job, voice["persona_id"]))
 
@@ -56,6 +56,6 @@ async def _result(session: aiohttp.ClientSession, task_id: str) -> Any:
     while True:
         if pause:
             await asyncio.sleep(pause)
-        if (found := await poll(session, task_id)) is not None:
-            return found
+        if (result := await poll(session, task_id)) is not None:
+            return result
         pause = AGAIN_S

@@ -24,7 +24,7 @@ TRIES = 1_000_000
 
 
 async def run(ctx: dict[str, Any], job: Job) -> None:
-    """A job from its start to its end."""
+    """Run a whole job."""
     await ctx["redis"].hset(*result_of(job, await acalls.sing(ctx["session"], job)))
 
 
@@ -35,11 +35,11 @@ async def voice(ctx: dict[str, Any], job: Job) -> None:
 
 
 async def poll_voice(ctx: dict[str, Any], job: Job, task_id: str) -> None:
-    """Ask for the voice, then go on to the song."""
-    found = await acalls.poll(ctx["session"], task_id)
-    if found is None:
+    """Poll the voice, then order the song."""
+    result = await acalls.poll(ctx["session"], task_id)
+    if result is None:
         raise Retry(defer=AGAIN_S)
-    await ctx["redis"].enqueue_job("song", job, found["persona_id"])
+    await ctx["redis"].enqueue_job("song", job, result["persona_id"])
 
 
 async def song(ctx: dict[str, Any], job: Job, persona_id: str) -> None:
@@ -49,11 +49,11 @@ async def song(ctx: dict[str, Any], job: Job, persona_id: str) -> None:
 
 
 async def poll_song(ctx: dict[str, Any], job: Job, task_id: str) -> None:
-    """Ask for the song, and keep it."""
-    found = await acalls.poll(ctx["session"], task_id)
-    if found is None:
+    """Poll the song, then store it."""
+    result = await acalls.poll(ctx["session"], task_id)
+    if result is None:
         raise Retry(defer=AGAIN_S)
-    await ctx["redis"].hset(*result_of(job, found))
+    await ctx["redis"].hset(*result_of(job, result))
 
 
 async def startup(ctx: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ async def startup(ctx: dict[str, Any]) -> None:
 
 
 class WorkerSettings:
-    """What arq's worker reads."""
+    """The settings of arq's worker."""
 
     functions = (run, voice, func(poll_voice, max_tries=TRIES), song, func(poll_song, max_tries=TRIES))
     on_startup = startup
@@ -83,7 +83,7 @@ async def many(pool: ArqRedis, jobs: Iterator[Job]) -> None:
 
 
 async def main() -> None:
-    """Enqueue as told."""
+    """Run the producer."""
     pool = await create_pool(SETTINGS)
     await serve_async(partial(one, pool), partial(many, pool))
 

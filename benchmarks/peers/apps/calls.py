@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import requests
-from work import UPSTREAM, Job, found_in, song_body, voice_body
+from work import UPSTREAM, Job, result_in, song_body, voice_body
 
 _own = threading.local()
 
@@ -36,7 +36,7 @@ def order_song(job: Job, persona_id: str) -> str:
 
 
 def poll(task_id: str) -> Any:
-    """The result of a task; None while it is not ready."""
+    """Return the result of a task; None while it is not ready."""
     answer = _session().get(f"{UPSTREAM}/api/v1/sonic/task/{task_id}", timeout=30)
     answer.raise_for_status()
-    return found_in(answer.json())
+    return result_in(answer.json())

@@ -27,11 +27,11 @@ def voice(job: Job) -> None:
 
 @app.task(bind=True, max_retries=None)
 def poll_voice(self: Any, job: Job, task_id: str) -> None:
-    """Ask for the voice, then go on to the song."""
-    found = calls.poll(task_id)
-    if found is None:
+    """Poll the voice, then order the song."""
+    result = calls.poll(task_id)
+    if result is None:
         raise self.retry(countdown=AGAIN_S)
-    song.delay(job, found["persona_id"])
+    song.delay(job, result["persona_id"])
 
 
 @app.task
@@ -42,11 +42,11 @@ def song(job: Job, persona_id: str) -> None:
 
 @app.task(bind=True, max_retries=None)
 def poll_song(self: Any, job: Job, task_id: str) -> None:
-    """Ask for the song, and keep it."""
-    found = calls.poll(task_id)
-    if found is None:
+    """Poll the song, then store it."""
+    result = calls.poll(task_id)
+    if result is None:
         raise self.retry(countdown=AGAIN_S)
-    redis.hset(*result_of(job, found))
+    redis.hset(*result_of(job, result))
 
 
 def many(jobs: Iterator[Job]) -> None:

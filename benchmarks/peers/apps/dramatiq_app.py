@@ -25,11 +25,11 @@ def voice(job: Job) -> None:
 
 @dramatiq.actor(max_retries=1000)
 def poll_voice(job: Job, task_id: str) -> None:
-    """Ask for the voice, then go on to the song."""
-    found = calls.poll(task_id)
-    if found is None:
+    """Poll the voice, then order the song."""
+    result = calls.poll(task_id)
+    if result is None:
         raise dramatiq.errors.Retry("not ready", delay=AGAIN)
-    song.send(job, found["persona_id"])
+    song.send(job, result["persona_id"])
 
 
 @dramatiq.actor
@@ -40,11 +40,11 @@ def song(job: Job, persona_id: str) -> None:
 
 @dramatiq.actor(max_retries=1000)
 def poll_song(job: Job, task_id: str) -> None:
-    """Ask for the song, and keep it."""
-    found = calls.poll(task_id)
-    if found is None:
+    """Poll the song, then store it."""
+    result = calls.poll(task_id)
+    if result is None:
         raise dramatiq.errors.Retry("not ready", delay=AGAIN)
-    redis.hset(*result_of(job, found))
+    redis.hset(*result_of(job, result))
 
 
 def many(jobs: Iterator[Job]) -> None:

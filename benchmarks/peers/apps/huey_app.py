@@ -23,11 +23,11 @@ def voice(job: Job) -> None:
 
 @huey.task()
 def poll_voice(job: Job, task_id: str) -> None:
-    """Ask for the voice, then go on to the song."""
-    found = calls.poll(task_id)
-    if found is None:
+    """Poll the voice, then order the song."""
+    result = calls.poll(task_id)
+    if result is None:
         raise RetryTask(delay=AGAIN_S)
-    song(job, found["persona_id"])
+    song(job, result["persona_id"])
 
 
 @huey.task()
@@ -38,11 +38,11 @@ def song(job: Job, persona_id: str) -> None:
 
 @huey.task()
 def poll_song(job: Job, task_id: str) -> None:
-    """Ask for the song, and keep it."""
-    found = calls.poll(task_id)
-    if found is None:
+    """Poll the song, then store it."""
+    result = calls.poll(task_id)
+    if result is None:
         raise RetryTask(delay=AGAIN_S)
-    redis.hset(*result_of(job, found))
+    redis.hset(*result_of(job, result))
 
 
 def _send(task: Any, job: Job, task_id: str) -> None:

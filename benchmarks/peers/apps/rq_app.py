@@ -26,12 +26,12 @@ def voice(job: Job) -> None:
 
 
 def poll_voice(job: Job, task_id: str) -> None:
-    """Ask for the voice, then go on to the song."""
-    found = calls.poll(task_id)
-    if found is None:
+    """Poll the voice, then order the song."""
+    result = calls.poll(task_id)
+    if result is None:
         _later(AGAIN_S, poll_voice, job, task_id)
     else:
-        _later(0, song, job, found["persona_id"])
+        _later(0, song, job, result["persona_id"])
 
 
 def song(job: Job, persona_id: str) -> None:
@@ -40,12 +40,12 @@ def song(job: Job, persona_id: str) -> None:
 
 
 def poll_song(job: Job, task_id: str) -> None:
-    """Ask for the song, and keep it."""
-    found = calls.poll(task_id)
-    if found is None:
+    """Poll the song, then store it."""
+    result = calls.poll(task_id)
+    if result is None:
         _later(AGAIN_S, poll_song, job, task_id)
     else:
-        redis.hset(*result_of(job, found))
+        redis.hset(*result_of(job, result))
 
 
 def _later(seconds: float, function: Callable[..., None], *args: Any) -> None:

@@ -28,7 +28,7 @@ async def startup(ctx: dict[str, Any]) -> None:
 
 
 async def run(ctx: dict[str, Any], *, work: Job) -> None:
-    """A job from its start to its end."""
+    """Run a whole job."""
     await queue.redis.hset(*result_of(work, await acalls.sing(ctx["session"], work)))
 
 
@@ -38,12 +38,12 @@ async def voice(ctx: dict[str, Any], *, work: Job) -> None:
 
 
 async def poll_voice(ctx: dict[str, Any], *, work: Job, task_id: str) -> None:
-    """Ask for the voice, then go on to the song."""
-    found = await acalls.poll(ctx["session"], task_id)
-    if found is None:
+    """Poll the voice, then order the song."""
+    result = await acalls.poll(ctx["session"], task_id)
+    if result is None:
         await _later(AGAIN_S, "poll_voice", work=work, task_id=task_id)
     else:
-        await _later(0, "song", work=work, persona_id=found["persona_id"])
+        await _later(0, "song", work=work, persona_id=result["persona_id"])
 
 
 async def song(ctx: dict[str, Any], *, work: Job, persona_id: str) -> None:
@@ -52,12 +52,12 @@ async def song(ctx: dict[str, Any], *, work: Job, persona_id: str) -> None:
 
 
 async def poll_song(ctx: dict[str, Any], *, work: Job, task_id: str) -> None:
-    """Ask for the song, and keep it."""
-    found = await acalls.poll(ctx["session"], task_id)
-    if found is None:
+    """Poll the song, then store it."""
+    result = await acalls.poll(ctx["session"], task_id)
+    if result is None:
         await _later(AGAIN_S, "poll_song", work=work, task_id=task_id)
     else:
-        await queue.redis.hset(*result_of(work, found))
+        await queue.redis.hset(*result_of(work, result))
 
 
 async def _later(seconds: float, name: str, **kwargs: Any) -> None:
@@ -83,7 +83,7 @@ async def many(jobs: Iterator[Job]) -> None:
 
 
 async def main() -> None:
-    """Enqueue as told."""
+    """Run the producer."""
     await queue.connect()
     await serve_async(one, many)
 

@@ -26,7 +26,7 @@ FIRST, AGAIN = timedelta(seconds=FIRST_S) or None, timedelta(seconds=AGAIN_S)
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[ClientSession]:
-    """The session, while the worker lives."""
+    """Open the session for the lifetime of the worker."""
     logging.getLogger("streaq").setLevel(logging.WARNING)  # a line for each job otherwise; the others are quiet too
     async with acalls.open_session() as session:
         yield session
@@ -42,7 +42,7 @@ worker = Worker(
 
 @worker.task(ttl=0)
 async def run(job: Job) -> None:
-    """A job from its start to its end; its result is kept by us, not by the queue."""
+    """Run a whole job; its result is stored by the app, not by the queue."""
     await _keep(job, await acalls.sing(worker.context, job))
 
 
@@ -54,11 +54,11 @@ async def voice(job: Job) -> None:
 
 @worker.task(ttl=0, max_tries=None, silent=True)  # it logs a traceback for each retry otherwise
 async def poll_voice(job: Job, task_id: str) -> None:
-    """Ask for the voice, then go on to the song."""
-    found = await acalls.poll(worker.context, task_id)
-    if found is None:
+    """Poll the voice, then order the song."""
+    result = await acalls.poll(worker.context, task_id)
+    if result is None:
         raise StreaqRetry(delay=AGAIN)
-    await song.enqueue(job, found["persona_id"])
+    await song.enqueue(job, result["persona_id"])
 
 
 @worker.task(ttl=0)
@@ -69,11 +69,11 @@ async def song(job: Job, persona_id: str) -> None:
 
 @worker.task(ttl=0, max_tries=None, silent=True)
 async def poll_song(job: Job, task_id: str) -> None:
-    """Ask for the song, and keep it."""
-    found = await acalls.poll(worker.context, task_id)
-    if found is None:
+    """Poll the song, then store it."""
+    result = await acalls.poll(worker.context, task_id)
+    if result is None:
         raise StreaqRetry(delay=AGAIN)
-    await _keep(job, found)
+    await _keep(job, result)
 
 
 async def _keep(job: Job, clips: object) -> None:
@@ -96,7 +96,7 @@ async def one(job: Job) -> None:
 
 
 async def main() -> None:
-    """Enqueue as told."""
+    """Run the producer."""
     async with worker:
         await serve_async(one, many)
 

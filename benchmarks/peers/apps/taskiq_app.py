@@ -20,7 +20,7 @@ broker = RedisStreamBroker(REDIS_URL)
 source = ListRedisScheduleSource(REDIS_URL)
 scheduler = TaskiqScheduler(broker, sources=[source])
 
-Given = Annotated[Context, TaskiqDepends()]
+TaskContext = Annotated[Context, TaskiqDepends()]
 
 
 @broker.on_event(TaskiqEvents.WORKER_STARTUP)
@@ -31,42 +31,42 @@ async def startup(state: TaskiqState) -> None:
 
 
 @broker.task(task_name="run")
-async def run(job: Job, context: Given) -> None:
-    """A job from its start to its end."""
+async def run(job: Job, context: TaskContext) -> None:
+    """Run a whole job."""
     state = context.state
     await state.redis.hset(*result_of(job, await acalls.sing(state.session, job)))
 
 
 @broker.task(task_name="voice")
-async def voice(job: Job, context: Given) -> None:
+async def voice(job: Job, context: TaskContext) -> None:
     """Order a voice."""
     await _later(FIRST_S, poll_voice, job, await acalls.order_voice(context.state.session, job))
 
 
 @broker.task(task_name="poll_voice")
-async def poll_voice(job: Job, task_id: str, context: Given) -> None:
-    """Ask for the voice, then go on to the song."""
-    found = await acalls.poll(context.state.session, task_id)
-    if found is None:
+async def poll_voice(job: Job, task_id: str, context: TaskContext) -> None:
+    """Poll the voice, then order the song."""
+    result = await acalls.poll(context.state.session, task_id)
+    if result is None:
         await _later(AGAIN_S, poll_voice, job, task_id)
     else:
-        await song.kiq(job, found["persona_id"])
+        await song.kiq(job, result["persona_id"])
 
 
 @broker.task(task_name="song")
-async def song(job: Job, persona_id: str, context: Given) -> None:
+async def song(job: Job, persona_id: str, context: TaskContext) -> None:
     """Order a song."""
     await _later(FIRST_S, poll_song, job, await acalls.order_song(context.state.session, job, persona_id))
 
 
 @broker.task(task_name="poll_song")
-async def poll_song(job: Job, task_id: str, context: Given) -> None:
-    """Ask for the song, and keep it."""
-    found = await acalls.poll(context.state.session, task_id)
-    if found is None:
+async def poll_song(job: Job, task_id: str, context: TaskContext) -> None:
+    """Poll the song, then store it."""
+    result = await acalls.poll(context.state.session, task_id)
+    if result is None:
         await _later(AGAIN_S, poll_song, job, task_id)
     else:
-        await context.state.redis.hset(*result_of(job, found))
+        await context.state.redis.hset(*result_of(job, result))
 
 
 async def _later(seconds: float, task: Any, *args: Any) -> None:
@@ -80,12 +80,12 @@ first = voice if STEPS else run
 
 
 async def many(jobs: Iterator[Job]) -> None:
-    """Send some at a time: taskiq has no call for many."""
+    """Send some at a time: taskiq has no bulk call."""
     await in_slices(first.kiq, jobs)
 
 
 async def main() -> None:
-    """Enqueue as told."""
+    """Run the producer."""
     await broker.startup()
     await serve_async(first.kiq, many)
 

@@ -27,7 +27,7 @@ from tests.node import NODE
 from tests.support.scripted import Request, Script, Scripted, answer, one_answer
 from voicequeue import Job, State, VoiceJob, VoiceQueue
 from voicequeue.auth import signatures
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 COMMON = "a secret shared by all processes"
 SECRET = signatures.callback_secret(COMMON)

@@ -61,17 +61,17 @@ def with_properties(**properties: Any) -> dict[str, Any]:
 
 #: Messages, and part of the reason for which each is rejected.
 BAD: dict[str, tuple[Any, str]] = {
-    "not JSON": ("that is no JSON", "no JSON"),
-    "not UTF-8": (b"\xff\xfe\x00", "no JSON"),
+    "not JSON": ("that is no JSON", "not JSON"),
+    "not UTF-8": (b"\xff\xfe\x00", "not JSON"),
     "deeply nested": ("[" * 200_000, "nested too deeply"),
-    "a number": ("17", "no JSON object"),
-    "an array": ("[]", "no JSON object"),
+    "a number": ("17", "not a JSON object"),
+    "an array": ("[]", "not a JSON object"),
     "an empty object": ("{}", "body must be a text"),
     "odd properties": (envelope(properties=[]), "properties must be an object"),
     "odd delivery info": (with_properties(delivery_info="x"), "delivery_info must be an object"),
     "odd headers in the envelope": ({**envelope(), "headers": [1]}, "headers must be an object"),
     "an unknown encoding": (with_properties(body_encoding="hex"), "body_encoding must be base64"),
-    "not base64": (envelope(raw_body="abc"), "not the base64"),
+    "not base64": (envelope(raw_body="abc"), "not valid base64"),
     "not UTF-8 in the body": (envelope(raw_body="//79"), "cannot be decoded"),
     "no JSON in the body": (envelope(raw_body="e3t7"), "cannot be decoded"),
     "a number in the body": (envelope(5), "the body must be"),
@@ -218,7 +218,7 @@ def test_messages_are_retried_while_redis_is_out_of_memory(system: System, queue
             transaction.lpush(INTAKE_KEY, json.dumps(envelope([[], {"job": GOOD | {"batch": "full"}}, {}])))
         transaction.config_set("maxmemory", 1)
         transaction.execute()
-    eventually(lambda: system.logs().count("cannot be noted as rejected yet") >= 1)
+    eventually(lambda: system.logs().count("rejected message cannot be stored yet") >= 1)
     eventually(lambda: system.logs().count("Redis refuses (OOM ") >= 3)
 
     redis.config_set("maxmemory", 0)

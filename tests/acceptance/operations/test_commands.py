@@ -18,7 +18,8 @@ from simulator.process import Simulator
 from tests.acceptance.conftest import FAST, jobs
 from tests.conftest import eventually
 from voicequeue import State, VoiceQueue
-from workers.local.stack import free_port, procfile
+from workers.local.ports import free_port
+from workers.local.stack import procfile
 
 ROOT = Path(__file__).parents[3]
 
@@ -105,7 +106,7 @@ def output_until_up(stack: subprocess.Popen[str]) -> list[str]:
     """Return what `make up` prints until it is up."""
     lines: list[str] = []
     assert stack.stdout is not None
-    while "Ctrl-C ends it" not in (line := stack.stdout.readline()):
+    while "Ctrl-C stops it" not in (line := stack.stdout.readline()):
         assert line, lines
         lines.append(line)
     return lines

@@ -18,7 +18,7 @@ from tests.acceptance.conftest import Build, System
 from tests.conftest import eventually
 from tests.node import NODE
 from voicequeue.auth import signatures
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 SECRET = "what signs the callbacks of these tests"

@@ -21,7 +21,8 @@ from tests.acceptance.proxy import behind_a_proxy
 from tests.conftest import eventually
 from tests.support.messages import UNACKED_KEY, plain_client
 from voicequeue import State, VoiceQueue
-from workers.local.stack import free_port, procfile
+from workers.local.ports import free_port
+from workers.local.stack import procfile
 
 LOGIN = ("operator", "pass-word")
 PASSWORD = "redis-pass-word"

@@ -22,7 +22,7 @@ from tests.conftest import eventually
 from voicequeue.cli.examine import examine
 from voicequeue.storage.job_store import Store, connect
 from workers.gateway.app import build
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 from workers.process_info import facts
 
 SECRET = "a secret that is long enough not to be guessed"

@@ -21,7 +21,7 @@ from voicequeue.auth import signatures
 from voicequeue.cli.examine import examine
 from voicequeue.diagnostics.checkup import QUEUES
 from voicequeue.domain.job import State
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 from workers.process_info import facts
 
 

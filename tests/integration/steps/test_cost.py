@@ -33,7 +33,7 @@ from voicequeue.storage import scripts
 from voicequeue.storage.monitoring.metrics import Tally
 from workers.background import publish
 from workers.dispatcher import Dispatcher
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 from workers.maintenance import Maintenance
 
 JOBS, CHUNK, AT_ONCE = 100, 100, 16

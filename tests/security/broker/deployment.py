@@ -30,7 +30,7 @@ from tests.support import composed
 from tests.support.composed import ROOT
 from tests.support.scripted import Scripted, answer
 from voicequeue.storage.heartbeats import KINDS
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 PROCESSES = ("worker", "callbacks", "archive", "web", "flower")
 BIN = Path(sys.executable).parent

@@ -120,7 +120,7 @@ def test_invalid_messages_in_the_workers_queues_end_no_worker(system: System, qu
         push(redis, [*CORPUS.values(), *own], f"{root}{name}")
     for text in (*CORPUS.values(), b"no JSON " + 9_000_000 * b"x"):
         assert redis.publish(f"{root}/0.celery.pidbox", text)
-    eventually(lambda: "ignored a publication on celery.pidbox: it has 9,000,008 bytes" in system.logs())
+    eventually(lambda: "ignored a broadcast on celery.pidbox: it has 9,000,008 bytes" in system.logs())
     eventually(lambda: is_empty(redis) and not redis.exists(f"{root}submit", f"{root}poll"))
     jobs = job_count(queue)
 

@@ -235,7 +235,7 @@ def test_remote_control_changes_no_worker_and_writes_to_no_queue(deployment: Dep
     logs = "".join((deployment.logs / f"{name}.log").read_text() for name in PROCESSES[:3])
     assert "Traceback" not in logs
     for method in _COMMANDS:
-        assert logs.count(f"workers do not obey the command '{method}'") == 3, method
+        assert logs.count(f"workers do not accept the command '{method}'") == 3, method
 
 
 def test_operators_and_flower_can_inspect_the_workers(deployment: Deployment) -> None:

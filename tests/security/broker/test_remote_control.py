@@ -48,18 +48,18 @@ def test_an_inspection_keeps_only_its_flags_its_workers_and_its_address() -> Non
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ({"method": "revoke"}, "workers do not obey the command 'revoke'"),
-        ({"method": 90 * "x"}, "workers do not obey the command 'xxxx"),
-        ({"method": ["ping"]}, "workers do not obey"),
-        ({"method": "shutdown"}, "workers do not obey"),
+        ({"method": "revoke"}, "workers do not accept the command 'revoke'"),
+        ({"method": 90 * "x"}, "workers do not accept the command 'xxxx"),
+        ({"method": ["ping"]}, "workers do not accept"),
+        ({"method": "shutdown"}, "workers do not accept"),
         ({"method": "ping", "matcher": "pcre", "pattern": "(a+)+$"}, "patterns"),
         ({"method": "ping", "destination": "a@b"}, "destination must be"),
         ({"method": "ping", "destination": [1]}, "destination must be"),
-        ({"method": "ping", "reply_to": {"exchange": "", "routing_key": "unacked"}}, "replies go only"),
-        ({"method": "ping", "reply_to": {"exchange": REPLIES, "routing_key": "zz"}}, "replies go only"),
-        ({"method": "ping", "reply_to": {"exchange": REPLIES, "routing_key": [UUID]}}, "replies go only"),
+        ({"method": "ping", "reply_to": {"exchange": "", "routing_key": "unacked"}}, "reply_to must name"),
+        ({"method": "ping", "reply_to": {"exchange": REPLIES, "routing_key": "zz"}}, "reply_to must name"),
+        ({"method": "ping", "reply_to": {"exchange": REPLIES, "routing_key": [UUID]}}, "reply_to must name"),
         ({"method": "ping", "reply_to": {"exchange": REPLIES, "routing_key": UUID}, "ticket": 1}, "ticket must be"),
-        ([], "no object"),
+        ([], "must be an object"),
     ],
 )
 def test_every_other_command_is_rejected_with_a_short_reason(body: Any, reason: str) -> None:

@@ -14,7 +14,8 @@ from config.flowerguard import HEADERS
 from config.settings import Settings
 from tests.security.surface import site
 from workers.local import stack as stacks
-from workers.local.stack import Stack, free_port
+from workers.local.ports import free_port
+from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
 

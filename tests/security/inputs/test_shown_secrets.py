@@ -21,6 +21,7 @@ from tests.store.conftest import Command, at_home, command
 from voicequeue import StoreUnreachable
 from voicequeue.storage.connection.redis_url import masked, validate_redis_url
 from workers.local import demo, stack, up
+from workers.local.environment_file import SHARED_VARIABLES
 from workers.local.home import alone_in
 from workers.local.stack import ROOT, Addresses, Stack
 from workers.local.supervisor import Program, Supervisor
@@ -63,7 +64,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
     """Return the list of programs that a stack starts; none is really started."""
-    monkeypatch.setattr(stack, "_wait", lambda *_: None)
+    monkeypatch.setattr(stack, "wait_until", lambda *_: None)
     return []
 
 
@@ -128,7 +129,7 @@ def test_another_shell_keeps_no_setting_of_an_earlier_stack(
     monkeypatch.chdir(tmp_path)
     for name in (*SECRETS, "VOICEQUEUE_PREFIX"):
         monkeypatch.delenv(name, raising=False)
-    before = dict.fromkeys((*stack.TOLD, "VOICEQUEUE_PREFIX"), "before")
+    before = dict.fromkeys((*SHARED_VARIABLES, "VOICEQUEUE_PREFIX"), "before")
     Path(".env").write_text(f"MUSICAPI_KEY={CANARY}\nVOICEQUEUE_SECRET={CANARY * 2}\nVOICEQUEUE_PREFIX=mine\n")
     written = start_stack(tmp_path / "home", programs)[0].write_environment()
 

@@ -15,7 +15,7 @@ import requests
 from tests.conftest import eventually
 from tests.security.network.raw_clients import HALF, connected
 from tests.web.conftest import KEYS, SETTING
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 FORM = (
     b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"

@@ -25,7 +25,7 @@ from voicequeue import (
 )
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.storage.job_store import Store
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 
 def public(kind: type) -> dict[str, Callable[..., Any]]:

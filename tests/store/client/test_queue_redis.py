@@ -18,7 +18,7 @@ from voicequeue import RejectedMessage, State, StoreUnreachable, VoiceQueue
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.job_store import Store
-from workers.local.stack import free_port
+from workers.local.ports import free_port
 
 REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
 

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: promtool takes them, each alert fires when it should, and each number exists."""
+"""The alert rules and the dashboard: promtool accepts them, alerts fire as documented, and the metrics exist."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ALERTS: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]
 ]
 
-#: A queue that is well, minute by minute for an hour and a half.
-CALM = {
+#: The metrics of a healthy queue, minute by minute for an hour and a half.
+HEALTHY = {
     'up{job="voicequeue"}': "1x90",
     'voicequeue_pulse_age_seconds{kind="worker",worker="a"}': "1x90",
     'voicequeue_gate_closed{reason="unauthorized"}': "0x90",
@@ -53,8 +53,8 @@ CALM = {
     'voicequeue_archive_jobs{state="failed"}': "0x90",
 }
 
-#: What of that is otherwise when each alert is to fire.
-TROUBLE = {
+#: The metrics that differ when each alert must fire.
+FAULTS = {
     "VoicequeueGatewayDown": {'up{job="voicequeue"}': "0x90"},
     "VoicequeueNoPulse": {'voicequeue_pulse_age_seconds{kind="worker",worker="a"}': "1+60x90"},
     "VoicequeueKeyRefused": {'voicequeue_gate_closed{reason="unauthorized"}': "1x90"},
@@ -74,7 +74,7 @@ TROUBLE = {
 
 
 def promtool(*arguments: object) -> str:
-    """What promtool says of that; it must be content."""
+    """Run promtool, which must succeed, and return its output."""
     path = executable()
     assert path, MISSING
     done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, check=False)
@@ -82,8 +82,8 @@ def promtool(*arguments: object) -> str:
     return done.stdout
 
 
-def test_promtool_takes_the_rules_and_the_configuration(tmp_path: Path) -> None:
-    """As the compose file mounts them."""
+def test_promtool_accepts_the_rules_and_the_configuration(tmp_path: Path) -> None:
+    """They are checked as the compose file mounts them."""
     key = tmp_path / "metrics_key"
     key.touch()
     text = (CONFIG / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
@@ -96,43 +96,45 @@ def test_promtool_takes_the_rules_and_the_configuration(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def firing() -> dict[str, set[str]]:
-    """By what is wrong: the alerts that are to fire, and no other."""
-    return {"": set(), **{alert: {alert} for alert in TROUBLE}}
+    """Return the alerts that must fire for each fault; no other may."""
+    return {"": set(), **{alert: {alert} for alert in FAULTS}}
 
 
 def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path: Path, firing: dict[str, set[str]]) -> None:
-    """Each alone, in a queue that is well otherwise; nothing in one that is."""
-    assert set(TROUBLE) == {rule["alert"] for rule in ALERTS}
-    cases = [_case(TROUBLE.get(trouble, {}), expected) for trouble, expected in firing.items()]
-    told = tmp_path / "cases.yml"
-    told.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
+    """Each fault fires its alert in an otherwise healthy queue; a healthy queue fires none."""
+    assert set(FAULTS) == {rule["alert"] for rule in ALERTS}
+    cases = [_case(FAULTS.get(fault, {}), expected) for fault, expected in firing.items()]
+    cases_file = tmp_path / "cases.yml"
+    cases_file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
 
-    promtool("test", "rules", told)
+    promtool("test", "rules", cases_file)
 
 
-def test_a_queue_that_is_well_hides_no_trouble_of_another(tmp_path: Path, firing: dict[str, set[str]]) -> None:
-    """One Prometheus scrapes the gateways of several queues: each alert is about one of them."""
+def test_a_healthy_queue_does_not_mask_faults_of_another(tmp_path: Path, firing: dict[str, set[str]]) -> None:
+    """One Prometheus scrapes the gateways of several queues: each alert concerns one of them."""
     cases = []
-    for trouble, expected in firing.items():
-        case = _case(_of_instance("b", {**CALM, **TROUBLE.get(trouble, {})}), expected, calm=_of_instance("a", CALM))
+    for fault, expected in firing.items():
+        case = _case(
+            _of_instance("b", {**HEALTHY, **FAULTS.get(fault, {})}), expected, healthy=_of_instance("a", HEALTHY)
+        )
         cases.append(case)
-    told = tmp_path / "cases.yml"
-    told.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
+    cases_file = tmp_path / "cases.yml"
+    cases_file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
 
-    promtool("test", "rules", told)
+    promtool("test", "rules", cases_file)
 
 
 def _of_instance(name: str, series: dict[str, str]) -> dict[str, str]:
-    """The same series, scraped from that gateway."""
+    """Return the same series, scraped from that gateway."""
     return {
         f'{metric.removesuffix("}")}{"," if "{" in metric else "{"}instance="{name}"}}': values
         for metric, values in series.items()
     }
 
 
-def _case(trouble: dict[str, str], expected: set[str], *, calm: dict[str, str] = CALM) -> dict[str, Any]:
-    """Which alerts fire is asked for as Prometheus tells it itself: by the series ALERTS."""
-    series = [{"series": name, "values": values} for name, values in {**calm, **trouble}.items()]
+def _case(fault: dict[str, str], expected: set[str], *, healthy: dict[str, str] = HEALTHY) -> dict[str, Any]:
+    """Return a test case that queries the firing alerts through Prometheus's own series ALERTS."""
+    series = [{"series": name, "values": values} for name, values in {**healthy, **fault}.items()]
     firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
     samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(expected)]
     return {
@@ -142,8 +144,8 @@ def _case(trouble: dict[str, str], expected: set[str], *, calm: dict[str, str] =
     }
 
 
-def test_every_alert_says_what_to_do(firing: dict[str, set[str]]) -> None:
-    """In a place that is there."""
+def test_every_alert_says_what_to_do() -> None:
+    """Its runbook link leads to a complete section."""
     page = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
     table = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 
@@ -158,7 +160,7 @@ def test_every_alert_says_what_to_do(firing: dict[str, set[str]]) -> None:
 
 
 def exposed(store: Store) -> set[str]:
-    """The names of all metrics; of histograms and counters also those of their series."""
+    """Return the names of all metrics, with the series of histograms and counters."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Numbers(store))
     for name in ("call", "stage", "lateness"):
@@ -169,25 +171,25 @@ def exposed(store: Store) -> set[str]:
     return names | {f"{name}_{part}" for name in names for part in ("bucket", "sum", "count")}
 
 
-def test_every_number_that_rules_dashboard_and_docs_name_exists(store: Store) -> None:
-    """And the docs name every one."""
-    there = exposed(store)
+def test_every_metric_named_by_rules_dashboard_and_docs_exists(store: Store) -> None:
+    """The documentation names every metric."""
+    existing = exposed(store)
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     dashboard = (CONFIG / "grafana" / "dashboards" / "voicequeue.json").read_text(encoding="utf-8")
 
     for text in (RULES.read_text(encoding="utf-8"), dashboard, page):
-        assert set(re.findall(r"voicequeue_[a-z_]+", text)) - there == set()
+        assert set(re.findall(r"voicequeue_[a-z_]+", text)) - existing == set()
     documented = set(re.findall(r"`(voicequeue_[a-z_]+)", page))
-    assert {name for name in there if not name.endswith(("_bucket", "_sum", "_count"))} <= documented
+    assert {name for name in existing if not name.endswith(("_bucket", "_sum", "_count"))} <= documented
 
 
-def test_the_dashboard_is_one_that_grafana_loads() -> None:
-    """Panels with queries on the provisioned source, of one gateway, side by side on its grid."""
+def test_the_dashboard_is_valid_for_grafana() -> None:
+    """Panels query the provisioned source for one gateway, and do not overlap."""
     dashboard = json.loads((CONFIG / "grafana" / "dashboards" / "voicequeue.json").read_text(encoding="utf-8"))
     source = yaml.safe_load((CONFIG / "grafana" / "datasources.yml").read_text(encoding="utf-8"))["datasources"][0]
 
-    assert [each["name"] for each in dashboard["templating"]["list"]] == ["gateway"]
-    taken: set[tuple[int, int]] = set()
+    assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["gateway"]
+    occupied: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         assert panel["title"]
         assert panel["datasource"]["uid"] == source["uid"]
@@ -196,12 +198,12 @@ def test_the_dashboard_is_one_that_grafana_loads() -> None:
         at = panel["gridPos"]
         cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
         assert at["x"] + at["w"] <= 24
-        assert not cells & taken
-        taken |= cells
+        assert not cells & occupied
+        occupied |= cells
 
 
 def test_a_scrape_names_no_batch_and_no_job(store: Store) -> None:
-    """Labels come from closed sets: a million jobs are as many series as one."""
+    """Label values come from fixed sets: a million jobs have as many series as one."""
     before = len(exposed(store))
     put(store, *(sung(key=f"k{n}", batch=f"secret-{n}", audio_url=f"https://a.example/{n}.wav") for n in range(50)))
     registry = CollectorRegistry(auto_describe=False)

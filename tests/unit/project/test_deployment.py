@@ -1,4 +1,4 @@
-"""The files that run it elsewhere: Procfile, compose file, image."""
+"""The deployment files: Procfile, compose file, image and secrets."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
+from celery.app.routes import MapRoute
 
 from config.celeryconfig import configuration
 from config.settings import Settings, setting_names
+from tasks.celery_tasks import register
 from tests.support import composed
 from tests.support.composed import COMPOSE, ROOT
 from voicequeue.domain.timeouts import Patience
+from voicequeue.storage.celery_queues import QUEUE_NAMES, consumed_by
+from voicequeue.storage.heartbeats import KINDS
 from workers.dependencies import STORE_WAIT_S, build_callbacks
 from workers.local.stack import procfile
 
-#: What compose wants from .env before it starts anything: `make secrets`, and the key of the account.
+#: The variables that compose requires in .env: those of `make secrets`, and the key of the account.
 REQUIRED = {
     "FLOWER_BASIC_AUTH",
     "MUSICAPI_KEY",
@@ -31,7 +36,7 @@ REQUIRED = {
     "VOICEQUEUE_SECRET",
 }
 
-#: The secrets that each service is given, of all in its environment. None has one that it does not need.
+#: The secrets in the environment of each service. None has one that it does not need.
 SECRETS = {
     "worker": {"REDIS_URL", "MUSICAPI_KEY", "VOICEQUEUE_SECRET", "VOICEQUEUE_ARCHIVE"},
     "callbacks": {"REDIS_URL", "VOICEQUEUE_CALLBACK_SECRET"},
@@ -46,12 +51,12 @@ SECRETS = {
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    """The compose file's services."""
+    """Return the services of the compose file."""
     return composed.services()
 
 
 def test_the_compose_file_follows_the_compose_specification() -> None:
-    """Checked against the specification's own schema."""
+    """It is checked against the schema of the specification."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -59,7 +64,7 @@ def test_the_compose_file_follows_the_compose_specification() -> None:
 
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed here")
 def test_compose_itself_reads_the_file() -> None:
-    """Where docker-compose is there, it resolves every variable and anchor."""
+    """If docker-compose is installed, it resolves every variable and anchor."""
     env = {**os.environ, **dict.fromkeys(REQUIRED, "k")}
     command = ["docker-compose", "-f", str(COMPOSE), "config"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
@@ -68,7 +73,7 @@ def test_compose_itself_reads_the_file() -> None:
 
 
 def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) -> None:
-    """The same processes, with the same commands but for their names and log level."""
+    """The commands are the same except for the worker names."""
     assert set(services) == {*procfile(), "valkey", "prometheus", "grafana"}
     assert " ".join(services["flower"]["command"]) == procfile()["flower"].removeprefix("exec ")
     for name in ("callbacks", "archive"):
@@ -81,8 +86,41 @@ def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) ->
     assert yaml.safe_load(image_runs) == expected.split()
 
 
+@pytest.mark.parametrize("process", ["worker", "callbacks", "archive"])
+def test_each_process_consumes_the_queues_that_the_table_gives_it(process: str) -> None:
+    """The Procfile names them, or the worker takes the configured ones; each process has a kind of heartbeat."""
+    option = re.search(r" -Q (\S+)", procfile()[process])
+    configured = [queue.name for queue in configuration(Settings(_env_file=None))["task_queues"]]
+
+    assert (option[1].split(",") if option else configured) == list(consumed_by(process))
+    assert process in KINDS
+
+
+class TaskNames(list[str]):
+    """A stub of the Celery app that records the names of the tasks that are registered."""
+
+    def task(self, *, name: str, **_: Any) -> Callable[[Any], Any]:
+        """Record the name; leave the function as it is."""
+        self.append(name)
+        return lambda function: function
+
+
+def test_every_task_is_routed_to_a_queue_of_the_table_and_every_queue_has_a_task() -> None:
+    """A task without a route would wait in the queue of other programs; a queue without a task is a leftover."""
+    names: Any = TaskNames()
+    register(names, unused, unused, unused)
+    route = MapRoute(configuration(Settings(_env_file=None))["task_routes"])
+
+    assert {(route(name) or {}).get("queue") for name in names} == set(QUEUE_NAMES)
+
+
+def unused() -> NoReturn:
+    """Replace the services of tasks that never run."""
+    raise AssertionError
+
+
 def test_the_compose_valkey_is_durable_and_never_evicts(services: dict[str, Any]) -> None:
-    """A lost record may be lost money: what was confirmed is on the disk."""
+    """A lost record may be lost money, so confirmed writes are on the disk."""
     lines = (ROOT / "config" / "valkey.conf").read_text(encoding="utf-8").splitlines()
     assert {"appendonly yes", "appendfsync always", "maxmemory-policy noeviction"} <= set(lines)
     assert any(volume.startswith("./config/valkey.conf:") for volume in services["valkey"]["volumes"])
@@ -90,21 +128,21 @@ def test_the_compose_valkey_is_durable_and_never_evicts(services: dict[str, Any]
 
 
 def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(services: dict[str, Any]) -> None:
-    """SIGKILL must never cut a POST in two, neither Docker's nor that of what the documentation shows."""
+    """SIGKILL must not interrupt a POST, in Docker and in every setup that the documentation shows."""
     settings = Settings(_env_file=None)
     assert settings.stop_s > settings.connect_timeout_s + settings.answer_timeout_s
     text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "runbook.md"))
-    said = re.findall(
+    matches = re.findall(
         r"TimeoutStopSec=(\d+)|GracePeriodSeconds: (\d+)|grace_period: (\d+)s|SIGTERM, (?:and )?(\d+) s|(\d+) s\]", text
     )
-    allowed = {int(number) for numbers in said for number in numbers if number}
+    allowed = {int(number) for numbers in matches for number in numbers if number}
     allowed.add(int(services["worker"]["stop_grace_period"].removesuffix("s")))
-    assert len(said) >= 7
+    assert len(matches) >= 7
     assert min(allowed) == max(allowed) > settings.stop_s
 
 
-def test_what_delivers_callbacks_gets_more_time_to_stop_than_a_task_may_take(services: dict[str, Any]) -> None:
-    """The last try is begun in time, and ends in its own; the claim holds until then."""
+def test_the_callback_process_gets_more_time_to_stop_than_a_task_may_take(services: dict[str, Any]) -> None:
+    """The last attempt may start late in a task and take its whole timeout; the claim covers both."""
     settings = Settings(_env_file=None)
     patience = build_callbacks(settings).patience
     longest = patience.lane_s + settings.callback_answer_s
@@ -113,7 +151,7 @@ def test_what_delivers_callbacks_gets_more_time_to_stop_than_a_task_may_take(ser
 
 
 def test_no_time_limit_ends_a_task_that_waits_for_redis() -> None:
-    """Celery's clock stands while Redis is away: a limit would hit whatever the child does afterwards."""
+    """Celery checks limits only when Redis is back: a shorter limit would kill the child at any later work."""
     settings = Settings(_env_file=None)
     limits = configuration(settings)
     longest = STORE_WAIT_S + Patience().submit_s + settings.connect_timeout_s + settings.answer_timeout_s
@@ -121,8 +159,8 @@ def test_no_time_limit_ends_a_task_that_waits_for_redis() -> None:
     assert limits["task_time_limit"] > longest
 
 
-def test_monitoring_is_there_for_who_asks_and_on_this_machine_alone(services: dict[str, Any]) -> None:
-    """With its rules, its dashboard and a key of its own."""
+def test_monitoring_is_optional_and_published_on_this_machine_only(services: dict[str, Any]) -> None:
+    """It has its rules, its dashboard and its own API key."""
     for name in ("prometheus", "grafana"):
         assert services[name]["profiles"] == ["monitoring"]
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
@@ -134,7 +172,7 @@ def test_monitoring_is_there_for_who_asks_and_on_this_machine_alone(services: di
 
 
 def test_flower_keeps_its_history_on_a_volume(services: dict[str, Any]) -> None:
-    """A new image does not forget what the last one has seen; the folder is the user's."""
+    """A new image keeps the history; the folder belongs to the image's user."""
     assert services["flower"]["environment"]["FLOWER_DB"].startswith("/flower/")
     assert "flower:/flower" in services["flower"]["volumes"]
     assert "--owner voicequeue /archive /flower /spool" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -147,29 +185,29 @@ def test_flower_is_never_published_without_a_login(services: dict[str, Any]) -> 
     assert all(port.startswith("127.0.0.1:") for port in services["flower"]["ports"])
 
 
-# ── what a container is given, and what it may do ─────────────────────────────────────────────────
+# ── secrets and permissions of containers ─────────────────────────────────────────────────────────
 
 
-def test_each_service_is_given_the_secrets_that_it_needs_and_no_others(services: dict[str, Any]) -> None:
-    """Whoever gets into the gateway does not find the key that pays, nor the storage's keys."""
+def test_each_service_gets_the_secrets_that_it_needs_and_no_others(services: dict[str, Any]) -> None:
+    """A compromised gateway exposes neither the MusicAPI key nor the keys of the storage."""
     secret = (setting_names() - setting_names(secret=False)) | {"REDIS_URL", "FLOWER_BASIC_AUTH"}
 
     for name, service in services.items():
-        given = set(service.get("environment", {}))
-        named = {setting for setting in given if re.search("PASSWORD$|ACCESS_KEY", setting)}
-        assert (name, (given & secret) | named) == (name, SECRETS[name])
+        variables = set(service.get("environment", {}))
+        named = {variable for variable in variables if re.search("PASSWORD$|ACCESS_KEY", variable)}
+        assert (name, (variables & secret) | named) == (name, SECRETS[name])
 
 
 def test_compose_starts_nothing_without_its_secrets(services: dict[str, Any]) -> None:
-    """It names each, and what makes them. None has a default."""
+    """The error names the variable and how to set it. None has a default."""
     for missing in REQUIRED:
         values = dict.fromkeys(REQUIRED - {missing}, "k")
         with pytest.raises(composed.Unset, match=rf"{missing}: .*(run make secrets|set MUSICAPI_KEY)"):
             [composed.environment(service, values) for service in services.values()]
 
 
-def test_a_container_has_no_rights_that_its_process_does_not_need(services: dict[str, Any]) -> None:
-    """No capabilities, no way to new ones, nothing to write to but what is named, and no image runs as root."""
+def test_a_container_has_no_privileges_that_its_process_does_not_need(services: dict[str, Any]) -> None:
+    """It has no capabilities and cannot gain any, writes to named places only, and does not run as root."""
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
         assert "cap_add" not in service
@@ -184,17 +222,17 @@ def test_a_container_has_no_rights_that_its_process_does_not_need(services: dict
     assert "\nUSER voicequeue\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
-def test_valkey_is_reached_by_our_processes_alone(services: dict[str, Any]) -> None:
-    """Not from the host, not from the monitoring, and it reaches nothing itself."""
-    whole = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
-    beside = {
+def test_only_our_processes_reach_valkey(services: dict[str, Any]) -> None:
+    """Neither the host nor the monitoring reaches it, and it reaches no other network."""
+    compose = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    neighbours = {
         name for name, service in services.items() if set(service["networks"]) & set(services["valkey"]["networks"])
     }
 
     assert services["valkey"]["networks"] == ["store"]
     assert "ports" not in services["valkey"]
-    assert whole["networks"]["store"] == {"internal": True}
-    assert beside == {*procfile(), "valkey"}
+    assert compose["networks"]["store"] == {"internal": True}
+    assert neighbours == {*procfile(), "valkey"}
     assert [name for name, service in services.items() if "monitoring" in service["networks"]] == [
         "web",
         "prometheus",
@@ -203,14 +241,14 @@ def test_valkey_is_reached_by_our_processes_alone(services: dict[str, Any]) -> N
 
 
 def test_no_password_is_in_a_command(services: dict[str, Any]) -> None:
-    """`docker inspect` and `ps` show commands. That of the healthcheck's user is none."""
+    """`docker inspect` and `ps` show commands. The password of the healthcheck's user is not a secret."""
     for service in services.values():
         commands = f"{service.get('command')} {service.get('entrypoint')} {service.get('healthcheck')}"
         assert "$" not in commands
 
 
 def test_the_healthcheck_logs_in_and_fails_on_an_error(services: dict[str, Any]) -> None:
-    """Without -e valkey-cli calls "not allowed" a success."""
+    """Without -e, valkey-cli exits with 0 on a permission error."""
     check = services["valkey"]["healthcheck"]["test"]
     rules = (ROOT / "config" / "valkey" / "users.acl").read_text(encoding="utf-8")
 
@@ -225,7 +263,7 @@ def test_the_healthcheck_logs_in_and_fails_on_an_error(services: dict[str, Any])
 def test_grafana_does_not_start_with_an_empty_password(
     services: dict[str, Any], tmp_path: Path, content: str | None, starts: bool
 ) -> None:
-    """It would take `admin`."""
+    """It would use its default password, `admin`."""
     grafana = services["grafana"]
     file = tmp_path / "grafana_password"
     if content is not None:
@@ -241,8 +279,8 @@ def test_grafana_does_not_start_with_an_empty_password(
     assert (done.stdout, done.returncode) == (("started\n", 0) if starts else ("", 1))
 
 
-def test_the_image_holds_the_code_and_nothing_that_lies_beside_it() -> None:
-    """Neither .env nor .secrets, nor the history; whatever is new is left out until it is named."""
+def test_the_image_contains_the_code_and_no_other_files() -> None:
+    """.env, .secrets and the history are excluded; new files are excluded until they are listed."""
     first, *rest = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
     assert first == "*"
@@ -251,39 +289,41 @@ def test_the_image_holds_the_code_and_nothing_that_lies_beside_it() -> None:
     assert not any("." in line[1:2] or "secret" in line for line in rest if line.startswith("!"))
 
 
-def test_the_administrator_comes_in_by_a_password_that_is_in_no_command(tmp_path: Path) -> None:
-    """Within the container alone, where it is made at each start."""
+def test_the_administrator_logs_in_with_a_password_that_is_in_no_command(tmp_path: Path) -> None:
+    """The password exists only in the container, and is generated at each start."""
     (tmp_path / "admin").write_text("long-and-random")
     (tmp_path / "valkey-cli").write_text('#!/bin/sh\necho "$REDISCLI_AUTH: $*"\n')
     (tmp_path / "valkey-cli").chmod(0o755)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VALKEY_RUN": str(tmp_path)}
     command = [str(ROOT / "config" / "valkey" / "admin.sh"), "CONFIG", "GET", "save"]
 
-    said = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
 
-    assert said == "long-and-random: --user admin CONFIG GET save\n"
+    assert output == "long-and-random: --user admin CONFIG GET save\n"
 
 
-# ── the secrets that are made ─────────────────────────────────────────────────────────────────────
+# ── make secrets ──────────────────────────────────────────────────────────────────────────────────
 
 
 def make_secrets(folder: Path) -> str:
-    """What `make secrets` says."""
+    """Run `make secrets` and return its output."""
     command = ["sh", str(ROOT / "config" / "secrets.sh")]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def test_make_secrets_makes_all_that_compose_wants_for_its_user_alone(services: dict[str, Any], tmp_path: Path) -> None:
-    """Long, random, of letters and digits that need no quoting, and taken by the settings. It says none of them."""
-    said = make_secrets(tmp_path)
+def test_make_secrets_generates_every_secret_of_compose_readable_by_its_user_only(
+    services: dict[str, Any], tmp_path: Path
+) -> None:
+    """They are long, random, need no quoting and are valid settings. None is printed."""
+    output = make_secrets(tmp_path)
     values = composed.read_values(tmp_path / ".env")
     grafana = tmp_path / ".secrets" / "grafana_password"
 
     assert set(values) == REQUIRED - {"MUSICAPI_KEY"}
-    assert "MUSICAPI_KEY" in said
+    assert "MUSICAPI_KEY" in output
     assert all(re.fullmatch(r"(whsec_|operator:)?[0-9a-f]{64}", value) for value in values.values())
     assert len(set(values.values()) | {grafana.read_text()}) == len(values) + 1
-    assert not any(value in said for value in (*values.values(), grafana.read_text()))
+    assert not any(value in output for value in (*values.values(), grafana.read_text()))
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
     assert grafana.parent.stat().st_mode & 0o777 == 0o700
     for service in services.values():
@@ -292,7 +332,7 @@ def test_make_secrets_makes_all_that_compose_wants_for_its_user_alone(services: 
 
 
 def test_make_secrets_changes_nothing_that_is_there(tmp_path: Path) -> None:
-    """Not on a second run, and not what somebody has set; an empty value is none."""
+    """Not on a second run, existing values are kept; an empty value is none."""
     (tmp_path / ".env").write_text("FLOWER_BASIC_AUTH=me:mine-and-long\nVALKEY_APP_PASSWORD=\nMUSICAPI_KEY=k")
     make_secrets(tmp_path)
     before, grafana = (tmp_path / ".env").read_text(), (tmp_path / ".secrets" / "grafana_password").read_text()
@@ -306,32 +346,34 @@ def test_make_secrets_changes_nothing_that_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("empty", ["", "''", '""', " # to do", "'' # to do", '""   ', "set before\nNAME="])
-def test_make_secrets_makes_what_only_looks_as_if_it_was_there(tmp_path: Path, empty: str) -> None:
-    """Compose would take it for empty, and the settings for no secret."""
+def test_make_secrets_replaces_values_that_are_empty(tmp_path: Path, empty: str) -> None:
+    """Compose and the settings treat such values as empty."""
     names = sorted(REQUIRED - {"MUSICAPI_KEY"})
     (tmp_path / ".env").write_text("".join(f"NAME={empty}\n".replace("NAME", name) for name in names))
 
-    said, values = make_secrets(tmp_path), composed.read_values(tmp_path / ".env")
+    output, values = make_secrets(tmp_path), composed.read_values(tmp_path / ".env")
 
-    assert {f"made {name} in .env" for name in names} <= set(said.splitlines())
+    assert {f"added {name} to .env" for name in names} <= set(output.splitlines())
     assert all(re.fullmatch(r"(whsec_|operator:)?[0-9a-f]{64}", values[name]) for name in names)
 
 
 @pytest.mark.parametrize("value", ["short-1", "'short-1'", '"short-1" # and why'])
-def test_make_secrets_names_what_is_too_short_to_be_one(tmp_path: Path, value: str) -> None:
-    """And changes nothing: others may know it already."""
+def test_make_secrets_reports_secrets_that_are_too_short(tmp_path: Path, value: str) -> None:
+    """It does not change them: other processes may use them."""
     names = REQUIRED - {"MUSICAPI_KEY"}
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name in names))
 
-    said = make_secrets(tmp_path)
+    output = make_secrets(tmp_path)
 
-    assert {line.split()[4] for line in said.splitlines() if "too short" in line} == {f"{name}," for name in names}
-    assert "short-1" not in said
-    assert [line for line in said.splitlines() if line.startswith("made ")] == ["made .secrets/grafana_password"]
+    assert {line.split()[4] for line in output.splitlines() if "too short" in line} == {f"{name}," for name in names}
+    assert "short-1" not in output
+    assert [line for line in output.splitlines() if line.startswith(("added ", "created "))] == [
+        "created .secrets/grafana_password"
+    ]
 
 
-def test_make_secrets_looks_at_each_login_of_flower_and_calls_no_long_secret_short(tmp_path: Path) -> None:
-    """However it is quoted."""
+def test_make_secrets_checks_each_login_of_flower(tmp_path: Path) -> None:
+    """Long secrets are not reported, with any quoting."""
     names = REQUIRED - {"MUSICAPI_KEY"}
     (tmp_path / ".env").write_text("".join(f"export {name} = '{'x' * 70}'   # mine\n" for name in names))
     assert "too short" not in make_secrets(tmp_path)
@@ -339,11 +381,11 @@ def test_make_secrets_looks_at_each_login_of_flower_and_calls_no_long_secret_sho
     assert "too short in .env: FLOWER_BASIC_AUTH" in make_secrets(tmp_path)
 
 
-def test_make_secrets_gives_receivers_of_callbacks_no_other_secret_unasked(tmp_path: Path) -> None:
-    """Where theirs follows from VOICEQUEUE_SECRET it says how to keep it."""
+def test_make_secrets_does_not_replace_a_derived_callback_secret(tmp_path: Path) -> None:
+    """If it is derived from VOICEQUEUE_SECRET, the output says how to keep it."""
     (tmp_path / ".env").write_text(f"VOICEQUEUE_SECRET={'0123456789abcdef' * 4}\n")
 
-    said = make_secrets(tmp_path)
+    output = make_secrets(tmp_path)
 
-    assert "voicequeue callbacks --root-secret" in said
+    assert "voicequeue callbacks --root-secret" in output
     assert "VOICEQUEUE_CALLBACK_SECRET" not in composed.read_values(tmp_path / ".env")

@@ -1,4 +1,4 @@
-"""The documentation agrees with the code: drawings, lists, links."""
+"""The documentation: its drawing, lists and links match the code."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import yaml
 from mkdocs.exceptions import PluginError
 
 from config import reference, site
-from config.flower import FlowerSettings
-from config.settings import Settings
-from voicequeue.cli.audio_rules import audio_rules
+from config.settings import setting_names
 from voicequeue.domain.job import MOVES, WHEN_CANCELLING, WITH_THE_VOICE, State
+from voicequeue.ingest.audio_settings import AUDIO_SETTINGS, rules_from
 from voicequeue.ingest.preflight import Rules
 from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS
 
@@ -30,24 +29,22 @@ STATES = ElementTree.parse(DOCS / "images" / "states.svg")
 # ── the drawing of the states ─────────────────────────────────────────────────────────────────────
 
 
-def test_the_drawing_shows_exactly_the_legal_transitions() -> None:
-    """Transitions of a single job, the creation of a job, and waiting for another job's voice."""
-    drawn = [
-        (element.get("data-from"), element.get("data-to")) for element in STATES.iter() if element.get("data-from")
-    ]
-    transitions = (*MOVES.items(), *WHEN_CANCELLING.items())
-    legal = {(str(state), str(to)) for state, moves in transitions for to in moves}
-    with_another_job = {(State.QUEUED, State.WAITING), (State.WAITING, State.QUEUED)}
-    assert all(to in WITH_THE_VOICE[state] for state, to in with_another_job)
+def test_the_drawing_shows_every_transition_and_no_other() -> None:
+    """It shows the transitions of a single job, the start, and waiting for another job's voice."""
+    drawn = [(at.get("data-from"), at.get("data-to")) for at in STATES.iter() if at.get("data-from")]
+    moves_of_one = (*MOVES.items(), *WHEN_CANCELLING.items())
+    legal = {(str(state), str(to)) for state, moves in moves_of_one for to in moves}
+    aside = {(State.QUEUED, State.WAITING), (State.WAITING, State.QUEUED)}
+    assert all(to in WITH_THE_VOICE[state] for state, to in aside)
 
     assert len(drawn) == len(set(drawn))
-    assert set(drawn) == legal | {(str(state), str(to)) for state, to in with_another_job} | {("start", "queued")}
+    assert set(drawn) == legal | {(str(state), str(to)) for state, to in aside} | {("start", "queued")}
 
 
 def test_the_drawing_shows_every_state() -> None:
-    """One box per state, with its name, and one for the start."""
-    boxes = {element.get("data-state") for element in STATES.iter() if element.get("data-state")}
-    names = {element.text for element in STATES.iter() if element.get("class") == "name"}
+    """Each state has a box with its name; the start has one too."""
+    boxes = {at.get("data-state") for at in STATES.iter() if at.get("data-state")}
+    names = {at.text for at in STATES.iter() if at.get("class") == "name"}
 
     assert boxes == {"start", *State}
     assert names == {*State}
@@ -57,7 +54,7 @@ def test_the_drawing_shows_every_state() -> None:
 
 
 def test_the_reference_names_every_column_of_a_file_once() -> None:
-    """And no column that is not accepted."""
+    """It names no other column."""
     table = (
         (DOCS / "reference.md").read_text(encoding="utf-8").partition("| column | meaning |")[2].partition("\n\n")[0]
     )
@@ -69,23 +66,18 @@ def test_the_reference_names_every_column_of_a_file_once() -> None:
 # ── the settings ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_settings_page_is_generated_from_the_settings() -> None:
-    """It is outdated after a change of a setting without `make docs`, or edited by hand."""
+def test_the_page_of_the_settings_is_up_to_date() -> None:
+    """After changing a setting, run `make docs`; do not edit the tables."""
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run `make docs`"
 
 
-def test_every_setting_is_listed_once_with_its_meaning() -> None:
-    """Every section starts with an existing setting."""
-    rows = list(reference.rows())
+def test_every_setting_is_documented_once_with_its_limits_and_meaning() -> None:
+    """Each class of settings, the audio settings and the local ones are on the page."""
+    rows = reference.rows()
     names = [row.name for row in rows]
 
-    assert (
-        len(names)
-        == len(set(names))
-        == len(Settings.model_fields) + len(FlowerSettings.model_fields) + len(reference.ELSEWHERE)
-    )
-    assert [name for name in reference.SECTIONS if name not in names] == []
-    assert names[0] in reference.SECTIONS
+    assert len(names) == len(set(names))
+    assert set(names) >= setting_names() | {setting.name for setting in AUDIO_SETTINGS}
     assert [row.name for row in rows if not (row.allowed and row.meaning)] == []
     assert [row for row in rows if "|" in "".join(row)] == []
 
@@ -106,49 +98,43 @@ def test_every_setting_is_listed_once_with_its_meaning() -> None:
         ("FLOWER_DB", "", "path"),
     ],
 )
-def test_the_allowed_values_are_described_in_words(name: str, default: str, allowed: str) -> None:
-    """As the setting validates them."""
+def test_the_limits_of_a_setting_are_given_in_words(name: str, default: str, allowed: str) -> None:
+    """They are derived from its validation."""
     [row] = [row for row in reference.rows() if row.name == name]
 
     assert (row.default, row.allowed) == (default, allowed)
 
 
-def test_the_handwritten_defaults_are_correct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of recordings, which the command line reads: set explicitly to their defaults they change
-    nothing."""
-    for row in reference.ELSEWHERE:
-        if row.name.startswith("VOICEQUEUE_AUDIO_"):
-            monkeypatch.setenv(row.name, row.default)
-    monkeypatch.delenv("VOICEQUEUE_AUDIO_ALLOW", raising=False)
+def test_the_documented_audio_defaults_are_the_rules_of_preflight() -> None:
+    """Set explicitly, they change nothing."""
+    names = {setting.name for setting in AUDIO_SETTINGS}
+    documented = {row.name: row.default for row in reference.rows() if row.name in names}
     defaults = Rules()
-    rules = audio_rules()
 
-    assert (rules.times, rules.max_bytes, rules.again_s) == (
-        defaults.times,
-        defaults.max_bytes,
-        defaults.again_s,
-    )
+    rules = rules_from(documented)
+
+    assert (rules.times, rules.max_bytes, rules.again_s) == (defaults.times, defaults.max_bytes, defaults.again_s)
     assert (rules.at_once, rules.per_host) == (defaults.at_once, defaults.per_host)
 
 
-def test_every_variable_on_the_pages_is_a_setting() -> None:
-    """A renamed setting is renamed on every page."""
-    settings = {row.name for row in reference.rows()}
-    mentioned = {
+def test_every_variable_that_the_pages_name_is_a_setting() -> None:
+    """A renamed setting is renamed everywhere."""
+    existing = {row.name for row in reference.rows()}
+    named = {
         (page.name, name)
         for page in PAGES
         for name in re.findall(r"\b(?:VOICEQUEUE|FLOWER)_[A-Z_]*[A-Z]\b(?!_)", page.read_text(encoding="utf-8"))
     }
 
-    assert len(mentioned) > len(settings)
-    assert sorted((page, name) for page, name in mentioned if name not in settings) == []
+    assert len(named) > len(existing)
+    assert sorted((page, name) for page, name in named if name not in existing) == []
 
 
 # ── the site ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_links_that_leave_the_folder_become_names_of_files() -> None:
-    """A link whose text is the file's name becomes code; any other text is followed by the file's name."""
+def test_links_that_leave_the_folder_become_file_names() -> None:
+    """A text that is the file's name becomes code; any other text is followed by the name."""
     guard = "[the\nguard](../workers/redis_transport.py)"
     text = f"[Procfile](../Procfile), {guard}, [HTTP](../http.md), ![x](../images/x.png)"
 
@@ -160,19 +146,19 @@ def test_links_that_leave_the_folder_become_names_of_files() -> None:
 
 def test_a_link_to_a_missing_file_fails_the_build() -> None:
     """It would be broken on the code host, which mkdocs does not check."""
-    with pytest.raises(PluginError, match=r"why.md links to ../Profile, which is not there"):
+    with pytest.raises(PluginError, match=r"why.md links to ../Profile, which does not exist"):
         site.named("the [processes](../Profile)", "why.md")
 
 
-def build_site(configuration: Path, into: Path) -> subprocess.CompletedProcess[str]:
-    """Build the site into a folder. (`--quiet` would hide warnings from `strict` as well.)"""
+def built(configuration: Path, into: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site into a folder. `--quiet` would hide warnings from `strict` as well."""
     command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(configuration), "--site-dir", str(into)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("link", ["missing.md", "concepts.md#missing", "#missing", "/concepts.md", "../missing.md"])
+@pytest.mark.parametrize("link", ["nowhere.md", "concepts.md#nowhere", "#nowhere", "/concepts.md", "../nowhere.md"])
 def test_a_broken_link_fails_the_build(tmp_path: Path, link: str) -> None:
-    """A missing page, heading or file, or a path that is not relative."""
+    """Missing pages, headings and files are found, and absolute paths."""
     docs = tmp_path / "docs"
     shutil.copytree(DOCS, docs)
     with (docs / "why.md").open("a", encoding="utf-8") as page:
@@ -181,16 +167,16 @@ def test_a_broken_link_fails_the_build(tmp_path: Path, link: str) -> None:
     configuration |= {"docs_dir": str(docs), "hooks": [str(ROOT / "config" / "site.py")]}
     (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
 
-    build = build_site(tmp_path / "mkdocs.yml", tmp_path / "site")
+    done = built(tmp_path / "mkdocs.yml", tmp_path / "site")
 
-    assert build.returncode == 1
-    assert [line for line in build.stderr.splitlines() if "why.md" in line and link in line] != []
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if "why.md" in line and link in line] != []
 
 
 def test_the_site_builds_without_broken_links_and_works_offline(tmp_path: Path) -> None:
-    """Its pages load no script, style or font from other hosts."""
-    build = build_site(ROOT / "mkdocs.yml", tmp_path)
-    assert build.returncode == 0, build.stderr
+    """Its pages load no script, style or font from another server."""
+    done = built(ROOT / "mkdocs.yml", tmp_path)
+    assert done.returncode == 0, done.stderr
 
     pages = {page.relative_to(tmp_path).as_posix(): page.read_text("utf-8") for page in tmp_path.rglob("*.html")}
     loaded = (
@@ -202,17 +188,17 @@ def test_the_site_builds_without_broken_links_and_works_offline(tmp_path: Path) 
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """Exactly once, and with a title."""
+    """Each page is listed once, under a title."""
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
-    listed = [page for entry in navigation for pages in entry.values() for page in (_pages(pages) if pages else [])]
+    named = [page for entry in navigation for item in entry.values() for page in (_pages(item) if item else [])]
 
-    assert sorted(listed) == sorted(
+    assert sorted(named) == sorted(
         ["changelog.md", *(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))]
     )
 
 
-def _pages(pages: str | list[dict[str, str]]) -> list[str]:
-    return [pages] if isinstance(pages, str) else [page for entry in pages for page in entry.values()]
+def _pages(item: str | list[dict[str, str]]) -> list[str]:
+    return [item] if isinstance(item, str) else [page for entry in item for page in entry.values()]
 
 
 # ── the runbook ───────────────────────────────────────────────────────────────────────────────────

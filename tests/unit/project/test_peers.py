@@ -1,5 +1,4 @@
-"""The comparison with other queues: its upstream counts correctly, its versions are pinned, its table omits no
-queue."""
+"""The comparison with other queues: its upstream counts correctly, its pins hold, and its table omits no queue."""
 
 from __future__ import annotations
 
@@ -12,24 +11,24 @@ import pytest
 
 from benchmarks.peers import report
 from benchmarks.peers.contestants import APPS, CONTESTANTS, STEPS, lock, pins
-from benchmarks.peers.flight import Flight, patience_s
-from benchmarks.peers.race import Standing
+from benchmarks.peers.flight import Flight, timeout_s
+from benchmarks.peers.race import ContestantResult
 from benchmarks.peers.upstream import Upstream
 from tasks.musicapi import MusicReady, NotReady, VoiceReady
-from tasks.musicapi.responses import accepted_task_id, task_result
+from tasks.musicapi.responses import accepted, reading
 
 FIGURES = {column.name: 1.0 for column in report.COLUMNS}
 
 
-def request(upstream: Upstream, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+def ask(upstream: Upstream, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """Return the JSON of one response."""
     _, payload = upstream.answer(method.encode(), path.encode(), json.dumps(body or {}).encode())
     return json.loads(payload)
 
 
-def submit_voice(upstream: Upstream, url: str = "https://recordings.example/1.wav") -> str:
-    """Order a voice; return the task id."""
-    task_id = accepted_task_id(request(upstream, "POST", "/api/v1/sonic/create-voice", {"audio_url": url}))
+def order_voice(upstream: Upstream, url: str = "https://recordings.example/1.wav") -> str:
+    """Order a voice and return the task id."""
+    task_id = accepted(ask(upstream, "POST", "/api/v1/sonic/create-voice", {"audio_url": url}))
     assert task_id is not None
     return task_id
 
@@ -38,11 +37,11 @@ def test_the_upstream_follows_the_contract() -> None:
     """voicequeue's own client reads a voice and a song from it."""
     upstream = Upstream(0.0, 0.0)
 
-    voice = task_result(request(upstream, "GET", f"/api/v1/sonic/task/{submit_voice(upstream)}"))
+    voice = reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}"))
     assert isinstance(voice, VoiceReady)
     body = {"task_type": "persona_music", "persona_id": voice.persona_id, "prompt": "la", "mv": "sonic-v5"}
-    song_id = accepted_task_id(request(upstream, "POST", "/api/v1/sonic/create", body))
-    song = task_result(request(upstream, "GET", f"/api/v1/sonic/task/{song_id}"))
+    song_id = accepted(ask(upstream, "POST", "/api/v1/sonic/create", body))
+    song = reading(ask(upstream, "GET", f"/api/v1/sonic/task/{song_id}"))
 
     assert isinstance(song, MusicReady)
     assert len(song.clips) == 2
@@ -52,112 +51,113 @@ def test_the_upstream_follows_the_contract() -> None:
 
 
 def test_an_order_is_not_ready_before_its_time() -> None:
-    """Earlier polls are counted, and the result counts as unseen."""
+    """Earlier polls are counted, and the result is unseen."""
     upstream = Upstream(60.0, 60.0)
 
-    result = task_result(request(upstream, "GET", f"/api/v1/sonic/task/{submit_voice(upstream)}"))
+    result = reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}"))
 
     assert isinstance(result, NotReady)
     assert (upstream.report()["polls"], upstream.report()["unseen"]) == (1, 1)
 
 
 def test_a_reset_clears_the_counts_and_sets_the_duration_of_orders() -> None:
-    """So every queue warms up with orders that are ready at once."""
+    """Contestants warm up with orders that are ready at once."""
     upstream = Upstream(0.0, 0.0)
-    submit_voice(upstream)
+    order_voice(upstream)
 
-    request(upstream, "GET", "/reset/60/90")
+    ask(upstream, "GET", "/reset/60/90")
 
     assert upstream.report()["voices"] == 0
-    assert isinstance(task_result(request(upstream, "GET", f"/api/v1/sonic/task/{submit_voice(upstream)}")), NotReady)
+    assert isinstance(reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}")), NotReady)
 
 
 def test_duplicate_requests_are_counted() -> None:
-    """A second order for one recording, and a poll for a result already returned."""
+    """A second order for a recording counts, and a poll for a result that was already returned."""
     upstream = Upstream(0.0, 0.0)
-    task_id = submit_voice(upstream)
-    submit_voice(upstream)
+    task_id = order_voice(upstream)
+    order_voice(upstream)
     assert upstream.report()["doubles"] == 1
 
     for _ in range(2):
-        request(upstream, "GET", f"/api/v1/sonic/task/{task_id}")
+        ask(upstream, "GET", f"/api/v1/sonic/task/{task_id}")
 
     assert upstream.report()["doubles"] == 2
 
 
 @pytest.mark.parametrize("path", ["/api/v1/sonic/task/unknown", "/elsewhere"])
 def test_an_unexpected_request_is_counted(path: str) -> None:
-    """A queue that sends one has failed."""
+    """A contestant that makes one has failed."""
     upstream = Upstream(0.0, 0.0)
 
-    request(upstream, "GET", path)
+    ask(upstream, "GET", path)
 
     assert upstream.report()["strays"] == 1
 
 
 def test_every_peer_has_an_app_and_exact_pins() -> None:
-    """The running versions are those in the table, dependencies included."""
+    """The release in the table runs, and its dependencies are pinned as well."""
     peers = {contestant.peer for contestant in CONTESTANTS if not contestant.is_ours}
 
     assert set(pins()) == peers
     for name, requirements in pins().items():
         assert (APPS / f"{name}_app.py").is_file()
-        assert all(re.fullmatch(r"[a-z0-9-]+(\[[a-z,]+\])?==[0-9.]+", requirement) for requirement in requirements), (
-            name
-        )
-        locked = lock(name).read_text(encoding="utf-8").splitlines()
-        assert all(re.fullmatch(r"[\w.-]+==[0-9.]+(post\d+)?", pin) for pin in locked), name
+        assert all(re.fullmatch(r"[a-z0-9-]+(\[[a-z,]+\])?==[0-9.]+", contestant) for contestant in requirements), name
+        pinned = lock(name).read_text(encoding="utf-8").splitlines()
+        assert all(re.fullmatch(r"[\w.-]+==[0-9.]+(post\d+)?", contestant) for contestant in pinned), name
         assert {re.sub(r"\[.*\]", "", contestant) for contestant in requirements} <= {
-            contestant.lower() for contestant in locked
+            contestant.lower() for contestant in pinned
         }, name
 
 
-def test_a_peer_with_two_modes_runs_both() -> None:
-    """Under different names, also in the table; one program selects the mode from its environment."""
+def test_a_queue_with_two_modes_runs_both() -> None:
+    """They have different names and titles; the same program selects the mode by its environment."""
     names = [contestant.name for contestant in CONTESTANTS]
 
     assert len({*names}) == len({contestant.title for contestant in CONTESTANTS}) == len(names)
-    for single_task in (contestant for contestant in CONTESTANTS if contestant.is_whole):
-        steps = next(contestant for contestant in CONTESTANTS if contestant.name == f"{single_task.name}-steps")
-        assert (steps.peer, steps.manner, steps.producer) == (single_task.peer, STEPS, single_task.producer)
-        assert steps.env != single_task.env
+    for whole in (contestant for contestant in CONTESTANTS if contestant.is_whole):
+        steps = next(contestant for contestant in CONTESTANTS if contestant.name == f"{whole.name}-steps")
+        assert (steps.peer, steps.manner, steps.producer) == (whole.peer, STEPS, whole.producer)
+        assert steps.env != whole.env
 
 
 def test_a_queue_that_could_not_run_is_in_the_table_with_the_reason() -> None:
-    """It is never omitted."""
+    """No queue is omitted."""
     ours, other = CONTESTANTS[0], CONTESTANTS[1]
-    standings = [Standing(ours, rounds=[FIGURES]), Standing(other, troubles=["not installed: no such release"])]
+    results = [
+        ContestantResult(ours, rounds=[FIGURES]),
+        ContestantResult(other, errors=["not installed: no such release"]),
+    ]
 
-    table = report.markdown(standings, FIGURES)
+    text = report.markdown(results, FIGURES)
 
-    assert f"| {other.title}" in table
-    assert "not installed: no such release." in table
+    assert f"| {other.title}" in text
+    assert "not installed: no such release." in text
 
 
-def test_a_queue_that_did_not_get_all_jobs_into_flight_is_in_the_table() -> None:
-    """With the memory of the jobs it did get into flight."""
+def test_a_queue_with_fewer_jobs_in_flight_is_in_the_table_with_its_count() -> None:
+    """Its memory is that of the jobs in flight."""
     ours, other = CONTESTANTS[0], CONTESTANTS[1]
     flights = [
         Flight(ours, 10_000, 20.0, idle=100_000_000, memory=180_000_000, redis=20_000_000),
-        Flight(other, 9_600, 90.0, memory=96_000_000, trouble="400 were not in flight when its time was over"),
+        Flight(other, 9_600, 90.0, memory=96_000_000, error="400 were not in flight before the timeout"),
     ]
 
-    table = report.flights_markdown(flights)
+    text = report.flights_markdown(flights)
 
-    assert f"| **{ours.title}** | 10,000 | 20 | 100 | 180 | 20 | 200 |" in table
-    assert f"| {other.title} | 9,600 | 90 | 0 | 96 | 0 | 96 |" in table
-    assert f"- {other.title}: 400 were not" in table
+    assert f"| **{ours.title}** | 10,000 | 20 | 100 | 180 | 20 | 200 |" in text
+    assert f"| {other.title} | 9,600 | 90 | 0 | 96 | 0 | 96 |" in text
+    assert f"- {other.title}: 400 were not" in text
 
 
-def test_the_time_limit_grows_with_the_number_of_jobs() -> None:
-    """In proportion, with a minimum of some seconds."""
-    assert [patience_s(jobs) for jobs in (100, 10_000, 100_000)] == [9.0, 90.0, 900.0]
+def test_more_jobs_may_take_longer_to_get_into_flight() -> None:
+    """The timeout scales with the number of jobs and has a minimum."""
+    assert [timeout_s(jobs) for jobs in (100, 10_000, 100_000)] == [9.0, 90.0, 900.0]
 
 
 def test_the_plot_has_a_bar_for_each_contestant_in_each_panel() -> None:
-    """And it is valid XML."""
-    standings = [Standing(contestant, rounds=[FIGURES]) for contestant in CONTESTANTS]
+    """And is XML that parses."""
+    results = [ContestantResult(contestant, rounds=[FIGURES]) for contestant in CONTESTANTS]
 
-    bars = ElementTree.fromstring(report.plot(standings)).findall("{http://www.w3.org/2000/svg}rect")
+    bars = ElementTree.fromstring(report.plot(results)).findall("{http://www.w3.org/2000/svg}rect")
 
     assert len(bars) == 1 + len(report.PLOTTED) * len(CONTESTANTS)

@@ -1,4 +1,4 @@
-"""A rescheduled poll: Flower shows a retry, without a stack of tracebacks."""
+"""Retried polls: Flower shows a retry, and the traceback has one frame."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from celery.exceptions import Retry
 
 from workers.retries import brief
 
-RETRYING, FAILING = "again", "wrong"
+RETRIED, FAILED = "retried", "failed"
 
 
 @pytest.fixture
 def app() -> Celery:
-    """Return an app with two tasks: one retries, one fails, both deep in the stack."""
+    """Return an app with two tasks: one retries and one fails, both deep in the stack."""
     app = Celery(broker="memory://", set_as_current=False)
 
     def deep(task: Task[..., None], depth: int) -> None:
         if depth:
             deep(task, depth - 1)
-        elif task.name == RETRYING:
+        elif task.name == RETRIED:
             raise task.retry(args=(["j"],), countdown=5)
         else:
             raise ValueError("a defect")
 
-    for name in (RETRYING, FAILING):
+    for name in (RETRIED, FAILED):
 
         @app.task(bind=True, name=name, max_retries=None, shared=False)
         def poll(self: Task[..., None], job_ids: list[str]) -> None:
@@ -38,25 +38,25 @@ def app() -> Celery:
 
 
 def outcome(app: Celery, name: str) -> ExceptionInfo:
-    """Return the result that the worker gets from a run of this task."""
+    """Return what the worker process receives after a run of that task."""
     request = {"id": "t", "is_eager": False, "called_directly": False, "delivery_info": {}, "retries": 3}
     task: Any = app.tasks[name]
-    info: ExceptionInfo = task.__trace__("t", (["j"],), {}, request).retval
-    return info
+    reported: ExceptionInfo = task.__trace__("t", (["j"],), {}, request).retval
+    return reported
 
 
-def test_a_retry_is_reported_with_its_countdown(app: Celery) -> None:
-    """With a short traceback."""
-    info = outcome(app, RETRYING)
+def test_a_retry_is_reported_with_its_delay(app: Celery) -> None:
+    """Its traceback has one frame."""
+    reported = outcome(app, RETRIED)
 
-    assert info.type is Retry
-    assert "Retry in 5s" in str(info.exception)
-    assert len(str(info.traceback).splitlines()) < 8
+    assert reported.type is Retry
+    assert "Retry in 5s" in str(reported.exception)
+    assert len(str(reported.traceback).splitlines()) < 8
 
 
-def test_a_defect_is_reported_with_its_whole_traceback(app: Celery) -> None:
-    """It must be found."""
-    info = outcome(app, FAILING)
+def test_a_defect_is_reported_with_its_whole_stack(app: Celery) -> None:
+    """The traceback leads to the defect."""
+    reported = outcome(app, FAILED)
 
-    assert info.type is ValueError
-    assert str(info.traceback).count("in deep") > 3
+    assert reported.type is ValueError
+    assert str(reported.traceback).count("in deep") > 3

@@ -1,4 +1,4 @@
-"""Flower's settings, and its display of tasks."""
+"""Flower's settings and its presentation of tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from config.settings import BadSettings
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
-def test_flower_on_a_loopback_address_needs_no_login(address: str) -> None:
-    """Other machines cannot reach it."""
+def test_on_this_machine_flower_needs_no_login(address: str) -> None:
+    """No other machine can reach it."""
     assert not open_to_all(address, "")
 
 
 @pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "10.0.0.7", "flower.internal"])
-def test_flower_on_any_other_address_requires_a_login(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_anywhere_else_flower_does_not_start_without_a_login(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     """The error names the setting and its format."""
     assert open_to_all(address, "")
     assert not open_to_all(address, "me:long")
@@ -29,13 +29,15 @@ def test_flower_on_any_other_address_requires_a_login(monkeypatch: pytest.Monkey
         assert load().logins() == ["me:long-and-random", "you:longer-and-random"]
 
 
-def test_flower_on_any_other_address_requires_strong_passwords() -> None:
-    """The error names the user, and not the password. On a loopback address it starts."""
+def test_beyond_this_machine_flower_does_not_start_with_a_short_password() -> None:
+    """The error names the user and not the password. On this machine only, Flower starts."""
     logins = "me:eleven-char,you:twelve-chars"
     for address in ("0.0.0.0", "::", "10.0.0.7", "flower.internal"):
-        with pytest.raises(BadSettings, match="FLOWER_BASIC_AUTH: the password of me has fewer than 12 char") as raised:
+        with pytest.raises(
+            BadSettings, match="FLOWER_BASIC_AUTH: the password of me has fewer than 12 char"
+        ) as refused:
             load(address=address, basic_auth=logins)
-        assert "eleven" not in str(raised.value)
+        assert "eleven" not in str(refused.value)
     assert load(address="127.0.0.1", basic_auth=logins).weak()
     assert not load(address="0.0.0.0", basic_auth="you:twelve-chars").weak()
 
@@ -50,34 +52,33 @@ def test_flower_on_any_other_address_requires_strong_passwords() -> None:
         ({"address": "0.0.0.0", "basic_auth": "me:long-and-random", "hosts": "voices.example"}, {"voices.example"}),
     ],
 )
-def test_flower_accepts_any_host_name_only_with_a_login_and_on_a_public_address(
+def test_flower_answers_to_any_host_name_only_with_a_login_beyond_this_machine(
     settings: dict[str, str], names: set[str] | None
 ) -> None:
-    """Otherwise a page whose owner points its name at 127.0.0.1 would be same-origin for the browser (DNS
-    rebinding)."""
+    """Otherwise a site whose name resolves to 127.0.0.1 could use Flower through a browser (DNS rebinding)."""
     assert load(**settings).names() == names
 
 
 @pytest.mark.parametrize("hosts", ["voices.example:80", "https://voices.example", "a, b", "me@here"])
-def test_flower_hosts_are_names_without_ports(hosts: str) -> None:
-    """Any other value would match no request, and be noticed late."""
+def test_a_host_of_flower_is_a_name_without_a_port(hosts: str) -> None:
+    """Anything else would never match a request."""
     with pytest.raises(BadSettings, match="FLOWER_HOSTS: must be host names without ports"):
         load(hosts=hosts)
 
 
 @pytest.mark.parametrize("login", ["me", "me:", ":secret", "me:long,you"])
-def test_an_invalid_login_is_rejected_and_not_shown(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
+def test_an_invalid_login_is_refused_and_not_quoted(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
     """A part of it may be a password."""
     monkeypatch.setenv("FLOWER_BASIC_AUTH", login)
 
-    with pytest.raises(BadSettings) as raised:
+    with pytest.raises(BadSettings) as refused:
         load()
 
-    assert str(raised.value) == "FLOWER_BASIC_AUTH: must be user:password, several separated by commas"
+    assert str(refused.value) == "FLOWER_BASIC_AUTH: must be user:password; separate several with commas"
 
 
 def test_each_queue_has_its_own_history(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two Flowers on one machine, in one folder: neither shows nor overwrites the history of the other."""
+    """Two Flowers in one folder neither show nor overwrite each other's history."""
     assert load().history("a") != load().history("b")
     monkeypatch.setenv("FLOWER_DB", "/var/lib/flower/state")
     assert str(load().history("a")) == "/var/lib/flower/state"
@@ -97,7 +98,7 @@ def test_each_queue_has_its_own_history(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_a_task_is_shown_by_its_stage_and_the_ids_of_its_jobs(name: str, args: str, shown: str) -> None:
-    """Instead of raw arguments; other tasks are shown unchanged."""
+    """Tasks of others are shown unchanged."""
     task = format_task(SimpleNamespace(name=name, args=args, kwargs="{}"))
 
     assert task.args == shown

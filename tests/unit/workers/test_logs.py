@@ -1,4 +1,4 @@
-"""Format of log lines, and data that never appears in them."""
+"""The format of log lines, and what they never contain."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ Write = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def write() -> Write:
-    """Return a function that formats a record as a line."""
+    """Return a function that formats a record as JSON and returns the decoded line."""
     to_json = formatter(Settings(_env_file=None, **SETTINGS), in_json=True)  # type: ignore[arg-type]
 
-    def written(text: str, *args: object, level: int = logging.INFO, error: Any = None, **extra: Any) -> dict[str, Any]:
+    def written(
+        text: str, *arguments: object, level: int = logging.INFO, error: Any = None, **extra: Any
+    ) -> dict[str, Any]:
         record = logging.getLogger("voicequeue").makeRecord(
-            "voicequeue", level, __file__, 1, text, args, error, extra=extra
+            "voicequeue", level, __file__, 1, text, arguments, error, extra=extra
         )
         line: dict[str, Any] = json.loads(to_json.format(record))
         return line
@@ -38,8 +40,8 @@ def write() -> Write:
     return written
 
 
-def test_a_line_contains_event_level_time_process_and_context(write: Write) -> None:
-    """Each under its own name, the time in UTC."""
+def test_a_line_has_event_level_time_process_and_the_job(write: Write) -> None:
+    """Each has its own field; the time is in UTC."""
     line = write("ordered", job="j1", stage="voice", duration=0.5, at=1_760_000_000.25)
 
     assert (line["event"], line["level"], line["job"], line["stage"], line["duration"]) == (
@@ -59,8 +61,8 @@ def test_a_line_contains_event_level_time_process_and_context(write: Write) -> N
         "archive-password",
     ],
 )
-def test_secret_settings_are_masked_everywhere_in_a_line(write: Write, secret: str) -> None:
-    """In the text, in a field, in a traceback."""
+def test_secrets_of_the_settings_are_hidden_in_every_field(write: Write, secret: str) -> None:
+    """The text, the fields and the traceback are redacted."""
     assert write("it said %s, twice: %s", secret, secret)["event"] == f"it said {HIDDEN}, twice: {HIDDEN}"
     assert write("x", reason=f"({secret})")["reason"] == f"({HIDDEN})"
     try:
@@ -71,7 +73,7 @@ def test_secret_settings_are_masked_everywhere_in_a_line(write: Write, secret: s
     assert secret not in str(line)
 
 
-def test_extra_data_of_libraries_is_dropped(write: Write) -> None:
+def test_fields_that_libraries_attach_are_not_logged(write: Write) -> None:
     """Celery attaches the arguments of tasks."""
     line = write("Task failed", data={"args": "https://recordings.example/1.wav"}, audio_url="https://a.example/x")
 
@@ -79,8 +81,8 @@ def test_extra_data_of_libraries_is_dropped(write: Write) -> None:
     assert not {"data", "audio_url"} & set(FIELDS)
 
 
-def test_lines_on_a_terminal_are_text() -> None:
-    """For interactive use."""
+def test_a_terminal_gets_text() -> None:
+    """Lines are readable, not JSON."""
     to_text = formatter(Settings(_env_file=None), in_json=False)
     record = logging.makeLogRecord(
         {"msg": "ordered", "levelname": "INFO", "levelno": 20, "name": "voicequeue", "job": "j1"}
@@ -93,8 +95,8 @@ def test_lines_on_a_terminal_are_text() -> None:
     assert not line.startswith("{")
 
 
-def test_the_length_of_a_line_is_bounded(write: Write) -> None:
-    """Texts are truncated; tracebacks have a larger limit."""
+def test_long_texts_are_truncated(write: Write) -> None:
+    """A traceback may be longer than other texts."""
     try:
         raise ValueError("x" * 1_000_000)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The settings: what they take, what they say, and that the documents know them all."""
+"""The settings: validation, error texts and documentation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pydantic import SecretStr, ValidationError
 
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS, configuration
 from config.settings import BadSettings, Settings, explain, load
+from tasks.poll_scheduler import COUNTDOWN_MAX_S
 from voicequeue.auth import signatures
 from voicequeue.domain.gate import SUBMIT_RATE_MIN
+from workers.consumer import ETA_MAX_S
 from workers.dependencies import callback_secrets
 from workers.doctor import known_settings
 
@@ -22,14 +24,14 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting is given, neither in the environment nor in a file."""
+    """Remove every setting from the environment, and change to a folder without `.env`."""
     for name in environment_names():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
 
 def environment_names() -> list[str]:
-    """Every setting, as the environment knows it."""
+    """Return the environment names of all settings."""
     return [
         str(field.validation_alias) if field.validation_alias else f"VOICEQUEUE_{name.upper()}"
         for name, field in Settings.model_fields.items()
@@ -37,7 +39,7 @@ def environment_names() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "expected"),
     [
         ("VOICEQUEUE_MAX_IN_FLIGHT", "0", "greater than or equal to 1"),
         ("VOICEQUEUE_MAX_IN_FLIGHT", "many", "valid integer"),
@@ -46,21 +48,21 @@ def environment_names() -> list[str]:
         ("MUSICAPI_BASE_URL", "api.musicapi.ai", "pattern"),
         ("VOICEQUEUE_CALLBACK_SECRET", "whsec_c2hvcnQ=", "24 to 64 bytes"),
         ("VOICEQUEUE_CALLBACK_SECRET", f"whsec_{'YWFh' * 8} YWFhYWFh", "24 to 64 bytes"),
-        ("VOICEQUEUE_CALLBACK_ALLOW", "https://inner.example", "names of hosts"),
-        ("VOICEQUEUE_CALLBACK_ALLOW", "10.0.0.0/33", "names of hosts"),
-        ("VOICEQUEUE_CALLBACK_ALLOW", "*.inner.example", "names of hosts"),
-        ("VOICEQUEUE_ARCHIVE", "../songs", "must be a folder, or a URL that fsspec knows"),
-        ("VOICEQUEUE_ARCHIVE", "simplecache::s3://bucket", "must be a folder, or a URL that fsspec knows"),
-        ("VOICEQUEUE_AUDIO_ALLOW", "http://cdn", "must be names of hosts"),
+        ("VOICEQUEUE_CALLBACK_ALLOW", "https://inner.example", "host names"),
+        ("VOICEQUEUE_CALLBACK_ALLOW", "10.0.0.0/33", "host names"),
+        ("VOICEQUEUE_CALLBACK_ALLOW", "*.inner.example", "host names"),
+        ("VOICEQUEUE_ARCHIVE", "../songs", "must be a folder, or an fsspec URL"),
+        ("VOICEQUEUE_ARCHIVE", "simplecache::s3://bucket", "must be a folder, or an fsspec URL"),
+        ("VOICEQUEUE_AUDIO_ALLOW", "http://cdn", "must be host names"),
         ("VOICEQUEUE_SECRET", "0123456789abcdef0123456789abcde", "at least 32 characters"),
         ("VOICEQUEUE_SECRET", "secret" * 20, "8 of them different"),
         ("VOICEQUEUE_SECRET", "x" * 1000, "openssl rand -hex 32"),
     ],
 )
 def test_a_bad_setting_names_itself_and_what_is_allowed(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
 ) -> None:
-    """The error has the environment's name for the setting, and not its value."""
+    """The error names the environment variable and does not quote its value."""
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ValidationError) as error:
@@ -68,22 +70,22 @@ def test_a_bad_setting_names_itself_and_what_is_allowed(
 
     text = explain(error.value)
     assert text.startswith(f"{name}: ")
-    assert says in text
+    assert expected in text
     assert value not in text or len(value) < 5
 
 
-def test_callbacks_take_several_secrets_and_whatever_may_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Secrets separated by spaces, each as receivers are given it; names, addresses and networks."""
-    several = f"whsec_{'YWFh' * 8} {signatures.callback_secret('x')}"
-    monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", several)
+def test_callbacks_accept_several_secrets_and_allowed_hosts_of_any_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets are separated by spaces, in the format that receivers get; hosts are names, addresses and networks."""
+    secrets_text = f"whsec_{'YWFh' * 8} {signatures.callback_secret('x')}"
+    monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", secrets_text)
     monkeypatch.setenv("VOICEQUEUE_CALLBACK_ALLOW", "inner.example, 10.0.0.0/8 [::1],127.0.0.1")
 
-    assert callback_secrets(Settings()) == several.split()
-    assert several not in repr(Settings())
+    assert callback_secrets(Settings()) == secrets_text.split()
+    assert secrets_text not in repr(Settings())
 
 
-def test_callbacks_are_signed_with_what_follows_from_the_common_secret_where_none_is_their_own() -> None:
-    """The same each time, and not the common secret; without any nothing can be signed."""
+def test_without_a_callback_secret_one_is_derived_from_the_common_secret() -> None:
+    """The derived secret is stable and differs from the common one; without any secret there is none."""
     common = "the common secret of all these processes"
     [derived] = callback_secrets(Settings(secret=SecretStr(common)))
 
@@ -92,15 +94,15 @@ def test_callbacks_are_signed_with_what_follows_from_the_common_secret_where_non
     assert callback_secrets(Settings()) == []
 
 
-def test_a_secret_that_openssl_makes_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one of half the length that the hint gives."""
+def test_a_secret_generated_by_openssl_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the length that the hint suggests is accepted too."""
     for size in (16, 32):
         monkeypatch.setenv("VOICEQUEUE_SECRET", secrets.token_hex(size))
         assert load().secret.get_secret_value()
 
 
 def test_polls_that_are_never_due_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The least time between polls is not above the most."""
+    """The minimum interval must not exceed the maximum."""
     monkeypatch.setenv("VOICEQUEUE_POLL_MIN_S", "30")
 
     with pytest.raises(BadSettings, match="VOICEQUEUE_POLL_MIN_S: 30 is more than VOICEQUEUE_POLL_MAX_S, 25"):
@@ -108,7 +110,7 @@ def test_polls_that_are_never_due_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_webhooks_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A public URL without a secret would let anybody forge them."""
+    """Without a secret anyone could forge webhooks."""
     monkeypatch.setenv("VOICEQUEUE_PUBLIC_URL", "https://voices.example")
 
     with pytest.raises(BadSettings, match="VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL"):
@@ -116,39 +118,43 @@ def test_webhooks_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_times_may_be_fractions_of_a_second_and_a_file_is_read(tmp_path: Path) -> None:
-    """`.env` in the working folder counts."""
+    """`.env` in the working folder is read."""
     (tmp_path / ".env").write_text("VOICEQUEUE_PULSE_S=0.05\nMUSICAPI_KEY=secret-key\n")
 
-    found = load()
+    loaded = load()
 
-    assert found.pulse_s == 0.05
-    assert found.musicapi_key.get_secret_value() == "secret-key"
-    assert "secret-key" not in repr(found)
+    assert loaded.pulse_s == 0.05
+    assert loaded.musicapi_key.get_secret_value() == "secret-key"
+    assert "secret-key" not in repr(loaded)
 
 
-def test_every_setting_is_in_the_documents() -> None:
-    """Nobody has to read the code to find a knob."""
+def test_every_setting_is_documented() -> None:
+    """Users find every setting without reading the code."""
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert [name for name in environment_names() if f"`{name}`" not in text] == []
 
 
-def test_no_countdown_outlives_the_brokers_patience() -> None:
-    """A message that a worker holds longer than the visibility timeout would run twice."""
-    longest = max(meta.le for meta in Settings.model_fields["poll_max_s"].metadata if hasattr(meta, "le"))
-    assert longest * 3 <= BROKER_TRANSPORT_OPTIONS["visibility_timeout"]
+def test_no_countdown_exceeds_the_visibility_timeout() -> None:
+    """A message that a worker holds longer than that would run twice; the documentation names the same limit."""
+    visibility_timeout = BROKER_TRANSPORT_OPTIONS["visibility_timeout"]
+    longest_interval = max(meta.le for meta in Settings.model_fields["poll_max_s"].metadata if hasattr(meta, "le"))
+
+    assert longest_interval <= COUNTDOWN_MAX_S <= visibility_timeout - 60
+    assert visibility_timeout == ETA_MAX_S
+    assert f" {visibility_timeout} s " in (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
     assert "worker_eta_task_limit" not in configuration(Settings())
 
 
 def test_the_doctor_knows_every_setting_that_the_documents_name() -> None:
-    """Else it would call one a typing error; the other way round, one would be documented nowhere."""
+    """An unknown one would be reported as a typing error, and one that is missing in the documents is undocumented."""
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(VOICEQUEUE_[A-Z_]+)`", page))
 
     assert named == {name for name in known_settings() if name.startswith("VOICEQUEUE_")}
 
 
-def test_the_least_submit_rate_is_the_same_everywhere() -> None:
-    """In the settings, for whoever sets it while it runs, and for the scripts."""
+def test_the_minimum_submit_rate_is_the_same_everywhere() -> None:
+    """The settings, the domain and the Lua scripts agree."""
     flow = (files("voicequeue.storage.scripts") / "lib" / "flow_control.lua").read_text(encoding="utf-8")
 
     assert f"local RATE_MIN = {SUBMIT_RATE_MIN:g}\n" in flow

@@ -20,7 +20,7 @@ PREFIX = r"[A-Za-z0-9_.-]{1,40}"
 
 
 def celery_root(prefix: str) -> str:
-    """Return the prefix of Celery's keys; the same as in config/celeryconfig.py."""
+    """Return the prefix of all keys and channels of Celery; queues that share a Redis have none in common."""
     return f"{{{prefix}}}:celery:"
 
 

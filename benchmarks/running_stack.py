@@ -1,4 +1,4 @@
-"""What benchmarks of whole stacks stand on: a stack in memory with an upstream that costs little, and its processes."""
+"""A running stack for benchmarks: Valkey in memory, workers, and an upstream with little overhead."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import requests
 
 from benchmarks.peers.ground import MEMORY, start_upstream
 from config.settings import Settings
-from workers.local.stack import Stack, free_port, procfile
+from workers.local.ports import free_port
+from workers.local.stack import Stack, procfile
 from workers.local.supervisor import Supervisor
 
-#: As many jobs in flight as there are, and only what is worth a warning in the log.
+#: No effective in-flight limit, and warnings only in the log.
 _ENV = {
     "MUSICAPI_KEY": "any",
     "VOICEQUEUE_LOG_LEVEL": "WARNING",
@@ -29,17 +30,21 @@ _ENV = {
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """Some of a stack's processes, with their children."""
+    """Processes of a stack with their children."""
 
-    mains: Sequence[int]
+    main_pids: Sequence[int]
 
     def memory(self) -> int:
-        """Bytes: the proportional set size of all, in which shared pages count once."""
-        return int(sum(self._of(each, lambda process: process.memory_full_info().pss) for each in self._processes()))
+        """Return the proportional set size of all in bytes, which counts shared pages once."""
+        return int(
+            sum(self._of(process, lambda process: process.memory_full_info().pss) for process in self._processes())
+        )
 
     def cpu(self) -> float:
-        """Seconds of user and system time, children that have ended included."""
-        return float(sum(self._of(each, lambda process: sum(process.cpu_times()[:4])) for each in self._processes()))
+        """Return seconds of user and system time, ended children included."""
+        return float(
+            sum(self._of(process, lambda process: sum(process.cpu_times()[:4])) for process in self._processes())
+        )
 
     @staticmethod
     def _of(process: psutil.Process, figure: Any) -> Any:
@@ -48,34 +53,34 @@ class Crew:
         return 0
 
     def _processes(self) -> list[psutil.Process]:
-        mains = [psutil.Process(pid) for pid in self.mains]
-        return mains + [child for main in mains for child in main.children(recursive=True)]
+        main_pids = [psutil.Process(pid) for pid in self.main_pids]
+        return main_pids + [child for main in main_pids for child in main.children(recursive=True)]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A stack that runs: where its Redis and its upstream are, and its processes by what they are."""
+class RunningStack:
+    """A running stack: the URLs of Redis and upstream, and its processes by role."""
 
     redis: str
     upstream: str
     crews: Mapping[str, Crew]
 
     def report(self) -> dict[str, Any]:
-        """What upstream saw."""
-        found: dict[str, Any] = requests.get(f"{self.upstream}/report", timeout=30).json()
-        return found
+        """Return upstream's counts."""
+        counts: dict[str, Any] = requests.get(f"{self.upstream}/report", timeout=30).json()
+        return counts
 
     def cpu(self) -> dict[str, float]:
-        """Seconds that each has taken so far."""
-        return {what: crew.cpu() for what, crew in self.crews.items()}
+        """Return the CPU seconds of each role so far."""
+        return {label: crew.cpu() for label, crew in self.crews.items()}
 
 
 @contextmanager
-def standing(
+def running_stack(
     ready: tuple[float, float], *, workers: int = 1, children: int | None = None, env: Mapping[str, str] | None = None
-) -> Iterator[Standing]:
-    """A fresh Valkey, an upstream whose orders take so long (seconds), and workers with so many children each
-    (by default as many as there are processors)."""
+) -> Iterator[RunningStack]:
+    """Start a fresh Valkey, an upstream whose orders take `ready` seconds (lowest and highest), and workers with
+    `children` each (default: the number of processors)."""
     with (
         tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
         Supervisor(say=print) as supervisor,
@@ -96,8 +101,11 @@ def standing(
             stack.start(name, f"{procfile()['worker']} --concurrency {count}")
         stack.wait_for_workers(workers)
         members = {"the workers": names, "Redis": ["valkey"], "upstream": ["upstream"]}
-        yield Standing(
+        yield RunningStack(
             redis,
             upstream,
-            {what: Crew([pid for name in of if (pid := supervisor.pid(name))]) for what, of in members.items()},
+            {
+                label: Crew([pid for name in programs if (pid := supervisor.pid(name))])
+                for label, programs in members.items()
+            },
         )

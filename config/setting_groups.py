@@ -1,0 +1,341 @@
+"""The settings by group: names, defaults, limits and descriptions. config/settings.py puts them together.
+
+The descriptions are the tables of docs/configuration.md (`make docs`).
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from ipaddress import ip_network
+from math import inf
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from voicequeue.auth.signatures import validate_secret
+from voicequeue.domain.gate import SUBMIT_RATE_MIN
+from voicequeue.storage.redis_url import validate_redis_url
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _check_callback_secrets(secrets: SecretStr) -> SecretStr:
+    for secret in secrets.get_secret_value().split():
+        before, _, encoded = secret.partition("whsec_")
+        try:
+            size = len(b64decode(encoded, validate=True))
+        except ValueError:
+            size = 0
+        if before or not 24 <= size <= 64:
+            raise ValueError("must be whsec_ followed by 24 to 64 bytes in base64; separate several with spaces")
+    return secrets
+
+
+def _check_secret(secret: SecretStr) -> SecretStr:
+    validate_secret(secret.get_secret_value())
+    return secret
+
+
+def _check_hosts_and_networks(entries: str) -> str:
+    for entry in entries.replace(",", " ").split():
+        try:
+            ip_network(entry.strip("[]"), strict=False)
+        except ValueError:
+            if set(entry) & set("/:@%*[]"):
+                raise ValueError("must be host names, addresses or networks such as 10.1.0.0/16") from None
+    return entries
+
+
+def _check_storage(location: SecretStr) -> SecretStr:
+    text = location.get_secret_value()
+    if any(character.isspace() for character in text) or "::" in text or ".." in text.split("/"):
+        raise ValueError("must be a folder, or an fsspec URL such as s3://bucket/songs")
+    return location
+
+
+class SettingGroup(BaseSettings):
+    """One group of settings; `title` is its heading in the documentation. Read once, never changed."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VOICEQUEUE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+    title: ClassVar[str]
+
+
+class ConnectionSettings(SettingGroup):
+    """Redis, and MusicAPI with its timeouts."""
+
+    title = "Redis and MusicAPI"
+
+    redis_url: Annotated[str, AfterValidator(validate_redis_url)] = Field(
+        "redis://localhost:6379/0",
+        validation_alias="REDIS_URL",
+        description="The Redis or Valkey that stores jobs and messages: `redis://[user:password@]host:port/database`, "
+        "or `rediss://` for TLS. Give the queue a database of its own.",
+    )
+    prefix: str = Field(
+        "voicequeue",
+        pattern=r"^[A-Za-z0-9_.-]{1,40}$",
+        description="Prefix of every key in Redis, of jobs and messages. Queues that share a Redis database need "
+        "different prefixes.",
+    )
+    musicapi_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="MUSICAPI_KEY",
+        description="API key of the MusicAPI account that pays. Required by workers.",
+    )
+    musicapi_base_url: str = Field(
+        "https://api.musicapi.ai",
+        validation_alias="MUSICAPI_BASE_URL",
+        pattern=r"^https?://[^\s/]+",
+        description="Base URL of MusicAPI. Change it to use the simulator.",
+    )
+    connect_timeout_s: Seconds = Field(5.0, description="Timeout for connecting to MusicAPI, in seconds.")
+    answer_timeout_s: Seconds = Field(
+        30.0,
+        description="Timeout for MusicAPI's complete response, in seconds. A worker may take this and the connect "
+        "timeout to stop: raise the grace period of your process manager with it.",
+    )
+
+
+class GatewaySettings(SettingGroup):
+    """The HTTP gateway (`web`): its address and its keys."""
+
+    title = "Gateway"
+
+    web_address: str = Field(
+        "127.0.0.1", validation_alias="WEB_ADDRESS", description="Address that the gateway listens on."
+    )
+    port: int = Field(8000, ge=0, le=65_535, validation_alias="PORT", description="Port that the gateway listens on.")
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
+        description="URL at which MusicAPI reaches the gateway. Unset: no webhooks; results arrive by polling alone.",
+    )
+    secret: Annotated[SecretStr, AfterValidator(_check_secret)] = Field(
+        SecretStr(""),
+        description="Random text of at least 32 characters (`openssl rand -hex 32`) that signs webhook URLs, and "
+        "callbacks unless `VOICEQUEUE_CALLBACK_SECRET` is set. Required with `VOICEQUEUE_PUBLIC_URL`; the same for "
+        "`worker` and `web`.",
+    )
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="API keys of the gateway's `/v1`: `name:scope+scope:hash`, separated by commas, as `voicequeue "
+        "keys new` prints them ([HTTP](http.md#keys)). Unset: the gateway answers this machine only, and requires the "
+        "local token.",
+    )
+    local_token_file: Path | None = Field(
+        None,
+        description="File with the local token, the key of a gateway without API keys ([HTTP](http.md#keys)). Only "
+        "the gateway's user may have access. `make up` creates it; without it such a gateway refuses every request.",
+    )
+
+
+class PaceSettings(SettingGroup):
+    """Limits of submission, and the minimum balance."""
+
+    title = "Pace"
+
+    max_in_flight: Count = Field(
+        100,
+        description="Maximum number of jobs in flight, over all workers. The limit in force starts lower and adapts to "
+        "what MusicAPI accepts ([more](operations.md#how-many-at-once)).",
+    )
+    first_in_flight: Count = Field(10, description="Initial limit of jobs in flight, before it adapts.")
+    submit_rate: float | None = Field(
+        None,
+        ge=SUBMIT_RATE_MIN,
+        description="Maximum number of POSTs per minute, over all workers. Unset: as many as MusicAPI accepts.",
+    )
+    credit_floor: int = Field(
+        0, ge=0, description="Minimum balance to keep, in credits; submission stops below it. 0: spend all."
+    )
+    credits_every_s: Seconds = Field(
+        60.0,
+        description="Seconds between two checks of the account's balance, by one worker for all. Submission resumes "
+        "that soon after credits are added. Also the longest delay between trials after MusicAPI rejected the key or "
+        "the account could not pay.",
+    )
+    cooldown_s: Seconds = Field(
+        5.0,
+        description="Seconds without submissions after a rate limit (429) that two jobs received and that names no "
+        "delay, and at first after five requests in a row without a response or two jobs refused with the same error.",
+    )
+    chunk: int = Field(
+        100,
+        ge=1,
+        le=500,
+        description="Maximum number of job ids in one Celery message. Smaller values spread few jobs over more "
+        "workers.",
+    )
+    http_threads: int = Field(
+        16,
+        ge=1,
+        le=128,
+        description="Concurrent requests to MusicAPI per worker process.",
+    )
+
+
+class JobSettings(SettingGroup):
+    """Voice sharing, deadlines, uncertain charges and retention."""
+
+    title = "Jobs"
+
+    reuse: bool = Field(
+        False,
+        description="Default of `reuse` for jobs that do not set it: [share the voice](voices.md) with other jobs of "
+        "the same recording, earlier ones included.",
+    )
+    voice_deadline_s: Seconds = Field(
+        900.0, description="Seconds that MusicAPI may take for a voice; after that the job fails with `deadline`."
+    )
+    music_deadline_s: Seconds = Field(
+        1800.0, description="Seconds that MusicAPI may take for a song; after that the job fails with `deadline`."
+    )
+    late_s: Seconds = Field(
+        86_400.0,
+        description="Seconds after submission during which the result of a cancelled, failed or incomplete job is "
+        "polled for, and stored on the job when it arrives. Default: one day.",
+    )
+    charge_lease_s: Seconds = Field(
+        90.0,
+        description="Seconds that one submission may take, from claim to response; after that the job becomes "
+        "`unsure`. Keep it above the timeouts of MusicAPI.",
+    )
+    unsure: Literal["review", "resubmit"] = Field(
+        "review",
+        description="How to treat `unsure` jobs that no webhook settles: `review` keeps them for an operator, "
+        "`resubmit` submits them again and may pay twice.",
+    )
+    unsure_grace_s: Seconds = Field(
+        1800.0, description="Seconds that `resubmit` waits for a webhook before it submits a job again."
+    )
+    keep_days: float = Field(
+        inf,
+        gt=0,
+        description="Days for which [settled jobs](operations.md#how-long-jobs-are-kept) and their idempotency keys "
+        "are kept. Afterwards the same job can be enqueued again, and is paid again. `inf`: keep everything.",
+    )
+
+
+class PollingSettings(SettingGroup):
+    """Intervals of polling, dispatching and maintenance."""
+
+    title = "Polling"
+
+    poll_min_s: Seconds = Field(
+        15.0,
+        description="Minimum interval between two polls of one order, in seconds, until enough durations are known to "
+        "[plan polls](operations.md#planned-polls); planned polls may follow after a third of it. Equal to "
+        "`VOICEQUEUE_POLL_MAX_S`: a fixed interval, nothing is planned.",
+    )
+    # A longer countdown could exceed the broker's visibility timeout: a test compares them.
+    poll_max_s: float = Field(
+        25.0, gt=0, le=60, description="Maximum interval between two polls of one order, in seconds."
+    )
+    pulse_s: Seconds = Field(1.0, description="Seconds between two admissions of jobs from the backlog, per worker.")
+    reconcile_s: Seconds = Field(5.0, description="Seconds between two searches for overdue jobs, per worker.")
+    stale_s: Seconds = Field(10.0, description="Seconds past its due time after which a job counts as overdue.")
+
+
+class CallbackSettings(SettingGroup):
+    """Signing, delivering and retrying callbacks."""
+
+    title = "Callbacks"
+
+    callback_secret: Annotated[SecretStr, AfterValidator(_check_callback_secrets)] = Field(
+        SecretStr(""),
+        description="Root secret for signing [callbacks](callbacks.md#the-secret): `whsec_` followed by 24 to 64 bytes "
+        "in base64. The secret of each receiver is derived from it. Separate several with spaces to rotate: each one "
+        "signs. Unset: derived from `VOICEQUEUE_SECRET`.",
+    )
+    callback_allow: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
+        "",
+        description="Hosts, addresses and networks that callbacks may be sent to [although they are not "
+        "public](callbacks.md#where-callbacks-may-go).",
+    )
+    callback_for_s: Seconds = Field(
+        86_400.0,
+        description="Seconds during which a failed callback is retried; after that it is kept as undelivered. Default: "
+        "one day.",
+    )
+    callback_first_s: Seconds = Field(
+        5.0, description="Seconds until the first retry. Each further delay is three times as long."
+    )
+    callback_max_s: Seconds = Field(3600.0, description="Maximum delay between two attempts, in seconds.")
+    callback_connect_s: Seconds = Field(
+        3.0, description="Timeout for resolving a receiver's host and connecting, in seconds."
+    )
+    callback_answer_s: Seconds = Field(10.0, description="Timeout for one whole attempt, in seconds.")
+    callback_rest_s: Seconds = Field(
+        30.0, description="Seconds without attempts to a receiver after three in a row without a response."
+    )
+
+
+class ArchiveSettings(SettingGroup):
+    """Storage of finished songs, and limits of downloading them."""
+
+    title = "Archive"
+
+    archive: Annotated[SecretStr, AfterValidator(_check_storage)] = Field(
+        SecretStr(""),
+        description="Where finished songs and covers are [stored](archive.md): a folder, or an "
+        "[fsspec](https://filesystem-spec.readthedocs.io) URL such as `s3://bucket/songs` (which may hold "
+        "credentials). The same for every process. Unset: nothing is archived.",
+    )
+    audio_allow: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
+        "",
+        description="Hosts, addresses and networks (`10.1.0.0/16`), separated by commas or spaces, from which songs "
+        "are [archived](archive.md) and recordings are [checked](bulk.md#what-preflight-looks-at) although they are "
+        "not public.",
+    )
+    archive_for_s: Seconds = Field(
+        259_200.0,
+        description="Seconds during which a failed download or upload is retried. Default: three days.",
+    )
+    archive_first_s: Seconds = Field(
+        30.0, description="Seconds until the first retry. Each further delay is three times as long."
+    )
+    archive_max_s: Seconds = Field(21_600.0, description="Maximum delay between two attempts, in seconds.")
+    archive_connect_s: Seconds = Field(5.0, description="Timeout for connecting, per file, in seconds.")
+    archive_silent_s: Seconds = Field(20.0, description="Maximum pause while a file is downloaded, in seconds.")
+    archive_file_s: Seconds = Field(600.0, description="Timeout for one whole file, in seconds.")
+    archive_slowest: float = Field(
+        4096.0,
+        ge=0,
+        description="Minimum download speed in bytes per second, measured after 20 s; a slower download is given up "
+        "and retried later. 0: no minimum.",
+    )
+    archive_max_bytes: Count = Field(200_000_000, description="Maximum size of a downloaded file, in bytes.")
+    archive_lease_s: Seconds = Field(
+        60.0,
+        description="Seconds after which another process takes over the songs of a process that stopped responding.",
+    )
+
+
+class LogSettings(SettingGroup):
+    """Format and level of the logs."""
+
+    title = "Logs"
+
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        description="Format of the [logs](logs.md). `auto`: text on a terminal, JSON otherwise.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
+
+
+#: In the order of the documentation.
+GROUPS: tuple[type[SettingGroup], ...] = (
+    ConnectionSettings,
+    GatewaySettings,
+    PaceSettings,
+    JobSettings,
+    PollingSettings,
+    CallbackSettings,
+    ArchiveSettings,
+    LogSettings,
+)

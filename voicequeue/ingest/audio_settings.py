@@ -1,0 +1,100 @@
+"""The settings VOICEQUEUE_AUDIO_*: their names, defaults and descriptions, and the preflight rules that they make.
+
+The only declaration of them: `ingest --preflight`, docs/configuration.md and the doctor read it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from voicequeue.ingest.preflight import SETTING, Rules
+from voicequeue.net.address_policy import Allowed
+from voicequeue.net.http_client import Times
+
+_DEFAULTS = Rules()
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSetting:
+    """One setting: its name in the environment, its default (None: no limit) and its description in Markdown."""
+
+    name: str
+    default: float | None
+    description: str
+    is_count: bool = False
+
+    def value(self, environment: Mapping[str, str]) -> float:
+        """Return the value that the environment gives, infinity for no limit. Raises ValueError, which names the
+        setting."""
+        text = environment.get(self.name)
+        if not text:
+            return math.inf if self.default is None else self.default
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise ValueError(f"{self.name} must be a number above 0, not {text!r}")
+        if self.is_count and number != int(number):
+            raise ValueError(f"{self.name} must be a whole number, not {text!r}")
+        return number
+
+
+_MAX_MB = AudioSetting(
+    "VOICEQUEUE_AUDIO_MAX_MB", _DEFAULTS.max_bytes / 1_000_000, "Maximum size of a recording, in MB."
+)
+_MAX_S = AudioSetting(
+    "VOICEQUEUE_AUDIO_MAX_S",
+    _DEFAULTS.max_s,
+    "Maximum duration of a recording, in seconds. Unset: no maximum (MusicAPI documents none).",
+)
+_CONNECT_S = AudioSetting(
+    "VOICEQUEUE_AUDIO_CONNECT_S", _DEFAULTS.times.connect_s, "Timeout for connecting to the host of a recording."
+)
+_ANSWER_S = AudioSetting(
+    "VOICEQUEUE_AUDIO_ANSWER_S", _DEFAULTS.times.answer_s, "Timeout for the first byte of a recording."
+)
+_WHOLE_S = AudioSetting(
+    "VOICEQUEUE_AUDIO_WHOLE_S", _DEFAULTS.times.whole_s, "Timeout for a whole recording, connecting included."
+)
+_LEAST_KB_S = AudioSetting(
+    "VOICEQUEUE_AUDIO_LEAST_KB_S",
+    _DEFAULTS.times.least_speed / 1_000,
+    "Minimum download speed, in kB per second. A slower download is given up after `VOICEQUEUE_AUDIO_SLOW_S`.",
+)
+_SLOW_S = AudioSetting(
+    "VOICEQUEUE_AUDIO_SLOW_S", _DEFAULTS.times.slow_s, "How long a download may stay below the minimum speed."
+)
+_AGAIN_S = AudioSetting(
+    "VOICEQUEUE_AUDIO_AGAIN_S", _DEFAULTS.again_s, "Delay before a temporary failure is retried, once."
+)
+_AT_ONCE = AudioSetting("VOICEQUEUE_AUDIO_AT_ONCE", _DEFAULTS.at_once, "Recordings downloaded at once.", is_count=True)
+_PER_HOST = AudioSetting(
+    "VOICEQUEUE_AUDIO_PER_HOST", _DEFAULTS.per_host, "Recordings downloaded at once from one host.", is_count=True
+)
+
+AUDIO_SETTINGS = (
+    *(_MAX_MB, _MAX_S, _CONNECT_S, _ANSWER_S, _WHOLE_S),
+    *(_LEAST_KB_S, _SLOW_S, _AGAIN_S, _AT_ONCE, _PER_HOST),
+)
+
+
+def rules_from(environment: Mapping[str, str]) -> Rules:
+    """Return the preflight rules that the environment sets. Raises ValueError, which names the setting."""
+    return Rules(
+        allowed=Allowed.of(environment.get(SETTING) or "", setting=SETTING),
+        times=Times(
+            connect_s=_CONNECT_S.value(environment),
+            whole_s=_WHOLE_S.value(environment),
+            answer_s=_ANSWER_S.value(environment),
+            least_speed=1_000 * _LEAST_KB_S.value(environment),
+            slow_s=_SLOW_S.value(environment),
+        ),
+        max_bytes=round(1_000_000 * _MAX_MB.value(environment)),
+        max_s=_MAX_S.value(environment),
+        again_s=_AGAIN_S.value(environment),
+        at_once=int(_AT_ONCE.value(environment)),
+        per_host=int(_PER_HOST.value(environment)),
+    )
