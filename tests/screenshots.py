@@ -146,10 +146,10 @@ def watch(browser: Browser, scene: Scene) -> None:
         def is_half_way() -> bool:
             return queue.batch("summer-nights").states[State.SUCCEEDED] >= 25 and time.monotonic() > begun + 2
 
-        command = [str(Path(sys.executable).with_name("voicequeue")), "watch", "summer-nights"]
+        command = [str(Path(sys.executable).with_name("voicequeue")), "watch", "--batch", "summer-nights"]
         written = terminal.written_by(command, {"REDIS_URL": scene.redis_url}, until=is_half_way)
     path = IMAGES / "watch.png"
-    terminal.taken(browser, written, "voicequeue watch summer-nights", path)
+    terminal.taken(browser, written, "voicequeue watch --batch summer-nights", path)
     print(path.relative_to(ROOT))
 
 

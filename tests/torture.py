@@ -41,7 +41,7 @@ from tests.torture_setup import (
     without_faults,
 )
 from voicequeue import Code, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
-from voicequeue.client.queue import UNSETTLED
+from voicequeue.client.reading import UNSETTLED
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.connection import UNREACHABLE
 from voicequeue.storage.job_store import connect

@@ -14,7 +14,7 @@ import requests
 from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_paid_twice, settled
 from tests.acceptance.test_pipeline import run
 from tests.conftest import eventually
-from voicequeue import Event, State, VoiceJob, VoiceQueue
+from voicequeue import Event, Filter, State, VoiceJob, VoiceQueue
 from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.spec import Priority
 from voicequeue.storage.job_store import connect
@@ -51,12 +51,8 @@ def house(standing: House) -> Iterator[House]:
         yield standing
         for batch in queue.batches():
             queue.resume(batch=batch.name)
-            queue.cancel_as_read(job for job in queue.jobs(batch=batch.name) if job.state not in Gone)
+            queue.carry_out("cancel", queue.plan("cancel", Filter(batch=batch.name)).token)
         eventually(lambda: queue.status().in_flight == 0)
-
-
-#: Of these nothing is left to cancel.
-Gone = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.CHARGING, State.UNSURE})
 
 
 def forget(house: House, *keys: str) -> None:
@@ -286,7 +282,7 @@ def test_pause_holds_everything_back_and_resume_goes_on(house: House) -> None:
     with house.queue() as queue:
         queue.enqueue_many(jobs(20, "paused"))
         eventually(lambda: charged(house, "paused"))
-        run(house, "pause", "--why", "lunch")
+        run(house, "pause", "--reason", "lunch")
         eventually(lambda: queue.status().in_flight == 0)
         before = posts(house)
         some_time_passes(queue)
@@ -357,7 +353,7 @@ def test_what_may_not_begin_in_time_expires_and_what_is_cancelled_costs_nothing(
     with house.queue() as queue:
         queue.pause()
         late = json.loads(
-            run(house, "enqueue", "--audio-url", "https://a.example/1.wav", "--start-by", "0.5s", "--json").stdout
+            run(house, "enqueue", "--audio-url", "https://a.example/1.wav", "--start-within", "0.5s", "--json").stdout
         )
         queue.enqueue_many(jobs(8, "gone"))
         eventually(lambda: queue.get(late["id"]).state is State.FAILED)

@@ -13,7 +13,7 @@ from config.settings import Settings
 from tests.acceptance.conftest import FAST, SECRET
 from tests.conftest import eventually
 from tests.support.scripted import Request, Scripted, answer
-from voicequeue import State, VoiceJob, VoiceQueue
+from voicequeue import Filter, State, VoiceJob, VoiceQueue
 from voicequeue.storage.job_store import connect
 from voicequeue.storage.keyspace import DEFAULT_PREFIX, Keyspace
 from workers.local.stack import Stack
@@ -97,7 +97,7 @@ def queue(redis_url: str) -> Iterator[VoiceQueue]:
     """A producer; nothing is known of upstream yet, and nothing is left of other tests."""
     with VoiceQueue(redis_url) as found:
         yield found
-        found.cancel_as_read(job for job in found.jobs() if not job.is_final)
+        found.carry_out("cancel", found.plan("cancel", Filter()).token)
         eventually(lambda: found.status().in_flight == 0)
     client = connect(redis_url)
     client.delete(*(Keyspace(client, DEFAULT_PREFIX).key(key) for key in ("flow", "gate")))

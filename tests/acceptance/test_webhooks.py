@@ -344,4 +344,4 @@ def test_settled_says_unsure_counts_as_resting(deaf: House, lost: dict[str, Job]
     with deaf.queue() as queue:
         assert queue.get(lost["watched"].id).state is State.UNSURE
         assert settled(queue, "watched")
-    assert run(deaf, "watch", "watched", "--timeout", "5").returncode == 1
+    assert run(deaf, "watch", "--batch", "watched", "--timeout", "5").returncode == 1

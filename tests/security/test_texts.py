@@ -282,8 +282,8 @@ def test_no_method_of_the_library_stores_half_a_character_or_chokes_on_it(
 ) -> None:
     """Each refuses it in words of its own, or finds nothing of that name."""
     for name, method in inspect.getmembers(VoiceQueue, inspect.isfunction):
-        # To watch has no end; the others take jobs that were read.
-        if name.startswith("_") or name in ("close", "watch", "cancel_as_read", "retry_as_read", "waits_for"):
+        # `watch` never ends; `waits_for` takes a job that was read.
+        if name.startswith("_") or name in ("close", "watch", "waits_for"):
             continue
         parameters = list(inspect.signature(method).parameters.values())[1:]
         given = {each.name: _GIVEN[each.name] for each in parameters if each.name in _GIVEN or _is_needed(each)}
@@ -323,7 +323,7 @@ def test_no_filter_asks_for_half_a_character(texts: dict[str, Any]) -> None:
 #: A byte that is not UTF-8 in an argument, as Python reads it.
 BYTE = "caf\udce9"
 COMMANDS = [
-    ["jobs", "--called", BYTE], ["pause", "--why", BYTE], ["enqueue", "--audio-url", URL, "--name", BYTE],
+    ["jobs", "--search", BYTE], ["pause", "--reason", BYTE], ["enqueue", "--audio-url", URL, "--name", BYTE],
     ["enqueue", "--audio-url", URL, "--metadata", f"a={BYTE}"], ["enqueue", "--audio-url", f"{URL}{BYTE}"],
     ["enqueue", "--audio-url", URL, "--song", f'{{"prompt": "{BYTE}"}}'],
     ["enqueue", "--audio-url", URL, "--song", '{"prompt": "\\ud83d"}'],
@@ -343,7 +343,7 @@ def test_an_argument_with_half_a_character_is_refused_by_its_name(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["job", BYTE], ["cancel", BYTE], ["jobs", BYTE], ["archive", "--retry", "--job", BYTE]]
+    "arguments", [["job", BYTE], ["cancel", BYTE], ["jobs", "--batch", BYTE], ["archive", "--retry", "--job", BYTE]]
 )
 def test_a_name_with_half_a_character_is_one_that_nobody_has(command: Command, arguments: list[str]) -> None:
     """It is said so, and can be shown."""

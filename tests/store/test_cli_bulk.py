@@ -169,8 +169,8 @@ def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
     """By what is left above the floor, and by what succeeded of late; or that nobody knows."""
     file = write(at_home / "voices.csv", HEADER, *MIXED)
     unknown = command("ingest", file, "--batch", "spring", "--dry-run").out
-    assert "was not asked yet" in unknown
-    assert "there is no pace to go by" in unknown
+    assert "the balance is not known yet" in unknown
+    assert "no job has succeeded in the last minutes" in unknown
 
     queue.set_limits(credit_floor=10)
     for spec in numbered(5):
@@ -178,8 +178,8 @@ def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
     left(store, 20)
     told = command("ingest", file, "--batch", "spring", "--dry-run").out
 
-    assert "the new ones will cost 38; 20 were left" in told
-    assert "of which 10 are the floor: 28 too few" in told
+    assert "the new jobs cost 38; the balance was 20" in told
+    assert "of which 10 are the minimum: 28 too few" in told
     assert "about 3 min at the present pace of 1.0 a minute" in told
     assert "line 5: audio_url: must be an http" in told
 
@@ -226,7 +226,7 @@ def test_who_interrupts_it_is_told_how_to_go_on(at_home: Path) -> None:
         _, told = process.communicate(timeout=20)
 
     assert process.returncode not in (0, -signal.SIGINT)
-    assert "the same command with --resume goes on" in told
+    assert "run the same command with --resume" in told
     assert "Traceback" not in told
 
 

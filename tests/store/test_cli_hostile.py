@@ -47,8 +47,8 @@ def hostile(store: Store) -> Job:
 
 
 COMMANDS = [
-    ["job", "ID"], ["jobs"], ["status"], ["watch", "b"], ["export"], ["cancel", "ID"], ["cancel", HOSTILE],
-    ["rejects"], ["callbacks"], ["jobs", "--called", HOSTILE],
+    ["job", "ID"], ["jobs"], ["status"], ["watch", "--batch", "b"], ["export"], ["cancel", "ID"], ["cancel", HOSTILE],
+    ["rejects"], ["callbacks"], ["jobs", "--search", HOSTILE],
 ]  # fmt: skip
 
 

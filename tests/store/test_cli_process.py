@@ -165,7 +165,7 @@ def test_watching_on_a_terminal_is_live_and_ends_by_itself(at_home: Path, store:
             shown.append(sent)
             make(store, job, State.SUCCEEDED, NOW)
 
-    code, sent = on_a_terminal("watch", "b", "--every", "0.05", meanwhile=settle)
+    code, sent = on_a_terminal("watch", "--batch", "b", "--interval", "0.05", meanwhile=settle)
 
     assert (code, len(shown)) == (0, 1)
     assert "1 of 1" in sent

@@ -29,7 +29,7 @@ def test_watching_a_settled_batch_ends_at_once(command: Command, store: Store, s
     brought_to(store, state, voice(batch="b"))
     brought_to(store, State.SUCCEEDED, voice(batch="b"))
 
-    ended = command("watch", "b")
+    ended = command("watch", "--batch", "b")
 
     assert ended.code == code
     assert state in ended.out
@@ -64,7 +64,7 @@ def test_watching_follows_the_jobs_until_they_have_settled(command: Command, sto
             make(store, second, State.SUCCEEDED)
 
         settling = thread.submit(settle)
-        ended = command("watch", "b", "--every", 0.05, "--json")
+        ended = command("watch", "--batch", "b", "--interval", 0.05, "--json")
         settling.result()
 
     last = json.loads(ended.out.splitlines()[-1])
@@ -85,7 +85,7 @@ def test_watching_ends_after_its_timeout(command: Command, queue: VoiceQueue) ->
     """With 1, for not everything has succeeded."""
     queue.enqueue(voice(batch="b"))
 
-    ended = command("watch", "b", "--timeout", 0.05, "--every", 0.05)
+    ended = command("watch", "--batch", "b", "--timeout", 0.05, "--interval", 0.05)
 
     assert (ended.code, ended.out) == (1, "b: 1 queued, 0 credits\n")
 

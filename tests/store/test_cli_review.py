@@ -34,7 +34,7 @@ def test_without_a_yes_nothing_is_retried(command: Command, store: Store, broken
     asked = command("retry", "--batch", "b", stdin=b"n\n")
 
     assert asked.code == 1
-    assert "retry 2 jobs, for up to 34 credits, 4 of them for what was paid before?" in asked.err
+    assert "retry 2 jobs, for up to 34 credits, 4 of them for stages that were paid for before?" in asked.err
     assert {one(store, job_id).state for job_id in broken.values()} == {State.FAILED}
 
 
@@ -53,7 +53,7 @@ def test_ordering_anew_says_what_it_costs_and_asks(command: Command, store: Stor
 
     asked = command("retry", late, "--resubmit", stdin=b"n\n")
     assert asked.code == 1
-    assert "for up to 19 credits, 4 of them for what was paid before?" in asked.err
+    assert "for up to 19 credits, 4 of them for stages that were paid for before?" in asked.err
     assert one(store, late).state is State.FAILED
 
     assert command("retry", late, "--resubmit", "--yes", "--json").json()["state"] == "queued"

@@ -28,10 +28,10 @@ def test_it_pauses_and_goes_on(command: Command, store: Store, options: tuple[st
     put(store, voice(batch="b"))
 
     assert command("pause", *options).out == f"{what} is paused\n"
-    assert command("pause", *options).out == f"{what} is paused already\n"
+    assert command("pause", *options).out == f"{what} was paused already\n"
     assert command("pause", *options, "--json").json() == {"changed": False}
-    assert command("resume", *options).out == f"{what} goes on\n"
-    assert command("resume", *options).out == f"{what} goes on already\n"
+    assert command("resume", *options).out == f"{what} is resumed\n"
+    assert command("resume", *options).out == f"{what} was not paused\n"
     assert command("resume", *options, "--json").json() == {"changed": False}
     assert command("pause", *options, "--json").json() == {"changed": True}
 
@@ -39,7 +39,7 @@ def test_it_pauses_and_goes_on(command: Command, store: Store, options: tuple[st
 def test_a_pause_holds_jobs_back_and_says_why(command: Command, store: Store) -> None:
     """To whoever asks; markup in it means nothing."""
     put(store, *numbered(3))
-    command("pause", "--why", "Ana [red]tests[/]")
+    command("pause", "--reason", "Ana [red]tests[/]")
 
     assert store.admit(time.time()).by_stage == {}
     assert "closed: paused (Ana [red]tests[/])" in command("status").out
@@ -103,7 +103,7 @@ def test_limits_are_shown_and_set_for_all_workers(command: Command, store: Store
         "in_flight_now": 10,
     }
     told = command("limits", "--submit-rate", 90).out
-    for part in ("10 now, at most 40", "90 POSTs a minute", "1,000,000"):
+    for part in ("10 now, at most 40", "90 orders per minute", "1,000,000"):
         assert part in told
     found = store.controls.limits()
     assert (found.in_flight, found.submit_rate, found.credit_floor) == (40, 90.0, 1_000_000)
@@ -152,7 +152,7 @@ def test_the_account_is_told(command: Command, store: Store) -> None:
         "unexplained": 0,
     }
     told = command("credits").out
-    for part in ("1,500", "15 to jobs in flight", "4 today", "4 in all"):
+    for part in ("1,500", "15 for jobs in flight", "4 today", "4 in all"):
         assert part in told
 
 
@@ -207,7 +207,7 @@ def test_the_status_tells_everything_to_a_person(command: Command, busy: Store) 
         "backlog    high 1, the oldest for 61 s",
         "backlog    normal 4, the oldest for 2 h",
         "in flight  1 of 50; 0.2 succeed a minute, about 30 min to go",
-        "credits    1,500 left (15 of them for jobs in flight or unsure); 12 spent today; 12 spent in all",
+        "credits    1,500 left (15 reserved for jobs in flight or unsure); 12 spent today; 12 spent in all",
         "failed     upstream_failed 1",
         "workers    1 alive",
     ):
@@ -216,12 +216,12 @@ def test_the_status_tells_everything_to_a_person(command: Command, busy: Store) 
 
 def test_the_status_of_a_batch_tells_of_no_other(command: Command, busy: Store) -> None:
     """States, backlog, credits; failures by code are counted for all jobs together, and told there alone."""
-    told = command("status", "b", "--json").json()
+    told = command("status", "--batch", "b", "--json").json()
 
     assert (told["batch"], told["credits"], told["failed"]) == ("b", 8, {})
     assert [(line["priority"], line["count"]) for line in told["backlog"]] == [("normal", 4)]
     assert {state: n for state, n in told["states"].items() if n} == {"queued": 4, "pending": 1, "succeeded": 1}
-    assert "upstream_failed" not in command("status", "b").out
+    assert "upstream_failed" not in command("status", "--batch", "b").out
 
 
 def test_an_open_gate_is_said_to_be_open(command: Command) -> None:

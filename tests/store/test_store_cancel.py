@@ -258,15 +258,16 @@ def test_many_are_cancelled_wherever_they_are_by_now(store: Store, queue: VoiceQ
     """A job that moved on since it was read would else order its song."""
     [a, b, c, d] = put(store, *(sung(key=key, batch="b") for key in "abcd"))
     store.admit(NOW, at_most=3)
-    read = list(queue.jobs(batch="b"))
+    plan = queue.plan("cancel", Filter(batch="b"))
     charging(store, a)
     charging(store, b)
     accepted(store, b)
     failed(store, one(store, c), Code.EXPIRED)
 
-    found = {job.id: job for job in queue.cancel_as_read(read)}
+    queue.carry_out("cancel", plan.token)
 
-    assert [(found[each].state, found[each].cancelling) for each in (a, b, c, d)] == [
+    jobs = [queue.get(job_id) for job_id in (a, b, c, d)]
+    assert [(job.state, job.cancelling) for job in jobs] == [
         (State.CHARGING, True),
         (State.CANCELLED, False),
         (State.FAILED, False),

@@ -16,7 +16,7 @@ from mkdocs.exceptions import PluginError
 from config import reference, site
 from config.flower import FlowerSettings
 from config.settings import Settings
-from voicequeue.cli.audio_rules import audio_rules
+from voicequeue.cli.ingest.audio_rules import audio_rules
 from voicequeue.domain.job import MOVES, WHEN_CANCELLING, WITH_THE_VOICE, State
 from voicequeue.ingest.preflight import Rules
 from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS

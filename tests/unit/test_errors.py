@@ -26,7 +26,7 @@ from voicequeue import (
     VoiceQueueError,
     errors,
 )
-from voicequeue.cli.intake import items
+from voicequeue.cli.ingest.intake import read_items
 from voicequeue.domain.spec import parse
 from voicequeue.ingest.row_reader import Rows
 
@@ -132,7 +132,7 @@ def kept_errors() -> Iterator[BaseException | None]:
         yield queue.enqueue_many([wrong]).rejections[0].error
         yield queue.enqueue_at_once([wrong])[0].error
         yield next(queue.preview([wrong])).error
-    yield next(items(Rows(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
+    yield next(read_items(Rows(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
 
 
 def test_an_error_that_is_kept_holds_nothing_of_what_was_read() -> None:

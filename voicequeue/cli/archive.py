@@ -7,19 +7,13 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.cli.show import clock
-from voicequeue.cli.terminal import AsJson, BatchOption, out, plain_table, print_json, queue, safe
+from voicequeue.cli.terminal import AsJson, BatchOption, clock, out, plain_table, print_json, queue, safe
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.status import ArchiveCounts
 from voicequeue.storage.archive import ToArchive
 
 #: How many of a kind are shown to a person; scripts get all.
 SHOWN = 50
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(archive)
 
 
 def archive(

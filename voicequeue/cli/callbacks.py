@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from voicequeue.auth import signatures
-from voicequeue.cli.show import clock
-from voicequeue.cli.terminal import AsJson, CannotBegin, out, plain_table, print_json, queue, safe
+from voicequeue.cli.terminal import AsJson, CannotBegin, clock, out, plain_table, print_json, queue, safe
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.net.http_client import Refused, Target
@@ -18,11 +17,6 @@ from voicequeue.storage.callbacks import Callback
 
 #: How many of a kind are shown to a person; scripts get all.
 SHOWN = 50
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(callbacks)
 
 
 def callbacks(

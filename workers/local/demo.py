@@ -12,7 +12,7 @@ from rich.prompt import Confirm
 
 from config.settings import Settings, settings
 from voicequeue import Batch, Clip, InArchive, Job, State, VoiceJob, VoiceQueue
-from voicequeue.cli.show import print_status
+from voicequeue.cli.status import print_status
 from voicequeue.cli.terminal import coloured, out, safe
 from voicequeue.cli.watch import follow
 from voicequeue.ingest.row_reader import Rows
@@ -80,7 +80,7 @@ def _run(at: Addresses, chosen: Settings, batch: str, jobs: list[VoiceJob]) -> B
         receipt = queue.enqueue_many(jobs)
         out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
         patience = float(os.environ.get("VOICEQUEUE_DEMO_S", SIMULATED_S if at.simulator else REAL_S))
-        [last] = follow(queue, batch, every=0.2, timeout=patience)
+        [last] = follow(queue, batch, interval_s=0.2, timeout_s=patience)
         if chosen.archive.get_secret_value():
             _wait_for_the_archive(queue, batch)
         _show(list(queue.jobs(batch=batch)))
