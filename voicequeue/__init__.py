@@ -1,4 +1,4 @@
-"""Put voice-creation jobs into Redis, and ask what became of them.
+"""Enqueue voice-creation jobs in Redis, and read their results.
 
 >>> from voicequeue import VoiceQueue, VoiceJob, Song
 >>> queue = VoiceQueue("redis://localhost:6379/0")

@@ -185,7 +185,7 @@ def test_a_key_that_stands_for_another_job_is_told(queue: VoiceQueue, house: Hou
     [found] = rejected(queue, 1)
 
     assert (found.message_id, found.task, found.job["name"]) == ("second", NAME, "second")
-    assert found.reason.startswith("key: 'k' already stands for job ")
+    assert found.reason.startswith("key: 'k' already belongs to job ")
     assert queue.batch("conflict").total == 1
 
 

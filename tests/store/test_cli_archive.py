@@ -148,5 +148,5 @@ def test_the_status_tells_what_nobody_archives(command: Command, archiving: Stor
 
     told = command("status")
 
-    assert "archive    songs of 1 jobs pending and nobody archives them, of 1 failed" in told.out
+    assert "archive    1 jobs pending and no worker to archive them, 1 failed" in told.out
     assert command("status", "--json").json()["archive"] == {"pending": 1, "failed": 1}

@@ -333,7 +333,7 @@ def spoil(how: str, file: Path, queue: VoiceQueue) -> None:
         ("changed", "has changed since; ingest it without --resume"),
         ("unreadable", "voices.csv.progress.json cannot be read; ingest it without --resume"),
         ("rejected rows gone", "voices.csv.rejected.csv: No such file or directory; ingest without --resume"),
-        ("another queue", "this queue does not hold what"),
+        ("another queue", "this queue does not hold the jobs that"),
     ],
 )
 def test_it_goes_on_only_with_what_it_can_trust(

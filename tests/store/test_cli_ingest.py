@@ -45,7 +45,7 @@ BAD_ROWS = {
     9: (f"{B},,Gi,,la,,ten,", "max_credits: "),
     10: ("ftp://x/y.wav,,Hu,,la,,,", "audio_url: must be an http"),
     11: (f"{B},,Ib,,la,,,,,more", "has 10 cells, but the header names 8"),
-    12: (f"{B},,Jo,,other,,,taken", "key: 'taken' already stands for job"),
+    12: (f"{B},,Jo,,other,,,taken", "key: 'taken' already belongs to job"),
     13: (f'{B},,"Ka"x,,la,,,', "not readable as CSV"),
 }
 LINES = [

@@ -18,7 +18,7 @@ def test_a_new_key_is_shown_once_with_the_line_for_the_gateway(command: Command)
     [configured] = api_keys.parse(line.removeprefix("VOICEQUEUE_API_KEYS="))
     assert api_keys.holder([configured], key) == configured
     assert (configured.name, configured.scopes) == ("shop", frozenset({Scope.ENQUEUE, Scope.READ}))
-    assert "once" in ended.err
+    assert "shown only now" in ended.err
 
 
 def test_scripts_get_a_new_key_as_json(command: Command) -> None:

@@ -93,7 +93,7 @@ def test_review_shows_what_upstream_answered(command: Command, store: Store) -> 
     charging = brought_to(store, State.CHARGING, sung())
     unsure = make(store, charging, State.UNSURE, reason="HTTP 200: success", fields={"answer": answer})
 
-    assert f"{unsure.id} was answered: {answer}" in command("review").out
+    assert f"{unsure.id} got this response: {answer}" in command("review").out
     assert answer in command("job", unsure.id).out
     [listed] = command("review", "--json").json()
     assert listed["answer"] == answer
@@ -123,7 +123,7 @@ def test_resubmitting_asks_first(command: Command, store: Store) -> None:
     asked = command("review", unsure.id, "--resubmit", stdin=b"n\n")
 
     assert asked.code == 1
-    assert "If it was charged, 4 credits more" in asked.err
+    assert "If it was charged, it costs 4 credits more" in asked.err
     assert one(store, unsure.id).state is State.UNSURE
 
 

@@ -234,7 +234,7 @@ def test_a_charge_that_was_found_later_is_told_with_its_task(command: Command, s
 
     told = command("job", job.id).out
 
-    assert "and upstream has it as task lost-task" in told
+    assert "upstream has it as task lost-task" in told
     assert "charge 2" in told
 
 

@@ -358,7 +358,7 @@ def test_watching_outlives_a_restart_of_redis(
     patient.cancel(job.id)
 
     with mortal.away_for(0.5):
-        ended = command("watch", "b", "--json")
+        ended = command("watch", "--batch", "b", "--json")
 
     assert (ended.code, ended.json()[0]["settled"]) == (1, True)
 

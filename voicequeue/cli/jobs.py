@@ -53,13 +53,13 @@ def jobs(
     out.print(table)
 
 
-def _matching(source: VoiceQueue, wanted: Filter) -> Iterator[Job]:
-    if wanted.called is None:
-        yield from source.jobs(state=wanted.state, batch=wanted.batch)
+def _matching(source: VoiceQueue, job_filter: Filter) -> Iterator[Job]:
+    if job_filter.called is None:
+        yield from source.jobs(state=job_filter.state, batch=job_filter.batch)
         return
     cursor: str | None = None
     while True:
-        page = source.find(wanted, cursor=cursor)
+        page = source.find(job_filter, cursor=cursor)
         yield from page.items
         if (cursor := page.cursor) is None:
             return

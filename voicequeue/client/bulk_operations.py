@@ -86,9 +86,9 @@ class Done:
         return self.found - self.changed - self.marked
 
 
-def draw_up(store: Store, action: Action, wanted: Filter, now: float, *, resubmit: bool = False) -> Plan:
+def draw_up(store: Store, action: Action, job_filter: Filter, now: float, *, resubmit: bool = False) -> Plan:
     """Store the list of jobs that match the filter and allow the action."""
-    jobs = _changeable(store, action, wanted)
+    jobs = _changeable(store, action, job_filter)
     entries: list[tuple[bool, str]] = []
     totals: Counter[str] = Counter()
     for job in islice(jobs, MOST):
@@ -136,12 +136,16 @@ def carry_out(store: Store, action: Action, token: str, now: float) -> Done:
     return Done(action, plan["found"], changed, marked)
 
 
-def _changeable(store: Store, action: Action, wanted: Filter) -> Iterator[Job]:
+def _changeable(store: Store, action: Action, job_filter: Filter) -> Iterator[Job]:
     """Yield the jobs that match the filter and allow the action."""
     allowed = (State.FAILED,) if action is Action.RETRY else (*transitions.CANCELLABLE, *transitions.UNDER_WAY)
-    states = [state for state in allowed if wanted.state in (None, state)]
+    states = [state for state in allowed if job_filter.state in (None, state)]
     # A batch has one index; of all jobs, only the indexes of the relevant states are read.
-    filters = [wanted] if wanted.batch and wanted.state is None else [replace(wanted, state=state) for state in states]
+    filters = (
+        [job_filter]
+        if job_filter.batch and job_filter.state is None
+        else [replace(job_filter, state=state) for state in states]
+    )
     listed_ids: set[str] = set()
     for part in filters:
         for job in search.matching(store, part):

@@ -50,7 +50,7 @@ class ControlMethods(ReadMethods):
             return self._store.controls.pause(self._now(), stage=None if stage is None else Stage(stage), by=by)
 
     def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
-        """Resume what was paused, and retry now whatever else is on hold. Returns whether that was a change.
+        """Resume what was paused, and retry now what is on hold for other reasons. Returns whether that was a change.
 
         Raises:
             UnknownBatch: No job is in this batch.

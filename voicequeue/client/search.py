@@ -151,7 +151,7 @@ def batches(store: Store, *, limit: int, cursor: str | None = None) -> Page[Batc
     return Page(tuple(batch for batch in page if batch is not None), end)
 
 
-def page(store: Store, wanted: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
+def page(store: Store, job_filter: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
     """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises BadCursor.
 
     Order: within a batch as enqueued; within a state by the latest to enter it; the backlog by priority, batch and age;
@@ -159,11 +159,11 @@ def page(store: Store, wanted: Filter, *, limit: int, cursor: str | None = None)
     """
     jobs: list[Job] = []
     examined = 0
-    places = _places(store, wanted, cursor)
+    places = _places(store, job_filter, cursor)
     for start in places:
         place: Place | None = start
         while place is not None:
-            matches, place, count = _matches(store, wanted, place, limit - len(jobs))
+            matches, place, count = _matches(store, job_filter, place, limit - len(jobs))
             jobs += matches
             examined += count
             if len(jobs) >= limit or examined >= LOOKED_AT:
@@ -172,12 +172,12 @@ def page(store: Store, wanted: Filter, *, limit: int, cursor: str | None = None)
     return Page(tuple(jobs), None)
 
 
-def matching(store: Store, wanted: Filter) -> Iterator[Job]:
+def matching(store: Store, job_filter: Filter) -> Iterator[Job]:
     """Yield all jobs that match, each once even if it changes meanwhile."""
     yielded_ids: set[str] = set()
     cursor: str | None = None
     while True:
-        jobs = page(store, wanted, limit=CHUNK, cursor=cursor)
+        jobs = page(store, job_filter, limit=CHUNK, cursor=cursor)
         for job in jobs.items:
             if job.id not in yielded_ids:
                 yielded_ids.add(job.id)
@@ -186,62 +186,62 @@ def matching(store: Store, wanted: Filter) -> Iterator[Job]:
             return
 
 
-def _matches(store: Store, wanted: Filter, place: Place, limit: int) -> tuple[list[Job], Place | None, int]:
+def _matches(store: Store, job_filter: Filter, place: Place, limit: int) -> tuple[list[Job], Place | None, int]:
     """Return up to `limit` matches, where to continue in the index (None: its end), and how many jobs were examined."""
     latest_first = place.index.startswith("state:")
-    chunk = CHUNK if _is_selective(wanted) else min(CHUNK, limit)
+    chunk = CHUNK if _is_selective(job_filter) else min(CHUNK, limit)
     examined, last, members = store.lookup.sift(
-        place.index, place.after, chunk, wanted.sifted(), latest_first=latest_first
+        place.index, place.after, chunk, job_filter.sifted(), latest_first=latest_first
     )
-    jobs = [job for job in store.get([job_id for job_id, _ in members]) if job is not None and wanted.matches(job)]
+    jobs = [job for job in store.get([job_id for job_id, _ in members]) if job is not None and job_filter.matches(job)]
     if len(jobs) > limit or (len(jobs) == limit and examined == chunk):
         end = jobs[limit - 1].id
         return jobs[:limit], Place(place.index, end, dict(members)[end]), examined
     # A state is read from the latest: once a job is older than `since`, so are all that follow.
-    is_end = examined < chunk or (latest_first and wanted.since is not None and float(last[1]) < wanted.since)
+    is_end = examined < chunk or (latest_first and job_filter.since is not None and float(last[1]) < job_filter.since)
     return jobs, None if is_end else Place(place.index, *last), examined
 
 
-def _is_selective(wanted: Filter) -> bool:
+def _is_selective(job_filter: Filter) -> bool:
     """Return whether few members of the indexes may match."""
-    return wanted != Filter(state=wanted.state, batch=wanted.batch) or (
-        wanted.batch is not None and wanted.state not in (None, State.QUEUED)
+    return job_filter != Filter(state=job_filter.state, batch=job_filter.batch) or (
+        job_filter.batch is not None and job_filter.state not in (None, State.QUEUED)
     )
 
 
-def _places(store: Store, wanted: Filter, cursor: str | None) -> Iterator[Place]:
+def _places(store: Store, job_filter: Filter, cursor: str | None) -> Iterator[Place]:
     """Return where to read, index by index, starting at the cursor."""
-    indexes = _indexes(store, wanted)
+    indexes = _indexes(store, job_filter)
     if cursor is None:
         return (Place(index) for index in indexes)
     start = _place(cursor)
-    if not _may_hold(start.index, wanted):
+    if not _may_hold(start.index, job_filter):
         raise BadCursor
     # A lane that has become empty still has its position among the others.
     later = [Place(index) for index in indexes if (_order(index) or ()) > (_order(start.index) or ())]
     return iter([start, *later])
 
 
-def _indexes(store: Store, wanted: Filter) -> list[str]:
-    if wanted.batch is not None and wanted.state is not State.QUEUED:
-        return [f"batch:{wanted.batch}:jobs"]
+def _indexes(store: Store, job_filter: Filter) -> list[str]:
+    if job_filter.batch is not None and job_filter.state is not State.QUEUED:
+        return [f"batch:{job_filter.batch}:jobs"]
     indexes: list[str] = []
-    for state in [wanted.state] if wanted.state else list(State):
+    for state in [job_filter.state] if job_filter.state else list(State):
         if state is State.QUEUED:
-            indexes += [f"line:{priority.rank}:{batch}" for priority, batch in store.lookup.lines(wanted.batch)]
+            indexes += [f"line:{priority.rank}:{batch}" for priority, batch in store.lookup.lines(job_filter.batch)]
         else:
             indexes.append(f"state:{state}")
     return indexes
 
 
-def _may_hold(index: str, wanted: Filter) -> bool:
+def _may_hold(index: str, job_filter: Filter) -> bool:
     """Return whether a page with this filter can end in the index."""
     match = _INDEX.fullmatch(index)
     if match is None:
         return False
     if match["batch"] is not None:
-        return wanted.batch == match["batch"]
-    return wanted.batch is None or (wanted.state is State.QUEUED and match["of"] == wanted.batch)
+        return job_filter.batch == match["batch"]
+    return job_filter.batch is None or (job_filter.state is State.QUEUED and match["of"] == job_filter.batch)
 
 
 def _order(index: str) -> tuple[int, int, str] | None:
