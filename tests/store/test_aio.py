@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -21,27 +20,10 @@ from voicequeue import (
     State,
     StoreUnreachable,
     UnknownJob,
-    VoiceQueue,
 )
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.storage.job_store import Store
 from workers.local.stack import free_port
-
-
-def public(kind: type) -> dict[str, Callable[..., Any]]:
-    """The methods that callers use, by name."""
-    return {name: method for name, method in inspect.getmembers(kind, callable) if not name.startswith("_")}
-
-
-def test_it_has_the_same_surface() -> None:
-    """Every method, with the same arguments; a line of words for each."""
-    blocking, awaited = public(VoiceQueue), public(AsyncVoiceQueue)
-
-    assert set(awaited) == set(blocking)
-    for name, method in awaited.items():
-        assert list(inspect.signature(method).parameters) == list(inspect.signature(blocking[name]).parameters), name
-        assert inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method), name
-        assert method.__doc__
 
 
 def run(url: str, prefix: str, use: Callable[[AsyncVoiceQueue], Coroutine[Any, Any, None]]) -> None:

@@ -105,7 +105,9 @@ def test_settings_of_the_working_folder_are_read(
 def test_ctrl_c_ends_the_watching(at_home: Path, queue: VoiceQueue) -> None:
     """At once, with the exit code that shells expect, and without a trace of Python."""
     queue.enqueue(voice(batch="b"))
-    with subprocess.Popen([VOICEQUEUE, "watch", "--batch", "b"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+    with subprocess.Popen(
+        [VOICEQUEUE, "watch", "--batch", "b"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as watching:
         assert watching.stdout is not None
         assert watching.stdout.readline().startswith(b"b: 1 queued")
         watching.send_signal(signal.SIGINT)
