@@ -1,4 +1,4 @@
-"""The command `archive`, and what other commands tell of archived songs."""
+"""The command `archive`, and archived songs in other commands."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LATER = NOW + 60
 
 @pytest.fixture
 def archiving(redis: Redis, prefix: str) -> Store:
-    """A store that has songs archived."""
+    """Return a store that archives songs."""
     return Store(redis, prefix, archives=True)
 
 
 def archived(store: Store, **fields: Any) -> Job:
-    """A job of which all is there."""
+    """Return a job whose songs and covers are archived."""
     job = song_of(store, **fields)
     fetch = store.archive.claim(job.id, "h", LATER, lease=60)
     assert fetch
@@ -38,7 +38,7 @@ def archived(store: Store, **fields: Any) -> Job:
 
 
 def given_up(store: Store, **fields: Any) -> Job:
-    """A job whose songs could not be had."""
+    """Return a job whose songs could not be archived."""
     job = song_of(store, **fields)
     fetch = store.archive.claim(job.id, "h", LATER, lease=60)
     assert fetch
@@ -46,19 +46,19 @@ def given_up(store: Store, **fields: Any) -> Job:
     return job
 
 
-def test_what_is_pending_and_what_was_given_up_is_listed(command: Command, archiving: Store) -> None:
-    """With the reason; and how many were archived."""
+def test_pending_and_failed_jobs_are_listed(command: Command, archiving: Store) -> None:
+    """With the reason, and the number of archived jobs."""
     pending, lost = song_of(archiving, key="p", batch="b"), given_up(archiving, key="f")
     archived(archiving, key="d")
 
-    told = command("archive")
+    output = command("archive")
     listed = command("archive", "--json").json()
 
-    assert told.code == 0
-    assert pending.id in told.out
-    assert "HTTP 404 [red]" in told.out
-    assert "1 pending, 1 failed, 1 archived in 2 files" in told.out
-    assert "none alive" in told.out
+    assert output.code == 0
+    assert pending.id in output.out
+    assert "HTTP 404 [red]" in output.out
+    assert "1 pending, 1 failed, 1 archived in 2 files" in output.out
+    assert "none alive" in output.out
     assert listed["counts"] == {"pending": 1, "failed": 1, "jobs": 1, "files": 2, "workers": 0}
     assert listed["pending"] == [
         {
@@ -71,26 +71,24 @@ def test_what_is_pending_and_what_was_given_up_is_listed(command: Command, archi
             "failed_at": None,
         }
     ]
-    assert [(each["job"], each["failed_at"]) for each in listed["failed"]] == [(lost.id, iso(LATER))]
+    assert [(entry["job"], entry["failed_at"]) for entry in listed["failed"]] == [(lost.id, iso(LATER))]
     assert command("archive", "--batch", "b", "--json").json()["failed"] == []
 
 
-def test_what_was_given_up_can_be_tried_again(command: Command, archiving: Store) -> None:
-    """All of it, that of a batch, or that of a job."""
+def test_failed_jobs_can_be_retried(command: Command, archiving: Store) -> None:
+    """All, those of a batch, or one."""
     a, b, c = (given_up(archiving, key=key, batch=key) for key in "abc")
 
     assert command("archive", "--retry", "--batch", "a", "--json").json() == {"jobs": 1}
     assert command("archive", "--retry", "--job", b.id, "--json").json() == {"jobs": 1}
-    assert {each.job_id for each in archiving.archive.pending()} == {a.id, b.id}
+    assert {entry.job_id for entry in archiving.archive.pending()} == {a.id, b.id}
     assert "the songs of 1 jobs are to be archived" in command("archive", "--retry").out
-    assert {each.job_id for each in archiving.archive.pending()} == {a.id, b.id, c.id}
+    assert {entry.job_id for entry in archiving.archive.pending()} == {a.id, b.id, c.id}
     assert command("archive", "--retry", "--job", "nobody").code == 1
 
 
-def test_songs_that_came_before_there_was_an_archive_can_be_wanted(
-    command: Command, store: Store, archiving: Store
-) -> None:
-    """Of one batch or of all; never twice."""
+def test_songs_created_before_archiving_can_be_archived(command: Command, store: Store, archiving: Store) -> None:
+    """Of one batch or of all, once."""
     song_of(store, key="a", batch="a")
     song_of(store, key="b", batch="b")
     brought_to(store, State.FAILED)
@@ -103,33 +101,33 @@ def test_songs_that_came_before_there_was_an_archive_can_be_wanted(
 
 
 @pytest.mark.parametrize("wrong", [["--retry", "--missing"], ["--job", "x"]])
-def test_options_that_do_not_go_together_are_refused(command: Command, wrong: list[str]) -> None:
-    """With the exit code of wrong usage."""
+def test_conflicting_options_are_rejected(command: Command, wrong: list[str]) -> None:
+    """With exit code 2."""
     assert command("archive", *wrong).code == 2
 
 
-def test_a_job_tells_both_links(command: Command, archiving: Store, queue: VoiceQueue) -> None:
-    """Upstream's, and that of the archive with length and hash."""
+def test_a_job_shows_both_links(command: Command, archiving: Store, queue: VoiceQueue) -> None:
+    """Upstream's, and the archive's with size and hash."""
     job = archived(archiving)
 
-    told, listed = command("job", job.id).out, command("job", job.id, "--json").json()
+    output, listed = command("job", job.id).out, command("job", job.id, "--json").json()
 
-    assert str(CLIPS[0].audio_url) in told
-    assert "s3://songs/b/j/c-1.mp3  1,234,567 bytes" in told
+    assert str(CLIPS[0].audio_url) in output
+    assert "s3://songs/b/j/c-1.mp3  1,234,567 bytes" in output
     assert (listed["archive"], listed["clips"][0]["audio_url"]) == ("done", CLIPS[0].audio_url)
     assert listed["clips"][0]["archived_audio"] == {"url": AUDIO.url, "size": 1_234_567, "sha256": "a" * 64}
     assert queue.get(job.id).clips[0].archived_image == COVER
     assert queue.get(job.id).archive is InArchive.DONE
 
 
-def test_a_job_tells_that_its_songs_are_not_there_yet(command: Command, archiving: Store) -> None:
-    """Or never will be."""
+def test_a_job_shows_that_its_songs_are_not_archived_yet(command: Command, archiving: Store) -> None:
+    """Or could not be archived."""
     assert "archive    pending" in command("job", song_of(archiving, key="a").id).out
     assert "archive    failed" in command("job", given_up(archiving, key="b").id).out
 
 
-def test_an_export_tells_both_links(command: Command, archiving: Store) -> None:
-    """For people side by side; for programs with all that is known."""
+def test_an_export_has_both_links(command: Command, archiving: Store) -> None:
+    """CSV in two columns; JSON Lines with all details."""
     archived(archiving)
 
     [row] = csv.DictReader(io.StringIO(command("export").out))
@@ -140,13 +138,13 @@ def test_an_export_tells_both_links(command: Command, archiving: Store) -> None:
     assert line["clips"][0]["archived_image"]["sha256"] == "b" * 64
 
 
-def test_the_status_tells_what_nobody_archives(command: Command, archiving: Store) -> None:
-    """Silent where there is nothing to tell."""
+def test_the_status_shows_that_no_worker_archives(command: Command, archiving: Store) -> None:
+    """Only if there is something to archive."""
     assert "archive" not in command("status").out
     song_of(archiving, key="a")
     given_up(archiving, key="b")
 
-    told = command("status")
+    output = command("status")
 
-    assert "archive    1 jobs pending and no worker to archive them, 1 failed" in told.out
+    assert "archive    1 jobs pending and no worker to archive them, 1 failed" in output.out
     assert command("status", "--json").json()["archive"] == {"pending": 1, "failed": 1}

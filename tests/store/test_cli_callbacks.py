@@ -1,4 +1,4 @@
-"""The command: what callers are still to be told, what they could not be, and how it is told again."""
+"""The command `callbacks`: pending and undelivered callbacks, and redelivery."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HOOK = "https://hooks.example/voices"
 
 
 def failed(store: Store, **fields: str) -> Job:
-    """A job that failed, whose caller wants to be told."""
+    """Return a failed job with a callback URL."""
     return brought_to(store, State.FAILED, voice(callback_url=HOOK, **fields))
 
 
 def given_up(store: Store, **fields: str) -> Job:
-    """One whose caller could not be told."""
+    """Return a job whose callback was given up."""
     job = failed(store, **fields)
     assert job.callback_id
     store.callbacks.hand_out(NOW, patience=60)
@@ -33,8 +33,8 @@ def given_up(store: Store, **fields: str) -> Job:
     return job
 
 
-def test_callbacks_have_a_shape_that_scripts_may_rely_on(command: Command, store: Store) -> None:
-    """Those that are pending and those that were given up, and how many there are."""
+def test_the_json_of_callbacks(command: Command, store: Store) -> None:
+    """Pending ones, those that were given up, and the counts."""
     lost, waits = given_up(store, batch="b"), failed(store)
     common = {"type": "job.failed", "at": iso(NOW)}
 
@@ -55,15 +55,15 @@ def test_callbacks_have_a_shape_that_scripts_may_rely_on(command: Command, store
     }  # fmt: skip
 
 
-def test_a_person_sees_the_reasons_and_that_nobody_delivers(command: Command, store: Store) -> None:
-    """And the numbers; the status tells as much in one line."""
+def test_reasons_and_missing_workers_are_shown(command: Command, store: Store) -> None:
+    """And the counts; the status shows them in one line."""
     job = given_up(store)
     failed(store)
 
-    told = command("callbacks").out
+    output = command("callbacks").out
     for part in (job.callback_id, "HTTP [500]", "1 pending, 1 undelivered, 0 delivered", "none alive"):
         assert part is not None
-        assert part in told
+        assert part in output
     line = "callbacks  1 pending and no worker to deliver them, 1 undelivered, see: voicequeue callbacks"
     assert line in command("status").out
     assert command("status", "--json").json()["callbacks"] == {"pending": 1, "undelivered": 1}
@@ -71,7 +71,7 @@ def test_a_person_sees_the_reasons_and_that_nobody_delivers(command: Command, st
     assert "callbacks  1 pending, 1 undelivered" in command("status").out
 
 
-def test_a_status_without_callbacks_does_not_speak_of_them(command: Command, store: Store) -> None:
+def test_a_status_without_callbacks_has_no_line_for_them(command: Command, store: Store) -> None:
     """Nor does that of a batch."""
     failed(store, batch="b")
 
@@ -80,8 +80,8 @@ def test_a_status_without_callbacks_does_not_speak_of_them(command: Command, sto
     assert "callbacks" not in command("status").out
 
 
-def test_a_job_tells_what_became_of_its_callback(command: Command, store: Store) -> None:
-    """Undelivered with the reason, pending, delivered; nothing where nobody asked for one."""
+def test_a_job_shows_the_status_of_its_callback(command: Command, store: Store) -> None:
+    """Undelivered with the reason, pending, or delivered; nothing without a callback."""
     job = given_up(store)
 
     assert f"{job.callback_id} undelivered (HTTP [500])" in command("job", job.id).out
@@ -93,8 +93,8 @@ def test_a_job_tells_what_became_of_its_callback(command: Command, store: Store)
     assert "callback" not in command("job", brought_to(store, State.FAILED).id).out
 
 
-def test_what_was_given_up_is_delivered_again_by_id_by_batch_or_altogether(command: Command, store: Store) -> None:
-    """It says how many, and what is not there."""
+def test_undelivered_callbacks_are_redelivered_by_id_by_batch_or_all(command: Command, store: Store) -> None:
+    """The output counts them, and those that do not exist."""
     ids = [given_up(store, batch=batch).callback_id for batch in "aabc"]
 
     ended = command("callbacks", "--redeliver", ids[0], "--redeliver", "gone", "--json")
@@ -106,13 +106,13 @@ def test_what_was_given_up_is_delivered_again_by_id_by_batch_or_altogether(comma
 
 
 @pytest.mark.parametrize("options", [("--batch", "b", "--all-undelivered"), ("--redeliver", "x", "--secret", HOOK)])
-def test_only_one_thing_is_done_at_a_time(command: Command, options: tuple[str, ...]) -> None:
-    """Wrong usage says so."""
+def test_options_exclude_each_other(command: Command, options: tuple[str, ...]) -> None:
+    """Exit code 2."""
     assert command("callbacks", *options).code == 2
 
 
 def test_the_secret_that_receivers_need_is_printed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The receiver's own, for any URL of its server, of the first that is set; and what it follows from."""
+    """The receiver's own, for any URL of its server, of the first secret that is set; and the root secret."""
     monkeypatch.delenv("VOICEQUEUE_CALLBACK_SECRET", raising=False)
     monkeypatch.delenv("VOICEQUEUE_SECRET", raising=False)
     assert command("callbacks", "--secret", HOOK).code == 2
@@ -134,10 +134,10 @@ def test_the_secret_that_receivers_need_is_printed(command: Command, monkeypatch
     assert command("callbacks", "--secret", "https://shop.example").out.strip() != printed
 
 
-def test_a_batch_is_ingested_with_a_url_that_is_told_when_it_has_settled(
+def test_a_batch_is_ingested_with_a_callback_url(
     command: Command, store: Store, queue: VoiceQueue, at_home: Path
 ) -> None:
-    """A URL that is none is said before anything is enqueued."""
+    """An invalid URL is an error before anything is enqueued."""
     (at_home / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")
 
     assert command("ingest", "voices.csv", "--batch", "b", "--callback-url", "hooks").code == 2

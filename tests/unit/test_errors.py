@@ -1,4 +1,4 @@
-"""What can go wrong for a caller: one tree of errors, whose texts may be logged anywhere."""
+"""The errors of the package: one tree, with messages that are safe to log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from voicequeue.cli.ingest.intake import read_items
 from voicequeue.domain.spec import parse
 from voicequeue.ingest.row_reader import Rows
 
-EACH = [
+ERRORS = [
     UnknownPlan(),
     BadCursor(),
     InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")]),
@@ -47,27 +47,27 @@ EACH = [
     ("kind", "builtin"),
     [(InvalidJob, ValueError), (KeyConflict, ValueError), (UnknownJob, LookupError), (UnknownBatch, LookupError)],
 )
-def test_an_error_is_also_what_python_calls_it(kind: type[Exception], builtin: type[Exception]) -> None:
-    """Code that knows nothing of us catches a wrong value or a failed look-up by its usual name."""
+def test_an_error_is_also_a_builtin_error(kind: type[Exception], builtin: type[Exception]) -> None:
+    """Generic code can catch ValueError and LookupError."""
     assert issubclass(kind, builtin)
 
 
 def test_one_class_catches_them_all() -> None:
-    """Whoever asks for our errors gets each of them."""
-    assert all(isinstance(error, VoiceQueueError) for error in EACH)
+    """VoiceQueueError is the base of every error."""
+    assert all(isinstance(error, VoiceQueueError) for error in ERRORS)
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    """Every error is drawn there, and nothing else is."""
+    """Every error is in it, and nothing else."""
     drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
 
-    assert drawn == {type(error).__name__ for error in EACH}
+    assert drawn == {type(error).__name__ for error in ERRORS}
     assert drawn == {kind.__name__ for kind in VoiceQueueError.__subclasses__() if kind.__module__ == errors.__name__}
 
 
-@pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
-def test_an_error_survives_its_way_between_processes(error: VoiceQueueError) -> None:
-    """Pickled or copied it says the same and knows the same: process pools and Celery send errors so."""
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_survives_pickling_and_copying(error: VoiceQueueError) -> None:
+    """With the same message and attributes: process pools and Celery pickle errors."""
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is type(error)
         assert str(twin) == str(error)
@@ -75,7 +75,7 @@ def test_an_error_survives_its_way_between_processes(error: VoiceQueueError) -> 
 
 
 def test_an_invalid_job_names_every_field_that_is_wrong() -> None:
-    """By its dotted path; what concerns the whole job stands without one."""
+    """By its dotted path; a problem of the whole job has none."""
     error = InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")])
 
     assert str(error) == "song.title: is too long; is odd"
@@ -83,7 +83,7 @@ def test_an_invalid_job_names_every_field_that_is_wrong() -> None:
 
 
 def test_a_key_conflict_names_the_key_and_the_job_that_has_it() -> None:
-    """The caller can look at that job, or choose another key."""
+    """The caller can read that job, or choose another key."""
     error = KeyConflict("order-7", "abcdefgh")
 
     assert "'order-7'" in str(error)
@@ -114,8 +114,8 @@ SECRET = "s3cr3t"
         {"persona_id": SECRET},
     ],
 )
-def test_the_text_of_an_error_quotes_no_value(fields: dict[str, Any]) -> None:
-    """A URL may carry a token, lyrics are somebody's: neither is in what gets logged."""
+def test_the_message_of_an_error_contains_no_value(fields: dict[str, Any]) -> None:
+    """A URL may contain a token, and lyrics are private."""
     with pytest.raises(InvalidJob) as caught:
         parse({"audio_url": "https://x.example/a.wav", **fields})
 
@@ -126,7 +126,7 @@ def test_the_text_of_an_error_quotes_no_value(fields: dict[str, Any]) -> None:
 
 
 def kept_errors() -> Iterator[BaseException | None]:
-    """What each way in keeps of an order that is wrong, after it was caught."""
+    """Yield the error that each entry point keeps for an invalid job."""
     wrong = {"audio_url": "x", "unknown": 1}
     with VoiceQueue("redis://127.0.0.1:1") as queue:  # it is not asked: there is nothing to enqueue
         yield queue.enqueue_many([wrong]).rejections[0].error
@@ -135,8 +135,8 @@ def kept_errors() -> Iterator[BaseException | None]:
     yield next(read_items(Rows(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
 
 
-def test_an_error_that_is_kept_holds_nothing_of_what_was_read() -> None:
-    """Neither the frames that it came through nor an error before it: they hold the whole order, parsed."""
+def test_a_kept_error_does_not_keep_the_input_in_memory() -> None:
+    """It has no traceback, context or cause: those refer to the parsed job."""
     for error in kept_errors():
         assert isinstance(error, InvalidJob)
         assert error.problems
