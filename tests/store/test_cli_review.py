@@ -8,6 +8,8 @@ from tests.store.conftest import Command
 from tests.store.life import NOW, brought_to, failed, make, one
 from tests.support.jobs import sung
 from voicequeue import Code, State
+from voicequeue.client import bulk_operations
+from voicequeue.domain import transitions
 from voicequeue.storage.job_store import Store
 
 
@@ -73,6 +75,38 @@ def test_resubmitting_a_failed_order_with_yes_queues_it(command: Command, broken
     failed_job = broken[Code.UPSTREAM_FAILED]
 
     assert command("retry", failed_job, "--resubmit", "-y", "--json").json()["state"] == "queued"
+
+
+@pytest.mark.parametrize("action", ["retry", "cancel"])
+def test_jobs_beyond_one_plan_are_reported(
+    command: Command, store: Store, broken: dict[Code, str], monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """Exit code 1, so that scripts run the command again until it exits with 0."""
+    monkeypatch.setattr(bulk_operations, "MOST", 1)
+    for key in "cd":
+        brought_to(store, State.QUEUED, sung(batch="b", key=key))
+
+    runs = [command(action, "--batch", "b", "--yes", "--json") for _ in range(2)]
+
+    assert [run.code for run in runs] == [1, 0]
+    assert [run.json()["found"] for run in runs] == [1, 1]
+    assert "more than 1 jobs match; run the command again" in runs[0].err
+
+
+def test_a_job_that_changes_during_the_question_is_not_retried(
+    command: Command, store: Store, broken: dict[Code, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The price in the question may no longer hold: exit code 1."""
+    job_id = broken[Code.UPSTREAM_FAILED]
+
+    def retry_elsewhere(*_: object, **__: object) -> None:
+        job = one(store, job_id)
+        store.apply([transitions.retry(job, NOW)], NOW)
+
+    monkeypatch.setattr("typer.confirm", retry_elsewhere)
+    ended = command("retry", job_id)
+
+    assert (ended.code, "has changed since you were asked" in ended.err) == (1, True)
 
 
 def test_review_lists_what_is_at_stake(command: Command, store: Store) -> None:

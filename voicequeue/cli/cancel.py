@@ -65,6 +65,7 @@ def _cancel_batch(jobs: VoiceQueue, matching: Filter, *, dry_run: bool, yes: boo
         _report(plan.found, cancelled, plan.paid, plan.under_way if dry_run else marked)
     if not plan.complete:
         complain(f"more than {plan.found:,} jobs match; run the command again for the others")
+        raise typer.Exit(int(not dry_run))
 
 
 def _report(count: int, cancelled: int, paid: int, under_way: int) -> None:

@@ -68,6 +68,7 @@ def _retry_many(jobs: VoiceQueue, matching: Filter, *, resubmit: bool, dry_run: 
     _report(plan.found, retried, plan.credits, as_json=as_json)
     if not plan.complete:
         complain(f"more than {plan.found:,} jobs match; run the command again for the others")
+        raise typer.Exit(int(not dry_run))
 
 
 def _confirm(count: int, cost: int, paid_again: int) -> None:
