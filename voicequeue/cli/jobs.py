@@ -38,7 +38,7 @@ def jobs(
     limit: Annotated[int, option("N", min=1, help="List at most this many jobs.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, of a batch, in a state, or by a text.
+    """List jobs, filtered by batch, state or text.
 
     Jobs of a batch are listed in the order in which they were enqueued, jobs in a state by the latest to enter it.
     """
