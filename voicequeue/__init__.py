@@ -1,4 +1,4 @@
-"""Put voice-creation jobs into Redis, and ask what became of them.
+"""Enqueue voice-creation jobs in Redis, and read their results.
 
 >>> from voicequeue import VoiceQueue, VoiceJob, Song
 >>> queue = VoiceQueue("redis://localhost:6379/0")
@@ -11,6 +11,7 @@ from voicequeue.client.bulk_operations import Action, Done, Plan
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.results import Entry, Placed, Receipt, Rejection
 from voicequeue.client.search import Filter, Page
+from voicequeue.domain.balance import Around, Balance, Drift
 from voicequeue.domain.charge_review import Unsure
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.gate import Account, Gate, Hold, Limits
@@ -18,7 +19,7 @@ from voicequeue.domain.job import Charge, Code, Event, Failure, InArchive, Job, 
 from voicequeue.domain.song import Song, UnknownModelWarning
 from voicequeue.domain.spec import Priority, VoiceJob
 from voicequeue.domain.stage import Stage
-from voicequeue.domain.status import Batch, CallbackCounts, Line, Status
+from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Line, RefusedJob, Status
 from voicequeue.errors import (
     BadCursor,
     InvalidJob,
@@ -33,6 +34,7 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.storage.archive import ToArchive
+from voicequeue.storage.audit.audit import Finding
 from voicequeue.storage.callbacks import Callback
 from voicequeue.storage.monitoring.throughput import Stretch
 from voicequeue.storage.personas import Persona
@@ -42,9 +44,12 @@ from voicequeue.storage.rejected_messages import RejectedMessage
 __all__ = [
     "Account",
     "Action",
+    "ArchiveCounts",
     "ArchivedFile",
+    "Around",
     "AsyncVoiceQueue",
     "BadCursor",
+    "Balance",
     "Batch",
     "Callback",
     "CallbackCounts",
@@ -52,10 +57,12 @@ __all__ = [
     "Clip",
     "Code",
     "Done",
+    "Drift",
     "Entry",
     "Event",
     "Failure",
     "Filter",
+    "Finding",
     "Foreseen",
     "Gate",
     "Hold",
@@ -73,6 +80,7 @@ __all__ = [
     "Priority",
     "Problem",
     "Receipt",
+    "RefusedJob",
     "RejectedMessage",
     "Rejection",
     "Song",

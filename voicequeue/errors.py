@@ -1,19 +1,18 @@
-"""What can go wrong for a caller.
+"""The errors that callers can catch.
 
     VoiceQueueError
-     ├── InvalidJob      (also a ValueError)   the job itself is wrong; names each field
-     ├── UnfitAudio      (also a ValueError)   the recording is none that upstream takes
-     ├── KeyConflict     (also a ValueError)   the idempotency key stands for another job
+     ├── InvalidJob      (also a ValueError)   fields of the job are missing or wrong; names each
+     ├── UnfitAudio      (also a ValueError)   the recording cannot be used
+     ├── KeyConflict     (also a ValueError)   the idempotency key belongs to a job with other content
      ├── UnknownJob      (also a LookupError)  no job has this id
-     ├── UnknownBatch    (also a LookupError)  no batch has this name
-     ├── UnknownPlan     (also a LookupError)  no plan has this token (any more)
-     ├── BadCursor       (also a ValueError)   the cursor is none that a page ended with
-     ├── NotAllowed                            the job's state does not allow this
-     └── StoreUnreachable                      Redis does not answer, or refuses
+     ├── UnknownBatch    (also a LookupError)  no job is in this batch
+     ├── UnknownPlan     (also a LookupError)  the token of the bulk plan is unknown or expired
+     ├── BadCursor       (also a ValueError)   the cursor is not one of this list
+     ├── NotAllowed                            the state of the job does not allow the action
+     └── StoreUnreachable                      Redis does not answer, or refuses the command
 
-None of their texts quotes a URL, a lyric or a secret. They may quote names that the caller chose, of fields for
-instance; `discreet` quotes none, and is what logs and Celery's events get. What they are made from are their
-`args`, so that they can be pickled and sent between processes.
+No message contains a URL, lyrics or a secret. Messages may contain names that the caller chose, such as those of
+unknown fields; `discreet` omits them too, and is what logs and Celery events contain. All errors can be pickled.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Raised = TypeVar("Raised", bound=BaseException)
 
-_NAMED = re.compile(r"([a-z][a-z0-9_]*): ")
+_FIELD_PREFIX = re.compile(r"([a-z][a-z0-9_]*): ")
 
-#: Fields of one order that are named as wrong; further ones are counted.
+#: Problems of one job that are listed; the others are counted.
 PROBLEMS_MAX = 100
-#: A field is named by so many characters.
+#: Characters of a field name in a message.
 FIELD_MAX = 60
-#: Names that are ours: all others are the caller's, and may be anything.
+#: Names of our fields. All other names are the caller's, and untrusted.
 FIELDS = frozenset(
     (
         *("job", "id", "audio_url", "persona_id", "song", "songs", "voice", "reuse", "audio_sha256", "name", "batch"),
@@ -49,61 +48,67 @@ FIELDS = frozenset(
         *("auto_lyrics", "vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"),
     )
 )
-_IS_PLACE = re.compile("[0-9]{1,3}")
-#: What is logged of an error has no more characters.
+_IS_INDEX = re.compile("[0-9]{1,3}")
+#: Characters of an error in logs.
 DISCREET_MAX = 500
-#: No more texts that contain half a character are named in one error.
-_HALVES_NAMED = 20
+#: Texts with half a character that are listed in one error.
+_HALVES_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One field of a job that is wrong, and what is allowed there.
+    """A field of a job that is wrong.
 
-    `field` is a dotted path such as ``song.title``; empty where the job as a whole is wrong.
+    Attributes:
+        field: Dotted path, such as `song.title`; empty if the problem concerns the job as a whole.
+        message: What is wrong, or what is allowed.
     """
 
     field: str
     message: str
 
     def __post_init__(self) -> None:
-        # The name may be the caller's own, and an error must reach the caller whatever it says.
+        # The name of an unknown field is untrusted, and the error must be representable in UTF-8.
         object.__setattr__(self, "field", _cut(mended(self.field), FIELD_MAX))
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
 
     def discreet(self) -> str:
-        """Return the same, without any name that is the caller's own."""
+        """Return the problem as text, without names that the caller chose."""
         parts = self.field.split(".") if self.field else []
-        known = list(takewhile(_is_ours, parts))
-        if known == parts:
+        own = list(takewhile(_is_ours, parts))
+        if own == parts:
             return str(self)
-        of = f" of {'.'.join(known)}" if known else ""
+        of = f" of {'.'.join(own)}" if own else ""
         return f"an unknown field{of}: {self.message}"
 
 
 def _is_ours(name: str) -> bool:
-    return name in FIELDS or _IS_PLACE.fullmatch(name) is not None
+    return name in FIELDS or _IS_INDEX.fullmatch(name) is not None
 
 
 class VoiceQueueError(Exception):
-    """Base of everything that this package raises."""
+    """Base class of all errors of this package."""
 
     def __repr__(self) -> str:
-        """The text as well, as far as Celery may log it and Flower show it."""
+        """Return a text that Celery may log and Flower may show."""
         return f"{type(self).__name__}({self.discreet()!r})"
 
     def discreet(self) -> str:
-        """Return the text for logs and events: bounded, and without names and values that are the caller's own."""
-        return _cut(self._said_discreetly(), DISCREET_MAX)
+        """Return the message for logs: of limited length, and without names and values that the caller chose."""
+        return _cut(self._discreet_message(), DISCREET_MAX)
 
-    def _said_discreetly(self) -> str:
+    def _discreet_message(self) -> str:
         return str(self)
 
 
 class InvalidJob(VoiceQueueError, ValueError):
-    """The job cannot be enqueued; `problems` names every field that is wrong."""
+    """A job cannot be enqueued, because fields are missing or wrong.
+
+    Attributes:
+        problems: Every field that is wrong; the first 100.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(tuple(problems))
@@ -112,50 +117,49 @@ class InvalidJob(VoiceQueueError, ValueError):
     def __str__(self) -> str:
         return "; ".join(map(str, self.problems))
 
-    def _said_discreetly(self) -> str:
-        # Many unknown fields are one text.
+    def _discreet_message(self) -> str:
+        # Unknown fields are not named, so that many of them give the same text.
         return "; ".join(dict.fromkeys(problem.discreet() for problem in self.problems))
 
     @classmethod
-    def from_validation(cls, error: ValidationError, given: Any = None) -> InvalidJob:
-        """The same errors as pydantic's, without the values that were given; of very many the first ones.
+    def from_validation(cls, error: ValidationError, job: Any = None) -> InvalidJob:
+        """Return the error with pydantic's problems, without the values; only the first if there are very many.
 
-        With what was `given`, texts with half a character are named as such, wherever they are.
+        `job` is the input, in which texts with half a character are located.
         """
-        broken = half_texts(given)
+        broken = half_texts(job)
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        named = [each for each in details if not (broken and each["type"] == "string_unicode")]
-        problems = [*broken, *(_problem(detail["loc"], _words(detail)) for detail in named[:PROBLEMS_MAX])]
-        if (more := len(named) - PROBLEMS_MAX) > 0:
+        others = [detail for detail in details if not (broken and detail["type"] == "string_unicode")]
+        problems = [*broken, *(_problem(detail["loc"], _message(detail)) for detail in others[:PROBLEMS_MAX])]
+        if (more := len(others) - PROBLEMS_MAX) > 0:
             problems.append(Problem("", f"{more:,} more fields are wrong"))
         return cls(problems)
 
 
 def detached(error: Raised) -> Raised:
-    """Return an error that was caught, fit to be kept: without the frames it came through, and the errors it was raised
-    in, which hold all that was read there."""
+    """Return a caught error without its traceback, cause and context, which keep the input in memory."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
 
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def half_texts(given: Any) -> list[Problem]:
-    """Return what is wrong with a JSON value whose texts contain half a character; the first ones."""
-    return [Problem(*named) for named in islice(halves(given), _HALVES_NAMED)]
+def half_texts(value: Any) -> list[Problem]:
+    """Return the texts of a JSON value that contain half a character, as problems; the first 20."""
+    return [Problem(path, message) for path, message in islice(halves(value), _HALVES_LISTED)]
 
 
-def checked(field: str, check: Callable[[T], T], given: T) -> T:
-    """Return `given` as `check` returns it. Raises InvalidJob, which names the field, for its ValueError."""
+def checked(field: str, check: Callable[[T], T], value: T) -> T:
+    """Return `check(value)`. Raises InvalidJob, which names the field, if that raises ValueError."""
     try:
-        return check(given)
+        return check(value)
     except ValueError as error:
         raise InvalidJob([Problem(field, str(error))]) from None
 
 
-def _words(detail: Mapping[str, Any]) -> str:
+def _message(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "extra_forbidden":
         return "is not known here"
     if detail["type"] == "tuple_type":
@@ -164,15 +168,20 @@ def _words(detail: Mapping[str, Any]) -> str:
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> Problem:
-    """What is wrong with the whole may begin with the field that it is about."""
+    """Return a problem. The message of a check of the whole job may begin with the field that it concerns."""
     field = ".".join(map(str, location))
-    if not field and (named := _NAMED.match(message)):
-        field, message = named[1], message.removeprefix(named[0])
+    if not field and (match := _FIELD_PREFIX.match(message)):
+        field, message = match[1], message.removeprefix(match[0])
     return Problem(field, message)
 
 
 class UnfitAudio(VoiceQueueError, ValueError):
-    """A recording that upstream would not take, or that nobody can fetch; `kind` is one word, for counting."""
+    """A recording that cannot be fetched, or that upstream would not accept.
+
+    Attributes:
+        kind: The reason as one word, for counting.
+        reason: The reason as a sentence.
+    """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(kind, reason)
@@ -183,7 +192,12 @@ class UnfitAudio(VoiceQueueError, ValueError):
 
 
 class KeyConflict(VoiceQueueError, ValueError):
-    """The idempotency key belongs to a job with other content; `job_id` names that job."""
+    """The idempotency key belongs to a job with other content.
+
+    Attributes:
+        key: The key.
+        job_id: The job that has the key.
+    """
 
     def __init__(self, key: str, job_id: str) -> None:
         super().__init__(key, job_id)
@@ -191,16 +205,16 @@ class KeyConflict(VoiceQueueError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"key: {self.key!r} already stands for job {self.job_id}, whose content is different; "
+            f"key: {self.key!r} already belongs to job {self.job_id}, whose content is different; "
             "use another key, or the same content"
         )
 
-    def _said_discreetly(self) -> str:
-        return f"key: stands for job {self.job_id} already, whose content is different"
+    def _discreet_message(self) -> str:
+        return f"key: belongs to job {self.job_id} already, whose content is different"
 
 
 class UnknownJob(VoiceQueueError, LookupError):
-    """No job has this id (never enqueued here, or past retention)."""
+    """No job has this id: it was never enqueued in this queue, or was purged."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
@@ -211,7 +225,7 @@ class UnknownJob(VoiceQueueError, LookupError):
 
 
 class UnknownBatch(VoiceQueueError, LookupError):
-    """No batch of this name has jobs (that are kept)."""
+    """No job is in a batch of this name, or all of its jobs were purged."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -222,22 +236,25 @@ class UnknownBatch(VoiceQueueError, LookupError):
 
 
 class UnknownPlan(VoiceQueueError, LookupError):
-    """No plan of this kind has this token, or its hour is over."""
+    """No bulk plan of this action has this token, or it has expired."""
 
     def __str__(self) -> str:
-        return "no such plan: its hour is over, or it is another action's"
+        return "no such plan: it has expired, or belongs to the other action; make a new one"
 
 
 class BadCursor(VoiceQueueError, ValueError):
-    """The cursor is none that a page of this list ended with."""
+    """The cursor is not one of this list and filter."""
 
     def __str__(self) -> str:
-        return "is no cursor that a page of this list ended with"
+        return "is not a cursor of this list"
 
 
 class NotAllowed(VoiceQueueError):
-    """The job's state does not allow what was asked for."""
+    """The state of the job does not allow the action."""
 
 
 class StoreUnreachable(VoiceQueueError):
-    """Redis did not answer, or refused (out of memory, read only); nothing can be said of what was asked for."""
+    """Redis did not answer, or refused the command (out of memory, read-only).
+
+    The command may or may not have been executed.
+    """

@@ -147,10 +147,10 @@ def watch(browser: Browser, scene: Scene) -> None:
         def is_half_way() -> bool:
             return queue.batch("summer-nights").states[State.SUCCEEDED] >= 25 and time.monotonic() > started_at + 2
 
-        command = [str(Path(sys.executable).with_name("voicequeue")), "watch", "summer-nights"]
+        command = [str(Path(sys.executable).with_name("voicequeue")), "watch", "--batch", "summer-nights"]
         output = terminal.output_of(command, {"REDIS_URL": scene.redis_url}, until=is_half_way)
     path = IMAGES / "watch.png"
-    terminal.save_picture(browser, output, "voicequeue watch summer-nights", path)
+    terminal.save_picture(browser, output, "voicequeue watch --batch summer-nights", path)
     print(path.relative_to(ROOT))
 
 

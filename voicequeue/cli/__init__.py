@@ -1,30 +1,36 @@
 """The `voicequeue` command.
 
-Exit codes: 0 fine, 1 something failed, 2 wrong usage or input, 3 Redis or upstream unreachable.
+Exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 Redis or upstream unreachable.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 
 import typer
 from dotenv import load_dotenv
 
 from voicequeue.cli import (
     archive,
-    bulk,
     callbacks,
-    change,
+    cancel,
     doctor,
+    enqueue,
+    export,
     ingest,
+    jobs,
     keys,
+    limits,
+    pause,
     personas,
     rejects,
+    retry,
     review,
-    show,
-    steer,
+    status,
     watch,
 )
 from voicequeue.cli.terminal import ToldOnTheTerminal, complain
@@ -32,15 +38,44 @@ from voicequeue.domain.song import UnknownModelWarning
 from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
 from voicequeue.storage.connection.refusals import RedisRefusalError
 
+#: The commands, by panel of the help.
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Add jobs": (enqueue.enqueue, ingest.ingest),
+    "View jobs and results": (
+        status.status,
+        watch.watch,
+        jobs.jobs,
+        jobs.job,
+        export.export,
+        personas.personas,
+    ),
+    "Change jobs": (retry.retry, cancel.cancel, review.review),
+    "Control the queue": (pause.pause, pause.resume, limits.limits, limits.credits),
+    "Callbacks, archive and messages": (callbacks.callbacks, archive.archive, rejects.rejects),
+    "Administration": (doctor.doctor,),
+}
+
 app = typer.Typer(
     name="voicequeue",
-    help="Turn recordings into singing voices: put jobs in, watch them, take the songs out.",
+    help="Turn recordings into singing voices: enqueue jobs, watch them, export the songs.",
+    epilog="Connects to REDIS_URL (default redis://localhost:6379/0), which may be set in the file .env. "
+    "Exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 Redis or upstream unreachable.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (bulk, ingest, show, watch, change, review, rejects, callbacks, archive, personas, steer, doctor, keys):
-    module.add_to(app)
+
+
+def _help(command: Callable[..., None]) -> str:
+    """Return the docstring with one line per paragraph; Typer prints its line breaks."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+
+
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(help=_help(command), rich_help_panel=panel)(command)
+app.add_typer(keys.app, name="keys", rich_help_panel="Administration")
 
 
 def main() -> None:

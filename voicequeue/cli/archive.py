@@ -8,15 +8,9 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_json, print_workers
-from voicequeue.cli.show import clock
-from voicequeue.cli.terminal import AsJson, BatchOption, out, print_json, queue, safe
+from voicequeue.cli.terminal import AsJson, BatchOption, clock, out, print_json, queue, safe
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.storage.archive import ToArchive
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(archive)
 
 
 def archive(

@@ -9,16 +9,10 @@ import typer
 
 from voicequeue.auth import signatures
 from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_json, print_workers
-from voicequeue.cli.show import clock
-from voicequeue.cli.terminal import AsJson, CannotBegin, out, print_json, queue, safe
+from voicequeue.cli.terminal import AsJson, CannotBegin, clock, out, print_json, queue, safe
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.net.http_client import Refused, Target
 from voicequeue.storage.callbacks import Callback
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(callbacks)
 
 
 def callbacks(

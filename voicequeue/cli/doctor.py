@@ -18,11 +18,6 @@ from voicequeue.storage.audit.findings import Finding
 SHOWN_MAX = 50
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(doctor)
-
-
 def doctor(
     audit: Annotated[
         bool, typer.Option("--audit", help="Compare indexes and counters with the job records instead.")

@@ -1,4 +1,4 @@
-"""`keys`: keys for the HTTP gateway."""
+"""`keys`: API keys of the HTTP gateway."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ import typer
 
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
-from voicequeue.cli.terminal import AsJson, complain, print_json
+from voicequeue.cli.terminal import AsJson, argument, complain, option, print_json
+
+app = typer.Typer(help="Create API keys for the HTTP gateway.", no_args_is_help=True)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add this group of commands."""
-    keys = typer.Typer(help="Keys for the HTTP gateway.", no_args_is_help=True)
-    keys.callback()(_group)
-    keys.command()(new)
-    app.add_typer(keys, name="keys")
+@app.callback()
+def _keys() -> None:
+    """Create API keys for the HTTP gateway."""
 
 
-def _group() -> None:
-    """Keys for the HTTP gateway."""
-
-
+@app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Whose key it is.", show_default=False)],
-    scope: Annotated[list[Scope], typer.Option(help="What it may do; may be repeated.", show_default=False)],
+    name: Annotated[str, argument("NAME", help="Who uses the key.")],
+    scope: Annotated[
+        list[Scope],
+        option("SCOPE", help=f"Allow these requests: {', '.join(Scope)}. Can be repeated."),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. It is shown once, and kept nowhere; the gateway is given its hash alone."""
+    """Create a key and print it once. The gateway needs its hash only."""
     try:
         key, configured = api_keys.new(name, scope)
     except ValueError as error:
@@ -36,7 +35,7 @@ def new(
     if as_json:
         print_json({"name": name, "scopes": sorted(configured.scopes), "key": key, "line": configured.line()})
         return
-    complain("The key, shown this once; whoever calls the gateway sends it as `Authorization: Bearer …`:")
+    complain("The key. It is shown only now; callers send it as `Authorization: Bearer …`:")
     typer.echo(key)
-    complain("For the gateway's environment (further keys after a comma):")
+    complain("Add this to the environment of the gateway; separate several keys by commas:")
     typer.echo(f"VOICEQUEUE_API_KEYS={configured.line()}")

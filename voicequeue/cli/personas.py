@@ -1,4 +1,4 @@
-"""`personas`: the voices that were made."""
+"""`personas`: the voices that were created."""
 
 from __future__ import annotations
 
@@ -7,42 +7,40 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.cli.show import clock
-from voicequeue.cli.terminal import AsJson, complain, out, plain_table, print_json, queue, safe
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(personas)
+from voicequeue.cli.terminal import AsJson, clock, complain, option, out, plain_table, print_json, queue, safe
 
 
 def personas(
-    limit: Annotated[int, typer.Option(min=1, help="How many to show at most, the latest first.")] = 100,
+    limit: Annotated[int, option("N", min=1, help="List at most this many voices.")] = 100,
     forget: Annotated[
-        str | None, typer.Option(metavar="PERSONA_ID", help="Take this one for no further job: upstream has lost it.")
+        str | None,
+        option("PERSONA_ID", help="Stop sharing this voice, because upstream has deleted it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The voices that were made: with --reuse a job on the same recording takes one, and pays for its song alone."""
+    """List the voices that were created, the latest first.
+
+    With --reuse, a job on the same recording shares its voice and pays for the song only.
+    """
     if forget is not None:
         _forget(forget)
         return
     with queue() as jobs:
-        found = list(islice(jobs.personas(), limit))
+        voices = list(islice(jobs.personas(), limit))
     if as_json:
-        print_json([each.as_dict() for each in found])
+        print_json([voice.as_dict() for voice in voices])
         return
-    table = plain_table("persona", "name", "made", "job", "recording")
-    for each in found:
-        row = (each.persona_id, each.name or "", clock(each.at), each.job_id, each.audio_url)
+    table = plain_table("persona", "name", "created", "job", "recording")
+    for voice in voices:
+        row = (voice.persona_id, voice.name or "", clock(voice.at), voice.job_id, voice.audio_url)
         table.add_row(*map(safe, row))
-    out.print(table if found else "no voice was made yet")
+    out.print(table if voices else "no voice was created yet")
 
 
 def _forget(persona_id: str) -> None:
     with queue() as jobs:
-        known = jobs.forget_persona(persona_id)
-    if not known:
-        complain(f"no voice has the persona {safe(persona_id)}")
+        existed = jobs.forget_persona(persona_id)
+    if not existed:
+        complain(f"no voice has the persona id {persona_id}")
         raise typer.Exit(1)
-    out.print("no further job takes it")
+    out.print("the voice is no longer shared")

@@ -1,50 +1,43 @@
-"""`rejects`: messages from other Celery clients that became no job."""
+"""`rejects`: messages of other Celery clients that were rejected."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated
 
-import typer
-
-from voicequeue.cli.show import clock
-from voicequeue.cli.terminal import AsJson, out, print_json, queue, safe
+from voicequeue.cli.terminal import AsJson, clock, flag, option, out, print_json, queue, safe
 from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
 from voicequeue.texts import json_text
 
-#: So much of a job is shown in the list; --json shows all that is kept.
+#: Characters of a message that are printed; --json prints all that are kept.
 SHOWN = 200
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(rejects)
-
-
 def rejects(
-    limit: Annotated[int, typer.Option(min=1, max=KEPT, help="How many to show at most.")] = 50,
-    clear: Annotated[bool, typer.Option("--clear", help="Show all that are kept, and keep them no longer.")] = False,
+    limit: Annotated[int, option("N", min=1, max=KEPT, help="List at most this many messages.")] = 50,
+    clear: Annotated[bool, flag("--clear", help="List all messages, and delete them.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Messages to `voicequeue.enqueue` that became no job, the newest first, each with the reason."""
+    """List rejected messages of other Celery clients, the newest first."""
     with queue() as jobs:
-        found = jobs.clear_rejects() if clear else jobs.rejects(limit)
+        messages = jobs.clear_rejects() if clear else jobs.rejects(limit)
     if as_json:
-        print_json([each.as_dict() for each in found])
+        print_json([message.as_dict() for message in messages])
     else:
-        _print(found, cleared=clear)
+        _print(messages, cleared=clear)
 
 
-def _print(found: Sequence[RejectedMessage], *, cleared: bool) -> None:
-    for each in found:
-        out.print(f"[bold]{clock(each.at)}[/]  {safe(each.task or 'no task')}  {safe(each.message_id or 'no id')}")
-        out.print(f"  [red]{safe(each.reason)}[/]", soft_wrap=True)
-        out.print(f"  {safe(_beginning(json_text(each.job)))}", soft_wrap=True)
-    if not found:
-        out.print("no message was rejected")
+def _print(messages: Sequence[RejectedMessage], *, cleared: bool) -> None:
+    for message in messages:
+        ids = f"{safe(message.task or 'no task')}  {safe(message.message_id or 'no id')}"
+        out.print(f"[bold]{clock(message.at)}[/]  {ids}")
+        out.print(f"  [red]{safe(message.reason)}[/]", soft_wrap=True)
+        out.print(f"  {safe(_cut(json_text(message.job)))}", soft_wrap=True)
+    if not messages:
+        out.print("no messages were rejected")
     elif cleared:
-        out.print(f"{len(found):,} messages, kept no longer")
+        out.print(f"{len(messages):,} messages deleted")
 
 
-def _beginning(text: str) -> str:
+def _cut(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -1,11 +1,13 @@
-"""What all commands share: the options, the connection, and how things are printed."""
+"""Options that several commands share, the connection to the queue, and output."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import re
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -19,21 +21,14 @@ from voicequeue.domain.job import State
 from voicequeue.domain.origin import Origin
 from voicequeue.errors import VoiceQueueError
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
-from voicequeue.texts import json_text, shown
+from voicequeue.texts import json_text, real_number, shown
 
-#: Columns where nobody looks at a terminal: lines for grep and less are not broken.
+#: Columns of output that is not a terminal, so that lines are not broken for grep and less.
 UNBROKEN = 400
 
-# Nothing in a caller's text means anything here: no markup (see `safe`), no :emoji:.
+# Text of callers is printed as it is: no markup (see `safe`), no :emoji:.
 out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else UNBROKEN)
 err = Console(stderr=True, highlight=False, emoji=False)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-BatchArgument = Annotated[str | None, typer.Argument(help="A batch; all jobs without it.", show_default=False)]
-BatchToo = Annotated[str | None, typer.Option("--batch", help="The same, as other commands have it.")]
-JobId = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
 
 COLOURS = {
     State.WAITING: "dim",
@@ -49,90 +44,161 @@ COLOURS = {
 
 
 class CannotBegin(VoiceQueueError):
-    """A setting or a file that the command needs is not usable; the text says which."""
+    """A setting or a file that the command needs is unusable; the text says which."""
 
 
-def one_batch(batch: str | None, of: str | None) -> str | None:
-    """The batch that was named in either way."""
-    if batch is not None and of is not None and batch != of:
-        raise typer.BadParameter(f"--batch names another batch than {batch}")
-    return batch if of is None else of
+# ── options ────────────────────────────────────────────────────────────────────────────────────────
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as `90s`, `30m`, `24h` or `7d`. Raises BadParameter."""
+    match = re.fullmatch(r"([\d.]+)\s*(s|m|min|h|d)", text.strip())
+    count = real_number(match[1]) if match else None
+    if not match or not count:
+        raise typer.BadParameter("must be a number with s, m, h or d, such as 24h")
+    return count * _UNITS[match[2]]
+
+
+def option(metavar: str, *names: str, help: str, **settings: Any) -> Any:
+    """Return an option whose help shows `metavar` for its value, instead of a Python type."""
+    return typer.Option(*names, metavar=metavar, help=help, **settings)
+
+
+def flag(*names: str, help: str) -> Any:
+    """Return an option without a value."""
+    return typer.Option(*names, metavar="", help=help)
+
+
+def argument(metavar: str, *, help: str) -> Any:
+    """Return a positional argument."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+AsJson = Annotated[bool, flag("--json", help="Print JSON, for scripts.")]
+Yes = Annotated[bool, flag("--yes", "-y", help="Do not ask for confirmation.")]
+BatchOption = Annotated[str | None, option("NAME", help="Only this batch.")]
+StateOption = Annotated[State | None, option("STATE", help="Only jobs in this state.")]
+JobId = Annotated[str, argument("JOB_ID", help="The id of the job.")]
+Reuse = Annotated[
+    bool | None,
+    flag("--reuse/--no-reuse", help="Share the voice with other jobs on the same recording."),
+]
+StartWithin = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_duration,
+        metavar="DURATION",
+        help="Fail as expired unless submitted within this time, e.g. 24h.",
+    ),
+]
+
+
+# ── the connection ─────────────────────────────────────────────────────────────────────────────────
 
 
 def queue(*, reuse: bool | None = None) -> VoiceQueue:
-    """The queue that REDIS_URL and VOICEQUEUE_PREFIX name; VOICEQUEUE_WAIT_FOR_REDIS_S says how patient it is.
+    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe. Raises CannotBegin.
 
-    Whether jobs that do not say share voices: `reuse`, or else VOICEQUEUE_REUSE.
+    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE.
     """
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
-    reuse = _switch("VOICEQUEUE_REUSE") if reuse is None else reuse
+    reuse = _boolean("VOICEQUEUE_REUSE") if reuse is None else reuse
     try:
-        found = VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
+        connected = VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
     except ValueError as error:
         raise CannotBegin(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
-    return entered_by(found, Origin.CLI)
+    return entered_by(connected, Origin.CLI)
 
 
-_SWITCH = {"": False, "0": False, "false": False, "no": False, "off": False} | dict.fromkeys(
+_BOOLEANS = {"": False, "0": False, "false": False, "no": False, "off": False} | dict.fromkeys(
     ("1", "true", "yes", "on"), True
 )
 
 
-def _switch(name: str) -> bool:
-    given = os.environ.get(name, "").strip().lower()
-    if given not in _SWITCH:
+def _boolean(name: str) -> bool:
+    text = os.environ.get(name, "").strip().lower()
+    if text not in _BOOLEANS:
         raise CannotBegin(f"{name}: must be true or false")
-    return _SWITCH[given]
+    return _BOOLEANS[text]
 
 
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return math.nan  # which the queue refuses in its words
+        return math.nan  # VoiceQueue rejects it with a message
+
+
+# ── output ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 class ToldOnTheTerminal(logging.Handler):
-    """Shows what the library has to say meanwhile: that Redis is waited for."""
+    """Prints the library's log on standard error, such as that it waits for Redis."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line on standard error."""
+        """Print one line."""
         complain(record.getMessage())
 
 
 def writable(path: Path) -> TextIO:
-    """The file, open to write CSV or JSON Lines to."""
+    """Open a file to write CSV or JSON Lines. Raises CannotBegin."""
     try:
         return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
         raise CannotBegin(f"{path}: {error.strerror}") from None
 
 
-def coloured(state: State) -> str:
-    """The state's name in its colour."""
-    return f"[{COLOURS[state]}]{state}[/]"
-
-
-def safe(text: object) -> str:
-    """Text of somebody else's, with an escape for everything that the terminal would obey."""
-    return escape(shown(str(text)))
-
-
 def print_json(value: Any) -> None:
-    """One JSON document, for scripts."""
+    """Print one JSON document."""
     typer.echo(json_text(value))
 
 
 def complain(text: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     err.print(safe(text), style="red", soft_wrap=True)
 
 
+def print_reasons(reasons: dict[str, int]) -> None:
+    """Print how many rows were rejected for each reason, the most frequent first."""
+    for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
+        out.print(f"  {count:>7,}  {safe(reason.replace('_', ' '))}")
+
+
 def plain_table(*columns: str) -> Table:
-    """A table without a frame."""
+    """Return a table without a frame."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def coloured(state: State) -> str:
+    """Return the name of the state in its colour."""
+    return f"[{COLOURS[state]}]{state}[/]"
+
+
+def safe(text: object) -> str:
+    """Return untrusted text with its markup and all characters that a terminal would interpret escaped."""
+    return escape(shown(str(text)))
+
+
+def in_brackets(text: str) -> str:
+    """Return untrusted text in brackets, after a space; nothing for an empty text."""
+    return f" ({safe(text)})" if text else ""
+
+
+def clock(at: float | None) -> str:
+    """Return Unix seconds as local date and time."""
+    return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def span(seconds: float) -> str:
+    """Return a duration in its largest unit of which it has at least two."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -1,4 +1,4 @@
-"""`watch`: a live view that ends when everything has settled."""
+"""`watch`: a live view of batches until they have settled."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from rich.text import Text
 from voicequeue.cli.terminal import (
     COLOURS,
     AsJson,
-    BatchArgument,
-    BatchToo,
+    BatchOption,
     coloured,
-    one_batch,
+    option,
     out,
     plain_table,
     print_json,
@@ -33,103 +32,97 @@ from voicequeue.domain.job import INACTIVE, State
 from voicequeue.domain.status import Batch
 from voicequeue.storage.connection.retry import no_later_than
 
-#: Throughput is told over this many seconds.
+#: The rate is the average over this many seconds.
 WINDOW_S = 60.0
 
-#: Shown although no job stands there.
+#: States that are shown even if no job is in them.
 ALWAYS_SHOWN = (State.QUEUED, State.PENDING, State.UNSURE, State.SUCCEEDED, State.FAILED)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(watch)
 
 
 @dataclass(slots=True)
 class Pace:
-    """How fast jobs settle, over the last minute."""
+    """The rate at which jobs settle, over the last minute."""
 
-    seen: deque[tuple[float, int]] = field(default_factory=deque)
+    samples: deque[tuple[float, int]] = field(default_factory=deque)
 
     def note(self, now: float, settled: int) -> None:
-        """Take down how many have settled by now."""
-        self.seen.append((now, settled))
-        while len(self.seen) > 2 and now - self.seen[0][0] > WINDOW_S:
-            self.seen.popleft()
+        """Add a sample: the number of settled jobs."""
+        self.samples.append((now, settled))
+        while len(self.samples) > 2 and now - self.samples[0][0] > WINDOW_S:
+            self.samples.popleft()
 
     @property
     def per_s(self) -> float:
-        """Jobs settled a second; 0 before there is anything to tell."""
-        (start, before), (end, after) = self.seen[0], self.seen[-1]
-        return (after - before) / (end - start) if end > start else 0.0
+        """Jobs settled per second; 0 until there are two samples."""
+        (start, settled_at_start), (end, settled_at_end) = self.samples[0], self.samples[-1]
+        return (settled_at_end - settled_at_start) / (end - start) if end > start else 0.0
 
 
 def watch(
-    batch: BatchArgument = None,
-    of: BatchToo = None,
-    every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks.")] = 0.5,
-    timeout: Annotated[float | None, typer.Option(help="Give up after this many seconds.")] = None,
+    batch: BatchOption = None,
+    interval: Annotated[float, option("SECONDS", min=0.05, help="Time between two updates.")] = 0.5,
+    timeout: Annotated[float | None, option("SECONDS", help="Stop after this time.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Watch a batch (or all jobs) until it has settled.
+    """Watch a batch, or all jobs, until they have settled.
 
-    Ends with 0 if every job succeeded, else with 1. With --json: a line for every change.
+    Exits with 0 if every job succeeded, else with 1. With --json, prints a line for every change.
     """
     with queue() as jobs:
-        last = follow(jobs, one_batch(batch, of), every=every, timeout=timeout, as_json=as_json)
-    succeeded = all(found.states[State.SUCCEEDED] == found.total for found in last)
-    raise typer.Exit(0 if succeeded else 1)
+        batches = follow(jobs, batch, interval_s=interval, timeout_s=timeout, as_json=as_json)
+    has_succeeded = all(batch.states[State.SUCCEEDED] == batch.total for batch in batches)
+    raise typer.Exit(0 if has_succeeded else 1)
 
 
 def follow(
-    jobs: VoiceQueue, batch: str | None, *, every: float, timeout: float | None = None, as_json: bool = False
+    jobs: VoiceQueue, batch: str | None, *, interval_s: float, timeout_s: float | None = None, as_json: bool = False
 ) -> list[Batch]:
-    """Show the batches live until they have settled; gives them as they stood at the end."""
+    """Show the batches until they have settled or the time is over, and return them as they are then."""
     live_view = out.is_terminal and not as_json
-    views = _looks(jobs, batch, every, timeout, each_time=live_view)
-    found: list[Batch] = []
+    updates = _updates(jobs, batch, interval_s, timeout_s, unchanged_too=live_view)
+    batches: list[Batch] = []
     if not live_view:
-        for found, _ in views:
+        for batches, _ in updates:
             if as_json:
-                print_json([each.as_dict() for each in found])
+                print_json([batch.as_dict() for batch in batches])
             else:
-                out.print("; ".join(_line(each) for each in found), soft_wrap=True)
-        return found
+                out.print("; ".join(map(_line, batches)), soft_wrap=True)
+        return batches
     with Live(console=out, auto_refresh=False) as live:
-        for found, paces in views:
-            live.update(Group(*(_view(each, paces[each.name]) for each in found)), refresh=True)
-    return found
+        for batches, paces in updates:
+            live.update(Group(*(_view(batch, paces[batch.name]) for batch in batches)), refresh=True)
+    return batches
 
 
-def _looks(
-    jobs: VoiceQueue, batch: str | None, every: float, timeout: float | None, *, each_time: bool
+def _updates(
+    jobs: VoiceQueue, batch: str | None, interval_s: float, timeout_s: float | None, *, unchanged_too: bool
 ) -> Iterator[tuple[list[Batch], dict[str, Pace]]]:
-    """The batches when they have changed (or `each_time`), up to when they have settled."""
+    """Yield the batches when they have changed (or every time), until they have settled or the time is over."""
     paces: dict[str, Pace] = {}
-    end = None if timeout is None else time.monotonic() + timeout
-    before: list[Batch] | None = None
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    previous: list[Batch] | None = None
     while True:
-        with no_later_than(end):
-            found = [jobs.batch(batch)] if batch is not None else _all(jobs)
-        for each in found:
-            paces.setdefault(each.name, Pace()).note(time.monotonic(), _settled(each))
-        if found != before or each_time:
-            yield found, paces
-        before = found
-        if all(each.is_settled for each in found) or (end is not None and time.monotonic() > end):
+        with no_later_than(deadline):
+            batches = [jobs.batch(batch)] if batch is not None else _all(jobs)
+        for current in batches:
+            paces.setdefault(current.name, Pace()).note(time.monotonic(), _settled(current))
+        if batches != previous or unchanged_too:
+            yield batches, paces
+        previous = batches
+        if all(current.is_settled for current in batches) or (deadline is not None and time.monotonic() > deadline):
             return
-        time.sleep(every)
+        time.sleep(interval_s)
 
 
 def _all(jobs: VoiceQueue) -> list[Batch]:
-    """Every batch, and the jobs that are in none as if they were one."""
-    batches, whole = jobs.batches(), jobs.status()
-    # The batches were read a moment before: what moved meanwhile must not count below nothing.
-    alone = {
-        state: max(0, count - sum(batch.states[state] for batch in batches)) for state, count in whole.states.items()
+    """Return every batch, and a pseudo-batch of the jobs that are in none."""
+    batches, status = jobs.batches(), jobs.status()
+    # The batches were read first: jobs that changed between the two reads must not make a count negative.
+    counts = {
+        state: max(0, count - sum(batch.states[state] for batch in batches)) for state, count in status.states.items()
     }
-    spent = max(0, whole.credits - sum(batch.credits for batch in batches))
-    rest = Batch("(no batch)", alone, spent)
+    credits = max(0, status.credits - sum(batch.credits for batch in batches))
+    rest = Batch("(no batch)", counts, credits)
     return [*batches, rest] if rest.total else batches
 
 
@@ -163,8 +156,8 @@ def _view(batch: Batch, pace: Pace) -> RenderableType:
     return Group(head, table, "")
 
 
-def _pace_text(pace: Pace, left: int) -> str:
+def _pace_text(pace: Pace, remaining: int) -> str:
     if not pace.per_s:
         return "…"
-    minutes, seconds = divmod(round(left / pace.per_s), 60)
+    minutes, seconds = divmod(round(remaining / pace.per_s), 60)
     return f"{pace.per_s * 60:,.0f} a minute, {minutes}:{seconds:02} left"

@@ -1,48 +1,74 @@
-"""`AsyncVoiceQueue`: the same queue for programs that run on an event loop.
+"""`AsyncVoiceQueue`: the API of `VoiceQueue` for programs that run on an event loop.
 
-Every call is made by one of a few threads, so that a Redis that is slow or away never blocks the loop.
+Calls run in a few threads, so that a slow or unreachable Redis never blocks the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, wraps
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from voicequeue.client.bulk_operations import Action, Done, Plan
-from voicequeue.client.queue import DEFAULT_URL, Enqueueable, VoiceQueue
-from voicequeue.client.results import Entry, Placed, Receipt, Rejection
-from voicequeue.client.search import Filter, Page
-from voicequeue.domain.balance import Balance
-from voicequeue.domain.charge_review import Unsure
-from voicequeue.domain.gate import Limits
-from voicequeue.domain.job import Event, Job, State, Step
+from voicequeue.client.enqueueing import Enqueueable
+from voicequeue.client.queue import DEFAULT_URL, VoiceQueue
+from voicequeue.client.results import Receipt, Rejection
+from voicequeue.domain.job import Event, Job, State
 from voicequeue.domain.portions import CHUNK, Portion, portions, weight
-from voicequeue.domain.stage import Stage
-from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.errors import StoreUnreachable
-from voicequeue.storage.archive import ToArchive
-from voicequeue.storage.audit.findings import Finding
-from voicequeue.storage.callbacks import Callback
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
-from voicequeue.storage.monitoring.throughput import Stretch
-from voicequeue.storage.personas import Persona
-from voicequeue.storage.preview import Foreseen
-from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-#: How long one look for events waits (seconds), and after how long a job is looked at anyway.
-_LISTEN_S, _LOOK_AGAIN_S = 1.0, 5.0
+#: How long one call blocks for events, and how often a job is read even without an event (seconds).
+_BLOCK_S, _REREAD_S = 1.0, 5.0
+
+
+def offload(
+    method: Callable[Concatenate[VoiceQueue, P], T],
+) -> Callable[Concatenate[AsyncVoiceQueue, P], Coroutine[Any, Any, T]]:
+    """Return the awaitable twin of a method: same parameters and docstring, executed in a thread."""
+
+    @wraps(method)
+    async def call(self: AsyncVoiceQueue, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(partial(method, self._queue, *args, **kwargs))
+
+    call.__qualname__ = f"AsyncVoiceQueue.{method.__name__}"
+    return call
+
+
+def offload_iterator(
+    method: Callable[Concatenate[VoiceQueue, P], Iterator[T]],
+) -> Callable[Concatenate[AsyncVoiceQueue, P], AsyncIterator[T]]:
+    """Return the twin of a method that returns an iterator: an async iterator whose pages are read in a thread."""
+
+    @wraps(method)
+    async def iterate(self: AsyncVoiceQueue, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        items = await self._run(partial(method, self._queue, *args, **kwargs))
+        while page := await self._run(partial(_page, items)):
+            for item in page:
+                yield item
+
+    signature = inspect.signature(method)
+    iterate.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        return_annotation=f"Async{signature.return_annotation}"
+    )
+    iterate.__qualname__ = f"AsyncVoiceQueue.{method.__name__}"
+    return iterate
 
 
 class AsyncVoiceQueue:
-    """`VoiceQueue`, method by method, to be awaited; what each does and raises stands there.
+    """`VoiceQueue` with the same methods and parameters, to be awaited or iterated with `async for`.
 
-    `threads` is how many calls are made at once; waiting for jobs takes one thread for all of them.
+    Use it as an async context manager, or await `close`.
+
+    Args:
+        url: As in `VoiceQueue`; so are `prefix`, `wait_for_redis_s`, `reuse` and `app`.
+        threads: How many calls run at once. All waiting for jobs together takes one.
     """
 
     def __init__(
@@ -57,7 +83,7 @@ class AsyncVoiceQueue:
     ) -> None:
         self._queue = VoiceQueue(url, prefix=prefix, wait_for_redis_s=wait_for_redis_s, reuse=reuse, app=app)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="voicequeue")
-        self._waiting: dict[str, list[asyncio.Event]] = {}
+        self._waiters: dict[str, list[asyncio.Event]] = {}
         self._listener: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AsyncVoiceQueue:
@@ -70,25 +96,18 @@ class AsyncVoiceQueue:
         """Close the connections to Redis."""
         if self._listener is not None:
             self._listener.cancel()
-        await self._call(self._queue.close)
+        await self._run(self._queue.close)
         self._threads.shutdown(wait=False)
 
-    async def _call(self, method: Callable[..., T], *given: Any, **named: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(method, *given, **named))
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    # ── putting in ─────────────────────────────────────────────────────────────────────────────
+    # ── enqueueing ─────────────────────────────────────────────────────────────────────────────
 
-    async def enqueue(self, job: Enqueueable) -> Job:
-        """Put one job into the backlog, or find the one that its key already stands for."""
-        return await self._call(self._queue.enqueue, job)
-
-    async def place(self, job: Enqueueable) -> Placed:
-        """The same, and tell whether it is new and where it stands."""
-        return await self._call(self._queue.place, job)
-
-    async def enqueue_at_once(self, jobs: Sequence[Enqueueable]) -> list[Entry]:
-        """Put some jobs into the backlog with one call to Redis; gives what became of each, in their order."""
-        return await self._call(self._queue.enqueue_at_once, jobs)
+    enqueue = offload(VoiceQueue.enqueue)
+    place = offload(VoiceQueue.place)
+    enqueue_at_once = offload(VoiceQueue.enqueue_at_once)
+    preview = offload_iterator(VoiceQueue.preview)
 
     async def enqueue_many(
         self,
@@ -96,300 +115,155 @@ class AsyncVoiceQueue:
         *,
         on_reject: Callable[[Rejection], None] | None = None,
     ) -> Receipt:
-        """Put any number of jobs into the backlog, from an iterable of either kind.
+        """Enqueue any number of jobs, as `VoiceQueue.enqueue_many` does.
 
-        `on_reject` is called on the event loop.
+        Args:
+            jobs: An iterable or an async iterable of jobs, or of mappings of their fields.
+            on_reject: Called with each rejected item, on the event loop. Without it, they are collected in
+                `Receipt.rejections`.
         """
-        receipt, begun = Receipt(), 0
+        receipt, first_index = Receipt(), 0
         reject = on_reject or receipt.rejections.append
         async for chunk in _chunks(jobs):
-            part = await self._call(self._queue.enqueue_many, chunk)
+            part = await self._run(partial(self._queue.enqueue_many, chunk))
             for rejection in part.rejections:
-                reject(Rejection(begun + rejection.index, rejection.error))
-            begun += len(chunk)
+                reject(Rejection(first_index + rejection.index, rejection.error))
+            first_index += len(chunk)
             receipt.new += part.new
             receipt.known += part.known
             receipt.rejected += part.rejected
             receipt.credits += part.credits
         return receipt
 
-    async def preview(self, jobs: Iterable[Enqueueable]) -> AsyncIterator[Foreseen]:
-        """What `enqueue_many` would do with each of these jobs, in their order, without doing it."""
-        found = self._queue.preview(jobs)
-        while page := await self._call(_page, found):
-            for foreseen in page:
-                yield foreseen
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
 
-    # ── asking ─────────────────────────────────────────────────────────────────────────────────
+    get = offload(VoiceQueue.get)
+    timeline = offload(VoiceQueue.timeline)
+    jobs = offload_iterator(VoiceQueue.jobs)
+    find = offload(VoiceQueue.find)
+    waits_for = offload(VoiceQueue.waits_for)
+    batch = offload(VoiceQueue.batch)
+    batches = offload(VoiceQueue.batches)
+    find_batches = offload(VoiceQueue.find_batches)
+    status = offload(VoiceQueue.status)
+    trend = offload(VoiceQueue.trend)
+    balances = offload(VoiceQueue.balances)
+    personas = offload_iterator(VoiceQueue.personas)
+    forget_persona = offload(VoiceQueue.forget_persona)
 
-    async def get(self, job_id: str) -> Job:
-        """The job as it stands now."""
-        return await self._call(self._queue.get, job_id)
+    # ── events ─────────────────────────────────────────────────────────────────────────────────
 
-    async def timeline(self, job_id: str) -> list[Step]:
-        """Every move of the job, oldest first."""
-        return await self._call(self._queue.timeline, job_id)
+    events = offload(VoiceQueue.events)
+    first_event = offload(VoiceQueue.first_event)
+    last_event = offload(VoiceQueue.last_event)
 
     async def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
-        """Wait until the job is final or `unsure`, and give it. Any number of jobs can be waited for at once."""
-        moved = asyncio.Event()
-        self._waiting.setdefault(job_id, []).append(moved)
+        """Wait until the job is settled or `unsure`, and return it. Any number of waits take one thread.
+
+        Args:
+            job_id: The job to wait for.
+            timeout: Seconds to wait at most. None has no limit.
+
+        Raises:
+            UnknownJob: No job has this id.
+            TimeoutError: The job did not settle in time.
+        """
+        has_changed = asyncio.Event()
+        self._waiters.setdefault(job_id, []).append(has_changed)
         try:
             async with asyncio.timeout(timeout):
-                await self._listen()
-                return await self._settled(job_id, moved)
+                await self._ensure_listener()
+                return await self._settled(job_id, has_changed)
         except TimeoutError:
             raise TimeoutError(f"job {job_id} has not settled yet") from None
         finally:
-            self._waiting[job_id].remove(moved)
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
+            self._waiters[job_id].remove(has_changed)
+            if not self._waiters[job_id]:
+                del self._waiters[job_id]
 
-    async def _settled(self, job_id: str, moved: asyncio.Event) -> Job:
+    async def _settled(self, job_id: str, has_changed: asyncio.Event) -> Job:
         while True:
-            moved.clear()
+            has_changed.clear()
             job = await self.get(job_id)
             if job.is_final or job.state is State.UNSURE:
                 return job
             try:
-                async with asyncio.timeout(_LOOK_AGAIN_S):  # lest an event be missed
-                    await moved.wait()
+                async with asyncio.timeout(_REREAD_S):  # its event may have been trimmed from the stream
+                    await has_changed.wait()
             except TimeoutError:
                 continue
 
-    async def _listen(self) -> None:
-        """Have one task follow the events for all who wait."""
+    async def _ensure_listener(self) -> None:
+        """Start the task that reads events for all waiters, unless it runs."""
         if self._listener is None or self._listener.done():
             after = await self.last_event()
             if self._listener is None or self._listener.done():
-                self._listener = asyncio.create_task(self._follow(after))
+                self._listener = asyncio.create_task(self._listen(after))
 
-    async def _follow(self, after: str) -> None:
-        while self._waiting:
+    async def _listen(self, after: str) -> None:
+        while self._waiters:
             try:
-                heard = await self.events(after, wait_s=_LISTEN_S)
-            except StoreUnreachable:  # those who wait learn of it by looking themselves
-                await asyncio.sleep(_LISTEN_S)
+                events = await self.events(after, wait_s=_BLOCK_S)
+            except StoreUnreachable:  # the waiters get the same error when they read their jobs
+                await asyncio.sleep(_BLOCK_S)
                 continue
-            for event in heard:
+            for event in events:
                 after = event.id
-                for moved in self._waiting.get(event.job_id, ()):
-                    moved.set()
-
-    async def first_event(self) -> str:
-        """The id of the oldest event that can still be heard."""
-        return await self._call(self._queue.first_event)
-
-    async def last_event(self) -> str:
-        """The id of the newest event, to hear on from."""
-        return await self._call(self._queue.last_event)
-
-    async def events(self, after: str, *, wait_s: float = 0.0) -> list[Event]:
-        """Moves of all jobs after that event, waiting up to `wait_s` seconds for the first."""
-        return await self._call(self._queue.events, after, wait_s=wait_s)
+                for has_changed in self._waiters.get(event.job_id, ()):
+                    has_changed.set()
 
     async def watch(self, *, batch: str | None = None, after: str | None = None) -> AsyncIterator[Event]:
-        """Every move from now on, or from that event on, for ever; of one batch or of all jobs."""
-        heard = await self.last_event() if after is None else after
+        """Yield events without end, as they happen.
+
+        Args:
+            batch: Yield only events of this batch.
+            after: Id of the event to continue after. None starts with the next event.
+        """
+        last_id = await self.last_event() if after is None else after
         while True:
-            for event in await self.events(heard, wait_s=_LISTEN_S):
-                heard = event.id
+            for event in await self.events(last_id, wait_s=_BLOCK_S):
+                last_id = event.id
                 if batch in (None, event.batch):
                     yield event
 
-    async def jobs(self, *, state: State | str | None = None, batch: str | None = None) -> AsyncIterator[Job]:
-        """Jobs of a batch in the order they came, or of a state, the latest to enter it first."""
-        found = await self._call(self._queue.jobs, state=state, batch=batch)
-        while page := await self._call(_page, found):
-            for job in page:
-                yield job
+    # ── control ────────────────────────────────────────────────────────────────────────────────
 
-    async def find(self, wanted: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[Job]:
-        """A page of the jobs that match, from where `cursor` of the page before says."""
-        return await self._call(self._queue.find, wanted, limit=limit, cursor=cursor)
+    pause = offload(VoiceQueue.pause)
+    resume = offload(VoiceQueue.resume)
+    limits = offload(VoiceQueue.limits)
+    set_limits = offload(VoiceQueue.set_limits)
+    limit_batch = offload(VoiceQueue.limit_batch)
+    call_back_batch = offload(VoiceQueue.call_back_batch)
 
-    async def find_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
-        """A page of the batches, the newest first."""
-        return await self._call(self._queue.find_batches, limit=limit, cursor=cursor)
+    # ── callbacks, archive, rejected messages ──────────────────────────────────────────────────
 
-    async def balances(self) -> list[Balance]:
-        """What upstream said was left on the account in the last days, oldest first."""
-        return await self._call(self._queue.balances)
+    callbacks = offload_iterator(VoiceQueue.callbacks)
+    callback = offload(VoiceQueue.callback)
+    callback_counts = offload(VoiceQueue.callback_counts)
+    redeliver = offload(VoiceQueue.redeliver)
+    archive = offload_iterator(VoiceQueue.archive)
+    archive_counts = offload(VoiceQueue.archive_counts)
+    archive_again = offload(VoiceQueue.archive_again)
+    archive_missing = offload(VoiceQueue.archive_missing)
+    rejects = offload(VoiceQueue.rejects)
+    clear_rejects = offload(VoiceQueue.clear_rejects)
 
-    async def unsure(self) -> AsyncIterator[Unsure]:
-        """The jobs of which nobody knows whether they were charged, each with what is known of it."""
-        found = self._queue.unsure()
-        while page := await self._call(_page, found):
-            for each in page:
-                yield each
+    # ── changing jobs ──────────────────────────────────────────────────────────────────────────
 
-    async def review(self, job_id: str) -> Unsure:
-        """What is known of an unsure job."""
-        return await self._call(self._queue.review, job_id)
+    cancel = offload(VoiceQueue.cancel)
+    retry = offload(VoiceQueue.retry)
+    plan = offload(VoiceQueue.plan)
+    carry_out = offload(VoiceQueue.carry_out)
+    unsure = offload_iterator(VoiceQueue.unsure)
+    review = offload(VoiceQueue.review)
+    take_up = offload(VoiceQueue.take_up)
+    order_again = offload(VoiceQueue.order_again)
+    abandon = offload(VoiceQueue.abandon)
 
-    async def trend(self, *, span_s: float = 3600.0, stretches: int = 60) -> list[Stretch]:
-        """How many jobs were finished in the last `span_s` seconds, and how long they took; the oldest first."""
-        return await self._call(self._queue.trend, span_s=span_s, stretches=stretches)
+    # ── integrity ──────────────────────────────────────────────────────────────────────────────
 
-    async def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
-        """Messages from other Celery clients that became no job, the newest first."""
-        return await self._call(self._queue.rejects, limit)
-
-    async def clear_rejects(self) -> list[RejectedMessage]:
-        """Keep the rejected messages no longer; gives them for the last time."""
-        return await self._call(self._queue.clear_rejects)
-
-    async def personas(self) -> AsyncIterator[Persona]:
-        """The voices that were made, the latest first."""
-        found = self._queue.personas()
-        while page := await self._call(_page, found):
-            for persona in page:
-                yield persona
-
-    async def forget_persona(self, persona_id: str) -> bool:
-        """Take this voice for no further job."""
-        return await self._call(self._queue.forget_persona, persona_id)
-
-    async def waits_for(self, job: Job) -> str | None:
-        """The id of the job that makes the voice which a waiting one is to have."""
-        return await self._call(self._queue.waits_for, job)
-
-    async def batch(self, name: str) -> Batch:
-        """A batch as it stands now."""
-        return await self._call(self._queue.batch, name)
-
-    async def batches(self) -> list[Batch]:
-        """Every batch, the newest first."""
-        return await self._call(self._queue.batches)
-
-    async def status(self, batch: str | None = None) -> Status:
-        """The whole queue at a glance, or one batch of it."""
-        return await self._call(self._queue.status, batch)
-
-    # ── steering ───────────────────────────────────────────────────────────────────────────────
-
-    async def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, by: str = "") -> bool:
-        """Charge nothing more: of anything, of one stage, or of one batch."""
-        return await self._call(self._queue.pause, stage=stage, batch=batch, by=by)
-
-    async def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
-        """Go on, and try what is held back for other reasons."""
-        return await self._call(self._queue.resume, stage=stage, batch=batch)
-
-    async def limits(self) -> Limits:
-        """As somebody set them while it runs, or else as the workers' settings say."""
-        return await self._call(self._queue.limits)
-
-    async def set_limits(self, **limits: float | None) -> Limits:
-        """Set `in_flight`, `submit_rate` (POSTs a minute) or `credit_floor` for all workers, now."""
-        return await self._call(self._queue.set_limits, **limits)
-
-    async def limit_batch(
-        self,
-        name: str,
-        *,
-        paused: bool | None = None,
-        max_credits: float | None = None,
-        max_in_flight: float | None = None,
-    ) -> bool:
-        """Set what one batch may do; None leaves it as it is, `math.inf` sets no limit."""
-        return await self._call(
-            self._queue.limit_batch, name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight
-        )
-
-    async def call_back_batch(self, name: str, url: str | None) -> None:
-        """Where it is told, from now on, each time that all jobs of this batch have come to rest; None: nowhere."""
-        await self._call(self._queue.call_back_batch, name, url)
-
-    # ── callbacks ──────────────────────────────────────────────────────────────────────────────
-
-    async def callbacks(self, *, undelivered: bool = False) -> AsyncIterator[Callback]:
-        """Callbacks that are pending, whose time comes first, first; or those that were given up."""
-        found = await self._call(self._queue.callbacks, undelivered=undelivered)
-        while page := await self._call(_page, found):
-            for callback in page:
-                yield callback
-
-    async def callback(self, callback_id: str) -> Callback | None:
-        """One callback; None once it is delivered."""
-        return await self._call(self._queue.callback, callback_id)
-
-    async def callback_counts(self) -> CallbackCounts:
-        """How many callbacks there are."""
-        return await self._call(self._queue.callback_counts)
-
-    async def redeliver(self, callback_ids: Iterable[str]) -> int:
-        """Deliver callbacks that were given up, or are pending, now; gives how many there were of them."""
-        return await self._call(self._queue.redeliver, callback_ids)
-
-    # ── archive ────────────────────────────────────────────────────────────────────────────────
-
-    async def archive(self, *, failed: bool = False) -> AsyncIterator[ToArchive]:
-        """Jobs whose songs are to be archived, whose time comes first, first; or those that were given up."""
-        found = await self._call(self._queue.archive, failed=failed)
-        while page := await self._call(_page, found):
-            for each in page:
-                yield each
-
-    async def archive_counts(self) -> ArchiveCounts:
-        """Of how many jobs the songs are to be archived, were given up, and were archived."""
-        return await self._call(self._queue.archive_counts)
-
-    async def archive_again(self, job_ids: Iterable[str]) -> int:
-        """Archive the songs of these jobs from now on; gives how many are to be archived now."""
-        return await self._call(self._queue.archive_again, job_ids)
-
-    async def archive_missing(self, batch: str | None = None) -> int:
-        """Archive all songs that were never meant to be; gives how many jobs that are."""
-        return await self._call(self._queue.archive_missing, batch)
-
-    # ── changing ───────────────────────────────────────────────────────────────────────────────
-
-    async def cancel(self, job_id: str) -> Job:
-        """Cancel a job."""
-        return await self._call(self._queue.cancel, job_id)
-
-    async def cancel_as_read(self, jobs: Iterable[Job]) -> list[Job]:
-        """Cancel many jobs, or mark them; gives them as they are then."""
-        return await self._call(self._queue.cancel_as_read, jobs)
-
-    async def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
-        """Let a failed job go on at the first stage that has no result."""
-        return await self._call(self._queue.retry, job_id, resubmit=resubmit)
-
-    async def retry_as_read(self, jobs: Iterable[Job], *, resubmit: bool = False) -> list[bool]:
-        """Retry many failed jobs as they were when they were read."""
-        return await self._call(self._queue.retry_as_read, jobs, resubmit=resubmit)
-
-    async def plan(self, action: Action | str, wanted: Filter, *, resubmit: bool = False) -> Plan:
-        """Freeze the list of jobs that `cancel` or `retry` would be done to, and say what that costs."""
-        return await self._call(self._queue.plan, action, wanted, resubmit=resubmit)
-
-    async def carry_out(self, action: Action | str, token: str) -> Done:
-        """Do what was planned to each job of that list that has not changed since."""
-        return await self._call(self._queue.carry_out, action, token)
-
-    async def take_up(self, job_id: str, task_id: str) -> Job:
-        """Give an unsure job the task id of its order."""
-        return await self._call(self._queue.take_up, job_id, task_id)
-
-    async def order_again(self, job_id: str) -> Job:
-        """Send the request of an unsure job again, which may cost its stage a second time."""
-        return await self._call(self._queue.order_again, job_id)
-
-    async def abandon(self, job_id: str) -> Job:
-        """Give up on an unsure job."""
-        return await self._call(self._queue.abandon, job_id)
-
-    # ── the books ──────────────────────────────────────────────────────────────────────────────
-
-    async def audit(self) -> list[Finding]:
-        """Every index and counter that disagrees with the records."""
-        return await self._call(self._queue.audit)
-
-    async def repair(self, findings: Sequence[Finding]) -> list[Finding]:
-        """Mend what an audit found; gives what was mended."""
-        return await self._call(self._queue.repair, findings)
+    audit = offload(VoiceQueue.audit)
+    repair = offload(VoiceQueue.repair)
 
 
 async def _chunks(jobs: Iterable[Enqueueable] | AsyncIterable[Enqueueable]) -> AsyncIterator[list[Enqueueable]]:
@@ -399,15 +273,15 @@ async def _chunks(jobs: Iterable[Enqueueable] | AsyncIterable[Enqueueable]) -> A
         return
     portion = Portion[Enqueueable]()
     async for job in jobs:
-        more = weight(job)
-        if not portion.has_room(more):
+        job_weight = weight(job)
+        if not portion.has_room(job_weight):
             yield portion.take()
-        portion.add(job, more)
+        portion.add(job, job_weight)
         if portion.is_full:
             yield portion.take()
-    if rest := portion.take():
-        yield rest
+    if last_chunk := portion.take():
+        yield last_chunk
 
 
-def _page(found: Iterator[T]) -> list[T]:
-    return list(islice(found, CHUNK))
+def _page(items: Iterator[T]) -> list[T]:
+    return list(islice(items, CHUNK))

@@ -1,4 +1,4 @@
-"""Many jobs changed at once: first a plan, which freezes the list and says what it costs; then exactly that."""
+"""Bulk changes in two steps: a plan lists the jobs and what the change may cost, then its token executes it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from voicequeue.domain.stage import PRICES
 from voicequeue.errors import UnknownPlan
 from voicequeue.storage.job_store import Store
 
-#: The most jobs in one plan.
+#: Jobs in one plan, at most.
 MOST = 100_000
 
-#: How long a plan may be carried out (seconds).
+#: How long a plan can be executed (seconds).
 KEPT_S = 3_600
 
 _TOKEN = re.compile(r"[\w-]{22}", re.ASCII)
 
 
 class Action(StrEnum):
-    """What may be done to many jobs at once."""
+    """A bulk change."""
 
     CANCEL = "cancel"
     RETRY = "retry"
@@ -37,11 +37,19 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A frozen list of `found` jobs and what its `token` may do to them until `expires_at` (Unix seconds).
+    """A list of jobs, and the token that changes exactly these.
 
-    A retry may cost up to `credits`, `again` of them for what was charged before; a cancel gives up `paid`
-    jobs that upstream works on, and marks `under_way` ones, which are charging or unsure. Not `complete`: there are
-    more such jobs than one plan takes.
+    Attributes:
+        token: Pass it to `carry_out`.
+        action: The change.
+        resubmit: Whether a retry submits new orders even where upstream can be polled again.
+        found: Jobs in the list.
+        credits: Credits that a retry may cost, at most.
+        again: Those of the credits that pay for stages which were, or may have been, charged before.
+        paid: Jobs that a cancel gives up while upstream works on their paid order.
+        under_way: Jobs that a cancel can only mark, because they are `charging` or `unsure`.
+        expires_at: When the token expires (Unix seconds).
+        complete: Whether every matching job is in the list; false if there are more than one plan holds.
     """
 
     token: str
@@ -58,8 +66,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a plan: so many of the `found` jobs were changed, and of those that are charging or unsure so many
-    `marked` as to be cancelled; the others had moved on since."""
+    """The result of executing a plan.
+
+    Attributes:
+        action: The change.
+        found: Jobs in the plan.
+        changed: Jobs that were cancelled or retried.
+        marked: Jobs that are `charging` or `unsure` and will be cancelled as soon as their order's outcome is known.
+    """
 
     action: Action
     found: int
@@ -68,42 +82,44 @@ class Done:
 
     @property
     def moved_on(self) -> int:
-        """Jobs that were left alone."""
+        """Jobs that were skipped because they had changed since the plan was made."""
         return self.found - self.changed - self.marked
 
 
-def draw_up(store: Store, action: Action, wanted: Filter, now: float, *, resubmit: bool = False) -> Plan:
-    """Freeze the list of jobs that match and that the action may be done to; nothing is changed yet."""
-    jobs = _open(store, action, wanted)
-    lines: list[tuple[bool, str]] = []
-    sums: Counter[str] = Counter()
+def draw_up(store: Store, action: Action, job_filter: Filter, now: float, *, resubmit: bool = False) -> Plan:
+    """Store the list of jobs that match the filter and allow the action."""
+    jobs = _changeable(store, action, job_filter)
+    entries: list[tuple[bool, str]] = []
+    totals: Counter[str] = Counter()
     for job in islice(jobs, MOST):
         goes_first = _goes_first(action, job, now, resubmit=resubmit)
-        lines.append((goes_first, f"{job.id} {job.version}"))
-        sums.update(_stakes(action, job, resubmit=resubmit))
+        entries.append((goes_first, f"{job.id} {job.version}"))
+        totals.update(_totals(action, job, resubmit=resubmit))
     plan = Plan(
         token=secrets.token_urlsafe(16),
         action=action,
         resubmit=resubmit,
-        found=len(lines),
-        credits=sums["credits"],
-        again=sums["again"],
-        paid=sums["paid"],
-        under_way=sums["under_way"],
+        found=len(entries),
+        credits=totals["credits"],
+        again=totals["again"],
+        paid=totals["paid"],
+        under_way=totals["under_way"],
         expires_at=now + KEPT_S,
         complete=next(jobs, None) is None,
     )
-    lines.sort(key=lambda line: not line[0])
-    store.lookup.keep_plan(plan.token, [json.dumps(asdict(plan)), *(line for _, line in lines)], for_s=KEPT_S)
+    entries.sort(key=lambda entry: not entry[0])
+    store.lookup.keep_plan(plan.token, [json.dumps(asdict(plan)), *(line for _, line in entries)], for_s=KEPT_S)
     return plan
 
 
 def carry_out(store: Store, action: Action, token: str, now: float) -> Done:
-    """Retry each job of the plan that is still as it was, or cancel each that is not over, wherever it is by now. Again
-    does no harm. Raises UnknownPlan."""
+    """Retry each job of the plan that has not changed, or cancel each that has not settled. Idempotent.
+
+    Raises UnknownPlan.
+    """
     lines = store.lookup.plan(token) if _TOKEN.fullmatch(token) else iter(())
-    head = json.loads(next(lines, "{}"))
-    if head.get("action") != action:
+    plan = json.loads(next(lines, "{}"))
+    if plan.get("action") != action:
         raise UnknownPlan
     changed = marked = 0
     while page := list(islice(lines, CHUNK)):
@@ -114,28 +130,32 @@ def carry_out(store: Store, action: Action, token: str, now: float) -> Done:
             changed += sum(job.state is State.CANCELLED for job in cancelled)
             marked += sum(job.cancelling for job in cancelled)
         else:
-            same = [job for job in jobs if job.version == versions[job.id]]
-            moves = [transitions.retry(job, now, resubmit=head["resubmit"]) for job in same]
+            unchanged = [job for job in jobs if job.version == versions[job.id]]
+            moves = [transitions.retry(job, now, resubmit=plan["resubmit"]) for job in unchanged]
             changed += sum(store.apply(moves, now))
-    return Done(action, head["found"], changed, marked)
+    return Done(action, plan["found"], changed, marked)
 
 
-def _open(store: Store, action: Action, wanted: Filter) -> Iterator[Job]:
-    """The jobs that match and may be changed so."""
+def _changeable(store: Store, action: Action, job_filter: Filter) -> Iterator[Job]:
+    """Yield the jobs that match the filter and allow the action."""
     allowed = (State.FAILED,) if action is Action.RETRY else (*transitions.CANCELLABLE, *transitions.UNDER_WAY)
-    states = [state for state in allowed if wanted.state in (None, state)]
-    # A batch is walked once; of all jobs only the states that count.
-    filters = [wanted] if wanted.batch and wanted.state is None else [replace(wanted, state=state) for state in states]
-    told: set[str] = set()
-    for each in filters:
-        for job in search.matching(store, each):
-            if job.state in states and not job.cancelling and job.id not in told:
-                told.add(job.id)
+    states = [state for state in allowed if job_filter.state in (None, state)]
+    # A batch has one index; of all jobs, only the indexes of the relevant states are read.
+    filters = (
+        [job_filter]
+        if job_filter.batch and job_filter.state is None
+        else [replace(job_filter, state=state) for state in states]
+    )
+    listed_ids: set[str] = set()
+    for part in filters:
+        for job in search.matching(store, part):
+            if job.state in states and not job.cancelling and job.id not in listed_ids:
+                listed_ids.add(job.id)
                 yield job
 
 
-def _stakes(action: Action, job: Job, *, resubmit: bool) -> dict[str, int]:
-    """What one job adds to the plan's sums."""
+def _totals(action: Action, job: Job, *, resubmit: bool) -> dict[str, int]:
+    """Return what one job adds to the totals of the plan."""
     if action is Action.CANCEL:
         return {"paid": int(job.state is State.PENDING), "under_way": int(job.state in transitions.UNDER_WAY)}
     again = PRICES[job.stage] if transitions.pays_again(job, resubmit=resubmit) else 0
@@ -143,6 +163,7 @@ def _stakes(action: Action, job: Job, *, resubmit: bool) -> dict[str, int]:
 
 
 def _goes_first(action: Action, job: Job, now: float, *, resubmit: bool) -> bool:
+    """Return whether the job has to be changed before jobs that share a voice with it."""
     if action is Action.CANCEL:
         return job.state is State.WAITING
     return transitions.retry(job, now, resubmit=resubmit).goes_first

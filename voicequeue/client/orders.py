@@ -1,4 +1,4 @@
-"""Orders that upstream names after their answers were lost: the job continues with one, or only counts its charge."""
+"""Orders whose reply was lost and that turn out to be charged: their job continues with one, or counts its charge."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from voicequeue.storage.job_store import Store
 
 
 class Named(Enum):
-    """The effect of naming an order."""
+    """The effect of `name_order`."""
 
-    TAKEN_UP = "taken up"  # the job continues with it, or keeps its result
-    COUNTED = "counted"  # the job does without it; its charge is counted
-    KNOWN = "known"  # it was known before, or is no order of this job
-    UNKNOWN = "unknown"  # there is no such job
+    TAKEN_UP = "taken up"  # the job continues with the order, or keeps its result
+    COUNTED = "counted"  # the job does not need the order; its charge is counted
+    KNOWN = "known"  # the charge is counted already, or the order is not of this job
+    UNKNOWN = "unknown"  # no such job
 
 
 def name_order(store: Store, order: ChargedOrder, now: float, *, reason: str) -> Named:
-    """Write down the task of an order, which upstream has charged. It is counted once, however often it is named."""
+    """Record the upstream task of an order that was charged. Its charge is counted once, however often it is called."""
     while True:
         [job] = store.get([order.job_id])
         if job is None:
@@ -32,5 +32,5 @@ def name_order(store: Store, order: ChargedOrder, now: float, *, reason: str) ->
         elif order.attempt in job.orders:
             return Named.KNOWN
         else:
-            counted = store.book(order, now, reason=f"{reason}; the job does without this order, which was charged")
+            counted = store.book(order, now, reason=f"{reason}; this order was charged and is not needed")
             return {None: Named.UNKNOWN, True: Named.COUNTED, False: Named.KNOWN}[counted]

@@ -1,4 +1,4 @@
-"""What became of jobs that were enqueued."""
+"""Results of enqueueing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from voicequeue.errors import InvalidJob, KeyConflict, Problem, VoiceQueueError
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One of many jobs that could not be enqueued; `index` is its place among those given, from 0."""
+    """An item that was not enqueued.
+
+    Attributes:
+        index: Position of the item in the input, from 0.
+        error: The reason.
+    """
 
     index: int
     error: VoiceQueueError
@@ -22,9 +27,14 @@ class Rejection:
 
 @dataclass(slots=True)
 class Receipt:
-    """What became of many jobs: how many were new, were there already, and could not be taken.
+    """The summary of `VoiceQueue.enqueue_many`.
 
-    `credits` is what the new ones will cost. `rejections` stays empty where `on_reject` took them.
+    Attributes:
+        new: Jobs that were enqueued.
+        known: Jobs that existed before, with the same key and content.
+        rejected: Items that were not enqueued.
+        credits: Price of the new jobs.
+        rejections: The rejected items; empty if `on_reject` received them.
     """
 
     new: int = 0
@@ -34,7 +44,7 @@ class Receipt:
     rejections: list[Rejection] = field(default_factory=list)
 
     def add(self, entry: Entry) -> None:
-        """Count one order; of one that was not taken whole, what was."""
+        """Count the result of one item. Of an item that was rejected in part, the accepted jobs are counted too."""
         self.new += entry.new
         self.credits += entry.credits
         if entry.error is not None:
@@ -45,8 +55,13 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of one order that was enqueued with others: of its jobs (one for each song, the one that makes the
-    voice first) so many were `new`, and will cost so much; or (`error`) it was not taken, or not whole.
+    """The result of one item of `VoiceQueue.enqueue_at_once`.
+
+    Attributes:
+        job_ids: Its jobs: one for each song; the one that creates the voice comes first.
+        new: How many of them were enqueued now.
+        credits: Price of the new jobs.
+        error: Why the item was rejected, as a whole or in part; None if it was accepted.
     """
 
     job_ids: tuple[str, ...] = ()
@@ -61,26 +76,26 @@ class Entry:
 
 
 def entered(jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[Outcome]) -> Entry:
-    """What became of one order's jobs, each of which the store has told of."""
-    if len(jobs) == 1 and outcomes[0] is Outcome.NEW:  # nearly all
+    """Return the result of an item, given its jobs with their ids and the outcome that the store returned for each."""
+    if len(jobs) == 1 and outcomes[0] is Outcome.NEW:  # the common case
         [(job_id, spec)] = jobs
         return Entry((job_id,), 1, spec.credits)
-    told = list(zip(jobs, outcomes, strict=True))
+    results = list(zip(jobs, outcomes, strict=True))
     return Entry(
         tuple(job_id for job_id, _ in jobs),
         sum(outcome.is_new for outcome in outcomes),
-        sum(_cost(spec, outcome) for (_, spec), outcome in told),
-        next((error for (job_id, spec), outcome in told if (error := _refused(job_id, spec, outcome))), None),
+        sum(_price(spec, outcome) for (_, spec), outcome in results),
+        next((error for (job_id, spec), outcome in results if (error := _error(job_id, spec, outcome))), None),
     )
 
 
-def _cost(spec: VoiceJob, outcome: Outcome) -> int:
+def _price(spec: VoiceJob, outcome: Outcome) -> int:
     if not outcome.is_new:
         return 0
     return spec.credits - (PRICES[Stage.VOICE] if outcome is Outcome.SHARES else 0)
 
 
-def _refused(job_id: str, spec: VoiceJob, outcome: Outcome) -> InvalidJob | KeyConflict | None:
+def _error(job_id: str, spec: VoiceJob, outcome: Outcome) -> InvalidJob | KeyConflict | None:
     if outcome is Outcome.CONFLICT:
         return KeyConflict(spec.key or "", job_id)
     if outcome is Outcome.OTHER_VOICE:
@@ -90,10 +105,14 @@ def _refused(job_id: str, spec: VoiceJob, outcome: Outcome) -> InvalidJob | KeyC
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A job that was enqueued (or `new` is false: its key stood for it already), and its place in the backlog.
+    """The result of `VoiceQueue.place`.
 
-    `position` 1 goes next, as things stand; None where it is not queued (any more). `credits` is what the order
-    costs: this job, and the `further` ones that were asked for with it, which sing with its voice.
+    Attributes:
+        job: The job; of an item with several songs, the one that creates the voice.
+        new: Whether it was enqueued now; false if a job with its key and content existed.
+        position: Position in the backlog at this moment, from 1; None if the job is not queued.
+        credits: Price of the item, with all its songs.
+        further: Ids of the item's other jobs, which share the voice.
     """
 
     job: Job

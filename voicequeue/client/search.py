@@ -1,4 +1,4 @@
-"""Lists of jobs and batches, filtered, a page at a time: a cursor tells where the next one begins."""
+"""Filtered, paginated lists of jobs and batches. A cursor marks where the next page starts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from voicequeue.storage.job_store import Store
 
 T = TypeVar("T")
 
-#: Jobs read by one call to Redis.
+#: Jobs read from Redis by one call.
 CHUNK = 500
 
-#: Jobs looked at for one page. Where few match, a page may end with less than was asked for.
+#: Jobs examined for one page, about. If few match, a page ends with fewer jobs than its limit.
 LOOKED_AT = 10_000
 
 _STATES = {state: place for place, state in enumerate(State)}
@@ -33,11 +33,20 @@ _SCORE = re.compile(r"(-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs: each that all of these are true of.
+    """A filter of jobs. A job matches if all given conditions hold.
 
-    `since` (Unix seconds): its last move was then or later. `called`: that very text is its key, its name, the title
-    of its song, the id or name of its voice, one of upstream's task ids, or the value of one of its metadata.
-    Raises InvalidJob for a text with half a character.
+    Args:
+        state: In this state.
+        stage: In this stage.
+        batch: Of this batch.
+        code: Failed with this code.
+        since: Last changed at this time or later (Unix seconds).
+        metadata: Has these metadata.
+        called: Has exactly this text as key, name, song title, persona id, voice name, upstream task id or metadata
+            value.
+
+    Raises:
+        InvalidJob: A text is not valid Unicode.
     """
 
     state: State | None = None
@@ -54,13 +63,13 @@ class Filter:
             raise InvalidJob(broken)
 
     def matches(self, job: Job) -> bool:
-        """Whether its metadata and texts match; scripts/filter_page.lua has tested the rest."""
+        """Return whether the metadata and `called` match. scripts/filter_page.lua has checked the other conditions."""
         has_all = all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
         return has_all and (self.called is None or self.called in _names(job))
 
     def sifted(self) -> dict[str, Any]:
-        """As scripts/filter_page.lua takes it."""
-        wanted: dict[str, Any] = {
+        """Return the arguments of scripts/filter_page.lua."""
+        arguments: dict[str, Any] = {
             "state": self.state,
             "stage": self.stage,
             "batch": self.batch,
@@ -68,27 +77,32 @@ class Filter:
             "since": self.since,
         }
         if self.metadata:
-            wanted["parts"] = [_json(value) for value in self.metadata.values()]
+            arguments["parts"] = [_json(value) for value in self.metadata.values()]
         if self.called is not None:
-            wanted["called"] = {"is": self.called, "part": _json(self.called)}
-        return {name: value for name, value in wanted.items() if value is not None}
+            arguments["called"] = {"is": self.called, "part": _json(self.called)}
+        return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _names(job: Job) -> tuple[str | None, ...]:
     spec = job.spec
     title = spec.song.title if spec.song else None
-    given = (spec.key, spec.name, title, job.persona_id, job.voice_name)
-    return (*given, *job.orders.values(), *spec.metadata.values())
+    names = (spec.key, spec.name, title, job.persona_id, job.voice_name)
+    return (*names, *job.orders.values(), *spec.metadata.values())
 
 
 def _json(text: str) -> str:
-    """As it stands in a spec's content."""
+    """Return the text as it is encoded in a stored spec."""
     return json.dumps(text, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some of a list, and where to go on (None: that was all)."""
+    """A page of a list.
+
+    Attributes:
+        items: The items of the page.
+        cursor: Pass it to get the next page; None on the last page.
+    """
 
     items: tuple[T, ...]
     cursor: str | None
@@ -96,7 +110,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in which index a page ended; without a member before the index's first."""
+    """A position in an index: behind `member`, or at its beginning if there is none."""
 
     index: str
     member: str = ""
@@ -104,137 +118,137 @@ class Place:
 
     @property
     def after(self) -> tuple[str, str] | None:
-        """Member and score that came last."""
+        """The last member that was read, and its score."""
         return (self.member, self.score) if self.member else None
 
     def text(self) -> str:
-        """As a cursor."""
+        """Return the place as a cursor."""
         parts = json.dumps([self.index, self.member, self.score], separators=(",", ":"))
         return urlsafe_b64encode(parts.encode()).decode().rstrip("=")
 
 
 def _place(cursor: str) -> Place:
-    """The place that a cursor names. Raises BadCursor."""
+    """Decode a cursor. Raises BadCursor."""
     try:
         parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
         index, member, score = (part if isinstance(part, str) else "\0" for part in parts)
     except (ValueError, TypeError, RecursionError):
         raise BadCursor from None
-    known = index == "batches" or _order(index) is not None
-    if not (known and _MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
+    is_index = index == "batches" or _order(index) is not None
+    if not (is_index and _MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
         raise BadCursor
     return Place(index, member, score) if score else Place(index)
 
 
 def batches(store: Store, *, limit: int, cursor: str | None = None) -> Page[Batch]:
-    """Batches, the newest first."""
+    """Return a page of the batches, the newest first. Raises BadCursor."""
     place = _place(cursor) if cursor else Place("batches")
     if place.index != "batches":
         raise BadCursor
-    found = store.lookup.walk("batches", place.after, limit, latest_first=True)
-    named = (store.batch(name) for name, _ in found)
-    end = Place("batches", *found[-1]).text() if len(found) == limit else None
-    return Page(tuple(batch for batch in named if batch is not None), end)
+    members = store.lookup.walk("batches", place.after, limit, latest_first=True)
+    page = (store.batch(name) for name, _ in members)
+    end = Place("batches", *members[-1]).text() if len(members) == limit else None
+    return Page(tuple(batch for batch in page if batch is not None), end)
 
 
-def page(store: Store, wanted: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
-    """Up to `limit` jobs; fewer, even none, where few of many match. Raises BadCursor.
+def page(store: Store, job_filter: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
+    """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises BadCursor.
 
-    A batch is told in the order it came, a state by the latest to enter it, the backlog by priority, batch
-    and age, and all jobs state by state. A job that moves meanwhile may be told twice.
+    Order: within a batch as enqueued; within a state by the latest to enter it; the backlog by priority, batch and age;
+    all jobs state by state. A job that changes its state between two pages may be on both.
     """
-    found: list[Job] = []
-    looked_at = 0
-    places = _places(store, wanted, cursor)
+    jobs: list[Job] = []
+    examined = 0
+    places = _places(store, job_filter, cursor)
     for start in places:
         place: Place | None = start
         while place is not None:
-            jobs, place, seen = _some(store, wanted, place, limit - len(found))
-            found += jobs
-            looked_at += seen
-            if len(found) >= limit or looked_at >= LOOKED_AT:
+            matches, place, count = _matches(store, job_filter, place, limit - len(jobs))
+            jobs += matches
+            examined += count
+            if len(jobs) >= limit or examined >= LOOKED_AT:
                 after = place or next(places, None)
-                return Page(tuple(found), after.text() if after else None)
-    return Page(tuple(found), None)
+                return Page(tuple(jobs), after.text() if after else None)
+    return Page(tuple(jobs), None)
 
 
-def matching(store: Store, wanted: Filter) -> Iterator[Job]:
-    """All such jobs, each once though it move meanwhile."""
-    told: set[str] = set()
+def matching(store: Store, job_filter: Filter) -> Iterator[Job]:
+    """Yield all jobs that match, each once even if it changes meanwhile."""
+    yielded_ids: set[str] = set()
     cursor: str | None = None
     while True:
-        some = page(store, wanted, limit=CHUNK, cursor=cursor)
-        for job in some.items:
-            if job.id not in told:
-                told.add(job.id)
+        jobs = page(store, job_filter, limit=CHUNK, cursor=cursor)
+        for job in jobs.items:
+            if job.id not in yielded_ids:
+                yielded_ids.add(job.id)
                 yield job
-        if (cursor := some.cursor) is None:
+        if (cursor := jobs.cursor) is None:
             return
 
 
-def _some(store: Store, wanted: Filter, place: Place, room: int) -> tuple[list[Job], Place | None, int]:
-    """What fits of an index's next members, up to `room`; where to go on in it, and how many were looked at."""
+def _matches(store: Store, job_filter: Filter, place: Place, limit: int) -> tuple[list[Job], Place | None, int]:
+    """Return up to `limit` matches, where to continue in the index (None: its end), and how many jobs were examined."""
     latest_first = place.index.startswith("state:")
-    chunk = CHUNK if _is_picky(wanted) else min(CHUNK, room)
-    looked_at, last, fitting = store.lookup.sift(
-        place.index, place.after, chunk, wanted.sifted(), latest_first=latest_first
+    chunk = CHUNK if _is_selective(job_filter) else min(CHUNK, limit)
+    examined, last, members = store.lookup.sift(
+        place.index, place.after, chunk, job_filter.sifted(), latest_first=latest_first
     )
-    jobs = [job for job in store.get([job_id for job_id, _ in fitting]) if job is not None and wanted.matches(job)]
-    if len(jobs) > room or (len(jobs) == room and looked_at == chunk):
-        end = jobs[room - 1].id
-        return jobs[:room], Place(place.index, end, dict(fitting)[end]), looked_at
-    # In a state the latest come first: from here on all came before that time.
-    over = looked_at < chunk or (latest_first and wanted.since is not None and float(last[1]) < wanted.since)
-    return jobs, None if over else Place(place.index, *last), looked_at
+    jobs = [job for job in store.get([job_id for job_id, _ in members]) if job is not None and job_filter.matches(job)]
+    if len(jobs) > limit or (len(jobs) == limit and examined == chunk):
+        end = jobs[limit - 1].id
+        return jobs[:limit], Place(place.index, end, dict(members)[end]), examined
+    # A state is read from the latest: once a job is older than `since`, so are all that follow.
+    is_end = examined < chunk or (latest_first and job_filter.since is not None and float(last[1]) < job_filter.since)
+    return jobs, None if is_end else Place(place.index, *last), examined
 
 
-def _is_picky(wanted: Filter) -> bool:
-    """Whether few may match of what stands in the indexes."""
-    return wanted != Filter(state=wanted.state, batch=wanted.batch) or (
-        wanted.batch is not None and wanted.state not in (None, State.QUEUED)
+def _is_selective(job_filter: Filter) -> bool:
+    """Return whether few members of the indexes may match."""
+    return job_filter != Filter(state=job_filter.state, batch=job_filter.batch) or (
+        job_filter.batch is not None and job_filter.state not in (None, State.QUEUED)
     )
 
 
-def _places(store: Store, wanted: Filter, cursor: str | None) -> Iterator[Place]:
-    """Where to look, one index after the other, from the cursor on."""
-    indexes = _indexes(store, wanted)
+def _places(store: Store, job_filter: Filter, cursor: str | None) -> Iterator[Place]:
+    """Return where to read, index by index, starting at the cursor."""
+    indexes = _indexes(store, job_filter)
     if cursor is None:
         return (Place(index) for index in indexes)
     start = _place(cursor)
-    if not _may_hold(start.index, wanted):
+    if not _may_hold(start.index, job_filter):
         raise BadCursor
-    # A line that has emptied meanwhile still has its place among the others.
+    # A lane that has become empty still has its position among the others.
     later = [Place(index) for index in indexes if (_order(index) or ()) > (_order(start.index) or ())]
     return iter([start, *later])
 
 
-def _indexes(store: Store, wanted: Filter) -> list[str]:
-    if wanted.batch is not None and wanted.state is not State.QUEUED:
-        return [f"batch:{wanted.batch}:jobs"]
-    found: list[str] = []
-    for state in [wanted.state] if wanted.state else list(State):
+def _indexes(store: Store, job_filter: Filter) -> list[str]:
+    if job_filter.batch is not None and job_filter.state is not State.QUEUED:
+        return [f"batch:{job_filter.batch}:jobs"]
+    indexes: list[str] = []
+    for state in [job_filter.state] if job_filter.state else list(State):
         if state is State.QUEUED:
-            found += [f"lane:{priority.rank}:{batch}" for priority, batch in store.lookup.lines(wanted.batch)]
+            indexes += [f"lane:{priority.rank}:{batch}" for priority, batch in store.lookup.lines(job_filter.batch)]
         else:
-            found.append(f"state:{state}")
-    return found
+            indexes.append(f"state:{state}")
+    return indexes
 
 
-def _may_hold(index: str, wanted: Filter) -> bool:
-    """Whether a page of this filter may have ended there."""
-    found = _INDEX.fullmatch(index)
-    if found is None:
+def _may_hold(index: str, job_filter: Filter) -> bool:
+    """Return whether a page with this filter can end in the index."""
+    match = _INDEX.fullmatch(index)
+    if match is None:
         return False
-    if found["batch"] is not None:
-        return wanted.batch == found["batch"]
-    return wanted.batch is None or (wanted.state is State.QUEUED and found["of"] == wanted.batch)
+    if match["batch"] is not None:
+        return job_filter.batch == match["batch"]
+    return job_filter.batch is None or (job_filter.state is State.QUEUED and match["of"] == job_filter.batch)
 
 
 def _order(index: str) -> tuple[int, int, str] | None:
-    """Indexes stand in this order; None for what is none of them."""
-    found = _INDEX.fullmatch(index)
-    if found is None:
+    """Return the sort key of an index; None if it is none."""
+    match = _INDEX.fullmatch(index)
+    if match is None:
         return None
-    if found["state"] is not None:
-        return (_STATES[State(found["state"])], 0, "") if found["state"] in list(State) else None
-    return (_STATES[State.QUEUED], int(found["rank"] or 0), found["of"] or "")
+    if match["state"] is not None:
+        return (_STATES[State(match["state"])], 0, "") if match["state"] in list(State) else None
+    return (_STATES[State.QUEUED], int(match["rank"] or 0), match["of"] or "")

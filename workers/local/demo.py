@@ -12,7 +12,7 @@ from rich.prompt import Confirm
 
 from config.settings import Settings, settings
 from voicequeue import Batch, Clip, InArchive, Job, State, VoiceJob, VoiceQueue
-from voicequeue.cli.show import print_status
+from voicequeue.cli.status import print_status
 from voicequeue.cli.terminal import coloured, out, safe
 from voicequeue.cli.watch import follow
 from voicequeue.ingest.row_reader import Rows
@@ -80,7 +80,7 @@ def _run(at: Addresses, configured: Settings, batch: str, jobs: list[VoiceJob]) 
         receipt = queue.enqueue_many(jobs)
         out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
         timeout_s = float(os.environ.get("VOICEQUEUE_DEMO_S", SIMULATED_TIMEOUT_S if at.simulator else REAL_TIMEOUT_S))
-        [last] = follow(queue, batch, every=0.2, timeout=timeout_s)
+        [last] = follow(queue, batch, interval_s=0.2, timeout_s=timeout_s)
         if configured.archive.get_secret_value():
             _wait_for_archive(queue, batch)
         _show(list(queue.jobs(batch=batch)))

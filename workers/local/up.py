@@ -127,7 +127,7 @@ def _welcome(at: Addresses, environment: Path) -> str:
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"
         f"  . {_relative(environment)}   # the same settings there\n"
-        "  .venv/bin/voicequeue ingest samples/voices.csv --batch mine && .venv/bin/voicequeue watch mine\n"
+        "  .venv/bin/voicequeue ingest samples/voices.csv --batch mine && .venv/bin/voicequeue watch --batch mine\n"
         "  .venv/bin/voicequeue doctor\n"
         "Ctrl-C stops it once submissions in progress have their responses."
     )

@@ -185,7 +185,7 @@ def test_a_message_with_the_key_of_another_job_is_rejected(queue: VoiceQueue, sy
     [message] = rejected(queue, 1)
 
     assert (message.message_id, message.task, message.job["name"]) == ("second", NAME, "second")
-    assert message.reason.startswith("key: 'k' already stands for job ")
+    assert message.reason.startswith("key: 'k' already belongs to job ")
     assert queue.batch("conflict").total == 1
 
 

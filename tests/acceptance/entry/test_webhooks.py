@@ -344,4 +344,4 @@ def test_a_batch_of_unsure_jobs_counts_as_settled(no_webhooks: System, lost: dic
     with no_webhooks.queue() as queue:
         assert queue.get(lost["watched"].id).state is State.UNSURE
         assert settled(queue, "watched")
-    assert no_webhooks.run("watch", "watched", "--timeout", "5").returncode == 1
+    assert no_webhooks.run("watch", "--batch", "watched", "--timeout", "5").returncode == 1

@@ -13,7 +13,7 @@ from config.settings import Settings
 from tests.acceptance.conftest import FAST, SECRET
 from tests.conftest import eventually
 from tests.support.scripted import Request, Scripted, answer
-from voicequeue import State, VoiceJob, VoiceQueue
+from voicequeue import Filter, State, VoiceJob, VoiceQueue
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
 from workers.local.stack import Stack
@@ -97,7 +97,7 @@ def queue(redis_url: str) -> Iterator[VoiceQueue]:
     """Yield a producer; afterwards cancel all jobs, and delete what the workers learned about upstream."""
     with VoiceQueue(redis_url) as queue:
         yield queue
-        queue.cancel_as_read(job for job in queue.jobs() if not job.is_final)
+        queue.carry_out("cancel", queue.plan("cancel", Filter()).token)
         eventually(lambda: queue.status().in_flight == 0)
     client = connect(redis_url)
     client.delete(*(Keyspace(client, DEFAULT_PREFIX).key(key) for key in ("flow", "gate")))

@@ -13,7 +13,7 @@ import requests
 
 from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
 from tests.conftest import eventually
-from voicequeue import Event, State, VoiceJob, VoiceQueue
+from voicequeue import Event, Filter, State, VoiceJob, VoiceQueue
 from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.spec import Priority
 from voicequeue.storage.connection.client import connect
@@ -50,12 +50,8 @@ def system(shared_system: System) -> Iterator[System]:
         yield shared_system
         for batch in queue.batches():
             queue.resume(batch=batch.name)
-            queue.cancel_as_read(job for job in queue.jobs(batch=batch.name) if job.state not in NOT_CANCELLABLE)
+            queue.carry_out("cancel", queue.plan("cancel", Filter(batch=batch.name)).token)
         eventually(lambda: queue.status().in_flight == 0)
-
-
-#: States in which a job cannot be cancelled.
-NOT_CANCELLABLE = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.CHARGING, State.UNSURE})
 
 
 def forget(system: System, *keys: str) -> None:
@@ -285,7 +281,7 @@ def test_pause_stops_all_charges_and_resume_continues(system: System) -> None:
     with system.queue() as queue:
         queue.enqueue_many(jobs(20, "paused"))
         eventually(lambda: charged(system, "paused"))
-        system.run("pause", "--why", "lunch")
+        system.run("pause", "--reason", "lunch")
         eventually(lambda: queue.status().in_flight == 0)
         before = posts(system)
         wait_for_two_balance_checks(queue)
@@ -356,7 +352,7 @@ def test_a_job_past_its_start_time_expires_and_cancelled_jobs_cost_nothing(syste
     with system.queue() as queue:
         queue.pause()
         late = json.loads(
-            system.run("enqueue", "--audio-url", "https://a.example/1.wav", "--start-by", "0.5s", "--json").stdout
+            system.run("enqueue", "--audio-url", "https://a.example/1.wav", "--start-within", "0.5s", "--json").stdout
         )
         queue.enqueue_many(jobs(8, "gone"))
         eventually(lambda: queue.get(late["id"]).state is State.FAILED)

@@ -42,7 +42,7 @@ def test_a_csv_of_voices_goes_in_and_personas_and_songs_come_out(system: System)
     sample = str(ROOT / "samples" / "voices.csv")
 
     first = json.loads(run(system, "ingest", sample, "--batch", "sample", "--json").stdout)
-    watched = run(system, "watch", "sample", "--every", "0.1", "--timeout", "60")
+    watched = run(system, "watch", "--batch", "sample", "--interval", "0.1", "--timeout", "60")
     second = json.loads(run(system, "ingest", sample, "--batch", "sample", "--json").stdout)
     exported = run(system, "export", "--batch", "sample", "--format", "jsonl")
 

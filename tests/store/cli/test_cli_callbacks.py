@@ -64,7 +64,7 @@ def test_the_command_shows_reasons_counts_and_missing_workers(command: Command, 
     for part in (job.callback_id, "HTTP [500]", "1 pending, 1 undelivered, 0 delivered", "none alive"):
         assert part is not None
         assert part in shown
-    line = "callbacks  1 pending and nobody delivers them, 1 undelivered, see: voicequeue callbacks"
+    line = "callbacks  1 pending and no worker to deliver them, 1 undelivered, see: voicequeue callbacks"
     assert line in command("status").out
     assert command("status", "--json").json()["callbacks"] == {"pending": 1, "undelivered": 1}
     store.pulses["callbacks"].heard("w", time.time())

@@ -1,4 +1,4 @@
-"""The command: one job in."""
+"""The command `enqueue`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ A, B, C, D = (f"https://recordings.example/{letter}.wav" for letter in "abcd")
 
 
 def test_a_job_is_enqueued_by_its_options(command: Command, queue: VoiceQueue) -> None:
-    """Every field of a job has one; the song is JSON; metadata may be repeated."""
+    """Every field of a job has one; the song is JSON; metadata can be repeated."""
     ended = command(
         "enqueue", "--audio-url", URL, "--song", json.dumps({"prompt": LYRICS}), "--name", "Ana", "--batch", "b",
         "--priority", "high", "--key", "k", "--metadata", "a=1", "--metadata", "b=x=y", "--callback-url", A,
@@ -35,7 +35,7 @@ def test_a_job_is_enqueued_by_its_options(command: Command, queue: VoiceQueue) -
 
 
 def test_a_job_that_was_enqueued_is_shown(command: Command, queue: VoiceQueue) -> None:
-    """For a person: its id and where it stands; for a script: what `job` would tell."""
+    """As text with id and state; as JSON as `job` prints it."""
     for_people = command("enqueue", "--audio-url", URL, "--name", "Ana")
     for_scripts = command("enqueue", "--audio-url", URL, "--json")
 
@@ -45,7 +45,7 @@ def test_a_job_that_was_enqueued_is_shown(command: Command, queue: VoiceQueue) -
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ([], "exactly one of audio_url and persona_id"),
         (["--audio-url", URL, "--persona-id", "p"], "exactly one of audio_url and persona_id"),
@@ -64,14 +64,14 @@ def test_a_job_that_was_enqueued_is_shown(command: Command, queue: VoiceQueue) -
         (["--recording", URL], "--recording"),
     ],
 )
-def test_wrong_input_is_told_on_standard_error(
-    command: Command, redis: Redis, prefix: str, options: list[str], told: str
+def test_invalid_input_is_reported_on_standard_error(
+    command: Command, redis: Redis, prefix: str, options: list[str], message: str
 ) -> None:
-    """Exit code 2, the option or the field by its name, and nothing is enqueued."""
+    """Exit code 2, the name of the option or field, and nothing is enqueued."""
     ended = command("enqueue", *options)
 
     assert (ended.code, ended.out) == (2, "")
-    assert told in ended.err
+    assert message in ended.err
     assert "Traceback" not in ended.err
     assert dump(redis, prefix) == {}
 
@@ -87,10 +87,8 @@ def test_the_same_key_is_the_same_job(command: Command) -> None:
 
 
 @pytest.mark.parametrize(("state", "code"), [(State.SUCCEEDED, 0), (State.FAILED, 1), (State.UNSURE, 1)])
-def test_waiting_tells_by_its_exit_code_whether_the_job_succeeded(
-    command: Command, store: Store, state: State, code: int
-) -> None:
-    """Failed, and unsure, are 1."""
+def test_wait_exits_with_0_only_if_the_job_succeeded(command: Command, store: Store, state: State, code: int) -> None:
+    """Failed and unsure jobs exit with 1."""
 
     def settle() -> None:
         eventually(lambda: store.admit(NOW, at_most=1).by_stage)
@@ -111,8 +109,8 @@ def test_waiting_tells_by_its_exit_code_whether_the_job_succeeded(
     assert (ended.code, ended.json()["state"]) == (code, state)
 
 
-def test_a_model_that_nobody_knows_is_a_note(command: Command) -> None:
-    """The job goes on."""
+def test_an_unknown_model_is_a_note(command: Command) -> None:
+    """The job is enqueued."""
     ended = command("enqueue", "--audio-url", URL, "--song", '{"prompt": "la", "mv": "sonic-v77"}')
 
     assert ended.code == 0

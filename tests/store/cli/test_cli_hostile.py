@@ -1,4 +1,4 @@
-"""The command and what others wrote: neither callers nor upstream can speak to the terminal."""
+"""Untrusted text in the output: neither callers nor upstream can control the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = (
 
 @pytest.fixture
 def hostile(store: Store) -> Job:
-    """A job whose every text was written to take over a terminal."""
+    """Return a job in which every text tries to control the terminal."""
     job = brought_to(store, State.PENDING, sung(name=HOSTILE, key=HOSTILE, metadata={HOSTILE: HOSTILE}, batch="b"))
     clip = Clip(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
     failure = Failure(Code.UPSTREAM_FAILED, Stage.VOICE, HOSTILE)
@@ -47,16 +47,14 @@ def hostile(store: Store) -> Job:
 
 
 COMMANDS = [
-    ["job", "ID"], ["jobs"], ["status"], ["watch", "b"], ["export"], ["cancel", "ID"], ["cancel", HOSTILE],
-    ["rejects"], ["callbacks"], ["jobs", "--called", HOSTILE],
+    ["job", "ID"], ["jobs"], ["status"], ["watch", "--batch", "b"], ["export"], ["cancel", "ID"], ["cancel", HOSTILE],
+    ["rejects"], ["callbacks"], ["jobs", "--search", HOSTILE],
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [*COMMANDS, *([*each, "--json"] for each in COMMANDS)], ids=" ".join)
-def test_text_of_others_does_not_reach_the_terminal_as_commands(
-    command: Command, hostile: Job, arguments: list[str]
-) -> None:
-    """No escape, no control character, no change of direction, nothing invisible: neither in text nor in JSON."""
+@pytest.mark.parametrize("arguments", [*COMMANDS, *([*arguments, "--json"] for arguments in COMMANDS)], ids=" ".join)
+def test_untrusted_text_cannot_control_the_terminal(command: Command, hostile: Job, arguments: list[str]) -> None:
+    """No escape, control character, change of direction or invisible character, in text and in JSON."""
     ended = command(*(hostile.id if part == "ID" else part for part in arguments))
 
     shown = (ended.out + ended.err).replace("\r\n", "\n") if arguments[0] == "export" else ended.out + ended.err
@@ -64,18 +62,18 @@ def test_text_of_others_does_not_reach_the_terminal_as_commands(
 
 
 @pytest.mark.parametrize("arguments", [["job", "ID"], ["jobs"], ["status"], ["rejects"]], ids=" ".join)
-def test_text_of_others_is_shown_as_it_was_written(command: Command, hostile: Job, arguments: list[str]) -> None:
-    """It is no markup, and names no emoji; what a terminal would obey is there by its number."""
+def test_untrusted_text_is_shown_as_it_was_written(command: Command, hostile: Job, arguments: list[str]) -> None:
+    """Markup and emoji names are literal; control characters are shown by their number."""
     out = command(*(hostile.id if part == "ID" else part for part in arguments)).out
 
     assert SHOWN[:40] in out
     assert "[link=x]:fire:" in out.replace("\n", "")
 
 
-def test_json_gives_the_text_of_others_back_exactly(command: Command, hostile: Job) -> None:
-    """Escaped on its way, and whole again for whoever reads it."""
-    told = command("job", hostile.id, "--json").json()
+def test_json_preserves_untrusted_text(command: Command, hostile: Job) -> None:
+    """Escaped in the output, and equal after decoding."""
+    output = command("job", hostile.id, "--json").json()
 
-    assert told["name"] == HOSTILE
-    assert told["metadata"] == {HOSTILE: HOSTILE}
+    assert output["name"] == HOSTILE
+    assert output["metadata"] == {HOSTILE: HOSTILE}
     assert command("export", "--json").json()["failure"]["message"] == HOSTILE

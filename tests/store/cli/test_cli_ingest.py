@@ -1,4 +1,4 @@
-"""The command: jobs in by the file, good rows around bad ones."""
+"""The command `ingest`: good rows are enqueued, bad rows are reported."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ A, B, C, D = (f"https://recordings.example/{letter}.wav" for letter in "abcd")
 
 
 def rejected(path: Path) -> list[dict[str, str]]:
-    """The rows of a file of rejected rows."""
+    """Return the rows of a file of rejected rows."""
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def write(path: Path, *lines: str) -> Path:
-    """A file with these lines."""
+    """Write these lines to a file."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
@@ -45,7 +45,7 @@ BAD_ROWS = {
     9: (f"{B},,Gi,,la,,ten,", "max_credits: "),
     10: ("ftp://x/y.wav,,Hu,,la,,,", "audio_url: must be an http"),
     11: (f"{B},,Ib,,la,,,,,more", "has 10 cells, but the header names 8"),
-    12: (f"{B},,Jo,,other,,,taken", "key: 'taken' already stands for job"),
+    12: (f"{B},,Jo,,other,,,taken", "key: 'taken' already belongs to job"),
     13: (f'{B},,"Ka"x,,la,,,', "not readable as CSV"),
 }
 LINES = [
@@ -61,12 +61,12 @@ LINES = [
 
 @pytest.fixture
 def voices(at_home: Path) -> Path:
-    """A file with good rows around bad ones."""
+    """Return a file with good and bad rows."""
     return write(at_home / "voices.csv", *LINES)
 
 
 def test_the_good_rows_of_a_bad_file_are_enqueued(command: Command, queue: VoiceQueue, voices: Path) -> None:
-    """In their order, before, between and after the bad ones; the exit code tells that some were bad."""
+    """In order, before, between and after the bad ones; the exit code is 1."""
     ended = command("ingest", voices, "--batch", "spring")
 
     assert ended.code == 1
@@ -76,7 +76,7 @@ def test_the_good_rows_of_a_bad_file_are_enqueued(command: Command, queue: Voice
 
 
 def test_every_bad_row_is_explained_with_its_line(command: Command, voices: Path) -> None:
-    """In FILE.rejected.csv, with its cells as they stood."""
+    """In FILE.rejected.csv, with its cells unchanged."""
     command("ingest", voices, "--batch", "spring")
 
     rows = rejected(voices.with_name("voices.csv.rejected.csv"))
@@ -84,14 +84,14 @@ def test_every_bad_row_is_explained_with_its_line(command: Command, voices: Path
     for row in rows:
         text, reason = BAD_ROWS[int(row["line"])]
         assert reason in row["reason"]
-        [given] = csv.DictReader([HEADER, text])
+        [cells] = csv.DictReader([HEADER, text])
         assert int(row["line"]) == 13 or {name: row[name] for name in HEADER.split(",")} == {
-            name: given[name] for name in HEADER.split(",")
+            name: cells[name] for name in HEADER.split(",")
         }
 
 
 def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, voices: Path) -> None:
-    """Nothing is paid twice because somebody ran it twice."""
+    """Nothing is paid for twice."""
     command("ingest", voices, "--batch", "spring")
     before = list(queue.jobs())
 
@@ -109,10 +109,10 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
     assert list(queue.jobs()) == before
 
 
-def test_a_mended_file_of_rejected_rows_can_be_ingested_as_it_is(
+def test_a_corrected_file_of_rejected_rows_can_be_ingested_directly(
     command: Command, queue: VoiceQueue, voices: Path
 ) -> None:
-    """Its first two columns are passed over, and what is still bad is explained once more."""
+    """Its first two columns are ignored; rows that are still bad are reported again."""
     command("ingest", voices, "--batch", "spring")
     file = voices.with_name("voices.csv.rejected.csv")
     text = file.read_text(encoding="utf-8").replace("chirp-v4", "sonic-v5").replace("loud", "0.5")
@@ -126,8 +126,8 @@ def test_a_mended_file_of_rejected_rows_can_be_ingested_as_it_is(
     assert list(again[0]) == ["line", "reason", *HEADER.split(",")]
 
 
-def test_rejected_json_lines_can_be_mended_and_ingested_too(command: Command, queue: VoiceQueue, at_home: Path) -> None:
-    """Each stands whole beside its line and reason."""
+def test_rejected_json_lines_can_be_corrected_and_ingested(command: Command, queue: VoiceQueue, at_home: Path) -> None:
+    """Each is one cell, after its line and reason."""
     lines = [json.dumps({"audio_url": A}), '{"audio_url": ', json.dumps({"audio_url": B, "titel": "T", "prompt": "la"})]
     file = write(at_home / "voices.jsonl", *lines)
 
@@ -142,8 +142,8 @@ def test_rejected_json_lines_can_be_mended_and_ingested_too(command: Command, qu
     assert {job.spec.audio_url for job in queue.jobs()} == {A, B}
 
 
-def test_bytes_that_are_not_utf8_are_given_back_as_they_were(command: Command, at_home: Path) -> None:
-    """In the file of rejected rows, so that they can be mended by what made them."""
+def test_bytes_that_are_not_utf8_are_preserved(command: Command, at_home: Path) -> None:
+    """In the file of rejected rows, so that they can be corrected."""
     file = at_home / "voices.csv"
     file.write_bytes(b"audio_url,name\n" + A.encode() + b",Bj\xf6rn\n")
 
@@ -153,7 +153,7 @@ def test_bytes_that_are_not_utf8_are_given_back_as_they_were(command: Command, a
 
 
 def test_a_conflict_late_in_a_long_file_names_its_own_line(command: Command, queue: VoiceQueue, at_home: Path) -> None:
-    """Rows are written by the chunk, and yet each rejection is of the right row."""
+    """Rows are written in chunks, and each rejection is of the right row."""
     queue.enqueue_many(numbered(CHUNK * 3))
     bad = {7, CHUNK - 1, CHUNK, CHUNK * 2 + 3}
     rows = [f"https://recordings.example/{'other' if n in bad else n}.wav,key-{n}" for n in range(CHUNK * 3)]
@@ -162,9 +162,9 @@ def test_a_conflict_late_in_a_long_file_names_its_own_line(command: Command, que
 
     command("ingest", file, "--batch", "spring")
 
-    told = {int(row["line"]): row["key"] for row in rejected(at_home / "voices.csv.rejected.csv")}
-    assert len(told) == CHUNK * 3 + 1
-    assert all(rows[line - 2].endswith(f",{key}") for line, key in told.items())
+    message = {int(row["line"]): row["key"] for row in rejected(at_home / "voices.csv.rejected.csv")}
+    assert len(message) == CHUNK * 3 + 1
+    assert all(rows[line - 2].endswith(f",{key}") for line, key in message.items())
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────────
@@ -175,8 +175,8 @@ def test_a_conflict_late_in_a_long_file_names_its_own_line(command: Command, que
     [f"audio_url,name\n{A},Ana\n{B},Bo\n", "".join(json.dumps({"audio_url": url}) + "\n" for url in (A, B))],
     ids=["CSV", "JSON Lines"],
 )
-def test_standard_input_is_a_file_as_well(command: Command, queue: VoiceQueue, text: str) -> None:
-    """By the name `-`; its format is found by itself."""
+def test_standard_input_is_read(command: Command, queue: VoiceQueue, text: str) -> None:
+    """By the name `-`; the format is detected."""
     ended = command("ingest", "-", "--batch", "spring", stdin=text.encode())
 
     assert (ended.code, ended.err) == (0, "")
@@ -184,7 +184,7 @@ def test_standard_input_is_a_file_as_well(command: Command, queue: VoiceQueue, t
 
 
 def test_rejected_rows_of_standard_input_have_a_file_too(command: Command, at_home: Path) -> None:
-    """In the working folder."""
+    """In the working directory."""
     ended = command("ingest", "-", "--batch", "spring", "--json", stdin=f"audio_url\n{A}\nnowhere\n".encode())
 
     assert ended.code == 1
@@ -192,8 +192,8 @@ def test_rejected_rows_of_standard_input_have_a_file_too(command: Command, at_ho
     assert rejected(at_home / "stdin.rejected.csv")[0]["line"] == "3"
 
 
-def test_a_named_pipe_is_a_file_as_well(command: Command, queue: VoiceQueue, at_home: Path) -> None:
-    """It has no size and cannot be sought."""
+def test_a_named_pipe_is_read(command: Command, queue: VoiceQueue, at_home: Path) -> None:
+    """It has no size, and cannot be sought."""
     pipe = at_home / "pipe.csv"
     os.mkfifo(pipe)
     writing = threading.Thread(target=pipe.write_text, args=(f"audio_url\n{A}\n",))
@@ -205,7 +205,7 @@ def test_a_named_pipe_is_a_file_as_well(command: Command, queue: VoiceQueue, at_
 
 
 def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> None:
-    """A header alone is no error, and there is no file of rejected rows."""
+    """A header alone is no error, and no file of rejected rows is written."""
     file = write(at_home / "voices.csv", "audio_url")
 
     ended = command("ingest", file, "--batch", "spring", "--json")
@@ -224,7 +224,7 @@ def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         (["audio_url,promt", f"{A},la"], "unknown column 'promt'"),
         (["audio_url,name,name", f"{A},a,b"], "column 'name' occurs twice"),
@@ -232,8 +232,8 @@ def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> No
         ([], "empty"),
     ],
 )
-def test_a_file_that_cannot_be_taken_is_refused_as_a_whole(
-    command: Command, redis: Redis, prefix: str, at_home: Path, lines: list[str], told: str
+def test_an_unusable_file_is_rejected_as_a_whole(
+    command: Command, redis: Redis, prefix: str, at_home: Path, lines: list[str], message: str
 ) -> None:
     """Exit code 2 before any row: nothing is enqueued, and no file is written."""
     file = write(at_home / "voices.csv", *lines)
@@ -241,13 +241,13 @@ def test_a_file_that_cannot_be_taken_is_refused_as_a_whole(
     ended = command("ingest", file, "--batch", "spring")
 
     assert (ended.code, ended.out) == (2, "")
-    assert told in ended.err
+    assert message in ended.err
     assert dump(redis, prefix) == {}
     assert list(at_home.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nosuchfile.csv", "--batch", "b"], "nosuchfile.csv: No such file"),
         ([".", "--batch", "b"], "Is a directory"),
@@ -256,12 +256,12 @@ def test_a_file_that_cannot_be_taken_is_refused_as_a_whole(
         ([], "Missing argument"),
     ],
 )
-def test_a_file_or_a_batch_that_cannot_be_is_told(command: Command, arguments: list[str], told: str) -> None:
-    """Exit code 2, without a trace of Python."""
+def test_an_invalid_file_or_batch_is_an_error(command: Command, arguments: list[str], message: str) -> None:
+    """Exit code 2, without a traceback."""
     ended = command("ingest", *arguments)
 
     assert ended.code == 2
-    assert told in ended.err
+    assert message in ended.err
     assert "Traceback" not in ended.err
 
 
@@ -276,7 +276,7 @@ def test_rejected_rows_that_cannot_be_written_stop_the_ingestion(command: Comman
     assert "voices.csv.rejected.csv: Is a directory" in ended.err
 
 
-def test_a_row_that_is_there_twice_is_one_job(command: Command, at_home: Path) -> None:
+def test_a_repeated_row_is_one_job(command: Command, at_home: Path) -> None:
     """Also within one file."""
     file = write(at_home / "voices.csv", "audio_url", A, A)
 
@@ -286,7 +286,7 @@ def test_a_row_that_is_there_twice_is_one_job(command: Command, at_home: Path) -
 
 
 def test_an_export_of_rejected_rows_keeps_their_line_ends(command: Command, at_home: Path) -> None:
-    """Lyrics of several lines come back as one cell."""
+    """Lyrics of several lines stay one cell."""
     file = write(at_home / "voices.csv", "audio_url,prompt", 'nowhere,"[Verse]', "la", 'la"')
 
     command("ingest", file, "--batch", "spring")

@@ -1,4 +1,4 @@
-"""The command as a process: its name, its exit codes, pipes, terminals, and a Redis that is away."""
+"""The command as a process: entry point, exit codes, pipes, terminals, and an unreachable Redis."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EVERY = [
 
 
 def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """The installed command, to its end."""
+    """Run the installed command to its end."""
     return subprocess.run([VOICEQUEUE, *arguments], input=stdin, capture_output=True, check=False, timeout=30)
 
 
@@ -49,7 +49,7 @@ def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[byte
 
 
 def test_the_command_is_installed_by_its_name(at_home: Path) -> None:
-    """It tells what it can do; without arguments as well, which is wrong usage."""
+    """It prints its help; without arguments too, which is wrong usage."""
     helped, bare = run("--help"), run()
 
     assert (helped.returncode, bare.returncode) == (0, 2)
@@ -58,7 +58,7 @@ def test_the_command_is_installed_by_its_name(at_home: Path) -> None:
 
 
 def test_the_module_is_the_command_too(at_home: Path) -> None:
-    """Where scripts are not on the path."""
+    """For environments whose scripts are not on the path."""
     module = [sys.executable, "-m", "voicequeue.cli", "status", "--json"]
 
     ended = subprocess.run(module, capture_output=True, check=False)
@@ -67,8 +67,8 @@ def test_the_module_is_the_command_too(at_home: Path) -> None:
     assert json.loads(ended.stdout)["states"]["queued"] == 0
 
 
-def test_rows_come_through_a_pipe_and_results_go_through_one(at_home: Path, queue: VoiceQueue) -> None:
-    """In with bad rows: exit code 1; out as UTF-8."""
+def test_rows_and_results_go_through_pipes(at_home: Path, queue: VoiceQueue) -> None:
+    """Bad rows exit with 1; the output is UTF-8."""
     rows = "audio_url,name\nhttps://recordings.example/a.wav,Åse\nnowhere,Bo\n"
 
     ended = run("ingest", "-", "--batch", "b", "--json", stdin=rows.encode())
@@ -80,7 +80,7 @@ def test_rows_come_through_a_pipe_and_results_go_through_one(at_home: Path, queu
 
 
 def test_a_reader_that_leaves_early_is_no_error(at_home: Path, queue: VoiceQueue) -> None:
-    """`voicequeue export | head -1`: no trace of Python."""
+    """`voicequeue export | head -1` prints no traceback."""
     queue.enqueue_many(numbered(3_000))
 
     with subprocess.Popen([VOICEQUEUE, "export"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as export:
@@ -91,10 +91,10 @@ def test_a_reader_that_leaves_early_is_no_error(at_home: Path, queue: VoiceQueue
         assert export.stderr.read() == b""
 
 
-def test_settings_of_the_working_folder_are_read(
+def test_settings_of_the_working_directory_are_read(
     at_home: Path, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
-    """From `.env`, as the workers read it; the environment comes first."""
+    """From `.env`, as by the workers; the environment takes precedence."""
     queue.enqueue(voice(batch="b"))
     (at_home / ".env").write_text(f"VOICEQUEUE_PREFIX={prefix}\nREDIS_URL=redis://127.0.0.1:1/0\n")
     monkeypatch.delenv("VOICEQUEUE_PREFIX")
@@ -103,23 +103,25 @@ def test_settings_of_the_working_folder_are_read(
 
 
 def test_ctrl_c_ends_the_watching(at_home: Path, queue: VoiceQueue) -> None:
-    """At once, with the exit code that shells expect, and without a trace of Python."""
+    """At once, with the exit code that shells expect, and without a traceback."""
     queue.enqueue(voice(batch="b"))
-    with subprocess.Popen([VOICEQUEUE, "watch", "b"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+    with subprocess.Popen(
+        [VOICEQUEUE, "watch", "--batch", "b"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as watching:
         assert watching.stdout is not None
         assert watching.stdout.readline().startswith(b"b: 1 queued")
         watching.send_signal(signal.SIGINT)
-        _, told = watching.communicate(timeout=10)
+        _, output = watching.communicate(timeout=10)
 
     assert watching.returncode == 130
-    assert b"Traceback" not in told
+    assert b"Traceback" not in output
 
 
 # ── a terminal ────────────────────────────────────────────────────────────────────────────────────
 
 
 def on_a_terminal(*arguments: str, meanwhile: Callable[[bytes], None] = lambda _: None) -> tuple[int, str]:
-    """The exit code, and all that the command sends to a terminal of its own."""
+    """Run the command on a terminal of its own; return its exit code and output."""
     ours, theirs = pty.openpty()
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
     sent = b""
@@ -133,7 +135,7 @@ def on_a_terminal(*arguments: str, meanwhile: Callable[[bytes], None] = lambda _
 
 
 def _piece(terminal: int) -> bytes:
-    """What comes next; nothing once the other side is closed."""
+    """Return the next bytes; none once the other side is closed."""
     select.select([terminal], [], [], 30)
     try:
         return os.read(terminal, 65_536)
@@ -141,8 +143,8 @@ def _piece(terminal: int) -> bytes:
         return b""
 
 
-def test_a_terminal_gets_colours_and_nothing_that_others_wrote_for_it(at_home: Path, queue: VoiceQueue) -> None:
-    """The only escapes that are sent are our own."""
+def test_a_terminal_gets_colours_and_no_escapes_of_others(at_home: Path, queue: VoiceQueue) -> None:
+    """Every escape in the output is our own."""
     queue.enqueue(voice(name="\x1b]0;owned\x07[red]\x9b31m"))
 
     code, sent = on_a_terminal("jobs")
@@ -150,13 +152,13 @@ def test_a_terminal_gets_colours_and_nothing_that_others_wrote_for_it(at_home: P
     assert code == 0
     assert "\x1b[" in sent
     assert set(re.findall(r"\x1b.", sent)) == {"\x1b["}
-    assert {found[-1] for found in re.findall(r"\x1b\[[0-9;]*.", sent)} == {"m"}
+    assert {escape[-1] for escape in re.findall(r"\x1b\[[0-9;]*.", sent)} == {"m"}
     assert not {"\x07", "\x9b"} & set(sent)
     assert "[red]" in sent
 
 
 def test_watching_on_a_terminal_is_live_and_ends_by_itself(at_home: Path, store: Store) -> None:
-    """Bars that change in their place, until the batch has settled."""
+    """Bars are redrawn in place until the batch has settled."""
     job = brought_to(store, State.PENDING, voice(batch="b"))
     shown: list[bytes] = []
 
@@ -165,7 +167,7 @@ def test_watching_on_a_terminal_is_live_and_ends_by_itself(at_home: Path, store:
             shown.append(sent)
             make(store, job, State.SUCCEEDED, NOW)
 
-    code, sent = on_a_terminal("watch", "b", "--every", "0.05", meanwhile=settle)
+    code, sent = on_a_terminal("watch", "--batch", "b", "--interval", "0.05", meanwhile=settle)
 
     assert (code, len(shown)) == (0, 1)
     assert "1 of 1" in sent
@@ -176,17 +178,17 @@ def test_watching_on_a_terminal_is_live_and_ends_by_itself(at_home: Path, store:
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:
-    """The URL of a port where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"redis://:{SECRET}@127.0.0.1:{taken.getsockname()[1]}/0"
+    """Return the URL of a port on which nothing listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"redis://:{SECRET}@127.0.0.1:{bound.getsockname()[1]}/0"
 
 
 @pytest.mark.parametrize("arguments", EVERY, ids=lambda arguments: arguments[0])
-def test_a_redis_that_is_away_exits_with_3(
+def test_an_unreachable_redis_exits_with_3(
     command: Command, at_home: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    """Whatever was asked: one line on standard error, without the password."""
+    """For every command: one line on standard error, without the password."""
     (at_home / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")
     monkeypatch.setenv("REDIS_URL", nowhere)
 
@@ -202,7 +204,7 @@ def test_a_redis_that_is_away_exits_with_3(
 def test_the_password_is_in_no_trace_of_the_process(
     at_home: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither where Redis is away nor where the URL cannot be one."""
+    """Neither if Redis is unreachable nor if the URL is invalid."""
     for url, code in ((nowhere, 3), (f"redis://:{SECRET}#more@127.0.0.1:6379/0", 2), (f"{SECRET}@localhost", 2)):
         monkeypatch.setenv("REDIS_URL", url)
         ended = run("status")
@@ -215,10 +217,10 @@ def test_the_password_is_in_no_trace_of_the_process(
     ("name", "value"),
     [("REDIS_URL", "localhost:6379"), ("REDIS_URL", "http://localhost"), ("VOICEQUEUE_PREFIX", "a b")],
 )
-def test_a_setting_that_cannot_be_exits_with_2(
+def test_an_invalid_setting_exits_with_2(
     command: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """It is named, and what it must look like."""
+    """The message names it and what is allowed."""
     monkeypatch.setenv(name, value)
 
     ended = command("status")
@@ -228,7 +230,7 @@ def test_a_setting_that_cannot_be_exits_with_2(
 
 
 def test_a_redis_that_refuses_exits_with_3(command: Command, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says in its own words why."""
+    """And quotes the reason."""
     monkeypatch.setenv("REDIS_URL", valkey_url[:-1] + "99")
 
     ended = command("jobs")

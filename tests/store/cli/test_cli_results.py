@@ -1,4 +1,4 @@
-"""The command: `watch`, which ends when everything has settled, and `export`, which tells what came of it."""
+"""The commands `watch` and `export`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_watching_a_settled_batch_ends_at_once(command: Command, store: Store, s
     brought_to(store, state, voice(batch="b"))
     brought_to(store, State.SUCCEEDED, voice(batch="b"))
 
-    ended = command("watch", "b")
+    ended = command("watch", "--batch", "b")
 
     assert ended.code == code
     assert state in ended.out
@@ -39,7 +39,7 @@ def test_watching_a_settled_batch_ends_at_once(command: Command, store: Store, s
 def test_watching_without_a_batch_watches_jobs_without_a_batch_too(
     command: Command, store: Store, state: State
 ) -> None:
-    """A lone job is not passed over as if everything had succeeded."""
+    """A job that is in no batch counts as well."""
     job = brought_to(store, state, voice())
 
     ended = command("watch", "--timeout", 0, "--json")
@@ -55,7 +55,7 @@ def test_watching_without_a_batch_watches_jobs_without_a_batch_too(
 
 
 def test_watching_follows_the_jobs_until_they_have_settled(command: Command, store: Store) -> None:
-    """A line for every change; the last one has them all settled."""
+    """One line for every change; in the last one all have settled."""
     first, second = (brought_to(store, State.PENDING, voice(batch="b")) for _ in range(2))
     with ThreadPoolExecutor(1) as thread:
 
@@ -64,7 +64,7 @@ def test_watching_follows_the_jobs_until_they_have_settled(command: Command, sto
             make(store, second, State.SUCCEEDED)
 
         settling = thread.submit(settle)
-        ended = command("watch", "b", "--every", 0.05, "--json")
+        ended = command("watch", "--batch", "b", "--interval", 0.05, "--json")
         settling.result()
 
     last = json.loads(ended.out.splitlines()[-1])
@@ -82,24 +82,24 @@ def test_watching_follows_the_jobs_until_they_have_settled(command: Command, sto
 
 
 def test_watching_ends_after_its_timeout(command: Command, queue: VoiceQueue) -> None:
-    """With 1, for not everything has succeeded."""
+    """With 1, because not every job has succeeded."""
     queue.enqueue(voice(batch="b"))
 
-    ended = command("watch", "b", "--timeout", 0.05, "--every", 0.05)
+    ended = command("watch", "--batch", "b", "--timeout", 0.05, "--interval", 0.05)
 
     assert (ended.code, ended.out) == (1, "b: 1 queued, 0 credits\n")
 
 
 def test_watching_nothing_ends_at_once(command: Command) -> None:
-    """There is nothing that did not succeed."""
+    """With 0: no job has failed."""
     assert command("watch").code == 0
 
 
 # ── export ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_export_for_people_has_one_row_for_each_job(command: Command, store: Store) -> None:
-    """With what was asked for, what came of it, and both songs side by side."""
+def test_a_csv_export_has_one_row_for_each_job(command: Command, store: Store) -> None:
+    """With the order, the result, and both songs in columns."""
     songs = (replace(CLIPS[0], lyrics="[Verse]\nla", tags="calm, pop"), CLIPS[1])
     job = song_of(store, songs, batch="b", name="Ana", key="k", metadata={"row": "7"})
     pending = brought_to(store, State.PENDING, voice(batch="b"), now=NOW + 1)
@@ -133,8 +133,8 @@ def test_an_export_for_people_has_one_row_for_each_job(command: Command, store: 
 
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", " \t=1", "\r=1"])
-def test_no_cell_of_an_export_for_people_is_a_formula(command: Command, store: Store, text: str) -> None:
-    """Titles come from anybody; a spreadsheet shows what begins with ' as it stands. Programs get it unchanged."""
+def test_no_cell_of_a_csv_export_is_a_formula(command: Command, store: Store, text: str) -> None:
+    """Titles are untrusted: they are quoted with '. JSON Lines are unchanged."""
     song_of(store, (replace(CLIPS[0], title=text),), name=text)
 
     [row] = csv.DictReader(io.StringIO(command("export").out))
@@ -146,8 +146,8 @@ def test_no_cell_of_an_export_for_people_is_a_formula(command: Command, store: S
 
 
 @pytest.mark.parametrize("how", [["--format", "jsonl"], ["--json"]])
-def test_an_export_for_programs_has_one_line_for_each_job(command: Command, store: Store, how: list[str]) -> None:
-    """As `job` would tell it, and the song that was asked for."""
+def test_a_json_lines_export_has_one_line_for_each_job(command: Command, store: Store, how: list[str]) -> None:
+    """As `job` prints it, with the ordered song."""
     jobs = [song_of(store, batch="b"), brought_to(store, State.QUEUED, voice(batch="b"), now=NOW + 1)]
 
     lines = [json.loads(line) for line in command("export", "--batch", "b", *how).out.splitlines()]
@@ -180,8 +180,8 @@ def test_an_export_of_nothing_has_its_header(command: Command) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--batch", "nosuchbatch", "-o", "jobs.csv"], ["-o", "nosuchfolder/jobs.csv"]])
-def test_an_export_that_cannot_be_leaves_no_file(command: Command, at_home: Path, arguments: list[str]) -> None:
-    """Exit code 2, without a trace of Python."""
+def test_an_invalid_export_leaves_no_file(command: Command, at_home: Path, arguments: list[str]) -> None:
+    """Exit code 2, without a traceback."""
     ended = command("export", *arguments)
 
     assert ended.code == 2

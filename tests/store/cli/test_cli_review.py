@@ -1,4 +1,4 @@
-"""`retry` by filter and `review`: how many, what it costs, and nothing without a yes."""
+"""`retry` by filter, and `review`: numbers, costs and confirmations."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from tests.store.conftest import Command
 from tests.store.life import NOW, brought_to, failed, make, one
 from tests.support.jobs import sung
 from voicequeue import Code, State
+from voicequeue.client import bulk_operations
+from voicequeue.domain import transitions
 from voicequeue.storage.job_store import Store
 
 
 @pytest.fixture
 def broken(store: Store) -> dict[Code, str]:
-    """A batch with a job that took too long and one that upstream failed; their ids."""
+    """Return a batch with a job past its deadline and one that upstream failed; their ids."""
     ids = {}
     for code in (Code.DEADLINE, Code.UPSTREAM_FAILED):
         pending = brought_to(store, State.PENDING, sung(batch="b", key=code.value))
@@ -22,61 +24,93 @@ def broken(store: Store) -> dict[Code, str]:
 
 
 def test_a_dry_run_says_how_many_and_what_it_costs(command: Command, store: Store, broken: dict[Code, str]) -> None:
-    """What may still come is asked about free, its song is to be paid; the other pays for both. Nothing changes."""
-    told = command("retry", "--batch", "b", "--dry-run", "--json").json()
+    """A late order is polled for free and its song is paid for; the other pays for both. Nothing changes."""
+    output = command("retry", "--batch", "b", "--dry-run", "--json").json()
 
-    assert told == {"found": 2, "retried": 0, "credits": 34}
+    assert output == {"found": 2, "retried": 0, "credits": 34}
     assert {one(store, job_id).state for job_id in broken.values()} == {State.FAILED}
 
 
 def test_without_a_yes_nothing_is_retried(command: Command, store: Store, broken: dict[Code, str]) -> None:
-    """The question tells how many jobs and credits; no answer is no."""
-    asked = command("retry", "--batch", "b", stdin=b"n\n")
+    """The question has the number of jobs and credits; no answer is no."""
+    ended = command("retry", "--batch", "b", stdin=b"n\n")
 
-    assert asked.code == 1
-    assert "retry 2 jobs, for up to 34 credits, 4 of them for what was paid before?" in asked.err
+    assert ended.code == 1
+    assert "retry 2 jobs, for up to 34 credits, 4 of them for stages that were paid for before?" in ended.err
     assert {one(store, job_id).state for job_id in broken.values()} == {State.FAILED}
 
 
-def test_a_filter_takes_only_what_it_names(command: Command, store: Store, broken: dict[Code, str]) -> None:
-    """By code: the late one is asked about again, the other stays failed."""
-    told = command("retry", "--batch", "b", "--code", "deadline", "--yes", "--json").json()
+def test_a_filter_selects_by_code(command: Command, store: Store, broken: dict[Code, str]) -> None:
+    """The late job is polled again, the other stays failed."""
+    output = command("retry", "--batch", "b", "--code", "deadline", "--yes", "--json").json()
 
-    assert told == {"found": 1, "retried": 1, "credits": 15}
+    assert output == {"found": 1, "retried": 1, "credits": 15}
     assert one(store, broken[Code.DEADLINE]).state is State.PENDING
     assert one(store, broken[Code.UPSTREAM_FAILED]).state is State.FAILED
 
 
-def test_ordering_anew_says_what_it_costs_and_asks(command: Command, store: Store, broken: dict[Code, str]) -> None:
-    """`--resubmit` pays again where asking would be free: nothing happens without a yes."""
+def test_resubmitting_a_late_order_asks_first(command: Command, store: Store, broken: dict[Code, str]) -> None:
+    """`--resubmit` pays where polling is free: nothing happens without a yes."""
     late = broken[Code.DEADLINE]
 
-    asked = command("retry", late, "--resubmit", stdin=b"n\n")
-    assert asked.code == 1
-    assert "for up to 19 credits, 4 of them for what was paid before?" in asked.err
+    ended = command("retry", late, "--resubmit", stdin=b"n\n")
+    assert ended.code == 1
+    assert "for up to 19 credits, 4 of them for stages that were paid for before?" in ended.err
     assert one(store, late).state is State.FAILED
 
     assert command("retry", late, "--resubmit", "--yes", "--json").json()["state"] == "queued"
 
 
-def test_one_job_is_retried_without_a_question_where_nothing_is_paid_twice(
+def test_one_job_is_retried_without_a_question_if_nothing_is_paid_twice(
     command: Command, broken: dict[Code, str]
 ) -> None:
-    """Asking again is free. What upstream failed was paid, and may be paid again when upstream says so once more."""
+    """Polling is free. What upstream failed was paid for, and may be paid for again."""
     assert command("retry", broken[Code.DEADLINE], "--json").json()["state"] == "pending"
     assert command("retry", broken[Code.UPSTREAM_FAILED]).code == 1
     assert command("retry", broken[Code.UPSTREAM_FAILED], "-y", "--json").json()["state"] == "pending"
 
 
-def test_ordering_anew_what_upstream_failed_asks_nothing(command: Command, broken: dict[Code, str]) -> None:
-    """`--resubmit` puts it in the line at once."""
+def test_resubmitting_a_failed_order_with_yes_queues_it(command: Command, broken: dict[Code, str]) -> None:
+    """`--resubmit` puts it into the backlog at once."""
     failed_job = broken[Code.UPSTREAM_FAILED]
 
     assert command("retry", failed_job, "--resubmit", "-y", "--json").json()["state"] == "queued"
 
 
+@pytest.mark.parametrize("action", ["retry", "cancel"])
+def test_jobs_beyond_one_plan_are_reported(
+    command: Command, store: Store, broken: dict[Code, str], monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """Exit code 1, so that scripts run the command again until it exits with 0."""
+    monkeypatch.setattr(bulk_operations, "MOST", 1)
+    for key in "cd":
+        brought_to(store, State.QUEUED, sung(batch="b", key=key))
+
+    runs = [command(action, "--batch", "b", "--yes", "--json") for _ in range(2)]
+
+    assert [run.code for run in runs] == [1, 0]
+    assert [run.json()["found"] for run in runs] == [1, 1]
+    assert "more than 1 jobs match; run the command again" in runs[0].err
+
+
+def test_a_job_that_changes_during_the_question_is_not_retried(
+    command: Command, store: Store, broken: dict[Code, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The price in the question may no longer hold: exit code 1."""
+    job_id = broken[Code.UPSTREAM_FAILED]
+
+    def retry_elsewhere(*_: object, **__: object) -> None:
+        job = one(store, job_id)
+        store.apply([transitions.retry(job, NOW)], NOW)
+
+    monkeypatch.setattr("typer.confirm", retry_elsewhere)
+    ended = command("retry", job_id)
+
+    assert (ended.code, "has changed since you were asked" in ended.err) == (1, True)
+
+
 def test_review_lists_what_is_at_stake(command: Command, store: Store) -> None:
-    """Which job, which stage, since when, and why."""
+    """Job, stage, since when, and why."""
     unsure = brought_to(store, State.UNSURE, sung(batch="b"))
 
     shown = command("review").out
@@ -87,43 +121,43 @@ def test_review_lists_what_is_at_stake(command: Command, store: Store) -> None:
     assert (listed["id"], listed["reason"]) == (unsure.id, "no answer")
 
 
-def test_review_shows_what_upstream_answered(command: Command, store: Store) -> None:
-    """Where it could not be read: a person may find the task in it. The job shows it, too."""
+def test_review_shows_an_unreadable_response(command: Command, store: Store) -> None:
+    """An operator may find the task in it. The job shows it too."""
     answer = '{"order": "[bold]seven[/]"}'
     charging = brought_to(store, State.CHARGING, sung())
     unsure = make(store, charging, State.UNSURE, reason="HTTP 200: success", fields={"answer": answer})
 
-    assert f"{unsure.id} was answered: {answer}" in command("review").out
+    assert f"{unsure.id} got this response: {answer}" in command("review").out
     assert answer in command("job", unsure.id).out
     [listed] = command("review", "--json").json()
     assert listed["answer"] == answer
     assert command("job", unsure.id, "--json").json()["answer"] == answer
 
 
-def test_review_shows_what_the_account_tells(command: Command, store: Store) -> None:
-    """Credits before and after the charge, and what left meanwhile that no record knows of."""
+def test_review_shows_the_balance(command: Command, store: Store) -> None:
+    """Before and after the charge, with the difference that no record explains."""
     store.controls.note_balance(1_000, spent_before=0, asked=NOW - 60, now=NOW - 59)
     unsure = brought_to(store, State.UNSURE, sung())
-    [known] = command("review", "--json").json()
-    assert (known["credits_before"], known["credits_unexplained"], known["at_stake"]) == (None, None, 4)
+    [review] = command("review", "--json").json()
+    assert (review["credits_before"], review["credits_unexplained"], review["at_stake"]) == (None, None, 4)
 
     store.controls.note_balance(996, spent_before=0, asked=NOW + 60, now=NOW + 61)
 
     shown = command("review").out
     assert unsure.id in shown
     assert "1,000 → 996, 4 unexplained" in shown
-    [known] = command("review", "--json").json()
-    assert (known["credits_before"], known["credits_after"], known["credits_unexplained"]) == (1_000, 996, 4)
+    [review] = command("review", "--json").json()
+    assert (review["credits_before"], review["credits_after"], review["credits_unexplained"]) == (1_000, 996, 4)
 
 
 def test_resubmitting_asks_first(command: Command, store: Store) -> None:
     """It may be charged twice: without a yes the job stays unsure."""
     unsure = brought_to(store, State.UNSURE, sung())
 
-    asked = command("review", unsure.id, "--resubmit", stdin=b"n\n")
+    ended = command("review", unsure.id, "--resubmit", stdin=b"n\n")
 
-    assert asked.code == 1
-    assert "If it was charged, 4 credits more" in asked.err
+    assert ended.code == 1
+    assert "If it was charged, it costs 4 credits more" in ended.err
     assert one(store, unsure.id).state is State.UNSURE
 
 
@@ -137,6 +171,6 @@ def test_resubmitting_asks_first(command: Command, store: Store) -> None:
         ("retry", "x", "--batch", "b"),
     ],
 )
-def test_what_is_not_clear_is_refused(command: Command, arguments: tuple[str, ...]) -> None:
+def test_ambiguous_options_are_rejected(command: Command, arguments: tuple[str, ...]) -> None:
     """A decision about money is never guessed."""
     assert command(*arguments).code == 2

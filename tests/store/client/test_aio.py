@@ -1,9 +1,8 @@
-"""The queue for event loops: the same surface, and nothing that blocks the loop."""
+"""The client for event loops: same results, and the loop is never blocked."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -21,31 +20,14 @@ from voicequeue import (
     State,
     StoreUnreachable,
     UnknownJob,
-    VoiceQueue,
 )
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.storage.job_store import Store
 from workers.local.ports import free_port
 
 
-def public(kind: type) -> dict[str, Callable[..., Any]]:
-    """The methods that callers use, by name."""
-    return {name: method for name, method in inspect.getmembers(kind, callable) if not name.startswith("_")}
-
-
-def test_it_has_the_same_surface() -> None:
-    """Every method, with the same arguments; a line of words for each."""
-    blocking, awaited = public(VoiceQueue), public(AsyncVoiceQueue)
-
-    assert set(awaited) == set(blocking)
-    for name, method in awaited.items():
-        assert list(inspect.signature(method).parameters) == list(inspect.signature(blocking[name]).parameters), name
-        assert inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method), name
-        assert method.__doc__
-
-
 def run(url: str, prefix: str, use: Callable[[AsyncVoiceQueue], Coroutine[Any, Any, None]]) -> None:
-    """Use a queue on an event loop."""
+    """Use a client on an event loop."""
 
     async def main() -> None:
         async with AsyncVoiceQueue(url, prefix=prefix) as queue:
@@ -54,8 +36,8 @@ def run(url: str, prefix: str, use: Callable[[AsyncVoiceQueue], Coroutine[Any, A
     asyncio.run(main())
 
 
-def test_jobs_go_in_and_are_asked_about(valkey_url: str, prefix: str) -> None:
-    """One by one, many at once, from either kind of iterable."""
+def test_jobs_are_enqueued_and_read(valkey_url: str, prefix: str) -> None:
+    """One by one, many at once, and from either kind of iterable."""
 
     async def more() -> AsyncIterator[VoiceJob]:
         for number in range(1_200):
@@ -66,12 +48,12 @@ def test_jobs_go_in_and_are_asked_about(valkey_url: str, prefix: str) -> None:
         assert await queue.get(job.id) == job
         assert (await queue.enqueue_many(numbered(600, batch="b"))).new == 600
         assert (await queue.enqueue_many(more())).new == 1_200
-        assert [each.spec.batch async for each in queue.jobs(batch="c")] == ["c"] * 1_200
+        assert [job.spec.batch async for job in queue.jobs(batch="c")] == ["c"] * 1_200
         assert [batch.name for batch in await queue.batches()] == ["c", "b"]
         assert (await queue.status()).states[State.QUEUED] == 1_801
         assert (await queue.cancel(job.id)).state is State.CANCELLED
         assert (await queue.archive_counts()).pending == await queue.archive_missing() == 0
-        assert [each async for each in queue.archive()] == []
+        assert [entry async for entry in queue.archive()] == []
         assert await queue.archive_again([job.id]) == 0
         assert len(await queue.timeline(job.id)) == 2
         with pytest.raises(UnknownJob):
@@ -80,8 +62,8 @@ def test_jobs_go_in_and_are_asked_about(valkey_url: str, prefix: str) -> None:
     run(valkey_url, prefix, use)
 
 
-def test_jobs_are_placed_found_and_changed_by_plan(valkey_url: str, prefix: str) -> None:
-    """What the gateway is made of, for gateways of one's own."""
+def test_jobs_are_searched_and_changed_by_plan(valkey_url: str, prefix: str) -> None:
+    """The methods that a gateway needs."""
 
     async def use(queue: AsyncVoiceQueue) -> None:
         assert (await queue.place(voice(batch="b", key="k"))).position == 1
@@ -98,25 +80,25 @@ def test_jobs_are_placed_found_and_changed_by_plan(valkey_url: str, prefix: str)
     run(valkey_url, prefix, use)
 
 
-def test_what_cannot_be_taken_is_told_by_its_place_among_all(valkey_url: str, prefix: str) -> None:
-    """Also beyond the first chunk, on the loop's own thread."""
-    given: list[Any] = [*numbered(700), {"audio_url": "no"}, voice(key="last"), {"song": {}}]
-    told: list[Rejection] = []
+def test_a_rejection_has_its_index_in_the_whole_input(valkey_url: str, prefix: str) -> None:
+    """Also beyond the first chunk; `on_reject` is called on the loop's thread."""
+    items: list[Any] = [*numbered(700), {"audio_url": "no"}, voice(key="last"), {"song": {}}]
+    rejections: list[Rejection] = []
 
     async def use(queue: AsyncVoiceQueue) -> None:
-        receipt = await queue.enqueue_many(given, on_reject=told.append)
+        receipt = await queue.enqueue_many(items, on_reject=rejections.append)
         assert (receipt.rejected, receipt.rejections) == (2, [])
-        assert len((await queue.enqueue_many(given)).rejections) == 2
+        assert len((await queue.enqueue_many(items)).rejections) == 2
         with pytest.raises(KeyConflict):
             await queue.enqueue(voice(key="last", name="another"))
 
     run(valkey_url, prefix, use)
 
-    assert [rejection.index for rejection in told] == [700, 702]
+    assert [rejection.index for rejection in rejections] == [700, 702]
 
 
-def test_many_wait_at_once_and_each_is_told(valkey_url: str, prefix: str, store: Store) -> None:
-    """More than there are threads, while the loop goes on."""
+def test_many_wait_at_once_and_all_return(valkey_url: str, prefix: str, store: Store) -> None:
+    """More waits than threads, without blocking the loop."""
     jobs = [brought_to(store, State.PENDING, voice(key=f"k{number}")) for number in range(40)]
 
     async def use(queue: AsyncVoiceQueue) -> None:
@@ -125,14 +107,14 @@ def test_many_wait_at_once_and_each_is_told(valkey_url: str, prefix: str, store:
         for job in jobs:
             await asyncio.to_thread(make, store, one(store, job.id), State.SUCCEEDED, NOW)
         began = time.monotonic()
-        assert [(await each).state for each in waiting] == [State.SUCCEEDED] * 40
+        assert [(await task).state for task in waiting] == [State.SUCCEEDED] * 40
         assert time.monotonic() - began < 4  # less than a look that no event has brought
 
     run(valkey_url, prefix, use)
 
 
-def test_waiting_ends_in_time(valkey_url: str, prefix: str, store: Store) -> None:
-    """With the job's name."""
+def test_wait_times_out(valkey_url: str, prefix: str, store: Store) -> None:
+    """The error names the job."""
     job = brought_to(store, State.PENDING)
 
     async def use(queue: AsyncVoiceQueue) -> None:
@@ -142,8 +124,8 @@ def test_waiting_ends_in_time(valkey_url: str, prefix: str, store: Store) -> Non
     run(valkey_url, prefix, use)
 
 
-def test_every_move_can_be_watched(valkey_url: str, prefix: str, store: Store) -> None:
-    """Of one batch, from an event on."""
+def test_every_transition_can_be_watched(valkey_url: str, prefix: str, store: Store) -> None:
+    """Of one batch, after a given event."""
 
     async def use(queue: AsyncVoiceQueue) -> None:
         after = await queue.last_event()
@@ -151,21 +133,21 @@ def test_every_move_can_be_watched(valkey_url: str, prefix: str, store: Store) -
         job = await queue.enqueue(voice(batch="b", key="b"))
         await queue.cancel(job.id)
         events = queue.watch(batch="b", after=after)
-        told = [await anext(events), await anext(events)]
-        assert [(event.job_id, event.state) for event in told] == [("", State.QUEUED), (job.id, State.CANCELLED)]
+        received = [await anext(events), await anext(events)]
+        assert [(event.job_id, event.state) for event in received] == [("", State.QUEUED), (job.id, State.CANCELLED)]
 
     run(valkey_url, prefix, use)
 
 
-def test_callbacks_are_seen_and_sent_again(valkey_url: str, prefix: str, store: Store) -> None:
-    """Those that are pending, and those that were given up."""
+def test_callbacks_are_listed_and_redelivered(valkey_url: str, prefix: str, store: Store) -> None:
+    """Pending callbacks, and those that were given up."""
     job = brought_to(store, State.FAILED, voice(callback_url="https://hooks.example/"))
 
     async def use(queue: AsyncVoiceQueue) -> None:
-        [pending] = [each async for each in queue.callbacks()]
+        [pending] = [callback async for callback in queue.callbacks()]
         assert pending == await queue.callback(pending.id)
         store.callbacks.give_up(pending.id, NOW, "HTTP 410", tried=True)
-        assert [each.id async for each in queue.callbacks(undelivered=True)] == [job.callback_id]
+        assert [callback.id async for callback in queue.callbacks(undelivered=True)] == [job.callback_id]
         assert (await queue.callback_counts()).undelivered == 1
         assert await queue.redeliver([pending.id, "gone"]) == 1
         await queue.call_back_batch("b", "https://hooks.example/")
@@ -175,8 +157,8 @@ def test_callbacks_are_seen_and_sent_again(valkey_url: str, prefix: str, store: 
     run(valkey_url, prefix, use)
 
 
-def test_a_redis_that_is_away_is_told_and_blocks_nobody() -> None:
-    """The loop goes on meanwhile."""
+def test_an_unreachable_redis_raises_without_blocking_the_loop() -> None:
+    """The loop keeps running during the call."""
 
     async def main() -> None:
         async with AsyncVoiceQueue(f"redis://127.0.0.1:{free_port()}/0") as queue:

@@ -1,4 +1,4 @@
-"""The producer's queue: jobs in, and what became of them, with Redis alone."""
+"""The client with Redis alone: enqueueing, reading, waiting, listing."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SETTLED = [State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE]
 # ── enqueue ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_is_put_into_the_line_and_given_back(queue: VoiceQueue) -> None:
-    """As it stands in Redis, with the time that it came."""
+def test_a_job_is_enqueued_and_returned(queue: VoiceQueue) -> None:
+    """The returned job equals the stored one."""
     before = time.time()
 
     job = queue.enqueue(sung(batch="b", name="Ana"))
@@ -47,14 +47,14 @@ def test_a_job_is_put_into_the_line_and_given_back(queue: VoiceQueue) -> None:
 
 
 def test_a_job_may_be_given_as_its_fields(queue: VoiceQueue) -> None:
-    """As JSON has them; it is the same job."""
+    """A mapping, as decoded from JSON, becomes the same job."""
     job = queue.enqueue({"audio_url": URL, "song": {"prompt": LYRICS, "title": "A song"}, "key": "k"})
 
     assert job.spec == sung(key="k")
 
 
-def test_a_wrong_job_is_refused_and_leaves_no_trace(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
-    """Every field that is wrong is named."""
+def test_an_invalid_job_is_rejected_and_leaves_no_trace(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
+    """The error names every field that is wrong."""
     with pytest.raises(InvalidJob, match=r"audio_url.*priority"):
         queue.enqueue({"audio_url": "nowhere", "priority": "urgent"})
 
@@ -62,12 +62,12 @@ def test_a_wrong_job_is_refused_and_leaves_no_trace(queue: VoiceQueue, redis: Re
 
 
 def test_without_a_key_each_call_is_a_new_job(queue: VoiceQueue) -> None:
-    """Nothing is taken for the same that nobody called the same."""
+    """Equal content alone does not make two jobs the same."""
     assert queue.enqueue(voice()).id != queue.enqueue(voice()).id
 
 
 def test_the_same_key_with_the_same_content_is_the_same_job(queue: VoiceQueue, store: Store) -> None:
-    """Whoever asks again gets the job as it stands by now, its song perhaps made already."""
+    """A repeated call returns the job as it is by then, perhaps finished."""
     job = queue.enqueue(sung(key="order-7"))
     make(store, job, State.CANCELLED)
 
@@ -78,7 +78,7 @@ def test_the_same_key_with_the_same_content_is_the_same_job(queue: VoiceQueue, s
 
 
 def test_the_same_key_with_other_content_is_an_error(queue: VoiceQueue) -> None:
-    """It names the job that has the key, and that job stays as it is."""
+    """The error names the job that has the key; that job is unchanged."""
     job = queue.enqueue(sung(key="order-7"))
 
     with pytest.raises(KeyConflict) as caught:
@@ -91,8 +91,8 @@ def test_the_same_key_with_other_content_is_an_error(queue: VoiceQueue) -> None:
 # ── enqueue_many ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_receipt_counts_what_became_of_many_jobs(queue: VoiceQueue) -> None:
-    """New, known, rejected, and what the new ones will cost."""
+def test_the_summary_counts_new_known_and_rejected_jobs(queue: VoiceQueue) -> None:
+    """And the price of the new ones."""
     queue.enqueue_many(numbered(2))
 
     receipt = queue.enqueue_many([*numbered(3), sung(), {"audio_url": "nowhere"}, voice(key="key-0", name="other")])
@@ -101,8 +101,8 @@ def test_a_receipt_counts_what_became_of_many_jobs(queue: VoiceQueue) -> None:
     assert receipt.credits == 4 + 19
 
 
-def test_a_rejection_names_its_place_and_the_reason(queue: VoiceQueue) -> None:
-    """Over all chunks, counted from 0; the others are taken."""
+def test_a_rejection_has_its_index_and_the_reason(queue: VoiceQueue) -> None:
+    """Indexes count over all chunks, from 0; the other jobs are enqueued."""
     jobs: list[VoiceJob | dict[str, Any]] = [*numbered(CHUNK * 2)]
     jobs[3] = {"audio_url": "nowhere"}
     jobs[CHUNK + 7] = voice(key="key-5", name="another")
@@ -110,23 +110,23 @@ def test_a_rejection_names_its_place_and_the_reason(queue: VoiceQueue) -> None:
 
     receipt = queue.enqueue_many(jobs)
 
-    found = {rejection.index: type(rejection.error) for rejection in receipt.rejections}
-    assert found == {3: InvalidJob, CHUNK + 7: KeyConflict, CHUNK * 2 - 1: InvalidJob}
+    errors = {rejection.index: type(rejection.error) for rejection in receipt.rejections}
+    assert errors == {3: InvalidJob, CHUNK + 7: KeyConflict, CHUNK * 2 - 1: InvalidJob}
     assert (receipt.new, receipt.rejected) == (CHUNK * 2 - 3, 3)
 
 
-def test_rejections_can_be_taken_as_they_come(queue: VoiceQueue) -> None:
-    """Then the receipt keeps none of them: there may be a million."""
-    taken: list[Rejection] = []
+def test_rejections_can_be_received_as_they_occur(queue: VoiceQueue) -> None:
+    """The summary then keeps none of them."""
+    rejections: list[Rejection] = []
 
-    receipt = queue.enqueue_many([{}, voice(), {}], on_reject=taken.append)
+    receipt = queue.enqueue_many([{}, voice(), {}], on_reject=rejections.append)
 
-    assert [rejection.index for rejection in taken] == [0, 2]
+    assert [rejection.index for rejection in rejections] == [0, 2]
     assert (receipt.rejected, receipt.rejections) == (2, [])
 
 
-def test_jobs_are_taken_from_a_generator_as_they_are_written(queue: VoiceQueue) -> None:
-    """A chunk at a time, with one on its way; those written before are held by nobody, so memory stays flat."""
+def test_a_generator_is_read_as_its_jobs_are_written(queue: VoiceQueue) -> None:
+    """One chunk ahead at most; written jobs are released, so memory stays flat."""
     alive: list[weakref.ref[VoiceJob]] = []
 
     def telling() -> Iterator[VoiceJob]:
@@ -142,8 +142,8 @@ def test_jobs_are_taken_from_a_generator_as_they_are_written(queue: VoiceQueue) 
     assert sum(ref() is not None for ref in alive[: CHUNK * 3]) == 0
 
 
-def test_a_generator_that_breaks_loses_nothing_of_what_it_gave(queue: VoiceQueue) -> None:
-    """What was written stays written; with keys, the whole can be given again."""
+def test_a_generator_that_raises_loses_no_job_that_it_yielded(queue: VoiceQueue) -> None:
+    """Its jobs stay enqueued; if they have keys, all can be enqueued again."""
 
     def breaking() -> Iterator[VoiceJob]:
         yield from numbered(CHUNK + 1)
@@ -156,8 +156,8 @@ def test_a_generator_that_breaks_loses_nothing_of_what_it_gave(queue: VoiceQueue
     assert (again.new, again.known) == (1, CHUNK)
 
 
-def test_many_jobs_stand_in_the_line_in_their_order(queue: VoiceQueue) -> None:
-    """Over all chunks, though each is written in one moment."""
+def test_many_jobs_keep_their_order_in_the_backlog(queue: VoiceQueue) -> None:
+    """Across chunks, and within a chunk that is written at one time."""
     queue.enqueue_many(numbered(CHUNK * 3, batch="b"))
 
     assert [job.spec.key for job in queue.jobs(batch="b")] == [f"key-{n}" for n in range(CHUNK * 3)]
@@ -165,13 +165,13 @@ def test_many_jobs_stand_in_the_line_in_their_order(queue: VoiceQueue) -> None:
 
 
 def test_no_jobs_are_no_error(queue: VoiceQueue) -> None:
-    """The receipt is empty."""
+    """The summary is empty."""
     receipt = queue.enqueue_many([])
 
     assert (receipt.new, receipt.known, receipt.rejected, receipt.credits) == (0, 0, 0, 0)
 
 
-def test_a_persona_goes_to_its_song_at_once(queue: VoiceQueue, store: Store) -> None:
+def test_a_job_with_a_persona_starts_with_the_song(queue: VoiceQueue, store: Store) -> None:
     """It costs a song and no voice."""
     receipt = queue.enqueue_many([VoiceJob(persona_id="p", song=SONG)])
 
@@ -182,8 +182,8 @@ def test_a_persona_goes_to_its_song_at_once(queue: VoiceQueue, store: Store) -> 
 # ── get, wait ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_that_nobody_knows_is_an_error(queue: VoiceQueue) -> None:
-    """Whatever is asked about it; the error carries the id."""
+def test_an_unknown_job_is_an_error(queue: VoiceQueue) -> None:
+    """For every method; the error has the id."""
     asks: list[Callable[[str], object]] = [queue.get, queue.timeline, queue.cancel, queue.retry, queue.wait]
     for ask in asks:
         with pytest.raises(UnknownJob) as caught:
@@ -192,15 +192,15 @@ def test_a_job_that_nobody_knows_is_an_error(queue: VoiceQueue) -> None:
 
 
 @pytest.mark.parametrize("state", SETTLED)
-def test_waiting_for_a_settled_job_gives_it_at_once(queue: VoiceQueue, store: Store, state: State) -> None:
-    """Final, or waiting for a person."""
+def test_waiting_for_a_settled_job_returns_at_once(queue: VoiceQueue, store: Store, state: State) -> None:
+    """Final, or unsure."""
     job = brought_to(store, state)
 
     assert queue.wait(job.id, timeout=0) == job
 
 
 def test_waiting_ends_when_the_job_settles(queue: VoiceQueue, store: Store, redis: Redis) -> None:
-    """By the event of it, not by looking now and then; events of other jobs do not end it."""
+    """By its event, without polling; events of other jobs do not end it."""
     job, other = brought_to(store, State.PENDING), brought_to(store, State.PENDING)
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(queue.wait, job.id, timeout=30)
@@ -218,8 +218,8 @@ def _somebody_waits(redis: Redis) -> bool:
     return any(client["cmd"] == "xread" and "b" in client["flags"] for client in redis.client_list())
 
 
-def test_waiting_goes_on_while_the_job_moves(queue: VoiceQueue, store: Store, redis: Redis) -> None:
-    """Through both stages, to the end."""
+def test_waiting_continues_while_the_job_is_in_progress(queue: VoiceQueue, store: Store, redis: Redis) -> None:
+    """Through both stages."""
     job = queue.enqueue(sung())
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(queue.wait, job.id, timeout=30)
@@ -237,7 +237,7 @@ def test_waiting_goes_on_while_the_job_moves(queue: VoiceQueue, store: Store, re
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
 def test_waiting_too_long_is_a_timeout(queue: VoiceQueue, timeout: float) -> None:
-    """After the time that was given, and not after a whole look."""
+    """After the given time, which may be shorter than one blocking read."""
     job = queue.enqueue(voice())
     began = time.monotonic()
 
@@ -251,7 +251,7 @@ def test_waiting_too_long_is_a_timeout(queue: VoiceQueue, timeout: float) -> Non
 
 
 def test_jobs_are_listed_by_batch_by_state_and_by_both(queue: VoiceQueue, store: Store) -> None:
-    """A batch in the order it came; a state by name or by its value."""
+    """A batch in the order of enqueueing; a state by member or by value."""
     first, second = queue.enqueue(voice(batch="b")), queue.enqueue(voice(batch="b"))
     alone = queue.enqueue(voice())
     make(store, first, State.CANCELLED)
@@ -262,8 +262,8 @@ def test_jobs_are_listed_by_batch_by_state_and_by_both(queue: VoiceQueue, store:
     assert {job.id for job in queue.jobs()} == {first.id, second.id, alone.id}
 
 
-def test_a_wrong_question_is_refused_at_once(queue: VoiceQueue) -> None:
-    """Not when the first job is read, which may be far from the mistake."""
+def test_an_invalid_filter_raises_at_once(queue: VoiceQueue) -> None:
+    """When the method is called, not when the first job is read."""
     with pytest.raises(UnknownBatch, match="nosuchbatch"):
         queue.jobs(batch="nosuchbatch")
     with pytest.raises(ValueError, match="nosuchstate"):
@@ -271,7 +271,7 @@ def test_a_wrong_question_is_refused_at_once(queue: VoiceQueue) -> None:
 
 
 def test_jobs_can_be_changed_while_they_are_listed(queue: VoiceQueue) -> None:
-    """Cancelling each one of a long list leaves none out."""
+    """Cancelling every job of a long list misses none."""
     queue.enqueue_many(numbered(CHUNK * 2 + 10))
 
     for job in queue.jobs(state="queued"):
@@ -280,8 +280,8 @@ def test_jobs_can_be_changed_while_they_are_listed(queue: VoiceQueue) -> None:
     assert queue.status().states[State.QUEUED] == 0
 
 
-def test_a_batch_tells_its_jobs_by_state_and_what_they_spent(queue: VoiceQueue, store: Store) -> None:
-    """It is settled when each job is final or waits for a person."""
+def test_a_batch_counts_its_jobs_by_state_and_its_credits(queue: VoiceQueue, store: Store) -> None:
+    """It is settled when every job is final or unsure."""
     succeeded = brought_to(store, State.SUCCEEDED, voice(batch="b"))
     queued = queue.enqueue(voice(batch="b"))
 
@@ -296,14 +296,14 @@ def test_a_batch_tells_its_jobs_by_state_and_what_they_spent(queue: VoiceQueue, 
 
 @pytest.mark.parametrize("state", REACHABLE)
 def test_a_batch_is_settled_in_a_settled_state_only(queue: VoiceQueue, store: Store, state: State) -> None:
-    """Whatever else its jobs do, somebody has to wait for them."""
+    """One unsettled job is enough to keep it unsettled."""
     brought_to(store, state, voice(batch="b"))
 
     assert queue.batch("b").is_settled is (state in SETTLED)
 
 
 def test_batches_are_listed_the_newest_first(queue: VoiceQueue) -> None:
-    """One that nobody used is an error."""
+    """An unknown batch is an error."""
     for name in ("spring", "summer"):
         queue.enqueue(voice(batch=name))
 
@@ -314,8 +314,8 @@ def test_batches_are_listed_the_newest_first(queue: VoiceQueue) -> None:
         assert caught.value.name == "winter"
 
 
-def test_the_status_tells_the_whole_queue_or_one_batch(queue: VoiceQueue, store: Store) -> None:
-    """States, slots, credits, the gate and the workers that are alive."""
+def test_the_status_covers_the_whole_queue_or_one_batch(queue: VoiceQueue, store: Store) -> None:
+    """States, slots, credits, the gate and the live workers."""
     brought_to(store, State.PENDING, voice(batch="b"))
     brought_to(store, State.UNSURE, voice())
     store.controls.close("paused", "by Ana", time.time())

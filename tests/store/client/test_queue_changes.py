@@ -1,4 +1,4 @@
-"""Cancelling and retrying: what a person may ask of a job, and what it costs."""
+"""Cancelling and retrying: what is allowed, and what it costs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from voicequeue.storage.job_store import Store
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.ADMITTED, State.PENDING])
 def test_a_job_can_be_cancelled_before_it_settles(queue: VoiceQueue, store: Store, state: State) -> None:
-    """Its slot is free at once, and it is settled; what was spent stays told."""
+    """Its slot is released at once; its credits stay counted."""
     job = brought_to(store, state)
 
     cancelled = queue.cancel(job.id)
@@ -44,7 +44,7 @@ def test_a_job_can_be_cancelled_before_it_settles(queue: VoiceQueue, store: Stor
 def test_a_job_that_cannot_be_cancelled_says_why(
     queue: VoiceQueue, store: Store, redis: Redis, prefix: str, state: State, why: str
 ) -> None:
-    """And stays as it is."""
+    """And is unchanged."""
     job = brought_to(store, state)
     before = dump(redis, prefix)
 
@@ -54,46 +54,48 @@ def test_a_job_that_cannot_be_cancelled_says_why(
     assert dump(redis, prefix) == before
 
 
-@pytest.mark.parametrize("wanted", [Filter(batch="spring"), Filter()])
-def test_a_plan_cancels_whoever_waits_before_the_one_that_makes_the_voice(
-    queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, wanted: Filter
+@pytest.mark.parametrize("job_filter", [Filter(batch="spring"), Filter()])
+def test_a_plan_cancels_waiting_jobs_before_the_one_that_creates_the_voice(
+    queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, job_filter: Filter
 ) -> None:
-    """Or the next would be given the voice to make, and no longer be as the plan knows it; also across its pages."""
+    """Otherwise a waiting job would become the voice's creator and differ from the plan; also across pages."""
     monkeypatch.setattr(bulk_operations, "CHUNK", 1)
     queue.enqueue({"audio_url": "https://a.example/b.wav", "songs": [SONG] * 4, "batch": "spring"})
 
-    done = queue.carry_out("cancel", queue.plan("cancel", wanted).token)
+    done = queue.carry_out("cancel", queue.plan("cancel", job_filter).token)
 
     assert (done.found, done.changed) == (4, 4)
     assert queue.status().states[State.CANCELLED] == 4
 
 
 def test_all_jobs_of_a_voice_are_cancelled_together(queue: VoiceQueue) -> None:
-    """In the order in which they came, over more than one page."""
+    """In the order of enqueueing, across pages."""
     orders = [{"audio_url": f"https://a.example/{n}.wav", "songs": [SONG] * 100, "batch": "b"} for n in range(6)]
     queue.enqueue_many(orders)
 
-    assert all(queue.cancel_as_read(queue.jobs(batch="b")))
+    cancelled = queue.carry_out("cancel", queue.plan("cancel", Filter(batch="b")).token)
+
+    assert (cancelled.found, cancelled.changed) == (600, 600)
 
 
-def test_of_two_that_cancel_at_once_one_does(queue: VoiceQueue) -> None:
-    """The other is told that it is cancelled already; nothing is done twice."""
+def test_of_two_concurrent_cancels_one_succeeds(queue: VoiceQueue) -> None:
+    """The other raises an error; nothing is done twice."""
     for job in [queue.enqueue(voice()) for _ in range(20)]:
-        told: list[object] = []
-        threads = [threading.Thread(target=_cancelling, args=(queue, job, told)) for _ in range(2)]
+        outcomes: list[object] = []
+        threads = [threading.Thread(target=_cancelling, args=(queue, job, outcomes)) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(map(str, told)) == ["cancelled", "refused"]
+        assert sorted(map(str, outcomes)) == ["cancelled", "refused"]
         assert len(queue.timeline(job.id)) == 2
 
 
-def _cancelling(queue: VoiceQueue, job: Job, told: list[object]) -> None:
+def _cancelling(queue: VoiceQueue, job: Job, outcomes: list[object]) -> None:
     try:
-        told.append(queue.cancel(job.id).state)
+        outcomes.append(queue.cancel(job.id).state)
     except NotAllowed:
-        told.append("refused")
+        outcomes.append("refused")
 
 
 # ── retry ─────────────────────────────────────────────────────────────────────────────────────────
@@ -101,7 +103,7 @@ def _cancelling(queue: VoiceQueue, job: Job, told: list[object]) -> None:
 
 @pytest.mark.parametrize("code", [Code.REFUSED, Code.MODERATED, Code.EXPIRED])
 def test_a_failed_job_goes_back_to_the_stage_that_failed(queue: VoiceQueue, store: Store, code: Code) -> None:
-    """Its failure is taken away; it is charged for that stage."""
+    """Its failure is cleared, and the stage is charged."""
     job = failed(store, brought_to(store, State.CHARGING), code)
 
     again = queue.retry(job.id)
@@ -110,37 +112,37 @@ def test_a_failed_job_goes_back_to_the_stage_that_failed(queue: VoiceQueue, stor
     assert queue.timeline(job.id)[-1].reason == "retry"
 
 
-def test_what_upstream_failed_is_asked_about_first_and_at_once_ordered_anew_if_wanted(
-    queue: VoiceQueue, store: Store
-) -> None:
-    """Upstream may have made it after all; `resubmit` pays in any case."""
-    asked, anew = (failed(store, brought_to(store, State.PENDING, sung(key=key)), Code.UPSTREAM_FAILED) for key in "ab")
+def test_a_retry_polls_a_failed_order_first_unless_it_resubmits(queue: VoiceQueue, store: Store) -> None:
+    """Upstream may have finished it after all; `resubmit` pays in any case."""
+    polled, resubmitted = (
+        failed(store, brought_to(store, State.PENDING, sung(key=key)), Code.UPSTREAM_FAILED) for key in "ab"
+    )
 
-    assert (queue.retry(asked.id).state, queue.timeline(asked.id)[-1].task_id) == (State.PENDING, None)
-    [claim] = store.claim([asked.id], Stage.VOICE, time.time(), lease=90)
+    assert (queue.retry(polled.id).state, queue.timeline(polled.id)[-1].task_id) == (State.PENDING, None)
+    [claim] = store.claim([polled.id], Stage.VOICE, time.time(), lease=90)
     assert (claim.reorder, claim.doubt) == (True, Doubt(0.0, "no"))
-    again = queue.retry(anew.id, resubmit=True)
+    again = queue.retry(resubmitted.id, resubmit=True)
     assert (again.state, again.task_ids) == (State.QUEUED, {})
-    assert queue.timeline(anew.id)[-1].reason == "retry: order again"
+    assert queue.timeline(resubmitted.id)[-1].reason == "retry: order again"
 
 
-def test_a_voice_that_was_made_is_not_bought_again(queue: VoiceQueue, store: Store) -> None:
-    """A song that failed is sung again with the persona that is there."""
-    made = make(
+def test_a_finished_voice_is_not_paid_for_again(queue: VoiceQueue, store: Store) -> None:
+    """A retried song uses the existing persona."""
+    with_voice = make(
         store, brought_to(store, State.PENDING), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}
     )
-    charging(store, made.id)
-    failed(store, accepted(store, made.id), Code.UPSTREAM_FAILED)
+    charging(store, with_voice.id)
+    failed(store, accepted(store, with_voice.id), Code.UPSTREAM_FAILED)
 
-    again = queue.retry(made.id, resubmit=True)
+    again = queue.retry(with_voice.id, resubmit=True)
 
     assert (again.state, again.stage, again.persona_id, again.credits) == (State.QUEUED, Stage.MUSIC, "p", 19)
     store.admit(NOW, at_most=1)
-    assert charging(store, made.id).stage is Stage.MUSIC
+    assert charging(store, with_voice.id).stage is Stage.MUSIC
 
 
-def test_what_is_paid_and_late_is_asked_for_again_free(queue: VoiceQueue, store: Store) -> None:
-    """After a deadline the task may be done meanwhile: it is due at once, with a whole deadline before it."""
+def test_a_paid_order_past_its_deadline_is_polled_again_for_free(queue: VoiceQueue, store: Store) -> None:
+    """It is due at once, with a new deadline."""
     job = failed(store, brought_to(store, State.PENDING), Code.DEADLINE)
     before = time.time()
 
@@ -152,21 +154,21 @@ def test_what_is_paid_and_late_is_asked_for_again_free(queue: VoiceQueue, store:
     assert claim.since >= before
 
 
-def test_a_deadline_before_anything_was_paid_goes_back_to_the_line(queue: VoiceQueue, store: Store) -> None:
-    """There is no task of this stage to ask about, though there may be one of the stage before."""
-    made = make(
+def test_a_deadline_before_the_charge_returns_to_the_backlog(queue: VoiceQueue, store: Store) -> None:
+    """This stage has no task to poll, even if the one before had."""
+    with_voice = make(
         store, brought_to(store, State.PENDING), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}
     )
-    failed(store, made, Code.DEADLINE)
+    failed(store, with_voice, Code.DEADLINE)
 
-    assert queue.retry(made.id).state is State.QUEUED
+    assert queue.retry(with_voice.id).state is State.QUEUED
 
 
 @pytest.mark.parametrize("state", [state for state in REACHABLE if state is not State.FAILED])
 def test_only_a_failed_job_can_be_retried(
     queue: VoiceQueue, store: Store, redis: Redis, prefix: str, state: State
 ) -> None:
-    """Any other says in which state it is, and stays there."""
+    """The error names the state; the job is unchanged."""
     job = brought_to(store, state)
     before = dump(redis, prefix)
 

@@ -1,4 +1,4 @@
-"""The queue and its Redis: away, unwilling, or shared by threads."""
+"""The client and its Redis: unreachable, refusing, or shared by threads."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:
-    """The URL of a port where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"redis://:s3cr3t@127.0.0.1:{taken.getsockname()[1]}/0"
+    """Return the URL of a port on which nothing listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"redis://:s3cr3t@127.0.0.1:{bound.getsockname()[1]}/0"
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def nowhere() -> Iterator[str]:
         lambda queue: queue.wait("x"),
     ],
 )
-def test_a_redis_that_is_away_is_told_soon(nowhere: str, ask: Callable[[VoiceQueue], object]) -> None:
-    """With one error, whatever was asked; the password is not in it."""
+def test_an_unreachable_redis_raises_soon(nowhere: str, ask: Callable[[VoiceQueue], object]) -> None:
+    """One error for every method; the password is not in it."""
     began = time.monotonic()
 
     with VoiceQueue(nowhere) as queue, pytest.raises(StoreUnreachable) as caught:
@@ -54,8 +54,8 @@ def test_a_redis_that_is_away_is_told_soon(nowhere: str, ask: Callable[[VoiceQue
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_a_redis_that_refuses_is_told_in_its_words(valkey_url: str) -> None:
-    """No such database, a wrong password: one error, which says why."""
+def test_a_refusal_of_redis_is_quoted(valkey_url: str) -> None:
+    """No such database, a wrong password: one error, which names the reason."""
     with VoiceQueue(valkey_url[:-1] + "99") as queue, pytest.raises(StoreUnreachable, match="DB index"):
         queue.status()
     with (
@@ -67,14 +67,14 @@ def test_a_redis_that_refuses_is_told_in_its_words(valkey_url: str) -> None:
 
 @pytest.fixture(scope="module")
 def unwilling() -> Iterator[Redis]:
-    """A Redis of its own, which can refuse."""
+    """Return a Redis of its own, which can refuse writes."""
     with ValkeyServer(port=free_port(), config={"save": ""}) as server, Redis(port=server.port) as redis:
         yield redis
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_redis_that_refuses_writes_for_now_is_told_soon_with_what_ends_it(unwilling: Redis, code: str) -> None:
-    """By scripts, commands and pipelines alike; what only reads is answered."""
+def test_a_temporary_refusal_raises_soon_and_names_the_remedy(unwilling: Redis, code: str) -> None:
+    """For scripts, commands and pipelines; reads succeed."""
     with VoiceQueue(url_of(unwilling)) as queue, refusing(unwilling, code):
         for write in (lambda: queue.enqueue(voice()), lambda: queue.set_limits(in_flight=3)):
             began = time.monotonic()
@@ -91,8 +91,8 @@ def test_a_redis_that_refuses_writes_for_now_is_told_soon_with_what_ends_it(unwi
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_redis_that_refuses_writes_for_now_is_waited_for(unwilling: Redis, code: str, prefix: str) -> None:
-    """As one that is away: by whoever would wait for that. What was refused was not done, and is done once."""
+def test_a_temporary_refusal_is_retried(unwilling: Redis, code: str, prefix: str) -> None:
+    """By clients that wait for Redis. A refused write is done once."""
     with (
         VoiceQueue(url_of(unwilling), prefix=prefix, wait_for_redis_s=30) as queue,
         ThreadPoolExecutor(1) as aside,
@@ -107,8 +107,8 @@ def test_a_redis_that_refuses_writes_for_now_is_waited_for(unwilling: Redis, cod
         assert queue.status().states[State.QUEUED] == 20
 
 
-def test_who_waits_for_something_outlives_a_failover(unwilling: Redis, prefix: str) -> None:
-    """The blocking read is UNBLOCKED when the server becomes a replica, and READONLY answers the next."""
+def test_waiting_outlives_a_failover(unwilling: Redis, prefix: str) -> None:
+    """The blocking read gets UNBLOCKED when the server becomes a replica, the next one READONLY."""
     store = Store(connect(url_of(unwilling), wait_s=30), prefix)
     with ThreadPoolExecutor(1) as aside:
         waiting = aside.submit(store.coordination.wait_for_wakeup, 20.0)
@@ -122,10 +122,10 @@ def test_who_waits_for_something_outlives_a_failover(unwilling: Redis, prefix: s
 
 
 def test_one_queue_serves_many_threads(queue: VoiceQueue) -> None:
-    """All at once, each with its own jobs."""
+    """All at the same time, each with its own jobs."""
     with ThreadPoolExecutor(8) as threads:
         receipts = list(threads.map(lambda n: queue.enqueue_many(numbered(200, batch=f"b{n % 2}")), range(8)))
 
-    # Keys name jobs whatever their batch, so of two batches with the same keys one comes first.
+    # A key names one job across batches, so of two batches with the same keys one comes first.
     assert sum(receipt.new for receipt in receipts) == 200
     assert sum(receipt.new + receipt.known + receipt.rejected for receipt in receipts) == 1_600

@@ -237,10 +237,10 @@ def test_a_batch_is_cancelled_with_what_is_under_way(command: Command, store: St
     dry = command("cancel", "--batch", "b", "--dry-run")
     ended = command("cancel", "--batch", "b", "--yes")
 
-    assert "11 are being charged or unsure: no further stage would be ordered for them" in dry.out
+    assert "11 are charging or unsure; no further stage is submitted for them" in dry.out
     assert ended.code == 0
-    assert "20 jobs found that are not over, 9 cancelled; 0 are with upstream" in ended.out
-    assert "11 are being charged or unsure: no further stage will be ordered for them" in ended.out
+    assert "20 unsettled jobs found, 9 cancelled; upstream works on 0 paid orders" in ended.out
+    assert "11 are charging or unsure; no further stage is submitted for them" in ended.out
     for job_id in job_ids[:11]:
         store.apply([named(one(store, job_id), "t")], NOW)
         make(store, one(store, job_id), State.CANCELLED, fields={"persona_id": f"p-{job_id}"})
@@ -259,15 +259,16 @@ def test_many_are_cancelled_wherever_they_are_by_now(store: Store, queue: VoiceQ
     """A job that moved on since it was read would else order its song."""
     [a, b, c, d] = put(store, *(sung(key=key, batch="b") for key in "abcd"))
     store.admit(NOW, at_most=3)
-    read = list(queue.jobs(batch="b"))
+    plan = queue.plan("cancel", Filter(batch="b"))
     charging(store, a)
     charging(store, b)
     accepted(store, b)
     failed(store, one(store, c), Code.EXPIRED)
 
-    found = {job.id: job for job in queue.cancel_as_read(read)}
+    queue.carry_out("cancel", plan.token)
 
-    assert [(found[each].state, found[each].cancelling) for each in (a, b, c, d)] == [
+    jobs = [queue.get(job_id) for job_id in (a, b, c, d)]
+    assert [(job.state, job.cancelling) for job in jobs] == [
         (State.CHARGING, True),
         (State.CANCELLED, False),
         (State.FAILED, False),
@@ -292,12 +293,12 @@ def test_a_plan_tells_of_those_that_are_under_way_and_marks_them(store: Store, q
 
 def test_a_single_job_that_is_marked_says_so(command: Command, store: Store) -> None:
     """With what is known of its order; so does `job`, in both shapes."""
-    for state, why in ((State.CHARGING, "is on its way"), (State.UNSURE, "may have been charged")):
+    for state, why in ((State.CHARGING, "is being submitted"), (State.UNSURE, "may have been charged")):
         job = brought_to(store, state, sung(key=state))
         ended = command("cancel", job.id)
 
         assert ended.code == 0
-        assert re.search(f"order {why}.*: cancelled as soon as that is known, and no further stage", ended.err)
+        assert re.search(f"order {why}.*: cancelled as soon as the outcome is known; no further stage", ended.err)
         assert "to be cancelled" in ended.out
         assert command("job", job.id, "--json").json()["cancelling"] is True
         assert "to be cancelled" in command("jobs").out

@@ -91,7 +91,7 @@ def test_a_queue_that_reuses_makes_jobs_share_that_do_not_say(valkey_url: str, p
 
 def test_the_command_lists_voices_and_forgets_them(store: Store, command: Command) -> None:
     """For people, for scripts, and an error for one that is not there."""
-    assert "no voice was made yet" in command("personas").out
+    assert "no voice was created yet" in command("personas").out
     a = made(store, "a")
 
     assert f"persona-of-{a}" in command("personas").out
@@ -108,7 +108,7 @@ def test_the_command_shows_whose_voice_a_job_waits_for(command: Command) -> None
     second = command("enqueue", "--audio-url", OTHER, "--key", "2", "--reuse", "--json").json()
 
     assert second["state"] == "waiting"
-    assert f"the voice that job {first} makes" in command("job", second["id"]).out
+    assert f"the voice that job {first} creates" in command("job", second["id"]).out
 
 
 def test_the_setting_of_the_environment_holds_for_the_command(

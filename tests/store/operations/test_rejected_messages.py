@@ -145,7 +145,7 @@ def test_a_message_that_comes_twice_is_one_job_and_another_one_with_its_id_is_re
     assert take(store, [], {"job": {"audio_url": URL}}, message_id="id-1", now=NOW + 1) == first
     with pytest.raises(KeyConflict):
         take(store, [{"audio_url": URL, "name": "other"}], {}, message_id="id-1", now=NOW)
-    assert store.rejects.latest()[0].reason.startswith(f"key: 'message-id-1' already stands for job {first}")
+    assert store.rejects.latest()[0].reason.startswith(f"key: 'message-id-1' already belongs to job {first}")
 
 
 def test_a_defect_of_ours_is_kept_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +198,6 @@ def test_the_command_clears_what_it_shows(command: Command, store: Store) -> Non
     cleared = command("rejects", "--clear")
 
     assert cleared.out.count("id-") == 60
-    assert "60 messages, kept no longer" in cleared.out
-    assert command("rejects").out == "no message was rejected\n"
+    assert "60 messages deleted" in cleared.out
+    assert command("rejects").out == "no messages were rejected\n"
     assert "rejected" not in command("status").out

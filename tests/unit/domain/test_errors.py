@@ -1,4 +1,4 @@
-"""Errors for callers: one tree of classes, with texts that may be logged anywhere."""
+"""The errors of the package: one tree, with messages that are safe to log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from voicequeue import (
     VoiceQueueError,
     errors,
 )
-from voicequeue.cli.intake import items
+from voicequeue.cli.ingest.intake import read_items
 from voicequeue.domain.spec import parse
 from voicequeue.ingest.row_reader import Rows
 
@@ -34,7 +34,7 @@ ERRORS = [
     UnknownPlan(),
     BadCursor(),
     InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")]),
-    UnfitAudio("too_short", "5.0 s long; more than 10 s are required"),
+    UnfitAudio("too_short", "5.0 s long; more than 10 s are needed"),
     KeyConflict("order-7", "abcdefgh"),
     UnknownJob("abcdefgh"),
     UnknownBatch("spring"),
@@ -47,19 +47,18 @@ ERRORS = [
     ("kind", "builtin"),
     [(InvalidJob, ValueError), (KeyConflict, ValueError), (UnknownJob, LookupError), (UnknownBatch, LookupError)],
 )
-def test_an_error_is_also_the_matching_builtin_error(kind: type[Exception], builtin: type[Exception]) -> None:
-    """Code that does not import voicequeue can catch invalid values and failed look-ups as ValueError and
-    LookupError."""
+def test_an_error_is_also_a_builtin_error(kind: type[Exception], builtin: type[Exception]) -> None:
+    """Generic code can catch ValueError and LookupError."""
     assert issubclass(kind, builtin)
 
 
-def test_one_class_catches_every_error() -> None:
-    """The base class VoiceQueueError."""
+def test_one_class_catches_them_all() -> None:
+    """VoiceQueueError is the base of every error."""
     assert all(isinstance(error, VoiceQueueError) for error in ERRORS)
 
 
-def test_the_tree_in_the_docstring_is_complete() -> None:
-    """It lists every error, and nothing else."""
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    """Every error is in it, and nothing else."""
     drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
 
     assert drawn == {type(error).__name__ for error in ERRORS}
@@ -68,23 +67,23 @@ def test_the_tree_in_the_docstring_is_complete() -> None:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_survives_pickling_and_copying(error: VoiceQueueError) -> None:
-    """With the same text and attributes: process pools and Celery pickle errors."""
-    for duplicate in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
-        assert type(duplicate) is type(error)
-        assert str(duplicate) == str(error)
-        assert vars(duplicate) == vars(error)
+    """With the same message and attributes: process pools and Celery pickle errors."""
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert vars(twin) == vars(error)
 
 
-def test_an_invalid_job_error_names_every_invalid_field() -> None:
-    """By its dotted path; an error of the whole job has none."""
+def test_an_invalid_job_names_every_field_that_is_wrong() -> None:
+    """By its dotted path; a problem of the whole job has none."""
     error = InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")])
 
     assert str(error) == "song.title: is too long; is odd"
     assert error.problems == (Problem("song.title", "is too long"), Problem("", "is odd"))
 
 
-def test_a_key_conflict_names_the_key_and_the_existing_job() -> None:
-    """The caller can look up that job, or choose another key."""
+def test_a_key_conflict_names_the_key_and_the_job_that_has_it() -> None:
+    """The caller can read that job, or choose another key."""
     error = KeyConflict("order-7", "abcdefgh")
 
     assert "'order-7'" in str(error)
@@ -115,30 +114,30 @@ SECRET = "s3cr3t"
         {"persona_id": SECRET},
     ],
 )
-def test_the_text_of_an_error_quotes_no_value(fields: dict[str, Any]) -> None:
-    """A URL may contain a token, and lyrics are private: neither appears in logs."""
-    with pytest.raises(InvalidJob) as raised:
+def test_the_message_of_an_error_contains_no_value(fields: dict[str, Any]) -> None:
+    """A URL may contain a token, and lyrics are private."""
+    with pytest.raises(InvalidJob) as caught:
         parse({"audio_url": "https://x.example/a.wav", **fields})
 
-    assert SECRET not in str(raised.value)
-    assert SECRET not in repr(raised.value)
-    assert raised.value.__cause__ is None
-    assert raised.value.__suppress_context__
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
-def stored_errors() -> Iterator[BaseException | None]:
-    """Yield the error that each entry stores for an invalid job, after it was caught."""
-    invalid = {"audio_url": "x", "unknown": 1}
-    with VoiceQueue("redis://127.0.0.1:1") as queue:  # Redis is not used: there is nothing to enqueue
-        yield queue.enqueue_many([invalid]).rejections[0].error
-        yield queue.enqueue_at_once([invalid])[0].error
-        yield next(queue.preview([invalid])).error
-    yield next(items(Rows(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
+def kept_errors() -> Iterator[BaseException | None]:
+    """Yield the error that each entry point keeps for an invalid job."""
+    wrong = {"audio_url": "x", "unknown": 1}
+    with VoiceQueue("redis://127.0.0.1:1") as queue:  # it is not asked: there is nothing to enqueue
+        yield queue.enqueue_many([wrong]).rejections[0].error
+        yield queue.enqueue_at_once([wrong])[0].error
+        yield next(queue.preview([wrong])).error
+    yield next(read_items(Rows(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
 
 
-def test_a_stored_error_references_nothing_of_the_input() -> None:
-    """Neither stack frames nor an earlier error: they reference the whole parsed input."""
-    for error in stored_errors():
+def test_a_kept_error_does_not_keep_the_input_in_memory() -> None:
+    """It has no traceback, context or cause: those refer to the parsed job."""
+    for error in kept_errors():
         assert isinstance(error, InvalidJob)
         assert error.problems
         assert (error.__traceback__, error.__context__, error.__cause__) == (None, None, None)

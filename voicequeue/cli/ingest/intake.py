@@ -1,4 +1,4 @@
-"""Rows of a file on their way into the queue, and the file of those that are not taken."""
+"""Rows of a file as jobs: parsed, checked, enqueued; and the file of rejected rows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from voicequeue.ingest.checkpoint import CannotResume, Progress
 from voicequeue.ingest.preflight import Preflight
 from voicequeue.ingest.row_reader import REJECTED_COLUMNS, Row, Rows
 
-#: Rows that are written and remembered as done at once, where each was fetched: to be fetched again is dear.
+#: Rows between two checkpoints of a run with --preflight; fewer than without, because fetching again is expensive.
 LOOKED_AT = 100
 
 
 def kind(error: VoiceQueueError) -> str:
-    """What rejected rows are counted by."""
+    """Return the name under which a rejected row is counted."""
     if isinstance(error, UnfitAudio):
         return error.kind
     return "key_conflict" if isinstance(error, KeyConflict) else "invalid_row"
@@ -34,7 +34,10 @@ def kind(error: VoiceQueueError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row, how many lines of the file were read with it, and the job it describes or why it does not."""
+    """A row with its job, or the error why it has none.
+
+    `lines` is how many lines of the file were read up to the end of the row. `is_known` is set by the preflight.
+    """
 
     row: Row
     lines: int
@@ -44,29 +47,29 @@ class Item:
 
     @property
     def audio_url(self) -> str | None:
-        """The recording to look at, if there is a need to."""
+        """The recording to check; None if the job is known, or there is none."""
         return self.job.audio_url if self.job and not self.is_known else None
 
     @property
     def weight(self) -> Weight:
-        """What a portion of items is measured by; the row itself is kept until it is known what became of its job."""
+        """The size by which items are grouped. The row counts too: it is kept until its job is enqueued."""
         jobs, text = weight(self.job) if self.job else Weight(1, 0)
         return Weight(jobs, text + self.row.text)
 
-    def seen(self, found: Audio | UnfitAudio | None) -> Item:
-        """The same after its recording was looked at."""
-        if self.job is None or found is None:
+    def checked(self, result: Audio | UnfitAudio | None) -> Item:
+        """Return the item with the result of the check of its recording."""
+        if self.job is None or result is None:
             return self
-        if isinstance(found, UnfitAudio):
-            return replace(self, job=None, error=found)
-        if self.job.audio_sha256 not in (None, found.sha256):
-            other = UnfitAudio("other_content", f"its SHA-256 is {found.sha256}, not that of audio_sha256")
-            return replace(self, job=None, error=other)
-        return replace(self, job=self.job.model_copy(update={"audio_sha256": found.sha256}))
+        if isinstance(result, UnfitAudio):
+            return replace(self, job=None, error=result)
+        if self.job.audio_sha256 not in (None, result.sha256):
+            error = UnfitAudio("other_content", f"its SHA-256 is {result.sha256}, not that of audio_sha256")
+            return replace(self, job=None, error=error)
+        return replace(self, job=self.job.model_copy(update={"audio_sha256": result.sha256}))
 
 
-def items(rows: Rows, batch: str, start_within_s: float | None) -> Iterator[Item]:
-    """Every row with its job."""
+def read_items(rows: Rows, batch: str, start_within_s: float | None) -> Iterator[Item]:
+    """Yield every row with its job or its error."""
     for row in rows:
         lines = rows.lines
         try:
@@ -75,18 +78,18 @@ def items(rows: Rows, batch: str, start_within_s: float | None) -> Iterator[Item
             yield Item(row, lines, error=detached(error))
 
 
-def looked_at(found: Iterator[Item], jobs: VoiceQueue, preflight: Preflight) -> Iterator[Item]:
-    """The same after a look at their recordings; those of jobs that are known already were paid, or will be."""
-    for item, audio in preflight.each(_with_known(found, jobs), lambda item: item.audio_url):
-        yield item.seen(audio)
+def check_recordings(items: Iterator[Item], jobs: VoiceQueue, preflight: Preflight) -> Iterator[Item]:
+    """Yield the items after their recordings were checked, except those of known jobs."""
+    for item, result in preflight.each(_with_known(items, jobs), lambda item: item.audio_url):
+        yield item.checked(result)
 
 
-def _with_known(found: Iterator[Item], jobs: VoiceQueue) -> Iterator[Item]:
-    for chunk in portions(found, _weight, jobs=LOOKED_AT):
-        foreseen = jobs.preview([item.job for item in chunk if item.job])
+def _with_known(items: Iterator[Item], jobs: VoiceQueue) -> Iterator[Item]:
+    for chunk in portions(items, _weight, jobs=LOOKED_AT):
+        previews = jobs.preview([item.job for item in chunk if item.job])
         for item in chunk:
-            before = next(foreseen) if item.job else None
-            yield item if before is None else replace(item, is_known=not before.is_new)
+            preview = next(previews) if item.job else None
+            yield item if preview is None else replace(item, is_known=not preview.is_new)
 
 
 def _weight(item: Item) -> Weight:
@@ -94,8 +97,11 @@ def _weight(item: Item) -> Weight:
 
 
 class Rejects:
-    """The file of rejected rows. It is not made before the first one; one of an earlier run goes, except for the
-    first `kept` bytes where this run goes on with that one."""
+    """The file of rejected rows.
+
+    It is created with the first rejected row. The file of an earlier run is deleted, except for its first `kept` bytes
+    if this run resumes that one.
+    """
 
     def __init__(self, path: Path, columns: tuple[str, ...], *, kept: int = 0) -> None:
         self.path = path
@@ -114,15 +120,15 @@ class Rejects:
         try:
             file = self.path.open("r+", encoding="utf-8", errors="surrogateescape", newline="")
             if os.fstat(file.fileno()).st_size < kept:
-                raise CannotResume(f"{self.path} was changed; ingest without --resume to write it anew")
+                raise CannotResume(f"{self.path} was changed; ingest without --resume to write it again")
             file.truncate(kept)
             file.seek(kept)
         except OSError as error:
-            raise CannotResume(f"{self.path}: {error.strerror}; ingest without --resume to write it anew") from None
+            raise CannotResume(f"{self.path}: {error.strerror}; ingest without --resume to write it again") from None
         return file
 
     def add(self, row: Row, error: VoiceQueueError) -> None:
-        """Write one row, with its line and the reason. It is read back unchanged (`ingest/row_reader.py`)."""
+        """Write a row with its line and reason, so that it reads back unchanged (`ingest/row_reader.py`)."""
         if self._file is None:
             self._file = writable(self.path)
             csv.writer(self._file).writerow([*REJECTED_COLUMNS, *map(guarded, self._columns)])
@@ -130,7 +136,7 @@ class Rejects:
         csv.writer(self._file).writerow([row.line, *map(guarded, cells)])
 
     def saved(self) -> int:
-        """How many bytes of this run are in the file, now that they are."""
+        """Flush the file, and return its length in bytes; 0 if this run has rejected no row."""
         if self._file is not None:
             self._file.flush()
             return os.fstat(self._file.fileno()).st_size
@@ -144,9 +150,9 @@ class Rejects:
 
 
 class Intake:
-    """Puts items into the queue, chunk by chunk, and remembers after each how far it has come.
+    """Enqueues items chunk by chunk, and saves the progress after each.
 
-    `source` is where that is kept beside; None where the rows cannot be read a second time.
+    The progress is saved beside `source`; None does not save it, because the rows cannot be read a second time.
     """
 
     def __init__(self, jobs: VoiceQueue, rejects: Rejects, progress: Progress, source: Path | None) -> None:
@@ -155,32 +161,32 @@ class Intake:
         self._progress = progress
         self._source = source
 
-    def run(self, found: Iterator[Item], *, chunk: int = CHUNK) -> None:
-        """All of them, so many jobs at a time."""
-        for part in portions(found, _weight, jobs=chunk):
-            self._put(part)
+    def run(self, items: Iterator[Item], *, chunk: int = CHUNK) -> None:
+        """Enqueue all items, in chunks of at most that many jobs, and delete the saved progress at the end."""
+        for part in portions(items, _weight, jobs=chunk):
+            self._enqueue(part)
         self._rejects.saved()
         if self._source is not None:
             Progress.path(self._source).unlink(missing_ok=True)
 
-    def _put(self, chunk: list[Item]) -> None:
-        given = [(place, job) for place, item in enumerate(chunk) if item.job for job in item.job.each()]
-        errors = {place: item.error for place, item in enumerate(chunk) if item.error}
-        receipt = self._jobs.enqueue_many(job for _, job in given)
+    def _enqueue(self, chunk: list[Item]) -> None:
+        jobs = [(index, job) for index, item in enumerate(chunk) if item.job for job in item.job.each()]
+        errors = {index: item.error for index, item in enumerate(chunk) if item.error}
+        receipt = self._jobs.enqueue_many(job for _, job in jobs)
         for rejection in receipt.rejections:
-            errors.setdefault(given[rejection.index][0], rejection.error)
+            errors.setdefault(jobs[rejection.index][0], rejection.error)
         counts = self._progress.counts
         counts.new += receipt.new
         counts.known += receipt.known
         counts.credits += receipt.credits
-        for place, error in sorted(errors.items(), key=lambda each: each[0]):
+        for index, error in sorted(errors.items(), key=lambda item: item[0]):
             counts.reject(kind(error))
-            self._rejects.add(chunk[place].row, error)
-        taken = [job.id() for place, job in given if place not in errors]
-        self._progress.last_job = taken[-1] if taken else self._progress.last_job
-        self._remember(chunk[-1].lines)
+            self._rejects.add(chunk[index].row, error)
+        accepted_ids = [job.id() for index, job in jobs if index not in errors]
+        self._progress.last_job = accepted_ids[-1] if accepted_ids else self._progress.last_job
+        self._save_progress(chunk[-1].lines)
 
-    def _remember(self, lines: int) -> None:
+    def _save_progress(self, lines: int) -> None:
         self._progress.lines = lines
         self._progress.rejected_bytes = self._rejects.saved()
         if self._source is not None:

@@ -1,4 +1,4 @@
-"""`ingest --dry-run`: what a file would come to; nothing is changed."""
+"""`ingest --dry-run`: what ingesting a file would do, without changing anything."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from voicequeue.cli.intake import Item, kind
-from voicequeue.cli.show import clock, print_reasons, span
-from voicequeue.cli.terminal import out, print_json, safe
+from voicequeue.cli.ingest.intake import Item, kind
+from voicequeue.cli.terminal import clock, out, print_json, print_reasons, safe, span
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.job import ACTIVE, iso
 from voicequeue.domain.spec import VoiceJob
@@ -17,60 +16,60 @@ from voicequeue.domain.status import Status
 from voicequeue.errors import VoiceQueueError
 from voicequeue.ingest.checkpoint import Counts
 
-#: So many rejected rows are told in full, the first ones.
-TOLD = 5
+#: Rejected rows that are reported with their reason, from the first line on.
+PROBLEMS_SHOWN = 5
 
 
 @dataclass(slots=True)
 class Outlook:
-    """What ingesting would come to, and the first problems by line."""
+    """The result that ingesting would have, and the first problems as line and reason."""
 
     counts: Counts = field(default_factory=Counts)
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def reject(self, item: Item, error: VoiceQueueError) -> None:
-        """One row would not be taken."""
+        """Count a row that would be rejected."""
         self.counts.reject(kind(error))
-        self.problems = sorted([*self.problems, (item.row.line, str(error))])[:TOLD]
+        self.problems = sorted([*self.problems, (item.row.line, str(error))])[:PROBLEMS_SHOWN]
 
 
-def foreseen(found: Iterator[Item], jobs: VoiceQueue) -> Outlook:
-    """What all of them would come to."""
-    outlook, asked = Outlook(), deque[Item]()
+def foreseen(items: Iterator[Item], jobs: VoiceQueue) -> Outlook:
+    """Return the result that ingesting the items would have."""
+    outlook, previewed = Outlook(), deque[Item]()
 
-    def given() -> Iterator[VoiceJob]:
-        for item in found:
+    def valid_jobs() -> Iterator[VoiceJob]:
+        for item in items:
             if item.error is not None:
                 outlook.reject(item, item.error)
             for job in item.job.each() if item.job else ():
-                asked.append(item)
+                previewed.append(item)
                 yield job
 
-    for each in jobs.preview(given()):
-        item = asked.popleft()
-        outlook.counts.new += each.is_new
-        outlook.counts.known += not each.is_new and each.error is None
-        outlook.counts.credits += each.credits
-        if each.error is not None:
-            outlook.reject(item, each.error)
+    for preview in jobs.preview(valid_jobs()):
+        item = previewed.popleft()
+        outlook.counts.new += preview.is_new
+        outlook.counts.known += not preview.is_new and preview.error is None
+        outlook.counts.credits += preview.credits
+        if preview.error is not None:
+            outlook.reject(item, preview.error)
     return outlook
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What there is to pay and to do it with. `spendable`: credits that are neither promised nor below the floor,
-    None before anybody asked upstream."""
+    """The state of the queue and the account, and the minimum balance."""
 
     status: Status
     floor: int
 
     @classmethod
     def of(cls, jobs: VoiceQueue) -> Means:
-        """As things stand."""
+        """Read the current state."""
         return cls(jobs.status(), jobs.limits().credit_floor)
 
     @property
     def spendable(self) -> int | None:
+        """Credits that are neither reserved nor below the minimum balance; None if the balance is not known."""
         account = self.status.account
         return None if account.left is None else max(0, account.left - account.committed - self.floor)
 
@@ -80,12 +79,12 @@ class Means:
         return sum(self.status.states[state] for state in ACTIVE)
 
     def seconds(self, new: int) -> float | None:
-        """Until all that is there and so many more have settled, at the present pace."""
+        """Return how long the queue takes for its jobs and the new ones, at the present pace."""
         return (self.unsettled + new) * 60 / self.status.pace if self.status.pace else None
 
 
 def report(outlook: Outlook, means: Means, *, as_json: bool) -> None:
-    """Tell it."""
+    """Print the result."""
     if as_json:
         print_json(_json(outlook, means))
         return
@@ -97,28 +96,28 @@ def report(outlook: Outlook, means: Means, *, as_json: bool) -> None:
     print_reasons(counts.reasons)
     for line, reason in outlook.problems:
         out.print(f"  line {line}: {safe(reason)}", soft_wrap=True)
-    out.print(f"credits    the new ones will cost {counts.credits:,}; {_suffices(counts.credits, means)}")
-    out.print(f"time       {_time(counts.new, means)}")
+    out.print(f"credits    the new jobs cost {counts.credits:,}; {_affordability(counts.credits, means)}")
+    out.print(f"time       {_duration(counts.new, means)}")
 
 
-def _suffices(cost: int, means: Means) -> str:
+def _affordability(cost: int, means: Means) -> str:
     account, spendable = means.status.account, means.spendable
     if spendable is None:
-        return "how many are left was not asked yet"
-    left = f"{account.left or 0:,} were left at {clock(account.at)}"
-    less = {" are for jobs in flight or unsure": account.committed, " are the floor": means.floor}
-    but = "".join(f", of which {credits:,}{what}" for what, credits in less.items() if credits)
+        return "the balance is not known yet"
+    balance = f"the balance was {account.left or 0:,} at {clock(account.at)}"
+    unavailable = {" are reserved for jobs in flight or unsure": account.committed, " are the minimum": means.floor}
+    less = "".join(f", of which {credits:,}{use}" for use, credits in unavailable.items() if credits)
     verdict = "[green]enough[/]" if spendable >= cost else f"[red]{cost - spendable:,} too few[/]"
     queued = f" ({means.unsettled:,} jobs that are queued or in flight are paid first)" if means.unsettled else ""
-    return f"{left}{but}: {verdict}{queued}"
+    return f"{balance}{less}: {verdict}{queued}"
 
 
-def _time(new: int, means: Means) -> str:
+def _duration(new: int, means: Means) -> str:
     seconds = means.seconds(new)
     if seconds is None:
-        return "nothing has succeeded of late, so there is no pace to go by"
-    before = f", after {means.unsettled:,} that are there already" if means.unsettled else ""
-    return f"about {span(seconds)} at the present pace of {means.status.pace:,.1f} a minute{before}"
+        return "not known: no job has succeeded in the last minutes"
+    after = f", after {means.unsettled:,} jobs that are in the queue already" if means.unsettled else ""
+    return f"about {span(seconds)} at the present pace of {means.status.pace:,.1f} a minute{after}"
 
 
 def _json(outlook: Outlook, means: Means) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`ingest`: a file of rows into the queue."""
+"""The command `ingest`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,23 @@ from typing import Annotated, BinaryIO, cast
 import typer
 from rich import progress as bars
 
-from voicequeue.cli import dry_run
-from voicequeue.cli.audio_rules import audio_rules
-from voicequeue.cli.bulk import Reuse, StartBy
-from voicequeue.cli.intake import LOOKED_AT, Intake, Item, Rejects, items, looked_at
-from voicequeue.cli.show import print_reasons
-from voicequeue.cli.terminal import AsJson, complain, err, out, print_json, queue
+from voicequeue.cli.ingest import dry_run as outlooks
+from voicequeue.cli.ingest.audio_rules import audio_rules
+from voicequeue.cli.ingest.intake import LOOKED_AT, Intake, Item, Rejects, check_recordings, read_items
+from voicequeue.cli.terminal import (
+    AsJson,
+    Reuse,
+    StartWithin,
+    argument,
+    complain,
+    err,
+    flag,
+    option,
+    out,
+    print_json,
+    print_reasons,
+    queue,
+)
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.portions import CHUNK
 from voicequeue.domain.spec import batch_name, http_url
@@ -29,60 +40,58 @@ from voicequeue.ingest.compression import unpacked
 from voicequeue.ingest.preflight import Preflight
 from voicequeue.ingest.row_reader import Rows, UnreadableFile
 
-_PIECE = 1_048_576
-_SHOWN_EVERY_S = 0.1
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(ingest)
+_READ_BYTES = 1_048_576
+_UPDATE_INTERVAL_S = 0.1
 
 
 def ingest(
     file: Annotated[
-        str, typer.Argument(help="CSV or JSON Lines, gzip'd or not; - is standard input.", show_default=False)
+        str,
+        argument("FILE", help="CSV or JSON Lines, plain or gzip; - reads standard input."),
     ],
-    batch: Annotated[str, typer.Option(help="The batch that the rows belong to.", show_default=False)],
+    batch: Annotated[str, option("NAME", help="Add the jobs to this batch.")],
     preflight: Annotated[
-        bool, typer.Option("--preflight", help="Look at each recording first: reachable, MP3 or WAV, long enough.")
+        bool,
+        flag("--preflight", help="Check each recording first: reachable, MP3 or WAV, long enough."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to; change nothing.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stood.")] = False,
-    max_credits: Annotated[int | None, typer.Option(min=0, help="The most the whole batch may spend.")] = None,
-    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Its jobs with upstream at once, at most.")] = None,
-    callback_url: Annotated[str | None, typer.Option(help="Told when the whole batch has settled.")] = None,
+    dry_run: Annotated[bool, flag("--dry-run", help="Print counts, problems and cost; change nothing.")] = False,
+    resume: Annotated[bool, flag("--resume", help="Continue an interrupted run.")] = False,
+    max_credits: Annotated[int | None, option("N", min=0, help="Credits that the batch may spend.")] = None,
+    max_in_flight: Annotated[int | None, option("N", min=1, help="Jobs in flight at once.")] = None,
+    callback_url: Annotated[str | None, option("URL", help="Send a callback here when the batch has settled.")] = None,
     reuse: Reuse = None,
-    start_by: StartBy = None,
+    start_within: StartWithin = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put every row of a file into the queue. Running it again adds nothing, as long as its jobs are kept.
+    """Add every row of a file to the queue.
 
-    Rows that cannot be taken go to FILE.rejected.csv with line and reason; the others go on.
+    Running it again adds no job twice, as long as its jobs are retained. Rejected rows are written to
+    FILE.rejected.csv with line and reason; the other rows are added.
     """
     checked("batch", batch_name, batch)
     if callback_url is not None:
         checked("callback_url", http_url, callback_url)
     if dry_run and resume:
-        raise typer.BadParameter("--dry-run looks at the whole file; leave out --resume")
+        raise typer.BadParameter("--dry-run reads the whole file; leave out --resume")
     with _opened(file) as source, ExitStack() as stack:
         jobs = stack.enter_context(queue(reuse=reuse))
-        look = stack.enter_context(Preflight(audio_rules())) if preflight else None
-        found = items(source.rows, batch, start_by)
-        if look is not None:
-            found = looked_at(found, jobs, look)
+        checker = stack.enter_context(Preflight(audio_rules())) if preflight else None
+        items = read_items(source.rows, batch, start_within)
+        if checker is not None:
+            items = check_recordings(items, jobs, checker)
         if dry_run:
-            rejected = _dry_run(source, jobs, found, as_json=as_json)
+            rejected = _dry_run(source, jobs, items, as_json=as_json)
         else:
             _limit(jobs, batch, callback_url, max_credits=max_credits, max_in_flight=max_in_flight)
-            chunk = LOOKED_AT if look else CHUNK
-            rejected = _ingest(source, jobs, batch, found, chunk=chunk, resume=resume, as_json=as_json)
+            chunk = LOOKED_AT if checker else CHUNK
+            rejected = _ingest(source, jobs, batch, items, chunk=chunk, resume=resume, as_json=as_json)
     raise typer.Exit(int(rejected > 0))
 
 
 def _limit(
     jobs: VoiceQueue, batch: str, callback_url: str | None, *, max_credits: int | None, max_in_flight: int | None
 ) -> None:
-    """Before the batch's first job comes."""
+    """Set the limits and the callback of the batch, before its first job is enqueued."""
     if max_credits is not None or max_in_flight is not None:
         jobs.limit_batch(batch, max_credits=max_credits, max_in_flight=max_in_flight)
     if callback_url is not None:
@@ -91,34 +100,34 @@ def _limit(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The rows, and where they come from; `is_file`: they can be read a second time."""
+    """The rows of a file or of standard input. `is_file` is whether they can be read a second time."""
 
     path: Path
     rows: Rows
     is_file: bool
 
-    def shown(self, found: Iterator[Item]) -> Generator[Item, None, None]:
-        """The same items, with a bar on the terminal as they pass."""
+    def shown(self, items: Iterator[Item]) -> Generator[Item, None, None]:
+        """Yield the items, and show a progress bar on the terminal."""
         if not err.is_terminal:
-            yield from found
+            yield from items
             return
         counting = bars.TextColumn("{task.fields[rows]:,} rows")
-        left = (bars.TimeRemainingColumn(),) if self.is_file else ()
-        columns = (bars.SpinnerColumn(), bars.TextColumn("{task.description}"), bars.BarColumn(), counting, *left)
+        remaining = (bars.TimeRemainingColumn(),) if self.is_file else ()
+        columns = (bars.SpinnerColumn(), bars.TextColumn("{task.description}"), bars.BarColumn(), counting, *remaining)
         with bars.Progress(*columns, console=err, transient=True) as bar:
             task = bar.add_task("ingesting", total=self._lines(), completed=self.rows.lines, rows=0)
-            due = 0.0
-            for rows, item in enumerate(found, start=1):
-                if (now := time.monotonic()) >= due:
+            update_at = 0.0
+            for rows, item in enumerate(items, start=1):
+                if (now := time.monotonic()) >= update_at:
                     bar.update(task, completed=item.lines, rows=rows)
-                    due = now + _SHOWN_EVERY_S
+                    update_at = now + _UPDATE_INTERVAL_S
                 yield item
 
     def _lines(self) -> int | None:
         if not self.is_file:
             return None
         with self.path.open("rb") as file:
-            return sum(piece.count(b"\n") for piece in iter(partial(unpacked(file).read, _PIECE), b""))
+            return sum(piece.count(b"\n") for piece in iter(partial(unpacked(file).read, _READ_BYTES), b""))
 
 
 @contextmanager
@@ -132,10 +141,10 @@ def _opened(file: str) -> Iterator[Source]:
         yield Source(path, Rows(unpacked(raw)), file != "-" and path.is_file())
 
 
-def _dry_run(source: Source, jobs: VoiceQueue, found: Iterator[Item], *, as_json: bool) -> int:
-    with closing(source.shown(found)) as shown:
-        outlook = dry_run.foreseen(shown, jobs)
-    dry_run.report(outlook, dry_run.Means.of(jobs), as_json=as_json)
+def _dry_run(source: Source, jobs: VoiceQueue, items: Iterator[Item], *, as_json: bool) -> int:
+    with closing(source.shown(items)) as shown:
+        outlook = outlooks.foreseen(shown, jobs)
+    outlooks.report(outlook, outlooks.Means.of(jobs), as_json=as_json)
     return outlook.counts.rejected
 
 
@@ -143,22 +152,22 @@ def _ingest(
     source: Source,
     jobs: VoiceQueue,
     batch: str,
-    found: Iterator[Item],
+    items: Iterator[Item],
     *,
     chunk: int,
     resume: bool,
     as_json: bool,
 ) -> int:
     progress = _progress(source, jobs, batch, resume=resume)
-    begun_after = progress.lines
-    source.rows.pass_over(begun_after)
+    resumed_after = progress.lines
+    source.rows.pass_over(resumed_after)
     rejects = Rejects(
         source.path.with_name(f"{source.path.name}.rejected.csv"), source.rows.columns, kept=progress.rejected_bytes
     )
-    kept_at = source.path if source.is_file else None
-    with rejects, _told_how_to_go_on(progress, kept_at), closing(source.shown(found)) as shown:
-        Intake(jobs, rejects, progress, kept_at).run(shown, chunk=chunk)
-    _report(progress, rejects.path, begun_after, as_json=as_json)
+    progress_source = source.path if source.is_file else None
+    with rejects, _advise_to_resume(progress, progress_source), closing(source.shown(items)) as shown:
+        Intake(jobs, rejects, progress, progress_source).run(shown, chunk=chunk)
+    _report(progress, rejects.path, resumed_after, as_json=as_json)
     return progress.counts.rejected
 
 
@@ -176,23 +185,23 @@ def _progress(source: Source, jobs: VoiceQueue, batch: str, *, resume: bool) -> 
             jobs.get(progress.last_job)
         except UnknownJob:
             raise CannotResume(
-                f"this queue does not hold what {Progress.path(source.path)} tells of. Without --resume, rows whose "
-                "jobs are not kept any more (VOICEQUEUE_KEEP_DAYS) are paid again: --dry-run tells how many are known"
+                f"this queue does not hold the jobs that {Progress.path(source.path)} records. Without --resume, rows "
+                "whose jobs were purged (VOICEQUEUE_KEEP_DAYS) are paid for again; --dry-run prints how many are known"
             ) from None
     return progress
 
 
 @contextmanager
-def _told_how_to_go_on(progress: Progress, source: Path | None) -> Iterator[None]:
+def _advise_to_resume(progress: Progress, source: Path | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
         if source is not None and progress.lines:
-            complain("stopped; the same command with --resume goes on where it stood")
+            complain("stopped; run the same command with --resume to continue")
         raise
 
 
-def _report(progress: Progress, rejected: Path, begun_after: int, *, as_json: bool) -> None:
+def _report(progress: Progress, rejected: Path, resumed_after: int, *, as_json: bool) -> None:
     counts = progress.counts
     if as_json:
         print_json(
@@ -203,14 +212,14 @@ def _report(progress: Progress, rejected: Path, begun_after: int, *, as_json: bo
                 "reasons": counts.reasons,
                 "credits": counts.credits,
                 "rejected_file": str(rejected) if counts.rejected else None,
-                "resumed_after": begun_after or None,
+                "resumed_after": resumed_after or None,
             }
         )
         return
     out.print(
         f"[green]{counts.new:,} new[/], {counts.known:,} known already, {counts.rejected:,} rejected; "
-        f"the new ones will cost {counts.credits:,} credits"
+        f"the new jobs cost {counts.credits:,} credits"
     )
     print_reasons(counts.reasons)
     if counts.rejected:
-        complain(f"rejected rows with their reasons: {rejected}")
+        complain(f"rejected rows and reasons: {rejected}")

@@ -1,4 +1,4 @@
-"""The command: pause, resume, limits and credits, and what the status says of them."""
+"""The commands `pause`, `resume`, `limits` and `credits`, and their effect on `status`."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from voicequeue.storage.job_store import Store
     ("options", "what"),
     [((), "everything"), (("--stage", "music"), "the music stage"), (("--batch", "b"), "batch b")],
 )
-def test_it_pauses_and_goes_on(command: Command, store: Store, options: tuple[str, ...], what: str) -> None:
-    """Each says what it did, and whether it was so already; for scripts too."""
+def test_it_pauses_and_resumes(command: Command, store: Store, options: tuple[str, ...], what: str) -> None:
+    """The output says whether that was a change; as JSON too."""
     put(store, voice(batch="b"))
 
     assert command("pause", *options).out == f"{what} is paused\n"
-    assert command("pause", *options).out == f"{what} is paused already\n"
+    assert command("pause", *options).out == f"{what} was paused already\n"
     assert command("pause", *options, "--json").json() == {"changed": False}
-    assert command("resume", *options).out == f"{what} goes on\n"
-    assert command("resume", *options).out == f"{what} goes on already\n"
+    assert command("resume", *options).out == f"{what} is resumed\n"
+    assert command("resume", *options).out == f"{what} was not paused\n"
     assert command("resume", *options, "--json").json() == {"changed": False}
     assert command("pause", *options, "--json").json() == {"changed": True}
 
 
-def test_a_pause_holds_jobs_back_and_says_why(command: Command, store: Store) -> None:
-    """To whoever asks; markup in it means nothing."""
+def test_a_pause_holds_jobs_back_and_shows_its_reason(command: Command, store: Store) -> None:
+    """Markup in the reason is literal."""
     put(store, *numbered(3))
-    command("pause", "--why", "Ana [red]tests[/]")
+    command("pause", "--reason", "Ana [red]tests[/]")
 
     assert store.admit(time.time()).by_stage == {}
     assert "closed: paused (Ana [red]tests[/])" in command("status").out
@@ -48,8 +48,8 @@ def test_a_pause_holds_jobs_back_and_says_why(command: Command, store: Store) ->
     assert len(store.admit(time.time()).by_stage[Stage.VOICE]) == 3
 
 
-def test_a_paused_stage_and_a_paused_batch_hold_back_no_more_than_that(command: Command, store: Store) -> None:
-    """The rest goes on."""
+def test_a_paused_stage_or_batch_holds_back_nothing_else(command: Command, store: Store) -> None:
+    """Other jobs are admitted."""
     put(store, *numbered(2, batch="b"), voice())
     command("pause", "--batch", "b")
     command("pause", "--stage", "music")
@@ -59,10 +59,10 @@ def test_a_paused_stage_and_a_paused_batch_hold_back_no_more_than_that(command: 
 
 
 @pytest.mark.parametrize("what", ["pause", "resume"])
-def test_a_batch_that_nobody_knows_is_neither_paused_nor_resumed(
+def test_an_unknown_batch_is_neither_paused_nor_resumed(
     command: Command, queue: VoiceQueue, redis: Redis, prefix: str, what: str
 ) -> None:
-    """A name that was mistyped is told, and leaves no trace."""
+    """It is an error, and nothing is written."""
     ended = command(what, "--batch", "nosuchbatch")
 
     assert (ended.code, ended.out) == (2, "")
@@ -73,16 +73,16 @@ def test_a_batch_that_nobody_knows_is_neither_paused_nor_resumed(
 
 
 @pytest.mark.parametrize("what", ["pause", "resume"])
-def test_a_stage_of_a_batch_cannot_be_steered(command: Command, what: str) -> None:
-    """One or the other."""
+def test_a_stage_of_a_batch_cannot_be_paused(command: Command, what: str) -> None:
+    """--stage and --batch exclude each other."""
     ended = command(what, "--stage", "voice", "--batch", "b")
 
     assert ended.code == 2
     assert "not both" in ended.err
 
 
-def test_to_resume_tries_what_is_held_back(command: Command, store: Store) -> None:
-    """The key was mended, say: the status tells that one job is tried."""
+def test_resume_retries_what_is_on_hold(command: Command, store: Store) -> None:
+    """The status says that one job at a time is tried."""
     store.controls.close("unauthorized", "401: wrong key", time.time())
     assert "closed: unauthorized (401: wrong key)" in command("status").out
 
@@ -95,36 +95,36 @@ def test_to_resume_tries_what_is_held_back(command: Command, store: Store) -> No
 
 
 def test_limits_are_shown_and_set_for_all_workers(command: Command, store: Store) -> None:
-    """What is not given stays."""
+    """Limits that are not given stay unchanged."""
     assert command("limits", "--in-flight", 40, "--credit-floor", 1_000_000, "--json").json() == {
         "in_flight": 40,
         "submit_rate": None,
         "credit_floor": 1_000_000,
         "in_flight_now": 10,
     }
-    told = command("limits", "--submit-rate", 90).out
-    for part in ("10 now, at most 40", "90 POSTs a minute", "1,000,000"):
-        assert part in told
-    found = store.controls.limits()
-    assert (found.in_flight, found.submit_rate, found.credit_floor) == (40, 90.0, 1_000_000)
+    output = command("limits", "--submit-rate", 90).out
+    for part in ("10 now, at most 40", "90 orders per minute", "1,000,000"):
+        assert part in output
+    limits = store.controls.limits()
+    assert (limits.in_flight, limits.submit_rate, limits.credit_floor) == (40, 90.0, 1_000_000)
     assert command("status").code == 0
 
 
-def test_limits_go_back_to_the_settings(command: Command, store: Store) -> None:
-    """But for those that are given with it."""
+def test_limits_return_to_the_settings(command: Command, store: Store) -> None:
+    """Except those given with --reset."""
     command("limits", "--in-flight", 40, "--submit-rate", 90, "--credit-floor", 5)
 
     command("limits", "--reset", "--credit-floor", 6)
 
-    found = store.controls.limits()
-    assert (found.in_flight, found.submit_rate, found.credit_floor) == (100_000, None, 6)
+    limits = store.controls.limits()
+    assert (limits.in_flight, limits.submit_rate, limits.credit_floor) == (100_000, None, 6)
 
 
 @pytest.mark.parametrize(
     "options", [("--in-flight", 0), ("--submit-rate", -1), ("--submit-rate", 1e-320), ("--credit-floor", -1)]
 )
-def test_a_limit_that_is_none_is_refused(command: Command, options: tuple[str, float]) -> None:
-    """With its name."""
+def test_an_invalid_limit_is_rejected(command: Command, options: tuple[str, float]) -> None:
+    """The message names it."""
     ended = command("limits", *options)
 
     assert ended.code == 2
@@ -134,8 +134,8 @@ def test_a_limit_that_is_none_is_refused(command: Command, options: tuple[str, f
 # ── credits ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_account_is_told(command: Command, store: Store) -> None:
-    """What is left, promised and spent; and that nobody has asked yet."""
+def test_the_account_is_shown(command: Command, store: Store) -> None:
+    """Balance, reserved and spent credits; and that the balance is not known yet."""
     assert "not known" in command("credits").out
     now = float(int(time.time()))
     brought_to(store, State.PENDING, sung(), now)
@@ -151,9 +151,9 @@ def test_the_account_is_told(command: Command, store: Store) -> None:
         "spent": 4,
         "unexplained": 0,
     }
-    told = command("credits").out
-    for part in ("1,500", "15 to jobs in flight", "4 today", "4 in all"):
-        assert part in told
+    output = command("credits").out
+    for part in ("1,500", "15 for jobs in flight", "4 today", "4 in all"):
+        assert part in output
 
 
 # ── status ────────────────────────────────────────────────────────────────────────────────────────
@@ -161,7 +161,7 @@ def test_the_account_is_told(command: Command, store: Store) -> None:
 
 @pytest.fixture
 def busy(store: Store) -> Store:
-    """Jobs in every place, of two batches; a worker; an account; one that succeeded and one that failed."""
+    """Return jobs in most states, of two batches; a worker; an account; a closed gate."""
     now = time.time()
     store.controls.set_limits(in_flight=50)
     brought_to(store, State.SUCCEEDED, voice(batch="b", key="done"), now)
@@ -176,30 +176,30 @@ def busy(store: Store) -> Store:
     return store
 
 
-def test_the_status_tells_everything_at_a_glance(command: Command, busy: Store) -> None:
-    """For scripts."""
-    told = command("status", "--json").json()
+def test_the_status_as_json(command: Command, busy: Store) -> None:
+    """Every part of it."""
+    output = command("status", "--json").json()
 
-    [hold] = told["gate"]["holds"]
-    assert (told["gate"]["open"], hold["reason"], hold["trial"]) == (False, "cooldown", False)
+    [hold] = output["gate"]["holds"]
+    assert (output["gate"]["open"], hold["reason"], hold["trial"]) == (False, "cooldown", False)
     assert hold["until"] is not None
-    assert (told["in_flight"], told["limit"]) == (1, 50)
-    assert [(line["priority"], line["count"]) for line in told["backlog"]] == [("high", 1), ("normal", 4)]
-    assert told["backlog"][1]["oldest"] < told["backlog"][0]["oldest"]
-    assert told["per_minute"] == pytest.approx(0.2)
-    assert told["seconds_left"] == pytest.approx(6 * 300)
-    assert (told["credits"], told["credits_today"], told["credits_left"], told["credits_committed"]) == (
+    assert (output["in_flight"], output["limit"]) == (1, 50)
+    assert [(line["priority"], line["count"]) for line in output["backlog"]] == [("high", 1), ("normal", 4)]
+    assert output["backlog"][1]["oldest"] < output["backlog"][0]["oldest"]
+    assert output["per_minute"] == pytest.approx(0.2)
+    assert output["seconds_left"] == pytest.approx(6 * 300)
+    assert (output["credits"], output["credits_today"], output["credits_left"], output["credits_committed"]) == (
         12,
         12,
         1_500,
         15,
     )
-    assert (told["failed"], told["workers"]) == ({"upstream_failed": 1}, 1)
+    assert (output["failed"], output["workers"]) == ({"upstream_failed": 1}, 1)
 
 
-def test_the_status_tells_everything_to_a_person(command: Command, busy: Store) -> None:
-    """The same in words."""
-    told = command("status").out
+def test_the_status_as_text(command: Command, busy: Store) -> None:
+    """The same parts."""
+    output = command("status").out
 
     for part in (
         "closed: cooldown until ",
@@ -207,41 +207,41 @@ def test_the_status_tells_everything_to_a_person(command: Command, busy: Store) 
         "backlog    high 1, the oldest for 61 s",
         "backlog    normal 4, the oldest for 2 h",
         "in flight  1 of 50; 0.2 succeed a minute, about 30 min to go",
-        "credits    1,500 left (15 of them for jobs in flight or unsure); 12 spent today; 12 spent in all",
+        "credits    1,500 left (15 reserved for jobs in flight or unsure); 12 spent today; 12 spent in all",
         "failed     upstream_failed 1",
         "workers    1 alive",
     ):
-        assert part in told
+        assert part in output
 
 
-def test_the_status_of_a_batch_tells_of_no_other(command: Command, busy: Store) -> None:
-    """States, backlog, credits; failures by code are counted for all jobs together, and told there alone."""
-    told = command("status", "b", "--json").json()
+def test_the_status_of_a_batch_covers_that_batch_only(command: Command, busy: Store) -> None:
+    """States, backlog, credits; failures by code are counted for all jobs only."""
+    output = command("status", "--batch", "b", "--json").json()
 
-    assert (told["batch"], told["credits"], told["failed"]) == ("b", 8, {})
-    assert [(line["priority"], line["count"]) for line in told["backlog"]] == [("normal", 4)]
-    assert {state: n for state, n in told["states"].items() if n} == {"queued": 4, "pending": 1, "succeeded": 1}
-    assert "upstream_failed" not in command("status", "b").out
+    assert (output["batch"], output["credits"], output["failed"]) == ("b", 8, {})
+    assert [(line["priority"], line["count"]) for line in output["backlog"]] == [("normal", 4)]
+    assert {state: n for state, n in output["states"].items() if n} == {"queued": 4, "pending": 1, "succeeded": 1}
+    assert "upstream_failed" not in command("status", "--batch", "b").out
 
 
-def test_an_open_gate_is_said_to_be_open(command: Command) -> None:
-    """In words too."""
+def test_an_open_gate_is_shown(command: Command) -> None:
+    """As text."""
     assert "gate       open" in command("status").out
 
 
-def test_that_credits_do_not_suffice_is_told(command: Command, store: Store) -> None:
-    """With what the next job costs."""
+def test_the_gate_says_that_credits_are_too_few(command: Command, store: Store) -> None:
+    """With the price of the next job."""
     put(store, sung())
     store.controls.note_balance(18, spent_before=0, asked=NOW, now=NOW)
     store.admit(NOW)
 
-    told = command("status").out
+    output = command("status").out
 
-    assert "closed: out_of_credits (18 credits left; the next job costs 19)" in told
+    assert "closed: out_of_credits (18 credits left; the next job costs 19)" in output
 
 
-def test_a_paused_batch_tells_its_limits(queue: VoiceQueue) -> None:
-    """To whoever asks for the batch."""
+def test_a_batch_has_its_limits_and_whether_it_is_paused(queue: VoiceQueue) -> None:
+    """Read with `VoiceQueue.batch`."""
     queue.enqueue(voice(batch="b"))
     assert queue.limit_batch("b", max_credits=100, max_in_flight=3)
     assert queue.pause(batch="b")
@@ -254,8 +254,8 @@ def test_a_paused_batch_tells_its_limits(queue: VoiceQueue) -> None:
     assert not queue.batch("b").paused
 
 
-def test_time_to_finish_counts_what_is_not_settled(queue: VoiceQueue, store: Store) -> None:
-    """Without a pace there is nothing to go by."""
+def test_time_to_finish_counts_unsettled_jobs(queue: VoiceQueue, store: Store) -> None:
+    """It is not known without a pace."""
     put(store, *numbered(3))
     assert queue.status().seconds_left is None
     [job_id, *_] = store.ids(state=State.QUEUED)
@@ -267,10 +267,8 @@ def test_time_to_finish_counts_what_is_not_settled(queue: VoiceQueue, store: Sto
     assert queue.status().seconds_left == pytest.approx(2 * 300)
 
 
-def test_what_left_the_account_uncounted_is_told_wherever_one_looks(
-    command: Command, store: Store, redis: Redis
-) -> None:
-    """With the price that it seems to be; that another program uses the account is worth a note alone."""
+def test_uncounted_credits_are_shown_everywhere(command: Command, store: Store, redis: Redis) -> None:
+    """With the price that explains them; without one, another user of the account is a note only."""
     text = "the account fell by 420 while 399 were counted: another user of the account, or a changed price"
     store.controls.note_drift(Drift(NOW, 420, 399, 0, Stage.VOICE, 5))
 
@@ -278,9 +276,9 @@ def test_what_left_the_account_uncounted_is_told_wherever_one_looks(
     assert f"{text} (5 instead of 4 a voice?)" in command("credits").out
     assert command("status", "--json").json()["credits_unexplained"] == 21
     assert command("credits", "--json").json()["unexplained"] == 21
-    [remark] = [each for each in results(inspect(redis, store)) if each.check == "account"]
+    [remark] = [finding for finding in results(inspect(redis, store)) if finding.check == "account"]
     assert (remark.level, remark.what) == (Level.WARNING, f"{text} (5 instead of 4 a voice?)")
 
     store.controls.note_drift(Drift(NOW, 420, 399))
-    [remark] = [each for each in results(inspect(redis, store)) if each.check == "account"]
+    [remark] = [finding for finding in results(inspect(redis, store)) if finding.check == "account"]
     assert (remark.level, remark.what) == (Level.NOTE, text)

@@ -1,0 +1,257 @@
+"""The command `ingest`: recording checks, dry runs, gzip."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.store.conftest import Command
+from tests.store.life import brought_to, dump
+from tests.store.test_cli_ingest import rejected, write
+from tests.store.test_cli_ingest_resume import kill_ingest
+from tests.support.jobs import numbered
+from tests.support.recordings import mp3, redirect, sent, serving, wav, xing
+from tests.support.scripted import Request, Scripted
+from voicequeue import State, VoiceQueue
+from voicequeue.domain.spec import parse
+from voicequeue.storage.job_store import Store
+
+# ── checks of recordings ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def here(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working directory, with recordings allowed from this machine."""
+    settings = {"ALLOW": "127.0.0.1", "SLOW_S": "0.3", "ANSWER_S": "0.5", "AGAIN_S": "0.01"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"VOICEQUEUE_AUDIO_{name}", value)
+    return at_home
+
+
+FILES = {
+    "/ana.wav": sent(wav(12)),
+    "/bo.mp3": sent(xing(459, 459 * 417) + mp3(12)),
+    "/page.mp3": sent(b"<!doctype html><html>sign in</html>"),
+    "/short.wav": sent(wav(5)),
+    "/cut.mp3": sent((xing(459, 459 * 417) + mp3(12))[:90_000]),
+    "/private.wav": redirect("http://192.168.0.1/ana.wav"),
+}
+#: By row: the path, and the reason if it is bad.
+ROWS = [
+    ("/ana.wav", ""),
+    ("/page.mp3", "not MP3 or WAV: it is an HTML page"),
+    ("/short.wav", "5.0 s long; more than 10 s are needed"),
+    ("/bo.mp3", ""),
+    ("/cut.mp3", "truncated MP3"),
+    ("/private.wav", "redirected: its host leads to a private address"),
+    ("/missing.wav", "HTTP 404"),
+]
+
+
+def table(server: Scripted, folder: Path) -> Path:
+    """Return a file of rows with these recordings, and one invalid row."""
+    return write(folder / "voices.csv", "audio_url", *(f"{server.url}{path}" for path, _ in ROWS), "nowhere")
+
+
+def test_bad_recordings_are_rejected_before_they_cost(
+    command: Command, queue: VoiceQueue, store: Store, here: Path
+) -> None:
+    """Each with its reason, beside invalid rows; the good rows are enqueued in order."""
+    with serving(FILES) as server:
+        file = table(server, here)
+        ended = command("ingest", file, "--batch", "spring", "--preflight", "--json")
+
+    kinds = {"http_error", "wrong_format", "too_short", "truncated", "forbidden_address", "invalid_row"}
+    assert (ended.code, ended.json()["new"], ended.json()["reasons"]) == (1, 2, dict.fromkeys(kinds, 1))
+    assert [job.spec.audio_url for job in queue.jobs(batch="spring")] == [
+        f"{server.url}/{a}" for a in ("ana.wav", "bo.mp3")
+    ]
+    output = {int(row["line"]): row["reason"] for row in rejected(here / "voices.csv.rejected.csv")}
+    expected = {line: reason for line, (_, reason) in enumerate(ROWS, start=2) if reason} | {9: "audio_url: must be"}
+    assert list(output) == list(expected)
+    assert all(reason in output[line] for line, reason in expected.items())
+
+
+def test_the_hash_of_a_recording_is_stored_with_its_job(
+    command: Command, queue: VoiceQueue, redis: Redis, prefix: str, here: Path
+) -> None:
+    """Jobs share voices by it; a row with another hash is rejected."""
+    with serving(FILES) as server:
+        file = write(
+            here / "voices.csv", "audio_url,audio_sha256", f"{server.url}/ana.wav,", f"{server.url}/bo.mp3,{'0' * 64}"
+        )
+        ended = command("ingest", file, "--batch", "spring", "--preflight", "--json")
+
+    [job] = queue.jobs(batch="spring")
+    assert len(redis.hget(f"{{{prefix}}}:job:{job.id}", "sha256") or "") == 64
+    assert ended.json()["reasons"] == {"other_content": 1}
+
+
+def test_recordings_of_known_jobs_are_not_fetched_again(command: Command, here: Path) -> None:
+    """Nor is a recording that occurs in many rows."""
+    with serving(FILES) as server:
+        file = write(here / "voices.csv", "audio_url,name", *(f"{server.url}/ana.wav,{n}" for n in range(20)))
+        first = command("ingest", file, "--batch", "spring", "--preflight", "--json")
+        again = command("ingest", file, "--batch", "spring", "--preflight", "--json")
+
+        assert (first.json()["new"], again.json()["known"]) == (20, 20)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MAX_MB", "much"), ("SLOW_S", "-1"), ("WHOLE_S", "inf"), ("PER_HOST", "1.5"), ("AT_ONCE", "0")]
+)
+def test_the_error_of_an_invalid_setting_names_it(
+    command: Command, here: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Exit code 2."""
+    monkeypatch.setenv(f"VOICEQUEUE_AUDIO_{name}", value)
+
+    ended = command("ingest", write(here / "a.csv", "audio_url"), "--batch", "b", "--preflight")
+
+    assert (ended.code, f"VOICEQUEUE_AUDIO_{name} must be" in ended.err) == (2, True)
+
+
+def test_recordings_of_rows_that_are_done_are_not_fetched_again(
+    command: Command, queue: VoiceQueue, here: Path
+) -> None:
+    """Only those of rows fetched but not written yet."""
+    count, is_free = 250, threading.Event()
+
+    def blocked(_: Request) -> Iterator[bytes]:
+        is_free.wait(20)
+        yield sent(wav(12))
+
+    files: dict[str, Any] = {f"/{n}.wav": sent(wav(5 if n == 3 else 12)) for n in range(count)} | {"/150.wav": blocked}
+    with serving(files) as server:
+        file = write(here / "voices.csv", "audio_url", *(f"{server.url}{path}" for path in files))
+        kill_ingest(file, "--preflight", after=100)
+        is_free.set()
+        ended = command("ingest", file, "--batch", "spring", "--preflight", "--resume", "--json")
+        fetched = Counter(request.path for request in server.requests)
+
+    assert (ended.json()["resumed_after"], ended.json()["new"], ended.json()["reasons"]) == (100, 249, {"too_short": 1})
+    assert {fetched[f"/{n}.wav"] for n in range(100)} == {1}
+    assert queue.batch("spring").total == 249
+
+
+# ── dry runs ──────────────────────────────────────────────────────────────────────────────────────
+
+EXISTING = {"audio_url": "https://a.example/2.wav", "batch": "spring"}
+HEADER = "audio_url,prompt,voice"
+MIXED = [
+    "https://a.example/1.wav,la,ana",
+    "https://a.example/1.wav,lo,ana",
+    f"{EXISTING['audio_url']},,",
+    *["bad,,"] * 7,
+]
+
+
+def set_balance(store: Store, credits: int) -> None:
+    """Set the balance that upstream reports."""
+    store.controls.note_balance(credits, spent_before=store.credits(), asked=time.time(), now=time.time())
+
+
+def test_a_dry_run_reports_and_changes_nothing(
+    command: Command, queue: VoiceQueue, store: Store, redis: Redis, prefix: str, at_home: Path
+) -> None:
+    """New, known and rejected jobs, the first reasons, and the cost, in which a shared voice counts once."""
+    file = write(at_home / "voices.csv", HEADER, *MIXED)
+    queue.enqueue(parse(EXISTING).with_row_key())
+    set_balance(store, 34)
+    stale = write(at_home / "voices.csv.rejected.csv", "of an earlier run")
+    before = dump(redis, prefix)
+
+    ended = command("ingest", file, "--batch", "spring", "--dry-run", "--max-credits", "5", "--json")
+
+    output = ended.json()
+    assert ended.code == 1
+    assert (output["new"], output["known"], output["rejected"], output["reasons"]) == (2, 1, 7, {"invalid_row": 7})
+    assert [problem["line"] for problem in output["problems"]] == [5, 6, 7, 8, 9]
+    assert (output["credits"], output["credits_left"], output["suffices"], output["unsettled"]) == (
+        19 + 15,
+        34,
+        True,
+        1,
+    )
+    assert dump(redis, prefix) == before
+    assert (stale.read_text(), sorted(at_home.iterdir())) == ("of an earlier run\n", [file, stale])
+
+
+def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
+    command: Command, queue: VoiceQueue, store: Store, at_home: Path
+) -> None:
+    """By the balance above the minimum and the present pace; or that these are not known."""
+    file = write(at_home / "voices.csv", HEADER, *MIXED)
+    output_before = command("ingest", file, "--batch", "spring", "--dry-run").out
+    assert "the balance is not known yet" in output_before
+    assert "no job has succeeded in the last minutes" in output_before
+
+    queue.set_limits(credit_floor=10)
+    for spec in numbered(5):
+        brought_to(store, State.SUCCEEDED, spec, time.time())
+    set_balance(store, 20)
+    output = command("ingest", file, "--batch", "spring", "--dry-run").out
+
+    assert "the new jobs cost 38; the balance was 20" in output
+    assert "of which 10 are the minimum: 28 too few" in output
+    assert "about 3 min at the present pace of 1.0 a minute" in output
+    assert "line 5: audio_url: must be an http" in output
+
+
+def test_a_dry_run_can_check_the_recordings(command: Command, redis: Redis, prefix: str, here: Path) -> None:
+    """Rejections are reported, and nothing is written."""
+    with serving(FILES) as server:
+        file = table(server, here)
+        ended = command("ingest", file, "--batch", "spring", "--preflight", "--dry-run", "--json")
+
+    assert (ended.code, ended.json()["new"], ended.json()["rejected"]) == (1, 2, 6)
+    assert dump(redis, prefix) == {}
+    assert list(here.iterdir()) == [file]
+
+
+def test_a_dry_run_cannot_resume(command: Command, at_home: Path) -> None:
+    """Exit code 2."""
+    assert command("ingest", "-", "--batch", "spring", "--dry-run", "--resume").code == 2
+
+
+# ── packed files ──────────────────────────────────────────────────────────────────────────────────
+
+PLAIN = b"audio_url\nhttps://a.example/1.wav\nhttps://a.example/2.wav\n"
+
+
+@pytest.mark.parametrize("parts", [[PLAIN], [PLAIN[:20], PLAIN[20:]]], ids=["one part", "two parts"])
+def test_gzip_is_detected_by_content(command: Command, queue: VoiceQueue, at_home: Path, parts: list[bytes]) -> None:
+    """Under any file name, on standard input, and in several members."""
+    packed = b"".join(map(gzip.compress, parts))
+    (at_home / "voices.csv").write_bytes(packed)
+
+    assert command("ingest", "voices.csv", "--batch", "a").code == 0
+    assert command("ingest", "-", "--batch", "b", stdin=packed).code == 0
+    assert [queue.batch(name).total for name in "ab"] == [2, 2]
+
+
+def test_a_damaged_gzip_is_an_error(command: Command, at_home: Path) -> None:
+    """Exit code 2."""
+    ended = command("ingest", "-", "--batch", "spring", stdin=gzip.compress(PLAIN)[:-12])
+
+    assert (ended.code, "packed with gzip, and damaged or cut" in ended.err) == (2, True)
+
+
+def test_several_songs_in_a_row_are_a_job_each(command: Command, at_home: Path) -> None:
+    """In JSON Lines; the voice is paid for once."""
+    row = {"audio_url": "https://a.example/1.wav", "songs": [{"prompt": "la"}, {"prompt": "lo"}]}
+    file = write(at_home / "voices.jsonl", json.dumps(row))
+
+    output = command("ingest", file, "--batch", "spring", "--dry-run", "--json").json()
+
+    assert (output["new"], output["credits"]) == (2, 4 + 2 * 15)

@@ -1,0 +1,167 @@
+"""The command `ingest --resume`: interrupted runs continue, and each row is ingested once."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import eventually
+from tests.store.conftest import Command
+from tests.store.test_cli_ingest import rejected, write
+from voicequeue import VoiceQueue
+from voicequeue.ingest.checkpoint import Progress
+from voicequeue.ingest.row_reader import Rows
+
+VOICEQUEUE = str(Path(sys.executable).with_name("voicequeue"))
+
+MANY = 20_000
+
+
+def kill_ingest(file: Path, *options: str, after: int) -> None:
+    """Ingest the file, and kill the process once that many lines are done."""
+    kept = file.with_name(f"{file.name}.progress.json")
+    command = [VOICEQUEUE, "ingest", str(file), "--batch", "spring", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        eventually(lambda: kept.exists() and json.loads(kept.read_text())["lines"] >= after)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_an_interrupted_run_says_how_to_resume(at_home: Path) -> None:
+    """Ctrl-C ends it at once."""
+    file = write(at_home / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(8_000)))
+    command = [VOICEQUEUE, "ingest", str(file), "--batch", "spring"]
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        eventually(Progress.path(file).exists)
+        process.send_signal(signal.SIGINT)
+        _, output = process.communicate(timeout=20)
+
+    assert process.returncode not in (0, -signal.SIGINT)
+    assert "run the same command with --resume" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(("packed", "count"), [(False, MANY), (True, 4_000)], ids=["plain", "gzip"])
+def test_a_killed_run_resumes_and_takes_each_row_once(
+    command: Command, queue: VoiceQueue, at_home: Path, packed: bool, count: int
+) -> None:
+    """Rejected rows too; finished rows are not read again, and no file is left over."""
+    urls = ["nowhere" if number % 100 == 7 else f"https://a.example/{number}.wav" for number in range(count)]
+    file = write(at_home / "voices.csv", "audio_url,prompt", *(f'{url},"la\nla"' for url in urls))
+    if packed:
+        file.write_bytes(gzip.compress(file.read_bytes(), compresslevel=1))
+
+    kill_ingest(file, after=2 * count // 10)
+    kill_ingest(file, "--resume", after=12 * count // 10)  # two lines a row
+    ended = command("ingest", file, "--batch", "spring", "--resume", "--json")
+
+    output = ended.json()
+    assert output["resumed_after"] >= 12 * count // 10
+    assert (output["new"] + output["known"], output["rejected"]) == (count * 0.99, count * 0.01)
+    assert queue.batch("spring").total == count * 0.99
+    lines = [int(row["line"]) for row in rejected(at_home / "voices.csv.rejected.csv")]
+    assert lines == [2 + 2 * number for number in range(7, count, 100)]
+    assert len(list(at_home.iterdir())) == 2
+
+
+@pytest.fixture
+def halfway(at_home: Path, queue: VoiceQueue) -> Path:
+    """Return a file whose first 600 rows were ingested."""
+    file = write(at_home / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(600)), "bad", "bad")
+    [*rows] = (row.job("spring") for row, _ in zip(Rows(io.BytesIO(file.read_bytes())), range(600), strict=False))
+    queue.enqueue_many(rows)
+    progress = Progress.of(file, "spring")
+    progress.lines, progress.last_job, progress.counts.new = 600, rows[-1].id(), 600
+    progress.write(file)
+    return file
+
+
+def test_the_counts_are_those_of_the_whole_file(command: Command, halfway: Path) -> None:
+    """Not only of the resumed part."""
+    ended = command("ingest", halfway, "--batch", "spring", "--resume")
+
+    assert (ended.code, "600 new, 0 known already, 2 rejected" in ended.out) == (1, True)
+    assert "2  invalid row" in ended.out
+
+
+def test_without_resume_it_starts_at_the_first_row(command: Command, halfway: Path) -> None:
+    """Which adds no job twice."""
+    output = command("ingest", halfway, "--batch", "spring", "--json").json()
+
+    assert (output["known"], output["rejected"], output["resumed_after"]) == (600, 2, None)
+    assert not Progress.path(halfway).exists()
+
+
+def test_resume_without_progress_starts_at_the_first_row(command: Command, at_home: Path) -> None:
+    """So scripts can always pass --resume."""
+    file = write(at_home / "voices.csv", "audio_url", "https://a.example/1.wav")
+
+    output = command("ingest", file, "--batch", "spring", "--resume", "--json").json()
+
+    assert (output["new"], output["resumed_after"]) == (1, None)
+
+
+def spoil(how: str, file: Path, queue: VoiceQueue) -> None:
+    """Make the saved progress unusable."""
+    kept = Progress.path(file)
+    match how:
+        case "changed":
+            file.write_text(file.read_text().replace("/1.wav", "/x.wav"))
+        case "unreadable":
+            kept.write_text("{")
+        case "rejected rows gone":
+            kept.write_text(kept.read_text().replace('"rejected_bytes": 0', '"rejected_bytes": 99'))
+        case "another queue":
+            kept.write_text(kept.read_text().replace('"last_job": "', '"last_job": "x'))
+
+
+@pytest.mark.parametrize(
+    ("how", "output"),
+    [
+        ("changed", "has changed since; ingest it without --resume"),
+        ("unreadable", "voices.csv.progress.json cannot be read; ingest it without --resume"),
+        ("rejected rows gone", "voices.csv.rejected.csv: No such file or directory; ingest without --resume"),
+        ("another queue", "this queue does not hold the jobs that"),
+    ],
+)
+def test_it_resumes_only_if_the_progress_matches(
+    command: Command, queue: VoiceQueue, halfway: Path, how: str, output: str
+) -> None:
+    """Exit code 2; no row is skipped that was not ingested."""
+    spoil(how, halfway, queue)
+
+    ended = command("ingest", halfway, "--batch", "spring", "--resume")
+
+    assert (ended.code, output in ended.err) == (2, True), ended.err
+    assert queue.batch("spring").total == 600
+
+
+def test_it_does_not_resume_for_another_batch(command: Command, halfway: Path) -> None:
+    """Rows are skipped only for the batch into which they were ingested."""
+    ended = command("ingest", halfway, "--batch", "autumn", "--resume")
+
+    assert (ended.code, "is about the batch spring, not autumn" in ended.err) == (2, True)
+
+
+def test_standard_input_cannot_be_resumed(command: Command, at_home: Path) -> None:
+    """It cannot be read a second time."""
+    ended = command("ingest", "-", "--batch", "spring", "--resume", stdin=b"audio_url\n")
+
+    assert (ended.code, "--resume needs a file" in ended.err) == (2, True)
+
+
+def test_rejected_rows_of_an_earlier_run_are_not_mistaken_for_this_ones(command: Command, at_home: Path) -> None:
+    """They are deleted when a run writes its first rows."""
+    file = write(at_home / "voices.csv", "audio_url", "https://a.example/1.wav")
+    stale = write(at_home / "voices.csv.rejected.csv", "line,reason,audio_url", "2,nonsense,x")
+
+    assert command("ingest", file, "--batch", "spring").code == 0
+    assert not stale.exists()

@@ -1,0 +1,74 @@
+"""`cancel`: cancel a job or a batch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from voicequeue.cli.jobs import print_job
+from voicequeue.cli.terminal import AsJson, Yes, argument, complain, flag, option, out, print_json, queue
+from voicequeue.client.bulk_operations import Action
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.client.search import Filter
+from voicequeue.domain.job import State
+
+#: Why a job can only be marked.
+_UNDER_WAY = {
+    State.CHARGING: "its order is being submitted",
+    State.UNSURE: "its order may have been charged (voicequeue review)",
+}
+
+
+def cancel(
+    job_id: Annotated[str | None, argument("JOB_ID", help="A job.")] = None,
+    batch: Annotated[str | None, option("NAME", help="Cancel all jobs of this batch that have not settled.")] = None,
+    dry_run: Annotated[bool, flag("--dry-run", help="Print the number of jobs; change nothing.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel a job, or all jobs of a batch.
+
+    Paid orders are not refunded; if their result still arrives, it is kept. A job that is charging or unsure is
+    cancelled as soon as the outcome of its order is known; no further stage is submitted for it.
+    """
+    if (job_id is None) == (batch is None):
+        raise typer.BadParameter("give a job id or --batch")
+    with queue() as jobs:
+        if job_id is not None:
+            _cancel_one(jobs, job_id, as_json=as_json)
+        else:
+            _cancel_batch(jobs, Filter(batch=batch), dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _cancel_one(jobs: VoiceQueue, job_id: str, *, as_json: bool) -> None:
+    job = jobs.cancel(job_id)
+    print_job(job, as_json=as_json)
+    if job.cancelling:
+        complain(f"{_UNDER_WAY[job.state]}: cancelled as soon as the outcome is known; no further stage is submitted")
+    elif job.may_still_come:
+        complain(f"upstream still works on its {job.stage}, which was paid for; the result is kept on the job")
+
+
+def _cancel_batch(jobs: VoiceQueue, matching: Filter, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    plan = jobs.plan(Action.CANCEL, matching)
+    cancelled, marked = 0, 0
+    if plan.found and not dry_run:
+        if not yes:
+            question = f"cancel {plan.found:,} jobs, {plan.paid:,} of them with an order that was paid for?"
+            typer.confirm(question, abort=True, err=True)
+        result = jobs.carry_out(Action.CANCEL, plan.token)
+        cancelled, marked = result.changed, result.marked
+    if as_json:
+        print_json({"found": plan.found, "cancelled": cancelled, "marked": marked, "paid": plan.paid})
+    else:
+        _report(plan.found, cancelled, plan.paid, plan.under_way if dry_run else marked)
+    if not plan.complete:
+        complain(f"more than {plan.found:,} jobs match; run the command again for the others")
+        raise typer.Exit(int(not dry_run))
+
+
+def _report(count: int, cancelled: int, paid: int, under_way: int) -> None:
+    out.print(f"{count:,} unsettled jobs found, {cancelled:,} cancelled; upstream works on {paid:,} paid orders")
+    if under_way:
+        out.print(f"{under_way:,} are charging or unsure; no further stage is submitted for them")

@@ -1,0 +1,76 @@
+"""`limits` and `credits`: the limits of the queue, and the account."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from voicequeue.cli.terminal import AsJson, clock, flag, option, out, print_json, queue
+from voicequeue.domain.gate import SUBMIT_RATE_MIN, Limits
+from voicequeue.domain.job import iso
+
+
+def _rate(value: float | None) -> float | None:
+    if value and not value >= SUBMIT_RATE_MIN:
+        raise typer.BadParameter(f"{value:g} is below {SUBMIT_RATE_MIN}; 0 has no limit")
+    return value
+
+
+def limits(
+    in_flight: Annotated[int | None, option("N", min=1, help="Jobs in flight at once.")] = None,
+    submit_rate: Annotated[
+        float | None, option("N", callback=_rate, help="Orders submitted per minute; 0 has no limit.")
+    ] = None,
+    credit_floor: Annotated[int | None, option("N", min=0, help="Minimum balance; submission stops below it.")] = None,
+    reset: Annotated[bool, flag("--reset", help="Return to the settings of the workers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the limits, or set them for all workers at once."""
+    options = {"in_flight": in_flight, "submit_rate": submit_rate, "credit_floor": credit_floor}
+    changes = options if reset else {name: value for name, value in options.items() if value is not None}
+    with queue() as jobs:
+        current = jobs.set_limits(**changes) if changes else jobs.limits()
+        slots = jobs.status().limit
+    if as_json:
+        print_json({**_limits_json(current), "in_flight_now": slots})
+        return
+    rate = f"{current.submit_rate:g} orders per minute" if current.submit_rate else "no limit"
+    out.print(f"in flight     {slots:,} now, at most {current.in_flight:,}\nsubmit rate   {rate}")
+    out.print(
+        f"credit floor  {current.credit_floor:,}\nLimits that are not set here follow the settings of the workers."
+    )
+
+
+def _limits_json(limits: Limits) -> dict[str, Any]:
+    return {"in_flight": limits.in_flight, "submit_rate": limits.submit_rate, "credit_floor": limits.credit_floor}
+
+
+def credits(as_json: AsJson = False) -> None:
+    """Show the account: balance, reserved, spent and uncounted credits."""
+    with queue() as jobs:
+        status = jobs.status()
+        floor = jobs.limits().credit_floor
+    account = status.account
+    if as_json:
+        print_json(
+            {
+                "left": account.left,
+                "at": iso(account.at),
+                "committed": account.committed,
+                "floor": floor,
+                "today": account.spent_today,
+                "spent": status.credits,
+                "unexplained": account.drift.unexplained if account.drift else 0,
+            }
+        )
+        return
+    balance = "not known: no worker has asked upstream yet"
+    if account.left is not None:
+        balance = f"{account.left:,}: the balance at {clock(account.at)} less what was spent since"
+    out.print(f"balance    {balance}")
+    out.print(f"reserved   {account.committed:,} for jobs in flight or unsure")
+    out.print(f"spent      {account.spent_today:,} today (UTC), {status.credits:,} in all")
+    if account.drift:
+        since = clock(account.drift.since)
+        out.print(f"uncounted  {account.drift.unexplained:,} since {since}: {account.drift}", soft_wrap=True)

@@ -1,0 +1,83 @@
+"""`retry`: retry failed jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from voicequeue.cli.jobs import print_job
+from voicequeue.cli.terminal import AsJson, Yes, argument, complain, flag, option, out, print_json, queue
+from voicequeue.client.bulk_operations import Action
+from voicequeue.client.queue import VoiceQueue
+from voicequeue.client.search import Filter
+from voicequeue.domain import transitions
+from voicequeue.domain.job import Code
+from voicequeue.domain.stage import PRICES
+from voicequeue.errors import NotAllowed
+
+
+def retry(
+    job_id: Annotated[str | None, argument("JOB_ID", help="A failed job.")] = None,
+    batch: Annotated[str | None, option("NAME", help="Retry all failed jobs of this batch.")] = None,
+    code: Annotated[
+        Code | None, option("CODE", help=f"Retry jobs that failed with this code: {', '.join(Code)}.")
+    ] = None,
+    resubmit: Annotated[
+        bool, flag("--resubmit", help="Submit and pay for a new order, even if the last can be polled again.")
+    ] = False,
+    dry_run: Annotated[bool, flag("--dry-run", help="Print jobs and cost; change nothing.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Retry failed jobs from the stage that failed.
+
+    Stages that have a result are not paid for again.
+    """
+    if (job_id is None) == (batch is None and code is None):
+        raise typer.BadParameter("give a job id, or --batch, --code or both")
+    with queue() as jobs:
+        if job_id is not None:
+            _retry_one(jobs, job_id, resubmit=resubmit, dry_run=dry_run, yes=yes, as_json=as_json)
+        else:
+            matching = Filter(batch=batch, code=code)
+            _retry_many(jobs, matching, resubmit=resubmit, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _retry_one(jobs: VoiceQueue, job_id: str, *, resubmit: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    job = jobs.get(job_id)
+    transitions.retry(job, job.updated_at)  # raises NotAllowed
+    cost = transitions.cost(job, resubmit=resubmit)
+    if dry_run:
+        _report(1, 0, cost, as_json=as_json)
+        return
+    if transitions.pays_again(job, resubmit=resubmit) and not yes:
+        _confirm(1, cost, PRICES[job.stage])
+        if jobs.get(job_id).version != job.version:
+            raise NotAllowed(f"job {job_id} has changed since you were asked; run the command again")
+    print_job(jobs.retry(job_id, resubmit=resubmit), as_json=as_json)
+
+
+def _retry_many(jobs: VoiceQueue, matching: Filter, *, resubmit: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    plan = jobs.plan(Action.RETRY, matching, resubmit=resubmit)
+    retried = 0
+    if plan.found and not dry_run:
+        if not yes:
+            _confirm(plan.found, plan.credits, plan.again)
+        retried = jobs.carry_out(Action.RETRY, plan.token).changed
+    _report(plan.found, retried, plan.credits, as_json=as_json)
+    if not plan.complete:
+        complain(f"more than {plan.found:,} jobs match; run the command again for the others")
+        raise typer.Exit(int(not dry_run))
+
+
+def _confirm(count: int, cost: int, paid_again: int) -> None:
+    again = f", {paid_again:,} of them for stages that were paid for before" if paid_again else ""
+    typer.confirm(f"retry {count:,} jobs, for up to {cost:,} credits{again}?", abort=True, err=True)
+
+
+def _report(count: int, retried: int, cost: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"found": count, "retried": retried, "credits": cost})
+    else:
+        out.print(f"{count:,} failed jobs found, {retried:,} retried; up to {cost:,} credits")

@@ -1,0 +1,111 @@
+"""`status`: an overview of the queue or of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from voicequeue.cli.terminal import (
+    AsJson,
+    BatchOption,
+    clock,
+    coloured,
+    in_brackets,
+    out,
+    print_json,
+    queue,
+    safe,
+    span,
+)
+from voicequeue.domain.gate import Account, Hold
+from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
+
+#: Refused jobs that are listed; the others are counted.
+REFUSED_SHOWN = 5
+
+
+def status(batch: BatchOption = None, as_json: AsJson = False) -> None:
+    """Show an overview of the queue, or of one batch."""
+    with queue() as jobs:
+        overview = jobs.status(batch)
+        details = jobs.batch(batch) if batch else None
+    if as_json:
+        print_json({**overview.as_dict(batch), **(details.limits() if details else {})})
+        return
+    print_status(overview, batch)
+    if details and (limits := _batch_limits(details)):
+        out.print(f"the batch  {limits}")
+
+
+def _batch_limits(batch: Batch) -> str:
+    limits = {
+        "[red]is paused[/]": batch.paused,
+        f"has reserved {batch.committed:,} credits for jobs in flight and lost orders": batch.committed > 0,
+        f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
+        f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
+    }
+    return ", ".join(text for text, applies in limits.items() if applies)
+
+
+def print_status(status: Status, batch: str | None) -> None:
+    """Print the overview of the queue, or of one batch."""
+    counts = "  ".join(f"{coloured(state)} {count:,}" for state, count in status.states.items() if count)
+    out.print(f"[bold]{safe(batch) if batch else 'all jobs'}[/]  {counts or 'no jobs yet'}")
+    if status.gate.open:
+        out.print("gate       [green]open[/]")
+    for hold in status.gate.holds:
+        closed = "[yellow]on trial[/]" if hold.trial else "[red]closed[/]"
+        out.print(f"gate       {closed}: {safe(hold.reason)}{_until(hold)}{in_brackets(hold.detail)}")
+    _print_refused(status.refused)
+    for priority, lanes in by_priority(status.backlog):
+        oldest = span(status.at - min(lane.oldest for lane in lanes))
+        out.print(f"backlog    {priority} {sum(lane.count for lane in lanes):,}, the oldest for {oldest}")
+    remaining = f", about {span(status.seconds_left)} to go" if status.seconds_left else ""
+    spent = f"{status.credits:,} spent {'by this batch' if batch else 'in all'}"
+    out.print(f"in flight  {status.in_flight:,} of {status.limit:,}; {status.pace:,.1f} succeed a minute{remaining}")
+    out.print(f"credits    {_account(status.account)}; {spent}")
+    if status.account.drift:
+        out.print(f"           [yellow]{status.account.drift}[/]", soft_wrap=True)
+    if status.failures:
+        out.print("failed     " + ", ".join(f"{code} {count:,}" for code, count in sorted(status.failures.items())))
+    if status.rejects:
+        out.print(f"rejected   {status.rejects:,} messages, see: voicequeue rejects")
+    if status.callbacks.pending or status.callbacks.undelivered:
+        out.print(f"callbacks  {_callbacks(status.callbacks)}")
+    if status.archive.pending or status.archive.failed:
+        out.print(f"archive    {_archive(status.archive)}")
+    out.print(f"workers    {f'{status.workers} alive' if status.workers else '[red]none alive[/]'}")
+
+
+def _print_refused(jobs: Sequence[RefusedJob]) -> None:
+    """Print the jobs that upstream refuses while it accepts others."""
+    for job in jobs[:REFUSED_SHOWN]:
+        message = in_brackets(job.message)
+        out.print(
+            f"refused    job {job.job_id}, {job.times:,} times while others are accepted{message}; "
+            f"next attempt at {clock(job.until)}"
+        )
+    if len(jobs) > REFUSED_SHOWN:
+        out.print(f"refused    {len(jobs) - REFUSED_SHOWN:,} more jobs")
+
+
+def _callbacks(counts: CallbackCounts) -> str:
+    missing = "" if counts.workers else " [red]and no worker to deliver them[/]"
+    return f"{counts.pending:,} pending{missing}, {counts.undelivered:,} undelivered, see: voicequeue callbacks"
+
+
+def _archive(counts: ArchiveCounts) -> str:
+    missing = "" if counts.workers or not counts.pending else " [red]and no worker to archive them[/]"
+    return f"{counts.pending:,} jobs pending{missing}, {counts.failed:,} failed, see: voicequeue archive"
+
+
+def _until(hold: Hold) -> str:
+    if hold.trial:
+        return ", one job at a time is tried"
+    return f" until {clock(hold.until)}" if hold.until else ""
+
+
+def _account(account: Account) -> str:
+    if account.left is None:
+        return f"balance not known yet; {account.spent_today:,} spent today"
+    reserved = f" ({account.committed:,} reserved for jobs in flight or unsure)" if account.committed else ""
+    return f"{account.left:,} left{reserved}; {account.spent_today:,} spent today"

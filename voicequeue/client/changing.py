@@ -1,0 +1,164 @@
+"""Changing jobs: cancel, retry, many at once by plan, and the review of uncertain charges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from voicequeue.client import bulk_operations
+from voicequeue.client.bulk_operations import Action, Done, Plan
+from voicequeue.client.orders import name_order
+from voicequeue.client.reading import ReadMethods
+from voicequeue.client.search import Filter
+from voicequeue.domain import transitions
+from voicequeue.domain.charge_review import Unsure, known
+from voicequeue.domain.job import Job, Move, State
+from voicequeue.errors import NotAllowed
+from voicequeue.storage.reachable import reachable
+
+
+class ChangeMethods(ReadMethods):
+    """Methods of `VoiceQueue` that change jobs."""
+
+    # ── one job ────────────────────────────────────────────────────────────────────────────────
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job, and return it.
+
+        A result that upstream still delivers was paid for, and is kept. A job that is `charging` or `unsure` is only
+        marked (`Job.cancelling`): it is cancelled as soon as the outcome of its order is known, and no further stage
+        is submitted.
+
+        Raises:
+            UnknownJob: No job has this id.
+            NotAllowed: The job is settled.
+        """
+        while True:
+            now, job = self._now(), transitions.not_over(self.get(job_id))
+            if job.cancelling:
+                return job
+            with reachable():
+                if job.state in transitions.UNDER_WAY:
+                    [is_applied] = self._store.withdraw([job], now)
+                else:
+                    [is_applied] = self._store.apply([transitions.cancel(job, now)], now)
+            if is_applied:
+                return self.get(job_id)
+
+    def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
+        """Retry a failed job from the first stage that has no result, and return it.
+
+        Stages that have a result are not paid for again. If upstream has the order, it is polled again, free of charge.
+
+        Args:
+            job_id: The job.
+            resubmit: Submit a new order, and pay for it, even if the last one can be polled again.
+
+        Raises:
+            UnknownJob: No job has this id.
+            NotAllowed: The job has not failed.
+        """
+        return self._change(job_id, partial(transitions.retry, resubmit=resubmit))
+
+    # ── many jobs ──────────────────────────────────────────────────────────────────────────────
+
+    def plan(self, action: Action | str, wanted: Filter, *, resubmit: bool = False) -> Plan:
+        """List the jobs that a bulk `cancel` or `retry` would change, and what it may cost. Changes nothing.
+
+        Pass the plan's token to `carry_out` within an hour. A plan holds up to 100,000 jobs; if more match,
+        `Plan.complete` is false.
+
+        Args:
+            action: `cancel` or `retry`.
+            wanted: The jobs; those that the action does not apply to are left out.
+            resubmit: As in `retry`.
+
+        Raises:
+            UnknownBatch: No job is in the batch of the filter.
+        """
+        if wanted.batch is not None:
+            self.batch(wanted.batch)
+        with reachable():
+            return bulk_operations.draw_up(self._store, Action(action), wanted, self._now(), resubmit=resubmit)
+
+    def carry_out(self, action: Action | str, token: str) -> Done:
+        """Execute a plan. Executing it twice changes nothing more.
+
+        A retry skips jobs that changed after the plan was made; a cancel skips jobs that have settled since.
+
+        Args:
+            action: The action of the plan.
+            token: `Plan.token`.
+
+        Raises:
+            UnknownPlan: The token is unknown or expired, or belongs to the other action.
+        """
+        with reachable():
+            return bulk_operations.carry_out(self._store, Action(action), token, self._now())
+
+    # ── uncertain charges ──────────────────────────────────────────────────────────────────────
+
+    def unsure(self) -> Iterator[Unsure]:
+        """Yield the jobs whose order may or may not have been charged, each with the evidence."""
+        balances = self.balances()
+        for job in self.jobs(state=State.UNSURE):
+            if (review := known(job, self.timeline(job.id), balances)) is not None:
+                yield review
+
+    def review(self, job_id: str) -> Unsure:
+        """Return the evidence on whether the order of an `unsure` job was charged.
+
+        Raises:
+            UnknownJob: No job has this id.
+            NotAllowed: The job is not `unsure`.
+        """
+        job = self.get(job_id)
+        review = known(job, self.timeline(job_id), self.balances())
+        if job.state is not State.UNSURE or review is None:
+            raise NotAllowed(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
+        return review
+
+    def take_up(self, job_id: str, task_id: str) -> Job:
+        """Confirm that an order was charged, by the id of its upstream task, and return the job.
+
+        The order is the one that is `unsure`, or the last one whose reply was lost. Its charge is counted, and the job
+        continues with its task unless a newer order was submitted.
+
+        Raises:
+            UnknownJob: No job has this id.
+            InvalidJob: The task id is not valid Unicode.
+            NotAllowed: The job has no such order, or has this task already.
+        """
+        order = transitions.lost_order(self.get(job_id), task_id)
+        now = self._now()
+        with reachable():
+            name_order(self._store, order, now, reason="charge confirmed by task id")
+        return self.get(job_id)
+
+    def order_again(self, job_id: str) -> Job:
+        """Submit the order of an `unsure` job again, and return the job. The stage may be charged a second time.
+
+        Raises:
+            UnknownJob: No job has this id.
+            NotAllowed: The job is not `unsure`, or is to be cancelled.
+        """
+        return self._change(job_id, transitions.order_again)
+
+    def abandon(self, job_id: str) -> Job:
+        """Give up an `unsure` job: it fails with the code `abandoned`. Returns the job.
+
+        Raises:
+            UnknownJob: No job has this id.
+            NotAllowed: The job is not `unsure`.
+        """
+        return self._change(job_id, transitions.abandon)
+
+    def _change(self, job_id: str, decide: Callable[[Job, float], Move]) -> Job:
+        """Apply a transition; decide again as long as the job changes between reading and writing."""
+        while True:
+            now = self._now()
+            move = decide(self.get(job_id), now)
+            with reachable():
+                [is_applied] = self._store.apply([move], now)
+            if is_applied:
+                return self.get(job_id)

@@ -1,0 +1,126 @@
+"""Pausing and limits, of the whole queue or of one batch, while it runs."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from voicequeue.client.reading import ReadMethods
+from voicequeue.domain.gate import Limits
+from voicequeue.domain.stage import Stage
+from voicequeue.errors import checked
+from voicequeue.storage.reachable import reachable
+from voicequeue.texts import whole
+
+
+class Unchanged(Enum):
+    """The default of parameters for which None has a meaning."""
+
+    UNCHANGED = "unchanged"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+UNCHANGED = Unchanged.UNCHANGED
+
+
+class ControlMethods(ReadMethods):
+    """Methods of `VoiceQueue` that pause, resume and limit it."""
+
+    _origin: str
+
+    def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, by: str = "") -> bool:
+        """Stop submitting orders: all, those of one stage, or those of one batch.
+
+        Submitted orders are still polled, and their results are stored. Returns whether that was a change.
+
+        Args:
+            stage: Pause only this stage.
+            batch: Pause only this batch.
+            by: The reason, shown by the command line, the API and the page. Not kept for a batch.
+
+        Raises:
+            UnknownBatch: No job is in this batch.
+            InvalidJob: `by` is not valid Unicode.
+        """
+        checked("by", whole, by)
+        if batch is not None:
+            return self.limit_batch(self.batch(batch).name, paused=True)
+        with reachable():
+            return self._store.controls.pause(self._now(), stage=None if stage is None else Stage(stage), by=by)
+
+    def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
+        """Resume what was paused, and retry now what is on hold for other reasons. Returns whether that was a change.
+
+        Raises:
+            UnknownBatch: No job is in this batch.
+        """
+        if batch is not None:
+            return self.limit_batch(self.batch(batch).name, paused=False)
+        with reachable():
+            return self._store.controls.resume(self._now(), stage=None if stage is None else Stage(stage))
+
+    def limits(self) -> Limits:
+        """Return the limits that apply now: those set with `set_limits`, else the settings of the workers."""
+        with reachable():
+            return self._store.controls.limits()
+
+    def set_limits(
+        self,
+        *,
+        in_flight: float | Unchanged | None = UNCHANGED,
+        submit_rate: float | Unchanged | None = UNCHANGED,
+        credit_floor: float | Unchanged | None = UNCHANGED,
+    ) -> Limits:
+        """Set limits for all workers, effective at once, and return those that apply now.
+
+        None returns a limit to the settings of the workers. Limits that are not given stay as they are.
+
+        Args:
+            in_flight: Jobs in flight at once, at most.
+            submit_rate: Orders submitted per minute, at most; 0 has no limit.
+            credit_floor: Minimum balance: credits that are not spent.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        limits = {"in_flight": in_flight, "submit_rate": submit_rate, "credit_floor": credit_floor}
+        with reachable():
+            self._store.controls.set_limits(**{name: limit for name, limit in limits.items() if limit is not UNCHANGED})
+            return self._store.controls.limits()
+
+    def limit_batch(
+        self,
+        name: str,
+        *,
+        paused: bool | None = None,
+        max_credits: float | None = None,
+        max_in_flight: float | None = None,
+    ) -> bool:
+        """Set the limits of one batch. They apply to each order from now on. Returns whether that was a change.
+
+        A batch can be limited before its first job is enqueued.
+
+        Args:
+            name: The batch.
+            paused: Whether to submit no orders of the batch.
+            max_credits: Credits that the batch may spend in all; `math.inf` has no limit.
+            max_in_flight: Jobs of the batch in flight at once; `math.inf` has no limit.
+                For all three, None leaves the value unchanged.
+
+        Raises:
+            ValueError: The name or a value is invalid.
+        """
+        with reachable():
+            return self._store.limit_batch(name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight)
+
+    def call_back_batch(self, name: str, url: str | None) -> None:
+        """Set the URL that receives a callback each time all jobs of the batch have settled or are unsure.
+
+        It can be set before the first job is enqueued. None sends no more callbacks.
+
+        Raises:
+            ValueError: The name or the URL is invalid.
+        """
+        with reachable():
+            self._store.callbacks.set_batch_url(name, url, origin=self._origin)

@@ -1,0 +1,96 @@
+"""Waiting for jobs, and the stream of their state transitions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from voicequeue.client.reading import ReadMethods
+from voicequeue.domain.job import Event, Job, State
+from voicequeue.storage.connection import no_later_than
+from voicequeue.storage.reachable import reachable
+
+#: How long one call to Redis blocks for events (seconds).
+_BLOCK_S = 5.0
+
+#: How often `wait` reads the job even without an event, in case its event was trimmed from the stream (seconds).
+_REREAD_S = 5.0
+
+
+class EventMethods(ReadMethods):
+    """Methods of `VoiceQueue` that wait for jobs and follow events."""
+
+    def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
+        """Wait until the job is settled or `unsure`, and return it.
+
+        Args:
+            job_id: The job to wait for.
+            timeout: Seconds to wait at most, retries of Redis included. None has no limit.
+
+        Raises:
+            UnknownJob: No job has this id.
+            TimeoutError: The job did not settle in time.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with no_later_than(deadline):
+            return self._wait(job_id, deadline)
+
+    def _wait(self, job_id: str, deadline: float | None) -> Job:
+        with reachable():
+            after = self._store.last_event()
+        while True:
+            job = self.get(job_id)
+            if job.is_final or job.state is State.UNSURE:
+                return job
+            after = self._await_event_of(job_id, after, deadline)
+
+    def _await_event_of(self, job_id: str, after: str, deadline: float | None) -> str:
+        """Block until an event of the job or the next reread; return the id of the last event that was read."""
+        reread_at = time.monotonic() + _REREAD_S
+        while (now := time.monotonic()) < reread_at:
+            if deadline is not None and now >= deadline:
+                raise TimeoutError(f"job {job_id} has not settled yet")
+            until = reread_at if deadline is None else min(reread_at, deadline)
+            with reachable():
+                events = self._store.events(after, wait_s=until - now)
+            for event in events:
+                after = event.id
+                if event.job_id == job_id:
+                    return after
+        return after
+
+    def watch(self, *, batch: str | None = None, after: str | None = None) -> Iterator[Event]:
+        """Yield events without end, as they happen.
+
+        Args:
+            batch: Yield only events of this batch.
+            after: Id of the event to continue after. None starts with the next event.
+        """
+        last_id = self.last_event() if after is None else after
+        while True:
+            for event in self.events(last_id, wait_s=_BLOCK_S):
+                last_id = event.id
+                if batch in (None, event.batch):
+                    yield event
+
+    def events(self, after: str, *, wait_s: float = 0.0) -> list[Event]:
+        """Return the events of all jobs after the given one; an empty list if there are none yet.
+
+        About the last 20,000 events are kept.
+
+        Args:
+            after: Id of the last event that the caller has; `0-0` for all that are kept.
+            wait_s: Seconds to block until the first event.
+        """
+        with reachable():
+            return self._store.events(after, wait_s=wait_s)
+
+    def first_event(self) -> str:
+        """Return the id of the oldest event that is kept; `0-0` if there is none."""
+        with reachable():
+            return self._store.lookup.first_event()
+
+    def last_event(self) -> str:
+        """Return the id of the newest event, to pass as `after`; `0-0` if there is none."""
+        with reachable():
+            return self._store.last_event()

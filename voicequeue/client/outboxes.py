@@ -1,0 +1,90 @@
+"""The outboxes: callbacks to deliver and songs to archive, pending or given up; and rejected messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+from voicequeue.client.reading import ReadMethods, paged
+from voicequeue.domain.job import FINAL
+from voicequeue.domain.portions import CHUNK
+from voicequeue.domain.status import ArchiveCounts, CallbackCounts
+from voicequeue.storage.archive import ToArchive
+from voicequeue.storage.callbacks import Callback
+from voicequeue.storage.reachable import reachable
+from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
+
+
+class OutboxMethods(ReadMethods):
+    """Methods of `VoiceQueue` for callbacks, the archive and rejected messages."""
+
+    # ── callbacks ──────────────────────────────────────────────────────────────────────────────
+
+    def callbacks(self, *, undelivered: bool = False) -> Iterator[Callback]:
+        """Yield pending callbacks, the one due first at the front; or those that were given up (`undelivered`)."""
+        return paged(self._store.callbacks.undelivered() if undelivered else self._store.callbacks.pending())
+
+    def callback(self, callback_id: str) -> Callback | None:
+        """Return a callback; None once it is delivered."""
+        with reachable():
+            return next(iter(self._store.callbacks.get([callback_id])), None)
+
+    def callback_counts(self) -> CallbackCounts:
+        """Return the number of callbacks by status, and of workers that deliver them."""
+        with reachable():
+            return self._store.callbacks.counted(self._now() - HEARTBEAT_TIMEOUT_S)
+
+    def redeliver(self, callback_ids: Iterable[str]) -> int:
+        """Deliver callbacks now, pending ones and those that were given up; return how many exist."""
+        return self._sum_pages(callback_ids, self._store.callbacks.redeliver)
+
+    # ── archive ────────────────────────────────────────────────────────────────────────────────
+
+    def archive(self, *, failed: bool = False) -> Iterator[ToArchive]:
+        """Yield jobs whose songs wait for the archive, the one due first at the front; or those that `failed`."""
+        return paged(self._store.archive.failed() if failed else self._store.archive.pending())
+
+    def archive_counts(self) -> ArchiveCounts:
+        """Return the number of jobs by archive status, and of workers that archive."""
+        with reachable():
+            return self._store.archive.counted(self._now() - HEARTBEAT_TIMEOUT_S)
+
+    def archive_again(self, job_ids: Iterable[str]) -> int:
+        """Archive the songs of these jobs now, and return how many jobs are affected.
+
+        Includes jobs that were given up, and jobs created before archiving was enabled. Jobs without songs and jobs
+        that are archived already are skipped.
+        """
+        return self._sum_pages(job_ids, self._store.archive.again)
+
+    def archive_missing(self, batch: str | None = None) -> int:
+        """Archive songs created before archiving was enabled, and return how many jobs are affected.
+
+        Args:
+            batch: Only jobs of this batch.
+
+        Raises:
+            UnknownBatch: No job is in this batch.
+        """
+        jobs = (job for state in FINAL for job in self.jobs(state=state, batch=batch))
+        return self.archive_again(job.id for job in jobs if job.clips and job.archive is None)
+
+    def _sum_pages(self, ids: Iterable[str], change: Callable[[Sequence[str], float], Sequence[bool]]) -> int:
+        """Apply a change to ids, a page at a time; return to how many it applied."""
+        remaining, count = iter(ids), 0
+        while page := list(islice(remaining, CHUNK)):
+            with reachable():
+                count += sum(change(page, self._now()))
+        return count
+
+    # ── rejected messages ──────────────────────────────────────────────────────────────────────
+
+    def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
+        """Return messages of other Celery clients that were rejected, the newest first; the last 1,000 are kept."""
+        with reachable():
+            return self._store.rejects.latest(limit)
+
+    def clear_rejects(self) -> list[RejectedMessage]:
+        """Delete all rejected messages, and return them."""
+        with reachable():
+            return self._store.rejects.take()
