@@ -56,7 +56,7 @@ def configure(chosen: Settings) -> None:
     for name in GUESTS:
         guest = logging.getLogger(name)
         guest.handlers, guest.propagate = [], True
-    logging.getLogger("uvicorn.access").disabled = True  # it shows queries; workers/gateway/requests_log.py does not
+    logging.getLogger("uvicorn.access").disabled = True  # logs queries, unlike workers/gateway/server/request_log.py
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.DEBUG if chosen.log_level == "DEBUG" else logging.WARNING)
     logging.captureWarnings(capture=True)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from voicequeue import Stage
 from voicequeue.auth import signatures
-from workers.gateway.webhooks import BODY_MAX
+from workers.gateway.api.webhooks import BODY_MAX
 
 #: What a webhook would say that gives a job the task id of somebody else's order.
 BODY = b'{"task_id": "another"}'

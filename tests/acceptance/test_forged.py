@@ -14,7 +14,7 @@ from tests.acceptance.conftest import Build, House, jobs, nothing_lost_nothing_p
 from tests.acceptance.forged import Forger, send_all
 from tests.conftest import eventually
 from voicequeue import State
-from workers.gateway import alive
+from workers.gateway import heartbeat
 
 EACH = 1_000
 COUNT = 100
@@ -53,6 +53,6 @@ def test_ten_thousand_forged_webhooks_change_nothing_while_a_batch_runs_through(
     assert not [reason for reason in reasons if "webhook" in reason]
     commands, connections = asked_of_redis(house)
     greetings = 5 * connections
-    said_that_it_lives = 4 * (1 + (time.monotonic() - began) / alive.EVERY_S)
+    said_that_it_lives = 4 * (1 + (time.monotonic() - began) / heartbeat.EVERY_S)
     assert EACH <= commands <= EACH + greetings + said_that_it_lives
     assert "Traceback" not in (house.home / "log" / "web.log").read_text()

@@ -21,9 +21,10 @@ from tests.security.test_slow_clients import UPLOAD, connected, hello, piece, re
 from tests.web.conftest import KEYS, Build, Gateway, app_of, serving
 from tests.web.seen import Person
 from voicequeue.auth import signatures
-from workers.gateway import bodies, problems
-from workers.gateway.connections import Bounds, Connections
-from workers.gateway.server import Config, Protocol, Server
+from workers.gateway import problems
+from workers.gateway.server import bodies
+from workers.gateway.server.connections import Bounds, Connections
+from workers.gateway.server.http_server import Config, Protocol, Server
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 SECRET = "0123456789abcdef" * 4

@@ -21,7 +21,7 @@ from voicequeue.auth import api_keys, signatures
 from voicequeue.auth.api_keys import ApiKey, Scope
 from voicequeue.storage.job_store import Store
 from workers.gateway.page import views
-from workers.gateway.session import Logins
+from workers.gateway.security.logins import Logins
 
 SECRET = "what signs webhooks, of 32 characters and more"
 
@@ -140,7 +140,7 @@ def test_what_a_page_follows_ends_with_its_login(
         person.submit(person.page("/controls" if "every" in button else "/"), button)
         queue.enqueue(voice())
 
-        assert "event: moved" not in [line.decode() for line in lines]
+        assert "event: changed" not in [line.decode() for line in lines]
 
 
 def test_what_a_page_follows_outlasts_an_outage(
@@ -158,7 +158,7 @@ def test_what_a_page_follows_outlasts_an_outage(
             queue.enqueue(voice())
             assert next(line for line in lines if line) == b": nothing is known"
 
-        assert next(line for line in lines if line.startswith(b"event")) == b"event: moved"
+        assert next(line for line in lines if line.startswith(b"event")) == b"event: changed"
 
 
 def test_a_login_ends_with_its_key(build_gateway: Build, prefix: str) -> None:

@@ -25,9 +25,11 @@ from tests.web.conftest import KEYS, Build, Gateway, problem, serving
 from tests.web.seen import Person
 from voicequeue import VoiceJob, VoiceQueue
 from voicequeue.domain.portions import TEXT_MAX
-from workers.gateway import batches, bodies, events, intake, large, notices, outbox
-from workers.gateway.connections import Bounds
-from workers.gateway.server import Protocol
+from workers.gateway import outbox
+from workers.gateway.api import events, row_intake, row_uploads
+from workers.gateway.server import bodies, large_responses, limit_log
+from workers.gateway.server.connections import Bounds
+from workers.gateway.server.http_server import Protocol
 
 HALF = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-More: "
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -42,8 +44,8 @@ MUCH = 8 << 20
 @pytest.fixture(autouse=True)
 def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[str], int]:
     """How many lines of the log have these words; none is held back for what an earlier test did."""
-    caplog.set_level(logging.INFO, notices.log.name)
-    for sparing in notices.log.filters:
+    caplog.set_level(logging.INFO, limit_log.log.name)
+    for sparing in limit_log.log.filters:
         monkeypatch.setattr(sparing, "_last", {})
     return lambda words: len([line for line in caplog.messages if words in line])
 
@@ -147,9 +149,9 @@ def test_a_head_must_come_in_time_however_it_is_dripped(said: Callable[[str], in
         assert rest(silent) == b""
         for told in (rest(half), rest(second)):
             assert told.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-            assert b"the head of a request must come within 0.3 s" in told
+            assert b"The head of a request must arrive within 0.3 s" in told
             assert b"frame-ancestors 'none'" in told
-    assert said("no whole request came within 0.3 s") == 1
+    assert said("no complete request within 0.3 s") == 1
 
 
 def test_half_requests_take_no_place_of_whole_ones(said: Callable[[str], int]) -> None:
@@ -160,7 +162,7 @@ def test_half_requests_take_no_place_of_whole_ones(said: Callable[[str], int]) -
         eventually(lambda: all(map(has_begun, server.server_state.connections)))
         for _ in range(40):
             stack.enter_context(connected(url, HALF))
-        assert b"too many connections wait for a request" in rest(first)
+        assert b"Too many connections wait for a request" in rest(first)
         assert [requests.get(url, timeout=5).text for _ in range(3)] == ["hello"] * 3
         eventually(lambda: len(server.server_state.connections) <= 8)
         other.sendall(WHOLE[20:])
@@ -217,8 +219,8 @@ def test_an_upload_that_is_dripped_keeps_no_place(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch, said: Callable[[str], int]
 ) -> None:
     """Its rows are in, the last line says what was wrong, and the next upload has its place."""
-    monkeypatch.setattr(batches, "AT_ONCE", 1)
-    monkeypatch.setattr(intake, "WINDOW_S", 0.3)
+    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
+    monkeypatch.setattr(row_intake, "WINDOW_S", 0.3)
     gateway = build_gateway()
     with connected(gateway.url, head(UPLOAD) + piece(row(1))) as raw:
         told = until(raw, b'"outcome": "new"')
@@ -232,14 +234,14 @@ def test_an_upload_that_is_dripped_keeps_no_place(
     [line] = [line for line in told.splitlines() if b"summary" in line]
     summary = json.loads(line)["summary"]
     assert (summary["complete"], summary["new"], summary["problem"]["status"]) == (False, 1, 408)
-    assert "1024 bytes a second" in summary["problem"]["detail"]
-    assert said("an upload was ended") == 1
+    assert "1024 bytes per second" in summary["problem"]["detail"]
+    assert said("upload aborted") == 1
     eventually(lambda: gateway("POST", UPLOAD, data=row(2), headers=ROWS).status_code == 200)
 
 
 def test_an_upload_ends_in_time_though_it_never_pauses(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last line says why."""
-    monkeypatch.setattr(intake, "UPLOAD_S", 0.2)
+    monkeypatch.setattr(row_intake, "UPLOAD_S", 0.2)
 
     def rows() -> Iterator[bytes]:
         for number in range(60):
@@ -255,7 +257,7 @@ def test_an_upload_ends_in_time_though_it_never_pauses(gateway: Gateway, monkeyp
 
 def test_time_that_redis_takes_is_not_the_senders(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row waits in Redis for longer than a sender would be waited for; the sender sends on when it hears of it."""
-    monkeypatch.setattr(intake, "WINDOW_S", 0.3)
+    monkeypatch.setattr(row_intake, "WINDOW_S", 0.3)
     real = VoiceQueue.enqueue_at_once
 
     def slowly(self: VoiceQueue, jobs: Any) -> Any:
@@ -275,7 +277,7 @@ def test_time_that_redis_takes_is_not_the_senders(gateway: Gateway, monkeypatch:
 def test_one_key_takes_half_of_the_places_for_uploads(gateway: Gateway) -> None:
     """It is told 429 and when to come again; another key is served, and so is the first when it has done."""
     with ExitStack() as stack:
-        for number in range(batches.AT_ONCE // 2):
+        for number in range(row_uploads.AT_ONCE // 2):
             raw = stack.enter_context(connected(gateway.url, head(UPLOAD) + piece(row(number))))
             until(raw, b'"outcome": "new"')
         refused = gateway("POST", UPLOAD, data=row(9), headers=ROWS)
@@ -328,7 +330,7 @@ def test_outcomes_that_are_not_read_stop_the_upload_and_fill_no_disk(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sender cannot send on, is cut off after a while, and its place is free."""
-    monkeypatch.setattr(batches, "AT_ONCE", 1)
+    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
     monkeypatch.setattr(outbox, "IN_MEMORY", 4_096)
     monkeypatch.setattr(outbox, "SPOOL_MAX", 100_000)
     spools: list[outbox.Outbox] = []
@@ -361,7 +363,7 @@ def test_an_answer_that_is_not_read_is_given_up(said: Callable[[str], int]) -> N
             [held] = server.server_state.connections
             eventually(lambda: not server.server_state.connections, within_s=5)
             assert held.transport.is_closing()
-    assert said("has not read an answer for 0.4 s") == 1
+    assert said("a response was not read for 0.4 s") == 1
 
 
 def test_an_answer_that_is_read_slowly_is_read_to_its_end() -> None:
@@ -394,7 +396,7 @@ def test_clients_together_leave_no_more_unread_than_there_is_room_for(said: Call
             size = 0
             while size < MUCH:
                 size += len(raw.recv(1 << 20))
-    assert said("bytes unread: cut off") == 1
+    assert said("bytes are unread: closed") == 1
 
 
 # ── memory ────────────────────────────────────────────────────────────────────────────────────────
@@ -467,8 +469,8 @@ def test_large_answers_that_are_not_read_are_held_up_to_a_bound_and_one_key_has_
 ) -> None:
     """They count whole until they are read, whatever of them the system has taken already."""
     size = 6_000_000  # more than the system takes of what is not read
-    monkeypatch.setattr(large, "HELD_MAX", 25_000_000)
-    answers = large.Large()
+    monkeypatch.setattr(large_responses, "HELD_MAX", 25_000_000)
+    answers = large_responses.Large()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request({**scope, "state": {"who": scope["path"]}}, receive)
@@ -487,7 +489,7 @@ def test_large_answers_that_are_not_read_are_held_up_to_a_bound_and_one_key_has_
         assert len(requests.get(f"{url}/greedy", timeout=5).json()) == size
 
 
-def held_by(answers: large.Large) -> int:
+def held_by(answers: large_responses.Large) -> int:
     """Bytes of answers that are held."""
     return answers._held.total()
 
@@ -495,7 +497,7 @@ def held_by(answers: large.Large) -> int:
 def test_a_large_answer_that_is_read_slowly_and_steadily_is_read_to_its_end() -> None:
     """It may take longer than a client that reads nothing is waited for: each piece that is read counts."""
     size = 12_000_000
-    answers = large.Large()
+    answers = large_responses.Large()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request({**scope, "state": {"who": "key"}}, receive)

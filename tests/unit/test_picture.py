@@ -27,7 +27,7 @@ def test_a_line_has_gaps_where_nothing_was_finished() -> None:
     """A single point is a dash."""
     picture = drawn([stretch(1, half=10), stretch(1, half=20), stretch(), stretch(1, half=5)])
 
-    [line] = [each for each in picture.lines if each.name == "half"]
+    [line] = [line for line in picture.lines if line.name == "p50"]
     assert [piece.count(",") for piece in line.pieces] == [2, 2]
     assert picture.longest == 20
 

@@ -19,8 +19,8 @@ from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope as KeyScope
 from workers import local_token
 from workers.gateway.app import build
-from workers.gateway.connections import Bounds
-from workers.gateway.server import Config, Server
+from workers.gateway.server.connections import Bounds
+from workers.gateway.server.http_server import Config, Server
 from workers.local.stack import free_port
 
 #: Keys that all tests know, with every scope and with one each.

@@ -17,7 +17,8 @@ from tests.support.jobs import URL, voice
 from tests.web.conftest import KEYS, Build, Gateway, problem
 from voicequeue import State, VoiceQueue
 from voicequeue.ingest.row_reader import ROW_MAX
-from workers.gateway import batches, outbox
+from workers.gateway import outbox
+from workers.gateway.api import row_uploads
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 CSV = {"Content-Type": "text/csv"}
@@ -175,7 +176,7 @@ def test_too_many_senders_at_once_are_told_to_come_again(
     build_gateway: Build, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a thread; when one is done there is room again."""
-    monkeypatch.setattr(batches, "AT_ONCE", 1)
+    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
     gateway = build_gateway()
     go_on = threading.Event()
     summaries: list[Any] = []

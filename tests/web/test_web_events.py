@@ -19,9 +19,9 @@ from tests.web.conftest import SETTING, Build, Gateway, problem
 from voicequeue import State, VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.storage.job_store import Store
-from workers.gateway import events
-from workers.gateway.auth import Access
-from workers.gateway.connections import Bounds
+from workers.gateway.api import events
+from workers.gateway.security.access import Access
+from workers.gateway.server.connections import Bounds
 
 
 class Stream:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -23,6 +23,9 @@ from voicequeue.storage.heartbeats import Heard
 from voicequeue.storage.job_store import Store
 from voicequeue.storage.key_types import WrongType
 from voicequeue.storage.redis_refusals import RedisRefusalError
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 #: A process that was not heard for so long (seconds) is not there.
 GONE_S = 15.0
@@ -63,9 +66,9 @@ class Remark:
     what: str
     todo: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """The shape that the command shows; scripts may rely on its names."""
-        return {**asdict(self), "level": self.level.value}
+    def as_dict(self) -> schemas.Remark:
+        """Return the JSON representation."""
+        return {"check": self.check, "level": self.level, "what": self.what, "todo": self.todo}
 
 
 def fine(check: str, what: str) -> Remark:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from voicequeue.domain.balance import Around, Balance, around
 from voicequeue.domain.job import Job, State, Step, iso
 from voicequeue.domain.stage import PRICES
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,8 @@ class Unsure:
         """Credits that its order costs, and may have cost already."""
         return PRICES[self.job.stage]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The shape that the command line shows; scripts may rely on its names."""
+    def as_dict(self) -> schemas.ChargeReview:
+        """Return the JSON representation."""
         return {
             **self.job.as_dict(),
             "reason": self.last.reason,

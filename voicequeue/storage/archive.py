@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.clip import ArchivedFile
 from voicequeue.domain.job import Job, Part, iso
 from voicequeue.domain.status import ArchiveCounts
 from voicequeue.storage.keyspace import Keyspace, rows
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 #: Jobs that may be handed out and not claimed yet, in all.
 OUT_MAX = 64
@@ -49,8 +52,8 @@ class ToArchive:
     due: float | None = None
     given_up_at: float | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """The shape that the command shows; scripts may rely on its names."""
+    def as_dict(self) -> schemas.ArchiveJob:
+        """Return the JSON representation."""
         return {
             "job": self.job_id,
             "batch": self.batch,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.job import iso
@@ -21,6 +21,9 @@ from voicequeue.domain.spec import batch_name, http_url, stored
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.storage.keyspace import Keyspace, rows
 from voicequeue.texts import mended
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 #: Callbacks that may be handed out and not claimed yet, in all.
 OUT_MAX = 500
@@ -57,8 +60,8 @@ class Callback:
     due: float | None = None
     given_up_at: float | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """The shape that the command shows; scripts may rely on its names."""
+    def as_dict(self) -> schemas.Callback:
+        """Return the JSON representation."""
         return {
             "id": self.id,
             "type": self.type,
@@ -113,7 +116,7 @@ class Call:
             payload = {"type": self.type, "timestamp": iso(self.at), "data": self._data()}
             return json.dumps(payload, separators=(",", ":")).encode()
 
-    def _data(self) -> dict[str, Any]:
+    def _data(self) -> Mapping[str, object]:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.told).items()}
         if self.job_id is None:
             return {**serialization.batch(self.batch, record).as_dict(), "origin": record.get("callback_origin")}

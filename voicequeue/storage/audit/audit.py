@@ -46,7 +46,7 @@ class Finding:
         raise NotImplementedError
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that the command shows; scripts may rely on its names."""
+        """Return the JSON representation: `kind`, `text`, and the fields of the finding."""
         return {"kind": self.kind, **asdict(self), "text": str(self)}
 
 

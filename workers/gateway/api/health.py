@@ -1,4 +1,4 @@
-"""Whether the gateway lives, and whether the queue behind it does."""
+"""Health checks for load balancers and orchestrators."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from voicequeue.storage.job_store import Store
 from voicequeue.storage.reachable import reachable
 from workers.gateway.openapi import problems
 
-#: A worker whose pulse was not heard for this long (seconds) is taken for dead.
+#: A worker counts as running if its last heartbeat is at most this old (seconds).
 PULSE_S = 15.0
 
 
 def router(store: Store) -> APIRouter:
-    """The routes that load balancers ask."""
-    routes = APIRouter(tags=["health"])
+    """Return the routes of health checks."""
+    routes = APIRouter(tags=["Monitoring"])
 
     @routes.get("/healthz")
-    def healthz() -> dict[str, str]:
-        """This process answers."""
+    def check_liveness() -> dict[str, str]:
+        """Check that this process answers."""
         return {"status": "ok"}
 
     @routes.get("/readyz", responses=problems(503))
-    def readyz() -> dict[str, int | str]:
-        """Redis answers, and a worker's pulse was heard lately."""
+    def check_readiness() -> dict[str, int | str]:
+        """Check that Redis answers and a worker is running."""
         with reachable():
             workers = len(store.pulses["worker"].since(store.clock() - PULSE_S))
         if not workers:
-            raise HTTPException(503, "no worker's pulse was heard lately")
+            raise HTTPException(503, f"No worker has sent a heartbeat in the last {PULSE_S:g} s.")
         return {"status": "ok", "workers": workers}
 
     return routes
