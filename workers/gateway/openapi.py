@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from voicequeue import InvalidJob, Problem, VoiceJob
-from voicequeue.domain.schemas import Event, Job
+from voicequeue.domain.schemas import BatchLimits, BatchProgress, Event, Job
 from voicequeue.errors import half_texts
 from workers.gateway.api import schemas
 from workers.gateway.problems import INVALID, MEDIA_TYPE, ProblemDetails, problem
@@ -32,7 +32,11 @@ _HIDDEN: tuple[type[Any], ...] = (
 )
 
 #: Pydantic takes a field's description from its own class alone, not from the one that it is inherited from.
-_INHERITED: Mapping[str, type[Any]] = {"EnqueuedJob": Job, "JobDetails": Job}
+_INHERITED: Mapping[str, tuple[type[Any], ...]] = {
+    "EnqueuedJob": (Job,),
+    "JobDetails": (Job,),
+    "Batch": (BatchProgress, BatchLimits),
+}
 
 DESCRIPTION = """Enqueue voice-creation jobs, follow them, and operate the queue.
 
@@ -133,8 +137,8 @@ def _complete(components: dict[str, Any]) -> None:
         [(model.__name__, "validation", TypeAdapter(model)) for model in _HIDDEN], ref_template=_REF
     )
     components |= hidden["$defs"]
-    for name, base in _INHERITED.items():
-        inherited = TypeAdapter(base).json_schema(ref_template=_REF)["properties"]
-        components[name]["properties"] |= inherited
+    for name, bases in _INHERITED.items():
+        for base in bases:
+            components[name]["properties"] |= TypeAdapter(base).json_schema(ref_template=_REF)["properties"]
     for name, example in schemas.EXAMPLES.items():
         components[name]["examples"] = [example]

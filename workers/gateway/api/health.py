@@ -16,12 +16,12 @@ def router(store: Store) -> APIRouter:
     """Return the routes of health checks."""
     routes = APIRouter(tags=["Monitoring"])
 
-    @routes.get("/healthz")
+    @routes.get("/healthz", response_description="The process answers.")
     def check_liveness() -> dict[str, str]:
         """Check that this process answers."""
         return {"status": "ok"}
 
-    @routes.get("/readyz", responses=problems(503))
+    @routes.get("/readyz", response_description="Jobs are processed.", responses=problems(503))
     def check_readiness() -> dict[str, int | str]:
         """Check that Redis answers and a worker is running."""
         with reachable():

@@ -95,9 +95,9 @@ def router(queue: VoiceQueue, access: Access, bounds: Bounds) -> APIRouter:
     ) -> Response:
         """Enqueue many jobs.
 
-        The body is JSON Lines, or CSV with a header. Sending rows again adds nothing: a row without a key gets one made from its batch and content. The response
-        starts while rows are still received. If it ends without a summary, or the summary is not complete, some rows
-        were not enqueued: send all of them again.
+        The body is JSON Lines, or CSV with a header. Sending rows again adds nothing: a row without a key gets one made
+        from its batch and content. The response starts while rows are still received. If it ends without a summary, or
+        the summary is not complete, some rows were not enqueued: send all of them again.
         """
         bodies.must_be(request, *ROW_TYPES)
         all_told = outcomes is Outcomes.ALL
