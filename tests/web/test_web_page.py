@@ -119,7 +119,7 @@ def test_a_job_shows_all_of_a_song_and_which_one_is_missing(local: Gateway, stor
 
 
 def test_a_review_shows_the_response_of_musicapi(local: Gateway, store: Store) -> None:
-    """It is shown as text, whatever it contains."""
+    """It is shown as text, never as markup."""
     answer = f"<html>{EVIL}"
     unsure = make(store, brought_to(store, State.CHARGING, sung()), State.UNSURE, fields={"answer": answer})
 

@@ -68,7 +68,7 @@ class Clip(Schema):
 
 
 class Failure(Schema):
-    """Why a job failed."""
+    """The failure of a job."""
 
     code: Code
     """Machine-readable reason."""
@@ -179,7 +179,7 @@ class ChargeReview(Job):
 
 
 class BatchProgress(Schema):
-    """How far a batch is."""
+    """The progress of a batch."""
 
     batch: str
     """Name of the batch."""

@@ -110,7 +110,7 @@ def invalid(error: ValidationError) -> InvalidJob:
 
 
 def from_exception(error: VoiceQueueError | HTTPException) -> ProblemDetails:
-    """Return the problem that an exception stands for."""
+    """Return the problem for an exception."""
     if isinstance(error, HTTPException):
         error_code = getattr(error, "code", None) or default_code(error.status_code)
         return problem(error.status_code, error.detail, error_code, getattr(error, "errors", ()))

@@ -220,7 +220,7 @@ class BulkPlan(Schema):
 
 
 class BulkResult(Schema):
-    """What the execution of a plan changed."""
+    """The result of executing a plan."""
 
     action: Action
     """What the plan does."""

@@ -1,4 +1,4 @@
-"""What all pages share: their layout, access control, forms, and error pages."""
+"""The common parts of all pages: layout, access control, forms, and error pages."""
 
 from __future__ import annotations
 

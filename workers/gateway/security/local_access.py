@@ -26,7 +26,7 @@ class LocalOnly:
 
     @property
     def reason(self) -> str:
-        """Why every request is refused; '' if requests from this machine are not."""
+        """Reason for which every request is refused; '' if requests from this machine are accepted."""
         return _detail(self._closed) if self._closed else ""
 
     def check(self, request: Request) -> None:
