@@ -125,7 +125,7 @@ def test_who_sends_the_rest_of_a_body_gets_a_place_if_there_is_one() -> None:
             eventually(partial(has_begun, number + 1))
         for raw in late:
             raw.sendall(b"x")
-            assert until(raw, b"too many requests are being answered").startswith(b"HTTP/1.1 503 ")
+            assert until(raw, b"Too many concurrent requests").startswith(b"HTTP/1.1 503 ")
         go_on.set()
         eventually(lambda: not held_by(server)._others)
         again = stack.enter_context(connected(url, head("/again", JSON, size=1), source=sources[2]))

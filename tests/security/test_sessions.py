@@ -118,13 +118,13 @@ def test_all_logins_of_a_key_can_be_ended_at_once(gateway: Gateway, prefix: str)
     thief, other = (token_of(logged_in(gateway, KEYS[key][0]), prefix) for key in ("read", "all"))
     person = Person(gateway, "read")
 
-    person.submit(person.page("/controls"), "End every login of this key")
+    person.submit(person.page("/controls"), "Log out everywhere")
 
     assert not is_in(gateway, prefix, thief)
     assert is_in(gateway, prefix, other)
 
 
-@pytest.mark.parametrize("button", ["Log out read", "End every login of this key"])
+@pytest.mark.parametrize("button", ["Log out read", "Log out everywhere"])
 @pytest.mark.parametrize("heartbeat_s", [0.05, 60.0])
 def test_what_a_page_follows_ends_with_its_login(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, button: str, heartbeat_s: float

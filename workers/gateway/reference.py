@@ -129,8 +129,8 @@ def _type(schema: Node) -> str:
             return ", ".join(f"`{value}`" for value in values)
         case {"type": "array", "items": items}:
             return f"array of {_type(items)}"
-        case {"type": "object", "additionalProperties": {**values}}:
-            return f"object: string → {_type(values)}" if values else "object"
+        case {"type": "object", "additionalProperties": values} if isinstance(values, dict):
+            return f"object: string → {_type(values)}"
         case {"type": "string", "format": "date-time"}:
             return "time"
         case {"type": str(name)}:
