@@ -56,7 +56,7 @@ def configure(configured: Settings) -> None:
     for name in LIBRARY_LOGGERS:
         library = logging.getLogger(name)
         library.handlers, library.propagate = [], True
-    logging.getLogger("uvicorn.access").disabled = True  # it shows query strings, workers/gateway does not
+    logging.getLogger("uvicorn.access").disabled = True  # it logs query strings, unlike the gateway
     for name in VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG if configured.log_level == "DEBUG" else logging.WARNING)
     logging.captureWarnings(capture=True)

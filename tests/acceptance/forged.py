@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from voicequeue import Stage
 from voicequeue.auth import signatures
-from workers.gateway.webhooks import BODY_MAX
+from workers.gateway.api.webhooks import BODY_MAX
 
 #: A webhook that would give a job the task id of another order.
 BODY = b'{"task_id": "another"}'

@@ -1,4 +1,4 @@
-"""The gateway in this process, behind a real uvicorn on a real socket; each test gets an app of its own."""
+"""The gateway in this process, behind a real uvicorn on a real socket; each test has its own app."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope as KeyScope
 from workers import local_token
 from workers.gateway.app import build
-from workers.gateway.connections import Bounds
-from workers.gateway.server import Config, Server
+from workers.gateway.server.connections import Bounds
+from workers.gateway.server.http_server import Config, Server
 from workers.local.ports import free_port
 
-#: Keys that all tests know, with every scope and with one each.
+#: Keys of all tests: one with every scope, and one for each scope.
 KEYS = {"all": api_keys.new("all", KeyScope), **{scope.value: api_keys.new(scope, [scope]) for scope in KeyScope}}
 SETTING = ",".join(configured.line() for _, configured in KEYS.values())
 
 
 class Stage:
-    """What the server shows at the moment, and from which address its requests seem to come."""
+    """The app that the server currently serves, and the address its requests seem to come from."""
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
@@ -41,29 +41,29 @@ class Stage:
 
 
 class Gateway:
-    """A gateway and a client of it; `token` is the local token, where it has one."""
+    """A gateway and a client for it; `token` is its local token, if any."""
 
     def __init__(self, url: str, stage: Stage, token: str | None = None) -> None:
         self.url, self.stage, self.token = url, stage, token
         self._session = requests.Session()
 
     def link(self, path: str = "/") -> str:
-        """The address of a page, with the local token where there is one."""
+        """Return the URL of a page, with the local token if there is one."""
         return self.url + path + (f"{'&' if '?' in path else '?'}token={self.token}" if self.token else "")
 
     def logged_in(self) -> Gateway:
-        """The same after its link was followed: its cookie opens the pages."""
+        """Open its link, which sets the session cookie, and return it."""
         assert self._session.get(self.link(), timeout=20).status_code == 200
         return self
 
     def __call__(self, method: str, path: str, *, key: str | None = "all", **more: Any) -> requests.Response:
-        """Ask; with the key of that name, or the local token (None: without any)."""
-        given = self.token if key == "local" else KEYS[key][0] if key else None
-        headers = {**({"Authorization": f"Bearer {given}"} if given else {}), **more.pop("headers", {})}
+        """Send a request with the key of that name, the local token (`local`), or no key (None)."""
+        secret = self.token if key == "local" else KEYS[key][0] if key else None
+        headers = {**({"Authorization": f"Bearer {secret}"} if secret else {}), **more.pop("headers", {})}
         return self._session.request(method, self.url + path, headers=headers, timeout=20, **more)
 
     def get(self, path: str, **more: Any) -> Any:
-        """The JSON that a GET gives."""
+        """Return the JSON of a GET request."""
         answer = self("GET", path, **more)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -75,7 +75,7 @@ class Gateway:
 
 @contextmanager
 def serving(app: ASGIApp, bounds: Bounds) -> Iterator[tuple[str, Server]]:
-    """The gateway's server on a real socket, with these bounds."""
+    """Serve an app on a real socket, with these bounds."""
     port = free_port()
     running = Server(Config(app, bounds, port=port, lifespan="off"))
     thread = threading.Thread(target=running.run, daemon=True)
@@ -88,68 +88,68 @@ def serving(app: ASGIApp, bounds: Bounds) -> Iterator[tuple[str, Server]]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[tuple[str, Stage]]:
-    """A server that lives as long as the test process."""
+    """Return the server of this test process."""
     stage = Stage()
     with serving(stage, Bounds()) as (url, _):
         yield url, stage
 
 
-#: Builds the gateway of this test, with these settings.
+#: Builds a gateway with these settings.
 Build = Callable[..., Gateway]
 
 
 @pytest.fixture
 def build_gateway(server: tuple[str, Stage], valkey_url: str, prefix: str) -> Iterator[Build]:
-    """Shows a gateway on this test's jobs."""
+    """Return a function that builds a gateway for this test's queue."""
     url, stage = server
 
-    def shown(bounds: Bounds | None = None, **settings: Any) -> Gateway:
-        chosen: dict[str, Any] = {"REDIS_URL": valkey_url, "prefix": prefix, "api_keys": SETTING, **settings}
-        stage.app = build(Settings(_env_file=None, **chosen), bounds)
+    def build_for_test(bounds: Bounds | None = None, **settings: Any) -> Gateway:
+        options: dict[str, Any] = {"REDIS_URL": valkey_url, "prefix": prefix, "api_keys": SETTING, **settings}
+        stage.app = build(Settings(_env_file=None, **options), bounds)
         stage.client = ("127.0.0.1", 5)
-        file = chosen.get("local_token_file")
+        file = options.get("local_token_file")
         return Gateway(url, stage, local_token.read(file) if file else None)
 
-    yield shown
+    yield build_for_test
     stage.app = None
 
 
 @pytest.fixture
 def gateway(build_gateway: Build) -> Gateway:
-    """A gateway with keys."""
+    """Return a gateway with API keys."""
     return build_gateway()
 
 
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
-    """A file with a local token, as `make up` makes it."""
+    """Create a file with a local token, as `make up` does."""
     local_token.ensure(tmp_path / "local_token")
     return tmp_path / "local_token"
 
 
 @pytest.fixture
 def keyless(build_gateway: Build, token_file: Path) -> Gateway:
-    """A gateway for which no key is configured, but a local token."""
+    """Return a gateway without configured keys, with a local token."""
     return build_gateway(api_keys="", local_token_file=token_file)
 
 
 @pytest.fixture
 def local(keyless: Gateway) -> Gateway:
-    """The same, and a browser on this machine that followed its link."""
+    """Return a gateway without configured keys, logged in with its local token."""
     return keyless.logged_in()
 
 
 def app_of(gateway: Gateway) -> FastAPI:
-    """The app itself."""
+    """Return the app that the gateway serves."""
     assert isinstance(gateway.stage.app, FastAPI)
     return gateway.stage.app
 
 
 def problem(answer: requests.Response, status: int, code: str) -> dict[str, str]:
-    """What is wrong with which field, of an answer that must be that problem."""
+    """Return the field errors of a response that must be this problem."""
     assert answer.headers["Content-Type"] == "application/problem+json", answer.text
-    told = answer.json()
-    assert (answer.status_code, told["status"], told["code"]) == (status, status, code), answer.text
-    assert told["title"]
-    assert told["detail"]
-    return {each["field"]: each["message"] for each in told.get("errors", [])}
+    details = answer.json()
+    assert (answer.status_code, details["status"], details["code"]) == (status, status, code), answer.text
+    assert details["title"]
+    assert details["detail"]
+    return {error["field"]: error["message"] for error in details.get("errors", [])}

@@ -1,4 +1,4 @@
-"""Pages as a person has them: what they show, their forms, and a login."""
+"""Pages as a browser without JavaScript has them: elements, text, forms, sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.web.conftest import KEYS, Gateway
 
 
 class Seen(HTMLParser):
-    """The elements, the text and the forms of a page."""
+    """The elements, text and forms of a page."""
 
     _button: dict[str, str | None] | None = None
 
@@ -23,32 +23,37 @@ class Seen(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep it."""
-        given = dict(attrs)
-        self.elements.append((tag, given))
+        """Record an element."""
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
         if tag == "form":
             self.forms.append(
-                {"action": given.get("action", ""), "fields": {}, "buttons": {}, "method": given.get("method", "get")}
+                {
+                    "action": attributes.get("action", ""),
+                    "fields": {},
+                    "buttons": {},
+                    "method": attributes.get("method", "get"),
+                }
             )
-        elif tag == "input" and self.forms and "name" in given:
-            self.forms[-1]["fields"][given["name"]] = given.get("value") or ""
+        elif tag == "input" and self.forms and "name" in attributes:
+            self.forms[-1]["fields"][attributes["name"]] = attributes.get("value") or ""
         elif tag == "button" and self.forms:
-            self._button = given
+            self._button = attributes
 
     def handle_data(self, data: str) -> None:
-        """Keep it."""
+        """Record text."""
         if self._button is not None and data.strip():
             self.forms[-1]["buttons"][" ".join(data.split())] = self._button
             self._button = None
         self.text = " ".join([self.text, *data.split()])
 
     def links(self) -> list[str]:
-        """Where it leads."""
+        """Return the targets of its links."""
         return [str(attrs["href"]) for tag, attrs in self.elements if tag == "a" and "href" in attrs]
 
 
 def seen(gateway: Gateway, path: str, *, status: int = 200, **more: Any) -> Seen:
-    """The page."""
+    """Request a page without an API key and parse it."""
     return _page(gateway("GET", path, key=None, **more), status)
 
 
@@ -60,12 +65,12 @@ def _page(answer: requests.Response, status: int) -> Seen:
 
 
 def logged_in(gateway: Gateway, key: str, onward: str = "/") -> requests.Response:
-    """What a login with that key leads to."""
+    """Log in with that key and return the response."""
     return requests.post(f"{gateway.url}/login", data={"key": key, "onward": onward}, allow_redirects=False, timeout=10)
 
 
 class Person:
-    """A person with a browser; logged in with the key of that name (None: by the link with the local token)."""
+    """A user with a session; logged in with the key of that name, or with the local token (None)."""
 
     def __init__(self, gateway: Gateway, key: str | None = None) -> None:
         self.session, self.url = requests.Session(), gateway.url
@@ -75,20 +80,20 @@ class Person:
             self.session.cookies.update(logged_in(gateway, KEYS[key][0]).cookies)
 
     def page(self, path: str, *, status: int = 200) -> Seen:
-        """A page."""
+        """Request a page."""
         return _page(self.session.get(self.url + path, timeout=10), status)
 
     def post(self, path: str, fields: dict[str, str]) -> requests.Response:
-        """Send a form as it stands nowhere."""
+        """Send a form that is on no page."""
         return self.session.post(self.url + path, data=fields, timeout=10)
 
     def submit(self, page: Seen, button: str, *, status: int = 200, **fields: Any) -> Seen:
-        """Fill in the form that has this button, and press it; the page that it leads to."""
+        """Fill in the form with this button, press it, and return the resulting page."""
         form = next(form for form in page.forms if button in form["buttons"])
         pressed = form["buttons"][button]
-        given = {
+        filled = {
             **form["fields"],
             **({pressed["name"]: pressed.get("value") or ""} if "name" in pressed else {}),
             **fields,
         }
-        return _page(self.post(form["action"], given), status)
+        return _page(self.post(form["action"], filled), status)

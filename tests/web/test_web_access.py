@@ -1,4 +1,4 @@
-"""Who may call: keys, their scopes, and a gateway without any."""
+"""Access control: API keys, their scopes, and a gateway without configured keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from voicequeue.auth.api_keys import Scope
 from workers import local_token
 from workers.gateway.app import access_to
 
-#: Every route, with the scope that it needs.
+#: Every route and the scope that it needs.
 ROUTES = [
     ("POST", "/v1/jobs", Scope.ENQUEUE),
     ("POST", "/v1/batches/b/jobs", Scope.ENQUEUE),
@@ -45,11 +45,11 @@ ROUTES = [
     ("POST", "/v1/pause", Scope.OPERATE),
     ("POST", "/v1/resume", Scope.OPERATE),
 ]
-EACH = pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+EVERY_ROUTE = pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 
 
-def test_every_route_is_among_those_tested(gateway: Gateway) -> None:
-    """A route that is new is tested for its scope too."""
+def test_every_route_is_tested(gateway: Gateway) -> None:
+    """A new route must be added to ROUTES."""
     described = {
         (method.upper(), path.replace("{job_id}", "x").replace("{name}", "b"))
         for path, methods in app_of(gateway).openapi()["paths"].items()
@@ -60,9 +60,9 @@ def test_every_route_is_among_those_tested(gateway: Gateway) -> None:
     assert described == {(method, path) for method, path, _ in ROUTES}
 
 
-@EACH
-def test_no_key_and_a_wrong_key_are_told_the_same(gateway: Gateway, method: str, path: str, scope: Scope) -> None:
-    """401 before anything else of the request is looked at, byte for byte the same."""
+@EVERY_ROUTE
+def test_no_key_and_a_wrong_key_get_the_same_response(gateway: Gateway, method: str, path: str, scope: Scope) -> None:
+    """It is 401, identical byte for byte, before the rest of the request is read."""
     wrong = [
         {},
         {"Authorization": "Bearer vq_wrong"},
@@ -80,36 +80,36 @@ def test_no_key_and_a_wrong_key_are_told_the_same(gateway: Gateway, method: str,
     assert len({answer.content for answer in answers}) == 1
 
 
-@EACH
-def test_a_key_without_the_scope_is_told_which_it_needs(gateway: Gateway, method: str, path: str, scope: Scope) -> None:
-    """403, also where there is no such job: what is there is nobody's business."""
+@EVERY_ROUTE
+def test_a_key_without_the_scope_is_refused(gateway: Gateway, method: str, path: str, scope: Scope) -> None:
+    """The response is 403 and names the scope, whether or not the job exists."""
     for other in set(Scope) - {scope}:
         answer = gateway(method, path, key=other.value, data=b"{" * 9)
         problem(answer, 403, "forbidden")
         assert f'scope="{scope}"' in answer.headers["WWW-Authenticate"]
 
 
-@EACH
-def test_a_key_with_the_scope_comes_through(gateway: Gateway, method: str, path: str, scope: Scope) -> None:
-    """To whatever the route has to say."""
+@EVERY_ROUTE
+def test_a_key_with_the_scope_is_accepted(gateway: Gateway, method: str, path: str, scope: Scope) -> None:
+    """The route handles the request."""
     answer = gateway(method, path, key=scope.value, stream=True)
     answer.close()
 
     assert answer.status_code not in (401, 403)
 
 
-def test_what_others_call_needs_no_key(gateway: Gateway) -> None:
-    """Load balancers, upstream, and whoever reads the description."""
+def test_health_and_documentation_need_no_key(gateway: Gateway) -> None:
+    """Load balancers and readers have none."""
     for path in ("/healthz", "/docs", "/openapi.json"):
         assert gateway("GET", path, key=None).status_code == 200
     assert gateway("GET", "/readyz", key=None).status_code == 503  # no worker
 
 
 @pytest.mark.parametrize(
-    "given", ["", "vq_unknown", KEYS["all"][0], KEYS["operate"][0]], ids=["none", "unknown", "first", "last"]
+    "secret", ["", "vq_unknown", KEYS["all"][0], KEYS["operate"][0]], ids=["none", "unknown", "first", "last"]
 )
-def test_every_hash_is_compared_whoever_asks(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same work, in constant time, for no key, an unknown one, the first and the last."""
+def test_every_hash_is_compared_for_every_key(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checking takes the same time for no key, an unknown one, the first and the last."""
     compared: list[tuple[int, int]] = []
     real = hmac.compare_digest
 
@@ -118,17 +118,17 @@ def test_every_hash_is_compared_whoever_asks(given: str, monkeypatch: pytest.Mon
         return real(one, other)
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
-    api_keys.holder(api_keys.parse(SETTING), given)
+    api_keys.holder(api_keys.parse(SETTING), secret)
 
     assert compared == [(64, 64)] * len(KEYS)
 
 
-# ── without any key ───────────────────────────────────────────────────────────────────────────────
+# ── without configured keys ───────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-def test_without_keys_this_machine_is_answered_with_the_local_token(keyless: Gateway, host: str) -> None:
-    """By any of its local addresses; it may do everything."""
+def test_the_local_token_is_accepted_from_this_machine(keyless: Gateway, host: str) -> None:
+    """Any loopback address counts; the token has every scope."""
     keyless.stage.client = (host, 9)
 
     assert keyless("GET", "/v1/status", key="local").status_code == 200
@@ -136,8 +136,8 @@ def test_without_keys_this_machine_is_answered_with_the_local_token(keyless: Gat
     assert keyless("POST", "/v1/pause", key="local").status_code == 200
 
 
-def test_without_keys_and_without_the_local_token_nothing_is_answered(keyless: Gateway) -> None:
-    """A page, a program or a proxy on this machine may seem local: the token is what only its user has."""
+def test_without_the_local_token_every_request_is_refused(keyless: Gateway) -> None:
+    """Other users, pages and proxies of this machine may seem local, but only its user has the token."""
     for method, path, _ in ROUTES:
         for headers in ({}, {"Authorization": "Bearer vq_wrong"}, {"Authorization": f"Bearer {KEYS['all'][0]}"}):
             answer = keyless(method, path, key=None, headers=headers)
@@ -147,8 +147,8 @@ def test_without_keys_and_without_the_local_token_nothing_is_answered(keyless: G
 
 
 @pytest.mark.parametrize("client", [("192.0.2.7", 9), ("10.0.0.1", 9), ("::ffff:10.0.0.1", 9), ("testclient", 9), None])
-def test_without_keys_nobody_else_is(keyless: Gateway, client: tuple[str, int] | None) -> None:
-    """Whatever headers they send, also with the token; and the answer says what to do."""
+def test_the_local_token_is_refused_from_other_machines(keyless: Gateway, client: tuple[str, int] | None) -> None:
+    """No header changes that; the response says what to do."""
     keyless.stage.client = client
 
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"Host": "localhost"}):
@@ -159,7 +159,7 @@ def test_without_keys_nobody_else_is(keyless: Gateway, client: tuple[str, int] |
 
 
 @pytest.mark.parametrize(
-    ("headers", "why"),
+    ("headers", "reason"),
     [
         ({"X-Forwarded-For": "127.0.0.1"}, "a proxy"),
         ({"Forwarded": "for=127.0.0.1"}, "a proxy"),
@@ -174,18 +174,18 @@ def test_without_keys_nobody_else_is(keyless: Gateway, client: tuple[str, int] |
         ({"Host": "localhost:1:evil"}, "(Host)"),
     ],
 )
-def test_without_keys_proxies_and_other_names_are_not_this_machine(
-    keyless: Gateway, headers: Mapping[str, str], why: str
+def test_proxies_and_other_host_names_are_not_this_machine(
+    keyless: Gateway, headers: Mapping[str, str], reason: str
 ) -> None:
-    """Their connections come from here, their requests don't; the answer says which of it is not so."""
+    """Their connections are local, their requests are not; the response names the reason."""
     answer = keyless("POST", "/v1/jobs/x/cancel", key="local", headers=headers)
 
     problem(answer, 403, "local_only")
-    assert why in answer.text
+    assert reason in answer.text
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
+    ("settings", "reason"),
     [
         ({"WEB_ADDRESS": "0.0.0.0"}, "WEB_ADDRESS"),
         ({"WEB_ADDRESS": "192.0.2.7"}, "WEB_ADDRESS"),
@@ -195,42 +195,42 @@ def test_without_keys_proxies_and_other_names_are_not_this_machine(
         ({"local_token_file": None}, "make up"),
     ],
 )
-def test_without_keys_a_gateway_that_strangers_may_reach_refuses_all(
-    build_gateway: Build, token_file: Path, settings: dict[str, Any], why: str
+def test_a_public_gateway_without_keys_refuses_every_request(
+    build_gateway: Build, token_file: Path, settings: dict[str, Any], reason: str
 ) -> None:
-    """Not even this machine with the token: the answer names the setting, and so does the log at the start."""
+    """This includes requests from this machine with the token; the response names the setting."""
     gateway = build_gateway(**{"api_keys": "", "local_token_file": token_file, **settings})
 
     for path in ("/v1/status", "/metrics"):
         answer = gateway("GET", path, key="local")
         problem(answer, 403, "local_only")
-        assert why in answer.text
+        assert reason in answer.text
     for path in ("/", "/login", "/controls", gateway.link().removeprefix(gateway.url)):
         page = gateway("GET", path, key=None, allow_redirects=False)
         assert (page.status_code, "Set-Cookie" in page.headers) == (403, False)
-        assert why in page.text
+        assert reason in page.text
     assert gateway("GET", "/healthz", key=None).status_code == 200
 
 
 @pytest.mark.parametrize(
     "settings", [{"WEB_ADDRESS": "localhost"}, {"WEB_ADDRESS": "::1"}, {"public_url": "http://127.0.0.1:9/hooks"}]
 )
-def test_without_keys_other_names_of_this_machine_are_as_good(
+def test_other_names_of_this_machine_are_accepted(
     build_gateway: Build, token_file: Path, settings: dict[str, Any]
 ) -> None:
-    """Of where it listens, and of the URL that the simulator is told."""
+    """This holds for the listening address and for the public URL of the simulator."""
     gateway = build_gateway(api_keys="", local_token_file=token_file, **settings)
 
     assert gateway("GET", "/v1/status", key="local").status_code == 200
 
 
-def test_without_keys_a_page_of_this_machine_may_ask(keyless: Gateway) -> None:
-    """The /docs, for one, with the token."""
+def test_own_pages_may_send_requests(keyless: Gateway) -> None:
+    """The page /docs does so with the token."""
     assert keyless("GET", "/v1/status", key="local", headers={"Origin": keyless.url}).status_code == 200
 
 
-def test_where_keys_are_configured_the_local_token_opens_nothing(build_gateway: Build, token_file: Path) -> None:
-    """Neither the API nor, in a link, the page."""
+def test_with_configured_keys_the_local_token_is_invalid(build_gateway: Build, token_file: Path) -> None:
+    """This holds for the API and for links to the page."""
     gateway = build_gateway(local_token_file=token_file)
 
     problem(gateway("GET", "/v1/status", key="local"), 401, "unauthorized")
@@ -240,8 +240,8 @@ def test_where_keys_are_configured_the_local_token_opens_nothing(build_gateway: 
 
 
 @pytest.mark.parametrize("wrong", ["readable", "empty", "short", "missing", "link", "folder", "pipe"])
-def test_a_token_file_that_others_may_know_ends_the_start(tmp_path: Path, wrong: str) -> None:
-    """By a text that names the setting and the file, and quotes nothing of it."""
+def test_an_unsafe_token_file_prevents_the_start(tmp_path: Path, wrong: str) -> None:
+    """The error names the setting and the file, and does not quote the token."""
     token, file = "t" * 43, tmp_path / "local_token"
     if wrong == "folder":
         file.mkdir()
@@ -262,8 +262,8 @@ def test_a_token_file_that_others_may_know_ends_the_start(tmp_path: Path, wrong:
     assert "ttt" not in str(error.value)
 
 
-def test_a_local_token_is_kept_while_only_its_user_can_know_it(tmp_path: Path) -> None:
-    """Else it is made anew, in a file that was never anybody else's."""
+def test_a_local_token_is_kept_while_it_is_private(tmp_path: Path) -> None:
+    """Otherwise it is replaced, in a new file."""
     file = tmp_path / "home" / "local_token"
     token = local_token.ensure(file)
     assert file.stat().st_mode & 0o777 == 0o600
@@ -283,8 +283,8 @@ def test_a_local_token_is_kept_while_only_its_user_can_know_it(tmp_path: Path) -
     assert elsewhere.read_text() == ""
 
 
-def test_with_keys_it_does_not_matter_from_where(gateway: Gateway) -> None:
-    """The key counts alone."""
+def test_with_configured_keys_every_address_is_accepted(gateway: Gateway) -> None:
+    """Only the key matters."""
     gateway.stage.client = ("192.0.2.7", 9)
 
     assert gateway("GET", "/v1/status", headers={"Host": "voices.example", "Via": "1.1 x"}).status_code == 200
@@ -292,10 +292,10 @@ def test_with_keys_it_does_not_matter_from_where(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(("setting", "warned"), [("", True), (SETTING, False)], ids=["without", "with"])
-def test_the_start_says_that_only_this_machine_is_answered(
+def test_a_start_without_keys_logs_a_warning(
     build_gateway: Build, caplog: pytest.LogCaptureFixture, setting: str, warned: bool
 ) -> None:
-    """Once, with the name of the setting; and nothing where there are keys."""
+    """The warning names the setting; with keys there is none."""
     app = app_of(build_gateway(api_keys=setting))
 
     async def started() -> None:
@@ -305,12 +305,12 @@ def test_the_start_says_that_only_this_machine_is_answered(
     with caplog.at_level(logging.WARNING, logger="voicequeue.gateway"):
         asyncio.run(started())
 
-    told: list[Any] = [record.getMessage() for record in caplog.records if "VOICEQUEUE_API_KEYS" in record.getMessage()]
-    assert len(told) == warned
+    warnings = [record for record in caplog.records if "VOICEQUEUE_API_KEYS" in record.getMessage()]
+    assert len(warnings) == warned
 
 
-def test_the_log_tells_whose_key_it_was(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
-    """By its name; on the page the one of the login."""
+def test_the_log_names_the_key_of_a_request(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """On the job page, it is the key of the session."""
     caplog.set_level("INFO", logger="voicequeue.http")
     person = Person(gateway, "operate")
 
@@ -318,15 +318,13 @@ def test_the_log_tells_whose_key_it_was(gateway: Gateway, caplog: pytest.LogCapt
     gateway("GET", "/v1/status", key=None)
     person.post("/do/pause", {})
 
-    wanted = {("/v1/status", "read"), ("/v1/status", None), ("/do/pause", "operate")}
-    # A line is written when its answer is out.
-    eventually(lambda: wanted <= {(line.__dict__.get("path"), line.__dict__.get("who")) for line in caplog.records})
+    expected = {("/v1/status", "read"), ("/v1/status", None), ("/do/pause", "operate")}
+    # A line is written after the response was sent.
+    eventually(lambda: expected <= {(line.__dict__.get("path"), line.__dict__.get("who")) for line in caplog.records})
 
 
-def test_the_log_has_no_more_of_a_request_than_its_beginning(
-    gateway: Gateway, caplog: pytest.LogCaptureFixture
-) -> None:
-    """However long a path is; and what else a caller says of itself is not in it."""
+def test_the_log_truncates_long_paths(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """Other headers of the caller are not logged."""
     caplog.set_level("INFO", logger="voicequeue.http")
 
     gateway("GET", f"/v1/jobs/{'x' * 5_000}", headers={"User-Agent": "SECRET", "Referer": "https://SECRET.example/"})
@@ -341,11 +339,9 @@ def test_the_log_has_no_more_of_a_request_than_its_beginning(
 PRIVATE: dict[str, Any] = {"persona_id": "private-persona", "song": {"prompt": LYRICS}, "key": "order-7", "name": "Ana"}
 
 
-def test_a_key_that_may_only_enqueue_is_told_next_to_nothing_of_anothers_job(
-    gateway: Gateway, queue: VoiceQueue
-) -> None:
-    """Who guesses key and content gets the id, which the key gives anyway, and where it stands; so do rows."""
-    placed = gateway.post("/v1/jobs", {**PRIVATE, "batch": "spring"}, key="all").json()
+def test_a_key_with_only_enqueue_sees_little_of_anothers_job(gateway: Gateway, queue: VoiceQueue) -> None:
+    """A caller that guesses key and content gets the id and the state; so do rows."""
+    job = gateway.post("/v1/jobs", {**PRIVATE, "batch": "spring"}, key="all").json()
 
     answer = gateway.post("/v1/jobs", {**PRIVATE, "batch": "spring"}, key="enqueue")
     rows = gateway(
@@ -357,15 +353,15 @@ def test_a_key_that_may_only_enqueue_is_told_next_to_nothing_of_anothers_job(
     )
 
     assert (answer.status_code, "ETag" in answer.headers) == (200, False)
-    assert answer.json() == {name: placed[name] for name in ("id", "key", "state", "created_at", "further")}
-    assert json.loads(rows.text.splitlines()[0]) == {"line": 1, "outcome": "known", "id": placed["id"]}
-    queue.cancel(placed["id"])
+    assert answer.json() == {name: job[name] for name in ("id", "key", "state", "created_at", "further")}
+    assert json.loads(rows.text.splitlines()[0]) == {"line": 1, "outcome": "known", "id": job["id"]}
+    queue.cancel(job["id"])
     assert gateway.post("/v1/jobs", {**PRIVATE, "batch": "spring"}, key="enqueue").json()["state"] == "cancelled"
 
 
 @pytest.mark.parametrize(("first", "second"), [("enqueue", "enqueue"), ("enqueue", "all"), ("all", "all")])
-def test_who_brought_a_job_or_may_read_is_told_all_of_it_again(gateway: Gateway, first: str, second: str) -> None:
-    """A request that is sent again is answered as the first one was."""
+def test_the_submitter_and_readers_see_the_whole_job_again(gateway: Gateway, first: str, second: str) -> None:
+    """A repeated request gets the same response."""
     answers = [gateway.post("/v1/jobs", PRIVATE, key=key) for key in (first, second)]
 
     assert [answer.status_code for answer in answers] == [202, 200]

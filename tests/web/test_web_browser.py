@@ -1,4 +1,4 @@
-"""The job page in a real browser: what one sees, clicks and types, with and without JavaScript."""
+"""The job page in a real browser, with and without JavaScript."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from voicequeue.storage.job_store import Store
 
 EVIL = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
 
-#: A browser's window; what goes wrong in it fails the test.
+#: Opens a browser window. Errors and dialogs in it fail the test.
 Window = Callable[..., Page]
 
 
 @pytest.fixture
 def window(browser: Browser) -> Iterator[Window]:
-    """Opens windows, each with cookies of its own."""
+    """Return a function that opens windows, each with its own cookies."""
     contexts: list[BrowserContext] = []
-    troubles: list[str] = []
+    errors: list[str] = []
 
     def opened(url: str, **options: Any) -> Page:
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
         page.set_default_timeout(10_000)
-        page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("dialog", lambda dialog: troubles.append(dialog.message))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: errors.append(dialog.message))
         page.goto(url)
         return page
 
     yield opened
     for context in contexts:
         context.close()
-    assert troubles == []
+    assert errors == []
 
 
 @pytest.fixture
 def everything(store: Store) -> dict[str, str]:
-    """A job of each kind; the paths of all pages there are."""
+    """Create a job of each kind and return the paths of all pages."""
     songs = (Clip("c-1", "succeeded", "First, take", "https://cdn.example/1.mp3", None, 61.5),)
     done = song_of(store, songs, batch="spring", name="Ana", metadata={"order": "4711"})
     broken = failed(store, brought_to(store, State.PENDING, sung(batch="spring", key="b")), Code.UPSTREAM_FAILED)
     late = failed(store, brought_to(store, State.PENDING, sung(batch="spring", key="l")), Code.DEADLINE)
-    told = brought_to(store, State.SUCCEEDED, sung(key="t", callback_url="https://hooks.example/told"))
+    callback = brought_to(store, State.SUCCEEDED, sung(key="t", callback_url="https://hooks.example/told"))
     unsure = brought_to(store, State.UNSURE, sung(batch="summer", key="u"))
     store.controls.pause(NOW, by="a look at the songs")
     return {
@@ -64,7 +64,7 @@ def everything(store: Store) -> dict[str, str]:
         "search": "/?q=order%3D4711",
         "done": f"/job/{done.id}",
         "broken": f"/job/{broken.id}",
-        "told": f"/job/{told.id}",
+        "callback": f"/job/{callback.id}",
         "retry": f"/job/{late.id}/retry",
         "review": f"/job/{unsure.id}/review",
         "batches": "/batches",
@@ -74,17 +74,15 @@ def everything(store: Store) -> dict[str, str]:
 
 
 def rows(page: Page) -> list[str]:
-    """The ids of the jobs that are shown."""
+    """Return the ids of the listed jobs."""
     return page.locator("tbody tr td:first-child a").all_inner_texts()
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_filter_stands_in_the_address_and_can_be_sent_to_somebody(
-    local: Gateway, store: Store, window: Window
-) -> None:
-    """Who opens it sees the same."""
+def test_a_filter_is_part_of_the_url_and_can_be_shared(local: Gateway, store: Store, window: Window) -> None:
+    """The URL shows the same jobs in another browser."""
     job = failed(store, brought_to(store, State.PENDING, sung(key="a", batch="spring")), Code.UPSTREAM_FAILED)
     failed(store, brought_to(store, State.CHARGING, sung(key="b", batch="spring")), Code.REFUSED)
     put(store, sung(key="c", batch="spring"))
@@ -98,10 +96,10 @@ def test_a_filter_stands_in_the_address_and_can_be_sent_to_somebody(
     assert rows(window(local.link(page.url.removeprefix(local.url)))) == [job.id]
 
 
-def test_a_search_goes_on_by_itself_until_something_is_found(
+def test_a_search_continues_until_a_job_matches(
     local: Gateway, store: Store, window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It looks at so many jobs at once."""
+    """Each request reads a limited number of jobs."""
     monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 2)
     monkeypatch.setattr("voicequeue.client.search.CHUNK", 2)
     job = song_of(store, metadata={"order": "4711"})
@@ -116,11 +114,11 @@ def test_a_search_goes_on_by_itself_until_something_is_found(
     assert rows(page) == [job.id]
 
 
-def test_songs_that_come_while_one_looks_on_are_loaded(local: Gateway, store: Store, window: Window) -> None:
-    """From a host that was not known when the page was loaded."""
-    asked: list[tuple[str, str]] = []
-    with site(asked=asked) as found:
-        cover = f"{found.replace('127.0.0.1', 'localhost')}/cover"
+def test_songs_that_arrive_while_the_page_is_open_are_loaded(local: Gateway, store: Store, window: Window) -> None:
+    """Their host was unknown when the page was loaded."""
+    requested: list[tuple[str, str]] = []
+    with site(asked=requested) as media_url:
+        cover = f"{media_url.replace('127.0.0.1', 'localhost')}/cover"
         voice = brought_to(store, State.PENDING, sung())
         job = make(store, voice, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p-1"})
         charging(store, job.id)
@@ -130,17 +128,17 @@ def test_songs_that_come_while_one_looks_on_are_loaded(local: Gateway, store: St
         clips = serialization.clips_text((Clip("c-1", "succeeded", "First, take", None, cover),))
         make(store, accepted(store, job.id), State.SUCCEEDED, NOW + 60, fields={"clips": clips})
 
-        eventually(lambda: "/cover" in {path for path, _ in asked})
+        eventually(lambda: "/cover" in {path for path, _ in requested})
 
 
-def test_keys_lead_through_the_rows(local: Gateway, store: Store, window: Window) -> None:
-    """Down, up, into one; and tell which there are."""
+def test_rows_are_reached_with_the_keyboard(local: Gateway, store: Store, window: Window) -> None:
+    """Keys move down and up, open a row, and show the list of shortcuts."""
     put(store, *(sung(key=f"k{n}") for n in range(3)))
     page = window(local.link())
     ids = rows(page)
 
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog")).to_contain_text("next row")
+    expect(page.get_by_role("dialog")).to_contain_text("Next row")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     for key in "jjjjk":
@@ -150,10 +148,10 @@ def test_keys_lead_through_the_rows(local: Gateway, store: Store, window: Window
     expect(page.get_by_role("heading", name=ids[1])).to_be_visible()
 
 
-def test_all_of_it_can_be_read_and_done_without_javascript(
+def test_every_page_works_without_javascript(
     local: Gateway, store: Store, everything: dict[str, str], window: Window
 ) -> None:
-    """Every page is whole when it comes."""
+    """Pages are complete as served, and forms work."""
     page = window(local.link(), java_script_enabled=False)
     for path in everything.values():
         page.goto(local.url + path)
@@ -162,12 +160,12 @@ def test_all_of_it_can_be_read_and_done_without_javascript(
     page.goto(local.url + everything["controls"])
     page.get_by_role("button", name="Resume").click()
 
-    expect(page.get_by_role("status")).to_have_text("Everything goes on.")
+    expect(page.get_by_role("status")).to_have_text("The queue is resumed.")
     assert store.controls.gate(NOW).open
 
 
 def test_no_page_is_wider_than_a_phone(local: Gateway, everything: dict[str, str], window: Window) -> None:
-    """What is wider (a table) scrolls in itself."""
+    """Wider content such as tables scrolls by itself."""
     page = window(local.link(), viewport={"width": 360, "height": 740})
 
     for path in everything.values():
@@ -177,24 +175,24 @@ def test_no_page_is_wider_than_a_phone(local: Gateway, everything: dict[str, str
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_accessible(local: Gateway, everything: dict[str, str], window: Window, scheme: str) -> None:
-    """axe finds nothing serious: contrast, names, order, keyboard."""
+    """axe finds no serious violation: contrast, names, order, keyboard."""
     script = MODULES / "axe-core" / "axe.min.js"
     if not script.is_file():
         pytest.fail(MISSING)
     page = window(local.link(), color_scheme=scheme)
-    found = {}
+    violations = {}
     for path in everything.values():
         page.goto(local.url + path)
         page.evaluate(script.read_text(encoding="utf-8"))
-        for violation in page.evaluate("axe.run().then((told) => told.violations)"):
+        for violation in page.evaluate("axe.run().then((result) => result.violations)"):
             if violation["impact"] in ("serious", "critical"):
-                found[path, violation["id"]] = [node["html"] for node in violation["nodes"]]
+                violations[path, violation["id"]] = [node["html"] for node in violation["nodes"]]
 
-    assert found == {}
+    assert violations == {}
 
 
-def test_nothing_that_somebody_wrote_runs(local: Gateway, store: Store, window: Window) -> None:
-    """In every field that takes text, by whoever filled it in: callers, operators, upstream."""
+def test_text_from_others_never_runs(local: Gateway, store: Store, window: Window) -> None:
+    """This covers every text field, filled in by callers, operators or MusicAPI."""
     spec = sung(key=EVIL, name=EVIL[:60], metadata={EVIL: EVIL}, song=Song(title=EVIL[:80], tags=EVIL, prompt=EVIL))
     job = failed(store, brought_to(store, State.PENDING, spec), Code.UPSTREAM_FAILED)
     failure = json.dumps({"code": "upstream_failed", "stage": "voice", "message": EVIL})
@@ -219,11 +217,11 @@ def test_nothing_that_somebody_wrote_runs(local: Gateway, store: Store, window: 
     expect(page.get_by_role("heading", level=1)).to_contain_text("onerror")
 
 
-# ── doing ─────────────────────────────────────────────────────────────────────────────────────────
+# ── changing ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_failed_job_is_found_understood_and_retried(local: Gateway, store: Store, window: Window) -> None:
-    """From the list to its page, to what it costs, and back."""
+def test_a_failed_job_is_found_and_retried(local: Gateway, store: Store, window: Window) -> None:
+    """The way leads from the list to its page, to the cost, and back."""
     job = failed(store, brought_to(store, State.PENDING, sung(batch="spring")), Code.UPSTREAM_FAILED)
     page = window(local.link())
 
@@ -232,69 +230,69 @@ def test_a_failed_job_is_found_understood_and_retried(local: Gateway, store: Sto
     expect(page.get_by_text("in the voice stage")).to_be_visible()
     page.get_by_role("link", name="Retry…").click()
     expect(page.get_by_text("charged again: 4 credits")).to_be_visible()
-    page.get_by_role("button", name="Retry, for up to 19 credits").click()
+    page.get_by_role("button", name="Retry for up to 19 credits").click()
 
-    expect(page.get_by_role("status")).to_have_text("The job is pending now.")
+    expect(page.get_by_role("status")).to_have_text("The job is now pending.")
     assert one(store, job.id).state is State.PENDING
 
 
-def test_many_are_retried_after_it_was_told_how_many(local: Gateway, store: Store, window: Window) -> None:
-    """By the filter that is shown."""
+def test_many_jobs_are_retried_after_confirmation(local: Gateway, store: Store, window: Window) -> None:
+    """The jobs of the current filter are retried."""
     for number in range(3):
         failed(store, brought_to(store, State.CHARGING, sung(key=f"f{number}", batch="spring")), Code.REFUSED)
     page = window(local.link("/?batch=spring&state=failed"))
 
-    page.get_by_role("button", name="Retry those that failed…").click()
+    page.get_by_role("button", name="Retry failed…").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Retry 3 jobs?")
-    page.get_by_role("button", name="Retry 3 jobs, for up to 57 credits").click()
+    page.get_by_role("button", name="Retry 3 jobs for up to 57 credits").click()
 
-    expect(page.get_by_role("status")).to_have_text("3 of 3 jobs are retried.")
+    expect(page.get_by_role("status")).to_have_text("Retried 3 of 3 jobs.")
     assert store.counts("spring")[State.QUEUED] == 3
 
 
-def test_an_unsure_job_is_reviewed_by_somebody_who_knows(local: Gateway, store: Store, window: Window) -> None:
-    """With upstream's task id it goes on without paying."""
+def test_an_unsure_job_continues_with_its_task_id(local: Gateway, store: Store, window: Window) -> None:
+    """It is not charged again."""
     job = brought_to(store, State.UNSURE)
     page = window(local.link("/?state=unsure"))
 
     page.get_by_role("link", name=job.id).click()
     page.get_by_role("link", name="Review…").click()
-    page.get_by_label("MusicAPI's task id").fill("t-17")
-    page.get_by_role("button", name="Take the task up").click()
+    page.get_by_label("MusicAPI task id").fill("t-17")
+    page.get_by_role("button", name="Confirm charge and continue").click()
 
-    expect(page.get_by_role("status")).to_have_text("The job is pending now.")
+    expect(page.get_by_role("status")).to_have_text("The job is now pending.")
     assert one(store, job.id).task_ids[job.stage] == "t-17"
 
 
-def test_a_pause_is_seen_by_everybody_at_once(local: Gateway, store: Store, window: Window) -> None:
-    """And so is that it goes on; what one is about to write stays."""
+def test_a_pause_is_shown_on_all_open_pages(local: Gateway, store: Store, window: Window) -> None:
+    """So is resuming. Unsaved input stays."""
     put(store, sung(key="a"))
     page, other, writer = window(local.link("/controls")), window(local.link()), window(local.link("/controls"))
     other.evaluate("window.isTheSame = true")
-    writer.get_by_label("In flight, at most").fill("77")
-    gate = other.locator(".summary div").filter(has_text="gate")
+    writer.get_by_label("Max. in flight").fill("77")
+    gate = other.locator(".summary div").filter(has_text="Gate")
 
-    page.get_by_label("Why").first.fill("a look at the songs")
+    page.get_by_label("Reason").first.fill("a look at the songs")
     page.get_by_role("button", name="Pause").first.click()
-    expect(page.get_by_role("status")).to_have_text("Everything is paused.")
-    put(store, sung(key="b"))  # a move; the page looks then
-    expect(gate).to_contain_text("closed")
+    expect(page.get_by_role("status")).to_have_text("The queue is paused.")
+    put(store, sung(key="b"))  # a transition, which reloads the page
+    expect(gate).to_contain_text("Closed")
     expect(other.get_by_text("a look at the songs")).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     put(store, sung(key="c"))
-    expect(gate).to_contain_text("open")
+    expect(gate).to_contain_text("Open")
 
     assert other.evaluate("window.isTheSame")
-    expect(writer.get_by_label("In flight, at most")).to_have_value("77")
+    expect(writer.get_by_label("Max. in flight")).to_have_value("77")
 
 
-# ── who ───────────────────────────────────────────────────────────────────────────────────────────
+# ── access ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_login_leads_to_where_one_wanted_to_go_and_a_key_that_reads_changes_nothing(
+def test_a_key_with_only_read_is_offered_no_changes(
     build_gateway: Build, store: Store, window: Window, browser: Browser
 ) -> None:
-    """No button is there for it, and what is sent all the same is refused."""
+    """The login redirects to the requested page, which has no buttons for changes."""
     gateway = build_gateway()
     job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED)
     page = window(f"{gateway.url}/job/{job.id}")
@@ -304,7 +302,7 @@ def test_a_login_leads_to_where_one_wanted_to_go_and_a_key_that_reads_changes_no
     expect(page.get_by_role("heading", name=job.id)).to_be_visible()
     expect(page.get_by_role("link", name="Retry…")).to_have_count(0)
     page.get_by_role("link", name="Controls").click()
-    expect(page.get_by_text("needs one with the scope operate")).to_be_visible()
+    expect(page.get_by_text("needs the scope operate")).to_be_visible()
     expect(page.get_by_role("button", name="Pause")).to_have_count(0)
     page.get_by_role("button", name="Log out read").click()
 
@@ -313,15 +311,15 @@ def test_a_login_leads_to_where_one_wanted_to_go_and_a_key_that_reads_changes_no
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
 
-def test_somebody_who_may_operate_does_it_with_a_login(build_gateway: Build, store: Store, window: Window) -> None:
-    """The form knows whose it is."""
+def test_a_key_with_operate_retries_a_job_after_login(build_gateway: Build, store: Store, window: Window) -> None:
+    """The login redirects to the confirmation."""
     gateway = build_gateway()
     job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED)
     page = window(f"{gateway.url}/job/{job.id}/retry")
 
     page.get_by_label("API key").fill(KEYS["all"][0])
     page.get_by_role("button", name="Log in").click()
-    page.get_by_role("button", name="Retry, for").click()
+    page.get_by_role("button", name="Retry for").click()
 
-    expect(page.get_by_role("status")).to_have_text("The job is pending now.")
+    expect(page.get_by_role("status")).to_have_text("The job is now pending.")
     assert one(store, job.id).state is State.PENDING

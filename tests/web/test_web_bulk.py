@@ -1,4 +1,4 @@
-"""Many jobs in one request: rows stream in, outcomes stream out."""
+"""Row uploads: rows stream in, results stream out; and settings of batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.support.jobs import URL, voice
 from tests.web.conftest import KEYS, Build, Gateway, problem
 from voicequeue import State, VoiceQueue
 from voicequeue.ingest.row_reader import ROW_MAX
-from workers.gateway import batches, response_spool
+from workers.gateway import response_spool
+from workers.gateway.api import row_uploads
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 CSV = {"Content-Type": "text/csv"}
@@ -25,12 +26,12 @@ AUTHORIZED = {"Authorization": f"Bearer {KEYS['all'][0]}"}
 
 
 def row(number: int, **fields: Any) -> bytes:
-    """One line of JSON."""
+    """Return a row as a line of JSON."""
     return json.dumps({"audio_url": f"https://recordings.example/{number}.wav", **fields}).encode() + b"\n"
 
 
 def sent(gateway: Gateway, body: Any, headers: dict[str, str] = NDJSON, query: str = "") -> tuple[list[Any], Any]:
-    """The outcomes, and the summary that comes after them."""
+    """Upload rows; return their results and the summary."""
     answer = gateway("POST", f"/v1/batches/b/jobs{query}", data=body, headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"] == "application/x-ndjson"
@@ -38,8 +39,8 @@ def sent(gateway: Gateway, body: Any, headers: dict[str, str] = NDJSON, query: s
     return outcomes, last["summary"]
 
 
-def test_every_row_is_told_what_became_of_it(gateway: Gateway, queue: VoiceQueue) -> None:
-    """In their order: new, known, wrong by its fields, at odds with a key; then the sums."""
+def test_every_row_has_a_result(gateway: Gateway, queue: VoiceQueue) -> None:
+    """Results are in the order of rows: new, known, invalid fields, key conflict; then the summary."""
     queue.enqueue(voice(batch="b", key="taken"))
     body = b"".join(
         [row(1), row(1), row(2, name=""), b"{\n", b"\n", row(3, key="taken"), row(4, song={"prompt": "la"})]
@@ -48,7 +49,7 @@ def test_every_row_is_told_what_became_of_it(gateway: Gateway, queue: VoiceQueue
     outcomes, summary = sent(gateway, body)
 
     ids = [job.id for job in queue.jobs(batch="b")][1:]
-    assert [(each["line"], each["outcome"]) for each in outcomes] == [
+    assert [(outcome["line"], outcome["outcome"]) for outcome in outcomes] == [
         (1, "new"),
         (2, "known"),
         (3, "rejected"),
@@ -61,8 +62,8 @@ def test_every_row_is_told_what_became_of_it(gateway: Gateway, queue: VoiceQueue
     assert summary == {"complete": True, "new": 2, "known": 1, "rejected": 3, "credits": 23}
 
 
-def test_csv_is_taken_as_the_command_line_takes_it(gateway: Gateway, queue: VoiceQueue) -> None:
-    """Any delimiter, flat songs, metadata; and the same file again adds nothing."""
+def test_csv_is_read_as_by_the_command_line(gateway: Gateway, queue: VoiceQueue) -> None:
+    """Any delimiter, flat songs and metadata are accepted; the same file again adds nothing."""
     body = "audio_url;name;prompt;metadata.customer\nhttps://recordings.example/a.wav;Åse;la la;17\n".encode()
 
     first, again = sent(gateway, body, CSV)[1], sent(gateway, body, CSV)[1]
@@ -73,16 +74,16 @@ def test_csv_is_taken_as_the_command_line_takes_it(gateway: Gateway, queue: Voic
     assert (first["new"], first["credits"], again["new"], again["known"]) == (1, 19, 0, 1)
 
 
-def test_only_what_was_rejected_may_be_told(gateway: Gateway) -> None:
-    """The summary comes all the same."""
+def test_results_can_be_limited_to_rejected_rows(gateway: Gateway) -> None:
+    """The summary counts all rows."""
     outcomes, summary = sent(gateway, row(1) + b"{}\n", query="?outcomes=rejected")
 
-    assert [each["line"] for each in outcomes] == [2]
+    assert [outcome["line"] for outcome in outcomes] == [2]
     assert summary["new"] == 1
 
 
-def test_no_rows_are_no_error(gateway: Gateway) -> None:
-    """An empty body of JSON Lines cannot be told from a CSV without a header, which is one."""
+def test_an_empty_body_is_unreadable(gateway: Gateway) -> None:
+    """It cannot be distinguished from a CSV without a header."""
     problem(gateway("POST", "/v1/batches/b/jobs", data=b"", headers=NDJSON), 422, "unreadable")
 
 
@@ -96,51 +97,51 @@ def test_no_rows_are_no_error(gateway: Gateway) -> None:
         ("a%20b", b"{}", NDJSON, 422, "invalid"),
     ],
 )
-def test_what_cannot_be_read_at_all_is_a_problem(
+def test_an_unreadable_body_is_a_problem(
     gateway: Gateway, path: str, body: bytes, headers: dict[str, str], status: int, code: str
 ) -> None:
-    """Nothing of it was enqueued."""
+    """Nothing is enqueued."""
     problem(gateway("POST", f"/v1/batches/{path}/jobs", data=body, headers=headers), status, code)
 
 
-def test_a_row_that_never_ends_fills_no_memory(gateway: Gateway) -> None:
-    """It is rejected, and the rows after it are taken, in both formats."""
+def test_a_very_long_row_uses_little_memory(gateway: Gateway) -> None:
+    """It is rejected, and the rows after it are enqueued, in both formats."""
     long = b'{"audio_url": "' + b"x" * (2 * ROW_MAX) + b'"}\n'
     lines, _ = sent(gateway, row(1) + long + row(2))
     quoted = b'audio_url,name\n"' + b"x" * (2 * ROW_MAX) + f'"\n{URL},Ana\n'.encode()
     cells, _ = sent(gateway, quoted, CSV)
 
-    assert [(each["line"], each["outcome"]) for each in lines] == [(1, "new"), (2, "rejected"), (3, "new")]
-    assert [(each["line"], each["outcome"]) for each in cells] == [(2, "rejected"), (3, "new")]
+    assert [(outcome["line"], outcome["outcome"]) for outcome in lines] == [(1, "new"), (2, "rejected"), (3, "new")]
+    assert [(outcome["line"], outcome["outcome"]) for outcome in cells] == [(2, "rejected"), (3, "new")]
 
 
 # ── while it streams ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_outcomes_come_while_rows_are_still_to_be_sent(gateway: Gateway) -> None:
-    """A row that has come is not kept waiting for the next one."""
+def test_results_are_sent_while_rows_are_still_received(gateway: Gateway) -> None:
+    """A received row does not wait for the next one."""
     address = urlsplit(gateway.url)
     with socket.create_connection((str(address.hostname), address.port or 0), timeout=10) as raw:
         head = "POST /v1/batches/b/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
         key = AUTHORIZED["Authorization"]
         raw.sendall(f"{head}Authorization: {key}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-        told = b""
+        received = b""
         for number in (1, 2):
             line = row(number)
             raw.sendall(b"%x\r\n%s\r\n" % (len(line), line))
-            while b'"line": %d' % number not in told:
+            while b'"line": %d' % number not in received:
                 piece = raw.recv(65_536)
                 assert piece
-                told += piece
+                received += piece
         raw.sendall(b"0\r\n\r\n")
-        while b"summary" not in told:
-            told += raw.recv(65_536)
+        while b"summary" not in received:
+            received += raw.recv(65_536)
 
 
-def test_a_client_that_reads_nothing_before_it_has_sent_all_is_served(
+def test_a_client_may_send_everything_before_it_reads(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As most clients are: what it does not take yet waits on the disk, not in memory."""
+    """Most clients do so. Unread results are kept on disk, not in memory."""
     monkeypatch.setattr(response_spool, "IN_MEMORY", 4_096)
     bad = json.dumps({"audio_url": "x" * 60}).encode() + b"\n"
 
@@ -153,8 +154,8 @@ def test_a_client_that_reads_nothing_before_it_has_sent_all_is_served(
     assert (len(outcomes), summary["rejected"]) == (40_000, 40_000)
 
 
-def test_rows_that_were_cut_off_are_not_taken_for_whole_ones(gateway: Gateway, queue: VoiceQueue) -> None:
-    """A sender that dies in the middle of a row: what came before is there, that one is not."""
+def test_a_truncated_row_is_not_enqueued(gateway: Gateway, queue: VoiceQueue) -> None:
+    """If the client disconnects within a row, only the rows before it are enqueued."""
     address = urlsplit(gateway.url)
     with socket.create_connection((str(address.hostname), address.port or 0), timeout=10) as raw:
         head = (
@@ -162,20 +163,20 @@ def test_rows_that_were_cut_off_are_not_taken_for_whole_ones(gateway: Gateway, q
         )
         raw.sendall(f"{head}Authorization: {AUTHORIZED['Authorization']}\r\n\r\n".encode())
         raw.sendall(f"audio_url,name\n{URL},Ana\n{URL},An".encode())
-        told = b""
-        while b'"outcome": "new"' not in told:
-            told += raw.recv(65_536)
+        received = b""
+        while b'"outcome": "new"' not in received:
+            received += raw.recv(65_536)
 
     eventually(lambda: queue.status().states[State.QUEUED] == 1)
     assert sent(gateway, row(1))[1]["new"] == 1
     assert [job.spec.name for job in queue.jobs(batch="b")] == ["Ana", None]
 
 
-def test_too_many_senders_at_once_are_told_to_come_again(
+def test_uploads_beyond_the_limit_are_refused(
     build_gateway: Build, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has a thread; when one is done there is room again."""
-    monkeypatch.setattr(batches, "AT_ONCE", 1)
+    """Each upload has a thread. When one has ended, another is accepted."""
+    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
     gateway = build_gateway()
     go_on = threading.Event()
     summaries: list[Any] = []
@@ -200,10 +201,10 @@ def test_too_many_senders_at_once_are_told_to_come_again(
     eventually(lambda: gateway("POST", "/v1/batches/c/jobs", data=row(3), headers=NDJSON).status_code == 200)
 
 
-def test_redis_going_away_in_the_middle_is_told_at_the_end(
+def test_an_outage_during_an_upload_is_reported_in_the_summary(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was taken stands in the sums; that not all was taken does too."""
+    """The summary counts the enqueued rows and says that it is not complete."""
     real = VoiceQueue.enqueue_at_once
     calls: list[int] = []
 
@@ -222,8 +223,8 @@ def test_redis_going_away_in_the_middle_is_told_at_the_end(
     assert (summary["problem"]["status"], summary["problem"]["code"]) == (503, "store_unreachable")
 
 
-def test_a_batch_is_set_up_before_its_rows_come(gateway: Gateway, queue: VoiceQueue) -> None:
-    """Who is told of it, and its limits; what is not named stays as it is."""
+def test_a_batch_is_configured_before_it_has_jobs(gateway: Gateway, queue: VoiceQueue) -> None:
+    """Callback and limits are set; omitted fields keep their value."""
     url = "https://shop.example/told"
     for settings in ({"callback_url": url, "max_credits": 100}, {"max_in_flight": 2}, {}):
         assert gateway("PATCH", "/v1/batches/spring", json=settings).status_code == 204
@@ -232,15 +233,15 @@ def test_a_batch_is_set_up_before_its_rows_come(gateway: Gateway, queue: VoiceQu
     batch = queue.batch("spring")
     assert (batch.max_credits, batch.max_in_flight) == (100, 2)
     queue.cancel(next(queue.jobs(batch="spring")).id)
-    assert [each.type for each in queue.callbacks()] == ["batch.settled"]
+    assert [callback.type for callback in queue.callbacks()] == ["batch.settled"]
 
     assert gateway("PATCH", "/v1/batches/spring", json={"callback_url": None}).status_code == 204
     queue.cancel(queue.enqueue({"audio_url": "https://a.example/b.wav", "batch": "spring"}).id)
     assert len(list(queue.callbacks())) == 1
 
 
-def test_what_a_batch_cannot_be_set_to_is_told(gateway: Gateway) -> None:
-    """By its field."""
+def test_invalid_settings_of_a_batch_are_named(gateway: Gateway) -> None:
+    """The errors name the fields."""
     answer = gateway("PATCH", "/v1/batches/spring", json={"callback_url": "ftp://x", "max_in_flight": 0, "pace": 1})
 
     assert answer.status_code == 422

@@ -1,4 +1,4 @@
-"""Following over HTTP: every event once, also across a connection that was lost."""
+"""The event stream: every event once, also after a disconnect."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.web.conftest import SETTING, Build, Gateway, problem
 from voicequeue import State, VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.storage.job_store import Store
-from workers.gateway import events
-from workers.gateway.auth import Access
-from workers.gateway.connections import Bounds
+from workers.gateway.api import events
+from workers.gateway.security.access import Access
+from workers.gateway.server.connections import Bounds
 
 
 class Stream:
-    """What comes, one block after the other."""
+    """A stream of server-sent events, read block by block."""
 
     def __init__(self, answer: requests.Response) -> None:
         assert answer.status_code == 200, answer.text
@@ -33,28 +33,28 @@ class Stream:
         self._lines = answer.iter_lines(chunk_size=1, decode_unicode=True)
 
     def block(self) -> dict[str, str]:
-        """The next block: its fields; comments under ''."""
-        found: dict[str, str] = {}
+        """Return the fields of the next block; a comment has the name ''."""
+        fields: dict[str, str] = {}
         for line in self._lines:
             if not line:
-                return found
+                return fields
             name, _, value = line.partition(":")
-            found[name] = value.strip()
+            fields[name] = value.strip()
         raise AssertionError("the stream ended")
 
     def events(self, count: int) -> list[dict[str, Any]]:
-        """The next events, with their ids."""
-        found: list[dict[str, Any]] = []
-        while len(found) < count:
+        """Return the next events with their ids."""
+        events: list[dict[str, Any]] = []
+        while len(events) < count:
             block = self.block()
             if block.get("event") == "job":
-                found.append({"event_id": block["id"], **json.loads(block["data"])})
-        return found
+                events.append({"event_id": block["id"], **json.loads(block["data"])})
+        return events
 
 
 @contextmanager
 def following(gateway: Gateway, query: str = "", last: str | None = None) -> Iterator[Stream]:
-    """Follow, from the moment on when the stream has begun."""
+    """Open a stream; without `last`, wait until it has started."""
     headers = {} if last is None else {"Last-Event-ID": last}
     with gateway("GET", f"/v1/events{query}", headers=headers, stream=True) as answer:
         stream = Stream(answer)
@@ -63,8 +63,8 @@ def following(gateway: Gateway, query: str = "", last: str | None = None) -> Ite
         yield stream
 
 
-def test_what_happens_is_told_as_it_happens(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
-    """Enqueueing once for many jobs, each move with its job."""
+def test_events_are_streamed_as_they_happen(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+    """Jobs enqueued together are one event; each other transition names its job."""
     with following(gateway) as stream:
         assert stream.answer.headers["Content-Type"].startswith("text/event-stream")
         ids = put(store, *numbered(2, batch="b"))
@@ -75,8 +75,8 @@ def test_what_happens_is_told_as_it_happens(gateway: Gateway, store: Store, queu
     assert (cancelled["job_id"], cancelled["state"], cancelled["stage"]) == (ids[0], "cancelled", "voice")
 
 
-def test_nothing_is_missed_where_the_connection_was_lost(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
-    """Last-Event-ID tells from where to go on: every event once, in order."""
+def test_nothing_is_missed_after_a_disconnect(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+    """With Last-Event-ID, every event is received once and in order."""
     ids = put(store, *numbered(6, batch="b"))
     with following(gateway) as stream:
         queue.cancel(ids[0])
@@ -92,21 +92,21 @@ def test_nothing_is_missed_where_the_connection_was_lost(gateway: Gateway, store
 
 
 def test_one_batch_or_one_job_may_be_followed(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
-    """The others are not told of."""
+    """Events of other jobs are not sent."""
     [mine] = put(store, voice(batch="mine"))
     [other] = put(store, voice(batch="other"))
     with following(gateway, "?batch=mine") as batch, following(gateway, f"?job={mine}") as job:
         queue.cancel(other)
         queue.cancel(mine)
-        found = batch.events(1) + job.events(1)
+        events = batch.events(1) + job.events(1)
 
-    assert [event["job_id"] for event in found] == [mine, mine]
+    assert [event["job_id"] for event in events] == [mine, mine]
 
 
-def test_events_that_are_not_kept_any_more_leave_a_gap_that_is_told(
+def test_deleted_events_are_reported_as_a_gap(
     gateway: Gateway, store: Store, queue: VoiceQueue, redis: Redis, prefix: str
 ) -> None:
-    """Also where the id is of a Redis that was emptied since."""
+    """So are ids of a Redis that was emptied since."""
     job = brought_to(store, State.QUEUED)
     queue.cancel(job.id)
     redis.xtrim(f"{{{prefix}}}:events", maxlen=1, approximate=False)
@@ -117,15 +117,15 @@ def test_events_that_are_not_kept_any_more_leave_a_gap_that_is_told(
 
 
 @pytest.mark.parametrize("last", ["x", "1", "-", "1-x", "9" * 30 + "-1", "-1-1"])
-def test_an_id_that_is_none_is_refused(gateway: Gateway, last: str) -> None:
-    """By its header's name."""
+def test_an_invalid_event_id_is_refused(gateway: Gateway, last: str) -> None:
+    """The error names the header."""
     answer = gateway("GET", "/v1/events", headers={"Last-Event-ID": last})
 
     assert problem(answer, 422, "invalid").keys() == {"Last-Event-ID"}
 
 
-def test_the_heart_beats_when_nothing_happens(gateway: Gateway, queue: VoiceQueue) -> None:
-    """With the id up to which all was told."""
+def test_a_heartbeat_is_sent_when_nothing_happens(gateway: Gateway, queue: VoiceQueue) -> None:
+    """It has the id of the last event."""
     routes = events.router(queue, Access(api_keys.parse(SETTING)), events.Tail(queue, Bounds()), heartbeat_s=0.05)
     app = FastAPI()
     app.include_router(routes)
@@ -137,10 +137,10 @@ def test_the_heart_beats_when_nothing_happens(gateway: Gateway, queue: VoiceQueu
     assert [beat[""] for beat in beats] == ["nothing new"] * 3
 
 
-def test_followers_that_leave_make_room(
+def test_streams_beyond_the_limit_are_refused(
     build_gateway: Build, store: Store, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So many at once, the next is told to come again."""
+    """When one has ended, another is accepted."""
     monkeypatch.setattr(events, "FOLLOWERS_MAX", 1)
     gateway = build_gateway()
     with following(gateway) as stream:
@@ -149,7 +149,7 @@ def test_followers_that_leave_make_room(
         problem(gateway("GET", "/v1/events"), 503, "unavailable")
 
     def has_room() -> bool:
-        put(store, voice())  # something is told, so that it is noticed who has left
+        put(store, voice())  # an event, which makes the server notice disconnects
         with gateway("GET", "/v1/events", stream=True) as answer:
             return answer.status_code == 200
 

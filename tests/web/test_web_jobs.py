@@ -1,4 +1,4 @@
-"""One job over HTTP: put in, found again, followed by its tag."""
+"""Jobs over HTTP: enqueue, list, get, ETags, errors."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ ORDER: dict[str, Any] = {"audio_url": URL, "song": {"prompt": LYRICS, "title": "
 # ── enqueue ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_goes_in_and_is_told_with_its_cost_and_place(gateway: Gateway, queue: VoiceQueue) -> None:
-    """202, the job as the command line shows it, what it will cost, and where it stands."""
+def test_an_enqueued_job_is_returned_with_cost_and_position(gateway: Gateway, queue: VoiceQueue) -> None:
+    """The response is 202 with the job as the command line shows it, its estimated credits and its position."""
     queue.enqueue_many(numbered(2))
 
     answer = gateway.post("/v1/jobs", ORDER)
 
     assert answer.status_code == 202
-    told = answer.json()
-    assert (told.pop("estimated_credits"), told.pop("position"), told.pop("further")) == (19, 3, [])
-    assert told == queue.get(told["id"]).as_dict()
-    assert answer.headers["Location"] == f"/v1/jobs/{told['id']}"
+    job = answer.json()
+    assert (job.pop("estimated_credits"), job.pop("position"), job.pop("further")) == (19, 3, [])
+    assert job == queue.get(job["id"]).as_dict()
+    assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert gateway("GET", answer.headers["Location"]).headers["ETag"] == answer.headers["ETag"]
 
 
 def test_the_same_key_and_content_is_the_same_job(gateway: Gateway, queue: VoiceQueue) -> None:
-    """202 the first time, 200 then; the header is the job's key, as other doors know it."""
+    """The response is 202 the first time and 200 afterwards; the header sets the job's key."""
     answers = [gateway.post("/v1/jobs", ORDER, headers={"Idempotency-Key": "order-7"}) for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [202, 200]
@@ -47,7 +47,7 @@ def test_the_same_key_and_content_is_the_same_job(gateway: Gateway, queue: Voice
 
 
 def test_the_same_key_with_other_content_is_a_conflict_that_names_the_job(gateway: Gateway) -> None:
-    """409, and nothing is enqueued."""
+    """The response is 409, and nothing is enqueued."""
     first = gateway.post("/v1/jobs", ORDER, headers={"Idempotency-Key": "order-7"}).json()
 
     answer = gateway.post("/v1/jobs", {"audio_url": URL}, headers={"Idempotency-Key": "order-7"})
@@ -56,8 +56,8 @@ def test_the_same_key_with_other_content_is_a_conflict_that_names_the_job(gatewa
     assert answer.json()["job_id"] == first["id"]
 
 
-def test_header_and_body_must_not_name_two_keys(gateway: Gateway) -> None:
-    """The same one twice is fine."""
+def test_header_and_body_must_have_the_same_key(gateway: Gateway) -> None:
+    """A difference is 422."""
     twice = gateway.post("/v1/jobs", {**ORDER, "key": "a"}, headers={"Idempotency-Key": "a"})
     two = gateway.post("/v1/jobs", {**ORDER, "key": "a"}, headers={"Idempotency-Key": "b"})
 
@@ -65,8 +65,8 @@ def test_header_and_body_must_not_name_two_keys(gateway: Gateway) -> None:
     assert problem(two, 422, "invalid").keys() == {"key"}
 
 
-def test_every_wrong_field_is_named_and_no_value_is_quoted(gateway: Gateway) -> None:
-    """In the words of every other door."""
+def test_every_invalid_field_is_named_and_no_value_is_quoted(gateway: Gateway) -> None:
+    """Values may be secrets."""
     answer = gateway.post("/v1/jobs", {"audio_url": "s3cr3t", "priority": "s3cr3t", "song": {"title": "x" * 81}})
 
     assert problem(answer, 422, "invalid").keys() >= {"audio_url", "priority", "song.title"}
@@ -87,17 +87,17 @@ def test_every_wrong_field_is_named_and_no_value_is_quoted(gateway: Gateway) -> 
         (b"x" * 300_000, "application/json", 413, "too_large"),
     ],
 )
-def test_a_body_that_is_no_job_is_refused_by_what_is_wrong_with_it(
+def test_an_invalid_body_is_refused_with_its_error(
     gateway: Gateway, body: bytes, kind: str, status: int, code: str
 ) -> None:
-    """Always a problem, never a trace."""
+    """The response is always a problem, never a stack trace."""
     answer = gateway("POST", "/v1/jobs", data=body, headers={"Content-Type": kind})
 
     problem(answer, status, code)
 
 
-def test_a_body_without_a_length_is_bounded_too(gateway: Gateway) -> None:
-    """No more of it is read than is allowed."""
+def test_a_body_without_a_length_is_limited_too(gateway: Gateway) -> None:
+    """No more than the allowed bytes are read."""
     pieces = (b" " * 65_536 for _ in range(100))
 
     answer = gateway("POST", "/v1/jobs", data=pieces, headers={"Content-Type": "application/json"})
@@ -108,46 +108,47 @@ def test_a_body_without_a_length_is_bounded_too(gateway: Gateway) -> None:
 # ── one job ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_is_told_with_its_timeline(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
-    """What came of it, and every move."""
+def test_a_job_is_returned_with_its_timeline(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+    """The response has the result and every transition."""
     job = song_of(store)
 
-    told = gateway.get(f"/v1/jobs/{job.id}")
+    details = gateway.get(f"/v1/jobs/{job.id}")
 
-    assert told == {**job.as_dict(), "timeline": [step.as_dict() for step in queue.timeline(job.id)]}
-    assert len(told["clips"]) == 2
+    assert details == {**job.as_dict(), "timeline": [entry.as_dict() for entry in queue.timeline(job.id)]}
+    assert len(details["clips"]) == 2
 
 
-def test_a_tag_holds_until_the_job_moves(gateway: Gateway, store: Store) -> None:
-    """304 without a body, weak tags and lists of them included."""
+def test_an_etag_is_valid_until_the_next_transition(gateway: Gateway, store: Store) -> None:
+    """Until then the response is 304 without a body, also for weak tags and lists of tags."""
     job = brought_to(store, State.ADMITTED)
     path = f"/v1/jobs/{job.id}"
     tag = gateway("GET", path).headers["ETag"]
 
-    same = [gateway("GET", path, headers={"If-None-Match": each}) for each in (tag, f"W/{tag}", f'"x", {tag}', "*")]
+    headers = [tag, f"W/{tag}", f'"x", {tag}', "*"]
+    same = [gateway("GET", path, headers={"If-None-Match": header}) for header in headers]
     make(store, job, State.CANCELLED)
-    moved = gateway("GET", path, headers={"If-None-Match": tag})
+    changed = gateway("GET", path, headers={"If-None-Match": tag})
 
-    assert [(each.status_code, each.content) for each in same] == [(304, b"")] * 4
-    assert moved.status_code == 200
-    assert moved.headers["ETag"] != tag
+    assert [(response.status_code, response.content) for response in same] == [(304, b"")] * 4
+    assert changed.status_code == 200
+    assert changed.headers["ETag"] != tag
 
 
-def test_a_tag_does_not_outlive_a_charge_that_is_found_later(gateway: Gateway, store: Store) -> None:
-    """It moves the job nowhere, but its credits and its timeline are others."""
+def test_an_etag_changes_when_a_charge_is_confirmed_later(gateway: Gateway, store: Store) -> None:
+    """The state stays, but credits and timeline change."""
     job = brought_to(store, State.PENDING)
     path = f"/v1/jobs/{job.id}"
     tag = gateway("GET", path).headers["ETag"]
 
     store.book(ChargedOrder(job.id, Stage.VOICE, 7, "t7"), NOW, reason="named")
 
-    found = gateway("GET", path, headers={"If-None-Match": tag})
-    assert (found.status_code, found.json()["credits"]) == (200, 8)
-    assert found.json()["timeline"][-1]["task_id"] == "t7"
+    response = gateway("GET", path, headers={"If-None-Match": tag})
+    assert (response.status_code, response.json()["credits"]) == (200, 8)
+    assert response.json()["timeline"][-1]["task_id"] == "t7"
 
 
-def test_a_job_that_is_not_there_is_a_404(gateway: Gateway) -> None:
-    """Whatever its id looks like."""
+def test_an_unknown_job_is_a_404(gateway: Gateway) -> None:
+    """The id may have any form."""
     for job_id in ("nowhere", "%00", "a%20b", "{x}", "😀"):
         problem(gateway("GET", f"/v1/jobs/{job_id}"), 404, "unknown_job")
 
@@ -156,19 +157,19 @@ def test_a_job_that_is_not_there_is_a_404(gateway: Gateway) -> None:
 
 
 def all_of(gateway: Gateway, query: str) -> list[str]:
-    """The ids of every page."""
-    found: list[str] = []
+    """Return the job ids of all pages."""
+    job_ids: list[str] = []
     cursor = ""
     while True:
         page = gateway.get(f"/v1/jobs?{query}{cursor}")
-        found += [job["id"] for job in page["jobs"]]
+        job_ids += [job["id"] for job in page["jobs"]]
         if page["next"] is None:
-            return found
+            return job_ids
         cursor = f"&cursor={page['next']}"
 
 
-def test_pages_end_where_the_list_does(gateway: Gateway, queue: VoiceQueue) -> None:
-    """Every job once, in order, however long a page is."""
+def test_pages_list_every_job_once_and_in_order(gateway: Gateway, queue: VoiceQueue) -> None:
+    """This holds for every page size."""
     queue.enqueue_many(numbered(7, batch="b"))
     ids = [job.id for job in queue.jobs(batch="b")]
 
@@ -178,32 +179,32 @@ def test_pages_end_where_the_list_does(gateway: Gateway, queue: VoiceQueue) -> N
         assert all_of(gateway, f"state=queued&batch=b&limit={limit}") == ids
 
 
-def test_jobs_of_one_moment_are_each_on_one_page(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
-    """An index in which all have the same time."""
+def test_jobs_with_the_same_time_are_listed_once(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+    """All scores of the index are equal."""
     queue.enqueue_many(numbered(9, batch="b"))
     queue.carry_out("cancel", queue.plan("cancel", Filter(batch="b")).token)
 
-    found = all_of(gateway, "state=cancelled&limit=2")
+    job_ids = all_of(gateway, "state=cancelled&limit=2")
 
-    assert sorted(found) == sorted(job.id for job in queue.jobs(batch="b"))
+    assert sorted(job_ids) == sorted(job.id for job in queue.jobs(batch="b"))
 
 
-def test_a_page_goes_on_where_the_job_that_ended_it_has_left(gateway: Gateway, queue: VoiceQueue) -> None:
-    """Nothing is passed over, nothing told twice."""
+def test_the_next_page_is_right_after_the_last_job_has_left(gateway: Gateway, queue: VoiceQueue) -> None:
+    """No job is skipped or listed twice."""
     queue.enqueue_many(numbered(6, batch="b"))
     first = gateway.get("/v1/jobs?state=queued&limit=3")
-    told = [job["id"] for job in first["jobs"]]
-    queue.cancel(told[-1])
-    queue.cancel(told[0])
+    first_ids = [job["id"] for job in first["jobs"]]
+    queue.cancel(first_ids[-1])
+    queue.cancel(first_ids[0])
 
     second = gateway.get(f"/v1/jobs?state=queued&limit=3&cursor={first['next']}")
 
-    assert told + [job["id"] for job in second["jobs"]] == [job.id for job in queue.jobs(batch="b")]
+    assert first_ids + [job["id"] for job in second["jobs"]] == [job.id for job in queue.jobs(batch="b")]
 
 
 @pytest.fixture
 def mixed(store: Store) -> dict[str, str]:
-    """Jobs of every kind, by what they are."""
+    """Create a queued, an unsure and a failed job; return their ids."""
     spring = {"batch": "spring", "metadata": {"customer": "17", "x.y": "1"}}
     unsure = brought_to(store, State.UNSURE, voice(batch="autumn"), NOW + 30)
     deadline = failed(store, brought_to(store, State.PENDING, sung()), Code.DEADLINE, NOW + 20)
@@ -231,7 +232,7 @@ def mixed(store: Store) -> dict[str, str]:
     ],
 )
 def test_lists_are_filtered(gateway: Gateway, mixed: dict[str, str], query: str, expected: set[str]) -> None:
-    """By each filter, and by several at once."""
+    """Each filter works alone and with others."""
     assert set(all_of(gateway, query)) == {mixed[name] for name in expected}
 
 
@@ -250,35 +251,35 @@ def test_lists_are_filtered(gateway: Gateway, mixed: dict[str, str], query: str,
         ("cursor=WyJzdGF0ZTp1bnN1cmUiLCJhIiwibmFuIl0", "cursor"),
     ],
 )
-def test_a_filter_that_is_none_is_named(gateway: Gateway, query: str, field: str) -> None:
-    """A typing error must not list every job; a cursor leads to indexes of jobs alone."""
+def test_an_invalid_filter_is_named(gateway: Gateway, query: str, field: str) -> None:
+    """A misspelled filter must not list every job; a cursor gives access to indexes of jobs only."""
     assert problem(gateway("GET", f"/v1/jobs?{query}"), 422, "invalid").keys() == {field}
 
 
 @pytest.mark.parametrize("of", ["key", "name", "title", "persona", "voice", "task", "metadata"])
-def test_jobs_are_found_by_what_they_are_called(gateway: Gateway, store: Store, of: str) -> None:
-    """Exactly so, whichever of them it is; what only contains it, or says it elsewhere, is another."""
+def test_jobs_are_searched_by_exact_values(gateway: Gateway, store: Store, of: str) -> None:
+    """Jobs that only contain the text, or have it in other fields, do not match."""
     title = 'Say "lá"'
     song = Song(title=title, prompt="p-1 Ana k-1 17")
     job = song_of(store, key="k-1", name="Ana", song=song, metadata={"order": "17"})
     put(store, sung(key="k-11", name="Ana 2", metadata={"order": "171"}, song=Song(prompt='p-1, "k-1" or "17"')))
-    called = {"key": "k-1", "name": "Ana", "title": title, "metadata": "17"}
-    given = {"persona": job.persona_id, "voice": job.voice_name, "task": job.task_ids[Stage.MUSIC]}
+    texts = {"key": "k-1", "name": "Ana", "title": title, "metadata": "17"}
+    results = {"persona": job.persona_id, "voice": job.voice_name, "task": job.task_ids[Stage.MUSIC]}
 
-    found = gateway.get("/v1/jobs", params={"called": {**called, **given}[of]})
+    page = gateway.get("/v1/jobs", params={"called": {**texts, **results}[of]})
 
-    assert [each["id"] for each in found["jobs"]] == [job.id]
+    assert [match["id"] for match in page["jobs"]] == [job.id]
 
 
-def test_a_batch_that_never_was_is_a_404(gateway: Gateway) -> None:
-    """Not an empty list."""
+def test_an_unknown_batch_is_a_404(gateway: Gateway) -> None:
+    """It is not an empty list."""
     problem(gateway("GET", "/v1/jobs?batch=nowhere"), 404, "unknown_batch")
 
 
-def test_few_among_many_are_found_within_bounded_pages(
+def test_a_page_reads_a_limited_number_of_jobs(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page looks at so many jobs at most, and the next goes on: it may be empty, and is not the last."""
+    """A page may be empty without being the last one."""
     monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 500)
     queue.enqueue_many(numbered(1_200, batch="b"))
     rare = queue.enqueue(voice(batch="b", metadata={"rare": "yes"}))
@@ -290,19 +291,19 @@ def test_few_among_many_are_found_within_bounded_pages(
     assert all_of(gateway, "metadata.rare=yes") == [rare.id]
 
 
-# ── everything ────────────────────────────────────────────────────────────────────────────────────
+# ── errors ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_not_there_or_not_done_so_is_a_problem_too(gateway: Gateway) -> None:
-    """404 and 405, which tells what is."""
+def test_unknown_paths_and_methods_are_problems(gateway: Gateway) -> None:
+    """They are 404 and 405; the latter lists the allowed methods."""
     problem(gateway("GET", "/nowhere"), 404, "not_found")
     answer = gateway("DELETE", "/v1/jobs")
     problem(answer, 405, "method_not_allowed")
     assert answer.headers["Allow"] == "GET, POST"
 
 
-def test_a_redis_that_is_away_is_a_503_which_says_when_to_come_again(build_gateway: Build) -> None:
-    """Whatever was asked; the process itself lives."""
+def test_an_outage_of_redis_is_a_503_with_retry_after(build_gateway: Build) -> None:
+    """This holds for every endpoint except the liveness check."""
     gateway = build_gateway(REDIS_URL="redis://:s3cr3t@127.0.0.1:1/0")
 
     answers = [gateway("GET", "/v1/status"), gateway.post("/v1/jobs", ORDER), gateway("GET", "/v1/events")]
@@ -314,8 +315,8 @@ def test_a_redis_that_is_away_is_a_503_which_says_when_to_come_again(build_gatew
     assert gateway("GET", "/healthz", key=None).status_code == 200
 
 
-def test_a_redis_that_refuses_is_a_503_which_says_what_it_refuses(build_gateway: Build) -> None:
-    """Whatever was to be written; what only reads is answered."""
+def test_a_full_redis_is_a_503_that_names_the_reason(build_gateway: Build) -> None:
+    """Requests that only read are answered."""
     with ValkeyServer(
         port=free_port(), config={"save": "", "maxmemory": "100kb", "maxmemory-policy": "noeviction"}
     ) as full:
@@ -330,8 +331,8 @@ def test_a_redis_that_refuses_is_a_503_which_says_what_it_refuses(build_gateway:
             assert gateway("GET", path).status_code == 200
 
 
-def test_an_unforeseen_error_says_nothing_of_itself(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the log does."""
+def test_a_bug_reveals_nothing(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Details are in the log only."""
 
     def broken(*_: object) -> None:
         raise RuntimeError("s3cr3t")
@@ -344,15 +345,15 @@ def test_an_unforeseen_error_says_nothing_of_itself(gateway: Gateway, monkeypatc
     assert "s3cr3t" not in answer.text
 
 
-def test_a_job_of_a_batch_that_takes_turns_knows_its_place(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
-    """As admission will do it: high before normal, batches by turns, bulk last."""
+def test_the_position_follows_the_order_of_admission(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+    """High is before normal, batches take turns, bulk is last."""
     queue.enqueue_many(numbered(50, batch="large"))
     queue.enqueue(voice(key="h", priority="high"))
 
-    told = gateway.post("/v1/jobs", {**ORDER, "batch": "small"}).json()
+    job = gateway.post("/v1/jobs", {**ORDER, "batch": "small"}).json()
 
-    assert told["position"] == 3
+    assert job["position"] == 3
     store.admit(time.time(), at_most=2)
-    assert one(store, told["id"]).state is State.QUEUED
+    assert one(store, job["id"]).state is State.QUEUED
     store.admit(time.time(), at_most=1)
-    assert one(store, told["id"]).state is State.ADMITTED
+    assert one(store, job["id"]).state is State.ADMITTED

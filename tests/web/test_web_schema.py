@@ -1,4 +1,4 @@
-"""The description of the API is true: requests made from it are answered as it says."""
+"""The OpenAPI schema is true: generated requests are answered as it says."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from config.settings import Settings
 from tests.web.conftest import KEYS, Gateway
 from workers.gateway.app import build
 
-# The gateway takes model versions of tomorrow with a warning; made-up ones are among the examples.
+# Unknown model versions are accepted with a warning; the generated examples contain some.
 pytestmark = pytest.mark.filterwarnings("ignore::voicequeue.UnknownModelWarning")
 
 CONFIG: dict[str, Any] = {
     "generation": {"deterministic": True, "mode": "all", "with-security-parameters": False},
     "checks": {
-        # Some rules go across fields (an audio_url or a persona_id; lyrics as long as the model takes them).
+        # Some rules concern several fields (audio_url or persona_id; length of lyrics by model).
         "positive_data_acceptance": {"expected-statuses": ["2xx", "404", "409", "415", "422"]},
     },
     "operations": [
-        # Whatever text it is, it is read line by line, and each line is answered for itself.
+        # Any text is read line by line, and each line has its own result.
         {"include-path": "/v1/batches/{name}/jobs", "checks": {"negative_data_rejection": {"enabled": False}}},
     ],
 }
@@ -33,11 +33,11 @@ CONFIG: dict[str, Any] = {
 
 @schemathesis.serializer("application/x-ndjson")
 def as_it_is(_: object, value: object) -> bytes:
-    """Text, or what a client might send instead."""
+    """Return the body as sent: text, or something that is not."""
     return value.encode(errors="replace") if isinstance(value, str) else json.dumps(value).encode()
 
 
-#: The API as it describes itself; following has no end, health follows from the workers.
+#: The API without the endless event stream, and without health, which depends on workers.
 schema = schemathesis.openapi.from_dict(
     build(Settings(_env_file=None)).openapi(), config=SchemathesisConfig.from_dict(CONFIG)
 ).exclude(path_regex="^/(healthz|readyz|v1/events)$")
@@ -51,26 +51,26 @@ schema = schemathesis.openapi.from_dict(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_every_answer_is_one_that_is_described(gateway: Gateway, case: schemathesis.Case[Any]) -> None:
-    """Statuses, media types, shapes, what is refused and what is not; never a 500."""
+def test_every_response_matches_the_schema(gateway: Gateway, case: schemathesis.Case[Any]) -> None:
+    """Statuses, media types, shapes and rejections are as described; no request causes a 500."""
     case.call_and_validate(base_url=gateway.url, headers={"Authorization": f"Bearer {KEYS['all'][0]}"})
 
 
-def test_no_check_is_left_out() -> None:
-    """But for rows, of which each is answered for itself."""
+def test_every_check_is_enabled() -> None:
+    """The only exception is row uploads, where each row has its own result."""
     names = CHECKS.get_all_names()
 
     assert len(names) > 10
     assert [name for name in names if CONFIG["checks"].get(name, {}).get("enabled") is False] == []
-    left_out = [each["checks"] for each in CONFIG["operations"]]
-    assert left_out == [{"negative_data_rejection": {"enabled": False}}]
+    disabled = [operation["checks"] for operation in CONFIG["operations"]]
+    assert disabled == [{"negative_data_rejection": {"enabled": False}}]
 
 
 def test_every_route_has_a_summary_and_its_bodies_an_example(gateway: Gateway) -> None:
-    """Whoever reads /docs sees what to send, and what comes."""
-    described = gateway.get("/openapi.json", key=None)
+    """The page /docs shows what to send and what is returned."""
+    openapi = gateway.get("/openapi.json", key=None)
 
-    for path, methods in described["paths"].items():
+    for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
             assert operation["summary"], (method, path)
             if path.startswith("/v1"):
@@ -80,8 +80,8 @@ def test_every_route_has_a_summary_and_its_bodies_an_example(gateway: Gateway) -
                 assert body.get("examples") or body.get("example"), (method, path)
 
 
-def test_the_docs_ask_nobody_else_for_scripts(gateway: Gateway) -> None:
-    """They are served from here; keys are pasted there."""
+def test_the_docs_load_nothing_from_other_hosts(gateway: Gateway) -> None:
+    """API keys are entered on this page."""
     page = gateway("GET", "/docs", key=None).text
 
     assert "://" not in page.replace("http://www.w3.org", "")

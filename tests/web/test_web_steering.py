@@ -1,4 +1,4 @@
-"""Cancel and retry over HTTP: one job at once, many by a plan that was looked at first."""
+"""Operations over HTTP: cancel, retry, bulk plans, batches, status, pause and resume."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.web.conftest import Gateway, problem
 from voicequeue import Code, RejectedMessage, State, VoiceQueue
 from voicequeue.storage.job_store import Store
 
-# ── one ───────────────────────────────────────────────────────────────────────────────────────────
+# ── one job ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_is_cancelled(gateway: Gateway, store: Store) -> None:
-    """And told as it stands then; a second time there is nothing to cancel."""
+    """The response is the job afterwards. Cancelling it again is 409."""
     job = brought_to(store, State.QUEUED)
 
     answer = gateway.post(f"/v1/jobs/{job.id}/cancel")
@@ -26,41 +26,41 @@ def test_a_job_is_cancelled(gateway: Gateway, store: Store) -> None:
     problem(gateway.post("/v1/jobs/nowhere/cancel"), 404, "unknown_job")
 
 
-def test_a_failed_job_is_retried_free_or_ordered_anew(gateway: Gateway, store: Store) -> None:
-    """What may still come is asked for again, unless `resubmit` says to pay for another."""
-    asked, anew = (failed(store, brought_to(store, State.PENDING, voice()), Code.DEADLINE) for _ in range(2))
+def test_a_failed_job_is_polled_again_or_resubmitted(gateway: Gateway, store: Store) -> None:
+    """An order that may still deliver is polled again, unless `resubmit` is set."""
+    polled, resubmitted = (failed(store, brought_to(store, State.PENDING, voice()), Code.DEADLINE) for _ in range(2))
 
-    first = gateway.post(f"/v1/jobs/{asked.id}/retry")
-    second = gateway.post(f"/v1/jobs/{anew.id}/retry?resubmit=true")
+    first = gateway.post(f"/v1/jobs/{polled.id}/retry")
+    second = gateway.post(f"/v1/jobs/{resubmitted.id}/retry?resubmit=true")
 
     assert (first.json()["state"], second.json()["state"]) == ("pending", "queued")
-    problem(gateway.post(f"/v1/jobs/{asked.id}/retry"), 409, "not_allowed")
-    problem(gateway.post(f"/v1/jobs/{asked.id}/retry?resubmit=maybe"), 422, "invalid")
+    problem(gateway.post(f"/v1/jobs/{polled.id}/retry"), 409, "not_allowed")
+    problem(gateway.post(f"/v1/jobs/{polled.id}/retry?resubmit=maybe"), 422, "invalid")
 
 
-# ── many ──────────────────────────────────────────────────────────────────────────────────────────
+# ── many jobs ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def planned(gateway: Gateway, action: str, **order: Any) -> dict[str, Any]:
-    """The plan for an order."""
+    """Create a plan."""
     answer = gateway.post(f"/v1/{action}", order)
     assert answer.status_code == 200, answer.text
     plan: dict[str, Any] = answer.json()
     return plan
 
 
-def carried_out(gateway: Gateway, plan: dict[str, Any]) -> tuple[int, int, int]:
-    """Found, changed, and moved on since."""
+def executed(gateway: Gateway, plan: dict[str, Any]) -> tuple[int, int, int]:
+    """Execute a plan; return the numbers of jobs found, changed and left unchanged."""
     answer = gateway.post(f"/v1/{plan['action']}", {"token": plan["token"]})
     assert answer.status_code == 200, answer.text
-    done = answer.json()
-    return done["found"], done["changed"], done["moved_on"]
+    result = answer.json()
+    return result["found"], result["changed"], result["moved_on"]
 
 
-def test_a_plan_changes_nothing_and_its_token_exactly_what_it_listed(
+def test_a_plan_changes_nothing_and_its_token_exactly_its_jobs(
     gateway: Gateway, queue: VoiceQueue, store: Store
 ) -> None:
-    """Jobs that came since then are left alone; one that moved on meanwhile is cancelled where it is."""
+    """Later jobs are left unchanged; a job that changed state meanwhile is cancelled in its new state."""
     ids = put(store, *numbered(4, batch="b"))
     plan = planned(gateway, "cancel", filter={"batch": "b"})
     assert (plan["found"], plan["paid"], plan["complete"]) == (4, 0, True)
@@ -68,15 +68,15 @@ def test_a_plan_changes_nothing_and_its_token_exactly_what_it_listed(
     put(store, voice(batch="b", key="later"))
     store.admit(NOW, at_most=1)
 
-    done = carried_out(gateway, plan)
+    done = executed(gateway, plan)
 
     assert done == (4, 4, 0)
     assert [one(store, job_id).state for job_id in ids] == [State.CANCELLED] * 4
     assert queue.batch("b").states[State.QUEUED] == 1
 
 
-def test_what_is_under_way_is_marked(gateway: Gateway, store: Store) -> None:
-    """One job, or many by a plan: no further stage is ordered; the tag changes, for the job does."""
+def test_charging_and_unsure_jobs_are_cancelled_later(gateway: Gateway, store: Store) -> None:
+    """This holds for one job and for a plan; the ETag changes."""
     charging = brought_to(store, State.CHARGING, sung(batch="b", key="1"))
     unsure = brought_to(store, State.UNSURE, sung(batch="b", key="2"))
     tag = gateway("GET", f"/v1/jobs/{charging.id}").headers["ETag"]
@@ -94,69 +94,74 @@ def test_what_is_under_way_is_marked(gateway: Gateway, store: Store) -> None:
 
 
 def test_a_plan_says_what_it_costs(gateway: Gateway, store: Store) -> None:
-    """A retry: what it may cost, and how much of that is paid again. A cancel: what is given up."""
+    """A retry has its cost and the part that is charged again, a cancellation the jobs that stay paid."""
     failed(store, brought_to(store, State.PENDING, sung()), Code.UPSTREAM_FAILED)
     failed(store, brought_to(store, State.PENDING, sung(batch="b")), Code.DEADLINE)
     brought_to(store, State.PENDING, voice(batch="b"))
 
-    retry, anew = planned(gateway, "retry", filter={}), planned(gateway, "retry", filter={}, resubmit=True)
+    retry, resubmission = planned(gateway, "retry", filter={}), planned(gateway, "retry", filter={}, resubmit=True)
     cancel = planned(gateway, "cancel", filter={"batch": "b"})
 
     assert (retry["found"], retry["credits"], retry["again"]) == (2, 19 + 15, 4)
-    assert (anew["found"], anew["credits"], anew["again"], anew["resubmit"]) == (2, 38, 8, True)
+    assert (resubmission["found"], resubmission["credits"], resubmission["again"], resubmission["resubmit"]) == (
+        2,
+        38,
+        8,
+        True,
+    )
     assert (cancel["found"], cancel["paid"]) == (1, 1)
-    assert carried_out(gateway, anew) == (2, 2, 0)
+    assert executed(gateway, resubmission) == (2, 2, 0)
 
 
 @pytest.mark.parametrize("order", [{"code": "deadline"}, {"batch": "b"}, {"metadata": {"customer": "17"}}])
-def test_plans_are_filtered_as_lists_are(gateway: Gateway, store: Store, order: dict[str, Any]) -> None:
-    """Of two failed jobs the one that is meant."""
-    meant = failed(store, brought_to(store, State.PENDING, sung(batch="b", metadata={"customer": "17"})), Code.DEADLINE)
+def test_plans_are_filtered_like_lists(gateway: Gateway, store: Store, order: dict[str, Any]) -> None:
+    """Of two failed jobs, the one that matches is retried."""
+    matching = failed(
+        store, brought_to(store, State.PENDING, sung(batch="b", metadata={"customer": "17"})), Code.DEADLINE
+    )
     other = failed(store, brought_to(store, State.PENDING, sung()), Code.UPSTREAM_FAILED)
 
-    assert carried_out(gateway, planned(gateway, "retry", filter=order)) == (1, 1, 0)
+    assert executed(gateway, planned(gateway, "retry", filter=order)) == (1, 1, 0)
 
-    assert one(store, meant.id).state is State.PENDING
+    assert one(store, matching.id).state is State.PENDING
     assert one(store, other.id).state is State.FAILED
 
 
-def test_a_plan_may_be_carried_out_twice_without_harm(gateway: Gateway, store: Store) -> None:
-    """The second time every job has moved on: an answer that was lost may be asked for again."""
+def test_executing_a_plan_twice_is_safe(gateway: Gateway, store: Store) -> None:
+    """The second time every job has changed: a request whose response was lost can be repeated."""
     job = failed(store, brought_to(store, State.PENDING, sung()), Code.UPSTREAM_FAILED)
     plan = planned(gateway, "retry", filter={"state": "failed"})
 
-    assert [carried_out(gateway, plan) for _ in range(2)] == [(1, 1, 0), (1, 0, 1)]
+    assert [executed(gateway, plan) for _ in range(2)] == [(1, 1, 0), (1, 0, 1)]
     make(store, one(store, job.id), State.CANCELLED)
-    assert carried_out(gateway, plan) == (1, 0, 1)
+    assert executed(gateway, plan) == (1, 0, 1)
 
 
-def test_every_job_that_is_not_over_can_be_meant(gateway: Gateway, queue: VoiceQueue, store: Store) -> None:
-    """An empty filter says so; what is over is not listed, and what is under way is marked."""
+def test_an_empty_filter_selects_every_open_job(gateway: Gateway, queue: VoiceQueue, store: Store) -> None:
+    """Finished jobs are not part of the plan; charging and unsure ones are cancelled later."""
     for state in (State.SUCCEEDED, State.UNSURE, State.CHARGING, State.PENDING, State.ADMITTED):
         brought_to(store, state, voice())
     put(store, voice())
 
     plan = planned(gateway, "cancel", filter={})
 
-    assert carried_out(gateway, plan) == (5, 3, 0)
+    assert executed(gateway, plan) == (5, 3, 0)
     assert queue.status().states[State.CANCELLED] == 3
 
 
-def test_a_plan_takes_so_many_and_says_that_there_are_more(
-    gateway: Gateway, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Carry it out and plan again."""
+def test_a_plan_has_a_limited_number_of_jobs(gateway: Gateway, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that more match; executing it and planning again covers them."""
     monkeypatch.setattr("voicequeue.client.bulk_operations.MOST", 3)
     put(store, *numbered(4))
 
     first = planned(gateway, "cancel", filter={})
     assert (first["found"], first["complete"]) == (3, False)
-    assert carried_out(gateway, first) == (3, 3, 0)
+    assert executed(gateway, first) == (3, 3, 0)
     assert planned(gateway, "cancel", filter={})["complete"]
 
 
-def test_a_token_is_good_for_its_own_action_alone(gateway: Gateway, store: Store) -> None:
-    """A plan to retry cancels nothing; a token that never was does nothing."""
+def test_a_token_is_valid_for_its_own_action_only(gateway: Gateway, store: Store) -> None:
+    """A plan to retry cancels nothing; an unknown token is 404."""
     failed(store, brought_to(store, State.PENDING, sung()), Code.DEADLINE)
     plan = planned(gateway, "retry", filter={})
 
@@ -176,20 +181,18 @@ def test_a_token_is_good_for_its_own_action_alone(gateway: Gateway, store: Store
         ("retry", [], {""}),
     ],
 )
-def test_an_order_that_is_none_is_refused_by_its_fields(
-    gateway: Gateway, action: str, order: Any, fields: set[str]
-) -> None:
-    """A typing error must not mean every job."""
+def test_an_invalid_bulk_request_names_its_fields(gateway: Gateway, action: str, order: Any, fields: set[str]) -> None:
+    """A misspelled filter must not select every job."""
     assert problem(gateway.post(f"/v1/{action}", order), 422, "invalid").keys() == fields
 
 
 # ── batches and status ────────────────────────────────────────────────────────────────────────────
 
 
-def test_batches_are_counted_and_listed_the_newest_first(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
-    """A page at a time."""
-    for place, name in enumerate(("one", "two", "three")):
-        put(store, voice(batch=name), now=NOW + place)
+def test_batches_are_listed_newest_first(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+    """They come in pages."""
+    for index, name in enumerate(("one", "two", "three")):
+        put(store, voice(batch=name), now=NOW + index)
     queue.limit_batch("two", max_credits=9)
 
     first = gateway.get("/v1/batches?limit=2")
@@ -209,22 +212,22 @@ def test_batches_are_counted_and_listed_the_newest_first(gateway: Gateway, store
     problem(gateway("GET", "/v1/batches/nowhere"), 404, "unknown_batch")
 
 
-def test_a_limit_of_a_batch_is_set_left_and_taken_away(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
-    """What is not there stays as it is; null is none."""
+def test_limits_of_a_batch_are_set_kept_and_removed(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+    """Omitted limits stay; null removes one."""
     put(store, voice(batch="b"))
 
-    def set_so(**limits: int | None) -> tuple[int | None, int | None]:
+    def set_limits(**limits: int | None) -> tuple[int | None, int | None]:
         answer = gateway("PATCH", "/v1/batches/b", json=limits)
         assert answer.status_code == 204, answer.text
         return queue.batch("b").max_credits, queue.batch("b").max_in_flight
 
-    assert set_so(max_credits=9, max_in_flight=2) == (9, 2)
-    assert set_so(max_in_flight=3) == (9, 3)
-    assert set_so(max_credits=None) == (None, 3)
+    assert set_limits(max_credits=9, max_in_flight=2) == (9, 2)
+    assert set_limits(max_in_flight=3) == (9, 3)
+    assert set_limits(max_credits=None) == (None, 3)
 
 
-def test_the_status_is_that_of_the_command_line(gateway: Gateway, store: Store) -> None:
-    """Of all jobs, or of one batch."""
+def test_the_status_covers_the_queue_or_one_batch(gateway: Gateway, store: Store) -> None:
+    """It is the one of the command line."""
     put(store, voice(batch="b"), voice())
 
     assert gateway.get("/v1/status")["states"]["queued"] == 2
@@ -233,34 +236,34 @@ def test_the_status_is_that_of_the_command_line(gateway: Gateway, store: Store) 
     problem(gateway("GET", "/v1/status?batch=c"), 404, "unknown_batch")
 
 
-def test_messages_that_became_no_job_are_told_the_newest_first(gateway: Gateway, store: Store) -> None:
-    """As the command line tells them."""
+def test_rejected_messages_are_listed_newest_first(gateway: Gateway, store: Store) -> None:
+    """The list is the one of the command line."""
     for number in range(3):
         store.rejects.add(RejectedMessage(NOW, f"m{number}", "voicequeue.enqueue", "no job", {"audio_url": "x"}))
 
-    found = gateway.get("/v1/rejects?limit=2")["rejects"]
+    messages = gateway.get("/v1/rejects?limit=2")["rejects"]
 
-    assert found == [each.as_dict() for each in store.rejects.latest(2)]
-    assert [each["message_id"] for each in found] == ["m2", "m1"]
+    assert messages == [message.as_dict() for message in store.rejects.latest(2)]
+    assert [message["message_id"] for message in messages] == ["m2", "m1"]
     assert gateway.get("/v1/status")["rejects"] == 3
 
 
 # ── pause and resume ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_everything_or_one_stage_is_paused_and_resumed(gateway: Gateway) -> None:
-    """The status tells it, and why; doing it again changes nothing."""
+def test_the_queue_or_one_stage_is_paused_and_resumed(gateway: Gateway) -> None:
+    """The status shows the hold with its reason; repeating a request changes nothing."""
     changed = [gateway.post(f"/v1/pause{query}").json()["changed"] for query in ("?why=lunch", "", "?stage=music")]
-    held = gateway.get("/v1/status")["gate"]["holds"]
+    holds = gateway.get("/v1/status")["gate"]["holds"]
     resumed = [gateway.post(f"/v1/resume{query}").json()["changed"] for query in ("?stage=music", "", "")]
 
     assert (changed, resumed) == ([True, False, True], [True, True, False])
-    assert {hold["reason"]: hold["detail"] for hold in held} == {"paused": "lunch", "paused.music": ""}
+    assert {hold["reason"]: hold["detail"] for hold in holds} == {"paused": "lunch", "paused.music": ""}
     assert gateway.get("/v1/status")["gate"]["open"]
 
 
 def test_one_batch_is_paused_and_resumed(gateway: Gateway, store: Store) -> None:
-    """The others go on; a stage of a batch cannot be paused."""
+    """Other batches continue; a stage of a batch cannot be paused."""
     put(store, voice(batch="b"))
 
     assert gateway.post("/v1/pause?batch=b").json() == {"changed": True}

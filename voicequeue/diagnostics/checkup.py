@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -24,6 +24,9 @@ from voicequeue.storage.connection.key_types import WrongType
 from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S, Heard
 from voicequeue.storage.job_store import Store
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 #: Clocks that differ by more (seconds) are reported. Beyond `signatures.TOLERANCE_S` signatures are rejected.
 APART_S = 2.0
@@ -61,9 +64,9 @@ class CheckResult:
     what: str
     todo: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the shape of `--json`; scripts may rely on its names."""
-        return {**asdict(self), "level": self.level.value}
+    def as_dict(self) -> schemas.Remark:
+        """Return the JSON representation."""
+        return {"check": self.check, "level": self.level, "what": self.what, "todo": self.todo}
 
 
 def passed(check: str, what: str) -> CheckResult:

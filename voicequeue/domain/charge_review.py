@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from voicequeue.domain.balance import Around, Balance, around
 from voicequeue.domain.job import Job, State, Step, iso
 from voicequeue.domain.stage import PRICES
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,8 @@ class Unsure:
         """The credits that its order costs, and that may have been charged."""
         return PRICES[self.job.stage]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON shape of the command line; scripts may rely on its names."""
+    def as_dict(self) -> schemas.ChargeReview:
+        """Return the JSON representation."""
         return {
             **self.job.as_dict(),
             "reason": self.last.reason,

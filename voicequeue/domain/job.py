@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, cast, overload
 
 from voicequeue.domain.clip import Clip
 from voicequeue.domain.gate import Refusal
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import Stage
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 
 class State(StrEnum):
@@ -172,12 +175,12 @@ class Step:
     attempt: int = 0
     task_id: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON shape of the command line and HTTP."""
+    def as_dict(self) -> schemas.TimelineEntry:
+        """Return the JSON representation."""
         return {
             "at": iso(self.at),
-            "state": self.state.value,
-            "stage": self.stage.value,
+            "state": self.state,
+            "stage": self.stage,
             "reason": self.reason,
             "attempt": self.attempt,
             "task_id": self.task_id,
@@ -210,14 +213,14 @@ class Event:
         """The same time with a fraction that keeps the order of events within one millisecond."""
         return self.at + int(self.id.partition("-")[2]) / 1e6
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON shape of HTTP; `job_id` is null where many jobs were enqueued at once."""
+    def as_dict(self) -> schemas.Event:
+        """Return the JSON representation, in which `job_id` is null where many jobs were enqueued at once."""
         return {
             "at": iso(self.at),
             "job_id": self.job_id or None,
             "batch": self.batch,
-            "state": self.state.value,
-            "stage": self.stage.value if self.stage else None,
+            "state": self.state,
+            "stage": self.stage,
             "reason": self.reason,
         }
 
@@ -307,25 +310,25 @@ class Job:
         """
         return self.stage in self.task_ids and (self.is_incomplete or not self.has_result)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON shape of the command line and HTTP; scripts may rely on its names."""
+    def as_dict(self) -> schemas.Job:
+        """Return the JSON representation."""
         return {
             "id": self.id,
             "key": self.spec.key,
             "batch": self.spec.batch,
             "origin": self.origin,
             "name": self.spec.name,
-            "priority": self.spec.priority.value,
-            "state": self.state.value,
+            "priority": self.spec.priority,
+            "state": self.state,
             "cancelling": self.cancelling,
-            "stage": self.stage.value,
+            "stage": self.stage,
             "audio_url": self.spec.audio_url,
             "persona_id": self.persona_id,
             "voice_name": self.voice_name,
-            "clips": [asdict(clip) for clip in self.clips],
+            "clips": [cast("schemas.Clip", asdict(clip)) for clip in self.clips],
             "incomplete": self.is_incomplete,
-            "archive": self.archive.value if self.archive else None,
-            "failure": asdict(self.failure) if self.failure else None,
+            "archive": self.archive,
+            "failure": cast("schemas.Failure", asdict(self.failure)) if self.failure else None,
             "credits": self.credits,
             "created_at": iso(self.created_at),
             "settled_at": iso(self.settled_at),
@@ -333,8 +336,16 @@ class Job:
         }
 
 
+@overload
+def iso(at: float) -> str: ...
+
+
+@overload
+def iso(at: float | None) -> str | None: ...
+
+
 def iso(at: float | None) -> str | None:
-    """Return Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    """Format Unix seconds as ISO 8601 in UTC, to the millisecond; None stays None."""
     if at is None:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

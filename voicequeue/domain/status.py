@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING
 
 from voicequeue.domain.gate import Account, Gate, Hold
 from voicequeue.domain.job import INACTIVE, State, iso
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import PRICES, Stage
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,19 @@ class Batch:
         """True if every job is final or waits for an operator (`unsure`)."""
         return self.total == sum(self.states[state] for state in INACTIVE)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON shape of the command line, HTTP and callbacks; scripts may rely on its names."""
+    def as_dict(self) -> schemas.BatchProgress:
+        """Return the JSON representation of its progress."""
         return {
             "batch": self.name,
-            "states": {state.value: count for state, count in self.states.items()},
+            "states": self.states,
             "total": self.total,
             "settled": self.is_settled,
             "credits": self.credits,
             "credits_committed": self.committed,
         }
 
-    def limits(self) -> dict[str, Any]:
-        """Return the limits of the batch in the JSON shape of the command line and HTTP."""
+    def limits(self) -> schemas.BatchLimits:
+        """Return the JSON representation of its pause and limits."""
         return {"paused": self.paused, "max_credits": self.max_credits, "max_in_flight": self.max_in_flight}
 
 
@@ -110,11 +113,11 @@ class RefusedJob:
     times: int
     until: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON shape of the command line and HTTP."""
+    def as_dict(self) -> schemas.RefusedJob:
+        """Return the JSON representation."""
         return {
             "job_id": self.job_id,
-            "stage": self.stage.value,
+            "stage": self.stage,
             "message": self.message,
             "times": self.times,
             "until": iso(self.until),
@@ -154,15 +157,15 @@ class Status:
         """The maximum cost of the queued jobs: each with a song, and with a voice unless it has one."""
         return sum(line.count * sum(PRICES.values()) - line.songs * PRICES[Stage.VOICE] for line in self.backlog)
 
-    def as_dict(self, batch: str | None) -> dict[str, Any]:
-        """Return the JSON shape of the command line and HTTP; scripts may rely on its names."""
+    def as_dict(self, batch: str | None) -> schemas.Status:
+        """Return the JSON representation; `batch` is the name of the batch (None: the whole queue)."""
         return {
             "batch": batch,
-            "states": {state.value: count for state, count in self.states.items()},
+            "states": self.states,
             "gate": {"open": self.gate.open, "holds": [_hold_dict(hold) for hold in self.gate.holds]},
             "in_flight": self.in_flight,
             "limit": self.limit,
-            "backlog": [_waiting_dict(priority, lines) for priority, lines in by_priority(self.backlog)],
+            "backlog": [_backlog_dict(priority, lines) for priority, lines in by_priority(self.backlog)],
             "per_minute": self.pace,
             "seconds_left": self.seconds_left,
             "credits": self.credits,
@@ -180,7 +183,7 @@ class Status:
         }
 
 
-def _hold_dict(hold: Hold) -> dict[str, Any]:
+def _hold_dict(hold: Hold) -> schemas.Hold:
     return {
         "reason": hold.reason,
         "detail": hold.detail,
@@ -190,9 +193,9 @@ def _hold_dict(hold: Hold) -> dict[str, Any]:
     }
 
 
-def _waiting_dict(priority: Priority, lines: list[Line]) -> dict[str, Any]:
+def _backlog_dict(priority: Priority, lines: list[Line]) -> schemas.Backlog:
     oldest = min(line.oldest for line in lines)
-    return {"priority": priority.value, "count": sum(line.count for line in lines), "oldest": iso(oldest)}
+    return {"priority": priority, "count": sum(line.count for line in lines), "oldest": iso(oldest)}
 
 
 def by_priority(backlog: tuple[Line, ...]) -> Iterator[tuple[Priority, list[Line]]]:

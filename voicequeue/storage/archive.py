@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.clip import ArchivedFile
@@ -18,6 +18,9 @@ from voicequeue.domain.job import Job, Part, iso
 from voicequeue.domain.status import ArchiveCounts
 from voicequeue.storage.connection.keyspace import rows
 from voicequeue.storage.outbox import Outbox
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 
 class _Outcome(StrEnum):
@@ -42,8 +45,8 @@ class ToArchive:
     due: float | None = None
     given_up_at: float | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON object that `voicequeue archive --json` prints; its field names are stable."""
+    def as_dict(self) -> schemas.ArchiveJob:
+        """Return the JSON representation."""
         return {
             "job": self.job_id,
             "batch": self.batch,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING
 
 from voicequeue.domain import serialization
 from voicequeue.domain.job import iso
@@ -20,6 +20,9 @@ from voicequeue.domain.spec import batch_name, http_url, stored
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.storage.connection.keyspace import rows
 from voicequeue.storage.outbox import Outbox
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 #: The score of a callback that waits for an earlier one of its job or batch.
 _BLOCKED = float("inf")
@@ -49,8 +52,8 @@ class Callback:
     due: float | None = None
     given_up_at: float | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON object that `voicequeue callbacks --json` prints; its field names are stable."""
+    def as_dict(self) -> schemas.Callback:
+        """Return the JSON representation."""
         return {
             "id": self.id,
             "type": self.type,
@@ -108,7 +111,7 @@ class Call:
             payload = {"type": self.type, "timestamp": iso(self.at), "data": self._data()}
             return json.dumps(payload, separators=(",", ":")).encode()
 
-    def _data(self) -> dict[str, Any]:
+    def _data(self) -> Mapping[str, object]:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.snapshot).items()}
         if self.job_id is None:
             return {**serialization.batch(self.batch, record).as_dict(), "origin": record.get("callback_origin")}

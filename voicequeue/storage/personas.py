@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from voicequeue.domain.job import iso
 from voicequeue.storage.connection.keyspace import Keyspace
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 _PAGE = 500
 
@@ -23,8 +26,8 @@ class Persona:
     job_id: str
     at: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the persona as JSON, as in the output of the CLI and the HTTP API."""
+    def as_dict(self) -> schemas.Persona:
+        """Return the JSON representation."""
         return {
             "persona_id": self.persona_id,
             "voice_name": self.name,

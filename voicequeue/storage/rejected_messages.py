@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from voicequeue.domain.job import iso
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import mended, mended_json
+
+if TYPE_CHECKING:
+    from voicequeue.domain import schemas
 
 #: The newest messages are stored, up to this number and total size; the newest one in any case.
 KEPT = 1_000
@@ -33,9 +36,15 @@ class RejectedMessage:
     reason: str
     job: Any
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the message as JSON."""
-        return {**asdict(self), "at": iso(self.at)}
+    def as_dict(self) -> schemas.RejectedMessage:
+        """Return the JSON representation."""
+        return {
+            "at": iso(self.at),
+            "message_id": self.message_id,
+            "task": self.task,
+            "reason": self.reason,
+            "job": self.job,
+        }
 
 
 class Rejects:

@@ -1,4 +1,4 @@
-"""The gateway as the settings say; its process is workers/gateway/__main__.py."""
+"""The gateway's ASGI app, built from the settings; `workers/gateway/__main__.py` serves it."""
 
 from __future__ import annotations
 
@@ -23,110 +23,113 @@ from voicequeue.storage.job_store import Store
 from workers import local_token
 from workers.app import app as celery
 from workers.dependencies import limits
-from workers.gateway import (
+from workers.gateway import openapi, problems
+from workers.gateway.api import (
     batches,
     docs,
     events,
-    glance,
     health,
     jobs,
     metrics,
-    openapi,
     operations,
-    problems,
+    row_uploads,
+    status,
     webhooks,
 )
-from workers.gateway.alive import alive
-from workers.gateway.auth import Access
-from workers.gateway.browsers import Guarded, OwnPagesOnly
-from workers.gateway.connections import Bounds
-from workers.gateway.events import Tail
-from workers.gateway.large import Large
-from workers.gateway.local import LocalOnly
+from workers.gateway.heartbeat import heartbeats
 from workers.gateway.page import base
 from workers.gateway.page import routes as pages
-from workers.gateway.requests_log import RequestLog
-from workers.gateway.session import Logins
+from workers.gateway.security.access import Access
+from workers.gateway.security.browser_policy import Guarded, OwnPagesOnly
+from workers.gateway.security.local_access import LocalOnly
+from workers.gateway.security.logins import Logins
+from workers.gateway.server.connections import Bounds
+from workers.gateway.server.large_responses import Large
+from workers.gateway.server.request_log import RequestLog
 from workers.private_files import UnsafeFileError
 from workers.process_info import facts
 
 log = logging.getLogger("voicequeue.gateway")
 
-#: How long (seconds) a webhook waits while Redis is away: nobody knows whether upstream sends it again.
+#: Seconds that a webhook waits for Redis: MusicAPI does not promise to send it again.
 HOOK_WAIT_S = 5.0
 
 
-def build(chosen: Settings, bounds: Bounds | None = None) -> FastAPI:
-    """Return the gateway as the settings say, for a server with these bounds."""
+def build(settings: Settings, bounds: Bounds | None = None) -> FastAPI:
+    """Return the gateway for these settings and the bounds of its server."""
     bounds = bounds or Bounds()
-    queue, access = VoiceQueue(chosen.redis_url, prefix=chosen.prefix), access_to(chosen)
-    store = Store(connect(chosen.redis_url), chosen.prefix, limits=limits(chosen))
-    gateway = Guarded(
+    queue, access = VoiceQueue(settings.redis_url, prefix=settings.prefix), access_to(settings)
+    store = Store(connect(settings.redis_url), settings.prefix, limits=limits(settings))
+    beating = partial(heartbeats, store.pulses["gateway"], store.clock, facts(settings, "gateway"))
+    app = Guarded(
         title="voicequeue",
         version=version("voicequeue"),
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(
-            queue, access, partial(alive, store.pulses["gateway"], store.clock, facts(chosen, "gateway"))
-        ),
+        lifespan=_lifespan(queue, access, beating),
+        generate_unique_id_function=openapi.operation_id,
     )
-    gateway.add_middleware(OwnPagesOnly)
-    gateway.add_middleware(RequestLog)
-    problems.install(gateway)
-    openapi.install(gateway)
-    docs.install(gateway)
+    app.add_middleware(OwnPagesOnly)
+    app.add_middleware(RequestLog)
+    problems.install(app)
+    openapi.install(app)
+    docs.install(app)
+    tail = events.Tail(queue, bounds)
+    _add_api(app, queue, access, bounds, tail)
+    # A webhook may be the first sign that MusicAPI accepted an order, which the in-flight limit depends on.
+    patient = Store(connect(settings.redis_url, wait_s=HOOK_WAIT_S), settings.prefix, limits=limits(settings))
+    hooks = webhooks.router(patient, settings.secret.get_secret_value(), _poll_now)
+    app.include_router(hooks, include_in_schema=False)
+    app.include_router(health.router(store))
+    app.include_router(metrics.router(store, access))
+    # Browsers share cookies between all ports of a host, so each queue needs its own cookie name.
+    app.include_router(pages.router(queue, access, Logins(access, store), tail, cookie=settings.prefix))
+    app.mount("/static", pages.files())
+    app.add_exception_handler(base.Redirected, base.redirected)
+    return app
+
+
+def _add_api(app: FastAPI, queue: VoiceQueue, access: Access, bounds: Bounds, tail: events.Tail) -> None:
     large = Large()
-    gateway.include_router(jobs.router(queue, access, large))
-    gateway.include_router(batches.router(queue, access, bounds))
-    gateway.include_router(glance.router(queue, access, large))
-    gateway.include_router(operations.router(queue, access))
-    tail = Tail(queue, bounds)
-    gateway.include_router(events.router(queue, access, tail))
-    # A webhook may be the first to tell that an order was taken, from which the pace follows.
-    patient = Store(connect(chosen.redis_url, wait_s=HOOK_WAIT_S), chosen.prefix, limits=limits(chosen))
-    gateway.include_router(
-        webhooks.router(patient, chosen.secret.get_secret_value(), _poll_now), include_in_schema=False
-    )
-    gateway.include_router(health.router(store))
-    gateway.include_router(metrics.router(store, access))
-    # Browsers keep one set of cookies for all ports of a host: each queue needs a name of its own.
-    gateway.include_router(pages.router(queue, access, Logins(access, store), tail, cookie=chosen.prefix))
-    gateway.mount("/static", pages.files())
-    gateway.add_exception_handler(base.Elsewhere, base.elsewhere)
-    return gateway
+    app.include_router(jobs.router(queue, access, large))
+    app.include_router(operations.router(queue, access))
+    app.include_router(batches.router(queue, access))
+    app.include_router(row_uploads.router(queue, access, bounds))
+    app.include_router(status.router(queue, access, large))
+    app.include_router(events.router(queue, access, tail))
 
 
-def access_to(chosen: Settings) -> Access:
-    """Return what the settings let in: configured keys, or the local token on this machine. Raises BadSettings."""
-    configured, file = keys(chosen), chosen.local_token_file
+def access_to(settings: Settings) -> Access:
+    """Return who may use the gateway: the configured keys or, without any, the local token. Raises BadSettings."""
+    configured, file = keys(settings), settings.local_token_file
     if configured:
         return Access(configured)
     try:
         tokens = [local_token.key(file)] if file else []
     except UnsafeFileError as error:
         raise BadSettings(f"VOICEQUEUE_LOCAL_TOKEN_FILE: {error}") from None
-    local = LocalOnly(address=chosen.web_address, public_url=chosen.public_url, has_token=bool(tokens))
+    local = LocalOnly(address=settings.web_address, public_url=settings.public_url, has_token=bool(tokens))
     return Access(tokens, local)
 
 
-def keys(chosen: Settings) -> tuple[ApiKey, ...]:
-    """The API keys that are configured. Raises BadSettings."""
+def keys(settings: Settings) -> tuple[ApiKey, ...]:
+    """Return the configured API keys. Raises BadSettings."""
     try:
-        return api_keys.parse(chosen.api_keys.get_secret_value())
+        return api_keys.parse(settings.api_keys.get_secret_value())
     except ValueError as error:
         raise BadSettings(f"VOICEQUEUE_API_KEYS: {error}") from None
 
 
 def _lifespan(
-    queue: VoiceQueue, access: Access, living: Callable[[], AbstractAsyncContextManager[None]]
+    queue: VoiceQueue, access: Access, beating: Callable[[], AbstractAsyncContextManager[None]]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if access.local is not None:
-            usual = "VOICEQUEUE_API_KEYS is not set: only this machine is answered, with the local token"
+            usual = "VOICEQUEUE_API_KEYS is not set: only requests from this machine with the local token are accepted"
             log.warning("%s (see docs/http.md)", access.local.reason or usual)
         with queue:
-            async with living():
+            async with beating():
                 yield
 
     return lifespan
@@ -136,4 +139,4 @@ def _poll_now(stage: Stage, job_id: str) -> None:
     try:
         celery.send_task(poll_name(stage), args=([job_id],), retry=False)
     except (OperationalError, RedisError):
-        log.warning("no message could be sent; the pulse finds it overdue", extra={"job": job_id})
+        log.warning("the poll could not be sent; maintenance polls the job when it is overdue", extra={"job": job_id})

@@ -1,113 +1,144 @@
-"""The description of the API: what is common to its routes."""
+"""The OpenAPI schema, and what routes need to describe themselves in it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
-from types import UnionType
 from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 
 from voicequeue import InvalidJob, Problem, VoiceJob
+from voicequeue.domain.schemas import BatchLimits, BatchProgress, Event, Job
 from voicequeue.errors import half_texts
-from workers.gateway import schemas
-from workers.gateway.problems import MEDIA_TYPE, content
+from workers.gateway.api import schemas
+from workers.gateway.problems import INVALID, MEDIA_TYPE, ProblemDetails, problem
 
 _REF = "#/components/schemas/{model}"
 
-#: Described here: bodies that are read by hand, for the key is checked before anything is read; and what has nulls in
-#: its examples, which FastAPI leaves out.
-_MODELS: tuple[type[BaseModel], ...] = (
+#: Schemas that FastAPI does not see: request bodies, which are read only after the key was checked; problems; events.
+_HIDDEN: tuple[type[Any], ...] = (
     VoiceJob,
     schemas.BatchSettings,
-    schemas.Order,
-    schemas.RetryOrder,
-    schemas.Problem,
-    schemas.Job,
-    schemas.Placed,
+    schemas.BulkRequest,
+    schemas.BulkRetryRequest,
+    ProblemDetails,
+    Event,
 )
 
-DESCRIPTION = """Put voice-creation jobs into the queue, ask what became of them, follow them, steer them.
+#: Pydantic takes a field's description from its own class alone, not from the one that it is inherited from.
+_INHERITED: Mapping[str, tuple[type[Any], ...]] = {
+    "EnqueuedJob": (Job,),
+    "JobDetails": (Job,),
+    "Batch": (BatchProgress, BatchLimits),
+}
 
-Send an API key as `Authorization: Bearer KEY` (`voicequeue keys new` makes one). Errors are problem+json
-(RFC 9457): `code` is for scripts, `errors` name each field that is wrong."""
+DESCRIPTION = """Enqueue voice-creation jobs, follow them, and operate the queue.
 
-#: Detail and code of a typical problem, and the fields that it names.
+Send an API key as `Authorization: Bearer KEY`; `voicequeue keys new` creates one. Errors are `application/problem+json`
+(RFC 9457): `code` is for programs, `errors` lists the invalid fields."""
+
+TAGS = [
+    {"name": "Jobs", "description": "Enqueue, list, cancel and retry jobs."},
+    {"name": "Batches", "description": "Named sets of jobs."},
+    {"name": "Queue", "description": "Status, pause and resume, rejected messages."},
+    {"name": "Events", "description": "State transitions as server-sent events."},
+    {"name": "Monitoring", "description": "Health checks and Prometheus metrics."},
+]
+
+#: Detail, code and field errors of an example for each status.
 _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
-    400: ("not readable as JSON: Expecting value: line 1 column 1 (char 0)", "unreadable", ()),
-    401: ("a valid API key is needed", "unauthorized", ()),
-    403: ("this needs a key with the scope enqueue", "forbidden", ()),
+    400: ("The body is not valid JSON: Expecting value: line 1 column 1 (char 0).", "unreadable", ()),
+    401: ("A valid API key is required.", "unauthorized", ()),
+    403: ("The API key needs the scope enqueue.", "forbidden", ()),
     404: ("no job 'k5v2yj3q7m6xw4ra'", "unknown_job", ()),
-    408: ("the body must come within 20 s", "request_timeout", ()),
+    408: ("The body must arrive within 20 s.", "request_timeout", ()),
     409: ("only a failed job can be retried; job k5v2yj3q7m6xw4ra is succeeded", "not_allowed", ()),
-    413: ("at most 262144 bytes are taken", "too_large", ()),
-    415: ("the body must be application/json, and say so in Content-Type", "unsupported_media_type", ()),
-    422: (
-        "some fields are not allowed so",
-        "invalid",
-        (Problem("song.title", "String should have at most 80 characters"),),
-    ),
-    429: ("this key holds 4 of the 8 places for uploads; wait until one of them ends", "too_many_requests", ()),
+    413: ("The body may have at most 262144 bytes.", "too_large", ()),
+    415: ("The Content-Type must be application/json, without compression.", "unsupported_media_type", ()),
+    422: (INVALID, "invalid", (Problem("song.title", "String should have at most 80 characters"),)),
+    429: ("This key has 4 of the 8 concurrent uploads; try again when one of them has ended.", "too_many_requests", ()),
     503: ("Redis does not answer: ConnectionError, tried for 1 s", "store_unreachable", ()),
 }
 
 
-def described(model: type[BaseModel] | UnionType, description: str) -> dict[str, Any]:
-    """An answer of that shape."""
+def described(model: Any, description: str) -> dict[str, Any]:
+    """Return the entry of `responses` for a response of that shape."""
     return {"model": model, "description": description}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors that a route may answer with."""
+    """Return the entries of `responses` for these errors."""
     return {status: _problem(status) for status in statuses}
 
 
 def _problem(status: int) -> dict[str, Any]:
     detail, code, errors = _EXAMPLES[status]
-    told = {"schema": {"$ref": _REF.format(model="Problem")}, "example": content(status, detail, code, errors)}
-    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: told}}
+    body = {"schema": {"$ref": _REF.format(model="ProblemDetails")}, "example": problem(status, detail, code, errors)}
+    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: body}}
 
 
 def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
-    """A request body of that shape, with examples."""
-    given = {
+    """Return the `openapi_extra` of a request body of that shape."""
+    body = {
         "schema": {"$ref": _REF.format(model=model)},
         "examples": {name: {"value": value} for name, value in examples.items()},
     }
-    return {"requestBody": {"required": True, "content": {"application/json": given}}}
+    return {"requestBody": {"required": True, "content": {"application/json": body}}}
 
 
 def known_query(request: Request) -> None:
-    """Refuse what the route does not know: a typing error must not pass for nothing; and what is no text of whole
-    characters, which a query writes as bytes. Raises InvalidJob."""
+    """Raise InvalidJob for query parameters that the route does not have, and for values that are not valid UTF-8.
+
+    A misspelled filter must not be ignored: it would select every job.
+    """
     operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
-    known = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
-    free = tuple(operation.get("x-free-query", ()))
-    unknown = [name for name in request.query_params if name not in known and not name.startswith(free)]
+    known_names = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
+    prefixes = tuple(operation.get("x-free-query", ()))
+    unknown = [name for name in request.query_params if name not in known_names and not name.startswith(prefixes)]
     if unknown:
-        raise InvalidJob([Problem(name[:100], "is no parameter here") for name in unknown])
+        raise InvalidJob([Problem(name[:100], "is not a parameter of this endpoint") for name in unknown])
     query = request.scope["query_string"].decode("latin-1")
     if broken := half_texts(dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))):
         raise InvalidJob(broken)
 
 
+def operation_id(route: APIRoute) -> str:
+    """Return the id of a route's operation: the name of its function."""
+    return route.name
+
+
 def install(app: FastAPI) -> None:
-    """Describe this app so."""
+    """Set the OpenAPI schema of the app."""
     app.openapi = partial(_schema, app)  # type: ignore[method-assign]
 
 
 def _schema(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
-        _, models = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
-        found["components"]["schemas"] |= models["$defs"]
-        for operation in (each for methods in found["paths"].values() for each in methods.values()):
+        schema = get_openapi(
+            title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS
+        )
+        _complete(schema["components"]["schemas"])
+        for operation in (operation for methods in schema["paths"].values() for operation in methods.values()):
+            # The summary is the first sentence of the description.
             operation["summary"] = operation["description"].partition("\n")[0].partition(". ")[0].rstrip(".")
-        app.openapi_schema = found
+        app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _complete(components: dict[str, Any]) -> None:
+    """Add hidden schemas, inherited descriptions, and examples."""
+    _, hidden = TypeAdapter.json_schemas(
+        [(model.__name__, "validation", TypeAdapter(model)) for model in _HIDDEN], ref_template=_REF
+    )
+    components |= hidden["$defs"]
+    for name, bases in _INHERITED.items():
+        for base in bases:
+            components[name]["properties"] |= TypeAdapter(base).json_schema(ref_template=_REF)["properties"]
+    for name, example in schemas.EXAMPLES.items():
+        components[name]["examples"] = [example]

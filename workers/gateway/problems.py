@@ -1,11 +1,11 @@
-"""Every error as problem+json (RFC 9457), which names each field that is wrong."""
+"""Errors as `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Literal, NotRequired
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,19 +28,22 @@ from voicequeue import (
     UnknownPlan,
     VoiceQueueError,
 )
+from voicequeue.domain.schemas import Schema
 from voicequeue.ingest.row_reader import UnreadableFile
 
 log = logging.getLogger("voicequeue.gateway")
 
 MEDIA_TYPE = "application/problem+json"
 
-#: After how many seconds to try again where Redis is away, or too much is asked for at once.
+#: Seconds of `Retry-After` in responses with status 429 or 503.
 AGAIN_S = 5
 
-#: Status, for the log alone, of a request whose client closed the connection before an answer.
+#: Logged as the status of a request whose client disconnected before the response.
 GONE = 499
 
-#: Status and code of what the queue raises.
+INVALID = "Some fields are invalid."
+
+#: Status and code of the queue's exceptions.
 _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
     InvalidJob: (422, "invalid"),
     BadCursor: (422, "invalid"),
@@ -53,12 +56,40 @@ _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
     StoreUnreachable: (503, "store_unreachable"),
 }
 
-#: Codes of errors that HTTP itself knows; others have the words of the status.
+#: Codes of HTTP errors; for others, the phrase of the status.
 _CODES = {413: "too_large", 415: "unsupported_media_type", 503: "unavailable"}
 
 
+class FieldError(Schema):
+    """An invalid field."""
+
+    field: str
+    """Dotted path of the field; empty for the whole document."""
+    message: str
+    """What is wrong, or what is allowed."""
+
+
+class ProblemDetails(Schema):
+    """An error (RFC 9457)."""
+
+    type: Literal["about:blank"]
+    """Always `about:blank`."""
+    title: str
+    """Phrase of the status."""
+    status: int
+    """HTTP status."""
+    detail: str
+    """What went wrong, for people."""
+    code: str
+    """What went wrong, for programs."""
+    errors: NotRequired[list[FieldError]]
+    """The invalid fields."""
+    job_id: NotRequired[str]
+    """With `key_conflict`: id of the job that has the key."""
+
+
 class Refusal(HTTPException):
-    """An answer that is no success; `errors` name fields, `code` is for scripts."""
+    """An error response of the gateway itself."""
 
     def __init__(
         self,
@@ -74,95 +105,95 @@ class Refusal(HTTPException):
 
 
 def invalid(error: ValidationError) -> InvalidJob:
-    """What is wrong with a request's fields, in the words of the queue."""
+    """Return pydantic's error as one of the queue."""
     return InvalidJob.from_validation(error)
 
 
-def told(error: VoiceQueueError) -> dict[str, Any]:
-    """What the queue raised, as a problem."""
-    status, code = _RAISED.get(type(error), (500, "internal"))
+def from_exception(error: VoiceQueueError | HTTPException) -> ProblemDetails:
+    """Return the problem for an exception."""
+    if isinstance(error, HTTPException):
+        error_code = getattr(error, "code", None) or default_code(error.status_code)
+        return problem(error.status_code, error.detail, error_code, getattr(error, "errors", ()))
+    status, error_code = _RAISED.get(type(error), (500, "internal"))
     if isinstance(error, InvalidJob):
-        return content(status, "some fields are not allowed so", code, error.problems)
+        return problem(status, INVALID, error_code, error.problems)
     if isinstance(error, BadCursor):
-        return content(status, "some fields are not allowed so", code, [Problem("cursor", str(error))])
+        return problem(status, INVALID, error_code, [Problem("cursor", str(error))])
     if isinstance(error, KeyConflict):
         message = str(error).removeprefix("key: ")
-        return content(status, message, code, [Problem("key", message)]) | {"job_id": error.job_id}
-    return content(status, str(error), code)
+        return {**problem(status, message, error_code, [Problem("key", message)]), "job_id": error.job_id}
+    return problem(status, str(error), error_code)
 
 
-def content(status: int, detail: str, code: str, errors: Iterable[Problem] = ()) -> dict[str, Any]:
-    """The members of a problem."""
-    found: dict[str, Any] = {
+def problem(status: int, detail: str, code: str, errors: Iterable[Problem] = ()) -> ProblemDetails:
+    """Return a problem."""
+    details: ProblemDetails = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "code": code,
     }
-    if named := [{"field": each.field, "message": each.message} for each in errors]:
-        found["errors"] = named
-    return found
+    field_errors: list[FieldError] = [{"field": error.field, "message": error.message} for error in errors]
+    if field_errors:
+        details["errors"] = field_errors
+    return details
 
 
-def code(status: int) -> str:
-    """The code of an error that HTTP itself knows."""
+def default_code(status: int) -> str:
+    """Return the code of an HTTP error."""
     return _CODES.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "_")
 
 
-def refused(error: HTTPException) -> dict[str, Any]:
-    """What the gateway itself refuses, as a problem."""
-    named = getattr(error, "code", None) or code(error.status_code)
-    return content(error.status_code, error.detail, named, getattr(error, "errors", ()))
-
-
-def answer(members: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """A problem as a response."""
-    again = {"Retry-After": str(AGAIN_S)} if members["status"] in (429, 503) else {}
-    return JSONResponse(members, members["status"], {**again, **(headers or {})}, media_type=MEDIA_TYPE)
+def response(details: ProblemDetails, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return a response with a problem."""
+    retry_after = {"Retry-After": str(AGAIN_S)} if details["status"] in (429, 503) else {}
+    return JSONResponse(details, details["status"], {**retry_after, **(headers or {})}, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of this app answered so."""
-    app.add_exception_handler(VoiceQueueError, _raised)
-    app.add_exception_handler(RequestValidationError, _not_valid)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _unforeseen)
+    """Answer every error of the app with a problem."""
+    app.add_exception_handler(VoiceQueueError, _on_queue_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_bug)
 
 
-async def _raised(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, VoiceQueueError)  # noqa: S101  what it is installed for
-    return answer(told(error))
+async def _on_queue_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, VoiceQueueError)  # noqa: S101  the type that it is registered for
+    return response(from_exception(error))
 
 
-async def _not_valid(_: Request, error: Exception) -> JSONResponse:
+async def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    # The first part says where it stood: query, path, header. Values stay out: they may be secrets.
-    errors = [Problem(".".join(map(str, each["loc"][1:])), each["msg"]) for each in error.errors()]
-    return answer(content(422, "some fields are not allowed so", "invalid", errors))
+    # The first part of `loc` is query, path or header. Values are left out: they may be secrets.
+    errors = [Problem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors()]
+    return response(problem(422, INVALID, "invalid", errors))
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
-    detail = "there is no such path; /docs lists them" if error.detail == "Not Found" else error.detail
+    details = from_exception(error)
+    if error.detail == "Not Found":
+        details["detail"] = "No such path; see /docs."
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(sorted(_methods(request))) or headers.get("Allow", "")
-    return answer({**refused(error), "detail": detail}, headers)
+        headers["Allow"] = ", ".join(sorted(_allowed_methods(request))) or headers.get("Allow", "")
+    return response(details, headers)
 
 
-def _methods(request: Request) -> set[str]:
-    """What a path takes, by the description of the API; its routes each know their own alone."""
+def _allowed_methods(request: Request) -> set[str]:
+    """Return the methods of a path from the OpenAPI schema: each route knows only its own."""
     paths = request.app.openapi()["paths"]
-    taken = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path))
-    return {method.upper() for methods in taken for method in methods}
+    matching = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path))
+    return {method.upper() for methods in matching for method in methods}
 
 
-async def _gone(*_: object) -> Response:
-    return Response(status_code=GONE)  # which no client reads
+async def _on_disconnect(*_: object) -> Response:
+    return Response(status_code=GONE)  # never read
 
 
-async def _unforeseen(_: Request, error: Exception) -> JSONResponse:
-    log.error("an answer failed: %s", type(error).__name__)
-    return answer(content(500, "this is a bug; the gateway's log tells more", "internal"))
+async def _on_bug(_: Request, error: Exception) -> JSONResponse:
+    log.error("response failed: %s", type(error).__name__)
+    return response(problem(500, "Internal error; see the gateway's log.", "internal"))

@@ -14,7 +14,7 @@ from tests.acceptance.conftest import Build, System, jobs, settled, verified_sta
 from tests.acceptance.forged import Forger, send_all
 from tests.conftest import eventually
 from voicequeue import State
-from workers.gateway import alive
+from workers.gateway import heartbeat
 
 PER_KIND = 1_000
 COUNT = 100
@@ -52,6 +52,6 @@ def test_ten_thousand_forged_webhooks_change_nothing_while_a_batch_runs(build: B
     assert not [reason for reason in reasons if "webhook" in reason]
     commands, connections = redis_usage(system)
     handshakes = 5 * connections
-    heartbeats = 4 * (1 + (time.monotonic() - started_at) / alive.EVERY_S)
+    heartbeats = 4 * (1 + (time.monotonic() - started_at) / heartbeat.EVERY_S)
     assert PER_KIND <= commands <= PER_KIND + handshakes + heartbeats
     assert "Traceback" not in (system.home / "log" / "web.log").read_text()

@@ -21,7 +21,7 @@ from voicequeue.auth import api_keys, signatures
 from voicequeue.auth.api_keys import ApiKey, Scope
 from voicequeue.storage.job_store import Store
 from workers.gateway.page import views
-from workers.gateway.session import Logins
+from workers.gateway.security.logins import Logins
 
 SECRET = "what signs webhooks, of 32 characters and more"
 
@@ -118,13 +118,13 @@ def test_all_logins_of_a_key_can_be_ended_at_once(gateway: Gateway, prefix: str)
     thief, other = (token_of(logged_in(gateway, KEYS[key][0]), prefix) for key in ("read", "all"))
     person = Person(gateway, "read")
 
-    person.submit(person.page("/controls"), "End every login of this key")
+    person.submit(person.page("/controls"), "Log out everywhere")
 
     assert not is_logged_in(gateway, prefix, thief)
     assert is_logged_in(gateway, prefix, other)
 
 
-@pytest.mark.parametrize("button", ["Log out read", "End every login of this key"])
+@pytest.mark.parametrize("button", ["Log out read", "Log out everywhere"])
 @pytest.mark.parametrize("heartbeat_s", [0.05, 60.0])
 def test_the_event_stream_of_a_page_ends_with_its_login(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, button: str, heartbeat_s: float
@@ -140,7 +140,7 @@ def test_the_event_stream_of_a_page_ends_with_its_login(
         person.submit(person.page("/controls" if "every" in button else "/"), button)
         queue.enqueue(voice())
 
-        assert "event: moved" not in [line.decode() for line in lines]
+        assert "event: changed" not in [line.decode() for line in lines]
 
 
 def test_the_event_stream_of_a_page_survives_an_outage(
@@ -158,7 +158,7 @@ def test_the_event_stream_of_a_page_survives_an_outage(
             queue.enqueue(voice())
             assert next(line for line in lines if line) == b": nothing is known"
 
-        assert next(line for line in lines if line.startswith(b"event")) == b"event: moved"
+        assert next(line for line in lines if line.startswith(b"event")) == b"event: changed"
 
 
 def test_a_login_ends_when_its_key_changes(build_gateway: Build, prefix: str) -> None:

@@ -63,7 +63,7 @@ def test_a_body_with_an_overlong_number_is_unreadable(gateway: Gateway) -> None:
     for method, path, body in BODIES:
         sent = gateway(method, path, data=body, headers={"Content-Type": "application/json"})
         problem(sent, 400, "unreadable")
-        assert sent.json()["detail"] == "not readable as JSON: a number has too many digits"
+        assert sent.json()["detail"] == "The body is not valid JSON: a number has too many digits."
 
 
 def test_a_number_out_of_range_is_rejected_by_its_field(gateway: Gateway) -> None:

@@ -21,9 +21,10 @@ from tests.security.surface import changing
 from tests.web.conftest import KEYS, Build, Gateway, app_of, serving
 from tests.web.seen import Person
 from voicequeue.auth import signatures
-from workers.gateway import bodies, problems
-from workers.gateway.connections import Bounds, Connections
-from workers.gateway.server import Config, Protocol, Server
+from workers.gateway import problems
+from workers.gateway.server import bodies
+from workers.gateway.server.connections import Bounds, Connections
+from workers.gateway.server.http_server import Config, Protocol, Server
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 SECRET = "0123456789abcdef" * 4
@@ -126,7 +127,7 @@ def test_a_completed_body_gets_a_place_if_one_is_free() -> None:
             eventually(partial(has_started, number + 1))
         for raw in late:
             raw.sendall(b"x")
-            assert until(raw, b"too many requests are being answered").startswith(b"HTTP/1.1 503 ")
+            assert until(raw, b"Too many concurrent requests").startswith(b"HTTP/1.1 503 ")
         release.set()
         eventually(lambda: not held_by(server)._others)
         again = stack.enter_context(connected(url, head("/again", JSON, size=1), source=sources[2]))

@@ -17,7 +17,7 @@ from tests.store.life import put
 from tests.support.jobs import sung
 from tests.support.promtool import MISSING, executable
 from voicequeue.storage.job_store import Store
-from workers.gateway.metrics import Numbers
+from workers.gateway.api.metrics import Numbers
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "config"

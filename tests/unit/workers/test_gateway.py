@@ -8,7 +8,8 @@ from fastapi import APIRouter
 from config.settings import load
 from voicequeue.domain.gate import Limits
 from voicequeue.storage.job_store import Store
-from workers.gateway import app, webhooks
+from workers.gateway import app
+from workers.gateway.api import webhooks
 
 
 def test_the_gateway_has_the_same_limits_as_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:

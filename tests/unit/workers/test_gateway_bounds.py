@@ -15,14 +15,14 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from voicequeue import VoiceQueue
-from workers.gateway import batches, events
-from workers.gateway.connections import Bounds, address
-from workers.gateway.intake import Intake
-from workers.gateway.large import AT_ONCE, OF_ONE, Large
-from workers.gateway.pace import Pace
-from workers.gateway.places import Places
-from workers.gateway.problems import Refusal
+from workers.gateway.api import events, row_uploads
+from workers.gateway.api.row_intake import Intake
+from workers.gateway.api.upload_budget import Pace
 from workers.gateway.response_spool import SPOOL_MAX, Closed, Outbox
+from workers.gateway.server.concurrency import Places
+from workers.gateway.server.connections import Bounds, address
+from workers.gateway.server.large_responses import AT_ONCE, OF_ONE, Large
+from workers.gateway.problems import Refusal
 
 
 def places_for(places: Places, caller: str) -> int:
@@ -38,7 +38,7 @@ def places_for(places: Places, caller: str) -> int:
 
 def test_each_caller_gets_a_share_of_the_remaining_places() -> None:
     """So places are left for later callers; freed places can be taken again."""
-    uploads = Places(batches.AT_ONCE, share=batches.SHARE, what="uploads")
+    uploads = Places(row_uploads.AT_ONCE, share=row_uploads.SHARE, what="uploads")
     streams = Places(events.FOLLOWERS_MAX, share=events.SHARE, what="streams")
 
     assert places_for(streams, "a") == 50
@@ -75,7 +75,7 @@ def test_file_descriptors_suffice_for_all_accepted_connections(descriptors: int)
 
     assert 3 * bounds.places + bounds.backlog + min(descriptors // 4, 192) <= descriptors
     assert bounds.places >= 8
-    assert 2 <= bounds.part(batches.AT_ONCE) <= bounds.part(events.FOLLOWERS_MAX) <= bounds.places / 4
+    assert 2 <= bounds.part(row_uploads.AT_ONCE) <= bounds.part(events.FOLLOWERS_MAX) <= bounds.places / 4
     assert descriptors < 4_096 or bounds.part(events.FOLLOWERS_MAX) == events.FOLLOWERS_MAX
 
 

@@ -1,1 +1,1 @@
-"""The job page: what a person sees of the queue. Server-rendered; everything can be read without JavaScript."""
+"""The job page for people who operate the queue. Rendered on the server; usable without JavaScript."""

@@ -1,4 +1,4 @@
-"""What all pages have in common: their frame, who may see them, forms, and troubles told as pages."""
+"""The common parts of all pages: layout, access control, forms, and error pages."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from voicequeue import Clip, State, StoreUnreachable, VoiceQueue, VoiceQueueErro
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import Scope
 from voicequeue.storage.sessions import SESSION_S
-from workers.gateway import bodies, problems
-from workers.gateway.auth import Access
+from workers.gateway import problems
 from workers.gateway.page import filters
 from workers.gateway.page.links import Links
 from workers.gateway.problems import Refusal
-from workers.gateway.session import Logins, Visitor
+from workers.gateway.security.access import Access
+from workers.gateway.security.logins import Logins, SessionUser
+from workers.gateway.server import bodies
 
 HERE = Path(__file__).parent
 
-#: More than any form has (bytes).
+#: The largest form (bytes); more than any of the pages' forms has.
 FORM_MAX = 8_192
 
-#: Nothing but the page's own files runs or is shown in it; the page of a job names where its songs and covers lie.
+#: Pages load only their own files; the page of a job also its songs and covers.
 HEADERS = {
     "Content-Security-Policy": Links("").policy([], []),
     "Referrer-Policy": "same-origin",
@@ -45,93 +46,95 @@ HEADERS = {
 Form = dict[str, str]
 
 
-class Elsewhere(Exception):
-    """The page is not shown: `answer` leads to another one."""
+class Redirected(Exception):
+    """Raised instead of rendering a page; `response` redirects to another one."""
 
-    def __init__(self, answer: Response) -> None:
+    def __init__(self, response: Response) -> None:
         super().__init__()
-        self.answer = answer
+        self.response = response
 
 
-class Done(RedirectResponse):
-    """Leads on to another page, which says what was done."""
+class DoneRedirect(RedirectResponse):
+    """Redirects to another page, which shows a notice of what was done."""
 
-    def __init__(self, place: str, notice: str) -> None:
-        super().__init__(place, 303, headers=HEADERS)
+    def __init__(self, path: str, notice: str) -> None:
+        super().__init__(path, 303, headers=HEADERS)
         self.notice = notice
 
 
 class Frame:
-    """Renders the pages of one queue. `cookie` is the name of the one that holds a session's token."""
+    """Renders the pages of one queue and checks access to them. `cookie` is the name of the session cookie."""
 
     def __init__(self, queue: VoiceQueue, access: Access, logins: Logins, *, cookie: str) -> None:
         self._queue = queue
         self._access = access
         self._logins = logins
         self._cookie = cookie
-        found = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
-        found.filters.update(filters.FILTERS)
-        self._templates = Jinja2Templates(env=found)
+        environment = Environment(
+            loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
+        )
+        environment.filters.update(filters.FILTERS)
+        self._templates = Jinja2Templates(env=environment)
 
-    # ── who ────────────────────────────────────────────────────────────────────────────────────
+    # ── access ────────────────────────────────────────────────────────────────────────────────────
 
     async def known(self, request: Request) -> None:
-        """Note who looks, as `request.state.visitor`. Raises Elsewhere, Refusal, StoreUnreachable."""
+        """Set the user of the session as `request.state.visitor`. Raises Redirected, Refusal, StoreUnreachable."""
         self._access.check_source(request)
         if request.method == "GET" and "token" in request.query_params:
-            raise Elsewhere(await run_in_threadpool(self.entered, request, _onward(request)))
-        visitor = await run_in_threadpool(self._logins.visitor, self.remembered(request))
-        if visitor is None:
-            raise Elsewhere(_to_the_login(_onward(request) if request.method == "GET" else "/"))
-        request.state.who = visitor.name
-        request.state.visitor = visitor
+            raise Redirected(await run_in_threadpool(self.entered, request, _onward(request)))
+        user = await run_in_threadpool(self._logins.visitor, self.session_token(request))
+        if user is None:
+            raise Redirected(_to_login(_onward(request) if request.method == "GET" else "/"))
+        request.state.who = user.name
+        request.state.visitor = user
 
     async def admit(self, request: Request) -> None:
-        """The same for a visitor who may look. Raises Elsewhere, Refusal, StoreUnreachable."""
+        """Like `known`, and the user must have the scope `read`. Raises Redirected, Refusal, StoreUnreachable."""
         await self.known(request)
-        _must_have(request.state.visitor, Scope.READ)
+        _require(request.state.visitor, Scope.READ)
 
     async def may_still_look(self, request: Request) -> bool:
-        """Return whether the login of this request, which was admitted before, still holds. Raises StoreUnreachable."""
-        visitor = await run_in_threadpool(self._logins.visitor, self.remembered(request))
-        return visitor is not None and visitor.may(Scope.READ)
+        """Return whether the session of an admitted request is still valid. Raises StoreUnreachable."""
+        user = await run_in_threadpool(self._logins.visitor, self.session_token(request))
+        return user is not None and user.may(Scope.READ)
 
     async def operator(self, request: Request) -> None:
-        """The same for a visitor who may change things. Raises Elsewhere, Refusal, StoreUnreachable."""
+        """Like `admit`, and the user must have the scope `operate`. Raises Redirected, Refusal, StoreUnreachable."""
         await self.admit(request)
-        _must_have(request.state.visitor, Scope.OPERATE)
+        _require(request.state.visitor, Scope.OPERATE)
 
     async def form(self, request: Request) -> Form:
-        """What was filled in, by the one to whom we gave the form. Raises Refusal, InvalidJob."""
-        given = await bodies.read_form(request, FORM_MAX)
-        if not signatures.holds(request.state.visitor.form, given.get("token", "")):
-            raise Refusal(403, "this form is not (any more) one of yours: load its page again")
-        return {name: value.strip() for name, value in given.items()}
+        """Return the fields of a form of this session. Raises Refusal if its CSRF token is wrong; InvalidJob."""
+        fields = await bodies.read_form(request, FORM_MAX)
+        if not signatures.holds(request.state.visitor.form, fields.get("token", "")):
+            raise Refusal(403, "This form does not belong to your session. Reload the page and try again.")
+        return {name: value.strip() for name, value in fields.items()}
 
-    def remembered(self, request: Request) -> str:
-        """Return the token of the browser's session; '' where it has none."""
+    def session_token(self, request: Request) -> str:
+        """Return the token of the browser's session; '' if it has none."""
         return request.cookies.get(self._cookie, "")
 
     def entered(self, request: Request, onward: str) -> Response:
-        """Log in with the local token in the address, and lead on to where it is no longer."""
-        token = self._logins.enter(request.query_params["token"], before=self.remembered(request))
-        return _to_the_login(onward, by="link") if token is None else self.logged_in(request, token, onward)
+        """Log in with the local token in the URL, and redirect to the URL without it."""
+        token = self._logins.enter(request.query_params["token"], before=self.session_token(request))
+        return _to_login(onward, by="link") if token is None else self.logged_in(request, token, onward)
 
     def logged_in(self, request: Request, token: str, onward: str) -> Response:
-        """Lead on, with the session's token in a cookie that no script reads and no other site has sent."""
-        answer = RedirectResponse(onward, 303, headers=HEADERS)
+        """Redirect, with the session's token in a cookie that scripts cannot read and other sites cannot send."""
+        response = RedirectResponse(onward, 303, headers=HEADERS)
         secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
-        answer.set_cookie(self._cookie, token, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure)
-        return answer
+        response.set_cookie(self._cookie, token, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure)
+        return response
 
     def logged_out(self, request: Request, *, everywhere: bool) -> Response:
-        """End the session, or every one of its key, and lead to the login."""
+        """End the session, or all sessions of its key, and redirect to the login."""
         self._logins.log_out(request.state.visitor, everywhere=everywhere)
-        answer = RedirectResponse("/login", 303, headers=HEADERS)
-        answer.delete_cookie(self._cookie)
-        return answer
+        response = RedirectResponse("/login", 303, headers=HEADERS)
+        response.delete_cookie(self._cookie)
+        return response
 
-    # ── what ───────────────────────────────────────────────────────────────────────────────────
+    # ── rendering ───────────────────────────────────────────────────────────────────────────────────
 
     def rendered(
         self,
@@ -142,92 +145,99 @@ class Frame:
         status: int = 200,
         clips: Sequence[Clip] = (),
     ) -> Response:
-        """A page; whoever may see it also gets the summary that all of them have. Raises StoreUnreachable.
+        """Render a page, with the summary if the user may read. Raises StoreUnreachable.
 
-        `clips` are those whose covers and songs it loads.
+        `clips` are those whose covers and songs the page loads.
         """
-        who: Visitor | None = getattr(request.state, "visitor", None)
+        who: SessionUser | None = getattr(request.state, "visitor", None)
         is_away = getattr(request.state, "is_away", False)
         reader = who if who is not None and who.may(Scope.READ) and not is_away else None
         summary = self._queue.status() if reader else None
-        told = self._logins.take_notice(reader) if reader else ""
+        notice = self._logins.take_notice(reader) if reader else ""
         now = time.time() if summary is None else summary.at
-        about = {"who": who, "status": summary, "states": list(State), "now": now, "told": told, "trouble": ""}
-        may = {"operates": who is not None and who.may(Scope.OPERATE)}
+        operates = who is not None and who.may(Scope.OPERATE)
         links = Links(request.headers.get("host", ""))
         policy = links.policy((clip.image_url for clip in clips), (clip.audio_url for clip in clips))
         headers = {**HEADERS, "Content-Security-Policy": policy}
-        seen = {**about, **may, "links": links, "policy": policy, **(more or {})}
-        return self._templates.TemplateResponse(request, name, seen, status_code=status, headers=headers)
+        context = {
+            "who": who,
+            "operates": operates,
+            "status": summary,
+            "states": list(State),
+            "now": now,
+            "notice": notice,
+            "error": "",
+            "links": links,
+            "policy": policy,
+            **(more or {}),
+        }
+        return self._templates.TemplateResponse(request, name, context, status_code=status, headers=headers)
 
-    def trouble(self, request: Request, error: Exception) -> Response:
-        """What went wrong, as a page."""
-        about = _problem(error)
-        text = "; ".join(
-            [about["detail"], *(f"{each['field']}: {each['message']}" for each in about.get("errors", []))]
-        )
+    def error(self, request: Request, error: Exception) -> Response:
+        """Render an error page."""
+        problem = _problem(error)
+        fields = (f"{item['field']}: {item['message']}" for item in problem.get("errors", []))
+        text = " ".join([problem["detail"], "; ".join(fields)]).strip()
         request.state.is_away = isinstance(error, StoreUnreachable)
         try:
-            shown = {"trouble": text, "title": about["title"]}
-            return self.rendered(request, "trouble.html", shown, status=about["status"])
-        except StoreUnreachable as away:
-            return self.trouble(request, away)
+            context = {"error": text, "title": problem["title"]}
+            return self.rendered(request, "error.html", context, status=problem["status"])
+        except StoreUnreachable as outage:
+            return self.error(request, outage)
 
-    def done(self, place: str, told: str) -> Response:
-        """On to another page, which tells what was done."""
-        return Done(place, told)
+    def done(self, path: str, notice: str) -> Response:
+        """Redirect to another page, which shows the notice."""
+        return DoneRedirect(path, notice)
 
-    def keep_notice(self, visitor: Visitor, notice: str) -> None:
-        """Keep what was done in the session, where no other site can write: its next page says so."""
-        with suppress(StoreUnreachable):  # it was done all the same
-            self._logins.put_notice(visitor, notice)
+    def keep_notice(self, user: SessionUser, notice: str) -> None:
+        """Keep a notice for the next page, in the session, which other sites cannot write to."""
+        with suppress(StoreUnreachable):  # the change is made nevertheless
+            self._logins.put_notice(user, notice)
 
     def route(self) -> type[APIRoute]:
-        """Routes of pages: what goes wrong there is told to a person, not to a program."""
+        """Return the class of page routes, whose errors are pages instead of JSON."""
         frame = self
 
-        class Told(APIRoute):
+        class PageRoute(APIRoute):
             def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-                answered = super().get_route_handler()
+                handle = super().get_route_handler()
 
-                async def handler(request: Request) -> Response:
+                async def handle_with_error_page(request: Request) -> Response:
                     try:
-                        answer = await answered(request)
+                        response = await handle(request)
                     except (VoiceQueueError, HTTPException, RequestValidationError) as error:
-                        return await run_in_threadpool(frame.trouble, request, error)
-                    if isinstance(answer, Done):
-                        await run_in_threadpool(frame.keep_notice, request.state.visitor, answer.notice)
-                    return answer
+                        return await run_in_threadpool(frame.error, request, error)
+                    if isinstance(response, DoneRedirect):
+                        await run_in_threadpool(frame.keep_notice, request.state.visitor, response.notice)
+                    return response
 
-                return handler
+                return handle_with_error_page
 
-        return Told
-
-
-def elsewhere(_: Request, error: Exception) -> Response:
-    """Answer Elsewhere."""
-    assert isinstance(error, Elsewhere)  # noqa: S101  what it is installed for
-    return error.answer
+        return PageRoute
 
 
-def _to_the_login(onward: str, **more: str) -> Response:
+def redirected(_: Request, error: Exception) -> Response:
+    """Return the response of a Redirected exception."""
+    assert isinstance(error, Redirected)  # noqa: S101  the type that it is registered for
+    return error.response
+
+
+def _to_login(onward: str, **more: str) -> Response:
     return RedirectResponse(f"/login?{urlencode({'onward': onward, **more})}", 303, headers=HEADERS)
 
 
 def _onward(request: Request) -> str:
-    """Return this page's path and query, without the token that a link may carry."""
+    """Return the path and query of this page without the token that a link may carry."""
     query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "token"])
     return filters.own_path(f"{request.url.path}?{query}".rstrip("?"))
 
 
-def _must_have(who: Visitor, scope: Scope) -> None:
-    if not who.may(scope):
-        raise Refusal(403, f"this needs a key with the scope {scope}")
+def _require(user: SessionUser, scope: Scope) -> None:
+    if not user.may(scope):
+        raise Refusal(403, f"Your API key needs the scope {scope}.")
 
 
-def _problem(error: Exception) -> dict[str, Any]:
-    if isinstance(error, VoiceQueueError):
-        return problems.told(error)
-    if isinstance(error, HTTPException):
-        return problems.content(error.status_code, error.detail, "")
-    return problems.content(422, "this address has something that is not allowed so", "")
+def _problem(error: Exception) -> problems.ProblemDetails:
+    if isinstance(error, VoiceQueueError | HTTPException):
+        return problems.from_exception(error)
+    return problems.problem(422, "The URL has an invalid parameter.", "invalid")

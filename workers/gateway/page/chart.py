@@ -1,4 +1,4 @@
-"""How it went over time, as the points and bars of a picture. Pure; lengths are the picture's own units."""
+"""Charts of throughput and durations as SVG coordinates. Pure; lengths are in the chart's own units."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from itertools import groupby
 
 from voicequeue import Stretch
 
-#: The picture's size, and what of it stands beside and below the drawing.
+#: Size of a chart, and the margins for its axis labels.
 WIDTH, HEIGHT, LEFT, BELOW = 960.0, 220.0, 56.0, 24.0
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time that can be looked at: in how many stretches, and how their beginnings are told."""
+    """A period to show: its length, the number of its buckets, and the `strftime` format of the labels."""
 
     name: str
     seconds: float
     stretches: int
-    told: str
+    time_format: str
 
 
 SPANS: Mapping[str, Span] = {
@@ -31,7 +31,7 @@ SPANS: Mapping[str, Span] = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar for one stretch: what failed stands on what succeeded."""
+    """A bar for one bucket: failed jobs on top of succeeded ones."""
 
     x: float
     width: float
@@ -43,7 +43,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line, in pieces: where nothing was finished there is none."""
+    """A line, with gaps where no job finished."""
 
     name: str
     pieces: tuple[str, ...]
@@ -51,8 +51,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Two drawings over the same stretches: how many were finished, and how long they took; each with its highest
-    value."""
+    """Two charts of the same buckets, each with its maximum: finished jobs, and their durations in seconds."""
 
     stretches: tuple[Stretch, ...]
     bars: tuple[Bar, ...]
@@ -67,51 +66,52 @@ class Picture:
 
     @property
     def succeeded(self) -> int:
-        """In all."""
-        return sum(each.succeeded for each in self.stretches)
+        """Number of succeeded jobs."""
+        return sum(bucket.succeeded for bucket in self.stretches)
 
     @property
     def failed(self) -> int:
-        """In all."""
-        return sum(each.failed for each in self.stretches)
+        """Number of failed jobs."""
+        return sum(bucket.failed for bucket in self.stretches)
 
 
 def drawn(stretches: Sequence[Stretch]) -> Picture:
-    """The picture of these."""
-    most = max(1, *(each.succeeded + each.failed for each in stretches))
-    longest = max([1.0, *(each.most for each in stretches if each.most is not None)])
+    """Return the charts of these buckets."""
+    most = max(1, *(bucket.succeeded + bucket.failed for bucket in stretches))
+    longest = max([1.0, *(bucket.most for bucket in stretches if bucket.most is not None)])
     step = (WIDTH - LEFT) / len(stretches)
     high = HEIGHT - BELOW - 8
     floor = HEIGHT - BELOW
     bars = []
-    for place, each in enumerate(stretches):
-        good, bad = high * each.succeeded / most, high * each.failed / most
-        x = LEFT + step * place + step * 0.1
+    for index, bucket in enumerate(stretches):
+        good, bad = high * bucket.succeeded / most, high * bucket.failed / most
+        x = LEFT + step * index + step * 0.1
         bars.append(Bar(x, step * 0.8, floor - good, good, floor - good - bad, bad))
 
     def line(name: str, value: Callable[[Stretch], float | None]) -> Line:
         points = [
             (
-                LEFT + step * (place + 0.5),
-                None if (seconds := value(each)) is None else floor - high * seconds / longest,
+                LEFT + step * (index + 0.5),
+                None if (seconds := value(bucket)) is None else floor - high * seconds / longest,
             )
-            for place, each in enumerate(stretches)
+            for index, bucket in enumerate(stretches)
         ]
-        pieces = (list(some) for is_there, some in groupby(points, key=lambda point: point[1] is not None) if is_there)
+        runs = groupby(points, key=lambda point: point[1] is not None)
+        pieces = (list(run) for has_value, run in runs if has_value)
         return Line(name, tuple(_path(piece, step) for piece in pieces))
 
     lines = (
-        line("most", lambda each: each.most),
-        line("half", lambda each: each.half),
-        line("order", lambda each: each.order),
+        line("p90", lambda bucket: bucket.most),
+        line("p50", lambda bucket: bucket.half),
+        line("order-p50", lambda bucket: bucket.order),
     )
     every = max(1, len(stretches) // 6)
-    ticks = tuple((LEFT + step * place, stretches[place].begun) for place in range(0, len(stretches), every))
+    ticks = tuple((LEFT + step * index, stretches[index].begun) for index in range(0, len(stretches), every))
     return Picture(tuple(stretches), tuple(bars), most, lines, longest, ticks)
 
 
 def _path(piece: Sequence[tuple[float, float | None]], step: float) -> str:
-    """A single point is a dash as wide as its stretch."""
+    """Return the points of a polyline; a single point becomes a dash as wide as its bucket."""
     if len(piece) == 1:
         [(x, y)] = piece
         return f"{x - step / 2:.1f},{y:.1f} {x + step / 2:.1f},{y:.1f}"

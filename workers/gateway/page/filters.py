@@ -1,4 +1,4 @@
-"""How values read on the pages: times, lengths, numbers."""
+"""Template filters for times, durations and numbers, and the check of redirect targets."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def clock(at: float | None) -> str:
-    """Unix seconds as a time of day in UTC; '' for none."""
+    """Format Unix seconds as date and time in UTC; '' for None."""
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def moment(at: float, told: str) -> str:
-    """Unix seconds in that format of `strftime`, in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime(told)
+def moment(at: float, format_: str) -> str:
+    """Format Unix seconds with `strftime`, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime(format_)
 
 
 def ago(at: float, now: float) -> str:
-    """How long ago that was."""
+    """Format the time that has passed since then."""
     return spoken(max(0.0, now - at))
 
 
 def spoken(seconds: float | None) -> str:
-    """A time in its largest unit, and the one below it where that says something; '' for none."""
+    """Format seconds in the largest unit and, below ten of them, the next smaller one; '' for None."""
     if seconds is None:
         return ""
     rest = int(seconds)
-    for place, (size, unit) in enumerate(_UNITS[:-1]):
+    for index, (size, unit) in enumerate(_UNITS[:-1]):
         if rest >= size:
-            below, small = _UNITS[place + 1]
+            below, small = _UNITS[index + 1]
             more = rest % size // below
             return f"{rest // size} {unit} {more} {small}" if more and rest < 10 * size else f"{rest // size} {unit}"
     return f"{rest} s"
 
 
 def roughly(seconds: float | None) -> str:
-    """A time in its largest unit alone; '' for none."""
+    """Format seconds in the largest unit alone; '' for None."""
     return " ".join(spoken(seconds).split()[:2])
 
 
 def length(seconds: float | None) -> str:
-    """A song's length; '' where it is not known."""
+    """Format the length of a song as m:ss; '' for None."""
     return "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def count(number: int | None) -> str:
-    """With thousands apart; a dash where it is not known."""
+    """Format a number with thousands separators; a dash for None."""
     return "–" if number is None else f"{number:,}"
 
 
@@ -65,7 +65,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 
 
 def own_path(onward: str) -> str:
-    """A path of this page; anything else (another site, say) is the beginning."""
+    """Return `onward` if it is a path of this page; else `/`, so that no link leads to another site."""
     parts = urlsplit(onward)
     is_path = onward.startswith("/") and not onward.startswith(("//", "/\\")) and not (parts.scheme or parts.netloc)
     return onward if is_path and onward.isprintable() else "/"

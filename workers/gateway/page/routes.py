@@ -1,4 +1,4 @@
-"""The routes of the pages: the login, what they show, what they do."""
+"""The routes of the job page: login, logout, and those of views.py and actions.py."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue import VoiceQueue
-from workers.gateway import bodies
-from workers.gateway.auth import Access
-from workers.gateway.browsers import Files
-from workers.gateway.events import Tail
+from workers.gateway.api.events import Tail
 from workers.gateway.page import actions, views
 from workers.gateway.page.base import FORM_MAX, HERE, Form, Frame
 from workers.gateway.page.filters import own_path
-from workers.gateway.session import Logins, TooManyLogins
+from workers.gateway.security.access import Access
+from workers.gateway.security.browser_policy import Files
+from workers.gateway.security.logins import Logins, TooManyLogins
+from workers.gateway.server import bodies
 
-STALE_LINK = "the token in this link is not valid, or is no longer"
+STALE_LINK = "The token in this link is invalid or has expired."
 
 
-class Entrance:
+class LoginPage:
     """The login page."""
 
     def __init__(self, frame: Frame, access: Access, logins: Logins) -> None:
@@ -28,49 +28,50 @@ class Entrance:
         self._access = access
         self._logins = logins
 
-    def show(self, request: Request, onward: str, trouble: str = "", *, status: int = 200) -> Response:
-        """The form. Raises Refusal."""
+    def show(self, request: Request, onward: str, error: str = "", *, status: int = 200) -> Response:
+        """Render the login form. Raises Refusal."""
         self._access.check_source(request)
         if "token" in request.query_params:
             return self._frame.entered(request, onward)
-        about = {"onward": onward, "trouble": trouble, "is_local": self._access.local is not None}
-        return self._frame.rendered(request, "login.html", about, status=status)
+        context = {"onward": onward, "error": error, "is_local": self._access.local is not None}
+        return self._frame.rendered(request, "login.html", context, status=status)
 
-    def log_in(self, request: Request, given: Form) -> Response:
-        """Begin a session. Raises Refusal, StoreUnreachable."""
+    def log_in(self, request: Request, form: Form) -> Response:
+        """Create a session. Raises Refusal, StoreUnreachable."""
         self._access.check_source(request)
-        onward, address = own_path(given.get("onward", "/")), request.client.host if request.client else ""
+        onward, address = own_path(form.get("onward", "/")), request.client.host if request.client else ""
         try:
-            token = self._logins.log_in(given.get("key", ""), address=address, before=self._frame.remembered(request))
+            before = self._frame.session_token(request)
+            token = self._logins.log_in(form.get("key", ""), address=address, before=before)
         except TooManyLogins as error:
-            return self._later(request, onward, ceil(error.wait_s))
+            return self._retry_later(request, onward, ceil(error.wait_s))
         if token is None:
-            return self.show(request, onward, "no such key", status=401)
+            return self.show(request, onward, "This key is not valid.", status=401)
         return self._frame.logged_in(request, token, onward)
 
-    def _later(self, request: Request, onward: str, wait_s: int) -> Response:
-        trouble = f"logins from your address have failed too often: wait {wait_s} seconds, then try again"
-        answer = self.show(request, onward, trouble, status=429)
-        answer.headers["Retry-After"] = str(wait_s)
-        return answer
+    def _retry_later(self, request: Request, onward: str, wait_s: int) -> Response:
+        error = f"Too many failed logins from your address. Try again in {wait_s} seconds."
+        response = self.show(request, onward, error, status=429)
+        response.headers["Retry-After"] = str(wait_s)
+        return response
 
 
 def router(queue: VoiceQueue, access: Access, logins: Logins, tail: Tail, *, cookie: str) -> APIRouter:
-    """All pages."""
+    """Return the routes of all pages."""
     frame = Frame(queue, access, logins, cookie=cookie)
-    entrance = Entrance(frame, access, logins)
+    login_page = LoginPage(frame, access, logins)
     routes = APIRouter(include_in_schema=False, route_class=frame.route())
     routes.include_router(views.router(queue, frame, tail))
     routes.include_router(actions.router(queue, frame))
 
     @routes.get("/login")
     def login(request: Request, onward: str = "/", by: str = "") -> Response:
-        return entrance.show(request, own_path(onward), STALE_LINK if by == "link" else "")
+        return login_page.show(request, own_path(onward), STALE_LINK if by == "link" else "")
 
     @routes.post("/login")
     async def log_in(request: Request) -> Response:
-        given = await bodies.read_form(request, FORM_MAX)
-        return await run_in_threadpool(entrance.log_in, request, given)
+        form = await bodies.read_form(request, FORM_MAX)
+        return await run_in_threadpool(login_page.log_in, request, form)
 
     @routes.post("/logout", dependencies=[Depends(frame.known)])
     async def log_out(request: Request) -> Response:
@@ -81,5 +82,5 @@ def router(queue: VoiceQueue, access: Access, logins: Logins, tail: Tail, *, coo
 
 
 def files() -> Files:
-    """What pages load."""
+    """Return the static files of the pages."""
     return Files(directory=HERE / "static")

@@ -1,4 +1,4 @@
-// Shows the description of the API. No validator: it would send the description's address to another server.
+// Renders the API documentation. No validator: it would send the URL of the schema to a third party.
 "use strict";
 
 SwaggerUIBundle({

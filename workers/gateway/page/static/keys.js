@@ -1,4 +1,4 @@
-// Keys: / search, j and k through the rows, ? what there is.
+// Keyboard shortcuts: / to search, j and k to move through rows, ? for help.
 "use strict";
 
 function step(by) {
@@ -18,8 +18,8 @@ const KEYS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  const writes = event.target.closest("input, textarea, select, dialog[open]");
-  if (writes || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+  const isTyping = event.target.closest("input, textarea, select, dialog[open]");
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
   event.preventDefault();
   KEYS[event.key]();
 });

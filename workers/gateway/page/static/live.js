@@ -1,4 +1,4 @@
-// Keeps the page as things are: when something moves it is fetched again, and what has changed takes its place.
+// Keeps the page up to date: after each change, fetches it again and replaces the parts that differ.
 "use strict";
 
 const PARTS = ["#summary", "#main"];
@@ -7,21 +7,21 @@ let isStale = false;
 
 const main = document.querySelector("#main");
 
-// Nothing is taken away from under somebody's hands: a song that plays, text that is marked, what was opened or filled in.
+// Does not replace what is in use: a song that plays, selected text, an open section, a form being filled in.
 function isInUse() {
-  const plays = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
-  const filled = [...main.querySelectorAll("input")].some((input) => input.value !== input.defaultValue);
-  const held = document.activeElement.closest("#main form") || main.querySelector("details[open]");
-  return document.hidden || plays || filled || held || String(getSelection()) !== "";
+  const isPlaying = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
+  const isFilled = [...main.querySelectorAll("input")].some((input) => input.value !== input.defaultValue);
+  const isOpen = document.activeElement.closest("#main form") || main.querySelector("details[open]");
+  return document.hidden || isPlaying || isFilled || isOpen || String(getSelection()) !== "";
 }
 
-function put(part, fresh) {
-  const now = document.querySelector(part);
-  const then = fresh.querySelector(part);
-  if (!now || !then || now.innerHTML === then.innerHTML) return;
-  const focused = now.contains(document.activeElement) && document.activeElement.getAttribute("href");
-  now.innerHTML = then.innerHTML;
-  if (focused) now.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+function replace(part, fresh) {
+  const current = document.querySelector(part);
+  const updated = fresh.querySelector(part);
+  if (!current || !updated || current.innerHTML === updated.innerHTML) return;
+  const focused = current.contains(document.activeElement) && document.activeElement.getAttribute("href");
+  current.innerHTML = updated.innerHTML;
+  if (focused) current.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
 async function refresh() {
@@ -32,28 +32,28 @@ async function refresh() {
   isFetching = true;
   isStale = false;
   try {
-    const answer = await fetch(location.href, { cache: "no-store" });
-    if (answer.redirected) return location.assign(answer.url); // the login is over
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (!answer.ok || isInUse()) return;
-    // What may be shown and played was said when the page was loaded: songs that have come since need a new one.
+    const response = await fetch(location.href, { cache: "no-store" });
+    if (response.redirected) return location.assign(response.url); // the session has ended
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (!response.ok || isInUse()) return;
+    // The Content-Security-Policy is fixed when the page loads: new songs need a new page.
     if (fresh.querySelector("#main")?.dataset.policy !== main.dataset.policy) return location.reload();
-    PARTS.forEach((part) => put(part, fresh));
+    PARTS.forEach((part) => replace(part, fresh));
   } catch {
-    isStale = true; // the gateway is away; its stream says when it is back
+    isStale = true; // the gateway is unavailable; the stream reconnects when it is back
   } finally {
     isFetching = false;
   }
 }
 
-// A question stays as it was asked.
+// Confirmation pages are not updated.
 if (!("still" in main.dataset)) {
-  const moves = new EventSource("/live");
-  moves.addEventListener("moved", refresh);
-  moves.addEventListener("open", () => isStale && refresh());
+  const changes = new EventSource("/live");
+  changes.addEventListener("changed", refresh);
+  changes.addEventListener("open", () => isStale && refresh());
   setInterval(() => isStale && refresh(), 2000);
 }
 
-// A search that has found nothing yet goes on by itself.
-const onward = document.querySelector("a[data-search-on]");
-if (onward) location.replace(onward.href);
+// A search without results so far continues automatically.
+const nextPage = document.querySelector("a[data-search-on]");
+if (nextPage) location.replace(nextPage.href);

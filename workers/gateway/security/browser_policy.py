@@ -1,4 +1,4 @@
-"""The gateway in a browser: headers on every answer, and refusal of what pages of other sites ask for."""
+"""Protection of browsers: security headers on every response, and no requests from pages of other sites."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from voicequeue.auth import web_origins
 from workers.gateway import problems
 
-#: Headers of every answer that does not set them itself. `same-origin` and not `no-referrer`: under the latter
-#: browsers send `Origin: null` with forms.
+#: Headers of every response that does not set them itself. Not `no-referrer`: browsers then send `Origin: null` with
+#: forms.
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -30,38 +30,38 @@ _RAW = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items
 
 
 class Guarded(FastAPI):
-    """An app whose answers all carry the headers, including those that a middleware or a bug makes."""
+    """An app that adds the headers to every response, also to those of middleware and of bugs."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app as ASGI does."""
+        """Run the app."""
 
-        async def sending(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = list(message.get("headers", ()))
-                names = {name.lower() for name, _ in own}
-                message["headers"] = own + [(name, value) for name, value in _RAW if name not in names]
+                headers = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in headers}
+                message["headers"] = headers + [(name, value) for name, value in _RAW if name not in names]
             await send(message)
 
-        await super().__call__(scope, receive, sending)
+        await super().__call__(scope, receive, send_with_headers)
 
 
 class OwnPagesOnly:
-    """A middleware that refuses requests of other sites' pages before anything else looks at them."""
+    """A middleware that refuses requests made by pages of other sites."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app as ASGI does, or refuse."""
-        why = web_origins.refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
-        if why is None:
+        """Run the app, or refuse."""
+        reason = web_origins.refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        if reason is None:
             await self._app(scope, receive, send)
         else:
-            await problems.answer(problems.content(403, why, "foreign_origin"))(scope, receive, send)
+            await problems.response(problems.problem(403, reason, "foreign_origin"))(scope, receive, send)
 
 
 class Files(StaticFiles):
-    """Files of the gateway's pages, which hold no job: browsers keep them and ask whether they have changed."""
+    """Static files, which contain no jobs: browsers may cache them and must revalidate them."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         """Return the file, or 304."""

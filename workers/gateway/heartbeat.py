@@ -1,4 +1,4 @@
-"""The gateway's pulse: it says every few seconds that it lives, and what it runs with."""
+"""The gateway's heartbeat: its version and settings, written to Redis every few seconds."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.heartbeats import Pulses
 
-#: How often (seconds).
+#: Seconds between two heartbeats.
 EVERY_S = 5.0
 
 
 @asynccontextmanager
-async def alive(pulses: Pulses, clock: Clock, facts: Mapping[str, Any]) -> AsyncIterator[None]:
-    """Say so meanwhile, and that it is over at the end; where Redis is away, when it is back."""
+async def heartbeats(pulses: Pulses, clock: Clock, facts: Mapping[str, Any]) -> AsyncIterator[None]:
+    """Send heartbeats while the body runs, and sign off afterwards. Outages of Redis are ignored."""
     name = f"gateway-{os.getpid()}@{socket.gethostname()}"
-    saying = asyncio.create_task(_say_so(lambda: pulses.heard(name, clock(), facts)))
+    sending = asyncio.create_task(_repeat(lambda: pulses.heard(name, clock(), facts)))
     try:
         yield
     finally:
-        saying.cancel()
+        sending.cancel()
         with suppress(RedisError):
             await run_in_threadpool(pulses.gone, name)
 
 
-async def _say_so(heartbeat: Callable[[], None]) -> None:
+async def _repeat(send_heartbeat: Callable[[], None]) -> None:
     while True:
         with suppress(RedisError):
-            await run_in_threadpool(heartbeat)
+            await run_in_threadpool(send_heartbeat)
         await asyncio.sleep(EVERY_S)

@@ -1,4 +1,4 @@
-"""How the gateway speaks HTTP: uvicorn, with bounds on what clients may take without giving anything."""
+"""The HTTP server: uvicorn with limits against slow and silent clients."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from workers.gateway import problems
-from workers.gateway.browsers import HEADERS
-from workers.gateway.connections import AWAITED_BODY, Bounds, Connections, address
+from workers.gateway.security.browser_policy import HEADERS
+from workers.gateway.server.connections import AWAITED_BODY, Bounds, Connections, address
 
-#: Answered where no place is left.
-_TOO_MANY = "too many requests are being answered"
+_TOO_MANY = "Too many concurrent requests; try again later."
 
 
 class Config(uvicorn.Config):
-    """uvicorn's configuration, and the connections of its server."""
+    """uvicorn's configuration, with the limits of its connections."""
 
     def __init__(self, app: ASGIApp, bounds: Bounds, **more: Any) -> None:
-        # WebSockets are not spoken; with them uvicorn would hand connections on to a protocol without bounds.
+        # No WebSockets: uvicorn would pass their connections to a protocol without limits.
         super().__init__(
             app,
             http=Protocol,
@@ -42,109 +41,109 @@ class Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which looks after its connections."""
+    """uvicorn's server, which checks its connections periodically."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Start to listen, and to check connections."""
         await super().startup(sockets)
         cast(Config, self.config).held.look()
 
 
 def _refusal(status: int, why: str) -> Response:
-    """An answer before, or instead of, the app's; with the headers that all of the app's have."""
-    return problems.answer(problems.content(status, why, problems.code(status)), HEADERS)
+    """Return a response of the server itself, with the headers of all responses of the app."""
+    return problems.response(problems.problem(status, why, problems.default_code(status)), HEADERS)
 
 
 class Protocol(H11Protocol):
-    """One connection."""
+    """A client connection."""
 
     peer = ""
     awaits_body = False
 
     def __init__(self, config: uvicorn.Config, *more: Any, **named: Any) -> None:
         super().__init__(config, *more, **named)
-        self._held = cast(Config, config).held
-        self._whole_app = cast(ASGIApp, self.app)
-        self.app = cast(Any, self._answer)
+        self._connections = cast(Config, config).held
+        self._inner_app = cast(ASGIApp, self.app)
+        self.app = cast(Any, self._run_app)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # While the answer before it on this connection is left unread none is made: it would wait in memory, uncounted.
+    async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # No response is built while the previous one on this connection is unread: it would stay in memory, uncounted.
         await self.flow.drain()
-        if self._held.has_place():
+        if self._connections.has_place():
             scope["extensions"] = {**scope.get("extensions", {}), AWAITED_BODY: self._awaited_body}
-            await self._whole_app(scope, receive, send)
+            await self._inner_app(scope, receive, send)
         else:
             await _refusal(503, _TOO_MANY)(scope, receive, send)
 
     @contextmanager
     def _awaited_body(self) -> Iterator[None]:
-        """Wait for the body of the request, without a place among those that are answered. Raises Refusal where none
-        is left when the body is whole."""
+        """Count as waiting, not as an active request, while the body is read in the `with` body. Raises Refusal if no
+        slot is free once the body is complete."""
         if not self.cycle.more_body:
             yield
             return
         self.awaits_body = True
-        self._held.note(self)
+        self._connections.note(self)
         try:
             yield
         finally:
             self.awaits_body = False
             if not self.cycle.disconnected:
-                self._held.note(self)
-        if not self._held.has_place():
+                self._connections.note(self)
+        if not self._connections.has_place():
             raise problems.Refusal(503, _TOO_MANY)
 
-    # ── what a connection does ─────────────────────────────────────────────────────────────────
+    # ── events of the connection ───────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """As asyncio calls it."""
+        """Count the connection."""
         super().connection_made(transport)
         self.peer = address(self.client[0]) if self.client else ""
-        self._held.note(self)
+        self._connections.note(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio calls it."""
-        self._held.lost(self)
+        """Remove the connection."""
+        self._connections.lost(self)
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Take what has come, which may begin a request."""
+        """Process received data, which may start a request."""
         super().handle_events()
-        self._held.note(self)
+        self._connections.note(self)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
-        self._held.note(self)
+        self._connections.note(self)
 
     def pause_writing(self) -> None:
-        """As asyncio calls it, when the client leaves unread what was written."""
+        """Count unread bytes: the client does not read."""
         super().pause_writing()
-        # At once, not at the next look: before it many answers can be made. But not amid this write.
-        self.loop.call_soon(self._held.note_unread, self)
+        # Now, not at the next periodic check: many responses can be built before it. But not within this write.
+        self.loop.call_soon(self._connections.note_unread, self)
 
     def resume_writing(self) -> None:
-        """As asyncio calls it, when the client has read most of what was written."""
+        """Stop counting unread bytes: the client has read most of them."""
         super().resume_writing()
-        self._held.note_read(self)
-        self._held.note(self)
+        self._connections.note_read(self)
+        self._connections.note(self)
 
-    # ── what is known of it ────────────────────────────────────────────────────────────────────
+    # ── state of the connection ────────────────────────────────────────────────────────────────
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a request is still to come, the rest of its head, or its body."""
+        """True while a request, the rest of its head, or its body is still to be received."""
         is_answered = self.cycle is None or self.cycle.response_complete
         return (is_answered or self.awaits_body) and not self.flow.write_paused and not self.transport.is_closing()
 
     @property
     def unread(self) -> int:
-        """Bytes that the client has not read, where nothing more is written before it does."""
-        is_still = self.flow.write_paused or self.transport.is_closing()
-        return self.transport.get_write_buffer_size() if is_still else 0
+        """Bytes that the client has not read while writing is paused; else 0."""
+        is_paused = self.flow.write_paused or self.transport.is_closing()
+        return self.transport.get_write_buffer_size() if is_paused else 0
 
     def end(self, status: int, why: str) -> None:
-        """Close it, and tell the client why where a request has begun."""
+        """Close it; if a request has started, answer with this error first."""
         if self.transport.is_closing():
             return
         if self.conn.our_state is h11.IDLE and not self.conn.trailing_data[0]:
@@ -153,26 +152,26 @@ class Protocol(H11Protocol):
             self._refuse(status, why)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
+        """Answer invalid HTTP."""
         self._refuse(400, msg)
 
     def cut(self) -> None:
-        """Close it at once."""
+        """Close it immediately."""
         self.transport.abort()
 
     def _refuse(self, status: int, why: str) -> None:
-        """Answer instead of the app, unless its answer has begun, and close: the app finds its client gone."""
+        """Answer instead of the app, unless its response has started, and close. The app sees a disconnect."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._tell(status, why)
+            self._write(status, why)
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
 
-    def _tell(self, status: int, why: str) -> None:
-        answer = _refusal(status, why)
+    def _write(self, status: int, why: str) -> None:
+        response = _refusal(status, why)
         is_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
-        headers = [*answer.raw_headers, (b"connection", b"close")]
+        headers = [*response.raw_headers, (b"connection", b"close")]
         head = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode())
-        for event in (head, h11.Data(data=b"" if is_head else bytes(answer.body)), h11.EndOfMessage()):
+        for event in (head, h11.Data(data=b"" if is_head else bytes(response.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")

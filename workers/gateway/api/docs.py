@@ -1,4 +1,4 @@
-"""The description of the API as a page: Swagger UI from this server alone."""
+"""The API documentation as a page: Swagger UI, served without third-party hosts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import fastapi_offline
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 
-from workers.gateway.browsers import Files
+from workers.gateway.security.browser_policy import Files
 
-#: Swagger UI's own scripts, styles and pictures.
+#: Swagger UI's scripts, styles and images.
 STATIC = Path(fastapi_offline.__file__).parent / "static"
 
-#: It draws its icons as data: URLs, and reads and calls the API.
+#: Swagger UI draws icons as data: URLs, and calls the API.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -38,7 +38,7 @@ _PAGE = """<!doctype html>
 
 
 def install(app: FastAPI) -> None:
-    """Add the page, and what it loads."""
+    """Add the page and its static files."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/docs")

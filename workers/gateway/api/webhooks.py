@@ -1,7 +1,6 @@
-"""Webhooks of upstream, checked before anything is believed.
+"""The route that receives MusicAPI's webhooks.
 
-What costs nothing is checked first: a forged token is refused before the body is read, a forged
-signature before Redis is asked.
+Cheap checks come first: a forged token is rejected before the body is read, a forged signature before Redis is queried.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from voicequeue.auth import signatures
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.errors import reachable
 from voicequeue.storage.job_store import Store
-from workers.gateway import bodies
+from workers.gateway.server import bodies
 
 log = logging.getLogger("voicequeue.gateway")
 
-#: Larger than anything that the contract knows (bytes).
+#: The largest body (bytes); more than any webhook has.
 BODY_MAX = 256 * 1024
 
-#: Publishes one immediate poll.
+#: Sends the message for an immediate poll.
 PollNow = Callable[[Stage, str], None]
 
 
 def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
-    """The routes that upstream calls; `secret` is the one that the URLs were made with."""
+    """Return the route of webhooks; `secret` is the one that their URLs were signed with."""
     routes = APIRouter()
 
     @routes.post("/hooks/musicapi/{job_id}/{stage}")
@@ -48,9 +47,9 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
         x_webhook_timestamp: Annotated[str, Header()] = "",
         x_webhook_signature: Annotated[str, Header()] = "",
     ) -> dict[str, str]:
-        """A hint that an order has settled: its job is asked about at once."""
+        """Poll the job of this order at once: MusicAPI reports that it has finished."""
         if not (secret and signatures.holds(signatures.webhook_token(secret, job_id, stage, attempt), token)):
-            raise HTTPException(401, "the token is not of this order")
+            raise HTTPException(401, "The token does not belong to this order.")
         body = await bodies.read(request, BODY_MAX)
         if not signatures.upstream_signed(
             signatures.webhook_secret(secret, job_id),
@@ -59,21 +58,21 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
             body=body,
             now=time.time(),
         ):
-            raise HTTPException(401, "the signature does not hold")
+            raise HTTPException(401, "The signature is invalid.")
         try:
-            hint = await run_in_threadpool(_take, store, poll_now, job_id, stage, attempt, _task_id(body))
+            hint = await run_in_threadpool(_accept, store, poll_now, job_id, stage, attempt, _task_id(body))
         except StoreUnreachable as error:
             raise HTTPException(503, str(error), {"Retry-After": "60"}) from None
-        about = {"job": job_id, "stage": str(stage), "attempt": attempt, "hint": hint.value}
-        log.info("webhook", extra=about)
+        fields = {"job": job_id, "stage": str(stage), "attempt": attempt, "hint": hint.value}
+        log.info("webhook", extra=fields)
         if hint is Hint.UNKNOWN:
-            raise HTTPException(404, "no such job")
+            raise HTTPException(404, "No such job.")
         return {"hint": hint.value}
 
     return routes
 
 
-def _take(store: Store, poll_now: PollNow, job_id: str, stage: Stage, attempt: int, task_id: str | None) -> Hint:
+def _accept(store: Store, poll_now: PollNow, job_id: str, stage: Stage, attempt: int, task_id: str | None) -> Hint:
     with reachable():
         hint = webhooks.take(store, job_id, stage, attempt, task_id)
     if hint is Hint.POLL:
@@ -83,7 +82,7 @@ def _take(store: Store, poll_now: PollNow, job_id: str, stage: Stage, attempt: i
 
 def _task_id(body: bytes) -> str | None:
     try:
-        told: Any = json.loads(body)
+        document: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return responses.task_id(told)
+    return responses.task_id(document)

@@ -1,4 +1,4 @@
-"""Log lines about refused clients: of each kind one in a while, however many clients there are."""
+"""The log of refused clients, throttled: clients must not be able to fill it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import logging
 import math
 import time
 
-#: Between two lines of one kind (seconds).
+#: Seconds between two lines of one kind.
 EVERY_S = 10.0
 
 
 class Sparing(logging.Filter):
-    """Passes a line of each kind (its text before it is filled in) once in a while, with how many it held back."""
+    """Passes one line per kind (its format string) and interval, with the number of lines dropped before it."""
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         super().__init__()
@@ -19,15 +19,15 @@ class Sparing(logging.Filter):
         self._last: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """As logging calls it."""
+        """Return whether the record is logged."""
         now, kind = time.monotonic(), str(record.msg)
-        last, held_back = self._last.get(kind, (-math.inf, 0))
+        last, dropped = self._last.get(kind, (-math.inf, 0))
         if now - last < self._every_s:
-            self._last[kind] = (last, held_back + 1)
+            self._last[kind] = (last, dropped + 1)
             return False
         self._last[kind] = (now, 0)
-        if held_back:
-            record.msg = f"{kind} (and {held_back} more since the last line)"
+        if dropped:
+            record.msg = f"{kind} (and {dropped} more since the last line)"
         return True
 
 

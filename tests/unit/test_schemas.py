@@ -1,0 +1,117 @@
+"""The JSON shapes: every `as_dict` returns what its schema says, and the HTTP reference is current."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from config.settings import Settings
+from tests.support.jobs import sung
+from voicequeue import (
+    ArchivedFile,
+    Batch,
+    Callback,
+    Clip,
+    Code,
+    Event,
+    Failure,
+    Gate,
+    Hold,
+    InArchive,
+    Job,
+    Persona,
+    Priority,
+    RejectedMessage,
+    Stage,
+    State,
+    Status,
+    Step,
+    ToArchive,
+    Unsure,
+)
+from voicequeue.diagnostics.checkup import fine
+from voicequeue.domain import schemas
+from voicequeue.domain.balance import Around, Balance
+from voicequeue.domain.gate import Account
+from voicequeue.domain.status import Line, RefusedJob
+from workers.gateway import reference
+from workers.gateway.api import schemas as api_schemas
+from workers.gateway.app import build
+
+NOW = 1_760_000_000.0
+FILE = ArchivedFile("file:///a.mp3", 3, "0" * 64)
+CLIP = Clip("c", "succeeded", "Title", "https://cdn.example/1.mp3", duration=61.5, archived_audio=FILE)
+JOB = Job(
+    "j", 1, State.FAILED, Stage.MUSIC, sung(batch="b", metadata={"a": "1"}), NOW, NOW,
+    settled_at=NOW, clips=(CLIP,), failure=Failure(Code.DEADLINE, Stage.MUSIC, "late"), archive=InArchive.PENDING,
+)  # fmt: skip
+STEP = Step(NOW, State.UNSURE, Stage.VOICE, "no answer", 1, "t")
+BATCH = Batch("b", dict.fromkeys(State, 1), 4, paused=True, max_credits=5)
+STATUS = Status(
+    states=dict.fromkeys(State, 1),
+    gate=Gate((Hold("paused", "lunch", NOW),)),
+    in_flight=1,
+    limit=2,
+    credits=4,
+    workers=1,
+    account=Account(left=1, at=NOW),
+    backlog=(Line(Priority.NORMAL, "b", 1, NOW),),
+    failures={"deadline": 1},
+    pace=1.5,
+    seconds_left=None,
+    refused=(RefusedJob("j", Stage.VOICE, "no", 1, NOW),),
+)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (schemas.Job, JOB.as_dict()),
+        (schemas.TimelineEntry, STEP.as_dict()),
+        (schemas.Event, Event("1760000000000-0", "", "b", State.QUEUED, None, "2 enqueued").as_dict()),
+        (schemas.ChargeReview, Unsure(JOB, STEP, None).as_dict()),
+        (
+            schemas.ChargeReview,
+            Unsure(JOB, STEP, Around(Balance(NOW, NOW, 9, 0, True), Balance(NOW, NOW, 5, 0, True))).as_dict(),
+        ),
+        (schemas.BatchProgress, BATCH.as_dict()),
+        (schemas.BatchLimits, BATCH.limits()),
+        (schemas.Batch, {**BATCH.as_dict(), **BATCH.limits()}),
+        (schemas.Status, STATUS.as_dict("b")),
+        (schemas.RejectedMessage, RejectedMessage(NOW, "m", "t", "no job", [1]).as_dict()),
+        (schemas.Persona, Persona("p", None, "https://a.example/a.wav", "j", NOW).as_dict()),
+        (schemas.Callback, Callback("c", "job.failed", NOW, "j", None, due=NOW).as_dict()),
+        (schemas.ArchiveJob, ToArchive("j", "b", NOW, 1, "404", NOW).as_dict()),
+        (schemas.Remark, fine("redis", "Valkey 9").as_dict()),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_as_dict_matches_its_schema(schema: type[Any], value: Any) -> None:
+    """Every key is present, no other is, all values have the right type, and JSON keeps them."""
+    decoded = json.loads(json.dumps(value))
+
+    TypeAdapter(schema).validate_python(decoded)
+    assert decoded == value
+
+
+def test_every_field_has_a_description() -> None:
+    """The OpenAPI schema describes each field of these shapes, inherited ones included."""
+    components = build(Settings(_env_file=None)).openapi()["components"]["schemas"]
+    described = {name: schema for name, schema in components.items() if {name} <= {*vars(schemas), *vars(api_schemas)}}
+
+    assert {"Job", "JobDetails", "Batch", "Event", "BulkPlan"} <= described.keys()
+    missing = [
+        f"{name}.{field}"
+        for name, schema in described.items()
+        for field, value in schema.get("properties", {}).items()
+        if not value.get("description")
+    ]
+    assert missing == []
+
+
+def test_the_http_reference_is_current() -> None:
+    """docs/http-reference.md is what the OpenAPI schema yields."""
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run `make docs`"

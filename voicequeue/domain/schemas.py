@@ -1,0 +1,409 @@
+"""The JSON shapes that the command line, HTTP and callbacks share.
+
+Each `as_dict` method returns one of these, checked field by field by mypy; the gateway publishes them in its OpenAPI
+schema with these descriptions. Scripts may rely on every name. All times are ISO 8601 in UTC, to the millisecond.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from voicequeue.domain.job import Code, InArchive, State
+from voicequeue.domain.spec import Priority
+from voicequeue.domain.stage import Stage
+
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+@with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
+class Schema(TypedDict):
+    """Base of all shapes: every key is present, no other is allowed, and its docstring is its description."""
+
+
+class ArchivedFile(Schema):
+    """A file in the archive."""
+
+    url: str
+    """Where the file is."""
+    size: int
+    """Size in bytes."""
+    sha256: str
+    """SHA-256 of the content, in hexadecimal."""
+
+
+class Clip(Schema):
+    """One generated song. MusicAPI's links expire; archived files do not."""
+
+    clip_id: str
+    """MusicAPI's id of the song."""
+    state: str
+    """State of the song in MusicAPI's words."""
+    title: str | None
+    """Title."""
+    audio_url: str | None
+    """MusicAPI's link to the audio; null while the song is missing, and if it failed."""
+    image_url: str | None
+    """MusicAPI's link to the cover."""
+    duration: float | None
+    """Length in seconds."""
+    archived_audio: ArchivedFile | None
+    """The audio in the archive; null if it is not archived."""
+    archived_image: ArchivedFile | None
+    """The cover in the archive; null if it is not archived."""
+    video_url: str | None
+    """MusicAPI's link to the video."""
+    tags: str | None
+    """Style tags."""
+    lyrics: str | None
+    """Lyrics."""
+    mv: str | None
+    """Model version."""
+    created_at: str | None
+    """When MusicAPI created the song, in MusicAPI's format."""
+    gpt_description_prompt: str | None
+    """The description that the lyrics were generated from."""
+
+
+class Failure(Schema):
+    """The failure of a job."""
+
+    code: Code
+    """Machine-readable reason."""
+    stage: Stage
+    """Stage that failed."""
+    message: str
+    """Details, in MusicAPI's words where it gave any."""
+
+
+class Job(Schema):
+    """A job: one voice and, optionally, the song to sing with it."""
+
+    id: str
+    """Unique id."""
+    key: str | None
+    """Idempotency key."""
+    batch: str | None
+    """Name of the batch that the job belongs to."""
+    origin: str | None
+    """How the job was submitted and by which API key or app, for example `http:shop`."""
+    name: str | None
+    """Name of the voice to create."""
+    priority: Priority
+    """Priority in the backlog."""
+    state: State
+    """Current state."""
+    cancelling: bool
+    """True if cancellation was requested while the job was `charging` or `unsure`: it is cancelled once the outcome of
+    the request in flight is known."""
+    stage: Stage
+    """Current stage: `voice` creates the voice, `music` the song."""
+    audio_url: str | None
+    """URL of the recording; null if the job starts from a `persona_id`."""
+    persona_id: str | None
+    """MusicAPI's id of the voice; null until it exists."""
+    voice_name: str | None
+    """Name of the voice at MusicAPI."""
+    clips: list[Clip]
+    """The generated songs."""
+    incomplete: bool
+    """True while MusicAPI has announced songs without links."""
+    archive: InArchive | None
+    """Progress of archiving; null if nothing is to be archived."""
+    failure: Failure | None
+    """Why the job failed; null unless `state` is `failed`."""
+    credits: int
+    """Credits spent so far."""
+    created_at: Timestamp
+    """When the job was enqueued."""
+    settled_at: Timestamp | None
+    """When the job reached a final state; null until then."""
+    metadata: dict[str, str]
+    """Your own key-value pairs."""
+
+
+class TimelineEntry(Schema):
+    """One state transition of a job."""
+
+    at: Timestamp
+    """When it happened."""
+    state: State
+    """State that the job entered."""
+    stage: Stage
+    """Stage that the job was in."""
+    reason: str
+    """Why, in words; may be empty."""
+    attempt: int
+    """Number of the order that it concerns, from 1; 0 before the first. A charge discovered later has the number of
+    an older order."""
+    task_id: str | None
+    """MusicAPI's id of the task."""
+
+
+class Event(Schema):
+    """A state transition, as the event stream reports it."""
+
+    at: Timestamp
+    """When it happened."""
+    job_id: str | None
+    """Id of the job; null where one event reports many enqueued jobs."""
+    batch: str | None
+    """Batch of the job."""
+    state: State
+    """State that the job entered."""
+    stage: Stage | None
+    """Stage that the job was in; null where `job_id` is null."""
+    reason: str
+    """Why, in words; the number of jobs where `job_id` is null."""
+
+
+class ChargeReview(Job):
+    """An unsure job and the evidence whether it was charged."""
+
+    reason: str
+    """What happened."""
+    answer: str | None
+    """Beginning of MusicAPI's response, if it could not be read."""
+    since: Timestamp
+    """When the job became unsure."""
+    at_stake: int
+    """Credits that the order costs."""
+    credits_before: int | None
+    """Account balance before the order; null if unknown."""
+    credits_after: int | None
+    """Account balance after the order; null if unknown."""
+    credits_unexplained: int | None
+    """Credits that left the account in between and that no record explains; null if unknown."""
+
+
+class BatchProgress(Schema):
+    """The progress of a batch."""
+
+    batch: str
+    """Name of the batch."""
+    states: dict[State, int]
+    """Number of jobs by state."""
+    total: int
+    """Number of jobs."""
+    settled: bool
+    """True if every job is in a final state or `unsure`."""
+    credits: int
+    """Credits spent."""
+    credits_committed: int
+    """Credits reserved for jobs in flight, unsure jobs, and lost orders that may have been charged."""
+
+
+class BatchLimits(Schema):
+    """The pause and the limits of a batch."""
+
+    paused: bool
+    """True if the batch is paused."""
+    max_credits: int | None
+    """The most credits that the batch may spend; null for no limit."""
+    max_in_flight: int | None
+    """The most jobs of the batch in flight at once; null for no limit."""
+
+
+class Batch(BatchProgress, BatchLimits):
+    """A named set of jobs: its progress and its limits."""
+
+
+class Hold(Schema):
+    """A reason why nothing is charged."""
+
+    reason: str
+    """`paused`, `paused.voice`, `paused.music`, `out_of_credits`, `unauthorized`, `cooldown` or `upstream_down`."""
+    detail: str
+    """Details, in MusicAPI's or the operator's words."""
+    since: Timestamp
+    """When the hold began."""
+    until: Timestamp | None
+    """When it ends; null until an operator, or new credits on the account, end it."""
+    trial: bool
+    """True while one job at a time is let through as a trial."""
+
+
+class Gate(Schema):
+    """The gate that all charges pass."""
+
+    open: bool
+    """True if there is no hold."""
+    holds: list[Hold]
+    """Why nothing is charged."""
+
+
+class Backlog(Schema):
+    """The queued jobs of one priority."""
+
+    priority: Priority
+    """Priority of the jobs."""
+    count: int
+    """Number of jobs."""
+    oldest: Timestamp
+    """When the oldest of them was enqueued."""
+
+
+class RefusedJob(Schema):
+    """A job whose order MusicAPI refuses while it accepts others."""
+
+    job_id: str
+    """Id of the job."""
+    stage: Stage
+    """Stage that is refused."""
+    message: str
+    """MusicAPI's words."""
+    times: int
+    """Number of refusals in a row."""
+    until: Timestamp
+    """When the job is sent again, at the earliest."""
+
+
+class CallbackCounts(Schema):
+    """Number of callbacks that were not delivered."""
+
+    pending: int
+    """Callbacks still to be delivered."""
+    undelivered: int
+    """Callbacks given up after all attempts."""
+
+
+class ArchiveCounts(Schema):
+    """Number of jobs whose songs are not archived."""
+
+    pending: int
+    """Jobs whose songs are still to be archived."""
+    failed: int
+    """Jobs given up after all attempts."""
+
+
+class Status(Schema):
+    """An overview of the queue, or of one batch. `failed`, `rejects`, `callbacks` and `archive` are empty or 0 for a
+    batch."""
+
+    batch: str | None
+    """Name of the batch; null for the whole queue."""
+    states: dict[State, int]
+    """Number of jobs by state."""
+    gate: Gate
+    """What holds charges back."""
+    in_flight: int
+    """Jobs in flight."""
+    limit: int
+    """Jobs that may be in flight now; adjusted automatically."""
+    backlog: list[Backlog]
+    """Queued jobs by priority."""
+    per_minute: float
+    """Jobs succeeded per minute, over the last five minutes."""
+    seconds_left: float | None
+    """Estimated seconds until all jobs have settled; null if nothing succeeded lately."""
+    credits: int
+    """Credits spent by these jobs."""
+    credits_left: int | None
+    """Credits on the account: the balance at `credits_left_at` minus what was spent since; null until it is known."""
+    credits_left_at: Timestamp | None
+    """When MusicAPI last reported the balance."""
+    credits_committed: int
+    """Credits reserved for jobs in flight and unsure jobs."""
+    credits_today: int
+    """Credits spent since midnight UTC."""
+    credits_unexplained: int
+    """Credits that left the account and that no order explains: another user of the account, or a changed price."""
+    failed: dict[str, int]
+    """Number of failed jobs by `failure.code`."""
+    rejects: int
+    """Number of rejected messages kept."""
+    refused: list[RefusedJob]
+    """Jobs that MusicAPI refuses while it accepts others."""
+    callbacks: CallbackCounts
+    """Callbacks that were not delivered."""
+    archive: ArchiveCounts
+    """Jobs whose songs are not archived."""
+    workers: int
+    """Workers whose last heartbeat is at most 15 s old."""
+
+
+class RejectedMessage(Schema):
+    """A Celery message that could not be enqueued."""
+
+    at: Timestamp
+    """When it was rejected."""
+    message_id: str
+    """Celery's id of the message."""
+    task: str
+    """Name of the Celery task."""
+    reason: str
+    """What is wrong."""
+    job: Any
+    """The job as sent, or the beginning of its text if it is no JSON or too long."""
+
+
+class Persona(Schema):
+    """A voice that MusicAPI keeps and that other jobs can use."""
+
+    persona_id: str
+    """MusicAPI's id of the voice."""
+    voice_name: str | None
+    """Name of the voice."""
+    audio_url: str
+    """URL of the recording."""
+    job: str
+    """Id of the job that created the voice."""
+    made_at: Timestamp
+    """When the voice was created."""
+
+
+class Callback(Schema):
+    """A callback that was not delivered yet."""
+
+    id: str
+    """Unique id; also the `webhook-id` header."""
+    type: str
+    """Event type, for example `job.succeeded`."""
+    at: Timestamp
+    """When the event happened."""
+    job: str | None
+    """Id of the job; null for a callback about a batch."""
+    batch: str | None
+    """Name of the batch."""
+    tries: int
+    """Number of failed attempts."""
+    reason: str | None
+    """Why the last attempt failed."""
+    due: Timestamp | None
+    """When the next attempt is made; null while an earlier callback of the job is pending, and after giving up."""
+    undelivered_at: Timestamp | None
+    """When delivery was given up."""
+
+
+class ArchiveJob(Schema):
+    """A job whose songs are not archived."""
+
+    job: str
+    """Id of the job."""
+    batch: str | None
+    """Batch of the job."""
+    since: Timestamp
+    """When its songs were ready."""
+    tries: int
+    """Number of failed attempts."""
+    reason: str | None
+    """Why the last attempt failed."""
+    due: Timestamp | None
+    """When the next attempt is made; null after giving up."""
+    failed_at: Timestamp | None
+    """When archiving was given up."""
+
+
+class Remark(Schema):
+    """The result of one check of `voicequeue doctor`."""
+
+    check: str
+    """Name of the check."""
+    level: str
+    """`fine`, `note`, `warning`, `error` or `unreachable`."""
+    what: str
+    """What the check found."""
+    todo: str
+    """What to do about it; empty if nothing."""

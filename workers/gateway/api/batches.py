@@ -1,0 +1,81 @@
+"""Routes to list, get and configure batches."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from voicequeue import Batch, VoiceQueue
+from voicequeue.auth.api_keys import Scope
+from voicequeue.client.queue import entered_by
+from voicequeue.domain.schemas import Batch as BatchSchema
+from workers.gateway.api import schemas
+from workers.gateway.api.jobs import Cursor, Limit
+from workers.gateway.openapi import described, json_body, problems
+from workers.gateway.security.access import Access, origin
+from workers.gateway.server import bodies
+
+_NAME = Path(description="Name of the batch.")
+
+
+def router(queue: VoiceQueue, access: Access) -> APIRouter:
+    """Return the routes of batches."""
+    routes = APIRouter(tags=["Batches"])
+
+    @routes.get(
+        "/v1/batches",
+        dependencies=access.needs(Scope.READ),
+        responses={200: described(schemas.BatchPage, "A page of batches."), **problems(401, 403, 422, 503)},
+    )
+    async def list_batches(limit: Limit = 100, cursor: Cursor = None) -> JSONResponse:
+        """List batches, newest first."""
+        page = await run_in_threadpool(queue.find_batches, limit=limit, cursor=cursor)
+        batches: schemas.BatchPage = {"batches": [_batch(batch) for batch in page.items], "next": page.cursor}
+        return JSONResponse(batches)
+
+    @routes.get(
+        "/v1/batches/{name}",
+        dependencies=access.needs(Scope.READ),
+        responses={200: described(BatchSchema, "The batch."), **problems(401, 403, 404, 422, 503)},
+    )
+    async def get_batch(name: Annotated[str, _NAME]) -> JSONResponse:
+        """Get a batch with its progress, credits and limits."""
+        return JSONResponse(_batch(await run_in_threadpool(queue.batch, name)))
+
+    @routes.patch(
+        "/v1/batches/{name}",
+        status_code=204,
+        response_class=Response,
+        dependencies=access.needs(Scope.ENQUEUE),
+        responses={
+            204: {"description": "The settings were changed."},
+            **problems(400, 401, 403, 408, 413, 415, 422, 503),
+        },
+        openapi_extra=json_body(
+            "BatchSettings",
+            {"Callback and credit limit": {"callback_url": "https://shop.example/told", "max_credits": 500}},
+        ),
+    )
+    async def update_batch(request: Request, name: Annotated[schemas.BatchName, _NAME]) -> Response:
+        """Set the callback URL and the limits of a batch.
+
+        The batch need not have jobs yet. Omitted fields keep their value; null removes a setting.
+        """
+        settings = bodies.checked(schemas.BatchSettings, await bodies.read_json(request))
+        await run_in_threadpool(_update, entered_by(queue, origin(request)), name, settings)
+        return Response(status_code=204)
+
+    return routes
+
+
+def _batch(batch: Batch) -> BatchSchema:
+    return {**batch.as_dict(), **batch.limits()}
+
+
+def _update(queue: VoiceQueue, name: str, settings: schemas.BatchSettings) -> None:
+    queue.limit_batch(name, max_credits=settings.limit("max_credits"), max_in_flight=settings.limit("max_in_flight"))
+    if "callback_url" in settings.model_fields_set:
+        queue.call_back_batch(name, settings.callback_url)

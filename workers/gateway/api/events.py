@@ -1,0 +1,213 @@
+"""The route that streams every state transition as server-sent events, resumable after a disconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Send
+from starlette.types import Scope as HttpScope
+
+from voicequeue import Event, InvalidJob, Problem, StoreUnreachable, VoiceQueue
+from voicequeue.auth.api_keys import Scope
+from voicequeue.texts import whole_number
+from workers.gateway.api import schemas
+from workers.gateway.openapi import problems
+from workers.gateway.security.access import Access
+from workers.gateway.server.concurrency import Places
+from workers.gateway.server.connections import Bounds
+
+#: Seconds between two lines at the most, so that no proxy closes the connection as idle.
+HEARTBEAT_S = 15.0
+
+#: Concurrent streams per process; never more than a quarter of all concurrent requests. A key may open another one
+#: while it has fewer than this share of the free slots: alone it gets 50.
+FOLLOWERS_MAX = 200
+SHARE = 1 / 3
+
+#: Seconds that one read waits for events, and between two reads: in a burst, events arrive by the hundred.
+_READ_WAIT_S = 2.0
+_READ_INTERVAL_S = 0.05
+
+#: The largest number in an event id.
+_PART_MAX = 2**64 - 1
+
+_NO_ID = "must be an event id, for example 1760000000000-0"
+
+_EXAMPLE = (
+    "id: 1760000000000-0\nevent: job\n"
+    'data: {"at": "2026-03-01T09:30:00.000Z", "job_id": "k5v2yj3q7m6xw4ra", "batch": "spring", '
+    '"state": "succeeded", "stage": "music", "reason": ""}\n\n'
+)
+
+
+class EventStream(StreamingResponse):
+    """A response of server-sent events; takes one of the slots for streams, and no proxy may buffer it."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[str], places: Places) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._places = places
+
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        """Send the events. Raises Refusal if no slot is free."""
+        with self._places.held(scope.get("state", {}).get("who", "")):
+            await super().__call__(scope, receive, send)
+
+
+class Tail:
+    """Notifies all streams of this process of new events, with one connection to Redis."""
+
+    def __init__(self, queue: VoiceQueue, bounds: Bounds) -> None:
+        self._queue = queue
+        self._changed = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+        self._streams = 0
+        self.places = Places(bounds.part(FOLLOWERS_MAX), share=SHARE, what="event streams")
+
+    def next_move(self) -> asyncio.Event:
+        """Return an event that is set when there is something new. Get it before reading, to miss nothing."""
+        return self._changed
+
+    @contextlib.asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Watch for new events in the body; the last stream stops the watcher."""
+        self._streams += 1
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            if not self._streams and self._watcher is not None:
+                self._watcher.cancel()
+                self._watcher = None
+
+    async def _watch(self) -> None:
+        notified_id = last_id = ""
+        while True:
+            try:
+                if last_id:
+                    events = await run_in_threadpool(self._queue.events, last_id, wait_s=_READ_WAIT_S)
+                    last_id = events[-1].id if events else last_id
+                else:
+                    last_id = await run_in_threadpool(self._queue.last_event)
+            except StoreUnreachable:
+                await asyncio.sleep(1)
+            if last_id != notified_id:
+                notified_id = last_id
+                self._changed.set()
+                self._changed = asyncio.Event()
+            await asyncio.sleep(_READ_INTERVAL_S)
+
+
+def router(queue: VoiceQueue, access: Access, tail: Tail, *, heartbeat_s: float = HEARTBEAT_S) -> APIRouter:
+    """Return the route of the event stream."""
+    routes = APIRouter(tags=["Events"], dependencies=access.needs(Scope.READ))
+
+    @routes.get(
+        "/v1/events",
+        status_code=200,
+        response_class=EventStream,
+        responses={
+            200: {
+                "description": "Events `job`, each with an `Event` as data; `gap` if events were missed.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+            },
+            **problems(401, 403, 422, 429, 503),
+        },
+    )
+    async def stream_events(
+        request: Request,
+        last_event_id: Annotated[str | None, Header(description="Id of the last event received.")] = None,
+        batch: Annotated[schemas.BatchName | None, Query(description="Only events of this batch.")] = None,
+        job: Annotated[str | None, Query(max_length=100, description="Only events of this job.")] = None,
+    ) -> EventStream:
+        """Stream events as server-sent events.
+
+        The stream starts now, or after `Last-Event-ID`. Many jobs enqueued together are one event, with `job_id` null.
+        A comment is sent when nothing happens for a while. The event `gap` means that events were missed: get the jobs
+        themselves.
+        """
+        tail.places.check(getattr(request.state, "who", ""))
+        after, has_gap = await run_in_threadpool(_start, queue, last_event_id)
+        events = _stream(queue, tail, after, has_gap, heartbeat_s=heartbeat_s, batch=batch, job_id=job)
+        return EventStream(events, tail.places)
+
+    return routes
+
+
+def _start(queue: VoiceQueue, last_event_id: str | None) -> tuple[str, bool]:
+    """Return the id of the event to start after, and whether events before it may have been missed."""
+    newest = queue.last_event()
+    if last_event_id is None:
+        return newest, False
+    try:
+        position = place(last_event_id)
+    except ValueError as error:
+        raise InvalidJob([Problem("Last-Event-ID", str(error))]) from None
+    if position > place(newest):  # an id of another Redis, or of one that was emptied
+        return newest, True
+    return last_event_id, place("0-0") < position < place(queue.first_event())
+
+
+def place(event_id: str) -> tuple[int, int]:
+    """Return an event's position among all events, for comparison. Raises ValueError if it is not an event id."""
+    milliseconds, _, sequence = event_id.partition("-")
+    parts = whole_number(milliseconds, at_most=_PART_MAX), whole_number(sequence, at_most=_PART_MAX)
+    if parts[0] is None or parts[1] is None:
+        raise ValueError(_NO_ID)
+    return parts[0], parts[1]
+
+
+async def _stream(
+    queue: VoiceQueue,
+    tail: Tail,
+    after: str,
+    has_gap: bool,
+    *,
+    heartbeat_s: float,
+    batch: str | None,
+    job_id: str | None,
+) -> AsyncIterator[str]:
+    yield f"id: {after}\nevent: gap\ndata: {{}}\n\n" if has_gap else f": after {after}\n\n"
+    async with tail.followed():
+        last_sent_at = time.monotonic()
+        while True:
+            changed = tail.next_move()
+            events = await _read(queue, after)
+            if text := "".join(map(_format, (event for event in events if _matches(event, batch, job_id)))):
+                yield text
+                last_sent_at = time.monotonic()
+            if events:
+                after = events[-1].id
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), max(0.01, last_sent_at + heartbeat_s - time.monotonic()))
+            if time.monotonic() - last_sent_at >= heartbeat_s:
+                # With an id: after a disconnect, the client need not receive the skipped events again.
+                yield f"id: {after}\n: nothing new\n\n"
+                last_sent_at = time.monotonic()
+
+
+async def _read(queue: VoiceQueue, after: str) -> list[Event]:
+    try:
+        return await run_in_threadpool(queue.events, after)
+    except StoreUnreachable:
+        return []  # retried after the next heartbeat
+
+
+def _matches(event: Event, batch: str | None, job_id: str | None) -> bool:
+    return batch in (None, event.batch) and job_id in (None, event.job_id)
+
+
+def _format(event: Event) -> str:
+    return f"id: {event.id}\nevent: job\ndata: {json.dumps(event.as_dict(), ensure_ascii=False)}\n\n"

@@ -1,0 +1,179 @@
+"""Routes to enqueue, list and get jobs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from voicequeue import Code, Filter, InvalidJob, Job, Placed, Problem, Stage, State, VoiceQueue
+from voicequeue.auth.api_keys import Scope
+from voicequeue.client.queue import entered_by
+from workers.gateway.api import schemas
+from workers.gateway.openapi import described, json_body, problems
+from workers.gateway.security.access import Access, origin
+from workers.gateway.server import bodies
+from workers.gateway.server.large_responses import Large
+
+log = logging.getLogger("voicequeue.gateway")
+
+_METADATA = "metadata."
+
+Limit = Annotated[int, Query(ge=1, le=500, description="The most items to return.")]
+Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the previous page.")]
+JobId = Annotated[str, Path(description="Id of the job.")]
+
+
+def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
+    """Return the routes of jobs."""
+    routes = APIRouter(tags=["Jobs"])
+
+    @routes.post(
+        "/v1/jobs",
+        status_code=202,
+        dependencies=access.needs(Scope.ENQUEUE),
+        responses={
+            202: described(schemas.EnqueuedJob, "The job was enqueued."),
+            200: described(
+                schemas.EnqueuedJob | schemas.ExistingJob,
+                "A job with this key and content exists; nothing was added.",
+            ),
+            **problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
+        },
+        openapi_extra=json_body("VoiceJob", {"A voice and a song": schemas.EXAMPLE_REQUEST}),
+    )
+    async def enqueue_job(
+        request: Request,
+        idempotency_key: Annotated[
+            str | None, Header(min_length=1, max_length=200, description="The job's `key`, without quotes.")
+        ] = None,
+    ) -> JSONResponse:
+        """Enqueue a job.
+
+        Repeat the request with the same `Idempotency-Key` (or `key`) and content, and nothing is added.
+        """
+        body = _with_key(await bodies.read_json(request), idempotency_key)
+        placed = await run_in_threadpool(entered_by(queue, origin(request)).place, body)
+        if placed.new:
+            fields = {"job": placed.job.id, "batch": placed.job.spec.batch, "door": "http"}
+            log.info("queued", extra={**fields, "at": placed.job.created_at})
+        headers = {"Location": f"/v1/jobs/{placed.job.id}"}
+        if not _is_visible(placed, request):
+            return JSONResponse(_existing_job(placed), 200, headers)
+        return JSONResponse(_enqueued_job(placed), 202 if placed.new else 200, headers | {"ETag": etag(placed.job)})
+
+    @routes.get(
+        "/v1/jobs",
+        dependencies=access.needs(Scope.READ),
+        responses={200: described(schemas.JobPage, "A page of jobs."), **problems(401, 403, 404, 422, 429, 503)},
+        openapi_extra={"x-free-query": [_METADATA]},
+    )
+    async def list_jobs(
+        request: Request,
+        state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
+        stage: Annotated[Stage | None, Query(description="Only jobs in this stage.")] = None,
+        batch: Annotated[schemas.BatchName | None, Query(description="Only jobs of this batch.")] = None,
+        code: Annotated[Code | None, Query(description="Only jobs that failed with this code.")] = None,
+        since: Annotated[
+            schemas.Since | None,
+            Query(description="Only jobs whose last transition was at this time or later; ISO 8601."),
+        ] = None,
+        called: Annotated[str | None, Query(max_length=500, description=schemas.CALLED)] = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> Response:
+        """List jobs.
+
+        Filter by metadata with `metadata.NAME=VALUE`. Jobs of a batch are listed in the order in which they were
+        enqueued, jobs of a state latest first, queued jobs by priority, batch and age, all jobs by state. A page may
+        have fewer than `limit` jobs, even none, while `next` is set. A job that changes state meanwhile may be listed
+        twice.
+        """
+        since_at = None if since is None else since.timestamp()
+        filter_ = Filter(state, stage, batch, code, since_at, _metadata(request.query_params), called)
+
+        def read_page() -> schemas.JobPage:
+            page = queue.find(filter_, limit=limit, cursor=cursor)
+            return {"jobs": [job.as_dict() for job in page.items], "next": page.cursor}
+
+        return await large.answer(request, read_page)
+
+    @routes.get(
+        "/v1/jobs/{job_id}",
+        dependencies=access.needs(Scope.READ),
+        responses={
+            200: described(schemas.JobDetails, "The job and its timeline."),
+            304: {"description": "The job has not changed since `If-None-Match`."},
+            **problems(401, 403, 404, 422, 503),
+        },
+    )
+    async def get_job(
+        job_id: JobId,
+        if_none_match: Annotated[str | None, Header(description="`ETag` of an earlier response.")] = None,
+    ) -> Response:
+        """Get a job with its timeline."""
+        job = await run_in_threadpool(queue.get, job_id)
+        headers = {"ETag": etag(job), "Cache-Control": "private, no-cache"}
+        if if_none_match is not None and _matches(headers["ETag"], if_none_match):
+            return Response(status_code=304, headers=headers)
+        # Read after the job: the timeline may be newer than the ETag, never older.
+        timeline = await run_in_threadpool(queue.timeline, job_id)
+        details: schemas.JobDetails = {**job.as_dict(), "timeline": [entry.as_dict() for entry in timeline]}
+        return JSONResponse(details, headers=headers)
+
+    return routes
+
+
+def etag(job: Job) -> str:
+    """Return a tag that changes with each transition, each charge and a request to cancel, and that differs for another
+    job with the same id."""
+    cancelling = "-cancelling" if job.cancelling else ""
+    return f'"{round(job.created_at * 1e6):x}-{job.version}-{len(job.orders)}{cancelling}"'
+
+
+def _matches(tag: str, header: str) -> bool:
+    tags = {text.strip().removeprefix("W/") for text in header.split(",")}
+    return bool({tag, "*"} & tags)
+
+
+def _enqueued_job(placed: Placed) -> schemas.EnqueuedJob:
+    return {
+        **placed.job.as_dict(),
+        "further": list(placed.further),
+        "estimated_credits": placed.credits,
+        "position": placed.position,
+    }
+
+
+def _is_visible(placed: Placed, request: Request) -> bool:
+    """Return whether the caller may see the whole job: its key may belong to a job of another caller."""
+    return placed.new or placed.job.origin == origin(request) or Scope.READ in request.state.scopes
+
+
+def _existing_job(placed: Placed) -> schemas.ExistingJob:
+    job = placed.job.as_dict()
+    return {
+        "id": job["id"],
+        "key": job["key"],
+        "state": job["state"],
+        "created_at": job["created_at"],
+        "further": list(placed.further),
+    }
+
+
+def _with_key(body: Any, key: str | None) -> Any:
+    """Add the key of the header to the job. Raises InvalidJob if the body has another one."""
+    if key is None or not isinstance(body, dict):
+        return body
+    if body.get("key") not in (None, key):
+        raise InvalidJob([Problem("key", "differs from the Idempotency-Key header; send one of them")])
+    return {**body, "key": key}
+
+
+def _metadata(query: Mapping[str, str]) -> dict[str, str]:
+    """Return the filters `metadata.NAME=VALUE` of a query."""
+    return {name.removeprefix(_METADATA): value for name, value in query.items() if name.startswith(_METADATA)}

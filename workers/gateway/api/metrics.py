@@ -1,0 +1,228 @@
+"""Prometheus metrics, read from Redis at each scrape and so independent of the number of gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.concurrency import run_in_threadpool
+
+from voicequeue.auth.api_keys import Scope
+from voicequeue.domain.gate import Reason
+from voicequeue.domain.job import State
+from voicequeue.domain.spec import Priority
+from voicequeue.domain.stage import Stage
+from voicequeue.domain.status import Line, by_priority
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.reachable import reachable
+from workers.gateway.openapi import problems
+from workers.gateway.security.access import Access
+
+#: All reasons of holds.
+REASONS = (*Reason, *(f"{Reason.PAUSED}.{stage}" for stage in Stage))
+
+#: Processes whose last heartbeat is older (seconds) are omitted: others have replaced them.
+HEARD_S = 3600.0
+
+PREFIX = "voicequeue_"
+
+#: Name of the measurement, its label, the metric and its description.
+HISTOGRAMS = (
+    ("call", "operation", "upstream_request_duration_seconds", "Duration of requests to MusicAPI."),
+    ("stage", "stage", "stage_duration_seconds", "Time from an order to the detection of its result."),
+    (
+        "lateness",
+        "stage",
+        "detection_lateness_seconds",
+        "Upper bound of the time between a result and its detection: since the last poll without it.",
+    ),
+)
+
+Samples = Iterable[tuple[dict[str, str], float]]
+
+
+def router(store: Store, access: Access) -> APIRouter:
+    """Return the route that Prometheus scrapes."""
+    routes = APIRouter(tags=["Monitoring"], dependencies=access.needs(Scope.READ))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Numbers(store))
+
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"description": "The metrics.", "content": {"text/plain": {}}}, **problems(401, 403, 503)},
+    )
+    async def get_metrics(request: Request) -> Response:
+        """Get metrics for Prometheus.
+
+        `Accept` selects the text format or OpenMetrics.
+        """
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        with reachable():
+            body = await run_in_threadpool(encode, registry)
+        return Response(body, headers={"Content-Type": content_type})
+
+    return routes
+
+
+class Numbers(Collector):
+    """Collects all metrics of one queue."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics. The time that it takes does not depend on the number of jobs."""
+        store, now = self._store, self._store.clock()
+        yield _gauge("info", "The gateway's version.", [({"version": version("voicequeue")}, 1)])
+        lines = store.lines()
+        yield from _jobs(store, lines)
+        yield from _ages(store, lines, now)
+        yield from _flow(store, now)
+        yield from _credits(store, now)
+        yield from _requests(store)
+        yield from _outcomes(store, now)
+        yield _gauge(
+            "pulse_age_seconds",
+            "Age of the last heartbeat of each process, up to an hour.",
+            (
+                ({"kind": process.kind, "worker": process.name}, max(0.0, now - process.at))
+                for pulses in store.pulses.values()
+                for process in pulses.since(now - HEARD_S)
+            ),
+        )
+
+
+def _jobs(store: Store, lines: list[Line]) -> Iterator[Metric]:
+    songs = sum(line.songs for line in lines)
+    queued = {Stage.VOICE: sum(line.count for line in lines) - songs, Stage.MUSIC: songs}
+    counts = {(State.QUEUED, stage): count for stage, count in queued.items()} | store.stands()
+    yield _gauge(
+        "jobs",
+        "Jobs by state and stage.",
+        (({"state": state, "stage": stage}, count) for (state, stage), count in counts.items()),
+    )
+    yield _gauge("failed_jobs", "Failed jobs by code.", (({"code": c}, n) for c, n in store.failures().items()))
+    purged = store.purged()
+    yield _counter(
+        "purged_jobs", "Jobs deleted after their retention period.", (({"state": s}, n) for s, n in purged.items())
+    )
+
+
+def _ages(store: Store, lines: list[Line], now: float) -> Iterator[Metric]:
+    backlog = {priority: list(lanes) for priority, lanes in by_priority(tuple(lines))}
+    yield _gauge(
+        "backlog_jobs",
+        "Queued jobs by priority.",
+        (({"priority": priority}, sum(line.count for line in backlog.get(priority, ()))) for priority in Priority),
+    )
+    yield _gauge(
+        "oldest_queued_seconds",
+        "Age of the oldest queued job of each priority; 0 if there is none.",
+        (
+            ({"priority": priority}, _age(now, (line.oldest for line in backlog.get(priority, ()))))
+            for priority in Priority
+        ),
+    )
+    unsure = store.oldest(State.UNSURE)
+    yield _gauge(
+        "oldest_unsure_seconds",
+        "Time for which the oldest unsure job has been unsure; 0 if there is none.",
+        [({}, _age(now, [] if unsure is None else [unsure]))],
+    )
+
+
+def _flow(store: Store, now: float) -> Iterator[Metric]:
+    flow = store.controls.flow()
+    yield _gauge("in_flight_jobs", "Jobs in flight.", [({}, store.in_flight())])
+    yield _gauge("in_flight_limit", "Jobs that may be in flight now.", [({}, flow.limit)])
+    yield _gauge("in_flight_limit_max", "The most jobs in flight, by the settings.", [({}, flow.most)])
+    closed = {hold.reason for hold in store.controls.gate(now).holds}
+    yield _gauge(
+        "gate_closed",
+        "1 if this reason holds charges back, else 0.",
+        (({"reason": reason}, int(reason in closed)) for reason in REASONS),
+    )
+
+
+def _credits(store: Store, now: float) -> Iterator[Metric]:
+    charged, account = store.charged(), store.controls.account(now)
+    yield _counter(
+        "charges", "Orders charged by MusicAPI.", (({"stage": stage}, n) for stage, (n, _) in charged.items())
+    )
+    yield _counter(
+        "credits_spent", "Credits charged by MusicAPI.", (({"stage": stage}, n) for stage, (_, n) in charged.items())
+    )
+    yield _gauge("credits_committed", "Credits reserved for jobs in flight and unsure jobs.", [({}, account.committed)])
+    yield _gauge(
+        "credits_unexplained",
+        "Credits that left the account and that no order explains.",
+        [({}, account.drift.unexplained if account.drift else 0)],
+    )
+    yield _gauge("credits_floor", "Minimum balance to keep.", [({}, store.controls.limits().credit_floor)])
+    yield _gauge(
+        "credits_left",
+        "Credits on the account: the last balance minus what was spent since; absent until it is known.",
+        [] if account.left is None else [({}, account.left)],
+    )
+    yield _gauge(
+        "credits_asked_timestamp_seconds",
+        "When MusicAPI last reported the balance.",
+        [] if account.at is None else [({}, account.at)],
+    )
+
+
+def _requests(store: Store) -> Iterator[Metric]:
+    counters = store.tally.read()
+    yield _counter(
+        "upstream_requests",
+        "Requests to MusicAPI by operation (task: polls) and outcome (slow_down: 429).",
+        (({"operation": operation, "outcome": outcome}, n) for (operation, outcome), n in counters.under("call")),
+    )
+    yield _counter(
+        "callback_tries",
+        "Attempts to deliver callbacks, by outcome.",
+        (({"outcome": outcome}, n) for (outcome,), n in counters.under("try")),
+    )
+    for what, label, name, description in HISTOGRAMS:
+        family = HistogramMetricFamily(PREFIX + name, description, labels=[label])
+        for value, histogram in counters.measured(what):
+            family.add_metric([value], list(histogram.cumulated()), histogram.sum)
+        yield family
+
+
+def _outcomes(store: Store, now: float) -> Iterator[Metric]:
+    callbacks, archive = store.callbacks.counted(now), store.archive.counted(now)
+    undelivered = {"pending": callbacks.pending, "undelivered": callbacks.undelivered}
+    yield _gauge("callbacks", "Callbacks not delivered.", (({"state": s}, n) for s, n in undelivered.items()))
+    yield _counter("callbacks_delivered", "Callbacks delivered.", [({}, callbacks.delivered)])
+    songs = {"pending": archive.pending, "failed": archive.failed}
+    yield _gauge("archive_jobs", "Jobs not archived.", (({"state": s}, n) for s, n in songs.items()))
+    yield _counter("archived_jobs", "Jobs archived.", [({}, archive.jobs)])
+    yield _counter("archived_files", "Files archived.", [({}, archive.files)])
+    yield _gauge("rejected_messages", "Rejected messages kept.", [({}, store.rejects.count())])
+
+
+def _age(now: float, times: Iterable[float]) -> float:
+    return max(0.0, now - min(times, default=now))
+
+
+def _gauge(name: str, description: str, samples: Samples) -> Metric:
+    return _filled(GaugeMetricFamily(PREFIX + name, description), samples)
+
+
+def _counter(name: str, description: str, samples: Samples) -> Metric:
+    return _filled(CounterMetricFamily(PREFIX + name, description), samples, suffix="_total")
+
+
+def _filled(family: Metric, samples: Samples, suffix: str = "") -> Metric:
+    for labels, value in samples:
+        family.add_sample(
+            family.name + suffix, {label: str(label_value) for label, label_value in labels.items()}, value
+        )
+    return family

@@ -1,0 +1,160 @@
+"""Routes to cancel and retry jobs, singly or in bulk, and to pause and resume the queue."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from voicequeue import Action, Done, InvalidJob, Plan, Problem, Stage, VoiceQueue
+from voicequeue.auth.api_keys import Scope
+from voicequeue.domain.job import iso
+from voicequeue.domain.schemas import Job
+from workers.gateway.api import schemas
+from workers.gateway.api.jobs import JobId
+from workers.gateway.api.schemas import BulkRequest, BulkRetryRequest
+from workers.gateway.openapi import described, json_body, problems
+from workers.gateway.security.access import Access
+from workers.gateway.server import bodies
+
+_EXAMPLES = {
+    "Plan": {"filter": {"batch": "spring", "code": "deadline"}},
+    "Execute": {"token": "c2Vla3JpdC10b2tlbi0wMQ"},
+}
+_JOB = {200: described(Job, "The job as it is now."), **problems(401, 403, 404, 409, 422, 503)}
+_PAUSE = {200: described(schemas.PauseResult, "The pause is set, or lifted."), **problems(401, 403, 404, 422, 503)}
+_BULK: dict[int | str, dict[str, Any]] = {
+    200: described(schemas.BulkPlan | schemas.BulkResult, "The plan for a filter, or the result for a token."),
+    **problems(400, 401, 403, 404, 408, 413, 415, 422, 503),
+}
+
+PausedStage = Annotated[Stage | None, Query(description="Only this stage.")]
+PausedBatch = Annotated[schemas.BatchName | None, Query(description="Only this batch.")]
+Why = Annotated[str, Query(max_length=200, description="Reason, shown in the status and on the job page.")]
+
+
+def router(queue: VoiceQueue, access: Access) -> APIRouter:
+    """Return the routes that change jobs and the queue."""
+    routes = APIRouter(dependencies=access.needs(Scope.OPERATE))
+    _add_job_routes(routes, queue)
+    _add_bulk_routes(routes, queue)
+    _add_pause_routes(routes, queue)
+    return routes
+
+
+def _add_job_routes(routes: APIRouter, queue: VoiceQueue) -> None:
+    @routes.post("/v1/jobs/{job_id}/cancel", tags=["Jobs"], responses=_JOB)
+    async def cancel_job(job_id: JobId) -> JSONResponse:
+        """Cancel a job.
+
+        An order that MusicAPI is working on stays paid; its result is kept on the job if it arrives. A job that is
+        `charging` or `unsure` gets `"cancelling": true`: no further stage is submitted, and it is cancelled once the
+        outcome of its request is known.
+        """
+        return JSONResponse((await run_in_threadpool(queue.cancel, job_id)).as_dict())
+
+    @routes.post("/v1/jobs/{job_id}/retry", tags=["Jobs"], responses=_JOB)
+    async def retry_job(
+        job_id: JobId,
+        resubmit: Annotated[
+            bool, Query(description="Submit, and pay for, the stage again, even if its result may still arrive.")
+        ] = False,
+    ) -> JSONResponse:
+        """Retry a failed job.
+
+        The job continues with the first stage that has no result. If the stage was paid and its result may still
+        arrive, MusicAPI is polled again, which is free.
+        """
+        return JSONResponse((await run_in_threadpool(queue.retry, job_id, resubmit=resubmit)).as_dict())
+
+
+def _add_bulk_routes(routes: APIRouter, queue: VoiceQueue) -> None:
+    @routes.post("/v1/cancel", tags=["Jobs"], responses=_BULK, openapi_extra=json_body("BulkRequest", _EXAMPLES))
+    async def cancel_jobs(request: Request) -> JSONResponse:
+        """Plan and execute a bulk cancellation.
+
+        A filter returns a plan and changes nothing. The plan's token then cancels exactly the jobs of the plan, unless
+        they are in a final state. Jobs that are `charging` or `unsure` are cancelled later, as by
+        `/v1/jobs/{job_id}/cancel`.
+        """
+        bulk_request = bodies.checked(BulkRequest, await bodies.read_json(request))
+        return JSONResponse(await run_in_threadpool(_plan_or_execute, queue, Action.CANCEL, bulk_request))
+
+    @routes.post("/v1/retry", tags=["Jobs"], responses=_BULK, openapi_extra=json_body("BulkRetryRequest", _EXAMPLES))
+    async def retry_jobs(request: Request) -> JSONResponse:
+        """Plan and execute a bulk retry.
+
+        A filter returns a plan with its cost and changes nothing. The plan's token then retries exactly the jobs of the
+        plan, unless they changed meanwhile.
+        """
+        retry = bodies.checked(BulkRetryRequest, await bodies.read_json(request))
+        return JSONResponse(await run_in_threadpool(_plan_or_execute, queue, Action.RETRY, retry, retry.resubmit))
+
+
+def _add_pause_routes(routes: APIRouter, queue: VoiceQueue) -> None:
+    @routes.post("/v1/pause", tags=["Queue"], responses=_PAUSE)
+    async def pause(stage: PausedStage = None, batch: PausedBatch = None, why: Why = "") -> JSONResponse:
+        """Pause the queue, one stage, or one batch.
+
+        Nothing more is charged until it is resumed; jobs in flight are still polled.
+        """
+        _reject_both(stage, batch)
+        result: schemas.PauseResult = {
+            "changed": await run_in_threadpool(queue.pause, stage=stage, batch=batch, by=why)
+        }
+        return JSONResponse(result)
+
+    @routes.post("/v1/resume", tags=["Queue"], responses=_PAUSE)
+    async def resume(stage: PausedStage = None, batch: PausedBatch = None) -> JSONResponse:
+        """Resume the queue, one stage, or one batch.
+
+        Holds for other reasons are tried again at once.
+        """
+        _reject_both(stage, batch)
+        result: schemas.PauseResult = {"changed": await run_in_threadpool(queue.resume, stage=stage, batch=batch)}
+        return JSONResponse(result)
+
+
+def _reject_both(stage: Stage | None, batch: str | None) -> None:
+    if stage is not None and batch is not None:
+        wrong = partial(Problem, message="send either a stage or a batch")
+        raise InvalidJob([wrong("stage"), wrong("batch")])
+
+
+def _plan_or_execute(
+    queue: VoiceQueue, action: Action, request: BulkRequest, resubmit: bool = False
+) -> schemas.BulkPlan | schemas.BulkResult:
+    if request.filter is not None and request.token is None:
+        return _plan(queue.plan(action, request.filter.to_filter(), resubmit=resubmit))
+    if request.token is not None and request.filter is None and not resubmit:
+        return _result(queue.carry_out(action, request.token))
+    wrong = partial(Problem, message="send either a filter (and resubmit) or the token of a plan")
+    raise InvalidJob([wrong("filter"), wrong("token")])
+
+
+def _plan(plan: Plan) -> schemas.BulkPlan:
+    return {
+        "token": plan.token,
+        "action": plan.action,
+        "resubmit": plan.resubmit,
+        "found": plan.found,
+        "credits": plan.credits,
+        "again": plan.again,
+        "paid": plan.paid,
+        "under_way": plan.under_way,
+        "expires_at": iso(plan.expires_at),
+        "complete": plan.complete,
+    }
+
+
+def _result(done: Done) -> schemas.BulkResult:
+    return {
+        "action": done.action,
+        "found": done.found,
+        "changed": done.changed,
+        "marked": done.marked,
+        "moved_on": done.moved_on,
+    }

@@ -1,0 +1,242 @@
+"""The shapes that only HTTP has: request bodies, pages, plans. All others are in voicequeue/domain/schemas.py."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from math import inf
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from voicequeue import Code, Filter, Stage, State
+from voicequeue.client.bulk_operations import Action
+from voicequeue.domain import schemas
+from voicequeue.domain.schemas import Schema, Timestamp
+from voicequeue.domain.spec import BATCH_PATTERN, HttpUrl
+
+EXAMPLE_JOB: dict[str, Any] = {
+    "id": "k5v2yj3q7m6xw4ra",
+    "key": "customer-17-take-3",
+    "batch": "spring",
+    "origin": "http:shop",
+    "name": "Ana",
+    "priority": "normal",
+    "state": "queued",
+    "cancelling": False,
+    "stage": "voice",
+    "audio_url": "https://example.com/ana.wav",
+    "persona_id": None,
+    "voice_name": None,
+    "clips": [],
+    "incomplete": False,
+    "archive": None,
+    "failure": None,
+    "credits": 0,
+    "created_at": "2026-03-01T09:30:00.000Z",
+    "settled_at": None,
+    "metadata": {"customer": "17"},
+}
+EXAMPLE_REQUEST: dict[str, Any] = {
+    "audio_url": "https://example.com/ana.wav",
+    "song": {"title": "Harbour Lights", "prompt": "[Verse]\nThe harbour lights are counting ships"},
+    "name": "Ana",
+    "batch": "spring",
+    "metadata": {"customer": "17"},
+}
+
+#: Examples of schemas by name. They contain nulls, which FastAPI would remove.
+EXAMPLES = {
+    "Job": EXAMPLE_JOB,
+    "EnqueuedJob": {**EXAMPLE_JOB, "further": [], "estimated_credits": 19, "position": 3},
+    "JobFilter": {"batch": "spring", "code": "deadline"},
+}
+
+#: Description of `called`.
+CALLED = "Only jobs with exactly this key, name, song title, voice id or name, MusicAPI task id, or metadata value."
+
+BatchName = Annotated[str, StringConstraints(pattern=BATCH_PATTERN)]
+
+
+def _parse_time(value: Any) -> datetime:
+    """Parse ISO 8601 only: a bare number could mean seconds or milliseconds."""
+    try:
+        at = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError("must be ISO 8601, for example 2026-03-01T09:30:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+Since = Annotated[datetime, BeforeValidator(_parse_time)]
+
+
+# ── request bodies ────────────────────────────────────────────────────────────────────────────────
+
+
+class JobFilter(BaseModel):
+    """Selects the jobs that match all given conditions. An empty filter selects every job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: State | None = Field(None, description="Only jobs in this state.")
+    stage: Stage | None = Field(None, description="Only jobs in this stage.")
+    batch: BatchName | None = Field(None, description="Only jobs of this batch.")
+    code: Code | None = Field(None, description="Only jobs that failed with this code.")
+    since: Since | None = Field(
+        None, description="Only jobs whose last transition was at this time or later; ISO 8601."
+    )
+    metadata: dict[str, str] = Field(default_factory=dict, description="Only jobs with these metadata values.")
+    called: str | None = Field(None, max_length=500, description=CALLED)
+
+    def to_filter(self) -> Filter:
+        """Return the filter that the queue takes."""
+        since = None if self.since is None else self.since.timestamp()
+        return Filter(self.state, self.stage, self.batch, self.code, since, self.metadata, self.called)
+
+
+class BulkRequest(BaseModel):
+    """Either a `filter`, which creates a plan, or the `token` of a plan, which executes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    filter: JobFilter | None = Field(None, description="Creates a plan for the jobs that match.")
+    token: str | None = Field(None, description="Executes the plan with this token.")
+
+
+class BulkRetryRequest(BulkRequest):
+    """Either a `filter` and optionally `resubmit`, which create a plan, or the `token` of a plan, which executes it."""
+
+    resubmit: bool = Field(
+        False, description="Plan to submit, and pay for, every stage again, even if its result may still arrive."
+    )
+
+
+class BatchSettings(BaseModel):
+    """Settings of a batch. Omitted fields keep their value."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    callback_url: HttpUrl | None = Field(
+        None, description="URL to call each time the batch has settled; null for no callback."
+    )
+    max_credits: Annotated[int, Field(strict=True, ge=0, le=10**12)] | None = Field(
+        None, description="The most credits that the batch may spend; null for no limit."
+    )
+    max_in_flight: Annotated[int, Field(strict=True, ge=1, le=10**6)] | None = Field(
+        None, description="The most jobs of the batch in flight at once; null for no limit."
+    )
+
+    def limit(self, name: str) -> float | None:
+        """Return a limit as the queue takes it: None to keep it, infinity for no limit."""
+        if name not in self.model_fields_set:
+            return None
+        value: float | None = getattr(self, name)
+        return inf if value is None else value
+
+
+# ── responses ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class EnqueuedJob(schemas.Job):
+    """A job that was enqueued. If the request has several `songs`, it is the job that creates the voice."""
+
+    further: list[str]
+    """Ids of the jobs for the other songs."""
+    estimated_credits: int
+    """The most credits that the request costs, all its jobs together."""
+    position: int | None
+    """Position in the backlog, from 1; null if the job is not queued."""
+
+
+class ExistingJob(Schema):
+    """The part of an existing job that a key without the scope `read` may see if it did not submit the job."""
+
+    id: str
+    """Unique id."""
+    key: str | None
+    """Idempotency key."""
+    state: State
+    """Current state."""
+    created_at: Timestamp
+    """When the job was enqueued."""
+    further: list[str]
+    """Ids of the jobs for the other songs."""
+
+
+class JobDetails(schemas.Job):
+    """A job with its timeline."""
+
+    timeline: list[schemas.TimelineEntry]
+    """State transitions, oldest first."""
+
+
+class JobPage(Schema):
+    """A page of jobs."""
+
+    jobs: list[schemas.Job]
+    """The jobs."""
+    next: str | None
+    """Cursor of the next page; null on the last page."""
+
+
+class BatchPage(Schema):
+    """A page of batches."""
+
+    batches: list[schemas.Batch]
+    """The batches."""
+    next: str | None
+    """Cursor of the next page; null on the last page."""
+
+
+class RejectedMessages(Schema):
+    """Rejected messages, newest first."""
+
+    rejects: list[schemas.RejectedMessage]
+    """The messages."""
+
+
+class BulkPlan(Schema):
+    """A frozen list of jobs and the cost of changing them. Nothing has changed yet."""
+
+    token: str
+    """Executes the plan."""
+    action: Action
+    """What the plan does."""
+    resubmit: bool
+    """True if every stage is submitted and paid for again."""
+    found: int
+    """Number of jobs."""
+    credits: int
+    """The most credits that a retry costs."""
+    again: int
+    """Of these, credits for stages that were charged before."""
+    paid: int
+    """Number of jobs to cancel that MusicAPI is working on; they stay paid."""
+    under_way: int
+    """Number of jobs to cancel that are `charging` or `unsure`; they are cancelled later."""
+    expires_at: Timestamp
+    """When the token expires."""
+    complete: bool
+    """False if more jobs match than one plan takes."""
+
+
+class BulkResult(Schema):
+    """The result of executing a plan."""
+
+    action: Action
+    """What the plan does."""
+    found: int
+    """Number of jobs in the plan."""
+    changed: int
+    """Number of jobs retried or cancelled."""
+    marked: int
+    """Number of `charging` or `unsure` jobs that will be cancelled once the outcome of their request is known."""
+    moved_on: int
+    """Number of jobs left unchanged: for a retry those that changed after planning, for a cancellation those in a
+    final state."""
+
+
+class PauseResult(Schema):
+    """The result of pausing or resuming."""
+
+    changed: bool
+    """False if it was already paused, or not paused."""

@@ -1,0 +1,102 @@
+"""Logins to the job page: an API key once, then a session in Redis and a cookie with its token."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from hashlib import sha256
+
+from voicequeue.auth import signatures
+from voicequeue.auth.api_keys import ApiKey, Scope
+from voicequeue.storage.job_store import Store
+from voicequeue.storage.reachable import reachable
+from workers.gateway.security.access import Access
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUser:
+    """The user of a session: the name and scopes of the API key used to log in."""
+
+    name: str
+    scopes: frozenset[Scope]
+    #: CSRF token: part of every form of this session, and unknown to other sites.
+    form: str
+    session_id: str
+
+    def may(self, scope: Scope) -> bool:
+        """Return whether the key has this scope."""
+        return scope in self.scopes
+
+
+class TooManyLogins(Exception):
+    """Too many failed logins from one address; it must wait for `wait_s` seconds."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
+
+
+class Logins:
+    """Creates, finds and ends the sessions of one job page. Every method raises StoreUnreachable."""
+
+    def __init__(self, access: Access, store: Store) -> None:
+        self._access = access
+        self._store = store
+
+    def log_in(self, given: str, *, address: str, before: str) -> str | None:
+        """Return the token of a new session, None if there is no such key. Raises TooManyLogins.
+
+        `before` is the token of the browser's previous session, which ends.
+        """
+        with reachable():
+            if wait_s := self._store.logins.begin(address, self._store.clock()):
+                raise TooManyLogins(wait_s)
+            key = self._access.holder(given)
+            if key is None:
+                return None
+            self._store.logins.succeeded(address)
+            return self._create(key, before)
+
+    def enter(self, given: str, *, before: str) -> str | None:
+        """Return the token of a new session for the local token, the only key that a link may carry; else None."""
+        key = None if self._access.local is None else self._access.holder(given)
+        if key is None:
+            return None
+        with reachable():
+            return self._create(key, before)
+
+    def visitor(self, token: str) -> SessionUser | None:
+        """Return the user of a session; None if it has ended or its key is no longer configured, or differently."""
+        with reachable():
+            session = self._store.sessions.find(token)
+        key = None if session is None else self._access.named(session.name)
+        if session is None or key is None or not hmac.compare_digest(session.proof, _proof(key)):
+            return None
+        return SessionUser(key.name, key.scopes, signatures.derive(token, "form"), session.id)
+
+    def log_out(self, user: SessionUser, *, everywhere: bool) -> None:
+        """End this session, or all sessions of its key."""
+        with reachable():
+            if everywhere:
+                self._store.sessions.end_all(user.name)
+            self._store.sessions.end(user.session_id, user.name)
+
+    def put_notice(self, user: SessionUser, text: str) -> None:
+        """Keep a notice for the next page of this session."""
+        with reachable():
+            self._store.sessions.put_notice(user.session_id, text)
+
+    def take_notice(self, user: SessionUser) -> str:
+        """Return and delete the notice of this session."""
+        with reachable():
+            return self._store.sessions.take_notice(user.session_id)
+
+    def _create(self, key: ApiKey, before: str) -> str:
+        if previous := self._store.sessions.find(before):
+            self._store.sessions.end(previous.id, previous.name)
+        return self._store.sessions.begin(key.name, _proof(key), self._store.clock())
+
+
+def _proof(key: ApiKey) -> str:
+    """Return a digest that changes with the key's hash and scopes."""
+    return sha256(key.line().encode()).hexdigest()

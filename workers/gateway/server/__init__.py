@@ -1,0 +1,1 @@
+"""The HTTP server and its limits on connections, bodies, concurrency and unread responses."""
