@@ -29,8 +29,8 @@ def archive_dispatcher(
 ) -> LeaseDispatcher:
     """Return the dispatcher of jobs to archive: one job per message, so that slow songs do not delay other jobs."""
     return LeaseDispatcher(
-        services.archive,
-        publish,
+        outbox=services.archive,
+        publish=publish,
         task=ARCHIVE,
         chunk=1,
         lease_s=services.patience.handed_out_s,

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -118,6 +119,7 @@ class BackgroundStep(bootsteps.StartStopStep):
             self._thread.join(timeout=5)
 
 
+@dataclass(frozen=True)
 class LeaseDispatcher:
     """Hands out the due entries of a leased outbox and sends the process's heartbeats.
 
@@ -125,39 +127,26 @@ class LeaseDispatcher:
     seconds is handed out again. `worker` and `facts` describe the process in its heartbeats.
     """
 
-    def __init__(
-        self,
-        outbox: Outbox[Any],
-        publish: Publish,
-        *,
-        task: str,
-        chunk: int,
-        lease_s: float,
-        heartbeats: Pulses,
-        clock: Callable[[], float],
-        worker: str,
-        facts: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._outbox = outbox
-        self._publish = publish
-        self._task = task
-        self._chunk = chunk
-        self._lease_s = lease_s
-        self._heartbeats = heartbeats
-        self._clock = clock
-        self._worker = worker
-        self._facts = facts
+    outbox: Outbox[Any]
+    publish: Publish
+    task: str
+    chunk: int
+    lease_s: float
+    heartbeats: Pulses
+    clock: Callable[[], float]
+    worker: str
+    facts: Mapping[str, Any] | None = None
 
     def run_once(self) -> None:
         """Send a heartbeat and hand out what is due."""
-        now = self._clock()
-        self._heartbeats.heard(self._worker, now, self._facts)
-        for chunk in chunks(self._outbox.hand_out(now, patience=self._lease_s), self._chunk):
-            self._publish(self._task, chunk)
+        now = self.clock()
+        self.heartbeats.heard(self.worker, now, self.facts)
+        for chunk in chunks(self.outbox.hand_out(now, patience=self.lease_s), self.chunk):
+            self.publish(self.task, chunk)
 
     def run_until(self, stopping: threading.Event, interval_s: float) -> None:
         """Run every `interval_s` seconds until `stopping` is set, then remove the heartbeat."""
         while not stopping.is_set():
             run_safely(self.run_once)
             stopping.wait(interval_s)
-        run_safely(partial(self._heartbeats.gone, self._worker))
+        run_safely(partial(self.heartbeats.gone, self.worker))

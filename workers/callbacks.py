@@ -31,8 +31,8 @@ def callback_dispatcher(
 ) -> LeaseDispatcher:
     """Return the dispatcher of callbacks: several due callbacks per message."""
     return LeaseDispatcher(
-        services.callbacks,
-        publish,
+        outbox=services.callbacks,
+        publish=publish,
         task=DELIVER,
         chunk=CALLBACKS_PER_MESSAGE,
         lease_s=services.patience.lease_s,
