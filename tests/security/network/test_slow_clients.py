@@ -56,9 +56,9 @@ def test_a_head_must_arrive_in_time_in_any_number_of_pieces(logged: Callable[[st
         assert rest(silent) == b""
         for response in (rest(half), rest(second)):
             assert response.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-            assert b"the head of a request must come within 0.3 s" in response
+            assert b"The head of a request must arrive within 0.3 s" in response
             assert b"frame-ancestors 'none'" in response
-    assert logged("no whole request came within 0.3 s") == 1
+    assert logged("no complete request within 0.3 s") == 1
 
 
 def test_incomplete_requests_take_no_place_of_complete_ones(logged: Callable[[str], int]) -> None:
@@ -69,7 +69,7 @@ def test_incomplete_requests_take_no_place_of_complete_ones(logged: Callable[[st
         eventually(lambda: all(map(has_begun, server.server_state.connections)))
         for _ in range(40):
             stack.enter_context(connected(url, HALF))
-        assert b"too many connections wait for a request" in rest(first)
+        assert b"Too many connections wait for a request" in rest(first)
         assert [requests.get(url, timeout=5).text for _ in range(3)] == ["hello"] * 3
         eventually(lambda: len(server.server_state.connections) <= 8)
         other.sendall(WHOLE[20:])
@@ -139,8 +139,8 @@ def test_a_slow_upload_loses_its_place(
     [line] = [line for line in response.splitlines() if b"summary" in line]
     summary = json.loads(line)["summary"]
     assert (summary["complete"], summary["new"], summary["problem"]["status"]) == (False, 1, 408)
-    assert "1024 bytes a second" in summary["problem"]["detail"]
-    assert logged("an upload was ended") == 1
+    assert "1024 bytes per second" in summary["problem"]["detail"]
+    assert logged("upload aborted") == 1
     eventually(lambda: gateway("POST", UPLOAD, data=row(2), headers=ROWS).status_code == 200)
 
 

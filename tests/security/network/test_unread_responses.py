@@ -79,7 +79,7 @@ def test_an_unread_response_is_dropped(logged: Callable[[str], int]) -> None:
             [connection] = server.server_state.connections
             eventually(lambda: not server.server_state.connections, within_s=5)
             assert connection.transport.is_closing()
-    assert logged("has not read an answer for 0.4 s") == 1
+    assert logged("a response was not read for 0.4 s") == 1
 
 
 def test_a_response_that_is_read_slowly_is_sent_completely() -> None:
@@ -112,7 +112,7 @@ def test_all_unread_responses_together_are_bounded(logged: Callable[[str], int])
             size = 0
             while size < MUCH:
                 size += len(raw.recv(1 << 20))
-    assert logged("bytes unread: cut off") == 1
+    assert logged("bytes are unread: closed") == 1
 
 
 # ── memory ────────────────────────────────────────────────────────────────────────────────────────
