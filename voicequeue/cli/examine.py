@@ -88,7 +88,7 @@ def _with_shell(checks: ModuleType, facts: checkup.Facts) -> checkup.Facts:
 def _worker_checks() -> ModuleType | None:
     """Return the module `workers.doctor`, None if it is not on Python's path.
 
-    The working directory is not added to the path: in a folder of another user that would run this user's modules.
+    The working directory is not added to the path: it may belong to another user, whose modules would run.
     """
     try:
         return importlib.import_module("workers.doctor")
