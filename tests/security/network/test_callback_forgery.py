@@ -222,5 +222,5 @@ def test_an_origin_is_written_once(gateway: Gateway, queue: VoiceQueue) -> None:
 @pytest.mark.parametrize("app", ["http:victim", "a b", "-a", "ä", "a" * 65, "a\n"])
 def test_an_app_cannot_call_itself_a_door(valkey_url: str, app: str) -> None:
     """A name is a name."""
-    with pytest.raises(ValueError, match="the name of an app must have"):
+    with pytest.raises(ValueError, match="the name of an app must be"):
         VoiceQueue(valkey_url, app=app)
