@@ -93,7 +93,7 @@ def only_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str,
         problems.append(Problem("", f"{uncounted:,} more are not arguments"))
     if len(args) + ("job" in named) != 1:
         problems.append(
-            Problem("job", "must be given exactly once, as the argument job or as the only positional argument")
+            Problem("job", "must be given once, as the argument job or as the only positional argument")
         )
     if problems:
         raise InvalidJob(problems)

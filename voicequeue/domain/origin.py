@@ -23,7 +23,7 @@ class Origin(StrEnum):
         """Return the source with the caller's name, such as `http:shop`. Raises ValueError for an invalid name."""
         if name and not _NAME.fullmatch(name):
             raise ValueError(
-                "the name of an app must have 1 to 64 characters (A-Z, a-z, digits, '.', '_', '-') and begin with a "
+                "the name of an app must be 1 to 64 characters (A-Z, a-z, digits, '.', '_', '-') that begin with a "
                 "letter or digit"
             )
         return f"{self}:{name}" if name else self.value

@@ -88,7 +88,7 @@ def batch_name(text: str) -> str:
     """Return `text` if it is a valid batch name: names are part of URLs and Redis keys. Raises ValueError."""
     if not _BATCH.fullmatch(text):
         raise ValueError(
-            "must have 1 to 100 characters (A-Z, a-z, digits, '.', '_', '-') and begin with a letter or digit"
+            "must be 1 to 100 characters (A-Z, a-z, digits, '.', '_', '-') that begin with a letter or digit"
         )
     return text
 

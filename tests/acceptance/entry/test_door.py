@@ -93,9 +93,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "an impossible time": (envelope(headers={"eta": "0001-01-01T00:00:00+14:00"}), "eta must be a time"),
     "expired": (envelope(headers={"expires": "2020-01-01T00:00:00"}), "expired before"),
     "protocol 1 without a task": (envelope({"id": "1", "args": []}, headers={"task": None}), "no task is named"),
-    "no argument": (envelope([[], {}, {}]), "job: must be given exactly once"),
-    "two arguments": (envelope([[GOOD, GOOD], {}, {}]), "job: must be given exactly once"),
-    "a job twice": (envelope([[GOOD], {"job": GOOD}, {}]), "job: must be given exactly once"),
+    "no argument": (envelope([[], {}, {}]), "job: must be given once"),
+    "two arguments": (envelope([[GOOD, GOOD], {}, {}]), "job: must be given once"),
+    "a job twice": (envelope([[GOOD], {"job": GOOD}, {}]), "job: must be given once"),
     "an extra argument": (envelope([[], {"job": GOOD, "jobs": 1}, {}]), "jobs: is not an argument"),
     "a job that is no object": (envelope([["https://x.example/a.wav"], {}, {}]), "job: must be an object"),
     "an invalid job": (

@@ -222,5 +222,5 @@ def test_a_source_never_changes(gateway: Gateway, queue: VoiceQueue) -> None:
 @pytest.mark.parametrize("app", ["http:victim", "a b", "-a", "ä", "a" * 65, "a\n"])
 def test_an_app_cannot_take_the_name_of_another_source(valkey_url: str, app: str) -> None:
     """Names follow one pattern."""
-    with pytest.raises(ValueError, match="the name of an app must have"):
+    with pytest.raises(ValueError, match="the name of an app must be"):
         VoiceQueue(valkey_url, app=app)

@@ -117,9 +117,9 @@ def test_clearing_gives_them_for_the_last_time(store: Store, queue: VoiceQueue) 
 @pytest.mark.parametrize(
     ("args", "named", "reason"),
     [
-        ([], {}, "job: must be given exactly once, as the argument job or as the only positional argument"),
-        ([{}, {}], {}, "job: must be given exactly once, as the argument job or as the only positional argument"),
-        ([{}], {"job": {}}, "job: must be given exactly once, as the argument job or as the only positional argument"),
+        ([], {}, "job: must be given once, as the argument job or as the only positional argument"),
+        ([{}, {}], {}, "job: must be given once, as the argument job or as the only positional argument"),
+        ([{}], {"job": {}}, "job: must be given once, as the argument job or as the only positional argument"),
         ([{"audio_url": URL}], {"x": 1}, "x: is not an argument; the only argument is job"),
         ([17], {}, 'job: must be an object such as {"audio_url": "https://…"}'),
         ([], {"job": {"audio_url": URL, "mv": 1}}, "mv: is not known here"),
