@@ -39,7 +39,7 @@ _REASON_MAX = 300
 
 
 class UnsoundError(Exception):
-    """An envelope is invalid; the text says what is wrong, for its sender."""
+    """An envelope is invalid; the text says why, for its sender."""
 
 
 def sound(message: Any, queue: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Upstream's calls with aiohttp, and the whole of a job as one coroutine that sleeps between polls."""
+"""Requests to upstream with aiohttp, and a whole job as one coroutine that sleeps between polls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 from work import AGAIN_S, FIRST_S, UPSTREAM, Job, result_in, song_body, voice_body
 
-#: Connections of one process.
+#: Connections per process.
 CONNECTIONS = 100
 
 

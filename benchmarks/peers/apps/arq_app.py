@@ -1,4 +1,4 @@
-"""arq: one coroutine for each job, or a task for each step, whose poll raises `Retry` until there is something."""
+"""arq: one coroutine per job, or a task per step whose poll raises `Retry` until there is a result."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from work import AGAIN_S, CONCURRENCY, FIRST_S, REDIS_URL, STEPS, Job, in_slices
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 SETTINGS = RedisSettings.from_dsn(REDIS_URL)
 
-#: By default it writes a line for each job; the others are quiet too.
+#: By default arq logs a line per job; the other queues do not log jobs either.
 LOG = {"version": 1, "loggers": {"arq": {"level": "WARNING"}}}
 
-#: By default five, of which each poll is one.
+#: The default is five, and each poll counts as one.
 TRIES = 1_000_000
 
 
@@ -68,7 +68,7 @@ class WorkerSettings:
     on_startup = startup
     redis_settings = SETTINGS
     max_jobs = CONCURRENCY
-    poll_delay = 0.1  # by default half a second, in which at most `max_jobs` begin
+    poll_delay = 0.1  # the default of 0.5 s limits starts to `max_jobs` per half second
     keep_result = 0
 
 

@@ -1,4 +1,4 @@
-"""Upstream's calls with requests: one session for each thread, whose connection is kept."""
+"""Requests to upstream with requests: one session per thread, which keeps its connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _session() -> requests.Session:
     if not hasattr(_own, "session"):
         _own.session = requests.Session()
         _own.session.headers["Authorization"] = "Bearer any"
-        _own.session.trust_env = False  # else it looks for proxies and netrc again for each call
+        _own.session.trust_env = False  # otherwise it looks up proxies and netrc for each request
     return _own.session
 
 

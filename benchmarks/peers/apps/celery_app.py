@@ -1,4 +1,4 @@
-"""Celery, written the usual way: a task for each step, polls are retries with a countdown."""
+"""Celery in its usual style: a task per step, polls are retries with a countdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dramatiq: an actor for each step; a poll that found nothing raises `Retry` with a delay."""
+"""dramatiq: an actor per step; a poll without a result raises `Retry` with a delay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from work import AGAIN_S, FIRST_S, REDIS_URL, Job, result_of, serve
 dramatiq.set_broker(RedisBroker(url=REDIS_URL))
 redis = Redis.from_url(REDIS_URL)
 
-#: dramatiq counts in milliseconds.
+#: dramatiq's delays are in milliseconds.
 FIRST, AGAIN = int(FIRST_S * 1000) or None, int(AGAIN_S * 1000)
 
 

@@ -1,4 +1,4 @@
-"""huey: a task for each step; a poll that found nothing raises `RetryTask`; its scheduler looks every second."""
+"""huey: a task per step; a poll without a result raises `RetryTask`; its scheduler runs every second."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def many(jobs: Iterator[Job]) -> None:
 
 
 if __name__ == "__main__":
-    import huey_app  # a task's name has its module's in it, which is not `__main__` to the workers
+    import huey_app  # task names contain the module name, which must not be `__main__` for the workers
 
     serve(huey_app.voice, huey_app.many)

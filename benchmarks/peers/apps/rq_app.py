@@ -1,4 +1,4 @@
-"""rq: a job for each step, polls again by `enqueue_in`, which its scheduler looks at every second."""
+"""rq: a job per step; polls are repeated by `enqueue_in`, whose scheduler runs every second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from work import AGAIN_S, FIRST_S, REDIS_URL, Job, result_of, serve
 redis = Redis.from_url(REDIS_URL)
 queue = Queue(connection=redis, serializer=JSONSerializer)
 
-#: Jobs in one call of `enqueue_many`.
+#: Jobs per call of `enqueue_many`.
 SLICE = 500
 
 

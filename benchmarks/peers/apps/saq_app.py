@@ -1,6 +1,6 @@
-"""saq: one coroutine for each job, or a task for each step, whose poll comes again by `scheduled`.
+"""saq: one coroutine per job, or a task per step whose poll is repeated by `scheduled`.
 
-What is scheduled its workers look at once a second.
+Its workers check scheduled jobs once a second.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from work import AGAIN_S, CONCURRENCY, FIRST_S, REDIS_URL, STEPS, Job, in_slices
 
 queue = Queue.from_url(REDIS_URL)
 
-#: The first task of a job. A whole job has no time limit; by that of a step (seconds) its sweep knows one whose
-#: worker is gone, which may then be tried again. All are forgotten when they are done.
+#: The options of tasks. A whole job has no time limit; the limit of a step (seconds) lets saq's sweep detect a lost
+#: worker and retry the step. Finished jobs are not stored.
 FIRST = "voice" if STEPS else "run"
 OPTIONS = {"timeout": 60, "retries": 3, "ttl": -1} if STEPS else {"timeout": 0, "ttl": -1}
 

@@ -1,6 +1,6 @@
-"""streaQ: one coroutine for each job, or a task for each step, whose poll raises `StreaqRetry`.
+"""streaQ: one coroutine per job, or a task per step whose poll raises `StreaqRetry`.
 
-What is delayed its workers look at every half second.
+Its workers check delayed tasks every half second.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streaq import Worker
 from streaq.types import StreaqRetry
 from work import AGAIN_S, CONCURRENCY, FIRST_S, REDIS_URL, STEPS, Job, result_of, serve_async
 
-#: Jobs in one call of `enqueue_many`.
+#: Jobs per call of `enqueue_many`.
 SLICE = 500
 
 FIRST, AGAIN = timedelta(seconds=FIRST_S) or None, timedelta(seconds=AGAIN_S)
@@ -27,7 +27,7 @@ FIRST, AGAIN = timedelta(seconds=FIRST_S) or None, timedelta(seconds=AGAIN_S)
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[ClientSession]:
     """Open the session for the lifetime of the worker."""
-    logging.getLogger("streaq").setLevel(logging.WARNING)  # a line for each job otherwise; the others are quiet too
+    logging.getLogger("streaq").setLevel(logging.WARNING)  # no line per job, as with the other queues
     async with acalls.open_session() as session:
         yield session
 
@@ -52,7 +52,7 @@ async def voice(job: Job) -> None:
     await poll_voice.enqueue(job, await acalls.order_voice(worker.context, job)).start(delay=FIRST)
 
 
-@worker.task(ttl=0, max_tries=None, silent=True)  # it logs a traceback for each retry otherwise
+@worker.task(ttl=0, max_tries=None, silent=True)  # otherwise it logs a traceback per retry
 async def poll_voice(job: Job, task_id: str) -> None:
     """Poll the voice, then order the song."""
     result = await acalls.poll(worker.context, task_id)

@@ -1,6 +1,6 @@
-"""taskiq with taskiq-redis: one coroutine for each job, or a task for each step, whose poll is scheduled again.
+"""taskiq with taskiq-redis: one coroutine per job, or a task per step whose poll is scheduled again.
 
-Its scheduler, which is a process of its own, looks at what is scheduled once a second.
+Its scheduler, a separate process, checks scheduled tasks once a second.
 """
 
 from __future__ import annotations
