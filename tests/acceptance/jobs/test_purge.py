@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.acceptance.conftest import Build, jobs
-from tests.acceptance.jobs.test_voices import recording, song
+from tests.acceptance.jobs.test_pipeline import recording, song
 from tests.conftest import eventually
 from voicequeue import State, VoiceJob
 from voicequeue.storage.audit.audit import audit
