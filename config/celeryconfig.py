@@ -8,7 +8,7 @@ from kombu import Exchange, Queue
 
 from config.settings import Settings
 from voicequeue.storage.celery_queues import INTAKE, TASK_QUEUES, consumed_by
-from voicequeue.storage.keyspace import celery_root
+from voicequeue.storage.connection.keyspace import celery_root
 
 BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     # Above the longest countdown of a poll (tasks.poll_scheduler.COUNTDOWN_MAX_S), which a worker holds unacknowledged.

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from voicequeue.auth.signatures import validate_secret
 from voicequeue.domain.gate import SUBMIT_RATE_MIN
-from voicequeue.storage.redis_url import validate_redis_url
+from voicequeue.storage.connection.redis_url import validate_redis_url
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -92,9 +92,7 @@ def only_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str,
     if (uncounted := len(unexpected) - _NAMED_MAX) > 0:
         problems.append(Problem("", f"{uncounted:,} more are not arguments"))
     if len(args) + ("job" in named) != 1:
-        problems.append(
-            Problem("job", "must be given once, as the argument job or as the only positional argument")
-        )
+        problems.append(Problem("job", "must be given once, as the argument job or as the only positional argument"))
     if problems:
         raise InvalidJob(problems)
     job = named["job"] if "job" in named else args[0]

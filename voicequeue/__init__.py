@@ -34,7 +34,7 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 from voicequeue.storage.archive import ToArchive
-from voicequeue.storage.audit.audit import Finding
+from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.callbacks import Callback
 from voicequeue.storage.monitoring.throughput import Stretch
 from voicequeue.storage.personas import Persona

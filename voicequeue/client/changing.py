@@ -14,7 +14,7 @@ from voicequeue.domain import transitions
 from voicequeue.domain.charge_review import Unsure, known
 from voicequeue.domain.job import Job, Move, State
 from voicequeue.errors import NotAllowed
-from voicequeue.storage.reachable import reachable
+from voicequeue.storage.connection.errors import reachable
 
 
 class ChangeMethods(ReadMethods):

@@ -8,7 +8,7 @@ from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.gate import Limits
 from voicequeue.domain.stage import Stage
 from voicequeue.errors import checked
-from voicequeue.storage.reachable import reachable
+from voicequeue.storage.connection.errors import reachable
 from voicequeue.texts import whole
 
 

@@ -12,9 +12,9 @@ from voicequeue.domain.job import Job, State
 from voicequeue.domain.portions import portions, weight
 from voicequeue.domain.spec import VoiceJob, parse
 from voicequeue.errors import InvalidJob, detached
+from voicequeue.storage.connection.errors import reachable
 from voicequeue.storage.job_store import Store
 from voicequeue.storage.preview import Foreseen
-from voicequeue.storage.reachable import reachable
 
 #: A job to enqueue, or its fields as a mapping (JSON, a row of a file).
 Enqueueable = VoiceJob | Mapping[str, Any]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.job import Event, Job, State
-from voicequeue.storage.connection import no_later_than
-from voicequeue.storage.reachable import reachable
+from voicequeue.storage.connection.errors import reachable
+from voicequeue.storage.connection.retry import no_later_than
 
 #: How long one call to Redis blocks for events (seconds).
 _BLOCK_S = 5.0

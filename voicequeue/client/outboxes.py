@@ -11,7 +11,8 @@ from voicequeue.domain.portions import CHUNK
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts
 from voicequeue.storage.archive import ToArchive
 from voicequeue.storage.callbacks import Callback
-from voicequeue.storage.reachable import reachable
+from voicequeue.storage.connection.errors import reachable
+from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
 
 

@@ -11,11 +11,13 @@ from voicequeue.client.enqueueing import EnqueueMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
 from voicequeue.domain.origin import Origin
-from voicequeue.storage.audit.audit import Finding, audit
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
-from voicequeue.storage.job_store import Store, connect
-from voicequeue.storage.keyspace import DEFAULT_PREFIX
-from voicequeue.storage.reachable import reachable
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.errors import reachable
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.job_store import Store
 
 DEFAULT_URL = "redis://localhost:6379/0"
 

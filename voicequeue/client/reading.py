@@ -9,22 +9,20 @@ from typing import TypeVar
 from voicequeue.client import search
 from voicequeue.client.search import Filter, Page
 from voicequeue.domain.balance import Balance
-from voicequeue.domain.job import FINAL, Job, State, Step
+from voicequeue.domain.job import ACTIVE, Job, State, Step
 from voicequeue.domain.portions import CHUNK
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.errors import UnknownBatch, UnknownJob
+from voicequeue.storage.connection.errors import reachable
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import Store
+from voicequeue.storage.monitoring.throughput import Stretch
 from voicequeue.storage.personas import Persona
-from voicequeue.storage.reachable import reachable
-from voicequeue.storage.throughput import Stretch
 
 T = TypeVar("T")
 
 #: The pace is the average over this many seconds.
 PACE_S = 300.0
-
-#: States that a job leaves without an operator.
 
 
 class ReadMethods:

@@ -197,7 +197,7 @@ class VoiceJob(BaseModel):
         return f"named-{_hex(self.batch or '', self.voice)}" if self.voice is not None else ""
 
     def recording(self) -> str:
-        """Return the id of the voice created from this URL; '' without one. The same as in scripts/lib/shared_voices.lua."""
+        """Return the id of the voice of this URL, as scripts/lib/shared_voices.lua does; '' without a URL."""
         return f"url-{_hex(self.audio_url)}" if self.audio_url is not None else ""
 
     def content(self) -> str:

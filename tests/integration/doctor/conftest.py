@@ -20,7 +20,8 @@ from config.settings import Settings, load
 from simulator.process import Simulator
 from tests.conftest import eventually
 from voicequeue.cli.examine import examine
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 from workers.gateway.app import build
 from workers.local.ports import free_port
 from workers.process_info import facts

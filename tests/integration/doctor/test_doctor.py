@@ -19,7 +19,6 @@ from tests.store.life import accepted, charging, one, put, refused
 from tests.support.jobs import voice
 from voicequeue.auth import signatures
 from voicequeue.cli.examine import examine
-from voicequeue.diagnostics.checkup import QUEUES
 from voicequeue.domain.job import State
 from workers.local.ports import free_port
 from workers.process_info import facts
@@ -244,7 +243,7 @@ def test_pending_work_is_reported(setup: Setup) -> None:
     """A closed gate, unsure jobs and many messages are reported."""
     setup.store.controls.close("unauthorized", "401", time.time())
     setup.redis.zadd("{voicequeue}:state:unsure", {"j1": time.time()})
-    setup.redis.rpush(f"{{voicequeue}}:celery:{QUEUES[0]}", *["x"] * 1_001)
+    setup.redis.rpush(f"{{voicequeue}}:celery:{QUEUE_NAMES[0]}", *["x"] * 1_001)
 
     messages = {result["check"]: result["what"] for result in setup.results()[1]}
 

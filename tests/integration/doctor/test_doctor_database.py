@@ -13,7 +13,8 @@ from tasks.enqueue import ENQUEUE
 from tests.integration.doctor.conftest import Setup
 from voicequeue.cli.examine import examine
 from voicequeue.diagnostics import shared_database
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 
 def database_results(setup: Setup, level: str) -> list[str]:

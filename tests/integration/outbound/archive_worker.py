@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simulator.server.media import file_of
 from simulator.process import Simulator
+from simulator.server.media import file_of
 from tasks.archive.downloader import Bounds, Fetcher
 from tasks.archive.storage import Shelf
 from tasks.archive.task import ArchiveServices, keep
@@ -18,7 +18,8 @@ from tests.store.life import NOW, everything_agrees, one, song_of
 from voicequeue import Clip, Job
 from voicequeue.domain.timeouts import ArchivePatience
 from voicequeue.net.address_policy import Allowed
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 ALLOWED = Allowed.of("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
 

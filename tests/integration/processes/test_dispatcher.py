@@ -11,8 +11,8 @@ import pytest
 from simulator.process import Simulator
 from tests.integration.processes.worker_bench import SONG, WorkerBench, enqueue, worker_bench
 from voicequeue import State, VoiceJob, VoiceQueue
-from voicequeue.storage.job_store import Store
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
+from voicequeue.storage.job_store import Store
 from workers.dispatcher import PROCESSES
 
 

@@ -30,7 +30,8 @@ from tests.support.losing import losing_way
 from tests.support.scripted import Request, Scripted, answer
 from voicequeue import Limits, Stage, State, VoiceJob
 from voicequeue.domain.poll_schedule import PollPlan
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 MANY = Limits(in_flight=1000, first_in_flight=1000)
 

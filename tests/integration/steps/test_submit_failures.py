@@ -23,8 +23,8 @@ from tests.integration.conftest import (
 from tests.support.scripted import HANG_UP, Scripted, answer
 from voicequeue import Limits, Stage, State
 from voicequeue.domain.job import Code
-from voicequeue.storage.job_store import connect
-from voicequeue.storage.redis_refusals import RedisRefusalError
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.refusals import RedisRefusalError
 
 MANY = Limits(in_flight=1000, first_in_flight=1000)
 

@@ -189,7 +189,9 @@ def _wait_until_it_is_up(running: Deployment) -> None:
     def is_up() -> bool:
         with suppress(requests.RequestException):
             ready = requests.get(f"{web}/readyz", timeout=1).status_code == 200
-            return ready and all(running.admin.zcard(key) for key in heartbeats) and bool(flower_shows(running, "workers"))
+            return (
+                ready and all(running.admin.zcard(key) for key in heartbeats) and bool(flower_shows(running, "workers"))
+            )
         return False
 
     def end_of_logs() -> str:

@@ -12,7 +12,7 @@ import pytest
 from tasks.archive.downloader import Bounds, Fetcher
 from tasks.archive.storage import Shelf
 from tasks.archive.task import ArchiveServices, keep
-from tasks.musicapi import responses
+from tasks.musicapi import MusicReady, VoiceReady, responses
 from tests.integration.conftest import Build, voice
 from tests.security.inputs.halves import HALF, MENDED, URL
 from tests.store.conftest import Command
@@ -79,7 +79,7 @@ BROKEN_IDS: list[Any] = [
 @pytest.mark.parametrize("body", BROKEN_IDS, ids=str)
 def test_an_id_with_half_a_character_is_not_used_and_not_replaced_by_another(body: Any) -> None:
     """A repaired id would be unknown upstream, or belong to another order."""
-    assert responses.accepted(body) is None
+    assert responses.accepted_task_id(body) is None
     assert responses.task_id(body) is None
 
 
@@ -88,10 +88,10 @@ def test_a_voice_with_half_a_character_in_its_id_is_not_used() -> None:
     finished = {"code": 200, "data": {"state": "complete", "id": "p2", "persona": {"persona_id": HALF, "id": "p3"}}}
     song = {"clip_id": HALF, "id": "another", "state": "succeeded", "audio_url": URL}
 
-    assert responses.reading({"persona_id": HALF}, Stage.VOICE) is None
-    assert not isinstance(responses.reading(finished, Stage.VOICE), responses.VoiceReady)
-    result = responses.reading({"data": [song]}, Stage.MUSIC)
-    assert isinstance(result, responses.MusicReady)
+    assert responses.task_result({"persona_id": HALF}, Stage.VOICE) is None
+    assert not isinstance(responses.task_result(finished, Stage.VOICE), VoiceReady)
+    result = responses.task_result({"data": [song]}, Stage.MUSIC)
+    assert isinstance(result, MusicReady)
     assert [(clip.clip_id, clip.audio_url) for clip in result.clips] == [("clip-1", URL)]
 
 

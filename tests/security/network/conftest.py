@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from workers.gateway import notices
+from workers.gateway.server import limit_log
 
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[str], int]:
     """Return a function that counts log lines with these words; rate limits of earlier tests are reset."""
-    caplog.set_level(logging.INFO, notices.log.name)
-    for rate_limit in notices.log.filters:
+    caplog.set_level(logging.INFO, limit_log.log.name)
+    for rate_limit in limit_log.log.filters:
         monkeypatch.setattr(rate_limit, "_last", {})
     return lambda words: len([line for line in caplog.messages if words in line])

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.web.conftest import KEYS
-from workers.gateway.connections import Bounds
-from workers.gateway.server import Protocol
+from workers.gateway.server.connections import Bounds
+from workers.gateway.server.http_server import Protocol
 
 HALF = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-More: "
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

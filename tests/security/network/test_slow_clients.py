@@ -34,8 +34,9 @@ from tests.security.network.raw_clients import (
 from tests.web.conftest import KEYS, Build, Gateway, problem, serving
 from tests.web.seen import Person
 from voicequeue import VoiceQueue
-from workers.gateway import batches, bodies, events, intake
-from workers.gateway.connections import Bounds
+from workers.gateway.api import events, row_intake, row_uploads
+from workers.gateway.server import bodies
+from workers.gateway.server.connections import Bounds
 
 # ── heads ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -124,8 +125,8 @@ def test_a_slow_upload_loses_its_place(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch, logged: Callable[[str], int]
 ) -> None:
     """Its rows are stored, the last line states the problem, and the next upload gets the place."""
-    monkeypatch.setattr(batches, "AT_ONCE", 1)
-    monkeypatch.setattr(intake, "WINDOW_S", 0.3)
+    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
+    monkeypatch.setattr(row_intake, "WINDOW_S", 0.3)
     gateway = build_gateway()
     with connected(gateway.url, head(UPLOAD) + piece(row(1))) as raw:
         response = until(raw, b'"outcome": "new"')
@@ -146,7 +147,7 @@ def test_a_slow_upload_loses_its_place(
 
 def test_an_upload_without_pauses_ends_in_time(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last line states the reason."""
-    monkeypatch.setattr(intake, "UPLOAD_S", 0.2)
+    monkeypatch.setattr(row_intake, "UPLOAD_S", 0.2)
 
     def rows() -> Iterator[bytes]:
         for number in range(60):
@@ -162,7 +163,7 @@ def test_an_upload_without_pauses_ends_in_time(gateway: Gateway, monkeypatch: py
 
 def test_time_spent_in_redis_does_not_count_for_the_sender(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row waits in Redis for longer than the sender's timeout; the sender continues after its outcome."""
-    monkeypatch.setattr(intake, "WINDOW_S", 0.3)
+    monkeypatch.setattr(row_intake, "WINDOW_S", 0.3)
     real = VoiceQueue.enqueue_at_once
 
     def slowly(self: VoiceQueue, jobs: Any) -> Any:
@@ -182,7 +183,7 @@ def test_time_spent_in_redis_does_not_count_for_the_sender(gateway: Gateway, mon
 def test_one_key_gets_at_most_half_of_the_upload_places(gateway: Gateway) -> None:
     """It gets 429 with Retry-After; another key is served, and the first again after its uploads end."""
     with ExitStack() as stack:
-        for number in range(batches.AT_ONCE // 2):
+        for number in range(row_uploads.AT_ONCE // 2):
             raw = stack.enter_context(connected(gateway.url, head(UPLOAD) + piece(row(number))))
             until(raw, b'"outcome": "new"')
         rejected = gateway("POST", UPLOAD, data=row(9), headers=ROWS)

@@ -35,9 +35,11 @@ from tests.security.network.raw_clients import (
 from tests.web.conftest import Build, Gateway, serving
 from voicequeue import VoiceJob, VoiceQueue
 from voicequeue.domain.portions import TEXT_MAX
-from workers.gateway import batches, large, response_spool
-from workers.gateway.connections import Bounds
-from workers.gateway.server import Protocol
+from workers.gateway import response_spool
+from workers.gateway.api import row_uploads
+from workers.gateway.server import large_responses
+from workers.gateway.server.connections import Bounds
+from workers.gateway.server.http_server import Protocol
 
 # ── responses ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -46,7 +48,7 @@ def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sender is blocked, later disconnected, and its place is free."""
-    monkeypatch.setattr(batches, "AT_ONCE", 1)
+    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
     monkeypatch.setattr(response_spool, "IN_MEMORY", 4_096)
     monkeypatch.setattr(response_spool, "SPOOL_MAX", 100_000)
     spools: list[response_spool.Outbox] = []
@@ -183,8 +185,8 @@ def test_large_unread_responses_are_bounded_and_one_key_has_half_of_it(
 ) -> None:
     """They count in full until they are read, also the part in the kernel's buffers."""
     size = 6_000_000  # more than the kernel buffers for a client that does not read
-    monkeypatch.setattr(large, "HELD_MAX", 25_000_000)
-    answers = large.Large()
+    monkeypatch.setattr(large_responses, "HELD_MAX", 25_000_000)
+    answers = large_responses.Large()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request({**scope, "state": {"who": scope["path"]}}, receive)
@@ -203,7 +205,7 @@ def test_large_unread_responses_are_bounded_and_one_key_has_half_of_it(
         assert len(requests.get(f"{url}/greedy", timeout=5).json()) == size
 
 
-def held_by(answers: large.Large) -> int:
+def held_by(answers: large_responses.Large) -> int:
     """Return the bytes of responses in memory."""
     return answers._held.total()
 
@@ -211,7 +213,7 @@ def held_by(answers: large.Large) -> int:
 def test_a_large_response_that_is_read_slowly_is_sent_completely() -> None:
     """It may take longer than the timeout of unread responses: each piece read counts."""
     size = 12_000_000
-    answers = large.Large()
+    answers = large_responses.Large()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request({**scope, "state": {"who": "key"}}, receive)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from tests.store.cli.test_cli_ingest import rejected, write
+from tests.store.cli.test_cli_ingest_resume import kill_ingest
 from tests.store.conftest import Command
 from tests.store.life import brought_to, dump
-from tests.store.test_cli_ingest import rejected, write
-from tests.store.test_cli_ingest_resume import kill_ingest
 from tests.support.jobs import numbered
 from tests.support.recordings import mp3, redirect, sent, serving, wav, xing
 from tests.support.scripted import Request, Scripted

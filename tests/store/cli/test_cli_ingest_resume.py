@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import eventually
+from tests.store.cli.test_cli_ingest import rejected, write
 from tests.store.conftest import Command
-from tests.store.test_cli_ingest import rejected, write
 from voicequeue import VoiceQueue
 from voicequeue.ingest.checkpoint import Progress
 from voicequeue.ingest.row_reader import Rows

@@ -14,7 +14,8 @@ from tests.support.jobs import numbered, sung, voice
 from tests.support.losing import LosingWay, losing_way
 from voicequeue import Code, Filter, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
-from voicequeue.storage.job_store import Store, connect
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import Store
 
 
 @pytest.fixture

@@ -22,8 +22,6 @@ from tests.store.conftest import Command
 from tests.support.jobs import numbered, voice
 from voicequeue import Job, State, StoreUnreachable, VoiceQueue
 from voicequeue.domain.portions import CHUNK
-from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 

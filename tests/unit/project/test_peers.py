@@ -15,7 +15,7 @@ from benchmarks.peers.flight import Flight, timeout_s
 from benchmarks.peers.race import ContestantResult
 from benchmarks.peers.upstream import Upstream
 from tasks.musicapi import MusicReady, NotReady, VoiceReady
-from tasks.musicapi.responses import accepted, reading
+from tasks.musicapi.responses import accepted_task_id, task_result
 
 FIGURES = {column.name: 1.0 for column in report.COLUMNS}
 
@@ -28,7 +28,7 @@ def ask(upstream: Upstream, method: str, path: str, body: dict[str, Any] | None 
 
 def order_voice(upstream: Upstream, url: str = "https://recordings.example/1.wav") -> str:
     """Order a voice and return the task id."""
-    task_id = accepted(ask(upstream, "POST", "/api/v1/sonic/create-voice", {"audio_url": url}))
+    task_id = accepted_task_id(ask(upstream, "POST", "/api/v1/sonic/create-voice", {"audio_url": url}))
     assert task_id is not None
     return task_id
 
@@ -37,11 +37,11 @@ def test_the_upstream_follows_the_contract() -> None:
     """voicequeue's own client reads a voice and a song from it."""
     upstream = Upstream(0.0, 0.0)
 
-    voice = reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}"))
+    voice = task_result(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}"))
     assert isinstance(voice, VoiceReady)
     body = {"task_type": "persona_music", "persona_id": voice.persona_id, "prompt": "la", "mv": "sonic-v5"}
-    song_id = accepted(ask(upstream, "POST", "/api/v1/sonic/create", body))
-    song = reading(ask(upstream, "GET", f"/api/v1/sonic/task/{song_id}"))
+    song_id = accepted_task_id(ask(upstream, "POST", "/api/v1/sonic/create", body))
+    song = task_result(ask(upstream, "GET", f"/api/v1/sonic/task/{song_id}"))
 
     assert isinstance(song, MusicReady)
     assert len(song.clips) == 2
@@ -54,7 +54,7 @@ def test_an_order_is_not_ready_before_its_time() -> None:
     """Earlier polls are counted, and the result is unseen."""
     upstream = Upstream(60.0, 60.0)
 
-    result = reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}"))
+    result = task_result(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}"))
 
     assert isinstance(result, NotReady)
     assert (upstream.report()["polls"], upstream.report()["unseen"]) == (1, 1)
@@ -68,7 +68,7 @@ def test_a_reset_clears_the_counts_and_sets_the_duration_of_orders() -> None:
     ask(upstream, "GET", "/reset/60/90")
 
     assert upstream.report()["voices"] == 0
-    assert isinstance(reading(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}")), NotReady)
+    assert isinstance(task_result(ask(upstream, "GET", f"/api/v1/sonic/task/{order_voice(upstream)}")), NotReady)
 
 
 def test_duplicate_requests_are_counted() -> None:

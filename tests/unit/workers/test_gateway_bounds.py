@@ -18,11 +18,11 @@ from voicequeue import VoiceQueue
 from workers.gateway.api import events, row_uploads
 from workers.gateway.api.row_intake import Intake
 from workers.gateway.api.upload_budget import Pace
+from workers.gateway.problems import Refusal
 from workers.gateway.response_spool import SPOOL_MAX, Closed, Outbox
 from workers.gateway.server.concurrency import Places
 from workers.gateway.server.connections import Bounds, address
 from workers.gateway.server.large_responses import AT_ONCE, OF_ONE, Large
-from workers.gateway.problems import Refusal
 
 
 def places_for(places: Places, caller: str) -> int:

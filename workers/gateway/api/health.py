@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, HTTPException
 
+from voicequeue.storage.connection.errors import reachable
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.reachable import reachable
 from workers.gateway.openapi import problems
 
 #: A worker counts as running if its last heartbeat is at most this old (seconds).

@@ -18,8 +18,8 @@ from voicequeue.domain.job import State
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import Line, by_priority
+from voicequeue.storage.connection.errors import reachable
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.reachable import reachable
 from workers.gateway.openapi import problems
 from workers.gateway.security.access import Access
 

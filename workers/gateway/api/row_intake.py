@@ -19,8 +19,8 @@ from voicequeue.errors import detached
 from voicequeue.ingest.row_reader import Row, Rows
 from workers.gateway import problems
 from workers.gateway.api.upload_budget import LEAST_RATE, UPLOAD_S, WINDOW_S, Pace
-from workers.gateway.outbox import Closed, Outbox
 from workers.gateway.problems import Refusal
+from workers.gateway.response_spool import Closed, Outbox
 from workers.gateway.server.limit_log import log
 
 #: Pending rows are enqueued if no further row arrives for this long (seconds).

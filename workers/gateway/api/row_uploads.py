@@ -21,7 +21,7 @@ from workers.gateway.api import schemas
 from workers.gateway.api.row_intake import Gone, Intake
 from workers.gateway.api.upload_budget import UPLOAD_S, WINDOW_S
 from workers.gateway.openapi import problems as described_problems
-from workers.gateway.outbox import Outbox
+from workers.gateway.response_spool import Outbox
 from workers.gateway.security.access import Access, origin
 from workers.gateway.server import bodies
 from workers.gateway.server.concurrency import Places

@@ -8,8 +8,8 @@ from hashlib import sha256
 
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import ApiKey, Scope
+from voicequeue.storage.connection.errors import reachable
 from voicequeue.storage.job_store import Store
-from voicequeue.storage.reachable import reachable
 from workers.gateway.security.access import Access
 
 

@@ -13,7 +13,7 @@ import pytest
 import voicequeue
 from voicequeue import AsyncVoiceQueue, VoiceQueue
 
-PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+PAGE = Path(__file__).parents[3] / "docs" / "api.md"
 
 
 def methods(client: type) -> dict[str, Callable[..., Any]]:

@@ -32,7 +32,7 @@ from voicequeue import (
     ToArchive,
     Unsure,
 )
-from voicequeue.diagnostics.checkup import fine
+from voicequeue.diagnostics.checkup import passed
 from voicequeue.domain import schemas
 from voicequeue.domain.balance import Around, Balance
 from voicequeue.domain.gate import Account
@@ -85,7 +85,7 @@ STATUS = Status(
         (schemas.Persona, Persona("p", None, "https://a.example/a.wav", "j", NOW).as_dict()),
         (schemas.Callback, Callback("c", "job.failed", NOW, "j", None, due=NOW).as_dict()),
         (schemas.ArchiveJob, ToArchive("j", "b", NOW, 1, "404", NOW).as_dict()),
-        (schemas.Remark, fine("redis", "Valkey 9").as_dict()),
+        (schemas.Remark, passed("redis", "Valkey 9").as_dict()),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
