@@ -18,15 +18,15 @@ from voicequeue.storage.job_store import Store
 
 
 def flat(admitted: Admitted) -> list[str]:
-    """All that were admitted, whatever their stage."""
+    """Return all admitted ids, of both stages."""
     return [job_id for job_ids in admitted.by_stage.values() for job_id in job_ids]
 
 
 # ── the limit ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_head_of_the_line_is_admitted_up_to_the_limit(store: Store, redis: Redis, prefix: str) -> None:
-    """In order, and not one more than there are slots."""
+def test_the_head_of_the_backlog_is_admitted_up_to_the_limit(store: Store, redis: Redis, prefix: str) -> None:
+    """Jobs are admitted in order, as many as there are slots."""
     job_ids = put(store, *numbered(10))
     store.controls.set_limits(in_flight=4)
 
@@ -38,15 +38,15 @@ def test_the_head_of_the_line_is_admitted_up_to_the_limit(store: Store, redis: R
     everything_agrees(redis, prefix)
 
 
-def test_one_call_takes_no_more_than_it_may(store: Store) -> None:
-    """However many slots are free."""
+def test_one_call_admits_no_more_than_its_maximum(store: Store) -> None:
+    """The number of free slots may be larger."""
     job_ids = put(store, *numbered(10))
 
     assert flat(store.admit(NOW, at_most=3)) == job_ids[:3]
 
 
 def test_a_slot_is_held_until_the_job_settles_or_goes_back(store: Store) -> None:
-    """While it is admitted, charging or pending; an unsure job holds none."""
+    """An admitted, charging or pending job holds a slot; an unsure job holds none."""
     store.controls.set_limits(in_flight=4)
     first, second, third, fourth, _ = put(store, *numbered(5))
     store.admit(NOW)
@@ -64,8 +64,8 @@ def test_a_slot_is_held_until_the_job_settles_or_goes_back(store: Store) -> None
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
-def test_a_limit_that_was_lowered_admits_nothing_until_there_is_room(store: Store, limit: int) -> None:
-    """What is in flight goes on; nothing is thrown out."""
+def test_a_lowered_limit_admits_nothing_until_there_is_a_free_slot(store: Store, limit: int) -> None:
+    """Jobs in flight continue."""
     put(store, *numbered(5))
     store.admit(NOW, at_most=3)
 
@@ -75,21 +75,21 @@ def test_a_limit_that_was_lowered_admits_nothing_until_there_is_room(store: Stor
     assert store.in_flight() == 3
 
 
-def test_jobs_are_told_by_the_stage_that_they_stand_at(store: Store) -> None:
-    """A persona goes to its song, a recording to its voice."""
+def test_jobs_are_returned_by_their_stage(store: Store) -> None:
+    """A job with a persona is at its song, one with a recording at its voice."""
     made, given = put(store, voice(), VoiceJob(persona_id="p", song=SONG))
 
     assert store.admit(NOW) == Admitted({Stage.VOICE: [made], Stage.MUSIC: [given]})
 
 
 def test_an_empty_backlog_admits_nothing(store: Store, redis: Redis, prefix: str) -> None:
-    """And leaves no trace."""
+    """Nothing is written."""
     assert store.admit(NOW) == Admitted({})
     assert dump(redis, prefix) == {}
 
 
-def test_two_that_admit_at_once_share_the_slots(store: Store, valkey_url: str, prefix: str) -> None:
-    """No job is admitted twice, and never more of them than the limit, whoever asks."""
+def test_two_concurrent_admissions_share_the_slots(store: Store, valkey_url: str, prefix: str) -> None:
+    """No job is admitted twice, and the limit is never exceeded."""
     put(store, *numbered(200))
     both = Barrier(2)
 
@@ -110,14 +110,14 @@ def test_two_that_admit_at_once_share_the_slots(store: Store, valkey_url: str, p
 # ── the gate ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_gate_is_open_unless_somebody_closed_it(store: Store) -> None:
+def test_the_gate_is_open_by_default(store: Store) -> None:
     """A new queue works at once."""
     assert store.controls.gate(NOW) == Gate()
     assert store.controls.gate(NOW).open
 
 
 def test_a_closed_gate_admits_nothing_until_its_time(store: Store) -> None:
-    """It says why, since when and until when, and opens by itself."""
+    """The hold has a reason, a start and an end, and ends by itself."""
     put(store, voice())
     store.controls.close("cooldown", "429: slow down", NOW, NOW + 5)
 
@@ -128,8 +128,8 @@ def test_a_closed_gate_admits_nothing_until_its_time(store: Store) -> None:
     assert flat(store.admit(NOW + 5))
 
 
-def test_a_gate_without_a_time_stays_closed(store: Store) -> None:
-    """Until somebody opens it."""
+def test_a_hold_without_an_end_stays(store: Store) -> None:
+    """It ends when it is resumed."""
     put(store, voice())
     store.controls.close("paused", "by Ana", NOW)
 
@@ -138,8 +138,8 @@ def test_a_gate_without_a_time_stays_closed(store: Store) -> None:
 
 
 @pytest.mark.parametrize("until", [NOW + 60, None], ids=["for a minute", "for good"])
-def test_a_shorter_closure_does_not_cut_a_longer_one_short(store: Store, until: float | None) -> None:
-    """A late 429 opens neither a pause nor an account that cannot pay: both reasons hold, each for its time."""
+def test_a_shorter_hold_does_not_end_a_longer_one(store: Store, until: float | None) -> None:
+    """A late 429 ends neither a pause nor a hold for lack of credits: each hold has its own end."""
     put(store, voice())
     store.controls.close("out_of_credits", "403", NOW, until)
 
@@ -152,8 +152,8 @@ def test_a_shorter_closure_does_not_cut_a_longer_one_short(store: Store, until: 
 
 
 @pytest.mark.parametrize("until", [NOW + 60, None], ids=["for a minute", "for good"])
-def test_a_longer_closure_outlasts_a_shorter_one(store: Store, until: float | None) -> None:
-    """With its own reason, and nothing left of the other when that is over."""
+def test_a_longer_hold_outlasts_a_shorter_one(store: Store, until: float | None) -> None:
+    """It has its own reason and leaves nothing of the other."""
     put(store, voice())
     store.controls.close("cooldown", "429", NOW, NOW + 5)
 
@@ -165,8 +165,8 @@ def test_a_longer_closure_outlasts_a_shorter_one(store: Store, until: float | No
     assert store.admit(NOW + 59) == Admitted({})
 
 
-def test_a_closure_that_is_over_stands_in_nobodys_way(store: Store) -> None:
-    """The next one counts, however short."""
+def test_an_ended_hold_has_no_effect_on_the_next(store: Store) -> None:
+    """The next hold counts, however short."""
     store.controls.close("cooldown", "429", NOW, NOW + 60)
 
     assert store.controls.close("cooldown", "429", NOW + 61, NOW + 62)
@@ -175,8 +175,8 @@ def test_a_closure_that_is_over_stands_in_nobodys_way(store: Store) -> None:
     assert store.controls.gate(NOW + 62).open
 
 
-def test_a_closed_gate_turns_an_admitted_job_back(store: Store, redis: Redis, prefix: str) -> None:
-    """Nothing is charged any more; the job is at the head of the line again, uncharged."""
+def test_a_closed_gate_returns_an_admitted_job_to_the_backlog(store: Store, redis: Redis, prefix: str) -> None:
+    """Nothing is charged; the job is at the head of the backlog again."""
     first, second = put(store, *numbered(2))
     store.admit(NOW, at_most=1)
     store.controls.close("out_of_credits", "403", NOW, NOW + 60)

@@ -1,4 +1,4 @@
-"""The account as it is counted here, and as upstream says it is."""
+"""The account: the balance by our count, and as reported by upstream."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from voicequeue.storage.job_store import Store
 
 
 def left(redis: Redis, prefix: str) -> int:
-    """Credits left by our count."""
+    """Return the balance by our count."""
     return int(str(redis.hget(f"{{{prefix}}}:account", "credits")))
 
 
 def test_credits_are_counted_down_as_they_are_spent(store: Store, redis: Redis, prefix: str) -> None:
-    """From what upstream said last."""
+    """The count starts at the last report."""
     assert store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW) == 100
 
     brought_to(store, State.PENDING, sung(batch="b"))
@@ -28,8 +28,8 @@ def test_credits_are_counted_down_as_they_are_spent(store: Store, redis: Redis, 
     assert left(redis, prefix) == 96
 
 
-def test_what_is_spent_while_upstream_is_asked_is_taken_off(store: Store, redis: Redis, prefix: str) -> None:
-    """Nobody knows whether its answer knew of that: the next one will."""
+def test_credits_spent_during_the_request_are_subtracted(store: Store, redis: Redis, prefix: str) -> None:
+    """Whether the report includes them is unknown until the next one."""
     brought_to(store, State.PENDING, sung())
 
     assert store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW) == 96
@@ -38,15 +38,15 @@ def test_what_is_spent_while_upstream_is_asked_is_taken_off(store: Store, redis:
     assert [each.quiet for each in store.controls.balances()] == [False]
 
 
-def test_without_an_answer_of_upstreams_nothing_is_counted(store: Store, redis: Redis, prefix: str) -> None:
-    """A count that begins at nothing would be wrong."""
+def test_nothing_is_counted_before_the_first_report(store: Store, redis: Redis, prefix: str) -> None:
+    """A count from zero would be wrong."""
     brought_to(store, State.PENDING, sung())
 
     assert redis.exists(f"{{{prefix}}}:account") == 0
 
 
-def test_a_balance_is_quiet_where_nothing_was_under_way(store: Store) -> None:
-    """While a request is on the way, what upstream says and what is counted do not belong together."""
+def test_a_balance_is_quiet_without_concurrent_orders(store: Store) -> None:
+    """During an order, the report and our count are not comparable."""
     store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW)
     [job_id] = put(store, sung())
     store.admit(NOW, at_most=1)
@@ -62,8 +62,8 @@ def test_a_balance_is_quiet_where_nothing_was_under_way(store: Store) -> None:
     ]
 
 
-def test_lost_orders_are_noted_with_the_balance(store: Store) -> None:
-    """While they are unsure; given up or sent again, for good, until one is found to have been charged."""
+def test_lost_orders_are_recorded_with_the_balance(store: Store) -> None:
+    """They count while unsure, and after being given up or resubmitted until one is known to be charged."""
     jobs = [brought_to(store, State.UNSURE) for _ in range(3)]
     store.apply([transitions.abandon(jobs[0], NOW), transitions.order_again(jobs[1], NOW)], NOW)
     store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW)
@@ -73,8 +73,8 @@ def test_lost_orders_are_noted_with_the_balance(store: Store) -> None:
     assert [(each.unsure, each.unsettled, each.spent) for each in store.controls.balances()] == [(4, 8, 0), (4, 4, 4)]
 
 
-def test_what_left_the_account_uncounted_is_news_once(store: Store) -> None:
-    """And again when the price is known that it seems to be; what is explained after all is forgotten."""
+def test_a_drift_is_reported_once(store: Store) -> None:
+    """It is reported again when its assumed price is known; a drift that is explained later is deleted."""
     found = Drift(NOW, 420, 399)
     priced = replace(found, stage=Stage.VOICE, price=5)
 
@@ -85,7 +85,7 @@ def test_what_left_the_account_uncounted_is_news_once(store: Store) -> None:
     assert store.controls.account().drift is None
 
 
-def test_of_many_workers_one_gets_the_turn(store: Store) -> None:
-    """Until its time is over."""
+def test_one_worker_acquires_the_lock(store: Store) -> None:
+    """The lock is released when its time is over."""
     assert [store.coordination.try_acquire("balance", ttl_s=30) for _ in range(3)] == [True, False, False]
     assert store.coordination.try_acquire("another", ttl_s=30)

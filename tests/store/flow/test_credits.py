@@ -1,4 +1,4 @@
-"""Credits: nobody begins what cannot be paid, and what jobs in flight will cost is not promised twice."""
+"""Credits: no job starts that cannot be paid, and no credits are reserved twice."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from voicequeue.storage.job_store import Store
 
 
 def songs(count: int, **fields: object) -> list[VoiceJob]:
-    """Voices with songs, 19 credits each."""
+    """Return jobs with a voice and a song, 19 credits each."""
     return [sung(key=f"{fields}-{n}", **fields) for n in range(count)]
 
 
 def left(store: Store, credits: int, now: float = NOW) -> None:
-    """Upstream says what is left."""
+    """Record a balance report by upstream."""
     store.controls.note_balance(credits, spent_before=store.credits(), asked=now, now=now)
 
 
 def count(admitted: Admitted) -> int:
-    """How many were admitted."""
+    """Return the number of admitted jobs."""
     return sum(map(len, admitted.by_stage.values()))
 
 
-def ordered(store: Store, job_id: str) -> None:
-    """Order the stage where the job stands, and let it be ready."""
+def finish_stage(store: Store, job_id: str) -> None:
+    """Submit and finish the job's current stage."""
     charging(store, job_id)
     job = accepted(store, job_id)
     if job.stage is Stage.VOICE and job.spec.song is not None:
@@ -41,22 +41,22 @@ def ordered(store: Store, job_id: str) -> None:
 
 
 def test_prices_are_the_same_in_python_and_in_lua() -> None:
-    """One of them alone would promise what the other does not spend."""
+    """Different prices would reserve other amounts than are spent."""
     program = scripts.load("admit").source.split("-- admit: ")[0].partition("local PRICE = {")[2].partition("}")[0]
 
     assert {name.strip(): int(price) for name, price in (pair.split("=") for pair in program.split(","))} == PRICES
 
 
-def test_without_a_word_of_upstreams_nothing_is_held_back(store: Store) -> None:
-    """What is not known is no reason: upstream says no if it must."""
+def test_nothing_is_held_before_the_first_report(store: Store) -> None:
+    """An unknown balance is no reason: upstream refuses if it must."""
     put(store, *songs(9))
 
     assert count(store.admit(NOW)) == 9
     assert store.controls.account() == Account(None, None, committed=9 * 19)
 
 
-def test_no_more_begins_than_can_be_paid_to_its_end(store: Store, redis: Redis, prefix: str) -> None:
-    """Songs included, although only voices are ordered so far."""
+def test_no_more_jobs_start_than_can_be_paid_to_their_end(store: Store, redis: Redis, prefix: str) -> None:
+    """Songs count, although only voices are submitted so far."""
     put(store, *songs(9))
     left(store, 3 * 19 + 18)
 
@@ -67,8 +67,8 @@ def test_no_more_begins_than_can_be_paid_to_its_end(store: Store, redis: Redis, 
     everything_agrees(redis, prefix)
 
 
-def test_the_floor_is_not_touched(store: Store, redis: Redis, prefix: str) -> None:
-    """By the settings, or as somebody set it meanwhile."""
+def test_the_minimum_balance_is_kept(store: Store, redis: Redis, prefix: str) -> None:
+    """It is set by the settings or at run time."""
     own = Store(redis, prefix, limits=Limits(in_flight=99, first_in_flight=99, credit_floor=10))
     put(own, *(voice(key=f"{n}") for n in range(9)))
     left(own, 10 + 2 * 4 + 3)
@@ -80,8 +80,8 @@ def test_the_floor_is_not_touched(store: Store, redis: Redis, prefix: str) -> No
     assert count(own.admit(NOW)) == 0
 
 
-def test_credits_for_40_of_100_jobs_make_40(store: Store, redis: Redis, prefix: str) -> None:
-    """Exactly those credits are spent, whatever is ordered when, and 60 jobs wait unharmed."""
+def test_credits_for_40_of_100_jobs_finish_40(store: Store, redis: Redis, prefix: str) -> None:
+    """Exactly those credits are spent, in any order of submission, and 60 jobs stay queued."""
     put(store, *songs(100))
     left(store, 40 * 19 + 18)
     store.controls.set_limits(in_flight=7)
@@ -92,7 +92,7 @@ def test_credits_for_40_of_100_jobs_make_40(store: Store, redis: Redis, prefix: 
         assert account.left is not None
         assert account.left - account.committed >= 0
         for job_id in list(store.ids(state=State.ADMITTED))[:5]:
-            ordered(store, job_id)
+            finish_stage(store, job_id)
 
     counts = {state: n for state, n in store.counts().items() if n}
     assert counts == {State.SUCCEEDED: 40, State.QUEUED: 60}
@@ -102,8 +102,8 @@ def test_credits_for_40_of_100_jobs_make_40(store: Store, redis: Redis, prefix: 
     everything_agrees(redis, prefix)
 
 
-def test_that_credits_are_short_is_news_once_and_that_there_are_enough_too(store: Store) -> None:
-    """However often one looks."""
+def test_a_shortage_and_its_end_are_reported_once(store: Store) -> None:
+    """Repeated admissions report nothing."""
     put(store, *songs(4))
     left(store, 2 * 19)
 
@@ -116,8 +116,8 @@ def test_that_credits_are_short_is_news_once_and_that_there_are_enough_too(store
     assert store.admit(NOW + 7).news == "short"
 
 
-def test_that_no_slot_is_free_says_nothing_about_credits(store: Store) -> None:
-    """Short stays short while the next job cannot even be looked at."""
+def test_a_full_queue_keeps_the_shortage(store: Store) -> None:
+    """The shortage stays while the next job cannot be examined."""
     put(store, *songs(4))
     store.controls.set_limits(in_flight=2)
     left(store, 19)
@@ -132,8 +132,8 @@ def test_that_no_slot_is_free_says_nothing_about_credits(store: Store) -> None:
     assert store.admit(NOW).news == "enough"
 
 
-def test_the_gate_says_why_nothing_more_begins(store: Store) -> None:
-    """With what is left, what is promised, what is not to be touched, and what the next job costs."""
+def test_the_gate_explains_a_shortage(store: Store) -> None:
+    """It states the balance, the reserved credits, the minimum balance and the price of the next job."""
     put(store, *songs(4))
     store.controls.set_limits(credit_floor=5)
     left(store, 1_030)
@@ -148,8 +148,8 @@ def test_the_gate_says_why_nothing_more_begins(store: Store) -> None:
         assert part in hold.detail
 
 
-def test_an_order_that_upstream_did_not_let_pay_is_the_reason_that_is_told(store: Store) -> None:
-    """Not both at once."""
+def test_a_refused_payment_is_the_reported_reason(store: Store) -> None:
+    """Only one of the two reasons is reported."""
     put(store, *songs(2))
     left(store, 10)
     store.admit(NOW)
@@ -171,18 +171,18 @@ def test_an_order_that_upstream_did_not_let_pay_is_the_reason_that_is_told(store
         (State.CANCELLED, 0),
     ],
 )
-def test_what_a_job_is_still_going_to_spend_follows_from_where_it_stands(
+def test_reserved_credits_follow_from_the_state(
     store: Store, redis: Redis, prefix: str, state: State, committed: int
 ) -> None:
-    """In flight, or unsure, for its order may have been charged; a stage that is paid is not promised any more."""
+    """In flight or unsure, because its order may be charged; a paid stage is no longer reserved."""
     brought_to(store, state, sung(batch="b"))
 
     assert store.controls.account().committed == committed
     everything_agrees(redis, prefix)
 
 
-def test_what_is_given_back_can_begin_something_else(store: Store) -> None:
-    """A job that fails or goes back to the line frees what was promised to it."""
+def test_released_credits_are_available_to_others(store: Store) -> None:
+    """A job that fails or is queued again releases its reserved credits."""
     put(store, *songs(3))
     left(store, 19)
     store.admit(NOW)
@@ -194,8 +194,8 @@ def test_what_is_given_back_can_begin_something_else(store: Store) -> None:
     assert count(store.admit(NOW)) == 1
 
 
-def test_failures_are_counted_by_their_code_while_they_last(store: Store, redis: Redis, prefix: str) -> None:
-    """A retry takes one off; a failure that turns out to be another is that one."""
+def test_failed_jobs_are_counted_by_code(store: Store, redis: Redis, prefix: str) -> None:
+    """A retry decrements the count; another code replaces the first."""
     jobs = [brought_to(store, State.PENDING) for _ in range(3)]
     first = failed(store, jobs[0], Code.DEADLINE)
     failed(store, jobs[1], Code.DEADLINE)
@@ -209,8 +209,8 @@ def test_failures_are_counted_by_their_code_while_they_last(store: Store, redis:
     everything_agrees(redis, prefix)
 
 
-def test_what_has_succeeded_lately_is_the_pace(store: Store) -> None:
-    """By when it succeeded."""
+def test_recent_successes_are_counted(store: Store) -> None:
+    """They are counted by the time of success."""
     for at in range(5):
         job = brought_to(store, State.PENDING)
         make(store, job, State.SUCCEEDED, NOW + at)
@@ -219,8 +219,8 @@ def test_what_has_succeeded_lately_is_the_pace(store: Store) -> None:
     assert store.finished(NOW + 9) == 0
 
 
-def test_what_is_spent_is_counted_by_its_day(store: Store) -> None:
-    """Of UTC."""
+def test_spent_credits_are_counted_by_day(store: Store) -> None:
+    """Days are in UTC."""
     midnight = NOW // 86_400 * 86_400
     for now in (midnight - 1, midnight, midnight + 86_399):
         [job_id] = put(store, voice(), now=now)

@@ -1,4 +1,4 @@
-"""The gate: several reasons at once, each for its time; and the trials that open it again."""
+"""The gate: several holds at once, each with its own end, and the trials that end them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ OF_TRIED = pytest.mark.parametrize("reason", TRIED)
 
 
 def held(store: Store, now: float) -> list[str]:
-    """The reasons that hold then."""
+    """Return the reasons of the current holds."""
     return [hold.reason for hold in store.controls.gate(now).holds]
 
 
 def admitted(store: Store, now: float) -> int:
-    """How many jobs are admitted now."""
+    """Return how many jobs are admitted now."""
     return sum(map(len, store.admit(now).by_stage.values()))
 
 
 # ── reasons ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_reasons_hold_each_for_its_own_time(store: Store) -> None:
-    """What holds for one is no matter of the others."""
+def test_each_hold_has_its_own_end(store: Store) -> None:
+    """One hold does not affect another."""
     put(store, *numbered(3))
     assert store.controls.close("cooldown", "429", NOW, NOW + 5)
     assert store.controls.close("unauthorized", "403", NOW, NOW + 60)
@@ -57,10 +57,10 @@ def test_reasons_hold_each_for_its_own_time(store: Store) -> None:
         (None, None, None),
     ],
 )
-def test_of_one_reason_the_longer_stands(
+def test_of_one_reason_the_longer_hold_stays(
     store: Store, first: float | None, second: float | None, stands: float | None
 ) -> None:
-    """Since it held first, with the words that came last; a late and short one opens nothing."""
+    """It keeps its start and has the latest detail; a shorter one ends nothing."""
     assert store.controls.close("unauthorized", "first", NOW, first)
 
     assert not store.controls.close("unauthorized", "second", NOW + 1, second)
@@ -68,8 +68,8 @@ def test_of_one_reason_the_longer_stands(
     assert store.controls.gate(NOW + 2).holds == (Hold("unauthorized", "second", NOW, stands),)
 
 
-def test_what_was_over_and_begins_anew_is_new(store: Store) -> None:
-    """Also while something else holds: whoever tells it must tell it again."""
+def test_a_hold_after_an_ended_one_is_new(store: Store) -> None:
+    """This also holds while there is another hold."""
     store.controls.pause(NOW)
     assert store.controls.close("cooldown", "429", NOW, NOW + 5)
 
@@ -79,7 +79,7 @@ def test_what_was_over_and_begins_anew_is_new(store: Store) -> None:
 
 
 def test_a_cooldown_passes_by_itself_and_without_a_trial(store: Store) -> None:
-    """All that was held back may begin at once."""
+    """All held jobs may start at once."""
     put(store, *numbered(9))
     store.controls.close("cooldown", "429", NOW, NOW + 5)
 
@@ -91,8 +91,8 @@ def test_a_cooldown_passes_by_itself_and_without_a_trial(store: Store) -> None:
 
 
 @OF_TRIED
-def test_when_its_time_is_over_one_job_is_tried(store: Store, reason: str) -> None:
-    """And the next one not before it is known what became of that."""
+def test_a_trial_admits_one_job(store: Store, reason: str) -> None:
+    """The next job waits for its outcome."""
     put(store, *numbered(9))
     store.controls.close(reason, "no", NOW, NOW + 60)
     assert store.controls.gate(NOW + 60).holds == (Hold(reason, "no", NOW, NOW + 60, trial=True),)
@@ -104,8 +104,8 @@ def test_when_its_time_is_over_one_job_is_tried(store: Store, reason: str) -> No
 
 
 @OF_TRIED
-def test_a_job_that_upstream_takes_opens_the_gate(store: Store, redis: Redis, prefix: str, reason: str) -> None:
-    """For all the others at once."""
+def test_an_accepted_order_opens_the_gate(store: Store, redis: Redis, prefix: str, reason: str) -> None:
+    """All other jobs continue at once."""
     put(store, *numbered(9))
     store.controls.close(reason, "no", NOW, NOW + 60)
     admitted(store, NOW + 60)
@@ -120,8 +120,8 @@ def test_a_job_that_upstream_takes_opens_the_gate(store: Store, redis: Redis, pr
 
 
 @OF_TRIED
-def test_a_job_that_upstream_refuses_leaves_the_next_to_be_tried(store: Store, reason: str) -> None:
-    """Its own trouble is no answer about everybody's."""
+def test_after_a_refused_trial_the_next_job_is_tried(store: Store, reason: str) -> None:
+    """A refusal of one job does not concern the others."""
     put(store, *numbered(3))
     store.controls.close(reason, "no", NOW, NOW + 60)
     admitted(store, NOW + 60)
@@ -135,7 +135,7 @@ def test_a_job_that_upstream_refuses_leaves_the_next_to_be_tried(store: Store, r
 
 
 def test_a_failed_trial_closes_the_gate_again(store: Store) -> None:
-    """Which is news to whoever has let it be tried."""
+    """The caller of the trial learns that it is new."""
     put(store, *numbered(3))
     store.controls.close("unauthorized", "401", NOW)
     store.controls.resume(NOW + 9)
@@ -152,8 +152,8 @@ def test_a_failed_trial_closes_the_gate_again(store: Store) -> None:
 
 
 @OF_TRIED
-def test_of_jobs_that_were_admitted_before_one_is_charged_on_trial(store: Store, reason: str) -> None:
-    """The others go back to the line, in their order."""
+def test_of_admitted_jobs_one_is_submitted_in_a_trial(store: Store, reason: str) -> None:
+    """The others return to the backlog, in order."""
     job_ids = put(store, *numbered(4))
     admitted(store, NOW)
     store.controls.close(reason, "no", NOW, NOW + 60)
@@ -165,8 +165,8 @@ def test_of_jobs_that_were_admitted_before_one_is_charged_on_trial(store: Store,
     assert list(store.ids(state=State.QUEUED)) == job_ids[1:]
 
 
-def test_a_trial_waits_for_what_else_holds(store: Store) -> None:
-    """While it is paused, or cools down, nobody is tried; nor does an order that was under way open it."""
+def test_a_trial_waits_for_other_holds(store: Store) -> None:
+    """During a pause or a cooldown no trial starts, and an earlier order does not end the hold."""
     job = brought_to(store, State.CHARGING)
     put(store, *numbered(3))
     store.controls.close("unauthorized", "403", NOW, NOW + 60)
@@ -180,8 +180,8 @@ def test_a_trial_waits_for_what_else_holds(store: Store) -> None:
     assert admitted(store, NOW + 62) == 1
 
 
-def test_an_order_that_was_under_way_does_not_open_what_is_closed(store: Store) -> None:
-    """It left before."""
+def test_an_earlier_order_does_not_open_the_gate(store: Store) -> None:
+    """It was submitted before the hold."""
     job = brought_to(store, State.CHARGING)
     store.controls.close("out_of_credits", "403", NOW)
 
@@ -194,7 +194,7 @@ def test_an_order_that_was_under_way_does_not_open_what_is_closed(store: Store) 
 def test_an_account_that_can_pay_again_is_tried(
     store: Store, redis: Redis, prefix: str, credits: int, tried: bool
 ) -> None:
-    """A voice above the floor is enough to try; any less is not worth asking."""
+    """Credits for one voice above the minimum balance suffice for a trial."""
     own = Store(redis, prefix, limits=Limits(in_flight=99, first_in_flight=99, credit_floor=10))
     put(own, *numbered(3))
     own.controls.close("out_of_credits", "403", NOW)
@@ -209,8 +209,8 @@ def test_an_account_that_can_pay_again_is_tried(
 
 
 @OF_TRIED
-def test_to_resume_tries_what_is_held_back(store: Store, reason: str) -> None:
-    """At once, however long it would hold."""
+def test_resume_starts_a_trial(store: Store, reason: str) -> None:
+    """It starts at once, however long the hold would last."""
     put(store, *numbered(3))
     store.controls.close(reason, "no", NOW, NOW + 3_600)
 
@@ -220,8 +220,8 @@ def test_to_resume_tries_what_is_held_back(store: Store, reason: str) -> None:
     assert admitted(store, NOW + 1) == 1
 
 
-def test_to_resume_ends_every_pause(store: Store) -> None:
-    """Of all, and of each stage; a second time there is nothing to end."""
+def test_resume_ends_every_pause(store: Store) -> None:
+    """Of all stages and of each; a second call changes nothing."""
     store.controls.pause(NOW)
     for stage in Stage:
         store.controls.pause(NOW, stage=stage)
@@ -233,8 +233,8 @@ def test_to_resume_ends_every_pause(store: Store) -> None:
     assert not store.controls.resume(NOW + 2)
 
 
-def test_to_resume_a_stage_ends_nothing_else(store: Store) -> None:
-    """Neither the other stage's pause, nor everybody's, nor an account that cannot pay."""
+def test_resuming_a_stage_ends_no_other_hold(store: Store) -> None:
+    """Neither the pause of the other stage, nor the general one, nor a hold for lack of credits."""
     store.controls.pause(NOW)
     for stage in Stage:
         store.controls.pause(NOW, stage=stage)
@@ -247,8 +247,8 @@ def test_to_resume_a_stage_ends_nothing_else(store: Store) -> None:
     assert not store.controls.resume(NOW + 1, stage=Stage.VOICE)
 
 
-def test_to_resume_ends_a_cooldown(store: Store) -> None:
-    """Whatever upstream asked for: the operator knows better, and one more refusal costs nothing."""
+def test_resume_ends_a_cooldown(store: Store) -> None:
+    """The operator overrides upstream's wait; another refusal costs nothing."""
     put(store, *numbered(3))
     store.controls.close("cooldown", "429", NOW, NOW + 300)
 
@@ -259,8 +259,8 @@ def test_to_resume_ends_a_cooldown(store: Store) -> None:
     assert not store.controls.resume(NOW + 2)
 
 
-def test_a_pause_says_whether_it_was_one_already(store: Store) -> None:
-    """Of all, or of a stage."""
+def test_a_pause_reports_whether_it_is_new(store: Store) -> None:
+    """Of all stages, or of one."""
     for stage in (None, *Stage):
         assert store.controls.pause(NOW, stage=stage, by="Ana")
         assert not store.controls.pause(NOW, stage=stage, by="Bea")
@@ -272,24 +272,24 @@ def test_a_pause_says_whether_it_was_one_already(store: Store) -> None:
 
 
 class Silence(NamedTuple):
-    """Calls that upstream does not answer."""
+    """Requests that upstream does not answer."""
 
     store: Store
 
     def at(self, now: float, about: str = "") -> bool:
-        """One of them; whether it closed the gate."""
+        """Record one failed request; return whether it closed the gate."""
         [effect] = self.store.controls.trouble([Trouble(about, Reason.UPSTREAM_DOWN, "HTTP 502")], now, wait=5)
         return effect is Effect.CLOSED
 
 
 @pytest.fixture
 def trouble(store: Store) -> Silence:
-    """Upstream is away."""
+    """Return a sequence of failed requests."""
     return Silence(store)
 
 
-def test_what_it_does_not_answer_of_one_thing_alone_closes_nothing(store: Store, trouble: Silence) -> None:
-    """Neither a task that it cannot read out nor its account: however often, until it does not answer another."""
+def test_failures_for_one_task_close_nothing(store: Store, trouble: Silence) -> None:
+    """One task or the balance may fail any number of times, until another request fails."""
     assert not any(trouble.at(NOW + n, "job-1") for n in range(50))
     store.controls.recovered()
     assert not any(trouble.at(NOW + n, "balance") for n in range(50))
@@ -297,15 +297,15 @@ def test_what_it_does_not_answer_of_one_thing_alone_closes_nothing(store: Store,
     assert trouble.at(NOW + 50, "job-1")
 
 
-def test_five_in_a_row_close_the_gate(store: Store, trouble: Silence) -> None:
-    """The fifth, and only it, is news."""
+def test_five_consecutive_failures_close_the_gate(store: Store, trouble: Silence) -> None:
+    """Only the fifth is reported as new."""
     assert [trouble.at(NOW + n) for n in range(7)] == [False, False, False, False, True, False, False]
 
     assert store.controls.gate(NOW + 7).holds == (Hold("upstream_down", "HTTP 502", NOW + 4, NOW + 9),)
 
 
-def test_an_answer_ends_the_row(store: Store, trouble: Silence) -> None:
-    """And an order that upstream takes, whoever sent it."""
+def test_a_response_resets_the_count(store: Store, trouble: Silence) -> None:
+    """So does an accepted order, of any worker."""
     job = brought_to(store, State.CHARGING)
     for _ in range(4):
         trouble.at(NOW)
@@ -319,8 +319,8 @@ def test_an_answer_ends_the_row(store: Store, trouble: Silence) -> None:
     assert store.controls.gate(NOW).open
 
 
-def test_each_failed_trial_waits_twice_as_long(store: Store, trouble: Silence) -> None:
-    """Up to a minute; no failed trial is news."""
+def test_each_failed_trial_doubles_the_hold(store: Store, trouble: Silence) -> None:
+    """Up to a minute; a failed trial is not reported as new."""
     for _ in range(5):
         trouble.at(NOW)
     now, waits = NOW, []
@@ -334,8 +334,8 @@ def test_each_failed_trial_waits_twice_as_long(store: Store, trouble: Silence) -
     assert waits == [5, 10, 20, 40, TROUBLE_MAX_S, TROUBLE_MAX_S, TROUBLE_MAX_S]
 
 
-def test_calls_that_had_left_before_it_closed_make_it_no_longer(store: Store, trouble: Silence) -> None:
-    """They tell nothing new."""
+def test_earlier_requests_do_not_extend_the_hold(store: Store, trouble: Silence) -> None:
+    """They carry no new information."""
     for _ in range(5):
         trouble.at(NOW)
 
@@ -346,8 +346,8 @@ def test_calls_that_had_left_before_it_closed_make_it_no_longer(store: Store, tr
     assert hold.until == NOW + 5
 
 
-def test_after_it_has_recovered_it_takes_five_again(store: Store, trouble: Silence) -> None:
-    """And the wait is as short as at first."""
+def test_after_a_recovery_five_failures_close_the_gate_again(store: Store, trouble: Silence) -> None:
+    """The hold is as short as the first one."""
     put(store, *numbered(2))
     for _ in range(5):
         trouble.at(NOW)
@@ -365,8 +365,8 @@ def test_after_it_has_recovered_it_takes_five_again(store: Store, trouble: Silen
 # ── everything at once ────────────────────────────────────────────────────────────────────────────
 
 
-def test_behind_a_closed_gate_what_is_paid_goes_on_to_be_asked_about(store: Store) -> None:
-    """Only charges are held back."""
+def test_polls_continue_while_the_gate_is_closed(store: Store) -> None:
+    """Only submission is held."""
     job = brought_to(store, State.PENDING, sung())
     store.controls.pause(NOW)
 

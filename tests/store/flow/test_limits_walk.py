@@ -1,4 +1,4 @@
-"""Money never passes its limits, whatever sequence of loss, revival, pause, lower limit, cancelling and retry."""
+"""Random sequences of losses, recoveries, pauses, lower limits, cancellations and retries never exceed a limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLOOR = 10
 
 
 class Life:
-    """Two batches of one account, and all that may happen to their jobs."""
+    """Two batches of one account, and every event of their jobs."""
 
     def __init__(self, store: Store, seed: int) -> None:
         self.store, self.chance = store, random.Random(seed)
@@ -40,7 +40,7 @@ class Life:
         self.charges = 0
 
     def some(self, *states: State) -> Job | None:
-        """Any job in one of these states."""
+        """Return a random job in one of these states."""
         found = [job_id for state in states for job_id in self.store.ids(state=state)]
         return one(self.store, self.chance.choice(sorted(found))) if found else None
 
@@ -77,7 +77,7 @@ class Life:
                 failed(self.store, job, Code.REFUSED)
 
     def settle(self) -> None:
-        """A webhook, a person, the policy or a late answer says what became of a lost order."""
+        """A webhook, a person, the policy or a late response resolves a lost order."""
         if (job := self.some(State.UNSURE)) is None:
             return
         match self.chance.randrange(6):
@@ -93,7 +93,7 @@ class Life:
                 make(self.store, job, State.ADMITTED, reason="the answer came late")
 
     def find_late(self) -> None:
-        """A webhook names the task of an order that was given up or sent again."""
+        """A webhook reports the task of an order that was given up or resubmitted."""
         found = [job for job in self.store.get(sorted(self.store.ids())) if job and job.lost]
         if found:
             job = self.chance.choice(found)
@@ -132,14 +132,15 @@ class Life:
         self.store.limit_batch(self.chance.choice(BATCHES), **limits)
 
     def balance(self) -> None:
-        """Others use the account, or pay for more."""
+        """Others use the account, or add credits."""
         left = self.chance.choice([FLOOR + 60, FLOOR + 300, FLOOR + 900])
         self.store.controls.note_balance(left, spent_before=self.store.credits(), asked=NOW, now=NOW)
 
     # ── what holds always ─────────────────────────────────────────────────────────────────────────
 
     def limits_hold(self, name: str) -> None:
-        """An order has just left, which its batch may pay, and the account: whatever lost orders turn out to cost."""
+        """Check after a submission that the batch and the account can pay for it, whatever lost orders turn out to
+        cost."""
         batch, account = self.store.batch(name), self.store.controls.account()
         assert batch is not None
         assert not batch.paused
@@ -148,8 +149,8 @@ class Life:
         assert account.left is None or account.left - account.committed >= FLOOR
 
     def check(self) -> None:
-        """What a batch has spent, or may have, also by orders that were given up or sent again, grows within its limit
-        alone; nothing is ordered for a cancelled job."""
+        """Check that spent and possibly spent credits of a batch grow only within its limit, and nothing is submitted
+        for a cancelled job."""
         before, self.at_stake = self.at_stake, Counter()
         for job in self.store.get(list(self.store.ids())):
             assert job is not None
@@ -164,7 +165,7 @@ class Life:
             assert self.at_stake[name] <= max(before[name], limit)
 
     def step(self) -> None:
-        """Anything."""
+        """Take a random step."""
         ways: list[tuple[Callable[[], None], int]] = [
             (self.enqueue, 4),
             (self.admit, 5),
@@ -184,8 +185,8 @@ class Life:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_money_never_passes_its_limits(redis: Redis, prefix: str, seed: int) -> None:
-    """Random walks through loss and revival, pauses, limits, credits that others take, cancelling and retries."""
+def test_spending_never_exceeds_its_limits(redis: Redis, prefix: str, seed: int) -> None:
+    """Random walks include lost and recovered orders, pauses, limits, spending by others, cancellations and retries."""
     limits = Limits(in_flight=30, first_in_flight=30, credit_floor=FLOOR)
     life = Life(Store(redis, prefix, limits=limits), seed)
 

@@ -1,4 +1,4 @@
-"""The pace: how many jobs upstream bears, how many POSTs a minute, and limits that are set while it runs."""
+"""The adaptive limit of jobs in flight, and limits set at run time."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Build = Callable[..., Store]
 
 @pytest.fixture
 def build(redis: Redis, prefix: str) -> Build:
-    """Stores of this test's jobs, each with its settings."""
+    """Return a factory of stores of this test's jobs, with given limits."""
     return lambda **limits: Store(redis, prefix, limits=Limits(**limits))
 
 
 def order(store: Store, now: float = NOW) -> list[str]:
-    """Admit what may begin, and let upstream take each order."""
+    """Admit jobs and let upstream accept each order."""
     job_ids = [job_id for stage in store.admit(now).by_stage.values() for job_id in stage]
     for job_id in job_ids:
         charging(store, job_id, now)
@@ -35,28 +35,28 @@ def order(store: Store, now: float = NOW) -> list[str]:
 
 
 def finish(store: Store, job_ids: list[str]) -> None:
-    """They succeed."""
+    """Complete the jobs."""
     for job_id in job_ids:
         make(store, one(store, job_id), State.SUCCEEDED)
 
 
-def sent(store: Store, count: int, now: float = NOW) -> list[str]:
-    """That many more orders are on their way, whatever the limit says."""
-    job_ids = put(store, *(voice(key=f"sent-{now}-{number}") for number in range(count)))
+def submit_more(store: Store, count: int, now: float = NOW) -> list[str]:
+    """Submit that many more orders, regardless of the limit."""
+    job_ids = put(store, *(voice(key=f"submit_more-{now}-{number}") for number in range(count)))
     for job_id in job_ids:
         make(store, one(store, job_id), State.ADMITTED, now)
         charging(store, job_id, now)
     return job_ids
 
 
-def slow(store: Store, now: float = NOW, **waits: float) -> None:
-    """Upstream says "slow down" of two orders that are on their way."""
-    for job_id in sent(store, 2, now):
+def rate_limit(store: Store, now: float = NOW, **waits: float) -> None:
+    """Upstream rate-limits two orders."""
+    for job_id in submit_more(store, 2, now):
         slowed(store, job_id, now, **waits)
 
 
-def grown(store: Store, limit: int) -> None:
-    """Orders are taken until that many may be in flight."""
+def grow_to(store: Store, limit: int) -> None:
+    """Let upstream accept orders until the limit is reached."""
     for _ in range(500):
         if store.controls.flow().limit >= limit:
             return
@@ -70,8 +70,8 @@ def grown(store: Store, limit: int) -> None:
 # ── how many upstream bears ───────────────────────────────────────────────────────────────────────
 
 
-def test_it_begins_with_a_few_and_grows_while_they_are_used(build: Build) -> None:
-    """By one with each order that upstream takes, up to the most."""
+def test_the_limit_starts_low_and_grows_while_slots_are_used(build: Build) -> None:
+    """It grows by one with each accepted order, up to the maximum."""
     store = build(in_flight=20, first_in_flight=4)
     put(store, *numbered(40))
     assert store.controls.flow() == Flow(4, 20)
@@ -87,8 +87,8 @@ def test_it_begins_with_a_few_and_grows_while_they_are_used(build: Build) -> Non
     assert store.in_flight() == 20
 
 
-def test_it_does_not_grow_while_it_is_not_used(build: Build) -> None:
-    """One job after another says nothing about many at once."""
+def test_the_limit_does_not_grow_while_slots_are_free(build: Build) -> None:
+    """Single jobs say nothing about many at once."""
     store = build(in_flight=100, first_in_flight=10)
     for number in range(30):
         put(store, voice(key=f"{number}"))
@@ -97,61 +97,61 @@ def test_it_does_not_grow_while_it_is_not_used(build: Build) -> None:
     assert store.controls.flow().limit == 10
 
 
-def test_when_upstream_says_slow_down_it_is_halved(build: Build) -> None:
-    """From what upstream was well with, not from what was tried."""
+def test_rate_limiting_halves_the_limit(build: Build) -> None:
+    """It is half of what upstream accepted, not of what was tried."""
     store = build(in_flight=100, first_in_flight=24)
     put(store, *numbered(40))
     order(store)
     assert store.in_flight() == 24
 
-    slow(store, NOW + 1)
+    rate_limit(store, NOW + 1)
 
     assert store.controls.flow().limit == 12
     assert [hold.until for hold in store.controls.gate(NOW + 1).holds] == [NOW + 6]
     assert store.admit(NOW + 6).by_stage == {}
 
 
-def test_all_answers_of_one_moment_are_one_cut(build: Build) -> None:
-    """Those of orders that left before the cut say nothing new; the next ones do."""
+def test_responses_of_one_moment_decrease_the_limit_once(build: Build) -> None:
+    """Orders submit_more before the decrease say nothing new; later ones do."""
     store = build(in_flight=100, first_in_flight=24)
     put(store, *numbered(40))
     order(store)
 
-    first, second, *others = sent(store, 6)
+    first, second, *others = submit_more(store, 6)
     assert slowed(store, first) is Effect.CLOSED
     slowed(store, second)
     finish(store, list(store.ids(state=State.PENDING))[:4])
     assert [slowed(store, job_id, NOW + n) for n, job_id in enumerate(others, 1)] == [Effect.NONE] * 4
     assert store.controls.flow().limit == 12
 
-    slow(store, NOW + 20)
+    rate_limit(store, NOW + 20)
     assert store.controls.flow().limit == 10
 
 
-def test_it_never_goes_below_one(build: Build) -> None:
-    """However often upstream says no, one job is tried."""
+def test_the_limit_is_at_least_one(build: Build) -> None:
+    """However often upstream refuses, one job is tried."""
     store = build(in_flight=100, first_in_flight=3)
     put(store, voice())
     for n in range(9):
-        slow(store, NOW + 60 * n)
+        rate_limit(store, NOW + 60 * n)
         assert store.controls.flow().limit == 1
 
     assert len(order(store, NOW + 1_000)) == 1
 
 
-def test_it_grows_back_quickly_to_where_it_was_well_and_patiently_beyond(build: Build) -> None:
-    """One more is tried when all slots were filled four times over, and after each failure four times later."""
+def test_the_limit_grows_back_quickly_to_the_ceiling_and_slowly_beyond(build: Build) -> None:
+    """One more is probed after filling all slots four times, and four times later after each failed probe."""
     store = build(in_flight=100, first_in_flight=12)
     put(store, *numbered(900))
     order(store)
     held = store.in_flight()
-    slow(store)
+    rate_limit(store)
     finish(store, list(store.ids(state=State.PENDING)))
 
     assert orders_until(store, held, NOW + 5) <= 2 * held
     first = orders_until(store, held + 1, NOW + 5)
     assert 2 * held <= first <= 5 * held
-    slow(store, NOW + 20)
+    rate_limit(store, NOW + 20)
     well = store.in_flight()
     finish(store, list(store.ids(state=State.PENDING)))
     orders_until(store, well, NOW + 25)
@@ -159,7 +159,7 @@ def test_it_grows_back_quickly_to_where_it_was_well_and_patiently_beyond(build: 
 
 
 def orders_until(store: Store, limit: int, now: float) -> int:
-    """How many orders upstream takes, all slots used, until so many may be in flight."""
+    """Return how many orders upstream accepts, with all slots used, until the limit is reached."""
     for count in range(2_000):
         if store.controls.flow().limit >= limit:
             return count
@@ -173,11 +173,11 @@ def orders_until(store: Store, limit: int, now: float) -> int:
 
 
 @pytest.mark.parametrize("bears", [1, 3, 12, 30])
-def test_it_settles_near_what_upstream_bears(build: Build, bears: int) -> None:
-    """Never above it for long, seldom far below; few orders are told to slow down."""
+def test_the_limit_settles_near_the_capacity_of_upstream(build: Build, bears: int) -> None:
+    """It is above for a short time only, rarely far below, and few orders are rate-limited."""
     store = build(in_flight=500, first_in_flight=10)
     put(store, *(voice(key=f"{n}") for n in range(2_500)))
-    now, slow, taken, used = NOW, 0, 0, list[float]()
+    now, rate_limit, taken, used = NOW, 0, 0, list[float]()
     for beat in range(100):
         now += 1
         for job_id in list(store.ids(state=State.PENDING))[::-1][: math.ceil(bears / 4)]:
@@ -191,22 +191,22 @@ def test_it_settles_near_what_upstream_bears(build: Build, bears: int) -> None:
                 taken += beat > 30
             else:
                 slowed(store, job_id, now, pause_s=0.5)
-                slow += beat > 30
+                rate_limit += beat > 30
         if beat > 30:
             used.append(store.counts()[State.PENDING] / bears)
 
     assert store.counts()[State.FAILED] == 0
     assert sum(used) / len(used) >= 0.75
-    assert slow <= max(3, 0.04 * taken)
+    assert rate_limit <= max(3, 0.04 * taken)
 
 
 @pytest.mark.parametrize(("after_s", "at_least", "at_most"), [(60, 32, 100), (700, 1, 16)], ids=["soon", "calm since"])
-def test_after_a_calm_time_more_is_tried_soon(build: Build, after_s: float, at_least: int, at_most: int) -> None:
-    """What held upstream back at the time may be over: ten minutes later filling all slots once is enough."""
+def test_after_a_calm_period_more_is_probed_soon(build: Build, after_s: float, at_least: int, at_most: int) -> None:
+    """Upstream's capacity may have changed: after ten minutes filling all slots once is enough."""
     store = build(in_flight=50, first_in_flight=8)
     put(store, *numbered(300))
     ceiling = len(order(store))
-    slow(store, NOW, pause_s=1)
+    rate_limit(store, NOW, pause_s=1)
     orders = 0
     while store.controls.flow().limit <= ceiling:
         is_back = store.controls.flow().limit == ceiling
@@ -222,12 +222,12 @@ def test_after_a_calm_time_more_is_tried_soon(build: Build, after_s: float, at_l
 
 @pytest.fixture
 def own(build: Build) -> Store:
-    """A store with settings of its own."""
+    """Return a store with settings of its own."""
     return build(in_flight=50, first_in_flight=50, submit_rate=120.0, credit_floor=7)
 
 
-def test_limits_are_the_settings_until_somebody_sets_them(own: Store, build: Build) -> None:
-    """For all workers, whatever their settings; None goes back to those."""
+def test_limits_set_at_run_time_override_the_settings(own: Store, build: Build) -> None:
+    """They apply to all workers; None returns to the settings."""
     assert own.controls.limits() == Limits(50, 50, 120.0, 7)
 
     build().controls.set_limits(in_flight=3, submit_rate=60, credit_floor=100)
@@ -241,18 +241,16 @@ def test_limits_are_the_settings_until_somebody_sets_them(own: Store, build: Bui
 
 
 @pytest.mark.parametrize("many", [1_000_000, 1_234_567])
-def test_large_limits_are_kept_to_the_last_digit(own: Store, many: int) -> None:
-    """And can be read again."""
+def test_large_limits_are_stored_exactly(own: Store, many: int) -> None:
+    """They are read back unchanged."""
     own.controls.set_limits(in_flight=many, credit_floor=many, submit_rate=many + 0.25)
 
     assert own.controls.limits() == Limits(many, 50, many + 0.25, many)
     assert own.admit(NOW).by_stage == {}
 
 
-def test_a_rate_that_was_far_too_low_holds_nothing_up_when_another_is_set(
-    own: Store, redis: Redis, prefix: str
-) -> None:
-    """Neither one that an earlier release let in, nor the time of the next POST that follows from it."""
+def test_a_stored_rate_that_is_too_low_delays_nothing_later(own: Store, redis: Redis, prefix: str) -> None:
+    """Neither a rate of an earlier release nor the next POST time derived from it delays submission."""
     first, second, third = put(own, *numbered(3))
     redis.hset(f"{{{prefix}}}:limits", "submit_rate", "1e-320")
     for job_id in (first, second, third):
@@ -286,16 +284,16 @@ def test_a_rate_that_was_far_too_low_holds_nothing_up_when_another_is_set(
         {"anything": 1},
     ],
 )
-def test_a_limit_that_is_none_is_refused(own: Store, wrong: dict[str, float]) -> None:
-    """And nothing of what was given with it is set."""
+def test_an_invalid_limit_is_rejected(own: Store, wrong: dict[str, float]) -> None:
+    """No other limit of the same call is set."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         own.controls.set_limits(**{"credit_floor": 3, **wrong})
 
     assert own.controls.limits() == Limits(50, 50, 120.0, 7)
 
 
-def test_a_limit_of_jobs_in_flight_counts_at_once(build: Build) -> None:
-    """More than upstream was found to bear is not tried because of it."""
+def test_a_limit_of_jobs_in_flight_applies_at_once(build: Build) -> None:
+    """The adaptive limit still applies."""
     store = build(in_flight=50, first_in_flight=5)
     put(store, *numbered(60))
     order(store)

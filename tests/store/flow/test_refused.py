@@ -1,4 +1,4 @@
-"""Orders that upstream refuses in words which may be meant for all: it shows when others are sent."""
+"""Refusals that may concern every order: whether they do shows when other orders are sent."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ OF_ANY = pytest.mark.parametrize(
 
 
 def next_of(store: Store, now: float) -> list[str]:
-    """The jobs that are admitted now, and begin to be sent."""
+    """Admit and claim jobs, and return them."""
     job_ids = [job_id for stage in store.admit(now).by_stage.values() for job_id in stage]
     return [job_id for job_id in job_ids if charging(store, job_id, now)]
 
 
 def rich(store: Store) -> None:
-    """The account can pay, as upstream has just said."""
+    """Record a balance that can pay for every job."""
     store.controls.note_balance(10_000, spent_before=store.credits(), asked=NOW, now=NOW)
 
 
 def holds(store: Store, now: float) -> list[tuple[str, float | None, bool]]:
-    """What holds charges back: the reason, until when, and whether it is on trial."""
+    """Return the holds: reason, end, and whether it is a trial."""
     return [(hold.reason, hold.until, hold.trial) for hold in store.controls.gate(now).holds]
 
 
@@ -58,7 +58,7 @@ def holds(store: Store, now: float) -> list[tuple[str, float | None, bool]]:
 def test_after_the_first_refusal_another_job_is_tried_at_once(
     store: Store, redis: Redis, prefix: str, reason: Reason
 ) -> None:
-    """It is the one that goes behind: upstream takes the other, and all go on."""
+    """The refused job goes behind it: upstream accepts the other, and all continue."""
     first, *others = put(store, *numbered(4))
     store.admit(NOW, at_most=1)
     charging(store, first)
@@ -77,8 +77,8 @@ def test_after_the_first_refusal_another_job_is_tried_at_once(
 
 
 @OF_TRIED
-def test_what_upstream_says_of_two_jobs_holds_for_all(store: Store, reason: Reason) -> None:
-    """Nothing is charged for a while, then one is tried; each trial that fails makes it twice as long."""
+def test_a_refusal_of_two_jobs_concerns_all(store: Store, reason: Reason) -> None:
+    """Submission is held for a while, then one job is tried; each failed trial doubles the hold."""
     job_ids = put(store, *numbered(9))
     now, waits, effects = NOW, list[float | None](), list[Effect | None]()
     for _ in range(7):
@@ -97,11 +97,11 @@ def test_what_upstream_says_of_two_jobs_holds_for_all(store: Store, reason: Reas
     assert {one(store, job_id).state for job_id in job_ids} == {State.QUEUED}
 
 
-def test_a_wrong_key_holds_until_an_operator_resumes_or_upstream_knows_it(store: Store) -> None:
-    """The second job that meets it says so; that upstream tells the balance to whom it knows opens it for a trial."""
+def test_an_invalid_key_holds_until_it_is_resumed_or_accepted(store: Store) -> None:
+    """The second refused job causes the hold; a balance report starts a trial."""
     put(store, *numbered(5))
     for effect in (Effect.ON_TRIAL, Effect.CLOSED):
-        [job_id] = next_of(store, NOW) if effect is Effect.CLOSED else [_sent(store)]
+        [job_id] = next_of(store, NOW) if effect is Effect.CLOSED else [_submit_one(store)]
         assert refused(store, job_id, Reason.UNAUTHORIZED, most_s=None) is effect
 
     assert holds(store, NOW + 1e6) == [("unauthorized", None, False)]
@@ -115,8 +115,8 @@ def test_a_wrong_key_holds_until_an_operator_resumes_or_upstream_knows_it(store:
     assert store.controls.gate(NOW + 61).open
 
 
-def _sent(store: Store, key: str = "sent", now: float = NOW) -> str:
-    """One more order is on its way."""
+def _submit_one(store: Store, key: str = "sent", now: float = NOW) -> str:
+    """Submit one more order."""
     [job_id] = put(store, voice(key=key))
     make(store, one(store, job_id), State.ADMITTED, now)
     charging(store, job_id, now)
@@ -124,10 +124,10 @@ def _sent(store: Store, key: str = "sent", now: float = NOW) -> str:
 
 
 @OF_TRIED
-def test_orders_that_are_answered_together_are_judged_together(store: Store, reason: Reason) -> None:
-    """Two refusals beside one order that upstream takes at that moment close nothing."""
-    poisons = [_sent(store, key) for key in ("a", "b")]
-    good = _sent(store, "c")
+def test_concurrent_responses_are_evaluated_together(store: Store, reason: Reason) -> None:
+    """Two refusals with an accepted order at the same moment close nothing."""
+    poisons = [_submit_one(store, key) for key in ("a", "b")]
+    good = _submit_one(store, "c")
     refusal = Refusal(reason, "no", PAUSE_S, MOST_S, MOST_S)
     taken = {serialization.task_field(Stage.VOICE): "t", "since": str(NOW)}
     moves = [move(one(store, job_id), State.QUEUED, refused=refusal) for job_id in poisons]
@@ -142,10 +142,8 @@ def test_orders_that_are_answered_together_are_judged_together(store: Store, rea
 
 
 @OF_ANY
-def test_a_job_that_is_refused_while_others_are_taken_fails_with_upstreams_words(
-    store: Store, redis: Redis, prefix: str, reason: Reason
-) -> None:
-    """After a few times, each later than the last; from the second on the others hear nothing of it."""
+def test_a_job_refused_while_others_are_accepted_fails(store: Store, redis: Redis, prefix: str, reason: Reason) -> None:
+    """It fails after a few attempts with growing rests; from the second on others are not affected."""
     rich(store)
     store.controls.set_limits(in_flight=100)
     [poison] = put(store, voice(key="poison"))
@@ -178,8 +176,8 @@ def test_a_job_that_is_refused_while_others_are_taken_fails_with_upstreams_words
 
 
 @OF_ANY
-def test_a_job_that_is_refused_alone_waits_and_fails_never(store: Store, reason: Reason) -> None:
-    """Nothing tells whether it is meant; but who comes then does not wait for it."""
+def test_a_job_that_is_refused_alone_never_fails(store: Store, reason: Reason) -> None:
+    """Nothing shows whom the refusal concerns; later jobs do not wait for it."""
     [lone] = put(store, sung())
     now = NOW
     for _ in range(40):
@@ -193,8 +191,8 @@ def test_a_job_that_is_refused_alone_waits_and_fails_never(store: Store, reason:
     assert next_of(store, now) == [other]
 
 
-def test_a_job_that_was_refused_while_others_were_taken_fails_in_time_though_no_others_come(store: Store) -> None:
-    """An empty queue ends as well."""
+def test_a_job_refused_while_others_were_accepted_fails_without_others(store: Store) -> None:
+    """The last job of a queue settles, too."""
     lone, other = put(store, voice(key="lone"), voice(key="other"))
     now = NOW
     store.admit(now)
@@ -213,7 +211,7 @@ def test_a_job_that_was_refused_while_others_were_taken_fails_in_time_though_no_
 
 @pytest.mark.parametrize("left", [None, 14])
 def test_a_job_that_cannot_be_paid_while_cheaper_ones_are_does_not_fail(store: Store, left: int | None) -> None:
-    """Unless the account has what it costs, as far as is known, the words are true."""
+    """Unless the balance is known to suffice, the refusal is right."""
     store.controls.set_limits(in_flight=100)
     song = brought_to(store, State.PENDING, sung())
     make(store, song, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
@@ -231,15 +229,15 @@ def test_a_job_that_cannot_be_paid_while_cheaper_ones_are_does_not_fail(store: S
         balance(left)
         refused(store, song.id, Reason.OUT_OF_CREDITS, now)
         balance(left and 99)
-        accepted(store, _sent(store, f"voice-{n}", now), now)
+        accepted(store, _submit_one(store, f"voice-{n}", now), now)
         balance(left)
         now += 60
 
     assert one(store, song.id).state is State.QUEUED
 
 
-def test_a_job_that_upstream_takes_at_last_is_forgiven(store: Store, redis: Redis, prefix: str) -> None:
-    """Nothing is left of the refusals; its song is judged anew."""
+def test_an_accepted_job_has_no_refusals(store: Store, redis: Redis, prefix: str) -> None:
+    """Its refusals are deleted; its song starts without any."""
     first, other = put(store, sung(key="first"), voice(key="other"))
     next_of(store, NOW)
     refused(store, first)
@@ -256,8 +254,8 @@ def test_a_job_that_upstream_takes_at_last_is_forgiven(store: Store, redis: Redi
 
 
 @OF_TRIED
-def test_a_trial_for_a_job_that_is_cancelled_is_over(store: Store, reason: Reason) -> None:
-    """Nothing speaks for it any more."""
+def test_a_trial_ends_when_its_job_is_cancelled(store: Store, reason: Reason) -> None:
+    """No other job supports it."""
     [lone] = put(store, voice())
     next_of(store, NOW)
     refused(store, lone, reason)
@@ -272,10 +270,10 @@ def test_a_trial_for_a_job_that_is_cancelled_is_over(store: Store, reason: Reaso
 
 
 def test_no_trial_takes_a_job_twice_while_there_are_others(store: Store) -> None:
-    """Of whatever priority, batch and stage; the next one is from the other end of the backlog."""
+    """This holds for every priority, batch and stage; the next trial starts at the other end of the backlog."""
     urgent = put(store, *(voice(key=f"u{n}", priority=Priority.HIGH) for n in range(10)))
     [late] = put(store, voice(key="late", batch="other", priority=Priority.BULK), now=NOW + 1)
-    now, tried = NOW + 2, [_sent(store)]
+    now, tried = NOW + 2, [_submit_one(store)]
     refused(store, tried[0], now=now)
     for _ in range(2):
         [job_id] = next_of(store, now)
@@ -286,8 +284,8 @@ def test_no_trial_takes_a_job_twice_while_there_are_others(store: Store) -> None
     assert tried[1:] == [urgent[0], late]
 
 
-def test_many_alike_that_are_refused_keep_others_from_nothing(store: Store) -> None:
-    """Fifty songs of a persona that is gone, before ten voices in the same line: these are taken within a minute."""
+def test_many_similar_refused_jobs_do_not_block_others(store: Store) -> None:
+    """Fifty songs with a deleted persona precede ten voices: the voices are accepted within a minute."""
     store.controls.set_limits(in_flight=10)
     poisons = set(put(store, *(voice(key=f"p{n}") for n in range(50))))
     good = put(store, *(voice(key=f"g{n}") for n in range(10)), now=NOW + 1)
@@ -302,8 +300,8 @@ def test_many_alike_that_are_refused_keep_others_from_nothing(store: Store) -> N
                 make(store, accepted(store, job_id, now), State.SUCCEEDED, now)
 
 
-def test_a_job_that_rests_leaves_its_slot_and_its_place_to_others(store: Store) -> None:
-    """With one slot alone; and it is looked at again when its time has come, not before."""
+def test_a_resting_job_holds_no_slot(store: Store) -> None:
+    """With one slot, it is tried again when its rest is over, and not before."""
     store.controls.set_limits(in_flight=1)
     poison, *others = put(store, *numbered(4))
     assert next_of(store, NOW) == [poison]
@@ -319,8 +317,8 @@ def test_a_job_that_rests_leaves_its_slot_and_its_place_to_others(store: Store) 
     assert next_of(store, NOW + PAUSE_S) == [poison]
 
 
-def test_a_job_that_comes_later_is_tried_soon_however_long_refused_ones_hold_the_gate(store: Store) -> None:
-    """Two jobs that are always refused, and no other: the gate is closed for ever longer. A new one opens it."""
+def test_a_later_job_is_tried_soon_while_refused_jobs_hold_the_gate(store: Store) -> None:
+    """Two jobs are always refused, so that the hold grows; a new job ends it."""
     poison, now, closed_at = put(store, *numbered(2)), NOW, NOW
     for _ in range(8):
         for job_id in next_of(store, now):
@@ -344,11 +342,11 @@ def test_a_job_that_comes_later_is_tried_soon_however_long_refused_ones_hold_the
 # ── slow down ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_one_job_that_is_told_to_slow_down_holds_the_others_up_once_and_shortly(store: Store) -> None:
-    """Whatever wait upstream asks for, and without lowering the limit; it waits itself for as long."""
+def test_one_rate_limited_job_delays_others_once_and_briefly(store: Store) -> None:
+    """Regardless of the wait that upstream asks for, and with the same limit; the job itself waits."""
     store.controls.set_limits(in_flight=20)
     before = store.controls.flow()
-    poison = _sent(store)
+    poison = _submit_one(store)
 
     assert slowed(store, poison, wait_s=300.0) is Effect.CLOSED
     assert holds(store, NOW) == [("cooldown", NOW + PAUSE_S, False)]
@@ -356,7 +354,7 @@ def test_one_job_that_is_told_to_slow_down_holds_the_others_up_once_and_shortly(
 
     now = NOW + PAUSE_S
     for _ in range(4):
-        accepted(store, _sent(store, f"{now}", now), now)
+        accepted(store, _submit_one(store, f"{now}", now), now)
         now += 300
         assert next_of(store, now) == [poison]
         assert slowed(store, poison, now, wait_s=300.0) is Effect.NONE
@@ -364,22 +362,22 @@ def test_one_job_that_is_told_to_slow_down_holds_the_others_up_once_and_shortly(
         assert store.controls.flow() == before
 
 
-def test_a_wait_that_upstream_asks_two_jobs_for_holds_for_all(store: Store) -> None:
-    """For a minute at most, since it may be meant for those two alone; and fewer jobs are in flight."""
-    first, second = _sent(store, "a"), _sent(store, "b")
+def test_rate_limiting_of_two_jobs_holds_all(store: Store) -> None:
+    """For a minute at most, because it may concern only those two; and the limit decreases."""
+    first, second = _submit_one(store, "a"), _submit_one(store, "b")
     slowed(store, first, wait_s=30.0)
     slowed(store, second, wait_s=30.0)
     assert holds(store, NOW) == [("cooldown", NOW + 30, False)]
 
-    slowed(store, _sent(store, "c", NOW + 31), NOW + 31, wait_s=300.0)
+    slowed(store, _submit_one(store, "c", NOW + 31), NOW + 31, wait_s=300.0)
 
     assert holds(store, NOW + 31) == [("cooldown", NOW + 31 + 60, False)]
     assert store.controls.flow().limit == 1
 
 
-def test_to_resume_tries_jobs_that_rest(store: Store) -> None:
-    """At once."""
-    poison = _sent(store)
+def test_resume_tries_resting_jobs(store: Store) -> None:
+    """It ends their rest at once."""
+    poison = _submit_one(store)
     slowed(store, poison, wait_s=300.0)
 
     assert store.controls.resume(NOW + 1)

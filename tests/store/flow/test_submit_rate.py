@@ -19,7 +19,7 @@ Build = Callable[..., Store]
 
 @pytest.fixture
 def build(redis: Redis, prefix: str) -> Build:
-    """Stores of this test's jobs, each with its settings."""
+    """Return a factory of stores of this test's jobs, with given limits."""
     return lambda **limits: Store(redis, prefix, limits=Limits(**limits))
 
 
@@ -27,7 +27,7 @@ def build(redis: Redis, prefix: str) -> Build:
 
 
 def posts(store: Store, job_ids: list[str], times: Iterator[float]) -> list[float]:
-    """When each of the jobs may be charged, if all of them try at these times."""
+    """Return when each job can be submitted, if all are tried at these times."""
     left, found = list(job_ids), []
     for now in times:
         for job_id in list(left):
@@ -41,13 +41,13 @@ def posts(store: Store, job_ids: list[str], times: Iterator[float]) -> list[floa
 
 
 def ticks(seconds: float, start: float = NOW) -> Iterator[float]:
-    """Times that far apart."""
+    """Yield times with this interval."""
     return (start + n * seconds for n in range(100_000))
 
 
 @pytest.mark.parametrize("rate", [6, 60, 240])
 def test_posts_are_spread_evenly_over_the_minute(build: Build, rate: int) -> None:
-    """In no minute more than the rate and what may come at once."""
+    """No minute has more than the rate and the allowed burst."""
     store = build(in_flight=500, first_in_flight=500)
     job_ids = put(store, *numbered(rate + 10))
     store.admit(NOW)
@@ -62,8 +62,8 @@ def test_posts_are_spread_evenly_over_the_minute(build: Build, rate: int) -> Non
     assert sum(at == NOW for at in found) == burst
 
 
-def test_a_post_that_comes_too_early_is_told_when_to_come(build: Build, redis: Redis, prefix: str) -> None:
-    """It keeps its slot, is due then, and nothing of it is written."""
+def test_a_post_that_is_too_early_gets_a_retry_time(build: Build, redis: Redis, prefix: str) -> None:
+    """It keeps its slot, is due then, and nothing is written."""
     store = build(submit_rate=6.0)
     first, second, *_ = put(store, *numbered(3))
     store.controls.set_limits(submit_rate=0)
@@ -81,8 +81,8 @@ def test_a_post_that_comes_too_early_is_told_when_to_come(build: Build, redis: R
     assert isinstance(charge(store, second, Stage.VOICE, "h", NOW + 10, lease=9), Charged)
 
 
-def test_whoever_asks_again_pays_no_second_turn(build: Build) -> None:
-    """The answer was lost on its way."""
+def test_a_retry_takes_no_second_token(build: Build) -> None:
+    """The first reply was lost."""
     store = build(submit_rate=6.0)
     first, *_ = put(store, *numbered(2))
     store.admit(NOW)
@@ -92,7 +92,7 @@ def test_whoever_asks_again_pays_no_second_turn(build: Build) -> None:
 
 
 def test_the_rate_is_shared_by_all_workers(build: Build) -> None:
-    """Two get together what one would."""
+    """Two workers together get as much as one."""
     one_worker, other = build(submit_rate=60.0), build(submit_rate=60.0)
     one_worker.controls.set_limits(submit_rate=0)
     job_ids = put(one_worker, *numbered(10))
@@ -108,8 +108,8 @@ def test_the_rate_is_shared_by_all_workers(build: Build) -> None:
     assert times == [0, 10, 20, 30]
 
 
-def test_nothing_is_saved_up_for_later(build: Build) -> None:
-    """After an hour without any, no more than a second's worth leaves at once."""
+def test_unused_rate_does_not_accumulate(build: Build) -> None:
+    """After an hour without POSTs, the burst is one second's worth."""
     store = build(submit_rate=120.0)
     store.controls.set_limits(submit_rate=0)
     job_ids = put(store, *numbered(9))
@@ -122,8 +122,8 @@ def test_nothing_is_saved_up_for_later(build: Build) -> None:
     assert [isinstance(claim, Charged) for claim in late] == [True, True] + [False] * 6
 
 
-def test_what_cannot_leave_within_seconds_holds_no_slot(build: Build) -> None:
-    """The backlog is where others can still go before."""
+def test_jobs_beyond_the_rate_hold_no_slot(build: Build) -> None:
+    """In the backlog other jobs can still precede them."""
     store = build(submit_rate=60.0)
     put(store, *numbered(90))
 

@@ -1,4 +1,4 @@
-"""What ends a wait: something to admit wakes one pulse; and jobs that did not begin in their time."""
+"""Wake-ups of dispatchers, and deadlines for the start of jobs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ NO_TIME = 0.001
 
 
 def awake(store: Store) -> bool:
-    """Whether a pulse that waits would be woken now."""
+    """Return whether a waiting dispatcher would be woken now."""
     return store.coordination.wait_for_wakeup(NO_TIME)
 
 
 # ── wake ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_of_pulses_that_wait_a_new_job_wakes_one(store: Store, redis: Redis) -> None:
-    """At once; the others wait on."""
+def test_a_new_job_wakes_one_waiting_dispatcher(store: Store, redis: Redis) -> None:
+    """It wakes at once; the others keep waiting."""
     with ThreadPoolExecutor(3) as pulses:
         waiting = [pulses.submit(store.coordination.wait_for_wakeup, 4.0) for _ in range(3)]
         eventually(lambda: sum(each["cmd"] == "blpop" and "b" in each["flags"] for each in redis.client_list()) == 3)
@@ -40,8 +40,8 @@ def test_of_pulses_that_wait_a_new_job_wakes_one(store: Store, redis: Redis) -> 
     assert [each.result() for each in waiting] == [True, True, True]
 
 
-def test_nothing_new_wakes_nobody(store: Store) -> None:
-    """An empty call, a job that is known."""
+def test_no_new_job_is_no_wakeup(store: Store) -> None:
+    """An empty call and a known job wake no dispatcher."""
     assert not awake(store)
     put(store, voice(key="k"))
     assert [awake(store), awake(store)] == [True, False]
@@ -53,15 +53,15 @@ def test_nothing_new_wakes_nobody(store: Store) -> None:
 
 
 def test_many_calls_wake_once(store: Store) -> None:
-    """Whoever is woken admits everything."""
+    """The woken dispatcher admits everything."""
     for job in numbered(5):
         put(store, job)
 
     assert [awake(store), awake(store)] == [True, False]
 
 
-def test_what_is_admitted_wakes_nobody_afterwards(store: Store) -> None:
-    """An admission takes back the call that it has answered."""
+def test_an_admission_consumes_the_wakeup(store: Store) -> None:
+    """Admitted jobs wake no other dispatcher."""
     put(store, voice())
     store.admit(NOW)
 
@@ -69,8 +69,8 @@ def test_what_is_admitted_wakes_nobody_afterwards(store: Store) -> None:
 
 
 @pytest.mark.parametrize("to", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
-def test_a_slot_that_is_free_again_wakes_nobody(store: Store, to: State) -> None:
-    """The next beat fills it, many at once: else each job that ends would cost an admission."""
+def test_a_freed_slot_is_no_wakeup(store: Store, to: State) -> None:
+    """The next interval fills many at once; otherwise each settled job would cost an admission."""
     job = brought_to(store, State.PENDING)
     put(store, *numbered(1))
     awake(store)
@@ -81,8 +81,8 @@ def test_a_slot_that_is_free_again_wakes_nobody(store: Store, to: State) -> None
     assert len(store.admit(NOW).by_stage[Stage.VOICE]) == 1
 
 
-def test_a_slot_that_is_free_again_wakes_for_a_job_of_high_priority(store: Store) -> None:
-    """It waits for no beat."""
+def test_a_freed_slot_wakes_for_a_job_of_high_priority(store: Store) -> None:
+    """It does not wait for the interval."""
     job = brought_to(store, State.PENDING)
     put(store, voice(priority="high", key="high"))
     awake(store)
@@ -92,8 +92,8 @@ def test_a_slot_that_is_free_again_wakes_for_a_job_of_high_priority(store: Store
     assert awake(store)
 
 
-def test_a_job_that_goes_on_wakes_nobody(store: Store) -> None:
-    """On its way from stage to stage."""
+def test_a_job_that_continues_is_no_wakeup(store: Store) -> None:
+    """It passes from stage to stage."""
     job = brought_to(store, State.PENDING, sung())
     put(store, *numbered(1))
     awake(store)
@@ -105,8 +105,8 @@ def test_a_job_that_goes_on_wakes_nobody(store: Store) -> None:
     assert not awake(store)
 
 
-def test_what_comes_back_to_the_line_wakes(store: Store) -> None:
-    """A retry, say."""
+def test_a_requeued_job_is_a_wakeup(store: Store) -> None:
+    """For example a retry."""
     job = brought_to(store, State.FAILED)
 
     make(store, job, State.QUEUED)
@@ -115,8 +115,8 @@ def test_what_comes_back_to_the_line_wakes(store: Store) -> None:
 
 
 @pytest.mark.parametrize("what", ["resume", "balance", "proven"])
-def test_what_opens_the_gate_wakes(store: Store, what: str) -> None:
-    """Nobody has to wait for the next beat."""
+def test_opening_the_gate_is_a_wakeup(store: Store, what: str) -> None:
+    """No job waits for the next interval."""
     job = brought_to(store, State.CHARGING)
     put(store, *numbered(3))
     store.controls.close("out_of_credits", "403", NOW)
@@ -135,8 +135,8 @@ def test_what_opens_the_gate_wakes(store: Store, what: str) -> None:
     assert awake(store)
 
 
-def test_a_wait_is_shorter_than_the_patience_of_a_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However rarely a pulse is to beat: else each wait would end as an error, and nothing were ever admitted."""
+def test_a_wait_is_shorter_than_the_timeout_of_a_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a long dispatch interval, each wait would otherwise end with an error and no job would be admitted."""
     waits: list[float] = []
 
     def blpop(_: Redis, keys: list[str], timeout: float) -> Any:
@@ -153,8 +153,8 @@ def test_a_wait_is_shorter_than_the_patience_of_a_connection(store: Store, monke
 # ── expiry ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_that_has_not_begun_in_its_time_is_told_to_one_caller(store: Store, redis: Redis, prefix: str) -> None:
-    """Not before; and again after a minute, should that caller have died."""
+def test_an_expired_job_is_leased_to_one_caller(store: Store, redis: Redis, prefix: str) -> None:
+    """Not before its deadline; again after a minute, if the caller crashes."""
     [job_id] = put(store, voice(start_within_s=60, batch="b"))
     put(store, voice())
 
@@ -165,23 +165,23 @@ def test_a_job_that_has_not_begun_in_its_time_is_told_to_one_caller(store: Store
     everything_agrees(redis, prefix)
 
 
-def test_no_more_are_told_than_asked_for(store: Store) -> None:
-    """The earliest first."""
+def test_no_more_expired_jobs_are_returned_than_requested(store: Store) -> None:
+    """The earliest come first."""
     put(store, *numbered(5, start_within_s=60))
 
     assert [len(store.expired(NOW + 61, at_most=2)) for _ in range(3)] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("state", [state for state in State if state not in (State.WAITING, State.QUEUED)])
-def test_a_job_that_has_begun_does_not_expire(store: Store, state: State) -> None:
-    """Nor while its first order is on the way, or perhaps charged."""
+def test_a_started_job_does_not_expire(store: Store, state: State) -> None:
+    """Neither does one whose first order is being sent or may be charged."""
     brought_to(store, state, sung(start_within_s=60))
 
     assert store.expired(NOW + 1e6) == []
 
 
-def test_a_job_that_comes_back_unpaid_expires_after_all(store: Store) -> None:
-    """It had a slot when its time came, and nothing was ordered."""
+def test_a_requeued_uncharged_job_expires(store: Store) -> None:
+    """It had a slot at its deadline, and no order was sent."""
     job = brought_to(store, State.ADMITTED, sung(start_within_s=60))
     assert store.expired(NOW + 60) == []
     make(store, job, State.QUEUED, NOW + 61)
@@ -190,7 +190,7 @@ def test_a_job_that_comes_back_unpaid_expires_after_all(store: Store) -> None:
 
 
 def test_a_song_whose_voice_is_paid_does_not_expire(store: Store) -> None:
-    """It has begun, though it stands in the line again."""
+    """It has started, although it is queued again."""
     job = brought_to(store, State.PENDING, sung(start_within_s=60))
     song = make(store, job, State.ADMITTED, to_stage=Stage.MUSIC)
     make(store, song, State.QUEUED)
@@ -200,14 +200,14 @@ def test_a_song_whose_voice_is_paid_does_not_expire(store: Store) -> None:
 
 
 def test_a_song_alone_expires_too(store: Store) -> None:
-    """Its stage is its first."""
+    """The song is its first stage."""
     [job_id] = put(store, VoiceJob(persona_id="p", song=SONG, start_within_s=1))
 
     assert store.expired(NOW + 1) == [Overdue(job_id, 1, State.QUEUED, Stage.MUSIC)]
 
 
-def test_what_somebody_retries_does_not_expire_again(store: Store, redis: Redis, prefix: str) -> None:
-    """Whether soon or late: somebody wants it although its time is over."""
+def test_a_retried_job_does_not_expire_again(store: Store, redis: Redis, prefix: str) -> None:
+    """The retry shows that it is still needed."""
     [job_id] = put(store, voice(start_within_s=60))
     store.expired(NOW + 60)
     failed(store, one(store, job_id), Code.EXPIRED, NOW + 60)
@@ -218,8 +218,8 @@ def test_what_somebody_retries_does_not_expire_again(store: Store, redis: Redis,
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
-def test_of_what_is_over_nothing_is_kept_to_expire(store: Store, redis: Redis, prefix: str, state: State) -> None:
-    """A hundred thousand jobs that may wait a day are not remembered for a day."""
+def test_settled_jobs_have_no_deadline(store: Store, redis: Redis, prefix: str, state: State) -> None:
+    """The deadlines of a hundred thousand settled jobs are not stored."""
     brought_to(store, state, voice(start_within_s=86_400))
 
     assert redis.exists(f"{{{prefix}}}:start_by") == 0

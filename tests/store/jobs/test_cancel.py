@@ -1,4 +1,4 @@
-"""Cancelling a job whose order is on its way, or was lost: nothing more is ordered, and what was paid is kept."""
+"""Cancellation of a job whose order is being sent or was lost: no further order is sent, paid results are kept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _agreed(redis: Redis, prefix: str, store: Store) -> object:
 
 
 def marked(store: Store, state: State, **fields: Any) -> Job:
-    """A job whose cancelling is asked for while it is charging or unsure."""
+    """Return a charging or unsure job that is marked for cancellation."""
     job = brought_to(store, state, sung(**fields))
     [found] = cancelling.cancel(store, [job], NOW)
     assert (found.state, found.version, found.cancelling) == (state, job.version, True)
@@ -50,8 +50,8 @@ def marked(store: Store, state: State, **fields: Any) -> Job:
 
 
 @pytest.mark.parametrize("state", UNDER_WAY)
-def test_a_job_that_is_marked_is_cancelled_when_upstream_took_its_order(store: Store, state: State) -> None:
-    """It is charged and counted, its task is kept and asked about; its song is not ordered."""
+def test_a_marked_job_is_cancelled_when_upstream_accepted_its_order(store: Store, state: State) -> None:
+    """The order is charged and counted, its task is polled; the song is not submitted."""
     job = marked(store, state)
 
     taken = named(job, "t-1")
@@ -70,8 +70,8 @@ def test_a_job_that_is_marked_is_cancelled_when_upstream_took_its_order(store: S
 
 
 @pytest.mark.parametrize("to", [State.QUEUED, State.ADMITTED])
-def test_a_job_that_is_marked_is_cancelled_when_its_order_was_not_charged(store: Store, to: State) -> None:
-    """Nothing is asked about, and nothing is sent again."""
+def test_a_marked_job_is_cancelled_when_its_order_was_not_charged(store: Store, to: State) -> None:
+    """Nothing is polled, and nothing is resubmitted."""
     job = marked(store, State.CHARGING)
 
     make(store, job, to, reason="slow down")
@@ -83,8 +83,8 @@ def test_a_job_that_is_marked_is_cancelled_when_its_order_was_not_charged(store:
     assert store.admit(NOW).by_stage == {}
 
 
-def test_a_job_that_is_marked_and_whose_answer_is_lost_waits_for_it_as_ever(store: Store) -> None:
-    """It may have been charged: that is settled first. An answer that comes late cancels it."""
+def test_a_marked_job_whose_response_is_lost_becomes_unsure(store: Store) -> None:
+    """The order may have been charged, which is resolved first. A late response cancels the job."""
     job = marked(store, State.CHARGING)
 
     unsure = make(store, job, State.UNSURE, reason="no answer")
@@ -94,8 +94,8 @@ def test_a_job_that_is_marked_and_whose_answer_is_lost_waits_for_it_as_ever(stor
     assert one(store, job.id).state is State.CANCELLED
 
 
-def test_a_job_that_is_marked_and_refused_has_failed(store: Store) -> None:
-    """With upstream's words; and a retry is one of a failed job like any other."""
+def test_a_marked_job_that_is_refused_fails(store: Store) -> None:
+    """It fails with upstream's message; a retry works as for any failed job."""
     job = failed(store, marked(store, State.CHARGING), Code.REFUSED)
     assert (job.state, job.cancelling) == (State.FAILED, False)
 
@@ -106,8 +106,8 @@ def test_a_job_that_is_marked_and_refused_has_failed(store: Store) -> None:
     assert charging(store, job.id).attempt == 2
 
 
-def test_what_upstream_says_of_a_marked_job_holds_for_the_others(store: Store, redis: Redis, prefix: str) -> None:
-    """Orders are slowed down although the job that it was said to is cancelled, and nothing of its refusal stays."""
+def test_a_refusal_of_a_marked_job_applies_to_others(store: Store, redis: Redis, prefix: str) -> None:
+    """Rate limiting applies although the job is cancelled, and its refusal is cleared."""
     first, second = (brought_to(store, State.CHARGING, sung(key=key)) for key in "ab")
     cancelling.cancel(store, [first, second], NOW)
 
@@ -120,8 +120,8 @@ def test_what_upstream_says_of_a_marked_job_holds_for_the_others(store: Store, r
     assert redis.exists(f"{{{prefix}}}:refused") == 0
 
 
-def test_a_job_that_is_marked_is_not_ordered_again(store: Store, queue: VoiceQueue) -> None:
-    """Not even by a decision that was made before; given up, it can be retried."""
+def test_a_marked_job_is_not_resubmitted(store: Store, queue: VoiceQueue) -> None:
+    """A decision made before the mark does not resubmit it either; given up, it can be retried."""
     unsure = brought_to(store, State.UNSURE)
     decided_before = transitions.order_again(unsure, NOW)
     cancelling.cancel(store, [unsure], NOW)
@@ -134,8 +134,8 @@ def test_a_job_that_is_marked_is_not_ordered_again(store: Store, queue: VoiceQue
     assert queue.retry(unsure.id).state is State.QUEUED
 
 
-def test_a_mark_changes_no_version_so_that_the_answer_is_still_written(store: Store, queue: VoiceQueue) -> None:
-    """Asking twice is asking once; an event tells of it, for whoever follows the job."""
+def test_a_mark_keeps_the_version_so_that_the_response_can_be_written(store: Store, queue: VoiceQueue) -> None:
+    """A second request changes nothing; one event reports the mark."""
     job = brought_to(store, State.CHARGING, sung(batch="b"))
     before = queue.last_event()
 
@@ -146,8 +146,8 @@ def test_a_mark_changes_no_version_so_that_the_answer_is_still_written(store: St
     assert (event.job_id, event.state, event.reason) == (job.id, State.CHARGING, "cancellation requested")
 
 
-def test_only_the_order_that_is_under_way_stays_promised(store: Store) -> None:
-    """The song of a job that is to be cancelled is never ordered: its credits are free for others at once."""
+def test_only_the_current_order_stays_reserved(store: Store) -> None:
+    """The song of a marked job is never submitted: its credits are available at once."""
     for state in UNDER_WAY:
         marked(store, state, key=state, batch="b")
 
@@ -157,10 +157,10 @@ def test_only_the_order_that_is_under_way_stays_promised(store: Store) -> None:
     assert batch.committed == 2 * 4
 
 
-def test_a_move_that_became_a_cancelling_is_told_as_made_though_the_answer_was_lost(
+def test_a_transition_replaced_by_a_cancellation_is_reported_as_applied_after_a_retry(
     store: Store, valkey_url: str, prefix: str
 ) -> None:
-    """Upstream took the order: that is written once, and known to be."""
+    """The accepted order is written once, also if the first reply is lost."""
     job = marked(store, State.CHARGING)
     with losing_way(valkey_url) as way:
         client = connect(way.url)
@@ -177,7 +177,7 @@ def test_a_move_that_became_a_cancelling_is_told_as_made_though_the_answer_was_l
 
 @pytest.fixture(params=UNDER_WAY)
 def waiting(store: Store, request: pytest.FixtureRequest) -> tuple[Job, str]:
-    """A marked job that makes a voice, and the id of one that waits for it."""
+    """Return a marked job that creates a voice, and the id of a job that waits for it."""
     maker, other = put(store, *(sung(key=key, reuse=True) for key in ("maker", "other")))
     store.admit(NOW)
     charging(store, maker)
@@ -188,10 +188,8 @@ def waiting(store: Store, request: pytest.FixtureRequest) -> tuple[Job, str]:
     return job, other
 
 
-def test_who_waits_for_the_voice_of_a_marked_job_gets_it_where_it_was_paid(
-    store: Store, waiting: tuple[Job, str]
-) -> None:
-    """As of one that is cancelled while upstream works on it."""
+def test_jobs_waiting_for_the_charged_voice_of_a_marked_job_get_it(store: Store, waiting: tuple[Job, str]) -> None:
+    """This works as for a job cancelled while upstream works on it."""
     maker, other = waiting
     store.apply([named(maker, "t")], NOW)
     assert one(store, other).state is State.WAITING
@@ -202,10 +200,10 @@ def test_who_waits_for_the_voice_of_a_marked_job_gets_it_where_it_was_paid(
 
 
 @pytest.mark.parametrize("way", ["not charged", "given up"])
-def test_who_waits_for_the_voice_of_a_marked_job_makes_it_where_nothing_comes(
+def test_a_job_waiting_for_the_uncharged_voice_of_a_marked_job_creates_it(
     store: Store, waiting: tuple[Job, str], way: str
 ) -> None:
-    """One customer's change of mind is not another's."""
+    """One customer's cancellation does not affect another customer."""
     maker, other = waiting
     if way == "given up":
         unsure = maker if maker.state is State.UNSURE else make(store, maker, State.UNSURE)
@@ -220,7 +218,7 @@ def test_who_waits_for_the_voice_of_a_marked_job_makes_it_where_nothing_comes(
 
 
 def under_way(store: Store) -> list[str]:
-    """A batch of 20: 9 that can be cancelled at once, 6 that are charging, 5 that are unsure."""
+    """Enqueue a batch of 20 jobs: 9 can be cancelled at once, 6 are charging, 5 are unsure."""
     job_ids = put(store, *(sung(key=f"{number}", batch="b") for number in range(20)))
     store.admit(NOW, at_most=15)
     for number, job_id in enumerate(job_ids[:11]):
@@ -230,8 +228,8 @@ def under_way(store: Store) -> list[str]:
     return job_ids
 
 
-def test_a_batch_is_cancelled_with_what_is_under_way(command: Command, store: Store) -> None:
-    """So many are cancelled, so many are marked and why; whatever becomes of their orders, no song is ordered."""
+def test_a_batch_is_cancelled_with_its_submitted_jobs(command: Command, store: Store) -> None:
+    """The result counts cancelled and marked jobs; no song is submitted, whatever the outcome of the orders."""
     job_ids = under_way(store)
 
     dry = command("cancel", "--batch", "b", "--dry-run")
@@ -255,8 +253,8 @@ def test_a_batch_is_cancelled_with_what_is_under_way(command: Command, store: St
     }
 
 
-def test_many_are_cancelled_wherever_they_are_by_now(store: Store, queue: VoiceQueue) -> None:
-    """A job that moved on since it was read would else order its song."""
+def test_jobs_that_changed_since_they_were_read_are_cancelled(store: Store, queue: VoiceQueue) -> None:
+    """Otherwise a job that changed in between would submit its song."""
     [a, b, c, d] = put(store, *(sung(key=key, batch="b") for key in "abcd"))
     store.admit(NOW, at_most=3)
     plan = queue.plan("cancel", Filter(batch="b"))
@@ -276,8 +274,8 @@ def test_many_are_cancelled_wherever_they_are_by_now(store: Store, queue: VoiceQ
     ]
 
 
-def test_a_plan_tells_of_those_that_are_under_way_and_marks_them(store: Store, queue: VoiceQueue) -> None:
-    """Those that are over by then are left alone; a second time does no harm."""
+def test_a_plan_counts_submitted_jobs_and_marks_them(store: Store, queue: VoiceQueue) -> None:
+    """Jobs settled by then are left alone; a second execution changes nothing."""
     job_ids = under_way(store)
     plan = queue.plan("cancel", Filter(batch="b"))
     assert (plan.found, plan.paid, plan.under_way) == (20, 0, 11)
@@ -291,8 +289,8 @@ def test_a_plan_tells_of_those_that_are_under_way_and_marks_them(store: Store, q
     assert queue.plan("cancel", Filter(batch="b")).found == 0
 
 
-def test_a_single_job_that_is_marked_says_so(command: Command, store: Store) -> None:
-    """With what is known of its order; so does `job`, in both shapes."""
+def test_a_marked_job_is_shown_as_such(command: Command, store: Store) -> None:
+    """The CLI shows the mark and the state of the order, as text and as JSON."""
     for state, why in ((State.CHARGING, "is being submitted"), (State.UNSURE, "may have been charged")):
         job = brought_to(store, state, sung(key=state))
         ended = command("cancel", job.id)

@@ -1,4 +1,4 @@
-"""Claims: one POST and one poll of a job at a time, whoever asks, however often."""
+"""Claims: at most one POST and one poll of a job at a time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DUE = NOW + 20
 
 
 def pending(store: Store, count: int = 1, **fields: object) -> list[str]:
-    """Jobs that wait for their voices, due in 20 s."""
+    """Return jobs whose voices upstream works on, due in 20 s."""
     job_ids = put(store, *numbered(count, **fields))
     store.admit(NOW, at_most=count)
     for job_id in job_ids:
@@ -44,7 +44,7 @@ def pending(store: Store, count: int = 1, **fields: object) -> list[str]:
 
 
 def both(url: str, prefix: str, work: Callable[[Store, int], list[str]]) -> list[list[str]]:
-    """What two clients get that begin at the same moment."""
+    """Return the results of two clients that call at the same moment."""
     together = Barrier(2)
 
     def alone(number: int) -> list[str]:
@@ -62,7 +62,7 @@ def both(url: str, prefix: str, work: Callable[[Store, int], list[str]]) -> list
 
 
 def test_a_charge_is_written_before_anything_is_sent(store: Store, redis: Redis, prefix: str) -> None:
-    """The claim carries all that the POST needs; the record says `charging`, with its attempt."""
+    """The claim contains all that the POST needs; the record says `charging`, with its attempt."""
     job = brought_to(store, State.ADMITTED)
 
     claim = charge(store, job.id, Stage.VOICE, "h", NOW + 1, lease=90)
@@ -74,8 +74,8 @@ def test_a_charge_is_written_before_anything_is_sent(store: Store, redis: Redis,
     everything_agrees(redis, prefix)
 
 
-def test_a_charge_for_a_song_carries_the_persona(store: Store) -> None:
-    """The one that was made; one that was given stands in what was asked for."""
+def test_a_claim_for_a_song_carries_the_created_persona(store: Store) -> None:
+    """A given persona is part of the spec."""
     made = brought_to(store, State.PENDING)
     make(store, made, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p-made"})
     [given] = put(store, VoiceJob(persona_id="p-given", song=SONG))
@@ -85,9 +85,9 @@ def test_a_charge_for_a_song_carries_the_persona(store: Store) -> None:
     assert stored(charging(store, given).content).persona_id == "p-given"
 
 
-def test_who_asks_again_when_the_job_is_unsure_by_then_is_told_so(store: Store, redis: Redis, prefix: str) -> None:
-    """Redis was away for longer than the claim was trusted. Only the holder knows that nothing was sent, so
-    nothing changes: what he asked at first may arrive after the POST."""
+def test_a_late_retry_of_a_claim_reports_that_the_job_is_unsure(store: Store, redis: Redis, prefix: str) -> None:
+    """Redis was unreachable for longer than the lease. Only the holder knows that nothing was sent, so nothing changes:
+    its first call may arrive after the retry."""
     job = brought_to(store, State.CHARGING)
     unsure = make(store, job, State.UNSURE)
     before = dump(redis, prefix)
@@ -98,7 +98,7 @@ def test_who_asks_again_when_the_job_is_unsure_by_then_is_told_so(store: Store, 
     assert dump(redis, prefix) == before
 
 
-def test_a_job_that_is_named_twice_in_one_asking_is_claimed_once(store: Store) -> None:
+def test_a_job_named_twice_in_one_call_is_claimed_once(store: Store) -> None:
     """One claim is one POST."""
     first, second = put(store, *numbered(2))
     store.admit(NOW, at_most=2)
@@ -108,8 +108,8 @@ def test_a_job_that_is_named_twice_in_one_asking_is_claimed_once(store: Store) -
     assert [isinstance(each, Charged) for each in found] == [True, True, False]
 
 
-def test_the_same_holder_gets_the_same_answer_again(store: Store, redis: Redis, prefix: str) -> None:
-    """An answer that was lost on its way from Redis costs no second attempt; nothing else changes."""
+def test_the_same_holder_gets_the_same_claim_again(store: Store, redis: Redis, prefix: str) -> None:
+    """A lost reply from Redis causes no second attempt and changes nothing else."""
     job = brought_to(store, State.ADMITTED)
     first = charge(store, job.id, Stage.VOICE, "h", NOW, lease=90)
     before = dump(redis, prefix)
@@ -119,7 +119,7 @@ def test_the_same_holder_gets_the_same_answer_again(store: Store, redis: Redis, 
 
 
 def test_another_holder_gets_nothing(store: Store, redis: Redis, prefix: str) -> None:
-    """A message that was delivered twice finds the job taken, and changes nothing."""
+    """A message that is delivered twice finds the job claimed, and changes nothing."""
     job = brought_to(store, State.CHARGING)
     before = dump(redis, prefix)
 
@@ -128,8 +128,8 @@ def test_another_holder_gets_nothing(store: Store, redis: Redis, prefix: str) ->
 
 
 @pytest.mark.parametrize("state", [state for state in REACHABLE if state is not State.ADMITTED])
-def test_only_an_admitted_job_can_be_charged(store: Store, redis: Redis, prefix: str, state: State) -> None:
-    """In any other state a claim gets nothing and changes nothing, even by a holder of before."""
+def test_only_an_admitted_job_can_be_submitted(store: Store, redis: Redis, prefix: str, state: State) -> None:
+    """In any other state a claim returns nothing and changes nothing, even for an earlier holder."""
     job = brought_to(store, state)
     before = dump(redis, prefix)
 
@@ -139,8 +139,8 @@ def test_only_an_admitted_job_can_be_charged(store: Store, redis: Redis, prefix:
     assert dump(redis, prefix) == before
 
 
-def test_a_message_of_another_stage_charges_nothing(store: Store, redis: Redis, prefix: str) -> None:
-    """A late `voice.submit` finds that the job stands at its song."""
+def test_a_message_of_another_stage_claims_nothing(store: Store, redis: Redis, prefix: str) -> None:
+    """A late `voice.submit` finds that the job is at its song."""
     job = brought_to(store, State.PENDING)
     make(store, job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
     before = dump(redis, prefix)
@@ -149,14 +149,14 @@ def test_a_message_of_another_stage_charges_nothing(store: Store, redis: Redis, 
     assert dump(redis, prefix) == before
 
 
-def test_a_job_that_nobody_knows_charges_nothing(store: Store, redis: Redis, prefix: str) -> None:
+def test_an_unknown_job_is_not_claimed(store: Store, redis: Redis, prefix: str) -> None:
     """A message may outlive its job."""
     assert charge(store, "nosuchjob", Stage.VOICE, "h", NOW, lease=90) is None
     assert dump(redis, prefix) == {}
 
 
-def test_of_two_that_charge_at_once_exactly_one_does(store: Store, valkey_url: str, prefix: str) -> None:
-    """For each of many jobs, whatever the order in which the two come."""
+def test_of_two_concurrent_claims_exactly_one_succeeds(store: Store, valkey_url: str, prefix: str) -> None:
+    """This holds for each of many jobs, in any order."""
     job_ids = put(store, *numbered(100))
     store.admit(NOW, at_most=100)
 
@@ -174,7 +174,7 @@ def test_of_two_that_charge_at_once_exactly_one_does(store: Store, valkey_url: s
 
 
 def test_a_job_is_claimed_when_it_is_due_and_not_before(store: Store) -> None:
-    """The claim says which task to ask about, and since when it was paid."""
+    """The claim contains the task to poll and its submission time."""
     [job_id] = pending(store)
 
     assert store.claim([job_id], Stage.VOICE, DUE - 1, lease=90) == []
@@ -184,7 +184,7 @@ def test_a_job_is_claimed_when_it_is_due_and_not_before(store: Store) -> None:
 
 
 def test_a_claim_says_which_stage_is_next(store: Store) -> None:
-    """The song, where one was asked for."""
+    """The next stage is the song, if the job has one."""
     job = brought_to(store, State.PENDING, sung())
 
     [claim] = store.claim([job.id], Stage.VOICE, NOW, lease=90)
@@ -193,15 +193,15 @@ def test_a_claim_says_which_stage_is_next(store: Store) -> None:
 
 
 def test_a_clock_may_be_a_little_early(store: Store) -> None:
-    """By less than clocks of two machines differ."""
+    """A claim may be early by less than the clocks of two hosts differ."""
     [job_id] = pending(store)
 
     assert store.claim([job_id], Stage.VOICE, DUE - EARLY_S * 1.5, lease=90) == []
     assert len(store.claim([job_id], Stage.VOICE, DUE - EARLY_S / 2, lease=90)) == 1
 
 
-def test_a_claimed_job_is_nobody_elses_until_the_lease_is_over(store: Store) -> None:
-    """A poll that was delivered twice asks upstream once; a dead one is taken over."""
+def test_a_claimed_job_is_leased(store: Store) -> None:
+    """A poll message delivered twice polls once; after a crash the job is claimed again."""
     [job_id] = pending(store)
     store.claim([job_id], Stage.VOICE, DUE, lease=90)
 
@@ -209,8 +209,8 @@ def test_a_claimed_job_is_nobody_elses_until_the_lease_is_over(store: Store) -> 
     assert len(store.claim([job_id], Stage.VOICE, DUE + 90, lease=90)) == 1
 
 
-def test_only_those_that_wait_for_that_stage_are_claimed(store: Store, redis: Redis, prefix: str) -> None:
-    """Of a chunk whose jobs have gone different ways; the others stay as they are."""
+def test_only_jobs_pending_at_that_stage_are_claimed(store: Store, redis: Redis, prefix: str) -> None:
+    """The jobs of a chunk may be in different states; the others stay unchanged."""
     due, gone, elsewhere, moved_on = pending(store, 4)
     make(store, one(store, gone), State.SUCCEEDED)
     make(store, one(store, elsewhere), State.ADMITTED, to_stage=Stage.MUSIC)
@@ -224,12 +224,12 @@ def test_only_those_that_wait_for_that_stage_are_claimed(store: Store, redis: Re
 
 
 def ids(claims: list[Claimed]) -> list[str]:
-    """Whose they are."""
+    """Return the job ids of claims."""
     return [claim.job_id for claim in claims]
 
 
-def test_others_that_are_due_about_now_are_claimed_along(store: Store) -> None:
-    """The soonest first, and as many as make a full message; those of the other stage are not among them."""
+def test_other_jobs_due_soon_are_claimed_too(store: Store) -> None:
+    """The earliest come first, up to a full message; jobs of the other stage are excluded."""
     mine, soon, now, late, overdue, elsewhere = pending(store, 6)
     dues = {soon: DUE + 4, now: DUE, late: DUE + 6, overdue: DUE - 6}
     store.plan(Planned(job_id, one(store, job_id).version, due) for job_id, due in dues.items())
@@ -243,8 +243,8 @@ def test_others_that_are_due_about_now_are_claimed_along(store: Store) -> None:
     assert ids(store.claim([now, late], Stage.VOICE, DUE + 90, lease=90)) == [now, late]
 
 
-def test_no_more_are_claimed_along_than_make_a_message(store: Store) -> None:
-    """What is left over has messages of its own."""
+def test_no_more_jobs_are_claimed_than_fill_a_message(store: Store) -> None:
+    """The others have messages of their own."""
     job_ids = pending(store, 5)
 
     full = ids(store.claim(job_ids[:1], Stage.VOICE, DUE, lease=90, near=5, most=3))
@@ -255,8 +255,8 @@ def test_no_more_are_claimed_along_than_make_a_message(store: Store) -> None:
     assert ids(store.claim(others, Stage.VOICE, DUE, lease=90, near=5, most=1)) == others[1:]
 
 
-def test_a_message_that_has_nothing_to_ask_claims_nothing_along(store: Store) -> None:
-    """It ends, and the others are left to theirs."""
+def test_a_message_without_a_due_job_claims_no_others(store: Store) -> None:
+    """It ends, and the others are left to their own messages."""
     mine, _ = pending(store, 2)
     store.claim([mine], Stage.VOICE, DUE, lease=90)
 
@@ -269,8 +269,8 @@ def test_no_ids_are_no_claims(store: Store) -> None:
     assert store.plan([]) == []
 
 
-def test_of_two_that_claim_at_once_each_job_goes_to_one(store: Store, valkey_url: str, prefix: str) -> None:
-    """Upstream is asked once about each."""
+def test_of_two_concurrent_polls_each_job_goes_to_one(store: Store, valkey_url: str, prefix: str) -> None:
+    """Upstream is polled once for each job."""
     job_ids = pending(store, 100)
 
     def claim(own: Store, number: int) -> list[str]:
@@ -289,8 +289,8 @@ def test_of_two_that_claim_at_once_each_job_goes_to_one(store: Store, valkey_url
 # ── plan ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_that_is_not_ready_is_due_again_when_it_was_planned(store: Store) -> None:
-    """Neither at once nor only after the lease."""
+def test_a_job_that_is_not_ready_is_due_when_it_was_rescheduled(store: Store) -> None:
+    """It is due neither at once nor only after the lease."""
     job_ids = pending(store, 2)
     claims = store.claim(job_ids, Stage.VOICE, DUE, lease=90)
 
@@ -299,8 +299,8 @@ def test_a_job_that_is_not_ready_is_due_again_when_it_was_planned(store: Store) 
     assert len(store.claim(job_ids, Stage.VOICE, DUE + 20, lease=90)) == 2
 
 
-def test_a_job_that_moved_on_is_not_planned(store: Store, redis: Redis, prefix: str) -> None:
-    """Its slot is gone, and stays gone."""
+def test_a_job_that_has_changed_is_not_rescheduled(store: Store, redis: Redis, prefix: str) -> None:
+    """It no longer has a slot."""
     moved_on, waits = pending(store, 2)
     claims = store.claim([moved_on, waits], Stage.VOICE, DUE, lease=90)
     make(store, one(store, moved_on), State.SUCCEEDED)
@@ -313,8 +313,8 @@ def test_a_job_that_moved_on_is_not_planned(store: Store, redis: Redis, prefix: 
 
 
 @pytest.mark.parametrize("state", [state for state in REACHABLE if state in IN_FLIGHT])
-def test_a_job_in_flight_that_nobody_looks_after_is_found(store: Store, state: State) -> None:
-    """Admitted, charging or pending: once its due time is a patience ago, and not before."""
+def test_an_overdue_job_in_flight_is_leased(store: Store, state: State) -> None:
+    """An admitted, charging or pending job is returned once it is overdue for long enough, and not before."""
     job = brought_to(store, state)
     due = NOW + (90 if state is State.CHARGING else 0)
 
@@ -324,16 +324,16 @@ def test_a_job_in_flight_that_nobody_looks_after_is_found(store: Store, state: S
 
 @pytest.mark.parametrize("state", [state for state in REACHABLE if state not in IN_FLIGHT])
 def test_a_job_that_holds_no_slot_is_never_overdue(store: Store, state: State) -> None:
-    """It waits in the line, for a person, or for nothing."""
+    """It is queued, waits for a person, or is settled."""
     brought_to(store, state)
 
     assert store.overdue(NOW + 1e6, patience=10) == []
 
 
 @pytest.mark.parametrize("state", [state for state in REACHABLE if state in IN_FLIGHT])
-def test_when_redis_clock_is_set_back_a_job_in_flight_waits_no_longer_than_any_does(store: Store, state: State) -> None:
-    """Its time was noted an hour ahead of what is the time now; without a look it would be frozen for that hour. It is
-    not looked after earlier than it might be otherwise: its POST may be on the way."""
+def test_a_job_in_flight_is_not_postponed_when_redis_clock_is_set_back(store: Store, state: State) -> None:
+    """Its due time was written an hour ahead of the current time and would block it for an hour. It is not leased
+    earlier than usual either: its POST may be in progress."""
     job = brought_to(store, state)
     back = NOW - 3_600
 
@@ -343,7 +343,7 @@ def test_when_redis_clock_is_set_back_a_job_in_flight_waits_no_longer_than_any_d
 
 
 def test_an_overdue_job_is_given_to_one_caller_at_a_time(store: Store) -> None:
-    """The next one gets it after another patience, if still nobody looked after it."""
+    """The next caller gets it after another timeout, if it is still overdue."""
     brought_to(store, State.ADMITTED)
 
     assert len(store.overdue(NOW + 10, patience=10)) == 1
@@ -352,15 +352,15 @@ def test_an_overdue_job_is_given_to_one_caller_at_a_time(store: Store) -> None:
 
 
 def test_an_overdue_poll_can_be_claimed_at_once(store: Store) -> None:
-    """Being found does not put the job itself off."""
+    """Leasing does not postpone the job itself."""
     [job_id] = pending(store)
     store.overdue(DUE + 10, patience=10)
 
     assert len(store.claim([job_id], Stage.VOICE, DUE + 10, lease=90)) == 1
 
 
-def test_of_two_pulses_at_once_each_overdue_job_goes_to_one(store: Store, valkey_url: str, prefix: str) -> None:
-    """Two pulses do no harm."""
+def test_of_two_maintenance_runs_each_overdue_job_goes_to_one(store: Store, valkey_url: str, prefix: str) -> None:
+    """Concurrent maintenance does no harm."""
     job_ids = pending(store, 100)
 
     def look(own: Store, number: int) -> list[str]:
@@ -371,8 +371,8 @@ def test_of_two_pulses_at_once_each_overdue_job_goes_to_one(store: Store, valkey
     assert sorted(one_got + other_got) == sorted(job_ids)
 
 
-def test_the_longest_overdue_come_first_and_no_more_than_asked_for(store: Store) -> None:
-    """So that after an outage the pulse works through them."""
+def test_the_longest_overdue_come_first_up_to_the_limit(store: Store) -> None:
+    """So maintenance works through them after an outage."""
     job_ids = put(store, *numbered(5))
     for at in range(5):
         store.admit(NOW + at, at_most=at + 1)
@@ -382,8 +382,8 @@ def test_the_longest_overdue_come_first_and_no_more_than_asked_for(store: Store)
     assert [job.job_id for job in found] == job_ids[:3]
 
 
-def test_a_slot_of_a_job_that_is_gone_is_given_back(store: Store, redis: Redis, prefix: str) -> None:
-    """A record that somebody deleted holds no slot for ever."""
+def test_the_slot_of_a_deleted_job_is_freed(store: Store, redis: Redis, prefix: str) -> None:
+    """A record deleted by hand holds no slot."""
     [job_id] = pending(store)
     redis.delete(f"{{{prefix}}}:job:{job_id}")
 

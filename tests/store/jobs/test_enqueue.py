@@ -1,4 +1,4 @@
-"""Enqueueing: what becomes of each job, and the line that they stand in."""
+"""Enqueueing: the outcome of each job, and the order of the backlog."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from voicequeue.storage.job_store import Store
 
 
 def enqueue(store: Store, *specs: VoiceJob, now: float = NOW) -> list[Outcome]:
-    """What became of jobs that were enqueued in one call."""
+    """Return the outcomes of jobs enqueued in one call."""
     return store.enqueue([(spec.id(), spec) for spec in specs], now)
 
 
 def line(store: Store) -> list[str]:
-    """The backlog from its head."""
+    """Return the ids of the backlog from its head."""
     return list(store.ids(state=State.QUEUED))
 
 
@@ -39,7 +39,7 @@ def test_a_job_is_new_once_and_known_from_then_on(store: Store) -> None:
 
 
 def test_the_same_key_with_other_content_is_a_conflict(store: Store) -> None:
-    """Whatever differs: the recording, the song, the batch, the metadata."""
+    """Any difference counts: the recording, the song, the batch, the metadata."""
     enqueue(store, sung(key="k"))
 
     others = [voice(key="k"), sung(key="k", name="Ana"), sung(key="k", batch="b"), sung(key="k", metadata={"a": "1"})]
@@ -47,8 +47,8 @@ def test_the_same_key_with_other_content_is_a_conflict(store: Store) -> None:
     assert enqueue(store, *others) == [Outcome.CONFLICT] * 4
 
 
-def test_a_job_that_is_there_is_left_alone_in_every_way(store: Store, redis: Redis, prefix: str) -> None:
-    """Enqueued again, or in conflict, it does not move, nor does anything else."""
+def test_an_existing_job_is_left_unchanged(store: Store, redis: Redis, prefix: str) -> None:
+    """Enqueueing it again, with the same or other content, changes nothing."""
     make(store, one(store, put(store, sung(key="k", batch="b"))[0]), State.CANCELLED)
     before = dump(redis, prefix)
 
@@ -58,16 +58,16 @@ def test_a_job_that_is_there_is_left_alone_in_every_way(store: Store, redis: Red
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.WAITING])
-def test_a_key_names_its_job_in_whatever_state_it_is(store: Store, state: State) -> None:
-    """A voice that is made already is not made again, nor is one that failed."""
+def test_a_key_denotes_its_job_in_every_state(store: Store, state: State) -> None:
+    """A succeeded or failed job is not run again."""
     job = brought_to(store, state, sung(key="k"))
 
     assert enqueue(store, sung(key="k")) == [Outcome.KNOWN]
     assert one(store, job.id).state is state
 
 
-def test_each_of_many_has_its_own_outcome_in_its_place(store: Store) -> None:
-    """New, known and in conflict may be in one call."""
+def test_each_job_of_a_call_has_its_own_outcome(store: Store) -> None:
+    """One call may contain new, known and conflicting jobs."""
     enqueue(store, *numbered(2))
     a, b, c = numbered(3)
 
@@ -77,14 +77,14 @@ def test_each_of_many_has_its_own_outcome_in_its_place(store: Store) -> None:
     assert b.id() in line(store)
 
 
-def test_nothing_enqueued_is_nothing_written(store: Store, redis: Redis, prefix: str) -> None:
-    """An empty call is allowed and leaves no trace."""
+def test_an_empty_call_writes_nothing(store: Store, redis: Redis, prefix: str) -> None:
+    """An empty call is allowed and writes no key."""
     assert store.enqueue([], NOW) == []
     assert dump(redis, prefix) == {}
 
 
-def test_a_job_is_kept_as_it_was_given(store: Store) -> None:
-    """Its record says when it came, at which stage it stands, and holds the whole of what was asked for."""
+def test_a_job_is_stored_as_given(store: Store) -> None:
+    """Its record contains its creation time, its stage and the whole spec."""
     spec = sung(name="Åse [bold] \x1b[31m", batch="b", priority="high", metadata={"ключ": "значение\n\0"})
 
     job = one(store, *put(store, spec))
@@ -95,8 +95,8 @@ def test_a_job_is_kept_as_it_was_given(store: Store) -> None:
     assert (job.attempt, job.credits, job.failure, job.clips) == (0, 0, None, ())
 
 
-def test_a_persona_begins_at_the_song(store: Store) -> None:
-    """Its voice is there already."""
+def test_a_job_with_a_persona_starts_at_the_song(store: Store) -> None:
+    """Its voice exists already."""
     job = one(store, *put(store, VoiceJob(persona_id="p-1", song=SONG)))
 
     assert (job.stage, job.persona_id) == (Stage.MUSIC, "p-1")
@@ -107,12 +107,12 @@ def test_a_persona_begins_at_the_song(store: Store) -> None:
 
 @pytest.mark.parametrize("priority", Priority)
 def test_jobs_of_one_call_keep_their_order(store: Store, priority: Priority) -> None:
-    """All of a chunk, whatever their priority, though they came in the same microsecond."""
+    """Jobs of a chunk keep their order at every priority, though they are created in the same microsecond."""
     assert put(store, *numbered(500, priority=priority)) == line(store)
 
 
-def test_what_has_priority_goes_first_and_then_what_came_first(store: Store) -> None:
-    """However old what has less priority is."""
+def test_jobs_are_ordered_by_priority_then_creation(store: Store) -> None:
+    """Priority goes before age."""
     chance = random.Random(3)
     at = [NOW + n * 86_400 for n in range(30)]
     order = [(priority, now) for priority in Priority for now in at]
@@ -123,16 +123,16 @@ def test_what_has_priority_goes_first_and_then_what_came_first(store: Store) -> 
     assert line(store) == [specs[pair].id() for pair in order]
 
 
-def test_a_decade_in_the_line_does_not_outweigh_a_priority(store: Store) -> None:
-    """Priority first, always."""
+def test_a_decade_in_the_backlog_does_not_outweigh_a_priority(store: Store) -> None:
+    """Priority always goes first."""
     [old] = put(store, voice(priority="bulk"), now=NOW - 10 * 365 * 86_400)
     [young] = put(store, voice(priority="high"), now=NOW)
 
     assert line(store) == [young, old]
 
 
-def test_a_job_that_comes_back_takes_its_old_place(store: Store) -> None:
-    """A retry does not wait behind those that came later, nor among those of the same call."""
+def test_a_job_returns_to_its_old_position(store: Store) -> None:
+    """A retry precedes later jobs, also those of the same call."""
     first, second, third = put(store, *numbered(3))
     store.admit(NOW, at_most=2)
     charge(store, second, Stage.VOICE, "h", NOW, lease=9)
@@ -145,8 +145,8 @@ def test_a_job_that_comes_back_takes_its_old_place(store: Store) -> None:
 
 @pytest.mark.parametrize("now", [NOW, 1_234_567_890.123457, 3_999_999_999.0], ids=["now", "a crooked time", "2096"])
 @pytest.mark.parametrize("stage", Stage)
-def test_songs_stand_before_voices_and_both_keep_their_order(store: Store, stage: Stage, now: float) -> None:
-    """Whenever they came; a microsecond between two is not lost in rounding."""
+def test_songs_precede_voices_and_both_keep_their_order(store: Store, stage: Stage, now: float) -> None:
+    """A difference of a microsecond is not lost in rounding."""
     spec: dict[str, str] = {"audio_url": URL} if stage is Stage.VOICE else {"persona_id": "p"}
     [other] = put(store, sung() if stage is Stage.MUSIC else VoiceJob(persona_id="p", song=SONG), now=now - 1)
 
@@ -157,7 +157,7 @@ def test_songs_stand_before_voices_and_both_keep_their_order(store: Store, stage
 
 
 def test_songs_are_as_far_ahead_in_python_as_in_lua() -> None:
-    """The two that read and write scores agree."""
+    """Python and Lua use the same offset of scores."""
     [told] = re.findall(r"local SONGS_AHEAD = (\S+)", scripts.load("enqueue").source)
 
     assert float(told) == SONGS_AHEAD
@@ -166,8 +166,8 @@ def test_songs_are_as_far_ahead_in_python_as_in_lua() -> None:
 # ── batches ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_batch_counts_its_jobs_and_lists_them_as_they_came(store: Store) -> None:
-    """Over several calls, in which other batches have jobs too."""
+def test_a_batch_counts_and_lists_its_jobs_in_creation_order(store: Store) -> None:
+    """Jobs may be enqueued over several calls, together with other batches."""
     first = put(store, *numbered(3, batch="spring"))
     put(store, voice(batch="summer"), voice())
     second = put(store, *(voice(batch="spring") for _ in range(2)), now=NOW + 1)
@@ -178,8 +178,8 @@ def test_a_batch_counts_its_jobs_and_lists_them_as_they_came(store: Store) -> No
     assert store.counts()[State.QUEUED] == 7
 
 
-def test_batches_are_told_the_newest_first(store: Store) -> None:
-    """By when their first job came."""
+def test_batches_are_listed_newest_first(store: Store) -> None:
+    """A batch is as old as its first job."""
     for at, name in enumerate(["spring", "summer", "autumn", "spring"]):
         put(store, voice(batch=name), now=NOW + at)
 
@@ -189,7 +189,7 @@ def test_batches_are_told_the_newest_first(store: Store) -> None:
 
 
 def test_the_indexes_agree_after_many_calls(store: Store, redis: Redis, prefix: str) -> None:
-    """With all outcomes, in and out of batches."""
+    """This holds for all outcomes, with and without batches."""
     for n in range(3):
         enqueue(store, *numbered(n + 2, batch="b"), *numbered(n + 3), voice(batch="c"))
 

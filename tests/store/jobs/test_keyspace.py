@@ -1,4 +1,4 @@
-"""Keys and scripts: two queues in one Redis, one slot of a cluster, and a Redis that forgot its scripts."""
+"""Keys and scripts: two queues in one Redis, one slot of a cluster, and a Redis without loaded scripts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from voicequeue.storage.job_store import Store
 
 
 def whole_life(store: Store, batch: str = "b") -> Job:
-    """A job on its way through every script, both stages, to its success."""
+    """Take a job through every script and both stages to success."""
     [job_id] = put(store, sung(batch=batch, key=f"key-of-{batch}"))
     store.pulses["worker"].heard("one@host", NOW)
     store.controls.close("cooldown", "429", NOW - 9, NOW - 8)
@@ -42,7 +42,7 @@ def whole_life(store: Store, batch: str = "b") -> Job:
 
 
 def test_two_prefixes_do_not_see_each_other(store: Store, redis: Redis, prefix: str) -> None:
-    """The same key, batch and job in both: nothing that one does shows in the other."""
+    """The same key, batch and job exist in both; neither affects the other."""
     other = Store(redis, f"{prefix}-other")
     job = brought_to(store, State.ADMITTED, sung(key="k", batch="b"))
     before = dump(redis, prefix)
@@ -57,7 +57,7 @@ def test_two_prefixes_do_not_see_each_other(store: Store, redis: Redis, prefix: 
     assert store.credits() == 0
 
 
-def test_a_prefix_that_begins_like_another_is_another(store: Store, redis: Redis, prefix: str) -> None:
+def test_a_prefix_may_start_like_another(store: Store, redis: Redis, prefix: str) -> None:
     """`voice` is not a part of `voicequeue`."""
     put(Store(redis, prefix + "1"), voice())
 
@@ -67,8 +67,8 @@ def test_a_prefix_that_begins_like_another_is_another(store: Store, redis: Redis
 # ── a cluster ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_every_key_of_a_prefix_lies_in_one_slot(store: Store, redis: Redis, prefix: str) -> None:
-    """All that a whole life writes, whatever the batch is called."""
+def test_every_key_of_a_prefix_is_in_one_slot(store: Store, redis: Redis, prefix: str) -> None:
+    """This holds for every key of a whole life, with any name of the batch."""
     whole_life(store)
     brought_to(store, State.FAILED, voice(batch="x.y-z_1"))
 
@@ -79,7 +79,7 @@ def test_every_key_of_a_prefix_lies_in_one_slot(store: Store, redis: Redis, pref
 
 @pytest.fixture
 def cluster() -> Iterator[Redis]:
-    """A Valkey in cluster mode that holds one slot alone, the one of the prefix."""
+    """Yield a Valkey in cluster mode that holds only the slot of the prefix."""
     config = {"save": "", "cluster-enabled": "yes", "cluster-require-full-coverage": "no"}
     with ValkeyServer(config=config) as server:
         client = connect(f"redis://127.0.0.1:{server.port}/0")
@@ -97,7 +97,7 @@ def _serves(client: Redis) -> bool:
 
 
 def test_the_scripts_run_on_a_cluster(cluster: Redis) -> None:
-    """None of them touches a key outside the slot of its root, which this server would refuse."""
+    """No script touches a key outside the slot of its root, which this server would refuse."""
     with pytest.raises(ResponseError, match="non local key"):
         cluster.eval("return redis.call('GET', 'elsewhere')", 1, f"{{{DEFAULT_PREFIX}}}:")
 
@@ -110,7 +110,7 @@ def test_the_scripts_run_on_a_cluster(cluster: Redis) -> None:
 
 
 def test_scripts_are_loaded_again_by_themselves(store: Store, redis: Redis, prefix: str) -> None:
-    """Redis forgets them when it restarts, or is told to; nobody notices."""
+    """Redis forgets them when it restarts or is flushed; callers do not notice."""
     job_ids = put(store, *numbered(3))
     for forget in (False, True, True):
         if forget:

@@ -1,4 +1,4 @@
-"""Orders whose answers were lost: one that upstream names is counted once, and used if nothing newer was sent."""
+"""Lost orders: each is counted once when upstream reports it, and used unless a newer order was sent."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ SPEC = sung(batch="b")
 
 
 def resubmitted(store: Store, spec: VoiceJob = SPEC) -> Job:
-    """A job whose first order was lost, and which was ordered again: nothing was sent yet."""
+    """Return a job whose first order was lost and that was resubmitted; nothing was sent yet."""
     return applied(store, transitions.order_again(brought_to(store, State.UNSURE, spec), NOW))
 
 
 def applied(store: Store, move: Any) -> Job:
-    """Make that move; the job as it stands then."""
+    """Apply a transition and return the job."""
     assert store.apply([move], NOW) == [True]
     return one(store, move.job_id)
 
 
 def sent_again(store: Store) -> Job:
-    """The second order is on its way."""
+    """The second order is being sent."""
     job = resubmitted(store)
     charging(store, job.id)
     return one(store, job.id)
 
 
-def not_taken_again(store: Store) -> Job:
-    """The second order was certainly not charged."""
+def not_accepted_again(store: Store) -> Job:
+    """The second order was not charged."""
     return make(store, sent_again(store), State.QUEUED)
 
 
 def lost_again(store: Store) -> Job:
-    """The answer to the second order was lost as well."""
+    """The response to the second order was lost, too."""
     return make(store, sent_again(store), State.UNSURE)
 
 
 def expired(store: Store) -> Job:
-    """The job was not ordered again in its time."""
+    """The job was not resubmitted in time."""
     job = make(store, resubmitted(store, sung(batch="b", start_within_s=60)), State.QUEUED)
     [overdue] = store.expired(NOW + 61)
     assert (overdue.job_id, overdue.may_be_charged) == (job.id, True)
@@ -62,7 +62,7 @@ def expired(store: Store) -> Job:
 
 
 def cancelled(store: Store) -> Job:
-    """It was cancelled before it was ordered again."""
+    """It was cancelled before it was resubmitted."""
     return applied(store, transitions.cancel(resubmitted(store), NOW))
 
 
@@ -77,29 +77,29 @@ def refused_again(store: Store) -> Job:
 
 
 def at_the_song(store: Store, job: Job) -> Job:
-    """Its voice is made, its song is next."""
+    """Its voice is created, its song is next."""
     return make(store, job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
 
 
-def taken_again(store: Store) -> Job:
-    """The second order was taken."""
+def accepted_again(store: Store) -> Job:
+    """The second order was accepted."""
     return accepted(store, sent_again(store).id)
 
 
 def failed_again(store: Store) -> Job:
-    """The second order was taken, and upstream failed it."""
-    return failed(store, taken_again(store), Code.UPSTREAM_FAILED)
+    """The second order was accepted and failed upstream."""
+    return failed(store, accepted_again(store), Code.UPSTREAM_FAILED)
 
 
 def singing(store: Store) -> Job:
-    """The second voice is there, and its song is on its way."""
-    job = at_the_song(store, taken_again(store))
+    """The second voice exists, and its song is pending."""
+    job = at_the_song(store, accepted_again(store))
     charging(store, job.id)
     return one(store, job.id)
 
 
 def done(store: Store) -> Job:
-    """All is done."""
+    """The job succeeded."""
     return make(store, accepted(store, singing(store).id), State.SUCCEEDED, fields={"clips": "[]"})
 
 
@@ -109,17 +109,17 @@ Build = Callable[[Store], Job]
 def named_by_webhook(
     store: Store, job: Job, *, task_id: str = "t1", stage: Stage = Stage.VOICE, attempt: int = 1
 ) -> Hint:
-    """Send a webhook of the job's first order; what it led to."""
+    """Process a webhook for the job's first order and return its effect."""
     return webhooks.take(store, job.id, stage, attempt, task_id)
 
 
 @pytest.mark.parametrize(
-    "build", [resubmitted, not_taken_again, lost_again, expired, cancelled, abandoned, refused_again]
+    "build", [resubmitted, not_accepted_again, lost_again, expired, cancelled, abandoned, refused_again]
 )
-def test_a_job_that_has_no_order_goes_on_with_the_lost_one(
+def test_a_job_without_a_newer_order_continues_with_the_lost_one(
     store: Store, redis: Redis, prefix: str, build: Build
 ) -> None:
-    """Its charge is counted, nothing more is sent, and a retry of one that is over asks for it free."""
+    """The order is counted and nothing more is sent; a retry of a settled job polls it without paying."""
     job = build(store)
     assert (job.credits, store.credits()) == (0, 0)
 
@@ -136,11 +136,9 @@ def test_a_job_that_has_no_order_goes_on_with_the_lost_one(
     everything_agrees(redis, prefix)
 
 
-@pytest.mark.parametrize("build", [sent_again, taken_again, failed_again, singing, done])
-def test_a_job_with_a_newer_order_counts_the_lost_one_and_goes_on(
-    store: Store, redis: Redis, prefix: str, build: Build
-) -> None:
-    """The job, and a worker that has claimed it, is not disturbed; the charge and its task are shown."""
+@pytest.mark.parametrize("build", [sent_again, accepted_again, failed_again, singing, done])
+def test_a_job_with_a_newer_order_counts_the_lost_one(store: Store, redis: Redis, prefix: str, build: Build) -> None:
+    """The job, and a worker that has claimed it, are not disturbed; the charge and its task are shown."""
     job = build(store)
     spent = store.credits()
 
@@ -162,9 +160,9 @@ def test_a_job_with_a_newer_order_counts_the_lost_one_and_goes_on(
     everything_agrees(redis, prefix)
 
 
-@pytest.mark.parametrize("build", [resubmitted, expired, taken_again, singing, done])
-def test_an_order_is_counted_once_however_often_it_is_named(store: Store, build: Build) -> None:
-    """One webhook after the other, and many at once."""
+@pytest.mark.parametrize("build", [resubmitted, expired, accepted_again, singing, done])
+def test_an_order_is_counted_once_however_often_it_is_reported(store: Store, build: Build) -> None:
+    """Webhooks may arrive one after the other or concurrently."""
     job = build(store)
     spent = store.credits()
     all_at_once = threading.Barrier(5)
@@ -184,8 +182,8 @@ def test_an_order_is_counted_once_however_often_it_is_named(store: Store, build:
     assert one(store, job.id).credits == job.credits + 4
 
 
-def test_an_order_that_is_known_is_taken_up_again_while_nothing_newer_was_sent(store: Store) -> None:
-    """Upstream failed it and a retry orders it again; then upstream says that it is ready: it is not paid twice."""
+def test_a_failed_order_is_used_again_unless_a_newer_one_was_sent(store: Store) -> None:
+    """Upstream failed it and a retry resubmits it; then upstream reports that it is ready: it is not paid twice."""
     job = failed(store, brought_to(store, State.PENDING, SPEC), Code.UPSTREAM_FAILED)
     applied(store, transitions.retry(job, NOW, resubmit=True))
 
@@ -196,17 +194,17 @@ def test_an_order_that_is_known_is_taken_up_again_while_nothing_newer_was_sent(s
 
 
 @pytest.mark.parametrize(("stage", "attempt"), [(Stage.VOICE, 0), (Stage.VOICE, 3), (Stage.MUSIC, 3)])
-def test_what_was_never_sent_is_not_counted(store: Store, stage: Stage, attempt: int) -> None:
-    """Of a job with that id which was purged, say."""
-    job = taken_again(store)
+def test_an_order_that_was_never_sent_is_not_counted(store: Store, stage: Stage, attempt: int) -> None:
+    """For example, of a purged job with the same id."""
+    job = accepted_again(store)
 
     assert named_by_webhook(store, job, stage=stage, attempt=attempt) in (Hint.POLL, Hint.NOTHING)
     assert one(store, job.id).orders.keys() == {2}
     assert webhooks.take(store, "purged", Stage.VOICE, 1, "t1") is Hint.UNKNOWN
 
 
-def test_a_job_that_waits_for_a_voice_goes_on_with_its_own(store: Store, redis: Redis, prefix: str) -> None:
-    """It was given up and retried, when another made the voice; its first order was charged after all."""
+def test_a_job_waiting_for_a_voice_continues_with_its_own_order(store: Store, redis: Redis, prefix: str) -> None:
+    """It was given up and retried while another job created the voice; its first order was charged after all."""
     shared = {"voice": "ana", "batch": "b"}
     first = applied(store, transitions.abandon(brought_to(store, State.UNSURE, sung(**shared)), NOW))
     put(store, sung(key="other", **shared))
@@ -218,10 +216,8 @@ def test_a_job_that_waits_for_a_voice_goes_on_with_its_own(store: Store, redis: 
     everything_agrees(redis, prefix)
 
 
-def test_what_is_to_be_ordered_again_waits_where_another_makes_its_voice(
-    store: Store, redis: Redis, prefix: str
-) -> None:
-    """A retry was asked for, upstream has failed the order, and another makes the voice by now."""
+def test_a_resubmitted_job_waits_if_another_job_creates_its_voice(store: Store, redis: Redis, prefix: str) -> None:
+    """A retry was requested, upstream failed the order, and another job creates the voice by now."""
     shared = {"voice": "ana", "batch": "b"}
     broken = failed(store, brought_to(store, State.PENDING, sung(**shared)), Code.UPSTREAM_FAILED)
     [other] = put(store, sung(key="other", **shared))
@@ -235,18 +231,18 @@ def test_what_is_to_be_ordered_again_waits_where_another_makes_its_voice(
     everything_agrees(redis, prefix)
 
 
-def test_an_order_is_found_by_its_task_also_when_it_was_replaced(queue: VoiceQueue, store: Store) -> None:
-    """Support knows nothing but upstream's id."""
-    job = taken_again(store)
+def test_an_order_is_found_by_its_task_after_it_was_replaced(queue: VoiceQueue, store: Store) -> None:
+    """Upstream's support knows only upstream's id."""
+    job = accepted_again(store)
     named_by_webhook(store, job)
 
     for task_id in one(store, job.id).orders.values():
         assert [each.id for each in queue.find(Filter(called=task_id)).items] == [job.id]
 
 
-def test_a_person_may_name_an_order_after_it_was_sent_again(queue: VoiceQueue, store: Store) -> None:
-    """Not sent yet: the job goes on with it. A newer one is known: its charge is counted. Twice is an error."""
-    waiting, ordered = resubmitted(store), taken_again(store)
+def test_an_operator_may_report_an_order_after_its_resubmission(queue: VoiceQueue, store: Store) -> None:
+    """If nothing was sent yet, the job uses it. Otherwise its charge is counted. A second report is an error."""
+    waiting, ordered = resubmitted(store), accepted_again(store)
 
     assert queue.take_up(waiting.id, "t1").state is State.PENDING
     counted = queue.take_up(ordered.id, "t2")
@@ -257,8 +253,8 @@ def test_a_person_may_name_an_order_after_it_was_sent_again(queue: VoiceQueue, s
             queue.take_up(job.id, task_id)
 
 
-def test_a_move_that_comes_between_is_decided_on_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job is sent again while the webhook is looked at: it is counted, not lost."""
+def test_a_concurrent_transition_is_decided_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is resubmitted while the webhook is processed: the order is counted."""
     job = resubmitted(store)
     read, first = store.get, iter([job.id])
 
@@ -276,8 +272,8 @@ def test_a_move_that_comes_between_is_decided_on_anew(store: Store, monkeypatch:
     assert one(store, job.id).credits == 4
 
 
-def test_a_batch_and_the_account_know_the_charge(store: Store) -> None:
-    """Also one without a batch; what the account is said to have left falls by it."""
+def test_a_batch_and_the_account_count_the_charge(store: Store) -> None:
+    """A job without a batch works too; the balance by our count decreases."""
     store.controls.note_balance(100, spent_before=0, asked=NOW, now=NOW)
     job = make(store, brought_to(store, State.UNSURE, voice()), State.ADMITTED)
 
@@ -286,8 +282,8 @@ def test_a_batch_and_the_account_know_the_charge(store: Store) -> None:
     assert store.controls.account(NOW).left == 96
 
 
-def test_the_field_of_lost_orders_tells_stages_by_attempt(store: Store, redis: Redis, prefix: str) -> None:
-    """Until upstream names them."""
+def test_lost_orders_are_stored_by_attempt(store: Store, redis: Redis, prefix: str) -> None:
+    """They stay in the record until upstream reports them."""
     job = applied(store, transitions.order_again(lost_again(store), NOW))
     assert job.lost == {1: Stage.VOICE, 2: Stage.VOICE}
     assert json.loads(str(redis.hget(f"{{{prefix}}}:job:{job.id}", "lost"))) == {"1": "voice", "2": "voice"}

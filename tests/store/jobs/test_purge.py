@@ -1,4 +1,4 @@
-"""Jobs that are not kept any more: they go with all that only they needed, and nothing that is still of use does."""
+"""Purges: settled jobs are deleted after the retention period with all their data, and nothing that is still needed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEPT_S = 50.0
 
 
 def purge(store: Store, before: float, **more: int) -> int:
-    """Let go of what was over before then; how many were."""
+    """Purge jobs settled before that time and return their number."""
     return sum(store.purge(before + KEPT_S, keep=KEPT_S, **more))
 
 
@@ -46,8 +46,8 @@ def _agreed(redis: Redis, prefix: str, store: Store) -> object:
     assert audit(redis, prefix) == []
 
 
-def about(redis: Redis, prefix: str, job_id: str) -> set[str]:
-    """Where Redis knows the job, but for what was told of it."""
+def keys_of(redis: Redis, prefix: str, job_id: str) -> set[str]:
+    """Return the keys that contain a job, without its callbacks."""
     told = {f"{{{prefix}}}:events", f"{{{prefix}}}:purged"}
     return {key for key, value in dump(redis, prefix).items() if job_id in f"{key} {value}"} - told
 
@@ -56,10 +56,8 @@ def about(redis: Redis, prefix: str, job_id: str) -> set[str]:
 
 
 @pytest.mark.parametrize("state", OVER)
-def test_a_job_that_has_been_over_for_long_goes_without_a_trace(
-    redis: Redis, store: Store, prefix: str, state: State
-) -> None:
-    """Record, timeline, and wherever it was listed; what was spent stays counted."""
+def test_a_job_is_purged_with_all_its_data(redis: Redis, store: Store, prefix: str, state: State) -> None:
+    """Its record, timeline and index entries are deleted; its credits stay counted."""
     job = brought_to(store, state, voice(batch="spring", start_within_s=60))
     spent = store.credits()
 
@@ -68,14 +66,14 @@ def test_a_job_that_has_been_over_for_long_goes_without_a_trace(
     assert store.get([job.id]) == [None]
     assert store.timeline(job.id) == []
     assert list(store.ids()) == []
-    assert about(redis, prefix, job.id) <= {f"{{{prefix}}}:voice:{job.spec.recording()}"}
+    assert keys_of(redis, prefix, job.id) <= {f"{{{prefix}}}:voice:{job.spec.recording()}"}
     assert store.stands() == dict.fromkeys(store.stands(), 0)
     assert store.failures() == {}
     assert (store.credits(), store.charged()[Stage.VOICE]) == (spent, (spent // 4, spent))
 
 
-def test_what_a_lost_order_may_have_cost_is_promised_until_its_job_goes(store: Store) -> None:
-    """Of two that were given up, one goes: its batch has that much again. What upstream has named is spent for good."""
+def test_the_cost_of_a_lost_order_is_reserved_until_its_job_is_purged(store: Store) -> None:
+    """Of two given up, one is purged: its batch has the credits again. Reported orders stay spent."""
     first, second = (brought_to(store, State.UNSURE, voice(key=key, batch="spring")) for key in "ab")
     store.apply([transitions.order_again(first, NOW)], NOW)
     charging(store, first.id)
@@ -94,10 +92,8 @@ def test_what_a_lost_order_may_have_cost_is_promised_until_its_job_goes(store: S
     assert (batch.credits, batch.committed) == (4, 4)
 
 
-def test_what_an_index_has_that_does_not_belong_there_is_left_to_the_audit(
-    redis: Redis, store: Store, prefix: str
-) -> None:
-    """The record is the truth, not the list."""
+def test_a_wrong_index_entry_is_left_to_the_audit(redis: Redis, store: Store, prefix: str) -> None:
+    """The record is authoritative, not the index."""
     job = brought_to(store, State.PENDING)
     listed = f"{{{prefix}}}:state:succeeded"
     redis.zadd(listed, {job.id: NOW, "ghost": NOW})
@@ -108,16 +104,16 @@ def test_what_an_index_has_that_does_not_belong_there_is_left_to_the_audit(
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - FINAL - {State.WAITING}))
-def test_what_is_not_over_stays_however_old_it_is(store: Store, state: State) -> None:
-    """Unsure ones too: somebody has to look at them."""
+def test_a_job_that_is_not_settled_stays(store: Store, state: State) -> None:
+    """An unsure job stays too: it needs a person."""
     job = brought_to(store, state)
 
     assert purge(store, NOW + 10**9) == 0
     assert one(store, job.id) == job
 
 
-def test_it_counts_from_the_last_move(store: Store) -> None:
-    """Not from when it came, nor from when it was over first."""
+def test_the_retention_starts_at_the_last_transition(store: Store) -> None:
+    """It starts neither at the creation nor at the first final state."""
     job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED, NOW + 10)
     assert purge(store, NOW + 10) == 0
 
@@ -129,8 +125,8 @@ def test_it_counts_from_the_last_move(store: Store) -> None:
     assert cancelled.version > job.version
 
 
-def test_one_call_looks_at_some_and_the_next_ones_at_the_rest(store: Store) -> None:
-    """Redis does nothing else meanwhile. The oldest go first."""
+def test_each_step_examines_some_jobs(store: Store) -> None:
+    """A step blocks Redis briefly. The oldest jobs are purged first."""
     jobs = [make(store, one(store, each), State.CANCELLED, NOW + n) for n, each in enumerate(put(store, *numbered(7)))]
 
     steps = store.purge(LATER + KEPT_S, keep=KEPT_S, at_most=3)
@@ -140,8 +136,8 @@ def test_one_call_looks_at_some_and_the_next_ones_at_the_rest(store: Store) -> N
     assert list(steps) == [3, 1, 0, 0]
 
 
-def test_the_key_of_a_job_that_went_is_free_again(store: Store) -> None:
-    """For the same content, and for another."""
+def test_the_key_of_a_purged_job_can_be_used_again(store: Store) -> None:
+    """It can be used for the same content, and for another."""
     brought_to(store, State.SUCCEEDED, voice(key="ana"))
     purge(store, LATER)
 
@@ -154,8 +150,8 @@ def test_the_key_of_a_job_that_went_is_free_again(store: Store) -> None:
 # ── what keeps a job ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_whose_paid_order_may_still_deliver_stays(store: Store) -> None:
-    """Until nobody asks any more."""
+def test_a_job_with_a_late_result_pending_stays(store: Store) -> None:
+    """It stays until it is no longer polled."""
     pending = brought_to(store, State.PENDING)
     store.apply([transitions.cancel(pending, NOW)], NOW)
 
@@ -166,10 +162,8 @@ def test_a_job_whose_paid_order_may_still_deliver_stays(store: Store) -> None:
 
 
 @pytest.mark.parametrize("told_of", ["job", "batch"])
-def test_a_job_stays_until_somebody_was_told_of_it_and_of_its_batch(
-    queue: VoiceQueue, store: Store, told_of: str
-) -> None:
-    """What is sent needs them."""
+def test_a_job_stays_until_its_callbacks_are_delivered(queue: VoiceQueue, store: Store, told_of: str) -> None:
+    """Callbacks of the job and of its batch need the record."""
     hook = "https://hooks.example/"
     if told_of == "batch":
         queue.call_back_batch("spring", hook)
@@ -182,8 +176,8 @@ def test_a_job_stays_until_somebody_was_told_of_it_and_of_its_batch(
     assert purge(store, LATER) == 1
 
 
-def test_a_job_whose_songs_are_to_be_archived_stays(redis: Redis, prefix: str) -> None:
-    """Until they are, or were given up."""
+def test_a_job_whose_songs_are_not_archived_stays(redis: Redis, prefix: str) -> None:
+    """It stays until they are archived or given up."""
     store = Store(redis, prefix, archives=True)
     kept, given_up = song_of(store, key="a"), song_of(store, key="b")
     assert purge(store, LATER) == 0
@@ -199,8 +193,8 @@ def test_a_job_whose_songs_are_to_be_archived_stays(redis: Redis, prefix: str) -
 # ── what is kept of it ────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_voice_that_was_bought_outlives_its_job(store: Store) -> None:
-    """A new song on the same recording sings with it and pays for no voice."""
+def test_a_created_voice_outlives_its_job(store: Store) -> None:
+    """A new song on the same recording uses it and pays for no voice."""
     song = song_of(store, reuse=True)
     assert purge(store, LATER) == 1
 
@@ -210,8 +204,8 @@ def test_a_voice_that_was_bought_outlives_its_job(store: Store) -> None:
     assert [(each.persona_id, each.job_id) for each in store.voices.made()] == [(song.persona_id, song.id)]
 
 
-def test_a_job_that_left_its_voice_to_others_leaves_nobody_waiting(store: Store) -> None:
-    """Who was to make it was cancelled and went; whoever comes next makes it."""
+def test_a_purged_creator_leaves_no_job_waiting(store: Store) -> None:
+    """The creator was cancelled and purged; the next job creates the voice."""
     [first] = put(store, sung(key="first", reuse=True))
     store.apply([transitions.cancel(one(store, first), NOW)], NOW)
     assert purge(store, LATER) == 1
@@ -225,14 +219,14 @@ def test_a_job_that_left_its_voice_to_others_leaves_nobody_waiting(store: Store)
 
 
 def batch(store: Store, name: str = "spring") -> Batch:
-    """It is there."""
+    """Return an existing batch."""
     found = store.batch(name)
     assert found is not None
     return found
 
 
-def test_a_batch_tells_of_the_jobs_that_are_kept_and_of_all_that_was_spent(store: Store) -> None:
-    """So its limit of credits holds for all of them."""
+def test_a_batch_counts_remaining_jobs_and_all_credits(store: Store) -> None:
+    """So its credit limit applies to all its jobs."""
     store.limit_batch("spring", max_credits=20)
     song_of(store, batch="spring", key="a")
     put(store, sung(batch="spring", key="b"), now=LATER)
@@ -243,8 +237,8 @@ def test_a_batch_tells_of_the_jobs_that_are_kept_and_of_all_that_was_spent(store
     assert store.admit(LATER).by_stage == {}
 
 
-def test_a_batch_goes_with_its_last_job(redis: Redis, store: Store, prefix: str) -> None:
-    """With all that it had."""
+def test_a_batch_is_deleted_with_its_last_job(redis: Redis, store: Store, prefix: str) -> None:
+    """All its keys are deleted."""
     for spec in numbered(2, batch="spring"):
         brought_to(store, State.SUCCEEDED, spec)
 
@@ -258,8 +252,8 @@ def test_a_batch_goes_with_its_last_job(redis: Redis, store: Store, prefix: str)
     assert [key for key in dump(redis, prefix) if ":batch:" in key] == []
 
 
-def test_where_a_batch_is_told_of_outlives_its_jobs(queue: VoiceQueue, store: Store) -> None:
-    """Those that are still to come are told of there as well."""
+def test_the_callback_url_of_a_batch_outlives_its_jobs(queue: VoiceQueue, store: Store) -> None:
+    """Later jobs of the batch use it."""
     queue.call_back_batch("spring", "https://hooks.example/")
     brought_to(store, State.CANCELLED, voice(batch="spring"))
     [callback] = store.callbacks.hand_out(LATER, patience=60)
@@ -272,7 +266,7 @@ def test_where_a_batch_is_told_of_outlives_its_jobs(queue: VoiceQueue, store: St
 
 
 def test_limits_of_a_batch_outlive_its_jobs(store: Store) -> None:
-    """What was spent of them too: the next ones of that name pay from the rest."""
+    """Its spent credits stay too: later jobs of the batch pay from the rest."""
     store.limit_batch("spring", max_credits=20)
     song_of(store, batch="spring", key="a")
     purge(store, LATER)
@@ -284,10 +278,10 @@ def test_limits_of_a_batch_outlive_its_jobs(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", [None, "spring"])
-def test_the_name_of_a_voice_is_free_again_when_no_job_of_it_is_kept(
+def test_the_name_of_a_voice_can_be_used_again_after_its_last_job(
     redis: Redis, store: Store, prefix: str, name: str | None
 ) -> None:
-    """It may stand for another recording then, in a batch of that name or without one."""
+    """It may denote another recording, in a batch of that name or without one."""
     song_of(store, batch=name, voice="ana", key="a")
     [kept] = put(store, sung(batch=name, voice="ana", key="b"), now=LATER)
     other = sung(batch=name, voice="ana", key="c", audio_url="https://recordings.example/another.wav")
@@ -301,16 +295,16 @@ def test_the_name_of_a_voice_is_free_again_when_no_job_of_it_is_kept(
     assert store.enqueue([(other.id(), other)], LATER) == [Outcome.NEW]
 
 
-def test_a_voice_that_was_never_made_leaves_nothing_behind(redis: Redis, store: Store, prefix: str) -> None:
-    """That it failed was of use to those who waited for it."""
+def test_a_voice_that_was_never_created_leaves_no_key(redis: Redis, store: Store, prefix: str) -> None:
+    """Its failure was needed only by waiting jobs."""
     failed(store, brought_to(store, State.PENDING, voice(reuse=True)), Code.UPSTREAM_FAILED)
 
     assert purge(store, LATER) == 1
     assert [key for key in dump(redis, prefix) if ":voice:" in key] == []
 
 
-def test_many_jobs_that_stay_keep_none_from_going(store: Store) -> None:
-    """However old they are."""
+def test_jobs_that_stay_do_not_block_others(store: Store) -> None:
+    """Older jobs that stay are skipped."""
     for number in range(7):
         brought_to(store, State.SUCCEEDED, voice(callback_url="https://hooks.example/", key=f"told-{number}"))
     free = [make(store, one(store, each), State.SUCCEEDED, NOW + 1) for each in pending(store, 3)]
@@ -320,17 +314,15 @@ def test_many_jobs_that_stay_keep_none_from_going(store: Store) -> None:
 
 
 def pending(store: Store, count: int) -> list[str]:
-    """Ordered voices."""
+    """Return jobs with pending voices."""
     return [brought_to(store, State.PENDING, spec).id for spec in numbered(count)]
 
 
 # ── callbacks that were given up ──────────────────────────────────────────────────────────────────
 
 
-def test_a_callback_that_was_given_up_so_long_ago_goes_and_then_its_job(
-    redis: Redis, store: Store, prefix: str
-) -> None:
-    """Until then somebody may have it sent again."""
+def test_an_old_undelivered_callback_is_purged_and_then_its_job(redis: Redis, store: Store, prefix: str) -> None:
+    """Before that, an operator can have it delivered again."""
     brought_to(store, State.SUCCEEDED, voice(callback_url="https://hooks.example/"))
     [callback] = store.callbacks.hand_out(NOW, patience=60)
     store.callbacks.give_up(callback, LATER, "410", tried=True)
@@ -342,8 +334,8 @@ def test_a_callback_that_was_given_up_so_long_ago_goes_and_then_its_job(
     assert [key for key in dump(redis, prefix) if ":callback" in key] == []
 
 
-def test_an_earlier_callback_of_a_job_that_went_says_why_it_cannot_be_sent(store: Store) -> None:
-    """Only the last one keeps its job."""
+def test_an_earlier_callback_of_a_purged_job_reports_why_it_cannot_be_sent(store: Store) -> None:
+    """Only the last callback keeps its job."""
     unsure = brought_to(store, State.UNSURE, voice(callback_url="https://hooks.example/"))
     [doubt] = store.callbacks.hand_out(NOW, patience=60)
     store.callbacks.give_up(doubt, LATER, "410", tried=True)

@@ -32,8 +32,8 @@ from voicequeue.storage.job_store import Store
 # ── the audit beside it ───────────────────────────────────────────────────────────────────────────
 
 
-def test_the_sums_follow_what_goes_after_the_records_were_read(redis: Redis, store: Store, prefix: str) -> None:
-    """However many."""
+def test_the_sums_follow_purges_during_the_audit(redis: Redis, store: Store, prefix: str) -> None:
+    """This holds for any number of purges."""
     jobs = [brought_to(store, State.SUCCEEDED, spec) for spec in numbered(120, batch="b")]
     put(store, voice(batch="b"), now=LATER)
     books = Books(redis, f"{{{prefix}}}:")
@@ -48,10 +48,8 @@ def test_the_sums_follow_what_goes_after_the_records_were_read(redis: Redis, sto
     assert not books.records.keys() & {job.id for job in jobs}
 
 
-def test_more_that_went_than_can_be_followed_makes_the_books_worth_nothing(
-    redis: Redis, store: Store, prefix: str
-) -> None:
-    """Also where none had ever gone before they were opened."""
+def test_too_many_purges_invalidate_the_expected_sums(redis: Redis, store: Store, prefix: str) -> None:
+    """Also if nothing was purged before the audit."""
     brought_to(store, State.SUCCEEDED)
     books = Books(redis, f"{{{prefix}}}:")
     books.read()
@@ -65,10 +63,10 @@ def test_more_that_went_than_can_be_followed_makes_the_books_worth_nothing(
     assert books.is_torn
 
 
-def test_a_batch_that_goes_while_it_is_audited_is_no_finding(
+def test_a_batch_that_is_deleted_during_the_audit_is_no_finding(
     redis: Redis, store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is on no list any more, and had jobs when they were read."""
+    """It is no longer listed, and had jobs when they were read."""
     brought_to(store, State.SUCCEEDED, voice(batch="b"))
     names = Books.names
 
@@ -82,8 +80,8 @@ def test_a_batch_that_goes_while_it_is_audited_is_no_finding(
     assert store.batches() == []
 
 
-def test_a_batch_that_went_is_not_mended(redis: Redis, store: Store, prefix: str) -> None:
-    """Its counters were wrong when it was there; the next batch of that name begins at nothing."""
+def test_a_deleted_batch_is_not_repaired(redis: Redis, store: Store, prefix: str) -> None:
+    """Its counters were wrong before; a new batch with that name starts at 0."""
     brought_to(store, State.SUCCEEDED, voice(batch="b"))
     redis.hincrby(f"{{{prefix}}}:batch:b", "credits", -3)
     found = audit(redis, prefix)
@@ -94,8 +92,8 @@ def test_a_batch_that_went_is_not_mended(redis: Redis, store: Store, prefix: str
     assert [key for key in dump(redis, prefix) if ":batch:" in key] == []
 
 
-def test_a_sound_store_has_no_findings_while_jobs_go(valkey_url: str, redis: Redis, prefix: str) -> None:
-    """One goes at a time, while others come and are over."""
+def test_a_consistent_store_has_no_findings_during_purges(valkey_url: str, redis: Redis, prefix: str) -> None:
+    """Jobs are purged one at a time, while others are enqueued and settled."""
     stop, gone = threading.Event(), list[int]()
 
     def come_and_go() -> None:
@@ -122,8 +120,8 @@ def test_a_sound_store_has_no_findings_while_jobs_go(valkey_url: str, redis: Red
         thread.join()
 
 
-def test_what_upstream_says_of_an_order_whose_job_went_changes_nothing(store: Store) -> None:
-    """A worker had claimed the job before it went."""
+def test_a_result_for_a_purged_job_changes_nothing(store: Store) -> None:
+    """A worker had claimed the job before the purge."""
     pending = brought_to(store, State.PENDING)
     late = transitions.cancel(pending, NOW)
     make(store, pending, State.CANCELLED)
@@ -133,8 +131,8 @@ def test_what_upstream_says_of_an_order_whose_job_went_changes_nothing(store: St
     assert store.get([pending.id]) == [None]
 
 
-def test_an_accepted_order_outlives_no_purge_of_its_neighbours(store: Store) -> None:
-    """Of a batch whose other jobs are over only those go."""
+def test_a_purge_keeps_pending_jobs_of_a_batch(store: Store) -> None:
+    """Only settled jobs of the batch are purged."""
     over, flying = put(store, *numbered(2, batch="b"))
     make(store, one(store, over), State.CANCELLED)
     store.admit(NOW)

@@ -1,4 +1,4 @@
-"""Reading: jobs, lists, timelines, events and pulses, as they stand."""
+"""Reads: jobs, lists, timelines, events and heartbeats."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import Store
 
 
-def test_jobs_are_read_in_the_order_asked_for(store: Store) -> None:
-    """With None where there is none."""
+def test_jobs_are_returned_in_the_requested_order(store: Store) -> None:
+    """Unknown ids give None."""
     first, second = put(store, *numbered(2))
 
     found = store.get([second, "nosuchjob", first])
@@ -26,8 +26,8 @@ def test_jobs_are_read_in_the_order_asked_for(store: Store) -> None:
 
 
 @pytest.mark.parametrize("odd", ["", "\ud800", "x:jobs", "*", "\n", "ü" * 300])
-def test_an_odd_name_is_one_that_nobody_has(store: Store, odd: str) -> None:
-    """Whatever a person types after the command."""
+def test_an_unusual_name_is_unknown(store: Store, odd: str) -> None:
+    """Any text is allowed as an id."""
     put(store, voice(batch="x"))
 
     assert store.get([odd]) == [None]
@@ -40,7 +40,7 @@ def test_an_odd_name_is_one_that_nobody_has(store: Store, odd: str) -> None:
 
 @pytest.mark.parametrize("state", REACHABLE)
 def test_a_job_is_listed_in_its_state_and_in_no_other(store: Store, state: State) -> None:
-    """And counted there."""
+    """It is also counted there."""
     job = brought_to(store, state, sung(batch="b"))
 
     assert [each for each in State if list(store.ids(state=each)) == [job.id]] == [state]
@@ -49,8 +49,8 @@ def test_a_job_is_listed_in_its_state_and_in_no_other(store: Store, state: State
     assert {each for each, count in store.counts().items() if count} == {state}
 
 
-def test_a_state_is_listed_by_who_entered_it_last(store: Store) -> None:
-    """What just failed stands at the top."""
+def test_a_state_is_listed_latest_first(store: Store) -> None:
+    """The latest failure comes first."""
     job_ids = put(store, *numbered(5))
     for at, job_id in enumerate(job_ids):
         make(store, one(store, job_id), State.CANCELLED, NOW + at)
@@ -60,7 +60,7 @@ def test_a_state_is_listed_by_who_entered_it_last(store: Store) -> None:
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["in one moment", "one after another"])
 def test_a_list_of_many_pages_has_each_job_once(store: Store, at_once: bool) -> None:
-    """Also where more jobs than fill a page entered the state in the same moment."""
+    """Also if more jobs than fill a page entered the state in the same moment."""
     job_ids = put(store, *numbered(1_800, batch="b"))
     for at in range(0, 1_800, 100):
         store.admit(NOW if at_once else NOW + at, at_most=100)
@@ -71,7 +71,7 @@ def test_a_list_of_many_pages_has_each_job_once(store: Store, at_once: bool) -> 
 
 
 def test_a_list_may_change_while_it_is_read(store: Store) -> None:
-    """What was cancelled while reading the backlog does not make it skip another."""
+    """A job cancelled during the read does not cause another to be skipped."""
     job_ids = put(store, *numbered(1_200))
     seen = []
     for job_id in store.ids(state=State.QUEUED):
@@ -84,8 +84,8 @@ def test_a_list_may_change_while_it_is_read(store: Store) -> None:
 # ── timelines ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_timeline_begins_with_enqueueing(store: Store) -> None:
-    """Although a million queued jobs have no list of their own for it."""
+def test_a_timeline_starts_with_enqueueing(store: Store) -> None:
+    """A queued job has no stored timeline."""
     [job_id] = put(store, sung(), now=NOW)
 
     [step] = store.timeline(job_id)
@@ -93,8 +93,8 @@ def test_a_timeline_begins_with_enqueueing(store: Store) -> None:
     assert (step.at, step.state, step.stage, step.reason) == (NOW, State.QUEUED, Stage.VOICE, "enqueued")
 
 
-def test_a_timeline_tells_every_move_with_its_stage(store: Store) -> None:
-    """Oldest first, each at its time."""
+def test_a_timeline_contains_every_transition_with_its_stage(store: Store) -> None:
+    """They are in order, oldest first, with their times."""
     job = brought_to(store, State.PENDING)
     make(store, job, State.ADMITTED, NOW + 30, to_stage=Stage.MUSIC)
 
@@ -113,8 +113,8 @@ def test_a_timeline_tells_every_move_with_its_stage(store: Store) -> None:
 # ── events ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_every_move_is_an_event(store: Store) -> None:
-    """In order, with the job, its batch, state, stage and reason; enqueueing is told by the batch."""
+def test_every_transition_is_an_event(store: Store) -> None:
+    """Events contain job, batch, state, stage and reason; enqueueing is one event per batch."""
     start = store.last_event()
     job = brought_to(store, State.UNSURE, sung(batch="b"))
 
@@ -125,8 +125,8 @@ def test_every_move_is_an_event(store: Store) -> None:
     assert others[-1] == Event(store.last_event(), job.id, "b", State.UNSURE, Stage.VOICE, "no answer", took=0.0)
 
 
-def test_events_are_read_on_from_any_of_them(store: Store) -> None:
-    """Whoever was away goes on where they were."""
+def test_events_are_read_from_any_position(store: Store) -> None:
+    """A reader continues after its last event."""
     start = store.last_event()
     brought_to(store, State.PENDING)
     first, *others = store.events(start, wait_s=0)
@@ -137,7 +137,7 @@ def test_events_are_read_on_from_any_of_them(store: Store) -> None:
 
 
 def test_waiting_for_events_ends_when_there_are_none(store: Store) -> None:
-    """After as long as was asked for, and not after the ten seconds of a dead connection."""
+    """It ends after the requested time, not after the socket timeout of ten seconds."""
     began = time.monotonic()
 
     assert store.events(store.last_event(), wait_s=0.05) == []
@@ -145,7 +145,7 @@ def test_waiting_for_events_ends_when_there_are_none(store: Store) -> None:
 
 
 def test_the_stream_of_events_is_trimmed(store: Store, redis: Redis, prefix: str) -> None:
-    """However many moves were made, it takes the memory of about 20,000 of them."""
+    """The stream keeps about 20,000 events."""
     for start in range(0, 24_000, 500):
         specs = [voice(batch=f"b{n}") for n in range(start, start + 500)]
         put(store, *specs)
@@ -156,8 +156,8 @@ def test_the_stream_of_events_is_trimmed(store: Store, redis: Redis, prefix: str
 # ── pulses ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_worker_is_alive_while_it_is_heard(store: Store) -> None:
-    """Each counts once, however often it was heard; long silent ones are forgotten."""
+def test_a_worker_is_alive_while_it_sends_heartbeats(store: Store) -> None:
+    """Each worker counts once; workers without a heartbeat for a day are deleted."""
     store.pulses["worker"].heard("one@host", NOW)
     store.pulses["worker"].heard("two@host", NOW + 1)
     store.pulses["worker"].heard("one@host", NOW + 2)
@@ -175,8 +175,8 @@ def test_a_worker_is_alive_while_it_is_heard(store: Store) -> None:
     "url",
     ["", "localhost:6379", "http://:s3cr3t@localhost", "redis://:s3cr#3t@localhost:6379/0", "redis://h:s3cr3t/0"],
 )
-def test_a_url_that_is_none_is_refused_without_being_quoted(url: str) -> None:
-    """A password with a '#' in it is a common reason."""
+def test_an_invalid_url_is_rejected_without_being_quoted(url: str) -> None:
+    """A password with a '#' is a common reason."""
     with pytest.raises(ValueError, match="redis://") as caught:
         connect(url)
 
@@ -185,23 +185,23 @@ def test_a_url_that_is_none_is_refused_without_being_quoted(url: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "a b", "}", "{a}", "a:b", "x" * 41, "ä"])
-def test_a_prefix_that_is_no_hash_tag_is_refused(redis: Redis, prefix: str) -> None:
-    """It would scatter the keys over a cluster, or reach into another queue's."""
+def test_an_invalid_prefix_is_rejected(redis: Redis, prefix: str) -> None:
+    """It would scatter the keys over a cluster, or overlap with another queue."""
     with pytest.raises(ValueError, match="prefix"):
         Store(redis, prefix)
 
 
 @pytest.fixture
 def prefix(prefix: str, valkey_url: str) -> Iterator[str]:
-    """The test's prefix; its keys go with it, for some of these tests write many."""
+    """Yield the prefix of the test and delete its keys afterwards, because some of these tests write many."""
     yield prefix
     client = connect(valkey_url)
     client.flushdb()
     client.close()
 
 
-def test_a_process_that_ends_by_itself_is_not_waited_for(store: Store) -> None:
-    """It is gone at once, with what it said of itself."""
+def test_a_process_that_shuts_down_is_deleted(store: Store) -> None:
+    """It is deleted at once, with its facts."""
     pulses = store.pulses["archive"]
     pulses.heard("one@host", NOW, {"version": "1"})
     pulses.heard("two@host", NOW)

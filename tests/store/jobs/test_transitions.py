@@ -1,4 +1,4 @@
-"""Moves: each is made whole, if its job still stands where it was decided on, or not at all."""
+"""Transitions: each is applied completely if the version matches, or not."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ LEGAL = [(state, to) for state in REACHABLE for to in State if to in MOVES[state
 
 
 @pytest.mark.parametrize(("state", "to"), LEGAL)
-def test_a_legal_move_changes_the_record_and_all_that_follows_from_it(
+def test_a_legal_transition_updates_the_record_and_every_index(
     store: Store, redis: Redis, prefix: str, state: State, to: State
 ) -> None:
-    """State, version, index, slot, batch count and timeline, all at once."""
+    """State, version, index, slot, batch count and timeline change at once."""
     job = brought_to(store, state, sung(batch="b"))
 
     after = make(store, job, to, NOW + 5, reason="because")
@@ -51,8 +51,8 @@ def test_a_legal_move_changes_the_record_and_all_that_follows_from_it(
     everything_agrees(redis, prefix)
 
 
-def test_a_move_writes_its_fields_and_takes_others_away(store: Store) -> None:
-    """A failure is written with the move into it, and is gone with the move out of it."""
+def test_a_transition_sets_and_deletes_fields(store: Store) -> None:
+    """A failure is set by the transition to it and deleted by the transition from it."""
     job = brought_to(store, State.PENDING)
     failure = Failure(Code.UPSTREAM_FAILED, Stage.VOICE, 'it said "no" — ни за что\n\0 [red]')
 
@@ -65,8 +65,8 @@ def test_a_move_writes_its_fields_and_takes_others_away(store: Store) -> None:
     assert (again.failure, again.settled_at) == (None, None)
 
 
-def test_a_stage_that_is_done_leads_to_the_next(store: Store, redis: Redis, prefix: str) -> None:
-    """The persona is stored in the very move that goes on to the song."""
+def test_a_finished_stage_leads_to_the_next(store: Store, redis: Redis, prefix: str) -> None:
+    """The persona is stored by the transition to the song."""
     job = brought_to(store, State.PENDING)
 
     after = make(store, job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p", "voice_name": "ana"})
@@ -77,7 +77,7 @@ def test_a_stage_that_is_done_leads_to_the_next(store: Store, redis: Redis, pref
 
 
 def test_clips_arrive_with_success(store: Store) -> None:
-    """As upstream named them, whatever the names are."""
+    """They are stored with upstream's names."""
     clips = (Clip("c", "succeeded", 'Ü "x" \\ [/]', "https://cdn.example/1.mp3", None, 61.25), Clip("d", "failed"))
 
     job = make(
@@ -87,8 +87,8 @@ def test_clips_arrive_with_success(store: Store) -> None:
     assert job.clips == clips
 
 
-def test_credits_are_counted_on_the_job_its_batch_and_in_all(store: Store, redis: Redis, prefix: str) -> None:
-    """Each charge once, by its stage."""
+def test_credits_are_counted_for_the_job_the_batch_and_in_total(store: Store, redis: Redis, prefix: str) -> None:
+    """Each charge is counted once, by its stage."""
     job = brought_to(store, State.PENDING, sung(batch="b"))
     make(store, job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
     charging(store, job.id)
@@ -104,8 +104,8 @@ def test_credits_are_counted_on_the_job_its_batch_and_in_all(store: Store, redis
     everything_agrees(redis, prefix)
 
 
-def test_a_task_is_told_in_the_timeline(store: Store) -> None:
-    """With the attempt that bought it."""
+def test_a_task_is_in_the_timeline(store: Store) -> None:
+    """It is listed with its attempt."""
     job = brought_to(store, State.PENDING)
 
     assert [(step.state, step.attempt, step.task_id) for step in store.timeline(job.id)] == [
@@ -116,8 +116,8 @@ def test_a_task_is_told_in_the_timeline(store: Store) -> None:
     ]
 
 
-def test_words_that_utf8_cannot_hold_are_written_all_the_same(store: Store) -> None:
-    """Upstream's half a surrogate pair costs a character, and not the task that was paid for."""
+def test_texts_that_are_invalid_in_utf8_are_written(store: Store) -> None:
+    """An unpaired surrogate from upstream costs a character, not the paid task."""
     job = brought_to(store, State.CHARGING)
     failure = Failure(Code.REFUSED, Stage.VOICE, "bad \ud800 words")
 
@@ -129,8 +129,8 @@ def test_words_that_utf8_cannot_hold_are_written_all_the_same(store: Store) -> N
     assert store.timeline(job.id)[-1].reason == "bad \ufffd words"
 
 
-def test_many_moves_are_made_in_one_call(store: Store, redis: Redis, prefix: str) -> None:
-    """Each is told in its place whether it was made."""
+def test_one_call_applies_many_transitions(store: Store, redis: Redis, prefix: str) -> None:
+    """Each result says whether its transition was applied."""
     job_ids = put(store, *numbered(300, batch="b"))
     store.admit(NOW, at_most=300)
     moves = [move(one(store, job_id), State.CANCELLED) for job_id in job_ids]
@@ -143,7 +143,7 @@ def test_many_moves_are_made_in_one_call(store: Store, redis: Redis, prefix: str
     everything_agrees(redis, prefix)
 
 
-def test_no_moves_are_no_call(store: Store, redis: Redis, prefix: str) -> None:
+def test_no_transitions_are_no_call(store: Store, redis: Redis, prefix: str) -> None:
     """An empty list is allowed."""
     assert store.apply([], NOW) == []
     assert dump(redis, prefix) == {}
@@ -153,8 +153,8 @@ def test_no_moves_are_no_call(store: Store, redis: Redis, prefix: str) -> None:
 
 
 @pytest.mark.parametrize(("state", "to"), LEGAL)
-def test_a_lost_move_changes_nothing_at_all(store: Store, redis: Redis, prefix: str, state: State, to: State) -> None:
-    """Not one key differs after a move that was decided on an older version of its job."""
+def test_a_stale_transition_changes_nothing(store: Store, redis: Redis, prefix: str, state: State, to: State) -> None:
+    """No key changes after a transition for an older version."""
     job = brought_to(store, state, sung(batch="b"))
     fields = {"voice.task": "t-late", "failure": None, "settled": "9"}
     stale = Move(
@@ -174,8 +174,8 @@ def test_a_lost_move_changes_nothing_at_all(store: Store, redis: Redis, prefix: 
     assert dump(redis, prefix) == before
 
 
-def test_a_move_of_the_future_is_lost_too(store: Store, redis: Redis, prefix: str) -> None:
-    """Only the very version counts."""
+def test_a_transition_of_a_later_version_is_stale_too(store: Store, redis: Redis, prefix: str) -> None:
+    """Only the exact version matches."""
     job = brought_to(store, State.PENDING)
     before = dump(redis, prefix)
 
@@ -185,8 +185,8 @@ def test_a_move_of_the_future_is_lost_too(store: Store, redis: Redis, prefix: st
     assert dump(redis, prefix) == before
 
 
-def test_a_move_of_a_job_that_is_gone_brings_it_not_back(store: Store, redis: Redis, prefix: str) -> None:
-    """Not as half a record."""
+def test_a_transition_does_not_recreate_a_deleted_job(store: Store, redis: Redis, prefix: str) -> None:
+    """No partial record is written."""
     job = brought_to(store, State.PENDING)
     redis.flushdb()
 
@@ -194,16 +194,16 @@ def test_a_move_of_a_job_that_is_gone_brings_it_not_back(store: Store, redis: Re
     assert dump(redis, prefix) == {}
 
 
-def test_of_two_moves_of_one_job_in_one_call_the_first_is_made(store: Store) -> None:
-    """The second was decided on what is no more."""
+def test_of_two_transitions_of_one_job_in_one_call_the_first_is_applied(store: Store) -> None:
+    """The second was decided for a version that is no longer current."""
     job = brought_to(store, State.PENDING)
 
     assert store.apply([move(job, State.SUCCEEDED), move(job, State.FAILED)], NOW) == [True, False]
     assert one(store, job.id).state is State.SUCCEEDED
 
 
-def test_of_two_that_move_a_job_at_once_exactly_one_does(store: Store, valkey_url: str, prefix: str) -> None:
-    """A poll and a webhook, say: the credits are counted once, and one line is in each timeline."""
+def test_of_two_concurrent_transitions_exactly_one_is_applied(store: Store, valkey_url: str, prefix: str) -> None:
+    """For example a poll and a webhook: credits are counted once, each timeline has one entry."""
     job_ids = put(store, *numbered(60))
     store.admit(NOW, at_most=60)
     claims = [charging(store, job_id) for job_id in job_ids]

@@ -1,4 +1,4 @@
-"""Voices that several jobs share: one makes it, the others wait for its persona and pay for their songs alone."""
+"""Shared voices: one job creates a voice, the others wait for its persona and pay only for their songs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def _agreed(redis: Redis, prefix: str, store: Store) -> object:
 
 
 def shared(count: int, **fields: object) -> list[VoiceJob]:
-    """Songs on one recording that share its voice."""
+    """Return songs on one recording that share its voice."""
     return [sung(key=f"song-{n}", **{"reuse": True, **fields}) for n in range(count)]
 
 
-def ordered(store: Store, job_id: str) -> Job:
-    """The job's voice is ordered, and paid."""
+def submitted(store: Store, job_id: str) -> Job:
+    """Submit the job's voice; upstream accepts it."""
     store.admit(NOW)
     charging(store, job_id)
     return accepted(store, job_id)
 
 
 def voiced(store: Store, job: Job, now: float = NOW) -> Job:
-    """The persona has come."""
+    """Complete the job's voice."""
     fields: dict[str, str | None] = {"persona_id": f"persona-of-{job.id}", "voice_name": "Ana"}
     if job.spec.song is None:
         return make(store, job, State.SUCCEEDED, now, fields={**fields, "settled": str(now)})
@@ -43,16 +43,16 @@ def voiced(store: Store, job: Job, now: float = NOW) -> Job:
 # ── who makes it ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_first_makes_the_voice_and_the_others_wait(store: Store) -> None:
-    """However they come: in one call or another, in one batch or several."""
+def test_the_first_job_creates_the_voice_and_the_others_wait(store: Store) -> None:
+    """This holds in one call or several, in one batch or several."""
     a, b = put(store, *shared(2, batch="spring"))
     [c] = put(store, sung(key="another", reuse=True, batch="summer"))
 
     assert [one(store, job_id).state for job_id in (a, b, c)] == [State.QUEUED, State.WAITING, State.WAITING]
 
 
-def test_enqueueing_says_who_does_not_pay_for_a_voice(store: Store) -> None:
-    """New, but cheaper; and known as ever when it comes again."""
+def test_enqueueing_reports_jobs_that_do_not_pay_for_a_voice(store: Store) -> None:
+    """They are new, and known when enqueued again."""
     specs = shared(3)
     pairs = [(spec.id(), spec) for spec in specs]
 
@@ -60,13 +60,13 @@ def test_enqueueing_says_who_does_not_pay_for_a_voice(store: Store) -> None:
     assert store.enqueue(pairs, NOW + 1) == [Outcome.KNOWN] * 3
 
 
-def test_jobs_that_do_not_ask_for_it_share_nothing(store: Store) -> None:
-    """Each makes a voice of its own, as ever."""
+def test_jobs_share_no_voice_by_default(store: Store) -> None:
+    """Each creates a voice of its own."""
     assert all(one(store, job_id).state is State.QUEUED for job_id in put(store, sung(key="a"), sung(key="b")))
 
 
 def test_other_recordings_are_other_voices(store: Store) -> None:
-    """By URL, and by content where that is known."""
+    """Recordings differ by URL, and by content if its hash is known."""
     by_url = put(store, sung(key="a", reuse=True), sung(key="b", reuse=True, audio_url=f"{URL}?2"))
     hashes = ("1" * 64, "2" * 64)
     by_content = put(store, *(sung(key=each, reuse=True, audio_sha256=each) for each in hashes))
@@ -75,7 +75,7 @@ def test_other_recordings_are_other_voices(store: Store) -> None:
 
 
 def test_the_same_content_behind_two_urls_is_one_voice(store: Store) -> None:
-    """The hash decides where there is one."""
+    """The hash decides, if there is one."""
     same = {"reuse": True, "audio_sha256": "a" * 64}
     a, b = put(store, sung(key="a", **same), sung(key="b", audio_url="https://mirror.example/x.wav", **same))
 
@@ -94,8 +94,8 @@ def test_a_name_is_one_voice_within_its_batch(store: Store) -> None:
     assert [one(store, each).state for each in (a, b, c)] == [State.QUEUED, State.WAITING, State.QUEUED]
 
 
-def test_a_name_stands_for_one_recording(store: Store) -> None:
-    """Another one under the same name is told, and not enqueued."""
+def test_a_name_denotes_one_recording(store: Store) -> None:
+    """Another recording under the same name is rejected."""
     put(store, sung(key="a", voice="ana"))
     other = sung(key="b", voice="ana", audio_url=f"{URL}?2")
 
@@ -103,8 +103,8 @@ def test_a_name_stands_for_one_recording(store: Store) -> None:
     assert store.get([other.id()]) == [None]
 
 
-def test_who_comes_with_a_higher_priority_makes_the_voice_that_another_has_not_begun(store: Store) -> None:
-    """It would else wait behind the whole backlog of a lower one; what both cost together stays the same."""
+def test_a_job_of_higher_priority_takes_over_a_queued_creation(store: Store) -> None:
+    """It would otherwise wait behind a lower priority; the total cost stays the same."""
     [a] = put(store, sung(key="a", reuse=True, priority="bulk"))
     b = sung(key="b", reuse=True, priority="high")
 
@@ -113,8 +113,8 @@ def test_who_comes_with_a_higher_priority_makes_the_voice_that_another_has_not_b
     assert store.timeline(a)[-1].reason == f"job {b.id()} creates the voice sooner"
 
 
-def test_a_voice_whose_maker_has_a_slot_is_left_to_it(store: Store) -> None:
-    """It comes sooner than any other could make it."""
+def test_a_creator_with_a_slot_is_not_replaced(store: Store) -> None:
+    """It is faster than any other job could be."""
     [a] = put(store, sung(key="a", reuse=True, priority="bulk"))
     store.admit(NOW)
     [b] = put(store, sung(key="b", reuse=True, priority="high"))
@@ -123,8 +123,8 @@ def test_a_voice_whose_maker_has_a_slot_is_left_to_it(store: Store) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"paused": 1}, {"max_credits": 18}])
-def test_a_batch_that_may_begin_nothing_keeps_no_voice_from_another(store: Store, limit: dict[str, int]) -> None:
-    """Whoever may begin makes it; those of the same batch wait with it."""
+def test_a_blocked_batch_does_not_block_a_voice(store: Store, limit: dict[str, int]) -> None:
+    """A job that may start creates it; jobs of the blocked batch wait for it."""
     [a] = put(store, sung(key="a", reuse=True, batch="held"))
     store.limit_batch("held", **limit)
     b, c = put(store, sung(key="b", reuse=True, batch="held"), sung(key="c", reuse=True, batch="free"))
@@ -132,8 +132,8 @@ def test_a_batch_that_may_begin_nothing_keeps_no_voice_from_another(store: Store
     assert [one(store, each).state for each in (a, b, c)] == [State.WAITING, State.WAITING, State.QUEUED]
 
 
-def test_a_batch_that_is_held_later_keeps_no_voice_from_those_who_wait(store: Store) -> None:
-    """The pulse finds them, page after page; whose own batch is held is passed over."""
+def test_a_batch_that_is_blocked_later_does_not_block_a_voice(store: Store) -> None:
+    """Maintenance reassigns it, page by page; jobs of a blocked batch are skipped."""
     [a] = put(store, sung(key="a", reuse=True, batch="held"))
     waiting = put(
         store, *(sung(key=f"{batch}-{n}", reuse=True, batch=batch) for batch in ("held", "free") for n in "12")
@@ -147,12 +147,12 @@ def test_a_batch_that_is_held_later_keeps_no_voice_from_those_who_wait(store: St
     assert one(store, a).state is State.WAITING
     assert sorted(one(store, each).state for each in waiting) == [State.QUEUED, *[State.WAITING] * 3]
     [maker] = [each for each in waiting[2:] if one(store, each).state is State.QUEUED]
-    voiced(store, ordered(store, maker))
+    voiced(store, submitted(store, maker))
     assert {one(store, each).stage for each in (a, *waiting)} == {Stage.MUSIC}
 
 
-def test_a_setting_makes_jobs_share_that_do_not_say(redis: Redis, prefix: str, store: Store) -> None:
-    """And a job that says no has its own voice."""
+def test_a_setting_makes_jobs_share_by_default(redis: Redis, prefix: str, store: Store) -> None:
+    """A job that opts out has its own voice."""
     sharing = Store(redis, prefix, reuse=True)
     a, b, c = put(sharing, sung(key="a"), sung(key="b"), sung(key="c", reuse=False))
 
@@ -162,10 +162,10 @@ def test_a_setting_makes_jobs_share_that_do_not_say(redis: Redis, prefix: str, s
 # ── when it is there ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_all_go_on_in_the_move_that_stores_the_persona(store: Store) -> None:
-    """Queued for their songs, with the persona; nobody else pays for a voice."""
+def test_all_jobs_continue_in_the_transition_that_stores_the_persona(store: Store) -> None:
+    """They are queued for their songs, with the persona; none of them pays for a voice."""
     a, b, c = put(store, *shared(3))
-    voiced(store, ordered(store, a), NOW + 60)
+    voiced(store, submitted(store, a), NOW + 60)
 
     for job in (one(store, b), one(store, c)):
         assert (job.state, job.stage) == (State.QUEUED, Stage.MUSIC)
@@ -174,10 +174,10 @@ def test_all_go_on_in_the_move_that_stores_the_persona(store: Store) -> None:
     assert store.credits() == 4
 
 
-def test_a_song_that_waited_is_charged_with_the_persona_it_was_given(store: Store) -> None:
-    """Its claim names it, and costs a song."""
+def test_a_released_song_is_claimed_with_the_persona(store: Store) -> None:
+    """Its claim contains the persona, and costs a song."""
     a, b = put(store, *shared(2))
-    voiced(store, ordered(store, a))
+    voiced(store, submitted(store, a))
     store.admit(NOW)
 
     claim = charging(store, b)
@@ -185,19 +185,19 @@ def test_a_song_that_waited_is_charged_with_the_persona_it_was_given(store: Stor
     assert (claim.stage, claim.persona_id) == (Stage.MUSIC, f"persona-of-{a}")
 
 
-def test_a_voice_alone_that_was_waited_for_is_there(store: Store) -> None:
-    """A job without a song has then all that it asked for."""
+def test_a_waiting_job_without_a_song_succeeds(store: Store) -> None:
+    """It has all that it requested."""
     a, b = put(store, voice(key="a", reuse=True), voice(key="b", reuse=True))
-    voiced(store, ordered(store, a), NOW + 60)
+    voiced(store, submitted(store, a), NOW + 60)
 
     job = one(store, b)
     assert (job.state, job.persona_id, job.settled_at) == (State.SUCCEEDED, f"persona-of-{a}", NOW + 60)
 
 
-def test_a_voice_made_before_is_taken(store: Store) -> None:
-    """Also one whose job did not ask to share: it costs a song, or nothing."""
+def test_an_existing_voice_is_used(store: Store) -> None:
+    """Also one from a job that did not share: the job costs a song, or nothing."""
     [a] = put(store, sung(key="a"))
-    voiced(store, ordered(store, a))
+    voiced(store, submitted(store, a))
 
     song, alone = sung(key="b", reuse=True), voice(key="c", reuse=True)
     outcomes = store.enqueue([(song.id(), song), (alone.id(), alone)], NOW + 9)
@@ -207,32 +207,32 @@ def test_a_voice_made_before_is_taken(store: Store) -> None:
     assert one(store, alone.id()).state is State.SUCCEEDED
 
 
-def test_a_voice_made_before_is_known_by_its_url_when_its_content_is_looked_at_later(store: Store) -> None:
-    """A preflight that tells the hash makes no second voice of it."""
+def test_an_existing_voice_is_used_by_url_if_the_hash_is_known_later(store: Store) -> None:
+    """A preflight that computes the hash causes no second voice."""
     [a] = put(store, voice(key="a"))
-    voiced(store, ordered(store, a))
+    voiced(store, submitted(store, a))
 
     [b] = put(store, sung(key="b", reuse=True, audio_sha256="a" * 64))
 
     assert one(store, b).persona_id == f"persona-of-{a}"
 
 
-def test_who_is_about_to_make_a_voice_that_has_come_meanwhile_takes_it(store: Store) -> None:
-    """One made by a job that did not ask to share, while the other was still in the backlog."""
+def test_a_queued_creator_uses_a_voice_created_meanwhile(store: Store) -> None:
+    """It was created by a job that did not share."""
     [a] = put(store, voice(key="a"))
     b, c = (put(store, sung(key=key, reuse=True))[0] for key in ("b", "c"))
     store.controls.set_limits(in_flight=1)
-    made = ordered(store, a)
+    made = submitted(store, a)
     voiced(store, made)
 
     assert [one(store, each).stage for each in (b, c)] == [Stage.MUSIC, Stage.MUSIC]
     assert store.credits() == 4
 
 
-def test_more_than_one_script_lets_go_are_let_go_by_the_pulse(store: Store) -> None:
-    """No script holds Redis up for a whole catalogue."""
+def test_maintenance_releases_jobs_beyond_the_limit_of_one_script(store: Store) -> None:
+    """No script blocks Redis for a whole catalogue."""
     jobs = put(store, *shared(1_201))
-    voiced(store, ordered(store, jobs[0]))
+    voiced(store, submitted(store, jobs[0]))
     assert store.counts()[State.WAITING] == 700
 
     rounds = [store.release(NOW), store.release(NOW), store.release(NOW)]
@@ -241,8 +241,8 @@ def test_more_than_one_script_lets_go_are_let_go_by_the_pulse(store: Store) -> N
     assert store.counts()[State.WAITING] == 0
 
 
-def test_a_voice_that_came_while_its_maker_had_a_slot_is_not_paid_for_again(store: Store) -> None:
-    """Made by a job that did not ask to share: the claim that was to pay for a second one finds it."""
+def test_a_voice_created_while_its_creator_has_a_slot_is_not_paid_twice(store: Store) -> None:
+    """A job that did not share created it: the claim of the second finds it."""
     a, (b, c) = put(store, voice(key="a"))[0], put(store, *shared(2))
     store.admit(NOW)
     charging(store, a)
@@ -255,13 +255,13 @@ def test_a_voice_that_came_while_its_maker_had_a_slot_is_not_paid_for_again(stor
     assert store.credits() == 4
 
 
-def test_a_voice_that_is_there_is_sung_with_although_another_is_being_made(store: Store) -> None:
-    """By the job that had paid for its own already when this one came."""
+def test_an_existing_voice_is_used_while_another_is_created(store: Store) -> None:
+    """Another job had paid for its own before."""
     [a] = put(store, voice(key="a"))
     [b] = put(store, *shared(1))
     store.admit(NOW)
     charging(store, b)
-    voiced(store, ordered(store, a))
+    voiced(store, submitted(store, a))
     accepted(store, b)
 
     [c] = put(store, sung(key="c", reuse=True))
@@ -269,12 +269,12 @@ def test_a_voice_that_is_there_is_sung_with_although_another_is_being_made(store
     assert (one(store, c).state, one(store, c).persona_id) == (State.QUEUED, f"persona-of-{a}")
 
 
-def test_the_maker_of_a_content_whose_url_was_made_meanwhile_takes_that_voice(store: Store) -> None:
-    """And so does everybody who waited for it."""
+def test_the_creator_by_content_uses_a_voice_created_by_url(store: Store) -> None:
+    """And so do all jobs that waited for it."""
     same = {"reuse": True, "audio_sha256": "a" * 64}
     other, first = put(store, voice(key="other"), sung(key="first", **same))
     [second] = put(store, sung(key="second", audio_url="https://mirror.example/x.wav", **same))
-    voiced(store, ordered(store, other))
+    voiced(store, submitted(store, other))
     [third] = put(store, sung(key="third", **same))
 
     charge(store, first, Stage.VOICE, "holder", NOW, lease=9)
@@ -283,10 +283,10 @@ def test_the_maker_of_a_content_whose_url_was_made_meanwhile_takes_that_voice(st
     assert store.credits() == 4
 
 
-def test_who_comes_while_many_are_let_go_does_not_let_go_more_of_them(store: Store) -> None:
-    """That is the pulse's: a call that enqueues hundreds would hold Redis up for hundreds of thousands."""
+def test_enqueueing_releases_no_waiting_jobs(store: Store) -> None:
+    """Maintenance does: a call that enqueues hundreds would block Redis for hundreds of thousands."""
     jobs = put(store, *shared(1_201))
-    voiced(store, ordered(store, jobs[0]))
+    voiced(store, submitted(store, jobs[0]))
 
     late = put(store, *(sung(key=f"late-{n}", reuse=True) for n in range(3)))
 
@@ -294,12 +294,12 @@ def test_who_comes_while_many_are_let_go_does_not_let_go_more_of_them(store: Sto
     assert store.counts()[State.WAITING] == 700
 
 
-def test_one_script_lets_go_no_more_than_that_for_however_many_voices(store: Store) -> None:
-    """Two voices that come together are bounded as one is."""
+def test_the_limit_of_one_script_holds_for_all_voices(store: Store) -> None:
+    """Two voices created together share the limit."""
     urls = (URL, f"{URL}?2")
     specs = [sung(key=f"{url}-{n}", audio_url=url, reuse=True) for url in urls for n in range(400)]
     jobs = put(store, *specs)
-    made = [ordered(store, jobs[place]) for place in (0, 400)]
+    made = [submitted(store, jobs[place]) for place in (0, 400)]
     store.apply([move(job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}) for job in made], NOW)
 
     assert store.counts()[State.WAITING] == 298

@@ -1,4 +1,4 @@
-"""Whatever is done in whatever order, the indexes and counters say what the records say, and no limit is passed."""
+"""Random sequences of commands: indexes and counters always agree with the records, and no limit is exceeded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ stages = st.sampled_from([None, *Stage])
 
 
 def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
-    """A walk in a prefix of its own: anything that callers do, in any order."""
+    """Return a state machine that calls every command in any order, with a prefix of its own."""
 
     class Walk(RuleBasedStateMachine):
         def __init__(self) -> None:
@@ -111,12 +111,12 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 assert rate
                 assert 0 < claim.seconds <= 60 / rate
             if isinstance(claim, Charged) and not again:
-                assert all(hold.trial or self.spares(hold.reason, stage) for hold in gate.holds)
+                assert all(hold.trial or self.is_open_for(hold.reason, stage) for hold in gate.holds)
                 assert sending == 0 or not any(hold.trial for hold in gate.holds)
                 self.every_limit_holds(job.spec.batch)
 
         def every_limit_holds(self, name: str | None) -> None:
-            """An order leaves: the account pays for it and for all that may be charged, and so may its batch."""
+            """Check, before a POST, that the account and the batch can pay for it and for all that may be charged."""
             account, limits = self.store.controls.account(), self.store.controls.limits()
             assert account.left is None or account.left - account.committed >= limits.credit_floor
             batch = self.store.batch(name) if name else None
@@ -125,8 +125,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 assert batch.max_in_flight is None or sum(batch.states[s] for s in IN_FLIGHT) <= batch.max_in_flight
                 assert batch.max_credits is None or batch.credits + batch.committed <= batch.max_credits
 
-        def spares(self, reason: str, stage: Stage) -> bool:
-            """Whether that hold lets a job of this stage be charged which has a slot already."""
+        def is_open_for(self, reason: str, stage: Stage) -> bool:
+            """Return whether a hold lets a job of this stage with a slot be submitted."""
             if reason == Reason.OUT_OF_CREDITS:
                 return Reason.OUT_OF_CREDITS not in self.record("gate")
             return reason.startswith("paused.") and reason != f"paused.{stage}"
@@ -140,8 +140,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @precondition(lambda self: self.specs)
         @rule(number=some)
-        def go_on(self, number: int) -> None:
-            """The way that jobs should go, so that walks come far."""
+        def succeed(self, number: int) -> None:
+            """Move a job forward on the regular path, so that walks reach every state."""
             job = self.job(number)
             ways = {
                 State.CHARGING: State.PENDING,
@@ -155,7 +155,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         @precondition(lambda self: self.specs)
         @rule(numbers=st.lists(some, min_size=1, max_size=4))
         def cancel(self, numbers: list[int]) -> None:
-            """Nothing is left that goes on by itself, but what is under way."""
+            """Cancel jobs; afterwards only submitted ones are active."""
             for job in cancelling.cancel(self.store, [self.job(number) for number in numbers], self.now):
                 assert job.state in FINAL or (job.cancelling and job.state in (State.CHARGING, State.UNSURE))
                 if job.cancelling:
@@ -166,7 +166,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 self.withdrawn.pop(job.id, None)  # somebody wants it again
             paid = job.state in (State.CHARGING, State.UNSURE) and to is State.PENDING
             lost = job.state is State.UNSURE and (
-                to is State.FAILED or (to is State.ADMITTED and self.sends_again(job))
+                to is State.FAILED or (to is State.ADMITTED and self.is_resubmitted(job))
             )
             made = Move(
                 job.id,
@@ -184,15 +184,15 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             assert self.store.apply([made], self.now) == [not late]
             assert (dump(redis, self.prefix) == before) is late
 
-        def sends_again(self, job: Job) -> bool:
-            """Whether the lost order is sent again; else the answer came late, and says that it was not charged."""
+        def is_resubmitted(self, job: Job) -> bool:
+            """Return whether the lost order is resubmitted; otherwise a late response said that it was not charged."""
             return not job.cancelling and job.version % 2 == 0
 
         def lost_too(self, job: Job, lost: bool) -> dict[str, str]:
             return {"lost": serialization.lost_text({**job.lost, job.attempt: job.stage})} if lost else {}
 
         def fields(self, job: Job, to: State) -> dict[str, str | None]:
-            """What callers write with such a move."""
+            """Return the fields that callers write with such a transition."""
             fields: dict[str, str | None] = {}
             if to is State.FAILED:
                 code = list(Code)[job.version % len(Code)]
@@ -234,11 +234,11 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @rule(age=st.sampled_from([-1.0, 0.0, 30.0]))
         def purge(self, age: float) -> None:
-            """Jobs that have been over for so long, but for those whose paid order may still deliver, and no others."""
+            """Purge exactly the jobs settled before the retention period without a pending late result."""
             late: Any = redis.zrange(f"{{{self.prefix}}}:late", 0, -1)
             over = {
                 job_id
-                for job_id, record in self.books().items()
+                for job_id, record in self.all_records().items()
                 if record["state"] in FINAL and float(record["updated"]) < self.now - age
             }
             assert sum(self.store.purge(self.now - age + 60, keep=60, at_most=2)) == len(over - set(late))
@@ -262,7 +262,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             assert hold.until is None or (until is not None and hold.until >= until)
 
         def held(self, gate: Gate, reason: str) -> Any:
-            """What holds for that reason, but for credits that do not suffice by our own count."""
+            """Return the hold with this reason, except the one for insufficient credits by our own count."""
             return gate.closed_for(reason) if reason in self.record("gate") else None
 
         @rule(stage=stages)
@@ -279,7 +279,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         @precondition(lambda self: self.specs)
         @rule(number=some, reason=st.sampled_from([*_REFUSED]), tries=st.integers(1, 2))
         def refuse(self, number: int, reason: Reason, tries: int) -> None:
-            """Upstream refuses an order that is on its way: it is sent again, or has failed."""
+            """Upstream refuses a charging order: it is sent again, or the job fails."""
             before, charging = self.store.controls.flow(), sorted(self.store.ids(state=State.CHARGING))
             if not charging:
                 return
@@ -325,7 +325,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @rule(at_most=st.sampled_from([0, 1, 2, 1000]))
         def admit(self, at_most: int) -> None:
-            before, gate = self.books(), self.store.controls.gate(self.now)
+            before, gate = self.all_records(), self.store.controls.gate(self.now)
             admitted = self.store.admit(self.now, at_most=at_most)
             job_ids = [job_id for stage in admitted.by_stage.values() for job_id in stage]
             self.nothing_passes_the_gate(gate, admitted)
@@ -333,8 +333,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             if job_ids or at_most == 1000:
                 self.nothing_waits_that_may_begin(gate, job_ids, at_most)
 
-        def books(self) -> dict[str, dict[str, str]]:
-            """All records."""
+        def all_records(self) -> dict[str, dict[str, str]]:
+            """Return all records."""
             return the_records(dump(redis, self.prefix), self.prefix)
 
         def nothing_passes_the_gate(self, gate: Gate, admitted: Admitted) -> None:
@@ -364,7 +364,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 assert batch.max_credits is None or spends <= batch.max_credits
 
         def nothing_waits_that_may_begin(self, gate: Gate, job_ids: list[str], at_most: int) -> None:
-            """But where slots, credits or the rate did not suffice; and nobody of lower priority went before it."""
+            """Check that no job waits that may start, except for lack of slots, credits or rate, and none of a lower
+            priority was admitted before it."""
             shut = any(
                 hold.reason in self.record("gate") and not hold.reason.startswith("paused.") for hold in gate.holds
             )
@@ -376,10 +377,10 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             rated = self.store.controls.limits().submit_rate is not None
             for line in self.store.lines():
                 if line.priority.rank < lowest or not (shut or short or full or rated):
-                    assert not self.may_begin(line.priority, line.batch, gate)
+                    assert not self.may_start(line.priority, line.batch, gate)
 
-        def may_begin(self, priority: Priority, batch: str | None, gate: Gate) -> bool:
-            """Whether the head of that line, of the stages that are not paused, is held back by nothing of its own."""
+        def may_start(self, priority: Priority, batch: str | None, gate: Gate) -> bool:
+            """Return whether the head of a lane, of the stages that are not paused, is not held back itself."""
             key = f"{{{self.prefix}}}:lane:{priority.rank}:{batch or ''}"
             line: Any = redis.zrange(key, 0, -1, withscores=True)
             resting: Any = redis.zrange(f"{{{self.prefix}}}:refused", f"({self.now}", "+inf", byscore=True)
@@ -408,10 +409,10 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             everything_agrees(redis, self.prefix)
 
         @invariant()
-        def no_batch_passes_its_credits_whatever_lost_orders_cost(self) -> None:
-            """What it has spent, or may have, grows with orders alone that its limit allows."""
+        def no_batch_exceeds_its_credits(self) -> None:
+            """The spent and possibly spent credits grow only with orders within the limit."""
             before, self.at_stake = self.at_stake, Counter()
-            for record in self.books().values():
+            for record in self.all_records().values():
                 if name := record.get("batch"):
                     under_way = record["state"] in (State.CHARGING, State.UNSURE)
                     self.at_stake[name] += under_way * PRICES[Stage(record["stage"])] + unsettled(record)
@@ -423,7 +424,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def nothing_more_is_ordered_for_what_is_to_be_cancelled(self) -> None:
-            for job_id, record in self.books().items():
+            for job_id, record in self.all_records().items():
                 assert "cancelling" not in record or record["state"] in (State.CHARGING, State.UNSURE)
                 assert int(record.get("attempt", 0)) <= self.withdrawn.get(job_id, 10**6)
 
@@ -463,7 +464,7 @@ _HELD_FOR_GOOD = {Reason.PAUSED, Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED}
 
 
 def test_the_indexes_always_agree_with_the_records(redis: Redis) -> None:
-    """After every step of random walks through everything that callers do."""
+    """They agree after every step of random walks."""
     # To see the shortest walk that goes wrong, add Phase.shrink: that takes minutes.
     few = settings(max_examples=25, stateful_step_count=50, phases=[Phase.generate])
 
