@@ -20,6 +20,7 @@ from tests.support.jobs import voice
 from voicequeue.auth import signatures
 from voicequeue.cli.examine import examine
 from voicequeue.domain.job import State
+from voicequeue.storage.celery_queues import QUEUE_NAMES
 from workers.local.ports import free_port
 from workers.process_info import facts
 
