@@ -148,8 +148,8 @@ def _asked(public_url: str, secret: str) -> int | None:
         )
     except requests.RequestException:
         return None
-    # A page that is not there says 404 as well, but not in these words.
-    is_ours = answer.status_code != 404 or "no such job" in answer.text
+    # An unknown path is 404 as well, but with another code.
+    is_ours = answer.status_code != 404 or "unknown_job" in answer.text
     return answer.status_code if is_ours else 0
 
 
