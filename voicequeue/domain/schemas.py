@@ -18,9 +18,12 @@ from voicequeue.domain.stage import Stage
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
-@with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
+@with_config(ConfigDict(extra="forbid"))
 class Schema(TypedDict):
-    """Base of all shapes: every key is present, no other is allowed, and its docstring is its description."""
+    """Base of all shapes: every key is present and no other is allowed.
+
+    workers/gateway/openapi.py publishes the docstrings.
+    """
 
 
 class ArchivedFile(Schema):

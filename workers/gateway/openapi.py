@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
+from itertools import pairwise
+from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,8 +18,10 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from voicequeue import InvalidJob, Problem, VoiceJob
-from voicequeue.domain.schemas import BatchLimits, BatchProgress, Event, Job
+from voicequeue.domain import schemas as domain_schemas
+from voicequeue.domain.schemas import Event
 from voicequeue.errors import half_texts
+from workers.gateway import problems as problem_schemas
 from workers.gateway.api import schemas
 from workers.gateway.problems import INVALID, MEDIA_TYPE, ProblemDetails, problem
 
@@ -30,13 +36,6 @@ _HIDDEN: tuple[type[Any], ...] = (
     ProblemDetails,
     Event,
 )
-
-#: Pydantic takes a field's description from its own class alone, not from the one that it is inherited from.
-_INHERITED: Mapping[str, tuple[type[Any], ...]] = {
-    "EnqueuedJob": (Job,),
-    "JobDetails": (Job,),
-    "Batch": (BatchProgress, BatchLimits),
-}
 
 DESCRIPTION = """Enqueue voice-creation jobs, follow them, and operate the queue.
 
@@ -132,13 +131,38 @@ def _schema(app: FastAPI) -> dict[str, Any]:
 
 
 def _complete(components: dict[str, Any]) -> None:
-    """Add hidden schemas, inherited descriptions, and examples."""
+    """Add hidden schemas, descriptions of fields, and examples."""
     _, hidden = TypeAdapter.json_schemas(
         [(model.__name__, "validation", TypeAdapter(model)) for model in _HIDDEN], ref_template=_REF
     )
     components |= hidden["$defs"]
-    for name, bases in _INHERITED.items():
-        for base in bases:
-            components[name]["properties"] |= TypeAdapter(base).json_schema(ref_template=_REF)["properties"]
+    for name, descriptions in _DESCRIPTIONS.items():
+        for field, text in descriptions.items() if name in components else ():
+            components[name]["properties"][field]["description"] = text
     for name, example in schemas.EXAMPLES.items():
         components[name]["examples"] = [example]
+
+
+def _attribute_docstrings(*modules: ModuleType) -> dict[str, dict[str, str]]:
+    """Return the attribute docstrings of the modules' classes, inherited ones included.
+
+    Pydantic's `use_attribute_docstrings` omits inherited fields, and parses the source again for each class and app.
+    """
+    classes: dict[str, dict[str, str]] = {}
+    for module in modules:
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.ClassDef):
+                bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+                inherited = {field: text for base in bases for field, text in classes.get(base, {}).items()}
+                classes[node.name] = inherited | dict(_documented_fields(node))
+    return classes
+
+
+def _documented_fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, docstring in pairwise(node.body):
+        match field, docstring:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, inspect.cleandoc(text).replace("\n", " ")
+
+
+_DESCRIPTIONS = _attribute_docstrings(domain_schemas, schemas, problem_schemas)

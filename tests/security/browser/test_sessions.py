@@ -154,9 +154,9 @@ def test_the_event_stream_of_a_page_survives_an_outage(
         lines = stream.iter_lines()
         with monkeypatch.context() as outage:
             outage.setattr(Logins, "visitor", Mock(side_effect=StoreUnreachable("Redis is away")))
-            assert next(line for line in lines if b"nothing is known" in line)
+            assert next(line for line in lines if b"Redis is unavailable" in line)
             queue.enqueue(voice())
-            assert next(line for line in lines if line) == b": nothing is known"
+            assert next(line for line in lines if line) == b": Redis is unavailable"
 
         assert next(line for line in lines if line.startswith(b"event")) == b"event: changed"
 
@@ -202,7 +202,7 @@ def test_keys_cannot_be_guessed_at_the_login(gateway: Gateway) -> None:
     assert answer.status_code == 429
     assert "Set-Cookie" not in answer.headers
     assert 1 <= int(answer.headers["Retry-After"]) <= 5
-    assert f"wait {answer.headers['Retry-After']} seconds" in answer.text
+    assert f"Try again in {answer.headers['Retry-After']} seconds" in answer.text
 
 
 def test_guesses_lock_out_no_other_address(gateway: Gateway) -> None:

@@ -48,7 +48,7 @@ def test_a_gateway_with_few_descriptors_answers_complete_requests_and_logs_the_l
             assert requests.get(f"{url}/healthz", timeout=5).status_code == 200
         limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (8, limits[1]))
-        eventually(lambda: "no connection can be accepted (Too many open files)" in log.read_text(encoding="utf-8"))
+        eventually(lambda: "connections cannot be accepted (Too many open files)" in log.read_text(encoding="utf-8"))
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
         eventually(lambda: _answers(url))
     assert "too many connections wait for a request" in log.read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ from voicequeue.auth import signatures
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.errors import reachable
 from voicequeue.storage.job_store import Store
+from workers.gateway.problems import Refusal
 from workers.gateway.server import bodies
 
 log = logging.getLogger("voicequeue.gateway")
@@ -66,7 +67,7 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
         fields = {"job": job_id, "stage": str(stage), "attempt": attempt, "hint": hint.value}
         log.info("webhook", extra=fields)
         if hint is Hint.UNKNOWN:
-            raise HTTPException(404, "No such job.")
+            raise Refusal(404, "No such job.", code="unknown_job")
         return {"hint": hint.value}
 
     return routes
