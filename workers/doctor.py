@@ -152,19 +152,9 @@ def _probe(public_url: str, secret: str) -> int | None:
         )
     except requests.RequestException:
         return None
-<<<<<<< HEAD
-    # Other servers answer 404 too, but with another text.
-    is_gateway = response.status_code != 404 or "no such job" in response.text
-    return response.status_code if is_gateway else 0
-||||||| 486cc3a
-    # A page that is not there says 404 as well, but not in these words.
-    is_ours = answer.status_code != 404 or "no such job" in answer.text
-    return answer.status_code if is_ours else 0
-=======
     # An unknown path is 404 as well, but with another code.
-    is_ours = answer.status_code != 404 or "unknown_job" in answer.text
-    return answer.status_code if is_ours else 0
->>>>>>> gateway
+    is_gateway = response.status_code != 404 or "unknown_job" in response.text
+    return response.status_code if is_gateway else 0
 
 
 def _is_local(host: str) -> bool:
