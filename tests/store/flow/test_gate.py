@@ -276,9 +276,9 @@ class Silence(NamedTuple):
 
     store: Store
 
-    def at(self, now: float, about: str = "") -> bool:
+    def at(self, now: float, subject: str = "") -> bool:
         """Record one failed request; return whether it closed the gate."""
-        [effect] = self.store.controls.trouble([Trouble(about, Reason.UPSTREAM_DOWN, "HTTP 502")], now, wait=5)
+        [effect] = self.store.controls.trouble([Trouble(subject, Reason.UPSTREAM_DOWN, "HTTP 502")], now, wait=5)
         return effect is Effect.CLOSED
 
 

@@ -129,9 +129,9 @@ def test_concurrent_responses_are_evaluated_together(store: Store, reason: Reaso
     poisons = [_submit_one(store, key) for key in ("a", "b")]
     good = _submit_one(store, "c")
     refusal = Refusal(reason, "no", PAUSE_S, MOST_S, MOST_S)
-    taken = {serialization.task_field(Stage.VOICE): "t", "since": str(NOW)}
+    fields = {serialization.task_field(Stage.VOICE): "t", "since": str(NOW)}
     moves = [move(one(store, job_id), State.QUEUED, refused=refusal) for job_id in poisons]
-    moves.append(move(one(store, good), State.PENDING, fields=taken, credits=4))
+    moves.append(move(one(store, good), State.PENDING, fields=fields, credits=4))
 
     assert store.write(moves, NOW) == [Effect.NONE] * 3
 
@@ -159,8 +159,12 @@ def test_a_job_refused_while_others_are_accepted_fails(store: Store, redis: Redi
             else:
                 accepted(store, job_id, now)
         if one(store, poison).state is State.QUEUED and len(tries) > 1:
-            [told] = store.controls.refused()
-            assert (told.job_id, told.message, told.times) == (poison, "The persona is gone.", len(tries))
+            [refused_job] = store.controls.refused()
+            assert (refused_job.job_id, refused_job.message, refused_job.times) == (
+                poison,
+                "The persona is gone.",
+                len(tries),
+            )
         put(store, voice(key=f"more-{now}"), now=now)
         now += 1
 

@@ -78,8 +78,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             return self.now + 5 if to in IN_FLIGHT else None
 
         def record(self, name: str) -> dict[str, str]:
-            found: Any = redis.hgetall(f"{{{self.prefix}}}:{name}")
-            return dict(found)
+            result: Any = redis.hgetall(f"{{{self.prefix}}}:{name}")
+            return dict(result)
 
         # ── jobs ──────────────────────────────────────────────────────────────────────────────
 
@@ -168,7 +168,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             lost = job.state is State.UNSURE and (
                 to is State.FAILED or (to is State.ADMITTED and self.is_resubmitted(job))
             )
-            made = Move(
+            transition = Move(
                 job.id,
                 job.version - late,
                 job.state,
@@ -181,7 +181,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 unsettled=PRICES[job.stage] if lost else 0,
             )
             before = dump(redis, self.prefix)
-            assert self.store.apply([made], self.now) == [not late]
+            assert self.store.apply([transition], self.now) == [not late]
             assert (dump(redis, self.prefix) == before) is late
 
         def is_resubmitted(self, job: Job) -> bool:
@@ -218,15 +218,15 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @rule()
         def overdue(self) -> None:
-            for found in self.store.overdue(self.now, patience=10):
-                job = one(self.store, found.job_id)
-                assert (job.version, job.state, job.stage) == (found.version, found.state, found.stage)
+            for result in self.store.overdue(self.now, patience=10):
+                job = one(self.store, result.job_id)
+                assert (job.version, job.state, job.stage) == (result.version, result.state, result.stage)
 
         @rule()
         def expire(self) -> None:
-            for found in self.store.expired(self.now):
-                job = one(self.store, found.job_id)
-                assert (job.version, job.state, job.stage) == (found.version, found.state, found.stage)
+            for result in self.store.expired(self.now):
+                job = one(self.store, result.job_id)
+                assert (job.version, job.state, job.stage) == (result.version, result.state, result.stage)
                 assert job.state in (State.QUEUED, State.WAITING)
                 assert job.credits == 0
                 assert job.created_at + (job.spec.start_within_s or 1e9) <= self.now + 1e-5
@@ -308,8 +308,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             submit_rate=st.sampled_from([None, 0, 6, 600]),
             credit_floor=st.sampled_from([None, 0, 30]),
         )
-        def set_limits(self, **given: float | None) -> None:
-            self.store.controls.set_limits(**given)
+        def set_limits(self, **limits: float | None) -> None:
+            self.store.controls.set_limits(**limits)
 
         @rule(
             batch=st.sampled_from(["spring", "summer"]),
@@ -317,9 +317,9 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             max_credits=st.sampled_from([None, None, 30, 10_000]),
             max_in_flight=st.sampled_from([None, None, 1, 100]),
         )
-        def limit_batch(self, batch: str, **given: int | None) -> None:
-            self.store.limit_batch(batch, **given)
-            assert not self.store.limit_batch(batch, **given)
+        def limit_batch(self, batch: str, **limits: int | None) -> None:
+            self.store.limit_batch(batch, **limits)
+            assert not self.store.limit_batch(batch, **limits)
 
         # ── admission ─────────────────────────────────────────────────────────────────────────
 
@@ -391,15 +391,15 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             ]
             if not heads or batch is None:
                 return bool(heads)
-            found, record = self.store.batch(batch), self.record(f"batch:{batch}")
-            assert found is not None
+            result, record = self.store.batch(batch), self.record(f"batch:{batch}")
+            assert result is not None
             cost = promised({**self.record(f"job:{heads[0]}"), "state": State.ADMITTED})
-            flying = sum(found.states[state] for state in IN_FLIGHT)
-            spends = found.credits + int(record.get("committed", 0)) + cost
+            flying = sum(result.states[state] for state in IN_FLIGHT)
+            spends = result.credits + int(record.get("committed", 0)) + cost
             return not (
-                found.paused
-                or (found.max_in_flight is not None and flying >= found.max_in_flight)
-                or (found.max_credits is not None and spends > found.max_credits)
+                result.paused
+                or (result.max_in_flight is not None and flying >= result.max_in_flight)
+                or (result.max_credits is not None and spends > result.max_credits)
             )
 
         # ── always ────────────────────────────────────────────────────────────────────────────
