@@ -28,7 +28,7 @@ class Damaged:
 
 def whole(redis: Redis, store: Store, prefix: str) -> Damaged:
     """Return the consistent store."""
-    # From the last to the first: who is brought further must not be passed by somebody who waits.
+    # From the last state to the first, so that a waiting job is not admitted instead.
     states = [State.SUCCEEDED, State.FAILED, State.UNSURE, State.PENDING, State.CHARGING, State.ADMITTED]
     jobs = {state: brought_to(store, state, sung(batch="b", key=state)).id for state in states}
     jobs[State.CANCELLED] = brought_to(store, State.CANCELLED, voice(batch="b", key="cancelled")).id
@@ -156,8 +156,8 @@ DEEDS: dict[str, Callable[[Damaged], str]] = {
     ),
     "a batch that is none counts": counted("batch:x", "queued", 3, "batch x: counts 3 queued, the records say 0"),
     "more was spent": counted("counters", "music.credits", 15, "counters: counts 27 credits, the records say 12"),
-    "waiting, and not told": not_waiting,
-    "waiting for a voice that nobody makes": unmade,
+    "waiting, and never released": not_waiting,
+    "waiting for a voice without a creator": unmade,
     "waiting for a voice that a ghost makes": made_by_a_ghost,
     "a ghost that waits for a voice": also("waiting:named-x", None),
     "a batch has no turn": without_turn,

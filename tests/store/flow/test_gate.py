@@ -30,7 +30,7 @@ def admitted(store: Store, now: float) -> int:
     return sum(map(len, store.admit(now).by_stage.values()))
 
 
-# ── reasons ───────────────────────────────────────────────────────────────────────────────────────
+# ── holds ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_each_hold_has_its_own_end(store: Store) -> None:
@@ -268,7 +268,7 @@ def test_a_pause_reports_whether_it_is_new(store: Store) -> None:
     assert {hold.detail for hold in store.controls.gate(NOW).holds} == {"Bea"}
 
 
-# ── trouble ───────────────────────────────────────────────────────────────────────────────────────
+# ── upstream failures ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class Silence(NamedTuple):
@@ -362,7 +362,7 @@ def test_after_a_recovery_five_failures_close_the_gate_again(store: Store, troub
     assert store.controls.gate(NOW + 16).holds[0].until == NOW + 21
 
 
-# ── everything at once ────────────────────────────────────────────────────────────────────────────
+# ── polls ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_polls_continue_while_the_gate_is_closed(store: Store) -> None:

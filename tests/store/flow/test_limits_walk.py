@@ -44,7 +44,7 @@ class Life:
         job_ids = [job_id for state in states for job_id in self.store.ids(state=state)]
         return one(self.store, self.chance.choice(sorted(job_ids))) if job_ids else None
 
-    # ── what may happen ───────────────────────────────────────────────────────────────────────────
+    # ── events ────────────────────────────────────────────────────────────────────────────────────
 
     def enqueue(self) -> None:
         self.count += 1
@@ -136,7 +136,7 @@ class Life:
         left = self.chance.choice([FLOOR + 60, FLOOR + 300, FLOOR + 900])
         self.store.controls.note_balance(left, spent_before=self.store.credits(), asked=NOW, now=NOW)
 
-    # ── what holds always ─────────────────────────────────────────────────────────────────────────
+    # ── invariants ────────────────────────────────────────────────────────────────────────────────
 
     def limits_hold(self, name: str) -> None:
         """Check after a submission that the batch and the account can pay for it, whatever lost orders turn out to

@@ -67,7 +67,7 @@ def grow_to(store: Store, limit: int) -> None:
     pytest.fail("the limit does not grow")
 
 
-# ── how many upstream bears ───────────────────────────────────────────────────────────────────────
+# ── the adaptive limit ────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_limit_starts_low_and_grows_while_slots_are_used(build: Build) -> None:
@@ -217,7 +217,7 @@ def test_after_a_calm_period_more_is_probed_soon(build: Build, after_s: float, a
     assert at_least <= orders <= at_most
 
 
-# ── limits that are set while it runs ─────────────────────────────────────────────────────────────
+# ── run-time limits ───────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture

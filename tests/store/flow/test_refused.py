@@ -51,7 +51,7 @@ def holds(store: Store, now: float) -> list[tuple[str, float | None, bool]]:
     return [(hold.reason, hold.until, hold.trial) for hold in store.controls.gate(now).holds]
 
 
-# ── of one job, or of all ─────────────────────────────────────────────────────────────────────────
+# ── scope of a refusal ────────────────────────────────────────────────────────────────────────────
 
 
 @OF_TRIED
@@ -138,7 +138,7 @@ def test_concurrent_responses_are_evaluated_together(store: Store, reason: Reaso
     assert store.controls.gate(NOW).open
 
 
-# ── a job of its own ──────────────────────────────────────────────────────────────────────────────
+# ── refusals of one job ───────────────────────────────────────────────────────────────────────────
 
 
 @OF_ANY
@@ -270,7 +270,7 @@ def test_a_trial_ends_when_its_job_is_cancelled(store: Store, reason: Reason) ->
     assert store.controls.gate(NOW).open
 
 
-# ── who is tried ──────────────────────────────────────────────────────────────────────────────────
+# ── trials ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_no_trial_takes_a_job_twice_while_there_are_others(store: Store) -> None:
@@ -343,7 +343,7 @@ def test_a_later_job_is_tried_soon_while_refused_jobs_hold_the_gate(store: Store
     assert all(one(store, job_id).state is State.QUEUED for job_id in poison)
 
 
-# ── slow down ─────────────────────────────────────────────────────────────────────────────────────
+# ── rate limiting ─────────────────────────────────────────────────────────────────────────────────
 
 
 def test_one_rate_limited_job_delays_others_once_and_briefly(store: Store) -> None:

@@ -23,7 +23,7 @@ def build(redis: Redis, prefix: str) -> Build:
     return lambda **limits: Store(redis, prefix, limits=Limits(**limits))
 
 
-# ── POSTs a minute ────────────────────────────────────────────────────────────────────────────────
+# ── the rate ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def posts(store: Store, job_ids: list[str], times: Iterator[float]) -> list[float]:

@@ -117,7 +117,7 @@ def test_songs_go_before_the_voices_of_their_batch(store: Store) -> None:
     ]
 
 
-# ── the backlog, told ─────────────────────────────────────────────────────────────────────────────
+# ── lanes ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_backlog_is_listed_by_priority_and_batch(store: Store) -> None:
@@ -144,7 +144,7 @@ def test_an_empty_backlog_has_no_lanes(store: Store) -> None:
     assert store.lines() == []
 
 
-# ── what is passed over ───────────────────────────────────────────────────────────────────────────
+# ── skipped jobs ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_paused_batch_is_skipped_until_it_is_resumed(store: Store) -> None:

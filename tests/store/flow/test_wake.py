@@ -24,7 +24,7 @@ def awake(store: Store) -> bool:
     return store.coordination.wait_for_wakeup(NO_TIME)
 
 
-# ── wake ──────────────────────────────────────────────────────────────────────────────────────────
+# ── wake-ups ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_new_job_wakes_one_waiting_dispatcher(store: Store, redis: Redis) -> None:
@@ -150,7 +150,7 @@ def test_a_wait_is_shorter_than_the_timeout_of_a_connection(store: Store, monkey
     assert waits == [5.0, 0.5]
 
 
-# ── expiry ────────────────────────────────────────────────────────────────────────────────────────
+# ── deadlines ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_expired_job_is_leased_to_one_caller(store: Store, redis: Redis, prefix: str) -> None:

@@ -172,7 +172,7 @@ def test_a_transition_replaced_by_a_cancellation_is_reported_as_applied_after_a_
     assert one(store, job.id).credits == 4
 
 
-# ── voices that are shared ────────────────────────────────────────────────────────────────────────
+# ── shared voices ─────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture(params=UNDER_WAY)
@@ -214,7 +214,7 @@ def test_a_job_waiting_for_the_uncharged_voice_of_a_marked_job_creates_it(
     assert (one(store, other).state, one(store, other).stage) == (State.QUEUED, Stage.VOICE)
 
 
-# ── many at once ──────────────────────────────────────────────────────────────────────────────────
+# ── many jobs ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def under_way(store: Store) -> list[str]:
@@ -229,7 +229,7 @@ def under_way(store: Store) -> list[str]:
 
 
 def test_a_batch_is_cancelled_with_its_submitted_jobs(command: Command, store: Store) -> None:
-    """The result counts cancelled and marked jobs; no song is submitted, whatever the outcome of the orders."""
+    """The result counts cancelled and marked jobs; no song is submitted, for every outcome of the orders."""
     job_ids = under_way(store)
 
     dry = command("cancel", "--batch", "b", "--dry-run")

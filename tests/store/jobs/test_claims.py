@@ -58,7 +58,7 @@ def both(url: str, prefix: str, work: Callable[[Store, int], list[str]]) -> list
         return list(threads.map(alone, range(2)))
 
 
-# ── charge ────────────────────────────────────────────────────────────────────────────────────────
+# ── submission claims ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_charge_is_written_before_anything_is_sent(store: Store, redis: Redis, prefix: str) -> None:
@@ -170,7 +170,7 @@ def test_of_two_concurrent_claims_exactly_one_succeeds(store: Store, valkey_url:
     assert {job.attempt for job in store.get(job_ids) if job} == {1}
 
 
-# ── claim ─────────────────────────────────────────────────────────────────────────────────────────
+# ── poll claims ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_is_claimed_when_it_is_due_and_not_before(store: Store) -> None:
@@ -286,7 +286,7 @@ def test_of_two_concurrent_polls_each_job_goes_to_one(store: Store, valkey_url: 
     assert sorted(one_got + other_got) == sorted(job_ids)
 
 
-# ── plan ──────────────────────────────────────────────────────────────────────────────────────────
+# ── rescheduling ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_that_is_not_ready_is_due_when_it_was_rescheduled(store: Store) -> None:
@@ -309,7 +309,7 @@ def test_a_job_that_has_changed_is_not_rescheduled(store: Store, redis: Redis, p
     everything_agrees(redis, prefix)
 
 
-# ── overdue ───────────────────────────────────────────────────────────────────────────────────────
+# ── overdue jobs ──────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("state", [state for state in REACHABLE if state in IN_FLIGHT])

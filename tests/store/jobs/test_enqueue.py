@@ -102,7 +102,7 @@ def test_a_job_with_a_persona_starts_at_the_song(store: Store) -> None:
     assert (job.stage, job.persona_id) == (Stage.MUSIC, "p-1")
 
 
-# ── the line ──────────────────────────────────────────────────────────────────────────────────────
+# ── the backlog ───────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("priority", Priority)

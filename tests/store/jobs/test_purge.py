@@ -52,7 +52,7 @@ def keys_of(redis: Redis, prefix: str, job_id: str) -> set[str]:
     return {key for key, value in dump(redis, prefix).items() if job_id in f"{key} {value}"} - streams
 
 
-# ── what goes ─────────────────────────────────────────────────────────────────────────────────────
+# ── purged jobs ───────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("state", OVER)
@@ -149,7 +149,7 @@ def test_the_key_of_a_purged_job_can_be_used_again(store: Store) -> None:
     assert one(store, again.id()).credits == 0
 
 
-# ── what keeps a job ──────────────────────────────────────────────────────────────────────────────
+# ── jobs that stay ────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_with_a_late_result_pending_stays(store: Store) -> None:
@@ -192,7 +192,7 @@ def test_a_job_whose_songs_are_not_archived_stays(redis: Redis, prefix: str) -> 
     assert purge(store, LATER) == 2
 
 
-# ── what is kept of it ────────────────────────────────────────────────────────────────────────────
+# ── what remains ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_created_voice_outlives_its_job(store: Store) -> None:
@@ -320,7 +320,7 @@ def pending(store: Store, count: int) -> list[str]:
     return [brought_to(store, State.PENDING, spec).id for spec in numbered(count)]
 
 
-# ── callbacks that were given up ──────────────────────────────────────────────────────────────────
+# ── undelivered callbacks ─────────────────────────────────────────────────────────────────────────
 
 
 def test_an_old_undelivered_callback_is_purged_and_then_its_job(redis: Redis, store: Store, prefix: str) -> None:

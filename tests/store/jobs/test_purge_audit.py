@@ -29,7 +29,7 @@ from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import Store
 
-# ── the audit beside it ───────────────────────────────────────────────────────────────────────────
+# ── concurrent audits ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_sums_follow_purges_during_the_audit(redis: Redis, store: Store, prefix: str) -> None:

@@ -153,7 +153,7 @@ def test_the_stream_of_events_is_trimmed(store: Store, redis: Redis, prefix: str
     assert 20_000 <= redis.xlen(f"{{{prefix}}}:events") <= 20_200
 
 
-# ── pulses ────────────────────────────────────────────────────────────────────────────────────────
+# ── heartbeats ────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_worker_is_alive_while_it_sends_heartbeats(store: Store) -> None:

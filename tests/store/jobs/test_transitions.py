@@ -31,7 +31,7 @@ from voicequeue.storage.job_store import Store
 LEGAL = [(state, to) for state in REACHABLE for to in State if to in MOVES[state]]
 
 
-# ── made ──────────────────────────────────────────────────────────────────────────────────────────
+# ── applied transitions ───────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(("state", "to"), LEGAL)
@@ -149,7 +149,7 @@ def test_no_transitions_are_no_call(store: Store, redis: Redis, prefix: str) -> 
     assert dump(redis, prefix) == {}
 
 
-# ── lost ──────────────────────────────────────────────────────────────────────────────────────────
+# ── stale transitions ─────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(("state", "to"), LEGAL)

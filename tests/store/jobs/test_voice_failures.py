@@ -20,7 +20,7 @@ def _agreed(redis: Redis, prefix: str, store: Store) -> object:
     everything_agrees(redis, prefix)
 
 
-# ── when it is not ────────────────────────────────────────────────────────────────────────────────
+# ── failures ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("code", [Code.REFUSED, Code.UPSTREAM_FAILED, Code.DEADLINE, Code.ABANDONED])

@@ -40,7 +40,7 @@ def voiced(store: Store, job: Job, now: float = NOW) -> Job:
     return make(store, job, State.ADMITTED, now, to_stage=Stage.MUSIC, fields=fields)
 
 
-# ── who makes it ──────────────────────────────────────────────────────────────────────────────────
+# ── creation ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_first_job_creates_the_voice_and_the_others_wait(store: Store) -> None:
@@ -159,7 +159,7 @@ def test_a_setting_makes_jobs_share_by_default(redis: Redis, prefix: str, store:
     assert [one(store, job_id).state for job_id in (a, b, c)] == [State.QUEUED, State.WAITING, State.QUEUED]
 
 
-# ── when it is there ──────────────────────────────────────────────────────────────────────────────
+# ── use ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_all_jobs_continue_in_the_transition_that_stores_the_persona(store: Store) -> None:

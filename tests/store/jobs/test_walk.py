@@ -163,7 +163,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         def make(self, job: Job, to: State, *, late: bool) -> None:
             if job.state is State.FAILED and not late:
-                self.withdrawn.pop(job.id, None)  # somebody wants it again
+                self.withdrawn.pop(job.id, None)  # retried
             paid = job.state in (State.CHARGING, State.UNSURE) and to is State.PENDING
             lost = job.state is State.UNSURE and (
                 to is State.FAILED or (to is State.ADMITTED and self.is_resubmitted(job))
@@ -205,7 +205,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 fields |= {serialization.task_field(job.stage): "t", "since": str(self.now)}
             return fields
 
-        # ── asking ────────────────────────────────────────────────────────────────────────────
+        # ── polls and maintenance ─────────────────────────────────────────────────────────────
 
         @rule(stage=st.sampled_from(Stage), named=st.integers(0, 9), near=st.sampled_from([0.0, 5.0]))
         def claim(self, stage: Stage, named: int, near: float) -> None:
@@ -246,15 +246,15 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             self.claims = [claim for claim in self.claims if claim.job_id in self.specs]
             self.withdrawn = {job_id: n for job_id, n in self.withdrawn.items() if job_id in self.specs}
 
-        # ── holding back ──────────────────────────────────────────────────────────────────────
+        # ── flow control ──────────────────────────────────────────────────────────────────────
 
         @rule(reason=st.sampled_from(Reason), seconds=st.sampled_from([0.5, 40.0, None]))
         def close(self, reason: Reason, seconds: float | None) -> None:
             before = self.store.controls.gate(self.now)
-            until = self.now + seconds if seconds else (None if reason in _HELD_FOR_GOOD else self.now + 9)
+            until = self.now + seconds if seconds else (None if reason in _WITHOUT_END else self.now + 9)
             news = self.store.controls.close(reason, "", self.now, until)
             held = self.held(before, reason)
-            # A key that is wrong again, when somebody has let it be tried, is news too.
+            # An API key that is invalid again in its trial is reported as new, too.
             assert news == (held is None or (held.trial and reason is Reason.UNAUTHORIZED))
             hold = self.held(self.store.controls.gate(self.now), reason)
             assert hold is not None
@@ -402,7 +402,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 or (result.max_credits is not None and spends > result.max_credits)
             )
 
-        # ── always ────────────────────────────────────────────────────────────────────────────
+        # ── invariants ────────────────────────────────────────────────────────────────────────
 
         @invariant()
         def the_indexes_say_what_the_records_say(self) -> None:
@@ -459,8 +459,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
     return Walk
 
 
-#: Reasons for which the gate is closed till somebody, or the account, opens it.
-_HELD_FOR_GOOD = {Reason.PAUSED, Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED}
+#: Reasons of holds without an end.
+_WITHOUT_END = {Reason.PAUSED, Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED}
 
 
 def test_the_indexes_always_agree_with_the_records(redis: Redis) -> None:

@@ -40,7 +40,7 @@ def repaired(redis: Redis, prefix: str) -> list[Finding]:
     return repair(redis, prefix, audit(redis, prefix), NOW + 9)
 
 
-# ── at rest ───────────────────────────────────────────────────────────────────────────────────────
+# ── idle queues ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_consistent_store_has_no_findings(redis: Redis, prefix: str, damaged: Damaged) -> None:
@@ -132,7 +132,7 @@ def test_an_unknown_state_is_reported_and_left_alone(redis: Redis, prefix: str, 
     assert dump(redis, prefix) == before
 
 
-# ── what has happened since ───────────────────────────────────────────────────────────────────────
+# ── changes since the audit ───────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_that_has_changed_is_left_alone(redis: Redis, store: Store, prefix: str) -> None:
@@ -207,7 +207,7 @@ def test_a_wrong_counter_is_repaired_while_jobs_change(redis: Redis, store: Stor
     everything_agrees(redis, prefix)
 
 
-# ── while jobs move ───────────────────────────────────────────────────────────────────────────────
+# ── running queues ────────────────────────────────────────────────────────────────────────────────
 
 
 def whole_lives(store: Store, number: int, stop: threading.Event, progress: list[int]) -> None:
@@ -314,7 +314,7 @@ def test_damage_is_found_and_repaired_while_jobs_change(valkey_url: str, redis: 
     everything_agrees(redis, prefix)
 
 
-# ── following the moves ───────────────────────────────────────────────────────────────────────────
+# ── following changes ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_sums_follow_changes_during_the_audit(redis: Redis, store: Store, prefix: str) -> None:

@@ -51,7 +51,7 @@ def test_events_after_a_crash_are_logged_by_the_next_process(store: Store) -> No
     def fails(_: Event) -> None:
         raise OSError
 
-    with pytest.raises(OSError):  # noqa: PT011  whatever a handler of logs may raise
+    with pytest.raises(OSError):  # noqa: PT011  any error of a log handler
         store.story.tell(fails)
 
     assert store.story.tell(lambda _: None) == 2

@@ -111,7 +111,7 @@ def test_clearing_returns_all_messages(store: Store, queue: VoiceQueue) -> None:
     assert (queue.clear_rejects(), queue.rejects(), queue.status().rejects) == ([], [], 0)
 
 
-# ── how they come there ───────────────────────────────────────────────────────────────────────────
+# ── sources ───────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_the_command_prints_json_up_to_the_limit(command: Command, store: Store)
 
 
 def test_the_command_clears_messages(command: Command, store: Store) -> None:
-    """All are deleted, whatever the limit; the status shows their number."""
+    """All are deleted, regardless of the limit; the status shows their number."""
     for number in range(60):
         store.rejects.add(message(number))
     assert "rejected   60 messages, see: voicequeue rejects" in command("status").out
