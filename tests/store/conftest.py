@@ -1,4 +1,4 @@
-"""What the tests of the store share beside the store: the command."""
+"""The fixture that runs the command in the test process."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from voicequeue.cli import main
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a command."""
+    """The result of a command."""
 
     code: int
     out: str
     err: str
 
     def json(self) -> Any:
-        """Its one JSON document."""
+        """Parse the one JSON document of the output."""
         return json.loads(self.out)
 
 
@@ -36,7 +36,7 @@ Command = Callable[..., Ended]
 
 @pytest.fixture
 def at_home(valkey_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder and an environment in which commands find this test's jobs."""
+    """Set up a working folder and an environment in which commands find this test's jobs."""
     monkeypatch.setenv("REDIS_URL", valkey_url)
     monkeypatch.setenv("VOICEQUEUE_PREFIX", prefix)
     monkeypatch.chdir(tmp_path)
@@ -45,7 +45,7 @@ def at_home(valkey_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def command(at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The whole command, run in this process."""
+    """Return a function that runs the command in this process."""
 
     def run(*arguments: object, stdin: bytes = b"") -> Ended:
         monkeypatch.setattr(sys, "argv", ["voicequeue", *map(str, arguments)])
@@ -54,7 +54,7 @@ def command(at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
             main()
         log = logging.getLogger("voicequeue")  # what the command made of it is not other tests'
         log.handlers, log.propagate, log.level = [], True, logging.NOTSET
-        told = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), told.out, told.err)
+        output = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), output.out, output.err)
 
     return run

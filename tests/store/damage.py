@@ -1,4 +1,4 @@
-"""Damage to the indexes and counters of a store, one deed each."""
+"""Kinds of damage to the indexes and counters of a store."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from voicequeue.storage.job_store import Store
 
 @dataclass(frozen=True)
 class Damaged:
-    """A store to do damage to: it has a job of batch `b` in every state that a whole life passes."""
+    """A store to damage: it has a job of batch `b` in every state of a whole life."""
 
     redis: Redis
     root: str
     jobs: dict[State, str]
 
     def key(self, name: str) -> str:
-        """The key of that name."""
+        """Return the full key for a name."""
         return self.root + name
 
 
 def whole(redis: Redis, store: Store, prefix: str) -> Damaged:
-    """The store, still sound."""
-    # From the last to the first: who is brought further must not be passed by somebody who waits.
+    """Return the consistent store."""
+    # From the last state to the first, so that a waiting job is not admitted instead.
     states = [State.SUCCEEDED, State.FAILED, State.UNSURE, State.PENDING, State.CHARGING, State.ADMITTED]
     jobs = {state: brought_to(store, state, sung(batch="b", key=state)).id for state in states}
     jobs[State.CANCELLED] = brought_to(store, State.CANCELLED, voice(batch="b", key="cancelled")).id
@@ -39,7 +39,7 @@ def whole(redis: Redis, store: Store, prefix: str) -> Damaged:
 
 
 def without(index: str, state: State) -> Callable[[Damaged], str]:
-    """The job in that state goes missing from the index."""
+    """Remove the job in that state from the index."""
 
     def deed(store: Damaged) -> str:
         assert store.redis.zrem(store.key(index), store.jobs[state]) == 1
@@ -49,7 +49,7 @@ def without(index: str, state: State) -> Callable[[Damaged], str]:
 
 
 def also(index: str, state: State | None) -> Callable[[Damaged], str]:
-    """The job in that state (None: one without a record) stands in the index as well."""
+    """Add the job in that state (None: an id without a record) to the index."""
 
     def deed(store: Damaged) -> str:
         job_id = "ghost" if state is None else store.jobs[state]
@@ -60,59 +60,59 @@ def also(index: str, state: State | None) -> Callable[[Damaged], str]:
 
 
 def counted(counters: str, field: str, by: int, words: str) -> Callable[[Damaged], str]:
-    """A counter is off."""
+    """Change a counter."""
 
     def deed(store: Damaged) -> str:
-        found = store.redis.hincrby(store.key(counters), field, by)
-        return words.format(found=found, right=found - by)
+        amount = store.redis.hincrby(store.key(counters), field, by)
+        return words.format(found=amount, right=amount - by)
 
     return deed
 
 
 def without_turn(store: Damaged) -> str:
-    """A batch has queued jobs and no turn: they would wait for ever."""
+    """Remove the turn of a batch with queued jobs, which would never be admitted."""
     assert store.redis.zrem(store.key("lanes:1"), "b") == 1
     return "lanes:1: batch b is missing"
 
 
 def also_turn(store: Damaged) -> str:
-    """A batch has a turn and nothing queued."""
+    """Add a turn for a batch without queued jobs."""
     store.redis.zadd(store.key("lanes:2"), {"idle": 1})
     return "lanes:2: batch idle does not belong there"
 
 
 def unlisted(store: Damaged) -> str:
-    """A batch with jobs is not listed."""
+    """Remove a batch with jobs from the list."""
     assert store.redis.zrem(store.key("batches"), "b") == 1
     return "batches: batch b is missing"
 
 
 def listed(store: Damaged) -> str:
-    """A batch is listed that has no jobs."""
+    """List a batch without jobs."""
     store.redis.zadd(store.key("batches"), {"empty": 1})
     store.redis.hset(store.key("batch:empty"), "credits", 0)
     return "batches: batch empty does not belong there"
 
 
 def shared_voice(store: Damaged) -> str:
-    """The voice that a job waits for."""
+    """Return the voice that a job waits for."""
     return str(store.redis.hget(store.key(f"job:{store.jobs[State.WAITING]}"), "shares"))
 
 
 def not_waiting(store: Damaged) -> str:
-    """A job that waits for a voice is not told when it is there."""
+    """Remove a waiting job from its voice, so that it would never be released."""
     assert store.redis.zrem(store.key(f"waiting:{shared_voice(store)}"), store.jobs[State.WAITING]) == 1
     return f"waiting:{shared_voice(store)}: job {store.jobs[State.WAITING]} is missing"
 
 
 def unmade(store: Damaged) -> str:
-    """Nobody makes a voice that a job waits for: it would wait for ever."""
+    """Remove the creator of an awaited voice."""
     assert store.redis.hdel(store.key(f"voice:{shared_voice(store)}"), "maker") == 1
     return f"voices: jobs wait for {shared_voice(store)}, and no job creates it"
 
 
 def made_by_a_ghost(store: Damaged) -> str:
-    """Somebody makes it who is not there."""
+    """Set a creator that does not exist."""
     store.redis.hset(store.key(f"voice:{shared_voice(store)}"), "maker", "ghost")
     return f"voices: jobs wait for {shared_voice(store)}, and no job creates it"
 
@@ -156,8 +156,8 @@ DEEDS: dict[str, Callable[[Damaged], str]] = {
     ),
     "a batch that is none counts": counted("batch:x", "queued", 3, "batch x: counts 3 queued, the records say 0"),
     "more was spent": counted("counters", "music.credits", 15, "counters: counts 27 credits, the records say 12"),
-    "waiting, and not told": not_waiting,
-    "waiting for a voice that nobody makes": unmade,
+    "waiting, and never released": not_waiting,
+    "waiting for a voice without a creator": unmade,
     "waiting for a voice that a ghost makes": made_by_a_ghost,
     "a ghost that waits for a voice": also("waiting:named-x", None),
     "a batch has no turn": without_turn,

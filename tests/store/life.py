@@ -1,4 +1,4 @@
-"""A job's life in the store, step by step, and what the store's keys must say of it at any time."""
+"""Steps in the life of a job in the store, and checks that all keys agree with the records."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ REACHABLE = [state for state in State if state is not State.WAITING]
 
 
 def put(store: Store, *specs: VoiceJob, now: float = NOW) -> list[str]:
-    """Enqueue jobs in one call; their ids."""
+    """Enqueue jobs in one call and return their ids."""
     pairs = [(spec.id(), spec) for spec in specs]
     store.enqueue(pairs, now)
     return [job_id for job_id, _ in pairs]
 
 
 def one(store: Store, job_id: str) -> Job:
-    """That job."""
+    """Return the job."""
     [job] = store.get([job_id])
     assert job is not None
     return job
 
 
 def move(job: Job, to: State, **rest: Any) -> Move:
-    """The move from where the job stands; due at once if it leads into flight."""
+    """Return a transition of the job, due now if it leads into flight."""
     due = {"due": NOW} if to in IN_FLIGHT else {}
     return Move(job.id, job.version, job.state, job.stage, to, **{**due, **rest})
 
 
 def make(store: Store, job: Job, to: State, now: float = NOW, **rest: Any) -> Job:
-    """Make a move; the job as it stands then."""
+    """Apply a transition and return the job."""
     assert store.apply([move(job, to, **rest)], now) == [True]
     return one(store, job.id)
 
@@ -55,9 +55,9 @@ def make(store: Store, job: Job, to: State, now: float = NOW, **rest: Any) -> Jo
 def charge(
     store: Store, job_id: str, stage: Stage, holder: str, now: float, *, lease: float
 ) -> Charged | Later | Overdue | None:
-    """Ask for the claim of one job."""
-    [found] = store.charge([job_id], stage, holder, now, lease=lease)
-    return found
+    """Claim one job for submission."""
+    [claim] = store.charge([job_id], stage, holder, now, lease=lease)
+    return claim
 
 
 def charging(store: Store, job_id: str, now: float = NOW, *, lease: float = 90.0) -> Charged:
@@ -68,7 +68,7 @@ def charging(store: Store, job_id: str, now: float = NOW, *, lease: float = 90.0
 
 
 def accepted(store: Store, job_id: str, now: float = NOW, *, due: float | None = None) -> Job:
-    """Upstream took the order of a job that is being charged."""
+    """Upstream accepted the order of a charging job."""
     job = one(store, job_id)
     fields = {serialization.task_field(job.stage): f"task-{job.stage}-{job_id}", "since": str(now)}
     due = now if due is None else due
@@ -88,25 +88,25 @@ def refused(
     words: str = "no",
     **rest: Any,
 ) -> Effect | None:
-    """Upstream refused the order of a job that is being charged; what follows for the others."""
+    """Upstream refused the order of a charging job; return the effect on others."""
     refusal = Refusal(Reason(reason), words, **{"pause_s": PAUSE_S, "most_s": MOST_S, "rest_s": MOST_S, **rest})
     [effect] = store.write([move(one(store, job_id), State.QUEUED, reason=words, refused=refusal)], now)
     return effect
 
 
 def slowed(store: Store, job_id: str, now: float = NOW, **waits: float) -> Effect | None:
-    """Upstream said "slow down" of that job's order."""
+    """Upstream rate-limited the job's order."""
     return refused(store, job_id, Reason.COOLDOWN, now, words="429", **{"rest_s": 300.0, "tries": 8, **waits})
 
 
 def failed(store: Store, job: Job, code: Code, now: float = NOW) -> Job:
-    """The job failed, for that reason."""
+    """Fail the job for this reason."""
     failure = serialization.failure_text(Failure(code, job.stage, "no"))
     return make(store, job, State.FAILED, now, reason=code, fields={"failure": failure, "settled": str(now)})
 
 
 def brought_to(store: Store, state: State, spec: VoiceJob | None = None, now: float = NOW) -> Job:
-    """A new job, alone in the store, brought to that state on the way that jobs go."""
+    """Return a new job in an empty store, brought to that state on the regular path."""
     [job_id] = put(store, spec or sung(), now=now)
     if state is State.QUEUED:
         return one(store, job_id)
@@ -135,18 +135,22 @@ CLIPS = (
 
 
 def song_of(store: Store, songs: tuple[Clip, ...] = CLIPS, **fields: Any) -> Job:
-    """A job with two clips, both stages paid."""
-    made = make(
+    """Return a job with two clips and both stages paid."""
+    job = make(
         store,
         brought_to(store, State.PENDING, sung(**fields)),
         State.ADMITTED,
         to_stage=Stage.MUSIC,
         fields={"persona_id": "p-1", "voice_name": "ana"},
     )
-    charging(store, made.id)
+    charging(store, job.id)
     clips = serialization.clips_text(songs)
     return make(
-        store, accepted(store, made.id), State.SUCCEEDED, NOW + 60, fields={"clips": clips, "settled": str(NOW + 60)}
+        store,
+        accepted(store, job.id),
+        State.SUCCEEDED,
+        NOW + 60,
+        fields={"clips": clips, "settled": str(NOW + 60)},
     )
 
 
@@ -165,7 +169,7 @@ READ: dict[str, Callable[[Redis, str], object]] = {
 
 
 def dump(redis: Redis, prefix: str) -> dict[str, Any]:
-    """Every key under a prefix, with all that is in it."""
+    """Return every key with this prefix and its content."""
     keys = sorted(cast(Iterator[str], redis.scan_iter(f"{{{prefix}}}:*", count=1_000)))
     # Two round trips for all of them: the walks look at everything after each of their steps.
     with redis.pipeline(transaction=False) as pipe:
@@ -180,7 +184,7 @@ def dump(redis: Redis, prefix: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Told:
-    """What the indexes and counters of a prefix say, or ought to say by the records."""
+    """The content of the indexes and counters of a prefix, actual or expected."""
 
     lines: dict[str, dict[str, float]]
     turns: dict[str, set[str]]
@@ -197,8 +201,8 @@ class Told:
 
 
 def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
-    """What follows from a full scan of the records alone."""
-    found = the_records(keys, prefix)
+    """Return the expected indexes and counters, from a full scan of the records."""
+    records = the_records(keys, prefix)
     lines: dict[str, dict[str, float]] = {}
     states: dict[str, set[str]] = {}
     waiting: dict[str, set[str]] = {}
@@ -206,7 +210,7 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
     members: dict[str, set[str]] = {}
     credits: Counter[str] = Counter()
     committed: Counter[str] = Counter()
-    for job_id, record in found.items():
+    for job_id, record in records.items():
         states.setdefault(record["state"], set()).add(job_id)
         if record["state"] == State.QUEUED:
             ahead = SONGS_AHEAD if record["stage"] == Stage.MUSIC else 0
@@ -219,13 +223,13 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
             members.setdefault(batch, set()).add(job_id)
             credits[batch] += int(record.get("credits", 0))
             committed[batch] += promised(record) + unsettled(record)
-    failed = [json.loads(record["failure"]) for record in found.values() if "failure" in record]
+    failed = [json.loads(record["failure"]) for record in records.values() if "failure" in record]
     states.pop(State.QUEUED, None)
-    spent = sum(int(record.get("credits", 0)) for record in found.values())
+    spent = sum(int(record.get("credits", 0)) for record in records.values())
     return Told(
         lines=lines,
         turns={str(rank): {line[2:] for line in lines if line[0] == str(rank)} for rank in range(3)},
-        flight={job_id for job_id, record in found.items() if record["state"] in IN_FLIGHT},
+        flight={job_id for job_id, record in records.items() if record["state"] in IN_FLIGHT},
         states=states,
         waiting=waiting,
         batches=batches,
@@ -233,19 +237,19 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
         batch_credits=+credits,
         batch_committed=+committed,
         credits=spent,
-        committed=sum(map(promised, found.values())),
+        committed=sum(map(promised, records.values())),
         failures=Counter(failure["code"] for failure in failed),
     )
 
 
 def the_records(keys: dict[str, Any], prefix: str) -> dict[str, dict[str, str]]:
-    """All records, by their ids."""
+    """Return all records by id."""
     root = f"{{{prefix}}}:job:"
     return {key.removeprefix(root): record for key, record in keys.items() if key.startswith(root)}
 
 
 def promised(record: dict[str, str]) -> int:
-    """Credits that a job is still going to spend while it is in flight, or may have spent while it is unsure."""
+    """Return the credits reserved for a job: what it may still spend in flight or unsure."""
     begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
     stages = begun if "next_stage" in record else begun[:1]
     ordered = stages[:1] if "cancelling" in record else stages
@@ -254,13 +258,13 @@ def promised(record: dict[str, str]) -> int:
 
 
 def unsettled(record: dict[str, str]) -> int:
-    """Credits that lost orders of a job may have cost which were given up or sent again, and never named."""
+    """Return the cost of a job's lost orders that were given up or resubmitted and never reported."""
     lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost", "orders"))
     return sum(PRICES[Stage(stage)] for attempt, stage in lost.items() if attempt not in orders)
 
 
 def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
-    """What the sorted sets, the batch hashes and the counters say."""
+    """Return the actual sorted sets, batch hashes and counters."""
     root = f"{{{prefix}}}:"
     counted = {
         key.removeprefix(f"{root}batch:"): Counter(record)
@@ -294,55 +298,55 @@ def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
 
 
 def everything_agrees(redis: Redis, prefix: str) -> None:
-    """The indexes and counters say what the records say; what is to be looked after is what may be."""
+    """Check that indexes and counters agree with the records, and that only eligible jobs have a due time."""
     keys = dump(redis, prefix)
     assert by_the_indexes(keys, prefix) == by_the_records(keys, prefix)
     counters = {name: int(value) for name, value in keys.get(f"{{{prefix}}}:counters", {}).items()}
     if "corrections" not in counters:  # no repair says on which day something was spent
         days = sum(value for name, value in counters.items() if name.startswith("day."))
         assert days == sum(counters.get(f"{stage}.credits", 0) for stage in Stage)
-    found = the_records(keys, prefix)
+    records = the_records(keys, prefix)
     somebody_makes_each_voice_that_is_waited_for(keys, prefix)
-    doubted = {job_id for job_id, record in found.items() if "refused" in record}
+    doubted = {job_id for job_id, record in records.items() if "refused" in record}
     assert doubted == set(keys.get(f"{{{prefix}}}:refused", ()))
-    assert all(found[job_id]["state"] in ("queued", "admitted", "charging") for job_id in doubted)
+    assert all(records[job_id]["state"] in ("queued", "admitted", "charging") for job_id in doubted)
     for index in ("pending", "failed"):
-        stand = {job_id for job_id, record in found.items() if record.get("archive") == index}
+        stand = {job_id for job_id, record in records.items() if record.get("archive") == index}
         assert stand == set(keys.get(f"{{{prefix}}}:archive:{index}", ()))
     late = keys.get(f"{{{prefix}}}:late", {})
-    assert {found[job_id]["state"] for job_id in late} <= MAY_BE_LATE
+    assert {records[job_id]["state"] for job_id in late} <= MAY_BE_LATE
     expiry = set(keys.get(f"{{{prefix}}}:start_by", ()))
-    bounded = {job_id for job_id, record in found.items() if "start_within_s" in json.loads(record["spec"])}
-    moves = {job_id: keys.get(f"{{{prefix}}}:timeline:{job_id}", ()) for job_id in found}
-    ended = {job_id for job_id in found if FINAL & {json.loads(line)["state"] for line in moves[job_id]}}
-    begun = {job_id for job_id, record in found.items() if "credits" in record or record["state"] == State.PENDING}
-    over = {job_id for job_id in found if found[job_id]["state"] in FINAL}
+    bounded = {job_id for job_id, record in records.items() if "start_within_s" in json.loads(record["spec"])}
+    moves = {job_id: keys.get(f"{{{prefix}}}:timeline:{job_id}", ()) for job_id in records}
+    ended = {job_id for job_id in records if FINAL & {json.loads(line)["state"] for line in moves[job_id]}}
+    begun = {job_id for job_id, record in records.items() if "credits" in record or record["state"] == State.PENDING}
+    over = {job_id for job_id in records if records[job_id]["state"] in FINAL}
     assert bounded - ended - begun <= expiry <= bounded - over
 
 
 def somebody_makes_each_voice_that_is_waited_for(keys: dict[str, Any], prefix: str) -> None:
-    """One that is not over, or that upstream was paid for; unless it is known what becomes of those who wait."""
+    """Check that each awaited voice has a creator that is active or charged, or is decided."""
     root = f"{{{prefix}}}:"
-    found = the_records(keys, prefix)
+    records = the_records(keys, prefix)
     for key in keys:
         voice = key.removeprefix(f"{root}waiting:")
         if voice == key or voice in keys.get(f"{root}voices:decided", ()):
             continue
         record = keys[f"{root}voice:{voice}"]
         assert "persona_id" not in record
-        maker = found[record["maker"]]
+        maker = records[record["maker"]]
         assert maker["stage"] == Stage.VOICE
         paid = maker["state"] == State.CANCELLED and record["maker"] in keys.get(f"{root}late", {})
         assert paid or State(maker["state"]) not in FINAL | {State.WAITING}
 
 
 def ids(jobs: Iterable[Job | None]) -> list[str]:
-    """Their ids."""
+    """Return the ids of these jobs."""
     return [job.id for job in jobs if job is not None]
 
 
 def named(job: Job, task_id: str = "t") -> Move:
-    """Return the move of a job whose last order upstream names."""
+    """Return the transition of a job whose last order upstream reports."""
     move = transitions.named(job, ChargedOrder(job.id, job.stage, job.attempt, task_id), NOW, reason="named")
     assert move is not None
     return move

@@ -1,4 +1,4 @@
-"""However a caller puts orders in: one call to Redis holds a bounded number of jobs and of characters."""
+"""Each call to Redis contains a bounded number of jobs and characters, for every way of enqueueing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ JOBS = 4 * 121
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[VoiceJob]]:
-    """The jobs of each call."""
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[VoiceJob]]:
+    """Record the number of jobs of each call."""
     calls: list[Sequence[VoiceJob]] = []
     enqueueing, read = Store.enqueueing, Preview._read
 
@@ -42,19 +42,19 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[VoiceJob]]:
     return calls
 
 
-def check(at_once: list[Sequence[VoiceJob]]) -> None:
-    """None has more than it may, and they have all."""
-    assert sum(map(len, at_once)) == JOBS
-    for jobs in at_once:
+def check(sizes: list[Sequence[VoiceJob]]) -> None:
+    """Check that no call exceeds its bounds and that together they contain every job."""
+    assert sum(map(len, sizes)) == JOBS
+    for jobs in sizes:
         assert len(jobs) <= CHUNK
         assert sum(len(job.content()) for job in jobs) <= TEXT_MAX
-    at_once.clear()
+    sizes.clear()
 
 
-def test_the_library_counts_jobs_and_characters_not_orders(
-    queue: VoiceQueue, valkey_url: str, prefix: str, at_once: list[Sequence[VoiceJob]]
+def test_the_library_bounds_jobs_and_characters(
+    queue: VoiceQueue, valkey_url: str, prefix: str, sizes: list[Sequence[VoiceJob]]
 ) -> None:
-    """In each of its ways: many, some, foreseen, and from an event loop."""
+    """For every method: many, batches, previews, and from an event loop."""
 
     async def later() -> AsyncIterator[dict[str, Any]]:
         for order in ORDERS:
@@ -64,24 +64,24 @@ def test_the_library_counts_jobs_and_characters_not_orders(
         async with AsyncVoiceQueue(valkey_url, prefix=prefix) as jobs:
             assert (await jobs.enqueue_many(later())).known == JOBS
 
-    assert sum(each.is_new for each in queue.preview(ORDERS)) == len(ORDERS)
-    check(at_once)
+    assert sum(result.is_new for result in queue.preview(ORDERS)) == len(ORDERS)
+    check(sizes)
     assert queue.enqueue_many(ORDERS).new == JOBS
-    check(at_once)
+    check(sizes)
     assert [len(entry.job_ids) for entry in queue.enqueue_at_once(ORDERS)] == [100, 20, 1] * 4
-    check(at_once)
+    check(sizes)
     asyncio.run(many())
-    check(at_once)
+    check(sizes)
 
 
 def test_a_file_is_read_in_portions_of_jobs_and_characters(
     command: Command,
     queue: VoiceQueue,
     at_home: Path,
-    at_once: list[Sequence[VoiceJob]],
+    sizes: list[Sequence[VoiceJob]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of rows that are not taken as well: the text of each is kept until it is written."""
+    """Rejected rows count too: their text is held until it is written."""
     file = at_home / "rows.jsonl"
     wrong = json.dumps({"audio_url": "x", "name": "n" * 300_000})
     file.write_text("\n".join([*map(json.dumps, ORDERS), *[wrong] * 20]), encoding="utf-8")
@@ -97,5 +97,5 @@ def test_a_file_is_read_in_portions_of_jobs_and_characters(
     assert command("ingest", str(file), "--batch", "b").code == 1
 
     assert queue.batch("b").total == JOBS
-    check(at_once)
+    check(sizes)
     assert len(parts) >= 6

@@ -1,4 +1,4 @@
-"""What enqueueing would come to, told without doing it."""
+"""Previews of enqueueing, which write nothing."""
 
 from __future__ import annotations
 
@@ -16,33 +16,41 @@ from voicequeue.storage.job_store import Store
 B = "https://recordings.example/bo.wav"
 
 
-def told(queue: VoiceQueue, *jobs: VoiceJob) -> list[str | int]:
-    """What each would cost; `known`, or what kind of error."""
+def described(queue: VoiceQueue, *jobs: VoiceJob) -> list[str | int]:
+    """Return the cost of each job; `known`, or the kind of error."""
     return [
-        type(each.error).__name__ if each.error else each.credits if each.is_new else "known"
-        for each in queue.preview(jobs)
+        type(result.error).__name__ if result.error else result.credits if result.is_new else "known"
+        for result in queue.preview(jobs)
     ]
 
 
-def test_new_known_and_wrong_jobs_are_told_apart(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
-    """In their order, and nothing is changed."""
+def test_new_known_and_invalid_jobs_are_distinguished(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
+    """Results are in order, and nothing changes."""
     queue.enqueue(voice(key="there"))
     before = dump(redis, prefix)
 
-    found = list(
+    results = list(
         queue.preview([voice(key="there"), sung(key="new"), {"audio_url": "x"}, voice(key="there", name="Bo")])
     )
 
-    assert found[:2] == [Foreseen(), Foreseen(is_new=True, credits=19)]
-    assert [type(each.error) for each in found[2:]] == [InvalidJob, KeyConflict]
+    assert results[:2] == [Foreseen(), Foreseen(is_new=True, credits=19)]
+    assert [type(result.error) for result in results[2:]] == [InvalidJob, KeyConflict]
     assert dump(redis, prefix) == before
 
 
-def test_what_comes_earlier_counts_for_what_comes_later(queue: VoiceQueue) -> None:
-    """The same job twice is one, and one key cannot stand for two, however far apart they are."""
+def test_earlier_jobs_count_for_later_ones(queue: VoiceQueue) -> None:
+    """A repeated job is one, and one key cannot denote two, at any distance."""
     many = numbered(CHUNK)
 
-    assert told(queue, many[3], *many, voice(key="key-3")) == [4, 4, 4, 4, "known", *[4] * (CHUNK - 4), "KeyConflict"]
+    assert described(queue, many[3], *many, voice(key="key-3")) == [
+        4,
+        4,
+        4,
+        4,
+        "known",
+        *[4] * (CHUNK - 4),
+        "KeyConflict",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -51,45 +59,45 @@ def test_what_comes_earlier_counts_for_what_comes_later(queue: VoiceQueue) -> No
     ids=["by URL", "by name", "by content"],
 )
 def test_a_shared_voice_is_paid_once(queue: VoiceQueue, store: Store, shared: dict[str, object]) -> None:
-    """By the first job of those that are new, or by one that is there; its songs are paid as they come."""
+    """Its first new job pays, or an existing one has paid; songs are paid each."""
     jobs = [sung(key=f"k{n}", batch="b", **shared) for n in range(3)]
-    assert told(queue, *jobs) == [19, 15, 15]
+    assert described(queue, *jobs) == [19, 15, 15]
 
     store.enqueue([(jobs[0].id(), jobs[0])], 1.0)
 
-    assert told(queue, *jobs, voice(key="alone", batch="b", **shared)) == ["known", 15, 15, 0]
+    assert described(queue, *jobs, voice(key="alone", batch="b", **shared)) == ["known", 15, 15, 0]
 
 
-def test_a_voice_made_from_the_same_url_serves_by_its_content_too(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
-    """As scripts/lib/shared_voices.lua has it."""
+def test_a_voice_by_url_is_used_by_content_too(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
+    """The same as in scripts/lib/shared_voices.lua."""
     redis.hset(f"{{{prefix}}}:voice:{voice().recording()}", "persona_id", "p-1")
 
-    assert told(queue, sung(reuse=True, audio_sha256="0b" * 32), sung(audio_url=B, reuse=True)) == [15, 19]
+    assert described(queue, sung(reuse=True, audio_sha256="0b" * 32), sung(audio_url=B, reuse=True)) == [15, 19]
 
 
-def test_a_name_stands_for_one_recording(queue: VoiceQueue) -> None:
-    """In one batch."""
+def test_a_name_denotes_one_recording(queue: VoiceQueue) -> None:
+    """This holds within one batch."""
     jobs = [voice(voice="ana", batch=batch, audio_url=url) for batch, url in [("a", URL), ("a", B), ("b", B)]]
 
-    assert told(queue, *jobs) == [4, "InvalidJob", 4]
+    assert described(queue, *jobs) == [4, "InvalidJob", 4]
 
 
 def test_several_songs_cost_one_voice(queue: VoiceQueue, store: Store) -> None:
-    """And one answer, as they are one job to the caller."""
+    """They give one result, because they are one request."""
     job = VoiceJob(audio_url=URL, songs=(SONG, SONG, SONG), key="k")
-    assert told(queue, job) == [4 + 3 * 15]
+    assert described(queue, job) == [4 + 3 * 15]
 
-    store.enqueue([(each.id(), each) for each in job.each()[:2]], 1.0)
+    store.enqueue([(spec.id(), spec) for spec in job.each()[:2]], 1.0)
 
-    assert told(queue, job) == [15]
+    assert described(queue, job) == [15]
 
 
-def test_the_twin_for_event_loops_tells_the_same(queue: VoiceQueue, valkey_url: str, prefix: str) -> None:
-    """Job by job."""
+def test_the_async_queue_returns_the_same(queue: VoiceQueue, valkey_url: str, prefix: str) -> None:
+    """The results are equal job by job."""
     jobs = [*numbered(CHUNK + 1), numbered(1)[0]]
 
     async def ask() -> list[Foreseen]:
         async with AsyncVoiceQueue(valkey_url, prefix=prefix) as twin:
-            return [each async for each in twin.preview(jobs)]
+            return [result async for result in twin.preview(jobs)]
 
     assert asyncio.run(ask()) == list(queue.preview(jobs))

@@ -1,4 +1,4 @@
-"""One order with several songs is several jobs: the first makes the voice, the others sing with it."""
+"""A request with several songs is several jobs: the first creates the voice, the others use it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SONGS = [Song(prompt=LYRICS, title=title) for title in ("One", "Two", "Three")]
 
 
 def order(**fields: object) -> VoiceJob:
-    """Three songs on one recording."""
+    """Return a request for three songs on one recording."""
     return VoiceJob.model_validate({"audio_url": URL, "songs": SONGS, "key": "ana", **fields})
 
 
 def test_each_song_is_a_job_with_a_key_of_its_own(queue: VoiceQueue) -> None:
-    """The one that makes the voice is given back; the others wait for it."""
+    """The creator of the voice is returned; the others wait for it."""
     first = queue.enqueue(order(batch="b"))
 
     jobs = list(queue.jobs(batch="b"))
@@ -27,16 +27,16 @@ def test_each_song_is_a_job_with_a_key_of_its_own(queue: VoiceQueue) -> None:
     assert [job.state for job in jobs] == [State.QUEUED, State.WAITING, State.WAITING]
 
 
-def test_the_receipt_counts_jobs_and_what_they_cost(queue: VoiceQueue) -> None:
-    """One voice, three songs; given again, three that are known."""
+def test_the_summary_counts_jobs_and_their_cost(queue: VoiceQueue) -> None:
+    """One voice and three songs; enqueued again, three known jobs."""
     receipt = queue.enqueue_many([order(batch="b"), order(batch="b"), {"audio_url": URL}])
 
     assert (receipt.new, receipt.known, receipt.rejected) == (4, 3, 0)
     assert receipt.credits == 4 + 3 * 15 + 4
 
 
-def test_a_place_tells_the_cost_of_the_order_and_its_further_jobs(queue: VoiceQueue) -> None:
-    """Also where it is known already."""
+def test_the_result_contains_the_cost_and_the_further_jobs(queue: VoiceQueue) -> None:
+    """Also if the job is known."""
     placed = queue.place(order())
     again = queue.place(order())
 
@@ -45,8 +45,8 @@ def test_a_place_tells_the_cost_of_the_order_and_its_further_jobs(queue: VoiceQu
     assert (again.new, again.credits, again.further) == (False, 49, placed.further)
 
 
-def test_a_further_song_is_added_to_an_order(queue: VoiceQueue) -> None:
-    """The same order with one more song is one more job."""
+def test_another_song_can_be_added(queue: VoiceQueue) -> None:
+    """The same request with one more song is one more job."""
     queue.enqueue(order(songs=SONGS[:2]))
 
     receipt = queue.enqueue_many([order()])
@@ -55,7 +55,7 @@ def test_a_further_song_is_added_to_an_order(queue: VoiceQueue) -> None:
 
 
 def test_the_same_key_with_other_songs_is_a_conflict(queue: VoiceQueue) -> None:
-    """Which names the key of the song that differs."""
+    """The error names the key of the changed song."""
     queue.enqueue(order())
 
     with pytest.raises(KeyConflict, match="ana#2"):
@@ -63,14 +63,14 @@ def test_the_same_key_with_other_songs_is_a_conflict(queue: VoiceQueue) -> None:
 
 
 def test_songs_without_a_key_share_a_voice_of_their_own(queue: VoiceQueue) -> None:
-    """Two such orders are two voices."""
+    """Two such requests are two voices."""
     receipt = queue.enqueue_many([order(key=None), order(key=None)])
 
     assert receipt.credits == 2 * (4 + 3 * 15)
 
 
-def test_songs_on_a_persona_are_jobs_that_wait_for_nothing(queue: VoiceQueue) -> None:
-    """The voice is there already."""
+def test_songs_on_a_persona_do_not_wait(queue: VoiceQueue) -> None:
+    """The voice exists already."""
     placed = queue.place({"persona_id": "p", "songs": [song.model_dump() for song in SONGS]})
 
     jobs = [queue.get(job_id) for job_id in (placed.job.id, *placed.further)]
@@ -78,15 +78,15 @@ def test_songs_on_a_persona_are_jobs_that_wait_for_nothing(queue: VoiceQueue) ->
     assert placed.credits == 3 * 15
 
 
-def test_one_of_several_songs_alone_is_a_job_like_any_other(queue: VoiceQueue) -> None:
-    """With its own voice."""
+def test_a_single_entry_of_songs_is_an_ordinary_job(queue: VoiceQueue) -> None:
+    """It has its own voice."""
     placed = queue.place(order(songs=SONGS[:1]))
 
     assert (placed.credits, placed.further, placed.job.shares) == (19, (), None)
 
 
-def test_another_recording_under_a_voices_name_is_told(queue: VoiceQueue) -> None:
-    """By its field; nothing is enqueued."""
+def test_another_recording_under_a_voice_name_is_rejected(queue: VoiceQueue) -> None:
+    """The error names the field; nothing is enqueued."""
     queue.enqueue({"audio_url": URL, "voice": "ana", "batch": "b"})
 
     with pytest.raises(InvalidJob) as caught:
@@ -97,8 +97,8 @@ def test_another_recording_under_a_voices_name_is_told(queue: VoiceQueue) -> Non
     assert queue.batch("b").total == 1
 
 
-def test_what_cannot_be_is_refused_by_its_field() -> None:
-    """Songs beside a song, too many of them, sharing a persona."""
+def test_invalid_combinations_are_rejected_by_field() -> None:
+    """For example songs beside a song, too many of them, or sharing a persona."""
     song = SONGS[0].model_dump()
     assert "not both" in problems(song=song, songs=[song])["songs"]
     assert problems(songs=[song] * 101).keys() == {"songs"}
@@ -108,15 +108,15 @@ def test_what_cannot_be_is_refused_by_its_field() -> None:
     assert problems(audio_sha256="A" * 64).keys() == {"audio_sha256"}
 
 
-def test_max_credits_holds_for_the_whole_order() -> None:
-    """Three songs and a voice cost 49."""
+def test_max_credits_applies_to_the_whole_request() -> None:
+    """Three songs and a voice cost 49 credits."""
     song = SONGS[0].model_dump()
     assert "49" in problems(songs=[song] * 3, max_credits=48)["max_credits"]
     assert order(max_credits=49).each()[0].credits == 19
 
 
-def test_json_lines_may_hold_several_songs(command: Command) -> None:
-    """A row is then several jobs."""
+def test_a_json_line_may_contain_several_songs(command: Command) -> None:
+    """The row is then several jobs."""
     row = b'{"audio_url": "https://a.example/a.wav", "songs": [{"prompt": "la"}, {"prompt": "lo"}]}\n'
 
     first = command("ingest", "-", "--batch", "b", "--json", stdin=row).json()
@@ -126,8 +126,8 @@ def test_json_lines_may_hold_several_songs(command: Command) -> None:
     assert (second["new"], second["known"]) == (0, 2)
 
 
-def test_rows_of_a_file_reuse_what_was_made_before_when_they_are_told_to(command: Command) -> None:
-    """The option holds for rows that do not say; it is no part of their keys."""
+def test_rows_of_a_file_reuse_voices_with_the_option(command: Command) -> None:
+    """The option applies to rows that do not say; it is not part of their keys."""
     rows = b"audio_url,title,prompt,reuse\n" + b"".join(
         b"https://a.example/a.wav,Song %d,la la,%s\n" % (number, reuse)
         for number, reuse in enumerate((b"", b"", b"no"))

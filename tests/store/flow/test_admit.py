@@ -77,9 +77,9 @@ def test_a_lowered_limit_admits_nothing_until_there_is_a_free_slot(store: Store,
 
 def test_jobs_are_returned_by_their_stage(store: Store) -> None:
     """A job with a persona is at its song, one with a recording at its voice."""
-    made, given = put(store, voice(), VoiceJob(persona_id="p", song=SONG))
+    with_recording, with_persona = put(store, voice(), VoiceJob(persona_id="p", song=SONG))
 
-    assert store.admit(NOW) == Admitted({Stage.VOICE: [made], Stage.MUSIC: [given]})
+    assert store.admit(NOW) == Admitted({Stage.VOICE: [with_recording], Stage.MUSIC: [with_persona]})
 
 
 def test_an_empty_backlog_admits_nothing(store: Store, redis: Redis, prefix: str) -> None:
@@ -97,14 +97,14 @@ def test_two_concurrent_admissions_share_the_slots(store: Store, valkey_url: str
         client = connect(valkey_url)
         own = Store(client, prefix, limits=Limits(in_flight=150, first_in_flight=150))
         both.wait()
-        found = [job_id for _ in range(40) for job_id in flat(own.admit(NOW, at_most=5))]
+        admitted = [job_id for _ in range(40) for job_id in flat(own.admit(NOW, at_most=5))]
         client.close()
-        return found
+        return admitted
 
     with ThreadPoolExecutor(2) as threads:
-        found = [job_id for share in [threads.submit(admit), threads.submit(admit)] for job_id in share.result()]
+        admitted = [job_id for share in [threads.submit(admit), threads.submit(admit)] for job_id in share.result()]
 
-    assert len(found) == len(set(found)) == store.in_flight() == 150
+    assert len(admitted) == len(set(admitted)) == store.in_flight() == 150
 
 
 # ── the gate ──────────────────────────────────────────────────────────────────────────────────────

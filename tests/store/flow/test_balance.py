@@ -35,7 +35,7 @@ def test_credits_spent_during_the_request_are_subtracted(store: Store, redis: Re
     assert store.controls.note_balance(100, spent_before=0, asked=NOW - 1, now=NOW) == 96
 
     assert left(redis, prefix) == 96
-    assert [each.quiet for each in store.controls.balances()] == [False]
+    assert [balance.quiet for balance in store.controls.balances()] == [False]
 
 
 def test_nothing_is_counted_before_the_first_report(store: Store, redis: Redis, prefix: str) -> None:
@@ -70,17 +70,26 @@ def test_lost_orders_are_recorded_with_the_balance(store: Store) -> None:
     store.apply([named(one(store, jobs[0].id), "t")], NOW)
     store.controls.note_balance(96, spent_before=4, asked=NOW + 9, now=NOW + 10)
 
-    assert [(each.unsure, each.unsettled, each.spent) for each in store.controls.balances()] == [(4, 8, 0), (4, 4, 4)]
+    balances = store.controls.balances()
+    assert [(balance.unsure, balance.unsettled, balance.spent) for balance in balances] == [
+        (4, 8, 0),
+        (4, 4, 4),
+    ]
 
 
 def test_a_drift_is_reported_once(store: Store) -> None:
     """It is reported again when its assumed price is known; a drift that is explained later is deleted."""
-    found = Drift(NOW, 420, 399)
-    priced = replace(found, stage=Stage.VOICE, price=5)
+    drift = Drift(NOW, 420, 399)
+    priced = replace(drift, stage=Stage.VOICE, price=5)
 
-    assert [store.controls.note_drift(each) for each in (None, found, replace(found, fell=421))] == [False, True, False]
-    assert store.controls.account().drift == replace(found, fell=421)
-    assert [store.controls.note_drift(each) for each in (priced, priced, found)] == [True, False, False]
+    reports = (None, drift, replace(drift, fell=421))
+    assert [store.controls.note_drift(report) for report in reports] == [
+        False,
+        True,
+        False,
+    ]
+    assert store.controls.account().drift == replace(drift, fell=421)
+    assert [store.controls.note_drift(report) for report in (priced, priced, drift)] == [True, False, False]
     assert store.controls.note_drift(None) is False
     assert store.controls.account().drift is None
 

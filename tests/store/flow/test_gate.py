@@ -30,7 +30,7 @@ def admitted(store: Store, now: float) -> int:
     return sum(map(len, store.admit(now).by_stage.values()))
 
 
-# ── reasons ───────────────────────────────────────────────────────────────────────────────────────
+# ── holds ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_each_hold_has_its_own_end(store: Store) -> None:
@@ -268,7 +268,7 @@ def test_a_pause_reports_whether_it_is_new(store: Store) -> None:
     assert {hold.detail for hold in store.controls.gate(NOW).holds} == {"Bea"}
 
 
-# ── trouble ───────────────────────────────────────────────────────────────────────────────────────
+# ── upstream failures ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class Silence(NamedTuple):
@@ -276,9 +276,9 @@ class Silence(NamedTuple):
 
     store: Store
 
-    def at(self, now: float, about: str = "") -> bool:
+    def at(self, now: float, subject: str = "") -> bool:
         """Record one failed request; return whether it closed the gate."""
-        [effect] = self.store.controls.trouble([Trouble(about, Reason.UPSTREAM_DOWN, "HTTP 502")], now, wait=5)
+        [effect] = self.store.controls.trouble([Trouble(subject, Reason.UPSTREAM_DOWN, "HTTP 502")], now, wait=5)
         return effect is Effect.CLOSED
 
 
@@ -362,7 +362,7 @@ def test_after_a_recovery_five_failures_close_the_gate_again(store: Store, troub
     assert store.controls.gate(NOW + 16).holds[0].until == NOW + 21
 
 
-# ── everything at once ────────────────────────────────────────────────────────────────────────────
+# ── polls ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_polls_continue_while_the_gate_is_closed(store: Store) -> None:

@@ -54,8 +54,8 @@ def submitted(store: Store) -> list[str]:
     """Admit jobs and claim them for submission, like a worker; return the claimed ids."""
     store.admit(NOW)
     job_ids = sorted(store.ids(state=State.ADMITTED))
-    found = [charge(store, job_id, one(store, job_id).stage, "w", NOW, lease=90) for job_id in job_ids]
-    return [claim.job_id for claim in found if isinstance(claim, Charged)]
+    claims = [charge(store, job_id, one(store, job_id).stage, "w", NOW, lease=90) for job_id in job_ids]
+    return [claim.job_id for claim in claims if isinstance(claim, Charged)]
 
 
 def process_all(store: Store, rounds: int = 20) -> None:
@@ -271,11 +271,11 @@ def test_a_job_returned_by_a_limit_is_not_admitted_again(store: Store, limit: di
 
 def test_other_jobs_continue_while_a_batch_is_held(store: Store) -> None:
     """Both are claimed in one call."""
-    held, free = pending_voices(store, 2, "held"), pending_voices(store, 2, "free")
+    held_ids, free = pending_voices(store, 2, "held"), pending_voices(store, 2, "free")
     store.limit_batch("held", paused=True)
-    for job_id in (*held, *free):
+    for job_id in (*held_ids, *free):
         voice_ready(store, job_id)
 
-    found = store.charge([*held, *free], Stage.MUSIC, "w", NOW, lease=90)
+    claims = store.charge([*held_ids, *free], Stage.MUSIC, "w", NOW, lease=90)
 
-    assert [isinstance(claim, Charged) for claim in found] == [False, False, True, True]
+    assert [isinstance(claim, Charged) for claim in claims] == [False, False, True, True]

@@ -41,16 +41,16 @@ class Life:
 
     def some(self, *states: State) -> Job | None:
         """Return a random job in one of these states."""
-        found = [job_id for state in states for job_id in self.store.ids(state=state)]
-        return one(self.store, self.chance.choice(sorted(found))) if found else None
+        job_ids = [job_id for state in states for job_id in self.store.ids(state=state)]
+        return one(self.store, self.chance.choice(sorted(job_ids))) if job_ids else None
 
-    # ── what may happen ───────────────────────────────────────────────────────────────────────────
+    # ── events ────────────────────────────────────────────────────────────────────────────────────
 
     def enqueue(self) -> None:
         self.count += 1
-        about = {"batch": self.chance.choice(BATCHES), "key": f"{self.count}"}
-        made = voice if self.chance.random() < 0.2 else sung
-        put(self.store, made(**about, **({"voice": "ana"} if self.chance.random() < 0.2 else {})))
+        fields = {"batch": self.chance.choice(BATCHES), "key": f"{self.count}"}
+        make_spec = voice if self.chance.random() < 0.2 else sung
+        put(self.store, make_spec(**fields, **({"voice": "ana"} if self.chance.random() < 0.2 else {})))
 
     def admit(self) -> None:
         self.store.admit(NOW, at_most=self.chance.choice([1, 3, 50]))
@@ -94,9 +94,9 @@ class Life:
 
     def find_late(self) -> None:
         """A webhook reports the task of an order that was given up or resubmitted."""
-        found = [job for job in self.store.get(sorted(self.store.ids())) if job and job.lost]
-        if found:
-            job = self.chance.choice(found)
+        candidates = [job for job in self.store.get(sorted(self.store.ids())) if job and job.lost]
+        if candidates:
+            job = self.chance.choice(candidates)
             attempt = self.chance.choice(sorted(job.lost))
             order = ChargedOrder(job.id, job.lost[attempt], attempt, f"t-{attempt}")
             assert name_order(self.store, order, NOW, reason="webhook") in (Named.TAKEN_UP, Named.COUNTED)
@@ -136,7 +136,7 @@ class Life:
         left = self.chance.choice([FLOOR + 60, FLOOR + 300, FLOOR + 900])
         self.store.controls.note_balance(left, spent_before=self.store.credits(), asked=NOW, now=NOW)
 
-    # ── what holds always ─────────────────────────────────────────────────────────────────────────
+    # ── invariants ────────────────────────────────────────────────────────────────────────────────
 
     def limits_hold(self, name: str) -> None:
         """Check after a submission that the batch and the account can pay for it, whatever lost orders turn out to

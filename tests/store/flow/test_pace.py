@@ -67,7 +67,7 @@ def grow_to(store: Store, limit: int) -> None:
     pytest.fail("the limit does not grow")
 
 
-# ── how many upstream bears ───────────────────────────────────────────────────────────────────────
+# ── the adaptive limit ────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_limit_starts_low_and_grows_while_slots_are_used(build: Build) -> None:
@@ -144,13 +144,13 @@ def test_the_limit_grows_back_quickly_to_the_ceiling_and_slowly_beyond(build: Bu
     store = build(in_flight=100, first_in_flight=12)
     put(store, *numbered(900))
     order(store)
-    held = store.in_flight()
+    pending_count = store.in_flight()
     rate_limit(store)
     finish(store, list(store.ids(state=State.PENDING)))
 
-    assert orders_until(store, held, NOW + 5) <= 2 * held
-    first = orders_until(store, held + 1, NOW + 5)
-    assert 2 * held <= first <= 5 * held
+    assert orders_until(store, pending_count, NOW + 5) <= 2 * pending_count
+    first = orders_until(store, pending_count + 1, NOW + 5)
+    assert 2 * pending_count <= first <= 5 * pending_count
     rate_limit(store, NOW + 20)
     well = store.in_flight()
     finish(store, list(store.ids(state=State.PENDING)))
@@ -177,7 +177,7 @@ def test_the_limit_settles_near_the_capacity_of_upstream(build: Build, bears: in
     """It is above for a short time only, rarely far below, and few orders are rate-limited."""
     store = build(in_flight=500, first_in_flight=10)
     put(store, *(voice(key=f"{n}") for n in range(2_500)))
-    now, rate_limit, taken, used = NOW, 0, 0, list[float]()
+    now, rate_limit, rounds, used = NOW, 0, 0, list[float]()
     for beat in range(100):
         now += 1
         for job_id in list(store.ids(state=State.PENDING))[::-1][: math.ceil(bears / 4)]:
@@ -188,7 +188,7 @@ def test_the_limit_settles_near_the_capacity_of_upstream(build: Build, bears: in
                 continue
             if store.counts()[State.PENDING] < bears:
                 accepted(store, job_id, now)
-                taken += beat > 30
+                rounds += beat > 30
             else:
                 slowed(store, job_id, now, pause_s=0.5)
                 rate_limit += beat > 30
@@ -197,7 +197,7 @@ def test_the_limit_settles_near_the_capacity_of_upstream(build: Build, bears: in
 
     assert store.counts()[State.FAILED] == 0
     assert sum(used) / len(used) >= 0.75
-    assert rate_limit <= max(3, 0.04 * taken)
+    assert rate_limit <= max(3, 0.04 * rounds)
 
 
 @pytest.mark.parametrize(("after_s", "at_least", "at_most"), [(60, 32, 100), (700, 1, 16)], ids=["soon", "calm since"])
@@ -217,7 +217,7 @@ def test_after_a_calm_period_more_is_probed_soon(build: Build, after_s: float, a
     assert at_least <= orders <= at_most
 
 
-# ── limits that are set while it runs ─────────────────────────────────────────────────────────────
+# ── run-time limits ───────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture

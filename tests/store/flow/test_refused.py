@@ -51,7 +51,7 @@ def holds(store: Store, now: float) -> list[tuple[str, float | None, bool]]:
     return [(hold.reason, hold.until, hold.trial) for hold in store.controls.gate(now).holds]
 
 
-# ── of one job, or of all ─────────────────────────────────────────────────────────────────────────
+# ── scope of a refusal ────────────────────────────────────────────────────────────────────────────
 
 
 @OF_TRIED
@@ -129,16 +129,16 @@ def test_concurrent_responses_are_evaluated_together(store: Store, reason: Reaso
     poisons = [_submit_one(store, key) for key in ("a", "b")]
     good = _submit_one(store, "c")
     refusal = Refusal(reason, "no", PAUSE_S, MOST_S, MOST_S)
-    taken = {serialization.task_field(Stage.VOICE): "t", "since": str(NOW)}
+    fields = {serialization.task_field(Stage.VOICE): "t", "since": str(NOW)}
     moves = [move(one(store, job_id), State.QUEUED, refused=refusal) for job_id in poisons]
-    moves.append(move(one(store, good), State.PENDING, fields=taken, credits=4))
+    moves.append(move(one(store, good), State.PENDING, fields=fields, credits=4))
 
     assert store.write(moves, NOW) == [Effect.NONE] * 3
 
     assert store.controls.gate(NOW).open
 
 
-# ── a job of its own ──────────────────────────────────────────────────────────────────────────────
+# ── refusals of one job ───────────────────────────────────────────────────────────────────────────
 
 
 @OF_ANY
@@ -159,8 +159,12 @@ def test_a_job_refused_while_others_are_accepted_fails(store: Store, redis: Redi
             else:
                 accepted(store, job_id, now)
         if one(store, poison).state is State.QUEUED and len(tries) > 1:
-            [told] = store.controls.refused()
-            assert (told.job_id, told.message, told.times) == (poison, "The persona is gone.", len(tries))
+            [refused_job] = store.controls.refused()
+            assert (refused_job.job_id, refused_job.message, refused_job.times) == (
+                poison,
+                "The persona is gone.",
+                len(tries),
+            )
         put(store, voice(key=f"more-{now}"), now=now)
         now += 1
 
@@ -266,7 +270,7 @@ def test_a_trial_ends_when_its_job_is_cancelled(store: Store, reason: Reason) ->
     assert store.controls.gate(NOW).open
 
 
-# ── who is tried ──────────────────────────────────────────────────────────────────────────────────
+# ── trials ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_no_trial_takes_a_job_twice_while_there_are_others(store: Store) -> None:
@@ -339,7 +343,7 @@ def test_a_later_job_is_tried_soon_while_refused_jobs_hold_the_gate(store: Store
     assert all(one(store, job_id).state is State.QUEUED for job_id in poison)
 
 
-# ── slow down ─────────────────────────────────────────────────────────────────────────────────────
+# ── rate limiting ─────────────────────────────────────────────────────────────────────────────────
 
 
 def test_one_rate_limited_job_delays_others_once_and_briefly(store: Store) -> None:

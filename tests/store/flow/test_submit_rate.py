@@ -23,21 +23,21 @@ def build(redis: Redis, prefix: str) -> Build:
     return lambda **limits: Store(redis, prefix, limits=Limits(**limits))
 
 
-# ── POSTs a minute ────────────────────────────────────────────────────────────────────────────────
+# ── the rate ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def posts(store: Store, job_ids: list[str], times: Iterator[float]) -> list[float]:
     """Return when each job can be submitted, if all are tried at these times."""
-    left, found = list(job_ids), []
+    remaining_ids, times_submitted = list(job_ids), []
     for now in times:
-        for job_id in list(left):
+        for job_id in list(remaining_ids):
             if not isinstance(charge(store, job_id, Stage.VOICE, "h", now, lease=900), Charged):
                 break
-            left.remove(job_id)
-            found.append(now)
-        if not left:
+            remaining_ids.remove(job_id)
+            times_submitted.append(now)
+        if not remaining_ids:
             break
-    return found
+    return times_submitted
 
 
 def ticks(seconds: float, start: float = NOW) -> Iterator[float]:
@@ -53,13 +53,13 @@ def test_posts_are_spread_evenly_over_the_minute(build: Build, rate: int) -> Non
     store.admit(NOW)
     store.controls.set_limits(submit_rate=rate)
 
-    found = posts(store, job_ids, ticks(0.25))
+    submitted_at = posts(store, job_ids, ticks(0.25))
 
     burst = max(1, rate // 60)
-    assert len([at for at in found if at < NOW + 60]) <= rate + burst
-    apart = [later - earlier for earlier, later in zip(found[burst:], found[burst + 1 :], strict=False)]
+    assert len([at for at in submitted_at if at < NOW + 60]) <= rate + burst
+    apart = [later - earlier for earlier, later in zip(submitted_at[burst:], submitted_at[burst + 1 :], strict=False)]
     assert max(apart) <= 60 / rate + 0.26
-    assert sum(at == NOW for at in found) == burst
+    assert sum(at == NOW for at in submitted_at) == burst
 
 
 def test_a_post_that_is_too_early_gets_a_retry_time(build: Build, redis: Redis, prefix: str) -> None:
@@ -71,9 +71,9 @@ def test_a_post_that_is_too_early_gets_a_retry_time(build: Build, redis: Redis, 
     store.controls.set_limits(submit_rate=None)
     assert isinstance(charge(store, first, Stage.VOICE, "h", NOW, lease=9), Charged)
 
-    told = charge(store, second, Stage.VOICE, "h", NOW + 4, lease=9)
-    assert isinstance(told, Later)
-    assert told.seconds == pytest.approx(6)
+    reply = charge(store, second, Stage.VOICE, "h", NOW + 4, lease=9)
+    assert isinstance(reply, Later)
+    assert reply.seconds == pytest.approx(6)
 
     job = one(store, second)
     assert (job.state, job.attempt, job.version) == (State.ADMITTED, 0, 2)

@@ -55,9 +55,9 @@ def test_within_a_batch_the_order_is_kept(store: Store) -> None:
     """Batches take turns, jobs of a batch do not."""
     first, second = put(store, *voices(20, "a")), put(store, *voices(20, "b"))
 
-    [found] = store.admit(NOW, at_most=30).by_stage.values()
+    [job_ids] = store.admit(NOW, at_most=30).by_stage.values()
 
-    assert found == [job_id for pair in zip(first[:15], second[:15], strict=True) for job_id in pair]
+    assert job_ids == [job_id for pair in zip(first[:15], second[:15], strict=True) for job_id in pair]
 
 
 def test_a_later_batch_gets_its_turn_after_one_round(store: Store) -> None:
@@ -117,7 +117,7 @@ def test_songs_go_before_the_voices_of_their_batch(store: Store) -> None:
     ]
 
 
-# ── the backlog, told ─────────────────────────────────────────────────────────────────────────────
+# ── lanes ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_backlog_is_listed_by_priority_and_batch(store: Store) -> None:
@@ -144,7 +144,7 @@ def test_an_empty_backlog_has_no_lanes(store: Store) -> None:
     assert store.lines() == []
 
 
-# ── what is passed over ───────────────────────────────────────────────────────────────────────────
+# ── skipped jobs ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_paused_batch_is_skipped_until_it_is_resumed(store: Store) -> None:
@@ -230,9 +230,9 @@ def test_batch_limits_report_whether_they_changed(store: Store, limit: str, valu
     assert store.limit_batch("b", **{limit: value})
     assert not store.limit_batch("b", **{limit: value})
     assert not store.limit_batch("b", **{limit: None})
-    found = store.batch("b")
-    assert found is not None
-    assert getattr(found, limit) == value
+    batch = store.batch("b")
+    assert batch is not None
+    assert getattr(batch, limit) == value
     assert store.limit_batch("b", **{limit: other})
 
 

@@ -24,20 +24,20 @@ def awake(store: Store) -> bool:
     return store.coordination.wait_for_wakeup(NO_TIME)
 
 
-# ── wake ──────────────────────────────────────────────────────────────────────────────────────────
+# ── wake-ups ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_new_job_wakes_one_waiting_dispatcher(store: Store, redis: Redis) -> None:
     """It wakes at once; the others keep waiting."""
     with ThreadPoolExecutor(3) as pulses:
         waiting = [pulses.submit(store.coordination.wait_for_wakeup, 4.0) for _ in range(3)]
-        eventually(lambda: sum(each["cmd"] == "blpop" and "b" in each["flags"] for each in redis.client_list()) == 3)
+        eventually(lambda: sum(item["cmd"] == "blpop" and "b" in item["flags"] for item in redis.client_list()) == 3)
         for woken in (1, 2, 3):
             put(store, voice())
-            eventually(lambda woken=woken: sum(each.done() for each in waiting) == woken)  # type: ignore[misc]
+            eventually(lambda woken=woken: sum(item.done() for item in waiting) == woken)  # type: ignore[misc]
             store.admit(NOW)
 
-    assert [each.result() for each in waiting] == [True, True, True]
+    assert [item.result() for item in waiting] == [True, True, True]
 
 
 def test_no_new_job_is_no_wakeup(store: Store) -> None:
@@ -150,7 +150,7 @@ def test_a_wait_is_shorter_than_the_timeout_of_a_connection(store: Store, monkey
     assert waits == [5.0, 0.5]
 
 
-# ── expiry ────────────────────────────────────────────────────────────────────────────────────────
+# ── deadlines ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_expired_job_is_leased_to_one_caller(store: Store, redis: Redis, prefix: str) -> None:
@@ -186,7 +186,7 @@ def test_a_requeued_uncharged_job_expires(store: Store) -> None:
     assert store.expired(NOW + 60) == []
     make(store, job, State.QUEUED, NOW + 61)
 
-    assert [found.job_id for found in store.expired(NOW + 120)] == [job.id]
+    assert [stalled.job_id for stalled in store.expired(NOW + 120)] == [job.id]
 
 
 def test_a_song_whose_voice_is_paid_does_not_expire(store: Store) -> None:

@@ -44,9 +44,9 @@ def _agreed(redis: Redis, prefix: str, store: Store) -> object:
 def marked(store: Store, state: State, **fields: Any) -> Job:
     """Return a charging or unsure job that is marked for cancellation."""
     job = brought_to(store, state, sung(**fields))
-    [found] = cancelling.cancel(store, [job], NOW)
-    assert (found.state, found.version, found.cancelling) == (state, job.version, True)
-    return found
+    [marked_job] = cancelling.cancel(store, [job], NOW)
+    assert (marked_job.state, marked_job.version, marked_job.cancelling) == (state, job.version, True)
+    return marked_job
 
 
 @pytest.mark.parametrize("state", UNDER_WAY)
@@ -54,8 +54,8 @@ def test_a_marked_job_is_cancelled_when_upstream_accepted_its_order(store: Store
     """The order is charged and counted, its task is polled; the song is not submitted."""
     job = marked(store, state)
 
-    taken = named(job, "t-1")
-    assert store.apply([taken], NOW) == [True]
+    transition = named(job, "t-1")
+    assert store.apply([transition], NOW) == [True]
 
     cancelled = one(store, job.id)
     assert (cancelled.state, cancelled.credits, cancelled.task_ids) == (State.CANCELLED, 4, {Stage.VOICE: "t-1"})
@@ -172,7 +172,7 @@ def test_a_transition_replaced_by_a_cancellation_is_reported_as_applied_after_a_
     assert one(store, job.id).credits == 4
 
 
-# ── voices that are shared ────────────────────────────────────────────────────────────────────────
+# ── shared voices ─────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture(params=UNDER_WAY)
@@ -214,7 +214,7 @@ def test_a_job_waiting_for_the_uncharged_voice_of_a_marked_job_creates_it(
     assert (one(store, other).state, one(store, other).stage) == (State.QUEUED, Stage.VOICE)
 
 
-# ── many at once ──────────────────────────────────────────────────────────────────────────────────
+# ── many jobs ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def under_way(store: Store) -> list[str]:
@@ -229,7 +229,7 @@ def under_way(store: Store) -> list[str]:
 
 
 def test_a_batch_is_cancelled_with_its_submitted_jobs(command: Command, store: Store) -> None:
-    """The result counts cancelled and marked jobs; no song is submitted, whatever the outcome of the orders."""
+    """The result counts cancelled and marked jobs; no song is submitted, for every outcome of the orders."""
     job_ids = under_way(store)
 
     dry = command("cancel", "--batch", "b", "--dry-run")
@@ -263,10 +263,22 @@ def test_jobs_that_changed_since_they_were_read_are_cancelled(store: Store, queu
     accepted(store, b)
     failed(store, one(store, c), Code.EXPIRED)
 
+<<<<<<< HEAD
     queue.carry_out("cancel", plan.token)
+||||||| 0aef535
+    found = {job.id: job for job in queue.cancel_as_read(read)}
+=======
+    results = {job.id: job for job in queue.cancel_as_read(read)}
+>>>>>>> storage
 
+<<<<<<< HEAD
     jobs = [queue.get(job_id) for job_id in (a, b, c, d)]
     assert [(job.state, job.cancelling) for job in jobs] == [
+||||||| 0aef535
+    assert [(found[each].state, found[each].cancelling) for each in (a, b, c, d)] == [
+=======
+    assert [(results[job_id].state, results[job_id].cancelling) for job_id in (a, b, c, d)] == [
+>>>>>>> storage
         (State.CHARGING, True),
         (State.CANCELLED, False),
         (State.FAILED, False),

@@ -50,15 +50,15 @@ def both(url: str, prefix: str, work: Callable[[Store, int], list[str]]) -> list
     def alone(number: int) -> list[str]:
         client = connect(url)
         together.wait()
-        found = work(Store(client, prefix), number)
+        result = work(Store(client, prefix), number)
         client.close()
-        return found
+        return result
 
     with ThreadPoolExecutor(2) as threads:
         return list(threads.map(alone, range(2)))
 
 
-# ── charge ────────────────────────────────────────────────────────────────────────────────────────
+# ── submission claims ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_charge_is_written_before_anything_is_sent(store: Store, redis: Redis, prefix: str) -> None:
@@ -76,13 +76,13 @@ def test_a_charge_is_written_before_anything_is_sent(store: Store, redis: Redis,
 
 def test_a_claim_for_a_song_carries_the_created_persona(store: Store) -> None:
     """A given persona is part of the spec."""
-    made = brought_to(store, State.PENDING)
-    make(store, made, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p-made"})
-    [given] = put(store, VoiceJob(persona_id="p-given", song=SONG))
+    created = brought_to(store, State.PENDING)
+    make(store, created, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p-made"})
+    [with_persona] = put(store, VoiceJob(persona_id="p-given", song=SONG))
     store.admit(NOW, at_most=9)
 
-    assert charging(store, made.id).persona_id == "p-made"
-    assert stored(charging(store, given).content).persona_id == "p-given"
+    assert charging(store, created.id).persona_id == "p-made"
+    assert stored(charging(store, with_persona).content).persona_id == "p-given"
 
 
 def test_a_late_retry_of_a_claim_reports_that_the_job_is_unsure(store: Store, redis: Redis, prefix: str) -> None:
@@ -103,9 +103,9 @@ def test_a_job_named_twice_in_one_call_is_claimed_once(store: Store) -> None:
     first, second = put(store, *numbered(2))
     store.admit(NOW, at_most=2)
 
-    found = store.charge([first, second, first], Stage.VOICE, "h", NOW, lease=90)
+    claims = store.charge([first, second, first], Stage.VOICE, "h", NOW, lease=90)
 
-    assert [isinstance(each, Charged) for each in found] == [True, True, False]
+    assert [isinstance(claim, Charged) for claim in claims] == [True, True, False]
 
 
 def test_the_same_holder_gets_the_same_claim_again(store: Store, redis: Redis, prefix: str) -> None:
@@ -162,7 +162,7 @@ def test_of_two_concurrent_claims_exactly_one_succeeds(store: Store, valkey_url:
 
     def claimed(own: Store, number: int) -> list[str]:
         order = job_ids if number else job_ids[::-1]
-        return [each for each in order if charge(own, each, Stage.VOICE, f"h{number}", NOW, lease=9)]
+        return [job_id for job_id in order if charge(own, job_id, Stage.VOICE, f"h{number}", NOW, lease=9)]
 
     one_got, other_got = both(valkey_url, prefix, claimed)
 
@@ -170,7 +170,7 @@ def test_of_two_concurrent_claims_exactly_one_succeeds(store: Store, valkey_url:
     assert {job.attempt for job in store.get(job_ids) if job} == {1}
 
 
-# ── claim ─────────────────────────────────────────────────────────────────────────────────────────
+# ── poll claims ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_is_claimed_when_it_is_due_and_not_before(store: Store) -> None:
@@ -211,11 +211,11 @@ def test_a_claimed_job_is_leased(store: Store) -> None:
 
 def test_only_jobs_pending_at_that_stage_are_claimed(store: Store, redis: Redis, prefix: str) -> None:
     """The jobs of a chunk may be in different states; the others stay unchanged."""
-    due, gone, elsewhere, moved_on = pending(store, 4)
-    make(store, one(store, gone), State.SUCCEEDED)
+    due, cancelled, elsewhere, moved_on = pending(store, 4)
+    make(store, one(store, cancelled), State.SUCCEEDED)
     make(store, one(store, elsewhere), State.ADMITTED, to_stage=Stage.MUSIC)
     make(store, one(store, moved_on), State.CANCELLED)
-    chunk = [moved_on, due, "nosuchjob", gone, elsewhere]
+    chunk = [moved_on, due, "nosuchjob", cancelled, elsewhere]
 
     assert [claim.job_id for claim in store.claim(chunk, Stage.VOICE, DUE, lease=90)] == [due]
     before = dump(redis, prefix)
@@ -286,7 +286,7 @@ def test_of_two_concurrent_polls_each_job_goes_to_one(store: Store, valkey_url: 
     assert sorted(one_got + other_got) == sorted(job_ids)
 
 
-# ── plan ──────────────────────────────────────────────────────────────────────────────────────────
+# ── rescheduling ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_that_is_not_ready_is_due_when_it_was_rescheduled(store: Store) -> None:
@@ -309,7 +309,7 @@ def test_a_job_that_has_changed_is_not_rescheduled(store: Store, redis: Redis, p
     everything_agrees(redis, prefix)
 
 
-# ── overdue ───────────────────────────────────────────────────────────────────────────────────────
+# ── overdue jobs ──────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("state", [state for state in REACHABLE if state in IN_FLIGHT])
@@ -339,7 +339,7 @@ def test_a_job_in_flight_is_not_postponed_when_redis_clock_is_set_back(store: St
 
     assert store.overdue(back, patience=10, longest=120) == []
     assert store.overdue(back + 129, patience=10, longest=120) == []
-    assert [found.job_id for found in store.overdue(back + 131, patience=10, longest=120)] == [job.id]
+    assert [stalled.job_id for stalled in store.overdue(back + 131, patience=10, longest=120)] == [job.id]
 
 
 def test_an_overdue_job_is_given_to_one_caller_at_a_time(store: Store) -> None:
@@ -364,7 +364,7 @@ def test_of_two_maintenance_runs_each_overdue_job_goes_to_one(store: Store, valk
     job_ids = pending(store, 100)
 
     def look(own: Store, number: int) -> list[str]:
-        return [found.job_id for _ in range(20) for found in own.overdue(DUE + 10, patience=10, at_most=7)]
+        return [stalled.job_id for _ in range(20) for stalled in own.overdue(DUE + 10, patience=10, at_most=7)]
 
     one_got, other_got = both(valkey_url, prefix, look)
 
@@ -377,9 +377,9 @@ def test_the_longest_overdue_come_first_up_to_the_limit(store: Store) -> None:
     for at in range(5):
         store.admit(NOW + at, at_most=at + 1)
 
-    found = store.overdue(NOW + 60, patience=10, at_most=3)
+    stalled = store.overdue(NOW + 60, patience=10, at_most=3)
 
-    assert [job.job_id for job in found] == job_ids[:3]
+    assert [job.job_id for job in stalled] == job_ids[:3]
 
 
 def test_the_slot_of_a_deleted_job_is_freed(store: Store, redis: Redis, prefix: str) -> None:

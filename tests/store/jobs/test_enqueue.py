@@ -71,9 +71,9 @@ def test_each_job_of_a_call_has_its_own_outcome(store: Store) -> None:
     enqueue(store, *numbered(2))
     a, b, c = numbered(3)
 
-    found = enqueue(store, a, voice(key="key-1", name="another"), c)
+    outcomes = enqueue(store, a, voice(key="key-1", name="another"), c)
 
-    assert found == [Outcome.KNOWN, Outcome.CONFLICT, Outcome.NEW]
+    assert outcomes == [Outcome.KNOWN, Outcome.CONFLICT, Outcome.NEW]
     assert b.id() in line(store)
 
 
@@ -102,7 +102,7 @@ def test_a_job_with_a_persona_starts_at_the_song(store: Store) -> None:
     assert (job.stage, job.persona_id) == (Stage.MUSIC, "p-1")
 
 
-# ── the line ──────────────────────────────────────────────────────────────────────────────────────
+# ── the backlog ───────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("priority", Priority)
@@ -153,14 +153,14 @@ def test_songs_precede_voices_and_both_keep_their_order(store: Store, stage: Sta
     job_ids = put(store, *(VoiceJob(**spec, song=SONG, key=f"key-{n}") for n in range(500)), now=now)
 
     assert line(store) == ([other, *job_ids] if stage is Stage.VOICE else [*job_ids, other])
-    assert [each.oldest for each in store.lines()] == [pytest.approx(now - 1, abs=1e-6)]
+    assert [lane.oldest for lane in store.lines()] == [pytest.approx(now - 1, abs=1e-6)]
 
 
 def test_songs_are_as_far_ahead_in_python_as_in_lua() -> None:
     """Python and Lua use the same offset of scores."""
-    [told] = re.findall(r"local SONGS_AHEAD = (\S+)", scripts.load("enqueue").source)
+    [offset] = re.findall(r"local SONGS_AHEAD = (\S+)", scripts.load("enqueue").source)
 
-    assert float(told) == SONGS_AHEAD
+    assert float(offset) == SONGS_AHEAD
 
 
 # ── batches ───────────────────────────────────────────────────────────────────────────────────────

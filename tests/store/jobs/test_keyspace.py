@@ -106,7 +106,7 @@ def test_the_scripts_run_on_a_cluster(cluster: Redis) -> None:
     everything_agrees(cluster, DEFAULT_PREFIX)
 
 
-# ── a Redis that forgot ───────────────────────────────────────────────────────────────────────────
+# ── script loading ────────────────────────────────────────────────────────────────────────────────
 
 
 def test_scripts_are_loaded_again_by_themselves(store: Store, redis: Redis, prefix: str) -> None:

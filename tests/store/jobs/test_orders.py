@@ -125,14 +125,14 @@ def test_a_job_without_a_newer_order_continues_with_the_lost_one(
 
     assert named_by_webhook(store, job) is Hint.POLL
 
-    found = one(store, job.id)
-    assert found.state is (job.state if job.is_final else State.PENDING)
-    assert (found.task_ids, found.orders, found.credits) == ({Stage.VOICE: "t1"}, {1: "t1"}, 4)
+    current = one(store, job.id)
+    assert current.state is (job.state if job.is_final else State.PENDING)
+    assert (current.task_ids, current.orders, current.credits) == ({Stage.VOICE: "t1"}, {1: "t1"}, 4)
     assert (store.credits(), store.credits("b")) == (4, 4)
     assert charge(store, job.id, Stage.VOICE, "another", NOW, lease=90) is None
     if job.state is State.FAILED:
-        assert (transitions.cost(found), transitions.pays_again(found)) == (15, False)
-        assert transitions.retry(found, NOW).to is State.PENDING
+        assert (transitions.cost(current), transitions.pays_again(current)) == (15, False)
+        assert transitions.retry(current, NOW).to is State.PENDING
     everything_agrees(redis, prefix)
 
 
@@ -144,14 +144,14 @@ def test_a_job_with_a_newer_order_counts_the_lost_one(store: Store, redis: Redis
 
     assert named_by_webhook(store, job) is Hint.COUNTED
 
-    found = one(store, job.id)
-    assert (found.version, found.state, found.stage, found.task_ids) == (
+    current = one(store, job.id)
+    assert (current.version, current.state, current.stage, current.task_ids) == (
         job.version,
         job.state,
         job.stage,
         job.task_ids,
     )
-    assert (found.orders[1], found.credits) == ("t1", job.credits + 4)
+    assert (current.orders[1], current.credits) == ("t1", job.credits + 4)
     assert (store.credits(), store.credits("b")) == (spent + 4, spent + 4)
     step = store.timeline(job.id)[-1]
     assert (step.stage, step.attempt, step.task_id, step.state) == (Stage.VOICE, 1, "t1", job.state)
@@ -189,8 +189,8 @@ def test_a_failed_order_is_used_again_unless_a_newer_one_was_sent(store: Store) 
 
     assert named_by_webhook(store, job, task_id=job.task_ids[Stage.VOICE]) is Hint.POLL
 
-    found = one(store, job.id)
-    assert (found.state, found.task_ids, found.credits) == (State.PENDING, job.task_ids, 4)
+    current = one(store, job.id)
+    assert (current.state, current.task_ids, current.credits) == (State.PENDING, job.task_ids, 4)
 
 
 @pytest.mark.parametrize(("stage", "attempt"), [(Stage.VOICE, 0), (Stage.VOICE, 3), (Stage.MUSIC, 3)])
@@ -223,9 +223,9 @@ def test_a_resubmitted_job_waits_if_another_job_creates_its_voice(store: Store, 
     [other] = put(store, sung(key="other", **shared))
     store.admit(NOW)
     charging(store, other)
-    asked = applied(store, transitions.retry(broken, NOW))
+    retried = applied(store, transitions.retry(broken, NOW))
 
-    again = make(store, asked, State.QUEUED, fields={"voice.task": None, "doubt": None, "reorder": None})
+    again = make(store, retried, State.QUEUED, fields={"voice.task": None, "doubt": None, "reorder": None})
 
     assert (again.state, one(store, other).state) == (State.WAITING, State.CHARGING)
     everything_agrees(redis, prefix)
@@ -237,7 +237,7 @@ def test_an_order_is_found_by_its_task_after_it_was_replaced(queue: VoiceQueue, 
     named_by_webhook(store, job)
 
     for task_id in one(store, job.id).orders.values():
-        assert [each.id for each in queue.find(Filter(called=task_id)).items] == [job.id]
+        assert [match.id for match in queue.find(Filter(called=task_id)).items] == [job.id]
 
 
 def test_an_operator_may_report_an_order_after_its_resubmission(queue: VoiceQueue, store: Store) -> None:
@@ -259,10 +259,10 @@ def test_a_concurrent_transition_is_decided_again(store: Store, monkeypatch: pyt
     read, first = store.get, iter([job.id])
 
     def read_too_early(job_ids: Any) -> Any:
-        found = read(job_ids)
+        jobs_read = read(job_ids)
         for job_id in first:
             charging(store, job_id)
-        return found
+        return jobs_read
 
     monkeypatch.setattr(store, "get", read_too_early)
 

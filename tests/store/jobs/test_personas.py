@@ -53,7 +53,8 @@ def test_a_forgotten_persona_is_no_longer_used(store: Store, queue: VoiceQueue) 
     [d] = put(store, sung(key="d", reuse=True))
     assert list(queue.personas()) == []
     assert one(store, b).stage is Stage.MUSIC
-    assert [(one(store, each).state, one(store, each).stage) for each in (c, d)] == [(State.QUEUED, Stage.VOICE)] * 2
+    jobs = [one(store, job_id) for job_id in (c, d)]
+    assert [(job.state, job.stage) for job in jobs] == [(State.QUEUED, Stage.VOICE)] * 2
 
 
 def test_a_persona_is_forgotten_under_every_name(store: Store, queue: VoiceQueue) -> None:
@@ -70,7 +71,7 @@ def test_a_persona_is_forgotten_under_every_name(store: Store, queue: VoiceQueue
         sung(key="c", voice="ana", batch="spring"),
         sung(key="d", reuse=True, audio_sha256="a" * 64, audio_url=OTHER),
     )
-    assert [one(store, each).stage for each in (by_name, by_content)] == [Stage.VOICE] * 2
+    assert [one(store, job_id).stage for job_id in (by_name, by_content)] == [Stage.VOICE] * 2
 
 
 def test_a_waiting_job_names_the_creator_of_its_voice(store: Store, queue: VoiceQueue) -> None:

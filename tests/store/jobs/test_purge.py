@@ -48,11 +48,11 @@ def _agreed(redis: Redis, prefix: str, store: Store) -> object:
 
 def keys_of(redis: Redis, prefix: str, job_id: str) -> set[str]:
     """Return the keys that contain a job, without its callbacks."""
-    told = {f"{{{prefix}}}:events", f"{{{prefix}}}:purged"}
-    return {key for key, value in dump(redis, prefix).items() if job_id in f"{key} {value}"} - told
+    streams = {f"{{{prefix}}}:events", f"{{{prefix}}}:purged"}
+    return {key for key, value in dump(redis, prefix).items() if job_id in f"{key} {value}"} - streams
 
 
-# ── what goes ─────────────────────────────────────────────────────────────────────────────────────
+# ── purged jobs ───────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("state", OVER)
@@ -127,7 +127,9 @@ def test_the_retention_starts_at_the_last_transition(store: Store) -> None:
 
 def test_each_step_examines_some_jobs(store: Store) -> None:
     """A step blocks Redis briefly. The oldest jobs are purged first."""
-    jobs = [make(store, one(store, each), State.CANCELLED, NOW + n) for n, each in enumerate(put(store, *numbered(7)))]
+    jobs = [
+        make(store, one(store, job_id), State.CANCELLED, NOW + n) for n, job_id in enumerate(put(store, *numbered(7)))
+    ]
 
     steps = store.purge(LATER + KEPT_S, keep=KEPT_S, at_most=3)
 
@@ -147,7 +149,7 @@ def test_the_key_of_a_purged_job_can_be_used_again(store: Store) -> None:
     assert one(store, again.id()).credits == 0
 
 
-# ── what keeps a job ──────────────────────────────────────────────────────────────────────────────
+# ── jobs that stay ────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_with_a_late_result_pending_stays(store: Store) -> None:
@@ -190,7 +192,7 @@ def test_a_job_whose_songs_are_not_archived_stays(redis: Redis, prefix: str) -> 
     assert purge(store, LATER) == 2
 
 
-# ── what is kept of it ────────────────────────────────────────────────────────────────────────────
+# ── what remains ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_created_voice_outlives_its_job(store: Store) -> None:
@@ -201,7 +203,7 @@ def test_a_created_voice_outlives_its_job(store: Store) -> None:
     [again] = put(store, sung(reuse=True), now=LATER)
 
     assert (one(store, again).stage, one(store, again).persona_id) == (Stage.MUSIC, song.persona_id)
-    assert [(each.persona_id, each.job_id) for each in store.voices.made()] == [(song.persona_id, song.id)]
+    assert [(persona.persona_id, persona.job_id) for persona in store.voices.made()] == [(song.persona_id, song.id)]
 
 
 def test_a_purged_creator_leaves_no_job_waiting(store: Store) -> None:
@@ -220,9 +222,9 @@ def test_a_purged_creator_leaves_no_job_waiting(store: Store) -> None:
 
 def batch(store: Store, name: str = "spring") -> Batch:
     """Return an existing batch."""
-    found = store.batch(name)
-    assert found is not None
-    return found
+    existing = store.batch(name)
+    assert existing is not None
+    return existing
 
 
 def test_a_batch_counts_remaining_jobs_and_all_credits(store: Store) -> None:
@@ -307,7 +309,7 @@ def test_jobs_that_stay_do_not_block_others(store: Store) -> None:
     """Older jobs that stay are skipped."""
     for number in range(7):
         brought_to(store, State.SUCCEEDED, voice(callback_url="https://hooks.example/", key=f"told-{number}"))
-    free = [make(store, one(store, each), State.SUCCEEDED, NOW + 1) for each in pending(store, 3)]
+    free = [make(store, one(store, job_id), State.SUCCEEDED, NOW + 1) for job_id in pending(store, 3)]
 
     assert sum(store.purge(LATER + KEPT_S, keep=KEPT_S, at_most=2)) == 3
     assert not {job.id for job in free} & set(store.ids())
@@ -318,7 +320,7 @@ def pending(store: Store, count: int) -> list[str]:
     return [brought_to(store, State.PENDING, spec).id for spec in numbered(count)]
 
 
-# ── callbacks that were given up ──────────────────────────────────────────────────────────────────
+# ── undelivered callbacks ─────────────────────────────────────────────────────────────────────────
 
 
 def test_an_old_undelivered_callback_is_purged_and_then_its_job(redis: Redis, store: Store, prefix: str) -> None:

@@ -29,7 +29,7 @@ from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import Store
 
-# ── the audit beside it ───────────────────────────────────────────────────────────────────────────
+# ── concurrent audits ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_sums_follow_purges_during_the_audit(redis: Redis, store: Store, prefix: str) -> None:
@@ -84,17 +84,17 @@ def test_a_deleted_batch_is_not_repaired(redis: Redis, store: Store, prefix: str
     """Its counters were wrong before; a new batch with that name starts at 0."""
     brought_to(store, State.SUCCEEDED, voice(batch="b"))
     redis.hincrby(f"{{{prefix}}}:batch:b", "credits", -3)
-    found = audit(redis, prefix)
+    findings = audit(redis, prefix)
     purge(store, LATER)
 
-    repair(redis, prefix, found, LATER)
+    repair(redis, prefix, findings, LATER)
 
     assert [key for key in dump(redis, prefix) if ":batch:" in key] == []
 
 
 def test_a_consistent_store_has_no_findings_during_purges(valkey_url: str, redis: Redis, prefix: str) -> None:
     """Jobs are purged one at a time, while others are enqueued and settled."""
-    stop, gone = threading.Event(), list[int]()
+    stop, purged = threading.Event(), list[int]()
 
     def come_and_go() -> None:
         with connect(valkey_url) as own:
@@ -102,7 +102,7 @@ def test_a_consistent_store_has_no_findings_during_purges(valkey_url: str, redis
             while not stop.is_set():
                 [job_id] = put(store, voice())
                 make(store, one(store, job_id), State.CANCELLED)
-                gone.extend(islice(store.purge(NOW + 1 + KEPT_S, keep=KEPT_S, at_most=1), 4))
+                purged.extend(islice(store.purge(NOW + 1 + KEPT_S, keep=KEPT_S, at_most=1), 4))
 
     store = Store(redis, prefix)
     for spec in numbered(200, batch="b"):
@@ -110,11 +110,11 @@ def test_a_consistent_store_has_no_findings_during_purges(valkey_url: str, redis
     thread = threading.Thread(target=come_and_go)
     thread.start()
     try:
-        eventually(lambda: len(gone) > 5)
-        before = len(gone)
+        eventually(lambda: len(purged) > 5)
+        before = len(purged)
         for _ in range(5):
             assert audit(redis, prefix) == []
-        assert len(gone) > before
+        assert len(purged) > before
     finally:
         stop.set()
         thread.join()

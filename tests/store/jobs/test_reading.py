@@ -19,9 +19,9 @@ def test_jobs_are_returned_in_the_requested_order(store: Store) -> None:
     """Unknown ids give None."""
     first, second = put(store, *numbered(2))
 
-    found = store.get([second, "nosuchjob", first])
+    jobs = store.get([second, "nosuchjob", first])
 
-    assert [job and job.id for job in found] == [second, None, first]
+    assert [job and job.id for job in jobs] == [second, None, first]
     assert store.get([]) == []
 
 
@@ -43,10 +43,10 @@ def test_a_job_is_listed_in_its_state_and_in_no_other(store: Store, state: State
     """It is also counted there."""
     job = brought_to(store, state, sung(batch="b"))
 
-    assert [each for each in State if list(store.ids(state=each)) == [job.id]] == [state]
-    assert [each for each in State if list(store.ids(state=each, batch="b")) == [job.id]] == [state]
+    assert [name for name in State if list(store.ids(state=name)) == [job.id]] == [state]
+    assert [name for name in State if list(store.ids(state=name, batch="b")) == [job.id]] == [state]
     assert list(store.ids()) == list(store.ids(batch="b")) == [job.id]
-    assert {each for each, count in store.counts().items() if count} == {state}
+    assert {name for name, count in store.counts().items() if count} == {state}
 
 
 def test_a_state_is_listed_latest_first(store: Store) -> None:
@@ -73,12 +73,12 @@ def test_a_list_of_many_pages_has_each_job_once(store: Store, at_once: bool) -> 
 def test_a_list_may_change_while_it_is_read(store: Store) -> None:
     """A job cancelled during the read does not cause another to be skipped."""
     job_ids = put(store, *numbered(1_200))
-    seen = []
+    job_ids_read = []
     for job_id in store.ids(state=State.QUEUED):
-        seen.append(job_id)
+        job_ids_read.append(job_id)
         make(store, one(store, job_id), State.CANCELLED)
 
-    assert seen == job_ids
+    assert job_ids_read == job_ids
 
 
 # ── timelines ─────────────────────────────────────────────────────────────────────────────────────
@@ -153,7 +153,7 @@ def test_the_stream_of_events_is_trimmed(store: Store, redis: Redis, prefix: str
     assert 20_000 <= redis.xlen(f"{{{prefix}}}:events") <= 20_200
 
 
-# ── pulses ────────────────────────────────────────────────────────────────────────────────────────
+# ── heartbeats ────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_worker_is_alive_while_it_sends_heartbeats(store: Store) -> None:
@@ -162,10 +162,10 @@ def test_a_worker_is_alive_while_it_sends_heartbeats(store: Store) -> None:
     store.pulses["worker"].heard("two@host", NOW + 1)
     store.pulses["worker"].heard("one@host", NOW + 2)
 
-    assert [heard.name for heard in store.pulses["worker"].since(NOW + 1)] == ["one@host"]
-    assert [heard.name for heard in store.pulses["worker"].since(NOW)] == ["two@host", "one@host"]
+    assert [process.name for process in store.pulses["worker"].since(NOW + 1)] == ["one@host"]
+    assert [process.name for process in store.pulses["worker"].since(NOW)] == ["two@host", "one@host"]
     store.pulses["worker"].heard("three@host", NOW + 90_000)
-    assert [heard.name for heard in store.pulses["worker"].since(0)] == ["three@host"]
+    assert [process.name for process in store.pulses["worker"].since(0)] == ["three@host"]
 
 
 # ── the connection ────────────────────────────────────────────────────────────────────────────────
@@ -208,6 +208,6 @@ def test_a_process_that_shuts_down_is_deleted(store: Store) -> None:
 
     pulses.gone("one@host")
 
-    assert [heard.name for heard in pulses.since(0)] == ["two@host"]
+    assert [process.name for process in pulses.since(0)] == ["two@host"]
     pulses.heard("one@host", NOW)
     assert "version" not in pulses.since(0)[-1].facts

@@ -31,7 +31,7 @@ from voicequeue.storage.job_store import Store
 LEGAL = [(state, to) for state in REACHABLE for to in State if to in MOVES[state]]
 
 
-# ── made ──────────────────────────────────────────────────────────────────────────────────────────
+# ── applied transitions ───────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(("state", "to"), LEGAL)
@@ -138,7 +138,7 @@ def test_one_call_applies_many_transitions(store: Store, redis: Redis, prefix: s
 
     written = store.apply(moves, NOW)
 
-    assert [n for n, made in enumerate(written) if not made] == [7]
+    assert [n for n, is_applied in enumerate(written) if not is_applied] == [7]
     assert store.counts("b")[State.CANCELLED] == 299
     everything_agrees(redis, prefix)
 
@@ -149,7 +149,7 @@ def test_no_transitions_are_no_call(store: Store, redis: Redis, prefix: str) -> 
     assert dump(redis, prefix) == {}
 
 
-# ── lost ──────────────────────────────────────────────────────────────────────────────────────────
+# ── stale transitions ─────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(("state", "to"), LEGAL)
@@ -217,9 +217,9 @@ def test_of_two_concurrent_transitions_exactly_one_is_applied(store: Store, valk
         client = connect(valkey_url)
         own = Store(client, prefix)
         together.wait()
-        found = {each.job_id: own.apply([each], NOW)[0] for each in order}
+        results = {transition.job_id: own.apply([transition], NOW)[0] for transition in order}
         client.close()
-        return found
+        return results
 
     with ThreadPoolExecutor(2) as threads:
         one_made, other_made = threads.map(apply, [moves, moves[::-1]])

@@ -20,7 +20,7 @@ def _agreed(redis: Redis, prefix: str, store: Store) -> object:
     everything_agrees(redis, prefix)
 
 
-# ── when it is not ────────────────────────────────────────────────────────────────────────────────
+# ── failures ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("code", [Code.REFUSED, Code.UPSTREAM_FAILED, Code.DEADLINE, Code.ABANDONED])
@@ -51,7 +51,7 @@ def test_the_next_job_creates_the_voice_if_the_first_is_cancelled_uncharged(stor
     a, b, c = put(store, *shared(3))
     make(store, one(store, a), State.CANCELLED)
 
-    assert [one(store, each).state for each in (b, c)] == [State.QUEUED, State.WAITING]
+    assert [one(store, job_id).state for job_id in (b, c)] == [State.QUEUED, State.WAITING]
     assert "creates the voice" in store.timeline(b)[-1].reason
 
 
@@ -98,7 +98,7 @@ def test_of_retried_jobs_the_first_creates_the_voice(store: Store) -> None:
     a, b, c = put(store, *shared(3))
     failed(store, submitted(store, a), Code.UPSTREAM_FAILED)
     cleared: dict[str, str | None] = {"failure": None, "settled": None}
-    states = [make(store, one(store, each), State.QUEUED, fields=cleared).state for each in (b, a, c)]
+    states = [make(store, one(store, job_id), State.QUEUED, fields=cleared).state for job_id in (b, a, c)]
 
     assert states == [State.QUEUED, State.WAITING, State.WAITING]
     assert store.failures() == {}
@@ -117,7 +117,7 @@ def test_jobs_wait_for_a_voice_that_is_polled_again(store: Store) -> None:
 
 def test_jobs_settled_with_the_creator_do_not_create_the_voice(store: Store) -> None:
     """If all expire or are cancelled in one call, none of them pays."""
-    jobs = [one(store, each) for each in put(store, *shared(3))]
+    jobs = [one(store, job_id) for job_id in put(store, *shared(3))]
 
     assert store.apply([move(job, State.CANCELLED) for job in jobs], NOW) == [True] * 3
 
@@ -127,19 +127,19 @@ def test_a_retry_after_the_deadline_polls_the_charged_order_first(store: Store) 
     a, b = put(store, *shared(2))
     failed(store, submitted(store, a), Code.DEADLINE)
 
-    store.apply([transitions.retry(one(store, each), NOW + 9) for each in (b, a)], NOW + 9)
+    store.apply([transitions.retry(one(store, job_id), NOW + 9) for job_id in (b, a)], NOW + 9)
 
-    assert [one(store, each).state for each in (a, b)] == [State.PENDING, State.WAITING]
+    assert [one(store, job_id).state for job_id in (a, b)] == [State.PENDING, State.WAITING]
 
 
 def test_a_charged_order_replaces_a_queued_creator(store: Store) -> None:
     """A job that failed with it was retried before it."""
     a, b = put(store, *shared(2))
     failed(store, submitted(store, a), Code.DEADLINE)
-    for each in (b, a):
-        store.apply([transitions.retry(one(store, each), NOW + 9)], NOW + 9)
+    for job_id in (b, a):
+        store.apply([transitions.retry(one(store, job_id), NOW + 9)], NOW + 9)
 
-    assert [one(store, each).state for each in (a, b)] == [State.PENDING, State.WAITING]
+    assert [one(store, job_id).state for job_id in (a, b)] == [State.PENDING, State.WAITING]
 
 
 def test_waiting_jobs_can_be_cancelled_and_expire(store: Store) -> None:

@@ -40,7 +40,7 @@ def voiced(store: Store, job: Job, now: float = NOW) -> Job:
     return make(store, job, State.ADMITTED, now, to_stage=Stage.MUSIC, fields=fields)
 
 
-# ── who makes it ──────────────────────────────────────────────────────────────────────────────────
+# ── creation ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_first_job_creates_the_voice_and_the_others_wait(store: Store) -> None:
@@ -69,7 +69,7 @@ def test_other_recordings_are_other_voices(store: Store) -> None:
     """Recordings differ by URL, and by content if its hash is known."""
     by_url = put(store, sung(key="a", reuse=True), sung(key="b", reuse=True, audio_url=f"{URL}?2"))
     hashes = ("1" * 64, "2" * 64)
-    by_content = put(store, *(sung(key=each, reuse=True, audio_sha256=each) for each in hashes))
+    by_content = put(store, *(sung(key=sha256, reuse=True, audio_sha256=sha256) for sha256 in hashes))
 
     assert all(one(store, job_id).state is State.QUEUED for job_id in (*by_url, *by_content))
 
@@ -91,7 +91,7 @@ def test_a_name_is_one_voice_within_its_batch(store: Store) -> None:
         sung(key="c", voice="ana", batch="summer"),
     )
 
-    assert [one(store, each).state for each in (a, b, c)] == [State.QUEUED, State.WAITING, State.QUEUED]
+    assert [one(store, job_id).state for job_id in (a, b, c)] == [State.QUEUED, State.WAITING, State.QUEUED]
 
 
 def test_a_name_denotes_one_recording(store: Store) -> None:
@@ -109,7 +109,7 @@ def test_a_job_of_higher_priority_takes_over_a_queued_creation(store: Store) -> 
     b = sung(key="b", reuse=True, priority="high")
 
     assert store.enqueue([(b.id(), b)], NOW) == [Outcome.SHARES]
-    assert [one(store, each).state for each in (a, b.id())] == [State.WAITING, State.QUEUED]
+    assert [one(store, job_id).state for job_id in (a, b.id())] == [State.WAITING, State.QUEUED]
     assert store.timeline(a)[-1].reason == f"job {b.id()} creates the voice sooner"
 
 
@@ -119,7 +119,7 @@ def test_a_creator_with_a_slot_is_not_replaced(store: Store) -> None:
     store.admit(NOW)
     [b] = put(store, sung(key="b", reuse=True, priority="high"))
 
-    assert [one(store, each).state for each in (a, b)] == [State.ADMITTED, State.WAITING]
+    assert [one(store, job_id).state for job_id in (a, b)] == [State.ADMITTED, State.WAITING]
 
 
 @pytest.mark.parametrize("limit", [{"paused": 1}, {"max_credits": 18}])
@@ -129,7 +129,7 @@ def test_a_blocked_batch_does_not_block_a_voice(store: Store, limit: dict[str, i
     store.limit_batch("held", **limit)
     b, c = put(store, sung(key="b", reuse=True, batch="held"), sung(key="c", reuse=True, batch="free"))
 
-    assert [one(store, each).state for each in (a, b, c)] == [State.WAITING, State.WAITING, State.QUEUED]
+    assert [one(store, job_id).state for job_id in (a, b, c)] == [State.WAITING, State.WAITING, State.QUEUED]
 
 
 def test_a_batch_that_is_blocked_later_does_not_block_a_voice(store: Store) -> None:
@@ -145,10 +145,10 @@ def test_a_batch_that_is_blocked_later_does_not_block_a_voice(store: Store) -> N
 
     assert sum(rounds) == 1
     assert one(store, a).state is State.WAITING
-    assert sorted(one(store, each).state for each in waiting) == [State.QUEUED, *[State.WAITING] * 3]
-    [maker] = [each for each in waiting[2:] if one(store, each).state is State.QUEUED]
+    assert sorted(one(store, job_id).state for job_id in waiting) == [State.QUEUED, *[State.WAITING] * 3]
+    [maker] = [job_id for job_id in waiting[2:] if one(store, job_id).state is State.QUEUED]
     voiced(store, submitted(store, maker))
-    assert {one(store, each).stage for each in (a, *waiting)} == {Stage.MUSIC}
+    assert {one(store, job_id).stage for job_id in (a, *waiting)} == {Stage.MUSIC}
 
 
 def test_a_setting_makes_jobs_share_by_default(redis: Redis, prefix: str, store: Store) -> None:
@@ -156,10 +156,10 @@ def test_a_setting_makes_jobs_share_by_default(redis: Redis, prefix: str, store:
     sharing = Store(redis, prefix, reuse=True)
     a, b, c = put(sharing, sung(key="a"), sung(key="b"), sung(key="c", reuse=False))
 
-    assert [one(store, each).state for each in (a, b, c)] == [State.QUEUED, State.WAITING, State.QUEUED]
+    assert [one(store, job_id).state for job_id in (a, b, c)] == [State.QUEUED, State.WAITING, State.QUEUED]
 
 
-# ── when it is there ──────────────────────────────────────────────────────────────────────────────
+# ── use ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_all_jobs_continue_in_the_transition_that_stores_the_persona(store: Store) -> None:
@@ -222,10 +222,10 @@ def test_a_queued_creator_uses_a_voice_created_meanwhile(store: Store) -> None:
     [a] = put(store, voice(key="a"))
     b, c = (put(store, sung(key=key, reuse=True))[0] for key in ("b", "c"))
     store.controls.set_limits(in_flight=1)
-    made = submitted(store, a)
-    voiced(store, made)
+    creators = submitted(store, a)
+    voiced(store, creators)
 
-    assert [one(store, each).stage for each in (b, c)] == [Stage.MUSIC, Stage.MUSIC]
+    assert [one(store, job_id).stage for job_id in (b, c)] == [Stage.MUSIC, Stage.MUSIC]
     assert store.credits() == 4
 
 
@@ -251,7 +251,8 @@ def test_a_voice_created_while_its_creator_has_a_slot_is_not_paid_twice(store: S
 
     assert charge(store, b, Stage.VOICE, "holder", NOW, lease=9) is None
 
-    assert [(one(store, each).state, one(store, each).stage) for each in (b, c)] == [(State.QUEUED, Stage.MUSIC)] * 2
+    jobs = [one(store, job_id) for job_id in (b, c)]
+    assert [(job.state, job.stage) for job in jobs] == [(State.QUEUED, Stage.MUSIC)] * 2
     assert store.credits() == 4
 
 
@@ -279,7 +280,7 @@ def test_the_creator_by_content_uses_a_voice_created_by_url(store: Store) -> Non
 
     charge(store, first, Stage.VOICE, "holder", NOW, lease=9)
 
-    assert [one(store, each).stage for each in (first, second, third)] == [Stage.MUSIC] * 3
+    assert [one(store, job_id).stage for job_id in (first, second, third)] == [Stage.MUSIC] * 3
     assert store.credits() == 4
 
 
@@ -290,7 +291,7 @@ def test_enqueueing_releases_no_waiting_jobs(store: Store) -> None:
 
     late = put(store, *(sung(key=f"late-{n}", reuse=True) for n in range(3)))
 
-    assert {one(store, each).state for each in late} == {State.QUEUED}
+    assert {one(store, job_id).state for job_id in late} == {State.QUEUED}
     assert store.counts()[State.WAITING] == 700
 
 
@@ -299,8 +300,8 @@ def test_the_limit_of_one_script_holds_for_all_voices(store: Store) -> None:
     urls = (URL, f"{URL}?2")
     specs = [sung(key=f"{url}-{n}", audio_url=url, reuse=True) for url in urls for n in range(400)]
     jobs = put(store, *specs)
-    made = [submitted(store, jobs[place]) for place in (0, 400)]
-    store.apply([move(job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}) for job in made], NOW)
+    creators = [submitted(store, jobs[place]) for place in (0, 400)]
+    store.apply([move(job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}) for job in creators], NOW)
 
     assert store.counts()[State.WAITING] == 298
     assert [store.release(NOW), store.release(NOW)] == [298, 0]

@@ -78,8 +78,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             return self.now + 5 if to in IN_FLIGHT else None
 
         def record(self, name: str) -> dict[str, str]:
-            found: Any = redis.hgetall(f"{{{self.prefix}}}:{name}")
-            return dict(found)
+            result: Any = redis.hgetall(f"{{{self.prefix}}}:{name}")
+            return dict(result)
 
         # ── jobs ──────────────────────────────────────────────────────────────────────────────
 
@@ -163,12 +163,12 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         def make(self, job: Job, to: State, *, late: bool) -> None:
             if job.state is State.FAILED and not late:
-                self.withdrawn.pop(job.id, None)  # somebody wants it again
+                self.withdrawn.pop(job.id, None)  # retried
             paid = job.state in (State.CHARGING, State.UNSURE) and to is State.PENDING
             lost = job.state is State.UNSURE and (
                 to is State.FAILED or (to is State.ADMITTED and self.is_resubmitted(job))
             )
-            made = Move(
+            transition = Move(
                 job.id,
                 job.version - late,
                 job.state,
@@ -181,7 +181,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 unsettled=PRICES[job.stage] if lost else 0,
             )
             before = dump(redis, self.prefix)
-            assert self.store.apply([made], self.now) == [not late]
+            assert self.store.apply([transition], self.now) == [not late]
             assert (dump(redis, self.prefix) == before) is late
 
         def is_resubmitted(self, job: Job) -> bool:
@@ -205,7 +205,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 fields |= {serialization.task_field(job.stage): "t", "since": str(self.now)}
             return fields
 
-        # ── asking ────────────────────────────────────────────────────────────────────────────
+        # ── polls and maintenance ─────────────────────────────────────────────────────────────
 
         @rule(stage=st.sampled_from(Stage), named=st.integers(0, 9), near=st.sampled_from([0.0, 5.0]))
         def claim(self, stage: Stage, named: int, near: float) -> None:
@@ -218,15 +218,15 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @rule()
         def overdue(self) -> None:
-            for found in self.store.overdue(self.now, patience=10):
-                job = one(self.store, found.job_id)
-                assert (job.version, job.state, job.stage) == (found.version, found.state, found.stage)
+            for result in self.store.overdue(self.now, patience=10):
+                job = one(self.store, result.job_id)
+                assert (job.version, job.state, job.stage) == (result.version, result.state, result.stage)
 
         @rule()
         def expire(self) -> None:
-            for found in self.store.expired(self.now):
-                job = one(self.store, found.job_id)
-                assert (job.version, job.state, job.stage) == (found.version, found.state, found.stage)
+            for result in self.store.expired(self.now):
+                job = one(self.store, result.job_id)
+                assert (job.version, job.state, job.stage) == (result.version, result.state, result.stage)
                 assert job.state in (State.QUEUED, State.WAITING)
                 assert job.credits == 0
                 assert job.created_at + (job.spec.start_within_s or 1e9) <= self.now + 1e-5
@@ -246,15 +246,15 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             self.claims = [claim for claim in self.claims if claim.job_id in self.specs]
             self.withdrawn = {job_id: n for job_id, n in self.withdrawn.items() if job_id in self.specs}
 
-        # ── holding back ──────────────────────────────────────────────────────────────────────
+        # ── flow control ──────────────────────────────────────────────────────────────────────
 
         @rule(reason=st.sampled_from(Reason), seconds=st.sampled_from([0.5, 40.0, None]))
         def close(self, reason: Reason, seconds: float | None) -> None:
             before = self.store.controls.gate(self.now)
-            until = self.now + seconds if seconds else (None if reason in _HELD_FOR_GOOD else self.now + 9)
+            until = self.now + seconds if seconds else (None if reason in _WITHOUT_END else self.now + 9)
             news = self.store.controls.close(reason, "", self.now, until)
             held = self.held(before, reason)
-            # A key that is wrong again, when somebody has let it be tried, is news too.
+            # An API key that is invalid again in its trial is reported as new, too.
             assert news == (held is None or (held.trial and reason is Reason.UNAUTHORIZED))
             hold = self.held(self.store.controls.gate(self.now), reason)
             assert hold is not None
@@ -308,8 +308,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             submit_rate=st.sampled_from([None, 0, 6, 600]),
             credit_floor=st.sampled_from([None, 0, 30]),
         )
-        def set_limits(self, **given: float | None) -> None:
-            self.store.controls.set_limits(**given)
+        def set_limits(self, **limits: float | None) -> None:
+            self.store.controls.set_limits(**limits)
 
         @rule(
             batch=st.sampled_from(["spring", "summer"]),
@@ -317,9 +317,9 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             max_credits=st.sampled_from([None, None, 30, 10_000]),
             max_in_flight=st.sampled_from([None, None, 1, 100]),
         )
-        def limit_batch(self, batch: str, **given: int | None) -> None:
-            self.store.limit_batch(batch, **given)
-            assert not self.store.limit_batch(batch, **given)
+        def limit_batch(self, batch: str, **limits: int | None) -> None:
+            self.store.limit_batch(batch, **limits)
+            assert not self.store.limit_batch(batch, **limits)
 
         # ── admission ─────────────────────────────────────────────────────────────────────────
 
@@ -391,18 +391,18 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             ]
             if not heads or batch is None:
                 return bool(heads)
-            found, record = self.store.batch(batch), self.record(f"batch:{batch}")
-            assert found is not None
+            result, record = self.store.batch(batch), self.record(f"batch:{batch}")
+            assert result is not None
             cost = promised({**self.record(f"job:{heads[0]}"), "state": State.ADMITTED})
-            flying = sum(found.states[state] for state in IN_FLIGHT)
-            spends = found.credits + int(record.get("committed", 0)) + cost
+            flying = sum(result.states[state] for state in IN_FLIGHT)
+            spends = result.credits + int(record.get("committed", 0)) + cost
             return not (
-                found.paused
-                or (found.max_in_flight is not None and flying >= found.max_in_flight)
-                or (found.max_credits is not None and spends > found.max_credits)
+                result.paused
+                or (result.max_in_flight is not None and flying >= result.max_in_flight)
+                or (result.max_credits is not None and spends > result.max_credits)
             )
 
-        # ── always ────────────────────────────────────────────────────────────────────────────
+        # ── invariants ────────────────────────────────────────────────────────────────────────
 
         @invariant()
         def the_indexes_say_what_the_records_say(self) -> None:
@@ -459,8 +459,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
     return Walk
 
 
-#: Reasons for which the gate is closed till somebody, or the account, opens it.
-_HELD_FOR_GOOD = {Reason.PAUSED, Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED}
+#: Reasons of holds without an end.
+_WITHOUT_END = {Reason.PAUSED, Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED}
 
 
 def test_the_indexes_always_agree_with_the_records(redis: Redis) -> None:

@@ -1,4 +1,4 @@
-"""Every move is told once and in order, whoever asks for it."""
+"""The event log: every transition is logged once and in order, by any process."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from voicequeue.domain.job import Event
 from voicequeue.storage.job_store import Store
 
 
-def test_every_move_is_told_once_and_in_order(store: Store) -> None:
-    """From the first on; what came since is told the next time."""
-    told: list[Event] = []
+def test_every_event_is_logged_once_and_in_order(store: Store) -> None:
+    """The first call starts at the first event; later calls continue."""
+    logged: list[Event] = []
     job = brought_to(store, State.UNSURE, sung(batch="b"))
 
-    assert store.story.tell(told.append) == 4
-    assert [event.state for event in told] == ["queued", "admitted", "charging", "unsure"]
-    assert {event.job_id for event in told[1:]} == {job.id}
-    assert store.story.tell(told.append) == 0
+    assert store.story.tell(logged.append) == 4
+    assert [event.state for event in logged] == ["queued", "admitted", "charging", "unsure"]
+    assert {event.job_id for event in logged[1:]} == {job.id}
+    assert store.story.tell(logged.append) == 0
     put(store, sung(key="later"))
-    assert store.story.tell(told.append) == 1
-    assert [event.moment for event in told] == sorted({event.moment for event in told})
+    assert store.story.tell(logged.append) == 1
+    assert [event.moment for event in logged] == sorted({event.moment for event in logged})
 
 
-def test_more_than_a_page_is_told_whole(store: Store) -> None:
+def test_more_than_a_page_is_logged_completely(store: Store) -> None:
     """Each enqueueing is one event, each admission another."""
     put(store, *(sung(key=str(n)) for n in range(1_500)))
     store.admit(NOW, at_most=1_500)
-    told: list[Event] = []
+    logged: list[Event] = []
 
-    assert store.story.tell(told.append) == len(told) == 1_501
+    assert store.story.tell(logged.append) == len(logged) == 1_501
 
 
-def test_two_do_not_tell_at_once(store: Store) -> None:
-    """While one is at it, another finds nothing to do."""
+def test_two_processes_do_not_log_at_once(store: Store) -> None:
+    """While one logs, the other does nothing."""
     brought_to(store, State.PENDING)
     others: list[int] = []
 
@@ -44,14 +44,14 @@ def test_two_do_not_tell_at_once(store: Store) -> None:
     assert set(others) == {0}
 
 
-def test_what_a_teller_did_not_get_to_is_told_by_the_next(store: Store) -> None:
-    """Rather twice than never."""
+def test_events_after_a_crash_are_logged_by_the_next_process(store: Store) -> None:
+    """An event may be logged twice, but is never lost."""
     brought_to(store, State.ADMITTED)
 
     def fails(_: Event) -> None:
         raise OSError
 
-    with pytest.raises(OSError):  # noqa: PT011  whatever a handler of logs may raise
+    with pytest.raises(OSError):  # noqa: PT011  any error of a log handler
         store.story.tell(fails)
 
     assert store.story.tell(lambda _: None) == 2

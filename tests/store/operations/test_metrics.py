@@ -1,4 +1,4 @@
-"""What processes count beside the records, added up in Redis."""
+"""Counters and histograms of several processes, summed in Redis."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from voicequeue.storage.monitoring.metrics import BOUNDS, Tally
 
 @pytest.fixture
 def space(redis: Redis, prefix: str) -> Keyspace:
-    """The keys of this test's own."""
+    """Return the keyspace of the test."""
     return Keyspace(redis, prefix)
 
 
-def test_what_several_processes_count_is_one_sum(space: Keyspace) -> None:
-    """Each tells by itself, soon after."""
+def test_counters_of_several_processes_are_added(space: Keyspace) -> None:
+    """Each process writes by itself, shortly after counting."""
     first, second = Tally(space, every_s=0.05), Tally(space, every_s=0.05)
     for tally in (first, second, second):
         tally.count("call", "task", "ok")
@@ -30,7 +30,7 @@ def test_what_several_processes_count_is_one_sum(space: Keyspace) -> None:
 
 
 def test_threads_lose_nothing(space: Keyspace) -> None:
-    """While one tells, others count on."""
+    """While one thread writes, others keep counting."""
     tally = Tally(space, every_s=0.001)
 
     def work() -> None:
@@ -50,22 +50,22 @@ def test_threads_lose_nothing(space: Keyspace) -> None:
 @pytest.mark.parametrize(
     ("seconds", "bound"), [(0.0, "0.05"), (0.05, "0.05"), (0.0501, "0.1"), (30.0, "30"), (30.1, "+Inf")]
 )
-def test_what_is_measured_lies_within_its_bound(space: Keyspace, seconds: float, bound: str) -> None:
-    """As Prometheus has it: at the bound is within it; above the last is infinity."""
+def test_a_value_is_counted_in_its_bucket(space: Keyspace, seconds: float, bound: str) -> None:
+    """As in Prometheus, a bound is inclusive; the last bucket is infinity."""
     tally = Tally(space)
     tally.measure("call", "task", seconds)
     tally.flush()
 
-    [(of, found)] = tally.read().measured("call")
+    [(of, histogram)] = tally.read().measured("call")
     assert of == "task"
-    assert found.sum == pytest.approx(seconds)
-    first = next(place for place, (_, count) in enumerate(found.cumulated()) if count)
-    assert (found.bounds[first], found.cumulated()[-1]) == (bound, ("+Inf", 1))
-    assert len(found.counts) == len(BOUNDS["call"]) + 1
+    assert histogram.sum == pytest.approx(seconds)
+    first = next(place for place, (_, count) in enumerate(histogram.cumulated()) if count)
+    assert (histogram.bounds[first], histogram.cumulated()[-1]) == (bound, ("+Inf", 1))
+    assert len(histogram.counts) == len(BOUNDS["call"]) + 1
 
 
-def test_while_redis_refuses_counts_are_kept_for_the_next_time(space: Keyspace) -> None:
-    """Counting raises nothing, and nobody waits."""
+def test_while_redis_refuses_counters_are_kept(space: Keyspace) -> None:
+    """Counting raises no error and does not block."""
     tally = Tally(space, every_s=60)
     tally.count("x")
     tally.measure("call", "task", 2)
@@ -79,4 +79,4 @@ def test_while_redis_refuses_counts_are_kept_for_the_next_time(space: Keyspace) 
     tally.flush()
 
     assert tally.read().counts == {"x": 2}
-    assert [found.sum for _, found in tally.read().measured("call")] == [2.0]
+    assert [histogram.sum for _, histogram in tally.read().measured("call")] == [2.0]

@@ -1,4 +1,4 @@
-"""Messages that became no job: what is kept of them, how many, and how they are shown."""
+"""Rejected messages: what is stored, how many, and how they are shown."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from voicequeue.storage.rejected_messages import BYTES_MAX, JOB_MAX, KEPT
 
 
 def message(number: int = 0, job: Any = None, reason: str = "why") -> RejectedMessage:
-    """A rejected message."""
+    """Return a rejected message."""
     return RejectedMessage(NOW + number, f"id-{number}", "voicequeue.enqueue", reason, job)
 
 
-def test_they_come_back_as_they_were_the_newest_first(store: Store, queue: VoiceQueue) -> None:
-    """With the job as JSON says it, whatever letters are in it."""
-    given = [message(1, {"name": "Zoë 🎵"}), message(2, [1, None, 2.5]), message(3, "a text")]
-    for each in given:
-        store.rejects.add(each)
+def test_messages_are_returned_newest_first(store: Store, queue: VoiceQueue) -> None:
+    """The job is returned as JSON, with any characters."""
+    messages = [message(1, {"name": "Zoë 🎵"}), message(2, [1, None, 2.5]), message(3, "a text")]
+    for rejected in messages:
+        store.rejects.add(rejected)
 
-    assert queue.rejects() == given[::-1]
-    assert queue.rejects(1) == given[:1:-1]
+    assert queue.rejects() == messages[::-1]
+    assert queue.rejects(1) == messages[:1:-1]
     assert queue.rejects(0) == []
     assert queue.status().rejects == 3
 
 
-def test_only_the_last_thousand_are_kept(store: Store, redis: Redis, prefix: str) -> None:
-    """A sender that goes wild fills no memory."""
+def test_only_the_last_thousand_are_stored(store: Store, redis: Redis, prefix: str) -> None:
+    """A faulty sender does not fill the memory."""
     redis.lpush(f"{{{prefix}}}:rejected_messages", *["{}"] * KEPT)
 
     store.rejects.add(message(1))
@@ -46,8 +46,8 @@ def test_only_the_last_thousand_are_kept(store: Store, redis: Redis, prefix: str
     assert store.rejects.latest(1) == [message(1)]
 
 
-def test_they_have_no_more_than_so_many_bytes_in_all(store: Store, redis: Redis, prefix: str) -> None:
-    """Of whatever letters they are, also where a release that did not count them left many; the oldest go."""
+def test_the_total_size_is_limited(store: Store, redis: Redis, prefix: str) -> None:
+    """This holds for any characters, and for messages of a release that did not count bytes; the oldest are deleted."""
     list_of_them, long = f"{{{prefix}}}:rejected_messages", "語" * JOB_MAX
     before = {"at": NOW, "message_id": "old", "task": "t", "reason": "r", "job": long}
     redis.lpush(list_of_them, *[json.dumps(before, ensure_ascii=False)] * 100)
@@ -58,32 +58,32 @@ def test_they_have_no_more_than_so_many_bytes_in_all(store: Store, redis: Redis,
         assert BYTES_MAX - 100_000 < size <= BYTES_MAX
         assert int(str(redis.get(f"{list_of_them}:bytes"))) == size
 
-    found = store.rejects.take()
-    assert [each.message_id for each in found[:100]] == [f"id-{99 - place}" for place in range(100)]
+    messages = store.rejects.take()
+    assert [rejected.message_id for rejected in messages[:100]] == [f"id-{99 - place}" for place in range(100)]
     store.rejects.add(message(1))
     assert store.rejects.take() == [message(1)]
     assert not redis.exists(list_of_them, f"{list_of_them}:bytes")
 
 
-def test_of_a_long_one_the_beginning_is_kept(store: Store) -> None:
-    """Of the job, the reason and the names."""
+def test_long_fields_are_truncated(store: Store) -> None:
+    """The job, the reason and the names are truncated."""
     long = "x" * 100_000
     for job in ({"name": long}, long, long.encode(), [long]):
         store.rejects.add(RejectedMessage(NOW, long, long, long, job))
 
-    for found in store.rejects.latest():
-        assert isinstance(found.job, str)
-        assert found.job.endswith("x…")
-        assert len(found.job) <= JOB_MAX + 1
-        assert len(found.message_id + found.task + found.reason) < 3_000
+    for rejected in store.rejects.latest():
+        assert isinstance(rejected.job, str)
+        assert rejected.job.endswith("x…")
+        assert len(rejected.job) <= JOB_MAX + 1
+        assert len(rejected.message_id + rejected.task + rejected.reason) < 3_000
 
 
 def nested(depth: int) -> Any:
-    """Lists in lists."""
-    found: Any = []
+    """Return nested lists."""
+    value: Any = []
     for _ in range(depth):
-        found = [found]
-    return found
+        value = [value]
+    return value
 
 
 @pytest.mark.parametrize(
@@ -96,22 +96,22 @@ def nested(depth: int) -> Any:
     ],
     ids=["bytes", "not a number", "not JSON", "nested"],
 )
-def test_what_is_no_json_is_kept_as_a_text(store: Store, job: Any, kept: str) -> None:
-    """So that there is nothing that cannot be kept."""
+def test_a_job_that_is_not_json_is_stored_as_text(store: Store, job: Any, kept: str) -> None:
+    """Any job can be stored."""
     store.rejects.add(message(1, job))
 
     assert store.rejects.latest()[0].job == kept
 
 
-def test_clearing_gives_them_for_the_last_time(store: Store, queue: VoiceQueue) -> None:
-    """All of them, and afterwards there are none."""
+def test_clearing_returns_all_messages(store: Store, queue: VoiceQueue) -> None:
+    """Afterwards there are none."""
     store.rejects.add(message(1))
 
     assert queue.clear_rejects() == [message(1)]
     assert (queue.clear_rejects(), queue.rejects(), queue.status().rejects) == ([], [], 0)
 
 
-# ── how they come there ───────────────────────────────────────────────────────────────────────────
+# ── sources ───────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -126,20 +126,25 @@ def test_clearing_gives_them_for_the_last_time(store: Store, queue: VoiceQueue) 
         ([], {"job": {}}, "exactly one of audio_url and persona_id is required"),
     ],
 )
-def test_arguments_that_are_no_job_are_kept_with_the_reason(
+def test_invalid_arguments_are_stored_with_the_reason(
     store: Store, args: list[Any], named: dict[str, Any], reason: str
 ) -> None:
-    """The sender's mistake is told as such, and what was given is there to be mended."""
+    """The sender's mistake is explained, and the arguments can be corrected."""
     with pytest.raises(InvalidJob):
         take(store, args, named, message_id="id-1", now=NOW)
 
-    [found] = store.rejects.latest()
-    assert (found.at, found.message_id, found.task, found.reason) == (NOW, "id-1", "voicequeue.enqueue", reason)
-    assert found.job in (named.get("job"), {"args": args, "kwargs": named})
+    [rejected] = store.rejects.latest()
+    assert (rejected.at, rejected.message_id, rejected.task, rejected.reason) == (
+        NOW,
+        "id-1",
+        "voicequeue.enqueue",
+        reason,
+    )
+    assert rejected.job in (named.get("job"), {"args": args, "kwargs": named})
 
 
-def test_a_message_that_comes_twice_is_one_job_and_another_one_with_its_id_is_rejected(store: Store) -> None:
-    """The id stands for the key where there is none."""
+def test_a_repeated_message_is_one_job_and_other_content_is_rejected(store: Store) -> None:
+    """The message id is the key of a job without one."""
     first = take(store, [{"audio_url": URL}], {}, message_id="id-1", now=NOW)
 
     assert take(store, [], {"job": {"audio_url": URL}}, message_id="id-1", now=NOW + 1) == first
@@ -148,8 +153,8 @@ def test_a_message_that_comes_twice_is_one_job_and_another_one_with_its_id_is_re
     assert store.rejects.latest()[0].reason.startswith(f"key: 'message-id-1' already belongs to job {first}")
 
 
-def test_a_defect_of_ours_is_kept_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it said stays in the log: it may quote the job."""
+def test_an_internal_error_is_stored_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its text is only in the log, because it may quote the job."""
 
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
@@ -164,22 +169,22 @@ def test_a_defect_of_ours_is_kept_as_such(store: Store, monkeypatch: pytest.Monk
 # ── the command ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_command_shows_what_when_and_why(command: Command, store: Store) -> None:
-    """A line for each fact; the job shortened, nothing in it that a terminal obeys."""
+def test_the_command_shows_messages_with_time_and_reason(command: Command, store: Store) -> None:
+    """One line per fact; the job is shortened, without control characters."""
     store.rejects.add(message(1, {"name": "\x1b[31m[red]" + "x" * 500}, "name: [too] long"))
 
-    told = command("rejects")
+    result = command("rejects")
 
-    assert told.code == 0
-    assert "voicequeue.enqueue  id-1" in told.out
-    assert "name: [too] long" in told.out
-    assert "\x1b" not in told.out
-    assert "x" * 150 in told.out
-    assert "x" * 250 not in told.out
+    assert result.code == 0
+    assert "voicequeue.enqueue  id-1" in result.out
+    assert "name: [too] long" in result.out
+    assert "\x1b" not in result.out
+    assert "x" * 150 in result.out
+    assert "x" * 250 not in result.out
 
 
-def test_the_command_gives_json_as_many_as_are_asked_for(command: Command, store: Store) -> None:
-    """The shape that scripts may rely on."""
+def test_the_command_prints_json_up_to_the_limit(command: Command, store: Store) -> None:
+    """The shape is an interface for scripts."""
     for number in range(3):
         store.rejects.add(message(number, {"name": "a"}))
 
@@ -189,8 +194,8 @@ def test_the_command_gives_json_as_many_as_are_asked_for(command: Command, store
     assert len(command("rejects", "--json").json()) == 3
 
 
-def test_the_command_clears_what_it_shows(command: Command, store: Store) -> None:
-    """All at once, however many may be shown; the status tells how many there are."""
+def test_the_command_clears_messages(command: Command, store: Store) -> None:
+    """All are deleted, regardless of the limit; the status shows their number."""
     for number in range(60):
         store.rejects.add(message(number))
     assert "rejected   60 messages, see: voicequeue rejects" in command("status").out

@@ -1,4 +1,4 @@
-"""Logins to the page in Redis: sessions, which end everywhere at once, and waits after failed logins."""
+"""Logins to the job page: sessions that end everywhere at once, and waits after failed logins."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from voicequeue.storage.sessions import SESSION_S, SESSIONS_MAX, Sessions
 
 @pytest.fixture
 def sessions(store: Store) -> Sessions:
-    """No session yet."""
+    """Return a store of sessions without any."""
     return store.sessions
 
 
 @pytest.fixture
 def logins(store: Store) -> LoginAttempts:
-    """No failed login yet."""
+    """Return login attempts without any."""
     return store.logins
 
 
 # ── sessions ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_session_is_found_by_its_token_alone(sessions: Sessions, redis: Redis, prefix: str) -> None:
-    """Redis holds no token, and what it holds is none."""
+def test_a_session_is_found_only_by_its_token(sessions: Sessions, redis: Redis, prefix: str) -> None:
+    """Redis stores no token, and what it stores is no token."""
     token = sessions.begin("ana", "proof", NOW)
     session = sessions.find(token)
 
@@ -38,8 +38,8 @@ def test_a_session_is_found_by_its_token_alone(sessions: Sessions, redis: Redis,
         assert sessions.find(other) is None
 
 
-def test_a_session_ends_when_it_is_ended_and_by_its_time(sessions: Sessions, redis: Redis, prefix: str) -> None:
-    """And nothing of it is left."""
+def test_a_session_ends_by_logout_and_by_expiry(sessions: Sessions, redis: Redis, prefix: str) -> None:
+    """No key is left."""
     mine, other = (sessions.begin("ana", "proof", NOW) for _ in range(2))
     session = sessions.find(mine)
     assert session is not None
@@ -53,8 +53,8 @@ def test_a_session_ends_when_it_is_ended_and_by_its_time(sessions: Sessions, red
     assert not [key for key in redis.scan_iter(f"*{prefix}*") if session.id in f"{key}"]
 
 
-def test_all_sessions_of_a_key_end_together_and_no_other(sessions: Sessions) -> None:
-    """In one step; it can log in again."""
+def test_all_sessions_of_a_key_end_together(sessions: Sessions) -> None:
+    """Other keys are not affected; the key can log in again."""
     mine, theirs = [sessions.begin("ana", "proof", NOW) for _ in range(3)], sessions.begin("bo", "proof", NOW)
 
     sessions.end_all("ana")
@@ -64,15 +64,15 @@ def test_all_sessions_of_a_key_end_together_and_no_other(sessions: Sessions) -> 
     assert sessions.find(sessions.begin("ana", "proof", NOW)) is not None
 
 
-def test_a_key_has_so_many_sessions_at_most(sessions: Sessions) -> None:
-    """The oldest end: logging in again and again fills no memory."""
+def test_the_number_of_sessions_of_a_key_is_limited(sessions: Sessions) -> None:
+    """The oldest end: repeated logins do not fill the memory."""
     tokens = [sessions.begin("ana", "proof", NOW + at) for at in range(SESSIONS_MAX + 2)]
 
     assert [sessions.find(token) is None for token in tokens] == [True] * 2 + [False] * SESSIONS_MAX
 
 
 def test_a_notice_is_shown_once(sessions: Sessions) -> None:
-    """On the next page of that session; half a character does no harm."""
+    """It is on the next page of that session; an unpaired surrogate does no harm."""
     session = sessions.find(sessions.begin("ana", "proof", NOW))
     assert session is not None
 
@@ -82,10 +82,8 @@ def test_a_notice_is_shown_once(sessions: Sessions) -> None:
     assert sessions.take_notice(session.id) == ""
 
 
-def test_the_audit_finds_nothing_wrong_with_logins(
-    sessions: Sessions, logins: LoginAttempts, redis: Redis, prefix: str
-) -> None:
-    """They are no jobs."""
+def test_the_audit_ignores_logins(sessions: Sessions, logins: LoginAttempts, redis: Redis, prefix: str) -> None:
+    """Their keys are not jobs."""
     session = sessions.find(sessions.begin("ana", "proof", NOW))
     assert session is not None
     sessions.put_notice(session.id, "done")
@@ -97,8 +95,8 @@ def test_the_audit_finds_nothing_wrong_with_logins(
 # ── failed logins ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_address_waits_longer_from_failure_to_failure(logins: LoginAttempts) -> None:
-    """Five are free; then seconds, and at most minutes. What is tried while it waits is not counted."""
+def test_an_address_waits_longer_after_each_failure(logins: LoginAttempts) -> None:
+    """Five attempts are free; then it waits seconds, at most minutes. Attempts during a wait are not counted."""
     now, waits = NOW, []
     for _ in range(13):
         wait_s = logins.begin("192.0.2.7", now)
@@ -111,14 +109,14 @@ def test_an_address_waits_longer_from_failure_to_failure(logins: LoginAttempts) 
     assert max(waits) <= WAIT_MAX_S
 
 
-def test_many_tries_at_once_are_counted_before_their_keys_are_looked_at(logins: LoginAttempts) -> None:
-    """A thousand in the same moment are five."""
+def test_concurrent_attempts_are_counted_before_their_keys_are_checked(logins: LoginAttempts) -> None:
+    """A thousand concurrent attempts count like five."""
     assert [logins.begin("192.0.2.7", NOW) for _ in range(100)].count(0) == 5
 
 
 @pytest.mark.parametrize("same", [["::ffff:192.0.2.7", "192.0.2.7"], ["2001:db8::1", "2001:db8::ffff:2"], ["", "x"]])
-def test_addresses_of_one_caller_are_one(logins: LoginAttempts, same: list[str]) -> None:
-    """All of a /64 is one; what is no address is one."""
+def test_addresses_of_one_network_count_as_one(logins: LoginAttempts, same: list[str]) -> None:
+    """A /64 is one address; so are all invalid addresses."""
     for number in range(5):
         logins.begin(same[number % 2], NOW)
 
@@ -127,8 +125,8 @@ def test_addresses_of_one_caller_are_one(logins: LoginAttempts, same: list[str])
         assert logins.begin(other, NOW) == 0
 
 
-def test_a_right_key_takes_back_its_own_try_alone(logins: LoginAttempts, redis: Redis, prefix: str) -> None:
-    """Who has a key guesses no other one for it; who never failed leaves no trace."""
+def test_a_valid_key_uncounts_only_its_own_attempt(logins: LoginAttempts, redis: Redis, prefix: str) -> None:
+    """One valid key does not excuse guesses; without failures nothing is stored."""
     for _ in range(5):
         logins.begin("192.0.2.7", NOW)
         logins.begin("192.0.2.8", NOW)
@@ -142,7 +140,7 @@ def test_a_right_key_takes_back_its_own_try_alone(logins: LoginAttempts, redis: 
 
 
 def test_failures_are_forgotten(logins: LoginAttempts, redis: Redis, prefix: str) -> None:
-    """Some minutes after the last one."""
+    """They are deleted some minutes after the last one."""
     for _ in range(5):
         logins.begin("192.0.2.7", NOW)
     later = NOW + FORGET_S + 1
@@ -153,8 +151,8 @@ def test_failures_are_forgotten(logins: LoginAttempts, redis: Redis, prefix: str
     assert 0 < redis.ttl(f"{{{prefix}}}:failed_logins:attempts") <= FORGET_S
 
 
-def test_a_flood_from_many_addresses_leaves_each_address_one_try_and_locks_no_other_out(logins: LoginAttempts) -> None:
-    """An address from which nothing failed gets in at once, whatever others do; of each other one more is too many."""
+def test_a_distributed_attack_leaves_each_address_one_attempt(logins: LoginAttempts) -> None:
+    """An address without a failure can log in at once; others have no second attempt."""
     flood = [f"198.51.100.{number}" for number in range(ATTACK_ADDRESSES)]
     assert [logins.begin(address, NOW) for address in flood] == [0] * ATTACK_ADDRESSES
 
@@ -164,8 +162,8 @@ def test_a_flood_from_many_addresses_leaves_each_address_one_try_and_locks_no_ot
     assert logins.begin("192.0.2.7", NOW + 120) == 0  # it is over
 
 
-def test_a_flood_fills_no_memory(logins: LoginAttempts, redis: Redis, prefix: str) -> None:
-    """So many addresses are remembered, the latest."""
+def test_a_distributed_attack_does_not_fill_the_memory(logins: LoginAttempts, redis: Redis, prefix: str) -> None:
+    """Only the latest addresses are stored."""
     names = {f"old-{number}": NOW - 200 for number in range(ADDRESSES_MAX)}
     redis.zadd(f"{{{prefix}}}:failed_logins", names)
     redis.hset(f"{{{prefix}}}:failed_logins:attempts", mapping=dict.fromkeys(names, 1))

@@ -1,4 +1,4 @@
-"""How it went over time, as the records tell it."""
+"""Throughput over time, computed from the records."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from voicequeue.storage.monitoring.throughput import SAMPLED
 
 
 def finished(store: Store, key: str, at: float, *, waited: float, worked: float) -> None:
-    """A job that came `waited` seconds before its order, which took `worked` seconds until then."""
+    """Finish a job that waited `waited` seconds before its submission and took `worked` seconds after it."""
     job = brought_to(store, State.PENDING, sung(key=key), now=at - waited - worked)
     fields = {"settled": str(at), "since": str(at - worked)}
     make(store, job, State.SUCCEEDED, at, fields=fields)
 
 
-def told(store: Store, **more: float) -> list[Stretch]:
-    """The last minute in ten stretches."""
+def last_minute(store: Store, **more: float) -> list[Stretch]:
+    """Return the last minute in ten intervals."""
     return store.trend(NOW, **{"span_s": 60.0, "stretches": 10, **more})  # type: ignore[arg-type]
 
 
-def test_nothing_finished_is_all_zeros(store: Store) -> None:
-    """As many stretches as were asked for, one after the other, the last of them under way."""
-    found = told(store)
+def test_without_finished_jobs_all_counts_are_zero(store: Store) -> None:
+    """The number of intervals is as requested; they are consecutive, and the last is in progress."""
+    intervals = last_minute(store)
 
-    assert len(found) == 10
-    assert all(a.over == b.begun for a, b in pairwise(found))
-    assert found[-1].begun <= NOW < found[-1].over
-    assert {(each.succeeded, each.failed, each.half) for each in found} == {(0, 0, None)}
+    assert len(intervals) == 10
+    assert all(a.over == b.begun for a, b in pairwise(intervals))
+    assert intervals[-1].begun <= NOW < intervals[-1].over
+    assert {(interval.succeeded, interval.failed, interval.half) for interval in intervals} == {(0, 0, None)}
 
 
-def test_each_stretch_counts_what_was_finished_in_it(store: Store) -> None:
-    """And how long it took from enqueueing on, and the last order."""
+def test_each_interval_counts_its_finished_jobs(store: Store) -> None:
+    """It also has their durations, in total and of the last order."""
     for place, waited in enumerate((10, 20, 60)):
         finished(store, f"a{place}", NOW - 30, waited=waited, worked=5)
     finished(store, "b", NOW, waited=0, worked=3)
     failed(store, brought_to(store, State.PENDING, sung(key="f"), now=NOW - 1), Code.UPSTREAM_FAILED, now=NOW)
     finished(store, "long ago", NOW - 1_000, waited=1, worked=1)
 
-    some = [each for each in told(store) if each.succeeded or each.failed]
+    some = [interval for interval in last_minute(store) if interval.succeeded or interval.failed]
 
-    assert [(each.succeeded, each.failed) for each in some] == [(3, 0), (1, 1)]
-    assert [each.half for each in some] == pytest.approx([25, 3])
-    assert [each.order for each in some] == pytest.approx([5, 3])
+    assert [(interval.succeeded, interval.failed) for interval in some] == [(3, 0), (1, 1)]
+    assert [interval.half for interval in some] == pytest.approx([25, 3])
+    assert [interval.order for interval in some] == pytest.approx([5, 3])
     assert some[0].most == pytest.approx(57)
 
 
-def test_of_many_some_are_looked_at_from_the_first_to_the_last(store: Store) -> None:
-    """Their number does not make it slow."""
+def test_of_many_jobs_a_sample_is_read(store: Store) -> None:
+    """The number of jobs does not make it slow."""
     for place in range(4 * SAMPLED):
         finished(store, f"j{place}", NOW - 2 + place / 100, waited=place, worked=0)
 
-    [one] = [each for each in told(store) if each.succeeded]
+    [one] = [interval for interval in last_minute(store) if interval.succeeded]
 
     assert one.succeeded == 4 * SAMPLED
     assert one.half == pytest.approx(4 * SAMPLED / 2, rel=0.15)
