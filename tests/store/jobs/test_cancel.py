@@ -263,22 +263,10 @@ def test_jobs_that_changed_since_they_were_read_are_cancelled(store: Store, queu
     accepted(store, b)
     failed(store, one(store, c), Code.EXPIRED)
 
-<<<<<<< HEAD
     queue.carry_out("cancel", plan.token)
-||||||| 0aef535
-    found = {job.id: job for job in queue.cancel_as_read(read)}
-=======
-    results = {job.id: job for job in queue.cancel_as_read(read)}
->>>>>>> storage
 
-<<<<<<< HEAD
     jobs = [queue.get(job_id) for job_id in (a, b, c, d)]
     assert [(job.state, job.cancelling) for job in jobs] == [
-||||||| 0aef535
-    assert [(found[each].state, found[each].cancelling) for each in (a, b, c, d)] == [
-=======
-    assert [(results[job_id].state, results[job_id].cancelling) for job_id in (a, b, c, d)] == [
->>>>>>> storage
         (State.CHARGING, True),
         (State.CANCELLED, False),
         (State.FAILED, False),
