@@ -86,7 +86,7 @@ def main() -> int:
             for result_table in LONG[part](options):
                 console.print(result_table)
             continue
-        with tempfile.TemporaryDirectory() as folder, Supervisor(say=console.print) as supervisor:
+        with tempfile.TemporaryDirectory() as folder, Supervisor(print_line=console.print) as supervisor:
             figures = _measure(part, supervisor, Path(folder), options.rows)
         for name, value in figures.items():
             table.add_row(name, f"{value:,.0f}" if value >= 100 else f"{value:.2f}")

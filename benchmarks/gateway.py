@@ -30,11 +30,11 @@ _SAMPLE_EVERY = 1_000
 def measure(stack: Stack, supervisor: Supervisor) -> dict[str, float]:
     """Return rows per second until every outcome is received, outcomes received before the last row was sent, and the
     gateway's memory in MB."""
-    url = stack.start_web(webhooks=False)
+    url = stack.start_gateway(webhooks=False)
     pid = supervisor.pid("web")
     # The client is a separate process, so that both have their own CPU time.
     command = [sys.executable, "-m", "benchmarks.gateway", url, str(pid)]
-    env = {**os.environ, "VOICEQUEUE_KEY": str(stack.web_key())}
+    env = {**os.environ, "VOICEQUEUE_KEY": str(stack.gateway_token())}
     done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout)
     if figures.pop("new") != ROWS:

@@ -30,12 +30,12 @@ from config.settings import Settings
 from tasks import decisions
 from tasks.musicapi import VoiceReady
 from voicequeue import Filter, Limits, VoiceJob, VoiceQueue
-from voicequeue.domain.claims import Charged, Planned
-from voicequeue.domain.job import Move, State
+from voicequeue.domain.claims import PollReschedule, SubmitClaim
+from voicequeue.domain.job import State, Transition
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
@@ -73,7 +73,7 @@ class Bench:
     """A queue in its own Valkey."""
 
     queue: VoiceQueue
-    store: Store
+    store: JobStore
     redis: Redis
 
     def used(self) -> int:
@@ -142,7 +142,7 @@ def _bench() -> Iterator[Bench]:
     """Start a fresh Valkey with `config/valkey.conf`, and a queue in it with its scripts loaded."""
     with (
         tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
-        Supervisor(say=print) as supervisor,
+        Supervisor(print_line=print) as supervisor,
     ):
         url = Stack(supervisor, Settings(_env_file=None), home=Path(folder)).start_valkey()
         with _queue(url, "warm") as warm:
@@ -157,7 +157,7 @@ def _bench() -> Iterator[Bench]:
 def _queue(url: str, prefix: str) -> Iterator[Bench]:
     with VoiceQueue(url, prefix=prefix) as queue:
         client = connect(url)
-        yield Bench(queue, Store(client, prefix, limits=Limits(in_flight=10**6, first_in_flight=10**6)), client)
+        yield Bench(queue, JobStore(client, prefix, limits=Limits(in_flight=10**6, initial_in_flight=10**6)), client)
         client.close()
 
 
@@ -212,48 +212,52 @@ def _time_chunk(bench: Bench, new_jobs: Iterator[VoiceJob], durations: dict[str,
 
     admitted = timed("admit 25", lambda: store.admit(now, at_most=CHUNK)).by_stage[Stage.VOICE]
     holder = secrets.token_hex(8)
-    claims: list[Charged] = timed("charge 25", lambda: store.charge(admitted, Stage.VOICE, holder, now, lease=90))
+    claims: list[SubmitClaim] = timed(
+        "charge 25", lambda: store.claim_submit(admitted, Stage.VOICE, holder, now, lease_s=90)
+    )
     accepted = [decisions.accepted(claim, f"task-{number}", now, 0.0) for number, claim in enumerate(claims)]
-    timed("apply 25: accepted", lambda: store.apply(accepted, now))
-    reschedules = [Planned(claim.job_id, claim.version + 1, due=now, asked=now) for claim in claims]
-    timed("plan 25", partial(store.plan, reschedules))
-    poll_claims = timed("claim 25", lambda: store.claim(admitted, Stage.VOICE, now, lease=90))
+    timed("apply 25: accepted", lambda: store.apply_transitions(accepted, now))
+    reschedules = [PollReschedule(claim.job_id, claim.version + 1, due=now, last_not_ready_at=now) for claim in claims]
+    timed("plan 25", partial(store.reschedule_polls, reschedules))
+    poll_claims = timed("claim 25", lambda: store.claim_poll(admitted, Stage.VOICE, now, lease_s=90))
     transitions = [
-        move for claim in poll_claims if (move := decisions.polled(claim, VoiceReady("persona", "A voice"), now))
+        move
+        for claim in poll_claims
+        if (move := decisions.transition_from_result(claim, VoiceReady("persona", "A voice"), now))
     ]
-    timed("apply 25: ready", lambda: store.apply(transitions, now))
+    timed("apply 25: ready", lambda: store.apply_transitions(transitions, now))
     timed("overdue, expired, release, hasten", partial(_reconcile, store, now))
     _finish(store, transitions, now)
     batch_of_jobs = list(islice(new_jobs, CHUNK))
     timed("enqueue 25", lambda: bench.queue.enqueue_many(batch_of_jobs))
 
 
-def _reconcile(store: Store, now: float) -> None:
-    store.overdue(now, patience=10)
-    store.expired(now)
-    store.release(now)
-    store.hasten(now)
+def _reconcile(store: JobStore, now: float) -> None:
+    store.lease_overdue(now, overdue_s=10)
+    store.lease_expired(now)
+    store.release_waiting(now)
+    store.reassign_voice_creators(now)
 
 
-def _finish(store: Store, transitions: Sequence[Move], now: float) -> None:
+def _finish(store: JobStore, transitions: Sequence[Transition], now: float) -> None:
     """Cancel the jobs, which would continue with their songs."""
     ends = [
-        Move(transition.job_id, transition.version + 1, transition.to, Stage.MUSIC, State.CANCELLED)
+        Transition(transition.job_id, transition.version + 1, transition.to_state, Stage.MUSIC, State.CANCELLED)
         for transition in transitions
     ]
-    if store.apply(ends, now) != [True] * CHUNK:
+    if store.apply_transitions(ends, now) != [True] * CHUNK:
         raise RuntimeError("not every job of the chunk was completed")
 
 
 def _time_reads(bench: Bench, durations: dict[str, list[float]]) -> None:
     queue = bench.queue
-    job = next(iter(queue.find(Filter(batch="batch-0"), limit=1).items))
+    job = next(iter(queue.search(Filter(batch="batch-0"), limit=1).items))
     operations: Mapping[str, Callable[[], object]] = {
         "get": lambda: queue.get(job.id),
         "status": queue.status,
-        "find: queued": lambda: queue.find(Filter(state=State.QUEUED)),
-        "find: of a batch": lambda: queue.find(Filter(batch="batch-0")),
-        "find: none matches": lambda: queue.find(Filter(called="no such name")),
+        "find: queued": lambda: queue.search(Filter(state=State.QUEUED)),
+        "find: of a batch": lambda: queue.search(Filter(batch="batch-0")),
+        "find: none matches": lambda: queue.search(Filter(text="no such name")),
     }
     for name, operation in operations.items():
         started = time.perf_counter()

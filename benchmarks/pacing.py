@@ -61,7 +61,7 @@ def run(limit: int, count: int = JOBS) -> Run:
     """Run the jobs with this maximum."""
     dials = {"voice_s": MINUTE_S, "music_s": 2 * MINUTE_S, "jitter": 0.2, "credits": 10**9, "concurrency": ALLOWED}
     result = Run()
-    with tempfile.TemporaryDirectory() as folder, Supervisor(say=print) as supervisor:
+    with tempfile.TemporaryDirectory() as folder, Supervisor(print_line=print) as supervisor:
         stack = Stack(supervisor, Settings(_env_file=None), home=Path(folder), env=env(limit))
         url = stack.start_valkey()
         _, control = stack.start_simulator(dials)

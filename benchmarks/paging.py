@@ -20,7 +20,7 @@ def measure(redis_url: str, stack: Stack) -> dict[str, float]:
 
     A search by name reads 10,000 jobs per page and continues automatically: one page and the whole search are timed.
     """
-    page = stack.start_web(webhooks=False)
+    page = stack.start_gateway(webhooks=False)
     with VoiceQueue(redis_url) as queue:
         for batch in range(BATCHES):
             queue.enqueue_many(jobs(JOBS // BATCHES, f"batch-{batch}"))
@@ -36,7 +36,7 @@ def measure(redis_url: str, stack: Stack) -> dict[str, float]:
     }
     figures: dict[str, float] = {}
     with requests.Session() as session:
-        session.get(f"{page}/?token={stack.web_key()}", timeout=30).raise_for_status()
+        session.get(f"{page}/?token={stack.gateway_token()}", timeout=30).raise_for_status()
         for label, path in paths.items():
             durations_ms = [_loaded(session, page + path) for _ in range(LOADS)]
             figures[f"{label}, ms (median)"] = statistics.median(durations_ms)

@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.load import jobs
 from config.settings import Settings
 from voicequeue import Job, State, VoiceQueue
-from voicequeue.domain.poll_schedule import REMEMBERED, LogNormal, PollPlan, Span
+from voicequeue.domain.poll_schedule import MAX_DURATIONS, DurationInterval, LogNormal, PollSchedulePolicy
 from voicequeue.domain.stage import Stage
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
@@ -89,24 +89,24 @@ def _percentile(values: Sequence[float], percent: int) -> float:
 
 def replayed(method: str, sigma: float, count: int = ORDERS) -> list[PolledOrder]:
     """Poll orders of both stages as a worker would, and learn from their durations."""
-    plan = PollPlan(*METHODS[method], random.Random(7))
+    plan = PollSchedulePolicy(*METHODS[method], random.Random(7))
     return [order for stage in Stage for order in _stage(plan, stage, sigma, count)]
 
 
-def _stage(plan: PollPlan, stage: Stage, sigma: float, count: int) -> list[PolledOrder]:
+def _stage(plan: PollSchedulePolicy, stage: Stage, sigma: float, count: int) -> list[PolledOrder]:
     rng = random.Random(str(stage))  # the same durations for every method
     takes = LogNormal(math.log(MEDIANS[stage]), sigma)
-    spans: list[Span] = []
+    spans: list[DurationInterval] = []
     ages: list[float] = []
     orders = []
     for number in range(count):
         if number % RELEARN == 0:
-            ages = plan.schedule(spans[-REMEMBERED:])
+            ages = plan.schedule(spans[-MAX_DURATIONS:])
         duration_s = takes.quantile(rng.random())
-        polls, previous_age, age = 1, 0.0, plan.after(0.0, ages, plan.luck())
+        polls, previous_age, age = 1, 0.0, plan.delay_from_schedule(0.0, ages, plan.jitter())
         while age < duration_s:
-            polls, previous_age, age = polls + 1, age, age + plan.after(age, ages, plan.luck())
-        spans.append(Span(previous_age, age))
+            polls, previous_age, age = polls + 1, age, age + plan.delay_from_schedule(age, ages, plan.jitter())
+        spans.append(DurationInterval(previous_age, age))
         orders.append(PolledOrder(stage, polls, age - duration_s))
     return orders[UNCOUNTED:]
 
@@ -116,7 +116,7 @@ def _stage(plan: PollPlan, stage: Stage, sigma: float, count: int) -> list[Polle
 
 def measured(method: str, sigma: float, count: int = JOBS) -> list[PolledOrder]:
     """Run the jobs through two workers; return their orders with times in seconds of upstream."""
-    with tempfile.TemporaryDirectory() as folder, Supervisor(say=print) as supervisor:
+    with tempfile.TemporaryDirectory() as folder, Supervisor(print_line=print) as supervisor:
         stack = Stack(supervisor, Settings(_env_file=None), home=Path(folder), env=_env(method))
         url = stack.start_valkey()
         _, control = stack.start_simulator(_dials(sigma))

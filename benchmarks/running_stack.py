@@ -83,7 +83,7 @@ def running_stack(
     `children` each (default: the number of processors)."""
     with (
         tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
-        Supervisor(say=print) as supervisor,
+        Supervisor(print_line=print) as supervisor,
     ):
         port = free_port()
         upstream = f"http://127.0.0.1:{port}"

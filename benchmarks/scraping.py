@@ -17,7 +17,7 @@ JOBS, BATCHES, SCRAPES = 100_000, 200, 60
 def measure(redis_url: str, stack: Stack) -> dict[str, float]:
     """Return the milliseconds per scrape, client included: median and 95th percentile."""
     figures: dict[str, float] = {}
-    url = f"{stack.start_web(webhooks=False)}/metrics"
+    url = f"{stack.start_gateway(webhooks=False)}/metrics"
     with VoiceQueue(redis_url) as queue:
         queue.enqueue_many(jobs(100, "few"))
         figures |= _scraped(url, stack, "a hundred jobs")
@@ -30,7 +30,7 @@ def measure(redis_url: str, stack: Stack) -> dict[str, float]:
 def _scraped(url: str, stack: Stack, label: str) -> dict[str, float]:
     durations_ms = []
     with requests.Session() as session:
-        session.headers["Authorization"] = f"Bearer {stack.web_key()}"
+        session.headers["Authorization"] = f"Bearer {stack.gateway_token()}"
         for _ in range(SCRAPES):
             started = time.perf_counter()
             session.get(url, timeout=10).raise_for_status()

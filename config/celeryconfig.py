@@ -25,7 +25,7 @@ BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
 }
 
 #: The queues that a worker consumes when its command line names none (`-Q`).
-QUEUES = consumed_by("worker")
+WORKER_QUEUES = consumed_by("worker")
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "interval_step": 0.5,
             "interval_max": 3,
         },
-        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in WORKER_QUEUES],
         "task_routes": {queue.task: {"queue": queue.name} for queue in TASK_QUEUES},
         "task_default_queue": INTAKE,
         "task_acks_late": True,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.settings import BadSettings, explain
+from config.settings import SettingsError, describe_errors
 from voicequeue.auth.web_origins import host_name, is_loopback_name
 
 #: The folder of the task histories, with one folder per queue.
@@ -47,7 +47,7 @@ class FlowerSettings(BaseSettings):
         "127.0.0.1", description="Address that Flower listens on. Beyond this machine a login is required."
     )
     port: int = Field(5555, ge=0, le=65_535, description="Port that Flower listens on.")
-    hosts: Annotated[str, AfterValidator(_check_hosts)] = Field(
+    allowed_hosts: Annotated[str, AfterValidator(_check_hosts)] = Field(
         "",
         description="Host names that Flower answers to, besides local ones, separated by commas: those of your reverse "
         "proxy. Unset: local names only where it listens on this machine, any name elsewhere.",
@@ -76,17 +76,17 @@ class FlowerSettings(BaseSettings):
         30_000, ge=0, description="Milliseconds between two saves of the history. 0: save at exit only."
     )
 
-    def history(self, prefix: str) -> Path:
+    def history_file(self, prefix: str) -> Path:
         """Return the history file of the queue with this prefix."""
         return self.db or HISTORIES / prefix / "state"
 
-    def names(self) -> frozenset[str] | None:
+    def accepted_hosts(self) -> frozenset[str] | None:
         """Return the host names that Flower answers to besides local ones; None for any name."""
-        if not self.hosts and not is_local(self.address):
+        if not self.allowed_hosts and not is_loopback_address(self.address):
             return None  # it requires a login, which browsers send to no other name
-        return frozenset(filter(None, map(host_name, self.hosts.split(","))))
+        return frozenset(filter(None, map(host_name, self.allowed_hosts.split(","))))
 
-    def weak(self) -> str:
+    def weak_passwords(self) -> str:
         """Return an error that names the users whose passwords are too short; '' if there are none."""
         logins = [login.partition(":") for login in self.logins()]
         users = ", ".join(user for user, _, password in logins if len(password) < PASSWORD_MIN)
@@ -97,17 +97,17 @@ class FlowerSettings(BaseSettings):
         return list(filter(None, self.basic_auth.get_secret_value().split(",")))
 
 
-def open_to_all(address: str, basic_auth: str) -> bool:
+def lacks_required_login(address: str, basic_auth: str) -> bool:
     """Return whether Flower would listen beyond this machine without a login."""
-    return not basic_auth and not is_local(address)
+    return not basic_auth and not is_loopback_address(address)
 
 
-def is_local(address: str) -> bool:
+def is_loopback_address(address: str) -> bool:
     """Return whether only this machine can reach a server at this address."""
     return is_loopback_name(address)  # '' means every address, and a name may resolve to any
 
 
-def shows_only() -> bool:
+def is_read_only() -> bool:
     """Return whether Flower is read-only, so that it cannot stop workers; also true if its settings are invalid."""
     try:
         return FlowerSettings().read_only
@@ -121,14 +121,14 @@ def load(**overrides: str) -> FlowerSettings:
     try:
         loaded = FlowerSettings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise BadSettings(explain(error, prefix="FLOWER_")) from None
-    if open_to_all(loaded.address, loaded.basic_auth.get_secret_value()):
-        raise BadSettings(
+        raise SettingsError(describe_errors(error, prefix="FLOWER_")) from None
+    if lacks_required_login(loaded.address, loaded.basic_auth.get_secret_value()):
+        raise SettingsError(
             f"FLOWER_BASIC_AUTH: is required if Flower listens beyond this machine (FLOWER_ADDRESS is "
             f"{loaded.address!r}); set it to user:password"
         )
-    if not is_local(loaded.address) and (weak := loaded.weak()):
-        raise BadSettings(
+    if not is_loopback_address(loaded.address) and (weak := loaded.weak_passwords()):
+        raise SettingsError(
             f"FLOWER_BASIC_AUTH: {weak}, too few if Flower listens beyond this machine (FLOWER_ADDRESS is "
             f"{loaded.address!r}); generate one with: openssl rand -hex 32"
         )

@@ -21,10 +21,10 @@ basic_auth = _configured.logins()
 url_prefix = _configured.url_prefix.strip("/")
 read_only = _configured.read_only
 
-flowerguard.install(_configured.names())
+flowerguard.install(_configured.accepted_hosts())
 
 persistent = True
-_history = _configured.history(settings().prefix)
+_history = _configured.history_file(settings().prefix)
 _history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 db = str(_history)
 state_save_interval = _configured.state_save_interval

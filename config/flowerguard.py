@@ -29,10 +29,10 @@ HEADERS = {
 
 def install(hosts: frozenset[str] | None) -> None:
     """Protect the Flower that this process starts later. It answers to local names and to `hosts`; None: any name."""
-    command.Flower = partial(Guarded, hosts=hosts)
+    command.Flower = partial(GuardedFlower, hosts=hosts)
 
 
-class Guarded(command.Flower):  # type: ignore[misc]
+class GuardedFlower(command.Flower):  # type: ignore[misc]
     """Flower's application, which refuses requests from pages of other sites."""
 
     def __init__(self, *, hosts: frozenset[str] | None, **options: Any) -> None:
@@ -42,7 +42,7 @@ class Guarded(command.Flower):  # type: ignore[misc]
 
     def find_handler(self, request: HTTPServerRequest, **more: Any) -> HTTPMessageDelegate:
         """Return the handler of this request, or the one that refuses it."""
-        reason = self._unknown_host(request.headers.get("Host", "")) or web_origins.refusal(
+        reason = self._unknown_host(request.headers.get("Host", "")) or web_origins.origin_refusal(
             request.method or "", request.headers
         )
         handler: HTTPMessageDelegate = (

@@ -15,7 +15,7 @@ from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import Processor
 
 from config.settings import Settings
-from voicequeue.texts import json_text, shown
+from voicequeue.texts import escape_controls, terminal_safe_json
 
 HIDDEN = "(hidden)"
 
@@ -42,7 +42,7 @@ FIELDS = (
     *("method", "path", "status", "who"),
 )
 
-Line = MutableMapping[str, Any]
+LogEvent = MutableMapping[str, Any]
 
 
 def configure(configured: Settings) -> None:
@@ -73,7 +73,9 @@ def formatter(configured: Settings, *, in_json: bool) -> ProcessorFormatter:
         _add_trace,
     ]
     colored = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    rendered: list[Processor] = [structlog.processors.JSONRenderer(json_text)] if in_json else [_escape, colored]
+    rendered: list[Processor] = (
+        [structlog.processors.JSONRenderer(terminal_safe_json)] if in_json else [_escape, colored]
+    )
     last: list[Processor] = [
         ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
@@ -84,7 +86,7 @@ def formatter(configured: Settings, *, in_json: bool) -> ProcessorFormatter:
     return ProcessorFormatter(foreign_pre_chain=common, processors=last)
 
 
-def _truncate(_: Any, __: str, line: Line) -> Line:
+def _truncate(_: Any, __: str, line: LogEvent) -> LogEvent:
     """Truncate long texts, the last safeguard against logging what a caller sent."""
     for name, value in line.items():
         max_length = TRACEBACK_MAX if name == "exception" else TEXT_MAX
@@ -93,17 +95,17 @@ def _truncate(_: Any, __: str, line: Line) -> Line:
     return line
 
 
-def _escape(_: Any, __: str, line: Line) -> Line:
+def _escape(_: Any, __: str, line: LogEvent) -> LogEvent:
     """Escape control characters and line breaks; the lines of a traceback are indented."""
     for name, value in line.items():
         if name == "exception":
-            line[name] = shown(str(value), keep="\n").replace("\n", "\n  ")
+            line[name] = escape_controls(str(value), keep="\n").replace("\n", "\n  ")
         elif isinstance(value, str):
-            line[name] = shown(value)
+            line[name] = escape_controls(value)
     return line
 
 
-def _add_time_and_process(_: Any, __: str, line: Line) -> Line:
+def _add_time_and_process(_: Any, __: str, line: LogEvent) -> LogEvent:
     """Add the process id and the time of the event; for transitions, the time at which they were made."""
     record: logging.LogRecord = line["_record"]
     at = datetime.fromtimestamp(line.pop("at", record.created), UTC)
@@ -113,7 +115,7 @@ def _add_time_and_process(_: Any, __: str, line: Line) -> Line:
     return line
 
 
-def _add_trace(_: Any, __: str, line: Line) -> Line:
+def _add_trace(_: Any, __: str, line: LogEvent) -> LogEvent:
     """Add the ids of the current trace, if tracing is enabled."""
     if (trace := sys.modules.get("opentelemetry.trace")) is not None:
         context = trace.get_current_span().get_span_context()
@@ -129,7 +131,7 @@ class Redactor:
         secrets = sorted(set(_secrets(configured)), key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, secrets))) if secrets else None
 
-    def __call__(self, _: Any, __: str, line: Line) -> Line:
+    def __call__(self, _: Any, __: str, line: LogEvent) -> LogEvent:
         """Redact one line; the signature of structlog's processors."""
         for name, value in line.items():
             if _PRIVATE.search(name):
@@ -140,10 +142,10 @@ class Redactor:
 
 
 def _secrets(configured: Settings) -> Iterator[str]:
-    secrets = (configured.musicapi_key, configured.secret, configured.archive)
+    secrets = (configured.musicapi_key, configured.secret, configured.archive_url)
     texts = [secret.get_secret_value() for secret in secrets] + configured.callback_secret.get_secret_value().split()
-    for url in (configured.redis_url, configured.archive.get_secret_value()):
+    for url in (configured.redis_url, configured.archive_url.get_secret_value()):
         password = urlsplit(url).password or ""
         texts += [password, unquote(password)]
-    plain_folder = configured.archive.get_secret_value()
+    plain_folder = configured.archive_url.get_secret_value()
     return (text for text in texts if len(text) >= SECRET_MIN and (text != plain_folder or "@" in text))

@@ -25,7 +25,7 @@ class Row(NamedTuple):
     name: str
     default: str
     allowed: str
-    meaning: str
+    description: str
 
 
 #: The settings that only the command line and the one-machine stack read.
@@ -88,7 +88,7 @@ def _tables() -> Iterator[str]:
     for title, rows_of_section in sections():
         yield f"\n## {title}\n\n| name | default | allowed | meaning |\n|---|---|---|---|\n"
         for row in rows_of_section:
-            yield f"| `{row.name}` | {row.default} | {row.allowed} | {row.meaning} |\n"
+            yield f"| `{row.name}` | {row.default} | {row.allowed} | {row.description} |\n"
 
 
 def _rows_of(kind: type[BaseSettings]) -> Iterator[Row]:

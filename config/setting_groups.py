@@ -93,8 +93,8 @@ class ConnectionSettings(SettingGroup):
         pattern=r"^https?://[^\s/]+",
         description="Base URL of MusicAPI. Change it to use the simulator.",
     )
-    connect_timeout_s: Seconds = Field(5.0, description="Timeout for connecting to MusicAPI, in seconds.")
-    answer_timeout_s: Seconds = Field(
+    upstream_connect_timeout_s: Seconds = Field(5.0, description="Timeout for connecting to MusicAPI, in seconds.")
+    upstream_response_timeout_s: Seconds = Field(
         30.0,
         description="Timeout for MusicAPI's complete response, in seconds. A worker may take this and the connect "
         "timeout to stop: raise the grace period of your process manager with it.",
@@ -144,16 +144,16 @@ class PaceSettings(SettingGroup):
         description="Maximum number of jobs in flight, over all workers. The limit in force starts lower and adapts to "
         "what MusicAPI accepts ([more](operations.md#how-many-at-once)).",
     )
-    first_in_flight: Count = Field(10, description="Initial limit of jobs in flight, before it adapts.")
+    initial_in_flight: Count = Field(10, description="Initial limit of jobs in flight, before it adapts.")
     submit_rate: float | None = Field(
         None,
         ge=SUBMIT_RATE_MIN,
         description="Maximum number of POSTs per minute, over all workers. Unset: as many as MusicAPI accepts.",
     )
-    credit_floor: int = Field(
+    min_balance: int = Field(
         0, ge=0, description="Minimum balance to keep, in credits; submission stops below it. 0: spend all."
     )
-    credits_every_s: Seconds = Field(
+    balance_interval_s: Seconds = Field(
         60.0,
         description="Seconds between two checks of the account's balance, by one worker for all. Submission resumes "
         "that soon after credits are added. Also the longest delay between trials after MusicAPI rejected the key or "
@@ -164,14 +164,14 @@ class PaceSettings(SettingGroup):
         description="Seconds without submissions after a rate limit (429) that two jobs received and that names no "
         "delay, and at first after five requests in a row without a response or two jobs refused with the same error.",
     )
-    chunk: int = Field(
+    task_chunk_size: int = Field(
         100,
         ge=1,
         le=500,
         description="Maximum number of job ids in one Celery message. Smaller values spread few jobs over more "
         "workers.",
     )
-    http_threads: int = Field(
+    upstream_concurrency: int = Field(
         16,
         ge=1,
         le=128,
@@ -184,7 +184,7 @@ class JobSettings(SettingGroup):
 
     title = "Jobs"
 
-    reuse: bool = Field(
+    reuse_voices: bool = Field(
         False,
         description="Default of `reuse` for jobs that do not set it: [share the voice](voices.md) with other jobs of "
         "the same recording, earlier ones included.",
@@ -195,25 +195,25 @@ class JobSettings(SettingGroup):
     music_deadline_s: Seconds = Field(
         1800.0, description="Seconds that MusicAPI may take for a song; after that the job fails with `deadline`."
     )
-    late_s: Seconds = Field(
+    late_result_ttl_s: Seconds = Field(
         86_400.0,
         description="Seconds after submission during which the result of a cancelled, failed or incomplete job is "
         "polled for, and stored on the job when it arrives. Default: one day.",
     )
-    charge_lease_s: Seconds = Field(
+    submit_lease_s: Seconds = Field(
         90.0,
         description="Seconds that one submission may take, from claim to response; after that the job becomes "
         "`unsure`. Keep it above the timeouts of MusicAPI.",
     )
-    unsure: Literal["review", "resubmit"] = Field(
+    unsure_policy: Literal["review", "resubmit"] = Field(
         "review",
         description="How to treat `unsure` jobs that no webhook settles: `review` keeps them for an operator, "
         "`resubmit` submits them again and may pay twice.",
     )
-    unsure_grace_s: Seconds = Field(
+    unsure_resubmit_delay_s: Seconds = Field(
         1800.0, description="Seconds that `resubmit` waits for a webhook before it submits a job again."
     )
-    keep_days: float = Field(
+    retention_days: float = Field(
         inf,
         gt=0,
         description="Days for which [settled jobs](operations.md#how-long-jobs-are-kept) and their idempotency keys "
@@ -226,19 +226,23 @@ class PollingSettings(SettingGroup):
 
     title = "Polling"
 
-    poll_min_s: Seconds = Field(
+    poll_min_interval_s: Seconds = Field(
         15.0,
         description="Minimum interval between two polls of one order, in seconds, until enough durations are known to "
         "[plan polls](operations.md#planned-polls); planned polls may follow after a third of it. Equal to "
         "`VOICEQUEUE_POLL_MAX_S`: a fixed interval, nothing is planned.",
     )
     # A longer countdown could exceed the broker's visibility timeout: a test compares them.
-    poll_max_s: float = Field(
+    poll_max_interval_s: float = Field(
         25.0, gt=0, le=60, description="Maximum interval between two polls of one order, in seconds."
     )
-    pulse_s: Seconds = Field(1.0, description="Seconds between two admissions of jobs from the backlog, per worker.")
-    reconcile_s: Seconds = Field(5.0, description="Seconds between two searches for overdue jobs, per worker.")
-    stale_s: Seconds = Field(10.0, description="Seconds past its due time after which a job counts as overdue.")
+    dispatch_interval_s: Seconds = Field(
+        1.0, description="Seconds between two admissions of jobs from the backlog, per worker."
+    )
+    maintenance_interval_s: Seconds = Field(
+        5.0, description="Seconds between two searches for overdue jobs, per worker."
+    )
+    overdue_after_s: Seconds = Field(10.0, description="Seconds past its due time after which a job counts as overdue.")
 
 
 class CallbackSettings(SettingGroup):
@@ -252,25 +256,25 @@ class CallbackSettings(SettingGroup):
         "in base64. The secret of each receiver is derived from it. Separate several with spaces to rotate: each one "
         "signs. Unset: derived from `VOICEQUEUE_SECRET`.",
     )
-    callback_allow: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
+    callback_allowed_hosts: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
         "",
         description="Hosts, addresses and networks that callbacks may be sent to [although they are not "
         "public](callbacks.md#where-callbacks-may-go).",
     )
-    callback_for_s: Seconds = Field(
+    callback_retry_window_s: Seconds = Field(
         86_400.0,
         description="Seconds during which a failed callback is retried; after that it is kept as undelivered. Default: "
         "one day.",
     )
-    callback_first_s: Seconds = Field(
+    callback_backoff_initial_s: Seconds = Field(
         5.0, description="Seconds until the first retry. Each further delay is three times as long."
     )
-    callback_max_s: Seconds = Field(3600.0, description="Maximum delay between two attempts, in seconds.")
-    callback_connect_s: Seconds = Field(
+    callback_backoff_max_s: Seconds = Field(3600.0, description="Maximum delay between two attempts, in seconds.")
+    callback_connect_timeout_s: Seconds = Field(
         3.0, description="Timeout for resolving a receiver's host and connecting, in seconds."
     )
-    callback_answer_s: Seconds = Field(10.0, description="Timeout for one whole attempt, in seconds.")
-    callback_rest_s: Seconds = Field(
+    callback_timeout_s: Seconds = Field(10.0, description="Timeout for one whole attempt, in seconds.")
+    callback_host_cooldown_s: Seconds = Field(
         30.0, description="Seconds without attempts to a receiver after three in a row without a response."
     )
 
@@ -280,36 +284,36 @@ class ArchiveSettings(SettingGroup):
 
     title = "Archive"
 
-    archive: Annotated[SecretStr, AfterValidator(_check_storage)] = Field(
+    archive_url: Annotated[SecretStr, AfterValidator(_check_storage)] = Field(
         SecretStr(""),
         description="Where finished songs and covers are [stored](archive.md): a folder, or an "
         "[fsspec](https://filesystem-spec.readthedocs.io) URL such as `s3://bucket/songs` (which may hold "
         "credentials). The same for every process. Unset: nothing is archived.",
     )
-    audio_allow: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
+    audio_allowed_hosts: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
         "",
         description="Hosts, addresses and networks (`10.1.0.0/16`), separated by commas or spaces, from which songs "
         "are [archived](archive.md) and recordings are [checked](bulk.md#what-preflight-looks-at) although they are "
         "not public.",
     )
-    archive_for_s: Seconds = Field(
+    archive_retry_window_s: Seconds = Field(
         259_200.0,
         description="Seconds during which a failed download or upload is retried. Default: three days.",
     )
-    archive_first_s: Seconds = Field(
+    archive_backoff_initial_s: Seconds = Field(
         30.0, description="Seconds until the first retry. Each further delay is three times as long."
     )
-    archive_max_s: Seconds = Field(21_600.0, description="Maximum delay between two attempts, in seconds.")
-    archive_connect_s: Seconds = Field(5.0, description="Timeout for connecting, per file, in seconds.")
-    archive_silent_s: Seconds = Field(20.0, description="Maximum pause while a file is downloaded, in seconds.")
-    archive_file_s: Seconds = Field(600.0, description="Timeout for one whole file, in seconds.")
-    archive_slowest: float = Field(
+    archive_backoff_max_s: Seconds = Field(21_600.0, description="Maximum delay between two attempts, in seconds.")
+    archive_connect_timeout_s: Seconds = Field(5.0, description="Timeout for connecting, per file, in seconds.")
+    archive_read_timeout_s: Seconds = Field(20.0, description="Maximum pause while a file is downloaded, in seconds.")
+    archive_file_timeout_s: Seconds = Field(600.0, description="Timeout for one whole file, in seconds.")
+    archive_min_bytes_per_s: float = Field(
         4096.0,
         ge=0,
         description="Minimum download speed in bytes per second, measured after 20 s; a slower download is given up "
         "and retried later. 0: no minimum.",
     )
-    archive_max_bytes: Count = Field(200_000_000, description="Maximum size of a downloaded file, in bytes.")
+    archive_max_file_bytes: Count = Field(200_000_000, description="Maximum size of a downloaded file, in bytes.")
     archive_lease_s: Seconds = Field(
         60.0,
         description="Seconds after which another process takes over the songs of a process that stopped responding.",

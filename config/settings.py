@@ -19,7 +19,7 @@ from config.setting_groups import (
 from voicequeue.storage.connection.redis_url import masked
 
 
-class BadSettings(SystemExit):
+class SettingsError(SystemExit):
     """A setting has a value that is not allowed; the text names it."""
 
 
@@ -42,9 +42,9 @@ class Settings(
     title = "Settings"
 
     @property
-    def stop_s(self) -> float:
+    def stop_timeout_s(self) -> float:
         """The seconds that a worker may take to stop: one POST that just started, storing its response, a margin."""
-        return self.connect_timeout_s + self.answer_timeout_s + STOP_MARGIN_S
+        return self.upstream_connect_timeout_s + self.upstream_response_timeout_s + STOP_MARGIN_S
 
 
 @cache
@@ -58,33 +58,33 @@ def load() -> Settings:
     try:
         loaded = Settings()
     except ValidationError as error:
-        raise BadSettings(explain(error)) from None
+        raise SettingsError(describe_errors(error)) from None
     if loaded.public_url and not loaded.secret.get_secret_value():
-        raise BadSettings(
+        raise SettingsError(
             "VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL; generate one with: openssl rand -hex 32"
         )
-    if loaded.poll_min_s > loaded.poll_max_s:
-        raise BadSettings(
-            f"VOICEQUEUE_POLL_MIN_S: {loaded.poll_min_s:g} is more than VOICEQUEUE_POLL_MAX_S, {loaded.poll_max_s:g}"
+    if loaded.poll_min_interval_s > loaded.poll_max_interval_s:
+        raise SettingsError(
+            f"VOICEQUEUE_POLL_MIN_S: {loaded.poll_min_interval_s:g} is more than VOICEQUEUE_POLL_MAX_S, {loaded.poll_max_interval_s:g}"
         )
     return loaded
 
 
-def setting_names(*, secret: bool = True) -> frozenset[str]:
+def setting_names(*, include_secret: bool = True) -> frozenset[str]:
     """Return the environment names of all settings; with `secret=False`, only of those that hold no secret."""
     return frozenset(
         _environment_name(str(field.validation_alias or name), "VOICEQUEUE_")
         for name, field in Settings.model_fields.items()
-        if secret or field.annotation is not SecretStr
+        if include_secret or field.annotation is not SecretStr
     )
 
 
-def holds_secret(name: str, value: str) -> bool:
+def is_secret_value(name: str, value: str) -> bool:
     """Return whether this value must not be shown: it is a secret, or a URL with a login."""
-    return name not in setting_names(secret=False) or masked(value) != value
+    return name not in setting_names(include_secret=False) or masked(value) != value
 
 
-def explain(error: ValidationError, *, prefix: str = "VOICEQUEUE_") -> str:
+def describe_errors(error: ValidationError, *, prefix: str = "VOICEQUEUE_") -> str:
     """Return one line per invalid setting, with its environment name and without its value."""
     return "\n".join(
         f"{_environment_name(str(detail['loc'][0]), prefix)}: {detail['msg'].removeprefix('Value error, ')}"

@@ -17,7 +17,7 @@ _UNTRACED_PATHS = "healthz,readyz,metrics"
 _ADDRESS_ATTRIBUTES = ("http.url", "http.target", "url.full", "url.query")
 
 
-def is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
+def is_enabled(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether an exporter is configured and tracing is not disabled."""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
         return False
@@ -28,7 +28,7 @@ def is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
 def start(process: str) -> bool:
     """Export the traces of this process as `voicequeue-<process>`; return whether it does. Call it after a fork, in
     the child."""
-    if not is_wanted():
+    if not is_enabled():
         return False
     try:
         _start(process)
@@ -51,7 +51,7 @@ def _start(process: str) -> None:
     trace.set_tracer_provider(provider)
 
 
-def of_tasks(process: str) -> None:
+def instrument_celery(process: str) -> None:
     """Trace the Celery tasks of this process."""
     if start(process):
         from opentelemetry.instrumentation.celery import CeleryInstrumentor  # noqa: PLC0415
@@ -59,7 +59,7 @@ def of_tasks(process: str) -> None:
         CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
 
 
-def of_requests(app: Any) -> None:
+def instrument_fastapi(app: Any) -> None:
     """Trace the requests to a FastAPI app."""
     if start("gateway"):
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415
@@ -73,9 +73,9 @@ def _without_query(span: Any, scope: Mapping[str, Any]) -> None:
             span.set_attribute(name, scope["path"])
 
 
-def spans() -> Callable[..., AbstractContextManager[None]]:
+def span_factory() -> Callable[..., AbstractContextManager[None]]:
     """Return the context manager for work on a job: a span if tracing is enabled, else one that does nothing."""
-    return _span if is_wanted() else _nothing
+    return _span if is_enabled() else _nothing
 
 
 def _nothing(*_: str, **__: str) -> AbstractContextManager[None]:

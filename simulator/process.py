@@ -13,7 +13,7 @@ _CHECKOUT = Path(__file__).parent.parent
 _TIMEOUT_S = 30
 
 
-class Refused(RuntimeError):
+class ControlError(RuntimeError):
     """The control port refused the call; the text gives the reason."""
 
 
@@ -37,7 +37,7 @@ class Simulator:
         """Return all dials by name."""
         return self.control("GET", "/dials")
 
-    def turn(self, **dials: object) -> None:
+    def set_dials(self, **dials: object) -> None:
         """Set some dials, all or none. Raises Refused for an unknown dial or an invalid value."""
         self.control("PATCH", "/dials", dials)
 
@@ -53,15 +53,15 @@ class Simulator:
         """Top up the account."""
         self.control("POST", "/credits", {"add": number})
 
-    def refuse(self, for_s: float) -> None:
+    def refuse_connections(self, for_s: float) -> None:
         """Refuse connections to the API for `for_s` seconds from now on."""
         self.control("POST", "/refuse", {"for_s": for_s})
 
-    def finish(self, task_id: str) -> None:
+    def complete_task(self, task_id: str) -> None:
         """Make a task in progress ready now."""
         self.control("POST", f"/tasks/{task_id}/finish")
 
-    def fail(self, task_id: str) -> None:
+    def fail_task(self, task_id: str) -> None:
         """Make a task in progress fail now."""
         self.control("POST", f"/tasks/{task_id}/fail")
 
@@ -72,7 +72,7 @@ class Simulator:
             response = session.request(method, self.control_url + path, json=body, timeout=_TIMEOUT_S)
         answer: dict[str, Any] = response.json()
         if response.status_code != 200:
-            raise Refused(answer["error"])
+            raise ControlError(answer["error"])
         return answer
 
     def stop(self) -> int:
@@ -89,6 +89,6 @@ class Simulator:
         line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
             self.stop()
-            raise Refused("the simulator did not start; its standard error says why")
+            raise ControlError("the simulator did not start; its standard error says why")
         _, _, api_url, _, control_url = line.split()
         return api_url, control_url

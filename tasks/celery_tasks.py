@@ -14,14 +14,14 @@ from celery import Celery, Task
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from tasks.archive.task import ArchiveServices, keep
+from tasks.archive.task import ArchiveServices, archive_jobs
 from tasks.callbacks.delivery import CallbackServices, deliver
-from tasks.context import Services
-from tasks.enqueue import ENQUEUE, HiddenArguments, MessageRejected, discreet, take
+from tasks.context import TaskContext
+from tasks.enqueue import ENQUEUE_TASK, HiddenArguments, MessageRejected, enqueue_or_reject, safe_reason
 from tasks.poll import poll_orders
 from tasks.submit import submit_orders
 from voicequeue.domain.stage import Stage
-from voicequeue.errors import InvalidJob, KeyConflict
+from voicequeue.errors import InvalidJobError, KeyConflictError
 
 #: Submit tasks are never redelivered after a crash: maintenance reconciles their jobs from the records.
 SUBMIT: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False, "retry_on_worker_lost": False}
@@ -36,10 +36,10 @@ INTAKE: dict[str, Any] = {"Request": HiddenArguments, "throws": (MessageRejected
 REQUEUE_DELAY_S = 1.0
 
 #: The name of the task that delivers callbacks.
-DELIVER = "callback.deliver"
+DELIVER_TASK = "callback.deliver"
 
 #: The name of the task that archives songs.
-ARCHIVE = "song.archive"
+ARCHIVE_TASK = "song.archive"
 
 
 def submit_name(stage: Stage) -> str:
@@ -54,7 +54,7 @@ def poll_name(stage: Stage) -> str:
 
 def register(
     app: Celery,
-    services: Callable[[], Services],
+    services: Callable[[], TaskContext],
     callbacks: Callable[[], CallbackServices],
     archive: Callable[[], ArchiveServices],
 ) -> None:
@@ -67,7 +67,7 @@ def register(
     _register_archive(app, archive)
 
 
-def _register_submit(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
+def _register_submit(app: Celery, services: Callable[[], TaskContext], stage: Stage) -> None:
     @app.task(bind=True, name=submit_name(stage), **SUBMIT)
     def submit(self: Task[..., None], job_ids: list[str]) -> None:
         result = submit_orders(services(), stage, job_ids)
@@ -77,7 +77,7 @@ def _register_submit(app: Celery, services: Callable[[], Services], stage: Stage
             self.apply_async(args=(result.deferred,), countdown=result.retry_in_s)
 
 
-def _register_poll(app: Celery, services: Callable[[], Services], stage: Stage) -> None:
+def _register_poll(app: Celery, services: Callable[[], TaskContext], stage: Stage) -> None:
     @app.task(bind=True, name=poll_name(stage), **POLL)
     def poll(self: Task[..., None], job_ids: list[str]) -> None:
         result = poll_orders(services(), stage, job_ids)
@@ -89,32 +89,32 @@ def _register_poll(app: Celery, services: Callable[[], Services], stage: Stage) 
             raise self.retry(args=(result.rounds[0].job_ids,), countdown=result.rounds[0].delay_s)
 
 
-def _register_intake(app: Celery, services: Callable[[], Services]) -> None:
-    @app.task(bind=True, name=ENQUEUE, **INTAKE)
+def _register_intake(app: Celery, services: Callable[[], TaskContext]) -> None:
+    @app.task(bind=True, name=ENQUEUE_TASK, **INTAKE)
     def enqueue(self: Task[..., str], *args: Any, **kwargs: Any) -> str:
         try:
             store = services().store
-            return take(store, args, kwargs, message_id=self.request.id or "", now=store.clock())
+            return enqueue_or_reject(store, args, kwargs, message_id=self.request.id or "", now=store.clock())
         except RedisError as error:
             # A failed task is acknowledged and its message lost, so the message is requeued instead.
             # The text of a Redis error is not logged: it may quote the job.
             time.sleep(REQUEUE_DELAY_S)
             raise Reject(f"Redis refuses: {type(error).__name__}", requeue=True) from None
         # Celery logs the text of the error and sends it in an event, with that of the traceback.
-        except (InvalidJob, KeyConflict) as error:
-            raise MessageRejected(discreet(error)) from None
+        except (InvalidJobError, KeyConflictError) as error:
+            raise MessageRejected(safe_reason(error)) from None
         except Exception as error:
-            raise RuntimeError(discreet(error)).with_traceback(error.__traceback__) from None
+            raise RuntimeError(safe_reason(error)).with_traceback(error.__traceback__) from None
 
 
 def _register_deliver(app: Celery, callbacks: Callable[[], CallbackServices]) -> None:
-    @app.task(name=DELIVER)
+    @app.task(name=DELIVER_TASK)
     def deliver_callbacks(callback_ids: list[str]) -> None:
         deliver(callbacks(), callback_ids)
 
 
 def _register_archive(app: Celery, archive: Callable[[], ArchiveServices]) -> None:
     # Acknowledged early too: archiving may exceed the broker's visibility timeout, and the record prevents duplicates.
-    @app.task(name=ARCHIVE, **SUBMIT)
+    @app.task(name=ARCHIVE_TASK, **SUBMIT)
     def archive_songs(job_ids: list[str]) -> None:
-        keep(archive(), job_ids)
+        archive_jobs(archive(), job_ids)

@@ -12,28 +12,28 @@ from typing import Protocol
 from redis.exceptions import RedisError
 
 from tasks.musicapi import MusicApi
-from tasks.poll_scheduler import Polls
-from tasks.upstream_health import Health
+from tasks.poll_scheduler import PollScheduler
+from tasks.upstream_health import UpstreamHealth
 from tasks.webhooks import Webhooks
-from voicequeue.domain.poll_schedule import PollPlan
+from voicequeue.domain.poll_schedule import PollSchedulePolicy
 from voicequeue.domain.stage import Stage
-from voicequeue.domain.timeouts import Patience
+from voicequeue.domain.timeouts import Timeouts
 from voicequeue.storage.connection.clock import Clock
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 log = logging.getLogger("voicequeue")
 
 
 @dataclass(frozen=True)
-class Services:
+class TaskContext:
     """Store, upstream client and timeouts of one process."""
 
-    store: Store
+    store: JobStore
     upstream: MusicApi
-    plan: PollPlan
-    patience: Patience
+    poll_plan: PollSchedulePolicy
+    timeouts: Timeouts
     #: Maximum number of jobs in one message.
-    chunk: int
+    chunk_size: int
     #: How long upstream may take for a stage, in seconds.
     deadlines: Mapping[Stage, float]
     #: The queue's time (voicequeue/storage/connection/clock.py).
@@ -41,19 +41,19 @@ class Services:
     #: None where upstream cannot reach the gateway.
     webhooks: Webhooks | None = None
     #: Whether the process is stopping: it finishes requests in flight and sends no new ones.
-    stopping: Callable[[], bool] = lambda: False
+    is_stopping: Callable[[], bool] = lambda: False
     #: Context of one request, a trace span where tracing is enabled.
     span: Callable[..., AbstractContextManager[None]] = lambda *_, **__: nullcontext()
 
     @cached_property
-    def health(self) -> Health:
+    def health(self) -> UpstreamHealth:
         """Reports of this process about upstream, shared with all workers."""
-        return Health(self.store.controls, self.patience, self.clock)
+        return UpstreamHealth(self.store.flow_control, self.timeouts, self.clock)
 
     @cached_property
-    def polls(self) -> Polls:
+    def polls(self) -> PollScheduler:
         """Poll times of this process."""
-        return Polls(self.store.poll_history, self.plan, self.store.tally)
+        return PollScheduler(self.store.poll_history, self.poll_plan, self.store.metrics)
 
 
 class HasJobId(Protocol):
@@ -64,7 +64,7 @@ class HasJobId(Protocol):
         """The id of the job."""
 
 
-def job_span(services: Services, stage: Stage, name: str, work: HasJobId) -> AbstractContextManager[None]:
+def job_span(services: TaskContext, stage: Stage, name: str, work: HasJobId) -> AbstractContextManager[None]:
     """Return the trace span of one request for a job."""
     return services.span(name, job=work.job_id, stage=str(stage))
 

@@ -20,10 +20,10 @@ from tasks.musicapi import (
     VoiceReady,
 )
 from voicequeue.domain import serialization, timeouts, transitions
-from voicequeue.domain.claims import Charged, Claimed, Overdue
-from voicequeue.domain.clip import Clip, merged
+from voicequeue.domain.claims import PollClaim, StalledJob, SubmitClaim
+from voicequeue.domain.clip import Clip, merge_clips
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import Code, Doubt, Failure, Job, Move, State
+from voicequeue.domain.job import Failure, FailureCode, FailureReport, Job, State, Transition
 from voicequeue.domain.stage import PRICES, Stage
 
 #: Reason for queueing jobs that a stopping worker did not start.
@@ -33,17 +33,17 @@ STOPPING = "its worker is stopping; nothing was sent"
 CLAIM_EXPIRED = "the claim ran out before anything was sent"
 
 
-def accepted(claim: Charged, task_id: str, now: float, poll_in: float, model: str = "") -> Move:
+def accepted(claim: SubmitClaim, task_id: str, now: float, poll_in: float, model: str = "") -> Transition:
     """Return the transition of an accepted order: its credits are spent and it is polled in `poll_in` seconds."""
     fields: dict[str, str | None] = {serialization.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
     # Clear what an earlier stage or order left.
-    fields |= {"asked": None, "answer": None, **transitions.UNDOUBTED}
+    fields |= {"asked": None, "answer": None, **transitions.NO_FAILURE_REPORT}
     if model:
         fields["model"] = model
     return _submit_transition(claim)(State.PENDING, due=now + poll_in, fields=fields, credits=PRICES[claim.stage])
 
 
-def not_accepted(claim: Charged, error: UpstreamError, now: float, refusal: Refusal | None = None) -> Move:
+def not_accepted(claim: SubmitClaim, error: UpstreamError, now: float, refusal: Refusal | None = None) -> Transition:
     """Return the transition of an order that was not accepted; one that may be charged becomes unsure.
 
     `refusal` is set where the error may apply to all orders. The store decides that from the answers to other orders.
@@ -54,69 +54,75 @@ def not_accepted(claim: Charged, error: UpstreamError, now: float, refusal: Refu
     if refusal is not None:
         return _submit_transition(claim)(State.QUEUED, reason=error.message, refused=refusal)
     if isinstance(error, InvalidRequest):
-        code = Code.MODERATED if isinstance(error, Moderated) else Code.REFUSED
+        code = FailureCode.MODERATED if isinstance(error, Moderated) else FailureCode.REFUSED
         failure = Failure(code, claim.stage, error.message)
         return _submit_transition(claim)(State.FAILED, reason=code, fields=_failure_fields(failure, now))
     return _submit_transition(claim)(State.QUEUED, reason=error.message)
 
 
-def late(job: Job, transition: Move) -> Move | None:
+def answered_late(job: Job, transition: Transition) -> Transition | None:
     """Return the transition of an answer that arrived after the job became unsure; None if it is ambiguous too."""
-    if transition.to is State.UNSURE:
+    if transition.to_state is State.UNSURE:
         return None
     # Not charged: the job keeps its slot and is submitted again.
-    to, due = (State.ADMITTED, job.updated_at) if transition.to is State.QUEUED else (transition.to, transition.due)
+    to, due = (
+        (State.ADMITTED, job.updated_at)
+        if transition.to_state is State.QUEUED
+        else (transition.to_state, transition.due)
+    )
     reason = "the answer came late"
     return replace(transition, version=job.version, state=State.UNSURE, to=to, due=due, reason=reason, refused=None)
 
 
-def not_sent(claim: Charged, reason: str) -> Move:
+def not_sent(claim: SubmitClaim, reason: str) -> Transition:
     """Queue a claimed job whose POST was not sent."""
     return _submit_transition(claim)(State.QUEUED, reason=reason)
 
 
-def not_started(job: Job) -> Move:
+def not_started(job: Job) -> Transition:
     """Queue an admitted job of a stopping worker, so that another worker can claim it at once."""
-    return Move(job.id, job.version, State.ADMITTED, job.stage, State.QUEUED, reason=STOPPING)
+    return Transition(job.id, job.version, State.ADMITTED, job.stage, State.QUEUED, reason=STOPPING)
 
 
-def lost(job_id: str, version: int, stage: Stage) -> Move:
+def worker_died(job_id: str, version: int, stage: Stage) -> Transition:
     """Make a job unsure whose worker died while charging: the POST may have been sent."""
     reason = "the worker died while charging"
-    return Move(job_id, version, State.CHARGING, stage, State.UNSURE, reason=reason, fields={"answer": None})
+    return Transition(job_id, version, State.CHARGING, stage, State.UNSURE, reason=reason, fields={"answer": None})
 
 
-def claim_not_received(job: Overdue, now: float) -> Move:
+def claim_not_received(job: StalledJob, now: float) -> Transition:
     """Admit a job again whose claim reply was lost and whose claim expired: nothing was sent."""
     reason = "the claim never arrived, so nothing was sent"
-    return Move(job.job_id, job.version, State.UNSURE, job.stage, State.ADMITTED, due=now, reason=reason)
+    return Transition(job.job_id, job.version, State.UNSURE, job.stage, State.ADMITTED, due=now, reason=reason)
 
 
-def expired(job: Overdue, now: float) -> Move:
+def expired(job: StalledJob, now: float) -> Transition:
     """Fail a job that was not submitted within its time limit, or not resubmitted after its order was lost."""
     message = "not submitted within its time limit"
     if job.may_be_charged:
         message = "not resubmitted within its time limit; its first order, which was lost, may have been charged"
-    failure = Failure(Code.EXPIRED, job.stage, message)
+    failure = Failure(FailureCode.EXPIRED, job.stage, message)
     fields = _failure_fields(failure, now)
-    return Move(job.job_id, job.version, job.state, job.stage, State.FAILED, reason=failure.code, fields=fields)
+    return Transition(job.job_id, job.version, job.state, job.stage, State.FAILED, reason=failure.code, fields=fields)
 
 
-def polled(claim: Claimed, result: TaskResult, now: float, recheck_s: float = 0.0) -> Move | None:
+def transition_from_result(
+    claim: PollClaim, result: TaskResult, now: float, recheck_s: float = 0.0
+) -> Transition | None:
     """Return the transition that a poll leads to; None to poll again.
 
     A failure is final when upstream repeats it at least `recheck_s` seconds after the first report.
     """
     # The difference may be negative: Redis's clock can be set back in between.
-    is_final = claim.doubt is not None and abs(now - claim.doubt.at) >= recheck_s
+    is_final = claim.failure_report is not None and abs(now - claim.failure_report.at) >= recheck_s
     if claim.state is not State.PENDING:
         return _polled_late(claim, result, now, is_final=is_final)
     match result:
         case VoiceReady() if claim.stage is Stage.VOICE:
             return _voice_ready(claim, result, now)
         case MusicReady() if claim.stage is Stage.MUSIC:
-            return _songs_ready(claim, merged(claim.clips, result.clips), now)
-        case NotReady() if claim.stage is Stage.MUSIC and _is_complete(clips := merged(claim.clips, result.clips)):
+            return _songs_ready(claim, merge_clips(claim.clips, result.clips), now)
+        case NotReady() if claim.stage is Stage.MUSIC and _is_complete(clips := merge_clips(claim.clips, result.clips)):
             return _songs_ready(claim, clips, now)
         case TaskFailed() if is_final:
             return _failed_upstream(claim, result, now, recheck_s)
@@ -128,40 +134,40 @@ def _is_complete(clips: tuple[Clip, ...]) -> bool:
     return any(clip.is_finished for clip in clips) and not any(clip.is_missing for clip in clips)
 
 
-def finished_songs(claim: Claimed, result: TaskResult) -> tuple[Clip, ...]:
+def finished_songs(claim: PollClaim, result: TaskResult) -> tuple[Clip, ...]:
     """Return the known songs if one has finished since the last poll: a later answer may lack it, so they are kept."""
     if claim.stage is not Stage.MUSIC or not isinstance(result, NotReady):
         return ()
-    clips = merged(claim.clips, result.clips)
+    clips = merge_clips(claim.clips, result.clips)
     earlier_ids = {clip.clip_id for clip in claim.clips if clip.is_finished}
     return clips if {clip.clip_id for clip in clips if clip.is_finished} - earlier_ids else ()
 
 
-def doubt(claim: Claimed, result: TaskResult, now: float) -> Doubt | None:
+def doubt(claim: PollClaim, result: TaskResult, now: float) -> FailureReport | None:
     """Return the failure that upstream reports and may still revoke."""
     if not isinstance(result, TaskFailed):
         return None
-    return Doubt(claim.doubt.at if claim.doubt else now, result.message)
+    return FailureReport(claim.failure_report.at if claim.failure_report else now, result.message)
 
 
-def _failed_upstream(claim: Claimed, failed: TaskFailed, now: float, recheck_s: float) -> Move:
+def _failed_upstream(claim: PollClaim, failed: TaskFailed, now: float, recheck_s: float) -> Transition:
     """Fail the job and poll its order at growing intervals, or queue it where a retry resubmits it.
 
     A job with a finished song succeeds instead.
     """
     if any(clip.is_finished for clip in claim.clips):
         return _songs_ready(claim, claim.clips, now)
-    if claim.reorder:
+    if claim.resubmits:
         # The next order has other songs: those of the failed one would keep it incomplete.
-        fields: dict[str, str | None] = {serialization.task_field(claim.stage): None, **transitions.UNDOUBTED}
+        fields: dict[str, str | None] = {serialization.task_field(claim.stage): None, **transitions.NO_FAILURE_REPORT}
         fields |= {"clips": None} if claim.clips else {}
         reason = f"upstream failed it: {failed.message}; to be ordered again"
         return _poll_transition(claim)(State.QUEUED, reason=reason, fields=fields)
-    next_poll = now + max(recheck_s, timeouts.look_again(now - claim.since))
-    return _failed(claim, Failure(Code.UPSTREAM_FAILED, claim.stage, failed.message), now, next_poll)
+    next_poll = now + max(recheck_s, timeouts.late_poll_delay(now - claim.submitted_at))
+    return _failed(claim, Failure(FailureCode.UPSTREAM_FAILED, claim.stage, failed.message), now, next_poll)
 
 
-def _polled_late(claim: Claimed, result: TaskResult, now: float, *, is_final: bool) -> Move | None:
+def _polled_late(claim: PollClaim, result: TaskResult, now: float, *, is_final: bool) -> Transition | None:
     """Return the transition that keeps the late result of a settled job; its state does not change.
 
     A failed job may still be retried, so a failure that upstream reports does not end its polls.
@@ -171,13 +177,13 @@ def _polled_late(claim: Claimed, result: TaskResult, now: float, *, is_final: bo
         case VoiceReady() if claim.stage is Stage.VOICE:
             return stays(reason="the voice came late, and is kept", fields=_voice_fields(result))
         case MusicReady() | NotReady() if claim.stage is Stage.MUSIC:
-            return _songs_late(claim, merged(claim.clips, result.clips), now)
+            return _songs_late(claim, merge_clips(claim.clips, result.clips), now)
         case TaskFailed() if is_final and claim.state is State.CANCELLED:
             return stays(reason=f"upstream failed it: {result.message}")
     return None
 
 
-def _songs_late(claim: Claimed, clips: tuple[Clip, ...], now: float) -> Move | None:
+def _songs_late(claim: PollClaim, clips: tuple[Clip, ...], now: float) -> Transition | None:
     """Return the transition that keeps late songs; None without new ones. Missing songs are polled again."""
     is_complete = not any(clip.is_missing for clip in clips)
     finished_ids = {clip.clip_id for clip in clips if clip.is_finished}
@@ -186,46 +192,49 @@ def _songs_late(claim: Claimed, clips: tuple[Clip, ...], now: float) -> Move | N
         return None
     return _poll_transition(claim)(
         claim.state,
-        due=None if is_complete else now + timeouts.look_again(now - claim.since),
+        due=None if is_complete else now + timeouts.late_poll_delay(now - claim.submitted_at),
         reason="the song came late, and is kept" if is_complete else "a part of the song came late, and is kept",
         fields={"clips": serialization.clips_text(clips)},
     )
 
 
 def overdue(
-    claim: Claimed, now: float, deadline_s: float, *, message: str = "", result: TaskResult | None = None
-) -> Move | None:
+    claim: PollClaim, now: float, deadline_s: float, *, message: str = "", result: TaskResult | None = None
+) -> Transition | None:
     """Return the transition of an order that exceeds its deadline; None before that.
 
     `message` is upstream's last message and `result` its last answer. Finished songs are the result of the job, and
     missing ones are polled again. Nothing but the deadline ends a paid order without a result, not even "task not
     found": with the key of another account upstream says that about every task. A retry polls again, which is free.
     """
-    if now - claim.since <= deadline_s:
+    if now - claim.submitted_at <= deadline_s:
         return None
     if claim.state is not State.PENDING:
         return _poll_transition(claim)(
             claim.state, reason=f"nothing came in {deadline_s:g} s; it is not looked for any more"
         )
-    clips = merged(claim.clips, result.clips) if isinstance(result, NotReady) else claim.clips
+    clips = merge_clips(claim.clips, result.clips) if isinstance(result, NotReady) else claim.clips
     if any(clip.is_finished for clip in clips):
         return _songs_ready(claim, clips, now)
     text = f"not ready {deadline_s:g} s after it was submitted" + (f"; upstream says: {message}" if message else "")
-    failure = Failure(Code.DEADLINE, claim.stage, text)
-    failed = _failed(claim, failure, now, now + timeouts.look_again(now - claim.since))
+    failure = Failure(FailureCode.DEADLINE, claim.stage, text)
+    failed = _failed(claim, failure, now, now + timeouts.late_poll_delay(now - claim.submitted_at))
     return replace(failed, fields={**failed.fields, "clips": serialization.clips_text(clips)}) if clips else failed
 
 
-def _songs_ready(claim: Claimed, clips: tuple[Clip, ...], now: float) -> Move:
+def _songs_ready(claim: PollClaim, clips: tuple[Clip, ...], now: float) -> Transition:
     """Complete a job with all or some of its songs; missing ones are polled again."""
     fields = {"clips": serialization.clips_text(clips), "settled": f"{now:.6f}"}
     if not any(clip.is_missing for clip in clips):
         return _poll_transition(claim)(State.SUCCEEDED, fields=fields)
-    next_poll, reason = now + timeouts.look_again(now - claim.since), "a part of the song is missing, and is asked for"
+    next_poll, reason = (
+        now + timeouts.late_poll_delay(now - claim.submitted_at),
+        "a part of the song is missing, and is asked for",
+    )
     return _poll_transition(claim)(State.SUCCEEDED, due=next_poll, reason=reason, fields=fields)
 
 
-def _voice_ready(claim: Claimed, ready: VoiceReady, now: float) -> Move:
+def _voice_ready(claim: PollClaim, ready: VoiceReady, now: float) -> Transition:
     fields = _voice_fields(ready)
     if claim.next_stage is None:
         return _poll_transition(claim)(State.SUCCEEDED, fields={**fields, "settled": f"{now:.6f}"})
@@ -236,7 +245,7 @@ def _voice_fields(ready: VoiceReady) -> dict[str, str | None]:
     return {"persona_id": ready.persona_id, "voice_name": ready.name}
 
 
-def _failed(claim: Claimed, failure: Failure, now: float, next_poll: float | None = None) -> Move:
+def _failed(claim: PollClaim, failure: Failure, now: float, next_poll: float | None = None) -> Transition:
     return _poll_transition(claim)(
         State.FAILED, reason=failure.code, due=next_poll, fields=_failure_fields(failure, now)
     )
@@ -246,9 +255,9 @@ def _failure_fields(failure: Failure, now: float) -> dict[str, str | None]:
     return {"failure": serialization.failure_text(failure), "settled": f"{now:.6f}"}
 
 
-def _poll_transition(claim: Claimed) -> partial[Move]:
-    return partial(Move, claim.job_id, claim.version, claim.state, claim.stage)
+def _poll_transition(claim: PollClaim) -> partial[Transition]:
+    return partial(Transition, claim.job_id, claim.version, claim.state, claim.stage)
 
 
-def _submit_transition(claim: Charged) -> partial[Move]:
-    return partial(Move, claim.job_id, claim.version, State.CHARGING, claim.stage)
+def _submit_transition(claim: SubmitClaim) -> partial[Transition]:
+    return partial(Transition, claim.job_id, claim.version, State.CHARGING, claim.stage)

@@ -12,18 +12,18 @@ from typing import Any
 from celery.worker.request import Request
 from redis.exceptions import RedisError
 
-from voicequeue.client.results import entered
-from voicequeue.domain.origin import Origin
-from voicequeue.domain.spec import parse
-from voicequeue.errors import InvalidJob, KeyConflict, Problem, checked
-from voicequeue.storage.job_store import Store
+from voicequeue.client.results import item_result
+from voicequeue.domain.origin import Source
+from voicequeue.domain.spec import parse_spec
+from voicequeue.errors import InvalidJobError, KeyConflictError, Problem, check_field
+from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import RejectedMessage
-from voicequeue.texts import whole
+from voicequeue.texts import require_encodable
 
 log = logging.getLogger("voicequeue")
 
 #: Name of the task.
-ENQUEUE = "voicequeue.enqueue"
+ENQUEUE_TASK = "voicequeue.enqueue"
 
 #: Maximum number of unexpected arguments that an error names.
 _NAMED_MAX = 20
@@ -60,32 +60,34 @@ class MessageRejected(Exception):
     """A message that did not become a job. Its text is safe to log and to send in events."""
 
 
-def discreet(error: Exception) -> str:
+def safe_reason(error: Exception) -> str:
     """Return why a message was rejected, without quoting it: the text of an unexpected error may contain the job."""
-    if isinstance(error, InvalidJob | KeyConflict):
-        return error.discreet()
+    if isinstance(error, InvalidJobError | KeyConflictError):
+        return error.redacted()
     return f"a defect of voicequeue: {type(error).__name__}"
 
 
-def take(store: Store, args: Sequence[Any], named: Mapping[str, Any], *, message_id: str, now: float) -> str:
+def enqueue_or_reject(
+    store: JobStore, args: Sequence[Any], named: Mapping[str, Any], *, message_id: str, now: float
+) -> str:
     """Enqueue the job of a message and return its id, or store the message as rejected and raise the reason.
 
     Raises InvalidJob, KeyConflict; RedisError where neither could be written.
     """
     content: Any = {"args": list(args), "kwargs": dict(named)}
     try:
-        content = only_argument(args, named)
-        return accept(store, content, message_id=message_id, now=now)
+        content = job_argument(args, named)
+        return enqueue_message(store, content, message_id=message_id, now=now)
     except RedisError:
         raise
     except Exception as error:
-        reason = str(error) if isinstance(error, InvalidJob | KeyConflict) else discreet(error)
-        store.rejects.add(RejectedMessage(now, message_id, ENQUEUE, reason, content))
-        log.warning("rejected: %s", discreet(error), extra={"message_id": message_id})
+        reason = str(error) if isinstance(error, InvalidJobError | KeyConflictError) else safe_reason(error)
+        store.rejected_messages.add(RejectedMessage(now, message_id, ENQUEUE_TASK, reason, content))
+        log.warning("rejected: %s", safe_reason(error), extra={"message_id": message_id})
         raise
 
 
-def only_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
+def job_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the job: the argument `job`, or the only positional argument. Raises InvalidJob."""
     unexpected = [name for name in named if name != "job"]
     problems = [Problem(str(name), "is not an argument; the only argument is job") for name in unexpected[:_NAMED_MAX]]
@@ -94,24 +96,24 @@ def only_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str,
     if len(args) + ("job" in named) != 1:
         problems.append(Problem("job", "must be given once, as the argument job or as the only positional argument"))
     if problems:
-        raise InvalidJob(problems)
+        raise InvalidJobError(problems)
     job = named["job"] if "job" in named else args[0]
     if not isinstance(job, Mapping):
-        raise InvalidJob([Problem("job", 'must be an object such as {"audio_url": "https://…"}')])
+        raise InvalidJobError([Problem("job", 'must be an object such as {"audio_url": "https://…"}')])
     return job
 
 
-def accept(store: Store, job: Mapping[str, Any], *, message_id: str, now: float) -> str:
+def enqueue_message(store: JobStore, job: Mapping[str, Any], *, message_id: str, now: float) -> str:
     """Enqueue the job of a message and return its id. Raises InvalidJob, KeyConflict.
 
     A message may be delivered twice, so a job without a key gets one from the message id.
     """
-    spec = parse(job)
-    checked("id", whole, message_id)
+    spec = parse_spec(job)
+    check_field("id", require_encodable, message_id)
     if spec.key is None:
         spec = spec.model_copy(update={"key": f"message-{message_id}"})
-    jobs = [(job_spec.id(), job_spec) for job_spec in spec.each()]
-    entry = entered(jobs, store.enqueue(jobs, now, origin=Origin.MESSAGE))
+    jobs = [(job_spec.job_id(), job_spec) for job_spec in spec.expand()]
+    entry = item_result(jobs, store.enqueue(jobs, now, origin=Source.MESSAGE))
     if entry.error is not None:
         raise entry.error
     log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "door": "message", "at": now})

@@ -14,11 +14,11 @@ from itertools import chain
 from operator import attrgetter
 
 from tasks import decisions
-from tasks.context import Services, defer_to_reconciler, job_span
+from tasks.context import TaskContext, defer_to_reconciler, job_span
 from tasks.musicapi import InvalidRequest, RequestPool, TaskResult, UpstreamError, requests
-from voicequeue.domain.claims import Claimed, Planned
+from voicequeue.domain.claims import PollClaim, PollReschedule
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import Doubt, Move, State
+from voicequeue.domain.job import FailureReport, State, Transition
 from voicequeue.domain.stage import Stage
 
 log = logging.getLogger("voicequeue")
@@ -48,66 +48,72 @@ class PollAnswer:
     the failure that upstream reports, and `clips` are the songs if one has finished since the last poll.
     """
 
-    transition: Move | None
+    transition: Transition | None
     has_response: bool
-    doubt: Doubt | None = None
+    doubt: FailureReport | None = None
     clips: tuple[Clip, ...] = ()
 
 
-def poll_orders(services: Services, stage: Stage, job_ids: Sequence[str]) -> PollResult:
+def poll_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -> PollResult:
     """Poll each job that is due, and others of the stage that are due about now; write the results."""
-    coalesce_s, lease = services.plan.near_s, services.patience.poll_s
-    claims = services.store.claim(job_ids, stage, services.clock(), lease=lease, near=coalesce_s, most=services.chunk)
+    coalesce_s, lease = services.poll_plan.coalesce_window_s, services.timeouts.poll_lease_s
+    claims = services.store.claim_poll(
+        job_ids, stage, services.clock(), lease_s=lease, coalesce_window_s=coalesce_s, at_most=services.chunk_size
+    )
     answers, unpolled = _poll_claims(services, stage, claims)
-    now, jitter = services.clock(), services.polls.luck()
-    transitions: list[Move] = []
-    next_polls: list[tuple[Claimed, Planned]] = []
+    now, jitter = services.clock(), services.polls.jitter()
+    transitions: list[Transition] = []
+    next_polls: list[tuple[PollClaim, PollReschedule]] = []
     for claim in claims[: len(claims) - len(unpolled)]:
         answer = answers.get(claim.job_id)
         if (transition := _transition_for(services, claim, answer, now)) is not None:
             transitions.append(transition)
         else:
             next_polls.append((claim, _next_poll(services, claim, answer, now, jitter)))
-    next_polls += [(claim, Planned(claim.job_id, claim.version, now)) for claim in unpolled]
+    next_polls += [(claim, PollReschedule(claim.job_id, claim.version, now)) for claim in unpolled]
     applied = _apply(services, claims, transitions, now)
     pending = [poll for claim, poll in next_polls if claim.state is State.PENDING]
     # Maintenance dispatches the polls of settled jobs.
     settled = [poll for claim, poll in next_polls if claim.state is not State.PENDING]
     groups = _coalesced(pending, coalesce_s)
-    planned_ids = set(services.store.plan(chain(settled, *groups)))
+    planned_ids = set(services.store.reschedule_polls(chain(settled, *groups)))
     rounds = [
         PollRound([poll.job_id for poll in group if poll.job_id in planned_ids], group[0].due - now) for group in groups
     ]
-    to_music = [transition.job_id for transition in applied if transition.to is State.ADMITTED]
+    to_music = [transition.job_id for transition in applied if transition.to_state is State.ADMITTED]
     return PollResult(rounds=[poll_round for poll_round in rounds if poll_round.job_ids], to_music=to_music)
 
 
-def _apply(services: Services, claims: Sequence[Claimed], transitions: Sequence[Move], now: float) -> list[Move]:
+def _apply(
+    services: TaskContext, claims: Sequence[PollClaim], transitions: Sequence[Transition], now: float
+) -> list[Transition]:
     """Write transitions and record the durations of the orders they complete; return those that were applied."""
-    is_applied = services.store.apply(transitions, now)
+    is_applied = services.store.apply_transitions(transitions, now)
     applied = [transition for transition, written in zip(transitions, is_applied, strict=True) if written]
     ready_ids = {transition.job_id for transition in applied if _is_complete(transition)}
     ready = [claim for claim in claims if claim.job_id in ready_ids and claim.state is State.PENDING]
-    services.polls.learn(ready, now)
+    services.polls.record_durations(ready, now)
     return applied
 
 
-def _is_complete(transition: Move) -> bool:
+def _is_complete(transition: Transition) -> bool:
     """Return whether the whole result arrived. An incomplete song says nothing about how long songs take."""
-    return transition.to is State.ADMITTED or (transition.to is State.SUCCEEDED and not transition.due)
+    return transition.to_state is State.ADMITTED or (transition.to_state is State.SUCCEEDED and not transition.due)
 
 
-def _transition_for(services: Services, claim: Claimed, answer: PollAnswer | None, now: float) -> Move | None:
+def _transition_for(
+    services: TaskContext, claim: PollClaim, answer: PollAnswer | None, now: float
+) -> Transition | None:
     if answer is not None:
         return answer.transition
     # The deadline also applies where a poll failed unexpectedly.
-    message = claim.doubt.message if claim.doubt else ""
+    message = claim.failure_report.message if claim.failure_report else ""
     return decisions.overdue(claim, now, _deadline_s(services, claim), message=message)
 
 
-def _coalesced(polls: Iterable[Planned], coalesce_s: float) -> list[list[Planned]]:
+def _coalesced(polls: Iterable[PollReschedule], coalesce_s: float) -> list[list[PollReschedule]]:
     """Group polls due within `coalesce_s` seconds of the first of a group, at its time; soonest first."""
-    groups: list[list[Planned]] = []
+    groups: list[list[PollReschedule]] = []
     for poll in sorted(polls, key=attrgetter("due")):
         if not groups or poll.due > groups[-1][0].due + coalesce_s:
             groups.append([])
@@ -115,38 +121,40 @@ def _coalesced(polls: Iterable[Planned], coalesce_s: float) -> list[list[Planned
     return [[replace(poll, due=group[0].due) for poll in group] for group in groups]
 
 
-def _next_poll(services: Services, claim: Claimed, answer: PollAnswer | None, now: float, jitter: float) -> Planned:
+def _next_poll(
+    services: TaskContext, claim: PollClaim, answer: PollAnswer | None, now: float, jitter: float
+) -> PollReschedule:
     """Return the next poll of a job, with the failure that upstream reports."""
-    doubt = answer.doubt if answer else claim.doubt
-    if doubt and not claim.doubt:
+    doubt = answer.doubt if answer else claim.failure_report
+    if doubt and not claim.failure_report:
         context = {"job": claim.job_id, "stage": str(claim.stage), "reason": doubt.message}
         log.info("upstream says that it failed: it is asked again", extra=context)
     is_not_ready = answer is not None and answer.has_response and claim.state is State.PENDING
-    due = now + services.polls.wait(claim, now, jitter, is_doubted=doubt is not None)
-    return Planned(
+    due = now + services.polls.next_delay(claim, now, jitter, is_doubted=doubt is not None)
+    return PollReschedule(
         claim.job_id,
         claim.version,
         due,
         now if is_not_ready else None,
         doubt,
-        keeps_doubt=claim.doubt is None,
+        keeps_failure_report=claim.failure_report is None,
         clips=answer.clips if answer else (),
     )
 
 
 def _poll_claims(
-    services: Services, stage: Stage, claims: Sequence[Claimed]
-) -> tuple[dict[str, PollAnswer], list[Claimed]]:
+    services: TaskContext, stage: Stage, claims: Sequence[PollClaim]
+) -> tuple[dict[str, PollAnswer], list[PollClaim]]:
     """Poll claimed jobs.
 
     Return the answers by job, without the jobs whose poll failed unexpectedly, and the claims at the end that a
     stopping process did not poll.
     """
-    polls = RequestPool[Claimed, TaskResult](services.upstream, partial(job_span, services, stage, "poll"))
+    polls = RequestPool[PollClaim, TaskResult](services.upstream, partial(job_span, services, stage, "poll"))
     remaining, answers = deque(claims), dict[str, PollAnswer]()
-    results: dict[Claimed, TaskResult | UpstreamError] = {}
-    while polls.is_open or (remaining and not services.stopping()):
-        free_slots = 0 if services.stopping() else min(polls.free_slots, len(remaining))
+    results: dict[PollClaim, TaskResult | UpstreamError] = {}
+    while polls.is_open or (remaining and not services.is_stopping()):
+        free_slots = 0 if services.is_stopping() else min(polls.free_slots, len(remaining))
         batch = [remaining.popleft() for _ in range(free_slots)]
         polls.send([(claim, requests.get_task(claim.task_id, stage)) for claim in batch])
         for completed in polls.collect():
@@ -157,29 +165,29 @@ def _poll_claims(
     return answers, list(remaining)
 
 
-def _report_health(services: Services, results: dict[Claimed, TaskResult | UpstreamError]) -> None:
+def _report_health(services: TaskContext, results: dict[PollClaim, TaskResult | UpstreamError]) -> None:
     """Report what the answers say about upstream, and log the jobs that it alone does not answer for."""
     # For the late result of a settled job, a missing answer says nothing about upstream.
     current = {claim.job_id: result for claim, result in results.items() if claim.state is State.PENDING}
     with defer_to_reconciler(list(current)):
-        unanswered = services.health.of_polls(current)
+        unanswered = services.health.report_polls(current)
         for claim, result in results.items():
             if claim.job_id in unanswered or isinstance(result, InvalidRequest):
                 log.warning("asking about it: %s", result, extra={"job": claim.job_id, "stage": str(claim.stage)})
 
 
-def _answer(services: Services, claim: Claimed, result: TaskResult | UpstreamError) -> PollAnswer:
+def _answer(services: TaskContext, claim: PollClaim, result: TaskResult | UpstreamError) -> PollAnswer:
     now, deadline_s = services.clock(), _deadline_s(services, claim)
     if isinstance(result, UpstreamError):
         transition = decisions.overdue(claim, now, deadline_s, message=result.message)
-        return PollAnswer(transition, has_response=False, doubt=claim.doubt)
+        return PollAnswer(transition, has_response=False, doubt=claim.failure_report)
     doubt = decisions.doubt(claim, result, now)
-    transition = decisions.polled(claim, result, now, services.plan.recheck_s) or decisions.overdue(
-        claim, now, deadline_s, message=doubt.message if doubt else "", result=result
-    )
+    transition = decisions.transition_from_result(
+        claim, result, now, services.poll_plan.recheck_s
+    ) or decisions.overdue(claim, now, deadline_s, message=doubt.message if doubt else "", result=result)
     return PollAnswer(transition, has_response=True, doubt=doubt, clips=decisions.finished_songs(claim, result))
 
 
-def _deadline_s(services: Services, claim: Claimed) -> float:
+def _deadline_s(services: TaskContext, claim: PollClaim) -> float:
     """Return how long after its order a result is awaited, in seconds; for a settled job, a late result."""
-    return services.deadlines[claim.stage] if claim.state is State.PENDING else services.patience.late_s
+    return services.deadlines[claim.stage] if claim.state is State.PENDING else services.timeouts.late_result_ttl_s

@@ -15,14 +15,14 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from tasks import decisions
-from tasks.context import Services, defer_to_reconciler, job_span
+from tasks.context import TaskContext, defer_to_reconciler, job_span
 from tasks.musicapi import Completed, InvalidRequest, RequestPool, UpstreamError, requests
 from tasks.musicapi.requests import ApiRequest
-from tasks.poll_scheduler import kind_of
-from voicequeue.client.orders import Named, name_order
-from voicequeue.domain.claims import Charged, ChargedOrder, Later, Overdue, Planned
+from tasks.poll_scheduler import duration_kind
+from voicequeue.client.orders import OrderEffect, record_charged_order
+from voicequeue.domain.claims import ChargedOrder, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import Move, State
+from voicequeue.domain.job import State, Transition
 from voicequeue.domain.serialization import task_field
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import Stage
@@ -51,7 +51,7 @@ class SubmitResult:
 class Order:
     """A POST in flight; `model` is that of the song, if the order is for one."""
 
-    claim: Charged
+    claim: SubmitClaim
     model: str = ""
 
     @property
@@ -69,19 +69,19 @@ class AcceptedJob:
     poll_in_s: float
 
 
-def submit_orders(services: Services, stage: Stage, job_ids: Sequence[str]) -> SubmitResult:
+def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -> SubmitResult:
     """Send the POST of `stage` once for each job that is admitted to it.
 
     Only as many jobs are claimed as can be sent at once. Answers are written as they arrive, those that arrive
     together in one call, and free the slots of the next claims. When the process stops, the remaining jobs are queued
     again and only the answers to sent requests are awaited.
     """
-    job_ids, jitter = list(dict.fromkeys(job_ids)), services.polls.luck()
-    claim_deadline = services.clock() + services.patience.submit_s
+    job_ids, jitter = list(dict.fromkeys(job_ids)), services.polls.jitter()
+    claim_deadline = services.clock() + services.timeouts.submit_s
     orders = RequestPool[Order, str](services.upstream, partial(job_span, services, stage, "order"))
     waiting, retry_in_s, accepted = deque(job_ids), dict[str, float](), dict[str, AcceptedJob]()
     while waiting or orders.is_open:
-        if services.stopping():
+        if services.is_stopping():
             _requeue(services, stage, waiting)
             waiting.clear()
         if services.clock() > claim_deadline:
@@ -95,24 +95,28 @@ def submit_orders(services: Services, stage: Stage, job_ids: Sequence[str]) -> S
     # One message polls all of them, so they share the earliest due time.
     poll_in_s = min((job.poll_in_s for job in accepted.values()), default=0.0)
     due = services.clock() + poll_in_s
-    services.store.plan(Planned(job.job_id, job.version, due) for job in accepted.values() if job.poll_in_s > poll_in_s)
+    services.store.reschedule_polls(
+        PollReschedule(job.job_id, job.version, due) for job in accepted.values() if job.poll_in_s > poll_in_s
+    )
     pending = [job_id for job_id in job_ids if job_id in accepted]
     deferred = [job_id for job_id in job_ids if job_id in retry_in_s]
     return SubmitResult(pending, poll_in_s, deferred, retry_in_s=max(retry_in_s.values(), default=0.0))
 
 
 def _send_orders(
-    services: Services, stage: Stage, job_ids: list[str], orders: RequestPool[Order, str]
+    services: TaskContext, stage: Stage, job_ids: list[str], orders: RequestPool[Order, str]
 ) -> dict[str, float]:
     """Claim jobs and send their POSTs; return the jobs to submit later, each with its delay in seconds."""
     if not job_ids:
         return {}
     now = services.clock()
-    claims = services.store.charge(job_ids, stage, secrets.token_hex(8), now, lease=services.patience.charge_s)
+    claims = services.store.claim_submit(
+        job_ids, stage, secrets.token_hex(8), now, lease_s=services.timeouts.submit_lease_s
+    )
     posts: list[tuple[Order, ApiRequest[str]]] = []
-    transitions: list[tuple[Charged, Move]] = []
+    transitions: list[tuple[SubmitClaim, Transition]] = []
     for claim in claims:
-        if isinstance(claim, Charged):
+        if isinstance(claim, SubmitClaim):
             with defer_to_reconciler([claim.job_id]):
                 try:
                     posts.append(_post(services, claim))
@@ -123,35 +127,35 @@ def _send_orders(
         posts.clear()
     orders.send(posts)
     _write(services, transitions)
-    unclaimed = [decisions.claim_not_received(claim, now) for claim in claims if isinstance(claim, Overdue)]
-    is_written = services.store.apply(unclaimed, now)
+    unclaimed = [decisions.claim_not_received(claim, now) for claim in claims if isinstance(claim, StalledJob)]
+    is_written = services.store.apply_transitions(unclaimed, now)
     readmitted = [transition.job_id for transition, written in zip(unclaimed, is_written, strict=True) if written]
     delays = zip(job_ids, claims, strict=True)
-    delayed = {job_id: delay.seconds for job_id, delay in delays if isinstance(delay, Later)}
+    delayed = {job_id: delay.retry_in_s for job_id, delay in delays if isinstance(delay, SubmitDeferred)}
     return delayed | dict.fromkeys(readmitted, 0.0)
 
 
-def _reason_not_to_send(services: Services, *, claimed_at: float) -> str:
+def _reason_not_to_send(services: TaskContext, *, claimed_at: float) -> str:
     """Return why POSTs claimed at that time must not be sent any longer; empty if they may."""
-    if services.clock() >= claimed_at + services.patience.charge_s:
+    if services.clock() >= claimed_at + services.timeouts.submit_lease_s:
         return decisions.CLAIM_EXPIRED
-    return decisions.STOPPING if services.stopping() else ""
+    return decisions.STOPPING if services.is_stopping() else ""
 
 
-def _requeue(services: Services, stage: Stage, job_ids: Collection[str]) -> None:
+def _requeue(services: TaskContext, stage: Stage, job_ids: Collection[str]) -> None:
     """Queue the jobs that are still admitted to the stage."""
     if not job_ids:
         return
     with defer_to_reconciler(list(job_ids)):
         jobs = [job for job in services.store.get(list(job_ids)) if job and job.stage is stage]
         transitions = [decisions.not_started(job) for job in jobs if job.state is State.ADMITTED]
-        services.store.apply(transitions, services.clock())
+        services.store.apply_transitions(transitions, services.clock())
 
 
-def _post(services: Services, claim: Charged) -> tuple[Order, ApiRequest[str]]:
+def _post(services: TaskContext, claim: SubmitClaim) -> tuple[Order, ApiRequest[str]]:
     """Return the POST of a claim. Raises InvalidRequest for a record that it cannot be made from."""
     spec = _read_spec(claim)
-    webhook = services.webhooks.of(claim) if services.webhooks else None
+    webhook = services.webhooks.for_order(claim) if services.webhooks else None
     if claim.stage is Stage.VOICE and spec.audio_url is not None:
         return Order(claim), requests.create_voice(spec.audio_url, webhook)
     persona_id = claim.persona_id or spec.persona_id
@@ -160,84 +164,91 @@ def _post(services: Services, claim: Charged) -> tuple[Order, ApiRequest[str]]:
     raise InvalidRequest(f"the record lacks what the {claim.stage} stage needs")
 
 
-def _read_spec(claim: Charged) -> VoiceJob:
+def _read_spec(claim: SubmitClaim) -> VoiceJob:
     try:
         return claim.spec()
     except ValueError:
         raise InvalidRequest("this release cannot read the job's record") from None
 
 
-def _record_answers(services: Services, jitter: float, completed: Sequence[Completed[Order, str]]) -> list[AcceptedJob]:
+def _record_answers(
+    services: TaskContext, jitter: float, completed: Sequence[Completed[Order, str]]
+) -> list[AcceptedJob]:
     """Write the answers to POSTs; return the jobs whose order was accepted."""
-    transitions: list[tuple[Charged, Move]] = []
+    transitions: list[tuple[SubmitClaim, Transition]] = []
     for post in completed:
         with defer_to_reconciler([post.key.job_id]):
             transitions.append((post.key.claim, _transition_for(services, jitter, post)))
     return _write(services, transitions)
 
 
-def _transition_for(services: Services, jitter: float, post: Completed[Order, str]) -> Move:
+def _transition_for(services: TaskContext, jitter: float, post: Completed[Order, str]) -> Transition:
     claim, result = post.key.claim, post.result
     refusal = _report_health(services, claim, result)
     if isinstance(result, UpstreamError):
         transition = decisions.not_accepted(claim, result, services.clock(), refusal)
     else:
-        poll_in_s = services.polls.after(0.0, kind_of(claim.stage, post.key.model), jitter)
+        poll_in_s = services.polls.delay_for_age(0.0, duration_kind(claim.stage, post.key.model), jitter)
         transition = decisions.accepted(claim, result, services.clock(), poll_in_s, post.key.model)
-    context = {"job": claim.job_id, "stage": str(claim.stage), "attempt": claim.attempt, "outcome": str(transition.to)}
+    context = {
+        "job": claim.job_id,
+        "stage": str(claim.stage),
+        "attempt": claim.attempt,
+        "outcome": str(transition.to_state),
+    }
     optional = {"task_id": transition.fields.get(task_field(claim.stage)), "reason": transition.reason}
     details = {name: value for name, value in optional.items() if value}
     log.info("ordered", extra={**context, **details, "duration": round(post.duration_s, 3)})
     return transition
 
 
-def _report_health(services: Services, claim: Charged, result: str | UpstreamError) -> Refusal | None:
+def _report_health(services: TaskContext, claim: SubmitClaim, result: str | UpstreamError) -> Refusal | None:
     """Report what an answer says about upstream.
 
     The answer may have been paid for, so it is written even if Redis does not accept the report.
     """
     try:
-        return services.health.of_order(claim.job_id, result)
+        return services.health.report_order(claim.job_id, result)
     except RedisError as error:
         context = {"job": claim.job_id, "stage": str(claim.stage)}
         log.warning("could not report the answer to other workers: %s", type(error).__name__, extra=context)
         return None
 
 
-def _write(services: Services, transitions: Sequence[tuple[Charged, Move]]) -> list[AcceptedJob]:
+def _write(services: TaskContext, transitions: Sequence[tuple[SubmitClaim, Transition]]) -> list[AcceptedJob]:
     """Write the transitions that answers lead to, even after the claim has expired; return the accepted jobs."""
     if not transitions:
         return []
     accepted: list[AcceptedJob] = []
     with defer_to_reconciler([claim.job_id for claim, _ in transitions]):
-        effects = services.store.write([transition for _, transition in transitions], services.clock())
+        effects = services.store.apply_with_effects([transition for _, transition in transitions], services.clock())
         for (claim, transition), effect in zip(transitions, effects, strict=True):
             if effect and transition.refused:
                 services.health.log_refusal(claim.job_id, transition.refused, effect)
             if (
                 (effect or _write_late(services, claim, transition))
-                and transition.to is State.PENDING
+                and transition.to_state is State.PENDING
                 and transition.due is not None
             ):
                 accepted.append(AcceptedJob(claim.job_id, transition.version + 1, transition.due - services.clock()))
     return accepted
 
 
-def _write_late(services: Services, claim: Charged, transition: Move) -> bool:
+def _write_late(services: TaskContext, claim: SubmitClaim, transition: Transition) -> bool:
     """Record an answer whose transition no longer applies; return whether the job is in the state it leads to."""
     [job] = services.store.get([claim.job_id])
     if job is not None and job.attempt == claim.attempt:
-        if job.state is transition.to and job.task_ids.get(claim.stage) == transition.fields.get(
+        if job.state is transition.to_state and job.task_ids.get(claim.stage) == transition.fields.get(
             task_field(claim.stage)
         ):
             return True  # it was written; only the reply of Redis was lost
-        if job.state is State.UNSURE and (better := decisions.late(job, transition)):
-            return services.store.apply([better], services.clock()) == [True]
+        if job.state is State.UNSURE and (better := decisions.answered_late(job, transition)):
+            return services.store.apply_transitions([better], services.clock()) == [True]
     if (task_id := transition.fields.get(task_field(claim.stage))) is not None:
         order = ChargedOrder(claim.job_id, claim.stage, claim.attempt, task_id)
-        named = name_order(services.store, order, services.clock(), reason="the answer came late")
-        if named is not Named.UNKNOWN:
-            return named is Named.TAKEN_UP
+        named = record_charged_order(services.store, order, services.clock(), reason="the answer came late")
+        if named is not OrderEffect.JOB_NOT_FOUND:
+            return named is OrderEffect.CONTINUED
     # The text of the answer may be shown in the record only, so it is not logged.
     discarded = {name: value for name, value in transition.fields.items() if name != "answer"} or transition.reason
     log.error("the job has moved on from %s", discarded, extra={"job": claim.job_id, "stage": str(claim.stage)})

@@ -19,9 +19,9 @@ from tasks.musicapi import (
     Unavailable,
     UpstreamError,
 )
-from voicequeue.domain.gate import Effect, Reason, Refusal
-from voicequeue.domain.timeouts import Patience
-from voicequeue.storage.flow_control import TROUBLE_MAX_S, Controls, Trouble
+from voicequeue.domain.gate import HoldEffect, HoldReason, Refusal
+from voicequeue.domain.timeouts import Timeouts
+from voicequeue.storage.flow_control import UPSTREAM_HOLD_MAX_S, FlowControl, UpstreamFailure
 
 log = logging.getLogger("voicequeue")
 
@@ -36,26 +36,26 @@ RATE_LIMITED_MAX = 8
 BALANCE = "balance"
 
 _CLOSED = {
-    Reason.COOLDOWN: "upstream says: slow down (%s)",
-    Reason.OUT_OF_CREDITS: "charging is suspended until the account can pay: %s. Add credits; it resumes by itself",
-    Reason.UNAUTHORIZED: "charging is suspended, upstream denies access: %s. One job is tried from time to time",
-    Reason.UPSTREAM_DOWN: "charging is suspended, upstream does not answer: %s. It is retried automatically",
+    HoldReason.COOLDOWN: "upstream says: slow down (%s)",
+    HoldReason.OUT_OF_CREDITS: "charging is suspended until the account can pay: %s. Add credits; it resumes by itself",
+    HoldReason.UNAUTHORIZED: "charging is suspended, upstream denies access: %s. One job is tried from time to time",
+    HoldReason.UPSTREAM_DOWN: "charging is suspended, upstream does not answer: %s. It is retried automatically",
 }
 _WRONG_KEY = (
     "charging is suspended, the key is wrong: %s. Fix MUSICAPI_KEY, restart the workers, then run: voicequeue resume"
 )
 
 
-class Health:
+class UpstreamHealth:
     """Reports what this process learns about upstream to all workers. Safe to share between threads."""
 
-    def __init__(self, controls: Controls, patience: Patience, clock: Callable[[], float]) -> None:
+    def __init__(self, controls: FlowControl, patience: Timeouts, clock: Callable[[], float]) -> None:
         self._controls = controls
         self._patience = patience
         self._clock = clock
         self._has_failures = False
 
-    def of_order(self, job_id: str, result: object) -> Refusal | None:
+    def report_order(self, job_id: str, result: object) -> Refusal | None:
         """Report the result of an order; return the refusal if it may apply to other orders too."""
         match result:
             case ConnectionFailed() | AmbiguousFailure():
@@ -66,7 +66,7 @@ class Health:
                 self._report_recovery()
         return None
 
-    def of_polls(self, results: Mapping[str, object]) -> set[str]:
+    def report_polls(self, results: Mapping[str, object]) -> set[str]:
         """Report the results of polls by job id; return the jobs whose polls alone failed."""
         errors = {job_id: error for job_id, error in results.items() if isinstance(error, UpstreamError)}
         failures = {job_id: error for job_id, error in errors.items() if _reason(error)}
@@ -75,7 +75,7 @@ class Health:
             return set(failures)
         return self._report_failures(failures)
 
-    def of_balance(self, result: object) -> None:
+    def report_balance(self, result: object) -> None:
         """Report the result of a balance request. Of its errors, only a wrong key says anything about orders."""
         match result:
             case Unauthorized() | Unavailable() | AmbiguousFailure():
@@ -85,13 +85,13 @@ class Health:
             case _:
                 self._report_recovery()
 
-    def log_refusal(self, job_id: str, refusal: Refusal, effect: Effect) -> None:
+    def log_refusal(self, job_id: str, refusal: Refusal, effect: HoldEffect) -> None:
         """Log the effect of a refused order on all orders."""
-        text = _WRONG_KEY if refusal.most_s is None else _CLOSED[refusal.reason]
+        text = _WRONG_KEY if refusal.max_hold_s is None else _CLOSED[refusal.reason]
         _log_effect(text, refusal.reason, refusal.message, effect, {"job": job_id})
 
-    def _refusal(self, error: UpstreamError, reason: Reason) -> Refusal:
-        cooldown_s, account_s = self._patience.cooldown_s, self._patience.account_s
+    def _refusal(self, error: UpstreamError, reason: HoldReason) -> Refusal:
+        cooldown_s, account_s = self._patience.cooldown_s, self._patience.account_hold_s
         if isinstance(error, RateLimited):
             wait_s, max_s = self._retry_after_s(error), COOLDOWN_MAX_S
             return Refusal(
@@ -99,13 +99,13 @@ class Health:
                 error.message,
                 cooldown_s,
                 max_s,
-                rest_s=max_s,
+                max_rest_s=max_s,
                 wait_s=wait_s,
-                tries=RATE_LIMITED_MAX,
+                max_attempts=RATE_LIMITED_MAX,
             )
-        max_s = TROUBLE_MAX_S if reason is Reason.UPSTREAM_DOWN else account_s
+        max_s = UPSTREAM_HOLD_MAX_S if reason is HoldReason.UPSTREAM_DOWN else account_s
         most_s = None if isinstance(error, Unauthorized) else max_s
-        return Refusal(reason, error.message, cooldown_s, most_s, rest_s=max_s)
+        return Refusal(reason, error.message, cooldown_s, most_s, max_rest_s=max_s)
 
     def _report_failures(self, errors: Mapping[str, UpstreamError]) -> set[str]:
         """Report failed or refused requests by subject; return those that no other request shares."""
@@ -113,21 +113,21 @@ class Health:
             return set()
         self._has_failures = True
         failures = [self._failure(subject, error) for subject, error in errors.items()]
-        effects = self._controls.trouble(failures, self._clock(), wait=self._patience.cooldown_s)
+        effects = self._controls.record_failures(failures, self._clock(), initial_hold_s=self._patience.cooldown_s)
         for (subject, error), failure, effect in zip(errors.items(), failures, effects, strict=True):
             extra = {} if subject == BALANCE else {"job": subject}
             _log_effect(_CLOSED[failure.reason], failure.reason, error.message, effect, extra)
-        return {subject for subject, effect in zip(errors, effects, strict=True) if effect is Effect.ALONE}
+        return {subject for subject, effect in zip(errors, effects, strict=True) if effect is HoldEffect.ALONE}
 
-    def _failure(self, subject: str, error: UpstreamError) -> Trouble:
-        reason = _reason(error) or Reason.UPSTREAM_DOWN
+    def _failure(self, subject: str, error: UpstreamError) -> UpstreamFailure:
+        reason = _reason(error) or HoldReason.UPSTREAM_DOWN
         is_wrong_key = subject == BALANCE and isinstance(error, Unauthorized)
         concerns_all = isinstance(error, ConnectionFailed) or is_wrong_key
         wait_s = 0.0
         if isinstance(error, RateLimited):
             wait_s = self._retry_after_s(error) or self._patience.cooldown_s
         detail = f"{error.message} ({'get-credits' if subject == BALANCE else f'job {subject}'})"
-        return Trouble("" if concerns_all else subject, reason, detail, wait_s)
+        return UpstreamFailure("" if concerns_all else subject, reason, detail, wait_s)
 
     def _retry_after_s(self, error: RateLimited) -> float:
         return min(error.retry_after or 0.0, COOLDOWN_MAX_S)
@@ -136,26 +136,26 @@ class Health:
         """Report that upstream answers again, if it failed before."""
         if self._has_failures:
             self._has_failures = False
-            self._controls.recovered()
+            self._controls.clear_failures()
 
 
-def _reason(error: UpstreamError) -> Reason | None:
+def _reason(error: UpstreamError) -> HoldReason | None:
     """Return why an error may hold back orders; None where it concerns its request only."""
     match error:
         case RateLimited():
-            return Reason.COOLDOWN
+            return HoldReason.COOLDOWN
         case PaymentRequired():
-            return Reason.OUT_OF_CREDITS
+            return HoldReason.OUT_OF_CREDITS
         case Unauthorized() | Forbidden():
-            return Reason.UNAUTHORIZED
+            return HoldReason.UNAUTHORIZED
         case Unavailable() | AmbiguousFailure():
-            return Reason.UPSTREAM_DOWN
+            return HoldReason.UPSTREAM_DOWN
     return None
 
 
-def _log_effect(template: str, reason: Reason, message: str, effect: Effect, extra: dict[str, str]) -> None:
+def _log_effect(template: str, reason: HoldReason, message: str, effect: HoldEffect, extra: dict[str, str]) -> None:
     cause = message.rstrip(".")
-    if effect is Effect.CLOSED:
-        log.log(logging.WARNING if reason is Reason.COOLDOWN else logging.ERROR, template, cause, extra=extra)
-    elif effect is Effect.ON_TRIAL:
+    if effect is HoldEffect.CLOSED:
+        log.log(logging.WARNING if reason is HoldReason.COOLDOWN else logging.ERROR, template, cause, extra=extra)
+    elif effect is HoldEffect.ON_TRIAL:
         log.warning("%s: %s. One order at a time is tried, beginning with others", reason, cause, extra=extra)

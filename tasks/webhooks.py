@@ -7,11 +7,11 @@ from enum import Enum
 
 from tasks.musicapi import Webhook
 from voicequeue.auth import signatures
-from voicequeue.client.orders import Named, name_order
-from voicequeue.domain.claims import Charged, ChargedOrder, Planned
-from voicequeue.domain.job import MAY_BE_LATE, Job, State
+from voicequeue.client.orders import OrderEffect, record_charged_order
+from voicequeue.domain.claims import ChargedOrder, PollReschedule, SubmitClaim
+from voicequeue.domain.job import MAY_HAVE_LATE_RESULT, Job, State
 from voicequeue.domain.stage import Stage
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Webhooks:
     public_url: str
     secret: str = field(repr=False)
 
-    def of(self, claim: Charged) -> Webhook:
+    def for_order(self, claim: SubmitClaim) -> Webhook:
         """Return the webhook URL and signing secret of one order; they cannot be forged without the secret."""
         token = signatures.webhook_token(self.secret, claim.job_id, claim.stage, claim.attempt)
         path = f"/hooks/musicapi/{claim.job_id}/{claim.stage}"
@@ -30,13 +30,13 @@ class Webhooks:
 
 
 #: States in which upstream may have an order that it has not delivered yet.
-POLLABLE = MAY_BE_LATE | {State.PENDING}
+POLLABLE = MAY_HAVE_LATE_RESULT | {State.PENDING}
 
 #: The order of a webhook is assumed to have been unfinished this many seconds earlier.
 ASSUMED_UNREADY_S = 1.0
 
 
-class Hint(Enum):
+class WebhookEffect(Enum):
     """Effect of a webhook."""
 
     POLL = "poll"  # the job is due: poll it at once
@@ -45,7 +45,7 @@ class Hint(Enum):
     UNKNOWN = "unknown"  # the job does not exist
 
 
-def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | None) -> Hint:
+def process_webhook(store: JobStore, job_id: str, stage: Stage, attempt: int, task_id: str | None) -> WebhookEffect:
     """Process an authenticated webhook as a hint to poll; the poll decides about the job.
 
     Its task id restores an order whose answer was lost.
@@ -53,20 +53,22 @@ def take(store: Store, job_id: str, stage: Stage, attempt: int, task_id: str | N
     now = store.clock()
     if task_id is not None:
         order = ChargedOrder(job_id, stage, attempt, task_id)
-        match name_order(store, order, now, reason="a webhook told the task id"):
-            case Named.TAKEN_UP:
-                return Hint.POLL
-            case Named.COUNTED:
-                return Hint.COUNTED
-            case Named.UNKNOWN:
-                return Hint.UNKNOWN
+        match record_charged_order(store, order, now, reason="a webhook told the task id"):
+            case OrderEffect.CONTINUED:
+                return WebhookEffect.POLL
+            case OrderEffect.COUNTED:
+                return WebhookEffect.COUNTED
+            case OrderEffect.JOB_NOT_FOUND:
+                return WebhookEffect.UNKNOWN
     [job] = store.get([job_id])
     if job is None:
-        return Hint.UNKNOWN
+        return WebhookEffect.UNKNOWN
     is_pollable = job.stage is stage and _is_pollable(job)
-    is_planned = is_pollable and store.plan([Planned(job.id, job.version, due=now, asked=now - ASSUMED_UNREADY_S)])
-    return Hint.POLL if is_planned else Hint.NOTHING
+    is_planned = is_pollable and store.reschedule_polls(
+        [PollReschedule(job.id, job.version, due=now, last_not_ready_at=now - ASSUMED_UNREADY_S)]
+    )
+    return WebhookEffect.POLL if is_planned else WebhookEffect.NOTHING
 
 
 def _is_pollable(job: Job) -> bool:
-    return job.state in POLLABLE and job.may_still_come
+    return job.state in POLLABLE and job.may_have_late_result

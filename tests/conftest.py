@@ -21,7 +21,7 @@ from simulator.process import Simulator
 from tests.support.browser import started
 from voicequeue import Limits, VoiceQueue
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.local.ports import free_port
 
 _numbers = itertools.count()
@@ -87,10 +87,10 @@ def prefix() -> str:
 
 
 @pytest.fixture
-def store(valkey_url: str, prefix: str) -> Iterator[Store]:
+def store(valkey_url: str, prefix: str) -> Iterator[JobStore]:
     """Yield a store without jobs."""
     client = connect(valkey_url)
-    yield Store(client, prefix, limits=Limits(in_flight=100_000, first_in_flight=100_000))
+    yield JobStore(client, prefix, limits=Limits(in_flight=100_000, initial_in_flight=100_000))
     client.close()
 
 
@@ -120,7 +120,7 @@ def shared_simulator() -> Iterator[tuple[Simulator, dict[str, Any]]]:
 def simulator(shared_simulator: tuple[Simulator, dict[str, Any]]) -> Simulator:
     """Return the simulator, reset to its state after the start."""
     running, dials = shared_simulator
-    running.turn(**dials)
+    running.set_dials(**dials)
     running.reset()
     return running
 

@@ -7,79 +7,84 @@
 """
 
 from voicequeue.client.async_queue import AsyncVoiceQueue
-from voicequeue.client.bulk_operations import Action, Done, Plan
+from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.client.results import Entry, Placed, Receipt, Rejection
+from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection
 from voicequeue.client.search import Filter, Page
-from voicequeue.domain.balance import Around, Balance, Drift
-from voicequeue.domain.charge_review import Unsure
+from voicequeue.domain.balance import Balance, BalanceWindow, UncountedSpending
+from voicequeue.domain.charge_review import ChargeReview
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.gate import Account, Gate, Hold, Limits
-from voicequeue.domain.job import Charge, Code, Event, Failure, InArchive, Job, State, Step, charges
+from voicequeue.domain.job import ArchiveState, Charge, Event, Failure, FailureCode, Job, State, TimelineEntry, charges
 from voicequeue.domain.song import Song, UnknownModelWarning
 from voicequeue.domain.spec import Priority, VoiceJob
 from voicequeue.domain.stage import Stage
-from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Line, RefusedJob, Status
+from voicequeue.domain.status import ArchiveCounts, BacklogLane, Batch, CallbackCounts, RefusedJob, Status
 from voicequeue.errors import (
-    BadCursor,
-    InvalidJob,
-    KeyConflict,
-    NotAllowed,
+    BatchNotFoundError,
+    InvalidAudioError,
+    InvalidCursorError,
+    InvalidJobError,
+    InvalidStateError,
+    JobNotFoundError,
+    KeyConflictError,
+    PlanNotFoundError,
     Problem,
-    StoreUnreachable,
-    UnfitAudio,
-    UnknownBatch,
-    UnknownJob,
-    UnknownPlan,
+    StoreUnavailableError,
     VoiceQueueError,
 )
-from voicequeue.storage.archive import ToArchive
+from voicequeue.storage.archive import ArchiveEntry
 from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.callbacks import Callback
-from voicequeue.storage.monitoring.throughput import Stretch
+from voicequeue.storage.monitoring.throughput import TimeBucket
 from voicequeue.storage.personas import Persona
-from voicequeue.storage.preview import Foreseen
+from voicequeue.storage.preview import EnqueuePreview
 from voicequeue.storage.rejected_messages import RejectedMessage
 
 __all__ = [
     "Account",
-    "Action",
     "ArchiveCounts",
+    "ArchiveEntry",
+    "ArchiveState",
     "ArchivedFile",
-    "Around",
     "AsyncVoiceQueue",
-    "BadCursor",
+    "BacklogLane",
     "Balance",
+    "BalanceWindow",
     "Batch",
+    "BatchNotFoundError",
+    "BulkAction",
+    "BulkPlan",
+    "BulkResult",
     "Callback",
     "CallbackCounts",
     "Charge",
+    "ChargeReview",
     "Clip",
-    "Code",
-    "Done",
-    "Drift",
-    "Entry",
+    "EnqueueItemResult",
+    "EnqueuePreview",
+    "EnqueueResult",
+    "EnqueueSummary",
     "Event",
     "Failure",
+    "FailureCode",
     "Filter",
     "Finding",
-    "Foreseen",
     "Gate",
     "Hold",
-    "InArchive",
-    "InvalidJob",
+    "InvalidAudioError",
+    "InvalidCursorError",
+    "InvalidJobError",
+    "InvalidStateError",
     "Job",
-    "KeyConflict",
+    "JobNotFoundError",
+    "KeyConflictError",
     "Limits",
-    "Line",
-    "NotAllowed",
     "Page",
     "Persona",
-    "Placed",
-    "Plan",
+    "PlanNotFoundError",
     "Priority",
     "Problem",
-    "Receipt",
     "RefusedJob",
     "RejectedMessage",
     "Rejection",
@@ -87,16 +92,11 @@ __all__ = [
     "Stage",
     "State",
     "Status",
-    "Step",
-    "StoreUnreachable",
-    "Stretch",
-    "ToArchive",
-    "UnfitAudio",
-    "UnknownBatch",
-    "UnknownJob",
+    "StoreUnavailableError",
+    "TimeBucket",
+    "TimelineEntry",
+    "UncountedSpending",
     "UnknownModelWarning",
-    "UnknownPlan",
-    "Unsure",
     "VoiceJob",
     "VoiceQueue",
     "VoiceQueueError",

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from voicequeue.texts import halves, mended
+from voicequeue.texts import find_unencodable, replace_unencodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ FIELDS = frozenset(
 )
 _IS_INDEX = re.compile("[0-9]{1,3}")
 #: Characters of an error in logs.
-DISCREET_MAX = 500
+REDACTED_MAX = 500
 #: Texts with half a character that are listed in one error.
 _HALVES_LISTED = 20
 
@@ -69,12 +69,12 @@ class Problem:
 
     def __post_init__(self) -> None:
         # The name of an unknown field is untrusted, and the error must be representable in UTF-8.
-        object.__setattr__(self, "field", _cut(mended(self.field), FIELD_MAX))
+        object.__setattr__(self, "field", _cut(replace_unencodable(self.field), FIELD_MAX))
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
 
-    def discreet(self) -> str:
+    def redacted(self) -> str:
         """Return the problem as text, without names that the caller chose."""
         parts = self.field.split(".") if self.field else []
         own = list(takewhile(_is_ours, parts))
@@ -93,17 +93,17 @@ class VoiceQueueError(Exception):
 
     def __repr__(self) -> str:
         """Return a text that Celery may log and Flower may show."""
-        return f"{type(self).__name__}({self.discreet()!r})"
+        return f"{type(self).__name__}({self.redacted()!r})"
 
-    def discreet(self) -> str:
+    def redacted(self) -> str:
         """Return the message for logs: of limited length, and without names and values that the caller chose."""
-        return _cut(self._discreet_message(), DISCREET_MAX)
+        return _cut(self._discreet_message(), REDACTED_MAX)
 
     def _discreet_message(self) -> str:
         return str(self)
 
 
-class InvalidJob(VoiceQueueError, ValueError):
+class InvalidJobError(VoiceQueueError, ValueError):
     """A job cannot be enqueued, because fields are missing or wrong.
 
     Attributes:
@@ -119,15 +119,15 @@ class InvalidJob(VoiceQueueError, ValueError):
 
     def _discreet_message(self) -> str:
         # Unknown fields are not named, so that many of them give the same text.
-        return "; ".join(dict.fromkeys(problem.discreet() for problem in self.problems))
+        return "; ".join(dict.fromkeys(problem.redacted() for problem in self.problems))
 
     @classmethod
-    def from_validation(cls, error: ValidationError, job: Any = None) -> InvalidJob:
+    def from_pydantic(cls, error: ValidationError, job: Any = None) -> InvalidJobError:
         """Return the error with pydantic's problems, without the values; only the first if there are very many.
 
         `job` is the input, in which texts with half a character are located.
         """
-        broken = half_texts(job)
+        broken = unencodable_fields(job)
         details = error.errors(include_url=False, include_context=False, include_input=False)
         others = [detail for detail in details if not (broken and detail["type"] == "string_unicode")]
         problems = [*broken, *(_problem(detail["loc"], _message(detail)) for detail in others[:PROBLEMS_MAX])]
@@ -136,7 +136,7 @@ class InvalidJob(VoiceQueueError, ValueError):
         return cls(problems)
 
 
-def detached(error: Raised) -> Raised:
+def without_traceback(error: Raised) -> Raised:
     """Return a caught error without its traceback, cause and context, which keep the input in memory."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
@@ -146,17 +146,17 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def half_texts(value: Any) -> list[Problem]:
+def unencodable_fields(value: Any) -> list[Problem]:
     """Return the texts of a JSON value that contain half a character, as problems; the first 20."""
-    return [Problem(path, message) for path, message in islice(halves(value), _HALVES_LISTED)]
+    return [Problem(path, message) for path, message in islice(find_unencodable(value), _HALVES_LISTED)]
 
 
-def checked(field: str, check: Callable[[T], T], value: T) -> T:
+def check_field(field: str, check: Callable[[T], T], value: T) -> T:
     """Return `check(value)`. Raises InvalidJob, which names the field, if that raises ValueError."""
     try:
         return check(value)
     except ValueError as error:
-        raise InvalidJob([Problem(field, str(error))]) from None
+        raise InvalidJobError([Problem(field, str(error))]) from None
 
 
 def _message(detail: Mapping[str, Any]) -> str:
@@ -175,7 +175,7 @@ def _problem(location: tuple[int | str, ...], message: str) -> Problem:
     return Problem(field, message)
 
 
-class UnfitAudio(VoiceQueueError, ValueError):
+class InvalidAudioError(VoiceQueueError, ValueError):
     """A recording that cannot be fetched, or that upstream would not accept.
 
     Attributes:
@@ -191,7 +191,7 @@ class UnfitAudio(VoiceQueueError, ValueError):
         return f"audio_url: {self.reason}"
 
 
-class KeyConflict(VoiceQueueError, ValueError):
+class KeyConflictError(VoiceQueueError, ValueError):
     """The idempotency key belongs to a job with other content.
 
     Attributes:
@@ -213,7 +213,7 @@ class KeyConflict(VoiceQueueError, ValueError):
         return f"key: belongs to job {self.job_id} already, whose content is different"
 
 
-class UnknownJob(VoiceQueueError, LookupError):
+class JobNotFoundError(VoiceQueueError, LookupError):
     """No job has this id: it was never enqueued in this queue, or was purged."""
 
     def __init__(self, job_id: str) -> None:
@@ -224,7 +224,7 @@ class UnknownJob(VoiceQueueError, LookupError):
         return f"no job {self.job_id!r}"
 
 
-class UnknownBatch(VoiceQueueError, LookupError):
+class BatchNotFoundError(VoiceQueueError, LookupError):
     """No job is in a batch of this name, or all of its jobs were purged."""
 
     def __init__(self, name: str) -> None:
@@ -235,25 +235,25 @@ class UnknownBatch(VoiceQueueError, LookupError):
         return f"no batch {self.name!r}"
 
 
-class UnknownPlan(VoiceQueueError, LookupError):
+class PlanNotFoundError(VoiceQueueError, LookupError):
     """No bulk plan of this action has this token, or it has expired."""
 
     def __str__(self) -> str:
         return "no such plan: it has expired, or belongs to the other action; make a new one"
 
 
-class BadCursor(VoiceQueueError, ValueError):
+class InvalidCursorError(VoiceQueueError, ValueError):
     """The cursor is not one of this list and filter."""
 
     def __str__(self) -> str:
         return "is not a cursor of this list"
 
 
-class NotAllowed(VoiceQueueError):
+class InvalidStateError(VoiceQueueError):
     """The state of the job does not allow the action."""
 
 
-class StoreUnreachable(VoiceQueueError):
+class StoreUnavailableError(VoiceQueueError):
     """Redis did not answer, or refused the command (out of memory, read-only).
 
     The command may or may not have been executed.

@@ -36,14 +36,14 @@ _Path = tuple["_Path", str] | None
 # ── validation ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def whole(text: str) -> str:
+def require_encodable(text: str) -> str:
     """Return `text`. Raises ValueError if it contains half a character."""
     if match := _HALF.search(text):
         raise ValueError(_complaint(match[0]))
     return text
 
 
-def halves(value: Any) -> Iterator[tuple[str, str]]:
+def find_unencodable(value: Any) -> Iterator[tuple[str, str]]:
     """Yield the dotted path of each text in a JSON value that contains half a character, and a message.
 
     The path of a name is that of its value. Paths are `mended`.
@@ -68,25 +68,25 @@ def _dotted(path: _Path) -> str:
     while path is not None:
         path, part = path
         parts.append(part)
-    return mended(".".join(reversed(parts)))
+    return replace_unencodable(".".join(reversed(parts)))
 
 
 def _complaint(half: str) -> str:
     return f"contains half a character (U+{ord(half):04X}), such as a truncated emoji; send valid UTF-8"
 
 
-def mended(text: str) -> str:
+def replace_unencodable(text: str) -> str:
     """Return `text` with each half of a character replaced by U+FFFD."""
     return text if text.isascii() else _HALF.sub(REPLACEMENT, text)
 
 
-def mended_json(value: Any) -> Any:
+def replace_unencodable_in_json(value: Any) -> Any:
     """Return a JSON value with each of its texts `mended`."""
     text = json.dumps(value, ensure_ascii=False)
-    return json.loads(mended(text)) if _HALF.search(text) else value
+    return json.loads(replace_unencodable(text)) if _HALF.search(text) else value
 
 
-def json_trouble(error: Exception) -> str:
+def describe_json_error(error: Exception) -> str:
     """Return why a text is not JSON, in words for its author."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
@@ -99,7 +99,7 @@ def json_trouble(error: Exception) -> str:
 # ── output ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def shown(text: str, *, keep: str = "") -> str:
+def escape_controls(text: str, *, keep: str = "") -> str:
     """Return `text` with each character that a terminal interprets or hides escaped, such as `\\x1b` or `\\u202e`.
 
     Characters in `keep` are not escaped.
@@ -111,7 +111,7 @@ def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
-def json_text(value: Any, **options: Any) -> str:
+def terminal_safe_json(value: Any, **options: Any) -> str:
     """Return JSON that is safe to print on a terminal; options are those of `json.dumps`."""
     return _UNSAFE.sub(_escaped_in_json, json.dumps(value, ensure_ascii=False, **options))
 
@@ -124,7 +124,7 @@ def _escaped_in_json(match: re.Match[str]) -> str:
 # ── numbers ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def whole_number(text: str, *, at_most: int) -> int | None:
+def parse_int(text: str, *, at_most: int) -> int | None:
     """Return a number up to `at_most`, written in ASCII digits; None for any other text.
 
     Texts with more digits than `at_most` has are rejected before they are parsed.
@@ -135,7 +135,7 @@ def whole_number(text: str, *, at_most: int) -> int | None:
     return number if number <= at_most else None
 
 
-def real_number(text: str) -> float | None:
+def parse_float(text: str) -> float | None:
     """Return a finite number, written in ASCII digits; None for any other text."""
     text = text.strip()
     if len(text) > _NUMBER_MAX or not _NUMBER.fullmatch(text):

@@ -8,30 +8,30 @@ from celery.signals import setup_logging, worker_process_init, worker_process_sh
 
 from config import logs, tracing
 from config.celeryconfig import configuration
-from config.flower import shows_only
+from config.flower import is_read_only
 from config.settings import settings
 from tasks.celery_tasks import register
 from workers import lifeline, redis_transport
 from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
-from workers.clock import App, event_loop_time
-from workers.dependencies import archive_services, callback_services, last_words, services
+from workers.clock import CeleryApp, event_loop_time
+from workers.dependencies import archive_services, callback_services, flush_metrics, services
 from workers.dispatcher import DispatcherStep
 from workers.lifeline import LifelineStep
-from workers.retries import brief_retries
+from workers.retries import shorten_retry_traces
 
-redis_transport.install(event_loop_time, may_stop=not shows_only())
-app = App("voicequeue", amqp=redis_transport.Amqp, set_as_current=True)
+redis_transport.install(event_loop_time, may_stop=not is_read_only())
+app = CeleryApp("voicequeue", amqp=redis_transport.Amqp, set_as_current=True)
 app.conf.update(configuration(settings()))
 app.steps["worker"].update({LifelineStep, DispatcherStep, CallbackStep, ArchiveStep})
-lifeline.install(last_words)
+lifeline.install(flush_metrics)
 register(app, services, callback_services, archive_services)
 setup_logging.connect(lambda **_: logs.configure(settings()), weak=False)
 # Objects created at startup are exempt from garbage collection: scanning them would cost time, and copy their memory
 # pages in each child.
 worker_ready.connect(lambda **_: gc.freeze(), weak=False)
 worker_process_init.connect(lambda **_: gc.freeze(), weak=False)
-worker_process_init.connect(lambda **_: tracing.of_tasks("worker"), weak=False)
-worker_process_init.connect(lambda **_: brief_retries(app), weak=False)
+worker_process_init.connect(lambda **_: tracing.instrument_celery("worker"), weak=False)
+worker_process_init.connect(lambda **_: shorten_retry_traces(app), weak=False)
 for signal in (worker_process_shutdown, worker_shutdown):
-    signal.connect(last_words)
+    signal.connect(flush_metrics)

@@ -14,12 +14,12 @@ from typing import Any
 from celery import Celery
 
 from config.settings import settings
-from tasks.archive.task import ArchiveServices, sweep
-from tasks.celery_tasks import ARCHIVE
+from tasks.archive.task import ArchiveServices, remove_stale_files
+from tasks.celery_tasks import ARCHIVE_TASK
 from voicequeue.storage.celery_queues import consumed_by
 from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
 from workers.dependencies import build_archive
-from workers.process_info import facts
+from workers.process_info import process_facts
 
 log = logging.getLogger("voicequeue.pulse")
 
@@ -31,10 +31,10 @@ def archive_dispatcher(
     return LeaseDispatcher(
         outbox=services.archive,
         publish=publish,
-        task=ARCHIVE,
+        task=ARCHIVE_TASK,
         chunk=1,
-        lease_s=services.patience.handed_out_s,
-        heartbeats=services.pulses,
+        lease_s=services.timeouts.message_lost_after_s,
+        heartbeats=services.heartbeats,
         clock=services.clock,
         worker=worker,
         facts=facts,
@@ -49,12 +49,12 @@ class ArchiveStep(BackgroundStep):
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one dispatcher is enough
         """Build the dispatcher; None without an archive. Raises Unusable."""
         configured = settings()
-        if not configured.archive.get_secret_value():
+        if not configured.archive_url.get_secret_value():
             log.warning("VOICEQUEUE_ARCHIVE is not set: nothing is archived")
             return None
         services = build_archive(configured)
-        sweep(time.time())
+        remove_stale_files(time.time())
         dispatcher = archive_dispatcher(
-            services, partial(publish, app), worker=worker, facts=facts(configured, "archive")
+            services, partial(publish, app), worker=worker, facts=process_facts(configured, "archive")
         )
-        return partial(dispatcher.run_until, self.stopping, configured.pulse_s)
+        return partial(dispatcher.run_until, self.stopping, configured.dispatch_interval_s)

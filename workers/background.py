@@ -14,7 +14,7 @@ from celery import Celery, bootsteps
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 
-from voicequeue.storage.heartbeats import Pulses
+from voicequeue.storage.heartbeats import Heartbeats
 from voicequeue.storage.outbox import Outbox
 
 log = logging.getLogger("voicequeue.pulse")
@@ -132,7 +132,7 @@ class LeaseDispatcher:
     task: str
     chunk: int
     lease_s: float
-    heartbeats: Pulses
+    heartbeats: Heartbeats
     clock: Callable[[], float]
     worker: str
     facts: Mapping[str, Any] | None = None
@@ -140,8 +140,8 @@ class LeaseDispatcher:
     def run_once(self) -> None:
         """Send a heartbeat and hand out what is due."""
         now = self.clock()
-        self.heartbeats.heard(self.worker, now, self.facts)
-        for chunk in chunks(self.outbox.hand_out(now, patience=self.lease_s), self.chunk):
+        self.heartbeats.record(self.worker, now, self.facts)
+        for chunk in chunks(self.outbox.lease(now, lease_s=self.lease_s), self.chunk):
             self.publish(self.task, chunk)
 
     def run_until(self, stopping: threading.Event, interval_s: float) -> None:
@@ -149,4 +149,4 @@ class LeaseDispatcher:
         while not stopping.is_set():
             run_safely(self.run_once)
             stopping.wait(interval_s)
-        run_safely(partial(self.heartbeats.gone, self.worker))
+        run_safely(partial(self.heartbeats.remove, self.worker))

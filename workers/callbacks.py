@@ -14,11 +14,11 @@ from celery import Celery
 
 from config.settings import settings
 from tasks.callbacks.delivery import CallbackServices
-from tasks.celery_tasks import DELIVER
+from tasks.celery_tasks import DELIVER_TASK
 from voicequeue.storage.celery_queues import consumed_by
 from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
 from workers.dependencies import build_callbacks, callback_secrets
-from workers.process_info import facts
+from workers.process_info import process_facts
 
 log = logging.getLogger("voicequeue.pulse")
 
@@ -33,10 +33,10 @@ def callback_dispatcher(
     return LeaseDispatcher(
         outbox=services.callbacks,
         publish=publish,
-        task=DELIVER,
+        task=DELIVER_TASK,
         chunk=CALLBACKS_PER_MESSAGE,
-        lease_s=services.patience.lease_s,
-        heartbeats=services.pulses,
+        lease_s=services.timeouts.lease_s,
+        heartbeats=services.heartbeats,
         clock=services.clock,
         worker=worker,
         facts=facts,
@@ -54,6 +54,9 @@ class CallbackStep(BackgroundStep):
         if not callback_secrets(configured):
             log.warning("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
         dispatcher = callback_dispatcher(
-            build_callbacks(configured), partial(publish, app), worker=worker, facts=facts(configured, "callbacks")
+            build_callbacks(configured),
+            partial(publish, app),
+            worker=worker,
+            facts=process_facts(configured, "callbacks"),
         )
-        return partial(dispatcher.run_until, self.stopping, configured.pulse_s)
+        return partial(dispatcher.run_until, self.stopping, configured.dispatch_interval_s)

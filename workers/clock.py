@@ -18,11 +18,11 @@ from celery import Celery
 from config.settings import settings
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.clock import RedisClock
-from voicequeue.storage.connection.retry import no_later_than
-from workers.dependencies import STORE_WAIT_S
+from voicequeue.storage.connection.retry import deadline
+from workers.dependencies import REDIS_RETRY_S
 
 #: Time limit (seconds) for a worker's event loop to wait for Redis.
-WAIT_S = 1.0
+EVENT_LOOP_WAIT_S = 1.0
 
 
 def queue_time() -> float:
@@ -32,16 +32,16 @@ def queue_time() -> float:
 
 @lru_cache(maxsize=1)
 def _clock_of(pid: int) -> RedisClock:  # noqa: ARG001  the key of the cache
-    return RedisClock(connect(settings().redis_url, wait_s=STORE_WAIT_S))
+    return RedisClock(connect(settings().redis_url, wait_s=REDIS_RETRY_S))
 
 
 def event_loop_time() -> float:
     """Return the queue's time, in a worker's event loop. Raises redis.ConnectionError, on which Celery reconnects."""
-    with no_later_than(time.monotonic() + WAIT_S):
+    with deadline(time.monotonic() + EVENT_LOOP_WAIT_S):
         return queue_time()
 
 
-class App(Celery):
+class CeleryApp(Celery):
     """A Celery app whose countdowns use the queue's time."""
 
     def now(self) -> datetime:
@@ -49,7 +49,7 @@ class App(Celery):
         return datetime.fromtimestamp(queue_time(), UTC)
 
 
-def timer_time(eta: datetime, timezone: tzinfo = UTC) -> float:
+def to_monotonic(eta: datetime, timezone: tzinfo = UTC) -> float:
     """Convert a timestamp of the queue's time into the monotonic clock of a worker's timers."""
     at = eta if eta.tzinfo else eta.replace(tzinfo=timezone)
     return time.monotonic() + at.timestamp() - event_loop_time()

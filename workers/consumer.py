@@ -21,15 +21,15 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from redis.exceptions import RedisError, ResponseError
 
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
-from tasks.enqueue import ENQUEUE, only_argument
-from voicequeue.errors import DISCREET_MAX, InvalidJob, Problem
+from tasks.enqueue import ENQUEUE_TASK, job_argument
+from voicequeue.errors import REDACTED_MAX, InvalidJobError, Problem
 from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
-from voicequeue.storage.connection.retry import no_later_than
+from voicequeue.storage.connection.retry import deadline
 from voicequeue.storage.rejected_messages import RejectedMessage
-from workers.clock import WAIT_S, event_loop_time, timer_time
+from workers.clock import EVENT_LOOP_WAIT_S, event_loop_time, to_monotonic
 from workers.dependencies import services
-from workers.held_messages import Waiting
-from workers.message_validation import JSON, fault, instant, name_and_id
+from workers.held_messages import DelayedMessages
+from workers.message_validation import JSON, parse_instant, task_name_and_id, validation_error
 
 log = logging.getLogger("voicequeue.consumer")
 
@@ -55,7 +55,7 @@ class Consumer(CeleryConsumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Gossip would run tasks that a broadcast names, and Mingle would revoke messages that other workers list.
         super().__init__(*args, **{**kwargs, "without_gossip": True, "without_mingle": True})
-        self._delayed = Waiting()
+        self._delayed = DelayedMessages()
 
     def start(self) -> None:
         """Consume until the worker stops. If a key of a wrong type causes an error, log that key and the remedy."""
@@ -70,13 +70,13 @@ class Consumer(CeleryConsumer):
     def on_close(self) -> None:
         """Forget messages that wait for their `eta`: Redis delivers them again."""
         super().on_close()
-        self._delayed = Waiting()
+        self._delayed = DelayedMessages()
 
     def update_strategies(self) -> None:
         """Prepare the handlers of our tasks; Celery's own tasks have none. An `eta` is a time of the queue's clock."""
         super().update_strategies()
         ours = {name: handler for name, handler in self.strategies.items() if not name.startswith("celery.")}
-        self.strategies = {name: partial(handler, to_timestamp=timer_time) for name, handler in ours.items()}
+        self.strategies = {name: partial(handler, to_timestamp=to_monotonic) for name, handler in ours.items()}
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # Celery has no types
         """Schedule the sending of buffered events."""
@@ -99,7 +99,7 @@ class Consumer(CeleryConsumer):
 
         def on_task_received(message: Any) -> None:
             if reason := self._validation_error(message):
-                self.refuse(message, reason)
+                self.reject_message(message, reason)
             else:
                 handle(message)
 
@@ -107,60 +107,60 @@ class Consumer(CeleryConsumer):
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002  Celery's signature
         """Reject a message from which Celery cannot build a request."""
-        self.refuse(message, "its headers or options are not usable")
+        self.reject_message(message, "its headers or options are not usable")
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject a message that kombu cannot decode, for example because of an unknown compression."""
-        self.refuse(message, f"the body cannot be decoded: {type(exc).__name__}")
+        self.reject_message(message, f"the body cannot be decoded: {type(exc).__name__}")
 
-    def _validation_error(self, message: Any) -> str | InvalidJob:
+    def _validation_error(self, message: Any) -> str | InvalidJobError:
         payload = message.payload if message.content_type == JSON else None
         task, now = message.headers.get("task"), event_loop_time()
-        reason = fault(
+        reason = validation_error(
             message.headers,
             message.content_type,
             payload,
-            known=(ENQUEUE,) if message.delivery_info["routing_key"] == INTAKE else self.strategies,
+            task_names=(ENQUEUE_TASK,) if message.delivery_info["routing_key"] == INTAKE else self.strategies,
             now=now,
-            eta_max_s=ETA_MAX_S if task == ENQUEUE else math.inf,
+            eta_max_s=ETA_MAX_S if task == ENQUEUE_TASK else math.inf,
         )
-        error = reason or fault_of_arguments(task, payload)
-        return error or (self._delay_error(message, now) if task == ENQUEUE else "")
+        error = reason or argument_error(task, payload)
+        return error or (self._delay_error(message, now) if task == ENQUEUE_TASK else "")
 
     def _delay_error(self, message: Any, now: float) -> str:
         """Count a message that waits for its `eta`; return an error if this worker holds too many already."""
-        at = instant(message.headers.get("eta"))
+        at = parse_instant(message.headers.get("eta"))
         if at is None or self._delayed.add(at.timestamp(), len(message.body), now=now):
             return ""
         return "eta: too many delayed messages are waiting; send the message later, or without eta and countdown"
 
-    def refuse(self, message: Any, reason: str | InvalidJob) -> None:
+    def reject_message(self, message: Any, reason: str | InvalidJobError) -> None:
         """Store the message with the full reason as rejected; remove it from its queue only after that."""
         try:
-            with no_later_than(time.monotonic() + WAIT_S):
+            with deadline(time.monotonic() + EVENT_LOOP_WAIT_S):
                 rejected = _rejected(message, str(reason))
-                services().store.rejects.add(rejected)
+                services().store.rejected_messages.add(rejected)
         except RedisError as error:
             log.warning("a rejected message cannot be stored yet: %s", type(error).__name__)
-            self.timer.call_after(RETRY_DELAY_S, self.refuse, (message, reason))
+            self.timer.call_after(RETRY_DELAY_S, self.reject_message, (message, reason))
             return
-        logged = reason.discreet() if isinstance(reason, InvalidJob) else reason[:DISCREET_MAX]
+        logged = reason.redacted() if isinstance(reason, InvalidJobError) else reason[:REDACTED_MAX]
         log.warning("rejected message %r to task %r: %s", rejected.message_id[:60], rejected.task[:60], logged)
         message.reject_log_error(log, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
 
-def fault_of_arguments(task: str, payload: Any) -> InvalidJob | None:
+def argument_error(task: str, payload: Any) -> InvalidJobError | None:
     """Return the error in the arguments of a task, such as a keyword `self` or ids that are not text; else None."""
     args, kwargs = payload[:2]
-    if task == ENQUEUE:
+    if task == ENQUEUE_TASK:
         try:
-            only_argument(args, kwargs)
-        except InvalidJob as error:
+            job_argument(args, kwargs)
+        except InvalidJobError as error:
             return error
         return None
     are_ids = len(args) == 1 and isinstance(args[0], list) and all(isinstance(item, str) for item in args[0])
-    return None if are_ids and not kwargs else InvalidJob([Problem("", "the only argument must be a list of ids")])
+    return None if are_ids and not kwargs else InvalidJobError([Problem("", "the only argument must be a list of ids")])
 
 
 def _rejected(message: Any, reason: str) -> RejectedMessage:
@@ -169,5 +169,5 @@ def _rejected(message: Any, reason: str) -> RejectedMessage:
         payload: Any = message.payload
     except Exception:  # the reason for the rejection
         payload = None
-    name, message_id = name_and_id(message.headers, payload)
+    name, message_id = task_name_and_id(message.headers, payload)
     return RejectedMessage(event_loop_time(), message_id, name, reason, message.body if payload is None else payload)

@@ -16,17 +16,17 @@ from typing import Any
 
 from celery import Celery
 
-from config.celeryconfig import QUEUES
+from config.celeryconfig import WORKER_QUEUES
 from config.settings import Settings, settings
 from tasks.celery_tasks import submit_name
-from tasks.context import Services
-from tasks.musicapi import load
+from tasks.context import TaskContext
+from tasks.musicapi import preload
 from voicequeue.storage.heartbeats import DAY_S
 from workers.background import BackgroundStep, Interval, Publish, chunks, publish, run_safely
-from workers.dependencies import build
+from workers.dependencies import build_services
 from workers.lifeline import lifeline
 from workers.maintenance import Maintenance
-from workers.process_info import facts
+from workers.process_info import process_facts
 
 log = logging.getLogger("voicequeue.pulse")
 
@@ -54,7 +54,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        services: Services,
+        services: TaskContext,
         publish: Publish,
         *,
         worker: str,
@@ -80,28 +80,28 @@ class Dispatcher:
     def send_heartbeat(self) -> None:
         """Record that this worker is alive, and count the processes of all workers."""
         store = self._services.store
-        store.controls.note_settings()
-        heartbeats, now = store.pulses["worker"], self._services.clock()
-        heartbeats.heard(self._worker, now, self._facts)
+        store.flow_control.publish_settings()
+        heartbeats, now = store.heartbeats["worker"], self._services.clock()
+        heartbeats.record(self._worker, now, self._facts)
         workers = heartbeats.alive(now)
         self._processes = sum(worker.facts.get(PROCESSES, 1) for worker in workers)
 
     def remove_heartbeat(self) -> None:
         """Record that this worker has stopped."""
-        self._services.store.pulses["worker"].gone(self._worker)
+        self._services.store.heartbeats["worker"].remove(self._worker)
 
     def admit(self) -> None:
         """Fill the free slots from the backlog and hand out the jobs; a worker that stops admits none."""
-        while not self._services.stopping() and self._admit_some() == ADMIT_MAX:
+        while not self._services.is_stopping() and self._admit_some() == ADMIT_MAX:
             pass
 
     def _admit_some(self) -> int:
         admitted = self._services.store.admit(self._services.clock(), at_most=ADMIT_MAX)
         for stage, job_ids in admitted.by_stage.items():
             self.hand_out(submit_name(stage), job_ids)
-        if admitted.news == "short":
+        if admitted.balance_change == "short":
             log.warning("the credits do not suffice for the next job: submission stops until the balance rises")
-        elif admitted.news == "enough":
+        elif admitted.balance_change == "enough":
             log.info("the credits suffice again: submission resumes")
         return sum(map(len, admitted.by_stage.values()))
 
@@ -114,35 +114,35 @@ class Dispatcher:
 class DispatcherStep(BackgroundStep):
     """Runs the dispatcher and the maintenance in workers that process jobs."""
 
-    queues = frozenset(QUEUES)
+    queues = frozenset(WORKER_QUEUES)
 
     def create(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
         """Import the MusicAPI client before any process is forked."""
-        load()
+        preload()
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
         """Build the dispatcher and the maintenance, and return their loop."""
         config = settings()
-        services = replace(build(config), stopping=lifeline.is_cut)
+        services = replace(build_services(config), stopping=lifeline.is_cut)
         dispatcher = Dispatcher(
             services,
             partial(publish, app),
             worker=worker,
-            chunk=config.chunk,
-            at_once=config.http_threads,
-            facts={**facts(config, "worker"), PROCESSES: processes},
+            chunk=config.task_chunk_size,
+            at_once=config.upstream_concurrency,
+            facts={**process_facts(config, "worker"), PROCESSES: processes},
         )
         maintenance = Maintenance(
             services,
             dispatcher.hand_out,
-            balance_interval_s=config.credits_every_s,
-            resubmit_after_s=config.unsure_grace_s if config.unsure == "resubmit" else None,
-            retention_s=config.keep_days * DAY_S,
+            balance_interval_s=config.balance_interval_s,
+            resubmit_after_s=config.unsure_resubmit_delay_s if config.unsure_policy == "resubmit" else None,
+            retention_s=config.retention_days * DAY_S,
         )
         return partial(self._loop, dispatcher, maintenance, config)
 
     def _loop(self, dispatcher: Dispatcher, maintenance: Maintenance, config: Settings) -> None:
-        heartbeat, upkeep = Interval(config.pulse_s), Interval(config.reconcile_s)
+        heartbeat, upkeep = Interval(config.dispatch_interval_s), Interval(config.maintenance_interval_s)
         collection = Interval(COLLECT_INTERVAL_S)
         while not (self.stopping.is_set() or lifeline.is_cut()):
             if heartbeat.is_due():
@@ -155,6 +155,6 @@ class DispatcherStep(BackgroundStep):
                 run_safely(maintenance.purge)
             if collection.is_due():
                 gc.collect()
-            if not run_safely(partial(dispatcher.wait_and_admit, config.pulse_s, self.stopping.wait)):
-                self.stopping.wait(config.pulse_s)
+            if not run_safely(partial(dispatcher.wait_and_admit, config.dispatch_interval_s, self.stopping.wait)):
+                self.stopping.wait(config.dispatch_interval_s)
         run_safely(dispatcher.remove_heartbeat)

@@ -17,14 +17,14 @@ from urllib.parse import urlsplit
 import requests
 
 from config import flower, reference
-from config.settings import BadSettings, Settings, load
-from tasks.archive.storage import Shelf, Unusable
+from config.settings import Settings, SettingsError, load
+from tasks.archive.storage import ArchiveStorage, ArchiveStorageError
 from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
 from voicequeue.auth import signatures, web_origins
 from voicequeue.diagnostics.checkup import CheckResult, Level, passed
-from voicequeue.storage.heartbeats import Heard
+from voicequeue.storage.heartbeats import ProcessHeartbeat
 from workers.dependencies import callback_secrets
-from workers.process_info import facts
+from workers.process_info import process_facts
 
 #: The time limit of each request (seconds).
 TIMEOUT_S = 5.0
@@ -38,7 +38,7 @@ def results() -> Iterator[CheckResult]:
     yield from _unknown_names(os.environ)
     try:
         settings = load()
-    except BadSettings as error:
+    except SettingsError as error:
         for line in str(error).splitlines():
             yield CheckResult("settings", Level.ERROR, line, "correct it in the environment or in .env")
         return
@@ -46,13 +46,13 @@ def results() -> Iterator[CheckResult]:
     yield _upstream(settings)
     yield _public_url(settings)
     yield _flower()
-    if settings.archive.get_secret_value():
+    if settings.archive_url.get_secret_value():
         yield _archive(settings)
 
 
-def here() -> Heard:
+def this_process() -> ProcessHeartbeat:
     """Return this process with its facts, for the comparison with the others."""
-    return Heard("doctor", "this shell", time.time(), facts(load(), "doctor"))
+    return ProcessHeartbeat("doctor", "this shell", time.time(), process_facts(load(), "doctor"))
 
 
 def known_settings() -> frozenset[str]:
@@ -93,15 +93,15 @@ def _upstream(settings: Settings) -> CheckResult:
         return CheckResult("upstream", Level.ERROR, what, "use https://")
     try:
         with closing(MusicApi(base, key, connect_s=TIMEOUT_S, answer_s=TIMEOUT_S)) as api:
-            balance = api.credits()
+            balance = api.get_credits()
     except Unauthorized:
         todo = "correct MUSICAPI_KEY, restart the workers, then: voicequeue resume"
         return CheckResult("upstream", Level.ERROR, "MusicAPI does not accept MUSICAPI_KEY", todo)
     except (UpstreamError, ValueError) as error:
         todo = "check MUSICAPI_BASE_URL, and that this machine can reach it"
         return CheckResult("upstream", Level.UNREACHABLE, f"MusicAPI cannot be reached: {error}", todo)
-    if balance <= settings.credit_floor:
-        what = f"the balance is {balance:,} credits, and {settings.credit_floor:,} must remain"
+    if balance <= settings.min_balance:
+        what = f"the balance is {balance:,} credits, and {settings.min_balance:,} must remain"
         return CheckResult("upstream", Level.WARNING, what, "add credits; submission then continues by itself")
     return passed("upstream", f"MusicAPI accepts the key; the balance is {balance:,} credits")
 
@@ -140,7 +140,7 @@ def _probe(public_url: str, secret: str) -> int | None:
     """
     body, now = json.dumps({"task_id": NO_JOB}).encode(), str(int(time.time()))
     token = signatures.webhook_token(secret, NO_JOB, "voice", 0)
-    signature = signatures.upstream_signature(signatures.webhook_secret(secret, NO_JOB), now, body)
+    signature = signatures.sign_as_upstream(signatures.webhook_secret(secret, NO_JOB), now, body)
     try:
         response = requests.post(
             f"{public_url.rstrip('/')}/hooks/musicapi/{NO_JOB}/voice",
@@ -171,10 +171,10 @@ def _is_private(host: str) -> bool:
 def _flower() -> CheckResult:
     try:
         settings = flower.load()
-    except BadSettings as error:
+    except SettingsError as error:
         todo = "FLOWER_BASIC_AUTH=user:something-long, or FLOWER_ADDRESS=127.0.0.1"
         return CheckResult("flower", Level.ERROR, str(error), todo)
-    if weak := settings.weak():
+    if weak := settings.weak_passwords():
         return CheckResult(
             "flower", Level.WARNING, f"FLOWER_BASIC_AUTH: {weak}", "use a longer one: openssl rand -hex 32"
         )
@@ -184,7 +184,7 @@ def _flower() -> CheckResult:
 
 def _archive(settings: Settings) -> CheckResult:
     try:
-        Shelf.at(settings.archive.get_secret_value())
-    except Unusable as error:
+        ArchiveStorage.from_url(settings.archive_url.get_secret_value())
+    except ArchiveStorageError as error:
         return CheckResult("archive", Level.ERROR, str(error), "docs/archive.md")
     return passed("archive", "finished songs are archived")

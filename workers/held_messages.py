@@ -5,13 +5,13 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 #: Bytes of such messages per worker: about 5,000 of the usual size.
-WAITING_MAX = 64_000_000
+DELAYED_BYTES_MAX = 64_000_000
 
 #: Bytes that Celery needs per message besides its body: 9,000 delayed messages took 80 MB.
 OVERHEAD = 10_000
 
 
-class Waiting:
+class DelayedMessages:
     """The messages that wait, ordered by their `eta`. All times are times of the queue's clock."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Waiting:
         if until <= now:
             return True
         cost = size + OVERHEAD
-        if self._total_bytes + cost > WAITING_MAX:
+        if self._total_bytes + cost > DELAYED_BYTES_MAX:
             return False
         heappush(self._by_eta, (until, cost))
         self._total_bytes += cost

@@ -48,7 +48,7 @@ class Lifeline:
         return self._is_cut
 
     @property
-    def is_held_here(self) -> bool:
+    def is_main_process(self) -> bool:
         """True in the main process, which may run tasks itself (`--pool solo`)."""
         return self._main_pid == os.getpid()
 
@@ -65,7 +65,7 @@ class Lifeline:
             write_end, self._write_end = self._write_end, -1
             os.close(write_end)
 
-    def follow(self, on_orphaned: Callable[[], object]) -> None:
+    def monitor_main_process(self, on_orphaned: Callable[[], object]) -> None:
         """Monitor the main process, in a child: exit after the current task if the main process is gone."""
         if self._write_end >= 0:
             os.close(self._write_end)
@@ -111,9 +111,9 @@ def install(on_orphaned: Callable[[], object]) -> None:
     """Connect the lifeline to Celery's signals; `on_orphaned` is called before an orphaned child exits."""
 
     def start_child(**_: object) -> None:
-        if not lifeline.is_held_here:
+        if not lifeline.is_main_process:
             shield()
-            lifeline.follow(on_orphaned)
+            lifeline.monitor_main_process(on_orphaned)
 
     worker_process_init.connect(start_child, weak=False)
     worker_shutting_down.connect(lambda **_: lifeline.cut(), weak=False)

@@ -21,7 +21,7 @@ def ensure(file: Path) -> str:
     """Return the token in this file; write a new one if there is none, or if other users may have read it."""
     with suppress(UnsafeFileError):
         return read(file)
-    token, _ = api_keys.new(NAME, Scope)
+    token, _ = api_keys.generate_key(NAME, Scope)
     private_files.write(file, f"{token}\n")
     return token
 
@@ -36,4 +36,4 @@ def read(file: Path) -> str:
 
 def key(file: Path) -> ApiKey:
     """Return the API key of the token in this file; it has every scope. Raises UnsafeFileError."""
-    return ApiKey(NAME, frozenset(Scope), api_keys.digest_of(read(file)))
+    return ApiKey(NAME, frozenset(Scope), api_keys.hash_key(read(file)))

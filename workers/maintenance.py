@@ -13,13 +13,13 @@ from math import inf
 
 from tasks import decisions
 from tasks.celery_tasks import poll_name, submit_name
-from tasks.context import Services
+from tasks.context import TaskContext
 from tasks.musicapi import UpstreamError
 from tasks.poll_scheduler import COUNTDOWN_MAX_S
 from voicequeue.domain import transitions
-from voicequeue.domain.balance import drift
-from voicequeue.domain.claims import Overdue
-from voicequeue.domain.job import IN_FLIGHT, MAY_BE_LATE, Event, Job, Move, State
+from voicequeue.domain.balance import uncounted_spending
+from voicequeue.domain.claims import StalledJob
+from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, Event, Job, State, Transition
 from voicequeue.domain.stage import Stage
 from workers.background import run_safely
 
@@ -48,7 +48,7 @@ class Maintenance:
 
     def __init__(
         self,
-        services: Services,
+        services: TaskContext,
         hand_out: Callable[[str, list[str]], None],
         *,
         balance_interval_s: float = 60.0,
@@ -65,7 +65,7 @@ class Maintenance:
 
     def log_events(self) -> None:
         """Log every transition that is not logged yet, of any process."""
-        self._services.store.story.tell(log_transition)
+        self._services.store.event_log.log_new(log_transition)
 
     # ── the balance ────────────────────────────────────────────────────────────────────────────
 
@@ -76,17 +76,17 @@ class Maintenance:
 
     def _read_balance(self) -> None:
         store, clock = self._services.store, self._services.clock
-        requested_at, spent_before = clock(), store.credits()
+        requested_at, spent_before = clock(), store.credits_spent()
         try:
-            balance = self._services.upstream.credits()
+            balance = self._services.upstream.get_credits()
         except UpstreamError as error:
-            self._services.health.of_balance(error)
+            self._services.health.report_balance(error)
             log.info("cannot read the balance: %s", error)
             return
-        self._services.health.of_balance(balance)
-        store.controls.note_balance(balance, spent_before=spent_before, asked=requested_at, now=clock())
-        deviation = drift(store.controls.balances())
-        if store.controls.note_drift(deviation):
+        self._services.health.report_balance(balance)
+        store.flow_control.record_balance(balance, spent_before=spent_before, requested_at=requested_at, now=clock())
+        deviation = uncounted_spending(store.flow_control.balances())
+        if store.flow_control.record_drift(deviation):
             log.warning("%s", deviation)
 
     # ── polls ──────────────────────────────────────────────────────────────────────────────────
@@ -96,7 +96,7 @@ class Maintenance:
 
         A schedule uses the last 200 orders, so it changes slowly; computing one costs as much as fifty polls.
         """
-        store, plan = self._services.store, self._services.plan
+        store, plan = self._services.store, self._services.poll_plan
         if store.coordination.try_acquire("schedules", ttl_s=PLAN_INTERVALS * plan.max_s):
             for kind in store.poll_history.kinds():
                 if ages := plan.schedule(store.poll_history.durations(kind)):
@@ -108,29 +108,29 @@ class Maintenance:
         """Hand out overdue jobs again, fail expired ones, release due voices, and apply the policy for unsure jobs."""
         store, now = self._services.store, self._services.clock()
         self._reconcile_overdue(now)
-        if expired := store.expired(now):
-            store.apply([decisions.expired(job, now) for job in expired], now)
-        while store.release(now):
+        if expired := store.lease_expired(now):
+            store.apply_transitions([decisions.expired(job, now) for job in expired], now)
+        while store.release_waiting(now):
             pass
-        store.hasten(now)
+        store.reassign_voice_creators(now)
         if self._resubmit_after_s is not None:
             self._resubmit(now, unsure_before=now - self._resubmit_after_s)
 
     def _reconcile_overdue(self, now: float) -> None:
-        timeouts = self._services.patience
-        longest = max(COUNTDOWN_MAX_S, timeouts.charge_s, timeouts.poll_s)
-        overdue = self._services.store.overdue(now, patience=timeouts.stale_s, longest=longest)
+        timeouts = self._services.timeouts
+        longest = max(COUNTDOWN_MAX_S, timeouts.submit_lease_s, timeouts.poll_lease_s)
+        overdue = self._services.store.lease_overdue(now, overdue_s=timeouts.redispatch_after_s, longest_s=longest)
         if in_flight := [job for job in overdue if job.state in IN_FLIGHT]:
             log.info("found overdue jobs", extra={"count": len(in_flight)})
         if overdue:
             self._mark_unsure([job for job in overdue if job.state is State.CHARGING], now)
             for stage in Stage:
                 self._hand_out(submit_name(stage), _ids(overdue, {State.ADMITTED}, stage))
-                self._hand_out(poll_name(stage), _ids(overdue, {State.PENDING, *MAY_BE_LATE}, stage))
+                self._hand_out(poll_name(stage), _ids(overdue, {State.PENDING, *MAY_HAVE_LATE_RESULT}, stage))
 
-    def _mark_unsure(self, stalled: Sequence[Overdue], now: float) -> None:
-        changes = [decisions.lost(job.job_id, job.version, job.stage) for job in stalled]
-        for job, is_applied in zip(stalled, self._services.store.apply(changes, now), strict=True):
+    def _mark_unsure(self, stalled: Sequence[StalledJob], now: float) -> None:
+        changes = [decisions.worker_died(job.job_id, job.version, job.stage) for job in stalled]
+        for job, is_applied in zip(stalled, self._services.store.apply_transitions(changes, now), strict=True):
             if is_applied:
                 log.warning(
                     "the worker was lost while charging; the job is unsure",
@@ -141,8 +141,8 @@ class Maintenance:
         store = self._services.store
         jobs = [job for job in store.get(store.unsure_since(unsure_before)) if job and job.state is State.UNSURE]
         changes = [_resubmission(job, now) for job in jobs]
-        outcomes = zip(jobs, changes, store.apply(changes, now), strict=True)
-        admitted = [job for job, change, is_applied in outcomes if is_applied and change.to is State.ADMITTED]
+        outcomes = zip(jobs, changes, store.apply_transitions(changes, now), strict=True)
+        admitted = [job for job, change, is_applied in outcomes if is_applied and change.to_state is State.ADMITTED]
         for stage in Stage:
             self._hand_out(submit_name(stage), [job.id for job in admitted if job.stage is stage])
 
@@ -153,17 +153,17 @@ class Maintenance:
             if time.monotonic() > deadline:
                 return
         if self._retention_s < inf:
-            self._purge = self._services.store.purge(self._services.clock(), keep=self._retention_s)
+            self._purge = self._services.store.purge(self._services.clock(), retention_s=self._retention_s)
 
 
-def _resubmission(job: Job, now: float) -> Move:
+def _resubmission(job: Job, now: float) -> Transition:
     """Return the policy's transition of an unsure job: resubmit it, or abandon it if its cancellation was requested."""
-    if job.cancelling:
+    if job.is_cancelling:
         return transitions.abandon(job, now)
-    return transitions.order_again(job, now, reason="the policy ordered it again")
+    return transitions.resubmit(job, now, reason="the policy ordered it again")
 
 
-def _ids(overdue: Iterable[Overdue], states: Set[State], stage: Stage) -> list[str]:
+def _ids(overdue: Iterable[StalledJob], states: Set[State], stage: Stage) -> list[str]:
     return [job.job_id for job in overdue if job.state in states and job.stage is stage]
 
 
@@ -171,7 +171,7 @@ def log_transition(event: Event) -> None:
     """Log one transition, at its own time."""
     fields = {"job": event.job_id, "batch": event.batch, "stage": event.stage, "reason": event.reason}
     extra: dict[str, object] = {name: str(value) for name, value in fields.items() if value}
-    if event.took is not None:
-        extra["duration"] = event.took
+    if event.previous_state_s is not None:
+        extra["duration"] = event.previous_state_s
     level = _LOG_LEVELS.get(event.state, logging.INFO)
-    transition_log.log(level, event.state, extra={**extra, "at": event.moment})
+    transition_log.log(level, event.state, extra={**extra, "at": event.sort_key})

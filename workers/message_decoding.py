@@ -18,12 +18,21 @@ from uuid import uuid4
 from kombu.utils.json import loads as kombu_loads
 
 from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
-from workers.message_validation import JSON, UNREADABLE, instant
+from workers.message_validation import JSON, UNREADABLE, parse_instant
 
 #: The text headers that a message keeps, and those that only the workers' own messages keep: Flower shows them, and
 #: traces are continued by them.
-KEPT = ("task", "id")
-KEPT_OWN = (*KEPT, "root_id", "parent_id", "argsrepr", "kwargsrepr", "traceparent", "tracestate", "baggage")
+KEPT_HEADERS = ("task", "id")
+KEPT_INTERNAL_HEADERS = (
+    *KEPT_HEADERS,
+    "root_id",
+    "parent_id",
+    "argsrepr",
+    "kwargsrepr",
+    "traceparent",
+    "tracestate",
+    "baggage",
+)
 
 #: Far more retries than any job has.
 RETRIES_MAX = 1_000_000
@@ -38,11 +47,11 @@ DEPTH_MAX = 50
 _REASON_MAX = 300
 
 
-class UnsoundError(Exception):
+class InvalidMessageError(Exception):
     """An envelope is invalid; the text says why, for its sender."""
 
 
-def sound(message: Any, queue: str) -> dict[str, Any]:
+def decode_message(message: Any, queue: str) -> dict[str, Any]:
     """Return an envelope that can be delivered and requeued, for any bytes or for the JSON value decoded from them.
 
     It gets a new delivery tag: of two messages with the same tag, kombu would lose one. It is addressed to the queue
@@ -51,22 +60,24 @@ def sound(message: Any, queue: str) -> dict[str, Any]:
     """
     try:
         envelope = _envelope(message, queue)
-    except UnsoundError as error:
-        return unreadable(_excerpt(message), str(error), queue)
+    except InvalidMessageError as error:
+        return unreadable_envelope(_excerpt(message), str(error), queue)
     if queue not in QUEUE_NAMES:
         return _addressed(envelope, queue)
-    kept = KEPT if queue == INTAKE else KEPT_OWN
+    kept = KEPT_HEADERS if queue == INTAKE else KEPT_INTERNAL_HEADERS
     try:
         return _addressed(_reduced(envelope, kept), queue)
-    except UnsoundError as error:
-        return unreadable(_excerpt(_body(envelope)), str(error), queue, _headers(envelope["headers"], {}, KEPT))
+    except InvalidMessageError as error:
+        return unreadable_envelope(
+            _excerpt(_body(envelope)), str(error), queue, _headers(envelope["headers"], {}, KEPT_HEADERS)
+        )
 
 
-def publication(data: bytes) -> tuple[dict[str, Any], Any]:
+def decode_publication(data: bytes) -> tuple[dict[str, Any], Any]:
     """Return the envelope and the decoded body of a broadcast. Raises UnsoundError."""
     envelope = _envelope(data, "")
     if envelope.get("content-type") != JSON or envelope["headers"].get("compression"):
-        raise UnsoundError(f"the content type must be {JSON}, uncompressed")
+        raise InvalidMessageError(f"the content type must be {JSON}, uncompressed")
     with _decoding("the body"):
         payload = _strict_loads(_body(envelope).decode())
         if _is_deep(payload):
@@ -74,7 +85,7 @@ def publication(data: bytes) -> tuple[dict[str, Any], Any]:
     return envelope, payload
 
 
-def unreadable(text: str, reason: str, queue: str, named: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def unreadable_envelope(text: str, reason: str, queue: str, named: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return an envelope for an unreadable message, with its id and task as far as they could be read."""
     headers = {**(named or {}), UNREADABLE: _printable(reason)}
     return _addressed(
@@ -95,16 +106,16 @@ def _addressed(envelope: Mapping[str, Any], queue: str) -> dict[str, Any]:
 def _envelope(message: Any, queue: str) -> dict[str, Any]:
     """Return the envelope with parts of the right types. Raises UnsoundError."""
     if queue in QUEUE_NAMES and isinstance(message, bytes) and len(message) > ENVELOPE_MAX:
-        raise UnsoundError(f"the envelope has {len(message):,} bytes; at most {ENVELOPE_MAX:,} are allowed")
+        raise InvalidMessageError(f"the envelope has {len(message):,} bytes; at most {ENVELOPE_MAX:,} are allowed")
     with _decoding("the envelope"):
         read = _strict_loads if queue in QUEUE_NAMES else kombu_loads
         value = read(message.decode()) if isinstance(message, bytes) else message
         if _is_deep(value):
             raise RecursionError
     if not isinstance(value, dict):
-        raise UnsoundError("the envelope is not a JSON object")
+        raise InvalidMessageError("the envelope is not a JSON object")
     if error := _envelope_error(value):
-        raise UnsoundError(f"the envelope: {error}")
+        raise InvalidMessageError(f"the envelope: {error}")
     return {**value, "headers": value.get("headers") or {}, "properties": value.get("properties") or {}}
 
 
@@ -134,13 +145,13 @@ def _is_base64(text: str) -> bool:
 
 
 def _refuse_constant(name: str) -> None:
-    raise UnsoundError(f"{name} is not valid JSON")
+    raise InvalidMessageError(f"{name} is not valid JSON")
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     """Return the object. Raises UnsoundError for objects that kombu would convert to another type."""
     if value.keys() == {"__type__", "__value__"}:
-        raise UnsoundError("__type__ and __value__ are not allowed")
+        raise InvalidMessageError("__type__ and __value__ are not allowed")
     return value
 
 
@@ -157,7 +168,7 @@ def _decoding(part: str) -> Iterator[None]:
         reason = "not JSON in UTF-8"
     except RecursionError:
         reason = "nested too deeply"
-    except UnsoundError as error:
+    except InvalidMessageError as error:
         reason = str(error)
     except ValueError:
         reason = "a number has too many digits or is not finite"
@@ -165,7 +176,7 @@ def _decoding(part: str) -> Iterator[None]:
         reason = type(error).__name__
     else:
         return
-    raise UnsoundError(f"{part} cannot be decoded: {reason}")
+    raise InvalidMessageError(f"{part} cannot be decoded: {reason}")
 
 
 def _is_deep(value: Any) -> bool:
@@ -189,11 +200,11 @@ def _reduced(envelope: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]
     """
     headers, priority = envelope["headers"], envelope["properties"].get("priority")
     if isinstance(reason := headers.get(UNREADABLE), str):
-        raise UnsoundError(reason)
+        raise InvalidMessageError(reason)
     if envelope.get("content-type") != JSON:
-        raise UnsoundError(f"the content type must be {JSON}")
+        raise InvalidMessageError(f"the content type must be {JSON}")
     if headers.get("compression"):
-        raise UnsoundError("headers.compression: send the body uncompressed")
+        raise InvalidMessageError("headers.compression: send the body uncompressed")
     with _decoding("the body"):
         payload = _strict_loads(_body(envelope).decode())
         if _is_deep(payload):
@@ -229,7 +240,7 @@ def _headers(headers: Mapping[str, Any], payload: Any, kept: Sequence[str]) -> d
     return {
         **{name: fields[name][:EXCERPT_MAX] for name in kept if isinstance(fields.get(name), str)},
         **{name: _iso_time(fields[name]) for name in ("eta", "expires") if fields.get(name) is not None},
-        **({"retries": retries} if kept is KEPT_OWN and _is_count(retries, RETRIES_MAX) else {}),
+        **({"retries": retries} if kept is KEPT_INTERNAL_HEADERS and _is_count(retries, RETRIES_MAX) else {}),
     }
 
 
@@ -239,7 +250,7 @@ def _is_count(value: Any, at_most: int) -> bool:
 
 def _iso_time(value: Any) -> str:
     """Return a time in the format that every part of Celery reads; '' for an invalid one."""
-    at = instant(value)
+    at = parse_instant(value)
     return at.isoformat() if at else ""
 
 

@@ -19,19 +19,19 @@ JSON = "application/json"
 _YEAR_3000 = 32_503_680_000
 
 
-def name_and_id(headers: Mapping[str, Any], payload: Any) -> tuple[str, str]:
+def task_name_and_id(headers: Mapping[str, Any], payload: Any) -> tuple[str, str]:
     """Return the task and the id of a message, '' for a missing one; protocol 1 has them in the body."""
     inner = payload if isinstance(payload, dict) else {}
     name, message_id = (headers.get(field, inner.get(field)) for field in ("task", "id"))
     return (name if isinstance(name, str) else ""), (message_id if isinstance(message_id, str) else "")
 
 
-def fault(
+def validation_error(
     headers: Mapping[str, Any],
     content_type: Any,
     payload: Any,
     *,
-    known: Container[str],
+    task_names: Container[str],
     now: float,
     eta_max_s: float = math.inf,
 ) -> str:
@@ -44,10 +44,10 @@ def fault(
         return str(headers[UNREADABLE])
     if content_type != JSON:
         return f"the content type must be {JSON}"
-    name, message_id = name_and_id(headers, payload)
+    name, message_id = task_name_and_id(headers, payload)
     if not name:
         return "no task is named: set headers.task (protocol 2) or task in the body (protocol 1)"
-    if name not in known:
+    if name not in task_names:
         return f"there is no task {name[:100]!r}; send jobs to voicequeue.enqueue"
     if not (1 <= len(message_id) <= ID_MAX and message_id.isprintable()):
         return f"the message's id must be a text of 1 to {ID_MAX} printable characters"
@@ -83,7 +83,7 @@ def _times_error(headers: Mapping[str, Any], now: float, eta_max_s: float) -> st
     return ""
 
 
-def instant(value: Any) -> datetime | None:
+def parse_instant(value: Any) -> datetime | None:
     """Return a time that Celery can convert, in UTC; None for anything else. A time without a zone is UTC."""
     try:
         at = datetime.fromisoformat(value)
@@ -94,5 +94,5 @@ def instant(value: Any) -> datetime | None:
 
 
 def _seconds(value: Any) -> float:
-    at = instant(value)
+    at = parse_instant(value)
     return at.timestamp() if at else math.nan

@@ -30,7 +30,7 @@ _OF_WORKERS = frozenset(
 
 #: The settings that must be the same everywhere, by the kinds of process that use them. A process reports no others:
 #: it gets no secret that it does not need.
-REPORTED: Mapping[str, Set[str]] = {
+REPORTED_SETTINGS: Mapping[str, Set[str]] = {
     "worker": _OF_WORKERS,
     "doctor": _OF_WORKERS,
     "gateway": frozenset({"VOICEQUEUE_PUBLIC_URL", "VOICEQUEUE_SECRET"}),
@@ -39,7 +39,7 @@ REPORTED: Mapping[str, Set[str]] = {
 }
 
 
-def facts(configured: Settings, kind: str) -> Mapping[str, Any]:
+def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
     """Return the versions, the start of this process (Unix seconds), and the marks of its settings that must be the
     same everywhere."""
     return {
@@ -47,7 +47,7 @@ def facts(configured: Settings, kind: str) -> Mapping[str, Any]:
         "celery": version("celery"),
         "python": platform.python_version(),
         "started": _STARTED,
-        "marks": {name: mark for name, mark in _marks(configured).items() if name in REPORTED[kind]},
+        "marks": {name: mark for name, mark in _marks(configured).items() if name in REPORTED_SETTINGS[kind]},
     }
 
 
@@ -57,11 +57,11 @@ def _marks(configured: Settings) -> dict[str, str]:
     secret, callback_secret = configured.secret.get_secret_value(), " ".join(callback_secrets(configured))
     public = {
         "MUSICAPI_BASE_URL": masked(configured.musicapi_base_url),
-        "VOICEQUEUE_ARCHIVE": masked(configured.archive.get_secret_value()),
-        "VOICEQUEUE_KEEP_DAYS": str(configured.keep_days),
+        "VOICEQUEUE_ARCHIVE": masked(configured.archive_url.get_secret_value()),
+        "VOICEQUEUE_KEEP_DAYS": str(configured.retention_days),
         "VOICEQUEUE_PUBLIC_URL": masked(configured.public_url or ""),
-        "VOICEQUEUE_REUSE": str(configured.reuse),
-        "VOICEQUEUE_UNSURE": configured.unsure,
+        "VOICEQUEUE_REUSE": str(configured.reuse_voices),
+        "VOICEQUEUE_UNSURE": configured.unsure_policy,
     }
     marks = {name: _mark("", name, value) for name, value in public.items()}
     marks["VOICEQUEUE_SECRET"] = _mark(secret, "VOICEQUEUE_SECRET", secret)

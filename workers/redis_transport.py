@@ -41,7 +41,7 @@ from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.connection.refusals import PlainConnection, RedisRefusalError, SecureConnection
 from voicequeue.storage.connection.retry import UNREACHABLE
 from workers import remote_control
-from workers.message_decoding import UnsoundError, sound
+from workers.message_decoding import InvalidMessageError, decode_message
 
 log = logging.getLogger("voicequeue.broker")
 
@@ -225,8 +225,8 @@ class Channel(kombu_redis.Channel):
         if not isinstance(data, bytes) or (queue := self._fanout_to_queue.get(exchange)) is None:
             return None
         try:
-            envelope = remote_control.received(data, exchange, may_stop=self.may_stop)
-        except UnsoundError as error:
+            envelope = remote_control.decode_broadcast(data, exchange, may_stop=self.may_stop)
+        except InvalidMessageError as error:
             log.warning("ignored a broadcast on %s: %s", exchange, error)
             return None
         self.connection._deliver(envelope, queue)
@@ -293,7 +293,7 @@ class Transport(kombu_redis.Transport):
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         """Decode a message, given as bytes or as the envelope of a broadcast, and deliver it."""
-        super()._deliver(sound(message, queue or INTAKE), queue)
+        super()._deliver(decode_message(message, queue or INTAKE), queue)
 
 
 class Connection(KombuConnection):

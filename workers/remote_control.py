@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from workers.message_decoding import UnsoundError, publication
+from workers.message_decoding import InvalidMessageError, decode_publication
 from workers.message_validation import JSON
 
 #: The exchanges of commands, replies and events.
@@ -24,7 +24,7 @@ UNBOUND = frozenset({COMMANDS, REPLIES, EVENTS})
 
 #: The commands that change nothing, with the flags that each accepts. Flower, `celery inspect` and `celery status` send
 #: them. (`enable_events` changes nothing because workers always send events.)
-SHOWING: Mapping[str, tuple[str, ...]] = {
+READ_ONLY_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "active": ("safe",),
     "active_queues": (),
     "conf": ("with_defaults",),
@@ -38,7 +38,7 @@ SHOWING: Mapping[str, tuple[str, ...]] = {
 }
 
 #: The commands that are also accepted if Flower is not read-only.
-STOPPING: Mapping[str, tuple[str, ...]] = {"shutdown": ()}
+STOP_COMMANDS: Mapping[str, tuple[str, ...]] = {"shutdown": ()}
 
 #: The maximum size of a broadcast in bytes: of a command, and of events, which Celery sends many at once.
 COMMAND_MAX = 64_000
@@ -60,40 +60,42 @@ def is_reply_queue(queue: str) -> bool:
     return reply_queue(queue.removesuffix(f".{REPLIES}")) == queue
 
 
-def received(data: bytes, exchange: str, *, may_stop: bool = False) -> dict[str, Any]:
+def decode_broadcast(data: bytes, exchange: str, *, may_stop: bool = False) -> dict[str, Any]:
     """Return the envelope to deliver for a broadcast on this exchange. Raises UnsoundError."""
     max_bytes = COMMAND_MAX if exchange == COMMANDS else EVENTS_MAX
     if len(data) > max_bytes:
-        raise UnsoundError(f"it has {len(data):,} bytes; at most {max_bytes:,} are allowed")
-    envelope, payload = publication(data)
+        raise InvalidMessageError(f"it has {len(data):,} bytes; at most {max_bytes:,} are allowed")
+    envelope, payload = decode_publication(data)
     if exchange == EVENTS:
         for event in payload if isinstance(payload, list) else [payload]:
             _check_event(event)
     if exchange != COMMANDS:
         return envelope
-    body = json.dumps(command(payload, {**SHOWING, **STOPPING} if may_stop else SHOWING))
+    body = json.dumps(
+        allowed_command(payload, {**READ_ONLY_COMMANDS, **STOP_COMMANDS} if may_stop else READ_ONLY_COMMANDS)
+    )
     return {"body": body, "content-type": JSON, "content-encoding": "utf-8", "headers": {}, "properties": {}}
 
 
 def _check_event(event: Any) -> None:
     """Validate the fields by which Celery sorts events. Raises UnsoundError."""
     if not isinstance(event, dict) or not all(isinstance(event.get(name), str) for name in ("type", "hostname")):
-        raise UnsoundError("an event must be an object with type and hostname as text")
+        raise InvalidMessageError("an event must be an object with type and hostname as text")
     for name in ("clock", "timestamp", "pid", "utcoffset"):
         number = event.get(name, 0)
         if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < _NUMBER_MAX:
-            raise UnsoundError(f"an event's {name} must be a number")
+            raise InvalidMessageError(f"an event's {name} must be a number")
 
 
-def command(payload: Any, allowed: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+def allowed_command(payload: Any, allowed: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """Return the command, reduced to the allowed parts. Raises UnsoundError."""
     if not isinstance(payload, dict):
-        raise UnsoundError("the command must be an object")
+        raise InvalidMessageError("the command must be an object")
     method, arguments = payload.get("method"), payload.get("arguments")
     if not isinstance(method, str) or method not in allowed:
-        raise UnsoundError(f"workers do not accept the command {repr(method)[:60]}")
+        raise InvalidMessageError(f"workers do not accept the command {repr(method)[:60]}")
     if payload.get("pattern") or payload.get("matcher"):
-        raise UnsoundError("name workers by destination; patterns are not allowed")
+        raise InvalidMessageError("name workers by destination; patterns are not allowed")
     options = arguments if isinstance(arguments, dict) else {}
     flags = {name: options[name] for name in allowed[method] if isinstance(options.get(name), bool)}
     return {"method": method, "arguments": flags, "destination": _destination(payload), **_reply(payload)}
@@ -109,7 +111,7 @@ def _destination(payload: Mapping[str, Any]) -> list[str] | None:
         or len(names) > _DESTINATIONS_MAX
         or not all(isinstance(name, str) for name in names)
     ):
-        raise UnsoundError(f"destination must be a list of at most {_DESTINATIONS_MAX:,} names")
+        raise InvalidMessageError(f"destination must be a list of at most {_DESTINATIONS_MAX:,} names")
     return names
 
 
@@ -120,7 +122,7 @@ def _reply(payload: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     key = address.get("routing_key") if isinstance(address, dict) and address.get("exchange") == REPLIES else None
     if reply_queue(key) is None:
-        raise UnsoundError(f"reply_to must name a queue of {REPLIES} by a UUID")
+        raise InvalidMessageError(f"reply_to must name a queue of {REPLIES} by a UUID")
     if not isinstance(ticket, str) or len(ticket) > _TICKET_MAX:
-        raise UnsoundError(f"ticket must be text of at most {_TICKET_MAX} characters")
+        raise InvalidMessageError(f"ticket must be text of at most {_TICKET_MAX} characters")
     return {"reply_to": {"exchange": REPLIES, "routing_key": key}, "ticket": ticket}

@@ -17,7 +17,7 @@ from tasks.celery_tasks import poll_name
 from voicequeue.domain.stage import Stage
 
 
-class Brief(TraceInfo):
+class ShortRetryTrace(TraceInfo):
     """The result of a task, with short traces for retries."""
 
     retval: Retry
@@ -30,12 +30,12 @@ class Brief(TraceInfo):
             return super().handle_retry(*args, **kwargs)
 
 
-def brief_retries(app: Celery) -> None:
+def shorten_retry_traces(app: Celery) -> None:
     """Shorten the traces of all poll tasks in this process. Call it after Celery has built its own tracers."""
     for stage in Stage:
-        brief(app, app.tasks[poll_name(stage)])
+        shorten_retry_trace(app, app.tasks[poll_name(stage)])
 
 
-def brief(app: Celery, task: Any) -> None:
+def shorten_retry_trace(app: Celery, task: Any) -> None:
     """Shorten the traces of one task."""
-    task.__trace__ = build_tracer(task.name, task, app.loader, app=app, Info=Brief)
+    task.__trace__ = build_tracer(task.name, task, app.loader, app=app, Info=ShortRetryTrace)

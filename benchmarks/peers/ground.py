@@ -66,7 +66,7 @@ class Ground:
 def on_ground(contestant: Contestant, heat: Heat) -> Iterator[Ground]:
     """Start Valkey and upstream for a heat of this contestant."""
     place = MEMORY if MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=place) as folder, Supervisor(say=print) as supervisor:
+    with tempfile.TemporaryDirectory(dir=place) as folder, Supervisor(print_line=print) as supervisor:
         home = Path(folder)
         stack = Stack(supervisor, Settings(), home=home)
         redis = stack.start_valkey()

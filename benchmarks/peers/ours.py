@@ -62,10 +62,10 @@ def _one_by_one(queue: VoiceQueue, count: int, batch: str, apart_s: float) -> No
 def _calls(count: int, batch: str) -> None:
     """Make the requests of jobs with the concurrency of a worker, chunk by chunk."""
     settings = Settings()
-    upstream = MusicApi(os.environ["RACE_UPSTREAM"], "any", connections=settings.http_threads)
+    upstream = MusicApi(os.environ["RACE_UPSTREAM"], "any", connections=settings.upstream_concurrency)
     urls = [str(job.audio_url) for job in jobs(count, batch)]
-    for start in range(0, count, settings.chunk):
-        orders = _all(upstream, [requests.create_voice(url) for url in urls[start : start + settings.chunk]])
+    for start in range(0, count, settings.task_chunk_size):
+        orders = _all(upstream, [requests.create_voice(url) for url in urls[start : start + settings.task_chunk_size]])
         voices = [_voice(reading) for reading in _all(upstream, [requests.get_task(order) for order in orders])]
         orders = _all(upstream, [requests.create_music(persona_id, SONG) for persona_id in voices])
         _all(upstream, [requests.get_task(order) for order in orders])
@@ -97,7 +97,7 @@ def _bytes(url: str, count: int, batch: str) -> None:
     for start in range(0, count, SLICE):
         with client.pipeline(transaction=False) as pipe:
             for number, job in enumerate(all_jobs[start : start + SLICE], start=start):
-                pipe.set(f"raw:{batch}:{number}", job.content())
+                pipe.set(f"raw:{batch}:{number}", job.canonical_content())
             pipe.execute()
 
 

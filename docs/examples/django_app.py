@@ -21,7 +21,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from voicequeue import InvalidJob, VoiceQueue
+from voicequeue import InvalidJobError, VoiceQueue
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1", "localhost"], SECRET_KEY=os.urandom(32).hex())
 django.setup()
@@ -38,7 +38,7 @@ finished: dict[str, list[str]] = {}
 def order(request: HttpRequest) -> JsonResponse:
     try:
         job = queue.enqueue({**json.loads(request.body), "callback_url": request.build_absolute_uri("/called-back")})
-    except InvalidJob as error:
+    except InvalidJobError as error:
         return JsonResponse({each.field: each.message for each in error.problems}, status=422)
     return JsonResponse({"id": job.id}, status=202)
 

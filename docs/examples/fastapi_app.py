@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 
-from voicequeue import AsyncVoiceQueue, InvalidJob, UnknownJob
+from voicequeue import AsyncVoiceQueue, InvalidJobError, JobNotFoundError
 
 
 @asynccontextmanager
@@ -30,7 +30,7 @@ async def order(request: Request) -> dict[str, Any]:
     queue: AsyncVoiceQueue = request.app.state.queue
     try:
         job = await queue.enqueue(await request.json())
-    except InvalidJob as error:
+    except InvalidJobError as error:
         raise HTTPException(422, [{"field": each.field, "message": each.message} for each in error.problems]) from None
     return {"id": job.id}
 
@@ -40,6 +40,6 @@ async def voice(request: Request, job_id: str) -> dict[str, Any]:
     queue: AsyncVoiceQueue = request.app.state.queue
     try:
         job = await queue.get(job_id)
-    except UnknownJob:
+    except JobNotFoundError:
         raise HTTPException(404, "there is no such voice") from None
     return {"state": job.state, "songs": [clip.audio_url for clip in job.clips]}

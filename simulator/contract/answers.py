@@ -24,7 +24,7 @@ _FAILURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """A response of the API: a JSON object, or text that is sent unchanged."""
 
     status: int
@@ -38,7 +38,7 @@ class Answer:
         return text.encode()
 
 
-def created(task_id: str, code_shape: str, place: str) -> Answer:
+def created(task_id: str, code_shape: str, place: str) -> ApiResponse:
     """Return the response to a POST that was charged."""
     shown_id: int | str = int(task_id) if task_id.isdecimal() else task_id
     places: dict[str, Json] = {
@@ -50,17 +50,17 @@ def created(task_id: str, code_shape: str, place: str) -> Answer:
         "data_list": {"data": [{"task_id": shown_id}]},
         "list": {"task_ids": [shown_id]},
     }
-    return Answer(200, {**_CODES[code_shape], "message": "success", **places[place]})
+    return ApiResponse(200, {**_CODES[code_shape], "message": "success", **places[place]})
 
 
-def refused(status: int, text: str, place: str = "error", headers: Mapping[str, str] | None = None) -> Answer:
+def refused(status: int, text: str, place: str = "error", headers: Mapping[str, str] | None = None) -> ApiResponse:
     """Return a refusal; `place` is the field of its text, `error` or `message`."""
-    return Answer(status, {place: text, "type": _TYPES[status]}, headers or {})
+    return ApiResponse(status, {place: text, "type": _TYPES[status]}, headers or {})
 
 
-def not_ready(status: int) -> Answer:
+def not_ready(status: int) -> ApiResponse:
     """Return the response to a poll of a task in progress, without any detail."""
-    return Answer(status, {"type": "not_ready", "error": "The task is still in progress. Please try again later."})
+    return ApiResponse(status, {"type": "not_ready", "error": "The task is still in progress. Please try again later."})
 
 
 def success(result: object) -> Json:

@@ -38,7 +38,7 @@ class Task:
     clip_stalls: bool = False
     links_at: float = 0.0
     poll_refusal: str = ""
-    answered: bool = False
+    was_answered: bool = False
     polls: int = 0
 
     def as_charge(self) -> dict[str, object]:
@@ -52,7 +52,7 @@ class Task:
             "at": self.at,
             "ready_at": None if math.isinf(self.ready_at) else self.ready_at,
             "polls": self.polls,
-            "answered": self.answered,
+            "answered": self.was_answered,
         }
 
 
@@ -70,7 +70,7 @@ class Ledger:
         #: Files requested, and those sent completely, as a whole or as the requested part.
         self.media: Counter[str] = Counter(asked=0, whole=0, parts=0)
         #: How often each request was made, so that each repetition has its own random values.
-        self.asked: Counter[str] = Counter()
+        self.request_counts: Counter[str] = Counter()
         # (ready_at, task_id) of tasks in progress, earliest first; cleaned up on access, so no task needs a timer.
         self._working: list[tuple[float, str]] = []
 
@@ -83,8 +83,8 @@ class Ledger:
 
     def count(self, what: str) -> int:
         """Count a request, and return how often it was made."""
-        self.asked[what] += 1
-        return self.asked[what]
+        self.request_counts[what] += 1
+        return self.request_counts[what]
 
     def in_progress(self, now: float) -> int:
         """Return the number of tasks that are charged and not ready."""

@@ -19,13 +19,13 @@ _OBJECTIONS = {
 }
 
 
-def wrong_with(order: Order) -> str | None:
+def contract_violation(order: Order) -> str | None:
     """Return the error text of the first violation of the contract, None without one."""
     rules = (_audio_url,) if order.kind == "voice" else _MUSIC_RULES
     return next((text for rule in rules for text in rule(order.body)), None)
 
 
-def objection(order: Order, match: str | None) -> str | None:
+def moderation_refusal(order: Order, match: str | None) -> str | None:
     """Return moderation's text if the order contains the match, None otherwise."""
     name = order.mentions(match)
     return name and _OBJECTIONS[name].format(match)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from simulator.contract.answers import Answer, Json
+from simulator.contract.answers import ApiResponse, Json
 from simulator.contract.refusals import REFUSALS
 
 #: The faults of a POST. `…_before` occurs before the charge, `…_after` after it.
@@ -48,12 +48,12 @@ class Fault(NamedTuple):
     roll: float
 
     @property
-    def tells_the_answer(self) -> bool:
+    def delivers_response(self) -> bool:
         """True if the client still receives the whole response."""
         return self.kind == "drip"
 
 
-def drawn(table: Mapping[str, float], fraction: float) -> Fault | None:
+def draw(table: Mapping[str, float], fraction: float) -> Fault | None:
     """Return the fault for a fraction of 0..1: each fault has a share of the range, the rest means no fault."""
     for name, share in table.items():
         if fraction < share:
@@ -64,15 +64,15 @@ def drawn(table: Mapping[str, float], fraction: float) -> Fault | None:
     return None
 
 
-def spoilt(fault: Fault, answer: Answer) -> Answer:
+def apply_fault(fault: Fault, answer: ApiResponse) -> ApiResponse:
     """Return the response that the fault causes. Faults of the transport (reset, hang, drip, cut) do not change it."""
     match fault.kind:
         case "error":
-            return Answer(502, {"error": "Bad gateway."})
+            return ApiResponse(502, {"error": "Bad gateway."})
         case "html":
             return _PAGES[int(fault.roll * len(_PAGES))]
         case "garbage":
-            return Answer(200, GARBAGE[int(fault.roll * len(GARBAGE))])
+            return ApiResponse(200, GARBAGE[int(fault.roll * len(GARBAGE))])
         case "busy":
             return _BUSY
         case "false_failure":
@@ -89,15 +89,15 @@ def _without_task_id(body: Json) -> Json:
     return {**rest, "data": {}} if "data" in rest else rest
 
 
-_BUSY = Answer(200, {"status": "error", "message": "Server busy, try again later"})
+_BUSY = ApiResponse(200, {"status": "error", "message": "Server busy, try again later"})
 
 _FALSE_FAILURES = (
-    Answer(200, {"status": "error", "message": "The task has failed."}),
-    Answer(200, {"code": 200, "data": {"state": "failed", "error": "A worker was lost."}, "message": "success"}),
-    Answer(200, {"success": False, "error": {"message": "The task was interrupted."}}),
+    ApiResponse(200, {"status": "error", "message": "The task has failed."}),
+    ApiResponse(200, {"code": 200, "data": {"state": "failed", "error": "A worker was lost."}, "message": "success"}),
+    ApiResponse(200, {"success": False, "error": {"message": "The task was interrupted."}}),
 )
 
 _PAGES = tuple(
-    Answer(status, _ERROR_PAGE.format(title), content_type="text/html")
+    ApiResponse(status, _ERROR_PAGE.format(title), content_type="text/html")
     for status, title in ((502, "502 Bad Gateway"), (200, "We will be back soon"))
 )

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from operator import attrgetter
 
 from simulator.contract import answers
-from simulator.contract.answers import Answer, Json
+from simulator.contract.answers import ApiResponse, Json
 from simulator.contract.chance import Chance
 from simulator.contract.ledger import Ledger, Task
 from simulator.contract.orders import Kind, Order
 from simulator.contract.refusals import LIMITS, REFUSALS
-from simulator.contract.rules import objection, wrong_with
+from simulator.contract.rules import contract_violation, moderation_refusal
 from simulator.engine.dials import (
     CLIP_WORDS,
     CLIPS_SHAPES,
@@ -22,7 +22,7 @@ from simulator.engine.dials import (
     VOICE_SHAPES,
     Dials,
 )
-from simulator.engine.faults import Fault, drawn, spoilt
+from simulator.engine.faults import Fault, apply_fault, draw
 from simulator.engine.limits import Rate
 
 # The dials of each kind: seconds until ready, and the probability of failure.
@@ -43,7 +43,7 @@ class MusicApi:
         self.chance = Chance(self.dials.seed)
         self._rate = Rate()
 
-    def turn(self, values: Mapping[str, object]) -> None:
+    def set_dials(self, values: Mapping[str, object]) -> None:
         """Set some dials, all or none. Raises InvalidDial."""
         self.dials = self.dials.changed(values)
         if "credits" in values:
@@ -54,9 +54,9 @@ class MusicApi:
     def fault(self, table: Mapping[str, float], what: str) -> Fault | None:
         """Return the fault that this call meets, if any. The n-th equal call always meets the same one."""
         nth = self.ledger.count(what)
-        return drawn(table, self.chance.fraction("fault", what, nth)) if table else None
+        return draw(table, self.chance.fraction("fault", what, nth)) if table else None
 
-    def create(self, order: Order, now: float) -> tuple[Answer, Task | None]:
+    def create(self, order: Order, now: float) -> tuple[ApiResponse, Task | None]:
         """Charge for a voice or a song, or refuse. Return a task if and only if it was charged."""
         if refusal := self._refusal(order, now):
             return refusal, None
@@ -66,7 +66,7 @@ class MusicApi:
         place = self._shape(self.dials.task_id_place, TASK_ID_PLACES, "place", task.task_id)
         return answers.created(task.task_id, code, place), task
 
-    def poll(self, task_id: str, now: float) -> Answer:
+    def poll(self, task_id: str, now: float) -> ApiResponse:
         """Return the response to a poll of this task."""
         task = self.ledger.tasks.get(task_id)
         if task is None:
@@ -75,12 +75,12 @@ class MusicApi:
         if task.poll_refusal:
             return REFUSALS[task.poll_refusal]
         if now >= task.ready_at:
-            return Answer(200, self.result(task, now))
+            return ApiResponse(200, self.result(task, now))
         if self.dials.early_persona and task.kind == "voice":
-            return Answer(200, answers.voice_early(task, "running"))
+            return ApiResponse(200, answers.voice_early(task, "running"))
         shape = self._shape(self.dials.pending_shape, PENDING_SHAPES, "pending", task_id, task.polls)
         if shape == "clips_pending":
-            return Answer(200, answers.clips_at(task, now))
+            return ApiResponse(200, answers.clips_at(task, now))
         return answers.not_ready(202 if shape == "not_ready_202" else 200)
 
     def result(self, task: Task, now: float) -> Json:
@@ -95,37 +95,37 @@ class MusicApi:
         shape = self._shape(self.dials.clips_shape, CLIPS_SHAPES, "clips", task.task_id)
         return answers.song_ready(task, shape, max(now, task.ready_at))
 
-    def credits(self) -> Answer:
+    def credits(self) -> ApiResponse:
         """Return the balance, split into credits and extra_credits; both count."""
         if self.dials.credits_with:
             return REFUSALS[self.dials.credits_with]
         balance = self.ledger.credits_left
         extra = min(balance, self.dials.extra_credits)
-        return Answer(200, {"credits": balance - extra, "extra_credits": extra})
+        return ApiResponse(200, {"credits": balance - extra, "extra_credits": extra})
 
-    def refused(self, status: int, text: str) -> Answer:
+    def refused(self, status: int, text: str) -> ApiResponse:
         """Return a refusal with its text in the field that the dial selects."""
         return answers.refused(status, text, self._error_place(text))
 
-    def task_not_found(self) -> Answer:
+    def task_not_found(self) -> ApiResponse:
         """Return the response to a poll of an unknown task."""
         return self.refused(400, "task not found.")
 
-    def spoilt(self, fault: Fault, answer: Answer, now: float) -> Answer:
+    def apply_fault(self, fault: Fault, answer: ApiResponse, now: float) -> ApiResponse:
         """Return the response to a call that meets a fault."""
         match fault.kind:
             case "rate_limited":
                 return self.slow_down("Too many requests. Please slow down.", now)
             case "lost_task":
                 return self.task_not_found()
-        return spoilt(fault, answer)
+        return apply_fault(fault, answer)
 
-    def _limited(self, text: str, now: float, wait: float | None = None) -> Answer:
+    def _limited(self, text: str, now: float, wait: float | None = None) -> ApiResponse:
         """Return a refusal by a limit, in the words that the dial selects."""
         name = self._shape(self.dials.limit_with, LIMITS, "limit", self.ledger.count("limit"))
         return self.slow_down(text, now, wait) if name == "429" else REFUSALS[name]
 
-    def slow_down(self, text: str, now: float, wait: float | None = None) -> Answer:
+    def slow_down(self, text: str, now: float, wait: float | None = None) -> ApiResponse:
         """Return a 429. Its Retry-After is the dial's value, or else the known wait in whole seconds."""
         seconds = self.dials.retry_after
         if seconds is None and wait is not None:
@@ -133,14 +133,14 @@ class MusicApi:
         header = answers.retry_after(seconds, self.dials.retry_after_form, now)
         return answers.refused(429, text, self._error_place(text), header)
 
-    def _refusal(self, order: Order, now: float) -> Answer | None:
+    def _refusal(self, order: Order, now: float) -> ApiResponse | None:
         if wait := self._wait_for_rate(now):
             return self._limited("Rate limit exceeded. Please slow down.", now, wait)
-        if text := wrong_with(order):
+        if text := contract_violation(order):
             return self.refused(400, text)
         if order.mentions(self.dials.refuse_match):
             return REFUSALS[self.dials.refuse_with]
-        if text := objection(order, self.dials.moderate_match):
+        if text := moderation_refusal(order, self.dials.moderate_match):
             return self.refused(403, text)
         if not self.dials.subscription:
             return self.refused(403, "You do not have an active subscription. Please subscribe to a plan.")

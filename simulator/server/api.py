@@ -5,14 +5,14 @@ import json
 
 from aiohttp import web
 
-from simulator.contract.answers import Answer
+from simulator.contract.answers import ApiResponse
 from simulator.contract.ledger import Task
 from simulator.contract.orders import Body, Kind, Order
 from simulator.engine.clock import Clock
 from simulator.engine.faults import TASK_FAULTS, Fault
 from simulator.engine.musicapi import MusicApi
 from simulator.server.delivery import deliver, deliver_file
-from simulator.server.media import TYPES, file_of
+from simulator.server.media import TYPES, build_file
 from simulator.server.webhooks import WebhookSender
 
 
@@ -85,7 +85,7 @@ class Api:
         fault = self._music_api.fault(dials.media_faults, request.path)
         if fault:
             ledger.faults[f"media.{fault.name}"] += 1
-        file = file_of(clip_id, suffix, dials.media_bytes)
+        file = build_file(clip_id, suffix, dials.media_bytes)
         how = fault.kind if fault else ""
         response = await deliver_file(request, file, how, seconds=dials.media_s, ranges=dials.media_ranges)
         ledger.media["whole" if response.status == 200 else "parts"] += 1
@@ -104,14 +104,14 @@ class Api:
     async def _fill(self, request: web.Request, order: Order) -> web.StreamResponse:
         fault = self._music_api.fault(self._music_api.dials.post_faults, order.fingerprint)
         if fault and not fault.after:
-            return await self._send(request, Answer(200, {}), fault)
+            return await self._send(request, ApiResponse(200, {}), fault)
         answer, task = self._music_api.create(order, self._clock())
         if task is None:
             return await self._send(request, answer)
         self._webhooks.plan(task)
         return await self._send(request, answer, fault, task)
 
-    def _authorize(self, request: web.Request, call: str) -> Answer | None:
+    def _authorize(self, request: web.Request, call: str) -> ApiResponse | None:
         """Count a call, and return the refusal of an invalid token, None for a valid one."""
         self._music_api.ledger.calls[call] += 1
         key = self._music_api.dials.api_key
@@ -126,7 +126,7 @@ class Api:
         return None
 
     async def _send(
-        self, request: web.Request, answer: Answer, fault: Fault | None = None, task: Task | None = None
+        self, request: web.Request, answer: ApiResponse, fault: Fault | None = None, task: Task | None = None
     ) -> web.StreamResponse:
         """Send a response, changed by a fault if there is one, and record what the client received."""
         music_api, ledger = self._music_api, self._music_api.ledger
@@ -134,11 +134,11 @@ class Api:
             await asyncio.sleep(music_api.dials.latency_s)
         if fault:
             ledger.faults[fault.name] += 1
-            answer = music_api.spoilt(fault, answer, self._clock())
+            answer = music_api.apply_fault(fault, answer, self._clock())
         response = await deliver(request, answer, fault.kind if fault else "", music_api.dials.drip_s)
         ledger.statuses[answer.status] += 1
-        if task and (fault is None or fault.tells_the_answer):
-            task.answered = True
+        if task and (fault is None or fault.delivers_response):
+            task.was_answered = True
         return response
 
 

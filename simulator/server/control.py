@@ -52,7 +52,7 @@ class Control:
     async def turn(self, request: web.Request) -> web.Response:
         """PATCH {name: value, ...}: set some dials, all or none; answers with all of them."""
         try:
-            self._music_api.turn(await _json_object(request))
+            self._music_api.set_dials(await _json_object(request))
         except InvalidDial as error:
             raise _bad_request(str(error)) from error
         return web.json_response(self._music_api.dials.as_json())

@@ -7,14 +7,14 @@ from typing import Never
 
 from aiohttp import web
 
-from simulator.contract.answers import Answer
+from simulator.contract.answers import ApiResponse
 from simulator.server.media import File
 
 #: SO_LINGER with a timeout of 0: closing the socket sends a TCP reset.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-async def deliver(request: web.Request, answer: Answer, how: str, drip_s: float) -> web.StreamResponse:
+async def deliver(request: web.Request, answer: ApiResponse, how: str, drip_s: float) -> web.StreamResponse:
     """Send a response. Returns once it is written, and never if the client does not receive all of it.
 
     `how` is the kind of a fault; all but reset, hang, cut and drip send the whole response. When the client
@@ -86,7 +86,7 @@ async def _write_slowly(response: web.StreamResponse, body: bytes, seconds: floa
         await response.write(body[start : start + size])
 
 
-async def _drip(request: web.Request, answer: Answer, pause_s: float) -> web.StreamResponse:
+async def _drip(request: web.Request, answer: ApiResponse, pause_s: float) -> web.StreamResponse:
     response = await _opened(request, answer)
     for byte in answer.payload():
         await asyncio.sleep(pause_s)
@@ -95,7 +95,7 @@ async def _drip(request: web.Request, answer: Answer, pause_s: float) -> web.Str
     return response
 
 
-async def _cut(request: web.Request, answer: Answer) -> Never:
+async def _cut(request: web.Request, answer: ApiResponse) -> Never:
     response = await _opened(request, answer)
     payload = answer.payload()
     await response.write(payload[: len(payload) // 2])
@@ -115,7 +115,7 @@ async def _client_gone() -> Never:
     raise AssertionError("this event is never set")
 
 
-async def _opened(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def _opened(request: web.Request, answer: ApiResponse) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     response.content_type = answer.content_type
     response.content_length = len(answer.payload())

@@ -24,7 +24,7 @@ class File:
 
 
 @lru_cache(maxsize=64)
-def file_of(clip_id: str, suffix: str, size: int) -> File:
+def build_file(clip_id: str, suffix: str, size: int) -> File:
     """Return the file of a clip; `size` is the approximate size of audio in bytes. Each clip has a different file."""
     body = {"mp3": _mp3, "png": _png, "mp4": _mp4}[suffix](clip_id, size)
     return File(TYPES[suffix], body, f'"{sha256(body).hexdigest()[:16]}"')

@@ -32,7 +32,7 @@ class Event(NamedTuple):
     final: bool
 
 
-def planned(task: Task, mode: str, delay_s: float) -> list[Event]:
+def plan_webhooks(task: Task, mode: str, delay_s: float) -> list[Event]:
     """Return the webhooks of a task in the mode that the dial selects.
 
     A song has one for the start of streaming and a final one. A voice, or a song that fails, has the final one alone.
@@ -105,7 +105,7 @@ class WebhookSender:
 
     def _events(self, task: Task) -> list[Event]:
         dials, now = self._music_api.dials, self._clock()
-        events = planned(task, dials.webhook, dials.webhook_delay_s)
+        events = plan_webhooks(task, dials.webhook, dials.webhook_delay_s)
         # A stalled task is due at infinity: no webhooks until the control port settles it, and then no streaming.
         return sorted(
             (event for event in events if event.due < math.inf and (event.final or event.due > now)),

@@ -20,8 +20,16 @@ from urllib.parse import urljoin
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, RequestFailed, Response, Target, Times, TooLarge, request
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import (
+    HttpTimeouts,
+    RequestFailed,
+    Response,
+    ResponseTooLarge,
+    Target,
+    UrlNotAllowed,
+    request,
+)
 
 REDIRECTS_MAX = 5
 
@@ -35,7 +43,7 @@ _ETAG, _DATE = re.compile(r'"[!#-~]{0,200}"'), re.compile(r"[A-Za-z0-9,: +-]{1,5
 _HEADERS = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
-class NotFetched(Exception):
+class DownloadFailed(Exception):
     """The file was not downloaded; the text gives the reason and no URL.
 
     `for_good`: further attempts would not succeed. `after`: the server's Retry-After in seconds.
@@ -43,32 +51,32 @@ class NotFetched(Exception):
 
     def __init__(self, reason: str, *, for_good: bool = False, after: float = 0.0) -> None:
         super().__init__(reason)
-        self.for_good, self.after = for_good, after
+        self.is_permanent, self.retry_after_s = for_good, after
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class DownloadLimits:
     """The limits of a download, in bytes and seconds.
 
     `slowest`: the minimum speed in bytes a second, averaged over one connection and checked after `grace_s`.
     """
 
     max_bytes: int = 200_000_000
-    file_s: float = 600.0
+    total_s: float = 600.0
     connect_s: float = 5.0
-    silent_s: float = 20.0
-    slowest: float = 4096.0
-    grace_s: float = 20.0
+    idle_s: float = 20.0
+    min_speed: float = 4096.0
+    min_speed_grace_s: float = 20.0
 
 
 @dataclass(slots=True)
 class Download:
     """The bytes of a file that were received, in `into`, and what is needed to resume it."""
 
-    into: BinaryIO
+    file: BinaryIO
     size: int = 0
     total: int | None = None
-    beginning: bytes = b""
+    head: bytes = b""
     #: A strong ETag or a Last-Modified date; None if the server sends neither.
     validator: str | None = None
     _hash: Any = field(default_factory=sha256)
@@ -86,9 +94,9 @@ class Download:
 
     def restart(self, response: Response) -> None:
         """Discard what was received, because the whole file follows. Raises NotFetched."""
-        self.into.seek(0)
-        self.into.truncate()
-        self.size, self.beginning, self._hash = 0, b"", sha256()
+        self.file.seek(0)
+        self.file.truncate()
+        self.size, self.head, self._hash = 0, b"", sha256()
         self.total, self.validator = _length(response), _validator(response.headers)
 
     def is_continued_by(self, response: Response) -> bool:
@@ -107,16 +115,16 @@ class Download:
 
     def append(self, piece: bytes) -> None:
         """Add the next bytes."""
-        self.into.write(piece)
+        self.file.write(piece)
         self._hash.update(piece)
         self.size += len(piece)
-        self.beginning = (self.beginning + piece)[:64] if len(self.beginning) < 64 else self.beginning
+        self.head = (self.head + piece)[:64] if len(self.head) < 64 else self.head
 
 
-class Fetcher:
+class Downloader:
     """Download files. Safe to share between threads."""
 
-    def __init__(self, *, allowed: Allowed, bounds: Bounds, certificates: str = "") -> None:
+    def __init__(self, *, allowed: AddressPolicy, bounds: DownloadLimits, certificates: str = "") -> None:
         self._allowed = allowed
         self._bounds = bounds
         self._certificates = certificates
@@ -125,10 +133,10 @@ class Fetcher:
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
 
-    def fetch(self, url: str, into: BinaryIO) -> Download:
+    def download(self, url: str, into: BinaryIO) -> Download:
         """Download the whole file. Raises NotFetched."""
         download = Download(into)
-        deadline = time.monotonic() + self._bounds.file_s
+        deadline = time.monotonic() + self._bounds.total_s
         try:
             for _ in range(CONNECTIONS_MAX):
                 size_before = download.size
@@ -139,9 +147,9 @@ class Fetcher:
                     reason = f"{error}, after {download.size:,} bytes" if download.size else str(error)
                     if download.size <= size_before:
                         break
-            raise NotFetched(reason)
-        except (Refused, TooLarge) as error:
-            raise NotFetched(str(error), for_good=True) from None
+            raise DownloadFailed(reason)
+        except (UrlNotAllowed, ResponseTooLarge) as error:
+            raise DownloadFailed(str(error), for_good=True) from None
 
     def _continue(self, url: str, download: Download, deadline: float) -> None:
         """Read on over one connection. Raises NotFetched, Refused, TooLarge, RequestFailed."""
@@ -150,7 +158,7 @@ class Fetcher:
             if response.status == 200:
                 download.restart(response)
             elif response.status != 206 or not range_headers:
-                raise NotFetched(f"HTTP {response.status}", after=response.retry_after_s())
+                raise DownloadFailed(f"HTTP {response.status}", after=response.retry_after_s())
             elif not download.is_continued_by(response):
                 download.invalidate()
                 raise RequestFailed("the file has changed during the download")
@@ -163,51 +171,54 @@ class Fetcher:
         for _ in range(REDIRECTS_MAX + 1):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise NotFetched(f"not complete within {self._bounds.file_s:g} s")
-            times = Times(self._bounds.connect_s, remaining, silent_s=self._bounds.silent_s)
+                raise DownloadFailed(f"not complete within {self._bounds.total_s:g} s")
+            times = HttpTimeouts(self._bounds.connect_s, remaining, idle_s=self._bounds.idle_s)
             headers = {**_HEADERS, **range_headers}
             with request(
-                "GET", Target.of(url), headers=headers, allowed=self._allowed, times=times, tls=self._tls
+                "GET", Target.parse(url), headers=headers, allowed=self._allowed, times=times, tls=self._tls
             ) as response:
                 if response.status not in _REDIRECTS:
                     yield response
                     return
                 url = _redirected(url, response.headers.get("Location"))
-        raise NotFetched(f"more than {REDIRECTS_MAX} redirects")
+        raise DownloadFailed(f"more than {REDIRECTS_MAX} redirects")
 
     def _check(self, download: Download, response: Response) -> None:
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-            raise NotFetched("the server compresses the file although it was asked not to")
+            raise DownloadFailed("the server compresses the file although it was asked not to")
         if download.total is not None and download.total > self._bounds.max_bytes:
-            raise TooLarge(f"{download.total:,} bytes long; at most {self._bounds.max_bytes:,} are allowed")
+            raise ResponseTooLarge(f"{download.total:,} bytes long; at most {self._bounds.max_bytes:,} are allowed")
         if download.total is None and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            raise NotFetched("the server does not send the length, so a truncated file would not be noticed")
+            raise DownloadFailed("the server does not send the length, so a truncated file would not be noticed")
 
     def _read(self, response: Response, download: Download) -> None:
         started, size_before = time.monotonic(), download.size
-        for piece in response.pieces(at_most=self._bounds.max_bytes - size_before):
+        for piece in response.iter_body(max_bytes=self._bounds.max_bytes - size_before):
             download.append(piece)
             elapsed = time.monotonic() - started
-            if elapsed > self._bounds.grace_s and download.size - size_before < elapsed * self._bounds.slowest:
-                raise NotFetched(f"too slow: {download.size:,} bytes in {elapsed:.0f} s")
+            if (
+                elapsed > self._bounds.min_speed_grace_s
+                and download.size - size_before < elapsed * self._bounds.min_speed
+            ):
+                raise DownloadFailed(f"too slow: {download.size:,} bytes in {elapsed:.0f} s")
         if download.total not in (None, download.size):
             raise RequestFailed(f"{download.size:,} of {download.total:,} bytes received")
 
 
 def _redirected(url: str, location: str | None) -> str:
     if not location:
-        raise NotFetched("a redirect without a Location")
+        raise DownloadFailed("a redirect without a Location")
     try:
         return urljoin(url, location)
     except ValueError:
-        raise Refused("the Location of a redirect is not a URL") from None
+        raise UrlNotAllowed("the Location of a redirect is not a URL") from None
 
 
 def _length(response: Response) -> int | None:
     """Return the Content-Length, None without one. Raises NotFetched if it is not a number."""
-    length = response.number("Content-Length")
+    length = response.integer_header("Content-Length")
     if length is None and "Content-Length" in response.headers:
-        raise NotFetched("its Content-Length is not a valid number")
+        raise DownloadFailed("its Content-Length is not a valid number")
     return length
 
 

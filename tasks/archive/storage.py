@@ -31,11 +31,11 @@ _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "ad
 _PIECE = 8 * 2**20
 
 
-class Unusable(Exception):
+class ArchiveStorageError(Exception):
     """The storage cannot be used, perhaps temporarily; the text is the reason and contains no credentials."""
 
 
-def safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """Return `name` if it is safe in a path, otherwise a name derived from its hash."""
     if _NAME.fullmatch(name) and len(name) <= _NAME_MAX:
         return name
@@ -43,58 +43,60 @@ def safe(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class ArchiveStorage:
     """A storage: the fsspec filesystem `files`, the path `root` in it, and `link`, the URL of `root`."""
 
-    files: Any
+    filesystem: Any
     root: str
-    link: str
+    url: str
 
     @classmethod
-    def at(cls, url: str) -> Shelf:
+    def from_url(cls, url: str) -> ArchiveStorage:
         """Return the storage at an fsspec URL or a folder's path. Raises Unusable."""
         if not url:
-            raise Unusable("VOICEQUEUE_ARCHIVE is not set")
+            raise ArchiveStorageError("VOICEQUEUE_ARCHIVE is not set")
         try:
             files, root = fsspec.core.url_to_fs(url)
             parts = urlsplit(url)
         except ImportError as error:
-            raise Unusable(f"VOICEQUEUE_ARCHIVE needs a package that is not installed: {error.name or error}") from None
+            raise ArchiveStorageError(
+                f"VOICEQUEUE_ARCHIVE needs a package that is not installed: {error.name or error}"
+            ) from None
         except Exception as error:  # each kind of storage has its own errors, and they may quote the URL
-            raise Unusable(f"VOICEQUEUE_ARCHIVE cannot be used: {type(error).__name__}") from None
+            raise ArchiveStorageError(f"VOICEQUEUE_ARCHIVE cannot be used: {type(error).__name__}") from None
         if _is_local(files):
             return cls(files, root, Path(root).absolute().as_uri())
         return cls(
             files, root.rstrip("/"), f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
         )
 
-    def put(self, file: Path, *place: str) -> str:
+    def put(self, file: Path, *path: str) -> str:
         """Store a complete file under these folders and name; return its URL.
 
         Raises Unusable, and ValueError if a folder or the name is not `safe`.
         """
-        if not all(map(_NAME.fullmatch, place)):
+        if not all(map(_NAME.fullmatch, path)):
             raise ValueError(
                 "folders and files of the archive must have plain names: letters, digits, '.', '_' and '-'"
             )
-        to = "/".join([self.root.rstrip("/"), *place])
+        to = "/".join([self.root.rstrip("/"), *path])
         with _storage_errors():
-            if _OBJECT_STORES & set(_protocols(self.files)):
-                self.files.put_file(str(file), to, **_upload_options(_protocols(self.files), to))
+            if _OBJECT_STORES & set(_protocols(self.filesystem)):
+                self.filesystem.put_file(str(file), to, **_upload_options(_protocols(self.filesystem), to))
             else:
                 self._put_and_rename(file, to)
-            stored, expected = self.files.info(to)["size"], file.stat().st_size
+            stored, expected = self.filesystem.info(to)["size"], file.stat().st_size
         if stored != expected:
-            raise Unusable(f"the archive stored {stored:,} bytes of {expected:,}")
-        return "/".join([self.link, *place])
+            raise ArchiveStorageError(f"the archive stored {stored:,} bytes of {expected:,}")
+        return "/".join([self.url, *path])
 
     def _put_and_rename(self, file: Path, to: str) -> None:
         folder, _, name = to.rpartition("/")
-        self.files.makedirs(folder, exist_ok=True)
+        self.filesystem.makedirs(folder, exist_ok=True)
         self._remove_partial(folder, name)
         partial = f"{folder}/.{name}.{secrets.token_hex(4)}.part"
-        self.files.put_file(str(file), partial)
-        if _is_local(self.files):
+        self.filesystem.put_file(str(file), partial)
+        if _is_local(self.filesystem):
             _sync(partial)
             os.replace(partial, to)  # noqa: PTH105  paths are fsspec's throughout this module
             # The folders may be new too.
@@ -104,16 +106,16 @@ class Shelf:
                 if str(above) == self.root:
                     break
             return
-        if self.files.exists(to):
-            self.files.rm_file(to)
-        self.files.mv(partial, to)
+        if self.filesystem.exists(to):
+            self.filesystem.rm_file(to)
+        self.filesystem.mv(partial, to)
 
     def _remove_partial(self, folder: str, name: str) -> None:
         """Remove partial files that a killed process left here."""
-        for file in self.files.ls(folder, detail=True):
+        for file in self.filesystem.ls(folder, detail=True):
             file_name = file["name"].rpartition("/")[2]
             if file_name.startswith(f".{name}.") and file_name.endswith(".part") and file["type"] == "file":
-                self.files.rm_file(file["name"])
+                self.filesystem.rm_file(file["name"])
 
 
 def _upload_options(protocols: tuple[str, ...], name: str) -> dict[str, Any]:
@@ -150,4 +152,4 @@ def _storage_errors() -> Iterator[None]:
         yield
     except Exception as error:
         detail = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
-        raise Unusable(f"the archive cannot be written: {type(error).__name__}{detail}") from None
+        raise ArchiveStorageError(f"the archive cannot be written: {type(error).__name__}{detail}") from None

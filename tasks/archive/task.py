@@ -21,16 +21,16 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from tasks.archive.downloader import Fetcher, NotFetched
-from tasks.archive.file_types import ending
-from tasks.archive.storage import Shelf, Unusable, safe
+from tasks.archive.downloader import Downloader, DownloadFailed
+from tasks.archive.file_types import file_extension
+from tasks.archive.storage import ArchiveStorage, ArchiveStorageError, safe_name
 from voicequeue.domain import timeouts
 from voicequeue.domain.clip import ArchivedFile, Clip
-from voicequeue.domain.job import Job, Part
-from voicequeue.domain.serialization import OF_UPSTREAM
-from voicequeue.storage.archive import Archive, ArchiveClaim
+from voicequeue.domain.job import ClipPart, Job
+from voicequeue.domain.serialization import UPSTREAM_CLIP_FIELDS
+from voicequeue.storage.archive import ArchiveClaim, ArchiveOutbox
 from voicequeue.storage.connection.clock import Clock
-from voicequeue.storage.heartbeats import Pulses
+from voicequeue.storage.heartbeats import Heartbeats
 
 log = logging.getLogger("voicequeue")
 
@@ -38,7 +38,7 @@ log = logging.getLogger("voicequeue")
 NO_BATCH = "_"
 
 #: Prefix of temporary files. The process that uses one holds a lock on it; unlocked ones are removed by `sweep`.
-SPOOLED = "voicequeue-song-"
+TEMPORARY_PREFIX = "voicequeue-song-"
 
 #: Files younger than this (seconds) are never removed: they may not be locked yet.
 _MIN_AGE_S = 60
@@ -51,11 +51,11 @@ _NAMED_MAX = 5
 class ArchiveServices:
     """The dependencies of archiving, one set per process."""
 
-    archive: Archive
-    pulses: Pulses
-    fetcher: Fetcher
-    shelf: Shelf
-    patience: timeouts.ArchivePatience
+    archive: ArchiveOutbox
+    heartbeats: Heartbeats
+    downloader: Downloader
+    storage: ArchiveStorage
+    timeouts: timeouts.ArchiveTimeouts
     #: The queue's time (voicequeue/storage/connection/clock.py).
     clock: Clock
 
@@ -65,7 +65,7 @@ class _File:
     """One file of a job that is not archived yet."""
 
     clip: Clip
-    part: Part
+    part: ClipPart
     url: str
 
     def __str__(self) -> str:
@@ -74,16 +74,19 @@ class _File:
 
 def _unarchived(job: Job) -> list[_File]:
     """Return the audio and cover files of the job's finished songs that are not archived."""
-    files: dict[tuple[str, Part], _File] = {}
+    files: dict[tuple[str, ClipPart], _File] = {}
     for clip in job.clips:
-        links = ((Part.AUDIO, clip.audio_url, clip.archived_audio), (Part.IMAGE, clip.image_url, clip.archived_image))
+        links = (
+            (ClipPart.AUDIO, clip.audio_url, clip.archived_audio),
+            (ClipPart.IMAGE, clip.image_url, clip.archived_image),
+        )
         for part, url, archived in links:
             if url and archived is None and clip.is_finished:
                 files.setdefault((clip.clip_id, part), _File(clip, part, url))
     return list(files.values())
 
 
-def keep(services: ArchiveServices, job_ids: Sequence[str]) -> None:
+def archive_jobs(services: ArchiveServices, job_ids: Sequence[str]) -> None:
     """Archive the songs of each of these jobs that can be claimed."""
     for job_id in job_ids:
         try:
@@ -96,7 +99,7 @@ def keep(services: ArchiveServices, job_ids: Sequence[str]) -> None:
 
 def _archive_job(services: ArchiveServices, job_id: str) -> None:
     holder = secrets.token_hex(8)
-    claim = services.archive.claim(job_id, holder, services.clock(), lease=services.patience.lease_s)
+    claim = services.archive.claim(job_id, holder, services.clock(), lease_s=services.timeouts.lease_s)
     if claim is None:
         return
     try:
@@ -126,9 +129,9 @@ def _attempt(services: ArchiveServices, claim: ArchiveClaim, job: Job, file: _Fi
     """Archive one file; return None or the failure. Raises RedisError."""
     try:
         return _archive_file(services, claim, job, file)
-    except NotFetched as error:
-        return _Failure(f"{file}: {error}", error.for_good, error.after)
-    except Unusable as error:
+    except DownloadFailed as error:
+        return _Failure(f"{file}: {error}", error.is_permanent, error.retry_after_s)
+    except ArchiveStorageError as error:
         return _Failure(f"{file}: {error}")
     except OSError as error:
         return _Failure(f"{file}: cannot write a temporary file: {os.strerror(error.errno or 0)}")
@@ -143,28 +146,28 @@ def _archive_file(services: ArchiveServices, claim: ArchiveClaim, job: Job, file
     """Download the file, store it, and record it."""
     with _temporary_file() as path:
         with path.open("w+b") as into:
-            download = services.fetcher.fetch(file.url, into)
-        extension = ending(file.part, download.beginning)
+            download = services.downloader.download(file.url, into)
+        extension = file_extension(file.part, download.head)
         if extension is None:
             return _Failure(f"{file}: the downloaded file is not of type {file.part}")
         # If this process was suspended meanwhile, it must not overwrite what another worker has stored since.
-        if not services.archive.renew(claim, services.clock(), lease=services.patience.lease_s):
+        if not services.archive.renew(claim, services.clock(), lease_s=services.timeouts.lease_s):
             return None
-        folders = (safe(job.spec.batch or NO_BATCH), safe(job.id))
-        url = services.shelf.put(path, *folders, f"{safe(file.clip.clip_id)}.{extension}")
-    if file.part is Part.AUDIO:
-        _store_description(services.shelf, job, file.clip, *folders)
+        folders = (safe_name(job.spec.batch or NO_BATCH), safe_name(job.id))
+        url = services.storage.put(path, *folders, f"{safe_name(file.clip.clip_id)}.{extension}")
+    if file.part is ClipPart.AUDIO:
+        _store_description(services.storage, job, file.clip, *folders)
     archived = ArchivedFile(url, download.size, download.sha256)
-    now, lease_s = services.clock(), services.patience.lease_s
-    services.archive.kept(claim, file.clip.clip_id, file.part, archived, now, lease=lease_s)
+    now, lease_s = services.clock(), services.timeouts.lease_s
+    services.archive.record_file(claim, file.clip.clip_id, file.part, archived, now, lease_s=lease_s)
     return None
 
 
-def _store_description(shelf: Shelf, job: Job, clip: Clip, *folders: str) -> None:
+def _store_description(shelf: ArchiveStorage, job: Job, clip: Clip, *folders: str) -> None:
     """Store the song's metadata as JSON beside its audio; it outlives the job's record."""
     with _temporary_file() as path:
         path.write_text(json.dumps(_description(job, clip), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        shelf.put(path, *folders, f"{safe(clip.clip_id)}.json")
+        shelf.put(path, *folders, f"{safe_name(clip.clip_id)}.json")
 
 
 def _description(job: Job, clip: Clip) -> dict[str, Any]:
@@ -172,26 +175,26 @@ def _description(job: Job, clip: Clip) -> dict[str, Any]:
     spec = job.spec
     origin = {"job": job.id, "key": spec.key, "batch": spec.batch, "name": spec.name, "metadata": spec.metadata}
     voice = {"persona_id": job.persona_id, "voice_name": job.voice_name}
-    return {**origin, **voice, **{field: getattr(clip, field) for field in OF_UPSTREAM}}
+    return {**origin, **voice, **{field: getattr(clip, field) for field in UPSTREAM_CLIP_FIELDS}}
 
 
 def _finish(services: ArchiveServices, claim: ArchiveClaim, failures: Sequence[_Failure]) -> None:
     now = services.clock()
     if not failures:
-        services.archive.done(claim, now)
+        services.archive.mark_done(claim, now)
         log.info("archived", extra={"job": claim.job_id})
         return
     reason = "; ".join(failure.reason for failure in failures)
     retry_after_s = max(failure.retry_after_s for failure in failures)
-    due = services.patience.next_try(claim.since, claim.tries + 1, now, at_least=retry_after_s)
+    due = services.timeouts.next_attempt_at(claim.since, claim.attempts + 1, now, min_delay_s=retry_after_s)
     if due is None or all(failure.is_permanent for failure in failures):
         _give_up(services, claim, reason)
     else:
-        services.archive.later(claim, now, due, reason)
+        services.archive.schedule_retry(claim, now, due, reason)
 
 
 def _give_up(services: ArchiveServices, claim: ArchiveClaim, reason: str) -> None:
-    if services.archive.give_up(claim, services.clock(), reason):
+    if services.archive.mark_failed(claim, services.clock(), reason):
         log.warning("its songs are not archived: %s", reason, extra={"job": claim.job_id})
 
 
@@ -201,9 +204,9 @@ def _renewed(services: ArchiveServices, claim: ArchiveClaim) -> Iterator[None]:
     is_over = threading.Event()
 
     def renew() -> None:
-        while not is_over.wait(services.patience.lease_s / 3):
+        while not is_over.wait(services.timeouts.lease_s / 3):
             with suppress(RedisError):
-                services.archive.renew(claim, services.clock(), lease=services.patience.lease_s)
+                services.archive.renew(claim, services.clock(), lease_s=services.timeouts.lease_s)
 
     thread = threading.Thread(target=renew, name="archive claim", daemon=True)
     thread.start()
@@ -217,7 +220,7 @@ def _renewed(services: ArchiveServices, claim: ArchiveClaim) -> Iterator[None]:
 @contextmanager
 def _temporary_file() -> Iterator[Path]:
     """Create a locked temporary file, and remove it after the block."""
-    handle, name = tempfile.mkstemp(prefix=SPOOLED)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX)
     path = Path(name)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -227,12 +230,12 @@ def _temporary_file() -> Iterator[Path]:
         os.close(handle)
 
 
-def sweep(now: float) -> None:
+def remove_stale_files(now: float) -> None:
     """Remove temporary files of killed processes on this machine.
 
     Any user can write to the folder: entries that are not regular files are not ours, and stay.
     """
-    paths = sorted(Path(tempfile.gettempdir()).glob(f"{SPOOLED}*"))
+    paths = sorted(Path(tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*"))
     if foreign := [path.name for path in paths if not _remove_stale(path, now)]:
         log.warning("temporary files not removed, because they are not regular files: %r", foreign[:_NAMED_MAX])
 

@@ -14,22 +14,22 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
-from tasks.callbacks.host_limiter import Hosts
-from tasks.callbacks.sender import Again, Answer, Delivered, Never, Sender
+from tasks.callbacks.host_limiter import HostLimiter
+from tasks.callbacks.sender import Delivered, PermanentFailure, Sender, SendResult, TemporaryFailure
 from voicequeue.domain import timeouts
-from voicequeue.net.http_client import Refused, Target
-from voicequeue.storage.callbacks import Call, Callbacks, Undeliverable
+from voicequeue.net.http_client import Target, UrlNotAllowed
+from voicequeue.storage.callbacks import CallbackClaim, CallbackOutbox, UndeliverableError
 from voicequeue.storage.connection.clock import Clock
-from voicequeue.storage.heartbeats import Pulses
-from voicequeue.storage.monitoring.metrics import Tally
+from voicequeue.storage.heartbeats import Heartbeats
+from voicequeue.storage.monitoring.metrics import MetricsCounter
 
 log = logging.getLogger("voicequeue")
 
 #: Log events by the outcome of an attempt.
 _EVENTS: Mapping[type, str] = {
     Delivered: "callback delivered",
-    Again: "callback failed",
-    Never: "callback refused",
+    TemporaryFailure: "callback failed",
+    PermanentFailure: "callback refused",
 }
 
 
@@ -37,25 +37,25 @@ _EVENTS: Mapping[type, str] = {
 class CallbackServices:
     """The dependencies of callback delivery, one set per process."""
 
-    callbacks: Callbacks
-    pulses: Pulses
-    tally: Tally
+    callbacks: CallbackOutbox
+    heartbeats: Heartbeats
+    metrics: MetricsCounter
     sender: Sender
-    hosts: Hosts
+    host_limiter: HostLimiter
     threads: Executor
-    patience: timeouts.CallbackPatience
+    timeouts: timeouts.CallbackTimeouts
     #: The queue's time (voicequeue/storage/connection/clock.py).
     clock: Clock
 
 
 def deliver(services: CallbackServices, ids: Sequence[str]) -> None:
     """Attempt each of these callbacks that can be claimed, the lanes of their hosts in parallel."""
-    lanes: dict[str, list[tuple[Call, Target]]] = {}
-    deadline = time.monotonic() + services.patience.lane_s
-    for claim in services.callbacks.claim(ids, services.clock(), lease=services.patience.lease_s):
+    lanes: dict[str, list[tuple[CallbackClaim, Target]]] = {}
+    deadline = time.monotonic() + services.timeouts.start_window_s
+    for claim in services.callbacks.claim(ids, services.clock(), lease_s=services.timeouts.lease_s):
         try:
-            target = Target.of(claim.url())
-        except (Refused, Undeliverable) as error:
+            target = Target.parse(claim.url())
+        except (UrlNotAllowed, UndeliverableError) as error:
             _give_up(services, claim, str(error), tried=False)
         else:
             lanes.setdefault(f"{target.host}:{target.port}", []).append((claim, target))
@@ -63,7 +63,7 @@ def deliver(services: CallbackServices, ids: Sequence[str]) -> None:
 
 
 def _deliver_lane(
-    services: CallbackServices, deadline: float, host: str, claims: Iterable[tuple[Call, Target]]
+    services: CallbackServices, deadline: float, host: str, claims: Iterable[tuple[CallbackClaim, Target]]
 ) -> None:
     """Deliver one host's callbacks in sequence. Those not attempted by the deadline are due again at once.
 
@@ -72,7 +72,7 @@ def _deliver_lane(
     for claim, target in claims:
         try:
             if time.monotonic() > deadline:
-                services.callbacks.later(claim.id, services.clock(), services.clock(), tried=False)
+                services.callbacks.schedule_retry(claim.id, services.clock(), services.clock(), is_attempted=False)
             else:
                 _attempt(services, host, claim, target)
         except RedisError as error:
@@ -80,57 +80,59 @@ def _deliver_lane(
             log.error("cannot record the callback's outcome: %s", type(error).__name__, extra=_log_fields(claim))
 
 
-def _attempt(services: CallbackServices, host: str, claim: Call, target: Target) -> None:
-    if (due := services.hosts.enter(host, services.clock())) is not None:
+def _attempt(services: CallbackServices, host: str, claim: CallbackClaim, target: Target) -> None:
+    if (due := services.host_limiter.try_acquire(host, services.clock())) is not None:
         _postpone(services, claim, due)
         return
     started = time.monotonic()
     answer = _send(services, claim, target)
-    is_there = not isinstance(answer, Again) or answer.host_is_there
+    is_there = not isinstance(answer, TemporaryFailure) or answer.is_host_available
     took = time.monotonic() - started
-    services.tally.count("try", type(answer).__name__.lower())
-    services.hosts.leave(host, services.clock(), is_there=is_there, took=took)
+    services.metrics.increment("try", type(answer).__name__.lower())
+    services.host_limiter.release(host, services.clock(), is_available=is_there, took_s=took)
     log.info(_EVENTS[type(answer)], extra={**_log_fields(claim), "duration": round(took, 3)})
     _finish(services, claim, answer)
 
 
-def _log_fields(claim: Call) -> dict[str, object]:
+def _log_fields(claim: CallbackClaim) -> dict[str, object]:
     subject = {"batch": claim.batch} if claim.job_id is None else {"job": claim.job_id}
-    return {**subject, "callback": claim.id, "type": claim.type, "tries": claim.tries + 1}
+    return {**subject, "callback": claim.id, "type": claim.type, "tries": claim.attempts + 1}
 
 
-def _send(services: CallbackServices, claim: Call, target: Target) -> Answer:
+def _send(services: CallbackServices, claim: CallbackClaim, target: Target) -> SendResult:
     try:
         return services.sender.send(claim, target, time.time())  # receivers compare it with their own clocks
     except Exception as error:  # a defect counts as an attempt; otherwise it would be retried forever
         log.exception("a defect", extra=_log_fields(claim))
-        return Again(f"a defect of voicequeue: {type(error).__name__}")
+        return TemporaryFailure(f"a defect of voicequeue: {type(error).__name__}")
 
 
-def _postpone(services: CallbackServices, claim: Call, due: float) -> None:
+def _postpone(services: CallbackServices, claim: CallbackClaim, due: float) -> None:
     """Postpone the callback without an attempt, or give it up if its retry period is over."""
     now = services.clock()
-    if now >= claim.since + services.patience.for_s:
+    if now >= claim.deliverable_since + services.timeouts.give_up_after_s:
         _give_up(services, claim, "the host does not respond, or is too slow for its callbacks", tried=False)
     else:
-        services.callbacks.later(claim.id, now, due, tried=False)
+        services.callbacks.schedule_retry(claim.id, now, due, is_attempted=False)
 
 
-def _finish(services: CallbackServices, claim: Call, answer: Answer) -> None:
+def _finish(services: CallbackServices, claim: CallbackClaim, answer: SendResult) -> None:
     now = services.clock()
     match answer:
         case Delivered():
-            services.callbacks.delivered(claim.id, now)
-        case Never():
+            services.callbacks.mark_delivered(claim.id, now)
+        case PermanentFailure():
             _give_up(services, claim, answer.reason)
-        case Again():
-            due = services.patience.next_try(claim.since, claim.tries + 1, now, at_least=answer.after)
+        case TemporaryFailure():
+            due = services.timeouts.next_attempt_at(
+                claim.deliverable_since, claim.attempts + 1, now, min_delay_s=answer.retry_after_s
+            )
             if due is None:
                 _give_up(services, claim, answer.reason)
             else:
-                services.callbacks.later(claim.id, now, due, answer.reason, tried=True)
+                services.callbacks.schedule_retry(claim.id, now, due, answer.reason, is_attempted=True)
 
 
-def _give_up(services: CallbackServices, claim: Call, reason: str, *, tried: bool = True) -> None:
-    if services.callbacks.give_up(claim.id, services.clock(), reason, tried=tried):
+def _give_up(services: CallbackServices, claim: CallbackClaim, reason: str, *, tried: bool = True) -> None:
+    if services.callbacks.mark_undelivered(claim.id, services.clock(), reason, is_attempted=tried):
         log.warning("callback undelivered: %s", reason, extra=_log_fields(claim))

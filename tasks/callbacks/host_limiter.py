@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 
 #: Callbacks are postponed by at most this time (seconds), beyond the pause of their host.
-LATER_MAX_S = 600.0
+POSTPONE_MAX_S = 600.0
 
 #: A host is slow if it takes longer than this (seconds) to respond.
 SLOW_S = 1.0
@@ -35,7 +35,7 @@ class _Host:
         return self.failures > 0 or self.took_s > SLOW_S
 
 
-class Hosts:
+class HostLimiter:
     """The limits of all hosts. Safe to share between threads; `now` is in seconds.
 
     At most `at_once` callbacks are in flight to one host, and `slow_at_once` to all slow and failing hosts together.
@@ -46,21 +46,21 @@ class Hosts:
     def __init__(
         self,
         *,
-        at_once: int = 4,
-        slow_at_once: int = 8,
-        failures: int = 3,
-        rest_s: float = 30.0,
+        max_concurrent: int = 4,
+        max_concurrent_slow: int = 8,
+        failure_threshold: int = 3,
+        pause_s: float = 30.0,
         wait_s: float = 0.5,
     ) -> None:
-        self._at_once = at_once
-        self._slow_at_once = slow_at_once
-        self._failures = failures
-        self._rest_s = rest_s
+        self._at_once = max_concurrent
+        self._slow_at_once = max_concurrent_slow
+        self._failures = failure_threshold
+        self._rest_s = pause_s
         self._wait_s = wait_s
         self._hosts: dict[str, _Host] = {}
         self._changed = threading.Condition()
 
-    def enter(self, name: str, now: float) -> float | None:
+    def try_acquire(self, name: str, now: float) -> float | None:
         """Acquire a slot of the host: return None (then call `leave`), or the time when the callback is due again."""
         with self._changed:
             host = self._hosts.setdefault(name, _Host())
@@ -71,13 +71,13 @@ class Hosts:
             host.in_flight += 1
             return None
 
-    def leave(self, name: str, now: float, *, is_there: bool, took: float = 0.0) -> None:
+    def release(self, name: str, now: float, *, is_available: bool, took_s: float = 0.0) -> None:
         """Release the slot. `is_there` says whether the host responded, `took` after how many seconds."""
         with self._changed:
             host = self._hosts[name]
             host.in_flight -= 1
-            host.took_s = took
-            if is_there:
+            host.took_s = took_s
+            if is_available:
                 host.failures, host.paused_until = 0, 0.0
             else:
                 host.failures += 1
@@ -99,7 +99,7 @@ class Hosts:
         """Return when the host is likely to have a slot for the next callback in turn; beyond the limit, start over."""
         earliest = max(now + _MIN_DELAY_S, host.paused_until)
         host.next_at = max(earliest, host.next_at + max(_MIN_GAP_S, host.took_s / self._at_once))
-        if host.next_at > now + LATER_MAX_S + self._rest_s:
+        if host.next_at > now + POSTPONE_MAX_S + self._rest_s:
             host.next_at = earliest
         return host.next_at
 

@@ -13,9 +13,9 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from standardwebhooks import Webhook
 
 from voicequeue.auth.signatures import receiver_secret
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, request
-from voicequeue.storage.callbacks import Call, Undeliverable
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import HttpTimeouts, RequestFailed, Target, UrlNotAllowed, request
+from voicequeue.storage.callbacks import CallbackClaim, UndeliverableError
 
 #: Statuses of a receiver that is not available for any callback.
 _UNAVAILABLE = frozenset({429, 502, 503, 504})
@@ -29,25 +29,25 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class TemporaryFailure:
     """A temporary failure.
 
     `host_is_there`: the receiver can accept other callbacks. `after`: its Retry-After in seconds.
     """
 
     reason: str
-    host_is_there: bool = True
-    after: float = 0.0
+    is_host_available: bool = True
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Never:
+class PermanentFailure:
     """A permanent failure: further attempts would not succeed."""
 
     reason: str
 
 
-Answer = Delivered | Again | Never
+SendResult = Delivered | TemporaryFailure | PermanentFailure
 
 
 class Sender:
@@ -57,7 +57,9 @@ class Sender:
     receivers can switch from one to the next.
     """
 
-    def __init__(self, secrets: Sequence[str], *, allowed: Allowed, times: Times, certificates: str = "") -> None:
+    def __init__(
+        self, secrets: Sequence[str], *, allowed: AddressPolicy, times: HttpTimeouts, certificates: str = ""
+    ) -> None:
         self._secrets = tuple(secrets)
         self._allowed = allowed
         self._times = times
@@ -67,18 +69,18 @@ class Sender:
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
 
-    def send(self, call: Call, target: Target, now: float) -> Answer:
+    def send(self, callback: CallbackClaim, target: Target, now: float) -> SendResult:
         """Make one attempt. `now` (Unix seconds) is this host's time, which receivers compare with theirs."""
         if not self._secrets:
-            return Again("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
+            return TemporaryFailure("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
         try:
-            return self._send(target, call.id, call.body(), now)
-        except (Undeliverable, Refused) as error:
-            return Never(str(error))
+            return self._send(target, callback.id, callback.body(), now)
+        except (UndeliverableError, UrlNotAllowed) as error:
+            return PermanentFailure(str(error))
         except RequestFailed as error:
-            return Again(str(error), host_is_there=False)
+            return TemporaryFailure(str(error), is_host_available=False)
 
-    def _send(self, target: Target, callback_id: str, body: bytes, now: float) -> Answer:
+    def _send(self, target: Target, callback_id: str, body: bytes, now: float) -> SendResult:
         with request(
             "POST",
             target,
@@ -88,12 +90,12 @@ class Sender:
             times=self._times,
             tls=self._tls,
         ) as response:
-            return judged(response.status, response.retry_after_s())
+            return classify(response.status, response.retry_after_s())
 
     def headers(self, target: Target, callback_id: str, body: bytes, now: float) -> dict[str, str]:
         """Return the headers that the receiver verifies. Source: the Standard Webhooks specification."""
         timestamp = datetime.fromtimestamp(int(now), UTC)  # the library misreads other time zones
-        secrets = (receiver_secret(secret, target.site) for secret in self._secrets)
+        secrets = (receiver_secret(secret, target.origin) for secret in self._secrets)
         signatures = [Webhook(secret).sign(callback_id, timestamp, body.decode()) for secret in secrets]
         return {
             "Content-Type": "application/json",
@@ -104,12 +106,12 @@ class Sender:
         }
 
 
-def judged(status: int, retry_after: float | None) -> Answer:
+def classify(status: int, retry_after: float | None) -> SendResult:
     """Classify the receiver's response."""
     if 200 <= status < 300:
         return Delivered()
     if status == 410:
-        return Never("HTTP 410: the receiver is gone for good")
+        return PermanentFailure("HTTP 410: the receiver is gone for good")
     if 300 <= status < 400:
-        return Again(f"HTTP {status}: redirects are not followed")
-    return Again(f"HTTP {status}", status not in _UNAVAILABLE, retry_after or 0.0)
+        return TemporaryFailure(f"HTTP {status}: redirects are not followed")
+    return TemporaryFailure(f"HTTP {status}", status not in _UNAVAILABLE, retry_after or 0.0)

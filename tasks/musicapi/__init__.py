@@ -4,7 +4,7 @@ Each response becomes a task result (`results`) or an error (`errors`). An error
 been charged, and its type says how to handle it.
 """
 
-from tasks.musicapi.client import MusicApi, load
+from tasks.musicapi.client import MusicApi, preload
 from tasks.musicapi.errors import (
     AmbiguousFailure,
     ConnectionFailed,
@@ -41,5 +41,5 @@ __all__ = [
     "UpstreamError",
     "VoiceReady",
     "Webhook",
-    "load",
+    "preload",
 ]

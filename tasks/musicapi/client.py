@@ -48,13 +48,13 @@ class MusicApi:
         connect_s: float = 5.0,
         answer_s: float = 30.0,
         connections: int = 16,
-        heard: RequestObserver | None = None,
+        on_request: RequestObserver | None = None,
     ) -> None:
         # Checked at the start: later, each attempt would leave a charge unsure. The key is secret, so it is not quoted.
         if not (key.isascii() and key.isprintable()):
             raise ValueError("the key contains a line break or other characters that are not allowed in a header")
         self._key = key.encode()
-        self._on_request = heard or _ignore
+        self._on_request = on_request or _ignore
         self.connections = connections
         common = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
         self._headers = {"GET": common, "POST": {**common, "Content-Type": "application/json"}}
@@ -77,7 +77,7 @@ class MusicApi:
         """Return the result of a task (free). Raises UpstreamError."""
         return self.send(requests.get_task(task_id))
 
-    def credits(self) -> int:
+    def get_credits(self) -> int:
         """Return the credits on the account (free). Raises UpstreamError."""
         return self.send(requests.get_credits())
 
@@ -163,7 +163,7 @@ def excerpt(raw: bytes) -> str | None:
     return (line if len(line) <= EXCERPT_MAX else f"{line[: EXCERPT_MAX - 1]}…") or None
 
 
-def load() -> None:
+def preload() -> None:
     """Import the HTTP stack. A worker calls this before it forks, so that its children share the import."""
     # The import is a third of a worker's start-up time; the gateway, Flower and callback workers never need it.
     import tasks.musicapi.transport  # noqa: F401, PLC0415

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
-from voicequeue.domain.clip import Phase, phase_of, plain
-from voicequeue.texts import mended, real_number
+from voicequeue.domain.clip import Phase, normalize, phase_of
+from voicequeue.texts import parse_float, replace_unencodable
 
 #: The fields of a JSON object, by normalized name.
 Fields = Mapping[str, Any]
@@ -114,8 +114,8 @@ def normalized(body: Mapping[str, Any]) -> Fields:
     """Return the fields by normalized name; of two equal names the first with a value counts."""
     fields: dict[str, Any] = {}
     for name, value in body.items():
-        if fields.get(plain(name)) in (None, ""):
-            fields[plain(name)] = value
+        if fields.get(normalize(name)) in (None, ""):
+            fields[normalize(name)] = value
     return fields
 
 
@@ -128,8 +128,8 @@ def state_words(fields: Fields) -> list[str]:
     """Return the state words of an object in lower case; numbers in their place are left out."""
     texts = (to_text(fields.get(name)) for name in _STATES)
     words = [text.lower() for text in texts if text and to_number(text) is None]
-    is_typed = plain(to_text(fields.get("type")) or "") == "notready"
-    if is_typed or any(plain(str(fields.get(name))) == "false" for name in _READY):
+    is_typed = normalize(to_text(fields.get("type")) or "") == "notready"
+    if is_typed or any(normalize(str(fields.get(name))) == "false" for name in _READY):
         words.append("not_ready")
     return words
 
@@ -148,12 +148,14 @@ def error_text(fields: Fields) -> str | None:
     """Return the error text of an object, even if the object does not report a failure."""
     texts = (_message_text(fields.get(name)) for name in _ERRORS)
     none = ("none", "null", "noerror")
-    return next((text for text in texts if text and plain(text) not in none and phase_of(text) is not Phase.DONE), None)
+    return next(
+        (text for text in texts if text and normalize(text) not in none and phase_of(text) is not Phase.DONE), None
+    )
 
 
 def is_unsuccessful(fields: Fields) -> bool:
     """Return whether an object explicitly says that it is not a success."""
-    return any(plain(str(fields.get(name))) == "false" for name in ("success", "succeeded", "ok"))
+    return any(normalize(str(fields.get(name))) == "false" for name in ("success", "succeeded", "ok"))
 
 
 def message_in(body: Any) -> str | None:
@@ -189,7 +191,7 @@ def to_number(value: Any) -> float | None:
     """Return a number or a numeric text as a float; None for any other value."""
     if is_number(value):
         return float(value)
-    return real_number(value) if isinstance(value, str) else None
+    return parse_float(value) if isinstance(value, str) else None
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -205,4 +207,4 @@ def to_text(value: Any) -> str | None:
     """
     if not isinstance(value, str):
         return None
-    return mended(value.strip()) or None
+    return replace_unencodable(value.strip()) or None

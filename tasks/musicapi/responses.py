@@ -24,7 +24,7 @@ from tasks.musicapi.response_body import (
 from tasks.musicapi.results import MusicReady, NotReady, TaskFailed, TaskResult, VoiceReady
 from tasks.musicapi.task_ids import first_id, intact, named_task_ids, unnamed_task_ids
 from tasks.musicapi.task_state import failure_reason, task_state
-from voicequeue.domain.clip import Clip, Phase, merged, phase_of
+from voicequeue.domain.clip import Clip, Phase, merge_clips, phase_of
 from voicequeue.domain.spec import CREDITS_MAX
 from voicequeue.domain.stage import Stage
 
@@ -41,7 +41,7 @@ def accepted_task_id(body: Any) -> str | None:
     return intact(first_id(named_task_ids(body)) or first_id(unnamed_task_ids(body)))
 
 
-def task_id(body: Any) -> str | None:
+def find_task_id(body: Any) -> str | None:
     """Return the id in a field named `task_id` of a response or a webhook."""
     return intact(first_id(named_task_ids(body)))
 
@@ -104,7 +104,7 @@ def _songs(unwrapped: UnwrappedBody) -> TaskResult | None:
         return None
     if all(song.has_failed for song in songs):
         return TaskFailed(failure_reason(unwrapped, songs[0].state))
-    clips = merged(
+    clips = merge_clips(
         (), (song for song, item in zip(songs, unwrapped.items, strict=True) if song.audio_url or _has_id(item))
     )
     if any(song.is_finished for song in songs) and all(map(_has_ended, songs)):

@@ -8,8 +8,8 @@ from typing import Any
 
 from tasks.musicapi import errors
 from tasks.musicapi.response_body import UnwrappedBody, is_number, is_song, normalized, unwrap
-from voicequeue.domain.clip import plain
-from voicequeue.texts import mended
+from voicequeue.domain.clip import normalize
+from voicequeue.texts import replace_unencodable
 
 #: The form of an id that only its place identifies: it contains a digit and no space.
 _BARE_ID = re.compile(r"(?=\D*\d)[\w.:~-]{1,200}", re.ASCII)
@@ -58,7 +58,7 @@ def first_id(values: Iterable[Any]) -> str | None:
 def intact(text: str | None) -> str | None:
     """Return an id that can be sent unchanged; None for one with an unpaired surrogate, which would name another
     task once replaced."""
-    return text if text is None or mended(text) == text else None
+    return text if text is None or replace_unencodable(text) == text else None
 
 
 def _is_bare_id(value: Any) -> bool:
@@ -77,4 +77,4 @@ def _id_text(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value) if 0 < value < _NUMERIC_ID_LIMIT else None
     text = value.strip() if isinstance(value, str) else ""
-    return None if not text or plain(text) in _NOT_AN_ID else text
+    return None if not text or normalize(text) in _NOT_AN_ID else text

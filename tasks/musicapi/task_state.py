@@ -17,7 +17,7 @@ from tasks.musicapi.response_body import (
     status_code_in,
 )
 from tasks.musicapi.results import NotReady, TaskFailed
-from voicequeue.domain.clip import Phase, phase_of, plain
+from voicequeue.domain.clip import Phase, normalize, phase_of
 
 #: A text that says the task is in progress.
 _IN_PROGRESS = re.compile(
@@ -55,7 +55,7 @@ def task_state(unwrapped: UnwrappedBody, objects: Sequence[JsonObject], body: An
     """
     word = least_advanced(state_word(item.fields) for item in objects)
     phase = phase_of(word)
-    if phase is Phase.FAILED and plain(word) != "error":
+    if phase is Phase.FAILED and normalize(word) != "error":
         return TaskFailed(failure_reason(unwrapped, word))
     text = _text(unwrapped, body)
     is_busy = phase is Phase.FAILED and (status_code_in(body) or 0) < 400 and _BUSY.search(text)
@@ -66,7 +66,7 @@ def task_state(unwrapped: UnwrappedBody, objects: Sequence[JsonObject], body: An
 
 def failure_reason(unwrapped: UnwrappedBody, word: str) -> str:
     """Return upstream's text for a failure, or its state word where there is no text."""
-    is_generic = plain(word) in ("failed", "error") or phase_of(word) is not Phase.FAILED
+    is_generic = normalize(word) in ("failed", "error") or phase_of(word) is not Phase.FAILED
     return _innermost_text(unwrapped) or ("upstream gives no reason" if is_generic else f"upstream says: {word}")
 
 

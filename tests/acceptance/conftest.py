@@ -56,11 +56,11 @@ class System:
     @property
     def key(self) -> Mapping[str, str]:
         """Headers with the gateway's local token."""
-        return {"Authorization": f"Bearer {self.stack.web_key()}"}
+        return {"Authorization": f"Bearer {self.stack.gateway_token()}"}
 
     def page_url(self, path: str = "/") -> str:
         """Return the URL of a page with the local token, as `make up` prints it."""
-        return f"{self.web}{path}{'&' if '?' in path else '?'}token={self.stack.web_key()}"
+        return f"{self.web}{path}{'&' if '?' in path else '?'}token={self.stack.gateway_token()}"
 
     def queue(self) -> VoiceQueue:
         """Connect as a producer."""
@@ -120,7 +120,7 @@ def _builder(resources: ExitStack, home: Path) -> Build:
             redis_url = _protected(redis_url, password)
             stack.use_redis(redis_url)
         _, control = stack.start_simulator({**DIALS, **(dials or {})})
-        address = stack.start_web(webhooks=True) if web else None
+        address = stack.start_gateway(webhooks=True) if web else None
         return System(stack, supervisor, redis_url, control, stack.start_workers(workers), folder, address, prefix)
 
     return _build

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from voicequeue import Stage
 from voicequeue.auth import signatures
-from workers.gateway.api.webhooks import BODY_MAX
+from workers.gateway.api.webhooks import MAX_BODY_BYTES
 
 #: A webhook that would give a job the task id of another order.
 BODY = b'{"task_id": "another"}'
@@ -39,7 +39,7 @@ class Forger:
             "a forged signature": (lambda job: self._request(self._path(job), job, secret="wrong"), 401),
             "an altered body": (lambda job: self._request(self._path(job), job, sent=BODY + b" "), 401),
             "a replay": (lambda job: self._request(self._path(job), job, age_s=301), 401),
-            "too large": (lambda job: self._request(self._path(job), job, length=BODY_MAX + 1), 413),
+            "too large": (lambda job: self._request(self._path(job), job, length=MAX_BODY_BYTES + 1), 413),
             "no such stage": (lambda job: self._request(f"/hooks/musicapi/{job}/video?attempt=1", job), 422),
             "no such attempt": (lambda job: self._request(f"/hooks/musicapi/{job}/voice?attempt=x", job), 422),
             "a garbage path": (lambda job: self._request(f"/hooks/%2e%2e/{job}/%00%ff;'--", job), 404),
@@ -71,7 +71,7 @@ class Forger:
             "Host: gateway",
             f"Content-Length: {length or len(sent)}",
             f"X-Webhook-Timestamp: {timestamp}",
-            f"X-Webhook-Signature: {signatures.upstream_signature(key, timestamp, BODY)}",
+            f"X-Webhook-Signature: {signatures.sign_as_upstream(key, timestamp, BODY)}",
         ]
         return "\r\n".join([*lines, "", ""]).encode() + (b"" if length else sent)
 

@@ -28,7 +28,7 @@ from tasks.musicapi import (
 from tasks.musicapi.client import EXCERPT_MAX
 from tasks.musicapi.transport import BODY_MAX
 from tests.contract.conftest import KEY, Connect, upstream_error
-from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
+from tests.support.scripted import HANG_UP, Request, ScriptedServer, always, answer
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"code": 200, "message": "success", "task_id": "t1"})
@@ -82,16 +82,16 @@ CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"tas\r\nd
 )
 def test_an_answer_is_read_however_it_travels(connect: Connect, pieces: tuple[bytes, ...]) -> None:
     """A paid order survives the behaviour of proxies, and the next request works too."""
-    with Scripted(one_answer(*pieces)) as upstream:
+    with ScriptedServer(always(*pieces)) as upstream:
         client = connect(upstream.url)
         assert [client.create_voice(AUDIO_URL), client.create_voice(AUDIO_URL)] == ["t1", "t1"]
 
 
 def test_a_poll_is_read_with_any_success(connect: Connect) -> None:
     """A 202 with `not_ready` and a persona with 201 are read."""
-    with Scripted(one_answer(answer({"type": "not_ready"}, status="202 Accepted"))) as upstream:
+    with ScriptedServer(always(answer({"type": "not_ready"}, status="202 Accepted"))) as upstream:
         assert connect(upstream.url).get_task("t1") == NotReady()
-    with Scripted(one_answer(answer({"data": {"persona_id": "p1"}}, status="201 Created"))) as upstream:
+    with ScriptedServer(always(answer({"data": {"persona_id": "p1"}}, status="201 Created"))) as upstream:
         assert connect(upstream.url).get_task("t1") == VoiceReady("p1", None)
 
 
@@ -127,13 +127,13 @@ LOST: dict[str, tuple[bytes, ...]] = {
 @pytest.mark.parametrize("pieces", LOST.values(), ids=LOST)
 def test_an_answer_that_was_lost_may_have_cost_something(connect: Connect, pieces: tuple[bytes, ...]) -> None:
     """The request was sent once and may have been charged; polls raise the same error."""
-    with Scripted(one_answer(*pieces)) as upstream:
+    with ScriptedServer(always(*pieces)) as upstream:
         client = connect(upstream.url)
         error = upstream_error(lambda: client.create_voice(AUDIO_URL))
         assert (type(error), error.may_be_charged) == (AmbiguousFailure, True)
         assert len(upstream.requests) == 1
         assert type(upstream_error(lambda: client.get_task("t1"))) is AmbiguousFailure
-        assert type(upstream_error(client.credits)) is AmbiguousFailure
+        assert type(upstream_error(client.get_credits)) is AmbiguousFailure
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_an_answer_that_was_lost_may_have_cost_something(connect: Connect, piece
 )
 def test_a_refusal_with_a_success_cost_nothing(connect: Connect, body: object, expected: type[UpstreamError]) -> None:
     """The response is read as the status that its body names, and the request is sent once."""
-    with Scripted(one_answer(answer(body))) as upstream:
+    with ScriptedServer(always(answer(body))) as upstream:
         error = upstream_error(lambda: connect(upstream.url).create_voice(AUDIO_URL))
         assert (type(error), error.may_be_charged, len(upstream.requests)) == (expected, False, 1)
 
@@ -158,7 +158,7 @@ def test_a_refusal_with_a_success_cost_nothing(connect: Connect, body: object, e
 )
 def test_an_order_that_has_a_task_was_charged_whatever_else_is_said(connect: Connect, body: object) -> None:
     """The task id counts wherever it is."""
-    with Scripted(one_answer(answer(body))) as upstream:
+    with ScriptedServer(always(answer(body))) as upstream:
         assert connect(upstream.url).create_voice(AUDIO_URL) == "t1"
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_read_is_kept_for_a_person_without_our_secrets(connect: C
         slashed = json.dumps(quoted).replace("/", "\\/")
         yield answer(f"<html>\n\x00We will be back\u2028 soon {json.dumps(quoted)} {slashed}" + "x" * 2_000)
 
-    with Scripted(quoting) as upstream:
+    with ScriptedServer(quoting) as upstream:
         error = upstream_error(lambda: connect(upstream.url).create_voice(AUDIO_URL, WEBHOOK))
 
     assert isinstance(error, AmbiguousFailure)
@@ -188,7 +188,7 @@ def test_what_cannot_be_read_is_kept_for_a_person_without_our_secrets(connect: C
 def test_where_nothing_came_nothing_is_kept(connect: Connect) -> None:
     """The response is empty or missing."""
     for pieces in [(answer(""),), (HANG_UP,)]:
-        with Scripted(one_answer(*pieces)) as upstream:
+        with ScriptedServer(always(*pieces)) as upstream:
             error = upstream_error(lambda url=upstream.url: connect(url).create_voice(AUDIO_URL))  # type: ignore[misc]
         assert isinstance(error, AmbiguousFailure)
         assert error.answer is None
@@ -204,7 +204,7 @@ def test_an_answer_that_never_ends_is_given_up(connect: Connect, endless: bytes)
         while not over.wait(0.05):
             yield endless
 
-    with Scripted(drip) as upstream:
+    with ScriptedServer(drip) as upstream:
         error = upstream_error(
             lambda: connect(upstream.url, connect_s=HASTY_S, answer_s=HASTY_S).create_voice(AUDIO_URL)
         )
@@ -233,7 +233,7 @@ UNCHARGED: dict[str, tuple[bytes, type[UpstreamError]]] = {
 @pytest.mark.parametrize(("piece", "expected"), UNCHARGED.values(), ids=UNCHARGED)
 def test_an_answer_that_says_no_cost_nothing(connect: Connect, piece: bytes, expected: type[UpstreamError]) -> None:
     """The client neither follows redirects nor sends the request again."""
-    with Scripted(one_answer(piece)) as upstream:
+    with ScriptedServer(always(piece)) as upstream:
         error = upstream_error(lambda: connect(upstream.url).create_voice(AUDIO_URL))
     assert (type(error), error.may_be_charged) == (expected, False)
     assert len(upstream.requests) == 1
@@ -242,7 +242,7 @@ def test_an_answer_that_says_no_cost_nothing(connect: Connect, piece: bytes, exp
 def test_a_key_that_upstream_quotes_is_not_passed_on(connect: Connect) -> None:
     """Upstream's message is shown to operators and stored."""
     body = {"error": f"Invalid API key: {KEY}", "type": "unauthorized"}
-    with Scripted(one_answer(answer(body, status="401 Unauthorized"))) as upstream:
+    with ScriptedServer(always(answer(body, status="401 Unauthorized"))) as upstream:
         error = upstream_error(lambda: connect(upstream.url).create_voice(AUDIO_URL))
     assert error.message == "Invalid API key: (key)"
 
@@ -250,7 +250,7 @@ def test_a_key_that_upstream_quotes_is_not_passed_on(connect: Connect) -> None:
 def test_no_text_that_quotes_the_key_gets_through(connect: Connect) -> None:
     """This holds for any text around the key and any status."""
     response = [b""]
-    with Scripted(lambda _: response) as upstream:
+    with ScriptedServer(lambda _: response) as upstream:
         client = connect(upstream.url)
 
         @settings(max_examples=60)

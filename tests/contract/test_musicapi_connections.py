@@ -12,7 +12,7 @@ import pytest
 
 from tasks.musicapi import AmbiguousFailure, ConnectionFailed
 from tests.contract.conftest import Connect, upstream_error
-from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
+from tests.support.scripted import HANG_UP, Request, ScriptedServer, always, answer
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"task_id": "t1"})
@@ -56,7 +56,7 @@ def test_an_unsigned_certificate_cost_nothing(connect: Connect) -> None:
     """The request is never sent, and the message does not name the certificate."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(Path(__file__).with_name("self_signed.pem"))
-    with Scripted(one_answer(ACCEPTED), tls=tls) as upstream:
+    with ScriptedServer(always(ACCEPTED), tls=tls) as upstream:
         message = unavailable(lambda: connect(upstream.url).create_voice(AUDIO_URL))
     assert message == "upstream's certificate is invalid"
     assert upstream.requests == []
@@ -65,7 +65,7 @@ def test_an_unsigned_certificate_cost_nothing(connect: Connect) -> None:
 def test_a_tls_handshake_that_fails_cost_nothing(connect: Connect) -> None:
     """The handshake fails or times out before a request can be sent."""
     without_certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with Scripted(one_answer(ACCEPTED), tls=without_certificate) as upstream:
+    with ScriptedServer(always(ACCEPTED), tls=without_certificate) as upstream:
         assert unavailable(lambda: connect(upstream.url).create_voice(AUDIO_URL)) == "no connection"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
@@ -88,7 +88,7 @@ def test_an_answer_that_a_proxy_lost_may_have_cost_something(
     connect: Connect, through_proxy: Callable[[str], None]
 ) -> None:
     """The proxy may have forwarded the request before it hung up."""
-    with Scripted(one_answer(HANG_UP)) as proxy:
+    with ScriptedServer(always(HANG_UP)) as proxy:
         through_proxy(proxy.url)
         error = upstream_error(lambda: connect("http://musicapi.example").create_voice(AUDIO_URL))
     assert (type(error), error.may_be_charged) == (AmbiguousFailure, True)
@@ -97,7 +97,7 @@ def test_an_answer_that_a_proxy_lost_may_have_cost_something(
 
 def test_a_proxy_that_opens_no_tunnel_cost_nothing(connect: Connect, through_proxy: Callable[[str], None]) -> None:
     """The proxy refuses the connection, or refuses to open a tunnel."""
-    with Scripted(one_answer(answer("", status="502 Bad Gateway"))) as proxy:
+    with ScriptedServer(always(answer("", status="502 Bad Gateway"))) as proxy:
         through_proxy(proxy.url)
         unavailable(lambda: connect("https://musicapi.example").create_voice(AUDIO_URL))
     assert [request.method for request in proxy.requests] == ["CONNECT"]
@@ -112,12 +112,12 @@ def test_only_a_proxy_gets_its_login(connect: Connect, monkeypatch: pytest.Monke
     def refuse(request: Request) -> Iterator[bytes]:
         yield answer({"error": "no"}, status="400 Bad Request")
 
-    with Scripted(refuse) as proxy:
+    with ScriptedServer(refuse) as proxy:
         monkeypatch.setenv(f"{scheme}_proxy", proxy.url.replace("://", "://anna:s%40cret@"))
         client = connect(f"{scheme}://musicapi.example")
         for _ in range(2):
             with pytest.raises(Exception, match=r"no connection|no"):
-                client.credits()
+                client.get_credits()
 
     assert {request.headers["proxy-authorization"] for request in proxy.requests} == {"Basic YW5uYTpzQGNyZXQ="}
     assert {request.method for request in proxy.requests} == {"CONNECT" if scheme == "https" else "GET"}

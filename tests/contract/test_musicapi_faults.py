@@ -39,7 +39,7 @@ def test_a_post_that_meets_a_fault_is_sent_once_and_judged_by_what_is_known(
     simulator: Simulator, connect: Connect, fault: str, stage: Stage
 ) -> None:
     """Only a rate limit certainly costs nothing; any other fault may have been charged, as the ledger shows."""
-    simulator.turn(post_faults={fault: 1}, drip_s=0.05)
+    simulator.set_dials(post_faults={fault: 1}, drip_s=0.05)
 
     error = upstream_error(lambda: order(connect(simulator.api_url, **timeouts(fault)), stage))
 
@@ -54,7 +54,7 @@ def test_an_answer_that_drips_is_read_whole_by_a_client_with_long_timeouts(
     simulator: Simulator, client: MusicApi
 ) -> None:
     """A slow response of a paid order is read to its end."""
-    simulator.turn(post_faults={"drip_after": 1}, drip_s=0.001)
+    simulator.set_dials(post_faults={"drip_after": 1}, drip_s=0.001)
 
     task_id = order(client)
 
@@ -79,14 +79,14 @@ def test_a_poll_that_meets_a_fault_has_its_error_and_can_be_made_again(
 ) -> None:
     """Neither the task nor the client is affected."""
     client = connect(simulator.api_url, **timeouts(fault))
-    simulator.turn(voice_s=0, drip_s=0.05)
+    simulator.set_dials(voice_s=0, drip_s=0.05)
     task_id = order(client)
-    simulator.turn(get_faults={fault: 1})
+    simulator.set_dials(get_faults={fault: 1})
 
     error = upstream_error(lambda: client.get_task(task_id))
 
     assert type(error) is expected_of_get(fault)
-    simulator.turn(get_faults={})
+    simulator.set_dials(get_faults={})
     assert isinstance(client.get_task(task_id), VoiceReady)
 
 
@@ -94,17 +94,17 @@ def test_a_poll_that_meets_a_fault_has_its_error_and_can_be_made_again(
 def test_a_balance_that_meets_a_fault_has_its_error(simulator: Simulator, connect: Connect, fault: str) -> None:
     """A fault never results in a balance."""
     client = connect(simulator.api_url, **timeouts(fault))
-    simulator.turn(get_faults={fault: 1}, drip_s=0.05)
+    simulator.set_dials(get_faults={fault: 1}, drip_s=0.05)
 
-    assert type(upstream_error(client.credits)) is expected_of_get(fault)
+    assert type(upstream_error(client.get_credits)) is expected_of_get(fault)
 
 
-@pytest.mark.parametrize("read", [lambda client: client.get_task("t1"), MusicApi.credits], ids=["task", "credits"])
+@pytest.mark.parametrize("read", [lambda client: client.get_task("t1"), MusicApi.get_credits], ids=["task", "credits"])
 def test_a_fault_of_a_get_never_leads_to_a_charge(
     simulator: Simulator, client: MusicApi, read: Callable[[MusicApi], Any]
 ) -> None:
     """Asking is free, however it ends."""
-    simulator.turn(get_faults={"error": 1})
+    simulator.set_dials(get_faults={"error": 1})
 
     upstream_error(lambda: read(client))
 

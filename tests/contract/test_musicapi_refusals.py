@@ -43,7 +43,7 @@ def test_a_refusal_costs_nothing_and_is_not_sent_again(
     place: str,
 ) -> None:
     """Each refusal raises its error with upstream's message, wherever the body contains it."""
-    simulator.turn(**dials, error_place=place)
+    simulator.set_dials(**dials, error_place=place)
 
     error = upstream_error(lambda: order(client))
 
@@ -74,7 +74,7 @@ def test_a_refusal_in_other_words_or_in_the_body_costs_nothing(
     simulator: Simulator, client: MusicApi, name: str, expected: type[UpstreamError]
 ) -> None:
     """The text decides, wherever the response contains it."""
-    simulator.turn(refuse_match="anna", refuse_with=name)
+    simulator.set_dials(refuse_match="anna", refuse_with=name)
 
     error = upstream_error(lambda: order(client))
 
@@ -85,10 +85,10 @@ def test_moderated_lyrics_about_credits_are_not_taken_for_an_empty_account(
     simulator: Simulator, client: MusicApi
 ) -> None:
     """The text of one job does not hold back the others."""
-    simulator.turn(moderate_match="la la")
+    simulator.set_dials(moderate_match="la la")
     assert type(upstream_error(lambda: order(client, Stage.MUSIC))) is Moderated
 
-    simulator.turn(moderate_match="my credit card")
+    simulator.set_dials(moderate_match="my credit card")
     song = Song(prompt="swipe my credit card")
     assert type(upstream_error(lambda: client.create_music("p1", song))) is Moderated
 
@@ -106,7 +106,7 @@ def test_a_request_that_breaks_the_contract_is_refused(simulator: Simulator, cli
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_a_429_says_how_long_to_wait(simulator: Simulator, client: MusicApi, form: str) -> None:
     """Both forms of Retry-After are read; a date has a precision of one second."""
-    simulator.turn(concurrency=0, retry_after=30, retry_after_form=form)
+    simulator.set_dials(concurrency=0, retry_after=30, retry_after_form=form)
 
     error = upstream_error(lambda: order(client))
 
@@ -116,7 +116,7 @@ def test_a_429_says_how_long_to_wait(simulator: Simulator, client: MusicApi, for
 
 def test_a_429_without_retry_after_leaves_the_wait_to_us(simulator: Simulator, client: MusicApi) -> None:
     """Without the header there is no delay."""
-    simulator.turn(concurrency=0)
+    simulator.set_dials(concurrency=0)
 
     error = upstream_error(lambda: order(client))
 
@@ -134,16 +134,16 @@ def test_an_unknown_task_is_refused(client: MusicApi) -> None:
 
 def test_a_wrong_key_is_reported_for_every_request(simulator: Simulator, client: MusicApi) -> None:
     """Free requests report a wrong key too."""
-    simulator.turn(api_key="another key")
+    simulator.set_dials(api_key="another key")
 
     assert type(upstream_error(lambda: client.get_task("t1"))) is Unauthorized
-    assert type(upstream_error(client.credits)) is Unauthorized
+    assert type(upstream_error(client.get_credits)) is Unauthorized
 
 
 def test_a_refused_connection_costs_nothing_and_passes(simulator: Simulator, client: MusicApi) -> None:
     """Open connections are dropped, and the client recovers by itself."""
     order(client)
-    simulator.refuse(for_s=0.2)
+    simulator.refuse_connections(for_s=0.2)
 
     error = upstream_error(lambda: order(client))
 
@@ -155,6 +155,6 @@ def test_a_refused_connection_costs_nothing_and_passes(simulator: Simulator, cli
 
 def _balance(client: MusicApi) -> int | None:
     try:
-        return client.credits()
+        return client.get_credits()
     except UpstreamError:
         return None

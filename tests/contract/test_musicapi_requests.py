@@ -10,7 +10,7 @@ import pytest
 
 from tasks.musicapi import MusicApi
 from tests.contract.conftest import KEY, Connect
-from tests.support.scripted import Request, Scripted, answer, one_answer
+from tests.support.scripted import Request, ScriptedServer, always, answer
 from voicequeue import Song
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
@@ -19,11 +19,11 @@ ACCEPTED = answer({"code": 200, "message": "success", "task_id": "t1"})
 
 def test_every_call_carries_the_key_and_asks_for_json(connect: Connect) -> None:
     """The key is a bearer token, also in free requests."""
-    with Scripted(one_answer(answer({"task_id": "t1", "credits": 5, "type": "not_ready"}))) as upstream:
+    with ScriptedServer(always(answer({"task_id": "t1", "credits": 5, "type": "not_ready"}))) as upstream:
         client = connect(upstream.url + "/")
         client.create_voice(AUDIO_URL)
         client.get_task("t1")
-        client.credits()
+        client.get_credits()
 
     assert [(request.method, request.path) for request in upstream.requests] == [
         ("POST", "/api/v1/sonic/create-voice"),
@@ -37,7 +37,7 @@ def test_every_call_carries_the_key_and_asks_for_json(connect: Connect) -> None:
 
 def test_a_voice_is_ordered_with_its_recording_alone(connect: Connect) -> None:
     """The body contains nothing else."""
-    with Scripted(one_answer(ACCEPTED)) as upstream:
+    with ScriptedServer(always(ACCEPTED)) as upstream:
         connect(upstream.url).create_voice(AUDIO_URL)
 
     assert upstream.requests[0].json() == {"audio_url": AUDIO_URL}
@@ -91,7 +91,7 @@ def test_a_song_is_ordered_with_what_was_given_and_nothing_else(
     connect: Connect, song: Song, body: dict[str, object]
 ) -> None:
     """The body of `persona_music` is exact, for lyrics and for a description."""
-    with Scripted(one_answer(ACCEPTED)) as upstream:
+    with ScriptedServer(always(ACCEPTED)) as upstream:
         connect(upstream.url).create_music("p1", song)
 
     assert upstream.requests[0].path == "/api/v1/sonic/create"
@@ -100,11 +100,11 @@ def test_a_song_is_ordered_with_what_was_given_and_nothing_else(
 
 def test_connections_are_used_again(connect: Connect) -> None:
     """Ten consecutive requests, free and paid, use one connection."""
-    with Scripted(one_answer(answer({"task_id": "t1", "credits": 5}))) as upstream:
+    with ScriptedServer(always(answer({"task_id": "t1", "credits": 5}))) as upstream:
         client = connect(upstream.url)
         for _ in range(5):
             client.create_voice(AUDIO_URL)
-            client.credits()
+            client.get_credits()
 
     assert (len(upstream.requests), upstream.accepted) == (10, 1)
 
@@ -116,7 +116,7 @@ def test_eight_threads_share_a_client(connect: Connect) -> None:
     def echo(request: Request) -> Iterator[bytes]:
         yield answer({"task_id": request.json()["audio_url"]})
 
-    with Scripted(echo) as upstream, ThreadPoolExecutor(8, initializer=all_ready.wait) as threads:
+    with ScriptedServer(echo) as upstream, ThreadPoolExecutor(8, initializer=all_ready.wait) as threads:
         client = connect(upstream.url, connections=8)
         urls = [f"https://recordings.example/{number}.mp3" for number in range(80)]
         assert list(threads.map(client.create_voice, urls)) == urls

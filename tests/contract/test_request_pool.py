@@ -10,7 +10,7 @@ from typing import Any
 from tasks.musicapi import InvalidRequest, MusicApi, RequestPool, requests
 from tasks.musicapi.requests import ApiRequest
 from tests.contract.conftest import Connect
-from tests.support.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, ScriptedServer, answer
 
 NUMBERS = range(9)
 
@@ -38,7 +38,7 @@ def collect_all(pool: RequestPool[int, Any]) -> dict[int, Any]:
 
 def test_each_request_completes_once_with_its_own_answer(connect: Connect) -> None:
     """This includes requests that are sent while others are in flight."""
-    with Scripted(echo) as upstream:
+    with ScriptedServer(echo) as upstream:
         pool = RequestPool[int, str](connect(upstream.url, connections=4))
         pool.send([order(number) for number in NUMBERS[:5]])
         pool.send([order(number) for number in NUMBERS[5:]])
@@ -56,7 +56,7 @@ def test_as_many_requests_are_sent_at_once_as_there_are_connections(connect: Con
         all_sent.wait()
         yield from echo(request)
 
-    with Scripted(together) as upstream:
+    with ScriptedServer(together) as upstream:
         pool = RequestPool[int, str](connect(upstream.url, connections=3))
         assert pool.free_slots == 3
         pool.send([order(number) for number in NUMBERS])
@@ -77,7 +77,7 @@ def test_an_error_is_the_outcome_of_its_own_request(connect: Connect) -> None:
     def defect(_: Any) -> str:
         raise KeyError("a defect")
 
-    with Scripted(second_is_refused) as upstream:
+    with ScriptedServer(second_is_refused) as upstream:
         pool = RequestPool[int, str](connect(upstream.url))
         pool.send([order(0), order(1), (2, ApiRequest("create_voice", "POST", "/", defect, {"audio_url": "x"}))])
         results: dict[int, Any] = {}
@@ -103,7 +103,7 @@ def test_each_request_runs_in_its_own_span(connect: Connect) -> None:
         yield
         within.append(("out", number))
 
-    with Scripted(echo) as upstream:
+    with ScriptedServer(echo) as upstream:
         pool = RequestPool[int, str](connect(upstream.url, connections=1), noted)
         pool.send([order(0), order(1)])
         collect_all(pool)

@@ -11,21 +11,21 @@ from math import ceil
 import pytest
 
 from simulator.process import Simulator
-from tasks.context import Services
+from tasks.context import TaskContext
 from tasks.musicapi import MusicApi
 from tasks.poll import PollResult, poll_orders
 from tasks.submit import SubmitResult, submit_orders
 from tests.support.scripted import Request, answer
 from voicequeue import Job, Song, Stage, State, VoiceJob
-from voicequeue.domain.poll_schedule import PollPlan
-from voicequeue.domain.timeouts import Patience
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.poll_schedule import PollSchedulePolicy
+from voicequeue.domain.timeouts import Timeouts
+from voicequeue.storage.job_store import JobStore
 
 SONG = Song(prompt="[Verse]\nla la", title="La")
 
 #: Seconds from an order to its first poll, and between two polls.
 POLL_S = 10.0
-PATIENCE = Patience(charge_s=90, poll_s=90, cooldown_s=5, account_s=60)
+TIMEOUTS = Timeouts(submit_lease_s=90, poll_lease_s=90, cooldown_s=5, account_hold_s=60)
 DEADLINE_S = 900.0
 #: Number of concurrent requests.
 THREADS = 4
@@ -47,17 +47,17 @@ class Clock:
 class Bench:
     """The services of one worker, with its store and clock."""
 
-    services: Services
+    services: TaskContext
     clock: Clock
 
     @property
-    def store(self) -> Store:
+    def store(self) -> JobStore:
         """The store of the jobs."""
         return self.services.store
 
-    def patient(self, **times: float) -> Bench:
+    def with_timeouts(self, **times: float) -> Bench:
         """Return the same worker with other timeouts."""
-        return replace(self, services=replace(self.services, patience=replace(PATIENCE, **times)))
+        return replace(self, services=replace(self.services, patience=replace(TIMEOUTS, **times)))
 
     def admit(self) -> dict[Stage, list[str]]:
         """Admit all queued jobs."""
@@ -84,7 +84,7 @@ class Bench:
             polled = self.poll(stage, job_ids)
         return polled
 
-    def ordered(self, *specs: VoiceJob) -> list[str]:
+    def submitted(self, *specs: VoiceJob) -> list[str]:
         """Return the ids of jobs whose first stage upstream has accepted."""
         job_ids = self.admitted(*specs)
         stage = specs[0].stages[0]
@@ -93,7 +93,7 @@ class Bench:
 
     def admitted(self, *specs: VoiceJob) -> list[str]:
         """Return the ids of admitted jobs for which nothing was sent."""
-        jobs = [(spec.id(), spec) for spec in specs]
+        jobs = [(spec.job_id(), spec) for spec in specs]
         self.store.enqueue(jobs, self.clock.now)
         self.admit()
         return [job_id for job_id, _ in jobs]
@@ -108,7 +108,7 @@ class Bench:
         """Return the states of jobs, in their order."""
         return [self.job(job_id).state for job_id in job_ids]
 
-    def story(self, job_id: str) -> list[State]:
+    def state_history(self, job_id: str) -> list[State]:
         """Return all states that a job went through."""
         return [step.state for step in self.store.timeline(job_id)]
 
@@ -117,7 +117,7 @@ Build = Callable[[str], Bench]
 
 
 @pytest.fixture
-def build(store: Store) -> Iterator[Build]:
+def build(store: JobStore) -> Iterator[Build]:
     """Create benches for the upstream at a base URL."""
     with ExitStack() as clients:
 
@@ -125,9 +125,9 @@ def build(store: Store) -> Iterator[Build]:
             clock = Clock()
             upstream = MusicApi(base_url, "key-of-the-account", connect_s=5, answer_s=10, connections=THREADS)
             clients.callback(upstream.close)
-            plan = PollPlan(POLL_S, POLL_S)
+            plan = PollSchedulePolicy(POLL_S, POLL_S)
             deadlines = dict.fromkeys(Stage, DEADLINE_S)
-            return Bench(Services(store, upstream, plan, PATIENCE, CHUNK, deadlines, clock=clock), clock)
+            return Bench(TaskContext(store, upstream, plan, TIMEOUTS, CHUNK, deadlines, clock=clock), clock)
 
         yield _build
 
@@ -135,7 +135,7 @@ def build(store: Store) -> Iterator[Build]:
 @pytest.fixture
 def bench(build: Build, simulator: Simulator) -> Bench:
     """Return a bench for the simulator, whose tasks are ready at once."""
-    simulator.turn(voice_s=0, music_s=0)
+    simulator.set_dials(voice_s=0, music_s=0)
     return build(simulator.api_url)
 
 
@@ -149,10 +149,10 @@ def voices(count: int) -> list[VoiceJob]:
     return [voice(f"voice-{number}") for number in range(count)]
 
 
-def books_agree(bench: Bench, simulator: Simulator) -> bool:
+def charges_match(bench: Bench, simulator: Simulator) -> bool:
     """Return whether all of upstream's charges are counted, and none was charged twice."""
     ledger = simulator.ledger()
-    return bool(ledger["credits_spent"] == bench.store.credits()) and ledger["double_charges"] == []
+    return bool(ledger["credits_spent"] == bench.store.credits_spent()) and ledger["double_charges"] == []
 
 
 #: Poll responses; upstream may revoke FAILED.
@@ -162,7 +162,7 @@ VOICE = {"code": 200, "data": {"persona_id": "p1", "name": "Anna"}, "message": "
 SONGS = {"code": 200, "data": [{"clip_id": "c1", "state": "succeeded", "audio_url": "https://cdn.example/1.mp3"}]}
 
 
-class Saying:
+class PollScript:
     """Script that accepts each order with its own task id, and answers polls with these bodies in turn, repeating the
     last."""
 

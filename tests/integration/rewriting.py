@@ -10,7 +10,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 
-class Rewriting:
+class RewritingProxy:
     """Passes everything on; some words of the answers become others of the same length."""
 
     def __init__(self, url: str, words: Mapping[bytes, bytes]) -> None:

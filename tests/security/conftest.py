@@ -4,11 +4,10 @@ Tests of whole processes are in modules called test_…_stack.py.
 """
 
 from tests.integration.conftest import build as build_bench
-from tests.store.conftest import at_home, command
+from tests.store.conftest import command, working_folder
 from tests.web.conftest import build_gateway, gateway, keyless, local, server, token_file
 
 __all__ = [
-    "at_home",
     "build_bench",
     "build_gateway",
     "command",
@@ -17,4 +16,5 @@ __all__ = [
     "local",
     "server",
     "token_file",
+    "working_folder",
 ]

@@ -37,7 +37,7 @@ def changing(app: FastAPI) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def site(html: str = "", *, onward: str = "", asked: list[tuple[str, str]] | None = None) -> Iterator[str]:
+def site(html: str = "", *, onward: str = "", log: list[tuple[str, str]] | None = None) -> Iterator[str]:
     """Serve a page on another port of this machine; yield its URL.
 
     With `onward` it redirects there. `asked` collects path and cookie of each request.
@@ -47,8 +47,8 @@ def site(html: str = "", *, onward: str = "", asked: list[tuple[str, str]] | Non
         """Serve the page under every path."""
 
         def do_GET(self) -> None:
-            if asked is not None:
-                asked.append((self.path, self.headers.get("Cookie", "")))
+            if log is not None:
+                log.append((self.path, self.headers.get("Cookie", "")))
             self.send_response(302 if onward else 200)
             if onward:
                 self.send_header("Location", onward)

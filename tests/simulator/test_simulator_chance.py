@@ -26,7 +26,7 @@ def outcome(api: requests.Session, audio_url: str) -> Any:
 def test_a_run_repeats_itself_in_any_order(simulator: Simulator, api: requests.Session) -> None:
     """After a reset with the same seed each order meets the same fault, has the same id and the same result."""
     faults = {"reset_after": 0.2, "error_before": 0.2}
-    simulator.turn(seed=7, voice_s=0, voice_failure=0.3, code_shape="mixed", post_faults=faults)
+    simulator.set_dials(seed=7, voice_s=0, voice_failure=0.3, code_shape="mixed", post_faults=faults)
     simulator.reset()
     first = {name: outcome(api, name) for name in NAMES}
 
@@ -45,7 +45,7 @@ def test_another_seed_is_another_run(simulator: Simulator, api: requests.Session
     """The ids differ, and without a seed every run does."""
     ids = set()
     for seed in (1, 2, None, None):
-        simulator.turn(seed=seed)
+        simulator.set_dials(seed=seed)
         simulator.reset()
         ids.add(api.post(VOICE, json={"audio_url": NAMES[0]}).json()["task_id"])
     assert len(ids) == 4

@@ -50,7 +50,7 @@ def ordered(api: requests.Session, path: str, body: dict[str, Any]) -> str:
 
 def test_a_voice_costs_4_credits_and_becomes_a_persona(simulator: Simulator, api: requests.Session) -> None:
     """A recording is charged once, and every poll of its task returns the same persona with a readable name."""
-    simulator.turn(voice_s=0)
+    simulator.set_dials(voice_s=0)
     task_id = ordered(api, VOICE, RECORDING)
 
     first, second = (api.get(TASK + task_id).json() for _ in range(2))
@@ -64,7 +64,7 @@ def test_a_voice_costs_4_credits_and_becomes_a_persona(simulator: Simulator, api
 
 def test_a_song_costs_15_credits_and_has_two_clips(simulator: Simulator, api: requests.Session) -> None:
     """Both clips have all fields of the contract, also with a persona from elsewhere."""
-    simulator.turn(music_s=0)
+    simulator.set_dials(music_s=0)
     clips = api.get(TASK + ordered(api, MUSIC, SONG)).json()["data"]
 
     assert [set(clip) for clip in clips] == [CLIP_FIELDS, CLIP_FIELDS]
@@ -77,7 +77,7 @@ def test_a_song_costs_15_credits_and_has_two_clips(simulator: Simulator, api: re
 
 def test_the_links_of_a_clip_lead_to_files(simulator: Simulator, api: requests.Session) -> None:
     """Audio, image and video of a finished clip can be fetched without a token."""
-    simulator.turn(music_s=0)
+    simulator.set_dials(music_s=0)
     clip = api.get(TASK + ordered(api, MUSIC, SONG)).json()["data"][0]
 
     audio, image, video = (requests.get(clip[f"{name}_url"], timeout=5) for name in ("audio", "image", "video"))
@@ -92,14 +92,14 @@ def test_the_code_of_an_answer_takes_the_shape_of_its_dial(
     simulator: Simulator, api: requests.Session, shape: str, code: dict[str, Any]
 ) -> None:
     """`code` may be a number, a string or absent."""
-    simulator.turn(code_shape=shape)
+    simulator.set_dials(code_shape=shape)
     body = api.post(VOICE, json=RECORDING).json()
     assert body == {**code, "message": "success", "task_id": simulator.ledger()["charges"][0]["task_id"]}
 
 
 def test_the_task_id_of_an_answer_may_sit_under_data(simulator: Simulator, api: requests.Session) -> None:
     """`task_id_place` selects the field."""
-    simulator.turn(task_id_place="data")
+    simulator.set_dials(task_id_place="data")
     body = api.post(VOICE, json=RECORDING).json()
     assert body["data"] == {"task_id": simulator.ledger()["charges"][0]["task_id"]}
     assert "task_id" not in body
@@ -107,7 +107,7 @@ def test_the_task_id_of_an_answer_may_sit_under_data(simulator: Simulator, api: 
 
 def test_mixed_shapes_show_all_their_forms(simulator: Simulator, api: requests.Session) -> None:
     """With `mixed` each response has one of the shapes, and all of them occur."""
-    simulator.turn(seed=1, voice_s=1000, code_shape="mixed", task_id_place="mixed", pending_shape="mixed")
+    simulator.set_dials(seed=1, voice_s=1000, code_shape="mixed", task_id_place="mixed", pending_shape="mixed")
     bodies = [api.post(VOICE, json={"audio_url": f"https://example.com/{number}.mp3"}).json() for number in range(30)]
     task_id = simulator.ledger()["charges"][0]["task_id"]
     polls = [api.get(TASK + task_id) for _ in range(30)]
@@ -126,7 +126,7 @@ def test_a_poll_of_a_task_in_progress_says_not_ready(
     simulator: Simulator, api: requests.Session, shape: str, status: int
 ) -> None:
     """Either status comes with `type` not_ready and a text."""
-    simulator.turn(voice_s=1000, pending_shape=shape)
+    simulator.set_dials(voice_s=1000, pending_shape=shape)
     answer = api.get(TASK + ordered(api, VOICE, RECORDING))
     assert (answer.status_code, answer.json()["type"]) == (status, "not_ready")
     assert answer.json()["error"]
@@ -134,7 +134,7 @@ def test_a_poll_of_a_task_in_progress_says_not_ready(
 
 def test_a_poll_of_a_task_in_progress_may_show_pending_clips(simulator: Simulator, api: requests.Session) -> None:
     """Pending clips have all fields of the contract and no links yet."""
-    simulator.turn(music_s=1000, pending_shape="clips_pending")
+    simulator.set_dials(music_s=1000, pending_shape="clips_pending")
     clips = api.get(TASK + ordered(api, MUSIC, SONG)).json()["data"]
     assert [(clip["state"], clip["audio_url"]) for clip in clips] == [("pending", ""), ("pending", "")]
 
@@ -154,14 +154,14 @@ def test_clips_go_through_all_states_of_the_contract() -> None:
 
 def test_a_finished_song_may_be_an_object_with_clips(simulator: Simulator, api: requests.Session) -> None:
     """`data` may be {"state": ..., "clips": [...]}."""
-    simulator.turn(music_s=0, clips_shape="object")
+    simulator.set_dials(music_s=0, clips_shape="object")
     song = api.get(TASK + ordered(api, MUSIC, SONG)).json()["data"]
     assert (song["state"], len(song["clips"])) == ("succeeded", 2)
 
 
 def test_one_clip_of_a_song_may_fail(simulator: Simulator, api: requests.Session) -> None:
     """The other one succeeds, and only it has a link."""
-    simulator.turn(music_s=0, clip_failure=1)
+    simulator.set_dials(music_s=0, clip_failure=1)
     clips = api.get(TASK + ordered(api, MUSIC, SONG)).json()["data"]
     assert [(clip["state"], bool(clip["audio_url"])) for clip in clips] == [("succeeded", True), ("failed", False)]
 
@@ -171,11 +171,11 @@ def test_a_failure_is_told_in_each_of_its_shapes(
     simulator: Simulator, api: requests.Session, path: str, body: dict[str, Any], clips: int
 ) -> None:
     """Voices and songs fail as failed clips, as a failed object, or as an answer that is an error with HTTP 200."""
-    simulator.turn(voice_s=0, music_s=0, voice_failure=1, music_failure=1)
+    simulator.set_dials(voice_s=0, music_s=0, voice_failure=1, music_failure=1)
     task_id = ordered(api, path, body)
     bodies = {}
     for shape in ("clips", "object", "answer"):
-        simulator.turn(failure_shape=shape)
+        simulator.set_dials(failure_shape=shape)
         bodies[shape] = api.get(TASK + task_id).json()
 
     assert [clip["state"] for clip in bodies["clips"]["data"]] == ["failed"] * clips
@@ -187,7 +187,7 @@ def test_a_failure_is_told_in_each_of_its_shapes(
 
 def test_the_task_that_matches_fails_and_no_other(simulator: Simulator, api: requests.Session) -> None:
     """`fail_match` selects a task by its audio_url, title or text."""
-    simulator.turn(voice_s=0, music_s=0, fail_match="Morning", failure_shape="answer")
+    simulator.set_dials(voice_s=0, music_s=0, fail_match="Morning", failure_shape="answer")
     voice, song = ordered(api, VOICE, RECORDING), ordered(api, MUSIC, SONG)
     assert "status" not in api.get(TASK + voice).json()
     assert api.get(TASK + song).json()["status"] == "error"
@@ -195,18 +195,18 @@ def test_the_task_that_matches_fails_and_no_other(simulator: Simulator, api: req
 
 def test_the_task_that_stalls_is_never_ready_by_itself(simulator: Simulator, api: requests.Session) -> None:
     """`stall_match` selects a task that stays in progress until the control port settles it."""
-    simulator.turn(voice_s=0, stall_match="anna")
+    simulator.set_dials(voice_s=0, stall_match="anna")
     task_id = ordered(api, VOICE, RECORDING)
     assert api.get(TASK + task_id).json()["type"] == "not_ready"
-    simulator.finish(task_id)
+    simulator.complete_task(task_id)
     assert "persona_id" in api.get(TASK + task_id).json()["data"]
 
 
 def test_credits_and_extra_credits_add_up_to_what_is_left(simulator: Simulator, api: requests.Session) -> None:
     """`extra_credits` is a part of the balance, never more."""
-    simulator.turn(credits=50, extra_credits=20)
+    simulator.set_dials(credits=50, extra_credits=20)
     assert api.get(CREDITS).json() == {"credits": 30, "extra_credits": 20}
-    simulator.turn(credits=5)
+    simulator.set_dials(credits=5)
     assert api.get(CREDITS).json() == {"credits": 0, "extra_credits": 5}
 
 
@@ -288,7 +288,7 @@ def test_moderation_refuses_the_request_that_matches(
     simulator: Simulator, api: requests.Session, match: str, path: str, body: dict[str, Any], text: str
 ) -> None:
     """HTTP 403, and nothing is charged."""
-    simulator.turn(moderate_match=match)
+    simulator.set_dials(moderate_match=match)
     answer = api.post(path, json=body)
     assert (answer.status_code, answer.json()["error"]) == (403, text)
     assert simulator.ledger()["credits_spent"] == 0
@@ -307,7 +307,7 @@ def test_every_call_needs_the_right_token(
     simulator: Simulator, api: requests.Session, header: str | None, text: str
 ) -> None:
     """HTTP 401 for each route of the contract; with the dial set, only its token is accepted."""
-    simulator.turn(api_key="right")
+    simulator.set_dials(api_key="right")
     answers = [
         api.request(method, path, json=RECORDING, headers={"Authorization": header})
         for method, path in (("POST", VOICE), ("POST", MUSIC), ("GET", TASK + "x"), ("GET", TASK), ("GET", CREDITS))
@@ -326,5 +326,5 @@ def test_unknown_and_missing_task_ids_are_refused(api: requests.Session) -> None
 
 def test_the_text_of_a_refusal_may_stand_in_message(simulator: Simulator, api: requests.Session) -> None:
     """`error_place` selects the field."""
-    simulator.turn(error_place="message")
+    simulator.set_dials(error_place="message")
     assert api.post(VOICE, json={}).json()["message"] == "The 'audio_url' field is required."

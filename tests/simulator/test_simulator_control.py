@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from simulator.process import Refused, Simulator
+from simulator.process import ControlError, Simulator
 
 VOICE = "/api/v1/sonic/create-voice"
 TASK = "/api/v1/sonic/task/"
@@ -26,7 +26,7 @@ def answers(api: requests.Session) -> bool:
 def test_dials_can_be_turned_while_it_runs(simulator: Simulator) -> None:
     """The changed dials are shown, and no others change."""
     before = simulator.dials()
-    simulator.turn(voice_s=7, post_faults={"reset_after": 0.1})
+    simulator.set_dials(voice_s=7, post_faults={"reset_after": 0.1})
     assert simulator.dials() == {**before, "voice_s": 7, "post_faults": {"reset_after": 0.1}}
 
 
@@ -51,8 +51,8 @@ def test_dials_can_be_turned_while_it_runs(simulator: Simulator) -> None:
 def test_a_bad_dial_names_itself_and_nothing_is_set(simulator: Simulator, dials: dict[str, Any], text: str) -> None:
     """The text says what is allowed; valid dials of the same call are not set."""
     before = simulator.dials()
-    with pytest.raises(Refused) as refused:
-        simulator.turn(**{"jitter": 1, **dials})
+    with pytest.raises(ControlError) as refused:
+        simulator.set_dials(**{"jitter": 1, **dials})
     assert str(refused.value).startswith(text)
     assert simulator.dials() == before
 
@@ -92,7 +92,7 @@ def test_the_ledger_can_leave_out_its_charges(simulator: Simulator, api: request
 
 def test_a_reset_forgets_everything_but_the_dials(simulator: Simulator, api: requests.Session) -> None:
     """Tasks, charges and counts are removed, and the credits are those of the dial."""
-    simulator.turn(credits=100)
+    simulator.set_dials(credits=100)
     fresh = simulator.ledger()
     task_id = api.post(VOICE, json=RECORDING).json()["task_id"]
 
@@ -105,16 +105,16 @@ def test_a_reset_forgets_everything_but_the_dials(simulator: Simulator, api: req
 
 def test_a_task_can_be_settled_by_hand_once(simulator: Simulator, api: requests.Session) -> None:
     """It is ready or failed from then on; a settled or unknown task cannot be settled."""
-    simulator.turn(voice_s=1000)
+    simulator.set_dials(voice_s=1000)
     finished, failed = (api.post(VOICE, json=RECORDING).json()["task_id"] for _ in range(2))
-    simulator.finish(finished)
-    simulator.fail(failed)
+    simulator.complete_task(finished)
+    simulator.fail_task(failed)
     assert "persona_id" in api.get(TASK + finished).json()["data"]
     assert api.get(TASK + failed).json()["data"]["state"] == "failed"
-    with pytest.raises(Refused, match="is settled already"):
-        simulator.fail(finished)
-    with pytest.raises(Refused, match="there is no task unknown"):
-        simulator.finish("unknown")
+    with pytest.raises(ControlError, match="is settled already"):
+        simulator.fail_task(finished)
+    with pytest.raises(ControlError, match="there is no task unknown"):
+        simulator.complete_task("unknown")
 
 
 def test_a_port_refuses_connections_until_the_time_is_over(
@@ -123,12 +123,12 @@ def test_a_port_refuses_connections_until_the_time_is_over(
     """Idle connections are closed too, but not the control port. A new call replaces the former one."""
     assert answers(api)
 
-    simulator.refuse(3600)
+    simulator.refuse_connections(3600)
 
     with pytest.raises(requests.ConnectionError, match="Connection refused"):
         api.get(CREDITS)
     assert simulator.control("GET", "/healthz") == {"status": "ok"}
-    simulator.refuse(0.05)
+    simulator.refuse_connections(0.05)
     eventually(lambda: answers(api))
 
 
@@ -143,13 +143,13 @@ def test_a_port_refuses_connections_until_the_time_is_over(
 )
 def test_a_bad_control_call_says_what_is_allowed(simulator: Simulator, path: str, body: object, text: str) -> None:
     """HTTP 400, and it names the field."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ControlError) as refused:
         simulator.control("POST", path, body)
     assert str(refused.value).startswith(text)
 
 
 def test_no_fault_touches_the_control_port(simulator: Simulator) -> None:
     """It responds at once with any dials."""
-    simulator.turn(get_faults={"hang": 1}, post_faults={"hang_before": 1}, latency_s=1000)
+    simulator.set_dials(get_faults={"hang": 1}, post_faults={"hang_before": 1}, latency_s=1000)
     simulator.add_credits(1)
     assert simulator.ledger()["credits_left"] == 10_001

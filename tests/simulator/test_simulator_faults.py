@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from simulator.engine.faults import GET_FAULTS, POST_FAULTS, drawn
+from simulator.engine.faults import GET_FAULTS, POST_FAULTS, draw
 from simulator.process import Simulator
 
 VOICE = "/api/v1/sonic/create-voice"
@@ -76,7 +76,7 @@ def test_a_post_that_meets_a_fault_is_charged_or_not_as_its_name_says(
     simulator: Simulator, api: requests.Session, name: str
 ) -> None:
     """Only `…_after` faults are charged; of these only a dripping response gives the client its task_id."""
-    simulator.turn(post_faults={name: 1}, drip_s=0.001)
+    simulator.set_dials(post_faults={name: 1}, drip_s=0.001)
 
     result = call(api, "POST", VOICE, timeout_s=0.3 if "hang" in name else 10)
 
@@ -92,14 +92,14 @@ def test_a_poll_that_meets_a_fault_does_not_hurt_its_task(
     simulator: Simulator, api: requests.Session, name: str
 ) -> None:
     """The fault is observed, and without it the next poll succeeds."""
-    simulator.turn(voice_s=0, drip_s=0.001)
+    simulator.set_dials(voice_s=0, drip_s=0.001)
     path = TASK + api.post(VOICE, json=RECORDING).json()["task_id"]
-    simulator.turn(get_faults={name: 1})
+    simulator.set_dials(get_faults={name: 1})
 
     result = call(api, "GET", path, timeout_s=0.3 if name == "hang" else 10)
 
     assert looks_like(name, result), result
-    simulator.turn(get_faults={})
+    simulator.set_dials(get_faults={})
     assert "persona_id" in api.get(path).json()["data"]
 
 
@@ -107,21 +107,21 @@ def test_get_credits_meets_the_faults_of_a_get_but_has_no_task_to_lose(
     simulator: Simulator, api: requests.Session
 ) -> None:
     """`lost_task` does not affect it."""
-    simulator.turn(get_faults={"error": 1})
+    simulator.set_dials(get_faults={"error": 1})
     assert api.get(CREDITS).status_code == 502
-    simulator.turn(get_faults={"lost_task": 1})
+    simulator.set_dials(get_faults={"lost_task": 1})
     assert api.get(CREDITS).status_code == 200
 
 
 def test_a_request_that_is_refused_meets_no_fault_after_its_charge(simulator: Simulator, api: requests.Session) -> None:
     """Without a charge the refusal is sent unchanged."""
-    simulator.turn(post_faults={"reset_after": 1})
+    simulator.set_dials(post_faults={"reset_after": 1})
     assert api.post(VOICE, json={}).status_code == 400
 
 
 def test_a_charge_whose_client_left_is_not_answered(simulator: Simulator, api: requests.Session) -> None:
     """A client that times out was charged, and the ledger records that it did not receive the task_id."""
-    simulator.turn(latency_s=30)
+    simulator.set_dials(latency_s=30)
     assert call(api, "POST", VOICE, timeout_s=0.3).lost is requests.ReadTimeout
     assert [charge["answered"] for charge in simulator.ledger()["charges"]] == [False]
 
@@ -130,9 +130,9 @@ def test_a_task_lost_to_a_fault_and_ordered_again_is_a_double_charge(
     simulator: Simulator, api: requests.Session
 ) -> None:
     """Equal requests have the same fingerprint, also with different webhooks; the ledger lists it."""
-    simulator.turn(post_faults={"reset_after": 1})
+    simulator.set_dials(post_faults={"reset_after": 1})
     call(api, "POST", VOICE)
-    simulator.turn(post_faults={})
+    simulator.set_dials(post_faults={})
     api.post(VOICE, json={**RECORDING, "webhook_url": "http://127.0.0.1:9/hook"})
     api.post(VOICE, json={"audio_url": "https://example.com/ben.mp3"})
 
@@ -146,5 +146,5 @@ def test_a_task_lost_to_a_fault_and_ordered_again_is_a_double_charge(
 def test_a_fault_owns_its_share_of_the_draws() -> None:
     """The shares are adjacent, and the rest means no fault."""
     table = {"reset_before": 0.25, "reset_after": 0.25}
-    names = [fault and fault.name for fault in (drawn(table, fraction) for fraction in (0.1, 0.3, 0.6))]
+    names = [fault and fault.name for fault in (draw(table, fraction) for fraction in (0.1, 0.3, 0.6))]
     assert names == ["reset_before", "reset_after", None]

@@ -18,7 +18,7 @@ SONG = {
 @pytest.fixture
 def links(simulator: Simulator, api: requests.Session) -> list[dict[str, str]]:
     """Return the two clips of a song that is ready."""
-    simulator.turn(music_s=0)
+    simulator.set_dials(music_s=0)
     task_id = api.post("/api/v1/sonic/create", json=SONG).json()["task_id"]
     clips: list[dict[str, str]] = api.get(f"/api/v1/sonic/task/{task_id}").json()["data"]
     return clips
@@ -28,7 +28,7 @@ def test_a_song_is_an_mp3_and_its_cover_a_png_each_of_its_own(
     simulator: Simulator, api: requests.Session, links: list[dict[str, str]]
 ) -> None:
     """They have about the size of the dial, and are the same each time."""
-    simulator.turn(media_bytes=50_000)
+    simulator.set_dials(media_bytes=50_000)
     songs = [api.get(clip["audio_url"]) for clip in links]
     covers = [api.get(clip["image_url"]).content for clip in links]
 
@@ -47,7 +47,7 @@ def test_a_part_is_given_if_the_file_is_still_the_same(
     whole = api.get(url)
     part = api.get(url, headers={"Range": "bytes=1000-", "If-Range": whole.headers["ETag"]})
     other = api.get(url, headers={"Range": "bytes=1000-", "If-Range": '"another"'})
-    simulator.turn(media_ranges=False)
+    simulator.set_dials(media_ranges=False)
     refused = api.get(url, headers={"Range": "bytes=1000-"})
 
     size = len(whole.content)
@@ -63,7 +63,7 @@ def test_a_file_that_is_cut_is_seen_to_be(
     simulator: Simulator, api: requests.Session, links: list[dict[str, str]], fault: str
 ) -> None:
     """The connection ends before the announced length."""
-    simulator.turn(media_faults={fault: 1})
+    simulator.set_dials(media_faults={fault: 1})
 
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
         api.get(links[0]["audio_url"])
@@ -75,7 +75,7 @@ def test_a_file_may_be_something_else(
     simulator: Simulator, api: requests.Session, links: list[dict[str, str]], fault: str, status: int
 ) -> None:
     """It may be missing, an error, or a page."""
-    simulator.turn(media_faults={fault: 1})
+    simulator.set_dials(media_faults={fault: 1})
 
     response = api.get(links[0]["audio_url"])
 
@@ -85,7 +85,7 @@ def test_a_file_may_be_something_else(
 
 def test_links_may_lead_elsewhere(simulator: Simulator, api: requests.Session, links: list[dict[str, str]]) -> None:
     """`media_redirect` selects the target."""
-    simulator.turn(media_redirect="http://10.0.0.1/secret")
+    simulator.set_dials(media_redirect="http://10.0.0.1/secret")
 
     response = api.get(links[0]["audio_url"], allow_redirects=False)
 

@@ -15,7 +15,7 @@ import requests
 from simulator.contract.ledger import Task
 from simulator.contract.orders import Song
 from simulator.process import Simulator
-from simulator.server.webhooks import planned
+from simulator.server.webhooks import plan_webhooks
 
 VOICE = "/api/v1/sonic/create-voice"
 MUSIC = "/api/v1/sonic/create"
@@ -85,7 +85,7 @@ def test_a_webhook_has_the_result_of_a_poll_and_is_signed(
     simulator: Simulator, api: requests.Session, inbox: Inbox
 ) -> None:
     """The body is a poll's with the task_id beside it; the signature covers the timestamp and the raw body."""
-    simulator.turn(voice_s=0)
+    simulator.set_dials(voice_s=0)
     task_id = record(api, inbox)
 
     webhook = inbox.next()
@@ -99,14 +99,14 @@ def test_a_webhook_has_the_result_of_a_poll_and_is_signed(
 
 def test_a_webhook_without_a_secret_is_not_signed(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
     """It has all other headers."""
-    simulator.turn(voice_s=0)
+    simulator.set_dials(voice_s=0)
     api.post(VOICE, json={"audio_url": "https://example.com/a.mp3", "webhook_url": inbox.url})
     assert "X-Webhook-Signature" not in inbox.next().headers
 
 
 def test_a_song_has_a_streaming_and_a_final_webhook(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
     """Two events of different ids; the first has streaming clips, the second the result."""
-    simulator.turn(music_s=0.2)
+    simulator.set_dials(music_s=0.2)
     api.post(MUSIC, json={**SONG, "webhook_url": inbox.url})
     first, second = inbox.next(), inbox.next()
     assert [first.event, second.event] == ["song.streaming", "song.completed"]
@@ -116,7 +116,7 @@ def test_a_song_has_a_streaming_and_a_final_webhook(simulator: Simulator, api: r
 
 def test_a_failure_is_reported_too(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
     """`song.failed` with the body of a failed poll, and no streaming before it."""
-    simulator.turn(music_s=0.05, music_failure=1)
+    simulator.set_dials(music_s=0.05, music_failure=1)
     api.post(MUSIC, json={**SONG, "webhook_url": inbox.url})
     webhook = inbox.next()
     assert (webhook.event, webhook.body["data"]["state"]) == ("song.failed", "failed")
@@ -124,7 +124,7 @@ def test_a_failure_is_reported_too(simulator: Simulator, api: requests.Session, 
 
 def test_a_webhook_may_come_twice_with_one_id(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
     """With `twice` the final one is repeated."""
-    simulator.turn(voice_s=0, webhook="twice", webhook_delay_s=0.01)
+    simulator.set_dials(voice_s=0, webhook="twice", webhook_delay_s=0.01)
     record(api, inbox)
     first, second = inbox.next(), inbox.next()
     assert first.headers["X-Webhook-Id"] == second.headers["X-Webhook-Id"]
@@ -135,7 +135,7 @@ def test_the_mode_decides_which_webhooks_come_when() -> None:
     """A song of 100 s streams at 70; the delay is 5."""
     task = Task("id", "music", "persona", "f", at=0, ready_at=100, base="http://x", song=Song("", "", "", ""))
     plans = {
-        mode: [(event.name.partition(".")[2], event.due) for event in planned(task, mode, 5)]
+        mode: [(event.name.partition(".")[2], event.due) for event in plan_webhooks(task, mode, 5)]
         for mode in ("once", "twice", "late", "out_of_order", "never")
     }
     assert plans == {
@@ -149,9 +149,9 @@ def test_the_mode_decides_which_webhooks_come_when() -> None:
 
 def test_a_webhook_that_never_comes_is_not_sent(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
     """The webhook of a later task arrives; the former one was not sent."""
-    simulator.turn(voice_s=0, webhook="never")
+    simulator.set_dials(voice_s=0, webhook="never")
     record(api, inbox, "silent")
-    simulator.turn(webhook="once")
+    simulator.set_dials(webhook="once")
     task_id = record(api, inbox, "sent")
     assert inbox.next().body["task_id"] == task_id
     assert simulator.ledger()["webhooks"]["sent"] == 1
@@ -161,9 +161,9 @@ def test_a_task_settled_by_hand_sends_its_webhook_at_once(
     simulator: Simulator, api: requests.Session, inbox: Inbox
 ) -> None:
     """This covers a stalled task, with the state set by the control port."""
-    simulator.turn(stall_match="anna")
+    simulator.set_dials(stall_match="anna")
     task_id = record(api, inbox)
-    simulator.fail(task_id)
+    simulator.fail_task(task_id)
     webhook = inbox.next()
     assert (webhook.event, webhook.body["task_id"]) == ("voice.failed", task_id)
 
@@ -172,7 +172,7 @@ def test_deliveries_are_counted_and_their_failures_ignored(
     simulator: Simulator, api: requests.Session, inbox: Inbox, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
     """A missing receiver increases a count, nothing else."""
-    simulator.turn(voice_s=0)
+    simulator.set_dials(voice_s=0)
     record(api, inbox)
     for hook in ("http://127.0.0.1:1/missing", "no url"):
         api.post(VOICE, json={"audio_url": "https://example.com/a.mp3", "webhook_url": hook})
@@ -181,7 +181,7 @@ def test_deliveries_are_counted_and_their_failures_ignored(
 
 def test_a_reset_drops_the_webhooks_to_come(simulator: Simulator, api: requests.Session, inbox: Inbox) -> None:
     """The next webhook is that of a task created after it."""
-    simulator.turn(voice_s=0, webhook="late", webhook_delay_s=0.5)
+    simulator.set_dials(voice_s=0, webhook="late", webhook_delay_s=0.5)
     record(api, inbox, "before")
     simulator.reset()
     after = record(api, inbox, "after")

@@ -18,7 +18,7 @@ from voicequeue.cli import main
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """The result of a command."""
 
     code: int
@@ -31,11 +31,11 @@ class Ended:
 
 
 #: Runs `voicequeue` with these arguments, and with `stdin=b"…"` on standard input.
-Command = Callable[..., Ended]
+Command = Callable[..., CommandResult]
 
 
 @pytest.fixture
-def at_home(valkey_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(valkey_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Set up a working folder and an environment in which commands find this test's jobs."""
     monkeypatch.setenv("REDIS_URL", valkey_url)
     monkeypatch.setenv("VOICEQUEUE_PREFIX", prefix)
@@ -47,7 +47,7 @@ def at_home(valkey_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.Mo
 def command(at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Return a function that runs the command in this process."""
 
-    def run(*arguments: object, stdin: bytes = b"") -> Ended:
+    def run(*arguments: object, stdin: bytes = b"") -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["voicequeue", *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
@@ -55,6 +55,6 @@ def command(at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         log = logging.getLogger("voicequeue")  # what the command made of it is not other tests'
         log.handlers, log.propagate, log.level = [], True, logging.NOTSET
         output = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), output.out, output.err)
+        return CommandResult(int(ended.value.code or 0), output.out, output.err)
 
     return run

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from tests.store.life import brought_to, put
-from tests.support.jobs import sung, voice
+from tests.store.life import enqueue_jobs, job_in_state
+from tests.support.jobs import voice, voice_with_song
 from voicequeue import State
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,17 @@ class Damaged:
         return self.root + name
 
 
-def whole(redis: Redis, store: Store, prefix: str) -> Damaged:
+def consistent_store(redis: Redis, store: JobStore, prefix: str) -> Damaged:
     """Return the consistent store."""
     # From the last state to the first, so that a waiting job is not admitted instead.
     states = [State.SUCCEEDED, State.FAILED, State.UNSURE, State.PENDING, State.CHARGING, State.ADMITTED]
-    jobs = {state: brought_to(store, state, sung(batch="b", key=state)).id for state in states}
-    jobs[State.CANCELLED] = brought_to(store, State.CANCELLED, voice(batch="b", key="cancelled")).id
-    [jobs[State.QUEUED]] = put(store, voice(batch="b", key="queued"))
-    put(store, voice(key="alone"))
-    [_, jobs[State.WAITING]] = put(store, *(sung(batch="b", key=key, reuse=True) for key in ("maker", "waits")))
+    jobs = {state: job_in_state(store, state, voice_with_song(batch="b", key=state)).id for state in states}
+    jobs[State.CANCELLED] = job_in_state(store, State.CANCELLED, voice(batch="b", key="cancelled")).id
+    [jobs[State.QUEUED]] = enqueue_jobs(store, voice(batch="b", key="queued"))
+    enqueue_jobs(store, voice(key="alone"))
+    [_, jobs[State.WAITING]] = enqueue_jobs(
+        store, *(voice_with_song(batch="b", key=key, reuse=True) for key in ("maker", "waits"))
+    )
     return Damaged(redis, f"{{{prefix}}}:", jobs)
 
 
@@ -117,7 +119,7 @@ def made_by_a_ghost(store: Damaged) -> str:
     return f"voices: jobs wait for {shared_voice(store)}, and no job creates it"
 
 
-DEEDS: dict[str, Callable[[Damaged], str]] = {
+DAMAGES: dict[str, Callable[[Damaged], str]] = {
     "queued, not in its line": without("lane:1:b", State.QUEUED),
     "pending, not in flight": without("in_flight", State.PENDING),
     "pending, not in its state": without("state:pending", State.PENDING),

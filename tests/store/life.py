@@ -10,15 +10,15 @@ from typing import Any, cast
 
 from redis import Redis
 
-from tests.support.jobs import sung
-from voicequeue import Clip, Code, Failure, Job, Stage, State, VoiceJob
+from tests.support.jobs import voice_with_song
+from voicequeue import Clip, Failure, FailureCode, Job, Stage, State, VoiceJob
 from voicequeue.domain import serialization, transitions
-from voicequeue.domain.claims import Charged, ChargedOrder, Later, Overdue
-from voicequeue.domain.gate import Effect, Reason, Refusal
-from voicequeue.domain.job import FINAL, IN_FLIGHT, MAY_BE_LATE, Move
+from voicequeue.domain.claims import ChargedOrder, StalledJob, SubmitClaim, SubmitDeferred
+from voicequeue.domain.gate import HoldEffect, HoldReason, Refusal
+from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED, Transition
 from voicequeue.domain.stage import PRICES
-from voicequeue.storage.job_queries import SONGS_AHEAD
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
+from voicequeue.storage.job_store import JobStore
 
 NOW = 1_760_000_000.0
 
@@ -26,106 +26,110 @@ NOW = 1_760_000_000.0
 REACHABLE = [state for state in State if state is not State.WAITING]
 
 
-def put(store: Store, *specs: VoiceJob, now: float = NOW) -> list[str]:
+def enqueue_jobs(store: JobStore, *specs: VoiceJob, now: float = NOW) -> list[str]:
     """Enqueue jobs in one call and return their ids."""
-    pairs = [(spec.id(), spec) for spec in specs]
+    pairs = [(spec.job_id(), spec) for spec in specs]
     store.enqueue(pairs, now)
     return [job_id for job_id, _ in pairs]
 
 
-def one(store: Store, job_id: str) -> Job:
+def get_job(store: JobStore, job_id: str) -> Job:
     """Return the job."""
     [job] = store.get([job_id])
     assert job is not None
     return job
 
 
-def move(job: Job, to: State, **rest: Any) -> Move:
+def transition_of(job: Job, to: State, **rest: Any) -> Transition:
     """Return a transition of the job, due now if it leads into flight."""
     due = {"due": NOW} if to in IN_FLIGHT else {}
-    return Move(job.id, job.version, job.state, job.stage, to, **{**due, **rest})
+    return Transition(job.id, job.version, job.state, job.stage, to, **{**due, **rest})
 
 
-def make(store: Store, job: Job, to: State, now: float = NOW, **rest: Any) -> Job:
+def apply_transition(store: JobStore, job: Job, to: State, now: float = NOW, **rest: Any) -> Job:
     """Apply a transition and return the job."""
-    assert store.apply([move(job, to, **rest)], now) == [True]
-    return one(store, job.id)
+    assert store.apply_transitions([transition_of(job, to, **rest)], now) == [True]
+    return get_job(store, job.id)
 
 
-def charge(
-    store: Store, job_id: str, stage: Stage, holder: str, now: float, *, lease: float
-) -> Charged | Later | Overdue | None:
+def claim_submit(
+    store: JobStore, job_id: str, stage: Stage, holder: str, now: float, *, lease: float
+) -> SubmitClaim | SubmitDeferred | StalledJob | None:
     """Claim one job for submission."""
-    [claim] = store.charge([job_id], stage, holder, now, lease=lease)
+    [claim] = store.claim_submit([job_id], stage, holder, now, lease_s=lease)
     return claim
 
 
-def charging(store: Store, job_id: str, now: float = NOW, *, lease: float = 90.0) -> Charged:
+def claim_admitted(store: JobStore, job_id: str, now: float = NOW, *, lease: float = 90.0) -> SubmitClaim:
     """Claim an admitted job for its POST."""
-    claim = charge(store, job_id, one(store, job_id).stage, "holder", now, lease=lease)
-    assert isinstance(claim, Charged)
+    claim = claim_submit(store, job_id, get_job(store, job_id).stage, "holder", now, lease=lease)
+    assert isinstance(claim, SubmitClaim)
     return claim
 
 
-def accepted(store: Store, job_id: str, now: float = NOW, *, due: float | None = None) -> Job:
+def accept_order(store: JobStore, job_id: str, now: float = NOW, *, due: float | None = None) -> Job:
     """Upstream accepted the order of a charging job."""
-    job = one(store, job_id)
+    job = get_job(store, job_id)
     fields = {serialization.task_field(job.stage): f"task-{job.stage}-{job_id}", "since": str(now)}
     due = now if due is None else due
-    return make(store, job, State.PENDING, now, due=due, fields=fields, credits=PRICES[job.stage])
+    return apply_transition(store, job, State.PENDING, now, due=due, fields=fields, credits=PRICES[job.stage])
 
 
 #: Waits of a refusal in tests, in seconds.
 PAUSE_S, MOST_S = 5.0, 60.0
 
 
-def refused(
-    store: Store,
+def refuse_order(
+    store: JobStore,
     job_id: str,
-    reason: Reason | str = Reason.UNAUTHORIZED,
+    reason: HoldReason | str = HoldReason.UNAUTHORIZED,
     now: float = NOW,
     *,
     words: str = "no",
     **rest: Any,
-) -> Effect | None:
+) -> HoldEffect | None:
     """Upstream refused the order of a charging job; return the effect on others."""
-    refusal = Refusal(Reason(reason), words, **{"pause_s": PAUSE_S, "most_s": MOST_S, "rest_s": MOST_S, **rest})
-    [effect] = store.write([move(one(store, job_id), State.QUEUED, reason=words, refused=refusal)], now)
+    refusal = Refusal(HoldReason(reason), words, **{"pause_s": PAUSE_S, "most_s": MOST_S, "rest_s": MOST_S, **rest})
+    [effect] = store.apply_with_effects(
+        [transition_of(get_job(store, job_id), State.QUEUED, reason=words, refused=refusal)], now
+    )
     return effect
 
 
-def slowed(store: Store, job_id: str, now: float = NOW, **waits: float) -> Effect | None:
+def rate_limit_order(store: JobStore, job_id: str, now: float = NOW, **waits: float) -> HoldEffect | None:
     """Upstream rate-limited the job's order."""
-    return refused(store, job_id, Reason.COOLDOWN, now, words="429", **{"rest_s": 300.0, "tries": 8, **waits})
+    return refuse_order(store, job_id, HoldReason.COOLDOWN, now, words="429", **{"rest_s": 300.0, "tries": 8, **waits})
 
 
-def failed(store: Store, job: Job, code: Code, now: float = NOW) -> Job:
+def fail_job(store: JobStore, job: Job, code: FailureCode, now: float = NOW) -> Job:
     """Fail the job for this reason."""
     failure = serialization.failure_text(Failure(code, job.stage, "no"))
-    return make(store, job, State.FAILED, now, reason=code, fields={"failure": failure, "settled": str(now)})
+    return apply_transition(
+        store, job, State.FAILED, now, reason=code, fields={"failure": failure, "settled": str(now)}
+    )
 
 
-def brought_to(store: Store, state: State, spec: VoiceJob | None = None, now: float = NOW) -> Job:
+def job_in_state(store: JobStore, state: State, spec: VoiceJob | None = None, now: float = NOW) -> Job:
     """Return a new job in an empty store, brought to that state on the regular path."""
-    [job_id] = put(store, spec or sung(), now=now)
+    [job_id] = enqueue_jobs(store, spec or voice_with_song(), now=now)
     if state is State.QUEUED:
-        return one(store, job_id)
+        return get_job(store, job_id)
     if state is State.CANCELLED:
-        return make(store, one(store, job_id), State.CANCELLED, now)
+        return apply_transition(store, get_job(store, job_id), State.CANCELLED, now)
     store.admit(now, at_most=1_000)
     if state is State.ADMITTED:
-        return one(store, job_id)
-    charging(store, job_id, now)
+        return get_job(store, job_id)
+    claim_admitted(store, job_id, now)
     if state is State.CHARGING:
-        return one(store, job_id)
+        return get_job(store, job_id)
     if state is State.UNSURE:
-        return make(store, one(store, job_id), State.UNSURE, now, reason="no answer")
-    pending = accepted(store, job_id, now)
+        return apply_transition(store, get_job(store, job_id), State.UNSURE, now, reason="no answer")
+    pending = accept_order(store, job_id, now)
     if state is State.PENDING:
         return pending
     if state is State.FAILED:
-        return failed(store, pending, Code.UPSTREAM_FAILED, now)
-    return make(store, pending, State.SUCCEEDED, now, fields={"settled": str(now)})
+        return fail_job(store, pending, FailureCode.UPSTREAM_FAILED, now)
+    return apply_transition(store, pending, State.SUCCEEDED, now, fields={"settled": str(now)})
 
 
 CLIPS = (
@@ -134,20 +138,20 @@ CLIPS = (
 )
 
 
-def song_of(store: Store, songs: tuple[Clip, ...] = CLIPS, **fields: Any) -> Job:
+def job_with_song(store: JobStore, songs: tuple[Clip, ...] = CLIPS, **fields: Any) -> Job:
     """Return a job with two clips and both stages paid."""
-    job = make(
+    job = apply_transition(
         store,
-        brought_to(store, State.PENDING, sung(**fields)),
+        job_in_state(store, State.PENDING, voice_with_song(**fields)),
         State.ADMITTED,
         to_stage=Stage.MUSIC,
         fields={"persona_id": "p-1", "voice_name": "ana"},
     )
-    charging(store, job.id)
+    claim_admitted(store, job.id)
     clips = serialization.clips_text(songs)
-    return make(
+    return apply_transition(
         store,
-        accepted(store, job.id),
+        accept_order(store, job.id),
         State.SUCCEEDED,
         NOW + 60,
         fields={"clips": clips, "settled": str(NOW + 60)},
@@ -168,7 +172,7 @@ READ: dict[str, Callable[[Redis, str], object]] = {
 }
 
 
-def dump(redis: Redis, prefix: str) -> dict[str, Any]:
+def dump_keys(redis: Redis, prefix: str) -> dict[str, Any]:
     """Return every key with this prefix and its content."""
     keys = sorted(cast(Iterator[str], redis.scan_iter(f"{{{prefix}}}:*", count=1_000)))
     # Two round trips for all of them: the walks look at everything after each of their steps.
@@ -183,7 +187,7 @@ def dump(redis: Redis, prefix: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Told:
+class IndexSnapshot:
     """The content of the indexes and counters of a prefix, actual or expected."""
 
     lines: dict[str, dict[str, float]]
@@ -200,9 +204,9 @@ class Told:
     failures: Counter[str]
 
 
-def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
+def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
     """Return the expected indexes and counters, from a full scan of the records."""
-    records = the_records(keys, prefix)
+    records = all_records(keys, prefix)
     lines: dict[str, dict[str, float]] = {}
     states: dict[str, set[str]] = {}
     waiting: dict[str, set[str]] = {}
@@ -213,7 +217,7 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
     for job_id, record in records.items():
         states.setdefault(record["state"], set()).add(job_id)
         if record["state"] == State.QUEUED:
-            ahead = SONGS_AHEAD if record["stage"] == Stage.MUSIC else 0
+            ahead = SONG_SCORE_OFFSET if record["stage"] == Stage.MUSIC else 0
             line = lines.setdefault(f"{record['rank']}:{record.get('batch', '')}", {})
             line[job_id] = float(record.get("requeued_at", record["created"])) - ahead
         if record["state"] == State.WAITING:
@@ -222,11 +226,11 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
             batches.setdefault(batch, Counter())[record["state"]] += 1
             members.setdefault(batch, set()).add(job_id)
             credits[batch] += int(record.get("credits", 0))
-            committed[batch] += promised(record) + unsettled(record)
+            committed[batch] += reserved_credits(record) + unsettled_credits(record)
     failed = [json.loads(record["failure"]) for record in records.values() if "failure" in record]
     states.pop(State.QUEUED, None)
     spent = sum(int(record.get("credits", 0)) for record in records.values())
-    return Told(
+    return IndexSnapshot(
         lines=lines,
         turns={str(rank): {line[2:] for line in lines if line[0] == str(rank)} for rank in range(3)},
         flight={job_id for job_id, record in records.items() if record["state"] in IN_FLIGHT},
@@ -237,18 +241,18 @@ def by_the_records(keys: dict[str, Any], prefix: str) -> Told:
         batch_credits=+credits,
         batch_committed=+committed,
         credits=spent,
-        committed=sum(map(promised, records.values())),
+        committed=sum(map(reserved_credits, records.values())),
         failures=Counter(failure["code"] for failure in failed),
     )
 
 
-def the_records(keys: dict[str, Any], prefix: str) -> dict[str, dict[str, str]]:
+def all_records(keys: dict[str, Any], prefix: str) -> dict[str, dict[str, str]]:
     """Return all records by id."""
     root = f"{{{prefix}}}:job:"
     return {key.removeprefix(root): record for key, record in keys.items() if key.startswith(root)}
 
 
-def promised(record: dict[str, str]) -> int:
+def reserved_credits(record: dict[str, str]) -> int:
     """Return the credits reserved for a job: what it may still spend in flight or unsure."""
     begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
     stages = begun if "next_stage" in record else begun[:1]
@@ -257,13 +261,13 @@ def promised(record: dict[str, str]) -> int:
     return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
 
 
-def unsettled(record: dict[str, str]) -> int:
+def unsettled_credits(record: dict[str, str]) -> int:
     """Return the cost of a job's lost orders that were given up or resubmitted and never reported."""
     lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost", "orders"))
     return sum(PRICES[Stage(stage)] for attempt, stage in lost.items() if attempt not in orders)
 
 
-def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
+def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
     """Return the actual sorted sets, batch hashes and counters."""
     root = f"{{{prefix}}}:"
     counted = {
@@ -276,7 +280,7 @@ def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
     states = {state: set(keys.get(f"{root}state:{state}", ())) for state in State}
     failures = {name.removeprefix("failed."): value for name, value in counters.items() if name.startswith("failed.")}
     assert min(failures.values(), default=0) >= 0
-    return Told(
+    return IndexSnapshot(
         lines={key.removeprefix(f"{root}lane:"): line for key, line in keys.items() if key.startswith(f"{root}lane:")},
         turns={str(rank): set(keys.get(f"{root}lanes:{rank}", ())) for rank in range(3)},
         flight=set(keys.get(f"{root}in_flight", ())),
@@ -297,16 +301,16 @@ def by_the_indexes(keys: dict[str, Any], prefix: str) -> Told:
     )
 
 
-def everything_agrees(redis: Redis, prefix: str) -> None:
+def assert_consistent(redis: Redis, prefix: str) -> None:
     """Check that indexes and counters agree with the records, and that only eligible jobs have a due time."""
-    keys = dump(redis, prefix)
-    assert by_the_indexes(keys, prefix) == by_the_records(keys, prefix)
+    keys = dump_keys(redis, prefix)
+    assert actual_indexes(keys, prefix) == expected_indexes(keys, prefix)
     counters = {name: int(value) for name, value in keys.get(f"{{{prefix}}}:counters", {}).items()}
     if "corrections" not in counters:  # no repair says on which day something was spent
         days = sum(value for name, value in counters.items() if name.startswith("day."))
         assert days == sum(counters.get(f"{stage}.credits", 0) for stage in Stage)
-    records = the_records(keys, prefix)
-    somebody_makes_each_voice_that_is_waited_for(keys, prefix)
+    records = all_records(keys, prefix)
+    assert_voices_have_creators(keys, prefix)
     doubted = {job_id for job_id, record in records.items() if "refused" in record}
     assert doubted == set(keys.get(f"{{{prefix}}}:refused", ()))
     assert all(records[job_id]["state"] in ("queued", "admitted", "charging") for job_id in doubted)
@@ -314,20 +318,20 @@ def everything_agrees(redis: Redis, prefix: str) -> None:
         stand = {job_id for job_id, record in records.items() if record.get("archive") == index}
         assert stand == set(keys.get(f"{{{prefix}}}:archive:{index}", ()))
     late = keys.get(f"{{{prefix}}}:late", {})
-    assert {records[job_id]["state"] for job_id in late} <= MAY_BE_LATE
+    assert {records[job_id]["state"] for job_id in late} <= MAY_HAVE_LATE_RESULT
     expiry = set(keys.get(f"{{{prefix}}}:start_by", ()))
     bounded = {job_id for job_id, record in records.items() if "start_within_s" in json.loads(record["spec"])}
     moves = {job_id: keys.get(f"{{{prefix}}}:timeline:{job_id}", ()) for job_id in records}
-    ended = {job_id for job_id in records if FINAL & {json.loads(line)["state"] for line in moves[job_id]}}
+    ended = {job_id for job_id in records if SETTLED & {json.loads(line)["state"] for line in moves[job_id]}}
     begun = {job_id for job_id, record in records.items() if "credits" in record or record["state"] == State.PENDING}
-    over = {job_id for job_id in records if records[job_id]["state"] in FINAL}
+    over = {job_id for job_id in records if records[job_id]["state"] in SETTLED}
     assert bounded - ended - begun <= expiry <= bounded - over
 
 
-def somebody_makes_each_voice_that_is_waited_for(keys: dict[str, Any], prefix: str) -> None:
+def assert_voices_have_creators(keys: dict[str, Any], prefix: str) -> None:
     """Check that each awaited voice has a creator that is active or charged, or is decided."""
     root = f"{{{prefix}}}:"
-    records = the_records(keys, prefix)
+    records = all_records(keys, prefix)
     for key in keys:
         voice = key.removeprefix(f"{root}waiting:")
         if voice == key or voice in keys.get(f"{root}voices:decided", ()):
@@ -337,7 +341,7 @@ def somebody_makes_each_voice_that_is_waited_for(keys: dict[str, Any], prefix: s
         maker = records[record["maker"]]
         assert maker["stage"] == Stage.VOICE
         paid = maker["state"] == State.CANCELLED and record["maker"] in keys.get(f"{root}late", {})
-        assert paid or State(maker["state"]) not in FINAL | {State.WAITING}
+        assert paid or State(maker["state"]) not in SETTLED | {State.WAITING}
 
 
 def ids(jobs: Iterable[Job | None]) -> list[str]:
@@ -345,8 +349,10 @@ def ids(jobs: Iterable[Job | None]) -> list[str]:
     return [job.id for job in jobs if job is not None]
 
 
-def named(job: Job, task_id: str = "t") -> Move:
+def report_order(job: Job, task_id: str = "t") -> Transition:
     """Return the transition of a job whose last order upstream reports."""
-    move = transitions.named(job, ChargedOrder(job.id, job.stage, job.attempt, task_id), NOW, reason="named")
+    move = transitions.continue_with_order(
+        job, ChargedOrder(job.id, job.stage, job.attempt, task_id), NOW, reason="named"
+    )
     assert move is not None
     return move

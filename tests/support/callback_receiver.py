@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.support.scripted import HANG_UP, Request, Scripted, answer
-from voicequeue import State, Step
+from tests.support.scripted import HANG_UP, Request, ScriptedServer, answer
+from voicequeue import State, TimelineEntry
 from voicequeue.auth import signatures
 
 NOTIFIED_STATES = frozenset({State.SUCCEEDED, State.FAILED, State.UNSURE})
@@ -33,7 +33,7 @@ class CallbackReceiver:
         #: Number of callbacks received, repetitions included, and number of those with an invalid signature.
         self.received = self.unsigned = 0
         self._seen: set[str] = set()
-        self.server = Scripted(self._receive)
+        self.server = ScriptedServer(self._receive)
 
     def _receive(self, request: Request) -> Iterator[bytes]:
         if self._random.random() < self._bad:
@@ -60,7 +60,7 @@ class CallbackReceiver:
             self.of_jobs.setdefault(data["id"], []).append(str(event["type"]))
 
 
-def expected(timeline: Iterable[Step]) -> list[str]:
+def expected(timeline: Iterable[TimelineEntry]) -> list[str]:
     """Return the events that a job's timeline implies."""
     return [
         f"job.{after.state}"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from voicequeue import InvalidJob, Song, VoiceJob
-from voicequeue.domain.spec import parse
+from voicequeue import InvalidJobError, Song, VoiceJob
+from voicequeue.domain.spec import parse_spec
 
 URL = "https://recordings.example/ana.wav"
 LYRICS = "[Verse]\nla la la"
@@ -19,18 +19,18 @@ def voice(**fields: Any) -> VoiceJob:
     return VoiceJob(**{"audio_url": URL, **fields})
 
 
-def sung(**fields: Any) -> VoiceJob:
+def voice_with_song(**fields: Any) -> VoiceJob:
     """Return a job for a voice and a song: both stages, 19 credits."""
     return voice(**{"song": SONG, **fields})
 
 
-def numbered(count: int, **fields: Any) -> list[VoiceJob]:
+def numbered_voices(count: int, **fields: Any) -> list[VoiceJob]:
     """Return `count` different voice jobs, each with a key."""
     return [voice(audio_url=f"https://recordings.example/{n}.wav", key=f"key-{n}", **fields) for n in range(count)]
 
 
 def problems(**fields: Any) -> dict[str, str]:
     """Return the validation errors of a job with these fields, by field."""
-    with pytest.raises(InvalidJob) as raised:
-        parse({"audio_url": URL, **fields})
+    with pytest.raises(InvalidJobError) as raised:
+        parse_spec({"audio_url": URL, **fields})
     return {problem.field: problem.message for problem in raised.value.problems}

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 
 @dataclass
-class LosingWay:
+class LossyProxy:
     """A proxy that drops the reply to the next command that contains `marker`, and closes that connection."""
 
     to: tuple[str, int]
     marker: bytes | None = None
     meanwhile: Callable[[], object] = int
-    lost: int = 0
+    dropped: int = 0
     _listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
 
     @property
@@ -25,7 +25,7 @@ class LosingWay:
         """URL of the proxy, for Redis clients."""
         return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
 
-    def lose_the_answer_to(self, marker: str, meanwhile: Callable[[], object] = int) -> None:
+    def drop_reply_to(self, marker: str, meanwhile: Callable[[], object] = int) -> None:
         """Drop the next reply to a command that contains `marker`; call `meanwhile` before the client can retry."""
         self.marker, self.meanwhile = marker.encode(), meanwhile
 
@@ -48,17 +48,17 @@ class LosingWay:
                 redis.sendall(command)
                 reply = redis.recv(1_000_000)
                 if self.marker is not None and self.marker in command:
-                    self.marker, self.lost = None, self.lost + 1
+                    self.marker, self.dropped = None, self.dropped + 1
                     self.meanwhile()
                     return
                 client.sendall(reply)
 
 
 @contextlib.contextmanager
-def losing_way(redis_url: str) -> Iterator[LosingWay]:
+def lossy_proxy(redis_url: str) -> Iterator[LossyProxy]:
     """Yield a proxy for this Redis that drops nothing yet."""
     address = urlsplit(redis_url)
-    proxy = LosingWay((address.hostname or "", address.port or 0))
+    proxy = LossyProxy((address.hostname or "", address.port or 0))
     thread = threading.Thread(target=proxy.run, daemon=True)
     thread.start()
     try:

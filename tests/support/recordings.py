@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 
-from tests.support.scripted import Request, Script, Scripted, answer
+from tests.support.scripted import Request, Script, ScriptedServer, answer
 
 #: One frame of MPEG-1 layer III, 128 kbit/s at 44.1 kHz, mono: 417 bytes, 26 ms.
 FRAME = b"\xff\xfb\x90\xc4" + bytes(413)
@@ -67,7 +67,7 @@ def rf64(seconds: float, rate: int = 4_000) -> bytes:
     return b"RF64\xff\xff\xff\xffWAVE" + sizes + fmt + b"data\xff\xff\xff\xff" + sound
 
 
-def sent(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
+def response(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
     """Return a response with this body; `length` replaces the Content-Length."""
     head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
     return "\r\n".join([*head, "", ""]).encode() + body
@@ -75,10 +75,10 @@ def sent(body: bytes, *headers: str, status: str = "200 OK", length: int | None 
 
 def redirect(to: str, status: str = "302 Found") -> bytes:
     """Return a redirect."""
-    return sent(b"", f"Location: {to}", status=status)
+    return response(b"", f"Location: {to}", status=status)
 
 
-def serving(files: Mapping[str, bytes | Iterable[bytes] | Script]) -> Scripted:
+def serving(files: Mapping[str, bytes | Iterable[bytes] | Script]) -> ScriptedServer:
     """Return a server of responses by path: bytes, pieces of bytes, or a script. Other paths give 404."""
 
     def script(request: Request) -> Iterable[bytes]:
@@ -87,4 +87,4 @@ def serving(files: Mapping[str, bytes | Iterable[bytes] | Script]) -> Scripted:
             return response(request)
         return (response,) if isinstance(response, bytes) else response
 
-    return Scripted(script)
+    return ScriptedServer(script)

@@ -20,25 +20,25 @@ _SWITCHES: dict[str, tuple[Callable[[Redis], object], Callable[[Redis], object]]
 CODES = tuple(_SWITCHES)
 
 
-def refuse(redis: Redis, code: str) -> None:
+def reject_writes(redis: Redis, code: str) -> None:
     """Make Redis reject writes."""
     _SWITCHES[code][0](redis)
 
 
-def serve(redis: Redis) -> None:
+def accept_writes(redis: Redis) -> None:
     """Make Redis accept writes again, for every reason in CODES."""
     for _, undo in _SWITCHES.values():
         undo(redis)
 
 
 @contextmanager
-def refusing(redis: Redis, code: str) -> Iterator[None]:
+def rejecting_writes(redis: Redis, code: str) -> Iterator[None]:
     """Reject writes inside the block."""
-    refuse(redis, code)
+    reject_writes(redis, code)
     try:
         yield
     finally:
-        serve(redis)
+        accept_writes(redis)
 
 
 def url_of(redis: Redis) -> str:

@@ -44,12 +44,12 @@ def answer(body: object, *, status: str = "200 OK", headers: Iterable[str] = ())
     return "\r\n".join([*head, "", ""]).encode() + payload
 
 
-def one_answer(*pieces: bytes) -> Script:
+def always(*pieces: bytes) -> Script:
     """Return a script that answers every request with these pieces."""
     return lambda _: iter(pieces)
 
 
-class Scripted:
+class ScriptedServer:
     """A server that answers each request by a script, on its own port or on `port`; connections stay open."""
 
     def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:

@@ -17,7 +17,7 @@ from config.settings import Settings
 from tests.support import terminal
 from tests.support.browser import started
 from voicequeue import Job, Song, State, VoiceJob, VoiceQueue
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.local.stack import ROOT, Stack
 from workers.local.supervisor import Supervisor
 
@@ -52,11 +52,11 @@ class Scene:
 @contextmanager
 def at_work() -> Iterator[Scene]:
     """Start a stack with two batches: one settled except for failures, one in progress."""
-    with tempfile.TemporaryDirectory() as folder, Supervisor(say=print) as supervisor:
+    with tempfile.TemporaryDirectory() as folder, Supervisor(print_line=print) as supervisor:
         stack = Stack(supervisor, Settings(_env_file=None), home=Path(folder), env=PACE)
         redis_url = stack.start_valkey()
         stack.start_simulator(DIALS)
-        page = stack.start_web(webhooks=False)
+        page = stack.start_gateway(webhooks=False)
         flower = stack.start_flower()
         stack.start_workers(2)
         stack.wait_for_flower(flower)
@@ -65,7 +65,7 @@ def at_work() -> Iterator[Scene]:
             _wait_until(lambda: queue.batch("autumn-choir").is_settled)
             queue.enqueue_many(_jobs(60, "winter-release"))
             _wait_until(lambda: queue.batch("winter-release").states[State.SUCCEEDED] >= 10)
-        yield Scene(redis_url, flower, page, f"{page}/?token={stack.web_key()}")
+        yield Scene(redis_url, flower, page, f"{page}/?token={stack.gateway_token()}")
 
 
 def _jobs(count: int, batch: str) -> list[VoiceJob]:
@@ -178,7 +178,7 @@ def over_time(browser: Browser, scene: Scene) -> None:
     page.close()
 
 
-def _spread_over(store: Store, jobs: list[Job], span_s: float = 3_300.0) -> None:
+def _spread_over(store: JobStore, jobs: list[Job], span_s: float = 3_300.0) -> None:
     """Spread the times of finished jobs over `span_s` seconds: a stack that ran for a minute shows little."""
     now, redis, key = time.time(), store._redis, store._space.key
     for place, job in enumerate(sorted(jobs, key=lambda job: job.settled_at or 0)):

@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 from config.settings import Settings
 from tests.skewed_clock import SkewedClock
 from tests.support.callback_receiver import CallbackReceiver, expected
-from tests.support.refusing import CODES, refusing
+from tests.support.refusing import CODES, rejecting_writes
 from tests.tools.torture_setup import (
     ENV,
     LIMIT,
@@ -40,7 +40,7 @@ from tests.tools.torture_setup import (
     spent_by_limited,
     without_faults,
 )
-from voicequeue import Code, NotAllowed, Song, State, StoreUnreachable, VoiceJob, VoiceQueue
+from voicequeue import FailureCode, InvalidStateError, Song, State, StoreUnavailableError, VoiceJob, VoiceQueue
 from voicequeue.domain.job import ACTIVE
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.connection.client import connect
@@ -85,7 +85,7 @@ class Torture:
         self.redis_url = self.stack.start_valkey()
         _, self.control = self.stack.start_simulator(dials(self.seed, webhooks=self.webhooks))
         if self.webhooks:
-            self.stack.start_web(webhooks=True)
+            self.stack.start_gateway(webhooks=True)
         self.stack.start_callbacks()
         self.workers = self.stack.start_workers(1)
         self.clock = SkewedClock(self.home / "clock")
@@ -93,8 +93,8 @@ class Torture:
         self.workers.append("worker.2")
         self.stack.wait_for_workers(2)
         with VoiceQueue(self.redis_url) as queue:
-            queue.call_back_batch("torture", f"{self.receiver.server.url}/batch")
-            queue.limit_batch(LIMITED, max_credits=LIMIT)
+            queue.set_batch_callback("torture", f"{self.receiver.server.url}/batch")
+            queue.set_batch_limits(LIMITED, max_credits=LIMIT)
             queue.enqueue_many(
                 {"audio_url": f"https://recordings.example/{LIMITED}-{number}.wav", "batch": LIMITED,
                  "song": {"prompt": "la la", "title": f"Limited {number}"}, "key": f"{LIMITED}-{number}"}
@@ -138,7 +138,7 @@ class Torture:
             for number in numbers
         ]
         while True:
-            with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
+            with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url) as queue:
                 queue.enqueue_many(voices)
                 self.enqueued += count
                 return
@@ -215,7 +215,7 @@ class Torture:
     def cancel(self) -> bool:
         """Cancel a job that is pending, charging or unsure, if there is one."""
         state = self.random.choice([State.PENDING, State.PENDING, State.CHARGING, State.UNSURE])
-        with contextlib.suppress(StoreUnreachable, NotAllowed), VoiceQueue(self.redis_url) as queue:
+        with contextlib.suppress(StoreUnavailableError, InvalidStateError), VoiceQueue(self.redis_url) as queue:
             for job in queue.jobs(state=state):
                 queue.cancel(job.id)
                 return True
@@ -224,7 +224,7 @@ class Torture:
     def refuse_writes(self) -> bool:
         """Make Redis reject writes for a while: out of memory, too few replicas, or a replica itself."""
         with contextlib.suppress(RedisError), connect(self.redis_url) as client:
-            with refusing(client, self.random.choice(CODES)):
+            with rejecting_writes(client, self.random.choice(CODES)):
                 time.sleep(self.random.uniform(0.3, 4))
             return True
         return False
@@ -245,8 +245,8 @@ class Torture:
 
     def pause_limited(self) -> bool:
         """Pause or resume the batch with limited credits."""
-        with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
-            queue.limit_batch(LIMITED, paused=self.random.random() < 0.3)
+        with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url) as queue:
+            queue.set_batch_limits(LIMITED, paused=self.random.random() < 0.3)
             return True
         return False
 
@@ -270,7 +270,7 @@ class Torture:
         unsettled, deadline = self.unsettled(), time.monotonic() + SETTLE_TIMEOUT_S
         while unsettled and time.monotonic() < deadline:
             time.sleep(0.1)
-            with contextlib.suppress(StoreUnreachable):
+            with contextlib.suppress(StoreUnavailableError):
                 self.review()
             if (remaining := self.unsettled()) < unsettled:
                 unsettled, deadline = remaining, time.monotonic() + SETTLE_TIMEOUT_S
@@ -281,25 +281,25 @@ class Torture:
         other jobs wait for, as an operator does who asks upstream whether they were charged."""
         with VoiceQueue(self.redis_url) as queue:
             for job in queue.jobs(state=State.FAILED):
-                if job.failure and job.failure.code is not Code.ABANDONED:
-                    with contextlib.suppress(NotAllowed):  # a late result was faster
+                if job.failure and job.failure.code is not FailureCode.ABANDONED:
+                    with contextlib.suppress(InvalidStateError):  # a late result was faster
                         queue.retry(job.id)
-            makers = {maker for job in queue.jobs(state=State.WAITING) if (maker := queue.waits_for(job))}
+            makers = {maker for job in queue.jobs(state=State.WAITING) if (maker := queue.voice_creator(job))}
             unsure = [job for job in map(queue.get, makers) if job.state is State.UNSURE]
             paid = self.ledger()["charges"] if unsure else []
             for job in unsure:
                 orders = [charge["task_id"] for charge in paid if charge["subject"] == job.spec.audio_url]
-                with contextlib.suppress(NotAllowed):  # a webhook was faster
+                with contextlib.suppress(InvalidStateError):  # a webhook was faster
                     if orders:
-                        queue.take_up(job.id, orders[-1])
-                    elif job.cancelling:
+                        queue.confirm_charged(job.id, orders[-1])
+                    elif job.is_cancelling:
                         queue.abandon(job.id)
                     else:
-                        queue.order_again(job.id)
+                        queue.resubmit(job.id)
 
     def unsettled(self) -> int:
         """Return how many jobs and callbacks are in progress; more than there are if Redis does not answer."""
-        with contextlib.suppress(StoreUnreachable), VoiceQueue(self.redis_url) as queue:
+        with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url) as queue:
             batch = queue.batch("torture")
             return sum(batch.states[state] for state in ACTIVE) + queue.callback_counts().pending
         return 3 * self.enqueued
@@ -313,7 +313,7 @@ class Torture:
         ledger = self.ledger()
         findings += [f"charged twice: {fingerprint}" for fingerprint in ledger["double_charges"]]
         findings += [f"job {job_id} is unsure without a reason" for job_id, reason in reasons.items() if not reason]
-        failed = (job for job in jobs if job.failure and job.failure.code is not Code.ABANDONED)
+        failed = (job for job in jobs if job.failure and job.failure.code is not FailureCode.ABANDONED)
         findings += [f"job {job.id} failed: {job.failure}" for job in failed]
         if (spent := spent_by_limited(ledger)) > LIMIT:
             findings.append(f"{spent} credits were spent by the batch with a limit of {LIMIT}")

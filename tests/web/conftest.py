@@ -18,17 +18,20 @@ from tests.conftest import eventually
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope as KeyScope
 from workers import local_token
-from workers.gateway.app import build
-from workers.gateway.server.connections import Bounds
-from workers.gateway.server.http_server import Config, Server
+from workers.gateway.app import create_app
+from workers.gateway.server.connections import ServerLimits
+from workers.gateway.server.http_server import Server, ServerConfig
 from workers.local.ports import free_port
 
 #: Keys of all tests: one with every scope, and one for each scope.
-KEYS = {"all": api_keys.new("all", KeyScope), **{scope.value: api_keys.new(scope, [scope]) for scope in KeyScope}}
-SETTING = ",".join(configured.line() for _, configured in KEYS.values())
+KEYS = {
+    "all": api_keys.generate_key("all", KeyScope),
+    **{scope.value: api_keys.generate_key(scope, [scope]) for scope in KeyScope},
+}
+SETTING = ",".join(configured.as_setting() for _, configured in KEYS.values())
 
 
-class Stage:
+class AppSlot:
     """The app that the server currently serves, and the address its requests seem to come from."""
 
     def __init__(self) -> None:
@@ -43,7 +46,7 @@ class Stage:
 class Gateway:
     """A gateway and a client for it; `token` is its local token, if any."""
 
-    def __init__(self, url: str, stage: Stage, token: str | None = None) -> None:
+    def __init__(self, url: str, stage: AppSlot, token: str | None = None) -> None:
         self.url, self.stage, self.token = url, stage, token
         self._session = requests.Session()
 
@@ -56,11 +59,11 @@ class Gateway:
         assert self._session.get(self.link(), timeout=20).status_code == 200
         return self
 
-    def __call__(self, method: str, path: str, *, key: str | None = "all", **more: Any) -> requests.Response:
+    def __call__(self, method: str, path: str, *, key: str | None = "all", **options: Any) -> requests.Response:
         """Send a request with the key of that name, the local token (`local`), or no key (None)."""
         secret = self.token if key == "local" else KEYS[key][0] if key else None
-        headers = {**({"Authorization": f"Bearer {secret}"} if secret else {}), **more.pop("headers", {})}
-        return self._session.request(method, self.url + path, headers=headers, timeout=20, **more)
+        headers = {**({"Authorization": f"Bearer {secret}"} if secret else {}), **options.pop("headers", {})}
+        return self._session.request(method, self.url + path, headers=headers, timeout=20, **options)
 
     def get(self, path: str, **more: Any) -> Any:
         """Return the JSON of a GET request."""
@@ -74,10 +77,10 @@ class Gateway:
 
 
 @contextmanager
-def serving(app: ASGIApp, bounds: Bounds) -> Iterator[tuple[str, Server]]:
+def serving(app: ASGIApp, bounds: ServerLimits) -> Iterator[tuple[str, Server]]:
     """Serve an app on a real socket, with these bounds."""
     port = free_port()
-    running = Server(Config(app, bounds, port=port, lifespan="off"))
+    running = Server(ServerConfig(app, bounds, port=port, lifespan="off"))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     eventually(lambda: running.started)
@@ -87,10 +90,10 @@ def serving(app: ASGIApp, bounds: Bounds) -> Iterator[tuple[str, Server]]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[tuple[str, Stage]]:
+def server() -> Iterator[tuple[str, AppSlot]]:
     """Return the server of this test process."""
-    stage = Stage()
-    with serving(stage, Bounds()) as (url, _):
+    stage = AppSlot()
+    with serving(stage, ServerLimits()) as (url, _):
         yield url, stage
 
 
@@ -99,13 +102,13 @@ Build = Callable[..., Gateway]
 
 
 @pytest.fixture
-def build_gateway(server: tuple[str, Stage], valkey_url: str, prefix: str) -> Iterator[Build]:
+def build_gateway(server: tuple[str, AppSlot], valkey_url: str, prefix: str) -> Iterator[Build]:
     """Return a function that builds a gateway for this test's queue."""
     url, stage = server
 
-    def build_for_test(bounds: Bounds | None = None, **settings: Any) -> Gateway:
+    def build_for_test(bounds: ServerLimits | None = None, **settings: Any) -> Gateway:
         options: dict[str, Any] = {"REDIS_URL": valkey_url, "prefix": prefix, "api_keys": SETTING, **settings}
-        stage.app = build(Settings(_env_file=None, **options), bounds)
+        stage.app = create_app(Settings(_env_file=None, **options), bounds)
         stage.client = ("127.0.0.1", 5)
         file = options.get("local_token_file")
         return Gateway(url, stage, local_token.read(file) if file else None)

@@ -10,7 +10,7 @@ import requests
 from tests.web.conftest import KEYS, Gateway
 
 
-class Seen(HTMLParser):
+class ParsedPage(HTMLParser):
     """The elements, text and forms of a page."""
 
     _button: dict[str, str | None] | None = None
@@ -52,24 +52,24 @@ class Seen(HTMLParser):
         return [str(attrs["href"]) for tag, attrs in self.elements if tag == "a" and "href" in attrs]
 
 
-def seen(gateway: Gateway, path: str, *, status: int = 200, **more: Any) -> Seen:
+def get_page(gateway: Gateway, path: str, *, status: int = 200, **more: Any) -> ParsedPage:
     """Request a page without an API key and parse it."""
     return _page(gateway("GET", path, key=None, **more), status)
 
 
-def _page(answer: requests.Response, status: int) -> Seen:
+def _page(answer: requests.Response, status: int) -> ParsedPage:
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-    return Seen(answer.text)
+    return ParsedPage(answer.text)
 
 
-def logged_in(gateway: Gateway, key: str, onward: str = "/") -> requests.Response:
+def log_in(gateway: Gateway, key: str, onward: str = "/") -> requests.Response:
     """Log in with that key and return the response."""
     return requests.post(f"{gateway.url}/login", data={"key": key, "onward": onward}, allow_redirects=False, timeout=10)
 
 
-class Person:
+class PageUser:
     """A user with a session; logged in with the key of that name, or with the local token (None)."""
 
     def __init__(self, gateway: Gateway, key: str | None = None) -> None:
@@ -77,9 +77,9 @@ class Person:
         if key is None:
             self.session.get(gateway.link(), timeout=10)
         else:
-            self.session.cookies.update(logged_in(gateway, KEYS[key][0]).cookies)
+            self.session.cookies.update(log_in(gateway, KEYS[key][0]).cookies)
 
-    def page(self, path: str, *, status: int = 200) -> Seen:
+    def page(self, path: str, *, status: int = 200) -> ParsedPage:
         """Request a page."""
         return _page(self.session.get(self.url + path, timeout=10), status)
 
@@ -87,7 +87,7 @@ class Person:
         """Send a form that is on no page."""
         return self.session.post(self.url + path, data=fields, timeout=10)
 
-    def submit(self, page: Seen, button: str, *, status: int = 200, **fields: Any) -> Seen:
+    def submit(self, page: ParsedPage, button: str, *, status: int = 200, **fields: Any) -> ParsedPage:
         """Fill in the form with this button, press it, and return the resulting page."""
         form = next(form for form in page.forms if button in form["buttons"])
         pressed = form["buttons"][button]

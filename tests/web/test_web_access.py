@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import requests
 
-from config.settings import BadSettings, Settings
+from config.settings import Settings, SettingsError
 from tests.conftest import eventually
 from tests.support.jobs import LYRICS
 from tests.web.conftest import KEYS, SETTING, Build, Gateway, app_of, problem
-from tests.web.seen import Person
+from tests.web.seen import PageUser
 from voicequeue import VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from workers import local_token
-from workers.gateway.app import access_to
+from workers.gateway.app import create_access
 
 #: Every route and the scope that it needs.
 ROUTES = [
@@ -118,7 +118,7 @@ def test_every_hash_is_compared_for_every_key(secret: str, monkeypatch: pytest.M
         return real(one, other)
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
-    api_keys.holder(api_keys.parse(SETTING), secret)
+    api_keys.find_key(api_keys.parse_keys(SETTING), secret)
 
     assert compared == [(64, 64)] * len(KEYS)
 
@@ -256,8 +256,8 @@ def test_an_unsafe_token_file_prevents_the_start(tmp_path: Path, wrong: str) -> 
         if wrong == "link":
             file.symlink_to(kept)
 
-    with pytest.raises(BadSettings, match=r"VOICEQUEUE_LOCAL_TOKEN_FILE: .*local_token ") as error:
-        access_to(Settings(_env_file=None, local_token_file=file))
+    with pytest.raises(SettingsError, match=r"VOICEQUEUE_LOCAL_TOKEN_FILE: .*local_token ") as error:
+        create_access(Settings(_env_file=None, local_token_file=file))
 
     assert "ttt" not in str(error.value)
 
@@ -312,7 +312,7 @@ def test_a_start_without_keys_logs_a_warning(
 def test_the_log_names_the_key_of_a_request(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     """On the job page, it is the key of the session."""
     caplog.set_level("INFO", logger="voicequeue.http")
-    person = Person(gateway, "operate")
+    person = PageUser(gateway, "operate")
 
     gateway("GET", "/v1/status", key="read")
     gateway("GET", "/v1/status", key=None)

@@ -12,12 +12,22 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.conftest import eventually
 from tests.node import MISSING, MODULES
 from tests.security.surface import site
-from tests.store.life import NOW, accepted, brought_to, charging, failed, make, one, put, song_of
-from tests.support.jobs import sung
+from tests.store.life import (
+    NOW,
+    accept_order,
+    apply_transition,
+    claim_admitted,
+    enqueue_jobs,
+    fail_job,
+    get_job,
+    job_in_state,
+    job_with_song,
+)
+from tests.support.jobs import voice_with_song
 from tests.web.conftest import KEYS, Build, Gateway
-from voicequeue import Clip, Code, Song, Stage, State
+from voicequeue import Clip, FailureCode, Song, Stage, State
 from voicequeue.domain import serialization
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 EVIL = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
 
@@ -48,15 +58,19 @@ def window(browser: Browser) -> Iterator[Window]:
 
 
 @pytest.fixture
-def everything(store: Store) -> dict[str, str]:
+def everything(store: JobStore) -> dict[str, str]:
     """Create a job of each kind and return the paths of all pages."""
     songs = (Clip("c-1", "succeeded", "First, take", "https://cdn.example/1.mp3", None, 61.5),)
-    done = song_of(store, songs, batch="spring", name="Ana", metadata={"order": "4711"})
-    broken = failed(store, brought_to(store, State.PENDING, sung(batch="spring", key="b")), Code.UPSTREAM_FAILED)
-    late = failed(store, brought_to(store, State.PENDING, sung(batch="spring", key="l")), Code.DEADLINE)
-    callback = brought_to(store, State.SUCCEEDED, sung(key="t", callback_url="https://hooks.example/told"))
-    unsure = brought_to(store, State.UNSURE, sung(batch="summer", key="u"))
-    store.controls.pause(NOW, by="a look at the songs")
+    done = job_with_song(store, songs, batch="spring", name="Ana", metadata={"order": "4711"})
+    broken = fail_job(
+        store, job_in_state(store, State.PENDING, voice_with_song(batch="spring", key="b")), FailureCode.UPSTREAM_FAILED
+    )
+    late = fail_job(
+        store, job_in_state(store, State.PENDING, voice_with_song(batch="spring", key="l")), FailureCode.DEADLINE
+    )
+    callback = job_in_state(store, State.SUCCEEDED, voice_with_song(key="t", callback_url="https://hooks.example/told"))
+    unsure = job_in_state(store, State.UNSURE, voice_with_song(batch="summer", key="u"))
+    store.flow_control.pause(NOW, reason="a look at the songs")
     return {
         "jobs": "/",
         "failed": "/?state=failed",
@@ -81,11 +95,13 @@ def rows(page: Page) -> list[str]:
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_filter_is_part_of_the_url_and_can_be_shared(local: Gateway, store: Store, window: Window) -> None:
+def test_a_filter_is_part_of_the_url_and_can_be_shared(local: Gateway, store: JobStore, window: Window) -> None:
     """The URL shows the same jobs in another browser."""
-    job = failed(store, brought_to(store, State.PENDING, sung(key="a", batch="spring")), Code.UPSTREAM_FAILED)
-    failed(store, brought_to(store, State.CHARGING, sung(key="b", batch="spring")), Code.REFUSED)
-    put(store, sung(key="c", batch="spring"))
+    job = fail_job(
+        store, job_in_state(store, State.PENDING, voice_with_song(key="a", batch="spring")), FailureCode.UPSTREAM_FAILED
+    )
+    fail_job(store, job_in_state(store, State.CHARGING, voice_with_song(key="b", batch="spring")), FailureCode.REFUSED)
+    enqueue_jobs(store, voice_with_song(key="c", batch="spring"))
     page = window(local.link())
 
     page.get_by_role("link", name="spring").first.click()
@@ -97,13 +113,13 @@ def test_a_filter_is_part_of_the_url_and_can_be_shared(local: Gateway, store: St
 
 
 def test_a_search_continues_until_a_job_matches(
-    local: Gateway, store: Store, window: Window, monkeypatch: pytest.MonkeyPatch
+    local: Gateway, store: JobStore, window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each request reads a limited number of jobs."""
     monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 2)
     monkeypatch.setattr("voicequeue.client.search.CHUNK", 2)
-    job = song_of(store, metadata={"order": "4711"})
-    put(store, *(sung(key=f"other-{n}") for n in range(5)))
+    job = job_with_song(store, metadata={"order": "4711"})
+    enqueue_jobs(store, *(voice_with_song(key=f"other-{n}") for n in range(5)))
     page = window(local.link())
 
     page.keyboard.press("/")
@@ -114,26 +130,26 @@ def test_a_search_continues_until_a_job_matches(
     assert rows(page) == [job.id]
 
 
-def test_songs_that_arrive_while_the_page_is_open_are_loaded(local: Gateway, store: Store, window: Window) -> None:
+def test_songs_that_arrive_while_the_page_is_open_are_loaded(local: Gateway, store: JobStore, window: Window) -> None:
     """Their host was unknown when the page was loaded."""
     requested: list[tuple[str, str]] = []
     with site(asked=requested) as media_url:
         cover = f"{media_url.replace('127.0.0.1', 'localhost')}/cover"
-        voice = brought_to(store, State.PENDING, sung())
-        job = make(store, voice, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p-1"})
-        charging(store, job.id)
+        voice = job_in_state(store, State.PENDING, voice_with_song())
+        job = apply_transition(store, voice, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p-1"})
+        claim_admitted(store, job.id)
         page = window(local.link(f"/job/{job.id}"))
         expect(page.get_by_role("heading", name=job.id)).to_be_visible()
 
         clips = serialization.clips_text((Clip("c-1", "succeeded", "First, take", None, cover),))
-        make(store, accepted(store, job.id), State.SUCCEEDED, NOW + 60, fields={"clips": clips})
+        apply_transition(store, accept_order(store, job.id), State.SUCCEEDED, NOW + 60, fields={"clips": clips})
 
         eventually(lambda: "/cover" in {path for path, _ in requested})
 
 
-def test_rows_are_reached_with_the_keyboard(local: Gateway, store: Store, window: Window) -> None:
+def test_rows_are_reached_with_the_keyboard(local: Gateway, store: JobStore, window: Window) -> None:
     """Keys move down and up, open a row, and show the list of shortcuts."""
-    put(store, *(sung(key=f"k{n}") for n in range(3)))
+    enqueue_jobs(store, *(voice_with_song(key=f"k{n}") for n in range(3)))
     page = window(local.link())
     ids = rows(page)
 
@@ -149,7 +165,7 @@ def test_rows_are_reached_with_the_keyboard(local: Gateway, store: Store, window
 
 
 def test_every_page_works_without_javascript(
-    local: Gateway, store: Store, everything: dict[str, str], window: Window
+    local: Gateway, store: JobStore, everything: dict[str, str], window: Window
 ) -> None:
     """Pages are complete as served, and forms work."""
     page = window(local.link(), java_script_enabled=False)
@@ -161,7 +177,7 @@ def test_every_page_works_without_javascript(
     page.get_by_role("button", name="Resume").click()
 
     expect(page.get_by_role("status")).to_have_text("The queue is resumed.")
-    assert store.controls.gate(NOW).open
+    assert store.flow_control.gate(NOW).is_open
 
 
 def test_no_page_is_wider_than_a_phone(local: Gateway, everything: dict[str, str], window: Window) -> None:
@@ -191,10 +207,12 @@ def test_every_page_is_accessible(local: Gateway, everything: dict[str, str], wi
     assert violations == {}
 
 
-def test_text_from_others_never_runs(local: Gateway, store: Store, window: Window) -> None:
+def test_text_from_others_never_runs(local: Gateway, store: JobStore, window: Window) -> None:
     """This covers every text field, filled in by callers, operators or MusicAPI."""
-    spec = sung(key=EVIL, name=EVIL[:60], metadata={EVIL: EVIL}, song=Song(title=EVIL[:80], tags=EVIL, prompt=EVIL))
-    job = failed(store, brought_to(store, State.PENDING, spec), Code.UPSTREAM_FAILED)
+    spec = voice_with_song(
+        key=EVIL, name=EVIL[:60], metadata={EVIL: EVIL}, song=Song(title=EVIL[:80], tags=EVIL, prompt=EVIL)
+    )
+    job = fail_job(store, job_in_state(store, State.PENDING, spec), FailureCode.UPSTREAM_FAILED)
     failure = json.dumps({"code": "upstream_failed", "stage": "voice", "message": EVIL})
     clips = json.dumps([{"clip_id": EVIL, "state": EVIL, "title": EVIL, "audio_url": "javascript:alert(3)"}])
     record: dict[Any, Any] = {
@@ -205,7 +223,7 @@ def test_text_from_others_never_runs(local: Gateway, store: Store, window: Windo
         "voice.task": EVIL,
     }
     store._space.redis.hset(store._space.key(f"job:{job.id}"), mapping=record)
-    store.controls.pause(NOW, by=EVIL)
+    store.flow_control.pause(NOW, reason=EVIL)
     page = window(local.link())
 
     for path in ("/", f"/job/{job.id}", f"/job/{job.id}/retry", "/controls", "/trend", "/?q=x"):
@@ -220,9 +238,11 @@ def test_text_from_others_never_runs(local: Gateway, store: Store, window: Windo
 # ── changing ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_failed_job_is_found_and_retried(local: Gateway, store: Store, window: Window) -> None:
+def test_a_failed_job_is_found_and_retried(local: Gateway, store: JobStore, window: Window) -> None:
     """The way leads from the list to its page, to the cost, and back."""
-    job = failed(store, brought_to(store, State.PENDING, sung(batch="spring")), Code.UPSTREAM_FAILED)
+    job = fail_job(
+        store, job_in_state(store, State.PENDING, voice_with_song(batch="spring")), FailureCode.UPSTREAM_FAILED
+    )
     page = window(local.link())
 
     page.get_by_role("link", name="failed").click()
@@ -233,13 +253,17 @@ def test_a_failed_job_is_found_and_retried(local: Gateway, store: Store, window:
     page.get_by_role("button", name="Retry for up to 19 credits").click()
 
     expect(page.get_by_role("status")).to_have_text("The job is now pending.")
-    assert one(store, job.id).state is State.PENDING
+    assert get_job(store, job.id).state is State.PENDING
 
 
-def test_many_jobs_are_retried_after_confirmation(local: Gateway, store: Store, window: Window) -> None:
+def test_many_jobs_are_retried_after_confirmation(local: Gateway, store: JobStore, window: Window) -> None:
     """The jobs of the current filter are retried."""
     for number in range(3):
-        failed(store, brought_to(store, State.CHARGING, sung(key=f"f{number}", batch="spring")), Code.REFUSED)
+        fail_job(
+            store,
+            job_in_state(store, State.CHARGING, voice_with_song(key=f"f{number}", batch="spring")),
+            FailureCode.REFUSED,
+        )
     page = window(local.link("/?batch=spring&state=failed"))
 
     page.get_by_role("button", name="Retry failed…").click()
@@ -247,12 +271,12 @@ def test_many_jobs_are_retried_after_confirmation(local: Gateway, store: Store, 
     page.get_by_role("button", name="Retry 3 jobs for up to 57 credits").click()
 
     expect(page.get_by_role("status")).to_have_text("Retried 3 of 3 jobs.")
-    assert store.counts("spring")[State.QUEUED] == 3
+    assert store.counts_by_state("spring")[State.QUEUED] == 3
 
 
-def test_an_unsure_job_continues_with_its_task_id(local: Gateway, store: Store, window: Window) -> None:
+def test_an_unsure_job_continues_with_its_task_id(local: Gateway, store: JobStore, window: Window) -> None:
     """It is not charged again."""
-    job = brought_to(store, State.UNSURE)
+    job = job_in_state(store, State.UNSURE)
     page = window(local.link("/?state=unsure"))
 
     page.get_by_role("link", name=job.id).click()
@@ -261,12 +285,12 @@ def test_an_unsure_job_continues_with_its_task_id(local: Gateway, store: Store, 
     page.get_by_role("button", name="Confirm charge and continue").click()
 
     expect(page.get_by_role("status")).to_have_text("The job is now pending.")
-    assert one(store, job.id).task_ids[job.stage] == "t-17"
+    assert get_job(store, job.id).task_ids[job.stage] == "t-17"
 
 
-def test_a_pause_is_shown_on_all_open_pages(local: Gateway, store: Store, window: Window) -> None:
+def test_a_pause_is_shown_on_all_open_pages(local: Gateway, store: JobStore, window: Window) -> None:
     """So is resuming. Unsaved input stays."""
-    put(store, sung(key="a"))
+    enqueue_jobs(store, voice_with_song(key="a"))
     page, other, writer = window(local.link("/controls")), window(local.link()), window(local.link("/controls"))
     other.evaluate("window.isTheSame = true")
     writer.get_by_label("Max. in flight").fill("77")
@@ -275,11 +299,11 @@ def test_a_pause_is_shown_on_all_open_pages(local: Gateway, store: Store, window
     page.get_by_label("Reason").first.fill("a look at the songs")
     page.get_by_role("button", name="Pause").first.click()
     expect(page.get_by_role("status")).to_have_text("The queue is paused.")
-    put(store, sung(key="b"))  # a transition, which reloads the page
+    enqueue_jobs(store, voice_with_song(key="b"))  # a transition, which reloads the page
     expect(gate).to_contain_text("Closed")
     expect(other.get_by_text("a look at the songs")).to_be_visible()
     page.get_by_role("button", name="Resume").click()
-    put(store, sung(key="c"))
+    enqueue_jobs(store, voice_with_song(key="c"))
     expect(gate).to_contain_text("Open")
 
     assert other.evaluate("window.isTheSame")
@@ -290,11 +314,11 @@ def test_a_pause_is_shown_on_all_open_pages(local: Gateway, store: Store, window
 
 
 def test_a_key_with_only_read_is_offered_no_changes(
-    build_gateway: Build, store: Store, window: Window, browser: Browser
+    build_gateway: Build, store: JobStore, window: Window, browser: Browser
 ) -> None:
     """The login redirects to the requested page, which has no buttons for changes."""
     gateway = build_gateway()
-    job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED)
+    job = fail_job(store, job_in_state(store, State.PENDING), FailureCode.UPSTREAM_FAILED)
     page = window(f"{gateway.url}/job/{job.id}")
 
     page.get_by_label("API key").fill(KEYS["read"][0])
@@ -311,10 +335,10 @@ def test_a_key_with_only_read_is_offered_no_changes(
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
 
-def test_a_key_with_operate_retries_a_job_after_login(build_gateway: Build, store: Store, window: Window) -> None:
+def test_a_key_with_operate_retries_a_job_after_login(build_gateway: Build, store: JobStore, window: Window) -> None:
     """The login redirects to the confirmation."""
     gateway = build_gateway()
-    job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED)
+    job = fail_job(store, job_in_state(store, State.PENDING), FailureCode.UPSTREAM_FAILED)
     page = window(f"{gateway.url}/job/{job.id}/retry")
 
     page.get_by_label("API key").fill(KEYS["all"][0])
@@ -322,4 +346,4 @@ def test_a_key_with_operate_retries_a_job_after_login(build_gateway: Build, stor
     page.get_by_role("button", name="Retry for").click()
 
     expect(page.get_by_role("status")).to_have_text("The job is now pending.")
-    assert one(store, job.id).state is State.PENDING
+    assert get_job(store, job.id).state is State.PENDING

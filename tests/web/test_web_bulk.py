@@ -205,7 +205,7 @@ def test_an_outage_during_an_upload_is_reported_in_the_summary(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The summary counts the enqueued rows and says that it is not complete."""
-    real = VoiceQueue.enqueue_at_once
+    real = VoiceQueue.enqueue_list
     calls: list[int] = []
 
     def once(self: VoiceQueue, jobs: Any) -> Any:

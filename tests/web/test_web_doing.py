@@ -6,48 +6,48 @@ from typing import Any
 
 import pytest
 
-from tests.store.life import NOW, brought_to, failed, one, put
-from tests.support.jobs import sung
+from tests.store.life import NOW, enqueue_jobs, fail_job, get_job, job_in_state
+from tests.support.jobs import voice_with_song
 from tests.web.conftest import KEYS, Build, Gateway
-from tests.web.seen import Person, logged_in
-from voicequeue import Code, Job, Stage, State
-from voicequeue.storage.job_store import Store
+from tests.web.seen import PageUser, log_in
+from voicequeue import FailureCode, Job, Stage, State
+from voicequeue.storage.job_store import JobStore
 
 
 @pytest.fixture
-def person(local: Gateway) -> Person:
+def person(local: Gateway) -> PageUser:
     """Return a user of this machine, where no key is configured."""
-    return Person(local)
+    return PageUser(local)
 
 
-def refused(store: Store, **fields: str) -> Job:
+def refused(store: JobStore, **fields: str) -> Job:
     """Return a job whose voice MusicAPI refused without charging it."""
-    return failed(store, brought_to(store, State.CHARGING, sung(**fields)), Code.REFUSED)
+    return fail_job(store, job_in_state(store, State.CHARGING, voice_with_song(**fields)), FailureCode.REFUSED)
 
 
 # ── one job ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_failed_job_is_retried_after_its_cost_was_confirmed(person: Person, store: Store) -> None:
+def test_a_failed_job_is_retried_after_its_cost_was_confirmed(person: PageUser, store: JobStore) -> None:
     """Nothing changes before the confirmation."""
     job = refused(store)
 
     page = person.page(f"/job/{job.id}")
     assert f"/job/{job.id}/retry" in page.links()
     question = person.page(f"/job/{job.id}/retry")
-    assert one(store, job.id).state is State.FAILED
+    assert get_job(store, job.id).state is State.FAILED
     assert "up to 19 credits" in question.text
     answer = person.submit(question, "Retry for up to 19 credits")
 
-    assert one(store, job.id).state is State.QUEUED
+    assert get_job(store, job.id).state is State.QUEUED
     assert "The job is now queued." in answer.text
     assert "The job is now queued." not in person.page(f"/job/{job.id}").text
 
 
-def test_a_retry_names_the_credits_that_are_charged_again(person: Person, store: Store) -> None:
+def test_a_retry_names_the_credits_that_are_charged_again(person: PageUser, store: JobStore) -> None:
     """It also says whether MusicAPI is polled first, which it is if it has the order."""
-    job = failed(store, brought_to(store, State.PENDING), Code.UPSTREAM_FAILED)
-    given_up = failed(store, brought_to(store, State.UNSURE, sung(key="other")), Code.ABANDONED)
+    job = fail_job(store, job_in_state(store, State.PENDING), FailureCode.UPSTREAM_FAILED)
+    given_up = fail_job(store, job_in_state(store, State.UNSURE, voice_with_song(key="other")), FailureCode.ABANDONED)
 
     polled_first, resubmitted = (person.page(f"/job/{failed_job.id}/retry").text for failed_job in (job, given_up))
     assert all("charged again: 4 credits" in text for text in (polled_first, resubmitted))
@@ -59,30 +59,30 @@ def test_a_retry_names_the_credits_that_are_charged_again(person: Person, store:
     [("Retry for up to 15 credits", State.PENDING), ("Resubmit voice for up to 19 credits", State.QUEUED)],
 )
 def test_an_accepted_order_is_polled_again_or_resubmitted(
-    person: Person, store: Store, button: str, state: State
+    person: PageUser, store: JobStore, button: str, state: State
 ) -> None:
     """There are two buttons, each with its cost."""
-    job = failed(store, brought_to(store, State.PENDING), Code.DEADLINE)
+    job = fail_job(store, job_in_state(store, State.PENDING), FailureCode.DEADLINE)
 
     person.submit(person.page(f"/job/{job.id}/retry"), button)
 
-    assert one(store, job.id).state is state
+    assert get_job(store, job.id).state is state
 
 
-def test_a_job_is_cancelled_after_confirmation(person: Person, store: Store) -> None:
+def test_a_job_is_cancelled_after_confirmation(person: PageUser, store: JobStore) -> None:
     """The page says that an order in progress stays paid."""
-    job = brought_to(store, State.PENDING)
+    job = job_in_state(store, State.PENDING)
 
     question = person.page(f"/job/{job.id}/cancel")
     assert "stays paid" in question.text
     person.submit(question, "Cancel job")
 
-    assert one(store, job.id).state is State.CANCELLED
+    assert get_job(store, job.id).state is State.CANCELLED
 
 
-def test_a_charging_job_is_cancelled_later(person: Person, store: Store) -> None:
+def test_a_charging_job_is_cancelled_later(person: PageUser, store: JobStore) -> None:
     """The page says why it is not cancelled at once; so does a plan for many jobs."""
-    job, other = (brought_to(store, State.CHARGING, sung(batch="b", key=key)) for key in "ab")
+    job, other = (job_in_state(store, State.CHARGING, voice_with_song(batch="b", key=key)) for key in "ab")
 
     question = person.page(f"/job/{job.id}/cancel")
     assert "is being submitted" in question.text
@@ -94,7 +94,7 @@ def test_a_charging_job_is_cancelled_later(person: Person, store: Store) -> None
     notice = person.submit(plan, "Cancel 1 job").text
 
     assert "Cancelled 0 of 1 job. 1 will be cancelled once the outcome of their requests is known." in notice
-    assert all(one(store, charging.id).cancelling for charging in (job, other))
+    assert all(get_job(store, charging.id).is_cancelling for charging in (job, other))
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_a_charging_job_is_cancelled_later(person: Person, store: Store) -> None
     ],
 )
 def test_an_unsure_job_is_reviewed(
-    person: Person, store: Store, button: str, fields: dict[str, Any], state: State
+    person: PageUser, store: JobStore, button: str, fields: dict[str, Any], state: State
 ) -> None:
     """The page shows what happened and the credits at stake."""
-    job = brought_to(store, State.UNSURE)
+    job = job_in_state(store, State.UNSURE)
 
     page = person.page(f"/job/{job.id}")
     assert f"/job/{job.id}/review" in page.links()
@@ -117,22 +117,22 @@ def test_an_unsure_job_is_reviewed(
     assert "no answer" in question.text
     person.submit(question, button, **fields)
 
-    assert one(store, job.id).state is state
+    assert get_job(store, job.id).state is state
 
 
-def test_a_review_shows_the_account_balance_before_and_after(person: Person, store: Store) -> None:
+def test_a_review_shows_the_account_balance_before_and_after(person: PageUser, store: JobStore) -> None:
     """If no credits were spent in between, the order was not charged."""
-    store.controls.note_balance(100, spent_before=0, asked=NOW - 20, now=NOW - 19)
-    job = brought_to(store, State.UNSURE)
-    store.controls.note_balance(100, spent_before=0, asked=NOW + 20, now=NOW + 21)
+    store.flow_control.record_balance(100, spent_before=0, requested_at=NOW - 20, now=NOW - 19)
+    job = job_in_state(store, State.UNSURE)
+    store.flow_control.record_balance(100, spent_before=0, requested_at=NOW + 20, now=NOW + 21)
 
     assert "none of the orders of that time was charged" in person.page(f"/job/{job.id}/review").text
 
 
 @pytest.mark.parametrize("action", ["retry", "cancel", "review"])
-def test_impossible_actions_are_not_offered(person: Person, store: Store, action: str) -> None:
+def test_impossible_actions_are_not_offered(person: PageUser, store: JobStore, action: str) -> None:
     """A direct request gets an error page with the reason."""
-    job = brought_to(store, State.SUCCEEDED)
+    job = job_in_state(store, State.SUCCEEDED)
 
     assert not [link for link in person.page(f"/job/{job.id}").links() if link.endswith(action)]
     assert "succeeded" in person.page(f"/job/{job.id}/{action}", status=409).text
@@ -140,9 +140,9 @@ def test_impossible_actions_are_not_offered(person: Person, store: Store, action
     assert "no job" in person.page(f"/job/none/{action}", status=404).text
 
 
-def test_an_invalid_verdict_names_the_field(person: Person, store: Store) -> None:
+def test_an_invalid_verdict_names_the_field(person: PageUser, store: JobStore) -> None:
     """The job does not change."""
-    job = brought_to(store, State.UNSURE)
+    job = job_in_state(store, State.UNSURE)
     question = person.page(f"/job/{job.id}/review")
 
     missing = person.submit(question, "Confirm charge and continue", status=422)
@@ -150,14 +150,14 @@ def test_an_invalid_verdict_names_the_field(person: Person, store: Store) -> Non
 
     assert "task_id: is required" in missing.text
     assert "verdict: must be" in unknown.text
-    assert one(store, job.id).state is State.UNSURE
+    assert get_job(store, job.id).state is State.UNSURE
 
 
-def test_an_undelivered_callback_is_delivered_again(person: Person, store: Store) -> None:
+def test_an_undelivered_callback_is_delivered_again(person: PageUser, store: JobStore) -> None:
     """The page of the job shows why delivery failed."""
-    job = brought_to(store, State.SUCCEEDED, sung(callback_url="https://hooks.example/told"))
+    job = job_in_state(store, State.SUCCEEDED, voice_with_song(callback_url="https://hooks.example/told"))
     [callback] = store.callbacks.pending()
-    store.callbacks.give_up(callback.id, NOW, "410 Gone", tried=True)
+    store.callbacks.mark_undelivered(callback.id, NOW, "410 Gone", is_attempted=True)
 
     page = person.page(f"/job/{job.id}")
     assert all(part in page.text for part in ("https://hooks.example/told", "undelivered", "410 Gone"))
@@ -165,47 +165,49 @@ def test_an_undelivered_callback_is_delivered_again(person: Person, store: Store
 
     assert "pending" in answer.text
     assert not list(store.callbacks.undelivered())
-    store.callbacks.delivered(callback.id, NOW)
+    store.callbacks.mark_delivered(callback.id, NOW)
     assert "The last callback was delivered." in person.page(f"/job/{job.id}").text
 
 
 # ── many jobs ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_many_failed_jobs_are_retried_by_a_plan(person: Person, store: Store) -> None:
+def test_many_failed_jobs_are_retried_by_a_plan(person: PageUser, store: JobStore) -> None:
     """Exactly the jobs of the filter are retried; the plan shows their number and cost."""
     some = [refused(store, batch="spring", key=f"s{n}") for n in range(3)]
     other = refused(store, batch="summer", key="o")
-    lost = failed(store, brought_to(store, State.PENDING, sung(batch="spring", key="l")), Code.UPSTREAM_FAILED)
+    lost = fail_job(
+        store, job_in_state(store, State.PENDING, voice_with_song(batch="spring", key="l")), FailureCode.UPSTREAM_FAILED
+    )
 
     page = person.page("/?batch=spring&state=failed&code=refused")
     plan = person.submit(page, "Retry failed…")
     assert "Retry 3 jobs?" in plan.text
     assert "up to 57 credits" in plan.text
-    assert all(one(store, job.id).state is State.FAILED for job in some)
+    assert all(get_job(store, job.id).state is State.FAILED for job in some)
     answer = person.submit(plan, "Retry 3 jobs for up to 57 credits")
 
     assert "Retried 3 of 3 jobs." in answer.text
     assert "Batch spring" in answer.text
-    assert all(one(store, job.id).state is State.QUEUED for job in some)
-    assert {one(store, job.id).state for job in (other, lost)} == {State.FAILED}
+    assert all(get_job(store, job.id).state is State.QUEUED for job in some)
+    assert {get_job(store, job.id).state for job in (other, lost)} == {State.FAILED}
 
 
-def test_jobs_that_changed_since_the_plan_are_left_unchanged(person: Person, store: Store) -> None:
+def test_jobs_that_changed_since_the_plan_are_left_unchanged(person: PageUser, store: JobStore) -> None:
     """The notice counts them."""
-    [a, b] = put(store, sung(key="a"), sung(key="b"))
+    [a, b] = enqueue_jobs(store, voice_with_song(key="a"), voice_with_song(key="b"))
     plan = person.submit(person.page("/?state=queued"), "Cancel all…")
     person.submit(person.page(f"/job/{a}/cancel"), "Cancel job")
 
     answer = person.submit(plan, "Cancel 2 jobs")
 
     assert "Cancelled 1 of 2 jobs. 1 changed meanwhile and were left unchanged." in answer.text
-    assert one(store, b).state is State.CANCELLED
+    assert get_job(store, b).state is State.CANCELLED
 
 
-def test_an_empty_plan_cannot_be_executed(person: Person, store: Store) -> None:
+def test_an_empty_plan_cannot_be_executed(person: PageUser, store: JobStore) -> None:
     """The page has no button for it."""
-    brought_to(store, State.SUCCEEDED, sung(name="Ana"))
+    job_in_state(store, State.SUCCEEDED, voice_with_song(name="Ana"))
 
     plan = person.submit(person.page("/?q=Ana"), "Retry failed…")
 
@@ -213,9 +215,9 @@ def test_an_empty_plan_cannot_be_executed(person: Person, store: Store) -> None:
     assert not [form for form in plan.forms if form["action"] == "/do/execute"]
 
 
-def test_the_cost_of_resubmitting_is_shown_before(person: Person, store: Store) -> None:
+def test_the_cost_of_resubmitting_is_shown_before(person: PageUser, store: JobStore) -> None:
     """The default is to poll the orders that MusicAPI has, which is free."""
-    failed(store, brought_to(store, State.PENDING), Code.DEADLINE)
+    fail_job(store, job_in_state(store, State.PENDING), FailureCode.DEADLINE)
 
     plan = person.submit(person.page("/?state=failed"), "Retry failed…")
     resubmission = person.submit(plan, "Show the cost of resubmitting all of them")
@@ -227,34 +229,34 @@ def test_the_cost_of_resubmitting_is_shown_before(person: Person, store: Store) 
 # ── the queue ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_queue_is_paused_and_resumed(person: Person, store: Store) -> None:
+def test_the_queue_is_paused_and_resumed(person: PageUser, store: JobStore) -> None:
     """The page shows how many jobs that holds back, their cost, and the reason of the pause."""
-    put(store, sung(key="a"), sung(key="b"))
+    enqueue_jobs(store, voice_with_song(key="a"), voice_with_song(key="b"))
 
     page = person.page("/controls")
     assert "holds back 2 queued jobs, up to 38 credits" in page.text
     paused = person.submit(page, "Pause", why="the songs sound odd")
     assert "The queue is paused." in paused.text
     assert "the songs sound odd" in paused.text
-    assert not store.controls.gate(NOW).open
+    assert not store.flow_control.gate(NOW).is_open
     answer = person.submit(paused, "Resume")
 
     assert "The queue is resumed." in answer.text
-    assert store.controls.gate(NOW).open
+    assert store.flow_control.gate(NOW).is_open
 
 
-def test_one_stage_is_paused(person: Person, store: Store) -> None:
+def test_one_stage_is_paused(person: PageUser, store: JobStore) -> None:
     """The other stage continues."""
     page = person.page("/controls")
     form = next(form for form in page.forms if form["fields"].get("stage") == Stage.MUSIC)
     person.post(form["action"], form["fields"])
 
-    assert [hold.reason for hold in store.controls.gate(NOW).holds] == ["paused.music"]
+    assert [hold.reason for hold in store.flow_control.gate(NOW).holds] == ["paused.music"]
 
 
-def test_a_batch_is_paused_and_limited(person: Person, store: Store) -> None:
+def test_a_batch_is_paused_and_limited(person: PageUser, store: JobStore) -> None:
     """An empty field removes a limit."""
-    put(store, sung(batch="spring"))
+    enqueue_jobs(store, voice_with_song(batch="spring"))
 
     page = person.submit(person.page("/?batch=spring"), "Pause")
     assert "Batch spring is paused." in page.text
@@ -265,19 +267,19 @@ def test_a_batch_is_paused_and_limited(person: Person, store: Store) -> None:
 
     batch = store.batch("spring")
     assert batch is not None
-    assert (batch.paused, batch.max_credits, batch.max_in_flight) == (False, 500, None)
+    assert (batch.is_paused, batch.max_credits, batch.max_in_flight) == (False, 500, None)
 
 
-def test_limits_are_set_for_all_workers(person: Person, store: Store) -> None:
+def test_limits_are_set_for_all_workers(person: PageUser, store: JobStore) -> None:
     """An empty field returns to the settings."""
-    before = store.controls.limits().in_flight
+    before = store.flow_control.limits().in_flight
     page = person.submit(person.page("/controls"), "Save limits", in_flight="7", submit_rate="12.5")
-    assert store.controls.limits().in_flight == 7
+    assert store.flow_control.limits().in_flight == 7
     assert store._space.redis.hkeys(store._space.key("limits")) == ["in_flight", "submit_rate"]
     person.submit(page, "Save limits", in_flight="")
 
-    now = store.controls.limits()
-    assert (now.in_flight, now.submit_rate, now.credit_floor) == (before, 12.5, 0)
+    now = store.flow_control.limits()
+    assert (now.in_flight, now.submit_rate, now.min_balance) == (before, 12.5, 0)
 
 
 @pytest.mark.parametrize(
@@ -297,10 +299,10 @@ def test_limits_are_set_for_all_workers(person: Person, store: Store) -> None:
     ],
 )
 def test_an_invalid_value_is_named(
-    person: Person, store: Store, path: str, button: str, fields: dict[str, Any], named: str
+    person: PageUser, store: JobStore, path: str, button: str, fields: dict[str, Any], named: str
 ) -> None:
     """The error page names the field and what is allowed."""
-    put(store, sung(batch="spring"))
+    enqueue_jobs(store, voice_with_song(batch="spring"))
     page = person.page(path)
     status = 404 if named == "no batch" else 422
 
@@ -310,10 +312,10 @@ def test_an_invalid_value_is_named(
 # ── permissions ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_key_with_only_read_can_change_nothing(gateway: Gateway, store: Store) -> None:
+def test_a_key_with_only_read_can_change_nothing(gateway: Gateway, store: JobStore) -> None:
     """No form is offered to it, and every direct request is refused."""
     job = refused(store)
-    person = Person(gateway, "read")
+    person = PageUser(gateway, "read")
     token = person.page("/").forms[1]["fields"]["token"]
 
     for path in ("/", f"/job/{job.id}", "/controls", "/?state=failed"):
@@ -325,38 +327,38 @@ def test_a_key_with_only_read_can_change_nothing(gateway: Gateway, store: Store)
         assert answer.status_code == 403
         assert "scope operate" in answer.text
     assert person.page(f"/job/{job.id}/retry", status=403)
-    assert one(store, job.id).state is State.FAILED
+    assert get_job(store, job.id).state is State.FAILED
 
 
 @pytest.mark.parametrize("token", ["", "x", "of another"])
-def test_a_form_without_the_right_token_does_nothing(gateway: Gateway, store: Store, token: str) -> None:
+def test_a_form_without_the_right_token_does_nothing(gateway: Gateway, store: JobStore, token: str) -> None:
     """Another site can make a browser send a form, but does not know the token."""
     job = refused(store)
-    person = Person(gateway, "all")
-    theirs = Person(gateway, "read").page("/").forms[1]["fields"]["token"]
+    person = PageUser(gateway, "all")
+    theirs = PageUser(gateway, "read").page("/").forms[1]["fields"]["token"]
 
     answer = person.post(f"/job/{job.id}/retry", {"token": theirs if token == "of another" else token})
 
     assert answer.status_code == 403
     assert "Reload the page" in answer.text
-    assert one(store, job.id).state is State.FAILED
+    assert get_job(store, job.id).state is State.FAILED
 
 
-def test_without_a_login_nothing_changes(gateway: Gateway, store: Store) -> None:
+def test_without_a_login_nothing_changes(gateway: Gateway, store: JobStore) -> None:
     """The user is redirected to the login, and from there to the start page."""
     job = refused(store)
 
-    answer = Person(gateway).session.post(f"{gateway.url}/job/{job.id}/retry", allow_redirects=False, timeout=10)
+    answer = PageUser(gateway).session.post(f"{gateway.url}/job/{job.id}/retry", allow_redirects=False, timeout=10)
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/login?onward=%2F")
-    assert one(store, job.id).state is State.FAILED
+    assert get_job(store, job.id).state is State.FAILED
 
 
 def test_an_outage_of_redis_is_shown_as_a_page(build_gateway: Build, prefix: str) -> None:
     """Sessions survive it; logging in is impossible meanwhile."""
     gateway = build_gateway(REDIS_URL="redis://127.0.0.1:1/0")
-    assert logged_in(gateway, KEYS["all"][0]).status_code == 503
-    person = Person(gateway, None)
+    assert log_in(gateway, KEYS["all"][0]).status_code == 503
+    person = PageUser(gateway, None)
     person.session.cookies.set(prefix, "x" * 43)
 
     assert "Redis" in person.page("/", status=503).text

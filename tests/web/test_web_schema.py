@@ -13,7 +13,7 @@ from schemathesis.config import SchemathesisConfig
 
 from config.settings import Settings
 from tests.web.conftest import KEYS, Gateway
-from workers.gateway.app import build
+from workers.gateway.app import create_app
 
 # Unknown model versions are accepted with a warning; the generated examples contain some.
 pytestmark = pytest.mark.filterwarnings("ignore::voicequeue.UnknownModelWarning")
@@ -39,7 +39,7 @@ def as_it_is(_: object, value: object) -> bytes:
 
 #: The API without the endless event stream, and without health, which depends on workers.
 schema = schemathesis.openapi.from_dict(
-    build(Settings(_env_file=None)).openapi(), config=SchemathesisConfig.from_dict(CONFIG)
+    create_app(Settings(_env_file=None)).openapi(), config=SchemathesisConfig.from_dict(CONFIG)
 ).exclude(path_regex="^/(healthz|readyz|v1/events)$")
 
 

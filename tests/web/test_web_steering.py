@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from tests.store.life import NOW, brought_to, failed, make, one, put
-from tests.support.jobs import numbered, sung, voice
+from tests.store.life import NOW, apply_transition, enqueue_jobs, fail_job, get_job, job_in_state
+from tests.support.jobs import numbered_voices, voice, voice_with_song
 from tests.web.conftest import Gateway, problem
-from voicequeue import Code, RejectedMessage, State, VoiceQueue
-from voicequeue.storage.job_store import Store
+from voicequeue import FailureCode, RejectedMessage, State, VoiceQueue
+from voicequeue.storage.job_store import JobStore
 
 # ── one job ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_is_cancelled(gateway: Gateway, store: Store) -> None:
+def test_a_job_is_cancelled(gateway: Gateway, store: JobStore) -> None:
     """The response is the job afterwards. Cancelling it again is 409."""
-    job = brought_to(store, State.QUEUED)
+    job = job_in_state(store, State.QUEUED)
 
     answer = gateway.post(f"/v1/jobs/{job.id}/cancel")
 
@@ -26,9 +26,11 @@ def test_a_job_is_cancelled(gateway: Gateway, store: Store) -> None:
     problem(gateway.post("/v1/jobs/nowhere/cancel"), 404, "unknown_job")
 
 
-def test_a_failed_job_is_polled_again_or_resubmitted(gateway: Gateway, store: Store) -> None:
+def test_a_failed_job_is_polled_again_or_resubmitted(gateway: Gateway, store: JobStore) -> None:
     """An order that may still deliver is polled again, unless `resubmit` is set."""
-    polled, resubmitted = (failed(store, brought_to(store, State.PENDING, voice()), Code.DEADLINE) for _ in range(2))
+    polled, resubmitted = (
+        fail_job(store, job_in_state(store, State.PENDING, voice()), FailureCode.DEADLINE) for _ in range(2)
+    )
 
     first = gateway.post(f"/v1/jobs/{polled.id}/retry")
     second = gateway.post(f"/v1/jobs/{resubmitted.id}/retry?resubmit=true")
@@ -58,27 +60,27 @@ def executed(gateway: Gateway, plan: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def test_a_plan_changes_nothing_and_its_token_exactly_its_jobs(
-    gateway: Gateway, queue: VoiceQueue, store: Store
+    gateway: Gateway, queue: VoiceQueue, store: JobStore
 ) -> None:
     """Later jobs are left unchanged; a job that changed state meanwhile is cancelled in its new state."""
-    ids = put(store, *numbered(4, batch="b"))
+    ids = enqueue_jobs(store, *numbered_voices(4, batch="b"))
     plan = planned(gateway, "cancel", filter={"batch": "b"})
     assert (plan["found"], plan["paid"], plan["complete"]) == (4, 0, True)
     assert queue.batch("b").states[State.QUEUED] == 4
-    put(store, voice(batch="b", key="later"))
+    enqueue_jobs(store, voice(batch="b", key="later"))
     store.admit(NOW, at_most=1)
 
     done = executed(gateway, plan)
 
     assert done == (4, 4, 0)
-    assert [one(store, job_id).state for job_id in ids] == [State.CANCELLED] * 4
+    assert [get_job(store, job_id).state for job_id in ids] == [State.CANCELLED] * 4
     assert queue.batch("b").states[State.QUEUED] == 1
 
 
-def test_charging_and_unsure_jobs_are_cancelled_later(gateway: Gateway, store: Store) -> None:
+def test_charging_and_unsure_jobs_are_cancelled_later(gateway: Gateway, store: JobStore) -> None:
     """This holds for one job and for a plan; the ETag changes."""
-    charging = brought_to(store, State.CHARGING, sung(batch="b", key="1"))
-    unsure = brought_to(store, State.UNSURE, sung(batch="b", key="2"))
+    charging = job_in_state(store, State.CHARGING, voice_with_song(batch="b", key="1"))
+    unsure = job_in_state(store, State.UNSURE, voice_with_song(batch="b", key="2"))
     tag = gateway("GET", f"/v1/jobs/{charging.id}").headers["ETag"]
 
     answer = gateway.post(f"/v1/jobs/{charging.id}/cancel")
@@ -88,16 +90,16 @@ def test_charging_and_unsure_jobs_are_cancelled_later(gateway: Gateway, store: S
     done = gateway.post("/v1/cancel", {"token": plan["token"]}).json()
 
     assert (done["changed"], done["marked"], done["moved_on"]) == (0, 1, 0)
-    assert one(store, unsure.id).cancelling
+    assert get_job(store, unsure.id).is_cancelling
     assert gateway("GET", f"/v1/jobs/{charging.id}", headers={"If-None-Match": tag}).status_code == 200
     assert gateway.get("/v1/batches/b")["credits_committed"] == 8
 
 
-def test_a_plan_says_what_it_costs(gateway: Gateway, store: Store) -> None:
+def test_a_plan_says_what_it_costs(gateway: Gateway, store: JobStore) -> None:
     """A retry has its cost and the part that is charged again, a cancellation the jobs that stay paid."""
-    failed(store, brought_to(store, State.PENDING, sung()), Code.UPSTREAM_FAILED)
-    failed(store, brought_to(store, State.PENDING, sung(batch="b")), Code.DEADLINE)
-    brought_to(store, State.PENDING, voice(batch="b"))
+    fail_job(store, job_in_state(store, State.PENDING, voice_with_song()), FailureCode.UPSTREAM_FAILED)
+    fail_job(store, job_in_state(store, State.PENDING, voice_with_song(batch="b")), FailureCode.DEADLINE)
+    job_in_state(store, State.PENDING, voice(batch="b"))
 
     retry, resubmission = planned(gateway, "retry", filter={}), planned(gateway, "retry", filter={}, resubmit=True)
     cancel = planned(gateway, "cancel", filter={"batch": "b"})
@@ -114,34 +116,36 @@ def test_a_plan_says_what_it_costs(gateway: Gateway, store: Store) -> None:
 
 
 @pytest.mark.parametrize("order", [{"code": "deadline"}, {"batch": "b"}, {"metadata": {"customer": "17"}}])
-def test_plans_are_filtered_like_lists(gateway: Gateway, store: Store, order: dict[str, Any]) -> None:
+def test_plans_are_filtered_like_lists(gateway: Gateway, store: JobStore, order: dict[str, Any]) -> None:
     """Of two failed jobs, the one that matches is retried."""
-    matching = failed(
-        store, brought_to(store, State.PENDING, sung(batch="b", metadata={"customer": "17"})), Code.DEADLINE
+    matching = fail_job(
+        store,
+        job_in_state(store, State.PENDING, voice_with_song(batch="b", metadata={"customer": "17"})),
+        FailureCode.DEADLINE,
     )
-    other = failed(store, brought_to(store, State.PENDING, sung()), Code.UPSTREAM_FAILED)
+    other = fail_job(store, job_in_state(store, State.PENDING, voice_with_song()), FailureCode.UPSTREAM_FAILED)
 
     assert executed(gateway, planned(gateway, "retry", filter=order)) == (1, 1, 0)
 
-    assert one(store, matching.id).state is State.PENDING
-    assert one(store, other.id).state is State.FAILED
+    assert get_job(store, matching.id).state is State.PENDING
+    assert get_job(store, other.id).state is State.FAILED
 
 
-def test_executing_a_plan_twice_is_safe(gateway: Gateway, store: Store) -> None:
+def test_executing_a_plan_twice_is_safe(gateway: Gateway, store: JobStore) -> None:
     """The second time every job has changed: a request whose response was lost can be repeated."""
-    job = failed(store, brought_to(store, State.PENDING, sung()), Code.UPSTREAM_FAILED)
+    job = fail_job(store, job_in_state(store, State.PENDING, voice_with_song()), FailureCode.UPSTREAM_FAILED)
     plan = planned(gateway, "retry", filter={"state": "failed"})
 
     assert [executed(gateway, plan) for _ in range(2)] == [(1, 1, 0), (1, 0, 1)]
-    make(store, one(store, job.id), State.CANCELLED)
+    apply_transition(store, get_job(store, job.id), State.CANCELLED)
     assert executed(gateway, plan) == (1, 0, 1)
 
 
-def test_an_empty_filter_selects_every_open_job(gateway: Gateway, queue: VoiceQueue, store: Store) -> None:
+def test_an_empty_filter_selects_every_open_job(gateway: Gateway, queue: VoiceQueue, store: JobStore) -> None:
     """Finished jobs are not part of the plan; charging and unsure ones are cancelled later."""
     for state in (State.SUCCEEDED, State.UNSURE, State.CHARGING, State.PENDING, State.ADMITTED):
-        brought_to(store, state, voice())
-    put(store, voice())
+        job_in_state(store, state, voice())
+    enqueue_jobs(store, voice())
 
     plan = planned(gateway, "cancel", filter={})
 
@@ -149,10 +153,12 @@ def test_an_empty_filter_selects_every_open_job(gateway: Gateway, queue: VoiceQu
     assert queue.status().states[State.CANCELLED] == 3
 
 
-def test_a_plan_has_a_limited_number_of_jobs(gateway: Gateway, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_has_a_limited_number_of_jobs(
+    gateway: Gateway, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It says that more match; executing it and planning again covers them."""
     monkeypatch.setattr("voicequeue.client.bulk_operations.MOST", 3)
-    put(store, *numbered(4))
+    enqueue_jobs(store, *numbered_voices(4))
 
     first = planned(gateway, "cancel", filter={})
     assert (first["found"], first["complete"]) == (3, False)
@@ -160,9 +166,9 @@ def test_a_plan_has_a_limited_number_of_jobs(gateway: Gateway, store: Store, mon
     assert planned(gateway, "cancel", filter={})["complete"]
 
 
-def test_a_token_is_valid_for_its_own_action_only(gateway: Gateway, store: Store) -> None:
+def test_a_token_is_valid_for_its_own_action_only(gateway: Gateway, store: JobStore) -> None:
     """A plan to retry cancels nothing; an unknown token is 404."""
-    failed(store, brought_to(store, State.PENDING, sung()), Code.DEADLINE)
+    fail_job(store, job_in_state(store, State.PENDING, voice_with_song()), FailureCode.DEADLINE)
     plan = planned(gateway, "retry", filter={})
 
     for action, token in (("cancel", plan["token"]), ("retry", "x" * 22), ("retry", "*"), ("retry", "")):
@@ -189,11 +195,11 @@ def test_an_invalid_bulk_request_names_its_fields(gateway: Gateway, action: str,
 # ── batches and status ────────────────────────────────────────────────────────────────────────────
 
 
-def test_batches_are_listed_newest_first(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+def test_batches_are_listed_newest_first(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
     """They come in pages."""
     for index, name in enumerate(("one", "two", "three")):
-        put(store, voice(batch=name), now=NOW + index)
-    queue.limit_batch("two", max_credits=9)
+        enqueue_jobs(store, voice(batch=name), now=NOW + index)
+    queue.set_batch_limits("two", max_credits=9)
 
     first = gateway.get("/v1/batches?limit=2")
     second = gateway.get(f"/v1/batches?limit=2&cursor={first['next']}")
@@ -205,16 +211,16 @@ def test_batches_are_listed_newest_first(gateway: Gateway, store: Store, queue: 
         == first["batches"][1]
         == {
             **queue.batch("two").as_dict(),
-            **queue.batch("two").limits(),
+            **queue.batch("two").limits_dict(),
         }
     )
     assert (first["batches"][1]["max_credits"], first["batches"][1]["states"]["queued"]) == (9, 1)
     problem(gateway("GET", "/v1/batches/nowhere"), 404, "unknown_batch")
 
 
-def test_limits_of_a_batch_are_set_kept_and_removed(gateway: Gateway, store: Store, queue: VoiceQueue) -> None:
+def test_limits_of_a_batch_are_set_kept_and_removed(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
     """Omitted limits stay; null removes one."""
-    put(store, voice(batch="b"))
+    enqueue_jobs(store, voice(batch="b"))
 
     def set_limits(**limits: int | None) -> tuple[int | None, int | None]:
         answer = gateway("PATCH", "/v1/batches/b", json=limits)
@@ -226,9 +232,9 @@ def test_limits_of_a_batch_are_set_kept_and_removed(gateway: Gateway, store: Sto
     assert set_limits(max_credits=None) == (None, 3)
 
 
-def test_the_status_covers_the_queue_or_one_batch(gateway: Gateway, store: Store) -> None:
+def test_the_status_covers_the_queue_or_one_batch(gateway: Gateway, store: JobStore) -> None:
     """It is the one of the command line."""
-    put(store, voice(batch="b"), voice())
+    enqueue_jobs(store, voice(batch="b"), voice())
 
     assert gateway.get("/v1/status")["states"]["queued"] == 2
     assert gateway.get("/v1/status?batch=b")["states"]["queued"] == 1
@@ -236,14 +242,16 @@ def test_the_status_covers_the_queue_or_one_batch(gateway: Gateway, store: Store
     problem(gateway("GET", "/v1/status?batch=c"), 404, "unknown_batch")
 
 
-def test_rejected_messages_are_listed_newest_first(gateway: Gateway, store: Store) -> None:
+def test_rejected_messages_are_listed_newest_first(gateway: Gateway, store: JobStore) -> None:
     """The list is the one of the command line."""
     for number in range(3):
-        store.rejects.add(RejectedMessage(NOW, f"m{number}", "voicequeue.enqueue", "no job", {"audio_url": "x"}))
+        store.rejected_messages.add(
+            RejectedMessage(NOW, f"m{number}", "voicequeue.enqueue", "no job", {"audio_url": "x"})
+        )
 
     messages = gateway.get("/v1/rejects?limit=2")["rejects"]
 
-    assert messages == [message.as_dict() for message in store.rejects.latest(2)]
+    assert messages == [message.as_dict() for message in store.rejected_messages.latest(2)]
     assert [message["message_id"] for message in messages] == ["m2", "m1"]
     assert gateway.get("/v1/status")["rejects"] == 3
 
@@ -262,9 +270,9 @@ def test_the_queue_or_one_stage_is_paused_and_resumed(gateway: Gateway) -> None:
     assert gateway.get("/v1/status")["gate"]["open"]
 
 
-def test_one_batch_is_paused_and_resumed(gateway: Gateway, store: Store) -> None:
+def test_one_batch_is_paused_and_resumed(gateway: Gateway, store: JobStore) -> None:
     """Other batches continue; a stage of a batch cannot be paused."""
-    put(store, voice(batch="b"))
+    enqueue_jobs(store, voice(batch="b"))
 
     assert gateway.post("/v1/pause?batch=b").json() == {"changed": True}
     assert gateway.get("/v1/batches/b")["paused"]

@@ -15,7 +15,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 #: The prefix of every key, by which scanners for leaked secrets recognize it.
-MARK = "vq_"
+KEY_PREFIX = "vq_"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -37,31 +37,31 @@ class ApiKey:
     scopes: frozenset[Scope]
     digest: str
 
-    def line(self) -> str:
+    def as_setting(self) -> str:
         """Return the key's entry for the setting."""
         return f"{self.name}:{'+'.join(scope for scope in Scope if scope in self.scopes)}:{self.digest}"
 
 
-def new(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
+def generate_key(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
     """Return a new key, which is not stored, and its configuration. Raises ValueError."""
-    key = MARK + secrets.token_urlsafe(32)
-    return key, parse_one(ApiKey(name, frozenset(scopes), digest_of(key)).line())
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    return key, parse_key(ApiKey(name, frozenset(scopes), hash_key(key)).as_setting())
 
 
-def parse(setting: str) -> tuple[ApiKey, ...]:
+def parse_keys(setting: str) -> tuple[ApiKey, ...]:
     """Parse the setting. Raises ValueError, whose text contains no hash."""
-    keys = tuple(parse_one(line.strip()) for line in setting.split(",") if line.strip())
+    keys = tuple(parse_key(line.strip()) for line in setting.split(",") if line.strip())
     names = [key.name for key in keys]
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{min(duplicates)!r} occurs twice; each key needs its own name")
     return keys
 
 
-def parse_one(line: str) -> ApiKey:
+def parse_key(line: str) -> ApiKey:
     """Parse one entry. Raises ValueError."""
     name, _, rest = line.partition(":")
     scopes, _, digest = rest.partition(":")
-    if line.startswith(MARK) or not _NAME.fullmatch(name):
+    if line.startswith(KEY_PREFIX) or not _NAME.fullmatch(name):
         # Not quoted: it may be a whole key instead of its entry.
         raise ValueError(
             "a key's name must be 1 to 64 of the letters A-Z and a-z, digits, '.', '_' and '-'; "
@@ -74,14 +74,14 @@ def parse_one(line: str) -> ApiKey:
     return ApiKey(name, frozenset(map(Scope, names)), digest)
 
 
-def digest_of(key: str) -> str:
+def hash_key(key: str) -> str:
     """Return the hash that is configured for a key."""
     return sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
-def holder(keys: Iterable[ApiKey], presented: str) -> ApiKey | None:
+def find_key(keys: Iterable[ApiKey], presented: str) -> ApiKey | None:
     """Return the configured key that matches, None if there is none. Takes the same time in every case."""
-    digest, match = digest_of(presented), None
+    digest, match = hash_key(presented), None
     for key in keys:
         if hmac.compare_digest(key.digest, digest):
             match = key

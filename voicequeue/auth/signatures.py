@@ -10,7 +10,7 @@ import hmac
 from base64 import b64encode
 from hashlib import sha256
 
-from voicequeue.texts import whole_number
+from voicequeue.texts import parse_int
 
 #: The largest difference between the timestamp of a webhook and our clock (seconds).
 TOLERANCE_S = 300.0
@@ -20,14 +20,14 @@ _TIMESTAMP_MAX = 10**12 - 1
 
 #: The minimum number of characters of a secret, and of different ones. Upstream, receivers of callbacks and users of
 #: the Redis see values derived from it, and could find a weaker one by brute force.
-SECRET_MIN, SECRET_DIFFERENT_MIN = 32, 8
+SECRET_MIN, SECRET_DISTINCT_MIN = 32, 8
 
 
 def validate_secret(secret: str) -> str:
     """Return the secret, or '' if none is set. Raises ValueError if it can be guessed; the text does not contain it."""
-    if secret and (len(secret) < SECRET_MIN or len(set(secret)) < SECRET_DIFFERENT_MIN):
+    if secret and (len(secret) < SECRET_MIN or len(set(secret)) < SECRET_DISTINCT_MIN):
         raise ValueError(
-            f"can be guessed: it needs at least {SECRET_MIN} characters, {SECRET_DIFFERENT_MIN} of them different; "
+            f"can be guessed: it needs at least {SECRET_MIN} characters, {SECRET_DISTINCT_MIN} of them different; "
             "make one with: openssl rand -hex 32"
         )
     return secret
@@ -57,33 +57,33 @@ def callback_secret(secret: str) -> str:
     return _whsec(derive(secret, "callback secret"))
 
 
-def receiver_secret(root: str, site: str) -> str:
+def receiver_secret(root: str, origin: str) -> str:
     """Return the secret that signs one receiver's callbacks, in the form that the receiver configures.
 
     `root` is a callback secret, `site` the receiver's scheme, host and port. Each receiver has its own secret, and
     cannot compute another's.
     """
-    return _whsec(derive(root, "receiver secret", site))
+    return _whsec(derive(root, "receiver secret", origin))
 
 
 def _whsec(digits: str) -> str:
     return "whsec_" + b64encode(bytes.fromhex(digits)).decode()
 
 
-def holds(expected: str, presented: str) -> bool:
+def equals_constant_time(expected: str, presented: str) -> bool:
     """Compare two values in constant time; `presented` may be any text."""
     return hmac.compare_digest(expected.encode(), presented.encode("utf-8", "surrogateescape"))
 
 
-def upstream_signature(secret: str, timestamp: str, body: bytes) -> str:
+def sign_as_upstream(secret: str, timestamp: str, body: bytes) -> str:
     """Return the value of `X-Webhook-Signature`. Source: upstream's webhook guide."""
     return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, sha256).hexdigest()
 
 
-def upstream_signed(secret: str, *, timestamp: str, signature: str, body: bytes, now: float) -> bool:
+def verify_upstream_signature(secret: str, *, timestamp: str, signature: str, body: bytes, now: float) -> bool:
     """Return whether upstream signed this body recently. `timestamp`: the header, in Unix seconds."""
-    signed_at = whole_number(timestamp, at_most=_TIMESTAMP_MAX)
+    signed_at = parse_int(timestamp, at_most=_TIMESTAMP_MAX)
     if signed_at is None:
         return False
     is_recent = abs(now - signed_at) <= TOLERANCE_S
-    return holds(upstream_signature(secret, timestamp, body), signature) and is_recent
+    return equals_constant_time(sign_as_upstream(secret, timestamp, body), signature) and is_recent

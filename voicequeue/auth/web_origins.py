@@ -15,7 +15,7 @@ _PORTS = {"http": 80, "https": 443}
 _OWN = ("same-origin", "none")
 
 
-def refusal(method: str, headers: Mapping[str, str]) -> str | None:
+def origin_refusal(method: str, headers: Mapping[str, str]) -> str | None:
     """Return why this request must be refused, or None if it is allowed.
 
     A page of another origin, including another port of this machine, may link here and do nothing else. Programs send

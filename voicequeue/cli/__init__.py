@@ -33,9 +33,9 @@ from voicequeue.cli import (
     status,
     watch,
 )
-from voicequeue.cli.terminal import ToldOnTheTerminal, complain
+from voicequeue.cli.terminal import TerminalLogHandler, print_error
 from voicequeue.domain.song import UnknownModelWarning
-from voicequeue.errors import NotAllowed, StoreUnreachable, VoiceQueueError
+from voicequeue.errors import InvalidStateError, StoreUnavailableError, VoiceQueueError
 from voicequeue.storage.connection.refusals import RedisRefusalError
 
 #: The commands, by panel of the help.
@@ -83,23 +83,23 @@ def main() -> None:
     load_dotenv(".env")
     _show_log()
     warnings.simplefilter("once", UnknownModelWarning)
-    warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
+    warnings.showwarning = lambda message, *_, **__: print_error(f"note: {message}")
     try:
         app()
-    except StoreUnreachable as error:
+    except StoreUnavailableError as error:
         hint = "" if isinstance(error.__cause__, RedisRefusalError) else ". Is REDIS_URL right?"
-        complain(f"{error}{hint}")
+        print_error(f"{error}{hint}")
         sys.exit(3)
-    except NotAllowed as error:
-        complain(str(error))
+    except InvalidStateError as error:
+        print_error(str(error))
         sys.exit(1)
     except VoiceQueueError as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(2)
 
 
 def _show_log() -> None:
     log = logging.getLogger("voicequeue")
     log.setLevel(logging.INFO)
-    log.handlers = [ToldOnTheTerminal()]
+    log.handlers = [TerminalLogHandler()]
     log.propagate = False

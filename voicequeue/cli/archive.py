@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_json, print_workers
-from voicequeue.cli.terminal import AsJson, BatchOption, clock, out, print_json, queue, safe
+from voicequeue.cli.terminal import AsJson, BatchOption, escape_untrusted, format_time, open_queue, out, print_json
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.storage.archive import ToArchive
+from voicequeue.storage.archive import ArchiveEntry
 
 
 def archive(
@@ -27,20 +27,20 @@ def archive(
         raise typer.BadParameter("--retry and --missing cannot be combined")
     if job and not retry:
         raise typer.BadParameter("--job requires --retry")
-    with queue() as client:
+    with open_queue() as client:
         if missing:
-            _print_scheduled(client.archive_missing(batch), as_json=as_json)
+            _print_scheduled(client.backfill_archive(batch), as_json=as_json)
         elif retry:
             # Read the list first: a job that fails again meanwhile is not retried twice.
-            job_ids = job or [entry.job_id for entry in _of_batch(client.archive(failed=True), batch)]
-            count = client.archive_again(job_ids)
+            job_ids = job or [entry.job_id for entry in _of_batch(client.archive_entries(failed=True), batch)]
+            count = client.retry_archive(job_ids)
             _print_scheduled(count, as_json=as_json)
             raise typer.Exit(int(count < len(job_ids)))
         else:
             _list(client, batch, as_json=as_json)
 
 
-def _of_batch(entries: Iterable[ToArchive], batch: str | None) -> Iterator[ToArchive]:
+def _of_batch(entries: Iterable[ArchiveEntry], batch: str | None) -> Iterator[ArchiveEntry]:
     return (entry for entry in entries if batch in (None, entry.batch))
 
 
@@ -53,7 +53,7 @@ def _print_scheduled(count: int, *, as_json: bool) -> None:
 
 def _list(client: VoiceQueue, batch: str | None, *, as_json: bool) -> None:
     counts = client.archive_counts()
-    pending, failed = _of_batch(client.archive(), batch), _of_batch(client.archive(failed=True), batch)
+    pending, failed = _of_batch(client.archive_entries(), batch), _of_batch(client.archive_entries(failed=True), batch)
     if as_json:
         print_outbox_json(counts, pending=pending, failed=failed)
         return
@@ -65,5 +65,5 @@ def _list(client: VoiceQueue, batch: str | None, *, as_json: bool) -> None:
     print_workers(counts.workers, "archive")
 
 
-def _row(entry: ToArchive) -> tuple[str, ...]:
-    return (entry.job_id, safe(entry.batch or ""), clock(entry.since), *attempt_cells(entry))
+def _row(entry: ArchiveEntry) -> tuple[str, ...]:
+    return (entry.job_id, escape_untrusted(entry.batch or ""), format_time(entry.since), *attempt_cells(entry))

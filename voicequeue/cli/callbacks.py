@@ -9,9 +9,17 @@ import typer
 
 from voicequeue.auth import signatures
 from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_json, print_workers
-from voicequeue.cli.terminal import AsJson, CannotBegin, clock, out, print_json, queue, safe
+from voicequeue.cli.terminal import (
+    AsJson,
+    CommandSetupError,
+    escape_untrusted,
+    format_time,
+    open_queue,
+    out,
+    print_json,
+)
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.net.http_client import Refused, Target
+from voicequeue.net.http_client import Target, UrlNotAllowed
 from voicequeue.storage.callbacks import Callback
 
 
@@ -39,7 +47,7 @@ def callbacks(
     if secret is not None or root_secret:
         typer.echo(_root_secret() if secret is None else _secret(secret))
         return
-    with queue() as client:
+    with open_queue() as client:
         if redeliver or batch is not None or all_undelivered:
             _redeliver(client, redeliver, batch, as_json=as_json)
         else:
@@ -49,8 +57,8 @@ def callbacks(
 def _secret(url: str) -> str:
     """Return the secret of the receiver at this URL. Raises BadParameter and CannotBegin."""
     try:
-        return signatures.receiver_secret(_root_secret(), Target.of(url).site)
-    except Refused as error:
+        return signatures.receiver_secret(_root_secret(), Target.parse(url).origin)
+    except UrlNotAllowed as error:
         raise typer.BadParameter(f"{error}; use the receiver's URL, such as https://shop.example") from None
 
 
@@ -62,15 +70,15 @@ def _root_secret() -> str:
         try:
             return signatures.callback_secret(signatures.validate_secret(common))
         except ValueError as error:
-            raise CannotBegin(f"VOICEQUEUE_SECRET: {error}") from None
-    raise CannotBegin("neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set in this environment")
+            raise CommandSetupError(f"VOICEQUEUE_SECRET: {error}") from None
+    raise CommandSetupError("neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set in this environment")
 
 
 def _redeliver(client: VoiceQueue, ids: list[str] | None, batch: str | None, *, as_json: bool) -> None:
     is_exact = bool(ids)
     # Read the list first: a callback that fails again meanwhile is not redelivered twice.
     ids = ids or [callback.id for callback in client.callbacks(undelivered=True) if batch in (None, callback.batch)]
-    redelivered = client.redeliver(ids)
+    redelivered = client.redeliver_callbacks(ids)
     missing = len(ids) - redelivered if is_exact else 0
     if as_json:
         print_json({"redelivered": redelivered, "missing": missing})
@@ -89,7 +97,7 @@ def _list(client: VoiceQueue, *, as_json: bool) -> None:
     columns = ("id", "type", "batch", "since")
     print_entries("pending", columns, map(_row, pending))
     print_entries("undelivered", columns, map(_row, undelivered))
-    blocked = f" ({counts.waiting:,} wait for an earlier callback of their job)" if counts.waiting else ""
+    blocked = f" ({counts.blocked:,} wait for an earlier callback of their job)" if counts.blocked else ""
     out.print(
         f"{counts.pending:,} pending{blocked}, {counts.undelivered:,} undelivered, {counts.delivered:,} delivered"
     )
@@ -97,5 +105,11 @@ def _list(client: VoiceQueue, *, as_json: bool) -> None:
 
 
 def _row(callback: Callback) -> tuple[str, ...]:
-    attempts = attempt_cells(callback, not_due="-" if callback.given_up_at else "after an earlier one")
-    return (callback.id, callback.type, safe(callback.batch or ""), clock(callback.at), *attempts)
+    attempts = attempt_cells(callback, not_due="-" if callback.undelivered_at else "after an earlier one")
+    return (
+        callback.id,
+        callback.type,
+        escape_untrusted(callback.batch or ""),
+        format_time(callback.created_at),
+        *attempts,
+    )

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.jobs import print_job
-from voicequeue.cli.terminal import AsJson, Yes, argument, complain, flag, option, out, print_json, queue
-from voicequeue.client.bulk_operations import Action
+from voicequeue.cli.terminal import AsJson, Yes, argument, flag, open_queue, option, out, print_error, print_json
+from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain.job import State
@@ -34,7 +34,7 @@ def cancel(
     """
     if (job_id is None) == (batch is None):
         raise typer.BadParameter("give a job id or --batch")
-    with queue() as jobs:
+    with open_queue() as jobs:
         if job_id is not None:
             _cancel_one(jobs, job_id, as_json=as_json)
         else:
@@ -44,27 +44,29 @@ def cancel(
 def _cancel_one(jobs: VoiceQueue, job_id: str, *, as_json: bool) -> None:
     job = jobs.cancel(job_id)
     print_job(job, as_json=as_json)
-    if job.cancelling:
-        complain(f"{_UNDER_WAY[job.state]}: cancelled as soon as the outcome is known; no further stage is submitted")
-    elif job.may_still_come:
-        complain(f"upstream still works on its {job.stage}, which was paid for; the result is kept on the job")
+    if job.is_cancelling:
+        print_error(
+            f"{_UNDER_WAY[job.state]}: cancelled as soon as the outcome is known; no further stage is submitted"
+        )
+    elif job.may_have_late_result:
+        print_error(f"upstream still works on its {job.stage}, which was paid for; the result is kept on the job")
 
 
 def _cancel_batch(jobs: VoiceQueue, matching: Filter, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    plan = jobs.plan(Action.CANCEL, matching)
+    plan = jobs.plan_bulk(BulkAction.CANCEL, matching)
     cancelled, marked = 0, 0
-    if plan.found and not dry_run:
+    if plan.count and not dry_run:
         if not yes:
-            question = f"cancel {plan.found:,} jobs, {plan.paid:,} of them with an order that was paid for?"
+            question = f"cancel {plan.count:,} jobs, {plan.submitted:,} of them with an order that was paid for?"
             typer.confirm(question, abort=True, err=True)
-        result = jobs.carry_out(Action.CANCEL, plan.token)
-        cancelled, marked = result.changed, result.marked
+        result = jobs.execute_plan(BulkAction.CANCEL, plan.token)
+        cancelled, marked = result.changed, result.cancelling
     if as_json:
-        print_json({"found": plan.found, "cancelled": cancelled, "marked": marked, "paid": plan.paid})
+        print_json({"found": plan.count, "cancelled": cancelled, "marked": marked, "paid": plan.submitted})
     else:
-        _report(plan.found, cancelled, plan.paid, plan.under_way if dry_run else marked)
-    if not plan.complete:
-        complain(f"more than {plan.found:,} jobs match; run the command again for the others")
+        _report(plan.count, cancelled, plan.submitted, plan.uncertain if dry_run else marked)
+    if not plan.is_complete:
+        print_error(f"more than {plan.count:,} jobs match; run the command again for the others")
         raise typer.Exit(int(not dry_run))
 
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.cli.examine import examine
-from voicequeue.cli.terminal import AsJson, Yes, err, out, print_json, queue, safe
+from voicequeue.cli.examine import run_checks
+from voicequeue.cli.terminal import AsJson, Yes, err, escape_untrusted, open_queue, out, print_json
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.storage.audit.findings import Finding
 
@@ -35,8 +35,8 @@ def doctor(
     if repair and not audit:
         raise typer.BadParameter("--repair requires --audit")
     if not audit:
-        raise typer.Exit(examine(strict=strict, as_json=as_json))
-    with queue() as jobs:
+        raise typer.Exit(run_checks(strict=strict, as_json=as_json))
+    with open_queue() as jobs:
         findings = jobs.audit()
         if not repair:
             _show(findings, as_json=as_json)
@@ -80,9 +80,9 @@ def _print(findings: Sequence[Finding]) -> None:
     kind = attrgetter("kind")
     for name, group in groupby(sorted(findings, key=kind), key=kind):
         same_kind = list(group)
-        out.print(f"[bold]{safe(name)}[/]  {len(same_kind):,}")
+        out.print(f"[bold]{escape_untrusted(name)}[/]  {len(same_kind):,}")
         for finding in same_kind[:SHOWN_MAX]:
-            out.print(f"  {safe(finding)}", soft_wrap=True)
+            out.print(f"  {escape_untrusted(finding)}", soft_wrap=True)
         if len(same_kind) > SHOWN_MAX:
             out.print(f"  … and {len(same_kind) - SHOWN_MAX:,} more")
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from voicequeue.cli.jobs import print_job
-from voicequeue.cli.terminal import AsJson, Reuse, StartWithin, flag, option, queue
+from voicequeue.cli.terminal import AsJson, Reuse, StartWithin, flag, open_queue, option
 from voicequeue.domain.job import State
 from voicequeue.domain.song import Song
-from voicequeue.domain.spec import Priority, parse
-from voicequeue.errors import InvalidJob, Problem
-from voicequeue.texts import json_trouble
+from voicequeue.domain.spec import Priority, parse_spec
+from voicequeue.errors import InvalidJobError, Problem
+from voicequeue.texts import describe_json_error
 
 
 def enqueue(
@@ -59,8 +59,8 @@ def enqueue(
         "max_credits": max_credits,
         "start_within_s": start_within,
     }
-    with queue() as jobs:
-        job = jobs.enqueue(parse(fields))
+    with open_queue() as jobs:
+        job = jobs.enqueue(parse_spec(fields))
         if wait:
             job = jobs.wait(job.id)
         print_job(job, as_json=as_json)
@@ -73,11 +73,11 @@ def _json_value(field: str, text: str | None) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidJob([Problem(field, f"is not readable as JSON: {json_trouble(error)}")]) from None
+        raise InvalidJobError([Problem(field, f"is not readable as JSON: {describe_json_error(error)}")]) from None
 
 
 def _metadata(pairs: list[str]) -> dict[str, str]:
     split = [pair.partition("=") for pair in pairs]
     if invalid := [name for name, equals, _ in split if not (name and equals)]:
-        raise InvalidJob([Problem("metadata", f"must be NAME=VALUE, not {invalid[0]!r}")])
+        raise InvalidJobError([Problem("metadata", f"must be NAME=VALUE, not {invalid[0]!r}")])
     return {name: value for name, _, value in split}

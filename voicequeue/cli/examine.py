@@ -10,16 +10,16 @@ from types import ModuleType
 
 from redis.exceptions import RedisError
 
-from voicequeue.cli.terminal import CannotBegin, out, print_json, safe
+from voicequeue.cli.terminal import CommandSetupError, escape_untrusted, out, print_json
 from voicequeue.client.queue import DEFAULT_URL
 from voicequeue.diagnostics import checkup, shared_database
 from voicequeue.diagnostics.checkup import CheckResult, Level
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 MARKS = {
-    Level.FINE: "[green]✓[/]",
+    Level.OK: "[green]✓[/]",
     Level.NOTE: "[blue]i[/]",
     Level.WARNING: "[yellow]![/]",
     Level.ERROR: "[red]✗[/]",
@@ -27,7 +27,7 @@ MARKS = {
 }
 
 #: The most severe results are shown last.
-ORDER = (Level.FINE, Level.NOTE, Level.WARNING, Level.ERROR, Level.UNREACHABLE)
+ORDER = (Level.OK, Level.NOTE, Level.WARNING, Level.ERROR, Level.UNREACHABLE)
 
 LIBRARY_ONLY = CheckResult(
     "settings",
@@ -37,7 +37,7 @@ LIBRARY_ONLY = CheckResult(
 )
 
 
-def examine(*, strict: bool, as_json: bool) -> int:
+def run_checks(*, strict: bool, as_json: bool) -> int:
     """Run all checks, print the results, and return the exit code."""
     results = sorted(_results(), key=lambda result: ORDER.index(result.level))
     exit_code = _exit_code(results, strict=strict)
@@ -62,7 +62,7 @@ def _results() -> Iterator[CheckResult]:
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     try:
         with connect(url) as redis:
-            store = Store(redis, prefix)
+            store = JobStore(redis, prefix)
             facts = checkup.inspect(redis, store)
             database = shared_database.inspect(redis, prefix)
     except RedisError as error:
@@ -70,8 +70,8 @@ def _results() -> Iterator[CheckResult]:
         yield CheckResult("redis", Level.UNREACHABLE, f"Redis does not respond: {type(error).__name__}", todo)
         return
     except ValueError as error:
-        raise CannotBegin(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None
-    if checks and any(process.facts for process in facts.heard):
+        raise CommandSetupError(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None
+    if checks and any(process.facts for process in facts.processes):
         facts = _with_shell(checks, facts)
     yield from checkup.results(facts)
     yield from shared_database.results(database)
@@ -80,7 +80,7 @@ def _results() -> Iterator[CheckResult]:
 def _with_shell(checks: ModuleType, facts: checkup.Facts) -> checkup.Facts:
     """Add this shell to the processes, because processes that it starts get its settings."""
     try:
-        return replace(facts, heard=[*facts.heard, checks.here()])
+        return replace(facts, heard=[*facts.processes, checks.here()])
     except SystemExit:  # its settings are invalid, which is reported already
         return facts
 
@@ -98,9 +98,9 @@ def _worker_checks() -> ModuleType | None:
 
 def _print(results: list[CheckResult]) -> None:
     for result in results:
-        out.print(f"{MARKS[result.level]} [bold]{result.check}[/]  {safe(result.what)}", soft_wrap=True)
-        if result.todo:
-            out.print(f"    → {safe(result.todo)}", soft_wrap=True)
+        out.print(f"{MARKS[result.level]} [bold]{result.check}[/]  {escape_untrusted(result.message)}", soft_wrap=True)
+        if result.action:
+            out.print(f"    → {escape_untrusted(result.action)}", soft_wrap=True)
     errors = sum(result.level in (Level.ERROR, Level.UNREACHABLE) for result in results)
     warnings = sum(result.level is Level.WARNING for result in results)
     if errors or warnings:

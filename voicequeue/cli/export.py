@@ -9,10 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
-from voicequeue.cli.terminal import AsJson, BatchOption, StateOption, option, queue, writable
+from voicequeue.cli.terminal import AsJson, BatchOption, StateOption, open_for_writing, open_queue, option
 from voicequeue.domain.job import Job
-from voicequeue.ingest.cells import guarded, json_cell
-from voicequeue.texts import json_text, shown
+from voicequeue.ingest.cells import guard, json_cell
+from voicequeue.texts import escape_controls, terminal_safe_json
 
 #: Columns of each song, after its link, title, duration and archived files.
 _MORE_SONG_COLUMNS = (
@@ -47,10 +47,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export jobs with their orders and results."""
-    with queue() as source, ExitStack() as stack:
+    with open_queue() as source, ExitStack() as stack:
         jobs = source.jobs(state=state, batch=batch)
         first = next(jobs, None)  # before the file is opened: an unreachable Redis must not leave an empty file
-        file = sys.stdout if output is None else stack.enter_context(writable(output))
+        file = sys.stdout if output is None else stack.enter_context(open_for_writing(output))
         write = _json_line if as_json or format is Format.JSONL else _csv_line
         if write is _csv_line:
             csv.writer(file).writerow(CSV_COLUMNS)
@@ -67,7 +67,7 @@ def exported(job: Job) -> dict[str, Any]:
 
 
 def _json_line(file: TextIO, job: Job) -> None:
-    file.write(json_text(exported(job)) + "\n")
+    file.write(terminal_safe_json(exported(job)) + "\n")
 
 
 def _csv_line(file: TextIO, job: Job) -> None:
@@ -90,4 +90,4 @@ def _csv_line(file: TextIO, job: Job) -> None:
 
 def _cell(value: Any) -> Any:
     # Names and titles are untrusted: no terminal controls, no spreadsheet formulas.
-    return guarded(shown(value, keep="\n\t")) if isinstance(value, str) else value
+    return guard(escape_controls(value, keep="\n\t")) if isinstance(value, str) else value

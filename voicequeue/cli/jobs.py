@@ -11,20 +11,20 @@ from voicequeue.cli.terminal import (
     BatchOption,
     JobId,
     StateOption,
-    clock,
     coloured,
+    escape_untrusted,
+    format_time,
     in_brackets,
+    open_queue,
     option,
     out,
     plain_table,
     print_json,
-    queue,
-    safe,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import InArchive, Job, State, Step, charges
+from voicequeue.domain.job import ArchiveState, Job, State, TimelineEntry, charges
 from voicequeue.storage.callbacks import Callback
 
 
@@ -42,8 +42,8 @@ def jobs(
 
     Jobs of a batch are listed in the order in which they were enqueued, jobs in a state by the latest to enter it.
     """
-    with queue() as source:
-        listed = list(islice(_matching(source, Filter(state=state, batch=batch, called=search)), limit))
+    with open_queue() as source:
+        listed = list(islice(_matching(source, Filter(state=state, batch=batch, text=search)), limit))
     if as_json:
         print_json([job.as_dict() for job in listed])
         return
@@ -54,12 +54,12 @@ def jobs(
 
 
 def _matching(source: VoiceQueue, job_filter: Filter) -> Iterator[Job]:
-    if job_filter.called is None:
+    if job_filter.text is None:
         yield from source.jobs(state=job_filter.state, batch=job_filter.batch)
         return
     cursor: str | None = None
     while True:
-        page = source.find(job_filter, cursor=cursor)
+        page = source.search(job_filter, cursor=cursor)
         yield from page.items
         if (cursor := page.cursor) is None:
             return
@@ -68,26 +68,34 @@ def _matching(source: VoiceQueue, job_filter: Filter) -> Iterator[Job]:
 def _row(job: Job) -> tuple[str, ...]:
     name = job.spec.name or job.voice_name or (job.spec.song and job.spec.song.title) or ""
     result = f"{job.failure.code}: {job.failure.message}" if job.failure else ""
-    result = "to be cancelled" if job.cancelling else result
+    result = "to be cancelled" if job.is_cancelling else result
     persona = job.persona_id or ""
-    return job.id, coloured(job.state), job.stage, safe(name), safe(persona), str(job.credits), safe(result)
+    return (
+        job.id,
+        coloured(job.state),
+        job.stage,
+        escape_untrusted(name),
+        escape_untrusted(persona),
+        str(job.credits),
+        escape_untrusted(result),
+    )
 
 
 def job(job_id: JobId, as_json: AsJson = False) -> None:
     """Show a job with its timeline, charges and songs."""
-    with queue() as source:
+    with open_queue() as source:
         job = source.get(job_id)
         timeline = source.timeline(job_id)
-        voice_job_id = source.waits_for(job)
+        voice_job_id = source.voice_creator(job)
         callback = source.callback(job.callback_id) if job.callback_id else None
     if as_json:
         delivery = {"id": job.callback_id, "delivered": callback is None} if job.callback_id else None
         entries = [entry.as_dict() for entry in timeline]
-        print_json({**job.as_dict(), "answer": job.answer, "callback": delivery, "timeline": entries})
+        print_json({**job.as_dict(), "answer": job.unreadable_response, "callback": delivery, "timeline": entries})
         return
     print_job(job, as_json=False)
     if voice_job_id is not None:
-        out.print(f"  {'waits for':<10} the voice that job {safe(voice_job_id)} creates", soft_wrap=True)
+        out.print(f"  {'waits for':<10} the voice that job {escape_untrusted(voice_job_id)} creates", soft_wrap=True)
     if job.callback_id:
         out.print(f"  {'callback':<10} {job.callback_id} {_delivery(callback)}", soft_wrap=True)
     out.print()
@@ -97,8 +105,8 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
 def _delivery(callback: Callback | None) -> str:
     if callback is None:
         return "[green]delivered[/]"
-    status = "pending" if callback.given_up_at is None else "[red]undelivered[/]"
-    return status + in_brackets(callback.reason)
+    status = "pending" if callback.undelivered_at is None else "[red]undelivered[/]"
+    return status + in_brackets(callback.last_error)
 
 
 def print_job(job: Job, *, as_json: bool) -> None:
@@ -106,47 +114,54 @@ def print_job(job: Job, *, as_json: bool) -> None:
     if as_json:
         print_json(job.as_dict())
         return
-    cancelling = "  to be cancelled" if job.cancelling else ""
+    cancelling = "  to be cancelled" if job.is_cancelling else ""
     out.print(f"[bold]{job.id}[/]  {coloured(job.state)}  {job.stage}{cancelling}")
     details = {
         "name": job.spec.name,
         "batch": job.spec.batch,
-        "source": job.origin,
+        "source": job.source,
         "recording": job.spec.audio_url,
         "voice": f"{job.persona_id} {job.voice_name or ''}".strip() if job.persona_id else None,
         "failure": f"{job.failure.code} ({job.failure.stage}): {job.failure.message}" if job.failure else None,
-        "answer": job.answer,
+        "answer": job.unreadable_response,
         "credits": job.credits,
     }
     for label, value in details.items():
         if value is not None:
-            out.print(f"  {label:<10} {safe(value)}", soft_wrap=True)
+            out.print(f"  {label:<10} {escape_untrusted(value)}", soft_wrap=True)
     for clip in job.clips:
         _print_song(clip)
     if job.state is State.SUCCEEDED and job.is_incomplete:
         out.print(f"  {'missing':<10} the link of a song; it is polled for, or run: voicequeue retry {job.id}")
-    if job.archive not in (None, InArchive.DONE):
+    if job.archive not in (None, ArchiveState.DONE):
         out.print(f"  {'archive':<10} {job.archive}, see: voicequeue archive")
 
 
 def _print_song(clip: Clip) -> None:
     duration = f"{clip.duration:.0f} s" if clip.duration else ""
-    link = safe(clip.audio_url or (f"{clip.state}, no link yet" if clip.is_missing else clip.state))
-    out.print(f"  {'song':<10} {safe(clip.title or clip.clip_id)}  {duration}  {link}", soft_wrap=True)
+    link = escape_untrusted(clip.audio_url or (f"{clip.state}, no link yet" if clip.is_missing else clip.state))
+    out.print(f"  {'song':<10} {escape_untrusted(clip.title or clip.clip_id)}  {duration}  {link}", soft_wrap=True)
     for file in (clip.archived_audio, clip.archived_image):
         if file is not None:
-            out.print(f"  {'archived':<10} {safe(file.url)}  {file.size:,} bytes", soft_wrap=True)
+            out.print(f"  {'archived':<10} {escape_untrusted(file.url)}  {file.size:,} bytes", soft_wrap=True)
 
 
-def print_timeline(timeline: list[Step]) -> None:
+def print_timeline(timeline: list[TimelineEntry]) -> None:
     """Print every transition and every charge."""
     table = plain_table("time", "state", "stage", "reason")
     for entry in timeline:
         task = f"upstream task {entry.task_id}" if entry.task_id else ""
-        table.add_row(clock(entry.at), coloured(entry.state), entry.stage, safe(" ".join((entry.reason, task)).strip()))
+        table.add_row(
+            format_time(entry.at),
+            coloured(entry.state),
+            entry.stage,
+            escape_untrusted(" ".join((entry.reason, task)).strip()),
+        )
     out.print(table)
     for charge in charges(timeline):
         outcome = coloured(charge.outcome)
         if charge.outcome is State.UNSURE and charge.task_id:
-            outcome += f", upstream has it as task {safe(charge.task_id)}"
-        out.print(f"charge {charge.attempt}: {charge.stage} at {clock(charge.at)}, then {outcome}", soft_wrap=True)
+            outcome += f", upstream has it as task {escape_untrusted(charge.task_id)}"
+        out.print(
+            f"charge {charge.attempt}: {charge.stage} at {format_time(charge.at)}, then {outcome}", soft_wrap=True
+        )

@@ -8,7 +8,7 @@ import typer
 
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
-from voicequeue.cli.terminal import AsJson, argument, complain, option, print_json
+from voicequeue.cli.terminal import AsJson, argument, option, print_error, print_json
 
 app = typer.Typer(help="Create API keys for the HTTP gateway.", no_args_is_help=True)
 
@@ -29,13 +29,13 @@ def new(
 ) -> None:
     """Create a key and print it once. The gateway needs its hash only."""
     try:
-        key, configured = api_keys.new(name, scope)
+        key, configured = api_keys.generate_key(name, scope)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if as_json:
-        print_json({"name": name, "scopes": sorted(configured.scopes), "key": key, "line": configured.line()})
+        print_json({"name": name, "scopes": sorted(configured.scopes), "key": key, "line": configured.as_setting()})
         return
-    complain("The key. It is shown only now; callers send it as `Authorization: Bearer …`:")
+    print_error("The key. It is shown only now; callers send it as `Authorization: Bearer …`:")
     typer.echo(key)
-    complain("Add this to the environment of the gateway; separate several keys by commas:")
-    typer.echo(f"VOICEQUEUE_API_KEYS={configured.line()}")
+    print_error("Add this to the environment of the gateway; separate several keys by commas:")
+    typer.echo(f"VOICEQUEUE_API_KEYS={configured.as_setting()}")

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from voicequeue.cli.terminal import AsJson, clock, flag, option, out, print_json, queue
+from voicequeue.cli.terminal import AsJson, flag, format_time, open_queue, option, out, print_json
 from voicequeue.domain.gate import SUBMIT_RATE_MIN, Limits
-from voicequeue.domain.job import iso
+from voicequeue.domain.job import to_iso8601
 
 
 def _rate(value: float | None) -> float | None:
@@ -29,7 +29,7 @@ def limits(
     """Show the limits, or set them for all workers at once."""
     options = {"in_flight": in_flight, "submit_rate": submit_rate, "credit_floor": credit_floor}
     changes = options if reset else {name: value for name, value in options.items() if value is not None}
-    with queue() as jobs:
+    with open_queue() as jobs:
         current = jobs.set_limits(**changes) if changes else jobs.limits()
         slots = jobs.status().limit
     if as_json:
@@ -38,39 +38,39 @@ def limits(
     rate = f"{current.submit_rate:g} orders per minute" if current.submit_rate else "no limit"
     out.print(f"in flight     {slots:,} now, at most {current.in_flight:,}\nsubmit rate   {rate}")
     out.print(
-        f"credit floor  {current.credit_floor:,}\nLimits that are not set here follow the settings of the workers."
+        f"credit floor  {current.min_balance:,}\nLimits that are not set here follow the settings of the workers."
     )
 
 
 def _limits_json(limits: Limits) -> dict[str, Any]:
-    return {"in_flight": limits.in_flight, "submit_rate": limits.submit_rate, "credit_floor": limits.credit_floor}
+    return {"in_flight": limits.in_flight, "submit_rate": limits.submit_rate, "credit_floor": limits.min_balance}
 
 
 def credits(as_json: AsJson = False) -> None:
     """Show the account: balance, reserved, spent and uncounted credits."""
-    with queue() as jobs:
+    with open_queue() as jobs:
         status = jobs.status()
-        floor = jobs.limits().credit_floor
+        floor = jobs.limits().min_balance
     account = status.account
     if as_json:
         print_json(
             {
-                "left": account.left,
-                "at": iso(account.at),
-                "committed": account.committed,
+                "left": account.balance,
+                "at": to_iso8601(account.updated_at),
+                "committed": account.reserved,
                 "floor": floor,
                 "today": account.spent_today,
                 "spent": status.credits,
-                "unexplained": account.drift.unexplained if account.drift else 0,
+                "unexplained": account.uncounted.unexplained if account.uncounted else 0,
             }
         )
         return
     balance = "not known: no worker has asked upstream yet"
-    if account.left is not None:
-        balance = f"{account.left:,}: the balance at {clock(account.at)} less what was spent since"
+    if account.balance is not None:
+        balance = f"{account.balance:,}: the balance at {format_time(account.updated_at)} less what was spent since"
     out.print(f"balance    {balance}")
-    out.print(f"reserved   {account.committed:,} for jobs in flight or unsure")
+    out.print(f"reserved   {account.reserved:,} for jobs in flight or unsure")
     out.print(f"spent      {account.spent_today:,} today (UTC), {status.credits:,} in all")
-    if account.drift:
-        since = clock(account.drift.since)
-        out.print(f"uncounted  {account.drift.unexplained:,} since {since}: {account.drift}", soft_wrap=True)
+    if account.uncounted:
+        since = format_time(account.uncounted.since)
+        out.print(f"uncounted  {account.uncounted.unexplained:,} since {since}: {account.uncounted}", soft_wrap=True)

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from itertools import islice
 
 from voicequeue.cli.show import clock
-from voicequeue.cli.terminal import out, plain_table, print_json, safe
+from voicequeue.cli.terminal import escape_untrusted, out, plain_table, print_json
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts
-from voicequeue.storage.archive import ToArchive
+from voicequeue.storage.archive import ArchiveEntry
 from voicequeue.storage.callbacks import Callback
 
 #: Entries of each kind that a terminal shows; `--json` lists all.
 SHOWN = 50
 
-Entries = Iterable[Callback] | Iterable[ToArchive]
+Entries = Iterable[Callback] | Iterable[ArchiveEntry]
 
 
 def print_outbox_json(counts: ArchiveCounts | CallbackCounts, **entries: Entries) -> None:
@@ -38,9 +38,9 @@ def print_entries(title: str, columns: Iterable[str], rows: Iterable[tuple[str, 
     out.print("")
 
 
-def attempt_cells(entry: Callback | ToArchive, *, not_due: str = "-") -> tuple[str, str, str]:
+def attempt_cells(entry: Callback | ArchiveEntry, *, not_due: str = "-") -> tuple[str, str, str]:
     """Return the number of failed attempts, the time of the next one (or `not_due`), and the last error."""
-    return str(entry.tries), clock(entry.due) if entry.due else not_due, safe(entry.reason)
+    return str(entry.attempts), clock(entry.due_at) if entry.due_at else not_due, escape_untrusted(entry.last_error)
 
 
 def print_workers(count: int, process: str) -> None:

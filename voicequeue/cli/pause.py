@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.cli.terminal import AsJson, BatchOption, option, out, print_json, queue, safe
+from voicequeue.cli.terminal import AsJson, BatchOption, escape_untrusted, open_queue, option, out, print_json
 from voicequeue.domain.stage import Stage
-from voicequeue.errors import checked
-from voicequeue.texts import whole
+from voicequeue.errors import check_field
+from voicequeue.texts import require_encodable
 
 StageOption = Annotated[Stage | None, option("STAGE", help=f"Only this stage: {' or '.join(Stage)}.")]
 
@@ -25,16 +25,16 @@ def pause(
     Submitted orders are still polled, and their results are stored.
     """
     _check_scope(stage, batch)
-    checked("reason", whole, reason)
-    with queue() as jobs:
-        changed = jobs.pause(stage=stage, batch=batch, by=reason)
+    check_field("reason", require_encodable, reason)
+    with open_queue() as jobs:
+        changed = jobs.pause(stage=stage, batch=batch, reason=reason)
     _report(f"{_scope(stage, batch)} {'is paused' if changed else 'was paused already'}", changed, as_json=as_json)
 
 
 def resume(stage: StageOption = None, batch: BatchOption = None, as_json: AsJson = False) -> None:
     """Resume what is paused, and retry now what is on hold."""
     _check_scope(stage, batch)
-    with queue() as jobs:
+    with open_queue() as jobs:
         changed = jobs.resume(stage=stage, batch=batch)
     _report(f"{_scope(stage, batch)} {'is resumed' if changed else 'was not paused'}", changed, as_json=as_json)
 
@@ -54,4 +54,4 @@ def _report(text: str, changed: bool, *, as_json: bool) -> None:
     if as_json:
         print_json({"changed": changed})
     else:
-        out.print(safe(text))
+        out.print(escape_untrusted(text))

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.cli.terminal import AsJson, clock, complain, option, out, plain_table, print_json, queue, safe
+from voicequeue.cli.terminal import (
+    AsJson,
+    escape_untrusted,
+    format_time,
+    open_queue,
+    option,
+    out,
+    plain_table,
+    print_error,
+    print_json,
+)
 
 
 def personas(
@@ -25,22 +35,22 @@ def personas(
     if forget is not None:
         _forget(forget)
         return
-    with queue() as jobs:
+    with open_queue() as jobs:
         voices = list(islice(jobs.personas(), limit))
     if as_json:
         print_json([voice.as_dict() for voice in voices])
         return
     table = plain_table("persona", "name", "created", "job", "recording")
     for voice in voices:
-        row = (voice.persona_id, voice.name or "", clock(voice.at), voice.job_id, voice.audio_url)
-        table.add_row(*map(safe, row))
+        row = (voice.persona_id, voice.name or "", format_time(voice.created_at), voice.job_id, voice.audio_url)
+        table.add_row(*map(escape_untrusted, row))
     out.print(table if voices else "no voice was created yet")
 
 
 def _forget(persona_id: str) -> None:
-    with queue() as jobs:
+    with open_queue() as jobs:
         existed = jobs.forget_persona(persona_id)
     if not existed:
-        complain(f"no voice has the persona id {persona_id}")
+        print_error(f"no voice has the persona id {persona_id}")
         raise typer.Exit(1)
     out.print("the voice is no longer shared")

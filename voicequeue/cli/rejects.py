@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from voicequeue.cli.terminal import AsJson, clock, flag, option, out, print_json, queue, safe
-from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
-from voicequeue.texts import json_text
+from voicequeue.cli.terminal import AsJson, escape_untrusted, flag, format_time, open_queue, option, out, print_json
+from voicequeue.storage.rejected_messages import MESSAGES_MAX, RejectedMessage
+from voicequeue.texts import terminal_safe_json
 
 #: Characters of a message that are printed; --json prints all that are kept.
 SHOWN = 200
 
 
 def rejects(
-    limit: Annotated[int, option("N", min=1, max=KEPT, help="List at most this many messages.")] = 50,
+    limit: Annotated[int, option("N", min=1, max=MESSAGES_MAX, help="List at most this many messages.")] = 50,
     clear: Annotated[bool, flag("--clear", help="List all messages, and delete them.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List rejected messages of other Celery clients, the newest first."""
-    with queue() as jobs:
-        messages = jobs.clear_rejects() if clear else jobs.rejects(limit)
+    with open_queue() as jobs:
+        messages = jobs.clear_rejected_messages() if clear else jobs.rejected_messages(limit)
     if as_json:
         print_json([message.as_dict() for message in messages])
     else:
@@ -29,10 +29,10 @@ def rejects(
 
 def _print(messages: Sequence[RejectedMessage], *, cleared: bool) -> None:
     for message in messages:
-        ids = f"{safe(message.task or 'no task')}  {safe(message.message_id or 'no id')}"
-        out.print(f"[bold]{clock(message.at)}[/]  {ids}")
-        out.print(f"  [red]{safe(message.reason)}[/]", soft_wrap=True)
-        out.print(f"  {safe(_cut(json_text(message.job)))}", soft_wrap=True)
+        ids = f"{escape_untrusted(message.task or 'no task')}  {escape_untrusted(message.message_id or 'no id')}"
+        out.print(f"[bold]{format_time(message.rejected_at)}[/]  {ids}")
+        out.print(f"  [red]{escape_untrusted(message.reason)}[/]", soft_wrap=True)
+        out.print(f"  {escape_untrusted(_cut(terminal_safe_json(message.job)))}", soft_wrap=True)
     if not messages:
         out.print("no messages were rejected")
     elif cleared:

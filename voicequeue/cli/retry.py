@@ -7,21 +7,21 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.jobs import print_job
-from voicequeue.cli.terminal import AsJson, Yes, argument, complain, flag, option, out, print_json, queue
-from voicequeue.client.bulk_operations import Action
+from voicequeue.cli.terminal import AsJson, Yes, argument, flag, open_queue, option, out, print_error, print_json
+from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
-from voicequeue.domain.job import Code
+from voicequeue.domain.job import FailureCode
 from voicequeue.domain.stage import PRICES
-from voicequeue.errors import NotAllowed
+from voicequeue.errors import InvalidStateError
 
 
 def retry(
     job_id: Annotated[str | None, argument("JOB_ID", help="A failed job.")] = None,
     batch: Annotated[str | None, option("NAME", help="Retry all failed jobs of this batch.")] = None,
     code: Annotated[
-        Code | None, option("CODE", help=f"Retry jobs that failed with this code: {', '.join(Code)}.")
+        FailureCode | None, option("CODE", help=f"Retry jobs that failed with this code: {', '.join(FailureCode)}.")
     ] = None,
     resubmit: Annotated[
         bool, flag("--resubmit", help="Submit and pay for a new order, even if the last can be polled again.")
@@ -36,7 +36,7 @@ def retry(
     """
     if (job_id is None) == (batch is None and code is None):
         raise typer.BadParameter("give a job id, or --batch, --code or both")
-    with queue() as jobs:
+    with open_queue() as jobs:
         if job_id is not None:
             _retry_one(jobs, job_id, resubmit=resubmit, dry_run=dry_run, yes=yes, as_json=as_json)
         else:
@@ -47,27 +47,27 @@ def retry(
 def _retry_one(jobs: VoiceQueue, job_id: str, *, resubmit: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     job = jobs.get(job_id)
     transitions.retry(job, job.updated_at)  # raises NotAllowed
-    cost = transitions.cost(job, resubmit=resubmit)
+    cost = transitions.retry_cost(job, resubmit=resubmit)
     if dry_run:
         _report(1, 0, cost, as_json=as_json)
         return
     if transitions.pays_again(job, resubmit=resubmit) and not yes:
         _confirm(1, cost, PRICES[job.stage])
         if jobs.get(job_id).version != job.version:
-            raise NotAllowed(f"job {job_id} has changed since you were asked; run the command again")
+            raise InvalidStateError(f"job {job_id} has changed since you were asked; run the command again")
     print_job(jobs.retry(job_id, resubmit=resubmit), as_json=as_json)
 
 
 def _retry_many(jobs: VoiceQueue, matching: Filter, *, resubmit: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
-    plan = jobs.plan(Action.RETRY, matching, resubmit=resubmit)
+    plan = jobs.plan_bulk(BulkAction.RETRY, matching, resubmit=resubmit)
     retried = 0
-    if plan.found and not dry_run:
+    if plan.count and not dry_run:
         if not yes:
-            _confirm(plan.found, plan.credits, plan.again)
-        retried = jobs.carry_out(Action.RETRY, plan.token).changed
-    _report(plan.found, retried, plan.credits, as_json=as_json)
-    if not plan.complete:
-        complain(f"more than {plan.found:,} jobs match; run the command again for the others")
+            _confirm(plan.count, plan.credits, plan.repeat_credits)
+        retried = jobs.execute_plan(BulkAction.RETRY, plan.token).changed
+    _report(plan.count, retried, plan.credits, as_json=as_json)
+    if not plan.is_complete:
+        print_error(f"more than {plan.count:,} jobs match; run the command again for the others")
         raise typer.Exit(int(not dry_run))
 
 

@@ -11,18 +11,18 @@ from voicequeue.cli.terminal import (
     AsJson,
     Yes,
     argument,
-    clock,
     coloured,
+    escape_untrusted,
     flag,
+    format_time,
+    open_queue,
     option,
     out,
     plain_table,
     print_json,
-    queue,
-    safe,
 )
-from voicequeue.domain.balance import Around
-from voicequeue.domain.charge_review import Unsure
+from voicequeue.domain.balance import BalanceWindow
+from voicequeue.domain.charge_review import ChargeReview
 from voicequeue.domain.job import Job, State
 from voicequeue.domain.stage import PRICES
 
@@ -45,17 +45,17 @@ def review(
     actions = [bool(task_id), resubmit, abandon]
     if sum(actions) > 1 or (job_id is None) == any(actions):
         raise typer.BadParameter("give a job id with one of --task-id, --resubmit and --abandon, or nothing")
-    with queue() as jobs:
+    with open_queue() as jobs:
         if job_id is None:
-            _list(list(jobs.unsure()), as_json=as_json)
+            _list(list(jobs.charge_reviews()), as_json=as_json)
             return
         if task_id:
-            job = jobs.take_up(job_id, task_id)
+            job = jobs.confirm_charged(job_id, task_id)
         elif abandon:
             job = jobs.abandon(job_id)
         else:
             _confirm(jobs.get(job_id), yes=yes)
-            job = jobs.order_again(job_id)
+            job = jobs.resubmit(job_id)
         print_job(job, as_json=as_json)
 
 
@@ -66,7 +66,7 @@ def _confirm(job: Job, *, yes: bool) -> None:
         typer.confirm(question, abort=True, err=True)
 
 
-def _list(reviews: list[Unsure], *, as_json: bool) -> None:
+def _list(reviews: list[ChargeReview], *, as_json: bool) -> None:
     if as_json:
         print_json([review.as_dict() for review in reviews])
         return
@@ -75,26 +75,35 @@ def _list(reviews: list[Unsure], *, as_json: bool) -> None:
         return
     table = plain_table("id", "stage", "at stake", "since", "reason", "account", "batch")
     for review in reviews:
-        job, last = review.job, review.last
+        job, last = review.job, review.last_entry
         price = f"{review.at_stake} credits"
-        row = (job.id, job.stage, price, clock(last.at), safe(last.reason), _account(review.account))
-        table.add_row(*row, safe(job.spec.batch or ""))
+        row = (
+            job.id,
+            job.stage,
+            price,
+            format_time(last.at),
+            escape_untrusted(last.reason),
+            _account(review.balance_window),
+        )
+        table.add_row(*row, escape_untrusted(job.spec.batch or ""))
     out.print(table)
     for review in reviews:
-        if review.job.answer:
-            out.print(f"{review.job.id} got this response: {safe(review.job.answer)}", soft_wrap=True)
+        if review.job.unreadable_response:
+            out.print(
+                f"{review.job.id} got this response: {escape_untrusted(review.job.unreadable_response)}", soft_wrap=True
+            )
     out.print(
         "\nSettle each with [bold]voicequeue review ID[/] and --task-id X (upstream has it), --resubmit or --abandon. "
         f"Unsure jobs are never submitted again automatically; a webhook makes its job {coloured(State.PENDING)}."
     )
-    if any(review.account for review in reviews):
+    if any(review.balance_window for review in reviews):
         out.print(
             "Account: the balance before and after, and the difference that no record explains. "
             "If it is 0, none of the orders of that time was charged."
         )
 
 
-def _account(window: Around | None) -> str:
+def _account(window: BalanceWindow | None) -> str:
     if window is None:
         return "not known"
     return f"{window.before.credits:,} → {window.after.credits:,}, {window.unexplained:,} unexplained"

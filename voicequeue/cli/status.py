@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from voicequeue.cli.terminal import (
     AsJson,
     BatchOption,
-    clock,
     coloured,
+    escape_untrusted,
+    format_duration,
+    format_time,
     in_brackets,
+    open_queue,
     out,
     print_json,
-    queue,
-    safe,
-    span,
 )
 from voicequeue.domain.gate import Account, Hold
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
@@ -25,11 +25,11 @@ REFUSED_SHOWN = 5
 
 def status(batch: BatchOption = None, as_json: AsJson = False) -> None:
     """Show an overview of the queue, or of one batch."""
-    with queue() as jobs:
+    with open_queue() as jobs:
         overview = jobs.status(batch)
         details = jobs.batch(batch) if batch else None
     if as_json:
-        print_json({**overview.as_dict(batch), **(details.limits() if details else {})})
+        print_json({**overview.as_dict(batch), **(details.limits_dict() if details else {})})
         return
     print_status(overview, batch)
     if details and (limits := _batch_limits(details)):
@@ -38,8 +38,9 @@ def status(batch: BatchOption = None, as_json: AsJson = False) -> None:
 
 def _batch_limits(batch: Batch) -> str:
     limits = {
-        "[red]is paused[/]": batch.paused,
-        f"has reserved {batch.committed:,} credits for jobs in flight and lost orders": batch.committed > 0,
+        "[red]is paused[/]": batch.is_paused,
+        f"has reserved {batch.reserved_credits:,} credits for jobs in flight and lost orders": batch.reserved_credits
+        > 0,
         f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
         f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
     }
@@ -49,26 +50,28 @@ def _batch_limits(batch: Batch) -> str:
 def print_status(status: Status, batch: str | None) -> None:
     """Print the overview of the queue, or of one batch."""
     counts = "  ".join(f"{coloured(state)} {count:,}" for state, count in status.states.items() if count)
-    out.print(f"[bold]{safe(batch) if batch else 'all jobs'}[/]  {counts or 'no jobs yet'}")
-    if status.gate.open:
+    out.print(f"[bold]{escape_untrusted(batch) if batch else 'all jobs'}[/]  {counts or 'no jobs yet'}")
+    if status.gate.is_open:
         out.print("gate       [green]open[/]")
     for hold in status.gate.holds:
-        closed = "[yellow]on trial[/]" if hold.trial else "[red]closed[/]"
-        out.print(f"gate       {closed}: {safe(hold.reason)}{_until(hold)}{in_brackets(hold.detail)}")
-    _print_refused(status.refused)
+        closed = "[yellow]on trial[/]" if hold.is_on_trial else "[red]closed[/]"
+        out.print(f"gate       {closed}: {escape_untrusted(hold.reason)}{_until(hold)}{in_brackets(hold.detail)}")
+    _print_refused(status.refused_jobs)
     for priority, lanes in by_priority(status.backlog):
-        oldest = span(status.at - min(lane.oldest for lane in lanes))
+        oldest = format_duration(status.at - min(lane.oldest_at for lane in lanes))
         out.print(f"backlog    {priority} {sum(lane.count for lane in lanes):,}, the oldest for {oldest}")
-    remaining = f", about {span(status.seconds_left)} to go" if status.seconds_left else ""
+    remaining = f", about {format_duration(status.seconds_left)} to go" if status.seconds_left else ""
     spent = f"{status.credits:,} spent {'by this batch' if batch else 'in all'}"
-    out.print(f"in flight  {status.in_flight:,} of {status.limit:,}; {status.pace:,.1f} succeed a minute{remaining}")
+    out.print(
+        f"in flight  {status.in_flight:,} of {status.limit:,}; {status.jobs_per_minute:,.1f} succeed a minute{remaining}"
+    )
     out.print(f"credits    {_account(status.account)}; {spent}")
-    if status.account.drift:
-        out.print(f"           [yellow]{status.account.drift}[/]", soft_wrap=True)
+    if status.account.uncounted:
+        out.print(f"           [yellow]{status.account.uncounted}[/]", soft_wrap=True)
     if status.failures:
         out.print("failed     " + ", ".join(f"{code} {count:,}" for code, count in sorted(status.failures.items())))
-    if status.rejects:
-        out.print(f"rejected   {status.rejects:,} messages, see: voicequeue rejects")
+    if status.rejected_messages:
+        out.print(f"rejected   {status.rejected_messages:,} messages, see: voicequeue rejects")
     if status.callbacks.pending or status.callbacks.undelivered:
         out.print(f"callbacks  {_callbacks(status.callbacks)}")
     if status.archive.pending or status.archive.failed:
@@ -81,8 +84,8 @@ def _print_refused(jobs: Sequence[RefusedJob]) -> None:
     for job in jobs[:REFUSED_SHOWN]:
         message = in_brackets(job.message)
         out.print(
-            f"refused    job {job.job_id}, {job.times:,} times while others are accepted{message}; "
-            f"next attempt at {clock(job.until)}"
+            f"refused    job {job.job_id}, {job.refusals:,} times while others are accepted{message}; "
+            f"next attempt at {format_time(job.next_attempt_at)}"
         )
     if len(jobs) > REFUSED_SHOWN:
         out.print(f"refused    {len(jobs) - REFUSED_SHOWN:,} more jobs")
@@ -99,13 +102,13 @@ def _archive(counts: ArchiveCounts) -> str:
 
 
 def _until(hold: Hold) -> str:
-    if hold.trial:
+    if hold.is_on_trial:
         return ", one job at a time is tried"
-    return f" until {clock(hold.until)}" if hold.until else ""
+    return f" until {format_time(hold.until)}" if hold.until else ""
 
 
 def _account(account: Account) -> str:
-    if account.left is None:
+    if account.balance is None:
         return f"balance not known yet; {account.spent_today:,} spent today"
-    reserved = f" ({account.committed:,} reserved for jobs in flight or unsure)" if account.committed else ""
-    return f"{account.left:,} left{reserved}; {account.spent_today:,} spent today"
+    reserved = f" ({account.reserved:,} reserved for jobs in flight or unsure)" if account.reserved else ""
+    return f"{account.balance:,} left{reserved}; {account.spent_today:,} spent today"

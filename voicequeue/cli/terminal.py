@@ -16,18 +16,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, entered_by
+from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source
 from voicequeue.domain.job import State
-from voicequeue.domain.origin import Origin
+from voicequeue.domain.origin import Source
 from voicequeue.errors import VoiceQueueError
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
-from voicequeue.texts import json_text, real_number, shown
+from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
 
 #: Columns of output that is not a terminal, so that lines are not broken for grep and less.
-UNBROKEN = 400
+PIPE_WIDTH = 400
 
 # Text of callers is printed as it is: no markup (see `safe`), no :emoji:.
-out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else UNBROKEN)
+out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False, emoji=False)
 
 COLOURS = {
@@ -43,7 +43,7 @@ COLOURS = {
 }
 
 
-class CannotBegin(VoiceQueueError):
+class CommandSetupError(VoiceQueueError):
     """A setting or a file that the command needs is unusable; the text says which."""
 
 
@@ -55,7 +55,7 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 def parse_duration(text: str) -> float:
     """Return the seconds of a duration such as `90s`, `30m`, `24h` or `7d`. Raises BadParameter."""
     match = re.fullmatch(r"([\d.]+)\s*(s|m|min|h|d)", text.strip())
-    count = real_number(match[1]) if match else None
+    count = parse_float(match[1]) if match else None
     if not match or not count:
         raise typer.BadParameter("must be a number with s, m, h or d, such as 24h")
     return count * _UNITS[match[2]]
@@ -98,7 +98,7 @@ StartWithin = Annotated[
 # ── the connection ─────────────────────────────────────────────────────────────────────────────────
 
 
-def queue(*, reuse: bool | None = None) -> VoiceQueue:
+def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
     """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe. Raises CannotBegin.
 
     `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE.
@@ -110,8 +110,8 @@ def queue(*, reuse: bool | None = None) -> VoiceQueue:
     try:
         connected = VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
     except ValueError as error:
-        raise CannotBegin(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
-    return entered_by(connected, Origin.CLI)
+        raise CommandSetupError(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
+    return with_source(connected, Source.CLI)
 
 
 _BOOLEANS = {"": False, "0": False, "false": False, "no": False, "off": False} | dict.fromkeys(
@@ -122,7 +122,7 @@ _BOOLEANS = {"": False, "0": False, "false": False, "no": False, "off": False} |
 def _boolean(name: str) -> bool:
     text = os.environ.get(name, "").strip().lower()
     if text not in _BOOLEANS:
-        raise CannotBegin(f"{name}: must be true or false")
+        raise CommandSetupError(f"{name}: must be true or false")
     return _BOOLEANS[text]
 
 
@@ -136,36 +136,36 @@ def _number(text: str) -> float:
 # ── output ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ToldOnTheTerminal(logging.Handler):
+class TerminalLogHandler(logging.Handler):
     """Prints the library's log on standard error, such as that it waits for Redis."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
-        complain(record.getMessage())
+        print_error(record.getMessage())
 
 
-def writable(path: Path) -> TextIO:
+def open_for_writing(path: Path) -> TextIO:
     """Open a file to write CSV or JSON Lines. Raises CannotBegin."""
     try:
         return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
-        raise CannotBegin(f"{path}: {error.strerror}") from None
+        raise CommandSetupError(f"{path}: {error.strerror}") from None
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    typer.echo(json_text(value))
+    typer.echo(terminal_safe_json(value))
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print a line on standard error."""
-    err.print(safe(text), style="red", soft_wrap=True)
+    err.print(escape_untrusted(text), style="red", soft_wrap=True)
 
 
 def print_reasons(reasons: dict[str, int]) -> None:
     """Print how many rows were rejected for each reason, the most frequent first."""
     for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
-        out.print(f"  {count:>7,}  {safe(reason.replace('_', ' '))}")
+        out.print(f"  {count:>7,}  {escape_untrusted(reason.replace('_', ' '))}")
 
 
 def plain_table(*columns: str) -> Table:
@@ -181,22 +181,22 @@ def coloured(state: State) -> str:
     return f"[{COLOURS[state]}]{state}[/]"
 
 
-def safe(text: object) -> str:
+def escape_untrusted(text: object) -> str:
     """Return untrusted text with its markup and all characters that a terminal would interpret escaped."""
-    return escape(shown(str(text)))
+    return escape(escape_controls(str(text)))
 
 
 def in_brackets(text: str) -> str:
     """Return untrusted text in brackets, after a space; nothing for an empty text."""
-    return f" ({safe(text)})" if text else ""
+    return f" ({escape_untrusted(text)})" if text else ""
 
 
-def clock(at: float | None) -> str:
+def format_time(at: float | None) -> str:
     """Return Unix seconds as local date and time."""
     return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration in its largest unit of which it has at least two."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:

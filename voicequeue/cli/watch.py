@@ -20,17 +20,16 @@ from voicequeue.cli.terminal import (
     AsJson,
     BatchOption,
     coloured,
+    escape_untrusted,
+    open_queue,
     option,
     out,
     plain_table,
     print_json,
-    queue,
-    safe,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.job import INACTIVE, State
 from voicequeue.domain.status import Batch
-from voicequeue.storage.connection.retry import no_later_than
 
 #: The rate is the average over this many seconds.
 WINDOW_S = 60.0
@@ -40,12 +39,12 @@ ALWAYS_SHOWN = (State.QUEUED, State.PENDING, State.UNSURE, State.SUCCEEDED, Stat
 
 
 @dataclass(slots=True)
-class Pace:
+class SettleRate:
     """The rate at which jobs settle, over the last minute."""
 
     samples: deque[tuple[float, int]] = field(default_factory=deque)
 
-    def note(self, now: float, settled: int) -> None:
+    def add_sample(self, now: float, settled: int) -> None:
         """Add a sample: the number of settled jobs."""
         self.samples.append((now, settled))
         while len(self.samples) > 2 and now - self.samples[0][0] > WINDOW_S:
@@ -68,7 +67,7 @@ def watch(
 
     Exits with 0 if every job succeeded, else with 1. With --json, prints a line for every change.
     """
-    with queue() as jobs:
+    with open_queue() as jobs:
         batches = follow(jobs, batch, interval_s=interval, timeout_s=timeout, as_json=as_json)
     has_succeeded = all(batch.states[State.SUCCEEDED] == batch.total for batch in batches)
     raise typer.Exit(0 if has_succeeded else 1)
@@ -96,16 +95,16 @@ def follow(
 
 def _updates(
     jobs: VoiceQueue, batch: str | None, interval_s: float, timeout_s: float | None, *, unchanged_too: bool
-) -> Iterator[tuple[list[Batch], dict[str, Pace]]]:
+) -> Iterator[tuple[list[Batch], dict[str, SettleRate]]]:
     """Yield the batches when they have changed (or every time), until they have settled or the time is over."""
-    paces: dict[str, Pace] = {}
+    paces: dict[str, SettleRate] = {}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     previous: list[Batch] | None = None
     while True:
-        with no_later_than(deadline):
+        with deadline(deadline):
             batches = [jobs.batch(batch)] if batch is not None else _all(jobs)
         for current in batches:
-            paces.setdefault(current.name, Pace()).note(time.monotonic(), _settled(current))
+            paces.setdefault(current.name, SettleRate()).add_sample(time.monotonic(), _settled(current))
         if batches != previous or unchanged_too:
             yield batches, paces
         previous = batches
@@ -132,10 +131,10 @@ def _settled(batch: Batch) -> int:
 
 def _line(batch: Batch) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in batch.states.items() if count)
-    return f"{safe(batch.name)}: {counts}, {batch.credits:,} credits"
+    return f"{escape_untrusted(batch.name)}: {counts}, {batch.credits:,} credits"
 
 
-def _view(batch: Batch, pace: Pace) -> RenderableType:
+def _view(batch: Batch, pace: SettleRate) -> RenderableType:
     settled, total = _settled(batch), batch.total
     head = Table.grid(padding=(0, 2))
     head.add_row(
@@ -156,7 +155,7 @@ def _view(batch: Batch, pace: Pace) -> RenderableType:
     return Group(head, table, "")
 
 
-def _pace_text(pace: Pace, remaining: int) -> str:
+def _pace_text(pace: SettleRate, remaining: int) -> str:
     if not pace.per_s:
         return "…"
     minutes, seconds = divmod(round(remaining / pace.per_s), 60)

@@ -13,12 +13,12 @@ from functools import partial, wraps
 from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from voicequeue.client.enqueueing import Enqueueable
+from voicequeue.client.enqueueing import JobInput
 from voicequeue.client.queue import DEFAULT_URL, VoiceQueue
-from voicequeue.client.results import Receipt, Rejection
+from voicequeue.client.results import EnqueueSummary, Rejection
 from voicequeue.domain.job import Event, Job, State
-from voicequeue.domain.portions import CHUNK, Portion, portions, weight
-from voicequeue.errors import StoreUnreachable
+from voicequeue.domain.portions import PORTION_JOBS_MAX, Portion, split_into_portions, weight
+from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 
 P = ParamSpec("P")
@@ -105,16 +105,16 @@ class AsyncVoiceQueue:
     # ── enqueueing ─────────────────────────────────────────────────────────────────────────────
 
     enqueue = offload(VoiceQueue.enqueue)
-    place = offload(VoiceQueue.place)
-    enqueue_at_once = offload(VoiceQueue.enqueue_at_once)
+    enqueue_detailed = offload(VoiceQueue.enqueue_detailed)
+    enqueue_list = offload(VoiceQueue.enqueue_list)
     preview = offload_iterator(VoiceQueue.preview)
 
     async def enqueue_many(
         self,
-        jobs: Iterable[Enqueueable] | AsyncIterable[Enqueueable],
+        jobs: Iterable[JobInput] | AsyncIterable[JobInput],
         *,
         on_reject: Callable[[Rejection], None] | None = None,
-    ) -> Receipt:
+    ) -> EnqueueSummary:
         """Enqueue any number of jobs, as `VoiceQueue.enqueue_many` does.
 
         Args:
@@ -122,7 +122,7 @@ class AsyncVoiceQueue:
             on_reject: Called with each rejected item, on the event loop. Without it, they are collected in
                 `Receipt.rejections`.
         """
-        receipt, first_index = Receipt(), 0
+        receipt, first_index = EnqueueSummary(), 0
         reject = on_reject or receipt.rejections.append
         async for chunk in _chunks(jobs):
             part = await self._run(partial(self._queue.enqueue_many, chunk))
@@ -130,7 +130,7 @@ class AsyncVoiceQueue:
                 reject(Rejection(first_index + rejection.index, rejection.error))
             first_index += len(chunk)
             receipt.new += part.new
-            receipt.known += part.known
+            receipt.existing += part.existing
             receipt.rejected += part.rejected
             receipt.credits += part.credits
         return receipt
@@ -140,22 +140,22 @@ class AsyncVoiceQueue:
     get = offload(VoiceQueue.get)
     timeline = offload(VoiceQueue.timeline)
     jobs = offload_iterator(VoiceQueue.jobs)
-    find = offload(VoiceQueue.find)
-    waits_for = offload(VoiceQueue.waits_for)
+    search = offload(VoiceQueue.search)
+    voice_creator = offload(VoiceQueue.voice_creator)
     batch = offload(VoiceQueue.batch)
     batches = offload(VoiceQueue.batches)
-    find_batches = offload(VoiceQueue.find_batches)
+    list_batches = offload(VoiceQueue.list_batches)
     status = offload(VoiceQueue.status)
-    trend = offload(VoiceQueue.trend)
-    balances = offload(VoiceQueue.balances)
+    throughput = offload(VoiceQueue.throughput)
+    balance_history = offload(VoiceQueue.balance_history)
     personas = offload_iterator(VoiceQueue.personas)
     forget_persona = offload(VoiceQueue.forget_persona)
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────
 
     events = offload(VoiceQueue.events)
-    first_event = offload(VoiceQueue.first_event)
-    last_event = offload(VoiceQueue.last_event)
+    first_event_id = offload(VoiceQueue.first_event_id)
+    last_event_id = offload(VoiceQueue.last_event_id)
 
     async def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
         """Wait until the job is settled or `unsure`, and return it. Any number of waits take one thread.
@@ -196,7 +196,7 @@ class AsyncVoiceQueue:
     async def _ensure_listener(self) -> None:
         """Start the task that reads events for all waiters, unless it runs."""
         if self._listener is None or self._listener.done():
-            after = await self.last_event()
+            after = await self.last_event_id()
             if self._listener is None or self._listener.done():
                 self._listener = asyncio.create_task(self._listen(after))
 
@@ -204,7 +204,7 @@ class AsyncVoiceQueue:
         while self._waiters:
             try:
                 events = await self.events(after, wait_s=_BLOCK_S)
-            except StoreUnreachable:  # the waiters get the same error when they read their jobs
+            except StoreUnavailableError:  # the waiters get the same error when they read their jobs
                 await asyncio.sleep(_BLOCK_S)
                 continue
             for event in events:
@@ -219,7 +219,7 @@ class AsyncVoiceQueue:
             batch: Yield only events of this batch.
             after: Id of the event to continue after. None starts with the next event.
         """
-        last_id = await self.last_event() if after is None else after
+        last_id = await self.last_event_id() if after is None else after
         while True:
             for event in await self.events(last_id, wait_s=_BLOCK_S):
                 last_id = event.id
@@ -232,32 +232,32 @@ class AsyncVoiceQueue:
     resume = offload(VoiceQueue.resume)
     limits = offload(VoiceQueue.limits)
     set_limits = offload(VoiceQueue.set_limits)
-    limit_batch = offload(VoiceQueue.limit_batch)
-    call_back_batch = offload(VoiceQueue.call_back_batch)
+    set_batch_limits = offload(VoiceQueue.set_batch_limits)
+    set_batch_callback = offload(VoiceQueue.set_batch_callback)
 
     # ── callbacks, archive, rejected messages ──────────────────────────────────────────────────
 
     callbacks = offload_iterator(VoiceQueue.callbacks)
     callback = offload(VoiceQueue.callback)
     callback_counts = offload(VoiceQueue.callback_counts)
-    redeliver = offload(VoiceQueue.redeliver)
-    archive = offload_iterator(VoiceQueue.archive)
+    redeliver_callbacks = offload(VoiceQueue.redeliver_callbacks)
+    archive_entries = offload_iterator(VoiceQueue.archive_entries)
     archive_counts = offload(VoiceQueue.archive_counts)
-    archive_again = offload(VoiceQueue.archive_again)
-    archive_missing = offload(VoiceQueue.archive_missing)
-    rejects = offload(VoiceQueue.rejects)
-    clear_rejects = offload(VoiceQueue.clear_rejects)
+    retry_archive = offload(VoiceQueue.retry_archive)
+    backfill_archive = offload(VoiceQueue.backfill_archive)
+    rejected_messages = offload(VoiceQueue.rejected_messages)
+    clear_rejected_messages = offload(VoiceQueue.clear_rejected_messages)
 
     # ── changing jobs ──────────────────────────────────────────────────────────────────────────
 
     cancel = offload(VoiceQueue.cancel)
     retry = offload(VoiceQueue.retry)
-    plan = offload(VoiceQueue.plan)
-    carry_out = offload(VoiceQueue.carry_out)
-    unsure = offload_iterator(VoiceQueue.unsure)
-    review = offload(VoiceQueue.review)
-    take_up = offload(VoiceQueue.take_up)
-    order_again = offload(VoiceQueue.order_again)
+    plan_bulk = offload(VoiceQueue.plan_bulk)
+    execute_plan = offload(VoiceQueue.execute_plan)
+    charge_reviews = offload_iterator(VoiceQueue.charge_reviews)
+    charge_review = offload(VoiceQueue.charge_review)
+    confirm_charged = offload(VoiceQueue.confirm_charged)
+    resubmit = offload(VoiceQueue.resubmit)
     abandon = offload(VoiceQueue.abandon)
 
     # ── integrity ──────────────────────────────────────────────────────────────────────────────
@@ -266,12 +266,12 @@ class AsyncVoiceQueue:
     repair = offload(VoiceQueue.repair)
 
 
-async def _chunks(jobs: Iterable[Enqueueable] | AsyncIterable[Enqueueable]) -> AsyncIterator[list[Enqueueable]]:
+async def _chunks(jobs: Iterable[JobInput] | AsyncIterable[JobInput]) -> AsyncIterator[list[JobInput]]:
     if not isinstance(jobs, AsyncIterable):
-        for chunk in portions(jobs, weight):
+        for chunk in split_into_portions(jobs, weight):
             yield chunk
         return
-    portion = Portion[Enqueueable]()
+    portion = Portion[JobInput]()
     async for job in jobs:
         job_weight = weight(job)
         if not portion.has_room(job_weight):
@@ -284,4 +284,4 @@ async def _chunks(jobs: Iterable[Enqueueable] | AsyncIterable[Enqueueable]) -> A
 
 
 def _page(items: Iterator[T]) -> list[T]:
-    return list(islice(items, CHUNK))
+    return list(islice(items, PORTION_JOBS_MAX))

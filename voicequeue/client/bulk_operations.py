@@ -16,19 +16,19 @@ from voicequeue.client.search import CHUNK, Filter
 from voicequeue.domain import transitions
 from voicequeue.domain.job import Job, State
 from voicequeue.domain.stage import PRICES
-from voicequeue.errors import UnknownPlan
-from voicequeue.storage.job_store import Store
+from voicequeue.errors import PlanNotFoundError
+from voicequeue.storage.job_store import JobStore
 
 #: Jobs in one plan, at most.
-MOST = 100_000
+MAX_JOBS = 100_000
 
 #: How long a plan can be executed (seconds).
-KEPT_S = 3_600
+TOKEN_TTL_S = 3_600
 
 _TOKEN = re.compile(r"[\w-]{22}", re.ASCII)
 
 
-class Action(StrEnum):
+class BulkAction(StrEnum):
     """A bulk change."""
 
     CANCEL = "cancel"
@@ -36,7 +36,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BulkPlan:
     """A list of jobs, and the token that changes exactly these.
 
     Attributes:
@@ -53,19 +53,19 @@ class Plan:
     """
 
     token: str
-    action: Action
+    action: BulkAction
     resubmit: bool
-    found: int
+    count: int
     credits: int
-    again: int
-    paid: int
-    under_way: int
+    repeat_credits: int
+    submitted: int
+    uncertain: int
     expires_at: float
-    complete: bool
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class BulkResult:
     """The result of executing a plan.
 
     Attributes:
@@ -75,70 +75,72 @@ class Done:
         marked: Jobs that are `charging` or `unsure` and will be cancelled as soon as their order's outcome is known.
     """
 
-    action: Action
-    found: int
+    action: BulkAction
+    count: int
     changed: int
-    marked: int = 0
+    cancelling: int = 0
 
     @property
-    def moved_on(self) -> int:
+    def skipped(self) -> int:
         """Jobs that were skipped because they had changed since the plan was made."""
-        return self.found - self.changed - self.marked
+        return self.count - self.changed - self.cancelling
 
 
-def draw_up(store: Store, action: Action, job_filter: Filter, now: float, *, resubmit: bool = False) -> Plan:
+def create_plan(
+    store: JobStore, action: BulkAction, job_filter: Filter, now: float, *, resubmit: bool = False
+) -> BulkPlan:
     """Store the list of jobs that match the filter and allow the action."""
     jobs = _changeable(store, action, job_filter)
     entries: list[tuple[bool, str]] = []
     totals: Counter[str] = Counter()
-    for job in islice(jobs, MOST):
+    for job in islice(jobs, MAX_JOBS):
         goes_first = _goes_first(action, job, now, resubmit=resubmit)
         entries.append((goes_first, f"{job.id} {job.version}"))
         totals.update(_totals(action, job, resubmit=resubmit))
-    plan = Plan(
+    plan = BulkPlan(
         token=secrets.token_urlsafe(16),
         action=action,
         resubmit=resubmit,
-        found=len(entries),
+        count=len(entries),
         credits=totals["credits"],
-        again=totals["again"],
-        paid=totals["paid"],
-        under_way=totals["under_way"],
-        expires_at=now + KEPT_S,
-        complete=next(jobs, None) is None,
+        repeat_credits=totals["again"],
+        submitted=totals["paid"],
+        uncertain=totals["under_way"],
+        expires_at=now + TOKEN_TTL_S,
+        is_complete=next(jobs, None) is None,
     )
     entries.sort(key=lambda entry: not entry[0])
-    store.lookup.keep_plan(plan.token, [json.dumps(asdict(plan)), *(line for _, line in entries)], for_s=KEPT_S)
+    store.indexes.store_plan(plan.token, [json.dumps(asdict(plan)), *(line for _, line in entries)], ttl_s=TOKEN_TTL_S)
     return plan
 
 
-def carry_out(store: Store, action: Action, token: str, now: float) -> Done:
+def execute_plan(store: JobStore, action: BulkAction, token: str, now: float) -> BulkResult:
     """Retry each job of the plan that has not changed, or cancel each that has not settled. Idempotent.
 
     Raises UnknownPlan.
     """
-    lines = store.lookup.plan(token) if _TOKEN.fullmatch(token) else iter(())
+    lines = store.indexes.plan_lines(token) if _TOKEN.fullmatch(token) else iter(())
     plan = json.loads(next(lines, "{}"))
     if plan.get("action") != action:
-        raise UnknownPlan
+        raise PlanNotFoundError
     changed = marked = 0
     while page := list(islice(lines, CHUNK)):
         versions = {job_id: int(version) for job_id, version in map(str.split, page)}
         jobs = [job for job in store.get(list(versions)) if job]
-        if action is Action.CANCEL:
+        if action is BulkAction.CANCEL:
             cancelled = cancelling.cancel(store, [job for job in jobs if transitions.can_be_cancelled(job)], now)
             changed += sum(job.state is State.CANCELLED for job in cancelled)
-            marked += sum(job.cancelling for job in cancelled)
+            marked += sum(job.is_cancelling for job in cancelled)
         else:
             unchanged = [job for job in jobs if job.version == versions[job.id]]
             moves = [transitions.retry(job, now, resubmit=plan["resubmit"]) for job in unchanged]
-            changed += sum(store.apply(moves, now))
-    return Done(action, plan["found"], changed, marked)
+            changed += sum(store.apply_transitions(moves, now))
+    return BulkResult(action, plan["found"], changed, marked)
 
 
-def _changeable(store: Store, action: Action, job_filter: Filter) -> Iterator[Job]:
+def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iterator[Job]:
     """Yield the jobs that match the filter and allow the action."""
-    allowed = (State.FAILED,) if action is Action.RETRY else (*transitions.CANCELLABLE, *transitions.UNDER_WAY)
+    allowed = (State.FAILED,) if action is BulkAction.RETRY else (*transitions.CANCELLABLE, *transitions.ONLY_MARKABLE)
     states = [state for state in allowed if job_filter.state in (None, state)]
     # A batch has one index; of all jobs, only the indexes of the relevant states are read.
     filters = (
@@ -148,22 +150,22 @@ def _changeable(store: Store, action: Action, job_filter: Filter) -> Iterator[Jo
     )
     listed_ids: set[str] = set()
     for part in filters:
-        for job in search.matching(store, part):
-            if job.state in states and not job.cancelling and job.id not in listed_ids:
+        for job in search.iter_matching(store, part):
+            if job.state in states and not job.is_cancelling and job.id not in listed_ids:
                 listed_ids.add(job.id)
                 yield job
 
 
-def _totals(action: Action, job: Job, *, resubmit: bool) -> dict[str, int]:
+def _totals(action: BulkAction, job: Job, *, resubmit: bool) -> dict[str, int]:
     """Return what one job adds to the totals of the plan."""
-    if action is Action.CANCEL:
-        return {"paid": int(job.state is State.PENDING), "under_way": int(job.state in transitions.UNDER_WAY)}
+    if action is BulkAction.CANCEL:
+        return {"paid": int(job.state is State.PENDING), "under_way": int(job.state in transitions.ONLY_MARKABLE)}
     again = PRICES[job.stage] if transitions.pays_again(job, resubmit=resubmit) else 0
-    return {"credits": transitions.cost(job, resubmit=resubmit), "again": again}
+    return {"credits": transitions.retry_cost(job, resubmit=resubmit), "again": again}
 
 
-def _goes_first(action: Action, job: Job, now: float, *, resubmit: bool) -> bool:
+def _goes_first(action: BulkAction, job: Job, now: float, *, resubmit: bool) -> bool:
     """Return whether the job has to be changed before jobs that share a voice with it."""
-    if action is Action.CANCEL:
+    if action is BulkAction.CANCEL:
         return job.state is State.WAITING
-    return transitions.retry(job, now, resubmit=resubmit).goes_first
+    return transitions.retry(job, now, resubmit=resubmit).is_applied_first

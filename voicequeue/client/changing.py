@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from voicequeue.client import bulk_operations
-from voicequeue.client.bulk_operations import Action, Done, Plan
-from voicequeue.client.orders import name_order
+from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
+from voicequeue.client.orders import record_charged_order
 from voicequeue.client.reading import ReadMethods
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
-from voicequeue.domain.charge_review import Unsure, known
-from voicequeue.domain.job import Job, Move, State
-from voicequeue.errors import NotAllowed
-from voicequeue.storage.connection.errors import reachable
+from voicequeue.domain.charge_review import ChargeReview, review_charge
+from voicequeue.domain.job import Job, State, Transition
+from voicequeue.errors import InvalidStateError
+from voicequeue.storage.connection.errors import translated_errors
 
 
 class ChangeMethods(ReadMethods):
@@ -34,14 +34,14 @@ class ChangeMethods(ReadMethods):
             NotAllowed: The job is settled.
         """
         while True:
-            now, job = self._now(), transitions.not_over(self.get(job_id))
-            if job.cancelling:
+            now, job = self._now(), transitions.require_cancellable(self.get(job_id))
+            if job.is_cancelling:
                 return job
-            with reachable():
-                if job.state in transitions.UNDER_WAY:
-                    [is_applied] = self._store.withdraw([job], now)
+            with translated_errors():
+                if job.state in transitions.ONLY_MARKABLE:
+                    [is_applied] = self._store.request_cancellation([job], now)
                 else:
-                    [is_applied] = self._store.apply([transitions.cancel(job, now)], now)
+                    [is_applied] = self._store.apply_transitions([transitions.cancel(job, now)], now)
             if is_applied:
                 return self.get(job_id)
 
@@ -62,7 +62,7 @@ class ChangeMethods(ReadMethods):
 
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 
-    def plan(self, action: Action | str, wanted: Filter, *, resubmit: bool = False) -> Plan:
+    def plan_bulk(self, action: BulkAction | str, filter: Filter, *, resubmit: bool = False) -> BulkPlan:
         """List the jobs that a bulk `cancel` or `retry` would change, and what it may cost. Changes nothing.
 
         Pass the plan's token to `carry_out` within an hour. A plan holds up to 100,000 jobs; if more match,
@@ -76,12 +76,12 @@ class ChangeMethods(ReadMethods):
         Raises:
             UnknownBatch: No job is in the batch of the filter.
         """
-        if wanted.batch is not None:
-            self.batch(wanted.batch)
-        with reachable():
-            return bulk_operations.draw_up(self._store, Action(action), wanted, self._now(), resubmit=resubmit)
+        if filter.batch is not None:
+            self.batch(filter.batch)
+        with translated_errors():
+            return bulk_operations.create_plan(self._store, BulkAction(action), filter, self._now(), resubmit=resubmit)
 
-    def carry_out(self, action: Action | str, token: str) -> Done:
+    def execute_plan(self, action: BulkAction | str, token: str) -> BulkResult:
         """Execute a plan. Executing it twice changes nothing more.
 
         A retry skips jobs that changed after the plan was made; a cancel skips jobs that have settled since.
@@ -93,19 +93,19 @@ class ChangeMethods(ReadMethods):
         Raises:
             UnknownPlan: The token is unknown or expired, or belongs to the other action.
         """
-        with reachable():
-            return bulk_operations.carry_out(self._store, Action(action), token, self._now())
+        with translated_errors():
+            return bulk_operations.execute_plan(self._store, BulkAction(action), token, self._now())
 
     # ── uncertain charges ──────────────────────────────────────────────────────────────────────
 
-    def unsure(self) -> Iterator[Unsure]:
+    def charge_reviews(self) -> Iterator[ChargeReview]:
         """Yield the jobs whose order may or may not have been charged, each with the evidence."""
-        balances = self.balances()
+        balances = self.balance_history()
         for job in self.jobs(state=State.UNSURE):
-            if (review := known(job, self.timeline(job.id), balances)) is not None:
+            if (review := review_charge(job, self.timeline(job.id), balances)) is not None:
                 yield review
 
-    def review(self, job_id: str) -> Unsure:
+    def charge_review(self, job_id: str) -> ChargeReview:
         """Return the evidence on whether the order of an `unsure` job was charged.
 
         Raises:
@@ -113,12 +113,12 @@ class ChangeMethods(ReadMethods):
             NotAllowed: The job is not `unsure`.
         """
         job = self.get(job_id)
-        review = known(job, self.timeline(job_id), self.balances())
+        review = review_charge(job, self.timeline(job_id), self.balance_history())
         if job.state is not State.UNSURE or review is None:
-            raise NotAllowed(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
+            raise InvalidStateError(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
         return review
 
-    def take_up(self, job_id: str, task_id: str) -> Job:
+    def confirm_charged(self, job_id: str, task_id: str) -> Job:
         """Confirm that an order was charged, by the id of its upstream task, and return the job.
 
         The order is the one that is `unsure`, or the last one whose reply was lost. Its charge is counted, and the job
@@ -131,18 +131,18 @@ class ChangeMethods(ReadMethods):
         """
         order = transitions.lost_order(self.get(job_id), task_id)
         now = self._now()
-        with reachable():
-            name_order(self._store, order, now, reason="charge confirmed by task id")
+        with translated_errors():
+            record_charged_order(self._store, order, now, reason="charge confirmed by task id")
         return self.get(job_id)
 
-    def order_again(self, job_id: str) -> Job:
+    def resubmit(self, job_id: str) -> Job:
         """Submit the order of an `unsure` job again, and return the job. The stage may be charged a second time.
 
         Raises:
             UnknownJob: No job has this id.
             NotAllowed: The job is not `unsure`, or is to be cancelled.
         """
-        return self._change(job_id, transitions.order_again)
+        return self._change(job_id, transitions.resubmit)
 
     def abandon(self, job_id: str) -> Job:
         """Give up an `unsure` job: it fails with the code `abandoned`. Returns the job.
@@ -153,12 +153,12 @@ class ChangeMethods(ReadMethods):
         """
         return self._change(job_id, transitions.abandon)
 
-    def _change(self, job_id: str, decide: Callable[[Job, float], Move]) -> Job:
+    def _change(self, job_id: str, decide: Callable[[Job, float], Transition]) -> Job:
         """Apply a transition; decide again as long as the job changes between reading and writing."""
         while True:
             now = self._now()
             move = decide(self.get(job_id), now)
-            with reachable():
-                [is_applied] = self._store.apply([move], now)
+            with translated_errors():
+                [is_applied] = self._store.apply_transitions([move], now)
             if is_applied:
                 return self.get(job_id)

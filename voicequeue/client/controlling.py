@@ -7,9 +7,9 @@ from enum import Enum
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.gate import Limits
 from voicequeue.domain.stage import Stage
-from voicequeue.errors import checked
-from voicequeue.storage.connection.errors import reachable
-from voicequeue.texts import whole
+from voicequeue.errors import check_field
+from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.texts import require_encodable
 
 
 class Unchanged(Enum):
@@ -29,7 +29,7 @@ class ControlMethods(ReadMethods):
 
     _origin: str
 
-    def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, by: str = "") -> bool:
+    def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, reason: str = "") -> bool:
         """Stop submitting orders: all, those of one stage, or those of one batch.
 
         Submitted orders are still polled, and their results are stored. Returns whether that was a change.
@@ -43,11 +43,13 @@ class ControlMethods(ReadMethods):
             UnknownBatch: No job is in this batch.
             InvalidJob: `by` is not valid Unicode.
         """
-        checked("by", whole, by)
+        check_field("by", require_encodable, reason)
         if batch is not None:
-            return self.limit_batch(self.batch(batch).name, paused=True)
-        with reachable():
-            return self._store.controls.pause(self._now(), stage=None if stage is None else Stage(stage), by=by)
+            return self.set_batch_limits(self.batch(batch).name, paused=True)
+        with translated_errors():
+            return self._store.flow_control.pause(
+                self._now(), stage=None if stage is None else Stage(stage), reason=reason
+            )
 
     def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
         """Resume what was paused, and retry now what is on hold for other reasons. Returns whether that was a change.
@@ -56,21 +58,21 @@ class ControlMethods(ReadMethods):
             UnknownBatch: No job is in this batch.
         """
         if batch is not None:
-            return self.limit_batch(self.batch(batch).name, paused=False)
-        with reachable():
-            return self._store.controls.resume(self._now(), stage=None if stage is None else Stage(stage))
+            return self.set_batch_limits(self.batch(batch).name, paused=False)
+        with translated_errors():
+            return self._store.flow_control.resume(self._now(), stage=None if stage is None else Stage(stage))
 
     def limits(self) -> Limits:
         """Return the limits that apply now: those set with `set_limits`, else the settings of the workers."""
-        with reachable():
-            return self._store.controls.limits()
+        with translated_errors():
+            return self._store.flow_control.limits()
 
     def set_limits(
         self,
         *,
         in_flight: float | Unchanged | None = UNCHANGED,
         submit_rate: float | Unchanged | None = UNCHANGED,
-        credit_floor: float | Unchanged | None = UNCHANGED,
+        min_balance: float | Unchanged | None = UNCHANGED,
     ) -> Limits:
         """Set limits for all workers, effective at once, and return those that apply now.
 
@@ -84,12 +86,14 @@ class ControlMethods(ReadMethods):
         Raises:
             ValueError: A value is out of range.
         """
-        limits = {"in_flight": in_flight, "submit_rate": submit_rate, "credit_floor": credit_floor}
-        with reachable():
-            self._store.controls.set_limits(**{name: limit for name, limit in limits.items() if limit is not UNCHANGED})
-            return self._store.controls.limits()
+        limits = {"in_flight": in_flight, "submit_rate": submit_rate, "credit_floor": min_balance}
+        with translated_errors():
+            self._store.flow_control.set_limits(
+                **{name: limit for name, limit in limits.items() if limit is not UNCHANGED}
+            )
+            return self._store.flow_control.limits()
 
-    def limit_batch(
+    def set_batch_limits(
         self,
         name: str,
         *,
@@ -111,10 +115,12 @@ class ControlMethods(ReadMethods):
         Raises:
             ValueError: The name or a value is invalid.
         """
-        with reachable():
-            return self._store.limit_batch(name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight)
+        with translated_errors():
+            return self._store.set_batch_limits(
+                name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight
+            )
 
-    def call_back_batch(self, name: str, url: str | None) -> None:
+    def set_batch_callback(self, name: str, url: str | None) -> None:
         """Set the URL that receives a callback each time all jobs of the batch have settled or are unsure.
 
         It can be set before the first job is enqueued. None sends no more callbacks.
@@ -122,5 +128,5 @@ class ControlMethods(ReadMethods):
         Raises:
             ValueError: The name or the URL is invalid.
         """
-        with reachable():
+        with translated_errors():
             self._store.callbacks.set_batch_url(name, url, origin=self._origin)

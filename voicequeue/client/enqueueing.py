@@ -7,20 +7,20 @@ from itertools import islice
 from typing import Any
 
 from voicequeue.client.reading import ReadMethods
-from voicequeue.client.results import Entry, Placed, Receipt, Rejection, entered
+from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection, item_result
 from voicequeue.domain.job import Job, State
-from voicequeue.domain.portions import portions, weight
-from voicequeue.domain.spec import VoiceJob, parse
-from voicequeue.errors import InvalidJob, detached
-from voicequeue.storage.connection.errors import reachable
-from voicequeue.storage.job_store import Store
-from voicequeue.storage.preview import Foreseen
+from voicequeue.domain.portions import split_into_portions, weight
+from voicequeue.domain.spec import VoiceJob, parse_spec
+from voicequeue.errors import InvalidJobError, without_traceback
+from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.preview import EnqueuePreview
 
 #: A job to enqueue, or its fields as a mapping (JSON, a row of a file).
-Enqueueable = VoiceJob | Mapping[str, Any]
+JobInput = VoiceJob | Mapping[str, Any]
 
 #: The jobs of one item, with their ids; or the error of an invalid item.
-_ParsedItem = list[tuple[str, VoiceJob]] | InvalidJob
+_ParsedItem = list[tuple[str, VoiceJob]] | InvalidJobError
 
 
 class EnqueueMethods(ReadMethods):
@@ -28,7 +28,7 @@ class EnqueueMethods(ReadMethods):
 
     _origin: str
 
-    def enqueue(self, job: Enqueueable) -> Job:
+    def enqueue(self, job: JobInput) -> Job:
         """Enqueue one job, or return the existing job with the same key and content.
 
         An item with several songs becomes several jobs; the one that creates the voice is returned.
@@ -39,7 +39,7 @@ class EnqueueMethods(ReadMethods):
         """
         return self.get(self._enqueue_one(job).job_id)
 
-    def place(self, job: Enqueueable) -> Placed:
+    def enqueue_detailed(self, job: JobInput) -> EnqueueResult:
         """Enqueue one job as `enqueue` does, and also return whether it is new, its position and its price.
 
         Raises:
@@ -48,20 +48,24 @@ class EnqueueMethods(ReadMethods):
         """
         entry = self._enqueue_one(job)
         enqueued = self.get(entry.job_id)
-        with reachable():
-            ahead = self._store.lookup.ahead(enqueued.id, enqueued.spec.priority, enqueued.spec.batch or "")
+        with translated_errors():
+            ahead = self._store.indexes.position_in_backlog(
+                enqueued.id, enqueued.spec.priority, enqueued.spec.batch or ""
+            )
         if ahead is None and enqueued.state is State.QUEUED:  # it was admitted between the two reads
             enqueued = self.get(enqueued.id)
-        price = entry.credits if entry.new else parse(job).credits
-        return Placed(enqueued, entry.new > 0, None if ahead is None else ahead + 1, price, entry.job_ids[1:])
+        price = entry.credits if entry.new_count else parse_spec(job).credits
+        return EnqueueResult(
+            enqueued, entry.new_count > 0, None if ahead is None else ahead + 1, price, entry.job_ids[1:]
+        )
 
-    def _enqueue_one(self, job: Enqueueable) -> Entry:
-        [entry] = self.enqueue_at_once([job])
+    def _enqueue_one(self, job: JobInput) -> EnqueueItemResult:
+        [entry] = self.enqueue_list([job])
         if entry.error is not None:
             raise entry.error
         return entry
 
-    def enqueue_at_once(self, jobs: Sequence[Enqueueable]) -> list[Entry]:
+    def enqueue_list(self, jobs: Sequence[JobInput]) -> list[EnqueueItemResult]:
         """Enqueue a list of jobs, and return one result for each, in the same order.
 
         Invalid items are reported in their result; the others are enqueued. Redis is called once for each 500 jobs
@@ -69,13 +73,13 @@ class EnqueueMethods(ReadMethods):
         """
         return [
             entry
-            for chunk in portions(map(_parse, jobs), weight)
+            for chunk in split_into_portions(map(_parse, jobs), weight)
             for entry in _Chunk(self._store, chunk, self._origin).entries()
         ]
 
     def enqueue_many(
-        self, jobs: Iterable[Enqueueable], *, on_reject: Callable[[Rejection], None] | None = None
-    ) -> Receipt:
+        self, jobs: Iterable[JobInput], *, on_reject: Callable[[Rejection], None] | None = None
+    ) -> EnqueueSummary:
         """Enqueue any number of jobs in constant memory, and return how many were new, known and rejected.
 
         Rejected items do not stop the others. After an error the call can be repeated; jobs that have a key are
@@ -85,7 +89,7 @@ class EnqueueMethods(ReadMethods):
             jobs: Jobs, or mappings of their fields. Read lazily.
             on_reject: Called with each rejected item. Without it, they are collected in `Receipt.rejections`.
         """
-        receipt, first_index = Receipt(), 0
+        receipt, first_index = EnqueueSummary(), 0
         reject = on_reject or receipt.rejections.append
         for entries in self._enqueue_chunks(iter(jobs)):
             for index, entry in enumerate(entries, start=first_index):
@@ -95,11 +99,11 @@ class EnqueueMethods(ReadMethods):
             first_index += len(entries)
         return receipt
 
-    def _enqueue_chunks(self, jobs: Iterator[Enqueueable]) -> Iterator[list[Entry]]:
+    def _enqueue_chunks(self, jobs: Iterator[JobInput]) -> Iterator[list[EnqueueItemResult]]:
         """Yield the results of each chunk. The next chunk is prepared while Redis processes the one before."""
         sent: _Chunk | None = None
         try:
-            for items in portions(map(_parse, jobs), weight):
+            for items in split_into_portions(map(_parse, jobs), weight):
                 chunk = _Chunk(self._store, items, self._origin)
                 previous, sent = sent, None
                 if previous is not None:
@@ -110,49 +114,51 @@ class EnqueueMethods(ReadMethods):
             last = sent.entries() if sent is not None else []
         yield last
 
-    def preview(self, jobs: Iterable[Enqueueable]) -> Iterator[Foreseen]:
+    def preview(self, jobs: Iterable[JobInput]) -> Iterator[EnqueuePreview]:
         """Yield what `enqueue_many` would do with each job, in the same order, without changing anything.
 
         A job that shares a voice with an existing or an earlier job is priced at its song alone. Redis is called once
         for each 500 jobs or 1,048,576 characters.
         """
         preview = self._store.preview()
-        for items in portions(map(_parse, jobs), weight):
-            with reachable():
-                previews = iter(preview.foresee([item for item in items if isinstance(item, VoiceJob)]))
-            yield from (next(previews) if isinstance(item, VoiceJob) else Foreseen(error=item) for item in items)
+        for items in split_into_portions(map(_parse, jobs), weight):
+            with translated_errors():
+                previews = iter(preview.preview([item for item in items if isinstance(item, VoiceJob)]))
+            yield from (next(previews) if isinstance(item, VoiceJob) else EnqueuePreview(error=item) for item in items)
 
 
 class _Chunk:
     """The items of one call to Redis. An item is one job, several (one for each song), or invalid."""
 
-    def __init__(self, store: Store, items: Sequence[VoiceJob | InvalidJob], origin: str) -> None:
+    def __init__(self, store: JobStore, items: Sequence[VoiceJob | InvalidJobError], origin: str) -> None:
         self._items = [_with_ids(item) for item in items]
-        jobs = [job for item in self._items if not isinstance(item, InvalidJob) for job in item]
-        with reachable():
-            self._call = store.enqueueing(jobs, store.clock(), origin=origin) if jobs else None
+        jobs = [job for item in self._items if not isinstance(item, InvalidJobError) for job in item]
+        with translated_errors():
+            self._call = store.prepare_enqueue(jobs, store.clock(), origin=origin) if jobs else None
 
     def send(self) -> None:
         """Send the call to Redis without waiting for the reply."""
         if self._call is not None:
-            self._call.begin()
+            self._call.send()
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[EnqueueItemResult]:
         """Return the result of each item; sends the call unless it was sent. Raises StoreUnreachable."""
-        with reachable():
+        with translated_errors():
             outcomes = iter(self._call.outcomes() if self._call is not None else [])
         return [
-            Entry(error=item) if isinstance(item, InvalidJob) else entered(item, list(islice(outcomes, len(item))))
+            EnqueueItemResult(error=item)
+            if isinstance(item, InvalidJobError)
+            else item_result(item, list(islice(outcomes, len(item))))
             for item in self._items
         ]
 
 
-def _parse(job: Enqueueable) -> VoiceJob | InvalidJob:
+def _parse(job: JobInput) -> VoiceJob | InvalidJobError:
     try:
-        return parse(job)
-    except InvalidJob as error:
-        return detached(error)
+        return parse_spec(job)
+    except InvalidJobError as error:
+        return without_traceback(error)
 
 
-def _with_ids(item: VoiceJob | InvalidJob) -> _ParsedItem:
-    return item if isinstance(item, InvalidJob) else [(job.id(), job) for job in item.each()]
+def _with_ids(item: VoiceJob | InvalidJobError) -> _ParsedItem:
+    return item if isinstance(item, InvalidJobError) else [(job.job_id(), job) for job in item.expand()]

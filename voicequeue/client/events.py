@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.job import Event, Job, State
-from voicequeue.storage.connection.errors import reachable
-from voicequeue.storage.connection.retry import no_later_than
+from voicequeue.storage.connection.errors import translated_errors
 
 #: How long one call to Redis blocks for events (seconds).
 _BLOCK_S = 5.0
@@ -32,12 +31,12 @@ class EventMethods(ReadMethods):
             TimeoutError: The job did not settle in time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        with no_later_than(deadline):
+        with deadline(deadline):
             return self._wait(job_id, deadline)
 
     def _wait(self, job_id: str, deadline: float | None) -> Job:
-        with reachable():
-            after = self._store.last_event()
+        with translated_errors():
+            after = self._store.last_event_id()
         while True:
             job = self.get(job_id)
             if job.is_final or job.state is State.UNSURE:
@@ -51,7 +50,7 @@ class EventMethods(ReadMethods):
             if deadline is not None and now >= deadline:
                 raise TimeoutError(f"job {job_id} has not settled yet")
             until = reread_at if deadline is None else min(reread_at, deadline)
-            with reachable():
+            with translated_errors():
                 events = self._store.events(after, wait_s=until - now)
             for event in events:
                 after = event.id
@@ -66,7 +65,7 @@ class EventMethods(ReadMethods):
             batch: Yield only events of this batch.
             after: Id of the event to continue after. None starts with the next event.
         """
-        last_id = self.last_event() if after is None else after
+        last_id = self.last_event_id() if after is None else after
         while True:
             for event in self.events(last_id, wait_s=_BLOCK_S):
                 last_id = event.id
@@ -82,15 +81,15 @@ class EventMethods(ReadMethods):
             after: Id of the last event that the caller has; `0-0` for all that are kept.
             wait_s: Seconds to block until the first event.
         """
-        with reachable():
+        with translated_errors():
             return self._store.events(after, wait_s=wait_s)
 
-    def first_event(self) -> str:
+    def first_event_id(self) -> str:
         """Return the id of the oldest event that is kept; `0-0` if there is none."""
-        with reachable():
-            return self._store.lookup.first_event()
+        with translated_errors():
+            return self._store.indexes.first_event_id()
 
-    def last_event(self) -> str:
+    def last_event_id(self) -> str:
         """Return the id of the newest event, to pass as `after`; `0-0` if there is none."""
-        with reachable():
-            return self._store.last_event()
+        with translated_errors():
+            return self._store.last_event_id()

@@ -6,31 +6,33 @@ from enum import Enum
 
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import ChargedOrder
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
-class Named(Enum):
+class OrderEffect(Enum):
     """The effect of `name_order`."""
 
-    TAKEN_UP = "taken up"  # the job continues with the order, or keeps its result
+    CONTINUED = "taken up"  # the job continues with the order, or keeps its result
     COUNTED = "counted"  # the job does not need the order; its charge is counted
-    KNOWN = "known"  # the charge is counted already, or the order is not of this job
-    UNKNOWN = "unknown"  # no such job
+    ALREADY_COUNTED = "known"  # the charge is counted already, or the order is not of this job
+    JOB_NOT_FOUND = "unknown"  # no such job
 
 
-def name_order(store: Store, order: ChargedOrder, now: float, *, reason: str) -> Named:
+def record_charged_order(store: JobStore, order: ChargedOrder, now: float, *, reason: str) -> OrderEffect:
     """Record the upstream task of an order that was charged. Its charge is counted once, however often it is called."""
     while True:
         [job] = store.get([order.job_id])
         if job is None:
-            return Named.UNKNOWN
+            return OrderEffect.JOB_NOT_FOUND
         if not 1 <= order.attempt <= job.attempt:
-            return Named.KNOWN
-        if move := transitions.named(job, order, now, reason=reason):
-            if store.apply([move], now) == [True]:
-                return Named.TAKEN_UP
-        elif order.attempt in job.orders:
-            return Named.KNOWN
+            return OrderEffect.ALREADY_COUNTED
+        if move := transitions.continue_with_order(job, order, now, reason=reason):
+            if store.apply_transitions([move], now) == [True]:
+                return OrderEffect.CONTINUED
+        elif order.attempt in job.charged_task_ids:
+            return OrderEffect.ALREADY_COUNTED
         else:
-            counted = store.book(order, now, reason=f"{reason}; this order was charged and is not needed")
-            return {None: Named.UNKNOWN, True: Named.COUNTED, False: Named.KNOWN}[counted]
+            counted = store.count_order(order, now, reason=f"{reason}; this order was charged and is not needed")
+            return {None: OrderEffect.JOB_NOT_FOUND, True: OrderEffect.COUNTED, False: OrderEffect.ALREADY_COUNTED}[
+                counted
+            ]

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from voicequeue.client.reading import ReadMethods, paged
-from voicequeue.domain.job import FINAL
-from voicequeue.domain.portions import CHUNK
+from voicequeue.domain.job import SETTLED
+from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts
-from voicequeue.storage.archive import ToArchive
+from voicequeue.storage.archive import ArchiveEntry
 from voicequeue.storage.callbacks import Callback
-from voicequeue.storage.connection.errors import reachable
+from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
-from voicequeue.storage.rejected_messages import KEPT, RejectedMessage
+from voicequeue.storage.rejected_messages import MESSAGES_MAX, RejectedMessage
 
 
 class OutboxMethods(ReadMethods):
@@ -27,38 +27,38 @@ class OutboxMethods(ReadMethods):
 
     def callback(self, callback_id: str) -> Callback | None:
         """Return a callback; None once it is delivered."""
-        with reachable():
+        with translated_errors():
             return next(iter(self._store.callbacks.get([callback_id])), None)
 
     def callback_counts(self) -> CallbackCounts:
         """Return the number of callbacks by status, and of workers that deliver them."""
-        with reachable():
-            return self._store.callbacks.counted(self._now() - HEARTBEAT_TIMEOUT_S)
+        with translated_errors():
+            return self._store.callbacks.counts(self._now() - HEARTBEAT_TIMEOUT_S)
 
-    def redeliver(self, callback_ids: Iterable[str]) -> int:
+    def redeliver_callbacks(self, callback_ids: Iterable[str]) -> int:
         """Deliver callbacks now, pending ones and those that were given up; return how many exist."""
         return self._sum_pages(callback_ids, self._store.callbacks.redeliver)
 
     # ── archive ────────────────────────────────────────────────────────────────────────────────
 
-    def archive(self, *, failed: bool = False) -> Iterator[ToArchive]:
+    def archive_entries(self, *, failed: bool = False) -> Iterator[ArchiveEntry]:
         """Yield jobs whose songs wait for the archive, the one due first at the front; or those that `failed`."""
         return paged(self._store.archive.failed() if failed else self._store.archive.pending())
 
     def archive_counts(self) -> ArchiveCounts:
         """Return the number of jobs by archive status, and of workers that archive."""
-        with reachable():
-            return self._store.archive.counted(self._now() - HEARTBEAT_TIMEOUT_S)
+        with translated_errors():
+            return self._store.archive.counts(self._now() - HEARTBEAT_TIMEOUT_S)
 
-    def archive_again(self, job_ids: Iterable[str]) -> int:
+    def retry_archive(self, job_ids: Iterable[str]) -> int:
         """Archive the songs of these jobs now, and return how many jobs are affected.
 
         Includes jobs that were given up, and jobs created before archiving was enabled. Jobs without songs and jobs
         that are archived already are skipped.
         """
-        return self._sum_pages(job_ids, self._store.archive.again)
+        return self._sum_pages(job_ids, self._store.archive.retry)
 
-    def archive_missing(self, batch: str | None = None) -> int:
+    def backfill_archive(self, batch: str | None = None) -> int:
         """Archive songs created before archiving was enabled, and return how many jobs are affected.
 
         Args:
@@ -67,25 +67,25 @@ class OutboxMethods(ReadMethods):
         Raises:
             UnknownBatch: No job is in this batch.
         """
-        jobs = (job for state in FINAL for job in self.jobs(state=state, batch=batch))
-        return self.archive_again(job.id for job in jobs if job.clips and job.archive is None)
+        jobs = (job for state in SETTLED for job in self.jobs(state=state, batch=batch))
+        return self.retry_archive(job.id for job in jobs if job.clips and job.archive is None)
 
     def _sum_pages(self, ids: Iterable[str], change: Callable[[Sequence[str], float], Sequence[bool]]) -> int:
         """Apply a change to ids, a page at a time; return to how many it applied."""
         remaining, count = iter(ids), 0
-        while page := list(islice(remaining, CHUNK)):
-            with reachable():
+        while page := list(islice(remaining, PORTION_JOBS_MAX)):
+            with translated_errors():
                 count += sum(change(page, self._now()))
         return count
 
     # ── rejected messages ──────────────────────────────────────────────────────────────────────
 
-    def rejects(self, limit: int = KEPT) -> list[RejectedMessage]:
+    def rejected_messages(self, limit: int = MESSAGES_MAX) -> list[RejectedMessage]:
         """Return messages of other Celery clients that were rejected, the newest first; the last 1,000 are kept."""
-        with reachable():
-            return self._store.rejects.latest(limit)
+        with translated_errors():
+            return self._store.rejected_messages.latest(limit)
 
-    def clear_rejects(self) -> list[RejectedMessage]:
+    def clear_rejected_messages(self) -> list[RejectedMessage]:
         """Delete all rejected messages, and return them."""
-        with reachable():
-            return self._store.rejects.take()
+        with translated_errors():
+            return self._store.rejected_messages.pop_all()

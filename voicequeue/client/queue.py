@@ -10,14 +10,14 @@ from voicequeue.client.controlling import ControlMethods
 from voicequeue.client.enqueueing import EnqueueMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
-from voicequeue.domain.origin import Origin
+from voicequeue.domain.origin import Source
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.connection.errors import reachable
+from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -50,11 +50,11 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
         reuse: bool = False,
         app: str = "",
     ) -> None:
-        self._origin = Origin.LIBRARY.of(app)
+        self._origin = Source.LIBRARY.with_caller(app)
         if not wait_for_redis_s >= 0:
             raise ValueError("wait_for_redis_s must be 0 or more seconds")
         self._redis = connect(url, wait_s=wait_for_redis_s)
-        self._store = Store(self._redis, prefix, reuse=reuse)
+        self._store = JobStore(self._redis, prefix, reuse=reuse)
         self._prefix = prefix
 
     def __enter__(self) -> VoiceQueue:
@@ -71,7 +71,7 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
 
     def audit(self) -> list[Finding]:
         """Return every index and counter that disagrees with the job records; an empty list is a sound store."""
-        with reachable():
+        with translated_errors():
             return audit(self._redis, self._prefix)
 
     def repair(self, findings: Sequence[Finding]) -> list[Finding]:
@@ -79,12 +79,12 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
 
         Job records are not changed. Findings about jobs that changed after the audit are skipped.
         """
-        with reachable():
+        with translated_errors():
             return repair(self._redis, self._prefix, findings, self._now())
 
 
-def entered_by(queue: VoiceQueue, origin: str) -> VoiceQueue:
+def with_source(queue: VoiceQueue, source: str) -> VoiceQueue:
     """Return a copy of the queue whose jobs have the given source (voicequeue/domain/origin.py)."""
     sourced = copy(queue)
-    sourced._origin = origin
+    sourced._origin = source
     return sourced

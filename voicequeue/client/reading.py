@@ -9,26 +9,26 @@ from typing import TypeVar
 from voicequeue.client import search
 from voicequeue.client.search import Filter, Page
 from voicequeue.domain.balance import Balance
-from voicequeue.domain.job import ACTIVE, Job, State, Step
-from voicequeue.domain.portions import CHUNK
+from voicequeue.domain.job import ACTIVE, Job, State, TimelineEntry
+from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
-from voicequeue.errors import UnknownBatch, UnknownJob
-from voicequeue.storage.connection.errors import reachable
+from voicequeue.errors import BatchNotFoundError, JobNotFoundError
+from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
-from voicequeue.storage.job_store import Store
-from voicequeue.storage.monitoring.throughput import Stretch
+from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.throughput import TimeBucket
 from voicequeue.storage.personas import Persona
 
 T = TypeVar("T")
 
 #: The pace is the average over this many seconds.
-PACE_S = 300.0
+RATE_WINDOW_S = 300.0
 
 
 class ReadMethods:
     """Methods of `VoiceQueue` that read."""
 
-    _store: Store
+    _store: JobStore
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
@@ -38,22 +38,22 @@ class ReadMethods:
         Raises:
             UnknownJob: No job has this id.
         """
-        with reachable():
+        with translated_errors():
             [job] = self._store.get([job_id])
         if job is None:
-            raise UnknownJob(job_id)
+            raise JobNotFoundError(job_id)
         return job
 
-    def timeline(self, job_id: str) -> list[Step]:
+    def timeline(self, job_id: str) -> list[TimelineEntry]:
         """Return every transition of the job, the oldest first.
 
         Raises:
             UnknownJob: No job has this id.
         """
-        with reachable():
+        with translated_errors():
             entries = self._store.timeline(job_id)
         if not entries:
-            raise UnknownJob(job_id)
+            raise JobNotFoundError(job_id)
         return entries
 
     def jobs(self, *, state: State | str | None = None, batch: str | None = None) -> Iterator[Job]:
@@ -74,15 +74,15 @@ class ReadMethods:
         return self._read_jobs(only_state, batch)
 
     def _read_jobs(self, state: State | None, batch: str | None) -> Iterator[Job]:
-        job_ids = self._store.ids(state=state, batch=batch)
+        job_ids = self._store.list_ids(state=state, batch=batch)
         while page := self._job_page(job_ids):
             yield from (job for job in page if job is not None)
 
     def _job_page(self, job_ids: Iterator[str]) -> list[Job | None]:
-        with reachable():
-            return self._store.get(list(islice(job_ids, CHUNK)))
+        with translated_errors():
+            return self._store.get(list(islice(job_ids, PORTION_JOBS_MAX)))
 
-    def find(self, wanted: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[Job]:
+    def search(self, filter: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[Job]:
         """Return a page of the jobs that match a filter.
 
         A page may hold fewer than `limit` jobs, even none, and still have a next page: only the last one has no cursor.
@@ -96,17 +96,17 @@ class ReadMethods:
             UnknownBatch: No job is in the batch of the filter.
             BadCursor: The cursor is not one of this list and filter.
         """
-        if wanted.batch is not None:
-            self.batch(wanted.batch)
-        with reachable():
-            return search.page(self._store, wanted, limit=limit, cursor=cursor)
+        if filter.batch is not None:
+            self.batch(filter.batch)
+        with translated_errors():
+            return search.search(self._store, filter, limit=limit, cursor=cursor)
 
-    def waits_for(self, job: Job) -> str | None:
+    def voice_creator(self, job: Job) -> str | None:
         """Return the id of the job that creates the voice which a `waiting` job needs; None for any other job."""
-        if job.state is not State.WAITING or job.shares is None:
+        if job.state is not State.WAITING or job.shared_voice is None:
             return None
-        with reachable():
-            return self._store.voices.maker(job.shares)
+        with translated_errors():
+            return self._store.personas.creator_of(job.shared_voice)
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
@@ -116,26 +116,26 @@ class ReadMethods:
         Raises:
             UnknownBatch: No job is in this batch.
         """
-        with reachable():
+        with translated_errors():
             batch = self._store.batch(name)
         if batch is None:
-            raise UnknownBatch(name)
+            raise BatchNotFoundError(name)
         return batch
 
     def batches(self) -> list[Batch]:
         """Return every batch, the newest first."""
-        with reachable():
+        with translated_errors():
             batches = [self._store.batch(name) for name in self._store.batches()]
         return [batch for batch in batches if batch is not None]  # None: purged since its name was read
 
-    def find_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
+    def list_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
         """Return a page of the batches, the newest first.
 
         Raises:
             BadCursor: The cursor is not one of this list.
         """
-        with reachable():
-            return search.batches(self._store, limit=limit, cursor=cursor)
+        with translated_errors():
+            return search.list_batches(self._store, limit=limit, cursor=cursor)
 
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
@@ -151,59 +151,59 @@ class ReadMethods:
         if batch is not None:
             self.batch(batch)
         now, store = self._now(), self._store
-        with reachable():
-            backlog = store.lines(batch)
-            states = store.counts(batch, backlog)
-            pace = store.finished(now - PACE_S) * 60 / PACE_S
+        with translated_errors():
+            backlog = store.lanes(batch)
+            states = store.counts_by_state(batch, backlog)
+            pace = store.count_succeeded(now - RATE_WINDOW_S) * 60 / RATE_WINDOW_S
             unsettled = sum(states[state] for state in ACTIVE)
             return Status(
                 states=states,
-                gate=store.controls.gate(now),
-                in_flight=store.in_flight(),
-                limit=store.controls.flow().limit,
-                credits=store.credits(batch),
-                workers=len(store.pulses["worker"].alive(now)),
-                account=store.controls.account(now),
+                gate=store.flow_control.gate(now),
+                in_flight=store.count_in_flight(),
+                limit=store.flow_control.in_flight_limit().limit,
+                credits=store.credits_spent(batch),
+                workers=len(store.heartbeats["worker"].alive(now)),
+                account=store.flow_control.account(now),
                 backlog=tuple(backlog),
-                failures=store.failures() if batch is None else {},
-                refused=tuple(store.controls.refused(batch)),
-                rejects=store.rejects.count() if batch is None else 0,
-                callbacks=store.callbacks.counted(now - HEARTBEAT_TIMEOUT_S) if batch is None else CallbackCounts(),
-                archive=store.archive.counted(now - HEARTBEAT_TIMEOUT_S) if batch is None else ArchiveCounts(),
-                pace=pace,
+                failures=store.failures_by_code() if batch is None else {},
+                refused_jobs=tuple(store.flow_control.refused_jobs(batch)),
+                rejected_messages=store.rejected_messages.count() if batch is None else 0,
+                callbacks=store.callbacks.counts(now - HEARTBEAT_TIMEOUT_S) if batch is None else CallbackCounts(),
+                archive=store.archive.counts(now - HEARTBEAT_TIMEOUT_S) if batch is None else ArchiveCounts(),
+                jobs_per_minute=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
                 at=now,
             )
 
-    def trend(self, *, span_s: float = 3600.0, stretches: int = 60) -> list[Stretch]:
+    def throughput(self, *, span_s: float = 3600.0, buckets: int = 60) -> list[TimeBucket]:
         """Return how many jobs finished over time and how long they took, the oldest interval first.
 
         Args:
             span_s: The period, up to now, in seconds.
             stretches: Number of equal intervals into which it is divided.
         """
-        with reachable():
-            return self._store.trend(self._now(), span_s=span_s, stretches=stretches)
+        with translated_errors():
+            return self._store.throughput(self._now(), span_s=span_s, buckets=buckets)
 
-    def balances(self) -> list[Balance]:
+    def balance_history(self) -> list[Balance]:
         """Return the account balances that upstream reported in the last days, the oldest first."""
-        with reachable():
-            return self._store.controls.balances()
+        with translated_errors():
+            return self._store.flow_control.balances()
 
     # ── voices ─────────────────────────────────────────────────────────────────────────────────
 
     def personas(self) -> Iterator[Persona]:
         """Yield the voices that were created and can be shared, the latest first, read a page at a time."""
-        return paged(self._store.voices.made())
+        return paged(self._store.personas.list_all())
 
     def forget_persona(self, persona_id: str) -> bool:
         """Stop sharing a voice, because upstream has deleted it. Returns whether the voice was known."""
-        with reachable():
-            return self._store.voices.forget(persona_id) > 0
+        with translated_errors():
+            return self._store.personas.forget(persona_id) > 0
 
     def _now(self) -> float:
         """Return the time of the queue (Unix seconds)."""
-        with reachable():
+        with translated_errors():
             return self._store.clock()
 
 
@@ -214,5 +214,5 @@ def paged(items: Iterator[T]) -> Iterator[T]:
 
 
 def _next_page(items: Iterator[T]) -> list[T]:
-    with reachable():
-        return list(islice(items, CHUNK))
+    with translated_errors():
+        return list(islice(items, PORTION_JOBS_MAX))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from voicequeue.domain.claims import Outcome
+from voicequeue.domain.claims import EnqueueOutcome
 from voicequeue.domain.job import Job
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.errors import InvalidJob, KeyConflict, Problem, VoiceQueueError
+from voicequeue.errors import InvalidJobError, KeyConflictError, Problem, VoiceQueueError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Rejection:
 
 
 @dataclass(slots=True)
-class Receipt:
+class EnqueueSummary:
     """The summary of `VoiceQueue.enqueue_many`.
 
     Attributes:
@@ -38,23 +38,23 @@ class Receipt:
     """
 
     new: int = 0
-    known: int = 0
+    existing: int = 0
     rejected: int = 0
     credits: int = 0
     rejections: list[Rejection] = field(default_factory=list)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: EnqueueItemResult) -> None:
         """Count the result of one item. Of an item that was rejected in part, the accepted jobs are counted too."""
-        self.new += entry.new
+        self.new += entry.new_count
         self.credits += entry.credits
         if entry.error is not None:
             self.rejected += 1
         else:
-            self.known += len(entry.job_ids) - entry.new
+            self.existing += len(entry.job_ids) - entry.new_count
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EnqueueItemResult:
     """The result of one item of `VoiceQueue.enqueue_at_once`.
 
     Attributes:
@@ -65,9 +65,9 @@ class Entry:
     """
 
     job_ids: tuple[str, ...] = ()
-    new: int = 0
+    new_count: int = 0
     credits: int = 0
-    error: InvalidJob | KeyConflict | None = None
+    error: InvalidJobError | KeyConflictError | None = None
 
     @property
     def job_id(self) -> str:
@@ -75,13 +75,13 @@ class Entry:
         return self.job_ids[0]
 
 
-def entered(jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[Outcome]) -> Entry:
+def item_result(jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[EnqueueOutcome]) -> EnqueueItemResult:
     """Return the result of an item, given its jobs with their ids and the outcome that the store returned for each."""
-    if len(jobs) == 1 and outcomes[0] is Outcome.NEW:  # the common case
+    if len(jobs) == 1 and outcomes[0] is EnqueueOutcome.NEW:  # the common case
         [(job_id, spec)] = jobs
-        return Entry((job_id,), 1, spec.credits)
+        return EnqueueItemResult((job_id,), 1, spec.credits)
     results = list(zip(jobs, outcomes, strict=True))
-    return Entry(
+    return EnqueueItemResult(
         tuple(job_id for job_id, _ in jobs),
         sum(outcome.is_new for outcome in outcomes),
         sum(_price(spec, outcome) for (_, spec), outcome in results),
@@ -89,22 +89,22 @@ def entered(jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[Outcome]) -
     )
 
 
-def _price(spec: VoiceJob, outcome: Outcome) -> int:
+def _price(spec: VoiceJob, outcome: EnqueueOutcome) -> int:
     if not outcome.is_new:
         return 0
-    return spec.credits - (PRICES[Stage.VOICE] if outcome is Outcome.SHARES else 0)
+    return spec.credits - (PRICES[Stage.VOICE] if outcome is EnqueueOutcome.SHARES_VOICE else 0)
 
 
-def _error(job_id: str, spec: VoiceJob, outcome: Outcome) -> InvalidJob | KeyConflict | None:
-    if outcome is Outcome.CONFLICT:
-        return KeyConflict(spec.key or "", job_id)
-    if outcome is Outcome.OTHER_VOICE:
-        return InvalidJob([Problem("voice", "stands for another recording in this batch")])
+def _error(job_id: str, spec: VoiceJob, outcome: EnqueueOutcome) -> InvalidJobError | KeyConflictError | None:
+    if outcome is EnqueueOutcome.CONFLICT:
+        return KeyConflictError(spec.key or "", job_id)
+    if outcome is EnqueueOutcome.OTHER_VOICE:
+        return InvalidJobError([Problem("voice", "stands for another recording in this batch")])
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class EnqueueResult:
     """The result of `VoiceQueue.place`.
 
     Attributes:
@@ -116,7 +116,7 @@ class Placed:
     """
 
     job: Job
-    new: bool
+    is_new: bool
     position: int | None
     credits: int
-    further: tuple[str, ...] = ()
+    further_job_ids: tuple[str, ...] = ()

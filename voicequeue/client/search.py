@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from voicequeue.domain.job import Code, Job, State
+from voicequeue.domain.job import FailureCode, Job, State
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import Batch
-from voicequeue.errors import BadCursor, InvalidJob, half_texts
-from voicequeue.storage.job_store import Store
+from voicequeue.errors import InvalidCursorError, InvalidJobError, unencodable_fields
+from voicequeue.storage.job_store import JobStore
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 CHUNK = 500
 
 #: Jobs examined for one page, about. If few match, a page ends with fewer jobs than its limit.
-LOOKED_AT = 10_000
+EXAMINED_MAX = 10_000
 
 _STATES = {state: place for place, state in enumerate(State)}
 _INDEX = re.compile(
@@ -52,22 +52,22 @@ class Filter:
     state: State | None = None
     stage: Stage | None = None
     batch: str | None = None
-    code: Code | None = None
+    code: FailureCode | None = None
     since: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    called: str | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
-        texts = {"batch": self.batch, "metadata": dict(self.metadata), "called": self.called}
-        if broken := half_texts(texts):
-            raise InvalidJob(broken)
+        texts = {"batch": self.batch, "metadata": dict(self.metadata), "called": self.text}
+        if broken := unencodable_fields(texts):
+            raise InvalidJobError(broken)
 
     def matches(self, job: Job) -> bool:
         """Return whether the metadata and `called` match. scripts/filter_page.lua has checked the other conditions."""
         has_all = all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
-        return has_all and (self.called is None or self.called in _names(job))
+        return has_all and (self.text is None or self.text in _names(job))
 
-    def sifted(self) -> dict[str, Any]:
+    def script_arguments(self) -> dict[str, Any]:
         """Return the arguments of scripts/filter_page.lua."""
         arguments: dict[str, Any] = {
             "state": self.state,
@@ -78,8 +78,8 @@ class Filter:
         }
         if self.metadata:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
-        if self.called is not None:
-            arguments["called"] = {"is": self.called, "part": _json(self.called)}
+        if self.text is not None:
+            arguments["called"] = {"is": self.text, "part": _json(self.text)}
         return {name: value for name, value in arguments.items() if value is not None}
 
 
@@ -87,7 +87,7 @@ def _names(job: Job) -> tuple[str | None, ...]:
     spec = job.spec
     title = spec.song.title if spec.song else None
     names = (spec.key, spec.name, title, job.persona_id, job.voice_name)
-    return (*names, *job.orders.values(), *spec.metadata.values())
+    return (*names, *job.charged_task_ids.values(), *spec.metadata.values())
 
 
 def _json(text: str) -> str:
@@ -109,7 +109,7 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PagePosition:
     """A position in an index: behind `member`, or at its beginning if there is none."""
 
     index: str
@@ -127,31 +127,31 @@ class Place:
         return urlsafe_b64encode(parts.encode()).decode().rstrip("=")
 
 
-def _place(cursor: str) -> Place:
+def _place(cursor: str) -> PagePosition:
     """Decode a cursor. Raises BadCursor."""
     try:
         parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
         index, member, score = (part if isinstance(part, str) else "\0" for part in parts)
     except (ValueError, TypeError, RecursionError):
-        raise BadCursor from None
+        raise InvalidCursorError from None
     is_index = index == "batches" or _order(index) is not None
     if not (is_index and _MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
-        raise BadCursor
-    return Place(index, member, score) if score else Place(index)
+        raise InvalidCursorError
+    return PagePosition(index, member, score) if score else PagePosition(index)
 
 
-def batches(store: Store, *, limit: int, cursor: str | None = None) -> Page[Batch]:
+def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> Page[Batch]:
     """Return a page of the batches, the newest first. Raises BadCursor."""
-    place = _place(cursor) if cursor else Place("batches")
+    place = _place(cursor) if cursor else PagePosition("batches")
     if place.index != "batches":
-        raise BadCursor
-    members = store.lookup.walk("batches", place.after, limit, latest_first=True)
+        raise InvalidCursorError
+    members = store.indexes.read_page("batches", place.after, limit, latest_first=True)
     page = (store.batch(name) for name, _ in members)
-    end = Place("batches", *members[-1]).text() if len(members) == limit else None
+    end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
     return Page(tuple(batch for batch in page if batch is not None), end)
 
 
-def page(store: Store, job_filter: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
+def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
     """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises BadCursor.
 
     Order: within a batch as enqueued; within a state by the latest to enter it; the backlog by priority, batch and age;
@@ -161,23 +161,23 @@ def page(store: Store, job_filter: Filter, *, limit: int, cursor: str | None = N
     examined = 0
     places = _places(store, job_filter, cursor)
     for start in places:
-        place: Place | None = start
+        place: PagePosition | None = start
         while place is not None:
             matches, place, count = _matches(store, job_filter, place, limit - len(jobs))
             jobs += matches
             examined += count
-            if len(jobs) >= limit or examined >= LOOKED_AT:
+            if len(jobs) >= limit or examined >= EXAMINED_MAX:
                 after = place or next(places, None)
                 return Page(tuple(jobs), after.text() if after else None)
     return Page(tuple(jobs), None)
 
 
-def matching(store: Store, job_filter: Filter) -> Iterator[Job]:
+def iter_matching(store: JobStore, job_filter: Filter) -> Iterator[Job]:
     """Yield all jobs that match, each once even if it changes meanwhile."""
     yielded_ids: set[str] = set()
     cursor: str | None = None
     while True:
-        jobs = page(store, job_filter, limit=CHUNK, cursor=cursor)
+        jobs = search(store, job_filter, limit=CHUNK, cursor=cursor)
         for job in jobs.items:
             if job.id not in yielded_ids:
                 yielded_ids.add(job.id)
@@ -186,20 +186,22 @@ def matching(store: Store, job_filter: Filter) -> Iterator[Job]:
             return
 
 
-def _matches(store: Store, job_filter: Filter, place: Place, limit: int) -> tuple[list[Job], Place | None, int]:
+def _matches(
+    store: JobStore, job_filter: Filter, place: PagePosition, limit: int
+) -> tuple[list[Job], PagePosition | None, int]:
     """Return up to `limit` matches, where to continue in the index (None: its end), and how many jobs were examined."""
     latest_first = place.index.startswith("state:")
     chunk = CHUNK if _is_selective(job_filter) else min(CHUNK, limit)
-    examined, last, members = store.lookup.sift(
-        place.index, place.after, chunk, job_filter.sifted(), latest_first=latest_first
+    examined, last, members = store.indexes.filter_page(
+        place.index, place.after, chunk, job_filter.script_arguments(), latest_first=latest_first
     )
     jobs = [job for job in store.get([job_id for job_id, _ in members]) if job is not None and job_filter.matches(job)]
     if len(jobs) > limit or (len(jobs) == limit and examined == chunk):
         end = jobs[limit - 1].id
-        return jobs[:limit], Place(place.index, end, dict(members)[end]), examined
+        return jobs[:limit], PagePosition(place.index, end, dict(members)[end]), examined
     # A state is read from the latest: once a job is older than `since`, so are all that follow.
     is_end = examined < chunk or (latest_first and job_filter.since is not None and float(last[1]) < job_filter.since)
-    return jobs, None if is_end else Place(place.index, *last), examined
+    return jobs, None if is_end else PagePosition(place.index, *last), examined
 
 
 def _is_selective(job_filter: Filter) -> bool:
@@ -209,26 +211,26 @@ def _is_selective(job_filter: Filter) -> bool:
     )
 
 
-def _places(store: Store, job_filter: Filter, cursor: str | None) -> Iterator[Place]:
+def _places(store: JobStore, job_filter: Filter, cursor: str | None) -> Iterator[PagePosition]:
     """Return where to read, index by index, starting at the cursor."""
     indexes = _indexes(store, job_filter)
     if cursor is None:
-        return (Place(index) for index in indexes)
+        return (PagePosition(index) for index in indexes)
     start = _place(cursor)
     if not _may_hold(start.index, job_filter):
-        raise BadCursor
+        raise InvalidCursorError
     # A lane that has become empty still has its position among the others.
-    later = [Place(index) for index in indexes if (_order(index) or ()) > (_order(start.index) or ())]
+    later = [PagePosition(index) for index in indexes if (_order(index) or ()) > (_order(start.index) or ())]
     return iter([start, *later])
 
 
-def _indexes(store: Store, job_filter: Filter) -> list[str]:
+def _indexes(store: JobStore, job_filter: Filter) -> list[str]:
     if job_filter.batch is not None and job_filter.state is not State.QUEUED:
         return [f"batch:{job_filter.batch}:jobs"]
     indexes: list[str] = []
     for state in [job_filter.state] if job_filter.state else list(State):
         if state is State.QUEUED:
-            indexes += [f"lane:{priority.rank}:{batch}" for priority, batch in store.lookup.lines(job_filter.batch)]
+            indexes += [f"lane:{priority.rank}:{batch}" for priority, batch in store.indexes.lanes(job_filter.batch)]
         else:
             indexes.append(f"state:{state}")
     return indexes

@@ -15,21 +15,21 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from voicequeue.auth import signatures
-from voicequeue.domain.balance import Drift
-from voicequeue.domain.gate import Gate, Reason
+from voicequeue.domain.balance import UncountedSpending
+from voicequeue.domain.gate import Gate, HoldReason
 from voicequeue.domain.job import INACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.key_types import WrongType
 from voicequeue.storage.connection.refusals import RedisRefusalError
-from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S, Heard
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S, ProcessHeartbeat
+from voicequeue.storage.job_store import JobStore
 
 if TYPE_CHECKING:
     from voicequeue.domain import schemas
 
 #: Clocks that differ by more (seconds) are reported. Beyond `signatures.TOLERANCE_S` signatures are rejected.
-APART_S = 2.0
+CLOCK_SKEW_MAX_S = 2.0
 
 #: Processes that sign, or check signatures, by their host's clock.
 _SIGNING = frozenset({"gateway", "callbacks"})
@@ -47,7 +47,7 @@ MIN_VERSIONS = {"Redis": (6, 2), "Valkey": (7, 2)}
 class Level(StrEnum):
     """The severity of a result."""
 
-    FINE = "fine"
+    OK = "fine"
     NOTE = "note"
     WARNING = "warning"
     ERROR = "error"
@@ -61,17 +61,17 @@ class CheckResult:
 
     check: str
     level: Level
-    what: str
-    todo: str = ""
+    message: str
+    action: str = ""
 
     def as_dict(self) -> schemas.Remark:
         """Return the JSON representation."""
-        return {"check": self.check, "level": self.level, "what": self.what, "todo": self.todo}
+        return {"check": self.check, "level": self.level, "what": self.message, "todo": self.action}
 
 
 def passed(check: str, what: str) -> CheckResult:
     """Return the result of a check without problems."""
-    return CheckResult(check, Level.FINE, what)
+    return CheckResult(check, Level.OK, what)
 
 
 @dataclass(frozen=True)
@@ -84,25 +84,25 @@ class Facts:
 
     info: Mapping[str, Any]
     config: Mapping[str, str]
-    ahead: float
-    heard: Sequence[Heard] = ()
+    clock_skew_s: float
+    processes: Sequence[ProcessHeartbeat] = ()
     states: Mapping[State, int] = field(default_factory=dict)
     gate: Gate = field(default_factory=Gate)
-    drift: Drift | None = None
+    drift: UncountedSpending | None = None
     callbacks: CallbackCounts = field(default_factory=CallbackCounts)
     archive: ArchiveCounts = field(default_factory=ArchiveCounts)
     rejects: int = 0
-    refused: Sequence[RefusedJob] = ()
-    messages: Mapping[str, int] = field(default_factory=dict)
+    refused_jobs: Sequence[RefusedJob] = ()
+    message_counts: Mapping[str, int] = field(default_factory=dict)
     write_refusal: RedisRefusalError | None = None
     wrong_types: Sequence[WrongType] = ()
 
-    def of_kind(self, kind: str) -> list[Heard]:
+    def of_kind(self, kind: str) -> list[ProcessHeartbeat]:
         """Return the running processes of a kind."""
-        return [process for process in self.heard if process.kind == kind]
+        return [process for process in self.processes if process.kind == kind]
 
 
-def inspect(redis: Redis, store: Store) -> Facts:
+def inspect(redis: Redis, store: JobStore) -> Facts:
     """Collect the facts. Raises RedisError."""
     seconds, microseconds = redis.time()
     wrong_types = store.wrong_types(QUEUE_NAMES)
@@ -110,24 +110,26 @@ def inspect(redis: Redis, store: Store) -> Facts:
     return Facts(
         info=redis.info(),
         config=_config(redis),
-        ahead=time.time() - now,
-        heard=[process for pulses in store.pulses.values() for process in pulses.alive(now)],
-        states=store.counts(),
-        gate=store.controls.gate(now),
-        drift=store.controls.account(now).drift,
-        callbacks=store.callbacks.counted(now - HEARTBEAT_TIMEOUT_S),
-        archive=store.archive.counted(now - HEARTBEAT_TIMEOUT_S),
-        rejects=store.rejects.count(),
-        refused=store.controls.refused(),
-        messages=store.messages([queue for queue in QUEUE_NAMES if queue not in {key.queue for key in wrong_types}]),
+        clock_skew_s=time.time() - now,
+        processes=[process for pulses in store.heartbeats.values() for process in pulses.alive(now)],
+        states=store.counts_by_state(),
+        gate=store.flow_control.gate(now),
+        drift=store.flow_control.account(now).uncounted,
+        callbacks=store.callbacks.counts(now - HEARTBEAT_TIMEOUT_S),
+        archive=store.archive.counts(now - HEARTBEAT_TIMEOUT_S),
+        rejects=store.rejected_messages.count(),
+        refused_jobs=store.flow_control.refused_jobs(),
+        message_counts=store.count_messages(
+            [queue for queue in QUEUE_NAMES if queue not in {key.queue for key in wrong_types}]
+        ),
         write_refusal=_write_refusal(store),
         wrong_types=wrong_types,
     )
 
 
-def _write_refusal(store: Store) -> RedisRefusalError | None:
+def _write_refusal(store: JobStore) -> RedisRefusalError | None:
     try:
-        store.write_nothing()
+        store.check_writable()
     except RedisRefusalError as error:
         return error
     return None
@@ -150,7 +152,7 @@ def results(facts: Facts) -> Iterator[CheckResult]:
     yield from _memory(facts.info)
     yield from _clocks(facts)
     yield from _processes(facts)
-    yield from _versions(facts.heard)
+    yield from _versions(facts.processes)
     yield from _work(facts)
 
 
@@ -223,12 +225,12 @@ def _memory(info: Mapping[str, Any]) -> Iterator[CheckResult]:
 
 
 def _clocks(facts: Facts) -> Iterator[CheckResult]:
-    here = Heard("doctor", "this machine", 0.0, {"ahead": facts.ahead})
-    deviating = [process for process in (here, *facts.heard) if abs(process.ahead) > APART_S]
+    here = ProcessHeartbeat("doctor", "this machine", 0.0, {"ahead": facts.clock_skew_s})
+    deviating = [process for process in (here, *facts.processes) if abs(process.clock_ahead_s) > CLOCK_SKEW_MAX_S]
     for process in deviating:
-        is_refused = process.kind in _SIGNING and abs(process.ahead) > signatures.TOLERANCE_S
-        direction = "ahead of" if process.ahead > 0 else "behind"
-        what = f"the clock of {process.name} is {abs(process.ahead):,.0f} s {direction} Redis's"
+        is_refused = process.kind in _SIGNING and abs(process.clock_ahead_s) > signatures.TOLERANCE_S
+        direction = "ahead of" if process.clock_ahead_s > 0 else "behind"
+        what = f"the clock of {process.name} is {abs(process.clock_ahead_s):,.0f} s {direction} Redis's"
         yield CheckResult(
             "clock",
             Level.ERROR if is_refused else Level.WARNING,
@@ -263,17 +265,17 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
             yield CheckResult(
                 kind, Level.ERROR, f"{pending:,} {what} are waiting, but no process `{kind}` is running", todo
             )
-    for name, count in facts.messages.items():
+    for name, count in facts.message_counts.items():
         if count > MESSAGES_MAX:
             todo = "start more workers, or one that consumes it (-Q)"
             yield CheckResult("messages", Level.WARNING, f"{count:,} messages are waiting in the queue {name}", todo)
 
 
-def _names(processes: Sequence[Heard]) -> str:
+def _names(processes: Sequence[ProcessHeartbeat]) -> str:
     return ", ".join(sorted(process.name for process in processes))
 
 
-def _versions(processes: Sequence[Heard]) -> Iterator[CheckResult]:
+def _versions(processes: Sequence[ProcessHeartbeat]) -> Iterator[CheckResult]:
     reporting = [process for process in processes if process.facts.get("version")]
     for fact, product, todo in (
         ("version", "voicequeue", "finish the deploy: restart the processes of the old release"),
@@ -288,9 +290,9 @@ def _versions(processes: Sequence[Heard]) -> Iterator[CheckResult]:
     yield from _marks(reporting)
 
 
-def _grouped(pairs: Iterable[tuple[Any, Heard]]) -> dict[str, list[Heard]]:
+def _grouped(pairs: Iterable[tuple[Any, ProcessHeartbeat]]) -> dict[str, list[ProcessHeartbeat]]:
     """Group processes by a value, without those that report none."""
-    groups: dict[str, list[Heard]] = {}
+    groups: dict[str, list[ProcessHeartbeat]] = {}
     for value, process in pairs:
         if value is not None:
             groups.setdefault(str(value), []).append(process)
@@ -301,10 +303,10 @@ def _grouped(pairs: Iterable[tuple[Any, Heard]]) -> dict[str, list[Heard]]:
 _SALT, _SALTED = "VOICEQUEUE_SECRET", "MUSICAPI_KEY"
 
 
-def _marks(reporting: Sequence[Heard]) -> Iterator[CheckResult]:
+def _marks(reporting: Sequence[ProcessHeartbeat]) -> Iterator[CheckResult]:
     """Compare the settings that must be the same in all processes that report them. Values are not visible here."""
     names = {name for process in reporting for name in process.facts.get("marks", {})}
-    different: dict[str, list[list[Heard]]] = {}
+    different: dict[str, list[list[ProcessHeartbeat]]] = {}
     for name in names:
         groups = _grouped((process.facts.get("marks", {}).get(name), process) for process in reporting)
         if len(groups) > 1:
@@ -315,7 +317,7 @@ def _marks(reporting: Sequence[Heard]) -> Iterator[CheckResult]:
         yield _difference(name, different[name])
 
 
-def _difference(name: str, groups: Sequence[Sequence[Heard]]) -> CheckResult:
+def _difference(name: str, groups: Sequence[Sequence[ProcessHeartbeat]]) -> CheckResult:
     processes = [group for group in groups if any(process.kind != "doctor" for process in group)]
     if len(processes) == 1:
         what = f"{name} differs between this shell and {_names(processes[0])}"
@@ -328,17 +330,19 @@ def _difference(name: str, groups: Sequence[Sequence[Heard]]) -> CheckResult:
 
 def _work(facts: Facts) -> Iterator[CheckResult]:
     for hold in facts.gate.holds:
-        state = "on trial" if hold.trial else "closed"
+        state = "on trial" if hold.is_on_trial else "closed"
         what = f"the gate is {state}: {hold.reason}" + (f" ({hold.detail})" if hold.detail else "")
-        level = Level.ERROR if hold.reason == Reason.UNAUTHORIZED and not hold.trial else Level.WARNING
+        level = Level.ERROR if hold.reason == HoldReason.UNAUTHORIZED and not hold.is_on_trial else Level.WARNING
         yield CheckResult("gate", level, what, _TODO.get(hold.reason.partition(".")[0], ""))
-    if facts.gate.open:
+    if facts.gate.is_open:
         yield passed("gate", "open")
-    for job in facts.refused[:REFUSED_LISTED]:
-        what = f"upstream refuses job {job.job_id} while it accepts others, {job.times:,} times so far ({job.message})"
+    for job in facts.refused_jobs[:REFUSED_LISTED]:
+        what = (
+            f"upstream refuses job {job.job_id} while it accepts others, {job.refusals:,} times so far ({job.message})"
+        )
         yield CheckResult("jobs", Level.WARNING, what, "check its fields; the job fails if upstream keeps refusing it")
-    if len(facts.refused) > REFUSED_LISTED:
-        what = f"upstream refuses {len(facts.refused) - REFUSED_LISTED:,} more jobs"
+    if len(facts.refused_jobs) > REFUSED_LISTED:
+        what = f"upstream refuses {len(facts.refused_jobs) - REFUSED_LISTED:,} more jobs"
         yield CheckResult("jobs", Level.WARNING, what, "voicequeue status")
     if facts.drift is not None:
         # The account may have other users. A changed price requires an operator.
@@ -355,9 +359,9 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
 
 
 _TODO: Mapping[str, str] = {
-    Reason.PAUSED: "voicequeue resume, to continue",
-    Reason.OUT_OF_CREDITS: "add credits; the gate then opens by itself",
-    Reason.UNAUTHORIZED: "correct MUSICAPI_KEY, restart the workers, then: voicequeue resume",
-    Reason.COOLDOWN: "nothing: the gate opens by itself in a moment",
-    Reason.UPSTREAM_DOWN: "nothing: one job at a time is tried, and the gate opens by itself",
+    HoldReason.PAUSED: "voicequeue resume, to continue",
+    HoldReason.OUT_OF_CREDITS: "add credits; the gate then opens by itself",
+    HoldReason.UNAUTHORIZED: "correct MUSICAPI_KEY, restart the workers, then: voicequeue resume",
+    HoldReason.COOLDOWN: "nothing: the gate opens by itself in a moment",
+    HoldReason.UPSTREAM_DOWN: "nothing: one job at a time is tried, and the gate opens by itself",
 }

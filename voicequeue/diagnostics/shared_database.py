@@ -19,7 +19,7 @@ from redis.exceptions import NoPermissionError
 from voicequeue.diagnostics.checkup import CheckResult, Level, passed
 from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
 from voicequeue.storage.connection.keyspace import PREFIX, Keyspace, celery_root
-from voicequeue.storage.heartbeats import KINDS, Pulses
+from voicequeue.storage.heartbeats import KINDS, Heartbeats
 
 #: The COUNT of one SCAN: less than a millisecond of Redis's time.
 PAGE = 1_000
@@ -54,11 +54,11 @@ class OtherQueue:
     """
 
     prefix: str
-    workers: int | None = None
+    running_workers: int | None = None
     has_records: bool = True
 
     def __str__(self) -> str:
-        return self.prefix if self.workers is None else f"{self.prefix} ({self.workers} workers alive)"
+        return self.prefix if self.running_workers is None else f"{self.prefix} ({self.running_workers} workers alive)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class SharedDatabase:
     unread: Mapping[str, int] = field(default_factory=dict)
     celery: Collection[str] = ()
     foreign: Collection[str] = ()
-    seen: int = 0
-    keys: int = 0
+    inspected: int = 0
+    total_keys: int = 0
     databases: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -95,8 +95,8 @@ def inspect(redis: Redis, prefix: str) -> SharedDatabase:
         unread=unread,
         celery=keys.celery - unread.keys(),
         foreign=foreign - unread.keys() - keys.celery,
-        seen=keys.seen,
-        keys=redis.dbsize(),
+        inspected=keys.seen,
+        total_keys=redis.dbsize(),
         databases={name: counts["keys"] for name, counts in databases.items() if name != here},
     )
 
@@ -167,7 +167,7 @@ def _described(redis: Redis, prefix: str) -> OtherQueue:
     records = [space.key(name) for name in ("events", *KINDS.values())]
     seconds, _ = redis.time()
     try:
-        workers = Pulses(space, "worker").alive(seconds)
+        workers = Heartbeats(space, "worker").alive(seconds)
         return OtherQueue(prefix, len(workers), bool(redis.exists(*records)))
     except NoPermissionError:
         return OtherQueue(prefix)
@@ -204,7 +204,11 @@ def results(database: SharedDatabase) -> Iterator[CheckResult]:
 
 
 def _of_queues(database: SharedDatabase) -> Iterator[CheckResult]:
-    sample = f" ({database.seen:,} of {database.keys:,} keys were inspected)" if database.seen < database.keys else ""
+    sample = (
+        f" ({database.inspected:,} of {database.total_keys:,} keys were inspected)"
+        if database.inspected < database.total_keys
+        else ""
+    )
     others = [str(queue) for queue in database.queues if queue.has_records]
     if others:
         yield passed("database", f"it contains other queues beside this one: {', '.join(others)}{sample}")

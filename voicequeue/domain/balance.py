@@ -22,11 +22,11 @@ class Balance:
     up or resubmitted until then.
     """
 
-    asked: float
-    at: float
+    requested_at: float
+    received_at: float
     credits: int
     spent: int
-    quiet: bool
+    is_quiet: bool
     charging: int = 0
     unsure: int = 0
     unsettled: int = 0
@@ -35,7 +35,7 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class BalanceWindow:
     """The last quiet balance before a charge and the first one after it."""
 
     before: Balance
@@ -47,19 +47,19 @@ class Around:
         return (self.before.credits - self.after.credits) - (self.after.spent - self.before.spent)
 
 
-def around(balances: Sequence[Balance], begun: float, over: float) -> Around | None:
+def balance_window(balances: Sequence[Balance], started_at: float, ended_at: float) -> BalanceWindow | None:
     """Return the quiet balances around a charge made between `begun` and `over` (Unix seconds); None where one is
     missing.
 
     `balances` are sorted, oldest first.
     """
-    before = [balance for balance in balances if balance.quiet and balance.at < begun]
-    after = [balance for balance in balances if balance.quiet and balance.asked > over]
-    return Around(before[-1], after[0]) if before and after else None
+    before = [balance for balance in balances if balance.is_quiet and balance.received_at < started_at]
+    after = [balance for balance in balances if balance.is_quiet and balance.requested_at > ended_at]
+    return BalanceWindow(before[-1], after[0]) if before and after else None
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class UncountedSpending:
     """Spending `since` that time (Unix seconds) that exceeds what was counted.
 
     The account `fell` by that many credits, of which `counted` are recorded and lost orders may explain `lost`. `price`
@@ -67,28 +67,28 @@ class Drift:
     """
 
     since: float
-    fell: int
+    decrease: int
     counted: int
-    lost: int = 0
+    lost_orders: int = 0
     stage: Stage | None = None
     price: int | None = None
 
     @property
     def unexplained(self) -> int:
         """The credits that left the account and that no order explains."""
-        return self.fell - self.counted - self.lost
+        return self.decrease - self.counted - self.lost_orders
 
     def __str__(self) -> str:
-        lost = f" and lost orders may have cost {self.lost:,}" if self.lost else ""
+        lost = f" and lost orders may have cost {self.lost_orders:,}" if self.lost_orders else ""
         price = ""
         if self.stage is not None:
             kind = {Stage.VOICE: "voice", Stage.MUSIC: "song"}[self.stage]
             price = f" ({self.price} instead of {PRICES[self.stage]} a {kind}?)"
-        summary = f"the account fell by {self.fell:,} while {self.counted:,} were counted{lost}"
+        summary = f"the account fell by {self.decrease:,} while {self.counted:,} were counted{lost}"
         return f"{summary}: another user of the account, or a changed price{price}"
 
 
-def drift(balances: Sequence[Balance]) -> Drift | None:
+def uncounted_spending(balances: Sequence[Balance]) -> UncountedSpending | None:
     """Return the unexplained spending since credits and spending together were highest; None where there is none.
 
     A balance that rises (a top-up, a renewal, a refund) is not drift and starts a new count. `balances` are sorted,
@@ -104,7 +104,9 @@ def drift(balances: Sequence[Balance]) -> Drift | None:
     first, last = balances[start], balances[-1]
     counted = last.spent + last.charging - (highest - first.credits)
     lost = max(0, last.unsure + last.unsettled - first.unsettled)
-    result = Drift(first.at, first.credits - last.credits, counted, lost, *_price(balances[start:]))
+    result = UncountedSpending(
+        first.received_at, first.credits - last.credits, counted, lost, *_price(balances[start:])
+    )
     return result if result.unexplained > 0 else None
 
 
@@ -127,7 +129,7 @@ def _price(balances: Sequence[Balance]) -> tuple[Stage, int] | tuple[None, None]
     for before, after in pairwise(balances):
         orders = {Stage.VOICE: after.voices - before.voices, Stage.MUSIC: after.songs - before.songs}
         stages = [stage for stage, count in orders.items() if count]
-        if len(stages) == 1 and before.quiet and after.quiet:
+        if len(stages) == 1 and before.is_quiet and after.is_quiet:
             samples[stages[0]].append((before.credits - after.credits, orders[stages[0]]))
     for stage, charges in samples.items():
         prices = {fell / count for fell, count in charges}

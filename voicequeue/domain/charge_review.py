@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from voicequeue.domain.balance import Around, Balance, around
-from voicequeue.domain.job import Job, State, Step, iso
+from voicequeue.domain.balance import Balance, BalanceWindow, balance_window
+from voicequeue.domain.job import Job, State, TimelineEntry, to_iso8601
 from voicequeue.domain.stage import PRICES
 
 if TYPE_CHECKING:
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsure:
+class ChargeReview:
     """An unsure job with its last timeline entry, which says what happened, and the balances around the charge.
 
     `account` is None where no balances are available. An answer that could not be read is the job's `answer`.
     """
 
     job: Job
-    last: Step
-    account: Around | None
+    last_entry: TimelineEntry
+    balance_window: BalanceWindow | None
 
     @property
     def at_stake(self) -> int:
@@ -34,19 +34,19 @@ class Unsure:
         """Return the JSON representation."""
         return {
             **self.job.as_dict(),
-            "reason": self.last.reason,
-            "answer": self.job.answer,
-            "since": iso(self.last.at),
+            "reason": self.last_entry.reason,
+            "answer": self.job.unreadable_response,
+            "since": to_iso8601(self.last_entry.at),
             "at_stake": self.at_stake,
-            "credits_before": self.account.before.credits if self.account else None,
-            "credits_after": self.account.after.credits if self.account else None,
-            "credits_unexplained": self.account.unexplained if self.account else None,
+            "credits_before": self.balance_window.before.credits if self.balance_window else None,
+            "credits_after": self.balance_window.after.credits if self.balance_window else None,
+            "credits_unexplained": self.balance_window.unexplained if self.balance_window else None,
         }
 
 
-def known(job: Job, timeline: Sequence[Step], balances: Sequence[Balance]) -> Unsure | None:
+def review_charge(job: Job, timeline: Sequence[TimelineEntry], balances: Sequence[Balance]) -> ChargeReview | None:
     """Return the review of an unsure job; None for a job that is not unsure by its timeline."""
     if len(timeline) < 2 or timeline[-1].state is not State.UNSURE:
         return None
     charging, last = timeline[-2:]
-    return Unsure(job, last, around(balances, charging.at, last.at))
+    return ChargeReview(job, last, balance_window(balances, charging.at, last.at))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import Doubt, State
-from voicequeue.domain.spec import VoiceJob, stored
+from voicequeue.domain.job import FailureReport, State
+from voicequeue.domain.spec import VoiceJob, parse_stored_spec
 from voicequeue.domain.stage import Stage
 
 
@@ -19,36 +19,36 @@ class Admitted:
     """
 
     by_stage: dict[Stage, list[str]]
-    news: str = ""
+    balance_change: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class SubmitDeferred:
     """The submit rate allows no POST for this many seconds."""
 
-    seconds: float
+    retry_in_s: float
 
 
-class Outcome(IntEnum):
+class EnqueueOutcome(IntEnum):
     """Result of enqueueing one job.
 
     SHARES: the job is new, and another job pays for its voice.
     """
 
     NEW = 1
-    SHARES = 2
-    KNOWN = 0
+    SHARES_VOICE = 2
+    EXISTING = 0
     CONFLICT = -1
     OTHER_VOICE = -2
 
     @property
     def is_new(self) -> bool:
         """True if the job did not exist before."""
-        return self in (Outcome.NEW, Outcome.SHARES)
+        return self in (EnqueueOutcome.NEW, EnqueueOutcome.SHARES_VOICE)
 
 
 @dataclass(frozen=True, slots=True)
-class Charged:
+class SubmitClaim:
     """Claim to send one POST, which `charging` was recorded for.
 
     It is valid `until` that time (Unix seconds); afterwards another worker may have changed the job. `persona_id` is
@@ -61,11 +61,11 @@ class Charged:
     attempt: int
     content: str
     persona_id: str | None
-    until: float
+    expires_at: float
 
     def spec(self) -> VoiceJob:
         """Return the job's spec. Raises ValueError for a record that this release cannot read."""
-        return stored(self.content)
+        return parse_stored_spec(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class ChargedOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class PollClaim:
     """Claim to poll one job.
 
     `since` is when the stage was submitted and `asked` when its task was last not ready (Unix seconds). `model` is that
@@ -93,17 +93,17 @@ class Claimed:
     state: State
     stage: Stage
     task_id: str
-    since: float
+    submitted_at: float
     next_stage: Stage | None = None
-    asked: float | None = None
+    last_not_ready_at: float | None = None
     model: str = ""
     clips: tuple[Clip, ...] = ()
-    doubt: Doubt | None = None
-    reorder: bool = False
+    failure_report: FailureReport | None = None
+    resubmits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PollReschedule:
     """Next poll of a job, if it is still at that version: `due` in Unix seconds.
 
     `asked` is when the task was last not ready (Unix seconds), and `doubt` the failure that upstream reports. With
@@ -113,14 +113,14 @@ class Planned:
     job_id: str
     version: int
     due: float
-    asked: float | None = None
-    doubt: Doubt | None = None
-    keeps_doubt: bool = True
+    last_not_ready_at: float | None = None
+    failure_report: FailureReport | None = None
+    keeps_failure_report: bool = True
     clips: tuple[Clip, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue:
+class StalledJob:
     """A job in flight that is overdue.
 
     `may_be_charged`: an order of it was lost.

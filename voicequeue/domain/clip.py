@@ -42,14 +42,14 @@ _ENDINGS = {"failed": Phase.FAILED, "failure": Phase.FAILED, "error": Phase.FAIL
 _PUNCTUATION = re.compile(r"[\W_]+")
 
 
-def plain(word: str) -> str:
+def normalize(word: str) -> str:
     """Return a word without case and punctuation: `In Progress`, `in_progress` and `inProgress` are equal."""
     return _PUNCTUATION.sub("", word).lower()
 
 
 def phase_of(word: str) -> Phase:
     """Return the meaning of a state word."""
-    bare = plain(word)
+    bare = normalize(word)
     endings = (phase for ending, phase in _ENDINGS.items() if bare.endswith(ending))
     return _PHASES.get(bare) or next(endings, Phase.UNKNOWN)
 
@@ -101,7 +101,7 @@ class Clip:
         return not (self.has_failed or self.is_finished)
 
 
-def merged(earlier: Iterable[Clip], later: Iterable[Clip]) -> tuple[Clip, ...]:
+def merge_clips(earlier: Iterable[Clip], later: Iterable[Clip]) -> tuple[Clip, ...]:
     """Return the clips of two results of one task; no value of the earlier one is lost."""
     clips = {clip.clip_id: clip for clip in earlier}
     for clip in later:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from voicequeue.domain.balance import Drift
+from voicequeue.domain.balance import UncountedSpending
 
 #: Minimum POSTs per minute; the same as in scripts/lib/flow_control.lua and config/settings.py.
 SUBMIT_RATE_MIN = 0.01
 
 
-class Reason(StrEnum):
+class HoldReason(StrEnum):
     """Reason of a hold."""
 
     PAUSED = "paused"
@@ -21,7 +21,7 @@ class Reason(StrEnum):
     UPSTREAM_DOWN = "upstream_down"
 
 
-class Effect(IntEnum):
+class HoldEffect(IntEnum):
     """Effect on all orders of a request that upstream refused or did not answer.
 
     ALONE: it concerns this request only, so far. ON_TRIAL: from now on one order at a time is sent. CLOSED: charging is
@@ -45,13 +45,13 @@ class Refusal:
     refusals while other orders were accepted. Times are in seconds.
     """
 
-    reason: Reason
+    reason: HoldReason
     message: str
-    pause_s: float
-    most_s: float | None
-    rest_s: float
+    hold_s: float
+    max_hold_s: float | None
+    max_rest_s: float
     wait_s: float = 0.0
-    tries: int = 3
+    max_attempts: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Hold:
     detail: str
     since: float
     until: float | None = None
-    trial: bool = False
+    is_on_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,11 @@ class Gate:
     holds: tuple[Hold, ...] = ()
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """True if there is no hold."""
         return not self.holds
 
-    def closed_for(self, reason: str) -> Hold | None:
+    def hold_for(self, reason: str) -> Hold | None:
         """Return the hold with this reason, if there is one."""
         return next((hold for hold in self.holds if hold.reason == reason), None)
 
@@ -93,22 +93,22 @@ class Limits:
     """
 
     in_flight: int = 100
-    first_in_flight: int = 10
+    initial_in_flight: int = 10
     submit_rate: float | None = None
-    credit_floor: int = 0
+    min_balance: int = 0
 
-    def arguments(self) -> tuple[float | str, ...]:
+    def script_arguments(self) -> tuple[float | str, ...]:
         """Return the limits as arguments of the scripts."""
         rate = "" if self.submit_rate is None else self.submit_rate
-        return (self.in_flight, self.first_in_flight, rate, self.credit_floor)
+        return (self.in_flight, self.initial_in_flight, rate, self.min_balance)
 
     def as_text(self) -> dict[str, str]:
         """Return the limits by name as text; a submit rate of 0 means unlimited."""
         return {
             "in_flight": str(self.in_flight),
-            "first_in_flight": str(self.first_in_flight),
+            "first_in_flight": str(self.initial_in_flight),
             "submit_rate": f"{self.submit_rate or 0:g}",
-            "credit_floor": str(self.credit_floor),
+            "credit_floor": str(self.min_balance),
         }
 
 
@@ -121,8 +121,8 @@ class Account:
     not counted, if any.
     """
 
-    left: int | None = None
-    at: float | None = None
-    committed: int = 0
+    balance: int | None = None
+    updated_at: float | None = None
+    reserved: int = 0
     spent_today: int = 0
-    drift: Drift | None = None
+    uncounted: UncountedSpending | None = None

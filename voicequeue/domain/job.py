@@ -35,10 +35,10 @@ class State(StrEnum):
 
 
 #: Final states. A job leaves them only on request.
-FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+SETTLED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 #: States that a job does not leave without a person: final ones and `unsure`.
-INACTIVE = FINAL | {State.UNSURE}
+INACTIVE = SETTLED | {State.UNSURE}
 
 #: States that a job leaves by itself.
 ACTIVE = frozenset(State) - INACTIVE
@@ -47,10 +47,10 @@ ACTIVE = frozenset(State) - INACTIVE
 IN_FLIGHT = frozenset({State.ADMITTED, State.CHARGING, State.PENDING})
 
 #: The job is settled, but a paid result, or a part of it, may still arrive and is kept.
-MAY_BE_LATE = FINAL
+MAY_HAVE_LATE_RESULT = SETTLED
 
 #: Every legal transition that is decided from one job. The store rejects any other.
-MOVES: Mapping[State, frozenset[State]] = {
+TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.PENDING, State.FAILED, State.CANCELLED}),
     State.QUEUED: frozenset({State.ADMITTED, State.PENDING, State.FAILED, State.CANCELLED}),
     State.ADMITTED: frozenset({State.CHARGING, State.QUEUED, State.PENDING, State.FAILED, State.CANCELLED}),
@@ -63,13 +63,13 @@ MOVES: Mapping[State, frozenset[State]] = {
 }
 
 #: Transitions that the store substitutes for a job that was marked as cancelling.
-WHEN_CANCELLING: Mapping[State, frozenset[State]] = {
+CANCELLING_TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.CHARGING: frozenset({State.CANCELLED}),
     State.UNSURE: frozenset({State.CANCELLED}),
 }
 
 #: Transitions of jobs that share a voice, applied by the script that applies the transition of the job that creates it.
-WITH_THE_VOICE: Mapping[State, frozenset[State]] = {
+SHARED_VOICE_TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED}),
     State.QUEUED: frozenset({State.WAITING, State.QUEUED, State.SUCCEEDED}),
     State.ADMITTED: frozenset({State.QUEUED, State.SUCCEEDED}),
@@ -78,7 +78,7 @@ WITH_THE_VOICE: Mapping[State, frozenset[State]] = {
 }
 
 
-class Code(StrEnum):
+class FailureCode(StrEnum):
     """Reason of a failure. A closed set: scripts may rely on it."""
 
     REFUSED = "refused"  # upstream rejects the request as wrong
@@ -93,12 +93,12 @@ class Code(StrEnum):
 class Failure:
     """Reason and stage of a failure; `message` is upstream's text where there is one."""
 
-    code: Code
+    code: FailureCode
     stage: Stage
     message: str
 
 
-class InArchive(StrEnum):
+class ArchiveState(StrEnum):
     """Progress of archiving the songs of a job."""
 
     PENDING = "pending"
@@ -106,7 +106,7 @@ class InArchive(StrEnum):
     FAILED = "failed"
 
 
-class Part(StrEnum):
+class ClipPart(StrEnum):
     """Part of a clip that is archived."""
 
     AUDIO = "audio"
@@ -114,7 +114,7 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Transition:
     """A transition of one job, applied only if the job is still at `version`.
 
     `due` is when the job next needs attention (Unix seconds): required in flight, and set on a settled job while a paid
@@ -128,7 +128,7 @@ class Move:
     version: int
     state: State
     stage: Stage
-    to: State
+    to_state: State
     to_stage: Stage | None = None
     due: float | None = None
     reason: str = ""
@@ -136,28 +136,28 @@ class Move:
     credits: int = 0
     refused: Refusal | None = None
     attempt: int | None = None
-    unsettled: int = 0
+    released_credits: int = 0
 
     def __post_init__(self) -> None:
-        if self.to not in MOVES[self.state]:
-            raise ValueError(f"no transition leads from {self.state} to {self.to}")
-        if self.due is None and self.to in IN_FLIGHT:
-            raise ValueError(f"a job that is {self.to} needs a due time")
-        if self.due is not None and self.to not in IN_FLIGHT | MAY_BE_LATE:
-            raise ValueError(f"a job that is {self.to} must not have a due time, but it has {self.due}")
+        if self.to_state not in TRANSITIONS[self.state]:
+            raise ValueError(f"no transition leads from {self.state} to {self.to_state}")
+        if self.due is None and self.to_state in IN_FLIGHT:
+            raise ValueError(f"a job that is {self.to_state} needs a due time")
+        if self.due is not None and self.to_state not in IN_FLIGHT | MAY_HAVE_LATE_RESULT:
+            raise ValueError(f"a job that is {self.to_state} must not have a due time, but it has {self.due}")
 
     @property
-    def goes_first(self) -> bool:
+    def is_applied_first(self) -> bool:
         """True if the transition must be applied before others of the same call.
 
         A waiting job would otherwise be chosen to create the voice of a job that is cancelled in the same call, and a
         retry that polls a paid voice would find another job about to pay for it.
         """
-        return self.state is State.WAITING or self.to is State.PENDING
+        return self.state is State.WAITING or self.to_state is State.PENDING
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class FailureReport:
     """A failure that upstream first reported `at` that time (Unix seconds) and may still revoke."""
 
     at: float
@@ -165,7 +165,7 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TimelineEntry:
     """One entry of a job's timeline: a transition that was applied `at` that time (Unix seconds)."""
 
     at: float
@@ -178,7 +178,7 @@ class Step:
     def as_dict(self) -> schemas.TimelineEntry:
         """Return the JSON representation."""
         return {
-            "at": iso(self.at),
+            "at": to_iso8601(self.at),
             "state": self.state,
             "stage": self.stage,
             "reason": self.reason,
@@ -201,7 +201,7 @@ class Event:
     state: State
     stage: Stage | None
     reason: str = ""
-    took: float | None = None
+    previous_state_s: float | None = None
 
     @property
     def at(self) -> float:
@@ -209,14 +209,14 @@ class Event:
         return int(self.id.partition("-")[0]) / 1000
 
     @property
-    def moment(self) -> float:
+    def sort_key(self) -> float:
         """The same time with a fraction that keeps the order of events within one millisecond."""
         return self.at + int(self.id.partition("-")[2]) / 1e6
 
     def as_dict(self) -> schemas.Event:
         """Return the JSON representation, in which `job_id` is null where many jobs were enqueued at once."""
         return {
-            "at": iso(self.at),
+            "at": to_iso8601(self.at),
             "job_id": self.job_id or None,
             "batch": self.batch,
             "state": self.state,
@@ -236,7 +236,7 @@ class Charge:
     task_id: str | None = None
 
 
-def charges(timeline: list[Step]) -> list[Charge]:
+def charges(timeline: list[TimelineEntry]) -> list[Charge]:
     """Return the charges in a timeline: each `charging` entry, the entry that answered it, and its task id."""
     by_attempt: dict[int, Charge] = {}
     for step in timeline:
@@ -275,20 +275,20 @@ class Job:
     voice_name: str | None = None
     clips: tuple[Clip, ...] = ()
     failure: Failure | None = None
-    shares: str | None = None
+    shared_voice: str | None = None
     task_ids: Mapping[Stage, str] = field(default_factory=dict)
     callback_id: str | None = None
-    archive: InArchive | None = None
-    answer: str | None = None
-    orders: Mapping[int, str] = field(default_factory=dict)
-    lost: Mapping[int, Stage] = field(default_factory=dict)
-    cancelling: bool = False
-    origin: str | None = None
+    archive: ArchiveState | None = None
+    unreadable_response: str | None = None
+    charged_task_ids: Mapping[int, str] = field(default_factory=dict)
+    lost_stages: Mapping[int, Stage] = field(default_factory=dict)
+    is_cancelling: bool = False
+    source: str | None = None
 
     @property
     def is_final(self) -> bool:
         """True if the job changes only on request."""
-        return self.state in FINAL
+        return self.state in SETTLED
 
     @property
     def has_result(self) -> bool:
@@ -303,7 +303,7 @@ class Job:
         return any(clip.is_missing for clip in self.clips)
 
     @property
-    def may_still_come(self) -> bool:
+    def may_have_late_result(self) -> bool:
         """True if upstream has an order of the current stage that it has not delivered completely.
 
         It may deliver even after it has reported a failure.
@@ -316,11 +316,11 @@ class Job:
             "id": self.id,
             "key": self.spec.key,
             "batch": self.spec.batch,
-            "origin": self.origin,
+            "origin": self.source,
             "name": self.spec.name,
             "priority": self.spec.priority,
             "state": self.state,
-            "cancelling": self.cancelling,
+            "cancelling": self.is_cancelling,
             "stage": self.stage,
             "audio_url": self.spec.audio_url,
             "persona_id": self.persona_id,
@@ -330,21 +330,21 @@ class Job:
             "archive": self.archive,
             "failure": cast("schemas.Failure", asdict(self.failure)) if self.failure else None,
             "credits": self.credits,
-            "created_at": iso(self.created_at),
-            "settled_at": iso(self.settled_at),
+            "created_at": to_iso8601(self.created_at),
+            "settled_at": to_iso8601(self.settled_at),
             "metadata": self.spec.metadata,
         }
 
 
 @overload
-def iso(at: float) -> str: ...
+def to_iso8601(at: float) -> str: ...
 
 
 @overload
-def iso(at: float | None) -> str | None: ...
+def to_iso8601(at: float | None) -> str | None: ...
 
 
-def iso(at: float | None) -> str | None:
+def to_iso8601(at: float | None) -> str | None:
     """Format Unix seconds as ISO 8601 in UTC, to the millisecond; None stays None."""
     if at is None:
         return None

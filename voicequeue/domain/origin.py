@@ -11,7 +11,7 @@ from enum import StrEnum
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class Origin(StrEnum):
+class Source(StrEnum):
     """Interface through which a job was enqueued."""
 
     HTTP = "http"
@@ -19,7 +19,7 @@ class Origin(StrEnum):
     LIBRARY = "library"
     CLI = "cli"
 
-    def of(self, name: str = "") -> str:
+    def with_caller(self, name: str = "") -> str:
         """Return the source with the caller's name, such as `http:shop`. Raises ValueError for an invalid name."""
         if name and not _NAME.fullmatch(name):
             raise ValueError(

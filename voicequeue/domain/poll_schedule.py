@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist, fmean, pstdev
 
 #: Minimum number of durations for a schedule, and the number of recent durations that are kept.
-ENOUGH, REMEMBERED = 50, 200
+MIN_DURATIONS, MAX_DURATIONS = 50, 200
 
 #: Share of results that may be detected later than `late_s` after they were ready, all by the first poll.
 _LATE_SHARE = 0.0375
@@ -29,11 +29,11 @@ _DEVIATION_MIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class DurationInterval:
     """Interval of a duration: the order took longer than `over` and at most `within` seconds."""
 
-    over: float
-    within: float
+    lower_s: float
+    upper_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ class LogNormal:
         return math.exp(NormalDist(self.mean, self.deviation).inv_cdf(share))
 
 
-def fit(spans: Sequence[Span]) -> LogNormal:
+def fit_durations(spans: Sequence[DurationInterval]) -> LogNormal:
     """Return the log-normal distribution with the maximum likelihood for these intervals, at least one."""
-    logs = [(math.log(span.over) if span.over > 0 else -math.inf, math.log(span.within)) for span in spans]
-    middles = [math.log((span.over + span.within) / 2) for span in spans]
+    logs = [(math.log(span.lower_s) if span.lower_s > 0 else -math.inf, math.log(span.upper_s)) for span in spans]
+    middles = [math.log((span.lower_s + span.upper_s) / 2) for span in spans]
     mean, deviation = fmean(middles), max(pstdev(middles), _DEVIATION_MIN)
     for _ in range(_ITERATIONS_MAX):
         moments = [_moments(low, high, mean, deviation) for low, high in logs]
@@ -81,7 +81,7 @@ def _moments(low: float, high: float, mean: float, deviation: float) -> tuple[fl
 
 
 @dataclass(frozen=True, slots=True)
-class PollPlan:
+class PollSchedulePolicy:
     """Poll times of an order.
 
     Without a schedule, polls are `min_s` to `max_s` seconds apart, uniformly distributed so that they do not come in
@@ -90,40 +90,42 @@ class PollPlan:
 
     min_s: float = 15.0
     max_s: float = 25.0
-    chance: random.Random = field(default_factory=random.Random, repr=False)
+    random_source: random.Random = field(default_factory=random.Random, repr=False)
 
-    def luck(self) -> float:
+    def jitter(self) -> float:
         """Return a jitter value from 0 to 1.
 
         Share one value per group of orders; otherwise the earliest poll of the group is always early.
         """
-        return self.chance.random()
+        return self.random_source.random()
 
-    def delay(self, luck: float) -> float:
+    def unscheduled_delay(self, jitter: float) -> float:
         """Return the delay until the next poll without a schedule."""
-        return self.min_s + (self.max_s - self.min_s) * luck
+        return self.min_s + (self.max_s - self.min_s) * jitter
 
-    def after(self, age: float, ages: Sequence[float], luck: float) -> float:
+    def delay_from_schedule(self, age_s: float, schedule: Sequence[float], jitter: float) -> float:
         """Return the delay until the next poll of an order of that age, by a schedule (empty: none)."""
-        if not ages or self.is_fixed:
-            return self.delay(luck)
+        if not schedule or self.is_fixed:
+            return self.unscheduled_delay(jitter)
         # The offset spreads the polls, and narrows the intervals of the durations over time.
-        offset = self.gap_s * (luck - 0.5) / 2
-        next_age = next((planned + offset for planned in ages if planned + offset > age + self.gap_s / 2), None)
+        offset = self.min_gap_s * (jitter - 0.5) / 2
+        next_age = next(
+            (planned + offset for planned in schedule if planned + offset > age_s + self.min_gap_s / 2), None
+        )
         if next_age is None:
-            return self.delay((1 + luck) / 2)
-        return max(self.gap_s, next_age - age)
+            return self.unscheduled_delay((1 + jitter) / 2)
+        return max(self.min_gap_s, next_age - age_s)
 
-    def schedule(self, spans: Sequence[Span]) -> list[float]:
+    def schedule(self, spans: Sequence[DurationInterval]) -> list[float]:
         """Return the ages at which to poll, from the durations of recent orders; empty if there are too few.
 
         The first poll comes so late that 3.75 % of results wait longer than `late_s` for it; from then on polls are
         `late_s` apart, so that no other result does.
         """
-        if len(spans) < ENOUGH or self.is_fixed:
+        if len(spans) < MIN_DURATIONS or self.is_fixed:
             return []
         late_s = (self.min_s + self.max_s) / 2 * 0.92  # the longest delay of unscheduled polls, with the mean interval
-        durations = fit(spans)
+        durations = fit_durations(spans)
         first, last = durations.quantile(_LATE_SHARE) + late_s, durations.quantile(_COVERED_SHARE)
         polls = min(_POLLS_MAX, 1 + max(0, math.ceil((last - first) / late_s)))
         return [first + number * late_s for number in range(polls)]
@@ -134,16 +136,16 @@ class PollPlan:
         return self.min_s == self.max_s
 
     @property
-    def near_s(self) -> float:
+    def coalesce_window_s(self) -> float:
         """Polls due within this many seconds of each other are made together, at the time of the first."""
-        return self.gap_s / 4
+        return self.min_gap_s / 4
 
     @property
     def recheck_s(self) -> float:
         """Seconds after the first report of a failure at which a second report makes it final."""
-        return 2 * self.gap_s
+        return 2 * self.min_gap_s
 
     @property
-    def gap_s(self) -> float:
+    def min_gap_s(self) -> float:
         """Minimum seconds between two polls of an order: a third of the minimum without a schedule."""
         return self.min_s / 3

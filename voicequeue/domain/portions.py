@@ -7,15 +7,15 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from voicequeue.domain.song import Song
 from voicequeue.domain.spec import VoiceJob
-from voicequeue.errors import InvalidJob
+from voicequeue.errors import InvalidJobError
 
 T = TypeVar("T")
 
 #: Maximum number of jobs written by one call to Redis.
-CHUNK = 500
+PORTION_JOBS_MAX = 500
 
 #: Maximum characters of one portion; a longer order is a portion by itself.
-TEXT_MAX = 1_048_576
+PORTION_TEXT_MAX = 1_048_576
 
 #: Characters counted for the short fields of a job, an upper bound.
 _SHORT = 500
@@ -31,9 +31,9 @@ class Weight(NamedTuple):
     text: int
 
 
-def weight(order: VoiceJob | InvalidJob | Mapping[str, Any]) -> Weight:
+def weight(order: VoiceJob | InvalidJobError | Mapping[str, Any]) -> Weight:
     """Return the weight of a parsed or unparsed order; fields shared by all songs count once per song."""
-    if isinstance(order, InvalidJob):
+    if isinstance(order, InvalidJobError):
         return Weight(1, _SHORT + sum(len(problem.field) + len(problem.message) for problem in order.problems))
     if isinstance(order, VoiceJob):
         return _weight(len(order.songs), _common(order), sum(map(_song_length, order.songs)))
@@ -76,7 +76,7 @@ def _length(value: Any, depth: int) -> int:
 class Portion(Generic[T]):
     """Items collected until they reach a number of jobs or characters."""
 
-    def __init__(self, *, jobs: int = CHUNK, text: int = TEXT_MAX) -> None:
+    def __init__(self, *, jobs: int = PORTION_JOBS_MAX, text: int = PORTION_TEXT_MAX) -> None:
         self._most = Weight(jobs, text)
         self._items: list[T] = []
         self.weight = Weight(0, 0)
@@ -102,7 +102,9 @@ class Portion(Generic[T]):
         return items
 
 
-def portions(items: Iterable[T], weigh: Callable[[T], Weight], *, jobs: int = CHUNK) -> Iterator[list[T]]:
+def split_into_portions(
+    items: Iterable[T], weigh: Callable[[T], Weight], *, jobs: int = PORTION_JOBS_MAX
+) -> Iterator[list[T]]:
     """Yield the items in portions, each as soon as it is full."""
     portion = Portion[T](jobs=jobs)
     for item in items:

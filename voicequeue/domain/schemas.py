@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from voicequeue.domain.job import Code, InArchive, State
+from voicequeue.domain.job import ArchiveState, FailureCode, State
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
 
@@ -73,7 +73,7 @@ class Clip(Schema):
 class Failure(Schema):
     """The failure of a job."""
 
-    code: Code
+    code: FailureCode
     """Machine-readable reason."""
     stage: Stage
     """Stage that failed."""
@@ -113,7 +113,7 @@ class Job(Schema):
     """The generated songs."""
     incomplete: bool
     """True while MusicAPI has announced songs without links."""
-    archive: InArchive | None
+    archive: ArchiveState | None
     """Progress of archiving; null if nothing is to be archived."""
     failure: Failure | None
     """Why the job failed; null unless `state` is `failed`."""

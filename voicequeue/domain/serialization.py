@@ -7,21 +7,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from voicequeue.domain.balance import Balance, Drift
+from voicequeue.domain.balance import Balance, UncountedSpending
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import Code, Doubt, Event, Failure, InArchive, Job, Move, Part, State, Step
-from voicequeue.domain.spec import stored
+from voicequeue.domain.job import (
+    ArchiveState,
+    ClipPart,
+    Event,
+    Failure,
+    FailureCode,
+    FailureReport,
+    Job,
+    State,
+    TimelineEntry,
+    Transition,
+)
+from voicequeue.domain.spec import parse_stored_spec
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import Batch, RefusedJob
 
 #: Fields of a clip that come from upstream.
-OF_UPSTREAM = tuple(field.name for field in fields(Clip) if not field.name.startswith("archived_"))
+UPSTREAM_CLIP_FIELDS = tuple(field.name for field in fields(Clip) if not field.name.startswith("archived_"))
 
 
-def job(job_id: str, record: Mapping[str, str]) -> Job:
+def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
     """Return the job of a record."""
-    spec = stored(record["spec"])
+    spec = parse_stored_spec(record["spec"])
     settled, created = record.get("settled"), float(record["created"])
     return Job(
         id=job_id,
@@ -36,17 +47,17 @@ def job(job_id: str, record: Mapping[str, str]) -> Job:
         credits=int(record.get("credits", 0)),
         persona_id=record.get("persona_id", spec.persona_id),
         voice_name=record.get("voice_name"),
-        clips=tuple(_archived(clip, record) for clip in clips(record.get("clips"))),
-        failure=failure(record.get("failure")),
-        shares=record.get("shares"),
+        clips=tuple(_archived(clip, record) for clip in parse_clips(record.get("clips"))),
+        failure=parse_failure(record.get("failure")),
+        shared_voice=record.get("shares"),
         task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
         callback_id=record.get("callback"),
-        archive=InArchive(record["archive"]) if "archive" in record else None,
-        answer=record.get("answer"),
-        orders=(orders := _orders(record.get("orders"))),
-        lost={attempt: stage for attempt, stage in _lost(record.get("lost")).items() if attempt not in orders},
-        cancelling="cancelling" in record,
-        origin=record.get("origin"),
+        archive=ArchiveState(record["archive"]) if "archive" in record else None,
+        unreadable_response=record.get("answer"),
+        charged_task_ids=(orders := _orders(record.get("orders"))),
+        lost_stages={attempt: stage for attempt, stage in _lost(record.get("lost")).items() if attempt not in orders},
+        is_cancelling="cancelling" in record,
+        source=record.get("origin"),
     )
 
 
@@ -64,12 +75,12 @@ def lost_text(lost: Mapping[int, Stage]) -> str:
     return json.dumps(lost)
 
 
-def doubt(text: str | None) -> Doubt | None:
+def parse_failure_report(text: str | None) -> FailureReport | None:
     """Return the failure that upstream reported, from a record field."""
-    return Doubt(**json.loads(text)) if text else None
+    return FailureReport(**json.loads(text)) if text else None
 
 
-def doubt_text(report: Doubt) -> str:
+def failure_report_text(report: FailureReport) -> str:
     """Return a reported failure as a record field."""
     return json.dumps(asdict(report), ensure_ascii=False, separators=(",", ":"))
 
@@ -79,25 +90,27 @@ def task_field(stage: Stage) -> str:
     return f"{stage}.task"
 
 
-def clips(text: str | None) -> tuple[Clip, ...]:
+def parse_clips(text: str | None) -> tuple[Clip, ...]:
     """Return the clips in a record field; fields of other releases are ignored."""
     lines = json.loads(text) if text else []
-    return tuple(Clip(**{name: clip[name] for name in OF_UPSTREAM if name in clip}) for clip in lines)
+    return tuple(Clip(**{name: clip[name] for name in UPSTREAM_CLIP_FIELDS if name in clip}) for clip in lines)
 
 
 def clips_text(songs: tuple[Clip, ...]) -> str:
     """Return clips as a record field; archived files have fields of their own."""
-    lines = [{name: value for name in OF_UPSTREAM if (value := getattr(clip, name)) is not None} for clip in songs]
+    lines = [
+        {name: value for name in UPSTREAM_CLIP_FIELDS if (value := getattr(clip, name)) is not None} for clip in songs
+    ]
     return json.dumps(lines, ensure_ascii=False, separators=(",", ":"))
 
 
-def archived_field(part: Part, clip_id: str) -> str:
+def archived_field(part: ClipPart, clip_id: str) -> str:
     """Return the name of the record field with the archived file of a part of a clip."""
     return f"archived.{part}.{clip_id}"
 
 
 def _archived(clip: Clip, record: Mapping[str, str]) -> Clip:
-    audio, image = (_file(record.get(archived_field(part, clip.clip_id))) for part in (Part.AUDIO, Part.IMAGE))
+    audio, image = (_file(record.get(archived_field(part, clip.clip_id))) for part in (ClipPart.AUDIO, ClipPart.IMAGE))
     return replace(clip, archived_audio=audio, archived_image=image) if audio or image else clip
 
 
@@ -105,12 +118,12 @@ def _file(text: str | None) -> ArchivedFile | None:
     return ArchivedFile(**json.loads(text)) if text else None
 
 
-def failure(text: str | None) -> Failure | None:
+def parse_failure(text: str | None) -> Failure | None:
     """Return the failure in a record field."""
     if not text:
         return None
     parts = json.loads(text)
-    return Failure(Code(parts["code"]), Stage(parts["stage"]), parts["message"])
+    return Failure(FailureCode(parts["code"]), Stage(parts["stage"]), parts["message"])
 
 
 def failure_text(cause: Failure) -> str:
@@ -118,20 +131,20 @@ def failure_text(cause: Failure) -> str:
     return json.dumps(asdict(cause), ensure_ascii=False, separators=(",", ":"))
 
 
-def batch(name: str, record: Mapping[str, str]) -> Batch:
+def parse_batch(name: str, record: Mapping[str, str]) -> Batch:
     """Return the batch of a record."""
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight") if limit in record}
     paused = record.get("paused", "0") == "1"
     spent, reserved = int(record.get("credits", 0)), int(record.get("committed", 0))
-    return Batch(name, states(record), spent, paused=paused, committed=reserved, **limits)
+    return Batch(name, parse_states(record), spent, is_paused=paused, reserved_credits=reserved, **limits)
 
 
-def states(record: Mapping[str, str]) -> dict[State, int]:
+def parse_states(record: Mapping[str, str]) -> dict[State, int]:
     """Return the number of jobs of a batch in each state."""
     return {state: int(record.get(state, 0)) for state in State}
 
 
-def balance(text: str) -> Balance:
+def parse_balance(text: str) -> Balance:
     """Return an account balance."""
     line = json.loads(text)
     reported = Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
@@ -140,30 +153,30 @@ def balance(text: str) -> Balance:
     )
 
 
-def drift_text(spending: Drift) -> str:
+def uncounted_spending_text(spending: UncountedSpending) -> str:
     """Return unexplained spending as a record field."""
     return json.dumps(asdict(spending))
 
 
-def drift(text: str | None) -> Drift | None:
+def parse_uncounted_spending(text: str | None) -> UncountedSpending | None:
     """Return the unexplained spending in a record field."""
     if not text:
         return None
     line = json.loads(text)
-    return Drift(**{**line, "stage": Stage(line["stage"]) if line["stage"] else None})
+    return UncountedSpending(**{**line, "stage": Stage(line["stage"]) if line["stage"] else None})
 
 
-def event(event_id: str, fields: Mapping[str, str]) -> Event:
+def parse_event(event_id: str, fields: Mapping[str, str]) -> Event:
     """Return one entry of the event stream."""
     stage = Stage(fields["stage"]) if fields["stage"] else None
     took = float(fields["took"]) if fields.get("took") else None
     return Event(event_id, fields["id"], fields["batch"] or None, State(fields["state"]), stage, fields["reason"], took)
 
 
-def step(text: str) -> Step:
+def parse_timeline_entry(text: str) -> TimelineEntry:
     """Return one entry of a timeline."""
     line = json.loads(text)
-    return Step(
+    return TimelineEntry(
         at=float(line["at"]),
         state=State(line["state"]),
         stage=Stage(line["stage"]),
@@ -173,22 +186,22 @@ def step(text: str) -> Step:
     )
 
 
-def _refusal(move: Move, refusal: Refusal) -> dict[str, Any]:
+def _refusal(move: Transition, refusal: Refusal) -> dict[str, Any]:
     """Return a refused order as `lib/refusals.lua` takes it; without `max_hold_s` only an operator opens the gate."""
     line: dict[str, Any] = {
         "reason": refusal.reason,
         "message": refusal.message,
         "detail": f"{refusal.message} (job {move.job_id})",
-        "failure": failure_text(Failure(Code.REFUSED, move.stage, refusal.message)),
-        "hold_s": refusal.pause_s,
-        "max_rest_s": refusal.rest_s,
+        "failure": failure_text(Failure(FailureCode.REFUSED, move.stage, refusal.message)),
+        "hold_s": refusal.hold_s,
+        "max_rest_s": refusal.max_rest_s,
         "wait_s": refusal.wait_s,
-        "attempts": refusal.tries,
+        "attempts": refusal.max_attempts,
     }
-    return line if refusal.most_s is None else {**line, "max_hold_s": refusal.most_s}
+    return line if refusal.max_hold_s is None else {**line, "max_hold_s": refusal.max_hold_s}
 
 
-def refused(job_id: str, until: float, record: Sequence[str | None]) -> RefusedJob | None:
+def parse_refused_job(job_id: str, until: float, record: Sequence[str | None]) -> RefusedJob | None:
     """Return the job if its `refused` and `stage` fields say that upstream refuses it while it accepts others."""
     text, stage = record
     refusals: dict[str, Any] = json.loads(text) if text else {"own_count": 0}
@@ -197,7 +210,7 @@ def refused(job_id: str, until: float, record: Sequence[str | None]) -> RefusedJ
     return RefusedJob(job_id, Stage(stage), refusals["message"], refusals["count"], until)
 
 
-def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
+def transition_arguments(move: Transition, *, archive: bool = False) -> dict[str, Any]:
     """Return a transition as `apply_transitions.lua` takes it.
 
     Absent values are left out, as Lua's null is not nil. With `archive`, finished songs are to be archived.
@@ -206,17 +219,19 @@ def move_text(move: Move, *, archive: bool = False) -> dict[str, Any]:
     line: dict[str, Any] = {
         "id": move.job_id,
         "v": move.version,
-        "to": move.to,
+        "to": move.to_state,
         "stage": stage,
         "credits": move.credits,
         "attempt": move.attempt,
-        "unsettled": move.unsettled or None,
+        "unsettled": move.released_credits or None,
         "set": {name: value for name, value in move.fields.items() if value is not None},
         "unset": [name for name, value in move.fields.items() if value is None],
         "task_id": move.fields.get(task_field(move.stage)),
         "due": move.due,
         "reason": move.reason or None,
-        "archive": True if archive and any(clip.is_finished for clip in clips(move.fields.get("clips"))) else None,
+        "archive": True
+        if archive and any(clip.is_finished for clip in parse_clips(move.fields.get("clips")))
+        else None,
         "refused": _refusal(move, move.refused) if move.refused else None,
     }
     return {name: value for name, value in line.items() if value is not None}

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from voicequeue.texts import real_number
+from voicequeue.texts import parse_float
 
 #: Versions with at most 3,000 characters of lyrics and 200 of style tags.
 SHORT_MODELS = frozenset({"sonic-v3-5", "sonic-v4"})
@@ -31,7 +31,7 @@ KNOWN_MODELS = SHORT_MODELS | {"sonic-v4-5", "sonic-v4-5-plus", "sonic-v5", "son
 DEFAULT_MODEL = "sonic-v5"
 
 #: Validation context of a stored job: its warnings were given when it was enqueued.
-STORED = "stored"
+STORED_CONTEXT = "stored"
 
 #: Maximum number of unknown models to warn about, so that a caller cannot fill memory or logs.
 WARNED_MAX = 20
@@ -42,15 +42,15 @@ _warned: set[str] = set()
 
 def _written(value: Any) -> Any:
     """Return a number, or a text that is one in plain digits: the values of a row are texts."""
-    if isinstance(value, str) and real_number(value) is None:
+    if isinstance(value, str) and parse_float(value) is None:
         raise ValueError("must be a number in plain digits, such as 20 or 0.5")
     return value
 
 
 #: A number that may be written as text.
-Written = BeforeValidator(_written)
+NumberOrText = BeforeValidator(_written)
 
-Weight = Annotated[float, Written, Field(ge=0, le=1)]
+Weight = Annotated[float, NumberOrText, Field(ge=0, le=1)]
 
 
 class UnknownModelWarning(UserWarning):
@@ -107,7 +107,7 @@ class Song(BaseModel):
     def _is_a_sonic_model(cls, mv: str, info: ValidationInfo) -> str:
         if not mv.startswith("sonic-"):
             raise ValueError(f"must be a sonic model: {', '.join(sorted(KNOWN_MODELS))}")
-        if mv not in KNOWN_MODELS and info.context != STORED:
+        if mv not in KNOWN_MODELS and info.context != STORED_CONTEXT:
             _warn_about(mv)
         return mv
 

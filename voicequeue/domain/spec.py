@@ -22,10 +22,10 @@ from pydantic import (
     model_validator,
 )
 
-from voicequeue.domain.song import STORED, Song, Written
+from voicequeue.domain.song import STORED_CONTEXT, NumberOrText, Song
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.errors import InvalidJob, Problem
-from voicequeue.texts import whole
+from voicequeue.errors import InvalidJobError, Problem
+from voicequeue.texts import require_encodable
 
 METADATA_MAX_KEYS = 50
 METADATA_MAX_CHARS = 8_000
@@ -67,7 +67,7 @@ _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 def http_url(text: str) -> str:
     """Return `text` if it is an HTTP URL. Raises ValueError."""
-    whole(text)
+    require_encodable(text)
     if not (_PLAIN_URL.fullmatch(text) or _is_url(text)):
         raise ValueError("must be an http:// or https:// URL")
     if len(text) > _URL_MAX:
@@ -125,8 +125,10 @@ class VoiceJob(BaseModel):
     key: Name | None = None
     callback_url: HttpUrl | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
-    max_credits: Annotated[int, Written, Field(ge=0, le=CREDITS_MAX)] | None = None
-    start_within_s: Annotated[float, Written, Field(gt=0, le=START_WITHIN_MAX_S, allow_inf_nan=False)] | None = None
+    max_credits: Annotated[int, NumberOrText, Field(ge=0, le=CREDITS_MAX)] | None = None
+    start_within_s: Annotated[float, NumberOrText, Field(gt=0, le=START_WITHIN_MAX_S, allow_inf_nan=False)] | None = (
+        None
+    )
 
     @field_validator("metadata")
     @classmethod
@@ -168,7 +170,7 @@ class VoiceJob(BaseModel):
         songs = len(self.songs) + (self.song is not None)
         return (PRICES[Stage.VOICE] if self.persona_id is None else 0) + songs * PRICES[Stage.MUSIC]
 
-    def each(self) -> tuple[VoiceJob, ...]:
+    def expand(self) -> tuple[VoiceJob, ...]:
         """Return the jobs that this one expands to, one per song. The first creates the voice that all share."""
         if not self.songs:
             return (self,)
@@ -185,7 +187,7 @@ class VoiceJob(BaseModel):
     def _key_of(self, number: int) -> str | None:
         return self.key if self.key is None or number == 1 else f"{self.key}#{number}"
 
-    def shares(self, *, reuse: bool = False) -> str:
+    def shared_voice(self, *, reuse: bool = False) -> str:
         """Return the id of the voice that this job shares with others; '' if it creates its own.
 
         `reuse` is the default for a job without one.
@@ -193,21 +195,21 @@ class VoiceJob(BaseModel):
         if self.audio_url is None:
             return ""
         if reuse if self.reuse is None else self.reuse:
-            return f"sha256-{self.audio_sha256}" if self.audio_sha256 else self.recording()
+            return f"sha256-{self.audio_sha256}" if self.audio_sha256 else self.recording_voice()
         return f"named-{_hex(self.batch or '', self.voice)}" if self.voice is not None else ""
 
-    def recording(self) -> str:
+    def recording_voice(self) -> str:
         """Return the id of the voice of this URL, as scripts/lib/shared_voices.lua does; '' without a URL."""
         return f"url-{_hex(self.audio_url)}" if self.audio_url is not None else ""
 
-    def content(self) -> str:
+    def canonical_content(self) -> str:
         """Return canonical JSON: equal content gives equal text, in any process and release.
 
         The hash of the recording is left out: a preflight may add it later without making another job.
         """
         return self.model_dump_json(exclude_defaults=True, exclude={"audio_sha256"})
 
-    def id(self) -> str:
+    def job_id(self) -> str:
         """Return the job's id: 16 letters and digits, derived from the key if there is one, otherwise random.
 
         A key thus identifies a job without an index of keys.
@@ -220,11 +222,11 @@ class VoiceJob(BaseModel):
         """Return the job with a key derived from its batch and content, unless it has a key: for rows of a file."""
         if self.key is not None:
             return self
-        digest = blake2b(self.content().encode(), digest_size=10).digest()
+        digest = blake2b(self.canonical_content().encode(), digest_size=10).digest()
         return self.model_copy(update={"key": f"row-{_base32(digest)}"})
 
 
-def parse(data: VoiceJob | Any) -> VoiceJob:
+def parse_spec(data: VoiceJob | Any) -> VoiceJob:
     """Return the job of a mapping (JSON or a row). Raises InvalidJob, which names each invalid field."""
     if isinstance(data, VoiceJob):
         return data
@@ -233,7 +235,7 @@ def parse(data: VoiceJob | Any) -> VoiceJob:
     try:
         return VoiceJob.model_validate(data)
     except ValidationError as error:
-        raise InvalidJob.from_validation(error, data) from None
+        raise InvalidJobError.from_pydantic(error, data) from None
 
 
 def _check_counts(data: Mapping[str, Any]) -> None:
@@ -248,12 +250,12 @@ def _check_counts(data: Mapping[str, Any]) -> None:
         for field, part, unit, limit in parts
         if isinstance(part, dict | list | tuple) and len(part) > limit
     ]:
-        raise InvalidJob(problems)
+        raise InvalidJobError(problems)
 
 
-def stored(content: str) -> VoiceJob:
+def parse_stored_spec(content: str) -> VoiceJob:
     """Return the job whose `content()` this is."""
-    return VoiceJob.model_validate_json(content, context=STORED)
+    return VoiceJob.model_validate_json(content, context=STORED_CONTEXT)
 
 
 def _hex(*parts: str) -> str:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from voicequeue.domain.gate import Account, Gate, Hold
-from voicequeue.domain.job import INACTIVE, State, iso
+from voicequeue.domain.job import INACTIVE, State, to_iso8601
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import PRICES, Stage
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BacklogLane:
     """Queued jobs of one priority and batch (None: without a batch).
 
     `songs` of them have their voice. `oldest` is in Unix seconds.
@@ -26,8 +26,8 @@ class Line:
     priority: Priority
     batch: str | None
     count: int
-    oldest: float
-    songs: int = 0
+    oldest_at: float
+    with_voice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class Batch:
     name: str
     states: dict[State, int]
     credits: int
-    paused: bool = False
+    is_paused: bool = False
     max_credits: int | None = None
     max_in_flight: int | None = None
-    committed: int = 0
+    reserved_credits: int = 0
 
     @property
     def total(self) -> int:
@@ -64,12 +64,12 @@ class Batch:
             "total": self.total,
             "settled": self.is_settled,
             "credits": self.credits,
-            "credits_committed": self.committed,
+            "credits_committed": self.reserved_credits,
         }
 
-    def limits(self) -> schemas.BatchLimits:
+    def limits_dict(self) -> schemas.BatchLimits:
         """Return the JSON representation of its pause and limits."""
-        return {"paused": self.paused, "max_credits": self.max_credits, "max_in_flight": self.max_in_flight}
+        return {"paused": self.is_paused, "max_credits": self.max_credits, "max_in_flight": self.max_in_flight}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class CallbackCounts:
     """
 
     pending: int = 0
-    waiting: int = 0
+    blocked: int = 0
     undelivered: int = 0
     delivered: int = 0
     workers: int = 0
@@ -110,8 +110,8 @@ class RefusedJob:
     job_id: str
     stage: Stage
     message: str
-    times: int
-    until: float
+    refusals: int
+    next_attempt_at: float
 
     def as_dict(self) -> schemas.RefusedJob:
         """Return the JSON representation."""
@@ -119,8 +119,8 @@ class RefusedJob:
             "job_id": self.job_id,
             "stage": self.stage,
             "message": self.message,
-            "times": self.times,
-            "until": iso(self.until),
+            "times": self.refusals,
+            "until": to_iso8601(self.next_attempt_at),
         }
 
 
@@ -142,41 +142,41 @@ class Status:
     credits: int
     workers: int
     account: Account
-    backlog: tuple[Line, ...]
+    backlog: tuple[BacklogLane, ...]
     failures: dict[str, int]
-    pace: float
+    jobs_per_minute: float
     seconds_left: float | None
-    rejects: int = 0
+    rejected_messages: int = 0
     callbacks: CallbackCounts = CallbackCounts()
     archive: ArchiveCounts = ArchiveCounts()
-    refused: tuple[RefusedJob, ...] = ()
+    refused_jobs: tuple[RefusedJob, ...] = ()
     at: float = 0.0
 
     @property
     def backlog_credits(self) -> int:
         """The maximum cost of the queued jobs: each with a song, and with a voice unless it has one."""
-        return sum(line.count * sum(PRICES.values()) - line.songs * PRICES[Stage.VOICE] for line in self.backlog)
+        return sum(line.count * sum(PRICES.values()) - line.with_voice * PRICES[Stage.VOICE] for line in self.backlog)
 
     def as_dict(self, batch: str | None) -> schemas.Status:
         """Return the JSON representation; `batch` is the name of the batch (None: the whole queue)."""
         return {
             "batch": batch,
             "states": self.states,
-            "gate": {"open": self.gate.open, "holds": [_hold_dict(hold) for hold in self.gate.holds]},
+            "gate": {"open": self.gate.is_open, "holds": [_hold_dict(hold) for hold in self.gate.holds]},
             "in_flight": self.in_flight,
             "limit": self.limit,
             "backlog": [_backlog_dict(priority, lines) for priority, lines in by_priority(self.backlog)],
-            "per_minute": self.pace,
+            "per_minute": self.jobs_per_minute,
             "seconds_left": self.seconds_left,
             "credits": self.credits,
-            "credits_left": self.account.left,
-            "credits_left_at": iso(self.account.at),
-            "credits_committed": self.account.committed,
+            "credits_left": self.account.balance,
+            "credits_left_at": to_iso8601(self.account.updated_at),
+            "credits_committed": self.account.reserved,
             "credits_today": self.account.spent_today,
-            "credits_unexplained": self.account.drift.unexplained if self.account.drift else 0,
+            "credits_unexplained": self.account.uncounted.unexplained if self.account.uncounted else 0,
             "failed": self.failures,
-            "rejects": self.rejects,
-            "refused": [job.as_dict() for job in self.refused],
+            "rejects": self.rejected_messages,
+            "refused": [job.as_dict() for job in self.refused_jobs],
             "callbacks": {"pending": self.callbacks.pending, "undelivered": self.callbacks.undelivered},
             "archive": {"pending": self.archive.pending, "failed": self.archive.failed},
             "workers": self.workers,
@@ -187,17 +187,17 @@ def _hold_dict(hold: Hold) -> schemas.Hold:
     return {
         "reason": hold.reason,
         "detail": hold.detail,
-        "since": iso(hold.since),
-        "until": iso(hold.until),
-        "trial": hold.trial,
+        "since": to_iso8601(hold.since),
+        "until": to_iso8601(hold.until),
+        "trial": hold.is_on_trial,
     }
 
 
-def _backlog_dict(priority: Priority, lines: list[Line]) -> schemas.Backlog:
-    oldest = min(line.oldest for line in lines)
-    return {"priority": priority, "count": sum(line.count for line in lines), "oldest": iso(oldest)}
+def _backlog_dict(priority: Priority, lines: list[BacklogLane]) -> schemas.Backlog:
+    oldest = min(line.oldest_at for line in lines)
+    return {"priority": priority, "count": sum(line.count for line in lines), "oldest": to_iso8601(oldest)}
 
 
-def by_priority(backlog: tuple[Line, ...]) -> Iterator[tuple[Priority, list[Line]]]:
+def by_priority(backlog: tuple[BacklogLane, ...]) -> Iterator[tuple[Priority, list[BacklogLane]]]:
     """Yield the lanes of the backlog, grouped by priority."""
     return ((priority, list(lines)) for priority, lines in groupby(backlog, key=lambda line: line.priority))

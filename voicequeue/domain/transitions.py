@@ -8,38 +8,48 @@ from __future__ import annotations
 from functools import partial
 
 from voicequeue.domain.claims import ChargedOrder
-from voicequeue.domain.job import MAY_BE_LATE, MOVES, WHEN_CANCELLING, Code, Doubt, Failure, Job, Move, State
-from voicequeue.domain.serialization import doubt_text, failure_text, lost_text, task_field
+from voicequeue.domain.job import (
+    CANCELLING_TRANSITIONS,
+    MAY_HAVE_LATE_RESULT,
+    TRANSITIONS,
+    Failure,
+    FailureCode,
+    FailureReport,
+    Job,
+    State,
+    Transition,
+)
+from voicequeue.domain.serialization import failure_report_text, failure_text, lost_text, task_field
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.errors import NotAllowed, checked
-from voicequeue.texts import whole
+from voicequeue.errors import InvalidStateError, check_field
+from voicequeue.texts import require_encodable
 
 #: The `asked` time of an order whose time of submission is unknown.
-UNKNOWN = "0"
+UNKNOWN_TIME = "0"
 
 #: Fields of a job without a reported failure.
-UNDOUBTED: dict[str, str | None] = {"doubt": None, "reorder": None}
+NO_FAILURE_REPORT: dict[str, str | None] = {"doubt": None, "reorder": None}
 
 #: States that can be cancelled at once: neither settled nor being charged.
-CANCELLABLE = tuple(state for state in State if state is not State.CANCELLED and State.CANCELLED in MOVES[state])
+CANCELLABLE = tuple(state for state in State if state is not State.CANCELLED and State.CANCELLED in TRANSITIONS[state])
 
 #: States of an order in progress or without an answer: the job can only be marked as cancelling.
-UNDER_WAY = tuple(WHEN_CANCELLING)
+ONLY_MARKABLE = tuple(CANCELLING_TRANSITIONS)
 
 
 def can_be_cancelled(job: Job) -> bool:
     """Return whether a job is neither settled nor marked as cancelling already."""
-    return job.state in (*CANCELLABLE, *UNDER_WAY) and not job.cancelling
+    return job.state in (*CANCELLABLE, *ONLY_MARKABLE) and not job.is_cancelling
 
 
-def not_over(job: Job) -> Job:
+def require_cancellable(job: Job) -> Job:
     """Return the job if it can be cancelled or is marked as cancelling. Raises NotAllowed."""
-    if job.state not in (*CANCELLABLE, *UNDER_WAY):
-        raise NotAllowed(f"job {job.id} cannot be cancelled: it is {job.state} already")
+    if job.state not in (*CANCELLABLE, *ONLY_MARKABLE):
+        raise InvalidStateError(f"job {job.id} cannot be cancelled: it is {job.state} already")
     return job
 
 
-def cancel(job: Job, now: float) -> Move:
+def cancel(job: Job, now: float) -> Transition:
     """Cancel a job; upstream completes what it was paid for, and the result is kept.
 
     A job whose order is in progress is marked as cancelling instead.
@@ -50,23 +60,28 @@ def cancel(job: Job, now: float) -> Move:
     return cancelled(reason="cancelled")
 
 
-def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
+def retry(job: Job, now: float, *, resubmit: bool = False) -> Transition:
     """Return the transition that resumes a failed job at its first stage without a result.
 
     If upstream has the order of that stage, it is polled again, free, unless `resubmit` is set. If upstream reported a
     failure and repeats it, the stage is submitted again. For a job that succeeded without all of its songs, the missing
     ones are polled, free.
     """
-    if job.state is State.SUCCEEDED and job.is_incomplete and job.may_still_come and not resubmit:
+    if job.state is State.SUCCEEDED and job.is_incomplete and job.may_have_late_result and not resubmit:
         return _poll_missing_songs(job, now)
     if job.state is not State.FAILED:
-        raise NotAllowed(f"only a failed job can be retried; job {job.id} is {job.state}")
-    cleared: dict[str, str | None] = {"failure": None, "settled": None, **UNDOUBTED}
+        raise InvalidStateError(f"only a failed job can be retried; job {job.id} is {job.state}")
+    cleared: dict[str, str | None] = {"failure": None, "settled": None, **NO_FAILURE_REPORT}
     if job.has_result:
         return _resume_with_late_result(job, now, cleared)
-    if job.may_still_come and not resubmit:
+    if job.may_have_late_result and not resubmit:
         resubmits = _is_failed_upstream(job)
-        fields = {**cleared, "since": f"{now:.6f}", "asked": UNKNOWN, **(_resubmit_fields(job) if resubmits else {})}
+        fields = {
+            **cleared,
+            "since": f"{now:.6f}",
+            "asked": UNKNOWN_TIME,
+            **(_resubmit_fields(job) if resubmits else {}),
+        }
         reason = "retry: ask again, and order again if upstream has failed it" if resubmits else "retry: ask again"
         return _transition(job)(State.PENDING, due=now, reason=reason, fields=fields)
     reason = "retry: order again" if pays_again(job, resubmit=resubmit) else "retry"
@@ -75,22 +90,22 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Move:
     return _transition(job)(State.QUEUED, reason=reason, fields=fields)
 
 
-def _poll_missing_songs(job: Job, now: float) -> Move:
-    fields = {"since": f"{now:.6f}", "asked": UNKNOWN}
+def _poll_missing_songs(job: Job, now: float) -> Transition:
+    fields = {"since": f"{now:.6f}", "asked": UNKNOWN_TIME}
     return _transition(job)(job.state, due=now, reason="retry: ask for the songs that are missing", fields=fields)
 
 
 def _is_failed_upstream(job: Job) -> bool:
-    return job.failure is not None and job.failure.code is Code.UPSTREAM_FAILED
+    return job.failure is not None and job.failure.code is FailureCode.UPSTREAM_FAILED
 
 
 def _resubmit_fields(job: Job) -> dict[str, str | None]:
     """Return the fields of a job that is resubmitted as soon as upstream repeats its failure."""
     message = job.failure.message if job.failure else ""
-    return {"doubt": doubt_text(Doubt(0.0, message)), "reorder": "1"}
+    return {"doubt": failure_report_text(FailureReport(0.0, message)), "reorder": "1"}
 
 
-def _resume_with_late_result(job: Job, now: float, cleared: dict[str, str | None]) -> Move:
+def _resume_with_late_result(job: Job, now: float, cleared: dict[str, str | None]) -> Transition:
     """Resume a job whose result arrived late."""
     if later := _stages_from(job)[1:]:
         return _transition(job)(State.QUEUED, to_stage=later[0], reason="retry: the result came late", fields=cleared)
@@ -105,15 +120,15 @@ def pays_again(job: Job, *, resubmit: bool = False) -> bool:
     if was_never_submitted or job.has_result or _is_polled_only(job, resubmit=resubmit):
         return False
     is_paid = job.failure is not None and job.failure.code in _PAID
-    return is_paid or job.may_still_come or job.stage in job.lost.values()
+    return is_paid or job.may_have_late_result or job.stage in job.lost_stages.values()
 
 
 def _is_polled_only(job: Job, *, resubmit: bool) -> bool:
     """Return whether a retry only polls this stage and never submits it."""
-    return job.may_still_come and not resubmit and not _is_failed_upstream(job)
+    return job.may_have_late_result and not resubmit and not _is_failed_upstream(job)
 
 
-_PAID = frozenset({Code.DEADLINE, Code.UPSTREAM_FAILED, Code.ABANDONED})
+_PAID = frozenset({FailureCode.DEADLINE, FailureCode.UPSTREAM_FAILED, FailureCode.ABANDONED})
 
 
 def lost_order(job: Job, task_id: str) -> ChargedOrder:
@@ -121,17 +136,17 @@ def lost_order(job: Job, task_id: str) -> ChargedOrder:
 
     Raises InvalidJob, NotAllowed.
     """
-    checked("task_id", whole, task_id)
-    if task_id in job.orders.values():
-        raise NotAllowed(f"job {job.id} has this task already, and its charge is counted")
-    if job.state not in (State.UNSURE, State.CHARGING) and job.lost:
-        attempt = max(job.lost)
-        return ChargedOrder(job.id, job.lost[attempt], attempt, task_id)
+    check_field("task_id", require_encodable, task_id)
+    if task_id in job.charged_task_ids.values():
+        raise InvalidStateError(f"job {job.id} has this task already, and its charge is counted")
+    if job.state not in (State.UNSURE, State.CHARGING) and job.lost_stages:
+        attempt = max(job.lost_stages)
+        return ChargedOrder(job.id, job.lost_stages[attempt], attempt, task_id)
     _must_be(job, State.UNSURE, State.CHARGING)
     return ChargedOrder(job.id, job.stage, job.attempt, task_id)
 
 
-def named(job: Job, order: ChargedOrder, now: float, *, reason: str) -> Move | None:
+def continue_with_order(job: Job, order: ChargedOrder, now: float, *, reason: str) -> Transition | None:
     """Return the transition of a job that continues with an order that upstream has confirmed as charged.
 
     None where the job does not need that order, because it has another one or the result.
@@ -139,11 +154,15 @@ def named(job: Job, order: ChargedOrder, now: float, *, reason: str) -> Move | N
     is_replaced = order.stage in job.task_ids or (job.state is State.CHARGING and job.attempt != order.attempt)
     if job.stage is not order.stage or job.has_result or is_replaced:
         return None
-    is_settled = job.state in MAY_BE_LATE
+    is_settled = job.state in MAY_HAVE_LATE_RESULT
     # A job that was about to be submitted is submitted after all if this order turns out to have failed.
     resubmits = job.state in (State.WAITING, State.QUEUED, State.ADMITTED)
-    fields: dict[str, str | None] = {task_field(order.stage): order.task_id, "since": f"{now:.6f}", "asked": UNKNOWN}
-    fields |= {"answer": None, **UNDOUBTED, **({"reorder": "1"} if resubmits else {})}
+    fields: dict[str, str | None] = {
+        task_field(order.stage): order.task_id,
+        "since": f"{now:.6f}",
+        "asked": UNKNOWN_TIME,
+    }
+    fields |= {"answer": None, **NO_FAILURE_REPORT, **({"reorder": "1"} if resubmits else {})}
     gives_up_another = job.state is State.UNSURE and job.attempt != order.attempt
     if gives_up_another:
         fields["lost"] = _lost_field(job)
@@ -158,42 +177,44 @@ def named(job: Job, order: ChargedOrder, now: float, *, reason: str) -> Move | N
     )
 
 
-def order_again(job: Job, now: float, *, reason: str = "somebody ordered it again") -> Move:
+def resubmit(job: Job, now: float, *, reason: str = "somebody ordered it again") -> Transition:
     """Submit the request of an unsure stage again: if the first one was charged, it is charged twice.
 
     A job that is marked as cancelling must not be submitted again. Once it is given up, it can be retried.
     """
     _must_be(job, State.UNSURE)
-    if job.cancelling:
-        raise NotAllowed(f"job {job.id} is being cancelled and cannot be resubmitted; give it up first, then retry it")
+    if job.is_cancelling:
+        raise InvalidStateError(
+            f"job {job.id} is being cancelled and cannot be resubmitted; give it up first, then retry it"
+        )
     return _transition(job)(
         State.ADMITTED, due=now, reason=reason, fields={"lost": _lost_field(job)}, unsettled=PRICES[job.stage]
     )
 
 
-def abandon(job: Job, now: float) -> Move:
+def abandon(job: Job, now: float) -> Transition:
     """Give up an unsure job."""
     _must_be(job, State.UNSURE)
-    failure = Failure(Code.ABANDONED, job.stage, "given up: whether it was charged is unknown")
+    failure = Failure(FailureCode.ABANDONED, job.stage, "given up: whether it was charged is unknown")
     fields = {"failure": failure_text(failure), "settled": f"{now:.6f}", "lost": _lost_field(job)}
-    return _transition(job)(State.FAILED, reason=Code.ABANDONED, fields=fields, unsettled=PRICES[job.stage])
+    return _transition(job)(State.FAILED, reason=FailureCode.ABANDONED, fields=fields, unsettled=PRICES[job.stage])
 
 
 def _lost_field(job: Job) -> str:
     """Return the field of the lost orders, with the latest one added."""
-    return lost_text({**job.lost, job.attempt: job.stage})
+    return lost_text({**job.lost_stages, job.attempt: job.stage})
 
 
 def _must_be(job: Job, *states: State) -> None:
     if job.state not in states:
-        raise NotAllowed(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
+        raise InvalidStateError(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
 
 
-def _transition(job: Job) -> partial[Move]:
-    return partial(Move, job.id, job.version, job.state, job.stage)
+def _transition(job: Job) -> partial[Transition]:
+    return partial(Transition, job.id, job.version, job.state, job.stage)
 
 
-def cost(job: Job, *, resubmit: bool = False) -> int:
+def retry_cost(job: Job, *, resubmit: bool = False) -> int:
     """Return the credits that retrying a failed job may still cost, later stages included."""
     free = job.has_result or _is_polled_only(job, resubmit=resubmit)
     return sum(PRICES[stage] for stage in _stages_from(job)[int(free) :])

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from voicequeue.ingest.preflight import SETTING, Rules
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Times
+from voicequeue.ingest.preflight import ALLOWED_HOSTS_SETTING, RecordingRules
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import HttpTimeouts
 
-_DEFAULTS = Rules()
+_DEFAULTS = RecordingRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +51,32 @@ _MAX_S = AudioSetting(
     "Maximum duration of a recording, in seconds. Unset: no maximum (MusicAPI documents none).",
 )
 _CONNECT_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_CONNECT_S", _DEFAULTS.times.connect_s, "Timeout for connecting to the host of a recording."
+    "VOICEQUEUE_AUDIO_CONNECT_S", _DEFAULTS.timeouts.connect_s, "Timeout for connecting to the host of a recording."
 )
 _ANSWER_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_ANSWER_S", _DEFAULTS.times.answer_s, "Timeout for the first byte of a recording."
+    "VOICEQUEUE_AUDIO_ANSWER_S", _DEFAULTS.timeouts.response_s, "Timeout for the first byte of a recording."
 )
 _WHOLE_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_WHOLE_S", _DEFAULTS.times.whole_s, "Timeout for a whole recording, connecting included."
+    "VOICEQUEUE_AUDIO_WHOLE_S", _DEFAULTS.timeouts.total_s, "Timeout for a whole recording, connecting included."
 )
 _LEAST_KB_S = AudioSetting(
     "VOICEQUEUE_AUDIO_LEAST_KB_S",
-    _DEFAULTS.times.least_speed / 1_000,
+    _DEFAULTS.timeouts.min_speed / 1_000,
     "Minimum download speed, in kB per second. A slower download is given up after `VOICEQUEUE_AUDIO_SLOW_S`.",
 )
 _SLOW_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_SLOW_S", _DEFAULTS.times.slow_s, "How long a download may stay below the minimum speed."
+    "VOICEQUEUE_AUDIO_SLOW_S",
+    _DEFAULTS.timeouts.min_speed_window_s,
+    "How long a download may stay below the minimum speed.",
 )
 _AGAIN_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_AGAIN_S", _DEFAULTS.again_s, "Delay before a temporary failure is retried, once."
+    "VOICEQUEUE_AUDIO_AGAIN_S", _DEFAULTS.retry_delay_s, "Delay before a temporary failure is retried, once."
 )
-_AT_ONCE = AudioSetting("VOICEQUEUE_AUDIO_AT_ONCE", _DEFAULTS.at_once, "Recordings downloaded at once.", is_count=True)
+_AT_ONCE = AudioSetting(
+    "VOICEQUEUE_AUDIO_AT_ONCE", _DEFAULTS.max_concurrent, "Recordings downloaded at once.", is_count=True
+)
 _PER_HOST = AudioSetting(
-    "VOICEQUEUE_AUDIO_PER_HOST", _DEFAULTS.per_host, "Recordings downloaded at once from one host.", is_count=True
+    "VOICEQUEUE_AUDIO_PER_HOST", _DEFAULTS.max_per_host, "Recordings downloaded at once from one host.", is_count=True
 )
 
 AUDIO_SETTINGS = (
@@ -81,20 +85,20 @@ AUDIO_SETTINGS = (
 )
 
 
-def rules_from(environment: Mapping[str, str]) -> Rules:
+def rules_from(environment: Mapping[str, str]) -> RecordingRules:
     """Return the preflight rules that the environment sets. Raises ValueError, which names the setting."""
-    return Rules(
-        allowed=Allowed.of(environment.get(SETTING) or "", setting=SETTING),
-        times=Times(
+    return RecordingRules(
+        policy=AddressPolicy.parse(environment.get(ALLOWED_HOSTS_SETTING) or "", setting=ALLOWED_HOSTS_SETTING),
+        timeouts=HttpTimeouts(
             connect_s=_CONNECT_S.value(environment),
-            whole_s=_WHOLE_S.value(environment),
-            answer_s=_ANSWER_S.value(environment),
-            least_speed=1_000 * _LEAST_KB_S.value(environment),
-            slow_s=_SLOW_S.value(environment),
+            total_s=_WHOLE_S.value(environment),
+            response_s=_ANSWER_S.value(environment),
+            min_speed=1_000 * _LEAST_KB_S.value(environment),
+            min_speed_window_s=_SLOW_S.value(environment),
         ),
         max_bytes=round(1_000_000 * _MAX_MB.value(environment)),
         max_s=_MAX_S.value(environment),
-        again_s=_AGAIN_S.value(environment),
-        at_once=int(_AT_ONCE.value(environment)),
-        per_host=int(_PER_HOST.value(environment)),
+        retry_delay_s=_AGAIN_S.value(environment),
+        max_concurrent=int(_AT_ONCE.value(environment)),
+        max_per_host=int(_PER_HOST.value(environment)),
     )

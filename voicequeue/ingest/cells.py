@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from voicequeue.texts import json_text
+from voicequeue.texts import terminal_safe_json
 
 #: The characters that end a cell in a program that splits at another delimiter than the file's.
 _ENDS = r";|\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
@@ -30,17 +30,17 @@ _FORMULA = re.compile(f"{_START}(?={_BEFORE}{_SIGN})")
 _GUARDED = re.compile(f"{_START}'(?={_BEFORE}{_SIGN})")
 
 
-def guarded(text: str) -> str:
+def guard(text: str) -> str:
     """Return `text` with a `'` before each part that a spreadsheet program would evaluate."""
     return _FORMULA.sub("'", text)
 
 
-def unguarded(text: str) -> str:
+def unguard(text: str) -> str:
     """Return the original of a `guarded` text."""
     return _GUARDED.sub("", text)
 
 
 def json_cell(value: Any) -> str:
     """Return JSON that needs no guard in a cell, so that programs can parse it as it is."""
-    text = json_text(value)
-    return text if guarded(text) == text else text.replace(";", r"\u003b").replace("|", r"\u007c")
+    text = terminal_safe_json(value)
+    return text if guard(text) == text else text.replace(";", r"\u003b").replace("|", r"\u007c")

@@ -11,21 +11,21 @@ from hashlib import sha256
 from pathlib import Path
 
 from voicequeue.errors import VoiceQueueError
-from voicequeue.ingest.row_reader import UnreadableFile
+from voicequeue.ingest.row_reader import UnreadableFileError
 
 _HEAD = 65_536
 
 
-class CannotResume(VoiceQueueError):
+class CannotResumeError(VoiceQueueError):
     """The ingestion cannot be resumed; the text gives the reason."""
 
 
 @dataclass(slots=True)
-class Counts:
+class IngestCounts:
     """Counts of a file's jobs by result; `reasons` counts the rejected ones by kind."""
 
     new: int = 0
-    known: int = 0
+    existing: int = 0
     rejected: int = 0
     credits: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Progress:
+class IngestProgress:
     """The progress of an ingestion: `lines` of `source` are done.
 
     `source` identifies a file by its size, time of change, and the digest of its beginning. `last_job`: the id of the
@@ -49,10 +49,10 @@ class Progress:
     lines: int = 0
     last_job: str = ""
     rejected_bytes: int = 0
-    counts: Counts = field(default_factory=Counts)
+    counts: IngestCounts = field(default_factory=IngestCounts)
 
     @classmethod
-    def of(cls, path: Path, batch: str) -> Progress:
+    def start(cls, path: Path, batch: str) -> IngestProgress:
         """Return the progress of an ingestion that has not started."""
         status = path.stat()
         with path.open("rb") as file:
@@ -64,7 +64,7 @@ class Progress:
         """Return the path of the progress file."""
         return source.with_name(f"{source.name}.progress.json")
 
-    def write(self, source: Path) -> None:
+    def save(self, source: Path) -> None:
         """Replace the progress file atomically. Raises UnreadableFile."""
         path = self.path(source)
         new = path.with_name(f"{path.name}.new")
@@ -72,22 +72,22 @@ class Progress:
             new.write_text(json.dumps(asdict(self)), encoding="utf-8")
             new.replace(path)
         except OSError as error:
-            raise UnreadableFile(f"{path}: {error.strerror}") from None
+            raise UnreadableFileError(f"{path}: {error.strerror}") from None
 
-    def taken_up(self, source: Path) -> Progress:
+    def resumed(self, source: Path) -> IngestProgress:
         """Return the saved progress, or this one if there is none. Raises CannotResume."""
         path = self.path(source)
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
-            progress = Progress(**{**saved, "counts": Counts(**saved["counts"])})
+            progress = IngestProgress(**{**saved, "counts": IngestCounts(**saved["counts"])})
         except FileNotFoundError:
             return self
         except (OSError, ValueError, TypeError, KeyError):
-            raise CannotResume(_advice(f"{path} cannot be read")) from None
+            raise CannotResumeError(_advice(f"{path} cannot be read")) from None
         if progress.source != self.source:
-            raise CannotResume(_advice(f"{source} has changed since"))
+            raise CannotResumeError(_advice(f"{source} has changed since"))
         if progress.batch != self.batch:
-            raise CannotResume(f"{path} belongs to the batch {progress.batch}, not {self.batch}")
+            raise CannotResumeError(f"{path} belongs to the batch {progress.batch}, not {self.batch}")
         return progress
 
 

@@ -13,7 +13,7 @@ _MAGIC = b"\x1f\x8b"
 _BUFFER = 65_536
 
 
-class Damaged(VoiceQueueError, ValueError):
+class DamagedFileError(VoiceQueueError, ValueError):
     """A compressed file that is damaged or truncated."""
 
 
@@ -29,12 +29,12 @@ class _Decompressed(io.RawIOBase):
         try:
             piece = self._plain.read1(len(buffer))
         except (OSError, EOFError, zlib.error) as error:
-            raise Damaged(f"the file is compressed with gzip, and damaged or truncated: {error}") from None
+            raise DamagedFileError(f"the file is compressed with gzip, and damaged or truncated: {error}") from None
         buffer[: len(piece)] = piece
         return len(piece)
 
 
-def unpacked(file: BinaryIO) -> BinaryIO:
+def decompressed(file: BinaryIO) -> BinaryIO:
     """Return a stream of the file's content, decompressed if necessary. Reading it may raise Damaged.
 
     The caller closes the file.

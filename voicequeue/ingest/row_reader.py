@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from voicequeue.domain.song import Song
-from voicequeue.domain.spec import VoiceJob, parse
-from voicequeue.errors import InvalidJob, Problem, VoiceQueueError, half_texts
-from voicequeue.ingest.cells import unguarded
-from voicequeue.texts import json_trouble, mended
+from voicequeue.domain.spec import VoiceJob, parse_spec
+from voicequeue.errors import InvalidJobError, Problem, VoiceQueueError, unencodable_fields
+from voicequeue.ingest.cells import unguard
+from voicequeue.texts import describe_json_error, replace_unencodable
 
 JOB_COLUMNS = (
     "audio_url", "persona_id", "voice", "reuse", "audio_sha256", "name", "key", "priority", "callback_url",
@@ -41,13 +41,13 @@ _COLUMNS = frozenset((*JOB_COLUMNS, *SONG_COLUMNS, *REJECTED_COLUMNS))
 _SNIFF_BYTES = 65_536
 
 #: The most columns that an error names; the others are counted.
-COLUMNS_NAMED = 20
+COLUMNS_LISTED_MAX = 20
 
 #: The most characters of one row, so that no file can exhaust the memory.
 ROW_MAX = 1_048_576
 
 
-class UnreadableFile(VoiceQueueError, ValueError):
+class UnreadableFileError(VoiceQueueError, ValueError):
     """The file as a whole is invalid; none of its rows was enqueued."""
 
 
@@ -62,26 +62,26 @@ class Row:
     line: int
     cells: Mapping[str, str]
     fields: Mapping[str, Any] | None  # None: the row is unreadable
-    trouble: str = ""
-    more: tuple[str, ...] = ()
+    error: str = ""
+    extra_cells: tuple[str, ...] = ()
 
     @property
-    def text(self) -> int:
+    def length(self) -> int:
         """Its number of characters. Each cell counts as one more, because empty cells take memory too."""
-        return sum(len(cell) + 1 for cell in (*self.cells.values(), *self.more))
+        return sum(len(cell) + 1 for cell in (*self.cells.values(), *self.extra_cells))
 
-    def job(self, batch: str, *, start_within_s: float | None = None) -> VoiceJob:
+    def to_job(self, batch: str, *, start_within_s: float | None = None) -> VoiceJob:
         """Return the job that the row describes, with a key derived from the row. Raises InvalidJob.
 
         `start_within_s` is the default for rows without it, and not part of the key.
         """
         if self.fields is None:
-            raise InvalidJob([Problem("", self.trouble)])
+            raise InvalidJobError([Problem("", self.error)])
         try:
-            job = parse(_nested(self.fields, batch)).with_row_key()
-        except InvalidJob as error:
+            job = parse_spec(_nested(self.fields, batch)).with_row_key()
+        except InvalidJobError as error:
             problems = [Problem(problem.field.removeprefix("song."), problem.message) for problem in error.problems]
-            raise InvalidJob(problems) from None
+            raise InvalidJobError(problems) from None
         if start_within_s is None or job.start_within_s is not None:
             return job
         return job.model_copy(update={"start_within_s": start_within_s})
@@ -104,7 +104,7 @@ class _Borrowed(io.RawIOBase):
         return len(piece)
 
 
-class Rows:
+class RowReader:
     """The rows of an open file. Raises UnreadableFile before the first row, if the file is invalid.
 
     `columns` are the file's own; JSON Lines have one, the whole row.
@@ -127,11 +127,11 @@ class Rows:
         return self._rows
 
     @property
-    def lines(self) -> int:
+    def lines_read(self) -> int:
         """The number of lines read, without the header of a CSV file."""
         return self._lines.number
 
-    def pass_over(self, lines: int) -> None:
+    def skip_lines(self, lines: int) -> None:
         """Skip a number of lines (a former value of `lines`) without parsing them."""
         self._lines.skip(lines)
 
@@ -187,19 +187,19 @@ def _starts_with(start: bytes, sign: bytes) -> bool:
 
 def _check_start(start: bytes) -> None:
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UnreadableFile("the file is UTF-16; save it as UTF-8")
+        raise UnreadableFileError("the file is UTF-16; save it as UTF-8")
     if _starts_with(start, b"["):
-        raise UnreadableFile("the file is one JSON array; write each job as a JSON object on a line of its own")
+        raise UnreadableFileError("the file is one JSON array; write each job as a JSON object on a line of its own")
 
 
 def _csv_rows(text: io.TextIOWrapper, lines: _Lines) -> tuple[tuple[str, ...], Iterator[Row]]:
     header = text.readline(_SNIFF_BYTES)
     if not header.strip():
-        raise UnreadableFile("the file is empty: its first line must name the columns")
+        raise UnreadableFileError("the file is empty: its first line must name the columns")
     delimiter = _delimiter(header)
     columns = _names(header, delimiter)
     if _has_rejected_rows(columns):
-        columns = tuple(map(unguarded, columns))
+        columns = tuple(map(unguard, columns))
     own_columns = tuple(name for name in columns if name not in REJECTED_COLUMNS)
     if own_columns != JSON_COLUMNS:
         _check_columns(columns)
@@ -227,24 +227,24 @@ def _is_valid_column(column: str) -> bool:
 
 def _check_columns(columns: tuple[str, ...]) -> None:
     for name in columns:
-        if broken := half_texts(name):
-            raise UnreadableFile(f"column {mended(name)[:60]!r} {broken[0].message}")
+        if broken := unencodable_fields(name):
+            raise UnreadableFileError(f"column {replace_unencodable(name)[:60]!r} {broken[0].message}")
     unknown = [name for name in columns if not _is_valid_column(name)]
     if any("://" in name for name in unknown):
-        raise UnreadableFile("the first line must name the columns; it contains a URL")
+        raise UnreadableFileError("the first line must name the columns; it contains a URL")
     if unknown:
         allowed = ", ".join((*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"))
-        raise UnreadableFile(f"unknown column {_first(unknown)}; allowed are {allowed}")
+        raise UnreadableFileError(f"unknown column {_first(unknown)}; allowed are {allowed}")
     if duplicates := sorted(name for name, count in Counter(columns).items() if count > 1):
-        raise UnreadableFile(f"column {_first(duplicates)} occurs twice")
+        raise UnreadableFileError(f"column {_first(duplicates)} occurs twice")
     if not {"audio_url", "persona_id"} & set(columns):
-        raise UnreadableFile("a column audio_url or persona_id is required")
+        raise UnreadableFileError("a column audio_url or persona_id is required")
 
 
 def _first(columns: list[str]) -> str:
     """Return the first names, quoted, and the number of the others."""
-    named = ", ".join(repr(name[:60]) for name in columns[:COLUMNS_NAMED])
-    return named if len(columns) <= COLUMNS_NAMED else f"{named} and {len(columns) - COLUMNS_NAMED:,} more"
+    named = ", ".join(repr(name[:60]) for name in columns[:COLUMNS_LISTED_MAX])
+    return named if len(columns) <= COLUMNS_LISTED_MAX else f"{named} and {len(columns) - COLUMNS_LISTED_MAX:,} more"
 
 
 def _is_metadata(column: str) -> bool:
@@ -264,7 +264,7 @@ def _read_csv(reader: Any, lines: _Lines, columns: tuple[str, ...]) -> Iterator[
             yield Row(line, {}, None, _csv_error(error, line, 1 + lines.number))
             continue
         if any(value.strip() for value in values):
-            yield _csv_row(line, columns, [unguarded(value) for value in values] if is_guarded else values)
+            yield _csv_row(line, columns, [unguard(value) for value in values] if is_guarded else values)
 
 
 def _csv_row(line: int, columns: tuple[str, ...], values: list[str]) -> Row:
@@ -307,7 +307,7 @@ def _json_row(line: int, text: str) -> Row:
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
-        return Row(line, cells, None, f"not readable as JSON: {json_trouble(error)}")
+        return Row(line, cells, None, f"not readable as JSON: {describe_json_error(error)}")
     if isinstance(fields, dict):
         return Row(line, cells, fields)
     return Row(line, cells, None, "must be a JSON object")
@@ -316,7 +316,7 @@ def _json_row(line: int, text: str) -> Row:
 def _nested(fields: Mapping[str, Any], batch: str) -> dict[str, Any]:
     """Return a flat row in the shape of `VoiceJob`; nested objects are kept."""
     if fields.get("batch", batch) != batch:
-        raise InvalidJob([Problem("batch", f"must be {batch!r}, the batch of this file")])
+        raise InvalidJobError([Problem("batch", f"must be {batch!r}, the batch of this file")])
     job: dict[str, Any] = {"batch": batch}
     song: dict[str, Any] = {}
     metadata: dict[str, Any] = {}

@@ -27,7 +27,7 @@ _NOT_PUBLIC_6 = IPv6Network("3fff::/20")
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class AddressPolicy:
     """The host names and networks that an operator allows beyond the public network.
 
     `setting` is the name of the setting that lists them, for error texts.
@@ -38,7 +38,7 @@ class Allowed:
     networks: tuple[Network, ...] = ()
 
     @classmethod
-    def of(cls, entries: str, *, setting: str) -> Allowed:
+    def parse(cls, entries: str, *, setting: str) -> AddressPolicy:
         """Parse names, addresses and CIDRs, separated by commas or spaces."""
         hosts, networks = set(), []
         for entry in entries.replace(",", " ").split():
@@ -48,7 +48,7 @@ class Allowed:
                 hosts.add(_normalized(entry))
         return cls(setting, frozenset(hosts), tuple(networks))
 
-    def why_not(self, host: str, address: str) -> str | None:
+    def objection(self, host: str, address: str) -> str | None:
         """Return why no request is sent to `address`, to which the name `host` resolves; None if it is allowed.
 
         A service of a cloud is allowed by its own address alone. A name does not suffice, because the owner of its zone

@@ -10,18 +10,18 @@ import socket
 import time
 from typing import Any
 
-from voicequeue.net.http_client import RequestFailed, Times, TooSlow
+from voicequeue.net.http_client import HttpTimeouts, RequestFailed, ResponseTooSlow
 
 
 class Deadline:
     """The time that is left for an exchange."""
 
-    def __init__(self, times: Times) -> None:
+    def __init__(self, times: HttpTimeouts) -> None:
         self._times = times
         self._has_headers = False
         now = time.monotonic()
-        self._end = now + times.whole_s
-        self._until = min(self._end, now + (times.answer_s or times.whole_s))
+        self._end = now + times.total_s
+        self._until = min(self._end, now + (times.response_s or times.total_s))
         self._connected_until = min(self._until, now + times.connect_s)
 
     def connect_s(self) -> float:
@@ -33,29 +33,31 @@ class Deadline:
         remaining = self._until - time.monotonic()
         if remaining <= 0:
             raise TimeoutError
-        return remaining if self._times.silent_s is None else min(remaining, self._times.silent_s)
+        return remaining if self._times.idle_s is None else min(remaining, self._times.idle_s)
 
     def headers_received(self) -> None:
         """Start the time of the body."""
         self._has_headers = True
         self._until = self._end
-        if self._times.least_speed:
-            self._until = min(self._end, time.monotonic() + self._times.slow_s)
+        if self._times.min_speed:
+            self._until = min(self._end, time.monotonic() + self._times.min_speed_window_s)
 
     def body_received(self, size: int) -> None:
         """Extend the time by what `size` bytes take at the minimum speed, to at most `slow_s` from now."""
-        if self._times.least_speed:
-            until = min(time.monotonic() + self._times.slow_s, self._until + size / self._times.least_speed)
+        if self._times.min_speed:
+            until = min(time.monotonic() + self._times.min_speed_window_s, self._until + size / self._times.min_speed)
             self._until = min(self._end, until)
 
     def exceeded(self) -> RequestFailed:
         """Return the error for a read or write that timed out."""
         times = self._times
-        if times.silent_s is not None and time.monotonic() < self._until:
-            return RequestFailed(f"no answer within {min(times.whole_s, times.silent_s):.3g} s")
+        if times.idle_s is not None and time.monotonic() < self._until:
+            return RequestFailed(f"no answer within {min(times.total_s, times.idle_s):.3g} s")
         if self._has_headers and self._until < self._end:
-            return TooSlow(f"slower than {times.least_speed / 1000:g} kB a second for {times.slow_s:g} s")
-        return RequestFailed(f"no answer within {(not self._has_headers and times.answer_s) or times.whole_s:g} s")
+            return ResponseTooSlow(
+                f"slower than {times.min_speed / 1000:g} kB a second for {times.min_speed_window_s:g} s"
+            )
+        return RequestFailed(f"no answer within {(not self._has_headers and times.response_s) or times.total_s:g} s")
 
 
 class DeadlineSocket:

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from voicequeue.net.address_policy import Allowed
+from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.retry_after import parse_retry_after
-from voicequeue.texts import whole_number
+from voicequeue.texts import parse_int
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -30,7 +30,7 @@ _NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _NUMBER_MAX = 10**15 - 1
 
 
-class Refused(Exception):
+class UrlNotAllowed(Exception):
     """The URL is invalid, or its address is not allowed; the text gives the reason and no URL."""
 
 
@@ -38,7 +38,7 @@ class RequestFailed(Exception):
     """No complete response was received; the text gives the reason and no URL."""
 
 
-class TooSlow(RequestFailed):
+class ResponseTooSlow(RequestFailed):
     """The body arrived below the minimum speed."""
 
 
@@ -46,12 +46,12 @@ class TruncatedResponse(RequestFailed):
     """The connection ended before the response did."""
 
 
-class TooLarge(Exception):
+class ResponseTooLarge(Exception):
     """The body is larger than the caller allows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class HttpTimeouts:
     """The time limits of one exchange, in seconds.
 
     `connect_s`: for name resolution and connecting. `whole_s`: for the whole exchange. `answer_s`: until the response's
@@ -60,11 +60,11 @@ class Times:
     """
 
     connect_s: float = 3.0
-    whole_s: float = 10.0
-    answer_s: float | None = None
-    least_speed: float = 0.0
-    slow_s: float = 5.0
-    silent_s: float | None = None
+    total_s: float = 10.0
+    response_s: float | None = None
+    min_speed: float = 0.0
+    min_speed_window_s: float = 5.0
+    idle_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +75,28 @@ class Target:
     host: str
     port: int
     path: str
-    login: str | None = None
+    authorization: str | None = None
 
     @classmethod
-    def of(cls, url: str) -> Target:
+    def parse(cls, url: str) -> Target:
         """Parse a URL; any text is accepted. Raises Refused."""
         try:
             return cls._of(urlsplit(url))
         except ValueError:  # including lone surrogates, which cannot be encoded
-            raise Refused("the URL cannot be read") from None
+            raise UrlNotAllowed("the URL cannot be read") from None
 
     @classmethod
     def _of(cls, parts: SplitResult) -> Target:
         port, host = parts.port, parts.hostname
         if host and _NOT_IN_HOSTS.search(host):
-            raise Refused("the URL cannot be read")
+            raise UrlNotAllowed("the URL cannot be read")
         if parts.scheme not in _PORTS or not host:
-            raise Refused("the URL is neither http:// nor https://")
+            raise UrlNotAllowed("the URL is neither http:// nor https://")
         path = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE)}" * bool(parts.query))
         return cls(parts.scheme == "https", host, port or _PORTS[parts.scheme], path, _login(parts))
 
     @property
-    def site(self) -> str:
+    def origin(self) -> str:
         """Scheme, host and port as text; the same for all URLs of one server."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.is_secure else 'http'}://{host}:{self.port}"
@@ -118,22 +118,22 @@ class Response:
     #: Returns the next piece of the body, b"" after the last one. Raises RequestFailed.
     _read: Callable[[], bytes]
 
-    def number(self, header: str) -> int | None:
+    def integer_header(self, header: str) -> int | None:
         """Return the whole number in a header of at most 15 digits; None if there is none, or several that differ."""
         values = {value.strip() for value in self.headers.get(header, "").split(",")}
-        return whole_number(values.pop(), at_most=_NUMBER_MAX) if len(values) == 1 else None
+        return parse_int(values.pop(), at_most=_NUMBER_MAX) if len(values) == 1 else None
 
     def retry_after_s(self) -> float:
         """Return the seconds in the Retry-After header, 0 if there is none that can be read."""
         return parse_retry_after(self.headers.get("Retry-After"), time.time()) or 0.0
 
-    def pieces(self, *, at_most: int) -> Iterator[bytes]:
+    def iter_body(self, *, max_bytes: int) -> Iterator[bytes]:
         """Yield the body as it arrives. Raises TooLarge after `at_most` bytes, RequestFailed."""
         size = 0
         while piece := self._read():
             size += len(piece)
-            if size > at_most:
-                raise TooLarge(f"larger than {at_most:,} bytes")
+            if size > max_bytes:
+                raise ResponseTooLarge(f"larger than {max_bytes:,} bytes")
             yield piece
 
 
@@ -143,8 +143,8 @@ def request(
     target: Target,
     *,
     headers: Mapping[str, str],
-    allowed: Allowed,
-    times: Times,
+    policy: AddressPolicy,
+    timeouts: HttpTimeouts,
     tls: ssl.SSLContext,
     body: bytes | None = None,
 ) -> Iterator[Response]:
@@ -154,5 +154,5 @@ def request(
     """
     from voicequeue.net.transport import exchange  # noqa: PLC0415  most commands send nothing; requests loads slowly
 
-    with exchange(method, target, headers, body, allowed, times, tls) as response:
+    with exchange(method, target, headers, body, policy, timeouts, tls) as response:
         yield response

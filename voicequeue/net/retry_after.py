@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from voicequeue.texts import real_number
+from voicequeue.texts import parse_float
 
 #: No date of HTTP is longer. `parsedate_to_datetime` takes quadratic time.
 _DATE_MAX = 100
@@ -18,7 +18,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     """
     if value is None:
         return None
-    if (seconds := real_number(value)) is not None:
+    if (seconds := parse_float(value)) is not None:
         return max(0.0, seconds)
     moment = parse_http_date(value)
     return None if moment is None else max(0.0, moment - now)

@@ -22,9 +22,9 @@ from urllib3 import HTTPHeaderDict, HTTPResponse
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
-from voicequeue.net.address_policy import Allowed
+from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.deadline import Deadline, DeadlineSocket
-from voicequeue.net.http_client import Refused, RequestFailed, Response, Target, Times, TruncatedResponse
+from voicequeue.net.http_client import HttpTimeouts, RequestFailed, Response, Target, TruncatedResponse, UrlNotAllowed
 
 _PIECE = 65_536
 
@@ -35,16 +35,16 @@ def exchange(
     target: Target,
     headers: Mapping[str, str],
     body: bytes | None,
-    allowed: Allowed,
-    times: Times,
+    policy: AddressPolicy,
+    timeouts: HttpTimeouts,
     tls: ssl.SSLContext,
 ) -> Iterator[Response]:
     """Send a request and give its response; at the end of the block the connection is closed.
 
     Raises Refused, RequestFailed.
     """
-    deadline = Deadline(times)
-    with _Session(_CheckedAdapter(target, allowed, deadline, tls)) as session:
+    deadline = Deadline(timeouts)
+    with _Session(_CheckedAdapter(target, policy, deadline, tls)) as session:
         with _failures(deadline):
             response = session.send(_prepared(method, target, headers, body), stream=True)
         with response:
@@ -75,8 +75,8 @@ class _Session(requests.Session):
 def _prepared(method: str, target: Target, headers: Mapping[str, str], body: bytes | None) -> requests.PreparedRequest:
     """Return a request whose URL is sent as Target has parsed it; the parser of requests would rewrite its path."""
     prepared = requests.PreparedRequest()
-    prepared.method, prepared.url, prepared.hooks = method, target.site + target.path, default_hooks()
-    prepared.prepare_headers({**headers, "Authorization": target.login} if target.login else headers)
+    prepared.method, prepared.url, prepared.hooks = method, target.origin + target.path, default_hooks()
+    prepared.prepare_headers({**headers, "Authorization": target.authorization} if target.authorization else headers)
     prepared.prepare_body(body, None)
     return prepared
 
@@ -84,7 +84,7 @@ def _prepared(method: str, target: Target, headers: Mapping[str, str], body: byt
 class _CheckedAdapter(HTTPAdapter):
     """Sends a request to an allowed address of its target, within a deadline."""
 
-    def __init__(self, target: Target, allowed: Allowed, deadline: Deadline, tls: ssl.SSLContext) -> None:
+    def __init__(self, target: Target, allowed: AddressPolicy, deadline: Deadline, tls: ssl.SSLContext) -> None:
         super().__init__()
         self._target, self._allowed, self._deadline, self._tls = target, allowed, deadline, tls
 
@@ -102,7 +102,7 @@ class _CheckedAdapter(HTTPAdapter):
 class _Connection(HTTPConnection):
     """A connection to an allowed address of its target, whose reads and writes end by the deadline."""
 
-    def __init__(self, target: Target, allowed: Allowed, deadline: Deadline, tls: ssl.SSLContext) -> None:
+    def __init__(self, target: Target, allowed: AddressPolicy, deadline: Deadline, tls: ssl.SSLContext) -> None:
         super().__init__(target.host, target.port)
         self.default_port = 443 if target.is_secure else 80  # type: ignore[misc]
         self._target, self._allowed, self._deadline, self._tls = target, allowed, deadline, tls
@@ -140,12 +140,12 @@ class _Response(HTTPResponse):
         return self._fp.length if self._fp else None
 
 
-def _connected(host: str, port: int, allowed: Allowed, deadline: Deadline) -> socket.socket:
+def _connected(host: str, port: int, allowed: AddressPolicy, deadline: Deadline) -> socket.socket:
     """Return a socket that is connected to an allowed address of the host. Raises Refused, RequestFailed."""
     candidates = _resolved(host, port, deadline.connect_s())
-    objections = [allowed.why_not(host, str(address[0])) for *_, address in candidates]
+    objections = [allowed.objection(host, str(address[0])) for *_, address in candidates]
     if None not in objections:
-        raise Refused(objections[0])
+        raise UrlNotAllowed(objections[0])
     failure: OSError | None = None
     for (family, kind, protocol, _, address), objection in zip(candidates, objections, strict=True):
         if objection is None:
@@ -153,8 +153,8 @@ def _connected(host: str, port: int, allowed: Allowed, deadline: Deadline) -> so
             try:
                 sock.settimeout(deadline.connect_s())
                 sock.connect(address)
-                if changed := allowed.why_not(host, str(sock.getpeername()[0])):
-                    raise Refused(changed)
+                if changed := allowed.objection(host, str(sock.getpeername()[0])):
+                    raise UrlNotAllowed(changed)
                 return sock
             except OSError as error:
                 sock.close()

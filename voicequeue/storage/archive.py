@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.clip import ArchivedFile
-from voicequeue.domain.job import Job, Part, iso
+from voicequeue.domain.job import ClipPart, Job, to_iso8601
 from voicequeue.domain.status import ArchiveCounts
 from voicequeue.storage.connection.keyspace import rows
 from voicequeue.storage.outbox import Outbox
@@ -31,7 +31,7 @@ class _Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ToArchive:
+class ArchiveEntry:
     """A job whose songs are pending or failed to be archived. Times are Unix seconds.
 
     `reason` is the error of the last attempt. `due` is the time of the next attempt; None if archiving failed.
@@ -40,21 +40,21 @@ class ToArchive:
     job_id: str
     batch: str | None
     since: float
-    tries: int = 0
-    reason: str = ""
-    due: float | None = None
-    given_up_at: float | None = None
+    attempts: int = 0
+    last_error: str = ""
+    due_at: float | None = None
+    failed_at: float | None = None
 
     def as_dict(self) -> schemas.ArchiveJob:
         """Return the JSON representation."""
         return {
             "job": self.job_id,
             "batch": self.batch,
-            "since": iso(self.since),
-            "tries": self.tries,
-            "reason": self.reason or None,
-            "due": iso(self.due),
-            "failed_at": iso(self.given_up_at),
+            "since": to_iso8601(self.since),
+            "tries": self.attempts,
+            "reason": self.last_error or None,
+            "due": to_iso8601(self.due_at),
+            "failed_at": to_iso8601(self.failed_at),
         }
 
 
@@ -68,18 +68,18 @@ class ArchiveClaim:
     job_id: str
     holder: str
     since: float
-    tries: int
+    attempts: int
     record: Mapping[str, str]
 
     def job(self) -> Job:
         """Return the job. Raises ValueError if another release wrote its record."""
         try:
-            return serialization.job(self.job_id, self.record)
+            return serialization.parse_job(self.job_id, self.record)
         except (ValueError, LookupError, TypeError):
             raise ValueError("this release cannot read the job's record") from None
 
 
-class Archive(Outbox[ToArchive]):
+class ArchiveOutbox(Outbox[ArchiveEntry]):
     """The outbox of jobs to be archived."""
 
     name = "archive"
@@ -87,38 +87,38 @@ class Archive(Outbox[ToArchive]):
 
     # ── archiving ──────────────────────────────────────────────────────────────────────────────
 
-    def claim(self, job_id: str, holder: str, now: float, *, lease: float) -> ArchiveClaim | None:
+    def claim(self, job_id: str, holder: str, now: float, *, lease_s: float) -> ArchiveClaim | None:
         """Claim the job for `lease` seconds; None if it is not due, or claimed by another worker.
 
         `holder` is a token of this claim alone: asking again with it returns the same claim.
         """
-        flat = self._space.run("archive_claim", f"{now:.6f}", job_id, holder, f"{now + lease:.6f}")
+        flat = self._space.run_script("archive_claim", f"{now:.6f}", job_id, holder, f"{now + lease_s:.6f}")
         if flat is None:
             return None
         record = dict(cast("Iterator[tuple[str, str]]", rows(flat, 2)))
         since, tries = float(record.get("archive.since", now)), int(record.get("archive.tries", 0))
         return ArchiveClaim(job_id, holder, since, tries, record)
 
-    def renew(self, claim: ArchiveClaim, now: float, *, lease: float) -> bool:
+    def renew(self, claim: ArchiveClaim, now: float, *, lease_s: float) -> bool:
         """Extend the claim to `lease` seconds from now. Return False if another worker holds the job."""
-        return self._finish(claim, _Outcome.RENEW, now, now + lease)
+        return self._finish(claim, _Outcome.RENEW, now, now + lease_s)
 
-    def kept(
-        self, claim: ArchiveClaim, clip_id: str, part: Part, file: ArchivedFile, now: float, *, lease: float
+    def record_file(
+        self, claim: ArchiveClaim, clip_id: str, part: ClipPart, file: ArchivedFile, now: float, *, lease_s: float
     ) -> bool:
         """Record an archived file, and renew the claim as `renew` does."""
         field, text = serialization.archived_field(part, clip_id), json.dumps(asdict(file))
-        return self._finish(claim, _Outcome.RENEW, now, now + lease, "", field, text)
+        return self._finish(claim, _Outcome.RENEW, now, now + lease_s, "", field, text)
 
-    def done(self, claim: ArchiveClaim, now: float) -> bool:
+    def mark_done(self, claim: ArchiveClaim, now: float) -> bool:
         """Record that all of the job's files are archived."""
         return self._finish(claim, _Outcome.DONE, now)
 
-    def later(self, claim: ArchiveClaim, now: float, due: float, reason: str) -> bool:
+    def schedule_retry(self, claim: ArchiveClaim, now: float, due: float, reason: str) -> bool:
         """Record a failed attempt; the next is at `due`."""
         return self._finish(claim, _Outcome.RETRY, now, due, reason)
 
-    def give_up(self, claim: ArchiveClaim, now: float, reason: str) -> bool:
+    def mark_failed(self, claim: ArchiveClaim, now: float, reason: str) -> bool:
         """Record that archiving failed; it is not attempted again until `again` is called."""
         return self._finish(claim, _Outcome.FAILED, now, now, reason)
 
@@ -126,15 +126,19 @@ class Archive(Outbox[ToArchive]):
         self, claim: ArchiveClaim, outcome: _Outcome, now: float, due: float = 0.0, reason: str = "", *file: str
     ) -> bool:
         arguments = (f"{now:.6f}", claim.job_id, claim.holder, outcome, f"{due:.6f}", reason, *file)
-        return bool(self._space.run("archive_finish", *arguments))
+        return bool(self._space.run_script("archive_finish", *arguments))
 
-    def again(self, job_ids: Sequence[str], now: float) -> list[bool]:
+    def retry(self, job_ids: Sequence[str], now: float) -> list[bool]:
         """Make these jobs due now. Return for each whether it has songs that are not archived."""
-        return [bool(is_due) for is_due in self._space.run("archive_retry", f"{now:.6f}", *job_ids)] if job_ids else []
+        return (
+            [bool(is_due) for is_due in self._space.run_script("archive_retry", f"{now:.6f}", *job_ids)]
+            if job_ids
+            else []
+        )
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
-    def counted(self, workers_since: float) -> ArchiveCounts:
+    def counts(self, workers_since: float) -> ArchiveCounts:
         """Return the numbers of jobs and files, and of workers whose last heartbeat is after `workers_since`."""
         pending, _, failed, jobs, files, workers = self._counts(workers_since, "archive.jobs", "archive.files")
         return ArchiveCounts(pending, failed, jobs, files, workers)
@@ -144,8 +148,8 @@ class Archive(Outbox[ToArchive]):
 
     def _entry(
         self, entry_id: str, record: Sequence[str | None], due: float | None, failed_at: float | None
-    ) -> ToArchive | None:
+    ) -> ArchiveEntry | None:
         if due is None and failed_at is None:
             return None
         batch, since, tries, reason = record
-        return ToArchive(entry_id, batch, float(since or 0), int(tries or 0), reason or "", due, failed_at)
+        return ArchiveEntry(entry_id, batch, float(since or 0), int(tries or 0), reason or "", due, failed_at)

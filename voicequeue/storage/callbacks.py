@@ -14,9 +14,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from voicequeue.domain import serialization
-from voicequeue.domain.job import iso
-from voicequeue.domain.origin import Origin
-from voicequeue.domain.spec import batch_name, http_url, stored
+from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.origin import Source
+from voicequeue.domain.spec import batch_name, http_url, parse_stored_spec
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.storage.connection.keyspace import rows
 from voicequeue.storage.outbox import Outbox
@@ -44,35 +44,35 @@ class Callback:
 
     id: str
     type: str
-    at: float
+    created_at: float
     job_id: str | None
     batch: str | None
-    tries: int = 0
-    reason: str = ""
-    due: float | None = None
-    given_up_at: float | None = None
+    attempts: int = 0
+    last_error: str = ""
+    due_at: float | None = None
+    undelivered_at: float | None = None
 
     def as_dict(self) -> schemas.Callback:
         """Return the JSON representation."""
         return {
             "id": self.id,
             "type": self.type,
-            "at": iso(self.at),
+            "at": to_iso8601(self.created_at),
             "job": self.job_id,
             "batch": self.batch,
-            "tries": self.tries,
-            "reason": self.reason or None,
-            "due": iso(self.due),
-            "undelivered_at": iso(self.given_up_at),
+            "tries": self.attempts,
+            "reason": self.last_error or None,
+            "due": to_iso8601(self.due_at),
+            "undelivered_at": to_iso8601(self.undelivered_at),
         }
 
 
-class Undeliverable(Exception):
+class UndeliverableError(Exception):
     """The callback can never be sent; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallbackClaim:
     """A claim to one attempt to deliver a callback.
 
     `since` is when it could first be delivered, `tries` the number of failed attempts. `snapshot` is the
@@ -81,9 +81,9 @@ class Call:
 
     id: str
     type: str
-    at: float
-    since: float
-    tries: int
+    created_at: float
+    deliverable_since: float
+    attempts: int
     subject: str
     batch: str
     snapshot: str
@@ -98,24 +98,24 @@ class Call:
         """Return the receiver's URL. Raises Undeliverable."""
         url = self._job_url() if self.job_id is not None and self.spec_or_url else self.spec_or_url
         if not url:
-            raise Undeliverable("the job was purged, or its batch has no callback URL any longer")
+            raise UndeliverableError("the job was purged, or its batch has no callback URL any longer")
         return url
 
     def _job_url(self) -> str | None:
         with _readable():
-            return stored(self.spec_or_url).callback_url
+            return parse_stored_spec(self.spec_or_url).callback_url
 
     def body(self) -> bytes:
         """Return the payload; it is the same at every attempt. Raises Undeliverable."""
         with _readable():
-            payload = {"type": self.type, "timestamp": iso(self.at), "data": self._data()}
+            payload = {"type": self.type, "timestamp": to_iso8601(self.created_at), "data": self._data()}
             return json.dumps(payload, separators=(",", ":")).encode()
 
     def _data(self) -> Mapping[str, object]:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.snapshot).items()}
         if self.job_id is None:
-            return {**serialization.batch(self.batch, record).as_dict(), "origin": record.get("callback_origin")}
-        return serialization.job(self.job_id, {**record, "spec": self.spec_or_url}).as_dict()
+            return {**serialization.parse_batch(self.batch, record).as_dict(), "origin": record.get("callback_origin")}
+        return serialization.parse_job(self.job_id, {**record, "spec": self.spec_or_url}).as_dict()
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Undeliverable("this release cannot read the job's record") from None
+        raise UndeliverableError("this release cannot read the job's record") from None
 
 
 def _job_id(subject: str) -> str | None:
@@ -132,7 +132,7 @@ def _job_id(subject: str) -> str | None:
     return name if kind == "job" else None
 
 
-class Callbacks(Outbox[Callback]):
+class CallbackOutbox(Outbox[Callback]):
     """The outbox of callbacks."""
 
     name = "callbacks"
@@ -141,41 +141,41 @@ class Callbacks(Outbox[Callback]):
 
     # ── delivering ─────────────────────────────────────────────────────────────────────────────
 
-    def claim(self, ids: Iterable[str], now: float, *, lease: float) -> list[Call]:
+    def claim(self, ids: Iterable[str], now: float, *, lease_s: float) -> list[CallbackClaim]:
         """Claim those of these that are still to be attempted; no other worker gets them for `lease` seconds."""
-        flat = self._space.run("callback_claim", f"{now:.6f}", f"{now + lease:.6f}", *ids)
+        flat = self._space.run_script("callback_claim", f"{now:.6f}", f"{now + lease_s:.6f}", *ids)
         return [
-            Call(
+            CallbackClaim(
                 callback_id, kind, float(at), float(since or at), int(tries or 0), subject, batch, snapshot, spec_or_url
             )
             for callback_id, kind, at, since, tries, subject, batch, snapshot, spec_or_url in rows(flat, 9)
         ]
 
-    def delivered(self, callback_id: str, now: float) -> bool:
+    def mark_delivered(self, callback_id: str, now: float) -> bool:
         """Delete a callback that was delivered. Return False if it was already finished."""
         return self._finish(callback_id, _Outcome.DELIVERED, now)
 
-    def later(self, callback_id: str, now: float, due: float, reason: str = "", *, tried: bool) -> bool:
+    def schedule_retry(self, callback_id: str, now: float, due: float, reason: str = "", *, is_attempted: bool) -> bool:
         """Attempt it again at `due`. `tried` counts an attempt that failed for `reason`."""
-        return self._finish(callback_id, _Outcome.RETRY, now, due, reason, tried)
+        return self._finish(callback_id, _Outcome.RETRY, now, due, reason, is_attempted)
 
-    def give_up(self, callback_id: str, now: float, reason: str, *, tried: bool) -> bool:
+    def mark_undelivered(self, callback_id: str, now: float, reason: str, *, is_attempted: bool) -> bool:
         """Keep it as undelivered; the next callback of its job is due."""
-        return self._finish(callback_id, _Outcome.UNDELIVERED, now, now, reason, tried)
+        return self._finish(callback_id, _Outcome.UNDELIVERED, now, now, reason, is_attempted)
 
     def _finish(
         self, callback_id: str, outcome: _Outcome, now: float, due: float = 0.0, reason: str = "", tried: bool = True
     ) -> bool:
         arguments = (f"{now:.6f}", callback_id, outcome, f"{due:.6f}", reason, int(tried))
-        return bool(self._space.run("callback_finish", *arguments))
+        return bool(self._space.run_script("callback_finish", *arguments))
 
     def redeliver(self, ids: Sequence[str], now: float) -> list[bool]:
         """Make these due now, also undelivered ones. Return for each whether it exists."""
-        return [bool(exists) for exists in self._space.run("callback_retry", f"{now:.6f}", *ids)] if ids else []
+        return [bool(exists) for exists in self._space.run_script("callback_retry", f"{now:.6f}", *ids)] if ids else []
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
-    def counted(self, workers_since: float) -> CallbackCounts:
+    def counts(self, workers_since: float) -> CallbackCounts:
         """Return the numbers of callbacks, and of workers whose last heartbeat is after `workers_since`."""
         return CallbackCounts(*self._counts(workers_since, "callbacks.delivered"))
 
@@ -197,15 +197,15 @@ class Callbacks(Outbox[Callback]):
             float(record["at"]),
             _job_id(record["subject"]),
             record["batch"] or None,
-            tries=int(record.get("tries", 0)),
-            reason=record.get("reason", ""),
-            due=None if due == _BLOCKED else due,
-            given_up_at=failed_at,
+            attempts=int(record.get("tries", 0)),
+            last_error=record.get("reason", ""),
+            due_at=None if due == _BLOCKED else due,
+            undelivered_at=failed_at,
         )
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
-    def set_batch_url(self, name: str, url: str | None, *, origin: str = Origin.LIBRARY) -> None:
+    def set_batch_url(self, name: str, url: str | None, *, origin: str = Source.LIBRARY) -> None:
         """Set the URL that is notified when the batch has settled (None: no URL) and who set it. Raises ValueError."""
         key = self._space.key(f"batch:{batch_name(name)}")
         if url is None:

@@ -10,44 +10,44 @@ from itertools import chain
 from typing import Any, cast
 
 from voicequeue.domain import serialization
-from voicequeue.domain.balance import Balance, Drift
-from voicequeue.domain.gate import SUBMIT_RATE_MIN, Account, Effect, Gate, Hold, Limits, Reason
+from voicequeue.domain.balance import Balance, UncountedSpending
+from voicequeue.domain.gate import SUBMIT_RATE_MIN, Account, Gate, Hold, HoldEffect, HoldReason, Limits
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import RefusedJob
 from voicequeue.storage.connection.keyspace import Keyspace
 
 #: The longest hold (seconds) after upstream failures, before one job is tried.
-TROUBLE_MAX_S = 60.0
+UPSTREAM_HOLD_MAX_S = 60.0
 
 DAY_S = 86_400
 
 #: The largest number of refused jobs that are read.
-REFUSED_READ = 500
+REFUSED_JOBS_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class UpstreamFailure:
     """A request that upstream did not answer, or answered with an error that may concern every request.
 
     `about` is the id of the task in question; '' if the error concerns every task (no connection, invalid API key).
     `wait_s` is the wait that upstream asked for, in seconds.
     """
 
-    about: str
-    reason: Reason
+    subject: str
+    reason: HoldReason
     detail: str
     wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class InFlightLimit:
     """The number of jobs that may be in flight: `limit` now, `most` by the settings."""
 
     limit: int
-    most: int
+    maximum: int
 
 
-class Controls:
+class FlowControl:
     """The gate, the limits and the account, shared by all workers. Safe to share between threads.
 
     `limits` are the settings of this process; limits set at run time take precedence.
@@ -60,51 +60,55 @@ class Controls:
 
     # ── the gate ───────────────────────────────────────────────────────────────────────────────
 
-    def close(self, reason: str, detail: str, now: float, until: float | None = None) -> bool:
+    def add_hold(self, reason: str, detail: str, now: float, until: float | None = None) -> bool:
         """Add a hold for this reason; False if there already was one."""
         return bool(
-            self._space.run("close_gate", f"{now:.6f}", reason, detail, "" if until is None else f"{until:.6f}")
+            self._space.run_script("close_gate", f"{now:.6f}", reason, detail, "" if until is None else f"{until:.6f}")
         )
 
-    def trouble(self, troubles: Sequence[Trouble], now: float, *, wait: float) -> list[Effect]:
+    def record_failures(
+        self, failures: Sequence[UpstreamFailure], now: float, *, initial_hold_s: float
+    ) -> list[HoldEffect]:
         """Record failed requests; return for each how it affects submission. ALONE: it is the only one.
 
         The first hold lasts `wait` seconds; each failed trial doubles it, up to a minute.
         """
-        failures: list[tuple[str | float, ...]] = [astuple(trouble) for trouble in troubles]
-        codes = self._space.run("upstream_failure", f"{now:.6f}", wait, TROUBLE_MAX_S, *chain.from_iterable(failures))
-        return [Effect(code) for code in codes]
+        failures: list[tuple[str | float, ...]] = [astuple(trouble) for trouble in failures]
+        codes = self._space.run_script(
+            "upstream_failure", f"{now:.6f}", initial_hold_s, UPSTREAM_HOLD_MAX_S, *chain.from_iterable(failures)
+        )
+        return [HoldEffect(code) for code in codes]
 
-    def recovered(self) -> None:
+    def clear_failures(self) -> None:
         """Reset the count of failed requests, because upstream answers."""
         self._redis.hdel(self._space.key("flow"), "failures")
-        self._redis.delete(self._space.key(f"unanswered:{Reason.UPSTREAM_DOWN}"))
+        self._redis.delete(self._space.key(f"unanswered:{HoldReason.UPSTREAM_DOWN}"))
 
-    def refused(self, batch: str | None = None) -> list[RefusedJob]:
+    def refused_jobs(self, batch: str | None = None) -> list[RefusedJob]:
         """Return the jobs that upstream refuses while it accepts others, at most `REFUSED_READ` of them."""
         entries = cast(
             list[tuple[str, float]],
-            self._redis.zrange(self._space.key("refused"), 0, REFUSED_READ - 1, withscores=True),
+            self._redis.zrange(self._space.key("refused"), 0, REFUSED_JOBS_MAX - 1, withscores=True),
         )
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id, _ in entries:
                 pipe.hmget(self._space.key(f"job:{job_id}"), "refused", "stage", "batch")
             records = pipe.execute()
         jobs = [
-            serialization.refused(job_id, until, record)
+            serialization.parse_refused_job(job_id, until, record)
             for (job_id, until), (*record, job_batch) in zip(entries, records, strict=True)
             if batch is None or job_batch == batch
         ]
         return [job for job in jobs if job]
 
-    def pause(self, now: float, *, stage: Stage | None = None, by: str = "") -> bool:
+    def pause(self, now: float, *, stage: Stage | None = None, reason: str = "") -> bool:
         """Stop submission, of all stages or of one, until `resume`; False if it was already paused."""
-        reason = Reason.PAUSED if stage is None else f"{Reason.PAUSED}.{stage}"
-        return self.close(reason, by, now)
+        reason = HoldReason.PAUSED if stage is None else f"{HoldReason.PAUSED}.{stage}"
+        return self.add_hold(reason, reason, now)
 
     def resume(self, now: float, *, stage: Stage | None = None) -> bool:
         """Remove pauses, and start a trial for every other hold; False if there was no hold."""
-        return bool(self._space.run("resume", f"{now:.6f}", stage or ""))
+        return bool(self._space.run_script("resume", f"{now:.6f}", stage or ""))
 
     def gate(self, now: float) -> Gate:
         """Return the gate with every hold."""
@@ -113,17 +117,17 @@ class Controls:
             pipe.hget(self._space.key("account"), "short")
             entries, shortage = pipe.execute()
         holds = [_hold(reason, json.loads(entry), now) for reason, entry in sorted(entries.items())]
-        current = [hold for hold in holds if hold.trial or hold.until is None or hold.until > now]
-        if shortage and Reason.OUT_OF_CREDITS not in entries:
+        current = [hold for hold in holds if hold.is_on_trial or hold.until is None or hold.until > now]
+        if shortage and HoldReason.OUT_OF_CREDITS not in entries:
             current.append(self._shortage_hold(json.loads(shortage)))
         return Gate(tuple(current))
 
     def _shortage_hold(self, shortage: dict[str, Any]) -> Hold:
-        account, floor = self.account(), self.limits().credit_floor
-        reserved = f", {account.committed:,} of them reserved for jobs in flight or unsure" if account.committed else ""
+        account, floor = self.account(), self.limits().min_balance
+        reserved = f", {account.reserved:,} of them reserved for jobs in flight or unsure" if account.reserved else ""
         minimum = f", the minimum balance is {floor:,}" if floor else ""
-        detail = f"{account.left or 0:,} credits left{reserved}{minimum}; the next job costs {shortage['cost']}"
-        return Hold(Reason.OUT_OF_CREDITS, detail, float(shortage["since"]))
+        detail = f"{account.balance or 0:,} credits left{reserved}{minimum}; the next job costs {shortage['cost']}"
+        return Hold(HoldReason.OUT_OF_CREDITS, detail, float(shortage["since"]))
 
     # ── the limits ─────────────────────────────────────────────────────────────────────────────
 
@@ -136,9 +140,9 @@ class Controls:
         limits = self.settings.as_text() | worker_settings | run_time_limits
         return Limits(
             in_flight=int(limits["in_flight"]),
-            first_in_flight=int(limits["first_in_flight"]),
+            initial_in_flight=int(limits["first_in_flight"]),
             submit_rate=float(limits["submit_rate"]) or None,
-            credit_floor=int(limits["credit_floor"]),
+            min_balance=int(limits["credit_floor"]),
         )
 
     def set_limits(self, **limits: float | None) -> None:
@@ -152,39 +156,43 @@ class Controls:
             else:
                 self._redis.hset(key, name, text)
 
-    def note_settings(self) -> None:
+    def publish_settings(self) -> None:
         """Publish the limits in this worker's settings."""
         self._redis.hset(self._space.key("settings"), mapping=cast(dict[Any, Any], self.settings.as_text()))
 
-    def flow(self) -> Flow:
+    def in_flight_limit(self) -> InFlightLimit:
         """Return how many jobs may be in flight now."""
         limit, limits = self._redis.hget(self._space.key("flow"), "limit"), self.limits()
-        return Flow(min(limits.in_flight, int(limit) if limit else limits.first_in_flight), limits.in_flight)
+        return InFlightLimit(min(limits.in_flight, int(limit) if limit else limits.initial_in_flight), limits.in_flight)
 
     # ── the account ────────────────────────────────────────────────────────────────────────────
 
-    def note_balance(self, credits: int, *, spent_before: int, asked: float, now: float) -> int:
+    def record_balance(self, credits: int, *, spent_before: int, requested_at: float, now: float) -> int:
         """Record the balance that upstream reported; return the balance by our count.
 
         The request was sent at `asked`, when `spent_before` credits were spent.
         """
         report = (credits, spent_before)
-        return int(self._space.run("record_balance", f"{now:.6f}", f"{asked:.6f}", *report, *self.settings.arguments()))
+        return int(
+            self._space.run_script(
+                "record_balance", f"{now:.6f}", f"{requested_at:.6f}", *report, *self.settings.script_arguments()
+            )
+        )
 
     def balances(self) -> list[Balance]:
         """Return the balances that upstream reported in the last days, oldest first."""
         lines = cast(list[str], self._redis.lrange(self._space.key("balances"), 0, -1))
-        return [serialization.balance(line) for line in lines]
+        return [serialization.parse_balance(line) for line in lines]
 
-    def note_drift(self, drift: Drift | None) -> bool:
+    def record_drift(self, drift: UncountedSpending | None) -> bool:
         """Record the difference between the reported and the counted balance, or its end. Return True if there was
         none before, or its assumed price has changed."""
         key = self._space.key("account")
-        before = serialization.drift(cast(str | None, self._redis.hget(key, "drift")))
+        before = serialization.parse_uncounted_spending(cast(str | None, self._redis.hget(key, "drift")))
         if drift is None:
             self._redis.hdel(key, "drift")
             return False
-        self._redis.hset(key, "drift", serialization.drift_text(drift))
+        self._redis.hset(key, "drift", serialization.uncounted_spending_text(drift))
         return before is None or drift.price not in (None, before.price)
 
     def account(self, now: float = 0.0) -> Account:
@@ -194,11 +202,11 @@ class Controls:
             pipe.hmget(self._space.key("counters"), "committed", f"day.{int(now // DAY_S)}")
             (left, at, drift), (committed, spent_today) = pipe.execute()
         return Account(
-            left=None if left is None else int(left),
-            at=None if at is None else float(at),
-            committed=int(committed or 0),
+            balance=None if left is None else int(left),
+            updated_at=None if at is None else float(at),
+            reserved=int(committed or 0),
             spent_today=int(spent_today or 0),
-            drift=serialization.drift(drift),
+            uncounted=serialization.parse_uncounted_spending(drift),
         )
 
 
@@ -223,6 +231,6 @@ def _limit_text(name: str, value: float | None) -> str | None:
 
 def _hold(reason: str, entry: dict[str, Any], now: float) -> Hold:
     until = float(entry["ends_at"]) if "ends_at" in entry else None
-    ends_with_trial = reason in (Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED, Reason.UPSTREAM_DOWN)
+    ends_with_trial = reason in (HoldReason.OUT_OF_CREDITS, HoldReason.UNAUTHORIZED, HoldReason.UPSTREAM_DOWN)
     is_trial = until is not None and until <= now and ends_with_trial
     return Hold(reason, entry["detail"], float(entry["since"]), until, is_trial)

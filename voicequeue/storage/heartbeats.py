@@ -25,22 +25,22 @@ KINDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ProcessHeartbeat:
     """A process: its kind and name, the time of its last heartbeat (Unix seconds by the queue's clock), and its
     facts."""
 
     kind: str
     name: str
-    at: float
+    last_heartbeat: float
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def ahead(self) -> float:
+    def clock_ahead_s(self) -> float:
         """Seconds by which the clock of its host is ahead of Redis's; negative if it is behind."""
         return float(self.facts.get("ahead", 0.0))
 
 
-class Pulses:
+class Heartbeats:
     """The heartbeats of one kind of process. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace, kind: str) -> None:
@@ -49,7 +49,7 @@ class Pulses:
         self._times = keyspace.key(KINDS[kind])
         self._facts = keyspace.key(f"{KINDS[kind]}:facts")
 
-    def heard(self, name: str, now: float, facts: Mapping[str, Any] | None = None) -> None:
+    def record(self, name: str, now: float, facts: Mapping[str, Any] | None = None) -> None:
         """Record a heartbeat at `now`, the queue's time, with the offset of this host's clock; delete processes
         without a heartbeat for a day."""
         offset_s = round(time.time() - now, 1)
@@ -62,19 +62,19 @@ class Pulses:
             self._redis.zrem(self._times, *expired)
             self._redis.hdel(self._facts, *expired)
 
-    def gone(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Delete a process that has shut down."""
         self._redis.zrem(self._times, name)
         self._redis.hdel(self._facts, name)
 
-    def alive(self, now: float) -> list[Heard]:
+    def alive(self, now: float) -> list[ProcessHeartbeat]:
         """Return the processes that are running: with a heartbeat in the last `HEARTBEAT_TIMEOUT_S` seconds."""
         return self.since(now - HEARTBEAT_TIMEOUT_S)
 
-    def since(self, at: float) -> list[Heard]:
+    def since(self, at: float) -> list[ProcessHeartbeat]:
         """Return the processes with a heartbeat after that time, the oldest heartbeat first."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.zrange(self._times, f"({at}", "+inf", byscore=True, withscores=True)
             pipe.hgetall(self._facts)
             times, facts = cast(tuple[list[tuple[str, float]], dict[str, str]], pipe.execute())
-        return [Heard(self._kind, name, when, json.loads(facts.get(name, "{}"))) for name, when in times]
+        return [ProcessHeartbeat(self._kind, name, when, json.loads(facts.get(name, "{}"))) for name, when in times]

@@ -12,7 +12,7 @@ from voicequeue.storage.connection.keyspace import Keyspace, rows
 _PAGE = 500
 
 
-class Lookup:
+class JobIndexes:
     """Reads in pages, each of which can be continued by any process. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace) -> None:
@@ -21,20 +21,20 @@ class Lookup:
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
-    def walk(
+    def read_page(
         self, index: str, after: tuple[str, str] | None, count: int, *, latest_first: bool = False
     ) -> list[tuple[str, str]]:
         """Return up to `count` entries (member, score) of an index, after the last entry of the previous page."""
         member, score = after or ("", "")
-        flat = self._space.run("read_page", index, int(latest_first), score, member, count)
+        flat = self._space.run_script("read_page", index, int(latest_first), score, member, count)
         return cast(list[tuple[str, str]], list(rows(flat, 2)))
 
-    def sift(
+    def filter_page(
         self,
         index: str,
         after: tuple[str, str] | None,
         count: int,
-        wanted: Mapping[str, Any],
+        criteria: Mapping[str, Any],
         *,
         latest_first: bool = False,
     ) -> tuple[int, tuple[str, str], list[tuple[str, str]]]:
@@ -42,18 +42,18 @@ class Lookup:
         were, the last of them, and those that may match the filter `wanted` (scripts/filter_page.lua); each entry as
         (member, score)."""
         member, score = after or ("", "")
-        filter_text = json.dumps(wanted, ensure_ascii=False)
-        examined, last, last_score, *flat = self._space.run(
+        filter_text = json.dumps(criteria, ensure_ascii=False)
+        examined, last, last_score, *flat = self._space.run_script(
             "filter_page", index, int(latest_first), score, member, count, filter_text
         )
         return int(examined), (last, last_score), cast(list[tuple[str, str]], list(rows(flat, 2)))
 
-    def lines(self, batch: str | None = None) -> list[tuple[Priority, str]]:
+    def lanes(self, batch: str | None = None) -> list[tuple[Priority, str]]:
         """Return the lanes of the backlog by name: priority and batch ('' for jobs without one)."""
         lanes = [(priority, name) for priority in Priority for name in sorted(self._lane_names(priority))]
         return [lane for lane in lanes if batch in (None, lane[1])]
 
-    def ahead(self, job_id: str, priority: Priority, batch: str) -> int | None:
+    def position_in_backlog(self, job_id: str, priority: Priority, batch: str) -> int | None:
         """Return how many queued jobs are currently admitted before this one; None if it is not queued."""
         lanes = [
             (lane_priority, name)
@@ -85,23 +85,23 @@ class Lookup:
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────
 
-    def first_event(self) -> str:
+    def first_event_id(self) -> str:
         """Return the id of the oldest stored event."""
         oldest = cast(list[Any], self._redis.xrange(self._space.key("events"), count=1))
         return cast(str, oldest[0][0]) if oldest else "0-0"
 
     # ── bulk plans ─────────────────────────────────────────────────────────────────────────────
 
-    def keep_plan(self, token: str, lines: Sequence[str], *, for_s: int) -> None:
+    def store_plan(self, token: str, lines: Sequence[str], *, ttl_s: int) -> None:
         """Store the lines of a bulk plan for `for_s` seconds."""
         key = self._space.key(f"bulk_plan:{token}")
         with self._redis.pipeline(transaction=False) as pipe:
             for start in range(0, len(lines), _PAGE):
                 pipe.rpush(key, *lines[start : start + _PAGE])
-                pipe.expire(key, for_s)
+                pipe.expire(key, ttl_s)
             pipe.execute()
 
-    def plan(self, token: str) -> Iterator[str]:
+    def plan_lines(self, token: str) -> Iterator[str]:
         """Yield the lines of a bulk plan; none if it has expired."""
         key, start = self._space.key(f"bulk_plan:{token}"), 0
         while page := cast(list[str], self._redis.lrange(key, start, start + _PAGE - 1)):

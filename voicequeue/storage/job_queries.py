@@ -7,20 +7,20 @@ from itertools import islice
 from typing import Any, cast
 
 from voicequeue.domain import serialization
-from voicequeue.domain.job import FINAL, Event, Job, State, Step
+from voicequeue.domain.job import SETTLED, Event, Job, State, TimelineEntry
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
-from voicequeue.domain.status import Batch, Line
+from voicequeue.domain.status import BacklogLane, Batch
 from voicequeue.storage.connection.key_types import WrongType, wrong_types
 from voicequeue.storage.connection.keyspace import Keyspace
-from voicequeue.storage.monitoring.throughput import Stretch, trend
-from voicequeue.texts import mended
+from voicequeue.storage.monitoring.throughput import TimeBucket, throughput
+from voicequeue.texts import replace_unencodable
 
 _PAGE = 500
 
 #: In a lane, songs have their creation time minus this many seconds as score, so that they precede voices
 #: (scripts/lib/backlog.lua).
-SONGS_AHEAD = 4e9
+SONG_SCORE_OFFSET = 4e9
 
 
 class JobQueries:
@@ -39,25 +39,25 @@ class JobQueries:
                 pipe.hgetall(self._space.key(f"job:{job_id}"))
             records = pipe.execute()
         return [
-            serialization.job(job_id, record) if record else None
+            serialization.parse_job(job_id, record) if record else None
             for job_id, record in zip(job_ids, records, strict=True)
         ]
 
-    def timeline(self, job_id: str) -> list[Step]:
+    def timeline(self, job_id: str) -> list[TimelineEntry]:
         """Return the transitions of a job, oldest first, starting with its enqueueing."""
         record = self._space.key(f"job:{job_id}")
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hmget(record, "created", "stage")
             pipe.lrange(self._space.key(f"timeline:{job_id}"), 0, -1)
             (created, stage), lines = pipe.execute()
-        steps = [serialization.step(line) for line in lines]
+        steps = [serialization.parse_timeline_entry(line) for line in lines]
         if created is None:
             return steps
         # The record itself says when the job was enqueued: a million queued jobs need no timelines.
         first = steps[0].stage if steps else Stage(stage)
-        return [Step(at=float(created), state=State.QUEUED, stage=first, reason="enqueued"), *steps]
+        return [TimelineEntry(at=float(created), state=State.QUEUED, stage=first, reason="enqueued"), *steps]
 
-    def ids(self, *, state: State | None = None, batch: str | None = None) -> Iterator[str]:
+    def list_ids(self, *, state: State | None = None, batch: str | None = None) -> Iterator[str]:
         """Yield job ids: of a batch in creation order, of the backlog from its head, of any other state from the
         latest to the earliest that entered it."""
         if batch is not None:
@@ -89,7 +89,7 @@ class JobQueries:
 
     # ── the backlog ────────────────────────────────────────────────────────────────────────────
 
-    def lines(self, batch: str | None = None) -> list[Line]:
+    def lanes(self, batch: str | None = None) -> list[BacklogLane]:
         """Return the lanes of the backlog, or those of one batch, in the order in which they are admitted."""
         lanes = [(priority, name) for priority in Priority for name in self._lane_names(priority)]
         lanes = [lane for lane in lanes if batch in (None, lane[1])]
@@ -103,7 +103,9 @@ class JobQueries:
             replies = iter(pipe.execute())
         sizes = zip(lanes, zip(*[replies] * 4, strict=True), strict=True)
         return [
-            Line(priority, name or None, count, min(score % SONGS_AHEAD for _, score in (*head, *voices)), songs)
+            BacklogLane(
+                priority, name or None, count, min(score % SONG_SCORE_OFFSET for _, score in (*head, *voices)), songs
+            )
             for (priority, name), (count, songs, head, voices) in sizes
             if head
         ]
@@ -117,27 +119,29 @@ class JobQueries:
 
     # ── counts ─────────────────────────────────────────────────────────────────────────────────
 
-    def counts(self, batch: str | None = None, lines: Sequence[Line] | None = None) -> dict[State, int]:
+    def counts_by_state(self, batch: str | None = None, lanes: Sequence[BacklogLane] | None = None) -> dict[State, int]:
         """Return the number of jobs in each state, of one batch or of all; pass `lines` if they were already read."""
         if batch is not None:
-            return serialization.states(cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{batch}"))))
+            return serialization.parse_states(
+                cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{batch}")))
+            )
         with self._redis.pipeline(transaction=False) as pipe:
             for state in State:
                 pipe.zcard(self._space.key(f"state:{state}"))
             counted = dict(zip(State, pipe.execute(), strict=True))
-        return counted | {State.QUEUED: sum(lane.count for lane in (self.lines() if lines is None else lines))}
+        return counted | {State.QUEUED: sum(lane.count for lane in (self.lanes() if lanes is None else lanes))}
 
-    def stands(self) -> dict[tuple[State, Stage], int]:
+    def counts_by_state_and_stage(self) -> dict[tuple[State, Stage], int]:
         """Return the number of jobs by state and stage, except queued jobs: see `lines`."""
         pairs = [(state, stage) for state in State if state is not State.QUEUED for stage in Stage]
         counts = self._redis.hmget(self._space.key("state_counts"), [f"{state}:{stage}" for state, stage in pairs])
         return dict(zip(pairs, map(_integer, cast(list[str | None], counts)), strict=True))
 
-    def in_flight(self) -> int:
+    def count_in_flight(self) -> int:
         """Return the number of jobs that hold a slot."""
         return self._redis.zcard(self._space.key("in_flight"))
 
-    def oldest(self, state: State) -> float | None:
+    def oldest_entry(self, state: State) -> float | None:
         """Return when the job that has been in this state longest entered it (not for queued); None if there is
         none."""
         first = cast(
@@ -145,38 +149,38 @@ class JobQueries:
         )
         return first[0][1] if first else None
 
-    def charged(self) -> dict[Stage, tuple[int, int]]:
+    def orders_by_stage(self) -> dict[Stage, tuple[int, int]]:
         """Return the number of charged orders of each stage and the credits that they cost."""
         fields = [f"{stage}.{figure}" for stage in Stage for figure in ("charges", "credits")]
         amounts = map(_integer, cast(list[str | None], self._redis.hmget(self._space.key("counters"), fields)))
         return dict(zip(Stage, zip(amounts, amounts, strict=True), strict=True))
 
-    def purged(self) -> dict[State, int]:
+    def purged_by_state(self) -> dict[State, int]:
         """Return the number of jobs ever purged, by their final state."""
-        states = sorted(FINAL)
+        states = sorted(SETTLED)
         counts = self._redis.hmget(self._space.key("counters"), [f"purged.{state}" for state in states])
         return dict(zip(states, map(_integer, cast(list[str | None], counts)), strict=True))
 
-    def failures(self) -> dict[str, int]:
+    def failures_by_code(self) -> dict[str, int]:
         """Return the number of failed jobs by failure code."""
         counters = cast(dict[str, str], self._redis.hgetall(self._space.key("counters")))
         by_code = {name.removeprefix("failed."): int(n) for name, n in counters.items() if name.startswith("failed.")}
         return {code: count for code, count in by_code.items() if count}
 
-    def finished(self, since: float) -> int:
+    def count_succeeded(self, since: float) -> int:
         """Return the number of jobs that succeeded since then and are still in that state."""
         return self._redis.zcount(self._space.key(f"state:{State.SUCCEEDED}"), since, "+inf")
 
-    def credits(self, batch: str | None = None) -> int:
+    def credits_spent(self, batch: str | None = None) -> int:
         """Return the credits known to be spent, by one batch or in total."""
         if batch is not None:
             return int(self._redis.hget(self._space.key(f"batch:{batch}"), "credits") or 0)
         fields = [f"{name}.credits" for name in (*Stage, "corrected")]
         return sum(map(_integer, cast(list[str | None], self._redis.hmget(self._space.key("counters"), fields))))
 
-    def trend(self, now: float, *, span_s: float, stretches: int) -> list[Stretch]:
+    def throughput(self, now: float, *, span_s: float, buckets: int) -> list[TimeBucket]:
         """Return how many jobs finished in each interval, and how long they took."""
-        return trend(self._space, now, span_s=span_s, stretches=stretches)
+        return throughput(self._space, now, span_s=span_s, buckets=buckets)
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
@@ -186,26 +190,28 @@ class JobQueries:
 
     def batch(self, name: str) -> Batch | None:
         """Return a batch; None if it has no jobs (left)."""
-        if self._redis.zscore(self._space.key("batches"), mended(name)) is None:
+        if self._redis.zscore(self._space.key("batches"), replace_unencodable(name)) is None:
             return None  # the key of such a name may hold something else
-        return serialization.batch(name, cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{name}"))))
+        return serialization.parse_batch(
+            name, cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{name}")))
+        )
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────
 
-    def last_event(self) -> str:
+    def last_event_id(self) -> str:
         """Return the id of the newest event, as a starting point for `events`."""
         newest = cast(list[Any], self._redis.xrevrange(self._space.key("events"), count=1))
         return cast(str, newest[0][0]) if newest else "0-0"
 
     def events(self, after: str, *, wait_s: float) -> list[Event]:
         """Return the events after that id; wait up to `wait_s` seconds for the first one, [] if there is none."""
-        positions: dict[Any, Any] = {self._space.key("events"): mended(after)}
+        positions: dict[Any, Any] = {self._space.key("events"): replace_unencodable(after)}
         reply = cast(list[Any], self._redis.xread(positions, block=max(1, round(wait_s * 1000)), count=1000))
-        return [serialization.event(event_id, fields) for _, page in reply or [] for event_id, fields in page]
+        return [serialization.parse_event(event_id, fields) for _, page in reply or [] for event_id, fields in page]
 
     # ── Celery's queues ────────────────────────────────────────────────────────────────────────
 
-    def messages(self, queues: Sequence[str]) -> dict[str, int]:
+    def count_messages(self, queues: Sequence[str]) -> dict[str, int]:
         """Return the number of messages in each of these Celery queues."""
         with self._redis.pipeline(transaction=False) as pipe:
             for queue in queues:

@@ -32,17 +32,17 @@ class LoginAttempts:
     def __init__(self, keyspace: Keyspace) -> None:
         self._keyspace = keyspace
 
-    def begin(self, address: str, now: float) -> float:
+    def count_attempt(self, address: str, now: float) -> float:
         """Count an attempt as failed before its key is checked, so that concurrent attempts are counted too.
 
         Return the seconds that this address has to wait; 0: check the key.
         """
         limits = (ATTEMPTS, WAIT_S, WAIT_MAX_S, FORGET_S, ATTACK_ADDRESSES, ATTACK_S, ADDRESSES_MAX)
-        return float(self._keyspace.run("login_attempt", _network(address), f"{now:.6f}", *limits))
+        return float(self._keyspace.run_script("login_attempt", _network(address), f"{now:.6f}", *limits))
 
     def succeeded(self, address: str) -> None:
         """Uncount an attempt with a valid key. Earlier failures remain: one valid key excuses no guesses."""
-        self._keyspace.run("login_succeeded", _network(address))
+        self._keyspace.run_script("login_succeeded", _network(address))
 
 
 def _network(host: str) -> str:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from voicequeue.storage.connection.keyspace import Keyspace
-from voicequeue.texts import mended
+from voicequeue.texts import replace_unencodable
 
 #: Entries that one page of a listing reads.
 _PAGE = 500
@@ -31,7 +31,7 @@ class Outbox(ABC, Generic[Entry]):
     name: ClassVar[str]
     failed_index: ClassVar[str] = "failed"
     #: Default limit of entries that are handed out and not claimed yet.
-    max_out: ClassVar[int]
+    max_leased: ClassVar[int]
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
@@ -39,13 +39,15 @@ class Outbox(ABC, Generic[Entry]):
         self._pending = keyspace.key(f"{self.name}:pending")
         self._failed = keyspace.key(f"{self.name}:{self.failed_index}")
 
-    def hand_out(self, now: float, *, patience: float, at_most: int | None = None) -> list[str]:
+    def lease(self, now: float, *, lease_s: float, limit: int | None = None) -> list[str]:
         """Return ids of entries that are due; no other call returns them for `patience` seconds.
 
         At most `at_most` entries (default: `max_out`) may be handed out and not claimed yet.
         """
-        limit = self.max_out if at_most is None else at_most
-        return cast(list[str], self._space.run("outbox_lease", self.name, f"{now:.6f}", f"{now + patience:.6f}", limit))
+        limit = self.max_leased if limit is None else limit
+        return cast(
+            list[str], self._space.run_script("outbox_lease", self.name, f"{now:.6f}", f"{now + lease_s:.6f}", limit)
+        )
 
     def pending(self) -> Iterator[Entry]:
         """Yield pending entries by the time they are due, a page at a time."""
@@ -57,7 +59,7 @@ class Outbox(ABC, Generic[Entry]):
 
     def get(self, ids: Sequence[str]) -> list[Entry]:
         """Return those of these entries that are pending or failed."""
-        ids = list(map(mended, ids))
+        ids = list(map(replace_unencodable, ids))
         with self._redis.pipeline(transaction=False) as pipe:
             for entry_id in ids:
                 self._read(pipe, entry_id)

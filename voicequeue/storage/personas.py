@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
-from voicequeue.domain.job import iso
+from voicequeue.domain.job import to_iso8601
 from voicequeue.storage.connection.keyspace import Keyspace
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Persona:
     name: str | None
     audio_url: str
     job_id: str
-    at: float
+    created_at: float
 
     def as_dict(self) -> schemas.Persona:
         """Return the JSON representation."""
@@ -33,18 +33,18 @@ class Persona:
             "voice_name": self.name,
             "audio_url": self.audio_url,
             "job": self.job_id,
-            "made_at": iso(self.at),
+            "made_at": to_iso8601(self.created_at),
         }
 
 
-class Voices:
+class Personas:
     """The voices of one queue. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
         self._redis = keyspace.redis
 
-    def made(self) -> Iterator[Persona]:
+    def list_all(self) -> Iterator[Persona]:
         """Yield every created voice, newest first, reading page by page."""
         voices = self._space.pages(self._space.key("voices"), latest_first=True)
         while page := list(islice(voices, _PAGE)):
@@ -70,10 +70,10 @@ class Voices:
             voices = [
                 key.removeprefix(root) for key, current in zip(page, persona_ids, strict=True) if current == persona_id
             ]
-            count += sum(self._space.run("forget_persona", voice, persona_id) for voice in voices)
+            count += sum(self._space.run_script("forget_persona", voice, persona_id) for voice in voices)
         return count
 
-    def maker(self, voice: str) -> str | None:
+    def creator_of(self, voice: str) -> str | None:
         """Return the id of the job that creates a shared voice; None if no job does."""
         return cast(str | None, self._redis.hget(self._space.key(f"voice:{voice}"), "maker"))
 

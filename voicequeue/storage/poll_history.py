@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import cast
 
-from voicequeue.domain.poll_schedule import REMEMBERED, Span
+from voicequeue.domain.poll_schedule import MAX_DURATIONS, DurationInterval
 from voicequeue.storage.connection.keyspace import Keyspace
 
 
@@ -17,19 +17,19 @@ class PollHistory:
         self._space = keyspace
         self._redis = keyspace.redis
 
-    def add_durations(self, kind: str, durations: Sequence[Span]) -> None:
+    def add_durations(self, kind: str, durations: Sequence[DurationInterval]) -> None:
         """Record how long orders of this kind took."""
         with self._redis.pipeline(transaction=False) as pipe:
             key = self._space.key(f"poll_durations:{kind}")
-            pipe.lpush(key, *[f"{duration.over:.3f} {duration.within:.3f}" for duration in durations])
-            pipe.ltrim(key, 0, REMEMBERED - 1)
+            pipe.lpush(key, *[f"{duration.lower_s:.3f} {duration.upper_s:.3f}" for duration in durations])
+            pipe.ltrim(key, 0, MAX_DURATIONS - 1)
             pipe.sadd(self._space.key("poll_kinds"), kind)
             pipe.execute()
 
-    def durations(self, kind: str) -> list[Span]:
+    def durations(self, kind: str) -> list[DurationInterval]:
         """Return the durations of the latest orders of this kind, newest first."""
         lines = cast(list[str], self._redis.lrange(self._space.key(f"poll_durations:{kind}"), 0, -1))
-        return [Span(*map(float, line.split())) for line in lines]
+        return [DurationInterval(*map(float, line.split())) for line in lines]
 
     def kinds(self) -> list[str]:
         """Return the kinds of orders with recorded durations."""

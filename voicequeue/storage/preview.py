@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.errors import InvalidJob, KeyConflict, Problem, VoiceQueueError
+from voicequeue.errors import InvalidJobError, KeyConflictError, Problem, VoiceQueueError
 from voicequeue.storage.connection.keyspace import Keyspace
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class EnqueuePreview:
     """The outcome of enqueueing one job: it is new and costs `credits`, or it exists, or it is rejected (`error`)."""
 
     is_new: bool = False
@@ -31,7 +31,7 @@ class _Stored:
     has_voice: bool = False
 
 
-class Preview:
+class EnqueuePreviewer:
     """The preview of one run of jobs, chunk by chunk; earlier jobs of the run count for later ones.
 
     It holds about 150 bytes in memory for each new job.
@@ -44,22 +44,22 @@ class Preview:
         self._recordings: dict[str, str] = {}  # by named voice
         self._voices: set[str] = set()  # voices that new jobs create
 
-    def foresee(self, specs: Sequence[VoiceJob]) -> list[Foreseen]:
+    def preview(self, specs: Sequence[VoiceJob]) -> list[EnqueuePreview]:
         """Return the outcome of each job, in the same order."""
-        expanded = [spec.each() for spec in specs]
+        expanded = [spec.expand() for spec in specs]
         stored = iter(self._read([part for parts in expanded for part in parts]))
         return [_combined([self._outcome(part, next(stored)) for part in parts]) for parts in expanded]
 
     def _read(self, specs: Sequence[VoiceJob]) -> list[_Stored]:
         """Read, in one round trip, what scripts/enqueue.lua reads."""
-        keys = [(spec.id(), spec.shares(reuse=self._reuse)) for spec in specs]
+        keys = [(spec.job_id(), spec.shared_voice(reuse=self._reuse)) for spec in specs]
         with self._space.redis.pipeline(transaction=False) as pipe:
             for spec, (job_id, shares) in zip(specs, keys, strict=True):
                 pipe.hget(self._space.key(f"job:{job_id}"), "spec")
                 if shares:
                     pipe.hmget(self._space.key(f"voice:{shares}"), "persona_id", "maker", "recording")
                     # A named voice is not one that others created from the same recording.
-                    by_url = shares if shares.startswith("named-") else spec.recording()
+                    by_url = shares if shares.startswith("named-") else spec.recording_voice()
                     pipe.hget(self._space.key(f"voice:{by_url}"), "persona_id")
             replies = iter(pipe.execute())
         return [
@@ -67,20 +67,22 @@ class Preview:
             for job_id, shares in keys
         ]
 
-    def _outcome(self, spec: VoiceJob, stored: _Stored) -> Foreseen:
-        job_id, shares, content = stored.job_id, stored.shares, spec.content()
+    def _outcome(self, spec: VoiceJob, stored: _Stored) -> EnqueuePreview:
+        job_id, shares, content = stored.job_id, stored.shares, spec.canonical_content()
         if shares.startswith("named-"):
-            recording = stored.recording or self._recordings.setdefault(shares, spec.recording())
-            if recording != spec.recording():
-                return Foreseen(error=InvalidJob([Problem("voice", "stands for another recording in this batch")]))
+            recording = stored.recording or self._recordings.setdefault(shares, spec.recording_voice())
+            if recording != spec.recording_voice():
+                return EnqueuePreview(
+                    error=InvalidJobError([Problem("voice", "stands for another recording in this batch")])
+                )
         existing = self._contents.get(job_id) if stored.content is None else hash(stored.content)
         if existing is not None:
             is_same = existing == hash(content)
-            return Foreseen() if is_same else Foreseen(error=KeyConflict(spec.key or "", job_id))
+            return EnqueuePreview() if is_same else EnqueuePreview(error=KeyConflictError(spec.key or "", job_id))
         self._contents[job_id] = hash(content)
         has_voice = bool(shares) and (stored.has_voice or shares in self._voices)
         self._voices |= {shares} if shares else set()
-        return Foreseen(is_new=True, credits=spec.credits - has_voice * PRICES[Stage.VOICE])
+        return EnqueuePreview(is_new=True, credits=spec.credits - has_voice * PRICES[Stage.VOICE])
 
 
 def _stored(
@@ -92,8 +94,8 @@ def _stored(
     return _Stored(job_id, shares, content, recording, bool(persona_id or maker or by_url))
 
 
-def _combined(parts: list[Foreseen]) -> Foreseen:
+def _combined(parts: list[EnqueuePreview]) -> EnqueuePreview:
     if len(parts) == 1:
         return parts[0]
     error = next((part.error for part in parts if part.error), None)
-    return Foreseen(any(part.is_new for part in parts), sum(part.credits for part in parts), error)
+    return EnqueuePreview(any(part.is_new for part in parts), sum(part.credits for part in parts), error)

@@ -6,15 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from voicequeue.domain.job import iso
+from voicequeue.domain.job import to_iso8601
 from voicequeue.storage.connection.keyspace import Keyspace
-from voicequeue.texts import mended, mended_json
+from voicequeue.texts import replace_unencodable, replace_unencodable_in_json
 
 if TYPE_CHECKING:
     from voicequeue.domain import schemas
 
 #: The newest messages are stored, up to this number and total size; the newest one in any case.
-KEPT = 1_000
+MESSAGES_MAX = 1_000
 BYTES_MAX = 4 << 20
 
 #: The job is stored up to this many characters of JSON; the other fields are shorter.
@@ -30,7 +30,7 @@ class RejectedMessage:
     `job` is the beginning of its text if it was not JSON, or longer than 16,000 characters.
     """
 
-    at: float
+    rejected_at: float
     message_id: str
     task: str
     reason: str
@@ -39,7 +39,7 @@ class RejectedMessage:
     def as_dict(self) -> schemas.RejectedMessage:
         """Return the JSON representation."""
         return {
-            "at": iso(self.at),
+            "at": to_iso8601(self.rejected_at),
             "message_id": self.message_id,
             "task": self.task,
             "reason": self.reason,
@@ -47,7 +47,7 @@ class RejectedMessage:
         }
 
 
-class Rejects:
+class RejectedMessages:
     """The rejected messages of one queue. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace) -> None:
@@ -57,14 +57,14 @@ class Rejects:
 
     def add(self, rejected: RejectedMessage) -> None:
         """Store a message; the oldest are deleted beyond `KEPT` messages or `BYTES_MAX` bytes."""
-        self._space.run("add_rejected_message", _text(rejected), KEPT, BYTES_MAX)
+        self._space.run_script("add_rejected_message", _text(rejected), MESSAGES_MAX, BYTES_MAX)
 
-    def latest(self, at_most: int = KEPT) -> list[RejectedMessage]:
+    def latest(self, at_most: int = MESSAGES_MAX) -> list[RejectedMessage]:
         """Return stored messages, newest first."""
         lines = self._redis.lrange(self._key, 0, at_most - 1) if at_most > 0 else []
         return [_read(line) for line in cast(list[str], lines)]
 
-    def take(self) -> list[RejectedMessage]:
+    def pop_all(self) -> list[RejectedMessage]:
         """Return all stored messages, newest first, and delete them."""
         with self._redis.pipeline() as pipe:
             pipe.lrange(self._key, 0, -1)
@@ -80,18 +80,18 @@ class Rejects:
 def _text(rejected: RejectedMessage) -> str:
     """Return a line of JSON. Unpaired surrogates are replaced here, because every interface shows the line."""
     line = {
-        "at": rejected.at,
+        "at": rejected.rejected_at,
         "message_id": rejected.message_id[:_NAME_MAX],
         "task": rejected.task[:_NAME_MAX],
         "reason": _cut(rejected.reason, _TEXT_MAX),
         "job": _bounded(rejected.job),
     }
-    return mended(json.dumps(line, ensure_ascii=False))
+    return replace_unencodable(json.dumps(line, ensure_ascii=False))
 
 
 def _read(line: str) -> RejectedMessage:
     """Parse a line, also one of a release that escaped unpaired surrogates."""
-    return RejectedMessage(**mended_json(json.loads(line)))
+    return RejectedMessage(**replace_unencodable_in_json(json.loads(line)))
 
 
 def _bounded(job: Any) -> Any:

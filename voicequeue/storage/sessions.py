@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import cast
 
 from voicequeue.storage.connection.keyspace import Keyspace
-from voicequeue.texts import mended
+from voicequeue.texts import replace_unencodable
 
 #: Seconds that a session lasts, and a notice for its next page.
 SESSION_S = 12 * 3600
@@ -41,7 +41,7 @@ class Sessions:
         self._redis = keyspace.redis
         self._key = keyspace.key
 
-    def begin(self, name: str, proof: str, now: float) -> str:
+    def create(self, name: str, proof: str, now: float) -> str:
         """Begin a session of the API key `name`; return its token, which is kept nowhere."""
         token = secrets.token_urlsafe(32)
         session_id = _id_of(token)
@@ -74,7 +74,7 @@ class Sessions:
 
     def put_notice(self, session_id: str, text: str) -> None:
         """Keep a text for the session's next page."""
-        self._redis.set(self._key(f"session:{session_id}:notice"), mended(text[:_NOTICE_MAX]), ex=NOTICE_S)
+        self._redis.set(self._key(f"session:{session_id}:notice"), replace_unencodable(text[:_NOTICE_MAX]), ex=NOTICE_S)
 
     def take_notice(self, session_id: str) -> str:
         """Return the text that was kept, once; '' where there is none."""

@@ -7,38 +7,38 @@ import sys
 
 from config import logs, tracing
 from config.settings import settings
-from workers.gateway.app import build
-from workers.gateway.server.connections import Bounds, descriptors
-from workers.gateway.server.http_server import Config, Server
+from workers.gateway.app import create_app
+from workers.gateway.server.connections import ServerLimits, raise_descriptor_limit
+from workers.gateway.server.http_server import Server, ServerConfig
 
 log = logging.getLogger("voicequeue.gateway")
 
 #: Below this many file descriptors, fewer than 234 requests and 58 event streams fit.
-FEW = 1_024
+FEW_DESCRIPTORS = 1_024
 
 #: Seconds that requests get to finish at shutdown.
-STOP_S = 10
+SHUTDOWN_TIMEOUT_S = 10
 
 
 def main() -> None:
     """Serve until the process is stopped."""
     config = settings()
     logs.configure(config)
-    files = descriptors()
-    bounds = Bounds.of(files)
-    app = build(config, bounds)
-    tracing.of_requests(app)
-    if files < FEW:
+    files = raise_descriptor_limit()
+    bounds = ServerLimits.for_descriptors(files)
+    app = create_app(config, bounds)
+    tracing.instrument_fastapi(app)
+    if files < FEW_DESCRIPTORS:
         log.warning(
             "this process may open only %s files, which limits its connections: raise LimitNOFILE or ulimit -n", files
         )
     server = Server(
-        Config(
+        ServerConfig(
             app,
             bounds,
             host=config.web_address,
             port=config.port,
-            timeout_graceful_shutdown=STOP_S,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
     )
     server.run()

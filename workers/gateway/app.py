@@ -12,17 +12,17 @@ from fastapi import FastAPI
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from config.settings import BadSettings, Settings
+from config.settings import Settings, SettingsError
 from tasks.celery_tasks import poll_name
 from voicequeue import VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import ApiKey
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers import local_token
 from workers.app import app as celery
-from workers.dependencies import limits
+from workers.dependencies import build_limits
 from workers.gateway import openapi, problems
 from workers.gateway.api import (
     batches,
@@ -39,29 +39,29 @@ from workers.gateway.api import (
 from workers.gateway.heartbeat import heartbeats
 from workers.gateway.page import base
 from workers.gateway.page import routes as pages
-from workers.gateway.security.access import Access
-from workers.gateway.security.browser_policy import Guarded, OwnPagesOnly
-from workers.gateway.security.local_access import LocalOnly
-from workers.gateway.security.logins import Logins
-from workers.gateway.server.connections import Bounds
-from workers.gateway.server.large_responses import Large
-from workers.gateway.server.request_log import RequestLog
+from workers.gateway.security.access import AccessControl
+from workers.gateway.security.browser_policy import SameOriginMiddleware, SecureApp
+from workers.gateway.security.local_access import LocalAccess
+from workers.gateway.security.logins import SessionManager
+from workers.gateway.server.connections import ServerLimits
+from workers.gateway.server.large_responses import LargeResponses
+from workers.gateway.server.request_log import RequestLogMiddleware
 from workers.private_files import UnsafeFileError
-from workers.process_info import facts
+from workers.process_info import process_facts
 
 log = logging.getLogger("voicequeue.gateway")
 
 #: Seconds that a webhook waits for Redis: MusicAPI does not promise to send it again.
-HOOK_WAIT_S = 5.0
+WEBHOOK_REDIS_WAIT_S = 5.0
 
 
-def build(settings: Settings, bounds: Bounds | None = None) -> FastAPI:
+def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAPI:
     """Return the gateway for these settings and the bounds of its server."""
-    bounds = bounds or Bounds()
-    queue, access = VoiceQueue(settings.redis_url, prefix=settings.prefix), access_to(settings)
-    store = Store(connect(settings.redis_url), settings.prefix, limits=limits(settings))
-    beating = partial(heartbeats, store.pulses["gateway"], store.clock, facts(settings, "gateway"))
-    app = Guarded(
+    bounds = bounds or ServerLimits()
+    queue, access = VoiceQueue(settings.redis_url, prefix=settings.prefix), create_access(settings)
+    store = JobStore(connect(settings.redis_url), settings.prefix, limits=build_limits(settings))
+    beating = partial(heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
+    app = SecureApp(
         title="voicequeue",
         version=version("voicequeue"),
         docs_url=None,
@@ -69,28 +69,32 @@ def build(settings: Settings, bounds: Bounds | None = None) -> FastAPI:
         lifespan=_lifespan(queue, access, beating),
         generate_unique_id_function=openapi.operation_id,
     )
-    app.add_middleware(OwnPagesOnly)
-    app.add_middleware(RequestLog)
+    app.add_middleware(SameOriginMiddleware)
+    app.add_middleware(RequestLogMiddleware)
     problems.install(app)
     openapi.install(app)
     docs.install(app)
-    tail = events.Tail(queue, bounds)
+    tail = events.EventBroadcaster(queue, bounds)
     _add_api(app, queue, access, bounds, tail)
     # A webhook may be the first sign that MusicAPI accepted an order, which the in-flight limit depends on.
-    patient = Store(connect(settings.redis_url, wait_s=HOOK_WAIT_S), settings.prefix, limits=limits(settings))
+    patient = JobStore(
+        connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S), settings.prefix, limits=build_limits(settings)
+    )
     hooks = webhooks.router(patient, settings.secret.get_secret_value(), _poll_now)
     app.include_router(hooks, include_in_schema=False)
     app.include_router(health.router(store))
     app.include_router(metrics.router(store, access))
     # Browsers share cookies between all ports of a host, so each queue needs its own cookie name.
-    app.include_router(pages.router(queue, access, Logins(access, store), tail, cookie=settings.prefix))
+    app.include_router(pages.router(queue, access, SessionManager(access, store), tail, cookie=settings.prefix))
     app.mount("/static", pages.files())
-    app.add_exception_handler(base.Redirected, base.redirected)
+    app.add_exception_handler(base.Redirected, base.on_redirect)
     return app
 
 
-def _add_api(app: FastAPI, queue: VoiceQueue, access: Access, bounds: Bounds, tail: events.Tail) -> None:
-    large = Large()
+def _add_api(
+    app: FastAPI, queue: VoiceQueue, access: AccessControl, bounds: ServerLimits, tail: events.EventBroadcaster
+) -> None:
+    large = LargeResponses()
     app.include_router(jobs.router(queue, access, large))
     app.include_router(operations.router(queue, access))
     app.include_router(batches.router(queue, access))
@@ -99,35 +103,35 @@ def _add_api(app: FastAPI, queue: VoiceQueue, access: Access, bounds: Bounds, ta
     app.include_router(events.router(queue, access, tail))
 
 
-def access_to(settings: Settings) -> Access:
+def create_access(settings: Settings) -> AccessControl:
     """Return who may use the gateway: the configured keys or, without any, the local token. Raises BadSettings."""
-    configured, file = keys(settings), settings.local_token_file
+    configured, file = configured_keys(settings), settings.local_token_file
     if configured:
-        return Access(configured)
+        return AccessControl(configured)
     try:
         tokens = [local_token.key(file)] if file else []
     except UnsafeFileError as error:
-        raise BadSettings(f"VOICEQUEUE_LOCAL_TOKEN_FILE: {error}") from None
-    local = LocalOnly(address=settings.web_address, public_url=settings.public_url, has_token=bool(tokens))
-    return Access(tokens, local)
+        raise SettingsError(f"VOICEQUEUE_LOCAL_TOKEN_FILE: {error}") from None
+    local = LocalAccess(address=settings.web_address, public_url=settings.public_url, has_token=bool(tokens))
+    return AccessControl(tokens, local)
 
 
-def keys(settings: Settings) -> tuple[ApiKey, ...]:
+def configured_keys(settings: Settings) -> tuple[ApiKey, ...]:
     """Return the configured API keys. Raises BadSettings."""
     try:
-        return api_keys.parse(settings.api_keys.get_secret_value())
+        return api_keys.parse_keys(settings.api_keys.get_secret_value())
     except ValueError as error:
-        raise BadSettings(f"VOICEQUEUE_API_KEYS: {error}") from None
+        raise SettingsError(f"VOICEQUEUE_API_KEYS: {error}") from None
 
 
 def _lifespan(
-    queue: VoiceQueue, access: Access, beating: Callable[[], AbstractAsyncContextManager[None]]
+    queue: VoiceQueue, access: AccessControl, beating: Callable[[], AbstractAsyncContextManager[None]]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if access.local is not None:
             usual = "VOICEQUEUE_API_KEYS is not set: only requests from this machine with the local token are accepted"
-            log.warning("%s (see docs/http.md)", access.local.reason or usual)
+            log.warning("%s (see docs/http.md)", access.local.closed_reason or usual)
         with queue:
             async with beating():
                 yield

@@ -13,27 +13,27 @@ from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue.storage.connection.clock import Clock
-from voicequeue.storage.heartbeats import Pulses
+from voicequeue.storage.heartbeats import Heartbeats
 
 #: Seconds between two heartbeats.
-EVERY_S = 5.0
+HEARTBEAT_INTERVAL_S = 5.0
 
 
 @asynccontextmanager
-async def heartbeats(pulses: Pulses, clock: Clock, facts: Mapping[str, Any]) -> AsyncIterator[None]:
+async def heartbeats(pulses: Heartbeats, clock: Clock, facts: Mapping[str, Any]) -> AsyncIterator[None]:
     """Send heartbeats while the body runs, and sign off afterwards. Outages of Redis are ignored."""
     name = f"gateway-{os.getpid()}@{socket.gethostname()}"
-    sending = asyncio.create_task(_repeat(lambda: pulses.heard(name, clock(), facts)))
+    sending = asyncio.create_task(_repeat(lambda: pulses.record(name, clock(), facts)))
     try:
         yield
     finally:
         sending.cancel()
         with suppress(RedisError):
-            await run_in_threadpool(pulses.gone, name)
+            await run_in_threadpool(pulses.remove, name)
 
 
 async def _repeat(send_heartbeat: Callable[[], None]) -> None:
     while True:
         with suppress(RedisError):
             await run_in_threadpool(send_heartbeat)
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(HEARTBEAT_INTERVAL_S)

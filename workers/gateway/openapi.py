@@ -17,10 +17,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from voicequeue import InvalidJob, Problem, VoiceJob
+from voicequeue import InvalidJobError, Problem, VoiceJob
 from voicequeue.domain import schemas as domain_schemas
 from voicequeue.domain.schemas import Event
-from voicequeue.errors import half_texts
+from voicequeue.errors import unencodable_fields
 from workers.gateway import problems as problem_schemas
 from workers.gateway.api import schemas
 from workers.gateway.problems import INVALID, MEDIA_TYPE, ProblemDetails, problem
@@ -66,7 +66,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
 }
 
 
-def described(model: Any, description: str) -> dict[str, Any]:
+def response_of(model: Any, description: str) -> dict[str, Any]:
     """Return the entry of `responses` for a response of that shape."""
     return {"model": model, "description": description}
 
@@ -91,7 +91,7 @@ def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": body}}}
 
 
-def known_query(request: Request) -> None:
+def reject_unknown_query(request: Request) -> None:
     """Raise InvalidJob for query parameters that the route does not have, and for values that are not valid UTF-8.
 
     A misspelled filter must not be ignored: it would select every job.
@@ -101,10 +101,10 @@ def known_query(request: Request) -> None:
     prefixes = tuple(operation.get("x-free-query", ()))
     unknown = [name for name in request.query_params if name not in known_names and not name.startswith(prefixes)]
     if unknown:
-        raise InvalidJob([Problem(name[:100], "is not a parameter of this endpoint") for name in unknown])
+        raise InvalidJobError([Problem(name[:100], "is not a parameter of this endpoint") for name in unknown])
     query = request.scope["query_string"].decode("latin-1")
-    if broken := half_texts(dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))):
-        raise InvalidJob(broken)
+    if broken := unencodable_fields(dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))):
+        raise InvalidJobError(broken)
 
 
 def operation_id(route: APIRoute) -> str:

@@ -17,43 +17,43 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from voicequeue import (
-    BadCursor,
-    InvalidJob,
-    KeyConflict,
-    NotAllowed,
+    BatchNotFoundError,
+    InvalidCursorError,
+    InvalidJobError,
+    InvalidStateError,
+    JobNotFoundError,
+    KeyConflictError,
+    PlanNotFoundError,
     Problem,
-    StoreUnreachable,
-    UnknownBatch,
-    UnknownJob,
-    UnknownPlan,
+    StoreUnavailableError,
     VoiceQueueError,
 )
 from voicequeue.domain.schemas import Schema
-from voicequeue.ingest.row_reader import UnreadableFile
+from voicequeue.ingest.row_reader import UnreadableFileError
 
 log = logging.getLogger("voicequeue.gateway")
 
 MEDIA_TYPE = "application/problem+json"
 
 #: Seconds of `Retry-After` in responses with status 429 or 503.
-AGAIN_S = 5
+RETRY_AFTER_S = 5
 
 #: Logged as the status of a request whose client disconnected before the response.
-GONE = 499
+STATUS_CLIENT_CLOSED = 499
 
 INVALID = "Some fields are invalid."
 
 #: Status and code of the queue's exceptions.
 _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
-    InvalidJob: (422, "invalid"),
-    BadCursor: (422, "invalid"),
-    UnreadableFile: (422, "unreadable"),
-    KeyConflict: (409, "key_conflict"),
-    NotAllowed: (409, "not_allowed"),
-    UnknownJob: (404, "unknown_job"),
-    UnknownBatch: (404, "unknown_batch"),
-    UnknownPlan: (404, "unknown_plan"),
-    StoreUnreachable: (503, "store_unreachable"),
+    InvalidJobError: (422, "invalid"),
+    InvalidCursorError: (422, "invalid"),
+    UnreadableFileError: (422, "unreadable"),
+    KeyConflictError: (409, "key_conflict"),
+    InvalidStateError: (409, "not_allowed"),
+    JobNotFoundError: (404, "unknown_job"),
+    BatchNotFoundError: (404, "unknown_batch"),
+    PlanNotFoundError: (404, "unknown_plan"),
+    StoreUnavailableError: (503, "store_unreachable"),
 }
 
 #: Codes of HTTP errors; for others, the phrase of the status.
@@ -88,7 +88,7 @@ class ProblemDetails(Schema):
     """With `key_conflict`: id of the job that has the key."""
 
 
-class Refusal(HTTPException):
+class ProblemError(HTTPException):
     """An error response of the gateway itself."""
 
     def __init__(
@@ -104,9 +104,9 @@ class Refusal(HTTPException):
         self.code, self.errors = code, tuple(errors)
 
 
-def invalid(error: ValidationError) -> InvalidJob:
+def from_validation_error(error: ValidationError) -> InvalidJobError:
     """Return pydantic's error as one of the queue."""
-    return InvalidJob.from_validation(error)
+    return InvalidJobError.from_pydantic(error)
 
 
 def from_exception(error: VoiceQueueError | HTTPException) -> ProblemDetails:
@@ -115,11 +115,11 @@ def from_exception(error: VoiceQueueError | HTTPException) -> ProblemDetails:
         error_code = getattr(error, "code", None) or default_code(error.status_code)
         return problem(error.status_code, error.detail, error_code, getattr(error, "errors", ()))
     status, error_code = _RAISED.get(type(error), (500, "internal"))
-    if isinstance(error, InvalidJob):
+    if isinstance(error, InvalidJobError):
         return problem(status, INVALID, error_code, error.problems)
-    if isinstance(error, BadCursor):
+    if isinstance(error, InvalidCursorError):
         return problem(status, INVALID, error_code, [Problem("cursor", str(error))])
-    if isinstance(error, KeyConflict):
+    if isinstance(error, KeyConflictError):
         message = str(error).removeprefix("key: ")
         return {**problem(status, message, error_code, [Problem("key", message)]), "job_id": error.job_id}
     return problem(status, str(error), error_code)
@@ -147,7 +147,7 @@ def default_code(status: int) -> str:
 
 def response(details: ProblemDetails, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return a response with a problem."""
-    retry_after = {"Retry-After": str(AGAIN_S)} if details["status"] in (429, 503) else {}
+    retry_after = {"Retry-After": str(RETRY_AFTER_S)} if details["status"] in (429, 503) else {}
     return JSONResponse(details, details["status"], {**retry_after, **(headers or {})}, media_type=MEDIA_TYPE)
 
 
@@ -191,7 +191,7 @@ def _allowed_methods(request: Request) -> set[str]:
 
 
 async def _on_disconnect(*_: object) -> Response:
-    return Response(status_code=GONE)  # never read
+    return Response(status_code=STATUS_CLIENT_CLOSED)  # never read
 
 
 async def _on_bug(_: Request, error: Exception) -> JSONResponse:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
-from workers.gateway.app import build
+from workers.gateway.app import create_app
 
 PAGE = Path(__file__).parents[2] / "docs" / "http-reference.md"
 
@@ -27,7 +27,7 @@ Node = Mapping[str, Any]
 
 def page() -> str:
     """Return the whole page."""
-    schema = build(Settings(_env_file=None)).openapi()
+    schema = create_app(Settings(_env_file=None)).openapi()
     return "\n".join([_INTRODUCTION, *_endpoints(schema), *_objects(schema["components"]["schemas"])]) + "\n"
 
 

@@ -8,20 +8,20 @@ import threading
 from collections.abc import AsyncIterator
 
 #: Bytes kept in memory.
-IN_MEMORY = 1 << 20
+MEMORY_MAX_BYTES = 1 << 20
 
 #: Bytes kept in total for a client that does not read: room for 100,000 rejected rows of 300 bytes each.
-SPOOL_MAX = 32 << 20
+SPOOL_MAX_BYTES = 32 << 20
 
 #: Bytes sent in one piece.
 _PIECE = 1 << 16
 
 
-class Closed(Exception):
+class ResponseClosed(Exception):
     """The response is closed; nothing more can be sent."""
 
 
-class Outbox:
+class ResponseSpool:
     """A spool that a thread fills and the event loop it was created in empties.
 
     Many clients send their whole request before they read any of the response; without a spool, client and server would
@@ -29,24 +29,24 @@ class Outbox:
     unsent bytes, not the whole response.
     """
 
-    def __init__(self, room: int | None = None) -> None:
+    def __init__(self, max_bytes: int | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._filled = asyncio.Event()
         self._changed = threading.Condition()
-        self._room = room or SPOOL_MAX
-        self._spool = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  closed by `close`
+        self._room = max_bytes or SPOOL_MAX_BYTES
+        self._spool = tempfile.SpooledTemporaryFile(MEMORY_MAX_BYTES)  # noqa: SIM115  closed by `close`
         self._written = self._sent = 0
         self._ended = self._stopped = False
         self.is_used = False
 
-    def put(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Append the data; wait while the spool is full. Raises Closed."""
         rest = memoryview(data)
         while rest:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped or self._unsent < self._room)
                 if self._stopped:
-                    raise Closed
+                    raise ResponseClosed
                 rest = rest[self._write(rest) :]
                 self.is_used = True
             self._loop.call_soon_threadsafe(self._filled.set)
@@ -64,7 +64,7 @@ class Outbox:
         self._written += size
         return size
 
-    def end(self) -> None:
+    def mark_complete(self) -> None:
         """Mark the response as complete."""
         self._ended = True
         self._loop.call_soon_threadsafe(self._filled.set)
@@ -75,7 +75,7 @@ class Outbox:
             self._stopped = True
             self._changed.notify_all()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the data as it arrives, until the response is complete."""
         while True:
             self._filled.clear()

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 from rich.prompt import Confirm
 
 from config.settings import Settings, settings
-from voicequeue import Batch, Clip, InArchive, Job, State, VoiceJob, VoiceQueue
+from voicequeue import ArchiveState, Batch, Clip, Job, State, VoiceJob, VoiceQueue
 from voicequeue.cli.status import print_status
-from voicequeue.cli.terminal import coloured, out, safe
+from voicequeue.cli.terminal import coloured, escape_untrusted, out
 from voicequeue.cli.watch import follow
-from voicequeue.ingest.row_reader import Rows
+from voicequeue.ingest.row_reader import RowReader
 from voicequeue.storage.connection.redis_url import masked
-from workers.local.home import MARGIN_S, HomeInUse, alone_in
+from workers.local.home import STOP_MARGIN_S, HomeInUseError, lock_home
 from workers.local.stack import HOME, ROOT, Addresses, Stack
 from workers.local.supervisor import Supervisor
 from workers.private_files import UnsafeFileError
@@ -44,13 +44,13 @@ def main() -> int:
     home = HOME / "demo"
     try:
         with (
-            alone_in(home, wait_s=configured.stop_s + MARGIN_S, say=out.print) as lock,
-            Supervisor(say=out.print, keeps=[lock.descriptor]) as supervisor,
+            lock_home(home, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, say=out.print) as lock,
+            Supervisor(print_line=out.print, inherited_fds=[lock.descriptor]) as supervisor,
         ):
             with out.status("starting Valkey, the simulator, two workers and Flower"):
                 addresses = Stack(supervisor, configured, home=home).start_all(workers=WORKERS, callbacks=False)
             last = _run(addresses, configured, batch, jobs)
-    except (TimeoutError, HomeInUse, UnsafeFileError) as error:
+    except (TimeoutError, HomeInUseError, UnsafeFileError) as error:
         out.print(f"[red]{error}[/]", soft_wrap=True)
         return 1
     return 0 if last.states[State.SUCCEEDED] == last.total == len(jobs) else 1
@@ -59,7 +59,7 @@ def main() -> int:
 def sample(batch: str) -> list[VoiceJob]:
     """Return the bundled voices as jobs of this batch."""
     with SAMPLE.open("rb") as file:
-        return [row.job(batch) for row in Rows(file)]
+        return [row.to_job(batch) for row in RowReader(file)]
 
 
 def _is_confirmed(configured: Settings, jobs: list[VoiceJob]) -> bool:
@@ -81,7 +81,7 @@ def _run(at: Addresses, configured: Settings, batch: str, jobs: list[VoiceJob]) 
         out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
         timeout_s = float(os.environ.get("VOICEQUEUE_DEMO_S", SIMULATED_TIMEOUT_S if at.simulator else REAL_TIMEOUT_S))
         [last] = follow(queue, batch, interval_s=0.2, timeout_s=timeout_s)
-        if configured.archive.get_secret_value():
+        if configured.archive_url.get_secret_value():
             _wait_for_archive(queue, batch)
         _show(list(queue.jobs(batch=batch)))
         if not last.is_settled:
@@ -95,7 +95,7 @@ def _run(at: Addresses, configured: Settings, batch: str, jobs: list[VoiceJob]) 
 def _wait_for_archive(queue: VoiceQueue, batch: str) -> None:
     """Wait until the songs are archived, and print how many files there are."""
     deadline = time.monotonic() + ARCHIVE_TIMEOUT_S
-    while any(job.archive is InArchive.PENDING for job in queue.jobs(batch=batch)) and time.monotonic() < deadline:
+    while any(job.archive is ArchiveState.PENDING for job in queue.jobs(batch=batch)) and time.monotonic() < deadline:
         time.sleep(0.2)
     clips = [clip for job in queue.jobs(batch=batch) for clip in job.clips]
     files = [file for clip in clips for file in (clip.archived_audio, clip.archived_image) if file]
@@ -106,12 +106,15 @@ def _show(jobs: list[Job]) -> None:
     """Print personas and songs, without wrapping lines, so that links can be clicked."""
     width = max(len(job.spec.name or job.voice_name or job.id) for job in jobs)
     for job in jobs:
-        name = f"{safe(job.spec.name or job.voice_name or job.id):<{width}}"
-        voice = f"persona {safe(job.persona_id)}" if job.persona_id else coloured(job.state)
-        failure = f"  {safe(job.failure.message)}" if job.failure else ""
+        name = f"{escape_untrusted(job.spec.name or job.voice_name or job.id):<{width}}"
+        voice = f"persona {escape_untrusted(job.persona_id)}" if job.persona_id else coloured(job.state)
+        failure = f"  {escape_untrusted(job.failure.message)}" if job.failure else ""
         out.print(f"[bold]{name}[/]  {voice}{failure}", soft_wrap=True)
         for clip in job.clips:
-            out.print(f"{'':<{width}}  {_length(clip)}  {safe(clip.title)}  {safe(clip.audio_url)}", soft_wrap=True)
+            out.print(
+                f"{'':<{width}}  {_length(clip)}  {escape_untrusted(clip.title)}  {escape_untrusted(clip.audio_url)}",
+                soft_wrap=True,
+            )
 
 
 def _length(clip: Clip) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.settings import Settings, holds_secret, setting_names
+from config.settings import Settings, is_secret_value, setting_names
 from workers import private_files
 
 #: The simulator accepts any key.
@@ -56,11 +56,11 @@ class EnvironmentFile:
         """Return the line that sets this variable, or says where its value must come from."""
         if name == "VOICEQUEUE_SECRET" and self._is_own_secret(value):
             return f"export {name}={_content_of(self.secret_file)}"
-        if name == "REDIS_URL" and holds_secret(name, value):
+        if name == "REDIS_URL" and is_secret_value(name, value):
             private_files.write(self.home / "redis_url", value)
             # An unreadable file must not result in the default, which is another Redis.
             return f"export {name}={_content_of(self.home / 'redis_url', otherwise='unreadable')}"
-        if (name, value) == ("MUSICAPI_KEY", SIMULATED_KEY) or not holds_secret(name, value):
+        if (name, value) == ("MUSICAPI_KEY", SIMULATED_KEY) or not is_secret_value(name, value):
             return f"export {name}={shlex.quote(value)}"
         if name not in os.environ:
             return f"unset {name}   # a secret: it is read from .env, and not written here"

@@ -13,10 +13,10 @@ from typing import TextIO
 from workers import private_files
 
 #: Seconds to wait for the processes of a stack that is stopping, beyond the stop timeout of its programs.
-MARGIN_S = 15.0
+STOP_MARGIN_S = 15.0
 
 
-class HomeInUse(Exception):
+class HomeInUseError(Exception):
     """Another stack runs from the same folder. Two Valkeys would destroy their file, and jobs be paid twice."""
 
 
@@ -37,20 +37,20 @@ class HomeLock:
 
 
 @contextmanager
-def alone_in(home: Path, *, wait_s: float = 0.0, say: Callable[[str], None] = print) -> Iterator[HomeLock]:
+def lock_home(home: Path, *, wait_s: float = 0.0, print_line: Callable[[str], None] = print) -> Iterator[HomeLock]:
     """Lock `home` against other stacks and other users. Wait at most `wait_s` seconds for the processes of a stack that
     is stopping or was killed. Raises HomeInUse, UnsafeFileError."""
     private_files.restrict(home)
     with (home / "lock").open("a+", encoding="ascii") as file:
         if not _try_lock(file):
             _raise_if_running(file, home)
-            say(f"waiting for the processes of an earlier stack in {home}, which finish their requests")
+            print_line(f"waiting for the processes of an earlier stack in {home}, which finish their requests")
             deadline = time.monotonic() + wait_s
             while not _try_lock(file):
                 _raise_if_running(file, home)
                 if time.monotonic() > deadline:
                     pids = ", ".join(map(str, _holders(home / "lock"))) or "unknown"
-                    raise HomeInUse(f"processes of another stack still run from {home} ({pids}); stop them first")
+                    raise HomeInUseError(f"processes of another stack still run from {home} ({pids}); stop them first")
                 time.sleep(0.1)
         lock = HomeLock(file)
         lock.mark_as_ending()
@@ -71,7 +71,7 @@ def _raise_if_running(file: TextIO, home: Path) -> None:
     """Raise HomeInUse if the supervisor of the other stack runs and is not stopping."""
     pid = os.pread(file.fileno(), 32, 0).decode("ascii")
     if pid and _exists(int(pid)):
-        raise HomeInUse(f"another stack runs from {home} (process {pid}); stop it, or set VOICEQUEUE_HOME")
+        raise HomeInUseError(f"another stack runs from {home} (process {pid}); stop it, or set VOICEQUEUE_HOME")
 
 
 def _holders(lock: Path) -> list[int]:

@@ -32,7 +32,7 @@ from workers.local.readiness import (
     is_ready,
     wait_until,
 )
-from workers.local.supervisor import STOP_S, Program, Supervisor
+from workers.local.supervisor import STOP_TIMEOUT_S, Program, Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,11 +62,11 @@ class Addresses:
     with the local token if it needs one."""
 
     redis: str
-    web: str
+    gateway: str
     page: str
     flower: str
     simulator: str | None
-    control: str | None
+    simulator_control: str | None
 
 
 def procfile() -> dict[str, str]:
@@ -98,24 +98,24 @@ class Stack:
         simulator = control = None
         if not self._settings.musicapi_key.get_secret_value():
             simulator, control = self.start_simulator(DIALS)
-            allowed = f"{self._settings.audio_allow} {FILES_HOST} 127.0.0.1".strip()
+            allowed = f"{self._settings.audio_allowed_hosts} {FILES_HOST} 127.0.0.1".strip()
             self._env.setdefault("VOICEQUEUE_AUDIO_ALLOW", allowed)
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
-        web = self.start_web(WEB_PORT, webhooks=simulator is not None)
+        web = self.start_gateway(WEB_PORT, webhooks=simulator is not None)
         flower_url = self.start_flower(FLOWER_PORT)
         self.start_workers(workers)
         if callbacks:
             self.start_callbacks()
-        if self._settings.archive.get_secret_value():
+        if self._settings.archive_url.get_secret_value():
             self.start_archive()
         flower_url = self.wait_for_flower(flower_url)
-        page = f"{web}/?token={key}" if (key := self.web_key()) else web
+        page = f"{web}/?token={key}" if (key := self.gateway_token()) else web
         return Addresses(redis, web, page, flower_url, simulator, control)
 
     def write_environment(self) -> Path:
         """Write the file that gives another shell the environment of the programs; return its path."""
         file = EnvironmentFile(self._home, self._secret_file)
-        needs_token = self._web is not None and self.web_key() is not None
+        needs_token = self._web is not None and self.gateway_token() is not None
         return file.write(
             self._settings, self._env, web=self._web, token_file=self._token_file if needs_token else None
         )
@@ -170,7 +170,7 @@ class Stack:
         """Start workers as the Procfile does, and wait for their heartbeats; return their names in the supervisor."""
         names = [f"worker.{number}" for number in range(1, count + 1)]
         for name in names:
-            self.start(name, procfile()["worker"], stop_s=self._settings.stop_s)
+            self.start(name, procfile()["worker"], stop_s=self._settings.stop_timeout_s)
         self.wait_for_workers(count)
         return names
 
@@ -198,7 +198,7 @@ class Stack:
 
     # ── the gateway ───────────────────────────────────────────────────────────────────────────────
 
-    def start_web(self, port: int | None = None, *, webhooks: bool) -> str:
+    def start_gateway(self, port: int | None = None, *, webhooks: bool) -> str:
         """Start the gateway as the Procfile does, on this port if it is free; return its URL.
 
         With `webhooks`, workers that are started later give its URL to MusicAPI.
@@ -218,7 +218,7 @@ class Stack:
         self.start("web", procfile()["web"])
         return Endpoint("web", "the gateway", url, (port,), partial(answers_http, f"{url}/healthz"))
 
-    def web_key(self) -> str | None:
+    def gateway_token(self) -> str | None:
         """Return the gateway's local token; None if it has API keys, which only their owners have."""
         has_keys = self._settings.api_keys.get_secret_value() or self._env.get("VOICEQUEUE_API_KEYS")
         return None if has_keys else local_token.read(self._token_file)
@@ -243,9 +243,13 @@ class Stack:
 
     # ── any program ───────────────────────────────────────────────────────────────────────────────
 
-    def start(self, name: str, command: list[str] | str, *, foundation: bool = False, stop_s: float = STOP_S) -> None:
+    def start(
+        self, name: str, command: list[str] | str, *, foundation: bool = False, stop_s: float = STOP_TIMEOUT_S
+    ) -> None:
         """Start one program with the environment of this stack."""
-        program = Program(name, command, self._log(name), env=self._env, cwd=ROOT, foundation=foundation, stop_s=stop_s)
+        program = Program(
+            name, command, self._log(name), env=self._env, cwd=ROOT, is_foundation=foundation, stop_timeout_s=stop_s
+        )
         self._supervisor.add(program)
 
     def _wait_until_ready(self, endpoint: Endpoint, restart: Callable[[], Endpoint]) -> str:

@@ -28,7 +28,7 @@ RESTART_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 STABLE_S = 30.0
 
 #: Default of `Program.stop_s`.
-STOP_S = 30.0
+STOP_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     #: Other programs need it: it is stopped after them.
-    foundation: bool = False
+    is_foundation: bool = False
     #: Seconds that it may take to stop before it is killed.
-    stop_s: float = STOP_S
+    stop_timeout_s: float = STOP_TIMEOUT_S
 
 
 class ManagedProcess:
@@ -92,8 +92,8 @@ class ManagedProcess:
                 pass_fds=self._inherited_fds,
                 umask=0o077,  # its files contain recordings and lyrics
             )
-        watch = self._guardian.watch_foundation if self.program.foundation else self._guardian.watch
-        watch(self._process.pid, stop_s=self.program.stop_s)
+        watch = self._guardian.watch_foundation if self.program.is_foundation else self._guardian.watch
+        watch(self._process.pid, stop_s=self.program.stop_timeout_s)
 
     def _open_log(self) -> BinaryIO:
         self.program.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,10 +122,10 @@ class ManagedProcess:
         if self._process is None:
             return
         try:
-            self._process.wait(self.program.stop_s)
+            self._process.wait(self.program.stop_timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise TimeoutError(f"{self.program.name} did not exit within {self.program.stop_s:g} s") from None
+            raise TimeoutError(f"{self.program.name} did not exit within {self.program.stop_timeout_s:g} s") from None
 
     def release(self) -> None:
         """Start the program again, without a delay."""
@@ -157,12 +157,16 @@ class Supervisor:
     """Restarts programs that exit, from `add` to `stop`. If this process is killed, the guardian stops them."""
 
     def __init__(
-        self, say: Callable[[str], None] = print, *, look_every_s: float = 0.1, keeps: Sequence[int] = ()
+        self,
+        print_line: Callable[[str], None] = print,
+        *,
+        check_interval_s: float = 0.1,
+        inherited_fds: Sequence[int] = (),
     ) -> None:
         """`say` prints a line; `keeps` are file descriptors that all processes inherit."""
-        self._say = say
-        self._inherited_fds = keeps
-        self._check_interval_s = look_every_s
+        self._say = print_line
+        self._inherited_fds = inherited_fds
+        self._check_interval_s = check_interval_s
         self._processes: dict[str, ManagedProcess] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -183,7 +187,7 @@ class Supervisor:
 
     def add(self, program: Program) -> None:
         """Start a program, and restart it whenever it exits."""
-        inherited_fds = self._inherited_fds if program.foundation else (*self._inherited_fds, self._write_end)
+        inherited_fds = self._inherited_fds if program.is_foundation else (*self._inherited_fds, self._write_end)
         process = ManagedProcess(program, self._say, self._guardian, inherited_fds)
         with self._lock:
             self._processes[program.name] = process
@@ -224,7 +228,7 @@ class Supervisor:
             self._thread.join()
             os.close(self._write_end)
         for foundation in (False, True):
-            processes = [process for process in self._processes.values() if process.program.foundation is foundation]
+            processes = [process for process in self._processes.values() if process.program.is_foundation is foundation]
             self._stop(processes, meanwhile)
 
     def force(self) -> None:
@@ -237,7 +241,7 @@ class Supervisor:
             process.terminate()
         while self._are_running(processes, waited_s := time.monotonic() - started_at):
             for process in processes:
-                if self._is_forced or waited_s > process.program.stop_s:
+                if self._is_forced or waited_s > process.program.stop_timeout_s:
                     process.kill()
             meanwhile()
             time.sleep(0.05)
@@ -248,7 +252,7 @@ class Supervisor:
         """Return whether any process runs, or, within the stop timeout, a child that one of them left behind."""
         if any(process.pid for process in processes):
             return True
-        longest_s = max((process.program.stop_s for process in processes), default=0.0)
+        longest_s = max((process.program.stop_timeout_s for process in processes), default=0.0)
         has_children = not select.select([self._read_end], [], [], 0)[0]
         return has_children and waited_s < longest_s and not self._is_forced
 

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from config import flower
 from config.settings import settings
-from voicequeue.errors import StoreUnreachable
+from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.connection.redis_url import masked
-from workers.local.home import MARGIN_S, HomeInUse, alone_in
+from workers.local.home import STOP_MARGIN_S, HomeInUseError, lock_home
 from workers.local.stack import HOME, Addresses, Stack
 from workers.local.supervisor import Supervisor
 from workers.private_files import UnsafeFileError
@@ -75,7 +75,7 @@ class StopProgress:
             self._say(f"waiting for {self._remaining()}; press Ctrl-C again to kill them")
 
     def _remaining(self) -> str:
-        with suppress(StoreUnreachable):
+        with suppress(StoreUnavailableError):
             if not (count := self._stack.submissions_in_progress()):
                 return "processes that are stopping"
             return f"processes that are stopping, and {count} submissions in progress, which may have been charged"
@@ -93,8 +93,8 @@ def main() -> int:
 
     try:
         with (
-            alone_in(HOME, wait_s=configured.stop_s + MARGIN_S, say=say) as lock,
-            Supervisor(say, keeps=[lock.descriptor]) as supervisor,
+            lock_home(HOME, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, say=say) as lock,
+            Supervisor(say, inherited_fds=[lock.descriptor]) as supervisor,
         ):
             signals, stack = StopSignals(), Stack(supervisor, configured)
             addresses = stack.start_all(workers=WORKERS)
@@ -103,7 +103,7 @@ def main() -> int:
             lock.mark_as_ending()
             say("stopping …")
             supervisor.stop(StopProgress(stack, supervisor, signals, say))
-    except (TimeoutError, HomeInUse, UnsafeFileError, StoreUnreachable) as error:
+    except (TimeoutError, HomeInUseError, UnsafeFileError, StoreUnavailableError) as error:
         say(f"[red]{error}[/]")
         return 1
     except KeyboardInterrupt:  # while waiting for another stack
@@ -122,7 +122,7 @@ def _welcome(at: Addresses, environment: Path) -> str:
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
         f"  Flower  {at.flower}{_login()}\n"
         f"  page    {at.page} (jobs and their songs)\n"
-        f"  gateway {at.web} (the API; described at /docs)\n"
+        f"  gateway {at.gateway} (the API; described at /docs)\n"
         f"  Redis   {masked(at.redis)}\n"
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from simulator.server.media import file_of
+from simulator.server.media import build_file
 from tests.acceptance.conftest import SECRET, Build, System, jobs, settled, verified_states
 from tests.conftest import eventually
-from voicequeue import ArchivedFile, InArchive, State, VoiceQueue
+from voicequeue import ArchivedFile, ArchiveState, State, VoiceQueue
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def check_archive(queue: VoiceQueue, batch: str, folder: Path) -> int:
     number."""
     expected: dict[str, ArchivedFile] = {}
     for job in queue.jobs(batch=batch):
-        assert job.archive is InArchive.DONE
+        assert job.archive is ArchiveState.DONE
         for clip in job.clips:
             assert clip.archived_audio is not None
             assert clip.archived_image is not None
@@ -81,12 +81,12 @@ def has_started(system: System, files: int) -> bool:
 def all_named_files_are_complete(folder: Path, size: int) -> bool:
     """Return whether every file under its final name is complete."""
     named = [path for path in folder.rglob("*") if path.suffix in (".mp3", ".png")]
-    return all(path.read_bytes() == file_of(path.stem, path.suffix[1:], size).body for path in named)
+    return all(path.read_bytes() == build_file(path.stem, path.suffix[1:], size).body for path in named)
 
 
 def is_archived(queue: VoiceQueue, batch: str) -> bool:
     """Return whether all songs of a batch are archived."""
-    return all(job.archive is InArchive.DONE for job in queue.jobs(batch=batch))
+    return all(job.archive is ArchiveState.DONE for job in queue.jobs(batch=batch))
 
 
 def test_archived_songs_are_complete_after_many_failed_downloads(system: System, folder: Path) -> None:

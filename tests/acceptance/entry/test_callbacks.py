@@ -24,7 +24,7 @@ from standardwebhooks import Webhook
 from tests.acceptance.conftest import Build, System, settled
 from tests.conftest import eventually
 from tests.node import NODE
-from tests.support.scripted import Request, Script, Scripted, answer, one_answer
+from tests.support.scripted import Request, Script, ScriptedServer, always, answer
 from voicequeue import Job, State, VoiceJob, VoiceQueue
 from voicequeue.auth import signatures
 from workers.local.ports import free_port
@@ -32,9 +32,9 @@ from workers.local.ports import free_port
 COMMON = "a secret shared by all processes"
 SECRET = signatures.callback_secret(COMMON)
 GUIDE = (Path(__file__).parents[3] / "docs" / "callbacks.md").read_text(encoding="utf-8")
-OK = one_answer(answer({}))
+OK = always(answer({}))
 
-Listen = Callable[[Script], Scripted]
+Listen = Callable[[Script], ScriptedServer]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def queue(system: System) -> Iterator[VoiceQueue]:
 def listen() -> Iterator[Listen]:
     """Yield a function that starts receivers."""
     with ExitStack() as resources:
-        yield lambda script: resources.enter_context(Scripted(script))
+        yield lambda script: resources.enter_context(ScriptedServer(script))
 
 
 def as_localhost(url: str) -> str:
@@ -87,13 +87,13 @@ def voices(count: int, batch: str, url: str, **fields: Any) -> list[VoiceJob]:
     ]  # fmt: skip
 
 
-def events_of(receiver: Scripted) -> list[dict[str, Any]]:
+def events_of(receiver: ScriptedServer) -> list[dict[str, Any]]:
     """Return all events the receiver got, verified by the library of Standard Webhooks."""
     webhook = Webhook(signatures.receiver_secret(SECRET, as_localhost(receiver.url)))
     return [webhook.verify(request.body, request.headers) for request in list(receiver.requests)]
 
 
-def ids(receiver: Scripted) -> Counter[str]:
+def ids(receiver: ScriptedServer) -> Counter[str]:
     """Return how often each webhook id was received."""
     return Counter(request.headers["webhook-id"] for request in list(receiver.requests))
 
@@ -123,13 +123,13 @@ def test_a_receiver_that_was_down_gets_every_callback_in_order(system: System, q
     port = free_port()
     url = f"http://localhost:{port}"
     job = failed_first(queue, url)
-    queue.call_back_batch("down", f"{url}/batch")
+    queue.set_batch_callback("down", f"{url}/batch")
     queue.enqueue_many(voices(10, "down", url))
     eventually(lambda: settled(queue, "down") and settled(queue, "late"))
-    eventually(lambda: any(callback.tries for callback in queue.callbacks()))
+    eventually(lambda: any(callback.attempts for callback in queue.callbacks()))
     assert Counter(callback.batch for callback in queue.callbacks()) == {"down": 11, "late": 2}
 
-    with Scripted(OK, port=port) as receiver:
+    with ScriptedServer(OK, port=port) as receiver:
         eventually(lambda: nothing_pending(queue, "down") and nothing_pending(queue, "late"))
 
         assert {event["type"] for event in events_of(receiver)} == {"job.succeeded", "job.failed", "batch.settled"}
@@ -146,7 +146,7 @@ def test_a_url_of_this_machine_is_rejected_and_a_redirect_to_it_is_not_followed(
 ) -> None:
     """The first is undelivered, the second is retried, and no request reaches the inner server."""
     inside = listen(OK)
-    away = listen(one_answer(answer("", status="308 Away", headers=[f"Location: {inside.url}/in"])))
+    away = listen(always(answer("", status="308 Away", headers=[f"Location: {inside.url}/in"])))
     [direct] = queue.jobs(batch=_one(queue, "direct", inside.url))
     [round_about] = queue.jobs(batch=_one(queue, "round-about", as_localhost(away.url)))
 
@@ -166,7 +166,7 @@ def _one(queue: VoiceQueue, batch: str, url: str) -> str:
 
 def _reason(queue: VoiceQueue, job: Job) -> str:
     callback = queue.callback(job.callback_id or "")
-    return callback.reason if callback else ""
+    return callback.last_error if callback else ""
 
 
 def test_a_callback_answered_with_410_is_undelivered_until_an_operator_redelivers_it(
@@ -244,7 +244,7 @@ def test_the_receivers_of_the_guide_accept_only_verified_callbacks(
     with example_receiver(language, tmp_path) as (url, process):
         forged = Webhook(signatures.receiver_secret("another", as_localhost(url)))
         assert _posted(url, forged) == 400
-        queue.call_back_batch(f"guide-{language}", f"{as_localhost(url)}/batch")
+        queue.set_batch_callback(f"guide-{language}", f"{as_localhost(url)}/batch")
         [job] = queue.jobs(batch=_one(queue, f"guide-{language}", as_localhost(url)))
         eventually(lambda: nothing_pending(queue, f"guide-{language}"))
         process.kill()

@@ -39,7 +39,7 @@ def shared_system(build_shared: Build) -> System:
 def system(shared_system: System) -> System:
     """Return the system for one test, without rejected messages."""
     with shared_system.queue() as queue:
-        queue.clear_rejects()
+        queue.clear_rejected_messages()
     return shared_system
 
 
@@ -59,8 +59,8 @@ def redis(system: System) -> Iterator[Redis]:
 
 def rejected(queue: VoiceQueue, count: int) -> list[RejectedMessage]:
     """Wait for this many rejected messages; return them in order of arrival."""
-    eventually(lambda: len(queue.rejects()) >= count)
-    return queue.rejects()[::-1]
+    eventually(lambda: len(queue.rejected_messages()) >= count)
+    return queue.rejected_messages()[::-1]
 
 
 def with_properties(**properties: Any) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_an_invalid_message_is_kept_with_the_reason_and_the_worker_continues(
 
     reasons = " | ".join(message.reason for message in messages)
     assert [case for case, (_, reason) in BAD.items() if reason not in reasons] == []
-    assert len(queue.rejects()) == len(BAD)
+    assert len(queue.rejected_messages()) == len(BAD)
     eventually(lambda: (redis.llen(INTAKE_KEY), redis.hlen(UNACKED_KEY)) == (0, 0))
     assert system.supervisor.pid("worker.1") == worker
 
@@ -177,7 +177,7 @@ def test_unusual_but_unambiguous_messages_become_jobs(queue: VoiceQueue, redis: 
 
     [batch_name] = {batch.name for batch in queue.batches()} - before
     assert batch_name in str(message) or batch_name in json.dumps(body_of(message))
-    assert queue.rejects() == []
+    assert queue.rejected_messages() == []
 
 
 def body_of(message: dict[str, Any]) -> Any:
@@ -191,7 +191,7 @@ def test_a_message_with_the_key_of_another_job_is_rejected(queue: VoiceQueue, sy
         for name in ("first", "second"):
             job = {**GOOD, "key": "k", "name": name, "batch": "conflict"}
             client.send_task(NAME, kwargs={"job": job}, queue="intake", task_id=name)
-            eventually(lambda: queue.rejects() or "conflict" in [batch.name for batch in queue.batches()])
+            eventually(lambda: queue.rejected_messages() or "conflict" in [batch.name for batch in queue.batches()])
     [message] = rejected(queue, 1)
 
     assert (message.message_id, message.task, message.job["name"]) == ("second", NAME, "second")
@@ -233,10 +233,10 @@ def test_messages_are_retried_while_redis_is_out_of_memory(system: System, queue
 
     redis.config_set("maxmemory", 0)
 
-    eventually(lambda: total(queue, "full") == 6 and len(queue.rejects()) == 1)
+    eventually(lambda: total(queue, "full") == 6 and len(queue.rejected_messages()) == 1)
     eventually(lambda: (redis.llen(INTAKE_KEY), redis.hlen(UNACKED_KEY)) == (0, 0))
     eventually(lambda: settled(queue, "full"))
-    assert (total(queue, "full"), len(queue.rejects())) == (6, 1)
+    assert (total(queue, "full"), len(queue.rejected_messages())) == (6, 1)
     assert system.supervisor.pid("worker.1") == worker
 
 
@@ -273,7 +273,7 @@ def wait_until_finished(system: System, batch: str, count: int = 1) -> None:
         eventually(lambda: batch in [summary.name for summary in queue.batches()] and queue.batch(batch).total == count)
         eventually(lambda: settled(queue, batch))
         assert queue.batch(batch).states[State.SUCCEEDED] == count
-        assert queue.rejects() == []
+        assert queue.rejected_messages() == []
 
 
 def test_celery_node_enqueues_as_the_guide_describes(system: System, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from redis import Redis
 
 from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
 from tests.conftest import eventually
-from voicequeue import Code, Job, Stage, State, VoiceJob
+from voicequeue import FailureCode, Job, Stage, State, VoiceJob
 from voicequeue.auth import signatures
 
 COUNT = 60
@@ -166,26 +166,28 @@ def test_a_lost_order_that_a_webhook_names_after_a_resubmission_is_used_or_count
         system.dial(post_faults={})
         queue.pause()
         for job in (waiting, expired):
-            queue.order_again(job.id())
+            queue.resubmit(job.job_id())
         eventually(lambda: queue.batch("late").states[State.QUEUED] == 2)
-        redis.zadd(f"{{{system.prefix}}}:start_by", {expired.id(): time.time()})  # its start time has passed
-        eventually(lambda: queue.get(expired.id()).state is State.FAILED)
+        redis.zadd(f"{{{system.prefix}}}:start_by", {expired.job_id(): time.time()})  # its start time has passed
+        eventually(lambda: queue.get(expired.job_id()).state is State.FAILED)
         for job in (waiting, expired):
-            assert webhook_of(system, queue.get(job.id()), first[job.audio_url]) == 200
-        eventually(lambda: queue.get(waiting.id()).state is State.SUCCEEDED and queue.get(expired.id()).persona_id)
+            assert webhook_of(system, queue.get(job.job_id()), first[job.audio_url]) == 200
+        eventually(
+            lambda: queue.get(waiting.job_id()).state is State.SUCCEEDED and queue.get(expired.job_id()).persona_id
+        )
         queue.resume()
-        queue.order_again(resubmitted.id())
-        eventually(lambda: queue.get(resubmitted.id()).state is State.SUCCEEDED)
+        queue.resubmit(resubmitted.job_id())
+        eventually(lambda: queue.get(resubmitted.job_id()).state is State.SUCCEEDED)
         for _ in range(2):
-            assert webhook_of(system, queue.get(resubmitted.id()), first[resubmitted.audio_url]) == 200
+            assert webhook_of(system, queue.get(resubmitted.job_id()), first[resubmitted.audio_url]) == 200
 
-        failure = queue.get(expired.id()).failure
+        failure = queue.get(expired.job_id()).failure
         assert failure is not None
         assert "may have been charged" in failure.message
-        assert queue.retry(expired.id()).state is State.SUCCEEDED
-        assert [queue.get(job.id()).credits for job in (waiting, resubmitted, expired)] == [4, 8, 4]
+        assert queue.retry(expired.job_id()).state is State.SUCCEEDED
+        assert [queue.get(job.job_id()).credits for job in (waiting, resubmitted, expired)] == [4, 8, 4]
         assert queue.status().credits - spent_before == system.ledger()["credits_spent"] == 16
-        assert queue.timeline(resubmitted.id())[-1].task_id == first[resubmitted.audio_url]
+        assert queue.timeline(resubmitted.job_id())[-1].task_id == first[resubmitted.audio_url]
 
 
 def voice_job(name: str) -> VoiceJob:
@@ -202,7 +204,7 @@ def test_a_failure_that_upstream_withdraws_costs_nothing(system: System) -> None
         eventually(lambda: queue.batch("withdrawn").states[State.FAILED] == 1, within_s=30)
         [job] = queue.jobs(batch="withdrawn")
         assert job.failure is not None
-        assert job.failure.code is Code.UPSTREAM_FAILED
+        assert job.failure.code is FailureCode.UPSTREAM_FAILED
         assert system.logs().count("upstream says that it failed") == 1
         system.dial(get_faults={})
 
@@ -291,7 +293,7 @@ def signed(secret: str, job_id: str, body: bytes, at: float) -> dict[str, str]:
     key = signatures.webhook_secret(secret, job_id)
     return {
         "X-Webhook-Timestamp": timestamp,
-        "X-Webhook-Signature": signatures.upstream_signature(key, timestamp, body),
+        "X-Webhook-Signature": signatures.sign_as_upstream(key, timestamp, body),
     }
 
 

@@ -11,8 +11,8 @@ from tests.conftest import eventually
 from tests.skewed_clock import SkewedClock
 from voicequeue import State
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.heartbeats import Heard
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.heartbeats import ProcessHeartbeat
+from voicequeue.storage.job_store import JobStore
 from workers.local.stack import procfile
 
 COUNT = 30
@@ -60,7 +60,7 @@ def test_hosts_whose_clocks_differ_charge_once_and_poll_on_time(hosts: Hosts) ->
         assert queue.status().workers == 2
 
     verified_states(system, COUNT)
-    assert [heartbeat.ahead for heartbeat in heartbeats(system)] == [
+    assert [heartbeat.clock_ahead_s for heartbeat in heartbeats(system)] == [
         pytest.approx(-90, abs=1),
         pytest.approx(30, abs=1),
     ]
@@ -80,8 +80,10 @@ def test_a_clock_change_fails_and_delays_no_pending_order(hosts: Hosts) -> None:
     assert verified_states(system, COUNT, "steps")[State.SUCCEEDED] == COUNT
 
 
-def heartbeats(system: System) -> list[Heard]:
+def heartbeats(system: System) -> list[ProcessHeartbeat]:
     """Return the workers' last heartbeats, the slowest clock first."""
     with connect(system.redis_url) as redis:
-        store = Store(redis)
-        return sorted(store.pulses["worker"].since(store.clock() - 5), key=lambda heartbeat: heartbeat.ahead)
+        store = JobStore(redis)
+        return sorted(
+            store.heartbeats["worker"].since(store.clock() - 5), key=lambda heartbeat: heartbeat.clock_ahead_s
+        )

@@ -14,7 +14,7 @@ from config.settings import Settings
 from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
 from tests.conftest import eventually
 from tests.support.messages import UNACKED_KEY
-from voicequeue import State, StoreUnreachable, VoiceQueue
+from voicequeue import State, StoreUnavailableError, VoiceQueue
 
 COUNT = 100
 #: Requests that one worker can have in flight: those of each of its two children.
@@ -122,5 +122,5 @@ def unacknowledged(system: System) -> int:
 def _settled_if_it_answers(queue: VoiceQueue, batch: str) -> bool:
     try:
         return settled(queue, batch)
-    except StoreUnreachable:
+    except StoreUnavailableError:
         return False

@@ -14,8 +14,8 @@ from redis import Redis
 from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
 from tests.acceptance.entry.test_webhooks import send, signed
 from tests.conftest import eventually
-from tests.support.refusing import CODES, refusing
-from voicequeue import Job, Stage, State, StoreUnreachable, VoiceJob, VoiceQueue
+from tests.support.refusing import CODES, rejecting_writes
+from voicequeue import Job, Stage, State, StoreUnavailableError, VoiceJob, VoiceQueue
 from voicequeue.auth import signatures
 
 COUNT = 200
@@ -76,7 +76,7 @@ def test_an_outage_longer_than_the_charge_lease_leaves_no_job_unsure(system: Sys
         eventually(lambda: _is_busy(patient))
         with system.supervisor.held_down("valkey"):
             waiting = executor.submit(patient.enqueue_many, jobs(LATER, "later"))
-            with pytest.raises(StoreUnreachable):
+            with pytest.raises(StoreUnavailableError):
                 impatient.enqueue_many(jobs(LATER, "never"))
             # After 0, 0.5, 1.5 and 3 s: longer than the lease of a charge, and than Celery's own retries.
             eventually(lambda: failed_connections(system) - failures_before >= 4 * len(system.workers))
@@ -124,12 +124,12 @@ def test_a_redis_that_rejects_writes_loses_no_answer_to_a_post_in_flight(system:
     with Redis.from_url(system.redis_url) as redis, system.queue() as queue:
         queue.enqueue_many(voices(8, code))
         eventually(lambda: queue.batch(code).states[State.CHARGING] == 8)
-        with refusing(redis, code):
+        with rejecting_writes(redis, code):
             lease_end = time.monotonic() + LEASE_S + 1
             eventually(lambda: len(system.ledger()["charges"]) == 8)
             body = {"audio_url": "https://r.example/a.wav"}
             rejected = requests.post(f"{system.web}/v1/jobs", json=body, headers=system.key, timeout=10)
-            with pytest.raises(StoreUnreachable, match=f"Redis refuses: {code} .*; "):
+            with pytest.raises(StoreUnavailableError, match=f"Redis refuses: {code} .*; "):
                 queue.pause()
             assert hook(system, next(queue.jobs(batch=code))) == 503
             eventually(lambda: time.monotonic() > lease_end)

@@ -12,7 +12,7 @@ import pytest
 from config.settings import Settings
 from tests.acceptance.conftest import FAST, SECRET
 from tests.conftest import eventually
-from tests.support.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, ScriptedServer, answer
 from voicequeue import Filter, State, VoiceJob, VoiceQueue
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
@@ -84,7 +84,7 @@ class Upstream:
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start two workers and their Redis."""
-    with Scripted(Upstream()) as upstream, Supervisor() as supervisor:
+    with ScriptedServer(Upstream()) as upstream, Supervisor() as supervisor:
         env = {**FAST, **PACE, "MUSICAPI_KEY": SECRET, "MUSICAPI_BASE_URL": upstream.url}
         stack = Stack(supervisor, Settings(_env_file=None), home=tmp_path_factory.mktemp("home"), env=env)
         url = stack.start_valkey()
@@ -97,7 +97,7 @@ def queue(redis_url: str) -> Iterator[VoiceQueue]:
     """Yield a producer; afterwards cancel all jobs, and delete what the workers learned about upstream."""
     with VoiceQueue(redis_url) as queue:
         yield queue
-        queue.carry_out("cancel", queue.plan("cancel", Filter()).token)
+        queue.execute_plan("cancel", queue.plan_bulk("cancel", Filter()).token)
         eventually(lambda: queue.status().in_flight == 0)
     client = connect(redis_url)
     client.delete(*(Keyspace(client, DEFAULT_PREFIX).key(key) for key in ("flow", "gate")))

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.acceptance.conftest import Build, settled
 from tests.conftest import eventually
-from tests.support.scripted import Request, Scripted, answer
-from voicequeue import Code, Job, Song, State, VoiceJob
+from tests.support.scripted import Request, ScriptedServer, answer
+from voicequeue import FailureCode, Job, Song, State, VoiceJob
 
 #: Upstream's answers to orders by title, before it accepts them: each is given once.
 REFUSALS = {
@@ -58,7 +58,7 @@ def test_orders_are_paid_once_and_paid_results_are_kept_whatever_the_shape_of_an
     """Limits in other words, rejections with status 200, ids and songs in other places, late links, a song that never
     settles: the one unreadable answer is left to an operator, who can see it."""
     system = build(workers=0)
-    with Scripted(Upstream()) as upstream:
+    with ScriptedServer(Upstream()) as upstream:
         system.stack._env |= {"MUSICAPI_BASE_URL": upstream.url, "VOICEQUEUE_MUSIC_DEADLINE_S": "5"}
         [worker] = system.stack.start_workers(1)
         with system.queue() as queue:
@@ -70,7 +70,7 @@ def test_orders_are_paid_once_and_paid_results_are_kept_whatever_the_shape_of_an
             jobs: dict[str, Job] = {
                 str(job.spec.song and job.spec.song.title): job for job in queue.jobs(batch="voices")
             }
-            [unsure] = queue.unsure()
+            [unsure] = queue.charge_reviews()
         log = (system.home / "log" / f"{worker}.log").read_text()
 
     states = {title: job.state for title, job in jobs.items()}
@@ -80,7 +80,7 @@ def test_orders_are_paid_once_and_paid_results_are_kept_whatever_the_shape_of_an
         assert [clip.audio_url for clip in jobs[title].clips] == [f"https://cdn.example/{title}", None]
     assert {title for title, job in jobs.items() if job.is_incomplete} == {"twin"}
     assert jobs["refused"].failure is not None
-    assert jobs["refused"].failure.code is Code.REFUSED
+    assert jobs["refused"].failure.code is FailureCode.REFUSED
     assert '"order": "number seven"' in (unsure.as_dict()["answer"] or "")
     assert "number seven" not in log
     posts = Counter(request.json()["title"] for request in upstream.requests if request.method == "POST")

@@ -44,14 +44,14 @@ def system(shared_system: System) -> Iterator[System]:
     """Return the system for one test: no holds, and no knowledge about upstream's limits."""
     shared_system.reset().dial(**DEFAULT_DIALS)
     with shared_system.queue() as queue:
-        queue.set_limits(in_flight=None, submit_rate=None, credit_floor=None)
+        queue.set_limits(in_flight=None, submit_rate=None, min_balance=None)
         forget(shared_system, "flow", "gate")
-        eventually(lambda: queue.status().gate.open and queue.status().account.left == 1_000_000)
+        eventually(lambda: queue.status().gate.is_open and queue.status().account.balance == 1_000_000)
         yield shared_system
         for batch in queue.batches():
             if not batch.is_settled:
                 queue.resume(batch=batch.name)
-                queue.carry_out("cancel", queue.plan("cancel", Filter(batch=batch.name)).token)
+                queue.execute_plan("cancel", queue.plan_bulk("cancel", Filter(batch=batch.name)).token)
         eventually(lambda: queue.status().in_flight == 0)
 
 
@@ -92,8 +92,8 @@ def most_in_flight(system: System, batch: str) -> int:
 
 def wait_for_two_balance_checks(queue: VoiceQueue) -> None:
     """Wait until the workers have checked the balance twice."""
-    before = queue.balances()[-1].at
-    eventually(lambda: sum(balance.asked > before for balance in queue.balances()) >= 2)
+    before = queue.balance_history()[-1].received_at
+    eventually(lambda: sum(balance.requested_at > before for balance in queue.balance_history()) >= 2)
 
 
 def log_counter(system: System) -> Callable[[str], int]:
@@ -112,7 +112,7 @@ def test_credits_for_40_of_100_jobs_make_40_and_the_rest_waits_until_there_are_m
     logged = log_counter(system)
     with system.queue() as queue:
         system.dial(credits=760)
-        eventually(lambda: queue.status().account.left == 760)
+        eventually(lambda: queue.status().account.balance == 760)
         queue.enqueue_many(jobs(100, "poor"))
         eventually(lambda: queue.batch("poor").states[State.SUCCEEDED] == 40 and queue.status().in_flight == 0)
         wait_for_two_balance_checks(queue)
@@ -127,7 +127,7 @@ def test_credits_for_40_of_100_jobs_make_40_and_the_rest_waits_until_there_are_m
 
         requests.post(f"{system.control}/credits", json={"add": 60 * 19}, timeout=5).raise_for_status()
         eventually(lambda: settled(queue, "poor"), within_s=40)
-        assert queue.status().gate.open
+        assert queue.status().gate.is_open
 
     assert verified_states(system, 100, "poor")[State.SUCCEEDED] == 100
     assert logged("the credits do not suffice") in (1, 2)
@@ -139,7 +139,7 @@ def test_credits_spent_by_another_user_close_the_gate_once_and_fail_nothing(syst
     with system.queue() as queue:
         system.dial(credits=0)
         queue.enqueue_many(jobs(20, "robbed"))
-        eventually(lambda: queue.status().gate.closed_for("out_of_credits") and queue.status().in_flight == 0)
+        eventually(lambda: queue.status().gate.hold_for("out_of_credits") and queue.status().in_flight == 0)
         wait_for_two_balance_checks(queue)
         assert queue.batch("robbed").states[State.QUEUED] == 20
         rejected, foreseen = logged('"level": "error"'), logged("the credits do not suffice")
@@ -161,7 +161,7 @@ def test_a_wrong_key_fails_nothing_and_logs_once_what_to_do(system: System) -> N
         queue.enqueue_many(jobs(20, "locked"))
         eventually(lambda: queue.batch("locked").states[State.PENDING] >= 5)
         system.dial(api_key="another")
-        eventually(lambda: queue.status().gate.closed_for("unauthorized") and logged('"level": "error"'))
+        eventually(lambda: queue.status().gate.hold_for("unauthorized") and logged('"level": "error"'))
         eventually(lambda: not (count_in(queue, State.ADMITTED) or count_in(queue, State.CHARGING)))
         polls, charged_before = system.ledger()["calls"]["task"], system.ledger()["charged"]
         eventually(lambda: system.ledger()["calls"]["task"] > polls + 20)
@@ -185,8 +185,8 @@ def test_every_worker_waits_as_long_as_upstream_demands(system: System, form: st
     with system.queue() as queue:
         system.dial(concurrency=0, retry_after=1.5, retry_after_form=form)
         queue.enqueue_many(jobs(16, form))
-        eventually(lambda: queue.status().gate.closed_for("cooldown") and queue.status().in_flight == 0)
-        hold = queue.status().gate.closed_for("cooldown")
+        eventually(lambda: queue.status().gate.hold_for("cooldown") and queue.status().in_flight == 0)
+        hold = queue.status().gate.hold_for("cooldown")
         assert hold is not None
         assert hold.until is not None
         assert 1.4 < hold.until - hold.since < 4
@@ -207,9 +207,9 @@ def test_an_unreachable_upstream_is_retried_automatically(system: System) -> Non
     with system.queue() as queue:
         requests.post(f"{system.control}/refuse", json={"for_s": 1.5}, timeout=5).raise_for_status()
         queue.enqueue_many(jobs(20, "away"))
-        eventually(lambda: queue.status().gate.closed_for("upstream_down"))
+        eventually(lambda: queue.status().gate.hold_for("upstream_down"))
         eventually(lambda: settled(queue, "away"), within_s=40)
-        assert queue.status().gate.open
+        assert queue.status().gate.is_open
 
     assert verified_states(system, 20, "away")[State.SUCCEEDED] == 20
     assert logged("upstream does not answer") == 1
@@ -220,14 +220,14 @@ def test_an_upstream_that_answers_everything_with_5xx_makes_few_jobs_unsure(syst
     with system.queue() as queue:
         system.dial(post_faults={"error_before": 1}, get_faults={"error": 1})
         queue.enqueue_many(jobs(60, "broken"))
-        eventually(lambda: queue.status().gate.closed_for("upstream_down"))
+        eventually(lambda: queue.status().gate.hold_for("upstream_down"))
         some_trials = queue.batch("broken").states[State.UNSURE] + 1
         eventually(lambda: queue.batch("broken").states[State.UNSURE] > some_trials)
 
         system.dial(post_faults={}, get_faults={})
         eventually(lambda: settled(queue, "broken"), within_s=40)
         states = queue.batch("broken").states
-        assert queue.status().gate.open
+        assert queue.status().gate.is_open
 
     assert states[State.FAILED] == 0
     assert states[State.UNSURE] < 25

@@ -52,12 +52,12 @@ def confirm_lost_orders(system: System, queue: VoiceQueue, batch: str) -> None:
     """Name the tasks of lost orders, as webhooks do."""
     tasks = {charge["subject"]: charge["task_id"] for charge in system.ledger()["charges"]}
     for job in list(queue.jobs(state=State.UNSURE, batch=batch)):
-        queue.take_up(job.id, tasks[str(job.spec.audio_url)])
+        queue.confirm_charged(job.id, tasks[str(job.spec.audio_url)])
 
 
 def test_a_batch_never_spends_more_than_it_may_whatever_was_lost(system: System, queue: VoiceQueue) -> None:
     """With 40 credits two jobs start and are finished, although both answers were lost; eight wait."""
-    queue.limit_batch("lost", max_credits=40)
+    queue.set_batch_limits("lost", max_credits=40)
     lose_answers(system, queue, "lost", 10)
     finish_other_jobs(system, queue, "lost-others")
     assert queue.batch("lost").states[State.UNSURE] == 2
@@ -82,7 +82,7 @@ def test_a_pause_and_lower_credits_apply_to_the_songs_of_voices_in_progress(syst
     finish_other_jobs(system, queue, "paused-others")
     assert stages(queue, "paused") == {Stage.VOICE: 8}
 
-    queue.limit_batch("paused", max_credits=32 + 2 * 15, paused=False)
+    queue.set_batch_limits("paused", max_credits=32 + 2 * 15, paused=False)
     eventually(lambda: queue.batch("paused").states[State.SUCCEEDED] == 2, within_s=30)
     finish_other_jobs(system, queue, "paused-others-too")
 
@@ -97,10 +97,10 @@ def test_a_cancelled_batch_orders_no_song_for_voices_in_progress(system: System,
     queue.enqueue_many(jobs(7, "gone")[4:])
     eventually(lambda: queue.batch("gone").states[State.CHARGING] == 3)
 
-    cancelled = queue.carry_out("cancel", queue.plan("cancel", Filter(batch="gone")).token)
+    cancelled = queue.execute_plan("cancel", queue.plan_bulk("cancel", Filter(batch="gone")).token)
     system.dial(latency_s=0)
 
-    assert (cancelled.found, cancelled.changed, cancelled.marked) == (7, 0, 7)
+    assert (cancelled.count, cancelled.changed, cancelled.cancelling) == (7, 0, 7)
     confirm_lost_orders(system, queue, "gone")
     eventually(lambda: queue.batch("gone").states[State.CANCELLED] == 7)
     eventually(lambda: all(job.persona_id for job in queue.jobs(batch="gone")), within_s=30)
@@ -113,7 +113,7 @@ def test_a_changed_price_is_reported(system: System, queue: VoiceQueue) -> None:
     system.dial(voice_credits=20)
     finish_other_jobs(system, queue, "dear")
 
-    eventually(lambda: queue.status().account.drift is not None)
+    eventually(lambda: queue.status().account.uncounted is not None)
 
     assert "another user of the account, or a changed price" in system.run("status").stdout
     eventually(lambda: "another user of the account, or a changed price" in system.logs())

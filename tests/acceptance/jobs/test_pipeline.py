@@ -90,7 +90,7 @@ def test_without_credits_nothing_fails_and_jobs_continue_when_there_are_some(sys
     system.dial(credits=0)
     with system.queue() as queue:
         queue.enqueue_many(jobs(5, "poor"))
-        eventually(lambda: queue.status().gate.closed_for("out_of_credits"))
+        eventually(lambda: queue.status().gate.hold_for("out_of_credits"))
         assert queue.batch("poor").states[State.FAILED] == 0
         assert system.ledger()["charges"] == []
 

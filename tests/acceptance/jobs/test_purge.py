@@ -17,7 +17,7 @@ def test_settled_jobs_are_purged_and_their_voices_and_credits_are_kept(build: Bu
     """Their voices can be used again without payment, the spent credits stay counted, and a paused job stays."""
     system = build(workers=1, VOICEQUEUE_KEEP_DAYS=A_SECOND)
     with system.queue() as queue, connect(system.redis_url) as redis:
-        queue.limit_batch("paused", paused=True)
+        queue.set_batch_limits("paused", paused=True)
         kept = queue.enqueue(VoiceJob(audio_url=recording("paused"), batch="paused"))
         queue.enqueue_many(jobs(20, "spring"))
         eventually(lambda: "spring" not in [batch.name for batch in queue.batches()], within_s=30)

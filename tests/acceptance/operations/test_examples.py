@@ -45,7 +45,7 @@ def environment(system: System, app: str = "") -> dict[str, str]:
         **os.environ,
         "REDIS_URL": system.redis_url,
         "VOICEQUEUE_URL": system.web or "",
-        "VOICEQUEUE_KEY": system.stack.web_key() or "",
+        "VOICEQUEUE_KEY": system.stack.gateway_token() or "",
         "CALLBACK_SECRET": signatures.receiver_secret(signatures.callback_secret(SECRET), app),
     }
 

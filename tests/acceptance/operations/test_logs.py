@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.acceptance.conftest import LYRICS, SECRET, Build, System
 from tests.conftest import eventually
-from tests.support.scripted import Scripted, answer, one_answer
+from tests.support.scripted import ScriptedServer, always, answer
 from voicequeue import State
 
 COMMON = "a secret shared by all processes"
@@ -23,14 +23,14 @@ AUDIO = "https://recordings.example/logged.wav?signature=recording-secret"
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Scripted]:
+def collector() -> Iterator[ScriptedServer]:
     """Yield a collector of traces."""
-    with Scripted(one_answer(answer(""))) as server:
+    with ScriptedServer(always(answer(""))) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def system(build_shared: Build, collector: Scripted) -> System:
+def system(build_shared: Build, collector: ScriptedServer) -> System:
     """Start two workers, the gateway with webhooks, and a callback process that may call this machine."""
     system = build_shared(
         workers=2,
@@ -49,9 +49,9 @@ def system(build_shared: Build, collector: Scripted) -> System:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Scripted]:
+def receiver() -> Iterator[ScriptedServer]:
     """Yield a caller's server."""
-    with Scripted(one_answer(answer({}))) as server:
+    with ScriptedServer(always(answer({}))) as server:
         yield server
 
 
@@ -69,7 +69,7 @@ def lines_of(system: System, job_id: str) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: line["timestamp"])
 
 
-def enqueue(system: System, receiver: Scripted, name: str) -> str:
+def enqueue(system: System, receiver: ScriptedServer, name: str) -> str:
     """Enqueue a voice with a song over HTTP; return the job's id."""
     body = {
         "audio_url": AUDIO, "batch": "logged", "key": name, "song": {"title": "A secret title", "prompt": LYRICS},
@@ -88,7 +88,7 @@ def has_ended(system: System, job_id: str, *ends: str) -> bool:
     return events.count("callback delivered") == len(ends) and set(ends) <= set(events)
 
 
-def test_the_logs_contain_the_whole_history_of_a_job(system: System, receiver: Scripted) -> None:
+def test_the_logs_contain_the_whole_history_of_a_job(system: System, receiver: ScriptedServer) -> None:
     """From the HTTP request to the callback: every transition of its timeline, each with its duration."""
     job_id = enqueue(system, receiver, "first")
     eventually(lambda: has_ended(system, job_id, "succeeded"), within_s=30)
@@ -117,7 +117,7 @@ def test_the_logs_contain_the_whole_history_of_a_job(system: System, receiver: S
     assert len({line["pid"] for line in lines}) >= 3
 
 
-def test_the_logs_contain_the_failure_and_retry_of_a_job(system: System, receiver: Scripted) -> None:
+def test_the_logs_contain_the_failure_and_retry_of_a_job(system: System, receiver: ScriptedServer) -> None:
     """The failure as a warning with its reason, the retry, and the success."""
     system.dial(fail_match="logged.wav")
     job_id = enqueue(system, receiver, "second")
@@ -140,7 +140,7 @@ def test_the_logs_contain_the_failure_and_retry_of_a_job(system: System, receive
     assert {line["path"] for line in lines if line["event"] == "request"} >= {f"/v1/jobs/{job_id}/retry"}
 
 
-def test_no_log_line_contains_a_secret_and_every_line_is_json(system: System, receiver: Scripted) -> None:
+def test_no_log_line_contains_a_secret_and_every_line_is_json(system: System, receiver: ScriptedServer) -> None:
     """Also after errors: a killed child, garbage from upstream, an invalid request."""
     system.dial(get_faults={"garbage": 0.3, "reset": 0.2, "error": 0.2}, post_faults={"garbage_before": 0.5})
     job_id = enqueue(system, receiver, "third")
@@ -165,7 +165,7 @@ def test_no_log_line_contains_a_secret_and_every_line_is_json(system: System, re
         "secret",
         "must stay secret",
         "forged-token",
-        str(system.stack.web_key()),
+        str(system.stack.gateway_token()),
     ):
         assert hidden not in logs
     assert {"ordered", "request", "pending"} <= {line["event"] for line in lines}
@@ -183,7 +183,7 @@ class Span(NamedTuple):
     trace: str
 
 
-def spans(collector: Scripted) -> list[Span]:
+def spans(collector: ScriptedServer) -> list[Span]:
     """Return all spans that the collector received."""
     received = []
     for request in list(collector.requests):
@@ -195,7 +195,9 @@ def spans(collector: Scripted) -> list[Span]:
     return received
 
 
-def test_traces_go_to_the_configured_endpoint(system: System, receiver: Scripted, collector: Scripted) -> None:
+def test_traces_go_to_the_configured_endpoint(
+    system: System, receiver: ScriptedServer, collector: ScriptedServer
+) -> None:
     """The gateway's requests and each request to upstream for a job, by its id; the log lines name the trace."""
     job_id = enqueue(system, receiver, "traced")
     assert requests.get(system.page_url(), timeout=5).status_code == 200

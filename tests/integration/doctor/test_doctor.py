@@ -14,15 +14,15 @@ from pydantic import SecretStr
 from config.settings import Settings
 from simulator.process import Simulator
 from tests.integration.doctor.conftest import KEY, SECRET, Setup
-from tests.integration.rewriting import Rewriting
-from tests.store.life import accepted, charging, one, put, refused
+from tests.integration.rewriting import RewritingProxy
+from tests.store.life import accept_order, claim_admitted, enqueue_jobs, get_job, refuse_order
 from tests.support.jobs import voice
 from voicequeue.auth import signatures
-from voicequeue.cli.examine import examine
+from voicequeue.cli.examine import run_checks
 from voicequeue.domain.job import State
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from workers.local.ports import free_port
-from workers.process_info import facts
+from workers.process_info import process_facts
 
 
 def test_nothing_is_reported_for_a_deployment_without_problems(setup: Setup) -> None:
@@ -85,7 +85,7 @@ def with_mixed_versions(setup: Setup) -> None:
 def with_another_secret(setup: Setup) -> None:
     """Report a worker with another secret than the gateway's."""
     settings = Settings(_env_file=None, secret="quite another secret, of the same length or so")
-    setup.store.pulses["worker"].heard("w2", time.time(), facts(settings, "worker"))
+    setup.store.heartbeats["worker"].record("w2", time.time(), process_facts(settings, "worker"))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def marks_of_a_bare(kind: str, *, signs: str = "one") -> Any:
     """Return the marks of a process that has only the secret for callbacks."""
     secret = SecretStr(signatures.callback_secret(signs))
     settings = Settings(_env_file=None, MUSICAPI_KEY="", secret=SecretStr(""), public_url=None, callback_secret=secret)
-    return facts(settings, kind)["marks"]
+    return process_facts(settings, kind)["marks"]
 
 
 def test_processes_with_fewer_secrets_are_not_reported_as_different(setup: Setup) -> None:
@@ -184,7 +184,7 @@ def test_a_redis_that_is_too_old_is_reported(setup: Setup, durable: str) -> None
     """The version in the response to INFO counts, which a proxy rewrites here."""
     replacements = {b"server_name:valkey": b"server_nome:valkey", b"valkey_version:": b"volkey_version:"}
     replacements[f"redis_version:{setup.redis.info()['redis_version']}".encode()] = b"redis_version:6.0.9"
-    with Rewriting(durable, replacements) as old:
+    with RewritingProxy(durable, replacements) as old:
         setup.env("REDIS_URL", old)
         setup.send_heartbeat()
         code, results = setup.results()
@@ -242,7 +242,7 @@ def test_another_server_at_the_public_url_is_reported(setup: Setup, simulator: S
 
 def test_pending_work_is_reported(setup: Setup) -> None:
     """A closed gate, unsure jobs and many messages are reported."""
-    setup.store.controls.close("unauthorized", "401", time.time())
+    setup.store.flow_control.add_hold("unauthorized", "401", time.time())
     setup.redis.zadd("{voicequeue}:state:unsure", {"j1": time.time()})
     setup.redis.rpush(f"{{voicequeue}}:celery:{QUEUE_NAMES[0]}", *["x"] * 1_001)
 
@@ -253,20 +253,20 @@ def test_pending_work_is_reported(setup: Setup) -> None:
         "jobs": "1 jobs may have been charged",
         "messages": "1,001 messages are waiting in the queue submit",
     }
-    assert setup.store.counts()[State.UNSURE] == 1
+    assert setup.store.counts_by_state()[State.UNSURE] == 1
 
 
 def test_a_job_that_upstream_refuses_is_reported(setup: Setup) -> None:
     """The result contains upstream's text, and the gate is open."""
-    poison, other = put(setup.store, voice(key="poison"), voice(key="other"), now=time.time())
+    poison, other = enqueue_jobs(setup.store, voice(key="poison"), voice(key="other"), now=time.time())
     for now in (time.time(), time.time() + 60):
         setup.store.admit(now)
-        charging(setup.store, poison, now)
-        refused(setup.store, poison, now=now, words="persona not found")
-        if one(setup.store, other).state is not State.PENDING:
+        claim_admitted(setup.store, poison, now)
+        refuse_order(setup.store, poison, now=now, words="persona not found")
+        if get_job(setup.store, other).state is not State.PENDING:
             setup.store.admit(now)
-            charging(setup.store, other, now)
-            accepted(setup.store, other, now)
+            claim_admitted(setup.store, other, now)
+            accept_order(setup.store, other, now)
 
     [message] = [result["what"] for result in setup.results()[1] if result["check"] == "jobs"]
 
@@ -277,7 +277,7 @@ def test_the_action_is_printed_below_each_problem(setup: Setup) -> None:
     """The most severe result is shown last."""
     setup.redis.config_set("maxmemory-policy", "allkeys-lru")
 
-    code = examine(strict=False, as_json=False)
+    code = run_checks(strict=False, as_json=False)
     output = setup.capsys.readouterr().out
 
     assert code == 1

@@ -9,17 +9,17 @@ import time
 import pytest
 from celery import Celery
 
-from tasks.enqueue import ENQUEUE
+from tasks.enqueue import ENQUEUE_TASK
 from tests.integration.doctor.conftest import Setup
-from voicequeue.cli.examine import examine
+from voicequeue.cli.examine import run_checks
 from voicequeue.diagnostics import shared_database
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
 def database_results(setup: Setup, level: str) -> list[str]:
     """Return the results of this level about the database."""
-    examine(strict=False, as_json=True)
+    run_checks(strict=False, as_json=True)
     results = json.loads(setup.capsys.readouterr().out)["remarks"]
     return [result["what"] for result in results if (result["check"], result["level"]) == ("database", level)]
 
@@ -28,10 +28,10 @@ def test_other_queues_and_programs_are_reported(setup: Setup, durable: str) -> N
     """Other queues are fine; other programs are a note."""
     shared, unshared = durable.replace("/0", "/1"), durable.replace("/0", "/2")
     with Celery(broker=shared) as client, connect(shared) as redis, connect(unshared) as another:
-        Store(redis, "other").pulses["worker"].heard("w1", time.time())
+        JobStore(redis, "other").heartbeats["worker"].record("w1", time.time())
         redis.set(b"\xff\x1b[2J", "binary")
         client.send_task("theirs", queue="orders")
-        client.send_task(ENQUEUE, queue="{voicequeue}:celery:intake")
+        client.send_task(ENQUEUE_TASK, queue="{voicequeue}:celery:intake")
         another.set("{voicequeue}:job:1", "")
 
         setup.env("REDIS_URL", unshared)
@@ -51,7 +51,7 @@ def test_jobs_that_no_worker_reads_are_reported(setup: Setup, durable: str) -> N
     """Their sender omitted the prefix, misspelled it, or named no queue."""
     for root in ("", "{voicequeu}:celery:", "{voicequeue}:celery:"):
         with Celery(broker=durable, broker_transport_options={"global_keyprefix": root}) as client:
-            client.send_task(ENQUEUE, queue="celery" if "queue" in root else "intake")
+            client.send_task(ENQUEUE_TASK, queue="celery" if "queue" in root else "intake")
 
     assert database_results(setup, "warning") == [
         "messages were sent to a queue voicequeu, which has neither jobs nor processes",
@@ -65,7 +65,7 @@ def test_a_redis_user_of_one_queue_is_sufficient(setup: Setup, durable: str) -> 
     """An ACL for the queue's keys permits all commands of the doctor."""
     keys = ["{voicequeue}:*"]
     setup.redis.acl_setuser("one", enabled=True, nopass=True, keys=keys, channels=["*"], categories=["+@all"])
-    Store(setup.redis, "other").pulses["worker"].heard("w1", time.time())
+    JobStore(setup.redis, "other").heartbeats["worker"].record("w1", time.time())
     setup.redis.rpush("list", "any")
     setup.env("REDIS_URL", durable.replace("//", "//one:any@"))
 

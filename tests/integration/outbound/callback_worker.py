@@ -11,27 +11,29 @@ from typing import Any
 from standardwebhooks import Webhook
 
 from tasks.callbacks.delivery import CallbackServices, deliver
-from tasks.callbacks.host_limiter import Hosts
+from tasks.callbacks.host_limiter import HostLimiter
 from tasks.callbacks.sender import Sender
 from tests.integration.conftest import Clock
-from tests.store.life import brought_to
+from tests.store.life import job_in_state
 from tests.support.jobs import voice
-from tests.support.scripted import Request, Script, Scripted, answer, one_answer
+from tests.support.scripted import Request, Script, ScriptedServer, always, answer
 from voicequeue import Job, State
 from voicequeue.auth import signatures
 from voicequeue.domain.status import CallbackCounts
-from voicequeue.domain.timeouts import CallbackPatience
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Times
+from voicequeue.domain.timeouts import CallbackTimeouts
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import HttpTimeouts
 from voicequeue.storage.callbacks import Callback
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 SECRET = signatures.callback_secret("a secret")
-TIMEOUTS = CallbackPatience(first_s=5, most_s=3_600, for_s=86_400, lease_s=60, lane_s=10)
-OK = one_answer(answer({}))
+TIMEOUTS = CallbackTimeouts(
+    backoff_initial_s=5, backoff_max_s=3_600, give_up_after_s=86_400, lease_s=60, start_window_s=10
+)
+OK = always(answer({}))
 
 #: Starts a receiver that answers by the script, until the test ends.
-Listen = Callable[[Script], Scripted]
+Listen = Callable[[Script], ScriptedServer]
 
 
 @dataclass(frozen=True)
@@ -39,25 +41,27 @@ class CallbackWorker:
     """One process that delivers callbacks, its store and its clock."""
 
     services: CallbackServices
-    store: Store
+    store: JobStore
     clock: Clock
 
     def run(self) -> int:
         """Hand out and deliver callbacks until none is due; return how many were handed out."""
         count = 0
-        while callback_ids := self.services.callbacks.hand_out(self.clock.now, patience=TIMEOUTS.lease_s):
+        while callback_ids := self.services.callbacks.lease(self.clock.now, lease_s=TIMEOUTS.lease_s):
             deliver(self.services, callback_ids)
             count += len(callback_ids)
         return count
 
     def run_when_due(self) -> None:
         """Set the clock to the time when the next callback is due, and run."""
-        self.clock.now = min(callback.due for callback in self.store.callbacks.pending() if callback.due is not None)
+        self.clock.now = min(
+            callback.due_at for callback in self.store.callbacks.pending() if callback.due_at is not None
+        )
         self.run()
 
     def settle(self, url: str, state: State = State.SUCCEEDED, **fields: Any) -> Job:
         """Bring a job with this callback URL to the state, now."""
-        return brought_to(self.store, state, voice(callback_url=url, **fields), self.clock.now)
+        return job_in_state(self.store, state, voice(callback_url=url, **fields), self.clock.now)
 
     def undelivered(self) -> list[Callback]:
         """Return the undelivered callbacks."""
@@ -65,7 +69,7 @@ class CallbackWorker:
 
     def counts(self) -> CallbackCounts:
         """Return the numbers of callbacks."""
-        return self.store.callbacks.counted(self.clock.now)
+        return self.store.callbacks.counts(self.clock.now)
 
     def with_sender(self, sender: Sender) -> CallbackWorker:
         """Return the same worker with another sender."""
@@ -73,14 +77,21 @@ class CallbackWorker:
 
 
 @contextmanager
-def callback_worker(store: Store) -> Iterator[CallbackWorker]:
+def callback_worker(store: JobStore) -> Iterator[CallbackWorker]:
     """Build a worker that may send to this machine."""
     clock = Clock()
-    allowed = Allowed.of("127.0.0.1", setting="VOICEQUEUE_CALLBACK_ALLOW")
-    sender = Sender([SECRET], allowed=allowed, times=Times(0.5, 0.5))
+    allowed = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_CALLBACK_ALLOW")
+    sender = Sender([SECRET], allowed=allowed, times=HttpTimeouts(0.5, 0.5))
     with ThreadPoolExecutor(8) as threads:
         services = CallbackServices(
-            store.callbacks, store.pulses["callbacks"], store.tally, sender, Hosts(), threads, TIMEOUTS, clock
+            store.callbacks,
+            store.heartbeats["callbacks"],
+            store.metrics,
+            sender,
+            HostLimiter(),
+            threads,
+            TIMEOUTS,
+            clock,
         )
         yield CallbackWorker(services, store, clock)
 
@@ -89,7 +100,7 @@ def callback_worker(store: Store) -> Iterator[CallbackWorker]:
 def receivers() -> Iterator[Listen]:
     """Start receivers, and stop them after the block."""
     with ExitStack() as stack:
-        yield lambda script: stack.enter_context(Scripted(script))
+        yield lambda script: stack.enter_context(ScriptedServer(script))
 
 
 def verified(request: Request, root: str = SECRET) -> dict[str, Any]:
@@ -102,6 +113,6 @@ def verified(request: Request, root: str = SECRET) -> dict[str, Any]:
     return payload
 
 
-def ids(receiver: Scripted) -> list[str]:
+def ids(receiver: ScriptedServer) -> list[str]:
     """Return the callback ids of all requests."""
     return [request.headers["webhook-id"] for request in receiver.requests]

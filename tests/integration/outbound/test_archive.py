@@ -13,27 +13,27 @@ from typing import Any, BinaryIO
 import pytest
 
 from simulator.process import Simulator
-from tasks.archive.downloader import Bounds, Download, Fetcher
-from tasks.archive.task import keep
+from tasks.archive.downloader import Download, Downloader, DownloadLimits
+from tasks.archive.task import archive_jobs
 from tests.conftest import eventually
 from tests.integration.outbound.archive_worker import ALLOWED, ArchiveWorker, archiving_store, files_in, served
-from tests.store.life import make, one, song_of
-from tests.support.scripted import Scripted
-from voicequeue import Clip, InArchive, State
+from tests.store.life import apply_transition, get_job, job_with_song
+from tests.support.scripted import ScriptedServer
+from voicequeue import ArchiveState, Clip, State
 from voicequeue.domain import serialization
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
 @pytest.fixture
-def store(valkey_url: str, prefix: str) -> Iterator[Store]:
+def store(valkey_url: str, prefix: str) -> Iterator[JobStore]:
     """Return a store that schedules songs for archiving."""
     with archiving_store(valkey_url, prefix) as store:
         yield store
 
 
 @pytest.fixture
-def worker(store: Store, simulator: Simulator, tmp_path: Path) -> ArchiveWorker:
+def worker(store: JobStore, simulator: Simulator, tmp_path: Path) -> ArchiveWorker:
     """Return a worker that archives into the folder `songs`."""
     return ArchiveWorker.build(store, simulator, tmp_path / "songs")
 
@@ -50,7 +50,9 @@ def test_the_metadata_of_a_song_is_stored_beside_its_audio(worker: ArchiveWorker
         "video_url": f"{worker.links}/0.mp4",
     }
     song = Clip("c", "succeeded", "T", f"{worker.links}/0.mp3", duration=60.0, created_at="2026-03-01", **more)
-    [job] = worker.archive(song_of(worker.store, (song,), batch="spring", name="Ana", metadata={"customer": "17"}))
+    [job] = worker.archive(
+        job_with_song(worker.store, (song,), batch="spring", name="Ana", metadata={"customer": "17"})
+    )
 
     metadata = json.loads((tmp_path / "songs" / "spring" / job.id / "c.json").read_text(encoding="utf-8"))
     assert metadata == {
@@ -72,18 +74,18 @@ def test_a_job_is_archived_when_all_of_its_songs_are_finished(worker: ArchiveWor
     """A finished song is archived at once; an unfinished one keeps the job pending, also if it has a stream."""
     [first, second] = (Clip(name, "succeeded", audio_url=f"{worker.links}/{name}.mp3") for name in "01")
     unfinished = replace(second, state="streaming")
-    job = song_of(worker.store, (first, unfinished))
+    job = job_with_song(worker.store, (first, unfinished))
 
     [partial] = worker.archive(job)
-    assert partial.archive is InArchive.PENDING
+    assert partial.archive is ArchiveState.PENDING
     assert [clip.archived_audio is not None for clip in partial.clips] == [True, False]
     [pending] = worker.store.archive.pending()
-    assert "song 1: no link yet" in pending.reason
+    assert "song 1: no link yet" in pending.last_error
 
     fields = {"clips": serialization.clips_text((first, second))}
-    complete = make(worker.store, partial, State.SUCCEEDED, worker.clock.now, fields=fields)
+    complete = apply_transition(worker.store, partial, State.SUCCEEDED, worker.clock.now, fields=fields)
     [complete] = worker.archive(complete)
-    assert complete.archive is InArchive.DONE
+    assert complete.archive is ArchiveState.DONE
     assert [clip.archived_audio is not None for clip in complete.clips] == [True, True]
 
 
@@ -93,9 +95,9 @@ def test_a_failed_song_is_not_archived(worker: ArchiveWorker) -> None:
         Clip("bad", "failed", None, f"{worker.links}/0.mp3"),
         Clip("good", "complete", None, f"{worker.links}/1.mp3", ""),
     )
-    [job] = worker.archive(song_of(worker.store, clips))
+    [job] = worker.archive(job_with_song(worker.store, clips))
 
-    assert job.archive is InArchive.DONE
+    assert job.archive is ArchiveState.DONE
     assert [clip.archived_audio is not None for clip in job.clips] == [False, True]
 
 
@@ -117,17 +119,17 @@ def test_an_attempt_downloads_only_what_earlier_ones_did_not(worker: ArchiveWork
     cover = served(0, "png")
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(cover), cover)
     answers = [not_found, ok]
-    with Scripted(lambda _: iter((answers.pop(0),))) as images:
-        job = song_of(worker.store, (Clip("c", "succeeded", None, f"{worker.links}/0.mp3", f"{images.url}/0"),))
+    with ScriptedServer(lambda _: iter((answers.pop(0),))) as images:
+        job = job_with_song(worker.store, (Clip("c", "succeeded", None, f"{worker.links}/0.mp3", f"{images.url}/0"),))
         [first] = worker.archive(job)
         [pending] = worker.store.archive.pending()
         [second] = worker.archive_when_due(job)
 
-    assert (first.archive, first.clips[0].archived_image) == (InArchive.PENDING, None)
+    assert (first.archive, first.clips[0].archived_image) == (ArchiveState.PENDING, None)
     assert first.clips[0].archived_audio is not None
-    assert (pending.tries, pending.reason) == (1, "image of the song c: HTTP 404")
-    assert pending.due == worker.clock.now
-    assert second.archive is InArchive.DONE
+    assert (pending.attempts, pending.last_error) == (1, "image of the song c: HTTP 404")
+    assert pending.due_at == worker.clock.now
+    assert second.archive is ArchiveState.DONE
     assert second.clips[0].archived_audio == first.clips[0].archived_audio
 
 
@@ -135,36 +137,36 @@ def test_a_worker_that_lost_its_claim_writes_nothing(worker: ArchiveWorker, tmp_
     """A worker that was suspended during a download must not overwrite what another one stored since."""
     job = worker.song("c")
 
-    class Suspended(Fetcher):
+    class Suspended(Downloader):
         def fetch(self, url: str, into: BinaryIO) -> Download:
-            download = super().fetch(url, into)
+            download = super().download(url, into)
             worker.clock.now += 61
-            worker.store.archive.claim(job.id, "another", worker.clock.now, lease=60)
+            worker.store.archive.claim(job.id, "another", worker.clock.now, lease_s=60)
             return download
 
-    keep(replace(worker.services, fetcher=Suspended(allowed=ALLOWED, bounds=Bounds())), [job.id])
+    archive_jobs(replace(worker.services, fetcher=Suspended(allowed=ALLOWED, bounds=DownloadLimits())), [job.id])
 
     assert files_in(tmp_path) == {}
-    assert one(worker.store, job.id).clips[0].archived_audio is None
-    assert one(worker.store, job.id).archive is InArchive.PENDING
+    assert get_job(worker.store, job.id).clips[0].archived_audio is None
+    assert get_job(worker.store, job.id).archive is ArchiveState.PENDING
 
 
 def test_a_claim_is_renewed_during_a_slow_download(worker: ArchiveWorker, simulator: Simulator) -> None:
     """The download takes longer than the lease, and the job is not handed out again."""
-    simulator.turn(media_s=1.4)
-    timeouts = replace(worker.services.patience, lease_s=0.8)
-    job = song_of(worker.store, (Clip("c", "succeeded", None, f"{worker.links}/0.mp3"),))
+    simulator.set_dials(media_s=1.4)
+    timeouts = replace(worker.services.timeouts, lease_s=0.8)
+    job = job_with_song(worker.store, (Clip("c", "succeeded", None, f"{worker.links}/0.mp3"),))
     handed_out = []
 
     with ThreadPoolExecutor(1) as thread:
-        archiving = thread.submit(keep, replace(worker.services, patience=timeouts, clock=time.time), [job.id])
+        archiving = thread.submit(archive_jobs, replace(worker.services, patience=timeouts, clock=time.time), [job.id])
         eventually(lambda: simulator.ledger()["media"]["asked"])
         while not archiving.done():
-            handed_out += worker.store.archive.hand_out(time.time(), patience=60)
+            handed_out += worker.store.archive.lease(time.time(), lease_s=60)
             time.sleep(0.05)
 
     assert handed_out == []
-    assert one(worker.store, job.id).archive is InArchive.DONE
+    assert get_job(worker.store, job.id).archive is ArchiveState.DONE
 
 
 # ── retried or failed ─────────────────────────────────────────────────────────────────────────────
@@ -174,11 +176,11 @@ def test_archiving_is_retried_with_backoff_and_fails_after_the_retry_period(
     worker: ArchiveWorker, simulator: Simulator
 ) -> None:
     """The delays grow; a failed job can be retried."""
-    simulator.turn(media_faults={"lost": 1})
+    simulator.set_dials(media_faults={"lost": 1})
     job = worker.song("c", batch="b")
     started, delays = worker.clock.now, []
     [job] = worker.archive(job)
-    while job.archive is InArchive.PENDING:
+    while job.archive is ArchiveState.PENDING:
         before = worker.clock.now
         [job] = worker.archive_when_due(job)
         delays.append(worker.clock.now - before)
@@ -187,33 +189,33 @@ def test_archiving_is_retried_with_backoff_and_fails_after_the_retry_period(
     assert max(delays) == 3_600
     assert worker.clock.now == pytest.approx(started + 86_400, abs=200)
     [entry] = worker.store.archive.failed()
-    assert (entry.job_id, entry.batch, entry.tries) == (job.id, "b", len(delays) + 1)
-    assert entry.reason == "audio of the song c: HTTP 404; image of the song c: HTTP 404"
+    assert (entry.job_id, entry.batch, entry.attempts) == (job.id, "b", len(delays) + 1)
+    assert entry.last_error == "audio of the song c: HTTP 404; image of the song c: HTTP 404"
 
-    simulator.turn(media_faults={})
-    assert worker.store.archive.again([job.id], worker.clock.now) == [True]
-    assert worker.archive(job)[0].archive is InArchive.DONE
+    simulator.set_dials(media_faults={})
+    assert worker.store.archive.retry([job.id], worker.clock.now) == [True]
+    assert worker.archive(job)[0].archive is ArchiveState.DONE
 
 
 def test_a_link_into_an_internal_network_fails_without_a_retry(worker: ArchiveWorker, simulator: Simulator) -> None:
     """Another attempt would lead to the same address; nothing is downloaded from it."""
-    simulator.turn(media_redirect="http://127.0.0.2:1/secret")
+    simulator.set_dials(media_redirect="http://127.0.0.2:1/secret")
     [job] = worker.archive(worker.song("c"))
     [entry] = worker.store.archive.failed()
 
-    assert job.archive is InArchive.FAILED
-    assert "VOICEQUEUE_AUDIO_ALLOW" in entry.reason
-    assert "secret" not in entry.reason
+    assert job.archive is ArchiveState.FAILED
+    assert "VOICEQUEUE_AUDIO_ALLOW" in entry.last_error
+    assert "secret" not in entry.last_error
 
 
 def test_an_html_page_is_not_archived_as_a_song(worker: ArchiveWorker, simulator: Simulator, tmp_path: Path) -> None:
     """The Content-Type that the server sends is not trusted."""
-    simulator.turn(media_faults={"page": 1})
+    simulator.set_dials(media_faults={"page": 1})
     [job] = worker.archive(worker.song("c"))
     [pending] = worker.store.archive.pending()
 
-    assert job.archive is InArchive.PENDING
-    assert "the downloaded file is not of type audio" in pending.reason
+    assert job.archive is ArchiveState.PENDING
+    assert "the downloaded file is not of type audio" in pending.last_error
     assert files_in(tmp_path) == {}
 
 
@@ -223,7 +225,7 @@ def test_an_unreadable_record_fails_without_a_retry(worker: ArchiveWorker, valke
     with connect(valkey_url) as redis:
         redis.hset(f"{{{prefix}}}:job:{job.id}", "clips", "not JSON")
 
-    keep(worker.services, [job.id])
+    archive_jobs(worker.services, [job.id])
 
     [entry] = worker.store.archive.failed()
-    assert entry.reason == "this release cannot read the job's record"
+    assert entry.last_error == "this release cannot read the job's record"

@@ -10,28 +10,28 @@ from hashlib import sha256
 import pytest
 
 from simulator.process import Simulator
-from tasks.archive.downloader import CONNECTIONS_MAX, Bounds, Download, Fetcher, NotFetched
-from tests.support.scripted import HANG_UP, Request, Scripted
-from voicequeue.net.address_policy import Allowed
+from tasks.archive.downloader import CONNECTIONS_MAX, Download, Downloader, DownloadFailed, DownloadLimits
+from tests.support.scripted import HANG_UP, Request, ScriptedServer
+from voicequeue.net.address_policy import AddressPolicy
 
 BODY = bytes(range(256)) * 40
 ETAG = '"one"'
 
 #: The servers of these tests run on this machine.
-HERE = Allowed.of("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
+HERE = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
 
 
-def fetched(url: str, allowed: Allowed = HERE, **bounds: float) -> tuple[bytes, Download]:
+def fetched(url: str, allowed: AddressPolicy = HERE, **bounds: float) -> tuple[bytes, Download]:
     """Download the file."""
     into = io.BytesIO()
     typed = {name: int(value) if name == "max_bytes" else value for name, value in bounds.items()}
-    download = Fetcher(allowed=allowed, bounds=Bounds(**typed)).fetch(url, into)  # type: ignore[arg-type]
+    download = Downloader(allowed=allowed, bounds=DownloadLimits(**typed)).download(url, into)  # type: ignore[arg-type]
     return into.getvalue(), download
 
 
-def refused(url: str, allowed: Allowed = HERE, **bounds: float) -> NotFetched:
+def refused(url: str, allowed: AddressPolicy = HERE, **bounds: float) -> DownloadFailed:
     """Return the error of a download that fails."""
-    with pytest.raises(NotFetched) as caught:
+    with pytest.raises(DownloadFailed) as caught:
         fetched(url, allowed, **bounds)
     return caught.value
 
@@ -73,7 +73,7 @@ def in_turn(*answers: Callable[[Request], Iterator[bytes]]) -> Callable[[Request
 
 def test_a_download_is_complete_with_its_size_and_hash() -> None:
     """The server is asked not to compress it."""
-    with Scripted(lambda _: iter((whole(),))) as server:
+    with ScriptedServer(lambda _: iter((whole(),))) as server:
         content, download = fetched(f"{server.url}/song.mp3")
 
     assert content == BODY
@@ -84,7 +84,7 @@ def test_a_download_is_complete_with_its_size_and_hash() -> None:
 def test_a_chunked_download_is_complete_after_the_last_chunk() -> None:
     """It needs no Content-Length."""
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (BODY[:1000], BODY[1000:])) + b"0\r\n\r\n"
-    with Scripted(lambda _: iter((head("200 OK", "Transfer-Encoding: chunked") + chunks,))) as server:
+    with ScriptedServer(lambda _: iter((head("200 OK", "Transfer-Encoding: chunked") + chunks,))) as server:
         content, _ = fetched(server.url)
 
     assert content == BODY
@@ -93,7 +93,7 @@ def test_a_chunked_download_is_complete_after_the_last_chunk() -> None:
 def test_a_truncated_download_is_resumed() -> None:
     """If the server confirms that the file has not changed; no byte is sent twice."""
     first, second = (lambda _: half(f"ETag: {ETAG}")), (lambda _: iter((rest(len(BODY) // 2, f"ETag: {ETAG}"),)))
-    with Scripted(in_turn(first, second)) as server:
+    with ScriptedServer(in_turn(first, second)) as server:
         content, download = fetched(server.url)
 
     headers = server.requests[1].headers
@@ -104,7 +104,9 @@ def test_a_truncated_download_is_resumed() -> None:
 def test_last_modified_is_used_if_the_etag_is_weak() -> None:
     """A weak ETag does not guarantee that every byte is the same."""
     validators = ('ETag: W/"one"', "Last-Modified: Wed, 21 Oct 2026 07:28:00 GMT")
-    with Scripted(in_turn(lambda _: half(*validators), lambda _: iter((rest(len(BODY) // 2, *validators),)))) as server:
+    with ScriptedServer(
+        in_turn(lambda _: half(*validators), lambda _: iter((rest(len(BODY) // 2, *validators),)))
+    ) as server:
         content, _ = fetched(server.url)
 
     assert server.requests[1].headers["if-range"] == "Wed, 21 Oct 2026 07:28:00 GMT"
@@ -115,7 +117,9 @@ def test_last_modified_is_used_if_the_etag_is_weak() -> None:
 def test_a_truncated_download_is_restarted_if_it_cannot_be_resumed(validators: tuple[str, ...]) -> None:
     """The server sends no validator, or the file has changed."""
     other = BODY[::-1]
-    with Scripted(in_turn(lambda _: half(*validators), lambda _: iter((whole('ETag: "two"', body=other),)))) as server:
+    with ScriptedServer(
+        in_turn(lambda _: half(*validators), lambda _: iter((whole('ETag: "two"', body=other),)))
+    ) as server:
         content, download = fetched(server.url)
 
     assert ("range" in server.requests[1].headers) is bool(validators)
@@ -133,11 +137,11 @@ def test_a_truncated_download_is_restarted_if_it_cannot_be_resumed(validators: t
 )
 def test_a_response_that_is_not_the_rest_of_the_file_is_not_used(wrong: Callable[[], bytes]) -> None:
     """The download is restarted."""
-    with Scripted(in_turn(lambda _: half(f"ETag: {ETAG}"), lambda _: iter((wrong(), HANG_UP)))) as server:
+    with ScriptedServer(in_turn(lambda _: half(f"ETag: {ETAG}"), lambda _: iter((wrong(), HANG_UP)))) as server:
         error = refused(server.url)
 
     assert "the file has changed during the download" in str(error)
-    assert not error.for_good
+    assert not error.is_permanent
 
 
 def test_a_server_that_always_truncates_fails_the_attempt() -> None:
@@ -148,7 +152,7 @@ def test_a_server_that_always_truncates_fails_the_attempt() -> None:
         response = rest(start, f"ETag: {ETAG}") if start else whole(f"ETag: {ETAG}")
         return iter((response[: response.index(b"\r\n\r\n") + 104], HANG_UP))
 
-    with Scripted(hundred_bytes) as server:
+    with ScriptedServer(hundred_bytes) as server:
         error = refused(server.url)
 
     assert "after 600 bytes" in str(error)
@@ -174,23 +178,23 @@ def test_a_server_that_always_truncates_fails_the_attempt() -> None:
 )
 def test_an_error_gives_the_reason_and_not_the_url(answer: bytes, says: str, for_good: bool) -> None:
     """The URL may contain a token."""
-    with Scripted(lambda _: iter((answer, HANG_UP))) as server:
+    with ScriptedServer(lambda _: iter((answer, HANG_UP))) as server:
         error = refused(f"{server.url}/song.mp3?token=secret", max_bytes=100_000)
 
     assert says in str(error)
     assert "secret" not in str(error)
-    assert error.for_good is for_good
-    assert error.after == (70 if "503" in says else 0)
+    assert error.is_permanent is for_good
+    assert error.retry_after_s == (70 if "503" in says else 0)
 
 
 def test_a_file_larger_than_allowed_is_not_read_to_its_end() -> None:
     """Even if the server sends no Content-Length."""
     chunk = b"%x\r\n%s\r\n" % (len(BODY), BODY)
-    with Scripted(lambda _: iter((head("200 OK", "Transfer-Encoding: chunked"), *[chunk] * 50))) as server:
+    with ScriptedServer(lambda _: iter((head("200 OK", "Transfer-Encoding: chunked"), *[chunk] * 50))) as server:
         error = refused(server.url, max_bytes=20_000)
 
     assert "larger than 20,000 bytes" in str(error)
-    assert error.for_good
+    assert error.is_permanent
 
 
 def test_five_redirects_are_followed_and_a_sixth_is_not() -> None:
@@ -200,28 +204,28 @@ def test_five_redirects_are_followed_and_a_sixth_is_not() -> None:
         count = int(request.path.rpartition("/")[2])
         return iter((whole() if not count else head("302 Found", "Content-Length: 0", f"Location: {count - 1}"),))
 
-    with Scripted(script) as server:
+    with ScriptedServer(script) as server:
         assert fetched(f"{server.url}/a/5")[0] == BODY
         assert str(refused(f"{server.url}/a/6")) == "more than 5 redirects"
 
 
 def test_redirects_into_an_internal_network_are_refused() -> None:
     """Each address is checked like the first; nothing is sent to a refused one."""
-    with Scripted(lambda _: iter((whole(),))) as inner:
+    with ScriptedServer(lambda _: iter((whole(),))) as inner:
         location = inner.url.replace("127.0.0.1", "127.0.0.2")
         redirect = head("302 Found", "Content-Length: 0", f"Location: {location}")
-        with Scripted(lambda _: iter((redirect,))) as server:
+        with ScriptedServer(lambda _: iter((redirect,))) as server:
             error = refused(server.url)
 
     assert "resolves to a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not allow" in str(error)
-    assert error.for_good
+    assert error.is_permanent
     assert inner.requests == []
 
 
 def test_nothing_is_downloaded_from_an_internal_network_unless_it_is_allowed() -> None:
     """This machine is one."""
-    with Scripted(lambda _: iter((whole(),))) as server:
-        error = refused(server.url, Allowed.of("", setting="VOICEQUEUE_AUDIO_ALLOW"))
+    with ScriptedServer(lambda _: iter((whole(),))) as server:
+        error = refused(server.url, AddressPolicy.parse("", setting="VOICEQUEUE_AUDIO_ALLOW"))
 
     assert "loopback" in str(error)
     assert server.accepted == 0
@@ -234,7 +238,7 @@ def test_a_server_that_stops_sending_fails_the_attempt() -> None:
         yield head("200 OK", f"Content-Length: {len(BODY)}") + BODY[:500]
         time.sleep(0.5)
 
-    with Scripted(script) as server:
+    with ScriptedServer(script) as server:
         error = refused(server.url, silent_s=0.1)
 
     assert "no answer within 0.1 s, after 500 bytes" in str(error)
@@ -249,18 +253,18 @@ def test_a_server_below_the_minimum_speed_fails_the_attempt() -> None:
             time.sleep(0.02)
             yield BODY[offset : offset + 1]
 
-    with Scripted(script) as server:
+    with ScriptedServer(script) as server:
         assert "too slow" in str(refused(server.url, grace_s=0.1, slowest=1_000))
         assert "0.2 s" in str(refused(server.url, file_s=0.2))
 
 
 def test_the_faults_of_the_simulator_are_temporary(simulator: Simulator) -> None:
     """Truncated files are resumed; files shorter than their Content-Length are never complete."""
-    simulator.turn(media_bytes=40_000, media_faults={"cut": 1})
+    simulator.set_dials(media_bytes=40_000, media_faults={"cut": 1})
     error = refused(f"{simulator.api_url}/media/c.mp3")
-    simulator.turn(media_faults={"overlong": 1})
+    simulator.set_dials(media_faults={"overlong": 1})
     overlong = refused(f"{simulator.api_url}/media/c.mp3")
-    simulator.turn(media_faults={})
+    simulator.set_dials(media_faults={})
 
     assert "after 39," in str(error)  # each connection sends half of the rest
     assert "after 39," in str(overlong)

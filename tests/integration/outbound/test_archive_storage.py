@@ -15,22 +15,22 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from simulator.process import Simulator
-from tasks.archive.storage import Shelf, Unusable, safe
-from tasks.archive.task import SPOOLED, sweep
+from tasks.archive.storage import ArchiveStorage, ArchiveStorageError, safe_name
+from tasks.archive.task import TEMPORARY_PREFIX, remove_stale_files
 from tests.integration.outbound.archive_worker import ArchiveWorker, archiving_store, files_in, served
-from voicequeue import InArchive
-from voicequeue.storage.job_store import Store
+from voicequeue import ArchiveState
+from voicequeue.storage.job_store import JobStore
 
 
 @pytest.fixture
-def store(valkey_url: str, prefix: str) -> Iterator[Store]:
+def store(valkey_url: str, prefix: str) -> Iterator[JobStore]:
     """Return a store that schedules songs for archiving."""
     with archiving_store(valkey_url, prefix) as store:
         yield store
 
 
 @pytest.fixture
-def worker(store: Store, simulator: Simulator, tmp_path: Path) -> ArchiveWorker:
+def worker(store: JobStore, simulator: Simulator, tmp_path: Path) -> ArchiveWorker:
     """Return a worker that archives into the folder `songs`."""
     return ArchiveWorker.build(store, simulator, tmp_path / "songs")
 
@@ -59,30 +59,30 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> ArchiveStorage:
     """Return a storage of each kind."""
     urls: dict[str, Callable[[], str]] = {
         "folder": lambda: f"file://{tmp_path}/else",
         "memory": lambda: f"memory://{tmp_path.name}",
         "s3": lambda: str(request.getfixturevalue("bucket")),
     }
-    return Shelf.at(urls[request.param]())
+    return ArchiveStorage.from_url(urls[request.param]())
 
 
 # ── complete files ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_finished_songs_are_stored_completely(worker: ArchiveWorker, storage: Shelf) -> None:
+def test_finished_songs_are_stored_completely(worker: ArchiveWorker, storage: ArchiveStorage) -> None:
     """Audio and cover of each song, by batch and job; the job has their URLs, sizes and hashes."""
     [job] = worker.with_storage(storage).archive(worker.song("c-a", "c-b", batch="spring"))
 
-    assert job.archive is InArchive.DONE
+    assert job.archive is ArchiveState.DONE
     for number, clip in enumerate(job.clips):
         for file, suffix in ((clip.archived_audio, "mp3"), (clip.archived_image, "png")):
             expected, path = served(number, suffix), f"spring/{job.id}/{clip.clip_id}.{suffix}"
             assert file is not None
-            assert storage.files.cat_file(f"{storage.root}/{path}") == expected
-            assert (file.url, file.size) == (f"{storage.link}/{path}", len(expected))
+            assert storage.filesystem.cat_file(f"{storage.root}/{path}") == expected
+            assert (file.url, file.size) == (f"{storage.url}/{path}", len(expected))
             assert file.sha256 == sha256(expected).hexdigest()
     assert [clip.audio_url for clip in job.clips] == [f"{worker.links}/{number}.mp3" for number in range(2)]
 
@@ -91,17 +91,17 @@ def test_a_song_larger_than_one_part_of_an_upload_is_complete(
     worker: ArchiveWorker, simulator: Simulator, bucket: str
 ) -> None:
     """S3 receives it in several parts, and shows it when it has all of them."""
-    simulator.turn(media_bytes=20_000_000)
-    storage = Shelf.at(bucket)
+    simulator.set_dials(media_bytes=20_000_000)
+    storage = ArchiveStorage.from_url(bucket)
 
     [job] = worker.with_storage(storage).archive(worker.song("c"))
 
     file = job.clips[0].archived_audio
     assert file is not None
-    stored = storage.files.cat_file(f"{storage.root}/_/{job.id}/c.mp3")
+    stored = storage.filesystem.cat_file(f"{storage.root}/_/{job.id}/c.mp3")
     assert (len(stored), sha256(stored).hexdigest()) == (file.size, file.sha256)
     assert file.url == f"s3://songs/kept/_/{job.id}/c.mp3"
-    assert storage.files.info(f"{storage.root}/_/{job.id}/c.mp3")["ContentType"] == "audio/mpeg"
+    assert storage.filesystem.info(f"{storage.root}/_/{job.id}/c.mp3")["ContentType"] == "audio/mpeg"
 
 
 def test_a_folder_contains_only_complete_files(worker: ArchiveWorker, tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_no_song_id_leads_out_of_its_folder(worker: ArchiveWorker, tmp_path: Pat
     [job] = worker.archive(worker.song(clip_id))
 
     folder = tmp_path / "songs" / "_" / job.id
-    assert job.archive is InArchive.DONE
+    assert job.archive is ArchiveState.DONE
     assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} == {folder}
     files = files_in(folder)
-    assert sorted(files) == sorted(f"{safe(clip_id)}.{ending}" for ending in ("mp3", "png", "json"))
+    assert sorted(files) == sorted(f"{safe_name(clip_id)}.{ending}" for ending in ("mp3", "png", "json"))
     assert {served(0, "mp3"), served(0, "png")} < set(files.values())
 
 
@@ -148,7 +148,7 @@ def test_the_storage_accepts_plain_names_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for name in ("..", "a/b", "", ".x"):
         with pytest.raises(ValueError, match="plain names"):
-            Shelf.at(str(tmp_path / "songs")).put(tmp_path / "file", "b", name)
+            ArchiveStorage.from_url(str(tmp_path / "songs")).put(tmp_path / "file", "b", name)
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────
@@ -160,9 +160,9 @@ def test_a_storage_that_cannot_be_written_is_retried(worker: ArchiveWorker, tmp_
     [job] = worker.archive(worker.song("c"))
     [pending] = worker.store.archive.pending()
 
-    assert job.archive is InArchive.PENDING
-    assert "the archive cannot be written: " in pending.reason
-    assert str(tmp_path) not in pending.reason
+    assert job.archive is ArchiveState.PENDING
+    assert "the archive cannot be written: " in pending.last_error
+    assert str(tmp_path) not in pending.last_error
 
 
 def test_a_machine_without_space_for_temporary_files_is_retried(
@@ -173,8 +173,8 @@ def test_a_machine_without_space_for_temporary_files_is_retried(
     [job] = worker.archive(worker.song("c"))
     [pending] = worker.store.archive.pending()
 
-    assert job.archive is InArchive.PENDING
-    assert "cannot write a temporary file: No such file or directory" in pending.reason
+    assert job.archive is ArchiveState.PENDING
+    assert "cannot write a temporary file: No such file or directory" in pending.last_error
 
 
 @pytest.mark.parametrize(
@@ -187,15 +187,15 @@ def test_a_machine_without_space_for_temporary_files_is_retried(
 )
 def test_an_unusable_url_raises_an_error_without_its_credentials(url: str, expected: str) -> None:
     """An fsspec URL can contain credentials."""
-    with pytest.raises(Unusable, match=expected) as error:
-        Shelf.at(url)
+    with pytest.raises(ArchiveStorageError, match=expected) as error:
+        ArchiveStorage.from_url(url)
 
     assert "secret" not in str(error.value)
 
 
 def test_links_contain_no_credentials() -> None:
     """Nor the query of the URL."""
-    assert Shelf.at("memory://user:secret@songs/a?key=secret").link == "memory://songs/a"
+    assert ArchiveStorage.from_url("memory://user:secret@songs/a?key=secret").url == "memory://songs/a"
 
 
 # ── temporary files ───────────────────────────────────────────────────────────────────────────────
@@ -204,7 +204,7 @@ def test_links_contain_no_credentials() -> None:
 def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locked and recent files stay, and files of other programs."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    stale, locked, recent = (tmp_path / f"{SPOOLED}{name}" for name in ("stale", "locked", "recent"))
+    stale, locked, recent = (tmp_path / f"{TEMPORARY_PREFIX}{name}" for name in ("stale", "locked", "recent"))
     other = tmp_path / "other"
     for path in (stale, locked, recent, other):
         path.touch()
@@ -213,6 +213,6 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path, monkeyp
 
     with locked.open("rb") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        sweep(recent.stat().st_mtime + 1)
+        remove_stale_files(recent.stat().st_mtime + 1)
 
     assert set(tmp_path.iterdir()) == {locked, recent, other}

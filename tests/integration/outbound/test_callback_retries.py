@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.callbacks.sender import Again, Delivered, Never, judged
+from tasks.callbacks.sender import Delivered, PermanentFailure, TemporaryFailure, classify
 from tests.integration.outbound.callback_worker import (
     OK,
     CallbackWorker,
@@ -16,16 +16,16 @@ from tests.integration.outbound.callback_worker import (
     receivers,
     verified,
 )
-from tests.store.life import failed, make
-from tests.support.scripted import HANG_UP, answer, one_answer
-from voicequeue import Code, State
+from tests.store.life import apply_transition, fail_job
+from tests.support.scripted import HANG_UP, always, answer
+from voicequeue import FailureCode, State
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.net.http_client import Target
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
 @pytest.fixture
-def worker(store: Store) -> Iterator[CallbackWorker]:
+def worker(store: JobStore) -> Iterator[CallbackWorker]:
     """Return a worker that may send to this machine."""
     with callback_worker(store) as worker:
         yield worker
@@ -44,23 +44,23 @@ def listen() -> Iterator[Listen]:
         (200, Delivered, True),
         (204, Delivered, True),
         (299, Delivered, True),
-        (301, Again, True),
-        (400, Again, True),
-        (404, Again, True),
-        (410, Never, True),
-        (500, Again, True),
-        (429, Again, False),
-        (503, Again, False),
+        (301, TemporaryFailure, True),
+        (400, TemporaryFailure, True),
+        (404, TemporaryFailure, True),
+        (410, PermanentFailure, True),
+        (500, TemporaryFailure, True),
+        (429, TemporaryFailure, False),
+        (503, TemporaryFailure, False),
     ],
 )
 def test_the_status_decides_between_delivered_retry_and_refused(status: int, kind: type, host_is_there: bool) -> None:
     """2xx is delivered, 410 is final, and anything else is retried, no earlier than Retry-After."""
-    outcome = judged(status, 7 if status in {429, 503} else None)
+    outcome = classify(status, 7 if status in {429, 503} else None)
 
     assert type(outcome) is kind
-    if isinstance(outcome, Again):
+    if isinstance(outcome, TemporaryFailure):
         assert outcome.reason.startswith(f"HTTP {status}")
-        assert (outcome.host_is_there, outcome.after) == (host_is_there, 0 if host_is_there else 7)
+        assert (outcome.is_host_available, outcome.retry_after_s) == (host_is_there, 0 if host_is_there else 7)
 
 
 def test_every_attempt_has_the_same_id_and_body(worker: CallbackWorker, listen: Listen) -> None:
@@ -91,10 +91,10 @@ def test_a_receiver_that_was_down_for_hours_gets_every_callback_in_order(
         for job in worker.store.get([job.id for job in jobs]):
             assert job is not None
             if job.version < 20:
-                make(worker.store, job, State.QUEUED, worker.clock.now)
+                apply_transition(worker.store, job, State.QUEUED, worker.clock.now)
                 [queued] = worker.store.get([job.id])
                 assert queued is not None
-                failed(worker.store, queued, Code.EXPIRED, worker.clock.now)
+                fail_job(worker.store, queued, FailureCode.EXPIRED, worker.clock.now)
     written = worker.counts().pending
     assert len(receiver.requests) < 100
     is_down[0], attempts = False, len(receiver.requests)
@@ -121,9 +121,9 @@ def test_a_callback_is_given_up_after_a_day_and_can_be_redelivered(worker: Callb
         worker.run_when_due()
 
     [undelivered] = worker.undelivered()
-    assert (undelivered.id, undelivered.reason) == (job.callback_id, "HTTP 500")
-    assert undelivered.given_up_at == started + 86_400
-    assert undelivered.tries == len(receiver.requests) > 20
+    assert (undelivered.id, undelivered.last_error) == (job.callback_id, "HTTP 500")
+    assert undelivered.undelivered_at == started + 86_400
+    assert undelivered.attempts == len(receiver.requests) > 20
     is_down[0] = False
     worker.clock.now += 1_000
     assert worker.store.callbacks.redeliver([undelivered.id], worker.clock.now) == [True]
@@ -134,12 +134,12 @@ def test_a_callback_is_given_up_after_a_day_and_can_be_redelivered(worker: Callb
 
 def test_the_next_attempt_is_not_before_retry_after(worker: CallbackWorker, listen: Listen) -> None:
     """Retry-After is in seconds."""
-    receiver = listen(one_answer(answer("", status="429 Slow down", headers=["Retry-After: 90"])))
+    receiver = listen(always(answer("", status="429 Slow down", headers=["Retry-After: 90"])))
     worker.settle(receiver.url)
     worker.run()
 
     [pending] = worker.store.callbacks.pending()
-    assert pending.due == worker.clock.now + 90
+    assert pending.due_at == worker.clock.now + 90
 
 
 def test_a_worker_that_is_killed_during_delivery_causes_one_duplicate_only(
@@ -148,9 +148,9 @@ def test_a_worker_that_is_killed_during_delivery_causes_one_duplicate_only(
     """The callback was sent but not recorded: it is sent again with the same id when the claim expires."""
     receiver = listen(OK)
     job = worker.settle(receiver.url)
-    callback_ids = worker.services.callbacks.hand_out(worker.clock.now, patience=60)
-    [claim] = worker.services.callbacks.claim(callback_ids, worker.clock.now, lease=60)
-    assert worker.services.sender.send(claim, Target.of(claim.url()), worker.clock.now) == Delivered()
+    callback_ids = worker.services.callbacks.lease(worker.clock.now, lease_s=60)
+    [claim] = worker.services.callbacks.claim(callback_ids, worker.clock.now, lease_s=60)
+    assert worker.services.sender.send(claim, Target.parse(claim.url()), worker.clock.now) == Delivered()
 
     assert worker.run() == 0
     worker.clock.now += 60

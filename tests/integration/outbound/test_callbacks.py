@@ -23,21 +23,21 @@ from tests.integration.outbound.callback_worker import (
     receivers,
     verified,
 )
-from tests.store.life import brought_to
+from tests.store.life import job_in_state
 from tests.support.jobs import voice
-from tests.support.scripted import HANG_UP, Request, answer, one_answer
+from tests.support.scripted import HANG_UP, Request, always, answer
 from voicequeue import State, VoiceQueue
 from voicequeue.auth import signatures
 from voicequeue.domain.status import CallbackCounts
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Times
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import HttpTimeouts
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.callbacks import CALLBACKS_PER_MESSAGE, callback_dispatcher
 
 
 @pytest.fixture
-def worker(store: Store) -> Iterator[CallbackWorker]:
+def worker(store: JobStore) -> Iterator[CallbackWorker]:
     """Return a worker that may send to this machine."""
     with callback_worker(store) as worker:
         yield worker
@@ -93,7 +93,7 @@ def test_an_altered_or_foreign_request_is_not_verified(worker: CallbackWorker, l
 def test_both_secrets_are_valid_while_they_are_rotated(worker: CallbackWorker, listen: Listen) -> None:
     """Both sign, and a receiver with either one verifies."""
     receiver, new = listen(OK), signatures.callback_secret("a new secret")
-    sender = Sender([new, SECRET], allowed=Allowed.of("127.0.0.1", setting="S"), times=Times())
+    sender = Sender([new, SECRET], allowed=AddressPolicy.parse("127.0.0.1", setting="S"), times=HttpTimeouts())
     worker.settle(receiver.url)
 
     worker.with_sender(sender).run()
@@ -107,14 +107,14 @@ def test_without_a_secret_nothing_is_sent_and_the_reason_names_the_settings(
 ) -> None:
     """The callback is retried, so that it is delivered once a secret is set."""
     receiver = listen(OK)
-    sender = Sender([], allowed=Allowed.of("127.0.0.1", setting="S"), times=Times())
+    sender = Sender([], allowed=AddressPolicy.parse("127.0.0.1", setting="S"), times=HttpTimeouts())
     worker.settle(receiver.url)
 
     worker.with_sender(sender).run()
 
     assert receiver.accepted == 0
     [pending] = worker.store.callbacks.pending()
-    assert "VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET" in pending.reason
+    assert "VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET" in pending.last_error
 
 
 def test_a_batch_callback_goes_to_the_url_of_the_batch(
@@ -122,7 +122,7 @@ def test_a_batch_callback_goes_to_the_url_of_the_batch(
 ) -> None:
     """The callbacks of its jobs go to their own URLs."""
     of_batch, of_job = listen(OK), listen(OK)
-    queue.call_back_batch("b", of_batch.url)
+    queue.set_batch_callback("b", of_batch.url)
     worker.settle(of_job.url, State.FAILED, batch="b")
     worker.run()
 
@@ -139,26 +139,28 @@ def test_a_url_of_this_machine_is_refused_without_a_retry(worker: CallbackWorker
     """The callback is undelivered, and its reason names the setting that would allow the address."""
     receiver = listen(OK)
     worker.settle(receiver.url.replace("127.0.0.1", host) + "/private?token=x")
-    sender = Sender([SECRET], allowed=Allowed.of("", setting="VOICEQUEUE_CALLBACK_ALLOW"), times=Times())
+    sender = Sender(
+        [SECRET], allowed=AddressPolicy.parse("", setting="VOICEQUEUE_CALLBACK_ALLOW"), times=HttpTimeouts()
+    )
 
     worker.with_sender(sender).run()
 
     [undelivered] = worker.undelivered()
-    assert "to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW does not" in undelivered.reason
+    assert "to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW does not" in undelivered.last_error
     assert receiver.accepted == 0
 
 
 def test_redirects_are_not_followed(worker: CallbackWorker, listen: Listen) -> None:
     """A receiver cannot redirect the request to this machine, nor to any other."""
     inside = listen(OK)
-    receiver = listen(one_answer(answer("", status="307 Away", headers=[f"Location: {inside.url}/"])))
+    receiver = listen(always(answer("", status="307 Away", headers=[f"Location: {inside.url}/"])))
     worker.settle(receiver.url)
 
     worker.run()
 
     assert (len(receiver.requests), inside.accepted) == (1, 0)
     [pending] = worker.store.callbacks.pending()
-    assert pending.reason == "HTTP 307: redirects are not followed"
+    assert pending.last_error == "HTTP 307: redirects are not followed"
 
 
 def test_undeliverable_callbacks_do_not_affect_others_of_their_chunk(
@@ -167,9 +169,9 @@ def test_undeliverable_callbacks_do_not_affect_others_of_their_chunk(
     """Unreadable records and a batch without a URL are given up; the rest is delivered."""
     receiver = listen(OK)
     jobs = [worker.settle(receiver.url, key=str(n)) for n in range(3)]
-    queue.call_back_batch("b", receiver.url)
-    brought_to(worker.store, State.CANCELLED, voice(batch="b"), worker.clock.now)
-    queue.call_back_batch("b", None)
+    queue.set_batch_callback("b", receiver.url)
+    job_in_state(worker.store, State.CANCELLED, voice(batch="b"), worker.clock.now)
+    queue.set_batch_callback("b", None)
     with connect(valkey_url) as redis:
         redis.hset(f"{{{prefix}}}:job:{jobs[0].id}", "spec", '{"callback_url": 5}')
         redis.hset(f"{{{prefix}}}:callback:{jobs[1].callback_id}", "data", "{}")
@@ -179,7 +181,7 @@ def test_undeliverable_callbacks_do_not_affect_others_of_their_chunk(
     assert ids(receiver) == [jobs[2].callback_id]
     unreadable = "this release cannot read the job's record"
     no_url = "the job was purged, or its batch has no callback URL any longer"
-    assert sorted(callback.reason for callback in worker.undelivered()) == [no_url, unreadable, unreadable]
+    assert sorted(callback.last_error for callback in worker.undelivered()) == [no_url, unreadable, unreadable]
 
 
 # ── hosts ─────────────────────────────────────────────────────────────────────────────────────────
@@ -194,19 +196,19 @@ def test_a_failing_receiver_does_not_affect_others_of_its_chunk(worker: Callback
             time.sleep(0.05)
             yield b"x"
 
-    good, bad = listen(OK), [listen(dripping), listen(one_answer(HANG_UP))]
+    good, bad = listen(OK), [listen(dripping), listen(always(HANG_UP))]
     for number in range(4):
         for receiver in (*bad, good):
             worker.settle(receiver.url, key=f"{receiver.url}-{number}")
         worker.settle("http://127.0.0.1:1/", key=f"unreachable-{number}")
 
     started = time.monotonic()
-    deliver(worker.services, worker.services.callbacks.hand_out(worker.clock.now, patience=60))
+    deliver(worker.services, worker.services.callbacks.lease(worker.clock.now, lease_s=60))
 
     assert len(good.requests) == 4
     assert time.monotonic() - started < 4
     assert worker.counts().delivered == 4
-    reasons = {re.sub(r": \w+$", "", callback.reason) for callback in worker.store.callbacks.pending()}
+    reasons = {re.sub(r": \w+$", "", callback.last_error) for callback in worker.store.callbacks.pending()}
     assert reasons >= {"no answer within 0.5 s", "no answer", "no connection"}
 
 
@@ -233,7 +235,7 @@ def test_logs_name_the_callback_and_contain_neither_url_nor_secret(
     worker: CallbackWorker, listen: Listen, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They have the id, the type and the reason."""
-    receiver = listen(one_answer(answer("", status="410 Gone")))
+    receiver = listen(always(answer("", status="410 Gone")))
     job = worker.settle(f"{receiver.url}/hooks?token=secret")
 
     with caplog.at_level(logging.INFO):
@@ -253,15 +255,17 @@ def test_an_unexpected_error_counts_as_an_attempt(
 ) -> None:
     """It is logged, and the callback is retried and finally given up; the host's slot is released."""
     receiver = listen(OK)
-    sender = Sender([SECRET], allowed=Allowed.of("", setting="S"), times=Times(), certificates="no such file")
+    sender = Sender(
+        [SECRET], allowed=AddressPolicy.parse("", setting="S"), times=HttpTimeouts(), certificates="no such file"
+    )
     worker.settle(receiver.url)
 
     worker.with_sender(sender).run()
 
     [pending] = worker.store.callbacks.pending()
-    assert (pending.tries, pending.reason) == (1, "a defect of voicequeue: FileNotFoundError")
+    assert (pending.attempts, pending.last_error) == (1, "a defect of voicequeue: FileNotFoundError")
     assert pending.id in {vars(record).get("callback") for record in caplog.records if record.exc_info}
-    assert worker.services.hosts.enter(receiver.url, worker.clock.now) is None
+    assert worker.services.host_limiter.try_acquire(receiver.url, worker.clock.now) is None
 
 
 # ── the dispatcher ────────────────────────────────────────────────────────────────────────────────
@@ -283,4 +287,4 @@ def test_dispatchers_hand_out_due_callbacks_in_small_chunks_and_send_heartbeats(
     assert {task for task, _ in messages} == {"callback.deliver"}
     assert [len(chunk) for _, chunk in messages] == [CALLBACKS_PER_MESSAGE, CALLBACKS_PER_MESSAGE, 5]
     assert len({callback_id for _, chunk in messages for callback_id in chunk}) == 25
-    assert worker.store.callbacks.counted(worker.clock.now - 1).workers == 2
+    assert worker.store.callbacks.counts(worker.clock.now - 1).workers == 2

@@ -14,25 +14,25 @@ from typing import Any
 
 import pytest
 
-from tests.support.scripted import HANG_UP, Request, Scripted, answer, one_answer
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, TooLarge, request
+from tests.support.scripted import HANG_UP, Request, ScriptedServer, always, answer
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import HttpTimeouts, RequestFailed, ResponseTooLarge, Target, UrlNotAllowed, request
 
-NONE_ALLOWED = Allowed.of("", setting="THE_SETTING")
-HERE = Allowed.of("127.0.0.1", setting="THE_SETTING")
-HASTY = Times(connect_s=0.3, whole_s=0.3)
+NONE_ALLOWED = AddressPolicy.parse("", setting="THE_SETTING")
+HERE = AddressPolicy.parse("127.0.0.1", setting="THE_SETTING")
+HASTY = HttpTimeouts(connect_s=0.3, total_s=0.3)
 PLAIN = ssl.create_default_context()
 
 CERTIFICATE = Path(__file__).parents[2] / "contract" / "self_signed.pem"
 
 
 def get(
-    url: str, *, allowed: Allowed = HERE, times: Times | None = None, at_most: int = 1_000_000, **rest: Any
+    url: str, *, allowed: AddressPolicy = HERE, times: HttpTimeouts | None = None, at_most: int = 1_000_000, **rest: Any
 ) -> tuple[int, bytes]:
     """Return the status and the body."""
-    settings = {"headers": {}, "allowed": allowed, "times": times or Times(), "tls": PLAIN, **rest}
-    with request("GET", Target.of(url), **settings) as response:
-        return response.status, b"".join(response.pieces(at_most=at_most))
+    settings = {"headers": {}, "allowed": allowed, "times": times or HttpTimeouts(), "tls": PLAIN, **rest}
+    with request("GET", Target.parse(url), **settings) as response:
+        return response.status, b"".join(response.iter_body(max_bytes=at_most))
 
 
 # ── URLs ──────────────────────────────────────────────────────────────────────────────────────────
@@ -51,7 +51,7 @@ def get(
 )
 def test_a_url_leads_to_a_host_and_a_path(url: str, expected: Target) -> None:
     """Other characters are percent-encoded; a login becomes a header."""
-    assert Target.of(url) == expected
+    assert Target.parse(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_a_url_leads_to_a_host_and_a_path(url: str, expected: Target) -> None:
 )
 def test_a_url_that_leads_nowhere_is_refused(url: str) -> None:
     """The text does not contain the URL."""
-    with pytest.raises(Refused, match=r"^the URL (cannot be read|is neither http:// nor https://)$"):
-        Target.of(url)
+    with pytest.raises(UrlNotAllowed, match=r"^the URL (cannot be read|is neither http:// nor https://)$"):
+        Target.parse(url)
 
 
 # ── where it leads ────────────────────────────────────────────────────────────────────────────────
@@ -69,35 +69,35 @@ def test_a_url_that_leads_nowhere_is_refused(url: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost", "127.1", "0x7f000001", "2130706433", "0"])
 def test_the_address_counts_in_every_spelling_of_the_host(host: str) -> None:
     """No connection is opened; the text names the setting that would allow it."""
-    with Scripted(one_answer(answer({}))) as receiver:
+    with ScriptedServer(always(answer({}))) as receiver:
         port = receiver.url.rpartition(":")[2]
-        with pytest.raises(Refused, match="which THE_SETTING does not allow"):
+        with pytest.raises(UrlNotAllowed, match="which THE_SETTING does not allow"):
             get(f"http://{host}:{port}/", allowed=NONE_ALLOWED)
     assert receiver.accepted == 0
 
 
 def test_a_host_that_is_allowed_by_its_name_may_lead_inside() -> None:
     """The same address by another name is refused."""
-    allowed = Allowed.of("localhost", setting="S")
-    with Scripted(one_answer(answer("here"))) as receiver:
+    allowed = AddressPolicy.parse("localhost", setting="S")
+    with ScriptedServer(always(answer("here"))) as receiver:
         port = receiver.url.rpartition(":")[2]
         assert get(f"http://localhost:{port}/", allowed=allowed) == (200, b"here")
-        with pytest.raises(Refused):
+        with pytest.raises(UrlNotAllowed):
             get(f"http://127.0.0.1:{port}/", allowed=allowed)
 
 
 def test_a_redirect_is_a_response_and_is_not_followed() -> None:
     """So no request reaches its destination."""
-    with Scripted(one_answer(answer("secret"))) as inside:
+    with ScriptedServer(always(answer("secret"))) as inside:
         away = answer("", status="302 Found", headers=[f"Location: {inside.url}/"])
-        with Scripted(one_answer(away)) as receiver:
+        with ScriptedServer(always(away)) as receiver:
             assert get(receiver.url) == (302, b"")
     assert inside.accepted == 0
 
 
 def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy could connect to any address."""
-    with Scripted(one_answer(answer("direct"))) as receiver, Scripted(one_answer(answer("proxy"))) as proxy:
+    with ScriptedServer(always(answer("direct"))) as receiver, ScriptedServer(always(answer("proxy"))) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
         assert get(receiver.url) == (200, b"direct")
@@ -106,10 +106,12 @@ def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_request_is_sent_as_specified() -> None:
     """This covers method, path, host, login, headers and body."""
-    with Scripted(one_answer(answer({}))) as receiver:
+    with ScriptedServer(always(answer({}))) as receiver:
         url = receiver.url.replace("http://", "http://me:secret@") + "/a/b?c=d"
         headers = {"X-Any": "thing"}
-        with request("POST", Target.of(url), headers=headers, body=b"{}", allowed=HERE, times=Times(), tls=PLAIN):
+        with request(
+            "POST", Target.parse(url), headers=headers, body=b"{}", allowed=HERE, times=HttpTimeouts(), tls=PLAIN
+        ):
             pass
     [sent] = receiver.requests
     assert (sent.method, sent.path, sent.body) == ("POST", "/a/b?c=d", b"{}")
@@ -142,18 +144,18 @@ def dripping(head: bytes, seconds: float = 5.0) -> Any:
 def test_a_dripping_response_is_cut_at_the_deadline(head: bytes) -> None:
     """This covers headers and body; a body that was cut does not count as complete."""
     started = time.monotonic()
-    with Scripted(dripping(head)) as receiver, pytest.raises(RequestFailed, match=r"^no answer within 0\.3 s$"):
+    with ScriptedServer(dripping(head)) as receiver, pytest.raises(RequestFailed, match=r"^no answer within 0\.3 s$"):
         get(receiver.url, times=HASTY)
     assert time.monotonic() - started < 3
 
 
 def test_truncated_headers_are_not_a_response() -> None:
     """This holds also for a caller that does not read the body."""
-    with Scripted(dripping(b"HTTP/1.1 200 OK\r\nX-Drip: ", 1)) as receiver:
+    with ScriptedServer(dripping(b"HTTP/1.1 200 OK\r\nX-Drip: ", 1)) as receiver:
         here = {"headers": {}, "allowed": HERE, "times": HASTY, "tls": PLAIN}
         with (
             pytest.raises(RequestFailed, match="no answer within"),
-            request("POST", Target.of(receiver.url), **here) as response,  # type: ignore[arg-type]
+            request("POST", Target.parse(receiver.url), **here) as response,  # type: ignore[arg-type]
         ):
             pytest.fail(f"{response.status} is no answer")
 
@@ -165,7 +167,7 @@ def test_a_silent_receiver_is_given_up_in_time() -> None:
         time.sleep(0.5)
         yield HANG_UP
 
-    with Scripted(silent) as receiver, pytest.raises(RequestFailed, match="no answer within"):
+    with ScriptedServer(silent) as receiver, pytest.raises(RequestFailed, match="no answer within"):
         get(receiver.url, times=HASTY)
 
 
@@ -188,7 +190,7 @@ def test_a_host_that_accepts_no_connection_is_given_up_in_time() -> None:
 )
 def test_a_truncated_response_is_a_failure(pieces: list[bytes], why: str) -> None:
     """It may end before its beginning or in the middle."""
-    with Scripted(one_answer(*pieces)) as receiver, pytest.raises(RequestFailed, match=f"^no answer: {why}$"):
+    with ScriptedServer(always(*pieces)) as receiver, pytest.raises(RequestFailed, match=f"^no answer: {why}$"):
         get(receiver.url)
 
 
@@ -215,25 +217,28 @@ def test_a_body_comes_in_pieces_as_it_is_sent() -> None:
         [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(payload), payload],
         [b"HTTP/1.1 200 OK\r\n\r\n", payload, HANG_UP],
     ):
-        with Scripted(one_answer(*pieces)) as receiver:
+        with ScriptedServer(always(*pieces)) as receiver:
             assert get(receiver.url) == (200, payload)
 
 
 def test_a_body_that_is_too_large_is_not_read_to_its_end() -> None:
     """The size counts, not the headers."""
-    with Scripted(dripping(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5_000)) as receiver, pytest.raises(TooLarge):
-        get(receiver.url, at_most=4_000, times=Times(whole_s=5))
+    with (
+        ScriptedServer(dripping(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5_000)) as receiver,
+        pytest.raises(ResponseTooLarge),
+    ):
+        get(receiver.url, at_most=4_000, times=HttpTimeouts(total_s=5))
 
 
 def test_an_error_of_the_caller_is_not_translated() -> None:
     """For example, the error of writing the body to a full disk."""
 
     def to_a_full_disk(url: str) -> None:
-        with request("GET", Target.of(url), headers={}, allowed=HERE, times=Times(), tls=PLAIN) as response:
-            for _ in response.pieces(at_most=100):
+        with request("GET", Target.parse(url), headers={}, allowed=HERE, times=HttpTimeouts(), tls=PLAIN) as response:
+            for _ in response.iter_body(max_bytes=100):
                 raise OSError("no space")
 
-    with Scripted(one_answer(answer("here"))) as receiver, pytest.raises(OSError, match="no space"):
+    with ScriptedServer(always(answer("here"))) as receiver, pytest.raises(OSError, match="no space"):
         to_a_full_disk(receiver.url)
 
 
@@ -251,7 +256,7 @@ def secure() -> ssl.SSLContext:
 def test_a_certificate_must_be_valid(secure: ssl.SSLContext) -> None:
     """Nothing is sent to a receiver whose certificate is not trusted."""
     trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
-    with Scripted(one_answer(answer("secret")), tls=secure) as receiver:
+    with ScriptedServer(always(answer("secret")), tls=secure) as receiver:
         with pytest.raises(RequestFailed, match=r"^its certificate is not valid$"):
             get(receiver.url)
         assert receiver.requests == []
@@ -289,7 +294,7 @@ def drip_record(listener: socket.socket) -> None:
 def test_a_body_that_is_not_read_by_the_receiver_is_cut_in_time() -> None:
     """The receiver accepts the connection and reads nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        target = Target.of(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        target = Target.parse(f"http://127.0.0.1:{listener.getsockname()[1]}/")
         with (
             pytest.raises(RequestFailed, match="no answer within"),
             request("POST", target, headers={}, body=bytes(50_000_000), allowed=HERE, times=HASTY, tls=PLAIN),
@@ -301,8 +306,10 @@ def test_the_body_of_a_redirect_is_not_read_unasked() -> None:
     """It may be endless, and the caller needs only the headers."""
     endless = dripping(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 1000000\r\n\r\n")
     started = time.monotonic()
-    with Scripted(endless) as receiver:
-        with request("GET", Target.of(receiver.url), headers={}, allowed=HERE, times=Times(), tls=PLAIN) as response:
+    with ScriptedServer(endless) as receiver:
+        with request(
+            "GET", Target.parse(receiver.url), headers={}, allowed=HERE, times=HttpTimeouts(), tls=PLAIN
+        ) as response:
             assert (response.status, response.headers["location"]) == (302, "/elsewhere")
         assert time.monotonic() - started < 2
 
@@ -311,7 +318,7 @@ def test_no_cookie_and_no_login_of_the_environment_is_sent(monkeypatch: pytest.M
     """A cookie of one exchange is not part of the next, and .netrc is not read."""
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with Scripted(one_answer(answer({}, headers=["Set-Cookie: session=1; Path=/", "Set-Cookie: \xb2"]))) as receiver:
+    with ScriptedServer(always(answer({}, headers=["Set-Cookie: session=1; Path=/", "Set-Cookie: \xb2"]))) as receiver:
         get(receiver.url)
         get(receiver.url)
     assert all(not {"cookie", "authorization"} & sent.headers.keys() for sent in receiver.requests)
@@ -320,7 +327,7 @@ def test_no_cookie_and_no_login_of_the_environment_is_sent(monkeypatch: pytest.M
 @pytest.mark.parametrize("path", ["/a/../b", "//a", "/%7e%zz", "/a%2fb?x=%C3%bc&y=a+b"])
 def test_the_path_is_sent_unchanged(path: str) -> None:
     """requests would rewrite it, which invalidates signed URLs."""
-    with Scripted(one_answer(answer({}))) as receiver:
+    with ScriptedServer(always(answer({}))) as receiver:
         get(f"{receiver.url}{path}")
     assert receiver.requests[0].path == path
 
@@ -330,7 +337,7 @@ def test_no_url_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     defective = b"HTTP/1.1 200 OK\r\nno colon here\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     with (
         caplog.at_level(logging.DEBUG),
-        Scripted(one_answer(defective, HANG_UP)) as receiver,
+        ScriptedServer(always(defective, HANG_UP)) as receiver,
         suppress(RequestFailed),
     ):
         get(f"{receiver.url}/?token=secret")

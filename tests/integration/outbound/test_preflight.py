@@ -11,25 +11,25 @@ from itertools import chain, repeat
 
 import pytest
 
-from tests.support.recordings import mp3, redirect, sent, serving, wav, xing
-from tests.support.scripted import HANG_UP, Request, Script, Scripted
-from voicequeue import UnfitAudio
+from tests.support.recordings import mp3, redirect, response, serving, wav, xing
+from tests.support.scripted import HANG_UP, Request, Script, ScriptedServer
+from voicequeue import InvalidAudioError
 from voicequeue.ingest.audio import Audio
-from voicequeue.ingest.preflight import Preflight, Recordings, Rules
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Times
+from voicequeue.ingest.preflight import Preflight, RecordingChecker, RecordingRules
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import HttpTimeouts
 
-HERE = Allowed.of("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
-HASTY = Times(connect_s=1.0, whole_s=3.0, answer_s=0.4, least_speed=8_000, slow_s=0.3)
-RULES = Rules(allowed=HERE, times=HASTY, max_bytes=2_000_000, max_s=60.0, again_s=0.01)
+HERE = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
+HASTY = HttpTimeouts(connect_s=1.0, total_s=3.0, response_s=0.4, min_speed=8_000, min_speed_window_s=0.3)
+RULES = RecordingRules(policy=HERE, timeouts=HASTY, max_bytes=2_000_000, max_s=60.0, retry_delay_s=0.01)
 
 GOOD = wav(12)
 
 
-def check(file: bytes | Iterable[bytes] | Script, rules: Rules = RULES) -> Audio:
+def check(file: bytes | Iterable[bytes] | Script, rules: RecordingRules = RULES) -> Audio:
     """Check a recording that a server sends."""
     with serving({"/a.mp3": file}) as server:
-        return Recordings(rules).look(f"{server.url}/a.mp3")
+        return RecordingChecker(rules).check(f"{server.url}/a.mp3")
 
 
 def dripping(start: bytes, drip: bytes = b"\0", every_s: float = 0.05) -> Script:
@@ -52,7 +52,7 @@ HEADERS = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 @pytest.mark.parametrize("file", [GOOD, mp3(12), xing(459, 459 * 417) + mp3(12)], ids=["WAV", "MP3", "MP3 with Info"])
 def test_a_good_recording_is_read_to_its_end(file: bytes) -> None:
     """The result has its duration, size and hash."""
-    audio = check(sent(file, "Content-Type: text/html"))
+    audio = check(response(file, "Content-Type: text/html"))
 
     assert (audio.size, audio.sha256) == (len(file), hashlib.sha256(file).hexdigest())
     assert audio.seconds == pytest.approx(12, abs=0.05)
@@ -60,15 +60,15 @@ def test_a_good_recording_is_read_to_its_end(file: bytes) -> None:
 
 def test_redirects_are_followed() -> None:
     """Up to five redirects are followed."""
-    paths = {f"/{n}": redirect(f"/{n + 1}") for n in range(5)} | {"/5": sent(GOOD)}
+    paths = {f"/{n}": redirect(f"/{n + 1}") for n in range(5)} | {"/5": response(GOOD)}
 
     with serving(paths) as server:
-        assert Recordings(RULES).look(f"{server.url}/0").size == len(GOOD)
+        assert RecordingChecker(RULES).check(f"{server.url}/0").size == len(GOOD)
 
 
 def test_a_content_encoding_is_decompressed() -> None:
     """The hash is that of the decompressed recording."""
-    audio = check(sent(gzip.compress(GOOD), "Content-Encoding: gzip"))
+    audio = check(response(gzip.compress(GOOD), "Content-Encoding: gzip"))
 
     assert audio.sha256 == hashlib.sha256(GOOD).hexdigest()
 
@@ -85,18 +85,18 @@ def test_a_chunked_recording_is_accepted() -> None:
 
 PAGE = b"<!doctype html><html><body>Please sign in</body></html>"
 BAD: dict[str, tuple[bytes | Iterable[bytes] | Script, str, str]] = {
-    "not there": (sent(b"", status="404 Not Found"), "http_error", "HTTP 404: not found"),
-    "not public": (sent(PAGE, status="403 Forbidden"), "http_error", "HTTP 403: not public"),
-    "no content": (sent(b"", status="206 Partial Content"), "http_error", "HTTP 206"),
-    "HTML": (sent(PAGE, "Content-Type: audio/mpeg"), "wrong_format", "not MP3 or WAV: it is an HTML page"),
-    "Ogg": (sent(b"OggS" + bytes(5_000)), "wrong_format", "not MP3 or WAV: it is an Ogg file"),
-    "short": (sent(wav(5)), "too_short", "5.0 s long; more than 10 s are required"),
-    "exactly 10 s": (sent(wav(10)), "too_short", "10.0 s long; more than 10 s are required"),
-    "long": (sent(wav(61)), "too_long", "61.0 s long; at most 60 s are accepted"),
-    "truncated MP3": (sent((xing(459, 459 * 417) + mp3(12))[:90_000]), "truncated", "truncated MP3: its header"),
-    "truncated WAV": (sent(GOOD[:-9_000]), "truncated", "truncated WAV: its header"),
+    "not there": (response(b"", status="404 Not Found"), "http_error", "HTTP 404: not found"),
+    "not public": (response(PAGE, status="403 Forbidden"), "http_error", "HTTP 403: not public"),
+    "no content": (response(b"", status="206 Partial Content"), "http_error", "HTTP 206"),
+    "HTML": (response(PAGE, "Content-Type: audio/mpeg"), "wrong_format", "not MP3 or WAV: it is an HTML page"),
+    "Ogg": (response(b"OggS" + bytes(5_000)), "wrong_format", "not MP3 or WAV: it is an Ogg file"),
+    "short": (response(wav(5)), "too_short", "5.0 s long; more than 10 s are required"),
+    "exactly 10 s": (response(wav(10)), "too_short", "10.0 s long; more than 10 s are required"),
+    "long": (response(wav(61)), "too_long", "61.0 s long; at most 60 s are accepted"),
+    "truncated MP3": (response((xing(459, 459 * 417) + mp3(12))[:90_000]), "truncated", "truncated MP3: its header"),
+    "truncated WAV": (response(GOOD[:-9_000]), "truncated", "truncated WAV: its header"),
     "cut": (
-        [sent(GOOD, length=60_000), HANG_UP],
+        [response(GOOD, length=60_000), HANG_UP],
         "truncated",
         "truncated: the connection ended after 48,044 of 60,000 bytes",
     ),
@@ -111,14 +111,14 @@ BAD: dict[str, tuple[bytes | Iterable[bytes] | Script, str, str]] = {
     "announced as huge": (HEADERS.replace(b"1000000", b"9000000"), "too_large", "larger than 2,000,000 bytes"),
     "huge": (chain([b"HTTP/1.1 200 OK\r\n\r\n", GOOD], repeat(bytes(65_536))), "too_large", "2,000,000"),
     "a bomb": (
-        sent(gzip.compress(GOOD[:44] + bytes(9_000_000)), "Content-Encoding: gzip"),
+        response(gzip.compress(GOOD[:44] + bytes(9_000_000)), "Content-Encoding: gzip"),
         "too_large",
         "larger than 2,000,000 bytes",
     ),
-    "brotli": (sent(GOOD, "Content-Encoding: br"), "wrong_format", "the Content-Encoding 'br'"),
-    "no gzip": (sent(GOOD, "Content-Encoding: gzip"), "wrong_format", "cannot be decompressed"),
-    "half a gzip": (sent(gzip.compress(GOOD)[:-9], "Content-Encoding: gzip"), "truncated", "the connection ended"),
-    "nothing": (sent(b""), "wrong_format", "it is an empty file"),
+    "brotli": (response(GOOD, "Content-Encoding: br"), "wrong_format", "the Content-Encoding 'br'"),
+    "no gzip": (response(GOOD, "Content-Encoding: gzip"), "wrong_format", "cannot be decompressed"),
+    "half a gzip": (response(gzip.compress(GOOD)[:-9], "Content-Encoding: gzip"), "truncated", "the connection ended"),
+    "nothing": (response(b""), "wrong_format", "it is an empty file"),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "unreachable", "no answer: BadStatusLine"),
     "drips": (dripping(HEADERS + GOOD[:2_000]), "too_slow", "too slow: slower than 8 kB a second for 0.3 s"),
     "stalls": (dripping(HEADERS + GOOD, every_s=0.6), "too_slow", "too slow"),
@@ -132,7 +132,7 @@ def test_each_problem_has_a_kind_and_a_reason(name: str) -> None:
     file, kind, reason = BAD[name]
     started = time.monotonic()
 
-    with pytest.raises(UnfitAudio) as caught:
+    with pytest.raises(InvalidAudioError) as caught:
         check(file)
 
     assert (caught.value.kind, reason in caught.value.reason) == (kind, True), caught.value
@@ -141,28 +141,28 @@ def test_each_problem_has_a_kind_and_a_reason(name: str) -> None:
 
 def test_no_connection_is_opened_to_a_private_address() -> None:
     """The reason names the setting that would allow it."""
-    with serving({"/a.mp3": sent(GOOD)}) as server:
-        with pytest.raises(UnfitAudio, match="a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not allow"):
-            Recordings(Rules(times=HASTY)).look(f"{server.url}/a.mp3")
+    with serving({"/a.mp3": response(GOOD)}) as server:
+        with pytest.raises(InvalidAudioError, match="a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not allow"):
+            RecordingChecker(RecordingRules(timeouts=HASTY)).check(f"{server.url}/a.mp3")
         assert server.accepted == 0
 
 
 @pytest.mark.parametrize(
     "first",
-    [sent(b"", status="503 Service Unavailable"), sent(GOOD, length=60_000), b"\r\n"],
+    [response(b"", status="503 Service Unavailable"), response(GOOD, length=60_000), b"\r\n"],
     ids=["503", "cut", "no HTTP"],
 )
 def test_a_temporary_failure_is_retried(first: bytes) -> None:
     """The second attempt succeeds."""
 
-    answers = chain([first], repeat(sent(GOOD)))
+    answers = chain([first], repeat(response(GOOD)))
 
     assert check(lambda _: [next(answers), HANG_UP]).size == len(GOOD)
 
 
 def test_retry_after_is_respected() -> None:
     """The retry waits as long as the host requests."""
-    answers = chain([sent(b"", "Retry-After: 1", status="429 Too Many Requests")], repeat(sent(GOOD)))
+    answers = chain([response(b"", "Retry-After: 1", status="429 Too Many Requests")], repeat(response(GOOD)))
     started = time.monotonic()
 
     assert check(lambda _: [next(answers)]).size == len(GOOD)
@@ -171,17 +171,17 @@ def test_retry_after_is_respected() -> None:
 
 def test_a_lasting_failure_is_reported() -> None:
     """There are two attempts."""
-    with serving({"/a.mp3": sent(b"", status="503 Service Unavailable")}) as server:
-        with pytest.raises(UnfitAudio, match="HTTP 503"):
-            Recordings(RULES).look(f"{server.url}/a.mp3")
+    with serving({"/a.mp3": response(b"", status="503 Service Unavailable")}) as server:
+        with pytest.raises(InvalidAudioError, match="HTTP 503"):
+            RecordingChecker(RULES).check(f"{server.url}/a.mp3")
         assert len(server.requests) == 2
 
 
 def test_a_permanent_failure_is_not_retried() -> None:
     """There is one request."""
     with serving({}) as server:
-        with pytest.raises(UnfitAudio, match="HTTP 404"):
-            Recordings(RULES).look(f"{server.url}/a.mp3")
+        with pytest.raises(InvalidAudioError, match="HTTP 404"):
+            RecordingChecker(RULES).check(f"{server.url}/a.mp3")
         assert len(server.requests) == 1
 
 
@@ -202,13 +202,17 @@ class ConcurrencyCounter:
         time.sleep(0.02)
         with self._lock:
             self.now -= 1
-        yield sent(GOOD)
+        yield response(GOOD)
 
 
-def check_all(server: Scripted, paths: Iterable[str], rules: Rules = RULES) -> list[Audio | UnfitAudio | None]:
+def check_all(
+    server: ScriptedServer, paths: Iterable[str], rules: RecordingRules = RULES
+) -> list[Audio | InvalidAudioError | None]:
     """Check recordings, and return the results in the order of the paths."""
     with Preflight(rules) as preflight:
-        return [result for _, result in preflight.each(paths, lambda path: f"{server.url}{path}" if path else None)]
+        return [
+            result for _, result in preflight.check_all(paths, lambda path: f"{server.url}{path}" if path else None)
+        ]
 
 
 def test_results_keep_the_order_of_the_items() -> None:
@@ -216,9 +220,9 @@ def test_results_keep_the_order_of_the_items() -> None:
 
     def slow(_: Request) -> Iterator[bytes]:
         time.sleep(0.2)
-        yield sent(GOOD)
+        yield response(GOOD)
 
-    with serving({"/slow": slow, "/a": sent(wav(11)), "/b": sent(wav(5))}) as server:
+    with serving({"/slow": slow, "/a": response(wav(11)), "/b": response(wav(5))}) as server:
         results = check_all(server, ["/slow", "/a", "", "/b"])
 
     assert [result.seconds if isinstance(result, Audio) else result and result.kind for result in results] == [
@@ -235,7 +239,7 @@ def test_concurrent_requests_to_one_host_are_limited() -> None:
         results = check_all(server, paths)
 
     assert all(isinstance(result, Audio) for result in results)
-    assert 2 <= counter.most <= RULES.per_host
+    assert 2 <= counter.most <= RULES.max_per_host
 
 
 def test_a_slow_host_does_not_delay_others() -> None:
@@ -244,16 +248,16 @@ def test_a_slow_host_does_not_delay_others() -> None:
 
     def quick(_: Request) -> Iterator[bytes]:
         arrived.append(time.monotonic())
-        yield sent(GOOD)
+        yield response(GOOD)
 
     slow = dict.fromkeys((f"/{n}" for n in range(8)), dripping(HEADERS))
     with serving(slow) as one, serving({"/a": quick}) as other, Preflight(RULES) as preflight:
         urls = [*(f"{one.url}{path}" for path in slow), f"{other.url.replace('127.0.0.1', 'localhost')}/a"]
-        results = [audio for _, audio in preflight.each(urls, lambda url: url)]
+        results = [audio for _, audio in preflight.check_all(urls, lambda url: url)]
         ended = time.monotonic()
 
     assert [isinstance(audio, Audio) for audio in results] == [False] * 8 + [True]
-    assert ended - arrived[0] > 2 * HASTY.slow_s * 0.8
+    assert ended - arrived[0] > 2 * HASTY.min_speed_window_s * 0.8
 
 
 def test_the_same_recording_is_downloaded_once() -> None:
@@ -276,7 +280,7 @@ def test_reading_ahead_is_limited() -> None:
             yield ""
 
     with Preflight(RULES) as preflight:
-        next(preflight.each(paths(), lambda path: path or None))
+        next(preflight.check_all(paths(), lambda path: path or None))
 
     assert read == 1_000
 
@@ -284,7 +288,7 @@ def test_reading_ahead_is_limited() -> None:
 def test_close_aborts_downloads() -> None:
     """It does not wait for them."""
     with serving({"/a": dripping(HEADERS + GOOD, bytes(2_000))}) as server, Preflight(RULES) as preflight:
-        results = preflight.each(["", "/a"], lambda path: f"{server.url}{path}" if path else None)
+        results = preflight.check_all(["", "/a"], lambda path: f"{server.url}{path}" if path else None)
         started = time.monotonic()
         threading.Timer(0.1, preflight.close).start()
         list(results)

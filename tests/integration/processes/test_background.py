@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from celery.worker import state
 
-from config.settings import BadSettings
+from config.settings import SettingsError
 from workers.background import BackgroundStep
 
 
@@ -24,7 +24,7 @@ class FailingStep(BackgroundStep):
     def prepare(self, app: Any, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  it fails
         """Return a loop that fails, or fail."""
         if not self._in_loop:
-            raise BadSettings("REDIS_URL: is wrong")
+            raise SettingsError("REDIS_URL: is wrong")
         return self._fail
 
     def _fail(self) -> None:

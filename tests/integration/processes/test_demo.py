@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from config.settings import load
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.local import demo
 from workers.local.stack import Addresses, Stack
 
 
 def test_the_demo_reports_jobs_that_do_not_succeed(
-    store: Store,
+    store: JobStore,
     valkey_url: str,
     prefix: str,
     tmp_path: Path,
@@ -21,8 +21,8 @@ def test_the_demo_reports_jobs_that_do_not_succeed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """If upstream is down the exit code is 1, the gate's reason is printed, and nothing hangs."""
-    store.controls.close("upstream_down", "no answer", store.clock())
-    addresses = Addresses(valkey_url, web="", page="", flower="", simulator=None, control=None)
+    store.flow_control.add_hold("upstream_down", "no answer", store.clock())
+    addresses = Addresses(valkey_url, gateway="", page="", flower="", simulator=None, simulator_control=None)
     monkeypatch.setenv("VOICEQUEUE_PREFIX", prefix)
     monkeypatch.setenv("VOICEQUEUE_DEMO_S", "0.3")
     monkeypatch.setattr(demo, "settings", load)

@@ -12,12 +12,12 @@ from simulator.process import Simulator
 from tests.integration.processes.worker_bench import SONG, WorkerBench, enqueue, worker_bench
 from voicequeue import State, VoiceJob, VoiceQueue
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.dispatcher import PROCESSES
 
 
 @pytest.fixture
-def bench(store: Store, simulator: Simulator) -> Iterator[WorkerBench]:
+def bench(store: JobStore, simulator: Simulator) -> Iterator[WorkerBench]:
     """Return a worker with ten slots and chunks of four jobs."""
     with worker_bench(store, simulator) as bench:
         yield bench
@@ -66,7 +66,7 @@ def test_short_credits_are_logged_once_and_so_is_their_end(
     """One warning for all jobs, rounds and workers."""
     caplog.set_level("INFO", "voicequeue.pulse")
     ids, other = enqueue(queue, 5), bench.another("w2")
-    bench.store.controls.note_balance(2 * 19, spent_before=0, asked=bench.clock.now, now=bench.clock.now)
+    bench.store.flow_control.record_balance(2 * 19, spent_before=0, requested_at=bench.clock.now, now=bench.clock.now)
 
     for _ in range(3):
         bench.dispatcher.admit()
@@ -74,7 +74,7 @@ def test_short_credits_are_logged_once_and_so_is_their_end(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "credits do not suffice" in caplog.text
 
-    bench.store.controls.note_balance(900, spent_before=0, asked=bench.clock.now, now=bench.clock.now)
+    bench.store.flow_control.record_balance(900, spent_before=0, requested_at=bench.clock.now, now=bench.clock.now)
     for _ in range(3):
         bench.dispatcher.admit()
         other.admit()
@@ -131,7 +131,7 @@ def test_a_job_that_arrives_while_the_dispatcher_waits_is_admitted_at_once(
 def test_the_dispatcher_admits_after_its_interval_without_a_wake_up(bench: WorkerBench, queue: VoiceQueue) -> None:
     """The end of a cooldown wakes no worker."""
     [job_id] = enqueue(queue, 1)
-    bench.store.controls.close("cooldown", "429", bench.clock.now, bench.clock.now + 5)
+    bench.store.flow_control.add_hold("cooldown", "429", bench.clock.now, bench.clock.now + 5)
     bench.dispatcher.wait_and_admit(0.01)
     assert bench.messages == []
 

@@ -10,27 +10,27 @@ import pytest
 from simulator.process import Simulator
 from tests.conftest import eventually
 from tests.integration.processes.worker_bench import SONG, WorkerBench, enqueue, worker_bench
-from tests.store.life import charge, named
+from tests.store.life import claim_submit, report_order
 from voicequeue import Stage, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
-from voicequeue.domain.claims import Charged
-from voicequeue.domain.job import Code, Move
-from voicequeue.domain.poll_schedule import ENOUGH, PollPlan, Span
+from voicequeue.domain.claims import SubmitClaim
+from voicequeue.domain.job import FailureCode, Transition
+from voicequeue.domain.poll_schedule import MIN_DURATIONS, DurationInterval, PollSchedulePolicy
 from voicequeue.domain.serialization import task_field
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
 @pytest.fixture
-def bench(store: Store, simulator: Simulator) -> Iterator[WorkerBench]:
+def bench(store: JobStore, simulator: Simulator) -> Iterator[WorkerBench]:
     """Return a worker with ten slots and chunks of four jobs."""
     with worker_bench(store, simulator) as bench:
         yield bench
 
 
-def charging(bench: WorkerBench, job_id: str) -> Charged:
+def charging(bench: WorkerBench, job_id: str) -> SubmitClaim:
     """Claim an admitted job's submission."""
-    claim = charge(bench.store, job_id, Stage.VOICE, "holder", bench.clock.now, lease=30)
-    assert isinstance(claim, Charged)
+    claim = claim_submit(bench.store, job_id, Stage.VOICE, "holder", bench.clock.now, lease=30)
+    assert isinstance(claim, SubmitClaim)
     return claim
 
 
@@ -40,8 +40,10 @@ def make_pending(bench: WorkerBench, job_id: str, *, due: float) -> None:
     bench.messages.clear()
     claim = charging(bench, job_id)
     fields = {task_field(Stage.VOICE): "t1", "since": str(bench.clock.now)}
-    move = Move(job_id, claim.version, State.CHARGING, Stage.VOICE, State.PENDING, due=due, fields=fields, credits=4)
-    assert bench.store.apply([move], bench.clock.now) == [True]
+    move = Transition(
+        job_id, claim.version, State.CHARGING, Stage.VOICE, State.PENDING, due=due, fields=fields, credits=4
+    )
+    assert bench.store.apply_transitions([move], bench.clock.now) == [True]
 
 
 # ── overdue jobs ──────────────────────────────────────────────────────────────────────────────────
@@ -72,7 +74,7 @@ def test_a_lost_poll_message_is_sent_again_and_can_be_claimed(bench: WorkerBench
     bench.maintenance.reconcile()
 
     assert bench.messages == [("voice.poll", [job_id])]
-    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now, lease=5)
+    assert bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now, lease_s=5)
 
 
 def test_a_pending_job_is_polled_within_minutes_after_redis_clock_was_set_back(
@@ -88,7 +90,7 @@ def test_a_pending_job_is_polled_within_minutes_after_redis_clock_was_set_back(
     bench.maintenance.reconcile()
 
     assert bench.messages == [("voice.poll", [job_id])]
-    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now, lease=5)
+    assert bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now, lease_s=5)
 
 
 def test_a_stalled_charge_becomes_unsure_and_is_not_handed_out(bench: WorkerBench, queue: VoiceQueue) -> None:
@@ -111,7 +113,7 @@ def test_a_stalled_charge_becomes_unsure_and_is_not_handed_out(bench: WorkerBenc
 
 def test_a_job_that_has_not_started_in_time_fails_as_expired(bench: WorkerBench, queue: VoiceQueue) -> None:
     """Other jobs stay queued; no credits were spent, and the job can be retried."""
-    bench.store.controls.pause(bench.clock.now)
+    bench.store.flow_control.pause(bench.clock.now)
     short = queue.enqueue(VoiceJob(audio_url="https://a.example/s.wav", start_within_s=60))
     long = queue.enqueue(VoiceJob(audio_url="https://a.example/l.wav", start_within_s=6_000))
 
@@ -123,7 +125,7 @@ def test_a_job_that_has_not_started_in_time_fails_as_expired(bench: WorkerBench,
 
     job = queue.get(short.id)
     assert job.failure is not None
-    assert (job.state, job.failure.code, job.credits) == (State.FAILED, Code.EXPIRED, 0)
+    assert (job.state, job.failure.code, job.credits) == (State.FAILED, FailureCode.EXPIRED, 0)
     assert job.settled_at is not None
     assert queue.get(long.id).state is State.QUEUED
     assert queue.status().failures == {"expired": 1}
@@ -154,9 +156,9 @@ def test_the_policy_abandons_an_unsure_job_that_is_to_be_cancelled(bench: Worker
     bench.dispatcher.admit()
     for job_id in ids:
         claim = charging(bench, job_id)
-        lost = Move(job_id, claim.version, State.CHARGING, Stage.VOICE, State.UNSURE, reason="no answer")
-        assert bench.store.apply([lost], bench.clock()) == [True]
-    assert queue.cancel(ids[0]).cancelling
+        lost = Transition(job_id, claim.version, State.CHARGING, Stage.VOICE, State.UNSURE, reason="no answer")
+        assert bench.store.apply_transitions([lost], bench.clock()) == [True]
+    assert queue.cancel(ids[0]).is_cancelling
     bench.messages.clear()
     bench.clock.now += 61
 
@@ -164,7 +166,7 @@ def test_the_policy_abandons_an_unsure_job_that_is_to_be_cancelled(bench: Worker
 
     abandoned = queue.get(ids[0])
     assert abandoned.failure is not None
-    assert (abandoned.state, abandoned.failure.code) == (State.FAILED, Code.ABANDONED)
+    assert (abandoned.state, abandoned.failure.code) == (State.FAILED, FailureCode.ABANDONED)
     assert bench.messages == [("voice.submit", [ids[1]])]
 
 
@@ -174,7 +176,7 @@ def test_the_policy_abandons_an_unsure_job_that_is_to_be_cancelled(bench: Worker
 def cancelled(bench: WorkerBench, queue: VoiceQueue, count: int, *, since_s: float) -> None:
     """Enqueue jobs that were cancelled `since_s` seconds ago."""
     for job_id in enqueue(queue, count):
-        bench.store.apply([transitions.cancel(queue.get(job_id), 0.0)], bench.clock.now - since_s)
+        bench.store.apply_transitions([transitions.cancel(queue.get(job_id), 0.0)], bench.clock.now - since_s)
 
 
 def test_jobs_are_purged_after_their_retention(bench: WorkerBench, queue: VoiceQueue) -> None:
@@ -191,7 +193,7 @@ def test_jobs_are_purged_after_their_retention(bench: WorkerBench, queue: VoiceQ
         maintenance.purge()
 
     assert [job.id for job in queue.jobs()] == [recent]
-    assert bench.store.purged()[State.CANCELLED] == 250
+    assert bench.store.purged_by_state()[State.CANCELLED] == 250
 
 
 def test_a_purge_stops_at_its_time_limit_and_continues_in_the_next_run(
@@ -215,12 +217,12 @@ def test_a_purge_stops_at_its_time_limit_and_continues_in_the_next_run(
 
 def test_polls_are_planned_by_one_worker_from_the_durations_of_all(bench: WorkerBench) -> None:
     """Within the interval no other worker plans them."""
-    bench.services = replace(bench.services, plan=PollPlan(1, 2))
+    bench.services = replace(bench.services, plan=PollSchedulePolicy(1, 2))
     history, first, second = bench.store.poll_history, bench.maintain(), bench.maintain()
-    history.add_durations("voice", [Span(9, 10)] * ENOUGH)
+    history.add_durations("voice", [DurationInterval(9, 10)] * MIN_DURATIONS)
 
     first.plan_polls()
-    history.add_durations("music", [Span(19, 20)] * ENOUGH)
+    history.add_durations("music", [DurationInterval(19, 20)] * MIN_DURATIONS)
     second.plan_polls()
 
     [first_poll_s, *_] = history.schedules()["voice"]
@@ -233,13 +235,13 @@ def test_polls_are_planned_by_one_worker_from_the_durations_of_all(bench: Worker
 
 def test_the_balance_is_read_once_per_interval(bench: WorkerBench, simulator: Simulator) -> None:
     """Further calls within the interval read nothing."""
-    simulator.turn(credits=321)
+    simulator.set_dials(credits=321)
 
     for _ in range(3):
         bench.maintenance.refresh_balance()
 
-    eventually(bench.store.controls.balances)
-    assert [balance.credits for balance in bench.store.controls.balances()] == [321]
+    eventually(bench.store.flow_control.balances)
+    assert [balance.credits for balance in bench.store.flow_control.balances()] == [321]
     assert simulator.ledger(charges=False)["calls"]["credits"] == 1
 
 
@@ -251,18 +253,18 @@ def test_the_balance_is_read_once_by_all_workers_together(bench: WorkerBench, si
         maintenance.refresh_balance()
         dispatcher.send_heartbeat()
 
-    eventually(bench.store.controls.balances)
+    eventually(bench.store.flow_control.balances)
     assert simulator.ledger(charges=False)["calls"]["credits"] == 1
-    assert [heartbeat.name for heartbeat in bench.store.pulses["worker"].since(0)] == ["w1", "w2"]
+    assert [heartbeat.name for heartbeat in bench.store.heartbeats["worker"].since(0)] == ["w1", "w2"]
 
 
 def test_an_error_of_upstream_leaves_the_balance_unknown(bench: WorkerBench, simulator: Simulator) -> None:
     """The maintenance continues, and reads the balance in the next interval."""
-    simulator.turn(get_faults={"error": 1})
+    simulator.set_dials(get_faults={"error": 1})
     bench.maintenance.refresh_balance()
     eventually(lambda: simulator.ledger(charges=False)["calls"]["credits"])
 
-    assert bench.store.controls.balances() == []
+    assert bench.store.flow_control.balances() == []
 
 
 def test_a_changed_price_is_logged_once(
@@ -271,13 +273,13 @@ def test_a_changed_price_is_logged_once(
     """Upstream charges 5 credits for a voice instead of 4; reading the balance again logs nothing new."""
     ids = enqueue(queue, 5)
     read_balance = bench.maintenance._read_balance
-    simulator.turn(credits=1_000)
+    simulator.set_dials(credits=1_000)
     read_balance()
     bench.dispatcher.admit()
     for job_id in ids:
         charging(bench, job_id)
-        assert bench.store.apply([named(queue.get(job_id), "t")], bench.clock()) == [True]
-    simulator.turn(credits=1_000 - 25)
+        assert bench.store.apply_transitions([report_order(queue.get(job_id), "t")], bench.clock()) == [True]
+    simulator.set_dials(credits=1_000 - 25)
 
     for _ in range(3):
         read_balance()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import eventually
-from workers.local.home import HomeInUse, alone_in
+from workers.local.home import HomeInUseError, lock_home
 from workers.local.supervisor import Program, Supervisor
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
@@ -21,7 +21,7 @@ SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 def test_a_killed_program_is_restarted_and_reported(tmp_path: Path) -> None:
     """The supervisor reports the signal and the log file."""
     lines: list[str] = []
-    with Supervisor(lines.append, look_every_s=0.02) as supervisor:
+    with Supervisor(lines.append, check_interval_s=0.02) as supervisor:
         supervisor.add(Program("sleeper", SLEEPER, tmp_path / "log" / "sleeper.log"))
         first = supervisor.pid("sleeper")
         assert first is not None
@@ -34,7 +34,7 @@ def test_the_restart_delay_grows_with_exits_in_a_row(tmp_path: Path) -> None:
     """The log has the output of every run."""
     lines: list[str] = []
     failing = [sys.executable, "-c", "print('failure', flush=True); raise SystemExit(3)"]
-    with Supervisor(lines.append, look_every_s=0.02) as supervisor:
+    with Supervisor(lines.append, check_interval_s=0.02) as supervisor:
         supervisor.add(Program("failing", failing, tmp_path / "failing.log"))
         eventually(lambda: len(lines) >= 3)
     assert [line.split("; ")[0] for line in lines[:3]] == [
@@ -46,7 +46,7 @@ def test_the_restart_delay_grows_with_exits_in_a_row(tmp_path: Path) -> None:
 def test_a_program_that_is_held_down_restarts_at_once_afterwards(tmp_path: Path) -> None:
     """It does not count as an exit in a row, and other programs are restarted meanwhile."""
     lines: list[str] = []
-    with Supervisor(lines.append, look_every_s=0.02) as supervisor:
+    with Supervisor(lines.append, check_interval_s=0.02) as supervisor:
         for name in ("away", "alive"):
             supervisor.add(Program(name, SLEEPER, tmp_path / f"{name}.log"))
         alive = supervisor.pid("alive")
@@ -63,8 +63,8 @@ def test_a_program_that_is_held_down_restarts_at_once_afterwards(tmp_path: Path)
 def test_a_program_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
     """It is killed after its stop timeout and restarted; the error names it."""
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
-    with Supervisor(look_every_s=0.02) as supervisor:
-        supervisor.add(Program("deaf", [sys.executable, "-c", program], tmp_path / "deaf.log", stop_s=0.2))
+    with Supervisor(check_interval_s=0.02) as supervisor:
+        supervisor.add(Program("deaf", [sys.executable, "-c", program], tmp_path / "deaf.log", stop_timeout_s=0.2))
         first = supervisor.pid("deaf")
         eventually(lambda: "deaf" in (tmp_path / "deaf.log").read_text())
         with (
@@ -87,10 +87,10 @@ def test_foundations_end_last(tmp_path: Path) -> None:
         "print('ready', flush=True)\n"
         "while True: signal.pause()\n"
     )
-    with Supervisor(look_every_s=0.02) as supervisor:
+    with Supervisor(check_interval_s=0.02) as supervisor:
         for name, foundation in (("base", True), ("worker", False)):
             command = [sys.executable, "-c", script, str(ended), name]
-            supervisor.add(Program(name, command, tmp_path / f"{name}.log", foundation=foundation))
+            supervisor.add(Program(name, command, tmp_path / f"{name}.log", is_foundation=foundation))
         eventually(lambda: all("ready" in (tmp_path / f"{name}.log").read_text() for name in ("base", "worker")))
     assert ended.read_text().split() == ["worker", "base"]
 
@@ -133,11 +133,11 @@ def test_a_killed_supervisor_leaves_nothing_behind_and_foundations_end_last(tmp_
     with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), SLOW_TO_END]) as supervisor:
         logs = [tmp_path / f"{name}.log" for name in ("base", "worker")]
         eventually(lambda: all(log.exists() and "ready" in log.read_text() for log in logs))
-        with pytest.raises(HomeInUse, match=f"process {supervisor.pid}"), alone_in(tmp_path, wait_s=9):
+        with pytest.raises(HomeInUseError, match=f"process {supervisor.pid}"), lock_home(tmp_path, wait_s=9):
             pass
         supervisor.kill()
     lines: list[str] = []
-    with alone_in(tmp_path, wait_s=20, say=lines.append):
+    with lock_home(tmp_path, wait_s=20, say=lines.append):
         assert (tmp_path / "ended").read_text().split() == ["worker", "child", "base"]
     assert len(lines) == 1
 
@@ -148,7 +148,7 @@ def test_a_forced_stop_kills_at_once(tmp_path: Path) -> None:
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
     )
     log, looks = tmp_path / "stubborn.log", itertools.count()
-    with Supervisor(look_every_s=0.02) as supervisor:
+    with Supervisor(check_interval_s=0.02) as supervisor:
         supervisor.add(Program("stubborn", [sys.executable, "-c", stubborn], log))
         eventually(lambda: "ready" in log.read_text())
         supervisor.stop(lambda: supervisor.force() if next(looks) == 2 else None)
@@ -159,11 +159,11 @@ def test_a_forced_stop_kills_at_once(tmp_path: Path) -> None:
 def test_two_stacks_never_share_a_folder(tmp_path: Path) -> None:
     """Two Valkeys on one append-only file would destroy it: a second stack refuses to start beside a running one, and
     waits for one that is stopping."""
-    with alone_in(tmp_path) as lock:
-        with pytest.raises(HomeInUse, match="stop it, or set VOICEQUEUE_HOME"), alone_in(tmp_path, wait_s=9):
+    with lock_home(tmp_path) as lock:
+        with pytest.raises(HomeInUseError, match="stop it, or set VOICEQUEUE_HOME"), lock_home(tmp_path, wait_s=9):
             pass
         lock.mark_as_ending()
-        with pytest.raises(HomeInUse, match="still run"), alone_in(tmp_path, wait_s=0.2, say=lambda _: None):
+        with pytest.raises(HomeInUseError, match="still run"), lock_home(tmp_path, wait_s=0.2, say=lambda _: None):
             pass
-    with alone_in(tmp_path):
+    with lock_home(tmp_path):
         pass

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.process import Simulator
-from tasks.context import Services
+from tasks.context import TaskContext
 from tasks.musicapi import MusicApi
 from voicequeue import Song, Stage, VoiceJob, VoiceQueue
-from voicequeue.domain.poll_schedule import PollPlan
-from voicequeue.domain.timeouts import Patience
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.poll_schedule import PollSchedulePolicy
+from voicequeue.domain.timeouts import Timeouts
+from voicequeue.storage.job_store import JobStore
 from workers.dispatcher import Dispatcher
 from workers.maintenance import Maintenance
 
@@ -35,7 +35,7 @@ class Clock:
 class WorkerBench:
     """The worker `w1` with chunks of four jobs, and the messages of all workers: tasks and job ids."""
 
-    services: Services
+    services: TaskContext
     clock: Clock
     messages: list[tuple[str, list[str]]] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ class WorkerBench:
         self.maintenance = self.maintain()
 
     @property
-    def store(self) -> Store:
+    def store(self) -> JobStore:
         """The store that all workers share."""
         return self.services.store
 
@@ -60,13 +60,15 @@ class WorkerBench:
 
 
 @contextmanager
-def worker_bench(store: Store, simulator: Simulator) -> Iterator[WorkerBench]:
+def worker_bench(store: JobStore, simulator: Simulator) -> Iterator[WorkerBench]:
     """Build a bench with ten slots."""
     clock = Clock()
     with closing(MusicApi(simulator.api_url, "key")) as upstream:
-        store.controls.set_limits(in_flight=10)
+        store.flow_control.set_limits(in_flight=10)
         deadlines = dict.fromkeys(Stage, 60.0)
-        services = Services(store, upstream, PollPlan(1, 1), Patience(stale_s=10), 4, deadlines, clock=clock)
+        services = TaskContext(
+            store, upstream, PollSchedulePolicy(1, 1), Timeouts(redispatch_after_s=10), 4, deadlines, clock=clock
+        )
         yield WorkerBench(services, clock)
 
 

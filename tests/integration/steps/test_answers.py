@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import DEADLINE_S, SONG, Bench, Build
-from tests.support.scripted import Request, Scripted, answer
-from voicequeue import Code, Stage, State, VoiceJob, VoiceQueue
-from voicequeue.domain.timeouts import look_again
+from tests.support.scripted import Request, ScriptedServer, answer
+from voicequeue import FailureCode, Stage, State, VoiceJob, VoiceQueue
+from voicequeue.domain.timeouts import late_poll_delay
 
 LINK = "https://cdn.example/{}.mp3"
 SUNG = VoiceJob(persona_id="p1", song=SONG)
@@ -39,7 +39,7 @@ def upstream() -> Upstream:
 @pytest.fixture
 def bench(build: Build, upstream: Upstream) -> Iterator[Bench]:
     """Return a worker with that upstream."""
-    with Scripted(upstream) as scripted:
+    with ScriptedServer(upstream) as scripted:
         yield build(scripted.url)
 
 
@@ -55,8 +55,8 @@ def poll_past_the_deadline(bench: Bench, job_id: str) -> None:
 
 def poll_late(bench: Bench, job_id: str) -> None:
     """Poll a job for its late result when it is due, as maintenance does."""
-    bench.clock.now += look_again(DEADLINE_S + 1) + 1
-    assert [job.job_id for job in bench.store.overdue(bench.clock.now, patience=0)] == [job_id]
+    bench.clock.now += late_poll_delay(DEADLINE_S + 1) + 1
+    assert [job.job_id for job in bench.store.lease_overdue(bench.clock.now, overdue_s=0)] == [job_id]
     bench.poll(Stage.MUSIC, [job_id])
 
 
@@ -65,7 +65,7 @@ def test_a_song_is_ready_when_every_clip_that_succeeded_has_its_link(
     bench: Bench, upstream: Upstream, link: str | None
 ) -> None:
     """A clip with an empty or missing link is polled again."""
-    [job_id] = bench.ordered(SUNG)
+    [job_id] = bench.submitted(SUNG)
     bare = {**clip("b"), "audio_url": link}
     for named in ([{**clip("a"), "audio_url": link}, bare], [clip("a"), bare]):
         upstream.task = {"code": 200, "data": named}
@@ -85,7 +85,7 @@ def test_at_the_deadline_a_song_that_is_there_is_the_result_and_its_twin_is_kept
     bench: Bench, upstream: Upstream, queue: VoiceQueue, twin: str
 ) -> None:
     """The job has succeeded, is marked as incomplete, and is polled until the other song arrives, free."""
-    [job_id] = bench.ordered(SUNG)
+    [job_id] = bench.submitted(SUNG)
     upstream.task = {"data": [clip("a"), clip("b", twin, link="")]}
     poll_past_the_deadline(bench, job_id)
     job = queue.get(job_id)
@@ -102,14 +102,14 @@ def test_at_the_deadline_a_song_that_is_there_is_the_result_and_its_twin_is_kept
 
     whole = bench.job(job_id)
     assert (whole.state, whole.is_incomplete, whole.credits) == (State.SUCCEEDED, False, 15)
-    assert bench.store.overdue(bench.clock.now + 1e6, patience=0) == []
-    assert bench.store.finished(0) == 1
+    assert bench.store.lease_overdue(bench.clock.now + 1e6, overdue_s=0) == []
+    assert bench.store.count_succeeded(0) == 1
 
 
 @pytest.mark.parametrize("twin", ["cancelled", "moderated", "a word of next year"])
 def test_a_twin_that_ended_in_any_words_keeps_no_song_back(bench: Bench, upstream: Upstream, twin: str) -> None:
     """The job has succeeded at once."""
-    [job_id] = bench.ordered(SUNG)
+    [job_id] = bench.submitted(SUNG)
     upstream.task = {"data": [clip("a"), clip("b", twin, link="")]}
 
     bench.poll_when_due(Stage.MUSIC, [job_id])
@@ -134,7 +134,7 @@ def test_a_song_that_was_delivered_once_is_the_result_whatever_follows(
     bench: Bench, upstream: Upstream, response: str
 ) -> None:
     """Its link is kept when it arrives, so that the job succeeds with it and nothing is submitted again."""
-    [job_id] = bench.ordered(SUNG)
+    [job_id] = bench.submitted(SUNG)
     upstream.task = {"code": 200, "data": [clip("a"), clip("b", "running", link="")]}
     bench.poll_when_due(Stage.MUSIC, [job_id])
     assert bench.job(job_id).state is State.PENDING
@@ -149,7 +149,7 @@ def test_a_song_that_was_delivered_once_is_the_result_whatever_follows(
 
 def test_links_that_come_one_after_the_other_make_a_whole_song(bench: Bench, upstream: Upstream) -> None:
     """No single response needs to contain both links."""
-    [job_id] = bench.ordered(SUNG)
+    [job_id] = bench.submitted(SUNG)
     upstream.task = {"code": 200, "data": [clip("a"), clip("b", link="")]}
     bench.poll_when_due(Stage.MUSIC, [job_id])
     upstream.task = {"code": 200, "data": [clip("a", link=""), clip("b")]}
@@ -164,12 +164,12 @@ def test_songs_without_any_link_fail_at_the_deadline_and_are_taken_when_they_com
     bench: Bench, upstream: Upstream, queue: VoiceQueue
 ) -> None:
     """The named songs and the late result are kept, and a retry pays nothing."""
-    [job_id] = bench.ordered(SUNG)
+    [job_id] = bench.submitted(SUNG)
     upstream.task = {"data": [clip("a", link=""), clip("b", link="")]}
     poll_past_the_deadline(bench, job_id)
     failed = bench.job(job_id)
     assert failed.failure is not None
-    assert (failed.failure.code, len(failed.clips), failed.has_result) == (Code.DEADLINE, 2, False)
+    assert (failed.failure.code, len(failed.clips), failed.has_result) == (FailureCode.DEADLINE, 2, False)
 
     upstream.task = {"data": [clip("a"), clip("b")]}
     poll_late(bench, job_id)
@@ -181,7 +181,7 @@ def test_songs_without_any_link_fail_at_the_deadline_and_are_taken_when_they_com
 @pytest.mark.parametrize("state", ["failed", "running"])
 def test_a_persona_of_a_voice_that_is_not_made_is_not_sung_with(bench: Bench, upstream: Upstream, state: str) -> None:
     """The state decides, not the persona id beside it: no song is submitted."""
-    [job_id] = bench.ordered(VoiceJob(audio_url="https://recordings.example/anna.mp3", song=SONG))
+    [job_id] = bench.submitted(VoiceJob(audio_url="https://recordings.example/anna.mp3", song=SONG))
     upstream.task = {"code": 200, "data": {"persona_id": "p1", "state": state, "error": "no clear speaker"}}
 
     assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == []
@@ -193,7 +193,7 @@ def test_every_field_of_a_song_is_kept(bench: Bench, upstream: Upstream) -> None
     """Every field of the response is stored."""
     more = {"title": "T", "tags": "calm", "lyrics": "la", "video_url": "https://cdn.example/a.mp4", "mv": "sonic-v5"}
     more |= {"image_url": "https://cdn.example/a.png", "created_at": "2026-03-01", "gpt_description_prompt": "sad"}
-    [job_id] = bench.ordered(SUNG)
+    [job_id] = bench.submitted(SUNG)
     upstream.task = {"data": [clip("a", duration=61.5, **more)]}
 
     bench.poll_when_due(Stage.MUSIC, [job_id])
@@ -224,8 +224,8 @@ def test_a_refused_order_is_never_unsure(bench: Bench, upstream: Upstream, respo
 
     bench.submit(Stage.MUSIC, job_ids)
 
-    assert (bench.states(job_ids), bench.store.credits()) == ([state], 0)
-    holds = {hold.reason for hold in bench.store.controls.gate(bench.clock.now).holds}
+    assert (bench.states(job_ids), bench.store.credits_spent()) == ([state], 0)
+    holds = {hold.reason for hold in bench.store.flow_control.gate(bench.clock.now).holds}
     assert not holds & {"unauthorized", "upstream_down"}
 
 
@@ -234,7 +234,7 @@ def test_an_order_with_a_task_was_charged_in_any_shape(bench: Bench, upstream: U
     """Its task is polled."""
     upstream.order = response
 
-    [job_id] = bench.ordered(SUNG)
+    [job_id] = bench.submitted(SUNG)
 
     assert (bench.job(job_id).task_ids, bench.job(job_id).credits) == ({Stage.MUSIC: "4711"}, 15)
 
@@ -250,12 +250,12 @@ def test_an_answer_that_cannot_be_read_is_kept_for_the_review(
 
     answered = '{"code": 200, "message": "success", "order": "number seven", "for": "(key)"}'
     assert bench.job(job_id).state is State.UNSURE
-    assert queue.review(job_id).as_dict()["answer"] == answered
+    assert queue.charge_review(job_id).as_dict()["answer"] == answered
     assert "number seven" not in caplog.text + "".join(str(record.__dict__) for record in caplog.records)
 
-    queue.order_again(job_id)
+    queue.resubmit(job_id)
     upstream.order = answer("", status="502 Bad Gateway")
     bench.clock.now = bench.job(job_id).updated_at + 1
     bench.submit(Stage.MUSIC, [job_id])
 
-    assert (bench.job(job_id).state, bench.job(job_id).answer) == (State.UNSURE, None)
+    assert (bench.job(job_id).state, bench.job(job_id).unreadable_response) == (State.UNSURE, None)

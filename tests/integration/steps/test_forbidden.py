@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.conftest import Bench, Build, audio_of, voice
-from tests.support.scripted import Request, Script, Scripted, answer
-from voicequeue import Code, Stage, State
-from voicequeue.domain.gate import Reason
+from tests.support.scripted import Request, Script, ScriptedServer, answer
+from voicequeue import FailureCode, Stage, State
+from voicequeue.domain.gate import HoldReason
 
 #: Refusals of one job by upstream or a proxy: status line, body, headers, and the message that is kept.
 REFUSALS = {
@@ -56,13 +56,15 @@ def test_one_job_that_upstream_refuses_does_not_hold_the_others_up(build: Build,
 
     The refused job is tried a few times, is listed meanwhile, and fails with upstream's message.
     """
-    with Scripted(refuses(refusal, "poison")) as upstream:
+    with ScriptedServer(refuses(refusal, "poison")) as upstream:
         bench = build(upstream.url)
-        bench.store.controls.note_balance(10_000, spent_before=0, asked=bench.clock.now, now=bench.clock.now)
-        bench.store.controls.set_limits(in_flight=500)
+        bench.store.flow_control.record_balance(
+            10_000, spent_before=0, requested_at=bench.clock.now, now=bench.clock.now
+        )
+        bench.store.flow_control.set_limits(in_flight=500)
         poison, *good = bench.admitted(voice("poison"), *(voice(f"good-{n}") for n in range(20)))
         bench.submit(Stage.VOICE, [poison])
-        [hold] = bench.store.controls.gate(bench.clock.now).holds
+        [hold] = bench.store.flow_control.gate(bench.clock.now).holds
         assert f"(job {poison})" in hold.detail
         bench.submit(Stage.VOICE, good)
         for _ in range(6):  # a cooldown takes five seconds
@@ -74,13 +76,13 @@ def test_one_job_that_upstream_refuses_does_not_hold_the_others_up(build: Build,
             seconds += 10
             assert seconds < 3_600
             more = voice(f"more-{seconds}")
-            bench.store.enqueue([(more.id(), more)], bench.clock.now)
+            bench.store.enqueue([(more.job_id(), more)], bench.clock.now)
             beat(bench, 10)
-            is_named |= [job.job_id for job in bench.store.controls.refused()] == [poison]
+            is_named |= [job.job_id for job in bench.store.flow_control.refused_jobs()] == [poison]
 
     failure = bench.job(poison).failure
     assert failure is not None
-    assert (failure.code, failure.message) == (Code.REFUSED, REFUSALS[refusal][-1])
+    assert (failure.code, failure.message) == (FailureCode.REFUSED, REFUSALS[refusal][-1])
     assert is_named
     posts = [audio_of(request) for request in upstream.requests if request.method == "POST"]
     assert posts.count("poison") <= 10
@@ -89,7 +91,7 @@ def test_one_job_that_upstream_refuses_does_not_hold_the_others_up(build: Build,
 def test_an_account_that_is_forbidden_fails_no_job(build: Build) -> None:
     """Jobs are tried one by one, at growing intervals, and all are submitted when access is restored."""
     names = [f"v{n}" for n in range(5)]
-    with Scripted(refuses("unknown words", *names)) as upstream:
+    with ScriptedServer(refuses("unknown words", *names)) as upstream:
         bench = build(upstream.url)
         job_ids = bench.admitted(*map(voice, names))
         bench.submit(Stage.VOICE, job_ids)
@@ -97,7 +99,7 @@ def test_an_account_that_is_forbidden_fails_no_job(build: Build) -> None:
             beat(bench)
 
         posts = len(upstream.requests)
-        assert bench.store.controls.gate(bench.clock.now).closed_for(Reason.UNAUTHORIZED)
+        assert bench.store.flow_control.gate(bench.clock.now).hold_for(HoldReason.UNAUTHORIZED)
         assert posts < 25
         assert bench.states(job_ids) == [State.QUEUED] * 5
 
@@ -112,14 +114,14 @@ def test_jobs_whose_tasks_cannot_be_polled_hold_no_order_up(build: Build) -> Non
             return [answer({"error": "You may not see this."}, status="401 Unauthorized")]
         return [answer({"type": "not_ready"})]
 
-    with Scripted(script) as upstream:
+    with ScriptedServer(script) as upstream:
         bench = build(upstream.url)
-        [poison] = bench.ordered(voice("poison"))
+        [poison] = bench.submitted(voice("poison"))
         while bench.job(poison).state is State.PENDING:
             bench.poll_when_due(Stage.VOICE, [poison])
-            assert bench.store.controls.gate(bench.clock.now).open
+            assert bench.store.flow_control.gate(bench.clock.now).is_open
 
     failure = bench.job(poison).failure
     assert failure is not None
-    assert failure.code is Code.DEADLINE
+    assert failure.code is FailureCode.DEADLINE
     assert "You may not see this." in failure.message

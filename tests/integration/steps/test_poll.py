@@ -14,18 +14,18 @@ from simulator.engine.faults import GET_FAULTS
 from simulator.process import Simulator
 from tasks.poll import PollResult, PollRound
 from tests.integration.conftest import (
-    PATIENCE,
     POLL_S,
+    TIMEOUTS,
     Bench,
     Build,
-    books_agree,
+    charges_match,
     voice,
     voices,
 )
-from tests.support.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, ScriptedServer, answer
 from voicequeue import Job, Stage, State, VoiceQueue
-from voicequeue.domain.job import Code
-from voicequeue.domain.poll_schedule import PollPlan
+from voicequeue.domain.job import FailureCode
+from voicequeue.domain.poll_schedule import PollSchedulePolicy
 
 
 def polls_sent(simulator: Simulator) -> int:
@@ -38,7 +38,7 @@ def scheduled_ids(done: PollResult) -> list[str]:
     return [job_id for poll_round in done.rounds for job_id in poll_round.job_ids]
 
 
-def failure_of(job: Job) -> tuple[Code, Stage] | None:
+def failure_of(job: Job) -> tuple[FailureCode, Stage] | None:
     """Return the code and stage of a failure."""
     return (job.failure.code, job.failure.stage) if job.failure else None
 
@@ -50,8 +50,8 @@ def test_a_task_in_progress_is_rescheduled_and_a_second_message_finds_nothing_du
     bench: Bench, simulator: Simulator
 ) -> None:
     """Messages never multiply: one polls and is repeated when the time has come, the other ends."""
-    simulator.turn(voice_s=60)
-    job_ids = bench.ordered(*voices(3))
+    simulator.set_dials(voice_s=60)
+    job_ids = bench.submitted(*voices(3))
     bench.clock.now += POLL_S
 
     assert bench.poll(Stage.VOICE, job_ids) == PollResult(rounds=[PollRound(job_ids, POLL_S)])
@@ -65,8 +65,8 @@ def test_a_task_in_progress_is_rescheduled_and_a_second_message_finds_nothing_du
 
 def test_jobs_due_at_about_the_same_time_share_a_message_from_then_on(bench: Bench, simulator: Simulator) -> None:
     """The jobs were submitted one by one; the message of the second finds it polled already."""
-    simulator.turn(voice_s=60)
-    first, second = bench.ordered(voice("a")), bench.ordered(voice("b"))
+    simulator.set_dials(voice_s=60)
+    first, second = bench.submitted(voice("a")), bench.submitted(voice("b"))
     bench.clock.now += POLL_S
 
     assert bench.poll(Stage.VOICE, first) == PollResult(rounds=[PollRound([*first, *second], POLL_S)])
@@ -76,13 +76,13 @@ def test_jobs_due_at_about_the_same_time_share_a_message_from_then_on(bench: Ben
 
 def test_jobs_due_at_different_times_get_separate_messages(build: Build, simulator: Simulator) -> None:
     """Each job is polled when it is due, as the orders of one message may have different ages."""
-    simulator.turn(voice_s=600)
+    simulator.set_dials(voice_s=600)
     plain = build(simulator.api_url)
     plain.store.poll_history.set_schedule("voice", [40, 60, 100])
-    bench = Bench(replace(plain.services, plan=PollPlan(12, 20, Random(1))), plain.clock)
-    old = bench.ordered(voice("a"), voice("b"))
+    bench = Bench(replace(plain.services, plan=PollSchedulePolicy(12, 20, Random(1))), plain.clock)
+    old = bench.submitted(voice("a"), voice("b"))
     bench.clock.now += 30
-    young = bench.ordered(voice("c"))
+    young = bench.submitted(voice("c"))
     bench.clock.now += 42
 
     rounds = bench.poll(Stage.VOICE, [*young, *old]).rounds
@@ -96,7 +96,7 @@ def test_jobs_due_at_different_times_get_separate_messages(build: Build, simulat
 
 def test_a_poll_before_its_time_sends_nothing(bench: Bench, simulator: Simulator) -> None:
     """Neither does a poll of the other stage, or of an unknown job."""
-    job_ids = bench.ordered(*voices(2))
+    job_ids = bench.submitted(*voices(2))
 
     assert bench.poll(Stage.VOICE, job_ids) == PollResult()
     assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "unknown"]) == PollResult()
@@ -105,8 +105,8 @@ def test_a_poll_before_its_time_sends_nothing(bench: Bench, simulator: Simulator
 
 def test_two_workers_with_the_same_chunk_poll_each_job_once(bench: Bench, simulator: Simulator) -> None:
     """A job that one worker polls is not due for the other."""
-    simulator.turn(voice_s=60)
-    job_ids = bench.ordered(*voices(10))
+    simulator.set_dials(voice_s=60)
+    job_ids = bench.submitted(*voices(10))
     bench.clock.now += POLL_S
     both_ready = threading.Barrier(2)
 
@@ -123,9 +123,9 @@ def test_two_workers_with_the_same_chunk_poll_each_job_once(bench: Bench, simula
 
 def test_a_poll_whose_worker_died_is_made_by_another_one(bench: Bench) -> None:
     """The job is due again when the lease of the dead worker's claim has expired."""
-    job_ids = bench.ordered(voice(song=None))
+    job_ids = bench.submitted(voice(song=None))
     bench.clock.now += POLL_S
-    assert bench.store.claim(job_ids, Stage.VOICE, bench.clock.now, lease=90)
+    assert bench.store.claim_poll(job_ids, Stage.VOICE, bench.clock.now, lease_s=90)
 
     bench.clock.now += 80
     bench.poll(Stage.VOICE, job_ids)
@@ -138,19 +138,19 @@ def test_a_poll_whose_worker_died_is_made_by_another_one(bench: Bench) -> None:
 @pytest.mark.parametrize("fault", [fault for fault in GET_FAULTS if fault not in ("lost_task", "hang", "drip")])
 def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulator, fault: str) -> None:
     """A failed poll neither fails a job nor lowers the limit; a rate limit also holds back orders."""
-    job_ids = bench.ordered(*voices(2))
-    simulator.turn(get_faults={fault: 1})
-    before = bench.store.controls.flow()
+    job_ids = bench.submitted(*voices(2))
+    simulator.set_dials(get_faults={fault: 1})
+    before = bench.store.flow_control.in_flight_limit()
 
     assert bench.poll_when_due(Stage.VOICE, job_ids) == PollResult(rounds=[PollRound(job_ids, POLL_S)])
 
-    slow = [("cooldown", bench.clock.now + PATIENCE.cooldown_s)] if fault == "rate_limited" else []
-    holds = bench.store.controls.gate(bench.clock.now).holds
-    assert [(hold.reason, hold.until) for hold in holds if not hold.trial] == slow
-    assert bench.store.controls.flow() == before
-    simulator.turn(get_faults={})
+    slow = [("cooldown", bench.clock.now + TIMEOUTS.cooldown_s)] if fault == "rate_limited" else []
+    holds = bench.store.flow_control.gate(bench.clock.now).holds
+    assert [(hold.reason, hold.until) for hold in holds if not hold.is_on_trial] == slow
+    assert bench.store.flow_control.in_flight_limit() == before
+    simulator.set_dials(get_faults={})
     assert bench.poll_when_due(Stage.VOICE, job_ids).to_music == job_ids
-    assert bench.store.controls.gate(bench.clock.now).open
+    assert bench.store.flow_control.gate(bench.clock.now).is_open
 
 
 # ── settled ────────────────────────────────────────────────────────────────────────────────────
@@ -158,7 +158,7 @@ def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulat
 
 def test_a_voice_without_a_song_has_succeeded_with_its_persona(bench: Bench, simulator: Simulator) -> None:
     """Nothing else is submitted, and its slot is free."""
-    [job_id] = bench.ordered(voice(song=None))
+    [job_id] = bench.submitted(voice(song=None))
 
     assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
@@ -166,8 +166,8 @@ def test_a_voice_without_a_song_has_succeeded_with_its_persona(bench: Bench, sim
     assert (job.state, job.credits, job.voice_name) == (State.SUCCEEDED, 4, "Anna")
     assert job.persona_id
     assert job.settled_at == bench.clock.now
-    assert bench.store.in_flight() == 0
-    assert books_agree(bench, simulator)
+    assert bench.store.count_in_flight() == 0
+    assert charges_match(bench, simulator)
 
 
 @pytest.mark.parametrize("shape", ["clips", "object", "answer"])
@@ -175,25 +175,25 @@ def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
     bench: Bench, simulator: Simulator, shape: str
 ) -> None:
     """Its credits are spent and counted."""
-    simulator.turn(voice_failure=1, failure_shape=shape)
-    [job_id] = bench.ordered(voice())
+    simulator.set_dials(voice_failure=1, failure_shape=shape)
+    [job_id] = bench.submitted(voice())
 
     assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult(rounds=[PollRound([job_id], POLL_S)])
     assert bench.job(job_id).state is State.PENDING
     assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     job = bench.job(job_id)
-    assert (job.state, failure_of(job)) == (State.FAILED, (Code.UPSTREAM_FAILED, Stage.VOICE))
+    assert (job.state, failure_of(job)) == (State.FAILED, (FailureCode.UPSTREAM_FAILED, Stage.VOICE))
     assert job.failure is not None
     assert ("no clear speaker" in job.failure.message) == (shape != "clips")
-    assert bench.store.in_flight() == 0
-    assert books_agree(bench, simulator)
+    assert bench.store.count_in_flight() == 0
+    assert charges_match(bench, simulator)
 
 
 def test_each_job_of_a_chunk_has_its_own_answer(bench: Bench, simulator: Simulator) -> None:
     """One job is ready, one failed, one is in progress."""
-    simulator.turn(fail_match="bad", stall_match="slow")
-    good, bad, slow = job_ids = bench.ordered(voice("good"), voice("bad"), voice("slow"))
+    simulator.set_dials(fail_match="bad", stall_match="slow")
+    good, bad, slow = job_ids = bench.submitted(voice("good"), voice("bad"), voice("slow"))
 
     done = bench.poll_when_due(Stage.VOICE, job_ids)
 
@@ -207,12 +207,12 @@ def test_an_answer_for_a_job_that_was_cancelled_meanwhile_is_dropped(build: Buil
 
     def cancelling(request: Request) -> Iterator[bytes]:
         if request.method == "GET":
-            queue.cancel(voice().id())
+            queue.cancel(voice().job_id())
         yield answer({"task_id": "t1", "data": {"persona_id": "p1"}})
 
-    with Scripted(cancelling) as upstream:
+    with ScriptedServer(cancelling) as upstream:
         bench = build(upstream.url)
-        [job_id] = bench.ordered(voice())
+        [job_id] = bench.submitted(voice())
         assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
 
     assert bench.job(job_id).state is State.CANCELLED

@@ -18,15 +18,15 @@ from tests.integration.conftest import (
     VOICE,
     Bench,
     Build,
-    Saying,
-    books_agree,
+    PollScript,
+    charges_match,
     voice,
 )
-from tests.support.scripted import Scripted
+from tests.support.scripted import ScriptedServer
 from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
-from voicequeue.domain.claims import Planned
-from voicequeue.domain.job import Code
+from voicequeue.domain.claims import PollReschedule
+from voicequeue.domain.job import FailureCode
 
 
 def polls_sent(simulator: Simulator) -> int:
@@ -39,7 +39,7 @@ def scheduled_ids(done: PollResult) -> list[str]:
     return [job_id for poll_round in done.rounds for job_id in poll_round.job_ids]
 
 
-def failure_of(job: Job) -> tuple[Code, Stage] | None:
+def failure_of(job: Job) -> tuple[FailureCode, Stage] | None:
     """Return the code and stage of a failure."""
     return (job.failure.code, job.failure.stage) if job.failure else None
 
@@ -52,15 +52,15 @@ def fail_twice(bench: Bench, stage: Stage, job_id: str) -> None:
     for state in (State.PENDING, State.FAILED):
         bench.poll_when_due(stage, [job_id])
         assert bench.job(job_id).state is state
-    assert failure_of(bench.job(job_id)) == (Code.UPSTREAM_FAILED, stage)
+    assert failure_of(bench.job(job_id)) == (FailureCode.UPSTREAM_FAILED, stage)
 
 
 @pytest.mark.parametrize("stage", list(Stage))
 def test_a_failure_that_upstream_revokes_does_not_count(build: Build, stage: Stage) -> None:
     """One poll reports a failure, the next a result: the result counts, and nothing is paid again."""
-    with Scripted(Saying(FAILED, VOICE if stage is Stage.VOICE else SONGS)) as upstream:
+    with ScriptedServer(PollScript(FAILED, VOICE if stage is Stage.VOICE else SONGS)) as upstream:
         bench = build(upstream.url)
-        [job_id] = bench.ordered(voice(song=None) if stage is Stage.VOICE else VoiceJob(persona_id="p1", song=SONG))
+        [job_id] = bench.submitted(voice(song=None) if stage is Stage.VOICE else VoiceJob(persona_id="p1", song=SONG))
 
         assert scheduled_ids(bench.poll_when_due(stage, [job_id])) == [job_id]
 
@@ -72,25 +72,25 @@ def test_a_failure_that_upstream_revokes_does_not_count(build: Build, stage: Sta
 def test_reports_of_a_failure_must_follow_each_other(build: Build) -> None:
     """A "not ready" revokes an earlier report; a missing answer changes nothing."""
     unreadable = {"ok": True}
-    with Scripted(Saying(FAILED, NOT_READY, FAILED, NOT_READY, FAILED, unreadable, FAILED)) as upstream:
+    with ScriptedServer(PollScript(FAILED, NOT_READY, FAILED, NOT_READY, FAILED, unreadable, FAILED)) as upstream:
         bench = build(upstream.url)
-        [job_id] = bench.ordered(voice())
+        [job_id] = bench.submitted(voice())
         for _ in range(6):
             bench.poll_when_due(Stage.VOICE, [job_id])
             assert bench.job(job_id).state is State.PENDING
 
         bench.poll_when_due(Stage.VOICE, [job_id])
 
-        assert failure_of(bench.job(job_id)) == (Code.UPSTREAM_FAILED, Stage.VOICE)
+        assert failure_of(bench.job(job_id)) == (FailureCode.UPSTREAM_FAILED, Stage.VOICE)
 
 
 def test_webhooks_do_not_confirm_a_failure_by_polling_at_once(bench: Bench, simulator: Simulator) -> None:
     """The time between two reports counts, not the number of polls."""
-    simulator.turn(voice_failure=1)
-    [job_id] = bench.ordered(voice())
+    simulator.set_dials(voice_failure=1)
+    [job_id] = bench.submitted(voice())
     for _ in range(4):
         bench.clock.now += 1
-        bench.store.plan([Planned(job_id, bench.job(job_id).version, due=bench.clock.now)])
+        bench.store.reschedule_polls([PollReschedule(job_id, bench.job(job_id).version, due=bench.clock.now)])
         bench.poll(Stage.VOICE, [job_id])
 
     assert polls_sent(simulator) == 4
@@ -99,18 +99,18 @@ def test_webhooks_do_not_confirm_a_failure_by_polling_at_once(bench: Bench, simu
 
 def test_a_failure_that_is_reported_at_the_deadline_is_part_of_its_message(build: Build) -> None:
     """Upstream reported it once, with no time left to confirm it: a retry polls and pays nothing."""
-    with Scripted(Saying(NOT_READY, FAILED)) as upstream:
+    with ScriptedServer(PollScript(NOT_READY, FAILED)) as upstream:
         plain = build(upstream.url)
         bench = replace(plain, services=replace(plain.services, deadlines=dict.fromkeys(Stage, 1.5 * POLL_S)))
-        [job_id] = bench.ordered(voice())
+        [job_id] = bench.submitted(voice())
         for _ in range(2):
             bench.poll_when_due(Stage.VOICE, [job_id])
 
     job = bench.job(job_id)
-    assert failure_of(job) == (Code.DEADLINE, Stage.VOICE)
+    assert failure_of(job) == (FailureCode.DEADLINE, Stage.VOICE)
     assert job.failure is not None
     assert "could not be extracted" in job.failure.message
-    assert transitions.cost(job) == 15
+    assert transitions.retry_cost(job) == 15
 
 
 # ── deadlines and retries ──────────────────────────────────────────────────────────────────────
@@ -120,29 +120,29 @@ def test_a_retry_of_a_job_past_its_deadline_polls_and_pays_nothing(
     bench: Bench, simulator: Simulator, queue: VoiceQueue
 ) -> None:
     """Its task may have finished meanwhile, and its paid result is used."""
-    simulator.turn(music_s=60)
-    [job_id] = bench.ordered(VoiceJob(persona_id="p1", song=SONG))
+    simulator.set_dials(music_s=60)
+    [job_id] = bench.submitted(VoiceJob(persona_id="p1", song=SONG))
     hasty = replace(bench, services=replace(bench.services, deadlines=dict.fromkeys(Stage, POLL_S)))
     assert scheduled_ids(hasty.poll_when_due(Stage.MUSIC, [job_id])) == [job_id]
     assert hasty.poll_when_due(Stage.MUSIC, [job_id]).rounds == []
-    assert failure_of(bench.job(job_id)) == (Code.DEADLINE, Stage.MUSIC)
-    assert bench.store.in_flight() == 0
+    assert failure_of(bench.job(job_id)) == (FailureCode.DEADLINE, Stage.MUSIC)
+    assert bench.store.count_in_flight() == 0
 
     retried = queue.retry(job_id)
     [charge] = simulator.ledger()["charges"]
-    simulator.finish(charge["task_id"])
+    simulator.complete_task(charge["task_id"])
     bench.poll(Stage.MUSIC, [job_id])
 
     job = bench.job(job_id)
     assert (retried.state, retried.failure) == (State.PENDING, None)
     assert (job.state, len(job.clips), job.failure, job.credits) == (State.SUCCEEDED, 2, None, 15)
     assert simulator.ledger()["charged"] == 1
-    assert books_agree(bench, simulator)
+    assert charges_match(bench, simulator)
 
 
 def test_a_result_after_the_deadline_is_accepted(bench: Bench) -> None:
     """The deadline applies to missing results only. The duration of the order is unknown."""
-    [job_id] = bench.ordered(voice(song=None))
+    [job_id] = bench.submitted(voice(song=None))
     bench.clock.now += 10 * DEADLINE_S
 
     bench.poll(Stage.VOICE, [job_id])
@@ -153,14 +153,14 @@ def test_a_result_after_the_deadline_is_accepted(bench: Bench) -> None:
 
 def test_an_upstream_that_does_not_answer_until_the_deadline_fails_the_job(bench: Bench, simulator: Simulator) -> None:
     """The deadline fails a job, not a number of polls."""
-    [job_id] = bench.ordered(voice())
-    simulator.turn(get_faults={"error": 1})
+    [job_id] = bench.submitted(voice())
+    simulator.set_dials(get_faults={"error": 1})
     for _ in range(3):
         assert scheduled_ids(bench.poll_when_due(Stage.VOICE, [job_id])) == [job_id]
 
     assert bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S).rounds == []
 
-    assert failure_of(bench.job(job_id)) == (Code.DEADLINE, Stage.VOICE)
+    assert failure_of(bench.job(job_id)) == (FailureCode.DEADLINE, Stage.VOICE)
 
 
 @pytest.mark.parametrize("is_dispatched", [False, True], ids=["by its message", "by maintenance"])
@@ -169,49 +169,49 @@ def test_when_redis_clock_is_set_an_hour_ahead_a_paid_order_still_has_all_its_ti
     bench: Bench, simulator: Simulator, polls_before: int, is_dispatched: bool
 ) -> None:
     """Time without polls does not count towards the deadline; the same applies after an hour without a worker."""
-    simulator.turn(voice_s=600)
-    [job_id] = bench.ordered(voice(song=None))
+    simulator.set_dials(voice_s=600)
+    [job_id] = bench.submitted(voice(song=None))
     for _ in range(polls_before):
         bench.poll_when_due(Stage.VOICE, [job_id])
     bench.clock.now += 3_600
     if is_dispatched:
-        assert [job.job_id for job in bench.store.overdue(bench.clock.now, patience=10)] == [job_id]
+        assert [job.job_id for job in bench.store.lease_overdue(bench.clock.now, overdue_s=10)] == [job_id]
     left_s = DEADLINE_S - (polls_before + 2) * POLL_S
 
     assert scheduled_ids(bench.poll(Stage.VOICE, [job_id])) == [job_id]
     assert scheduled_ids(bench.poll_for(Stage.VOICE, [job_id], left_s)) == [job_id]
-    simulator.finish(simulator.ledger()["charges"][0]["task_id"])
+    simulator.complete_task(simulator.ledger()["charges"][0]["task_id"])
     bench.poll_when_due(Stage.VOICE, [job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
     [span] = bench.store.poll_history.durations(Stage.VOICE)
-    assert span.within <= DEADLINE_S
+    assert span.upper_s <= DEADLINE_S
 
 
 def test_after_redis_clock_was_set_ahead_the_deadline_still_ends_an_order(bench: Bench, simulator: Simulator) -> None:
     """The order gets its full time once only."""
-    simulator.turn(voice_s=6_000)
-    [job_id] = bench.ordered(voice(song=None))
+    simulator.set_dials(voice_s=6_000)
+    [job_id] = bench.submitted(voice(song=None))
     bench.clock.now += 3_600
     bench.poll(Stage.VOICE, [job_id])
 
     bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S)
 
-    assert failure_of(bench.job(job_id)) == (Code.DEADLINE, Stage.VOICE)
+    assert failure_of(bench.job(job_id)) == (FailureCode.DEADLINE, Stage.VOICE)
 
 
 def test_a_retry_after_a_song_failed_pays_for_the_song_and_not_for_the_voice(
     bench: Bench, simulator: Simulator, queue: VoiceQueue
 ) -> None:
     """It resumes at the first stage without a result."""
-    simulator.turn(music_failure=1)
-    [job_id] = bench.ordered(voice())
+    simulator.set_dials(music_failure=1)
+    [job_id] = bench.submitted(voice())
     bench.poll_when_due(Stage.VOICE, [job_id])
     bench.submit(Stage.MUSIC, [job_id])
     fail_twice(bench, Stage.MUSIC, job_id)
     failed = bench.job(job_id)
 
-    simulator.turn(music_failure=0)
+    simulator.set_dials(music_failure=0)
     queue.retry(job_id)
     assert bench.poll_when_due(Stage.MUSIC, [job_id]) == PollResult()
     assert bench.job(job_id).task_ids.keys() == {Stage.VOICE}
@@ -222,4 +222,4 @@ def test_a_retry_after_a_song_failed_pays_for_the_song_and_not_for_the_voice(
     job = bench.job(job_id)
     assert (job.state, job.persona_id, job.credits) == (State.SUCCEEDED, failed.persona_id, 4 + 15 + 15)
     assert [charge["kind"] for charge in simulator.ledger()["charges"]] == ["voice", "music", "music"]
-    assert bench.store.credits() == simulator.ledger()["credits_spent"]
+    assert bench.store.credits_spent() == simulator.ledger()["credits_spent"]

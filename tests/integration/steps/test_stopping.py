@@ -11,7 +11,7 @@ from tasks.poll import PollRound
 from tasks.submit import SubmitResult
 from tests.conftest import eventually
 from tests.integration.conftest import POLL_S, THREADS, Bench, Build, voices
-from tests.support.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, ScriptedServer, answer
 from voicequeue import Stage, State
 
 
@@ -35,7 +35,7 @@ def stops(bench: Bench, when: Callable[[], bool]) -> Bench:
 def test_jobs_that_were_not_sent_are_queued_again_while_posts_are_in_flight(build: Build) -> None:
     """Other workers do not wait for the answers in flight, which are written when they arrive."""
     slow, stop = Slow(), threading.Event()
-    with Scripted(slow) as upstream, ThreadPoolExecutor(1) as worker:
+    with ScriptedServer(slow) as upstream, ThreadPoolExecutor(1) as worker:
         bench = stops(build(upstream.url), stop.is_set)
         job_ids = bench.admitted(*voices(2 * THREADS))
         submitting = worker.submit(bench.submit, Stage.VOICE, job_ids)
@@ -56,7 +56,7 @@ def test_a_stop_between_claim_and_post_sends_nothing(build: Build) -> None:
     """Claimed jobs are queued again, and the next worker submits them once."""
     slow = Slow()
     slow.release.set()
-    with Scripted(slow) as upstream:
+    with ScriptedServer(slow) as upstream:
         bench = build(upstream.url)
         job_ids = bench.admitted(*voices(2))
         stopping = iter([False, True])
@@ -65,14 +65,14 @@ def test_a_stop_between_claim_and_post_sends_nothing(build: Build) -> None:
 
         assert done == SubmitResult()
         assert upstream.requests == []
-        assert bench.story(job_ids[0]) == [State.QUEUED, State.ADMITTED, State.CHARGING, State.QUEUED]
+        assert bench.state_history(job_ids[0]) == [State.QUEUED, State.ADMITTED, State.CHARGING, State.QUEUED]
         assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == job_ids
         assert len(upstream.requests) == 2
 
 
 def test_a_message_in_a_stopping_process_affects_no_job_of_another_stage(build: Build) -> None:
     """Only jobs admitted to the stage of the message are queued again."""
-    with Scripted(Slow()) as upstream:
+    with ScriptedServer(Slow()) as upstream:
         bench = stops(build(upstream.url), lambda: True)
         first, second = job_ids = bench.admitted(*voices(2))
 
@@ -87,10 +87,10 @@ def test_jobs_that_were_not_polled_are_due_at_once_and_miss_no_deadline(build: B
     """A stopping process waits for the polls in flight and sends no others."""
     slow, stop = Slow(), threading.Event()
     slow.release.set()
-    with Scripted(slow) as upstream, ThreadPoolExecutor(1) as worker:
+    with ScriptedServer(slow) as upstream, ThreadPoolExecutor(1) as worker:
         bench = stops(build(upstream.url), stop.is_set)
         bench = replace(bench, services=replace(bench.services, deadlines=dict.fromkeys(Stage, POLL_S / 2)))
-        job_ids = bench.ordered(*voices(2 * THREADS))
+        job_ids = bench.submitted(*voices(2 * THREADS))
         upstream.requests.clear()
         slow.release.clear()
         bench.clock.now += POLL_S

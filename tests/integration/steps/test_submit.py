@@ -22,18 +22,18 @@ from tests.integration.conftest import (
     Bench,
     Build,
     audio_of,
-    books_agree,
+    charges_match,
     voice,
     voices,
 )
-from tests.support.losing import losing_way
-from tests.support.scripted import Request, Scripted, answer
+from tests.support.losing import lossy_proxy
+from tests.support.scripted import Request, ScriptedServer, answer
 from voicequeue import Limits, Stage, State, VoiceJob
-from voicequeue.domain.poll_schedule import PollPlan
+from voicequeue.domain.poll_schedule import PollSchedulePolicy
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
-MANY = Limits(in_flight=1000, first_in_flight=1000)
+MANY = Limits(in_flight=1000, initial_in_flight=1000)
 
 
 def charges(simulator: Simulator) -> list[tuple[str, str]]:
@@ -46,9 +46,9 @@ def charges(simulator: Simulator) -> list[tuple[str, str]]:
 
 def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator: Simulator) -> None:
     """Each step leads to the next; 19 credits are spent and counted."""
-    job_id = voice().id()
+    job_id = voice().job_id()
 
-    assert bench.ordered(voice()) == [job_id]
+    assert bench.submitted(voice()) == [job_id]
     assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
     assert bench.submit(Stage.MUSIC, [job_id]) == SubmitResult([job_id], poll_in_s=POLL_S)
     done = bench.poll_when_due(Stage.MUSIC, [job_id])
@@ -58,7 +58,7 @@ def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator:
     assert (job.state, job.credits, job.voice_name, len(job.clips)) == (State.SUCCEEDED, 19, "Anna", 2)
     assert charges(simulator) == [("voice", "https://recordings.example/anna.mp3"), ("music", job.persona_id)]
     assert {charge["task_id"] for charge in simulator.ledger()["charges"]} == set(job.task_ids.values())
-    assert bench.story(job_id) == [
+    assert bench.state_history(job_id) == [
         State.QUEUED,
         State.ADMITTED,
         State.CHARGING,
@@ -68,20 +68,20 @@ def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator:
         State.PENDING,
         State.SUCCEEDED,
     ]
-    assert books_agree(bench, simulator)
-    assert bench.store.in_flight() == 0
+    assert charges_match(bench, simulator)
+    assert bench.store.count_in_flight() == 0
 
 
 def test_a_job_with_a_persona_goes_to_its_song_at_once(bench: Bench, simulator: Simulator) -> None:
     """No voice is created or paid for."""
     spec = VoiceJob(persona_id="p1", song=SONG)
-    [job_id] = bench.ordered(spec)
+    [job_id] = bench.submitted(spec)
 
     bench.poll_when_due(Stage.MUSIC, [job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
     assert charges(simulator) == [("music", "p1")]
-    assert books_agree(bench, simulator)
+    assert charges_match(bench, simulator)
 
 
 def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
@@ -90,13 +90,13 @@ def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
 
     assert bench.submit(Stage.VOICE, [job_id]) == SubmitResult([job_id], poll_in_s=POLL_S)
 
-    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S - 1, lease=1) == []
-    assert bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease=1) != []
+    assert bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now + POLL_S - 1, lease_s=1) == []
+    assert bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease_s=1) != []
 
 
 def test_orders_that_are_polled_together_share_one_delay(bench: Bench) -> None:
     """They share one jitter value; otherwise the earliest of many draws would decide for all."""
-    plan = PollPlan(10, 20, Random(7))
+    plan = PollSchedulePolicy(10, 20, Random(7))
     drawn = replace(bench, services=replace(bench.services, plan=plan))
     job_ids = drawn.admitted(*voices(12))
 
@@ -110,13 +110,13 @@ def test_a_task_id_is_written_before_the_rest_of_its_chunk_is_answered(build: Bu
 
     def in_order(request: Request) -> Iterator[bytes]:
         if audio_of(request) == "second":
-            eventually(lambda: bench.job(first.id()).state is State.PENDING)
-            stored_in_time.append(bench.job(first.id()).task_ids == {Stage.VOICE: "task of first"})
+            eventually(lambda: bench.job(first.job_id()).state is State.PENDING)
+            stored_in_time.append(bench.job(first.job_id()).task_ids == {Stage.VOICE: "task of first"})
         yield answer({"task_id": f"task of {audio_of(request)}"})
 
-    with Scripted(in_order) as upstream:
+    with ScriptedServer(in_order) as upstream:
         bench = build(upstream.url)
-        bench.ordered(first, second)
+        bench.submitted(first, second)
 
     assert stored_in_time == [True]
 
@@ -129,9 +129,9 @@ def test_the_orders_of_a_chunk_are_with_upstream_at_the_same_time(build: Build) 
         all_there.wait()
         yield answer({"task_id": f"task of {audio_of(request)}"})
 
-    with Scripted(together) as upstream:
+    with ScriptedServer(together) as upstream:
         bench = build(upstream.url)
-        job_ids = bench.ordered(*voices(2 * THREADS))
+        job_ids = bench.submitted(*voices(2 * THREADS))
 
     assert [bench.job(job_id).task_ids[Stage.VOICE] for job_id in job_ids] == [
         f"task of voice-{number}" for number in range(2 * THREADS)
@@ -152,7 +152,7 @@ def test_a_message_that_comes_again_finds_nothing_to_do(bench: Bench, simulator:
 
     assert sorted(done.pending) == sorted(job_ids)
     assert len(charges(simulator)) == 2
-    assert books_agree(bench, simulator)
+    assert charges_match(bench, simulator)
 
 
 def test_two_workers_with_the_same_chunk_charge_each_job_once(bench: Bench, simulator: Simulator) -> None:
@@ -169,24 +169,24 @@ def test_two_workers_with_the_same_chunk_charge_each_job_once(bench: Bench, simu
 
     assert sorted(outcomes[0].pending + outcomes[1].pending) == sorted(job_ids)
     assert len(charges(simulator)) == 12
-    assert books_agree(bench, simulator)
+    assert charges_match(bench, simulator)
 
 
 def test_an_order_whose_answer_was_lost_is_unsure_and_never_sent_again(bench: Bench, simulator: Simulator) -> None:
     """The ledger shows the charge, and a repeated message has no effect."""
-    simulator.turn(post_faults={"reset_after": 1})
+    simulator.set_dials(post_faults={"reset_after": 1})
     job_ids = bench.admitted(*voices(3))
 
     first = bench.submit(Stage.VOICE, job_ids)
-    simulator.turn(post_faults={})
+    simulator.set_dials(post_faults={})
     again = bench.submit(Stage.VOICE, job_ids)
 
     assert first == again == SubmitResult()
     assert bench.states(job_ids) == [State.UNSURE] * 3
     assert len(charges(simulator)) == 3
     assert simulator.ledger()["double_charges"] == []
-    assert (bench.store.credits(), bench.store.in_flight()) == (0, 0)
-    assert bench.store.controls.gate(bench.clock.now).open
+    assert (bench.store.credits_spent(), bench.store.count_in_flight()) == (0, 0)
+    assert bench.store.flow_control.gate(bench.clock.now).is_open
     assert bench.admit() == {}
 
 
@@ -199,22 +199,24 @@ def test_a_job_whose_claim_reply_was_lost_is_submitted_again_though_it_became_un
 
     def expire_claim() -> None:
         job = bench.job(job_id)
-        assert bench.store.apply([decisions.lost(job_id, job.version, Stage.VOICE)], bench.clock.now) == [True]
+        assert bench.store.apply_transitions(
+            [decisions.worker_died(job_id, job.version, Stage.VOICE)], bench.clock.now
+        ) == [True]
 
-    with losing_way(valkey_url) as way, closing(connect(way.url)) as client:
-        cut_off = replace(bench, services=replace(bench.services, store=Store(client, prefix, limits=MANY)))
-        way.lose_the_answer_to(job_id, expire_claim)
+    with lossy_proxy(valkey_url) as way, closing(connect(way.url)) as client:
+        cut_off = replace(bench, services=replace(bench.services, store=JobStore(client, prefix, limits=MANY)))
+        way.drop_reply_to(job_id, expire_claim)
         done = cut_off.submit(Stage.VOICE, [job_id])
 
-    assert way.lost == 1
+    assert way.dropped == 1
     assert done == SubmitResult(deferred=[job_id])
     assert charges(simulator) == [("voice", "https://recordings.example/first.mp3")]
     assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
-    assert bench.story(job_id)[2:] == [
+    assert bench.state_history(job_id)[2:] == [
         State.CHARGING,
         State.UNSURE,
         State.ADMITTED,
         State.CHARGING,
         State.PENDING,
     ]
-    assert books_agree(bench, simulator)
+    assert charges_match(bench, simulator)

@@ -11,10 +11,10 @@ from itertools import chain, repeat
 from tasks import decisions
 from tasks.submit import SubmitResult, submit_orders
 from tests.conftest import eventually
-from tests.integration.conftest import PATIENCE, POLL_S, Bench, Build, voice
-from tests.support.scripted import HANG_UP, Request, Scripted, answer
+from tests.integration.conftest import POLL_S, TIMEOUTS, Bench, Build, voice
+from tests.support.scripted import HANG_UP, Request, ScriptedServer, answer
 from voicequeue import Stage, State
-from voicequeue.domain.job import Move
+from voicequeue.domain.job import Transition
 
 
 class DelayedAnswer:
@@ -36,16 +36,16 @@ class DelayedAnswer:
 
 def expire_charges(bench: Bench) -> None:
     """Make unanswered charges unsure, as maintenance does when their lease has expired."""
-    bench.clock.now += PATIENCE.charge_s + 1
-    overdue_jobs = bench.store.overdue(bench.clock.now, patience=0)
-    transitions = [decisions.lost(job.job_id, job.version, job.stage) for job in overdue_jobs]
-    assert bench.store.apply(transitions, bench.clock.now) == [True]
+    bench.clock.now += TIMEOUTS.submit_lease_s + 1
+    overdue_jobs = bench.store.lease_overdue(bench.clock.now, overdue_s=0)
+    transitions = [decisions.worker_died(job.job_id, job.version, job.stage) for job in overdue_jobs]
+    assert bench.store.apply_transitions(transitions, bench.clock.now) == [True]
 
 
 def test_an_answer_after_its_claim_expired_is_accepted(build: Build) -> None:
     """The job has become unsure; its task id was paid for, so it is pending again and its credits are counted."""
     script = DelayedAnswer(answer({"task_id": "late task"}))
-    with Scripted(script) as upstream, ThreadPoolExecutor(1) as worker:
+    with ScriptedServer(script) as upstream, ThreadPoolExecutor(1) as worker:
         bench = build(upstream.url)
         [job_id] = bench.admitted(voice())
         submitted = worker.submit(bench.submit, Stage.VOICE, [job_id])
@@ -58,14 +58,14 @@ def test_an_answer_after_its_claim_expired_is_accepted(build: Build) -> None:
     job = bench.job(job_id)
     assert (job.state, job.task_ids, job.credits) == (State.PENDING, {Stage.VOICE: "late task"}, 4)
     assert bench.store.timeline(job_id)[-1].reason == "the answer came late"
-    assert (bench.store.credits(), bench.store.in_flight()) == (4, 1)
-    assert len(bench.store.claim([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease=1)) == 1
+    assert (bench.store.credits_spent(), bench.store.count_in_flight()) == (4, 1)
+    assert len(bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease_s=1)) == 1
 
 
 def test_an_answer_after_a_resubmission_is_counted(build: Build) -> None:
     """The newer order continues; the older one was paid too, so its task id is kept on the job."""
     script = DelayedAnswer(answer({"task_id": "late task"}))
-    with Scripted(script) as upstream, ThreadPoolExecutor(1) as worker:
+    with ScriptedServer(script) as upstream, ThreadPoolExecutor(1) as worker:
         bench = build(upstream.url)
         [job_id] = bench.admitted(voice())
         submitted = worker.submit(bench.submit, Stage.VOICE, [job_id])
@@ -78,7 +78,7 @@ def test_an_answer_after_a_resubmission_is_counted(build: Build) -> None:
 
     job = bench.job(job_id)
     assert (job.state, job.task_ids, job.attempt) == (State.PENDING, {Stage.VOICE: "task 2"}, 2)
-    assert (job.orders, job.credits, bench.store.credits()) == ({1: "late task", 2: "task 2"}, 8, 8)
+    assert (job.charged_task_ids, job.credits, bench.store.credits_spent()) == ({1: "late task", 2: "task 2"}, 8, 8)
 
 
 def test_an_answer_before_the_new_order_is_sent_continues_the_job(build: Build) -> None:
@@ -87,7 +87,7 @@ def test_an_answer_before_the_new_order_is_sent_continues_the_job(build: Build) 
     It is never sent, and the job is paid once.
     """
     script = DelayedAnswer(answer({"task_id": "late task"}))
-    with Scripted(script) as upstream, ThreadPoolExecutor(1) as worker:
+    with ScriptedServer(script) as upstream, ThreadPoolExecutor(1) as worker:
         bench = build(upstream.url)
         [job_id] = bench.admitted(voice())
         submitted = worker.submit(bench.submit, Stage.VOICE, [job_id])
@@ -106,14 +106,14 @@ def test_an_answer_before_the_new_order_is_sent_continues_the_job(build: Build) 
 def readmit(bench: Bench, job_id: str) -> None:
     """Admit an unsure job again, as an operator does who knows that it was not charged."""
     job = bench.job(job_id)
-    transition = Move(job_id, job.version, State.UNSURE, job.stage, State.ADMITTED, due=bench.clock.now)
-    assert bench.store.apply([transition], bench.clock.now) == [True]
+    transition = Transition(job_id, job.version, State.UNSURE, job.stage, State.ADMITTED, due=bench.clock.now)
+    assert bench.store.apply_transitions([transition], bench.clock.now) == [True]
 
 
 def test_a_late_answer_that_says_nothing_leaves_the_job_unsure(build: Build) -> None:
     """The connection was lost after the claim had expired, so the charge stays unknown."""
     script = DelayedAnswer(HANG_UP)
-    with Scripted(script) as upstream, ThreadPoolExecutor(1) as worker:
+    with ScriptedServer(script) as upstream, ThreadPoolExecutor(1) as worker:
         bench = build(upstream.url)
         [job_id] = bench.admitted(voice())
         submitted = worker.submit(bench.submit, Stage.VOICE, [job_id])
@@ -123,20 +123,20 @@ def test_a_late_answer_that_says_nothing_leaves_the_job_unsure(build: Build) -> 
         assert submitted.result() == SubmitResult()
 
     assert bench.job(job_id).state is State.UNSURE
-    assert bench.store.credits() == 0
+    assert bench.store.credits_spent() == 0
 
 
 def test_a_process_that_was_suspended_after_its_claim_sends_nothing(build: Build) -> None:
     """An operator may have resubmitted the job meanwhile, so it is queued again instead."""
-    with Scripted(lambda _: [answer({"task_id": "never"})]) as upstream:
+    with ScriptedServer(lambda _: [answer({"task_id": "never"})]) as upstream:
         bench = build(upstream.url)
         [job_id] = bench.admitted(voice())
-        suspended = replace(bench.services, clock=SuspendedClock(bench.clock.now, PATIENCE.charge_s))
+        suspended = replace(bench.services, clock=SuspendedClock(bench.clock.now, TIMEOUTS.submit_lease_s))
         submit_orders(suspended, Stage.VOICE, [job_id])
         assert upstream.requests == []
 
     assert bench.job(job_id).state is State.QUEUED
-    assert bench.store.controls.gate(bench.clock.now).open
+    assert bench.store.flow_control.gate(bench.clock.now).is_open
 
 
 class SuspendedClock:

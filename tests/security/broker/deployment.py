@@ -28,7 +28,7 @@ from tests.acceptance.conftest import DIALS, FAST
 from tests.conftest import eventually
 from tests.support import composed
 from tests.support.composed import ROOT
-from tests.support.scripted import Scripted, answer
+from tests.support.scripted import ScriptedServer, answer
 from voicequeue.storage.heartbeats import KINDS
 from workers.local.ports import free_port
 
@@ -72,7 +72,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     called: list[bytes] = []
     with ExitStack() as resources:
         simulator = resources.enter_context(Simulator(**DIALS, api_key=KEY))
-        receiver = resources.enter_context(Scripted(lambda request: _record(called, request.body)))
+        receiver = resources.enter_context(ScriptedServer(lambda request: _record(called, request.body)))
         ports = {"PORT": str(free_port()), "FLOWER_PORT": str(free_port())}
         subprocess.run(["sh", ROOT / "config" / "secrets.sh"], cwd=home, check=True, capture_output=True)
         with (home / ".env").open("a") as file:

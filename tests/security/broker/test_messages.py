@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from kombu import Connection
 from kombu.utils.json import dumps, loads
 
-from tasks.enqueue import ENQUEUE, HiddenArguments, only_argument
+from tasks.enqueue import ENQUEUE_TASK, HiddenArguments, job_argument
 from tests.security.envelopes import CORPUS, GOOD, HALF, INTAKE, LADEN, every_place, message, old, with_property
-from voicequeue import InvalidJob, KeyConflict, Song, VoiceJob
-from voicequeue.domain.spec import parse
-from voicequeue.errors import DISCREET_MAX, FIELDS
-from workers.consumer import ETA_MAX_S, fault_of_arguments
-from workers.message_decoding import KEPT, sound
-from workers.message_validation import UNREADABLE, fault
+from voicequeue import InvalidJobError, KeyConflictError, Song, VoiceJob
+from voicequeue.domain.spec import parse_spec
+from voicequeue.errors import FIELDS, REDACTED_MAX
+from workers.consumer import ETA_MAX_S, argument_error
+from workers.message_decoding import KEPT_HEADERS, decode_message
+from workers.message_validation import UNREADABLE, validation_error
 
 NOW = 1_800_000_000.0
 
@@ -46,12 +46,14 @@ class Task:
 
 def verdict(raw: bytes) -> str:
     """Process a message as kombu and a worker do until the task runs; return the reason for its rejection, or ""."""
-    envelope = sound(raw, INTAKE)
+    envelope = decode_message(raw, INTAKE)
     received = CHANNEL.Message(loads(dumps([envelope, "", INTAKE]))[0], channel=CHANNEL)  # held, and put back
     assert received.errors == []
     payload = received.payload if received.content_type == "application/json" else None
-    reason = fault(received.headers, received.content_type, payload, known=(ENQUEUE,), now=NOW, eta_max_s=ETA_MAX_S)
-    reason = reason or str(fault_of_arguments(ENQUEUE, payload) or "")
+    reason = validation_error(
+        received.headers, received.content_type, payload, task_names=(ENQUEUE_TASK,), now=NOW, eta_max_s=ETA_MAX_S
+    )
+    reason = reason or str(argument_error(ENQUEUE_TASK, payload) or "")
     if not reason:
         HiddenArguments(received, app=APP, task=Task, headers=received.headers, body=received.body)
     return reason
@@ -59,12 +61,12 @@ def verdict(raw: bytes) -> str:
 
 def check(raw: bytes) -> None:
     """Check the properties that kombu and Celery rely on."""
-    envelope = sound(raw, INTAKE)
-    repeated = sound(dumps(envelope).encode(), INTAKE)
+    envelope = decode_message(raw, INTAKE)
+    repeated = decode_message(dumps(envelope).encode(), INTAKE)
     tags = {decoded["properties"].pop("delivery_tag") for decoded in (envelope, repeated)}
     assert len(tags) == 2
     assert repeated == envelope
-    assert set(envelope["headers"]) <= {*KEPT, "eta", "expires", UNREADABLE}
+    assert set(envelope["headers"]) <= {*KEPT_HEADERS, "eta", "expires", UNREADABLE}
     assert all(isinstance(decoded, str) for decoded in envelope["headers"].values())
     assert set(envelope["properties"]) <= {"delivery_info", "priority"}
     assert envelope["properties"]["delivery_info"] == {"exchange": "", "routing_key": INTAKE}
@@ -105,13 +107,13 @@ def test_a_message_with_any_value_in_any_part_is_handled() -> None:
 
 def test_no_message_makes_celery_act_for_its_sender() -> None:
     """No other tasks, time limits, replies, display names or requeueing."""
-    laden = sound(json.dumps(LADEN).encode(), INTAKE)
+    laden = decode_message(json.dumps(LADEN).encode(), INTAKE)
 
-    assert laden["headers"] == {"task": ENQUEUE, "id": LADEN["headers"]["id"]}
+    assert laden["headers"] == {"task": ENQUEUE_TASK, "id": LADEN["headers"]["id"]}
     assert laden["body"] == json.dumps([[], {"job": GOOD}, {}])
     assert verdict(json.dumps(LADEN).encode()) == ""
     embedded = old(callbacks=[{"task": "voice.submit"}], timelimit=[1, 1], retries=9)
-    assert json.loads(sound(json.dumps(embedded).encode(), INTAKE)["body"]) == [[], {"job": GOOD}, {}]
+    assert json.loads(decode_message(json.dumps(embedded).encode(), INTAKE)["body"]) == [[], {"job": GOOD}, {}]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_no_message_reaches_another_task(task: str) -> None:
 def test_the_senders_delivery_tag_is_not_used(tag: Any) -> None:
     """A sender may use a tag twice, and kombu would lose one of the messages."""
     raw = json.dumps(with_property("delivery_tag", tag)).encode()
-    tags = {sound(raw, INTAKE)["properties"]["delivery_tag"] for _ in range(2)}
+    tags = {decode_message(raw, INTAKE)["properties"]["delivery_tag"] for _ in range(2)}
 
     assert len(tags) == 2
     assert tag not in tags
@@ -151,28 +153,28 @@ NAMED: dict[str, Any] = {
 def test_no_name_from_a_sender_appears_in_the_log_of_its_message(kwargs: dict[str, Any]) -> None:
     """Neither in the error's text for logs nor in its `repr`, which Celery puts into events. Both, and the full text,
     are bounded in length."""
-    with pytest.raises(InvalidJob) as raised:
-        parse(only_argument([], kwargs))
+    with pytest.raises(InvalidJobError) as raised:
+        parse_spec(job_argument([], kwargs))
 
-    shown = raised.value.discreet() + repr(raised.value)
+    shown = raised.value.redacted() + repr(raised.value)
     assert "SECRET" not in shown
     assert "signed" not in shown
     assert "an unknown field" in shown
-    assert len(shown) < 2 * (DISCREET_MAX + 50)
+    assert len(shown) < 2 * (REDACTED_MAX + 50)
     assert "SECRET" in str(raised.value)
     assert len(str(raised.value)) < 10_000
 
 
 def test_the_log_names_known_fields() -> None:
     """An operator sees the sender's mistake; keys and other values are hidden."""
-    with pytest.raises(InvalidJob) as raised:
-        parse({"audio_url": "ftp://x", "songs": [{"prompt": "la", "title": SECRET * 9}], SECRET: 1})
+    with pytest.raises(InvalidJobError) as raised:
+        parse_spec({"audio_url": "ftp://x", "songs": [{"prompt": "la", "title": SECRET * 9}], SECRET: 1})
 
-    text = raised.value.discreet()
+    text = raised.value.redacted()
     assert "audio_url: must be" in text
     assert "songs.0.title: " in text
     assert "an unknown field: is not known here" in text
-    assert SECRET not in repr(KeyConflict(SECRET, "k5v2yj3q7m6xw4ra"))
+    assert SECRET not in repr(KeyConflictError(SECRET, "k5v2yj3q7m6xw4ra"))
 
 
 def test_the_known_field_names_are_those_of_a_job_and_its_song() -> None:

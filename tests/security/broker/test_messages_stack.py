@@ -38,7 +38,7 @@ def system(build_shared: Build) -> System:
 def queue(system: System) -> Iterator[VoiceQueue]:
     """Yield its queue, without rejects."""
     with system.queue() as opened:
-        opened.clear_rejects()
+        opened.clear_rejected_messages()
         yield opened
 
 
@@ -83,7 +83,7 @@ def test_each_of_hundreds_of_hostile_messages_becomes_a_job_or_a_reject(
     push(redis, messages)
     eventually(lambda: is_empty(redis), within_s=60)
 
-    rejects = queue.rejects()
+    rejects = queue.rejected_messages()
     assert job_count(queue) - jobs + len(rejects) == len(messages)
     assert system.supervisor.pid("worker.1") == worker
     assert errors(system) == []
@@ -103,12 +103,12 @@ def test_a_message_with_an_eta_too_far_ahead_is_rejected_at_once(
     )
 
     push(redis, [*far, *soon])
-    eventually(lambda: len(queue.rejects()) == len(far) and redis.llen(INTAKE_KEY) == 0)
+    eventually(lambda: len(queue.rejected_messages()) == len(far) and redis.llen(INTAKE_KEY) == 0)
     assert redis.hlen(UNACKED_KEY) <= len(soon)
     eventually(lambda: is_empty(redis))
 
     assert job_count(queue) - jobs == len(soon)
-    assert all(reject.reason.startswith("eta: ") for reject in queue.rejects())
+    assert all(reject.reason.startswith("eta: ") for reject in queue.rejected_messages())
 
 
 def test_invalid_messages_in_the_workers_queues_end_no_worker(system: System, queue: VoiceQueue, redis: Redis) -> None:
@@ -128,7 +128,7 @@ def test_invalid_messages_in_the_workers_queues_end_no_worker(system: System, qu
     eventually(lambda: job_count(queue) > jobs)
 
     assert system.supervisor.pid("worker.1") == worker
-    assert len(queue.rejects()) > len(CORPUS)
+    assert len(queue.rejected_messages()) > len(CORPUS)
     assert errors(system) == []
     assert max(map(len, system.logs().splitlines())) < 2_000
 
@@ -155,7 +155,7 @@ def test_no_content_of_a_message_appears_in_logs_or_events(system: System, queue
         offset = len(system.logs())
         bodies = [envelope([[], kwargs, {}], message_id=envelopes.fresh_id()) for kwargs in jobs]
         push(redis, [json.dumps(body).encode() for body in bodies])
-        eventually(lambda: is_empty(redis) and len(queue.rejects()) == len(jobs) - 1)
+        eventually(lambda: is_empty(redis) and len(queue.rejected_messages()) == len(jobs) - 1)
         published_text = ""
         while "task-failed" not in published_text:
             published = events.get_message(timeout=10)
@@ -166,7 +166,7 @@ def test_no_content_of_a_message_appears_in_logs_or_events(system: System, queue
     assert "an unknown field: is not an argument" in log
     assert "SECRET" not in log + published_text
     assert max(map(len, log.splitlines())) < 2_000
-    assert all("SECRET" in reject.reason and len(reject.reason) <= 2_001 for reject in queue.rejects())
+    assert all("SECRET" in reject.reason and len(reject.reason) <= 2_001 for reject in queue.rejected_messages())
 
 
 def test_a_worker_that_ends_on_a_key_of_a_wrong_type_names_the_key_and_the_fix(

@@ -16,7 +16,7 @@ from tests.acceptance.conftest import jobs, settled
 from tests.conftest import eventually
 from tests.security.broker.deployment import PROCESSES, Deployment, deployment, flower_shows
 from tests.support.messages import INTAKE_KEY, NAME, plain_client
-from voicequeue import InArchive, VoiceQueue
+from voicequeue import ArchiveState, VoiceQueue
 
 __all__ = ["deployment"]
 
@@ -31,7 +31,7 @@ def test_each_process_works_with_the_secrets_and_rights_of_the_compose_file(depl
         message = {"audio_url": "https://recordings.example/a.wav", "batch": "voices"}
         client.send_task(NAME, kwargs={"job": message}, queue="intake")
         eventually(lambda: queue.batch("voices").total == 4 and settled(queue), within_s=40)
-        eventually(lambda: [job.archive for job in queue.jobs(batch="voices") if job.clips] == [InArchive.DONE] * 3)
+        eventually(lambda: [job.archive for job in queue.jobs(batch="voices") if job.clips] == [ArchiveState.DONE] * 3)
         assert queue.audit() == []
     eventually(lambda: len(deployment.called) >= 3)
 

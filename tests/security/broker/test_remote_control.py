@@ -12,9 +12,9 @@ from redis import Redis
 from tests.security.envelopes import CORPUS
 from voicequeue.diagnostics.checkup import inspect, results
 from voicequeue.storage.connection.keyspace import celery_root
-from voicequeue.storage.job_store import Store
-from workers.message_decoding import UnsoundError
-from workers.remote_control import COMMANDS, EVENTS, REPLIES, received, reply_queue
+from voicequeue.storage.job_store import JobStore
+from workers.message_decoding import InvalidMessageError
+from workers.remote_control import COMMANDS, EVENTS, REPLIES, decode_broadcast, reply_queue
 
 UUID = "0a1b2c3d-0a1b-3c2d-8e4f-0a1b2c3d4e5f"
 
@@ -26,7 +26,9 @@ def enveloped(body: Any, **more: Any) -> bytes:
 
 def accepted(body: Any, *, may_stop: bool = False) -> dict[str, Any]:
     """Return the command that a worker executes."""
-    envelope = received(enveloped(body, headers={"clock": 10**30, "compression": ""}), COMMANDS, may_stop=may_stop)
+    envelope = decode_broadcast(
+        enveloped(body, headers={"clock": 10**30, "compression": ""}), COMMANDS, may_stop=may_stop
+    )
     assert envelope["headers"] == envelope["properties"] == {}
     command: dict[str, Any] = json.loads(envelope["body"])
     return command
@@ -64,7 +66,7 @@ def test_an_inspection_keeps_only_its_flags_its_workers_and_its_address() -> Non
 )
 def test_every_other_command_is_rejected_with_a_short_reason(body: Any, reason: str) -> None:
     """The log contains the reason, and nothing else of the publication."""
-    with pytest.raises(UnsoundError, match=reason.replace("(", r"\(")) as raised:
+    with pytest.raises(InvalidMessageError, match=reason.replace("(", r"\(")) as raised:
         accepted(body)
     assert len(str(raised.value)) < 120
 
@@ -72,7 +74,7 @@ def test_every_other_command_is_rejected_with_a_short_reason(body: Any, reason: 
 def test_a_worker_accepts_shutdown_only_if_flower_is_not_read_only() -> None:
     """No other command is accepted then either."""
     assert accepted({"method": "shutdown", "arguments": {"msg": "x"}}, may_stop=True)["arguments"] == {}
-    with pytest.raises(UnsoundError):
+    with pytest.raises(InvalidMessageError):
         accepted({"method": "cancel_consumer", "arguments": {"queue": "poll"}}, may_stop=True)
 
 
@@ -81,21 +83,21 @@ def test_every_publication_is_a_command_or_rejected(exchange: str) -> None:
     """Any other error would end the worker."""
     numbers = enveloped({"__type__": "decimal", "__value__": "zz"}), b'{"__type__": "decimal", "__value__": "zz"}'
     for data in (*CORPUS.values(), *numbers, b"", b"\xff", b"[" * 100_000, b"1" * 5_000, enveloped("x" * 3_000_000)):
-        with suppress(UnsoundError):
-            received(data, exchange)
+        with suppress(InvalidMessageError):
+            decode_broadcast(data, exchange)
 
 
 @pytest.mark.parametrize(("key", "kind"), [("unacked", "hash"), ("unacked_index", "zset"), ("intake", "list")])
 def test_the_doctor_names_a_key_of_a_wrong_type_and_the_fix(
-    store: Store, redis: Redis, prefix: str, key: str, kind: str
+    store: JobStore, redis: Redis, prefix: str, key: str, kind: str
 ) -> None:
     """Each worker ends at each start until the key is deleted."""
     name = f"{celery_root(prefix)}{key}"
     redis.set(name, "x")
     [finding] = [remark for remark in results(inspect(redis, store)) if remark.check == "queues"]
 
-    assert finding.what == f"the key {name} is a string and must be a {kind}: no worker can run"
-    assert f"DEL {name}" in finding.todo
+    assert finding.message == f"the key {name} is a string and must be a {kind}: no worker can run"
+    assert f"DEL {name}" in finding.action
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,8 @@ def test_the_doctor_names_a_key_of_a_wrong_type_and_the_fix(
 )
 def test_an_event_that_flower_could_not_sort_is_dropped(event: Any) -> None:
     """Each of them would make Flower reconnect, and miss events meanwhile."""
-    with pytest.raises(UnsoundError):
-        received(enveloped(event), EVENTS)
+    with pytest.raises(InvalidMessageError):
+        decode_broadcast(enveloped(event), EVENTS)
 
 
 def test_events_as_workers_send_them_pass() -> None:
@@ -130,4 +132,4 @@ def test_events_as_workers_send_them_pass() -> None:
     }
 
     for body in (event, [event, event]):
-        assert json.loads(received(enveloped(body), EVENTS)["body"]) == body
+        assert json.loads(decode_broadcast(enveloped(body), EVENTS)["body"]) == body

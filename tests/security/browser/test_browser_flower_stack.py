@@ -44,7 +44,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory, stolen: list[tuple[str, 
         home = tmp_path_factory.mktemp("flower")
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env=open_to_all)
         stack.use_redis(stack.start_valkey())
-        flower, gateway = stack.start_flower(), stack.start_web(webhooks=False)
+        flower, gateway = stack.start_flower(), stack.start_gateway(webhooks=False)
         flower = stack.wait_for_flower(flower)
         simulator = stack.start_simulator({})
         assert requests.get(f"{simulator[1]}/healthz", timeout=10).json() == {"status": "ok"}

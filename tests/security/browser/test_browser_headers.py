@@ -12,7 +12,7 @@ from tests.security.network.raw_clients import connected
 from tests.security.surface import operations
 from tests.support.jobs import voice
 from tests.web.conftest import Gateway, app_of
-from tests.web.seen import Person
+from tests.web.seen import PageUser
 from voicequeue import VoiceQueue
 
 FORM = (
@@ -59,7 +59,7 @@ def test_every_route_sends_the_headers(gateway: Gateway, key: str | None) -> Non
 
 def test_every_page_sends_the_headers(gateway: Gateway) -> None:
     """Also in a login session."""
-    session = Person(gateway, "all").session
+    session = PageUser(gateway, "all").session
     for method, path in operations(app_of(gateway)):
         if not path.startswith("/v1"):
             url = gateway.url + path

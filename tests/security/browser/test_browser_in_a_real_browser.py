@@ -10,11 +10,11 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.conftest import eventually
 from tests.security.surface import site
-from tests.store.life import song_of
+from tests.store.life import job_with_song
 from tests.support.jobs import voice
 from tests.web.conftest import KEYS, Gateway
 from voicequeue import Clip, State, VoiceQueue
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 #: Sends every request that browsers send without a preflight; sets `window.isDone` at the end.
 PRESSES = """<!doctype html><title>prizes</title>
@@ -114,7 +114,7 @@ def test_a_framed_page_shows_nothing_and_cannot_be_clicked(
 def test_a_page_of_another_port_triggers_nothing(local: Gateway, queue: VoiceQueue, context: BrowserContext) -> None:
     """Not by fetch, beacon or form, with any content type: no job is enqueued, nothing is paused or resumed."""
     job = queue.enqueue(voice())
-    queue.pause(by="an operator")
+    queue.pause(reason="an operator")
     paths = ["/v1/batches/x/jobs", "/v1/jobs", "/v1/pause?stage=music", "/v1/resume"]
     paths += [f"/v1/jobs/{job.id}/cancel", "/do/resume", f"/job/{job.id}/cancel"]
     page = context.new_page()
@@ -143,7 +143,7 @@ def test_a_page_of_another_port_reads_nothing(gateway: Gateway, queue: VoiceQueu
 
 
 def test_a_job_page_sends_the_login_cookie_to_no_other_port(
-    gateway: Gateway, store: Store, context: BrowserContext
+    gateway: Gateway, store: JobStore, context: BrowserContext
 ) -> None:
     """Cookies ignore ports: neither covers and songs, nor their redirects, nor links reach the page's host on another
     port; content of other hosts is shown."""
@@ -155,7 +155,7 @@ def test_a_job_page_sends_the_login_cookie_to_no_other_port(
         urls = [f"http://{host}:{port}/{number}" for number, host in enumerate(spelled)]
         links = [*zip(urls, urls, strict=True), (f"{elsewhere}/song", f"{elsewhere}/cover")]
         clips = [Clip(f"c-{n}", "succeeded", None, *both, 1.0, video_url=both[0]) for n, both in enumerate(links)]
-        job = song_of(store, tuple(clips), audio_url=f"{evil}/recording")
+        job = job_with_song(store, tuple(clips), audio_url=f"{evil}/recording")
         page = context.new_page()
         page.goto(f"{gateway.url}/job/{job.id}")
         page.evaluate("for (const song of document.querySelectorAll('audio')) song.play().catch(() => 0)")
@@ -205,6 +205,6 @@ def test_the_api_documentation_works_under_its_policy(
     block.get_by_role("button", name="Execute").click()
     expect(block.locator(".live-responses-table .response .response-col_status")).to_contain_text("200")
 
-    assert not queue.status().gate.open
+    assert not queue.status().gate.is_open
     assert console == []
     assert {url for url in requested_urls if not url.startswith((gateway.url, "data:"))} == set()

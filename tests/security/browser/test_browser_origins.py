@@ -9,7 +9,7 @@ from redis import Redis
 
 from tests.security.surface import WITHOUT_PREFLIGHT, changing, operations
 from tests.web.conftest import Gateway, app_of, problem
-from tests.web.seen import Person
+from tests.web.seen import PageUser
 
 FOREIGN = [
     {"Origin": "https://evil.example"},
@@ -25,7 +25,7 @@ def test_every_changing_route_rejects_pages_of_other_origins(
     gateway: Gateway, redis: Redis, prefix: str, headers: Mapping[str, str]
 ) -> None:
     """Before any other check, and nothing is written; also with a key and a login."""
-    cookies = Person(gateway, "all").session.cookies.get_dict()
+    cookies = PageUser(gateway, "all").session.cookies.get_dict()
     before = sorted(redis.scan_iter(f"{prefix}:*"))
 
     for method, path in changing(app_of(gateway)):
@@ -103,7 +103,7 @@ def test_no_body_is_accepted_that_a_page_can_send_without_a_preflight(gateway: G
 
 def test_a_form_requires_the_content_type_of_forms(gateway: Gateway) -> None:
     """Each POST of a page accepts the content type of its own forms, and no other."""
-    session = Person(gateway, "all").session
+    session = PageUser(gateway, "all").session
     forms = [path for _, path in changing(app_of(gateway)) if not path.startswith(("/v1", "/hooks"))]
     assert {"/login", "/logout", "/do/pause"} <= {*forms}
     for path in forms:

@@ -12,16 +12,16 @@ import pytest
 import requests
 from redis import Redis
 
-from tests.store.life import put
-from tests.support.jobs import sung, voice
+from tests.store.life import enqueue_jobs
+from tests.support.jobs import voice, voice_with_song
 from tests.web.conftest import KEYS, SETTING, Build, Gateway
-from tests.web.seen import Person, logged_in, seen
-from voicequeue import StoreUnreachable, VoiceQueue
+from tests.web.seen import PageUser, get_page, log_in
+from voicequeue import StoreUnavailableError, VoiceQueue
 from voicequeue.auth import api_keys, signatures
 from voicequeue.auth.api_keys import ApiKey, Scope
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.gateway.page import views
-from workers.gateway.security.logins import Logins
+from workers.gateway.security.logins import SessionManager
 
 SECRET = "what signs webhooks, of 32 characters and more"
 
@@ -44,16 +44,16 @@ def token_of(answer: requests.Response, prefix: str) -> str:
 def _signed(key: ApiKey, secret: str) -> str:
     """Return a cookie as earlier releases signed it."""
     until = str(int(time.time()) + 3_600)
-    return f"{key.name}.{until}.{signatures.derive(secret, 'session', key.line(), until)}"
+    return f"{key.name}.{until}.{signatures.derive(secret, 'session', key.as_setting(), until)}"
 
 
 FORGERIES: dict[str, Callable[[ApiKey], str]] = {
     "signed with the stored hash": lambda key: _signed(key, key.digest),
     "signed with the server's secret": lambda key: _signed(key, SECRET),
     "the stored hash": lambda key: key.digest,
-    "the key's line": ApiKey.line,
-    "a hash of the line": lambda key: sha256(key.line().encode()).hexdigest(),
-    "as long as a token, of the secret": lambda key: signatures.derive(SECRET, "session", key.line())[:43],
+    "the key's line": ApiKey.as_setting,
+    "a hash of the line": lambda key: sha256(key.as_setting().encode()).hexdigest(),
+    "as long as a token, of the secret": lambda key: signatures.derive(SECRET, "session", key.as_setting())[:43],
 }
 
 
@@ -64,12 +64,12 @@ def test_the_environment_of_the_gateway_is_not_enough_to_log_in(build_gateway: B
     for number, (name, forge) in enumerate(FORGERIES.items()):
         gateway.stage.client = (f"192.0.2.{number}", 5)
         assert not is_logged_in(gateway, prefix, forge(KEYS["all"][1])), name
-        assert logged_in(gateway, forge(KEYS["all"][1])).status_code == 401, name
+        assert log_in(gateway, forge(KEYS["all"][1])).status_code == 401, name
 
 
 def test_the_session_data_in_redis_is_not_enough_to_log_in(gateway: Gateway, redis: Redis, prefix: str) -> None:
     """A copy of Redis contains no cookie."""
-    token = token_of(logged_in(gateway, KEYS["all"][0]), prefix)
+    token = token_of(log_in(gateway, KEYS["all"][0]), prefix)
     session_keys = [str(key) for key in redis.scan_iter(f"{{{prefix}}}:session*")]
     texts = {text for key in session_keys for text in re.findall(r"[\w-]+", key)}
     texts |= {text for key in session_keys if redis.type(key) == "hash" for text in redis.hvals(key)}
@@ -80,10 +80,10 @@ def test_the_session_data_in_redis_is_not_enough_to_log_in(gateway: Gateway, red
 
 def test_no_other_site_can_put_text_on_the_page(gateway: Gateway, prefix: str) -> None:
     """A cookie of an earlier release, which another port of this host can set, shows no text."""
-    answer = logged_in(gateway, KEYS["all"][0])
+    answer = log_in(gateway, KEYS["all"][0])
     cookies = {prefix: token_of(answer, prefix), f"{prefix}_told": "Pay%20here", f"{prefix}_notice": "Pay%20here"}
 
-    assert "Pay here" not in seen(gateway, "/", cookies=cookies).text
+    assert "Pay here" not in get_page(gateway, "/", cookies=cookies).text
 
 
 # ── stolen, old ───────────────────────────────────────────────────────────────────────────────────
@@ -91,7 +91,7 @@ def test_no_other_site_can_put_text_on_the_page(gateway: Gateway, prefix: str) -
 
 def test_a_login_replaces_the_cookie_that_the_browser_had(gateway: Gateway, prefix: str) -> None:
     """A cookie planted by an attacker is invalid afterwards, also if it is the attacker's own session."""
-    planted = token_of(logged_in(gateway, KEYS["read"][0]), prefix)
+    planted = token_of(log_in(gateway, KEYS["read"][0]), prefix)
     for before in ("A" * 43, planted):
         answer = requests.post(
             f"{gateway.url}/login",
@@ -106,7 +106,7 @@ def test_a_login_replaces_the_cookie_that_the_browser_had(gateway: Gateway, pref
 
 def test_a_copied_cookie_is_invalid_after_the_logout(build_gateway: Build, prefix: str) -> None:
     """At this gateway and at every other one of the queue."""
-    person = Person(build_gateway(), "read")
+    person = PageUser(build_gateway(), "read")
     copied = person.session.cookies[prefix]
     person.submit(person.page("/"), "Log out read")
 
@@ -115,8 +115,8 @@ def test_a_copied_cookie_is_invalid_after_the_logout(build_gateway: Build, prefi
 
 def test_all_logins_of_a_key_can_be_ended_at_once(gateway: Gateway, prefix: str) -> None:
     """From any of them; logins of other keys stay valid."""
-    thief, other = (token_of(logged_in(gateway, KEYS[key][0]), prefix) for key in ("read", "all"))
-    person = Person(gateway, "read")
+    thief, other = (token_of(log_in(gateway, KEYS[key][0]), prefix) for key in ("read", "all"))
+    person = PageUser(gateway, "read")
 
     person.submit(person.page("/controls"), "Log out everywhere")
 
@@ -132,7 +132,7 @@ def test_the_event_stream_of_a_page_ends_with_its_login(
     """With the next event or heartbeat: a copied cookie receives nothing any longer."""
     monkeypatch.setattr(views, "HEARTBEAT_S", heartbeat_s)
     monkeypatch.setattr(views, "TOGETHER_S", 0.05)
-    person = Person(gateway, "read")
+    person = PageUser(gateway, "read")
     copied = person.session.cookies.get_dict()
     with requests.get(f"{gateway.url}/live", cookies=copied, stream=True, timeout=10) as stream:
         lines = stream.iter_lines()
@@ -149,11 +149,11 @@ def test_the_event_stream_of_a_page_survives_an_outage(
     """While the session cannot be checked nothing is sent; afterwards everything is."""
     monkeypatch.setattr(views, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(views, "TOGETHER_S", 0.05)
-    person = Person(gateway, "read")
+    person = PageUser(gateway, "read")
     with requests.get(f"{gateway.url}/live", cookies=person.session.cookies, stream=True, timeout=10) as stream:
         lines = stream.iter_lines()
         with monkeypatch.context() as outage:
-            outage.setattr(Logins, "visitor", Mock(side_effect=StoreUnreachable("Redis is away")))
+            outage.setattr(SessionManager, "visitor", Mock(side_effect=StoreUnavailableError("Redis is away")))
             assert next(line for line in lines if b"Redis is unavailable" in line)
             queue.enqueue(voice())
             assert next(line for line in lines if line) == b": Redis is unavailable"
@@ -164,11 +164,11 @@ def test_the_event_stream_of_a_page_survives_an_outage(
 def test_a_login_ends_when_its_key_changes(build_gateway: Build, prefix: str) -> None:
     """When the key is removed, replaced under the same name, or gets other scopes."""
     key = KEYS["read"][1]
-    token = token_of(logged_in(build_gateway(), KEYS["read"][0]), prefix)
+    token = token_of(log_in(build_gateway(), KEYS["read"][0]), prefix)
     others = {
-        "removed": KEYS["all"][1].line(),
-        "replaced": api_keys.new(key.name, key.scopes)[1].line(),
-        "wider": ApiKey(key.name, frozenset(Scope), key.digest).line(),
+        "removed": KEYS["all"][1].as_setting(),
+        "replaced": api_keys.generate_key(key.name, key.scopes)[1].as_setting(),
+        "wider": ApiKey(key.name, frozenset(Scope), key.digest).as_setting(),
     }
 
     for change, setting in others.items():
@@ -176,16 +176,16 @@ def test_a_login_ends_when_its_key_changes(build_gateway: Build, prefix: str) ->
     assert is_logged_in(build_gateway(api_keys=SETTING), prefix, token)
 
 
-def test_a_form_of_one_login_is_invalid_in_another(gateway: Gateway, store: Store) -> None:
+def test_a_form_of_one_login_is_invalid_in_another(gateway: Gateway, store: JobStore) -> None:
     """Also in a later one with the same key."""
-    put(store, sung())
-    person = Person(gateway, "operate")
+    enqueue_jobs(store, voice_with_song())
+    person = PageUser(gateway, "operate")
     assert person.page("/", status=403)
-    mine, later = Person(gateway, "all"), Person(gateway, "all")
+    mine, later = PageUser(gateway, "all"), PageUser(gateway, "all")
     form = next(form for form in mine.page("/controls").forms if form["action"] == "/do/pause")
 
     assert later.post("/do/pause", form["fields"]).status_code == 403
-    assert store.controls.gate(store.clock()).open
+    assert store.flow_control.gate(store.clock()).is_open
     assert mine.post("/do/pause", form["fields"]).status_code == 200
 
 
@@ -195,9 +195,9 @@ def test_a_form_of_one_login_is_invalid_in_another(gateway: Gateway, store: Stor
 def test_keys_cannot_be_guessed_at_the_login(gateway: Gateway) -> None:
     """After five wrong keys no key is checked for a while, and the page states how long."""
     gateway.stage.client = ("203.0.113.9", 5)
-    assert [logged_in(gateway, f"vq_{guess}").status_code for guess in range(7)] == [401] * 5 + [429] * 2
+    assert [log_in(gateway, f"vq_{guess}").status_code for guess in range(7)] == [401] * 5 + [429] * 2
 
-    answer = logged_in(gateway, KEYS["all"][0])
+    answer = log_in(gateway, KEYS["all"][0])
 
     assert answer.status_code == 429
     assert "Set-Cookie" not in answer.headers
@@ -209,14 +209,14 @@ def test_guesses_lock_out_no_other_address(gateway: Gateway) -> None:
     """Each address waits only for its own failures; keys keep working at the API."""
     for number in range(30):
         gateway.stage.client = (f"203.0.113.{number}", 5)
-        logged_in(gateway, "vq_guess")
+        log_in(gateway, "vq_guess")
     for _ in range(6):
-        logged_in(gateway, "vq_guess")
+        log_in(gateway, "vq_guess")
 
-    assert logged_in(gateway, KEYS["all"][0]).status_code == 429
+    assert log_in(gateway, KEYS["all"][0]).status_code == 429
     assert gateway("GET", "/v1/status").status_code == 200
     gateway.stage.client = ("192.0.2.7", 5)
-    assert logged_in(gateway, KEYS["all"][0]).status_code == 303
+    assert log_in(gateway, KEYS["all"][0]).status_code == 303
 
 
 def test_a_page_of_another_site_cannot_log_a_browser_in(gateway: Gateway) -> None:

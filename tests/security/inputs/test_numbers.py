@@ -17,14 +17,14 @@ from tasks.musicapi import responses
 from tasks.musicapi.response_body import to_number
 from tests.integration.conftest import NOT_READY, Build, voice
 from tests.store.conftest import Command
-from tests.support.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, ScriptedServer, answer
 from tests.web.conftest import Build as BuildGateway
 from tests.web.conftest import Gateway, problem
 from voicequeue import Song, State, UnknownModelWarning, VoiceQueue
 from voicequeue.auth import signatures
 from voicequeue.domain import song
 from voicequeue.net.retry_after import parse_retry_after
-from voicequeue.texts import real_number, whole_number
+from voicequeue.texts import parse_float, parse_int
 
 URL = "https://recordings.example/a.wav"
 
@@ -36,15 +36,15 @@ ODD = [LONG, "١٢", "１２", "²", "1_0", "+", "", "nan", "inf", "-inf", "Infi
 @pytest.mark.parametrize("text", [*ODD, "-1", "1.5", "101", "1e1", " 1"])
 def test_a_whole_number_consists_of_a_few_plain_digits(text: str) -> None:
     """Other text that `int()` accepts, or fails on, is rejected."""
-    assert whole_number(text, at_most=100) is None
-    assert [whole_number(digits, at_most=100) for digits in ("0", "007", "100")] == [0, 7, 100]
+    assert parse_int(text, at_most=100) is None
+    assert [parse_int(digits, at_most=100) for digits in ("0", "007", "100")] == [0, 7, 100]
 
 
 @pytest.mark.parametrize("text", ODD)
 def test_a_number_is_finite_and_written_in_plain_digits(text: str) -> None:
     """Other text that `float()` accepts is rejected."""
-    assert (real_number(text), to_number(text), parse_retry_after(text, 0.0)) == (None, None, None)
-    assert [real_number(digits) for digits in ("1", "-1.5", ".5", "2.", "+1e3", " 7 ")] == [1, -1.5, 0.5, 2, 1000, 7]
+    assert (parse_float(text), to_number(text), parse_retry_after(text, 0.0)) == (None, None, None)
+    assert [parse_float(digits) for digits in ("1", "-1.5", ".5", "2.", "+1e3", " 7 ")] == [1, -1.5, 0.5, 2, 1000, 7]
 
 
 # ── over HTTP ──────────────────────────────────────────────────────────────────────────────────────
@@ -161,14 +161,14 @@ def test_an_answer_with_an_overlong_number_is_unreadable_and_ends_nothing(build_
             return [answer(endless if "anna" in request.json()["audio_url"] else {"task_id": "t2"})]
         return [answer(endless)]
 
-    with Scripted(script) as upstream:
+    with ScriptedServer(script) as upstream:
         bench = build_bench(upstream.url)
         anna, bea = bench.admitted(voice("anna"), voice("bea"))
         bench.submit(bench.job(anna).stage, [anna, bea])
         bench.poll_when_due(bench.job(bea).stage, [bea])
 
     assert (bench.job(anna).state, bench.job(bea).state) == (State.UNSURE, State.PENDING)
-    assert (bench.job(anna).answer or "").startswith('{"code": 200, "task_id": "t1"')
+    assert (bench.job(anna).unreadable_response or "").startswith('{"code": 200, "task_id": "t1"')
 
 
 def test_an_impossible_balance_is_ignored() -> None:
@@ -184,8 +184,10 @@ def test_a_webhook_with_an_overlong_number_still_triggers_a_poll(
     monkeypatch.setattr("workers.gateway.app._poll_now", lambda *_: None)
     secret = "a secret of forty characters, for a queue."
     gateway = build_gateway(secret=secret)
-    with Scripted(lambda request: [answer({"task_id": "t1"} if request.method == "POST" else NOT_READY)]) as upstream:
-        [job_id] = build_bench(upstream.url).ordered(voice())
+    with ScriptedServer(
+        lambda request: [answer({"task_id": "t1"} if request.method == "POST" else NOT_READY)]
+    ) as upstream:
+        [job_id] = build_bench(upstream.url).submitted(voice())
     body, at = f'{{"task_id": {LONG}}}'.encode(), str(int(time.time()))
     own = signatures.webhook_secret(secret, job_id)
     token = signatures.webhook_token(secret, job_id, "voice", 1)
@@ -197,7 +199,7 @@ def test_a_webhook_with_an_overlong_number_still_triggers_a_poll(
             data=body,
             headers={
                 "X-Webhook-Timestamp": stamp.encode(),
-                "X-Webhook-Signature": signatures.upstream_signature(own, stamp, body),
+                "X-Webhook-Signature": signatures.sign_as_upstream(own, stamp, body),
             },
         )
         assert sent.status_code == status, sent.text

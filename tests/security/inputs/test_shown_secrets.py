@@ -17,17 +17,17 @@ from redis import Redis
 from config.flower import FlowerSettings
 from config.settings import Settings, load
 from tests.conftest import eventually
-from tests.store.conftest import Command, at_home, command
-from voicequeue import StoreUnreachable
+from tests.store.conftest import Command, command, working_folder
+from voicequeue import StoreUnavailableError
 from voicequeue.storage.connection.redis_url import masked, validate_redis_url
 from workers.local import demo, stack, up
 from workers.local.environment_file import SHARED_VARIABLES
-from workers.local.home import alone_in
+from workers.local.home import lock_home
 from workers.local.stack import ROOT, Addresses, Stack
 from workers.local.supervisor import Program, Supervisor
 from workers.private_files import UnsafeFileError
 
-__all__ = ["at_home", "command"]
+__all__ = ["command", "working_folder"]
 
 CANARY = "canary-0123456789"
 
@@ -93,7 +93,7 @@ def test_make_up_neither_prints_nor_writes_a_secret(
     arguments."""
     built, at = start_stack(tmp_path / "home", programs)
     written = built.write_environment()
-    with pytest.raises(StoreUnreachable) as error:
+    with pytest.raises(StoreUnavailableError) as error:
         demo._run(at, load(), "batch", [])
 
     shown = [up._welcome(at, written), capsys.readouterr().out, str(error.value)]
@@ -198,7 +198,7 @@ def test_other_users_cannot_read_the_folder_of_a_stack(tmp_path: Path) -> None:
     home.chmod(0o755)
     umask = os.umask(0o022)
     try:
-        with alone_in(home) as lock, Supervisor(keeps=[lock.descriptor]) as supervisor:
+        with lock_home(home) as lock, Supervisor(inherited_fds=[lock.descriptor]) as supervisor:
             supervisor.add(Program("writer", f"cd {home} && mkdir a && date > a/b", home / "log" / "writer.log"))
             eventually((home / "a" / "b").exists)
     finally:
@@ -211,7 +211,7 @@ def test_other_users_cannot_read_the_folder_of_a_stack(tmp_path: Path) -> None:
 def test_a_shared_folder_is_rejected_as_home(tmp_path: Path) -> None:
     """/tmp, for example: it stays as it is."""
     tmp_path.chmod(0o1777)
-    with pytest.raises(UnsafeFileError, match="set VOICEQUEUE_HOME"), alone_in(tmp_path):
+    with pytest.raises(UnsafeFileError, match="set VOICEQUEUE_HOME"), lock_home(tmp_path):
         pass
     assert tmp_path.stat().st_mode & 0o7777 == 0o1777
     tmp_path.chmod(0o700)

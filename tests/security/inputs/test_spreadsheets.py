@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.store.conftest import Command
-from tests.store.life import song_of
+from tests.store.life import job_with_song
 from voicequeue import Clip, VoiceQueue
-from voicequeue.ingest.cells import guarded, unguarded
-from voicequeue.ingest.row_reader import Rows
-from voicequeue.storage.job_store import Store
+from voicequeue.ingest.cells import guard, unguard
+from voicequeue.ingest.row_reader import RowReader
+from voicequeue.storage.job_store import JobStore
 
 #: Separators that programs use, depending on their locale.
 SEPARATORS = ",;\t|"
@@ -53,10 +53,10 @@ def formulas(text: str) -> list[tuple[str, str]]:
 @given(st.text(alphabet="a1=-＝+@'\" ;|\t\n\r,\u2028\u200b", max_size=12))
 def test_a_guarded_text_is_no_formula_and_can_be_restored(text: str) -> None:
     """Also where a cell may start inside the text."""
-    cells = re.split("[;|\t\n\r\u2028]", guarded(text))
+    cells = re.split("[;|\t\n\r\u2028]", guard(text))
 
     assert [cell for cell in cells if cell.strip(' "\u200b').startswith(_SIGNS)] == []
-    assert unguarded(guarded(text)) == text
+    assert unguard(guard(text)) == text
 
 
 def test_lookalike_and_invisible_characters_hide_no_formula() -> None:
@@ -67,8 +67,8 @@ def test_lookalike_and_invisible_characters_hide_no_formula() -> None:
 
     assert len(signs) > 15
     for text in (f"{before}{sign}1" for sign in signs for before in hidden):
-        assert guarded(text) == f"'{text}"
-        assert unguarded(guarded(text)) == text
+        assert guard(text) == f"'{text}"
+        assert unguard(guard(text)) == text
 
 
 @pytest.mark.parametrize("sign", ["\t", " ", "'", ";", "\n", "="])
@@ -76,15 +76,15 @@ def test_a_row_of_signs_is_processed_fast(sign: str) -> None:
     """A million of them, the largest size of a row."""
     started_at = time.monotonic()
 
-    assert unguarded(guarded(sign * 1_048_576)) == sign * 1_048_576
+    assert unguard(guard(sign * 1_048_576)) == sign * 1_048_576
     assert time.monotonic() - started_at < 10
 
 
 @pytest.mark.parametrize("text", ATTACKS)
-def test_no_cell_of_an_export_is_a_formula(command: Command, store: Store, text: str) -> None:
+def test_no_cell_of_an_export_is_a_formula(command: Command, store: JobStore, text: str) -> None:
     """Titles, names and metadata come from callers; programs that read JSON get them unchanged."""
     clip = Clip("c1", "succeeded", text, "https://cdn.example/1.mp3", lyrics=text, tags=text)
-    song_of(store, (clip, replace(clip, clip_id="c2")), name=f"n{text}", metadata={"note": text, text: "x"})
+    job_with_song(store, (clip, replace(clip, clip_id="c2")), name=f"n{text}", metadata={"note": text, text: "x"})
 
     exported = command("export").out
 
@@ -129,6 +129,6 @@ def test_rejected_rows_contain_no_formula_and_are_read_back_unchanged(
 
 def test_a_file_without_guards_is_read_unchanged() -> None:
     """A guard is removed only from rows that were written with one."""
-    [row] = Rows(io.BytesIO(f"audio_url,name\n{URL},'=1\n".encode()))
+    [row] = RowReader(io.BytesIO(f"audio_url,name\n{URL},'=1\n".encode()))
 
-    assert row.job("spring").name == "'=1"
+    assert row.to_job("spring").name == "'=1"

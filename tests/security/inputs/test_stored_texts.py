@@ -11,42 +11,42 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tasks.enqueue import take
+from tasks.enqueue import enqueue_or_reject
 from tests.security.inputs.halves import HALF, MENDED, URL, Described
 from tests.store.conftest import Command
-from tests.store.life import NOW, brought_to, dump, make, song_of
-from tests.support.jobs import sung
+from tests.store.life import NOW, apply_transition, dump_keys, job_in_state, job_with_song
+from tests.support.jobs import voice_with_song
 from tests.web.conftest import Gateway
-from voicequeue import Code, Failure, Filter, InvalidJob, Job, RejectedMessage, Stage, State, VoiceQueue
+from voicequeue import Failure, FailureCode, Filter, InvalidJobError, Job, RejectedMessage, Stage, State, VoiceQueue
 from voicequeue.domain import serialization
 from voicequeue.errors import VoiceQueueError
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
-def _store_halves(store: Store, redis: Redis, prefix: str) -> Job:
+def _store_halves(store: JobStore, redis: Redis, prefix: str) -> Job:
     """Store half a character in every text that is stored unchecked; return a job with all of them."""
     nested = {"name": HALF, HALF: [HALF, {"a": HALF}]}
-    store.rejects.add(RejectedMessage(NOW, HALF, HALF, HALF, nested))
-    store.rejects.add(RejectedMessage(NOW, HALF, HALF, HALF, HALF))
+    store.rejected_messages.add(RejectedMessage(NOW, HALF, HALF, HALF, nested))
+    store.rejected_messages.add(RejectedMessage(NOW, HALF, HALF, HALF, HALF))
     older = {"at": NOW, "message_id": HALF, "task": HALF, "reason": HALF, "job": nested}
     redis.lpush(f"{{{prefix}}}:rejected_messages", json.dumps(older))
-    with pytest.raises(InvalidJob):
-        take(store, [], {"job": {"audio_url": URL, HALF: HALF}}, message_id=HALF, now=NOW)
-    with pytest.raises(InvalidJob, match="id: contains half"):
-        take(store, [], {"job": {"audio_url": URL}}, message_id=HALF, now=NOW)
-    song_of(store, name="whole 🎵", batch="spring")
-    job = brought_to(store, State.PENDING, sung(callback_url="https://hooks.example/x"))
-    failure = serialization.failure_text(Failure(Code.UPSTREAM_FAILED, Stage.VOICE, HALF))
+    with pytest.raises(InvalidJobError):
+        enqueue_or_reject(store, [], {"job": {"audio_url": URL, HALF: HALF}}, message_id=HALF, now=NOW)
+    with pytest.raises(InvalidJobError, match="id: contains half"):
+        enqueue_or_reject(store, [], {"job": {"audio_url": URL}}, message_id=HALF, now=NOW)
+    job_with_song(store, name="whole 🎵", batch="spring")
+    job = job_in_state(store, State.PENDING, voice_with_song(callback_url="https://hooks.example/x"))
+    failure = serialization.failure_text(Failure(FailureCode.UPSTREAM_FAILED, Stage.VOICE, HALF))
     fields = {"failure": failure, "persona_id": HALF, "voice_name": HALF, "answer": HALF}
-    failed = make(store, job, State.FAILED, reason=HALF, fields=fields)
-    store.controls.close("cooldown", HALF, NOW)
-    store.callbacks.claim(store.callbacks.hand_out(NOW, patience=60), NOW, lease=60)
+    failed = apply_transition(store, job, State.FAILED, reason=HALF, fields=fields)
+    store.flow_control.add_hold("cooldown", HALF, NOW)
+    store.callbacks.claim(store.callbacks.lease(NOW, lease_s=60), NOW, lease_s=60)
     for callback in store.callbacks.pending():
-        store.callbacks.give_up(callback.id, NOW, HALF, tried=True)
+        store.callbacks.mark_undelivered(callback.id, NOW, HALF, is_attempted=True)
     return failed
 
 
-def test_every_get_answers_with_any_stored_text(gateway: Gateway, store: Store, redis: Redis, prefix: str) -> None:
+def test_every_get_answers_with_any_stored_text(gateway: Gateway, store: JobStore, redis: Redis, prefix: str) -> None:
     """All routes in the API's description; rejected messages of an older release included."""
     job = _store_halves(store, redis, prefix)
     for method, path, _ in Described(gateway).operations():
@@ -62,7 +62,7 @@ def test_every_get_answers_with_any_stored_text(gateway: Gateway, store: Store, 
 
 
 def test_every_page_and_command_shows_any_stored_text(
-    local: Gateway, command: Command, store: Store, redis: Redis, prefix: str
+    local: Gateway, command: Command, store: JobStore, redis: Redis, prefix: str
 ) -> None:
     """With a replacement character for half a character."""
     job = _store_halves(store, redis, prefix)
@@ -116,7 +116,7 @@ def test_no_method_of_the_library_stores_half_a_character_or_fails_on_it(
             assert "Unicode" not in outcome, (name, call)
             outcome.encode()
 
-    assert "cut" not in str(dump(redis, prefix))
+    assert "cut" not in str(dump_keys(redis, prefix))
 
 
 def _outcome(method: Any, queue: VoiceQueue, kwargs: dict[str, Any]) -> str:
@@ -137,7 +137,7 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 )
 def test_no_filter_accepts_half_a_character(texts: dict[str, Any]) -> None:
     """It could match nothing, or be confused with another text."""
-    with pytest.raises(InvalidJob, match="half a character"):
+    with pytest.raises(InvalidJobError, match="half a character"):
         Filter(**texts)
 
 
@@ -160,7 +160,7 @@ def test_an_argument_with_half_a_character_is_rejected_by_its_name(
     ended = command(*arguments)
 
     assert (ended.code, "half a character" in ended.err.replace("\n", " ")) == (2, True), ended.err
-    assert (list(queue.jobs()), queue.status().gate.open) == ([], True)
+    assert (list(queue.jobs()), queue.status().gate.is_open) == ([], True)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from redis import Redis
 
 from tests.security.inputs.halves import HALF, HALF_ERROR, IN_A_URL, MENDED, URL, Described
-from tests.store.life import dump
+from tests.store.life import dump_keys
 from tests.web.conftest import Gateway, problem
 from voicequeue import VoiceQueue
-from voicequeue.texts import halves, json_text, mended, shown
+from voicequeue.texts import escape_controls, find_unencodable, replace_unencodable, terminal_safe_json
 
 # ── the check ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -21,7 +21,7 @@ def test_half_a_character_is_found_anywhere_in_a_value() -> None:
     """In names and values, at any depth; the reported path can itself be shown."""
     value = {"a": [HALF, {"b": HALF}], HALF: {"c": "whole 🎵"}, "d": None}
 
-    located = dict(halves(value))
+    located = dict(find_unencodable(value))
 
     assert set(located) == {"a.0", "a.1.b", MENDED}
     assert all(message.startswith(HALF_ERROR) for message in located.values())
@@ -34,7 +34,7 @@ def test_a_deeply_nested_value_is_searched_without_recursion() -> None:
     for _ in range(20_000):
         value = [value]
 
-    assert len(list(halves(value))) == 1
+    assert len(list(find_unencodable(value))) == 1
 
 
 def test_only_text_that_a_terminal_interprets_or_hides_is_escaped() -> None:
@@ -42,11 +42,13 @@ def test_only_text_that_a_terminal_interprets_or_hides_is_escaped() -> None:
     controls = "\x1b[31m\x07\x7f\x9b\u202e\u2066\u200f\u061c\u2028\ufeff\U000e0041\ud800\r\n\t"
     plain = "Zoë, 山本\u3000花子, שלום, नमस्ते, 👩\u200d🎤 ❤️ \\x1b"
 
-    assert shown(controls) == (r"\x1b[31m\x07\x7f\x9b\u202e\u2066\u200f\u061c\u2028\ufeff\U000e0041\ud800\r\n\t")
-    assert shown("a\nb\tc\x1b", keep="\n\t") == "a\nb\tc\\x1b"
-    assert shown(plain) == plain
-    assert json.loads(json_text({controls: plain})) == {controls: plain}
-    assert shown(json_text(controls)) == json_text(controls)
+    assert escape_controls(controls) == (
+        r"\x1b[31m\x07\x7f\x9b\u202e\u2066\u200f\u061c\u2028\ufeff\U000e0041\ud800\r\n\t"
+    )
+    assert escape_controls("a\nb\tc\x1b", keep="\n\t") == "a\nb\tc\\x1b"
+    assert escape_controls(plain) == plain
+    assert json.loads(terminal_safe_json({controls: plain})) == {controls: plain}
+    assert escape_controls(terminal_safe_json(controls)) == terminal_safe_json(controls)
 
 
 # ── every entry over HTTP ──────────────────────────────────────────────────────────────────────────
@@ -61,7 +63,7 @@ def _holding(path: tuple[str | int, ...]) -> Any:
 
 
 def _field(path: tuple[str | int, ...]) -> str:
-    return mended(".".join(map(str, path)))
+    return replace_unencodable(".".join(map(str, path)))
 
 
 def test_every_text_of_every_body_is_rejected_by_its_field(gateway: Gateway, redis: Redis, prefix: str) -> None:
@@ -75,7 +77,7 @@ def test_every_text_of_every_body_is_rejected_by_its_field(gateway: Gateway, red
                 tried += 1
 
     assert tried > 40
-    assert dump(redis, prefix) == {}
+    assert dump_keys(redis, prefix) == {}
 
 
 def test_every_text_of_every_row_is_rejected_by_its_field(gateway: Gateway) -> None:
@@ -119,7 +121,7 @@ def test_every_text_parameter_is_rejected_by_its_name(gateway: Gateway, redis: R
             sent.close()
 
     assert tried > 8
-    assert "\\ud8" not in str(dump(redis, prefix)).lower()
+    assert "\\ud8" not in str(dump_keys(redis, prefix)).lower()
 
 
 @pytest.mark.parametrize("body", [b'"\xed\xa0\xbd"', b'{"name": "\xed\xa0\xbd"}', b'{"\\ud83d": {"\\ude00": 1}}'])
@@ -139,4 +141,4 @@ def test_a_form_with_half_a_character_does_nothing(local: Gateway, queue: VoiceQ
     sent = local("POST", "/do/pause", key=None, data=f"token={token}&why={IN_A_URL}", headers=kind)
 
     assert (sent.status_code, "why: contains half a character" in sent.text) == (422, True)
-    assert queue.status().gate.open
+    assert queue.status().gate.is_open

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from tasks.archive.downloader import Bounds, Fetcher
-from tasks.archive.storage import Shelf
-from tasks.archive.task import ArchiveServices, keep
+from tasks.archive.downloader import Downloader, DownloadLimits
+from tasks.archive.storage import ArchiveStorage
+from tasks.archive.task import ArchiveServices, archive_jobs
 from tasks.musicapi import MusicReady, VoiceReady, responses
 from tests.integration.conftest import Build, voice
 from tests.security.inputs.halves import HALF, MENDED, URL
 from tests.store.conftest import Command
-from tests.support.scripted import Request, Scripted, answer
+from tests.support.scripted import Request, ScriptedServer, answer
 from tests.web.conftest import Gateway
 from voicequeue import Stage, State
-from voicequeue.domain.timeouts import ArchivePatience
-from voicequeue.net.address_policy import Allowed
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.timeouts import ArchiveTimeouts
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.storage.job_store import JobStore
 
 
 def _upstream(cdn: str) -> Any:
@@ -39,14 +39,14 @@ def _upstream(cdn: str) -> Any:
 
 
 def test_paid_results_with_half_a_character_in_each_text_are_kept(
-    build_bench: Build, gateway: Gateway, command: Command, store: Store, tmp_path: Path
+    build_bench: Build, gateway: Gateway, command: Command, store: JobStore, tmp_path: Path
 ) -> None:
     """From MusicAPI to HTTP, the page, the command, the callback and the archive."""
     mp3 = answer("ID3\x04" + "x" * 4_000, headers=["Content-Type: audio/mpeg"])
     spec = voice().model_copy(update={"callback_url": "https://hooks.example/x"})
-    with Scripted(lambda _: [mp3]) as cdn, Scripted(_upstream(cdn.url)) as upstream:
+    with ScriptedServer(lambda _: [mp3]) as cdn, ScriptedServer(_upstream(cdn.url)) as upstream:
         bench = build_bench(upstream.url)
-        [job_id] = bench.ordered(spec)
+        [job_id] = bench.submitted(spec)
         assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
         bench.submit(Stage.MUSIC, [job_id])
         bench.poll_when_due(Stage.MUSIC, [job_id])
@@ -61,7 +61,7 @@ def test_paid_results_with_half_a_character_in_each_text_are_kept(
     assert MENDED in command("job", job_id).out
     assert MENDED in command("export").out
     assert command("export", "--json").json()["clips"][0]["title"] == MENDED
-    [call] = store.callbacks.claim(store.callbacks.hand_out(bench.clock.now, patience=60), bench.clock.now, lease=60)
+    [call] = store.callbacks.claim(store.callbacks.lease(bench.clock.now, lease_s=60), bench.clock.now, lease_s=60)
     assert json.loads(call.body())["data"]["clips"][0]["title"] == MENDED
     [described] = tmp_path.rglob("*.json")
     assert json.loads(described.read_text(encoding="utf-8"))["title"] == MENDED
@@ -80,7 +80,7 @@ BROKEN_IDS: list[Any] = [
 def test_an_id_with_half_a_character_is_not_used_and_not_replaced_by_another(body: Any) -> None:
     """A repaired id would be unknown upstream, or belong to another order."""
     assert responses.accepted_task_id(body) is None
-    assert responses.task_id(body) is None
+    assert responses.find_task_id(body) is None
 
 
 def test_a_voice_with_half_a_character_in_its_id_is_not_used() -> None:
@@ -103,7 +103,7 @@ def test_an_order_with_a_broken_id_is_kept_for_review(build_bench: Build) -> Non
         received.append(request)
         return [answer({"task_id": HALF})]
 
-    with Scripted(script) as upstream:
+    with ScriptedServer(script) as upstream:
         bench = build_bench(upstream.url)
         [job_id] = bench.admitted(voice())
         bench.submit(Stage.VOICE, [job_id])
@@ -112,10 +112,14 @@ def test_an_order_with_a_broken_id_is_kept_for_review(build_bench: Build) -> Non
     assert [request.method for request in received] == ["POST"]
 
 
-def _archive(store: Store, job_id: str, now: float, folder: Path) -> None:
+def _archive(store: JobStore, job_id: str, now: float, folder: Path) -> None:
     """Archive the songs of a job in this folder."""
-    assert store.archive.again([job_id], now) == [True]
-    fetcher = Fetcher(allowed=Allowed.of("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW"), bounds=Bounds())
-    timeouts = ArchivePatience(first_s=30, most_s=3_600, for_s=86_400, lease_s=60)
-    shelf = Shelf.at(str(folder / "songs"))
-    keep(ArchiveServices(store.archive, store.pulses["archive"], fetcher, shelf, timeouts, lambda: now), [job_id])
+    assert store.archive.retry([job_id], now) == [True]
+    fetcher = Downloader(
+        allowed=AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW"), bounds=DownloadLimits()
+    )
+    timeouts = ArchiveTimeouts(backoff_initial_s=30, backoff_max_s=3_600, give_up_after_s=86_400, lease_s=60)
+    shelf = ArchiveStorage.from_url(str(folder / "songs"))
+    archive_jobs(
+        ArchiveServices(store.archive, store.heartbeats["archive"], fetcher, shelf, timeouts, lambda: now), [job_id]
+    )

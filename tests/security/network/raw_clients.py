@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.web.conftest import KEYS
-from workers.gateway.server.connections import Bounds
-from workers.gateway.server.http_server import Protocol
+from workers.gateway.server.connections import ServerLimits
+from workers.gateway.server.http_server import LimitedProtocol
 
 HALF = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-More: "
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-FAST = Bounds(head_s=0.3, unread_s=0.4, look_s=0.02)
+FAST = ServerLimits(head_timeout_s=0.3, read_timeout_s=0.4, check_interval_s=0.02)
 ROWS = {"Content-Type": "application/x-ndjson"}
 UPLOAD = "/v1/batches/b/jobs"
 
@@ -90,7 +90,7 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 def has_begun(connection: object) -> bool:
     """Return whether part of a head has arrived."""
-    assert isinstance(connection, Protocol)
+    assert isinstance(connection, LimitedProtocol)
     return bool(connection.conn.trailing_data[0])
 
 

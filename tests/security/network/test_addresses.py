@@ -12,15 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.archive.downloader import Bounds, Fetcher, NotFetched
-from tests.support.scripted import Scripted, answer, one_answer
-from voicequeue.errors import UnfitAudio
-from voicequeue.ingest.preflight import Recordings, Rules
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Refused, RequestFailed, Target, Times, request
+from tasks.archive.downloader import Downloader, DownloadFailed, DownloadLimits
+from tests.support.scripted import ScriptedServer, always, answer
+from voicequeue.errors import InvalidAudioError
+from voicequeue.ingest.preflight import RecordingChecker, RecordingRules
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import HttpTimeouts, RequestFailed, Target, UrlNotAllowed, request
 
-PUBLIC_ONLY = Allowed.of("", setting="S")
-HASTY = Times(connect_s=0.3, whole_s=0.3)
+PUBLIC_ONLY = AddressPolicy.parse("", setting="S")
+HASTY = HttpTimeouts(connect_s=0.3, total_s=0.3)
 PLAIN = ssl.create_default_context()
 
 #: Addresses of the internal services of clouds.
@@ -82,14 +82,14 @@ def ipv6_forms(address: IPv4Address) -> dict[str, IPv6Address]:
 @pytest.mark.parametrize("name", CLOUDS)
 def test_no_request_goes_to_a_clouds_own_service(name: str) -> None:
     """Some of them are public addresses by their number."""
-    assert PUBLIC_ONLY.why_not("metadata.example", CLOUDS[name]) is not None
+    assert PUBLIC_ONLY.objection("metadata.example", CLOUDS[name]) is not None
 
 
 @pytest.mark.parametrize("name", BEHIND_IPV4)
 def test_no_form_of_ipv6_leads_to_a_clouds_own_service(name: str) -> None:
     """Mapped, compatible, translated, NAT64, 6to4, Teredo, ISATAP."""
     for form, address in ipv6_forms(IPv4Address(CLOUDS[name])).items():
-        assert PUBLIC_ONLY.why_not("h", str(address)) is not None, form
+        assert PUBLIC_ONLY.objection("h", str(address)) is not None, form
 
 
 @pytest.mark.parametrize("name", ["AWS: metadata", "Azure: wire server", "Equinix Metal", "Alibaba"])
@@ -97,24 +97,24 @@ def test_nat64_with_an_unknown_prefix_leads_to_no_metadata(name: str) -> None:
     """An operator's own NAT64 prefix, which the code cannot know."""
     address = IPv6Address(int(IPv6Address("2a01:4f8:64::")) | int(IPv4Address(CLOUDS[name])))
 
-    assert PUBLIC_ONLY.why_not("h", str(address)) is not None
+    assert PUBLIC_ONLY.objection("h", str(address)) is not None
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.ip_addresses(v=4))
 def test_a_rejected_ipv4_address_is_rejected_in_every_form_of_ipv6(address: IPv4Address) -> None:
     """For any IPv4 address."""
-    if PUBLIC_ONLY.why_not("h", str(address)):
-        assert all(PUBLIC_ONLY.why_not("h", str(form)) for form in ipv6_forms(address).values())
+    if PUBLIC_ONLY.objection("h", str(address)):
+        assert all(PUBLIC_ONLY.objection("h", str(form)) for form in ipv6_forms(address).values())
 
 
 @pytest.mark.parametrize("name", CLOUDS)
 def test_an_allowed_host_may_not_lead_to_a_clouds_own_service(name: str) -> None:
     """Its DNS may be controlled by others; the error says what would allow it."""
-    allowed = Allowed.of("hooks.example", setting="S")
+    allowed = AddressPolicy.parse("hooks.example", setting="S")
 
-    assert allowed.why_not("hooks.example", "10.0.0.1") is None
-    reason = allowed.why_not("hooks.example", CLOUDS[name])
+    assert allowed.objection("hooks.example", "10.0.0.1") is None
+    reason = allowed.objection("hooks.example", CLOUDS[name])
     assert reason is not None
     assert reason.endswith("which S does not allow by its address")
 
@@ -123,13 +123,13 @@ def test_an_allowed_host_may_not_lead_to_a_clouds_own_service(name: str) -> None
 def test_an_allowed_network_excludes_cloud_services_unless_named_by_address(name: str) -> None:
     """An operator allows a network for its other hosts."""
     address = CLOUDS[name]
-    wide = Allowed.of("0.0.0.0/0 ::/0 100.64.0.0/10 168.0.0.0/8 fc00::/7 160.0.0.0/3", setting="S")
+    wide = AddressPolicy.parse("0.0.0.0/0 ::/0 100.64.0.0/10 168.0.0.0/8 fc00::/7 160.0.0.0/3", setting="S")
 
-    assert wide.why_not("h", "10.0.0.1") is None
-    assert wide.why_not("h", address) is not None
-    assert Allowed.of(address, setting="S").why_not("h", address) is None
+    assert wide.objection("h", "10.0.0.1") is None
+    assert wide.objection("h", address) is not None
+    assert AddressPolicy.parse(address, setting="S").objection("h", address) is None
     if address in BEHIND_IPV4.values():
-        assert Allowed.of(address, setting="S").why_not("h", f"::ffff:{address}") is None
+        assert AddressPolicy.parse(address, setting="S").objection("h", f"::ffff:{address}") is None
 
 
 # ── spellings ─────────────────────────────────────────────────────────────────────────────────────
@@ -180,11 +180,11 @@ WHOLE = [
 ]
 
 
-def refusal(url: str, allowed: Allowed = PUBLIC_ONLY) -> str:
+def refusal(url: str, allowed: AddressPolicy = PUBLIC_ONLY) -> str:
     """Send a request that must be rejected or find no host; return the reason."""
     with (
-        pytest.raises((Refused, RequestFailed)) as raised,
-        request("GET", Target.of(url), headers={}, allowed=allowed, times=HASTY, tls=PLAIN),
+        pytest.raises((UrlNotAllowed, RequestFailed)) as raised,
+        request("GET", Target.parse(url), headers={}, allowed=allowed, times=HASTY, tls=PLAIN),
     ):
         pytest.fail("there was an answer")
     return str(raised.value)
@@ -192,7 +192,7 @@ def refusal(url: str, allowed: Allowed = PUBLIC_ONLY) -> str:
 
 def test_no_spelling_of_this_machine_is_connected_to() -> None:
     """For any URL one parser decides, and the resolved address is checked; the reason names neither."""
-    with Scripted(one_answer(answer("secret"))) as inside:
+    with ScriptedServer(always(answer("secret"))) as inside:
         port = inside.url.rpartition(":")[2]
         for url in (*(f"http://{host}:{port}/" for host in HERE), *(url.replace("{port}", port) for url in WHOLE)):
             reason = refusal(url)
@@ -206,8 +206,8 @@ def test_no_spelling_of_this_machine_is_connected_to() -> None:
 def test_any_text_is_a_url_or_rejected(text: str, start: str) -> None:
     """Half characters included: no text causes another error."""
     try:
-        target = Target.of(start + text)
-    except Refused:
+        target = Target.parse(start + text)
+    except UrlNotAllowed:
         return
     assert target.path.isascii()
     assert target.path.isprintable()
@@ -249,11 +249,14 @@ def test_a_name_is_checked_by_its_address(monkeypatch: pytest.MonkeyPatch, host:
 
 def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later change of the DNS answer does not help an attacker."""
-    with Scripted(one_answer(answer("here"))) as outside:
+    with ScriptedServer(always(answer("here"))) as outside:
         port = outside.url.rpartition(":")[2]
         hosts = resolve_to(monkeypatch, "127.0.0.1", "169.254.169.254")
-        target, allowed = Target.of(f"http://rebinding.example:{port}/"), Allowed.of("127.0.0.1", setting="S")
-        with request("GET", target, headers={}, allowed=allowed, times=Times(), tls=PLAIN) as response:
+        target, allowed = (
+            Target.parse(f"http://rebinding.example:{port}/"),
+            AddressPolicy.parse("127.0.0.1", setting="S"),
+        )
+        with request("GET", target, headers={}, allowed=allowed, times=HttpTimeouts(), tls=PLAIN) as response:
             assert response.status == 200
     assert hosts == ["rebinding.example"]
 
@@ -264,24 +267,24 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch: py
 )  # fmt: skip
 def test_no_redirect_leads_inside(location: str) -> None:
     """In the archive and in the preflight; each step is checked like the first."""
-    allowed = Allowed.of("localhost", setting="S")
-    with Scripted(one_answer(answer("secret"))) as inside:
+    allowed = AddressPolicy.parse("localhost", setting="S")
+    with ScriptedServer(always(answer("secret"))) as inside:
         target = location.replace("{port}", inside.url.rpartition(":")[2])
-        with Scripted(one_answer(answer("", status="302 Found", headers=[f"Location: {target}"]))) as outside:
+        with ScriptedServer(always(answer("", status="302 Found", headers=[f"Location: {target}"]))) as outside:
             url = outside.url.replace("127.0.0.1", "localhost")
-            with pytest.raises(NotFetched) as rejected:
-                Fetcher(allowed=allowed, bounds=Bounds()).fetch(url, io.BytesIO())
-            with pytest.raises(UnfitAudio) as unfit:
-                Recordings(Rules(allowed=allowed)).look(url)
+            with pytest.raises(DownloadFailed) as rejected:
+                Downloader(allowed=allowed, bounds=DownloadLimits()).download(url, io.BytesIO())
+            with pytest.raises(InvalidAudioError) as unfit:
+                RecordingChecker(RecordingRules(policy=allowed)).check(url)
     assert inside.accepted == 0
-    assert rejected.value.for_good
+    assert rejected.value.is_permanent
     assert unfit.value.kind == "forbidden_address"
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
 def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """It could connect to any address."""
-    with Scripted(one_answer(answer("proxy"))) as proxy:
+    with ScriptedServer(always(answer("proxy"))) as proxy:
         monkeypatch.setenv(name, proxy.url)
         for url in ("http://127.0.0.1:1/", "https://127.0.0.1:1/", "http://public.invalid/"):
             refusal(url)

@@ -15,21 +15,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.archive.downloader import Bounds, Fetcher, NotFetched
-from tasks.archive.storage import Shelf
-from tasks.archive.task import SPOOLED, ArchiveServices, keep, sweep
+from tasks.archive.downloader import Downloader, DownloadFailed, DownloadLimits
+from tasks.archive.storage import ArchiveStorage
+from tasks.archive.task import TEMPORARY_PREFIX, ArchiveServices, archive_jobs, remove_stale_files
 from tests.integration.conftest import Clock
-from tests.store.life import NOW, one, song_of
-from tests.support.scripted import HANG_UP, Request, Scripted, one_answer
+from tests.store.life import NOW, get_job, job_with_song
+from tests.support.scripted import HANG_UP, Request, ScriptedServer, always
 from voicequeue import Clip
-from voicequeue.domain.timeouts import ArchivePatience
-from voicequeue.net.address_policy import Allowed
+from voicequeue.domain.timeouts import ArchiveTimeouts
+from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 BODY = b"ID3\x04" + bytes(96)
-HERE = Allowed.of("127.0.0.1", setting="S")
-BOUNDS = Bounds(max_bytes=1_000, file_s=5.0, silent_s=0.5)
+HERE = AddressPolicy.parse("127.0.0.1", setting="S")
+BOUNDS = DownloadLimits(max_bytes=1_000, total_s=5.0, idle_s=0.5)
 MANY = "9" * 5_000
 
 
@@ -41,13 +41,13 @@ def head(status: str, *headers: str) -> bytes:
 def fetch(url: str) -> bytes:
     """Return the content behind the link. Raises NotFetched."""
     into = io.BytesIO()
-    Fetcher(allowed=HERE, bounds=BOUNDS).fetch(url, into)
+    Downloader(allowed=HERE, bounds=BOUNDS).download(url, into)
     return into.getvalue()
 
 
 def refusal(*pieces: bytes) -> str:
     """Return the reason for which this response is not accepted."""
-    with Scripted(one_answer(*pieces, HANG_UP)) as server, pytest.raises(NotFetched) as raised:
+    with ScriptedServer(always(*pieces, HANG_UP)) as server, pytest.raises(DownloadFailed) as raised:
         fetch(server.url)
     return str(raised.value)
 
@@ -72,7 +72,7 @@ def test_an_invalid_content_length_fails_the_attempt_with_a_reason(lines: list[s
 @pytest.mark.parametrize("lines", [["Content-Length: 100"] * 2, ["content-length: 100"], ["Content-Length: 100, 100"]])
 def test_a_content_length_is_read_as_http_defines_it(lines: list[str]) -> None:
     """In any case, and with the same value twice."""
-    with Scripted(one_answer(head("200 OK", *lines) + BODY, HANG_UP)) as server:
+    with ScriptedServer(always(head("200 OK", *lines) + BODY, HANG_UP)) as server:
         assert fetch(server.url) == BODY
 
 
@@ -94,7 +94,10 @@ def test_an_unreadable_range_is_not_used_as_the_remainder(content_range: str) ->
             ]
         return [head("200 OK", "Content-Length: 100", 'ETag: "e"') + BODY[:50], HANG_UP]
 
-    with Scripted(script) as server, pytest.raises(NotFetched, match="the file has changed during the download"):
+    with (
+        ScriptedServer(script) as server,
+        pytest.raises(DownloadFailed, match="the file has changed during the download"),
+    ):
         fetch(server.url)
 
 
@@ -110,7 +113,7 @@ def test_an_unrequested_partial_response_is_no_whole_song(framing: list[str]) ->
 def test_a_song_with_identity_encoding_is_accepted(encoding: str) -> None:
     """In any spelling; compressed content is not."""
     whole = head("200 OK", f"Content-Encoding: {encoding}", "Content-Length: 100") + BODY
-    with Scripted(one_answer(whole)) as server:
+    with ScriptedServer(always(whole)) as server:
         fetch(server.url)
 
     packed = head("200 OK", f"Content-Encoding: {encoding} gzip", "Content-Length: 100") + BODY
@@ -120,10 +123,10 @@ def test_a_song_with_identity_encoding_is_accepted(encoding: str) -> None:
 @pytest.mark.parametrize("retry_after", [MANY, "-5", "5,0", "soon", "\xb2", "Fri, 21 Oct 2016 07:28:00 GMT"])
 def test_an_invalid_retry_after_is_ignored(retry_after: str) -> None:
     """The attempt fails without a delay."""
-    with Scripted(one_answer(head("503 Busy", f"Retry-After: {retry_after}", "Content-Length: 0"))) as server:
-        with pytest.raises(NotFetched) as raised:
+    with ScriptedServer(always(head("503 Busy", f"Retry-After: {retry_after}", "Content-Length: 0"))) as server:
+        with pytest.raises(DownloadFailed) as raised:
             fetch(server.url)
-        assert (str(raised.value), raised.value.after) == ("HTTP 503", 0)
+        assert (str(raised.value), raised.value.retry_after_s) == ("HTTP 503", 0)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +152,8 @@ def test_an_invalid_http_response_fails_the_attempt(pieces: list[bytes]) -> None
 @pytest.mark.parametrize("etag", ['"a\r\n X-Injected: yes"', '"' + "e" * 5_000 + '"', '"\x01"', '"a"b"'])
 def test_an_etag_is_sent_back_only_if_it_is_valid(etag: str) -> None:
     """An ETag is sent when a download is resumed, perhaps to the target of another redirect."""
-    with Scripted(one_answer(head("200 OK", "Content-Length: 100", f"ETag: {etag}") + BODY[:50], HANG_UP)) as server:
-        with pytest.raises(NotFetched):
+    with ScriptedServer(always(head("200 OK", "Content-Length: 100", f"ETag: {etag}") + BODY[:50], HANG_UP)) as server:
+        with pytest.raises(DownloadFailed):
             fetch(server.url)
         assert all(
             "x-injected" not in request.headers and "if-range" not in request.headers for request in server.requests
@@ -174,13 +177,13 @@ def test_an_etag_is_sent_back_only_if_it_is_valid(etag: str) -> None:
     st.binary(max_size=120),
 )  # fmt: skip
 def test_any_response_gives_the_song_or_a_reason(
-    server: Scripted, headers: list[tuple[str, str]], status: str, body: bytes
+    server: ScriptedServer, headers: list[tuple[str, str]], status: str, body: bytes
 ) -> None:
     """No response ends the process that downloads it."""
-    server._script = one_answer(head(status, *(f"{name}: {value}" for name, value in headers)) + body, HANG_UP)
+    server._script = always(head(status, *(f"{name}: {value}" for name, value in headers)) + body, HANG_UP)
     try:
         content = fetch(server.url)
-    except NotFetched:
+    except DownloadFailed:
         return
     assert len(content) <= BOUNDS.max_bytes
 
@@ -189,7 +192,7 @@ def test_any_response_gives_the_song_or_a_reason(
 def server() -> object:
     """Yield a server with changing responses."""
     with ExitStack() as resources:
-        yield resources.enter_context(Scripted(one_answer(HANG_UP)))
+        yield resources.enter_context(ScriptedServer(always(HANG_UP)))
 
 
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────
@@ -201,37 +204,39 @@ def test_a_hostile_server_fails_the_attempt_of_its_song_alone(
     """After a length of 5,000 digits, and after an internal error, the attempt is counted and the other songs are
     archived."""
     good = head("200 OK", f"Content-Length: {len(BODY)}") + BODY
-    fetch = Fetcher.fetch
+    fetch = Downloader.download
 
-    def defective(self: Fetcher, url: str, into: io.BytesIO) -> object:
+    def defective(self: Downloader, url: str, into: io.BytesIO) -> object:
         if url.endswith("defect"):
             raise ZeroDivisionError
         return fetch(self, url, into)
 
-    monkeypatch.setattr(Fetcher, "fetch", defective)
+    monkeypatch.setattr(Downloader, "fetch", defective)
 
     def script(request: Request) -> list[bytes]:
         return [head("200 OK", f"Content-Length: {MANY}") + BODY if request.path == "/digits" else good, HANG_UP]
 
-    with Scripted(script) as server, connect(valkey_url) as client:
-        store = Store(client, prefix, archives=True)
-        timeouts = ArchivePatience(first_s=30, most_s=3_600, for_s=86_400, lease_s=60)
+    with ScriptedServer(script) as server, connect(valkey_url) as client:
+        store = JobStore(client, prefix, archives=True)
+        timeouts = ArchiveTimeouts(backoff_initial_s=30, backoff_max_s=3_600, give_up_after_s=86_400, lease_s=60)
         services = ArchiveServices(
             store.archive,
-            store.pulses["archive"],
-            Fetcher(allowed=HERE, bounds=BOUNDS),
-            Shelf.at(str(tmp_path)),
+            store.heartbeats["archive"],
+            Downloader(allowed=HERE, bounds=BOUNDS),
+            ArchiveStorage.from_url(str(tmp_path)),
             timeouts,
             Clock(NOW + 60),
         )
         jobs = [
-            song_of(store, tuple(Clip(f"{path}-{n}", "succeeded", "T", f"{server.url}/{path}") for path in ("a", name)))
+            job_with_song(
+                store, tuple(Clip(f"{path}-{n}", "succeeded", "T", f"{server.url}/{path}") for path in ("a", name))
+            )
             for n, name in enumerate(("digits", "defect", "b"))
         ]
         with caplog.at_level(logging.ERROR, "voicequeue"):
-            keep(services, [job.id for job in jobs])
-        archived = [[clip.archived_audio is not None for clip in one(store, job.id).clips] for job in jobs]
-        pending = {entry.job_id: (entry.tries, entry.reason) for entry in store.archive.pending()}
+            archive_jobs(services, [job.id for job in jobs])
+        archived = [[clip.archived_audio is not None for clip in get_job(store, job.id).clips] for job in jobs]
+        pending = {entry.job_id: (entry.attempts, entry.last_error) for entry in store.archive.pending()}
 
     assert archived == [[True, False], [True, False], [True, True]]
     assert reason_of_first_attempt(pending[jobs[0].id]) == "its Content-Length is not a valid number"
@@ -266,19 +271,19 @@ def test_foreign_temporary_files_block_nothing_and_are_not_touched(
     elsewhere.write_text("kept")
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     monkeypatch.chdir(folder)  # the name of a socket is short
-    strange = [f"{SPOOLED}{name}" for name in ("folder", "link", "loop", "lost", "pipe", "socket")]
+    strange = [f"{TEMPORARY_PREFIX}{name}" for name in ("folder", "link", "loop", "lost", "pipe", "socket")]
     Path(strange[0]).mkdir()
     Path(strange[1]).symlink_to(elsewhere)
     Path(strange[2]).symlink_to(strange[2])
     Path(strange[3]).symlink_to("missing")
     os.mkfifo(strange[4])
-    (folder / f"{SPOOLED}dead").touch()
-    for path in (elsewhere, folder / f"{SPOOLED}dead"):
+    (folder / f"{TEMPORARY_PREFIX}dead").touch()
+    for path in (elsewhere, folder / f"{TEMPORARY_PREFIX}dead"):
         os.utime(path, (1_000, 1_000))
 
     with socket.socket(socket.AF_UNIX) as listening, caplog.at_level(logging.WARNING, "voicequeue"):
         listening.bind(strange[5])
-        assert terminates(lambda: sweep(2_000))
+        assert terminates(lambda: remove_stale_files(2_000))
 
     assert sorted(path.name for path in folder.iterdir()) == strange
     assert elsewhere.read_text() == "kept"
@@ -296,7 +301,7 @@ def test_foreign_files_in_the_archive_block_no_song(tmp_path: Path) -> None:
     os.mkfifo(folder / ".c.mp3.0.part")
     (folder / ".c.mp3.1.part").mkdir()
     (folder / ".c.mp3.2.part").write_bytes(b"half")
-    shelf = Shelf.at(str(tmp_path / "songs"))
+    shelf = ArchiveStorage.from_url(str(tmp_path / "songs"))
 
     assert terminates(lambda: shelf.put(song, "_", "job", "c.mp3"))
 

@@ -19,12 +19,12 @@ from tests.conftest import eventually
 from tests.security.network.raw_clients import UPLOAD, connected, hello, piece, rest, row, until
 from tests.security.surface import changing
 from tests.web.conftest import KEYS, Build, Gateway, app_of, serving
-from tests.web.seen import Person
+from tests.web.seen import PageUser
 from voicequeue.auth import signatures
 from workers.gateway import problems
 from workers.gateway.server import bodies
-from workers.gateway.server.connections import Bounds, Connections
-from workers.gateway.server.http_server import Config, Protocol, Server
+from workers.gateway.server.connections import ConnectionLimiter, ServerLimits
+from workers.gateway.server.http_server import LimitedProtocol, Server, ServerConfig
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 SECRET = "0123456789abcdef" * 4
@@ -40,9 +40,9 @@ def head(path: str, kind: str, more: str = "", *, method: str = "POST", size: in
     ).encode()
 
 
-def held_by(server: Server) -> Connections:
+def held_by(server: Server) -> ConnectionLimiter:
     """Return the connections of a server."""
-    return cast(Config, server.config).held
+    return cast(ServerConfig, server.config).limiter
 
 
 def awaiting(server: Server) -> int:
@@ -73,7 +73,7 @@ def test_missing_bodies_take_no_place_of_complete_requests(
     """In any number, with a key or without: the oldest connection of the same address is closed with an error, other
     requests are answered, and a body from another address is accepted."""
     gateway = build_gateway(secret=SECRET)
-    with serving(gateway.stage, Bounds(places=8)) as (url, server), ExitStack() as stack:
+    with serving(gateway.stage, ServerLimits(requests=8)) as (url, server), ExitStack() as stack:
         other = stack.enter_context(connected(url, head("/login", FORM, size=5), source="127.0.0.2"))
         first = stack.enter_context(connected(url, head(path, kind, more)))
         eventually(lambda: awaiting(server) == 2)
@@ -91,9 +91,9 @@ def test_missing_bodies_take_no_place_of_complete_requests(
 
 def test_no_route_takes_a_place_while_it_waits_for_a_body(gateway: Gateway) -> None:
     """Each changing route, with a key and a session, as a form and as JSON: answered at once, or waiting."""
-    session = Person(gateway, "all").session
+    session = PageUser(gateway, "all").session
     cookies = "; ".join(f"{name}={value}" for name, value in session.cookies.items())
-    with serving(gateway.stage, Bounds()) as (url, server), ExitStack() as stack:
+    with serving(gateway.stage, ServerLimits()) as (url, server), ExitStack() as stack:
         for method, path in changing(app_of(gateway)):
             for kind in (FORM, JSON):
                 stack.enter_context(connected(url, head(path, kind, f"Cookie: {cookies}\r\n", method=method)))
@@ -116,7 +116,7 @@ def test_a_completed_body_gets_a_place_if_one_is_free() -> None:
     def has_started(count: int) -> bool:
         return len(answered) == count
 
-    with serving(app, Bounds(places=4)) as (url, server), ExitStack() as stack:
+    with serving(app, ServerLimits(requests=4)) as (url, server), ExitStack() as stack:
         sources = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
         late = [
             stack.enter_context(connected(url, head("/late", JSON, size=1), source=source)) for source in sources[:2]
@@ -140,7 +140,7 @@ def test_a_completed_body_gets_a_place_if_one_is_free() -> None:
 def test_a_body_may_take_longer_than_a_head() -> None:
     """It has its own timeout, and the connection is not closed earlier."""
     with (
-        serving(reading, Bounds(head_s=0.1, look_s=0.02)) as (url, server),
+        serving(reading, ServerLimits(head_timeout_s=0.1, check_interval_s=0.02)) as (url, server),
         connected(url, head("/", JSON, size=1)) as raw,
     ):
         eventually(lambda: awaiting(server) == 1)
@@ -167,7 +167,7 @@ def test_a_client_that_disconnects_during_its_body_logs_no_traceback(
     """One line for the request, no error and no traceback."""
     caplog.set_level(logging.INFO)
     gateway = build_gateway(secret=SECRET)
-    with serving(gateway.stage, Bounds()) as (url, server):
+    with serving(gateway.stage, ServerLimits()) as (url, server):
         for part in (b"", b"x"):
             with connected(url, head(path, kind, method=method) + part):
                 eventually(lambda: bool(server.server_state.tasks))
@@ -183,7 +183,7 @@ def test_an_invalid_chunk_ends_the_request_and_logs_no_traceback(
     """Before the response has started the client gets an error; after that the response is cut off."""
     chunked = b"Transfer-Encoding: chunked\r\n\r\n"
     caplog.set_level(logging.INFO)
-    with serving(gateway.stage, Bounds()) as (url, server):
+    with serving(gateway.stage, ServerLimits()) as (url, server):
         with connected(url, head("/login", FORM).replace(b"Content-Length: 8000\r\n\r\n", chunked)) as raw:
             eventually(lambda: awaiting(server) == 1)
             raw.sendall(b"no size\r\n")
@@ -194,5 +194,5 @@ def test_an_invalid_chunk_ends_the_request_and_logs_no_traceback(
             raw.sendall(b"no size\r\n")
             assert b"summary" not in rest(raw)
         eventually(lambda: not server.server_state.tasks)
-        assert not [open_ for open_ in server.server_state.connections if isinstance(open_, Protocol)]
+        assert not [open_ for open_ in server.server_state.connections if isinstance(open_, LimitedProtocol)]
     assert [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info] == []

@@ -13,17 +13,17 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from tasks.callbacks.sender import Delivered, Sender
-from tasks.enqueue import take
+from tasks.enqueue import enqueue_or_reject
 from tests.store.conftest import Command
-from tests.store.life import failed, one
+from tests.store.life import fail_job, get_job
 from tests.support.jobs import voice
-from tests.support.scripted import Request, Scripted, answer, one_answer
+from tests.support.scripted import Request, ScriptedServer, always, answer
 from tests.web.conftest import Gateway
-from voicequeue import Code, Job, VoiceQueue
+from voicequeue import FailureCode, Job, VoiceQueue
 from voicequeue.auth import signatures
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Target, Times
-from voicequeue.storage.job_store import Store
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import HttpTimeouts, Target
+from voicequeue.storage.job_store import JobStore
 
 COMMON = "a secret of 32 characters or more"
 ROOT = signatures.callback_secret(COMMON)
@@ -32,33 +32,35 @@ AUDIO = "https://recordings.example/ana.wav"
 
 
 @pytest.fixture
-def listen() -> Iterator[Callable[[], Scripted]]:
+def listen() -> Iterator[Callable[[], ScriptedServer]]:
     """Yield a function that starts receivers."""
     with ExitStack() as resources:
-        yield lambda: resources.enter_context(Scripted(one_answer(answer({}))))
+        yield lambda: resources.enter_context(ScriptedServer(always(answer({}))))
 
 
 @pytest.fixture
-def secret_of(command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scripted], Webhook]:
+def secret_of(command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[ScriptedServer], Webhook]:
     """Return a function that verifies with the secret that an operator gives to a receiver."""
     monkeypatch.setenv("VOICEQUEUE_SECRET", COMMON)
     monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", "")
     return lambda receiver: Webhook(command("callbacks", "--secret", f"{receiver.url}/hooks").out.strip())
 
 
-def deliver(store: Store, *secrets: str) -> None:
+def deliver(store: JobStore, *secrets: str) -> None:
     """Deliver every callback that is due."""
-    sender = Sender(secrets or [ROOT], allowed=Allowed.of("127.0.0.1", setting="S"), times=Times(5.0, 5.0))
+    sender = Sender(
+        secrets or [ROOT], allowed=AddressPolicy.parse("127.0.0.1", setting="S"), times=HttpTimeouts(5.0, 5.0)
+    )
     now = time.time()
-    ids = store.callbacks.hand_out(now, patience=60)
-    for call in store.callbacks.claim(ids, now, lease=60):
-        assert sender.send(call, Target.of(call.url()), now) == Delivered()
-        store.callbacks.delivered(call.id, now)
+    ids = store.callbacks.lease(now, lease_s=60)
+    for call in store.callbacks.claim(ids, now, lease_s=60):
+        assert sender.send(call, Target.parse(call.url()), now) == Delivered()
+        store.callbacks.mark_delivered(call.id, now)
 
 
-def fail(store: Store, job_id: str) -> Job:
+def fail(store: JobStore, job_id: str) -> Job:
     """Settle a queued job as failed."""
-    return failed(store, one(store, job_id), Code.EXPIRED, time.time())
+    return fail_job(store, get_job(store, job_id), FailureCode.EXPIRED, time.time())
 
 
 def data(request: Request) -> Any:
@@ -70,7 +72,10 @@ def data(request: Request) -> Any:
 
 
 def test_each_receiver_has_its_own_secret(
-    store: Store, queue: VoiceQueue, listen: Callable[[], Scripted], secret_of: Callable[[Scripted], Webhook]
+    store: JobStore,
+    queue: VoiceQueue,
+    listen: Callable[[], ScriptedServer],
+    secret_of: Callable[[ScriptedServer], Webhook],
 ) -> None:
     """The secret of one is invalid for the callbacks of another."""
     ours, theirs = listen(), listen()
@@ -86,7 +91,10 @@ def test_each_receiver_has_its_own_secret(
 
 
 def test_a_receiver_cannot_forward_callbacks_to_another(
-    store: Store, queue: VoiceQueue, listen: Callable[[], Scripted], secret_of: Callable[[Scripted], Webhook]
+    store: JobStore,
+    queue: VoiceQueue,
+    listen: Callable[[], ScriptedServer],
+    secret_of: Callable[[ScriptedServer], Webhook],
 ) -> None:
     """Neither the original bytes, nor its own signature."""
     attacker, victim = listen(), listen()
@@ -109,17 +117,17 @@ def test_another_port_scheme_or_host_is_another_receiver() -> None:
         "https://b.example/",
         "https://[::1]/",
     )
-    secrets = {signatures.receiver_secret(ROOT, Target.of(url).site) for url in urls}
+    secrets = {signatures.receiver_secret(ROOT, Target.parse(url).origin) for url in urls}
 
     assert len(secrets) == len(urls)
-    assert signatures.receiver_secret(ROOT, Target.of("https://u:p@A.example:443/x?y").site) in secrets
+    assert signatures.receiver_secret(ROOT, Target.parse("https://u:p@A.example:443/x?y").origin) in secrets
 
 
 def test_a_configured_callback_secret_is_no_receiver_secret_either(
-    store: Store,
+    store: JobStore,
     queue: VoiceQueue,
-    listen: Callable[[], Scripted],
-    secret_of: Callable[[Scripted], Webhook],
+    listen: Callable[[], ScriptedServer],
+    secret_of: Callable[[ScriptedServer], Webhook],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """During a rotation each receiver has two secrets of its own; the root secrets sign nothing."""
@@ -143,7 +151,7 @@ def test_a_configured_callback_secret_is_no_receiver_secret_either(
 
 
 def test_a_callback_to_another_apps_receiver_names_the_source_of_the_job(
-    store: Store, gateway: Gateway, listen: Callable[[], Scripted]
+    store: JobStore, gateway: Gateway, listen: Callable[[], ScriptedServer]
 ) -> None:
     """It has a valid signature, because the queue sends it; it names the key that enqueued the job, and the batch."""
     victim = listen()
@@ -157,11 +165,11 @@ def test_a_callback_to_another_apps_receiver_names_the_source_of_the_job(
 
 
 def test_a_batch_callback_names_the_key_that_set_its_url(
-    store: Store, gateway: Gateway, queue: VoiceQueue, listen: Callable[[], Scripted]
+    store: JobStore, gateway: Gateway, queue: VoiceQueue, listen: Callable[[], ScriptedServer]
 ) -> None:
     """Not the keys that enqueued the jobs."""
     victim = listen()
-    queue.call_back_batch("spring", "https://other.example")
+    queue.set_batch_callback("spring", "https://other.example")
     assert gateway("PATCH", "/v1/batches/spring", json={"callback_url": victim.url}, key="enqueue").status_code == 204
     fail(store, gateway.post("/v1/jobs", {"audio_url": AUDIO, "batch": "spring"}).json()["id"])
     deliver(store)
@@ -185,11 +193,11 @@ def test_no_field_of_a_job_sets_its_source(gateway: Gateway, queue: VoiceQueue) 
     headers = dict.fromkeys((*names[1:], *(f"X-{name}" for name in names)), "http:victim")
     enqueued = gateway.post("/v1/jobs", meta, key="enqueue", headers=headers).json()
     assert enqueued["origin"] == "http:enqueue"
-    assert [job.origin for job in queue.jobs()] == ["http:enqueue"]
+    assert [job.source for job in queue.jobs()] == ["http:enqueue"]
 
 
 def test_every_entry_records_the_source(
-    store: Store, gateway: Gateway, command: Command, valkey_url: str, prefix: str
+    store: JobStore, gateway: Gateway, command: Command, valkey_url: str, prefix: str
 ) -> None:
     """HTTP by its key, single jobs and rows; messages; the command; the library, with the app's name."""
     row = json.dumps({"audio_url": AUDIO})
@@ -198,7 +206,7 @@ def test_every_entry_records_the_source(
         secrets = {
             "http:all": gateway.post("/v1/jobs", {"audio_url": AUDIO}).json()["id"],
             "http:enqueue": json.loads(rows[0])["id"],
-            "message": take(store, [{"audio_url": AUDIO}], {}, message_id="m", now=time.time()),
+            "message": enqueue_or_reject(store, [{"audio_url": AUDIO}], {}, message_id="m", now=time.time()),
             "cli": command("enqueue", "--audio-url", AUDIO, "--json").json()["id"],
             "library:shop": shop.enqueue({"audio_url": AUDIO}).id,
             "library": other.enqueue({"audio_url": AUDIO}).id,
@@ -216,7 +224,7 @@ def test_a_source_never_changes(gateway: Gateway, queue: VoiceQueue) -> None:
     again = gateway.post("/v1/jobs", order, key="all")
 
     assert (first.status_code, again.status_code) == (202, 200)
-    assert again.json()["origin"] == queue.enqueue(order).origin == "http:enqueue"
+    assert again.json()["origin"] == queue.enqueue(order).source == "http:enqueue"
 
 
 @pytest.mark.parametrize("app", ["http:victim", "a b", "-a", "ä", "a" * 65, "a\n"])

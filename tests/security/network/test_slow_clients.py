@@ -32,11 +32,11 @@ from tests.security.network.raw_clients import (
     until,
 )
 from tests.web.conftest import KEYS, Build, Gateway, problem, serving
-from tests.web.seen import Person
+from tests.web.seen import PageUser
 from voicequeue import VoiceQueue
 from workers.gateway.api import events, row_intake, row_uploads
 from workers.gateway.server import bodies
-from workers.gateway.server.connections import Bounds
+from workers.gateway.server.connections import ServerLimits
 
 # ── heads ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -64,7 +64,7 @@ def test_a_head_must_arrive_in_time_in_any_number_of_pieces(logged: Callable[[st
 
 def test_incomplete_requests_take_no_place_of_complete_ones(logged: Callable[[str], int]) -> None:
     """In any number: the oldest is closed, first those of the same address; complete requests are answered."""
-    with serving(hello, Bounds(places=8)) as (url, server), ExitStack() as stack:
+    with serving(hello, ServerLimits(requests=8)) as (url, server), ExitStack() as stack:
         other = stack.enter_context(connected(url, WHOLE[:20], source="127.0.0.2"))
         first = stack.enter_context(connected(url, HALF))
         eventually(lambda: all(map(has_begun, server.server_state.connections)))
@@ -87,7 +87,7 @@ def test_a_request_without_a_free_place_gets_503() -> None:
             await asyncio.sleep(0.01)
         await hello(scope, receive, send)
 
-    with serving(slow, Bounds(places=2)) as (url, server), ExitStack() as stack:
+    with serving(slow, ServerLimits(requests=2)) as (url, server), ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(connected(url, b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"))
         eventually(lambda: len(server.server_state.tasks) == 2)
@@ -164,7 +164,7 @@ def test_an_upload_without_pauses_ends_in_time(gateway: Gateway, monkeypatch: py
 def test_time_spent_in_redis_does_not_count_for_the_sender(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row waits in Redis for longer than the sender's timeout; the sender continues after its outcome."""
     monkeypatch.setattr(row_intake, "WINDOW_S", 0.3)
-    real = VoiceQueue.enqueue_at_once
+    real = VoiceQueue.enqueue_list
 
     def slowly(self: VoiceQueue, jobs: Any) -> Any:
         time.sleep(0.5)
@@ -183,7 +183,7 @@ def test_time_spent_in_redis_does_not_count_for_the_sender(gateway: Gateway, mon
 def test_one_key_gets_at_most_half_of_the_upload_places(gateway: Gateway) -> None:
     """It gets 429 with Retry-After; another key is served, and the first again after its uploads end."""
     with ExitStack() as stack:
-        for number in range(row_uploads.AT_ONCE // 2):
+        for number in range(row_uploads.MAX_UPLOADS // 2):
             raw = stack.enter_context(connected(gateway.url, head(UPLOAD) + piece(row(number))))
             until(raw, b'"outcome": "new"')
         rejected = gateway("POST", UPLOAD, data=row(9), headers=ROWS)
@@ -199,7 +199,7 @@ def test_one_key_gets_at_most_a_quarter_of_the_streams_pages_included(
     """Of 8 places 2 (of 200, 50); its page counts together with its programs. Other keys can still connect."""
     monkeypatch.setattr(events, "FOLLOWERS_MAX", 8)
     gateway = build_gateway()
-    person = Person(gateway, "all")
+    person = PageUser(gateway, "all")
     with ExitStack() as stack:
         page = stack.enter_context(person.session.get(f"{gateway.url}/live", stream=True, timeout=10))
         assert page.status_code == 200
@@ -213,7 +213,7 @@ def test_one_key_gets_at_most_a_quarter_of_the_streams_pages_included(
 
 def test_streams_and_uploads_leave_half_of_the_places_to_other_requests(build_gateway: Build) -> None:
     """Of 16 places streams get 4 and uploads 4, for any number of keys and requests; other requests are answered."""
-    bounds = Bounds(places=16)
+    bounds = ServerLimits(requests=16)
     gateway = build_gateway(bounds)
     with serving(gateway.stage, bounds) as (url, server), ExitStack() as stack:
         statuses = []

@@ -14,7 +14,7 @@ import requests
 
 from tests.web.conftest import Build, Gateway
 from tests.web.test_web_access import ROUTES
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 PAGES = ("/", "/job/x", "/batches", "/trend", "/controls", "/live", "/job/x/retry")
 
@@ -72,7 +72,7 @@ def test_a_proxy_that_rewrites_host_opens_no_route_to_strangers(stranger: str) -
         assert answer.status_code == 401, (method, path, answer.text)
 
 
-def test_a_stranger_can_neither_enqueue_nor_pause(stranger: str, store: Store) -> None:
+def test_a_stranger_can_neither_enqueue_nor_pause(stranger: str, store: JobStore) -> None:
     """Once this was accepted with 202."""
     job = {"audio_url": "https://example.com/ana.wav"}
 
@@ -80,8 +80,8 @@ def test_a_stranger_can_neither_enqueue_nor_pause(stranger: str, store: Store) -
     assert requests.post(f"{stranger}/v1/pause", timeout=10).status_code == 401
     assert requests.get(f"{stranger}/v1/status", timeout=10).status_code == 401
 
-    assert list(store.lines()) == []
-    assert store.controls.gate(store.clock()).open
+    assert list(store.lanes()) == []
+    assert store.flow_control.gate(store.clock()).is_open
 
 
 def test_a_stranger_can_neither_see_nor_use_the_page(stranger: str, keyless: Gateway) -> None:

@@ -34,12 +34,12 @@ from tests.security.network.raw_clients import (
 )
 from tests.web.conftest import Build, Gateway, serving
 from voicequeue import VoiceJob, VoiceQueue
-from voicequeue.domain.portions import TEXT_MAX
+from voicequeue.domain.portions import PORTION_TEXT_MAX
 from workers.gateway import response_spool
 from workers.gateway.api import row_uploads
 from workers.gateway.server import large_responses
-from workers.gateway.server.connections import Bounds
-from workers.gateway.server.http_server import Protocol
+from workers.gateway.server.connections import ServerLimits
+from workers.gateway.server.http_server import LimitedProtocol
 
 # ── responses ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -51,16 +51,16 @@ def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
     monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
     monkeypatch.setattr(response_spool, "IN_MEMORY", 4_096)
     monkeypatch.setattr(response_spool, "SPOOL_MAX", 100_000)
-    spools: list[response_spool.Outbox] = []
+    spools: list[response_spool.ResponseSpool] = []
     sizes: list[int] = []
-    real = response_spool.Outbox.put
+    real = response_spool.ResponseSpool.write
 
-    def watched(self: response_spool.Outbox, data: bytes) -> None:
+    def watched(self: response_spool.ResponseSpool, data: bytes) -> None:
         spools.append(self)
         real(self, data)
         sizes.append(self._spool.seek(0, 2))
 
-    monkeypatch.setattr(response_spool.Outbox, "put", watched)
+    monkeypatch.setattr(response_spool.ResponseSpool, "put", watched)
     gateway = build_gateway()
     wrong = json.dumps({f"unknown{number}": 1 for number in range(49)}).encode() + b"\n"
     # Longer than filling the spool takes, also on a busy machine.
@@ -88,7 +88,7 @@ def test_a_response_that_is_read_slowly_is_sent_completely() -> None:
     """Also after the timeout of unread responses: progress counts."""
     started_at = time.monotonic()
     with (
-        serving(answering(MUCH), Bounds(unread_s=1.0, look_s=0.02)) as (url, _),
+        serving(answering(MUCH), ServerLimits(read_timeout_s=1.0, check_interval_s=0.02)) as (url, _),
         connected(url, WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), buffer=65_536) as raw,
     ):
         size = 0
@@ -101,7 +101,7 @@ def test_a_response_that_is_read_slowly_is_sent_completely() -> None:
 
 def test_all_unread_responses_together_are_bounded(logged: Callable[[str], int]) -> None:
     """The client that has not read for the longest time is disconnected, the others are not."""
-    bounds = Bounds(look_s=0.02, buffered=int(1.3 * MUCH))
+    bounds = ServerLimits(check_interval_s=0.02, max_unread_bytes=int(1.3 * MUCH))
     with (
         serving(answering(MUCH), bounds) as (url, server),
         connected(url, WHOLE, buffer=4_096),
@@ -123,11 +123,11 @@ def test_all_unread_responses_together_are_bounded(logged: Callable[[str], int])
 def test_rows_with_many_jobs_are_enqueued_in_bounded_chunks(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk is bounded in jobs and in characters: 150 rows are not 15,000 jobs at once."""
     at_once: list[tuple[int, int]] = []
-    real = VoiceQueue.enqueue_at_once
+    real = VoiceQueue.enqueue_list
 
     def watched(self: VoiceQueue, orders: list[VoiceJob]) -> Any:
-        jobs = [job for order in orders for job in order.each()]
-        at_once.append((len(jobs), sum(len(job.content()) for job in jobs)))
+        jobs = [job for order in orders for job in order.expand()]
+        at_once.append((len(jobs), sum(len(job.canonical_content()) for job in jobs)))
         return real(self, orders[:1]) * len(orders)
 
     monkeypatch.setattr(VoiceQueue, "enqueue_at_once", watched)
@@ -140,7 +140,7 @@ def test_rows_with_many_jobs_are_enqueued_in_bounded_chunks(gateway: Gateway, mo
 
     assert sum(jobs for jobs, _ in at_once) == 1_500
     assert max(jobs for jobs, _ in at_once) <= 500
-    assert max(text for _, text in at_once) <= TEXT_MAX
+    assert max(text for _, text in at_once) <= PORTION_TEXT_MAX
 
 
 def test_unread_responses_exceed_the_bound_at_no_time() -> None:
@@ -155,11 +155,16 @@ def test_unread_responses_exceed_the_bound_at_no_time() -> None:
     def have_finished(count: int) -> bool:
         return len(finished) == count
 
-    with serving(app, Bounds(buffered=2 * MUCH, look_s=60)) as (url, server), ExitStack() as stack:
+    with (
+        serving(app, ServerLimits(max_unread_bytes=2 * MUCH, check_interval_s=60)) as (url, server),
+        ExitStack() as stack,
+    ):
         for number in range(1, 7):
             stack.enter_context(connected(url, WHOLE, buffer=4_096))
             eventually(partial(have_finished, number))
-        connections = [connection for connection in server.server_state.connections if isinstance(connection, Protocol)]
+        connections = [
+            connection for connection in server.server_state.connections if isinstance(connection, LimitedProtocol)
+        ]
         eventually(lambda: 0 < sum(connection.unread for connection in connections) <= 2 * MUCH)
 
 
@@ -171,7 +176,7 @@ def test_no_response_is_produced_before_the_previous_one_is_read() -> None:
         started.append(scope["path"])
         await (hello if scope["path"] == "/hello" else answering(MUCH))(scope, receive, send)
 
-    with serving(app, Bounds()) as (url, _), connected(url, WHOLE * 3, buffer=4_096) as raw:
+    with serving(app, ServerLimits()) as (url, _), connected(url, WHOLE * 3, buffer=4_096) as raw:
         eventually(lambda: started)
         assert requests.get(f"{url}/hello", timeout=5).text == "hello"
         assert started == ["/", "/hello"]
@@ -186,16 +191,16 @@ def test_large_unread_responses_are_bounded_and_one_key_has_half_of_it(
     """They count in full until they are read, also the part in the kernel's buffers."""
     size = 6_000_000  # more than the kernel buffers for a client that does not read
     monkeypatch.setattr(large_responses, "HELD_MAX", 25_000_000)
-    answers = large_responses.Large()
+    answers = large_responses.LargeResponses()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request({**scope, "state": {"who": scope["path"]}}, receive)
-        await (await answers.answer(request, lambda: size * "x"))(scope, receive, send)
+        await (await answers.respond(request, lambda: size * "x"))(scope, receive, send)
 
     def request_of(who: str) -> bytes:
         return f"GET /{who} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
-    with serving(app, Bounds()) as (url, _):
+    with serving(app, ServerLimits()) as (url, _):
         with ExitStack() as stack:
             for who in ("greedy", "greedy", "other", "third"):
                 until(stack.enter_context(connected(url, request_of(who), buffer=4_096)), b"HTTP/1.1 200")
@@ -205,7 +210,7 @@ def test_large_unread_responses_are_bounded_and_one_key_has_half_of_it(
         assert len(requests.get(f"{url}/greedy", timeout=5).json()) == size
 
 
-def held_by(answers: large_responses.Large) -> int:
+def held_by(answers: large_responses.LargeResponses) -> int:
     """Return the bytes of responses in memory."""
     return answers._held.total()
 
@@ -213,18 +218,18 @@ def held_by(answers: large_responses.Large) -> int:
 def test_a_large_response_that_is_read_slowly_is_sent_completely() -> None:
     """It may take longer than the timeout of unread responses: each piece read counts."""
     size = 12_000_000
-    answers = large_responses.Large()
+    answers = large_responses.LargeResponses()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request({**scope, "state": {"who": "key"}}, receive)
-        await (await answers.answer(request, lambda: size * "x"))(scope, receive, send)
+        await (await answers.respond(request, lambda: size * "x"))(scope, receive, send)
 
-    bounds = Bounds(unread_s=1.0, look_s=0.02)
+    bounds = ServerLimits(read_timeout_s=1.0, check_interval_s=0.02)
     with serving(app, bounds) as (url, _), connected(url, WHOLE, buffer=65_536) as raw:
         started_at, size_read = time.monotonic(), 0
         while size_read < size:
             data = raw.recv(200_000)
             assert data, f"cut off after {size_read:,} bytes"
             size_read += len(data)
-            time.sleep(0.05 if time.monotonic() - started_at < 2.5 * bounds.unread_s else 0)
-        assert time.monotonic() - started_at > 2 * bounds.unread_s
+            time.sleep(0.05 if time.monotonic() - started_at < 2.5 * bounds.read_timeout_s else 0)
+        assert time.monotonic() - started_at > 2 * bounds.read_timeout_s

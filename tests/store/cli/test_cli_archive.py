@@ -10,10 +10,10 @@ import pytest
 from redis import Redis
 
 from tests.store.conftest import Command
-from tests.store.life import CLIPS, NOW, brought_to, song_of
-from voicequeue import ArchivedFile, InArchive, Job, State, VoiceQueue
-from voicequeue.domain.job import Part, iso
-from voicequeue.storage.job_store import Store
+from tests.store.life import CLIPS, NOW, job_in_state, job_with_song
+from voicequeue import ArchivedFile, ArchiveState, Job, State, VoiceQueue
+from voicequeue.domain.job import ClipPart, to_iso8601
+from voicequeue.storage.job_store import JobStore
 
 AUDIO = ArchivedFile("s3://songs/b/j/c-1.mp3", 1_234_567, "a" * 64)
 COVER = ArchivedFile("s3://songs/b/j/c-1.png", 1_000, "b" * 64)
@@ -21,34 +21,34 @@ LATER = NOW + 60
 
 
 @pytest.fixture
-def archiving(redis: Redis, prefix: str) -> Store:
+def archiving(redis: Redis, prefix: str) -> JobStore:
     """Return a store that schedules songs for archiving."""
-    return Store(redis, prefix, archives=True)
+    return JobStore(redis, prefix, archives=True)
 
 
-def archived(store: Store, **fields: Any) -> Job:
+def archived(store: JobStore, **fields: Any) -> Job:
     """Create a job whose files are archived."""
-    job = song_of(store, **fields)
-    claim = store.archive.claim(job.id, "h", LATER, lease=60)
+    job = job_with_song(store, **fields)
+    claim = store.archive.claim(job.id, "h", LATER, lease_s=60)
     assert claim
-    store.archive.kept(claim, "c-1", Part.AUDIO, AUDIO, LATER, lease=60)
-    store.archive.kept(claim, "c-1", Part.IMAGE, COVER, LATER, lease=60)
-    store.archive.done(claim, LATER)
+    store.archive.record_file(claim, "c-1", ClipPart.AUDIO, AUDIO, LATER, lease_s=60)
+    store.archive.record_file(claim, "c-1", ClipPart.IMAGE, COVER, LATER, lease_s=60)
+    store.archive.mark_done(claim, LATER)
     return job
 
 
-def not_archived(store: Store, **fields: Any) -> Job:
+def not_archived(store: JobStore, **fields: Any) -> Job:
     """Create a job that failed to be archived."""
-    job = song_of(store, **fields)
-    claim = store.archive.claim(job.id, "h", LATER, lease=60)
+    job = job_with_song(store, **fields)
+    claim = store.archive.claim(job.id, "h", LATER, lease_s=60)
     assert claim
-    store.archive.give_up(claim, LATER, "audio of the song c-1: HTTP 404 [red]")
+    store.archive.mark_failed(claim, LATER, "audio of the song c-1: HTTP 404 [red]")
     return job
 
 
-def test_the_command_lists_pending_and_failed_jobs(command: Command, archiving: Store) -> None:
+def test_the_command_lists_pending_and_failed_jobs(command: Command, archiving: JobStore) -> None:
     """With the reasons, and the numbers of archived jobs and files."""
-    pending, failed = song_of(archiving, key="p", batch="b"), not_archived(archiving, key="f")
+    pending, failed = job_with_song(archiving, key="p", batch="b"), not_archived(archiving, key="f")
     archived(archiving, key="d")
 
     shown = command("archive")
@@ -64,18 +64,18 @@ def test_the_command_lists_pending_and_failed_jobs(command: Command, archiving: 
         {
             "job": pending.id,
             "batch": "b",
-            "since": iso(LATER),
+            "since": to_iso8601(LATER),
             "tries": 0,
             "reason": None,
-            "due": iso(LATER),
+            "due": to_iso8601(LATER),
             "failed_at": None,
         }
     ]
-    assert [(entry["job"], entry["failed_at"]) for entry in listed["failed"]] == [(failed.id, iso(LATER))]
+    assert [(entry["job"], entry["failed_at"]) for entry in listed["failed"]] == [(failed.id, to_iso8601(LATER))]
     assert command("archive", "--batch", "b", "--json").json()["failed"] == []
 
 
-def test_failed_jobs_can_be_retried(command: Command, archiving: Store) -> None:
+def test_failed_jobs_can_be_retried(command: Command, archiving: JobStore) -> None:
     """All of them, those of a batch, or one job."""
     a, b, c = (not_archived(archiving, key=key, batch=key) for key in "abc")
 
@@ -88,12 +88,12 @@ def test_failed_jobs_can_be_retried(command: Command, archiving: Store) -> None:
 
 
 def test_songs_created_before_archiving_was_enabled_can_be_archived(
-    command: Command, store: Store, archiving: Store
+    command: Command, store: JobStore, archiving: JobStore
 ) -> None:
     """Those of one batch or of all, each once."""
-    song_of(store, key="a", batch="a")
-    song_of(store, key="b", batch="b")
-    brought_to(store, State.FAILED)
+    job_with_song(store, key="a", batch="a")
+    job_with_song(store, key="b", batch="b")
+    job_in_state(store, State.FAILED)
     archived(archiving, key="c")
 
     assert command("archive", "--missing", "--batch", "a", "--json").json() == {"jobs": 1}
@@ -108,7 +108,7 @@ def test_options_that_exclude_each_other_are_rejected(command: Command, options:
     assert command("archive", *options).code == 2
 
 
-def test_a_job_shows_both_links(command: Command, archiving: Store, queue: VoiceQueue) -> None:
+def test_a_job_shows_both_links(command: Command, archiving: JobStore, queue: VoiceQueue) -> None:
     """Upstream's link, and the archived file with its size and hash."""
     job = archived(archiving)
 
@@ -119,16 +119,16 @@ def test_a_job_shows_both_links(command: Command, archiving: Store, queue: Voice
     assert (listed["archive"], listed["clips"][0]["audio_url"]) == ("done", CLIPS[0].audio_url)
     assert listed["clips"][0]["archived_audio"] == {"url": AUDIO.url, "size": 1_234_567, "sha256": "a" * 64}
     assert queue.get(job.id).clips[0].archived_image == COVER
-    assert queue.get(job.id).archive is InArchive.DONE
+    assert queue.get(job.id).archive is ArchiveState.DONE
 
 
-def test_a_job_shows_that_its_songs_are_not_archived(command: Command, archiving: Store) -> None:
+def test_a_job_shows_that_its_songs_are_not_archived(command: Command, archiving: JobStore) -> None:
     """Pending or failed."""
-    assert "archive    pending" in command("job", song_of(archiving, key="a").id).out
+    assert "archive    pending" in command("job", job_with_song(archiving, key="a").id).out
     assert "archive    failed" in command("job", not_archived(archiving, key="b").id).out
 
 
-def test_an_export_has_both_links(command: Command, archiving: Store) -> None:
+def test_an_export_has_both_links(command: Command, archiving: JobStore) -> None:
     """In columns of the CSV, and with all details in JSON Lines."""
     archived(archiving)
 
@@ -140,10 +140,10 @@ def test_an_export_has_both_links(command: Command, archiving: Store) -> None:
     assert line["clips"][0]["archived_image"]["sha256"] == "b" * 64
 
 
-def test_the_status_shows_pending_and_failed_jobs_and_missing_workers(command: Command, archiving: Store) -> None:
+def test_the_status_shows_pending_and_failed_jobs_and_missing_workers(command: Command, archiving: JobStore) -> None:
     """Nothing if there is nothing to archive."""
     assert "archive" not in command("status").out
-    song_of(archiving, key="a")
+    job_with_song(archiving, key="a")
     not_archived(archiving, key="b")
 
     status = command("status")

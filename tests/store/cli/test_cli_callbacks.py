@@ -8,54 +8,54 @@ from pathlib import Path
 import pytest
 
 from tests.store.conftest import Command
-from tests.store.life import NOW, brought_to
+from tests.store.life import NOW, job_in_state
 from tests.support.jobs import voice
 from voicequeue import Job, State, VoiceQueue
 from voicequeue.auth import signatures
-from voicequeue.domain.job import iso
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.job import to_iso8601
+from voicequeue.storage.job_store import JobStore
 
 HOOK = "https://hooks.example/voices"
 
 
-def failed(store: Store, **fields: str) -> Job:
+def failed(store: JobStore, **fields: str) -> Job:
     """Create a failed job with a callback URL."""
-    return brought_to(store, State.FAILED, voice(callback_url=HOOK, **fields))
+    return job_in_state(store, State.FAILED, voice(callback_url=HOOK, **fields))
 
 
-def undelivered(store: Store, **fields: str) -> Job:
+def undelivered(store: JobStore, **fields: str) -> Job:
     """Create a failed job whose callback is undelivered."""
     job = failed(store, **fields)
     assert job.callback_id
-    store.callbacks.hand_out(NOW, patience=60)
-    store.callbacks.claim([job.callback_id], NOW, lease=60)
-    store.callbacks.give_up(job.callback_id, NOW + 1, "HTTP [500]", tried=True)
+    store.callbacks.lease(NOW, lease_s=60)
+    store.callbacks.claim([job.callback_id], NOW, lease_s=60)
+    store.callbacks.mark_undelivered(job.callback_id, NOW + 1, "HTTP [500]", is_attempted=True)
     return job
 
 
-def test_the_json_lists_pending_and_undelivered_callbacks_with_counts(command: Command, store: Store) -> None:
+def test_the_json_lists_pending_and_undelivered_callbacks_with_counts(command: Command, store: JobStore) -> None:
     """Its field names are stable."""
     lost, waiting = undelivered(store, batch="b"), failed(store)
-    common = {"type": "job.failed", "at": iso(NOW)}
+    common = {"type": "job.failed", "at": to_iso8601(NOW)}
 
     assert command("callbacks", "--json").json() == {
         "counts": {"pending": 1, "waiting": 0, "undelivered": 1, "delivered": 0, "workers": 0},
         "pending": [
             {
                 **common, "id": waiting.callback_id, "job": waiting.id, "batch": None, "tries": 0, "reason": None,
-                "due": iso(NOW), "undelivered_at": None,
+                "due": to_iso8601(NOW), "undelivered_at": None,
             }
         ],
         "undelivered": [
             {
                 **common, "id": lost.callback_id, "job": lost.id, "batch": "b", "tries": 1, "reason": "HTTP [500]",
-                "due": None, "undelivered_at": iso(NOW + 1),
+                "due": None, "undelivered_at": to_iso8601(NOW + 1),
             }
         ],
     }  # fmt: skip
 
 
-def test_the_command_shows_reasons_counts_and_missing_workers(command: Command, store: Store) -> None:
+def test_the_command_shows_reasons_counts_and_missing_workers(command: Command, store: JobStore) -> None:
     """The status summarizes them in one line."""
     job = undelivered(store)
     failed(store)
@@ -67,22 +67,22 @@ def test_the_command_shows_reasons_counts_and_missing_workers(command: Command, 
     line = "callbacks  1 pending and no worker to deliver them, 1 undelivered, see: voicequeue callbacks"
     assert line in command("status").out
     assert command("status", "--json").json()["callbacks"] == {"pending": 1, "undelivered": 1}
-    store.pulses["callbacks"].heard("w", time.time())
+    store.heartbeats["callbacks"].record("w", time.time())
     assert "callbacks  1 pending, 1 undelivered" in command("status").out
 
 
 def test_the_status_does_not_mention_callbacks_without_pending_or_undelivered_ones(
-    command: Command, store: Store
+    command: Command, store: JobStore
 ) -> None:
     """The status of a batch never does."""
     failed(store, batch="b")
 
     assert "callbacks" not in command("status", "b").out
-    store.callbacks.delivered(next(store.callbacks.pending()).id, NOW)
+    store.callbacks.mark_delivered(next(store.callbacks.pending()).id, NOW)
     assert "callbacks" not in command("status").out
 
 
-def test_a_job_shows_the_state_of_its_callback(command: Command, store: Store) -> None:
+def test_a_job_shows_the_state_of_its_callback(command: Command, store: JobStore) -> None:
     """Undelivered with the reason, pending, or delivered; nothing without a callback URL."""
     job = undelivered(store)
 
@@ -90,12 +90,12 @@ def test_a_job_shows_the_state_of_its_callback(command: Command, store: Store) -
     command("callbacks", "--redeliver", job.callback_id)
     assert f"{job.callback_id} pending" in command("job", job.id).out
     assert command("job", job.id, "--json").json()["callback"] == {"id": job.callback_id, "delivered": False}
-    store.callbacks.delivered(job.callback_id or "", NOW)
+    store.callbacks.mark_delivered(job.callback_id or "", NOW)
     assert f"{job.callback_id} delivered" in command("job", job.id).out
-    assert "callback" not in command("job", brought_to(store, State.FAILED).id).out
+    assert "callback" not in command("job", job_in_state(store, State.FAILED).id).out
 
 
-def test_undelivered_callbacks_are_redelivered_by_id_by_batch_or_all(command: Command, store: Store) -> None:
+def test_undelivered_callbacks_are_redelivered_by_id_by_batch_or_all(command: Command, store: JobStore) -> None:
     """The command prints the numbers of redelivered and unknown callbacks."""
     ids = [undelivered(store, batch=batch).callback_id for batch in "aabc"]
 
@@ -103,7 +103,7 @@ def test_undelivered_callbacks_are_redelivered_by_id_by_batch_or_all(command: Co
     assert (result.code, result.json()) == (1, {"redelivered": 1, "missing": 1})
     assert command("callbacks", "--batch", "a", "--json").json() == {"redelivered": 1, "missing": 0}
     assert "2 callbacks scheduled for delivery now" in command("callbacks", "--all-undelivered").out
-    assert store.callbacks.counted(NOW).pending == 4
+    assert store.callbacks.counts(NOW).pending == 4
     assert command("callbacks", "--all-undelivered").out.startswith("0 callbacks")
 
 
@@ -137,7 +137,7 @@ def test_the_secret_of_a_receiver_is_printed(command: Command, monkeypatch: pyte
 
 
 def test_a_batch_is_ingested_with_a_callback_url(
-    command: Command, store: Store, queue: VoiceQueue, at_home: Path
+    command: Command, store: JobStore, queue: VoiceQueue, at_home: Path
 ) -> None:
     """An invalid URL is rejected before any job is enqueued."""
     (at_home / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")

@@ -8,13 +8,23 @@ import pytest
 from redis import Redis
 
 from tests.store.conftest import Command
-from tests.store.life import NOW, accepted, brought_to, charging, dump, failed, make, one, put
-from tests.support.jobs import numbered, sung, voice
-from voicequeue import Code, Stage, State, UnknownBatch, VoiceQueue
+from tests.store.life import (
+    NOW,
+    accept_order,
+    apply_transition,
+    claim_admitted,
+    dump_keys,
+    enqueue_jobs,
+    fail_job,
+    get_job,
+    job_in_state,
+)
+from tests.support.jobs import numbered_voices, voice, voice_with_song
+from voicequeue import BatchNotFoundError, FailureCode, Stage, State, VoiceQueue
 from voicequeue.diagnostics.checkup import Level, inspect, results
-from voicequeue.domain.balance import Drift
-from voicequeue.domain.job import iso
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.balance import UncountedSpending
+from voicequeue.domain.job import to_iso8601
+from voicequeue.storage.job_store import JobStore
 
 # ── pause, resume ─────────────────────────────────────────────────────────────────────────────────
 
@@ -23,9 +33,9 @@ from voicequeue.storage.job_store import Store
     ("options", "what"),
     [((), "everything"), (("--stage", "music"), "the music stage"), (("--batch", "b"), "batch b")],
 )
-def test_it_pauses_and_resumes(command: Command, store: Store, options: tuple[str, ...], what: str) -> None:
+def test_it_pauses_and_resumes(command: Command, store: JobStore, options: tuple[str, ...], what: str) -> None:
     """The output says whether that was a change; as JSON too."""
-    put(store, voice(batch="b"))
+    enqueue_jobs(store, voice(batch="b"))
 
     assert command("pause", *options).out == f"{what} is paused\n"
     assert command("pause", *options).out == f"{what} was paused already\n"
@@ -36,9 +46,9 @@ def test_it_pauses_and_resumes(command: Command, store: Store, options: tuple[st
     assert command("pause", *options, "--json").json() == {"changed": True}
 
 
-def test_a_pause_holds_jobs_back_and_shows_its_reason(command: Command, store: Store) -> None:
+def test_a_pause_holds_jobs_back_and_shows_its_reason(command: Command, store: JobStore) -> None:
     """Markup in the reason is literal."""
-    put(store, *numbered(3))
+    enqueue_jobs(store, *numbered_voices(3))
     command("pause", "--reason", "Ana [red]tests[/]")
 
     assert store.admit(time.time()).by_stage == {}
@@ -48,9 +58,9 @@ def test_a_pause_holds_jobs_back_and_shows_its_reason(command: Command, store: S
     assert len(store.admit(time.time()).by_stage[Stage.VOICE]) == 3
 
 
-def test_a_paused_stage_or_batch_holds_back_nothing_else(command: Command, store: Store) -> None:
+def test_a_paused_stage_or_batch_holds_back_nothing_else(command: Command, store: JobStore) -> None:
     """Other jobs are admitted."""
-    put(store, *numbered(2, batch="b"), voice())
+    enqueue_jobs(store, *numbered_voices(2, batch="b"), voice())
     command("pause", "--batch", "b")
     command("pause", "--stage", "music")
 
@@ -67,9 +77,9 @@ def test_an_unknown_batch_is_neither_paused_nor_resumed(
 
     assert (ended.code, ended.out) == (2, "")
     assert "no batch 'nosuchbatch'" in ended.err
-    with pytest.raises(UnknownBatch):
+    with pytest.raises(BatchNotFoundError):
         getattr(queue, what)(batch="nosuchbatch")
-    assert dump(redis, prefix) == {}
+    assert dump_keys(redis, prefix) == {}
 
 
 @pytest.mark.parametrize("what", ["pause", "resume"])
@@ -81,9 +91,9 @@ def test_a_stage_of_a_batch_cannot_be_paused(command: Command, what: str) -> Non
     assert "not both" in ended.err
 
 
-def test_resume_retries_what_is_on_hold(command: Command, store: Store) -> None:
+def test_resume_retries_what_is_on_hold(command: Command, store: JobStore) -> None:
     """The status says that one job at a time is tried."""
-    store.controls.close("unauthorized", "401: wrong key", time.time())
+    store.flow_control.add_hold("unauthorized", "401: wrong key", time.time())
     assert "closed: unauthorized (401: wrong key)" in command("status").out
 
     assert command("resume", "--json").json() == {"changed": True}
@@ -94,7 +104,7 @@ def test_resume_retries_what_is_on_hold(command: Command, store: Store) -> None:
 # ── limits ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_limits_are_shown_and_set_for_all_workers(command: Command, store: Store) -> None:
+def test_limits_are_shown_and_set_for_all_workers(command: Command, store: JobStore) -> None:
     """Limits that are not given stay unchanged."""
     assert command("limits", "--in-flight", 40, "--credit-floor", 1_000_000, "--json").json() == {
         "in_flight": 40,
@@ -105,19 +115,19 @@ def test_limits_are_shown_and_set_for_all_workers(command: Command, store: Store
     output = command("limits", "--submit-rate", 90).out
     for part in ("10 now, at most 40", "90 orders per minute", "1,000,000"):
         assert part in output
-    limits = store.controls.limits()
-    assert (limits.in_flight, limits.submit_rate, limits.credit_floor) == (40, 90.0, 1_000_000)
+    limits = store.flow_control.limits()
+    assert (limits.in_flight, limits.submit_rate, limits.min_balance) == (40, 90.0, 1_000_000)
     assert command("status").code == 0
 
 
-def test_limits_return_to_the_settings(command: Command, store: Store) -> None:
+def test_limits_return_to_the_settings(command: Command, store: JobStore) -> None:
     """Except those given with --reset."""
     command("limits", "--in-flight", 40, "--submit-rate", 90, "--credit-floor", 5)
 
     command("limits", "--reset", "--credit-floor", 6)
 
-    limits = store.controls.limits()
-    assert (limits.in_flight, limits.submit_rate, limits.credit_floor) == (100_000, None, 6)
+    limits = store.flow_control.limits()
+    assert (limits.in_flight, limits.submit_rate, limits.min_balance) == (100_000, None, 6)
 
 
 @pytest.mark.parametrize(
@@ -134,17 +144,17 @@ def test_an_invalid_limit_is_rejected(command: Command, options: tuple[str, floa
 # ── credits ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_account_is_shown(command: Command, store: Store) -> None:
+def test_the_account_is_shown(command: Command, store: JobStore) -> None:
     """Balance, reserved and spent credits; and that the balance is not known yet."""
     assert "not known" in command("credits").out
     now = float(int(time.time()))
-    brought_to(store, State.PENDING, sung(), now)
-    store.controls.note_balance(1_500, spent_before=4, asked=now, now=now)
-    store.controls.set_limits(credit_floor=30)
+    job_in_state(store, State.PENDING, voice_with_song(), now)
+    store.flow_control.record_balance(1_500, spent_before=4, requested_at=now, now=now)
+    store.flow_control.set_limits(credit_floor=30)
 
     assert command("credits", "--json").json() == {
         "left": 1_500,
-        "at": iso(now),
+        "at": to_iso8601(now),
         "committed": 15,
         "floor": 30,
         "today": 4,
@@ -160,23 +170,25 @@ def test_the_account_is_shown(command: Command, store: Store) -> None:
 
 
 @pytest.fixture
-def busy(store: Store) -> Store:
+def busy(store: JobStore) -> JobStore:
     """Return jobs in most states, of two batches; a worker; an account; a closed gate."""
     now = time.time()
-    store.controls.set_limits(in_flight=50)
-    brought_to(store, State.SUCCEEDED, voice(batch="b", key="done"), now)
-    failed(store, brought_to(store, State.PENDING, sung(key="failed"), now), Code.UPSTREAM_FAILED, now)
-    brought_to(store, State.PENDING, sung(batch="b", key="pending"), now)
-    store.controls.note_balance(1_500, spent_before=12, asked=now, now=now)
-    put(store, *numbered(4, batch="b"), now=now - 7_300)
-    put(store, voice(priority="high", key="high"), now=now - 61)
-    store.controls.close("cooldown", "429", now, now + 600)
-    store.controls.note_settings()
-    store.pulses["worker"].heard("w1", now)
+    store.flow_control.set_limits(in_flight=50)
+    job_in_state(store, State.SUCCEEDED, voice(batch="b", key="done"), now)
+    fail_job(
+        store, job_in_state(store, State.PENDING, voice_with_song(key="failed"), now), FailureCode.UPSTREAM_FAILED, now
+    )
+    job_in_state(store, State.PENDING, voice_with_song(batch="b", key="pending"), now)
+    store.flow_control.record_balance(1_500, spent_before=12, requested_at=now, now=now)
+    enqueue_jobs(store, *numbered_voices(4, batch="b"), now=now - 7_300)
+    enqueue_jobs(store, voice(priority="high", key="high"), now=now - 61)
+    store.flow_control.add_hold("cooldown", "429", now, now + 600)
+    store.flow_control.publish_settings()
+    store.heartbeats["worker"].record("w1", now)
     return store
 
 
-def test_the_status_as_json(command: Command, busy: Store) -> None:
+def test_the_status_as_json(command: Command, busy: JobStore) -> None:
     """Every part of it."""
     output = command("status", "--json").json()
 
@@ -197,7 +209,7 @@ def test_the_status_as_json(command: Command, busy: Store) -> None:
     assert (output["failed"], output["workers"]) == ({"upstream_failed": 1}, 1)
 
 
-def test_the_status_as_text(command: Command, busy: Store) -> None:
+def test_the_status_as_text(command: Command, busy: JobStore) -> None:
     """The same parts."""
     output = command("status").out
 
@@ -214,7 +226,7 @@ def test_the_status_as_text(command: Command, busy: Store) -> None:
         assert part in output
 
 
-def test_the_status_of_a_batch_covers_that_batch_only(command: Command, busy: Store) -> None:
+def test_the_status_of_a_batch_covers_that_batch_only(command: Command, busy: JobStore) -> None:
     """States, backlog, credits; failures by code are counted for all jobs only."""
     output = command("status", "--batch", "b", "--json").json()
 
@@ -229,10 +241,10 @@ def test_an_open_gate_is_shown(command: Command) -> None:
     assert "gate       open" in command("status").out
 
 
-def test_the_gate_says_that_credits_are_too_few(command: Command, store: Store) -> None:
+def test_the_gate_says_that_credits_are_too_few(command: Command, store: JobStore) -> None:
     """With the price of the next job."""
-    put(store, sung())
-    store.controls.note_balance(18, spent_before=0, asked=NOW, now=NOW)
+    enqueue_jobs(store, voice_with_song())
+    store.flow_control.record_balance(18, spent_before=0, requested_at=NOW, now=NOW)
     store.admit(NOW)
 
     output = command("status").out
@@ -243,42 +255,42 @@ def test_the_gate_says_that_credits_are_too_few(command: Command, store: Store) 
 def test_a_batch_has_its_limits_and_whether_it_is_paused(queue: VoiceQueue) -> None:
     """Read with `VoiceQueue.batch`."""
     queue.enqueue(voice(batch="b"))
-    assert queue.limit_batch("b", max_credits=100, max_in_flight=3)
+    assert queue.set_batch_limits("b", max_credits=100, max_in_flight=3)
     assert queue.pause(batch="b")
 
     batch = queue.batch("b")
 
-    assert (batch.paused, batch.max_credits, batch.max_in_flight) == (True, 100, 3)
+    assert (batch.is_paused, batch.max_credits, batch.max_in_flight) == (True, 100, 3)
     assert not queue.pause(batch="b")
     assert queue.resume(batch="b")
-    assert not queue.batch("b").paused
+    assert not queue.batch("b").is_paused
 
 
-def test_time_to_finish_counts_unsettled_jobs(queue: VoiceQueue, store: Store) -> None:
+def test_time_to_finish_counts_unsettled_jobs(queue: VoiceQueue, store: JobStore) -> None:
     """It is not known without a pace."""
-    put(store, *numbered(3))
+    enqueue_jobs(store, *numbered_voices(3))
     assert queue.status().seconds_left is None
-    [job_id, *_] = store.ids(state=State.QUEUED)
+    [job_id, *_] = store.list_ids(state=State.QUEUED)
     store.admit(time.time(), at_most=1)
-    charging(store, job_id)
-    accepted(store, job_id)
-    make(store, one(store, job_id), State.SUCCEEDED, time.time())
+    claim_admitted(store, job_id)
+    accept_order(store, job_id)
+    apply_transition(store, get_job(store, job_id), State.SUCCEEDED, time.time())
 
     assert queue.status().seconds_left == pytest.approx(2 * 300)
 
 
-def test_uncounted_credits_are_shown_everywhere(command: Command, store: Store, redis: Redis) -> None:
+def test_uncounted_credits_are_shown_everywhere(command: Command, store: JobStore, redis: Redis) -> None:
     """With the price that explains them; without one, another user of the account is a note only."""
     text = "the account fell by 420 while 399 were counted: another user of the account, or a changed price"
-    store.controls.note_drift(Drift(NOW, 420, 399, 0, Stage.VOICE, 5))
+    store.flow_control.record_drift(UncountedSpending(NOW, 420, 399, 0, Stage.VOICE, 5))
 
     assert f"{text} (5 instead of 4 a voice?)" in command("status").out
     assert f"{text} (5 instead of 4 a voice?)" in command("credits").out
     assert command("status", "--json").json()["credits_unexplained"] == 21
     assert command("credits", "--json").json()["unexplained"] == 21
     [remark] = [finding for finding in results(inspect(redis, store)) if finding.check == "account"]
-    assert (remark.level, remark.what) == (Level.WARNING, f"{text} (5 instead of 4 a voice?)")
+    assert (remark.level, remark.message) == (Level.WARNING, f"{text} (5 instead of 4 a voice?)")
 
-    store.controls.note_drift(Drift(NOW, 420, 399))
+    store.flow_control.record_drift(UncountedSpending(NOW, 420, 399))
     [remark] = [finding for finding in results(inspect(redis, store)) if finding.check == "account"]
-    assert (remark.level, remark.what) == (Level.NOTE, text)
+    assert (remark.level, remark.message) == (Level.NOTE, text)

@@ -6,27 +6,27 @@ import pytest
 from redis import Redis
 
 from tests.store.conftest import Command
-from tests.store.damage import Damaged, whole
-from tests.store.life import dump, everything_agrees, put
-from tests.support.jobs import numbered
+from tests.store.damage import Damaged, consistent_store
+from tests.store.life import assert_consistent, dump_keys, enqueue_jobs
+from tests.support.jobs import numbered_voices
 from voicequeue import State
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
 @pytest.fixture
-def damaged(redis: Redis, store: Store, prefix: str) -> Damaged:
+def damaged(redis: Redis, store: JobStore, prefix: str) -> Damaged:
     """Return a pending job without a slot, a slot without a job, and a batch that counts one too many."""
-    sound = whole(redis, store, prefix)
+    sound = consistent_store(redis, store, prefix)
     redis.zrem(sound.key("in_flight"), sound.jobs[State.PENDING])
     redis.zadd(sound.key("in_flight"), {"ghost": 1})
     redis.hincrby(sound.key("batch:b"), "failed", 1)
     return sound
 
 
-def test_a_sound_store_ends_with_0(command: Command, redis: Redis, store: Store, prefix: str) -> None:
+def test_a_sound_store_ends_with_0(command: Command, redis: Redis, store: JobStore, prefix: str) -> None:
     """And is unchanged, with every option."""
-    whole(redis, store, prefix)
-    before = dump(redis, prefix)
+    consistent_store(redis, store, prefix)
+    before = dump_keys(redis, prefix)
 
     looked, repaired = command("doctor", "--audit"), command("doctor", "--audit", "--repair")
 
@@ -34,14 +34,14 @@ def test_a_sound_store_ends_with_0(command: Command, redis: Redis, store: Store,
     assert "sound" in looked.out
     assert looked.out == repaired.out
     assert command("doctor", "--audit", "--json").json() == {"sound": True, "findings": []}
-    assert dump(redis, prefix) == before
+    assert dump_keys(redis, prefix) == before
 
 
 def test_an_audit_says_what_is_wrong_and_changes_nothing(
     command: Command, redis: Redis, prefix: str, damaged: Damaged
 ) -> None:
     """One line for each finding, by kind, with totals."""
-    before = dump(redis, prefix)
+    before = dump_keys(redis, prefix)
 
     ended = command("doctor", "--audit")
 
@@ -54,7 +54,7 @@ def test_an_audit_says_what_is_wrong_and_changes_nothing(
     ):
         assert expected in ended.out
     assert "3 findings" in ended.err
-    assert dump(redis, prefix) == before
+    assert dump_keys(redis, prefix) == before
 
 
 def test_the_json_of_findings(command: Command, damaged: Damaged) -> None:
@@ -76,9 +76,9 @@ def test_the_json_of_findings(command: Command, damaged: Damaged) -> None:
     assert (drift["counters"], drift["field"], drift["found"], drift["expected"]) == ("batch:b", "failed", 2, 1)
 
 
-def test_many_findings_of_a_kind_are_counted(command: Command, redis: Redis, store: Store, prefix: str) -> None:
+def test_many_findings_of_a_kind_are_counted(command: Command, redis: Redis, store: JobStore, prefix: str) -> None:
     """Fifty are shown."""
-    put(store, *numbered(60))
+    enqueue_jobs(store, *numbered_voices(60))
     redis.delete(f"{{{prefix}}}:lane:1:")
 
     ended = command("doctor", "--audit")
@@ -90,13 +90,13 @@ def test_many_findings_of_a_kind_are_counted(command: Command, redis: Redis, sto
 
 def test_without_a_yes_nothing_is_repaired(command: Command, redis: Redis, prefix: str, damaged: Damaged) -> None:
     """The question counts the findings; no answer is no."""
-    before = dump(redis, prefix)
+    before = dump_keys(redis, prefix)
 
     ended = command("doctor", "--audit", "--repair", stdin=b"n\n")
 
     assert ended.code == 1
     assert "repair 3 findings?" in ended.err
-    assert dump(redis, prefix) == before
+    assert dump_keys(redis, prefix) == before
 
 
 def test_a_repair_reports_and_audits_again(command: Command, redis: Redis, prefix: str, damaged: Damaged) -> None:
@@ -107,7 +107,7 @@ def test_a_repair_reports_and_audits_again(command: Command, redis: Redis, prefi
     assert "3 repaired; auditing again" in ended.out
     assert "sound" in ended.out
     assert command("doctor", "--audit").code == 0
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)
 
 
 def test_the_json_of_a_repair(command: Command, damaged: Damaged) -> None:

@@ -10,10 +10,10 @@ from redis import Redis
 
 from tests.conftest import eventually
 from tests.store.conftest import Command
-from tests.store.life import NOW, accepted, charging, dump, failed, make, one
+from tests.store.life import NOW, accept_order, apply_transition, claim_admitted, dump_keys, fail_job, get_job
 from tests.support.jobs import LYRICS, URL
-from voicequeue import Code, State, VoiceQueue
-from voicequeue.storage.job_store import Store
+from voicequeue import FailureCode, State, VoiceQueue
+from voicequeue.storage.job_store import JobStore
 
 A, B, C, D = (f"https://recordings.example/{letter}.wav" for letter in "abcd")
 
@@ -73,7 +73,7 @@ def test_invalid_input_is_reported_on_standard_error(
     assert (ended.code, ended.out) == (2, "")
     assert message in ended.err
     assert "Traceback" not in ended.err
-    assert dump(redis, prefix) == {}
+    assert dump_keys(redis, prefix) == {}
 
 
 def test_the_same_key_is_the_same_job(command: Command) -> None:
@@ -87,19 +87,21 @@ def test_the_same_key_is_the_same_job(command: Command) -> None:
 
 
 @pytest.mark.parametrize(("state", "code"), [(State.SUCCEEDED, 0), (State.FAILED, 1), (State.UNSURE, 1)])
-def test_wait_exits_with_0_only_if_the_job_succeeded(command: Command, store: Store, state: State, code: int) -> None:
+def test_wait_exits_with_0_only_if_the_job_succeeded(
+    command: Command, store: JobStore, state: State, code: int
+) -> None:
     """Failed and unsure jobs exit with 1."""
 
     def settle() -> None:
         eventually(lambda: store.admit(NOW, at_most=1).by_stage)
-        [job_id] = store.ids()
-        charging(store, job_id)
+        [job_id] = store.list_ids()
+        claim_admitted(store, job_id)
         if state is State.UNSURE:
-            make(store, one(store, job_id), State.UNSURE)
+            apply_transition(store, get_job(store, job_id), State.UNSURE)
         elif state is State.FAILED:
-            failed(store, one(store, job_id), Code.REFUSED)
+            fail_job(store, get_job(store, job_id), FailureCode.REFUSED)
         else:
-            make(store, accepted(store, job_id), State.SUCCEEDED)
+            apply_transition(store, accept_order(store, job_id), State.SUCCEEDED)
 
     with ThreadPoolExecutor(1) as thread:
         settling = thread.submit(settle)

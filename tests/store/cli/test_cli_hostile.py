@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.store.conftest import Command
-from tests.store.life import NOW, brought_to, make
-from tests.support.jobs import sung
-from voicequeue import Clip, Code, Failure, Job, RejectedMessage, Stage, State
+from tests.store.life import NOW, apply_transition, job_in_state
+from tests.support.jobs import voice_with_song
+from voicequeue import Clip, Failure, FailureCode, Job, RejectedMessage, Stage, State
 from voicequeue.domain import serialization
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 #: What a caller, or upstream, might write to take over a terminal, or to look like something else.
 HOSTILE = (
@@ -25,14 +25,16 @@ SHOWN = (
 
 
 @pytest.fixture
-def hostile(store: Store) -> Job:
+def hostile(store: JobStore) -> Job:
     """Return a job in which every text tries to control the terminal."""
-    job = brought_to(store, State.PENDING, sung(name=HOSTILE, key=HOSTILE, metadata={HOSTILE: HOSTILE}, batch="b"))
+    job = job_in_state(
+        store, State.PENDING, voice_with_song(name=HOSTILE, key=HOSTILE, metadata={HOSTILE: HOSTILE}, batch="b")
+    )
     clip = Clip(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
-    failure = Failure(Code.UPSTREAM_FAILED, Stage.VOICE, HOSTILE)
-    store.controls.close("cooldown", HOSTILE, NOW)
-    store.rejects.add(RejectedMessage(NOW, HOSTILE, HOSTILE, HOSTILE, {HOSTILE: HOSTILE}))
-    return make(
+    failure = Failure(FailureCode.UPSTREAM_FAILED, Stage.VOICE, HOSTILE)
+    store.flow_control.add_hold("cooldown", HOSTILE, NOW)
+    store.rejected_messages.add(RejectedMessage(NOW, HOSTILE, HOSTILE, HOSTILE, {HOSTILE: HOSTILE}))
+    return apply_transition(
         store,
         job,
         State.FAILED,

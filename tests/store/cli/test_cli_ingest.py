@@ -13,10 +13,10 @@ import pytest
 from redis import Redis
 
 from tests.store.conftest import Command
-from tests.store.life import dump
-from tests.support.jobs import numbered
+from tests.store.life import dump_keys
+from tests.support.jobs import numbered_voices
 from voicequeue import VoiceQueue
-from voicequeue.domain.portions import CHUNK
+from voicequeue.domain.portions import PORTION_JOBS_MAX
 
 A, B, C, D = (f"https://recordings.example/{letter}.wav" for letter in "abcd")
 
@@ -154,16 +154,16 @@ def test_bytes_that_are_not_utf8_are_preserved(command: Command, at_home: Path) 
 
 def test_a_conflict_late_in_a_long_file_names_its_own_line(command: Command, queue: VoiceQueue, at_home: Path) -> None:
     """Rows are written in chunks, and each rejection is of the right row."""
-    queue.enqueue_many(numbered(CHUNK * 3))
-    bad = {7, CHUNK - 1, CHUNK, CHUNK * 2 + 3}
-    rows = [f"https://recordings.example/{'other' if n in bad else n}.wav,key-{n}" for n in range(CHUNK * 3)]
-    rows.insert(CHUNK + 9, "nowhere,key")
+    queue.enqueue_many(numbered_voices(PORTION_JOBS_MAX * 3))
+    bad = {7, PORTION_JOBS_MAX - 1, PORTION_JOBS_MAX, PORTION_JOBS_MAX * 2 + 3}
+    rows = [f"https://recordings.example/{'other' if n in bad else n}.wav,key-{n}" for n in range(PORTION_JOBS_MAX * 3)]
+    rows.insert(PORTION_JOBS_MAX + 9, "nowhere,key")
     file = write(at_home / "voices.csv", "audio_url,key", *rows)
 
     command("ingest", file, "--batch", "spring")
 
     message = {int(row["line"]): row["key"] for row in rejected(at_home / "voices.csv.rejected.csv")}
-    assert len(message) == CHUNK * 3 + 1
+    assert len(message) == PORTION_JOBS_MAX * 3 + 1
     assert all(rows[line - 2].endswith(f",{key}") for line, key in message.items())
 
 
@@ -242,7 +242,7 @@ def test_an_unusable_file_is_rejected_as_a_whole(
 
     assert (ended.code, ended.out) == (2, "")
     assert message in ended.err
-    assert dump(redis, prefix) == {}
+    assert dump_keys(redis, prefix) == {}
     assert list(at_home.iterdir()) == [file]
 
 

@@ -17,13 +17,13 @@ from redis import Redis
 from tests.store.cli.test_cli_ingest import rejected, write
 from tests.store.cli.test_cli_ingest_resume import kill_ingest
 from tests.store.conftest import Command
-from tests.store.life import brought_to, dump
-from tests.support.jobs import numbered
-from tests.support.recordings import mp3, redirect, sent, serving, wav, xing
-from tests.support.scripted import Request, Scripted
+from tests.store.life import dump_keys, job_in_state
+from tests.support.jobs import numbered_voices
+from tests.support.recordings import mp3, redirect, response, serving, wav, xing
+from tests.support.scripted import Request, ScriptedServer
 from voicequeue import State, VoiceQueue
-from voicequeue.domain.spec import parse
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.spec import parse_spec
+from voicequeue.storage.job_store import JobStore
 
 # ── checks of recordings ──────────────────────────────────────────────────────────────────────
 
@@ -38,11 +38,11 @@ def here(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 FILES = {
-    "/ana.wav": sent(wav(12)),
-    "/bo.mp3": sent(xing(459, 459 * 417) + mp3(12)),
-    "/page.mp3": sent(b"<!doctype html><html>sign in</html>"),
-    "/short.wav": sent(wav(5)),
-    "/cut.mp3": sent((xing(459, 459 * 417) + mp3(12))[:90_000]),
+    "/ana.wav": response(wav(12)),
+    "/bo.mp3": response(xing(459, 459 * 417) + mp3(12)),
+    "/page.mp3": response(b"<!doctype html><html>sign in</html>"),
+    "/short.wav": response(wav(5)),
+    "/cut.mp3": response((xing(459, 459 * 417) + mp3(12))[:90_000]),
     "/private.wav": redirect("http://192.168.0.1/ana.wav"),
 }
 #: By row: the path, and the reason if it is bad.
@@ -57,13 +57,13 @@ ROWS = [
 ]
 
 
-def table(server: Scripted, folder: Path) -> Path:
+def table(server: ScriptedServer, folder: Path) -> Path:
     """Return a file of rows with these recordings, and one invalid row."""
     return write(folder / "voices.csv", "audio_url", *(f"{server.url}{path}" for path, _ in ROWS), "nowhere")
 
 
 def test_bad_recordings_are_rejected_before_they_cost(
-    command: Command, queue: VoiceQueue, store: Store, here: Path
+    command: Command, queue: VoiceQueue, store: JobStore, here: Path
 ) -> None:
     """Each with its reason, beside invalid rows; the good rows are enqueued in order."""
     with serving(FILES) as server:
@@ -129,9 +129,11 @@ def test_recordings_of_rows_that_are_done_are_not_fetched_again(
 
     def blocked(_: Request) -> Iterator[bytes]:
         is_free.wait(20)
-        yield sent(wav(12))
+        yield response(wav(12))
 
-    files: dict[str, Any] = {f"/{n}.wav": sent(wav(5 if n == 3 else 12)) for n in range(count)} | {"/150.wav": blocked}
+    files: dict[str, Any] = {f"/{n}.wav": response(wav(5 if n == 3 else 12)) for n in range(count)} | {
+        "/150.wav": blocked
+    }
     with serving(files) as server:
         file = write(here / "voices.csv", "audio_url", *(f"{server.url}{path}" for path in files))
         kill_ingest(file, "--preflight", after=100)
@@ -156,20 +158,22 @@ MIXED = [
 ]
 
 
-def set_balance(store: Store, credits: int) -> None:
+def set_balance(store: JobStore, credits: int) -> None:
     """Set the balance that upstream reports."""
-    store.controls.note_balance(credits, spent_before=store.credits(), asked=time.time(), now=time.time())
+    store.flow_control.record_balance(
+        credits, spent_before=store.credits_spent(), requested_at=time.time(), now=time.time()
+    )
 
 
 def test_a_dry_run_reports_and_changes_nothing(
-    command: Command, queue: VoiceQueue, store: Store, redis: Redis, prefix: str, at_home: Path
+    command: Command, queue: VoiceQueue, store: JobStore, redis: Redis, prefix: str, at_home: Path
 ) -> None:
     """New, known and rejected jobs, the first reasons, and the cost, in which a shared voice counts once."""
     file = write(at_home / "voices.csv", HEADER, *MIXED)
-    queue.enqueue(parse(EXISTING).with_row_key())
+    queue.enqueue(parse_spec(EXISTING).with_row_key())
     set_balance(store, 34)
     stale = write(at_home / "voices.csv.rejected.csv", "of an earlier run")
-    before = dump(redis, prefix)
+    before = dump_keys(redis, prefix)
 
     ended = command("ingest", file, "--batch", "spring", "--dry-run", "--max-credits", "5", "--json")
 
@@ -183,12 +187,12 @@ def test_a_dry_run_reports_and_changes_nothing(
         True,
         1,
     )
-    assert dump(redis, prefix) == before
+    assert dump_keys(redis, prefix) == before
     assert (stale.read_text(), sorted(at_home.iterdir())) == ("of an earlier run\n", [file, stale])
 
 
 def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
-    command: Command, queue: VoiceQueue, store: Store, at_home: Path
+    command: Command, queue: VoiceQueue, store: JobStore, at_home: Path
 ) -> None:
     """By the balance above the minimum and the present pace; or that these are not known."""
     file = write(at_home / "voices.csv", HEADER, *MIXED)
@@ -196,9 +200,9 @@ def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
     assert "the balance is not known yet" in output_before
     assert "no job has succeeded in the last minutes" in output_before
 
-    queue.set_limits(credit_floor=10)
-    for spec in numbered(5):
-        brought_to(store, State.SUCCEEDED, spec, time.time())
+    queue.set_limits(min_balance=10)
+    for spec in numbered_voices(5):
+        job_in_state(store, State.SUCCEEDED, spec, time.time())
     set_balance(store, 20)
     output = command("ingest", file, "--batch", "spring", "--dry-run").out
 
@@ -215,7 +219,7 @@ def test_a_dry_run_can_check_the_recordings(command: Command, redis: Redis, pref
         ended = command("ingest", file, "--batch", "spring", "--preflight", "--dry-run", "--json")
 
     assert (ended.code, ended.json()["new"], ended.json()["rejected"]) == (1, 2, 6)
-    assert dump(redis, prefix) == {}
+    assert dump_keys(redis, prefix) == {}
     assert list(here.iterdir()) == [file]
 
 

@@ -16,8 +16,8 @@ from tests.conftest import eventually
 from tests.store.cli.test_cli_ingest import rejected, write
 from tests.store.conftest import Command
 from voicequeue import VoiceQueue
-from voicequeue.ingest.checkpoint import Progress
-from voicequeue.ingest.row_reader import Rows
+from voicequeue.ingest.checkpoint import IngestProgress
+from voicequeue.ingest.row_reader import RowReader
 
 VOICEQUEUE = str(Path(sys.executable).with_name("voicequeue"))
 
@@ -40,7 +40,7 @@ def test_an_interrupted_run_says_how_to_resume(at_home: Path) -> None:
     command = [VOICEQUEUE, "ingest", str(file), "--batch", "spring"]
 
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        eventually(Progress.path(file).exists)
+        eventually(IngestProgress.path(file).exists)
         process.send_signal(signal.SIGINT)
         _, output = process.communicate(timeout=20)
 
@@ -76,11 +76,13 @@ def test_a_killed_run_resumes_and_takes_each_row_once(
 def halfway(at_home: Path, queue: VoiceQueue) -> Path:
     """Return a file whose first 600 rows were ingested."""
     file = write(at_home / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(600)), "bad", "bad")
-    [*rows] = (row.job("spring") for row, _ in zip(Rows(io.BytesIO(file.read_bytes())), range(600), strict=False))
+    [*rows] = (
+        row.to_job("spring") for row, _ in zip(RowReader(io.BytesIO(file.read_bytes())), range(600), strict=False)
+    )
     queue.enqueue_many(rows)
-    progress = Progress.of(file, "spring")
-    progress.lines, progress.last_job, progress.counts.new = 600, rows[-1].id(), 600
-    progress.write(file)
+    progress = IngestProgress.start(file, "spring")
+    progress.lines, progress.last_job, progress.counts.new = 600, rows[-1].job_id(), 600
+    progress.save(file)
     return file
 
 
@@ -97,7 +99,7 @@ def test_without_resume_it_starts_at_the_first_row(command: Command, halfway: Pa
     output = command("ingest", halfway, "--batch", "spring", "--json").json()
 
     assert (output["known"], output["rejected"], output["resumed_after"]) == (600, 2, None)
-    assert not Progress.path(halfway).exists()
+    assert not IngestProgress.path(halfway).exists()
 
 
 def test_resume_without_progress_starts_at_the_first_row(command: Command, at_home: Path) -> None:
@@ -111,7 +113,7 @@ def test_resume_without_progress_starts_at_the_first_row(command: Command, at_ho
 
 def spoil(how: str, file: Path, queue: VoiceQueue) -> None:
     """Make the saved progress unusable."""
-    kept = Progress.path(file)
+    kept = IngestProgress.path(file)
     match how:
         case "changed":
             file.write_text(file.read_text().replace("/1.wav", "/x.wav"))

@@ -15,8 +15,8 @@ def test_a_new_key_is_shown_once_with_the_line_for_the_gateway(command: Command)
 
     assert ended.code == 0
     key, line = ended.out.splitlines()
-    [configured] = api_keys.parse(line.removeprefix("VOICEQUEUE_API_KEYS="))
-    assert api_keys.holder([configured], key) == configured
+    [configured] = api_keys.parse_keys(line.removeprefix("VOICEQUEUE_API_KEYS="))
+    assert api_keys.find_key([configured], key) == configured
     assert (configured.name, configured.scopes) == ("shop", frozenset({Scope.ENQUEUE, Scope.READ}))
     assert "shown only now" in ended.err
 
@@ -25,7 +25,7 @@ def test_the_json_of_a_new_key(command: Command) -> None:
     """With the same names."""
     output = command("keys", "new", "shop", "--scope", "operate", "--json").json()
 
-    assert api_keys.holder(api_keys.parse(output["line"]), output["key"])
+    assert api_keys.find_key(api_keys.parse_keys(output["line"]), output["key"])
     assert (output["name"], output["scopes"]) == ("shop", ["operate"])
 
 

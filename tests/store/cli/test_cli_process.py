@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.store.conftest import Command
-from tests.store.life import NOW, brought_to, make
-from tests.support.jobs import numbered, voice
+from tests.store.life import NOW, apply_transition, job_in_state
+from tests.support.jobs import numbered_voices, voice
 from voicequeue import State, VoiceQueue
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 VOICEQUEUE = str(Path(sys.executable).with_name("voicequeue"))
 SECRET = "s3cr3t"
@@ -81,7 +81,7 @@ def test_rows_and_results_go_through_pipes(at_home: Path, queue: VoiceQueue) -> 
 
 def test_a_reader_that_leaves_early_is_no_error(at_home: Path, queue: VoiceQueue) -> None:
     """`voicequeue export | head -1` prints no traceback."""
-    queue.enqueue_many(numbered(3_000))
+    queue.enqueue_many(numbered_voices(3_000))
 
     with subprocess.Popen([VOICEQUEUE, "export"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as export:
         assert export.stdout is not None
@@ -157,15 +157,15 @@ def test_a_terminal_gets_colours_and_no_escapes_of_others(at_home: Path, queue: 
     assert "[red]" in sent
 
 
-def test_watching_on_a_terminal_is_live_and_ends_by_itself(at_home: Path, store: Store) -> None:
+def test_watching_on_a_terminal_is_live_and_ends_by_itself(at_home: Path, store: JobStore) -> None:
     """Bars are redrawn in place until the batch has settled."""
-    job = brought_to(store, State.PENDING, voice(batch="b"))
+    job = job_in_state(store, State.PENDING, voice(batch="b"))
     shown: list[bytes] = []
 
     def settle(sent: bytes) -> None:
         if b"0 of 1" in sent and not shown:
             shown.append(sent)
-            make(store, job, State.SUCCEEDED, NOW)
+            apply_transition(store, job, State.SUCCEEDED, NOW)
 
     code, sent = on_a_terminal("watch", "--batch", "b", "--interval", "0.05", meanwhile=settle)
 

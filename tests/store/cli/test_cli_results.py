@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.store.conftest import Command
-from tests.store.life import CLIPS, NOW, REACHABLE, brought_to, failed, make, song_of
+from tests.store.life import CLIPS, NOW, REACHABLE, apply_transition, fail_job, job_in_state, job_with_song
 from tests.support.jobs import LYRICS, URL, voice
-from voicequeue import Code, State, VoiceQueue
-from voicequeue.domain.job import iso
-from voicequeue.storage.job_store import Store
+from voicequeue import FailureCode, State, VoiceQueue
+from voicequeue.domain.job import to_iso8601
+from voicequeue.storage.job_store import JobStore
 
 # ── watch ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -24,10 +24,10 @@ from voicequeue.storage.job_store import Store
 @pytest.mark.parametrize(
     ("state", "code"), [(State.SUCCEEDED, 0), (State.FAILED, 1), (State.CANCELLED, 1), (State.UNSURE, 1)]
 )
-def test_watching_a_settled_batch_ends_at_once(command: Command, store: Store, state: State, code: int) -> None:
+def test_watching_a_settled_batch_ends_at_once(command: Command, store: JobStore, state: State, code: int) -> None:
     """With 0 if every job succeeded, else with 1."""
-    brought_to(store, state, voice(batch="b"))
-    brought_to(store, State.SUCCEEDED, voice(batch="b"))
+    job_in_state(store, state, voice(batch="b"))
+    job_in_state(store, State.SUCCEEDED, voice(batch="b"))
 
     ended = command("watch", "--batch", "b")
 
@@ -37,10 +37,10 @@ def test_watching_a_settled_batch_ends_at_once(command: Command, store: Store, s
 
 @pytest.mark.parametrize("state", [state for state in REACHABLE if state not in (State.UNSURE,)])
 def test_watching_without_a_batch_watches_jobs_without_a_batch_too(
-    command: Command, store: Store, state: State
+    command: Command, store: JobStore, state: State
 ) -> None:
     """A job that is in no batch counts as well."""
-    job = brought_to(store, state, voice())
+    job = job_in_state(store, state, voice())
 
     ended = command("watch", "--timeout", 0, "--json")
 
@@ -54,14 +54,14 @@ def test_watching_without_a_batch_watches_jobs_without_a_batch_too(
     )
 
 
-def test_watching_follows_the_jobs_until_they_have_settled(command: Command, store: Store) -> None:
+def test_watching_follows_the_jobs_until_they_have_settled(command: Command, store: JobStore) -> None:
     """One line for every change; in the last one all have settled."""
-    first, second = (brought_to(store, State.PENDING, voice(batch="b")) for _ in range(2))
+    first, second = (job_in_state(store, State.PENDING, voice(batch="b")) for _ in range(2))
     with ThreadPoolExecutor(1) as thread:
 
         def settle() -> None:
-            make(store, first, State.SUCCEEDED)
-            make(store, second, State.SUCCEEDED)
+            apply_transition(store, first, State.SUCCEEDED)
+            apply_transition(store, second, State.SUCCEEDED)
 
         settling = thread.submit(settle)
         ended = command("watch", "--batch", "b", "--interval", 0.05, "--json")
@@ -98,12 +98,12 @@ def test_watching_nothing_ends_at_once(command: Command) -> None:
 # ── export ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_csv_export_has_one_row_for_each_job(command: Command, store: Store) -> None:
+def test_a_csv_export_has_one_row_for_each_job(command: Command, store: JobStore) -> None:
     """With the order, the result, and both songs in columns."""
     songs = (replace(CLIPS[0], lyrics="[Verse]\nla", tags="calm, pop"), CLIPS[1])
-    job = song_of(store, songs, batch="b", name="Ana", key="k", metadata={"row": "7"})
-    pending = brought_to(store, State.PENDING, voice(batch="b"), now=NOW + 1)
-    lost = failed(store, pending, Code.UPSTREAM_FAILED, NOW + 5)
+    job = job_with_song(store, songs, batch="b", name="Ana", key="k", metadata={"row": "7"})
+    pending = job_in_state(store, State.PENDING, voice(batch="b"), now=NOW + 1)
+    lost = fail_job(store, pending, FailureCode.UPSTREAM_FAILED, NOW + 5)
 
     done, other = csv.DictReader(io.StringIO(command("export", "--batch", "b").out))
 
@@ -121,7 +121,7 @@ def test_a_csv_export_has_one_row_for_each_job(command: Command, store: Store) -
         **{f"song_{number}_{field}": "" for number in (1, 2)
            for field in ("video_url", "mv", "created_at", "gpt_description_prompt")},
         "failure_code": "", "failure_stage": "", "failure_message": "", "credits": "19",
-        "created_at": iso(NOW), "settled_at": iso(NOW + 60), "metadata": '{"row": "7"}',
+        "created_at": to_iso8601(NOW), "settled_at": to_iso8601(NOW + 60), "metadata": '{"row": "7"}',
     }  # fmt: skip
     assert (other["id"], other["failure_code"], other["failure_stage"], other["failure_message"], other["song"]) == (
         lost.id,
@@ -133,9 +133,9 @@ def test_a_csv_export_has_one_row_for_each_job(command: Command, store: Store) -
 
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", " \t=1", "\r=1"])
-def test_no_cell_of_a_csv_export_is_a_formula(command: Command, store: Store, text: str) -> None:
+def test_no_cell_of_a_csv_export_is_a_formula(command: Command, store: JobStore, text: str) -> None:
     """Titles are untrusted: they are quoted with '. JSON Lines are unchanged."""
-    song_of(store, (replace(CLIPS[0], title=text),), name=text)
+    job_with_song(store, (replace(CLIPS[0], title=text),), name=text)
 
     [row] = csv.DictReader(io.StringIO(command("export").out))
     [line] = command("export", "--format", "jsonl").out.splitlines()
@@ -146,9 +146,9 @@ def test_no_cell_of_a_csv_export_is_a_formula(command: Command, store: Store, te
 
 
 @pytest.mark.parametrize("how", [["--format", "jsonl"], ["--json"]])
-def test_a_json_lines_export_has_one_line_for_each_job(command: Command, store: Store, how: list[str]) -> None:
+def test_a_json_lines_export_has_one_line_for_each_job(command: Command, store: JobStore, how: list[str]) -> None:
     """As `job` prints it, with the ordered song."""
-    jobs = [song_of(store, batch="b"), brought_to(store, State.QUEUED, voice(batch="b"), now=NOW + 1)]
+    jobs = [job_with_song(store, batch="b"), job_in_state(store, State.QUEUED, voice(batch="b"), now=NOW + 1)]
 
     lines = [json.loads(line) for line in command("export", "--batch", "b", *how).out.splitlines()]
 
@@ -158,9 +158,9 @@ def test_a_json_lines_export_has_one_line_for_each_job(command: Command, store: 
     ]
 
 
-def test_an_export_can_be_written_to_a_file(command: Command, store: Store, at_home: Path) -> None:
+def test_an_export_can_be_written_to_a_file(command: Command, store: JobStore, at_home: Path) -> None:
     """The same bytes as on standard output, which stays empty."""
-    song_of(store, name="Åse")
+    job_with_song(store, name="Åse")
     on_screen = command("export").out
 
     ended = command("export", "--output", at_home / "jobs.csv")

@@ -8,13 +8,25 @@ import pytest
 import typer
 
 from tests.store.conftest import Command
-from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, failed, make, one, put, refused, song_of
-from tests.support.jobs import URL, numbered, sung, voice
-from voicequeue import Code, Stage, State, VoiceQueue
+from tests.store.life import (
+    NOW,
+    REACHABLE,
+    accept_order,
+    apply_transition,
+    claim_admitted,
+    enqueue_jobs,
+    fail_job,
+    get_job,
+    job_in_state,
+    job_with_song,
+    refuse_order,
+)
+from tests.support.jobs import URL, numbered_voices, voice, voice_with_song
+from voicequeue import FailureCode, Stage, State, VoiceQueue
 from voicequeue.cli import app
 from voicequeue.domain.claims import ChargedOrder
-from voicequeue.domain.job import iso
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.job import to_iso8601
+from voicequeue.storage.job_store import JobStore
 
 # ── --json everywhere ─────────────────────────────────────────────────────────────────────────────
 
@@ -42,10 +54,10 @@ def test_every_command_has_json(name: str) -> None:
 # ── status ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_json_of_the_status(command: Command, store: Store) -> None:
+def test_the_json_of_the_status(command: Command, store: JobStore) -> None:
     """States, gate, slots, backlog, pace, credits, failures and workers, of the queue or of a batch."""
-    brought_to(store, State.PENDING, voice(batch="b"))
-    brought_to(store, State.QUEUED)
+    job_in_state(store, State.PENDING, voice(batch="b"))
+    job_in_state(store, State.QUEUED)
 
     assert command("status", "--json").json() == {
         "batch": None,
@@ -53,7 +65,7 @@ def test_the_json_of_the_status(command: Command, store: Store) -> None:
         "gate": {"open": True, "holds": []},
         "in_flight": 1,
         "limit": 10,
-        "backlog": [{"priority": "normal", "count": 1, "oldest": iso(NOW)}],
+        "backlog": [{"priority": "normal", "count": 1, "oldest": to_iso8601(NOW)}],
         "per_minute": 0.0,
         "seconds_left": None,
         "credits": 4,
@@ -73,28 +85,28 @@ def test_the_json_of_the_status(command: Command, store: Store) -> None:
     assert (of_batch["batch"], of_batch["states"]["pending"], of_batch["states"]["queued"]) == ("b", 1, 0)
 
 
-def test_a_closed_gate_is_shown_with_its_reason(command: Command, store: Store) -> None:
+def test_a_closed_gate_is_shown_with_its_reason(command: Command, store: JobStore) -> None:
     """As text and as JSON."""
-    store.controls.close("paused", "by [Ana]", NOW)
+    store.flow_control.add_hold("paused", "by [Ana]", NOW)
 
     assert command("status", "--json").json()["gate"] == {
         "open": False,
-        "holds": [{"reason": "paused", "detail": "by [Ana]", "since": iso(NOW), "until": None, "trial": False}],
+        "holds": [{"reason": "paused", "detail": "by [Ana]", "since": to_iso8601(NOW), "until": None, "trial": False}],
     }
     assert "closed: paused (by [Ana])" in command("status").out
 
 
-def test_a_job_that_upstream_refuses_while_it_accepts_others_is_listed(command: Command, store: Store) -> None:
+def test_a_job_that_upstream_refuses_while_it_accepts_others_is_listed(command: Command, store: JobStore) -> None:
     """With the message; in its batch and in the whole queue."""
-    poison, other = put(store, voice(key="poison", batch="b"), voice(key="other"))
+    poison, other = enqueue_jobs(store, voice(key="poison", batch="b"), voice(key="other"))
     for n, now in enumerate((NOW, NOW + 60)):
         store.admit(now)
-        charging(store, poison, now)
-        refused(store, poison, now=now, words="HTTP 404: [persona] not found")
+        claim_admitted(store, poison, now)
+        refuse_order(store, poison, now=now, words="HTTP 404: [persona] not found")
         if n == 0:
             store.admit(now)
-            charging(store, other, now)
-            accepted(store, other, now)
+            claim_admitted(store, other, now)
+            accept_order(store, other, now)
 
     named = command("status", "--json").json()["refused"]
     assert named == [
@@ -103,7 +115,7 @@ def test_a_job_that_upstream_refuses_while_it_accepts_others_is_listed(command: 
             "stage": "voice",
             "message": "HTTP 404: [persona] not found",
             "times": 2,
-            "until": iso(NOW + 70),
+            "until": to_iso8601(NOW + 70),
         }
     ]
     assert command("status", "--batch", "b", "--json").json()["refused"] == named
@@ -124,7 +136,7 @@ def test_an_empty_queue_has_a_status(command: Command) -> None:
 
 def test_jobs_are_listed_as_json(command: Command, queue: VoiceQueue) -> None:
     """As `job` prints each; by batch, by state, and up to the limit."""
-    queue.enqueue_many(numbered(60, batch="b"))
+    queue.enqueue_many(numbered_voices(60, batch="b"))
 
     everything = command("jobs", "--batch", "b", "--limit", 100, "--json").json()
 
@@ -134,9 +146,11 @@ def test_jobs_are_listed_as_json(command: Command, queue: VoiceQueue) -> None:
     assert command("jobs", "--state", "failed", "--json").json() == []
 
 
-def test_a_line_of_the_list_is_not_broken_for_a_pipe(command: Command, store: Store) -> None:
+def test_a_line_of_the_list_is_not_broken_for_a_pipe(command: Command, store: JobStore) -> None:
     """`grep` finds a whole job on one line."""
-    job = failed(store, brought_to(store, State.PENDING, sung(name="A" * 60)), Code.UPSTREAM_FAILED)
+    job = fail_job(
+        store, job_in_state(store, State.PENDING, voice_with_song(name="A" * 60)), FailureCode.UPSTREAM_FAILED
+    )
 
     [line] = [line for line in command("jobs").out.splitlines() if job.id in line]
 
@@ -144,9 +158,9 @@ def test_a_line_of_the_list_is_not_broken_for_a_pipe(command: Command, store: St
     assert "upstream_failed: no" in line
 
 
-def test_the_json_of_a_job(command: Command, store: Store) -> None:
+def test_the_json_of_a_job(command: Command, store: JobStore) -> None:
     """The record, and its timeline."""
-    job = song_of(store)
+    job = job_with_song(store)
 
     output = command("job", job.id, "--json").json()
 
@@ -156,7 +170,7 @@ def test_the_json_of_a_job(command: Command, store: Store) -> None:
         "queued", "admitted", "charging", "pending", "admitted", "charging", "pending", "succeeded",
     ]  # fmt: skip
     assert timeline[3] == {
-        "at": iso(NOW),
+        "at": to_iso8601(NOW),
         "state": "pending",
         "stage": "voice",
         "reason": "",
@@ -165,9 +179,9 @@ def test_the_json_of_a_job(command: Command, store: Store) -> None:
     }
 
 
-def test_a_job_is_shown_with_its_charges_and_songs(command: Command, store: Store) -> None:
+def test_a_job_is_shown_with_its_charges_and_songs(command: Command, store: JobStore) -> None:
     """Each charge with its outcome, each song with an unbroken link."""
-    job = song_of(store, name="Ana", batch="b")
+    job = job_with_song(store, name="Ana", batch="b")
 
     output = command("job", job.id).out
 
@@ -204,11 +218,11 @@ def test_an_unknown_name_exits_with_2(command: Command, arguments: list[str], ou
     assert "Traceback" not in ended.err
 
 
-def test_a_job_in_every_state_can_be_shown(command: Command, store: Store) -> None:
+def test_a_job_in_every_state_can_be_shown(command: Command, store: JobStore) -> None:
     """By every command that shows jobs."""
-    jobs = [brought_to(store, state, sung(batch="b")) for state in REACHABLE]
+    jobs = [job_in_state(store, state, voice_with_song(batch="b")) for state in REACHABLE]
     for job in jobs:
-        assert one(store, job.id).state in command("job", job.id).out
+        assert get_job(store, job.id).state in command("job", job.id).out
     assert all(command(name, "--batch", "b").code == 0 for name in ("status", "jobs"))
     assert len(command("jobs", "--json").json()) == len(jobs)
 
@@ -226,11 +240,11 @@ def test_a_job_is_cancelled(command: Command, queue: VoiceQueue) -> None:
     assert "cancelled already" in again.err
 
 
-def test_a_charge_that_was_confirmed_later_is_shown_with_its_task(command: Command, store: Store) -> None:
+def test_a_charge_that_was_confirmed_later_is_shown_with_its_task(command: Command, store: JobStore) -> None:
     """Its order was lost and resubmitted, and upstream reported the first one afterwards."""
-    job = make(store, brought_to(store, State.UNSURE), State.ADMITTED)
-    charging(store, job.id)
-    store.book(ChargedOrder(job.id, Stage.VOICE, 1, "lost-task"), NOW, reason="named")
+    job = apply_transition(store, job_in_state(store, State.UNSURE), State.ADMITTED)
+    claim_admitted(store, job.id)
+    store.count_order(ChargedOrder(job.id, Stage.VOICE, 1, "lost-task"), NOW, reason="named")
 
     output = command("job", job.id).out
 
@@ -238,9 +252,9 @@ def test_a_charge_that_was_confirmed_later_is_shown_with_its_task(command: Comma
     assert "charge 2" in output
 
 
-def test_a_failed_job_is_retried(command: Command, store: Store) -> None:
+def test_a_failed_job_is_retried(command: Command, store: JobStore) -> None:
     """The output shows its new state; a job that has not failed exits with 1 and says why."""
-    job = brought_to(store, State.FAILED)
+    job = job_in_state(store, State.FAILED)
 
     assert command("retry", job.id, "--yes", "--json").json()["state"] == "pending"
     again = command("retry", job.id)
@@ -249,18 +263,23 @@ def test_a_failed_job_is_retried(command: Command, store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["status", "jobs", "watch"])
-def test_a_batch_is_given_by_its_option(command: Command, store: Store, name: str) -> None:
+def test_a_batch_is_given_by_its_option(command: Command, store: JobStore, name: str) -> None:
     """As for every other command; a positional argument is an error."""
-    brought_to(store, State.SUCCEEDED, sung(batch="b"))
-    brought_to(store, State.SUCCEEDED, sung(key="other"))
+    job_in_state(store, State.SUCCEEDED, voice_with_song(batch="b"))
+    job_in_state(store, State.SUCCEEDED, voice_with_song(key="other"))
 
     assert command(name, "--batch", "b", "--json").out != command(name, "--json").out
     assert command(name, "b").code == 2
 
 
-def test_jobs_are_searched_by_text(command: Command, store: Store) -> None:
+def test_jobs_are_searched_by_text(command: Command, store: JobStore) -> None:
     """By the same fields as on the page."""
-    ids = put(store, sung(key="a", metadata={"order": "4711"}), sung(key="b", name="4711"), sung(key="47112"))
+    ids = enqueue_jobs(
+        store,
+        voice_with_song(key="a", metadata={"order": "4711"}),
+        voice_with_song(key="b", name="4711"),
+        voice_with_song(key="47112"),
+    )
 
     jobs = command("jobs", "--search", "4711", "--json").json()
 

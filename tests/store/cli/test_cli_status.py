@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from tests.store.conftest import Command
-from tests.store.life import put
-from tests.support.jobs import numbered
-from voicequeue.storage.job_store import Store
+from tests.store.life import enqueue_jobs
+from tests.support.jobs import numbered_voices
+from voicequeue.storage.job_store import JobStore
 
 
-def test_the_status_of_a_batch_shows_its_limits(command: Command, store: Store) -> None:
+def test_the_status_of_a_batch_shows_its_limits(command: Command, store: JobStore) -> None:
     """They explain why its jobs wait while the gate is open."""
-    put(store, *numbered(3, batch="b"))
+    enqueue_jobs(store, *numbered_voices(3, batch="b"))
     assert "the batch" not in command("status", "--batch", "b").out
 
-    store.limit_batch("b", paused=True, max_credits=1_000, max_in_flight=2)
+    store.set_batch_limits("b", paused=True, max_credits=1_000, max_in_flight=2)
 
     limits = "the batch  is paused, may spend 1,000 credits, may have 2 in flight at once"
     assert limits in command("status", "--batch", "b").out

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from tests.store.life import NOW, brought_to, make, one
-from tests.support.jobs import numbered, voice
+from tests.store.life import NOW, apply_transition, get_job, job_in_state
+from tests.support.jobs import numbered_voices, voice
 from voicequeue import (
-    Action,
     AsyncVoiceQueue,
+    BulkAction,
     Filter,
-    KeyConflict,
+    JobNotFoundError,
+    KeyConflictError,
     Rejection,
     State,
-    StoreUnreachable,
-    UnknownJob,
+    StoreUnavailableError,
 )
 from voicequeue.domain.spec import VoiceJob
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.local.ports import free_port
 
 
@@ -46,17 +46,17 @@ def test_jobs_are_enqueued_and_read(valkey_url: str, prefix: str) -> None:
     async def use(queue: AsyncVoiceQueue) -> None:
         job = await queue.enqueue(voice(key="k"))
         assert await queue.get(job.id) == job
-        assert (await queue.enqueue_many(numbered(600, batch="b"))).new == 600
+        assert (await queue.enqueue_many(numbered_voices(600, batch="b"))).new == 600
         assert (await queue.enqueue_many(more())).new == 1_200
         assert [job.spec.batch async for job in queue.jobs(batch="c")] == ["c"] * 1_200
         assert [batch.name for batch in await queue.batches()] == ["c", "b"]
         assert (await queue.status()).states[State.QUEUED] == 1_801
         assert (await queue.cancel(job.id)).state is State.CANCELLED
-        assert (await queue.archive_counts()).pending == await queue.archive_missing() == 0
-        assert [entry async for entry in queue.archive()] == []
-        assert await queue.archive_again([job.id]) == 0
+        assert (await queue.archive_counts()).pending == await queue.backfill_archive() == 0
+        assert [entry async for entry in queue.archive_entries()] == []
+        assert await queue.retry_archive([job.id]) == 0
         assert len(await queue.timeline(job.id)) == 2
-        with pytest.raises(UnknownJob):
+        with pytest.raises(JobNotFoundError):
             await queue.get("nobody")
 
     run(valkey_url, prefix, use)
@@ -66,30 +66,30 @@ def test_jobs_are_searched_and_changed_by_plan(valkey_url: str, prefix: str) -> 
     """The methods that a gateway needs."""
 
     async def use(queue: AsyncVoiceQueue) -> None:
-        assert (await queue.place(voice(batch="b", key="k"))).position == 1
-        entries = await queue.enqueue_at_once([voice(batch="b", key="k"), voice(batch="b", key="l")])
-        assert [entry.new for entry in entries] == [False, True]
-        page = await queue.find(Filter(batch="b"), limit=1)
+        assert (await queue.enqueue_detailed(voice(batch="b", key="k"))).position == 1
+        entries = await queue.enqueue_list([voice(batch="b", key="k"), voice(batch="b", key="l")])
+        assert [entry.new_count for entry in entries] == [False, True]
+        page = await queue.search(Filter(batch="b"), limit=1)
         assert [job.spec.key for job in page.items] == ["k"]
-        assert [job.spec.key for job in (await queue.find(Filter(batch="b"), cursor=page.cursor)).items] == ["l"]
-        assert [batch.name for batch in (await queue.find_batches()).items] == ["b"]
-        plan = await queue.plan(Action.CANCEL, Filter(batch="b"))
-        assert (await queue.carry_out(Action.CANCEL, plan.token)).changed == plan.found == 2
-        assert await queue.first_event() <= await queue.last_event()
+        assert [job.spec.key for job in (await queue.search(Filter(batch="b"), cursor=page.cursor)).items] == ["l"]
+        assert [batch.name for batch in (await queue.list_batches()).items] == ["b"]
+        plan = await queue.plan_bulk(BulkAction.CANCEL, Filter(batch="b"))
+        assert (await queue.execute_plan(BulkAction.CANCEL, plan.token)).changed == plan.count == 2
+        assert await queue.first_event_id() <= await queue.last_event_id()
 
     run(valkey_url, prefix, use)
 
 
 def test_a_rejection_has_its_index_in_the_whole_input(valkey_url: str, prefix: str) -> None:
     """Also beyond the first chunk; `on_reject` is called on the loop's thread."""
-    items: list[Any] = [*numbered(700), {"audio_url": "no"}, voice(key="last"), {"song": {}}]
+    items: list[Any] = [*numbered_voices(700), {"audio_url": "no"}, voice(key="last"), {"song": {}}]
     rejections: list[Rejection] = []
 
     async def use(queue: AsyncVoiceQueue) -> None:
         receipt = await queue.enqueue_many(items, on_reject=rejections.append)
         assert (receipt.rejected, receipt.rejections) == (2, [])
         assert len((await queue.enqueue_many(items)).rejections) == 2
-        with pytest.raises(KeyConflict):
+        with pytest.raises(KeyConflictError):
             await queue.enqueue(voice(key="last", name="another"))
 
     run(valkey_url, prefix, use)
@@ -97,15 +97,15 @@ def test_a_rejection_has_its_index_in_the_whole_input(valkey_url: str, prefix: s
     assert [rejection.index for rejection in rejections] == [700, 702]
 
 
-def test_many_wait_at_once_and_all_return(valkey_url: str, prefix: str, store: Store) -> None:
+def test_many_wait_at_once_and_all_return(valkey_url: str, prefix: str, store: JobStore) -> None:
     """More waits than threads, without blocking the loop."""
-    jobs = [brought_to(store, State.PENDING, voice(key=f"k{number}")) for number in range(40)]
+    jobs = [job_in_state(store, State.PENDING, voice(key=f"k{number}")) for number in range(40)]
 
     async def use(queue: AsyncVoiceQueue) -> None:
         waiting = [asyncio.create_task(queue.wait(job.id, timeout=20)) for job in jobs]
         await asyncio.sleep(0)
         for job in jobs:
-            await asyncio.to_thread(make, store, one(store, job.id), State.SUCCEEDED, NOW)
+            await asyncio.to_thread(apply_transition, store, get_job(store, job.id), State.SUCCEEDED, NOW)
         began = time.monotonic()
         assert [(await task).state for task in waiting] == [State.SUCCEEDED] * 40
         assert time.monotonic() - began < 4  # less than a look that no event has brought
@@ -113,9 +113,9 @@ def test_many_wait_at_once_and_all_return(valkey_url: str, prefix: str, store: S
     run(valkey_url, prefix, use)
 
 
-def test_wait_times_out(valkey_url: str, prefix: str, store: Store) -> None:
+def test_wait_times_out(valkey_url: str, prefix: str, store: JobStore) -> None:
     """The error names the job."""
-    job = brought_to(store, State.PENDING)
+    job = job_in_state(store, State.PENDING)
 
     async def use(queue: AsyncVoiceQueue) -> None:
         with pytest.raises(TimeoutError, match=job.id):
@@ -124,11 +124,11 @@ def test_wait_times_out(valkey_url: str, prefix: str, store: Store) -> None:
     run(valkey_url, prefix, use)
 
 
-def test_every_transition_can_be_watched(valkey_url: str, prefix: str, store: Store) -> None:
+def test_every_transition_can_be_watched(valkey_url: str, prefix: str, store: JobStore) -> None:
     """Of one batch, after a given event."""
 
     async def use(queue: AsyncVoiceQueue) -> None:
-        after = await queue.last_event()
+        after = await queue.last_event_id()
         await queue.enqueue(voice(batch="a", key="a"))
         job = await queue.enqueue(voice(batch="b", key="b"))
         await queue.cancel(job.id)
@@ -139,20 +139,20 @@ def test_every_transition_can_be_watched(valkey_url: str, prefix: str, store: St
     run(valkey_url, prefix, use)
 
 
-def test_callbacks_are_listed_and_redelivered(valkey_url: str, prefix: str, store: Store) -> None:
+def test_callbacks_are_listed_and_redelivered(valkey_url: str, prefix: str, store: JobStore) -> None:
     """Pending callbacks, and those that were given up."""
-    job = brought_to(store, State.FAILED, voice(callback_url="https://hooks.example/"))
+    job = job_in_state(store, State.FAILED, voice(callback_url="https://hooks.example/"))
 
     async def use(queue: AsyncVoiceQueue) -> None:
         [pending] = [callback async for callback in queue.callbacks()]
         assert pending == await queue.callback(pending.id)
-        store.callbacks.give_up(pending.id, NOW, "HTTP 410", tried=True)
+        store.callbacks.mark_undelivered(pending.id, NOW, "HTTP 410", is_attempted=True)
         assert [callback.id async for callback in queue.callbacks(undelivered=True)] == [job.callback_id]
         assert (await queue.callback_counts()).undelivered == 1
-        assert await queue.redeliver([pending.id, "gone"]) == 1
-        await queue.call_back_batch("b", "https://hooks.example/")
+        assert await queue.redeliver_callbacks([pending.id, "gone"]) == 1
+        await queue.set_batch_callback("b", "https://hooks.example/")
         with pytest.raises(ValueError, match="must be"):
-            await queue.call_back_batch("b", "hooks")
+            await queue.set_batch_callback("b", "hooks")
 
     run(valkey_url, prefix, use)
 
@@ -168,7 +168,7 @@ def test_an_unreachable_redis_raises_without_blocking_the_loop() -> None:
                 await asyncio.sleep(0.01)
                 turns += 1
             assert turns > 5
-            with pytest.raises(StoreUnreachable):
+            with pytest.raises(StoreUnavailableError):
                 await asking
 
     asyncio.run(main())

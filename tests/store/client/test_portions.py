@@ -12,9 +12,9 @@ import pytest
 
 from tests.store.conftest import Command
 from voicequeue import AsyncVoiceQueue, VoiceJob, VoiceQueue
-from voicequeue.domain.portions import CHUNK, TEXT_MAX
-from voicequeue.storage.job_store import Store
-from voicequeue.storage.preview import Preview
+from voicequeue.domain.portions import PORTION_JOBS_MAX, PORTION_TEXT_MAX
+from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.preview import EnqueuePreviewer
 
 ORDERS = [
     {"audio_url": f"https://a.example/{number}.wav", "key": str(number), "metadata": {"a": "b" * 4_000}, "songs": songs}
@@ -27,18 +27,18 @@ JOBS = 4 * 121
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[VoiceJob]]:
     """Record the number of jobs of each call."""
     calls: list[Sequence[VoiceJob]] = []
-    enqueueing, read = Store.enqueueing, Preview._read
+    enqueueing, read = JobStore.prepare_enqueue, EnqueuePreviewer._read
 
-    def watched(self: Store, jobs: Sequence[tuple[str, VoiceJob]], now: float, **more: Any) -> Any:
+    def watched(self: JobStore, jobs: Sequence[tuple[str, VoiceJob]], now: float, **more: Any) -> Any:
         calls.append([job for _, job in jobs])
         return enqueueing(self, jobs, now, **more)
 
-    def foreseeing(self: Preview, specs: Sequence[VoiceJob]) -> Any:
+    def foreseeing(self: EnqueuePreviewer, specs: Sequence[VoiceJob]) -> Any:
         calls.append(specs)
         return read(self, specs)
 
-    monkeypatch.setattr(Store, "enqueueing", watched)
-    monkeypatch.setattr(Preview, "_read", foreseeing)
+    monkeypatch.setattr(JobStore, "enqueueing", watched)
+    monkeypatch.setattr(EnqueuePreviewer, "_read", foreseeing)
     return calls
 
 
@@ -46,8 +46,8 @@ def check(sizes: list[Sequence[VoiceJob]]) -> None:
     """Check that no call exceeds its bounds and that together they contain every job."""
     assert sum(map(len, sizes)) == JOBS
     for jobs in sizes:
-        assert len(jobs) <= CHUNK
-        assert sum(len(job.content()) for job in jobs) <= TEXT_MAX
+        assert len(jobs) <= PORTION_JOBS_MAX
+        assert sum(len(job.canonical_content()) for job in jobs) <= PORTION_TEXT_MAX
     sizes.clear()
 
 
@@ -62,13 +62,13 @@ def test_the_library_bounds_jobs_and_characters(
 
     async def many() -> None:
         async with AsyncVoiceQueue(valkey_url, prefix=prefix) as jobs:
-            assert (await jobs.enqueue_many(later())).known == JOBS
+            assert (await jobs.enqueue_many(later())).existing == JOBS
 
     assert sum(result.is_new for result in queue.preview(ORDERS)) == len(ORDERS)
     check(sizes)
     assert queue.enqueue_many(ORDERS).new == JOBS
     check(sizes)
-    assert [len(entry.job_ids) for entry in queue.enqueue_at_once(ORDERS)] == [100, 20, 1] * 4
+    assert [len(entry.job_ids) for entry in queue.enqueue_list(ORDERS)] == [100, 20, 1] * 4
     check(sizes)
     asyncio.run(many())
     check(sizes)

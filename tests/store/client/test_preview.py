@@ -7,11 +7,11 @@ import asyncio
 import pytest
 from redis import Redis
 
-from tests.store.life import dump
-from tests.support.jobs import SONG, URL, numbered, sung, voice
-from voicequeue import AsyncVoiceQueue, Foreseen, InvalidJob, KeyConflict, VoiceJob, VoiceQueue
-from voicequeue.domain.portions import CHUNK
-from voicequeue.storage.job_store import Store
+from tests.store.life import dump_keys
+from tests.support.jobs import SONG, URL, numbered_voices, voice, voice_with_song
+from voicequeue import AsyncVoiceQueue, EnqueuePreview, InvalidJobError, KeyConflictError, VoiceJob, VoiceQueue
+from voicequeue.domain.portions import PORTION_JOBS_MAX
+from voicequeue.storage.job_store import JobStore
 
 B = "https://recordings.example/bo.wav"
 
@@ -27,20 +27,22 @@ def described(queue: VoiceQueue, *jobs: VoiceJob) -> list[str | int]:
 def test_new_known_and_invalid_jobs_are_distinguished(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
     """Results are in order, and nothing changes."""
     queue.enqueue(voice(key="there"))
-    before = dump(redis, prefix)
+    before = dump_keys(redis, prefix)
 
     results = list(
-        queue.preview([voice(key="there"), sung(key="new"), {"audio_url": "x"}, voice(key="there", name="Bo")])
+        queue.preview(
+            [voice(key="there"), voice_with_song(key="new"), {"audio_url": "x"}, voice(key="there", name="Bo")]
+        )
     )
 
-    assert results[:2] == [Foreseen(), Foreseen(is_new=True, credits=19)]
-    assert [type(result.error) for result in results[2:]] == [InvalidJob, KeyConflict]
-    assert dump(redis, prefix) == before
+    assert results[:2] == [EnqueuePreview(), EnqueuePreview(is_new=True, credits=19)]
+    assert [type(result.error) for result in results[2:]] == [InvalidJobError, KeyConflictError]
+    assert dump_keys(redis, prefix) == before
 
 
 def test_earlier_jobs_count_for_later_ones(queue: VoiceQueue) -> None:
     """A repeated job is one, and one key cannot denote two, at any distance."""
-    many = numbered(CHUNK)
+    many = numbered_voices(PORTION_JOBS_MAX)
 
     assert described(queue, many[3], *many, voice(key="key-3")) == [
         4,
@@ -48,7 +50,7 @@ def test_earlier_jobs_count_for_later_ones(queue: VoiceQueue) -> None:
         4,
         4,
         "known",
-        *[4] * (CHUNK - 4),
+        *[4] * (PORTION_JOBS_MAX - 4),
         "KeyConflict",
     ]
 
@@ -58,21 +60,23 @@ def test_earlier_jobs_count_for_later_ones(queue: VoiceQueue) -> None:
     [{"reuse": True}, {"voice": "ana"}, {"reuse": True, "audio_sha256": "0a" * 32}],
     ids=["by URL", "by name", "by content"],
 )
-def test_a_shared_voice_is_paid_once(queue: VoiceQueue, store: Store, shared: dict[str, object]) -> None:
+def test_a_shared_voice_is_paid_once(queue: VoiceQueue, store: JobStore, shared: dict[str, object]) -> None:
     """Its first new job pays, or an existing one has paid; songs are paid each."""
-    jobs = [sung(key=f"k{n}", batch="b", **shared) for n in range(3)]
+    jobs = [voice_with_song(key=f"k{n}", batch="b", **shared) for n in range(3)]
     assert described(queue, *jobs) == [19, 15, 15]
 
-    store.enqueue([(jobs[0].id(), jobs[0])], 1.0)
+    store.enqueue([(jobs[0].job_id(), jobs[0])], 1.0)
 
     assert described(queue, *jobs, voice(key="alone", batch="b", **shared)) == ["known", 15, 15, 0]
 
 
 def test_a_voice_by_url_is_used_by_content_too(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
     """The same as in scripts/lib/shared_voices.lua."""
-    redis.hset(f"{{{prefix}}}:voice:{voice().recording()}", "persona_id", "p-1")
+    redis.hset(f"{{{prefix}}}:voice:{voice().recording_voice()}", "persona_id", "p-1")
 
-    assert described(queue, sung(reuse=True, audio_sha256="0b" * 32), sung(audio_url=B, reuse=True)) == [15, 19]
+    assert described(
+        queue, voice_with_song(reuse=True, audio_sha256="0b" * 32), voice_with_song(audio_url=B, reuse=True)
+    ) == [15, 19]
 
 
 def test_a_name_denotes_one_recording(queue: VoiceQueue) -> None:
@@ -82,21 +86,21 @@ def test_a_name_denotes_one_recording(queue: VoiceQueue) -> None:
     assert described(queue, *jobs) == [4, "InvalidJob", 4]
 
 
-def test_several_songs_cost_one_voice(queue: VoiceQueue, store: Store) -> None:
+def test_several_songs_cost_one_voice(queue: VoiceQueue, store: JobStore) -> None:
     """They give one result, because they are one request."""
     job = VoiceJob(audio_url=URL, songs=(SONG, SONG, SONG), key="k")
     assert described(queue, job) == [4 + 3 * 15]
 
-    store.enqueue([(spec.id(), spec) for spec in job.each()[:2]], 1.0)
+    store.enqueue([(spec.job_id(), spec) for spec in job.expand()[:2]], 1.0)
 
     assert described(queue, job) == [15]
 
 
 def test_the_async_queue_returns_the_same(queue: VoiceQueue, valkey_url: str, prefix: str) -> None:
     """The results are equal job by job."""
-    jobs = [*numbered(CHUNK + 1), numbered(1)[0]]
+    jobs = [*numbered_voices(PORTION_JOBS_MAX + 1), numbered_voices(1)[0]]
 
-    async def ask() -> list[Foreseen]:
+    async def ask() -> list[EnqueuePreview]:
         async with AsyncVoiceQueue(valkey_url, prefix=prefix) as twin:
             return [result async for result in twin.preview(jobs)]
 

@@ -12,21 +12,30 @@ import pytest
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, dump, make, one
-from tests.support.jobs import LYRICS, SONG, URL, numbered, sung, voice
+from tests.store.life import (
+    NOW,
+    REACHABLE,
+    accept_order,
+    apply_transition,
+    claim_admitted,
+    dump_keys,
+    get_job,
+    job_in_state,
+)
+from tests.support.jobs import LYRICS, SONG, URL, numbered_voices, voice, voice_with_song
 from voicequeue import (
-    InvalidJob,
-    KeyConflict,
+    BatchNotFoundError,
+    InvalidJobError,
+    JobNotFoundError,
+    KeyConflictError,
     Rejection,
     Stage,
     State,
-    UnknownBatch,
-    UnknownJob,
     VoiceJob,
     VoiceQueue,
 )
-from voicequeue.domain.portions import CHUNK
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.portions import PORTION_JOBS_MAX
+from voicequeue.storage.job_store import JobStore
 
 SETTLED = [State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE]
 
@@ -38,10 +47,10 @@ def test_a_job_is_enqueued_and_returned(queue: VoiceQueue) -> None:
     """The returned job equals the stored one."""
     before = time.time()
 
-    job = queue.enqueue(sung(batch="b", name="Ana"))
+    job = queue.enqueue(voice_with_song(batch="b", name="Ana"))
 
     assert job == queue.get(job.id)
-    assert (job.state, job.stage, job.spec) == (State.QUEUED, Stage.VOICE, sung(batch="b", name="Ana"))
+    assert (job.state, job.stage, job.spec) == (State.QUEUED, Stage.VOICE, voice_with_song(batch="b", name="Ana"))
     accuracy = 0.1  # of Redis's time, as the process carries it on
     assert before - accuracy <= job.created_at <= time.time() + accuracy
 
@@ -50,15 +59,15 @@ def test_a_job_may_be_given_as_its_fields(queue: VoiceQueue) -> None:
     """A mapping, as decoded from JSON, becomes the same job."""
     job = queue.enqueue({"audio_url": URL, "song": {"prompt": LYRICS, "title": "A song"}, "key": "k"})
 
-    assert job.spec == sung(key="k")
+    assert job.spec == voice_with_song(key="k")
 
 
 def test_an_invalid_job_is_rejected_and_leaves_no_trace(queue: VoiceQueue, redis: Redis, prefix: str) -> None:
     """The error names every field that is wrong."""
-    with pytest.raises(InvalidJob, match=r"audio_url.*priority"):
+    with pytest.raises(InvalidJobError, match=r"audio_url.*priority"):
         queue.enqueue({"audio_url": "nowhere", "priority": "urgent"})
 
-    assert dump(redis, prefix) == {}
+    assert dump_keys(redis, prefix) == {}
 
 
 def test_without_a_key_each_call_is_a_new_job(queue: VoiceQueue) -> None:
@@ -66,12 +75,12 @@ def test_without_a_key_each_call_is_a_new_job(queue: VoiceQueue) -> None:
     assert queue.enqueue(voice()).id != queue.enqueue(voice()).id
 
 
-def test_the_same_key_with_the_same_content_is_the_same_job(queue: VoiceQueue, store: Store) -> None:
+def test_the_same_key_with_the_same_content_is_the_same_job(queue: VoiceQueue, store: JobStore) -> None:
     """A repeated call returns the job as it is by then, perhaps finished."""
-    job = queue.enqueue(sung(key="order-7"))
-    make(store, job, State.CANCELLED)
+    job = queue.enqueue(voice_with_song(key="order-7"))
+    apply_transition(store, job, State.CANCELLED)
 
-    again = queue.enqueue(sung(key="order-7"))
+    again = queue.enqueue(voice_with_song(key="order-7"))
 
     assert (again.id, again.state) == (job.id, State.CANCELLED)
     assert queue.status().states[State.CANCELLED] == 1
@@ -79,9 +88,9 @@ def test_the_same_key_with_the_same_content_is_the_same_job(queue: VoiceQueue, s
 
 def test_the_same_key_with_other_content_is_an_error(queue: VoiceQueue) -> None:
     """The error names the job that has the key; that job is unchanged."""
-    job = queue.enqueue(sung(key="order-7"))
+    job = queue.enqueue(voice_with_song(key="order-7"))
 
-    with pytest.raises(KeyConflict) as caught:
+    with pytest.raises(KeyConflictError) as caught:
         queue.enqueue(voice(key="order-7"))
 
     assert (caught.value.key, caught.value.job_id) == ("order-7", job.id)
@@ -93,26 +102,32 @@ def test_the_same_key_with_other_content_is_an_error(queue: VoiceQueue) -> None:
 
 def test_the_summary_counts_new_known_and_rejected_jobs(queue: VoiceQueue) -> None:
     """And the price of the new ones."""
-    queue.enqueue_many(numbered(2))
+    queue.enqueue_many(numbered_voices(2))
 
-    receipt = queue.enqueue_many([*numbered(3), sung(), {"audio_url": "nowhere"}, voice(key="key-0", name="other")])
+    receipt = queue.enqueue_many(
+        [*numbered_voices(3), voice_with_song(), {"audio_url": "nowhere"}, voice(key="key-0", name="other")]
+    )
 
-    assert (receipt.new, receipt.known, receipt.rejected) == (2, 2, 2)
+    assert (receipt.new, receipt.existing, receipt.rejected) == (2, 2, 2)
     assert receipt.credits == 4 + 19
 
 
 def test_a_rejection_has_its_index_and_the_reason(queue: VoiceQueue) -> None:
     """Indexes count over all chunks, from 0; the other jobs are enqueued."""
-    jobs: list[VoiceJob | dict[str, Any]] = [*numbered(CHUNK * 2)]
+    jobs: list[VoiceJob | dict[str, Any]] = [*numbered_voices(PORTION_JOBS_MAX * 2)]
     jobs[3] = {"audio_url": "nowhere"}
-    jobs[CHUNK + 7] = voice(key="key-5", name="another")
-    jobs[CHUNK * 2 - 1] = {}
+    jobs[PORTION_JOBS_MAX + 7] = voice(key="key-5", name="another")
+    jobs[PORTION_JOBS_MAX * 2 - 1] = {}
 
     receipt = queue.enqueue_many(jobs)
 
     errors = {rejection.index: type(rejection.error) for rejection in receipt.rejections}
-    assert errors == {3: InvalidJob, CHUNK + 7: KeyConflict, CHUNK * 2 - 1: InvalidJob}
-    assert (receipt.new, receipt.rejected) == (CHUNK * 2 - 3, 3)
+    assert errors == {
+        3: InvalidJobError,
+        PORTION_JOBS_MAX + 7: KeyConflictError,
+        PORTION_JOBS_MAX * 2 - 1: InvalidJobError,
+    }
+    assert (receipt.new, receipt.rejected) == (PORTION_JOBS_MAX * 2 - 3, 3)
 
 
 def test_rejections_can_be_received_as_they_occur(queue: VoiceQueue) -> None:
@@ -130,48 +145,48 @@ def test_a_generator_is_read_as_its_jobs_are_written(queue: VoiceQueue) -> None:
     alive: list[weakref.ref[VoiceJob]] = []
 
     def telling() -> Iterator[VoiceJob]:
-        for number in range(CHUNK * 4):
-            if number % CHUNK == 0:
-                assert number - CHUNK <= queue.status().states[State.QUEUED] <= number
+        for number in range(PORTION_JOBS_MAX * 4):
+            if number % PORTION_JOBS_MAX == 0:
+                assert number - PORTION_JOBS_MAX <= queue.status().states[State.QUEUED] <= number
             job = voice(key=f"key-{number}")
             alive.append(weakref.ref(job))
             yield job
 
     queue.enqueue_many(telling())
 
-    assert sum(ref() is not None for ref in alive[: CHUNK * 3]) == 0
+    assert sum(ref() is not None for ref in alive[: PORTION_JOBS_MAX * 3]) == 0
 
 
 def test_a_generator_that_raises_loses_no_job_that_it_yielded(queue: VoiceQueue) -> None:
     """Its jobs stay enqueued; if they have keys, all can be enqueued again."""
 
     def breaking() -> Iterator[VoiceJob]:
-        yield from numbered(CHUNK + 1)
+        yield from numbered_voices(PORTION_JOBS_MAX + 1)
         raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="disk"):
         queue.enqueue_many(breaking())
 
-    again = queue.enqueue_many(numbered(CHUNK + 1))
-    assert (again.new, again.known) == (1, CHUNK)
+    again = queue.enqueue_many(numbered_voices(PORTION_JOBS_MAX + 1))
+    assert (again.new, again.existing) == (1, PORTION_JOBS_MAX)
 
 
 def test_many_jobs_keep_their_order_in_the_backlog(queue: VoiceQueue) -> None:
     """Across chunks, and within a chunk that is written at one time."""
-    queue.enqueue_many(numbered(CHUNK * 3, batch="b"))
+    queue.enqueue_many(numbered_voices(PORTION_JOBS_MAX * 3, batch="b"))
 
-    assert [job.spec.key for job in queue.jobs(batch="b")] == [f"key-{n}" for n in range(CHUNK * 3)]
-    assert [job.spec.key for job in queue.jobs(state="queued")] == [f"key-{n}" for n in range(CHUNK * 3)]
+    assert [job.spec.key for job in queue.jobs(batch="b")] == [f"key-{n}" for n in range(PORTION_JOBS_MAX * 3)]
+    assert [job.spec.key for job in queue.jobs(state="queued")] == [f"key-{n}" for n in range(PORTION_JOBS_MAX * 3)]
 
 
 def test_no_jobs_are_no_error(queue: VoiceQueue) -> None:
     """The summary is empty."""
     receipt = queue.enqueue_many([])
 
-    assert (receipt.new, receipt.known, receipt.rejected, receipt.credits) == (0, 0, 0, 0)
+    assert (receipt.new, receipt.existing, receipt.rejected, receipt.credits) == (0, 0, 0, 0)
 
 
-def test_a_job_with_a_persona_starts_with_the_song(queue: VoiceQueue, store: Store) -> None:
+def test_a_job_with_a_persona_starts_with_the_song(queue: VoiceQueue, store: JobStore) -> None:
     """It costs a song and no voice."""
     receipt = queue.enqueue_many([VoiceJob(persona_id="p", song=SONG)])
 
@@ -186,29 +201,29 @@ def test_an_unknown_job_is_an_error(queue: VoiceQueue) -> None:
     """For every method; the error has the id."""
     asks: list[Callable[[str], object]] = [queue.get, queue.timeline, queue.cancel, queue.retry, queue.wait]
     for ask in asks:
-        with pytest.raises(UnknownJob) as caught:
+        with pytest.raises(JobNotFoundError) as caught:
             ask("nosuchjob")
         assert caught.value.job_id == "nosuchjob"
 
 
 @pytest.mark.parametrize("state", SETTLED)
-def test_waiting_for_a_settled_job_returns_at_once(queue: VoiceQueue, store: Store, state: State) -> None:
+def test_waiting_for_a_settled_job_returns_at_once(queue: VoiceQueue, store: JobStore, state: State) -> None:
     """Final, or unsure."""
-    job = brought_to(store, state)
+    job = job_in_state(store, state)
 
     assert queue.wait(job.id, timeout=0) == job
 
 
-def test_waiting_ends_when_the_job_settles(queue: VoiceQueue, store: Store, redis: Redis) -> None:
+def test_waiting_ends_when_the_job_settles(queue: VoiceQueue, store: JobStore, redis: Redis) -> None:
     """By its event, without polling; events of other jobs do not end it."""
-    job, other = brought_to(store, State.PENDING), brought_to(store, State.PENDING)
+    job, other = job_in_state(store, State.PENDING), job_in_state(store, State.PENDING)
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(queue.wait, job.id, timeout=30)
         eventually(lambda: _somebody_waits(redis))
-        make(store, other, State.SUCCEEDED)
+        apply_transition(store, other, State.SUCCEEDED)
         assert not waiting.done()
         began = time.monotonic()
-        make(store, job, State.SUCCEEDED)
+        apply_transition(store, job, State.SUCCEEDED)
         assert waiting.result().state is State.SUCCEEDED
 
     assert time.monotonic() - began < 3
@@ -218,20 +233,20 @@ def _somebody_waits(redis: Redis) -> bool:
     return any(client["cmd"] == "xread" and "b" in client["flags"] for client in redis.client_list())
 
 
-def test_waiting_continues_while_the_job_is_in_progress(queue: VoiceQueue, store: Store, redis: Redis) -> None:
+def test_waiting_continues_while_the_job_is_in_progress(queue: VoiceQueue, store: JobStore, redis: Redis) -> None:
     """Through both stages."""
-    job = queue.enqueue(sung())
+    job = queue.enqueue(voice_with_song())
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(queue.wait, job.id, timeout=30)
         for stage in Stage:
             eventually(lambda: _somebody_waits(redis))
             store.admit(NOW, at_most=1)
-            charging(store, job.id)
-            pending = accepted(store, job.id)
+            claim_admitted(store, job.id)
+            pending = accept_order(store, job.id)
             if stage is Stage.VOICE:
-                make(store, pending, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
+                apply_transition(store, pending, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
         assert not waiting.done()
-        make(store, one(store, job.id), State.SUCCEEDED)
+        apply_transition(store, get_job(store, job.id), State.SUCCEEDED)
         assert waiting.result().persona_id == "p"
 
 
@@ -250,11 +265,11 @@ def test_waiting_too_long_is_a_timeout(queue: VoiceQueue, timeout: float) -> Non
 # ── lists ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_jobs_are_listed_by_batch_by_state_and_by_both(queue: VoiceQueue, store: Store) -> None:
+def test_jobs_are_listed_by_batch_by_state_and_by_both(queue: VoiceQueue, store: JobStore) -> None:
     """A batch in the order of enqueueing; a state by member or by value."""
     first, second = queue.enqueue(voice(batch="b")), queue.enqueue(voice(batch="b"))
     alone = queue.enqueue(voice())
-    make(store, first, State.CANCELLED)
+    apply_transition(store, first, State.CANCELLED)
 
     assert [job.id for job in queue.jobs(batch="b")] == [first.id, second.id]
     assert [job.id for job in queue.jobs(state="queued")] == [second.id, alone.id]
@@ -264,7 +279,7 @@ def test_jobs_are_listed_by_batch_by_state_and_by_both(queue: VoiceQueue, store:
 
 def test_an_invalid_filter_raises_at_once(queue: VoiceQueue) -> None:
     """When the method is called, not when the first job is read."""
-    with pytest.raises(UnknownBatch, match="nosuchbatch"):
+    with pytest.raises(BatchNotFoundError, match="nosuchbatch"):
         queue.jobs(batch="nosuchbatch")
     with pytest.raises(ValueError, match="nosuchstate"):
         queue.jobs(state="nosuchstate")
@@ -272,7 +287,7 @@ def test_an_invalid_filter_raises_at_once(queue: VoiceQueue) -> None:
 
 def test_jobs_can_be_changed_while_they_are_listed(queue: VoiceQueue) -> None:
     """Cancelling every job of a long list misses none."""
-    queue.enqueue_many(numbered(CHUNK * 2 + 10))
+    queue.enqueue_many(numbered_voices(PORTION_JOBS_MAX * 2 + 10))
 
     for job in queue.jobs(state="queued"):
         queue.cancel(job.id)
@@ -280,24 +295,24 @@ def test_jobs_can_be_changed_while_they_are_listed(queue: VoiceQueue) -> None:
     assert queue.status().states[State.QUEUED] == 0
 
 
-def test_a_batch_counts_its_jobs_by_state_and_its_credits(queue: VoiceQueue, store: Store) -> None:
+def test_a_batch_counts_its_jobs_by_state_and_its_credits(queue: VoiceQueue, store: JobStore) -> None:
     """It is settled when every job is final or unsure."""
-    succeeded = brought_to(store, State.SUCCEEDED, voice(batch="b"))
+    succeeded = job_in_state(store, State.SUCCEEDED, voice(batch="b"))
     queued = queue.enqueue(voice(batch="b"))
 
     batch = queue.batch("b")
     assert (batch.name, batch.total, batch.credits, batch.is_settled) == ("b", 2, 4, False)
     assert batch.states[State.SUCCEEDED] == batch.states[State.QUEUED] == 1
 
-    make(store, queued, State.CANCELLED)
+    apply_transition(store, queued, State.CANCELLED)
     assert queue.batch("b").is_settled
     assert succeeded.credits == 4
 
 
 @pytest.mark.parametrize("state", REACHABLE)
-def test_a_batch_is_settled_in_a_settled_state_only(queue: VoiceQueue, store: Store, state: State) -> None:
+def test_a_batch_is_settled_in_a_settled_state_only(queue: VoiceQueue, store: JobStore, state: State) -> None:
     """One unsettled job is enough to keep it unsettled."""
-    brought_to(store, state, voice(batch="b"))
+    job_in_state(store, state, voice(batch="b"))
 
     assert queue.batch("b").is_settled is (state in SETTLED)
 
@@ -309,18 +324,18 @@ def test_batches_are_listed_the_newest_first(queue: VoiceQueue) -> None:
 
     assert [batch.name for batch in queue.batches()] == ["summer", "spring"]
     for ask in (queue.batch, queue.status):
-        with pytest.raises(UnknownBatch) as caught:
+        with pytest.raises(BatchNotFoundError) as caught:
             ask("winter")
         assert caught.value.name == "winter"
 
 
-def test_the_status_covers_the_whole_queue_or_one_batch(queue: VoiceQueue, store: Store) -> None:
+def test_the_status_covers_the_whole_queue_or_one_batch(queue: VoiceQueue, store: JobStore) -> None:
     """States, slots, credits, the gate and the live workers."""
-    brought_to(store, State.PENDING, voice(batch="b"))
-    brought_to(store, State.UNSURE, voice())
-    store.controls.close("paused", "by Ana", time.time())
-    store.pulses["worker"].heard("one@host", time.time())
-    store.pulses["worker"].heard("dead@host", time.time() - 60)
+    job_in_state(store, State.PENDING, voice(batch="b"))
+    job_in_state(store, State.UNSURE, voice())
+    store.flow_control.add_hold("paused", "by Ana", time.time())
+    store.heartbeats["worker"].record("one@host", time.time())
+    store.heartbeats["worker"].record("dead@host", time.time() - 60)
 
     whole, batch = queue.status(), queue.status("b")
 
@@ -328,4 +343,4 @@ def test_the_status_covers_the_whole_queue_or_one_batch(queue: VoiceQueue, store
     assert (batch.states[State.PENDING], batch.states[State.UNSURE]) == (1, 0)
     assert (whole.in_flight, whole.credits, batch.credits, whole.workers) == (1, 4, 4, 1)
     assert [(hold.reason, hold.detail) for hold in whole.gate.holds] == [("paused", "by Ana")]
-    assert not whole.gate.open
+    assert not whole.gate.is_open

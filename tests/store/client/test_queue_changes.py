@@ -8,29 +8,38 @@ import time
 import pytest
 from redis import Redis
 
-from tests.store.life import NOW, REACHABLE, accepted, brought_to, charging, dump, failed, make
-from tests.support.jobs import SONG, sung, voice
-from voicequeue import Code, Job, NotAllowed, Stage, State, VoiceQueue
+from tests.store.life import (
+    NOW,
+    REACHABLE,
+    accept_order,
+    apply_transition,
+    claim_admitted,
+    dump_keys,
+    fail_job,
+    job_in_state,
+)
+from tests.support.jobs import SONG, voice, voice_with_song
+from voicequeue import FailureCode, InvalidStateError, Job, Stage, State, VoiceQueue
 from voicequeue.client import bulk_operations
 from voicequeue.client.search import Filter
-from voicequeue.domain.job import Doubt
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.job import FailureReport
+from voicequeue.storage.job_store import JobStore
 
 # ── cancel ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.ADMITTED, State.PENDING])
-def test_a_job_can_be_cancelled_before_it_settles(queue: VoiceQueue, store: Store, state: State) -> None:
+def test_a_job_can_be_cancelled_before_it_settles(queue: VoiceQueue, store: JobStore, state: State) -> None:
     """Its slot is released at once; its credits stay counted."""
-    job = brought_to(store, state)
+    job = job_in_state(store, state)
 
     cancelled = queue.cancel(job.id)
 
     assert (cancelled.state, cancelled.credits) == (State.CANCELLED, job.credits)
     assert cancelled.settled_at is not None
-    assert store.in_flight() == 0
+    assert store.count_in_flight() == 0
     assert ("what comes is kept" in queue.timeline(job.id)[-1].reason) is (state is State.PENDING)
-    assert cancelled.may_still_come is (state is State.PENDING)
+    assert cancelled.may_have_late_result is (state is State.PENDING)
 
 
 @pytest.mark.parametrize(
@@ -42,16 +51,16 @@ def test_a_job_can_be_cancelled_before_it_settles(queue: VoiceQueue, store: Stor
     ],
 )
 def test_a_job_that_cannot_be_cancelled_says_why(
-    queue: VoiceQueue, store: Store, redis: Redis, prefix: str, state: State, why: str
+    queue: VoiceQueue, store: JobStore, redis: Redis, prefix: str, state: State, why: str
 ) -> None:
     """And is unchanged."""
-    job = brought_to(store, state)
-    before = dump(redis, prefix)
+    job = job_in_state(store, state)
+    before = dump_keys(redis, prefix)
 
-    with pytest.raises(NotAllowed, match=why):
+    with pytest.raises(InvalidStateError, match=why):
         queue.cancel(job.id)
 
-    assert dump(redis, prefix) == before
+    assert dump_keys(redis, prefix) == before
 
 
 @pytest.mark.parametrize("job_filter", [Filter(batch="spring"), Filter()])
@@ -62,9 +71,9 @@ def test_a_plan_cancels_waiting_jobs_before_the_one_that_creates_the_voice(
     monkeypatch.setattr(bulk_operations, "CHUNK", 1)
     queue.enqueue({"audio_url": "https://a.example/b.wav", "songs": [SONG] * 4, "batch": "spring"})
 
-    done = queue.carry_out("cancel", queue.plan("cancel", job_filter).token)
+    done = queue.execute_plan("cancel", queue.plan_bulk("cancel", job_filter).token)
 
-    assert (done.found, done.changed) == (4, 4)
+    assert (done.count, done.changed) == (4, 4)
     assert queue.status().states[State.CANCELLED] == 4
 
 
@@ -73,9 +82,9 @@ def test_all_jobs_of_a_voice_are_cancelled_together(queue: VoiceQueue) -> None:
     orders = [{"audio_url": f"https://a.example/{n}.wav", "songs": [SONG] * 100, "batch": "b"} for n in range(6)]
     queue.enqueue_many(orders)
 
-    cancelled = queue.carry_out("cancel", queue.plan("cancel", Filter(batch="b")).token)
+    cancelled = queue.execute_plan("cancel", queue.plan_bulk("cancel", Filter(batch="b")).token)
 
-    assert (cancelled.found, cancelled.changed) == (600, 600)
+    assert (cancelled.count, cancelled.changed) == (600, 600)
 
 
 def test_of_two_concurrent_cancels_one_succeeds(queue: VoiceQueue) -> None:
@@ -94,17 +103,17 @@ def test_of_two_concurrent_cancels_one_succeeds(queue: VoiceQueue) -> None:
 def _cancelling(queue: VoiceQueue, job: Job, outcomes: list[object]) -> None:
     try:
         outcomes.append(queue.cancel(job.id).state)
-    except NotAllowed:
+    except InvalidStateError:
         outcomes.append("refused")
 
 
 # ── retry ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("code", [Code.REFUSED, Code.MODERATED, Code.EXPIRED])
-def test_a_failed_job_goes_back_to_the_stage_that_failed(queue: VoiceQueue, store: Store, code: Code) -> None:
+@pytest.mark.parametrize("code", [FailureCode.REFUSED, FailureCode.MODERATED, FailureCode.EXPIRED])
+def test_a_failed_job_goes_back_to_the_stage_that_failed(queue: VoiceQueue, store: JobStore, code: FailureCode) -> None:
     """Its failure is cleared, and the stage is charged."""
-    job = failed(store, brought_to(store, State.CHARGING), code)
+    job = fail_job(store, job_in_state(store, State.CHARGING), code)
 
     again = queue.retry(job.id)
 
@@ -112,67 +121,68 @@ def test_a_failed_job_goes_back_to_the_stage_that_failed(queue: VoiceQueue, stor
     assert queue.timeline(job.id)[-1].reason == "retry"
 
 
-def test_a_retry_polls_a_failed_order_first_unless_it_resubmits(queue: VoiceQueue, store: Store) -> None:
+def test_a_retry_polls_a_failed_order_first_unless_it_resubmits(queue: VoiceQueue, store: JobStore) -> None:
     """Upstream may have finished it after all; `resubmit` pays in any case."""
     polled, resubmitted = (
-        failed(store, brought_to(store, State.PENDING, sung(key=key)), Code.UPSTREAM_FAILED) for key in "ab"
+        fail_job(store, job_in_state(store, State.PENDING, voice_with_song(key=key)), FailureCode.UPSTREAM_FAILED)
+        for key in "ab"
     )
 
     assert (queue.retry(polled.id).state, queue.timeline(polled.id)[-1].task_id) == (State.PENDING, None)
-    [claim] = store.claim([polled.id], Stage.VOICE, time.time(), lease=90)
-    assert (claim.reorder, claim.doubt) == (True, Doubt(0.0, "no"))
+    [claim] = store.claim_poll([polled.id], Stage.VOICE, time.time(), lease_s=90)
+    assert (claim.resubmits, claim.failure_report) == (True, FailureReport(0.0, "no"))
     again = queue.retry(resubmitted.id, resubmit=True)
     assert (again.state, again.task_ids) == (State.QUEUED, {})
     assert queue.timeline(resubmitted.id)[-1].reason == "retry: order again"
 
 
-def test_a_finished_voice_is_not_paid_for_again(queue: VoiceQueue, store: Store) -> None:
+def test_a_finished_voice_is_not_paid_for_again(queue: VoiceQueue, store: JobStore) -> None:
     """A retried song uses the existing persona."""
-    with_voice = make(
-        store, brought_to(store, State.PENDING), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}
+    with_voice = apply_transition(
+        store, job_in_state(store, State.PENDING), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}
     )
-    charging(store, with_voice.id)
-    failed(store, accepted(store, with_voice.id), Code.UPSTREAM_FAILED)
+    claim_admitted(store, with_voice.id)
+    fail_job(store, accept_order(store, with_voice.id), FailureCode.UPSTREAM_FAILED)
 
     again = queue.retry(with_voice.id, resubmit=True)
 
     assert (again.state, again.stage, again.persona_id, again.credits) == (State.QUEUED, Stage.MUSIC, "p", 19)
     store.admit(NOW, at_most=1)
-    assert charging(store, with_voice.id).stage is Stage.MUSIC
+    assert claim_admitted(store, with_voice.id).stage is Stage.MUSIC
 
 
-def test_a_paid_order_past_its_deadline_is_polled_again_for_free(queue: VoiceQueue, store: Store) -> None:
+def test_a_paid_order_past_its_deadline_is_polled_again_for_free(queue: VoiceQueue, store: JobStore) -> None:
     """It is due at once, with a new deadline."""
-    job = failed(store, brought_to(store, State.PENDING), Code.DEADLINE)
+    job = fail_job(store, job_in_state(store, State.PENDING), FailureCode.DEADLINE)
     before = time.time()
 
     again = queue.retry(job.id)
 
     assert (again.state, again.credits, again.failure) == (State.PENDING, job.credits, None)
-    [claim] = store.claim([job.id], Stage.VOICE, time.time(), lease=90)
+    [claim] = store.claim_poll([job.id], Stage.VOICE, time.time(), lease_s=90)
     assert claim.task_id == f"task-voice-{job.id}"
-    assert claim.since >= before
+    assert claim.submitted_at >= before
 
 
-def test_a_deadline_before_the_charge_returns_to_the_backlog(queue: VoiceQueue, store: Store) -> None:
+def test_a_deadline_before_the_charge_returns_to_the_backlog(queue: VoiceQueue, store: JobStore) -> None:
     """This stage has no task to poll, even if the one before had."""
-    with_voice = make(
-        store, brought_to(store, State.PENDING), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}
+    with_voice = apply_transition(
+        store, job_in_state(store, State.PENDING), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}
     )
-    failed(store, with_voice, Code.DEADLINE)
+    fail_job(store, with_voice, FailureCode.DEADLINE)
 
     assert queue.retry(with_voice.id).state is State.QUEUED
 
 
 @pytest.mark.parametrize("state", [state for state in REACHABLE if state is not State.FAILED])
 def test_only_a_failed_job_can_be_retried(
-    queue: VoiceQueue, store: Store, redis: Redis, prefix: str, state: State
+    queue: VoiceQueue, store: JobStore, redis: Redis, prefix: str, state: State
 ) -> None:
     """The error names the state; the job is unchanged."""
-    job = brought_to(store, state)
-    before = dump(redis, prefix)
+    job = job_in_state(store, state)
+    before = dump_keys(redis, prefix)
 
-    with pytest.raises(NotAllowed, match=f"is {state}"):
+    with pytest.raises(InvalidStateError, match=f"is {state}"):
         queue.retry(job.id)
 
-    assert dump(redis, prefix) == before
+    assert dump_keys(redis, prefix) == before

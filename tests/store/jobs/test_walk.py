@@ -13,22 +13,32 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis import Redis
 
-from tests.store.life import NOW, charge, dump, everything_agrees, one, promised, refused, the_records, unsettled
+from tests.store.life import (
+    NOW,
+    all_records,
+    assert_consistent,
+    claim_submit,
+    dump_keys,
+    get_job,
+    refuse_order,
+    reserved_credits,
+    unsettled_credits,
+)
 from tests.support.jobs import SONG, URL
-from voicequeue import Code, Failure, Gate, Job, Priority, Stage, State, VoiceJob
+from voicequeue import Failure, FailureCode, Gate, Job, Priority, Stage, State, VoiceJob
 from voicequeue.client import cancelling
 from voicequeue.domain import serialization
-from voicequeue.domain.claims import Admitted, Charged, Claimed, Later, Outcome, Planned
-from voicequeue.domain.gate import Limits, Reason
-from voicequeue.domain.job import FINAL, IN_FLIGHT, MOVES, Move
+from voicequeue.domain.claims import Admitted, EnqueueOutcome, PollClaim, PollReschedule, SubmitClaim, SubmitDeferred
+from voicequeue.domain.gate import HoldReason, Limits
+from voicequeue.domain.job import IN_FLIGHT, SETTLED, TRANSITIONS, Transition
 from voicequeue.domain.stage import PRICES
-from voicequeue.storage.flow_control import Trouble
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.flow_control import UpstreamFailure
+from voicequeue.storage.job_store import JobStore
 
 walks = itertools.count()
 
 #: Reasons that upstream's answers give.
-_REFUSED = (Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED, Reason.UPSTREAM_DOWN, Reason.COOLDOWN)
+_REFUSED = (HoldReason.OUT_OF_CREDITS, HoldReason.UNAUTHORIZED, HoldReason.UPSTREAM_DOWN, HoldReason.COOLDOWN)
 
 specs = st.builds(
     lambda source, song, key, batch, priority, within, shared: VoiceJob(
@@ -59,10 +69,10 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         def __init__(self) -> None:
             super().__init__()
             self.prefix = f"walk{next(walks)}"
-            self.store = Store(redis, self.prefix, limits=Limits(in_flight=12, first_in_flight=5))
+            self.store = JobStore(redis, self.prefix, limits=Limits(in_flight=12, initial_in_flight=5))
             self.now = NOW
             self.specs: dict[str, VoiceJob] = {}
-            self.claims: list[Claimed] = []
+            self.claims: list[PollClaim] = []
             #: What each batch had spent, or may have, after the last step.
             self.at_stake: Counter[str] = Counter()
             #: Jobs whose cancelling was asked for while an order was under way, and how many orders they had then.
@@ -72,7 +82,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             redis.flushdb()
 
         def job(self, number: int) -> Job:
-            return one(self.store, list(self.specs)[number % len(self.specs)])
+            return get_job(self.store, list(self.specs)[number % len(self.specs)])
 
         def due(self, to: State) -> float | None:
             return self.now + 5 if to in IN_FLIGHT else None
@@ -85,14 +95,14 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @rule(jobs=st.lists(specs, max_size=4))
         def enqueue(self, jobs: list[VoiceJob]) -> None:
-            pairs = [(spec.id(), spec) for spec in jobs]
+            pairs = [(spec.job_id(), spec) for spec in jobs]
             for (job_id, spec), outcome in zip(pairs, self.store.enqueue(pairs, self.now), strict=True):
-                if outcome is Outcome.OTHER_VOICE:
+                if outcome is EnqueueOutcome.OTHER_VOICE:
                     assert spec.voice
                     continue
                 standing = self.specs.setdefault(job_id, spec)
                 if not outcome.is_new:
-                    assert (outcome is Outcome.KNOWN) == (standing == spec)
+                    assert (outcome is EnqueueOutcome.EXISTING) == (standing == spec)
 
         @rule(seconds=st.sampled_from([0.0, 1.0, 30.0]))
         def wait(self, seconds: float) -> None:
@@ -101,41 +111,41 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         @precondition(lambda self: self.specs)
         @rule(number=some, stage=st.sampled_from(Stage), holder=st.sampled_from("xy"))
         def charge(self, number: int, stage: Stage, holder: str) -> None:
-            job, gate = self.job(number), self.store.controls.gate(self.now)
-            sending = self.store.counts()[State.CHARGING]
-            rate = self.store.controls.limits().submit_rate
+            job, gate = self.job(number), self.store.flow_control.gate(self.now)
+            sending = self.store.counts_by_state()[State.CHARGING]
+            rate = self.store.flow_control.limits().submit_rate
             again = job.state is State.CHARGING
-            claim = charge(self.store, job.id, stage, holder, self.now, lease=20)
+            claim = claim_submit(self.store, job.id, stage, holder, self.now, lease=20)
             assert claim is None or (job.stage is stage and job.state in {State.ADMITTED, State.CHARGING})
-            if isinstance(claim, Later):
+            if isinstance(claim, SubmitDeferred):
                 assert rate
-                assert 0 < claim.seconds <= 60 / rate
-            if isinstance(claim, Charged) and not again:
-                assert all(hold.trial or self.is_open_for(hold.reason, stage) for hold in gate.holds)
-                assert sending == 0 or not any(hold.trial for hold in gate.holds)
+                assert 0 < claim.retry_in_s <= 60 / rate
+            if isinstance(claim, SubmitClaim) and not again:
+                assert all(hold.is_on_trial or self.is_open_for(hold.reason, stage) for hold in gate.holds)
+                assert sending == 0 or not any(hold.is_on_trial for hold in gate.holds)
                 self.every_limit_holds(job.spec.batch)
 
         def every_limit_holds(self, name: str | None) -> None:
             """Check, before a POST, that the account and the batch can pay for it and for all that may be charged."""
-            account, limits = self.store.controls.account(), self.store.controls.limits()
-            assert account.left is None or account.left - account.committed >= limits.credit_floor
+            account, limits = self.store.flow_control.account(), self.store.flow_control.limits()
+            assert account.balance is None or account.balance - account.reserved >= limits.min_balance
             batch = self.store.batch(name) if name else None
             if batch is not None:
-                assert not batch.paused
+                assert not batch.is_paused
                 assert batch.max_in_flight is None or sum(batch.states[s] for s in IN_FLIGHT) <= batch.max_in_flight
-                assert batch.max_credits is None or batch.credits + batch.committed <= batch.max_credits
+                assert batch.max_credits is None or batch.credits + batch.reserved_credits <= batch.max_credits
 
         def is_open_for(self, reason: str, stage: Stage) -> bool:
             """Return whether a hold lets a job of this stage with a slot be submitted."""
-            if reason == Reason.OUT_OF_CREDITS:
-                return Reason.OUT_OF_CREDITS not in self.record("gate")
+            if reason == HoldReason.OUT_OF_CREDITS:
+                return HoldReason.OUT_OF_CREDITS not in self.record("gate")
             return reason.startswith("paused.") and reason != f"paused.{stage}"
 
         @precondition(lambda self: self.specs)
         @rule(number=some, way=some, late=st.booleans())
         def move(self, number: int, way: int, late: bool) -> None:
             job = self.job(number)
-            if ways := sorted(MOVES[job.state]):
+            if ways := sorted(TRANSITIONS[job.state]):
                 self.make(job, ways[way % len(ways)], late=late)
 
         @precondition(lambda self: self.specs)
@@ -148,7 +158,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 State.PENDING: State.ADMITTED if job.stage is not job.spec.stages[-1] else State.SUCCEEDED,
             }
             if job.state is State.ADMITTED:
-                charge(self.store, job.id, job.stage, "x", self.now, lease=20)
+                claim_submit(self.store, job.id, job.stage, "x", self.now, lease=20)
             elif job.state in ways:
                 self.make(job, ways[job.state], late=False)
 
@@ -157,8 +167,8 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         def cancel(self, numbers: list[int]) -> None:
             """Cancel jobs; afterwards only submitted ones are active."""
             for job in cancelling.cancel(self.store, [self.job(number) for number in numbers], self.now):
-                assert job.state in FINAL or (job.cancelling and job.state in (State.CHARGING, State.UNSURE))
-                if job.cancelling:
+                assert job.state in SETTLED or (job.is_cancelling and job.state in (State.CHARGING, State.UNSURE))
+                if job.is_cancelling:
                     self.withdrawn.setdefault(job.id, job.attempt)
 
         def make(self, job: Job, to: State, *, late: bool) -> None:
@@ -168,7 +178,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             lost = job.state is State.UNSURE and (
                 to is State.FAILED or (to is State.ADMITTED and self.is_resubmitted(job))
             )
-            transition = Move(
+            transition = Transition(
                 job.id,
                 job.version - late,
                 job.state,
@@ -178,24 +188,24 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 due=self.due(to),
                 fields={**self.fields(job, to), **self.lost_too(job, lost)},
                 credits=PRICES[job.stage] if paid else 0,
-                unsettled=PRICES[job.stage] if lost else 0,
+                released_credits=PRICES[job.stage] if lost else 0,
             )
-            before = dump(redis, self.prefix)
-            assert self.store.apply([transition], self.now) == [not late]
-            assert (dump(redis, self.prefix) == before) is late
+            before = dump_keys(redis, self.prefix)
+            assert self.store.apply_transitions([transition], self.now) == [not late]
+            assert (dump_keys(redis, self.prefix) == before) is late
 
         def is_resubmitted(self, job: Job) -> bool:
             """Return whether the lost order is resubmitted; otherwise a late response said that it was not charged."""
-            return not job.cancelling and job.version % 2 == 0
+            return not job.is_cancelling and job.version % 2 == 0
 
         def lost_too(self, job: Job, lost: bool) -> dict[str, str]:
-            return {"lost": serialization.lost_text({**job.lost, job.attempt: job.stage})} if lost else {}
+            return {"lost": serialization.lost_text({**job.lost_stages, job.attempt: job.stage})} if lost else {}
 
         def fields(self, job: Job, to: State) -> dict[str, str | None]:
             """Return the fields that callers write with such a transition."""
             fields: dict[str, str | None] = {}
             if to is State.FAILED:
-                code = list(Code)[job.version % len(Code)]
+                code = list(FailureCode)[job.version % len(FailureCode)]
                 fields["failure"] = serialization.failure_text(Failure(code, job.stage, "no"))
             elif job.state is State.FAILED:
                 fields["failure"] = None
@@ -209,23 +219,27 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @rule(stage=st.sampled_from(Stage), named=st.integers(0, 9), near=st.sampled_from([0.0, 5.0]))
         def claim(self, stage: Stage, named: int, near: float) -> None:
-            self.claims += self.store.claim(list(self.specs)[:named], stage, self.now, lease=20, near=near, most=9)
+            self.claims += self.store.claim_poll(
+                list(self.specs)[:named], stage, self.now, lease_s=20, coalesce_window_s=near, at_most=9
+            )
 
         @rule()
         def plan(self) -> None:
-            self.store.plan(Planned(claim.job_id, claim.version, self.now + 10) for claim in self.claims)
+            self.store.reschedule_polls(
+                PollReschedule(claim.job_id, claim.version, self.now + 10) for claim in self.claims
+            )
             self.claims = []
 
         @rule()
         def overdue(self) -> None:
-            for result in self.store.overdue(self.now, patience=10):
-                job = one(self.store, result.job_id)
+            for result in self.store.lease_overdue(self.now, overdue_s=10):
+                job = get_job(self.store, result.job_id)
                 assert (job.version, job.state, job.stage) == (result.version, result.state, result.stage)
 
         @rule()
         def expire(self) -> None:
-            for result in self.store.expired(self.now):
-                job = one(self.store, result.job_id)
+            for result in self.store.lease_expired(self.now):
+                job = get_job(self.store, result.job_id)
                 assert (job.version, job.state, job.stage) == (result.version, result.state, result.stage)
                 assert job.state in (State.QUEUED, State.WAITING)
                 assert job.credits == 0
@@ -239,68 +253,76 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             over = {
                 job_id
                 for job_id, record in self.all_records().items()
-                if record["state"] in FINAL and float(record["updated"]) < self.now - age
+                if record["state"] in SETTLED and float(record["updated"]) < self.now - age
             }
-            assert sum(self.store.purge(self.now - age + 60, keep=60, at_most=2)) == len(over - set(late))
+            assert sum(self.store.purge(self.now - age + 60, retention_s=60, at_most=2)) == len(over - set(late))
             self.specs = {job_id: spec for job_id, spec in self.specs.items() if job_id not in over - set(late)}
             self.claims = [claim for claim in self.claims if claim.job_id in self.specs]
             self.withdrawn = {job_id: n for job_id, n in self.withdrawn.items() if job_id in self.specs}
 
         # ── flow control ──────────────────────────────────────────────────────────────────────
 
-        @rule(reason=st.sampled_from(Reason), seconds=st.sampled_from([0.5, 40.0, None]))
-        def close(self, reason: Reason, seconds: float | None) -> None:
-            before = self.store.controls.gate(self.now)
+        @rule(reason=st.sampled_from(HoldReason), seconds=st.sampled_from([0.5, 40.0, None]))
+        def close(self, reason: HoldReason, seconds: float | None) -> None:
+            before = self.store.flow_control.gate(self.now)
             until = self.now + seconds if seconds else (None if reason in _WITHOUT_END else self.now + 9)
-            news = self.store.controls.close(reason, "", self.now, until)
+            news = self.store.flow_control.add_hold(reason, "", self.now, until)
             held = self.held(before, reason)
             # An API key that is invalid again in its trial is reported as new, too.
-            assert news == (held is None or (held.trial and reason is Reason.UNAUTHORIZED))
-            hold = self.held(self.store.controls.gate(self.now), reason)
+            assert news == (held is None or (held.trial and reason is HoldReason.UNAUTHORIZED))
+            hold = self.held(self.store.flow_control.gate(self.now), reason)
             assert hold is not None
             assert not hold.trial
             assert hold.until is None or (until is not None and hold.until >= until)
 
         def held(self, gate: Gate, reason: str) -> Any:
             """Return the hold with this reason, except the one for insufficient credits by our own count."""
-            return gate.closed_for(reason) if reason in self.record("gate") else None
+            return gate.hold_for(reason) if reason in self.record("gate") else None
 
         @rule(stage=stages)
         def pause(self, stage: Stage | None) -> None:
-            self.store.controls.pause(self.now, stage=stage)
-            assert not self.store.controls.pause(self.now, stage=stage)
+            self.store.flow_control.pause(self.now, stage=stage)
+            assert not self.store.flow_control.pause(self.now, stage=stage)
 
         @rule(stage=stages)
         def resume(self, stage: Stage | None) -> None:
-            self.store.controls.resume(self.now, stage=stage)
+            self.store.flow_control.resume(self.now, stage=stage)
             names = {"paused", "paused.voice", "paused.music"} if stage is None else {f"paused.{stage}"}
             assert not names & self.record("gate").keys()
 
         @precondition(lambda self: self.specs)
         @rule(number=some, reason=st.sampled_from([*_REFUSED]), tries=st.integers(1, 2))
-        def refuse(self, number: int, reason: Reason, tries: int) -> None:
+        def refuse(self, number: int, reason: HoldReason, tries: int) -> None:
             """Upstream refuses a charging order: it is sent again, or the job fails."""
-            before, charging = self.store.controls.flow(), sorted(self.store.ids(state=State.CHARGING))
+            before, charging = (
+                self.store.flow_control.in_flight_limit(),
+                sorted(self.store.list_ids(state=State.CHARGING)),
+            )
             if not charging:
                 return
             job_id = charging[number % len(charging)]
-            refused(self.store, job_id, reason, self.now, tries=tries)
-            assert one(self.store, job_id).state in (State.QUEUED, State.FAILED)
-            assert self.store.controls.flow().limit <= max(before.limit, self.store.counts()[State.PENDING])
+            refuse_order(self.store, job_id, reason, self.now, tries=tries)
+            assert get_job(self.store, job_id).state in (State.QUEUED, State.FAILED)
+            assert self.store.flow_control.in_flight_limit().limit <= max(
+                before.limit, self.store.counts_by_state()[State.PENDING]
+            )
 
         @rule(about=st.sampled_from(["", "a", "b"]), reason=st.sampled_from([*_REFUSED]))
-        def trouble(self, about: str, reason: Reason) -> None:
-            self.store.controls.trouble([Trouble(about, reason, "502", 5.0)], self.now, wait=5)
+        def trouble(self, about: str, reason: HoldReason) -> None:
+            self.store.flow_control.record_failures(
+                [UpstreamFailure(about, reason, "502", 5.0)], self.now, initial_hold_s=5
+            )
 
         @rule()
         def recovered(self) -> None:
-            self.store.controls.recovered()
+            self.store.flow_control.clear_failures()
 
         @rule(credits=st.integers(0, 200))
         def balance(self, credits: int) -> None:
-            spent = self.store.credits()
+            spent = self.store.credits_spent()
             assert (
-                self.store.controls.note_balance(credits, spent_before=spent, asked=self.now, now=self.now) == credits
+                self.store.flow_control.record_balance(credits, spent_before=spent, requested_at=self.now, now=self.now)
+                == credits
             )
 
         @rule(
@@ -309,7 +331,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             credit_floor=st.sampled_from([None, 0, 30]),
         )
         def set_limits(self, **limits: float | None) -> None:
-            self.store.controls.set_limits(**limits)
+            self.store.flow_control.set_limits(**limits)
 
         @rule(
             batch=st.sampled_from(["spring", "summer"]),
@@ -318,14 +340,14 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             max_in_flight=st.sampled_from([None, None, 1, 100]),
         )
         def limit_batch(self, batch: str, **limits: int | None) -> None:
-            self.store.limit_batch(batch, **limits)
-            assert not self.store.limit_batch(batch, **limits)
+            self.store.set_batch_limits(batch, **limits)
+            assert not self.store.set_batch_limits(batch, **limits)
 
         # ── admission ─────────────────────────────────────────────────────────────────────────
 
         @rule(at_most=st.sampled_from([0, 1, 2, 1000]))
         def admit(self, at_most: int) -> None:
-            before, gate = self.all_records(), self.store.controls.gate(self.now)
+            before, gate = self.all_records(), self.store.flow_control.gate(self.now)
             admitted = self.store.admit(self.now, at_most=at_most)
             job_ids = [job_id for stage in admitted.by_stage.values() for job_id in stage]
             self.nothing_passes_the_gate(gate, admitted)
@@ -335,29 +357,29 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         def all_records(self) -> dict[str, dict[str, str]]:
             """Return all records."""
-            return the_records(dump(redis, self.prefix), self.prefix)
+            return all_records(dump_keys(redis, self.prefix), self.prefix)
 
         def nothing_passes_the_gate(self, gate: Gate, admitted: Admitted) -> None:
             holds = [hold for hold in gate.holds if hold.reason in self.record("gate")]
-            if any(not hold.trial and not hold.reason.startswith("paused.") for hold in holds):
+            if any(not hold.is_on_trial and not hold.reason.startswith("paused.") for hold in holds):
                 assert admitted == Admitted({})
             for stage in admitted.by_stage:
-                assert not gate.closed_for(f"paused.{stage}")
-            if any(hold.trial for hold in holds):
-                counts = self.store.counts()
+                assert not gate.hold_for(f"paused.{stage}")
+            if any(hold.is_on_trial for hold in holds):
+                counts = self.store.counts_by_state()
                 assert not admitted.by_stage or counts[State.ADMITTED] + counts[State.CHARGING] == 1
 
         def no_limit_is_passed(self, before: dict[str, dict[str, str]], job_ids: list[str], at_most: int) -> None:
-            limits, account = self.store.controls.limits(), self.store.controls.account()
+            limits, account = self.store.flow_control.limits(), self.store.flow_control.account()
             assert len(job_ids) <= at_most
             if job_ids:
-                assert self.store.in_flight() <= self.store.controls.flow().limit
-                assert account.left is None or account.left - account.committed >= limits.credit_floor
+                assert self.store.count_in_flight() <= self.store.flow_control.in_flight_limit().limit
+                assert account.balance is None or account.balance - account.reserved >= limits.min_balance
             begun = Counter(before[job_id].get("batch") for job_id in job_ids)
             for name in begun.keys() - {None}:
                 batch, record = self.store.batch(str(name)), self.record(f"batch:{name}")
                 assert batch is not None
-                assert not batch.paused
+                assert not batch.is_paused
                 flying = sum(batch.states[state] for state in IN_FLIGHT)
                 assert batch.max_in_flight is None or flying <= batch.max_in_flight
                 spends = batch.credits + int(record["committed"])
@@ -370,12 +392,15 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 hold.reason in self.record("gate") and not hold.reason.startswith("paused.") for hold in gate.holds
             )
             short = "short" in self.record("account")
-            full = self.store.in_flight() >= self.store.controls.flow().limit or len(job_ids) >= at_most
+            full = (
+                self.store.count_in_flight() >= self.store.flow_control.in_flight_limit().limit
+                or len(job_ids) >= at_most
+            )
             lowest = max((self.specs[job_id].priority.rank for job_id in job_ids), default=-1)
             if "paused" in self.record("gate") or (shut and not job_ids):
                 return
-            rated = self.store.controls.limits().submit_rate is not None
-            for line in self.store.lines():
+            rated = self.store.flow_control.limits().submit_rate is not None
+            for line in self.store.lanes():
                 if line.priority.rank < lowest or not (shut or short or full or rated):
                     assert not self.may_start(line.priority, line.batch, gate)
 
@@ -387,17 +412,17 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             heads = [
                 job_id
                 for job_id, score in line
-                if not gate.closed_for(f"paused.{Stage.MUSIC if score < 0 else Stage.VOICE}") and job_id not in resting
+                if not gate.hold_for(f"paused.{Stage.MUSIC if score < 0 else Stage.VOICE}") and job_id not in resting
             ]
             if not heads or batch is None:
                 return bool(heads)
             result, record = self.store.batch(batch), self.record(f"batch:{batch}")
             assert result is not None
-            cost = promised({**self.record(f"job:{heads[0]}"), "state": State.ADMITTED})
+            cost = reserved_credits({**self.record(f"job:{heads[0]}"), "state": State.ADMITTED})
             flying = sum(result.states[state] for state in IN_FLIGHT)
             spends = result.credits + int(record.get("committed", 0)) + cost
             return not (
-                result.paused
+                result.is_paused
                 or (result.max_in_flight is not None and flying >= result.max_in_flight)
                 or (result.max_credits is not None and spends > result.max_credits)
             )
@@ -406,7 +431,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def the_indexes_say_what_the_records_say(self) -> None:
-            everything_agrees(redis, self.prefix)
+            assert_consistent(redis, self.prefix)
 
         @invariant()
         def no_batch_exceeds_its_credits(self) -> None:
@@ -415,7 +440,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             for record in self.all_records().values():
                 if name := record.get("batch"):
                     under_way = record["state"] in (State.CHARGING, State.UNSURE)
-                    self.at_stake[name] += under_way * PRICES[Stage(record["stage"])] + unsettled(record)
+                    self.at_stake[name] += under_way * PRICES[Stage(record["stage"])] + unsettled_credits(record)
             for name in {str(spec.batch) for spec in self.specs.values() if spec.batch}:
                 batch = self.store.batch(name)
                 self.at_stake[name] += batch.credits if batch else 0
@@ -430,21 +455,21 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def no_job_is_lost(self) -> None:
-            assert sorted(self.store.ids()) == sorted(self.specs)
-            assert sum(self.store.counts().values()) == len(self.specs)
+            assert sorted(self.store.list_ids()) == sorted(self.specs)
+            assert sum(self.store.counts_by_state().values()) == len(self.specs)
 
         @invariant()
         def a_timeline_tells_every_version(self) -> None:
             for job_id in self.specs:
                 steps = self.store.timeline(job_id)
-                job = one(self.store, job_id)
+                job = get_job(self.store, job_id)
                 assert len(steps) == job.version
                 assert steps[-1].state is job.state
 
         @invariant()
         def the_limit_is_one_that_may_be(self) -> None:
-            flow = self.store.controls.flow()
-            assert 1 <= flow.limit <= flow.most
+            flow = self.store.flow_control.in_flight_limit()
+            assert 1 <= flow.limit <= flow.maximum
 
         @invariant()
         def what_wakes_is_there_once_or_not_at_all(self) -> None:
@@ -454,13 +479,13 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         def each_reason_has_held_since_some_time_ago(self) -> None:
             for reason, entry in self.record("gate").items():
                 assert float(json.loads(entry)["since"]) <= self.now
-                assert reason.split(".")[0] in set(Reason)
+                assert reason.split(".")[0] in set(HoldReason)
 
     return Walk
 
 
 #: Reasons of holds without an end.
-_WITHOUT_END = {Reason.PAUSED, Reason.OUT_OF_CREDITS, Reason.UNAUTHORIZED}
+_WITHOUT_END = {HoldReason.PAUSED, HoldReason.OUT_OF_CREDITS, HoldReason.UNAUTHORIZED}
 
 
 def test_the_indexes_always_agree_with_the_records(redis: Redis) -> None:

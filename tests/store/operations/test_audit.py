@@ -15,24 +15,35 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from tests.conftest import eventually
-from tests.store.damage import DEEDS, Damaged, whole
-from tests.store.life import NOW, accepted, brought_to, charging, dump, everything_agrees, failed, make, one, put
-from tests.support.jobs import numbered, voice
-from voicequeue import Code, State
+from tests.store.damage import DAMAGES, Damaged, consistent_store
+from tests.store.life import (
+    NOW,
+    accept_order,
+    apply_transition,
+    assert_consistent,
+    claim_admitted,
+    dump_keys,
+    enqueue_jobs,
+    fail_job,
+    get_job,
+    job_in_state,
+)
+from tests.support.jobs import numbered_voices, voice
+from voicequeue import FailureCode, State
 from voicequeue.storage.audit.audit import audit
-from voicequeue.storage.audit.expected_state import Books
-from voicequeue.storage.audit.findings import Drift, Finding, Misplaced, Unclear
+from voicequeue.storage.audit.expected_state import ExpectedState
+from voicequeue.storage.audit.findings import Finding, IndexMismatch, NotComparable, UncountedSpending
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 
 prefixes = itertools.count()
 
 
 @pytest.fixture
-def damaged(redis: Redis, store: Store, prefix: str) -> Damaged:
+def damaged(redis: Redis, store: JobStore, prefix: str) -> Damaged:
     """Return a store with a job in every reachable state."""
-    return whole(redis, store, prefix)
+    return consistent_store(redis, store, prefix)
 
 
 def repaired(redis: Redis, prefix: str) -> list[Finding]:
@@ -45,11 +56,11 @@ def repaired(redis: Redis, prefix: str) -> list[Finding]:
 
 def test_a_consistent_store_has_no_findings(redis: Redis, prefix: str, damaged: Damaged) -> None:
     """Every index and counter agrees with the records; a repair changes nothing."""
-    before = dump(redis, prefix)
+    before = dump_keys(redis, prefix)
 
     assert audit(redis, prefix) == []
     assert repaired(redis, prefix) == []
-    assert dump(redis, prefix) == before
+    assert dump_keys(redis, prefix) == before
 
 
 def test_an_empty_store_has_no_findings(redis: Redis, prefix: str) -> None:
@@ -57,51 +68,51 @@ def test_an_empty_store_has_no_findings(redis: Redis, prefix: str) -> None:
     assert audit(redis, prefix) == []
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("deed", DAMAGES)
 def test_each_damage_is_found_and_repaired(redis: Redis, prefix: str, damaged: Damaged, deed: str) -> None:
     """It is the only finding; after the repair indexes and counters agree with the records."""
-    expected = DEEDS[deed](damaged)
+    expected = DAMAGES[deed](damaged)
 
     findings = audit(redis, prefix)
 
     assert [str(finding) for finding in findings] == [expected]
     assert repair(redis, prefix, findings, NOW) == findings
     assert audit(redis, prefix) == []
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)
 
 
 @settings(max_examples=15)
-@given(deeds=st.permutations(list(DEEDS)), how_many=st.integers(1, len(DEEDS)))
+@given(deeds=st.permutations(list(DAMAGES)), how_many=st.integers(1, len(DAMAGES)))
 def test_any_combination_of_damage_is_repaired(valkey_url: str, deeds: list[str], how_many: int) -> None:
     """The order does not matter."""
     prefix = f"ruin{next(prefixes)}"
     with connect(valkey_url) as redis:
-        damaged = whole(redis, Store(redis, prefix), prefix)
-        records = {key: value for key, value in dump(redis, prefix).items() if ":job:" in key}
-        expected = {DEEDS[deed](damaged) for deed in deeds[:how_many]}
+        damaged = consistent_store(redis, JobStore(redis, prefix), prefix)
+        records = {key: value for key, value in dump_keys(redis, prefix).items() if ":job:" in key}
+        expected = {DAMAGES[deed](damaged) for deed in deeds[:how_many]}
 
         findings = audit(redis, prefix)
 
         assert {str(finding) for finding in findings} == expected
         repair(redis, prefix, findings, NOW)
         assert audit(redis, prefix) == []
-        everything_agrees(redis, prefix)
-        after = {key: value for key, value in dump(redis, prefix).items() if ":job:" in key}
+        assert_consistent(redis, prefix)
+        after = {key: value for key, value in dump_keys(redis, prefix).items() if ":job:" in key}
         moved = {key for key in records if after[key] != records[key]}
         assert moved <= {damaged.key(f"job:{damaged.jobs[State.WAITING]}")}  # which makes its voice itself now
 
 
 def test_deleted_indexes_are_restored(redis: Redis, prefix: str, damaged: Damaged) -> None:
     """Every score is restored, except in flight: there jobs are due now, so that maintenance reconciles them."""
-    before = dump(redis, prefix)
+    before = dump_keys(redis, prefix)
     lines = ["lane:1:", "lane:1:b"]
     deleted = [*lines, "lanes:1", "in_flight", "batches", "batch:b", "batch:b:jobs", "counters"]
     redis.delete(*(damaged.key(name) for name in deleted), *(damaged.key(f"state:{state}") for state in State))
 
     repaired(redis, prefix)
 
-    everything_agrees(redis, prefix)
-    after = dump(redis, prefix)
+    assert_consistent(redis, prefix)
+    after = dump_keys(redis, prefix)
     assert set(after[damaged.key("in_flight")].values()) == {NOW + 9}
     for name in (*lines, "batches", "batch:b:jobs", *(f"state:{state}" for state in damaged.jobs)):
         if name != "state:queued":
@@ -123,33 +134,33 @@ def test_an_unknown_state_is_reported_and_left_alone(redis: Redis, prefix: str, 
     redis.hincrby(damaged.key("batch:b"), "resting", 1)
     redis.hincrby(damaged.key("state_counts"), "cancelled:voice", -1)
     redis.hincrby(damaged.key("state_counts"), "resting:voice", 1)
-    before = dump(redis, prefix)
+    before = dump_keys(redis, prefix)
 
     [finding] = audit(redis, prefix)
 
     assert str(finding) == f"records: job {job_id} is in the state 'resting', which this release does not know"
     assert repair(redis, prefix, [finding], NOW) == []
-    assert dump(redis, prefix) == before
+    assert dump_keys(redis, prefix) == before
 
 
 # ── changes since the audit ───────────────────────────────────────────────────────────────────────
 
 
-def test_a_job_that_has_changed_is_left_alone(redis: Redis, store: Store, prefix: str) -> None:
+def test_a_job_that_has_changed_is_left_alone(redis: Redis, store: JobStore, prefix: str) -> None:
     """The repair was decided for an earlier version."""
-    job = brought_to(store, State.PENDING)
+    job = job_in_state(store, State.PENDING)
     redis.zrem(f"{{{prefix}}}:in_flight", job.id)
     findings = audit(redis, prefix)
-    make(store, job, State.SUCCEEDED)
+    apply_transition(store, job, State.SUCCEEDED)
 
     assert repair(redis, prefix, findings, NOW) == []
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)
 
 
-def test_a_slot_that_is_rescheduled_meanwhile_keeps_its_due_time(redis: Redis, store: Store, prefix: str) -> None:
+def test_a_slot_that_is_rescheduled_meanwhile_keeps_its_due_time(redis: Redis, store: JobStore, prefix: str) -> None:
     """The repair only adds missing entries."""
-    job = brought_to(store, State.PENDING)
-    finding = Misplaced("in_flight", job.id, True, str(job.version))
+    job = job_in_state(store, State.PENDING)
+    finding = IndexMismatch("in_flight", job.id, True, str(job.version))
 
     assert repair(redis, prefix, [finding], NOW + 50) == []
     assert redis.zscore(f"{{{prefix}}}:in_flight", job.id) == NOW
@@ -175,14 +186,14 @@ def test_concurrent_repairs_correct_once(redis: Redis, prefix: str, damaged: Dam
 
     assert repair(redis, prefix, findings, NOW) == findings
     assert repair(redis, prefix, findings, NOW) == []
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)
 
 
-def test_balances_with_wrong_sums_are_deleted(redis: Redis, store: Store, prefix: str) -> None:
+def test_balances_with_wrong_sums_are_deleted(redis: Redis, store: JobStore, prefix: str) -> None:
     """They contain the wrong spent credits; no conclusion on unsure charges is drawn from them."""
-    brought_to(store, State.PENDING, voice(batch="b"))
+    job_in_state(store, State.PENDING, voice(batch="b"))
     balances = f"{{{prefix}}}:balances"
-    store.controls.note_balance(100, spent_before=4, asked=NOW, now=NOW)
+    store.flow_control.record_balance(100, spent_before=4, requested_at=NOW, now=NOW)
     redis.hincrby(f"{{{prefix}}}:batch:b", "credits", 4)
     repaired(redis, prefix)
     assert redis.llen(balances) == 1
@@ -191,56 +202,56 @@ def test_balances_with_wrong_sums_are_deleted(redis: Redis, store: Store, prefix
     repaired(redis, prefix)
 
     assert redis.llen(balances) == 0
-    assert store.credits() == 4
-    store.controls.note_balance(100, spent_before=store.credits(), asked=NOW, now=NOW)
-    assert [balance.quiet for balance in store.controls.balances()] == [True]
+    assert store.credits_spent() == 4
+    store.flow_control.record_balance(100, spent_before=store.credits_spent(), requested_at=NOW, now=NOW)
+    assert [balance.is_quiet for balance in store.flow_control.balances()] == [True]
 
 
-def test_a_wrong_counter_is_repaired_while_jobs_change(redis: Redis, store: Store, prefix: str) -> None:
+def test_a_wrong_counter_is_repaired_while_jobs_change(redis: Redis, store: JobStore, prefix: str) -> None:
     """The difference stays the same."""
-    job = brought_to(store, State.PENDING, voice(batch="b"))
+    job = job_in_state(store, State.PENDING, voice(batch="b"))
     redis.hincrby(f"{{{prefix}}}:batch:b", "succeeded", 5)
     findings = audit(redis, prefix)
-    make(store, job, State.SUCCEEDED)
+    apply_transition(store, job, State.SUCCEEDED)
 
     assert repair(redis, prefix, findings, NOW) == findings
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)
 
 
 # ── running queues ────────────────────────────────────────────────────────────────────────────────
 
 
-def whole_lives(store: Store, number: int, stop: threading.Event, progress: list[int]) -> None:
+def whole_lives(store: JobStore, number: int, stop: threading.Event, progress: list[int]) -> None:
     """Take the jobs of a batch through their whole lives repeatedly."""
     chance = random.Random(number)
     store_key = f"lives-{number}"
     for job_number in itertools.count():
         if stop.is_set():
             return
-        [job_id] = put(store, voice(batch=f"b{number}", key=f"{store_key}-{job_number}"))
-        while one(store, job_id).state is State.QUEUED and not stop.is_set():
+        [job_id] = enqueue_jobs(store, voice(batch=f"b{number}", key=f"{store_key}-{job_number}"))
+        while get_job(store, job_id).state is State.QUEUED and not stop.is_set():
             store.admit(NOW)
-        if one(store, job_id).state is not State.ADMITTED:
+        if get_job(store, job_id).state is not State.ADMITTED:
             return
-        charging(store, job_id)
-        pending = accepted(store, job_id)
+        claim_admitted(store, job_id)
+        pending = accept_order(store, job_id)
         if chance.random() < 0.5:
-            failed(store, pending, Code.UPSTREAM_FAILED)
+            fail_job(store, pending, FailureCode.UPSTREAM_FAILED)
         else:
-            make(store, pending, State.SUCCEEDED)
+            apply_transition(store, pending, State.SUCCEEDED)
         progress.append(job_number)
 
 
-def to_and_fro(store: Store, job_ids: list[str], stop: threading.Event, progress: list[int]) -> None:
+def to_and_fro(store: JobStore, job_ids: list[str], stop: threading.Event, progress: list[int]) -> None:
     """Fail and retry the jobs of a batch repeatedly."""
     for number in itertools.count():
         if stop.is_set():
             return
-        job = one(store, job_ids[number % len(job_ids)])
+        job = get_job(store, job_ids[number % len(job_ids)])
         if job.state is State.FAILED:
-            make(store, job, State.PENDING)
+            apply_transition(store, job, State.PENDING)
         else:
-            failed(store, job, Code.DEADLINE)
+            fail_job(store, job, FailureCode.DEADLINE)
         progress.append(number)
 
 
@@ -249,8 +260,8 @@ def changing(valkey_url: str, prefix: str, *, enqueueing: bool) -> Iterator[list
     """Run threads that change jobs continuously."""
     stop, progress = threading.Event(), list[int]()
     with connect(valkey_url) as redis:
-        store = Store(redis, prefix)
-        job_ids = [brought_to(store, State.PENDING, spec).id for spec in numbered(60, batch="b")]
+        store = JobStore(redis, prefix)
+        job_ids = [job_in_state(store, State.PENDING, spec).id for spec in numbered_voices(60, batch="b")]
         threads = [threading.Thread(target=to_and_fro, args=(store, job_ids[n::2], stop, progress)) for n in range(2)]
         if enqueueing:
             threads.append(threading.Thread(target=whole_lives, args=(store, 0, stop, progress)))
@@ -268,13 +279,13 @@ def changing(valkey_url: str, prefix: str, *, enqueueing: bool) -> Iterator[list
 def test_a_consistent_store_has_no_findings_while_jobs_change(valkey_url: str, redis: Redis, prefix: str) -> None:
     """A change during the audit is no finding."""
     with changing(valkey_url, prefix, enqueueing=False) as progress:
-        put(Store(redis, prefix), *[voice(key=f"resting-{n}", batch="resting") for n in range(3_000)])
+        enqueue_jobs(JobStore(redis, prefix), *[voice(key=f"resting-{n}", batch="resting") for n in range(3_000)])
         before = len(progress)
         for _ in range(5):
             assert audit(redis, prefix) == []
         assert len(progress) > before
 
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)
 
 
 def test_a_consistent_store_has_no_findings_while_jobs_are_enqueued(valkey_url: str, redis: Redis, prefix: str) -> None:
@@ -282,10 +293,10 @@ def test_a_consistent_store_has_no_findings_while_jobs_are_enqueued(valkey_url: 
     with changing(valkey_url, prefix, enqueueing=True) as progress:
         before = len(progress)
         for _ in range(5):
-            assert set(audit(redis, prefix)) <= {Unclear("batch:b0")}
+            assert set(audit(redis, prefix)) <= {NotComparable("batch:b0")}
         assert len(progress) > before
 
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)
 
 
 def test_damage_is_found_and_repaired_while_jobs_change(valkey_url: str, redis: Redis, prefix: str) -> None:
@@ -306,51 +317,51 @@ def test_damage_is_found_and_repaired_while_jobs_change(valkey_url: str, redis: 
             "batch:*: counters",
             "counters",
         ]
-        assert [each.found - each.expected for each in findings if isinstance(each, Drift)] == [-4, 3, 8]
+        assert [each.actual - each.expected for each in findings if isinstance(each, UncountedSpending)] == [-4, 3, 8]
         assert repair(redis, prefix, findings, NOW) == findings
         assert audit(redis, prefix) == []
         assert len(progress) > before
 
-    everything_agrees(redis, prefix)
+    assert_consistent(redis, prefix)
 
 
 # ── following changes ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_sums_follow_changes_during_the_audit(redis: Redis, store: Store, prefix: str) -> None:
+def test_the_sums_follow_changes_during_the_audit(redis: Redis, store: JobStore, prefix: str) -> None:
     """Every transition and charge is followed: the sums are those of the moment of the counters."""
-    job = brought_to(store, State.PENDING, voice(batch="b"))
-    put(store, *numbered(1_500, batch="b"))
-    books = Books(redis, f"{{{prefix}}}:")
+    job = job_in_state(store, State.PENDING, voice(batch="b"))
+    enqueue_jobs(store, *numbered_voices(1_500, batch="b"))
+    books = ExpectedState(redis, f"{{{prefix}}}:")
     books.read()
-    make(store, job, State.SUCCEEDED)
+    apply_transition(store, job, State.SUCCEEDED)
     store.admit(NOW, at_most=1_200)
 
-    looked = books.look(["batch:b"])
+    looked = books.follow_changes(["batch:b"])
 
     expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4, "committed": 4_800}
     assert (+Counter(looked["batch:b"]), +books.sums["batch:b"]) == (expected, expected)
 
 
-def test_a_batch_is_compared_after_its_new_jobs_are_read(redis: Redis, store: Store, prefix: str) -> None:
+def test_a_batch_is_compared_after_its_new_jobs_are_read(redis: Redis, store: JobStore, prefix: str) -> None:
     """The event of new jobs contains only their batch."""
-    books = Books(redis, f"{{{prefix}}}:")
+    books = ExpectedState(redis, f"{{{prefix}}}:")
     books.read()
-    put(store, *numbered(3, batch="b"))
+    enqueue_jobs(store, *numbered_voices(3, batch="b"))
 
-    assert books.look(["batch:b"]) == {}
+    assert books.follow_changes(["batch:b"]) == {}
     books.read_new()
 
-    assert books.look(["batch:b"]) == {"batch:b": {"queued": 3}}
+    assert books.follow_changes(["batch:b"]) == {"batch:b": {"queued": 3}}
     assert books.sums["batch:b"]["queued"] == 3
 
 
 def test_lost_events_make_counters_unclear(
-    redis: Redis, store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, store: JobStore, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream was trimmed or lost: no uncertain difference is reported."""
-    brought_to(store, State.PENDING, voice(batch="b"))
+    job_in_state(store, State.PENDING, voice(batch="b"))
     redis.hincrby(f"{{{prefix}}}:batch:b", "succeeded", 1)
-    monkeypatch.setattr(Books, "read", lambda _: redis.xtrim(f"{{{prefix}}}:events", maxlen=0))
+    monkeypatch.setattr(ExpectedState, "read", lambda _: redis.xtrim(f"{{{prefix}}}:events", maxlen=0))
 
-    assert {Unclear("batch:b"), Unclear("counters")} <= set(audit(redis, prefix))
+    assert {NotComparable("batch:b"), NotComparable("counters")} <= set(audit(redis, prefix))

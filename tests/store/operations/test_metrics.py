@@ -9,7 +9,7 @@ from redis import Redis
 
 from tests.conftest import eventually
 from voicequeue.storage.connection.keyspace import Keyspace
-from voicequeue.storage.monitoring.metrics import BOUNDS, Tally
+from voicequeue.storage.monitoring.metrics import BOUNDS, MetricsCounter
 
 
 @pytest.fixture
@@ -20,22 +20,22 @@ def space(redis: Redis, prefix: str) -> Keyspace:
 
 def test_counters_of_several_processes_are_added(space: Keyspace) -> None:
     """Each process writes by itself, shortly after counting."""
-    first, second = Tally(space, every_s=0.05), Tally(space, every_s=0.05)
+    first, second = MetricsCounter(space, every_s=0.05), MetricsCounter(space, every_s=0.05)
     for tally in (first, second, second):
-        tally.count("call", "task", "ok")
-    second.count("call", "task", "slow_down")
+        tally.increment("call", "task", "ok")
+    second.increment("call", "task", "slow_down")
 
     eventually(lambda: first.read().counts == {"call:task:ok": 3, "call:task:slow_down": 1})
-    assert list(first.read().under("call")) == [(["task", "ok"], 3), (["task", "slow_down"], 1)]
+    assert list(first.read().counters_under("call")) == [(["task", "ok"], 3), (["task", "slow_down"], 1)]
 
 
 def test_threads_lose_nothing(space: Keyspace) -> None:
     """While one thread writes, others keep counting."""
-    tally = Tally(space, every_s=0.001)
+    tally = MetricsCounter(space, every_s=0.001)
 
     def work() -> None:
         for _ in range(2_000):
-            tally.count("x")
+            tally.increment("x")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -52,31 +52,31 @@ def test_threads_lose_nothing(space: Keyspace) -> None:
 )
 def test_a_value_is_counted_in_its_bucket(space: Keyspace, seconds: float, bound: str) -> None:
     """As in Prometheus, a bound is inclusive; the last bucket is infinity."""
-    tally = Tally(space)
-    tally.measure("call", "task", seconds)
+    tally = MetricsCounter(space)
+    tally.observe("call", "task", seconds)
     tally.flush()
 
-    [(of, histogram)] = tally.read().measured("call")
+    [(of, histogram)] = tally.read().histograms_of("call")
     assert of == "task"
     assert histogram.sum == pytest.approx(seconds)
-    first = next(place for place, (_, count) in enumerate(histogram.cumulated()) if count)
-    assert (histogram.bounds[first], histogram.cumulated()[-1]) == (bound, ("+Inf", 1))
+    first = next(place for place, (_, count) in enumerate(histogram.cumulative()) if count)
+    assert (histogram.bounds[first], histogram.cumulative()[-1]) == (bound, ("+Inf", 1))
     assert len(histogram.counts) == len(BOUNDS["call"]) + 1
 
 
 def test_while_redis_refuses_counters_are_kept(space: Keyspace) -> None:
     """Counting raises no error and does not block."""
-    tally = Tally(space, every_s=60)
-    tally.count("x")
-    tally.measure("call", "task", 2)
+    tally = MetricsCounter(space, every_s=60)
+    tally.increment("x")
+    tally.observe("call", "task", 2)
     space.redis.execute_command("ACL", "SETUSER", "default", "-hincrby")  # type: ignore[no-untyped-call]
     try:
         tally.flush()
     finally:
         space.redis.execute_command("ACL", "SETUSER", "default", "+hincrby")  # type: ignore[no-untyped-call]
     assert tally.read().counts == {}
-    tally.count("x")
+    tally.increment("x")
     tally.flush()
 
     assert tally.read().counts == {"x": 2}
-    assert [histogram.sum for _, histogram in tally.read().measured("call")] == [2.0]
+    assert [histogram.sum for _, histogram in tally.read().histograms_of("call")] == [2.0]

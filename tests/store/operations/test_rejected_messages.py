@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tasks.enqueue import take
+from tasks.enqueue import enqueue_or_reject
 from tests.store.conftest import Command
 from tests.store.life import NOW
 from tests.support.jobs import URL
-from voicequeue import InvalidJob, KeyConflict, RejectedMessage, VoiceQueue
-from voicequeue.domain.job import iso
-from voicequeue.storage.job_store import Store
-from voicequeue.storage.rejected_messages import BYTES_MAX, JOB_MAX, KEPT
+from voicequeue import InvalidJobError, KeyConflictError, RejectedMessage, VoiceQueue
+from voicequeue.domain.job import to_iso8601
+from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.rejected_messages import BYTES_MAX, JOB_MAX, MESSAGES_MAX
 
 
 def message(number: int = 0, job: Any = None, reason: str = "why") -> RejectedMessage:
@@ -24,54 +24,54 @@ def message(number: int = 0, job: Any = None, reason: str = "why") -> RejectedMe
     return RejectedMessage(NOW + number, f"id-{number}", "voicequeue.enqueue", reason, job)
 
 
-def test_messages_are_returned_newest_first(store: Store, queue: VoiceQueue) -> None:
+def test_messages_are_returned_newest_first(store: JobStore, queue: VoiceQueue) -> None:
     """The job is returned as JSON, with any characters."""
     messages = [message(1, {"name": "Zoë 🎵"}), message(2, [1, None, 2.5]), message(3, "a text")]
     for rejected in messages:
-        store.rejects.add(rejected)
+        store.rejected_messages.add(rejected)
 
-    assert queue.rejects() == messages[::-1]
-    assert queue.rejects(1) == messages[:1:-1]
-    assert queue.rejects(0) == []
-    assert queue.status().rejects == 3
+    assert queue.rejected_messages() == messages[::-1]
+    assert queue.rejected_messages(1) == messages[:1:-1]
+    assert queue.rejected_messages(0) == []
+    assert queue.status().rejected_messages == 3
 
 
-def test_only_the_last_thousand_are_stored(store: Store, redis: Redis, prefix: str) -> None:
+def test_only_the_last_thousand_are_stored(store: JobStore, redis: Redis, prefix: str) -> None:
     """A faulty sender does not fill the memory."""
-    redis.lpush(f"{{{prefix}}}:rejected_messages", *["{}"] * KEPT)
+    redis.lpush(f"{{{prefix}}}:rejected_messages", *["{}"] * MESSAGES_MAX)
 
-    store.rejects.add(message(1))
+    store.rejected_messages.add(message(1))
 
-    assert store.rejects.count() == KEPT
-    assert store.rejects.latest(1) == [message(1)]
+    assert store.rejected_messages.count() == MESSAGES_MAX
+    assert store.rejected_messages.latest(1) == [message(1)]
 
 
-def test_the_total_size_is_limited(store: Store, redis: Redis, prefix: str) -> None:
+def test_the_total_size_is_limited(store: JobStore, redis: Redis, prefix: str) -> None:
     """This holds for any characters, and for messages of a release that did not count bytes; the oldest are deleted."""
     list_of_them, long = f"{{{prefix}}}:rejected_messages", "語" * JOB_MAX
     before = {"at": NOW, "message_id": "old", "task": "t", "reason": "r", "job": long}
     redis.lpush(list_of_them, *[json.dumps(before, ensure_ascii=False)] * 100)
     for number in range(100):
-        store.rejects.add(message(number, long if number % 3 else "short"))
+        store.rejected_messages.add(message(number, long if number % 3 else "short"))
         lines: Any = redis.lrange(list_of_them, 0, -1)
         size = sum(len(line.encode()) for line in lines)
         assert BYTES_MAX - 100_000 < size <= BYTES_MAX
         assert int(str(redis.get(f"{list_of_them}:bytes"))) == size
 
-    messages = store.rejects.take()
+    messages = store.rejected_messages.pop_all()
     assert [rejected.message_id for rejected in messages[:100]] == [f"id-{99 - place}" for place in range(100)]
-    store.rejects.add(message(1))
-    assert store.rejects.take() == [message(1)]
+    store.rejected_messages.add(message(1))
+    assert store.rejected_messages.pop_all() == [message(1)]
     assert not redis.exists(list_of_them, f"{list_of_them}:bytes")
 
 
-def test_long_fields_are_truncated(store: Store) -> None:
+def test_long_fields_are_truncated(store: JobStore) -> None:
     """The job, the reason and the names are truncated."""
     long = "x" * 100_000
     for job in ({"name": long}, long, long.encode(), [long]):
-        store.rejects.add(RejectedMessage(NOW, long, long, long, job))
+        store.rejected_messages.add(RejectedMessage(NOW, long, long, long, job))
 
-    for rejected in store.rejects.latest():
+    for rejected in store.rejected_messages.latest():
         assert isinstance(rejected.job, str)
         assert rejected.job.endswith("x…")
         assert len(rejected.job) <= JOB_MAX + 1
@@ -96,19 +96,19 @@ def nested(depth: int) -> Any:
     ],
     ids=["bytes", "not a number", "not JSON", "nested"],
 )
-def test_a_job_that_is_not_json_is_stored_as_text(store: Store, job: Any, kept: str) -> None:
+def test_a_job_that_is_not_json_is_stored_as_text(store: JobStore, job: Any, kept: str) -> None:
     """Any job can be stored."""
-    store.rejects.add(message(1, job))
+    store.rejected_messages.add(message(1, job))
 
-    assert store.rejects.latest()[0].job == kept
+    assert store.rejected_messages.latest()[0].job == kept
 
 
-def test_clearing_returns_all_messages(store: Store, queue: VoiceQueue) -> None:
+def test_clearing_returns_all_messages(store: JobStore, queue: VoiceQueue) -> None:
     """Afterwards there are none."""
-    store.rejects.add(message(1))
+    store.rejected_messages.add(message(1))
 
-    assert queue.clear_rejects() == [message(1)]
-    assert (queue.clear_rejects(), queue.rejects(), queue.status().rejects) == ([], [], 0)
+    assert queue.clear_rejected_messages() == [message(1)]
+    assert (queue.clear_rejected_messages(), queue.rejected_messages(), queue.status().rejected_messages) == ([], [], 0)
 
 
 # ── sources ───────────────────────────────────────────────────────────────────────────────────────
@@ -127,14 +127,14 @@ def test_clearing_returns_all_messages(store: Store, queue: VoiceQueue) -> None:
     ],
 )
 def test_invalid_arguments_are_stored_with_the_reason(
-    store: Store, args: list[Any], named: dict[str, Any], reason: str
+    store: JobStore, args: list[Any], named: dict[str, Any], reason: str
 ) -> None:
     """The sender's mistake is explained, and the arguments can be corrected."""
-    with pytest.raises(InvalidJob):
-        take(store, args, named, message_id="id-1", now=NOW)
+    with pytest.raises(InvalidJobError):
+        enqueue_or_reject(store, args, named, message_id="id-1", now=NOW)
 
-    [rejected] = store.rejects.latest()
-    assert (rejected.at, rejected.message_id, rejected.task, rejected.reason) == (
+    [rejected] = store.rejected_messages.latest()
+    assert (rejected.rejected_at, rejected.message_id, rejected.task, rejected.reason) == (
         NOW,
         "id-1",
         "voicequeue.enqueue",
@@ -143,17 +143,17 @@ def test_invalid_arguments_are_stored_with_the_reason(
     assert rejected.job in (named.get("job"), {"args": args, "kwargs": named})
 
 
-def test_a_repeated_message_is_one_job_and_other_content_is_rejected(store: Store) -> None:
+def test_a_repeated_message_is_one_job_and_other_content_is_rejected(store: JobStore) -> None:
     """The message id is the key of a job without one."""
-    first = take(store, [{"audio_url": URL}], {}, message_id="id-1", now=NOW)
+    first = enqueue_or_reject(store, [{"audio_url": URL}], {}, message_id="id-1", now=NOW)
 
-    assert take(store, [], {"job": {"audio_url": URL}}, message_id="id-1", now=NOW + 1) == first
-    with pytest.raises(KeyConflict):
-        take(store, [{"audio_url": URL, "name": "other"}], {}, message_id="id-1", now=NOW)
-    assert store.rejects.latest()[0].reason.startswith(f"key: 'message-id-1' already belongs to job {first}")
+    assert enqueue_or_reject(store, [], {"job": {"audio_url": URL}}, message_id="id-1", now=NOW + 1) == first
+    with pytest.raises(KeyConflictError):
+        enqueue_or_reject(store, [{"audio_url": URL, "name": "other"}], {}, message_id="id-1", now=NOW)
+    assert store.rejected_messages.latest()[0].reason.startswith(f"key: 'message-id-1' already belongs to job {first}")
 
 
-def test_an_internal_error_is_stored_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_stored_as_such(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its text is only in the log, because it may quote the job."""
 
     def broken(*_: object, **__: object) -> None:
@@ -161,17 +161,17 @@ def test_an_internal_error_is_stored_as_such(store: Store, monkeypatch: pytest.M
 
     monkeypatch.setattr(store, "enqueue", broken)
     with pytest.raises(ZeroDivisionError):
-        take(store, [{"audio_url": URL}], {}, message_id="id-1", now=NOW)
+        enqueue_or_reject(store, [{"audio_url": URL}], {}, message_id="id-1", now=NOW)
 
-    assert store.rejects.latest()[0].reason == "a defect of voicequeue: ZeroDivisionError"
+    assert store.rejected_messages.latest()[0].reason == "a defect of voicequeue: ZeroDivisionError"
 
 
 # ── the command ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_command_shows_messages_with_time_and_reason(command: Command, store: Store) -> None:
+def test_the_command_shows_messages_with_time_and_reason(command: Command, store: JobStore) -> None:
     """One line per fact; the job is shortened, without control characters."""
-    store.rejects.add(message(1, {"name": "\x1b[31m[red]" + "x" * 500}, "name: [too] long"))
+    store.rejected_messages.add(message(1, {"name": "\x1b[31m[red]" + "x" * 500}, "name: [too] long"))
 
     result = command("rejects")
 
@@ -183,21 +183,27 @@ def test_the_command_shows_messages_with_time_and_reason(command: Command, store
     assert "x" * 250 not in result.out
 
 
-def test_the_command_prints_json_up_to_the_limit(command: Command, store: Store) -> None:
+def test_the_command_prints_json_up_to_the_limit(command: Command, store: JobStore) -> None:
     """The shape is an interface for scripts."""
     for number in range(3):
-        store.rejects.add(message(number, {"name": "a"}))
+        store.rejected_messages.add(message(number, {"name": "a"}))
 
     assert command("rejects", "--json", "--limit", "1").json() == [
-        {"at": iso(NOW + 2), "message_id": "id-2", "task": "voicequeue.enqueue", "reason": "why", "job": {"name": "a"}}
+        {
+            "at": to_iso8601(NOW + 2),
+            "message_id": "id-2",
+            "task": "voicequeue.enqueue",
+            "reason": "why",
+            "job": {"name": "a"},
+        }
     ]
     assert len(command("rejects", "--json").json()) == 3
 
 
-def test_the_command_clears_messages(command: Command, store: Store) -> None:
+def test_the_command_clears_messages(command: Command, store: JobStore) -> None:
     """All are deleted, regardless of the limit; the status shows their number."""
     for number in range(60):
-        store.rejects.add(message(number))
+        store.rejected_messages.add(message(number))
     assert "rejected   60 messages, see: voicequeue rejects" in command("status").out
 
     cleared = command("rejects", "--clear")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.store.life import NOW, brought_to, failed
+from tests.store.life import NOW, fail_job, job_in_state
 from tests.store.outbox.callback_steps import (
     LEASE,
     claim_due,
@@ -17,141 +17,141 @@ from tests.store.outbox.callback_steps import (
     submit_again,
     voice_with_callback,
 )
-from voicequeue import Code, State
+from voicequeue import FailureCode, State
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.repair import repair
-from voicequeue.storage.callbacks import Call
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.callbacks import CallbackClaim
+from voicequeue.storage.job_store import JobStore
 
 # ── leases and claims ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_callback_is_handed_out_once_until_its_lease_or_claim_expires(store: Store) -> None:
+def test_a_callback_is_handed_out_once_until_its_lease_or_claim_expires(store: JobStore) -> None:
     """If the message is lost or its worker is killed, the same callback is due again."""
-    brought_to(store, State.FAILED, voice_with_callback())
+    job_in_state(store, State.FAILED, voice_with_callback())
     callbacks = store.callbacks
 
-    [callback_id] = callbacks.hand_out(NOW, patience=LEASE)
-    assert callbacks.hand_out(NOW + 1, patience=LEASE) == []
-    assert callbacks.hand_out(NOW + LEASE, patience=LEASE) == [callback_id]
-    claim = only(callbacks.claim([callback_id], NOW + LEASE, lease=LEASE))
-    assert callbacks.claim([callback_id], NOW + LEASE + 1, lease=LEASE) == []
+    [callback_id] = callbacks.lease(NOW, lease_s=LEASE)
+    assert callbacks.lease(NOW + 1, lease_s=LEASE) == []
+    assert callbacks.lease(NOW + LEASE, lease_s=LEASE) == [callback_id]
+    claim = only(callbacks.claim([callback_id], NOW + LEASE, lease_s=LEASE))
+    assert callbacks.claim([callback_id], NOW + LEASE + 1, lease_s=LEASE) == []
     assert only(claim_due(callbacks, NOW + 2 * LEASE)).id == claim.id
 
 
-def test_unclaimed_callbacks_are_limited(store: Store) -> None:
+def test_unclaimed_callbacks_are_limited(store: JobStore) -> None:
     """Messages do not pile up where no worker consumes them."""
     for number in range(5):
-        brought_to(store, State.FAILED, voice_with_callback(key=str(number)))
+        job_in_state(store, State.FAILED, voice_with_callback(key=str(number)))
     callbacks = store.callbacks
 
-    ids = callbacks.hand_out(NOW, patience=LEASE, at_most=3)
+    ids = callbacks.lease(NOW, lease_s=LEASE, limit=3)
     assert len(ids) == 3
-    assert callbacks.hand_out(NOW, patience=LEASE, at_most=3) == []
-    callbacks.claim(ids[:2], NOW, lease=LEASE)
-    assert len(callbacks.hand_out(NOW, patience=LEASE, at_most=3)) == 2
+    assert callbacks.lease(NOW, lease_s=LEASE, limit=3) == []
+    callbacks.claim(ids[:2], NOW, lease_s=LEASE)
+    assert len(callbacks.lease(NOW, lease_s=LEASE, limit=3)) == 2
 
 
-def test_a_failed_attempt_is_repeated_at_its_time(store: Store) -> None:
+def test_a_failed_attempt_is_repeated_at_its_time(store: JobStore) -> None:
     """With the reason and the number of attempts."""
-    brought_to(store, State.FAILED, voice_with_callback())
+    job_in_state(store, State.FAILED, voice_with_callback())
     claim = only(claim_due(store.callbacks))
 
-    assert store.callbacks.later(claim.id, NOW + 1, NOW + 20, "HTTP 500", tried=True)
+    assert store.callbacks.schedule_retry(claim.id, NOW + 1, NOW + 20, "HTTP 500", is_attempted=True)
 
     [pending] = store.callbacks.pending()
-    assert (pending.tries, pending.reason, pending.due) == (1, "HTTP 500", NOW + 20)
+    assert (pending.attempts, pending.last_error, pending.due_at) == (1, "HTTP 500", NOW + 20)
     assert claim_due(store.callbacks, NOW + 19) == []
     second = only(claim_due(store.callbacks, NOW + 20))
-    assert (second.tries, second.since) == (1, NOW)
+    assert (second.attempts, second.deliverable_since) == (1, NOW)
 
 
-def test_the_outcome_of_a_finished_callback_is_not_written(store: Store) -> None:
+def test_the_outcome_of_a_finished_callback_is_not_written(store: JobStore) -> None:
     """A worker whose claim expired reports too late."""
-    brought_to(store, State.FAILED, voice_with_callback())
+    job_in_state(store, State.FAILED, voice_with_callback())
     claim = only(claim_due(store.callbacks))
-    assert store.callbacks.delivered(claim.id, NOW)
+    assert store.callbacks.mark_delivered(claim.id, NOW)
 
-    assert not store.callbacks.delivered(claim.id, NOW)
-    assert not store.callbacks.later(claim.id, NOW, NOW + 5, "HTTP 500", tried=True)
-    assert not store.callbacks.give_up(claim.id, NOW, "HTTP 500", tried=True)
-    assert store.callbacks.counted(NOW) == CallbackCounts(delivered=1)
+    assert not store.callbacks.mark_delivered(claim.id, NOW)
+    assert not store.callbacks.schedule_retry(claim.id, NOW, NOW + 5, "HTTP 500", is_attempted=True)
+    assert not store.callbacks.mark_undelivered(claim.id, NOW, "HTTP 500", is_attempted=True)
+    assert store.callbacks.counts(NOW) == CallbackCounts(delivered=1)
 
 
-def test_workers_are_counted_by_their_heartbeats(store: Store) -> None:
+def test_workers_are_counted_by_their_heartbeats(store: JobStore) -> None:
     """Heartbeats older than a day are deleted."""
-    store.pulses["callbacks"].heard("a", NOW)
-    store.pulses["callbacks"].heard("b", NOW + 20)
+    store.heartbeats["callbacks"].record("a", NOW)
+    store.heartbeats["callbacks"].record("b", NOW + 20)
 
-    assert store.callbacks.counted(NOW + 5).workers == 1
-    store.pulses["callbacks"].heard("b", NOW + 90_000)
-    assert store.callbacks.counted(0).workers == 1
+    assert store.callbacks.counts(NOW + 5).workers == 1
+    store.heartbeats["callbacks"].record("b", NOW + 90_000)
+    assert store.callbacks.counts(0).workers == 1
 
 
 # ── undelivered ───────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
-def two(store: Store) -> list[Call]:
+def two(store: JobStore) -> list[CallbackClaim]:
     """Return the claims of a job's first callback, which is undelivered, and of its second, which is claimed."""
-    job = brought_to(store, State.FAILED, voice_with_callback(batch="b"))
+    job = job_in_state(store, State.FAILED, voice_with_callback(batch="b"))
     retry(store, job)
-    failed(store, submit_again(store, job.id), Code.UPSTREAM_FAILED, NOW)
+    fail_job(store, submit_again(store, job.id), FailureCode.UPSTREAM_FAILED, NOW)
     first = only(claim_due(store.callbacks))
-    assert store.callbacks.give_up(first.id, NOW, "HTTP 500", tried=True)
+    assert store.callbacks.mark_undelivered(first.id, NOW, "HTTP 500", is_attempted=True)
     return [first, only(claim_due(store.callbacks))]
 
 
-def test_an_undelivered_callback_is_kept_and_does_not_block_the_next(store: Store, two: list[Call]) -> None:
+def test_an_undelivered_callback_is_kept_and_does_not_block_the_next(store: JobStore, two: list[CallbackClaim]) -> None:
     """It is listed with the reason, and not attempted again."""
     first, second = two
 
     [undelivered] = store.callbacks.undelivered()
-    assert (undelivered.id, undelivered.given_up_at, undelivered.due) == (first.id, NOW, None)
-    assert (undelivered.reason, undelivered.tries) == ("HTTP 500", 1)
+    assert (undelivered.id, undelivered.undelivered_at, undelivered.due_at) == (first.id, NOW, None)
+    assert (undelivered.last_error, undelivered.attempts) == ("HTTP 500", 1)
     assert first.id != second.id
-    assert store.callbacks.counted(NOW) == CallbackCounts(pending=1, undelivered=1)
+    assert store.callbacks.counts(NOW) == CallbackCounts(pending=1, undelivered=1)
     assert claim_due(store.callbacks, NOW + 1e6)[0].id == second.id
 
 
-def test_a_redelivered_callback_precedes_later_callbacks_of_its_job(store: Store, two: list[Call]) -> None:
+def test_a_redelivered_callback_precedes_later_callbacks_of_its_job(store: JobStore, two: list[CallbackClaim]) -> None:
     """Its retry period starts again; the later callback waits, even if its claimed attempt fails."""
     first, second = two
     assert store.callbacks.redeliver([first.id, "gone"], NOW + 100) == [True, False]
 
-    assert store.callbacks.later(second.id, NOW + 101, NOW + 102, "HTTP 500", tried=True)
+    assert store.callbacks.schedule_retry(second.id, NOW + 101, NOW + 102, "HTTP 500", is_attempted=True)
     again = only(claim_due(store.callbacks, NOW + 110))
-    assert (again.id, again.tries, again.since) == (first.id, 0, NOW + 100)
+    assert (again.id, again.attempts, again.deliverable_since) == (first.id, 0, NOW + 100)
     assert claim_due(store.callbacks, NOW + 120) == []
-    store.callbacks.delivered(first.id, NOW + 120)
+    store.callbacks.mark_delivered(first.id, NOW + 120)
     assert only(claim_due(store.callbacks, NOW + 120)).id == second.id
 
 
 def test_the_delivery_of_a_later_callback_does_not_end_the_claim_of_an_earlier_one(
-    store: Store, two: list[Call]
+    store: JobStore, two: list[CallbackClaim]
 ) -> None:
     """The earlier one is due again only when its claim expires."""
     first, second = two
     store.callbacks.redeliver([first.id], NOW + 1)
     assert only(claim_due(store.callbacks, NOW + 1)).id == first.id
 
-    assert store.callbacks.delivered(second.id, NOW + 2)
+    assert store.callbacks.mark_delivered(second.id, NOW + 2)
 
     assert claim_due(store.callbacks, NOW + 3) == []
     assert only(claim_due(store.callbacks, NOW + 1 + LEASE)).id == first.id
 
 
-def test_redelivering_a_pending_callback_makes_it_due(store: Store) -> None:
+def test_redelivering_a_pending_callback_makes_it_due(store: JobStore) -> None:
     """Its attempts and its retry period are kept."""
-    brought_to(store, State.FAILED, voice_with_callback())
+    job_in_state(store, State.FAILED, voice_with_callback())
     claim = only(claim_due(store.callbacks))
-    store.callbacks.later(claim.id, NOW, NOW + 3_600, "HTTP 500", tried=True)
+    store.callbacks.schedule_retry(claim.id, NOW, NOW + 3_600, "HTTP 500", is_attempted=True)
 
     assert store.callbacks.redeliver([claim.id], NOW + 5) == [True]
 
     again = only(claim_due(store.callbacks, NOW + 5))
-    assert (again.since, again.tries) == (NOW, 1)
+    assert (again.deliverable_since, again.attempts) == (NOW, 1)
 
 
 # ── damage ────────────────────────────────────────────────────────────────────────────────────────
@@ -169,11 +169,11 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_the_audit_finds_callbacks_that_would_never_be_delivered(
-    store: Store, redis: Redis, prefix: str, damage: str
+    store: JobStore, redis: Redis, prefix: str, damage: str
 ) -> None:
     """After the repair every callback that has a record is delivered in order."""
-    job = retry(store, brought_to(store, State.FAILED, voice_with_callback()))
-    failed(store, submit_again(store, job.id), Code.UPSTREAM_FAILED, NOW + 1)
+    job = retry(store, job_in_state(store, State.FAILED, voice_with_callback()))
+    fail_job(store, submit_again(store, job.id), FailureCode.UPSTREAM_FAILED, NOW + 1)
     first, second = (callback.id for callback in store.callbacks.pending())
     command, expected = DAMAGE[damage]
     assert audit(redis, prefix) == []
@@ -189,16 +189,16 @@ def test_the_audit_finds_callbacks_that_would_never_be_delivered(
     while findings := audit(redis, prefix):
         assert repair(redis, prefix, findings, NOW + 2)
     assert len(deliver_all(store, NOW + 2)) == (1 if damage == "the first has no record" else 2)
-    assert store.callbacks.counted(NOW).pending == 0
+    assert store.callbacks.counts(NOW).pending == 0
 
 
-def test_the_repair_drops_callbacks_of_a_deleted_job(store: Store, redis: Redis, prefix: str) -> None:
+def test_the_repair_drops_callbacks_of_a_deleted_job(store: JobStore, redis: Redis, prefix: str) -> None:
     """Their URL was in the job's record."""
-    job = brought_to(store, State.FAILED, voice_with_callback())
+    job = job_in_state(store, State.FAILED, voice_with_callback())
     redis.delete(f"{{{prefix}}}:job:{job.id}")
 
     findings = [finding for finding in audit(redis, prefix) if finding.kind == "callbacks"]
 
     assert [str(finding).rpartition(" belongs ")[2] for finding in findings] == ["to a job that does not exist"]
     assert repair(redis, prefix, findings, NOW) == findings
-    assert store.callbacks.counted(NOW) == CallbackCounts()
+    assert store.callbacks.counts(NOW) == CallbackCounts()

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis import Redis
 
-from tests.store.life import NOW, make, one, put
+from tests.store.life import NOW, apply_transition, enqueue_jobs, get_job
 from tests.support.jobs import voice
 from voicequeue import State
-from voicequeue.domain.job import IN_FLIGHT, MOVES
+from voicequeue.domain.job import IN_FLIGHT, TRANSITIONS
 from voicequeue.storage.audit.audit import audit
-from voicequeue.storage.callbacks import Call
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.callbacks import CallbackClaim
+from voicequeue.storage.job_store import JobStore
 
 walks = itertools.count()
 numbers = st.integers(0, 10**6)
@@ -31,29 +31,29 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         def __init__(self) -> None:
             super().__init__()
             self.prefix = f"calls{next(walks)}"
-            self.store = Store(redis, self.prefix)
+            self.store = JobStore(redis, self.prefix)
             self.callbacks = self.store.callbacks
             self.now = NOW
             specs = [voice(key=str(n), batch="b", callback_url="https://hooks.example/") for n in range(3)]
-            self.jobs = put(self.store, *specs)
+            self.jobs = enqueue_jobs(self.store, *specs)
             self.callbacks.set_batch_url("b", "https://hooks.example/batch")
             #: The callbacks that were written for each job, in order.
             self.written: dict[str, list[str]] = {job_id: [] for job_id in self.jobs}
             self.redelivered: set[str] = set()
             self.delivered: list[str] = []
-            self.claims: list[Call] = []
+            self.claims: list[CallbackClaim] = []
 
         def teardown(self) -> None:
             redis.flushdb()
 
         @rule(number=numbers, choice=numbers)
         def transition(self, number: int, choice: int) -> None:
-            job = one(self.store, self.jobs[number % len(self.jobs)])
-            targets = sorted(MOVES[job.state] - {State.CANCELLED, State.WAITING})
+            job = get_job(self.store, self.jobs[number % len(self.jobs)])
+            targets = sorted(TRANSITIONS[job.state] - {State.CANCELLED, State.WAITING})
             if not targets:
                 return
             to = targets[choice % len(targets)]
-            changed = make(self.store, job, to, self.now, due=self.now if to in IN_FLIGHT else None)
+            changed = apply_transition(self.store, job, to, self.now, due=self.now if to in IN_FLIGHT else None)
             if to in REPORTED and to is not job.state:
                 assert changed.callback_id
                 self.written[job.id].append(changed.callback_id)
@@ -64,20 +64,20 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @rule(at_most=st.integers(1, 3), is_lost=st.booleans())
         def hand_out(self, at_most: int, is_lost: bool) -> None:
-            ids = self.callbacks.hand_out(self.now, patience=LEASE, at_most=at_most)
+            ids = self.callbacks.lease(self.now, lease_s=LEASE, limit=at_most)
             if not is_lost:
-                self.claims += self.callbacks.claim(ids, self.now, lease=LEASE)
+                self.claims += self.callbacks.claim(ids, self.now, lease_s=LEASE)
 
         @precondition(lambda self: self.claims)
         @rule(number=numbers, outcome=st.sampled_from(["delivered", "delivered", "retry", "undelivered", "killed"]))
         def finish(self, number: int, outcome: str) -> None:
             claim = self.claims.pop(number % len(self.claims))
-            if outcome == "delivered" and self.callbacks.delivered(claim.id, self.now):
+            if outcome == "delivered" and self.callbacks.mark_delivered(claim.id, self.now):
                 self.delivered.append(claim.id)
             elif outcome == "retry":
-                self.callbacks.later(claim.id, self.now, self.now + 7, "no", tried=True)
+                self.callbacks.schedule_retry(claim.id, self.now, self.now + 7, "no", is_attempted=True)
             elif outcome == "undelivered":
-                self.callbacks.give_up(claim.id, self.now, "no", tried=True)
+                self.callbacks.mark_undelivered(claim.id, self.now, "no", is_attempted=True)
 
         @rule(number=numbers)
         def redeliver(self, number: int) -> None:
@@ -94,7 +94,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             ids = [*pending, *undelivered, *self.delivered]
             of_jobs = [callback_id for callback_id in ids if not callback_id.startswith("batch-")]
             assert sorted(of_jobs) == sorted(itertools.chain(*self.written.values()))
-            assert self.callbacks.counted(0).delivered == len(self.delivered)
+            assert self.callbacks.counts(0).delivered == len(self.delivered)
 
         @invariant()
         def the_audit_finds_nothing(self) -> None:
@@ -102,7 +102,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def one_callback_of_a_job_is_due_at_a_time(self) -> None:
-            due = [callback.job_id for callback in self.callbacks.pending() if callback.due is not None]
+            due = [callback.job_id for callback in self.callbacks.pending() if callback.due_at is not None]
             assert len(due) == len(set(due))
 
         @invariant()

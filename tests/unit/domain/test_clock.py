@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import ConnectionError, Redis
 
-from voicequeue.storage.connection.clock import DRIFT, EVERY_S, EXACT_S, FIRST_ATTEMPTS, SOON_S, STEP_S, RedisClock
+from voicequeue.storage.connection.clock import DRIFT, EXACT_S, FIRST_ATTEMPTS, RESYNC_S, RETRY_S, STEP_S, RedisClock
 
 #: Redis's time at counter 0 of this host.
 OFFSET = 1_800_000_000.0
@@ -69,7 +69,7 @@ def test_redis_is_queried_once_in_ten_seconds_for_any_number_of_readings() -> No
         host.counter += 0.1
         clock()
 
-    assert 100 / EVERY_S - 1 <= host.queries <= 100 / EVERY_S + 1
+    assert 100 / RESYNC_S - 1 <= host.queries <= 100 / RESYNC_S + 1
 
 
 @given(there_s=st.floats(0, 3), back_s=st.floats(0, 3), later=st.lists(st.floats(0, 60), max_size=20))
@@ -108,11 +108,11 @@ def test_a_slow_reply_is_ignored_and_repeated_soon() -> None:
     clock = host.clock()
     clock()
     host.back_s = 2.0
-    host.counter += EVERY_S
+    host.counter += RESYNC_S
     assert clock() == pytest.approx(host.now(), abs=1e-3)
 
     host.back_s = 0.0
-    host.counter += SOON_S
+    host.counter += RETRY_S
     clock()
 
     assert host.queries == 3
@@ -163,7 +163,7 @@ def test_small_corrections_never_decrease_the_time() -> None:
     host = Host()
     clock = host.clock()
     clock()
-    host.counter += EVERY_S - 0.01
+    host.counter += RESYNC_S - 0.01
     before = clock()
     host.offset -= STEP_S / 2
     host.counter += 0.01
@@ -184,7 +184,7 @@ def test_threads_do_not_wait_for_the_querying_thread() -> None:
         return answer()
 
     clock()
-    host.counter += EVERY_S
+    host.counter += RESYNC_S
     host.time = stuck  # type: ignore[method-assign]
     with ThreadPoolExecutor(1) as threads:
         query = threads.submit(clock)
@@ -206,7 +206,7 @@ def test_a_forked_child_queries_although_a_thread_of_its_parent_did() -> None:
         return answer()
 
     clock()
-    host.counter += EVERY_S
+    host.counter += RESYNC_S
     host.time = stuck_in_the_parent  # type: ignore[method-assign]
     with ThreadPoolExecutor(1) as threads:
         threads.submit(clock)

@@ -12,40 +12,45 @@ from typing import Any
 import pytest
 
 from voicequeue import (
-    BadCursor,
-    InvalidJob,
-    KeyConflict,
-    NotAllowed,
+    BatchNotFoundError,
+    InvalidAudioError,
+    InvalidCursorError,
+    InvalidJobError,
+    InvalidStateError,
+    JobNotFoundError,
+    KeyConflictError,
+    PlanNotFoundError,
     Problem,
-    StoreUnreachable,
-    UnfitAudio,
-    UnknownBatch,
-    UnknownJob,
-    UnknownPlan,
+    StoreUnavailableError,
     VoiceQueue,
     VoiceQueueError,
     errors,
 )
 from voicequeue.cli.ingest.intake import read_items
-from voicequeue.domain.spec import parse
-from voicequeue.ingest.row_reader import Rows
+from voicequeue.domain.spec import parse_spec
+from voicequeue.ingest.row_reader import RowReader
 
 ERRORS = [
-    UnknownPlan(),
-    BadCursor(),
-    InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")]),
-    UnfitAudio("too_short", "5.0 s long; more than 10 s are needed"),
-    KeyConflict("order-7", "abcdefgh"),
-    UnknownJob("abcdefgh"),
-    UnknownBatch("spring"),
-    NotAllowed("no"),
-    StoreUnreachable("Redis does not answer"),
+    PlanNotFoundError(),
+    InvalidCursorError(),
+    InvalidJobError([Problem("song.title", "is too long"), Problem("", "is odd")]),
+    InvalidAudioError("too_short", "5.0 s long; more than 10 s are needed"),
+    KeyConflictError("order-7", "abcdefgh"),
+    JobNotFoundError("abcdefgh"),
+    BatchNotFoundError("spring"),
+    InvalidStateError("no"),
+    StoreUnavailableError("Redis does not answer"),
 ]
 
 
 @pytest.mark.parametrize(
     ("kind", "builtin"),
-    [(InvalidJob, ValueError), (KeyConflict, ValueError), (UnknownJob, LookupError), (UnknownBatch, LookupError)],
+    [
+        (InvalidJobError, ValueError),
+        (KeyConflictError, ValueError),
+        (JobNotFoundError, LookupError),
+        (BatchNotFoundError, LookupError),
+    ],
 )
 def test_an_error_is_also_a_builtin_error(kind: type[Exception], builtin: type[Exception]) -> None:
     """Generic code can catch ValueError and LookupError."""
@@ -76,7 +81,7 @@ def test_an_error_survives_pickling_and_copying(error: VoiceQueueError) -> None:
 
 def test_an_invalid_job_names_every_field_that_is_wrong() -> None:
     """By its dotted path; a problem of the whole job has none."""
-    error = InvalidJob([Problem("song.title", "is too long"), Problem("", "is odd")])
+    error = InvalidJobError([Problem("song.title", "is too long"), Problem("", "is odd")])
 
     assert str(error) == "song.title: is too long; is odd"
     assert error.problems == (Problem("song.title", "is too long"), Problem("", "is odd"))
@@ -84,7 +89,7 @@ def test_an_invalid_job_names_every_field_that_is_wrong() -> None:
 
 def test_a_key_conflict_names_the_key_and_the_job_that_has_it() -> None:
     """The caller can read that job, or choose another key."""
-    error = KeyConflict("order-7", "abcdefgh")
+    error = KeyConflictError("order-7", "abcdefgh")
 
     assert "'order-7'" in str(error)
     assert error.key == "order-7"
@@ -116,8 +121,8 @@ SECRET = "s3cr3t"
 )
 def test_the_message_of_an_error_contains_no_value(fields: dict[str, Any]) -> None:
     """A URL may contain a token, and lyrics are private."""
-    with pytest.raises(InvalidJob) as caught:
-        parse({"audio_url": "https://x.example/a.wav", **fields})
+    with pytest.raises(InvalidJobError) as caught:
+        parse_spec({"audio_url": "https://x.example/a.wav", **fields})
 
     assert SECRET not in str(caught.value)
     assert SECRET not in repr(caught.value)
@@ -130,14 +135,14 @@ def kept_errors() -> Iterator[BaseException | None]:
     wrong = {"audio_url": "x", "unknown": 1}
     with VoiceQueue("redis://127.0.0.1:1") as queue:  # it is not asked: there is nothing to enqueue
         yield queue.enqueue_many([wrong]).rejections[0].error
-        yield queue.enqueue_at_once([wrong])[0].error
+        yield queue.enqueue_list([wrong])[0].error
         yield next(queue.preview([wrong])).error
-    yield next(read_items(Rows(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
+    yield next(read_items(RowReader(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
 
 
 def test_a_kept_error_does_not_keep_the_input_in_memory() -> None:
     """It has no traceback, context or cause: those refer to the parsed job."""
     for error in kept_errors():
-        assert isinstance(error, InvalidJob)
+        assert isinstance(error, InvalidJobError)
         assert error.problems
         assert (error.__traceback__, error.__context__, error.__cause__) == (None, None, None)

@@ -6,19 +6,28 @@ import itertools
 
 import pytest
 
-from tests.support.jobs import sung, voice
-from voicequeue import ArchivedFile, Charge, Clip, Code, Failure, InArchive, Job, Stage, State, Step
-from voicequeue.domain.job import FINAL, IN_FLIGHT, MAY_BE_LATE, MOVES, WHEN_CANCELLING, Move, charges, iso
+from tests.support.jobs import voice, voice_with_song
+from voicequeue import ArchivedFile, ArchiveState, Charge, Clip, Failure, FailureCode, Job, Stage, State, TimelineEntry
+from voicequeue.domain.job import (
+    CANCELLING_TRANSITIONS,
+    IN_FLIGHT,
+    MAY_HAVE_LATE_RESULT,
+    SETTLED,
+    TRANSITIONS,
+    Transition,
+    charges,
+    to_iso8601,
+)
 from voicequeue.domain.stage import PRICES
 
 PAIRS = list(itertools.product(State, State))
-LEGAL = [(state, to) for state, to in PAIRS if to in MOVES[state]]
-ILLEGAL = [(state, to) for state, to in PAIRS if to not in MOVES[state]]
+LEGAL = [(state, to) for state, to in PAIRS if to in TRANSITIONS[state]]
+ILLEGAL = [(state, to) for state, to in PAIRS if to not in TRANSITIONS[state]]
 
 
-def move(state: State, to: State, due: float | None) -> Move:
+def move(state: State, to: State, due: float | None) -> Transition:
     """Return that transition of a job."""
-    return Move("job", 1, state, Stage.VOICE, to, due=due)
+    return Transition("job", 1, state, Stage.VOICE, to, due=due)
 
 
 # ── moves ─────────────────────────────────────────────────────────────────────────────────────────
@@ -27,7 +36,7 @@ def move(state: State, to: State, due: float | None) -> Move:
 @pytest.mark.parametrize(("state", "to"), LEGAL)
 def test_a_legal_transition_can_be_created(state: State, to: State) -> None:
     """It has a due time if it leads into flight, and none otherwise."""
-    assert move(state, to, 1.0 if to in IN_FLIGHT else None).to is to
+    assert move(state, to, 1.0 if to in IN_FLIGHT else None).to_state is to
 
 
 @pytest.mark.parametrize(("state", "to"), ILLEGAL)
@@ -37,14 +46,14 @@ def test_an_illegal_transition_cannot_be_created(state: State, to: State) -> Non
         move(state, to, 1.0 if to in IN_FLIGHT else None)
 
 
-@pytest.mark.parametrize(("state", "to"), [(state, to) for state, to in LEGAL if to not in MAY_BE_LATE])
+@pytest.mark.parametrize(("state", "to"), [(state, to) for state, to in LEGAL if to not in MAY_HAVE_LATE_RESULT])
 def test_a_job_has_a_due_time_only_in_flight(state: State, to: State) -> None:
     """Without a due time, maintenance would never dispatch the job again."""
     with pytest.raises(ValueError, match=f"a job that is {to}"):
         move(state, to, None if to in IN_FLIGHT else 1.0)
 
 
-@pytest.mark.parametrize(("state", "to"), [(state, to) for state, to in LEGAL if to in MAY_BE_LATE])
+@pytest.mark.parametrize(("state", "to"), [(state, to) for state, to in LEGAL if to in MAY_HAVE_LATE_RESULT])
 def test_a_job_that_is_over_has_a_due_time_where_its_result_may_still_come(state: State, to: State) -> None:
     """A settled job has one if upstream was paid, and none otherwise."""
     assert move(state, to, 1.0).due == 1.0
@@ -53,7 +62,7 @@ def test_a_job_that_is_over_has_a_due_time_where_its_result_may_still_come(state
 
 def test_every_state_has_its_transitions() -> None:
     """The table of transitions contains every state."""
-    assert set(MOVES) == set(State)
+    assert set(TRANSITIONS) == set(State)
 
 
 def test_a_final_state_is_left_by_nothing_but_a_retry() -> None:
@@ -61,7 +70,7 @@ def test_a_final_state_is_left_by_nothing_but_a_retry() -> None:
 
     A transition from a state to itself only records a late result.
     """
-    assert {state: MOVES[state] for state in FINAL} == {
+    assert {state: TRANSITIONS[state] for state in SETTLED} == {
         State.SUCCEEDED: {State.SUCCEEDED},
         State.CANCELLED: {State.CANCELLED},
         State.FAILED: {State.QUEUED, State.PENDING, State.SUCCEEDED, State.FAILED},
@@ -70,21 +79,21 @@ def test_a_final_state_is_left_by_nothing_but_a_retry() -> None:
 
 def test_every_other_state_leads_to_an_end() -> None:
     """Success and failure can be reached from every state."""
-    for state in set(State) - FINAL:
+    for state in set(State) - SETTLED:
         reached = _reachable_from(state)
         assert {State.SUCCEEDED, State.FAILED} <= reached
 
 
 def _reachable_from(state: State) -> set[State]:
     reached, edge = {state}, {state}
-    while edge := {to for source in edge for to in MOVES[source]} - reached:
+    while edge := {to for source in edge for to in TRANSITIONS[source]} - reached:
         reached |= edge
     return reached
 
 
 def test_credits_can_be_charged_from_one_state_only() -> None:
     """Only an admitted job can be charged."""
-    assert {state for state in State if State.CHARGING in MOVES[state]} == {State.ADMITTED}
+    assert {state for state in State if State.CHARGING in TRANSITIONS[state]} == {State.ADMITTED}
 
 
 def test_a_job_that_may_have_been_charged_is_never_queued_again() -> None:
@@ -92,14 +101,14 @@ def test_a_job_that_may_have_been_charged_is_never_queued_again() -> None:
 
     Until its outcome is known, it can only be marked as cancelling.
     """
-    assert MOVES[State.UNSURE] == {State.PENDING, State.ADMITTED, State.FAILED}
-    assert State.CANCELLED not in MOVES[State.CHARGING]
-    assert {state: {State.CANCELLED} for state in (State.CHARGING, State.UNSURE)} == WHEN_CANCELLING
+    assert TRANSITIONS[State.UNSURE] == {State.PENDING, State.ADMITTED, State.FAILED}
+    assert State.CANCELLED not in TRANSITIONS[State.CHARGING]
+    assert {state: {State.CANCELLED} for state in (State.CHARGING, State.UNSURE)} == CANCELLING_TRANSITIONS
 
 
 def test_a_final_job_holds_no_slot() -> None:
     """No state is both final and in flight."""
-    assert not FINAL & IN_FLIGHT
+    assert not SETTLED & IN_FLIGHT
 
 
 def test_every_stage_has_a_price() -> None:
@@ -110,10 +119,10 @@ def test_every_stage_has_a_price() -> None:
 # ── charges ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def steps(*entries: tuple[State, Stage, int, str | None]) -> list[Step]:
+def steps(*entries: tuple[State, Stage, int, str | None]) -> list[TimelineEntry]:
     """Return a timeline with one entry per second."""
     return [
-        Step(float(at), state, stage, attempt=attempt, task_id=task)
+        TimelineEntry(float(at), state, stage, attempt=attempt, task_id=task)
         for at, (state, stage, attempt, task) in enumerate(entries)
     ]
 
@@ -177,7 +186,7 @@ def test_a_timeline_without_charges_has_none() -> None:
 
 def job(state: State) -> Job:
     """Return a record in that state."""
-    return Job("abc", 3, state, Stage.MUSIC, sung(), created_at=1_760_000_000.0, updated_at=1_760_000_001.0)
+    return Job("abc", 3, state, Stage.MUSIC, voice_with_song(), created_at=1_760_000_000.0, updated_at=1_760_000_001.0)
 
 
 @pytest.mark.parametrize("state", State)
@@ -198,7 +207,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
         updated_at=1_760_000_005.0,
         settled_at=1_760_000_005.4567,
         credits=19,
-        origin="http:shop",
+        source="http:shop",
         persona_id="p-1",
         voice_name="ana",
         clips=(
@@ -214,8 +223,8 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
                 mv="sonic-v5",
             ),
         ),
-        archive=InArchive.FAILED,
-        failure=Failure(Code.UPSTREAM_FAILED, Stage.MUSIC, "no"),
+        archive=ArchiveState.FAILED,
+        failure=Failure(FailureCode.UPSTREAM_FAILED, Stage.MUSIC, "no"),
     )
 
     assert done.as_dict() == {
@@ -261,5 +270,5 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
 
 def test_a_time_is_written_in_utc_to_the_millisecond() -> None:
     """The time zone of the host does not matter; no time is None."""
-    assert iso(0.0015) == "1970-01-01T00:00:00.001Z"
-    assert iso(None) is None
+    assert to_iso8601(0.0015) == "1970-01-01T00:00:00.001Z"
+    assert to_iso8601(None) is None

@@ -7,23 +7,28 @@ from typing import Any
 
 import pytest
 
-from voicequeue import InvalidJob, Problem
-from voicequeue.domain.portions import CHUNK, TEXT_MAX, Weight, portions, weight
-from voicequeue.domain.spec import parse
+from voicequeue import InvalidJobError, Problem
+from voicequeue.domain.portions import PORTION_JOBS_MAX, PORTION_TEXT_MAX, Weight, split_into_portions, weight
+from voicequeue.domain.spec import parse_spec
 
 URL = "https://a.example/a.wav"
 
 
 def test_a_portion_ends_with_as_many_jobs_or_as_much_text_as_it_may_have() -> None:
     """An oversized item is a portion by itself; nothing is lost, and the order is kept."""
-    items = [Weight(1, 1)] * 700 + [Weight(100, 1)] * 7 + [Weight(1, TEXT_MAX // 2)] * 3 + [Weight(1, 3 * TEXT_MAX)]
+    items = (
+        [Weight(1, 1)] * 700
+        + [Weight(100, 1)] * 7
+        + [Weight(1, PORTION_TEXT_MAX // 2)] * 3
+        + [Weight(1, 3 * PORTION_TEXT_MAX)]
+    )
 
-    result = list(portions(items, lambda item: item))
+    result = list(split_into_portions(items, lambda item: item))
 
     assert [item for portion in result for item in portion] == items
     assert [len(portion) for portion in result] == [500, 203, 5, 2, 1]
-    assert all(len(portion) == 1 or sum(item.jobs for item in portion) <= CHUNK for portion in result)
-    assert all(len(portion) == 1 or sum(item.text for item in portion) <= TEXT_MAX for portion in result)
+    assert all(len(portion) == 1 or sum(item.jobs for item in portion) <= PORTION_JOBS_MAX for portion in result)
+    assert all(len(portion) == 1 or sum(item.text for item in portion) <= PORTION_TEXT_MAX for portion in result)
 
 
 def test_a_full_portion_does_not_wait_for_the_next_item() -> None:
@@ -35,7 +40,7 @@ def test_a_full_portion_does_not_wait_for_the_next_item() -> None:
             read.append(number)
             yield number
 
-    assert next(portions(source(), lambda _: Weight(1, 1), jobs=2)) == [0, 1]
+    assert next(split_into_portions(source(), lambda _: Weight(1, 1), jobs=2)) == [0, 1]
     assert read == [0, 1]
 
 
@@ -52,9 +57,9 @@ def test_a_full_portion_does_not_wait_for_the_next_item() -> None:
 def test_a_job_weighs_what_it_expands_to(fields: dict[str, Any]) -> None:
     """The weight is at least the written length and not much more, for parsed and unparsed orders."""
     order = {"audio_url": URL, "batch": "b", "key": "k", **fields}
-    job = parse(order)
-    expanded = job.each()
-    written = sum(len(part.content()) for part in expanded)
+    job = parse_spec(order)
+    expanded = job.expand()
+    written = sum(len(part.canonical_content()) for part in expanded)
 
     for measured in (weight(job), weight(order)):
         assert measured.jobs == len(expanded)
@@ -63,5 +68,5 @@ def test_a_job_weighs_what_it_expands_to(fields: dict[str, Any]) -> None:
 
 def test_an_invalid_row_weighs_as_much_as_its_problems() -> None:
     """Rejected rows stay in memory until they are reported."""
-    assert weight(InvalidJob([Problem("f" * 50, "m" * 1_000)] * 100)).text > 100_000
+    assert weight(InvalidJobError([Problem("f" * 50, "m" * 1_000)] * 100)).text > 100_000
     assert weight({"songs": "no list", "metadata": 7, "audio_url": None}).jobs == 1

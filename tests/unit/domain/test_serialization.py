@@ -7,29 +7,32 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.jobs import SONG, sung, voice
-from voicequeue import Clip, Code, Failure, Job, Stage, State, Step, VoiceJob
+from tests.support.jobs import SONG, voice, voice_with_song
+from voicequeue import Clip, Failure, FailureCode, Job, Stage, State, TimelineEntry, VoiceJob
 from voicequeue.domain import serialization
-from voicequeue.domain.job import Move
+from voicequeue.domain.job import Transition
 
-QUEUED = {"spec": voice().content(), "state": "queued", "stage": "voice", "v": "1", "created": "1760000000.5"}
+QUEUED = {"spec": voice().canonical_content(), "state": "queued", "stage": "voice", "v": "1", "created": "1760000000.5"}
 
 texts = st.text(st.characters(codec="utf-8"))
 
 
 def test_a_record_just_enqueued_is_a_job_with_nothing_done() -> None:
     """It has no attempt, no credits and no result, and was updated when it was created."""
-    assert serialization.job("abc", QUEUED) == Job(
+    assert serialization.parse_job("abc", QUEUED) == Job(
         "abc", 1, State.QUEUED, Stage.VOICE, voice(), created_at=1_760_000_000.5, updated_at=1_760_000_000.5
     )
 
 
 def test_a_record_with_everything_is_a_job_with_everything() -> None:
     """Every field of a record that passed both stages is read."""
-    clips, failure = (Clip("c-1", "succeeded", "T", None, None, 2.5),), Failure(Code.DEADLINE, Stage.MUSIC, "late")
+    clips, failure = (
+        (Clip("c-1", "succeeded", "T", None, None, 2.5),),
+        Failure(FailureCode.DEADLINE, Stage.MUSIC, "late"),
+    )
     record = {
         **QUEUED,
-        "spec": sung().content(),
+        "spec": voice_with_song().canonical_content(),
         "state": "failed",
         "stage": "music",
         "v": "12",
@@ -48,12 +51,12 @@ def test_a_record_with_everything_is_a_job_with_everything() -> None:
         "origin": "http:shop",
     }
 
-    assert serialization.job("abc", record) == Job(
+    assert serialization.parse_job("abc", record) == Job(
         "abc",
         12,
         State.FAILED,
         Stage.MUSIC,
-        sung(),
+        voice_with_song(),
         created_at=1_760_000_000.5,
         updated_at=1_760_000_009.0,
         settled_at=1_760_000_008.25,
@@ -64,7 +67,7 @@ def test_a_record_with_everything_is_a_job_with_everything() -> None:
         clips=clips,
         failure=failure,
         task_ids={Stage.VOICE: "t-1", Stage.MUSIC: "t-2"},
-        origin="http:shop",
+        source="http:shop",
     )
 
 
@@ -72,7 +75,10 @@ def test_a_persona_that_was_given_is_the_jobs_persona() -> None:
     """Without a voice stage, no result sets the persona."""
     spec = VoiceJob(persona_id="p-9", song=SONG)
 
-    assert serialization.job("abc", {**QUEUED, "spec": spec.content(), "stage": "music"}).persona_id == "p-9"
+    assert (
+        serialization.parse_job("abc", {**QUEUED, "spec": spec.canonical_content(), "stage": "music"}).persona_id
+        == "p-9"
+    )
 
 
 clips = st.builds(
@@ -83,13 +89,13 @@ clips = st.builds(
 @given(st.lists(clips, max_size=3))
 def test_clips_come_back_as_they_were(clips: list[Clip]) -> None:
     """Any text survives."""
-    assert serialization.clips(serialization.clips_text(tuple(clips))) == tuple(clips)
+    assert serialization.parse_clips(serialization.clips_text(tuple(clips))) == tuple(clips)
 
 
-@given(st.builds(Failure, st.sampled_from(Code), st.sampled_from(Stage), texts))
+@given(st.builds(Failure, st.sampled_from(FailureCode), st.sampled_from(Stage), texts))
 def test_a_failure_comes_back_as_it_was(failure: Failure) -> None:
     """Any message survives."""
-    assert serialization.failure(serialization.failure_text(failure)) == failure
+    assert serialization.parse_failure(serialization.failure_text(failure)) == failure
 
 
 def test_clips_of_other_releases_are_read_with_what_is_known_of_them() -> None:
@@ -97,8 +103,8 @@ def test_clips_of_other_releases_are_read_with_what_is_known_of_them() -> None:
     older = '[{"clip_id": "c", "state": "succeeded", "title": null, "audio_url": "https://cdn.example/1.mp3"}]'
     newer = '[{"clip_id": "c", "state": "succeeded", "tags": "calm", "of_next_year": 7}]'
 
-    assert serialization.clips(older) == (Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3"),)
-    assert serialization.clips(newer) == (Clip("c", "succeeded", tags="calm"),)
+    assert serialization.parse_clips(older) == (Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3"),)
+    assert serialization.parse_clips(newer) == (Clip("c", "succeeded", tags="calm"),)
 
 
 def test_only_songs_that_are_there_are_to_be_archived() -> None:
@@ -106,8 +112,8 @@ def test_only_songs_that_are_there_are_to_be_archived() -> None:
 
     def archive(*songs: Clip) -> object:
         fields = {"clips": serialization.clips_text(songs)}
-        move = Move("abc", 4, State.PENDING, Stage.MUSIC, State.SUCCEEDED, fields=fields)
-        return serialization.move_text(move, archive=True).get("archive")
+        move = Transition("abc", 4, State.PENDING, Stage.MUSIC, State.SUCCEEDED, fields=fields)
+        return serialization.transition_arguments(move, archive=True).get("archive")
 
     assert archive(Clip("c", "succeeded"), Clip("d", "running", audio_url="https://cdn.example/stream")) is None
     assert archive(Clip("c", "succeeded"), Clip("d", "succeeded", audio_url="https://cdn.example/1.mp3")) is True
@@ -115,8 +121,8 @@ def test_only_songs_that_are_there_are_to_be_archived() -> None:
 
 def test_nothing_written_is_nothing_read() -> None:
     """A job without clips or failure has none."""
-    assert serialization.clips(None) == ()
-    assert serialization.failure(None) is None
+    assert serialization.parse_clips(None) == ()
+    assert serialization.parse_failure(None) is None
 
 
 def test_a_line_of_a_timeline_is_an_entry() -> None:
@@ -124,16 +130,18 @@ def test_a_line_of_a_timeline_is_an_entry() -> None:
     whole = {"at": "7.5", "state": "pending", "stage": "voice", "reason": "r", "attempt": 2, "task_id": "t"}
     least = {"at": "7.5", "state": "admitted", "stage": "music"}
 
-    assert serialization.step(json.dumps(whole)) == Step(7.5, State.PENDING, Stage.VOICE, "r", 2, "t")
-    assert serialization.step(json.dumps(least)) == Step(7.5, State.ADMITTED, Stage.MUSIC)
+    assert serialization.parse_timeline_entry(json.dumps(whole)) == TimelineEntry(
+        7.5, State.PENDING, Stage.VOICE, "r", 2, "t"
+    )
+    assert serialization.parse_timeline_entry(json.dumps(least)) == TimelineEntry(7.5, State.ADMITTED, Stage.MUSIC)
 
 
 def test_a_transition_has_no_nulls_for_lua() -> None:
     """Absent values are left out, removed fields are listed separately, and the task id is part of the timeline."""
     fields = {"voice.task": "t-1", "since": "7", "failure": None}
-    move = Move("abc", 4, State.CHARGING, Stage.VOICE, State.PENDING, due=9.0, fields=fields, credits=4)
+    move = Transition("abc", 4, State.CHARGING, Stage.VOICE, State.PENDING, due=9.0, fields=fields, credits=4)
 
-    assert serialization.move_text(move) == {
+    assert serialization.transition_arguments(move) == {
         "id": "abc",
         "v": 4,
         "to": "pending",
@@ -148,7 +156,9 @@ def test_a_transition_has_no_nulls_for_lua() -> None:
 
 def test_a_move_to_another_stage_names_the_new_one() -> None:
     """The new stage is the one of the record afterwards."""
-    move = Move("abc", 5, State.PENDING, Stage.VOICE, State.ADMITTED, to_stage=Stage.MUSIC, due=9.0, reason="next")
+    move = Transition(
+        "abc", 5, State.PENDING, Stage.VOICE, State.ADMITTED, to_stage=Stage.MUSIC, due=9.0, reason="next"
+    )
 
-    assert serialization.move_text(move)["stage"] == "music"
-    assert serialization.move_text(move)["reason"] == "next"
+    assert serialization.transition_arguments(move)["stage"] == "music"
+    assert serialization.transition_arguments(move)["reason"] == "next"

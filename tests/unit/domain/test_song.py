@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.jobs import LYRICS, problems, sung, voice
-from voicequeue import InvalidJob, Song, UnknownModelWarning
+from tests.support.jobs import LYRICS, problems, voice, voice_with_song
+from voicequeue import InvalidJobError, Song, UnknownModelWarning
 from voicequeue.domain.song import KNOWN_MODELS, SHORT_MODELS
-from voicequeue.domain.spec import parse, stored
+from voicequeue.domain.spec import parse_spec, parse_stored_spec
 
 LONG_MODELS = sorted(KNOWN_MODELS - SHORT_MODELS)
 LYRICS_LIMITS = [*((mv, 3_000) for mv in sorted(SHORT_MODELS)), *((mv, 5_000) for mv in LONG_MODELS)]
@@ -164,7 +164,7 @@ def test_a_stored_job_with_a_newer_model_does_not_warn_again() -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert stored(job.content()) == job
+        assert parse_stored_spec(job.canonical_content()) == job
 
 
 def test_a_model_that_is_not_sonic_is_an_error() -> None:
@@ -186,12 +186,12 @@ def test_lyrics_beside_a_wrong_model_are_still_measured() -> None:
 def test_a_song_cannot_be_changed() -> None:
     """Threads may share one."""
     with pytest.raises(ValueError, match="frozen"):
-        sung().song.title = "another"  # type: ignore[misc, union-attr]
+        voice_with_song().song.title = "another"  # type: ignore[misc, union-attr]
 
 
 def test_a_song_that_is_no_object_is_refused() -> None:
     """The error names the field for any value."""
     for value in ("la la la", 7, [LYRICS]):
-        with pytest.raises(InvalidJob) as caught:
-            parse({"audio_url": "https://recordings.example/ana.wav", "song": value})
+        with pytest.raises(InvalidJobError) as caught:
+            parse_spec({"audio_url": "https://recordings.example/ana.wav", "song": value})
         assert caught.value.problems[0].field == "song"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.jobs import LYRICS, SONG, URL, problems, sung, voice
-from voicequeue import InvalidJob, Priority, Stage, VoiceJob
+from tests.support.jobs import LYRICS, SONG, URL, problems, voice, voice_with_song
+from voicequeue import InvalidJobError, Priority, Stage, VoiceJob
 from voicequeue.domain.song import KNOWN_MODELS
-from voicequeue.domain.spec import METADATA_MAX_CHARS, METADATA_MAX_KEYS, parse, stored
+from voicequeue.domain.spec import METADATA_MAX_CHARS, METADATA_MAX_KEYS, parse_spec, parse_stored_spec
 from voicequeue.errors import PROBLEMS_MAX
 
 PERSONA = "0c9bd1e0-1111-2222-3333-444455556666"
@@ -66,7 +66,7 @@ def test_a_persona_without_a_song_is_refused() -> None:
     ("job", "stages", "price"),
     [
         (voice(), (Stage.VOICE,), 4),
-        (sung(), (Stage.VOICE, Stage.MUSIC), 19),
+        (voice_with_song(), (Stage.VOICE, Stage.MUSIC), 19),
         (VoiceJob(persona_id=PERSONA, song=SONG), (Stage.MUSIC,), 15),
     ],
 )
@@ -121,7 +121,7 @@ def test_any_other_batch_name_is_refused(name: str) -> None:
 def test_names_have_1_to_200_characters(field: str) -> None:
     """An empty or longer name names the field."""
     others = {"audio_url": None, "song": SONG} if field == "persona_id" else {}
-    parse({"audio_url": URL, **others, field: "x" * 200})
+    parse_spec({"audio_url": URL, **others, field: "x" * 200})
 
     assert "200" in problems(**others, **{field: "x" * 201})[field]
     assert field in problems(**others, **{field: "  "})
@@ -176,7 +176,7 @@ def test_metadata_holds_text_only() -> None:
 
 def test_max_credits_must_cover_what_the_job_costs() -> None:
     """A lower value is rejected and names both numbers."""
-    assert sung(max_credits=19).max_credits == 19
+    assert voice_with_song(max_credits=19).max_credits == 19
 
     errors = problems(song={"prompt": LYRICS}, max_credits=18)
 
@@ -211,8 +211,8 @@ def test_text_that_utf8_cannot_hold_is_refused() -> None:
 @pytest.mark.parametrize("value", [None, 7, "https://recordings.example/ana.wav", [URL]])
 def test_what_is_no_object_is_no_job(value: object) -> None:
     """Any other value raises the same error."""
-    with pytest.raises(InvalidJob):
-        parse(value)
+    with pytest.raises(InvalidJobError):
+        parse_spec(value)
 
 
 def test_a_job_cannot_be_changed() -> None:
@@ -223,9 +223,9 @@ def test_a_job_cannot_be_changed() -> None:
 
 def test_a_job_is_parsed_once() -> None:
     """A parsed job is returned unchanged."""
-    job = sung()
+    job = voice_with_song()
 
-    assert parse(job) is job
+    assert parse_spec(job) is job
 
 
 # ── content and id ────────────────────────────────────────────────────────────────────────────────
@@ -275,11 +275,11 @@ fields_of_jobs = st.builds(lambda source, extra: {**source, **extra}, sources, e
 @given(fields_of_jobs)
 def test_a_job_comes_back_from_its_content_as_it_was(fields: dict[str, Any]) -> None:
     """Redis stores the whole job, and reading it changes nothing."""
-    job = parse(fields)
+    job = parse_spec(fields)
 
-    assert stored(job.content()) == job
-    assert parse(json.loads(job.content())) == job
-    assert stored(job.content()).content() == job.content()
+    assert parse_stored_spec(job.canonical_content()) == job
+    assert parse_spec(json.loads(job.canonical_content())) == job
+    assert parse_stored_spec(job.canonical_content()).canonical_content() == job.canonical_content()
 
 
 @given(fields_of_jobs, st.randoms(use_true_random=False))
@@ -287,7 +287,7 @@ def test_equal_jobs_have_equal_content_whatever_the_order_of_their_fields(
     fields: dict[str, Any], chance: random.Random
 ) -> None:
     """The content decides whether a key names the same job."""
-    assert parse(_shuffled(fields, chance)).content() == parse(fields).content()
+    assert parse_spec(_shuffled(fields, chance)).canonical_content() == parse_spec(fields).canonical_content()
 
 
 def _shuffled(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
@@ -299,18 +299,18 @@ def _shuffled(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 @given(fields_of_jobs, names.filter(lambda key: len(key.strip()) <= 200))
 def test_a_key_names_one_id(fields: dict[str, Any], key: str) -> None:
     """The id follows from the key alone, in any process and with any content."""
-    first, second = parse({**fields, "key": key}), voice(key=key)
+    first, second = parse_spec({**fields, "key": key}), voice(key=key)
 
-    assert first.id() == first.id() == second.id()
-    assert re.fullmatch("[a-z2-7]{16}", first.id())
+    assert first.job_id() == first.job_id() == second.job_id()
+    assert re.fullmatch("[a-z2-7]{16}", first.job_id())
 
 
 def test_ids_and_contents_are_what_earlier_releases_made() -> None:
     """Records outlive a release: the same key finds the same job after an upgrade."""
-    job = sung(key="order-7", metadata={"b": "2", "a": "1"})
+    job = voice_with_song(key="order-7", metadata={"b": "2", "a": "1"})
 
-    assert job.id() == "f66nxdviltvr7rei"
-    assert job.content() == (
+    assert job.job_id() == "f66nxdviltvr7rei"
+    assert job.canonical_content() == (
         f'{{"audio_url":"{URL}","song":{{"mv":"sonic-v5","custom_mode":true,"title":"A song",'
         '"prompt":"[Verse]\\nla la la"},'
         '"key":"order-7","metadata":{"a":"1","b":"2"}}'
@@ -320,23 +320,23 @@ def test_ids_and_contents_are_what_earlier_releases_made() -> None:
 
 def test_a_job_without_a_key_gets_a_new_id_each_time() -> None:
     """Two such jobs are different jobs."""
-    assert len({voice().id() for _ in range(100)}) == 100
+    assert len({voice().job_id() for _ in range(100)}) == 100
 
 
 def test_keys_that_differ_have_ids_that_differ() -> None:
     """A thousand keys have a thousand ids."""
-    assert len({voice(key=f"key-{n}").id() for n in range(1_000)}) == 1_000
+    assert len({voice(key=f"key-{n}").job_id() for n in range(1_000)}) == 1_000
 
 
 def test_a_row_gets_a_key_of_its_batch_and_content() -> None:
     """The same row of the same batch is the same job; another batch or content is another job."""
-    job = sung(batch="spring").with_row_key()
+    job = voice_with_song(batch="spring").with_row_key()
 
-    assert job.key == sung(batch="spring").with_row_key().key
-    assert job.key != sung(batch="summer").with_row_key().key
-    assert job.key != sung(batch="spring", name="Ana").with_row_key().key
+    assert job.key == voice_with_song(batch="spring").with_row_key().key
+    assert job.key != voice_with_song(batch="summer").with_row_key().key
+    assert job.key != voice_with_song(batch="spring", name="Ana").with_row_key().key
 
 
 def test_a_row_keeps_a_key_of_its_own() -> None:
     """A key of the caller is never replaced."""
-    assert sung(key="mine").with_row_key().key == "mine"
+    assert voice_with_song(key="mine").with_row_key().key == "mine"

@@ -7,15 +7,15 @@ from typing import BinaryIO
 
 import pytest
 
-from voicequeue import InvalidJob, VoiceJob
-from voicequeue.ingest.row_reader import Row, Rows, UnreadableFile
+from voicequeue import InvalidJobError, VoiceJob
+from voicequeue.ingest.row_reader import Row, RowReader, UnreadableFileError
 
 A, B, C = (f"https://recordings.example/{letter}.wav" for letter in "abc")
 
 
 def rows(*lines: str | bytes, end: bytes = b"\n") -> list[Row]:
     """Return the rows of a file with these lines."""
-    return list(Rows(file(*lines, end=end)))
+    return list(RowReader(file(*lines, end=end)))
 
 
 def file(*lines: str | bytes, end: bytes = b"\n") -> BinaryIO:
@@ -29,18 +29,18 @@ def _bytes(line: str | bytes) -> bytes:
 
 def jobs(parsed_rows: list[Row], batch: str = "spring") -> list[VoiceJob]:
     """Return the jobs that rows describe."""
-    return [row.job(batch) for row in parsed_rows]
+    return [row.to_job(batch) for row in parsed_rows]
 
 
 def row_error(row: Row) -> str:
     """Return the error of a row that is not a valid job."""
-    with pytest.raises(InvalidJob) as raised:
-        row.job("spring")
+    with pytest.raises(InvalidJobError) as raised:
+        row.to_job("spring")
     return str(raised.value)
 
 
 def file_error(*lines: str | bytes) -> str:
     """Return the error that rejects the whole file."""
-    with pytest.raises(UnreadableFile) as raised:
-        Rows(file(*lines))
+    with pytest.raises(UnreadableFileError) as raised:
+        RowReader(file(*lines))
     return str(raised.value)

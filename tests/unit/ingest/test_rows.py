@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.ingest.files import A, B, C, file, file_error, jobs, row_error, rows
 from voicequeue import VoiceJob
-from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS, Rows
+from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS, RowReader
 
 # ── CSV dialects ──────────────────────────────────────────────────────────────────────────────────
 
@@ -48,14 +48,14 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column() -> None:
 
 def test_the_last_line_needs_no_end() -> None:
     """Many editors leave it out."""
-    assert len(rows("audio_url", A, B, end=b"\n")) == len(list(Rows(io.BytesIO(f"audio_url\n{A}\n{B}".encode()))))
+    assert len(rows("audio_url", A, B, end=b"\n")) == len(list(RowReader(io.BytesIO(f"audio_url\n{A}\n{B}".encode()))))
 
 
 def test_quoted_cells_may_hold_line_ends_delimiters_and_quotes() -> None:
     """Lyrics are read unchanged."""
     [row] = rows("audio_url,prompt", f'"{A}","[Verse]', 'she said ""Hi"", and', 'left"')
 
-    song = row.job("spring").song
+    song = row.to_job("spring").song
 
     assert song is not None
     assert song.prompt == '[Verse]\nshe said "Hi", and\nleft'
@@ -213,7 +213,7 @@ def test_surplus_cells_are_rejected_and_not_dropped() -> None:
     bad, good = rows("audio_url,prompt", f"{A},la, la", f"{B},la")
 
     assert "has 3 cells, but the header names 2" in row_error(bad)
-    assert good.job("spring").audio_url == B
+    assert good.to_job("spring").audio_url == B
 
 
 def test_empty_surplus_cells_are_rejected_too() -> None:
@@ -226,7 +226,7 @@ def test_invalid_utf8_rejects_only_its_own_row() -> None:
     first, bad, last = rows("audio_url,name", f"{A},Ana", B.encode() + b",Bj\xf6rn", f"{C},Cy")
 
     assert row_error(bad).startswith("name: ")
-    assert [first.job("b").name, last.job("b").name] == ["Ana", "Cy"]
+    assert [first.to_job("b").name, last.to_job("b").name] == ["Ana", "Cy"]
 
 
 def test_nul_bytes_reject_only_their_own_row() -> None:
@@ -234,14 +234,14 @@ def test_nul_bytes_reject_only_their_own_row() -> None:
     first, bad, last = rows("audio_url,name", f"{A},Ana", f"{B},B\0o", f"{C},Cy")
 
     assert "NUL" in row_error(bad)
-    assert [first.job("b").name, last.job("b").name] == ["Ana", "Cy"]
+    assert [first.to_job("b").name, last.to_job("b").name] == ["Ana", "Cy"]
 
 
 def test_an_unclosed_quote_does_not_become_lyrics() -> None:
     """The error names the lines of the swallowed rows, and none of them is enqueued."""
     first, bad = rows("audio_url,prompt", f"{A},la", f'{B},"la', f"{C},la")
 
-    assert first.job("b").audio_url == A
+    assert first.to_job("b").audio_url == A
     assert (bad.line, bad.cells) == (3, {})
     assert "lines 3 to 4" in row_error(bad)
 
@@ -251,7 +251,7 @@ def test_text_after_a_closing_quote_is_rejected() -> None:
     bad, good = rows("audio_url,prompt", f'{A},"la" la', f"{B},la")
 
     assert "not readable as CSV" in row_error(bad)
-    assert (good.line, good.job("b").audio_url) == (3, B)
+    assert (good.line, good.to_job("b").audio_url) == (3, B)
 
 
 def test_an_overlong_cell_is_rejected() -> None:
@@ -259,7 +259,7 @@ def test_an_overlong_cell_is_rejected() -> None:
     bad, good = rows("audio_url,prompt", f"{A},{'x' * 200_000}", f"{B},la")
 
     assert "not readable as CSV" in row_error(bad)
-    assert (good.line, good.job("b").audio_url) == (3, B)
+    assert (good.line, good.to_job("b").audio_url) == (3, B)
 
 
 def test_an_error_in_the_song_names_its_column() -> None:
@@ -283,10 +283,10 @@ def test_an_error_in_the_song_names_its_column() -> None:
 def test_reading_can_resume_after_any_row(lines: list[str]) -> None:
     """From the number of lines read so far, the remaining rows are the same as without an interruption, with the same
     line numbers."""
-    whole = Rows(file(*lines))
-    rows_and_lines = [(row, whole.lines) for row in whole]
+    whole = RowReader(file(*lines))
+    rows_and_lines = [(row, whole.lines_read) for row in whole]
 
     for place, (_, lines_read) in enumerate(rows_and_lines):
-        rest = Rows(file(*lines))
-        rest.pass_over(lines_read)
-        assert [(row, rest.lines) for row in rest] == rows_and_lines[place + 1 :]
+        rest = RowReader(file(*lines))
+        rest.skip_lines(lines_read)
+        assert [(row, rest.lines_read) for row in rest] == rows_and_lines[place + 1 :]

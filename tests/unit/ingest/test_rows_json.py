@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 import pytest
 
 from tests.unit.ingest.files import A, jobs, row_error, rows
-from voicequeue.ingest.row_reader import Row, Rows
+from voicequeue.ingest.row_reader import Row, RowReader
 
 # ── JSON Lines ────────────────────────────────────────────────────────────────────────────────────
 
@@ -59,7 +59,7 @@ def test_deeply_nested_json_rejects_only_itself() -> None:
     deep, good = rows('{"audio_url":' + "[" * 100_000, json.dumps({"audio_url": A}))
 
     assert "not readable as JSON" in row_error(deep)
-    assert good.job("b").audio_url == A
+    assert good.to_job("b").audio_url == A
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_rejected_json_lines_can_be_corrected_too() -> None:
     [row] = rows(text.getvalue())
 
     assert (row.line, row.cells["row"]) == (2, json.dumps({"audio_url": A, "name": "Ana"}))
-    assert row.job("b").name == "Ana"
+    assert row.to_job("b").name == "Ana"
 
 
 # ── streams ───────────────────────────────────────────────────────────────────────────────────────
@@ -134,8 +134,8 @@ def test_a_pipe_is_read_like_a_file(text: str, buffering: int) -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=buffering) as source, os.fdopen(writing, "wb", buffering=0) as sink:
         sink.write(text.encode())
-        parsed = iter(Rows(source))
-        assert next(parsed).job("b").audio_url == A
+        parsed = iter(RowReader(source))
+        assert next(parsed).to_job("b").audio_url == A
         sink.close()
         assert list(parsed) == []
 
@@ -144,7 +144,7 @@ def test_rows_are_read_lazily() -> None:
     """A file larger than memory can be ingested."""
     source = Endless()
 
-    parsed = iter(Rows(cast(BinaryIO, io.BufferedReader(source))))
+    parsed = iter(RowReader(cast(BinaryIO, io.BufferedReader(source))))
     first = [next(parsed) for _ in range(100)]
 
     assert first[-1].line == 101
@@ -179,7 +179,7 @@ class Endless(io.RawIOBase):
 def test_the_sample_is_readable() -> None:
     """The file shown in the documentation and used by the demo."""
     with (Path(__file__).parents[3] / "samples" / "voices.csv").open("rb") as sample:
-        samples = [row.job("demo") for row in Rows(sample)]
+        samples = [row.to_job("demo") for row in RowReader(sample)]
 
     assert len(samples) == 12
     assert all(job.song is not None for job in samples)

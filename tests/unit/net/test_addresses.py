@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voicequeue.net.address_policy import Allowed
+from voicequeue.net.address_policy import AddressPolicy
 
-NONE_ALLOWED = Allowed.of("", setting="THE_SETTING")
+NONE_ALLOWED = AddressPolicy.parse("", setting="THE_SETTING")
 
 PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e"]
 
@@ -42,8 +42,8 @@ CARRIED = [
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_may_be_sent_to(address: str) -> None:
     """The name of the host does not matter."""
-    assert NONE_ALLOWED.why_not("hooks.example", address) is None
-    assert NONE_ALLOWED.why_not("localhost", address) is None
+    assert NONE_ALLOWED.objection("hooks.example", address) is None
+    assert NONE_ALLOWED.objection("localhost", address) is None
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_public_address_may_be_sent_to(address: str) -> None:
 )
 def test_any_other_is_refused_with_its_kind_and_what_would_allow_it(kind: str, address: str) -> None:
     """The refusal contains neither the host nor the address."""
-    reason = NONE_ALLOWED.why_not("hooks.example", address)
+    reason = NONE_ALLOWED.objection("hooks.example", address)
 
     suffix = " by its address" if kind == "a link-local address" else ""  # where clouds serve their credentials
     assert reason == f"its host resolves to {kind}, which THE_SETTING does not allow{suffix}"
@@ -60,23 +60,23 @@ def test_any_other_is_refused_with_its_kind_and_what_would_allow_it(kind: str, a
 @pytest.mark.parametrize("address", CARRIED)
 def test_ipv6_that_carries_ipv4_is_judged_by_where_it_leads(address: str) -> None:
     """Mapped, translated (NAT64), 6to4 and Teredo."""
-    assert NONE_ALLOWED.why_not("hooks.example", address) is not None
+    assert NONE_ALLOWED.objection("hooks.example", address) is not None
 
 
 @pytest.mark.parametrize("address", ["::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
 def test_ipv6_that_carries_public_ipv4_may_be_sent_to(address: str) -> None:
     """Networks without IPv4 reach it only like this."""
-    assert NONE_ALLOWED.why_not("hooks.example", address) is None
+    assert NONE_ALLOWED.objection("hooks.example", address) is None
 
 
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_gains_nothing_by_being_carried_in_ipv6(address: IPv4Address) -> None:
     """This holds for every IPv4 address."""
-    plain = NONE_ALLOWED.why_not("h", str(address))
+    plain = NONE_ALLOWED.objection("h", str(address))
     carried = int(address)
     for prefix in (0xFFFF << 32, 0x64FF9B << 96, 0x2002 << 112):
         shift = 80 if prefix == 0x2002 << 112 else 0
-        wrapped = NONE_ALLOWED.why_not("h", str(IPv6Address(prefix | carried << shift)))
+        wrapped = NONE_ALLOWED.objection("h", str(IPv6Address(prefix | carried << shift)))
         assert plain is None or wrapped is not None
 
 
@@ -85,12 +85,12 @@ def test_everything_that_is_not_global_is_refused(address: IPv4Address | IPv6Add
     """This includes at least what Python classifies as not global."""
     if not address.is_global:
         carried = isinstance(address, IPv6Address) and address.ipv4_mapped
-        assert carried or NONE_ALLOWED.why_not("h", str(address)) is not None
+        assert carried or NONE_ALLOWED.objection("h", str(address)) is not None
 
 
 def test_names_addresses_and_networks_can_be_allowed() -> None:
     """They are separated by commas or spaces; names ignore case and a trailing dot."""
-    allowed = Allowed.of("Hooks.Inner.Example, 10.1.0.0/16 192.168.7.7,fd00::/8 [::1]", setting="S")
+    allowed = AddressPolicy.parse("Hooks.Inner.Example, 10.1.0.0/16 192.168.7.7,fd00::/8 [::1]", setting="S")
 
     for host, address in {
         "hooks.inner.example": "10.9.9.9",
@@ -101,7 +101,7 @@ def test_names_addresses_and_networks_can_be_allowed() -> None:
         "d": "::1",
         "e": "::ffff:10.1.2.3",
     }.items():
-        assert allowed.why_not(host, address) is None
+        assert allowed.objection(host, address) is None
     for host, address in {
         "inner.example": "10.9.9.9",
         "x.hooks.inner.example": "10.9.9.9",
@@ -109,4 +109,4 @@ def test_names_addresses_and_networks_can_be_allowed() -> None:
         "b": "192.168.7.8",
         "d": "127.0.0.1",
     }.items():
-        assert allowed.why_not(host, address) is not None
+        assert allowed.objection(host, address) is not None

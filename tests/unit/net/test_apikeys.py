@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config.settings import BadSettings, Settings
+from config.settings import Settings, SettingsError
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from workers.gateway import app
@@ -14,21 +14,21 @@ HASH = "0" * 64
 
 def test_a_new_key_is_verified_by_its_configured_line() -> None:
     """And by nothing else; the line does not contain the key."""
-    key, configured = api_keys.new("shop", [Scope.READ, Scope.ENQUEUE])
+    key, configured = api_keys.generate_key("shop", [Scope.READ, Scope.ENQUEUE])
 
-    [parsed] = api_keys.parse(configured.line())
+    [parsed] = api_keys.parse_keys(configured.as_setting())
 
     assert parsed == configured
-    assert configured.line().startswith("shop:enqueue+read:")
-    assert api_keys.holder([parsed], key) == configured
-    assert api_keys.holder([parsed], key + "x") is None
-    assert api_keys.holder([parsed], configured.digest) is None
-    assert key.removeprefix("vq_") not in configured.line()
+    assert configured.as_setting().startswith("shop:enqueue+read:")
+    assert api_keys.find_key([parsed], key) == configured
+    assert api_keys.find_key([parsed], key + "x") is None
+    assert api_keys.find_key([parsed], configured.digest) is None
+    assert key.removeprefix("vq_") not in configured.as_setting()
 
 
 def test_keys_are_unique() -> None:
     """They are random and long."""
-    keys = {api_keys.new("shop", Scope)[0] for _ in range(100)}
+    keys = {api_keys.generate_key("shop", Scope)[0] for _ in range(100)}
 
     assert len(keys) == 100
     assert {len(key) for key in keys} == {46}
@@ -36,10 +36,10 @@ def test_keys_are_unique() -> None:
 
 def test_several_keys_are_separated_by_commas() -> None:
     """Spaces are ignored, and a trailing comma is allowed."""
-    keys = api_keys.parse(f" a:read:{HASH}, b:enqueue+operate:{HASH},\n")
+    keys = api_keys.parse_keys(f" a:read:{HASH}, b:enqueue+operate:{HASH},\n")
 
     assert [(key.name, sorted(key.scopes)) for key in keys] == [("a", ["read"]), ("b", ["enqueue", "operate"])]
-    assert api_keys.parse("") == ()
+    assert api_keys.parse_keys("") == ()
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_several_keys_are_separated_by_commas() -> None:
 )
 def test_an_invalid_setting_gives_a_reason_without_a_hash(setting: str, reason: str) -> None:
     """The process exits and names the setting. The error does not show a key either that was configured by mistake."""
-    with pytest.raises(BadSettings, match="VOICEQUEUE_API_KEYS: ") as error:
-        app.keys(Settings(_env_file=None, api_keys=setting))
+    with pytest.raises(SettingsError, match="VOICEQUEUE_API_KEYS: ") as error:
+        app.configured_keys(Settings(_env_file=None, api_keys=setting))
 
     assert reason in str(error.value)
     assert HASH not in str(error.value)

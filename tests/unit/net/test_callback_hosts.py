@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import threading
 
-from tasks.callbacks.host_limiter import LATER_MAX_S, Hosts
+from tasks.callbacks.host_limiter import POSTPONE_MAX_S, HostLimiter
 
 NOW = 1_000.0
 
 
-def failing(hosts: Hosts, host: str, times: int, now: float = NOW) -> None:
+def failing(hosts: HostLimiter, host: str, times: int, now: float = NOW) -> None:
     """So many tries fail, one after the other."""
     for _ in range(times):
-        assert hosts.enter(host, now) is None
-        hosts.leave(host, now, is_there=False)
+        assert hosts.try_acquire(host, now) is None
+        hosts.release(host, now, is_available=False)
 
 
 def test_a_host_gets_few_at_once_and_the_others_none_the_less() -> None:
     """Who comes too early is told to come again, each at a time of its own."""
-    hosts = Hosts(wait_s=0, at_once=2)
+    hosts = HostLimiter(wait_s=0, max_concurrent=2)
 
-    assert [hosts.enter("a", NOW) for _ in range(2)] == [None, None]
-    later = [hosts.enter("a", NOW) for _ in range(3)]
-    assert hosts.enter("b", NOW) is None
+    assert [hosts.try_acquire("a", NOW) for _ in range(2)] == [None, None]
+    later = [hosts.try_acquire("a", NOW) for _ in range(3)]
+    assert hosts.try_acquire("b", NOW) is None
 
     assert all(each is not None and each > NOW for each in later)
     assert len(set(later)) == 3
-    hosts.leave("a", NOW, is_there=True)
-    assert hosts.enter("a", NOW) is None
+    hosts.release("a", NOW, is_available=True)
+    assert hosts.try_acquire("a", NOW) is None
 
 
 def test_who_finds_no_room_at_a_brisk_host_waits_a_moment_for_it() -> None:
     """Being put off would cost a whole round."""
-    hosts = Hosts(at_once=1, wait_s=20)
-    assert hosts.enter("a", NOW) is None
+    hosts = HostLimiter(max_concurrent=1, wait_s=20)
+    assert hosts.try_acquire("a", NOW) is None
     entered: list[float | None] = []
-    waiting = threading.Thread(target=lambda: entered.append(hosts.enter("a", NOW)))
+    waiting = threading.Thread(target=lambda: entered.append(hosts.try_acquire("a", NOW)))
     waiting.start()
 
-    hosts.leave("a", NOW, is_there=True, took=0.1)
+    hosts.release("a", NOW, is_available=True, took_s=0.1)
     waiting.join(10)
 
     assert entered == [None]
@@ -46,13 +46,13 @@ def test_who_finds_no_room_at_a_brisk_host_waits_a_moment_for_it() -> None:
 
 def test_nobody_waits_at_a_host_that_has_become_slow() -> None:
     """Those who wait already go away at once."""
-    hosts = Hosts(at_once=2, wait_s=20, slow_at_once=1)
-    assert [hosts.enter("a", NOW) for _ in range(2)] == [None, None]
+    hosts = HostLimiter(max_concurrent=2, wait_s=20, max_concurrent_slow=1)
+    assert [hosts.try_acquire("a", NOW) for _ in range(2)] == [None, None]
     entered: list[float | None] = []
-    waiting = threading.Thread(target=lambda: entered.append(hosts.enter("a", NOW)))
+    waiting = threading.Thread(target=lambda: entered.append(hosts.try_acquire("a", NOW)))
     waiting.start()
 
-    hosts.leave("a", NOW, is_there=False)
+    hosts.release("a", NOW, is_available=False)
     waiting.join(10)
 
     assert entered
@@ -61,60 +61,60 @@ def test_nobody_waits_at_a_host_that_has_become_slow() -> None:
 
 def test_a_host_that_does_not_answer_is_left_alone_and_then_tried_with_one() -> None:
     """After three failures in a row; when its rest is over one is let through, until one arrives."""
-    hosts = Hosts(wait_s=0, failures=3, rest_s=30)
+    hosts = HostLimiter(wait_s=0, failure_threshold=3, pause_s=30)
     failing(hosts, "a", 3)
 
-    assert (hosts.enter("a", NOW + 29.9) or 0) >= NOW + 30
-    assert hosts.enter("a", NOW + 30) is None
-    assert hosts.enter("a", NOW + 30) is not None
-    hosts.leave("a", NOW + 31, is_there=True)
-    assert [hosts.enter("a", NOW + 31) for _ in range(4)] == [None] * 4
+    assert (hosts.try_acquire("a", NOW + 29.9) or 0) >= NOW + 30
+    assert hosts.try_acquire("a", NOW + 30) is None
+    assert hosts.try_acquire("a", NOW + 30) is not None
+    hosts.release("a", NOW + 31, is_available=True)
+    assert [hosts.try_acquire("a", NOW + 31) for _ in range(4)] == [None] * 4
 
 
 def test_an_answer_in_between_makes_it_a_host_that_is_there() -> None:
     """Failures count in a row alone."""
-    hosts = Hosts(wait_s=0, failures=3)
+    hosts = HostLimiter(wait_s=0, failure_threshold=3)
     for _ in range(3):
         failing(hosts, "a", 2)
-        assert hosts.enter("a", NOW) is None
-        hosts.leave("a", NOW, is_there=True)
+        assert hosts.try_acquire("a", NOW) is None
+        hosts.release("a", NOW, is_available=True)
 
-    assert hosts.enter("a", NOW) is None
+    assert hosts.try_acquire("a", NOW) is None
 
 
 def test_slow_hosts_share_few_places_among_all_of_them() -> None:
     """However many there are; a brisk one finds its place."""
-    hosts = Hosts(wait_s=0, slow_at_once=3)
+    hosts = HostLimiter(wait_s=0, max_concurrent_slow=3)
     for number in range(10):
-        assert hosts.enter(f"slow-{number}", NOW) is None
-        hosts.leave(f"slow-{number}", NOW, is_there=True, took=5)
+        assert hosts.try_acquire(f"slow-{number}", NOW) is None
+        hosts.release(f"slow-{number}", NOW, is_available=True, took_s=5)
 
-    entered = [hosts.enter(f"slow-{number}", NOW) for number in range(10)]
+    entered = [hosts.try_acquire(f"slow-{number}", NOW) for number in range(10)]
 
     assert entered.count(None) == 3
-    assert hosts.enter("brisk", NOW) is None
-    hosts.leave("slow-0", NOW, is_there=True, took=0.1)
-    assert hosts.enter("slow-9", NOW) is None
+    assert hosts.try_acquire("brisk", NOW) is None
+    hosts.release("slow-0", NOW, is_available=True, took_s=0.1)
+    assert hosts.try_acquire("slow-9", NOW) is None
 
 
 def test_nobody_is_put_off_for_long() -> None:
     """However many wait for a host that is slow."""
-    hosts = Hosts(wait_s=0, at_once=1, rest_s=30)
-    assert hosts.enter("a", NOW) is None
-    hosts.leave("a", NOW, is_there=True, took=60)
-    assert hosts.enter("a", NOW) is None
+    hosts = HostLimiter(wait_s=0, max_concurrent=1, pause_s=30)
+    assert hosts.try_acquire("a", NOW) is None
+    hosts.release("a", NOW, is_available=True, took_s=60)
+    assert hosts.try_acquire("a", NOW) is None
 
-    later = [hosts.enter("a", NOW) or 0 for _ in range(1_000)]
+    later = [hosts.try_acquire("a", NOW) or 0 for _ in range(1_000)]
 
     assert min(later) > NOW
-    assert max(later) <= NOW + LATER_MAX_S + 30
+    assert max(later) <= NOW + POSTPONE_MAX_S + 30
 
 
 def test_hosts_without_number_are_not_remembered_without_end() -> None:
     """Those that are still to be left alone are."""
-    hosts = Hosts(wait_s=0, failures=1, rest_s=30)
+    hosts = HostLimiter(wait_s=0, failure_threshold=1, pause_s=30)
     for number in range(3_000):
         failing(hosts, f"gone-{number}", 1, NOW + number)
 
     assert len(hosts._hosts) <= 1_001
-    assert hosts.enter("gone-2999", NOW + 3_000) is not None
+    assert hosts.try_acquire("gone-2999", NOW + 3_000) is not None

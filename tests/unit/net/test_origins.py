@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from voicequeue.auth.web_origins import host_name, is_loopback, is_origin_of, refusal
+from voicequeue.auth.web_origins import host_name, is_loopback, is_origin_of, origin_refusal
 
 HERE = "127.0.0.1:8000"
 LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
@@ -25,7 +25,7 @@ LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 def test_a_page_of_this_server_is_recognized_by_its_origin(origin: str, host: str) -> None:
     """With any scheme, with or without the scheme's default port."""
     assert is_origin_of(origin, host)
-    assert refusal("POST", Headers({"Host": host, "Origin": origin, "Sec-Fetch-Site": "same-origin"})) is None
+    assert origin_refusal("POST", Headers({"Host": host, "Origin": origin, "Sec-Fetch-Site": "same-origin"})) is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_page_of_another_origin_is_rejected_for_every_method(method: str, orig
     """A hidden or unreadable origin also counts as another; the reason states both compared values."""
     assert not is_origin_of(origin, host)
 
-    reason = refusal(method, Headers({"Host": host, "Origin": origin, **LINK}))
+    reason = origin_refusal(method, Headers({"Host": host, "Origin": origin, **LINK}))
 
     assert reason is not None
     assert repr(origin) in reason
@@ -80,21 +80,21 @@ def test_a_page_of_another_origin_is_rejected_for_every_method(method: str, orig
 )
 def test_another_site_can_neither_load_nor_change_anything(site: str, method: str, headers: dict[str, str]) -> None:
     """Also with a hidden origin; another port of this machine is the same site, but another origin."""
-    assert refusal(method, Headers({"Host": HERE, "Sec-Fetch-Site": site, **headers})) is not None
+    assert origin_refusal(method, Headers({"Host": HERE, "Sec-Fetch-Site": site, **headers})) is not None
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
 def test_a_link_on_another_site_works(site: str) -> None:
     """Also a link in an email."""
-    assert refusal("GET", Headers({"Host": HERE, "Sec-Fetch-Site": site, **LINK})) is None
+    assert origin_refusal("GET", Headers({"Host": HERE, "Sec-Fetch-Site": site, **LINK})) is None
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
 def test_requests_of_programs_are_accepted(method: str) -> None:
     """They send no origin; Node's fetch sends only its mode."""
-    assert refusal(method, Headers({"Host": HERE})) is None
-    assert refusal(method, Headers({"Host": HERE, "Sec-Fetch-Mode": "cors"})) is None
-    assert refusal(method, Headers({"Host": HERE, "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "cors"})) is None
+    assert origin_refusal(method, Headers({"Host": HERE})) is None
+    assert origin_refusal(method, Headers({"Host": HERE, "Sec-Fetch-Mode": "cors"})) is None
+    assert origin_refusal(method, Headers({"Host": HERE, "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "cors"})) is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8:5555", "[::1]:5555", "[::ffff:127.0.0.1]", "LocalHost:1"])

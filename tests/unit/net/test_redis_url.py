@@ -10,7 +10,7 @@ from kombu import Connection
 from redis.connection import parse_url
 
 from config.celeryconfig import configuration
-from config.settings import BadSettings, Settings, load
+from config.settings import Settings, SettingsError, load
 from voicequeue import VoiceQueue
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.redis_url import validate_redis_url
@@ -86,7 +86,7 @@ def test_a_url_that_one_client_would_misread_is_rejected(
     shown."""
     monkeypatch.setenv("REDIS_URL", url or "?")
     for use in (lambda: VoiceQueue(url), lambda: connect(url), load):
-        with pytest.raises((ValueError, BadSettings), match="the Redis URL must look like redis://") as raised:
+        with pytest.raises((ValueError, SettingsError), match="the Redis URL must look like redis://") as raised:
             use()
         assert reason in str(raised.value)
         assert "s3cr3t" not in str(raised.value)

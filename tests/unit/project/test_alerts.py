@@ -13,11 +13,11 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from tests.store.life import put
-from tests.support.jobs import sung
+from tests.store.life import enqueue_jobs
+from tests.support.jobs import voice_with_song
 from tests.support.promtool import MISSING, executable
-from voicequeue.storage.job_store import Store
-from workers.gateway.api.metrics import Numbers
+from voicequeue.storage.job_store import JobStore
+from workers.gateway.api.metrics import QueueCollector
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "config"
@@ -159,19 +159,19 @@ def test_every_alert_says_what_to_do() -> None:
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
 
 
-def exposed(store: Store) -> set[str]:
+def exposed(store: JobStore) -> set[str]:
     """Return the names of all metrics, with the series of histograms and counters."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Numbers(store))
+    registry.register(QueueCollector(store))
     for name in ("call", "stage", "lateness"):
-        store.tally.measure(name, "x", 1)
-    store.tally.flush()
+        store.metrics.observe(name, "x", 1)
+    store.metrics.flush()
     text = generate_latest(registry).decode()
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     return names | {f"{name}_{part}" for name in names for part in ("bucket", "sum", "count")}
 
 
-def test_every_metric_named_by_rules_dashboard_and_docs_exists(store: Store) -> None:
+def test_every_metric_named_by_rules_dashboard_and_docs_exists(store: JobStore) -> None:
     """The documentation names every metric."""
     existing = exposed(store)
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -202,12 +202,15 @@ def test_the_dashboard_is_valid_for_grafana() -> None:
         occupied |= cells
 
 
-def test_a_scrape_names_no_batch_and_no_job(store: Store) -> None:
+def test_a_scrape_names_no_batch_and_no_job(store: JobStore) -> None:
     """Label values come from fixed sets: a million jobs have as many series as one."""
     before = len(exposed(store))
-    put(store, *(sung(key=f"k{n}", batch=f"secret-{n}", audio_url=f"https://a.example/{n}.wav") for n in range(50)))
+    enqueue_jobs(
+        store,
+        *(voice_with_song(key=f"k{n}", batch=f"secret-{n}", audio_url=f"https://a.example/{n}.wav") for n in range(50)),
+    )
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Numbers(store))
+    registry.register(QueueCollector(store))
     text = generate_latest(registry).decode()
 
     assert len(exposed(store)) == before

@@ -20,10 +20,10 @@ from config.settings import Settings, setting_names
 from tasks.celery_tasks import register
 from tests.support import composed
 from tests.support.composed import COMPOSE, ROOT
-from voicequeue.domain.timeouts import Patience
+from voicequeue.domain.timeouts import Timeouts
 from voicequeue.storage.celery_queues import QUEUE_NAMES, consumed_by
 from voicequeue.storage.heartbeats import KINDS
-from workers.dependencies import STORE_WAIT_S, build_callbacks
+from workers.dependencies import REDIS_RETRY_S, build_callbacks
 from workers.local.stack import procfile
 
 #: The variables that compose requires in .env: those of `make secrets`, and the key of the account.
@@ -130,7 +130,7 @@ def test_the_compose_valkey_is_durable_and_never_evicts(services: dict[str, Any]
 def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(services: dict[str, Any]) -> None:
     """SIGKILL must not interrupt a POST, in Docker and in every setup that the documentation shows."""
     settings = Settings(_env_file=None)
-    assert settings.stop_s > settings.connect_timeout_s + settings.answer_timeout_s
+    assert settings.stop_timeout_s > settings.upstream_connect_timeout_s + settings.upstream_response_timeout_s
     text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "runbook.md"))
     matches = re.findall(
         r"TimeoutStopSec=(\d+)|GracePeriodSeconds: (\d+)|grace_period: (\d+)s|SIGTERM, (?:and )?(\d+) s|(\d+) s\]", text
@@ -138,14 +138,14 @@ def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(services: dict[str
     allowed = {int(number) for numbers in matches for number in numbers if number}
     allowed.add(int(services["worker"]["stop_grace_period"].removesuffix("s")))
     assert len(matches) >= 7
-    assert min(allowed) == max(allowed) > settings.stop_s
+    assert min(allowed) == max(allowed) > settings.stop_timeout_s
 
 
 def test_the_callback_process_gets_more_time_to_stop_than_a_task_may_take(services: dict[str, Any]) -> None:
     """The last attempt may start late in a task and take its whole timeout; the claim covers both."""
     settings = Settings(_env_file=None)
-    patience = build_callbacks(settings).patience
-    longest = patience.lane_s + settings.callback_answer_s
+    patience = build_callbacks(settings).timeouts
+    longest = patience.start_window_s + settings.callback_timeout_s
     assert int(services["callbacks"]["stop_grace_period"].removesuffix("s")) > longest
     assert patience.lease_s > longest
 
@@ -154,7 +154,9 @@ def test_no_time_limit_ends_a_task_that_waits_for_redis() -> None:
     """Celery checks limits only when Redis is back: a shorter limit would kill the child at any later work."""
     settings = Settings(_env_file=None)
     limits = configuration(settings)
-    longest = STORE_WAIT_S + Patience().submit_s + settings.connect_timeout_s + settings.answer_timeout_s
+    longest = (
+        REDIS_RETRY_S + Timeouts().submit_s + settings.upstream_connect_timeout_s + settings.upstream_response_timeout_s
+    )
     assert "task_soft_time_limit" not in limits
     assert limits["task_time_limit"] > longest
 
@@ -190,7 +192,7 @@ def test_flower_is_never_published_without_a_login(services: dict[str, Any]) -> 
 
 def test_each_service_gets_the_secrets_that_it_needs_and_no_others(services: dict[str, Any]) -> None:
     """A compromised gateway exposes neither the MusicAPI key nor the keys of the storage."""
-    secret = (setting_names() - setting_names(secret=False)) | {"REDIS_URL", "FLOWER_BASIC_AUTH"}
+    secret = (setting_names() - setting_names(include_secret=False)) | {"REDIS_URL", "FLOWER_BASIC_AUTH"}
 
     for name, service in services.items():
         variables = set(service.get("environment", {}))

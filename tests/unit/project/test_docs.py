@@ -15,9 +15,9 @@ from mkdocs.exceptions import PluginError
 
 from config import reference, site
 from config.settings import setting_names
-from voicequeue.domain.job import MOVES, WHEN_CANCELLING, WITH_THE_VOICE, State
+from voicequeue.domain.job import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSITIONS, TRANSITIONS, State
 from voicequeue.ingest.audio_settings import AUDIO_SETTINGS, rules_from
-from voicequeue.ingest.preflight import Rules
+from voicequeue.ingest.preflight import RecordingRules
 from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS
 
 ROOT = Path(__file__).parents[3]
@@ -32,10 +32,10 @@ STATES = ElementTree.parse(DOCS / "images" / "states.svg")
 def test_the_drawing_shows_every_transition_and_no_other() -> None:
     """It shows the transitions of a single job, the start, and waiting for another job's voice."""
     drawn = [(at.get("data-from"), at.get("data-to")) for at in STATES.iter() if at.get("data-from")]
-    moves_of_one = (*MOVES.items(), *WHEN_CANCELLING.items())
+    moves_of_one = (*TRANSITIONS.items(), *CANCELLING_TRANSITIONS.items())
     legal = {(str(state), str(to)) for state, moves in moves_of_one for to in moves}
     aside = {(State.QUEUED, State.WAITING), (State.WAITING, State.QUEUED)}
-    assert all(to in WITH_THE_VOICE[state] for state, to in aside)
+    assert all(to in SHARED_VOICE_TRANSITIONS[state] for state, to in aside)
 
     assert len(drawn) == len(set(drawn))
     assert set(drawn) == legal | {(str(state), str(to)) for state, to in aside} | {("start", "queued")}
@@ -78,7 +78,7 @@ def test_every_setting_is_documented_once_with_its_limits_and_meaning() -> None:
 
     assert len(names) == len(set(names))
     assert set(names) >= setting_names() | {setting.name for setting in AUDIO_SETTINGS}
-    assert [row.name for row in rows if not (row.allowed and row.meaning)] == []
+    assert [row.name for row in rows if not (row.allowed and row.description)] == []
     assert [row for row in rows if "|" in "".join(row)] == []
 
 
@@ -109,12 +109,16 @@ def test_the_documented_audio_defaults_are_the_rules_of_preflight() -> None:
     """Set explicitly, they change nothing."""
     names = {setting.name for setting in AUDIO_SETTINGS}
     documented = {row.name: row.default for row in reference.rows() if row.name in names}
-    defaults = Rules()
+    defaults = RecordingRules()
 
     rules = rules_from(documented)
 
-    assert (rules.times, rules.max_bytes, rules.again_s) == (defaults.times, defaults.max_bytes, defaults.again_s)
-    assert (rules.at_once, rules.per_host) == (defaults.at_once, defaults.per_host)
+    assert (rules.timeouts, rules.max_bytes, rules.retry_delay_s) == (
+        defaults.timeouts,
+        defaults.max_bytes,
+        defaults.retry_delay_s,
+    )
+    assert (rules.max_concurrent, rules.max_per_host) == (defaults.max_concurrent, defaults.max_per_host)
 
 
 def test_every_variable_that_the_pages_name_is_a_setting() -> None:

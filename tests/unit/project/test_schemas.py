@@ -9,18 +9,20 @@ import pytest
 from pydantic import TypeAdapter
 
 from config.settings import Settings
-from tests.support.jobs import sung
+from tests.support.jobs import voice_with_song
 from voicequeue import (
     ArchivedFile,
+    ArchiveEntry,
+    ArchiveState,
     Batch,
     Callback,
+    ChargeReview,
     Clip,
-    Code,
     Event,
     Failure,
+    FailureCode,
     Gate,
     Hold,
-    InArchive,
     Job,
     Persona,
     Priority,
@@ -28,28 +30,26 @@ from voicequeue import (
     Stage,
     State,
     Status,
-    Step,
-    ToArchive,
-    Unsure,
+    TimelineEntry,
 )
 from voicequeue.diagnostics.checkup import passed
 from voicequeue.domain import schemas
-from voicequeue.domain.balance import Around, Balance
+from voicequeue.domain.balance import Balance, BalanceWindow
 from voicequeue.domain.gate import Account
-from voicequeue.domain.status import Line, RefusedJob
+from voicequeue.domain.status import BacklogLane, RefusedJob
 from workers.gateway import reference
 from workers.gateway.api import schemas as api_schemas
-from workers.gateway.app import build
+from workers.gateway.app import create_app
 
 NOW = 1_760_000_000.0
 FILE = ArchivedFile("file:///a.mp3", 3, "0" * 64)
 CLIP = Clip("c", "succeeded", "Title", "https://cdn.example/1.mp3", duration=61.5, archived_audio=FILE)
 JOB = Job(
-    "j", 1, State.FAILED, Stage.MUSIC, sung(batch="b", metadata={"a": "1"}), NOW, NOW,
-    settled_at=NOW, clips=(CLIP,), failure=Failure(Code.DEADLINE, Stage.MUSIC, "late"), archive=InArchive.PENDING,
+    "j", 1, State.FAILED, Stage.MUSIC, voice_with_song(batch="b", metadata={"a": "1"}), NOW, NOW,
+    settled_at=NOW, clips=(CLIP,), failure=Failure(FailureCode.DEADLINE, Stage.MUSIC, "late"), archive=ArchiveState.PENDING,
 )  # fmt: skip
-STEP = Step(NOW, State.UNSURE, Stage.VOICE, "no answer", 1, "t")
-BATCH = Batch("b", dict.fromkeys(State, 1), 4, paused=True, max_credits=5)
+STEP = TimelineEntry(NOW, State.UNSURE, Stage.VOICE, "no answer", 1, "t")
+BATCH = Batch("b", dict.fromkeys(State, 1), 4, is_paused=True, max_credits=5)
 STATUS = Status(
     states=dict.fromkeys(State, 1),
     gate=Gate((Hold("paused", "lunch", NOW),)),
@@ -57,12 +57,12 @@ STATUS = Status(
     limit=2,
     credits=4,
     workers=1,
-    account=Account(left=1, at=NOW),
-    backlog=(Line(Priority.NORMAL, "b", 1, NOW),),
+    account=Account(balance=1, updated_at=NOW),
+    backlog=(BacklogLane(Priority.NORMAL, "b", 1, NOW),),
     failures={"deadline": 1},
-    pace=1.5,
+    jobs_per_minute=1.5,
     seconds_left=None,
-    refused=(RefusedJob("j", Stage.VOICE, "no", 1, NOW),),
+    refused_jobs=(RefusedJob("j", Stage.VOICE, "no", 1, NOW),),
 )
 
 
@@ -72,19 +72,21 @@ STATUS = Status(
         (schemas.Job, JOB.as_dict()),
         (schemas.TimelineEntry, STEP.as_dict()),
         (schemas.Event, Event("1760000000000-0", "", "b", State.QUEUED, None, "2 enqueued").as_dict()),
-        (schemas.ChargeReview, Unsure(JOB, STEP, None).as_dict()),
+        (schemas.ChargeReview, ChargeReview(JOB, STEP, None).as_dict()),
         (
             schemas.ChargeReview,
-            Unsure(JOB, STEP, Around(Balance(NOW, NOW, 9, 0, True), Balance(NOW, NOW, 5, 0, True))).as_dict(),
+            ChargeReview(
+                JOB, STEP, BalanceWindow(Balance(NOW, NOW, 9, 0, True), Balance(NOW, NOW, 5, 0, True))
+            ).as_dict(),
         ),
         (schemas.BatchProgress, BATCH.as_dict()),
-        (schemas.BatchLimits, BATCH.limits()),
-        (schemas.Batch, {**BATCH.as_dict(), **BATCH.limits()}),
+        (schemas.BatchLimits, BATCH.limits_dict()),
+        (schemas.Batch, {**BATCH.as_dict(), **BATCH.limits_dict()}),
         (schemas.Status, STATUS.as_dict("b")),
         (schemas.RejectedMessage, RejectedMessage(NOW, "m", "t", "no job", [1]).as_dict()),
         (schemas.Persona, Persona("p", None, "https://a.example/a.wav", "j", NOW).as_dict()),
-        (schemas.Callback, Callback("c", "job.failed", NOW, "j", None, due=NOW).as_dict()),
-        (schemas.ArchiveJob, ToArchive("j", "b", NOW, 1, "404", NOW).as_dict()),
+        (schemas.Callback, Callback("c", "job.failed", NOW, "j", None, due_at=NOW).as_dict()),
+        (schemas.ArchiveJob, ArchiveEntry("j", "b", NOW, 1, "404", NOW).as_dict()),
         (schemas.Remark, passed("redis", "Valkey 9").as_dict()),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
@@ -99,7 +101,7 @@ def test_as_dict_matches_its_schema(schema: type[Any], value: Any) -> None:
 
 def test_every_field_has_a_description() -> None:
     """The OpenAPI schema describes each field of these shapes, inherited ones included."""
-    components = build(Settings(_env_file=None)).openapi()["components"]["schemas"]
+    components = create_app(Settings(_env_file=None)).openapi()["components"]["schemas"]
     described = {name: schema for name, schema in components.items() if {name} <= {*vars(schemas), *vars(api_schemas)}}
 
     assert {"Job", "JobDetails", "Batch", "Event", "BulkPlan"} <= described.keys()

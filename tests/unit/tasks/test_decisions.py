@@ -26,9 +26,9 @@ from tasks.musicapi import (
 )
 from voicequeue import Song, VoiceJob
 from voicequeue.domain import serialization
-from voicequeue.domain.claims import Charged, Claimed, Overdue
+from voicequeue.domain.claims import PollClaim, StalledJob, SubmitClaim
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import Code, Doubt, Failure, Move, State
+from voicequeue.domain.job import Failure, FailureCode, FailureReport, State, Transition
 from voicequeue.domain.serialization import clips_text
 from voicequeue.domain.stage import PRICES, Stage
 
@@ -41,24 +41,24 @@ SECOND = Clip("c2", "succeeded", "Song", "https://cdn.example/2.mp3")
 BOTH_STAGES = pytest.mark.parametrize("stage", list(Stage))
 
 
-def charged(stage: Stage) -> Charged:
+def charged(stage: Stage) -> SubmitClaim:
     """Return a claim to send a POST."""
-    return Charged("j1", 3, stage, 1, SPEC.content(), None if stage is Stage.VOICE else "p1", NOW + 90)
+    return SubmitClaim("j1", 3, stage, 1, SPEC.canonical_content(), None if stage is Stage.VOICE else "p1", NOW + 90)
 
 
 def claimed(
     stage: Stage, *, since: float = NOW - 30, song_is_next: bool = False, state: State = State.PENDING, **more: Any
-) -> Claimed:
+) -> PollClaim:
     """Return a claim to poll a task."""
-    return Claimed("j1", 5, state, stage, "t1", since, Stage.MUSIC if song_is_next else None, **more)
+    return PollClaim("j1", 5, state, stage, "t1", since, Stage.MUSIC if song_is_next else None, **more)
 
 
-def failure(move: Move | None) -> Failure:
+def failure(move: Transition | None) -> Failure:
     """Return the failure that a transition to `failed` writes; the transition settles the job."""
     assert move is not None
-    assert move.to is State.FAILED
+    assert move.to_state is State.FAILED
     assert move.fields["settled"] == f"{NOW:.6f}"
-    written = serialization.failure(move.fields["failure"])
+    written = serialization.parse_failure(move.fields["failure"])
     assert written is not None
     assert move.reason == written.code
     return written
@@ -73,14 +73,16 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
     move = decisions.accepted(charged(stage), "t1", NOW, 20)
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
-    assert (move.to, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
+    assert (move.to_state, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
     unknown_yet = dict.fromkeys(("answer", "asked", "doubt", "reorder"))
     assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", **unknown_yet}
 
 
 @BOTH_STAGES
-@pytest.mark.parametrize(("error", "code"), [(InvalidRequest("no"), Code.REFUSED), (Moderated("no"), Code.MODERATED)])
-def test_a_refused_order_fails_its_job(stage: Stage, error: UpstreamError, code: Code) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"), [(InvalidRequest("no"), FailureCode.REFUSED), (Moderated("no"), FailureCode.MODERATED)]
+)
+def test_a_refused_order_fails_its_job(stage: Stage, error: UpstreamError, code: FailureCode) -> None:
     """The failure is permanent, with upstream's message and no credits."""
     move = decisions.not_accepted(charged(stage), error, NOW)
 
@@ -94,7 +96,7 @@ def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, erro
     """The job returns to the backlog, and only the reason is written."""
     move = decisions.not_accepted(charged(stage), error, NOW)
 
-    assert move == Move("j1", 3, State.CHARGING, stage, State.QUEUED, reason="no")
+    assert move == Transition("j1", 3, State.CHARGING, stage, State.QUEUED, reason="no")
 
 
 @BOTH_STAGES
@@ -104,36 +106,36 @@ def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
         move = decisions.not_accepted(charged(stage), AmbiguousFailure("HTTP 502", answer), NOW)
 
         kept = {"answer": answer}
-        assert move == Move("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
+        assert move == Transition("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
 
 
 @BOTH_STAGES
 def test_a_charge_of_a_dead_worker_is_unsure(stage: Stage) -> None:
     """A worker that died while charging may have sent its POST."""
-    move = decisions.lost("j1", 3, stage)
+    move = decisions.worker_died("j1", 3, stage)
 
-    assert (move.state, move.stage, move.to) == (State.CHARGING, stage, State.UNSURE)
+    assert (move.state, move.stage, move.to_state) == (State.CHARGING, stage, State.UNSURE)
     assert "died" in move.reason
 
 
 @BOTH_STAGES
 def test_a_job_whose_order_was_lost_does_not_say_that_nothing_was_ordered(stage: Stage) -> None:
     """It expires too, and its first order may have been charged."""
-    move = decisions.expired(Overdue("j1", 3, State.QUEUED, stage, may_be_charged=True), NOW)
+    move = decisions.expired(StalledJob("j1", 3, State.QUEUED, stage, may_be_charged=True), NOW)
 
     expired = failure(move)
-    assert (expired.code, "may have been charged" in expired.message) == (Code.EXPIRED, True)
+    assert (expired.code, "may have been charged" in expired.message) == (FailureCode.EXPIRED, True)
 
 
 @BOTH_STAGES
 def test_a_job_that_was_not_submitted_in_its_time_expires(stage: Stage) -> None:
     """It fails at its current stage and is settled."""
-    move = decisions.expired(Overdue("j1", 3, State.QUEUED, stage), NOW)
+    move = decisions.expired(StalledJob("j1", 3, State.QUEUED, stage), NOW)
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.QUEUED, stage)
-    assert (move.reason, move.credits, move.due) == (Code.EXPIRED, 0, None)
+    assert (move.reason, move.credits, move.due) == (FailureCode.EXPIRED, 0, None)
     expired = failure(move)
-    assert (expired.code, expired.stage) == (Code.EXPIRED, stage)
+    assert (expired.code, expired.stage) == (FailureCode.EXPIRED, stage)
 
 
 # ── after a poll ───────────────────────────────────────────────────────────────────────────────
@@ -141,29 +143,29 @@ def test_a_job_that_was_not_submitted_in_its_time_expires(stage: Stage) -> None:
 
 def test_a_ready_voice_without_a_song_is_the_result() -> None:
     """The job has succeeded and is settled."""
-    move = decisions.polled(claimed(Stage.VOICE), VoiceReady("p1", "Anna"), NOW)
+    move = decisions.transition_from_result(claimed(Stage.VOICE), VoiceReady("p1", "Anna"), NOW)
 
     fields = {"persona_id": "p1", "voice_name": "Anna", "settled": f"{NOW:.6f}"}
-    assert move == Move("j1", 5, State.PENDING, Stage.VOICE, State.SUCCEEDED, fields=fields)
+    assert move == Transition("j1", 5, State.PENDING, Stage.VOICE, State.SUCCEEDED, fields=fields)
 
 
 def test_a_ready_voice_with_a_song_goes_on_to_the_song_at_once() -> None:
     """The persona is kept, and the job holds its slot."""
-    move = decisions.polled(claimed(Stage.VOICE, song_is_next=True), VoiceReady("p1", None), NOW)
+    move = decisions.transition_from_result(claimed(Stage.VOICE, song_is_next=True), VoiceReady("p1", None), NOW)
 
     fields = {"persona_id": "p1", "voice_name": None}
-    assert move == Move(
+    assert move == Transition(
         "j1", 5, State.PENDING, Stage.VOICE, State.ADMITTED, to_stage=Stage.MUSIC, due=NOW, fields=fields
     )
 
 
 def test_a_ready_song_is_the_result() -> None:
     """Both clips are kept, even a failed one."""
-    move = decisions.polled(claimed(Stage.MUSIC), MusicReady(CLIPS), NOW)
+    move = decisions.transition_from_result(claimed(Stage.MUSIC), MusicReady(CLIPS), NOW)
 
     assert move is not None
-    assert (move.state, move.stage, move.to) == (State.PENDING, Stage.MUSIC, State.SUCCEEDED)
-    assert serialization.clips(move.fields["clips"]) == CLIPS
+    assert (move.state, move.stage, move.to_state) == (State.PENDING, Stage.MUSIC, State.SUCCEEDED)
+    assert serialization.parse_clips(move.fields["clips"]) == CLIPS
     assert move.fields["settled"] == f"{NOW:.6f}"
 
 
@@ -175,13 +177,13 @@ RECHECK_S = 10.0
 def test_a_task_is_failed_when_upstream_says_so_twice_some_time_apart(stage: Stage) -> None:
     """The failure contains upstream's reason and the stage; the order is still polled."""
     first = decisions.doubt(claimed(stage), TaskFailed("busy"), NOW - RECHECK_S)
-    assert first == Doubt(NOW - RECHECK_S, "busy")
-    assert decisions.polled(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
+    assert first == FailureReport(NOW - RECHECK_S, "busy")
+    assert decisions.transition_from_result(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
 
     again = claimed(stage, doubt=first)
-    move = decisions.polled(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
+    move = decisions.transition_from_result(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
 
-    assert failure(move) == Failure(Code.UPSTREAM_FAILED, stage, "no clear speaker")
+    assert failure(move) == Failure(FailureCode.UPSTREAM_FAILED, stage, "no clear speaker")
     assert move is not None
     assert move.due == NOW + 15
 
@@ -189,33 +191,33 @@ def test_a_task_is_failed_when_upstream_says_so_twice_some_time_apart(stage: Sta
 @BOTH_STAGES
 def test_failures_that_are_reported_at_once_are_one_report(stage: Stage) -> None:
     """A webhook triggers a poll right after the first report, whose time is kept."""
-    again = claimed(stage, doubt=Doubt(NOW - RECHECK_S + 1, "busy"))
+    again = claimed(stage, doubt=FailureReport(NOW - RECHECK_S + 1, "busy"))
 
-    assert decisions.polled(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
-    assert decisions.doubt(again, TaskFailed("still busy"), NOW) == Doubt(NOW - RECHECK_S + 1, "still busy")
+    assert decisions.transition_from_result(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
+    assert decisions.doubt(again, TaskFailed("still busy"), NOW) == FailureReport(NOW - RECHECK_S + 1, "still busy")
 
 
 @BOTH_STAGES
 def test_any_other_answer_revokes_a_reported_failure(stage: Stage) -> None:
     """A task that is not ready, or ready, has not failed."""
-    doubted = claimed(stage, doubt=Doubt(NOW - 60, "busy"))
+    doubted = claimed(stage, doubt=FailureReport(NOW - 60, "busy"))
     ready: TaskResult = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
     assert decisions.doubt(doubted, NotReady(), NOW) is None
-    move = decisions.polled(doubted, ready, NOW, RECHECK_S)
+    move = decisions.transition_from_result(doubted, ready, NOW, RECHECK_S)
     assert move is not None
-    assert move.to is State.SUCCEEDED
+    assert move.to_state is State.SUCCEEDED
 
 
 @BOTH_STAGES
 def test_what_is_to_be_ordered_again_is_queued_when_its_failure_is_certain(stage: Stage) -> None:
     """The job was retried: its old task is not polled again, and nothing else is counted."""
-    retried = claimed(stage, doubt=Doubt(0.0, "no"), reorder=True)
+    retried = claimed(stage, doubt=FailureReport(0.0, "no"), reorder=True)
 
-    move = decisions.polled(retried, TaskFailed("no"), NOW, RECHECK_S)
+    move = decisions.transition_from_result(retried, TaskFailed("no"), NOW, RECHECK_S)
 
     assert move is not None
-    assert (move.to, move.due, move.credits) == (State.QUEUED, None, 0)
+    assert (move.to_state, move.due, move.credits) == (State.QUEUED, None, 0)
     assert move.fields == {f"{stage}.task": None, "doubt": None, "reorder": None}
 
 
@@ -228,7 +230,7 @@ def unsettling_results(stage: Stage) -> list[TaskResult]:
 def test_a_result_that_settles_nothing_is_polled_again(stage: Stage) -> None:
     """The task is not ready, or the result is that of the other stage."""
     for result in unsettling_results(stage):
-        assert decisions.polled(claimed(stage), result, NOW) is None
+        assert decisions.transition_from_result(claimed(stage), result, NOW) is None
 
 
 @BOTH_STAGES
@@ -236,7 +238,7 @@ def test_a_stage_has_time_until_its_deadline(stage: Stage) -> None:
     """After the deadline it fails with upstream's last message."""
     assert decisions.overdue(claimed(stage, since=NOW - DEADLINE), NOW, DEADLINE) is None
     late = claimed(stage, since=NOW - DEADLINE - 0.01)
-    expected = Failure(Code.DEADLINE, stage, "not ready 900 s after it was submitted")
+    expected = Failure(FailureCode.DEADLINE, stage, "not ready 900 s after it was submitted")
     assert failure(decisions.overdue(late, NOW, DEADLINE)) == expected
     with_message = failure(decisions.overdue(late, NOW, DEADLINE, message="task not found."))
     assert with_message.message == f"{expected.message}; upstream says: task not found."
@@ -248,12 +250,12 @@ def test_a_result_that_comes_after_the_deadline_is_still_taken(stage: Stage) -> 
     late = claimed(stage, since=NOW - 10 * DEADLINE)
     ready: TaskResult = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    move = decisions.polled(late, ready, NOW)
+    move = decisions.transition_from_result(late, ready, NOW)
 
     assert move is not None
-    assert move.to is State.SUCCEEDED
-    doubted = replace(late, doubt=Doubt(NOW - 60, "no"))
-    assert failure(decisions.polled(doubted, TaskFailed("no"), NOW)).code is Code.UPSTREAM_FAILED
+    assert move.to_state is State.SUCCEEDED
+    doubted = replace(late, doubt=FailureReport(NOW - 60, "no"))
+    assert failure(decisions.transition_from_result(doubted, TaskFailed("no"), NOW)).code is FailureCode.UPSTREAM_FAILED
 
 
 @BOTH_STAGES
@@ -277,9 +279,9 @@ def test_at_the_deadline_the_songs_that_are_there_are_the_result(twin: str) -> N
     move = decisions.overdue(late, NOW, DEADLINE, result=NotReady(clips))
 
     assert move is not None
-    assert (move.to, move.due) == (State.SUCCEEDED, NOW + 500)
-    assert serialization.clips(move.fields["clips"]) == clips
-    assert decisions.polled(late, NotReady(clips), NOW) is None
+    assert (move.to_state, move.due) == (State.SUCCEEDED, NOW + 500)
+    assert serialization.parse_clips(move.fields["clips"]) == clips
+    assert decisions.transition_from_result(late, NotReady(clips), NOW) is None
 
 
 def test_at_the_deadline_songs_without_any_link_are_kept_with_the_failure() -> None:
@@ -288,36 +290,41 @@ def test_at_the_deadline_songs_without_any_link_are_kept_with_the_failure() -> N
 
     move = decisions.overdue(claimed(Stage.MUSIC, since=NOW - 1000), NOW, DEADLINE, result=NotReady(named))
 
-    assert failure(move).code is Code.DEADLINE
+    assert failure(move).code is FailureCode.DEADLINE
     assert move is not None
-    assert (serialization.clips(move.fields["clips"]), move.due) == (named, NOW + 500)
+    assert (serialization.parse_clips(move.fields["clips"]), move.due) == (named, NOW + 500)
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
 def test_late_songs_are_kept_as_they_arrive(state: State) -> None:
     """Polls end when all songs are complete; an answer without a new song is not written, and no link is lost."""
     none = claimed(Stage.MUSIC, state=state, since=NOW - 1000)
-    first = decisions.polled(none, NotReady((CLIPS[0], Clip("c2", "running"))), NOW)
+    first = decisions.transition_from_result(none, NotReady((CLIPS[0], Clip("c2", "running"))), NOW)
     assert first is not None
-    assert (first.to, first.due, "part" in first.reason) == (state, NOW + 500, True)
+    assert (first.to_state, first.due, "part" in first.reason) == (state, NOW + 500, True)
 
-    later_claim = replace(none, clips=serialization.clips(first.fields["clips"]))
-    assert decisions.polled(later_claim, NotReady((Clip("c1", "succeeded"), Clip("c2", "streaming"))), NOW) is None
-    both = decisions.polled(later_claim, MusicReady((Clip("c1", "succeeded"), SECOND)), NOW)
+    later_claim = replace(none, clips=serialization.parse_clips(first.fields["clips"]))
+    assert (
+        decisions.transition_from_result(later_claim, NotReady((Clip("c1", "succeeded"), Clip("c2", "streaming"))), NOW)
+        is None
+    )
+    both = decisions.transition_from_result(later_claim, MusicReady((Clip("c1", "succeeded"), SECOND)), NOW)
 
     assert both is not None
-    assert (both.to, both.due) == (state, None)
-    assert serialization.clips(both.fields["clips"]) == (CLIPS[0], SECOND)
+    assert (both.to_state, both.due) == (state, None)
+    assert serialization.parse_clips(both.fields["clips"]) == (CLIPS[0], SECOND)
 
 
 def test_a_twin_that_fails_late_is_not_polled_again() -> None:
     """No new song arrived, and none is missing."""
     clips = (CLIPS[0], Clip("c2", "running"))
 
-    move = decisions.polled(claimed(Stage.MUSIC, state=State.SUCCEEDED, clips=clips), MusicReady(CLIPS), NOW)
+    move = decisions.transition_from_result(
+        claimed(Stage.MUSIC, state=State.SUCCEEDED, clips=clips), MusicReady(CLIPS), NOW
+    )
 
     assert move is not None
-    assert (move.to, move.due, serialization.clips(move.fields["clips"])) == (State.SUCCEEDED, None, CLIPS)
+    assert (move.to_state, move.due, serialization.parse_clips(move.fields["clips"])) == (State.SUCCEEDED, None, CLIPS)
 
 
 @BOTH_STAGES
@@ -327,30 +334,35 @@ def test_a_late_result_is_kept_and_changes_nothing_else(stage: Stage, state: Sta
     over = claimed(stage, state=state, song_is_next=stage is Stage.VOICE)
     ready: TaskResult = VoiceReady("p1", "Anna") if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    move = decisions.polled(over, ready, NOW)
+    move = decisions.transition_from_result(over, ready, NOW)
 
     assert move is not None
-    assert (move.state, move.to, move.to_stage, move.due, move.credits) == (state, state, None, None, 0)
+    assert (move.state, move.to_state, move.to_stage, move.due, move.credits) == (state, state, None, None, 0)
     expected = {"persona_id": "p1", "voice_name": "Anna"} if stage is Stage.VOICE else {"clips": clips_text(CLIPS)}
     assert move.fields == expected
     for result in unsettling_results(stage):
-        assert decisions.polled(over, result, NOW) is None
+        assert decisions.transition_from_result(over, result, NOW) is None
 
 
 @BOTH_STAGES
 def test_a_late_failure_may_still_be_revoked(stage: Stage) -> None:
     """A failed job is still polled. A cancelled one, whose voice other jobs may wait for, records the failure."""
-    doubt = Doubt(NOW - 60, "no speaker")
+    doubt = FailureReport(NOW - 60, "no speaker")
     for state in (State.FAILED, State.CANCELLED):
-        assert decisions.polled(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S) is None
-    failed = decisions.polled(claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S)
-    cancelled = decisions.polled(
+        assert (
+            decisions.transition_from_result(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S)
+            is None
+        )
+    failed = decisions.transition_from_result(
+        claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S
+    )
+    cancelled = decisions.transition_from_result(
         claimed(stage, state=State.CANCELLED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S
     )
 
     assert failed is None
     assert cancelled is not None
-    assert (cancelled.to, cancelled.due, dict(cancelled.fields)) == (State.CANCELLED, None, {})
+    assert (cancelled.to_state, cancelled.due, dict(cancelled.fields)) == (State.CANCELLED, None, {})
 
 
 @BOTH_STAGES
@@ -361,7 +373,7 @@ def test_polls_for_a_late_result_end(stage: Stage) -> None:
     move = decisions.overdue(over, NOW, 86_400)
 
     assert move is not None
-    assert (move.to, move.due) == (State.CANCELLED, None)
+    assert (move.to_state, move.due) == (State.CANCELLED, None)
     assert "86400 s" in move.reason
     assert decisions.overdue(claimed(stage, state=State.CANCELLED, since=NOW - 86_399), NOW, 86_400) is None
 
@@ -373,22 +385,22 @@ def test_every_decision_can_be_written(stage: Stage) -> None:
         decisions.accepted(charged(stage), "t1", NOW, 20),
         decisions.not_accepted(charged(stage), InvalidRequest("no"), NOW),
         decisions.not_accepted(charged(stage), AmbiguousFailure("lost"), NOW),
-        decisions.lost("j1", 3, stage),
+        decisions.worker_died("j1", 3, stage),
         decisions.overdue(claimed(stage, since=0), NOW, DEADLINE),
-        decisions.expired(Overdue("j1", 3, State.QUEUED, stage), NOW),
+        decisions.expired(StalledJob("j1", 3, State.QUEUED, stage), NOW),
     ]
     for move in moves:
         assert move is not None
-        line = serialization.move_text(move)
+        line = serialization.transition_arguments(move)
         assert json.loads(json.dumps(line)) == line
 
 
 def test_an_order_that_is_sent_again_does_not_wait_for_the_songs_of_the_one_that_failed() -> None:
     """Clips that the failed order named without a link are removed with its task."""
     named = (Clip("old", "running"),)
-    claim = claimed(Stage.MUSIC, clips=named, doubt=Doubt(0.0, "no"), reorder=True)
+    claim = claimed(Stage.MUSIC, clips=named, doubt=FailureReport(0.0, "no"), reorder=True)
 
-    move = decisions.polled(claim, TaskFailed("no"), NOW, 10.0)
+    move = decisions.transition_from_result(claim, TaskFailed("no"), NOW, 10.0)
 
     assert move is not None
-    assert (move.to, move.fields["clips"], move.fields["music.task"]) == (State.QUEUED, None, None)
+    assert (move.to_state, move.fields["clips"], move.fields["music.task"]) == (State.QUEUED, None, None)

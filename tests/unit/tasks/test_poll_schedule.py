@@ -9,9 +9,15 @@ from itertools import pairwise
 
 import pytest
 
-from voicequeue.domain.poll_schedule import ENOUGH, LogNormal, PollPlan, Span, fit
+from voicequeue.domain.poll_schedule import (
+    MIN_DURATIONS,
+    DurationInterval,
+    LogNormal,
+    PollSchedulePolicy,
+    fit_durations,
+)
 
-PLAN = PollPlan(15, 25)
+PLAN = PollSchedulePolicy(15, 25)
 DURATIONS = LogNormal(math.log(60), 0.2)
 
 
@@ -21,16 +27,17 @@ def samples(count: int) -> list[float]:
     return [DURATIONS.quantile(source.random()) for _ in range(count)]
 
 
-def polled_every(interval_s: float, durations: list[float]) -> list[Span]:
+def polled_every(interval_s: float, durations: list[float]) -> list[DurationInterval]:
     """Return the intervals that polls at a fixed interval show."""
     return [
-        Span(duration // interval_s * interval_s, (duration // interval_s + 1) * interval_s) for duration in durations
+        DurationInterval(duration // interval_s * interval_s, (duration // interval_s + 1) * interval_s)
+        for duration in durations
     ]
 
 
 def test_a_distribution_is_estimated_from_intervals_wider_than_itself() -> None:
     """The censoring is taken into account: midpoints would give a deviation that is too large."""
-    estimate = fit(polled_every(25, samples(200)))
+    estimate = fit_durations(polled_every(25, samples(200)))
 
     assert estimate.quantile(0.5) == pytest.approx(60, rel=0.05)
     assert estimate.deviation == pytest.approx(0.2, abs=0.04)
@@ -50,17 +57,23 @@ def test_a_schedule_needs_few_polls_and_lets_few_results_wait() -> None:
 
 def test_without_enough_durations_there_is_no_schedule() -> None:
     """Neither is there one for a fixed interval."""
-    spans = polled_every(25, samples(ENOUGH))
+    spans = polled_every(25, samples(MIN_DURATIONS))
 
     assert PLAN.schedule(spans[1:]) == []
-    assert PollPlan(20, 20).schedule(spans) == []
+    assert PollSchedulePolicy(20, 20).schedule(spans) == []
     assert PLAN.schedule(spans) != []
 
 
-@pytest.mark.parametrize("spans", [[Span(0, 0.001)] * ENOUGH, [Span(0, 1), Span(9_000, 90_000)] * ENOUGH])
-def test_a_schedule_is_bounded_for_extreme_durations(spans: list[Span]) -> None:
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [DurationInterval(0, 0.001)] * MIN_DURATIONS,
+        [DurationInterval(0, 1), DurationInterval(9_000, 90_000)] * MIN_DURATIONS,
+    ],
+)
+def test_a_schedule_is_bounded_for_extreme_durations(spans: list[DurationInterval]) -> None:
     """Its ages increase by at least the minimum gap."""
     ages = PLAN.schedule(spans)
 
     assert 1 <= len(ages) <= 150
-    assert all(later - earlier >= PLAN.gap_s for earlier, later in pairwise(ages))
+    assert all(later - earlier >= PLAN.min_gap_s for earlier, later in pairwise(ages))

@@ -9,7 +9,7 @@ from billiard.einfo import ExceptionInfo
 from celery import Celery, Task
 from celery.exceptions import Retry
 
-from workers.retries import brief
+from workers.retries import shorten_retry_trace
 
 RETRIED, FAILED = "retried", "failed"
 
@@ -33,7 +33,7 @@ def app() -> Celery:
         def poll(self: Task[..., None], job_ids: list[str]) -> None:
             deep(self, 20)
 
-        brief(app, app.tasks[name])
+        shorten_retry_trace(app, app.tasks[name])
     return app
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from tasks.musicapi.responses import accepted_task_id, account_credits, task_id
+from tasks.musicapi.responses import accepted_task_id, account_credits, find_task_id
 from tests.unit.tasks.response_bodies import ANY_JSON, LINK
 
 
@@ -66,8 +66,8 @@ def test_a_webhook_names_a_task_only_where_it_is_called_so() -> None:
     """The id of a clip or of the event is not that of a task."""
     songs = {"id": "event-1", "data": [{"id": "c1", "audio_url": LINK}]}
 
-    assert task_id(songs) is None
-    assert task_id({**songs, "taskId": "t1"}) == "t1"
+    assert find_task_id(songs) is None
+    assert find_task_id({**songs, "taskId": "t1"}) == "t1"
 
 
 @pytest.mark.parametrize(

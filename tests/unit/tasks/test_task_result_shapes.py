@@ -13,7 +13,7 @@ from tasks.musicapi import MusicReady, NotReady, TaskFailed, VoiceReady
 from tasks.musicapi.responses import task_result
 from tests.unit.tasks.response_bodies import ANY_JSON, LINK
 from voicequeue.domain import serialization
-from voicequeue.domain.clip import Clip, Phase, merged, phase_of
+from voicequeue.domain.clip import Clip, Phase, merge_clips, phase_of
 from voicequeue.domain.stage import Stage
 
 
@@ -23,14 +23,14 @@ def test_no_json_is_too_strange_for_a_task_result(body: object) -> None:
     match task_result(body):
         case MusicReady(clips):
             assert any(song.is_finished for song in clips)
-            assert serialization.clips(serialization.clips_text(clips)) == clips
+            assert serialization.parse_clips(serialization.clips_text(clips)) == clips
             json.dumps([song.duration for song in clips], allow_nan=False)
             serialization.clips_text(clips).encode()
         case VoiceReady(persona_id, name):
             assert persona_id.encode()
             assert name is None or name.encode()
         case NotReady(clips):
-            assert serialization.clips(serialization.clips_text(clips)) == clips
+            assert serialization.parse_clips(serialization.clips_text(clips)) == clips
             serialization.clips_text(clips).encode()
         case TaskFailed(message):
             assert message.encode()
@@ -181,8 +181,8 @@ CLIPS = st.lists(
 @given(CLIPS, CLIPS)
 def test_no_link_is_lost_between_two_answers(earlier: list[Clip], later: list[Clip]) -> None:
     """The later result does not matter."""
-    both = merged(merged((), earlier), later)
+    both = merge_clips(merge_clips((), earlier), later)
 
-    finished = {song.clip_id for song in merged((), earlier) if song.is_finished}
+    finished = {song.clip_id for song in merge_clips((), earlier) if song.is_finished}
     assert finished <= {song.clip_id for song in both if song.is_finished}
-    assert merged(both, both) == both
+    assert merge_clips(both, both) == both

@@ -7,48 +7,48 @@ from itertools import pairwise
 
 import pytest
 
-from voicequeue.domain.poll_schedule import PollPlan
-from voicequeue.domain.timeouts import CallbackPatience, Patience
+from voicequeue.domain.poll_schedule import PollSchedulePolicy
+from voicequeue.domain.timeouts import CallbackTimeouts, Timeouts
 
 
 def test_polls_are_as_far_apart_as_upstream_asks() -> None:
     """By default a poll comes 15 to 25 s after the last one."""
-    delays = [plan.delay(plan.luck()) for plan in (PollPlan(),) for _ in range(1_000)]
+    delays = [plan.unscheduled_delay(plan.jitter()) for plan in (PollSchedulePolicy(),) for _ in range(1_000)]
 
     assert 15 <= min(delays) <= max(delays) <= 25
 
 
 def test_polls_do_not_come_in_waves() -> None:
     """The delays are uniformly distributed: each fifth of the interval gets its share."""
-    plan = PollPlan(10, 20, random.Random(7))
-    fifths = [int((plan.delay(plan.luck()) - 10) // 2) for _ in range(1_000)]
+    plan = PollSchedulePolicy(10, 20, random.Random(7))
+    fifths = [int((plan.unscheduled_delay(plan.jitter()) - 10) // 2) for _ in range(1_000)]
 
     assert all(150 <= fifths.count(fifth) <= 250 for fifth in range(5))
 
 
 def test_equal_limits_give_a_constant_delay() -> None:
     """With equal limits the delay is constant."""
-    assert PollPlan(0.3, 0.3).delay(0.7) == pytest.approx(0.3)
+    assert PollSchedulePolicy(0.3, 0.3).unscheduled_delay(0.7) == pytest.approx(0.3)
 
 
 def test_a_plan_with_the_same_random_source_gives_the_same_delays() -> None:
     """Only the random source decides."""
-    one, other = PollPlan(chance=random.Random(1)), PollPlan(chance=random.Random(1))
+    one, other = PollSchedulePolicy(random_source=random.Random(1)), PollSchedulePolicy(random_source=random.Random(1))
 
-    assert [one.luck() for _ in range(5)] == [other.luck() for _ in range(5)]
+    assert [one.jitter() for _ in range(5)] == [other.jitter() for _ in range(5)]
 
 
 def test_a_claim_does_not_expire_while_its_post_may_be_answered() -> None:
     """The lease of a POST is longer than the last request of a task may take (30 s)."""
-    patience = Patience()
+    patience = Timeouts()
 
-    assert patience.charge_s > patience.submit_s + 30
+    assert patience.submit_lease_s > patience.submit_s + 30
 
 
-def attempt_times(patience: CallbackPatience, *, took: float = 0.0) -> list[float]:
+def attempt_times(patience: CallbackTimeouts, *, took: float = 0.0) -> list[float]:
     """Return the times of the attempts of a callback that always fails, in seconds since the first one."""
     times, now = [0.0], took
-    while (due := patience.next_try(0.0, len(times), now)) is not None:
+    while (due := patience.next_attempt_at(0.0, len(times), now)) is not None:
         times.append(due)
         now = due + took
     return times
@@ -56,7 +56,7 @@ def attempt_times(patience: CallbackPatience, *, took: float = 0.0) -> list[floa
 
 def test_callbacks_are_tried_for_a_day_at_growing_distance() -> None:
     """The delays grow to an hour, and the last attempt is made after a day."""
-    times = attempt_times(CallbackPatience())
+    times = attempt_times(CallbackTimeouts())
 
     delays = [later - before for before, later in pairwise(times)]
     assert times[1:5] == [5, 20, 65, 200]
@@ -68,17 +68,17 @@ def test_callbacks_are_tried_for_a_day_at_growing_distance() -> None:
 
 def test_a_callback_is_not_attempted_after_its_time() -> None:
     """Slow attempts reduce their number, but do not extend the time."""
-    times = attempt_times(CallbackPatience(), took=10.0)
+    times = attempt_times(CallbackTimeouts(), took=10.0)
 
     assert times[-1] == 86_400
-    assert CallbackPatience().next_try(0.0, 3, 86_400.0) is None
+    assert CallbackTimeouts().next_attempt_at(0.0, 3, 86_400.0) is None
 
 
 def test_a_receiver_may_ask_for_more_time_up_to_the_longest_wait() -> None:
     """`Retry-After` makes a delay longer, never shorter."""
-    patience = CallbackPatience()
+    patience = CallbackTimeouts()
 
-    assert patience.next_try(0.0, 1, 0.0, at_least=60) == 60
-    assert patience.next_try(0.0, 1, 0.0, at_least=1) == 5
-    assert patience.next_try(0.0, 1, 0.0, at_least=1e9) == 3_600
-    assert patience.next_try(0.0, 10_000, 0.0) == 3_600
+    assert patience.next_attempt_at(0.0, 1, 0.0, min_delay_s=60) == 60
+    assert patience.next_attempt_at(0.0, 1, 0.0, min_delay_s=1) == 5
+    assert patience.next_attempt_at(0.0, 1, 0.0, min_delay_s=1e9) == 3_600
+    assert patience.next_attempt_at(0.0, 10_000, 0.0) == 3_600

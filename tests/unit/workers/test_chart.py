@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from voicequeue import Stretch
-from workers.gateway.page.chart import LEFT, WIDTH, drawn
-from workers.gateway.page.filters import own_path, roughly, spoken
+from voicequeue import TimeBucket
+from workers.gateway.page.chart import LEFT, WIDTH, draw
+from workers.gateway.page.filters import format_duration, format_duration_short, safe_path
 
 
-def bucket(succeeded: int = 0, failed: int = 0, half: float | None = None) -> Stretch:
+def bucket(succeeded: int = 0, failed: int = 0, half: float | None = None) -> TimeBucket:
     """Return one time bucket."""
-    return Stretch(0, 1, succeeded, failed, half, half, half)
+    return TimeBucket(0, 1, succeeded, failed, half, half, half)
 
 
 def test_bars_show_finished_jobs_side_by_side() -> None:
     """Failures are on top of successes; the largest bar fills the chart."""
-    chart = drawn([bucket(4), bucket(1, 1), bucket()])
+    chart = draw([bucket(4), bucket(1, 1), bucket()])
 
     four, two, none = chart.bars
-    assert chart.most_jobs == 4
+    assert chart.max_jobs == 4
     assert four.height > two.height == two.failed_height > none.height == none.failed_height == 0
     assert (four.height, two.y_failed + two.failed_height) == (4 * two.height, two.y)
     assert LEFT < four.x < two.x < none.x < WIDTH
@@ -25,32 +25,32 @@ def test_bars_show_finished_jobs_side_by_side() -> None:
 
 def test_a_line_has_gaps_in_buckets_without_finished_jobs() -> None:
     """A single point is a dash."""
-    chart = drawn([bucket(1, half=10), bucket(1, half=20), bucket(), bucket(1, half=5)])
+    chart = draw([bucket(1, half=10), bucket(1, half=20), bucket(), bucket(1, half=5)])
 
     [median] = [line for line in chart.lines if line.name == "half"]
-    assert [piece.count(",") for piece in median.pieces] == [2, 2]
-    assert chart.longest == 20
+    assert [piece.count(",") for piece in median.segments] == [2, 2]
+    assert chart.max_seconds == 20
 
 
 def test_a_chart_without_jobs_is_empty() -> None:
     """Without a division by zero."""
-    chart = drawn([bucket()] * 60)
+    chart = draw([bucket()] * 60)
 
-    assert (chart.succeeded, chart.failed, chart.most_jobs, chart.longest) == (0, 0, 1, 1.0)
-    assert not any(line.pieces for line in chart.lines)
+    assert (chart.succeeded, chart.failed, chart.max_jobs, chart.max_seconds) == (0, 0, 1, 1.0)
+    assert not any(line.segments for line in chart.lines)
 
 
 def test_durations_are_shown_in_suitable_units() -> None:
     """Two units for small values, one for large ones."""
-    shown = [spoken(seconds) for seconds in (None, 0, 59, 60, 61, 3_600, 5_400, 36_000, 90_000, 950_000)]
+    shown = [format_duration(seconds) for seconds in (None, 0, 59, 60, 61, 3_600, 5_400, 36_000, 90_000, 950_000)]
 
     assert shown == ["", "0 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 30 min", "10 h", "1 d 1 h", "10 d"]
-    assert [roughly(seconds) for seconds in (None, 61, 5_400)] == ["", "1 min", "1 h"]
+    assert [format_duration_short(seconds) for seconds in (None, 61, 5_400)] == ["", "1 min", "1 h"]
 
 
 def test_only_paths_of_the_page_are_accepted_as_targets() -> None:
     """Other sites are rejected in every spelling."""
-    assert own_path("/job/x?a=b") == "/job/x?a=b"
-    assert {own_path(target) for target in ("", "//e.example", "/\\e.example", "https://e.example", "x", "/a\n")} == {
+    assert safe_path("/job/x?a=b") == "/job/x?a=b"
+    assert {safe_path(target) for target in ("", "//e.example", "/\\e.example", "https://e.example", "x", "/a\n")} == {
         "/"
     }

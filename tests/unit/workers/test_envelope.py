@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.messages import INTAKE, NAME, envelope
-from workers.held_messages import OVERHEAD, WAITING_MAX, Waiting
-from workers.message_decoding import sound, unreadable
-from workers.message_validation import UNREADABLE, fault, name_and_id
+from workers.held_messages import DELAYED_BYTES_MAX, OVERHEAD, DelayedMessages
+from workers.message_decoding import decode_message, unreadable_envelope
+from workers.message_validation import UNREADABLE, task_name_and_id, validation_error
 
 NOW = 1_800_000_000.0
 
@@ -26,12 +26,12 @@ JSON = st.recursive(
 
 def error_of(headers: dict[str, Any], payload: Any, content_type: Any = "application/json") -> str:
     """Return the error in a message when `voicequeue.enqueue` is the only task."""
-    return fault(headers, content_type, payload, known={NAME}, now=NOW, eta_max_s=180)
+    return validation_error(headers, content_type, payload, task_names={NAME}, now=NOW, eta_max_s=180)
 
 
 def decoded(message: Any, queue: str = INTAKE) -> dict[str, Any]:
     """Return the envelope that kombu gets for a message in a queue."""
-    return sound(json.dumps(message).encode(), queue)
+    return decode_message(json.dumps(message).encode(), queue)
 
 
 def test_a_valid_message_keeps_its_task_id_times_priority_and_arguments() -> None:
@@ -82,7 +82,7 @@ def test_an_invalid_envelope_is_kept_whole() -> None:
 
     assert json.loads(result["body"]) == [1, "two"]
     assert error_of(result["headers"], None, result["content-type"]) == "the envelope is not a JSON object"
-    assert unreadable("x", "why", INTAKE)["headers"] == {UNREADABLE: "why"}
+    assert unreadable_envelope("x", "why", INTAKE)["headers"] == {UNREADABLE: "why"}
     named = decoded(envelope(raw_body="e3t7", message_id="x"))
     assert (named["body"], named["headers"]["id"], named["headers"]["task"]) == ("{{{", "x", NAME)
 
@@ -106,7 +106,7 @@ def test_protocols_1_and_2_are_accepted(payload: Any) -> None:
     headers = {} if isinstance(payload, dict) and "task" in payload else {"task": NAME, "id": "x"}
 
     assert error_of(headers, payload) == ""
-    assert name_and_id(headers, payload) == (NAME, "x")
+    assert task_name_and_id(headers, payload) == (NAME, "x")
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_an_eta_beyond_the_time_that_a_worker_may_hold_a_message_is_rejected(eta
 
 def test_a_worker_holds_a_bounded_number_of_bytes_of_delayed_messages() -> None:
     """Messages count with their size until they are due."""
-    delayed = Waiting()
-    size = WAITING_MAX // 4 - OVERHEAD
+    delayed = DelayedMessages()
+    size = DELAYED_BYTES_MAX // 4 - OVERHEAD
 
     assert [delayed.add(NOW + delay_s, size, now=NOW) for delay_s in (3, 1, 4, 2, 5)] == [True] * 4 + [False]
-    assert delayed.add(NOW, WAITING_MAX, now=NOW)
+    assert delayed.add(NOW, DELAYED_BYTES_MAX, now=NOW)
     assert not delayed.add(NOW + 9, size, now=NOW + 0.9)
     assert delayed.add(NOW + 9, size, now=NOW + 1)
     assert [delayed.add(NOW + 9, size, now=NOW + 3) for _ in range(3)] == [True, True, False]

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from config.settings import load
 from voicequeue.domain.gate import Limits
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.job_store import JobStore
 from workers.gateway import app
 from workers.gateway.api import webhooks
 
@@ -17,13 +17,13 @@ def test_the_gateway_has_the_same_limits_as_the_workers(monkeypatch: pytest.Monk
     then."""
     monkeypatch.setenv("VOICEQUEUE_MAX_IN_FLIGHT", "321")
     monkeypatch.setenv("VOICEQUEUE_FIRST_IN_FLIGHT", "32")
-    stores: list[Store] = []
+    stores: list[JobStore] = []
 
-    def router(store: Store, *_: object) -> APIRouter:
+    def router(store: JobStore, *_: object) -> APIRouter:
         stores.append(store)
         return APIRouter()
 
     monkeypatch.setattr(webhooks, "router", router)
-    app.build(load())
+    app.create_app(load())
 
-    assert [store.controls.settings for store in stores] == [Limits(321, 32)]
+    assert [store.flow_control.settings for store in stores] == [Limits(321, 32)]

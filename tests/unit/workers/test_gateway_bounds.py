@@ -16,46 +16,46 @@ from starlette.types import Message
 
 from voicequeue import VoiceQueue
 from workers.gateway.api import events, row_uploads
-from workers.gateway.api.row_intake import Intake
-from workers.gateway.api.upload_budget import Pace
-from workers.gateway.problems import Refusal
-from workers.gateway.response_spool import SPOOL_MAX, Closed, Outbox
-from workers.gateway.server.concurrency import Places
-from workers.gateway.server.connections import Bounds, address
-from workers.gateway.server.large_responses import AT_ONCE, OF_ONE, Large
+from workers.gateway.api.row_intake import RowIntake
+from workers.gateway.api.upload_budget import UploadBudget
+from workers.gateway.problems import ProblemError
+from workers.gateway.response_spool import SPOOL_MAX_BYTES, ResponseClosed, ResponseSpool
+from workers.gateway.server.concurrency import ConcurrencyLimit
+from workers.gateway.server.connections import ServerLimits, client_of
+from workers.gateway.server.large_responses import MAX_BUILDS, MAX_BUILDS_PER_KEY, LargeResponses
 
 
-def places_for(places: Places, caller: str) -> int:
+def places_for(places: ConcurrencyLimit, caller: str) -> int:
     """Take as many places as a caller gets; return their number."""
     count = 0
     while True:
         try:
-            places.take(caller)
-        except Refusal:
+            places.acquire(caller)
+        except ProblemError:
             return count
         count += 1
 
 
 def test_each_caller_gets_a_share_of_the_remaining_places() -> None:
     """So places are left for later callers; freed places can be taken again."""
-    uploads = Places(row_uploads.AT_ONCE, share=row_uploads.SHARE, what="uploads")
-    streams = Places(events.FOLLOWERS_MAX, share=events.SHARE, what="streams")
+    uploads = ConcurrencyLimit(row_uploads.MAX_UPLOADS, share=row_uploads.UPLOAD_SHARE, what="uploads")
+    streams = ConcurrencyLimit(events.MAX_STREAMS, share=events.STREAM_SHARE, what="streams")
 
     assert places_for(streams, "a") == 50
     assert [places_for(uploads, caller) for caller in "abcd"] == [4, 2, 1, 1]
-    with pytest.raises(Refusal) as raised:
-        uploads.take("e")
+    with pytest.raises(ProblemError) as raised:
+        uploads.acquire("e")
     assert raised.value.status_code == 503
-    uploads.free("d")
-    with pytest.raises(Refusal) as raised:
-        uploads.take("a")
+    uploads.release("d")
+    with pytest.raises(ProblemError) as raised:
+        uploads.acquire("a")
     assert raised.value.status_code == 429
-    uploads.take("e")
+    uploads.acquire("e")
 
 
 def test_a_sender_has_no_timeout_while_it_sends_enough() -> None:
     """At the minimum rate without limit; below it until the window is used up, however much was sent before."""
-    steady, dripping = Pace(least_rate=1_000, window_s=30), Pace(least_rate=1_000, window_s=30)
+    steady, dripping = UploadBudget(min_rate=1_000, window_s=30), UploadBudget(min_rate=1_000, window_s=30)
     for _ in range(1_000):
         steady.spend(20)
         steady.earn(20_000)
@@ -64,25 +64,25 @@ def test_a_sender_has_no_timeout_while_it_sends_enough() -> None:
         dripping.spend(1)
         dripping.earn(1)
 
-    assert steady.left_s == 30
-    assert dripping.left_s < 0
+    assert steady.remaining_s == 30
+    assert dripping.remaining_s < 0
 
 
 @pytest.mark.parametrize("descriptors", [128, 256, 1_024, 4_096, 65_536, 1_048_576])
 def test_file_descriptors_suffice_for_all_accepted_connections(descriptors: int) -> None:
     """Waiting connections, responses with a file each, the accept backlog; a quarter is reserved for the process."""
-    bounds = Bounds.of(descriptors)
+    bounds = ServerLimits.for_descriptors(descriptors)
 
-    assert 3 * bounds.places + bounds.backlog + min(descriptors // 4, 192) <= descriptors
-    assert bounds.places >= 8
-    assert 2 <= bounds.part(row_uploads.AT_ONCE) <= bounds.part(events.FOLLOWERS_MAX) <= bounds.places / 4
-    assert descriptors < 4_096 or bounds.part(events.FOLLOWERS_MAX) == events.FOLLOWERS_MAX
+    assert 3 * bounds.requests + bounds.backlog + min(descriptors // 4, 192) <= descriptors
+    assert bounds.requests >= 8
+    assert 2 <= bounds.share_of(row_uploads.MAX_UPLOADS) <= bounds.share_of(events.MAX_STREAMS) <= bounds.requests / 4
+    assert descriptors < 4_096 or bounds.share_of(events.MAX_STREAMS) == events.MAX_STREAMS
 
 
 def test_ipv6_addresses_of_one_network_count_as_one() -> None:
     """Every IPv6 customer has a whole network."""
-    assert address("2001:db8:1:2::1") == address("2001:db8:1:2:ffff::9") != address("2001:db8:1:3::1")
-    assert [address(host) for host in ("192.0.2.7", "", "unix")] == ["192.0.2.7", "", "unix"]
+    assert client_of("2001:db8:1:2::1") == client_of("2001:db8:1:2:ffff::9") != client_of("2001:db8:1:3::1")
+    assert [client_of(host) for host in ("192.0.2.7", "", "unix")] == ["192.0.2.7", "", "unix"]
 
 
 def test_the_spool_is_a_ring_buffer_without_loss() -> None:
@@ -91,17 +91,17 @@ def test_the_spool_is_a_ring_buffer_without_loss() -> None:
     written = [chance.randbytes(chance.randrange(1, 3_000)) for _ in range(400)]
 
     async def through() -> bytes:
-        outbox, sizes, read = Outbox(room=5_000), [], bytearray()
+        outbox, sizes, read = ResponseSpool(max_bytes=5_000), [], bytearray()
 
         def fill() -> None:
             for data in written:
-                outbox.put(data)
+                outbox.write(data)
                 sizes.append(outbox._spool.seek(0, 2))
-            outbox.end()
+            outbox.mark_complete()
 
         thread = threading.Thread(target=fill)
         thread.start()
-        async for piece in outbox.pieces():
+        async for piece in outbox.chunks():
             read += piece
             await asyncio.sleep(0)
         thread.join()
@@ -116,12 +116,12 @@ def test_a_blocked_writer_ends_when_the_client_disconnects() -> None:
     """Otherwise its thread would be lost."""
 
     async def disconnect() -> None:
-        outbox, ended = Outbox(room=10), asyncio.Event()
+        outbox, ended = ResponseSpool(max_bytes=10), asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def fill() -> None:
-            with pytest.raises(Closed):
-                outbox.put(b"x" * 11)
+            with pytest.raises(ResponseClosed):
+                outbox.write(b"x" * 11)
             loop.call_soon_threadsafe(ended.set)
 
         threading.Thread(target=fill).start()
@@ -139,8 +139,8 @@ def test_the_spool_has_room_for_the_outcomes_of_100_000_rows() -> None:
     accepted = '{"line": 100000, "outcome": "new", "id": "k5v2yj3q7m6xw4ra"}\n'
     wrong = '{"line": 100000, "outcome": "rejected", "errors": [{"field": "song.prompt", "message": "%s"}]}\n'
 
-    assert 100_000 * len(accepted) < SPOOL_MAX
-    assert 100_000 * len(wrong % ("m" * 200)) < SPOOL_MAX
+    assert 100_000 * len(accepted) < SPOOL_MAX_BYTES
+    assert 100_000 * len(wrong % ("m" * 200)) < SPOOL_MAX_BYTES
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────
@@ -163,9 +163,9 @@ async def upload(rows: Iterable[bytes]) -> list[Any]:
         body = next(remaining, None)
         return {"type": "http.request", "body": body or b"", "more_body": body is not None}
 
-    outbox = Outbox()
-    await asyncio.to_thread(Intake(cast(VoiceQueue, EmptyQueue()), "b", receive, outbox, all_told=True).run)
-    response = b"".join([piece async for piece in outbox.pieces()])
+    outbox = ResponseSpool()
+    await asyncio.to_thread(RowIntake(cast(VoiceQueue, EmptyQueue()), "b", receive, outbox, report_all=True).run)
+    response = b"".join([piece async for piece in outbox.chunks()])
     outbox.close()
     return [json.loads(line) for line in response.splitlines()]
 
@@ -204,7 +204,7 @@ def test_few_large_responses_are_built_at_once_and_one_key_leaves_places_to_othe
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    async def response_for(large: Large, caller: str) -> bytes:
+    async def response_for(large: LargeResponses, caller: str) -> bytes:
         def make() -> str:
             making.append(caller)
             most.append((len(making), making.count("greedy")))
@@ -213,16 +213,16 @@ def test_few_large_responses_are_built_at_once_and_one_key_leaves_places_to_othe
             return caller
 
         request = Request({"type": "http", "state": {"who": caller}}, receive)
-        return bytes((await large.answer(request, make)).body)
+        return bytes((await large.respond(request, make)).body)
 
     async def main() -> list[bytes]:
-        large = Large()
+        large = LargeResponses()
         greedy = [asyncio.create_task(response_for(large, "greedy")) for _ in range(20)]
-        for _ in range(3 * AT_ONCE):
+        for _ in range(3 * MAX_BUILDS):
             assert await asyncio.wait_for(response_for(large, "other"), 10) == b'"other"'
         release.set()
         return await asyncio.gather(*greedy)
 
     assert asyncio.run(main()) == [b'"greedy"'] * 20
-    assert max(for_one_key for _, for_one_key in most) == OF_ONE
-    assert max(in_total for in_total, _ in most) <= AT_ONCE
+    assert max(for_one_key for _, for_one_key in most) == MAX_BUILDS_PER_KEY
+    assert max(in_total for in_total, _ in most) <= MAX_BUILDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.gateway.page.links import Links
+from workers.gateway.page.links import UrlPolicy
 
 SONG = "https://cdn.example/1.mp3?a=b#c"
 
@@ -40,21 +40,21 @@ SONG = "https://cdn.example/1.mp3?a=b#c"
 )
 def test_a_page_neither_links_to_its_own_host_nor_loads_from_it(host: str, url: str) -> None:
     """On any port and in any spelling; nor to a URL that is invalid or that a browser may parse differently."""
-    links = Links(host)
+    links = UrlPolicy(host)
 
-    assert links.away(url) is None
-    assert links.shown(url) is None
+    assert links.linkable(url) is None
+    assert links.loadable(url) is None
     assert links.policy([url], [url]) == links.policy([], [])
 
 
 def test_the_policy_names_exactly_the_hosts_of_shown_media() -> None:
     """So redirects to other hosts are blocked; a page without songs loads none."""
-    links = Links("127.0.0.1:8000")
+    links = UrlPolicy("127.0.0.1:8000")
     covers = ["http://localhost:9/a.png", "http://localhost:9/b.png", "https://cdn.example/c.png", None]
 
-    assert links.away(SONG) == links.shown(SONG) == SONG
+    assert links.linkable(SONG) == links.loadable(SONG) == SONG
     assert "img-src 'self' http://localhost:9 https://cdn.example;" in links.policy(covers, [SONG])
     assert "media-src https://cdn.example;" in links.policy(covers, [SONG])
     assert "media-src 'none'; img-src 'self';" in links.policy([], [])
-    assert links.away("http://[2001:db8::1]/a") is not None
-    assert links.shown("http://[2001:db8::1]/a") is None
+    assert links.linkable("http://[2001:db8::1]/a") is not None
+    assert links.loadable("http://[2001:db8::1]/a") is None

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS, configuration
-from config.settings import BadSettings, Settings, explain, load
+from config.settings import Settings, SettingsError, describe_errors, load
 from tasks.poll_scheduler import COUNTDOWN_MAX_S
 from voicequeue.auth import signatures
 from voicequeue.domain.gate import SUBMIT_RATE_MIN
@@ -68,7 +68,7 @@ def test_a_bad_setting_names_itself_and_what_is_allowed(
     with pytest.raises(ValidationError) as error:
         Settings()
 
-    text = explain(error.value)
+    text = describe_errors(error.value)
     assert text.startswith(f"{name}: ")
     assert expected in text
     assert value not in text or len(value) < 5
@@ -105,7 +105,7 @@ def test_polls_that_are_never_due_are_refused(monkeypatch: pytest.MonkeyPatch) -
     """The minimum interval must not exceed the maximum."""
     monkeypatch.setenv("VOICEQUEUE_POLL_MIN_S", "30")
 
-    with pytest.raises(BadSettings, match="VOICEQUEUE_POLL_MIN_S: 30 is more than VOICEQUEUE_POLL_MAX_S, 25"):
+    with pytest.raises(SettingsError, match="VOICEQUEUE_POLL_MIN_S: 30 is more than VOICEQUEUE_POLL_MAX_S, 25"):
         load()
 
 
@@ -113,7 +113,7 @@ def test_webhooks_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a secret anyone could forge webhooks."""
     monkeypatch.setenv("VOICEQUEUE_PUBLIC_URL", "https://voices.example")
 
-    with pytest.raises(BadSettings, match="VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL"):
+    with pytest.raises(SettingsError, match="VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL"):
         load()
 
 
@@ -123,7 +123,7 @@ def test_times_may_be_fractions_of_a_second_and_a_file_is_read(tmp_path: Path) -
 
     loaded = load()
 
-    assert loaded.pulse_s == 0.05
+    assert loaded.dispatch_interval_s == 0.05
     assert loaded.musicapi_key.get_secret_value() == "secret-key"
     assert "secret-key" not in repr(loaded)
 

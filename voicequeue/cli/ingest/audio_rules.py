@@ -5,29 +5,29 @@ from __future__ import annotations
 import math
 import os
 
-from voicequeue.cli.terminal import CannotBegin
-from voicequeue.ingest.preflight import SETTING, Rules
-from voicequeue.net.address_policy import Allowed
-from voicequeue.net.http_client import Times
+from voicequeue.cli.terminal import CommandSetupError
+from voicequeue.ingest.preflight import ALLOWED_HOSTS_SETTING, RecordingRules
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_client import HttpTimeouts
 
 
-def audio_rules() -> Rules:
+def read_audio_rules() -> RecordingRules:
     """Return the rules that the environment sets. Raises CannotBegin, which names the setting."""
-    defaults = Rules()
-    return Rules(
-        allowed=Allowed.of(os.environ.get(SETTING) or "", setting=SETTING),
-        times=Times(
-            connect_s=_number("CONNECT_S", defaults.times.connect_s),
-            whole_s=_number("WHOLE_S", defaults.times.whole_s),
-            answer_s=_number("ANSWER_S", defaults.times.answer_s),
-            least_speed=1_000 * _number("LEAST_KB_S", defaults.times.least_speed / 1_000),
-            slow_s=_number("SLOW_S", defaults.times.slow_s),
+    defaults = RecordingRules()
+    return RecordingRules(
+        policy=AddressPolicy.parse(os.environ.get(ALLOWED_HOSTS_SETTING) or "", setting=ALLOWED_HOSTS_SETTING),
+        timeouts=HttpTimeouts(
+            connect_s=_number("CONNECT_S", defaults.timeouts.connect_s),
+            total_s=_number("WHOLE_S", defaults.timeouts.total_s),
+            response_s=_number("ANSWER_S", defaults.timeouts.response_s),
+            min_speed=1_000 * _number("LEAST_KB_S", defaults.timeouts.min_speed / 1_000),
+            min_speed_window_s=_number("SLOW_S", defaults.timeouts.min_speed_window_s),
         ),
         max_bytes=round(1_000_000 * _number("MAX_MB", defaults.max_bytes / 1_000_000)),
         max_s=_number("MAX_S", defaults.max_s or math.inf),
-        again_s=_number("AGAIN_S", defaults.again_s),
-        at_once=_count("AT_ONCE", defaults.at_once),
-        per_host=_count("PER_HOST", defaults.per_host),
+        retry_delay_s=_number("AGAIN_S", defaults.retry_delay_s),
+        max_concurrent=_count("AT_ONCE", defaults.max_concurrent),
+        max_per_host=_count("PER_HOST", defaults.max_per_host),
     )
 
 
@@ -40,12 +40,12 @@ def _number(name: str, default: float | None) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise CannotBegin(f"VOICEQUEUE_AUDIO_{name} must be a number above 0, not {text!r}")
+        raise CommandSetupError(f"VOICEQUEUE_AUDIO_{name} must be a number above 0, not {text!r}")
     return value
 
 
 def _count(name: str, default: int) -> int:
     value = _number(name, default)
     if value != int(value):
-        raise CannotBegin(f"VOICEQUEUE_AUDIO_{name} must be a whole number")
+        raise CommandSetupError(f"VOICEQUEUE_AUDIO_{name} must be a whole number")
     return int(value)

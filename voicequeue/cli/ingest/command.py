@@ -15,30 +15,30 @@ import typer
 from rich import progress as bars
 
 from voicequeue.cli.ingest import dry_run as outlooks
-from voicequeue.cli.ingest.audio_rules import audio_rules
-from voicequeue.cli.ingest.intake import LOOKED_AT, Intake, Item, Rejects, check_recordings, read_items
+from voicequeue.cli.ingest.audio_rules import read_audio_rules
+from voicequeue.cli.ingest.intake import PREFLIGHT_CHUNK, Item, RejectsFile, RowEnqueuer, check_recordings, read_items
 from voicequeue.cli.terminal import (
     AsJson,
     Reuse,
     StartWithin,
     argument,
-    complain,
     err,
     flag,
+    open_queue,
     option,
     out,
+    print_error,
     print_json,
     print_reasons,
-    queue,
 )
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.portions import CHUNK
+from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.spec import batch_name, http_url
-from voicequeue.errors import UnknownJob, checked
-from voicequeue.ingest.checkpoint import CannotResume, Progress
-from voicequeue.ingest.compression import unpacked
+from voicequeue.errors import JobNotFoundError, check_field
+from voicequeue.ingest.checkpoint import CannotResumeError, IngestProgress
+from voicequeue.ingest.compression import decompressed
 from voicequeue.ingest.preflight import Preflight
-from voicequeue.ingest.row_reader import Rows, UnreadableFile
+from voicequeue.ingest.row_reader import RowReader, UnreadableFileError
 
 _READ_BYTES = 1_048_576
 _UPDATE_INTERVAL_S = 0.1
@@ -68,14 +68,14 @@ def ingest(
     Running it again adds no job twice, as long as its jobs are retained. Rejected rows are written to
     FILE.rejected.csv with line and reason; the other rows are added.
     """
-    checked("batch", batch_name, batch)
+    check_field("batch", batch_name, batch)
     if callback_url is not None:
-        checked("callback_url", http_url, callback_url)
+        check_field("callback_url", http_url, callback_url)
     if dry_run and resume:
         raise typer.BadParameter("--dry-run reads the whole file; leave out --resume")
     with _opened(file) as source, ExitStack() as stack:
-        jobs = stack.enter_context(queue(reuse=reuse))
-        checker = stack.enter_context(Preflight(audio_rules())) if preflight else None
+        jobs = stack.enter_context(open_queue(reuse=reuse))
+        checker = stack.enter_context(Preflight(read_audio_rules())) if preflight else None
         items = read_items(source.rows, batch, start_within)
         if checker is not None:
             items = check_recordings(items, jobs, checker)
@@ -83,7 +83,7 @@ def ingest(
             rejected = _dry_run(source, jobs, items, as_json=as_json)
         else:
             _limit(jobs, batch, callback_url, max_credits=max_credits, max_in_flight=max_in_flight)
-            chunk = LOOKED_AT if checker else CHUNK
+            chunk = PREFLIGHT_CHUNK if checker else PORTION_JOBS_MAX
             rejected = _ingest(source, jobs, batch, items, chunk=chunk, resume=resume, as_json=as_json)
     raise typer.Exit(int(rejected > 0))
 
@@ -93,9 +93,9 @@ def _limit(
 ) -> None:
     """Set the limits and the callback of the batch, before its first job is enqueued."""
     if max_credits is not None or max_in_flight is not None:
-        jobs.limit_batch(batch, max_credits=max_credits, max_in_flight=max_in_flight)
+        jobs.set_batch_limits(batch, max_credits=max_credits, max_in_flight=max_in_flight)
     if callback_url is not None:
-        jobs.call_back_batch(batch, callback_url)
+        jobs.set_batch_callback(batch, callback_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Source:
     """The rows of a file or of standard input. `is_file` is whether they can be read a second time."""
 
     path: Path
-    rows: Rows
+    rows: RowReader
     is_file: bool
 
     def shown(self, items: Iterator[Item]) -> Generator[Item, None, None]:
@@ -115,7 +115,7 @@ class Source:
         remaining = (bars.TimeRemainingColumn(),) if self.is_file else ()
         columns = (bars.SpinnerColumn(), bars.TextColumn("{task.description}"), bars.BarColumn(), counting, *remaining)
         with bars.Progress(*columns, console=err, transient=True) as bar:
-            task = bar.add_task("ingesting", total=self._lines(), completed=self.rows.lines, rows=0)
+            task = bar.add_task("ingesting", total=self._lines(), completed=self.rows.lines_read, rows=0)
             update_at = 0.0
             for rows, item in enumerate(items, start=1):
                 if (now := time.monotonic()) >= update_at:
@@ -127,7 +127,7 @@ class Source:
         if not self.is_file:
             return None
         with self.path.open("rb") as file:
-            return sum(piece.count(b"\n") for piece in iter(partial(unpacked(file).read, _READ_BYTES), b""))
+            return sum(piece.count(b"\n") for piece in iter(partial(decompressed(file).read, _READ_BYTES), b""))
 
 
 @contextmanager
@@ -137,14 +137,14 @@ def _opened(file: str) -> Iterator[Source]:
             path = Path("stdin" if file == "-" else file)
             raw = cast(BinaryIO, sys.stdin.buffer) if file == "-" else stack.enter_context(path.open("rb"))
         except OSError as error:
-            raise UnreadableFile(f"{path}: {error.strerror}") from None
-        yield Source(path, Rows(unpacked(raw)), file != "-" and path.is_file())
+            raise UnreadableFileError(f"{path}: {error.strerror}") from None
+        yield Source(path, RowReader(decompressed(raw)), file != "-" and path.is_file())
 
 
 def _dry_run(source: Source, jobs: VoiceQueue, items: Iterator[Item], *, as_json: bool) -> int:
     with closing(source.shown(items)) as shown:
-        outlook = outlooks.foreseen(shown, jobs)
-    outlooks.report(outlook, outlooks.Means.of(jobs), as_json=as_json)
+        outlook = outlooks.run(shown, jobs)
+    outlooks.report(outlook, outlooks.Budget.of(jobs), as_json=as_json)
     return outlook.counts.rejected
 
 
@@ -160,54 +160,54 @@ def _ingest(
 ) -> int:
     progress = _progress(source, jobs, batch, resume=resume)
     resumed_after = progress.lines
-    source.rows.pass_over(resumed_after)
-    rejects = Rejects(
+    source.rows.skip_lines(resumed_after)
+    rejects = RejectsFile(
         source.path.with_name(f"{source.path.name}.rejected.csv"), source.rows.columns, kept=progress.rejected_bytes
     )
     progress_source = source.path if source.is_file else None
     with rejects, _advise_to_resume(progress, progress_source), closing(source.shown(items)) as shown:
-        Intake(jobs, rejects, progress, progress_source).run(shown, chunk=chunk)
+        RowEnqueuer(jobs, rejects, progress, progress_source).run(shown, chunk=chunk)
     _report(progress, rejects.path, resumed_after, as_json=as_json)
     return progress.counts.rejected
 
 
-def _progress(source: Source, jobs: VoiceQueue, batch: str, *, resume: bool) -> Progress:
+def _progress(source: Source, jobs: VoiceQueue, batch: str, *, resume: bool) -> IngestProgress:
     if not source.is_file:
         if resume:
-            raise CannotResume("--resume needs a file that can be read a second time")
-        return Progress(batch, {})
-    new = Progress.of(source.path, batch)
+            raise CannotResumeError("--resume needs a file that can be read a second time")
+        return IngestProgress(batch, {})
+    new = IngestProgress.start(source.path, batch)
     if not resume:
         return new
-    progress = new.taken_up(source.path)
+    progress = new.resumed(source.path)
     if progress.last_job:
         try:
             jobs.get(progress.last_job)
-        except UnknownJob:
-            raise CannotResume(
-                f"this queue does not hold the jobs that {Progress.path(source.path)} records. Without --resume, rows "
+        except JobNotFoundError:
+            raise CannotResumeError(
+                f"this queue does not hold the jobs that {IngestProgress.path(source.path)} records. Without --resume, rows "
                 "whose jobs were purged (VOICEQUEUE_KEEP_DAYS) are paid for again; --dry-run prints how many are known"
             ) from None
     return progress
 
 
 @contextmanager
-def _advise_to_resume(progress: Progress, source: Path | None) -> Iterator[None]:
+def _advise_to_resume(progress: IngestProgress, source: Path | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
         if source is not None and progress.lines:
-            complain("stopped; run the same command with --resume to continue")
+            print_error("stopped; run the same command with --resume to continue")
         raise
 
 
-def _report(progress: Progress, rejected: Path, resumed_after: int, *, as_json: bool) -> None:
+def _report(progress: IngestProgress, rejected: Path, resumed_after: int, *, as_json: bool) -> None:
     counts = progress.counts
     if as_json:
         print_json(
             {
                 "new": counts.new,
-                "known": counts.known,
+                "known": counts.existing,
                 "rejected": counts.rejected,
                 "reasons": counts.reasons,
                 "credits": counts.credits,
@@ -217,9 +217,9 @@ def _report(progress: Progress, rejected: Path, resumed_after: int, *, as_json: 
         )
         return
     out.print(
-        f"[green]{counts.new:,} new[/], {counts.known:,} known already, {counts.rejected:,} rejected; "
+        f"[green]{counts.new:,} new[/], {counts.existing:,} known already, {counts.rejected:,} rejected; "
         f"the new jobs cost {counts.credits:,} credits"
     )
     print_reasons(counts.reasons)
     if counts.rejected:
-        complain(f"rejected rows and reasons: {rejected}")
+        print_error(f"rejected rows and reasons: {rejected}")

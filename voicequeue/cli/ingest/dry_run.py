@@ -7,48 +7,48 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from voicequeue.cli.ingest.intake import Item, kind
-from voicequeue.cli.terminal import clock, out, print_json, print_reasons, safe, span
+from voicequeue.cli.ingest.intake import Item, rejection_kind
+from voicequeue.cli.terminal import escape_untrusted, format_duration, format_time, out, print_json, print_reasons
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.job import ACTIVE, iso
+from voicequeue.domain.job import ACTIVE, to_iso8601
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.status import Status
 from voicequeue.errors import VoiceQueueError
-from voicequeue.ingest.checkpoint import Counts
+from voicequeue.ingest.checkpoint import IngestCounts
 
 #: Rejected rows that are reported with their reason, from the first line on.
 PROBLEMS_SHOWN = 5
 
 
 @dataclass(slots=True)
-class Outlook:
+class DryRunResult:
     """The result that ingesting would have, and the first problems as line and reason."""
 
-    counts: Counts = field(default_factory=Counts)
+    counts: IngestCounts = field(default_factory=IngestCounts)
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def reject(self, item: Item, error: VoiceQueueError) -> None:
         """Count a row that would be rejected."""
-        self.counts.reject(kind(error))
+        self.counts.reject(rejection_kind(error))
         self.problems = sorted([*self.problems, (item.row.line, str(error))])[:PROBLEMS_SHOWN]
 
 
-def foreseen(items: Iterator[Item], jobs: VoiceQueue) -> Outlook:
+def run(items: Iterator[Item], jobs: VoiceQueue) -> DryRunResult:
     """Return the result that ingesting the items would have."""
-    outlook, previewed = Outlook(), deque[Item]()
+    outlook, previewed = DryRunResult(), deque[Item]()
 
     def valid_jobs() -> Iterator[VoiceJob]:
         for item in items:
             if item.error is not None:
                 outlook.reject(item, item.error)
-            for job in item.job.each() if item.job else ():
+            for job in item.job.expand() if item.job else ():
                 previewed.append(item)
                 yield job
 
     for preview in jobs.preview(valid_jobs()):
         item = previewed.popleft()
         outlook.counts.new += preview.is_new
-        outlook.counts.known += not preview.is_new and preview.error is None
+        outlook.counts.existing += not preview.is_new and preview.error is None
         outlook.counts.credits += preview.credits
         if preview.error is not None:
             outlook.reject(item, preview.error)
@@ -56,22 +56,22 @@ def foreseen(items: Iterator[Item], jobs: VoiceQueue) -> Outlook:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Budget:
     """The state of the queue and the account, and the minimum balance."""
 
     status: Status
-    floor: int
+    min_balance: int
 
     @classmethod
-    def of(cls, jobs: VoiceQueue) -> Means:
+    def of(cls, jobs: VoiceQueue) -> Budget:
         """Read the current state."""
-        return cls(jobs.status(), jobs.limits().credit_floor)
+        return cls(jobs.status(), jobs.limits().min_balance)
 
     @property
     def spendable(self) -> int | None:
         """Credits that are neither reserved nor below the minimum balance; None if the balance is not known."""
         account = self.status.account
-        return None if account.left is None else max(0, account.left - account.committed - self.floor)
+        return None if account.balance is None else max(0, account.balance - account.reserved - self.min_balance)
 
     @property
     def unsettled(self) -> int:
@@ -80,61 +80,66 @@ class Means:
 
     def seconds(self, new: int) -> float | None:
         """Return how long the queue takes for its jobs and the new ones, at the present pace."""
-        return (self.unsettled + new) * 60 / self.status.pace if self.status.pace else None
+        return (self.unsettled + new) * 60 / self.status.jobs_per_minute if self.status.jobs_per_minute else None
 
 
-def report(outlook: Outlook, means: Means, *, as_json: bool) -> None:
+def report(outlook: DryRunResult, means: Budget, *, as_json: bool) -> None:
     """Print the result."""
     if as_json:
         print_json(_json(outlook, means))
         return
     counts = outlook.counts
     out.print(
-        f"dry run, nothing was changed: [green]{counts.new:,} new[/], {counts.known:,} known already, "
+        f"dry run, nothing was changed: [green]{counts.new:,} new[/], {counts.existing:,} known already, "
         f"{counts.rejected:,} rejected"
     )
     print_reasons(counts.reasons)
     for line, reason in outlook.problems:
-        out.print(f"  line {line}: {safe(reason)}", soft_wrap=True)
+        out.print(f"  line {line}: {escape_untrusted(reason)}", soft_wrap=True)
     out.print(f"credits    the new jobs cost {counts.credits:,}; {_affordability(counts.credits, means)}")
     out.print(f"time       {_duration(counts.new, means)}")
 
 
-def _affordability(cost: int, means: Means) -> str:
+def _affordability(cost: int, means: Budget) -> str:
     account, spendable = means.status.account, means.spendable
     if spendable is None:
         return "the balance is not known yet"
-    balance = f"the balance was {account.left or 0:,} at {clock(account.at)}"
-    unavailable = {" are reserved for jobs in flight or unsure": account.committed, " are the minimum": means.floor}
+    balance = f"the balance was {account.balance or 0:,} at {format_time(account.updated_at)}"
+    unavailable = {
+        " are reserved for jobs in flight or unsure": account.reserved,
+        " are the minimum": means.min_balance,
+    }
     less = "".join(f", of which {credits:,}{use}" for use, credits in unavailable.items() if credits)
     verdict = "[green]enough[/]" if spendable >= cost else f"[red]{cost - spendable:,} too few[/]"
     queued = f" ({means.unsettled:,} jobs that are queued or in flight are paid first)" if means.unsettled else ""
     return f"{balance}{less}: {verdict}{queued}"
 
 
-def _duration(new: int, means: Means) -> str:
+def _duration(new: int, means: Budget) -> str:
     seconds = means.seconds(new)
     if seconds is None:
         return "not known: no job has succeeded in the last minutes"
     after = f", after {means.unsettled:,} jobs that are in the queue already" if means.unsettled else ""
-    return f"about {span(seconds)} at the present pace of {means.status.pace:,.1f} a minute{after}"
+    return (
+        f"about {format_duration(seconds)} at the present pace of {means.status.jobs_per_minute:,.1f} a minute{after}"
+    )
 
 
-def _json(outlook: Outlook, means: Means) -> dict[str, Any]:
+def _json(outlook: DryRunResult, means: Budget) -> dict[str, Any]:
     counts, account = outlook.counts, means.status.account
     return {
         "new": counts.new,
-        "known": counts.known,
+        "known": counts.existing,
         "rejected": counts.rejected,
         "reasons": counts.reasons,
         "problems": [{"line": line, "reason": reason} for line, reason in outlook.problems],
         "credits": counts.credits,
-        "credits_left": account.left,
-        "credits_left_at": iso(account.at),
-        "credits_committed": account.committed,
-        "credit_floor": means.floor,
+        "credits_left": account.balance,
+        "credits_left_at": to_iso8601(account.updated_at),
+        "credits_committed": account.reserved,
+        "credit_floor": means.min_balance,
         "suffices": None if means.spendable is None else means.spendable >= counts.credits,
         "unsettled": means.unsettled,
-        "per_minute": means.status.pace,
+        "per_minute": means.status.jobs_per_minute,
         "seconds": means.seconds(counts.new),
     }

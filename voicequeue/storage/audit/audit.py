@@ -19,23 +19,23 @@ from voicequeue.storage.audit.expected_state import (
     FIELDS,
     IS_COUNTED,
     IS_INDEX,
-    Books,
-    callbacks,
-    indexes,
+    ExpectedState,
+    allowed_indexes,
+    callback_ids,
     pages,
     record_of,
-    tolerated,
+    required_indexes,
 )
 from voicequeue.storage.audit.findings import (
-    Drift,
+    BatchListMismatch,
     Finding,
-    Misplaced,
-    Stray,
-    Turn,
-    Unclear,
-    Unknown,
-    Unlisted,
-    Unmade,
+    IndexMismatch,
+    LaneTurnMismatch,
+    NotComparable,
+    UncountedSpending,
+    UndeliverableCallback,
+    UnknownState,
+    VoiceWithoutCreator,
 )
 
 #: The number of attempts to compare counters of batches that keep getting new jobs.
@@ -45,17 +45,17 @@ ATTEMPTS = 10
 def audit(redis: Redis, prefix: str) -> list[Finding]:
     """Return all findings."""
     root = f"{{{prefix}}}:"
-    books = Books(redis, root)
+    books = ExpectedState(redis, root)
     books.read()
     names = books.names()
     findings: list[Finding] = [
-        Unknown(job_id, record.state) for job_id, record in books.records.items() if not record.is_known
+        UnknownState(job_id, record.state) for job_id, record in books.records.items() if not record.is_known
     ]
     for index, job_ids in _suspects(books, names):
         for page in pages(sorted(job_ids)):
             findings += _misplaced(redis, root, index, page)
     findings += _unlisted(redis, root, books)
-    incomplete = {item.index for item in findings if isinstance(item, Misplaced) and item.belongs}
+    incomplete = {item.index for item in findings if isinstance(item, IndexMismatch) and item.belongs}
     findings += _turns(redis, root, books, incomplete)
     findings += _unmade(redis, root, books)
     findings += _strays(redis, root)
@@ -65,17 +65,17 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
 # ── indexes ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _suspects(books: Books, names: set[str]) -> Iterator[tuple[str, set[str]]]:
+def _suspects(books: ExpectedState, names: set[str]) -> Iterator[tuple[str, set[str]]]:
     """Yield by index the ids that are there and do not belong there, or vice versa; some may only have changed."""
     expected: defaultdict[str, set[str]] = defaultdict(set)
     for job_id, record in books.records.items():
-        for index in indexes(record):
+        for index in required_indexes(record):
             expected[index].add(job_id)
     for index in sorted(set(filter(IS_INDEX, names)) | expected.keys()):
         yield index, expected.pop(index, set()) ^ books.members(index)
 
 
-def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Iterator[Misplaced]:
+def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Iterator[IndexMismatch]:
     """Yield the suspects whose record and index disagree at one moment."""
     with redis.pipeline(transaction=True) as pipe:
         for job_id in job_ids:
@@ -86,27 +86,27 @@ def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Itera
         record = record_of(values)
         if record and not record.is_known:
             continue
-        belongs = record is not None and index in indexes(record)
-        is_allowed = belongs or (record is not None and index in tolerated(record))
+        belongs = record is not None and index in required_indexes(record)
+        is_allowed = belongs or (record is not None and index in allowed_indexes(record))
         if (belongs and score is None) or (score is not None and not is_allowed):
-            yield Misplaced(index, job_id, belongs, version or "")
+            yield IndexMismatch(index, job_id, belongs, version or "")
 
 
-def _unlisted(redis: Redis, root: str, books: Books) -> Iterator[Unlisted]:
+def _unlisted(redis: Redis, root: str, books: ExpectedState) -> Iterator[BatchListMismatch]:
     """Yield batches that are listed without jobs, or have jobs and are not listed."""
     listed_before = books.members("batches")
-    books.look([])  # jobs may have been purged since they were read, and batches with them
+    books.follow_changes([])  # jobs may have been purged since they were read, and batches with them
     having_jobs = {record.batch for record in books.records.values() if record.batch}
     for batch in sorted(having_jobs ^ listed_before):
         is_listed = redis.zscore(f"{root}batches", batch) is not None
         if batch in having_jobs:
             if not is_listed:
-                yield Unlisted(batch, belongs=True)
+                yield BatchListMismatch(batch, belongs=True)
         elif is_listed and not books.has_jobs(batch):
-            yield Unlisted(batch, belongs=False)
+            yield BatchListMismatch(batch, belongs=False)
 
 
-def _turns(redis: Redis, root: str, books: Books, incomplete: set[str]) -> Iterator[Turn]:
+def _turns(redis: Redis, root: str, books: ExpectedState, incomplete: set[str]) -> Iterator[LaneTurnMismatch]:
     """Yield batches with a turn and no lane, or vice versa; `incomplete` are indexes in which jobs are missing."""
     queued = {(record.rank, record.batch) for record in books.records.values() if record.state == State.QUEUED}
     for rank in range(len(Priority)):
@@ -118,40 +118,44 @@ def _turns(redis: Redis, root: str, books: Books, incomplete: set[str]) -> Itera
                 lane, turn = pipe.execute()
             belongs = bool(lane) or f"lane:{rank}:{batch}" in incomplete
             if belongs != (turn is not None):
-                yield Turn(rank, batch, belongs)
+                yield LaneTurnMismatch(rank, batch, belongs)
 
 
-def _unmade(redis: Redis, root: str, books: Books) -> Iterator[Unmade]:
+def _unmade(redis: Redis, root: str, books: ExpectedState) -> Iterator[VoiceWithoutCreator]:
     """Yield voices that no job creates; each is checked at one moment."""
     waiting = {record.shares: job_id for job_id, record in books.records.items() if record.state == State.WAITING}
     for page in pages(sorted(waiting.items())):
         problems = scripts.run(redis, "check_voices", root, 0, 0, *(part for pair in page for part in pair))
-        yield from (Unmade(*pair) for pair, is_missing in zip(page, problems, strict=True) if is_missing)
+        yield from (VoiceWithoutCreator(*pair) for pair, is_missing in zip(page, problems, strict=True) if is_missing)
 
 
-def _strays(redis: Redis, root: str) -> Iterator[Stray]:
+def _strays(redis: Redis, root: str) -> Iterator[UndeliverableCallback]:
     """Yield callbacks that would never be delivered; each is checked at one moment."""
-    for page in pages(sorted(callbacks(redis, root)), 200):
+    for page in pages(sorted(callback_ids(redis, root)), 200):
         problems = scripts.run(redis, "check_callbacks", root, 0, 0, *page)
-        yield from (Stray(callback_id, problem) for callback_id, problem in zip(page, problems, strict=True) if problem)
+        yield from (
+            UndeliverableCallback(callback_id, problem)
+            for callback_id, problem in zip(page, problems, strict=True)
+            if problem
+        )
 
 
 # ── counters ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _drifts(books: Books, names: Iterable[str]) -> Iterator[Drift | Unclear]:
+def _drifts(books: ExpectedState, names: Iterable[str]) -> Iterator[UncountedSpending | NotComparable]:
     undecided = set(filter(IS_COUNTED, names)) | books.sums.keys()
     for _ in range(ATTEMPTS):
         books.read_new()
         for page in pages(sorted(undecided), 200):
-            for counters, amounts in books.look(page).items():
+            for counters, amounts in books.follow_changes(page).items():
                 undecided.discard(counters)
                 yield from _drift(books, counters, amounts)
-    yield from (Unclear(counters) for counters in sorted(undecided))
+    yield from (NotComparable(counters) for counters in sorted(undecided))
 
 
-def _drift(books: Books, counters: str, amounts: dict[str, int]) -> Iterator[Drift]:
+def _drift(books: ExpectedState, counters: str, amounts: dict[str, int]) -> Iterator[UncountedSpending]:
     expected = books.sums[counters]
     for field in sorted(amounts.keys() | expected.keys()):
         if amounts.get(field, 0) != expected[field]:
-            yield Drift(counters, field, amounts.get(field, 0), expected[field], books.corrections)
+            yield UncountedSpending(counters, field, amounts.get(field, 0), expected[field], books.corrections)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from redis import Redis
 
-from voicequeue.domain.job import IN_FLIGHT, MAY_BE_LATE, InArchive, State
+from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, ArchiveState, State
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.storage import scripts
 
@@ -61,7 +61,7 @@ IS_INDEX = re.compile(
 IS_COUNTED = re.compile(r"counters|state_counts|batch:[^:]+").fullmatch
 
 
-def indexes(record: Record) -> Iterator[str]:
+def required_indexes(record: Record) -> Iterator[str]:
     """Yield the indexes that must contain the job."""
     yield f"lane:{record.rank}:{record.batch}" if record.state == State.QUEUED else f"state:{record.state}"
     if record.state in IN_FLIGHT:
@@ -70,19 +70,19 @@ def indexes(record: Record) -> Iterator[str]:
         yield "refused"
     if record.state == State.WAITING:
         yield f"waiting:{record.shares}"
-    if record.archive in (InArchive.PENDING, InArchive.FAILED):
+    if record.archive in (ArchiveState.PENDING, ArchiveState.FAILED):
         yield f"archive:{record.archive}"
     if record.batch:
         yield f"batch:{record.batch}:jobs"
 
 
-def tolerated(record: Record) -> Iterator[str]:
+def allowed_indexes(record: Record) -> Iterator[str]:
     """Yield the indexes that may contain it in addition."""
-    if record.state in MAY_BE_LATE:
+    if record.state in MAY_HAVE_LATE_RESULT:
         yield "late"
 
 
-def counts(record: Record) -> Iterator[tuple[str, str, int]]:
+def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
     """Yield the amounts of the job: counters, field, amount."""
     yield "counters", "credits", record.credits
     yield "counters", "committed", _committed(record)
@@ -170,7 +170,7 @@ def _unsettled(lost: str | None, orders: str | None) -> int:
     return sum(PRICES[Stage(stage)] for attempt, stage in json.loads(lost).items() if attempt not in reported)
 
 
-class Books:
+class ExpectedState:
     """The records of one queue as of the last `look`, and the expected sums."""
 
     def __init__(self, redis: Redis, root: str) -> None:
@@ -179,7 +179,7 @@ class Books:
         #: The number of corrections of counters before the last look.
         self.corrections = "0"
         #: Whether some changes can no longer be followed, so that the sums are invalid.
-        self.is_torn = False
+        self.has_lost_changes = False
         self._redis = redis
         self._root = root
         self._distinct: dict[Record, Record] = {}  # a million records have a few dozen distinct values
@@ -191,7 +191,7 @@ class Books:
         # The braces of the hash tag have no meaning in a pattern.
         for page in pages(self._redis.scan_iter(match=f"{self._root}job:*", count=PAGE)):
             self._read([key.removeprefix(f"{self._root}job:") for key in page])
-            self.look([])
+            self.follow_changes([])
 
     def read_new(self) -> None:
         """Read the jobs that were enqueued meanwhile: their event names only their batch."""
@@ -206,13 +206,13 @@ class Books:
             self._read(page)
         return any(self.records[job_id].batch == batch for job_id in job_ids & self.records.keys())
 
-    def look(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    def follow_changes(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
         """Follow all changes and purges, and return those counters that can be compared with `sums` now.
 
         Counters of a batch with new jobs cannot be compared yet.
         """
         counters = None
-        while counters is None and not self.is_torn:
+        while counters is None and not self.has_lost_changes:
             counters = self._follow(names)
         grown = {f"batch:{batch}" for batch in self._grown}
         return {
@@ -224,7 +224,7 @@ class Books:
         arguments: list[str | int] = [*self._positions, PAGE, len(FIELDS), *FIELDS, *names]
         reply = scripts.run(self._redis, "read_changes", self._root, *arguments)
         if reply is None:
-            self.is_torn = True
+            self.has_lost_changes = True
             return None
         *self._positions, is_complete, changed, grown, self.corrections, counters = reply
         for job_id, values in _pairs(changed):
@@ -257,7 +257,7 @@ class Books:
             self._add(record, 1)
 
     def _add(self, record: Record, times: int) -> None:
-        for counters, field, amount in counts(record):
+        for counters, field, amount in counter_amounts(record):
             self.sums[counters][field] += times * amount
 
 
@@ -267,7 +267,7 @@ def _newest(redis: Redis, stream: str) -> str:
     return cast(str, newest[0][0]) if newest else "0-0"
 
 
-def callbacks(redis: Redis, root: str) -> set[str]:
+def callback_ids(redis: Redis, root: str) -> set[str]:
     """Return the ids of all callbacks that have a record or are in an index."""
     listed = [redis.zscan_iter(f"{root}callbacks:{name}", count=PAGE) for name in ("pending", "undelivered")]
     records = redis.scan_iter(match=f"{root}callback:*", count=PAGE)

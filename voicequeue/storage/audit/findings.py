@@ -24,7 +24,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Misplaced(Finding):
+class IndexMismatch(Finding):
     """A job that is missing in an index (`belongs`) or does not belong there; `version` is its record's, '' if there is
     no record."""
 
@@ -45,7 +45,7 @@ class Misplaced(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class Unlisted(Finding):
+class BatchListMismatch(Finding):
     """A batch that has jobs and is missing in the list of batches (`belongs`), or is listed without jobs."""
 
     batch: str
@@ -61,7 +61,7 @@ class Unlisted(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn(Finding):
+class LaneTurnMismatch(Finding):
     """A batch that has queued jobs of a priority and no turn (`belongs`), or has a turn without queued jobs."""
 
     rank: int
@@ -79,7 +79,7 @@ class Turn(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class Unmade(Finding):
+class VoiceWithoutCreator(Finding):
     """A voice that jobs wait for, for example `job_id`, and that no job creates."""
 
     voice: str
@@ -95,12 +95,12 @@ class Unmade(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class Drift(Finding):
+class UncountedSpending(Finding):
     """A wrong field of counters; `corrections` is the number of corrections at the time of the comparison."""
 
     counters: str
     field: str
-    found: int
+    actual: int
     expected: int
     corrections: str
 
@@ -110,11 +110,11 @@ class Drift(Finding):
         return "batch:*: counters" if self.counters.startswith("batch:") else self.counters
 
     def __str__(self) -> str:
-        return f"{_title(self.counters)}: counts {self.found:,} {self.field}, the records say {self.expected:,}"
+        return f"{_title(self.counters)}: counts {self.actual:,} {self.field}, the records say {self.expected:,}"
 
 
 @dataclass(frozen=True, slots=True)
-class Unclear(Finding):
+class NotComparable(Finding):
     """Counters that could not be compared, because jobs changed too fast."""
 
     counters: str
@@ -129,7 +129,7 @@ class Unclear(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown(Finding):
+class UnknownState(Finding):
     """A record in a state that this release does not know; its indexes are not checked."""
 
     job_id: str
@@ -145,11 +145,11 @@ class Unknown(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class Stray(Finding):
+class UndeliverableCallback(Finding):
     """A callback that would never be delivered, and the reason."""
 
     callback_id: str
-    wrong: str
+    problem: str
 
     @property
     def kind(self) -> str:
@@ -157,7 +157,7 @@ class Stray(Finding):
         return "callbacks"
 
     def __str__(self) -> str:
-        return f"callbacks: {self.callback_id} {self.wrong}"
+        return f"callbacks: {self.callback_id} {self.problem}"
 
 
 def _problem(belongs: bool) -> str:

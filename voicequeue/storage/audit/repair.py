@@ -13,7 +13,15 @@ from redis import Redis
 
 from voicequeue.storage import scripts
 from voicequeue.storage.audit.expected_state import pages
-from voicequeue.storage.audit.findings import Drift, Finding, Misplaced, Stray, Turn, Unlisted, Unmade
+from voicequeue.storage.audit.findings import (
+    BatchListMismatch,
+    Finding,
+    IndexMismatch,
+    LaneTurnMismatch,
+    UncountedSpending,
+    UndeliverableCallback,
+    VoiceWithoutCreator,
+)
 
 F = TypeVar("F", bound=Finding)
 
@@ -26,30 +34,30 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     slots."""
     root = f"{{{prefix}}}:"
     repaired: list[Finding] = []
-    for misplaced in _pages_of(Misplaced, findings):
+    for misplaced in _pages_of(IndexMismatch, findings):
         arguments = _flat((item.job_id, item.version, item.index, int(item.belongs)) for item in misplaced)
         repaired += _repaired(misplaced, scripts.run(redis, "repair_indexes", root, now, *arguments))
     # After the members of batches, on which the list of batches depends.
-    for batches in _pages_of(Unlisted, findings):
+    for batches in _pages_of(BatchListMismatch, findings):
         codes = scripts.run(redis, "repair_batch_list", root, *(item.batch for item in batches))
         repaired += _repaired(batches, codes)
-    for turns in _pages_of(Turn, findings):
+    for turns in _pages_of(LaneTurnMismatch, findings):
         codes = scripts.run(redis, "repair_lanes", root, *_flat((item.rank, item.batch) for item in turns))
         repaired += _repaired(turns, codes)
-    for voices in _pages_of(Unmade, findings, 1):  # many jobs may wait for each
+    for voices in _pages_of(VoiceWithoutCreator, findings, 1):  # many jobs may wait for each
         codes = scripts.run(redis, "check_voices", root, now, 1, *_flat((item.voice, item.job_id) for item in voices))
         repaired += _repaired(voices, codes)
-    for strays in _pages_of(Stray, findings):
+    for strays in _pages_of(UndeliverableCallback, findings):
         problems = scripts.run(redis, "check_callbacks", root, now, 1, *(item.callback_id for item in strays))
         repaired += _repaired(strays, [1 if problem else 0 for problem in problems])
-    return repaired + _corrected(redis, root, [item for item in findings if isinstance(item, Drift)])
+    return repaired + _corrected(redis, root, [item for item in findings if isinstance(item, UncountedSpending)])
 
 
 def _pages_of(kind: type[F], findings: Sequence[Finding], size: int = _PAGE) -> Iterator[list[F]]:
     return pages((item for item in findings if isinstance(item, kind)), size)
 
 
-def _corrected(redis: Redis, root: str, drifts: Sequence[Drift]) -> list[Finding]:
+def _corrected(redis: Redis, root: str, drifts: Sequence[UncountedSpending]) -> list[Finding]:
     """Correct counters and return what was corrected; stops if another repair runs, which would correct them twice."""
     corrected: list[Finding] = []
     corrections = int(drifts[0].corrections) if drifts else 0
@@ -61,11 +69,11 @@ def _corrected(redis: Redis, root: str, drifts: Sequence[Drift]) -> list[Finding
     return corrected
 
 
-def _amount(drift: Drift) -> tuple[str, str, int]:
+def _amount(drift: UncountedSpending) -> tuple[str, str, int]:
     # The records do not say which stage a credit of the sum belongs to.
     is_sum = (drift.counters, drift.field) == ("counters", "credits")
     field = "corrected.credits" if is_sum else drift.field
-    return drift.counters, field, drift.expected - drift.found
+    return drift.counters, field, drift.expected - drift.actual
 
 
 def _flat(rows: Iterable[tuple[Any, ...]]) -> list[Any]:

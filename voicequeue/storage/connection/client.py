@@ -6,7 +6,7 @@ from redis import Redis
 
 from voicequeue.storage.connection.redis_url import validate_redis_url
 from voicequeue.storage.connection.refusals import PlainConnection, SecureConnection
-from voicequeue.storage.connection.retry import KeepTrying
+from voicequeue.storage.connection.retry import TimedRetry
 
 
 def connect(url: str, *, wait_s: float = 0.0) -> Redis:
@@ -23,5 +23,5 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
         socket_connect_timeout=5,
         socket_timeout=10,
         health_check_interval=25,
-        retry=KeepTrying(wait_s),
+        retry=TimedRetry(wait_s),
     )

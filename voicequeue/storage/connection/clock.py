@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from redis import Redis
 from redis.exceptions import RedisError
 
-from voicequeue.storage.connection.retry import no_later_than
+from voicequeue.storage.connection.retry import deadline
 
 log = logging.getLogger("voicequeue")
 
@@ -25,7 +25,7 @@ log = logging.getLogger("voicequeue")
 Clock = Callable[[], float]
 
 #: Redis is asked this often (seconds), and this soon after an answer that took too long to be of use.
-EVERY_S, SOON_S = 10.0, 1.0
+RESYNC_S, RETRY_S = 10.0, 1.0
 
 #: The first answer is good enough when it is this exact (seconds); otherwise Redis is asked up to this often.
 EXACT_S, FIRST_ATTEMPTS = 0.01, 3
@@ -110,22 +110,22 @@ class RedisClock:
     def _renewed(self, before: Sample) -> Sample:
         """Ask Redis again, and return the more exact sample."""
         try:
-            with no_later_than(time.monotonic()):
+            with deadline(time.monotonic()):
                 sample = self._ask()
         except (RedisError, OSError):
-            self._next_at = self._counter() + SOON_S
+            self._next_at = self._counter() + RETRY_S
             return before
         step, error = sample.offset - before.offset, before.error_at(sample.at)
         if abs(step) > STEP_S + error + sample.error:
             log.warning("Redis's clock was set by %+.1f s, or this host was suspended", step)
             self._last = 0.0
         elif sample.error > error:
-            self._next_at = sample.at + SOON_S
+            self._next_at = sample.at + RETRY_S
             return before
         return self._go_by(sample)
 
     def _go_by(self, sample: Sample) -> Sample:
-        self._next_at = sample.at + EVERY_S
+        self._next_at = sample.at + RESYNC_S
         self._sample = sample
         return sample
 

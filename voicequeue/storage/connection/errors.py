@@ -8,25 +8,25 @@ from contextlib import contextmanager
 
 from redis.exceptions import ResponseError
 
-from voicequeue.errors import StoreUnreachable
+from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.connection.refusals import RedisRefusalError
-from voicequeue.storage.connection.retry import REFUSED, UNREACHABLE
+from voicequeue.storage.connection.retry import PERMANENT, UNREACHABLE
 
 
 @contextmanager
-def reachable() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """Raise StoreUnreachable if Redis does not answer, or refuses a command."""
     started_at = time.monotonic()
     try:
         yield
-    except REFUSED as error:
-        raise StoreUnreachable(f"Redis refuses: {type(error).__name__}") from error
+    except PERMANENT as error:
+        raise StoreUnavailableError(f"Redis refuses: {type(error).__name__}") from error
     except RedisRefusalError as error:
         elapsed = f"tried for {time.monotonic() - started_at:.0f} s"
-        raise StoreUnreachable(f"Redis refuses: {error}; {error.cure}; {elapsed}") from error
+        raise StoreUnavailableError(f"Redis refuses: {error}; {error.cure}; {elapsed}") from error
     except UNREACHABLE as error:
         elapsed = f"tried for {time.monotonic() - started_at:.0f} s"
-        raise StoreUnreachable(f"Redis does not answer: {type(error).__name__}, {elapsed}") from error
+        raise StoreUnavailableError(f"Redis does not answer: {type(error).__name__}, {elapsed}") from error
     except ResponseError as error:  # no such database, no permission …
         message, _, _ = str(error).partition(", with args")
-        raise StoreUnreachable(f"Redis refuses: {message}") from error
+        raise StoreUnavailableError(f"Redis refuses: {message}") from error

@@ -9,7 +9,7 @@ from typing import Any, cast
 from redis import Redis
 
 from voicequeue.storage import scripts
-from voicequeue.texts import mended
+from voicequeue.texts import replace_unencodable
 
 DEFAULT_PREFIX = "voicequeue"
 
@@ -35,15 +35,15 @@ class Keyspace:
 
     def key(self, name: str) -> str:
         """Return the full key for a name."""
-        return self._root + mended(name)
+        return self._root + replace_unencodable(name)
 
-    def run(self, script: str, *arguments: str | float) -> Any:
+    def run_script(self, script: str, *arguments: str | float) -> Any:
         """Run a script; its header describes its arguments and its reply."""
         return scripts.run(self.redis, script, self._root, *arguments)
 
-    def call(self, script: str, *arguments: str | float) -> scripts.Call:
+    def prepare_script(self, script: str, *arguments: str | float) -> scripts.ScriptCall:
         """Return a call of a script that runs while its caller does something else."""
-        return scripts.Call(self.redis, script, self._root, *arguments)
+        return scripts.ScriptCall(self.redis, script, self._root, *arguments)
 
     def pages(self, key: str, *, latest_first: bool = False) -> Iterator[str]:
         """Yield the members of a sorted set by score, page by page; complete for members that stay, if it changes."""

@@ -29,10 +29,10 @@ T = TypeVar("T")
 UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError, RedisRefusalError)
 
 #: Those of them that a retry does not solve.
-REFUSED = (AuthenticationError, AuthorizationError)
+PERMANENT = (AuthenticationError, AuthorizationError)
 
 #: Every call is retried for this long (seconds): a lost connection, a quick restart.
-BRIEFLY_S = 0.5
+MIN_RETRY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class _Call:
         """Count a failed attempt if Redis may have executed the command, and log once that the call takes longer."""
         _thread.failures += not isinstance(error, RedisRefusalError)
         now = time.monotonic()
-        if not self.is_logged and self.started_at + BRIEFLY_S <= now < self.give_up:
+        if not self.is_logged and self.started_at + MIN_RETRY_S <= now < self.give_up:
             self.is_logged = True
             problem = f"refuses ({error})" if isinstance(error, RedisRefusalError) else "does not answer"
             log.warning("Redis %s; trying for up to %.0f s more", problem, self.give_up - now)
@@ -78,13 +78,13 @@ class _Backoff(ExponentialWithJitterBackoff):
         return max(0.0, min(super().compute(failures), remaining_s))
 
 
-class KeepTrying(Retry):
+class TimedRetry(Retry):
     """Attempt each call at least twice, and again until `wait_s` seconds after its start."""
 
     def __init__(self, wait_s: float = 0.0) -> None:
         # Older releases of redis-py do not translate errors of sockets.
         super().__init__(_Backoff(base=0.05, cap=1), -1, (*UNREACHABLE, OSError))
-        self._wait_s = max(wait_s, BRIEFLY_S)
+        self._wait_s = max(wait_s, MIN_RETRY_S)
 
     def call_with_retry(self, do: Callable[[], T], fail: Callable[..., Any], *more: Any, **named: Any) -> T:
         """Retry like redis-py, with another end. Nested calls (connect, ping) have the deadline of the outer one."""
@@ -109,28 +109,28 @@ def _ending(call: _Call, fail: Callable[..., Any], *, tries: int) -> Callable[..
         failures += 1
         fail(error, *count)
         call.failed(error)
-        if isinstance(error, REFUSED) or (failures >= tries and time.monotonic() >= call.give_up):
+        if isinstance(error, PERMANENT) or (failures >= tries and time.monotonic() >= call.give_up):
             raise error
 
     return failed
 
 
 @contextmanager
-def no_later_than(give_up: float | None) -> Iterator[None]:
+def deadline(at: float | None) -> Iterator[None]:
     """Limit the retries of this thread's calls to a deadline (monotonic clock)."""
     before = _thread.limit
-    _thread.limit = before if give_up is None else min(before, give_up)
+    _thread.limit = before if at is None else min(before, at)
     try:
         yield
     finally:
         _thread.limit = before
 
 
-def lost() -> None:
+def count_lost_reply() -> None:
     """Count a reply that this thread lost outside of a call."""
     _thread.failures += 1
 
 
-def failures() -> int:
+def failed_attempts() -> int:
     """Return the number of failed attempts of this thread. If it grows during a call, the first reply may be lost."""
     return _thread.failures

@@ -16,7 +16,7 @@ LOCK_TTL_S = 30.0
 PAGE = 1_000
 
 
-class Story:
+class EventLog:
     """The events of a queue, and the position up to which they were logged."""
 
     def __init__(self, keyspace: Keyspace) -> None:
@@ -25,7 +25,7 @@ class Story:
         self._cursor = keyspace.key("event_cursor")
         self._lock = keyspace.key("lock:event_log")
 
-    def tell(self, say: Callable[[Event], None]) -> int:
+    def log_new(self, write: Callable[[Event], None]) -> int:
         """Pass all new events to `say` and return their number; 0 while another process does the same.
 
         An event may be passed again if the process crashes meanwhile.
@@ -33,7 +33,7 @@ class Story:
         if not self._redis.set(self._lock, "held", nx=True, px=round(LOCK_TTL_S * 1000)):
             return 0
         try:
-            return self._log_new(say)
+            return self._log_new(write)
         finally:
             self._redis.delete(self._lock)
 
@@ -41,7 +41,7 @@ class Story:
         count, cursor = 0, cast(str | None, self._redis.get(self._cursor)) or "-"
         while page := self._page_after(cursor):
             for event_id, fields in page:
-                say(serialization.event(event_id, fields))
+                say(serialization.parse_event(event_id, fields))
             cursor, count = page[-1][0], count + len(page)
             self._redis.set(self._cursor, cursor)
         return count

@@ -36,31 +36,31 @@ class Histogram:
     counts: tuple[int, ...]
     sum: float
 
-    def cumulated(self) -> list[tuple[str, int]]:
+    def cumulative(self) -> list[tuple[str, int]]:
         """Return the number of values at or below each bound; the last bound is infinity."""
         return list(zip(self.bounds, accumulate(self.counts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
-class Tallied:
+class MetricsSnapshot:
     """The figures of all processes: counters by name (`a:b:c`), histograms by measure and subject."""
 
     counts: dict[str, int]
     histograms: dict[tuple[str, str], Histogram]
 
-    def under(self, name: str) -> Iterator[tuple[list[str], int]]:
+    def counters_under(self, name: str) -> Iterator[tuple[list[str], int]]:
         """Yield the counters whose names start with `name`, each with the other parts of its name."""
         for full_name, count in sorted(self.counts.items()):
             first, *rest = full_name.split(":")
             if first == name:
                 yield rest, count
 
-    def measured(self, what: str) -> Iterator[tuple[str, Histogram]]:
+    def histograms_of(self, what: str) -> Iterator[tuple[str, Histogram]]:
         """Yield the histograms of this measure, each with its subject."""
         return ((of, histogram) for (name, of), histogram in sorted(self.histograms.items()) if name == what)
 
 
-class Tally:
+class MetricsCounter:
     """The counters and histograms of one process. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace, *, every_s: float = 1.0) -> None:
@@ -71,20 +71,20 @@ class Tally:
         self._sums: Counter[str] = Counter()
         self._timer: threading.Timer | None = None
 
-    def count(self, *name: str) -> None:
+    def increment(self, *name: str) -> None:
         """Increment a counter."""
         with self._lock:
             self._counts[":".join(name)] += 1
             self._schedule_flush()
 
-    def measure(self, what: str, of: str, seconds: float) -> None:
+    def observe(self, measure: str, subject: str, seconds: float) -> None:
         """Add a duration to a histogram; `what` is one of `BOUNDS`."""
-        bounds = BOUNDS[what]
+        bounds = BOUNDS[measure]
         index = bisect_left(bounds, seconds)
         bound = f"{bounds[index]:g}" if index < len(bounds) else _INFINITY
         with self._lock:
-            self._counts[f"{what}.le:{of}:{bound}"] += 1
-            self._sums[f"{what}.sum:{of}"] += seconds  # type: ignore[assignment]  # a Counter of floats works too
+            self._counts[f"{measure}.le:{subject}:{bound}"] += 1
+            self._sums[f"{measure}.sum:{subject}"] += seconds  # type: ignore[assignment]  # a Counter of floats works too
             self._schedule_flush()
 
     def _schedule_flush(self) -> None:
@@ -116,13 +116,13 @@ class Tally:
                 pipe.hincrbyfloat(key, name, float(seconds))
             pipe.execute()
 
-    def read(self) -> Tallied:
+    def read(self) -> MetricsSnapshot:
         """Return the figures of all processes."""
         fields = cast(dict[str, str], self._space.redis.hgetall(self._space.key("metrics")))
         plain = {name: int(count) for name, count in fields.items() if "." not in name.partition(":")[0]}
         measured = {tuple(name.split(":")) for name in fields if name.partition(":")[0].endswith(".sum")}
         histograms = {(what.removesuffix(".sum"), of): _histogram(fields, what, of) for what, of in measured}
-        return Tallied(plain, histograms)
+        return MetricsSnapshot(plain, histograms)
 
 
 def _histogram(fields: Mapping[str, str], what: str, of: str) -> Histogram:

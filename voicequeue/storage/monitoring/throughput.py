@@ -15,31 +15,31 @@ SAMPLED = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class TimeBucket:
     """An interval from `begun` to `over` (Unix seconds): the jobs that succeeded and failed in it and are still in that
     state. Durations in seconds are of a sample of the succeeded jobs, None without any: `half` and `most` are the
     median and the 90th percentile from enqueueing to the end, `order` is the median from the last submission to its
     result."""
 
-    begun: float
-    over: float
+    start: float
+    end: float
     succeeded: int
     failed: int
-    half: float | None
-    most: float | None
-    order: float | None
+    p50_s: float | None
+    p90_s: float | None
+    order_p50_s: float | None
 
 
-def trend(keyspace: Keyspace, now: float, *, span_s: float, stretches: int) -> list[Stretch]:
+def throughput(keyspace: Keyspace, now: float, *, span_s: float, buckets: int) -> list[TimeBucket]:
     """Return the last `span_s` seconds in this number of intervals, the oldest first."""
-    width = span_s / stretches
+    width = span_s / buckets
     # Intervals start at multiples of their width, so that a past interval does not change.
     end = (int(now / width) + 1) * width
-    edges = [end - width * (stretches - index) for index in range(stretches + 1)]
+    edges = [end - width * (buckets - index) for index in range(buckets + 1)]
     succeeded, failed = (_counts_before(keyspace, state, edges) for state in (State.SUCCEEDED, State.FAILED))
     durations = _durations(keyspace, succeeded)
     return [
-        Stretch(begun, over, good[1] - good[0], bad[1] - bad[0], *_summary(sample))
+        TimeBucket(begun, over, good[1] - good[0], bad[1] - bad[0], *_summary(sample))
         for (begun, over), good, bad, sample in zip(
             pairwise(edges), pairwise(succeeded), pairwise(failed), durations, strict=True
         )

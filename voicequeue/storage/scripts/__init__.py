@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from voicequeue.storage.connection.retry import UNREACHABLE, failures, lost, no_later_than
-from voicequeue.texts import mended
+from voicequeue.storage.connection.retry import UNREACHABLE, count_lost_reply, deadline, failed_attempts
+from voicequeue.texts import replace_unencodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,20 +71,20 @@ def _run(redis: Redis, script: Script, root: str, arguments: Sequence[str | floa
         return command("EVAL", script.source, 1, root, *arguments)
 
 
-class Call:
+class ScriptCall:
     """A call of a script that runs while its caller does something else."""
 
     def __init__(self, redis: Redis, name: str, root: str, *arguments: str | float) -> None:
         self._redis, self._script, self._root = redis, load(name), root
         self._arguments = _encodable(arguments)
         self._connection: Any = None
-        self._failures = failures()
+        self._failures = failed_attempts()
 
-    def begin(self) -> None:
+    def send(self) -> None:
         """Send the call on a connection of its own. If Redis is unreachable, `result` sends it."""
         connection: Any = None
         try:
-            with no_later_than(time.monotonic()):
+            with deadline(time.monotonic()):
                 connection = self._redis.connection_pool.get_connection()
             connection.send_command("EVALSHA", self._script.sha, 1, self._root, *self._arguments)
         except (*UNREACHABLE, OSError):
@@ -109,16 +109,16 @@ class Call:
                 return reply
         return _run(self._redis, self._script, self._root, self._arguments)
 
-    def is_second_try(self) -> bool:
+    def may_have_run_twice(self) -> bool:
         """Return whether the script may have run twice, because the reply to its first attempt was lost."""
-        return failures() > self._failures
+        return failed_attempts() > self._failures
 
     def _lost(self, connection: Any) -> None:
-        lost()
+        count_lost_reply()
         if connection is not None:
             connection.disconnect()
             self._redis.connection_pool.release(connection)
 
 
 def _encodable(arguments: Sequence[str | float]) -> list[str | float]:
-    return [mended(argument) if isinstance(argument, str) else argument for argument in arguments]
+    return [replace_unencodable(argument) if isinstance(argument, str) else argument for argument in arguments]

@@ -10,36 +10,36 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import Batch, VoiceQueue
 from voicequeue.auth.api_keys import Scope
-from voicequeue.client.queue import entered_by
+from voicequeue.client.queue import with_source
 from voicequeue.domain.schemas import Batch as BatchSchema
 from workers.gateway.api import schemas
 from workers.gateway.api.jobs import Cursor, Limit
-from workers.gateway.openapi import described, json_body, problems
-from workers.gateway.security.access import Access, origin
+from workers.gateway.openapi import json_body, problems, response_of
+from workers.gateway.security.access import AccessControl, source_of
 from workers.gateway.server import bodies
 
 _NAME = Path(description="Name of the batch.")
 
 
-def router(queue: VoiceQueue, access: Access) -> APIRouter:
+def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     """Return the routes of batches."""
     routes = APIRouter(tags=["Batches"])
 
     @routes.get(
         "/v1/batches",
-        dependencies=access.needs(Scope.READ),
-        responses={200: described(schemas.BatchPage, "A page of batches."), **problems(401, 403, 422, 503)},
+        dependencies=access.require(Scope.READ),
+        responses={200: response_of(schemas.BatchPage, "A page of batches."), **problems(401, 403, 422, 503)},
     )
     async def list_batches(limit: Limit = 100, cursor: Cursor = None) -> JSONResponse:
         """List batches, newest first."""
-        page = await run_in_threadpool(queue.find_batches, limit=limit, cursor=cursor)
+        page = await run_in_threadpool(queue.list_batches, limit=limit, cursor=cursor)
         batches: schemas.BatchPage = {"batches": [_batch(batch) for batch in page.items], "next": page.cursor}
         return JSONResponse(batches)
 
     @routes.get(
         "/v1/batches/{name}",
-        dependencies=access.needs(Scope.READ),
-        responses={200: described(BatchSchema, "The batch."), **problems(401, 403, 404, 422, 503)},
+        dependencies=access.require(Scope.READ),
+        responses={200: response_of(BatchSchema, "The batch."), **problems(401, 403, 404, 422, 503)},
     )
     async def get_batch(name: Annotated[str, _NAME]) -> JSONResponse:
         """Get a batch with its progress, credits and limits."""
@@ -49,7 +49,7 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
         "/v1/batches/{name}",
         status_code=204,
         response_class=Response,
-        dependencies=access.needs(Scope.ENQUEUE),
+        dependencies=access.require(Scope.ENQUEUE),
         responses={
             204: {"description": "The settings were changed."},
             **problems(400, 401, 403, 408, 413, 415, 422, 503),
@@ -64,18 +64,20 @@ def router(queue: VoiceQueue, access: Access) -> APIRouter:
 
         The batch need not have jobs yet. Omitted fields keep their value; null removes a setting.
         """
-        settings = bodies.checked(schemas.BatchSettings, await bodies.read_json(request))
-        await run_in_threadpool(_update, entered_by(queue, origin(request)), name, settings)
+        settings = bodies.validate(schemas.BatchSettings, await bodies.read_json(request))
+        await run_in_threadpool(_update, with_source(queue, source_of(request)), name, settings)
         return Response(status_code=204)
 
     return routes
 
 
 def _batch(batch: Batch) -> BatchSchema:
-    return {**batch.as_dict(), **batch.limits()}
+    return {**batch.as_dict(), **batch.limits_dict()}
 
 
 def _update(queue: VoiceQueue, name: str, settings: schemas.BatchSettings) -> None:
-    queue.limit_batch(name, max_credits=settings.limit("max_credits"), max_in_flight=settings.limit("max_in_flight"))
+    queue.set_batch_limits(
+        name, max_credits=settings.limit("max_credits"), max_in_flight=settings.limit("max_in_flight")
+    )
     if "callback_url" in settings.model_fields_set:
-        queue.call_back_batch(name, settings.callback_url)
+        queue.set_batch_callback(name, settings.callback_url)

@@ -8,7 +8,7 @@ import fastapi_offline
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 
-from workers.gateway.security.browser_policy import Files
+from workers.gateway.security.browser_policy import SecureStaticFiles
 
 #: Swagger UI's scripts, styles and images.
 STATIC = Path(fastapi_offline.__file__).parent / "static"
@@ -46,4 +46,4 @@ def install(app: FastAPI) -> None:
         return HTMLResponse(_PAGE, headers=HEADERS)
 
     app.include_router(routes)
-    app.mount("/docs/static", Files(directory=STATIC))
+    app.mount("/docs/static", SecureStaticFiles(directory=STATIC))

@@ -15,22 +15,22 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Send
 from starlette.types import Scope as HttpScope
 
-from voicequeue import Event, InvalidJob, Problem, StoreUnreachable, VoiceQueue
+from voicequeue import Event, InvalidJobError, Problem, StoreUnavailableError, VoiceQueue
 from voicequeue.auth.api_keys import Scope
-from voicequeue.texts import whole_number
+from voicequeue.texts import parse_int
 from workers.gateway.api import schemas
 from workers.gateway.openapi import problems
-from workers.gateway.security.access import Access
-from workers.gateway.server.concurrency import Places
-from workers.gateway.server.connections import Bounds
+from workers.gateway.security.access import AccessControl
+from workers.gateway.server.concurrency import ConcurrencyLimit
+from workers.gateway.server.connections import ServerLimits
 
 #: Seconds between two lines at the most, so that no proxy closes the connection as idle.
 HEARTBEAT_S = 15.0
 
 #: Concurrent streams per process; never more than a quarter of all concurrent requests. A key may open another one
 #: while it has fewer than this share of the free slots: alone it gets 50.
-FOLLOWERS_MAX = 200
-SHARE = 1 / 3
+MAX_STREAMS = 200
+STREAM_SHARE = 1 / 3
 
 #: Seconds that one read waits for events, and between two reads: in a burst, events arrive by the hundred.
 _READ_WAIT_S = 2.0
@@ -53,32 +53,32 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[str], places: Places) -> None:
+    def __init__(self, events: AsyncIterator[str], limit: ConcurrencyLimit) -> None:
         super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._places = places
+        self._places = limit
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         """Send the events. Raises Refusal if no slot is free."""
-        with self._places.held(scope.get("state", {}).get("who", "")):
+        with self._places.slot(scope.get("state", {}).get("who", "")):
             await super().__call__(scope, receive, send)
 
 
-class Tail:
+class EventBroadcaster:
     """Notifies all streams of this process of new events, with one connection to Redis."""
 
-    def __init__(self, queue: VoiceQueue, bounds: Bounds) -> None:
+    def __init__(self, queue: VoiceQueue, bounds: ServerLimits) -> None:
         self._queue = queue
         self._changed = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._streams = 0
-        self.places = Places(bounds.part(FOLLOWERS_MAX), share=SHARE, what="event streams")
+        self.streams = ConcurrencyLimit(bounds.share_of(MAX_STREAMS), share=STREAM_SHARE, what="event streams")
 
-    def next_move(self) -> asyncio.Event:
+    def next_change(self) -> asyncio.Event:
         """Return an event that is set when there is something new. Get it before reading, to miss nothing."""
         return self._changed
 
     @contextlib.asynccontextmanager
-    async def followed(self) -> AsyncIterator[None]:
+    async def watch(self) -> AsyncIterator[None]:
         """Watch for new events in the body; the last stream stops the watcher."""
         self._streams += 1
         if self._watcher is None:
@@ -99,8 +99,8 @@ class Tail:
                     events = await run_in_threadpool(self._queue.events, last_id, wait_s=_READ_WAIT_S)
                     last_id = events[-1].id if events else last_id
                 else:
-                    last_id = await run_in_threadpool(self._queue.last_event)
-            except StoreUnreachable:
+                    last_id = await run_in_threadpool(self._queue.last_event_id)
+            except StoreUnavailableError:
                 await asyncio.sleep(1)
             if last_id != notified_id:
                 notified_id = last_id
@@ -109,9 +109,11 @@ class Tail:
             await asyncio.sleep(_READ_INTERVAL_S)
 
 
-def router(queue: VoiceQueue, access: Access, tail: Tail, *, heartbeat_s: float = HEARTBEAT_S) -> APIRouter:
+def router(
+    queue: VoiceQueue, access: AccessControl, broadcaster: EventBroadcaster, *, heartbeat_s: float = HEARTBEAT_S
+) -> APIRouter:
     """Return the route of the event stream."""
-    routes = APIRouter(tags=["Events"], dependencies=access.needs(Scope.READ))
+    routes = APIRouter(tags=["Events"], dependencies=access.require(Scope.READ))
 
     @routes.get(
         "/v1/events",
@@ -137,32 +139,32 @@ def router(queue: VoiceQueue, access: Access, tail: Tail, *, heartbeat_s: float 
         A comment is sent when nothing happens for a while. The event `gap` means that events were missed: get the jobs
         themselves.
         """
-        tail.places.check(getattr(request.state, "who", ""))
+        broadcaster.streams.check(getattr(request.state, "who", ""))
         after, has_gap = await run_in_threadpool(_start, queue, last_event_id)
-        events = _stream(queue, tail, after, has_gap, heartbeat_s=heartbeat_s, batch=batch, job_id=job)
-        return EventStream(events, tail.places)
+        events = _stream(queue, broadcaster, after, has_gap, heartbeat_s=heartbeat_s, batch=batch, job_id=job)
+        return EventStream(events, broadcaster.streams)
 
     return routes
 
 
 def _start(queue: VoiceQueue, last_event_id: str | None) -> tuple[str, bool]:
     """Return the id of the event to start after, and whether events before it may have been missed."""
-    newest = queue.last_event()
+    newest = queue.last_event_id()
     if last_event_id is None:
         return newest, False
     try:
-        position = place(last_event_id)
+        position = parse_event_id(last_event_id)
     except ValueError as error:
-        raise InvalidJob([Problem("Last-Event-ID", str(error))]) from None
-    if position > place(newest):  # an id of another Redis, or of one that was emptied
+        raise InvalidJobError([Problem("Last-Event-ID", str(error))]) from None
+    if position > parse_event_id(newest):  # an id of another Redis, or of one that was emptied
         return newest, True
-    return last_event_id, place("0-0") < position < place(queue.first_event())
+    return last_event_id, parse_event_id("0-0") < position < parse_event_id(queue.first_event_id())
 
 
-def place(event_id: str) -> tuple[int, int]:
+def parse_event_id(event_id: str) -> tuple[int, int]:
     """Return an event's position among all events, for comparison. Raises ValueError if it is not an event id."""
     milliseconds, _, sequence = event_id.partition("-")
-    parts = whole_number(milliseconds, at_most=_PART_MAX), whole_number(sequence, at_most=_PART_MAX)
+    parts = parse_int(milliseconds, at_most=_PART_MAX), parse_int(sequence, at_most=_PART_MAX)
     if parts[0] is None or parts[1] is None:
         raise ValueError(_NO_ID)
     return parts[0], parts[1]
@@ -170,7 +172,7 @@ def place(event_id: str) -> tuple[int, int]:
 
 async def _stream(
     queue: VoiceQueue,
-    tail: Tail,
+    tail: EventBroadcaster,
     after: str,
     has_gap: bool,
     *,
@@ -179,10 +181,10 @@ async def _stream(
     job_id: str | None,
 ) -> AsyncIterator[str]:
     yield f"id: {after}\nevent: gap\ndata: {{}}\n\n" if has_gap else f": after {after}\n\n"
-    async with tail.followed():
+    async with tail.watch():
         last_sent_at = time.monotonic()
         while True:
-            changed = tail.next_move()
+            changed = tail.next_change()
             events = await _read(queue, after)
             if text := "".join(map(_format, (event for event in events if _matches(event, batch, job_id)))):
                 yield text
@@ -201,7 +203,7 @@ async def _stream(
 async def _read(queue: VoiceQueue, after: str) -> list[Event]:
     try:
         return await run_in_threadpool(queue.events, after)
-    except StoreUnreachable:
+    except StoreUnavailableError:
         return []  # retried after the next heartbeat
 
 

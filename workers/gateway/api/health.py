@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter, HTTPException
 
-from voicequeue.storage.connection.errors import reachable
-from voicequeue.storage.job_store import Store
+from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.job_store import JobStore
 from workers.gateway.openapi import problems
 
 #: A worker counts as running if its last heartbeat is at most this old (seconds).
-PULSE_S = 15.0
+HEARTBEAT_MAX_AGE_S = 15.0
 
 
-def router(store: Store) -> APIRouter:
+def router(store: JobStore) -> APIRouter:
     """Return the routes of health checks."""
     routes = APIRouter(tags=["Monitoring"])
 
@@ -24,10 +24,10 @@ def router(store: Store) -> APIRouter:
     @routes.get("/readyz", response_description="Jobs are processed.", responses=problems(503))
     def check_readiness() -> dict[str, int | str]:
         """Check that Redis answers and a worker is running."""
-        with reachable():
-            workers = len(store.pulses["worker"].since(store.clock() - PULSE_S))
+        with translated_errors():
+            workers = len(store.heartbeats["worker"].since(store.clock() - HEARTBEAT_MAX_AGE_S))
         if not workers:
-            raise HTTPException(503, f"No worker has sent a heartbeat in the last {PULSE_S:g} s.")
+            raise HTTPException(503, f"No worker has sent a heartbeat in the last {HEARTBEAT_MAX_AGE_S:g} s.")
         return {"status": "ok", "workers": workers}
 
     return routes

@@ -10,14 +10,14 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import Code, Filter, InvalidJob, Job, Placed, Problem, Stage, State, VoiceQueue
+from voicequeue import EnqueueResult, FailureCode, Filter, InvalidJobError, Job, Problem, Stage, State, VoiceQueue
 from voicequeue.auth.api_keys import Scope
-from voicequeue.client.queue import entered_by
+from voicequeue.client.queue import with_source
 from workers.gateway.api import schemas
-from workers.gateway.openapi import described, json_body, problems
-from workers.gateway.security.access import Access, origin
+from workers.gateway.openapi import json_body, problems, response_of
+from workers.gateway.security.access import AccessControl, source_of
 from workers.gateway.server import bodies
-from workers.gateway.server.large_responses import Large
+from workers.gateway.server.large_responses import LargeResponses
 
 log = logging.getLogger("voicequeue.gateway")
 
@@ -28,17 +28,17 @@ Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the 
 JobId = Annotated[str, Path(description="Id of the job.")]
 
 
-def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
+def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> APIRouter:
     """Return the routes of jobs."""
     routes = APIRouter(tags=["Jobs"])
 
     @routes.post(
         "/v1/jobs",
         status_code=202,
-        dependencies=access.needs(Scope.ENQUEUE),
+        dependencies=access.require(Scope.ENQUEUE),
         responses={
-            202: described(schemas.EnqueuedJob, "The job was enqueued."),
-            200: described(
+            202: response_of(schemas.EnqueuedJob, "The job was enqueued."),
+            200: response_of(
                 schemas.EnqueuedJob | schemas.ExistingJob,
                 "A job with this key and content exists; nothing was added.",
             ),
@@ -57,19 +57,19 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
         Repeat the request with the same `Idempotency-Key` (or `key`) and content, and nothing is added.
         """
         body = _with_key(await bodies.read_json(request), idempotency_key)
-        placed = await run_in_threadpool(entered_by(queue, origin(request)).place, body)
-        if placed.new:
+        placed = await run_in_threadpool(with_source(queue, source_of(request)).enqueue_detailed, body)
+        if placed.is_new:
             fields = {"job": placed.job.id, "batch": placed.job.spec.batch, "door": "http"}
             log.info("queued", extra={**fields, "at": placed.job.created_at})
         headers = {"Location": f"/v1/jobs/{placed.job.id}"}
         if not _is_visible(placed, request):
             return JSONResponse(_existing_job(placed), 200, headers)
-        return JSONResponse(_enqueued_job(placed), 202 if placed.new else 200, headers | {"ETag": etag(placed.job)})
+        return JSONResponse(_enqueued_job(placed), 202 if placed.is_new else 200, headers | {"ETag": etag(placed.job)})
 
     @routes.get(
         "/v1/jobs",
-        dependencies=access.needs(Scope.READ),
-        responses={200: described(schemas.JobPage, "A page of jobs."), **problems(401, 403, 404, 422, 429, 503)},
+        dependencies=access.require(Scope.READ),
+        responses={200: response_of(schemas.JobPage, "A page of jobs."), **problems(401, 403, 404, 422, 429, 503)},
         openapi_extra={"x-free-query": [_METADATA]},
     )
     async def list_jobs(
@@ -77,12 +77,12 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
         state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
         stage: Annotated[Stage | None, Query(description="Only jobs in this stage.")] = None,
         batch: Annotated[schemas.BatchName | None, Query(description="Only jobs of this batch.")] = None,
-        code: Annotated[Code | None, Query(description="Only jobs that failed with this code.")] = None,
+        code: Annotated[FailureCode | None, Query(description="Only jobs that failed with this code.")] = None,
         since: Annotated[
             schemas.Since | None,
             Query(description="Only jobs whose last transition was at this time or later; ISO 8601."),
         ] = None,
-        called: Annotated[str | None, Query(max_length=500, description=schemas.CALLED)] = None,
+        called: Annotated[str | None, Query(max_length=500, description=schemas.SEARCH_DESCRIPTION)] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Response:
@@ -97,16 +97,16 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
         filter_ = Filter(state, stage, batch, code, since_at, _metadata(request.query_params), called)
 
         def read_page() -> schemas.JobPage:
-            page = queue.find(filter_, limit=limit, cursor=cursor)
+            page = queue.search(filter_, limit=limit, cursor=cursor)
             return {"jobs": [job.as_dict() for job in page.items], "next": page.cursor}
 
-        return await large.answer(request, read_page)
+        return await large.respond(request, read_page)
 
     @routes.get(
         "/v1/jobs/{job_id}",
-        dependencies=access.needs(Scope.READ),
+        dependencies=access.require(Scope.READ),
         responses={
-            200: described(schemas.JobDetails, "The job and its timeline."),
+            200: response_of(schemas.JobDetails, "The job and its timeline."),
             304: {"description": "The job has not changed since `If-None-Match`."},
             **problems(401, 403, 404, 422, 503),
         },
@@ -131,8 +131,8 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
 def etag(job: Job) -> str:
     """Return a tag that changes with each transition, each charge and a request to cancel, and that differs for another
     job with the same id."""
-    cancelling = "-cancelling" if job.cancelling else ""
-    return f'"{round(job.created_at * 1e6):x}-{job.version}-{len(job.orders)}{cancelling}"'
+    cancelling = "-cancelling" if job.is_cancelling else ""
+    return f'"{round(job.created_at * 1e6):x}-{job.version}-{len(job.charged_task_ids)}{cancelling}"'
 
 
 def _matches(tag: str, header: str) -> bool:
@@ -140,28 +140,28 @@ def _matches(tag: str, header: str) -> bool:
     return bool({tag, "*"} & tags)
 
 
-def _enqueued_job(placed: Placed) -> schemas.EnqueuedJob:
+def _enqueued_job(placed: EnqueueResult) -> schemas.EnqueuedJob:
     return {
         **placed.job.as_dict(),
-        "further": list(placed.further),
+        "further": list(placed.further_job_ids),
         "estimated_credits": placed.credits,
         "position": placed.position,
     }
 
 
-def _is_visible(placed: Placed, request: Request) -> bool:
+def _is_visible(placed: EnqueueResult, request: Request) -> bool:
     """Return whether the caller may see the whole job: its key may belong to a job of another caller."""
-    return placed.new or placed.job.origin == origin(request) or Scope.READ in request.state.scopes
+    return placed.is_new or placed.job.source == source_of(request) or Scope.READ in request.state.scopes
 
 
-def _existing_job(placed: Placed) -> schemas.ExistingJob:
+def _existing_job(placed: EnqueueResult) -> schemas.ExistingJob:
     job = placed.job.as_dict()
     return {
         "id": job["id"],
         "key": job["key"],
         "state": job["state"],
         "created_at": job["created_at"],
-        "further": list(placed.further),
+        "further": list(placed.further_job_ids),
     }
 
 
@@ -170,7 +170,7 @@ def _with_key(body: Any, key: str | None) -> Any:
     if key is None or not isinstance(body, dict):
         return body
     if body.get("key") not in (None, key):
-        raise InvalidJob([Problem("key", "differs from the Idempotency-Key header; send one of them")])
+        raise InvalidJobError([Problem("key", "differs from the Idempotency-Key header; send one of them")])
     return {**body, "key": key}
 
 

@@ -13,21 +13,21 @@ from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue.auth.api_keys import Scope
-from voicequeue.domain.gate import Reason
+from voicequeue.domain.gate import HoldReason
 from voicequeue.domain.job import State
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
-from voicequeue.domain.status import Line, by_priority
-from voicequeue.storage.connection.errors import reachable
-from voicequeue.storage.job_store import Store
+from voicequeue.domain.status import BacklogLane, by_priority
+from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.job_store import JobStore
 from workers.gateway.openapi import problems
-from workers.gateway.security.access import Access
+from workers.gateway.security.access import AccessControl
 
 #: All reasons of holds.
-REASONS = (*Reason, *(f"{Reason.PAUSED}.{stage}" for stage in Stage))
+HOLD_REASONS = (*HoldReason, *(f"{HoldReason.PAUSED}.{stage}" for stage in Stage))
 
 #: Processes whose last heartbeat is older (seconds) are omitted: others have replaced them.
-HEARD_S = 3600.0
+PROCESS_MAX_AGE_S = 3600.0
 
 PREFIX = "voicequeue_"
 
@@ -46,11 +46,11 @@ HISTOGRAMS = (
 Samples = Iterable[tuple[dict[str, str], float]]
 
 
-def router(store: Store, access: Access) -> APIRouter:
+def router(store: JobStore, access: AccessControl) -> APIRouter:
     """Return the route that Prometheus scrapes."""
-    routes = APIRouter(tags=["Monitoring"], dependencies=access.needs(Scope.READ))
+    routes = APIRouter(tags=["Monitoring"], dependencies=access.require(Scope.READ))
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Numbers(store))
+    registry.register(QueueCollector(store))
 
     @routes.get(
         "/metrics",
@@ -63,24 +63,24 @@ def router(store: Store, access: Access) -> APIRouter:
         `Accept` selects the text format or OpenMetrics.
         """
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        with reachable():
+        with translated_errors():
             body = await run_in_threadpool(encode, registry)
         return Response(body, headers={"Content-Type": content_type})
 
     return routes
 
 
-class Numbers(Collector):
+class QueueCollector(Collector):
     """Collects all metrics of one queue."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: JobStore) -> None:
         self._store = store
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics. The time that it takes does not depend on the number of jobs."""
         store, now = self._store, self._store.clock()
         yield _gauge("info", "The gateway's version.", [({"version": version("voicequeue")}, 1)])
-        lines = store.lines()
+        lines = store.lanes()
         yield from _jobs(store, lines)
         yield from _ages(store, lines, now)
         yield from _flow(store, now)
@@ -91,30 +91,30 @@ class Numbers(Collector):
             "pulse_age_seconds",
             "Age of the last heartbeat of each process, up to an hour.",
             (
-                ({"kind": process.kind, "worker": process.name}, max(0.0, now - process.at))
-                for pulses in store.pulses.values()
-                for process in pulses.since(now - HEARD_S)
+                ({"kind": process.kind, "worker": process.name}, max(0.0, now - process.last_heartbeat))
+                for pulses in store.heartbeats.values()
+                for process in pulses.since(now - PROCESS_MAX_AGE_S)
             ),
         )
 
 
-def _jobs(store: Store, lines: list[Line]) -> Iterator[Metric]:
-    songs = sum(line.songs for line in lines)
+def _jobs(store: JobStore, lines: list[BacklogLane]) -> Iterator[Metric]:
+    songs = sum(line.with_voice for line in lines)
     queued = {Stage.VOICE: sum(line.count for line in lines) - songs, Stage.MUSIC: songs}
-    counts = {(State.QUEUED, stage): count for stage, count in queued.items()} | store.stands()
+    counts = {(State.QUEUED, stage): count for stage, count in queued.items()} | store.counts_by_state_and_stage()
     yield _gauge(
         "jobs",
         "Jobs by state and stage.",
         (({"state": state, "stage": stage}, count) for (state, stage), count in counts.items()),
     )
-    yield _gauge("failed_jobs", "Failed jobs by code.", (({"code": c}, n) for c, n in store.failures().items()))
-    purged = store.purged()
+    yield _gauge("failed_jobs", "Failed jobs by code.", (({"code": c}, n) for c, n in store.failures_by_code().items()))
+    purged = store.purged_by_state()
     yield _counter(
         "purged_jobs", "Jobs deleted after their retention period.", (({"state": s}, n) for s, n in purged.items())
     )
 
 
-def _ages(store: Store, lines: list[Line], now: float) -> Iterator[Metric]:
+def _ages(store: JobStore, lines: list[BacklogLane], now: float) -> Iterator[Metric]:
     backlog = {priority: list(lanes) for priority, lanes in by_priority(tuple(lines))}
     yield _gauge(
         "backlog_jobs",
@@ -125,11 +125,11 @@ def _ages(store: Store, lines: list[Line], now: float) -> Iterator[Metric]:
         "oldest_queued_seconds",
         "Age of the oldest queued job of each priority; 0 if there is none.",
         (
-            ({"priority": priority}, _age(now, (line.oldest for line in backlog.get(priority, ()))))
+            ({"priority": priority}, _age(now, (line.oldest_at for line in backlog.get(priority, ()))))
             for priority in Priority
         ),
     )
-    unsure = store.oldest(State.UNSURE)
+    unsure = store.oldest_entry(State.UNSURE)
     yield _gauge(
         "oldest_unsure_seconds",
         "Time for which the oldest unsure job has been unsure; 0 if there is none.",
@@ -137,67 +137,70 @@ def _ages(store: Store, lines: list[Line], now: float) -> Iterator[Metric]:
     )
 
 
-def _flow(store: Store, now: float) -> Iterator[Metric]:
-    flow = store.controls.flow()
-    yield _gauge("in_flight_jobs", "Jobs in flight.", [({}, store.in_flight())])
+def _flow(store: JobStore, now: float) -> Iterator[Metric]:
+    flow = store.flow_control.in_flight_limit()
+    yield _gauge("in_flight_jobs", "Jobs in flight.", [({}, store.count_in_flight())])
     yield _gauge("in_flight_limit", "Jobs that may be in flight now.", [({}, flow.limit)])
-    yield _gauge("in_flight_limit_max", "The most jobs in flight, by the settings.", [({}, flow.most)])
-    closed = {hold.reason for hold in store.controls.gate(now).holds}
+    yield _gauge("in_flight_limit_max", "The most jobs in flight, by the settings.", [({}, flow.maximum)])
+    closed = {hold.reason for hold in store.flow_control.gate(now).holds}
     yield _gauge(
         "gate_closed",
         "1 if this reason holds charges back, else 0.",
-        (({"reason": reason}, int(reason in closed)) for reason in REASONS),
+        (({"reason": reason}, int(reason in closed)) for reason in HOLD_REASONS),
     )
 
 
-def _credits(store: Store, now: float) -> Iterator[Metric]:
-    charged, account = store.charged(), store.controls.account(now)
+def _credits(store: JobStore, now: float) -> Iterator[Metric]:
+    charged, account = store.orders_by_stage(), store.flow_control.account(now)
     yield _counter(
         "charges", "Orders charged by MusicAPI.", (({"stage": stage}, n) for stage, (n, _) in charged.items())
     )
     yield _counter(
         "credits_spent", "Credits charged by MusicAPI.", (({"stage": stage}, n) for stage, (_, n) in charged.items())
     )
-    yield _gauge("credits_committed", "Credits reserved for jobs in flight and unsure jobs.", [({}, account.committed)])
+    yield _gauge("credits_committed", "Credits reserved for jobs in flight and unsure jobs.", [({}, account.reserved)])
     yield _gauge(
         "credits_unexplained",
         "Credits that left the account and that no order explains.",
-        [({}, account.drift.unexplained if account.drift else 0)],
+        [({}, account.uncounted.unexplained if account.uncounted else 0)],
     )
-    yield _gauge("credits_floor", "Minimum balance to keep.", [({}, store.controls.limits().credit_floor)])
+    yield _gauge("credits_floor", "Minimum balance to keep.", [({}, store.flow_control.limits().min_balance)])
     yield _gauge(
         "credits_left",
         "Credits on the account: the last balance minus what was spent since; absent until it is known.",
-        [] if account.left is None else [({}, account.left)],
+        [] if account.balance is None else [({}, account.balance)],
     )
     yield _gauge(
         "credits_asked_timestamp_seconds",
         "When MusicAPI last reported the balance.",
-        [] if account.at is None else [({}, account.at)],
+        [] if account.updated_at is None else [({}, account.updated_at)],
     )
 
 
-def _requests(store: Store) -> Iterator[Metric]:
-    counters = store.tally.read()
+def _requests(store: JobStore) -> Iterator[Metric]:
+    counters = store.metrics.read()
     yield _counter(
         "upstream_requests",
         "Requests to MusicAPI by operation (task: polls) and outcome (slow_down: 429).",
-        (({"operation": operation, "outcome": outcome}, n) for (operation, outcome), n in counters.under("call")),
+        (
+            ({"operation": operation, "outcome": outcome}, n)
+            for (operation, outcome), n in counters.counters_under("call")
+        ),
     )
     yield _counter(
         "callback_tries",
         "Attempts to deliver callbacks, by outcome.",
-        (({"outcome": outcome}, n) for (outcome,), n in counters.under("try")),
+        (({"outcome": outcome}, n) for (outcome,), n in counters.counters_under("try")),
     )
     for what, label, name, description in HISTOGRAMS:
         family = HistogramMetricFamily(PREFIX + name, description, labels=[label])
-        for value, histogram in counters.measured(what):
-            family.add_metric([value], list(histogram.cumulated()), histogram.sum)
+        for value, histogram in counters.histograms_of(what):
+            family.add_metric([value], list(histogram.cumulative()), histogram.sum)
         yield family
 
 
-def _outcomes(store: Store, now: float) -> Iterator[Metric]:
-    callbacks, archive = store.callbacks.counted(now), store.archive.counted(now)
+def _outcomes(store: JobStore, now: float) -> Iterator[Metric]:
+    callbacks, archive = store.callbacks.counts(now), store.archive.counts(now)
     undelivered = {"pending": callbacks.pending, "undelivered": callbacks.undelivered}
     yield _gauge("callbacks", "Callbacks not delivered.", (({"state": s}, n) for s, n in undelivered.items()))
     yield _counter("callbacks_delivered", "Callbacks delivered.", [({}, callbacks.delivered)])
@@ -205,7 +208,7 @@ def _outcomes(store: Store, now: float) -> Iterator[Metric]:
     yield _gauge("archive_jobs", "Jobs not archived.", (({"state": s}, n) for s, n in songs.items()))
     yield _counter("archived_jobs", "Jobs archived.", [({}, archive.jobs)])
     yield _counter("archived_files", "Files archived.", [({}, archive.files)])
-    yield _gauge("rejected_messages", "Rejected messages kept.", [({}, store.rejects.count())])
+    yield _gauge("rejected_messages", "Rejected messages kept.", [({}, store.rejected_messages.count())])
 
 
 def _age(now: float, times: Iterable[float]) -> float:

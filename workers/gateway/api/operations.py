@@ -9,36 +9,36 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import Action, Done, InvalidJob, Plan, Problem, Stage, VoiceQueue
+from voicequeue import BulkAction, BulkPlan, BulkResult, InvalidJobError, Problem, Stage, VoiceQueue
 from voicequeue.auth.api_keys import Scope
-from voicequeue.domain.job import iso
+from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.schemas import Job
 from workers.gateway.api import schemas
 from workers.gateway.api.jobs import JobId
 from workers.gateway.api.schemas import BulkRequest, BulkRetryRequest
-from workers.gateway.openapi import described, json_body, problems
-from workers.gateway.security.access import Access
+from workers.gateway.openapi import json_body, problems, response_of
+from workers.gateway.security.access import AccessControl
 from workers.gateway.server import bodies
 
 _EXAMPLES = {
     "Plan": {"filter": {"batch": "spring", "code": "deadline"}},
     "Execute": {"token": "c2Vla3JpdC10b2tlbi0wMQ"},
 }
-_JOB = {200: described(Job, "The job as it is now."), **problems(401, 403, 404, 409, 422, 503)}
-_PAUSE = {200: described(schemas.PauseResult, "The pause is set, or lifted."), **problems(401, 403, 404, 422, 503)}
+_JOB = {200: response_of(Job, "The job as it is now."), **problems(401, 403, 404, 409, 422, 503)}
+_PAUSE = {200: response_of(schemas.PauseResult, "The pause is set, or lifted."), **problems(401, 403, 404, 422, 503)}
 _BULK: dict[int | str, dict[str, Any]] = {
-    200: described(schemas.BulkPlan | schemas.BulkResult, "The plan for a filter, or the result for a token."),
+    200: response_of(schemas.BulkPlan | schemas.BulkResult, "The plan for a filter, or the result for a token."),
     **problems(400, 401, 403, 404, 408, 413, 415, 422, 503),
 }
 
 PausedStage = Annotated[Stage | None, Query(description="Only this stage.")]
 PausedBatch = Annotated[schemas.BatchName | None, Query(description="Only this batch.")]
-Why = Annotated[str, Query(max_length=200, description="Reason, shown in the status and on the job page.")]
+Reason = Annotated[str, Query(max_length=200, description="Reason, shown in the status and on the job page.")]
 
 
-def router(queue: VoiceQueue, access: Access) -> APIRouter:
+def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     """Return the routes that change jobs and the queue."""
-    routes = APIRouter(dependencies=access.needs(Scope.OPERATE))
+    routes = APIRouter(dependencies=access.require(Scope.OPERATE))
     _add_job_routes(routes, queue)
     _add_bulk_routes(routes, queue)
     _add_pause_routes(routes, queue)
@@ -80,8 +80,8 @@ def _add_bulk_routes(routes: APIRouter, queue: VoiceQueue) -> None:
         they are in a final state. Jobs that are `charging` or `unsure` are cancelled later, as by
         `/v1/jobs/{job_id}/cancel`.
         """
-        bulk_request = bodies.checked(BulkRequest, await bodies.read_json(request))
-        return JSONResponse(await run_in_threadpool(_plan_or_execute, queue, Action.CANCEL, bulk_request))
+        bulk_request = bodies.validate(BulkRequest, await bodies.read_json(request))
+        return JSONResponse(await run_in_threadpool(_plan_or_execute, queue, BulkAction.CANCEL, bulk_request))
 
     @routes.post("/v1/retry", tags=["Jobs"], responses=_BULK, openapi_extra=json_body("BulkRetryRequest", _EXAMPLES))
     async def retry_jobs(request: Request) -> JSONResponse:
@@ -90,13 +90,13 @@ def _add_bulk_routes(routes: APIRouter, queue: VoiceQueue) -> None:
         A filter returns a plan with its cost and changes nothing. The plan's token then retries exactly the jobs of the
         plan, unless they changed meanwhile.
         """
-        retry = bodies.checked(BulkRetryRequest, await bodies.read_json(request))
-        return JSONResponse(await run_in_threadpool(_plan_or_execute, queue, Action.RETRY, retry, retry.resubmit))
+        retry = bodies.validate(BulkRetryRequest, await bodies.read_json(request))
+        return JSONResponse(await run_in_threadpool(_plan_or_execute, queue, BulkAction.RETRY, retry, retry.resubmit))
 
 
 def _add_pause_routes(routes: APIRouter, queue: VoiceQueue) -> None:
     @routes.post("/v1/pause", tags=["Queue"], responses=_PAUSE)
-    async def pause(stage: PausedStage = None, batch: PausedBatch = None, why: Why = "") -> JSONResponse:
+    async def pause(stage: PausedStage = None, batch: PausedBatch = None, why: Reason = "") -> JSONResponse:
         """Pause the queue, one stage, or one batch.
 
         Nothing more is charged until it is resumed; jobs in flight are still polled.
@@ -121,40 +121,40 @@ def _add_pause_routes(routes: APIRouter, queue: VoiceQueue) -> None:
 def _reject_both(stage: Stage | None, batch: str | None) -> None:
     if stage is not None and batch is not None:
         wrong = partial(Problem, message="send either a stage or a batch")
-        raise InvalidJob([wrong("stage"), wrong("batch")])
+        raise InvalidJobError([wrong("stage"), wrong("batch")])
 
 
 def _plan_or_execute(
-    queue: VoiceQueue, action: Action, request: BulkRequest, resubmit: bool = False
+    queue: VoiceQueue, action: BulkAction, request: BulkRequest, resubmit: bool = False
 ) -> schemas.BulkPlan | schemas.BulkResult:
     if request.filter is not None and request.token is None:
-        return _plan(queue.plan(action, request.filter.to_filter(), resubmit=resubmit))
+        return _plan(queue.plan_bulk(action, request.filter.to_filter(), resubmit=resubmit))
     if request.token is not None and request.filter is None and not resubmit:
-        return _result(queue.carry_out(action, request.token))
+        return _result(queue.execute_plan(action, request.token))
     wrong = partial(Problem, message="send either a filter (and resubmit) or the token of a plan")
-    raise InvalidJob([wrong("filter"), wrong("token")])
+    raise InvalidJobError([wrong("filter"), wrong("token")])
 
 
-def _plan(plan: Plan) -> schemas.BulkPlan:
+def _plan(plan: BulkPlan) -> schemas.BulkPlan:
     return {
         "token": plan.token,
         "action": plan.action,
         "resubmit": plan.resubmit,
-        "found": plan.found,
+        "found": plan.count,
         "credits": plan.credits,
-        "again": plan.again,
-        "paid": plan.paid,
-        "under_way": plan.under_way,
-        "expires_at": iso(plan.expires_at),
-        "complete": plan.complete,
+        "again": plan.repeat_credits,
+        "paid": plan.submitted,
+        "under_way": plan.uncertain,
+        "expires_at": to_iso8601(plan.expires_at),
+        "complete": plan.is_complete,
     }
 
 
-def _result(done: Done) -> schemas.BulkResult:
+def _result(done: BulkResult) -> schemas.BulkResult:
     return {
         "action": done.action,
-        "found": done.found,
+        "found": done.count,
         "changed": done.changed,
-        "marked": done.marked,
-        "moved_on": done.moved_on,
+        "marked": done.cancelling,
+        "moved_on": done.skipped,
     }

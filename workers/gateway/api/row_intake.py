@@ -12,22 +12,22 @@ from typing import Any, BinaryIO, cast
 
 from starlette.types import Message, Receive
 
-from voicequeue import InvalidJob, Receipt, VoiceJob, VoiceQueue, VoiceQueueError
-from voicequeue.client.results import Entry
+from voicequeue import EnqueueSummary, InvalidJobError, VoiceJob, VoiceQueue, VoiceQueueError
+from voicequeue.client.results import EnqueueItemResult
 from voicequeue.domain.portions import Portion, weight
-from voicequeue.errors import detached
-from voicequeue.ingest.row_reader import Row, Rows
+from voicequeue.errors import without_traceback
+from voicequeue.ingest.row_reader import Row, RowReader
 from workers.gateway import problems
-from workers.gateway.api.upload_budget import LEAST_RATE, UPLOAD_S, WINDOW_S, Pace
-from workers.gateway.problems import Refusal
-from workers.gateway.response_spool import Closed, Outbox
+from workers.gateway.api.upload_budget import MIN_RATE, UPLOAD_TIMEOUT_S, WINDOW_S, UploadBudget
+from workers.gateway.problems import ProblemError
+from workers.gateway.response_spool import ResponseClosed, ResponseSpool
 from workers.gateway.server.limit_log import log
 
 #: Pending rows are enqueued if no further row arrives for this long (seconds).
 IDLE_S = 0.05
 
 
-class Gone(Exception):
+class ClientDisconnectedError(Exception):
     """The client has disconnected."""
 
 
@@ -38,8 +38,8 @@ class _BodyReader:
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._on_idle = on_idle
-        self._pace = Pace(LEAST_RATE, WINDOW_S)
-        self._deadline = time.monotonic() + UPLOAD_S
+        self._pace = UploadBudget(MIN_RATE, WINDOW_S)
+        self._deadline = time.monotonic() + UPLOAD_TIMEOUT_S
         self._buffer = b""
         self._has_more = True
         self._is_stopped = False
@@ -50,22 +50,22 @@ class _BodyReader:
         while not self._buffer and self._has_more:
             message = self._next_message()
             if message["type"] != "http.request":
-                raise Gone
+                raise ClientDisconnectedError
             self._buffer, self._has_more = message.get("body", b""), message.get("more_body", False)
         piece, self._buffer = self._buffer[:size], self._buffer[size:]
         return piece
 
     def _next_message(self) -> Message:
         if self._is_stopped:
-            raise Gone
-        if self._pace.left_s <= 0 or self._deadline <= time.monotonic():
+            raise ClientDisconnectedError
+        if self._pace.remaining_s <= 0 or self._deadline <= time.monotonic():
             raise self._too_slow()
         receiving: Future[Message] = asyncio.run_coroutine_threadsafe(cast(Any, self._receive()), self._loop)
         self._receiving = receiving
         try:
             message = self._wait_briefly(receiving) or self._wait(receiving)
         except CancelledError:
-            raise Gone from None
+            raise ClientDisconnectedError from None
         finally:
             receiving.cancel()
         self._pace.earn(len(message.get("body", b"")))
@@ -84,18 +84,18 @@ class _BodyReader:
         self._on_idle()  # does not count as waiting for the sender
         started_at = time.monotonic()
         try:
-            return receiving.result(max(0.0, min(self._pace.left_s, self._deadline - started_at)))
+            return receiving.result(max(0.0, min(self._pace.remaining_s, self._deadline - started_at)))
         except FutureTimeoutError:
             raise self._too_slow() from None
         finally:
             self._pace.spend(time.monotonic() - started_at)
 
-    def _too_slow(self) -> Refusal:
-        detail = f"rows must arrive at {LEAST_RATE:g} bytes per second or more, averaged over {WINDOW_S:g} s"
+    def _too_slow(self) -> ProblemError:
+        detail = f"rows must arrive at {MIN_RATE:g} bytes per second or more, averaged over {WINDOW_S:g} s"
         if self._deadline <= time.monotonic():
-            detail = f"an upload must end within {UPLOAD_S:g} s; send the remaining rows in another request"
+            detail = f"an upload must end within {UPLOAD_TIMEOUT_S:g} s; send the remaining rows in another request"
         log.warning("upload aborted: %s", detail)
-        return Refusal(408, detail)
+        return ProblemError(408, detail)
 
     def stop(self) -> None:
         """Stop reading: `read` raises Gone, also while it waits."""
@@ -104,17 +104,19 @@ class _BodyReader:
             self._receiving.cancel()
 
 
-class Intake:
+class RowIntake:
     """Enqueues the rows of one request and writes their results to its outbox."""
 
-    def __init__(self, queue: VoiceQueue, batch: str, receive: Receive, outbox: Outbox, *, all_told: bool) -> None:
+    def __init__(
+        self, queue: VoiceQueue, batch: str, receive: Receive, outbox: ResponseSpool, *, report_all: bool
+    ) -> None:
         self._queue = queue
         self._batch = batch
         self._outbox = outbox
-        self._reports_all = all_told
+        self._reports_all = report_all
         self._body = _BodyReader(receive, on_idle=self._flush)
-        self._pending = Portion[tuple[int, VoiceJob | InvalidJob]]()
-        self._receipt = Receipt()
+        self._pending = Portion[tuple[int, VoiceJob | InvalidJobError]]()
+        self._receipt = EnqueueSummary()
 
     def run(self) -> None:
         """Enqueue all rows.
@@ -125,14 +127,14 @@ class Intake:
         try:
             self._read_rows()
             self._write_summary(None)
-        except (VoiceQueueError, Refusal) as error:
+        except (VoiceQueueError, ProblemError) as error:
             if not self._outbox.is_used:
                 raise
             self._write_summary(problems.from_exception(error))
-        except Closed:
-            raise Gone from None
+        except ResponseClosed:
+            raise ClientDisconnectedError from None
         finally:
-            self._outbox.end()
+            self._outbox.mark_complete()
 
     def stop(self) -> None:
         """Read no more rows. Does nothing after the last one."""
@@ -141,20 +143,20 @@ class Intake:
 
     def _read_rows(self) -> None:
         try:
-            for row in Rows(cast(BinaryIO, self._body)):
+            for row in RowReader(cast(BinaryIO, self._body)):
                 self._add(row)
-        except Refusal:
+        except ProblemError:
             self._flush()
             raise
         self._flush()
 
     def _add(self, row: Row) -> None:
         try:
-            job: VoiceJob | InvalidJob = row.job(self._batch)
-        except InvalidJob as error:
-            job = detached(error)
+            job: VoiceJob | InvalidJobError = row.to_job(self._batch)
+        except InvalidJobError as error:
+            job = without_traceback(error)
         size = weight(job)
-        size = size._replace(text=max(size.text, row.text))
+        size = size._replace(text=max(size.text, row.length))
         if not self._pending.has_room(size):
             self._flush()
         self._pending.add((row.line, job), size)
@@ -165,13 +167,14 @@ class Intake:
         rows = self._pending.take()
         if not rows:
             return
-        entries = iter(self._queue.enqueue_at_once([job for _, job in rows if isinstance(job, VoiceJob)]))
+        entries = iter(self._queue.enqueue_list([job for _, job in rows if isinstance(job, VoiceJob)]))
         lines = [
-            self._result(line, Entry(error=job) if isinstance(job, InvalidJob) else next(entries)) for line, job in rows
+            self._result(line, EnqueueItemResult(error=job) if isinstance(job, InvalidJobError) else next(entries))
+            for line, job in rows
         ]
-        self._outbox.put("".join(lines).encode())
+        self._outbox.write("".join(lines).encode())
 
-    def _result(self, line: int, entry: Entry) -> str:
+    def _result(self, line: int, entry: EnqueueItemResult) -> str:
         self._receipt.add(entry)
         if entry.error is not None:
             errors = problems.from_exception(entry.error).get("errors", [])
@@ -179,7 +182,7 @@ class Intake:
         if not self._reports_all:
             return ""
         further = f', "further": {json.dumps(entry.job_ids[1:])}' if entry.job_ids[1:] else ""
-        outcome = "new" if entry.new else "known"
+        outcome = "new" if entry.new_count else "known"
         return f'{{"line": {line}, "outcome": "{outcome}", "id": "{entry.job_id}"{further}}}\n'
 
     def _write_summary(self, problem: problems.ProblemDetails | None) -> None:
@@ -187,10 +190,10 @@ class Intake:
         summary: dict[str, Any] = {
             "complete": problem is None,
             "new": receipt.new,
-            "known": receipt.known,
+            "known": receipt.existing,
             "rejected": receipt.rejected,
             "credits": receipt.credits,
         }
         if problem is not None:
             summary["problem"] = problem
-        self._outbox.put((json.dumps({"summary": summary}) + "\n").encode())
+        self._outbox.write((json.dumps({"summary": summary}) + "\n").encode())

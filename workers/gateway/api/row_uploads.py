@@ -15,24 +15,24 @@ from starlette.types import Receive, Scope, Send
 
 from voicequeue import VoiceQueue, VoiceQueueError
 from voicequeue.auth import api_keys
-from voicequeue.client.queue import entered_by
+from voicequeue.client.queue import with_source
 from workers.gateway import problems
 from workers.gateway.api import schemas
-from workers.gateway.api.row_intake import Gone, Intake
-from workers.gateway.api.upload_budget import UPLOAD_S, WINDOW_S
+from workers.gateway.api.row_intake import ClientDisconnectedError, RowIntake
+from workers.gateway.api.upload_budget import UPLOAD_TIMEOUT_S, WINDOW_S
 from workers.gateway.openapi import problems as described_problems
-from workers.gateway.response_spool import Outbox
-from workers.gateway.security.access import Access, origin
+from workers.gateway.response_spool import ResponseSpool
+from workers.gateway.security.access import AccessControl, source_of
 from workers.gateway.server import bodies
-from workers.gateway.server.concurrency import Places
-from workers.gateway.server.connections import Bounds
+from workers.gateway.server.concurrency import ConcurrencyLimit
+from workers.gateway.server.connections import ServerLimits
 from workers.gateway.server.limit_log import log
 
 #: Concurrent uploads per process, each with its own thread; never more than a quarter of all concurrent requests.
-AT_ONCE = 8
+MAX_UPLOADS = 8
 
 #: A key may start another upload while it has fewer than this share of the free slots: alone it gets half of all.
-SHARE = 1.0
+UPLOAD_SHARE = 1.0
 
 MEDIA_TYPE = "application/x-ndjson"
 ROW_TYPES = (MEDIA_TYPE, "application/ndjson", "application/jsonl", "text/csv")
@@ -61,19 +61,19 @@ _OUTCOMES = (
 )
 
 
-class Outcomes(StrEnum):
+class OutcomeFilter(StrEnum):
     """The rows to report."""
 
     ALL = "all"
     REJECTED = "rejected"
 
 
-def router(queue: VoiceQueue, access: Access, bounds: Bounds) -> APIRouter:
+def router(queue: VoiceQueue, access: AccessControl, bounds: ServerLimits) -> APIRouter:
     """Return the route of row uploads."""
-    routes = APIRouter(tags=["Batches"], dependencies=access.needs(api_keys.Scope.ENQUEUE))
-    at_once = bounds.part(AT_ONCE)
+    routes = APIRouter(tags=["Batches"], dependencies=access.require(api_keys.Scope.ENQUEUE))
+    at_once = bounds.share_of(MAX_UPLOADS)
     threads = ThreadPoolExecutor(at_once, thread_name_prefix="rows")
-    places = Places(at_once, share=SHARE, what="uploads")
+    places = ConcurrencyLimit(at_once, share=UPLOAD_SHARE, what="uploads")
 
     @routes.post(
         "/v1/batches/{name}/jobs",
@@ -91,7 +91,7 @@ def router(queue: VoiceQueue, access: Access, bounds: Bounds) -> APIRouter:
     async def enqueue_rows(
         request: Request,
         name: Annotated[schemas.BatchName, Path(description="Name of the batch that the rows belong to.")],
-        outcomes: Annotated[Outcomes, Query(description="The rows to report.")] = Outcomes.ALL,
+        outcomes: Annotated[OutcomeFilter, Query(description="The rows to report.")] = OutcomeFilter.ALL,
     ) -> Response:
         """Enqueue many jobs.
 
@@ -99,9 +99,9 @@ def router(queue: VoiceQueue, access: Access, bounds: Bounds) -> APIRouter:
         from its batch and content. The response starts while rows are still received. If it ends without a summary, or
         the summary is not complete, some rows were not enqueued: send all of them again.
         """
-        bodies.must_be(request, *ROW_TYPES)
-        all_told = outcomes is Outcomes.ALL
-        return RowUpload(entered_by(queue, origin(request)), name, threads, places, all_told=all_told)
+        bodies.require_content_type(request, *ROW_TYPES)
+        all_told = outcomes is OutcomeFilter.ALL
+        return RowUpload(with_source(queue, source_of(request)), name, threads, places, report_all=all_told)
 
     return routes
 
@@ -112,40 +112,40 @@ class RowUpload(Response):
     media_type = MEDIA_TYPE
 
     def __init__(
-        self, queue: VoiceQueue, batch: str, threads: ThreadPoolExecutor, places: Places, *, all_told: bool
+        self, queue: VoiceQueue, batch: str, threads: ThreadPoolExecutor, limit: ConcurrencyLimit, *, report_all: bool
     ) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._queue, self._batch, self._reports_all = queue, batch, all_told
-        self._threads, self._places = threads, places
+        self._queue, self._batch, self._reports_all = queue, batch, report_all
+        self._threads, self._places = threads, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read rows and send their results, both at once. Raises Refusal."""
         caller = scope.get("state", {}).get("who", "")
-        self._places.take(caller)
-        outbox = Outbox()
-        intake = Intake(self._queue, self._batch, receive, outbox, all_told=self._reports_all)
+        self._places.acquire(caller)
+        outbox = ResponseSpool()
+        intake = RowIntake(self._queue, self._batch, receive, outbox, report_all=self._reports_all)
         running = asyncio.get_running_loop().run_in_executor(self._threads, intake.run)
         try:
-            async with asyncio.timeout(UPLOAD_S + WINDOW_S):
+            async with asyncio.timeout(UPLOAD_TIMEOUT_S + WINDOW_S):
                 await self._send_results(outbox, running, scope, receive, send)
         except TimeoutError:
-            log.warning("results of an upload were not read within %g s: connection closed", UPLOAD_S)
-        except Gone:
+            log.warning("results of an upload were not read within %g s: connection closed", UPLOAD_TIMEOUT_S)
+        except ClientDisconnectedError:
             pass  # the client has disconnected
         finally:
             intake.stop()
             running.add_done_callback(partial(self._release, outbox, caller))
 
     async def _send_results(
-        self, outbox: Outbox, running: asyncio.Future[None], scope: Scope, receive: Receive, send: Send
+        self, outbox: ResponseSpool, running: asyncio.Future[None], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        pieces = outbox.pieces()
+        pieces = outbox.chunks()
         first = await anext(pieces, None)
         if first is None:
             try:
                 await running
-            except (VoiceQueueError, problems.Refusal) as error:
+            except (VoiceQueueError, problems.ProblemError) as error:
                 await problems.response(problems.from_exception(error))(scope, receive, send)
                 return
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -154,8 +154,8 @@ class RowUpload(Response):
         await running
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _release(self, outbox: Outbox, caller: str, running: asyncio.Future[None]) -> None:
-        self._places.free(caller)
+    def _release(self, outbox: ResponseSpool, caller: str, running: asyncio.Future[None]) -> None:
+        self._places.release(caller)
         outbox.close()
         if not running.cancelled():
             running.exception()  # reported already, or the client has disconnected

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from voicequeue import Code, Filter, Stage, State
-from voicequeue.client.bulk_operations import Action
+from voicequeue import FailureCode, Filter, Stage, State
+from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.domain import schemas
 from voicequeue.domain.schemas import Schema, Timestamp
 from voicequeue.domain.spec import BATCH_PATTERN, HttpUrl
@@ -52,7 +52,9 @@ EXAMPLES = {
 }
 
 #: Description of `called`.
-CALLED = "Only jobs with exactly this key, name, song title, voice id or name, MusicAPI task id, or metadata value."
+SEARCH_DESCRIPTION = (
+    "Only jobs with exactly this key, name, song title, voice id or name, MusicAPI task id, or metadata value."
+)
 
 BatchName = Annotated[str, StringConstraints(pattern=BATCH_PATTERN)]
 
@@ -80,12 +82,12 @@ class JobFilter(BaseModel):
     state: State | None = Field(None, description="Only jobs in this state.")
     stage: Stage | None = Field(None, description="Only jobs in this stage.")
     batch: BatchName | None = Field(None, description="Only jobs of this batch.")
-    code: Code | None = Field(None, description="Only jobs that failed with this code.")
+    code: FailureCode | None = Field(None, description="Only jobs that failed with this code.")
     since: Since | None = Field(
         None, description="Only jobs whose last transition was at this time or later; ISO 8601."
     )
     metadata: dict[str, str] = Field(default_factory=dict, description="Only jobs with these metadata values.")
-    called: str | None = Field(None, max_length=500, description=CALLED)
+    called: str | None = Field(None, max_length=500, description=SEARCH_DESCRIPTION)
 
     def to_filter(self) -> Filter:
         """Return the filter that the queue takes."""
@@ -199,7 +201,7 @@ class BulkPlan(Schema):
 
     token: str
     """Executes the plan."""
-    action: Action
+    action: BulkAction
     """What the plan does."""
     resubmit: bool
     """True if every stage is submitted and paid for again."""
@@ -222,7 +224,7 @@ class BulkPlan(Schema):
 class BulkResult(Schema):
     """The result of executing a plan."""
 
-    action: Action
+    action: BulkAction
     """What the plan does."""
     found: int
     """Number of jobs in the plan."""

@@ -11,20 +11,20 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.schemas import Status
-from voicequeue.storage.rejected_messages import KEPT
+from voicequeue.storage.rejected_messages import MESSAGES_MAX
 from workers.gateway.api import schemas
-from workers.gateway.openapi import described, problems
-from workers.gateway.security.access import Access
-from workers.gateway.server.large_responses import Large
+from workers.gateway.openapi import problems, response_of
+from workers.gateway.security.access import AccessControl
+from workers.gateway.server.large_responses import LargeResponses
 
 
-def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
+def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> APIRouter:
     """Return the routes of the status and of rejected messages."""
-    routes = APIRouter(tags=["Queue"], dependencies=access.needs(Scope.READ))
+    routes = APIRouter(tags=["Queue"], dependencies=access.require(Scope.READ))
 
     @routes.get(
         "/v1/status",
-        responses={200: described(Status, "The status."), **problems(401, 403, 404, 422, 503)},
+        responses={200: response_of(Status, "The status."), **problems(401, 403, 404, 422, 503)},
     )
     async def get_status(
         batch: Annotated[schemas.BatchName | None, Query(description="Only this batch.")] = None,
@@ -35,13 +35,13 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
     @routes.get(
         "/v1/rejects",
         responses={
-            200: described(schemas.RejectedMessages, "The newest rejected messages."),
+            200: response_of(schemas.RejectedMessages, "The newest rejected messages."),
             **problems(401, 403, 422, 429, 503),
         },
     )
     async def list_rejects(
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=KEPT, description="The most messages to return.")] = 100,
+        limit: Annotated[int, Query(ge=1, le=MESSAGES_MAX, description="The most messages to return.")] = 100,
     ) -> Response:
         """List rejected messages, newest first.
 
@@ -49,8 +49,8 @@ def router(queue: VoiceQueue, access: Access, large: Large) -> APIRouter:
         """
 
         def read() -> schemas.RejectedMessages:
-            return {"rejects": [message.as_dict() for message in queue.rejects(limit)]}
+            return {"rejects": [message.as_dict() for message in queue.rejected_messages(limit)]}
 
-        return await large.answer(request, read)
+        return await large.respond(request, read)
 
     return routes

@@ -16,25 +16,25 @@ from starlette.concurrency import run_in_threadpool
 
 from tasks import webhooks
 from tasks.musicapi import responses
-from tasks.webhooks import Hint
-from voicequeue import StoreUnreachable
+from tasks.webhooks import WebhookEffect
+from voicequeue import StoreUnavailableError
 from voicequeue.auth import signatures
 from voicequeue.domain.stage import Stage
-from voicequeue.storage.connection.errors import reachable
-from voicequeue.storage.job_store import Store
-from workers.gateway.problems import Refusal
+from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.job_store import JobStore
+from workers.gateway.problems import ProblemError
 from workers.gateway.server import bodies
 
 log = logging.getLogger("voicequeue.gateway")
 
 #: The largest body (bytes); more than any webhook has.
-BODY_MAX = 256 * 1024
+MAX_BODY_BYTES = 256 * 1024
 
 #: Sends the message for an immediate poll.
 PollNow = Callable[[Stage, str], None]
 
 
-def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
+def router(store: JobStore, secret: str, poll_now: PollNow) -> APIRouter:
     """Return the route of webhooks; `secret` is the one that their URLs were signed with."""
     routes = APIRouter()
 
@@ -49,10 +49,12 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
         x_webhook_signature: Annotated[str, Header()] = "",
     ) -> dict[str, str]:
         """Poll the job of this order at once: MusicAPI reports that it has finished."""
-        if not (secret and signatures.holds(signatures.webhook_token(secret, job_id, stage, attempt), token)):
+        if not (
+            secret and signatures.equals_constant_time(signatures.webhook_token(secret, job_id, stage, attempt), token)
+        ):
             raise HTTPException(401, "The token does not belong to this order.")
-        body = await bodies.read(request, BODY_MAX)
-        if not signatures.upstream_signed(
+        body = await bodies.read(request, MAX_BODY_BYTES)
+        if not signatures.verify_upstream_signature(
             signatures.webhook_secret(secret, job_id),
             timestamp=x_webhook_timestamp,
             signature=x_webhook_signature,
@@ -62,21 +64,23 @@ def router(store: Store, secret: str, poll_now: PollNow) -> APIRouter:
             raise HTTPException(401, "The signature is invalid.")
         try:
             hint = await run_in_threadpool(_accept, store, poll_now, job_id, stage, attempt, _task_id(body))
-        except StoreUnreachable as error:
+        except StoreUnavailableError as error:
             raise HTTPException(503, str(error), {"Retry-After": "60"}) from None
         fields = {"job": job_id, "stage": str(stage), "attempt": attempt, "hint": hint.value}
         log.info("webhook", extra=fields)
-        if hint is Hint.UNKNOWN:
-            raise Refusal(404, "No such job.", code="unknown_job")
+        if hint is WebhookEffect.UNKNOWN:
+            raise ProblemError(404, "No such job.", code="unknown_job")
         return {"hint": hint.value}
 
     return routes
 
 
-def _accept(store: Store, poll_now: PollNow, job_id: str, stage: Stage, attempt: int, task_id: str | None) -> Hint:
-    with reachable():
-        hint = webhooks.take(store, job_id, stage, attempt, task_id)
-    if hint is Hint.POLL:
+def _accept(
+    store: JobStore, poll_now: PollNow, job_id: str, stage: Stage, attempt: int, task_id: str | None
+) -> WebhookEffect:
+    with translated_errors():
+        hint = webhooks.process_webhook(store, job_id, stage, attempt, task_id)
+    if hint is WebhookEffect.POLL:
         poll_now(stage, job_id)
     return hint
 
@@ -86,4 +90,4 @@ def _task_id(body: bytes) -> str | None:
         document: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return responses.task_id(document)
+    return responses.find_task_id(document)

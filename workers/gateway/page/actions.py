@@ -8,11 +8,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import Action, InvalidJob, Job, Problem, Stage, VoiceQueue
+from voicequeue import BulkAction, InvalidJobError, Job, Problem, Stage, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.stage import PRICES
-from voicequeue.texts import real_number
-from workers.gateway.page.base import Form, Frame
+from voicequeue.texts import parse_float
+from workers.gateway.page.base import Form, PageRenderer
 from workers.gateway.page.views import to_filter
 
 #: Form fields that select jobs.
@@ -26,87 +26,87 @@ _CANCELLING = "it is cancelled once the outcome of its request is known; no furt
 class Actions:
     """Asks for confirmation, applies a change, and redirects to a page that shows what was done."""
 
-    def __init__(self, queue: VoiceQueue, frame: Frame) -> None:
+    def __init__(self, queue: VoiceQueue, frame: PageRenderer) -> None:
         self._queue = queue
         self._frame = frame
 
     # ── one job ────────────────────────────────────────────────────────────────────────────────
 
-    def confirm(self, request: Request, job_id: str, action: Action) -> Response:
+    def confirm(self, request: Request, job_id: str, action: BulkAction) -> Response:
         """Ask whether to retry or cancel this job. Raises UnknownJob, NotAllowed."""
         job = self._queue.get(job_id)
-        if action is Action.CANCEL:
-            transitions.not_over(job)
-            return self._frame.rendered(request, "cancel.html", {"job": job})
+        if action is BulkAction.CANCEL:
+            transitions.require_cancellable(job)
+            return self._frame.render(request, "cancel.html", {"job": job})
         transitions.retry(job, 0.0)
         context = {
             "job": job,
-            "credits": transitions.cost(job),
+            "credits": transitions.retry_cost(job),
             "pays_again": transitions.pays_again(job),
-            "has_order": job.may_still_come,
-            "resubmit_credits": transitions.cost(job, resubmit=True),
+            "has_order": job.may_have_late_result,
+            "resubmit_credits": transitions.retry_cost(job, resubmit=True),
             "price": PRICES[job.stage],
         }
-        return self._frame.rendered(request, "retry.html", context)
+        return self._frame.render(request, "retry.html", context)
 
-    def apply(self, form: Form, job_id: str, action: Action) -> Response:
+    def apply(self, form: Form, job_id: str, action: BulkAction) -> Response:
         """Retry or cancel this job. Raises UnknownJob, NotAllowed."""
-        if action is Action.CANCEL:
+        if action is BulkAction.CANCEL:
             job = self._queue.cancel(job_id)
         else:
             job = self._queue.retry(job_id, resubmit="resubmit" in form)
-        if job.cancelling:
+        if job.is_cancelling:
             return self._show_job(job, f"The job is {job.state}: {_CANCELLING}")
         return self._show_job(job, f"The job is now {job.state}.")
 
     def confirm_review(self, request: Request, job_id: str) -> Response:
         """Ask whether an unsure job was charged. Raises UnknownJob, NotAllowed."""
-        return self._frame.rendered(request, "review.html", {"unsure": self._queue.review(job_id)})
+        return self._frame.render(request, "review.html", {"unsure": self._queue.charge_review(job_id)})
 
     def review(self, form: Form, job_id: str) -> Response:
         """Resolve an unsure job. Raises InvalidJob, UnknownJob, NotAllowed."""
         match form.get("verdict"):
             case "charged":
                 if not form.get("task_id"):
-                    raise InvalidJob([Problem("task_id", "is required: MusicAPI's id of the task")])
-                job = self._queue.take_up(job_id, form["task_id"])
+                    raise InvalidJobError([Problem("task_id", "is required: MusicAPI's id of the task")])
+                job = self._queue.confirm_charged(job_id, form["task_id"])
             case "again":
-                job = self._queue.order_again(job_id)
+                job = self._queue.resubmit(job_id)
             case "abandon":
                 job = self._queue.abandon(job_id)
             case _:
-                raise InvalidJob([Problem("verdict", "must be charged, again or abandon")])
+                raise InvalidJobError([Problem("verdict", "must be charged, again or abandon")])
         return self._show_job(job, f"The job is now {job.state}.")
 
     def redeliver(self, job_id: str) -> Response:
         """Deliver the job's pending or undelivered callback now. Raises UnknownJob."""
         job = self._queue.get(job_id)
-        count = self._queue.redeliver([job.callback_id] if job.callback_id else [])
+        count = self._queue.redeliver_callbacks([job.callback_id] if job.callback_id else [])
         return self._show_job(job, "The callback is being delivered." if count else "There is no callback to deliver.")
 
     def _show_job(self, job: Job, notice: str) -> Response:
-        return self._frame.done(f"/job/{job.id}", notice)
+        return self._frame.redirect_with_notice(f"/job/{job.id}", notice)
 
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 
     def plan(self, request: Request, form: Form) -> Response:
         """Plan a retry or cancellation, and ask for confirmation. Raises InvalidJob, UnknownBatch."""
         fields = {name: form.get(name, "") for name in _FILTER}
-        plan = self._queue.plan(_action(form), to_filter(fields), resubmit="resubmit" in form)
+        plan = self._queue.plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
         filters = {name: value for name, value in fields.items() if value}
-        return self._frame.rendered(request, "plan.html", {"plan": plan, "filters": filters})
+        return self._frame.render(request, "plan.html", {"plan": plan, "filters": filters})
 
     def execute(self, form: Form) -> Response:
         """Execute a plan. Raises InvalidJob, UnknownPlan."""
         action = _action(form)
-        result = self._queue.carry_out(action, form.get("plan", ""))
-        notice = f"{_PAST[action]} {result.changed:,} of {_jobs(result.found)}."
-        if result.marked:
-            notice += f" {result.marked:,} will be cancelled once the outcome of their requests is known."
-        if result.moved_on:
-            notice += f" {result.moved_on:,} changed meanwhile and were left unchanged."
+        result = self._queue.execute_plan(action, form.get("plan", ""))
+        notice = f"{_PAST[action]} {result.changed:,} of {_jobs(result.count)}."
+        if result.cancelling:
+            notice += f" {result.cancelling:,} will be cancelled once the outcome of their requests is known."
+        if result.skipped:
+            notice += f" {result.skipped:,} changed meanwhile and were left unchanged."
         filters = {name: form[name] for name in ("batch",) if form.get(name)}
-        return self._frame.done(f"/?{urlencode(filters)}" if filters else "/", notice)
+        return self._frame.redirect_with_notice(f"/?{urlencode(filters)}" if filters else "/", notice)
 
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
@@ -117,13 +117,13 @@ class Actions:
             "limits": self._queue.limits(),
             "credits": self._queue.status().backlog_credits,
         }
-        return self._frame.rendered(request, "controls.html", context)
+        return self._frame.render(request, "controls.html", context)
 
     def pause(self, request: Request, form: Form) -> Response:
         """Pause the queue, a stage or a batch. Raises InvalidJob, UnknownBatch."""
         stage, batch = _stage(form), form.get("batch") or None
         reason = " by ".join(filter(None, [form.get("why", "")[:200], request.state.visitor.name]))
-        changed = self._queue.pause(stage=stage, batch=batch, by=reason)
+        changed = self._queue.pause(stage=stage, batch=batch, reason=reason)
         return self._show_controls(batch, f"{_target(stage, batch)} is {'' if changed else 'already '}paused.")
 
     def resume(self, form: Form) -> Response:
@@ -143,39 +143,39 @@ class Actions:
             self._queue.set_limits(**changes)
         except ValueError as error:
             name, _, message = str(error).partition(": ")
-            raise InvalidJob([Problem(name, message)]) from None
+            raise InvalidJobError([Problem(name, message)]) from None
         return self._show_controls(None, "The limits are saved.")
 
     def set_batch_limits(self, form: Form) -> Response:
         """Set the limits of one batch; an empty field removes a limit. Raises InvalidJob, UnknownBatch."""
         batch = self._queue.batch(form.get("batch", "")).name
         credits, in_flight = (_limit(form, name, least) for name, least in (("max_credits", 0), ("max_in_flight", 1)))
-        self._queue.limit_batch(batch, max_credits=credits, max_in_flight=in_flight)
+        self._queue.set_batch_limits(batch, max_credits=credits, max_in_flight=in_flight)
         return self._show_controls(batch, "The limits of the batch are saved.")
 
     def _show_controls(self, batch: str | None, notice: str) -> Response:
-        return self._frame.done(f"/?{urlencode({'batch': batch})}" if batch else "/controls", notice)
+        return self._frame.redirect_with_notice(f"/?{urlencode({'batch': batch})}" if batch else "/controls", notice)
 
 
-_PAST = {Action.RETRY: "Retried", Action.CANCEL: "Cancelled"}
+_PAST = {BulkAction.RETRY: "Retried", BulkAction.CANCEL: "Cancelled"}
 
 
 def _jobs(count: int) -> str:
     return f"{count:,} job{'' if count == 1 else 's'}"
 
 
-def _action(form: Form) -> Action:
+def _action(form: Form) -> BulkAction:
     try:
-        return Action(form.get("action", ""))
+        return BulkAction(form.get("action", ""))
     except ValueError:
-        raise InvalidJob([Problem("action", f"must be {' or '.join(Action)}")]) from None
+        raise InvalidJobError([Problem("action", f"must be {' or '.join(BulkAction)}")]) from None
 
 
 def _stage(form: Form) -> Stage | None:
     try:
         return Stage(form["stage"]) if form.get("stage") else None
     except ValueError:
-        raise InvalidJob([Problem("stage", f"must be {' or '.join(Stage)}")]) from None
+        raise InvalidJobError([Problem("stage", f"must be {' or '.join(Stage)}")]) from None
 
 
 def _target(stage: Stage | None, batch: str | None) -> str:
@@ -188,8 +188,8 @@ def _number(name: str, text: str) -> float | None:
     """Return the number in a field, None if it is empty. Raises InvalidJob."""
     if not text:
         return None
-    if (number := real_number(text)) is None:
-        raise InvalidJob([Problem(name, "must be a number")])
+    if (number := parse_float(text)) is None:
+        raise InvalidJobError([Problem(name, "must be a number")])
     return number
 
 
@@ -198,18 +198,18 @@ def _limit(form: Form, name: str, least: int) -> float:
     if number is None:
         return inf
     if not (least <= number <= 10**12 and number == int(number)):
-        raise InvalidJob([Problem(name, f"must be a whole number of {least} or more, or empty for no limit")])
+        raise InvalidJobError([Problem(name, f"must be a whole number of {least} or more, or empty for no limit")])
     return number
 
 
-def router(queue: VoiceQueue, frame: Frame) -> APIRouter:
+def router(queue: VoiceQueue, frame: PageRenderer) -> APIRouter:
     """Return the routes that need the scope `operate`, and the controls, which need `read`."""
     actions = Actions(queue, frame)
     routes = APIRouter()
     routes.include_router(_job_routes(actions, frame))
     routes.include_router(_queue_routes(actions, frame))
 
-    readable = APIRouter(dependencies=[Depends(frame.admit)], route_class=frame.route())
+    readable = APIRouter(dependencies=[Depends(frame.require_read)], route_class=frame.route_class())
 
     @readable.get("/controls")
     def controls(request: Request) -> Response:
@@ -219,8 +219,10 @@ def router(queue: VoiceQueue, frame: Frame) -> APIRouter:
     return routes
 
 
-def _job_routes(actions: Actions, frame: Frame) -> APIRouter:
-    routes = APIRouter(prefix="/job/{job_id}", dependencies=[Depends(frame.operator)], route_class=frame.route())
+def _job_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
+    routes = APIRouter(
+        prefix="/job/{job_id}", dependencies=[Depends(frame.require_operate)], route_class=frame.route_class()
+    )
 
     @routes.get("/review")
     def confirm_review(request: Request, job_id: str) -> Response:
@@ -236,18 +238,18 @@ def _job_routes(actions: Actions, frame: Frame) -> APIRouter:
         return await run_in_threadpool(actions.redeliver, job_id)
 
     @routes.get("/{action}")
-    def confirm(request: Request, job_id: str, action: Action) -> Response:
+    def confirm(request: Request, job_id: str, action: BulkAction) -> Response:
         return actions.confirm(request, job_id, action)
 
     @routes.post("/{action}")
-    async def apply(request: Request, job_id: str, action: Action) -> Response:
+    async def apply(request: Request, job_id: str, action: BulkAction) -> Response:
         return await run_in_threadpool(actions.apply, await frame.form(request), job_id, action)
 
     return routes
 
 
-def _queue_routes(actions: Actions, frame: Frame) -> APIRouter:
-    routes = APIRouter(prefix="/do", dependencies=[Depends(frame.operator)], route_class=frame.route())
+def _queue_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
+    routes = APIRouter(prefix="/do", dependencies=[Depends(frame.require_operate)], route_class=frame.route_class())
 
     @routes.post("/plan")
     async def plan(request: Request) -> Response:

@@ -18,26 +18,26 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from voicequeue import Clip, State, StoreUnreachable, VoiceQueue, VoiceQueueError
+from voicequeue import Clip, State, StoreUnavailableError, VoiceQueue, VoiceQueueError
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import Scope
 from voicequeue.storage.sessions import SESSION_S
 from workers.gateway import problems
 from workers.gateway.page import filters
-from workers.gateway.page.links import Links
-from workers.gateway.problems import Refusal
-from workers.gateway.security.access import Access
-from workers.gateway.security.logins import Logins, SessionUser
+from workers.gateway.page.links import UrlPolicy
+from workers.gateway.problems import ProblemError
+from workers.gateway.security.access import AccessControl
+from workers.gateway.security.logins import SessionManager, SessionUser
 from workers.gateway.server import bodies
 
 HERE = Path(__file__).parent
 
 #: The largest form (bytes); more than any of the pages' forms has.
-FORM_MAX = 8_192
+MAX_FORM_BYTES = 8_192
 
 #: Pages load only their own files; the page of a job also its songs and covers.
 HEADERS = {
-    "Content-Security-Policy": Links("").policy([], []),
+    "Content-Security-Policy": UrlPolicy("").policy([], []),
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -62,10 +62,10 @@ class DoneRedirect(RedirectResponse):
         self.notice = notice
 
 
-class Frame:
+class PageRenderer:
     """Renders the pages of one queue and checks access to them. `cookie` is the name of the session cookie."""
 
-    def __init__(self, queue: VoiceQueue, access: Access, logins: Logins, *, cookie: str) -> None:
+    def __init__(self, queue: VoiceQueue, access: AccessControl, logins: SessionManager, *, cookie: str) -> None:
         self._queue = queue
         self._access = access
         self._logins = logins
@@ -78,56 +78,56 @@ class Frame:
 
     # ── access ────────────────────────────────────────────────────────────────────────────────────
 
-    async def known(self, request: Request) -> None:
+    async def require_login(self, request: Request) -> None:
         """Set the user of the session as `request.state.visitor`. Raises Redirected, Refusal, StoreUnreachable."""
         self._access.check_source(request)
         if request.method == "GET" and "token" in request.query_params:
-            raise Redirected(await run_in_threadpool(self.entered, request, _onward(request)))
-        user = await run_in_threadpool(self._logins.visitor, self.session_token(request))
+            raise Redirected(await run_in_threadpool(self.log_in_with_link, request, _onward(request)))
+        user = await run_in_threadpool(self._logins.user_of, self.session_token(request))
         if user is None:
             raise Redirected(_to_login(_onward(request) if request.method == "GET" else "/"))
         request.state.who = user.name
         request.state.visitor = user
 
-    async def admit(self, request: Request) -> None:
+    async def require_read(self, request: Request) -> None:
         """Like `known`, and the user must have the scope `read`. Raises Redirected, Refusal, StoreUnreachable."""
-        await self.known(request)
+        await self.require_login(request)
         _require(request.state.visitor, Scope.READ)
 
-    async def may_still_look(self, request: Request) -> bool:
+    async def is_session_valid(self, request: Request) -> bool:
         """Return whether the session of an admitted request is still valid. Raises StoreUnreachable."""
-        user = await run_in_threadpool(self._logins.visitor, self.session_token(request))
-        return user is not None and user.may(Scope.READ)
+        user = await run_in_threadpool(self._logins.user_of, self.session_token(request))
+        return user is not None and user.has_scope(Scope.READ)
 
-    async def operator(self, request: Request) -> None:
+    async def require_operate(self, request: Request) -> None:
         """Like `admit`, and the user must have the scope `operate`. Raises Redirected, Refusal, StoreUnreachable."""
-        await self.admit(request)
+        await self.require_read(request)
         _require(request.state.visitor, Scope.OPERATE)
 
     async def form(self, request: Request) -> Form:
         """Return the fields of a form of this session. Raises Refusal if its CSRF token is wrong; InvalidJob."""
-        fields = await bodies.read_form(request, FORM_MAX)
-        if not signatures.holds(request.state.visitor.form, fields.get("token", "")):
-            raise Refusal(403, "This form does not belong to your session. Reload the page and try again.")
+        fields = await bodies.read_form(request, MAX_FORM_BYTES)
+        if not signatures.equals_constant_time(request.state.visitor.form, fields.get("token", "")):
+            raise ProblemError(403, "This form does not belong to your session. Reload the page and try again.")
         return {name: value.strip() for name, value in fields.items()}
 
     def session_token(self, request: Request) -> str:
         """Return the token of the browser's session; '' if it has none."""
         return request.cookies.get(self._cookie, "")
 
-    def entered(self, request: Request, onward: str) -> Response:
+    def log_in_with_link(self, request: Request, onward: str) -> Response:
         """Log in with the local token in the URL, and redirect to the URL without it."""
-        token = self._logins.enter(request.query_params["token"], before=self.session_token(request))
-        return _to_login(onward, by="link") if token is None else self.logged_in(request, token, onward)
+        token = self._logins.log_in_with_link(request.query_params["token"], previous_token=self.session_token(request))
+        return _to_login(onward, by="link") if token is None else self.start_session(request, token, onward)
 
-    def logged_in(self, request: Request, token: str, onward: str) -> Response:
+    def start_session(self, request: Request, token: str, onward: str) -> Response:
         """Redirect, with the session's token in a cookie that scripts cannot read and other sites cannot send."""
         response = RedirectResponse(onward, 303, headers=HEADERS)
         secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
         response.set_cookie(self._cookie, token, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure)
         return response
 
-    def logged_out(self, request: Request, *, everywhere: bool) -> Response:
+    def end_session(self, request: Request, *, everywhere: bool) -> Response:
         """End the session, or all sessions of its key, and redirect to the login."""
         self._logins.log_out(request.state.visitor, everywhere=everywhere)
         response = RedirectResponse("/login", 303, headers=HEADERS)
@@ -136,11 +136,11 @@ class Frame:
 
     # ── rendering ───────────────────────────────────────────────────────────────────────────────────
 
-    def rendered(
+    def render(
         self,
         request: Request,
         name: str,
-        more: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
         *,
         status: int = 200,
         clips: Sequence[Clip] = (),
@@ -151,12 +151,12 @@ class Frame:
         """
         who: SessionUser | None = getattr(request.state, "visitor", None)
         is_away = getattr(request.state, "is_away", False)
-        reader = who if who is not None and who.may(Scope.READ) and not is_away else None
+        reader = who if who is not None and who.has_scope(Scope.READ) and not is_away else None
         summary = self._queue.status() if reader else None
         notice = self._logins.take_notice(reader) if reader else ""
         now = time.time() if summary is None else summary.at
-        operates = who is not None and who.may(Scope.OPERATE)
-        links = Links(request.headers.get("host", ""))
+        operates = who is not None and who.has_scope(Scope.OPERATE)
+        links = UrlPolicy(request.headers.get("host", ""))
         policy = links.policy((clip.image_url for clip in clips), (clip.audio_url for clip in clips))
         headers = {**HEADERS, "Content-Security-Policy": policy}
         context = {
@@ -169,32 +169,32 @@ class Frame:
             "error": "",
             "links": links,
             "policy": policy,
-            **(more or {}),
+            **(context or {}),
         }
         return self._templates.TemplateResponse(request, name, context, status_code=status, headers=headers)
 
-    def error(self, request: Request, error: Exception) -> Response:
+    def render_error(self, request: Request, error: Exception) -> Response:
         """Render an error page."""
         problem = _problem(error)
         fields = (f"{item['field']}: {item['message']}" for item in problem.get("errors", []))
         text = " ".join([problem["detail"], "; ".join(fields)]).strip()
-        request.state.is_away = isinstance(error, StoreUnreachable)
+        request.state.is_away = isinstance(error, StoreUnavailableError)
         try:
             context = {"error": text, "title": problem["title"]}
-            return self.rendered(request, "error.html", context, status=problem["status"])
-        except StoreUnreachable as outage:
-            return self.error(request, outage)
+            return self.render(request, "error.html", context, status=problem["status"])
+        except StoreUnavailableError as outage:
+            return self.render_error(request, outage)
 
-    def done(self, path: str, notice: str) -> Response:
+    def redirect_with_notice(self, path: str, notice: str) -> Response:
         """Redirect to another page, which shows the notice."""
         return DoneRedirect(path, notice)
 
     def keep_notice(self, user: SessionUser, notice: str) -> None:
         """Keep a notice for the next page, in the session, which other sites cannot write to."""
-        with suppress(StoreUnreachable):  # the change is made nevertheless
+        with suppress(StoreUnavailableError):  # the change is made nevertheless
             self._logins.put_notice(user, notice)
 
-    def route(self) -> type[APIRoute]:
+    def route_class(self) -> type[APIRoute]:
         """Return the class of page routes, whose errors are pages instead of JSON."""
         frame = self
 
@@ -206,7 +206,7 @@ class Frame:
                     try:
                         response = await handle(request)
                     except (VoiceQueueError, HTTPException, RequestValidationError) as error:
-                        return await run_in_threadpool(frame.error, request, error)
+                        return await run_in_threadpool(frame.render_error, request, error)
                     if isinstance(response, DoneRedirect):
                         await run_in_threadpool(frame.keep_notice, request.state.visitor, response.notice)
                     return response
@@ -216,7 +216,7 @@ class Frame:
         return PageRoute
 
 
-def redirected(_: Request, error: Exception) -> Response:
+def on_redirect(_: Request, error: Exception) -> Response:
     """Return the response of a Redirected exception."""
     assert isinstance(error, Redirected)  # noqa: S101  the type that it is registered for
     return error.response
@@ -229,12 +229,12 @@ def _to_login(onward: str, **more: str) -> Response:
 def _onward(request: Request) -> str:
     """Return the path and query of this page without the token that a link may carry."""
     query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "token"])
-    return filters.own_path(f"{request.url.path}?{query}".rstrip("?"))
+    return filters.safe_path(f"{request.url.path}?{query}".rstrip("?"))
 
 
 def _require(user: SessionUser, scope: Scope) -> None:
-    if not user.may(scope):
-        raise Refusal(403, f"Your API key needs the scope {scope}.")
+    if not user.has_scope(scope):
+        raise ProblemError(403, f"Your API key needs the scope {scope}.")
 
 
 def _problem(error: Exception) -> problems.ProblemDetails:

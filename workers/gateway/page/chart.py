@@ -6,26 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from voicequeue import Stretch
+from voicequeue import TimeBucket
 
 #: Size of a chart, and the margins for its axis labels.
 WIDTH, HEIGHT, LEFT, BELOW = 960.0, 220.0, 56.0, 24.0
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Period:
     """A period to show: its length, the number of its buckets, and the `strftime` format of the labels."""
 
     name: str
     seconds: float
-    stretches: int
+    buckets: int
     time_format: str
 
 
-SPANS: Mapping[str, Span] = {
-    "hour": Span("hour", 3_600, 60, "%H:%M"),
-    "day": Span("day", 86_400, 48, "%H:%M"),
-    "week": Span("week", 7 * 86_400, 84, "%a %d"),
+PERIODS: Mapping[str, Period] = {
+    "hour": Period("hour", 3_600, 60, "%H:%M"),
+    "day": Period("day", 86_400, 48, "%H:%M"),
+    "week": Period("week", 7 * 86_400, 84, "%a %d"),
 }
 
 
@@ -42,22 +42,22 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartLine:
     """A line, with gaps where no job finished."""
 
     name: str
-    pieces: tuple[str, ...]
+    segments: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Charts:
     """Two charts of the same buckets, each with its maximum: finished jobs, and their durations in seconds."""
 
-    stretches: tuple[Stretch, ...]
+    buckets: tuple[TimeBucket, ...]
     bars: tuple[Bar, ...]
-    most_jobs: int
-    lines: tuple[Line, ...]
-    longest: float
+    max_jobs: int
+    lines: tuple[ChartLine, ...]
+    max_seconds: float
     ticks: tuple[tuple[float, float], ...]
     width: float = WIDTH
     height: float = HEIGHT
@@ -67,18 +67,18 @@ class Picture:
     @property
     def succeeded(self) -> int:
         """Number of succeeded jobs."""
-        return sum(bucket.succeeded for bucket in self.stretches)
+        return sum(bucket.succeeded for bucket in self.buckets)
 
     @property
     def failed(self) -> int:
         """Number of failed jobs."""
-        return sum(bucket.failed for bucket in self.stretches)
+        return sum(bucket.failed for bucket in self.buckets)
 
 
-def drawn(stretches: Sequence[Stretch]) -> Picture:
+def draw(stretches: Sequence[TimeBucket]) -> Charts:
     """Return the charts of these buckets."""
     most = max(1, *(bucket.succeeded + bucket.failed for bucket in stretches))
-    longest = max([1.0, *(bucket.most for bucket in stretches if bucket.most is not None)])
+    longest = max([1.0, *(bucket.p90_s for bucket in stretches if bucket.p90_s is not None)])
     step = (WIDTH - LEFT) / len(stretches)
     high = HEIGHT - BELOW - 8
     floor = HEIGHT - BELOW
@@ -88,7 +88,7 @@ def drawn(stretches: Sequence[Stretch]) -> Picture:
         x = LEFT + step * index + step * 0.1
         bars.append(Bar(x, step * 0.8, floor - good, good, floor - good - bad, bad))
 
-    def line(name: str, value: Callable[[Stretch], float | None]) -> Line:
+    def line(name: str, value: Callable[[TimeBucket], float | None]) -> ChartLine:
         points = [
             (
                 LEFT + step * (index + 0.5),
@@ -98,16 +98,16 @@ def drawn(stretches: Sequence[Stretch]) -> Picture:
         ]
         runs = groupby(points, key=lambda point: point[1] is not None)
         pieces = (list(run) for has_value, run in runs if has_value)
-        return Line(name, tuple(_path(piece, step) for piece in pieces))
+        return ChartLine(name, tuple(_path(piece, step) for piece in pieces))
 
     lines = (
-        line("p90", lambda bucket: bucket.most),
-        line("p50", lambda bucket: bucket.half),
-        line("order-p50", lambda bucket: bucket.order),
+        line("p90", lambda bucket: bucket.p90_s),
+        line("p50", lambda bucket: bucket.p50_s),
+        line("order-p50", lambda bucket: bucket.order_p50_s),
     )
     every = max(1, len(stretches) // 6)
-    ticks = tuple((LEFT + step * index, stretches[index].begun) for index in range(0, len(stretches), every))
-    return Picture(tuple(stretches), tuple(bars), most, lines, longest, ticks)
+    ticks = tuple((LEFT + step * index, stretches[index].start) for index in range(0, len(stretches), every))
+    return Charts(tuple(stretches), tuple(bars), most, lines, longest, ticks)
 
 
 def _path(piece: Sequence[tuple[float, float | None]], step: float) -> str:

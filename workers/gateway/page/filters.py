@@ -10,22 +10,22 @@ from urllib.parse import urlsplit
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-def clock(at: float | None) -> str:
+def format_time(at: float | None) -> str:
     """Format Unix seconds as date and time in UTC; '' for None."""
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def moment(at: float, format_: str) -> str:
+def strftime(at: float, format_: str) -> str:
     """Format Unix seconds with `strftime`, in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime(format_)
 
 
-def ago(at: float, now: float) -> str:
+def format_age(at: float, now: float) -> str:
     """Format the time that has passed since then."""
-    return spoken(max(0.0, now - at))
+    return format_duration(max(0.0, now - at))
 
 
-def spoken(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Format seconds in the largest unit and, below ten of them, the next smaller one; '' for None."""
     if seconds is None:
         return ""
@@ -38,33 +38,33 @@ def spoken(seconds: float | None) -> str:
     return f"{rest} s"
 
 
-def roughly(seconds: float | None) -> str:
+def format_duration_short(seconds: float | None) -> str:
     """Format seconds in the largest unit alone; '' for None."""
-    return " ".join(spoken(seconds).split()[:2])
+    return " ".join(format_duration(seconds).split()[:2])
 
 
-def length(seconds: float | None) -> str:
+def format_length(seconds: float | None) -> str:
     """Format the length of a song as m:ss; '' for None."""
     return "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def count(number: int | None) -> str:
+def format_number(number: int | None) -> str:
     """Format a number with thousands separators; a dash for None."""
     return "–" if number is None else f"{number:,}"
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
-    "clock": clock,
-    "moment": moment,
-    "ago": ago,
-    "spoken": spoken,
-    "roughly": roughly,
-    "length_of": length,
-    "count": count,
+    "clock": format_time,
+    "moment": strftime,
+    "ago": format_age,
+    "spoken": format_duration,
+    "roughly": format_duration_short,
+    "length_of": format_length,
+    "count": format_number,
 }
 
 
-def own_path(onward: str) -> str:
+def safe_path(onward: str) -> str:
     """Return `onward` if it is a path of this page; else `/`, so that no link leads to another site."""
     parts = urlsplit(onward)
     is_path = onward.startswith("/") and not onward.startswith(("//", "/\\")) and not (parts.scheme or parts.netloc)

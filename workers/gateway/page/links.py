@@ -18,18 +18,18 @@ _URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?([/?#
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
-class Links:
+class UrlPolicy:
     """Checks the URLs on pages that were requested with this `Host`."""
 
     def __init__(self, host: str) -> None:
         name = host_name(host)
         self._own = None if name is None else _canonical(name)
 
-    def away(self, url: str | None) -> str | None:
+    def linkable(self, url: str | None) -> str | None:
         """Return the URL if a page may link to it: not `javascript:`, not the page's own host."""
         return url if url and self._source(url) else None
 
-    def shown(self, url: str | None) -> str | None:
+    def loadable(self, url: str | None) -> str | None:
         """Return the URL if a page may load its image or audio."""
         source = self._source(url or "")
         return url if source and "[" not in source else None  # a policy cannot contain IPv6 addresses
@@ -43,7 +43,7 @@ class Links:
         )
 
     def _sources(self, urls: Iterable[str | None]) -> str:
-        return " ".join(dict.fromkeys(self._source(url) or "" for url in urls if url and self.shown(url)))
+        return " ".join(dict.fromkeys(self._source(url) or "" for url in urls if url and self.loadable(url)))
 
     def _source(self, url: str) -> str | None:
         """Return the URL's origin; None for the page's own host, and if browsers might parse another host."""

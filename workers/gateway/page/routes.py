@@ -8,13 +8,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue import VoiceQueue
-from workers.gateway.api.events import Tail
+from workers.gateway.api.events import EventBroadcaster
 from workers.gateway.page import actions, views
-from workers.gateway.page.base import FORM_MAX, HERE, Form, Frame
-from workers.gateway.page.filters import own_path
-from workers.gateway.security.access import Access
-from workers.gateway.security.browser_policy import Files
-from workers.gateway.security.logins import Logins, TooManyLogins
+from workers.gateway.page.base import HERE, MAX_FORM_BYTES, Form, PageRenderer
+from workers.gateway.page.filters import safe_path
+from workers.gateway.security.access import AccessControl
+from workers.gateway.security.browser_policy import SecureStaticFiles
+from workers.gateway.security.logins import SessionManager, TooManyLoginsError
 from workers.gateway.server import bodies
 
 STALE_LINK = "The token in this link is invalid or has expired."
@@ -23,7 +23,7 @@ STALE_LINK = "The token in this link is invalid or has expired."
 class LoginPage:
     """The login page."""
 
-    def __init__(self, frame: Frame, access: Access, logins: Logins) -> None:
+    def __init__(self, frame: PageRenderer, access: AccessControl, logins: SessionManager) -> None:
         self._frame = frame
         self._access = access
         self._logins = logins
@@ -32,22 +32,22 @@ class LoginPage:
         """Render the login form. Raises Refusal."""
         self._access.check_source(request)
         if "token" in request.query_params:
-            return self._frame.entered(request, onward)
+            return self._frame.log_in_with_link(request, onward)
         context = {"onward": onward, "error": error, "is_local": self._access.local is not None}
-        return self._frame.rendered(request, "login.html", context, status=status)
+        return self._frame.render(request, "login.html", context, status=status)
 
     def log_in(self, request: Request, form: Form) -> Response:
         """Create a session. Raises Refusal, StoreUnreachable."""
         self._access.check_source(request)
-        onward, address = own_path(form.get("onward", "/")), request.client.host if request.client else ""
+        onward, address = safe_path(form.get("onward", "/")), request.client.host if request.client else ""
         try:
             before = self._frame.session_token(request)
-            token = self._logins.log_in(form.get("key", ""), address=address, before=before)
-        except TooManyLogins as error:
+            token = self._logins.log_in(form.get("key", ""), address=address, previous_token=before)
+        except TooManyLoginsError as error:
             return self._retry_later(request, onward, ceil(error.wait_s))
         if token is None:
             return self.show(request, onward, "This key is not valid.", status=401)
-        return self._frame.logged_in(request, token, onward)
+        return self._frame.start_session(request, token, onward)
 
     def _retry_later(self, request: Request, onward: str, wait_s: int) -> Response:
         error = f"Too many failed logins from your address. Try again in {wait_s} seconds."
@@ -56,31 +56,33 @@ class LoginPage:
         return response
 
 
-def router(queue: VoiceQueue, access: Access, logins: Logins, tail: Tail, *, cookie: str) -> APIRouter:
+def router(
+    queue: VoiceQueue, access: AccessControl, logins: SessionManager, tail: EventBroadcaster, *, cookie: str
+) -> APIRouter:
     """Return the routes of all pages."""
-    frame = Frame(queue, access, logins, cookie=cookie)
+    frame = PageRenderer(queue, access, logins, cookie=cookie)
     login_page = LoginPage(frame, access, logins)
-    routes = APIRouter(include_in_schema=False, route_class=frame.route())
+    routes = APIRouter(include_in_schema=False, route_class=frame.route_class())
     routes.include_router(views.router(queue, frame, tail))
     routes.include_router(actions.router(queue, frame))
 
     @routes.get("/login")
     def login(request: Request, onward: str = "/", by: str = "") -> Response:
-        return login_page.show(request, own_path(onward), STALE_LINK if by == "link" else "")
+        return login_page.show(request, safe_path(onward), STALE_LINK if by == "link" else "")
 
     @routes.post("/login")
     async def log_in(request: Request) -> Response:
-        form = await bodies.read_form(request, FORM_MAX)
+        form = await bodies.read_form(request, MAX_FORM_BYTES)
         return await run_in_threadpool(login_page.log_in, request, form)
 
-    @routes.post("/logout", dependencies=[Depends(frame.known)])
+    @routes.post("/logout", dependencies=[Depends(frame.require_login)])
     async def log_out(request: Request) -> Response:
         form = await frame.form(request)
-        return await run_in_threadpool(frame.logged_out, request, everywhere="everywhere" in form)
+        return await run_in_threadpool(frame.end_session, request, everywhere="everywhere" in form)
 
     return routes
 
 
-def files() -> Files:
+def files() -> SecureStaticFiles:
     """Return the static files of the pages."""
-    return Files(directory=HERE / "static")
+    return SecureStaticFiles(directory=HERE / "static")

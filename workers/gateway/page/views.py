@@ -13,18 +13,18 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import Code, Filter, State, StoreUnreachable, VoiceQueue, VoiceQueueError, charges
+from voicequeue import FailureCode, Filter, State, StoreUnavailableError, VoiceQueue, VoiceQueueError, charges
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.transitions import can_be_cancelled
-from workers.gateway.api.events import HEARTBEAT_S, EventStream, Tail
-from workers.gateway.page.base import Frame
-from workers.gateway.page.chart import SPANS, drawn
+from workers.gateway.api.events import HEARTBEAT_S, EventBroadcaster, EventStream
+from workers.gateway.page.base import PageRenderer
+from workers.gateway.page.chart import PERIODS, draw
 
 #: Changes within this many seconds are reported together.
-TOGETHER_S = 1.0
+COALESCE_S = 1.0
 
 #: Jobs or batches per page.
-ROWS = 50
+PAGE_SIZE = 50
 
 Cursor = Annotated[str | None, Query(max_length=500)]
 
@@ -32,7 +32,7 @@ Cursor = Annotated[str | None, Query(max_length=500)]
 class Views:
     """Renders the pages that only show."""
 
-    def __init__(self, queue: VoiceQueue, frame: Frame) -> None:
+    def __init__(self, queue: VoiceQueue, frame: PageRenderer) -> None:
         self._queue = queue
         self._frame = frame
 
@@ -43,7 +43,7 @@ class Views:
         filter_ = to_filter(fields)
         batch, error, page = None, "", None
         try:
-            page = self._queue.find(filter_, limit=ROWS, cursor=cursor)
+            page = self._queue.search(filter_, limit=PAGE_SIZE, cursor=cursor)
             batch = self._queue.batch(filter_.batch) if filter_.batch else None
         except VoiceQueueError as raised:
             error = str(raised)
@@ -55,11 +55,11 @@ class Views:
             "batch": batch,
             "fields": fields,
             "filters": filters,
-            "codes": list(Code),
+            "codes": list(FailureCode),
             "error": error,
             "next_page": page and page.cursor and "?" + urlencode({**filters, "cursor": page.cursor}),
         }
-        return self._frame.rendered(request, "jobs.html", context)
+        return self._frame.render(request, "jobs.html", context)
 
     def _exact_match(self, text: str) -> str | None:
         try:
@@ -79,23 +79,23 @@ class Views:
             "timeline": timeline,
             "charges": charges(timeline),
             "prices": PRICES,
-            "maker": self._queue.waits_for(job),
+            "maker": self._queue.voice_creator(job),
             "callback": self._queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
         }
-        return self._frame.rendered(request, "job.html", context, clips=job.clips)
+        return self._frame.render(request, "job.html", context, clips=job.clips)
 
     def batches(self, request: Request, cursor: str | None) -> Response:
         """Render a page of batches, newest first. Raises BadCursor."""
-        page = self._queue.find_batches(limit=ROWS, cursor=cursor)
+        page = self._queue.list_batches(limit=PAGE_SIZE, cursor=cursor)
         next_page = page.cursor and "?" + urlencode({"cursor": page.cursor})
-        return self._frame.rendered(request, "batches.html", {"page": page, "next_page": next_page})
+        return self._frame.render(request, "batches.html", {"page": page, "next_page": next_page})
 
     def throughput(self, request: Request, over: str) -> Response:
         """Render charts of finished jobs and of their durations."""
-        span = SPANS.get(over, SPANS["hour"])
-        chart = drawn(self._queue.trend(span_s=span.seconds, stretches=span.stretches))
-        return self._frame.rendered(request, "throughput.html", {"chart": chart, "span": span, "spans": SPANS})
+        span = PERIODS.get(over, PERIODS["hour"])
+        chart = draw(self._queue.throughput(span_s=span.seconds, buckets=span.buckets))
+        return self._frame.render(request, "throughput.html", {"chart": chart, "span": span, "spans": PERIODS})
 
 
 def to_filter(fields: Mapping[str, str]) -> Filter:
@@ -106,42 +106,42 @@ def to_filter(fields: Mapping[str, str]) -> Filter:
     return Filter(
         state=State(state) if state in set(State) else None,
         batch=fields.get("batch") or None,
-        code=Code(code) if code in set(Code) else None,
+        code=FailureCode(code) if code in set(FailureCode) else None,
         metadata={name.strip(): value.strip()} if equals else {},
-        called=name.strip() if name.strip() and not equals else None,
+        text=name.strip() if name.strip() and not equals else None,
     )
 
 
-async def _changes(tail: Tail, is_allowed: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
+async def _changes(tail: EventBroadcaster, is_allowed: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
     """Yield an event for the changes of each second; the page then reloads its content.
 
     Ends when the session does; sends nothing while that cannot be checked.
     """
     yield ": connected\n\n"
-    async with tail.followed():
-        changed = tail.next_move()
+    async with tail.watch():
+        changed = tail.next_change()
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
             try:
                 if not await is_allowed():
                     return
-            except StoreUnreachable:
+            except StoreUnavailableError:
                 yield ": Redis is unavailable\n\n"
-                await asyncio.sleep(TOGETHER_S)
+                await asyncio.sleep(COALESCE_S)
                 continue
             if not changed.is_set():
                 yield ": nothing new\n\n"
                 continue
-            changed = tail.next_move()
+            changed = tail.next_change()
             yield "event: changed\ndata: {}\n\n"
-            await asyncio.sleep(TOGETHER_S)
+            await asyncio.sleep(COALESCE_S)
 
 
-def router(queue: VoiceQueue, frame: Frame, tail: Tail) -> APIRouter:
+def router(queue: VoiceQueue, frame: PageRenderer, tail: EventBroadcaster) -> APIRouter:
     """Return the routes that need the scope `read`."""
     views = Views(queue, frame)
-    routes = APIRouter(dependencies=[Depends(frame.admit)], route_class=frame.route())
+    routes = APIRouter(dependencies=[Depends(frame.require_read)], route_class=frame.route_class())
 
     @routes.get("/")
     async def jobs(
@@ -150,14 +150,14 @@ def router(queue: VoiceQueue, frame: Frame, tail: Tail) -> APIRouter:
         fields = {
             "state": state if state in set(State) else "",
             "batch": batch,
-            "code": code if code in set(Code) else "",
+            "code": code if code in set(FailureCode) else "",
             "q": q.strip()[:500],
         }
         return await run_in_threadpool(views.jobs, request, fields, cursor)
 
     @routes.get("/live", response_class=EventStream)
     async def live(request: Request) -> EventStream:
-        return EventStream(_changes(tail, partial(frame.may_still_look, request)), tail.places)
+        return EventStream(_changes(tail, partial(frame.is_session_valid, request)), tail.streams)
 
     @routes.get("/job/{job_id}")
     def job(request: Request, job_id: str) -> Response:

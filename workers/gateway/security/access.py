@@ -9,11 +9,11 @@ from fastapi import Depends, Request
 from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from voicequeue.auth.api_keys import ApiKey, Scope, holder
-from voicequeue.domain.origin import Origin
-from workers.gateway.openapi import known_query
-from workers.gateway.problems import Refusal
-from workers.gateway.security.local_access import LocalOnly
+from voicequeue.auth.api_keys import ApiKey, Scope, find_key
+from voicequeue.domain.origin import Source
+from workers.gateway.openapi import reject_unknown_query
+from workers.gateway.problems import ProblemError
+from workers.gateway.security.local_access import LocalAccess
 
 _bearer = HTTPBearer(scheme_name="key", auto_error=False, description="An API key made by `voicequeue keys new`.")
 
@@ -23,31 +23,31 @@ _LOCAL_REQUIRED = (
 )
 
 
-class Access:
+class AccessControl:
     """Checks the API key of each request.
 
     `local` is set if no key is configured: `keys` then holds the local token at most, which is valid on this machine
     only.
     """
 
-    def __init__(self, keys: Sequence[ApiKey], local: LocalOnly | None = None) -> None:
+    def __init__(self, keys: Sequence[ApiKey], local: LocalAccess | None = None) -> None:
         self.local = local
         self._keys = tuple(keys)
 
-    def needs(self, scope: Scope) -> list[Dependency]:
+    def require(self, scope: Scope) -> list[Dependency]:
         """Return the dependencies of routes that need this scope. The key is checked before anything else."""
-        return [Depends(self._check(scope)), Depends(known_query)]
+        return [Depends(self._check(scope)), Depends(reject_unknown_query)]
 
     def check_source(self, request: Request) -> None:
         """Raise Refusal if no key is configured and the request does not come from this machine."""
         if self.local is not None:
             self.local.check(request)
 
-    def holder(self, given: str) -> ApiKey | None:
+    def find_by_secret(self, secret: str) -> ApiKey | None:
         """Return the configured key that this secret belongs to, if any."""
-        return holder(self._keys, given)
+        return find_key(self._keys, secret)
 
-    def named(self, name: str) -> ApiKey | None:
+    def find_by_name(self, name: str) -> ApiKey | None:
         """Return the configured key with this name, if any."""
         return next((key for key in self._keys if key.name == name), None)
 
@@ -64,16 +64,16 @@ class Access:
     def _authorize(self, scope: Scope, secret: str) -> ApiKey:
         """Return the key of this secret if it has the scope. Raises Refusal."""
         # No key, an unknown and a wrong one take the same time and get the same response.
-        key = self.holder(secret)
+        key = self.find_by_secret(secret)
         if key is None:
             detail = "A valid API key is required." if self.local is None else _LOCAL_REQUIRED
-            raise Refusal(401, detail, headers={"WWW-Authenticate": "Bearer"})
+            raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
         if scope not in key.scopes:
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
-            raise Refusal(403, f"The API key needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
+            raise ProblemError(403, f"The API key needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
         return key
 
 
-def origin(request: Request) -> str:
+def source_of(request: Request) -> str:
     """Return the source of the jobs that a request enqueues: `http:` and the key's name; `http` without a key."""
-    return Origin.HTTP.of(getattr(request.state, "who", None) or "")
+    return Source.HTTP.with_caller(getattr(request.state, "who", None) or "")

@@ -29,7 +29,7 @@ HEADERS: Mapping[str, str] = {
 _RAW = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
-class Guarded(FastAPI):
+class SecureApp(FastAPI):
     """An app that adds the headers to every response, also to those of middleware and of bugs."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +45,7 @@ class Guarded(FastAPI):
         await super().__call__(scope, receive, send_with_headers)
 
 
-class OwnPagesOnly:
+class SameOriginMiddleware:
     """A middleware that refuses requests made by pages of other sites."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -53,14 +53,14 @@ class OwnPagesOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app, or refuse."""
-        reason = web_origins.refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        reason = web_origins.origin_refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
         if reason is None:
             await self._app(scope, receive, send)
         else:
             await problems.response(problems.problem(403, reason, "foreign_origin"))(scope, receive, send)
 
 
-class Files(StaticFiles):
+class SecureStaticFiles(StaticFiles):
     """Static files, which contain no jobs: browsers may cache them and must revalidate them."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:

@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from voicequeue.auth import web_origins
-from workers.gateway.problems import Refusal
+from workers.gateway.problems import ProblemError
 
 #: Headers that show that a proxy forwarded the request, whose client is then unknown.
-PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
-class LocalOnly:
+class LocalAccess:
     """Refuses requests from other machines, and every request if those could look local.
 
     A proxy on this machine may forward requests that look local. So an address other than loopback, or a public URL,
@@ -25,14 +25,14 @@ class LocalOnly:
         self._closed = list(_open_settings(address, public_url, has_token))
 
     @property
-    def reason(self) -> str:
+    def closed_reason(self) -> str:
         """Reason for which every request is refused; '' if requests from this machine are accepted."""
         return _detail(self._closed) if self._closed else ""
 
     def check(self, request: Request) -> None:
         """Raise Refusal unless the request comes from this machine."""
         if reasons := self._closed or list(_foreign(request)):
-            raise Refusal(403, _detail(reasons), code="local_only")
+            raise ProblemError(403, _detail(reasons), code="local_only")
 
 
 def _open_settings(address: str, public_url: str | None, has_token: bool) -> Iterator[str]:
@@ -46,7 +46,7 @@ def _open_settings(address: str, public_url: str | None, has_token: bool) -> Ite
 
 def _foreign(request: Request) -> Iterator[str]:
     # A forwarded address can be forged; only the presence of a proxy is certain.
-    if any(name in request.headers for name in PASSED_ON):
+    if any(name in request.headers for name in PROXY_HEADERS):
         yield "a proxy forwarded this request"
     elif not web_origins.is_loopback_name(request.client.host if request.client else ""):
         yield "this request comes from another machine"

@@ -8,9 +8,9 @@ from hashlib import sha256
 
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import ApiKey, Scope
-from voicequeue.storage.connection.errors import reachable
-from voicequeue.storage.job_store import Store
-from workers.gateway.security.access import Access
+from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.job_store import JobStore
+from workers.gateway.security.access import AccessControl
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +20,15 @@ class SessionUser:
     name: str
     scopes: frozenset[Scope]
     #: CSRF token: part of every form of this session, and unknown to other sites.
-    form: str
+    csrf_token: str
     session_id: str
 
-    def may(self, scope: Scope) -> bool:
+    def has_scope(self, scope: Scope) -> bool:
         """Return whether the key has this scope."""
         return scope in self.scopes
 
 
-class TooManyLogins(Exception):
+class TooManyLoginsError(Exception):
     """Too many failed logins from one address; it must wait for `wait_s` seconds."""
 
     def __init__(self, wait_s: float) -> None:
@@ -36,67 +36,67 @@ class TooManyLogins(Exception):
         self.wait_s = wait_s
 
 
-class Logins:
+class SessionManager:
     """Creates, finds and ends the sessions of one job page. Every method raises StoreUnreachable."""
 
-    def __init__(self, access: Access, store: Store) -> None:
+    def __init__(self, access: AccessControl, store: JobStore) -> None:
         self._access = access
         self._store = store
 
-    def log_in(self, given: str, *, address: str, before: str) -> str | None:
+    def log_in(self, secret: str, *, address: str, previous_token: str) -> str | None:
         """Return the token of a new session, None if there is no such key. Raises TooManyLogins.
 
         `before` is the token of the browser's previous session, which ends.
         """
-        with reachable():
-            if wait_s := self._store.logins.begin(address, self._store.clock()):
-                raise TooManyLogins(wait_s)
-            key = self._access.holder(given)
+        with translated_errors():
+            if wait_s := self._store.login_attempts.count_attempt(address, self._store.clock()):
+                raise TooManyLoginsError(wait_s)
+            key = self._access.find_by_secret(secret)
             if key is None:
                 return None
-            self._store.logins.succeeded(address)
-            return self._create(key, before)
+            self._store.login_attempts.succeeded(address)
+            return self._create(key, previous_token)
 
-    def enter(self, given: str, *, before: str) -> str | None:
+    def log_in_with_link(self, secret: str, *, previous_token: str) -> str | None:
         """Return the token of a new session for the local token, the only key that a link may carry; else None."""
-        key = None if self._access.local is None else self._access.holder(given)
+        key = None if self._access.local is None else self._access.find_by_secret(secret)
         if key is None:
             return None
-        with reachable():
-            return self._create(key, before)
+        with translated_errors():
+            return self._create(key, previous_token)
 
-    def visitor(self, token: str) -> SessionUser | None:
+    def user_of(self, token: str) -> SessionUser | None:
         """Return the user of a session; None if it has ended or its key is no longer configured, or differently."""
-        with reachable():
+        with translated_errors():
             session = self._store.sessions.find(token)
-        key = None if session is None else self._access.named(session.name)
+        key = None if session is None else self._access.find_by_name(session.name)
         if session is None or key is None or not hmac.compare_digest(session.proof, _proof(key)):
             return None
         return SessionUser(key.name, key.scopes, signatures.derive(token, "form"), session.id)
 
     def log_out(self, user: SessionUser, *, everywhere: bool) -> None:
         """End this session, or all sessions of its key."""
-        with reachable():
+        with translated_errors():
             if everywhere:
                 self._store.sessions.end_all(user.name)
             self._store.sessions.end(user.session_id, user.name)
 
     def put_notice(self, user: SessionUser, text: str) -> None:
         """Keep a notice for the next page of this session."""
-        with reachable():
+        with translated_errors():
             self._store.sessions.put_notice(user.session_id, text)
 
     def take_notice(self, user: SessionUser) -> str:
         """Return and delete the notice of this session."""
-        with reachable():
+        with translated_errors():
             return self._store.sessions.take_notice(user.session_id)
 
     def _create(self, key: ApiKey, before: str) -> str:
         if previous := self._store.sessions.find(before):
             self._store.sessions.end(previous.id, previous.name)
-        return self._store.sessions.begin(key.name, _proof(key), self._store.clock())
+        return self._store.sessions.create(key.name, _proof(key), self._store.clock())
 
 
 def _proof(key: ApiKey) -> str:
     """Return a digest that changes with the key's hash and scopes."""
-    return sha256(key.line().encode()).hexdigest()
+    return sha256(key.as_setting().encode()).hexdigest()

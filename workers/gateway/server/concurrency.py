@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from workers.gateway.problems import Refusal
+from workers.gateway.problems import ProblemError
 from workers.gateway.server.limit_log import log
 
 
-class Places:
+class ConcurrencyLimit:
     """Slots for concurrent requests of one kind in this process.
 
     A caller gets another slot while it holds fewer than `share` times the number of free ones: one caller alone leaves
@@ -26,31 +26,31 @@ class Places:
         free = self._total - self._held.total()
         if free <= 0:
             log.warning("all slots for %s are taken; refused %s", self._what, caller or "this machine")
-            raise Refusal(503, f"All {self._total} concurrent {self._what} are taken; try again later.")
+            raise ProblemError(503, f"All {self._total} concurrent {self._what} are taken; try again later.")
         if (held := self._held[caller]) >= free * self._share:
             log.warning("%s has %s concurrent %s and gets no more", caller or "this machine", held, self._what)
-            raise Refusal(
+            raise ProblemError(
                 429,
                 f"This key has {held} of the {self._total} concurrent {self._what}; try again when one of them has "
                 "ended.",
             )
 
-    def take(self, caller: str) -> None:
+    def acquire(self, caller: str) -> None:
         """Take a slot; `free` returns it. Raises Refusal."""
         self.check(caller)
         self._held[caller] += 1
 
-    def free(self, caller: str) -> None:
+    def release(self, caller: str) -> None:
         """Return a slot."""
         self._held[caller] -= 1
         if not self._held[caller]:
             del self._held[caller]
 
     @contextmanager
-    def held(self, caller: str) -> Iterator[None]:
+    def slot(self, caller: str) -> Iterator[None]:
         """Hold a slot in the body. Raises Refusal."""
-        self.take(caller)
+        self.acquire(caller)
         try:
             yield
         finally:
-            self.free(caller)
+            self.release(caller)

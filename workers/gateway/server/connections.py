@@ -13,50 +13,50 @@ from typing import Protocol
 from workers.gateway.server.limit_log import log
 
 #: The most concurrent requests of one process, and the most connections that wait for a request or its body.
-PLACES_MAX = 1_000
+MAX_CONCURRENT_REQUESTS = 1_000
 
 #: Descriptors reserved for Redis, the broker, logs and spools; never more than a quarter of all.
-RESERVED = 192
+RESERVED_DESCRIPTORS = 192
 
 #: The largest backlog of the listening socket. All its connections are accepted before any of them can be closed.
-BACKLOG_MAX = 1_024
+MAX_BACKLOG = 1_024
 
 #: ASGI extension of the server: a context manager in which a connection waits for the body of its request.
 AWAITED_BODY = "voicequeue.awaited_body"
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ServerLimits:
     """Limits for clients: `places` concurrent requests, and as many connections that wait for one."""
 
-    places: int = PLACES_MAX
-    backlog: int = BACKLOG_MAX
+    requests: int = MAX_CONCURRENT_REQUESTS
+    backlog: int = MAX_BACKLOG
     #: Seconds in which the head of a request must arrive, from the connection or the previous response.
-    head_s: float = 10.0
+    head_timeout_s: float = 10.0
     #: A client must read this many bytes (or all there are) of a response in this many seconds.
-    unread_s: float = 60.0
-    least_read: int = 61_440
+    read_timeout_s: float = 60.0
+    min_read_bytes: int = 61_440
     #: Unread bytes of all clients together. A response stays in memory until its last byte is sent.
-    buffered: int = 32 * 1024 * 1024
+    max_unread_bytes: int = 32 * 1024 * 1024
     #: Seconds between two checks of all connections.
-    look_s: float = 1.0
+    check_interval_s: float = 1.0
 
     @classmethod
-    def of(cls, descriptors: int) -> Bounds:
+    def for_descriptors(cls, descriptors: int) -> ServerLimits:
         """Return the limits for a number of file descriptors; a response may need a second one for its file."""
-        backlog = min(max(descriptors // 8, 32), BACKLOG_MAX)
-        reserved = min(descriptors // 4, RESERVED) + backlog
-        return cls(places=min(max((descriptors - reserved) // 3, 8), PLACES_MAX), backlog=backlog)
+        backlog = min(max(descriptors // 8, 32), MAX_BACKLOG)
+        reserved = min(descriptors // 4, RESERVED_DESCRIPTORS) + backlog
+        return cls(places=min(max((descriptors - reserved) // 3, 8), MAX_CONCURRENT_REQUESTS), backlog=backlog)
 
-    def part(self, at_most: int) -> int:
+    def share_of(self, at_most: int) -> int:
         """Return the limit for one kind of long request: `at_most`, but no more than a quarter of all requests."""
-        return min(at_most, self.places // 4)
+        return min(at_most, self.requests // 4)
 
 
-def descriptors() -> int:
+def raise_descriptor_limit() -> int:
     """Raise the limit of open files as far as allowed and useful, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = 4 * (PLACES_MAX + BACKLOG_MAX)
+    enough = 4 * (MAX_CONCURRENT_REQUESTS + MAX_BACKLOG)
     target = enough if hard == resource.RLIM_INFINITY else min(hard, enough)
     if soft != resource.RLIM_INFINITY and soft < target:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
@@ -80,13 +80,13 @@ class Connection(Protocol):
         """True while it waits for a body; the reader of the body enforces the timeout."""
 
     @property
-    def unread(self) -> int:
+    def unread_bytes(self) -> int:
         """Bytes that the client has not read while writing is paused; else 0."""
 
-    def end(self, status: int, why: str) -> None:
+    def close(self, status: int, detail: str) -> None:
         """Close it; if a request has started, answer with this error first."""
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close it immediately."""
 
 
@@ -98,21 +98,21 @@ class _Unread:
     since: float
 
 
-class Connections:
+class ConnectionLimiter:
     """Limits waiting connections and active requests separately, so that neither takes the other's slots.
 
     Waiting connections are those that wait for a request or its body. If there are too many, the one that has waited
     longest is closed: of the same address if that has half of them, else of all.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: ServerLimits) -> None:
         self.bounds = bounds
         self._waiting: dict[Connection, float] = {}  # by start of the wait, oldest first
         self._of_peer: dict[str, dict[Connection, None]] = {}  # the same by address
         self._others: set[Connection] = set()
         self._unread: dict[Connection, _Unread] = {}
 
-    def note(self, connection: Connection) -> None:
+    def update(self, connection: Connection) -> None:
         """Record the state of a connection."""
         if not connection.is_waiting:
             self._remove_waiting(connection)
@@ -123,31 +123,31 @@ class Connections:
             self._waiting[connection] = time.monotonic()
             self._of_peer.setdefault(connection.peer, {})[connection] = None
 
-    def lost(self, connection: Connection) -> None:
+    def remove(self, connection: Connection) -> None:
         """Remove a closed connection."""
         self._remove_waiting(connection)
         self._others.discard(connection)
         self._unread.pop(connection, None)
 
-    def has_place(self) -> bool:
+    def has_slot(self) -> bool:
         """Return whether another request is accepted. If none is free, the connection with the longest unread response
         is closed to make room."""
-        if len(self._others) <= self.bounds.places:
+        if len(self._others) <= self.bounds.requests:
             return True
         if not self._unread:
-            log.warning("all %s slots for requests are taken: answered 503", self.bounds.places)
+            log.warning("all %s slots for requests are taken: answered 503", self.bounds.requests)
             return False
         slowest = min(self._unread, key=lambda unread: self._unread[unread].since)
         log.warning(
             "all %s slots for requests are taken: closed a connection of %s with an unread response",
-            self.bounds.places,
+            self.bounds.requests,
             slowest.peer,
         )
         self._cut(slowest)
         return True
 
     def _make_room(self, peer: str) -> None:
-        places, same = self.bounds.places, self._of_peer.get(peer, {})
+        places, same = self.bounds.requests, self._of_peer.get(peer, {})
         if len(same) >= places // 2:
             longest = next(iter(same))
         elif len(self._waiting) >= places:
@@ -162,11 +162,11 @@ class Connections:
         self._end(longest, 503, "Too many connections wait for a request; try again later.")
 
     def _end(self, connection: Connection, status: int, why: str) -> None:
-        connection.end(status, why)
-        self.note(connection)
+        connection.close(status, why)
+        self.update(connection)
 
     def _cut(self, connection: Connection) -> None:
-        connection.cut()
+        connection.abort()
         self._unread.pop(connection, None)
         self._others.discard(connection)
 
@@ -178,19 +178,19 @@ class Connections:
         if not same:
             del self._of_peer[connection.peer]
 
-    def note_unread(self, connection: Connection) -> None:
+    def update_unread(self, connection: Connection) -> None:
         """Record that a client has unread bytes, and close the slowest connections if that is too much in total."""
         now = time.monotonic()
         self._measure(connection, now)
         self._cut_unread(now)
 
-    def note_read(self, connection: Connection) -> None:
+    def clear_unread(self, connection: Connection) -> None:
         """Record that a client has read everything: its time starts again with the next bytes."""
         self._unread.pop(connection, None)
 
     # ── periodic checks ────────────────────────────────────────────────────────────────────────
 
-    def look(self) -> None:
+    def check_all(self) -> None:
         """Check all connections now and periodically."""
         now = time.monotonic()
         _check_descriptors()
@@ -198,10 +198,10 @@ class Connections:
         for connection in (*self._waiting, *self._others):
             self._measure(connection, now)
         self._cut_unread(now)
-        asyncio.get_running_loop().call_later(self.bounds.look_s, self.look)
+        asyncio.get_running_loop().call_later(self.bounds.check_interval_s, self.check_all)
 
     def _close_without_head(self, now: float) -> None:
-        head_s = self.bounds.head_s
+        head_s = self.bounds.head_timeout_s
         late = [
             connection
             for connection, since in self._waiting.items()
@@ -212,27 +212,31 @@ class Connections:
             self._end(connection, 408, f"The head of a request must arrive within {head_s:g} s.")
 
     def _measure(self, connection: Connection, now: float) -> None:
-        size, before = connection.unread, self._unread.get(connection)
+        size, before = connection.unread_bytes, self._unread.get(connection)
         if not size:
             self._unread.pop(connection, None)
-        elif before is None or before.size - size >= self.bounds.least_read:
+        elif before is None or before.size - size >= self.bounds.min_read_bytes:
             self._unread[connection] = _Unread(size, now)
 
     def _cut_unread(self, now: float) -> None:
         """Close connections that stopped reading and, while too many bytes are unread, the slowest ones."""
-        total = sum(connection.unread for connection in self._unread)
+        total = sum(connection.unread_bytes for connection in self._unread)
         for connection, unread in sorted(self._unread.items(), key=lambda item: item[1].since):
-            if now - unread.since >= self.bounds.unread_s:
+            if now - unread.since >= self.bounds.read_timeout_s:
                 log.warning(
-                    "a response was not read for %g s: closed a connection of %s", self.bounds.unread_s, connection.peer
+                    "a response was not read for %g s: closed a connection of %s",
+                    self.bounds.read_timeout_s,
+                    connection.peer,
                 )
-            elif total > self.bounds.buffered:
+            elif total > self.bounds.max_unread_bytes:
                 log.warning(
-                    "more than %s bytes are unread: closed a connection of %s", self.bounds.buffered, connection.peer
+                    "more than %s bytes are unread: closed a connection of %s",
+                    self.bounds.max_unread_bytes,
+                    connection.peer,
                 )
             else:
                 continue
-            total -= connection.unread
+            total -= connection.unread_bytes
             self._cut(connection)
 
 
@@ -247,7 +251,7 @@ def _check_descriptors() -> None:
         )
 
 
-def address(host: str) -> str:
+def client_of(host: str) -> str:
     """Return the unit that counts as one client: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         ip = ip_address(host)

@@ -17,19 +17,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from workers.gateway import problems
 from workers.gateway.security.browser_policy import HEADERS
-from workers.gateway.server.connections import AWAITED_BODY, Bounds, Connections, address
+from workers.gateway.server.connections import AWAITED_BODY, ConnectionLimiter, ServerLimits, client_of
 
 _TOO_MANY = "Too many concurrent requests; try again later."
 
 
-class Config(uvicorn.Config):
+class ServerConfig(uvicorn.Config):
     """uvicorn's configuration, with the limits of its connections."""
 
-    def __init__(self, app: ASGIApp, bounds: Bounds, **more: Any) -> None:
+    def __init__(self, app: ASGIApp, bounds: ServerLimits, **more: Any) -> None:
         # No WebSockets: uvicorn would pass their connections to a protocol without limits.
         super().__init__(
             app,
-            http=Protocol,
+            http=LimitedProtocol,
             ws="none",
             backlog=bounds.backlog,
             log_config=None,
@@ -37,7 +37,7 @@ class Config(uvicorn.Config):
             server_header=False,
             **more,
         )
-        self.held = Connections(bounds)
+        self.limiter = ConnectionLimiter(bounds)
 
 
 class Server(uvicorn.Server):
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, and to check connections."""
         await super().startup(sockets)
-        cast(Config, self.config).held.look()
+        cast(ServerConfig, self.config).limiter.check_all()
 
 
 def _refusal(status: int, why: str) -> Response:
@@ -54,7 +54,7 @@ def _refusal(status: int, why: str) -> Response:
     return problems.response(problems.problem(status, why, problems.default_code(status)), HEADERS)
 
 
-class Protocol(H11Protocol):
+class LimitedProtocol(H11Protocol):
     """A client connection."""
 
     peer = ""
@@ -62,14 +62,14 @@ class Protocol(H11Protocol):
 
     def __init__(self, config: uvicorn.Config, *more: Any, **named: Any) -> None:
         super().__init__(config, *more, **named)
-        self._connections = cast(Config, config).held
+        self._connections = cast(ServerConfig, config).limiter
         self._inner_app = cast(ASGIApp, self.app)
         self.app = cast(Any, self._run_app)
 
     async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         # No response is built while the previous one on this connection is unread: it would stay in memory, uncounted.
         await self.flow.drain()
-        if self._connections.has_place():
+        if self._connections.has_slot():
             scope["extensions"] = {**scope.get("extensions", {}), AWAITED_BODY: self._awaited_body}
             await self._inner_app(scope, receive, send)
         else:
@@ -83,50 +83,50 @@ class Protocol(H11Protocol):
             yield
             return
         self.awaits_body = True
-        self._connections.note(self)
+        self._connections.update(self)
         try:
             yield
         finally:
             self.awaits_body = False
             if not self.cycle.disconnected:
-                self._connections.note(self)
-        if not self._connections.has_place():
-            raise problems.Refusal(503, _TOO_MANY)
+                self._connections.update(self)
+        if not self._connections.has_slot():
+            raise problems.ProblemError(503, _TOO_MANY)
 
     # ── events of the connection ───────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection."""
         super().connection_made(transport)
-        self.peer = address(self.client[0]) if self.client else ""
-        self._connections.note(self)
+        self.peer = client_of(self.client[0]) if self.client else ""
+        self._connections.update(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Remove the connection."""
-        self._connections.lost(self)
+        self._connections.remove(self)
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
         """Process received data, which may start a request."""
         super().handle_events()
-        self._connections.note(self)
+        self._connections.update(self)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
-        self._connections.note(self)
+        self._connections.update(self)
 
     def pause_writing(self) -> None:
         """Count unread bytes: the client does not read."""
         super().pause_writing()
         # Now, not at the next periodic check: many responses can be built before it. But not within this write.
-        self.loop.call_soon(self._connections.note_unread, self)
+        self.loop.call_soon(self._connections.update_unread, self)
 
     def resume_writing(self) -> None:
         """Stop counting unread bytes: the client has read most of them."""
         super().resume_writing()
-        self._connections.note_read(self)
-        self._connections.note(self)
+        self._connections.clear_unread(self)
+        self._connections.update(self)
 
     # ── state of the connection ────────────────────────────────────────────────────────────────
 

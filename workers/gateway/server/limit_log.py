@@ -7,13 +7,13 @@ import math
 import time
 
 #: Seconds between two lines of one kind.
-EVERY_S = 10.0
+LOG_INTERVAL_S = 10.0
 
 
-class Sparing(logging.Filter):
+class ThrottleFilter(logging.Filter):
     """Passes one line per kind (its format string) and interval, with the number of lines dropped before it."""
 
-    def __init__(self, every_s: float = EVERY_S) -> None:
+    def __init__(self, every_s: float = LOG_INTERVAL_S) -> None:
         super().__init__()
         self._every_s = every_s
         self._last: dict[str, tuple[float, int]] = {}
@@ -32,4 +32,4 @@ class Sparing(logging.Filter):
 
 
 log = logging.getLogger("voicequeue.limits")
-log.addFilter(Sparing())
+log.addFilter(ThrottleFilter())

@@ -12,7 +12,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from workers.gateway.problems import GONE
+from workers.gateway.problems import STATUS_CLIENT_CLOSED
 
 log = logging.getLogger("voicequeue.http")
 
@@ -29,7 +29,7 @@ _ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
 NAME = "X-Request-ID"
 
 
-class RequestLog:
+class RequestLogMiddleware:
     """A middleware that logs requests. Queries are left out: they may contain a webhook's token."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -54,7 +54,7 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
-                response.setdefault("status", GONE)  # no response was sent: the client has disconnected
+                response.setdefault("status", STATUS_CLIENT_CLOSED)  # no response was sent: the client has disconnected
             finally:
                 self._log(scope, response.get("status", 500), time.monotonic() - started_at)
 
