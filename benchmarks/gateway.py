@@ -34,7 +34,7 @@ def measure(stack: Stack, supervisor: Supervisor) -> dict[str, float]:
     pid = supervisor.pid("web")
     # The client is a separate process, so that both have their own CPU time.
     command = [sys.executable, "-m", "benchmarks.gateway", url, str(pid)]
-    env = {**os.environ, "VOICEQUEUE_KEY": str(stack.gateway_token())}
+    env = {**os.environ, "VOICEQUEUE_API_KEY": str(stack.gateway_token())}
     done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout)
     if figures.pop("new") != ROWS:
@@ -52,7 +52,7 @@ def post(url: str, gateway: psutil.Process) -> dict[str, float]:
     sent_at: list[float] = []
     started = time.perf_counter()
     connection.putrequest("POST", "/v1/batches/posted/jobs")
-    connection.putheader("Authorization", f"Bearer {os.environ['VOICEQUEUE_KEY']}")
+    connection.putheader("Authorization", f"Bearer {os.environ['VOICEQUEUE_API_KEY']}")
     connection.putheader("Content-Type", "application/x-ndjson")
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders()

@@ -49,11 +49,11 @@ def env(limit: int) -> dict[str, str]:
     """Return the scaled settings of a run."""
     return {
         "VOICEQUEUE_MAX_IN_FLIGHT": str(limit),
-        "VOICEQUEUE_FIRST_IN_FLIGHT": "10" if limit == CEILING else str(limit),
-        "VOICEQUEUE_POLL_MIN_S": f"{MINUTE_S / 12}",
-        "VOICEQUEUE_POLL_MAX_S": f"{MINUTE_S / 12}",
+        "VOICEQUEUE_INITIAL_IN_FLIGHT": "10" if limit == CEILING else str(limit),
+        "VOICEQUEUE_POLL_MIN_INTERVAL_S": f"{MINUTE_S / 12}",
+        "VOICEQUEUE_POLL_MAX_INTERVAL_S": f"{MINUTE_S / 12}",
         "VOICEQUEUE_COOLDOWN_S": f"{MINUTE_S / 12}",
-        "VOICEQUEUE_PULSE_S": f"{MINUTE_S / 60}",
+        "VOICEQUEUE_DISPATCH_INTERVAL_S": f"{MINUTE_S / 60}",
     }
 
 

@@ -21,10 +21,10 @@ ROUNDS = 3
 #: Orders are ready after a second and polled every 0.5 to 1 s.
 DIALS: Mapping[str, object] = {"voice_s": 1, "music_s": 1, "jitter": 0, "credits": 100_000_000}
 PACE: Mapping[str, str] = {
-    "VOICEQUEUE_POLL_MIN_S": "0.5",
-    "VOICEQUEUE_POLL_MAX_S": "1",
+    "VOICEQUEUE_POLL_MIN_INTERVAL_S": "0.5",
+    "VOICEQUEUE_POLL_MAX_INTERVAL_S": "1",
     "VOICEQUEUE_MAX_IN_FLIGHT": str(JOBS),
-    "VOICEQUEUE_FIRST_IN_FLIGHT": str(JOBS),
+    "VOICEQUEUE_INITIAL_IN_FLIGHT": str(JOBS),
 }
 
 

@@ -138,11 +138,11 @@ def _env(method: str) -> dict[str, str]:
     minimum, maximum = METHODS[method]
     return {
         "VOICEQUEUE_MAX_IN_FLIGHT": str(IN_FLIGHT),
-        "VOICEQUEUE_FIRST_IN_FLIGHT": str(IN_FLIGHT),
-        "VOICEQUEUE_POLL_MIN_S": f"{minimum / SCALE}",
-        "VOICEQUEUE_POLL_MAX_S": f"{maximum / SCALE}",
-        "VOICEQUEUE_PULSE_S": f"{1 / SCALE}",
-        "VOICEQUEUE_RECONCILE_S": f"{5 / SCALE}",
+        "VOICEQUEUE_INITIAL_IN_FLIGHT": str(IN_FLIGHT),
+        "VOICEQUEUE_POLL_MIN_INTERVAL_S": f"{minimum / SCALE}",
+        "VOICEQUEUE_POLL_MAX_INTERVAL_S": f"{maximum / SCALE}",
+        "VOICEQUEUE_DISPATCH_INTERVAL_S": f"{1 / SCALE}",
+        "VOICEQUEUE_MAINTENANCE_INTERVAL_S": f"{5 / SCALE}",
     }
 
 

@@ -164,7 +164,7 @@ def _check_recordings(folder: Path) -> dict[str, float]:
             bad |= {BAD[name]: bad[BAD[name]] + 1} if name in BAD else {}
             table.writerow([f"{server}/{number}/{name}", "A song", "la"])
         text.flush()
-        result = _ingest(file, "looked", "--preflight", VOICEQUEUE_AUDIO_ALLOW="127.0.0.1")
+        result = _ingest(file, "looked", "--preflight", VOICEQUEUE_AUDIO_ALLOWED_HOSTS="127.0.0.1")
     _check(result.output["reasons"] == bad and result.output["new"] == LOOKED_AT - sum(bad.values()), result.output)
     with Path(result.output["rejected_file"]).open(encoding="utf-8", newline="") as text:
         kinds_rejected = [BAD[row["audio_url"].rpartition("/")[2]] for row in csv.DictReader(text)]

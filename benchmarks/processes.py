@@ -19,7 +19,7 @@ CHILDREN = (1, 2, 4)
 JOBS, ROUNDS, WARM = 1_000, 5, 200
 
 #: The shortest interval of polls, in seconds.
-_ENV = {"VOICEQUEUE_POLL_MIN_S": "0.01", "VOICEQUEUE_POLL_MAX_S": "0.01"}
+_ENV = {"VOICEQUEUE_POLL_MIN_INTERVAL_S": "0.01", "VOICEQUEUE_POLL_MAX_INTERVAL_S": "0.01"}
 
 Figures = Mapping[str, float]
 

@@ -55,7 +55,7 @@ class GuardedFlower(command.Flower):  # type: ignore[misc]
     def _unknown_host(self, host: str) -> str | None:
         if self._hosts is None or web_origins.is_loopback(host) or web_origins.host_name(host) in self._hosts:
             return None
-        return f"Host is {host[:100]!r}: Flower answers to names of this machine and to those in FLOWER_HOSTS"
+        return f"Host is {host[:100]!r}: Flower answers to names of this machine and to those in FLOWER_ALLOWED_HOSTS"
 
 
 class _RefusalHandler(RequestHandler):

@@ -38,13 +38,13 @@ LOCAL_ROWS = (
         "its file. `inf`: without limit.",
     ),
     Row(
-        "VOICEQUEUE_URL",
+        "VOICEQUEUE_GATEWAY_URL",
         "`http://127.0.0.1:8000`",
         "`http://` or `https://` URL",
         "URL of the gateway that the [examples](examples/README.md) use; `. .voicequeue/env` sets it.",
     ),
     Row(
-        "VOICEQUEUE_KEY",
+        "VOICEQUEUE_API_KEY",
         "",
         "text",
         "API key that the examples send: one of yours, or the local token, which `. .voicequeue/env` sets.",
@@ -56,7 +56,7 @@ LOCAL_ROWS = (
         "Folder of `make up` and `make demo`, for the embedded Valkey's file, the local token and the logs.",
     ),
     Row(
-        "VOICEQUEUE_DEMO_S",
+        "VOICEQUEUE_DEMO_TIMEOUT_S",
         "55, with a real account 1800",
         "number > 0",
         "Seconds that `make demo` waits for its jobs.",

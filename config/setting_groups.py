@@ -230,7 +230,7 @@ class PollingSettings(SettingGroup):
         15.0,
         description="Minimum interval between two polls of one order, in seconds, until enough durations are known to "
         "[plan polls](operations.md#planned-polls); planned polls may follow after a third of it. Equal to "
-        "`VOICEQUEUE_POLL_MAX_S`: a fixed interval, nothing is planned.",
+        "`VOICEQUEUE_POLL_MAX_INTERVAL_S`: a fixed interval, nothing is planned.",
     )
     # A longer countdown could exceed the broker's visibility timeout: a test compares them.
     poll_max_interval_s: float = Field(

@@ -65,7 +65,8 @@ def load() -> Settings:
         )
     if loaded.poll_min_interval_s > loaded.poll_max_interval_s:
         raise SettingsError(
-            f"VOICEQUEUE_POLL_MIN_S: {loaded.poll_min_interval_s:g} is more than VOICEQUEUE_POLL_MAX_S, {loaded.poll_max_interval_s:g}"
+            f"VOICEQUEUE_POLL_MIN_INTERVAL_S: {loaded.poll_min_interval_s:g} is more than "
+            f"VOICEQUEUE_POLL_MAX_INTERVAL_S, {loaded.poll_max_interval_s:g}"
         )
     return loaded
 

@@ -71,7 +71,9 @@ def answered_late(job: Job, transition: Transition) -> Transition | None:
         else (transition.to_state, transition.due)
     )
     reason = "the answer came late"
-    return replace(transition, version=job.version, state=State.UNSURE, to=to, due=due, reason=reason, refused=None)
+    return replace(
+        transition, version=job.version, state=State.UNSURE, to_state=to, due=due, reason=reason, refused=None
+    )
 
 
 def not_sent(claim: SubmitClaim, reason: str) -> Transition:

@@ -50,7 +50,7 @@ class ArchiveStep(BackgroundStep):
         """Build the dispatcher; None without an archive. Raises Unusable."""
         configured = settings()
         if not configured.archive_url.get_secret_value():
-            log.warning("VOICEQUEUE_ARCHIVE is not set: nothing is archived")
+            log.warning("VOICEQUEUE_ARCHIVE_URL is not set: nothing is archived")
             return None
         services = build_archive(configured)
         remove_stale_files(time.time())

@@ -18,7 +18,7 @@ from celery import Celery
 from config.settings import settings
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.clock import RedisClock
-from voicequeue.storage.connection.retry import deadline
+from voicequeue.storage.connection.retry import retry_until
 from workers.dependencies import REDIS_RETRY_S
 
 #: Time limit (seconds) for a worker's event loop to wait for Redis.
@@ -37,7 +37,7 @@ def _clock_of(pid: int) -> RedisClock:  # noqa: ARG001  the key of the cache
 
 def event_loop_time() -> float:
     """Return the queue's time, in a worker's event loop. Raises redis.ConnectionError, on which Celery reconnects."""
-    with deadline(time.monotonic() + EVENT_LOOP_WAIT_S):
+    with retry_until(time.monotonic() + EVENT_LOOP_WAIT_S):
         return queue_time()
 
 

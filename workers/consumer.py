@@ -24,7 +24,7 @@ from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
 from tasks.enqueue import ENQUEUE_TASK, job_argument
 from voicequeue.errors import REDACTED_MAX, InvalidJobError, Problem
 from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
-from voicequeue.storage.connection.retry import deadline
+from voicequeue.storage.connection.retry import retry_until
 from voicequeue.storage.rejected_messages import RejectedMessage
 from workers.clock import EVENT_LOOP_WAIT_S, event_loop_time, to_monotonic
 from workers.dependencies import services
@@ -137,7 +137,7 @@ class Consumer(CeleryConsumer):
     def reject_message(self, message: Any, reason: str | InvalidJobError) -> None:
         """Store the message with the full reason as rejected; remove it from its queue only after that."""
         try:
-            with deadline(time.monotonic() + EVENT_LOOP_WAIT_S):
+            with retry_until(time.monotonic() + EVENT_LOOP_WAIT_S):
                 rejected = _rejected(message, str(reason))
                 services().store.rejected_messages.add(rejected)
         except RedisError as error:

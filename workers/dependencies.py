@@ -45,7 +45,7 @@ def services() -> TaskContext:
 
 @lru_cache(maxsize=1)
 def _services_of(pid: int) -> TaskContext:  # noqa: ARG001  the key of the cache
-    return replace(build_services(settings()), stopping=lifeline.is_cut)
+    return replace(build_services(settings()), is_stopping=lifeline.is_cut)
 
 
 def callback_services() -> CallbackServices:
@@ -120,7 +120,7 @@ def build_callbacks(configured: Settings) -> CallbackServices:
         metrics=store.metrics,
         sender=Sender(
             callback_secrets(configured),
-            allowed=AddressPolicy.parse(configured.callback_allowed_hosts, setting="VOICEQUEUE_CALLBACK_ALLOW"),
+            allowed=AddressPolicy.parse(configured.callback_allowed_hosts, setting="VOICEQUEUE_CALLBACK_ALLOWED_HOSTS"),
             times=HttpTimeouts(configured.callback_connect_timeout_s, configured.callback_timeout_s),
         ),
         host_limiter=HostLimiter(pause_s=configured.callback_host_cooldown_s),
@@ -144,7 +144,7 @@ def build_archive(configured: Settings) -> ArchiveServices:
         clock=store.clock,
         heartbeats=store.heartbeats["archive"],
         downloader=Downloader(
-            allowed=AddressPolicy.parse(configured.audio_allowed_hosts, setting="VOICEQUEUE_AUDIO_ALLOW"),
+            allowed=AddressPolicy.parse(configured.audio_allowed_hosts, setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS"),
             bounds=DownloadLimits(
                 configured.archive_max_file_bytes,
                 configured.archive_file_timeout_s,

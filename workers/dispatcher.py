@@ -123,7 +123,7 @@ class DispatcherStep(BackgroundStep):
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
         """Build the dispatcher and the maintenance, and return their loop."""
         config = settings()
-        services = replace(build_services(config), stopping=lifeline.is_cut)
+        services = replace(build_services(config), is_stopping=lifeline.is_cut)
         dispatcher = Dispatcher(
             services,
             partial(publish, app),

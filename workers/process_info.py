@@ -19,12 +19,12 @@ _OF_WORKERS = frozenset(
     {
         "MUSICAPI_BASE_URL",
         "MUSICAPI_KEY",
-        "VOICEQUEUE_ARCHIVE",
-        "VOICEQUEUE_KEEP_DAYS",
+        "VOICEQUEUE_ARCHIVE_URL",
+        "VOICEQUEUE_RETENTION_DAYS",
         "VOICEQUEUE_PUBLIC_URL",
-        "VOICEQUEUE_REUSE",
+        "VOICEQUEUE_REUSE_VOICES",
         "VOICEQUEUE_SECRET",
-        "VOICEQUEUE_UNSURE",
+        "VOICEQUEUE_UNSURE_POLICY",
     }
 )
 
@@ -35,7 +35,7 @@ REPORTED_SETTINGS: Mapping[str, Set[str]] = {
     "doctor": _OF_WORKERS,
     "gateway": frozenset({"VOICEQUEUE_PUBLIC_URL", "VOICEQUEUE_SECRET"}),
     "callbacks": frozenset({"VOICEQUEUE_CALLBACK_SECRET"}),
-    "archive": frozenset({"VOICEQUEUE_ARCHIVE"}),
+    "archive": frozenset({"VOICEQUEUE_ARCHIVE_URL"}),
 }
 
 
@@ -57,11 +57,11 @@ def _marks(configured: Settings) -> dict[str, str]:
     secret, callback_secret = configured.secret.get_secret_value(), " ".join(callback_secrets(configured))
     public = {
         "MUSICAPI_BASE_URL": masked(configured.musicapi_base_url),
-        "VOICEQUEUE_ARCHIVE": masked(configured.archive_url.get_secret_value()),
-        "VOICEQUEUE_KEEP_DAYS": str(configured.retention_days),
+        "VOICEQUEUE_ARCHIVE_URL": masked(configured.archive_url.get_secret_value()),
+        "VOICEQUEUE_RETENTION_DAYS": str(configured.retention_days),
         "VOICEQUEUE_PUBLIC_URL": masked(configured.public_url or ""),
-        "VOICEQUEUE_REUSE": str(configured.reuse_voices),
-        "VOICEQUEUE_UNSURE": configured.unsure_policy,
+        "VOICEQUEUE_REUSE_VOICES": str(configured.reuse_voices),
+        "VOICEQUEUE_UNSURE_POLICY": configured.unsure_policy,
     }
     marks = {name: _mark("", name, value) for name, value in public.items()}
     marks["VOICEQUEUE_SECRET"] = _mark(secret, "VOICEQUEUE_SECRET", secret)

@@ -134,7 +134,7 @@ def _ours() -> Contestant:
             "MUSICAPI_KEY": "any",
             "VOICEQUEUE_LOG_LEVEL": "WARNING",
             "VOICEQUEUE_MAX_IN_FLIGHT": "100000",
-            "VOICEQUEUE_FIRST_IN_FLIGHT": "100000",
+            "VOICEQUEUE_INITIAL_IN_FLIGHT": "100000",
         },
     )
 

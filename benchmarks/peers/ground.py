@@ -128,7 +128,7 @@ def _env(contestant: Contestant, heat: Heat, redis: str, upstream: str) -> dict[
         env |= {
             "REDIS_URL": redis,
             "MUSICAPI_BASE_URL": upstream,
-            "VOICEQUEUE_POLL_MIN_S": str(heat.ours_s),
-            "VOICEQUEUE_POLL_MAX_S": str(heat.ours_s),
+            "VOICEQUEUE_POLL_MIN_INTERVAL_S": str(heat.ours_s),
+            "VOICEQUEUE_POLL_MAX_INTERVAL_S": str(heat.ours_s),
         }
     return env

@@ -2,10 +2,10 @@
 //
 //     node docs/examples/node.mjs
 //
-// Needs VOICEQUEUE_URL and VOICEQUEUE_KEY, an API key or the local token.
+// Needs VOICEQUEUE_GATEWAY_URL and VOICEQUEUE_API_KEY, an API key or the local token.
 
-const url = process.env.VOICEQUEUE_URL ?? 'http://127.0.0.1:8000'
-const headers = { 'content-type': 'application/json', authorization: `Bearer ${process.env.VOICEQUEUE_KEY}` }
+const url = process.env.VOICEQUEUE_GATEWAY_URL ?? 'http://127.0.0.1:8000'
+const headers = { 'content-type': 'application/json', authorization: `Bearer ${process.env.VOICEQUEUE_API_KEY}` }
 
 async function call(path, options = {}) {
   const response = await fetch(url + path, { ...options, headers: { ...headers, ...options.headers } })

@@ -175,7 +175,7 @@ class Downloader:
             times = HttpTimeouts(self._bounds.connect_s, remaining, idle_s=self._bounds.idle_s)
             headers = {**_HEADERS, **range_headers}
             with request(
-                "GET", Target.parse(url), headers=headers, allowed=self._allowed, times=times, tls=self._tls
+                "GET", Target.parse(url), headers=headers, policy=self._allowed, timeouts=times, tls=self._tls
             ) as response:
                 if response.status not in _REDIRECTS:
                     yield response

@@ -54,16 +54,16 @@ class ArchiveStorage:
     def from_url(cls, url: str) -> ArchiveStorage:
         """Return the storage at an fsspec URL or a folder's path. Raises Unusable."""
         if not url:
-            raise ArchiveStorageError("VOICEQUEUE_ARCHIVE is not set")
+            raise ArchiveStorageError("VOICEQUEUE_ARCHIVE_URL is not set")
         try:
             files, root = fsspec.core.url_to_fs(url)
             parts = urlsplit(url)
         except ImportError as error:
             raise ArchiveStorageError(
-                f"VOICEQUEUE_ARCHIVE needs a package that is not installed: {error.name or error}"
+                f"VOICEQUEUE_ARCHIVE_URL needs a package that is not installed: {error.name or error}"
             ) from None
         except Exception as error:  # each kind of storage has its own errors, and they may quote the URL
-            raise ArchiveStorageError(f"VOICEQUEUE_ARCHIVE cannot be used: {type(error).__name__}") from None
+            raise ArchiveStorageError(f"VOICEQUEUE_ARCHIVE_URL cannot be used: {type(error).__name__}") from None
         if _is_local(files):
             return cls(files, root, Path(root).absolute().as_uri())
         return cls(

@@ -86,8 +86,8 @@ class Sender:
             target,
             headers=self.headers(target, callback_id, body, now),
             body=body,
-            allowed=self._allowed,
-            times=self._times,
+            policy=self._allowed,
+            timeouts=self._times,
             tls=self._tls,
         ) as response:
             return classify(response.status, response.retry_after_s())

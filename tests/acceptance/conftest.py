@@ -24,15 +24,15 @@ from workers.local.supervisor import Supervisor
 
 #: Intervals of fractions of a second, and a large balance.
 FAST: Mapping[str, str] = {
-    "VOICEQUEUE_POLL_MIN_S": "0.3",
-    "VOICEQUEUE_POLL_MAX_S": "0.5",
-    "VOICEQUEUE_PULSE_S": "0.1",
-    "VOICEQUEUE_RECONCILE_S": "0.3",
-    "VOICEQUEUE_STALE_S": "1",
-    "VOICEQUEUE_CHARGE_LEASE_S": "4",
+    "VOICEQUEUE_POLL_MIN_INTERVAL_S": "0.3",
+    "VOICEQUEUE_POLL_MAX_INTERVAL_S": "0.5",
+    "VOICEQUEUE_DISPATCH_INTERVAL_S": "0.1",
+    "VOICEQUEUE_MAINTENANCE_INTERVAL_S": "0.3",
+    "VOICEQUEUE_OVERDUE_AFTER_S": "1",
+    "VOICEQUEUE_SUBMIT_LEASE_S": "4",
     "VOICEQUEUE_COOLDOWN_S": "0.3",
-    "VOICEQUEUE_CHUNK": "10",
-    "VOICEQUEUE_FIRST_IN_FLIGHT": "100",
+    "VOICEQUEUE_TASK_CHUNK_SIZE": "10",
+    "VOICEQUEUE_INITIAL_IN_FLIGHT": "100",
 }
 DIALS: Mapping[str, object] = {"voice_s": 0.5, "music_s": 0.5, "jitter": 0.3, "credits": 1_000_000}
 

@@ -57,7 +57,7 @@ class Bench:
 
     def with_timeouts(self, **times: float) -> Bench:
         """Return the same worker with other timeouts."""
-        return replace(self, services=replace(self.services, patience=replace(TIMEOUTS, **times)))
+        return replace(self, services=replace(self.services, timeouts=replace(TIMEOUTS, **times)))
 
     def admit(self) -> dict[Stage, list[str]]:
         """Admit all queued jobs."""

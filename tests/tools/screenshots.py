@@ -26,11 +26,11 @@ SIZE = {"width": 1500, "height": 720}
 
 #: As fast as `make up` with the simulator; some orders fail, and the balance suffices.
 PACE = {
-    "VOICEQUEUE_POLL_MIN_S": "0.8",
-    "VOICEQUEUE_POLL_MAX_S": "1.2",
+    "VOICEQUEUE_POLL_MIN_INTERVAL_S": "0.8",
+    "VOICEQUEUE_POLL_MAX_INTERVAL_S": "1.2",
     "VOICEQUEUE_MAX_IN_FLIGHT": "24",
-    "VOICEQUEUE_FIRST_IN_FLIGHT": "24",
-    "VOICEQUEUE_CHUNK": "8",
+    "VOICEQUEUE_INITIAL_IN_FLIGHT": "24",
+    "VOICEQUEUE_TASK_CHUNK_SIZE": "8",
     "FLOWER_STATE_SAVE_INTERVAL": "0",
 }
 DIALS = {"voice_s": 2.5, "music_s": 4, "jitter": 0.3, "credits": 5_000, "seed": 7, "fail_match": "/007.wav"}

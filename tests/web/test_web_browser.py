@@ -133,7 +133,7 @@ def test_a_search_continues_until_a_job_matches(
 def test_songs_that_arrive_while_the_page_is_open_are_loaded(local: Gateway, store: JobStore, window: Window) -> None:
     """Their host was unknown when the page was loaded."""
     requested: list[tuple[str, str]] = []
-    with site(asked=requested) as media_url:
+    with site(log=requested) as media_url:
         cover = f"{media_url.replace('127.0.0.1', 'localhost')}/cover"
         voice = job_in_state(store, State.PENDING, voice_with_song())
         job = apply_transition(store, voice, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p-1"})

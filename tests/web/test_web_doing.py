@@ -292,7 +292,7 @@ def test_limits_are_set_for_all_workers(person: PageUser, store: JobStore) -> No
             {"submit_rate": "1e-320"},
             "must be a number of at least 0.01, or 0 for no limit",
         ),
-        ("/controls", "Save limits", {"credit_floor": "many"}, "credit_floor: must be a number"),
+        ("/controls", "Save limits", {"min_balance": "many"}, "min_balance: must be a number"),
         ("/?batch=spring", "Save limits", {"max_in_flight": "1.5"}, "max_in_flight: must be a whole number"),
         ("/?batch=spring", "Save limits", {"batch": "none"}, "no batch"),
         ("/controls", "Pause", {"stage": "bridge"}, "stage: must be voice or music"),

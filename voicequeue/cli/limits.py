@@ -22,12 +22,12 @@ def limits(
     submit_rate: Annotated[
         float | None, option("N", callback=_rate, help="Orders submitted per minute; 0 has no limit.")
     ] = None,
-    credit_floor: Annotated[int | None, option("N", min=0, help="Minimum balance; submission stops below it.")] = None,
+    min_balance: Annotated[int | None, option("N", min=0, help="Minimum balance; submission stops below it.")] = None,
     reset: Annotated[bool, flag("--reset", help="Return to the settings of the workers.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the limits, or set them for all workers at once."""
-    options = {"in_flight": in_flight, "submit_rate": submit_rate, "credit_floor": credit_floor}
+    options = {"in_flight": in_flight, "submit_rate": submit_rate, "min_balance": min_balance}
     changes = options if reset else {name: value for name, value in options.items() if value is not None}
     with open_queue() as jobs:
         current = jobs.set_limits(**changes) if changes else jobs.limits()
@@ -43,7 +43,7 @@ def limits(
 
 
 def _limits_json(limits: Limits) -> dict[str, Any]:
-    return {"in_flight": limits.in_flight, "submit_rate": limits.submit_rate, "credit_floor": limits.min_balance}
+    return {"in_flight": limits.in_flight, "submit_rate": limits.submit_rate, "min_balance": limits.min_balance}
 
 
 def credits(as_json: AsJson = False) -> None:

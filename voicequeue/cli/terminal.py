@@ -101,12 +101,12 @@ StartWithin = Annotated[
 def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
     """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe. Raises CannotBegin.
 
-    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE.
+    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES.
     """
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
-    reuse = _boolean("VOICEQUEUE_REUSE") if reuse is None else reuse
+    reuse = _boolean("VOICEQUEUE_REUSE_VOICES") if reuse is None else reuse
     try:
         connected = VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
     except ValueError as error:

@@ -30,6 +30,7 @@ from voicequeue.cli.terminal import (
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.job import INACTIVE, State
 from voicequeue.domain.status import Batch
+from voicequeue.storage.connection.retry import retry_until
 
 #: The rate is the average over this many seconds.
 WINDOW_S = 60.0
@@ -101,7 +102,7 @@ def _updates(
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     previous: list[Batch] | None = None
     while True:
-        with deadline(deadline):
+        with retry_until(deadline):
             batches = [jobs.batch(batch)] if batch is not None else _all(jobs)
         for current in batches:
             paces.setdefault(current.name, SettleRate()).add_sample(time.monotonic(), _settled(current))

@@ -81,12 +81,12 @@ class ControlMethods(ReadMethods):
         Args:
             in_flight: Jobs in flight at once, at most.
             submit_rate: Orders submitted per minute, at most; 0 has no limit.
-            credit_floor: Minimum balance: credits that are not spent.
+            min_balance: Minimum balance: credits that are not spent.
 
         Raises:
             ValueError: A value is out of range.
         """
-        limits = {"in_flight": in_flight, "submit_rate": submit_rate, "credit_floor": min_balance}
+        limits = {"in_flight": in_flight, "submit_rate": submit_rate, "min_balance": min_balance}
         with translated_errors():
             self._store.flow_control.set_limits(
                 **{name: limit for name, limit in limits.items() if limit is not UNCHANGED}

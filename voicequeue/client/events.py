@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.job import Event, Job, State
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.connection.retry import retry_until
 
 #: How long one call to Redis blocks for events (seconds).
 _BLOCK_S = 5.0
@@ -31,7 +32,7 @@ class EventMethods(ReadMethods):
             TimeoutError: The job did not settle in time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        with deadline(deadline):
+        with retry_until(deadline):
             return self._wait(job_id, deadline)
 
     def _wait(self, job_id: str, deadline: float | None) -> Job:

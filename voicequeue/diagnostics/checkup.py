@@ -202,8 +202,8 @@ def _persistence(facts: Facts) -> Iterator[CheckResult]:
 
 
 _MORE_MEMORY = (
-    "give Redis more memory, or shorten the retention of settled jobs (VOICEQUEUE_KEEP_DAYS): a full Redis accepts "
-    "neither jobs nor task ids"
+    "give Redis more memory, or shorten the retention of settled jobs (VOICEQUEUE_RETENTION_DAYS): a full Redis "
+    "accepts neither jobs nor task ids"
 )
 
 

@@ -89,7 +89,7 @@ class Gate:
 class Limits:
     """Limits on charging: jobs in flight, POSTs per minute (None: unlimited), and the minimum balance.
 
-    The number of jobs that upstream accepts at once is found automatically, starting with `first_in_flight`.
+    The number of jobs that upstream accepts at once is found automatically, starting with `initial_in_flight`.
     """
 
     in_flight: int = 100
@@ -106,9 +106,9 @@ class Limits:
         """Return the limits by name as text; a submit rate of 0 means unlimited."""
         return {
             "in_flight": str(self.in_flight),
-            "first_in_flight": str(self.initial_in_flight),
+            "initial_in_flight": str(self.initial_in_flight),
             "submit_rate": f"{self.submit_rate or 0:g}",
-            "credit_floor": str(self.min_balance),
+            "min_balance": str(self.min_balance),
         }
 
 

@@ -17,7 +17,7 @@ from statistics import NormalDist, fmean, pstdev
 #: Minimum number of durations for a schedule, and the number of recent durations that are kept.
 MIN_DURATIONS, MAX_DURATIONS = 50, 200
 
-#: Share of results that may be detected later than `late_s` after they were ready, all by the first poll.
+#: Share of results that may be detected later than `lateness_s` after they were ready, all by the first poll.
 _LATE_SHARE = 0.0375
 #: Share of orders that a schedule covers, and the maximum number of its polls; later polls are unscheduled.
 _COVERED_SHARE, _POLLS_MAX = 0.9975, 150
@@ -119,16 +119,18 @@ class PollSchedulePolicy:
     def schedule(self, spans: Sequence[DurationInterval]) -> list[float]:
         """Return the ages at which to poll, from the durations of recent orders; empty if there are too few.
 
-        The first poll comes so late that 3.75 % of results wait longer than `late_s` for it; from then on polls are
-        `late_s` apart, so that no other result does.
+        The first poll is so late that 3.75 % of results wait longer than `lateness_s` for it. Later polls are
+        `lateness_s` apart, so that no other result does.
         """
         if len(spans) < MIN_DURATIONS or self.is_fixed:
             return []
-        late_s = (self.min_s + self.max_s) / 2 * 0.92  # the longest delay of unscheduled polls, with the mean interval
+        lateness_s = (
+            (self.min_s + self.max_s) / 2 * 0.92
+        )  # the longest delay of unscheduled polls, with the mean interval
         durations = fit_durations(spans)
-        first, last = durations.quantile(_LATE_SHARE) + late_s, durations.quantile(_COVERED_SHARE)
-        polls = min(_POLLS_MAX, 1 + max(0, math.ceil((last - first) / late_s)))
-        return [first + number * late_s for number in range(polls)]
+        first, last = durations.quantile(_LATE_SHARE) + lateness_s, durations.quantile(_COVERED_SHARE)
+        polls = min(_POLLS_MAX, 1 + max(0, math.ceil((last - first) / lateness_s)))
+        return [first + number * lateness_s for number in range(polls)]
 
     @property
     def is_fixed(self) -> bool:

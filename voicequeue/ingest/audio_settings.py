@@ -46,37 +46,42 @@ _MAX_MB = AudioSetting(
     "VOICEQUEUE_AUDIO_MAX_MB", _DEFAULTS.max_bytes / 1_000_000, "Maximum size of a recording, in MB."
 )
 _MAX_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_MAX_S",
+    "VOICEQUEUE_AUDIO_MAX_DURATION_S",
     _DEFAULTS.max_s,
     "Maximum duration of a recording, in seconds. Unset: no maximum (MusicAPI documents none).",
 )
 _CONNECT_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_CONNECT_S", _DEFAULTS.timeouts.connect_s, "Timeout for connecting to the host of a recording."
+    "VOICEQUEUE_AUDIO_CONNECT_TIMEOUT_S",
+    _DEFAULTS.timeouts.connect_s,
+    "Timeout for connecting to the host of a recording.",
 )
 _ANSWER_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_ANSWER_S", _DEFAULTS.timeouts.response_s, "Timeout for the first byte of a recording."
+    "VOICEQUEUE_AUDIO_FIRST_BYTE_TIMEOUT_S", _DEFAULTS.timeouts.response_s, "Timeout for the first byte of a recording."
 )
 _WHOLE_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_WHOLE_S", _DEFAULTS.timeouts.total_s, "Timeout for a whole recording, connecting included."
+    "VOICEQUEUE_AUDIO_TIMEOUT_S", _DEFAULTS.timeouts.total_s, "Timeout for a whole recording, connecting included."
 )
 _LEAST_KB_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_LEAST_KB_S",
+    "VOICEQUEUE_AUDIO_MIN_KB_PER_S",
     _DEFAULTS.timeouts.min_speed / 1_000,
-    "Minimum download speed, in kB per second. A slower download is given up after `VOICEQUEUE_AUDIO_SLOW_S`.",
+    "Minimum download speed, in kB per second. A slower download is given up after `VOICEQUEUE_AUDIO_SLOW_TIMEOUT_S`.",
 )
 _SLOW_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_SLOW_S",
+    "VOICEQUEUE_AUDIO_SLOW_TIMEOUT_S",
     _DEFAULTS.timeouts.min_speed_window_s,
     "How long a download may stay below the minimum speed.",
 )
 _AGAIN_S = AudioSetting(
-    "VOICEQUEUE_AUDIO_AGAIN_S", _DEFAULTS.retry_delay_s, "Delay before a temporary failure is retried, once."
+    "VOICEQUEUE_AUDIO_RETRY_DELAY_S", _DEFAULTS.retry_delay_s, "Delay before a temporary failure is retried, once."
 )
 _AT_ONCE = AudioSetting(
-    "VOICEQUEUE_AUDIO_AT_ONCE", _DEFAULTS.max_concurrent, "Recordings downloaded at once.", is_count=True
+    "VOICEQUEUE_AUDIO_CONCURRENCY", _DEFAULTS.max_concurrent, "Recordings downloaded at once.", is_count=True
 )
 _PER_HOST = AudioSetting(
-    "VOICEQUEUE_AUDIO_PER_HOST", _DEFAULTS.max_per_host, "Recordings downloaded at once from one host.", is_count=True
+    "VOICEQUEUE_AUDIO_CONCURRENCY_PER_HOST",
+    _DEFAULTS.max_per_host,
+    "Recordings downloaded at once from one host.",
+    is_count=True,
 )
 
 AUDIO_SETTINGS = (

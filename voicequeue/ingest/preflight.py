@@ -52,7 +52,7 @@ _MEANINGS = {401: ": not public", 403: ": not public", 404: ": not found", 410: 
 _HEADERS = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "audio/*,*/*", "Accept-Encoding": "identity"}
 
 
-ALLOWED_HOSTS_SETTING = "VOICEQUEUE_AUDIO_ALLOW"
+ALLOWED_HOSTS_SETTING = "VOICEQUEUE_AUDIO_ALLOWED_HOSTS"
 _NONE_ALLOWED = AddressPolicy(ALLOWED_HOSTS_SETTING)
 _TIMES = HttpTimeouts(connect_s=5.0, total_s=300.0, response_s=15.0, min_speed=8_000.0, min_speed_window_s=5.0)
 
@@ -131,10 +131,10 @@ class RecordingChecker:
 
     def _receive(self, url: str, deadline: float) -> Audio | str:
         """Return the recording, or the URL that the server redirects to."""
-        times = replace(self._rules.timeouts, whole_s=max(0.01, deadline - time.monotonic()))
+        times = replace(self._rules.timeouts, total_s=max(0.01, deadline - time.monotonic()))
         target = Target.parse(url)
         with request(
-            "GET", target, headers=_HEADERS, allowed=self._rules.policy, times=times, tls=self._tls
+            "GET", target, headers=_HEADERS, policy=self._rules.policy, timeouts=times, tls=self._tls
         ) as response:
             location = response.headers.get("Location")
             if response.status in _REDIRECTED and location:

@@ -71,11 +71,11 @@ class FlowControl:
     ) -> list[HoldEffect]:
         """Record failed requests; return for each how it affects submission. ALONE: it is the only one.
 
-        The first hold lasts `wait` seconds; each failed trial doubles it, up to a minute.
+        The first hold lasts `initial_hold_s` seconds; each failed trial doubles it, up to a minute.
         """
-        failures: list[tuple[str | float, ...]] = [astuple(trouble) for trouble in failures]
+        arguments: list[tuple[str | float, ...]] = [astuple(failure) for failure in failures]
         codes = self._space.run_script(
-            "upstream_failure", f"{now:.6f}", initial_hold_s, UPSTREAM_HOLD_MAX_S, *chain.from_iterable(failures)
+            "upstream_failure", f"{now:.6f}", initial_hold_s, UPSTREAM_HOLD_MAX_S, *chain.from_iterable(arguments)
         )
         return [HoldEffect(code) for code in codes]
 
@@ -140,13 +140,13 @@ class FlowControl:
         limits = self.settings.as_text() | worker_settings | run_time_limits
         return Limits(
             in_flight=int(limits["in_flight"]),
-            initial_in_flight=int(limits["first_in_flight"]),
+            initial_in_flight=int(limits["initial_in_flight"]),
             submit_rate=float(limits["submit_rate"]) or None,
-            min_balance=int(limits["credit_floor"]),
+            min_balance=int(limits["min_balance"]),
         )
 
     def set_limits(self, **limits: float | None) -> None:
-        """Set `in_flight`, `submit_rate` (0: unlimited) or `credit_floor` for all workers at once; None returns to the
+        """Set `in_flight`, `submit_rate` (0: unlimited) or `min_balance` for all workers at once; None returns to the
         setting. Raises ValueError."""
         texts = {name: _limit_text(name, value) for name, value in limits.items()}
         key = self._space.key("limits")
@@ -211,7 +211,7 @@ class FlowControl:
 
 
 #: The limits that can be set at run time: minimum, and whether it is a whole number. A submit rate of 0 is unlimited.
-_LIMITS = {"in_flight": (1, True), "submit_rate": (SUBMIT_RATE_MIN, False), "credit_floor": (0, True)}
+_LIMITS = {"in_flight": (1, True), "submit_rate": (SUBMIT_RATE_MIN, False), "min_balance": (0, True)}
 
 
 def _limit_text(name: str, value: float | None) -> str | None:

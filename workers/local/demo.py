@@ -44,7 +44,7 @@ def main() -> int:
     home = HOME / "demo"
     try:
         with (
-            lock_home(home, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, say=out.print) as lock,
+            lock_home(home, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, print_line=out.print) as lock,
             Supervisor(print_line=out.print, inherited_fds=[lock.descriptor]) as supervisor,
         ):
             with out.status("starting Valkey, the simulator, two workers and Flower"):
@@ -79,7 +79,9 @@ def _run(at: Addresses, configured: Settings, batch: str, jobs: list[VoiceJob]) 
     with VoiceQueue(at.redis, prefix=configured.prefix) as queue:
         receipt = queue.enqueue_many(jobs)
         out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
-        timeout_s = float(os.environ.get("VOICEQUEUE_DEMO_S", SIMULATED_TIMEOUT_S if at.simulator else REAL_TIMEOUT_S))
+        timeout_s = float(
+            os.environ.get("VOICEQUEUE_DEMO_TIMEOUT_S", SIMULATED_TIMEOUT_S if at.simulator else REAL_TIMEOUT_S)
+        )
         [last] = follow(queue, batch, interval_s=0.2, timeout_s=timeout_s)
         if configured.archive_url.get_secret_value():
             _wait_for_archive(queue, batch)

@@ -22,7 +22,7 @@ SHARED_VARIABLES = (
     "REDIS_URL",
     "MUSICAPI_BASE_URL",
     "MUSICAPI_KEY",
-    "VOICEQUEUE_AUDIO_ALLOW",
+    "VOICEQUEUE_AUDIO_ALLOWED_HOSTS",
     "VOICEQUEUE_PUBLIC_URL",
     "VOICEQUEUE_SECRET",
 )
@@ -79,9 +79,9 @@ def _unset_line(values: Mapping[str, str]) -> str:
 def _gateway_lines(web: str | None, token_file: Path | None) -> Iterator[str]:
     """Yield the gateway's address, and a reference to the file with its key: the key stays in one place."""
     if web:
-        yield f"export VOICEQUEUE_URL={shlex.quote(web)}"
+        yield f"export VOICEQUEUE_GATEWAY_URL={shlex.quote(web)}"
         if token_file:
-            yield f"export VOICEQUEUE_KEY={_content_of(token_file)}"
+            yield f"export VOICEQUEUE_API_KEY={_content_of(token_file)}"
 
 
 def _content_of(file: Path, *, otherwise: str = "") -> str:

@@ -53,7 +53,7 @@ FILES_HOST = "localhost"
 
 #: The simulator works faster than MusicAPI, and is polled more often.
 DIALS: Mapping[str, object] = {"voice_s": 3, "music_s": 5, "jitter": 0.3}
-PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_S": "0.8", "VOICEQUEUE_POLL_MAX_S": "1.2"}
+PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_INTERVAL_S": "0.8", "VOICEQUEUE_POLL_MAX_INTERVAL_S": "1.2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Stack:
         if not self._settings.musicapi_key.get_secret_value():
             simulator, control = self.start_simulator(DIALS)
             allowed = f"{self._settings.audio_allowed_hosts} {FILES_HOST} 127.0.0.1".strip()
-            self._env.setdefault("VOICEQUEUE_AUDIO_ALLOW", allowed)
+            self._env.setdefault("VOICEQUEUE_AUDIO_ALLOWED_HOSTS", allowed)
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
         web = self.start_gateway(WEB_PORT, webhooks=simulator is not None)
         flower_url = self.start_flower(FLOWER_PORT)

@@ -93,7 +93,7 @@ def main() -> int:
 
     try:
         with (
-            lock_home(HOME, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, say=say) as lock,
+            lock_home(HOME, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, print_line=say) as lock,
             Supervisor(say, inherited_fds=[lock.descriptor]) as supervisor,
         ):
             signals, stack = StopSignals(), Stack(supervisor, configured)

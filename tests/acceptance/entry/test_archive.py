@@ -32,13 +32,13 @@ def shared_system(build_shared: Build, folder: Path, spool: Path) -> System:
     """Start a worker and an archive worker."""
     system = build_shared(
         workers=1,
-        VOICEQUEUE_ARCHIVE=str(folder),
+        VOICEQUEUE_ARCHIVE_URL=str(folder),
         TMPDIR=str(spool),
-        VOICEQUEUE_AUDIO_ALLOW="localhost 127.0.0.1",
-        VOICEQUEUE_ARCHIVE_FIRST_S="0.2",
-        VOICEQUEUE_ARCHIVE_MAX_S="0.5",
+        VOICEQUEUE_AUDIO_ALLOWED_HOSTS="localhost 127.0.0.1",
+        VOICEQUEUE_ARCHIVE_BACKOFF_INITIAL_S="0.2",
+        VOICEQUEUE_ARCHIVE_BACKOFF_MAX_S="0.5",
         VOICEQUEUE_ARCHIVE_LEASE_S="0.6",
-        VOICEQUEUE_ARCHIVE_SILENT_S="2",
+        VOICEQUEUE_ARCHIVE_READ_TIMEOUT_S="2",
     )
     system.stack.start_archive()
     with system.queue() as queue:

@@ -43,13 +43,13 @@ def system(build_shared: Build) -> System:
     system = build_shared(
         workers=1,
         VOICEQUEUE_SECRET=COMMON,
-        VOICEQUEUE_CALLBACK_ALLOW="localhost",
-        VOICEQUEUE_CALLBACK_FIRST_S="0.2",
-        VOICEQUEUE_CALLBACK_MAX_S="0.5",
-        VOICEQUEUE_CALLBACK_FOR_S="60",
-        VOICEQUEUE_CALLBACK_CONNECT_S="0.5",
-        VOICEQUEUE_CALLBACK_ANSWER_S="0.5",
-        VOICEQUEUE_CALLBACK_REST_S="0.3",
+        VOICEQUEUE_CALLBACK_ALLOWED_HOSTS="localhost",
+        VOICEQUEUE_CALLBACK_BACKOFF_INITIAL_S="0.2",
+        VOICEQUEUE_CALLBACK_BACKOFF_MAX_S="0.5",
+        VOICEQUEUE_CALLBACK_RETRY_WINDOW_S="60",
+        VOICEQUEUE_CALLBACK_CONNECT_TIMEOUT_S="0.5",
+        VOICEQUEUE_CALLBACK_TIMEOUT_S="0.5",
+        VOICEQUEUE_CALLBACK_HOST_COOLDOWN_S="0.3",
     )
     system.stack.start_callbacks()
     with system.queue() as queue:
@@ -153,7 +153,7 @@ def test_a_url_of_this_machine_is_rejected_and_a_redirect_to_it_is_not_followed(
     eventually(lambda: _reason(queue, direct))
     eventually(lambda: _reason(queue, round_about))
 
-    assert "resolves to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW" in _reason(queue, direct)
+    assert "resolves to a loopback address, which VOICEQUEUE_CALLBACK_ALLOWED_HOSTS" in _reason(queue, direct)
     assert _reason(queue, round_about) == "HTTP 308: redirects are not followed"
     assert inside.accepted == 0
 

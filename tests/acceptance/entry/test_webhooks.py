@@ -60,7 +60,7 @@ def system(shared_system: System) -> System:
 @pytest.fixture(scope="module")
 def no_webhooks(build_shared: Build) -> System:
     """Start one worker whose upstream sends no webhooks; the leases of charges are short."""
-    return build_shared(workers=1, VOICEQUEUE_CHARGE_LEASE_S="1", VOICEQUEUE_UNSURE_GRACE_S="0.1")
+    return build_shared(workers=1, VOICEQUEUE_SUBMIT_LEASE_S="1", VOICEQUEUE_UNSURE_RESUBMIT_DELAY_S="0.1")
 
 
 @pytest.fixture(scope="module")
@@ -251,9 +251,9 @@ def test_a_resubmission_by_the_policy_is_on_the_timeline(build: Build) -> None:
     """A second charge exists only because the policy is set; then nothing is left to review."""
     system = build(
         workers=1,
-        VOICEQUEUE_CHARGE_LEASE_S="1",
-        VOICEQUEUE_UNSURE="resubmit",
-        VOICEQUEUE_UNSURE_GRACE_S="1",
+        VOICEQUEUE_SUBMIT_LEASE_S="1",
+        VOICEQUEUE_UNSURE_POLICY="resubmit",
+        VOICEQUEUE_UNSURE_RESUBMIT_DELAY_S="1",
     )
     [job] = lose_answers(system, ["policy"]).values()
 

@@ -37,10 +37,10 @@ def hosts(build_shared: Build) -> Hosts:
     system = build_shared(
         workers=0,
         web=True,
-        VOICEQUEUE_UNSURE="resubmit",
-        VOICEQUEUE_UNSURE_GRACE_S="10",
-        VOICEQUEUE_CHARGE_LEASE_S="30",
-        VOICEQUEUE_STALE_S=str(STALE_S),
+        VOICEQUEUE_UNSURE_POLICY="resubmit",
+        VOICEQUEUE_UNSURE_RESUBMIT_DELAY_S="10",
+        VOICEQUEUE_SUBMIT_LEASE_S="30",
+        VOICEQUEUE_OVERDUE_AFTER_S=str(STALE_S),
     )
     hosts = Hosts(system, SkewedClock(system.home / "behind", -90), SkewedClock(system.home / "ahead", 30))
     for name, clock in (("worker.1", hosts.behind), ("worker.2", hosts.ahead)):

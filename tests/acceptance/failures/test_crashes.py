@@ -18,7 +18,7 @@ from voicequeue import State, StoreUnavailableError, VoiceQueue
 
 COUNT = 100
 #: Requests that one worker can have in flight: those of each of its two children.
-REQUESTS_IN_FLIGHT = 2 * Settings.model_fields["http_threads"].default
+REQUESTS_IN_FLIGHT = 2 * Settings.model_fields["upstream_concurrency"].default
 
 
 def is_busy(queue: VoiceQueue, batch: str) -> bool:
@@ -98,7 +98,9 @@ def test_the_only_worker_is_killed_and_its_successor_finishes(system: System) ->
 
 def test_a_worker_that_holds_polls_survives_a_restart_of_valkey(build: Build) -> None:
     """A worker normally holds polls with a countdown: it survives, and its messages are returned to the queue."""
-    system = build(workers=1, dials={"voice_s": 2}, VOICEQUEUE_POLL_MIN_S="3", VOICEQUEUE_POLL_MAX_S="3.5")
+    system = build(
+        workers=1, dials={"voice_s": 2}, VOICEQUEUE_POLL_MIN_INTERVAL_S="3", VOICEQUEUE_POLL_MAX_INTERVAL_S="3.5"
+    )
     with system.queue() as queue:
         queue.enqueue_many(jobs(10))
         eventually(lambda: queue.batch("voices").states[State.PENDING] == 10)

@@ -32,8 +32,8 @@ def shared_system(build_shared: Build) -> System:
         workers=2,
         web=True,
         VOICEQUEUE_MAX_IN_FLIGHT="300",
-        VOICEQUEUE_FIRST_IN_FLIGHT="300",
-        VOICEQUEUE_CHARGE_LEASE_S=str(LEASE_S),
+        VOICEQUEUE_INITIAL_IN_FLIGHT="300",
+        VOICEQUEUE_SUBMIT_LEASE_S=str(LEASE_S),
     )
 
 

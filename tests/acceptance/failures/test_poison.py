@@ -22,11 +22,11 @@ from workers.local.supervisor import Supervisor
 #: The default settings at about 70 times the speed, and an upstream as fast; a real voice takes half a minute.
 PACE = {
     "VOICEQUEUE_COOLDOWN_S": "0.07",
-    "VOICEQUEUE_CREDITS_EVERY_S": "0.85",
+    "VOICEQUEUE_BALANCE_INTERVAL_S": "0.85",
     "VOICEQUEUE_MAX_IN_FLIGHT": "7",
-    "VOICEQUEUE_FIRST_IN_FLIGHT": "7",
-    "VOICEQUEUE_POLL_MIN_S": "0.2",
-    "VOICEQUEUE_POLL_MAX_S": "0.25",
+    "VOICEQUEUE_INITIAL_IN_FLIGHT": "7",
+    "VOICEQUEUE_POLL_MIN_INTERVAL_S": "0.2",
+    "VOICEQUEUE_POLL_MAX_INTERVAL_S": "0.25",
 }
 VOICE_S = 0.4
 

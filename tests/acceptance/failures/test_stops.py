@@ -16,7 +16,11 @@ AT_ONCE, POST_S = 4, 1.5
 
 SLOW = {"latency_s": POST_S, "voice_s": 600}
 #: Nothing is polled during the test: answers to polls are as slow.
-ENV = {"VOICEQUEUE_HTTP_THREADS": "2", "VOICEQUEUE_POLL_MIN_S": "50", "VOICEQUEUE_POLL_MAX_S": "60"}
+ENV = {
+    "VOICEQUEUE_UPSTREAM_CONCURRENCY": "2",
+    "VOICEQUEUE_POLL_MIN_INTERVAL_S": "50",
+    "VOICEQUEUE_POLL_MAX_INTERVAL_S": "60",
+}
 
 STOPS = [
     (signal.SIGTERM, False),

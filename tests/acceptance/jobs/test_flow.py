@@ -35,7 +35,7 @@ DEFAULT_DIALS = {
 def shared_system(build_shared: Build) -> System:
     """Start two workers that check the balance often."""
     return build_shared(
-        VOICEQUEUE_MAX_IN_FLIGHT="200", VOICEQUEUE_FIRST_IN_FLIGHT="10", VOICEQUEUE_CREDITS_EVERY_S="0.3"
+        VOICEQUEUE_MAX_IN_FLIGHT="200", VOICEQUEUE_INITIAL_IN_FLIGHT="10", VOICEQUEUE_BALANCE_INTERVAL_S="0.3"
     )
 
 

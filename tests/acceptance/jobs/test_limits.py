@@ -15,7 +15,7 @@ from voicequeue import Filter, Stage, State, VoiceQueue
 @pytest.fixture(scope="module")
 def system(build_shared: Build) -> System:
     """Start one worker that checks the balance all the time."""
-    return build_shared(workers=1, VOICEQUEUE_CREDITS_EVERY_S="0.3", VOICEQUEUE_LATE_S="60")
+    return build_shared(workers=1, VOICEQUEUE_BALANCE_INTERVAL_S="0.3", VOICEQUEUE_LATE_RESULT_TTL_S="60")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def shared_system(build_shared: Build) -> System:
     """Start two workers with many slots that check the balance often."""
-    return build_shared(VOICEQUEUE_MAX_IN_FLIGHT="200", VOICEQUEUE_CREDITS_EVERY_S="0.5")
+    return build_shared(VOICEQUEUE_MAX_IN_FLIGHT="200", VOICEQUEUE_BALANCE_INTERVAL_S="0.5")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ A_SECOND = str(1 / 86_400)
 
 def test_settled_jobs_are_purged_and_their_voices_and_credits_are_kept(build: Build) -> None:
     """Their voices can be used again without payment, the spent credits stay counted, and a paused job stays."""
-    system = build(workers=1, VOICEQUEUE_KEEP_DAYS=A_SECOND)
+    system = build(workers=1, VOICEQUEUE_RETENTION_DAYS=A_SECOND)
     with system.queue() as queue, connect(system.redis_url) as redis:
         queue.set_batch_limits("paused", paused=True)
         kept = queue.enqueue(VoiceJob(audio_url=recording("paused"), batch="paused"))

@@ -29,7 +29,7 @@ IN_TIME_S = 40.0
 @pytest.fixture(scope="module")
 def systems(build_shared: Build) -> list[System]:
     """Two queues in one database, with a worker and an account each; neither account takes the other's key."""
-    env = {"VOICEQUEUE_STALE_S": "60", "FLOWER_BASIC_AUTH": ":".join(LOGIN)}
+    env = {"VOICEQUEUE_OVERDUE_AFTER_S": "60", "FLOWER_BASIC_AUTH": ":".join(LOGIN)}
     first = build_shared(workers=1, dials={"api_key": SECRET}, **env)
     env["MUSICAPI_KEY"] = OTHER_KEY
     return [first, build_shared(workers=1, beside=first, prefix="voicequeue-2", dials={"api_key": OTHER_KEY}, **env)]

@@ -46,7 +46,7 @@ def test_up_serves_until_ctrl_c(tmp_path: Path) -> None:
     """`make up` prints its addresses, serves, and stops all its processes. Another shell gets the same settings from
     the file it names, except for secrets set by the user."""
     secret = "whsec_" + "c2VjcmV0" * 4
-    with up(tmp_path, VOICEQUEUE_KEEP_DAYS="30", VOICEQUEUE_CALLBACK_SECRET=secret) as stack:
+    with up(tmp_path, VOICEQUEUE_RETENTION_DAYS="30", VOICEQUEUE_CALLBACK_SECRET=secret) as stack:
         lines = output_until_up(stack)
         [sourced] = [line.split("#")[0].strip() for line in lines if line.strip().startswith(". ")]
         doctor = f"{sourced} && {Path(sys.executable).parent}/voicequeue doctor --strict"
@@ -66,14 +66,14 @@ def test_up_pays_nothing_twice_after_sigkill_or_a_closed_terminal(tmp_path: Path
     unsure."""
     with Simulator(latency_s=1.0, voice_s=0.5, music_s=60) as upstream:
         env = {**FAST, "MUSICAPI_KEY": "key-of-the-account", "MUSICAPI_BASE_URL": upstream.api_url}
-        with up(tmp_path, **env, VOICEQUEUE_HTTP_THREADS="2") as first:
+        with up(tmp_path, **env, VOICEQUEUE_UPSTREAM_CONCURRENCY="2") as first:
             output_until_up(first)
             with queue_of(tmp_path) as queue:
                 queue.enqueue_many(jobs(40))
                 eventually(lambda: queue.batch("voices").states[State.CHARGING])
             processes = psutil.Process(first.pid).children(recursive=True)
             first.kill()
-        with up(tmp_path, **env, VOICEQUEUE_HTTP_THREADS="2") as second:
+        with up(tmp_path, **env, VOICEQUEUE_UPSTREAM_CONCURRENCY="2") as second:
             output_until_up(second)
             assert [process for process in processes if process.is_running()] == []
             with queue_of(tmp_path) as queue:
@@ -115,7 +115,9 @@ def output_until_up(stack: subprocess.Popen[str]) -> list[str]:
 def check_local_token(home: Path, sourced: str, lines: list[str]) -> None:
     """Check that the printed link opens the page, and that the settings give a shell access to the API. The token is
     only in its own file, which other users cannot read."""
-    output = subprocess.check_output(f'{sourced} && echo "$VOICEQUEUE_URL $VOICEQUEUE_KEY"', shell=True, text=True)
+    output = subprocess.check_output(
+        f'{sourced} && echo "$VOICEQUEUE_GATEWAY_URL $VOICEQUEUE_API_KEY"', shell=True, text=True
+    )
     url, key = output.split()
     [link] = [word for line in lines for word in line.split() if "?token=" in word]
     assert requests.get(f"{url}/v1/status", headers={"Authorization": f"Bearer {key}"}, timeout=10).status_code == 200
@@ -171,10 +173,13 @@ def test_a_redis_url_that_celery_would_misread_starts_no_process(tmp_path: Path)
 
 def test_a_worker_with_an_unusable_archive_exits_with_the_reason(tmp_path: Path, valkey_url: str) -> None:
     """It would consume messages and archive nothing, and no other process would notice."""
-    code, output = end_of(start_process("archive", tmp_path, REDIS_URL=valkey_url, VOICEQUEUE_ARCHIVE="nosuch://songs"))
+    code, output = end_of(
+        start_process("archive", tmp_path, REDIS_URL=valkey_url, VOICEQUEUE_ARCHIVE_URL="nosuch://songs")
+    )
 
     assert code == 1
     assert (
-        "the background thread cannot start, so the worker exits: Unusable: VOICEQUEUE_ARCHIVE cannot be used" in output
+        "the background thread cannot start, so the worker exits: Unusable: VOICEQUEUE_ARCHIVE_URL cannot be used"
+        in output
     )
     assert "ready" not in output

@@ -32,8 +32,8 @@ def system(build_shared: Build) -> System:
         workers=1,
         web=True,
         VOICEQUEUE_SECRET=SECRET,
-        VOICEQUEUE_CALLBACK_ALLOW="127.0.0.1",
-        VOICEQUEUE_CALLBACK_FIRST_S="0.2",
+        VOICEQUEUE_CALLBACK_ALLOWED_HOSTS="127.0.0.1",
+        VOICEQUEUE_CALLBACK_BACKOFF_INITIAL_S="0.2",
     )
     system.stack.start_callbacks()
     return system
@@ -44,8 +44,8 @@ def environment(system: System, app: str = "") -> dict[str, str]:
     return {
         **os.environ,
         "REDIS_URL": system.redis_url,
-        "VOICEQUEUE_URL": system.web or "",
-        "VOICEQUEUE_KEY": system.stack.gateway_token() or "",
+        "VOICEQUEUE_GATEWAY_URL": system.web or "",
+        "VOICEQUEUE_API_KEY": system.stack.gateway_token() or "",
         "CALLBACK_SECRET": signatures.receiver_secret(signatures.callback_secret(SECRET), app),
     }
 

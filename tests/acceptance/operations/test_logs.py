@@ -37,8 +37,8 @@ def system(build_shared: Build, collector: ScriptedServer) -> System:
         web=True,
         password=PASSWORD,
         VOICEQUEUE_SECRET=COMMON,
-        VOICEQUEUE_CALLBACK_ALLOW="localhost",
-        VOICEQUEUE_CALLBACK_FIRST_S="0.2",
+        VOICEQUEUE_CALLBACK_ALLOWED_HOSTS="localhost",
+        VOICEQUEUE_CALLBACK_BACKOFF_INITIAL_S="0.2",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
         OTEL_BSP_SCHEDULE_DELAY="100",
     )

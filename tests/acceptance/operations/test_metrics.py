@@ -21,7 +21,7 @@ Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 @pytest.fixture(scope="module")
 def system(build_shared: Build) -> System:
     """Start two workers and the gateway. Failed orders are polled for a short time only."""
-    times = {"VOICEQUEUE_VOICE_DEADLINE_S": "4", "VOICEQUEUE_LATE_S": "1"}
+    times = {"VOICEQUEUE_VOICE_DEADLINE_S": "4", "VOICEQUEUE_LATE_RESULT_TTL_S": "1"}
     return build_shared(workers=2, web=True, VOICEQUEUE_MAX_IN_FLIGHT="12", **times)
 
 

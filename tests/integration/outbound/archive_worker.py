@@ -21,7 +21,7 @@ from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
 
-ALLOWED = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
+ALLOWED = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS")
 
 #: The size of the simulator's files.
 SIZE = 16_000
@@ -74,7 +74,7 @@ class ArchiveWorker:
 
     def with_storage(self, shelf: ArchiveStorage) -> ArchiveWorker:
         """Return the same worker with another storage."""
-        return replace(self, services=replace(self.services, shelf=shelf))
+        return replace(self, services=replace(self.services, storage=shelf))
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -80,7 +80,7 @@ class CallbackWorker:
 def callback_worker(store: JobStore) -> Iterator[CallbackWorker]:
     """Build a worker that may send to this machine."""
     clock = Clock()
-    allowed = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_CALLBACK_ALLOW")
+    allowed = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_CALLBACK_ALLOWED_HOSTS")
     sender = Sender([SECRET], allowed=allowed, times=HttpTimeouts(0.5, 0.5))
     with ThreadPoolExecutor(8) as threads:
         services = CallbackServices(

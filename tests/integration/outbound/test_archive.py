@@ -144,7 +144,7 @@ def test_a_worker_that_lost_its_claim_writes_nothing(worker: ArchiveWorker, tmp_
             worker.store.archive.claim(job.id, "another", worker.clock.now, lease_s=60)
             return download
 
-    archive_jobs(replace(worker.services, fetcher=Suspended(allowed=ALLOWED, bounds=DownloadLimits())), [job.id])
+    archive_jobs(replace(worker.services, downloader=Suspended(allowed=ALLOWED, bounds=DownloadLimits())), [job.id])
 
     assert files_in(tmp_path) == {}
     assert get_job(worker.store, job.id).clips[0].archived_audio is None
@@ -159,7 +159,7 @@ def test_a_claim_is_renewed_during_a_slow_download(worker: ArchiveWorker, simula
     handed_out = []
 
     with ThreadPoolExecutor(1) as thread:
-        archiving = thread.submit(archive_jobs, replace(worker.services, patience=timeouts, clock=time.time), [job.id])
+        archiving = thread.submit(archive_jobs, replace(worker.services, timeouts=timeouts, clock=time.time), [job.id])
         eventually(lambda: simulator.ledger()["media"]["asked"])
         while not archiving.done():
             handed_out += worker.store.archive.lease(time.time(), lease_s=60)
@@ -204,7 +204,7 @@ def test_a_link_into_an_internal_network_fails_without_a_retry(worker: ArchiveWo
     [entry] = worker.store.archive.failed()
 
     assert job.archive is ArchiveState.FAILED
-    assert "VOICEQUEUE_AUDIO_ALLOW" in entry.last_error
+    assert "VOICEQUEUE_AUDIO_ALLOWED_HOSTS" in entry.last_error
     assert "secret" not in entry.last_error
 
 

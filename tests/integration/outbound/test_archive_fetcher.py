@@ -18,7 +18,7 @@ BODY = bytes(range(256)) * 40
 ETAG = '"one"'
 
 #: The servers of these tests run on this machine.
-HERE = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
+HERE = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS")
 
 
 def fetched(url: str, allowed: AddressPolicy = HERE, **bounds: float) -> tuple[bytes, Download]:
@@ -217,7 +217,7 @@ def test_redirects_into_an_internal_network_are_refused() -> None:
         with ScriptedServer(lambda _: iter((redirect,))) as server:
             error = refused(server.url)
 
-    assert "resolves to a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not allow" in str(error)
+    assert "resolves to a loopback address, which VOICEQUEUE_AUDIO_ALLOWED_HOSTS does not allow" in str(error)
     assert error.is_permanent
     assert inner.requests == []
 
@@ -225,7 +225,7 @@ def test_redirects_into_an_internal_network_are_refused() -> None:
 def test_nothing_is_downloaded_from_an_internal_network_unless_it_is_allowed() -> None:
     """This machine is one."""
     with ScriptedServer(lambda _: iter((whole(),))) as server:
-        error = refused(server.url, AddressPolicy.parse("", setting="VOICEQUEUE_AUDIO_ALLOW"))
+        error = refused(server.url, AddressPolicy.parse("", setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS"))
 
     assert "loopback" in str(error)
     assert server.accepted == 0

@@ -182,7 +182,7 @@ def test_a_machine_without_space_for_temporary_files_is_retried(
     [
         ("nothing-known://user:secret@host/x", "ValueError"),
         ("sftp://user:secret@host/x", "paramiko"),
-        ("", "VOICEQUEUE_ARCHIVE is not set"),
+        ("", "VOICEQUEUE_ARCHIVE_URL is not set"),
     ],
 )
 def test_an_unusable_url_raises_an_error_without_its_credentials(url: str, expected: str) -> None:

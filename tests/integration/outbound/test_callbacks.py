@@ -140,13 +140,13 @@ def test_a_url_of_this_machine_is_refused_without_a_retry(worker: CallbackWorker
     receiver = listen(OK)
     worker.settle(receiver.url.replace("127.0.0.1", host) + "/private?token=x")
     sender = Sender(
-        [SECRET], allowed=AddressPolicy.parse("", setting="VOICEQUEUE_CALLBACK_ALLOW"), times=HttpTimeouts()
+        [SECRET], allowed=AddressPolicy.parse("", setting="VOICEQUEUE_CALLBACK_ALLOWED_HOSTS"), times=HttpTimeouts()
     )
 
     worker.with_sender(sender).run()
 
     [undelivered] = worker.undelivered()
-    assert "to a loopback address, which VOICEQUEUE_CALLBACK_ALLOW does not" in undelivered.last_error
+    assert "to a loopback address, which VOICEQUEUE_CALLBACK_ALLOWED_HOSTS does not" in undelivered.last_error
     assert receiver.accepted == 0
 
 

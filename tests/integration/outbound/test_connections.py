@@ -110,7 +110,7 @@ def test_the_request_is_sent_as_specified() -> None:
         url = receiver.url.replace("http://", "http://me:secret@") + "/a/b?c=d"
         headers = {"X-Any": "thing"}
         with request(
-            "POST", Target.parse(url), headers=headers, body=b"{}", allowed=HERE, times=HttpTimeouts(), tls=PLAIN
+            "POST", Target.parse(url), headers=headers, body=b"{}", policy=HERE, timeouts=HttpTimeouts(), tls=PLAIN
         ):
             pass
     [sent] = receiver.requests
@@ -234,7 +234,7 @@ def test_an_error_of_the_caller_is_not_translated() -> None:
     """For example, the error of writing the body to a full disk."""
 
     def to_a_full_disk(url: str) -> None:
-        with request("GET", Target.parse(url), headers={}, allowed=HERE, times=HttpTimeouts(), tls=PLAIN) as response:
+        with request("GET", Target.parse(url), headers={}, policy=HERE, timeouts=HttpTimeouts(), tls=PLAIN) as response:
             for _ in response.iter_body(max_bytes=100):
                 raise OSError("no space")
 
@@ -297,7 +297,7 @@ def test_a_body_that_is_not_read_by_the_receiver_is_cut_in_time() -> None:
         target = Target.parse(f"http://127.0.0.1:{listener.getsockname()[1]}/")
         with (
             pytest.raises(RequestFailed, match="no answer within"),
-            request("POST", target, headers={}, body=bytes(50_000_000), allowed=HERE, times=HASTY, tls=PLAIN),
+            request("POST", target, headers={}, body=bytes(50_000_000), policy=HERE, timeouts=HASTY, tls=PLAIN),
         ):
             pytest.fail("there was a response")
 
@@ -308,7 +308,7 @@ def test_the_body_of_a_redirect_is_not_read_unasked() -> None:
     started = time.monotonic()
     with ScriptedServer(endless) as receiver:
         with request(
-            "GET", Target.parse(receiver.url), headers={}, allowed=HERE, times=HttpTimeouts(), tls=PLAIN
+            "GET", Target.parse(receiver.url), headers={}, policy=HERE, timeouts=HttpTimeouts(), tls=PLAIN
         ) as response:
             assert (response.status, response.headers["location"]) == (302, "/elsewhere")
         assert time.monotonic() - started < 2

@@ -19,7 +19,7 @@ from voicequeue.ingest.preflight import Preflight, RecordingChecker, RecordingRu
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_client import HttpTimeouts
 
-HERE = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOW")
+HERE = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS")
 HASTY = HttpTimeouts(connect_s=1.0, total_s=3.0, response_s=0.4, min_speed=8_000, min_speed_window_s=0.3)
 RULES = RecordingRules(policy=HERE, timeouts=HASTY, max_bytes=2_000_000, max_s=60.0, retry_delay_s=0.01)
 
@@ -142,7 +142,9 @@ def test_each_problem_has_a_kind_and_a_reason(name: str) -> None:
 def test_no_connection_is_opened_to_a_private_address() -> None:
     """The reason names the setting that would allow it."""
     with serving({"/a.mp3": response(GOOD)}) as server:
-        with pytest.raises(InvalidAudioError, match="a loopback address, which VOICEQUEUE_AUDIO_ALLOW does not allow"):
+        with pytest.raises(
+            InvalidAudioError, match="a loopback address, which VOICEQUEUE_AUDIO_ALLOWED_HOSTS does not allow"
+        ):
             RecordingChecker(RecordingRules(timeouts=HASTY)).check(f"{server.url}/a.mp3")
         assert server.accepted == 0
 

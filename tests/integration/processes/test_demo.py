@@ -24,7 +24,7 @@ def test_the_demo_reports_jobs_that_do_not_succeed(
     store.flow_control.add_hold("upstream_down", "no answer", store.clock())
     addresses = Addresses(valkey_url, gateway="", page="", flower="", simulator=None, simulator_control=None)
     monkeypatch.setenv("VOICEQUEUE_PREFIX", prefix)
-    monkeypatch.setenv("VOICEQUEUE_DEMO_S", "0.3")
+    monkeypatch.setenv("VOICEQUEUE_DEMO_TIMEOUT_S", "0.3")
     monkeypatch.setattr(demo, "settings", load)
     monkeypatch.setattr(demo, "HOME", tmp_path)
     monkeypatch.setattr(Stack, "start_all", lambda *_, **__: addresses)

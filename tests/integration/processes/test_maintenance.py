@@ -217,7 +217,7 @@ def test_a_purge_stops_at_its_time_limit_and_continues_in_the_next_run(
 
 def test_polls_are_planned_by_one_worker_from_the_durations_of_all(bench: WorkerBench) -> None:
     """Within the interval no other worker plans them."""
-    bench.services = replace(bench.services, plan=PollSchedulePolicy(1, 2))
+    bench.services = replace(bench.services, poll_plan=PollSchedulePolicy(1, 2))
     history, first, second = bench.store.poll_history, bench.maintain(), bench.maintain()
     history.add_durations("voice", [DurationInterval(9, 10)] * MIN_DURATIONS)
 

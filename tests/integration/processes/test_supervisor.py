@@ -137,7 +137,7 @@ def test_a_killed_supervisor_leaves_nothing_behind_and_foundations_end_last(tmp_
             pass
         supervisor.kill()
     lines: list[str] = []
-    with lock_home(tmp_path, wait_s=20, say=lines.append):
+    with lock_home(tmp_path, wait_s=20, print_line=lines.append):
         assert (tmp_path / "ended").read_text().split() == ["worker", "child", "base"]
     assert len(lines) == 1
 
@@ -163,7 +163,10 @@ def test_two_stacks_never_share_a_folder(tmp_path: Path) -> None:
         with pytest.raises(HomeInUseError, match="stop it, or set VOICEQUEUE_HOME"), lock_home(tmp_path, wait_s=9):
             pass
         lock.mark_as_ending()
-        with pytest.raises(HomeInUseError, match="still run"), lock_home(tmp_path, wait_s=0.2, say=lambda _: None):
+        with (
+            pytest.raises(HomeInUseError, match="still run"),
+            lock_home(tmp_path, wait_s=0.2, print_line=lambda _: None),
+        ):
             pass
     with lock_home(tmp_path):
         pass

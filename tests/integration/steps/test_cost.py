@@ -200,7 +200,7 @@ def worker(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest
         {**configuration(Settings(_env_file=None)), "broker_url": "memory://here", "broker_transport_options": {}}
     )
     with closing(MusicApi(simulator.api_url, "key", connections=AT_ONCE)) as upstream:
-        services = replace(bench.services, upstream=upstream, chunk=CHUNK)
+        services = replace(bench.services, upstream=upstream, chunk_size=CHUNK)
         register(app, lambda: services, _unused, _unused)
         dispatcher = Dispatcher(services, partial(publish, app), worker="w", chunk=CHUNK)
         worker = LocalWorker(bench, dispatcher, Maintenance(services, dispatcher.hand_out), app)

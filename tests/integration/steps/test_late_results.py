@@ -89,7 +89,7 @@ def test_the_answer_to_a_job_that_is_cancelled_meanwhile_is_written(
 def test_a_cancelled_job_is_polled_at_growing_intervals(bench: Bench, simulator: Simulator) -> None:
     """It is polled a few times until its time is over, never by a message."""
     simulator.set_dials(voice_s=600)
-    bench = bench.with_timeouts(late_s=1000)
+    bench = bench.with_timeouts(late_result_ttl_s=1000)
     [job_id] = bench.submitted(voice())
     cancel(bench, job_id)
 

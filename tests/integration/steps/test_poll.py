@@ -79,7 +79,7 @@ def test_jobs_due_at_different_times_get_separate_messages(build: Build, simulat
     simulator.set_dials(voice_s=600)
     plain = build(simulator.api_url)
     plain.store.poll_history.set_schedule("voice", [40, 60, 100])
-    bench = Bench(replace(plain.services, plan=PollSchedulePolicy(12, 20, Random(1))), plain.clock)
+    bench = Bench(replace(plain.services, poll_plan=PollSchedulePolicy(12, 20, Random(1))), plain.clock)
     old = bench.submitted(voice("a"), voice("b"))
     bench.clock.now += 30
     young = bench.submitted(voice("c"))

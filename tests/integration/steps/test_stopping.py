@@ -29,7 +29,7 @@ class Slow:
 
 def stops(bench: Bench, when: Callable[[], bool]) -> Bench:
     """Return the bench of a process that stops on this condition."""
-    return replace(bench, services=replace(bench.services, stopping=when))
+    return replace(bench, services=replace(bench.services, is_stopping=when))
 
 
 def test_jobs_that_were_not_sent_are_queued_again_while_posts_are_in_flight(build: Build) -> None:

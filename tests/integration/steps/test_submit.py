@@ -97,7 +97,7 @@ def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
 def test_orders_that_are_polled_together_share_one_delay(bench: Bench) -> None:
     """They share one jitter value; otherwise the earliest of many draws would decide for all."""
     plan = PollSchedulePolicy(10, 20, Random(7))
-    drawn = replace(bench, services=replace(bench.services, plan=plan))
+    drawn = replace(bench, services=replace(bench.services, poll_plan=plan))
     job_ids = drawn.admitted(*voices(12))
 
     assert drawn.submit(Stage.VOICE, job_ids).poll_in_s == pytest.approx(10 + 10 * Random(7).random())

@@ -77,8 +77,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         subprocess.run(["sh", ROOT / "config" / "secrets.sh"], cwd=home, check=True, capture_output=True)
         with (home / ".env").open("a") as file:
             file.write(f"MUSICAPI_KEY={KEY}\nMUSICAPI_BASE_URL={simulator.api_url}\n")
-            file.write(f"VOICEQUEUE_PUBLIC_URL=http://127.0.0.1:{ports['PORT']}\nVOICEQUEUE_ARCHIVE={home}/songs\n")
-            file.write("VOICEQUEUE_CALLBACK_ALLOW=127.0.0.1\nVOICEQUEUE_AUDIO_ALLOW=127.0.0.1\n")
+            file.write(f"VOICEQUEUE_PUBLIC_URL=http://127.0.0.1:{ports['PORT']}\nVOICEQUEUE_ARCHIVE_URL={home}/songs\n")
+            file.write("VOICEQUEUE_CALLBACK_ALLOWED_HOSTS=127.0.0.1\nVOICEQUEUE_AUDIO_ALLOWED_HOSTS=127.0.0.1\n")
         values = composed.read_values(home / ".env")
         valkey = resources.enter_context(_valkey(home, values))
         app = _image(home)

@@ -51,7 +51,12 @@ def test_the_doctor_reports_no_difference_for_processes_with_fewer_secrets(deplo
 
 def test_no_secret_appears_in_a_command_line_or_a_log(deployment: Deployment) -> None:
     """Neither the process's own nor another's; Valkey has none in its environment either."""
-    public = {"MUSICAPI_BASE_URL", "VOICEQUEUE_PUBLIC_URL", "VOICEQUEUE_CALLBACK_ALLOW", "VOICEQUEUE_AUDIO_ALLOW"}
+    public = {
+        "MUSICAPI_BASE_URL",
+        "VOICEQUEUE_PUBLIC_URL",
+        "VOICEQUEUE_CALLBACK_ALLOWED_HOSTS",
+        "VOICEQUEUE_AUDIO_ALLOWED_HOSTS",
+    }
     secrets = [text for name, value in deployment.secrets.items() if name not in public for text in value.split(":")]
     shown = [log.read_text() for log in deployment.logs.glob("*.log")]
     valkey = deployment.admin.info()["process_id"]

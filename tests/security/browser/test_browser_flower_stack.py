@@ -24,7 +24,7 @@ def stolen() -> Iterator[list[tuple[str, str]]]:
     """Yield the requests (path and cookie) to servers that take each port between its choice and its use."""
     requested: list[tuple[str, str]] = []
     with ExitStack() as resources, pytest.MonkeyPatch.context() as patch:
-        urls = [resources.enter_context(site("healthy", asked=requested)) for _ in range(4)]
+        urls = [resources.enter_context(site("healthy", log=requested)) for _ in range(4)]
         ports = [urlsplit(url).port for url in urls]
         # The ports of Valkey, Flower, the gateway and the simulator's controls: each process gets its second choice.
         order = iter([ports[0], None, ports[1], ports[2], None, None, None, ports[3]])
@@ -38,7 +38,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory, stolen: list[tuple[str, 
     open_to_all = {
         "FLOWER_UNAUTHENTICATED_API": "true",
         "FLOWER_READ_ONLY": "false",
-        "FLOWER_HOSTS": "ops.example,flower.example",
+        "FLOWER_ALLOWED_HOSTS": "ops.example,flower.example",
     }
     with Supervisor() as supervisor:
         home = tmp_path_factory.mktemp("flower")

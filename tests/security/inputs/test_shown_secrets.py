@@ -40,7 +40,7 @@ SECRETS = {
     "VOICEQUEUE_SECRET": f"{CANARY}-abcdefghijklmnop",
     "VOICEQUEUE_API_KEYS": f"name:read:{CANARY}",
     "VOICEQUEUE_CALLBACK_SECRET": f"whsec_{'Y2FuYXJ5' * 4}",
-    "VOICEQUEUE_ARCHIVE": f"sftp://user:{CANARY}@archive.example/songs",
+    "VOICEQUEUE_ARCHIVE_URL": f"sftp://user:{CANARY}@archive.example/songs",
     "FLOWER_BASIC_AUTH": f"operator:{CANARY}",
     "AWS_SECRET_ACCESS_KEY": CANARY,
 }

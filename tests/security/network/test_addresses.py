@@ -184,7 +184,7 @@ def refusal(url: str, allowed: AddressPolicy = PUBLIC_ONLY) -> str:
     """Send a request that must be rejected or find no host; return the reason."""
     with (
         pytest.raises((UrlNotAllowed, RequestFailed)) as raised,
-        request("GET", Target.parse(url), headers={}, allowed=allowed, times=HASTY, tls=PLAIN),
+        request("GET", Target.parse(url), headers={}, policy=allowed, timeouts=HASTY, tls=PLAIN),
     ):
         pytest.fail("there was an answer")
     return str(raised.value)
@@ -256,7 +256,7 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_used(monkeypatch: py
             Target.parse(f"http://rebinding.example:{port}/"),
             AddressPolicy.parse("127.0.0.1", setting="S"),
         )
-        with request("GET", target, headers={}, allowed=allowed, times=HttpTimeouts(), tls=PLAIN) as response:
+        with request("GET", target, headers={}, policy=allowed, timeouts=HttpTimeouts(), tls=PLAIN) as response:
             assert response.status == 200
     assert hosts == ["rebinding.example"]
 

@@ -64,7 +64,7 @@ def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
     gateway = build_gateway()
     wrong = json.dumps({f"unknown{number}": 1 for number in range(49)}).encode() + b"\n"
     # Longer than filling the spool takes, also on a busy machine.
-    bounds = replace(FAST, unread_s=2.0)
+    bounds = replace(FAST, read_timeout_s=2.0)
     with serving(gateway.stage, bounds) as (url, _), connected(url, head(UPLOAD), buffer=4_096) as raw:
         with pytest.raises((ConnectionError, TimeoutError)):
             send_slowly(raw, [piece(wrong * 100)] * 1_000)
@@ -165,7 +165,7 @@ def test_unread_responses_exceed_the_bound_at_no_time() -> None:
         connections = [
             connection for connection in server.server_state.connections if isinstance(connection, LimitedProtocol)
         ]
-        eventually(lambda: 0 < sum(connection.unread for connection in connections) <= 2 * MUCH)
+        eventually(lambda: 0 < sum(connection.unread_bytes for connection in connections) <= 2 * MUCH)
 
 
 def test_no_response_is_produced_before_the_previous_one_is_read() -> None:

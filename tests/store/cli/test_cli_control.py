@@ -109,7 +109,7 @@ def test_limits_are_shown_and_set_for_all_workers(command: Command, store: JobSt
     assert command("limits", "--in-flight", 40, "--credit-floor", 1_000_000, "--json").json() == {
         "in_flight": 40,
         "submit_rate": None,
-        "credit_floor": 1_000_000,
+        "min_balance": 1_000_000,
         "in_flight_now": 10,
     }
     output = command("limits", "--submit-rate", 90).out
@@ -150,7 +150,7 @@ def test_the_account_is_shown(command: Command, store: JobStore) -> None:
     now = float(int(time.time()))
     job_in_state(store, State.PENDING, voice_with_song(), now)
     store.flow_control.record_balance(1_500, spent_before=4, requested_at=now, now=now)
-    store.flow_control.set_limits(credit_floor=30)
+    store.flow_control.set_limits(min_balance=30)
 
     assert command("credits", "--json").json() == {
         "left": 1_500,
@@ -218,7 +218,7 @@ def test_the_status_as_text(command: Command, busy: JobStore) -> None:
         "(429)",
         "backlog    high 1, the oldest for 61 s",
         "backlog    normal 4, the oldest for 2 h",
-        "in flight  1 of 50; 0.2 succeed a minute, about 30 min to go",
+        "in flight  1 of 50; 0.2 jobs/min, about 30 min left",
         "credits    1,500 left (15 reserved for jobs in flight or unsure); 12 spent today; 12 spent in all",
         "failed     upstream_failed 1",
         "workers    1 alive",

@@ -82,13 +82,13 @@ def test_a_drift_is_reported_once(store: JobStore) -> None:
     drift = UncountedSpending(NOW, 420, 399)
     priced = replace(drift, stage=Stage.VOICE, price=5)
 
-    reports = (None, drift, replace(drift, fell=421))
+    reports = (None, drift, replace(drift, decrease=421))
     assert [store.flow_control.record_drift(report) for report in reports] == [
         False,
         True,
         False,
     ]
-    assert store.flow_control.account().uncounted == replace(drift, fell=421)
+    assert store.flow_control.account().uncounted == replace(drift, decrease=421)
     assert [store.flow_control.record_drift(report) for report in (priced, priced, drift)] == [True, False, False]
     assert store.flow_control.record_drift(None) is False
     assert store.flow_control.account().uncounted is None

@@ -84,9 +84,9 @@ def test_the_minimum_balance_is_kept(store: JobStore, redis: Redis, prefix: str)
     left(own, 10 + 2 * 4 + 3)
 
     assert count(own.admit(NOW)) == 2
-    own.flow_control.set_limits(credit_floor=5)
+    own.flow_control.set_limits(min_balance=5)
     assert count(own.admit(NOW)) == 2
-    own.flow_control.set_limits(credit_floor=None)
+    own.flow_control.set_limits(min_balance=None)
     assert count(own.admit(NOW)) == 0
 
 
@@ -145,7 +145,7 @@ def test_a_full_queue_keeps_the_shortage(store: JobStore) -> None:
 def test_the_gate_explains_a_shortage(store: JobStore) -> None:
     """It states the balance, the reserved credits, the minimum balance and the price of the next job."""
     enqueue_jobs(store, *songs(4))
-    store.flow_control.set_limits(credit_floor=5)
+    store.flow_control.set_limits(min_balance=5)
     left(store, 1_030)
     store.admit(NOW, at_most=1)
     left(store, 30)

@@ -247,7 +247,7 @@ def test_fewer_slots_of_a_batch_apply_to_later_songs(store: JobStore) -> None:
 
 def test_credits_used_by_others_hold_back_songs(store: JobStore) -> None:
     """No order falls below the minimum balance; the other jobs continue."""
-    store.flow_control.set_limits(credit_floor=10)
+    store.flow_control.set_limits(min_balance=10)
     job_ids = pending_voices(store, 3)
     left(store, 10 + 3 * 15 - 1)
     for job_id in job_ids:

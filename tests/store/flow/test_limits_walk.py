@@ -97,7 +97,7 @@ class Life:
                 self.store.apply_transitions([transitions.abandon(job, NOW)], NOW)
             case 4:
                 # Decided before its cancelling was asked for, perhaps.
-                again = transitions.resubmit(replace(job, cancelling=False), NOW)
+                again = transitions.resubmit(replace(job, is_cancelling=False), NOW)
                 assert self.store.apply_transitions([again], NOW) == [not job.is_cancelling]
             case 5:
                 apply_transition(self.store, job, State.ADMITTED, reason="the answer came late")

@@ -81,7 +81,7 @@ def grow_to(store: JobStore, limit: int) -> None:
 
 def test_the_limit_starts_low_and_grows_while_slots_are_used(build: Build) -> None:
     """It grows by one with each accepted order, up to the maximum."""
-    store = build(in_flight=20, first_in_flight=4)
+    store = build(in_flight=20, initial_in_flight=4)
     enqueue_jobs(store, *numbered_voices(40))
     assert store.flow_control.in_flight_limit() == InFlightLimit(4, 20)
 
@@ -98,7 +98,7 @@ def test_the_limit_starts_low_and_grows_while_slots_are_used(build: Build) -> No
 
 def test_the_limit_does_not_grow_while_slots_are_free(build: Build) -> None:
     """Single jobs say nothing about many at once."""
-    store = build(in_flight=100, first_in_flight=10)
+    store = build(in_flight=100, initial_in_flight=10)
     for number in range(30):
         enqueue_jobs(store, voice(key=f"{number}"))
         finish(store, order(store))
@@ -108,7 +108,7 @@ def test_the_limit_does_not_grow_while_slots_are_free(build: Build) -> None:
 
 def test_rate_limiting_halves_the_limit(build: Build) -> None:
     """It is half of what upstream accepted, not of what was tried."""
-    store = build(in_flight=100, first_in_flight=24)
+    store = build(in_flight=100, initial_in_flight=24)
     enqueue_jobs(store, *numbered_voices(40))
     order(store)
     assert store.count_in_flight() == 24
@@ -122,7 +122,7 @@ def test_rate_limiting_halves_the_limit(build: Build) -> None:
 
 def test_responses_of_one_moment_decrease_the_limit_once(build: Build) -> None:
     """Orders submit_more before the decrease say nothing new; later ones do."""
-    store = build(in_flight=100, first_in_flight=24)
+    store = build(in_flight=100, initial_in_flight=24)
     enqueue_jobs(store, *numbered_voices(40))
     order(store)
 
@@ -139,7 +139,7 @@ def test_responses_of_one_moment_decrease_the_limit_once(build: Build) -> None:
 
 def test_the_limit_is_at_least_one(build: Build) -> None:
     """However often upstream refuses, one job is tried."""
-    store = build(in_flight=100, first_in_flight=3)
+    store = build(in_flight=100, initial_in_flight=3)
     enqueue_jobs(store, voice())
     for n in range(9):
         rate_limit(store, NOW + 60 * n)
@@ -150,7 +150,7 @@ def test_the_limit_is_at_least_one(build: Build) -> None:
 
 def test_the_limit_grows_back_quickly_to_the_ceiling_and_slowly_beyond(build: Build) -> None:
     """One more is probed after filling all slots four times, and four times later after each failed probe."""
-    store = build(in_flight=100, first_in_flight=12)
+    store = build(in_flight=100, initial_in_flight=12)
     enqueue_jobs(store, *numbered_voices(900))
     order(store)
     pending_count = store.count_in_flight()
@@ -184,7 +184,7 @@ def orders_until(store: JobStore, limit: int, now: float) -> int:
 @pytest.mark.parametrize("bears", [1, 3, 12, 30])
 def test_the_limit_settles_near_the_capacity_of_upstream(build: Build, bears: int) -> None:
     """It is above for a short time only, rarely far below, and few orders are rate-limited."""
-    store = build(in_flight=500, first_in_flight=10)
+    store = build(in_flight=500, initial_in_flight=10)
     enqueue_jobs(store, *(voice(key=f"{n}") for n in range(2_500)))
     now, rate_limit, rounds, used = NOW, 0, 0, list[float]()
     for beat in range(100):
@@ -212,7 +212,7 @@ def test_the_limit_settles_near_the_capacity_of_upstream(build: Build, bears: in
 @pytest.mark.parametrize(("after_s", "at_least", "at_most"), [(60, 32, 100), (700, 1, 16)], ids=["soon", "calm since"])
 def test_after_a_calm_period_more_is_probed_soon(build: Build, after_s: float, at_least: int, at_most: int) -> None:
     """Upstream's capacity may have changed: after ten minutes filling all slots once is enough."""
-    store = build(in_flight=50, first_in_flight=8)
+    store = build(in_flight=50, initial_in_flight=8)
     enqueue_jobs(store, *numbered_voices(300))
     ceiling = len(order(store))
     rate_limit(store, NOW, pause_s=1)
@@ -232,27 +232,27 @@ def test_after_a_calm_period_more_is_probed_soon(build: Build, after_s: float, a
 @pytest.fixture
 def own(build: Build) -> JobStore:
     """Return a store with settings of its own."""
-    return build(in_flight=50, first_in_flight=50, submit_rate=120.0, credit_floor=7)
+    return build(in_flight=50, initial_in_flight=50, submit_rate=120.0, min_balance=7)
 
 
 def test_limits_set_at_run_time_override_the_settings(own: JobStore, build: Build) -> None:
     """They apply to all workers; None returns to the settings."""
     assert own.flow_control.limits() == Limits(50, 50, 120.0, 7)
 
-    build().flow_control.set_limits(in_flight=3, submit_rate=60, credit_floor=100)
+    build().flow_control.set_limits(in_flight=3, submit_rate=60, min_balance=100)
     assert own.flow_control.limits() == Limits(3, 50, 60.0, 100)
     assert own.flow_control.in_flight_limit() == InFlightLimit(3, 3)
 
     own.flow_control.set_limits(in_flight=None, submit_rate=0)
     assert own.flow_control.limits() == Limits(50, 50, None, 100)
-    own.flow_control.set_limits(submit_rate=None, credit_floor=None)
+    own.flow_control.set_limits(submit_rate=None, min_balance=None)
     assert own.flow_control.limits() == Limits(50, 50, 120.0, 7)
 
 
 @pytest.mark.parametrize("many", [1_000_000, 1_234_567])
 def test_large_limits_are_stored_exactly(own: JobStore, many: int) -> None:
     """They are read back unchanged."""
-    own.flow_control.set_limits(in_flight=many, credit_floor=many, submit_rate=many + 0.25)
+    own.flow_control.set_limits(in_flight=many, min_balance=many, submit_rate=many + 0.25)
 
     assert own.flow_control.limits() == Limits(many, 50, many + 0.25, many)
     assert own.admit(NOW).by_stage == {}
@@ -287,23 +287,23 @@ def test_a_stored_rate_that_is_too_low_delays_nothing_later(own: JobStore, redis
         {"submit_rate": -1},
         {"submit_rate": math.nan},
         {"submit_rate": math.inf},
-        {"credit_floor": -1},
-        {"credit_floor": 0.5},
-        {"first_in_flight": 9},
+        {"min_balance": -1},
+        {"min_balance": 0.5},
+        {"initial_in_flight": 9},
         {"anything": 1},
     ],
 )
 def test_an_invalid_limit_is_rejected(own: JobStore, wrong: dict[str, float]) -> None:
     """No other limit of the same call is set."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        own.flow_control.set_limits(**{"credit_floor": 3, **wrong})
+        own.flow_control.set_limits(**{"min_balance": 3, **wrong})
 
     assert own.flow_control.limits() == Limits(50, 50, 120.0, 7)
 
 
 def test_a_limit_of_jobs_in_flight_applies_at_once(build: Build) -> None:
     """The adaptive limit still applies."""
-    store = build(in_flight=50, first_in_flight=5)
+    store = build(in_flight=50, initial_in_flight=5)
     enqueue_jobs(store, *numbered_voices(60))
     order(store)
     store.flow_control.set_limits(in_flight=6)

@@ -48,7 +48,7 @@ def ticks(seconds: float, start: float = NOW) -> Iterator[float]:
 @pytest.mark.parametrize("rate", [6, 60, 240])
 def test_posts_are_spread_evenly_over_the_minute(build: Build, rate: int) -> None:
     """No minute has more than the rate and the allowed burst."""
-    store = build(in_flight=500, first_in_flight=500)
+    store = build(in_flight=500, initial_in_flight=500)
     job_ids = enqueue_jobs(store, *numbered_voices(rate + 10))
     store.admit(NOW)
     store.flow_control.set_limits(submit_rate=rate)

@@ -114,11 +114,11 @@ def test_the_command_shows_the_creator_of_a_voice(command: Command) -> None:
 
 def test_the_command_uses_the_setting_of_the_environment(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """An invalid value is named in the error."""
-    monkeypatch.setenv("VOICEQUEUE_REUSE", "true")
+    monkeypatch.setenv("VOICEQUEUE_REUSE_VOICES", "true")
     states = [command("enqueue", "--audio-url", OTHER, "--key", key, "--json").json()["state"] for key in "ab"]
     assert states == ["queued", "waiting"]
 
-    monkeypatch.setenv("VOICEQUEUE_REUSE", "perhaps")
+    monkeypatch.setenv("VOICEQUEUE_REUSE_VOICES", "perhaps")
     bad = command("status")
     assert bad.code == 2
-    assert "VOICEQUEUE_REUSE: must be true or false" in bad.err
+    assert "VOICEQUEUE_REUSE_VOICES: must be true or false" in bad.err

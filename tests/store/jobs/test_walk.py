@@ -328,7 +328,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         @rule(
             in_flight=st.sampled_from([None, 1, 3, 20]),
             submit_rate=st.sampled_from([None, 0, 6, 600]),
-            credit_floor=st.sampled_from([None, 0, 30]),
+            min_balance=st.sampled_from([None, 0, 30]),
         )
         def set_limits(self, **limits: float | None) -> None:
             self.store.flow_control.set_limits(**limits)

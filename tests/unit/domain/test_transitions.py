@@ -79,7 +79,7 @@ def test_a_person_may_name_what_is_unsure_or_was_lost() -> None:
     with pytest.raises(InvalidStateError, match="only an unsure job can be reviewed"):
         transitions.lost_order(job(State.PENDING), "t9")
     with pytest.raises(InvalidStateError, match="has this task already"):
-        transitions.lost_order(replace(lost, orders={3: "t9"}), "t9")
+        transitions.lost_order(replace(lost, charged_task_ids={3: "t9"}), "t9")
 
 
 def test_ordering_again_counts_nothing_before_it_is_charged() -> None:

@@ -38,9 +38,9 @@ REQUIRED = {
 
 #: The secrets in the environment of each service. None has one that it does not need.
 SECRETS = {
-    "worker": {"REDIS_URL", "MUSICAPI_KEY", "VOICEQUEUE_SECRET", "VOICEQUEUE_ARCHIVE"},
+    "worker": {"REDIS_URL", "MUSICAPI_KEY", "VOICEQUEUE_SECRET", "VOICEQUEUE_ARCHIVE_URL"},
     "callbacks": {"REDIS_URL", "VOICEQUEUE_CALLBACK_SECRET"},
-    "archive": {"REDIS_URL", "VOICEQUEUE_ARCHIVE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+    "archive": {"REDIS_URL", "VOICEQUEUE_ARCHIVE_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
     "web": {"REDIS_URL", "VOICEQUEUE_SECRET", "VOICEQUEUE_API_KEYS"},
     "flower": {"REDIS_URL", "FLOWER_BASIC_AUTH"},
     "valkey": {"VALKEY_APP_PASSWORD", "VALKEY_FLOWER_PASSWORD"},

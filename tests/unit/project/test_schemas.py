@@ -46,7 +46,8 @@ FILE = ArchivedFile("file:///a.mp3", 3, "0" * 64)
 CLIP = Clip("c", "succeeded", "Title", "https://cdn.example/1.mp3", duration=61.5, archived_audio=FILE)
 JOB = Job(
     "j", 1, State.FAILED, Stage.MUSIC, voice_with_song(batch="b", metadata={"a": "1"}), NOW, NOW,
-    settled_at=NOW, clips=(CLIP,), failure=Failure(FailureCode.DEADLINE, Stage.MUSIC, "late"), archive=ArchiveState.PENDING,
+    settled_at=NOW, clips=(CLIP,), failure=Failure(FailureCode.DEADLINE, Stage.MUSIC, "late"),
+    archive=ArchiveState.PENDING,
 )  # fmt: skip
 STEP = TimelineEntry(NOW, State.UNSURE, Stage.VOICE, "no answer", 1, "t")
 BATCH = Batch("b", dict.fromkeys(State, 1), 4, is_paused=True, max_credits=5)

@@ -254,7 +254,7 @@ def test_a_result_that_comes_after_the_deadline_is_still_taken(stage: Stage) -> 
 
     assert move is not None
     assert move.to_state is State.SUCCEEDED
-    doubted = replace(late, doubt=FailureReport(NOW - 60, "no"))
+    doubted = replace(late, failure_report=FailureReport(NOW - 60, "no"))
     assert failure(decisions.transition_from_result(doubted, TaskFailed("no"), NOW)).code is FailureCode.UPSTREAM_FAILED
 
 

@@ -62,7 +62,7 @@ def test_flower_answers_to_any_host_name_only_with_a_login_beyond_this_machine(
 @pytest.mark.parametrize("hosts", ["voices.example:80", "https://voices.example", "a, b", "me@here"])
 def test_a_host_of_flower_is_a_name_without_a_port(hosts: str) -> None:
     """Anything else would never match a request."""
-    with pytest.raises(SettingsError, match="FLOWER_HOSTS: must be host names without ports"):
+    with pytest.raises(SettingsError, match="FLOWER_ALLOWED_HOSTS: must be host names without ports"):
         load(hosts=hosts)
 
 

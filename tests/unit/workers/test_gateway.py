@@ -16,7 +16,7 @@ def test_the_gateway_has_the_same_limits_as_the_workers(monkeypatch: pytest.Monk
     """A webhook that is faster than the answer confirms an order: the in-flight limit must not follow other settings
     then."""
     monkeypatch.setenv("VOICEQUEUE_MAX_IN_FLIGHT", "321")
-    monkeypatch.setenv("VOICEQUEUE_FIRST_IN_FLIGHT", "32")
+    monkeypatch.setenv("VOICEQUEUE_INITIAL_IN_FLIGHT", "32")
     stores: list[JobStore] = []
 
     def router(store: JobStore, *_: object) -> APIRouter:

@@ -43,17 +43,17 @@ def environment_names() -> list[str]:
     [
         ("VOICEQUEUE_MAX_IN_FLIGHT", "0", "greater than or equal to 1"),
         ("VOICEQUEUE_MAX_IN_FLIGHT", "many", "valid integer"),
-        ("VOICEQUEUE_POLL_MAX_S", "61", "less than or equal to 60"),
+        ("VOICEQUEUE_POLL_MAX_INTERVAL_S", "61", "less than or equal to 60"),
         ("VOICEQUEUE_PREFIX", "{x}", "pattern"),
         ("MUSICAPI_BASE_URL", "api.musicapi.ai", "pattern"),
         ("VOICEQUEUE_CALLBACK_SECRET", "whsec_c2hvcnQ=", "24 to 64 bytes"),
         ("VOICEQUEUE_CALLBACK_SECRET", f"whsec_{'YWFh' * 8} YWFhYWFh", "24 to 64 bytes"),
-        ("VOICEQUEUE_CALLBACK_ALLOW", "https://inner.example", "host names"),
-        ("VOICEQUEUE_CALLBACK_ALLOW", "10.0.0.0/33", "host names"),
-        ("VOICEQUEUE_CALLBACK_ALLOW", "*.inner.example", "host names"),
-        ("VOICEQUEUE_ARCHIVE", "../songs", "must be a folder, or an fsspec URL"),
-        ("VOICEQUEUE_ARCHIVE", "simplecache::s3://bucket", "must be a folder, or an fsspec URL"),
-        ("VOICEQUEUE_AUDIO_ALLOW", "http://cdn", "must be host names"),
+        ("VOICEQUEUE_CALLBACK_ALLOWED_HOSTS", "https://inner.example", "host names"),
+        ("VOICEQUEUE_CALLBACK_ALLOWED_HOSTS", "10.0.0.0/33", "host names"),
+        ("VOICEQUEUE_CALLBACK_ALLOWED_HOSTS", "*.inner.example", "host names"),
+        ("VOICEQUEUE_ARCHIVE_URL", "../songs", "must be a folder, or an fsspec URL"),
+        ("VOICEQUEUE_ARCHIVE_URL", "simplecache::s3://bucket", "must be a folder, or an fsspec URL"),
+        ("VOICEQUEUE_AUDIO_ALLOWED_HOSTS", "http://cdn", "must be host names"),
         ("VOICEQUEUE_SECRET", "0123456789abcdef0123456789abcde", "at least 32 characters"),
         ("VOICEQUEUE_SECRET", "secret" * 20, "8 of them different"),
         ("VOICEQUEUE_SECRET", "x" * 1000, "openssl rand -hex 32"),
@@ -78,7 +78,7 @@ def test_callbacks_accept_several_secrets_and_allowed_hosts_of_any_kind(monkeypa
     """Secrets are separated by spaces, in the format that receivers get; hosts are names, addresses and networks."""
     secrets_text = f"whsec_{'YWFh' * 8} {signatures.callback_secret('x')}"
     monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", secrets_text)
-    monkeypatch.setenv("VOICEQUEUE_CALLBACK_ALLOW", "inner.example, 10.0.0.0/8 [::1],127.0.0.1")
+    monkeypatch.setenv("VOICEQUEUE_CALLBACK_ALLOWED_HOSTS", "inner.example, 10.0.0.0/8 [::1],127.0.0.1")
 
     assert callback_secrets(Settings()) == secrets_text.split()
     assert secrets_text not in repr(Settings())
@@ -103,9 +103,11 @@ def test_a_secret_generated_by_openssl_is_accepted(monkeypatch: pytest.MonkeyPat
 
 def test_polls_that_are_never_due_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The minimum interval must not exceed the maximum."""
-    monkeypatch.setenv("VOICEQUEUE_POLL_MIN_S", "30")
+    monkeypatch.setenv("VOICEQUEUE_POLL_MIN_INTERVAL_S", "30")
 
-    with pytest.raises(SettingsError, match="VOICEQUEUE_POLL_MIN_S: 30 is more than VOICEQUEUE_POLL_MAX_S, 25"):
+    with pytest.raises(
+        SettingsError, match="VOICEQUEUE_POLL_MIN_INTERVAL_S: 30 is more than VOICEQUEUE_POLL_MAX_INTERVAL_S, 25"
+    ):
         load()
 
 
@@ -119,7 +121,7 @@ def test_webhooks_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_times_may_be_fractions_of_a_second_and_a_file_is_read(tmp_path: Path) -> None:
     """`.env` in the working folder is read."""
-    (tmp_path / ".env").write_text("VOICEQUEUE_PULSE_S=0.05\nMUSICAPI_KEY=secret-key\n")
+    (tmp_path / ".env").write_text("VOICEQUEUE_DISPATCH_INTERVAL_S=0.05\nMUSICAPI_KEY=secret-key\n")
 
     loaded = load()
 
@@ -137,7 +139,9 @@ def test_every_setting_is_documented() -> None:
 def test_no_countdown_exceeds_the_visibility_timeout() -> None:
     """A message that a worker holds longer than that would run twice; the documentation names the same limit."""
     visibility_timeout = BROKER_TRANSPORT_OPTIONS["visibility_timeout"]
-    longest_interval = max(meta.le for meta in Settings.model_fields["poll_max_s"].metadata if hasattr(meta, "le"))
+    longest_interval = max(
+        meta.le for meta in Settings.model_fields["poll_max_interval_s"].metadata if hasattr(meta, "le")
+    )
 
     assert longest_interval <= COUNTDOWN_MAX_S <= visibility_timeout - 60
     assert visibility_timeout == ETA_MAX_S

@@ -185,8 +185,9 @@ def _progress(source: Source, jobs: VoiceQueue, batch: str, *, resume: bool) -> 
             jobs.get(progress.last_job)
         except JobNotFoundError:
             raise CannotResumeError(
-                f"this queue does not hold the jobs that {IngestProgress.path(source.path)} records. Without --resume, rows "
-                "whose jobs were purged (VOICEQUEUE_KEEP_DAYS) are paid for again; --dry-run prints how many are known"
+                f"this queue does not hold the jobs that {IngestProgress.path(source.path)} records. "
+                "Without --resume, rows whose jobs were purged (VOICEQUEUE_RETENTION_DAYS) are paid "
+                "for again; --dry-run prints how many exist"
             ) from None
     return progress
 

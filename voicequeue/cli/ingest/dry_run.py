@@ -137,7 +137,7 @@ def _json(outlook: DryRunResult, means: Budget) -> dict[str, Any]:
         "credits_left": account.balance,
         "credits_left_at": to_iso8601(account.updated_at),
         "credits_committed": account.reserved,
-        "credit_floor": means.min_balance,
+        "min_balance": means.min_balance,
         "suffices": None if means.spendable is None else means.spendable >= counts.credits,
         "unsettled": means.unsettled,
         "per_minute": means.status.jobs_per_minute,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from redis import Redis
 from redis.exceptions import RedisError
 
-from voicequeue.storage.connection.retry import deadline
+from voicequeue.storage.connection.retry import retry_until
 
 log = logging.getLogger("voicequeue")
 
@@ -110,7 +110,7 @@ class RedisClock:
     def _renewed(self, before: Sample) -> Sample:
         """Ask Redis again, and return the more exact sample."""
         try:
-            with deadline(time.monotonic()):
+            with retry_until(time.monotonic()):
                 sample = self._ask()
         except (RedisError, OSError):
             self._next_at = self._counter() + RETRY_S

@@ -116,7 +116,7 @@ def _ending(call: _Call, fail: Callable[..., Any], *, tries: int) -> Callable[..
 
 
 @contextmanager
-def deadline(at: float | None) -> Iterator[None]:
+def retry_until(at: float | None) -> Iterator[None]:
     """Limit the retries of this thread's calls to a deadline (monotonic clock)."""
     before = _thread.limit
     _thread.limit = before if at is None else min(before, at)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from voicequeue.storage.connection.retry import UNREACHABLE, count_lost_reply, deadline, failed_attempts
+from voicequeue.storage.connection.retry import UNREACHABLE, count_lost_reply, failed_attempts, retry_until
 from voicequeue.texts import replace_unencodable
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class ScriptCall:
         """Send the call on a connection of its own. If Redis is unreachable, `result` sends it."""
         connection: Any = None
         try:
-            with deadline(time.monotonic()):
+            with retry_until(time.monotonic()):
                 connection = self._redis.connection_pool.get_connection()
             connection.send_command("EVALSHA", self._script.sha, 1, self._root, *self._arguments)
         except (*UNREACHABLE, OSError):

@@ -103,7 +103,7 @@ def _add_pause_routes(routes: APIRouter, queue: VoiceQueue) -> None:
         """
         _reject_both(stage, batch)
         result: schemas.PauseResult = {
-            "changed": await run_in_threadpool(queue.pause, stage=stage, batch=batch, by=why)
+            "changed": await run_in_threadpool(queue.pause, stage=stage, batch=batch, reason=why)
         }
         return JSONResponse(result)
 

@@ -18,7 +18,7 @@ from workers.gateway.page.views import to_filter
 #: Form fields that select jobs.
 _FILTER = ("state", "batch", "code", "q")
 
-_LIMITS = ("in_flight", "submit_rate", "credit_floor")
+_LIMITS = ("in_flight", "submit_rate", "min_balance")
 
 _CANCELLING = "it is cancelled once the outcome of its request is known; no further stage is submitted."
 

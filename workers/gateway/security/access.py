@@ -18,8 +18,8 @@ from workers.gateway.security.local_access import LocalAccess
 _bearer = HTTPBearer(scheme_name="key", auto_error=False, description="An API key made by `voicequeue keys new`.")
 
 _LOCAL_REQUIRED = (
-    "The local token is required as the API key: `. .voicequeue/env` sets VOICEQUEUE_KEY to it; the token is in the "
-    "file `.voicequeue/local_token`."
+    "The local token is required as the API key: `. .voicequeue/env` sets VOICEQUEUE_API_KEY to it; the token is in "
+    "the file `.voicequeue/local_token`."
 )
 
 

@@ -46,7 +46,7 @@ class ServerLimits:
         """Return the limits for a number of file descriptors; a response may need a second one for its file."""
         backlog = min(max(descriptors // 8, 32), MAX_BACKLOG)
         reserved = min(descriptors // 4, RESERVED_DESCRIPTORS) + backlog
-        return cls(places=min(max((descriptors - reserved) // 3, 8), MAX_CONCURRENT_REQUESTS), backlog=backlog)
+        return cls(requests=min(max((descriptors - reserved) // 3, 8), MAX_CONCURRENT_REQUESTS), backlog=backlog)
 
     def share_of(self, at_most: int) -> int:
         """Return the limit for one kind of long request: `at_most`, but no more than a quarter of all requests."""

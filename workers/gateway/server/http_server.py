@@ -137,12 +137,12 @@ class LimitedProtocol(H11Protocol):
         return (is_answered or self.awaits_body) and not self.flow.write_paused and not self.transport.is_closing()
 
     @property
-    def unread(self) -> int:
+    def unread_bytes(self) -> int:
         """Bytes that the client has not read while writing is paused; else 0."""
         is_paused = self.flow.write_paused or self.transport.is_closing()
         return self.transport.get_write_buffer_size() if is_paused else 0
 
-    def end(self, status: int, why: str) -> None:
+    def close(self, status: int, why: str) -> None:
         """Close it; if a request has started, answer with this error first."""
         if self.transport.is_closing():
             return
@@ -155,7 +155,7 @@ class LimitedProtocol(H11Protocol):
         """Answer invalid HTTP."""
         self._refuse(400, msg)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close it immediately."""
         self.transport.abort()
 
