@@ -54,13 +54,16 @@ def format_number(number: int | None) -> str:
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
-    "clock": format_time,
-    "moment": strftime,
-    "ago": format_age,
-    "spoken": format_duration,
-    "roughly": format_duration_short,
-    "length_of": format_length,
-    "count": format_number,
+    function.__name__: function
+    for function in (
+        format_time,
+        strftime,
+        format_age,
+        format_duration,
+        format_duration_short,
+        format_length,
+        format_number,
+    )
 }
 
 
