@@ -37,7 +37,8 @@ log = logging.getLogger("voicequeue")
 #: The folder of jobs without a batch; no batch can have this name.
 NO_BATCH = "_"
 
-#: Prefix of temporary files. The process that uses one holds a lock on it; unlocked ones are removed by `sweep`.
+#: Prefix of temporary files. The process that uses one holds a lock on it; unlocked ones are removed by
+#: `remove_stale_files`.
 TEMPORARY_PREFIX = "voicequeue-song-"
 
 #: Files younger than this (seconds) are never removed: they may not be locked yet.

@@ -120,7 +120,7 @@ class AsyncVoiceQueue:
         Args:
             jobs: An iterable or an async iterable of jobs, or of mappings of their fields.
             on_reject: Called with each rejected item, on the event loop. Without it, they are collected in
-                `Receipt.rejections`.
+                `EnqueueSummary.rejections`.
         """
         receipt, first_index = EnqueueSummary(), 0
         reject = on_reject or receipt.rejections.append
@@ -165,7 +165,7 @@ class AsyncVoiceQueue:
             timeout: Seconds to wait at most. None has no limit.
 
         Raises:
-            UnknownJob: No job has this id.
+            JobNotFoundError: No job has this id.
             TimeoutError: The job did not settle in time.
         """
         has_changed = asyncio.Event()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ChargeReview:
     """An unsure job with its last timeline entry, which says what happened, and the balances around the charge.
 
-    `account` is None where no balances are available. An answer that could not be read is the job's `answer`.
+    `balance_window` is None where no balances are available. An answer that could not be read is the job's `answer`.
     """
 
     job: Job

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class BacklogLane:
     """Queued jobs of one priority and batch (None: without a batch).
 
-    `songs` of them have their voice. `oldest` is in Unix seconds.
+    `with_voice` of them have their voice. `oldest` is in Unix seconds.
     """
 
     priority: Priority
@@ -34,8 +34,8 @@ class BacklogLane:
 class Batch:
     """A named set of jobs with its counters and limits.
 
-    `states` counts its jobs by state. `credits` are spent; `committed` are reserved for jobs in flight, unsure jobs and
-    lost orders that may have been charged.
+    `states` counts its jobs by state. `credits` are spent; `reserved_credits` are reserved for jobs in flight, unsure
+    jobs and lost orders that may have been charged.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Batch:
 class CallbackCounts:
     """Number of callbacks by state, and of the workers that deliver them.
 
-    `waiting` are those of the pending ones that wait for an earlier callback of their job. `delivered` counts all time.
+    `blocked` are those of the pending ones that wait for an earlier callback of their job. `delivered` counts all time.
     """
 
     pending: int = 0
@@ -129,10 +129,10 @@ class Status:
     """Overview of the queue or of one batch.
 
     `failures` (by code), `rejects`, `callbacks` and `archive` always count all jobs. `limit` is the number of jobs that
-    may be in flight now; `pace` the number of jobs that recently succeeded per minute; `seconds_left` the time to
-    settle all jobs at that pace (None: unknown). `rejects` is the number of messages that did not become a job, and
-    `refused` the first jobs that upstream refuses while it accepts others. `at` is when the overview was read, by the
-    queue's time.
+    may be in flight now; `jobs_per_minute` the number of jobs that recently succeeded per minute; `seconds_left` the
+    time to settle all jobs at that pace (None: unknown). `rejects` is the number of messages that did not become a job,
+    and `refused` the first jobs that upstream refuses while it accepts others. `at` is when the overview was read, by
+    the queue's time.
     """
 
     states: dict[State, int]

@@ -54,9 +54,9 @@ class ResponseTooLarge(Exception):
 class HttpTimeouts:
     """The time limits of one exchange, in seconds.
 
-    `connect_s`: for name resolution and connecting. `whole_s`: for the whole exchange. `answer_s`: until the response's
-    headers are received. `silent_s`: for one read or write (None: limited by `whole_s` alone). With `least_speed`
-    (bytes a second) the body is given up when it has been slower for `slow_s` seconds.
+    `connect_s`: for name resolution and connecting. `total_s`: for the whole exchange. `response_s`: until the
+    response's headers are received. `idle_s`: for one read or write (None: limited by `total_s` alone). With
+    `min_speed` (bytes a second) the body is given up when it has been slower for `min_speed_window_s` seconds.
     """
 
     connect_s: float = 3.0
@@ -69,7 +69,7 @@ class HttpTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The parts of a URL that a request needs: `path` percent-encoded, `login` as an Authorization header."""
+    """The parts of a URL that a request needs: `path` percent-encoded, `authorization` as an Authorization header."""
 
     is_secure: bool
     host: str
@@ -79,7 +79,7 @@ class Target:
 
     @classmethod
     def parse(cls, url: str) -> Target:
-        """Parse a URL; any text is accepted. Raises Refused."""
+        """Parse a URL; any text is accepted. Raises UrlNotAllowed."""
         try:
             return cls._of(urlsplit(url))
         except ValueError:  # including lone surrogates, which cannot be encoded
@@ -128,7 +128,7 @@ class Response:
         return parse_retry_after(self.headers.get("Retry-After"), time.time()) or 0.0
 
     def iter_body(self, *, max_bytes: int) -> Iterator[bytes]:
-        """Yield the body as it arrives. Raises TooLarge after `at_most` bytes, RequestFailed."""
+        """Yield the body as it arrives. Raises ResponseTooLarge after `at_most` bytes, RequestFailed."""
         size = 0
         while piece := self._read():
             size += len(piece)
@@ -148,9 +148,9 @@ def request(
     tls: ssl.SSLContext,
     body: bytes | None = None,
 ) -> Iterator[Response]:
-    """Send a request and give the response once its headers are received. Raises Refused, RequestFailed.
+    """Send a request and give the response once its headers are received. Raises UrlNotAllowed, RequestFailed.
 
-    `times` apply until the end of the block, where the connection is closed.
+    `timeouts` apply until the end of the block, where the connection is closed.
     """
     from voicequeue.net.transport import exchange  # noqa: PLC0415  most commands send nothing; requests loads slowly
 

@@ -88,7 +88,7 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
     # ── archiving ──────────────────────────────────────────────────────────────────────────────
 
     def claim(self, job_id: str, holder: str, now: float, *, lease_s: float) -> ArchiveClaim | None:
-        """Claim the job for `lease` seconds; None if it is not due, or claimed by another worker.
+        """Claim the job for `lease_s` seconds; None if it is not due, or claimed by another worker.
 
         `holder` is a token of this claim alone: asking again with it returns the same claim.
         """
@@ -100,7 +100,7 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
         return ArchiveClaim(job_id, holder, since, tries, record)
 
     def renew(self, claim: ArchiveClaim, now: float, *, lease_s: float) -> bool:
-        """Extend the claim to `lease` seconds from now. Return False if another worker holds the job."""
+        """Extend the claim to `lease_s` seconds from now. Return False if another worker holds the job."""
         return self._finish(claim, _Outcome.RENEW, now, now + lease_s)
 
     def record_file(
@@ -119,7 +119,7 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
         return self._finish(claim, _Outcome.RETRY, now, due, reason)
 
     def mark_failed(self, claim: ArchiveClaim, now: float, reason: str) -> bool:
-        """Record that archiving failed; it is not attempted again until `again` is called."""
+        """Record that archiving failed; it is not attempted again until `retry` is called."""
         return self._finish(claim, _Outcome.FAILED, now, now, reason)
 
     def _finish(

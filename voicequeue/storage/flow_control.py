@@ -29,7 +29,7 @@ REFUSED_JOBS_MAX = 500
 class UpstreamFailure:
     """A request that upstream did not answer, or answered with an error that may concern every request.
 
-    `about` is the id of the task in question; '' if the error concerns every task (no connection, invalid API key).
+    `subject` is the id of the task in question; '' if the error concerns every task (no connection, invalid API key).
     `wait_s` is the wait that upstream asked for, in seconds.
     """
 
@@ -41,7 +41,7 @@ class UpstreamFailure:
 
 @dataclass(frozen=True, slots=True)
 class InFlightLimit:
-    """The number of jobs that may be in flight: `limit` now, `most` by the settings."""
+    """The number of jobs that may be in flight: `limit` now, `maximum` by the settings."""
 
     limit: int
     maximum: int
@@ -85,7 +85,7 @@ class FlowControl:
         self._redis.delete(self._space.key(f"unanswered:{HoldReason.UPSTREAM_DOWN}"))
 
     def refused_jobs(self, batch: str | None = None) -> list[RefusedJob]:
-        """Return the jobs that upstream refuses while it accepts others, at most `REFUSED_READ` of them."""
+        """Return the jobs that upstream refuses while it accepts others, at most `REFUSED_JOBS_MAX` of them."""
         entries = cast(
             list[tuple[str, float]],
             self._redis.zrange(self._space.key("refused"), 0, REFUSED_JOBS_MAX - 1, withscores=True),
@@ -170,7 +170,7 @@ class FlowControl:
     def record_balance(self, credits: int, *, spent_before: int, requested_at: float, now: float) -> int:
         """Record the balance that upstream reported; return the balance by our count.
 
-        The request was sent at `asked`, when `spent_before` credits were spent.
+        The request was sent at `requested_at`, when `spent_before` credits were spent.
         """
         report = (credits, spent_before)
         return int(
@@ -200,11 +200,11 @@ class FlowControl:
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hmget(self._space.key("account"), "credits", "at", "drift")
             pipe.hmget(self._space.key("counters"), "committed", f"day.{int(now // DAY_S)}")
-            (left, at, drift), (committed, spent_today) = pipe.execute()
+            (balance, updated_at, drift), (reserved, spent_today) = pipe.execute()
         return Account(
-            balance=None if left is None else int(left),
-            updated_at=None if at is None else float(at),
-            reserved=int(committed or 0),
+            balance=None if balance is None else int(balance),
+            updated_at=None if updated_at is None else float(updated_at),
+            reserved=int(reserved or 0),
             spent_today=int(spent_today or 0),
             uncounted=serialization.parse_uncounted_spending(drift),
         )

@@ -208,9 +208,10 @@ class JobStore(JobQueries):
         coalesce_window_s: float = 0.0,
         at_most: int = 0,
     ) -> list[PollClaim]:
-        """Claim those of the jobs that are due for a poll, for `lease` seconds.
+        """Claim those of the jobs that are due for a poll, for `lease_s` seconds.
 
-        Also claims other jobs of the stage that are due within `near` seconds, up to `most` jobs in total.
+        Also claims other jobs of the stage that are due within `coalesce_window_s` seconds, up to `at_most` jobs in
+        total.
         """
         others = max(0, at_most - len(job_ids))
         flat = self._space.run_script(
@@ -229,17 +230,27 @@ class JobStore(JobQueries):
                 State(state),
                 stage,
                 task_id,
-                submitted_at=float(since),
-                last_not_ready_at=float(asked) if asked else None,
+                submitted_at=float(submitted_at),
+                last_not_ready_at=float(not_ready_at) if not_ready_at else None,
                 next_stage=Stage(next_stage) if next_stage else None,
                 model=model,
                 clips=serialization.parse_clips(clips),
-                failure_report=serialization.parse_failure_report(doubt),
-                resubmits=bool(reorder),
+                failure_report=serialization.parse_failure_report(report),
+                resubmits=bool(resubmits),
             )
-            for job_id, version, state, task_id, since, asked, next_stage, model, clips, doubt, reorder in rows(
-                flat, 11
-            )
+            for (
+                job_id,
+                version,
+                state,
+                task_id,
+                submitted_at,
+                not_ready_at,
+                next_stage,
+                model,
+                clips,
+                report,
+                resubmits,
+            ) in rows(flat, 11)
         ]
 
     def reschedule_polls(self, reschedules: Iterable[PollReschedule]) -> list[str]:
@@ -269,10 +280,10 @@ class JobStore(JobQueries):
     def lease_overdue(
         self, now: float, *, overdue_s: float, at_most: int = 1000, longest_s: float = 86_400.0
     ) -> list[StalledJob]:
-        """Lease the jobs that have been due for more than `patience` seconds.
+        """Lease the jobs that have been due for more than `overdue_s` seconds.
 
-        Due times more than `longest` seconds ahead are moved to that limit: they were written before Redis's clock was
-        set back.
+        Due times more than `longest_s` seconds ahead are moved to that limit: they were written before Redis's clock
+        was set back.
         """
         return [
             StalledJob(job_id, int(version), State(state), Stage(stage))
@@ -288,8 +299,8 @@ class JobStore(JobQueries):
         return [effect is not None for effect in self.apply_with_effects(transitions, now)]
 
     def apply_with_effects(self, transitions: Sequence[Transition], now: float) -> list[HoldEffect | None]:
-        """Apply transitions like `apply`; return how a refused order affects other jobs, None for a job whose version
-        has changed."""
+        """Apply transitions like `apply_transitions`; return how a refused order affects other jobs, None for a job
+        whose version has changed."""
         order = sorted(range(len(transitions)), key=lambda position: not transitions[position].is_applied_first)
         effects: dict[int, HoldEffect | None] = {}
         for start in range(0, len(order), _PAGE):
@@ -366,8 +377,8 @@ class JobStore(JobQueries):
         return int(self._space.run_script("reassign_voice_creators", f"{now:.6f}", at_most))
 
     def purge(self, now: float, *, retention_s: float, at_most: int = 100) -> Iterator[int]:
-        """Delete jobs that were settled, and callbacks that were given up, more than `keep` seconds ago. Each step
-        examines up to `at_most` of them and yields how many it deleted; the caller may stop after any step.
+        """Delete jobs that were settled, and callbacks that were given up, more than `retention_s` seconds ago. Each
+        step examines up to `at_most` of them and yields how many it deleted; the caller may stop after any step.
 
         Jobs with pending work stay. Keys of deleted jobs can be used again; their spent credits stay counted.
         """

@@ -70,7 +70,7 @@ class ResponseSpool:
         self._loop.call_soon_threadsafe(self._filled.set)
 
     def stop(self) -> None:
-        """Make `put` raise Closed, also in a thread that waits for room."""
+        """Make `write` raise Closed, also in a thread that waits for room."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -52,7 +52,7 @@ class ManagedProcess:
     def __init__(
         self, program: Program, say: Callable[[str], None], guardian: Guardian, inherited_fds: Sequence[int]
     ) -> None:
-        """`inherited_fds` are the file descriptors that its processes inherit."""
+        """Do not start the program yet. Its processes inherit the file descriptors `inherited_fds`."""
         self.program = program
         self._say = say
         self._guardian = guardian
@@ -163,7 +163,7 @@ class Supervisor:
         check_interval_s: float = 0.1,
         inherited_fds: Sequence[int] = (),
     ) -> None:
-        """`say` prints a line; `keeps` are file descriptors that all processes inherit."""
+        """Use `say` to print a line. All processes inherit the file descriptors `inherited_fds`."""
         self._say = print_line
         self._inherited_fds = inherited_fds
         self._check_interval_s = check_interval_s

@@ -14,7 +14,7 @@ from voicequeue.domain.balance import Balance, UncountedSpending
 from voicequeue.storage.job_store import JobStore
 
 
-def left(redis: Redis, prefix: str) -> int:
+def counted_balance(redis: Redis, prefix: str) -> int:
     """Return the balance by our count."""
     return int(str(redis.hget(f"{{{prefix}}}:account", "credits")))
 
@@ -25,7 +25,7 @@ def test_credits_are_counted_down_as_they_are_spent(store: JobStore, redis: Redi
 
     job_in_state(store, State.PENDING, voice_with_song(batch="b"))
 
-    assert left(redis, prefix) == 96
+    assert counted_balance(redis, prefix) == 96
 
 
 def test_credits_spent_during_the_request_are_subtracted(store: JobStore, redis: Redis, prefix: str) -> None:
@@ -34,7 +34,7 @@ def test_credits_spent_during_the_request_are_subtracted(store: JobStore, redis:
 
     assert store.flow_control.record_balance(100, spent_before=0, requested_at=NOW - 1, now=NOW) == 96
 
-    assert left(redis, prefix) == 96
+    assert counted_balance(redis, prefix) == 96
     assert [balance.is_quiet for balance in store.flow_control.balances()] == [False]
 
 

@@ -217,8 +217,10 @@ def test_a_job_refused_while_others_were_accepted_fails_without_others(store: Jo
     assert store.flow_control.gate(now).is_open
 
 
-@pytest.mark.parametrize("left", [None, 14])
-def test_a_job_that_cannot_be_paid_while_cheaper_ones_are_does_not_fail(store: JobStore, left: int | None) -> None:
+@pytest.mark.parametrize("reported_balance", [None, 14])
+def test_a_job_that_cannot_be_paid_while_cheaper_ones_are_does_not_fail(
+    store: JobStore, reported_balance: int | None
+) -> None:
     """Unless the balance is known to suffice, the refusal is right."""
     store.flow_control.set_limits(in_flight=100)
     song = job_in_state(store, State.PENDING, voice_with_song())
@@ -232,13 +234,13 @@ def test_a_job_that_cannot_be_paid_while_cheaper_ones_are_does_not_fail(store: J
     for n in range(12):
         if get_job(store, song.id).state is State.QUEUED:
             apply_transition(store, get_job(store, song.id), State.ADMITTED, now)
-        balance(left and 99)  # as we count it: it would not be sent otherwise
+        balance(reported_balance and 99)  # as we count it: it would not be sent otherwise
         claim_admitted(store, song.id, now)
-        balance(left)
+        balance(reported_balance)
         refuse_order(store, song.id, HoldReason.OUT_OF_CREDITS, now)
-        balance(left and 99)
+        balance(reported_balance and 99)
         accept_order(store, _submit_one(store, f"voice-{n}", now), now)
-        balance(left)
+        balance(reported_balance)
         now += 60
 
     assert get_job(store, song.id).state is State.QUEUED

@@ -267,15 +267,15 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             before = self.store.flow_control.gate(self.now)
             until = self.now + seconds if seconds else (None if reason in _WITHOUT_END else self.now + 9)
             news = self.store.flow_control.add_hold(reason, "", self.now, until)
-            held = self.held(before, reason)
+            known_hold = self.reported_hold(before, reason)
             # An API key that is invalid again in its trial is reported as new, too.
-            assert news == (held is None or (held.trial and reason is HoldReason.UNAUTHORIZED))
-            hold = self.held(self.store.flow_control.gate(self.now), reason)
+            assert news == (known_hold is None or (known_hold.is_on_trial and reason is HoldReason.UNAUTHORIZED))
+            hold = self.reported_hold(self.store.flow_control.gate(self.now), reason)
             assert hold is not None
-            assert not hold.trial
+            assert not hold.is_on_trial
             assert hold.until is None or (until is not None and hold.until >= until)
 
-        def held(self, gate: Gate, reason: str) -> Any:
+        def reported_hold(self, gate: Gate, reason: str) -> Any:
             """Return the hold with this reason, except the one for insufficient credits by our own count."""
             return gate.hold_for(reason) if reason in self.record("gate") else None
 
@@ -307,10 +307,10 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 before.limit, self.store.counts_by_state()[State.PENDING]
             )
 
-        @rule(about=st.sampled_from(["", "a", "b"]), reason=st.sampled_from([*_REFUSED]))
-        def trouble(self, about: str, reason: HoldReason) -> None:
+        @rule(subject=st.sampled_from(["", "a", "b"]), reason=st.sampled_from([*_REFUSED]))
+        def record_failure(self, subject: str, reason: HoldReason) -> None:
             self.store.flow_control.record_failures(
-                [UpstreamFailure(about, reason, "502", 5.0)], self.now, initial_hold_s=5
+                [UpstreamFailure(subject, reason, "502", 5.0)], self.now, initial_hold_s=5
             )
 
         @rule()
@@ -435,7 +435,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def no_batch_exceeds_its_credits(self) -> None:
-            """The spent and possibly spent credits grow only with orders within the limit."""
+            """Check that spent and possibly spent credits grow only with orders within the limit."""
             before, self.at_stake = self.at_stake, Counter()
             for record in self.all_records().values():
                 if name := record.get("batch"):

@@ -32,7 +32,7 @@ from tests.support.jobs import numbered_voices, voice
 from voicequeue import FailureCode, State
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.expected_state import ExpectedState
-from voicequeue.storage.audit.findings import Finding, IndexMismatch, NotComparable, UncountedSpending
+from voicequeue.storage.audit.findings import CounterMismatch, Finding, IndexMismatch, NotComparable
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
@@ -317,7 +317,7 @@ def test_damage_is_found_and_repaired_while_jobs_change(valkey_url: str, redis: 
             "batch:*: counters",
             "counters",
         ]
-        assert [each.actual - each.expected for each in findings if isinstance(each, UncountedSpending)] == [-4, 3, 8]
+        assert [f.actual - f.expected for f in findings if isinstance(f, CounterMismatch)] == [-4, 3, 8]
         assert repair(redis, prefix, findings, NOW) == findings
         assert audit(redis, prefix) == []
         assert len(progress) > before

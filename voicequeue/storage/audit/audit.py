@@ -28,11 +28,11 @@ from voicequeue.storage.audit.expected_state import (
 )
 from voicequeue.storage.audit.findings import (
     BatchListMismatch,
+    CounterMismatch,
     Finding,
     IndexMismatch,
     LaneTurnMismatch,
     NotComparable,
-    UncountedSpending,
     UndeliverableCallback,
     UnknownState,
     VoiceWithoutCreator,
@@ -59,7 +59,7 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
     findings += _turns(redis, root, books, incomplete)
     findings += _unmade(redis, root, books)
     findings += _strays(redis, root)
-    return findings + list(_drifts(books, names))
+    return findings + list(_counter_mismatches(books, names))
 
 
 # ── indexes ───────────────────────────────────────────────────────────────────────────────────────
@@ -143,19 +143,19 @@ def _strays(redis: Redis, root: str) -> Iterator[UndeliverableCallback]:
 # ── counters ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _drifts(books: ExpectedState, names: Iterable[str]) -> Iterator[UncountedSpending | NotComparable]:
+def _counter_mismatches(books: ExpectedState, names: Iterable[str]) -> Iterator[CounterMismatch | NotComparable]:
     undecided = set(filter(IS_COUNTED, names)) | books.sums.keys()
     for _ in range(ATTEMPTS):
         books.read_new()
         for page in pages(sorted(undecided), 200):
             for counters, amounts in books.follow_changes(page).items():
                 undecided.discard(counters)
-                yield from _drift(books, counters, amounts)
+                yield from _mismatches_of(books, counters, amounts)
     yield from (NotComparable(counters) for counters in sorted(undecided))
 
 
-def _drift(books: ExpectedState, counters: str, amounts: dict[str, int]) -> Iterator[UncountedSpending]:
+def _mismatches_of(books: ExpectedState, counters: str, amounts: dict[str, int]) -> Iterator[CounterMismatch]:
     expected = books.sums[counters]
     for field in sorted(amounts.keys() | expected.keys()):
         if amounts.get(field, 0) != expected[field]:
-            yield UncountedSpending(counters, field, amounts.get(field, 0), expected[field], books.corrections)
+            yield CounterMismatch(counters, field, amounts.get(field, 0), expected[field], books.corrections)

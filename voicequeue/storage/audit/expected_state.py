@@ -1,6 +1,6 @@
 """The expected state: the indexes that each job belongs to, and its amounts in each counter, derived from the records.
 
-`Books` reads the records of a running queue and computes the expected counters of one moment.
+`ExpectedState` reads the records of a running queue and computes the expected counters of one moment.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Record(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether this release knows the state; the indexes of others are unknown."""
+        """True if this release has the state; the indexes of other states are unknown."""
         return self.state in _STATES
 
 
@@ -110,8 +110,8 @@ _SETTINGS = frozenset({"paused", "max_credits", "max_in_flight", "callback_url",
 
 
 def comparable(counters: str, values: dict[str, str]) -> dict[str, int]:
-    """Return the amounts in counters for existing records, by the fields that `counts` yields; credits of all stages
-    are one sum."""
+    """Return the amounts in counters for existing records, by the fields that `counter_amounts` yields; credits of all
+    stages are one sum."""
     amounts = {field: _number(amount) for field, amount in values.items() if field not in _SETTINGS}
     purged = amounts.pop("purged.credits", 0)
     if counters != "counters":
@@ -171,7 +171,7 @@ def _unsettled(lost: str | None, orders: str | None) -> int:
 
 
 class ExpectedState:
-    """The records of one queue as of the last `look`, and the expected sums."""
+    """The records of one queue as of the last `follow_changes`, and the expected sums."""
 
     def __init__(self, redis: Redis, root: str) -> None:
         self.records: dict[str, Record] = {}

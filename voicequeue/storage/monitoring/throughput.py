@@ -16,10 +16,12 @@ SAMPLED = 15
 
 @dataclass(frozen=True, slots=True)
 class TimeBucket:
-    """An interval from `begun` to `over` (Unix seconds): the jobs that succeeded and failed in it and are still in that
-    state. Durations in seconds are of a sample of the succeeded jobs, None without any: `half` and `most` are the
-    median and the 90th percentile from enqueueing to the end, `order` is the median from the last submission to its
-    result."""
+    """An interval from `start` to `end` (Unix seconds) and the jobs that succeeded and failed in it.
+
+    Jobs that have changed their state since then are not counted. Durations are in seconds, of a sample of the
+    succeeded jobs, and None without any: `p50_s` and `p90_s` are the median and the 90th percentile from enqueueing to
+    the result, `order_p50_s` is the median from the last submission to its result.
+    """
 
     start: float
     end: float
@@ -39,8 +41,8 @@ def throughput(keyspace: Keyspace, now: float, *, span_s: float, buckets: int) -
     succeeded, failed = (_counts_before(keyspace, state, edges) for state in (State.SUCCEEDED, State.FAILED))
     durations = _durations(keyspace, succeeded)
     return [
-        TimeBucket(begun, over, good[1] - good[0], bad[1] - bad[0], *_summary(sample))
-        for (begun, over), good, bad, sample in zip(
+        TimeBucket(start, end, good[1] - good[0], bad[1] - bad[0], *_summary(sample))
+        for (start, end), good, bad, sample in zip(
             pairwise(edges), pairwise(succeeded), pairwise(failed), durations, strict=True
         )
     ]

@@ -69,7 +69,7 @@ class Connection(Protocol):
 
     @property
     def peer(self) -> str:
-        """Address of the client; see `address`."""
+        """Address of the client; see `client_of`."""
 
     @property
     def is_waiting(self) -> bool:
