@@ -332,28 +332,28 @@ def test_the_sums_follow_changes_during_the_audit(redis: Redis, store: JobStore,
     """Every transition and charge is followed: the sums are those of the moment of the counters."""
     job = job_in_state(store, State.PENDING, voice(batch="b"))
     enqueue_jobs(store, *numbered_voices(1_500, batch="b"))
-    books = ExpectedState(redis, f"{{{prefix}}}:")
-    books.read()
+    expected_state = ExpectedState(redis, f"{{{prefix}}}:")
+    expected_state.read()
     apply_transition(store, job, State.SUCCEEDED)
     store.admit(NOW, at_most=1_200)
 
-    looked = books.follow_changes(["batch:b"])
+    looked = expected_state.follow_changes(["batch:b"])
 
     expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4, "committed": 4_800}
-    assert (+Counter(looked["batch:b"]), +books.sums["batch:b"]) == (expected, expected)
+    assert (+Counter(looked["batch:b"]), +expected_state.sums["batch:b"]) == (expected, expected)
 
 
 def test_a_batch_is_compared_after_its_new_jobs_are_read(redis: Redis, store: JobStore, prefix: str) -> None:
     """The event of new jobs contains only their batch."""
-    books = ExpectedState(redis, f"{{{prefix}}}:")
-    books.read()
+    expected_state = ExpectedState(redis, f"{{{prefix}}}:")
+    expected_state.read()
     enqueue_jobs(store, *numbered_voices(3, batch="b"))
 
-    assert books.follow_changes(["batch:b"]) == {}
-    books.read_new()
+    assert expected_state.follow_changes(["batch:b"]) == {}
+    expected_state.read_new()
 
-    assert books.follow_changes(["batch:b"]) == {"batch:b": {"queued": 3}}
-    assert books.sums["batch:b"]["queued"] == 3
+    assert expected_state.follow_changes(["batch:b"]) == {"batch:b": {"queued": 3}}
+    assert expected_state.sums["batch:b"]["queued"] == 3
 
 
 def test_lost_events_make_counters_unclear(
