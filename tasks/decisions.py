@@ -145,7 +145,7 @@ def finished_songs(claim: PollClaim, result: TaskResult) -> tuple[Clip, ...]:
     return clips if {clip.clip_id for clip in clips if clip.is_finished} - earlier_ids else ()
 
 
-def doubt(claim: PollClaim, result: TaskResult, now: float) -> FailureReport | None:
+def failure_report(claim: PollClaim, result: TaskResult, now: float) -> FailureReport | None:
     """Return the failure that upstream reports and may still revoke."""
     if not isinstance(result, TaskFailed):
         return None

@@ -49,9 +49,9 @@ _WRONG_KEY = (
 class UpstreamHealth:
     """Reports what this process learns about upstream to all workers. Safe to share between threads."""
 
-    def __init__(self, controls: FlowControl, patience: Timeouts, clock: Callable[[], float]) -> None:
-        self._controls = controls
-        self._patience = patience
+    def __init__(self, flow_control: FlowControl, timeouts: Timeouts, clock: Callable[[], float]) -> None:
+        self._flow_control = flow_control
+        self._timeouts = timeouts
         self._clock = clock
         self._has_failures = False
 
@@ -91,7 +91,7 @@ class UpstreamHealth:
         _log_effect(text, refusal.reason, refusal.message, effect, {"job": job_id})
 
     def _refusal(self, error: UpstreamError, reason: HoldReason) -> Refusal:
-        cooldown_s, account_s = self._patience.cooldown_s, self._patience.account_hold_s
+        cooldown_s, account_s = self._timeouts.cooldown_s, self._timeouts.account_hold_s
         if isinstance(error, RateLimited):
             wait_s, max_s = self._retry_after_s(error), COOLDOWN_MAX_S
             return Refusal(
@@ -113,7 +113,7 @@ class UpstreamHealth:
             return set()
         self._has_failures = True
         failures = [self._failure(subject, error) for subject, error in errors.items()]
-        effects = self._controls.record_failures(failures, self._clock(), initial_hold_s=self._patience.cooldown_s)
+        effects = self._flow_control.record_failures(failures, self._clock(), initial_hold_s=self._timeouts.cooldown_s)
         for (subject, error), failure, effect in zip(errors.items(), failures, effects, strict=True):
             extra = {} if subject == BALANCE else {"job": subject}
             _log_effect(_CLOSED[failure.reason], failure.reason, error.message, effect, extra)
@@ -125,7 +125,7 @@ class UpstreamHealth:
         concerns_all = isinstance(error, ConnectionFailed) or is_wrong_key
         wait_s = 0.0
         if isinstance(error, RateLimited):
-            wait_s = self._retry_after_s(error) or self._patience.cooldown_s
+            wait_s = self._retry_after_s(error) or self._timeouts.cooldown_s
         detail = f"{error.message} ({'get-credits' if subject == BALANCE else f'job {subject}'})"
         return UpstreamFailure("" if concerns_all else subject, reason, detail, wait_s)
 
@@ -136,7 +136,7 @@ class UpstreamHealth:
         """Report that upstream answers again, if it failed before."""
         if self._has_failures:
             self._has_failures = False
-            self._controls.clear_failures()
+            self._flow_control.clear_failures()
 
 
 def _reason(error: UpstreamError) -> HoldReason | None:

@@ -105,9 +105,9 @@ def build_services(configured: Settings) -> TaskContext:
     )
 
 
-def _count_request(tally: MetricsCounter, operation: str, outcome: str, seconds: float) -> None:
-    tally.increment("call", operation, outcome)
-    tally.observe("call", operation, seconds)
+def _count_request(metrics: MetricsCounter, operation: str, outcome: str, seconds: float) -> None:
+    metrics.increment("call", operation, outcome)
+    metrics.observe("call", operation, seconds)
 
 
 def build_callbacks(configured: Settings) -> CallbackServices:

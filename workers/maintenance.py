@@ -86,7 +86,7 @@ class Maintenance:
         self._services.health.report_balance(balance)
         store.flow_control.record_balance(balance, spent_before=spent_before, requested_at=requested_at, now=clock())
         deviation = uncounted_spending(store.flow_control.balances())
-        if store.flow_control.record_drift(deviation):
+        if store.flow_control.record_uncounted(deviation):
             log.warning("%s", deviation)
 
     # ── polls ──────────────────────────────────────────────────────────────────────────────────

@@ -164,11 +164,11 @@ def _archive_file(services: ArchiveServices, claim: ArchiveClaim, job: Job, file
     return None
 
 
-def _store_description(shelf: ArchiveStorage, job: Job, clip: Clip, *folders: str) -> None:
+def _store_description(storage: ArchiveStorage, job: Job, clip: Clip, *folders: str) -> None:
     """Store the song's metadata as JSON beside its audio; it outlives the job's record."""
     with _temporary_file() as path:
         path.write_text(json.dumps(_description(job, clip), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        shelf.put(path, *folders, f"{safe_name(clip.clip_id)}.json")
+        storage.put(path, *folders, f"{safe_name(clip.clip_id)}.json")
 
 
 def _description(job: Job, clip: Clip) -> dict[str, Any]:

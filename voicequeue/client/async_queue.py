@@ -122,18 +122,18 @@ class AsyncVoiceQueue:
             on_reject: Called with each rejected item, on the event loop. Without it, they are collected in
                 `EnqueueSummary.rejections`.
         """
-        receipt, first_index = EnqueueSummary(), 0
-        reject = on_reject or receipt.rejections.append
+        summary, first_index = EnqueueSummary(), 0
+        reject = on_reject or summary.rejections.append
         async for chunk in _chunks(jobs):
             part = await self._run(partial(self._queue.enqueue_many, chunk))
             for rejection in part.rejections:
                 reject(Rejection(first_index + rejection.index, rejection.error))
             first_index += len(chunk)
-            receipt.new += part.new
-            receipt.existing += part.existing
-            receipt.rejected += part.rejected
-            receipt.credits += part.credits
-        return receipt
+            summary.new += part.new
+            summary.existing += part.existing
+            summary.rejected += part.rejected
+            summary.credits += part.credits
+        return summary
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 

@@ -89,15 +89,15 @@ class EnqueueMethods(ReadMethods):
             jobs: Jobs, or mappings of their fields. Read lazily.
             on_reject: Called with each rejected item. Without it, they are collected in `EnqueueSummary.rejections`.
         """
-        receipt, first_index = EnqueueSummary(), 0
-        reject = on_reject or receipt.rejections.append
+        summary, first_index = EnqueueSummary(), 0
+        reject = on_reject or summary.rejections.append
         for entries in self._enqueue_chunks(iter(jobs)):
             for index, entry in enumerate(entries, start=first_index):
-                receipt.add(entry)
+                summary.add(entry)
                 if entry.error is not None:
                     reject(Rejection(index, entry.error))
             first_index += len(entries)
-        return receipt
+        return summary
 
     def _enqueue_chunks(self, jobs: Iterator[JobInput]) -> Iterator[list[EnqueueItemResult]]:
         """Yield the results of each chunk. The next chunk is prepared while Redis processes the one before."""

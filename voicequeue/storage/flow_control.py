@@ -184,29 +184,29 @@ class FlowControl:
         lines = cast(list[str], self._redis.lrange(self._space.key("balances"), 0, -1))
         return [serialization.parse_balance(line) for line in lines]
 
-    def record_drift(self, drift: UncountedSpending | None) -> bool:
+    def record_uncounted(self, uncounted: UncountedSpending | None) -> bool:
         """Record the difference between the reported and the counted balance, or its end. Return True if there was
         none before, or its assumed price has changed."""
         key = self._space.key("account")
         before = serialization.parse_uncounted_spending(cast(str | None, self._redis.hget(key, "drift")))
-        if drift is None:
+        if uncounted is None:
             self._redis.hdel(key, "drift")
             return False
-        self._redis.hset(key, "drift", serialization.uncounted_spending_text(drift))
-        return before is None or drift.price not in (None, before.price)
+        self._redis.hset(key, "drift", serialization.uncounted_spending_text(uncounted))
+        return before is None or uncounted.price not in (None, before.price)
 
     def account(self, now: float = 0.0) -> Account:
         """Return the account by our count; `now` selects the day of `spent_today`."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hmget(self._space.key("account"), "credits", "at", "drift")
             pipe.hmget(self._space.key("counters"), "committed", f"day.{int(now // DAY_S)}")
-            (balance, updated_at, drift), (reserved, spent_today) = pipe.execute()
+            (balance, updated_at, uncounted), (reserved, spent_today) = pipe.execute()
         return Account(
             balance=None if balance is None else int(balance),
             updated_at=None if updated_at is None else float(updated_at),
             reserved=int(reserved or 0),
             spent_today=int(spent_today or 0),
-            uncounted=serialization.parse_uncounted_spending(drift),
+            uncounted=serialization.parse_uncounted_spending(uncounted),
         )
 
 

@@ -408,7 +408,7 @@ def _submit_claim(
 
 
 def _doubt_argument(look: PollReschedule) -> str:
-    """Return the `doubt` argument of scripts/reschedule_polls.lua."""
+    """Return the `failure_report` argument of scripts/reschedule_polls.lua."""
     if look.failure_report is None:
         return "" if look.keeps_failure_report else "-"
     return serialization.failure_report_text(look.failure_report)

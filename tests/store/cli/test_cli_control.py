@@ -282,7 +282,7 @@ def test_time_to_finish_counts_unsettled_jobs(queue: VoiceQueue, store: JobStore
 def test_uncounted_credits_are_shown_everywhere(command: Command, store: JobStore, redis: Redis) -> None:
     """With the price that explains them; without one, another user of the account is a note only."""
     text = "the account fell by 420 while 399 were counted: another user of the account, or a changed price"
-    store.flow_control.record_drift(UncountedSpending(NOW, 420, 399, 0, Stage.VOICE, 5))
+    store.flow_control.record_uncounted(UncountedSpending(NOW, 420, 399, 0, Stage.VOICE, 5))
 
     assert f"{text} (5 instead of 4 a voice?)" in command("status").out
     assert f"{text} (5 instead of 4 a voice?)" in command("credits").out
@@ -291,6 +291,6 @@ def test_uncounted_credits_are_shown_everywhere(command: Command, store: JobStor
     [remark] = [finding for finding in results(inspect(redis, store)) if finding.check == "account"]
     assert (remark.level, remark.message) == (Level.WARNING, f"{text} (5 instead of 4 a voice?)")
 
-    store.flow_control.record_drift(UncountedSpending(NOW, 420, 399))
+    store.flow_control.record_uncounted(UncountedSpending(NOW, 420, 399))
     [remark] = [finding for finding in results(inspect(redis, store)) if finding.check == "account"]
     assert (remark.level, remark.message) == (Level.NOTE, text)

@@ -280,9 +280,9 @@ def test_a_repeated_row_is_one_job(command: Command, at_home: Path) -> None:
     """Also within one file."""
     file = write(at_home / "voices.csv", "audio_url", A, A)
 
-    receipt = command("ingest", file, "--batch", "spring", "--json").json()
+    summary = command("ingest", file, "--batch", "spring", "--json").json()
 
-    assert (receipt["new"], receipt["known"], receipt["credits"]) == (1, 1, 4)
+    assert (summary["new"], summary["known"], summary["credits"]) == (1, 1, 4)
 
 
 def test_an_export_of_rejected_rows_keeps_their_line_ends(command: Command, at_home: Path) -> None:

@@ -104,9 +104,9 @@ def test_a_waiting_client_enqueues_after_a_restart_and_another_raises_soon(
         assert time.monotonic() - began < 10
         assert not waiting.done()
 
-    receipt = waiting.result(30)
+    summary = waiting.result(30)
 
-    assert (receipt.new, receipt.existing) == (PORTION_JOBS_MAX + 10, 0)
+    assert (summary.new, summary.existing) == (PORTION_JOBS_MAX + 10, 0)
     assert patient.status().states[State.QUEUED] == PORTION_JOBS_MAX + 11
 
 

@@ -79,18 +79,22 @@ def test_lost_orders_are_recorded_with_the_balance(store: JobStore) -> None:
 
 def test_a_drift_is_reported_once(store: JobStore) -> None:
     """It is reported again when its assumed price is known; a drift that is explained later is deleted."""
-    drift = UncountedSpending(NOW, 420, 399)
-    priced = replace(drift, stage=Stage.VOICE, price=5)
+    uncounted = UncountedSpending(NOW, 420, 399)
+    priced = replace(uncounted, stage=Stage.VOICE, price=5)
 
-    reports = (None, drift, replace(drift, decrease=421))
-    assert [store.flow_control.record_drift(report) for report in reports] == [
+    reports = (None, uncounted, replace(uncounted, decrease=421))
+    assert [store.flow_control.record_uncounted(report) for report in reports] == [
         False,
         True,
         False,
     ]
-    assert store.flow_control.account().uncounted == replace(drift, decrease=421)
-    assert [store.flow_control.record_drift(report) for report in (priced, priced, drift)] == [True, False, False]
-    assert store.flow_control.record_drift(None) is False
+    assert store.flow_control.account().uncounted == replace(uncounted, decrease=421)
+    assert [store.flow_control.record_uncounted(report) for report in (priced, priced, uncounted)] == [
+        True,
+        False,
+        False,
+    ]
+    assert store.flow_control.record_uncounted(None) is False
     assert store.flow_control.account().uncounted is None
 
 

@@ -92,8 +92,8 @@ class QueueCollector(Collector):
             "Age of the last heartbeat of each process, up to an hour.",
             (
                 ({"kind": process.kind, "worker": process.name}, max(0.0, now - process.last_heartbeat))
-                for pulses in store.heartbeats.values()
-                for process in pulses.since(now - PROCESS_MAX_AGE_S)
+                for heartbeats in store.heartbeats.values()
+                for process in heartbeats.since(now - PROCESS_MAX_AGE_S)
             ),
         )
 

@@ -26,9 +26,9 @@ _CANCELLING = "it is cancelled once the outcome of its request is known; no furt
 class Actions:
     """Asks for confirmation, applies a change, and redirects to a page that shows what was done."""
 
-    def __init__(self, queue: VoiceQueue, frame: PageRenderer) -> None:
+    def __init__(self, queue: VoiceQueue, renderer: PageRenderer) -> None:
         self._queue = queue
-        self._frame = frame
+        self._renderer = renderer
 
     # ── one job ────────────────────────────────────────────────────────────────────────────────
 
@@ -37,7 +37,7 @@ class Actions:
         job = self._queue.get(job_id)
         if action is BulkAction.CANCEL:
             transitions.require_cancellable(job)
-            return self._frame.render(request, "cancel.html", {"job": job})
+            return self._renderer.render(request, "cancel.html", {"job": job})
         transitions.retry(job, 0.0)
         context = {
             "job": job,
@@ -47,7 +47,7 @@ class Actions:
             "resubmit_credits": transitions.retry_cost(job, resubmit=True),
             "price": PRICES[job.stage],
         }
-        return self._frame.render(request, "retry.html", context)
+        return self._renderer.render(request, "retry.html", context)
 
     def apply(self, form: Form, job_id: str, action: BulkAction) -> Response:
         """Retry or cancel this job. Raises JobNotFoundError, InvalidStateError."""
@@ -61,7 +61,7 @@ class Actions:
 
     def confirm_review(self, request: Request, job_id: str) -> Response:
         """Ask whether an unsure job was charged. Raises JobNotFoundError, InvalidStateError."""
-        return self._frame.render(request, "review.html", {"unsure": self._queue.charge_review(job_id)})
+        return self._renderer.render(request, "review.html", {"unsure": self._queue.charge_review(job_id)})
 
     def review(self, form: Form, job_id: str) -> Response:
         """Resolve an unsure job. Raises InvalidJob, JobNotFoundError, InvalidStateError."""
@@ -85,7 +85,7 @@ class Actions:
         return self._show_job(job, "The callback is being delivered." if count else "There is no callback to deliver.")
 
     def _show_job(self, job: Job, notice: str) -> Response:
-        return self._frame.redirect_with_notice(f"/job/{job.id}", notice)
+        return self._renderer.redirect_with_notice(f"/job/{job.id}", notice)
 
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 
@@ -94,7 +94,7 @@ class Actions:
         fields = {name: form.get(name, "") for name in _FILTER}
         plan = self._queue.plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
         filters = {name: value for name, value in fields.items() if value}
-        return self._frame.render(request, "plan.html", {"plan": plan, "filters": filters})
+        return self._renderer.render(request, "plan.html", {"plan": plan, "filters": filters})
 
     def execute(self, form: Form) -> Response:
         """Execute a plan. Raises InvalidJob, PlanNotFoundError."""
@@ -106,7 +106,7 @@ class Actions:
         if result.skipped:
             notice += f" {result.skipped:,} changed meanwhile and were left unchanged."
         filters = {name: form[name] for name in ("batch",) if form.get(name)}
-        return self._frame.redirect_with_notice(f"/?{urlencode(filters)}" if filters else "/", notice)
+        return self._renderer.redirect_with_notice(f"/?{urlencode(filters)}" if filters else "/", notice)
 
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
@@ -117,7 +117,7 @@ class Actions:
             "limits": self._queue.limits(),
             "credits": self._queue.status().backlog_credits,
         }
-        return self._frame.render(request, "controls.html", context)
+        return self._renderer.render(request, "controls.html", context)
 
     def pause(self, request: Request, form: Form) -> Response:
         """Pause the queue, a stage or a batch. Raises InvalidJob, BatchNotFoundError."""
@@ -154,7 +154,7 @@ class Actions:
         return self._show_controls(batch, "The limits of the batch are saved.")
 
     def _show_controls(self, batch: str | None, notice: str) -> Response:
-        return self._frame.redirect_with_notice(f"/?{urlencode({'batch': batch})}" if batch else "/controls", notice)
+        return self._renderer.redirect_with_notice(f"/?{urlencode({'batch': batch})}" if batch else "/controls", notice)
 
 
 _PAST = {BulkAction.RETRY: "Retried", BulkAction.CANCEL: "Cancelled"}
@@ -202,14 +202,14 @@ def _limit(form: Form, name: str, least: int) -> float:
     return number
 
 
-def router(queue: VoiceQueue, frame: PageRenderer) -> APIRouter:
+def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
     """Return the routes that need the scope `operate`, and the controls, which need `read`."""
-    actions = Actions(queue, frame)
+    actions = Actions(queue, renderer)
     routes = APIRouter()
-    routes.include_router(_job_routes(actions, frame))
-    routes.include_router(_queue_routes(actions, frame))
+    routes.include_router(_job_routes(actions, renderer))
+    routes.include_router(_queue_routes(actions, renderer))
 
-    readable = APIRouter(dependencies=[Depends(frame.require_read)], route_class=frame.route_class())
+    readable = APIRouter(dependencies=[Depends(renderer.require_read)], route_class=renderer.route_class())
 
     @readable.get("/controls")
     def controls(request: Request) -> Response:
@@ -219,9 +219,9 @@ def router(queue: VoiceQueue, frame: PageRenderer) -> APIRouter:
     return routes
 
 
-def _job_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
+def _job_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
     routes = APIRouter(
-        prefix="/job/{job_id}", dependencies=[Depends(frame.require_operate)], route_class=frame.route_class()
+        prefix="/job/{job_id}", dependencies=[Depends(renderer.require_operate)], route_class=renderer.route_class()
     )
 
     @routes.get("/review")
@@ -230,11 +230,11 @@ def _job_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
 
     @routes.post("/review")
     async def review(request: Request, job_id: str) -> Response:
-        return await run_in_threadpool(actions.review, await frame.form(request), job_id)
+        return await run_in_threadpool(actions.review, await renderer.form(request), job_id)
 
     @routes.post("/redeliver")
     async def redeliver(request: Request, job_id: str) -> Response:
-        await frame.form(request)
+        await renderer.form(request)
         return await run_in_threadpool(actions.redeliver, job_id)
 
     @routes.get("/{action}")
@@ -243,36 +243,38 @@ def _job_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
 
     @routes.post("/{action}")
     async def apply(request: Request, job_id: str, action: BulkAction) -> Response:
-        return await run_in_threadpool(actions.apply, await frame.form(request), job_id, action)
+        return await run_in_threadpool(actions.apply, await renderer.form(request), job_id, action)
 
     return routes
 
 
-def _queue_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
-    routes = APIRouter(prefix="/do", dependencies=[Depends(frame.require_operate)], route_class=frame.route_class())
+def _queue_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
+    routes = APIRouter(
+        prefix="/do", dependencies=[Depends(renderer.require_operate)], route_class=renderer.route_class()
+    )
 
     @routes.post("/plan")
     async def plan(request: Request) -> Response:
-        return await run_in_threadpool(actions.plan, request, await frame.form(request))
+        return await run_in_threadpool(actions.plan, request, await renderer.form(request))
 
     @routes.post("/execute")
     async def execute(request: Request) -> Response:
-        return await run_in_threadpool(actions.execute, await frame.form(request))
+        return await run_in_threadpool(actions.execute, await renderer.form(request))
 
     @routes.post("/pause")
     async def pause(request: Request) -> Response:
-        return await run_in_threadpool(actions.pause, request, await frame.form(request))
+        return await run_in_threadpool(actions.pause, request, await renderer.form(request))
 
     @routes.post("/resume")
     async def resume(request: Request) -> Response:
-        return await run_in_threadpool(actions.resume, await frame.form(request))
+        return await run_in_threadpool(actions.resume, await renderer.form(request))
 
     @routes.post("/limits")
     async def limits(request: Request) -> Response:
-        return await run_in_threadpool(actions.set_limits, await frame.form(request))
+        return await run_in_threadpool(actions.set_limits, await renderer.form(request))
 
     @routes.post("/batch")
     async def batch(request: Request) -> Response:
-        return await run_in_threadpool(actions.set_batch_limits, await frame.form(request))
+        return await run_in_threadpool(actions.set_batch_limits, await renderer.form(request))
 
     return routes
