@@ -43,13 +43,13 @@ class BulkPlan:
         token: Pass it to `execute_plan`.
         action: The change.
         resubmit: Whether a retry submits new orders even where upstream can be polled again.
-        found: Jobs in the list.
-        credits: Credits that a retry may cost, at most.
-        again: Those of the credits that pay for stages which were, or may have been, charged before.
-        paid: Jobs that a cancel gives up while upstream works on their paid order.
-        under_way: Jobs that a cancel can only mark, because they are `charging` or `unsure`.
+        count: Number of jobs in the list.
+        credits: Maximum cost of a retry.
+        repeat_credits: The part of `credits` for stages that were, or may have been, charged before.
+        submitted: Number of jobs to cancel whose paid order upstream is working on.
+        uncertain: Number of jobs to cancel that can only be marked, because they are `charging` or `unsure`.
         expires_at: When the token expires (Unix seconds).
-        complete: Whether every matching job is in the list; false if there are more than one plan holds.
+        is_complete: Whether the list has every matching job; false if more match than one plan can hold.
     """
 
     token: str
@@ -70,9 +70,9 @@ class BulkResult:
 
     Attributes:
         action: The change.
-        found: Jobs in the plan.
-        changed: Jobs that were cancelled or retried.
-        marked: Jobs that are `charging` or `unsure` and will be cancelled as soon as their order's outcome is known.
+        count: Number of jobs in the plan.
+        changed: Number of jobs that were cancelled or retried.
+        cancelling: Number of `charging` or `unsure` jobs that will be cancelled when the outcome of their order is known.
     """
 
     action: BulkAction
@@ -82,7 +82,7 @@ class BulkResult:
 
     @property
     def skipped(self) -> int:
-        """Jobs that were skipped because they had changed since the plan was made."""
+        """Number of jobs that were skipped because they had changed since the plan was made."""
         return self.count - self.changed - self.cancelling
 
 

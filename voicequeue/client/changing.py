@@ -70,7 +70,7 @@ class ChangeMethods(ReadMethods):
 
         Args:
             action: `cancel` or `retry`.
-            wanted: The jobs; those that the action does not apply to are left out.
+            filter: The jobs; those that the action does not apply to are left out.
             resubmit: As in `retry`.
 
         Raises:

@@ -37,7 +37,7 @@ class ControlMethods(ReadMethods):
         Args:
             stage: Pause only this stage.
             batch: Pause only this batch.
-            by: The reason, shown by the command line, the API and the page. Not kept for a batch.
+            reason: The reason, shown by the command line, the API and the page. Not kept for a batch.
 
         Raises:
             BatchNotFoundError: No job is in this batch.

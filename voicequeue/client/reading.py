@@ -88,7 +88,7 @@ class ReadMethods:
         A page may hold fewer than `limit` jobs, even none, and still have a next page: only the last one has no cursor.
 
         Args:
-            wanted: The filter; `Filter()` matches every job.
+            filter: The filter; `Filter()` matches every job.
             limit: Jobs on the page at most.
             cursor: The cursor of the page before. None returns the first page.
 
@@ -180,7 +180,7 @@ class ReadMethods:
 
         Args:
             span_s: The period, up to now, in seconds.
-            stretches: Number of equal intervals into which it is divided.
+            buckets: Number of equal intervals into which it is divided.
         """
         with translated_errors():
             return self._store.throughput(self._now(), span_s=span_s, buckets=buckets)
