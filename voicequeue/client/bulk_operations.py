@@ -72,7 +72,7 @@ class BulkResult:
         action: The change.
         count: Number of jobs in the plan.
         changed: Number of jobs that were cancelled or retried.
-        cancelling: Number of `charging` or `unsure` jobs that will be cancelled when the outcome of their order is known.
+        cancelling: Number of `charging` or `unsure` jobs to be cancelled when the outcome of their order is known.
     """
 
     action: BulkAction
