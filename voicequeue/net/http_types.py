@@ -47,9 +47,12 @@ class ResponseTooLarge(Exception):
 class HttpTimeouts:
     """The time limits of one exchange, in seconds.
 
-    `connect_s`: for name resolution and connecting. `total_s`: for the whole exchange. `response_s`: until the
-    response's headers are received. `idle_s`: for one read or write (None: limited by `total_s` alone). With `min_speed`
-    (bytes a second) the body is given up when it has been slower for `min_speed_window_s` seconds.
+    Attributes:
+        connect_s: For name resolution and connecting.
+        total_s: For the whole exchange.
+        response_s: Until the headers of the response are received. None: `total_s`.
+        min_speed: Bytes per second; a slower body is given up after `min_speed_window_s`. 0: no minimum.
+        idle_s: For one read or write. None: limited by `total_s` alone.
     """
 
     connect_s: float = 3.0
