@@ -39,7 +39,7 @@ _HEADERS = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "*/*"
 class DownloadFailed(Exception):
     """The file was not downloaded; the text gives the reason and no URL.
 
-    `for_good`: further attempts would not succeed. `after`: the server's Retry-After in seconds.
+    `is_permanent`: further attempts would not succeed. `retry_after_s`: the server's Retry-After in seconds.
     """
 
     def __init__(self, reason: str, *, for_good: bool = False, after: float = 0.0) -> None:
@@ -65,7 +65,7 @@ class DownloadLimits:
 
 @dataclass(slots=True)
 class Download:
-    """The bytes of a file that were received, in `into`, and what is needed to resume it."""
+    """The bytes of a file that were received, in `file`, and what is needed to resume it."""
 
     file: BinaryIO
     size: int = 0

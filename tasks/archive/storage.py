@@ -44,7 +44,7 @@ def safe_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveStorage:
-    """A storage: the fsspec filesystem `files`, the path `root` in it, and `url`, the URL of `root`."""
+    """A storage: an fsspec filesystem, the path `root` in it, and `url`, the URL of `root`."""
 
     filesystem: Any
     root: str

@@ -39,8 +39,8 @@ class HostLimiter:
     """The limits of all hosts. Safe to share between threads; `now` is in seconds.
 
     At most `max_concurrent` callbacks are in flight to one host, and `max_concurrent_slow` to all slow and failing
-    hosts together. After `failures` failed attempts in a row a host is paused for `pause_s` seconds, then gets one
-    callback at a time until an attempt succeeds. A callback to a busy host that is not slow waits up to `wait_s`
+    hosts together. After `failure_threshold` failed attempts in a row a host is paused for `pause_s` seconds, then gets
+    one callback at a time until an attempt succeeds. A callback to a busy host that is not slow waits up to `wait_s`
     seconds for a slot.
     """
 

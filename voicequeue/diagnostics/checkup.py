@@ -57,7 +57,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check: `what` was found, and what to do (`todo`, empty if all is well)."""
+    """The result of one check: `message` was found, and what to do (`action`, empty if all is well)."""
 
     check: str
     level: Level
@@ -78,8 +78,8 @@ def passed(check: str, what: str) -> CheckResult:
 class Facts:
     """The state of a queue and its Redis.
 
-    `config`: empty if the server does not reveal it. `ahead`: how far this machine's clock is ahead of Redis's, in
-    seconds. `write_refusal`: the error with which Redis rejects writes.
+    `config`: empty if the server does not reveal it. `clock_skew_s`: how far this machine's clock is ahead of Redis's,
+    in seconds. `write_refusal`: the error with which Redis rejects writes.
     """
 
     info: Mapping[str, Any]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class BacklogLane:
     """Queued jobs of one priority and batch (None: without a batch).
 
-    `with_voice` of them have their voice. `oldest` is in Unix seconds.
+    `with_voice` of them have their voice. `oldest_at` is in Unix seconds.
     """
 
     priority: Priority
@@ -104,7 +104,7 @@ class ArchiveCounts:
 class RefusedJob:
     """A job whose order upstream refuses while it accepts others, with its message.
 
-    It was refused `times` in a row and is not submitted again before `until` (Unix seconds).
+    It was refused `refusals` in a row and is not submitted again before `next_attempt_at` (Unix seconds).
     """
 
     job_id: str
@@ -128,11 +128,11 @@ class RefusedJob:
 class Status:
     """Overview of the queue or of one batch.
 
-    `failures` (by code), `rejects`, `callbacks` and `archive` always count all jobs. `limit` is the number of jobs that
-    may be in flight now; `jobs_per_minute` the number of jobs that recently succeeded per minute; `seconds_left` the
-    time to settle all jobs at that pace (None: unknown). `rejects` is the number of messages that did not become a job,
-    and `refused` the first jobs that upstream refuses while it accepts others. `at` is when the overview was read, by
-    the queue's time.
+    `failures` (by code), `rejected_messages`, `callbacks` and `archive` always count all jobs. `limit` is the number of
+    jobs that may be in flight now; `jobs_per_minute` the number of jobs that recently succeeded per minute;
+    `seconds_left` the time to settle all jobs at that pace (None: unknown). `rejected_messages` is the number of
+    messages that did not become a job, and `refused_jobs` the first jobs that upstream refuses while it accepts others.
+    `at` is when the overview was read, by the queue's time.
     """
 
     states: dict[State, int]

@@ -62,7 +62,7 @@ class RecordingRules:
     """The requirements for a recording, and the limits of its download. Sizes in bytes, times in seconds.
 
     `max_s`: the longest duration; None if there is no maximum. A temporary failure is retried once, `retry_delay_s`
-    later. `max_concurrent`: recordings that are checked concurrently, `per_host` of them from one host.
+    later. `max_concurrent`: recordings that are checked concurrently, `max_per_host` of them from one host.
     """
 
     policy: AddressPolicy = _NONE_ALLOWED

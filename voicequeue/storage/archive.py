@@ -34,7 +34,7 @@ class _Outcome(StrEnum):
 class ArchiveEntry:
     """A job whose songs are pending or failed to be archived. Times are Unix seconds.
 
-    `reason` is the error of the last attempt. `due` is the time of the next attempt; None if archiving failed.
+    `last_error` is the error of the last attempt. `due_at` is the time of the next attempt; None if archiving failed.
     """
 
     job_id: str
@@ -62,7 +62,7 @@ class ArchiveEntry:
 class ArchiveClaim:
     """A claim to one attempt to archive a job's songs.
 
-    `since` is when they could first be archived, `tries` the number of failed attempts.
+    `since` is when they could first be archived, `attempts` the number of failed attempts.
     """
 
     job_id: str

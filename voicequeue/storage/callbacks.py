@@ -38,8 +38,8 @@ class _Outcome(StrEnum):
 class Callback:
     """A callback that is not delivered. Times are Unix seconds.
 
-    `job_id` is None if it reports a batch. `reason` is the error of the last attempt. `due` is the time of the next
-    attempt; None if it waits for an earlier callback of its job, or is undelivered.
+    `job_id` is None if it reports a batch. `last_error` is the error of the last attempt. `due_at` is the time of the
+    next attempt; None if it waits for an earlier callback of its job, or is undelivered.
     """
 
     id: str
@@ -75,7 +75,7 @@ class UndeliverableError(Exception):
 class CallbackClaim:
     """A claim to one attempt to deliver a callback.
 
-    `since` is when it could first be delivered, `tries` the number of failed attempts. `snapshot` is the
+    `deliverable_since` is when it could first be delivered, `attempts` the number of failed attempts. `snapshot` is the
     record at the transition (JSON), `spec_or_url` the job's spec (JSON) or the batch's callback URL.
     """
 
@@ -120,7 +120,7 @@ class CallbackClaim:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Raise Undeliverable for a record that another release wrote; it must not be retried forever."""
+    """Raise UndeliverableError for a record that another release wrote; it must not be retried forever."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -156,7 +156,7 @@ class CallbackOutbox(Outbox[Callback]):
         return self._finish(callback_id, _Outcome.DELIVERED, now)
 
     def schedule_retry(self, callback_id: str, now: float, due: float, reason: str = "", *, is_attempted: bool) -> bool:
-        """Attempt it again at `due`. `tried` counts an attempt that failed for `reason`."""
+        """Attempt it again at `due`. `is_attempted` counts an attempt that failed for `reason`."""
         return self._finish(callback_id, _Outcome.RETRY, now, due, reason, is_attempted)
 
     def mark_undelivered(self, callback_id: str, now: float, reason: str, *, is_attempted: bool) -> bool:

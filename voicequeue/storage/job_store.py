@@ -186,11 +186,12 @@ class JobStore(JobQueries):
     def claim_submit(
         self, job_ids: Sequence[str], stage: Stage, holder: str, now: float, *, lease_s: float
     ) -> list[SubmitClaim | SubmitDeferred | StalledJob | None]:
-        """Claim admitted jobs for submission. For each job return a claim, Later if the submit rate is used up, or
-        None if there is nothing to send or the gate is closed.
+        """Claim admitted jobs for submission. For each job return a claim, SubmitDeferred if the submit rate is used
+        up, or None if there is nothing to send or the gate is closed.
 
-        `holder` is a token unique to this call: a retry with the same token returns the same claims, or Overdue for a
-        job that became unsure in between. Overdue changes nothing, because the retry may overtake the first attempt.
+        `holder` is a token unique to this call: a retry with the same token returns the same claims, or StalledJob for
+        a job that became unsure in between. A StalledJob changes nothing, because the retry may overtake the first
+        attempt.
         """
         expires_at = now + lease_s
         replies = self._space.run_script(

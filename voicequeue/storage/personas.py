@@ -18,7 +18,10 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """A voice stored by upstream: created `at` (Unix seconds) by the job `job_id` from the recording `audio_url`."""
+    """A voice stored by upstream, created at `created_at` (Unix seconds) by the job `job_id`.
+
+    `audio_url` is the recording that it was created from.
+    """
 
     persona_id: str
     name: str | None

@@ -58,8 +58,8 @@ PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_INTERVAL_S": "0.8", "VOICEQUEUE_
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The addresses of a stack. `simulator` and its `control` are None with a real account; `page` is the job page,
-    with the local token if it needs one."""
+    """The addresses of a stack. `simulator` and its `simulator_control` are None with a real account; `page` is the job
+    page, with the local token if it needs one."""
 
     redis: str
     gateway: str

@@ -1,7 +1,7 @@
 """The audit: compare the indexes and counters in Redis with the job records, which are authoritative.
 
 It only reads, page by page, while workers run. A job that merely changes state during the audit is no finding: a job
-counts as misplaced if one transaction reads a record and an index that disagree, counters as wrong if they differ from
+counts as mismatched if one transaction reads a record and an index that disagree, counters as wrong if they differ from
 the sum over all records at the same moment (see `voicequeue.storage.audit.expected_state`).
 """
 
@@ -53,12 +53,12 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
     ]
     for index, job_ids in _suspects(expected_state, names):
         for page in pages(sorted(job_ids)):
-            findings += _misplaced(redis, root, index, page)
-    findings += _unlisted(redis, root, expected_state)
+            findings += _index_mismatches(redis, root, index, page)
+    findings += _batch_list_mismatches(redis, root, expected_state)
     incomplete = {item.index for item in findings if isinstance(item, IndexMismatch) and item.belongs}
-    findings += _turns(redis, root, expected_state, incomplete)
-    findings += _unmade(redis, root, expected_state)
-    findings += _strays(redis, root)
+    findings += _lane_turn_mismatches(redis, root, expected_state, incomplete)
+    findings += _voices_without_creator(redis, root, expected_state)
+    findings += _undeliverable_callbacks(redis, root)
     return findings + list(_counter_mismatches(expected_state, names))
 
 
@@ -75,7 +75,7 @@ def _suspects(expected_state: ExpectedState, names: set[str]) -> Iterator[tuple[
         yield index, expected.pop(index, set()) ^ expected_state.members(index)
 
 
-def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Iterator[IndexMismatch]:
+def _index_mismatches(redis: Redis, root: str, index: str, job_ids: list[str]) -> Iterator[IndexMismatch]:
     """Yield the suspects whose record and index disagree at one moment."""
     with redis.pipeline(transaction=True) as pipe:
         for job_id in job_ids:
@@ -92,7 +92,7 @@ def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Itera
             yield IndexMismatch(index, job_id, belongs, version or "")
 
 
-def _unlisted(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[BatchListMismatch]:
+def _batch_list_mismatches(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[BatchListMismatch]:
     """Yield batches that are listed without jobs, or have jobs and are not listed."""
     listed_before = expected_state.members("batches")
     expected_state.follow_changes([])  # jobs may have been purged since they were read, and batches with them
@@ -106,7 +106,9 @@ def _unlisted(redis: Redis, root: str, expected_state: ExpectedState) -> Iterato
             yield BatchListMismatch(batch, belongs=False)
 
 
-def _turns(redis: Redis, root: str, expected_state: ExpectedState, incomplete: set[str]) -> Iterator[LaneTurnMismatch]:
+def _lane_turn_mismatches(
+    redis: Redis, root: str, expected_state: ExpectedState, incomplete: set[str]
+) -> Iterator[LaneTurnMismatch]:
     """Yield batches with a turn and no lane, or vice versa; `incomplete` are indexes in which jobs are missing."""
     queued = {(record.rank, record.batch) for record in expected_state.records.values() if record.state == State.QUEUED}
     for rank in range(len(Priority)):
@@ -121,7 +123,7 @@ def _turns(redis: Redis, root: str, expected_state: ExpectedState, incomplete: s
                 yield LaneTurnMismatch(rank, batch, belongs)
 
 
-def _unmade(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[VoiceWithoutCreator]:
+def _voices_without_creator(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[VoiceWithoutCreator]:
     """Yield voices that no job creates; each is checked at one moment."""
     waiting = {
         record.shares: job_id for job_id, record in expected_state.records.items() if record.state == State.WAITING
@@ -131,7 +133,7 @@ def _unmade(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[
         yield from (VoiceWithoutCreator(*pair) for pair, is_missing in zip(page, problems, strict=True) if is_missing)
 
 
-def _strays(redis: Redis, root: str) -> Iterator[UndeliverableCallback]:
+def _undeliverable_callbacks(redis: Redis, root: str) -> Iterator[UndeliverableCallback]:
     """Yield callbacks that would never be delivered; each is checked at one moment."""
     for page in pages(sorted(callback_ids(redis, root)), 200):
         problems = scripts.run(redis, "check_callbacks", root, 0, 0, *page)

@@ -34,9 +34,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     slots."""
     root = f"{{{prefix}}}:"
     repaired: list[Finding] = []
-    for misplaced in _pages_of(IndexMismatch, findings):
-        arguments = _flat((item.job_id, item.version, item.index, int(item.belongs)) for item in misplaced)
-        repaired += _repaired(misplaced, scripts.run(redis, "repair_indexes", root, now, *arguments))
+    for mismatches in _pages_of(IndexMismatch, findings):
+        arguments = _flat((item.job_id, item.version, item.index, int(item.belongs)) for item in mismatches)
+        repaired += _repaired(mismatches, scripts.run(redis, "repair_indexes", root, now, *arguments))
     # After the members of batches, on which the list of batches depends.
     for batches in _pages_of(BatchListMismatch, findings):
         codes = scripts.run(redis, "repair_batch_list", root, *(item.batch for item in batches))

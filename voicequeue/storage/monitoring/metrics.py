@@ -78,7 +78,7 @@ class MetricsCounter:
             self._schedule_flush()
 
     def observe(self, measure: str, subject: str, seconds: float) -> None:
-        """Add a duration to a histogram; `what` is one of `BOUNDS`."""
+        """Add a duration to a histogram; `measure` is one of `BOUNDS`."""
         bounds = BOUNDS[measure]
         index = bisect_left(bounds, seconds)
         bound = f"{bounds[index]:g}" if index < len(bounds) else _INFINITY
