@@ -106,8 +106,8 @@ def build_services(configured: Settings) -> TaskContext:
 
 
 def _count_request(tally: MetricsCounter, operation: str, outcome: str, seconds: float) -> None:
-    tally.increment("call", operation, outcome)
-    tally.observe("call", operation, seconds)
+    tally.increment("upstream_request", operation, outcome)
+    tally.observe("upstream_request", operation, seconds)
 
 
 def build_callbacks(configured: Settings) -> CallbackServices:

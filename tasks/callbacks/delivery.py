@@ -25,11 +25,11 @@ from voicequeue.storage.monitoring.metrics import MetricsCounter
 
 log = logging.getLogger("voicequeue")
 
-#: Log events by the outcome of an attempt.
-_EVENTS: Mapping[type, str] = {
-    Delivered: "callback delivered",
-    TemporaryFailure: "callback failed",
-    PermanentFailure: "callback refused",
+#: The outcome of an attempt (a label of its metric) and the log event, by result.
+_OUTCOMES: Mapping[type, tuple[str, str]] = {
+    Delivered: ("delivered", "callback delivered"),
+    TemporaryFailure: ("retry", "callback failed"),
+    PermanentFailure: ("failed", "callback refused"),
 }
 
 
@@ -88,9 +88,10 @@ def _attempt(services: CallbackServices, host: str, claim: CallbackClaim, target
     answer = _send(services, claim, target)
     is_there = not isinstance(answer, TemporaryFailure) or answer.is_host_available
     took = time.monotonic() - started
-    services.metrics.increment("try", type(answer).__name__.lower())
+    outcome, event = _OUTCOMES[type(answer)]
+    services.metrics.increment("callback_attempt", outcome)
     services.host_limiter.release(host, services.clock(), is_available=is_there, took_s=took)
-    log.info(_EVENTS[type(answer)], extra={**_log_fields(claim), "duration": round(took, 3)})
+    log.info(event, extra={**_log_fields(claim), "duration": round(took, 3)})
     _finish(services, claim, answer)
 
 
